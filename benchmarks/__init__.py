@@ -1,0 +1,1 @@
+"""Benchmarks: each module measures one promise and writes `results/<name>-<device>.json`."""

@@ -1,0 +1,223 @@
+"""Weighted cross-entropy in chunks beside full logits: peak extra memory, time, largest relative difference.
+
+    python -m benchmarks.cross_entropy --device cpu --threads 2
+
+Memory is measured in a process of its own for each variant (on the CPU it is the growth of the peak resident set),
+time in one process with the variants taking turns, median over the repetitions.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+VARIANTS = ("full", "weighted", "recomputing")
+TITLES = {
+    "full": "full logits",
+    "weighted": "weighted_cross_entropy",
+    "recomputing": "token_nll",
+}
+RESULTS = Path(__file__).parent / "results"
+MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
+
+
+def main() -> None:
+    """Measure every variant, print the table and write it down."""
+    options = _options()
+    # Before anything large is loaded here: a child's peak resident set starts at its parent's size.
+    memory = {variant: _child(options, "memory", variant)["bytes"] for variant in VARIANTS}
+    timed = _child(options, "time", "full")
+    rows = [
+        {
+            "variant": TITLES[variant],
+            "peak_extra_mib": memory[variant] / 2**20,
+            "memory_ratio": memory[variant] / memory["full"],
+            "seconds": statistics.median(timed["seconds"][variant]),
+            "time_ratio": statistics.median(timed["seconds"][variant]) / statistics.median(timed["seconds"]["full"]),
+            "seconds_all": timed["seconds"][variant],
+            **timed["differences"][variant],
+        }
+        for variant in VARIANTS
+    ]
+    setting = {name: value for name, value in vars(options).items() if name not in ("measure", "variant")}
+    result = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **timed["machine"],
+        "setting": setting,
+        "rows": rows,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"cross_entropy-{options.device}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(_table(result))
+    print(f"written to {path.relative_to(Path.cwd())}" if path.is_relative_to(Path.cwd()) else f"written to {path}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--vocabulary", type=int, default=49_152)
+    parser.add_argument("--sequences", type=int, default=4)
+    parser.add_argument("--length", type=int, default=2048, help="tokens of a sequence")
+    parser.add_argument("--width", type=int, default=576, help="hidden size")
+    parser.add_argument("--chunk", type=int, default=1024, help="tokens whose logits exist at a time")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--measure", choices=("memory", "time"), help=argparse.SUPPRESS)
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _child(options: argparse.Namespace, measure: str, variant: str) -> dict[str, Any]:
+    settings = {**vars(options), "measure": measure, "variant": variant}
+    arguments = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+    command = [sys.executable, "-m", "benchmarks.cross_entropy", *arguments]
+    root = Path(__file__).resolve().parents[1]
+    found = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return dict(json.loads(found.stdout))
+
+
+def _inputs(options: argparse.Namespace) -> tuple[Any, ...]:
+    import torch
+
+    tokens, dtype = options.sequences * options.length, getattr(torch, options.dtype)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(tokens, options.width, generator=generator)
+    head = torch.randn(options.vocabulary, options.width, generator=generator) * options.width**-0.5
+    targets = torch.randint(0, options.vocabulary, (tokens,), generator=generator)
+    weights = torch.rand(tokens, generator=generator) * 2
+    hidden, head = (tensor.to(options.device, dtype).requires_grad_() for tensor in (hidden, head))
+    return hidden, head, targets.to(options.device), weights.to(options.device)
+
+
+def _step(variant: str, hidden: Any, head: Any, targets: Any, weights: Any, chunk: int) -> Any:
+    """One loss and its gradients in `.grad`."""
+    from torch.nn.functional import cross_entropy
+
+    from recipes.core.kernels import token_nll, weighted_cross_entropy
+
+    if variant == "full":
+        total = (weights * cross_entropy((hidden @ head.t()).float(), targets, reduction="none")).sum()
+    elif variant == "weighted":
+        total, _ = weighted_cross_entropy(hidden, head, targets, weights, chunk)
+    else:
+        total = (weights * token_nll(hidden, head, targets, chunk)).sum()
+    loss = total / len(targets)
+    loss.backward()
+    return loss.detach()
+
+
+def _measure_memory(options: argparse.Namespace) -> dict[str, Any]:
+    """Bytes that one step needs beyond its inputs, the gradients it leaves included."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    inputs = _inputs(options)
+    small = [tensor[:8].detach().requires_grad_(tensor.is_floating_point()) for tensor in inputs]
+    small[2] = small[2] % 8
+    _step(options.variant, *small, options.chunk)  # libraries make their own buffers on first use
+    if options.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        _step(options.variant, *inputs, options.chunk)
+        return {"bytes": torch.cuda.max_memory_allocated() - before}
+    before = _resident()
+    _step(options.variant, *inputs, options.chunk)
+    return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES - before}
+
+
+def _resident() -> int:
+    """Bytes resident now (Linux), or the peak so far where only that is known."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES
+
+
+def _measure_time(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of every repetition of every variant, and largest differences from full logits.
+
+    A difference is relative to the largest element of what full logits give.
+    """
+    import torch
+
+    torch.set_num_threads(options.threads)
+    inputs = _inputs(options)
+    differences: dict[str, dict[str, float]] = {}
+    expected = _outcome("full", inputs, options.chunk)
+    for variant in VARIANTS:  # also warms each variant up
+        pairs = zip(_outcome(variant, inputs, options.chunk), expected, strict=True)
+        gaps = [((ours - theirs).abs().max() / theirs.abs().max()).item() for ours, theirs in pairs]
+        differences[variant] = dict(zip(("loss_gap", "grad_hidden_gap", "grad_head_gap"), gaps, strict=True))
+    del expected
+    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    for repetition in range(options.repetitions):
+        order = VARIANTS if repetition % 2 == 0 else VARIANTS[::-1]
+        for variant in order:
+            inputs[0].grad = inputs[1].grad = None
+            seconds[variant].append(_seconds(lambda v=variant: _step(v, *inputs, options.chunk), options.device))
+    return {"seconds": seconds, "differences": differences, "machine": _machine(options)}
+
+
+def _outcome(variant: str, inputs: tuple[Any, ...], chunk: int) -> tuple[Any, Any, Any]:
+    hidden, head = inputs[:2]
+    hidden.grad = head.grad = None
+    return _step(variant, *inputs, chunk), hidden.grad, head.grad
+
+
+def _seconds(step: Callable[[], Any], device: str) -> float:
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _machine(options: argparse.Namespace) -> dict[str, Any]:
+    import platform
+
+    import torch
+
+    name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
+    return {
+        "device": options.device,
+        "device_name": name,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _table(result: dict[str, Any]) -> str:
+    lines = [
+        f"{result['device_name']}, torch {result['torch']}, {result['threads']} threads, {result['setting']['dtype']}",
+        f"{'':24}{'peak MiB':>10}{'ratio':>8}{'seconds':>10}{'ratio':>8}{'loss gap':>11}{'grad gap':>11}",
+    ]
+    for row in result["rows"]:
+        gap = max(row["grad_hidden_gap"], row["grad_head_gap"])
+        lines.append(
+            f"{row['variant']:24}{row['peak_extra_mib']:>10,.0f}{row['memory_ratio']:>8.2f}{row['seconds']:>10.3f}"
+            f"{row['time_ratio']:>8.2f}{row['loss_gap']:>11.1e}{gap:>11.1e}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    chosen = _options()
+    if chosen.measure:
+        print(json.dumps(_measure_memory(chosen) if chosen.measure == "memory" else _measure_time(chosen)))
+    else:
+        main()

@@ -1,0 +1,1 @@
+"""The command line: one file per command, no heavy import before a command needs it."""

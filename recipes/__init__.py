@@ -1,0 +1,1 @@
+"""Recipes: published methods as runnable experiments, grouped by family, over one shared core."""

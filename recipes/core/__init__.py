@@ -1,0 +1,1 @@
+"""What every recipe shares: config, data, models, trainer, statistics, run folders and reports."""

@@ -1,0 +1,295 @@
+"""From what was typed to a checked config: Hydra composes, then presets, then the user's keys, then the schema.
+
+Order, later wins: the config files < the recipe's `budgets` preset < its `when` presets (for a data set, model or
+setting) < the arm < what the user typed. Imports Hydra inside the functions, so that `--help` stays fast, and
+never torch.
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from recipes.core import registry
+from recipes.core.config import RunConfig
+from recipes.core.errors import UserError
+from recipes.core.files import sha256_json
+from recipes.core.schema import Problem, build, did_you_mean, raise_problems
+
+CONF = registry.ROOT / "conf"
+PRESETS = ("arms", "budgets", "when")
+# Cannot change the result, so they are not part of a run's identity.
+NOT_IDENTITY = ("outputs", "tracker", "trainer.save_steps", "trainer.log_steps")
+
+
+@dataclass(frozen=True)
+class SettingInfo:
+    """One config key of a recipe, as `steelyard list` and the shell completion show it."""
+
+    key: str
+    type: str
+    default: Any
+    help: str
+    unit: str
+    origin: str
+    choices: tuple[Any, ...] | None
+
+
+def compose(recipe: str, overrides: list[str]) -> Any:
+    """The checked config of one run.
+
+    Args:
+        recipe: Name of the recipe.
+        overrides: `KEY=VALUE` in Hydra's syntax, group choices (`data=easy-vqa`) included.
+
+    Returns:
+        The recipe's frozen config dataclass.
+
+    Raises:
+        UserError: with *all* problems of syntax, keys, types, ranges and cross-field rules.
+    """
+    kind = registry.config_class(recipe)
+    choices, keys, problems = _split(overrides)
+    tree, more = _composed(recipe, choices)
+    problems += more
+    presets = {name: tree.pop(name, {}) or {} for name in PRESETS}
+    typed = dict(keys)
+    problems += _apply_presets(tree, presets, typed, choices)
+    known = _flat_types(kind, tree)
+    for key, value in keys:
+        if key in known:
+            _set(tree, key, value)
+        else:
+            problems.append(Problem(key, value, f"unknown key; {_nearest_key(key, list(known))}"))
+    config, found = build(kind, _resolved(tree))
+    raise_problems(problems + found)
+    return config
+
+
+def arms(recipe: str) -> dict[str, str]:
+    """Arms of a recipe with their descriptions, the default arm first."""
+    tree, _ = _composed(recipe, {})
+    return {name: arm["description"] for name, arm in tree["arms"].items()}
+
+
+def groups() -> dict[str, list[str]]:
+    """Config groups with their options, from the folders below `conf`."""
+    return {
+        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in sorted(CONF.iterdir())
+        if folder.is_dir() and folder.name != "recipe"
+    }
+
+
+def config_keys(recipe: str, overrides: list[str] | None = None) -> dict[str, SettingInfo]:
+    """Every key of a recipe (for the data and model that `overrides` choose) with type, default and help."""
+    choices, keys, _ = _split(overrides or [])
+    tree, _ = _composed(recipe, choices)
+    presets = {name: tree.pop(name, {}) or {} for name in PRESETS}
+    _apply_presets(tree, presets, dict(keys), choices)
+    fields = _flat_types(registry.config_class(recipe), tree)
+    return {
+        key: SettingInfo(
+            key,
+            type_name,
+            _get(_resolved(tree), key, metadata_default),
+            meta["help"],
+            meta["unit"],
+            meta["origin"],
+            meta["choices"],
+        )
+        for key, (type_name, meta, metadata_default) in fields.items()
+    }
+
+
+def to_tree(config: RunConfig) -> dict[str, Any]:
+    """A config as plain dicts, lists and scalars."""
+    return typing.cast(dict[str, Any], _plain(dataclasses.asdict(config)))
+
+
+def to_yaml(config: RunConfig) -> str:
+    """A config as YAML, the text of a run folder's `config.yaml`."""
+    import yaml
+
+    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+
+
+def config_hash(config: RunConfig) -> str:
+    """Ten hex digits that name a run: all that can change its result, with the version of the recipe."""
+    tree = to_tree(config)
+    for key in NOT_IDENTITY:
+        node, _, last = key.rpartition(".")
+        (_get(tree, node, {}) if node else tree).pop(last, None)
+    tree.pop("seed")
+    return sha256_json({"config": tree, "version": registry.card(config.recipe).version})[:10]
+
+
+def _split(overrides: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]], list[Problem]]:
+    """Typed overrides as group choices, (key, value) pairs and problems of syntax."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    choices: dict[str, str] = {}
+    keys: list[tuple[str, Any]] = []
+    problems = []
+    group_names = groups()
+    for text in overrides:
+        try:
+            parsed = parser.parse_override(text)
+        except HydraException:
+            problems.append(
+                Problem(text, None, "is not KEY=VALUE; quote values that hold spaces, commas or braces: key='a b'")
+            )
+            continue
+        key = str(parsed.key_or_group)
+        if parsed.is_delete():
+            problems.append(Problem(text, None, "keys cannot be deleted; type key=null"))
+        elif parsed.is_sweep_override():
+            problems.append(Problem(text, None, "a run takes one value for each key; quote a value that holds a comma"))
+        elif key == "recipe":
+            problems.append(Problem(text, None, "the recipe is the first word after `run`"))
+        elif key in group_names and not isinstance(parsed.value(), dict):
+            choices[key] = str(parsed.value())
+        else:
+            keys += _flattened(key, parsed.value())
+    return choices, keys, problems
+
+
+def _composed(recipe: str, choices: dict[str, str]) -> tuple[dict[str, Any], list[Problem]]:
+    """The tree of the config files for these group choices; a choice that does not exist becomes a problem."""
+    options = groups()
+    wrong = [key for key, value in choices.items() if value not in options[key]]
+    problems = [Problem(key, choices[key], did_you_mean(choices[key], options[key])) for key in wrong]
+    right = tuple(f"{key}={value}" for key, value in choices.items() if key not in wrong)
+    return _plain(_hydra_tree(recipe, right)), problems
+
+
+@cache
+def _hydra_tree(recipe: str, choices: tuple[str, ...]) -> dict[str, Any]:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+            config = hydra_compose("config", overrides=[f"recipe={recipe}", *choices])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"the config files do not compose: {error}", where=f"conf/recipe/{recipe}.yaml") from error
+    return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+
+
+def _apply_presets(
+    tree: dict[str, Any], presets: dict[str, Any], typed: dict[str, Any], choices: dict[str, str]
+) -> list[Problem]:
+    """Apply budget, `when` and arm presets; each may be chosen by what the user typed."""
+    problems = []
+    budget, arm = str(typed.get("budget", tree["budget"])), str(typed.get("arm", tree["arm"]))
+    for key, value in presets["budgets"].get(budget, {}).items():
+        _set(tree, key, value)
+    for condition, values in presets["when"].items():
+        if all(_holds(tree, typed, part) for part in condition.split(" ")):
+            for key, value in values.items():
+                _set(tree, key, value)
+    if arm in presets["arms"]:
+        for key, value in (presets["arms"][arm].get("set") or {}).items():
+            _set(tree, key, value)
+    else:
+        problems.append(Problem("arm", arm, did_you_mean(arm, list(presets["arms"]))))
+    return problems
+
+
+def _holds(tree: dict[str, Any], typed: dict[str, Any], condition: str) -> bool:
+    """Whether `key=value` of a `when` preset holds; for a group, `value` is the name of the chosen option."""
+    key, _, value = condition.partition("=")
+    found = typed.get(key, _get(tree, key, None))
+    if isinstance(found, dict):
+        found = found.get("name")
+    return str(found) == value
+
+
+def _nearest_key(key: str, known: list[str]) -> str:
+    from recipes.core.schema import nearest
+
+    close = nearest(key, known)
+    return f"did you mean {close}?" if close else "steelyard list RECIPE shows all keys"
+
+
+def _flat_types(kind: type, tree: dict[str, Any], path: str = "") -> dict[str, tuple[str, Any, Any]]:
+    """Dotted key -> (type name, metadata, default) of every leaf below a config dataclass."""
+    hints = typing.get_type_hints(kind)
+    flat: dict[str, tuple[str, Any, Any]] = {}
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        union = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+        nested = [option for option in union if dataclasses.is_dataclass(option)]
+        key = f"{path}.{field.name}" if path else field.name
+        if nested:
+            node = tree.get(field.name) or {}
+            names = {next((f.default for f in dataclasses.fields(n) if f.name == "name"), None): n for n in nested}
+            chosen = names.get(node.get("name"), nested[0])
+            flat |= _flat_types(typing.cast(type, chosen), node, key)
+        else:
+            default = None if field.default is dataclasses.MISSING else field.default
+            flat[key] = (
+                " | ".join(getattr(option, "__name__", str(option)) for option in union),
+                field.metadata,
+                default,
+            )
+    return flat
+
+
+def _flattened(key: str, value: Any) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        return [(key, _plain_value(value))]
+    return [pair for name, item in value.items() for pair in _flattened(f"{key}.{name}", item)]
+
+
+def _plain_value(value: Any) -> Any:
+    """Hydra's parsed value without its quoting wrapper."""
+    if isinstance(value, list):
+        return [_plain_value(item) for item in value]
+    return value if isinstance(value, int | float | str | bool | None) else str(value.text)
+
+
+def _plain(value: Any) -> Any:
+    """A copy of a tree with tuples as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _resolved(tree: dict[str, Any]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    return typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(tree), resolve=True))
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+    tree[last] = value
+
+
+def _get(tree: dict[str, Any], key: str, default: Any) -> Any:
+    node: Any = tree
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return default
+        node = node[part]
+    return node
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A run folder's `config.yaml` as a tree."""
+    import yaml
+
+    return typing.cast(dict[str, Any], yaml.safe_load(path.read_text()))

@@ -1,0 +1,125 @@
+"""Config that every recipe shares, as frozen dataclasses. Imports no torch."""
+
+from dataclasses import MISSING, dataclass, field
+from typing import Any
+
+
+def setting(
+    default: Any = MISSING,
+    *,
+    help: str,
+    unit: str = "",
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    choices: tuple[Any, ...] | None = None,
+    origin: str = "ours",
+) -> Any:
+    """A dataclass field that says what it means and what it allows.
+
+    Args:
+        default: Its default; without one the config files must give a value.
+        help: One line for `steelyard list` and for error messages.
+        unit: Unit of the number ("steps", "tokens").
+        ge, gt, le, lt: Bounds of a number (of each element of a tuple).
+        choices: The only values allowed.
+        origin: Where the default comes from: "paper", "code" or "ours".
+    """
+    bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    metadata = {"help": help, "unit": unit, "bounds": bounds, "choices": choices, "origin": origin}
+    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """The one trainer's settings."""
+
+    max_steps: int = setting(600, help="optimizer steps", unit="steps", ge=1)
+    batch_size: int = setting(32, help="sequences per optimizer step", unit="sequences", ge=1)
+    micro_batch_size: int | None = setting(
+        None, help="sequences per forward; null: the whole batch", unit="sequences", ge=1
+    )
+    learning_rate: float = setting(2e-3, help="peak learning rate of AdamW", gt=0)
+    weight_decay: float = setting(0.01, help="decoupled weight decay", ge=0)
+    adam_beta1: float = setting(0.9, help="AdamW beta 1", ge=0, lt=1)
+    adam_beta2: float = setting(0.95, help="AdamW beta 2", ge=0, lt=1)
+    max_grad_norm: float = setting(1.0, help="gradients are clipped to this norm", gt=0)
+    warmup_steps: int = setting(50, help="linear warm-up", unit="steps", ge=0)
+    schedule: str = setting(
+        "constant", help="learning rate after the warm-up", choices=("constant", "cosine", "linear")
+    )
+    save_steps: int = setting(200, help="steps between checkpoints", unit="steps", ge=1)
+    log_steps: int = setting(10, help="steps between log lines", unit="steps", ge=1)
+    device: str = setting("auto", help="where to train", choices=("auto", "cpu", "cuda"))
+    precision: str = setting("auto", help="auto: bf16 on CUDA, fp32 on CPU", choices=("auto", "fp32", "bf16"))
+    threads: int | None = setting(None, help="CPU threads of the run; null: all cores", ge=1)
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings, as (key, message)."""
+        found = []
+        if self.warmup_steps >= self.max_steps:
+            found.append(
+                ("warmup_steps", f"{self.warmup_steps} leaves no step after the warm-up (max_steps={self.max_steps})")
+            )
+        if self.batch_size % (self.micro_batch_size or 1):
+            found.append(
+                ("batch_size", f"{self.batch_size} does not divide by micro_batch_size={self.micro_batch_size}")
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """Where metrics go besides the run folder."""
+
+    name: str = setting("wandb", help="tracker", choices=("wandb", "none"))
+    mode: str = setting(
+        "auto",
+        help="auto: online when logged in, else offline",
+        choices=("auto", "online", "offline", "disabled"),
+    )
+    project: str = setting("steelyard", help="W&B project")
+    entity: str | None = setting(None, help="W&B team or user; null: your default")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What every run has; a recipe's config adds `data`, `model` and its own keys."""
+
+    recipe: str = setting(help="name of the recipe")
+    arm: str = setting(help="variant inside the recipe")
+    seed: int = setting(0, help="initialisation, data order and sampling", ge=0)
+    budget: str = setting("small", help="size preset of the whole experiment", choices=("smoke", "small", "full"))
+    outputs: str = setting("outputs", help="folder of runs")
+    trainer: TrainerConfig = setting(help="trainer")
+    tracker: TrackerConfig = setting(help="tracker")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says, in a form that a trial can test.
+
+    `direction` is +1 if the arm should have the larger metric, -1 if the smaller.
+    """
+
+    statement: str
+    metric: str
+    arm: str
+    baseline: str
+    direction: int
+    published: str
+    minimal_effect: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """What `steelyard list` tells of a recipe. `pair_keys` are the config keys that arms are free to change."""
+
+    title: str
+    paper: str
+    summary: str
+    claim: Claim
+    cost: str
+    pair_keys: tuple[str, ...]
+    version: int

@@ -1,0 +1,33 @@
+"""The two kinds of failure that people see: wrong input (exit code 2) and a failed run (exit code 1)."""
+
+
+class SteelyardError(Exception):
+    """A failure told as what is wrong, where, and what to type instead.
+
+    Args:
+        what: One sentence: what is wrong.
+        where: File, dotted key or example it is about; empty if `what` says it.
+        hint: What to type or do instead; empty if there is nothing better to say.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, where: str = "", hint: str = "") -> None:
+        self.what, self.where, self.hint = what, where, hint
+        super().__init__(what, where, hint)
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.what}" if self.where else self.what]
+        if self.hint:
+            lines += [f"  {line}" for line in self.hint.splitlines()]
+        return "\n".join(lines)
+
+
+class UserError(SteelyardError):
+    """The input was wrong: config, data, a missing asset, a folder another process owns. Exit code 2."""
+
+    exit_code = 2
+
+
+class RunFailed(SteelyardError):
+    """The run itself failed after it had started: NaN loss, full disk. Exit code 1."""

@@ -1,0 +1,1 @@
+"""What is measured: per-example scores, and the tasks that image-caption models are scored on."""

@@ -1,0 +1,253 @@
+"""Scoring image-caption models: token NLL, same-class choices, matching, generation.
+
+Everything reads the model through its read-out, so full logits over the vocabulary are never built.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from recipes.core.data.captions import CaptionSplit
+from recipes.core.evaluation.scores import Scores
+from recipes.core.kernels import token_nll
+from recipes.core.references import batches
+
+BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One forced choice: which continuation follows, given image and left context.
+
+    Attributes:
+        example: Unique id of the choice.
+        group: Source item, the unit of resampling.
+        kind: Class of the alternatives ("digit").
+        image: Index of the image in the split.
+        context: Caption token ids left of the choice.
+        options: Token ids of each alternative.
+        truth: Index of the right one.
+    """
+
+    example: str
+    group: str
+    kind: str
+    image: int
+    context: tuple[int, ...]
+    options: tuple[tuple[int, ...], ...]
+    truth: int
+
+
+class CaptionScorer:
+    """Scores captions of one split under a caption model, in batches sorted by length.
+
+    Args:
+        model: A `CaptionModel`; it is put into evaluation mode for each call and back afterwards.
+        split: Where images come from.
+        device: Where to compute.
+    """
+
+    def __init__(self, model: Any, split: CaptionSplit, device: str) -> None:
+        self.model, self.split, self.device = model, split, device
+        self._pixels: dict[int, Tensor] = {}
+
+    def pixels(self, images: Sequence[int]) -> Tensor:
+        """Normalised pixels [batch, channels, size, size] of some images; each is decoded once."""
+        for index in images:
+            if index not in self._pixels:
+                self._pixels[index] = self.model.pixels(self.split.image(index))
+        return torch.stack([self._pixels[index] for index in images]).to(self.device)
+
+    def token_nlls(self, images: Sequence[int], captions: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """NLL in nats of every token of each caption given its image: one float32 array a caption."""
+        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(captions)
+        prefix = len(self.model.prefix_ids)
+        for batch in batches(self._widths(captions), BATCH_TOKENS):
+            targets = [torch.tensor(list(captions[i])) for i in batch]
+            lengths = [len(target) for target in targets]
+
+            def read(
+                hidden: Tensor, head: Tensor, targets: list[Tensor] = targets, lengths: list[int] = lengths
+            ) -> Tensor:
+                picked = [row[prefix - 1 : prefix - 1 + k] for row, k in zip(hidden, lengths, strict=True)]
+                return token_nll(torch.cat(picked), head, torch.cat(targets).to(hidden.device))
+
+            flat = self._forward([images[i] for i in batch], targets, read).float().cpu().numpy()
+            for i, part in zip(batch, np.split(flat, np.cumsum(lengths)[:-1]), strict=True):
+                found[i] = part
+        return found
+
+    def choice_nlls(self, choices: Sequence[Choice]) -> list[np.ndarray]:
+        """NLL of every option of each choice, up to one constant per choice."""
+        single = [i for i, choice in enumerate(choices) if all(len(option) == 1 for option in choice.options)]
+        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(choices)
+        for i, values in zip(single, self._single_token([choices[i] for i in single]), strict=True):
+            found[i] = values
+        several = sorted(set(range(len(choices))) - set(single))
+        flat = [(i, option) for i in several for option in choices[i].options]
+        nlls = self.token_nlls([choices[i].image for i, _ in flat], [choices[i].context + option for i, option in flat])
+        sums = iter([float(nll[len(choices[i].context) :].sum()) for (i, _), nll in zip(flat, nlls, strict=True)])
+        for i in several:
+            found[i] = np.array([next(sums) for _ in choices[i].options], np.float32)
+        return found
+
+    def _single_token(self, choices: Sequence[Choice]) -> list[np.ndarray]:
+        """`choice_nlls` where every option is one token: one forward for all options of a choice."""
+        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(choices)
+        prefix = len(self.model.prefix_ids)
+        for batch in batches(self._widths([choice.context for choice in choices]), BATCH_TOKENS):
+            contexts = [torch.tensor(choices[i].context, dtype=torch.long) for i in batch]
+            options = [torch.tensor([option[0] for option in choices[i].options]) for i in batch]
+
+            def read(
+                hidden: Tensor, head: Tensor, contexts: list[Tensor] = contexts, options: list[Tensor] = options
+            ) -> list[Tensor]:
+                last = [row[prefix - 1 + len(context)] for row, context in zip(hidden, contexts, strict=True)]
+                return [-(head[ids.to(head.device)] @ row).float() for row, ids in zip(last, options, strict=True)]
+
+            for i, values in zip(batch, self._forward([choices[i].image for i in batch], contexts, read), strict=True):
+                found[i] = values.cpu().numpy()
+        return found
+
+    def _widths(self, captions: Sequence[Sequence[int]]) -> np.ndarray:
+        return np.array([len(self.model.prefix_ids) + len(caption) for caption in captions], np.int64)
+
+    @torch.no_grad()
+    def _forward(self, images: list[int], captions: list[Tensor], read: Any) -> Any:
+        start = torch.tensor(self.model.prefix_ids)
+        rows = [torch.cat([start, caption]) for caption in captions]
+        ids = pad_sequence(rows, batch_first=True).to(self.device)
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        mask = (torch.arange(ids.shape[1], device=self.device) < lengths[:, None]).long()
+        training = self.model.training
+        self.model.eval()
+        try:
+            return self.model(input_ids=ids, attention_mask=mask, pixels=self.pixels(images), readout=read)
+        finally:
+            self.model.train(training)
+
+
+def span_choices(split: CaptionSplit, indices: Sequence[int], tokenizer: Any) -> list[Choice]:
+    """One choice for every image-determined span of some captions, among its same-class alternatives."""
+    choices = []
+    for index in indices:
+        caption = split.caption(index)
+        for number, span in enumerate(caption.spans):
+            if len(span.choices) < 2:
+                continue
+            left, truth = caption.text[: span.start], caption.text[span.start : span.end]
+            choices.append(
+                _choice(tokenizer, f"{caption.id}/{number}", caption.group, span.kind, index, left, span.choices, truth)
+            )
+    return choices
+
+
+def question_choices(questions: Sequence[Any], tokenizer: Any) -> list[Choice]:
+    """One choice for every question, among the answers of its type."""
+    return [
+        _choice(tokenizer, q.id, q.group, q.kind, q.image, q.prompt.rstrip() + " ", q.choices, q.answer)
+        for q in questions
+    ]
+
+
+def _choice(
+    tokenizer: Any, example: str, group: str, kind: str, image: int, left: str, options: Sequence[str], truth: str
+) -> Choice:
+    """Tokenise context and options together, so that a piece that begins with the space is cut where it should be."""
+    encoded = tokenizer([left + option for option in options], add_special_tokens=False, return_offsets_mapping=True)
+    cuts = [next(i for i, (_, end) in enumerate(row) if end > len(left)) for row in encoded["offset_mapping"]]
+    ids = encoded["input_ids"]
+    context = tuple(ids[0][: cuts[0]])
+    if any(tuple(row[:cut]) != context for row, cut in zip(ids, cuts, strict=True)):
+        raise ValueError(f"the tokenizer merges the options of {example} with their context")
+    pieces = tuple(tuple(row[cut:]) for row, cut in zip(ids, cuts, strict=True))
+    return Choice(example, group, kind, image, context, pieces, list(options).index(truth))
+
+
+def add_choice_scores(
+    scores: Scores, prefix: str, title: str, choices: Sequence[Choice], nlls: Sequence[np.ndarray]
+) -> None:
+    """Top-1 accuracy among same-class alternatives, by kind: metrics `<prefix>/<kind>`."""
+    for kind in sorted({choice.kind for choice in choices}):
+        scores.define(f"{prefix}/{kind}", f"{title}, {kind}", higher_is_better=True)
+    for choice, values in zip(choices, nlls, strict=True):
+        scores.add(f"{prefix}/{choice.kind}", choice.example, choice.group, float(values.argmin() == choice.truth))
+
+
+def add_probe_scores(scores: Scores, choices: Sequence[Choice], nlls: Sequence[np.ndarray]) -> None:
+    """Yes/no probes: is the true attribute likelier than one false one, drawn by the example? By kind."""
+    for kind in sorted({choice.kind for choice in choices}):
+        scores.define(f"probe/{kind}", f"yes/no probe accuracy, {kind}", higher_is_better=True)
+    for choice, values in zip(choices, nlls, strict=True):
+        false = [i for i in range(len(values)) if i != choice.truth]
+        draw = np.random.default_rng(list(choice.example.encode()))
+        wrong = false[int(draw.integers(len(false)))]
+        scores.add(f"probe/{choice.kind}", choice.example, choice.group, float(values[choice.truth] < values[wrong]))
+
+
+def matching_candidates(split: CaptionSplit, indices: Sequence[int], count: int) -> list[list[int]]:
+    """For each image its own caption (first) and up to `count - 1` captions that say something else of other images."""
+    said = {i: _said(split, i) for i in indices}
+    candidates = []
+    for i in indices:
+        others = [j for j in indices if said[j] != said[i]]
+        draw = np.random.default_rng([7, i])
+        picked = draw.permutation(len(others))[: count - 1]
+        candidates.append([i, *(others[int(k)] for k in picked)])
+    return candidates
+
+
+def _said(split: CaptionSplit, index: int) -> Any:
+    """What a caption says of its image: its spans where they are known, else its text."""
+    caption = split.caption(index)
+    return tuple(caption.text[span.start : span.end] for span in caption.spans) or caption.text
+
+
+def add_matching_scores(
+    scores: Scores,
+    split: CaptionSplit,
+    candidates: Sequence[Sequence[int]],
+    nll: Sequence[np.ndarray],
+    text_nll: Sequence[np.ndarray],
+) -> None:
+    """Image-caption matching, top-1: by NLL, and by image gain (NLL minus the text-only reference's NLL).
+
+    Args:
+        candidates: For each image the caption indices, its own first.
+        nll: Caption NLL in nats for each image's candidates under the model.
+        text_nll: The same under the reference.
+    """
+    scores.define("matching/nll", "image-caption matching by NLL, top-1", higher_is_better=True)
+    scores.define("matching/gain", "image-caption matching by image gain, top-1", higher_is_better=True)
+    for row, mine, theirs in zip(candidates, nll, text_nll, strict=True):
+        caption = split.caption(row[0])
+        scores.add("matching/nll", caption.id, caption.group, float(mine.argmin() == 0))
+        scores.add("matching/gain", caption.id, caption.group, float((mine - theirs).argmin() == 0))
+
+
+def add_hallucination_scores(
+    scores: Scores, split: CaptionSplit, indices: Sequence[int], generated: Sequence[str]
+) -> None:
+    """Greedy captions against the truth: share of mentioned attributes that are false, and of captions that name it.
+
+    Only attributes that every caption states are read (their spans are not answers to a question).
+    """
+    scores.define("greedy/hallucinated", "greedy captions: mentioned attributes that are false", higher_is_better=False)
+    scores.define("greedy/recall", "greedy captions: true attributes that are mentioned", higher_is_better=True)
+    for index, text in zip(indices, generated, strict=True):
+        caption = split.caption(index)
+        for number, span in enumerate(caption.spans):
+            truth = caption.text[span.start : span.end]
+            pattern = "|".join(re.escape(choice) for choice in span.choices)
+            said = re.findall(rf"\b(?:{pattern})\b", text)
+            name = f"{caption.id}/{number}"
+            false = sum(word != truth for word in said)
+            if said:
+                scores.add("greedy/hallucinated", name, caption.group, false / len(said), len(said))
+            scores.add("greedy/recall", name, caption.group, float(truth in said))

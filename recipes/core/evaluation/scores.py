@@ -1,0 +1,65 @@
+"""Per-example scores: the raw material of every paired comparison."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recipes.core.files import write_bytes
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a metric means: its title for people and which direction is good."""
+
+    title: str
+    higher_is_better: bool
+
+
+@dataclass
+class Scores:
+    """A long table of (metric, example, group, value, count).
+
+    A metric's overall value is sum(value * count) / sum(count): with count 1 a mean over examples, with token counts
+    a mean over tokens. `group` is the source item, the unit that a bootstrap resamples.
+    """
+
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    rows: list[tuple[str, str, str, float, float]] = field(default_factory=list)
+
+    def define(self, name: str, title: str, higher_is_better: bool) -> None:
+        """Say what a metric means, before its first row."""
+        self.metrics[name] = Metric(title, higher_is_better)
+
+    def add(self, metric: str, example: str, group: str, value: float, count: float = 1.0) -> None:
+        """One example's score. Raises KeyError if the metric was not defined."""
+        self.metrics[metric]
+        self.rows.append((metric, example, group, float(value), float(count)))
+
+    def overall(self) -> dict[str, float]:
+        """Overall value of every metric that has rows."""
+        sums: dict[str, np.ndarray] = {}
+        for metric, _, _, value, count in self.rows:
+            sums.setdefault(metric, np.zeros(2))[:] += (value * count, count)
+        return {metric: float(total / count) for metric, (total, count) in sums.items() if count > 0}
+
+    def write(self, folder: Path) -> None:
+        """Write `examples.parquet` and `metrics_info.json` (see docs of the run folder)."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from recipes.core.files import write_json
+
+        names = ("metric", "example", "group", "value", "count")
+        columns: list[tuple[Any, ...]] = list(zip(*self.rows, strict=True)) or [()] * len(names)
+        types = (pa.string(), pa.string(), pa.string(), pa.float64(), pa.float64())
+        arrays = [pa.array(column, type=kind) for column, kind in zip(columns, types, strict=True)]
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_arrays(arrays, names=list(names)), sink)
+        write_bytes(folder / "examples.parquet", sink.getvalue().to_pybytes())
+        info = {
+            name: {"title": metric.title, "higher_is_better": metric.higher_is_better}
+            for name, metric in self.metrics.items()
+        }
+        write_json(folder / "metrics_info.json", info)

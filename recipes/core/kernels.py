@@ -1,0 +1,178 @@
+"""Token losses that never hold the full logits.
+
+Both kernels walk over the tokens in chunks and keep one [chunk, vocabulary] buffer that is logits, then
+softmax, then the gradient of the logits, all in place.
+
+* `weighted_cross_entropy`: the weights are known before the step, so the gradients are computed in the
+  forward, while the softmax is at hand. One pass over the vocabulary.
+* `token_nll`: the loss is any function of the per-token NLL, so the softmax is computed again in the backward.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def weighted_cross_entropy(
+    hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, chunk: int = 1024
+) -> tuple[Tensor, Tensor]:
+    """Sum of weighted token NLLs, with gradients computed in the forward.
+
+    The matrix products run in the autocast dtype where autocast is on, in the inputs' dtype elsewhere; the
+    softmax and the sum over chunks of the head's gradient run in fp32 (float64 for float64 inputs).
+
+    Args:
+        hidden: [N, d] last hidden states of the positions that carry loss.
+        head: [V, d] output embedding.
+        targets: [N] int64 token ids.
+        weights: [N] what each token's NLL is multiplied by; no gradient flows into it.
+        chunk: Tokens whose logits exist at a time.
+
+    Returns:
+        The scalar sum_i weights_i * nll_i and the detached [N] NLLs in nats, both fp32 (float64 for float64).
+    """
+    if not torch.is_grad_enabled():
+        hidden, head = hidden.detach(), head.detach()
+    loss, nll = _WeightedCrossEntropy.apply(hidden, head, targets, weights.detach(), _matmul_dtype(hidden), chunk)
+    return loss, nll
+
+
+def token_nll(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = 1024) -> Tensor:
+    """Differentiable NLL of every target token, its softmax recomputed in the backward.
+
+    For losses that are nonlinear in the live model's log-probabilities. Precision as in
+    `weighted_cross_entropy`.
+
+    Args:
+        hidden: [N, d] last hidden states of the positions that carry loss.
+        head: [V, d] output embedding.
+        targets: [N] int64 token ids.
+        chunk: Tokens whose logits exist at a time.
+
+    Returns:
+        [N] NLL in nats, fp32 (float64 for float64 inputs).
+    """
+    nll: Tensor = _TokenNLL.apply(hidden, head, targets, _matmul_dtype(hidden), chunk)
+    return nll
+
+
+class _WeightedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, dtype: torch.dtype, chunk: int
+    ) -> tuple[Tensor, Tensor]:
+        weights = weights.to(_softmax_dtype(dtype))
+        nll, *gradients = _sweep(hidden, head, targets, weights, dtype, chunk, ctx.needs_input_grad[:2])
+        ctx.save_for_backward(*gradients)
+        ctx.mark_non_differentiable(nll)
+        ctx.set_materialize_grads(False)
+        return torch.dot(weights, nll), nll
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
+        # Scaling in place spares a second [V, d] buffer; a retained graph needs the gradients once more.
+        keep = torch._C._autograd._get_current_graph_task_keep_graph()
+        scale = torch.mul if keep else Tensor.mul_
+        scaled = (
+            None if gradient is None or grad_loss is None else scale(gradient, grad_loss.to(gradient.dtype))
+            for gradient in ctx.saved_tensors
+        )
+        return *scaled, None, None, None, None
+
+
+class _TokenNLL(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, dtype: torch.dtype, chunk: int) -> Tensor:
+        ctx.save_for_backward(hidden, head, targets)
+        ctx.dtype, ctx.chunk = dtype, chunk
+        nll, _, _ = _sweep(hidden, head, targets, None, dtype, chunk, (False, False))
+        return nll
+
+    @staticmethod
+    def backward(ctx: Any, grad_nll: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
+        hidden, head, targets = ctx.saved_tensors
+        _, *gradients = _sweep(hidden, head, targets, grad_nll, ctx.dtype, ctx.chunk, ctx.needs_input_grad[:2])
+        return *gradients, None, None, None
+
+
+def _sweep(
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    weights: Tensor | None,
+    dtype: torch.dtype,
+    chunk: int,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """NLLs, and the wanted gradients of sum_i weights_i * nll_i with respect to hidden [N, d] and head [V, d]."""
+    exact = _softmax_dtype(dtype)
+    matrix = head.to(dtype)
+    rows = max(1, min(chunk, len(hidden)))
+    probabilities = head.new_empty(rows, len(head), dtype=exact)
+    logits = probabilities if dtype == exact else head.new_empty(rows, len(head), dtype=dtype)
+    nll = hidden.new_empty(len(hidden), dtype=exact)
+    grad_hidden = torch.empty_like(hidden) if wanted[0] else None
+    grad_head = torch.zeros_like(head, dtype=exact) if wanted[1] else None
+    for start in range(0, len(hidden), rows):
+        part = slice(start, start + rows)
+        states = hidden[part].to(dtype)
+        z, p = logits[: len(states)], probabilities[: len(states)]
+        torch.mm(states, matrix.t(), out=z)
+        nll[part] = _softmax_and_nll(z, p, targets[part])
+        if weights is None or not any(wanted):
+            continue
+        _logit_gradient(z, p, targets[part], nll[part])
+        weight = weights[part, None]
+        if grad_hidden is not None:
+            torch.mul(z @ matrix, weight, out=grad_hidden[part])
+        if grad_head is not None:
+            _add_product(grad_head, z.t(), (states * weight).to(dtype))
+    return nll, grad_hidden, None if grad_head is None else grad_head.to(head.dtype)
+
+
+def _softmax_and_nll(logits: Tensor, probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Fill `probabilities` (may be `logits` itself) and return the NLLs [chunk]."""
+    exact = probabilities.dtype
+    largest, where = logits.max(1)
+    below = largest.to(exact) - logits.gather(1, targets[:, None]).squeeze(1).to(exact)
+    torch.softmax(logits, 1, dtype=exact, out=probabilities)
+    # From p(argmax) >= 1/V, because -log p(target) would underflow; the logits are subtracted first, so that the
+    # NLL of a likely token keeps its digits. Rounding may leave it a hair below zero.
+    log_largest = probabilities.gather(1, where[:, None]).squeeze(1).log()
+    return (below - log_largest).clamp_min_(0)
+
+
+def _logit_gradient(logits: Tensor, probabilities: Tensor, targets: Tensor, nll: Tensor) -> None:
+    """Turn the softmax into the gradient of the NLL, softmax - one hot, in the `logits` buffer."""
+    if logits.dtype != probabilities.dtype:
+        logits.copy_(probabilities)
+    # p - 1 from the NLL keeps its digits where p is near 1, also after rounding to bf16.
+    logits.scatter_(1, targets[:, None], torch.expm1(-nll)[:, None].to(logits.dtype))
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total.add_(left @ right)
+
+
+def _refuse_second_derivatives() -> None:
+    # Grad mode is on in a backward only under create_graph; going on would silently drop the second derivative.
+    if torch.is_grad_enabled():
+        raise RuntimeError("the token-loss kernels have no second derivative; use full logits with create_graph=True")
+
+
+def _matmul_dtype(hidden: Tensor) -> torch.dtype:
+    """The dtype a linear layer would compute in here: autocast leaves float64 alone."""
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
+        return torch.get_autocast_dtype(kind)
+    return hidden.dtype
+
+
+def _softmax_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32

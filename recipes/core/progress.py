@@ -1,0 +1,88 @@
+"""Progress: a bar on a terminal, a plain line now and then elsewhere, nothing for what is done at once."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+SHOW_AFTER_SECONDS = 2.0
+LINE_EVERY_SECONDS = 10.0
+
+
+@contextmanager
+def progress(description: str, total: int, start: int = 0) -> Iterator[Callable[[int], None]]:
+    """Show how far something is; the block calls what it is given with the number of steps done.
+
+    Args:
+        description: What is being done ("training").
+        total: Steps in all.
+        start: Steps done before, when something resumes.
+    """
+    if sys.stderr.isatty():
+        with _bar(description, total, start) as update:
+            yield update
+    else:
+        yield _Lines(description, total, start)
+
+
+@contextmanager
+def stage(description: str) -> Iterator[None]:
+    """Name something without steps while it lasts, if it lasts; on a terminal only."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{description} ..."):
+        yield
+
+
+class _Lines:
+    """At most one line every ten seconds, flushed at once, so that a log file shows where a run is."""
+
+    def __init__(self, description: str, total: int, start: int) -> None:
+        self.description, self.total, self.start = description, total, start
+        self.began = self.shown = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self.shown < LINE_EVERY_SECONDS:
+            return
+        self.shown = now
+        left = (now - self.began) / max(done - self.start, 1) * (self.total - done)
+        print(f"{self.description}: {done}/{self.total}, about {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _bar(description: str, total: int, start: int) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    began = time.monotonic()
+    shown = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = shown.add_task(description, total=total, completed=start)
+
+    def update(done: int) -> None:
+        if not shown.live.is_started and time.monotonic() - began > SHOW_AFTER_SECONDS:
+            shown.start()
+        shown.update(task, completed=done)
+
+    try:
+        yield update
+    finally:
+        if shown.live.is_started:
+            shown.stop()

@@ -1,0 +1,45 @@
+"""What a recipe is: four steps that the runner calls in order, and what they hand to each other."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
+
+from recipes.core.evaluation.scores import Scores
+from recipes.core.trainer import Training
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` hands to the run folder, the tracker and the report.
+
+    Attributes:
+        metrics: Final value of each metric.
+        scores: The same per example, for paired comparison.
+        heatmap: Content of `heatmap.json`: examples with one weight per token; None if the method has none.
+    """
+
+    metrics: dict[str, float]
+    scores: Scores
+    heatmap: dict[str, Any] | None = None
+
+
+class Recipe(Protocol):
+    """One published method as a runnable experiment. `Prepared` is the recipe's own type."""
+
+    def prepare(self, config: Any, device: str) -> Any:
+        """Load data, train or load references, score: everything cached by content. Raises UserError on bad data."""
+
+    def build(self, config: Any, prepared: Any) -> Training:
+        """Model, objective and batches, all derived from `config.seed`."""
+
+    def watch(self, config: Any, prepared: Any, model: nn.Module) -> dict[str, float]:
+        """Cheap metrics of the model in training, for learning curves."""
+
+    def evaluate(
+        self, config: Any, prepared: Any, model: nn.Module, curve: list[tuple[int, dict[str, float]]]
+    ) -> Evaluation:
+        """Everything that is measured at the end; `curve` holds what `watch` returned, by step."""
+
+    def describe(self, config: Any) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`: what data and model resolve to, parameters, estimated memory. Loads no weights."""

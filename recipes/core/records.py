@@ -1,0 +1,114 @@
+"""Finished runs as records: find them, read what they measured, and tell which can be paired.
+
+Imports neither torch nor SciPy: listing runs is quick.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipes.core.compose import NOT_IDENTITY, read_yaml
+from recipes.core.errors import UserError
+from recipes.core.runs import RunFolder
+
+ABSENT = "(not set)"
+DONE = "done"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run folder says about its run."""
+
+    path: Path
+    recipe: str
+    arm: str
+    seed: int
+    state: str
+    started: str
+    config: dict[str, Any]
+
+
+def load_run(folder: Path) -> RunRecord:
+    """Read what a run folder says about its run.
+
+    Raises:
+        UserError: it is no run folder.
+    """
+    try:
+        config = read_yaml(folder / "config.yaml")
+        recipe, arm, seed = config["recipe"], config["arm"], config["seed"]
+    except (OSError, KeyError, TypeError) as error:
+        raise UserError(
+            "is not a run folder: it has no readable config.yaml",
+            where=str(folder),
+            hint="run folders are outputs/RECIPE/ARM/HASH-sSEED; steelyard runs lists them",
+        ) from error
+    status = RunFolder(folder).status()
+    return RunRecord(folder, recipe, arm, seed, status.get("state", "queued"), status.get("started") or "", config)
+
+
+def find_runs(outputs: Path, recipe: str | None = None) -> list[RunRecord]:
+    """Every run below an outputs folder (of one recipe), ordered by recipe, arm, seed and start."""
+    paths = sorted(outputs.glob(f"{recipe or '*'}/*/*-s*/config.yaml"))
+    records = [load_run(path.parent) for path in paths]
+    return sorted(records, key=lambda run: (run.recipe, run.arm, run.seed, run.started))
+
+
+def find_baseline(run: RunRecord, runs: Sequence[RunRecord], baseline: str, arm_keys: set[str]) -> RunRecord | None:
+    """The newest finished run of the baseline arm that `run` can be paired with, None if there is none.
+
+    Args:
+        run: The run to compare.
+        runs: Where to look, as from `find_runs`.
+        baseline: Name of the baseline arm.
+        arm_keys: Dotted prefixes that arms are free to change ({"weighting"}).
+    """
+    wanted = pairing_key(run, arm_keys)
+    found = [
+        other
+        for other in runs
+        if other.arm == baseline and other.state == DONE and pairing_key(other, arm_keys) == wanted
+    ]
+    return max(found, key=lambda other: other.started, default=None)
+
+
+def pairing_key(run: RunRecord, arm_keys: set[str]) -> dict[str, Any]:
+    """All that two runs must share to be paired: the flat config without what arms or results do not depend on."""
+    free = {"arm", *NOT_IDENTITY, *arm_keys}
+    return {key: value for key, value in flatten(run.config).items() if not is_below(key, free)}
+
+
+def config_differences(run: RunRecord, baseline: RunRecord) -> list[tuple[str, str, str]]:
+    """Config keys that can change the result and differ, as (key, run's value, baseline's value)."""
+    left, right = flatten(run.config), flatten(baseline.config)
+    keys = [key for key in {**left, **right} if not is_below(key, set(NOT_IDENTITY))]
+    shown = [(key, str(left.get(key, ABSENT)), str(right.get(key, ABSENT))) for key in keys]
+    return [entry for entry in shown if entry[1] != entry[2]]
+
+
+def flatten(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """A nested config as dotted key -> value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{path}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return flat
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """Content of `metrics_info.json`; empty if the run has none."""
+    path = folder / "metrics_info.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def final_metrics(folder: Path) -> dict[str, float]:
+    """The metrics of the last line of kind "final"; empty if there is none."""
+    lines = RunFolder(folder).read_metrics("final")
+    return lines[-1][1] if lines else {}
+
+
+def is_below(key: str, prefixes: set[str]) -> bool:
+    """Whether a dotted key is one of the prefixes or lies below one."""
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)

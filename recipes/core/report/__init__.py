@@ -1,0 +1,243 @@
+"""The report of a run: one HTML file that needs nothing else, and the same in one picture."""
+
+import json
+import shlex
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from recipes.core.compare import Comparison, MetricRow, compare_runs, interval_text, number_text, p_text
+from recipes.core.config import Card
+from recipes.core.files import write_bytes, write_text
+from recipes.core.records import (
+    DONE,
+    RunRecord,
+    config_differences,
+    final_metrics,
+    find_baseline,
+    find_runs,
+    load_run,
+    read_info,
+)
+from recipes.core.report.curves import learning_curves
+from recipes.core.report.figure import draw
+from recipes.core.report.heatmap import legend, read_heatmap
+from recipes.core.runs import RunFolder
+
+BADGES = {
+    "better": "Better",
+    "worse": "Worse",
+    "different": "Different",
+    "unclear": "No clear difference",
+    "untested": "One seed, no interval",
+    "missing": "Not measured",
+    "alone": "No comparison yet",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the page says first. `row` is the main metric's, None if there is nothing to compare."""
+
+    outcome: str
+    row: MetricRow | None
+    main_title: str
+    next_command: str
+
+    @property
+    def badge(self) -> str:
+        """The outcome in words."""
+        return BADGES[self.outcome]
+
+
+@dataclass(frozen=True)
+class Forest:
+    """An interval drawn around zero, in a box 120 wide: x of its ends and of the estimate."""
+
+    low: float
+    high: float
+    middle: float
+
+
+def report_run(run_folder: Path, outputs: Path, card: Card) -> Path | None:
+    """Write a run's report beside the baseline of the recipe's claim, if a run of it can be paired.
+
+    Args:
+        run_folder: The run to report.
+        outputs: Where to look for the baseline.
+        card: The recipe's card.
+
+    Returns:
+        Folder of the baseline's run; None if there is none (or the run is the baseline itself).
+
+    Raises:
+        UserError: `run_folder` is no run folder.
+    """
+    run, claim, keys = load_run(run_folder), card.claim, set(card.pair_keys)
+    baseline = None
+    if run.state == DONE and run.arm != claim.baseline:
+        baseline = find_baseline(run, find_runs(outputs, run.recipe), claim.baseline, keys)
+    comparison = compare_runs(run, baseline, arm_keys=keys, main_metric=claim.metric) if baseline else None
+    told = {
+        "title": card.title,
+        "paper": card.paper,
+        "claim": asdict(claim),
+        "main_metric": claim.metric,
+        "command": _read_environment(run_folder).get("command", f"steelyard run {run.recipe} arm={run.arm}"),
+    }
+    write_report(run_folder, baseline.path if baseline else None, comparison, told)
+    return baseline.path if baseline else None
+
+
+def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison | None, card: dict[str, Any]) -> Path:
+    """Write `report.html` and `report.png` into a run folder.
+
+    Args:
+        run_folder: The run to report.
+        baseline: Folder of the run beside it; None if there is none yet.
+        comparison: The two compared; None exactly if `baseline` is.
+        card: "title", "paper", "claim" ({"metric", "arm", "baseline", "direction", "published"}), "main_metric" and
+            "command" (what was typed).
+
+    Returns:
+        Path of the HTML file.
+
+    Raises:
+        ValueError: a baseline without its comparison, or the other way round.
+        UserError: a folder is no run folder.
+    """
+    if (baseline is None) != (comparison is None):
+        raise ValueError("a baseline and its comparison belong together")
+    run = load_run(run_folder)
+    other = load_run(baseline) if baseline else None
+    info = (read_info(other.path) if other else {}) | read_info(run.path)
+    charts = learning_curves(run, other, info, card["main_metric"])
+    context = {
+        "run": run,
+        "other": other,
+        "card": card,
+        "comparison": comparison,
+        "verdict": verdict(run, comparison, info, card),
+        "rows": _rows(run, comparison, info, card["main_metric"]),
+        "charts": charts,
+        "examples": read_heatmap(run.path),
+        "legend": legend(),
+        "differences": config_differences(run, other) if other else [],
+        "config_text": (run.path / "config.yaml").read_text(),
+        "environment": _environment(run.path),
+        "facts": _facts(run),
+    }
+    write_text(run_folder / "report.html", _templates().get_template("template.html.j2").render(context))
+    title = f"{run.recipe}: {run.arm}" + (f" beside {other.arm}" if other else "") + f", seed {run.seed}"
+    write_bytes(run_folder / "report.png", draw(charts, comparison, title))
+    return run_folder / "report.html"
+
+
+def verdict(run: RunRecord, comparison: Comparison | None, info: dict[str, Any], card: dict[str, Any]) -> Verdict:
+    """What to say first, and what to type next: the run to pair with, or the trial over several seeds."""
+    main = card["main_metric"]
+    title = info.get(main, {}).get("title", main)
+    if comparison is None:
+        claim = card["claim"]
+        partner = claim["arm"] if run.arm == claim["baseline"] else claim["baseline"]
+        return Verdict("alone", None, title, command_for(card["command"], run, partner))
+    next_command = _more_seeds(card["command"], run, (comparison.arm, comparison.baseline))
+    row = comparison.row(main)
+    return Verdict(row.outcome if row else "missing", row, row.title if row else title, next_command)
+
+
+def command_for(command: str, run: RunRecord, arm: str) -> str:
+    """The command of a run with another arm: its other keys stay, so that the two can be paired."""
+    return shlex.join(["steelyard", "run", run.recipe, f"arm={arm}", *_kept_words(command, run)])
+
+
+def _more_seeds(command: str, run: RunRecord, arms: tuple[str, str]) -> str:
+    """A shell loop that runs both arms with four more seeds."""
+    kept = [word for word in _kept_words(command, run) if not word.startswith("seed=")]
+    runs = [shlex.join(["steelyard", "run", run.recipe, f"arm={arm}", *kept]) + " seed=$seed" for arm in arms]
+    seeds = [str(seed) for seed in range(5) if seed != run.seed][:4]
+    return f"for seed in {' '.join(seeds)}; do {'; '.join(runs)}; done"
+
+
+def _kept_words(command: str, run: RunRecord) -> list[str]:
+    """The words of a run's command that also hold for another arm."""
+    words = shlex.split(command)
+    own = words[:3] == ["steelyard", "run", run.recipe]
+    kept = words[3:] if own else [f"seed={run.seed}"] * (run.seed != 0)
+    return [word for word in kept if not word.startswith(("arm=", "-"))]
+
+
+def _rows(run: RunRecord, comparison: Comparison | None, info: dict[str, Any], main_metric: str) -> list[MetricRow]:
+    """The table's rows, the main metric first; of the run alone if there is no comparison."""
+    if comparison is not None:
+        rows = list(comparison.rows)
+    else:
+        rows = [
+            MetricRow(name, entry.get("title", name), entry.get("higher_is_better"), value, float("nan"), 0)
+            for name, value in final_metrics(run.path).items()
+            for entry in [info.get(name, {})]
+        ]
+    return sorted(rows, key=lambda row: row.metric != main_metric)
+
+
+def forest(row: MetricRow, width: float = 120) -> Forest | None:
+    """The row's interval on its own scale, zero in the middle; None without an interval."""
+    if row.interval is None:
+        return None
+    reach = max(abs(row.interval.low), abs(row.interval.high), abs(row.difference)) or 1.0
+    low, high, middle = (
+        round(width / 2 + point / reach * (width / 2 - 6), 1)
+        for point in (row.interval.low, row.interval.high, row.difference)
+    )
+    return Forest(low, high, middle)
+
+
+def _facts(run: RunRecord) -> list[tuple[str, str]]:
+    """The line under the title: what ran, how it ended, when, how long."""
+    status = RunFolder(run.path).status()
+    facts = [("arm", run.arm), ("seed", str(run.seed)), ("state", run.state)]
+    if "step" in status:
+        facts.append(("steps", f"{status['step']:,} of {status['max_steps']:,}"))
+    if status.get("resumed_from"):
+        facts.append(("resumed from step", f"{status['resumed_from']:,}"))
+    if run.started:
+        facts.append(("started", f"{datetime.fromisoformat(run.started):%d %B %Y, %H:%M %Z}".strip()))
+    if run.started and status.get("finished"):
+        seconds = (datetime.fromisoformat(status["finished"]) - datetime.fromisoformat(run.started)).total_seconds()
+        facts.append(("took", f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 60:,.0f} min"))
+    return facts
+
+
+def _environment(folder: Path) -> list[tuple[str, str]]:
+    """`env.json` as rows; the command has its own place on the page."""
+    rows = []
+    for key, value in _read_environment(folder).items():
+        text = ", ".join(f"{name} {item}" for name, item in value.items()) if isinstance(value, dict) else str(value)
+        rows += [(key, text)] if key != "command" and value is not None else []
+    return rows
+
+
+def _read_environment(folder: Path) -> dict[str, Any]:
+    path = folder / "env.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def _templates() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": lambda value: number_text(value).replace("-", "\N{MINUS SIGN}"),
+        "signed": lambda value: number_text(value, signed=True).replace("-", "\N{MINUS SIGN}"),
+        "interval": lambda value: interval_text(value).replace("-", "\N{MINUS SIGN}"),
+        "p_value": p_text,
+        "forest": forest,
+    }
+    return environment

@@ -1,0 +1,87 @@
+"""The report as one picture: learning curves above, paired differences below."""
+
+import io
+from typing import Any
+
+from recipes.core.compare import Comparison, MetricRow, number_text
+from recipes.core.report.curves import Chart
+
+INK, MUTED, GRID = "#1d232b", "#5d6673", "#dfe2e6"
+COLORS = {"arm": "#0b6e7f", "baseline": "#6a7280"}
+OUTCOMES = {"better": "#1a7f45", "worse": "#b3261e"}
+CURVES = 3
+ROWS = 12
+
+
+def draw(charts: list[Chart], comparison: Comparison | None, title: str) -> bytes:
+    """A PNG of the first three curves and the differences with their intervals.
+
+    Args:
+        charts: As of `learning_curves`; the values are read from them.
+        comparison: The paired comparison; without one only curves are drawn.
+        title: Line above everything.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    rows = [row for row in comparison.rows if row.interval][:ROWS] if comparison else []
+    shown = charts[:CURVES]
+    heights = [2.7] * bool(shown) + [0.7 + 0.34 * len(rows)] * bool(rows)
+    figure = Figure(
+        figsize=(11, 0.7 + sum(heights or [0.5])),
+        layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12),
+        facecolor="white",
+    )
+    figure.suptitle(title, x=0.012, ha="left", color=INK, fontsize=13, fontweight="bold")
+    panels: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0] if heights else []
+    if shown:
+        for axes, chart in zip(panels[0].subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+            _draw_curve(axes, chart)
+    if rows and comparison:
+        _draw_differences(panels[-1].subplots(), rows, comparison)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=144)
+    return buffer.getvalue()
+
+
+def _draw_curve(axes: Any, chart: Chart) -> None:
+    for line in chart.lines:
+        steps, values = [point[2] for point in line.points], [point[3] for point in line.points]
+        dashes = "-" if line.role == "arm" else "--"
+        axes.plot(
+            steps, values, dashes, marker="o", markersize=4, color=COLORS[line.role], label=line.arm, linewidth=1.8
+        )
+    axes.set_title(chart.title, loc="left", fontsize=10, color=INK)
+    axes.set_xlabel("step" + (f" ({chart.note})" if chart.note else ""), fontsize=8.5, color=MUTED)
+    axes.tick_params(labelsize=8, colors=MUTED, length=0)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(GRID)
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=INK)
+
+
+def _draw_differences(axes: Any, rows: list[MetricRow], comparison: Comparison) -> None:
+    """Each row on its own scale: metrics have different units, only the place of zero is common."""
+    for place, row in enumerate(rows):
+        if row.interval is None:
+            continue
+        scale = max(abs(row.interval.low), abs(row.interval.high)) or 1.0
+        color = OUTCOMES.get(row.outcome, MUTED)
+        axes.plot([row.interval.low / scale, row.interval.high / scale], [place, place], color=color, linewidth=2.2)
+        axes.plot([row.difference / scale], [place], "o", color=color, markersize=6)
+        low, high = number_text(row.interval.low, True), number_text(row.interval.high, True)
+        axes.text(
+            1.06, place, f"{number_text(row.difference, True)}  [{low}, {high}]", va="center", fontsize=8.5, color=INK
+        )
+    axes.axvline(0, color=MUTED, linewidth=0.9)
+    axes.set_yticks(range(len(rows)), [row.title for row in rows], fontsize=8.5, color=INK)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(-1.05, 1.75)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    over = "source items of one seed" if comparison.unit == "examples" else f"{len(comparison.seeds)} seeds"
+    heading = f"{comparison.arm} minus {comparison.baseline}, 95% intervals over {over}; each row on its own scale"
+    axes.set_title(heading, loc="left", fontsize=10, color=INK)

@@ -1,0 +1,77 @@
+"""Captions with each token shaded by its weight, on a logarithmic scale around the mean weight 1."""
+
+import base64
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipes.core.compare import number_text
+
+OCTAVES = 4  # full shade at 2^4 times the mean weight, or at 1/2^4 of it
+PIXELATED_BELOW = 100
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token: `side` is more, less or mean; `shade` in [0, 1] how strongly it is coloured."""
+
+    text: str
+    weight: str
+    kind: str | None
+    nll: str
+    side: str
+    shade: float
+
+    @property
+    def tooltip(self) -> str:
+        """Everything known about the token, in one line."""
+        parts = [f"{self.text.strip() or 'space'}: weight {self.weight}"]
+        parts += [self.kind] if self.kind else []
+        parts += [f"loss {self.nll} nats"] if self.nll else []
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One caption beside its image (a data URI)."""
+
+    id: str
+    image: str
+    pixelated: bool
+    tokens: list[Token]
+
+
+def read_heatmap(folder: Path) -> list[Example]:
+    """The examples of a run's `heatmap.json`; empty if it has none."""
+    path = folder / "heatmap.json"
+    return [_example(entry) for entry in json.loads(path.read_text())["examples"]] if path.exists() else []
+
+
+def shade(weight: float) -> float:
+    """Signed shade of a weight in [-1, 1]: 0 at the mean weight 1, +-1 at 16 times it and at a 16th or less."""
+    return max(-1.0, min(1.0, math.log2(weight) / OCTAVES)) if weight > 0 else -1.0
+
+
+def legend() -> list[Token]:
+    """Swatches from the least to the most weight."""
+    texts = {1 / 16: "1/16 or less", 1 / 4: "1/4", 1.0: "1, the mean", 4.0: "4", 16.0: "16 or more"}
+    return [_token({"text": text, "weight": weight, "kind": None, "nll": None}) for weight, text in texts.items()]
+
+
+def _example(entry: dict[str, Any]) -> Example:
+    from PIL import Image
+
+    content = base64.b64decode(entry["image"].partition(",")[2])
+    with Image.open(io.BytesIO(content)) as image:
+        pixelated = max(image.size) < PIXELATED_BELOW
+    return Example(entry["id"], entry["image"], pixelated, [_token(token) for token in entry["tokens"]])
+
+
+def _token(entry: dict[str, Any]) -> Token:
+    signed = shade(entry["weight"])
+    side = "mean" if abs(signed) < 0.01 else "more" if signed > 0 else "less"
+    nll = "" if entry["nll"] is None else number_text(entry["nll"])
+    return Token(entry["text"], number_text(entry["weight"]), entry["kind"], nll, side, round(abs(signed), 3))

@@ -1,0 +1,179 @@
+"""One run from its checked config to its finished folder: prepare, build, train, evaluate, report."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from recipes.core import compose, registry, runs
+from recipes.core.config import RunConfig
+from recipes.core.errors import UserError
+from recipes.core.files import write_json
+from recipes.core.locks import owned
+from recipes.core.records import load_run
+from recipes.core.progress import stage
+from recipes.core.recipe import Evaluation, Recipe
+from recipes.core.report import report_run
+from recipes.core.runs import RunFolder, run_folder
+from recipes.core.seeds import seed_everything
+from recipes.core.tracking import Tracker, open_tracker
+from recipes.core.trainer import TrainEvents, Training, resolve_device, train, truncate_metrics
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run ended. `reused` runs were finished before; `baseline` is the folder it was compared with."""
+
+    folder: Path
+    status: str
+    metrics: dict[str, float]
+    reused: bool
+    resumed_from: int
+    baseline: Path | None
+
+
+def run(config: RunConfig, fresh: bool, command: str) -> RunOutcome:
+    """Do one run, or finish or reuse what its folder holds.
+
+    Args:
+        config: The checked config.
+        fresh: Throw away what the folder holds and start anew.
+        command: What the user typed, for the report.
+
+    Raises:
+        UserError: wrong input or data, or another process owns the folder; nothing half-written stays.
+        RunFailed: the run itself failed; `status.json` says how, the last good checkpoint stays.
+    """
+    device = resolve_device(config.trainer)
+    folder = run_folder(config)
+    new = not (folder.path / "status.json").exists()
+    with owned(folder.lock, f"run folder {folder.path}", wait=False):
+        if fresh:
+            folder.clear()
+        elif folder.status().get("state") == "done":
+            return _reused(config, folder)
+        try:
+            return _work(config, folder, device, command)
+        except UserError:
+            if new and not folder.checkpoints.exists():
+                folder.clear()
+            raise
+    raise AssertionError("unreachable")
+
+
+def dry_run(config: RunConfig) -> list[tuple[str, str]]:
+    """What a run would do, as rows of (what, value). Loads no weights and writes nothing."""
+    folder = run_folder(config)
+    status = folder.status()
+    state = status.get("state")
+    if state == "done":
+        plan = "finished before: would be reused (--fresh starts anew)"
+    elif state:
+        plan = f"{state} at step {status.get('step', 0)}: would resume from its last checkpoint"
+    else:
+        plan = "new"
+    trainer = config.trainer
+    rows = [
+        ("run folder", str(folder.path)),
+        ("state", plan),
+        ("device", resolve_device(trainer)),
+        ("steps", f"{trainer.max_steps} x {trainer.batch_size} sequences"),
+    ]
+    recipe: Recipe = registry.recipe_class(config.recipe)()
+    return rows + recipe.describe(config)
+
+
+def _reused(config: RunConfig, folder: RunFolder) -> RunOutcome:
+    metrics = folder.read_metrics("final")[-1][1]
+    return RunOutcome(folder.path, "done", metrics, True, 0, _report(folder))
+
+
+def _work(config: RunConfig, folder: RunFolder, device: str, command: str) -> RunOutcome:
+    environment = seed_everything(config.seed, config.trainer.threads) | {"device": device}
+    recipe: Recipe = registry.recipe_class(config.recipe)()
+    prepared = recipe.prepare(config, device)
+    runs.start(folder, config, command, environment)
+    name = f"{config.recipe}/{config.arm}/{folder.path.name}"
+    tracker = open_tracker(config.tracker, folder.path, name, f"{config.recipe}", compose.to_tree(config))
+    try:
+        training = recipe.build(config, prepared)
+        events = _Events(folder, tracker, recipe, config, prepared, training)
+        result = train(training, config.trainer, config.seed, folder.path, events)
+        if result.status == "interrupted":
+            folder.update_status(state="interrupted", step=result.steps, finished=runs.now())
+            return RunOutcome(folder.path, "interrupted", {}, False, result.resumed_from, None)
+        evaluation = _evaluate(config, folder, recipe, prepared, training.model)
+        folder.update_status(state="done", step=result.steps, finished=runs.now(), resumed_from=result.resumed_from)
+        baseline = _report(folder)
+        _track(tracker, folder, evaluation)
+        return RunOutcome(folder.path, "done", evaluation.metrics, False, result.resumed_from, baseline)
+    except BaseException as error:
+        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        folder.update_status(state=state, error=f"{type(error).__name__}: {error}", finished=runs.now())
+        raise
+    finally:
+        tracker.finish()
+
+
+class _Events(TrainEvents):
+    """What happens around training: metrics go to the run folder and the tracker, `watch` fills the curves."""
+
+    def __init__(
+        self, folder: RunFolder, tracker: Tracker, recipe: Recipe, config: RunConfig, prepared: Any, training: Training
+    ) -> None:
+        self.folder, self.tracker, self.recipe = folder, tracker, recipe
+        self.config, self.prepared, self.training = config, prepared, training
+
+    def on_start(self, step: int) -> None:
+        truncate_metrics(self.folder.metrics, step)
+        self.folder.update_status(step=step, resumed_from=step)
+
+    def on_metrics(self, step: int, metrics: dict[str, float], seconds: float) -> None:
+        self.folder.log(step, "train", metrics, seconds)
+        self.folder.update_status(step=step)
+        self.tracker.log(step, {f"train/{name}": value for name, value in metrics.items()})
+
+    def on_step_end(self, step: int, model: nn.Module) -> None:
+        if step not in self.training.watch_steps:
+            return
+        began = time.perf_counter()
+        metrics = self.recipe.watch(self.config, self.prepared, model)
+        self.folder.log(step, "eval", metrics, time.perf_counter() - began)
+        self.tracker.log(step, metrics)
+
+
+def _evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any, model: nn.Module) -> Evaluation:
+    began = time.perf_counter()
+    with stage("evaluating"):
+        evaluation = recipe.evaluate(config, prepared, model, folder.read_metrics("eval"))
+    evaluation.scores.write(folder.path)
+    if evaluation.heatmap:
+        write_json(folder.path / "heatmap.json", evaluation.heatmap)
+    folder.log(config.trainer.max_steps, "final", evaluation.metrics, time.perf_counter() - began)
+    return evaluation
+
+
+def report(folder: Path) -> tuple[Path, Path | None]:
+    """Write the report of a finished run again, beside its baseline's run if that is finished.
+
+    Returns:
+        The HTML file and the baseline's folder.
+    """
+    record = load_run(folder)
+    outputs = folder.resolve().parents[2]
+    baseline = report_run(folder, outputs, registry.card(record.recipe))
+    return folder / "report.html", baseline
+
+
+def _report(folder: RunFolder) -> Path | None:
+    with stage("writing the report"):
+        return report(folder.path)[1]
+
+
+def _track(tracker: Tracker, folder: RunFolder, evaluation: Evaluation) -> None:
+    tracker.summary(evaluation.metrics)
+    tracker.image("report", folder.path / "report.png")
+    if evaluation.heatmap:
+        tracker.heatmap("token weights", evaluation.heatmap)

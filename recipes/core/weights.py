@@ -1,0 +1,92 @@
+"""From raw token scores to loss weights: normalisation, floor, cap, the permuted control, diagnostics.
+
+Every function works on padded [batch, time] tensors with a bool mask, each caption (row) for itself, so that
+batch composition, order and padding change nothing. Padding gets exactly zero.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+EMPTY_MEAN = 1e-6
+
+
+def normalize_mean_one(weights: Tensor, mask: Tensor) -> Tensor:
+    """Scale each caption's weights to mean exactly 1, so that the loss keeps the scale of the plain one.
+
+    Args:
+        weights: [batch, time] non-negative.
+        mask: [batch, time] bool, True at tokens that carry loss.
+
+    Returns:
+        [batch, time]; uniform where a caption's mean weight is below 1e-6, zero at padding.
+
+    Source:
+        arXiv 2505.08971, loss: k * w_i / sum_j w_j.
+    """
+    kept = torch.where(mask, weights, 0)
+    mean = caption_means(weights, mask)[:, None]
+    return torch.where(mask & (mean >= EMPTY_MEAN), kept / mean, mask.to(kept.dtype))
+
+
+def apply_floor(weights: Tensor, mask: Tensor, floor: float) -> Tensor:
+    """Mix mean-one weights with uniform ones: floor + (1 - floor) * weights. The mean stays 1.
+
+    Args:
+        weights: [batch, time] of mean 1 in each caption.
+        mask: [batch, time] bool.
+        floor: The uniform share, 0 to 1; the smallest weight that can result.
+    """
+    return torch.where(mask, floor + (1 - floor) * weights, 0)
+
+
+def apply_cap(weights: Tensor, mask: Tensor, cap: float) -> Tensor:
+    """Clip mean-one weights at `cap`, then bring each caption's mean back to 1 (which may lift them above it).
+
+    Args:
+        weights: [batch, time] of mean 1 in each caption.
+        mask: [batch, time] bool.
+        cap: Where to clip, at least 1.
+    """
+    return normalize_mean_one(weights.clamp(max=cap), mask)
+
+
+def permute_within(weights: Tensor, mask: Tensor, seed: int, examples: Sequence[str | int]) -> Tensor:
+    """Shuffle each caption's weights among its tokens: the same histogram without the information.
+
+    The permutation is a function of seed, example and caption length only: not of the batch, and not of the
+    global random state, which a resumed run could not restore.
+
+    Args:
+        weights: [batch, time].
+        mask: [batch, time] bool.
+        seed: Seed of the run.
+        examples: [batch] ids or indices of the captions in their split.
+    """
+    shuffled = torch.zeros_like(weights)
+    for row, example in enumerate(examples):
+        tokens = mask[row].nonzero().squeeze(1)
+        digest = hashlib.sha256(f"{seed}:{example}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        order = torch.randperm(len(tokens), generator=generator).to(tokens.device)
+        shuffled[row, tokens] = weights[row, tokens[order]]
+    return shuffled
+
+
+def caption_means(values: Tensor, mask: Tensor) -> Tensor:
+    """[batch] mean over the tokens of each caption; 0 for a caption without tokens."""
+    return torch.where(mask, values, 0).sum(1) / mask.sum(1).clamp(min=1)
+
+
+def effective_number(weights: Tensor, mask: Tensor) -> Tensor:
+    """[batch] effective number of tokens, (sum w)^2 / sum w^2; 0 for a caption of zero weight."""
+    kept = torch.where(mask, weights, 0)
+    squares = kept.square().sum(1)
+    return torch.where(squares > 0, kept.sum(1).square() / squares, 0)
+
+
+def share_below(weights: Tensor, mask: Tensor, threshold: float) -> Tensor:
+    """[batch] share of each caption's tokens whose weight is below a threshold."""
+    return caption_means((weights < threshold).to(weights.dtype), mask)

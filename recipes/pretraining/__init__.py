@@ -1,0 +1,1 @@
+"""Pretraining methods: which tokens and samples deserve the loss."""

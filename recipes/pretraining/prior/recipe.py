@@ -1,0 +1,185 @@
+"""PRIOR as an experiment: data, reference, weights in the data loader, training, evaluation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from recipes.core import models
+from recipes.core.batches import CaptionItems, Weigh, caption_collate
+from recipes.core.data import load_captions
+from recipes.core.data.captions import CaptionData
+from recipes.core.data.tokenized import TokenizedCaptions, tokenize
+from recipes.core.objectives import WeightedCrossEntropy
+from recipes.core.recipe import Evaluation
+from recipes.core.trainer import Training
+from recipes.core.weights import permute_within
+from recipes.pretraining.prior import method
+from recipes.pretraining.prior.config import LIVE, PriorConfig
+from recipes.pretraining.prior.evaluation import Suite, watch_steps
+from recipes.pretraining.prior.objectives import Cal, Focal
+from recipes.pretraining.prior.reference import Reference, prepare_reference
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What all arms and seeds share: data, tokens, reference scores."""
+
+    data: CaptionData
+    tokenizer: Any
+    train: TokenizedCaptions
+    test: TokenizedCaptions
+    reference: Reference
+    device: str
+
+
+class PriorRecipe:
+    """Token-weighted caption training, settings U and H."""
+
+    def __init__(self) -> None:
+        self._suites: dict[str, Any] = {}
+
+    def prepare(self, config: PriorConfig, device: str) -> Prepared:
+        """Data, tokens and reference scores, each cached by content. Raises UserError on bad data."""
+        data = load_captions(config.data, config.seed)
+        tokenizer = models.build_tokenizer(config.model, data)
+        longest = models.caption_room(config.model, config.setting, config.data.max_tokens)
+        train, test = (
+            tokenize(split, tokenizer, tokenizer.eos_token_id, longest, config.data.on_long)
+            for split in (data.train, data.test)
+        )
+        reference = prepare_reference(config, data.train, tokenizer, (train, test), device)
+        return Prepared(data, tokenizer, train, test, reference, device)
+
+    def build(self, config: PriorConfig, prepared: Prepared) -> Training:
+        """Model, objective and batches. All arms of a seed share initialisation and data order."""
+        model = models.build_caption_model(
+            config.model, config.setting, prepared.tokenizer, prepared.data, config.seed, prepared.device
+        )
+        items = CaptionItems(prepared.data.train, prepared.train, range(len(prepared.data.train)), model.pixels)
+        collate = caption_collate(model.prefix_ids, prepared.tokenizer.pad_token_id, weigher(config, prepared))
+        objective: WeightedCrossEntropy = WeightedCrossEntropy()
+        if config.weighting.name == "focal":
+            objective = Focal(config.weighting)
+        elif config.weighting.name == "cal":
+            objective, plain = Cal(), collate
+
+            def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+                batch = plain(items)
+                return batch | {"image_positions": model.image_positions(batch["input_ids"])}
+
+        steps = watch_steps(config.trainer.max_steps, config.evaluation.watch_every)
+        return Training(model, objective, items, collate, models.learning_rates(config.model), steps)
+
+    def watch(self, config: PriorConfig, prepared: Prepared, model: nn.Module) -> dict[str, float]:
+        """Grounded-token accuracy and NLL by class on a few test captions."""
+        return self._suite(config, prepared, model).watch()
+
+    def evaluate(
+        self, config: PriorConfig, prepared: Prepared, model: nn.Module, curve: list[tuple[int, dict[str, float]]]
+    ) -> Evaluation:
+        """The whole suite on the test split, with per-example scores and the token heatmap."""
+        trainer, weights = config.trainer, heatmap_weights(config, prepared)
+        return self._suite(config, prepared, model).evaluate(curve, trainer.batch_size, trainer.max_steps, weights)
+
+    def _suite(self, config: PriorConfig, prepared: Prepared, model: nn.Module) -> Suite:
+        """The test suite of a model, made once: it holds decoded images and tokenised choices."""
+        if self._suites.get("model") is not model:
+            suite = Suite(
+                config.evaluation,
+                prepared.data,
+                prepared.test,
+                prepared.reference,
+                prepared.tokenizer,
+                model,
+                prepared.device,
+            )
+            self._suites = {"model": model, "suite": suite}
+        return self._suites["suite"]
+
+    def describe(self, config: PriorConfig) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`."""
+        found = models.describe(config.model, config.setting)
+        parameters = int(found["parameters"])
+        state = (
+            16 if getattr(config.model, "train_backbone", True) else 4
+        )  # weights, gradients and two moments, 4 bytes each
+        return [
+            ("data", f"{config.data.name} ({config.data.path or 'ships with the install or as an asset'})"),
+            ("model", str(found["source"])),
+            ("parameters", f"{parameters:,}"),
+            (
+                "memory",
+                f"about {parameters * state / 2**20:,.0f} MiB for weights, gradients and optimizer, plus activations",
+            ),
+        ]
+
+
+def weigher(config: PriorConfig, prepared: Prepared) -> Weigh:
+    """The function that gives a batch its coefficients from the stored reference scores."""
+
+    def weigh(indices: Sequence[int], mask: Tensor) -> tuple[Tensor, Tensor]:
+        nll = _padded([prepared.reference.train_nll(i) for i in indices])
+        scores = token_scores(config, prepared.train, prepared.data.train, indices, nll, mask)
+        own = config.weighting
+        floor, cap = (0.0, None) if own.name in LIVE else (own.floor, own.cap)
+        return method.loss_coefficients(scores, mask, own.reduction, floor, cap)
+
+    return weigh
+
+
+def token_scores(
+    config: PriorConfig, tokens: TokenizedCaptions, split: Any, indices: Sequence[int], nll: Tensor, mask: Tensor
+) -> Tensor:
+    """Scores [batch, time] of the chosen weighting before normalisation; live weightings start from ones.
+
+    Args:
+        config: The run's config.
+        tokens: The tokenised split.
+        split: The split itself, for example ids.
+        indices: Captions of the batch.
+        nll: [batch, time] reference NLL in nats.
+        mask: [batch, time].
+    """
+    own = config.weighting
+    if own.name == "ntp" or own.name in LIVE:
+        return method.ntp_scores(mask)
+    if own.name == "oracle":
+        return method.oracle_scores(_padded([tokens.span_index(i) for i in indices], fill=-1) >= 0, mask)
+    if own.name == "inverse":
+        scores = method.inverse_scores(nll, mask)
+    elif own.name == "drop":
+        scores = method.drop_scores(nll, mask, own.keep)
+    elif own.name == "surprisal":
+        scores = method.surprisal_scores(nll, mask, own.surprisal_cap)
+    else:
+        scores = method.prior_scores(nll, mask, own.alpha)
+    if own.word_pool != "none":
+        words = _padded([tokens.word_index(i) for i in indices], fill=-1)
+        scores = method.word_pool(scores, mask, words, own.word_pool)
+    if own.name == "random":
+        scores = permute_within(scores, mask, config.seed, [split.caption(i).id for i in indices])
+    return scores
+
+
+def heatmap_weights(config: PriorConfig, prepared: Prepared) -> list[np.ndarray]:
+    """Normalised weights of the first test captions, as the method would give them."""
+    indices = range(min(config.evaluation.heatmap, len(prepared.data.test)))
+    if not indices:
+        return []
+    nll = _padded([prepared.reference.test.nll(i) for i in indices])
+    mask = _padded([np.ones(len(prepared.test.ids(i)), bool) for i in indices], fill=0).bool()
+    scores = token_scores(config, prepared.test, prepared.data.test, indices, nll, mask)
+    weights = method.token_weights(scores, mask, config.weighting.floor, config.weighting.cap)
+    return [row[kept].numpy() for row, kept in zip(weights, mask, strict=True)]
+
+
+def _padded(rows: Sequence[np.ndarray], fill: float = 0) -> Tensor:
+    return pad_sequence([torch.from_numpy(np.array(row)) for row in rows], batch_first=True, padding_value=fill)
+
+
+RECIPE = PriorRecipe

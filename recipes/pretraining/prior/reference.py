@@ -1,0 +1,138 @@
+"""The text-only reference: trained on the captions once (or taken as it is), scored once, shared by all arms and seeds."""
+
+import dataclasses
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recipes.core import references
+from recipes.core.batches import CaptionItems, caption_collate, token_mean
+from recipes.core.cache import cached
+from recipes.core.config import TrainerConfig
+from recipes.core.data.captions import CaptionSplit
+from recipes.core.data.tokenized import TokenizedCaptions, tokenizer_fingerprint
+from recipes.core.errors import UserError
+from recipes.core.files import sha256_json
+from recipes.core.models import build_text_model, load_text_model
+from recipes.core.objectives import WeightedCrossEntropy
+from recipes.core.references import ReferenceScores
+from recipes.core.trainer import TrainEvents, Training, train
+from recipes.pretraining.prior.config import PriorConfig
+
+BATCH_TOKENS = 16_384
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Scores of the reference on both splits, and the model that scored the test split.
+
+    With `cross_fit=2` there are two models; a training caption is scored by the one that was not trained on it.
+    """
+
+    train: tuple[ReferenceScores, ...]
+    test: ReferenceScores
+    model: Any
+
+    def train_nll(self, index: int) -> np.ndarray:
+        """NLL in nats of every token of a training caption, float32 [tokens]."""
+        return self.train[(index + 1) % len(self.train)].nll(index)
+
+
+def prepare_reference(
+    config: PriorConfig,
+    split: CaptionSplit,
+    tokenizer: Any,
+    tokens: tuple[TokenizedCaptions, TokenizedCaptions],
+    device: str,
+) -> Reference:
+    """Train the reference (or find it), then score both splits (or find the scores).
+
+    Args:
+        config: The run's config.
+        split: Training captions.
+        tokenizer: The vision-language model's tokenizer.
+        tokens: The training and the test split, tokenised.
+        device: Where to train and score.
+
+    Raises:
+        UserError: the reference given has another tokenizer.
+    """
+    folds = range(config.reference.cross_fit)
+    models = [_reference(config, split, tokenizer, tokens[0], fold) for fold in folds]
+
+    def scores(model: Any, part: TokenizedCaptions) -> ReferenceScores:
+        return references.reference_scores(model, part, tokenizer.bos_token_id, BATCH_TOKENS, device)
+
+    return Reference(tuple(scores(model, tokens[0]) for model in models), scores(models[0], tokens[1]), models[0])
+
+
+def _reference(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: TokenizedCaptions, fold: int) -> Any:
+    """The frozen reference: trained in the run, the untouched backbone, or the user's own."""
+    if config.reference.source == "train":
+        return load_text_model(str(_trained(config, split, tokenizer, tokens, fold) / "model"))
+    if config.reference.source == "backbone":
+        return build_text_model(config.model, tokenizer, config.reference.seed)
+    path = str(config.reference.path)
+    _check_tokenizer(path, tokenizer)
+    return load_text_model(path)
+
+
+def _check_tokenizer(path: str, tokenizer: Any) -> None:
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(path).get_vocab()
+    added = tokenizer.get_added_vocab()
+    ours = {piece: i for piece, i in tokenizer.get_vocab().items() if piece not in added}
+    differ = [piece for piece, i in ours.items() if theirs.get(piece) != i]
+    if differ:
+        raise UserError(
+            f"the tokenizer of the reference and of the model differ in {len(differ):,} of {len(ours):,} pieces, "
+            f"first {differ[0]!r}",
+            where=f"reference.path={path}",
+            hint="its scores would belong to other tokens: use a reference with the model's tokenizer, or reference.source=train",
+        )
+
+
+def _trained(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: TokenizedCaptions, fold: int) -> Path:
+    """Cache folder of a reference trained on the captions (of one fold)."""
+    settings = dataclasses.asdict(config.reference)
+    key = {
+        "model": dataclasses.asdict(config.model) | {"vision": None},
+        "settings": settings,
+        "fold": fold,
+        "tokens": tokens.fingerprint(),
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "version": 1,
+    }
+
+    def build(folder: Path) -> None:
+        folds = config.reference.cross_fit
+        indices = [i for i in range(len(split)) if i % folds == fold]
+        print(f"training the reference on {len(indices):,} captions (once, then cached)", file=sys.stderr)
+        model = build_text_model(config.model, tokenizer, config.reference.seed)
+        items = CaptionItems(split, tokens, indices, pixels=None)
+        collate = caption_collate([tokenizer.bos_token_id], tokenizer.pad_token_id, token_mean)
+        training = Training(model, WeightedCrossEntropy(), items, collate)
+        train(training, _trainer_config(config), config.reference.seed, folder / "training", TrainEvents())
+        shutil.rmtree(folder / "training")
+        model.language_model.save_pretrained(folder / "model")
+
+    return cached("reference-models", sha256_json(key)[:32], build)
+
+
+def _trainer_config(config: PriorConfig) -> TrainerConfig:
+    """The run's trainer settings with the reference's own steps, batch and learning rate."""
+    own = config.reference
+    return dataclasses.replace(
+        config.trainer,
+        max_steps=own.steps,
+        batch_size=own.batch_size,
+        micro_batch_size=None,
+        learning_rate=own.learning_rate,
+        warmup_steps=min(config.trainer.warmup_steps, own.steps // 10),
+        save_steps=own.steps,
+    )

@@ -1,0 +1,38 @@
+"""Every test works in its own outputs folder; the cache is shared by the session and never the user's."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["WANDB_MODE"] = "offline"
+os.environ.pop("STEELYARD_OUTPUTS", None)
+
+
+@pytest.fixture(scope="session")
+def session_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder for the session, so that references, tokenizers and assets are made once."""
+    if named := os.environ.get("STEELYARD_TEST_HOME"):
+        return Path(named)
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def steelyard_home(session_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """`STEELYARD_HOME` of every test; a test that needs an empty one sets its own."""
+    monkeypatch.setenv("STEELYARD_HOME", str(session_home))
+    yield session_home
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """GPU tests need a GPU."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

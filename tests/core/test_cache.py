@@ -1,0 +1,60 @@
+"""The cache builds once, verifies what it finds and heals what is damaged."""
+
+from pathlib import Path
+
+import pytest
+
+from recipes.core import cache
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path))
+    return tmp_path
+
+
+class Builder:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, folder: Path) -> None:
+        self.calls += 1
+        (folder / "part").mkdir()
+        (folder / "part" / "data.bin").write_bytes(b"abc" * 100)
+
+
+def test_an_entry_is_built_once() -> None:
+    build = Builder()
+    first, second = cache.cached("kind", "key", build), cache.cached("kind", "key", build)
+    assert first == second
+    assert build.calls == 1
+    assert (first / "part" / "data.bin").read_bytes() == b"abc" * 100
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "changed", "manifest"])
+def test_a_damaged_entry_is_built_again_and_said(damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    build = Builder()
+    folder = cache.cached("kind", "key", build)
+    data = folder / "part" / "data.bin"
+    if damage == "missing":
+        data.unlink()
+    elif damage == "truncated":
+        data.write_bytes(b"abc")
+    elif damage == "changed":
+        data.write_bytes(b"abd" * 100)
+    else:
+        (folder / cache.MANIFEST).write_text("{")
+    again = cache.cached("kind", "key", build)
+    assert build.calls == 2
+    assert (again / "part" / "data.bin").read_bytes() == b"abc" * 100
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_a_failed_build_leaves_nothing(home: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        cache.cached("kind", "key", fail)
+    assert list((home / "cache" / "kind").iterdir()) == []
