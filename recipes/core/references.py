@@ -6,7 +6,7 @@ model, tokenizer or text never reads an old one.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +22,7 @@ from recipes.core.cache import cached
 from recipes.core.errors import RunFailed
 from recipes.core.files import sha256_json
 from recipes.core.kernels import token_nll
+from recipes.core.progress import progress
 
 BATCH_TOKENS = 8192
 FORMAT = 1
@@ -62,24 +63,17 @@ class ReferenceScores:
         return self.flat[self.offsets[i] : self.offsets[i + 1]]
 
 
-def scores(
-    load: Callable[[], nn.Module],
-    identity: str,
-    tokenized: Tokens,
-    bos_id: int,
-    device: str,
-    batch_tokens: int = BATCH_TOKENS,
+def reference_scores(
+    model: nn.Module, tokenized: Tokens, bos_id: int, batch_tokens: int, device: str
 ) -> ReferenceScores:
     """The scores of a split under a reference, computed only if no run has done so before.
 
     Args:
-        load: Gives the `TextModel`; called only if something must be scored.
-        identity: Hash of all that the model's output depends on: `weights_hash`, or the key under which a trained
-            reference is cached.
+        model: A `TextModel`, as in `caption_nlls`.
         tokenized: The captions' tokens, from the tokenizer that the trained model uses.
         bos_id: Token id put before every caption.
-        device: "cpu" or "cuda".
         batch_tokens: Padded tokens per forward; no result depends on it beyond rounding.
+        device: "cpu" or "cuda"; the model is moved there if it has to score.
 
     Raises:
         RunFailed: the reference gives a token no finite log-probability.
@@ -90,11 +84,11 @@ def scores(
         nonlocal forwards
         forwards = len(batches(tokenized.lengths, batch_tokens))
         captions = [tokenized.ids(i) for i in range(len(tokenized.lengths))]
-        nlls = caption_nlls(load(), captions, bos_id, device, batch_tokens)
+        nlls = caption_nlls(model, captions, bos_id, device, batch_tokens)
         save_file({"nll": np.concatenate([np.zeros(0, np.float32), *nlls])}, folder / SCORES)
 
-    key = sha256_json({"model": identity, "tokens": tokenized.fingerprint(), "bos": bos_id, "format": FORMAT})
-    folder = cached("references", key, build)
+    parts = {"model": weights_hash(model), "tokens": tokenized.fingerprint(), "bos": bos_id, "format": FORMAT}
+    folder = cached("references", sha256_json(parts), build)
     # The torch loader maps the file, the numpy loader would read all of it.
     flat = load_file(folder / SCORES)["nll"].numpy()
     return ReferenceScores(flat, np.asarray(tokenized.offsets), forwards)
@@ -127,10 +121,14 @@ def caption_nlls(
     training = model.training
     model.to(device).eval()
     try:
-        for batch in batches([len(caption) for caption in captions], batch_tokens):
-            rows = [torch.tensor(np.asarray(captions[i], np.int64)) for i in batch]
-            for i, nll in zip(batch, _forward(model, rows, bos_id, device), strict=True):
-                found[i] = _finite(nll, i)
+        done = 0
+        with progress("scoring captions with the reference", len(captions)) as show:
+            for batch in batches([len(caption) for caption in captions], batch_tokens):
+                rows = [torch.tensor(np.asarray(captions[i], np.int64)) for i in batch]
+                for i, nll in zip(batch, _forward(model, rows, bos_id, device), strict=True):
+                    found[i] = _finite(nll, i)
+                done += len(batch)
+                show(done)
     finally:
         model.train(training)
     return found

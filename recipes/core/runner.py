@@ -12,9 +12,9 @@ from recipes.core.config import RunConfig
 from recipes.core.errors import UserError
 from recipes.core.files import write_json
 from recipes.core.locks import owned
-from recipes.core.records import load_run
 from recipes.core.progress import stage
 from recipes.core.recipe import Evaluation, Recipe
+from recipes.core.records import load_run
 from recipes.core.report import report_run
 from recipes.core.runs import RunFolder, run_folder
 from recipes.core.seeds import seed_everything

@@ -43,7 +43,7 @@ def test_all_wrong_keys_and_values_are_told_together() -> None:
     ("override", "text"),
     [
         ("arm=priorr", "arm = priorr: did you mean prior?"),
-        ("model=smol", "model = smol: did you mean smollm2-135m?"),
+        ("model=smollm", "model = smollm: did you mean smollm2-135m?"),
         ("data=digits", "data = digits: did you mean digit-captions?"),
         ("budget=tiny", "choose from smoke, small, full"),
         ("weighting.alpha=0.5,1", "a run takes one value for each key"),

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from recipes.core.errors import RunFailed
 from recipes.core.files import sha256_json
-from recipes.core.references import ReferenceScores, batches, caption_nlls, scores, weights_hash
+from recipes.core.references import ReferenceScores, batches, caption_nlls, reference_scores, weights_hash
 
 BOS, EOS, VOCABULARY = 1, 2, 32
 
@@ -52,7 +52,7 @@ class FakeTextModel(nn.Module):
 
 
 def scored(model: FakeTextModel, tokens: FakeTokens, batch_tokens: int = 24) -> ReferenceScores:
-    return scores(lambda: model, weights_hash(model), tokens, BOS, "cpu", batch_tokens)
+    return reference_scores(model, tokens, BOS, batch_tokens, "cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -102,12 +102,6 @@ def test_the_second_arm_makes_no_reference_forward(model: FakeTextModel, tokens:
     np.testing.assert_array_equal(first.flat, np.concatenate(caption_nlls(model, tokens.captions, BOS, "cpu", 24)))
 
 
-def test_a_cached_reference_is_not_even_loaded(model: FakeTextModel, tokens: FakeTokens) -> None:
-    first = scores(lambda: model, "a reference", tokens, BOS, "cpu")
-    again = scores(lambda: pytest.fail("loaded"), "a reference", tokens, BOS, "cpu")
-    np.testing.assert_array_equal(again.flat, first.flat)
-
-
 def test_a_damaged_entry_is_scored_again(
     model: FakeTextModel, tokens: FakeTokens, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,11 +124,11 @@ def test_scores_are_mapped_not_read(model: FakeTextModel, tokens: FakeTokens) ->
 def test_a_changed_model_text_or_start_token_is_scored_again(model: FakeTextModel, tokens: FakeTokens) -> None:
     changed = FakeTokens([caption.tolist() for caption in tokens.captions])
     changed.captions[0][0] ^= 1
-    assert scores(lambda: model, "a", tokens, BOS, "cpu").forwards > 0
-    assert scores(lambda: model, "b", tokens, BOS, "cpu").forwards > 0
-    assert scores(lambda: model, "a", changed, BOS, "cpu").forwards > 0
-    assert scores(lambda: model, "a", tokens, BOS + 1, "cpu").forwards > 0
-    assert scores(lambda: model, "a", tokens, BOS, "cpu").forwards == 0
+    assert scored(model, tokens).forwards > 0
+    assert scored(FakeTextModel(seed=1), tokens).forwards > 0
+    assert scored(model, changed).forwards > 0
+    assert reference_scores(model, tokens, BOS + 1, 24, "cpu").forwards > 0
+    assert scored(model, tokens).forwards == 0
 
 
 def test_weights_hash_sees_all_that_changes_the_scores(model: FakeTextModel) -> None:

@@ -47,9 +47,8 @@ class PriorRecipe:
         """Data, tokens and reference scores, each cached by content. Raises UserError on bad data."""
         data = load_captions(config.data, config.seed)
         tokenizer = models.build_tokenizer(config.model, data)
-        longest = models.caption_room(config.model, config.setting, config.data.max_tokens)
         train, test = (
-            tokenize(split, tokenizer, tokenizer.eos_token_id, longest, config.data.on_long)
+            tokenize(split, tokenizer, tokenizer.eos_token_id, config.data.max_tokens, config.data.on_long)
             for split in (data.train, data.test)
         )
         reference = prepare_reference(config, data.train, tokenizer, (train, test), device)
@@ -58,7 +57,13 @@ class PriorRecipe:
     def build(self, config: PriorConfig, prepared: Prepared) -> Training:
         """Model, objective and batches. All arms of a seed share initialisation and data order."""
         model = models.build_caption_model(
-            config.model, config.setting, prepared.tokenizer, prepared.data, config.seed, prepared.device
+            config.model,
+            config.setting,
+            prepared.tokenizer,
+            prepared.data,
+            config.seed,
+            prepared.device,
+            config.data.max_tokens,
         )
         items = CaptionItems(prepared.data.train, prepared.train, range(len(prepared.data.train)), model.pixels)
         collate = caption_collate(model.prefix_ids, prepared.tokenizer.pad_token_id, weigher(config, prepared))
@@ -103,19 +108,20 @@ class PriorRecipe:
 
     def describe(self, config: PriorConfig) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
-        found = models.describe(config.model, config.setting)
-        parameters = int(found["parameters"])
-        state = (
-            16 if getattr(config.model, "train_backbone", True) else 4
-        )  # weights, gradients and two moments, 4 bytes each
+        source, parameters = models.describe(config.model)
+        rows = [
+            ("data", f"{config.data.name}, {config.data.path or 'what ships with the install or as an asset'}"),
+            ("model", f"{source}, setting {config.setting}"),
+            ("reference", config.reference.path or config.reference.source),
+        ]
+        if parameters is None:
+            return [*rows, ("parameters", "known when the checkpoint is loaded")]
+        # Weights, gradients and two AdamW moments, 4 bytes each.
+        needed = parameters * 16 / 2**20
         return [
-            ("data", f"{config.data.name} ({config.data.path or 'ships with the install or as an asset'})"),
-            ("model", str(found["source"])),
-            ("parameters", f"{parameters:,}"),
-            (
-                "memory",
-                f"about {parameters * state / 2**20:,.0f} MiB for weights, gradients and optimizer, plus activations",
-            ),
+            *rows,
+            ("parameters", f"{parameters:,} in the decoder"),
+            ("memory", f"about {needed:,.0f} MiB for weights, gradients and optimizer, plus activations"),
         ]
 
 

@@ -99,11 +99,11 @@ def _check_tokenizer(path: str, tokenizer: Any) -> None:
 
 def _trained(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: TokenizedCaptions, fold: int) -> Path:
     """Cache folder of a reference trained on the captions (of one fold)."""
-    settings = dataclasses.asdict(config.reference)
     key = {
         "model": dataclasses.asdict(config.model) | {"vision": None},
-        "settings": settings,
-        "fold": fold,
+        "training": _relevant(_trainer_config(config)),
+        "seed": config.reference.seed,
+        "fold": (fold, config.reference.cross_fit),
         "tokens": tokens.fingerprint(),
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "version": 1,
@@ -122,6 +122,12 @@ def _trained(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: T
         model.language_model.save_pretrained(folder / "model")
 
     return cached("reference-models", sha256_json(key)[:32], build)
+
+
+def _relevant(trainer: TrainerConfig) -> dict[str, Any]:
+    """The trainer settings that decide a reference's weights."""
+    free = ("save_steps", "log_steps", "threads", "device")
+    return {name: value for name, value in dataclasses.asdict(trainer).items() if name not in free}
 
 
 def _trainer_config(config: PriorConfig) -> TrainerConfig:

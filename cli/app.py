@@ -1,0 +1,88 @@
+"""The `steelyard` command: assembles the commands and turns every error into a message and an exit code."""
+
+import io
+import sys
+import traceback
+
+import typer
+from typer.exceptions import TyperException
+
+from cli import assets, compare, doctor, report, run, runs
+from cli import list as list_command
+from cli.console import note
+from recipes.core.errors import SteelyardError
+
+DEBUG = "--debug"
+
+app = typer.Typer(
+    name="steelyard",
+    help="Run published methods that give tokens, samples or parameters unequal weight, beside their baselines.",
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def options(
+    debug: bool = typer.Option(False, DEBUG, help="Show the traceback of an error; goes anywhere on the line."),
+) -> None:
+    # `main` reads --debug before the commands see the line; it is declared here to stand in the help.
+    pass
+
+
+app.command("run")(run.run)
+app.command("list")(list_command.list_recipes)
+app.command("runs")(runs.runs)
+app.command("compare")(compare.compare)
+app.command("report")(report.report)
+app.add_typer(assets.app, name="assets")
+app.command("doctor")(doctor.doctor)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: The words after `steelyard`; those of the process if None.
+
+    Returns:
+        0 done, 1 the run failed, 2 the input was wrong, 130 interrupted.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    words = sys.argv[1:] if arguments is None else arguments
+    debug = DEBUG in words
+    command = typer.main.get_command(app)
+    try:
+        ended = command.main(
+            args=[word for word in words if word != DEBUG] or ["--help"], prog_name="steelyard", standalone_mode=False
+        )
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _told(error, words)
+    return ended if isinstance(ended, int) else 0
+
+
+def _told(error: Exception, words: list[str]) -> int:
+    """Say on stderr what went wrong; returns the exit code."""
+    if isinstance(error, SteelyardError):
+        note(f"error: {error}")
+        return error.exit_code
+    if isinstance(error, TyperException):
+        commands, groups = app.registered_commands, app.registered_groups
+        known = {str(command.name) for command in commands} | {str(group.name) for group in groups}
+        typed = next((f" {word}" for word in words if word in known), "")
+        hint = f"steelyard{typed} --help shows what can be typed"
+        if not typed and "command" in error.message and "Did you mean" not in error.message:
+            hint = f"choose from {', '.join(sorted(known))}"
+        note(f"error: {error.format_message()}\n  {hint}")
+        return 2
+    text = " ".join(str(error).split())
+    note(f"internal error: {type(error).__name__}: {text}; type the same command with {DEBUG} for the traceback")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""`steelyard compare`: arms beside the baseline, paired."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cli import completion
+from cli.console import heading, note, print_json, say, table
+from cli.runs import OUTPUTS
+from recipes.core import compose, registry
+from recipes.core.errors import UserError
+from recipes.core.schema import did_you_mean
+
+if TYPE_CHECKING:
+    from recipes.core.compare import Comparison
+
+
+def compare(
+    recipe: str = typer.Argument(
+        metavar="RECIPE|RUN_FOLDER", help="A recipe, or the folder of one run.", autocompletion=completion.recipes
+    ),
+    baseline: Path = typer.Argument(None, metavar="BASELINE_FOLDER", help="The run to compare a run folder with."),
+    arm: list[str] = typer.Option([], help="Only this arm; may be repeated.", autocompletion=completion.arms),
+    metric: list[str] = typer.Option([], help="Only this metric; may be repeated."),
+    outputs: Path = OUTPUTS,
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Compare finished arms with the baseline, or one run with another.
+
+    Runs are paired by seed and config; `steelyard runs` lists what there is.
+    """
+    if baseline is not None:
+        comparisons = [_folders(Path(recipe), baseline)]
+    elif recipe not in registry.recipe_names() and Path(recipe).is_dir():
+        raise UserError(
+            "one run folder needs another to be compared with",
+            where=recipe,
+            hint=f"type: steelyard compare {recipe} BASELINE_FOLDER; steelyard runs lists them",
+        )
+    else:
+        comparisons = _arms(recipe, list(arm), outputs)
+    chosen = _metrics(comparisons, list(metric))
+    if as_json:
+        print_json([_as_dict(comparison, chosen) for comparison in comparisons])
+        return
+    for place, comparison in enumerate(comparisons):
+        if place:
+            say()
+        seeds = ", ".join(map(str, comparison.seeds))
+        heading(f"{comparison.recipe}: {comparison.arm} - {comparison.baseline}, seed {seeds}")
+        show(comparison, chosen)
+
+
+def show(comparison: "Comparison", metrics: list[str]) -> None:
+    """Print the table of a comparison for these metrics, and what differs though the arms do not choose it."""
+    from recipes.core.compare import comparison_table
+
+    rows = comparison_table(replace(comparison, rows=tuple(r for r in comparison.rows if r.metric in metrics)))
+    words = ("metric", "title", "outcome")
+    columns = [name for name in rows[0] if name != "title" and any(row[name] for row in rows)]
+    table(rows, columns, numbers=[name for name in columns if name not in words])
+    for key, mine, theirs in comparison.unplanned:
+        note(f"warning: {key} differs too: {mine} and {theirs}")
+
+
+def _folders(run_folder: Path, baseline: Path) -> "Comparison":
+    from recipes.core.compare import compare_runs, load_run
+
+    run, other = load_run(run_folder), load_run(baseline)
+    card = registry.card(run.recipe)
+    return compare_runs(run, other, arm_keys=set(card.pair_keys), main_metric=card.claim.metric)
+
+
+def _arms(recipe: str, wanted: list[str], outputs: Path) -> list["Comparison"]:
+    """The wanted arms (all with finished runs if none is named) beside the claim's baseline."""
+    from recipes.core.compare import compare_arms
+    from recipes.core.records import DONE, find_runs
+
+    card, known = registry.card(recipe), list(compose.arms(recipe))
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"unknown arm {name!r} of {recipe}", hint=did_you_mean(name, known))
+    runs = find_runs(outputs, recipe)
+    finished = {run.arm for run in runs if run.state == DONE} - {card.claim.baseline}
+    names = wanted or [name for name in known if name in finished] or [card.claim.arm]
+    found, failures = [], []
+    for name in names:
+        try:
+            keys, metric = set(card.pair_keys), card.claim.metric
+            found.append(compare_arms(runs, name, card.claim.baseline, arm_keys=keys, main_metric=metric))
+        except UserError as error:
+            if wanted:
+                raise
+            failures.append(error)
+    if not found:
+        raise failures[0]
+    for failure in failures:
+        note(f"left out: {failure}")
+    return found
+
+
+def _metrics(comparisons: list["Comparison"], wanted: list[str]) -> list[str]:
+    """The wanted metrics, all if none is named; a name that no comparison has is refused."""
+    known = list(dict.fromkeys(row.metric for comparison in comparisons for row in comparison.rows))
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"unknown metric {name!r}", hint=did_you_mean(name, known))
+    return wanted or known
+
+
+def _as_dict(comparison: "Comparison", metrics: list[str]) -> dict[str, Any]:
+    """A comparison as plain values, numbers unrounded."""
+    rows = [
+        {
+            "metric": row.metric,
+            "title": row.title,
+            "higher_is_better": row.higher_is_better,
+            "value": row.value,
+            "baseline": row.baseline,
+            "difference": row.difference,
+            "interval": [row.interval.low, row.interval.high] if row.interval else None,
+            "p_holm": row.p_holm,
+            "effect_size": row.effect_size,
+            "number": row.number,
+            "outcome": row.outcome,
+        }
+        for row in comparison.rows
+        if row.metric in metrics
+    ]
+    return {
+        "recipe": comparison.recipe,
+        "arm": comparison.arm,
+        "baseline": comparison.baseline,
+        "seeds": list(comparison.seeds),
+        "unit": comparison.unit,
+        "main_metric": comparison.main_metric,
+        "rows": rows,
+        "unplanned": [list(entry) for entry in comparison.unplanned],
+    }

@@ -1,0 +1,86 @@
+"""Shell completion of recipes, keys and values.
+
+Bash breaks words at `=`, so `arm=pr` may arrive as one word or as the three words `arm`, `=`, `pr`; what is offered
+continues the last word. Completion must never show an error, so a config that cannot be read offers nothing.
+"""
+
+import typer
+
+from recipes.core import compose, registry
+from recipes.core.assets import ASSETS
+from recipes.core.errors import UserError
+
+
+def recipes(incomplete: str) -> list[tuple[str, str]]:
+    """Recipe names with their titles."""
+    return [(name, registry.card(name).title) for name in registry.recipe_names() if name.startswith(incomplete)]
+
+
+def asset_names(incomplete: str) -> list[tuple[str, str]]:
+    """Asset names with what they are."""
+    return [(name, asset.label) for name, asset in ASSETS.items() if name.startswith(incomplete)]
+
+
+def arms(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Arms of the recipe typed before."""
+    try:
+        return [item for item in compose.arms(context.params["recipe"]).items() if item[0].startswith(incomplete)]
+    except UserError:
+        return []
+
+
+def overrides(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """`KEY=VALUE`: keys as long as there is no `=`, then the key's values."""
+    typed, key, prefix = _position(list(context.params.get("overrides") or []), incomplete)
+    try:
+        values = _values(context.params["recipe"], typed)
+    except UserError:
+        return []
+    if key is not None:
+        found = [(f"{prefix}{value}", text) for value, text in values.get(key, [])]
+        return [item for item in found if item[0].startswith(incomplete)]
+    matching = [name for name in values if name.startswith(incomplete)]
+    if len(matching) == 1:  # the shell would add a blank after a lone `key=`
+        return [(f"{matching[0]}={value}", text) for value, text in values[matching[0]]]
+    return [(f"{name}=", "") for name in matching]
+
+
+def _position(words: list[str], incomplete: str) -> tuple[list[str], str | None, str]:
+    """Complete `KEY=VALUE` words, the key whose value is being typed (None: a key is), and what to keep before it."""
+    joined: list[str] = []
+    for word in words:
+        if joined and (word == "=" or joined[-1].endswith("=")):
+            joined[-1] += word
+        else:
+            joined.append(word)
+    if joined and joined[-1].endswith("="):
+        return joined[:-1], joined[-1][:-1], ""
+    if "=" in incomplete:
+        key = incomplete.partition("=")[0]
+        return joined, key, f"{key}="
+    if joined and "=" not in joined[-1]:  # Bash, right behind the `=`
+        return joined[:-1], joined[-1], ""
+    return joined, None, ""
+
+
+def _values(recipe: str, typed: list[str]) -> dict[str, list[tuple[str, str]]]:
+    """Every key with the values to offer: choices, or the default."""
+    found = {"arm": list(compose.arms(recipe).items())}
+    found |= {group: [(option, "") for option in options] for group, options in compose.groups().items()}
+    for key, info in compose.config_keys(recipe, typed).items():
+        if key in found or key == "recipe":
+            continue
+        options = info.choices or ((True, False) if isinstance(info.default, bool) else (info.default,))
+        found[key] = [(text_of(option), info.help) for option in options]
+    return found
+
+
+def text_of(value: object) -> str:
+    """A config value as it is typed."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(text_of(item) for item in value)}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

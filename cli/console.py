@@ -1,0 +1,80 @@
+"""What commands print: Rich tables on a terminal, plain aligned text anywhere else."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def say(text: str = "") -> None:
+    """Print one line or block to stdout."""
+    print(text, flush=True)
+
+
+def note(text: str) -> None:
+    """Print to stderr what is not the command's result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def heading(text: str) -> None:
+    """Print the title of what follows, bold on a terminal."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.text import Text
+
+        Console().print(Text(text, style="bold"))
+    else:
+        say(text)
+
+
+def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str] | None = None, numbers: Sequence[str] = ()) -> None:
+    """Print rows under a header.
+
+    Args:
+        rows: One mapping of column to text per row.
+        columns: Which columns, in order; those of the first row if None.
+        numbers: Columns set flush right.
+    """
+    names = list(columns if columns is not None else rows[0])
+    cells = [[row[name] for name in names] for row in rows]
+    if sys.stdout.isatty():
+        _rich_table(names, cells, numbers)
+    else:
+        say(aligned([names, *cells], [name in numbers for name in names]))
+
+
+def pairs(rows: Sequence[tuple[str, str]]) -> None:
+    """Print (what, value) rows, aligned and without a header."""
+    say(aligned([list(row) for row in rows], [False, False]))
+
+
+def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    """Columns two blanks apart, each as wide as its widest cell; nothing is wrapped or cut."""
+    widths = [max(len(line[place]) for line in lines) for place in range(len(right))]
+    texts = []
+    for line in lines:
+        cells = [
+            cell.rjust(width) if flush_right else cell.ljust(width)
+            for cell, width, flush_right in zip(line, widths, right, strict=True)
+        ]
+        texts.append("  ".join(cells).rstrip())
+    return "\n".join(texts)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    say(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _rich_table(names: list[str], cells: list[list[str]], numbers: Sequence[str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        made.add_column(Text(name), justify="right" if name in numbers else "left", overflow="fold")
+    for row in cells:
+        made.add_row(*(Text(cell) for cell in row))
+    Console().print(made)

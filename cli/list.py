@@ -1,0 +1,77 @@
+"""`steelyard list`: the recipes, and what one of them is and can be told."""
+
+from itertools import groupby
+
+import typer
+
+from cli import completion
+from cli.console import heading, pairs, say, table
+from recipes.core import compose, registry
+
+
+def list_recipes(
+    recipe: str = typer.Argument(
+        None, metavar="RECIPE", help="Show one recipe in full.", autocompletion=completion.recipes
+    ),
+    overrides: list[str] = typer.Argument(
+        None,
+        metavar="KEY=VALUE",
+        help="Show the keys for this choice: data=easy-vqa model=smollm2-135m.",
+        autocompletion=completion.overrides,
+    ),
+) -> None:
+    """List the recipes; with a name: its paper, claim, arms and keys.
+
+    Keys are shown with default, unit and where the default comes from.
+    """
+    if recipe is None:
+        _show_families()
+    else:
+        _show_recipe(recipe, list(overrides or []))
+
+
+def _show_families() -> None:
+    names = sorted(registry.recipe_names(), key=lambda name: (registry.family(name), name))
+    for family, members in groupby(names, key=registry.family):
+        heading(family)
+        table([{"recipe": name, "title": registry.card(name).title} for name in members])
+        say()
+    say("steelyard list RECIPE shows its arms and keys")
+
+
+def _show_recipe(recipe: str, overrides: list[str]) -> None:
+    card = registry.card(recipe)
+    claim = card.claim
+    sign = "higher" if claim.direction > 0 else "lower"
+    heading(card.title)
+    pairs(
+        [
+            ("recipe", f"{recipe} ({registry.family(recipe)})"),
+            ("paper", card.paper),
+            ("method", card.summary),
+            ("claim", claim.statement),
+            ("measured as", f"{claim.metric} of {claim.arm} {sign} than of {claim.baseline}"),
+            ("published", claim.published),
+            ("cost", card.cost),
+        ]
+    )
+    say()
+    heading("Arms")
+    table([{"arm": f"arm={name}", "what it is": text} for name, text in compose.arms(recipe).items()])
+    say()
+    heading("Groups")
+    table([{"group": f"{name}=", "one of": ", ".join(options)} for name, options in compose.groups().items()])
+    say()
+    heading("Keys")
+    table([_key_row(info) for info in compose.config_keys(recipe, overrides).values() if info.key != "recipe"])
+
+
+def _key_row(info: compose.SettingInfo) -> dict[str, str]:
+    choices = f" ({' | '.join(map(completion.text_of, info.choices))})" if info.choices else ""
+    return {
+        "key": info.key,
+        "default": completion.text_of(info.default),
+        "unit": info.unit,
+        "origin": info.origin,
+        "meaning": info.help + choices,
+    }

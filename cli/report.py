@@ -1,0 +1,53 @@
+"""`steelyard report`: write a run's report again."""
+
+from pathlib import Path
+
+import typer
+
+from cli import completion
+from cli.console import pairs
+from cli.runs import OUTPUTS
+from recipes.core import registry
+from recipes.core.errors import UserError
+from recipes.core.records import DONE, find_runs, load_run
+
+
+def report(
+    target: str = typer.Argument(
+        None,
+        metavar="RUN_FOLDER|RECIPE",
+        help="The run to report; of a recipe, or of all, the finished run that started last.",
+        autocompletion=completion.recipes,
+    ),
+    outputs: Path = OUTPUTS,
+) -> None:
+    """Write a run's report again and print where it is.
+
+    The run stands beside the newest run of the baseline that can be paired with it.
+    """
+    is_folder = target is not None and target not in registry.recipe_names() and Path(target).is_dir()
+    run = load_run(Path(str(target))) if is_folder else load_run(_newest(target, outputs))
+    from recipes.core.report import report_run
+
+    baseline = report_run(run.path, run.path.parents[2] if is_folder else outputs, registry.card(run.recipe))
+    pairs(
+        [
+            ("report", str(run.path / "report.html")),
+            ("picture", str(run.path / "report.png")),
+            ("baseline", str(baseline) if baseline else "none finished that can be paired"),
+        ]
+    )
+
+
+def _newest(recipe: str | None, outputs: Path) -> Path:
+    """Folder of the finished run that started last."""
+    if recipe is not None:
+        registry.card(recipe)  # refuses an unknown name
+    finished = [run for run in find_runs(outputs, recipe) if run.state == DONE]
+    if not finished:
+        raise UserError(
+            f"there is no finished run{f' of {recipe}' if recipe else ''}",
+            where=str(outputs),
+            hint=f"start one: steelyard run {recipe or 'RECIPE'}; runs elsewhere: --outputs FOLDER",
+        )
+    return max(finished, key=lambda run: run.started).path

@@ -1,0 +1,123 @@
+"""`steelyard run`: one arm, one seed."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from cli import completion
+from cli.console import heading, note, pairs, say, table
+from recipes.core import compose, registry
+
+if TYPE_CHECKING:
+    from recipes.core.config import RunConfig
+    from recipes.core.runner import RunOutcome
+
+HEADLINES = ("grounded/", "nll/", "matching/", "answers/")
+INTERRUPTED = 130
+
+
+def run(
+    recipe: str = typer.Argument(metavar="RECIPE", help="Name of the recipe.", autocompletion=completion.recipes),
+    overrides: list[str] = typer.Argument(
+        None,
+        metavar="KEY=VALUE",
+        help="Config keys in Hydra's syntax: arm=ntp seed=1 data=easy-vqa trainer.max_steps=900.",
+        autocompletion=completion.overrides,
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Show what the run would be; load and write nothing."),
+    fresh: bool = typer.Option(False, "--fresh", help="Throw away what the run folder holds and start anew."),
+) -> None:
+    """Run one arm of a recipe, then show it beside the baseline.
+
+    The same command again resumes a run that was cut off and reuses one that is finished.
+    """
+    typed = list(overrides or [])
+    config = compose.compose(recipe, typed)
+    if dry_run:
+        _show_plan(config)
+        return
+    from recipes.core import runner
+
+    command = shlex.join(["steelyard", "run", recipe, *typed])
+    try:
+        outcome = runner.run(config, fresh, command)
+    except KeyboardInterrupt:
+        note(f"interrupted; the same command goes on from the last checkpoint:\n  {command}")
+        raise typer.Exit(INTERRUPTED) from None
+    if outcome.status == "interrupted":
+        note(f"interrupted, state saved in {outcome.folder}; the same command resumes:\n  {command}")
+        raise typer.Exit(INTERRUPTED)
+    _show_outcome(outcome, config, command)
+
+
+def _show_plan(config: "RunConfig") -> None:
+    from recipes.core import runner
+
+    pairs(runner.dry_run(config))
+    say()
+    say(compose.to_yaml(config).rstrip())
+
+
+def _show_outcome(outcome: "RunOutcome", config: "RunConfig", command: str) -> None:
+    """Headline metrics, beside the baseline's if there is one, then where everything lies."""
+    heading(f"{config.recipe}: {config.arm}, seed {config.seed}")
+    if outcome.baseline:
+        _show_difference(outcome.folder, outcome.baseline, config.recipe)
+    else:
+        _show_metrics(outcome, config.recipe)
+        say(_partner(outcome.folder, config, command))
+    say()
+    pairs(
+        [
+            ("state", _state(outcome)),
+            ("report", str(outcome.folder / "report.html")),
+            ("run folder", str(outcome.folder)),
+        ]
+    )
+
+
+def _state(outcome: "RunOutcome") -> str:
+    if outcome.reused:
+        return "reused: this run was finished before (--fresh starts anew)"
+    return f"done, resumed from step {outcome.resumed_from}" if outcome.resumed_from else "done"
+
+
+def _show_difference(folder: Path, baseline: Path, recipe: str) -> None:
+    from cli.compare import show
+    from recipes.core.compare import compare_runs, load_run
+
+    card = registry.card(recipe)
+    keys, metric = set(card.pair_keys), card.claim.metric
+    comparison = compare_runs(load_run(folder), load_run(baseline), arm_keys=keys, main_metric=metric)
+    show(comparison, [row.metric for row in comparison.rows if _is_headline(row.metric, metric)])
+
+
+def _show_metrics(outcome: "RunOutcome", recipe: str) -> None:
+    from recipes.core.compare import number_text
+    from recipes.core.records import read_info
+
+    main, info = registry.card(recipe).claim.metric, read_info(outcome.folder)
+    names = sorted((name for name in outcome.metrics if _is_headline(name, main)), key=lambda name: name != main)
+    rows = [
+        {"metric": name, "value": number_text(outcome.metrics[name]), "title": info.get(name, {}).get("title", "")}
+        for name in names
+    ]
+    table(rows, ["metric", "value", "title"], numbers=["value"])
+
+
+def _partner(folder: Path, config: "RunConfig", command: str) -> str:
+    """What to type to get the other half of the comparison."""
+    from recipes.core.compare import load_run
+    from recipes.core.report import command_for
+
+    claim = registry.card(config.recipe).claim
+    is_baseline = config.arm == claim.baseline
+    arm = claim.arm if is_baseline else claim.baseline
+    what = "this is the baseline; to compare an arm with it" if is_baseline else "to compare with the baseline"
+    return f"\n{what}, type:\n  {command_for(command, load_run(folder), arm)}"
+
+
+def _is_headline(name: str, main_metric: str) -> bool:
+    return name == main_metric or name.startswith(HEADLINES)

@@ -1,0 +1,118 @@
+"""Caption models whose vision parts are built here: a small decoder, or SmolLM2 as backbone."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from recipes.core.data.captions import CaptionData
+from recipes.core.errors import UserError
+from recipes.core.models import GRAY, IMAGENET_MEAN, IMAGENET_STD
+from recipes.core.models import encoder as encoders
+from recipes.core.models.config import SmallConfig, SmolLM2Config
+from recipes.core.models.smollm2 import ARCHITECTURE, load_backbone
+from recipes.core.models.tokenizer import IMAGE_TOKENS, PATCH
+from recipes.core.models.vision_language import (
+    CaptionModel,
+    EncoderProjector,
+    PatchEmbedding,
+    solo_layout,
+    square_pixels,
+)
+
+
+def build(
+    config: SmallConfig | SmolLM2Config, setting: str, tokenizer: Any, data: CaptionData, seed: int, device: str
+) -> CaptionModel:
+    """See `recipes.core.models.build_caption_model`."""
+    decoder = language_model(config, tokenizer, seed)
+    if isinstance(config, SmolLM2Config):
+        decoder.requires_grad_(config.train_backbone)
+    first = data.train.image(0)
+    size, channels = config.image_size or max(first.shape[:2]), first.shape[2]
+    mean, std = GRAY if channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
+    normalize = square_pixels(size, channels, mean, std)
+    with _seeded(seed):
+        if setting == "U":
+            vision, prefix = _patches(config, tokenizer, size, channels, decoder.config.hidden_size)
+        else:
+            vision, prefix, normalize = _encoder(
+                config, tokenizer, data, normalize, size, channels, decoder.config.hidden_size, device
+            )
+    placeholder = tokenizer.convert_tokens_to_ids(PATCH)
+    return CaptionModel(
+        decoder, vision, [tokenizer.bos_token_id, *prefix], placeholder, tokenizer.eos_token_id, normalize
+    )
+
+
+def language_model(config: SmallConfig | SmolLM2Config, tokenizer: Any, seed: int) -> Any:
+    """The decoder: built from `seed`, or the backbone with embeddings for the image tokens drawn from `seed`."""
+    with _seeded(seed):
+        if isinstance(config, SmallConfig):
+            return LlamaForCausalLM(_small(config, len(tokenizer)))
+        decoder = load_backbone(config)
+        decoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        return decoder
+
+
+def parameters(config: SmallConfig | SmolLM2Config) -> int:
+    """Parameters of the decoder (for `small`: with its largest vocabulary), counted without weights."""
+    small = isinstance(config, SmallConfig)
+    architecture = _small(config, config.vocabulary) if small else ARCHITECTURE
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in LlamaForCausalLM(architecture).parameters())
+
+
+def _small(config: SmallConfig, vocabulary: int) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=config.width,
+        intermediate_size=4 * config.width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        attn_implementation="sdpa",
+    )
+
+
+def _patches(
+    config: SmallConfig | SmolLM2Config, tokenizer: Any, size: int, channels: int, width: int
+) -> tuple[nn.Module, list[int]]:
+    if size % config.patch:
+        raise UserError(
+            f"does not divide the image side {size}", f"model.patch={config.patch}", "choose a divisor of it"
+        )
+    vision, patch, row, end = (tokenizer.convert_tokens_to_ids(token) for token in IMAGE_TOKENS)
+    prefix = solo_layout(size // config.patch, vision, patch, row, end)
+    return PatchEmbedding(size, config.patch, channels, width), prefix
+
+
+def _encoder(
+    config: SmallConfig | SmolLM2Config,
+    tokenizer: Any,
+    data: CaptionData,
+    normalize: Callable[[np.ndarray], Tensor],
+    size: int,
+    channels: int,
+    width: int,
+    device: str,
+) -> tuple[nn.Module, list[int], Callable[[np.ndarray], Tensor]]:
+    if config.vision.path:
+        found = encoders.pretrained_encoder(config.vision.path)
+    else:
+        found = encoders.trained_encoder(config.vision, data, normalize, size, channels, device)
+    prefix = [tokenizer.convert_tokens_to_ids(PATCH)] * found.tokens
+    return EncoderProjector(found.module, found.width, width), prefix, found.normalize
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw from `seed` inside the block and leave the global generators as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

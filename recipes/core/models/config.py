@@ -1,0 +1,83 @@
+"""Config of the vision-language models, told apart by `name`. Imports no torch."""
+
+from dataclasses import dataclass
+
+from recipes.core.config import setting
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The frozen visual encoder of setting H."""
+
+    path: str | None = setting(
+        None,
+        help="folder or hub name of a CLIP, SigLIP or ViT model; null: a small ViT trained in the run on the labels",
+    )
+    patch: int = setting(2, help="patch side of the small ViT", unit="pixels", ge=1)
+    layers: int = setting(2, help="layers of the small ViT", ge=1)
+    width: int = setting(64, help="width of the small ViT", ge=4)
+    heads: int = setting(4, help="attention heads of the small ViT", ge=1)
+    steps: int = setting(300, help="training steps of the small ViT", unit="steps", ge=1)
+    learning_rate: float = setting(2e-3, help="learning rate of the small ViT", gt=0)
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        return [("heads", f"width={self.width} does not divide by it")] if self.width % self.heads else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltConfig:
+    """What the models have whose vision parts are built here."""
+
+    image_size: int | None = setting(
+        None, help="images become squares of this side; null: from the data", unit="pixels", ge=1
+    )
+    vision: VisionConfig = setting(help="visual encoder (setting H)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallConfig(BuiltConfig):
+    """A small Llama-type decoder, trained from nothing in the run, with a BPE trained on the captions."""
+
+    name: str = setting("small", help="model", choices=("small",))
+    layers: int = setting(2, help="decoder layers", ge=1)
+    width: int = setting(64, help="hidden width", ge=4)
+    heads: int = setting(4, help="attention heads", ge=1)
+    vocabulary: int = setting(1000, help="largest size of the BPE trained in the run", unit="tokens", ge=300)
+    patch: int = setting(2, help="patch side (setting U)", unit="pixels", ge=1)
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        return (
+            [("heads", f"width={self.width} does not divide by 2 x heads={self.heads}")]
+            if self.width % (2 * self.heads)
+            else []
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmolLM2Config(BuiltConfig):
+    """SmolLM2-135M as backbone: Instruct weights that passed through Q4_1, read from a GGUF asset."""
+
+    name: str = setting("smollm2-135m", help="model", choices=("smollm2-135m",))
+    path: str | None = setting(None, help="folder or hub name of a Llama-type model instead; null: the asset")
+    train_backbone: bool = setting(True, help="train the language model too, not only the new parts")
+    new_learning_rate: float = setting(1e-3, help="peak learning rate of patch embedding or projector", gt=0)
+    patch: int = setting(8, help="patch side (setting U)", unit="pixels", ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlavaConfig:
+    """Any LLaVA-type checkpoint, through `LlavaForConditionalGeneration`."""
+
+    name: str = setting("llava", help="model", choices=("llava",))
+    path: str | None = setting(None, help="folder or hub name of the checkpoint")
+    train_backbone: bool = setting(True, help="train the language model too, not only the projector")
+    projector_learning_rate: float = setting(1e-3, help="peak learning rate of the projector", gt=0)
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        return [] if self.path else [("path", "is missing; type model.path=FOLDER or a hub name")]
+
+
+ModelConfig = SmallConfig | SmolLM2Config | LlavaConfig

@@ -1,0 +1,114 @@
+"""Any LLaVA-type checkpoint behind the interface of `CaptionModel`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlavaForConditionalGeneration
+
+from recipes.core.models.config import LlavaConfig
+from recipes.core.models.sources import load_pretrained, preprocessing
+from recipes.core.models.vision_language import R, Readout, square_pixels
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+KEY = "model.path"
+
+
+class LlavaCaptionModel(nn.Module):
+    """`LlavaForConditionalGeneration` as a caption model; its visual encoder stays frozen.
+
+    Args:
+        llava: The loaded model.
+        bos: Begin-of-text token id.
+        eos: End-of-text token id.
+        normalize: Image array -> pixels.
+        train_backbone: Train the language model too, not only the projector.
+    """
+
+    def __init__(
+        self, llava: Any, bos: int, eos: int, normalize: Callable[[np.ndarray], Tensor], train_backbone: bool
+    ) -> None:
+        super().__init__()
+        self.llava, self.eos, self.pixels = llava, eos, normalize
+        self.placeholder = llava.config.image_token_id
+        llava.model.vision_tower.requires_grad_(False)
+        llava.model.language_model.requires_grad_(train_backbone)
+        llava.lm_head.requires_grad_(train_backbone)
+        self.prefix_ids = [bos] + [self.placeholder] * self._image_tokens()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, pixels: Tensor | None, readout: Readout[R]) -> R:
+        """As `CaptionModel.forward`."""
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand(len(input_ids), -1)
+        hidden = self.llava.model(
+            input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixels, position_ids=positions
+        ).last_hidden_state
+        return readout(hidden, self.llava.lm_head.weight)
+
+    def image_positions(self, input_ids: Tensor) -> Tensor:
+        """[batch, time] bool: where image embeddings stand."""
+        return input_ids == self.placeholder
+
+    @torch.no_grad()
+    def generate_captions(self, pixels: Tensor, max_new_tokens: int) -> list[list[int]]:
+        """Greedy captions, without the end-of-text token."""
+        training = self.training
+        self.eval()
+        ids = torch.tensor(self.prefix_ids, device=pixels.device).expand(len(pixels), -1)
+        out = self.llava.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=pixels,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.eos,
+            pad_token_id=self.eos,
+        )
+        self.train(training)
+        rows = out[:, ids.shape[1] :].tolist()
+        return [row[: row.index(self.eos)] if self.eos in row else row for row in rows]
+
+    @torch.no_grad()
+    def _image_tokens(self) -> int:
+        """Features per image, counted by asking the model: it depends on tower and selection strategy."""
+        vision = self.llava.config.vision_config
+        blank = torch.zeros(1, vision.num_channels, vision.image_size, vision.image_size, dtype=self.llava.dtype)
+        found = self.llava.get_image_features(pixel_values=blank, return_dict=True).pooler_output
+        return int(found[0].shape[0])
+
+
+def load_llava(config: LlavaConfig, tokenizer: Any) -> LlavaCaptionModel:
+    """The checkpoint in fp32.
+
+    Raises:
+        UserError: it is absent, pickled, or no LLaVA.
+    """
+    path = str(config.path)
+    llava = load_pretrained(LlavaForConditionalGeneration.from_pretrained, path, KEY, dtype=torch.float32)
+    vision, given = llava.config.vision_config, preprocessing(path)
+    normalize = square_pixels(
+        vision.image_size, vision.num_channels, given.get("image_mean", CLIP_MEAN), given.get("image_std", CLIP_STD)
+    )
+    return LlavaCaptionModel(llava, tokenizer.bos_token_id, tokenizer.eos_token_id, normalize, config.train_backbone)
+
+
+def load_llava_tokenizer(config: LlavaConfig) -> Any:
+    """The checkpoint's tokenizer, with a padding token."""
+    tokenizer = load_pretrained(_tokenizer, str(config.path), KEY)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_llava_text_model(config: LlavaConfig) -> Any:
+    """The checkpoint's language model alone, as a causal LM."""
+    llava = load_pretrained(LlavaForConditionalGeneration.from_pretrained, str(config.path), KEY, dtype=torch.float32)
+    text = AutoModelForCausalLM.from_config(llava.config.text_config, dtype=torch.float32)
+    text.model.load_state_dict(llava.model.language_model.state_dict())
+    text.lm_head.load_state_dict(llava.lm_head.state_dict())
+    return text
+
+
+def _tokenizer(path: str, use_safetensors: bool, trust_remote_code: bool) -> Any:
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)

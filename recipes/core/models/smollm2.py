@@ -1,0 +1,62 @@
+"""SmolLM2-135M from its GGUF asset, converted once to safetensors.
+
+The asset holds the *Instruct* weights, and they passed through the Q4_1 quantisation of the GGUF file.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+
+from recipes.core.assets import ASSETS, asset_path
+from recipes.core.cache import cached
+from recipes.core.files import sha256_json
+from recipes.core.models.config import SmolLM2Config
+from recipes.core.models.sources import load_pretrained
+
+ASSET = "smollm2-135m"
+# The published architecture, for counting parameters without the weights.
+ARCHITECTURE = LlamaConfig(
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    vocab_size=49152,
+    max_position_embeddings=8192,
+    tie_word_embeddings=True,
+)
+
+
+def backbone_folder(config: SmolLM2Config) -> str:
+    """Folder (or hub name) of the backbone: the user's, or the converted asset."""
+    if config.path:
+        return config.path
+    key = sha256_json([ASSETS[ASSET].version, ASSETS[ASSET].sha256, 1])[:32]
+    return str(cached("converted-models", f"{ASSET}-{key}", _convert))
+
+
+def load_backbone(config: SmolLM2Config) -> Any:
+    """The causal language model in fp32."""
+    return load_pretrained(
+        AutoModelForCausalLM.from_pretrained, backbone_folder(config), "model.path", dtype=torch.float32
+    )
+
+
+def load_tokenizer(config: SmolLM2Config) -> Any:
+    """Its tokenizer."""
+    return AutoTokenizer.from_pretrained(backbone_folder(config), trust_remote_code=False)
+
+
+def _convert(folder: Path) -> None:
+    source = asset_path(ASSET)
+    gguf = next(source.glob("*.gguf")).name
+    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32)
+    # The weights are dequantised by now; these marks would forbid training and saving.
+    model.is_quantized = False
+    model.hf_quantizer = None
+    model.quantization_method = None
+    del model.config.quantization_config
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source, gguf_file=gguf).save_pretrained(folder)

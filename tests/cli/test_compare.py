@@ -1,0 +1,74 @@
+"""`steelyard compare` on synthetic run folders."""
+
+import json
+
+
+def test_every_finished_arm_stands_beside_the_baseline(steelyard, make_run) -> None:
+    make_run("ntp", 0)
+    make_run("random", 0)
+    folder = make_run("prior", 0)
+    make_run("inverse", 0, state="failed")
+    ended = steelyard("compare", "prior", "--outputs", folder.parents[2])
+    assert ended.code == 0, ended.err
+    titles = [line for line in ended.out.splitlines() if line.startswith("prior: ")]
+    assert titles == ["prior: prior - ntp, seed 0", "prior: random - ntp, seed 0"]
+    header, first = ended.out.splitlines()[1:3]
+    assert header.split()[:3] == ["metric", "arm", "prior"]
+    assert first.startswith("grounded/auc")  # the claim's metric
+
+
+def test_arm_and_metric_can_be_chosen_and_json_is_unrounded(steelyard, make_run) -> None:
+    make_run("ntp", 0)
+    make_run("random", 0)
+    folder = make_run("prior", 0)
+    words = ["--arm", "prior", "--metric", "nll/image", "--json", "--outputs", folder.parents[2]]
+    (comparison,) = json.loads(steelyard("compare", "prior", *words).out)
+    (row,) = comparison["rows"]
+    assert (comparison["arm"], comparison["unit"], comparison["seeds"]) == ("prior", "examples", [0])
+    assert row["metric"] == "nll/image"
+    assert abs(row["difference"] - (row["value"] - row["baseline"])) < 1e-9
+    assert row["interval"][0] < row["difference"] < row["interval"][1]
+    assert row["outcome"] == "better"
+
+
+def test_several_seeds_give_one_comparison_over_seeds(steelyard, make_run) -> None:
+    for seed in (0, 1, 2):
+        make_run("ntp", seed)
+        folder = make_run("prior", seed)
+    (comparison,) = json.loads(steelyard("compare", "prior", "--json", "--outputs", folder.parents[2]).out)
+    assert (comparison["unit"], comparison["seeds"]) == ("seeds", [0, 1, 2])
+
+
+def test_two_folders(steelyard, make_run) -> None:
+    baseline, folder = make_run("ntp", 0), make_run("prior", 0, trainer__max_steps=900)
+    ended = steelyard("compare", folder, baseline)
+    assert ended.out.startswith("prior: prior - ntp, seed 0\n")
+    assert ended.err == "warning: trainer.max_steps differs too: 900 and 600\n"
+
+
+def test_an_arm_that_cannot_be_paired_is_left_out_and_named(steelyard, make_run) -> None:
+    make_run("ntp", 0)
+    make_run("random", 5)
+    folder = make_run("prior", 0)
+    ended = steelyard("compare", "prior", "--outputs", folder.parents[2])
+    assert ended.code == 0
+    assert "random" not in ended.out
+    assert "left out: no finished run of ntp has the seed and config of" in ended.err
+    assert "steelyard run prior arm=ntp seed=5" in ended.err
+
+
+def test_wrong_words_say_what_to_type(steelyard, make_run, tmp_path) -> None:
+    make_run("ntp", 0)
+    folder = make_run("prior", 0)
+    outputs = ("--outputs", folder.parents[2])
+    for words, told in [
+        (("compare", "prior", "--arm", "priro", *outputs), "did you mean prior?"),
+        (("compare", "prior", "--metric", "nll/imag", *outputs), "did you mean nll/image?"),
+        (("compare", "prior", "--arm", "random", *outputs), "there is no finished run of arm random"),
+        (("compare", "prior", "--outputs", tmp_path / "empty"), "steelyard run RECIPE"),
+        (("compare", folder), f"type: steelyard compare {folder} BASELINE_FOLDER"),
+        (("compare", tmp_path, folder), "is not a run folder"),
+    ]:
+        ended = steelyard(*words)
+        assert ended.code == 2
+        assert told in ended.err

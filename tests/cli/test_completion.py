@@ -1,0 +1,45 @@
+"""Shell completion through the protocol that the shells use: environment variables in, lines out."""
+
+import os
+
+import pytest
+
+from tests.cli.conftest import in_process
+
+
+def offered(line: str, shell: str = "bash") -> list[str]:
+    words = line.split(" ")
+    environment = dict(os.environ) | {
+        "_STEELYARD_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(words) - 1),
+        "_TYPER_COMPLETE_ARGS": line,
+    }
+    ended = in_process("-c", "from cli.app import main; main()", environment=environment)
+    assert ended.stderr == ""
+    return ended.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("steelyard ru", ["run", "runs"]),
+        ("steelyard run ", ["prior"]),
+        ("steelyard run prior arm=pr", ["arm=prior", "arm=prior_floor"]),
+        ("steelyard run prior arm = pr", ["prior", "prior_floor"]),  # Bash breaks words at =
+        ("steelyard run prior data =", ["digit-captions", "easy-vqa", "image-text"]),
+        ("steelyard run prior trainer.l", ["trainer.learning_rate=", "trainer.log_steps="]),
+        ("steelyard run prior arm = ntp trainer.learn", ["trainer.learning_rate=0.002"]),
+        ("steelyard run prior trainer.schedule=c", ["trainer.schedule=constant", "trainer.schedule=cosine"]),
+        ("steelyard run prior budget=smoke trainer.max_s", ["trainer.max_steps=40"]),
+        ("steelyard run nothing arm=", []),
+        ("steelyard compare prior --arm ra", ["random"]),
+        ("steelyard assets fetch ea", ["easy-vqa"]),
+    ],
+)
+def test_bash(line, expected) -> None:
+    assert offered(line) == expected
+
+
+def test_zsh_gets_descriptions() -> None:
+    assert '"arm=ntp":"baseline' in offered("steelyard run prior arm=n", "zsh")[0]

@@ -1,0 +1,87 @@
+"""`steelyard runs` and `steelyard report` on synthetic run folders."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from cli.runs import age
+from recipes.core.locks import owned
+
+
+def test_a_table_of_what_ran(steelyard, make_run) -> None:
+    done = make_run("prior", 0)
+    make_run("ntp", 1, state="failed")
+    ended = steelyard("runs", "--outputs", done.parents[2])
+    header, first, second = ended.out.splitlines()
+    assert header.split() == ["recipe", "arm", "seed", "state", "step", "age", "folder"]
+    assert first.split()[:5] == ["prior", "ntp", "1", "failed", "600/600"]
+    assert second.split()[:5] == ["prior", "prior", "0", "done", "600/600"]
+    assert second.endswith(str(done))
+
+
+def test_a_run_without_a_live_owner_is_cut_off(steelyard, make_run) -> None:
+    folder = make_run("prior", 0, state="running")
+    words = ("runs", "prior", "--outputs", folder.parents[2], "--json")
+    assert json.loads(steelyard(*words).out)[0]["state"] == "cut off"
+    with owned(folder / "owner.lock", "run folder", wait=False):
+        assert json.loads(steelyard(*words).out)[0]["state"] == "running"
+
+
+def test_json_holds_the_plain_values(steelyard, make_run) -> None:
+    folder = make_run("prior", 3)
+    (entry,) = json.loads(steelyard("runs", "--outputs", folder.parents[2], "--json").out)
+    assert (entry["arm"], entry["seed"], entry["step"], entry["max_steps"]) == ("prior", 3, 600, 600)
+    assert entry["started"] == "2026-01-04T00:00:00"
+    assert entry["error"] is None
+
+
+def test_outputs_also_come_from_the_environment(steelyard, make_run, monkeypatch) -> None:
+    folder = make_run()
+    monkeypatch.setenv("STEELYARD_OUTPUTS", str(folder.parents[2]))
+    assert str(folder) in steelyard("runs").out
+
+
+def test_nothing_ran_yet(steelyard) -> None:
+    ended = steelyard("runs", "prior")
+    assert (ended.code, ended.out) == (0, "no runs of prior in outputs; start one: steelyard run prior\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (61, "1 min"), (7_300, "2 h"), (200_000, "2 d"), (-5, "0 s")]
+)
+def test_age_is_told_in_its_largest_unit(seconds, text) -> None:
+    now = datetime(2026, 1, 10, tzinfo=UTC)
+    assert age((now - timedelta(seconds=seconds)).isoformat(), now) == text
+    assert age("", now) == ""
+
+
+def test_report_of_a_recipe_is_that_of_its_newest_finished_run(steelyard, make_run) -> None:
+    make_run("ntp", 0)
+    folder, older = make_run("prior", 0), make_run("prior", 1, state="failed")
+    baseline = make_run("ntp", 1)
+    ended = steelyard("report", "prior", "--outputs", folder.parents[2])
+    assert ended.code == 0, ended.err
+    assert str(baseline / "report.html") in ended.out
+    assert "none finished that can be paired" in ended.out
+    assert not (older / "report.html").exists()
+
+
+def test_report_of_a_folder_names_its_baseline(steelyard, make_run) -> None:
+    baseline, folder = make_run("ntp", 0), make_run("prior", 0)
+    ended = steelyard("report", folder)
+    assert ended.out.splitlines() == [
+        f"report    {folder / 'report.html'}",
+        f"picture   {folder / 'report.png'}",
+        f"baseline  {baseline}",
+    ]
+    assert (folder / "report.html").stat().st_size > 1_000
+    assert (folder / "report.png").exists()
+
+
+def test_report_without_a_finished_run_says_what_to_type(steelyard, tmp_path) -> None:
+    ended = steelyard("report", "prior", "--outputs", tmp_path)
+    assert ended.code == 2
+    assert "there is no finished run of prior" in ended.err
+    assert "steelyard run prior" in ended.err
+    assert steelyard("report", tmp_path).err.startswith(f"error: {tmp_path}: is not a run folder")
