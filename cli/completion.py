@@ -23,10 +23,9 @@ def asset_names(incomplete: str) -> list[tuple[str, str]]:
 
 def arms(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Arms of the recipe typed before."""
-    try:
-        return [item for item in compose.arms(context.params["recipe"]).items() if item[0].startswith(incomplete)]
-    except UserError:
-        return []
+    words = [context.params.get("recipe"), *context.args]  # an option that waits for its value leaves words unparsed
+    recipe = next((word for word in words if word in registry.recipe_names()), None)
+    return [item for item in compose.arms(recipe).items() if item[0].startswith(incomplete)] if recipe else []
 
 
 def overrides(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:

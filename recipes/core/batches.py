@@ -76,7 +76,7 @@ def caption_collate(
         labels[:, caption_slots] = captions.masked_fill(~mask, IGNORE)
         weights[:, caption_slots], normalizer = weigh([item["index"] for item in items], mask)
         attention = torch.cat([torch.ones_like(start), mask.long()], dim=1)
-        batch = {"input_ids": ids, "attention_mask": attention, "labels": labels, "weights": weights}
+        batch: dict[str, Any] = {"input_ids": ids, "attention_mask": attention, "labels": labels, "weights": weights}
         batch |= {"normalizer": normalizer, "ids": [item["id"] for item in items]}
         if "pixels" in items[0]:
             batch["pixels"] = torch.stack([item["pixels"] for item in items])

@@ -45,7 +45,7 @@ class TrainerConfig:
     adam_beta1: float = setting(0.9, help="AdamW beta 1", ge=0, lt=1)
     adam_beta2: float = setting(0.95, help="AdamW beta 2", ge=0, lt=1)
     max_grad_norm: float = setting(1.0, help="gradients are clipped to this norm", gt=0)
-    warmup_steps: int = setting(50, help="linear warm-up", unit="steps", ge=0)
+    warmup_ratio: float = setting(1 / 12, help="share of the steps with linear warm-up", ge=0, lt=1)
     schedule: str = setting(
         "constant", help="learning rate after the warm-up", choices=("constant", "cosine", "linear")
     )
@@ -57,16 +57,9 @@ class TrainerConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""
-        found = []
-        if self.warmup_steps >= self.max_steps:
-            found.append(
-                ("warmup_steps", f"{self.warmup_steps} leaves no step after the warm-up (max_steps={self.max_steps})")
-            )
         if self.batch_size % (self.micro_batch_size or 1):
-            found.append(
-                ("batch_size", f"{self.batch_size} does not divide by micro_batch_size={self.micro_batch_size}")
-            )
-        return found
+            return [("batch_size", f"{self.batch_size} does not divide by micro_batch_size={self.micro_batch_size}")]
+        return []
 
 
 @dataclass(frozen=True)

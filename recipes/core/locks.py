@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +86,8 @@ def _take_over(path: Path, dead: dict[str, Any]) -> None:
         return
     if _read(grave).get("token") != dead.get("token"):
         # Someone else took it over between our look and our rename: give it back unless it was re-made.
-        try:
+        with suppress(FileExistsError):
             os.link(grave, path)
-        except FileExistsError:
-            pass
     grave.unlink(missing_ok=True)
 
 

@@ -86,3 +86,13 @@ def _bar(description: str, total: int, start: int) -> Iterator[Callable[[int], N
     finally:
         if shown.live.is_started:
             shown.stop()
+
+
+def quiet_libraries() -> None:
+    """Keep transformers and datasets from drawing bars of their own over ours."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    datasets.utils.logging.disable_progress_bar()

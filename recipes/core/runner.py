@@ -12,7 +12,7 @@ from recipes.core.config import RunConfig
 from recipes.core.errors import UserError
 from recipes.core.files import write_json
 from recipes.core.locks import owned
-from recipes.core.progress import stage
+from recipes.core.progress import quiet_libraries, stage
 from recipes.core.recipe import Evaluation, Recipe
 from recipes.core.records import load_run
 from recipes.core.report import report_run
@@ -91,6 +91,7 @@ def _reused(config: RunConfig, folder: RunFolder) -> RunOutcome:
 
 
 def _work(config: RunConfig, folder: RunFolder, device: str, command: str) -> RunOutcome:
+    quiet_libraries()
     environment = seed_everything(config.seed, config.trainer.threads) | {"device": device}
     recipe: Recipe = registry.recipe_class(config.recipe)()
     prepared = recipe.prepare(config, device)

@@ -109,7 +109,7 @@ def _nested(kinds: list[type], value: Any, key: str) -> tuple[Any, list[Problem]
     by_name = {next(f.default for f in dataclasses.fields(kind) if f.name == "name"): kind for kind in kinds}
     name = value.get("name")
     if name not in by_name:
-        return None, [Problem(_join(key, "name"), name, did_you_mean(str(name), list(by_name)))]
+        return None, [Problem(_join(key, "name"), name, did_you_mean(str(name), [str(option) for option in by_name]))]
     return build(by_name[name], value, key)
 
 

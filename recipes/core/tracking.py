@@ -63,15 +63,16 @@ class WandbTracker:
 
     def __init__(self, start: Callable[[], Any]) -> None:
         self._run: Any = None
+        self._failed = False
         self._guarded(lambda: setattr(self, "_run", start()))
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Metrics of one step."""
-        self._guarded(lambda: self._run and self._run.log({**metrics, "step": step}))
+        self._guarded(lambda: self._run.log({**metrics, "step": step}))
 
     def summary(self, metrics: dict[str, float]) -> None:
         """Final metrics."""
-        self._guarded(lambda: self._run and self._run.summary.update({f"final/{k}": v for k, v in metrics.items()}))
+        self._guarded(lambda: self._run.summary.update({f"final/{k}": v for k, v in metrics.items()}))
 
     def image(self, name: str, path: Path) -> None:
         """A picture."""
@@ -81,7 +82,7 @@ class WandbTracker:
 
             self._run.log({name: wandb.Image(str(path))})
 
-        self._guarded(lambda: self._run and send())
+        self._guarded(send)
 
     def heatmap(self, name: str, heatmap: dict[str, Any]) -> None:
         """Captions beside their images, each token shaded by its weight."""
@@ -99,18 +100,20 @@ class WandbTracker:
                 table.add_data(example["id"], wandb.Image(Image.open(io.BytesIO(png))), shaded, max(weights), low)
             self._run.log({name: table})
 
-        self._guarded(lambda: self._run and send())
+        self._guarded(send)
 
     def finish(self) -> None:
         """Flush and close."""
-        self._guarded(lambda: self._run and self._run.finish(quiet=True))
+        self._guarded(lambda: self._run.finish())
 
     def _guarded(self, action: Callable[[], Any]) -> None:
+        if self._failed:
+            return
         try:
             action()
         # Whatever a tracker raises (its own errors, a dead service's OSError), the run is worth more.
         except Exception as error:
-            self._run = None
+            self._failed = True
             first = (str(error).splitlines() or [""])[0]
             print(
                 f"warning: W&B failed ({type(error).__name__}: {first}); the run goes on without it, "
@@ -179,9 +182,9 @@ def logged_in() -> bool:
 def shaded_caption(tokens: list[dict[str, Any]]) -> str:
     """A caption as HTML, each token's background as strong as its weight."""
     top = max(token["weight"] for token in tokens) or 1.0
-    spans = (
-        f'<span title="weight {token["weight"]:.2f}" style="background: rgba(230, 150, 30, {token["weight"] / top:.2f})">'
-        f"{html.escape(token['text'])}</span>"
-        for token in tokens
-    )
+    spans = []
+    for token in tokens:
+        shade = f"background: rgba(230, 150, 30, {token['weight'] / top:.2f})"
+        text = html.escape(token["text"])
+        spans.append(f'<span title="weight {token["weight"]:.2f}" style="{shade}">{text}</span>')
     return f'<div style="font-family: monospace">{"".join(spans)}</div>'

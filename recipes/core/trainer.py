@@ -258,7 +258,7 @@ class _Trainer(transformers.Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights as safetensors; tensors that are tied are stored once."""
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(str(output_dir or self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         safetensors.torch.save_model(self.training.model, str(folder / SAFE_WEIGHTS_NAME), metadata={"format": "pt"})
 
@@ -295,7 +295,7 @@ def _arguments(config: TrainerConfig, seed: int, device: str, store: Path) -> tr
         adam_beta1=config.adam_beta1,
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
-        warmup_steps=config.warmup_steps,
+        warmup_steps=round(config.warmup_ratio * config.max_steps),
         lr_scheduler_type=schedules[config.schedule],
         save_strategy="steps",
         save_steps=config.save_steps,

@@ -28,10 +28,10 @@ def ends_with(monkeypatch):
 
 def test_what_was_typed_reaches_the_runner(steelyard, make_run, ends_with) -> None:
     calls = ends_with(make_run("prior", 2))
-    assert steelyard("run", "prior", "seed=2", "data.path='a b'", "--fresh").code == 0
+    assert steelyard("run", "prior", "seed=2", "tracker.project='a b'", "--fresh").code == 0
     ((config, fresh, command),) = calls
-    assert (config.seed, config.data.path, fresh) == (2, "a b", True)
-    assert command == """steelyard run prior seed=2 'data.path='"'"'a b'"'"''"""
+    assert (config.seed, config.tracker.project, fresh) == (2, "a b", True)
+    assert command == """steelyard run prior seed=2 'tracker.project='"'"'a b'"'"''"""
 
 
 def test_without_a_baseline_the_next_command_is_told(steelyard, make_run, ends_with) -> None:

@@ -24,7 +24,9 @@ with owned(Path({str(lock)!r}), "run folder X", wait=False):
     print("held", flush=True)
     input()
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None and other.stdin is not None
         assert other.stdout.readline() == "held\n"
         with pytest.raises(UserError) as caught, locks.owned(lock, "run folder X", wait=False):

@@ -56,7 +56,12 @@ def test_all_problems_are_collected_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [("a", "must be a number"), (True, "must be a number"), (float("nan"), "must be >= 0 and <= 1"), (None, "must be a number")],
+    [
+        ("a", "must be a number"),
+        (True, "must be a number"),
+        (float("nan"), "must be >= 0 and <= 1"),
+        (None, "must be a number"),
+    ],
 )
 def test_wrong_numbers_are_named(value: object, text: str) -> None:
     assert text in problems({"part": {"name": "inner", "rate": value}})[0]

@@ -18,7 +18,7 @@ from recipes.core.config import TrainerConfig
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.trainer import TrainEvents, Training, TrainResult, resolve_device, train, truncate_metrics
 
-CONFIG = {"batch_size": 8, "max_steps": 12, "warmup_steps": 2, "save_steps": 4, "log_steps": 3, "learning_rate": 0.05}
+CONFIG = {"batch_size": 8, "max_steps": 12, "warmup_ratio": 0.2, "save_steps": 4, "log_steps": 3, "learning_rate": 0.05}
 
 
 class Numbers(Dataset[Any]):
@@ -48,7 +48,9 @@ class TokenMean:
     def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
         return torch.tensor(float(len(batch["x"])))
 
-    def __call__(self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         self.calls += 1
         error = (model(batch["x"]).squeeze(-1) - batch["x"].sum(-1).sin()).square()
         if self.calls == self.poison:
@@ -75,7 +77,9 @@ def model() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.1), nn.Tanh(), nn.Linear(16, 1))
 
 
-def go(folder: Path, events: TrainEvents | None = None, objective: Any = None, **changes: Any) -> tuple[nn.Module, TrainResult]:
+def go(
+    folder: Path, events: TrainEvents | None = None, objective: Any = None, **changes: Any
+) -> tuple[nn.Module, TrainResult]:
     net = model()
     rates = changes.pop("learning_rates", {})
     training = Training(net, objective or TokenMean(), Numbers(), collate, rates)
@@ -117,7 +121,9 @@ def test_the_last_two_checkpoints_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 4}])
-def test_a_run_stopped_at_any_step_ends_bit_for_bit_like_one_never_stopped(changes: dict[str, int], tmp_path: Path) -> None:
+def test_a_run_stopped_at_any_step_ends_bit_for_bit_like_one_never_stopped(
+    changes: dict[str, int], tmp_path: Path
+) -> None:
     whole = Recorder()
     expected, _ = go(tmp_path / "whole", whole, **changes)
     for stop_after in (1, 3, 4, 7, 11):
@@ -156,7 +162,9 @@ go(Path({str(tmp_path / "killed")!r}), Killer())
     assert same(expected, resumed)
 
 
-def test_a_damaged_checkpoint_falls_back_and_still_ends_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_checkpoint_falls_back_and_still_ends_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     expected, _ = go(tmp_path)
     (tmp_path / "checkpoints" / "checkpoint-12" / "rng_state.pth").unlink()
     resumed, result = go(tmp_path)

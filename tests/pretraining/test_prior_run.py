@@ -10,7 +10,7 @@ import pytest
 from recipes.core import compose, runner
 from recipes.core.errors import RunFailed, UserError
 
-TINY = ("budget=smoke", "tracker=none", "trainer.max_steps=8", "trainer.warmup_steps=2", "trainer.threads=1")
+TINY = ("budget=smoke", "tracker=none", "trainer.max_steps=8", "trainer.threads=1")
 
 
 def run(outputs: Path, *overrides: str, fresh: bool = False) -> runner.RunOutcome:

@@ -13,7 +13,7 @@ GRAY = ((0.5,), (0.5,))
 
 
 def build_tokenizer(config: ModelConfig, data: "CaptionData") -> Any:
-    """The model's tokenizer with image tokens, begin, end and padding: the backbone's, or a BPE trained on the captions."""
+    """The model's tokenizer: the backbone's with image tokens added, or a BPE trained on the captions."""
     from recipes.core.models import tokenizer as tokenizers
 
     if isinstance(config, SmallConfig):
@@ -48,7 +48,7 @@ def build_caption_model(
     if isinstance(config, LlavaConfig):
         from recipes.core.models.llava import load_llava
 
-        model = load_llava(config, tokenizer)
+        model: Any = load_llava(config, tokenizer)
     else:
         from recipes.core.models.build import build
 
@@ -95,7 +95,7 @@ def learning_rates(config: ModelConfig) -> dict[str, float]:
 
 
 def describe(config: ModelConfig) -> tuple[str, int | None]:
-    """What a model resolves to and its parameters (None if only its checkpoint knows), for a dry run; loads no weights."""
+    """What a model resolves to, and its parameters (None if only its checkpoint knows). Loads no weights."""
     if isinstance(config, LlavaConfig):
         return f"LLaVA checkpoint {config.path}", None
     from recipes.core.models.build import parameters

@@ -61,8 +61,7 @@ def language_model(config: SmallConfig | SmolLM2Config, tokenizer: Any, seed: in
 
 def parameters(config: SmallConfig | SmolLM2Config) -> int:
     """Parameters of the decoder (for `small`: with its largest vocabulary), counted without weights."""
-    small = isinstance(config, SmallConfig)
-    architecture = _small(config, config.vocabulary) if small else ARCHITECTURE
+    architecture = _small(config, config.vocabulary) if isinstance(config, SmallConfig) else ARCHITECTURE
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in LlamaForCausalLM(architecture).parameters())
 
@@ -76,7 +75,6 @@ def _small(config: SmallConfig, vocabulary: int) -> LlamaConfig:
         num_attention_heads=config.heads,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
-        attn_implementation="sdpa",
     )
 
 

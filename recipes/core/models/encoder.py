@@ -104,7 +104,7 @@ def trained_encoder(
         raise UserError(
             f"does not divide the image side {size}", f"model.vision.patch={config.patch}", "choose a divisor"
         )
-    shape = {"image_size": size, "num_channels": channels, "num_labels": len(data.label_names)}
+    shape: dict[str, Any] = {"image_size": size, "num_channels": channels, "num_labels": len(data.label_names)}
     key = sha256_json([asdict(config), shape, data.train.fingerprint(), 1])[:32]
     folder = cached("encoders", key, lambda staging: _train(config, data.train, normalize, shape, device, staging))
     tower = ViTModel.from_pretrained(folder, add_pooling_layer=False)
@@ -116,7 +116,7 @@ def _train(
     config: VisionConfig,
     split: CaptionSplit,
     normalize: Callable[[np.ndarray], Tensor],
-    shape: dict[str, int],
+    shape: dict[str, Any],
     device: str,
     folder: Path,
 ) -> None:
@@ -125,7 +125,7 @@ def _train(
     labels = torch.tensor([split.label(i) for i in labelled])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model = ViTForImageClassification(
+        model: Any = ViTForImageClassification(
             ViTConfig(
                 hidden_size=config.width,
                 num_hidden_layers=config.layers,

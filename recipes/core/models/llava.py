@@ -85,7 +85,7 @@ def load_llava(config: LlavaConfig, tokenizer: Any) -> LlavaCaptionModel:
         UserError: it is absent, pickled, or no LLaVA.
     """
     path = str(config.path)
-    llava = load_pretrained(LlavaForConditionalGeneration.from_pretrained, path, KEY, dtype=torch.float32)
+    llava: Any = load_pretrained(LlavaForConditionalGeneration.from_pretrained, path, KEY, dtype=torch.float32)
     vision, given = llava.config.vision_config, preprocessing(path)
     normalize = square_pixels(
         vision.image_size, vision.num_channels, given.get("image_mean", CLIP_MEAN), given.get("image_std", CLIP_STD)

@@ -52,7 +52,7 @@ def load_tokenizer(config: SmolLM2Config) -> Any:
 def _convert(folder: Path) -> None:
     source = asset_path(ASSET)
     gguf = next(source.glob("*.gguf")).name
-    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32)
     # The weights are dequantised by now; these marks would forbid training and saving.
     model.is_quantized = False
     model.hf_quantizer = None

@@ -53,7 +53,7 @@ def _refuse_pickles(folder: Path, key: str) -> None:
         raise UserError(
             f"refused: {pickles[0]} is pickled, and loading it could run any code",
             where=f"{key}={folder}",
-            hint="convert it where you trust it: AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER) writes safetensors",
+            hint="convert it where you trust it: AutoModel.from_pretrained(F).save_pretrained(F) writes safetensors",
         )
     raise UserError(
         "the folder holds no *.safetensors", where=f"{key}={folder}", hint=f"type {key}=FOLDER of a saved model"

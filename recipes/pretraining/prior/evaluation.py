@@ -24,7 +24,7 @@ GEOMETRIC = tuple(2.0**-k for k in range(6))  # shares of the samples at which t
 
 
 def watch_steps(max_steps: int, every: int) -> frozenset[int]:
-    """Steps of the light measurements: every `every`, the last, and 1/32, 1/16, ... 1 of the run for the scaling fit."""
+    """Steps of the light measurements: every `every`, and 1/32, 1/16, ... 1 of the run for the scaling fit."""
     regular = range(every, max_steps + 1, every)
     return frozenset({*regular, max_steps, *(max(1, round(max_steps * share)) for share in GEOMETRIC)})
 
@@ -84,6 +84,7 @@ class Suite:
             self._add_answers(scores)
         self._add_greedy(scores)
         metrics = _with_mean(scores.overall())
+        _define_curve_metrics(scores)
         metrics |= _curve_metrics(curve, batch_size, max_steps, self.config.watch_every)
         return Evaluation(metrics, scores, self._heatmap(weights, token_nlls))
 
@@ -167,6 +168,18 @@ def _with_mean(metrics: dict[str, float]) -> dict[str, float]:
     """Add `grounded/accuracy`, the mean over the classes of image-determined tokens."""
     by_kind = [value for name, value in metrics.items() if re.fullmatch(r"grounded/(?!accuracy).*", name)]
     return metrics | ({"grounded/accuracy": float(np.mean(by_kind))} if by_kind else {})
+
+
+def _define_curve_metrics(scores: Scores) -> None:
+    """Titles of what has no per-example scores."""
+    kinds = [name.removeprefix("grounded/") for name in scores.metrics if name.startswith("grounded/")]
+    scores.define("grounded/accuracy", "grounded-token accuracy, mean over classes", higher_is_better=True)
+    scores.define("grounded/auc", "area under the grounded-accuracy curve, mean over classes", higher_is_better=True)
+    for kind in kinds:
+        scores.define(f"grounded/auc/{kind}", f"area under the grounded-accuracy curve, {kind}", higher_is_better=True)
+    scores.define("scaling/grounded", "grounded accuracy gained per doubling of samples", higher_is_better=True)
+    for name in ("nll_image", "nll_all"):
+        scores.define(f"scaling/{name}", f"scaling exponent of {name.replace('_', '/')}", higher_is_better=True)
 
 
 def _curve_metrics(curve: Curve, batch_size: int, max_steps: int, every: int) -> dict[str, float]:

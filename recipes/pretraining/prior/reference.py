@@ -1,4 +1,4 @@
-"""The text-only reference: trained on the captions once (or taken as it is), scored once, shared by all arms and seeds."""
+"""The text-only reference: trained on the captions (or taken as it is) and scored once for all arms and seeds."""
 
 import dataclasses
 import shutil
@@ -93,7 +93,7 @@ def _check_tokenizer(path: str, tokenizer: Any) -> None:
             f"the tokenizer of the reference and of the model differ in {len(differ):,} of {len(ours):,} pieces, "
             f"first {differ[0]!r}",
             where=f"reference.path={path}",
-            hint="its scores would belong to other tokens: use a reference with the model's tokenizer, or reference.source=train",
+            hint="use a reference with the model's tokenizer, or type reference.source=train",
         )
 
 
@@ -139,6 +139,5 @@ def _trainer_config(config: PriorConfig) -> TrainerConfig:
         batch_size=own.batch_size,
         micro_batch_size=None,
         learning_rate=own.learning_rate,
-        warmup_steps=min(config.trainer.warmup_steps, own.steps // 10),
         save_steps=own.steps,
     )
