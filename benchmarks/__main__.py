@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+HELPERS = ("__init__", "__main__", "record")
+NAMES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in HELPERS)
 
 
 def main(names: list[str]) -> int:

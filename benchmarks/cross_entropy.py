@@ -15,9 +15,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from benchmarks.record import record
 
 VARIANTS = ("full", "weighted", "recomputing")
 TITLES = {
@@ -25,7 +26,6 @@ TITLES = {
     "weighted": "weighted_cross_entropy",
     "recomputing": "token_nll",
 }
-RESULTS = Path(__file__).parent / "results"
 MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 
 
@@ -48,17 +48,9 @@ def main() -> None:
         for variant in VARIANTS
     ]
     setting = {name: value for name, value in vars(options).items() if name not in ("measure", "variant")}
-    result = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **timed["machine"],
-        "setting": setting,
-        "rows": rows,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"cross_entropy-{options.device}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    result = {"setting": setting, "rows": rows}
     print(_table(result))
-    print(f"written to {path.relative_to(Path.cwd())}" if path.is_relative_to(Path.cwd()) else f"written to {path}")
+    record("cross_entropy", options.device, result)
 
 
 def _options() -> argparse.Namespace:
@@ -166,7 +158,10 @@ def _measure_time(options: argparse.Namespace) -> dict[str, Any]:
         for variant in order:
             inputs[0].grad = inputs[1].grad = None
             seconds[variant].append(_seconds(lambda v=variant: _step(v, *inputs, options.chunk), options.device))
-    return {"seconds": seconds, "differences": differences, "machine": _machine(options)}
+    return {
+        "seconds": seconds,
+        "differences": differences,
+    }
 
 
 def _outcome(variant: str, inputs: tuple[Any, ...], chunk: int) -> tuple[Any, Any, Any]:
@@ -187,25 +182,8 @@ def _seconds(step: Callable[[], Any], device: str) -> float:
     return time.perf_counter() - start
 
 
-def _machine(options: argparse.Namespace) -> dict[str, Any]:
-    import platform
-
-    import torch
-
-    name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
-    return {
-        "device": options.device,
-        "device_name": name,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
-
-
 def _table(result: dict[str, Any]) -> str:
-    lines = [
-        f"{result['device_name']}, torch {result['torch']}, {result['threads']} threads, {result['setting']['dtype']}",
-        f"{'':24}{'peak MiB':>10}{'ratio':>8}{'seconds':>10}{'ratio':>8}{'loss gap':>11}{'grad gap':>11}",
-    ]
+    lines = [f"{'':24}{'peak MiB':>10}{'ratio':>8}{'seconds':>10}{'ratio':>8}{'loss gap':>11}{'grad gap':>11}"]
     for row in result["rows"]:
         gap = max(row["grad_hidden_gap"], row["grad_head_gap"])
         lines.append(

@@ -3,6 +3,9 @@
 The asset holds the *Instruct* weights, and they passed through the Q4_1 quantisation of the GGUF file.
 """
 
+import io
+import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +55,9 @@ def load_tokenizer(config: SmolLM2Config) -> Any:
 def _convert(folder: Path) -> None:
     source = asset_path(ASSET)
     gguf = next(source.glob("*.gguf")).name
-    model: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32)
+    print("converting SmolLM2-135M from GGUF (once, then cached)", file=sys.stderr)
+    with redirect_stderr(io.StringIO()):  # a progress bar that cannot be switched off
+        model: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32)
     # The weights are dequantised by now; these marks would forbid training and saving.
     model.is_quantized = False
     model.hf_quantizer = None

@@ -204,7 +204,7 @@ def square_pixels(
                 (image_size, image_size), Image.Resampling.BILINEAR
             )
             image = np.asarray(picture).reshape(image_size, image_size, channels)
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+        pixels = torch.tensor(np.asarray(image)).permute(2, 0, 1).float() / 255
         return (pixels - means) / stds
 
     return normalize
