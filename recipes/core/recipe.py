@@ -33,12 +33,10 @@ class Recipe(Protocol):
     def build(self, config: Any, prepared: Any) -> Training:
         """Model, objective and batches, all derived from `config.seed`."""
 
-    def watch(self, config: Any, prepared: Any, model: nn.Module) -> dict[str, float]:
-        """Cheap metrics of the model in training, for learning curves."""
+    def watch(self, config: Any, prepared: Any, model: nn.Module) -> Scores:
+        """Cheap scores of the model in training, for learning curves."""
 
-    def evaluate(
-        self, config: Any, prepared: Any, model: nn.Module, curve: list[tuple[int, dict[str, float]]]
-    ) -> Evaluation:
+    def evaluate(self, config: Any, prepared: Any, model: nn.Module, curve: dict[int, Scores]) -> Evaluation:
         """Everything that is measured at the end; `curve` holds what `watch` returned, by step."""
 
     def describe(self, config: Any) -> list[tuple[str, str]]:

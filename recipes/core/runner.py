@@ -10,6 +10,7 @@ from torch import nn
 from recipes.core import compose, registry, runs
 from recipes.core.config import RunConfig
 from recipes.core.errors import UserError
+from recipes.core.evaluation.scores import read_rows
 from recipes.core.files import write_json
 from recipes.core.locks import owned
 from recipes.core.progress import quiet_libraries, stage
@@ -140,15 +141,18 @@ class _Events(TrainEvents):
         if step not in self.training.watch_steps:
             return
         began = time.perf_counter()
-        metrics = self.recipe.watch(self.config, self.prepared, model)
+        scores = self.recipe.watch(self.config, self.prepared, model)
+        scores.write_rows(self.folder.curve(step))
+        metrics = scores.overall()
         self.folder.log(step, "eval", metrics, time.perf_counter() - began)
         self.tracker.log(step, metrics)
 
 
 def _evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any, model: nn.Module) -> Evaluation:
     began = time.perf_counter()
+    curve = {step: read_rows(folder.curve(step)) for step, _ in folder.read_metrics("eval")}
     with stage("evaluating"):
-        evaluation = recipe.evaluate(config, prepared, model, folder.read_metrics("eval"))
+        evaluation = recipe.evaluate(config, prepared, model, curve)
     evaluation.scores.write(folder.path)
     if evaluation.heatmap:
         write_json(folder.path / "heatmap.json", evaluation.heatmap)

@@ -42,6 +42,10 @@ class RunFolder:
         """The metric stream, one JSON object a line."""
         return self.path / "metrics.jsonl"
 
+    def curve(self, step: int) -> Path:
+        """Per-example scores measured after a step, written again when a resumed run passes it again."""
+        return self.path / "curve" / f"step-{step}.parquet"
+
     def status(self) -> dict[str, Any]:
         """Content of `status.json`; empty if the run never started or the file cannot be read."""
         try:

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from recipes.core.files import write_bytes
+from recipes.core.files import write_bytes, write_json
+
+COLUMNS = ("metric", "example", "group", "value", "count")
 
 
 @dataclass(frozen=True)
@@ -44,22 +46,35 @@ class Scores:
             sums.setdefault(metric, np.zeros(2))[:] += (value * count, count)
         return {metric: float(total / count) for metric, (total, count) in sums.items() if count > 0}
 
+    def values(self, metric: str) -> dict[str, float]:
+        """Value of each example of a metric."""
+        return {example: value for name, example, _, value, _ in self.rows if name == metric}
+
     def write(self, folder: Path) -> None:
         """Write `examples.parquet` and `metrics_info.json` (see docs of the run folder)."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        from recipes.core.files import write_json
-
-        names = ("metric", "example", "group", "value", "count")
-        columns: list[tuple[Any, ...]] = list(zip(*self.rows, strict=True)) or [()] * len(names)
-        types = (pa.string(), pa.string(), pa.string(), pa.float64(), pa.float64())
-        arrays = [pa.array(column, type=kind) for column, kind in zip(columns, types, strict=True)]
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_arrays(arrays, names=list(names)), sink)
-        write_bytes(folder / "examples.parquet", sink.getvalue().to_pybytes())
+        self.write_rows(folder / "examples.parquet")
         info = {
             name: {"title": metric.title, "higher_is_better": metric.higher_is_better}
             for name, metric in self.metrics.items()
         }
         write_json(folder / "metrics_info.json", info)
+
+    def write_rows(self, path: Path) -> None:
+        """Write the table as Parquet, atomically."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        columns: list[tuple[Any, ...]] = list(zip(*self.rows, strict=True)) or [()] * len(COLUMNS)
+        types = (pa.string(), pa.string(), pa.string(), pa.float64(), pa.float64())
+        arrays = [pa.array(column, type=kind) for column, kind in zip(columns, types, strict=True)]
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_arrays(arrays, names=list(COLUMNS)), sink)
+        write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def read_rows(path: Path) -> Scores:
+    """Scores from a table that `write_rows` wrote; what the metrics mean is not in it."""
+    import pyarrow.parquet as pq
+
+    columns = pq.read_table(path).to_pydict()
+    return Scores(rows=list(zip(*(columns[name] for name in COLUMNS), strict=True)))

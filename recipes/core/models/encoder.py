@@ -136,7 +136,8 @@ def _train(
                 attention_probs_dropout_prob=0.0,
                 **shape,
             )
-        ).to(device)
+        )
+        model.to(device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01)
         with progress("training the visual encoder", config.steps) as bar:
             for step in range(config.steps):

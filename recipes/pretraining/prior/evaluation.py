@@ -2,7 +2,6 @@
 
 import base64
 import io
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,18 +14,9 @@ from recipes.core.evaluation.captions import CaptionScorer, Choice
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation
 from recipes.core.references import caption_nlls
-from recipes.core.scaling import loss_scaling_coefficient, scaling_coefficient
 from recipes.pretraining.prior.config import EvaluationConfig
+from recipes.pretraining.prior.curves import ACCURACY, GROUNDED, Curve, add_areas, add_class_mean, scaling_metrics
 from recipes.pretraining.prior.reference import Reference
-
-Curve = list[tuple[int, dict[str, float]]]
-GEOMETRIC = tuple(2.0**-k for k in range(6))  # shares of the samples at which the scaling fit measures
-
-
-def watch_steps(max_steps: int, every: int) -> frozenset[int]:
-    """Steps of the light measurements: every `every`, and 1/32, 1/16, ... 1 of the run for the scaling fit."""
-    regular = range(every, max_steps + 1, every)
-    return frozenset({*regular, max_steps, *(max(1, round(max_steps * share)) for share in GEOMETRIC)})
 
 
 class Suite:
@@ -58,13 +48,13 @@ class Suite:
         self.indices = range(min(config.examples, len(data.test)))
         self.choices = tasks.span_choices(data.test, self.indices, tokenizer)
 
-    def watch(self) -> dict[str, float]:
+    def watch(self) -> Scores:
         """Grounded-token accuracy and NLL by class on `evaluation.watch_examples` captions."""
         scores = Scores()
         indices = self.indices[: self.config.watch_examples]
         self._add_grounded(scores, [choice for choice in self.choices if choice.image < len(indices)])
         self._add_nll(scores, indices)
-        return _with_mean(scores.overall())
+        return scores
 
     def evaluate(self, curve: Curve, batch_size: int, max_steps: int, weights: list[np.ndarray]) -> Evaluation:
         """Everything, with per-example scores.
@@ -83,14 +73,14 @@ class Suite:
         if self.data.questions:
             self._add_answers(scores)
         self._add_greedy(scores)
-        metrics = _with_mean(scores.overall())
-        _define_curve_metrics(scores)
-        metrics |= _curve_metrics(curve, batch_size, max_steps, self.config.watch_every)
+        add_areas(scores, curve, self.config.watch_every)
+        metrics = scores.overall() | scaling_metrics(scores, curve, batch_size, max_steps)
         return Evaluation(metrics, scores, self._heatmap(weights, token_nlls))
 
     def _add_grounded(self, scores: Scores, choices: Sequence[Choice]) -> list[np.ndarray]:
         nlls = self.scorer.choice_nlls(choices)
         tasks.add_choice_scores(scores, "grounded", "grounded-token accuracy", choices, nlls)
+        add_class_mean(scores, ACCURACY, GROUNDED, "grounded-token accuracy, mean over classes")
         return nlls
 
     def _add_nll(self, scores: Scores, indices: Sequence[int]) -> list[np.ndarray]:
@@ -162,47 +152,6 @@ class Suite:
             for text, weight, span, loss in zip(texts, weights, spans, nll, strict=True)
         ]
         return {"id": caption.id, "image": _png(self.data.test.image(index)), "tokens": tokens}
-
-
-def _with_mean(metrics: dict[str, float]) -> dict[str, float]:
-    """Add `grounded/accuracy`, the mean over the classes of image-determined tokens."""
-    by_kind = [value for name, value in metrics.items() if re.fullmatch(r"grounded/(?!accuracy).*", name)]
-    return metrics | ({"grounded/accuracy": float(np.mean(by_kind))} if by_kind else {})
-
-
-def _define_curve_metrics(scores: Scores) -> None:
-    """Titles of what has no per-example scores."""
-    kinds = [name.removeprefix("grounded/") for name in scores.metrics if name.startswith("grounded/")]
-    scores.define("grounded/accuracy", "grounded-token accuracy, mean over classes", higher_is_better=True)
-    scores.define("grounded/auc", "area under the grounded-accuracy curve, mean over classes", higher_is_better=True)
-    for kind in kinds:
-        scores.define(f"grounded/auc/{kind}", f"area under the grounded-accuracy curve, {kind}", higher_is_better=True)
-    scores.define("scaling/grounded", "grounded accuracy gained per doubling of samples", higher_is_better=True)
-    for name in ("nll_image", "nll_all"):
-        scores.define(f"scaling/{name}", f"scaling exponent of {name.replace('_', '/')}", higher_is_better=True)
-
-
-def _curve_metrics(curve: Curve, batch_size: int, max_steps: int, every: int) -> dict[str, float]:
-    """Area under the learning curves (mean over the regular measurements) and scaling coefficients."""
-    regular = [metrics for step, metrics in curve if step % every == 0]
-    found: dict[str, float] = {}
-    if regular:
-        grounded = [name for name in regular[0] if name.startswith("grounded/")]
-        for name in grounded:
-            area = float(np.mean([metrics[name] for metrics in regular]))
-            found["grounded/auc" if name == "grounded/accuracy" else name.replace("grounded/", "grounded/auc/")] = area
-    geometric = {max(1, round(max_steps * share)) for share in GEOMETRIC}
-    points = [(step * batch_size, metrics) for step, metrics in curve if step in geometric]
-    if len({samples for samples, _ in points}) < 2:
-        return found
-    samples = [samples for samples, _ in points]
-    if "grounded/accuracy" in points[0][1]:
-        found["scaling/grounded"] = scaling_coefficient(samples, [m["grounded/accuracy"] for _, m in points]).b
-    image_nll = "nll/image" if "nll/image" in points[0][1] else "nll/all"
-    found[f"scaling/{image_nll.replace('/', '_')}"] = loss_scaling_coefficient(
-        samples, [m[image_nll] for _, m in points]
-    ).b
-    return found
 
 
 def _png(image: np.ndarray) -> str:

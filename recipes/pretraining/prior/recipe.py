@@ -14,13 +14,15 @@ from recipes.core.batches import CaptionItems, Weigh, caption_collate
 from recipes.core.data import load_captions
 from recipes.core.data.captions import CaptionData
 from recipes.core.data.tokenized import TokenizedCaptions, tokenize
+from recipes.core.evaluation.scores import Scores
 from recipes.core.objectives import WeightedCrossEntropy
 from recipes.core.recipe import Evaluation
 from recipes.core.trainer import Training
 from recipes.core.weights import permute_within
 from recipes.pretraining.prior import method
 from recipes.pretraining.prior.config import LIVE, PriorConfig
-from recipes.pretraining.prior.evaluation import Suite, watch_steps
+from recipes.pretraining.prior.curves import watch_steps
+from recipes.pretraining.prior.evaluation import Suite
 from recipes.pretraining.prior.objectives import Cal, Focal
 from recipes.pretraining.prior.reference import Reference, prepare_reference
 
@@ -80,12 +82,12 @@ class PriorRecipe:
         steps = watch_steps(config.trainer.max_steps, config.evaluation.watch_every)
         return Training(model, objective, items, collate, models.learning_rates(config.model), steps)
 
-    def watch(self, config: PriorConfig, prepared: Prepared, model: nn.Module) -> dict[str, float]:
+    def watch(self, config: PriorConfig, prepared: Prepared, model: nn.Module) -> Scores:
         """Grounded-token accuracy and NLL by class on a few test captions."""
         return self._suite(config, prepared, model).watch()
 
     def evaluate(
-        self, config: PriorConfig, prepared: Prepared, model: nn.Module, curve: list[tuple[int, dict[str, float]]]
+        self, config: PriorConfig, prepared: Prepared, model: nn.Module, curve: dict[int, Scores]
     ) -> Evaluation:
         """The whole suite on the test split, with per-example scores and the token heatmap."""
         trainer, weights = config.trainer, heatmap_weights(config, prepared)
