@@ -176,7 +176,7 @@ def token_scores(
 
 def heatmap_weights(config: PriorConfig, prepared: Prepared) -> list[np.ndarray]:
     """Normalised weights of the first test captions, as the method would give them."""
-    indices = range(min(config.evaluation.heatmap, len(prepared.data.test)))
+    indices = range(min(config.evaluation.heatmap, config.evaluation.examples, len(prepared.data.test)))
     if not indices:
         return []
     nll = _padded([prepared.reference.test.nll(i) for i in indices])
