@@ -1,6 +1,7 @@
 """Progress: a bar on a terminal, a plain line now and then elsewhere, nothing for what is done at once."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,14 +28,24 @@ def progress(description: str, total: int, start: int = 0) -> Iterator[Callable[
 
 @contextmanager
 def stage(description: str) -> Iterator[None]:
-    """Name something without steps while it lasts, if it lasts; on a terminal only."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
+    """Name something without steps if it lasts: a spinner on a terminal, one plain line elsewhere."""
+    text = f"{description} ..."
+    if sys.stderr.isatty():
+        from rich.console import Console
 
-    with Console(stderr=True).status(f"{description} ..."):
+        spinner = Console(stderr=True).status(text)
+        show, hide = spinner.start, spinner.stop
+    else:
+        show, hide = lambda: print(text, file=sys.stderr, flush=True), lambda: None
+    timer = threading.Timer(SHOW_AFTER_SECONDS, show)
+    timer.daemon = True
+    timer.start()
+    try:
         yield
+    finally:
+        timer.cancel()
+        timer.join()
+        hide()
 
 
 class _Lines:
@@ -77,9 +88,9 @@ def _bar(description: str, total: int, start: int) -> Iterator[Callable[[int], N
     task = shown.add_task(description, total=total, completed=start)
 
     def update(done: int) -> None:
+        shown.update(task, completed=done)
         if not shown.live.is_started and time.monotonic() - began > SHOW_AFTER_SECONDS:
             shown.start()
-        shown.update(task, completed=done)
 
     try:
         yield update

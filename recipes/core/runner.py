@@ -1,6 +1,10 @@
 """One run from its checked config to its finished folder: prepare, build, train, evaluate, report."""
 
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from recipes.core import compose, registry, runs
+from recipes.core.compare import compare_runs, comparison_table
 from recipes.core.config import RunConfig
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import read_rows
@@ -19,7 +24,7 @@ from recipes.core.records import load_run
 from recipes.core.report import report_run
 from recipes.core.runs import RunFolder, run_folder
 from recipes.core.seeds import seed_everything
-from recipes.core.tracking import Tracker, open_tracker
+from recipes.core.tracking import NullTracker, Tracker, open_tracker
 from recipes.core.trainer import TrainEvents, Training, resolve_device, train, truncate_metrics
 
 
@@ -50,7 +55,7 @@ def run(config: RunConfig, fresh: bool, command: str) -> RunOutcome:
     device = resolve_device(config.trainer)
     folder = run_folder(config)
     new = not (folder.path / "status.json").exists()
-    with owned(folder.lock, f"run folder {folder.path}", wait=False):
+    with _terminated_like_interrupted(), owned(folder.lock, f"run folder {folder.path}", wait=False):
         if fresh:
             folder.clear()
         elif folder.status().get("state") == "done":
@@ -62,6 +67,19 @@ def run(config: RunConfig, fresh: bool, command: str) -> RunOutcome:
                 folder.clear()
             raise
     raise AssertionError("unreachable")
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that a scheduler's stop also leaves a status and no lock."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
 
 
 def dry_run(config: RunConfig) -> list[tuple[str, str]]:
@@ -99,24 +117,30 @@ def _work(config: RunConfig, folder: RunFolder, device: str, command: str) -> Ru
     runs.start(folder, config, command, environment)
     name = f"{config.recipe}/{config.arm}/{folder.path.name}"
     tracker = open_tracker(config.tracker, folder.path, name, f"{config.recipe}", compose.to_tree(config))
+    success = False
     try:
         training = recipe.build(config, prepared)
         events = _Events(folder, tracker, recipe, config, prepared, training)
         result = train(training, config.trainer, config.seed, folder.path, events)
+        folder.update_status(step=result.steps, resumed_from=result.resumed_from)
         if result.status == "interrupted":
-            folder.update_status(state="interrupted", step=result.steps, finished=runs.now())
+            folder.update_status(state="interrupted", finished=runs.now())
             return RunOutcome(folder.path, "interrupted", {}, False, result.resumed_from, None)
         evaluation = _evaluate(config, folder, recipe, prepared, training.model)
-        folder.update_status(state="done", step=result.steps, finished=runs.now(), resumed_from=result.resumed_from)
+        folder.update_status(state="done", finished=runs.now())
         baseline = _report(folder)
-        _track(tracker, folder, evaluation)
+        _track(tracker, folder, evaluation, baseline)
+        success = True
         return RunOutcome(folder.path, "done", evaluation.metrics, False, result.resumed_from, baseline)
     except BaseException as error:
-        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        folder.update_status(state=state, error=f"{type(error).__name__}: {error}", finished=runs.now())
+        if isinstance(error, KeyboardInterrupt):
+            ending = {"state": "interrupted", "error": None}
+        else:
+            ending = {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+        folder.update_status(**ending, finished=runs.now())
         raise
     finally:
-        tracker.finish()
+        tracker.finish(success)
 
 
 class _Events(TrainEvents):
@@ -177,8 +201,15 @@ def _report(folder: RunFolder) -> Path | None:
         return report(folder.path)[1]
 
 
-def _track(tracker: Tracker, folder: RunFolder, evaluation: Evaluation) -> None:
+def _track(tracker: Tracker, folder: RunFolder, evaluation: Evaluation, baseline: Path | None) -> None:
+    if isinstance(tracker, NullTracker):
+        return
     tracker.summary(evaluation.metrics)
     tracker.image("report", folder.path / "report.png")
     if evaluation.heatmap:
         tracker.heatmap("token weights", evaluation.heatmap)
+    if baseline:
+        run, other = load_run(folder.path), load_run(baseline)
+        card = registry.card(run.recipe)
+        rows = comparison_table(compare_runs(run, other, arm_keys=set(card.pair_keys), main_metric=card.claim.metric))
+        tracker.table(f"beside {other.arm}", list(rows[0]), [list(row.values()) for row in rows])

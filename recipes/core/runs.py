@@ -64,10 +64,11 @@ class RunFolder:
             file.write(line + "\n")
 
     def read_metrics(self, kind: str) -> list[tuple[int, dict[str, float]]]:
-        """(step, metrics) of every line of one kind, in order."""
+        """(step, metrics) of every line of one kind, in order; a line cut off while written does not count."""
         if not self.metrics.exists():
             return []
-        lines = [json.loads(line) for line in self.metrics.read_text().splitlines() if line]
+        whole = self.metrics.read_text().rpartition("\n")[0]
+        lines = [json.loads(line) for line in whole.splitlines() if line]
         return [(line["step"], line["metrics"]) for line in lines if line["kind"] == kind]
 
     def clear(self) -> None:

@@ -24,7 +24,13 @@ class Problem:
 
 
 def nearest(word: str, options: list[str]) -> str | None:
-    """The option that `word` was most likely meant to be, or None if nothing is close."""
+    """The option that `word` was most likely meant to be, or None if nothing is close.
+
+    The only option that `word` begins wins over those that are spelled alike.
+    """
+    begun = [option for option in options if option.startswith(word)]
+    if len(begun) == 1:
+        return begun[0]
     close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
     if close:
         return close[0]

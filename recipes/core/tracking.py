@@ -14,6 +14,8 @@ from urllib.parse import urlparse
 from recipes.core.config import TrackerConfig
 
 WANDB_HOST = "https://api.wandb.ai"
+# Where the user wants W&B to stage the files of tables, read before a run sets its own.
+DATA_DIR = os.environ.get("WANDB_DATA_DIR")
 
 
 class Tracker(Protocol):
@@ -31,8 +33,11 @@ class Tracker(Protocol):
     def heatmap(self, name: str, heatmap: dict[str, Any]) -> None:
         """Captions with one weight a token (content of `heatmap.json`), as a table with images."""
 
-    def finish(self) -> None:
-        """Flush and close."""
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        """A table of texts and numbers."""
+
+    def finish(self, success: bool) -> None:
+        """Flush and close; tells whether the run came to its end."""
 
 
 class NullTracker:
@@ -50,7 +55,10 @@ class NullTracker:
     def heatmap(self, name: str, heatmap: dict[str, Any]) -> None:
         """Nothing."""
 
-    def finish(self) -> None:
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        """Nothing."""
+
+    def finish(self, success: bool) -> None:
         """Nothing."""
 
 
@@ -102,9 +110,19 @@ class WandbTracker:
 
         self._guarded(send)
 
-    def finish(self) -> None:
-        """Flush and close."""
-        self._guarded(lambda: self._run.finish())
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        """A table of texts and numbers."""
+
+        def send() -> None:
+            import wandb
+
+            self._run.log({name: wandb.Table(columns=[*columns], data=rows)})
+
+        self._guarded(send)
+
+    def finish(self, success: bool) -> None:
+        """Flush and close; W&B shows a run without success as failed."""
+        self._guarded(lambda: self._run.finish(exit_code=0 if success else 1))
 
     def _guarded(self, action: Callable[[], Any]) -> None:
         if self._failed:
@@ -138,6 +156,8 @@ def open_tracker(config: TrackerConfig, folder: Path, name: str, group: str, run
 
     def start() -> Any:
         os.environ.setdefault("WANDB_SILENT", "true")
+        # An offline run can be synced as long as its folder stands: what tables show lies in it, not in the home.
+        os.environ["WANDB_DATA_DIR"] = DATA_DIR or str(folder.resolve() / "wandb")
         import wandb
 
         return wandb.init(

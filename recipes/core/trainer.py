@@ -6,13 +6,14 @@ the next step, a NaN stops the run and names its batch, and the metric stream of
 cut off.
 """
 
+import io
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,12 +23,15 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers.trainer import SAFE_WEIGHTS_NAME
 
 from recipes.core import checkpoints
 from recipes.core.config import TrainerConfig
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.progress import progress
+
+# With WANDB_MODE=offline, transformers prints a line when its trainer is imported.
+with redirect_stdout(io.StringIO()):
+    from transformers.trainer import SAFE_WEIGHTS_NAME
 
 IDS = "ids"
 
@@ -257,10 +261,13 @@ class _Trainer(transformers.Trainer):
         checkpoints.prune(self.store)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Weights as safetensors; tensors that are tied are stored once."""
+        """Weights as safetensors; tensors that are tied are stored once.
+
+        No metadata of ours: safetensors writes several entries in random order, and equal weights make equal files.
+        """
         folder = Path(str(output_dir or self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_model(self.training.model, str(folder / SAFE_WEIGHTS_NAME), metadata={"format": "pt"})
+        safetensors.torch.save_model(self.training.model, str(folder / SAFE_WEIGHTS_NAME))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         _load_weights(self.training.model, Path(resume_from_checkpoint))

@@ -1,165 +1,329 @@
-"""Faults through the real command line: kill, signals, a second process, a full disk, a failing tracker.
+"""Faults through the real command line: kill, signals, a second process, a full disk, damaged checkpoints.
 
 Each test compares what a run ends with to one that nothing happened to.
 """
 
+import contextlib
+import errno
 import json
 import os
+import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
-from safetensors.torch import load_file
 
-from recipes.core import compose, runner, trainer
-from recipes.core.errors import RunFailed
+from cli import app
+from recipes.core import checkpoints, compose, runner, trainer
 from recipes.core.locks import owned
-from recipes.core.runs import run_folder
+from recipes.core.registry import ROOT
+from recipes.core.runs import RunFolder, run_folder
+from tests.cli.conftest import Ended
 
 KEYS = ["budget=smoke", "tracker=none", "trainer.threads=1", "trainer.save_steps=6", "trainer.log_steps=3"]
 STEPS = 40
+FILES = ["model.safetensors", "optimizer.pt", "rng_state.pth", "scheduler.pt", "trainer_state.json"]
+
+Steelyard = Callable[..., Ended]
 
 
-def command(outputs: Path) -> list[str]:
-    return [sys.executable, "-m", "cli.app", "run", "prior", *KEYS, f"outputs={outputs}"]
+def words(outputs: Path) -> list[str]:
+    return ["run", "prior", *KEYS, f"outputs={outputs}"]
 
 
-def folder_of(outputs: Path) -> Path:
-    return run_folder(compose.compose("prior", [*KEYS, f"outputs={outputs}"])).path
+def folder_of(outputs: Path) -> RunFolder:
+    return run_folder(compose.compose("prior", words(outputs)[2:]))
 
 
-def run_here(outputs: Path) -> runner.RunOutcome:
-    return runner.run(compose.compose("prior", [*KEYS, f"outputs={outputs}"]), False, "steelyard run prior")
-
-
-def ending(folder: Path) -> dict[str, Any]:
+def ending(folder: RunFolder) -> dict[str, Any]:
     """All that must be the same bit for bit, without what a clock says."""
-    weights = folder / "checkpoints" / f"checkpoint-{STEPS}" / "model.safetensors"
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
-        del line["seconds"]
+    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    files = [folder.checkpoints / f"checkpoint-{STEPS}" / "model.safetensors", folder.path / "examples.parquet"]
+    files += [folder.path / "heatmap.json", *sorted((folder.path / "curve").iterdir())]
     return {
-        "weights": {name: tensor.numpy().tobytes() for name, tensor in load_file(weights).items()},
-        "metrics": lines,
-        "examples": pq.read_table(folder / "examples.parquet").to_pydict(),
+        "metrics": [{key: value for key, value in line.items() if key != "seconds"} for line in lines],
+        **{path.name: path.read_bytes() for path in files},
     }
+
+
+def assert_same(folder: RunFolder, expected: dict[str, Any], what: object = "") -> None:
+    found = ending(folder)
+    assert found["metrics"] == expected["metrics"], what
+    assert [name for name in expected if found.get(name) != expected[name]] == [], what
+    assert found.keys() == expected.keys(), what
+    assert folder.status()["state"] == "done" and folder.status()["error"] is None
+    assert not folder.lock.exists()
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, session_home: Path) -> dict[str, Any]:
     """What a run ends with that nothing happened to."""
-    os.environ["STEELYARD_HOME"] = str(session_home)
-    return ending(run_here(tmp_path_factory.mktemp("undisturbed")).folder)
+    outputs = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEELYARD_HOME", str(session_home))
+        assert app.main(words(outputs)) == 0
+    return ending(folder_of(outputs))
 
 
-def wait_for_step(folder: Path, step: int) -> None:
-    path = folder / "metrics.jsonl"
-    for _ in range(1200):
-        if path.exists() and any(
-            json.loads(line)["step"] >= step for line in path.read_text().splitlines() if line.endswith("}")
-        ):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, session_home: Path, undisturbed: dict[str, Any]) -> Path:
+    """Outputs folder of a run that was interrupted when all its steps were done."""
+    outputs = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch, interrupted_at("_evaluate"):
+        patch.setenv("STEELYARD_HOME", str(session_home))
+        assert app.main(words(outputs)) == 130
+    return outputs
+
+
+@contextlib.contextmanager
+def interrupted_at(name: str) -> Iterator[None]:
+    """Ctrl-C as soon as the runner calls one of its parts."""
+
+    def pressed(*_: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, name, pressed)
+        yield
+
+
+@contextlib.contextmanager
+def process(outputs: Path) -> Iterator[subprocess.Popen[str]]:
+    """The command line in a process of its own, gone when the block ends."""
+    line = [sys.executable, "-m", "cli.app", *words(outputs)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+def wait_for_step(folder: RunFolder, step: int, started: subprocess.Popen[str]) -> None:
+    for _ in range(6000):
+        if any(done >= step for done, _ in folder.read_metrics("train")):
             return
-        time.sleep(0.05)
+        assert started.poll() is None, f"ended before step {step}: {started.communicate()}"
+        time.sleep(0.01)
     raise AssertionError(f"no step {step} after a minute")
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 130)],
-    ids=["kill", "ctrl-c", "term"],
-)
-def test_a_stopped_run_ends_like_an_undisturbed_one(
-    number: signal.Signals, code: int, tmp_path: Path, undisturbed: dict[str, Any]
+def test_a_killed_run_ends_like_an_undisturbed_one(
+    tmp_path: Path, undisturbed: dict[str, Any], steelyard: Steelyard
+) -> None:
+    folder, step = folder_of(tmp_path), random.randrange(3, 28, 3)
+    with process(tmp_path) as started:
+        wait_for_step(folder, step, started)
+        started.send_signal(signal.SIGKILL)
+        started.communicate(timeout=60)
+    assert started.returncode == -signal.SIGKILL, f"killed at step {step}"
+    assert folder.status()["state"] == "running" and folder.lock.exists()
+    published = checkpoints.newest_valid(folder.checkpoints, say=print)
+    ended = steelyard(*words(tmp_path))
+    assert ended.code == 0, ended.err
+    assert folder.status()["resumed_from"] == (checkpoints.step_of(published) if published else 0)
+    assert_same(folder, undisturbed, f"killed at step {step}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_says_so_and_ends_like_an_undisturbed_one(
+    number: signal.Signals, tmp_path: Path, undisturbed: dict[str, Any], steelyard: Steelyard
 ) -> None:
     folder = folder_of(tmp_path)
-    with subprocess.Popen(command(tmp_path), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        wait_for_step(folder, 9)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == code, said
-    status = json.loads((folder / "status.json").read_text())
-    assert status["state"] == ("running" if number == signal.SIGKILL else "interrupted")
-    if number != signal.SIGKILL:
-        assert "the same command resumes" in said
-    outcome = run_here(tmp_path)
-    assert outcome.folder == folder and outcome.resumed_from > 0
-    assert ending(folder) == undisturbed
+    with process(tmp_path) as started:
+        wait_for_step(folder, 3, started)
+        started.send_signal(number)
+        out, err = started.communicate(timeout=60)
+    assert (started.returncode, out) == (130, ""), err
+    assert "stopping: the run is saved after this step" in err
+    assert f"interrupted, state saved in {folder.path}; the same command resumes:\n  steelyard run prior" in err
+    status = folder.status()
+    assert status["state"] == "interrupted" and 3 <= status["step"] < STEPS
+    assert not folder.lock.exists()
+    ended = steelyard(*words(tmp_path))
+    assert ended.code == 0 and f"done, resumed from step {status['step']}" in ended.out
+    assert_same(folder, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_stopped_while_it_is_evaluated_leaves_a_status_and_no_lock(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steelyard: Steelyard
+) -> None:
+    monkeypatch.setattr(runner, "_evaluate", lambda *_: signal.raise_signal(number))
+    ended = steelyard(*words(tmp_path))
+    assert ended.code == 130 and "the same command goes on from the last checkpoint" in ended.err
+    status = folder_of(tmp_path).status()
+    assert (status["state"], status["step"], status["error"]) == ("interrupted", STEPS, None)
+    assert not folder_of(tmp_path).lock.exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_second_process_is_refused_and_told_who_works_here(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
-    with owned(folder / "owner.lock", "run folder", wait=False):
-        second = subprocess.run(command(tmp_path), capture_output=True, text=True)
-    assert second.returncode == 2
-    assert f"is in use by process {os.getpid()} on host {socket.gethostname()}" in second.stderr
-    assert not folder.joinpath("status.json").exists()
+    with owned(folder.lock, "run folder", wait=False):
+        before = folder.lock.read_text()
+        with process(tmp_path) as second:
+            out, err = second.communicate(timeout=60)
+        assert folder.lock.read_text() == before
+    assert (second.returncode, out) == (2, "")
+    assert err.startswith(f"error: run folder {folder.path} is in use by process {os.getpid()}")
+    assert f"on host {socket.gethostname()}" in err and "outputs=FOLDER" in err
+    assert not list(folder.path.iterdir())
 
 
-def test_a_run_killed_while_it_was_evaluated_trains_no_step_again(
-    tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("flag", [[], ["--fresh"]])
+def test_a_refused_run_changes_nothing_of_the_one_that_works_here(
+    flag: list[str], trained: Path, steelyard: Steelyard
 ) -> None:
-    def killed(*_: Any) -> None:
-        raise KeyboardInterrupt
+    folder = folder_of(trained)
+    with owned(folder.lock, "run folder", wait=False):
+        before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.name != folder.lock.name}
+        assert steelyard(*words(trained), *flag).code == 2
+        after = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.name != folder.lock.name}
+    assert after == before
 
-    with monkeypatch.context() as patch:
-        patch.setattr(runner, "_evaluate", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run_here(tmp_path)
-    assert json.loads((folder_of(tmp_path) / "status.json").read_text())["state"] == "interrupted"
+
+def test_a_run_cut_off_while_it_was_evaluated_trains_no_step_again(
+    trained: Path, tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch, steelyard: Steelyard
+) -> None:
+    outputs = tmp_path / "outputs"
+    shutil.copytree(trained, outputs)
     monkeypatch.setattr(trainer, "_Trainer", None)
-    assert run_here(tmp_path).resumed_from == STEPS
-    assert ending(folder_of(tmp_path)) == undisturbed
+    assert steelyard(*words(outputs)).code == 0
+    assert folder_of(outputs).status()["resumed_from"] == STEPS
+    assert_same(folder_of(outputs), undisturbed)
 
 
-def test_a_full_disk_while_a_checkpoint_is_saved(
-    tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def disk_full() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def fill_disk_at_checkpoint(patch: pytest.MonkeyPatch, folder: RunFolder) -> None:
+    """No space for the third checkpoint, when half of it is written."""
+    plain = trainer._Trainer._save
+
+    def save(self: Any, output_dir: str | None = None, state_dict: Any = None) -> None:
+        plain(self, output_dir, state_dict)
+        if str(output_dir).startswith(str(folder.path)) and self.state.global_step == 18:
+            raise disk_full()
+
+    patch.setattr(trainer._Trainer, "_save", save)
+
+
+def fill_disk_at_metrics(patch: pytest.MonkeyPatch, folder: RunFolder) -> None:
+    """No space for the metrics of step 21: half of their line is written."""
+    plain = Path.open
+
+    def opened(self: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        file = plain(self, mode, *arguments, **options)
+        if self == folder.metrics and mode == "a" and folder.read_metrics("train")[-1:] == [(18, _anything)]:
+            whole = file.write
+
+            def write(text: str) -> int:
+                whole(text[: len(text) // 2])
+                raise disk_full()
+
+            file.write = write
+        return file
+
+    patch.setattr(Path, "open", opened)
+
+
+class _Anything:
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+_anything = _Anything()
+
+
+@pytest.mark.parametrize("fill_disk", [fill_disk_at_checkpoint, fill_disk_at_metrics])
+def test_a_full_disk_fails_the_run_and_keeps_what_was_saved(
+    fill_disk: Callable[[pytest.MonkeyPatch, RunFolder], None],
+    tmp_path: Path,
+    undisturbed: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    steelyard: Steelyard,
 ) -> None:
-    plain, saves = trainer._Trainer._save, []
-
-    def full(self: Any, *arguments: Any, **options: Any) -> None:
-        saves.append(1)
-        if len(saves) == 3 + 1:  # the reference's own checkpoint may be the first
-            raise OSError(28, "No space left on device")
-        plain(self, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer._Trainer, "_save", full)
-        with pytest.raises(RunFailed, match="the disk is full") as caught:
-            run_here(tmp_path)
-    assert "type the same command again" in str(caught.value)
     folder = folder_of(tmp_path)
-    status = json.loads((folder / "status.json").read_text())
+    kept = [6, 12] if fill_disk is fill_disk_at_checkpoint else [12, 18]
+    with monkeypatch.context() as patch:
+        fill_disk(patch, folder)
+        ended = steelyard(*words(tmp_path))
+    assert (ended.code, ended.out) == (1, "")
+    assert "the disk is full" in ended.err and "free some space and type the same command again" in ended.err
+    status = folder.status()
     assert status["state"] == "failed" and "the disk is full" in status["error"]
-    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
-    assert len(names) == 2 and all(name.startswith("checkpoint-") for name in names)
-    outcome = run_here(tmp_path)
-    assert outcome.resumed_from > 0
-    assert ending(folder) == undisturbed
+    assert folder.read_metrics("train")[-1][0] == 18
+    assert sorted(path.name for path in folder.checkpoints.iterdir()) == sorted(f"checkpoint-{step}" for step in kept)
+    assert not folder.lock.exists()
+    ended = steelyard(*words(tmp_path))
+    assert ended.code == 0 and f"done, resumed from step {kept[-1]}" in ended.out
+    assert_same(folder, undisturbed)
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
+@pytest.mark.parametrize("name", [*FILES, checkpoints.MANIFEST])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    damage: str, tmp_path: Path, undisturbed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    name: str, damage: str, trained: Path, tmp_path: Path, undisturbed: dict[str, Any], steelyard: Steelyard
 ) -> None:
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "_evaluate", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run_here(tmp_path)
-    newest = folder_of(tmp_path) / "checkpoints" / f"checkpoint-{STEPS}" / "optimizer.pt"
+    outputs = tmp_path / "outputs"
+    shutil.copytree(trained, outputs)
+    folder = folder_of(outputs)
+    broken = folder.checkpoints / f"checkpoint-{STEPS}" / name
     if damage == "missing":
-        newest.unlink()
+        broken.unlink()
     else:
-        newest.write_bytes(newest.read_bytes()[:-100])
-    outcome = run_here(tmp_path)
-    assert outcome.resumed_from == 36
-    assert f"checkpoint-{STEPS} cannot be used (optimizer.pt" in capsys.readouterr().err
-    assert ending(outcome.folder) == undisturbed
+        broken.write_bytes(broken.read_bytes()[:-10])
+    with interrupted_at("_evaluate"):
+        ended = steelyard(*words(outputs))
+    assert f"warning: checkpoint-{STEPS} cannot be used ({name}" in ended.err
+    assert folder.status()["resumed_from"] == 36
+    weights = folder.checkpoints / f"checkpoint-{STEPS}" / "model.safetensors"
+    assert weights.read_bytes() == undisturbed["model.safetensors"]
+    assert checkpoints.verify(weights.parent) == []
+
+
+def test_the_cases_above_are_all_files_of_a_checkpoint(trained: Path) -> None:
+    newest = folder_of(trained).checkpoints / f"checkpoint-{STEPS}"
+    assert {path.name for path in newest.iterdir()} == {*FILES, checkpoints.MANIFEST}
+
+
+def test_without_any_good_checkpoint_the_run_starts_anew(
+    trained: Path, tmp_path: Path, undisturbed: dict[str, Any], steelyard: Steelyard
+) -> None:
+    outputs = tmp_path / "outputs"
+    shutil.copytree(trained, outputs)
+    folder = folder_of(outputs)
+    for checkpoint in folder.checkpoints.iterdir():
+        (checkpoint / "optimizer.pt").unlink()
+    ended = steelyard(*words(outputs))
+    assert ended.code == 0 and ended.err.count("cannot be used (optimizer.pt is missing)") == 2
+    assert folder.status()["resumed_from"] == 0
+    assert_same(folder, undisturbed)
+
+
+def test_a_reference_whose_training_is_interrupted_is_not_used(
+    tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch, steelyard: Steelyard
+) -> None:
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path / "home"))
+    plain, steps = trainer._Watcher.on_step_end, []
+
+    def pressed(self: Any, *arguments: Any, **options: Any) -> None:
+        steps.append(1)
+        if len(steps) == 3:  # the reference is trained first
+            signal.raise_signal(signal.SIGINT)
+        plain(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Watcher, "on_step_end", pressed)
+        assert steelyard(*words(tmp_path)).code == 130
+    assert not list((tmp_path / "home" / "cache" / "reference-models").glob("[!.]*/model"))
+    assert steelyard(*words(tmp_path)).code == 0
+    assert_same(folder_of(tmp_path), undisturbed)

@@ -93,6 +93,11 @@ def test_nearest_finds_the_last_part_of_a_dotted_key() -> None:
     assert nearest("zzz", ["trainer.max_steps"]) is None
 
 
+def test_what_a_word_begins_wins_over_what_is_spelled_alike() -> None:
+    assert nearest("smollm", ["llava", "small", "smollm2-135m"]) == "smollm2-135m"
+    assert nearest("s", ["small", "smoke", "seed"]) is None
+
+
 def test_problems_become_one_error_with_exit_code_2() -> None:
     _, found = build(Outer, {"part": {"name": "inner", "rate": 2}, "mode": "x"})
     with pytest.raises(UserError) as caught:

@@ -117,7 +117,9 @@ def _trained(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: T
         items = CaptionItems(split, tokens, indices, pixels=None)
         collate = caption_collate([tokenizer.bos_token_id], tokenizer.pad_token_id, token_mean)
         training = Training(model, WeightedCrossEntropy(), items, collate)
-        train(training, _trainer_config(config), config.reference.seed, folder / "training", TrainEvents())
+        ended = train(training, _trainer_config(config), config.reference.seed, folder / "training", TrainEvents())
+        if ended.status == "interrupted":
+            raise KeyboardInterrupt  # a half-trained reference must not be published
         shutil.rmtree(folder / "training")
         model.language_model.save_pretrained(folder / "model")
 
