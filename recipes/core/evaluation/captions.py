@@ -83,6 +83,42 @@ class CaptionScorer:
                 found[i] = part
         return found
 
+    def caption_and_choice_nlls(
+        self, images: Sequence[int], captions: Sequence[Sequence[int]], choices: Sequence[Choice]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """`token_nlls` and `choice_nlls` at once: a choice that a caption goes through is read off its forward."""
+        row_of = {image: row for row, image in enumerate(images)}
+        within: dict[int, list[int]] = {}
+        for i, choice in enumerate(choices):
+            row = row_of.get(choice.image)
+            start = () if row is None else tuple(int(token) for token in captions[row][: len(choice.context)])
+            if row is not None and start == choice.context and all(len(option) == 1 for option in choice.options):
+                within.setdefault(row, []).append(i)
+        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(choices)
+        nlls: list[np.ndarray] = [np.zeros(0, np.float32)] * len(captions)
+        prefix = len(self.model.prefix_ids)
+        for batch in batches(self._widths(captions), BATCH_TOKENS):
+            targets = [torch.tensor(np.asarray(captions[row], np.int64)) for row in batch]
+            asked = [(place, i) for place, row in enumerate(batch) for i in within.get(row, [])]
+
+            def read(
+                hidden: Tensor, head: Tensor, targets: list[Tensor] = targets, asked: list[tuple[int, int]] = asked
+            ) -> tuple[Tensor, list[Tensor]]:
+                picked = [row[prefix - 1 : prefix - 1 + len(ids)] for row, ids in zip(hidden, targets, strict=True)]
+                flat = token_nll(torch.cat(picked), head, torch.cat(targets).to(hidden.device))
+                return flat, [_option_nlls(hidden[place], head, prefix, choices[i]) for place, i in asked]
+
+            flat, options = self._forward([images[row] for row in batch], targets, read)
+            parts = np.split(flat.float().cpu().numpy(), np.cumsum([len(ids) for ids in targets])[:-1])
+            for row, part in zip(batch, parts, strict=True):
+                nlls[row] = part
+            for (_, i), values in zip(asked, options, strict=True):
+                found[i] = values.cpu().numpy()
+        rest = sorted(set(range(len(choices))) - {i for members in within.values() for i in members})
+        for i, values in zip(rest, self.choice_nlls([choices[i] for i in rest]), strict=True):
+            found[i] = values
+        return nlls, found
+
     def choice_nlls(self, choices: Sequence[Choice]) -> list[np.ndarray]:
         """NLL of every option of each choice, up to one constant per choice."""
         single = [i for i, choice in enumerate(choices) if all(len(option) == 1 for option in choice.options)]
@@ -103,13 +139,9 @@ class CaptionScorer:
         prefix = len(self.model.prefix_ids)
         for batch in batches(self._widths([choice.context for choice in choices]), BATCH_TOKENS):
             contexts = [torch.tensor(choices[i].context, dtype=torch.long) for i in batch]
-            options = [torch.tensor([option[0] for option in choices[i].options]) for i in batch]
 
-            def read(
-                hidden: Tensor, head: Tensor, contexts: list[Tensor] = contexts, options: list[Tensor] = options
-            ) -> list[Tensor]:
-                last = [row[prefix - 1 + len(context)] for row, context in zip(hidden, contexts, strict=True)]
-                return [-(head[ids.to(head.device)] @ row).float() for row, ids in zip(last, options, strict=True)]
+            def read(hidden: Tensor, head: Tensor, batch: list[int] = batch) -> list[Tensor]:
+                return [_option_nlls(row, head, prefix, choices[i]) for row, i in zip(hidden, batch, strict=True)]
 
             for i, values in zip(batch, self._forward([choices[i].image for i in batch], contexts, read), strict=True):
                 found[i] = values.cpu().numpy()
@@ -131,6 +163,12 @@ class CaptionScorer:
             return self.model(input_ids=ids, attention_mask=mask, pixels=self.pixels(images), readout=read)
         finally:
             self.model.train(training)
+
+
+def _option_nlls(row: Tensor, head: Tensor, prefix: int, choice: Choice) -> Tensor:
+    """[options] negative logits of a choice of single tokens, read where its context ends in a row [time, width]."""
+    ids = torch.tensor([option[0] for option in choice.options], device=head.device)
+    return -(head[ids] @ row[prefix - 1 + len(choice.context)]).float()
 
 
 def span_choices(split: CaptionSplit, indices: Sequence[int], tokenizer: Any) -> list[Choice]:

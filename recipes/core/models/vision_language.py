@@ -163,8 +163,8 @@ class CaptionModel(nn.Module):
         rows: list[Tensor] = []
         open_rows = torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
         for _ in range(max_new_tokens):
-            out = self.language_model.model(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
-            cache = out.past_key_values
+            out = self.language_model.model(inputs_embeds=embedded, cache=cache, use_cache=True)
+            cache = out.cache
             token = (out.last_hidden_state[:, -1] @ self.language_model.get_output_embeddings().weight.T).argmax(-1)
             rows.append(token.masked_fill(~open_rows, self.eos))
             open_rows = open_rows & (token != self.eos)

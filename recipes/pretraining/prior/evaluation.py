@@ -52,8 +52,7 @@ class Suite:
         """Grounded-token accuracy and NLL by class on `evaluation.watch_examples` captions."""
         scores = Scores()
         indices = self.indices[: self.config.watch_examples]
-        self._add_grounded(scores, [choice for choice in self.choices if choice.image < len(indices)])
-        self._add_nll(scores, indices)
+        self._add_captions(scores, indices, [choice for choice in self.choices if choice.image < len(indices)])
         return scores
 
     def evaluate(self, curve: Curve, batch_size: int, max_steps: int, weights: list[np.ndarray]) -> Evaluation:
@@ -66,9 +65,8 @@ class Suite:
             weights: Token weights of the first captions, for the heatmap.
         """
         scores = Scores()
-        nlls = self._add_grounded(scores, self.choices)
-        tasks.add_probe_scores(scores, [c for c in self.choices if len(c.options) > 1], nlls)
-        token_nlls = self._add_nll(scores, self.indices)
+        token_nlls, choice_nlls = self._add_captions(scores, self.indices, self.choices)
+        tasks.add_probe_scores(scores, self.choices, choice_nlls)
         self._add_matching(scores)
         if self.data.questions:
             self._add_answers(scores)
@@ -77,15 +75,19 @@ class Suite:
         metrics = scores.overall() | scaling_metrics(scores, curve, batch_size, max_steps)
         return Evaluation(metrics, scores, self._heatmap(weights, token_nlls))
 
-    def _add_grounded(self, scores: Scores, choices: Sequence[Choice]) -> list[np.ndarray]:
-        nlls = self.scorer.choice_nlls(choices)
-        tasks.add_choice_scores(scores, "grounded", "grounded-token accuracy", choices, nlls)
+    def _add_captions(
+        self, scores: Scores, indices: Sequence[int], choices: Sequence[Choice]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Grounded-token accuracy and NLL by class; returns the NLLs of tokens and of choices."""
+        ids = [self.tokens.ids(i) for i in indices]
+        token_nlls, choice_nlls = self.scorer.caption_and_choice_nlls(indices, ids, choices)
+        tasks.add_choice_scores(scores, "grounded", "grounded-token accuracy", choices, choice_nlls)
         add_class_mean(scores, ACCURACY, GROUNDED, "grounded-token accuracy, mean over classes")
-        return nlls
+        self._add_nll(scores, indices, token_nlls)
+        return token_nlls, choice_nlls
 
-    def _add_nll(self, scores: Scores, indices: Sequence[int]) -> list[np.ndarray]:
+    def _add_nll(self, scores: Scores, indices: Sequence[int], nlls: Sequence[np.ndarray]) -> None:
         """NLL of image-determined and other tokens; where these are not known, split by the reference's surprise."""
-        nlls = self.scorer.token_nlls(indices, [self.tokens.ids(i) for i in indices])
         known = any(self.data.test.caption(i).spans for i in indices)
         names = ("nll/image", "nll/other") if known else ("nll/hard_for_text", "nll/easy_for_text")
         titles = (
@@ -99,7 +101,6 @@ class Suite:
             for name, chosen in zip((*names, "nll/all"), (first, ~first, np.ones_like(first)), strict=True):
                 if chosen.any():
                     scores.add(name, caption.id, caption.group, nll[chosen].mean(), chosen.sum())
-        return nlls
 
     def _add_matching(self, scores: Scores) -> None:
         rows = tasks.matching_candidates(self.data.test, self.indices, self.config.candidates)
