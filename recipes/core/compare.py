@@ -4,25 +4,22 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recipes.core.compose import NOT_IDENTITY
 from recipes.core.errors import UserError
+from recipes.core.measured import Examples, Measured, final_only, paired_examples, read_measured
 from recipes.core.records import (
     DONE,
     RunRecord,
     config_differences,
-    final_metrics,
     find_baseline,
     find_runs,
     flatten,
     is_below,
     load_run,
-    read_info,
 )
 from recipes.core.statistics import Interval, holm, paired_bootstrap, paired_effect_size, paired_t, ratio_mean
 
@@ -31,6 +28,7 @@ __all__ = [
     "MetricRow",
     "RunRecord",
     "compare_arms",
+    "compare_measured",
     "compare_runs",
     "compare_seeds",
     "comparison_table",
@@ -46,6 +44,7 @@ class MetricRow:
 
     `number` counts what the interval was taken over: source items or seeds. `interval` and what follows from it are
     None where the runs hold no repeated measurement (a metric without per-example scores, on one seed).
+    `differences` has arm minus baseline of each seed, in the order of the comparison's seeds.
     """
 
     metric: str
@@ -57,6 +56,7 @@ class MetricRow:
     interval: Interval | None = None
     p_holm: float | None = None
     effect_size: float | None = None
+    differences: tuple[float, ...] = ()
 
     @property
     def difference(self) -> float:
@@ -96,19 +96,6 @@ class Comparison:
         return next((row for row in self.rows if row.metric == metric), None)
 
 
-@dataclass(frozen=True)
-class _Examples:
-    """One metric's columns of `examples.parquet`."""
-
-    ids: NDArray[Any]
-    groups: NDArray[Any]
-    values: NDArray[np.float64]
-    counts: NDArray[np.float64]
-
-    def take(self, rows: NDArray[np.intp]) -> "_Examples":
-        return _Examples(self.ids[rows], self.groups[rows], self.values[rows], self.counts[rows])
-
-
 def compare_runs(
     run: RunRecord,
     baseline: RunRecord,
@@ -132,23 +119,8 @@ def compare_runs(
         UserError: unfinished runs, different recipes or seeds, no example in common.
     """
     _check_pair(run, baseline)
-    info, other_info = read_info(run.path), read_info(baseline.path)
-    mine, theirs = _read_examples(run.path), _read_examples(baseline.path)
-    rows = [
-        _example_row(metric, *_joined(mine[metric], theirs[metric]), draws=draws, level=level)
-        for metric in mine
-        if metric in theirs and len(np.intersect1d(mine[metric].ids, theirs[metric].ids))
-    ]
-    if mine and theirs and not rows:
-        raise UserError(
-            "the two runs have no example in common",
-            where=f"{run.path} and {baseline.path}",
-            hint="run both arms with the same data and evaluation keys",
-        )
-    rows += _final_rows(run, baseline, {row.metric for row in rows})
-    rows = _described(_corrected(rows, main_metric), other_info | info)
-    unplanned = _unplanned(run, baseline, arm_keys)
-    return Comparison(run.recipe, run.arm, baseline.arm, (run.seed,), "examples", main_metric, tuple(rows), unplanned)
+    measured = [(read_measured(run), read_measured(baseline))]
+    return _corrected(compare_measured(measured, arm_keys=arm_keys, main_metric=main_metric, draws=draws, level=level))
 
 
 def compare_seeds(
@@ -160,6 +132,8 @@ def compare_seeds(
 ) -> Comparison:
     """Compare two arms over several seeds: paired t intervals of every metric's overall value.
 
+    One seed alone has no interval over seeds; it gets those of `compare_runs`.
+
     Args:
         pairs: (arm's run, baseline's run) of each seed.
         arm_keys: Dotted prefixes that arms are free to change.
@@ -167,26 +141,51 @@ def compare_seeds(
         level: Nominal coverage.
 
     Raises:
-        UserError: unfinished runs, or pairs that differ in recipe, seed, or anything but the arms' keys.
+        UserError: unfinished runs, pairs of different recipes or seeds, no example in common.
     """
     for run, baseline in pairs:
         _check_pair(run, baseline)
-    values = [_overall(run, baseline) for run, baseline in pairs]
-    shared = [metric for metric in values[0] if all(metric in value for value in values)]
-    rows = []
-    for metric in shared:
-        both = np.array([value[metric] for value in values])  # [seeds, 2]
-        differences = both[:, 0] - both[:, 1]
-        row = MetricRow(metric, metric, None, float(both[:, 0].mean()), float(both[:, 1].mean()), len(pairs))
-        if len(pairs) > 1 and np.isfinite(differences).all():
-            row = replace(row, interval=paired_t(differences, level), effect_size=paired_effect_size(differences))
-        rows.append(row)
-    run, baseline = pairs[0]
-    info = read_info(baseline.path) | read_info(run.path)
-    unplanned = tuple(sorted({entry for pair in pairs for entry in _unplanned(*pair, arm_keys)}))
-    seeds = tuple(sorted(run.seed for run, _ in pairs))
-    rows = _described(_corrected(rows, main_metric), info)
-    return Comparison(run.recipe, run.arm, baseline.arm, seeds, "seeds", main_metric, tuple(rows), unplanned)
+    measured = [(read_measured(run), read_measured(baseline)) for run, baseline in pairs]
+    return _corrected(compare_measured(measured, arm_keys=arm_keys, main_metric=main_metric, level=level))
+
+
+def compare_measured(
+    pairs: Sequence[tuple[Measured, Measured]],
+    *,
+    arm_keys: set[str],
+    main_metric: str | None = None,
+    draws: int = 4_000,
+    level: float = 0.95,
+) -> Comparison:
+    """Compare two arms from what their runs measured: over seeds, or over examples where there is one seed.
+
+    Nothing is corrected for many tests (`p_holm` is None): the caller knows which tests stand together.
+
+    Args:
+        pairs: (arm's run, baseline's run) of each seed, finished.
+        arm_keys: Dotted prefixes that arms are free to change.
+        main_metric: The metric named in advance.
+        draws: Bootstrap resamples over the examples of one seed.
+        level: Nominal coverage.
+
+    Raises:
+        UserError: a pair has no example in common.
+    """
+    ordered = sorted(pairs, key=lambda pair: pair[0].run.seed)
+    mine, theirs = ordered[0]
+    one_seed = len(ordered) == 1
+    rows = _example_rows(mine, theirs, draws=draws, level=level) if one_seed else _seed_rows(ordered, level=level)
+    differing = [entry for left, right in ordered for entry in _unplanned(left.run, right.run, arm_keys)]
+    return Comparison(
+        mine.run.recipe,
+        mine.run.arm,
+        theirs.run.arm,
+        tuple(left.run.seed for left, _ in ordered),
+        "examples" if one_seed else "seeds",
+        main_metric,
+        tuple(_described(rows, theirs.info | mine.info)),
+        tuple(dict.fromkeys(differing)),
+    )
 
 
 def compare_arms(
@@ -217,8 +216,6 @@ def compare_arms(
             f"no finished run of {baseline} has the seed and config of {newest.path}",
             hint=_what_exists(runs) + f"\nstart one: steelyard run {newest.recipe} arm={baseline} seed={newest.seed}",
         )
-    if len(pairs) == 1:
-        return compare_runs(*pairs[0], arm_keys=arm_keys, main_metric=main_metric)
     return compare_seeds(pairs, arm_keys=arm_keys, main_metric=main_metric)
 
 
@@ -267,59 +264,63 @@ def p_text(p_value: float) -> str:
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def _read_examples(folder: Path) -> dict[str, _Examples]:
-    import pyarrow.parquet as pq
-
-    path = folder / "examples.parquet"
-    if not path.exists():
-        return {}
-    table = pq.read_table(path)
-    names = table["metric"].to_numpy(zero_copy_only=False)
-    columns = (table[name].to_numpy(zero_copy_only=False) for name in ("example", "group", "value", "count"))
-    everything = _Examples(*columns)
-    return {metric: everything.take(np.flatnonzero(names == metric)) for metric in dict.fromkeys(names)}
+def _example_rows(mine: Measured, theirs: Measured, *, draws: int, level: float) -> list[MetricRow]:
+    """Rows of one seed: intervals over examples; none for metrics without per-example scores."""
+    shared = paired_examples(mine, theirs)
+    rows = [_example_row(metric, *both, draws=draws, level=level) for metric, both in shared.items()]
+    alone = final_only(mine, theirs)
+    return rows + [_row(metric, [mine.final[metric]], [theirs.final[metric]]) for metric in alone]
 
 
-def _joined(mine: _Examples, theirs: _Examples) -> tuple[_Examples, _Examples]:
-    _, left, right = np.intersect1d(mine.ids.astype(str), theirs.ids.astype(str), return_indices=True)
-    return mine.take(left), theirs.take(right)
-
-
-def _example_row(metric: str, mine: _Examples, theirs: _Examples, *, draws: int, level: float) -> MetricRow:
+def _example_row(metric: str, mine: Examples, theirs: Examples, *, draws: int, level: float) -> MetricRow:
     value, other = ratio_mean(mine.values, mine.counts), ratio_mean(theirs.values, theirs.counts)
-    row = MetricRow(metric, metric, None, value, other, len(np.unique(mine.groups.astype(str))))
+    row = replace(_row(metric, [value], [other]), number=len(np.unique(mine.groups)))
     if row.number < 2 or not np.isfinite([value, other]).all():
         return row
-    columns = (mine.values, mine.counts, theirs.values, theirs.counts, mine.groups.astype(str))
+    columns = (mine.values, mine.counts, theirs.values, theirs.counts, mine.groups)
     return replace(row, interval=paired_bootstrap(*columns, draws=draws, level=level))
 
 
-def _final_rows(run: RunRecord, baseline: RunRecord, known: set[str]) -> list[MetricRow]:
-    """Metrics without per-example scores (areas under curves): a difference, no interval."""
-    mine, theirs = final_metrics(run.path), final_metrics(baseline.path)
-    names = [name for name in mine if name in theirs and name not in known]
-    return [MetricRow(name, name, None, mine[name], theirs[name], 1) for name in names]
+def _seed_rows(pairs: Sequence[tuple[Measured, Measured]], *, level: float) -> list[MetricRow]:
+    """Rows over seeds: intervals of the overall values of all metrics that every seed measured."""
+    values = [_overall(mine, theirs) for mine, theirs in pairs]
+    rows = []
+    for metric in values[0]:
+        if all(metric in value for value in values):
+            row = _row(metric, *zip(*(value[metric] for value in values), strict=True))
+            if np.isfinite(row.differences).all():
+                interval, effect_size = paired_t(row.differences, level), paired_effect_size(row.differences)
+                row = replace(row, interval=interval, effect_size=effect_size)
+            rows.append(row)
+    return rows
 
 
-def _overall(run: RunRecord, baseline: RunRecord) -> dict[str, tuple[float, float]]:
+def _overall(mine: Measured, theirs: Measured) -> dict[str, tuple[float, float]]:
     """(arm, baseline) of every metric: over the examples both have, or from the final metrics."""
-    mine, theirs = _read_examples(run.path), _read_examples(baseline.path)
-    found = {}
-    for metric in mine:
-        if metric in theirs:
-            left, right = _joined(mine[metric], theirs[metric])
-            found[metric] = (ratio_mean(left.values, left.counts), ratio_mean(right.values, right.counts))
-    return found | {row.metric: (row.value, row.baseline) for row in _final_rows(run, baseline, set(found))}
+    found = {
+        metric: (ratio_mean(left.values, left.counts), ratio_mean(right.values, right.counts))
+        for metric, (left, right) in paired_examples(mine, theirs).items()
+    }
+    return found | {metric: (mine.final[metric], theirs.final[metric]) for metric in final_only(mine, theirs)}
 
 
-def _corrected(rows: list[MetricRow], main_metric: str | None) -> list[MetricRow]:
-    tested = [row for row in rows if row.interval and row.metric != main_metric]
+def _row(metric: str, values: Sequence[float], baseline: Sequence[float]) -> MetricRow:
+    """A row without interval from the overall values of each seed."""
+    differences = tuple(float(value - other) for value, other in zip(values, baseline, strict=True))
+    means = float(np.mean(values)), float(np.mean(baseline))
+    return MetricRow(metric, metric, None, *means, len(differences), differences=differences)
+
+
+def _corrected(comparison: Comparison) -> Comparison:
+    """Holm over the metrics of one arm, but for the one named in advance."""
+    tested = [row for row in comparison.rows if row.interval and row.metric != comparison.main_metric]
     adjusted = holm([row.interval.p_value for row in tested if row.interval])
     corrected = {row.metric: float(p_value) for row, p_value in zip(tested, adjusted, strict=True)}
-    for row in rows:
-        if row.interval and row.metric == main_metric:
-            corrected[row.metric] = row.interval.p_value
-    return [replace(row, p_holm=corrected.get(row.metric)) for row in rows]
+    main = comparison.row(comparison.main_metric) if comparison.main_metric else None
+    if main and main.interval:
+        corrected[main.metric] = main.interval.p_value
+    rows = tuple(replace(row, p_holm=corrected.get(row.metric)) for row in comparison.rows)
+    return replace(comparison, rows=rows)
 
 
 def _described(rows: list[MetricRow], info: dict[str, Any]) -> list[MetricRow]:

@@ -191,6 +191,21 @@ def paired_t_arrays(differences: Array, level: float) -> tuple[Array, Array, Arr
     return mean, half, np.asarray(2 * stats.t.sf(score, number - 1))
 
 
+def paired_t_power(effect_size: float, seeds: int, level: float = 0.95) -> float:
+    """Probability that the `paired_t` interval excludes zero on the side of the true effect.
+
+    Args:
+        effect_size: True mean difference over its standard deviation, positive.
+        seeds: Number of seeds, at least two.
+        level: Nominal coverage of the two-sided interval.
+
+    Source:
+        Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2: noncentral t.
+    """
+    critical = stats.t.ppf((1 + level) / 2, seeds - 1)
+    return float(stats.nct.sf(critical, seeds - 1, effect_size * np.sqrt(seeds)))
+
+
 def paired_effect_size(differences: ArrayLike) -> float:
     """Cohen's d_z: mean difference over its standard deviation; 0 for no difference, +-inf if it never varies."""
     sample = np.asarray(differences, dtype=float)

@@ -8,6 +8,7 @@ import pytest
 
 from recipes.core import compare
 from recipes.core.errors import UserError
+from recipes.core.records import final_metrics
 from recipes.core.statistics import Interval, holm, paired_bootstrap, paired_t
 
 KEYS = {"weighting"}
@@ -96,13 +97,26 @@ def test_several_seeds_give_t_intervals_also_for_curve_areas(make_run):
     pairs = [pair(make_run, seed=seed) for seed in range(3)]
     found = compare.compare_seeds(pairs, arm_keys=KEYS, main_metric="grounded/auc")
     row = found.row("grounded/auc")
-    finals = [[compare.final_metrics(record.path)["grounded/auc"] for record in both] for both in pairs]
+    finals = [[final_metrics(record.path)["grounded/auc"] for record in both] for both in pairs]
     expected = paired_t([mine - theirs for mine, theirs in finals])
     assert row.interval == expected
     assert row.p_holm == expected.p_value
     assert row.effect_size > 1
     assert (found.unit, found.seeds, row.number) == ("seeds", (0, 1, 2), 3)
     assert found.row("nll/other").outcome == "worse"
+
+
+def test_one_pair_of_seeds_gets_the_intervals_over_examples(make_run):
+    run, baseline = pair(make_run)
+    assert compare.compare_seeds([(run, baseline)], arm_keys=KEYS) == compare.compare_runs(run, baseline, arm_keys=KEYS)
+
+
+def test_differences_are_in_the_order_of_the_seeds(make_run):
+    pairs = [pair(make_run, seed=seed) for seed in (2, 0, 1)]
+    found = compare.compare_seeds(pairs, arm_keys=KEYS)
+    single = [compare.compare_runs(*pairs[place], arm_keys=KEYS).row("nll/image").differences for place in (1, 2, 0)]
+    assert found.seeds == (0, 1, 2)
+    assert found.row("nll/image").differences == tuple(value for (value,) in single)
 
 
 def test_main_metric_is_left_out_of_the_correction(make_run):

@@ -161,6 +161,13 @@ def test_paired_t_edges():
         own.paired_t([0.1])
 
 
+def test_power_by_published_numbers():
+    """As G*Power has it: an effect size of 0.5 needs 34 pairs for 80% power at two-sided 5%; one of 0.8 needs 15."""
+    assert own.paired_t_power(0.5, 34) >= 0.8 > own.paired_t_power(0.5, 33)
+    assert own.paired_t_power(0.8, 15) >= 0.8 > own.paired_t_power(0.8, 14)
+    assert own.paired_t_power(0.0, 5) == pytest.approx(0.025)
+
+
 def test_effect_size():
     assert own.paired_effect_size([1.0, 2.0, 3.0]) == pytest.approx(2.0)
     assert own.paired_effect_size([0.0, 0.0]) == 0
