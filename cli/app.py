@@ -7,7 +7,7 @@ import traceback
 import typer
 from typer.exceptions import TyperException
 
-from cli import assets, compare, doctor, report, run, runs
+from cli import assets, compare, doctor, report, run, runs, sweep, trial
 from cli import list as list_command
 from cli.console import note
 from recipes.core.errors import SteelyardError
@@ -32,6 +32,8 @@ def options(
 
 
 app.command("run")(run.run)
+app.command("trial")(trial.trial)
+app.command("sweep")(sweep.sweep)
 app.command("list")(list_command.list_recipes)
 app.command("runs")(runs.runs)
 app.command("compare")(compare.compare)

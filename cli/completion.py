@@ -21,6 +21,11 @@ def asset_names(incomplete: str) -> list[tuple[str, str]]:
     return [(name, asset.label) for name, asset in ASSETS.items() if name.startswith(incomplete)]
 
 
+def launchers(incomplete: str) -> list[str]:
+    """Names of launchers."""
+    return [name for name in ("local", "joblib", "slurm", "submitit", "ray") if name.startswith(incomplete)]
+
+
 def arms(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Arms of the recipe typed before."""
     words = [context.params.get("recipe"), *context.args]  # an option that waits for its value leaves words unparsed

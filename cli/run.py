@@ -28,12 +28,16 @@ def run(
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Show what the run would be; load and write nothing."),
     fresh: bool = typer.Option(False, "--fresh", help="Throw away what the run folder holds and start anew."),
+    multirun: bool = typer.Option(False, "-m", "--multirun", help="The same as `steelyard sweep`."),
 ) -> None:
     """Run one arm of a recipe, then show it beside the baseline.
 
     The same command again resumes a run that was cut off and reuses one that is finished.
     """
     typed = list(overrides or [])
+    if multirun:
+        _sweep(recipe, typed, dry_run)
+        return
     config = compose.compose(recipe, typed)
     if dry_run:
         _show_plan(config)
@@ -50,6 +54,14 @@ def run(
         note(f"interrupted, state saved in {outcome.folder}; the same command resumes:\n  {command}")
         raise typer.Exit(INTERRUPTED)
     _show_outcome(outcome, config, command)
+
+
+def _sweep(recipe: str, typed: list[str], dry_run: bool) -> None:
+    from cli.sweep import sweep
+
+    sweep(
+        recipe, typed, sweeper="", trials=20, metric="", launcher="", jobs=0, retry=False, status=False, dry_run=dry_run
+    )
 
 
 def _show_plan(config: "RunConfig") -> None:

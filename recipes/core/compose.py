@@ -20,6 +20,8 @@ from recipes.core.files import sha256_json
 from recipes.core.schema import Problem, build, did_you_mean, raise_problems
 
 CONF = registry.ROOT / "conf"
+NOT_KEY_VALUE = "is not KEY=VALUE; quote values that hold spaces, commas or braces: key='a b'"
+ONE_VALUE = "a run takes one value for each key; quote a value that holds a comma, or type `steelyard sweep`"
 PRESETS = ("arms", "budgets", "when")
 # Cannot change the result, so they are not part of a run's identity.
 NOT_IDENTITY = ("outputs", "tracker", "trainer.save_steps", "trainer.log_steps")
@@ -69,6 +71,31 @@ def compose(recipe: str, overrides: list[str]) -> Any:
     return config
 
 
+def sweep_choices(overrides: list[str]) -> tuple[list[str], list[list[str]]]:
+    """Split overrides into those with one value, and for each key with several the `KEY=VALUE` of every value.
+
+    Raises:
+        UserError: with all problems of syntax.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser, fixed, swept = OverridesParser.create(), [], []
+    problems = []
+    for text in overrides:
+        try:
+            parsed = parser.parse_override(text)
+            if parsed.is_sweep_override() and not parsed.is_delete():
+                key = parsed.get_key_element()
+                swept.append([f"{key}={value}" for value in parsed.sweep_string_iterator()])
+            else:
+                fixed.append(text)
+        except HydraException:
+            problems.append(Problem(text, None, f"{NOT_KEY_VALUE}, and several values as key=1,2 or key=range(3)"))
+    raise_problems(problems)
+    return fixed, swept
+
+
 def arms(recipe: str) -> dict[str, str]:
     """Arms of a recipe with their descriptions, the default arm first."""
     tree, _ = _composed(recipe, {})
@@ -76,11 +103,11 @@ def arms(recipe: str) -> dict[str, str]:
 
 
 def groups() -> dict[str, list[str]]:
-    """Config groups with their options, from the folders below `conf`."""
+    """Config groups of a run with their options, from the folders below `conf`."""
     return {
         folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
         for folder in sorted(CONF.iterdir())
-        if folder.is_dir() and folder.name != "recipe"
+        if folder.is_dir() and folder.name not in ("recipe", "launcher")
     }
 
 
@@ -141,15 +168,15 @@ def _split(overrides: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]],
         try:
             parsed = parser.parse_override(text)
         except HydraException:
-            problems.append(
-                Problem(text, None, "is not KEY=VALUE; quote values that hold spaces, commas or braces: key='a b'")
-            )
+            problems.append(Problem(text, None, NOT_KEY_VALUE))
             continue
         key = str(parsed.key_or_group)
         if parsed.is_delete():
             problems.append(Problem(text, None, "keys cannot be deleted; type key=null"))
         elif parsed.is_sweep_override():
-            problems.append(Problem(text, None, "a run takes one value for each key; quote a value that holds a comma"))
+            problems.append(Problem(text, None, ONE_VALUE))
+        elif key.partition(".")[0] == "launcher":
+            problems.append(Problem(text, None, "one run has no launcher; type it with `steelyard trial` or `sweep`"))
         elif key == "recipe":
             problems.append(Problem(text, None, "the recipe is the first word after `run`"))
         elif key in group_names and not isinstance(parsed.value(), dict):
@@ -246,14 +273,14 @@ def _flat_types(kind: type, tree: dict[str, Any], path: str = "") -> dict[str, t
 
 def _flattened(key: str, value: Any) -> list[tuple[str, Any]]:
     if not isinstance(value, dict):
-        return [(key, _plain_value(value))]
+        return [(key, plain_value(value))]
     return [pair for name, item in value.items() for pair in _flattened(f"{key}.{name}", item)]
 
 
-def _plain_value(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """Hydra's parsed value without its quoting wrapper."""
     if isinstance(value, list):
-        return [_plain_value(item) for item in value]
+        return [plain_value(item) for item in value]
     return value if isinstance(value, int | float | str | bool | None) else str(value.text)
 
 

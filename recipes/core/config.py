@@ -74,6 +74,7 @@ class TrackerConfig:
     )
     project: str = setting("steelyard", help="W&B project")
     entity: str | None = setting(None, help="W&B team or user; null: your default")
+    group: str | None = setting(None, help="what the run is shown with in W&B; null: the recipe")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,8 +50,14 @@ def owned(path: Path, what: str, wait: bool) -> Iterator[None]:
 
 def owner_of(path: Path) -> str | None:
     """ "host, process 123" of the live owner of a lock file, or None."""
+    owner = read_owner(path)
+    return _name(owner) if owner else None
+
+
+def read_owner(path: Path) -> dict[str, Any] | None:
+    """The live owner of a lock file ("host", "pid", ...), or None."""
     owner = _read(path)
-    return _name(owner) if owner and _alive(path, owner) else None
+    return owner if owner and _alive(path, owner) else None
 
 
 def _acquire(path: Path, what: str, wait: bool) -> str:

@@ -1,10 +1,6 @@
 """One run from its checked config to its finished folder: prepare, build, train, evaluate, report."""
 
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,7 @@ from recipes.core.records import load_run
 from recipes.core.report import report_run
 from recipes.core.runs import RunFolder, run_folder
 from recipes.core.seeds import seed_everything
+from recipes.core.signals import terminated_like_interrupted
 from recipes.core.tracking import NullTracker, Tracker, open_tracker
 from recipes.core.trainer import TrainEvents, Training, resolve_device, train, truncate_metrics
 
@@ -40,13 +37,14 @@ class RunOutcome:
     baseline: Path | None
 
 
-def run(config: RunConfig, fresh: bool, command: str) -> RunOutcome:
+def run(config: RunConfig, fresh: bool, command: str, wait: bool = False) -> RunOutcome:
     """Do one run, or finish or reuse what its folder holds.
 
     Args:
         config: The checked config.
         fresh: Throw away what the folder holds and start anew.
         command: What the user typed, for the report.
+        wait: Wait for another process that owns the folder, rather than refuse.
 
     Raises:
         UserError: wrong input or data, or another process owns the folder; nothing half-written stays.
@@ -55,7 +53,7 @@ def run(config: RunConfig, fresh: bool, command: str) -> RunOutcome:
     device = resolve_device(config.trainer)
     folder = run_folder(config)
     new = not (folder.path / "status.json").exists()
-    with _terminated_like_interrupted(), owned(folder.lock, f"run folder {folder.path}", wait=False):
+    with terminated_like_interrupted(), owned(folder.lock, f"run folder {folder.path}", wait=wait):
         if fresh:
             folder.clear()
         elif folder.status().get("state") == "done":
@@ -67,19 +65,6 @@ def run(config: RunConfig, fresh: bool, command: str) -> RunOutcome:
                 folder.clear()
             raise
     raise AssertionError("unreachable")
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, so that a scheduler's stop also leaves a status and no lock."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)
 
 
 def dry_run(config: RunConfig) -> list[tuple[str, str]]:
@@ -116,7 +101,7 @@ def _work(config: RunConfig, folder: RunFolder, device: str, command: str) -> Ru
     prepared = recipe.prepare(config, device)
     runs.start(folder, config, command, environment)
     name = f"{config.recipe}/{config.arm}/{folder.path.name}"
-    tracker = open_tracker(config.tracker, folder.path, name, f"{config.recipe}", compose.to_tree(config))
+    tracker = open_tracker(config.tracker, folder.path, name, config.recipe, compose.to_tree(config))
     success = False
     try:
         training = recipe.build(config, prepared)

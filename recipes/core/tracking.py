@@ -147,7 +147,7 @@ def open_tracker(config: TrackerConfig, folder: Path, name: str, group: str, run
         config: Tracker settings.
         folder: Run folder; W&B's own files go to `wandb/` in it.
         name: Name of the run.
-        group: What it is shown with.
+        group: What it is shown with unless the config says so.
         run_config: The resolved config, shown beside the run.
     """
     mode = resolved_mode(config)
@@ -167,7 +167,7 @@ def open_tracker(config: TrackerConfig, folder: Path, name: str, group: str, run
             # One W&B run a folder: a resumed run goes on in it.
             id=name.replace("/", "-"),
             resume="allow" if mode == "online" else None,
-            group=group,
+            group=config.group or group,
             mode="online" if mode == "online" else "offline",
             dir=str(folder),
             config=run_config,

@@ -27,7 +27,7 @@ def test_no_words_at_all_show_the_help(steelyard) -> None:
     ended = steelyard()
     assert ended.code == 0
     assert ended == steelyard("--help")
-    for command in ("run", "list", "runs", "compare", "report", "assets", "doctor"):
+    for command in ("run", "trial", "sweep", "list", "runs", "compare", "report", "assets", "doctor"):
         assert f"\n  {command} " in ended.out
     assert "..." not in ended.out.partition("Commands:")[2]
 

@@ -1,0 +1,164 @@
+"""What `steelyard trial` and `steelyard sweep` share: launcher options, and showing cells."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cli import completion
+from cli.console import note, pairs, say, table
+from recipes.core import compose
+from recipes.core.errors import UserError
+
+if TYPE_CHECKING:
+    from recipes.core.trial.cells import Cell
+    from recipes.core.trial.launch import Launcher
+    from recipes.core.trial.manifest import Manifest
+    from recipes.core.trial.states import CellState
+
+STOPPED = 130
+MOST_JOBS = 4
+LOOK_EVERY_SECONDS = 2.0
+LAUNCHER: Any = typer.Option(
+    "",
+    help="Where cells run: local, joblib, slurm, submitit or ray; joblib if several run at once, else local.",
+    autocompletion=completion.launchers,
+)
+JOBS: Any = typer.Option(
+    0,
+    min=0,
+    help="Cells at once; they share the cores. 0: as many as this machine has cores, at most 4; one with a GPU.",
+    show_default=False,
+)
+RETRY: Any = typer.Option(False, "--retry", help="Start failed cells again.")
+
+
+def open_jobs(overrides: list[str]) -> tuple[list[str], list[str], str]:
+    """Split what was typed into keys of the cells, keys of the launcher, and the launcher if it was typed as a key."""
+    keys, options, named = [], [], ""
+    for word in overrides:
+        if word.startswith("launcher."):
+            options.append(word.removeprefix("launcher."))
+        elif word.startswith("launcher="):
+            named = word.removeprefix("launcher=")
+        else:
+            keys.append(word)
+    return keys, options, named
+
+
+def launcher_of(name: str, jobs: int, options: Sequence[str]) -> "Launcher":
+    """The launcher asked for, by default the one that fills this machine."""
+    from recipes.core.trial.launch import Launcher
+
+    if jobs == 0:
+        jobs = 1 if name == "local" or Path("/dev/nvidiactl").exists() else min(os.cpu_count() or 1, MOST_JOBS)
+    return Launcher(name or ("joblib" if jobs > 1 else "local"), jobs, options)
+
+
+def outputs_of(cell: "Cell", recipe: str) -> str:
+    """The outputs folder of a cell's config."""
+    return str(compose.compose(recipe, [*cell.overrides]).outputs)
+
+
+def show_plan(folder: Path, manifest: "Manifest", launcher: "Launcher") -> None:
+    """Print what would run: cells by state, threads, disk."""
+    from recipes.core import registry
+    from recipes.core.trial.states import cell_states
+
+    states = cell_states(folder, manifest)
+    config = compose.compose(manifest.recipe, [*manifest.cells[0].overrides])
+    counts = {name: sum(s.state == name for s in states) for name in dict.fromkeys(s.state for s in states)}
+    steps = sum(compose.compose(manifest.recipe, [*c.overrides]).trainer.max_steps for c in manifest.cells)
+    described = registry.recipe_class(manifest.recipe)().describe(config)
+    rows = [
+        (f"{manifest.kind} folder", str(folder)),
+        ("cells", f"{len(states)}: {', '.join(f'{number} {name}' for name, number in counts.items())}"),
+        ("steps", f"{steps:,} in all cells"),
+        ("launcher", f"{launcher.name}, {launcher.jobs} at once, {manifest.threads} threads each"),
+        *described,
+        *_disk(described, len(states)),
+    ]
+    pairs(rows)
+    say()
+    table([{"cell": s.cell.name, "state": s.state, "keys": " ".join(s.cell.overrides)} for s in states])
+
+
+def _disk(described: list[tuple[str, str]], cells: int) -> list[tuple[str, str]]:
+    """Estimated disk: weights and two AdamW moments in fp32, two checkpoints a cell."""
+    parameters = dict(described).get("parameters", "").partition(" ")[0].replace(",", "")
+    if not parameters.isdecimal():
+        return []
+    needed = int(parameters) * 12 * 2 * cells / 2**20
+    return [("disk", f"about {needed:,.0f} MiB for checkpoints (the last two of each cell)")]
+
+
+def show_cells(states: Sequence["CellState"], only: Sequence[str] | None = None, metric: str | None = None) -> None:
+    """Print cells; only those in some states if told."""
+    rows = [_row(state, metric) for state in states if only is None or state.state in only]
+    if rows:
+        say()
+        table(rows, [name for name in rows[0] if any(row[name] for row in rows)], numbers=["step", "ETA"])
+
+
+def end(states: Sequence["CellState"], stopped: bool, command: str) -> None:
+    """Leave with 130 if it was told to stop, 1 if cells failed, and say what to type next."""
+    failed = sum(state.state == "failed" for state in states)
+    if stopped:
+        note(f"interrupted; the same command goes on:\n  {command}")
+        raise typer.Exit(STOPPED)
+    if failed:
+        note(f"{failed} of {len(states)} cells failed; to start them again:\n  {command} --retry")
+        raise typer.Exit(1)
+
+
+def watch_cells(folder: Path, manifest: "Manifest", metric: str) -> None:
+    """Show how far the cells are: on a terminal until all have ended, once elsewhere."""
+    from recipes.core.trial.states import cell_states
+
+    if not (folder / "manifest.json").exists():
+        raise UserError("was never started", where=str(folder), hint=f"type: {manifest.command}")
+    states = cell_states(folder, manifest)
+    if not sys.stdout.isatty():
+        show_cells(states, metric=metric)
+        return
+    from rich.console import Group
+    from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
+
+    def drawn() -> Any:
+        rows = [_row(state, metric) for state in states]
+        made = Table(*rows[0], box=None, pad_edge=False)
+        for row in rows:
+            made.add_row(*row.values())
+        ended = sum(state.state in ("done", "failed") for state in states)
+        return Group(made, Text(f"{ended} of {len(states)} ended; Ctrl-C leaves this view, the cells go on"))
+
+    with Live(drawn(), refresh_per_second=1) as live:
+        try:
+            while any(state.state not in ("done", "failed") for state in states):
+                time.sleep(LOOK_EVERY_SECONDS)
+                states = cell_states(folder, manifest)
+                live.update(drawn())
+        except KeyboardInterrupt:
+            note("")
+
+
+def _row(state: "CellState", metric: str | None) -> dict[str, str]:
+    from recipes.core.trial.states import eta_seconds, newest_metric
+
+    left = eta_seconds(state)
+    row = {
+        "cell": state.cell.label,
+        "state": state.state,
+        "step": f"{state.step}/{state.max_steps}" if state.max_steps else "",
+        "ETA": f"{left:.0f} s" if left is not None else "",
+    }
+    if metric:
+        value = newest_metric(state, metric)
+        row[metric] = "" if value is None else f"{value:.3f}"
+    return row | {"error": (state.error.splitlines() or [""])[0]}

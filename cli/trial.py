@@ -1,0 +1,123 @@
+"""`steelyard trial`: every arm over paired seeds, and the verdict on the paper's claim."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from cli import completion
+from cli.cells import (
+    JOBS,
+    LAUNCHER,
+    RETRY,
+    end,
+    launcher_of,
+    open_jobs,
+    outputs_of,
+    show_cells,
+    show_plan,
+    watch_cells,
+)
+from cli.console import heading, pairs, say, table
+from recipes.core import compose, registry
+from recipes.core.errors import UserError
+from recipes.core.schema import did_you_mean
+from recipes.core.trial import cells as planning
+from recipes.core.trial import manifest as manifests
+
+if TYPE_CHECKING:
+    from recipes.core.trial.result import TrialResult
+
+
+def trial(
+    recipe: str = typer.Argument(metavar="RECIPE", help="Name of the recipe.", autocompletion=completion.recipes),
+    overrides: list[str] = typer.Argument(
+        None,
+        metavar="KEY=VALUE",
+        help="Config keys of all cells; launcher.KEY=VALUE sets a key of the launcher.",
+        autocompletion=completion.overrides,
+    ),
+    arms: str = typer.Option("", help="Arms, comma-separated; all if none.", autocompletion=completion.arms),
+    seeds: str = typer.Option("5", help="How many seeds (5), or which (0,3,7)."),
+    launcher: str = LAUNCHER,
+    jobs: int = JOBS,
+    retry: bool = RETRY,
+    status: bool = typer.Option(False, "--status", help="Show how far the cells are; start nothing."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Show the cells and what they need; start nothing."),
+) -> None:
+    """Run all arms over paired seeds and judge the claim of the paper.
+
+    The same command again goes on where it was stopped; finished cells are reused.
+    """
+    keys, options, named = open_jobs(list(overrides or []))
+    chosen = _arms(recipe, arms)
+    made = launcher_of(launcher or named, jobs, options)
+    found = planning.trial_cells(recipe, keys, chosen, _seeds(seeds))
+    command = shlex.join(["steelyard", "trial", recipe, *keys, *(["--arms", arms] if arms else []), "--seeds", seeds])
+    folder, manifest = manifests.plan("trial", recipe, found, outputs_of(found[0], recipe), command, made.jobs)
+    if status:
+        watch_cells(folder, manifest, registry.card(recipe).claim.metric)
+        return
+    if dry_run:
+        show_plan(folder, manifest, made)
+        return
+    from recipes.core.trial.drive import drive
+
+    states, stopped = drive(folder, manifest, made, retry)
+    if not stopped:
+        _conclude(folder)
+    show_cells(states, only=("failed", "interrupted", "cut off"))
+    end(states, stopped, command)
+
+
+def _conclude(folder: Path) -> None:
+    """Compare, judge, write the report and print the answer."""
+    from recipes.core.trial.conclude import conclude
+
+    result, files = conclude(folder)
+    show_verdict(result)
+    say()
+    pairs([*((kind, str(path)) for kind, path in files.items()), ("trial folder", str(folder))])
+
+
+def show_verdict(result: "TrialResult") -> None:
+    """Print the claim's metric for every arm, then the verdict."""
+    from recipes.core.compare import comparison_table
+
+    claim = result.card.claim
+    rows = []
+    for comparison in result.comparisons:
+        row = next((r for r in comparison_table(comparison) if r["metric"] == claim.metric), None)
+        if row:
+            named = {"arm": comparison.arm, "mean": row[f"arm {comparison.arm}"]}
+            rows.append(named | {name: row[name] for name in ("difference", "interval", "p (Holm)", "n", "outcome")})
+    heading(f"{result.manifest.recipe}: {claim.metric}, difference to {claim.baseline}")
+    if rows:
+        table(rows, numbers=["mean", "difference", "interval", "p (Holm)", "n"])
+    say()
+    heading(f"verdict: {result.verdict.word}")
+    pairs([("claim", claim.statement), ("because", result.verdict.reason), ("published", claim.published)])
+    if result.verdict.more_seeds:
+        say(f"about {result.verdict.more_seeds} more seeds would settle it, if the estimate and its spread hold")
+
+
+def _arms(recipe: str, text: str) -> list[str]:
+    known = list(compose.arms(recipe))
+    wanted = [name.strip() for name in text.split(",") if name.strip()]
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"unknown arm {name!r} of {recipe}", where="--arms", hint=did_you_mean(name, known))
+    return list(dict.fromkeys(wanted)) or known
+
+
+def _seeds(text: str) -> list[int]:
+    """`5` is five seeds from 0; `0,3,7` are these; `7,` is one."""
+    words = [word.strip() for word in text.split(",")]
+    numbers = [word for word in words if word]
+    if not numbers or not all(word.isdecimal() for word in numbers):
+        raise UserError(f"{text!r} is no number of seeds and no list of seeds", where="--seeds", hint="type 5 or 0,3,7")
+    found = [int(word) for word in numbers] if len(words) > 1 else list(range(int(numbers[0])))
+    if not found or len(set(found)) < len(found):
+        raise UserError("needs at least one seed, each once", where=f"--seeds {text}", hint="type 5 or 0,3,7")
+    return found

@@ -1,0 +1,145 @@
+"""Cells: the runs of a trial or sweep, composed and checked before the first starts."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recipes.core import compose
+from recipes.core.config import RunConfig
+from recipes.core.errors import UserError
+from recipes.core.files import sha256_json
+from recipes.core.runs import run_folder
+
+THREADS = "trainer.threads"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run inside a trial or sweep.
+
+    Attributes:
+        name: Short and unique among the cells: file names are made of it.
+        label: What tells it from the others, for people.
+        arm: Its arm.
+        seed: Its seed.
+        overrides: What would be typed after `steelyard run RECIPE`.
+        folder: Its run folder, relative to the outputs folder.
+    """
+
+    name: str
+    label: str
+    arm: str
+    seed: int
+    overrides: tuple[str, ...]
+    folder: str
+
+
+def trial_cells(recipe: str, overrides: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    """All arms x seeds, seed by seed, so that a trial that is stopped holds whole pairs.
+
+    Args:
+        recipe: Name of the recipe.
+        overrides: `KEY=VALUE` of all cells.
+        arms: Arms.
+        seeds: Seeds.
+
+    Raises:
+        UserError: with all problems of all cells.
+    """
+    typed = [
+        (f"{arm}-s{seed}", f"arm={arm} seed={seed}", [*overrides, f"arm={arm}", f"seed={seed}"])
+        for seed, arm in itertools.product(seeds, arms)
+    ]
+    return check_cells(recipe, typed)
+
+
+def sweep_cells(recipe: str, overrides: Sequence[str]) -> list[Cell]:
+    """The product of all keys with several values (`weighting.alpha=0.5,1`, `seed=range(3)`), in Hydra's order.
+
+    Raises:
+        UserError: with all problems of all cells; no key has several values.
+    """
+    fixed, swept = compose.sweep_choices(list(overrides))
+    if not swept:
+        raise UserError(
+            "no key has several values",
+            where=" ".join(overrides),
+            hint=f"type for example: steelyard sweep {recipe} seed=0,1,2 weighting.alpha=0.5,1,2",
+        )
+    combinations = list(itertools.product(*swept))
+    width = len(str(len(combinations) - 1))
+    typed = [(f"{number:0{width}d}", " ".join(chosen), [*fixed, *chosen]) for number, chosen in enumerate(combinations)]
+    return check_cells(recipe, typed)
+
+
+def with_threads(cells: Sequence[Cell], recipe: str, threads: int) -> list[Cell]:
+    """The cells with `trainer.threads` set, which moves their run folders: threads can change bits."""
+    found = []
+    for cell in cells:
+        overrides = (*cell.overrides, f"{THREADS}={threads}")
+        found.append(
+            dataclasses.replace(cell, overrides=overrides, folder=_folder(compose.compose(recipe, [*overrides])))
+        )
+    return found
+
+
+def identity(cells: Sequence[Cell]) -> str:
+    """Ten hex digits that name a set of cells by what they compute."""
+    return sha256_json(sorted(cell.folder for cell in cells))[:10]
+
+
+def check_cells(recipe: str, typed: Sequence[tuple[str, str, list[str]]], distinct: bool = True) -> list[Cell]:
+    """Compose every cell; one `UserError` tells all problems, each with the cells that have it.
+
+    Args:
+        recipe: Name of the recipe.
+        typed: (name, label, overrides) of each cell.
+        distinct: Refuse two cells that are the same run.
+
+    Raises:
+        UserError: with all problems of all cells.
+    """
+    cells: list[Cell] = []
+    problems: dict[str, list[str]] = {}
+    for name, label, overrides in typed:
+        try:
+            config = compose.compose(recipe, overrides)
+        except UserError as error:
+            if not error.hint:
+                raise
+            for line in error.hint.splitlines():
+                problems.setdefault(line, []).append(label)
+        else:
+            cells.append(Cell(name, label, config.arm, config.seed, tuple(overrides), _folder(config)))
+    if problems:
+        lines = [line + _where(labels, len(typed)) for line, labels in problems.items()]
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        raise UserError(f"{count} in the config", hint="\n".join(lines))
+    if distinct:
+        _check_distinct(cells)
+    return cells
+
+
+def _where(labels: list[str], number: int) -> str:
+    """Which cells have a problem; nothing if all have it."""
+    if len(labels) == number:
+        return ""
+    more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+    return f" (cell {labels[0]}{more})"
+
+
+def _check_distinct(cells: Sequence[Cell]) -> None:
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        if other := seen.get(cell.folder):
+            raise UserError(
+                f"two cells are the same run: {other.label!r} and {cell.label!r}",
+                hint="sweep over keys that change the result, each value once",
+            )
+        seen[cell.folder] = cell
+
+
+def _folder(config: RunConfig) -> str:
+    return str(run_folder(config).path.relative_to(Path(config.outputs)))

@@ -1,0 +1,184 @@
+"""Drive a trial or sweep to its end: start what is not done, and survive what happens to it.
+
+A cell that raises records its failure and the others go on. A cell whose process vanishes is started once more on its
+own, where its death can hurt no other; if it vanishes again it has failed.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from recipes.core.errors import RunFailed
+from recipes.core.locks import owned
+from recipes.core.progress import progress
+from recipes.core.trial import manifest as manifests
+from recipes.core.trial.launch import Launcher, run_in_child
+from recipes.core.trial.manifest import Manifest
+from recipes.core.trial.states import (
+    CUT_OFF,
+    DONE,
+    FAILED,
+    RUNNING,
+    CellState,
+    cell_state,
+    cell_states,
+    record_end,
+    running_here,
+)
+from recipes.core.trial.worker import STOP
+
+LOCK = "owner.lock"
+MOST_STARTS = 20
+LOOK_EVERY_SECONDS = 1.0
+VANISHED = "its process ended without a word, twice: killed, or out of memory"
+
+
+def drive(folder: Path, manifest: Manifest, launcher: Launcher, retry: bool) -> tuple[list[CellState], bool]:
+    """Run every cell that is not done.
+
+    Args:
+        folder: The trial's folder.
+        manifest: What was planned; written before anything starts.
+        launcher: Where cells run.
+        retry: Start failed cells again.
+
+    Returns:
+        State of every cell, and whether the trial was told to stop.
+
+    Raises:
+        UserError: another process drives this trial.
+        RunFailed: the launcher starts nothing.
+    """
+    with owned(folder / LOCK, f"{manifest.kind} {folder}", wait=False), _stoppable(folder, manifest) as stopped:
+        manifests.write(folder, manifest)
+        todo = [state.cell.name for state in cell_states(folder, manifest) if _is_due(state, retry)]
+        with _shown(folder, manifest, todo):
+            while todo and not stopped.is_set():
+                before = _starts(folder, manifest, todo)
+                trouble = _launched(partial(launcher, folder, todo, manifest.threads))
+                _wait_for_the_living(folder, manifest, todo, stopped)
+                vanished = [name for name in todo if _state(folder, manifest, name) == CUT_OFF]
+                for name in vanished if not stopped.is_set() else []:
+                    _once_more(folder, manifest, name)
+                left = [name for name in todo if _is_open(cell_state(folder, manifest.cell(name)))]
+                if left == todo and _starts(folder, manifest, todo) == before and not stopped.is_set():
+                    raise RunFailed(f"the launcher starts no cell: {trouble}", where=f"--launcher {launcher.name}")
+                todo = left
+    return cell_states(folder, manifest), stopped.is_set()
+
+
+def _is_due(state: CellState, retry: bool) -> bool:
+    return state.state != DONE and (retry or state.state != FAILED)
+
+
+def _is_open(state: CellState) -> bool:
+    """Whether a cell of this round has to be started again: never started, or stopped by someone else."""
+    return state.state not in (DONE, FAILED, RUNNING) and state.attempts < MOST_STARTS
+
+
+def _state(folder: Path, manifest: Manifest, name: str) -> str:
+    return cell_state(folder, manifest.cell(name)).state
+
+
+def _starts(folder: Path, manifest: Manifest, names: Sequence[str]) -> int:
+    return sum(cell_state(folder, manifest.cell(name)).attempts for name in names)
+
+
+def _launched(launch: Callable[[], None]) -> str:
+    """Launch; what the launcher raises (a worker that died takes the others along) is only told."""
+    try:
+        launch()
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        print(f"warning: the launcher ended early ({type(error).__name__}: {text[:300]})", file=sys.stderr)
+        return text or type(error).__name__
+    return ""
+
+
+def _once_more(folder: Path, manifest: Manifest, name: str) -> None:
+    """Start a cell whose process vanished again, alone; if it vanishes again it has failed."""
+    print(f"warning: the process of {name} is gone; starting the cell again on its own", file=sys.stderr)
+    _launched(partial(run_in_child, folder, [name]))
+    if _state(folder, manifest, name) == CUT_OFF:
+        record_end(folder, name, FAILED, f"{VANISHED}; its output is in {folder / 'logs' / name}.log")
+
+
+def _wait_for_the_living(folder: Path, manifest: Manifest, names: Sequence[str], stopped: threading.Event) -> None:
+    """Wait for cells that go on although the launcher has ended: on a cluster the others outlive one that died."""
+    while any(_state(folder, manifest, name) == RUNNING for name in names) and not stopped.is_set():
+        time.sleep(LOOK_EVERY_SECONDS)
+
+
+@contextmanager
+def _stoppable(folder: Path, manifest: Manifest) -> Iterator[threading.Event]:
+    """Ctrl-C or SIGTERM lets the running cells save and end, and starts no other; a second Ctrl-C leaves at once."""
+    stopped = threading.Event()
+    (folder / STOP).unlink(missing_ok=True)
+
+    def stop(number: int, frame: object) -> None:
+        if stopped.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stopped.set()
+        os.write(2, b"stopping: running cells are saved, no other starts (press Ctrl-C again to leave at once)\n")
+        (folder / STOP).touch()
+        # A terminal has sent Ctrl-C to all; a run that gets it after SIGTERM would not save.
+        delay = 1.0 if number == signal.SIGINT else 0.0
+        timer = threading.Timer(delay, _terminate_cells, (folder, manifest))
+        timer.daemon = True
+        timer.start()
+
+    folder.mkdir(parents=True, exist_ok=True)
+    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _terminate_cells(folder: Path, manifest: Manifest) -> None:
+    """Ask the cells that run on this machine to save and end."""
+    for cell in manifest.cells:
+        if pid := running_here(folder, cell):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+
+@contextmanager
+def _shown(folder: Path, manifest: Manifest, names: Sequence[str]) -> Iterator[None]:
+    """Show how many cells have ended; a log, which has no bar, gets a line for each."""
+    starts = {name: cell_state(folder, manifest.cell(name)).attempts for name in names}
+    ended = threading.Event()
+
+    def look(show: Callable[[int], None]) -> None:
+        told: set[str] = set()
+        last = False
+        while not last:
+            last = ended.wait(LOOK_EVERY_SECONDS)
+            for name in names:
+                if name in told:
+                    continue
+                state = cell_state(folder, manifest.cell(name))
+                if state.state == DONE or (state.state == FAILED and state.attempts > starts[name]):
+                    told.add(name)
+                    if not sys.stderr.isatty():
+                        error = f": {state.error.splitlines()[0]}" if state.error else ""
+                        print(f"{state.cell.label}: {state.state}{error}", file=sys.stderr, flush=True)
+            show(len(told))
+
+    with progress(f"cells of {manifest.recipe}", len(names)) as show:
+        watcher = threading.Thread(target=look, args=(show,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()

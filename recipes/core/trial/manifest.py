@@ -1,0 +1,129 @@
+"""The manifest: what a trial or sweep is, written before anything runs and never changed after."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from recipes.core import registry, runs
+from recipes.core.errors import UserError
+from recipes.core.files import write_json
+from recipes.core.trial.cells import THREADS, Cell, identity, with_threads
+
+VERSION = 1
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A planned trial or sweep.
+
+    Attributes:
+        kind: "trial" (arms x seeds, ends in a verdict) or "sweep" (any keys).
+        recipe: Name of the recipe.
+        command: What was typed.
+        created: ISO time.
+        threads: CPU threads of each cell.
+        cells: All cells, in the order they start.
+        version: Format of the file.
+    """
+
+    kind: str
+    recipe: str
+    command: str
+    created: str
+    threads: int
+    cells: tuple[Cell, ...]
+    version: int = VERSION
+
+    @property
+    def arms(self) -> list[str]:
+        """Arms of the cells, in the order of the first seed."""
+        return list(dict.fromkeys(cell.arm for cell in self.cells))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the cells."""
+        return sorted({cell.seed for cell in self.cells})
+
+    def cell(self, name: str) -> Cell:
+        """The cell of that name. Raises KeyError if there is none."""
+        return {cell.name: cell for cell in self.cells}[name]
+
+
+def outputs_of(folder: Path) -> Path:
+    """The outputs folder that a trial's or sweep's folder lies in."""
+    return folder.parents[2]
+
+
+def plan(kind: str, recipe: str, cells: Sequence[Cell], outputs: str, command: str, jobs: int) -> tuple[Path, Manifest]:
+    """The folder and manifest of a set of cells: those of the earlier start if it was started before.
+
+    Threads are divided among jobs unless they were typed. A trial that was started before keeps its threads: another
+    number would make other runs of its cells.
+
+    Args:
+        kind: "trial" or "sweep".
+        recipe: Name of the recipe.
+        cells: The cells, checked.
+        outputs: Outputs folder.
+        command: What was typed.
+        jobs: Cells that run at once on one machine.
+
+    Raises:
+        UserError: the manifest found there is of another version, cannot be read, or is of other cells.
+    """
+    folder = Path(outputs) / recipe / f"{kind}s" / identity(cells)
+    typed = any(word.startswith(f"{THREADS}=") for word in cells[0].overrides)
+    found = read(folder) if (folder / NAME).exists() else None
+    threads = found.threads if found else max(1, (os.cpu_count() or 1) // jobs)
+    planned = tuple(cells if typed else with_threads(cells, recipe, threads))
+    if found is None:
+        return folder, Manifest(kind, recipe, command, runs.now(), threads, planned)
+    if [cell.folder for cell in found.cells] != [cell.folder for cell in planned]:
+        raise UserError(
+            "the manifest is of other cells than this command plans",
+            where=str(folder / NAME),
+            hint="the recipe or its config files changed; move this folder away, finished runs are still reused",
+        )
+    return folder, found
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest, atomically."""
+    write_json(folder / NAME, asdict(manifest))
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of a trial's or sweep's folder.
+
+    Raises:
+        UserError: there is none, it cannot be read, or it is of another version.
+    """
+    path = folder / NAME
+    try:
+        tree: dict[str, Any] = dict(json.loads(path.read_text()))
+        version = tree["version"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            "is no manifest of a trial or sweep",
+            where=str(path),
+            hint="move its folder away and type the command again: finished runs are still reused",
+        ) from error
+    if version != VERSION:
+        raise UserError(
+            f"is of version {version}, this Steelyard reads version {VERSION}",
+            where=str(path),
+            hint="move its folder away and type the command again: finished runs are still reused",
+        )
+    cells = tuple(Cell(**cell | {"overrides": tuple(cell["overrides"])}) for cell in tree.pop("cells"))
+    return Manifest(**tree, cells=cells)
+
+
+def find(outputs: Path, recipe: str, kind: str) -> list[Path]:
+    """Folders of a recipe's trials or sweeps, the newest last."""
+    registry.card(recipe)  # refuses an unknown name
+    folders = [path.parent for path in (outputs / recipe / f"{kind}s").glob(f"*/{NAME}")]
+    return sorted(folders, key=lambda folder: (folder / NAME).stat().st_mtime)

@@ -1,0 +1,130 @@
+"""States of cells: read from their run folders and from what their last attempt left in the trial's folder.
+
+The run folder is the truth of a run; what it cannot tell (an attempt that failed before it had a folder, or whose
+process vanished) stands in `cells/<name>.json` of the trial.
+"""
+
+import json
+import os
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from recipes.core.files import write_json
+from recipes.core.locks import owner_of, read_owner
+from recipes.core.runs import RunFolder
+from recipes.core.trial.cells import Cell
+from recipes.core.trial.manifest import Manifest, outputs_of
+
+DONE, FAILED, RUNNING, INTERRUPTED, CUT_OFF, QUEUED = "done", "failed", "running", "interrupted", "cut off", "queued"
+
+
+@dataclass(frozen=True)
+class CellState:
+    """How far a cell is.
+
+    Attributes:
+        cell: The cell.
+        state: done, failed, running (a live process owns its run folder), interrupted (saved and stopped), cut off
+            (its process is gone), or queued.
+        step: Optimizer steps done.
+        max_steps: Steps in all; 0 if the run has not started.
+        attempts: How often it was started in this trial.
+        started: ISO time of the last start; empty if none.
+        finished: ISO time of the end; empty if none.
+        error: What went wrong, if it failed.
+        run: Its run folder.
+    """
+
+    cell: Cell
+    state: str
+    step: int = 0
+    max_steps: int = 0
+    attempts: int = 0
+    started: str = ""
+    finished: str = ""
+    error: str = ""
+    run: Path = Path()
+
+
+def eta_seconds(state: CellState) -> float | None:
+    """Seconds a running cell still trains at its pace so far; None if it cannot be told."""
+    if state.state != RUNNING or state.step == 0 or not state.started:
+        return None
+    began = datetime.fromisoformat(state.started)
+    passed = (datetime.now(UTC) - began).total_seconds()
+    return max(0.0, passed / state.step * (state.max_steps - state.step))
+
+
+def newest_metric(state: CellState, metric: str) -> float | None:
+    """The last value of a metric: the final one, or that of the last measurement in training."""
+    for kind in ("final", "eval"):
+        lines = RunFolder(state.run).read_metrics(kind)
+        if lines and metric in lines[-1][1]:
+            return lines[-1][1][metric]
+    return None
+
+
+def cell_state(folder: Path, cell: Cell) -> CellState:
+    """State of one cell of the trial in `folder`."""
+    run = RunFolder(outputs_of(folder) / cell.folder)
+    status, record = run.status(), read_record(folder, cell.name)
+    state = status.get("state") or QUEUED
+    error = status.get("error") or ""
+    if state == DONE:
+        error = ""
+    elif owner_of(run.lock):
+        state, error = RUNNING, ""
+    elif record.get("state") == FAILED:
+        state, error = FAILED, record.get("error", "")
+    elif state == RUNNING or record.get("state") == RUNNING:
+        state = CUT_OFF
+    return CellState(
+        cell,
+        state,
+        status.get("step") or 0,
+        status.get("max_steps") or 0,
+        record.get("attempts", 0),
+        status.get("started") or "",
+        status.get("finished") or "",
+        error,
+        run.path,
+    )
+
+
+def cell_states(folder: Path, manifest: Manifest) -> list[CellState]:
+    """State of every cell, in the manifest's order."""
+    return [cell_state(folder, cell) for cell in manifest.cells]
+
+
+def running_here(folder: Path, cell: Cell) -> int | None:
+    """Process of this trial that runs a cell on this host right now; None if none does."""
+    owner, record = read_owner(RunFolder(outputs_of(folder) / cell.folder).lock), read_record(folder, cell.name)
+    own = owner is not None and (owner["host"], owner["pid"]) == (record.get("host"), record.get("pid"))
+    return record["pid"] if own and record["host"] == socket.gethostname() else None
+
+
+def read_record(folder: Path, name: str) -> dict[str, Any]:
+    """What the last attempt of a cell left; empty if it was never started."""
+    try:
+        return dict(json.loads(_path(folder, name).read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def record_start(folder: Path, name: str) -> None:
+    """Note that an attempt starts, in which process."""
+    attempts = read_record(folder, name).get("attempts", 0) + 1
+    who = {"host": socket.gethostname(), "pid": os.getpid()}
+    write_json(_path(folder, name), {"state": RUNNING, "attempts": attempts, "error": "", **who})
+
+
+def record_end(folder: Path, name: str, state: str, error: str = "") -> None:
+    """Note how an attempt ended."""
+    write_json(_path(folder, name), read_record(folder, name) | {"state": state, "error": error})
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / "cells" / f"{name}.json"
