@@ -118,7 +118,7 @@ def _work(config: RunConfig, folder: RunFolder, device: str, command: str) -> Ru
         success = True
         return RunOutcome(folder.path, "done", evaluation.metrics, False, result.resumed_from, baseline)
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
             ending = {"state": "interrupted", "error": None}
         else:
             ending = {"state": "failed", "error": f"{type(error).__name__}: {error}"}

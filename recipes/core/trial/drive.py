@@ -18,7 +18,7 @@ from recipes.core.errors import RunFailed
 from recipes.core.locks import owned
 from recipes.core.progress import progress
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.launch import Launcher, run_in_child
+from recipes.core.trial.launch import Launcher
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.states import (
     CUT_OFF,
@@ -29,7 +29,6 @@ from recipes.core.trial.states import (
     cell_state,
     cell_states,
     record_end,
-    running_here,
 )
 from recipes.core.trial.worker import STOP
 
@@ -55,59 +54,69 @@ def drive(folder: Path, manifest: Manifest, launcher: Launcher, retry: bool) -> 
         UserError: another process drives this trial.
         RunFailed: the launcher starts nothing.
     """
-    with owned(folder / LOCK, f"{manifest.kind} {folder}", wait=False), _stoppable(folder, manifest) as stopped:
+    with owned(folder / LOCK, f"{manifest.kind} {folder}", wait=False), _stoppable(folder) as stopped:
         manifests.write(folder, manifest)
         todo = [state.cell.name for state in cell_states(folder, manifest) if _is_due(state, retry)]
-        with _shown(folder, manifest, todo):
-            while todo and not stopped.is_set():
-                before = _starts(folder, manifest, todo)
-                trouble = _launched(partial(launcher, folder, todo, manifest.threads))
-                _wait_for_the_living(folder, manifest, todo, stopped)
-                vanished = [name for name in todo if _state(folder, manifest, name) == CUT_OFF]
-                for name in vanished if not stopped.is_set() else []:
-                    _once_more(folder, manifest, name)
-                left = [name for name in todo if _is_open(cell_state(folder, manifest.cell(name)))]
-                if left == todo and _starts(folder, manifest, todo) == before and not stopped.is_set():
-                    raise RunFailed(f"the launcher starts no cell: {trouble}", where=f"--launcher {launcher.name}")
-                todo = left
+        with _shown(folder, manifest, todo), suppress(KeyboardInterrupt):
+            _rounds(folder, manifest, launcher, todo, stopped)
     return cell_states(folder, manifest), stopped.is_set()
+
+
+def _rounds(
+    folder: Path, manifest: Manifest, launcher: Launcher, todo: Sequence[str], stopped: threading.Event
+) -> None:
+    """Launch until every cell has ended: those that were stopped by someone else or never started go again."""
+    first = _starts(folder, manifest, todo)
+    while todo and not stopped.is_set():
+        before = _starts(folder, manifest, todo)
+        trouble = _launched(partial(launcher, folder, todo, manifest.threads), stopped)
+        _wait_for_the_living(folder, manifest, todo, stopped)
+        for name in todo:
+            state = cell_state(folder, manifest.cell(name))
+            if state.state == CUT_OFF and state.attempts > before[name] and not stopped.is_set():
+                _once_more(folder, manifest, launcher, name, stopped)
+        after = _starts(folder, manifest, todo)
+        left = [name for name in todo if _is_open(folder, manifest, name) and after[name] - first[name] < MOST_STARTS]
+        if left == todo and after == before and not stopped.is_set():
+            raise RunFailed(f"the launcher starts no cell: {trouble}", where=f"--launcher {launcher.name}")
+        todo = left
 
 
 def _is_due(state: CellState, retry: bool) -> bool:
     return state.state != DONE and (retry or state.state != FAILED)
 
 
-def _is_open(state: CellState) -> bool:
-    """Whether a cell of this round has to be started again: never started, or stopped by someone else."""
-    return state.state not in (DONE, FAILED, RUNNING) and state.attempts < MOST_STARTS
+def _is_open(folder: Path, manifest: Manifest, name: str) -> bool:
+    """Whether a cell has to be started again: never started, or stopped by someone else."""
+    return _state(folder, manifest, name) not in (DONE, FAILED, RUNNING)
 
 
 def _state(folder: Path, manifest: Manifest, name: str) -> str:
     return cell_state(folder, manifest.cell(name)).state
 
 
-def _starts(folder: Path, manifest: Manifest, names: Sequence[str]) -> int:
-    return sum(cell_state(folder, manifest.cell(name)).attempts for name in names)
+def _starts(folder: Path, manifest: Manifest, names: Sequence[str]) -> dict[str, int]:
+    return {name: cell_state(folder, manifest.cell(name)).attempts for name in names}
 
 
-def _launched(launch: Callable[[], None]) -> str:
+def _launched(launch: Callable[[], None], stopped: threading.Event) -> str:
     """Launch; what the launcher raises (a worker that died takes the others along) is only told."""
     try:
         launch()
-    except KeyboardInterrupt:
-        raise
     except Exception as error:
         text = " ".join(str(error).split())
-        print(f"warning: the launcher ended early ({type(error).__name__}: {text[:300]})", file=sys.stderr)
+        if not stopped.is_set():
+            print(f"warning: the launcher ended early ({type(error).__name__}: {text[:300]})", file=sys.stderr)
         return text or type(error).__name__
     return ""
 
 
-def _once_more(folder: Path, manifest: Manifest, name: str) -> None:
+def _once_more(folder: Path, manifest: Manifest, launcher: Launcher, name: str, stopped: threading.Event) -> None:
     """Start a cell whose process vanished again, alone; if it vanishes again it has failed."""
     print(f"warning: the process of {name} is gone; starting the cell again on its own", file=sys.stderr)
-    _launched(partial(run_in_child, folder, [name]))
-    if _state(folder, manifest, name) == CUT_OFF:
+    _launched(partial(launcher, folder, [name], manifest.threads), stopped)
+    _wait_for_the_living(folder, manifest, [name], stopped)
+    if not stopped.is_set() and _state(folder, manifest, name) == CUT_OFF:
         record_end(folder, name, FAILED, f"{VANISHED}; its output is in {folder / 'logs' / name}.log")
 
 
@@ -118,8 +127,11 @@ def _wait_for_the_living(folder: Path, manifest: Manifest, names: Sequence[str],
 
 
 @contextmanager
-def _stoppable(folder: Path, manifest: Manifest) -> Iterator[threading.Event]:
-    """Ctrl-C or SIGTERM lets the running cells save and end, and starts no other; a second Ctrl-C leaves at once."""
+def _stoppable(folder: Path) -> Iterator[threading.Event]:
+    """Ctrl-C or SIGTERM lets the running cells save and end, and starts no other; a second Ctrl-C leaves at once.
+
+    Cells look for the file `stop`, as no signal reaches other hosts.
+    """
     stopped = threading.Event()
     (folder / STOP).unlink(missing_ok=True)
 
@@ -129,27 +141,13 @@ def _stoppable(folder: Path, manifest: Manifest) -> Iterator[threading.Event]:
         stopped.set()
         os.write(2, b"stopping: running cells are saved, no other starts (press Ctrl-C again to leave at once)\n")
         (folder / STOP).touch()
-        # A terminal has sent Ctrl-C to all; a run that gets it after SIGTERM would not save.
-        delay = 1.0 if number == signal.SIGINT else 0.0
-        timer = threading.Timer(delay, _terminate_cells, (folder, manifest))
-        timer.daemon = True
-        timer.start()
 
-    folder.mkdir(parents=True, exist_ok=True)
     old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopped
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def _terminate_cells(folder: Path, manifest: Manifest) -> None:
-    """Ask the cells that run on this machine to save and end."""
-    for cell in manifest.cells:
-        if pid := running_here(folder, cell):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
 
 
 @contextmanager

@@ -5,15 +5,13 @@ process vanished) stands in `cells/<name>.json` of the trial.
 """
 
 import json
-import os
-import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from recipes.core.files import write_json
-from recipes.core.locks import owner_of, read_owner
+from recipes.core.locks import is_alive, myself, owner_of
 from recipes.core.runs import RunFolder
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.manifest import Manifest, outputs_of
@@ -27,7 +25,7 @@ class CellState:
 
     Attributes:
         cell: The cell.
-        state: done, failed, running (a live process owns its run folder), interrupted (saved and stopped), cut off
+        state: done, failed, running (a live process works on it), interrupted (saved and stopped), cut off
             (its process is gone), or queued.
         step: Optimizer steps done.
         max_steps: Steps in all; 0 if the run has not started.
@@ -75,7 +73,7 @@ def cell_state(folder: Path, cell: Cell) -> CellState:
     error = status.get("error") or ""
     if state == DONE:
         error = ""
-    elif owner_of(run.lock):
+    elif owner_of(run.lock) or _is_started(folder, cell.name, record):
         state, error = RUNNING, ""
     elif record.get("state") == FAILED:
         state, error = FAILED, record.get("error", "")
@@ -99,13 +97,6 @@ def cell_states(folder: Path, manifest: Manifest) -> list[CellState]:
     return [cell_state(folder, cell) for cell in manifest.cells]
 
 
-def running_here(folder: Path, cell: Cell) -> int | None:
-    """Process of this trial that runs a cell on this host right now; None if none does."""
-    owner, record = read_owner(RunFolder(outputs_of(folder) / cell.folder).lock), read_record(folder, cell.name)
-    own = owner is not None and (owner["host"], owner["pid"]) == (record.get("host"), record.get("pid"))
-    return record["pid"] if own and record["host"] == socket.gethostname() else None
-
-
 def read_record(folder: Path, name: str) -> dict[str, Any]:
     """What the last attempt of a cell left; empty if it was never started."""
     try:
@@ -117,13 +108,17 @@ def read_record(folder: Path, name: str) -> dict[str, Any]:
 def record_start(folder: Path, name: str) -> None:
     """Note that an attempt starts, in which process."""
     attempts = read_record(folder, name).get("attempts", 0) + 1
-    who = {"host": socket.gethostname(), "pid": os.getpid()}
-    write_json(_path(folder, name), {"state": RUNNING, "attempts": attempts, "error": "", **who})
+    write_json(_path(folder, name), {"state": RUNNING, "attempts": attempts, "error": "", **myself()})
 
 
 def record_end(folder: Path, name: str, state: str, error: str = "") -> None:
     """Note how an attempt ended."""
     write_json(_path(folder, name), read_record(folder, name) | {"state": state, "error": error})
+
+
+def _is_started(folder: Path, name: str, record: dict[str, Any]) -> bool:
+    """Whether a live process has started a cell, though it may not own the run folder yet (imports, data)."""
+    return record.get("state") == RUNNING and is_alive(_path(folder, name), record)
 
 
 def _path(folder: Path, name: str) -> Path:
