@@ -105,8 +105,8 @@ def show_cells(states: Sequence["CellState"], only: Sequence[str] | None = None,
 
 
 def end(states: Sequence["CellState"], stopped: bool, command: str) -> None:
-    """Leave with 130 if it was told to stop, 1 if cells are not done, and say what to type next."""
-    failed = sum(state.state != "done" for state in states)
+    """Leave with 130 if it was told to stop, 1 if cells failed, and say what to type next."""
+    failed = sum(state.state == "failed" for state in states)
     if stopped:
         note(f"interrupted; the same command goes on:\n  {command}")
         raise typer.Exit(STOPPED)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.core import compose, registry, runs
+from recipes.core import registry, runs
 from recipes.core.errors import UserError
 from recipes.core.files import write_json
 from recipes.core.trial.cells import THREADS, Cell, identity, with_threads
@@ -78,8 +78,7 @@ def plan(kind: str, recipe: str, cells: Sequence[Cell], outputs: str, command: s
     folder = Path(outputs) / recipe / f"{kind}s" / identity(cells)
     typed = any(word.startswith(f"{THREADS}=") for word in cells[0].overrides)
     found = read(folder) if (folder / NAME).exists() else None
-    shared = max(1, (os.cpu_count() or 1) // jobs)
-    threads = found.threads if found else (_most_threads(recipe, cells) if typed else shared)
+    threads = found.threads if found else max(1, (os.cpu_count() or 1) // jobs)
     planned = tuple(cells if typed else with_threads(cells, recipe, threads))
     if found is None:
         return folder, Manifest(kind, recipe, command, runs.now(), threads, planned)
@@ -90,13 +89,6 @@ def plan(kind: str, recipe: str, cells: Sequence[Cell], outputs: str, command: s
             hint="the recipe or its config files changed; move this folder away, finished runs are still reused",
         )
     return folder, found
-
-
-def _most_threads(recipe: str, cells: Sequence[Cell]) -> int:
-    """What a launcher has to reserve for any of the cells: the typed threads, all cores where that is null."""
-    words = {word for cell in cells for word in cell.overrides if word.startswith(f"{THREADS}=")}
-    typed = [compose.compose(recipe, [word]).trainer.threads for word in words]
-    return max(number or os.cpu_count() or 1 for number in typed)
 
 
 def write(folder: Path, manifest: Manifest) -> None:
