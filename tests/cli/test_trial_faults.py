@@ -23,6 +23,7 @@ from recipes.core.trial.drive import LOCK
 from tests.cli.conftest import Ended
 from tests.core.trial.processes import (
     LONG,
+    PATIENCE_SECONDS,
     SHORT,
     Driver,
     assert_done_once,
@@ -110,7 +111,7 @@ def kill_until_done(driver: Driver, dice: random.Random, before: int) -> int:
     kills, process = 0, driver.start("--retry")
     while True:
         ended = wait_for_a_moment(driver, process, dice) or before + kills >= KILLS
-        if ended and process.wait(timeout=500) == 0:
+        if ended and process.wait(timeout=PATIENCE_SECONDS) == 0:
             return kills
         workers = driver.workers()
         what = ("driver", "worker", "both")[(before + kills) % 3]
@@ -197,7 +198,7 @@ def test_a_stopped_trial_saves_its_cells_and_goes_on_where_it_was(
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-        assert process.wait(timeout=500) == 130
+        assert process.wait(timeout=PATIENCE_SECONDS) == 130
         wait_until(lambda: not driver.processes(), "all processes are gone")
     told = driver.err.read_text()
     assert "stopping: running cells are saved, no other starts" in told

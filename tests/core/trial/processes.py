@@ -30,7 +30,7 @@ TINY = [
 ]
 SHORT = [*TINY, "trainer.max_steps=3"]
 LONG = [*TINY, "trainer.max_steps=40", "trainer.save_steps=4"]
-PATIENCE_SECONDS = 500.0
+PATIENCE_SECONDS = 900.0
 MARK = "STEELYARD_TEST_MARK"
 
 

@@ -18,6 +18,7 @@ from recipes.core.trial.launch import Launcher
 from tests.cli.conftest import Ended
 from tests.core.trial.processes import (
     LONG,
+    PATIENCE_SECONDS,
     SHORT,
     Driver,
     assert_done_once,
@@ -134,7 +135,7 @@ def test_a_signal_to_a_job_of_a_queue_saves_its_run_and_it_goes_on(tmp_path: Pat
             wait_until(trains(driver, cells=1), "a cell trains", process)
             os.kill(driver.workers()[0], number)
             wait_until(lambda: driver.count("running") < 2, "the cell has stopped", process)
-        assert process.wait(timeout=500) == 0
+        assert process.wait(timeout=PATIENCE_SECONDS) == 0
     assert_done_once(driver)
     assert endings(driver) == endings(plain)
     assert driver.logs().count("stopping: the run is saved after this step") == 2
