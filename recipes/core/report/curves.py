@@ -159,7 +159,19 @@ def learning_curves(run: RunRecord, baseline: RunRecord | None, info: dict[str, 
     return charts
 
 
-def chart(name: str, series: Sequence[Series], info: dict[str, Any], frame: Frame) -> Chart:
+def value_limits(series: Sequence[Series]) -> tuple[float, float]:
+    """Smallest and largest value, bands included; (0, 0) without series."""
+    values = [value for one in series for part in (one.curve, one.low, one.high) for value in part.values()]
+    return (min(values), max(values)) if values else (0.0, 0.0)
+
+
+def chart(
+    name: str,
+    series: Sequence[Series],
+    info: dict[str, Any],
+    frame: Frame,
+    limits: tuple[float, float] | None = None,
+) -> Chart:
     """One metric's curves as geometry.
 
     Args:
@@ -167,11 +179,11 @@ def chart(name: str, series: Sequence[Series], info: dict[str, Any], frame: Fram
         series: What to draw, each with at least one point.
         info: Its entry of `metrics_info.json`.
         frame: Size of the chart.
+        limits: Smallest and largest value shown; those of the series if left out.
     """
     steps = [step for one in series for step in one.curve]
-    values = [value for one in series for part in (one.curve, one.low, one.high) for value in part.values()]
     x_low, x_high, x_marks = axis(0, max(steps), max(3, round(frame.width / 120)))
-    y_low, y_high, y_marks = axis(min(values), max(values), 5 if frame.height > SMALL.height else 4)
+    y_low, y_high, y_marks = axis(*(limits or value_limits(series)), 5 if frame.height > SMALL.height else 4)
 
     def x_of(step: float) -> float:
         return frame.left + (step - x_low) / (x_high - x_low) * (frame.plot_right - frame.left)

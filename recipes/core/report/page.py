@@ -36,6 +36,7 @@ def render(template: str, context: dict[str, Any]) -> str:
         "interval": lambda value: interval_text(value).replace("-", MINUS),
         "p_value": p_text,
         "forest": forest,
+        "sentence": sentence,
     }
     return environment.get_template(template).render(context)
 
@@ -50,6 +51,12 @@ def forest(row: MetricRow, width: float = 120) -> Forest | None:
         for point in (row.interval.low, row.interval.high, row.difference)
     )
     return Forest(low, high, middle)
+
+
+def sentence(text: str) -> str:
+    """A text with a capital letter and a full stop."""
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def duration_text(seconds: float) -> str:
