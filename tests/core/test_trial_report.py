@@ -383,7 +383,7 @@ def test_failed_and_queued_runs_are_named_with_their_error(make_run):
 def test_command_with_more_seeds():
     def command(seeds, typed):
         planned = tuple(Cell(f"a-s{seed}", "", "a", seed, (), "") for seed in seeds)
-        manifest = Manifest("trial", "prior", typed, "", "outputs", 1, planned)
+        manifest = Manifest("trial", "prior", typed, "", 1, planned)
         return cells.more_seeds_command(manifest, 2)
 
     assert command((0, 1, 2), "steelyard trial prior") == "steelyard trial prior --seeds 5"

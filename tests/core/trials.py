@@ -4,15 +4,15 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from recipes.core.compare import Comparison, compare_runs, compare_seeds
+from recipes.core.compare import Comparison
 from recipes.core.config import Card, Claim
-from recipes.core.records import RunRecord, load_run
+from recipes.core.records import load_run
 from recipes.core.runs import RunFolder
-from recipes.core.statistics import holm
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.result import TrialResult
 from recipes.core.trial.states import CellState
+from recipes.core.trial_comparison import compare_trial
 from recipes.core.verdict import Verdict
 
 KEYS = {"weighting"}
@@ -45,33 +45,12 @@ def make_trial(
     states = tuple(_cell_state(*one, folder, outputs) for one, folder in zip(wanted, folders, strict=True))
     cells = tuple(state.cell for state in states)
     command = f"steelyard trial prior --arms {','.join(arms)} --seeds {len(seeds)} 'data.noise=a b'"
-    manifest = Manifest("trial", "prior", command, "2026-01-01T08:30:00+00:00", str(outputs), 1, cells)
+    manifest = Manifest("trial", "prior", command, "2026-01-01T08:30:00+00:00", 1, cells)
     runs = tuple(load_run(outputs / state.cell.folder) for state in states if state.state == "done")
-    found = comparisons(runs, arms, card)
+    claim = card.claim
+    found = tuple(compare_trial(runs, claim.baseline, arm_keys=KEYS, main_metric=claim.metric))
     folder = outputs / "prior" / "trials" / "0123456789"
     return TrialResult(folder, manifest, card, states, runs, found, _verdict(found, card, verdict, more_seeds))
-
-
-def comparisons(runs: Sequence[RunRecord], arms: Sequence[str], card: Card) -> tuple[Comparison, ...]:
-    """Each arm beside the baseline, p-values corrected over the arms of one metric."""
-    by_arm = {arm: {run.seed: run for run in runs if run.arm == arm} for arm in arms}
-    baseline = by_arm.get(card.claim.baseline, {})
-    found = []
-    for arm in arms:
-        pairs = [(run, baseline[seed]) for seed, run in by_arm[arm].items() if seed in baseline]
-        if arm == card.claim.baseline or not pairs:
-            continue
-        keys = {"arm_keys": KEYS, "main_metric": card.claim.metric}
-        found.append(compare_seeds(pairs, **keys) if len(pairs) > 1 else compare_runs(*pairs[0], **keys, draws=200))
-    corrected = {}
-    for metric in {row.metric for one in found for row in one.rows}:
-        tested = [one for one in found if (row := one.row(metric)) and row.interval]
-        adjusted = holm([one.row(metric).interval.p_value for one in tested])
-        corrected |= {(one.arm, metric): float(p) for one, p in zip(tested, adjusted, strict=True)}
-    return tuple(
-        replace(one, rows=tuple(replace(row, p_holm=corrected.get((one.arm, row.metric))) for row in one.rows))
-        for one in found
-    )
 
 
 def _cell_state(arm: str, seed: int, state: str, folder: Path, outputs: Path) -> CellState:
