@@ -1,10 +1,6 @@
 """One run from its checked config to its finished folder: prepare, build, train, evaluate, report."""
 
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,7 @@ from recipes.core.records import load_run
 from recipes.core.report import report_run
 from recipes.core.runs import RunFolder, run_folder
 from recipes.core.seeds import seed_everything
+from recipes.core.signals import terminated_like_interrupted
 from recipes.core.tracking import NullTracker, Tracker, open_tracker
 from recipes.core.trainer import TrainEvents, Training, resolve_device, train, truncate_metrics
 
@@ -55,7 +52,7 @@ def run(config: RunConfig, fresh: bool, command: str) -> RunOutcome:
     device = resolve_device(config.trainer)
     folder = run_folder(config)
     new = not (folder.path / "status.json").exists()
-    with _terminated_like_interrupted(), owned(folder.lock, f"run folder {folder.path}", wait=False):
+    with terminated_like_interrupted(), owned(folder.lock, f"run folder {folder.path}", wait=False):
         if fresh:
             folder.clear()
         elif folder.status().get("state") == "done":
@@ -67,19 +64,6 @@ def run(config: RunConfig, fresh: bool, command: str) -> RunOutcome:
                 folder.clear()
             raise
     raise AssertionError("unreachable")
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, so that a scheduler's stop also leaves a status and no lock."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)
 
 
 def dry_run(config: RunConfig) -> list[tuple[str, str]]:
