@@ -1,5 +1,6 @@
 """Config that every recipe shares, as frozen dataclasses. Imports no torch."""
 
+import os
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
@@ -63,6 +64,11 @@ class TrainerConfig:
     def process_batch_size(self) -> int:
         """Sequences of an optimizer step that one process takes."""
         return self.batch_size // self.nproc
+
+    @property
+    def process_threads(self) -> int:
+        """CPU threads of each process."""
+        return self.threads or max((os.cpu_count() or 1) // self.nproc, 1)
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""

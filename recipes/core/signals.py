@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+STOPPING = "stopping: the run is saved after this step (press Ctrl-C again to stop at once)\n"
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -25,15 +26,19 @@ def handled(handle: Callable[[int, Any], Any], *numbers: int) -> Iterator[None]:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets; a second SIGINT interrupts at once."""
+def stop_on_signal(message: str) -> Iterator[threading.Event]:
+    """An event that SIGINT or SIGTERM sets; a second SIGINT interrupts at once.
+
+    Args:
+        message: What to say on stderr when a signal comes.
+    """
     stop = threading.Event()
 
     def handle(number: int, frame: Any) -> None:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
-        os.write(2, b"stopping: the run is saved after this step (press Ctrl-C again to stop at once)\n")
+        os.write(2, message.encode())
 
     with handled(handle, *NUMBERS):
         yield stop

@@ -26,7 +26,7 @@ from recipes.core import checkpoints, distributed
 from recipes.core.config import TrainerConfig
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.progress import progress
-from recipes.core.signals import stop_on_signal
+from recipes.core.signals import STOPPING, stop_on_signal
 
 # With WANDB_MODE=offline, transformers prints a line when its trainer is imported.
 with redirect_stdout(io.StringIO()):
@@ -149,7 +149,9 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
     if found and start >= config.max_steps:
         _load_weights(training.model, found)
         return TrainResult("done", start, start)
-    with stop_on_signal() as stop, progress("training", config.max_steps, start) as bar:
+    # In a run of several processes, the one that was typed says so.
+    message = STOPPING if distributed.world_size() == 1 else ""
+    with stop_on_signal(message) as stop, progress("training", config.max_steps, start) as bar:
         watcher = _Watcher(events, stop, bar)
         trainer = _Trainer(training, config, _arguments(config, seed, device, store), store, events, watcher)
         trainer.train(resume_from_checkpoint=str(found) if found else None)
@@ -342,6 +344,7 @@ def _arguments(config: TrainerConfig, seed: int, device: str, store: Path) -> tr
         logging_nan_inf_filter=False,
         bf16=bf16,
         use_cpu=device == "cpu",
+        ddp_find_unused_parameters=False,
         ddp_backend={"cpu": "gloo", "cuda": "nccl"}[device] if config.nproc > 1 else None,
         seed=seed,
         data_seed=seed,
