@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,8 @@ import transformers
 from torch import Tensor, nn
 from torch.utils.data import Dataset, RandomSampler
 
-from recipes.core import checkpoints, distributed
+from recipes.core import checkpoints, distributed, sharding
+from recipes.core.arguments import training_arguments
 from recipes.core.config import TrainerConfig
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.progress import progress
@@ -30,7 +31,7 @@ from recipes.core.signals import STOPPING, stop_on_signal
 
 # With WANDB_MODE=offline, transformers prints a line when its trainer is imported.
 with redirect_stdout(io.StringIO()):
-    from transformers.trainer import SAFE_WEIGHTS_NAME
+    from transformers.trainer import SAFE_WEIGHTS_NAME, SCHEDULER_NAME
 
 IDS = "ids"
 
@@ -90,7 +91,10 @@ class TrainEvents:
         """Metrics of the global batch of one step; `seconds` since the last call."""
 
     def on_step_end(self, step: int, model: nn.Module) -> None:
-        """A step is done; what is measured here is part of the checkpoint that may follow."""
+        """A step is done; what is measured here is part of the checkpoint that may follow.
+
+        A model that is shared out among processes is whole after the steps in `Training.watch_steps`.
+        """
 
 
 def resolve_device(config: TrainerConfig) -> str:
@@ -149,12 +153,15 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
     if found and start >= config.max_steps:
         _load_weights(training.model, found)
         return TrainResult("done", start, start)
+    if config.parallel == "fsdp" and config.nproc > 1:
+        sharding.shard(training.model, device)
     # In a run of several processes, the one that was typed says so.
     message = STOPPING if distributed.world_size() == 1 else ""
     with stop_on_signal(message) as stop, progress("training", config.max_steps, start) as bar:
-        watcher = _Watcher(events, stop, bar)
-        trainer = _Trainer(training, config, _arguments(config, seed, device, store), store, events, watcher)
+        watcher = _Watcher(events, training.watch_steps, stop, bar)
+        trainer = _Trainer(training, config, training_arguments(config, seed, device, store), store, events, watcher)
         trainer.train(resume_from_checkpoint=str(found) if found else None)
+    sharding.unshard(training.model)
     steps = trainer.state.global_step
     return TrainResult("interrupted" if watcher.stopped and steps < config.max_steps else "done", steps, start)
 
@@ -295,70 +302,76 @@ class _Trainer(transformers.Trainer):
 
         No metadata of ours: safetensors writes several entries in random order, and equal weights make equal files.
         """
-        if not distributed.is_first():
-            return
         folder = Path(str(output_dir or self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_model(self.training.model, str(folder / SAFE_WEIGHTS_NAME))
+        if self.config.parallel == "fsdp":
+            if self.state.global_step == self.args.max_steps:
+                sharding.save_whole(folder / SAFE_WEIGHTS_NAME, self.training.model, write=distributed.is_first())
+        elif distributed.is_first():
+            safetensors.torch.save_model(self.training.model, str(folder / SAFE_WEIGHTS_NAME))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.config.parallel == "ddp":
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        sharding.save(Path(output_dir), self.training.model, self.optimizer)
+        if distributed.is_first():
+            scheduler: Any = self.lr_scheduler
+            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         _load_weights(self.training.model, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not (Path(checkpoint) / sharding.FOLDER).exists():
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        optimizer: Any = self.optimizer
+        sharding.load_optimizer(Path(checkpoint), self.training.model, optimizer)
+        scheduler: Any = self.lr_scheduler
+        scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+        for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+
+    def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: Any = None) -> nn.Module:
+        if not sharding.is_sharded(model):
+            return super()._wrap_model(model, training, dataloader)
+        # Autocast only: a model that is shared out needs no wrapper that averages gradients.
+        prepared: nn.Module = self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
+        return prepared
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        """Nothing: the model is there, and one that is shared out must not be moved."""
 
 
 class _Watcher(transformers.TrainerCallback):
     """Tells the caller of every step, and turns a signal into a saved stop."""
 
-    def __init__(self, events: TrainEvents, stop: threading.Event, bar: Callable[[int], None]) -> None:
-        self.events, self.stop, self.bar = events, stop, bar
+    def __init__(
+        self, events: TrainEvents, watch_steps: frozenset[int], stop: threading.Event, bar: Callable[[int], None]
+    ) -> None:
+        self.events, self.watch_steps, self.stop, self.bar = events, watch_steps, stop, bar
         self.stopped = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure, show progress, and save and stop if asked to."""
         self.bar(state.global_step)
-        with _undisturbed_randomness():
-            self.events.on_step_end(state.global_step, kwargs["model"])
+        step, model = state.global_step, kwargs["model"]
+        with _undisturbed_randomness(), sharding.whole(model) if step in self.watch_steps else nullcontext():
+            self.events.on_step_end(step, model)
         if distributed.anywhere(self.stop.is_set()):
             self.stopped = control.should_save = control.should_training_stop = True
 
 
-def _arguments(config: TrainerConfig, seed: int, device: str, store: Path) -> transformers.TrainingArguments:
-    micro = config.micro_batch_size or config.process_batch_size
-    schedules = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and device == "cuda")
-    return transformers.TrainingArguments(
-        output_dir=str(store),
-        max_steps=config.max_steps,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=config.process_batch_size // micro,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        adam_beta1=config.adam_beta1,
-        adam_beta2=config.adam_beta2,
-        max_grad_norm=config.max_grad_norm,
-        warmup_steps=round(config.warmup_ratio * config.max_steps),
-        lr_scheduler_type=schedules[config.schedule],
-        save_strategy="steps",
-        save_steps=config.save_steps,
-        logging_strategy="steps",
-        logging_steps=config.log_steps,
-        logging_nan_inf_filter=False,
-        bf16=bf16,
-        use_cpu=device == "cpu",
-        ddp_find_unused_parameters=False,
-        ddp_backend={"cpu": "gloo", "cuda": "nccl"}[device] if config.nproc > 1 else None,
-        seed=seed,
-        data_seed=seed,
-        dataloader_drop_last=True,
-        dataloader_pin_memory=device == "cuda",
-        remove_unused_columns=False,
-        report_to=[],
-        disable_tqdm=True,
-        log_level="error",
-    )
-
-
 def _load_weights(model: nn.Module, checkpoint: Path) -> None:
-    safetensors.torch.load_model(model, str(checkpoint / SAFE_WEIGHTS_NAME))
+    if (checkpoint / sharding.FOLDER).exists():
+        sharding.load_weights(checkpoint, model)
+    elif sharding.is_sharded(model):
+        raise UserError(
+            "holds whole weights, as trainer.parallel=ddp saves them", str(checkpoint), "type trainer.parallel=ddp"
+        )
+    else:
+        safetensors.torch.load_model(model, str(checkpoint / SAFE_WEIGHTS_NAME))
 
 
 @contextmanager

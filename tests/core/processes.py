@@ -102,10 +102,12 @@ def go(folder: Path, stop_after: int = 0, dropout: float = 0.0, **changes: Any) 
     """Train (on) in a folder; how it ended, as plain values."""
     config = replace(CONFIG, nproc=distributed.world_size(), **changes)
     net, objective, events = Blocks(dropout), TokenMean(), Recorder(stop_after)
-    result: TrainResult = train(Training(net, objective, Numbers(), collate), config, 3, folder, events)
+    result: TrainResult = train(
+        Training(net, objective, Numbers(), collate, watch_steps=frozenset(range(1, 13))), config, 3, folder, events
+    )
     return {
         "result": (result.status, result.steps, result.resumed_from),
-        "weights": {name: value.detach().clone() for name, value in net.state_dict().items()},
+        "weights": {name: value.detach().clone() for name, value in net.named_parameters()},
         "lines": events.lines,
         "measured": events.measured,
         "seen": objective.seen,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from recipes.core import checkpoints, distributed
@@ -14,6 +15,7 @@ from recipes.core.trainer import TrainEvents, Training, train
 from tests.core.processes import CONFIG, Blocks, Numbers, TokenMean, collate, go, run_together
 
 STOP = 7
+SHARDED = {"parallel": "fsdp"}
 TOGETHER: dict[str, dict[str, Any]] = {
     "plain": {},
     "accumulated": {"micro_batch_size": 2},
@@ -21,8 +23,14 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "dropout stopped": {"dropout": 0.2, "stop_after": STOP},
     "one to two": {},
     "two to one": {"stop_after": STOP},
+    "sharded": SHARDED,
+    "sharded accumulated": SHARDED | {"micro_batch_size": 2},
+    "sharded stopped": SHARDED | {"stop_after": STOP},
+    "sharded one to two": SHARDED,
+    "sharded two to one": SHARDED | {"stop_after": STOP},
 }
-AGAIN = ["dropout stopped"]
+AGAIN = ["dropout stopped", "sharded stopped"]
+LIKE_ONE = ["plain", "accumulated", "sharded", "sharded accumulated"]
 Ends = dict[str, list[dict[str, Any]]]
 
 
@@ -36,6 +44,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     go(folder / "one to two", stop_after=STOP)
+    go(folder / "sharded one to two", stop_after=STOP, **SHARDED)
     return folder
 
 
@@ -55,7 +64,7 @@ def assert_close(left: dict[str, Any], right: dict[str, Any]) -> None:
         assert step == other and metrics == pytest.approx(found, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["plain", "accumulated"])
+@pytest.mark.parametrize("name", LIKE_ONE)
 def test_two_processes_end_like_one(name: str, together: Ends, alone: dict[str, Any]) -> None:
     for end in together[name]:
         assert end["result"] == ("done", 12, 0)
@@ -70,10 +79,10 @@ def test_both_processes_hold_the_same_weights_and_metrics(together: Ends) -> Non
         assert first["lines"] == second["lines"]
 
 
-@pytest.mark.parametrize("name", ["plain", "accumulated"])
+@pytest.mark.parametrize("name", LIKE_ONE)
 def test_every_step_takes_the_examples_that_one_process_takes(name: str, together: Ends, alone: dict[str, Any]) -> None:
     first, second = (end["seen"] for end in together[name])
-    size = {"plain": 4, "accumulated": 2}[name]
+    size = 2 if "accumulated" in name else 4
     assert {len(batch) for batch in first + second} == {size}
     parts = 8 // size // 2
     for step, whole in enumerate(alone["seen"]):
@@ -91,14 +100,15 @@ def test_a_stop_in_one_process_stops_both_at_the_same_step(together: Ends) -> No
     assert [end["result"] for end in together["dropout stopped"]] == [("interrupted", STOP, 0)] * 2
 
 
-def test_a_resumed_run_of_two_processes_ends_bit_for_bit_like_one_never_stopped(together: Ends) -> None:
-    for whole, part, rest in zip(
-        together["dropout"], together["dropout stopped"], together["dropout stopped again"], strict=True
-    ):
+@pytest.mark.parametrize(("whole", "stopped"), [("dropout", "dropout stopped"), ("sharded", "sharded stopped")])
+def test_a_resumed_run_of_two_processes_ends_bit_for_bit_like_one_never_stopped(
+    whole: str, stopped: str, together: Ends
+) -> None:
+    for expected, part, rest in zip(together[whole], together[stopped], together[f"{stopped} again"], strict=True):
         assert rest["result"] == ("done", 12, STOP)
-        assert all(torch.equal(value, rest["weights"][name]) for name, value in whole["weights"].items())
-        assert part["lines"] + rest["lines"] == whole["lines"]
-        assert part["seen"] + rest["seen"] == whole["seen"]
+        assert all(torch.equal(value, rest["weights"][name]) for name, value in expected["weights"].items())
+        assert part["lines"] + rest["lines"] == expected["lines"]
+        assert part["seen"] + rest["seen"] == expected["seen"]
 
 
 def test_a_checkpoint_holds_the_random_state_of_every_process(together: Ends, folder: Path) -> None:
@@ -109,17 +119,44 @@ def test_a_checkpoint_holds_the_random_state_of_every_process(together: Ends, fo
     assert not list(newest.parent.glob(".staging*"))
 
 
-def test_one_to_two_processes(together: Ends, alone: dict[str, Any]) -> None:
-    for end in together["one to two"]:
+@pytest.mark.parametrize("name", ["one to two", "sharded one to two"])
+def test_one_to_two_processes(name: str, together: Ends, alone: dict[str, Any]) -> None:
+    for end in together[name]:
         assert end["result"] == ("done", 12, STOP)
         assert_weights_close(end, alone)
 
 
-def test_two_to_one_process(together: Ends, folder: Path, tmp_path: Path, alone: dict[str, Any]) -> None:
-    shutil.copytree(folder / "two to one", tmp_path / "copy")
-    end = go(tmp_path / "copy")
+@pytest.mark.parametrize(
+    ("name", "parallel"), [("two to one", "ddp"), ("sharded two to one", "fsdp"), ("sharded two to one", "ddp")]
+)
+def test_two_to_one_process(
+    name: str, parallel: str, together: Ends, folder: Path, tmp_path: Path, alone: dict[str, Any]
+) -> None:
+    shutil.copytree(folder / name, tmp_path / "copy")
+    end = go(tmp_path / "copy", parallel=parallel)
     assert end["result"] == ("done", 12, STOP)
     assert_weights_close(end, alone)
+
+
+def test_a_sharded_checkpoint_is_split_and_ends_in_whole_weights(together: Ends, folder: Path, tmp_path: Path) -> None:
+    last, before = (folder / "sharded" / "checkpoints" / f"checkpoint-{step}" for step in (12, 8))
+    for checkpoint in (last, before):
+        assert checkpoints.verify(checkpoint) == []
+        assert {path.name for path in (checkpoint / "sharded").iterdir()} == {
+            ".metadata",
+            "__0_0.distcp",
+            "__1_0.distcp",
+        }
+        assert not (checkpoint / "optimizer.pt").exists()
+    assert not (before / "model.safetensors").exists()
+    found = Blocks(0)
+    safetensors.torch.load_model(found, last / "model.safetensors")
+    expected = together["sharded"][0]["weights"]
+    assert all(torch.equal(value, expected[name]) for name, value in found.named_parameters())
+    shutil.copytree(folder / "sharded", tmp_path / "copy")
+    again = go(tmp_path / "copy")
+    assert again["result"] == ("done", 12, 12) and not again["seen"]
+    assert all(torch.equal(value, expected[name]) for name, value in again["weights"].items())
 
 
 def assert_weights_close(left: dict[str, Any], right: dict[str, Any]) -> None:
