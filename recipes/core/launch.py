@@ -8,8 +8,8 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +43,18 @@ def run_workers(folder: Path, nproc: int) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="steelyard-") as name:
         exchange = Exchange(Path(name))
-        failures: dict[int, ProcessFailure] = {}
-        # The agent runs in a thread, because in the main thread it would take the signals for itself.
-        agent = threading.Thread(target=_agent, args=(folder, nproc, exchange, failures))
 
         def stop(number: int, frame: Any) -> None:
             again = exchange.asked(STOP) and number == signal.SIGINT
             exchange.ask(KILL if again else STOP)
             os.write(2, b"" if again else STOPPING.encode())
 
-        with handled(stop, *NUMBERS):
-            agent.start()
-            while agent.is_alive():
-                agent.join(0.5)
-        if failures:
+        # The agent runs in a thread, because in the main thread it would take the signals for itself.
+        with handled(stop, *NUMBERS), ThreadPoolExecutor(1) as pool:
+            agent = pool.submit(_agent, folder, nproc, exchange)
+            while not agent.done():
+                wait([agent], timeout=0.5)
+        if failures := agent.result():
             raise cause(failures, exchange)
         return exchange.outcome()
 
@@ -87,8 +85,8 @@ def _tail(path: Path) -> list[str]:
     return path.read_text(errors="replace").splitlines()[-5:]
 
 
-def _agent(folder: Path, nproc: int, exchange: Exchange, failures: dict[int, ProcessFailure]) -> None:
-    """Run torchrun's agent until its processes have ended; fills `failures`."""
+def _agent(folder: Path, nproc: int, exchange: Exchange) -> dict[int, ProcessFailure]:
+    """Run torchrun's agent until its processes have ended; returns those that did not end well, by rank."""
     quiet = logging.getLogger("torch.distributed.elastic")
     quiet.addHandler(logging.NullHandler())
     quiet.propagate = False
@@ -110,4 +108,5 @@ def _agent(folder: Path, nproc: int, exchange: Exchange, failures: dict[int, Pro
     try:
         elastic_launch(config, sys.executable)(*words)
     except ChildFailedError as error:
-        failures |= error.failures
+        return dict(error.failures)
+    return {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from recipes.core import compose, distributed, registry, runs
@@ -115,6 +116,7 @@ def _work(config: RunConfig, folder: RunFolder, device: str, command: str) -> Ru
         return _train_and_evaluate(config, folder, recipe, prepared)
     # The processes find in the cache what was just prepared, and need the memory.
     del prepared
+    torch.cuda.empty_cache()
     with _ending_recorded(folder):
         ended = run_workers(folder.path, nproc)
     baseline = Path(ended["baseline"]) if ended["baseline"] else None
