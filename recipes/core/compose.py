@@ -145,6 +145,13 @@ def to_tree(config: RunConfig) -> dict[str, Any]:
     return typing.cast(dict[str, Any], _plain(dataclasses.asdict(config)))
 
 
+def from_tree(tree: dict[str, Any]) -> RunConfig:
+    """The config whose tree this is, as a run folder's `config.yaml` holds it. Raises UserError if it is none."""
+    config, problems = build(registry.config_class(tree["recipe"]), tree)
+    raise_problems(problems)
+    return typing.cast(RunConfig, config)
+
+
 def to_yaml(config: RunConfig) -> str:
     """A config as YAML, the text of a run folder's `config.yaml`."""
     import yaml
