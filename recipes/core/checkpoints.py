@@ -26,6 +26,11 @@ def step_of(checkpoint: Path) -> int:
     return int(match[1])
 
 
+def staging_folder(folder: Path, step: int) -> Path:
+    """Where a checkpoint is filled before it is published, in a subfolder that has its final name."""
+    return folder / f".staging-checkpoint-{step}"
+
+
 @contextmanager
 def staged(folder: Path, step: int) -> Iterator[Path]:
     """Give the block an empty folder to fill; publish it as `checkpoint-<step>` if the block ends well.
@@ -37,8 +42,7 @@ def staged(folder: Path, step: int) -> Iterator[Path]:
     Raises:
         RunFailed: the disk is full; published checkpoints are untouched and nothing half-written stays.
     """
-    name = f"checkpoint-{step}"
-    staging = folder / f".staging-{name}"
+    name, staging = f"checkpoint-{step}", staging_folder(folder, step)
     shutil.rmtree(staging, ignore_errors=True)
     with full_disk_told(folder / name):
         try:

@@ -1,5 +1,6 @@
 """Config that every recipe shares, as frozen dataclasses. Imports no torch."""
 
+import os
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
@@ -36,9 +37,9 @@ class TrainerConfig:
     """The one trainer's settings."""
 
     max_steps: int = setting(600, help="optimizer steps", unit="steps", ge=1)
-    batch_size: int = setting(32, help="sequences per optimizer step", unit="sequences", ge=1)
+    batch_size: int = setting(32, help="sequences per optimizer step, over all processes", unit="sequences", ge=1)
     micro_batch_size: int | None = setting(
-        None, help="sequences per forward; null: the whole batch", unit="sequences", ge=1
+        None, help="sequences per forward; null: the whole batch of the process", unit="sequences", ge=1
     )
     learning_rate: float = setting(2e-3, help="peak learning rate of AdamW", gt=0)
     weight_decay: float = setting(0.01, help="decoupled weight decay", ge=0)
@@ -53,12 +54,31 @@ class TrainerConfig:
     log_steps: int = setting(10, help="steps between log lines", unit="steps", ge=1)
     device: str = setting("auto", help="where to train", choices=("auto", "cpu", "cuda"))
     precision: str = setting("auto", help="auto: bf16 on CUDA, fp32 on CPU", choices=("auto", "fp32", "bf16"))
-    threads: int | None = setting(None, help="CPU threads of the run; null: all cores", ge=1)
+    threads: int | None = setting(None, help="CPU threads of a process; null: the cores, divided by nproc", ge=1)
+    nproc: int = setting(1, help="processes of one run; on CUDA each has a device", unit="processes", ge=1)
+    parallel: str = setting(
+        "ddp", help="what processes share: gradients (ddp) or also weights (fsdp)", choices=("ddp", "fsdp")
+    )
+
+    @property
+    def process_batch_size(self) -> int:
+        """Sequences of an optimizer step that one process takes."""
+        return self.batch_size // self.nproc
+
+    @property
+    def process_threads(self) -> int:
+        """CPU threads of each process."""
+        return self.threads or max((os.cpu_count() or 1) // self.nproc, 1)
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""
-        if self.batch_size % (self.micro_batch_size or 1):
-            return [("batch_size", f"{self.batch_size} does not divide by micro_batch_size={self.micro_batch_size}")]
+        if self.batch_size % self.nproc:
+            return [("batch_size", f"{self.batch_size} does not divide by nproc={self.nproc}")]
+        if self.process_batch_size % (self.micro_batch_size or 1):
+            share = f" / nproc={self.nproc}" if self.nproc > 1 else ""
+            return [
+                ("batch_size", f"{self.batch_size}{share} does not divide by micro_batch_size={self.micro_batch_size}")
+            ]
         return []
 
 

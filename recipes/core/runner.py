@@ -1,18 +1,23 @@
 """One run from its checked config to its finished folder: prepare, build, train, evaluate, report."""
 
+import dataclasses
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from recipes.core import compose, registry, runs
+from recipes.core import compose, distributed, registry, runs
 from recipes.core.compare import compare_runs, comparison_table
-from recipes.core.config import RunConfig
+from recipes.core.config import RunConfig, TrainerConfig
 from recipes.core.errors import UserError
-from recipes.core.evaluation.scores import read_rows
+from recipes.core.evaluation.scores import Scores, read_rows
 from recipes.core.files import write_json
+from recipes.core.launch import run_workers
 from recipes.core.locks import owned
 from recipes.core.progress import quiet_libraries, stage
 from recipes.core.recipe import Evaluation, Recipe
@@ -84,9 +89,16 @@ def dry_run(config: RunConfig) -> list[tuple[str, str]]:
         ("state", plan),
         ("device", resolve_device(trainer)),
         ("steps", f"{trainer.max_steps} x {trainer.batch_size} sequences"),
+        ("processes", _processes(trainer)),
     ]
     recipe: Recipe = registry.recipe_class(config.recipe)()
     return rows + recipe.describe(config)
+
+
+def _processes(trainer: TrainerConfig) -> str:
+    micro = trainer.micro_batch_size or trainer.process_batch_size
+    each = f"{trainer.process_batch_size} sequences a step, {micro} a forward, {trainer.process_threads} CPU threads"
+    return f"1: {each}" if trainer.nproc == 1 else f"{trainer.nproc} ({trainer.parallel}), each: {each}"
 
 
 def _reused(config: RunConfig, folder: RunFolder) -> RunOutcome:
@@ -99,24 +111,41 @@ def _work(config: RunConfig, folder: RunFolder, device: str, command: str) -> Ru
     environment = seed_everything(config.seed, config.trainer.threads) | {"device": device}
     recipe: Recipe = registry.recipe_class(config.recipe)()
     prepared = recipe.prepare(config, device)
-    runs.start(folder, config, command, environment)
-    name = f"{config.recipe}/{config.arm}/{folder.path.name}"
-    tracker = open_tracker(config.tracker, folder.path, name, config.recipe, compose.to_tree(config))
-    success = False
+    nproc, threads = config.trainer.nproc, config.trainer.process_threads
+    runs.start(folder, config, command, environment | {"threads": threads, "nproc": nproc})
+    if nproc == 1:
+        return _train_and_evaluate(config, folder, recipe, prepared)
+    # The processes find in the cache what was just prepared, and need the memory.
+    del prepared
+    torch.cuda.empty_cache()
+    with _ending_recorded(folder):
+        ended = run_workers(folder.path, nproc)
+    baseline = Path(ended["baseline"]) if ended["baseline"] else None
+    return RunOutcome(folder.path, ended["status"], ended["metrics"], False, ended["resumed_from"], baseline)
+
+
+def work_together(config: RunConfig, folder: RunFolder, device: str) -> dict[str, Any] | None:
+    """The part of one process in a run that was prepared before; the first writes, the others keep it company.
+
+    Returns:
+        For the first process status, metrics, resumed_from and baseline of `RunOutcome`; None for the others.
+    """
+    recipe: Recipe = registry.recipe_class(config.recipe)()
+    prepared = recipe.prepare(config, device)
+    if distributed.is_first():
+        outcome = _train_and_evaluate(config, folder, recipe, prepared)
+        baseline = str(outcome.baseline) if outcome.baseline else None
+        return dataclasses.asdict(outcome) | {"folder": str(folder.path), "baseline": baseline}
+    training = recipe.build(config, prepared)
+    train(training, config.trainer, config.seed, folder.path, _Watching(recipe, config, prepared, training))
+    return None
+
+
+@contextmanager
+def _ending_recorded(folder: RunFolder) -> Iterator[None]:
+    """Write into `status.json` how the block fails, if it fails."""
     try:
-        training = recipe.build(config, prepared)
-        events = _Events(folder, tracker, recipe, config, prepared, training)
-        result = train(training, config.trainer, config.seed, folder.path, events)
-        folder.update_status(step=result.steps, resumed_from=result.resumed_from)
-        if result.status == "interrupted":
-            folder.update_status(state="interrupted", finished=runs.now())
-            return RunOutcome(folder.path, "interrupted", {}, False, result.resumed_from, None)
-        evaluation = _evaluate(config, folder, recipe, prepared, training.model)
-        folder.update_status(state="done", finished=runs.now())
-        baseline = _report(folder)
-        _track(tracker, folder, evaluation, baseline)
-        success = True
-        return RunOutcome(folder.path, "done", evaluation.metrics, False, result.resumed_from, baseline)
+        yield
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             ending = {"state": "interrupted", "error": None}
@@ -124,18 +153,56 @@ def _work(config: RunConfig, folder: RunFolder, device: str, command: str) -> Ru
             ending = {"state": "failed", "error": f"{type(error).__name__}: {error}"}
         folder.update_status(**ending, finished=runs.now())
         raise
+
+
+def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any) -> RunOutcome:
+    name = f"{config.recipe}/{config.arm}/{folder.path.name}"
+    tracker = open_tracker(config.tracker, folder.path, name, config.recipe, compose.to_tree(config))
+    success = False
+    try:
+        with _ending_recorded(folder):
+            training = recipe.build(config, prepared)
+            events = _Writing(folder, tracker, recipe, config, prepared, training)
+            result = train(training, config.trainer, config.seed, folder.path, events)
+            folder.update_status(step=result.steps, resumed_from=result.resumed_from)
+            if result.status == "interrupted":
+                folder.update_status(state="interrupted", finished=runs.now())
+                return RunOutcome(folder.path, "interrupted", {}, False, result.resumed_from, None)
+            evaluation = _evaluate(config, folder, recipe, prepared, training.model)
+            folder.update_status(state="done", finished=runs.now())
+            baseline = _report(folder)
+            _track(tracker, folder, evaluation, baseline)
+            success = True
+            return RunOutcome(folder.path, "done", evaluation.metrics, False, result.resumed_from, baseline)
     finally:
         tracker.finish(success)
 
 
-class _Events(TrainEvents):
-    """What happens around training: metrics go to the run folder and the tracker, `watch` fills the curves."""
+class _Watching(TrainEvents):
+    """Measures the model in training. Every process does: if one were ahead, it would wait and might give up."""
+
+    def __init__(self, recipe: Recipe, config: RunConfig, prepared: Any, training: Training) -> None:
+        self.recipe, self.config, self.prepared, self.training = recipe, config, prepared, training
+
+    def on_step_end(self, step: int, model: nn.Module) -> None:
+        if step not in self.training.watch_steps:
+            return
+        began = time.perf_counter()
+        scores = self.recipe.watch(self.config, self.prepared, model)
+        self.on_scores(step, scores, time.perf_counter() - began)
+
+    def on_scores(self, step: int, scores: Scores, seconds: float) -> None:
+        """The model was measured after a step, which took `seconds`."""
+
+
+class _Writing(_Watching):
+    """What happens around training: metrics go to the run folder and the tracker, measurements fill the curves."""
 
     def __init__(
         self, folder: RunFolder, tracker: Tracker, recipe: Recipe, config: RunConfig, prepared: Any, training: Training
     ) -> None:
-        self.folder, self.tracker, self.recipe = folder, tracker, recipe
-        self.config, self.prepared, self.training = config, prepared, training
+        super().__init__(recipe, config, prepared, training)
+        self.folder, self.tracker = folder, tracker
 
     def on_start(self, step: int) -> None:
         truncate_metrics(self.folder.metrics, step)
@@ -146,14 +213,10 @@ class _Events(TrainEvents):
         self.folder.update_status(step=step)
         self.tracker.log(step, {f"train/{name}": value for name, value in metrics.items()})
 
-    def on_step_end(self, step: int, model: nn.Module) -> None:
-        if step not in self.training.watch_steps:
-            return
-        began = time.perf_counter()
-        scores = self.recipe.watch(self.config, self.prepared, model)
+    def on_scores(self, step: int, scores: Scores, seconds: float) -> None:
         scores.write_rows(self.folder.curve(step))
         metrics = scores.overall()
-        self.folder.log(step, "eval", metrics, time.perf_counter() - began)
+        self.folder.log(step, "eval", metrics, seconds)
         self.tracker.log(step, metrics)
 
 

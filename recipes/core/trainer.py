@@ -7,13 +7,11 @@ cut off.
 """
 
 import io
-import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,16 +20,18 @@ import safetensors.torch
 import torch
 import transformers
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, RandomSampler
 
-from recipes.core import checkpoints
+from recipes.core import checkpoints, distributed, sharding
+from recipes.core.arguments import training_arguments
 from recipes.core.config import TrainerConfig
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.progress import progress
+from recipes.core.signals import STOPPING, stop_on_signal
 
 # With WANDB_MODE=offline, transformers prints a line when its trainer is imported.
 with redirect_stdout(io.StringIO()):
-    from transformers.trainer import SAFE_WEIGHTS_NAME
+    from transformers.trainer import SAFE_WEIGHTS_NAME, SCHEDULER_NAME
 
 IDS = "ids"
 
@@ -45,7 +45,10 @@ class Objective(Protocol):
     def __call__(
         self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """This micro-batch's loss sum over the global normalizer, and detached metrics as [sum, count] pairs."""
+        """This micro-batch's loss sum over the global normalizer, and detached metrics as [sum, count] pairs.
+
+        Over micro-batches and processes both are summed; of a metric whose name ends in `_max`, the largest is taken.
+        """
 
 
 @dataclass(frozen=True)
@@ -88,24 +91,33 @@ class TrainEvents:
         """Metrics of the global batch of one step; `seconds` since the last call."""
 
     def on_step_end(self, step: int, model: nn.Module) -> None:
-        """A step is done; what is measured here is part of the checkpoint that may follow."""
+        """A step is done; what is measured here is part of the checkpoint that may follow.
+
+        A model that is shared out among processes is whole after the steps in `Training.watch_steps`.
+        """
 
 
 def resolve_device(config: TrainerConfig) -> str:
     """ "cpu" or "cuda".
 
     Raises:
-        UserError: CUDA is asked for and absent.
+        UserError: CUDA is asked for and absent, or has fewer devices than the run has processes.
     """
-    if config.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "no CUDA device is available",
             where="trainer.device=cuda",
             hint="type trainer.device=auto or trainer.device=cpu; `steelyard doctor` tells what this machine has",
         )
-    return config.device
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    if config.nproc > (devices := torch.cuda.device_count()):
+        raise UserError(
+            f"each process needs a CUDA device of its own, and this machine has {devices}",
+            where=f"trainer.nproc={config.nproc}",
+            hint=f"type trainer.nproc={devices} or less, or trainer.device=cpu",
+        )
+    return "cuda"
 
 
 def train(training: Training, config: TrainerConfig, seed: int, folder: Path, events: TrainEvents) -> TrainResult:
@@ -123,6 +135,7 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
         RunFailed: the loss is not finite, or the disk is full; the last good checkpoint stays.
     """
     device = resolve_device(config)
+    _check_processes(config)
     size = len(training.dataset)  # type: ignore[arg-type]
     if size < config.batch_size:
         raise UserError(
@@ -131,19 +144,35 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
             hint=f"type trainer.batch_size={size} or less",
         )
     store = folder / "checkpoints"
-    found = checkpoints.newest_valid(store, say=lambda line: print(f"warning: {line}", file=sys.stderr))
+    found = distributed.from_first(
+        lambda: checkpoints.newest_valid(store, say=lambda line: print(f"warning: {line}", file=sys.stderr))
+    )
     start = checkpoints.step_of(found) if found else 0
     training.model.to(device)
     events.on_start(start)
     if found and start >= config.max_steps:
         _load_weights(training.model, found)
         return TrainResult("done", start, start)
-    with _stop_on_signal() as stop, progress("training", config.max_steps, start) as bar:
-        watcher = _Watcher(events, stop, bar)
-        trainer = _Trainer(training, config, _arguments(config, seed, device, store), store, events, watcher)
+    if config.parallel == "fsdp" and config.nproc > 1:
+        sharding.shard(training.model, device)
+    # In a run of several processes, the one that was typed says so.
+    message = STOPPING if distributed.world_size() == 1 else ""
+    with stop_on_signal(message) as stop, progress("training", config.max_steps, start) as bar:
+        watcher = _Watcher(events, training.watch_steps, stop, bar)
+        trainer = _Trainer(training, config, training_arguments(config, seed, device, store), store, events, watcher)
         trainer.train(resume_from_checkpoint=str(found) if found else None)
+    sharding.unshard(training.model)
     steps = trainer.state.global_step
-    return TrainResult("interrupted" if stop.is_set() and steps < config.max_steps else "done", steps, start)
+    return TrainResult("interrupted" if watcher.stopped and steps < config.max_steps else "done", steps, start)
+
+
+def _check_processes(config: TrainerConfig) -> None:
+    if config.nproc != distributed.world_size():
+        raise RunFailed(
+            f"something that one process trains before the run is to be trained in each of {distributed.world_size()}",
+            where=f"trainer.nproc={config.nproc}",
+            hint="the cache changed while the run started; type the same command again",
+        )
 
 
 def truncate_metrics(path: Path, step: int) -> None:
@@ -180,7 +209,7 @@ class _Trainer(transformers.Trainer):
         events: TrainEvents,
         watcher: "_Watcher",
     ) -> None:
-        self.training, self.store, self.events = training, store, events
+        self.training, self.config, self.store, self.events = training, config, store, events
         self.batch_ids: list[str] = []
         self.sums: dict[str, Tensor] = {}
         self.logged_at = time.perf_counter()
@@ -192,12 +221,20 @@ class _Trainer(transformers.Trainer):
             callbacks=[watcher],
         )
         self.remove_callback(transformers.PrinterCallback)
+        if distributed.rank() > 0:
+            # Dropout is to differ between processes; the first draws what a process on its own would draw.
+            torch.manual_seed(arguments.seed + distributed.rank())
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
         """Normalizer of the global batch: over accumulated micro-batches and processes."""
         self.sums = {}
         own = torch.stack([self.training.objective.normalizer(batch) for batch in batch_samples]).sum().to(device)
-        return self.accelerator.gather(own).sum() if self.args.world_size > 1 else own
+        return self.accelerator.gather(own).sum() if distributed.world_size() > 1 else own
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> RandomSampler:
+        """Epochs of whole global batches, so that micro-batches and processes change no batch."""
+        size = len(self.training.dataset)  # type: ignore[arg-type]
+        return RandomSampler(self.training.dataset, num_samples=size - size % self.config.batch_size)  # type: ignore[arg-type]
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -214,17 +251,16 @@ class _Trainer(transformers.Trainer):
                 hint="lower trainer.learning_rate or look at these examples; the last checkpoint is from before it",
             )
         pair = torch.stack([loss.detach().float(), torch.zeros_like(loss, dtype=torch.float32)])
-        for name, value in {"loss": pair, **metrics}.items():
-            self.sums[name] = self.sums.get(name, 0) + value
-        # DDP averages gradients over processes, while these are partial sums.
-        return loss * self.accelerator.num_processes
+        self.sums = distributed.merge(self.sums, {"loss": pair, **metrics})
+        # Gradients are averaged over processes, while these are partial sums.
+        return loss * distributed.world_size()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Send the metrics of the step just done; what the base class averages would depend on where a run resumed."""
         if "grad_norm" not in logs:
             return
         metrics = {}
-        for name, pair in self.sums.items():
+        for name, pair in distributed.merge_processes(self.sums).items():
             total, count = pair.tolist()
             metrics[name] = total / count if count else total
         metrics |= {"grad_norm": float(logs["grad_norm"]), "learning_rate": float(logs["learning_rate"])}
@@ -252,13 +288,14 @@ class _Trainer(transformers.Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save into a staging folder and publish it whole."""
         final = self.args.output_dir
-        with checkpoints.staged(self.store, self.state.global_step) as staging:
+        with distributed.staged(self.store, self.state.global_step) as staging:
             self.args.output_dir = str(staging)
             try:
                 super()._save_checkpoint(model, trial)
             finally:
                 self.args.output_dir = final
-        checkpoints.prune(self.store)
+        if distributed.is_first():
+            checkpoints.prune(self.store)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights as safetensors; tensors that are tied are stored once.
@@ -267,89 +304,78 @@ class _Trainer(transformers.Trainer):
         """
         folder = Path(str(output_dir or self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_model(self.training.model, str(folder / SAFE_WEIGHTS_NAME))
+        if self.config.parallel == "fsdp":
+            if self.state.global_step == self.args.max_steps:
+                sharding.save_whole(folder / SAFE_WEIGHTS_NAME, self.training.model, write=distributed.is_first())
+        elif distributed.is_first():
+            safetensors.torch.save_model(self.training.model, str(folder / SAFE_WEIGHTS_NAME))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.config.parallel == "ddp":
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        sharding.save(Path(output_dir), self.training.model, self.optimizer)
+        if distributed.is_first():
+            scheduler: Any = self.lr_scheduler
+            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         _load_weights(self.training.model, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not (Path(checkpoint) / sharding.FOLDER).exists():
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        optimizer: Any = self.optimizer
+        sharding.load_optimizer(Path(checkpoint), self.training.model, optimizer)
+        scheduler: Any = self.lr_scheduler
+        scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+        for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+
+    def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: Any = None) -> nn.Module:
+        if not sharding.is_sharded(model):
+            return super()._wrap_model(model, training, dataloader)
+        # Autocast only: a model that is shared out needs no wrapper that averages gradients.
+        prepared: nn.Module = self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
+        return prepared
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        """Nothing: the model is there, and one that is shared out must not be moved."""
 
 
 class _Watcher(transformers.TrainerCallback):
     """Tells the caller of every step, and turns a signal into a saved stop."""
 
-    def __init__(self, events: TrainEvents, stop: threading.Event, bar: Callable[[int], None]) -> None:
-        self.events, self.stop, self.bar = events, stop, bar
+    def __init__(
+        self, events: TrainEvents, watch_steps: frozenset[int], stop: threading.Event, bar: Callable[[int], None]
+    ) -> None:
+        self.events, self.watch_steps, self.stop, self.bar = events, watch_steps, stop, bar
+        self.stopped = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure, show progress, and save and stop if asked to."""
         self.bar(state.global_step)
-        with _undisturbed_randomness():
-            self.events.on_step_end(state.global_step, kwargs["model"])
-        if self.stop.is_set():
-            control.should_save = control.should_training_stop = True
-
-
-def _arguments(config: TrainerConfig, seed: int, device: str, store: Path) -> transformers.TrainingArguments:
-    micro = config.micro_batch_size or config.batch_size
-    schedules = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and device == "cuda")
-    return transformers.TrainingArguments(
-        output_dir=str(store),
-        max_steps=config.max_steps,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=config.batch_size // micro,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        adam_beta1=config.adam_beta1,
-        adam_beta2=config.adam_beta2,
-        max_grad_norm=config.max_grad_norm,
-        warmup_steps=round(config.warmup_ratio * config.max_steps),
-        lr_scheduler_type=schedules[config.schedule],
-        save_strategy="steps",
-        save_steps=config.save_steps,
-        logging_strategy="steps",
-        logging_steps=config.log_steps,
-        logging_nan_inf_filter=False,
-        bf16=bf16,
-        use_cpu=device == "cpu",
-        seed=seed,
-        data_seed=seed,
-        dataloader_drop_last=True,
-        dataloader_pin_memory=device == "cuda",
-        remove_unused_columns=False,
-        report_to=[],
-        disable_tqdm=True,
-        log_level="error",
-    )
+        step, model = state.global_step, kwargs["model"]
+        with _undisturbed_randomness(), sharding.whole(model) if step in self.watch_steps else nullcontext():
+            self.events.on_step_end(step, model)
+        if distributed.anywhere(self.stop.is_set()):
+            self.stopped = control.should_save = control.should_training_stop = True
 
 
 def _load_weights(model: nn.Module, checkpoint: Path) -> None:
-    safetensors.torch.load_model(model, str(checkpoint / SAFE_WEIGHTS_NAME))
+    if (checkpoint / sharding.FOLDER).exists():
+        sharding.load_weights(checkpoint, model)
+    elif sharding.is_sharded(model):
+        raise UserError(
+            "holds whole weights, as trainer.parallel=ddp saves them", str(checkpoint), "type trainer.parallel=ddp"
+        )
+    else:
+        safetensors.torch.load_model(model, str(checkpoint / SAFE_WEIGHTS_NAME))
 
 
 @contextmanager
 def _undisturbed_randomness() -> Iterator[None]:
     """Whatever the block draws, training draws what it would have drawn without it."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
         yield
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets; a second SIGINT interrupts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-        os.write(2, b"stopping: the run is saved after this step (press Ctrl-C again to stop at once)\n")
-
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -24,7 +24,7 @@ DICT = {
     "main_metric": "grounded/auc",
     "command": "steelyard run prior data.noise='random words' seed=0",
 }
-VOID = {"meta", "link", "br", "img"}
+VOID = {"meta", "link", "br", "img", "input"}
 INLINE = {"strong", "code", "a", "sub", "abbr"}
 STYLE = Path(report.__file__).with_name("style.css.j2").read_text()
 

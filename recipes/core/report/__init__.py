@@ -1,13 +1,12 @@
 """The report of a run: one HTML file that needs nothing else, and the same in one picture."""
 
-import json
 import shlex
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from recipes.core.compare import Comparison, MetricRow, compare_runs, interval_text, number_text, p_text
+from recipes.core.compare import Comparison, MetricRow, compare_runs
 from recipes.core.config import Card
 from recipes.core.files import write_bytes, write_text
 from recipes.core.records import (
@@ -23,6 +22,7 @@ from recipes.core.records import (
 from recipes.core.report.curves import learning_curves
 from recipes.core.report.figure import draw
 from recipes.core.report.heatmap import legend, read_heatmap
+from recipes.core.report.page import duration_text, environment_rows, read_environment, render
 from recipes.core.runs import RunFolder
 
 BADGES = {
@@ -51,15 +51,6 @@ class Verdict:
         return BADGES[self.outcome]
 
 
-@dataclass(frozen=True)
-class Forest:
-    """An interval drawn around zero, in a box 120 wide: x of its ends and of the estimate."""
-
-    low: float
-    high: float
-    middle: float
-
-
 def report_run(run_folder: Path, outputs: Path, card: Card) -> Path | None:
     """Write a run's report beside the baseline of the recipe's claim, if a run of it can be paired.
 
@@ -84,7 +75,7 @@ def report_run(run_folder: Path, outputs: Path, card: Card) -> Path | None:
         "paper": card.paper,
         "claim": asdict(claim),
         "main_metric": claim.metric,
-        "command": _read_environment(run_folder).get("command", f"steelyard run {run.recipe} arm={run.arm}"),
+        "command": read_environment(run_folder).get("command", f"steelyard run {run.recipe} arm={run.arm}"),
     }
     write_report(run_folder, baseline.path if baseline else None, comparison, told)
     return baseline.path if baseline else None
@@ -125,10 +116,10 @@ def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison
         "legend": legend(),
         "differences": config_differences(run, other) if other else [],
         "config_text": (run.path / "config.yaml").read_text(),
-        "environment": _environment(run.path),
+        "environment": environment_rows(read_environment(run.path)),
         "facts": _facts(run),
     }
-    write_text(run_folder / "report.html", _templates().get_template("template.html.j2").render(context))
+    write_text(run_folder / "report.html", render("template.html.j2", context))
     title = f"{run.recipe}: {run.arm}" + (f" beside {other.arm}" if other else "") + f", seed {run.seed}"
     write_bytes(run_folder / "report.png", draw(charts, comparison, title))
     return run_folder / "report.html"
@@ -181,18 +172,6 @@ def _rows(run: RunRecord, comparison: Comparison | None, info: dict[str, Any], m
     return sorted(rows, key=lambda row: row.metric != main_metric)
 
 
-def forest(row: MetricRow, width: float = 120) -> Forest | None:
-    """The row's interval on its own scale, zero in the middle; None without an interval."""
-    if row.interval is None:
-        return None
-    reach = max(abs(row.interval.low), abs(row.interval.high), abs(row.difference)) or 1.0
-    low, high, middle = (
-        round(width / 2 + point / reach * (width / 2 - 6), 1)
-        for point in (row.interval.low, row.interval.high, row.difference)
-    )
-    return Forest(low, high, middle)
-
-
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
     """The line under the title: what ran, how it ended, when, how long."""
     status = RunFolder(run.path).status()
@@ -205,39 +184,5 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         facts.append(("started", f"{datetime.fromisoformat(run.started):%d %B %Y, %H:%M %Z}".strip()))
     if run.started and status.get("finished"):
         seconds = (datetime.fromisoformat(status["finished"]) - datetime.fromisoformat(run.started)).total_seconds()
-        facts.append(("took", f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 60:,.0f} min"))
+        facts.append(("took", duration_text(seconds)))
     return facts
-
-
-def _environment(folder: Path) -> list[tuple[str, str]]:
-    """`env.json` as rows; the command has its own place on the page."""
-    rows = []
-    for key, value in _read_environment(folder).items():
-        text = ", ".join(f"{name} {item}" for name, item in value.items()) if isinstance(value, dict) else str(value)
-        rows += [(key, text)] if key != "command" and value is not None else []
-    return rows
-
-
-def _read_environment(folder: Path) -> dict[str, Any]:
-    path = folder / "env.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
-
-
-def _templates() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": lambda value: number_text(value).replace("-", "\N{MINUS SIGN}"),
-        "signed": lambda value: number_text(value, signed=True).replace("-", "\N{MINUS SIGN}"),
-        "interval": lambda value: interval_text(value).replace("-", "\N{MINUS SIGN}"),
-        "p_value": p_text,
-        "forest": forest,
-    }
-    return environment

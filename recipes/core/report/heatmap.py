@@ -36,7 +36,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Example:
-    """One caption beside its image (a data URI)."""
+    """One caption beside its image (a data URI, empty if it has none)."""
 
     id: str
     image: str
@@ -62,12 +62,16 @@ def legend() -> list[Token]:
 
 
 def _example(entry: dict[str, Any]) -> Example:
+    image = entry.get("image") or ""
+    return Example(entry["id"], image, bool(image) and _is_small(image), [_token(token) for token in entry["tokens"]])
+
+
+def _is_small(image: str) -> bool:
     from PIL import Image
 
-    content = base64.b64decode(entry["image"].partition(",")[2])
-    with Image.open(io.BytesIO(content)) as image:
-        pixelated = max(image.size) < PIXELATED_BELOW
-    return Example(entry["id"], entry["image"], pixelated, [_token(token) for token in entry["tokens"]])
+    content = base64.b64decode(image.partition(",")[2])
+    with Image.open(io.BytesIO(content)) as picture:
+        return max(picture.size) < PIXELATED_BELOW
 
 
 def _token(entry: dict[str, Any]) -> Token:

@@ -1,18 +1,56 @@
 """The end of a trial: compare, judge, write, and send the answer to the tracker."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from recipes.core import compose
+from recipes.core.compare import comparison_table
+from recipes.core.report.trial import write_trial_report
+from recipes.core.tracking import NullTracker, Tracker, open_tracker
 from recipes.core.trial.result import TrialResult, analyse, write_results
 
 
 def conclude(folder: Path) -> tuple[TrialResult, dict[str, Path]]:
-    """Compare the finished cells, judge the claim and write the results.
+    """Compare the finished cells, judge the claim, write results and report, and tell the tracker.
 
     Args:
         folder: The trial's folder.
 
     Returns:
-        The result, and what was written by kind.
+        The result, and what was written by kind ("html", "md", "png", "svg", "results").
     """
     result = analyse(folder)
-    return result, {"results": write_results(result)}
+    files = write_trial_report(result) | {"results": write_results(result)}
+    _track(result, files)
+    return result, files
+
+
+def _track(result: TrialResult, files: dict[str, Path]) -> None:
+    """Send verdict, forest plot and tables to a summary run in the group of the cells."""
+    manifest, folder = result.manifest, result.folder
+    config = compose.compose(manifest.recipe, [*manifest.cells[0].overrides]).tracker
+    group = f"{manifest.recipe}-{folder.name}"
+    about = {"command": manifest.command, "arms": manifest.arms, "seeds": manifest.seeds, "claim": result.card.claim}
+    tracker = open_tracker(replace(config, group=group), folder, f"{manifest.recipe}/trial/{folder.name}", group, about)
+    if isinstance(tracker, NullTracker):
+        return
+    try:
+        send_answer(tracker, result, files["png"])
+    finally:
+        tracker.finish(True)
+
+
+def send_answer(tracker: Tracker, result: TrialResult, picture: Path) -> None:
+    """Log the verdict, the forest plot, one table for the verdict and one for each arm."""
+    claim, verdict = result.card.claim, result.verdict
+    numbers = {"seeds": float(verdict.seeds)}
+    if interval := verdict.interval:
+        numbers |= {"difference": interval.estimate, "interval/low": interval.low, "interval/high": interval.high}
+    tracker.summary(numbers)
+    tracker.image("forest plot", picture)
+    told = [claim.statement, verdict.word, verdict.reason, claim.published]
+    tracker.table("verdict", ["claim", "verdict", "because", "published"], [told])
+    for comparison in result.comparisons:
+        rows = comparison_table(comparison)
+        name = f"{comparison.arm} beside {comparison.baseline}"
+        tracker.table(name, list(rows[0]), [list(row.values()) for row in rows])

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from recipes.core.trial.states import (
     CellState,
     cell_state,
     cell_states,
+    read_record,
     record_end,
 )
 from recipes.core.trial.worker import STOP
@@ -35,10 +36,13 @@ from recipes.core.trial.worker import STOP
 LOCK = "owner.lock"
 MOST_STARTS = 20
 LOOK_EVERY_SECONDS = 1.0
+LOOK_SHARE = 0.05  # of a core, at most: looking at a thousand cells takes a while
 VANISHED = "its process ended without a word, twice: killed, or out of memory"
 
 
-def drive(folder: Path, manifest: Manifest, launcher: Launcher, retry: bool) -> tuple[list[CellState], bool]:
+def drive(
+    folder: Path, manifest: Manifest, launcher: Launcher, retry: bool, only: Collection[str] | None = None
+) -> tuple[list[CellState], bool]:
     """Run every cell that is not done.
 
     Args:
@@ -46,6 +50,7 @@ def drive(folder: Path, manifest: Manifest, launcher: Launcher, retry: bool) -> 
         manifest: What was planned; written before anything starts.
         launcher: Where cells run.
         retry: Start failed cells again.
+        only: Names of the cells to run; all if None.
 
     Returns:
         State of every cell, and whether the trial was told to stop.
@@ -56,8 +61,9 @@ def drive(folder: Path, manifest: Manifest, launcher: Launcher, retry: bool) -> 
     """
     with owned(folder / LOCK, f"{manifest.kind} {folder}", wait=False), _stoppable(folder) as stopped:
         manifests.write(folder, manifest)
-        todo = [state.cell.name for state in cell_states(folder, manifest) if _is_due(state, retry)]
-        with _shown(folder, manifest, todo), suppress(KeyboardInterrupt):
+        names = [cell.name for cell in manifest.cells if only is None or cell.name in only]
+        todo = [name for name in names if _is_due(cell_state(folder, manifest.cell(name)), retry)]
+        with _shown(folder, manifest, _starts(folder, todo)), suppress(KeyboardInterrupt):
             _rounds(folder, manifest, launcher, todo, stopped)
     return cell_states(folder, manifest), stopped.is_set()
 
@@ -66,37 +72,46 @@ def _rounds(
     folder: Path, manifest: Manifest, launcher: Launcher, todo: Sequence[str], stopped: threading.Event
 ) -> None:
     """Launch until every cell has ended: those that were stopped by someone else or never started go again."""
-    first = _starts(folder, manifest, todo)
+    first = _starts(folder, todo)
     while todo and not stopped.is_set():
-        before = _starts(folder, manifest, todo)
+        before = _starts(folder, todo)
         trouble = _launched(partial(launcher, folder, todo, manifest.threads), stopped)
         _wait_for_the_living(folder, manifest, todo, stopped)
-        for name in todo:
-            state = cell_state(folder, manifest.cell(name))
-            if state.state == CUT_OFF and state.attempts > before[name] and not stopped.is_set():
+        for name in _vanished(folder, manifest, before):
+            if not stopped.is_set():
                 _once_more(folder, manifest, launcher, name, stopped)
-        after = _starts(folder, manifest, todo)
-        left = [name for name in todo if _is_open(folder, manifest, name) and after[name] - first[name] < MOST_STARTS]
-        if left == todo and after == before and not stopped.is_set():
-            raise RunFailed(f"the launcher starts no cell: {trouble}", where=f"--launcher {launcher.name}")
-        todo = left
+        nothing = _starts(folder, todo) == before
+        todo = [name for name in todo if _is_open(cell_state(folder, manifest.cell(name)), first[name])]
+        if todo and nothing and not stopped.is_set():
+            raise RunFailed(
+                f"the launcher starts no cell{f': {trouble}' if trouble else ''}",
+                where=f"--launcher {launcher.name}",
+                hint=f"what it logged is in {folder / 'launcher'} and {folder / 'logs'}",
+            )
 
 
 def _is_due(state: CellState, retry: bool) -> bool:
     return state.state != DONE and (retry or state.state != FAILED)
 
 
-def _is_open(folder: Path, manifest: Manifest, name: str) -> bool:
-    """Whether a cell has to be started again: never started, or stopped by someone else."""
-    return _state(folder, manifest, name) not in (DONE, FAILED, RUNNING)
+def _is_open(state: CellState, first: int) -> bool:
+    """Whether a cell has to be started: not yet since there were `first` starts, or stopped by someone else."""
+    starts = state.attempts - first
+    return state.state not in (DONE, RUNNING) and not (starts and state.state == FAILED) and starts < MOST_STARTS
 
 
 def _state(folder: Path, manifest: Manifest, name: str) -> str:
     return cell_state(folder, manifest.cell(name)).state
 
 
-def _starts(folder: Path, manifest: Manifest, names: Sequence[str]) -> dict[str, int]:
-    return {name: cell_state(folder, manifest.cell(name)).attempts for name in names}
+def _starts(folder: Path, names: Sequence[str]) -> dict[str, int]:
+    return {name: read_record(folder, name).get("attempts", 0) for name in names}
+
+
+def _vanished(folder: Path, manifest: Manifest, before: dict[str, int]) -> list[str]:
+    """Cells that were started in this round, after `before`, and whose process is gone."""
+    started = [name for name, starts in _starts(folder, list(before)).items() if starts > before[name]]
+    return [name for name in started if _state(folder, manifest, name) == CUT_OFF]
 
 
 def _launched(launch: Callable[[], None], stopped: threading.Event) -> str:
@@ -114,9 +129,10 @@ def _launched(launch: Callable[[], None], stopped: threading.Event) -> str:
 def _once_more(folder: Path, manifest: Manifest, launcher: Launcher, name: str, stopped: threading.Event) -> None:
     """Start a cell whose process vanished again, alone; if it vanishes again it has failed."""
     print(f"warning: the process of {name} is gone; starting the cell again on its own", file=sys.stderr)
+    before = _starts(folder, [name])
     _launched(partial(launcher, folder, [name], manifest.threads), stopped)
     _wait_for_the_living(folder, manifest, [name], stopped)
-    if not stopped.is_set() and _state(folder, manifest, name) == CUT_OFF:
+    if _vanished(folder, manifest, before) and not stopped.is_set():
         record_end(folder, name, FAILED, f"{VANISHED}; its output is in {folder / 'logs' / name}.log")
 
 
@@ -151,17 +167,17 @@ def _stoppable(folder: Path) -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _shown(folder: Path, manifest: Manifest, names: Sequence[str]) -> Iterator[None]:
-    """Show how many cells have ended; a log, which has no bar, gets a line for each."""
-    starts = {name: cell_state(folder, manifest.cell(name)).attempts for name in names}
+def _shown(folder: Path, manifest: Manifest, starts: dict[str, int]) -> Iterator[None]:
+    """Show how many of the cells, started so often before, have ended; a log, which has no bar, gets a line each."""
     ended = threading.Event()
 
     def look(show: Callable[[int], None]) -> None:
         told: set[str] = set()
-        last = False
+        last, took = False, 0.0
         while not last:
-            last = ended.wait(LOOK_EVERY_SECONDS)
-            for name in names:
+            last = ended.wait(max(LOOK_EVERY_SECONDS, took / LOOK_SHARE))
+            began = time.monotonic()
+            for name in starts:
                 if name in told:
                     continue
                 state = cell_state(folder, manifest.cell(name))
@@ -171,8 +187,9 @@ def _shown(folder: Path, manifest: Manifest, names: Sequence[str]) -> Iterator[N
                         error = f": {state.error.splitlines()[0]}" if state.error else ""
                         print(f"{state.cell.label}: {state.state}{error}", file=sys.stderr, flush=True)
             show(len(told))
+            took = time.monotonic() - began
 
-    with progress(f"cells of {manifest.recipe}", len(names)) as show:
+    with progress(f"cells of {manifest.recipe}", len(starts)) as show:
         watcher = threading.Thread(target=look, args=(show,), daemon=True)
         watcher.start()
         try:

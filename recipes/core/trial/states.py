@@ -30,6 +30,7 @@ class CellState:
         step: Optimizer steps done.
         max_steps: Steps in all; 0 if the run has not started.
         attempts: How often it was started in this trial.
+        resumed_from: Step at which its last start began.
         started: ISO time of the last start; empty if none.
         finished: ISO time of the end; empty if none.
         error: What went wrong, if it failed.
@@ -41,6 +42,7 @@ class CellState:
     step: int = 0
     max_steps: int = 0
     attempts: int = 0
+    resumed_from: int = 0
     started: str = ""
     finished: str = ""
     error: str = ""
@@ -49,11 +51,11 @@ class CellState:
 
 def eta_seconds(state: CellState) -> float | None:
     """Seconds a running cell still trains at its pace so far; None if it cannot be told."""
-    if state.state != RUNNING or state.step == 0 or not state.started:
+    steps = state.step - state.resumed_from
+    if state.state != RUNNING or steps <= 0 or not state.started:
         return None
-    began = datetime.fromisoformat(state.started)
-    passed = (datetime.now(UTC) - began).total_seconds()
-    return max(0.0, passed / state.step * (state.max_steps - state.step))
+    passed = (datetime.now(UTC) - datetime.fromisoformat(state.started)).total_seconds()
+    return passed / steps * (state.max_steps - state.step) if passed > 0 else None  # a clock was set back
 
 
 def newest_metric(state: CellState, metric: str) -> float | None:
@@ -72,23 +74,24 @@ def cell_state(folder: Path, cell: Cell) -> CellState:
     state = status.get("state") or QUEUED
     error = status.get("error") or ""
     if state == DONE:
-        error = ""
+        pass
     elif owner_of(run.lock) or _is_started(folder, cell.name, record):
-        state, error = RUNNING, ""
+        state = RUNNING
     elif record.get("state") == FAILED:
         state, error = FAILED, record.get("error", "")
     elif state == RUNNING or record.get("state") == RUNNING:
         state = CUT_OFF
     return CellState(
-        cell,
-        state,
-        status.get("step") or 0,
-        status.get("max_steps") or 0,
-        record.get("attempts", 0),
-        status.get("started") or "",
-        status.get("finished") or "",
-        error,
-        run.path,
+        cell=cell,
+        state=state,
+        step=status.get("step") or 0,
+        max_steps=status.get("max_steps") or 0,
+        attempts=record.get("attempts", 0),
+        resumed_from=status.get("resumed_from") or 0,
+        started=status.get("started") or "",
+        finished=status.get("finished") or "",
+        error=error if state == FAILED else "",
+        run=run.path,
     )
 
 
@@ -101,7 +104,7 @@ def read_record(folder: Path, name: str) -> dict[str, Any]:
     """What the last attempt of a cell left; empty if it was never started."""
     try:
         return dict(json.loads(_path(folder, name).read_text()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return {}
 
 
@@ -114,6 +117,11 @@ def record_start(folder: Path, name: str) -> None:
 def record_end(folder: Path, name: str, state: str, error: str = "") -> None:
     """Note how an attempt ended."""
     write_json(_path(folder, name), read_record(folder, name) | {"state": state, "error": error})
+
+
+def forget(folder: Path, name: str) -> None:
+    """Forget the attempts of a cell whose name another cell has got."""
+    _path(folder, name).unlink(missing_ok=True)
 
 
 def _is_started(folder: Path, name: str, record: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -73,7 +74,7 @@ def _run(folder: Path, name: str) -> str:
     cell = manifest.cell(name)
     outputs = manifests.outputs_of(folder)
     group = f"tracker.group={manifest.recipe}-{folder.name}"
-    config = compose.compose(manifest.recipe, [*cell.overrides, f"outputs={quoted(str(outputs))}", group])
+    config = compose.compose(manifest.recipe, [group, *cell.overrides, f"outputs={quoted(str(outputs))}"])
     found = run_folder(config).path.relative_to(outputs)
     if str(found) != cell.folder:
         raise RunFailed(
@@ -95,7 +96,8 @@ def command_of(recipe: str, cell: Cell) -> str:
 
 def quoted(text: str) -> str:
     """A text as a value in Hydra's override syntax."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    # A backslash stands for itself, but for those right before a quote.
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text)
     return f"'{escaped}'"
 
 

@@ -128,12 +128,12 @@ def _trained(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: T
 
 def _relevant(trainer: TrainerConfig) -> dict[str, Any]:
     """The trainer settings that decide a reference's weights."""
-    free = ("save_steps", "log_steps", "threads", "device")
+    free = ("save_steps", "log_steps", "threads", "device", "nproc", "parallel")
     return {name: value for name, value in dataclasses.asdict(trainer).items() if name not in free}
 
 
 def _trainer_config(config: PriorConfig) -> TrainerConfig:
-    """The run's trainer settings with the reference's own steps, batch and learning rate."""
+    """The run's trainer settings with the reference's own steps, batch and learning rate, in one process."""
     own = config.reference
     return dataclasses.replace(
         config.trainer,
@@ -142,4 +142,5 @@ def _trainer_config(config: PriorConfig) -> TrainerConfig:
         micro_batch_size=None,
         learning_rate=own.learning_rate,
         save_steps=own.steps,
+        nproc=1,
     )

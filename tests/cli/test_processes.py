@@ -1,0 +1,210 @@
+"""One run over two processes through the real command line: the same numbers as one process, and the same faults."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cli import app
+from recipes.core import compose, trainer
+from recipes.core.registry import ROOT
+from recipes.core.runs import RunFolder, run_folder
+from tests.cli.conftest import Ended
+
+KEYS = ["budget=smoke", "tracker=none", "trainer.threads=1", "trainer.save_steps=6", "trainer.log_steps=3"]
+# Measured inside each process's part of the batch.
+PARTWISE = {"nll_light_quarter", "nll_heavy_quarter", "effective_tokens_share"}
+STEPS = 40
+PATIENCE = 300.0
+pytestmark = pytest.mark.timeout(900)
+
+Steelyard = Callable[..., Ended]
+
+
+def words(outputs: Path, *more: str) -> list[str]:
+    return ["run", "prior", *KEYS, f"outputs={outputs}", "trainer.nproc=2", *more]
+
+
+def folder_of(outputs: Path, *more: str) -> RunFolder:
+    return run_folder(compose.compose("prior", words(outputs, *more)[2:]))
+
+
+def lines(folder: RunFolder) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in found]
+
+
+@contextlib.contextmanager
+def process(*typed: str) -> Iterator[subprocess.Popen[str]]:
+    line = [sys.executable, "-m", "cli.app", *typed]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+def wait_for(folder: RunFolder, step: int, started: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes of a run, once it has done some steps."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if any(done >= step for done, _ in folder.read_metrics("train")):
+            return psutil.Process(started.pid).children()
+        assert started.poll() is None, f"ended before step {step}: {started.communicate()}"
+        time.sleep(0.01)
+    raise AssertionError(f"no step {step} in time")
+
+
+def assert_gone(workers: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(workers, timeout=PATIENCE)
+    assert not [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE]
+
+
+def assert_alike(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> None:
+    """The same metrics but for rounding, and but for those that are measured in parts of the batch."""
+    for expected, found in zip(left, right, strict=True):
+        assert (expected["step"], expected["kind"]) == (found["step"], found["kind"])
+        assert expected["metrics"].keys() == found["metrics"].keys()
+        for name in expected["metrics"].keys() - PARTWISE:
+            assert found["metrics"][name] == pytest.approx(expected["metrics"][name], rel=1e-4, abs=1e-6), name
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, session_home: Path) -> RunFolder:
+    """A run over two processes that nothing happened to."""
+    outputs = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEELYARD_HOME", str(session_home))
+        assert app.main(words(outputs)) == 0
+    return folder_of(outputs)
+
+
+def test_two_processes_measure_what_one_measures(undisturbed: RunFolder, tmp_path: Path, steelyard: Steelyard) -> None:
+    ended = steelyard(*words(tmp_path, "trainer.nproc=1"))
+    assert ended.code == 0
+    alone = folder_of(tmp_path, "trainer.nproc=1")
+    assert alone.path.name != undisturbed.path.name
+    assert_alike(lines(alone), lines(undisturbed))
+    environment = json.loads((undisturbed.path / "env.json").read_text())
+    assert (environment["nproc"], environment["threads"]) == (2, 1)
+    assert undisturbed.status()["state"] == "done" and not undisturbed.lock.exists()
+
+
+def test_a_model_that_is_shared_out_measures_the_same(undisturbed: RunFolder, tmp_path: Path) -> None:
+    more = ("trainer.parallel=fsdp",)
+    with process(*words(tmp_path, *more)) as started:
+        out, err = started.communicate(timeout=PATIENCE)
+    assert started.returncode == 0, err
+    assert_alike(lines(folder_of(tmp_path, *more)), lines(undisturbed))
+
+
+def test_a_finished_run_of_two_processes_is_reused(undisturbed: RunFolder, steelyard: Steelyard) -> None:
+    ended = steelyard(*words(undisturbed.path.parents[2]))
+    assert ended.code == 0 and "reused: this run was finished before" in ended.out
+
+
+def test_stopped_and_killed_in_turn_a_run_ends_like_an_undisturbed_one(
+    undisturbed: RunFolder, tmp_path: Path, steelyard: Steelyard
+) -> None:
+    """After it was stopped, a copy of its folder is also finished by one process."""
+    folder = folder_of(tmp_path)
+    with process(*words(tmp_path)) as started:
+        workers = wait_for(folder, 3, started)
+        assert len(workers) == 2
+        started.send_signal(signal.SIGINT)
+        out, err = started.communicate(timeout=PATIENCE)
+    assert (started.returncode, out) == (130, ""), err
+    assert err.count("stopping: the run is saved after this step") == 1
+    assert f"interrupted, state saved in {folder.path}; the same command resumes:\n  steelyard run prior" in err
+    stopped = folder.status()
+    assert stopped["state"] == "interrupted" and 3 <= stopped["step"] < STEPS
+    assert not folder.lock.exists()
+    assert_gone(workers)
+    shutil.copytree(folder.path, folder_of(tmp_path, "trainer.nproc=1").path)
+
+    with process(*words(tmp_path)) as started:
+        workers = wait_for(folder, stopped["step"] + 3, started)
+        workers[1].kill()
+        out, err = started.communicate(timeout=PATIENCE)
+    assert (started.returncode, out) == (1, ""), err
+    assert err.count("error:") == 1 and "of the run ended with SIGKILL" in err and "type the same command again" in err
+    assert folder.status()["state"] == "failed" and "SIGKILL" in folder.status()["error"]
+    assert folder.status()["resumed_from"] == stopped["step"]
+    assert not folder.lock.exists()
+    assert_gone(workers)
+
+    with process(*words(tmp_path)) as started:
+        out, err = started.communicate(timeout=PATIENCE)
+    assert started.returncode == 0 and "done, resumed from step" in out, err
+    assert lines(folder) == lines(undisturbed)
+    for name in (f"checkpoints/checkpoint-{STEPS}/model.safetensors", "examples.parquet", "heatmap.json"):
+        assert (folder.path / name).read_bytes() == (undisturbed.path / name).read_bytes(), name
+
+    ended = steelyard(*words(tmp_path, "trainer.nproc=1"))
+    assert ended.code == 0 and f"done, resumed from step {stopped['step']}" in ended.out
+    assert_alike(lines(folder_of(tmp_path, "trainer.nproc=1")), lines(undisturbed))
+
+
+def test_no_process_outlives_the_one_that_was_typed(undisturbed: RunFolder, tmp_path: Path) -> None:
+    with process(*words(tmp_path)) as started:
+        typed = psutil.Process(started.pid)
+        while len(workers := typed.children()) < 2:
+            assert started.poll() is None, started.communicate()
+            time.sleep(0.01)
+        started.kill()
+        started.communicate(timeout=PATIENCE)
+    assert_gone(workers)
+    assert folder_of(tmp_path).status()["state"] == "running" and folder_of(tmp_path).lock.exists()
+
+
+def test_a_loss_that_is_not_finite_is_told_once(undisturbed: RunFolder, tmp_path: Path) -> None:
+    more = ("trainer.learning_rate=1e30", "trainer.warmup_ratio=0")
+    with process(*words(tmp_path, *more)) as started:
+        out, err = started.communicate(timeout=PATIENCE)
+    assert (started.returncode, out) == (1, ""), err
+    assert err.count("error:") == 1 and err.count("the loss is") == 1 and "batch of " in err
+    assert "the loss is" in folder_of(tmp_path, *more).status()["error"]
+
+
+def test_wrong_input_is_told_once_and_leaves_nothing(undisturbed: RunFolder, tmp_path: Path) -> None:
+    with process(*words(tmp_path, "trainer.batch_size=4096")) as started:
+        out, err = started.communicate(timeout=PATIENCE)
+    assert (started.returncode, out) == (2, ""), err
+    assert err.count("error:") == 1 and "1400 training examples are fewer than one batch" in err
+    assert not list(folder_of(tmp_path, "trainer.batch_size=4096").path.iterdir())
+
+
+def test_dry_run_shows_the_processes(tmp_path: Path, steelyard: Steelyard) -> None:
+    ended = steelyard(*words(tmp_path), "--dry-run")
+    assert "2 (ddp), each: 16 sequences a step, 16 a forward, 1 CPU threads" in ended.out
+    assert "40 x 32 sequences" in ended.out
+
+
+def test_a_batch_that_does_not_divide(tmp_path: Path, steelyard: Steelyard) -> None:
+    ended = steelyard(*words(tmp_path, "trainer.nproc=3"))
+    assert ended.code == 2 and "trainer.batch_size: 32 does not divide by nproc=3" in ended.err
+
+
+def test_more_processes_than_devices(tmp_path: Path, steelyard: Steelyard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(trainer.torch.cuda, "device_count", lambda: 1)
+    ended = steelyard(*words(tmp_path, "trainer.device=cuda"))
+    assert ended.code == 2
+    assert "trainer.nproc=2: each process needs a CUDA device of its own, and this machine has 1" in ended.err
+    assert "type trainer.nproc=1 or less, or trainer.device=cpu" in ended.err
+
+
+def test_the_core_count_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    config = compose.compose("prior", ["trainer.nproc=4"])
+    assert config.trainer.process_threads == 3
