@@ -154,19 +154,19 @@ def test_a_cell_without_memory_or_disk_fails_and_the_others_are_done(tmp_path: P
     driver.words += ["--launcher", "local"]
     plain = make(tmp_path / "plain", session_home, *driver.words)
     faults = {
-        r"prior/ntp/\w+-s0/\.config\.yaml": "killed",
-        r"prior/ntp/\w+-s1/\.config\.yaml": "memory",
-        r"prior/prior/\w+-s1/checkpoints/.*trainer_state": "disk",
+        r"prior/prior/\w+-s0/\.config\.yaml": "memory",
+        r"prior/ntp/\w+-s1/checkpoints/.*trainer_state": "disk",
+        r"prior/prior/\w+-s1/\.config\.yaml": "killed",
     }
     driver.environment |= {"STEELYARD_TEST_FAULTS": json.dumps(faults), "PYTHONPATH": injected(tmp_path / "hooks")}
     ended = driver.run()
     assert ended.code == 1, ended.err
     states = {state.cell.name: state for state in driver.states()}
-    assert [name for name, state in states.items() if state.state == "done"] == ["prior-s0"]
-    assert states["ntp-s0"].error.startswith("its process ended without a word, twice: killed, or out of memory")
-    assert states["ntp-s0"].attempts == 2
-    assert states["ntp-s1"].error == "MemoryError: no memory"
-    assert "the disk is full" in states["prior-s1"].error and "free some space" in states["prior-s1"].error
+    assert [name for name, state in states.items() if state.state == "done"] == ["ntp-s0"]
+    assert states["prior-s0"].error == "MemoryError: no memory"
+    assert "the disk is full" in states["ntp-s1"].error and "free some space" in states["ntp-s1"].error
+    assert states["prior-s1"].error.startswith("its process ended without a word, twice: killed, or out of memory")
+    assert states["prior-s1"].attempts == 2
     assert "3 of 4 cells failed" in ended.err and "starting the cell again on its own" in ended.err
     undisturbed(driver, "--retry")
     undisturbed(plain)

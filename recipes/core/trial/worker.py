@@ -56,16 +56,17 @@ def run_cell(folder: Path, name: str) -> str:
     """
     if (folder / STOP).exists():
         return QUEUED
-    record_start(folder, name)
-    state, error = FAILED, ""
-    try:
-        with _busy, _logged(folder / "logs" / f"{name}.log"), terminated_like_interrupted(), _stoppable(folder):
-            state = _run(folder, name)
-    except (KeyboardInterrupt, SystemExit):
-        state = INTERRUPTED
-    except Exception as failure:
-        error = str(failure) if isinstance(failure, SteelyardError) else f"{type(failure).__name__}: {failure}"
-    record_end(folder, name, state, error)
+    with _busy:
+        record_start(folder, name)
+        state, error = FAILED, ""
+        try:
+            with _logged(folder / "logs" / f"{name}.log"), terminated_like_interrupted(), _stoppable(folder):
+                state = _run(folder, name)
+        except (KeyboardInterrupt, SystemExit):
+            state = INTERRUPTED
+        except Exception as failure:
+            error = str(failure) if isinstance(failure, SteelyardError) else f"{type(failure).__name__}: {failure}"
+        record_end(folder, name, state, error)
     return state
 
 
