@@ -104,14 +104,24 @@ def show_cells(states: Sequence["CellState"], only: Sequence[str] | None = None,
         table(rows, [name for name in rows[0] if any(row[name] for row in rows)], numbers=["step", "ETA"])
 
 
+def launcher_words(name: str, jobs: int, options: Sequence[str]) -> list[str]:
+    """What chooses a launcher, to be typed again."""
+    words = [f"launcher.{option}" for option in options]
+    return words + (["--launcher", name] if name else []) + (["--jobs", str(jobs)] if jobs else [])
+
+
 def end(states: Sequence["CellState"], stopped: bool, command: str) -> None:
-    """Leave with 130 if it was told to stop, 1 if cells failed, and say what to type next."""
+    """Leave with 130 if it was told to stop, 1 if cells are not done, and say what to type next."""
     failed = sum(state.state == "failed" for state in states)
+    undone = sum(state.state != "done" for state in states)
     if stopped:
         note(f"interrupted; the same command goes on:\n  {command}")
         raise typer.Exit(STOPPED)
     if failed:
         note(f"{failed} of {len(states)} cells failed; to start them again:\n  {command} --retry")
+        raise typer.Exit(1)
+    if undone:
+        note(f"{undone} of {len(states)} cells are not done; the same command goes on:\n  {command}")
         raise typer.Exit(1)
 
 

@@ -27,10 +27,18 @@ def launchers(incomplete: str) -> list[str]:
 
 
 def arms(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Arms of the recipe typed before."""
+    """Arms of the recipe typed before; behind a comma those that are not yet in the list."""
     words = [context.params.get("recipe"), *context.args]  # an option that waits for its value leaves words unparsed
     recipe = next((word for word in words if word in registry.recipe_names()), None)
-    return [item for item in compose.arms(recipe).items() if item[0].startswith(incomplete)] if recipe else []
+    if recipe is None:
+        return []
+    before, comma, begun = incomplete.rpartition(",")
+    taken = before.split(",")
+    return [
+        (f"{before}{comma}{name}", text)
+        for name, text in compose.arms(recipe).items()
+        if name.startswith(begun) and name not in taken
+    ]
 
 
 def overrides(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ import typer
 from cli import completion
 from cli.console import heading, note, pairs, say, table
 from recipes.core import compose, registry
+from recipes.core.errors import UserError
 
 if TYPE_CHECKING:
     from recipes.core.config import RunConfig
@@ -36,6 +37,8 @@ def run(
     """
     typed = list(overrides or [])
     if multirun:
+        if fresh:
+            raise UserError("a sweep has no --fresh", where="-m --fresh", hint="leave out one of them")
         _sweep(recipe, typed, dry_run)
         return
     config = compose.compose(recipe, typed)

@@ -1,6 +1,5 @@
 """`steelyard sweep`: one cell for every combination of values, or cells that Optuna proposes."""
 
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from cli.cells import (
     RETRY,
     end,
     launcher_of,
+    launcher_words,
     open_jobs,
     outputs_of,
     show_cells,
@@ -21,7 +21,7 @@ from cli.cells import (
     watch_cells,
 )
 from cli.console import heading, note, pairs, say, table
-from recipes.core import registry, runs
+from recipes.core import registry
 from recipes.core.errors import UserError
 from recipes.core.schema import did_you_mean
 from recipes.core.trial import cells as planning
@@ -58,11 +58,16 @@ def sweep(
     keys = [word for word in keys if not word.startswith("sweeper=")]
     if chosen not in ("grid", "optuna"):
         raise UserError(f"unknown sweeper {chosen!r}", where="--sweeper", hint=did_you_mean(chosen, ["grid", "optuna"]))
-    made = launcher_of(launcher or named, jobs, options)
-    metric = metric or registry.card(recipe).claim.metric
-    command = shlex.join(["steelyard", "sweep", recipe, *keys])
+    measured = registry.card(recipe).claim.metric
+    launcher, metric = launcher or named, metric or measured
+    made = launcher_of(launcher, jobs, options)
+    words = ["--metric", metric] if metric != measured else []
     if chosen == "optuna":
-        command += f" --sweeper optuna --trials {trials} --metric {metric}"
+        # How many run at once is part of a search: the sampler learns from them together.
+        words += ["--sweeper", "optuna", "--trials", str(trials)]
+        jobs = made.jobs
+    command = shlex.join(["steelyard", "sweep", recipe, *keys, *words, *launcher_words(launcher, jobs, options)])
+    if chosen == "optuna":
         _search(recipe, keys, made, metric, trials, retry, command, look=status or dry_run)
         return
     found = planning.sweep_cells(recipe, keys)
@@ -89,18 +94,17 @@ def _search(
     look: bool,
 ) -> None:
     """Search, or with `look` only show what would be searched and what is there."""
-    from recipes.core.trial.search import read_space, search, search_identity
+    from recipes.core.trial.search import check_space, plan_search, read_space, search, search_identity
 
     space = read_space(recipe, keys)
-    (fixed,) = planning.check_cells(recipe, [("fixed", "fixed keys", list(space.fixed))])
-    folder = Path(outputs_of(fixed, recipe)) / recipe / "sweeps" / search_identity(space, metric, launcher.jobs)
+    tried = check_space(space)
+    folder = Path(outputs_of(tried[0], recipe)) / recipe / "sweeps" / search_identity(space, metric, launcher.jobs)
     if look:
         pairs([("sweep folder", str(folder)), *((key, repr(kind)) for key, kind in space.distributions.items())])
         if (folder / manifests.NAME).exists():
             watch_cells(folder, manifests.read(folder), metric)
         return
-    threads = max(1, (os.cpu_count() or 1) // launcher.jobs)
-    manifest = manifests.Manifest("sweep", recipe, command, runs.now(), threads, ())
+    manifest = plan_search(folder, space, command, launcher.jobs)
     ended: tuple[list[CellState], bool] = ([], False)
     for ended in search(folder, manifest, space, launcher, metric=metric, trials=trials, retry=retry):
         note(f"{sum(state.state == DONE for state in ended[0])} of {trials} cells done")
@@ -126,7 +130,17 @@ def _conclude(
     ]
     heading(f"{metric}: mean over seeds, +- half of its 95% t interval")
     table(rows, numbers=[metric, "+-", "done"])
+    _tell_unknown(states, metric)
     show_cells(states, only=(FAILED, INTERRUPTED, CUT_OFF))
     say()
     pairs([("results", str(write_sweep(folder, states, metric))), ("sweep folder", str(folder))])
     end(states, stopped, command)
+
+
+def _tell_unknown(states: list[CellState], metric: str) -> None:
+    """Say which metrics there are if no finished cell has the one asked for."""
+    from recipes.core.records import final_metrics
+
+    measured = [final_metrics(state.run) for state in states if state.state == DONE]
+    if measured and not any(metric in metrics for metrics in measured):
+        note(f"no cell logs a final metric {metric!r}; {did_you_mean(metric, sorted(measured[0]))}")

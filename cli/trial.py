@@ -13,6 +13,7 @@ from cli.cells import (
     RETRY,
     end,
     launcher_of,
+    launcher_words,
     open_jobs,
     outputs_of,
     show_cells,
@@ -50,11 +51,15 @@ def trial(
 
     The same command again goes on where it was stopped; finished cells are reused.
     """
+    registry.card(recipe)  # refuses an unknown name
     keys, options, named = open_jobs(list(overrides or []))
+    _check_keys(keys)
     chosen = _arms(recipe, arms)
-    made = launcher_of(launcher or named, jobs, options)
+    launcher = launcher or named
+    made = launcher_of(launcher, jobs, options)
     found = planning.trial_cells(recipe, keys, chosen, _seeds(seeds))
-    command = shlex.join(["steelyard", "trial", recipe, *keys, *(["--arms", arms] if arms else []), "--seeds", seeds])
+    words = [*(["--arms", arms] if arms else []), "--seeds", seeds, *launcher_words(launcher, jobs, options)]
+    command = shlex.join(["steelyard", "trial", recipe, *keys, *words])
     folder, manifest = manifests.plan("trial", recipe, found, outputs_of(found[0], recipe), command, made.jobs)
     if status:
         watch_cells(folder, manifest, registry.card(recipe).claim.metric)
@@ -100,6 +105,14 @@ def show_verdict(result: "TrialResult") -> None:
     pairs([("claim", claim.statement), ("because", result.verdict.reason), ("published", claim.published)])
     if result.verdict.more_seeds:
         say(f"about {result.verdict.more_seeds} more seeds would settle it, if the estimate and its spread hold")
+
+
+def _check_keys(keys: list[str]) -> None:
+    """Refuse `arm=` and `seed=`: a trial would set them anew in every cell."""
+    for word in keys:
+        key, _, value = word.lstrip("+").partition("=")
+        if key in ("arm", "seed"):
+            raise UserError("a trial chooses arms and seeds itself", where=word, hint=f"type --{key}s {value}")
 
 
 def _arms(recipe: str, text: str) -> list[str]:

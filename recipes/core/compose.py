@@ -22,6 +22,7 @@ from recipes.core.schema import Problem, build, did_you_mean, raise_problems
 CONF = registry.ROOT / "conf"
 NOT_KEY_VALUE = "is not KEY=VALUE; quote values that hold spaces, commas or braces: key='a b'"
 ONE_VALUE = "a run takes one value for each key; quote a value that holds a comma, or type `steelyard sweep`"
+LIST_VALUES = "type key=1,2 or key=range(3), or --sweeper optuna for key=interval(0,1)"
 PRESETS = ("arms", "budgets", "when")
 # Cannot change the result, so they are not part of a run's identity.
 NOT_IDENTITY = ("outputs", "tracker", "trainer.save_steps", "trainer.log_steps")
@@ -85,13 +86,20 @@ def sweep_choices(overrides: list[str]) -> tuple[list[str], list[list[str]]]:
     for text in overrides:
         try:
             parsed = parser.parse_override(text)
-            if parsed.is_sweep_override() and not parsed.is_delete():
-                key = parsed.get_key_element()
-                swept.append([f"{key}={value}" for value in parsed.sweep_string_iterator()])
-            else:
-                fixed.append(text)
         except HydraException:
             problems.append(Problem(text, None, f"{NOT_KEY_VALUE}, and several values as key=1,2 or key=range(3)"))
+            continue
+        if not parsed.is_sweep_override() or parsed.is_delete():
+            fixed.append(text)
+            continue
+        try:
+            values = [f"{parsed.get_key_element()}={value}" for value in parsed.sweep_string_iterator()]
+        except HydraException:  # interval() and glob()
+            problems.append(Problem(text, None, f"has no values to go through; {LIST_VALUES}"))
+            continue
+        swept.append(values)
+        if not values:
+            problems.append(Problem(text, None, f"is an empty range; {LIST_VALUES}"))
     raise_problems(problems)
     return fixed, swept
 

@@ -57,18 +57,36 @@ def owner_of(path: Path) -> str | None:
 def read_owner(path: Path) -> dict[str, Any] | None:
     """The live owner of a lock file ("host", "pid", ...), or None."""
     owner = _read(path)
-    return owner if owner and _alive(path, owner) else None
+    return owner if owner and is_alive(path, owner) else None
+
+
+def myself() -> dict[str, Any]:
+    """What tells this process from every other: "host", "pid" and when it was "born"."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
+
+
+def is_alive(path: Path, owner: dict[str, Any]) -> bool:
+    """Whether the process that wrote a file about itself lives; on another host: whether the file is fresh."""
+    try:
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    if not owner:  # created but not yet written, or cut off while writing
+        return age < HEARTBEAT_SECONDS
+    if owner["host"] == socket.gethostname():
+        return _born(owner["pid"]) == owner["born"] is not None
+    return age < DEAD_AFTER_SECONDS
 
 
 def _acquire(path: Path, what: str, wait: bool) -> str:
     token = uuid.uuid4().hex
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "token": token}
+    mine = myself() | {"token": token}
     while True:
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             owner = _read(path)
-            if not _alive(path, owner):
+            if not is_alive(path, owner):
                 _take_over(path, owner)
             elif wait:
                 time.sleep(0.2)
@@ -102,18 +120,6 @@ def _read(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError):
         return {}
-
-
-def _alive(path: Path, owner: dict[str, Any]) -> bool:
-    try:
-        age = time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return False
-    if not owner:  # created but not yet written, or cut off while writing
-        return age < HEARTBEAT_SECONDS
-    if owner["host"] == socket.gethostname():
-        return _born(owner["pid"]) == owner["born"] is not None
-    return age < DEAD_AFTER_SECONDS
 
 
 def _born(pid: int) -> str | None:

@@ -60,8 +60,11 @@ class _Lines:
         if now - self.shown < LINE_EVERY_SECONDS:
             return
         self.shown = now
-        left = (now - self.began) / max(done - self.start, 1) * (self.total - done)
-        print(f"{self.description}: {done}/{self.total}, about {left:.0f} s left", file=sys.stderr, flush=True)
+        text = f"{self.description}: {done}/{self.total}"
+        if done > self.start:
+            left = (now - self.began) / (done - self.start) * (self.total - done)
+            text += f", about {left:.0f} s left"
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -4,10 +4,13 @@ Imports neither torch nor SciPy: listing runs is quick.
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from recipes.core.compose import NOT_IDENTITY, read_yaml
 from recipes.core.errors import UserError
@@ -39,7 +42,7 @@ def load_run(folder: Path) -> RunRecord:
     try:
         config = read_yaml(folder / "config.yaml")
         recipe, arm, seed = config["recipe"], config["arm"], config["seed"]
-    except (OSError, KeyError, TypeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise UserError(
             "is not a run folder: it has no readable config.yaml",
             where=str(folder),
@@ -50,9 +53,17 @@ def load_run(folder: Path) -> RunRecord:
 
 
 def find_runs(outputs: Path, recipe: str | None = None) -> list[RunRecord]:
-    """Every run below an outputs folder (of one recipe), ordered by recipe, arm, seed and start."""
-    paths = sorted(outputs.glob(f"{recipe or '*'}/*/*-s*/config.yaml"))
-    records = [load_run(path.parent) for path in paths]
+    """Every run below an outputs folder (of one recipe), ordered by recipe, arm, seed and start.
+
+    A folder that cannot be read is told and left out: one that is damaged, or just made anew, stops no other run.
+    """
+    records = []
+    for path in sorted(outputs.glob(f"{recipe or '*'}/*/*-s*/config.yaml")):
+        try:
+            records.append(load_run(path.parent))
+        except UserError as error:
+            if path.exists():
+                print(f"warning: {error.where} {error.what}; it is left out", file=sys.stderr)
     return sorted(records, key=lambda run: (run.recipe, run.arm, run.seed, run.started))
 
 

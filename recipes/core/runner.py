@@ -147,7 +147,7 @@ def _ending_recorded(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
             ending = {"state": "interrupted", "error": None}
         else:
             ending = {"state": "failed", "error": f"{type(error).__name__}: {error}"}

@@ -50,7 +50,7 @@ class RunFolder:
         """Content of `status.json`; empty if the run never started or the file cannot be read."""
         try:
             return dict(json.loads((self.path / "status.json").read_text()))
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError):
             return {}
 
     def update_status(self, **changes: Any) -> None:

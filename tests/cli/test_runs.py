@@ -28,6 +28,15 @@ def test_a_run_without_a_live_owner_is_cut_off(steelyard, make_run) -> None:
         assert json.loads(steelyard(*words).out)[0]["state"] == "running"
 
 
+@pytest.mark.parametrize("damage", [b"arm: [", b"\xff\xfe", b"arm: prior", b""])
+def test_a_folder_that_cannot_be_read_is_told_and_left_out(damage: bytes, steelyard, make_run) -> None:
+    done, other = make_run("prior", 0), make_run("ntp", 0)
+    (other / "config.yaml").write_bytes(damage)
+    ended = steelyard("runs", "--outputs", done.parents[2])
+    assert ended.code == 0 and len(ended.out.splitlines()) == 2
+    assert f"warning: {other} is not a run folder: it has no readable config.yaml; it is left out" in ended.err
+
+
 def test_json_holds_the_plain_values(steelyard, make_run) -> None:
     folder = make_run("prior", 3)
     (entry,) = json.loads(steelyard("runs", "--outputs", folder.parents[2], "--json").out)

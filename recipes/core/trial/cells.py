@@ -2,7 +2,8 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,14 +76,30 @@ def sweep_cells(recipe: str, overrides: Sequence[str]) -> list[Cell]:
 
 
 def with_threads(cells: Sequence[Cell], recipe: str, threads: int) -> list[Cell]:
-    """The cells with `trainer.threads` set, which moves their run folders: threads can change bits."""
+    """The cells with `trainer.threads` set where it was not typed.
+
+    That moves their run folders: threads can change bits.
+    """
     found = []
     for cell in cells:
-        overrides = (*cell.overrides, f"{THREADS}={threads}")
-        found.append(
-            dataclasses.replace(cell, overrides=overrides, folder=_folder(compose.compose(recipe, [*overrides])))
-        )
+        if not _typed_threads(cell.overrides):
+            overrides = (*cell.overrides, f"{THREADS}={threads}")
+            folder = _folder(compose.compose(recipe, [*overrides]))
+            cell = dataclasses.replace(cell, overrides=overrides, folder=folder)
+        found.append(cell)
     return found
+
+
+def threads_of(overrides: Iterable[Sequence[str]], jobs: int) -> int:
+    """CPU threads of each cell: the most that were typed (null: all), else the cores divided among jobs."""
+    cores = os.cpu_count() or 1
+    typed = [value for words in overrides for value in _typed_threads(words)[-1:]]
+    return max((int(value) if value.isdecimal() else cores for value in typed), default=max(1, cores // jobs))
+
+
+def _typed_threads(overrides: Iterable[str]) -> list[str]:
+    words = [word.lstrip("+").partition("=") for word in overrides]
+    return [value for key, _, value in words if key == THREADS]
 
 
 def identity(cells: Sequence[Cell]) -> str:

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from recipes.core.errors import RunFailed
 from recipes.core.locks import owned
 from recipes.core.progress import progress
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.launch import Launcher, run_in_child
+from recipes.core.trial.launch import Launcher
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.states import (
     CUT_OFF,
@@ -28,18 +28,21 @@ from recipes.core.trial.states import (
     CellState,
     cell_state,
     cell_states,
+    read_record,
     record_end,
-    running_here,
 )
 from recipes.core.trial.worker import STOP
 
 LOCK = "owner.lock"
 MOST_STARTS = 20
 LOOK_EVERY_SECONDS = 1.0
+LOOK_SHARE = 0.05  # of a core, at most: looking at a thousand cells takes a while
 VANISHED = "its process ended without a word, twice: killed, or out of memory"
 
 
-def drive(folder: Path, manifest: Manifest, launcher: Launcher, retry: bool) -> tuple[list[CellState], bool]:
+def drive(
+    folder: Path, manifest: Manifest, launcher: Launcher, retry: bool, only: Collection[str] | None = None
+) -> tuple[list[CellState], bool]:
     """Run every cell that is not done.
 
     Args:
@@ -47,6 +50,7 @@ def drive(folder: Path, manifest: Manifest, launcher: Launcher, retry: bool) -> 
         manifest: What was planned; written before anything starts.
         launcher: Where cells run.
         retry: Start failed cells again.
+        only: Names of the cells to run; all if None.
 
     Returns:
         State of every cell, and whether the trial was told to stop.
@@ -55,59 +59,80 @@ def drive(folder: Path, manifest: Manifest, launcher: Launcher, retry: bool) -> 
         UserError: another process drives this trial.
         RunFailed: the launcher starts nothing.
     """
-    with owned(folder / LOCK, f"{manifest.kind} {folder}", wait=False), _stoppable(folder, manifest) as stopped:
+    with owned(folder / LOCK, f"{manifest.kind} {folder}", wait=False), _stoppable(folder) as stopped:
         manifests.write(folder, manifest)
-        todo = [state.cell.name for state in cell_states(folder, manifest) if _is_due(state, retry)]
-        with _shown(folder, manifest, todo):
-            while todo and not stopped.is_set():
-                before = _starts(folder, manifest, todo)
-                trouble = _launched(partial(launcher, folder, todo, manifest.threads))
-                _wait_for_the_living(folder, manifest, todo, stopped)
-                vanished = [name for name in todo if _state(folder, manifest, name) == CUT_OFF]
-                for name in vanished if not stopped.is_set() else []:
-                    _once_more(folder, manifest, name)
-                left = [name for name in todo if _is_open(cell_state(folder, manifest.cell(name)))]
-                if left == todo and _starts(folder, manifest, todo) == before and not stopped.is_set():
-                    raise RunFailed(f"the launcher starts no cell: {trouble}", where=f"--launcher {launcher.name}")
-                todo = left
+        names = [cell.name for cell in manifest.cells if only is None or cell.name in only]
+        todo = [name for name in names if _is_due(cell_state(folder, manifest.cell(name)), retry)]
+        with _shown(folder, manifest, _starts(folder, todo)), suppress(KeyboardInterrupt):
+            _rounds(folder, manifest, launcher, todo, stopped)
     return cell_states(folder, manifest), stopped.is_set()
+
+
+def _rounds(
+    folder: Path, manifest: Manifest, launcher: Launcher, todo: Sequence[str], stopped: threading.Event
+) -> None:
+    """Launch until every cell has ended: those that were stopped by someone else or never started go again."""
+    first = _starts(folder, todo)
+    while todo and not stopped.is_set():
+        before = _starts(folder, todo)
+        trouble = _launched(partial(launcher, folder, todo, manifest.threads), stopped)
+        _wait_for_the_living(folder, manifest, todo, stopped)
+        for name in _vanished(folder, manifest, before):
+            if not stopped.is_set():
+                _once_more(folder, manifest, launcher, name, stopped)
+        nothing = _starts(folder, todo) == before
+        todo = [name for name in todo if _is_open(cell_state(folder, manifest.cell(name)), first[name])]
+        if todo and nothing and not stopped.is_set():
+            raise RunFailed(
+                f"the launcher starts no cell{f': {trouble}' if trouble else ''}",
+                where=f"--launcher {launcher.name}",
+                hint=f"what it logged is in {folder / 'launcher'} and {folder / 'logs'}",
+            )
 
 
 def _is_due(state: CellState, retry: bool) -> bool:
     return state.state != DONE and (retry or state.state != FAILED)
 
 
-def _is_open(state: CellState) -> bool:
-    """Whether a cell of this round has to be started again: never started, or stopped by someone else."""
-    return state.state not in (DONE, FAILED, RUNNING) and state.attempts < MOST_STARTS
+def _is_open(state: CellState, first: int) -> bool:
+    """Whether a cell has to be started: not yet since there were `first` starts, or stopped by someone else."""
+    starts = state.attempts - first
+    return state.state not in (DONE, RUNNING) and not (starts and state.state == FAILED) and starts < MOST_STARTS
 
 
 def _state(folder: Path, manifest: Manifest, name: str) -> str:
     return cell_state(folder, manifest.cell(name)).state
 
 
-def _starts(folder: Path, manifest: Manifest, names: Sequence[str]) -> int:
-    return sum(cell_state(folder, manifest.cell(name)).attempts for name in names)
+def _starts(folder: Path, names: Sequence[str]) -> dict[str, int]:
+    return {name: read_record(folder, name).get("attempts", 0) for name in names}
 
 
-def _launched(launch: Callable[[], None]) -> str:
+def _vanished(folder: Path, manifest: Manifest, before: dict[str, int]) -> list[str]:
+    """Cells that were started in this round, after `before`, and whose process is gone."""
+    started = [name for name, starts in _starts(folder, list(before)).items() if starts > before[name]]
+    return [name for name in started if _state(folder, manifest, name) == CUT_OFF]
+
+
+def _launched(launch: Callable[[], None], stopped: threading.Event) -> str:
     """Launch; what the launcher raises (a worker that died takes the others along) is only told."""
     try:
         launch()
-    except KeyboardInterrupt:
-        raise
     except Exception as error:
         text = " ".join(str(error).split())
-        print(f"warning: the launcher ended early ({type(error).__name__}: {text[:300]})", file=sys.stderr)
+        if not stopped.is_set():
+            print(f"warning: the launcher ended early ({type(error).__name__}: {text[:300]})", file=sys.stderr)
         return text or type(error).__name__
     return ""
 
 
-def _once_more(folder: Path, manifest: Manifest, name: str) -> None:
+def _once_more(folder: Path, manifest: Manifest, launcher: Launcher, name: str, stopped: threading.Event) -> None:
     """Start a cell whose process vanished again, alone; if it vanishes again it has failed."""
     print(f"warning: the process of {name} is gone; starting the cell again on its own", file=sys.stderr)
-    _launched(partial(run_in_child, folder, [name]))
-    if _state(folder, manifest, name) == CUT_OFF:
+    before = _starts(folder, [name])
+    _launched(partial(launcher, folder, [name], manifest.threads), stopped)
+    _wait_for_the_living(folder, manifest, [name], stopped)
+    if _vanished(folder, manifest, before) and not stopped.is_set():
         record_end(folder, name, FAILED, f"{VANISHED}; its output is in {folder / 'logs' / name}.log")
 
 
@@ -118,8 +143,11 @@ def _wait_for_the_living(folder: Path, manifest: Manifest, names: Sequence[str],
 
 
 @contextmanager
-def _stoppable(folder: Path, manifest: Manifest) -> Iterator[threading.Event]:
-    """Ctrl-C or SIGTERM lets the running cells save and end, and starts no other; a second Ctrl-C leaves at once."""
+def _stoppable(folder: Path) -> Iterator[threading.Event]:
+    """Ctrl-C or SIGTERM lets the running cells save and end, and starts no other; a second Ctrl-C leaves at once.
+
+    Cells look for the file `stop`, as no signal reaches other hosts.
+    """
     stopped = threading.Event()
     (folder / STOP).unlink(missing_ok=True)
 
@@ -129,13 +157,7 @@ def _stoppable(folder: Path, manifest: Manifest) -> Iterator[threading.Event]:
         stopped.set()
         os.write(2, b"stopping: running cells are saved, no other starts (press Ctrl-C again to leave at once)\n")
         (folder / STOP).touch()
-        # A terminal has sent Ctrl-C to all; a run that gets it after SIGTERM would not save.
-        delay = 1.0 if number == signal.SIGINT else 0.0
-        timer = threading.Timer(delay, _terminate_cells, (folder, manifest))
-        timer.daemon = True
-        timer.start()
 
-    folder.mkdir(parents=True, exist_ok=True)
     old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopped
@@ -144,26 +166,18 @@ def _stoppable(folder: Path, manifest: Manifest) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _terminate_cells(folder: Path, manifest: Manifest) -> None:
-    """Ask the cells that run on this machine to save and end."""
-    for cell in manifest.cells:
-        if pid := running_here(folder, cell):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-
-
 @contextmanager
-def _shown(folder: Path, manifest: Manifest, names: Sequence[str]) -> Iterator[None]:
-    """Show how many cells have ended; a log, which has no bar, gets a line for each."""
-    starts = {name: cell_state(folder, manifest.cell(name)).attempts for name in names}
+def _shown(folder: Path, manifest: Manifest, starts: dict[str, int]) -> Iterator[None]:
+    """Show how many of the cells, started so often before, have ended; a log, which has no bar, gets a line each."""
     ended = threading.Event()
 
     def look(show: Callable[[int], None]) -> None:
         told: set[str] = set()
-        last = False
+        last, took = False, 0.0
         while not last:
-            last = ended.wait(LOOK_EVERY_SECONDS)
-            for name in names:
+            last = ended.wait(max(LOOK_EVERY_SECONDS, took / LOOK_SHARE))
+            began = time.monotonic()
+            for name in starts:
                 if name in told:
                     continue
                 state = cell_state(folder, manifest.cell(name))
@@ -173,8 +187,9 @@ def _shown(folder: Path, manifest: Manifest, names: Sequence[str]) -> Iterator[N
                         error = f": {state.error.splitlines()[0]}" if state.error else ""
                         print(f"{state.cell.label}: {state.state}{error}", file=sys.stderr, flush=True)
             show(len(told))
+            took = time.monotonic() - began
 
-    with progress(f"cells of {manifest.recipe}", len(names)) as show:
+    with progress(f"cells of {manifest.recipe}", len(starts)) as show:
         watcher = threading.Thread(target=look, args=(show,), daemon=True)
         watcher.start()
         try:

@@ -3,18 +3,23 @@
 This is the only module that uses `hydra._internal`; Hydra is pinned to 1.3 for it.
 """
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from recipes.core.compose import CONF
 from recipes.core.errors import RunFailed, UserError
+from recipes.core.files import write_text
 from recipes.core.registry import ROOT
 from recipes.core.schema import Problem, did_you_mean, raise_problems
-from recipes.core.trial.worker import quoted, task
+from recipes.core.trial.worker import LAUNCH, quoted, task
 
 LAUNCHERS = ("local", "joblib", "slurm", "submitit", "ray")
 # Launcher -> (keys that hold how many cells run at once, keys that hold the CPU threads of a cell).
@@ -26,6 +31,8 @@ KEYS: dict[str, tuple[list[str], list[str]]] = {
 }
 # Keys below which a user may add any.
 OPEN = ("ray.init", "ray.remote", "additional_parameters")
+# What a cell needs of the driver's environment, for workers that a cluster has started before.
+CARRIED = ("PYTHONPATH", "PYTHONSAFEPATH", "STEELYARD_HOME", "WANDB_MODE", "WANDB_DIR", "HF_HOME")
 
 
 class Launcher:
@@ -55,7 +62,8 @@ class Launcher:
     def __call__(self, folder: Path, names: Sequence[str], threads: int) -> None:
         """Run cells of the trial in `folder`; returns when all have ended, or raises what the launcher raises."""
         folder = folder.resolve()
-        if self.name == "local":
+        if self.name == "local" or (self.name == "joblib" and 1 in (self.jobs, len(names))):
+            # joblib would run a single job in the driver's own process.
             run_in_child(folder, names)
             return
         # submitit's local executor would start all at once.
@@ -72,7 +80,9 @@ class Launcher:
         problems = []
         for option in self.options:
             key = option.partition("=")[0].lstrip("+")
-            if key not in known and not key.startswith(tuple(f"{node}." for node in OPEN)):
+            if key in KEYS[self.name][0]:
+                problems.append(Problem(f"launcher.{key}", None, "type --jobs N"))
+            elif key not in known and not key.startswith(tuple(f"{node}." for node in OPEN)):
                 problems.append(Problem(f"launcher.{key}", None, did_you_mean(key, sorted(known))))
         raise_problems(problems)
 
@@ -81,13 +91,19 @@ class Launcher:
         from hydra.core.plugins import Plugins
         from hydra.types import HydraContext
 
-        hydra, config = self._config(folder, threads, self.options)
+        number = uuid.uuid4().hex
+        write_text(folder / LAUNCH, number)
+        os.environ |= _import_path()
+        carried = [f"{key}={quoted(os.environ[key])}" for key in CARRIED if key in os.environ]
+        surroundings = [f"ray.init.runtime_env.env_vars.{word}" for word in carried] if self.name == "ray" else []
+        keys = [f"folder={quoted(str(folder))}", f"launch={quoted(number)}", f"cwd={quoted(os.getcwd())}"]
+        hydra, config = self._config(folder, threads, [*surroundings, *self.options])
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
-        # Workers of other hosts and processes import this checkout, wherever they start.
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
-        jobs = [[f"folder={quoted(str(folder))}", f"cell={quoted(name)}"] for name in names]
-        launcher.launch(jobs, initial_job_idx=0)
+        with _own_ctrl_c():
+            if self.name == "ray":
+                _start_ray(config.hydra.launcher.ray.init)
+            launcher.launch([[*keys, f"cell={quoted(name)}"] for name in names], initial_job_idx=0)
 
     def _config(self, folder: Path, threads: int, options: Sequence[str]) -> tuple[Any, Any]:
         """Hydra and the config of a launch: `conf/launch.yaml` with the launcher's file and keys."""
@@ -124,16 +140,43 @@ def run_in_child(folder: Path, names: Sequence[str]) -> None:
     Raises:
         RunFailed: the process ended before its cells did.
     """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    line = [sys.executable, "-m", "recipes.core.trial.worker", str(folder.resolve()), str(len(names))]
-    with subprocess.Popen(line, stdin=subprocess.PIPE, text=True, env=environment) as child:
-        assert child.stdin
-        child.stdin.write("".join(f"{name}\n" for name in names))
-        child.stdin.flush()
+    line = [sys.executable, "-m", "recipes.core.trial.worker", str(folder.resolve()), str(os.getpid()), *names]
+    with _own_ctrl_c():
+        child = subprocess.Popen(line, stdin=subprocess.DEVNULL, env=os.environ | _import_path())
+    with child:
         code = child.wait()
     if code:
         ended = f"by signal {-code}" if code < 0 else f"with code {code}"
         raise RunFailed(f"the process that ran the cells ended {ended}")
+
+
+def _import_path() -> dict[str, str]:
+    """Variables that make workers import this checkout wherever they start, whatever lies in their folder."""
+    others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", str(ROOT))]
+    return {"PYTHONPATH": os.pathsep.join([str(ROOT), *others]), "PYTHONSAFEPATH": "1"}
+
+
+@contextlib.contextmanager
+def _own_ctrl_c() -> Iterator[None]:
+    """Keep Ctrl-C from the processes that the block starts: they save when the driver tells them to stop.
+
+    They inherit the blocked signal. The driver gets it through one of its other threads.
+    """
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def _start_ray(init: Any) -> None:
+    """Start or join Ray, which takes SIGTERM for itself; give it back to the driver."""
+    from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
+
+    plain = signal.getsignal(signal.SIGTERM)
+    start_ray(init)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, plain)
 
 
 def _forced(value: str) -> str:

@@ -1,16 +1,16 @@
 """The manifest: what a trial or sweep is, written before anything runs and never changed after."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from recipes.core import registry, runs
 from recipes.core.errors import UserError
 from recipes.core.files import write_json
-from recipes.core.trial.cells import THREADS, Cell, identity, with_threads
+from recipes.core.trial.cells import Cell, identity, threads_of, with_threads
 
 VERSION = 1
 NAME = "manifest.json"
@@ -50,7 +50,11 @@ class Manifest:
 
     def cell(self, name: str) -> Cell:
         """The cell of that name. Raises KeyError if there is none."""
-        return {cell.name: cell for cell in self.cells}[name]
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Cell]:
+        return {cell.name: cell for cell in self.cells}
 
 
 def outputs_of(folder: Path) -> Path:
@@ -76,13 +80,12 @@ def plan(kind: str, recipe: str, cells: Sequence[Cell], outputs: str, command: s
         UserError: the manifest found there is of another version, cannot be read, or is of other cells.
     """
     folder = Path(outputs) / recipe / f"{kind}s" / identity(cells)
-    typed = any(word.startswith(f"{THREADS}=") for word in cells[0].overrides)
     found = read(folder) if (folder / NAME).exists() else None
-    threads = found.threads if found else max(1, (os.cpu_count() or 1) // jobs)
-    planned = tuple(cells if typed else with_threads(cells, recipe, threads))
+    threads = found.threads if found else threads_of([cell.overrides for cell in cells], jobs)
+    planned = tuple(with_threads(cells, recipe, threads))
     if found is None:
         return folder, Manifest(kind, recipe, command, runs.now(), threads, planned)
-    if [cell.folder for cell in found.cells] != [cell.folder for cell in planned]:
+    if {cell.folder for cell in found.cells} != {cell.folder for cell in planned}:
         raise UserError(
             "the manifest is of other cells than this command plans",
             where=str(folder / NAME),
@@ -103,23 +106,16 @@ def read(folder: Path) -> Manifest:
         UserError: there is none, it cannot be read, or it is of another version.
     """
     path = folder / NAME
+    hint = "move its folder away and type the command again: finished runs are still reused"
     try:
         tree: dict[str, Any] = dict(json.loads(path.read_text()))
         version = tree["version"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            "is no manifest of a trial or sweep",
-            where=str(path),
-            hint="move its folder away and type the command again: finished runs are still reused",
-        ) from error
-    if version != VERSION:
-        raise UserError(
-            f"is of version {version}, this Steelyard reads version {VERSION}",
-            where=str(path),
-            hint="move its folder away and type the command again: finished runs are still reused",
-        )
-    cells = tuple(Cell(**cell | {"overrides": tuple(cell["overrides"])}) for cell in tree.pop("cells"))
-    return Manifest(**tree, cells=cells)
+        if version == VERSION:
+            cells = tuple(Cell(**cell | {"overrides": tuple(cell["overrides"])}) for cell in tree.pop("cells"))
+            return Manifest(**tree, cells=cells)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError("is no manifest of a trial or sweep", where=str(path), hint=hint) from error
+    raise UserError(f"is of version {version}, this Steelyard reads version {VERSION}", where=str(path), hint=hint)
 
 
 def find(outputs: Path, recipe: str, kind: str) -> list[Path]:

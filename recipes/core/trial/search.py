@@ -4,27 +4,31 @@ The sampler is seeded and is told every result in order, so a search that is sta
 and reuses their finished runs: no study needs to be stored.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.core import compose
+from recipes.core import compose, runs
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
+from recipes.core.locks import owned
 from recipes.core.records import final_metrics
 from recipes.core.schema import Problem, did_you_mean, raise_problems
-from recipes.core.trial.cells import Cell, check_cells
+from recipes.core.trial import manifest as manifests
+from recipes.core.trial.cells import Cell, check_cells, threads_of, with_threads
 from recipes.core.trial.drive import drive
 from recipes.core.trial.launch import Launcher
 from recipes.core.trial.manifest import Manifest
-from recipes.core.trial.states import DONE, CellState
+from recipes.core.trial.states import DONE, CellState, forget
 from recipes.core.trial.sweep_table import is_better_higher
 
 if TYPE_CHECKING:
     import optuna
 
 SEED = 0
+LOCK = "search.lock"
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def read_space(recipe: str, overrides: Sequence[str]) -> Space:
     for text in overrides:
         try:
             parsed = OverridesParser.create().parse_override(text)
-            if not parsed.is_sweep_override():
+            if not parsed.is_sweep_override() or parsed.is_delete():
                 fixed.append(text)
                 continue
             distributions[parsed.get_key_element()] = _distribution(parsed.value())
@@ -73,6 +77,33 @@ def search_identity(space: Space, metric: str, jobs: int) -> str:
     return sha256_json([space.recipe, space.fixed, kinds, metric, jobs])[:10]
 
 
+def plan_search(folder: Path, space: Space, command: str, jobs: int) -> Manifest:
+    """The manifest of a search, still without cells; threads are those of the earlier start if there was one.
+
+    Raises:
+        UserError: the manifest found there cannot be read.
+    """
+    found = _found(folder)
+    threads = found.threads if found else threads_of([space.fixed], jobs)
+    return Manifest("sweep", space.recipe, command, found.created if found else runs.now(), threads, ())
+
+
+def check_space(space: Space) -> list[Cell]:
+    """Refuse wrong values before the first cell starts: every category and both ends of every range are tried.
+
+    Returns:
+        The cells that were tried.
+
+    Raises:
+        UserError: with all problems.
+    """
+    tried = {key: _examples(distribution) for key, distribution in space.distributions.items()}
+    usual = {key: values[0] for key, values in tried.items()}
+    proposed = [usual | {key: value} for key, values in tried.items() for value in values]
+    typed = [_typed(space, number, chosen) for number, chosen in enumerate(proposed)]
+    return check_cells(space.recipe, typed, distinct=False)
+
+
 def search(
     folder: Path,
     manifest: Manifest,
@@ -87,7 +118,7 @@ def search(
 
     Args:
         folder: The sweep's folder.
-        manifest: Manifest without cells.
+        manifest: Manifest without cells, as from `plan_search`.
         space: What is searched.
         launcher: Where cells run; its `jobs` is the size of a batch.
         metric: The final metric that is improved: raised or lowered, as its recipe says is better.
@@ -98,17 +129,30 @@ def search(
         States of the cells so far, and whether the search was told to stop.
 
     Raises:
-        UserError: a proposed cell has a wrong config, or no cell logs the metric.
+        UserError: another process runs this search, a proposed cell has a wrong config, or no cell logs the metric.
     """
+    with owned(folder / LOCK, f"sweep {folder}", wait=False):
+        yield from _batches(folder, manifest, space, launcher, metric, trials, retry)
+
+
+def _batches(
+    folder: Path, manifest: Manifest, space: Space, launcher: Launcher, metric: str, trials: int, retry: bool
+) -> Iterator[tuple[list[CellState], bool]]:
     optuna = _optuna()
     sampler = optuna.samplers.TPESampler(seed=SEED, constant_liar=launcher.jobs > 1)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    while len(manifest.cells) < trials:
-        size = min(launcher.jobs, trials - len(manifest.cells))
+    found = _found(folder)
+    earlier = found.cells if found else ()
+    cells: list[Cell] = []
+    while len(cells) < trials:
+        size = min(launcher.jobs, trials - len(cells))
         asked = [study.ask(space.distributions) for _ in range(size)]
-        cells = [*manifest.cells, *_cells(space, manifest, [trial.params for trial in asked])]
-        manifest = replace(manifest, cells=tuple(cells))
-        states, stopped = drive(folder, manifest, launcher, retry)
+        batch = _cells(space, manifest, len(cells), [trial.params for trial in asked])
+        cells += batch
+        earlier = _still_right(folder, earlier, cells)
+        manifest = replace(manifest, cells=(*cells, *earlier[len(cells) :]))
+        states, stopped = drive(folder, manifest, launcher, retry, only=[cell.name for cell in batch])
+        states = states[: len(cells)]
         for trial, state in zip(asked, states[-size:], strict=True):
             value = _value(state, metric)
             study.tell(trial, value, state=None if value is not None else optuna.trial.TrialState.FAIL)
@@ -117,24 +161,51 @@ def search(
             return
 
 
-def _cells(space: Space, manifest: Manifest, proposed: Sequence[dict[str, Any]]) -> list[Cell]:
-    typed = []
-    for number, parameters in enumerate(proposed, start=len(manifest.cells)):
-        chosen = [f"{key}={_text(value)}" for key, value in parameters.items()]
-        overrides = [*space.fixed, *chosen, f"trainer.threads={manifest.threads}"]
-        typed.append((f"{number:03d}", " ".join(chosen), overrides))
-    return check_cells(space.recipe, typed, distinct=False)
+def _found(folder: Path) -> Manifest | None:
+    return manifests.read(folder) if (folder / manifests.NAME).exists() else None
+
+
+def _still_right(folder: Path, earlier: Sequence[Cell], cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """The cells of an earlier start if this one proposes the same; else they and what is recorded of them go.
+
+    A cell that failed then and is done now has taught the sampler something else.
+    """
+    pairs = zip(earlier, cells, strict=False)
+    wrong = next((number for number, (old, new) in enumerate(pairs) if old.folder != new.folder), None)
+    if wrong is None:
+        return tuple(earlier)
+    for cell in earlier[wrong:]:
+        forget(folder, cell.name)
+    return ()
+
+
+def _cells(space: Space, manifest: Manifest, first: int, proposed: Sequence[dict[str, Any]]) -> list[Cell]:
+    typed = [_typed(space, number, parameters) for number, parameters in enumerate(proposed, start=first)]
+    return with_threads(check_cells(space.recipe, typed, distinct=False), space.recipe, manifest.threads)
+
+
+def _typed(space: Space, number: int, parameters: dict[str, Any]) -> tuple[str, str, list[str]]:
+    """Name, label and overrides of a proposed cell."""
+    chosen = [f"{key}={_text(value)}" for key, value in parameters.items()]
+    return f"{number:03d}", " ".join(chosen), [*space.fixed, *chosen]
+
+
+def _examples(distribution: Any) -> list[Any]:
+    """Every category, or both ends of a range."""
+    choices = getattr(distribution, "choices", None)
+    return list(choices) if choices else [distribution.low, distribution.high]
 
 
 def _value(state: CellState, metric: str) -> float | None:
-    """What the study is told of a cell: its metric, negative where lower is better; None if the cell is not done."""
+    """What the study is told of a cell: its metric, negative where lower is better; None if it has no finite one."""
     if state.state != DONE:
         return None
     metrics = final_metrics(state.run)
     if metric not in metrics:
         hint = did_you_mean(metric, sorted(metrics))
         raise UserError(f"{state.run} logs no final metric {metric!r}", where="--metric", hint=hint)
-    return metrics[metric] if is_better_higher(state.run, metric) else -metrics[metric]
+    value = metrics[metric] if is_better_higher(state.run, metric) else -metrics[metric]
+    return value if math.isfinite(value) else None
 
 
 def _distribution(value: Any) -> "optuna.distributions.BaseDistribution":
@@ -143,11 +214,19 @@ def _distribution(value: Any) -> "optuna.distributions.BaseDistribution":
     kinds = _optuna().distributions
     log = "log" in getattr(value, "tags", ())
     if isinstance(value, IntervalSweep):
-        return kinds.FloatDistribution(value.start, value.end, log=log)
+        whole = isinstance(value.start, int) and isinstance(value.end, int)
+        return (kinds.IntDistribution if whole else kinds.FloatDistribution)(value.start, value.end, log=log)
     if isinstance(value, RangeSweep):
-        numbers = list(value.range())
-        return kinds.IntDistribution(int(numbers[0]), int(numbers[-1]), step=int(value.step), log=log)
-    assert isinstance(value, ChoiceSweep)
+        numbers = sorted(value.range())
+        if not numbers:
+            raise ValueError("an empty range")
+        whole = all(isinstance(number, int) for number in numbers)
+        step = None if log else abs(value.step)
+        if whole:
+            return kinds.IntDistribution(numbers[0], numbers[-1], step=step or 1, log=log)
+        return kinds.FloatDistribution(numbers[0], numbers[-1], step=step, log=log)
+    if not isinstance(value, ChoiceSweep) or any(isinstance(item, list | dict) for item in value.list):
+        raise ValueError("cannot be searched")
     return kinds.CategoricalDistribution([compose.plain_value(item) for item in value.list])
 
 

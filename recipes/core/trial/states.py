@@ -5,15 +5,13 @@ process vanished) stands in `cells/<name>.json` of the trial.
 """
 
 import json
-import os
-import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from recipes.core.files import write_json
-from recipes.core.locks import owner_of, read_owner
+from recipes.core.locks import is_alive, myself, owner_of
 from recipes.core.runs import RunFolder
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.manifest import Manifest, outputs_of
@@ -27,11 +25,12 @@ class CellState:
 
     Attributes:
         cell: The cell.
-        state: done, failed, running (a live process owns its run folder), interrupted (saved and stopped), cut off
+        state: done, failed, running (a live process works on it), interrupted (saved and stopped), cut off
             (its process is gone), or queued.
         step: Optimizer steps done.
         max_steps: Steps in all; 0 if the run has not started.
         attempts: How often it was started in this trial.
+        resumed_from: Step at which its last start began.
         started: ISO time of the last start; empty if none.
         finished: ISO time of the end; empty if none.
         error: What went wrong, if it failed.
@@ -43,6 +42,7 @@ class CellState:
     step: int = 0
     max_steps: int = 0
     attempts: int = 0
+    resumed_from: int = 0
     started: str = ""
     finished: str = ""
     error: str = ""
@@ -51,11 +51,11 @@ class CellState:
 
 def eta_seconds(state: CellState) -> float | None:
     """Seconds a running cell still trains at its pace so far; None if it cannot be told."""
-    if state.state != RUNNING or state.step == 0 or not state.started:
+    steps = state.step - state.resumed_from
+    if state.state != RUNNING or steps <= 0 or not state.started:
         return None
-    began = datetime.fromisoformat(state.started)
-    passed = (datetime.now(UTC) - began).total_seconds()
-    return max(0.0, passed / state.step * (state.max_steps - state.step))
+    passed = (datetime.now(UTC) - datetime.fromisoformat(state.started)).total_seconds()
+    return passed / steps * (state.max_steps - state.step) if passed > 0 else None  # a clock was set back
 
 
 def newest_metric(state: CellState, metric: str) -> float | None:
@@ -74,23 +74,24 @@ def cell_state(folder: Path, cell: Cell) -> CellState:
     state = status.get("state") or QUEUED
     error = status.get("error") or ""
     if state == DONE:
-        error = ""
-    elif owner_of(run.lock):
-        state, error = RUNNING, ""
+        pass
+    elif owner_of(run.lock) or _is_started(folder, cell.name, record):
+        state = RUNNING
     elif record.get("state") == FAILED:
         state, error = FAILED, record.get("error", "")
     elif state == RUNNING or record.get("state") == RUNNING:
         state = CUT_OFF
     return CellState(
-        cell,
-        state,
-        status.get("step") or 0,
-        status.get("max_steps") or 0,
-        record.get("attempts", 0),
-        status.get("started") or "",
-        status.get("finished") or "",
-        error,
-        run.path,
+        cell=cell,
+        state=state,
+        step=status.get("step") or 0,
+        max_steps=status.get("max_steps") or 0,
+        attempts=record.get("attempts", 0),
+        resumed_from=status.get("resumed_from") or 0,
+        started=status.get("started") or "",
+        finished=status.get("finished") or "",
+        error=error if state == FAILED else "",
+        run=run.path,
     )
 
 
@@ -99,31 +100,33 @@ def cell_states(folder: Path, manifest: Manifest) -> list[CellState]:
     return [cell_state(folder, cell) for cell in manifest.cells]
 
 
-def running_here(folder: Path, cell: Cell) -> int | None:
-    """Process of this trial that runs a cell on this host right now; None if none does."""
-    owner, record = read_owner(RunFolder(outputs_of(folder) / cell.folder).lock), read_record(folder, cell.name)
-    own = owner is not None and (owner["host"], owner["pid"]) == (record.get("host"), record.get("pid"))
-    return record["pid"] if own and record["host"] == socket.gethostname() else None
-
-
 def read_record(folder: Path, name: str) -> dict[str, Any]:
     """What the last attempt of a cell left; empty if it was never started."""
     try:
         return dict(json.loads(_path(folder, name).read_text()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return {}
 
 
 def record_start(folder: Path, name: str) -> None:
     """Note that an attempt starts, in which process."""
     attempts = read_record(folder, name).get("attempts", 0) + 1
-    who = {"host": socket.gethostname(), "pid": os.getpid()}
-    write_json(_path(folder, name), {"state": RUNNING, "attempts": attempts, "error": "", **who})
+    write_json(_path(folder, name), {"state": RUNNING, "attempts": attempts, "error": "", **myself()})
 
 
 def record_end(folder: Path, name: str, state: str, error: str = "") -> None:
     """Note how an attempt ended."""
     write_json(_path(folder, name), read_record(folder, name) | {"state": state, "error": error})
+
+
+def forget(folder: Path, name: str) -> None:
+    """Forget the attempts of a cell whose name another cell has got."""
+    _path(folder, name).unlink(missing_ok=True)
+
+
+def _is_started(folder: Path, name: str, record: dict[str, Any]) -> bool:
+    """Whether a live process has started a cell, though it may not own the run folder yet (imports, data)."""
+    return record.get("state") == RUNNING and is_alive(_path(folder, name), record)
 
 
 def _path(folder: Path, name: str) -> Path:

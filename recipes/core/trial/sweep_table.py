@@ -1,5 +1,6 @@
 """What a sweep came to: one row a setting, with the mean of a metric over its seeds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +52,10 @@ def settings(states: Sequence[CellState], metric: str) -> list[Setting]:
 
 
 def best_first(found: Sequence[Setting], states: Sequence[CellState], metric: str) -> list[Setting]:
-    """The settings, best mean first; those without a value last."""
+    """The settings, best mean first; those without a mean last."""
     done = next((state for state in states if state.state == DONE), None)
     sign = -1 if done is None or is_better_higher(done.run, metric) else 1
-    return sorted(found, key=lambda setting: (not setting.values, sign * setting.mean))
+    return sorted(found, key=lambda setting: (math.isnan(setting.mean), sign * setting.mean))
 
 
 def is_better_higher(run: Path, metric: str) -> bool:

@@ -1,10 +1,14 @@
 """What a launcher runs, wherever it runs it: one cell of a trial, from its manifest to its record."""
 
 import contextlib
+import io
 import os
+import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +20,32 @@ from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.states import FAILED, INTERRUPTED, QUEUED, record_end, record_start
 
-STOP = "stop"
+STOP, LAUNCH = "stop", "launch"
+LOOK_EVERY_SECONDS = 0.5
+_PARENT = os.getppid()
+_busy = threading.Lock()
 
 
 def task(config: Any) -> str:
-    """The function that launchers call: `config` names the trial's folder and the cell."""
-    return run_cell(Path(config.folder), config.cell)
+    """The function that launchers call: `config` names the trial's folder, the cell and the launch it belongs to."""
+    folder = Path(config.folder)
+    if (folder / LAUNCH).read_text() != config.launch:
+        # Left in a queue by a launch that ended early; a later one has the cell.
+        return QUEUED
+    if Path(config.cwd).is_dir():
+        os.chdir(config.cwd)
+    _end_with_parent(_PARENT)
+    with _saved_before_requeue() as requeued:
+        state = run_cell(folder, config.cell)
+    if state == INTERRUPTED:
+        requeued()
+    return state
 
 
 def run_cell(folder: Path, name: str) -> str:
-    """Do one cell, or finish or reuse what its run folder holds. Never raises: the record says how it ended.
+    """Do one cell, or finish or reuse what its run folder holds; the record says how it ended.
+
+    It is stopped with its run saved once the trial is told to stop, on whatever host it is, or its parent is gone.
 
     Args:
         folder: Folder of the trial.
@@ -38,15 +58,13 @@ def run_cell(folder: Path, name: str) -> str:
         return QUEUED
     record_start(folder, name)
     state, error = FAILED, ""
-    with _logged(folder / "logs" / f"{name}.log"):
-        try:
-            with terminated_like_interrupted():
-                state = _run(folder, name)
-        except KeyboardInterrupt:
-            state = INTERRUPTED
-        except Exception as failure:
-            error = str(failure) if isinstance(failure, SteelyardError) else f"{type(failure).__name__}: {failure}"
-            traceback.print_exc()
+    try:
+        with _busy, _logged(folder / "logs" / f"{name}.log"), terminated_like_interrupted(), _stoppable(folder):
+            state = _run(folder, name)
+    except (KeyboardInterrupt, SystemExit):
+        state = INTERRUPTED
+    except Exception as failure:
+        error = str(failure) if isinstance(failure, SteelyardError) else f"{type(failure).__name__}: {failure}"
     record_end(folder, name, state, error)
     return state
 
@@ -56,7 +74,7 @@ def _run(folder: Path, name: str) -> str:
     cell = manifest.cell(name)
     outputs = manifests.outputs_of(folder)
     group = f"tracker.group={manifest.recipe}-{folder.name}"
-    config = compose.compose(manifest.recipe, [*cell.overrides, f"outputs={quoted(str(outputs))}", group])
+    config = compose.compose(manifest.recipe, [group, *cell.overrides, f"outputs={quoted(str(outputs))}"])
     found = run_folder(config).path.relative_to(outputs)
     if str(found) != cell.folder:
         raise RunFailed(
@@ -78,53 +96,107 @@ def command_of(recipe: str, cell: Cell) -> str:
 
 def quoted(text: str) -> str:
     """A text as a value in Hydra's override syntax."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    # A backslash stands for itself, but for those right before a quote.
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text)
     return f"'{escaped}'"
 
 
 @contextlib.contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """Send all that this process prints to a file, what libraries print from C included."""
+    """Send all that this process prints to a file, what libraries print from C and a traceback included."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [(stream, os.dup(stream)) for stream in (1, 2)]
-    with path.open("ab") as file:
-        for stream, _ in saved:
-            os.dup2(file.fileno(), stream)
     plain = sys.stdout, sys.stderr
-    with open(1, "w", closefd=False, buffering=1) as out, open(2, "w", closefd=False, buffering=1) as err:
-        sys.stdout, sys.stderr = out, err
-        try:
-            yield
-        finally:
-            sys.stdout, sys.stderr = plain
-    for stream, kept in saved:
-        os.dup2(kept, stream)
-        os.close(kept)
+    saved = {1: os.dup(1), 2: os.dup(2)}
+    for stream in plain:
+        stream.flush()
+    with path.open("ab") as file:
+        for number in saved:
+            os.dup2(file.fileno(), number)
+    sys.stdout, sys.stderr = _plain(1), _plain(2)
+    try:
+        yield
+    except Exception:
+        traceback.print_exc()
+        raise
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = plain
+        for number, kept in saved.items():
+            os.dup2(kept, number)
+            os.close(kept)
+
+
+def _plain(number: int) -> io.TextIOWrapper:
+    """A text stream to a file descriptor; never closed, as loggers made in one cell keep it for the next."""
+    return open(number, "w", closefd=False, buffering=1)
+
+
+@contextlib.contextmanager
+def _stoppable(folder: Path) -> Iterator[None]:
+    """End the block as SIGTERM does once the trial is told to stop or this process has lost its parent."""
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            if (folder / STOP).exists() or os.getppid() != _PARENT:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            ended.wait(LOOK_EVERY_SECONDS)
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when its parent is gone, once the run in it is saved: launchers' workers would wait on."""
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            threading.Event().wait(LOOK_EVERY_SECONDS)
+        with _busy:
+            os._exit(1)
+
+    name = "ends-with-parent"
+    if name not in [thread.name for thread in threading.enumerate()]:
+        threading.Thread(target=follow, name=name, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _saved_before_requeue() -> Iterator[Callable[[], None]]:
+    """Let a run be saved when submitit's signal comes before a timeout; what is given then queues the job again."""
+    plain, asked = signal.getsignal(signal.SIGUSR2), threading.Event()
+    if not callable(plain):
+        yield lambda: None
+        return
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def requeue() -> None:
+        if asked.is_set():
+            signal.raise_signal(signal.SIGUSR2)
+
+    signal.signal(signal.SIGUSR2, ask)
+    try:
+        yield requeue
+    finally:
+        signal.signal(signal.SIGUSR2, plain)
 
 
 def main() -> None:
-    """Do cells one after another: the folder is the first argument, the names come a line each on standard input.
-
-    The input stays open as long as the parent lives; when it ends, so does this process, with its run saved.
-    """
-    import signal
-    import threading
-
-    folder, number = Path(sys.argv[1]), int(sys.argv[2])
-    names = [sys.stdin.readline().strip() for _ in range(number)]
-    orphaned = threading.Event()
-
-    def follow_parent() -> None:
-        sys.stdin.read()
-        orphaned.set()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=follow_parent, daemon=True).start()
-    for name in names:
-        if not orphaned.is_set():
-            run_cell(folder, name)
+    """Do cells one after another: the folder, the parent's process number and the names are the arguments."""
+    global _PARENT
+    folder, _PARENT = Path(sys.argv[1]), int(sys.argv[2])
+    _end_with_parent(_PARENT)
+    for name in sys.argv[3:]:
+        run_cell(folder, name)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,225 @@
+"""One trial through every launcher: the same numbers, a failing cell that stops nothing, logs, options, silence."""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra_plugins.hydra_ray_launcher import _core as ray_plugin
+from hydra_plugins.hydra_submitit_launcher import submitit_launcher
+
+from recipes.core.errors import RunFailed, UserError
+from recipes.core.registry import ROOT
+from recipes.core.trial import cells, worker
+from recipes.core.trial.launch import Launcher
+from tests.cli.conftest import Ended
+from tests.core.trial.processes import (
+    LONG,
+    PATIENCE_SECONDS,
+    SHORT,
+    Driver,
+    assert_done_once,
+    endings,
+    final_metrics,
+    ray_head,
+    trains,
+    undisturbed,
+    wait_until,
+)
+
+ARMS = ["--arms", "ntp,prior", "--seeds", "2"]
+NAMES = ["ntp-s0", "prior-s0", "ntp-s1", "prior-s1"]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, session_home: Path) -> dict[str, Any]:
+    """Metrics of every cell, done without any launcher."""
+    driver = Driver(tmp_path_factory.mktemp("expected"), [*SHORT, *ARMS], {"STEELYARD_HOME": str(session_home)})
+    undisturbed(driver)
+    return final_metrics(driver)
+
+
+@pytest.mark.slow
+class LauncherSuite:
+    """What every launcher has to do; one cell is broken at first, as a folder stands where it writes its config."""
+
+    words: list[str]
+    environment: dict[str, str] = {}
+
+    @pytest.fixture(scope="class")
+    def driver(self, session_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Driver:
+        """A trial typed in a folder that holds other packages of our names."""
+        elsewhere = tmp_path_factory.mktemp("elsewhere")
+        (elsewhere / "recipes").mkdir()
+        (elsewhere / "recipes" / "__init__.py").write_text("raise ImportError('of the folder it was typed in')")
+        home = str(tmp_path_factory.mktemp("user"))  # Ray writes there
+        environment = {"STEELYARD_HOME": str(session_home), "PYTHONSAFEPATH": "1", "HOME": home, **self.environment}
+        return Driver(tmp_path_factory.mktemp("outputs"), [*SHORT, *ARMS, *self.words], environment, elsewhere)
+
+    @pytest.fixture(scope="class")
+    def first(self, driver: Driver) -> Iterator[Ended]:
+        """How it ends while a cell is broken, which is mended then."""
+        cell = next(cell for cell in cells.trial_cells("prior", SHORT, ["ntp"], [0]))
+        obstacle = driver.outputs / cell.folder / "config.yaml"
+        obstacle.mkdir(parents=True)
+        ended = driver.run()
+        obstacle.rmdir()
+        yield ended
+        driver.kill_all()
+
+    @pytest.fixture(scope="class")
+    def second(self, driver: Driver, first: Ended) -> Ended:
+        """How it ends when it is typed again with --retry."""
+        return driver.run("--retry")
+
+    def test_a_failing_cell_stops_no_other(self, first: Ended) -> None:
+        assert first.code == 1, first.err
+        assert "arm=ntp seed=0: failed: IsADirectoryError" in first.err
+        assert "1 of 4 cells failed" in first.err and "--retry" in first.err
+        assert first.err.count(": done") == 3
+
+    def test_retried_it_ends_with_the_metrics_of_any_other_launcher(
+        self, driver: Driver, second: Ended, expected: dict[str, Any]
+    ) -> None:
+        assert second.code == 0, second.err
+        assert_done_once(driver)
+        assert final_metrics(driver) == expected
+        assert {state.cell.name: state.attempts for state in driver.states()} == dict(
+            zip(NAMES, [2, 1, 1, 1], strict=True)
+        )
+
+    def test_what_a_cell_prints_is_in_its_log_and_nowhere_else(
+        self, driver: Driver, first: Ended, second: Ended
+    ) -> None:
+        logs = {path.stem: path.read_text() for path in (driver.folder / "logs").iterdir()}
+        assert set(logs) <= set(NAMES)
+        assert "Traceback" in logs["ntp-s0"] and "IsADirectoryError" in logs["ntp-s0"]
+        assert [name for name, text in logs.items() if "Traceback" in text] == ["ntp-s0"]
+        told = re.compile(r"arm=\w+ seed=\d: (done|failed)|cells of prior: |1 of 4 cells failed|  steelyard trial ")
+        assert [line for ended in (first, second) for line in ended.err.splitlines() if not told.match(line)] == []
+
+    def test_no_process_is_left(self, driver: Driver, second: Ended) -> None:
+        wait_until(lambda: not driver.processes(), "all processes are gone")
+
+
+class TestLocal(LauncherSuite):
+    words = ["--launcher", "local"]
+
+
+class TestJoblib(LauncherSuite):
+    words = ["--launcher", "joblib", "--jobs", "2"]
+
+
+class TestSubmitit(LauncherSuite):
+    words = ["--launcher", "submitit", "--jobs", "2", "launcher.timeout_min=77"]
+
+
+class TestRay(LauncherSuite):
+    words = ["--launcher", "ray", "--jobs", "2", "launcher.ray.init.num_cpus=2"]
+    environment = {"RAY_raylet_start_wait_time_s": "300"}
+
+
+@pytest.mark.slow
+def test_a_signal_to_a_job_of_a_queue_saves_its_run_and_it_goes_on(tmp_path: Path, session_home: Path) -> None:
+    """SIGTERM comes at pre-emption, SIGUSR2 before a timeout; submitit alone ignores the one and drops the other."""
+    home = {"STEELYARD_HOME": str(session_home)}
+    driver = Driver(tmp_path / "outputs", [*LONG, "--arms", "ntp,prior", "--seeds", "1"], home)
+    plain = Driver(tmp_path / "plain", driver.words, home)
+    undisturbed(plain)
+    driver.words = [*driver.words, "--launcher", "submitit", "--jobs", "2"]
+    with driver.started() as process:
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            wait_until(trains(driver, cells=1), "a cell trains", process)
+            os.kill(driver.workers()[0], number)
+            wait_until(lambda: driver.count("running") < 2, "the cell has stopped", process)
+        assert process.wait(timeout=PATIENCE_SECONDS) == 0
+    assert_done_once(driver)
+    assert endings(driver) == endings(plain)
+    assert driver.logs().count("stopping: the run is saved after this step") == 2
+    assert sum(state.resumed_from > 0 for state in driver.states()) >= 1
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_that_runs_elsewhere_is_joined(
+    tmp_path: Path, session_home: Path, expected: dict[str, Any]
+) -> None:
+    """Its workers know neither this checkout nor the caches until the driver tells them."""
+    address = "127.0.0.1:26379"
+    environment = {"STEELYARD_HOME": str(session_home), "HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
+    words = ["--arms", "ntp", "--seeds", "1", "--launcher", "ray", f"launcher.ray.init.address={address}"]
+    driver = Driver(tmp_path / "outputs", [*SHORT, *words], environment)
+    with ray_head(tmp_path, address, driver.mark):
+        ended = driver.run()
+    assert ended.code == 0, ended.err
+    assert final_metrics(driver) == {"ntp-s0": expected["ntp-s0"]}
+
+
+def test_options_of_the_user_reach_ray_and_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(
+        ray_plugin, "launch", lambda launcher, job_overrides, initial_job_idx: seen.update(ray=launcher)
+    )
+    monkeypatch.setattr(
+        "hydra_plugins.hydra_ray_launcher._launcher_util.start_ray", lambda init: seen.update(init=init)
+    )
+    options = ["ray.init.address=10.0.0.1:6379", "ray.remote.num_gpus=0.5", "ray.init.runtime_env.env_vars.MINE=1"]
+    Launcher("ray", 2, options)(tmp_path, ["a", "b"], threads=3)
+    assert seen["init"].address == "10.0.0.1:6379" and seen["init"].object_store_memory is None
+    assert seen["init"].runtime_env.env_vars.MINE == 1
+    assert str(ROOT) in seen["init"].runtime_env.env_vars.PYTHONPATH
+    assert (seen["ray"].ray_cfg.remote.num_cpus, seen["ray"].ray_cfg.remote.num_gpus) == (3, 0.5)
+
+    def launch(launcher: Any, job_overrides: Any, initial_job_idx: int) -> None:
+        seen.setdefault("chunks", []).append(len(job_overrides))
+        seen["submitit"] = launcher.params
+
+    monkeypatch.setattr(submitit_launcher.BaseSubmititLauncher, "launch", launch)
+    Launcher("slurm", 2, ["partition=gpu", "additional_parameters.reservation=mine"])(tmp_path, ["a", "b", "c"], 3)
+    assert {key: seen["submitit"][key] for key in ("partition", "cpus_per_task", "array_parallelism")} == {
+        "partition": "gpu",
+        "cpus_per_task": 3,
+        "array_parallelism": 2,
+    }
+    assert seen["submitit"]["additional_parameters"] == {"reservation": "mine"}
+    Launcher("submitit", 2, [])(tmp_path, ["a", "b", "c"], 1)
+    assert seen["chunks"] == [3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "told"),
+    [
+        ("slurm", "partitoin=gpu", "launcher.partitoin: did you mean partition?"),
+        ("joblib", "n_jobs=4", "launcher.n_jobs: type --jobs N"),
+        ("local", "n_jobs=4", "n_jobs=4: the local launcher runs one cell after another and has no keys"),
+    ],
+)
+def test_a_wrong_option_is_told_before_anything_starts(name: str, option: str, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Launcher(name, 1, [option])
+    assert told in str(caught.value)
+
+
+def test_without_slurm_the_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match="srun"):
+        Launcher("slurm", 2, [])(tmp_path, ["a"], 1)
+
+
+def test_a_job_left_in_a_queue_by_an_earlier_launch_does_nothing(tmp_path: Path) -> None:
+    from omegaconf import OmegaConf
+
+    (tmp_path / worker.LAUNCH).write_text("the second")
+    config = OmegaConf.create({"folder": str(tmp_path), "cell": "ntp-s0", "launch": "the first", "cwd": "/"})
+    assert worker.task(config) == "queued"
+    assert [path.name for path in tmp_path.iterdir()] == [worker.LAUNCH]
+
+
+def test_a_child_that_dies_is_told_with_its_signal(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        with pytest.raises(RunFailed, match="ended by signal 9"):
+            Launcher("local", 1, [])(tmp_path, ["a"], 1)

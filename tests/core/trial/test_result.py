@@ -1,0 +1,96 @@
+"""What a trial came to, on synthetic run folders."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recipes.core.errors import UserError
+from recipes.core.trial import manifest as manifests
+from recipes.core.trial.conclude import conclude
+from recipes.core.trial.manifest import Manifest
+from recipes.core.trial.result import analyse, write_results
+from recipes.core.trial.states import FAILED, record_end, record_start
+
+Planned = tuple[Path, Manifest]
+
+
+@pytest.fixture
+def folder(planned: Planned) -> Path:
+    manifests.write(*planned)
+    return planned[0]
+
+
+@pytest.fixture
+def finished(folder: Path, make_run) -> Path:
+    """A trial of which all cells are done."""
+    for arm in ("prior", "ntp"):
+        for seed in (0, 1):
+            make_run(arm, seed)
+    return folder
+
+
+def test_a_finished_trial_is_compared_and_judged(finished: Path) -> None:
+    result = analyse(finished)
+    assert [(run.arm, run.seed) for run in result.runs] == [("prior", 0), ("ntp", 0), ("prior", 1), ("ntp", 1)]
+    (comparison,) = result.comparisons
+    assert (comparison.arm, comparison.baseline, comparison.seeds, comparison.unit) == ("prior", "ntp", (0, 1), "seeds")
+    row = comparison.row("grounded/auc")
+    assert row is not None and result.verdict.interval == row.interval
+    assert (result.verdict.word, result.verdict.seeds) == ("supported", 2)
+
+
+def test_runs_beside_the_trial_have_no_part_in_it(finished: Path, make_run) -> None:
+    before = analyse(finished)
+    make_run("ntp", 2)
+    make_run("random", 0)
+    assert analyse(finished).comparisons == before.comparisons
+
+
+def test_one_seed_alone_is_inconclusive(folder: Path, make_run) -> None:
+    make_run("prior", 0)
+    make_run("ntp", 0)
+    result = analyse(folder)
+    assert result.verdict.word == "inconclusive"
+    assert result.verdict.reason == "an interval over seeds needs at least two seeds, got 1"
+
+
+@pytest.mark.parametrize(
+    "there", [[], [("prior", 0), ("prior", 1)], [("ntp", 0), ("ntp", 1)], [("prior", 0), ("ntp", 1)]]
+)
+def test_without_a_pair_of_the_claim_the_verdict_says_what_is_missing(folder: Path, make_run, there) -> None:
+    for arm, seed in there:
+        make_run(arm, seed)
+    result = analyse(folder)
+    assert (result.comparisons, result.verdict.interval, result.verdict.more_seeds) == ((), None, None)
+    assert (result.verdict.word, result.verdict.seeds) == ("inconclusive", 0)
+    assert result.verdict.reason == "no seed has both prior and ntp finished with grounded/auc measured"
+
+
+def test_failed_cells_are_left_out_and_listed(folder: Path, make_run) -> None:
+    for arm in ("prior", "ntp"):
+        make_run(arm, 0)
+    make_run("prior", 1)
+    record_start(folder, "ntp-s1")
+    record_end(folder, "ntp-s1", FAILED, "loss is NaN")
+    result, files = conclude(folder)
+    assert result.comparisons[0].seeds == (0,)
+    cells = json.loads(files["results"].read_text())["cells"]
+    assert cells[3] == {"name": "ntp-s1", "arm": "ntp", "seed": 1, "state": "failed", "error": "loss is NaN"}
+
+
+def test_the_results_hold_the_answer_for_programs(finished: Path) -> None:
+    path = write_results(analyse(finished))
+    assert path == finished / "results.json"
+    tree = json.loads(path.read_text())
+    assert tree["verdict"]["word"] == "supported"
+    assert tree["verdict"]["interval"]["low"] < tree["verdict"]["interval"]["high"]
+    assert tree["claim"]["metric"] == "grounded/auc"
+    rows = {row["metric"]: row for row in tree["comparisons"][0]["rows"]}
+    assert len(rows["grounded/auc"]["differences"]) == 2
+    assert {cell["state"] for cell in tree["cells"]} == {"done"}
+
+
+def test_a_folder_that_is_no_trial_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no manifest of a trial or sweep"):
+        analyse(tmp_path / "prior" / "trials" / "x")

@@ -1,0 +1,209 @@
+"""States of cells, read from run folders, locks and records as runs and workers leave them."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from recipes.core.locks import owned
+from recipes.core.runs import RunFolder
+from recipes.core.trial.cells import Cell
+from recipes.core.trial.manifest import Manifest, outputs_of
+from recipes.core.trial.states import (
+    CUT_OFF,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    QUEUED,
+    RUNNING,
+    CellState,
+    cell_state,
+    cell_states,
+    eta_seconds,
+    forget,
+    newest_metric,
+    read_record,
+    record_end,
+    record_start,
+)
+from tests.core.trial.conftest import leave_dead, make_cell
+
+
+@pytest.fixture
+def folder(planned: tuple[Path, Manifest]) -> Path:
+    return planned[0]
+
+
+@pytest.fixture
+def cell() -> Cell:
+    return make_cell("prior", 0)
+
+
+@pytest.fixture
+def run(folder: Path, cell: Cell) -> RunFolder:
+    return RunFolder(outputs_of(folder) / cell.folder)
+
+
+def ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
+
+
+def training(step: int, *, resumed_from: int = 0, started: str = "", max_steps: int = 100) -> CellState:
+    return CellState(
+        make_cell("ntp", 0), RUNNING, step=step, max_steps=max_steps, resumed_from=resumed_from, started=started
+    )
+
+
+def test_what_was_never_started_is_queued(folder: Path, cell: Cell, run: RunFolder) -> None:
+    assert cell_state(folder, cell) == CellState(cell, QUEUED, run=run.path)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("state", [DONE, INTERRUPTED])
+def test_the_run_folder_says_how_a_cell_ended(folder: Path, cell: Cell, run: RunFolder, state: str) -> None:
+    record_start(folder, cell.name)
+    run.update_status(state=state, step=6, max_steps=6, started="2026-01-01T00:00:00+00:00", finished="later")
+    record_end(folder, cell.name, state)
+    found = cell_state(folder, cell)
+    assert (found.state, found.step, found.max_steps, found.attempts) == (state, 6, 6, 1)
+    assert (found.started, found.finished, found.error) == ("2026-01-01T00:00:00+00:00", "later", "")
+
+
+def test_a_run_that_failed_elsewhere_is_failed_with_its_error(folder: Path, cell: Cell, run: RunFolder) -> None:
+    run.update_status(state=FAILED, error="RunFailed: loss is NaN")
+    assert (cell_state(folder, cell).state, cell_state(folder, cell).error) == (FAILED, "RunFailed: loss is NaN")
+
+
+def test_a_cell_that_failed_before_it_had_a_folder_is_failed(folder: Path, cell: Cell) -> None:
+    record_start(folder, cell.name)
+    record_end(folder, cell.name, FAILED, "data.path: is missing\n  type data.path=FOLDER")
+    found = cell_state(folder, cell)
+    assert (found.state, found.attempts) == (FAILED, 1)
+    assert found.error == "data.path: is missing\n  type data.path=FOLDER"
+
+
+def test_a_failed_attempt_whose_run_was_done_elsewhere_is_done(folder: Path, cell: Cell, run: RunFolder) -> None:
+    record_start(folder, cell.name)
+    record_end(folder, cell.name, FAILED, "disk full")
+    run.update_status(state=DONE)
+    assert (cell_state(folder, cell).state, cell_state(folder, cell).error) == (DONE, "")
+
+
+def test_an_attempt_that_failed_after_an_interrupted_one_is_failed(folder: Path, cell: Cell, run: RunFolder) -> None:
+    run.update_status(state=INTERRUPTED)
+    record_start(folder, cell.name)
+    record_end(folder, cell.name, FAILED, "the config files have changed")
+    assert cell_state(folder, cell).state == FAILED
+
+
+def test_a_live_owner_of_the_run_folder_is_running_whatever_was_before(
+    folder: Path, cell: Cell, run: RunFolder
+) -> None:
+    run.update_status(state=FAILED, error="before")
+    record_start(folder, cell.name)
+    record_end(folder, cell.name, FAILED, "before")
+    with owned(run.lock, "run folder", wait=False):
+        assert (cell_state(folder, cell).state, cell_state(folder, cell).error) == (RUNNING, "")
+
+
+def test_a_cell_that_still_imports_torch_is_running(folder: Path, cell: Cell) -> None:
+    record_start(folder, cell.name)
+    assert cell_state(folder, cell).state == RUNNING
+
+
+@pytest.mark.parametrize("state", [None, RUNNING, FAILED, INTERRUPTED])
+def test_a_cell_whose_process_is_gone_is_cut_off(folder: Path, cell: Cell, run: RunFolder, state: str | None) -> None:
+    if state:
+        run.update_status(state=state, error="before" if state == FAILED else None)
+    record_start(folder, cell.name)
+    leave_dead(folder, cell.name)
+    assert (cell_state(folder, cell).state, cell_state(folder, cell).error) == (CUT_OFF, "")
+
+
+def test_a_run_cut_off_outside_the_trial_is_cut_off(folder: Path, cell: Cell, run: RunFolder) -> None:
+    run.update_status(state=RUNNING, step=3, max_steps=6)
+    run.lock.write_text('{"host": "elsewhere", "pid": 1, "born": "1", "token": "x"}')
+    import os
+
+    os.utime(run.lock, (0, 0))
+    found = cell_state(folder, cell)
+    assert (found.state, found.step, found.attempts) == (CUT_OFF, 3, 0)
+
+
+def test_a_fresh_lock_of_another_host_is_running(folder: Path, cell: Cell, run: RunFolder) -> None:
+    run.update_status(state=RUNNING)
+    run.lock.write_text('{"host": "elsewhere", "pid": 1, "born": "1", "token": "x"}')
+    assert cell_state(folder, cell).state == RUNNING
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00"])
+def test_damaged_records_and_statuses_count_as_absent(folder: Path, cell: Cell, run: RunFolder, text: str) -> None:
+    record_start(folder, cell.name)
+    run.update_status(state=RUNNING)
+    (folder / "cells" / f"{cell.name}.json").write_text(text)
+    (run.path / "status.json").write_text(text)
+    assert cell_state(folder, cell).state == QUEUED
+
+
+def test_states_come_in_the_order_of_the_manifest(planned: tuple[Path, Manifest]) -> None:
+    folder, manifest = planned
+    record_start(folder, "ntp-s0")
+    record_end(folder, "ntp-s0", FAILED, "x")
+    assert [(state.cell.name, state.state) for state in cell_states(folder, manifest)] == [
+        ("prior-s0", QUEUED),
+        ("ntp-s0", FAILED),
+        ("prior-s1", QUEUED),
+        ("ntp-s1", QUEUED),
+    ]
+
+
+def test_attempts_are_counted_over_starts_until_forgotten(folder: Path, cell: Cell) -> None:
+    for state in (FAILED, INTERRUPTED, DONE):
+        record_start(folder, cell.name)
+        record_end(folder, cell.name, state)
+    assert read_record(folder, cell.name)["attempts"] == 3
+    forget(folder, cell.name)
+    forget(folder, cell.name)
+    assert read_record(folder, cell.name) == {}
+
+
+def test_the_time_left_goes_by_the_pace_so_far() -> None:
+    assert eta_seconds(training(20, started=ago(40))) == pytest.approx(160, rel=0.05)
+
+
+def test_the_time_left_of_a_resumed_run_counts_only_steps_of_its_own() -> None:
+    assert eta_seconds(training(60, resumed_from=50, started=ago(10))) == pytest.approx(40, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        training(0, started=ago(10)),
+        training(50, resumed_from=50, started=ago(10)),
+        training(50),
+        training(50, started=ago(-3600)),
+        CellState(make_cell("ntp", 0), CUT_OFF, step=5, max_steps=10, started=ago(10)),
+    ],
+)
+def test_no_time_left_is_told_where_it_cannot_be_known(state: CellState) -> None:
+    assert eta_seconds(state) is None
+
+
+def test_nothing_is_left_of_a_run_that_has_done_its_steps() -> None:
+    assert eta_seconds(training(100, started=ago(10))) == 0
+
+
+def test_the_newest_metric_is_the_last_measurement_and_in_the_end_the_final_one(
+    folder: Path, cell: Cell, run: RunFolder
+) -> None:
+    assert newest_metric(cell_state(folder, cell), "nll/image") is None
+    run.update_status(state=RUNNING)
+    run.log(1, "eval", {"nll/image": 3.0}, 0)
+    run.log(2, "eval", {"nll/image": 2.0}, 0)
+    run.log(3, "train", {"nll/image": 9.0}, 0)
+    state = cell_state(folder, cell)
+    assert (newest_metric(state, "nll/image"), newest_metric(state, "grounded/auc")) == (2.0, None)
+    run.log(4, "final", {"nll/image": 1.0}, 0)
+    with run.metrics.open("a") as file:
+        file.write('{"step": 5, "kind": "final", "metr')
+    assert newest_metric(state, "nll/image") == 1.0
