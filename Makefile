@@ -19,10 +19,8 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(READY)
 
-run: $(READY)  ## PRIOR against next-token prediction on real digit scans, with a report
-	$(BIN)/steelyard run prior arm=ntp
-	$(BIN)/steelyard run prior
-	$(BIN)/steelyard compare prior
+run: $(READY)  ## PRIOR against next-token prediction and a control on real digit scans, with a verdict
+	$(BIN)/steelyard trial prior --arms prior,ntp,random --seeds 2
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest
