@@ -5,6 +5,7 @@ own, where its death can hurt no other; if it vanishes again it has failed.
 """
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -33,6 +34,7 @@ from recipes.core.trial.states import (
 )
 from recipes.core.trial.worker import STOP
 
+COLOURS = re.compile(r"\x1b\[\d*m")
 LOCK = "owner.lock"
 MOST_STARTS = 20
 LOOK_EVERY_SECONDS = 1.0
@@ -59,6 +61,7 @@ def drive(
         UserError: another process drives this trial.
         RunFailed: the launcher starts nothing.
     """
+    folder = folder.resolve()  # a launcher may change the working folder for a moment
     with owned(folder / LOCK, f"{manifest.kind} {folder}", wait=False), _stoppable(folder) as stopped:
         manifests.write(folder, manifest)
         names = [cell.name for cell in manifest.cells if only is None or cell.name in only]
@@ -119,7 +122,7 @@ def _launched(launch: Callable[[], None], stopped: threading.Event) -> str:
     try:
         launch()
     except Exception as error:
-        text = " ".join(str(error).split())
+        text = " ".join(COLOURS.sub("", str(error)).split())
         if not stopped.is_set():
             print(f"warning: the launcher ended early ({type(error).__name__}: {text[:300]})", file=sys.stderr)
         return text or type(error).__name__

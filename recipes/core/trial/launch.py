@@ -170,11 +170,17 @@ def _own_ctrl_c() -> Iterator[None]:
 
 
 def _start_ray(init: Any) -> None:
-    """Start or join Ray, which takes SIGTERM for itself; give it back to the driver."""
-    from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
+    """Start or join Ray, which takes SIGTERM for itself: give it back to the driver.
 
+    Ray's workers import from where it is started before anything else.
+    """
+    from hydra_plugins.hydra_ray_launcher import _launcher_util
+
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the driver tells what went wrong
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # its notice would not be seen
     plain = signal.getsignal(signal.SIGTERM)
-    start_ray(init)
+    with contextlib.chdir(ROOT):
+        _launcher_util.start_ray(init)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, plain)
 

@@ -140,7 +140,7 @@ class Driver:
         return sorted(set(found))
 
 
-def undisturbed(driver: Driver) -> None:
+def undisturbed(driver: Driver, *more: str) -> None:
     """Do all cells one after another in this process, without any launcher."""
     from cli import app
     from recipes.core.trial import worker
@@ -154,7 +154,7 @@ def undisturbed(driver: Driver) -> None:
         for name, value in driver.environment.items():
             patch.setenv(name, value)
         patch.setattr(Launcher, "__call__", do)
-        assert app.main(driver.typed) == 0
+        assert app.main([*driver.typed, *more]) == 0
 
 
 def wait_until(condition: Callable[[], Any], what: str, process: subprocess.Popen[bytes] | None = None) -> None:
