@@ -97,7 +97,8 @@ def test_a_trial_killed_at_random_moments_ends_like_an_undisturbed_one(
             driver.kill_all()
         assert_same(driver, expected)
         told = driver.logs() + driver.err.read_text()
-        assert not re.search(r"Traceback|JSONDecodeError|Error:", told), told
+        # That joblib lost a worker is told; nothing else may go wrong.
+        assert not re.search(r"Traceback|JSONDecodeError|(?<!TerminatedWorker)Error:", told), told
         number += 1
     print(f"{done} kills in {number} trials of {len(expected)} cells, seed {SEED}: all cells end the same")
 

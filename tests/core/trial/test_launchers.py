@@ -131,7 +131,8 @@ def test_a_signal_to_a_job_of_a_queue_saves_its_run_and_it_goes_on(tmp_path: Pat
         assert process.wait(timeout=PATIENCE_SECONDS) == 0
     assert_done_once(driver)
     assert endings(driver) == endings(plain)
-    assert driver.logs().count("stopping: the run is saved after this step") == 2
+    # A signal between two parts of a run, with nothing new to save, ends it without these words.
+    assert driver.logs().count("stopping: the run is saved after this step") in (1, 2)
     (cell,) = driver.states()
     assert cell.attempts == 3 and cell.resumed_from > 0
 
