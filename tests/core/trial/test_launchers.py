@@ -117,7 +117,7 @@ class TestRay(LauncherSuite):
     environment = {"RAY_raylet_start_wait_time_s": "300"}
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_a_signal_to_a_job_of_a_queue_saves_its_run_and_it_goes_on(tmp_path: Path, session_home: Path) -> None:
     """SIGTERM comes at pre-emption, SIGUSR2 before a timeout; submitit alone ignores the one and drops the other."""
     home = {"STEELYARD_HOME": str(session_home)}
@@ -144,7 +144,7 @@ def is_under_way(driver: Driver, starts: int) -> bool:
     return any(cell.attempts == starts and cell.resumed_from < cell.step for cell in found)
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_a_ray_cluster_that_runs_elsewhere_is_joined(
     tmp_path: Path, session_home: Path, expected: dict[str, Any]
 ) -> None:
