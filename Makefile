@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench clean
+.PHONY: help setup run test stress lint bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -19,13 +19,14 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(READY)
 
-run: $(READY)  ## PRIOR against next-token prediction on real digit scans, with a report
-	$(BIN)/steelyard run prior arm=ntp
-	$(BIN)/steelyard run prior
-	$(BIN)/steelyard compare prior
+run: $(READY)  ## PRIOR against next-token prediction and a control on real digit scans, with a verdict
+	$(BIN)/steelyard trial prior --arms prior,ntp,random --seeds 2
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest
+
+stress: $(READY)  ## kills and signals at random moments; STEELYARD_TEST_KILLS=50 for the long one
+	$(BIN)/python -m pytest -m stress
 
 lint: $(READY)  ## style, types and import directions
 	$(BIN)/ruff check .

@@ -12,10 +12,9 @@ from recipes.core import compose, registry
 from recipes.core.errors import UserError
 
 if TYPE_CHECKING:
-    from recipes.core.config import RunConfig
+    from recipes.core.config import Card, RunConfig
     from recipes.core.runner import RunOutcome
 
-HEADLINES = ("grounded/", "nll/", "matching/", "answers/")
 INTERRUPTED = 130
 
 
@@ -106,15 +105,16 @@ def _show_difference(folder: Path, baseline: Path, recipe: str) -> None:
     card = registry.card(recipe)
     keys, metric = set(card.pair_keys), card.claim.metric
     comparison = compare_runs(load_run(folder), load_run(baseline), arm_keys=keys, main_metric=metric)
-    show(comparison, [row.metric for row in comparison.rows if _is_headline(row.metric, metric)])
+    show(comparison, [row.metric for row in comparison.rows if _is_headline(row.metric, card)])
 
 
 def _show_metrics(outcome: "RunOutcome", recipe: str) -> None:
     from recipes.core.compare import number_text
     from recipes.core.records import read_info
 
-    main, info = registry.card(recipe).claim.metric, read_info(outcome.folder)
-    names = sorted((name for name in outcome.metrics if _is_headline(name, main)), key=lambda name: name != main)
+    card, info = registry.card(recipe), read_info(outcome.folder)
+    shown = [name for name in outcome.metrics if _is_headline(name, card)]
+    names = sorted(shown, key=lambda name: name != card.claim.metric)
     rows = [
         {"metric": name, "value": number_text(outcome.metrics[name]), "title": info.get(name, {}).get("title", "")}
         for name in names
@@ -134,5 +134,5 @@ def _partner(folder: Path, config: "RunConfig", command: str) -> str:
     return f"\n{what}, type:\n  {command_for(command, load_run(folder), arm)}"
 
 
-def _is_headline(name: str, main_metric: str) -> bool:
-    return name == main_metric or name.startswith(HEADLINES)
+def _is_headline(name: str, card: "Card") -> bool:
+    return name == card.claim.metric or name.startswith(card.headlines)

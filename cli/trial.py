@@ -57,7 +57,7 @@ def trial(
     chosen = _arms(recipe, arms)
     launcher = launcher or named
     made = launcher_of(launcher, jobs, options)
-    found = planning.trial_cells(recipe, keys, chosen, _seeds(seeds))
+    found = planning.trial_cells(recipe, keys, chosen, seeds_of(seeds))
     words = [*(["--arms", arms] if arms else []), "--seeds", seeds, *launcher_words(launcher, jobs, options)]
     command = shlex.join(["steelyard", "trial", recipe, *keys, *words])
     folder, manifest = manifests.plan("trial", recipe, found, outputs_of(found[0], recipe), command, made.jobs)
@@ -112,7 +112,8 @@ def _check_keys(keys: list[str]) -> None:
     for word in keys:
         key, _, value = word.lstrip("+").partition("=")
         if key in ("arm", "seed"):
-            raise UserError("a trial chooses arms and seeds itself", where=word, hint=f"type --{key}s {value}")
+            one = "," if key == "seed" and "," not in value else ""  # --seeds 3 would be three
+            raise UserError("a trial chooses arms and seeds itself", where=word, hint=f"type --{key}s {value}{one}")
 
 
 def _arms(recipe: str, text: str) -> list[str]:
@@ -124,7 +125,7 @@ def _arms(recipe: str, text: str) -> list[str]:
     return list(dict.fromkeys(wanted)) or known
 
 
-def _seeds(text: str) -> list[int]:
+def seeds_of(text: str) -> list[int]:
     """`5` is five seeds from 0; `0,3,7` are these; `7,` is one."""
     words = [word.strip() for word in text.split(",")]
     numbers = [word for word in words if word]

@@ -128,7 +128,11 @@ class Claim:
 
 @dataclass(frozen=True)
 class Card:
-    """What `steelyard list` tells of a recipe. `pair_keys` are the config keys that arms are free to change."""
+    """What `steelyard list` tells of a recipe.
+
+    `pair_keys` are the config keys that arms are free to change; metrics whose names start with one of `headlines`
+    are printed when a run ends, all are in its report.
+    """
 
     title: str
     paper: str
@@ -137,3 +141,4 @@ class Card:
     cost: str
     pair_keys: tuple[str, ...]
     version: int
+    headlines: tuple[str, ...] = ("",)

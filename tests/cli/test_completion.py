@@ -35,6 +35,10 @@ def offered(line: str, shell: str = "bash") -> list[str]:
         ("steelyard run nothing arm=", []),
         ("steelyard compare prior --arm ra", ["random"]),
         ("steelyard assets fetch ea", ["easy-vqa"]),
+        ("steelyard trial prior --arms pr", ["prior", "prior_floor"]),
+        ("steelyard trial prior --arms prior,n", ["prior,ntp"]),
+        ("steelyard trial prior --launcher s", ["slurm", "submitit"]),
+        ("steelyard sweep prior data =", ["digit-captions", "easy-vqa", "image-text"]),
     ],
 )
 def test_bash(line, expected) -> None:

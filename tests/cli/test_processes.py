@@ -100,6 +100,7 @@ def test_two_processes_measure_what_one_measures(undisturbed: RunFolder, tmp_pat
     assert undisturbed.status()["state"] == "done" and not undisturbed.lock.exists()
 
 
+@pytest.mark.slow
 def test_a_model_that_is_shared_out_measures_the_same(undisturbed: RunFolder, tmp_path: Path) -> None:
     more = ("trainer.parallel=fsdp",)
     with process(*words(tmp_path, *more)) as started:
@@ -113,6 +114,7 @@ def test_a_finished_run_of_two_processes_is_reused(undisturbed: RunFolder, steel
     assert ended.code == 0 and "reused: this run was finished before" in ended.out
 
 
+@pytest.mark.slow
 def test_stopped_and_killed_in_turn_a_run_ends_like_an_undisturbed_one(
     undisturbed: RunFolder, tmp_path: Path, steelyard: Steelyard
 ) -> None:
@@ -155,6 +157,7 @@ def test_stopped_and_killed_in_turn_a_run_ends_like_an_undisturbed_one(
     assert_alike(lines(folder_of(tmp_path, "trainer.nproc=1")), lines(undisturbed))
 
 
+@pytest.mark.slow
 def test_no_process_outlives_the_one_that_was_typed(undisturbed: RunFolder, tmp_path: Path) -> None:
     with process(*words(tmp_path)) as started:
         typed = psutil.Process(started.pid)

@@ -94,3 +94,16 @@ def test_report_without_a_finished_run_says_what_to_type(steelyard, tmp_path) ->
     assert "there is no finished run of prior" in ended.err
     assert "steelyard run prior" in ended.err
     assert steelyard("report", tmp_path).err.startswith(f"error: {tmp_path}: is not a run folder")
+
+
+def test_a_trial_or_sweep_beside_the_runs_is_no_run(steelyard, make_run) -> None:
+    folder = make_run("prior", 0)
+    outputs = folder.parents[2]
+    for kind in ("trials", "sweeps"):
+        inside = outputs / "prior" / kind / "0123456789"
+        (inside / "launcher" / "0-s0").mkdir(parents=True)
+        (inside / "manifest.json").write_text("{}")
+        (inside / "launcher" / "0-s0" / "config.yaml").write_text("not: a run")
+    listed = json.loads(steelyard("runs", "--outputs", outputs, "--json").out)
+    assert [entry["arm"] for entry in listed] == ["prior"]
+    assert steelyard("report", "prior", "--outputs", outputs).code == 0

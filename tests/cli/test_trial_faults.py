@@ -81,7 +81,7 @@ def assert_same(driver: Driver, expected: dict[str, Any]) -> None:
         assert (different, found[name].keys()) == ([], expected[name].keys()), name
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.timeout(600 + 120 * KILLS)
 def test_a_trial_killed_at_random_moments_ends_like_an_undisturbed_one(
     tmp_path: Path, session_home: Path, expected: dict[str, Any]

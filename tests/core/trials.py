@@ -59,8 +59,10 @@ def _cell_state(arm: str, seed: int, state: str, folder: Path, outputs: Path) ->
     started, finished = f"2026-01-0{seed + 1}T00:00:00", f"2026-01-0{seed + 1}T00:01:15"
     if state == "done":
         RunFolder(folder).update_status(finished=finished)
-        return CellState(cell, state, 600, 600, 1, started, finished)
-    return CellState(cell, state, 200, 600, 2, started, "", ERROR) if state == "failed" else CellState(cell, state)
+        return CellState(cell, state, 600, 600, 1, started=started, finished=finished)
+    if state == "failed":
+        return CellState(cell, state, 200, 600, 2, started=started, error=ERROR)
+    return CellState(cell, state)
 
 
 def _verdict(found: Sequence[Comparison], card: Card, word: str, more_seeds: int | None) -> Verdict:

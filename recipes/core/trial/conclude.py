@@ -1,6 +1,5 @@
 """The end of a trial: compare, judge, write, and send the answer to the tracker."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from recipes.core import compose
@@ -31,7 +30,7 @@ def _track(result: TrialResult, files: dict[str, Path]) -> None:
     config = compose.compose(manifest.recipe, [*manifest.cells[0].overrides]).tracker
     group = f"{manifest.recipe}-{folder.name}"
     about = {"command": manifest.command, "arms": manifest.arms, "seeds": manifest.seeds, "claim": result.card.claim}
-    tracker = open_tracker(replace(config, group=group), folder, f"{manifest.recipe}/trial/{folder.name}", group, about)
+    tracker = open_tracker(config, folder, f"{manifest.recipe}/trial/{folder.name}", group, about)
     if isinstance(tracker, NullTracker):
         return
     try:

@@ -115,4 +115,5 @@ CARD = Card(
     cost="one reference trained and one scoring pass over the captions, cached; then no cost per step",
     pair_keys=("arm", "weighting"),
     version=1,
+    headlines=("grounded/", "nll/", "matching/", "answers/"),
 )

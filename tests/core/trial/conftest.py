@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from recipes.core.files import write_json
+from recipes.core.files import write_json, write_text
 from recipes.core.runs import RunFolder, now
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell
@@ -35,6 +35,7 @@ def act(folder: Path, name: str, state: str, error: str = "", metrics: dict[str,
     cell = manifests.read(folder).cell(name)
     run = RunFolder(outputs_of(folder) / cell.folder)
     record_start(folder, name)
+    write_text(run.path / "config.yaml", f"recipe: prior\narm: {cell.arm}\nseed: {cell.seed}\n")
     run.update_status(state="running", step=3, max_steps=6, error=None, started=now(), finished=None, resumed_from=0)
     if state == CUT_OFF:
         leave_dead(folder, name)

@@ -117,7 +117,7 @@ class TestRay(LauncherSuite):
     environment = {"RAY_raylet_start_wait_time_s": "300"}
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_a_signal_to_a_job_of_a_queue_saves_its_run_and_it_goes_on(tmp_path: Path, session_home: Path) -> None:
     """SIGTERM comes at pre-emption; submitit alone ignores it."""
     home = {"STEELYARD_HOME": str(session_home)}
@@ -136,7 +136,7 @@ def test_a_signal_to_a_job_of_a_queue_saves_its_run_and_it_goes_on(tmp_path: Pat
     assert cell.attempts == 2 and cell.resumed_from > 0
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_a_ray_cluster_that_runs_elsewhere_is_joined(
     tmp_path: Path, session_home: Path, expected: dict[str, Any]
 ) -> None:

@@ -7,7 +7,6 @@ import pytest
 
 from recipes.core.errors import UserError
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.conclude import conclude
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.result import analyse, write_results
 from recipes.core.trial.states import FAILED, record_end, record_start
@@ -73,9 +72,9 @@ def test_failed_cells_are_left_out_and_listed(folder: Path, make_run) -> None:
     make_run("prior", 1)
     record_start(folder, "ntp-s1")
     record_end(folder, "ntp-s1", FAILED, "loss is NaN")
-    result, files = conclude(folder)
+    result = analyse(folder)
     assert result.comparisons[0].seeds == (0,)
-    cells = json.loads(files["results"].read_text())["cells"]
+    cells = json.loads(write_results(result).read_text())["cells"]
     assert cells[3] == {"name": "ntp-s1", "arm": "ntp", "seed": 1, "state": "failed", "error": "loss is NaN"}
 
 

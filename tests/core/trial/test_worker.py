@@ -1,0 +1,221 @@
+"""What a worker leaves of a cell: its record, its log, and its run in the right folder."""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recipes.core import runner
+from recipes.core.errors import UserError
+from recipes.core.runner import RunOutcome
+from recipes.core.trial import manifest as manifests
+from recipes.core.trial.cells import trial_cells
+from recipes.core.trial.states import read_record
+from recipes.core.trial.worker import STOP, run_cell
+from tests.core.trial.conftest import change_json
+
+NAME = "ntp-s0"
+Run = Callable[[Callable[..., Any]], list[dict[str, Any]]]
+
+
+def folder_of(outputs: Path, *overrides: str) -> Path:
+    """A trial of one cell."""
+    cells = trial_cells("prior", ["budget=smoke", "tracker=none", *overrides], ["ntp"], [0])
+    folder, manifest = manifests.plan("trial", "prior", cells, str(outputs), "", 1)
+    manifests.write(folder, manifest)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return folder_of(tmp_path / "outputs")
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`runs(act)` makes every run an act; returns a list that gets what each run was called with."""
+
+    def make(act: Callable[..., Any]) -> list[dict[str, Any]]:
+        calls: list[dict[str, Any]] = []
+
+        def run(config: Any, **keywords: Any) -> RunOutcome:
+            calls.append({"config": config, **keywords})
+            return RunOutcome(Path(), act() or "done", {}, False, 0, None)
+
+        monkeypatch.setattr(runner, "run", run)
+        return calls
+
+    return make
+
+
+def log_of(folder: Path) -> str:
+    return (folder / "logs" / f"{NAME}.log").read_text()
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+def test_a_cell_is_recorded_with_its_process_while_it_runs_and_with_its_end(folder: Path, runs: Run) -> None:
+    seen = []
+    runs(lambda: seen.append(read_record(folder, NAME)))
+    assert run_cell(folder, NAME) == "done"
+    assert (seen[0]["state"], seen[0]["pid"], seen[0]["attempts"]) == ("running", os.getpid(), 1)
+    assert read_record(folder, NAME) | {"born": 0} == seen[0] | {"state": "done", "born": 0}
+
+
+def test_the_run_is_that_of_the_manifest_and_can_be_typed_alone(folder: Path, runs: Run) -> None:
+    calls = runs(lambda: None)
+    run_cell(folder, NAME)
+    (call,) = calls
+    config = call["config"]
+    assert (config.arm, config.seed, config.outputs) == ("ntp", 0, str(folder.parents[2]))
+    assert config.tracker.group == f"prior-{folder.name}"
+    assert call["wait"] and not call["fresh"]
+    threads = manifests.read(folder).threads
+    assert call["command"] == (
+        f"steelyard run prior budget=smoke tracker=none arm=ntp seed=0 trainer.threads={threads}"
+    )
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", "back\\slash\\"])
+def test_the_run_lands_beside_its_trial_even_if_both_were_moved(tmp_path: Path, runs: Run, name: str) -> None:
+    folder_of(tmp_path / "outputs", "outputs=somewhere")
+    (tmp_path / "outputs").rename(tmp_path / name)
+    (moved,) = (tmp_path / name / "prior" / "trials").iterdir()
+    calls = runs(lambda: None)
+    assert run_cell(moved, NAME) == "done", read_record(moved, NAME)
+    assert calls[0]["config"].outputs == str(tmp_path / name)
+
+
+def test_a_typed_group_of_the_tracker_wins(tmp_path: Path, runs: Run) -> None:
+    folder, calls = folder_of(tmp_path, "tracker.group=mine"), runs(lambda: None)
+    run_cell(folder, NAME)
+    assert calls[0]["config"].tracker.group == "mine"
+
+
+def test_all_that_a_cell_prints_goes_to_its_log_and_nothing_else(folder: Path, runs: Run, capfd) -> None:
+    def talk() -> None:
+        print("printed ✓")
+        os.write(1, b"from C\n")
+        print("a warning", file=sys.stderr)
+        os.write(2, b"from C, too\n")
+        os.system("echo a child")
+
+    runs(talk)
+    run_cell(folder, NAME)
+    print("after")
+    assert capfd.readouterr() == ("after\n", "")
+    assert log_of(folder).splitlines() == ["printed ✓", "from C", "a warning", "from C, too", "a child"]
+
+
+def test_a_logger_made_in_one_cell_can_be_used_in_the_next(folder: Path, runs: Run, capfd) -> None:
+    logger = logging.getLogger("of a library")
+    logger.propagate = False
+
+    def warn() -> None:
+        if not logger.handlers:
+            logger.addHandler(logging.StreamHandler())
+        logger.warning("careful")
+
+    runs(warn)
+    try:
+        run_cell(folder, NAME)
+        run_cell(folder, NAME)
+    finally:
+        logger.handlers.clear()
+    assert log_of(folder) == "careful\ncareful\n"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "recorded"),
+    [
+        (
+            UserError("is missing", "data.path", "type data.path=FOLDER"),
+            "data.path: is missing\n  type data.path=FOLDER",
+        ),
+        (MemoryError("no memory"), "MemoryError: no memory"),
+        (ValueError("two\nlines"), "ValueError: two\nlines"),
+    ],
+)
+def test_what_a_cell_raises_is_recorded_and_logged_and_goes_no_further(
+    folder: Path, runs: Run, error: Exception, recorded: str, capfd
+) -> None:
+    runs(raising(error))
+    assert run_cell(folder, NAME) == "failed"
+    assert (read_record(folder, NAME)["state"], read_record(folder, NAME)["error"]) == ("failed", recorded)
+    assert "Traceback (most recent call last)" in log_of(folder)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_second_attempt_is_appended_to_the_log_and_clears_the_error(folder: Path, runs: Run) -> None:
+    runs(raising(ValueError("first")))
+    run_cell(folder, NAME)
+    runs(lambda: print("second"))
+    run_cell(folder, NAME)
+    record = read_record(folder, NAME)
+    assert (record["state"], record["error"], record["attempts"]) == ("done", "", 2)
+    assert "ValueError: first" in log_of(folder) and log_of(folder).endswith("second\n")
+
+
+def test_the_state_of_a_run_that_saved_and_stopped_is_interrupted(folder: Path, runs: Run) -> None:
+    runs(lambda: "interrupted")
+    assert run_cell(folder, NAME) == "interrupted"
+    assert read_record(folder, NAME)["state"] == "interrupted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_interrupt_a_cell_and_leave_the_handlers_as_they_were(folder: Path, runs: Run, number: int) -> None:
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    runs(lambda: signal.raise_signal(number))
+    assert run_cell(folder, NAME) == "interrupted"
+    assert (read_record(folder, NAME)["state"], read_record(folder, NAME)["error"]) == ("interrupted", "")
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+
+
+def test_a_stopped_trial_starts_no_cell(folder: Path, runs: Run) -> None:
+    calls = runs(lambda: None)
+    (folder / STOP).touch()
+    assert run_cell(folder, NAME) == "queued"
+    assert (calls, read_record(folder, NAME)) == ([], {})
+    assert not (folder / "logs").exists()
+
+
+def test_a_cell_that_runs_ends_when_its_trial_is_stopped(folder: Path, runs: Run) -> None:
+    def until_stopped() -> None:
+        (folder / STOP).touch()
+        time.sleep(60)
+
+    runs(until_stopped)
+    began = time.monotonic()
+    assert run_cell(folder, NAME) == "interrupted"
+    assert time.monotonic() - began < 30
+
+
+def test_a_cell_that_the_config_files_have_moved_is_refused(folder: Path, runs: Run) -> None:
+    calls = runs(lambda: None)
+    manifest = manifests.read(folder)
+    cells = [vars(manifest.cells[0]) | {"folder": "prior/ntp/0000000000-s0"}]
+    change_json(folder / manifests.NAME, cells=cells)
+    assert run_cell(folder, NAME) == "failed"
+    error = read_record(folder, NAME)["error"]
+    assert error.startswith(f"{folder / manifests.NAME}: the config files have changed since this was planned")
+    assert manifest.cells[0].folder in error and "finished runs are still reused" in error
+    assert calls == []
+
+
+def test_a_manifest_that_is_gone_is_a_failure_of_the_cell(folder: Path, runs: Run) -> None:
+    runs(lambda: None)
+    (folder / manifests.NAME).unlink()
+    assert run_cell(folder, NAME) == "failed"
+    assert "is no manifest of a trial or sweep" in read_record(folder, NAME)["error"]
