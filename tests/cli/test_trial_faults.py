@@ -225,7 +225,7 @@ def assert_refused_and_shown(driver: Driver, process: subprocess.Popen[bytes], s
     assert "arm=ntp seed=0" in look.out and re.search(r"running|done", look.out)
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_cells_are_saved_and_end_when_their_driver_is_killed(
     tmp_path: Path, session_home: Path, expected: dict[str, Any]
 ) -> None:
