@@ -58,7 +58,7 @@ def queue(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_a_trial_is_one_array_and_a_preempted_job_of_it_saves_is_queued_again_and_goes_on(
     queue: Path, tmp_path: Path, session_home: Path
 ) -> None:
