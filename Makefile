@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test stress lint bench clean
+.PHONY: help setup run test kills lint bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -25,8 +25,8 @@ run: $(READY)  ## PRIOR against next-token prediction and a control on real digi
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest
 
-stress: $(READY)  ## kills and signals at random moments; STEELYARD_TEST_KILLS=50 for the long one
-	$(BIN)/python -m pytest -m stress
+kills: $(READY)  ## kill trials at fifty random moments (half an hour); `make test` has three
+	STEELYARD_TEST_KILLS=50 $(BIN)/python -m pytest -s tests/cli/test_trial_faults.py -k random_moments
 
 lint: $(READY)  ## style, types and import directions
 	$(BIN)/ruff check .

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import record
-from recipes.core.runs import RunFolder, now
+from recipes.core.runs import DONE, RunFolder, now
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import sweep_cells
 from recipes.core.trial.manifest import Manifest, outputs_of
-from recipes.core.trial.states import DONE, cell_states, record_end, record_start
+from recipes.core.trial.states import cell_states, record_end, record_start
 
 KEYS = ["budget=smoke", "tracker=none", "seed=range(100)", "weighting.alpha=range(1,11)"]
 CELLS = 1_000

@@ -10,7 +10,7 @@ from typer.exceptions import TyperException
 from cli import assets, compare, doctor, report, run, runs, sweep, trial
 from cli import list as list_command
 from cli.console import note
-from recipes.core.errors import SteelyardError
+from recipes.core.errors import SteelyardError, UserError
 
 DEBUG = "--debug"
 
@@ -57,14 +57,26 @@ def main(arguments: list[str] | None = None) -> int:
     debug = DEBUG in words
     command = typer.main.get_command(app)
     try:
-        ended = command.main(
-            args=[word for word in words if word != DEBUG] or ["--help"], prog_name="steelyard", standalone_mode=False
-        )
+        ended = command.main(args=_without_switches(words) or ["--help"], prog_name="steelyard", standalone_mode=False)
     except Exception as error:
         if debug:
             traceback.print_exc()
         return _told(error, words)
     return ended if isinstance(ended, int) else 0
+
+
+def _without_switches(words: list[str]) -> list[str]:
+    """The words without --debug; `run -m` is `sweep`.
+
+    Raises:
+        UserError: -m with --fresh.
+    """
+    kept = [word for word in words if word != DEBUG]
+    if kept[:1] != ["run"] or not set(kept) & set(run.MULTIRUN):
+        return kept
+    if "--fresh" in kept:
+        raise UserError("a sweep has no --fresh", where="-m --fresh", hint="leave out one of them")
+    return ["sweep", *(word for word in kept[1:] if word not in run.MULTIRUN)]
 
 
 def _told(error: Exception, words: list[str]) -> int:

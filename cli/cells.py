@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cli import completion
-from cli.console import note, pairs, say, table
+from cli.console import INTERRUPTED_CODE, note, pairs, say, table
 from recipes.core import compose
 from recipes.core.errors import UserError
+from recipes.core.runs import CUT_OFF, DONE, FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
     from recipes.core.trial.cells import Cell
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from recipes.core.trial.manifest import Manifest
     from recipes.core.trial.states import CellState
 
-STOPPED = 130
 MOST_JOBS = 4
+ENDED = (DONE, FAILED)
 LOOK_EVERY_SECONDS = 2.0
+RECIPE: Any = typer.Argument(metavar="RECIPE", help="Name of the recipe.", autocompletion=completion.recipes)
 LAUNCHER: Any = typer.Option(
     "",
     help="Where cells run: local, joblib, slurm, submitit or ray; joblib if several run at once, else local.",
@@ -35,6 +37,9 @@ JOBS: Any = typer.Option(
     show_default=False,
 )
 RETRY: Any = typer.Option(False, "--retry", help="Start failed cells again.")
+STATUS: Any = typer.Option(False, "--status", help="Show how far the cells are; start nothing.")
+DRY_RUN: Any = typer.Option(False, "--dry-run", help="Show the cells and what they need; start nothing.")
+UNFINISHED = (FAILED, INTERRUPTED, CUT_OFF)
 
 
 def open_jobs(overrides: list[str]) -> tuple[list[str], list[str], str]:
@@ -59,41 +64,30 @@ def launcher_of(name: str, jobs: int, options: Sequence[str]) -> "Launcher":
     return Launcher(name or ("joblib" if jobs > 1 else "local"), jobs, options)
 
 
-def outputs_of(cell: "Cell", recipe: str) -> str:
-    """The outputs folder of a cell's config."""
+def typed_outputs(recipe: str, cell: "Cell") -> str:
+    """The outputs folder that a cell's config names."""
     return str(compose.compose(recipe, [*cell.overrides]).outputs)
 
 
 def show_plan(folder: Path, manifest: "Manifest", launcher: "Launcher") -> None:
-    """Print what would run: cells by state, threads, disk."""
-    from recipes.core import registry
+    """Print what would run: cells by state, threads, what they need."""
+    from recipes.core import registry, runner
     from recipes.core.trial.states import cell_states
 
     states = cell_states(folder, manifest)
-    config = compose.compose(manifest.recipe, [*manifest.cells[0].overrides])
+    configs = [compose.compose(manifest.recipe, [*cell.overrides]) for cell in manifest.cells]
     counts = {name: sum(s.state == name for s in states) for name in dict.fromkeys(s.state for s in states)}
-    steps = sum(compose.compose(manifest.recipe, [*c.overrides]).trainer.max_steps for c in manifest.cells)
-    described = registry.recipe_class(manifest.recipe)().describe(config)
     rows = [
         (f"{manifest.kind} folder", str(folder)),
         ("cells", f"{len(states)}: {', '.join(f'{number} {name}' for name, number in counts.items())}"),
-        ("steps", f"{steps:,} in all cells"),
+        ("steps", f"{sum(config.trainer.max_steps for config in configs):,} in all cells"),
         ("launcher", f"{launcher.name}, {launcher.jobs} at once, {manifest.threads} threads each"),
-        *described,
-        *_disk(described, len(states)),
+        *registry.recipe_class(manifest.recipe)().describe(configs[0]),
+        *runner.needs(configs[0], runs=len(configs)),
     ]
     pairs(rows)
     say()
     table([{"cell": s.cell.name, "state": s.state, "keys": " ".join(s.cell.overrides)} for s in states])
-
-
-def _disk(described: list[tuple[str, str]], cells: int) -> list[tuple[str, str]]:
-    """Estimated disk: weights and two AdamW moments in fp32, two checkpoints a cell."""
-    parameters = dict(described).get("parameters", "").partition(" ")[0].replace(",", "")
-    if not parameters.isdecimal():
-        return []
-    needed = int(parameters) * 12 * 2 * cells / 2**20
-    return [("disk", f"about {needed:,.0f} MiB for checkpoints (the last two of each cell)")]
 
 
 def show_cells(states: Sequence["CellState"], only: Sequence[str] | None = None, metric: str | None = None) -> None:
@@ -112,11 +106,11 @@ def launcher_words(name: str, jobs: int, options: Sequence[str]) -> list[str]:
 
 def end(states: Sequence["CellState"], stopped: bool, command: str) -> None:
     """Leave with 130 if it was told to stop, 1 if cells are not done, and say what to type next."""
-    failed = sum(state.state == "failed" for state in states)
-    undone = sum(state.state != "done" for state in states)
+    failed = sum(state.state == FAILED for state in states)
+    undone = sum(state.state != DONE for state in states)
     if stopped:
         note(f"interrupted; the same command goes on:\n  {command}")
-        raise typer.Exit(STOPPED)
+        raise typer.Exit(INTERRUPTED_CODE)
     if failed:
         note(f"{failed} of {len(states)} cells failed; to start them again:\n  {command} --retry")
         raise typer.Exit(1)
@@ -145,12 +139,12 @@ def watch_cells(folder: Path, manifest: "Manifest", metric: str) -> None:
         made = Table(*rows[0], box=None, pad_edge=False)
         for row in rows:
             made.add_row(*row.values())
-        ended = sum(state.state in ("done", "failed") for state in states)
+        ended = sum(state.state in ENDED for state in states)
         return Group(made, Text(f"{ended} of {len(states)} ended; Ctrl-C leaves this view, the cells go on"))
 
     with Live(drawn(), refresh_per_second=1) as live:
         try:
-            while any(state.state not in ("done", "failed") for state in states):
+            while any(state.state not in ENDED for state in states):
                 time.sleep(LOOK_EVERY_SECONDS)
                 states = cell_states(folder, manifest)
                 live.update(drawn())

@@ -76,7 +76,8 @@ def _folders(run_folder: Path, baseline: Path) -> "Comparison":
 def _arms(recipe: str, wanted: list[str], outputs: Path) -> list["Comparison"]:
     """The wanted arms (all with finished runs if none is named) beside the claim's baseline."""
     from recipes.core.compare import compare_arms
-    from recipes.core.records import DONE, find_runs
+    from recipes.core.records import find_runs
+    from recipes.core.runs import DONE
 
     card, known = registry.card(recipe), list(compose.arms(recipe))
     for name in wanted:

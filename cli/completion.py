@@ -23,7 +23,9 @@ def asset_names(incomplete: str) -> list[tuple[str, str]]:
 
 def launchers(incomplete: str) -> list[str]:
     """Names of launchers."""
-    return [name for name in ("local", "joblib", "slurm", "submitit", "ray") if name.startswith(incomplete)]
+    from recipes.core.trial.launch import LAUNCHERS
+
+    return [name for name in LAUNCHERS if name.startswith(incomplete)]
 
 
 def arms(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:

@@ -5,6 +5,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# Exit code of what was told to stop; its state is saved.
+INTERRUPTED_CODE = 130
+
 
 def say(text: str = "") -> None:
     """Print one line or block to stdout."""

@@ -9,7 +9,8 @@ from cli.console import pairs
 from cli.runs import OUTPUTS
 from recipes.core import registry
 from recipes.core.errors import UserError
-from recipes.core.records import DONE, find_runs, load_run
+from recipes.core.records import find_runs, load_run
+from recipes.core.runs import DONE
 
 
 def report(

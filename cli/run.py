@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli import completion
-from cli.console import heading, note, pairs, say, table
+from cli.console import INTERRUPTED_CODE, heading, note, pairs, say, table
 from recipes.core import compose, registry
-from recipes.core.errors import UserError
+from recipes.core.runs import INTERRUPTED
 
 if TYPE_CHECKING:
     from recipes.core.config import Card, RunConfig
     from recipes.core.runner import RunOutcome
 
-INTERRUPTED = 130
+MULTIRUN = ("-m", "--multirun")
 
 
 def run(
@@ -28,18 +28,14 @@ def run(
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Show what the run would be; load and write nothing."),
     fresh: bool = typer.Option(False, "--fresh", help="Throw away what the run folder holds and start anew."),
-    multirun: bool = typer.Option(False, "-m", "--multirun", help="The same as `steelyard sweep`."),
+    multirun: bool = typer.Option(False, *MULTIRUN, help="The same as `steelyard sweep`, with its options."),
 ) -> None:
     """Run one arm of a recipe, then show it beside the baseline.
 
     The same command again resumes a run that was cut off and reuses one that is finished.
     """
+    # `main` makes a sweep of a line with -m before this command sees it; it is declared here to stand in the help.
     typed = list(overrides or [])
-    if multirun:
-        if fresh:
-            raise UserError("a sweep has no --fresh", where="-m --fresh", hint="leave out one of them")
-        _sweep(recipe, typed, dry_run)
-        return
     config = compose.compose(recipe, typed)
     if dry_run:
         _show_plan(config)
@@ -51,19 +47,11 @@ def run(
         outcome = runner.run(config, fresh, command)
     except KeyboardInterrupt:
         note(f"interrupted; the same command goes on from the last checkpoint:\n  {command}")
-        raise typer.Exit(INTERRUPTED) from None
-    if outcome.status == "interrupted":
+        raise typer.Exit(INTERRUPTED_CODE) from None
+    if outcome.status == INTERRUPTED:
         note(f"interrupted, state saved in {outcome.folder}; the same command resumes:\n  {command}")
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(INTERRUPTED_CODE)
     _show_outcome(outcome, config, command)
-
-
-def _sweep(recipe: str, typed: list[str], dry_run: bool) -> None:
-    from cli.sweep import sweep
-
-    sweep(
-        recipe, typed, sweeper="", trials=20, metric="", launcher="", jobs=0, retry=False, status=False, dry_run=dry_run
-    )
 
 
 def _show_plan(config: "RunConfig") -> None:

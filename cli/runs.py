@@ -11,7 +11,7 @@ from cli.console import print_json, say, table
 from recipes.core import registry
 from recipes.core.locks import owner_of
 from recipes.core.records import RunRecord, find_runs
-from recipes.core.runs import RunFolder
+from recipes.core.runs import CUT_OFF, RUNNING, RunFolder
 
 OUTPUTS: Any = typer.Option(Path("outputs"), "--outputs", envvar="STEELYARD_OUTPUTS", help="Folder of runs.")
 
@@ -37,8 +37,8 @@ def runs(
 
 def state_of(run: RunRecord) -> str:
     """The state of `status.json`; "cut off" if it says running and no live process owns the folder."""
-    running = run.state == "running"
-    return "cut off" if running and owner_of(RunFolder(run.path).lock) is None else run.state
+    running = run.state == RUNNING
+    return CUT_OFF if running and owner_of(RunFolder(run.path).lock) is None else run.state
 
 
 def age(since: str, now: datetime) -> str:

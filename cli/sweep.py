@@ -8,32 +8,38 @@ import typer
 
 from cli import completion
 from cli.cells import (
+    DRY_RUN,
     JOBS,
     LAUNCHER,
+    RECIPE,
     RETRY,
+    STATUS,
+    UNFINISHED,
     end,
     launcher_of,
     launcher_words,
     open_jobs,
-    outputs_of,
     show_cells,
     show_plan,
+    typed_outputs,
     watch_cells,
 )
 from cli.console import heading, note, pairs, say, table
 from recipes.core import registry
 from recipes.core.errors import UserError
+from recipes.core.runs import DONE
 from recipes.core.schema import did_you_mean
 from recipes.core.trial import cells as planning
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.states import CUT_OFF, DONE, FAILED, INTERRUPTED, CellState
+from recipes.core.trial.states import CellState
 
 if TYPE_CHECKING:
     from recipes.core.trial.launch import Launcher
+    from recipes.core.trial.search import Space
 
 
 def sweep(
-    recipe: str = typer.Argument(metavar="RECIPE", help="Name of the recipe.", autocompletion=completion.recipes),
+    recipe: str = RECIPE,
     overrides: list[str] = typer.Argument(
         None,
         metavar="KEY=VALUE",
@@ -46,8 +52,8 @@ def sweep(
     launcher: str = LAUNCHER,
     jobs: int = JOBS,
     retry: bool = RETRY,
-    status: bool = typer.Option(False, "--status", help="Show how far the cells are; start nothing."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Show the cells and what they need; start nothing."),
+    status: bool = STATUS,
+    dry_run: bool = DRY_RUN,
 ) -> None:
     """Run a recipe for every combination of values and print one table.
 
@@ -68,10 +74,13 @@ def sweep(
         jobs = made.jobs
     command = shlex.join(["steelyard", "sweep", recipe, *keys, *words, *launcher_words(launcher, jobs, options)])
     if chosen == "optuna":
-        _search(recipe, keys, made, metric, trials, retry, command, look=status or dry_run)
+        if status or dry_run:
+            _show_search(recipe, keys, made, metric)
+        else:
+            _search(recipe, keys, made, metric, trials, retry, command)
         return
     found = planning.sweep_cells(recipe, keys)
-    folder, manifest = manifests.plan("sweep", recipe, found, outputs_of(found[0], recipe), command, made.jobs)
+    folder, manifest = manifests.plan("sweep", recipe, found, typed_outputs(recipe, found[0]), command, made.jobs)
     if status:
         watch_cells(folder, manifest, metric)
     elif dry_run:
@@ -84,31 +93,35 @@ def sweep(
 
 
 def _search(
-    recipe: str,
-    keys: list[str],
-    launcher: "Launcher",
-    metric: str,
-    trials: int,
-    retry: bool,
-    command: str,
-    look: bool,
+    recipe: str, keys: list[str], launcher: "Launcher", metric: str, trials: int, retry: bool, command: str
 ) -> None:
-    """Search, or with `look` only show what would be searched and what is there."""
-    from recipes.core.trial.search import check_space, plan_search, read_space, search, search_identity
+    from recipes.core.trial.search import plan_search, search
 
-    space = read_space(recipe, keys)
-    tried = check_space(space)
-    folder = Path(outputs_of(tried[0], recipe)) / recipe / "sweeps" / search_identity(space, metric, launcher.jobs)
-    if look:
-        pairs([("sweep folder", str(folder)), *((key, repr(kind)) for key, kind in space.distributions.items())])
-        if (folder / manifests.NAME).exists():
-            watch_cells(folder, manifests.read(folder), metric)
-        return
+    folder, space = _planned_search(recipe, keys, launcher, metric)
     manifest = plan_search(folder, space, command, launcher.jobs)
     ended: tuple[list[CellState], bool] = ([], False)
     for ended in search(folder, manifest, space, launcher, metric=metric, trials=trials, retry=retry):
         note(f"{sum(state.state == DONE for state in ended[0])} of {trials} cells done")
     _conclude(folder, ended[0], metric, command, ended[1], ranked=True)
+
+
+def _show_search(recipe: str, keys: list[str], launcher: "Launcher", metric: str) -> None:
+    """Print what is searched, and the cells that there are."""
+    folder, space = _planned_search(recipe, keys, launcher, metric)
+    pairs([("sweep folder", str(folder)), *((key, repr(kind)) for key, kind in space.distributions.items())])
+    if (folder / manifests.NAME).exists():
+        watch_cells(folder, manifests.read(folder), metric)
+
+
+def _planned_search(recipe: str, keys: list[str], launcher: "Launcher", metric: str) -> "tuple[Path, Space]":
+    """Folder and space of a search, its values checked."""
+    from recipes.core.trial.search import check_space, read_space, search_identity
+
+    space = read_space(recipe, keys)
+    tried = check_space(space)
+    return Path(typed_outputs(recipe, tried[0])) / recipe / "sweeps" / search_identity(
+        space, metric, launcher.jobs
+    ), space
 
 
 def _conclude(
@@ -131,7 +144,7 @@ def _conclude(
     heading(f"{metric}: mean over seeds, +- half of its 95% t interval")
     table(rows, numbers=[metric, "+-", "done"])
     _tell_unknown(states, metric)
-    show_cells(states, only=(FAILED, INTERRUPTED, CUT_OFF))
+    show_cells(states, only=UNFINISHED)
     say()
     pairs([("results", str(write_sweep(folder, states, metric))), ("sweep folder", str(folder))])
     end(states, stopped, command)

@@ -8,16 +8,20 @@ import typer
 
 from cli import completion
 from cli.cells import (
+    DRY_RUN,
     JOBS,
     LAUNCHER,
+    RECIPE,
     RETRY,
+    STATUS,
+    UNFINISHED,
     end,
     launcher_of,
     launcher_words,
     open_jobs,
-    outputs_of,
     show_cells,
     show_plan,
+    typed_outputs,
     watch_cells,
 )
 from cli.console import heading, pairs, say, table
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def trial(
-    recipe: str = typer.Argument(metavar="RECIPE", help="Name of the recipe.", autocompletion=completion.recipes),
+    recipe: str = RECIPE,
     overrides: list[str] = typer.Argument(
         None,
         metavar="KEY=VALUE",
@@ -44,8 +48,8 @@ def trial(
     launcher: str = LAUNCHER,
     jobs: int = JOBS,
     retry: bool = RETRY,
-    status: bool = typer.Option(False, "--status", help="Show how far the cells are; start nothing."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Show the cells and what they need; start nothing."),
+    status: bool = STATUS,
+    dry_run: bool = DRY_RUN,
 ) -> None:
     """Run all arms over paired seeds and judge the claim of the paper.
 
@@ -60,7 +64,7 @@ def trial(
     found = planning.trial_cells(recipe, keys, chosen, seeds_of(seeds))
     words = [*(["--arms", arms] if arms else []), "--seeds", seeds, *launcher_words(launcher, jobs, options)]
     command = shlex.join(["steelyard", "trial", recipe, *keys, *words])
-    folder, manifest = manifests.plan("trial", recipe, found, outputs_of(found[0], recipe), command, made.jobs)
+    folder, manifest = manifests.plan("trial", recipe, found, typed_outputs(recipe, found[0]), command, made.jobs)
     if status:
         watch_cells(folder, manifest, registry.card(recipe).claim.metric)
         return
@@ -72,7 +76,7 @@ def trial(
     states, stopped = drive(folder, manifest, made, retry)
     if not stopped:
         _conclude(folder)
-    show_cells(states, only=("failed", "interrupted", "cut off"))
+    show_cells(states, only=UNFINISHED)
     end(states, stopped, command)
 
 

@@ -11,16 +11,8 @@ import numpy as np
 from recipes.core.compose import NOT_IDENTITY
 from recipes.core.errors import UserError
 from recipes.core.measured import Examples, Measured, final_only, paired_examples, read_measured
-from recipes.core.records import (
-    DONE,
-    RunRecord,
-    config_differences,
-    find_baseline,
-    find_runs,
-    flatten,
-    is_below,
-    load_run,
-)
+from recipes.core.records import RunRecord, config_differences, find_baseline, find_runs, flatten, is_below, load_run
+from recipes.core.runs import DONE
 from recipes.core.statistics import Interval, holm, paired_bootstrap, paired_effect_size, paired_t, ratio_mean
 
 __all__ = [

@@ -6,6 +6,7 @@ never torch.
 """
 
 import dataclasses
+import re
 import types
 import typing
 from dataclasses import dataclass
@@ -290,6 +291,13 @@ def _flattened(key: str, value: Any) -> list[tuple[str, Any]]:
     if not isinstance(value, dict):
         return [(key, plain_value(value))]
     return [pair for name, item in value.items() for pair in _flattened(f"{key}.{name}", item)]
+
+
+def quoted(text: str) -> str:
+    """A text as a value in Hydra's override syntax."""
+    # A backslash stands for itself, but for those right before a quote.
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text)
+    return f"'{escaped}'"
 
 
 def plain_value(value: Any) -> Any:

@@ -13,9 +13,11 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from recipes.core.background import beside
 from recipes.core.errors import UserError
 
 HEARTBEAT_SECONDS = 10.0
@@ -36,14 +38,10 @@ def owned(path: Path, what: str, wait: bool) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     token = _acquire(path, what, wait)
-    stop = threading.Event()
-    beat = threading.Thread(target=_heartbeat, args=(path, stop), daemon=True)
-    beat.start()
     try:
-        yield
+        with beside(partial(_heartbeat, path)):
+            yield
     finally:
-        stop.set()
-        beat.join()
         if _read(path).get("token") == token:
             path.unlink(missing_ok=True)
 

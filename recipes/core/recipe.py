@@ -40,4 +40,7 @@ class Recipe(Protocol):
         """Everything that is measured at the end; `curve` holds what `watch` returned, by step."""
 
     def describe(self, config: Any) -> list[tuple[str, str]]:
-        """Rows for `--dry-run`: what data and model resolve to, parameters, estimated memory. Loads no weights."""
+        """Rows for `--dry-run`: what data and model resolve to. Loads no weights."""
+
+    def parameters(self, config: Any) -> int | None:
+        """Parameters of the trained model; None if only its checkpoint knows. Loads no weights."""

@@ -14,10 +14,9 @@ import yaml
 
 from recipes.core.compose import NOT_IDENTITY, read_yaml
 from recipes.core.errors import UserError
-from recipes.core.runs import RunFolder
+from recipes.core.runs import DONE, QUEUED, RunFolder
 
 ABSENT = "(not set)"
-DONE = "done"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def load_run(folder: Path) -> RunRecord:
             hint="run folders are outputs/RECIPE/ARM/HASH-sSEED; steelyard runs lists them",
         ) from error
     status = RunFolder(folder).status()
-    return RunRecord(folder, recipe, arm, seed, status.get("state", "queued"), status.get("started") or "", config)
+    return RunRecord(folder, recipe, arm, seed, status.get("state", QUEUED), status.get("started") or "", config)
 
 
 def find_runs(outputs: Path, recipe: str | None = None) -> list[RunRecord]:

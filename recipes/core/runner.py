@@ -11,19 +11,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from recipes.core import compose, distributed, registry, runs
+from recipes.core import compose, registry, runs
+from recipes.core.checkpoints import KEEP
 from recipes.core.compare import compare_runs, comparison_table
 from recipes.core.config import RunConfig, TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores, read_rows
 from recipes.core.files import write_json
-from recipes.core.launch import run_workers
 from recipes.core.locks import owned
+from recipes.core.parallel import distributed
+from recipes.core.parallel.launch import run_workers
 from recipes.core.progress import quiet_libraries, stage
 from recipes.core.recipe import Evaluation, Recipe
 from recipes.core.records import load_run
 from recipes.core.report import report_run
-from recipes.core.runs import RunFolder, run_folder
+from recipes.core.runs import DONE, FAILED, INTERRUPTED, RunFolder, run_folder
 from recipes.core.seeds import seed_everything
 from recipes.core.signals import terminated_like_interrupted
 from recipes.core.tracking import NullTracker, Tracker, open_tracker
@@ -61,7 +63,7 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False) -> Run
     with terminated_like_interrupted(), owned(folder.lock, f"run folder {folder.path}", wait=wait):
         if fresh:
             folder.clear()
-        elif folder.status().get("state") == "done":
+        elif folder.status().get("state") == DONE:
             return _reused(config, folder)
         try:
             return _work(config, folder, device, command)
@@ -77,7 +79,7 @@ def dry_run(config: RunConfig) -> list[tuple[str, str]]:
     folder = run_folder(config)
     status = folder.status()
     state = status.get("state")
-    if state == "done":
+    if state == DONE:
         plan = "finished before: would be reused (--fresh starts anew)"
     elif state:
         plan = f"{state} at step {status.get('step', 0)}: would resume from its last checkpoint"
@@ -92,7 +94,24 @@ def dry_run(config: RunConfig) -> list[tuple[str, str]]:
         ("processes", _processes(trainer)),
     ]
     recipe: Recipe = registry.recipe_class(config.recipe)()
-    return rows + recipe.describe(config)
+    return rows + recipe.describe(config) + needs(config)
+
+
+def needs(config: RunConfig, runs: int = 1) -> list[tuple[str, str]]:
+    """Rows for `--dry-run`: parameters, memory of a process and disk of all `runs`, as far as they can be estimated."""
+    recipe: Recipe = registry.recipe_class(config.recipe)()
+    parameters = recipe.parameters(config)
+    if parameters is None:
+        return [("parameters", "known when the checkpoint is loaded")]
+    trainer = config.trainer
+    sharing = trainer.nproc if trainer.parallel == "fsdp" else 1
+    # In fp32: weights, gradients and two AdamW moments; a checkpoint has no gradients.
+    memory, disk = 16 * parameters / sharing, 12 * parameters * KEEP * runs
+    return [
+        ("parameters", f"{parameters:,}"),
+        ("memory", f"about {memory / 2**20:,.0f} MiB for weights, gradients and optimizer, plus activations"),
+        ("disk", f"about {disk / 2**20:,.0f} MiB for the last {KEEP} checkpoints{' of each cell' * (runs > 1)}"),
+    ]
 
 
 def _processes(trainer: TrainerConfig) -> str:
@@ -103,7 +122,7 @@ def _processes(trainer: TrainerConfig) -> str:
 
 def _reused(config: RunConfig, folder: RunFolder) -> RunOutcome:
     metrics = folder.read_metrics("final")[-1][1]
-    return RunOutcome(folder.path, "done", metrics, True, 0, _report(folder))
+    return RunOutcome(folder.path, DONE, metrics, True, 0, _report(folder))
 
 
 def _work(config: RunConfig, folder: RunFolder, device: str, command: str) -> RunOutcome:
@@ -148,9 +167,9 @@ def _ending_recorded(folder: RunFolder) -> Iterator[None]:
         yield
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            ending = {"state": "interrupted", "error": None}
+            ending = {"state": INTERRUPTED, "error": None}
         else:
-            ending = {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+            ending = {"state": FAILED, "error": f"{type(error).__name__}: {error}"}
         folder.update_status(**ending, finished=runs.now())
         raise
 
@@ -165,15 +184,15 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
             events = _Writing(folder, tracker, recipe, config, prepared, training)
             result = train(training, config.trainer, config.seed, folder.path, events)
             folder.update_status(step=result.steps, resumed_from=result.resumed_from)
-            if result.status == "interrupted":
-                folder.update_status(state="interrupted", finished=runs.now())
-                return RunOutcome(folder.path, "interrupted", {}, False, result.resumed_from, None)
+            if result.status == INTERRUPTED:
+                folder.update_status(state=INTERRUPTED, finished=runs.now())
+                return RunOutcome(folder.path, INTERRUPTED, {}, False, result.resumed_from, None)
             evaluation = _evaluate(config, folder, recipe, prepared, training.model)
-            folder.update_status(state="done", finished=runs.now())
+            folder.update_status(state=DONE, finished=runs.now())
             baseline = _report(folder)
             _track(tracker, folder, evaluation, baseline)
             success = True
-            return RunOutcome(folder.path, "done", evaluation.metrics, False, result.resumed_from, baseline)
+            return RunOutcome(folder.path, DONE, evaluation.metrics, False, result.resumed_from, baseline)
     finally:
         tracker.finish(success)
 
@@ -232,21 +251,11 @@ def _evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: An
     return evaluation
 
 
-def report(folder: Path) -> tuple[Path, Path | None]:
-    """Write the report of a finished run again, beside its baseline's run if that is finished.
-
-    Returns:
-        The HTML file and the baseline's folder.
-    """
-    record = load_run(folder)
-    outputs = folder.resolve().parents[2]
-    baseline = report_run(folder, outputs, registry.card(record.recipe))
-    return folder / "report.html", baseline
-
-
 def _report(folder: RunFolder) -> Path | None:
+    """Write the report, beside the baseline's run if that is finished; returns the baseline's folder."""
     with stage("writing the report"):
-        return report(folder.path)[1]
+        outputs = folder.path.resolve().parents[2]
+        return report_run(folder.path, outputs, registry.card(load_run(folder.path).recipe))
 
 
 def _track(tracker: Tracker, folder: RunFolder, evaluation: Evaluation, baseline: Path | None) -> None:

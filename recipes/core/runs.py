@@ -17,7 +17,9 @@ from recipes.core.config import RunConfig
 from recipes.core.files import full_disk_told, write_json, write_text
 from recipes.core.registry import ROOT
 
-STATES = ("queued", "running", "done", "failed", "interrupted")
+# States of a run: the first five stand in `status.json`; one that says it runs while nobody does was cut off.
+QUEUED, RUNNING, DONE, FAILED, INTERRUPTED = "queued", "running", "done", "failed", "interrupted"
+CUT_OFF = "cut off"
 LOCK = "owner.lock"
 
 
@@ -90,7 +92,7 @@ def start(folder: RunFolder, config: RunConfig, command: str, environment: dict[
     write_text(folder.path / "config.yaml", compose.to_yaml(config))
     write_json(folder.path / "env.json", {"command": command} | environment | _machine())
     folder.update_status(
-        state="running",
+        state=RUNNING,
         step=0,
         max_steps=config.trainer.max_steps,
         error=None,

@@ -5,6 +5,7 @@ them by their source item. Over seeds the training is a sample: `paired_t`. Neit
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -111,13 +112,23 @@ def bootstrap_differences(sums: Array, *, draws: int, seed: int) -> Array:
         [draws]; not finite where a resample counted nothing in one arm.
     """
     number = len(sums)
+    if draws * number <= DRAW_MEMORY:
+        return _difference(_resampled(number, draws, seed) @ sums)
     generator = np.random.default_rng(seed)
     chunk = max(1, DRAW_MEMORY // number)
-    parts = []
-    for start in range(0, draws, chunk):
-        times = generator.multinomial(number, np.full(number, 1 / number), size=min(chunk, draws - start))
-        parts.append(_difference(times.astype(float) @ sums))
-    return np.concatenate(parts)
+    sizes = [min(chunk, draws - start) for start in range(0, draws, chunk)]
+    return np.concatenate([_difference(_times_drawn(generator, number, size) @ sums) for size in sizes])
+
+
+@lru_cache(maxsize=1)
+def _resampled(number: int, draws: int, seed: int) -> Array:
+    """`_times_drawn` from a seed; kept, because all metrics of a comparison have the same groups."""
+    return _times_drawn(np.random.default_rng(seed), number, draws)
+
+
+def _times_drawn(generator: np.random.Generator, number: int, draws: int) -> Array:
+    """[draws, number]: how often each group is drawn in every resample."""
+    return generator.multinomial(number, np.full(number, 1 / number), size=draws).astype(float)
 
 
 def _difference(totals: Array) -> Array:

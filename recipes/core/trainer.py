@@ -22,11 +22,13 @@ import transformers
 from torch import Tensor, nn
 from torch.utils.data import Dataset, RandomSampler
 
-from recipes.core import checkpoints, distributed, sharding
+from recipes.core import checkpoints
 from recipes.core.arguments import training_arguments
 from recipes.core.config import TrainerConfig
 from recipes.core.errors import RunFailed, UserError
+from recipes.core.parallel import distributed, sharding
 from recipes.core.progress import progress
+from recipes.core.runs import DONE, INTERRUPTED
 from recipes.core.signals import STOPPING, stop_on_signal
 
 # With WANDB_MODE=offline, transformers prints a line when its trainer is imported.
@@ -152,7 +154,7 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
     events.on_start(start)
     if found and start >= config.max_steps:
         _load_weights(training.model, found)
-        return TrainResult("done", start, start)
+        return TrainResult(DONE, start, start)
     if config.parallel == "fsdp" and config.nproc > 1:
         sharding.shard(training.model, device)
     # In a run of several processes, the one that was typed says so.
@@ -163,7 +165,7 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
         trainer.train(resume_from_checkpoint=str(found) if found else None)
     sharding.unshard(training.model)
     steps = trainer.state.global_step
-    return TrainResult("interrupted" if watcher.stopped and steps < config.max_steps else "done", steps, start)
+    return TrainResult(INTERRUPTED if watcher.stopped and steps < config.max_steps else DONE, steps, start)
 
 
 def _check_processes(config: TrainerConfig) -> None:
@@ -210,7 +212,6 @@ class _Trainer(transformers.Trainer):
         watcher: "_Watcher",
     ) -> None:
         self.training, self.config, self.store, self.events = training, config, store, events
-        self.batch_ids: list[str] = []
         self.sums: dict[str, Tensor] = {}
         self.logged_at = time.perf_counter()
         super().__init__(

@@ -12,11 +12,10 @@ import pytest
 
 from cli import app
 from cli.trial import seeds_of
-from recipes.core.runs import RunFolder
+from recipes.core.runs import DONE, FAILED, INTERRUPTED, RunFolder
 from recipes.core.trial import drive as driving
 from recipes.core.trial import launch
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.states import DONE, FAILED, INTERRUPTED
 from recipes.core.trial.worker import run_cell
 from tests.cli.conftest import Ended
 from tests.core.trial.conftest import act

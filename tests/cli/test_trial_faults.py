@@ -81,7 +81,7 @@ def assert_same(driver: Driver, expected: dict[str, Any]) -> None:
         assert (different, found[name].keys()) == ([], expected[name].keys()), name
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 @pytest.mark.timeout(600 + 120 * KILLS)
 def test_a_trial_killed_at_random_moments_ends_like_an_undisturbed_one(
     tmp_path: Path, session_home: Path, expected: dict[str, Any]
@@ -225,7 +225,7 @@ def assert_refused_and_shown(driver: Driver, process: subprocess.Popen[bytes], s
     assert "arm=ntp seed=0" in look.out and re.search(r"running|done", look.out)
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_cells_are_saved_and_end_when_their_driver_is_killed(
     tmp_path: Path, session_home: Path, expected: dict[str, Any]
 ) -> None:

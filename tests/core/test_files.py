@@ -1,6 +1,7 @@
 """Files appear whole or not at all; a full disk is told in plain words."""
 
 import errno
+import math
 import os
 from pathlib import Path
 
@@ -52,3 +53,23 @@ def test_a_published_folder_replaces_the_old_one(tmp_path: Path) -> None:
 def test_json_hashes_do_not_depend_on_the_order_of_keys() -> None:
     assert files.sha256_json({"a": 1, "b": [2, None]}) == files.sha256_json({"b": [2, None], "a": 1})
     assert files.sha256_text("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_json_stays_json_where_a_number_is_not_finite(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    files.write_json(path, {"d_z": math.inf, "rows": [(math.nan, 1.5)], "none": None})
+    assert path.read_text().split() == [
+        "{",
+        '"d_z":',
+        "null,",
+        '"rows":',
+        "[",
+        "[",
+        "null,",
+        "1.5",
+        "]",
+        "],",
+        '"none":',
+        "null",
+        "}",
+    ]

@@ -9,10 +9,10 @@ from recipes.core.config import Card, Claim
 from recipes.core.records import load_run
 from recipes.core.runs import RunFolder
 from recipes.core.trial.cells import Cell
+from recipes.core.trial.comparison import compare_trial
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.result import TrialResult
 from recipes.core.trial.states import CellState
-from recipes.core.trial_comparison import compare_trial
 from recipes.core.verdict import Verdict
 
 KEYS = {"weighting"}

@@ -66,58 +66,62 @@ class CaptionScorer:
 
     def token_nlls(self, images: Sequence[int], captions: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """NLL in nats of every token of each caption given its image: one float32 array a caption."""
-        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(captions)
-        prefix = len(self.model.prefix_ids)
-        for batch in batches(self._widths(captions), BATCH_TOKENS):
-            targets = [torch.tensor(list(captions[i])) for i in batch]
-            lengths = [len(target) for target in targets]
-
-            def read(
-                hidden: Tensor, head: Tensor, targets: list[Tensor] = targets, lengths: list[int] = lengths
-            ) -> Tensor:
-                picked = [row[prefix - 1 : prefix - 1 + k] for row, k in zip(hidden, lengths, strict=True)]
-                return token_nll(torch.cat(picked), head, torch.cat(targets).to(hidden.device))
-
-            flat = self._forward([images[i] for i in batch], targets, read).float().cpu().numpy()
-            for i, part in zip(batch, np.split(flat, np.cumsum(lengths)[:-1]), strict=True):
-                found[i] = part
-        return found
+        return self._read_captions(images, captions, {})[0]
 
     def caption_and_choice_nlls(
         self, images: Sequence[int], captions: Sequence[Sequence[int]], choices: Sequence[Choice]
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """`token_nlls` and `choice_nlls` at once: a choice that a caption goes through is read off its forward."""
+        """`token_nlls` and `choice_nlls` at once: a choice that a caption goes through is read off its forward.
+
+        Args:
+            images: Index of each caption's image, every image once.
+            captions: Token ids of each caption.
+            choices: Choices about these or other images.
+        """
         row_of = {image: row for row, image in enumerate(images)}
-        within: dict[int, list[int]] = {}
+        asked: dict[int, list[int]] = {}
         for i, choice in enumerate(choices):
             row = row_of.get(choice.image)
-            start = () if row is None else tuple(int(token) for token in captions[row][: len(choice.context)])
-            if row is not None and start == choice.context and all(len(option) == 1 for option in choice.options):
-                within.setdefault(row, []).append(i)
+            if row is None or any(len(option) > 1 for option in choice.options):
+                continue
+            if tuple(int(token) for token in captions[row][: len(choice.context)]) == choice.context:
+                asked.setdefault(row, []).append(i)
+        within = {row: [choices[i] for i in members] for row, members in asked.items()}
+        nlls, read = self._read_captions(images, captions, within)
         found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(choices)
-        nlls: list[np.ndarray] = [np.zeros(0, np.float32)] * len(captions)
-        prefix = len(self.model.prefix_ids)
-        for batch in batches(self._widths(captions), BATCH_TOKENS):
-            targets = [torch.tensor(np.asarray(captions[row], np.int64)) for row in batch]
-            asked = [(place, i) for place, row in enumerate(batch) for i in within.get(row, [])]
-
-            def read(
-                hidden: Tensor, head: Tensor, targets: list[Tensor] = targets, asked: list[tuple[int, int]] = asked
-            ) -> tuple[Tensor, list[Tensor]]:
-                picked = [row[prefix - 1 : prefix - 1 + len(ids)] for row, ids in zip(hidden, targets, strict=True)]
-                flat = token_nll(torch.cat(picked), head, torch.cat(targets).to(hidden.device))
-                return flat, [_option_nlls(hidden[place], head, prefix, choices[i]) for place, i in asked]
-
-            flat, options = self._forward([images[row] for row in batch], targets, read)
-            parts = np.split(flat.float().cpu().numpy(), np.cumsum([len(ids) for ids in targets])[:-1])
-            for row, part in zip(batch, parts, strict=True):
-                nlls[row] = part
-            for (_, i), values in zip(asked, options, strict=True):
-                found[i] = values.cpu().numpy()
-        rest = sorted(set(range(len(choices))) - {i for members in within.values() for i in members})
+        for row, members in asked.items():
+            for i, values in zip(members, read[row], strict=True):
+                found[i] = values
+        rest = sorted(set(range(len(choices))).difference(*asked.values()))
         for i, values in zip(rest, self.choice_nlls([choices[i] for i in rest]), strict=True):
             found[i] = values
         return nlls, found
+
+    def _read_captions(
+        self, images: Sequence[int], captions: Sequence[Sequence[int]], choices: dict[int, list[Choice]]
+    ) -> tuple[list[np.ndarray], dict[int, list[np.ndarray]]]:
+        """Token NLLs of captions and, by caption, the option NLLs of single-token choices that it goes through."""
+        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(captions)
+        options: dict[int, list[np.ndarray]] = {}
+        prefix = len(self.model.prefix_ids)
+        for batch in batches(self._widths(captions), BATCH_TOKENS):
+            targets = [torch.tensor(np.asarray(captions[i], np.int64)) for i in batch]
+
+            def read(
+                hidden: Tensor, head: Tensor, targets: list[Tensor] = targets, batch: list[int] = batch
+            ) -> tuple[Tensor, list[list[Tensor]]]:
+                picked = [row[prefix - 1 : prefix - 1 + len(ids)] for row, ids in zip(hidden, targets, strict=True)]
+                flat = token_nll(torch.cat(picked), head, torch.cat(targets).to(hidden.device))
+                return flat, [
+                    [_option_nlls(row, head, prefix, choice) for choice in choices.get(i, [])]
+                    for row, i in zip(hidden, batch, strict=True)
+                ]
+
+            flat, read_off = self._forward([images[i] for i in batch], targets, read)
+            parts = np.split(flat.float().cpu().numpy(), np.cumsum([len(ids) for ids in targets])[:-1])
+            for i, part, values in zip(batch, parts, read_off, strict=True):
+                found[i], options[i] = part, [value.cpu().numpy() for value in values]
+        return found, options
 
     def choice_nlls(self, choices: Sequence[Choice]) -> list[np.ndarray]:
         """NLL of every option of each choice, up to one constant per choice."""

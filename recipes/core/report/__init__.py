@@ -10,7 +10,6 @@ from recipes.core.compare import Comparison, MetricRow, compare_runs
 from recipes.core.config import Card
 from recipes.core.files import write_bytes, write_text
 from recipes.core.records import (
-    DONE,
     RunRecord,
     config_differences,
     final_metrics,
@@ -23,7 +22,7 @@ from recipes.core.report.curves import learning_curves
 from recipes.core.report.figure import draw
 from recipes.core.report.heatmap import legend, read_heatmap
 from recipes.core.report.page import duration_text, environment_rows, read_environment, render
-from recipes.core.runs import RunFolder
+from recipes.core.runs import DONE, RunFolder
 
 BADGES = {
     "better": "Better",

@@ -12,6 +12,8 @@ from urllib.parse import quote
 from recipes.core.records import config_differences, flatten
 from recipes.core.report.arms import Arm
 from recipes.core.report.page import duration_text, read_environment
+from recipes.core.runs import DONE, FAILED
+from recipes.core.trial.cells import command_of
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.result import TrialResult
 from recipes.core.trial.states import CellState
@@ -32,7 +34,7 @@ class CellRow:
     @property
     def mark(self) -> str:
         """Class of the state's badge."""
-        return {"done": "better", "failed": "worse"}.get(self.state.state, "unclear")
+        return {DONE: "better", FAILED: "worse"}.get(self.state.state, "unclear")
 
 
 def cell_rows(result: TrialResult) -> list[CellRow]:
@@ -43,7 +45,7 @@ def cell_rows(result: TrialResult) -> list[CellRow]:
             f"{state.step:,} of {state.max_steps:,}" if state.max_steps else "",
             _duration(state),
             _link(result.folder, state.cell.folder),
-            shlex.join(["steelyard", "run", result.manifest.recipe, *state.cell.overrides]),
+            command_of(result.manifest.recipe, state.cell),
         )
         for state in result.states
     ]

@@ -15,8 +15,8 @@ from recipes.core.report.arms import (
     trial_metrics,
 )
 from recipes.core.report.page import sentence
+from recipes.core.runs import DONE
 from recipes.core.trial.result import TrialResult
-from recipes.core.trial.states import DONE
 
 
 def markdown_table(result: TrialResult) -> str:

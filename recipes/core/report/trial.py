@@ -23,9 +23,9 @@ from recipes.core.report.heatmap import legend
 from recipes.core.report.markdown import markdown_report, markdown_table, table_arms
 from recipes.core.report.page import duration_text, environment_rows, render
 from recipes.core.report.trial_figure import draw_trial
+from recipes.core.runs import DONE, FAILED
 from recipes.core.statistics import Interval
 from recipes.core.trial.result import TrialResult
-from recipes.core.trial.states import DONE, FAILED
 
 __all__ = ["markdown_table", "write_trial_report"]
 

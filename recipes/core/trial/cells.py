@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,11 @@ class Cell:
     folder: str
 
 
+def command_of(recipe: str, cell: Cell) -> str:
+    """What to type to do a cell on its own."""
+    return shlex.join(["steelyard", "run", recipe, *cell.overrides])
+
+
 def trial_cells(recipe: str, overrides: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
     """All arms x seeds, seed by seed, so that a trial that is stopped holds whole pairs.
 
@@ -53,7 +59,7 @@ def trial_cells(recipe: str, overrides: Sequence[str], arms: Sequence[str], seed
         (f"{arm}-s{seed}", f"arm={arm} seed={seed}", [*overrides, f"arm={arm}", f"seed={seed}"])
         for seed, arm in itertools.product(seeds, arms)
     ]
-    return check_cells(recipe, typed)
+    return _distinct(check_cells(recipe, typed))
 
 
 def sweep_cells(recipe: str, overrides: Sequence[str]) -> list[Cell]:
@@ -72,7 +78,7 @@ def sweep_cells(recipe: str, overrides: Sequence[str]) -> list[Cell]:
     combinations = list(itertools.product(*swept))
     width = len(str(len(combinations) - 1))
     typed = [(f"{number:0{width}d}", " ".join(chosen), [*fixed, *chosen]) for number, chosen in enumerate(combinations)]
-    return check_cells(recipe, typed)
+    return _distinct(check_cells(recipe, typed))
 
 
 def with_threads(cells: Sequence[Cell], recipe: str, threads: int) -> list[Cell]:
@@ -107,13 +113,12 @@ def identity(cells: Sequence[Cell]) -> str:
     return sha256_json(sorted(cell.folder for cell in cells))[:10]
 
 
-def check_cells(recipe: str, typed: Sequence[tuple[str, str, list[str]]], distinct: bool = True) -> list[Cell]:
+def check_cells(recipe: str, typed: Sequence[tuple[str, str, list[str]]]) -> list[Cell]:
     """Compose every cell; one `UserError` tells all problems, each with the cells that have it.
 
     Args:
         recipe: Name of the recipe.
         typed: (name, label, overrides) of each cell.
-        distinct: Refuse two cells that are the same run.
 
     Raises:
         UserError: with all problems of all cells.
@@ -134,8 +139,6 @@ def check_cells(recipe: str, typed: Sequence[tuple[str, str, list[str]]], distin
         lines = [line + _where(labels, len(typed)) for line, labels in problems.items()]
         count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
         raise UserError(f"{count} in the config", hint="\n".join(lines))
-    if distinct:
-        _check_distinct(cells)
     return cells
 
 
@@ -147,7 +150,8 @@ def _where(labels: list[str], number: int) -> str:
     return f" (cell {labels[0]}{more})"
 
 
-def _check_distinct(cells: Sequence[Cell]) -> None:
+def _distinct(cells: list[Cell]) -> list[Cell]:
+    """The cells, if no two are the same run."""
     seen: dict[str, Cell] = {}
     for cell in cells:
         if other := seen.get(cell.folder):
@@ -156,6 +160,7 @@ def _check_distinct(cells: Sequence[Cell]) -> None:
                 hint="sweep over keys that change the result, each value once",
             )
         seen[cell.folder] = cell
+    return cells
 
 
 def _folder(config: RunConfig) -> str:

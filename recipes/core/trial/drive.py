@@ -15,23 +15,15 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from recipes.core.background import beside
 from recipes.core.errors import RunFailed
 from recipes.core.locks import owned
 from recipes.core.progress import progress
+from recipes.core.runs import CUT_OFF, DONE, FAILED, RUNNING
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.launch import Launcher
 from recipes.core.trial.manifest import Manifest
-from recipes.core.trial.states import (
-    CUT_OFF,
-    DONE,
-    FAILED,
-    RUNNING,
-    CellState,
-    cell_state,
-    cell_states,
-    read_record,
-    record_end,
-)
+from recipes.core.trial.states import CellState, cell_state, cell_states, read_record, record_end
 from recipes.core.trial.worker import STOP
 
 COLOURS = re.compile(r"\x1b\[\d*m")
@@ -172,9 +164,8 @@ def _stoppable(folder: Path) -> Iterator[threading.Event]:
 @contextmanager
 def _shown(folder: Path, manifest: Manifest, starts: dict[str, int]) -> Iterator[None]:
     """Show how many of the cells, started so often before, have ended; a log, which has no bar, gets a line each."""
-    ended = threading.Event()
 
-    def look(show: Callable[[int], None]) -> None:
+    def look(show: Callable[[int], None], ended: threading.Event) -> None:
         told: set[str] = set()
         last, took = False, 0.0
         while not last:
@@ -192,11 +183,5 @@ def _shown(folder: Path, manifest: Manifest, starts: dict[str, int]) -> Iterator
             show(len(told))
             took = time.monotonic() - began
 
-    with progress(f"cells of {manifest.recipe}", len(starts)) as show:
-        watcher = threading.Thread(target=look, args=(show,), daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            watcher.join()
+    with progress(f"cells of {manifest.recipe}", len(starts)) as show, beside(partial(look, show)):
+        yield

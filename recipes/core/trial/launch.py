@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from recipes.core.compose import CONF
+from recipes.core.compose import CONF, quoted
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.files import write_text
 from recipes.core.registry import ROOT
 from recipes.core.schema import Problem, did_you_mean, raise_problems
-from recipes.core.trial.worker import LAUNCH, quoted, task
+from recipes.core.trial.worker import LAUNCH, task
 
 LAUNCHERS = ("local", "joblib", "slurm", "submitit", "ray")
 # Launcher -> (keys that hold how many cells run at once, keys that hold the CPU threads of a cell).

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recipes.core import registry, runs
+from recipes.core import runs
 from recipes.core.errors import UserError
 from recipes.core.files import write_json
 from recipes.core.trial.cells import Cell, identity, threads_of, with_threads
@@ -116,10 +116,3 @@ def read(folder: Path) -> Manifest:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError("is no manifest of a trial or sweep", where=str(path), hint=hint) from error
     raise UserError(f"is of version {version}, this Steelyard reads version {VERSION}", where=str(path), hint=hint)
-
-
-def find(outputs: Path, recipe: str, kind: str) -> list[Path]:
-    """Folders of a recipe's trials or sweeps, the newest last."""
-    registry.card(recipe)  # refuses an unknown name
-    folders = [path.parent for path in (outputs / recipe / f"{kind}s").glob(f"*/{NAME}")]
-    return sorted(folders, key=lambda folder: (folder / NAME).stat().st_mtime)

@@ -7,11 +7,12 @@ from recipes.core import registry
 from recipes.core.compare import Comparison
 from recipes.core.config import Card, Claim
 from recipes.core.files import write_json
-from recipes.core.records import DONE, RunRecord, load_run
+from recipes.core.records import RunRecord, load_run
+from recipes.core.runs import DONE
 from recipes.core.trial import manifest as manifests
+from recipes.core.trial.comparison import compare_trial
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.states import CellState, cell_states
-from recipes.core.trial_comparison import compare_trial
 from recipes.core.verdict import INCONCLUSIVE, Verdict, verdict
 
 

@@ -15,13 +15,14 @@ from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 from recipes.core.locks import owned
 from recipes.core.records import final_metrics
+from recipes.core.runs import DONE
 from recipes.core.schema import Problem, did_you_mean, raise_problems
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell, check_cells, threads_of, with_threads
 from recipes.core.trial.drive import drive
 from recipes.core.trial.launch import Launcher
 from recipes.core.trial.manifest import Manifest
-from recipes.core.trial.states import DONE, CellState, forget
+from recipes.core.trial.states import CellState, forget
 from recipes.core.trial.sweep_table import is_better_higher
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def check_space(space: Space) -> list[Cell]:
     usual = {key: values[0] for key, values in tried.items()}
     proposed = [usual | {key: value} for key, values in tried.items() for value in values]
     typed = [_typed(space, number, chosen) for number, chosen in enumerate(proposed)]
-    return check_cells(space.recipe, typed, distinct=False)
+    return check_cells(space.recipe, typed)
 
 
 def search(
@@ -181,7 +182,7 @@ def _still_right(folder: Path, earlier: Sequence[Cell], cells: Sequence[Cell]) -
 
 def _cells(space: Space, manifest: Manifest, first: int, proposed: Sequence[dict[str, Any]]) -> list[Cell]:
     typed = [_typed(space, number, parameters) for number, parameters in enumerate(proposed, start=first)]
-    return with_threads(check_cells(space.recipe, typed, distinct=False), space.recipe, manifest.threads)
+    return with_threads(check_cells(space.recipe, typed), space.recipe, manifest.threads)
 
 
 def _typed(space: Space, number: int, parameters: dict[str, Any]) -> tuple[str, str, list[str]]:
@@ -231,11 +232,9 @@ def _distribution(value: Any) -> "optuna.distributions.BaseDistribution":
 
 
 def _text(value: Any) -> str:
-    from recipes.core.trial.worker import quoted
-
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
-    return quoted(value) if isinstance(value, str) else repr(value)
+    return compose.quoted(value) if isinstance(value, str) else repr(value)
 
 
 def _optuna() -> Any:

@@ -12,11 +12,9 @@ from typing import Any
 
 from recipes.core.files import write_json
 from recipes.core.locks import is_alive, myself, owner_of
-from recipes.core.runs import RunFolder
+from recipes.core.runs import CUT_OFF, DONE, FAILED, QUEUED, RUNNING, RunFolder
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.manifest import Manifest, outputs_of
-
-DONE, FAILED, RUNNING, INTERRUPTED, CUT_OFF, QUEUED = "done", "failed", "running", "interrupted", "cut off", "queued"
 
 
 @dataclass(frozen=True)

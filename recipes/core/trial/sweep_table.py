@@ -9,8 +9,9 @@ import numpy as np
 
 from recipes.core.files import write_json
 from recipes.core.records import final_metrics, read_info
+from recipes.core.runs import DONE
 from recipes.core.statistics import paired_t
-from recipes.core.trial.states import DONE, CellState
+from recipes.core.trial.states import CellState
 
 
 @dataclass(frozen=True)

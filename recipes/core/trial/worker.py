@@ -3,22 +3,23 @@
 import contextlib
 import io
 import os
-import re
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from recipes.core import compose
+from recipes.core.background import beside
 from recipes.core.errors import RunFailed, SteelyardError
-from recipes.core.runs import run_folder
+from recipes.core.runs import FAILED, INTERRUPTED, QUEUED, run_folder
 from recipes.core.signals import terminated_like_interrupted
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.cells import Cell
-from recipes.core.trial.states import FAILED, INTERRUPTED, QUEUED, record_end, record_start
+from recipes.core.trial.cells import command_of
+from recipes.core.trial.states import record_end, record_start
 
 STOP, LAUNCH = "stop", "launch"
 LOOK_EVERY_SECONDS = 0.5
@@ -60,7 +61,8 @@ def run_cell(folder: Path, name: str) -> str:
         record_start(folder, name)
         state, error = FAILED, ""
         try:
-            with _logged(folder / "logs" / f"{name}.log"), terminated_like_interrupted(), _stoppable(folder):
+            stoppable = beside(partial(_terminate_when_stopped, folder))
+            with _logged(folder / "logs" / f"{name}.log"), terminated_like_interrupted(), stoppable:
                 state = _run(folder, name)
         except (KeyboardInterrupt, SystemExit):
             state = INTERRUPTED
@@ -75,7 +77,7 @@ def _run(folder: Path, name: str) -> str:
     cell = manifest.cell(name)
     outputs = manifests.outputs_of(folder)
     group = f"tracker.group={manifest.recipe}-{folder.name}"
-    config = compose.compose(manifest.recipe, [group, *cell.overrides, f"outputs={quoted(str(outputs))}"])
+    config = compose.compose(manifest.recipe, [group, *cell.overrides, f"outputs={compose.quoted(str(outputs))}"])
     found = run_folder(config).path.relative_to(outputs)
     if str(found) != cell.folder:
         raise RunFailed(
@@ -86,20 +88,6 @@ def _run(folder: Path, name: str) -> str:
     from recipes.core import runner
 
     return runner.run(config, fresh=False, command=command_of(manifest.recipe, cell), wait=True).status
-
-
-def command_of(recipe: str, cell: Cell) -> str:
-    """What to type to do a cell on its own."""
-    import shlex
-
-    return shlex.join(["steelyard", "run", recipe, *cell.overrides])
-
-
-def quoted(text: str) -> str:
-    """A text as a value in Hydra's override syntax."""
-    # A backslash stands for itself, but for those right before a quote.
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text)
-    return f"'{escaped}'"
 
 
 @contextlib.contextmanager
@@ -133,25 +121,13 @@ def _plain(number: int) -> io.TextIOWrapper:
     return open(number, "w", closefd=False, buffering=1)
 
 
-@contextlib.contextmanager
-def _stoppable(folder: Path) -> Iterator[None]:
-    """End the block as SIGTERM does once the trial is told to stop or this process has lost its parent."""
-    ended = threading.Event()
-
-    def look() -> None:
-        while not ended.is_set():
-            if (folder / STOP).exists() or os.getppid() != _PARENT:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            ended.wait(LOOK_EVERY_SECONDS)
-
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
+def _terminate_when_stopped(folder: Path, ended: threading.Event) -> None:
+    """Send this process SIGTERM once the trial is told to stop or the parent is gone."""
+    while not ended.is_set():
+        if (folder / STOP).exists() or os.getppid() != _PARENT:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        ended.wait(LOOK_EVERY_SECONDS)
 
 
 def _end_with_parent(parent: int) -> None:

@@ -110,21 +110,15 @@ class PriorRecipe:
 
     def describe(self, config: PriorConfig) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
-        source, parameters = models.describe(config.model)
-        rows = [
+        return [
             ("data", f"{config.data.name}, {config.data.path or 'what ships with the install or as an asset'}"),
-            ("model", f"{source}, setting {config.setting}"),
+            ("model", f"{models.describe(config.model)}, setting {config.setting}"),
             ("reference", config.reference.path or config.reference.source),
         ]
-        if parameters is None:
-            return [*rows, ("parameters", "known when the checkpoint is loaded")]
-        # Weights, gradients and two AdamW moments, 4 bytes each.
-        needed = parameters * 16 / 2**20
-        return [
-            *rows,
-            ("parameters", f"{parameters:,} in the decoder"),
-            ("memory", f"about {needed:,.0f} MiB for weights, gradients and optimizer, plus activations"),
-        ]
+
+    def parameters(self, config: PriorConfig) -> int | None:
+        """Parameters of the decoder; None if only its checkpoint knows."""
+        return models.parameters(config.model)
 
 
 def weigher(config: PriorConfig, prepared: Prepared) -> Weigh:

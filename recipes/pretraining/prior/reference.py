@@ -20,6 +20,7 @@ from recipes.core.files import sha256_json
 from recipes.core.models import build_text_model, load_text_model
 from recipes.core.objectives import WeightedCrossEntropy
 from recipes.core.references import ReferenceScores
+from recipes.core.runs import INTERRUPTED
 from recipes.core.trainer import TrainEvents, Training, train
 from recipes.pretraining.prior.config import PriorConfig
 
@@ -118,7 +119,7 @@ def _trained(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: T
         collate = caption_collate([tokenizer.bos_token_id], tokenizer.pad_token_id, token_mean)
         training = Training(model, WeightedCrossEntropy(), items, collate)
         ended = train(training, _trainer_config(config), config.reference.seed, folder / "training", TrainEvents())
-        if ended.status == "interrupted":
+        if ended.status == INTERRUPTED:
             raise KeyboardInterrupt  # a half-trained reference must not be published
         shutil.rmtree(folder / "training")
         model.language_model.save_pretrained(folder / "model")

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from recipes.core.files import write_json, write_text
-from recipes.core.runs import RunFolder, now
+from recipes.core.runs import CUT_OFF, DONE, FAILED, RunFolder, now
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.manifest import Manifest, outputs_of
-from recipes.core.trial.states import CUT_OFF, DONE, FAILED, read_record, record_end, record_start
+from recipes.core.trial.states import read_record, record_end, record_start
 
 Act = Callable[[Path, Sequence[str]], None]
 

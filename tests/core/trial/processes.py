@@ -18,9 +18,9 @@ import pytest
 
 from recipes.core.locks import is_alive
 from recipes.core.registry import ROOT
-from recipes.core.runs import RunFolder
+from recipes.core.runs import RUNNING, RunFolder
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.states import CellState, cell_states
+from recipes.core.trial.states import CellState, cell_states, read_record
 from tests.cli.conftest import Ended
 
 TINY = [
@@ -140,6 +140,12 @@ class Driver:
         return sorted(set(found))
 
 
+def signal_training(driver: Driver, number: int) -> None:
+    """Send a signal to a process whose cell is in training now: another may still import, or be past its last step."""
+    training = next(state for state in driver.states() if _is_training(state))
+    os.kill(read_record(driver.folder, training.cell.name)["pid"], number)
+
+
 def undisturbed(driver: Driver, *more: str) -> None:
     """Do all cells one after another in this process, without any launcher."""
     from cli import app
@@ -169,7 +175,11 @@ def wait_until(condition: Callable[[], Any], what: str, process: subprocess.Pope
 
 def trains(driver: Driver, cells: int, step: int = 1) -> Callable[[], bool]:
     """Whether so many cells are in training, past a step."""
-    return lambda: sum(state.state == "running" and state.step >= step for state in driver.states()) >= cells
+    return lambda: sum(_is_training(state, step) for state in driver.states()) >= cells
+
+
+def _is_training(state: CellState, step: int = 1) -> bool:
+    return state.state == RUNNING and step <= state.step < state.max_steps
 
 
 def final_metrics(driver: Driver) -> dict[str, Any]:

@@ -15,12 +15,12 @@ import pytest
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.files import write_json
 from recipes.core.locks import owned
-from recipes.core.runs import RunFolder
+from recipes.core.runs import CUT_OFF, DONE, FAILED, INTERRUPTED, QUEUED, RunFolder
 from recipes.core.trial import drive as driving
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.drive import drive
 from recipes.core.trial.manifest import Manifest, outputs_of
-from recipes.core.trial.states import CUT_OFF, DONE, FAILED, INTERRUPTED, QUEUED, read_record, record_end, record_start
+from recipes.core.trial.states import read_record, record_end, record_start
 from recipes.core.trial.worker import STOP
 from tests.core.trial.conftest import FakeLauncher, act, all_end, change_json
 

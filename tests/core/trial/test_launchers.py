@@ -1,6 +1,5 @@
 """One trial through every launcher: the same numbers, a failing cell that stops nothing, logs, options, silence."""
 
-import os
 import re
 import signal
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from tests.core.trial.processes import (
     endings,
     final_metrics,
     ray_head,
+    signal_training,
     trains,
     undisturbed,
     wait_until,
@@ -117,7 +117,7 @@ class TestRay(LauncherSuite):
     environment = {"RAY_raylet_start_wait_time_s": "300"}
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_signal_to_a_job_of_a_queue_saves_its_run_and_it_goes_on(tmp_path: Path, session_home: Path) -> None:
     """SIGTERM comes at pre-emption; submitit alone ignores it."""
     home = {"STEELYARD_HOME": str(session_home)}
@@ -127,7 +127,7 @@ def test_a_signal_to_a_job_of_a_queue_saves_its_run_and_it_goes_on(tmp_path: Pat
     driver.words = [*driver.words, "--launcher", "submitit", "--jobs", "2"]
     with driver.started() as process:
         wait_until(trains(driver, cells=1), "the cell trains", process)
-        os.kill(driver.workers()[0], signal.SIGTERM)
+        signal_training(driver, signal.SIGTERM)
         assert process.wait(timeout=PATIENCE_SECONDS) == 0
     assert_done_once(driver)
     assert endings(driver) == endings(plain)
@@ -136,7 +136,7 @@ def test_a_signal_to_a_job_of_a_queue_saves_its_run_and_it_goes_on(tmp_path: Pat
     assert cell.attempts == 2 and cell.resumed_from > 0
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_ray_cluster_that_runs_elsewhere_is_joined(
     tmp_path: Path, session_home: Path, expected: dict[str, Any]
 ) -> None:

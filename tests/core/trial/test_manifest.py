@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from recipes.core import compose
 from recipes.core.errors import UserError
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.cells import Cell, sweep_cells, trial_cells
-from recipes.core.trial.manifest import NAME, Manifest, find, outputs_of, plan, read, write
-from recipes.core.trial.worker import command_of, quoted
+from recipes.core.trial.cells import Cell, command_of, sweep_cells, trial_cells
+from recipes.core.trial.manifest import NAME, Manifest, outputs_of, plan, read, write
 from tests.core.trial.conftest import change_json
 
 QUICK = ["budget=smoke", "tracker=none"]
@@ -140,10 +140,9 @@ def test_a_write_that_is_cut_off_leaves_the_manifest_before(tmp_path: Path, monk
 
 @pytest.mark.parametrize("name", ["a b", "it's", 'say "x"', "a,b=c{d}[e]", "back\\slash", "end\\", "ü ✓"])
 def test_paths_with_blanks_and_quotes_survive(tmp_path: Path, name: str) -> None:
-    from recipes.core import compose
 
     outputs = tmp_path / name
-    word = f"outputs={quoted(str(outputs))}"
+    word = f"outputs={compose.quoted(str(outputs))}"
     cells = trial_cells("prior", [*QUICK, word], ["ntp"], [0])
     assert compose.compose("prior", list(cells[0].overrides)).outputs == str(outputs)
     folder, manifest = plan("trial", "prior", cells, str(outputs), "", 1)
@@ -154,20 +153,6 @@ def test_paths_with_blanks_and_quotes_survive(tmp_path: Path, name: str) -> None
 def test_the_command_of_a_cell_can_be_pasted_into_a_shell() -> None:
     cell = Cell("x", "x", "ntp", 0, ("data.path='a b'", "seed=0"), "prior/ntp/0-s0")
     assert command_of("prior", cell) == """steelyard run prior 'data.path='"'"'a b'"'"'' seed=0"""
-
-
-def test_trials_are_found_by_recipe_and_kind_the_newest_last(tmp_path: Path) -> None:
-    import os
-
-    folders = [planned(tmp_path, f"weighting.alpha={alpha}", arms=("prior",)) for alpha in (1, 2)]
-    for age, (folder, manifest) in enumerate(folders):
-        write(folder, manifest)
-        os.utime(folder / NAME, (1e9 - age, 1e9 - age))
-    (tmp_path / "prior" / "trials" / "not-one").mkdir()
-    assert find(tmp_path, "prior", "trial") == [folder for folder, _ in reversed(folders)]
-    assert find(tmp_path, "prior", "sweep") == []
-    with pytest.raises(UserError, match="did you mean prior"):
-        find(tmp_path, "priro", "trial")
 
 
 def test_the_manifest_stays_readable_for_people(tmp_path: Path) -> None:

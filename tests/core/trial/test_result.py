@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from recipes.core.errors import UserError
+from recipes.core.runs import FAILED
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.result import analyse, write_results
-from recipes.core.trial.states import FAILED, record_end, record_start
+from recipes.core.trial.states import record_end, record_start
 
 Planned = tuple[Path, Manifest]
 

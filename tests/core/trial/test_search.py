@@ -7,12 +7,12 @@ import pytest
 
 from recipes.core.errors import UserError
 from recipes.core.files import write_json
-from recipes.core.runs import RunFolder
+from recipes.core.runs import DONE, FAILED, RunFolder
 from recipes.core.trial import drive as driving
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.manifest import Manifest, outputs_of
 from recipes.core.trial.search import check_space, plan_search, read_space, search, search_identity
-from recipes.core.trial.states import DONE, FAILED, CellState, read_record
+from recipes.core.trial.states import CellState, read_record
 from tests.core.trial.conftest import FakeLauncher, act
 
 optuna = pytest.importorskip("optuna")

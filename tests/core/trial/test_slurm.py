@@ -16,6 +16,7 @@ from tests.core.trial.processes import (
     Driver,
     assert_done_once,
     endings,
+    signal_training,
     trains,
     undisturbed,
     wait_until,
@@ -58,7 +59,7 @@ def queue(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_trial_is_one_array_and_a_preempted_job_of_it_saves_is_queued_again_and_goes_on(
     queue: Path, tmp_path: Path, session_home: Path
 ) -> None:
@@ -71,8 +72,7 @@ def test_a_trial_is_one_array_and_a_preempted_job_of_it_saves_is_queued_again_an
     driver.environment |= {"QUEUE": str(queue), "PATH": f"{queue / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     with driver.started() as process:
         wait_until(trains(driver, cells=1), "a job trains", process)
-        pid = driver.workers()[0]
-        os.kill(pid, signal.SIGUSR2)
+        signal_training(driver, signal.SIGUSR2)
         wait_until(lambda: (queue / "asked").exists(), "it is queued again", process)
         assert process.wait(timeout=PATIENCE_SECONDS) == 0
         wait_until(lambda: not driver.processes(), "all jobs have ended")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from recipes.core.files import write_json
-from recipes.core.runs import RunFolder
+from recipes.core.runs import DONE, FAILED, RunFolder
 from recipes.core.trial.cells import Cell
-from recipes.core.trial.states import DONE, FAILED, CellState
+from recipes.core.trial.states import CellState
 from recipes.core.trial.sweep_table import best_first, is_better_higher, settings, write_sweep
 
 METRIC = "grounded/auc"

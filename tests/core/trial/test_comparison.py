@@ -7,7 +7,7 @@ from recipes.core import compare
 from recipes.core.errors import UserError
 from recipes.core.records import final_metrics
 from recipes.core.statistics import holm, paired_t
-from recipes.core.trial_comparison import compare_trial
+from recipes.core.trial.comparison import compare_trial
 
 KEYS = {"weighting"}
 ARMS = ("prior", "random", "oracle")

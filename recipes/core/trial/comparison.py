@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from recipes.core.compare import Comparison, MetricRow, compare_measured
 from recipes.core.measured import Measured, read_measured
-from recipes.core.records import DONE, RunRecord
+from recipes.core.records import RunRecord
+from recipes.core.runs import DONE
 from recipes.core.statistics import holm
 
 

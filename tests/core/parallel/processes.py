@@ -12,8 +12,8 @@ import torch.multiprocessing
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from recipes.core import distributed
 from recipes.core.config import TrainerConfig
+from recipes.core.parallel import distributed
 from recipes.core.trainer import TrainEvents, Training, TrainResult, train
 
 CONFIG = TrainerConfig(

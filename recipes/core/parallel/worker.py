@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from recipes.core import compose, distributed, runner
-from recipes.core.exchange import KILL, STOP, Exchange
+from recipes.core import compose, runner
+from recipes.core.parallel import distributed
+from recipes.core.parallel.exchange import KILL, STOP, Exchange
 from recipes.core.progress import quiet_libraries
 from recipes.core.runs import RunFolder
 from recipes.core.seeds import seed_everything

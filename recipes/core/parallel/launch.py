@@ -18,7 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from recipes.core.errors import RunFailed
-from recipes.core.exchange import KILL, STOP, Exchange
+from recipes.core.parallel.exchange import KILL, STOP, Exchange
 from recipes.core.registry import ROOT
 from recipes.core.signals import NUMBERS, STOPPING, handled
 
@@ -103,7 +103,7 @@ def _agent(folder: Path, nproc: int, exchange: Exchange) -> dict[int, ProcessFai
         max_restarts=0,
     )
     # The workers are to import this checkout, and nothing that happens to lie in the current folder.
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from recipes.core.worker import main; main()"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from recipes.core.parallel.worker import main; main()"
     words = ("-P", "-c", code, str(folder), str(exchange.path), str(os.getpid()))
     try:
         elastic_launch(config, sys.executable)(*words)

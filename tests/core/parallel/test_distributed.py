@@ -8,11 +8,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from recipes.core import checkpoints, distributed
+from recipes.core import checkpoints
 from recipes.core.config import TrainerConfig
 from recipes.core.errors import RunFailed
+from recipes.core.parallel import distributed
 from recipes.core.trainer import TrainEvents, Training, train
-from tests.core.processes import CONFIG, Blocks, Numbers, TokenMean, collate, go, run_together
+from tests.core.parallel.processes import CONFIG, Blocks, Numbers, TokenMean, collate, go, run_together
 
 STOP = 7
 SHARDED = {"parallel": "fsdp"}

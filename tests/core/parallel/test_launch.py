@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from recipes.core import exchange as exchange_module
 from recipes.core.errors import RunFailed, UserError
-from recipes.core.exchange import STOP, Exchange, WorkerError
-from recipes.core.launch import cause
+from recipes.core.parallel import exchange as exchange_module
+from recipes.core.parallel.exchange import STOP, Exchange, WorkerError
+from recipes.core.parallel.launch import cause
 
 
 def ended(rank: int, code: int, seconds: int = 0) -> ProcessFailure:
