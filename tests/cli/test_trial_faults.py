@@ -20,8 +20,10 @@ import pytest
 
 from recipes.core import cache
 from recipes.core.locks import DEAD_AFTER_SECONDS
+from recipes.core.runs import RunFolder
 from recipes.core.trial.drive import LOCK
 from tests.cli.conftest import Ended
+from tests.core.trial.conftest import leave_dead_lock
 from tests.core.trial.processes import (
     LONG,
     PATIENCE_SECONDS,
@@ -259,6 +261,19 @@ def test_damaged_checkpoints_and_caches_are_told_and_made_again(
     assert f"warning: {newest.name} cannot be used (optimizer.pt has 7 bytes" in log
     assert f"warning: cache entry {entry} is damaged" in log
     assert_same(driver, expected)
+
+
+def test_a_cell_killed_while_its_report_was_written_gets_it_at_the_next_start(
+    tmp_path: Path, session_home: Path
+) -> None:
+    driver = make(tmp_path, session_home, *SHORT, "--arms", "ntp", "--seeds", "1")
+    undisturbed(driver)
+    run = RunFolder(driver.states()[0].run)
+    (run.path / "report.html").unlink()
+    leave_dead_lock(run.lock)
+    undisturbed(driver)
+    assert (run.path / "report.html").exists()
+    assert_done_once(driver)
 
 
 def test_a_driver_that_died_on_another_host_is_replaced_when_its_heartbeat_is_old(

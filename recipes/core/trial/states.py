@@ -71,10 +71,12 @@ def cell_state(folder: Path, cell: Cell) -> CellState:
     status, record = run.status(), read_record(folder, cell.name)
     state = status.get("state") or QUEUED
     error = status.get("error") or ""
-    if state == DONE:
+    if state == DONE and not run.lock.exists():
         pass
     elif owner_of(run.lock) or _is_started(folder, cell.name, record):
         state = RUNNING
+    elif state == DONE:
+        state = CUT_OFF  # while its report was written
     elif record.get("state") == FAILED:
         state, error = FAILED, record.get("error", "")
     elif state == RUNNING or record.get("state") == RUNNING:

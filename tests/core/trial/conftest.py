@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from recipes.core.files import write_json, write_text
+from recipes.core.locks import myself
 from recipes.core.runs import CUT_OFF, DONE, FAILED, RunFolder, now
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell
@@ -49,6 +50,11 @@ def act(folder: Path, name: str, state: str, error: str = "", metrics: dict[str,
 def leave_dead(folder: Path, name: str) -> None:
     """Make the process of a cell one that no longer lives."""
     write_json(folder / "cells" / f"{name}.json", read_record(folder, name) | {"pid": 2**22 + 1, "born": "0"})
+
+
+def leave_dead_lock(path: Path) -> None:
+    """A lock of a process of this host that no longer lives."""
+    write_json(path, myself() | {"pid": 2**22 + 1, "born": "0", "token": "t"})
 
 
 def all_end(state: str, error: str = "") -> Act:

@@ -20,7 +20,7 @@ from recipes.core.trial.states import (
     record_end,
     record_start,
 )
-from tests.core.trial.conftest import leave_dead, make_cell
+from tests.core.trial.conftest import leave_dead, leave_dead_lock, make_cell
 
 
 @pytest.fixture
@@ -61,6 +61,17 @@ def test_the_run_folder_says_how_a_cell_ended(folder: Path, cell: Cell, run: Run
     found = cell_state(folder, cell)
     assert (found.state, found.step, found.max_steps, found.attempts) == (state, 6, 6, 1)
     assert (found.started, found.finished, found.error) == ("2026-01-01T00:00:00+00:00", "later", "")
+
+
+def test_a_run_is_done_when_its_report_is_written_too(folder: Path, cell: Cell, run: RunFolder) -> None:
+    record_start(folder, cell.name)
+    record_end(folder, cell.name, FAILED, "of an earlier attempt")
+    run.update_status(state=DONE, step=6, max_steps=6)
+    with owned(run.lock, "run folder", wait=False):
+        assert cell_state(folder, cell).state == RUNNING
+    assert cell_state(folder, cell).state == DONE
+    leave_dead_lock(run.lock)
+    assert cell_state(folder, cell).state == CUT_OFF
 
 
 def test_a_run_that_failed_elsewhere_is_failed_with_its_error(folder: Path, cell: Cell, run: RunFolder) -> None:
