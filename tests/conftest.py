@@ -1,11 +1,14 @@
 """Every test works in its own outputs folder; the cache is shared by the session and never the user's."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+# A shell that starts the tests in the background ignores Ctrl-C for them and their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "offline"
 os.environ.pop("STEELYARD_OUTPUTS", None)

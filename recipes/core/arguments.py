@@ -24,6 +24,7 @@ def training_arguments(config: TrainerConfig, seed: int, device: str, store: Pat
         max_steps=config.max_steps,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=config.process_batch_size // micro,
+        optim={"adamw": "adamw_torch_fused", "sgd": "sgd"}[config.optimizer],
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         adam_beta1=config.adam_beta1,

@@ -24,7 +24,7 @@ CONF = registry.ROOT / "conf"
 NOT_KEY_VALUE = "is not KEY=VALUE; quote values that hold spaces, commas or braces: key='a b'"
 ONE_VALUE = "a run takes one value for each key; quote a value that holds a comma, or type `steelyard sweep`"
 LIST_VALUES = "type key=1,2 or key=range(3), or --sweeper optuna for key=interval(0,1)"
-PRESETS = ("arms", "budgets", "when")
+PRESETS = ("arms", "budgets", "when", "implied")
 # Cannot change the result, so they are not part of a run's identity.
 NOT_IDENTITY = ("outputs", "tracker", "trainer.save_steps", "trainer.log_steps")
 
@@ -205,10 +205,23 @@ def _split(overrides: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]],
 def _composed(recipe: str, choices: dict[str, str]) -> tuple[dict[str, Any], list[Problem]]:
     """The tree of the config files for these group choices; a choice that does not exist becomes a problem."""
     options = groups()
+    choices = _with_implied(recipe, choices)
     wrong = [key for key, value in choices.items() if value not in options[key]]
     problems = [Problem(key, choices[key], did_you_mean(choices[key], options[key])) for key in wrong]
     right = tuple(f"{key}={value}" for key, value in choices.items() if key not in wrong)
     return _plain(_hydra_tree(recipe, right)), problems
+
+
+def _with_implied(recipe: str, choices: dict[str, str]) -> dict[str, str]:
+    """Group choices, and those that follow from them by the recipe's `implied` (a model that needs other data)."""
+    if not choices:
+        return choices
+    rules = _hydra_tree(recipe, ()).get("implied") or {}
+    found = dict(choices)
+    for group, option in choices.items():
+        for name, value in (rules.get(f"{group}={option}") or {}).items():
+            found.setdefault(name, value)
+    return found
 
 
 @cache

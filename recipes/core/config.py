@@ -41,8 +41,9 @@ class TrainerConfig:
     micro_batch_size: int | None = setting(
         None, help="sequences per forward; null: the whole batch of the process", unit="sequences", ge=1
     )
-    learning_rate: float = setting(2e-3, help="peak learning rate of AdamW", gt=0)
-    weight_decay: float = setting(0.01, help="decoupled weight decay", ge=0)
+    optimizer: str = setting("adamw", help="optimizer; sgd is plain, without momentum", choices=("adamw", "sgd"))
+    learning_rate: float = setting(2e-3, help="peak learning rate", gt=0)
+    weight_decay: float = setting(0.01, help="weight decay, decoupled in AdamW", ge=0)
     adam_beta1: float = setting(0.9, help="AdamW beta 1", ge=0, lt=1)
     adam_beta2: float = setting(0.95, help="AdamW beta 2", ge=0, lt=1)
     max_grad_norm: float = setting(1.0, help="gradients are clipped to this norm", gt=0)

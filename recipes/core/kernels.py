@@ -1,13 +1,16 @@
 """Token losses that never hold the full logits.
 
-Both kernels walk over the tokens in chunks and keep one [chunk, vocabulary] buffer that is logits, then
+All kernels walk over the tokens in chunks and keep one [chunk, vocabulary] buffer that is logits, then
 softmax, then the gradient of the logits, all in place.
 
 * `weighted_cross_entropy`: the weights are known before the step, so the gradients are computed in the
   forward, while the softmax is at hand. One pass over the vocabulary.
+* `deferred_cross_entropy`: the weights follow from the losses of the batch. The gradients of the logits are
+  kept until the weights are known where they fit into memory, and computed again where they do not.
 * `token_nll`: the loss is any function of the per-token NLL, so the softmax is computed again in the backward.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,6 +38,34 @@ def weighted_cross_entropy(
     if not torch.is_grad_enabled():
         hidden, head = hidden.detach(), head.detach()
     loss, nll = _WeightedCrossEntropy.apply(hidden, head, targets, weights.detach(), _matmul_dtype(hidden), chunk)
+    return loss, nll
+
+
+def deferred_cross_entropy(
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    weigh: Callable[[Tensor], Tensor],
+    chunk: int = 1024,
+    keep: int = 1 << 26,
+) -> tuple[Tensor, Tensor]:
+    """`weighted_cross_entropy` for weights that are a function of the losses, and through which no gradient flows.
+
+    Args:
+        hidden: [N, d] last hidden states of the positions that carry loss.
+        head: [V, d] output embedding.
+        targets: [N] int64 token ids.
+        weigh: Detached NLLs [N] -> what each is multiplied by [N]; called once, inside the forward. A weight of
+            exactly zero takes its token out, even if its NLL is not finite.
+        chunk: Tokens whose logits exist at a time beside those that are kept.
+        keep: Logits whose gradients are kept until the weights are known; the others are computed twice.
+
+    Returns:
+        As `weighted_cross_entropy`.
+    """
+    if not torch.is_grad_enabled():
+        hidden, head = hidden.detach(), head.detach()
+    loss, nll = _DeferredCrossEntropy.apply(hidden, head, targets, weigh, _matmul_dtype(hidden), chunk, keep)
     return loss, nll
 
 
@@ -71,15 +102,43 @@ class _WeightedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivatives()
-        # Scaling in place spares a second [V, d] buffer; a retained graph needs the gradients once more.
-        keep = torch._C._autograd._get_current_graph_task_keep_graph()
-        scale = torch.mul if keep else Tensor.mul_
-        scaled = (
-            None if gradient is None or grad_loss is None else scale(gradient, grad_loss.to(gradient.dtype))
-            for gradient in ctx.saved_tensors
-        )
-        return *scaled, None, None, None, None
+        return *_scaled_gradients(ctx.saved_tensors, grad_loss), None, None, None, None
+
+
+class _DeferredCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        weigh: Callable[[Tensor], Tensor],
+        dtype: torch.dtype,
+        chunk: int,
+        keep: int,
+    ) -> tuple[Tensor, Tensor]:
+        wanted = ctx.needs_input_grad[:2]
+        nll, weights, *gradients = _deferred_sweep(hidden, head, targets, weigh, dtype, chunk, keep, wanted)
+        ctx.save_for_backward(*gradients)
+        ctx.mark_non_differentiable(nll)
+        ctx.set_materialize_grads(False)
+        return torch.dot(weights, torch.where(weights != 0, nll, 0)), nll
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        return *_scaled_gradients(ctx.saved_tensors, grad_loss), None, None, None, None, None
+
+
+def _scaled_gradients(gradients: tuple[Tensor | None, ...], grad_loss: Tensor | None) -> list[Tensor | None]:
+    """Gradients of the inputs from those that the forward computed."""
+    _refuse_second_derivatives()
+    # Scaling in place spares a second [V, d] buffer; a retained graph needs the gradients once more.
+    keep = torch._C._autograd._get_current_graph_task_keep_graph()
+    scale = torch.mul if keep else Tensor.mul_
+    return [
+        None if gradient is None or grad_loss is None else scale(gradient, grad_loss.to(gradient.dtype))
+        for gradient in gradients
+    ]
 
 
 class _TokenNLL(torch.autograd.Function):
@@ -131,6 +190,51 @@ def _sweep(
         if grad_head is not None:
             _add_product(grad_head, z.t(), (states * weight).to(dtype))
     return nll, grad_hidden, None if grad_head is None else grad_head.to(head.dtype)
+
+
+def _deferred_sweep(
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    weigh: Callable[[Tensor], Tensor],
+    dtype: torch.dtype,
+    chunk: int,
+    keep: int,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """NLLs, the weights that follow from them, and the wanted gradients of sum_i weights_i * nll_i."""
+    matrix = head.to(dtype)
+    nll = hidden.new_empty(len(hidden), dtype=_softmax_dtype(dtype))
+    parts = [slice(start, min(start + chunk, len(hidden))) for start in range(0, len(hidden), chunk)]
+    kept: dict[int, Tensor] = {}
+    for part in parts:
+        z = _logit_gradients(hidden[part].to(dtype), matrix, targets[part], nll[part])
+        if any(wanted) and part.stop * len(head) <= keep:
+            kept[part.start] = z
+    weights = weigh(nll).to(nll.dtype)
+    grad_hidden = torch.empty_like(hidden) if wanted[0] else None
+    grad_head = torch.zeros_like(head, dtype=nll.dtype) if wanted[1] else None
+    whole = bool(torch.isfinite(nll).all())
+    for part in parts if any(wanted) else []:
+        states, weight = hidden[part].to(dtype), weights[part, None]
+        z = kept.pop(part.start, None)
+        z = _logit_gradients(states, matrix, targets[part], torch.empty_like(nll[part])) if z is None else z
+        if not whole:
+            z, states = torch.where(weight != 0, z, 0), torch.where(weight != 0, states, 0)
+        if grad_hidden is not None:
+            torch.mul(z @ matrix, weight, out=grad_hidden[part])
+        if grad_head is not None:
+            _add_product(grad_head, z.t(), (states * weight).to(dtype))
+    return nll, weights, grad_hidden, None if grad_head is None else grad_head.to(head.dtype)
+
+
+def _logit_gradients(states: Tensor, matrix: Tensor, targets: Tensor, nll: Tensor) -> Tensor:
+    """[chunk, V] gradient of each NLL in its logits; fills `nll` [chunk]."""
+    z = states @ matrix.t()
+    p = z if z.dtype == nll.dtype else torch.empty_like(z, dtype=nll.dtype)
+    nll.copy_(_softmax_and_nll(z, p, targets))
+    _logit_gradient(z, p, targets, nll)
+    return z
 
 
 def _softmax_and_nll(logits: Tensor, probabilities: Tensor, targets: Tensor) -> Tensor:

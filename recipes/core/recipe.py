@@ -1,10 +1,13 @@
 """What a recipe is: four steps that the runner calls in order, and what they hand to each other."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
 
+from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.trainer import Training
 
@@ -17,11 +20,15 @@ class Evaluation:
         metrics: Final value of each metric.
         scores: The same per example, for paired comparison.
         heatmap: Content of `heatmap.json`: examples with one weight per token; None if the method has none.
+        plots: What the report draws besides curves and comparisons.
+        files: File name -> what writes it to a path, for results that users take away (a selection of documents).
     """
 
     metrics: dict[str, float]
     scores: Scores
     heatmap: dict[str, Any] | None = None
+    plots: Sequence[Plot] = ()
+    files: dict[str, Callable[[Path], None]] = field(default_factory=dict)
 
 
 class Recipe(Protocol):
@@ -30,14 +37,17 @@ class Recipe(Protocol):
     def prepare(self, config: Any, device: str) -> Any:
         """Load data, train or load references, score: everything cached by content. Raises UserError on bad data."""
 
-    def build(self, config: Any, prepared: Any) -> Training:
-        """Model, objective and batches, all derived from `config.seed`."""
+    def build(self, config: Any, prepared: Any) -> Training | None:
+        """Model, objective and batches, all derived from `config.seed`; None if there is nothing to train."""
 
     def watch(self, config: Any, prepared: Any, model: nn.Module) -> Scores:
         """Cheap scores of the model in training, for learning curves."""
 
-    def evaluate(self, config: Any, prepared: Any, model: nn.Module, curve: dict[int, Scores]) -> Evaluation:
-        """Everything that is measured at the end; `curve` holds what `watch` returned, by step."""
+    def evaluate(self, config: Any, prepared: Any, model: nn.Module | None, curve: dict[int, Scores]) -> Evaluation:
+        """Everything that is measured at the end; `curve` holds what `watch` returned, by step.
+
+        `model` is None exactly if `build` returned None.
+        """
 
     def describe(self, config: Any) -> list[tuple[str, str]]:
         """Rows for `--dry-run`: what data and model resolve to. Loads no weights."""

@@ -16,6 +16,7 @@ from recipes.core.checkpoints import KEEP
 from recipes.core.compare import compare_runs, comparison_table
 from recipes.core.config import RunConfig, TrainerConfig
 from recipes.core.errors import UserError
+from recipes.core.evaluation.plots import write_plots
 from recipes.core.evaluation.scores import Scores, read_rows
 from recipes.core.files import write_json
 from recipes.core.locks import owned
@@ -29,7 +30,7 @@ from recipes.core.runs import DONE, FAILED, INTERRUPTED, RunFolder, run_folder
 from recipes.core.seeds import seed_everything
 from recipes.core.signals import terminated_like_interrupted
 from recipes.core.tracking import NullTracker, Tracker, open_tracker
-from recipes.core.trainer import TrainEvents, Training, resolve_device, train, truncate_metrics
+from recipes.core.trainer import TrainEvents, Training, TrainResult, resolve_device, train, truncate_metrics
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ def work_together(config: RunConfig, folder: RunFolder, device: str) -> dict[str
         baseline = str(outcome.baseline) if outcome.baseline else None
         return dataclasses.asdict(outcome) | {"folder": str(folder.path), "baseline": baseline}
     training = recipe.build(config, prepared)
-    train(training, config.trainer, config.seed, folder.path, _Watching(recipe, config, prepared, training))
+    if training is not None:
+        train(training, config.trainer, config.seed, folder.path, _Watching(recipe, config, prepared, training))
     return None
 
 
@@ -181,13 +183,15 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
     try:
         with _ending_recorded(folder):
             training = recipe.build(config, prepared)
-            events = _Writing(folder, tracker, recipe, config, prepared, training)
-            result = train(training, config.trainer, config.seed, folder.path, events)
+            result = TrainResult(DONE, 0, 0)
+            if training is not None:
+                events = _Writing(folder, tracker, recipe, config, prepared, training)
+                result = train(training, config.trainer, config.seed, folder.path, events)
             folder.update_status(step=result.steps, resumed_from=result.resumed_from)
             if result.status == INTERRUPTED:
                 folder.update_status(state=INTERRUPTED, finished=runs.now())
                 return RunOutcome(folder.path, INTERRUPTED, {}, False, result.resumed_from, None)
-            evaluation = _evaluate(config, folder, recipe, prepared, training.model)
+            evaluation = _evaluate(config, folder, recipe, prepared, training.model if training else None)
             folder.update_status(state=DONE, finished=runs.now())
             baseline = _report(folder)
             _track(tracker, folder, evaluation, baseline)
@@ -239,7 +243,9 @@ class _Writing(_Watching):
         self.tracker.log(step, metrics)
 
 
-def _evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any, model: nn.Module) -> Evaluation:
+def _evaluate(
+    config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any, model: nn.Module | None
+) -> Evaluation:
     began = time.perf_counter()
     curve = {step: read_rows(folder.curve(step)) for step, _ in folder.read_metrics("eval")}
     with stage("evaluating"):
@@ -247,6 +253,10 @@ def _evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: An
     evaluation.scores.write(folder.path)
     if evaluation.heatmap:
         write_json(folder.path / "heatmap.json", evaluation.heatmap)
+    if evaluation.plots:
+        write_plots(folder.path, evaluation.plots)
+    for name, write in evaluation.files.items():
+        write(folder.path / name)
     folder.log(config.trainer.max_steps, "final", evaluation.metrics, time.perf_counter() - began)
     return evaluation
 

@@ -36,6 +36,7 @@ with redirect_stdout(io.StringIO()):
     from transformers.trainer import SAFE_WEIGHTS_NAME, SCHEDULER_NAME
 
 IDS = "ids"
+BeforeStep = Callable[[int, nn.Module, list[dict[str, Any]]], None]
 
 
 class Objective(Protocol):
@@ -64,6 +65,8 @@ class Training:
         collate: Items -> batch of tensors, with the example ids under "ids".
         learning_rates: Peak learning rate by parameter-name prefix, where it differs from the config's.
         watch_steps: Steps after which the recipe measures the model.
+        before_step: Called before each optimizer step with the number of steps done, the model and this process's
+            micro-batches of the step, for objectives that follow a schedule or must see the whole batch first.
     """
 
     model: nn.Module
@@ -72,6 +75,7 @@ class Training:
     collate: Callable[[list[Any]], dict[str, Any]]
     learning_rates: dict[str, float] = field(default_factory=dict)
     watch_steps: frozenset[int] = frozenset()
+    before_step: BeforeStep | None = None
 
 
 @dataclass(frozen=True)
@@ -229,6 +233,10 @@ class _Trainer(transformers.Trainer):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
         """Normalizer of the global batch: over accumulated micro-batches and processes."""
         self.sums = {}
+        if self.training.before_step and batch_samples:
+            with self.compute_loss_context_manager():
+                batches = [self._prepare_inputs(batch) for batch in batch_samples]
+                self.training.before_step(self.state.global_step, self.training.model, batches)
         own = torch.stack([self.training.objective.normalizer(batch) for batch in batch_samples]).sum().to(device)
         return self.accelerator.gather(own).sum() if distributed.world_size() > 1 else own
 

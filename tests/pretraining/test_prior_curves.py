@@ -2,8 +2,8 @@
 
 import pytest
 
-from recipes.core.evaluation.scores import Scores
-from recipes.pretraining.prior.curves import add_areas, add_class_mean, scaling_metrics, watch_steps
+from recipes.core.evaluation.scores import Scores, add_class_mean
+from recipes.pretraining.prior.curves import add_areas, scaling_metrics, watch_steps
 
 
 def measured(digit: list[float], thick: list[float], nll: float = 1.0) -> Scores:

@@ -1,8 +1,9 @@
-"""Config of the image-caption data sets, told apart by `name`. Imports no torch."""
+"""Config of data sets, told apart by `name`: image-caption data, then texts. Imports no torch."""
 
 from dataclasses import dataclass
 
 from recipes.core.config import setting
+from recipes.core.schema import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -83,3 +84,83 @@ DATA: dict[str, type[DataConfig]] = {
     "easy-vqa": EasyVqaConfig,
     "image-text": ImageTextConfig,
 }
+
+EMBEDDED_DOMAINS = (
+    "sotu-early",
+    "sotu-middle",
+    "sotu-modern",
+    "wiki-en",
+    "wiki-fr",
+    "wiki-es",
+    "python-source",
+    "python-reference",
+    "wordnet-glosses",
+)
+# Sampling weights of published runs on SlimPajama, by the names its domains have there (arXiv 2502.06733, configs).
+PUBLISHED_MIXTURES = {
+    "doge": (0.088, 0.045, 0.269, 0.214, 0.070, 0.166, 0.148),
+    "doremi": (0.04235, 0.08201, 0.381, 0.1141, 0.0654, 0.0847, 0.2305),
+    "cc-c4": (0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.0),
+}
+SLIMPAJAMA = ("arxiv", "book", "cc", "c4", "github", "stackexchange", "wikipedia")
+SUM_TOLERANCE = 0.01  # published lists are rounded
+
+
+@dataclass(frozen=True)
+class DomainsConfig:
+    """Texts of several domains, packed into sequences and mixed with fixed weights."""
+
+    name: str = setting("domains", help="data set", choices=("domains",))
+    path: str | None = setting(
+        None, help="JSONL, Parquet or text file, a folder of them, or a datasets name; null: what ships"
+    )
+    format: str = setting(
+        "auto", help="auto: from the path", choices=("auto", "jsonl", "parquet", "text", "folder", "datasets")
+    )
+    text_column: str | None = setting(None, help="column of texts; null: text, content or document")
+    domain_column: str | None = setting(None, help="column that names the domain; null: domain, if there is one")
+    split: str = setting("train", help="split to read (format=datasets)")
+    on_error: str = setting(
+        "fail",
+        help="a document that cannot be used stops the run, or is left out and counted",
+        choices=("fail", "skip"),
+    )
+    domains: tuple[str, ...] | None = setting(None, help="domains to use, in the order of weights; null: all")
+    mixture: str = setting(
+        "uniform",
+        help="how often each domain is drawn: equally, by its tokens, or by a list (published ones: SlimPajama)",
+        choices=("uniform", "natural", "custom", *PUBLISHED_MIXTURES),
+    )
+    weights: tuple[float, ...] | None = setting(None, help="share of each domain, for mixture=custom", ge=0)
+    length: int = setting(64, help="tokens of a sequence", unit="tokens", ge=2)
+    characters: int | None = setting(
+        1_000_000, help="read documents of a domain until they hold this much; null: all", unit="characters", ge=1
+    )
+    test_fraction: float = setting(0.1, help="share of the documents of each domain kept for testing", gt=0, lt=1)
+    duplicates: float = setting(0.0, help="share of the stream drawn from a small set, again and again", ge=0, lt=1)
+    duplicate_set: int = setting(200, help="sequences in that set", unit="sequences", ge=1)
+    seed: int = setting(0, help="which sequences are in that set", ge=0)
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings, as (key, message)."""
+        found = []
+        if self.path is None:
+            unknown = [name for name in self.domains or () if name not in EMBEDDED_DOMAINS]
+            found += [("domains", f"there is no {name}; {did_you_mean(name, [*EMBEDDED_DOMAINS])}") for name in unknown]
+            if self.mixture in PUBLISHED_MIXTURES:
+                found.append(("mixture", f"{self.mixture} is for SlimPajama; type data.path= and data.domain_column="))
+        if self.domains is not None and len(set(self.domains)) < len(self.domains):
+            found.append(("domains", "names a domain twice"))
+        if (self.mixture == "custom") != (self.weights is not None):
+            found.append(("weights", "belongs to data.mixture=custom; type both or neither"))
+        elif self.weights is not None:
+            found += self._check_weights(self.weights)
+        return found
+
+    def _check_weights(self, weights: tuple[float, ...]) -> list[tuple[str, str]]:
+        if abs(sum(weights) - 1) > SUM_TOLERANCE:
+            return [("weights", f"sum to {sum(weights):g}, not to 1")]
+        named = self.domains or (EMBEDDED_DOMAINS if self.path is None else None)
+        if named is not None and len(named) != len(weights):
+            return [("weights", f"are {len(weights)}, the domains {len(named)}")]
+        return []

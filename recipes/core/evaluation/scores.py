@@ -1,5 +1,6 @@
 """Per-example scores: the raw material of every paired comparison."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,21 @@ class Scores:
         sink = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_arrays(arrays, names=list(COLUMNS)), sink)
         write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def add_class_mean(scores: Scores, metric: str, prefix: str, title: str, higher_is_better: bool = True) -> None:
+    """Add a metric that is the mean over classes of the metrics `<prefix><class>`.
+
+    An example counts 1 / (examples of its class), so the mean over classes is a weighted mean over examples, and can
+    be paired and resampled like any other.
+    """
+    rows = [row for row in scores.rows if row[0].startswith(prefix)]
+    if not rows:
+        return
+    sizes = Counter(row[0] for row in rows)
+    scores.define(metric, title, higher_is_better)
+    for name, example, group, value, _ in rows:
+        scores.add(metric, example, group, value, 1 / sizes[name])
 
 
 def read_rows(path: Path) -> Scores:

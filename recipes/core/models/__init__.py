@@ -1,4 +1,7 @@
-"""Vision-language models and their text-only references, from config. The heavy imports happen when one is built."""
+"""Vision-language models and their text-only references, from config. The heavy imports happen when one is built.
+
+Causal language models on their own are built in `recipes.core.models.text`.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +20,8 @@ def build_tokenizer(config: ModelConfig, data: "CaptionData") -> Any:
     from recipes.core.models import tokenizer as tokenizers
 
     if isinstance(config, SmallConfig):
-        return tokenizers.train_bpe(data.train, config.vocabulary)
+        texts = (data.train.caption(i).text for i in range(len(data.train)))
+        return tokenizers.train_bpe(texts, data.train.fingerprint(), config.vocabulary, tokenizers.IMAGE_TOKENS)
     if isinstance(config, SmolLM2Config):
         from recipes.core.models.smollm2 import load_tokenizer
 

@@ -36,7 +36,7 @@ def build(
     size, channels = config.image_size or max(first.shape[:2]), first.shape[2]
     mean, std = GRAY if channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
     normalize = square_pixels(size, channels, mean, std)
-    with _seeded(seed):
+    with seeded(seed):
         if setting == "U":
             vision, prefix = _patches(config, tokenizer, size, channels, decoder.config.hidden_size)
         else:
@@ -51,7 +51,7 @@ def build(
 
 def language_model(config: SmallConfig | SmolLM2Config, tokenizer: Any, seed: int) -> Any:
     """The decoder: built from `seed`, or the backbone with embeddings for the image tokens drawn from `seed`."""
-    with _seeded(seed):
+    with seeded(seed):
         if isinstance(config, SmallConfig):
             return LlamaForCausalLM(_small(config, len(tokenizer)))
         decoder = load_backbone(config)
@@ -109,7 +109,7 @@ def _encoder(
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Draw from `seed` inside the block and leave the global generators as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from recipes.core.assets import ASSETS, asset_path
 from recipes.core.cache import cached
 from recipes.core.files import sha256_json
-from recipes.core.models.config import SmolLM2Config
+from recipes.core.models.config import SmolLM2Config, SmolLM2TextConfig
 from recipes.core.models.sources import load_pretrained
 
 ASSET = "smollm2-135m"
@@ -32,7 +32,7 @@ ARCHITECTURE = LlamaConfig(
 )
 
 
-def backbone_folder(config: SmolLM2Config) -> str:
+def backbone_folder(config: SmolLM2Config | SmolLM2TextConfig) -> str:
     """Folder (or hub name) of the backbone: the user's, or the converted asset."""
     if config.path:
         return config.path
@@ -40,14 +40,14 @@ def backbone_folder(config: SmolLM2Config) -> str:
     return str(cached("converted-models", f"{ASSET}-{key}", _convert))
 
 
-def load_backbone(config: SmolLM2Config) -> Any:
+def load_backbone(config: SmolLM2Config | SmolLM2TextConfig) -> Any:
     """The causal language model in fp32."""
     return load_pretrained(
         AutoModelForCausalLM.from_pretrained, backbone_folder(config), "model.path", dtype=torch.float32
     )
 
 
-def load_tokenizer(config: SmolLM2Config) -> Any:
+def load_tokenizer(config: SmolLM2Config | SmolLM2TextConfig) -> Any:
     """Its tokenizer."""
     return AutoTokenizer.from_pretrained(backbone_folder(config), trust_remote_code=False)
 

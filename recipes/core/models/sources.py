@@ -10,25 +10,28 @@ from recipes.core.errors import UserError
 R = TypeVar("R")
 
 
-def load_pretrained(load: Callable[..., R], path: str, key: str, **options: Any) -> R:
+def load_pretrained(load: Callable[..., R], path: str, key: str, weights: bool = True, **options: Any) -> R:
     """Call a `from_pretrained` on a folder or hub name, safetensors only.
 
     Args:
-        load: The `from_pretrained` of a model class.
+        load: The `from_pretrained` of a model or tokenizer class.
         path: Local folder or hub name.
         key: The config key it came from, for messages.
+        weights: Whether it loads weights.
         options: Passed on.
 
     Raises:
         UserError: nothing is there, it cannot be fetched, or its weights are pickled.
     """
     folder = Path(path).expanduser()
+    if weights:
+        options["use_safetensors"] = True
     if folder.is_dir():
         _refuse_pickles(folder, key)
     elif folder.is_absolute() or path.startswith("."):
         raise UserError("there is no such folder", where=f"{key}={path}", hint=f"type {key}=FOLDER or a hub name")
     try:
-        return load(str(folder) if folder.is_dir() else path, use_safetensors=True, trust_remote_code=False, **options)
+        return load(str(folder) if folder.is_dir() else path, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         raise UserError(
             f"the model cannot be loaded: {str(error).splitlines()[0]}",

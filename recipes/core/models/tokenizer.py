@@ -1,6 +1,6 @@
 """Tokenizers: a BPE trained in the run, and the image tokens that any tokenizer gets."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,29 +8,32 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from recipes.core.cache import cached
-from recipes.core.data.captions import CaptionSplit
 from recipes.core.files import sha256_json
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 VISION, PATCH, ROW, VISION_END = "<vision>", "<vpatch>", "<vrow_sep>", "</vision>"
 IMAGE_TOKENS = (VISION, PATCH, ROW, VISION_END)
-FORMAT = 1
+FORMAT = 2
 
 
-def train_bpe(split: CaptionSplit, vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE trained on the captions of a split, or the one trained on them before.
+def train_bpe(
+    texts: Iterable[str], fingerprint: str, vocabulary: int, extra: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE trained on texts, or the one trained on them before.
 
     A word and the space before it are merged into one piece where they are frequent.
 
     Args:
-        split: The captions.
+        texts: What to train on; read only if it was not done before.
+        fingerprint: Hash of all texts.
         vocabulary: Largest size, special tokens included.
+        extra: Special tokens besides those for padding, begin and end of a text.
     """
 
     def build(folder: Path) -> None:
-        _bpe(split, vocabulary).save_pretrained(folder)
+        _bpe(texts, vocabulary, extra).save_pretrained(folder)
 
-    folder = cached("tokenizers", sha256_json([FORMAT, split.fingerprint(), vocabulary])[:32], build)
+    folder = cached("tokenizers", sha256_json([FORMAT, fingerprint, vocabulary, list(extra)])[:32], build)
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
@@ -42,26 +45,22 @@ def add_image_tokens(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def _bpe(split: CaptionSplit, vocabulary: int) -> PreTrainedTokenizerFast:
+def _bpe(texts: Iterable[str], vocabulary: int, extra: Sequence[str]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, trim_offsets=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[PAD, BOS, EOS, *IMAGE_TOKENS],
+        special_tokens=[PAD, BOS, EOS, *extra],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(split), trainer, length=len(split))
+    tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         bos_token=BOS,
         eos_token=EOS,
-        additional_special_tokens=list(IMAGE_TOKENS),
+        additional_special_tokens=list(extra),
         clean_up_tokenization_spaces=False,
     )
-
-
-def _texts(split: CaptionSplit) -> Iterable[str]:
-    return (split.caption(i).text for i in range(len(split)))

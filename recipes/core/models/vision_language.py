@@ -30,7 +30,7 @@ class TextModel(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, pixels: Tensor | None, readout: Readout[R]) -> R:
         """Run `readout(hidden [batch, time, width], head [vocabulary, width])` inside the forward."""
-        hidden = self.language_model.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        hidden = self.language_model.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return readout(hidden, self.language_model.get_output_embeddings().weight)
 
 

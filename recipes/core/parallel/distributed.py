@@ -65,6 +65,16 @@ def from_first(value: Callable[[], T]) -> T:
     return box[0]  # type: ignore[return-value]
 
 
+def gathered(own: Tensor) -> Tensor:
+    """The values of all processes [processes * n] in the order of their ranks, from each one's own [n]; no gradient."""
+    own = own.detach()
+    if world_size() == 1:
+        return own
+    parts = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(parts, own.contiguous())
+    return torch.cat(parts)
+
+
 def merge(left: dict[str, Tensor], right: dict[str, Tensor]) -> dict[str, Tensor]:
     """Metrics of a batch from those of its two parts.
 

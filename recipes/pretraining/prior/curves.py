@@ -1,10 +1,10 @@
 """What `prior` reads off its learning curves: areas under them, with a score per example, and scaling coefficients."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 import numpy as np
 
-from recipes.core.evaluation.scores import Scores
+from recipes.core.evaluation.scores import Scores, add_class_mean
 from recipes.core.scaling import loss_scaling_coefficient, scaling_coefficient
 
 Curve = dict[int, Scores]
@@ -15,21 +15,6 @@ GROUNDED, ACCURACY, AREA = "grounded/", "grounded/accuracy", "grounded/auc"
 def watch_steps(max_steps: int, every: int) -> frozenset[int]:
     """Steps of the light measurements: every `every`, and 1/32, 1/16, ... 1 of the run for the scaling fit."""
     return frozenset({*range(every, max_steps + 1, every), *_geometric(max_steps)})
-
-
-def add_class_mean(scores: Scores, metric: str, prefix: str, title: str) -> None:
-    """Add a metric that is the mean over classes of the metrics `<prefix><class>`.
-
-    An example counts 1 / (examples of its class), so the mean over classes is a weighted mean over examples, and can
-    be paired and resampled like any other.
-    """
-    rows = [row for row in scores.rows if row[0].startswith(prefix)]
-    if not rows:
-        return
-    sizes = Counter(row[0] for row in rows)
-    scores.define(metric, title, higher_is_better=True)
-    for name, example, group, value, _ in rows:
-        scores.add(metric, example, group, value, 1 / sizes[name])
 
 
 def add_areas(scores: Scores, curve: Curve, every: int) -> None:

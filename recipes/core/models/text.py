@@ -1,0 +1,103 @@
+"""Causal language models from config: trained from nothing in the run, SmolLM2 from its asset, or any other."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from recipes.core.models.build import seeded
+from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig, TextModelConfig
+from recipes.core.models.smollm2 import ARCHITECTURE, load_backbone, load_tokenizer
+from recipes.core.models.sources import load_pretrained
+from recipes.core.models.tokenizer import train_bpe
+from recipes.core.models.vision_language import TextModel
+
+
+def build_text_tokenizer(config: TextModelConfig, texts: Iterable[str], fingerprint: str) -> Any:
+    """The model's tokenizer, or a BPE trained on the texts.
+
+    Args:
+        config: Which model.
+        texts: What a BPE is trained on.
+        fingerprint: Hash of the texts.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    if isinstance(config, SmallLMConfig):
+        return train_bpe(texts, fingerprint, config.vocabulary)
+    if isinstance(config, SmolLM2TextConfig):
+        return load_tokenizer(config)
+    return load_pretrained(AutoTokenizer.from_pretrained, str(config.path), "model.path", weights=False)
+
+
+def build_language_model(config: TextModelConfig, tokenizer: Any, seed: int) -> TextModel:
+    """The model in fp32 on the CPU; what is drawn comes from `seed` and touches no global generator.
+
+    Args:
+        config: Which model.
+        tokenizer: From `build_text_tokenizer`.
+        seed: Of the initialisation.
+
+    Raises:
+        UserError: its weights are absent or pickled.
+    """
+    if isinstance(config, SmolLM2TextConfig):
+        return TextModel(load_backbone(config))
+    if isinstance(config, CausalLMConfig):
+        load = AutoModelForCausalLM.from_pretrained
+        return TextModel(load_pretrained(load, str(config.path), "model.path", dtype=torch.float32))
+    with seeded(seed):
+        return TextModel(_new(config, len(tokenizer)))
+
+
+def context(model: TextModel) -> int:
+    """Longest sequence the model takes, in tokens."""
+    return int(model.language_model.config.max_position_embeddings)
+
+
+def describe(config: TextModelConfig) -> str:
+    """What a model resolves to. Loads no weights."""
+    if isinstance(config, SmallLMConfig):
+        kind = {"llama": "Llama", "gpt2": "GPT-2"}[config.architecture]
+        return f"{kind}-type model, {config.layers} layers, width {config.width}, trained in the run"
+    if isinstance(config, CausalLMConfig) or config.path:
+        return f"causal language model {config.path}"
+    return "SmolLM2-135M-Instruct (Q4_1 weights, asset smollm2-135m)"
+
+
+def parameters(config: TextModelConfig) -> int | None:
+    """Parameters of a model (of one trained in the run: with its largest vocabulary); None if only its files know."""
+    if isinstance(config, CausalLMConfig) or (isinstance(config, SmolLM2TextConfig) and config.path):
+        return None
+    with torch.device("meta"):
+        model = _new(config, config.vocabulary) if isinstance(config, SmallLMConfig) else LlamaForCausalLM(ARCHITECTURE)
+        return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _new(config: SmallLMConfig, vocabulary: int) -> Any:
+    if config.architecture == "gpt2":
+        return GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=vocabulary,
+                n_embd=config.width,
+                n_layer=config.layers,
+                n_head=config.heads,
+                n_positions=1024,
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+            )
+        )
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=config.width,
+            intermediate_size=4 * config.width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            max_position_embeddings=4096,
+            tie_word_embeddings=True,
+        )
+    )

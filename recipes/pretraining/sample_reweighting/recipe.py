@@ -1,0 +1,129 @@
+"""Sample reweighting as an experiment: linear regression, or a language model on a mixture of domains."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from recipes.core.data.mixture import DomainCorpus, Mixture, load_mixture
+from recipes.core.errors import UserError
+from recipes.core.evaluation.curves import add_area, regular_steps
+from recipes.core.evaluation.scores import Scores
+from recipes.core.models import text as models
+from recipes.core.recipe import Evaluation
+from recipes.core.sequences import MixtureItems, sequence_collate
+from recipes.core.trainer import Training
+from recipes.pretraining.sample_reweighting import evaluation, regression
+from recipes.pretraining.sample_reweighting.config import RegressionConfig, SampleReweightingConfig
+from recipes.pretraining.sample_reweighting.objectives import Reweighted, ReweightedRegression
+
+AUC = "log_loss/auc"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the arms of a seed share: regimes of rows, or a packed mixture and its tokenizer."""
+
+    regimes: list[regression.Regime]
+    mixture: Mixture | None
+    tokenizer: Any
+    device: str
+
+
+class SampleReweightingRecipe:
+    """Loss-based weights of rows or sequences."""
+
+    def prepare(self, config: SampleReweightingConfig, device: str) -> Prepared:
+        """Rows, or tokenised and packed domains (cached by content). Raises UserError on bad data."""
+        if isinstance(config.data, RegressionConfig):
+            return Prepared(regression.make_regimes(config.data, config.seed), None, None, device)
+        corpus = DomainCorpus(config.data)
+        tokenizer = models.build_text_tokenizer(_text_model(config), corpus.texts(), corpus.fingerprint)
+        if tokenizer.eos_token is None:
+            raise UserError("the tokenizer has no end-of-text token", f"model={config.model.name}")
+        return Prepared([], load_mixture(config.data, corpus, tokenizer), tokenizer, device)
+
+    def build(self, config: SampleReweightingConfig, prepared: Prepared) -> Training:
+        """Model, objective and stream. All arms of a seed share initialisation and data order."""
+        steps = regular_steps(config.trainer.max_steps, config.evaluation.watch_every)
+        if isinstance(config.data, RegressionConfig):
+            regressions = ReweightedRegression(config.reweight, config.data.regimes)
+            rows = regression.Rows(prepared.regimes, config.trainer.max_steps * config.trainer.batch_size)
+            linear = regression.LinearModels(len(prepared.regimes), config.data.features)
+            return Training(
+                linear, regressions, rows, regression.collate_rows, {}, steps, before_step=regressions.before_step
+            )
+        model = models.build_language_model(_text_model(config), prepared.tokenizer, config.seed)
+        if config.data.length > models.context(model):
+            raise UserError(
+                f"sequences of {config.data.length} tokens do not fit the model's context of {models.context(model)}",
+                where=f"data.length={config.data.length}",
+                hint=f"type data.length={models.context(model)} or less",
+            )
+        trainer = config.trainer
+        micro_batches = trainer.process_batch_size // (trainer.micro_batch_size or trainer.process_batch_size)
+        objective = Reweighted(config.reweight, _mixture(prepared).domains, micro_batches)
+        items: Any = _items(config, prepared)
+        return Training(model, objective, items, sequence_collate, {}, steps, before_step=objective.before_step)
+
+    def watch(self, config: SampleReweightingConfig, prepared: Prepared, model: Any) -> Scores:
+        """Unweighted test losses, and the weights of the first training batches."""
+        if isinstance(config.data, RegressionConfig):
+            return regression.log_losses(prepared.regimes, model)
+        mixture, device = _mixture(prepared), prepared.device
+        scores = evaluation.test_losses(mixture, model, config.evaluation.test_sequences, device)
+        if config.evaluation.probe_batches:
+            evaluation.add_probe(scores, config, _items(config, prepared), model, device)
+        return scores
+
+    def evaluate(
+        self, config: SampleReweightingConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]
+    ) -> Evaluation:
+        """Final test losses, the area under their curve, and the pictures."""
+        if isinstance(config.data, RegressionConfig):
+            scores = regression.log_losses(prepared.regimes, model)
+            extra = regression.descent_metrics(scores, config)
+        else:
+            scores = evaluation.test_losses(
+                _mixture(prepared), model, config.evaluation.test_sequences, prepared.device
+            )
+            extra = evaluation.add_worst_domain(scores)
+        for name in [name for name in scores.metrics if name.startswith("log_loss")]:
+            area = AUC if name == "log_loss" else name.replace("log_loss/", f"{AUC}/")
+            title = f"{scores.metrics[name].title}, mean over training"
+            add_area(scores, curve, name, area, title, higher_is_better=False)
+        return Evaluation(scores.overall() | extra, scores, plots=evaluation.plots(curve))
+
+    def describe(self, config: SampleReweightingConfig) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`."""
+        if isinstance(config.data, RegressionConfig):
+            return [("data", f"{config.data.rows:,} rows of {config.data.features} features, drawn from the seed")]
+        mixture = f"mixture {config.data.mixture}, {config.data.duplicates:.0%} duplicates"
+        return [
+            ("data", f"{config.data.path or 'the domains that ship with the install or as assets'}, {mixture}"),
+            ("model", models.describe(_text_model(config))),
+        ]
+
+    def parameters(self, config: SampleReweightingConfig) -> int | None:
+        """Parameters of the model; None if only its checkpoint knows."""
+        if isinstance(config.data, RegressionConfig):
+            return config.data.features * len(config.data.regimes)
+        return models.parameters(_text_model(config))
+
+
+def _items(config: SampleReweightingConfig, prepared: Prepared) -> MixtureItems:
+    data, trainer = config.data, config.trainer
+    assert not isinstance(data, RegressionConfig)
+    size = trainer.max_steps * trainer.batch_size
+    return MixtureItems(_mixture(prepared), size, config.seed, data.duplicates, data.duplicate_set, data.seed)
+
+
+def _mixture(prepared: Prepared) -> Mixture:
+    assert prepared.mixture is not None
+    return prepared.mixture
+
+
+def _text_model(config: SampleReweightingConfig) -> models.TextModelConfig:
+    model: Any = config.model  # the config's check has refused the linear model
+    return model
+
+
+RECIPE = SampleReweightingRecipe
