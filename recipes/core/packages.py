@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -101,12 +102,12 @@ def members(archive: Path) -> Iterator[Member]:
         with zipfile.ZipFile(archive) as zipped:
             for info in zipped.infolist():
                 if not info.is_dir():
-                    yield Member(info.filename, lambda info=info: zipped.open(info))  # type: ignore[misc]
+                    yield Member(info.filename, partial(zipped.open, info))
         return
     with tarfile.open(archive) as tarred:
         for entry in tarred:
             if entry.isfile():
-                yield Member(entry.name, lambda entry=entry: tarred.extractfile(entry))  # type: ignore[misc]
+                yield Member(entry.name, partial(_regular, tarred, entry))
 
 
 def copy(member: Member, target: Path) -> None:
@@ -114,6 +115,12 @@ def copy(member: Member, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with member.open() as inside, target.open("wb") as outside:
         shutil.copyfileobj(inside, outside, 1 << 20)
+
+
+def _regular(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    opened = archive.extractfile(entry)
+    assert opened is not None  # None is for folders and devices
+    return opened
 
 
 def _run(arguments: list[str]) -> None:
