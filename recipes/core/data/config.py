@@ -122,7 +122,7 @@ class DomainsConfig:
     split: str = setting("train", help="split to read (format=datasets)")
     on_error: str = setting(
         "fail",
-        help="a document that cannot be used stops the run, or is left out and counted",
+        help="a bad document stops the run, or is left out and counted",
         choices=("fail", "skip"),
     )
     domains: tuple[str, ...] | None = setting(None, help="domains to use, in the order of weights; null: all")

@@ -74,12 +74,15 @@ class Reweighted:
 
     Args:
         config: How losses become weights.
-        domains: Names of the domains, for metrics.
         micro_batches: Of an optimizer step, in one process.
+        domains: Names of the domains, for metrics.
+        duplicates: Whether some sequences come again and again, for metrics.
     """
 
-    def __init__(self, config: ReweightConfig, domains: Sequence[str], micro_batches: int) -> None:
-        self.weighing, self.domains = Weighing(config), domains
+    def __init__(
+        self, config: ReweightConfig, micro_batches: int, domains: Sequence[str] = (), duplicates: bool = False
+    ) -> None:
+        self.weighing, self.domains, self.duplicates = Weighing(config), domains, duplicates
         self.looks_ahead = config.scope == "global" and micro_batches > 1 and config.strategy != "uniform"
         self._ahead: list[Weighed] = []
 
@@ -117,7 +120,17 @@ class Reweighted:
             return deferred_cross_entropy(hidden[predicted], head, batch["labels"][predicted], weigh)
 
         loss, nll = model(**model_inputs(batch), readout=read)
-        return loss, told[0].metrics | _by_group(told[0].relative, batch, self.domains) | {"nll": _sum_count(nll)}
+        return loss, told[0].metrics | self._by_group(told[0].relative, batch) | {"nll": _sum_count(nll)}
+
+    def _by_group(self, relative: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Mean weight of each domain, of the duplicates and of the sequences that come once."""
+        groups = {name: batch["domain"] == place for place, name in enumerate(self.domains)}
+        if self.duplicates:
+            groups |= {"duplicate": batch["duplicate"], "unique": ~batch["duplicate"]}
+        return {
+            f"weight/{name}": torch.stack([relative[members].sum(), members.sum().double()])
+            for name, members in groups.items()
+        }
 
 
 class ReweightedRegression:
@@ -186,16 +199,6 @@ def _spread(losses: Tensor, weights: Tensor, kept: Tensor) -> dict[str, Tensor]:
         "excluded_share": (~kept).double().mean(),
     }
     return {name: torch.stack([value.double(), one]) for name, value in told.items()}
-
-
-def _by_group(relative: Tensor, batch: dict[str, Tensor], domains: Sequence[str]) -> dict[str, Tensor]:
-    """Mean weight of each domain, of the duplicates and of the sequences that come once."""
-    groups = {name: batch["domain"] == place for place, name in enumerate(domains)}
-    groups |= {"duplicate": batch["duplicate"], "unique": ~batch["duplicate"]}
-    return {
-        f"weight/{name}": torch.stack([relative[members].sum(), members.sum().double()])
-        for name, members in groups.items()
-    }
 
 
 def _sum_count(nll: Tensor) -> Tensor:

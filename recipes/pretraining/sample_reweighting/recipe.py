@@ -60,7 +60,8 @@ class SampleReweightingRecipe:
             )
         trainer = config.trainer
         micro_batches = trainer.process_batch_size // (trainer.micro_batch_size or trainer.process_batch_size)
-        objective = Reweighted(config.reweight, _mixture(prepared).domains, micro_batches)
+        domains, duplicates = _mixture(prepared).domains, config.data.duplicates > 0
+        objective = Reweighted(config.reweight, micro_batches, domains, duplicates)
         items: Any = _items(config, prepared)
         return Training(model, objective, items, sequence_collate, {}, steps, before_step=objective.before_step)
 

@@ -111,9 +111,9 @@ def log_losses(regimes: list[Regime], model: LinearModels) -> Scores:
     for place, regime in enumerate(regimes):
         loss = ((regime.test_x @ theta[place] - regime.test_y).square() / 2).mean()
         value = float(loss.clamp_min(SMALLEST).log())
-        for name in (["log_loss"] if place == 0 else []) + [f"log_loss/{regime.name}"]:
-            scores.define(name, f"log of the test loss, {regime.name} rows", higher_is_better=False)
-            scores.add(name, "test rows", regime.name, value)
+        name = f"log_loss/{regime.name}" if place else "log_loss"
+        scores.define(name, f"log of the test loss, {regime.name} rows", higher_is_better=False)
+        scores.add(name, "test rows", regime.name, value)
     return scores
 
 

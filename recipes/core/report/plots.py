@@ -1,0 +1,84 @@
+"""A recipe's own pictures in the report: drawn as SVG, with their numbers in a table below."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipes.core.compare import number_text
+from recipes.core.evaluation.plots import Plot, read_plots
+from recipes.core.report.figure import GRID, INK, MUTED
+
+COLORS = ("#0b6e7f", "#b3541e", "#5b4b9a", "#1a7f45", "#b3261e", "#8a6d00", "#2456a6", "#a3357a", "#5d6673", "#3f7d20")
+DASHES = ("-", "--", ":", "-.")
+ROWS = 40  # of the table under a picture
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot as the page shows it: an SVG element, and (series, x, y) of its points; `cut` rows are left out."""
+
+    plot: Plot
+    svg: str
+    rows: list[tuple[str, str, str]]
+    cut: int
+
+    @property
+    def description(self) -> str:
+        """The plot in words, for people who do not see it."""
+        parts = [
+            f"{label}: {len(points)} points, {number_text(min(y for _, y in points))} to "
+            f"{number_text(max(y for _, y in points))}"
+            for label, points in self.plot.series.items()
+            if points
+        ]
+        return f"{self.plot.title}. {'; '.join(parts)}"
+
+
+def pictures(folder: Path) -> list[Picture]:
+    """The pictures of a run; empty if its recipe has none."""
+    found = []
+    for plot in read_plots(folder):
+        rows = [
+            (label, number_text(x), number_text(y)) for label, points in plot.series.items() for x, y in points
+        ]
+        found.append(Picture(plot, _svg(plot), rows[:ROWS], max(len(rows) - ROWS, 0)))
+    return found
+
+
+def _svg(plot: Plot) -> str:
+    """An `svg` element: white paper in either theme, text kept as text."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.2, 3.4), layout="constrained", facecolor="white")
+    _draw(figure.subplots(), plot)
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"steelyard-{plot.name}"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :].replace("<svg ", '<svg aria-hidden="true" ', 1)
+
+
+def _draw(axes: Any, plot: Plot) -> None:
+    for place, (label, points) in enumerate(plot.series.items()):
+        if not points:
+            continue
+        x, y = zip(*points, strict=True)
+        color = COLORS[place % len(COLORS)]
+        if plot.kind == "scatter":
+            axes.scatter(x, y, s=10, color=color, alpha=0.6, label=label, linewidths=0)
+        else:
+            style = DASHES[place // len(COLORS) % len(DASHES)]
+            axes.plot(x, y, style, color=color, label=label, linewidth=1.6, marker="o", markersize=3)
+    if plot.y_log:
+        axes.set_yscale("log")
+    axes.set_xlabel(plot.x_label, fontsize=9, color=MUTED)
+    axes.set_ylabel(plot.y_label, fontsize=9, color=MUTED)
+    axes.tick_params(labelsize=8, colors=MUTED, length=0)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(GRID)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="center left", bbox_to_anchor=(1, 0.5))
