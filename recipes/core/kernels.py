@@ -217,8 +217,10 @@ def _deferred_sweep(
     whole = bool(torch.isfinite(nll).all())
     for part in parts if any(wanted) else []:
         states, weight = hidden[part].to(dtype), weights[part, None]
-        z = kept.pop(part.start, None)
-        z = _logit_gradients(states, matrix, targets[part], torch.empty_like(nll[part])) if z is None else z
+        if part.start in kept:
+            z = kept.pop(part.start)
+        else:
+            z = _logit_gradients(states, matrix, targets[part], torch.empty_like(nll[part]))
         if not whole:
             z, states = torch.where(weight != 0, z, 0), torch.where(weight != 0, states, 0)
         if grad_hidden is not None:

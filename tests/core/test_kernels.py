@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from recipes.core import kernels
-from recipes.core.kernels import token_nll, weighted_cross_entropy
+from recipes.core.kernels import deferred_cross_entropy, token_nll, weighted_cross_entropy
 
 N, D, V = 37, 16, 101
 CHUNKS = [1, 10, 36, 37, 64]
@@ -39,11 +39,21 @@ def by_nll(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, chunk
     return (weights * token_nll(hidden, head, targets, chunk)).sum()
 
 
+def by_deferred(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, chunk: int) -> Tensor:
+    return deferred_cross_entropy(hidden, head, targets, lambda _: weights, chunk)[0]
+
+
+def by_recomputed(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, chunk: int) -> Tensor:
+    """Logits of the first tokens are kept, those of the others computed twice."""
+    return deferred_cross_entropy(hidden, head, targets, lambda _: weights, chunk, keep=15 * V)[0]
+
+
 BOTH = pytest.mark.parametrize("kernel", [by_weighted, by_nll])
+ALL = pytest.mark.parametrize("kernel", [by_weighted, by_nll, by_deferred, by_recomputed])
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_value_and_gradient_equal_full_logits(kernel: Kernel, chunk: int) -> None:
     hidden, head, targets, weights = problem()
@@ -66,7 +76,7 @@ def test_token_nlls_equal_full_logits_and_the_weighted_ones_are_detached(chunk: 
     assert not nll.requires_grad and nll.dtype == torch.float32
 
 
-@BOTH
+@ALL
 def test_gradcheck_in_float64(kernel: Kernel) -> None:
     hidden, head, targets, weights = problem(torch.float64, n=7)
     assert torch.autograd.gradcheck(lambda h, w: kernel(h, w, targets, weights.double(), 3), (hidden, head))
@@ -84,7 +94,7 @@ def test_weights_of_one_are_the_plain_loss() -> None:
     torch.testing.assert_close(loss / N, cross_entropy(hidden @ head.t(), targets), atol=1e-5, rtol=1e-5)
 
 
-@BOTH
+@ALL
 def test_no_positions_give_zero_loss_and_zero_gradients(kernel: Kernel) -> None:
     hidden, head, targets, weights = problem(n=0)
     loss = kernel(hidden, head, targets, weights, 8)
@@ -92,7 +102,7 @@ def test_no_positions_give_zero_loss_and_zero_gradients(kernel: Kernel) -> None:
     assert loss == 0 and grad_hidden.shape == (0, D) and torch.equal(grad_head, torch.zeros(V, D))
 
 
-@BOTH
+@ALL
 def test_a_zero_weight_removes_its_token(kernel: Kernel) -> None:
     hidden, head, targets, weights = problem()
     weights = weights * (torch.arange(N) % 3 > 0)
@@ -104,7 +114,7 @@ def test_a_zero_weight_removes_its_token(kernel: Kernel) -> None:
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
-@BOTH
+@ALL
 def test_no_grad_builds_no_graph_and_no_gradient_buffer(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, head, targets, weights = problem()
     expected = kernel(hidden, head, targets, weights, 10).detach()
@@ -115,7 +125,7 @@ def test_no_grad_builds_no_graph_and_no_gradient_buffer(kernel: Kernel, monkeypa
     torch.testing.assert_close(loss, expected)
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_gradients_that_nobody_needs_are_none(kernel: Kernel, frozen: int) -> None:
     tensors = problem()
@@ -128,7 +138,7 @@ def test_gradients_that_nobody_needs_are_none(kernel: Kernel, frozen: int) -> No
     torch.testing.assert_close(other.grad, expected, atol=1e-5, rtol=1e-5)
 
 
-@BOTH
+@ALL
 def test_a_retained_graph_gives_the_same_gradient_twice(kernel: Kernel) -> None:
     hidden, head, targets, weights = problem()
     loss = 3 * kernel(hidden, head, targets, weights, 10)
@@ -155,7 +165,7 @@ def test_gradients_are_handed_over_without_a_copy(kernel: Kernel, monkeypatch: p
     assert places[-1] == [hidden.grad.data_ptr(), head.grad.data_ptr()]
 
 
-@BOTH
+@ALL
 def test_backward_through_a_model_and_accumulation(kernel: Kernel) -> None:
     hidden, head, targets, weights = problem()
     for part in (slice(0, 20), slice(20, N)):
@@ -165,7 +175,7 @@ def test_backward_through_a_model_and_accumulation(kernel: Kernel) -> None:
     torch.testing.assert_close(head.grad, expected[1], atol=1e-5, rtol=1e-5)
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_inputs_keep_a_fp32_softmax(kernel: Kernel, dtype: torch.dtype) -> None:
     hidden, head, targets, weights = problem(dtype)
@@ -189,7 +199,7 @@ def test_bf16_head_gradient_does_not_lose_small_chunks() -> None:
     assert head.grad is not None and head.grad.flatten().tolist() == [-256.0, 256.0]
 
 
-@BOTH
+@ALL
 def test_autocast_multiplies_in_its_dtype_and_returns_fp32_gradients(kernel: Kernel) -> None:
     hidden, head, targets, weights = problem()
     with torch.autocast("cpu", torch.bfloat16):
@@ -205,7 +215,7 @@ def test_autocast_multiplies_in_its_dtype_and_returns_fp32_gradients(kernel: Ker
         torch.testing.assert_close(a, b, atol=5e-2, rtol=5e-2)
 
 
-@BOTH
+@ALL
 def test_autocast_leaves_float64_alone(kernel: Kernel) -> None:
     hidden, head, targets, weights = problem(torch.float64)
     plain = kernel(hidden, head, targets, weights.double(), 10)
@@ -232,11 +242,42 @@ def test_a_certain_token_keeps_its_tiny_gradient() -> None:
     assert torch.autograd.grad(loss, hidden)[0].item() == pytest.approx(-12 * 6.144e-6, rel=2e-2)
 
 
-@BOTH
+@ALL
 def test_second_derivatives_are_refused_rather_than_wrong(kernel: Kernel) -> None:
     hidden, head, targets, weights = problem(n=3)
     with pytest.raises(RuntimeError, match="no second derivative; use full logits"):
         torch.autograd.grad(kernel(hidden, head, targets, weights, 2), hidden, create_graph=True)
+
+
+def test_weights_that_follow_from_the_losses_see_them_once_and_get_no_gradient() -> None:
+    hidden, head, targets, _ = problem(torch.float64)
+    seen = []
+
+    def weigh(nll: Tensor) -> Tensor:
+        assert not nll.requires_grad
+        seen.append(nll)
+        return torch.softmax(nll, 0)
+
+    nll = full(hidden, head, targets)
+    expected = torch.autograd.grad((torch.softmax(nll.detach(), 0) * nll).sum(), (hidden, head))
+    loss, found = deferred_cross_entropy(hidden, head, targets, weigh, chunk=10)
+    assert len(seen) == 1
+    torch.testing.assert_close(found, nll.detach())
+    for a, b in zip(torch.autograd.grad(loss, (hidden, head)), expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_weight_of_zero_takes_out_a_token_whose_loss_is_not_finite() -> None:
+    hidden, head, targets, weights = problem()
+    bad = torch.arange(N) == 5
+    spoiled = torch.where(bad[:, None], torch.inf, hidden.detach()).requires_grad_()
+    kept = torch.where(bad, 0, weights)
+    loss, nll = deferred_cross_entropy(spoiled, head, targets, lambda _: kept, chunk=10)
+    grads = torch.autograd.grad(loss, (spoiled, head))
+    expected = torch.autograd.grad(by_weighted(hidden, head, targets, kept, 10), (hidden, head))
+    assert not torch.isfinite(nll[5])
+    for a, b in zip(grads, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
 def test_the_token_weights_get_no_gradient() -> None:
@@ -248,7 +289,7 @@ def test_the_token_weights_get_no_gradient() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@BOTH
+@ALL
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_cuda_equals_cpu(kernel: Kernel, dtype: torch.dtype) -> None:
     atol = 1e-4 if dtype == torch.float32 else 5e-2

@@ -22,6 +22,7 @@ from recipes.core.report.curves import learning_curves
 from recipes.core.report.figure import draw
 from recipes.core.report.heatmap import legend, read_heatmap
 from recipes.core.report.page import duration_text, environment_rows, read_environment, render
+from recipes.core.report.plots import pictures
 from recipes.core.runs import DONE, RunFolder
 
 BADGES = {
@@ -112,6 +113,7 @@ def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison
         "rows": _rows(run, comparison, info, card["main_metric"]),
         "charts": charts,
         "examples": read_heatmap(run.path),
+        "pictures": pictures(run.path),
         "legend": legend(),
         "differences": config_differences(run, other) if other else [],
         "config_text": (run.path / "config.yaml").read_text(),

@@ -39,9 +39,7 @@ def pictures(folder: Path) -> list[Picture]:
     """The pictures of a run; empty if its recipe has none."""
     found = []
     for plot in read_plots(folder):
-        rows = [
-            (label, number_text(x), number_text(y)) for label, points in plot.series.items() for x, y in points
-        ]
+        rows = [(label, number_text(x), number_text(y)) for label, points in plot.series.items() for x, y in points]
         found.append(Picture(plot, _svg(plot), rows[:ROWS], max(len(rows) - ROWS, 0)))
     return found
 

@@ -22,6 +22,7 @@ from recipes.core.report.forests import ForestPlot, forest_plot
 from recipes.core.report.heatmap import legend
 from recipes.core.report.markdown import markdown_report, markdown_table, table_arms
 from recipes.core.report.page import duration_text, environment_rows, render
+from recipes.core.report.plots import pictures
 from recipes.core.report.trial_figure import draw_trial
 from recipes.core.runs import DONE, FAILED
 from recipes.core.statistics import Interval
@@ -77,6 +78,7 @@ def _context(result: TrialResult) -> dict[str, Any]:
     main = next((plot for plot in forests if plot.metric.name == claim.metric), None)
     seed, captions = side_by_side(arms)
     keys, configs = config_table(arms)
+    shown = next((run for arm in arms if arm.role == "arm" for run in arm.runs.values()), None)
     return {
         "card": result.card,
         "claim": claim,
@@ -95,6 +97,8 @@ def _context(result: TrialResult) -> dict[str, Any]:
         "table": list(
             zip(ordered, zip(*(summaries(ordered, metric) for metric in metrics), strict=True), strict=False)
         ),
+        "pictures": pictures(shown.path) if shown else [],
+        "pictures_seed": shown.seed if shown else None,
         "captions": captions,
         "captions_seed": seed,
         "legend": legend(),
