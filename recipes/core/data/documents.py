@@ -25,6 +25,7 @@ from recipes.core.schema import nearest
 __all__ = ["FORMATS", "SHARD_BYTES", "Document", "Documents", "Shard", "Skipped", "open_documents"]
 
 FORMATS = ("auto", "jsonl", "parquet", "text", "folder", "datasets")
+DOMAIN_COLUMN = "domain"
 TEXT_COLUMNS = ("text", "content", "document")
 SHARD_BYTES = 32 << 20
 _SUFFIXES = {
@@ -94,9 +95,10 @@ class _Request:
 
     def columns(self, found: list[str]) -> Columns:
         text = pick_column(found, self.text_column, TEXT_COLUMNS, f"{self.section}.text_column")
+        domain = DOMAIN_COLUMN if DOMAIN_COLUMN in found else None
         if self.domain_column is not None:
-            pick_column(found, self.domain_column, (), f"{self.section}.domain_column")
-        return Columns(text, self.domain_column)
+            domain = pick_column(found, self.domain_column, (), f"{self.section}.domain_column")
+        return Columns(text, domain)
 
 
 def open_documents(
@@ -117,7 +119,7 @@ def open_documents(
         key: Config key that `path` came from, such as "data.path"; the other keys are taken to stand beside it.
         format: One of `FORMATS`; "auto": from the path. With "jsonl", "parquet" or "text" a folder gives those only.
         text_column: Column or JSON key of the texts; None: the first of `TEXT_COLUMNS` that is there.
-        domain_column: Column or JSON key of the domains; None: unknown.
+        domain_column: Column or JSON key of the domains; None: "domain" where there is one.
         split: Split to read, with "datasets".
         on_error: "fail" or "skip": what a document that cannot be used does.
         shard_bytes: About how many bytes of a file make a shard.

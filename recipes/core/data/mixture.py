@@ -17,6 +17,7 @@ from recipes.core.files import sha256_json
 from recipes.core.schema import did_you_mean
 
 TRAIN, TEST = "train", "test"
+NO_DOMAIN = "all"  # what documents belong to whose domain is not said
 
 
 class DomainCorpus:
@@ -46,20 +47,22 @@ class DomainCorpus:
                 on_error=config.on_error,
             )
             content = [shard.fingerprint() for shard in self._source.shards]
-        choices = [config.domains, config.characters, config.test_fraction, config.text_column, config.domain_column]
+        choices = [config.characters, config.test_fraction, config.text_column, config.domain_column]
         self.fingerprint: str = sha256_json([content, *choices])
 
     def parts(self) -> Iterator[tuple[str, str]]:
-        """(part, text) of every document used; a part is "<domain>/train" or "<domain>/test"."""
+        """(part, text) of every document; a part is "<domain>/train" or "<domain>/test".
+
+        Domains that the mixture leaves out are packed too: they need no second pass when they are asked for.
+        """
         read: dict[str, int] = {}
         for document in self._documents():
-            if self.config.domains is not None and document.domain not in self.config.domains:
-                continue
-            found = read.get(document.domain, 0)
+            domain = document.domain or NO_DOMAIN
+            found = read.get(domain, 0)
             if self.config.characters is not None and found >= self.config.characters:
                 continue
-            read[document.domain] = found + len(document.text)
-            yield f"{document.domain}/{split_of(document.id, self.config.test_fraction)}", document.text
+            read[domain] = found + len(document.text)
+            yield f"{domain}/{split_of(document.id, self.config.test_fraction)}", document.text
 
     def texts(self) -> Iterator[str]:
         """The training documents, for a tokenizer."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from recipes.core.models.build import seeded
+from recipes.core.models.build import mlp_width, seeded
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig, TextModelConfig
 from recipes.core.models.smollm2 import ARCHITECTURE, load_backbone, load_tokenizer
 from recipes.core.models.sources import load_pretrained
@@ -94,7 +94,7 @@ def _new(config: SmallLMConfig, vocabulary: int) -> Any:
         LlamaConfig(
             vocab_size=vocabulary,
             hidden_size=config.width,
-            intermediate_size=4 * config.width,
+            intermediate_size=mlp_width(config.width),
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
             max_position_embeddings=4096,
