@@ -65,6 +65,20 @@ def test_a_document_weighs_the_same_in_every_batch(documents: list[str], size: i
     assert together == pytest.approx([counts_of(text, 100) @ values for text in documents])
 
 
+def test_bigrams_met_before_are_not_hashed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasher, text = NgramHasher(100, vocabulary=3), ["a", "b", "a", "c"]
+    first = hasher.occurrences([text]).buckets.tolist()
+    monkeypatch.setattr("recipes.pretraining.dsir.features.bucket_of", lambda *_: pytest.fail("hashed again"))
+    assert hasher.occurrences([text]).buckets.tolist() == first
+
+
+def test_a_vocabulary_that_no_longer_fits_is_replaced() -> None:
+    hasher = NgramHasher(100, vocabulary=2)
+    for words in (["a", "b"], ["c", "d"], ["c", "d"]):
+        assert hasher.occurrences([words]).counts(100).tolist() == counts_of(" ".join(words), 100).tolist()
+    assert set(hasher._words) == {"c", "d"}
+
+
 def test_more_than_two_words_are_refused() -> None:
     with pytest.raises(ValueError, match="1 or 2, not 3"):
         NgramHasher(10, ngrams=3)

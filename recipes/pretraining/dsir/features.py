@@ -66,34 +66,35 @@ class NgramHasher:
     Args:
         buckets: Number of buckets that unigrams and bigrams share.
         ngrams: 1 for words only, 2 for words and bigrams.
-        slots: Power of two, size of the table of bigrams: 12 bytes each.
-        vocabulary: Words remembered before everything is forgotten: about 200 bytes each.
+        slots: Power of two, size of the table of bigrams: 13 bytes each.
+        vocabulary: Words remembered, the first that come: about 200 bytes each.
     """
 
     def __init__(self, buckets: int, ngrams: int = 2, slots: int = 2**18, vocabulary: int = 2**15) -> None:
         if ngrams not in (1, 2):
             raise ValueError(f"ngrams must be 1 or 2, not {ngrams}")
-        self.buckets, self.ngrams, self.vocabulary = buckets, ngrams, vocabulary
+        self.buckets, self.ngrams, self._limit = buckets, ngrams, vocabulary
         self._shift = np.uint64(65 - slots.bit_length())
         self._keys = np.zeros(slots if ngrams == 2 else 0, np.uint64)
         self._values = np.zeros(len(self._keys), np.int32)
-        self._words = _Words(buckets)
+        self._used = np.zeros(len(self._keys), bool)
+        self._words = _Words(buckets, vocabulary)
 
     def occurrences(self, documents: Sequence[Sequence[str]]) -> Occurrences:
         """The n-grams of documents given as words. No bigram crosses from one document to the next."""
-        if len(self._words) > self.vocabulary:
-            self._words = _Words(self.buckets)
-            self._keys[:] = 0
         lengths = np.fromiter(map(len, documents), np.int64, len(documents))
         flat = [word for document in documents for word in document]
         ids = np.fromiter(map(self._words.__getitem__, flat), np.int64, len(flat))
         rows = np.repeat(np.arange(len(documents)), lengths)
-        unigrams = np.array(self._words.buckets, np.int64)[ids]
-        if self.ngrams == 1:
-            return Occurrences(unigrams, rows, lengths)
-        starts = np.flatnonzero(rows[:-1] == rows[1:])
-        bigrams = self._bigrams(flat, ids, starts)
-        return Occurrences(np.concatenate([unigrams, bigrams]), np.concatenate([rows, rows[starts]]), lengths)
+        found = np.array(self._words.buckets, np.int64)[ids]
+        if self.ngrams == 2:
+            starts = np.flatnonzero(rows[:-1] == rows[1:])
+            found = np.concatenate([found, self._bigrams(flat, ids, starts)])
+            rows = np.concatenate([rows, rows[starts]])
+        if self._words.end_batch() > len(flat) / 4:  # the corpus has turned to other words
+            self._words = _Words(self.buckets, self._limit)
+            self._keys[:] = 0
+        return Occurrences(found, rows, lengths)
 
     def _bigrams(self, flat: list[str], ids: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Buckets of the bigrams that begin at `starts`."""
@@ -101,27 +102,53 @@ class NgramHasher:
         keys = ((ids[starts] + 1) << 32 | (ids[starts + 1] + 1)).astype(np.uint64)
         slots = (keys * FIBONACCI) >> self._shift
         found = self._values[slots].astype(np.int64)
-        missing = np.flatnonzero(self._keys[slots] != keys)
+        hit = self._keys[slots] == keys
+        self._used[slots[hit]] = True
+        missing = np.flatnonzero(~hit)
         new, first, back = np.unique(keys[missing], return_index=True, return_inverse=True)
-        texts = (f"{flat[i]} {flat[i + 1]}" for i in starts[missing[first]].tolist())
+        places = starts[missing[first]]
+        texts = [f"{flat[i]} {flat[i + 1]}" for i in places.tolist()]
         hashed = np.fromiter((bucket_of(text, self.buckets) for text in texts), np.int64, len(new))
         found[missing] = hashed[back]
-        # Keys that share a slot: keep one, key and value of the same bigram.
-        taken, keep = np.unique(slots[missing[first]], return_index=True)
-        self._keys[taken], self._values[taken] = new[keep], hashed[keep]
+        lasting = np.flatnonzero(np.maximum(ids[places], ids[places + 1]) < self._limit)
+        self._remember(slots[missing[first[lasting]]], new[lasting], hashed[lasting])
         return found
+
+    def _remember(self, slots: NDArray[np.uint64], keys: NDArray[np.uint64], values: NDArray[np.int64]) -> None:
+        """Store bigrams, but give those that were found since the last attempt on their slot a second chance."""
+        taken, one = np.unique(slots, return_index=True)  # of keys that share a slot, one
+        free = ~self._used[taken]
+        self._used[taken] = False
+        self._keys[taken[free]], self._values[taken[free]] = keys[one[free]], values[one[free]]
 
 
 class _Words(dict[str, int]):
-    """Number of each word in order of first sight; `buckets` holds their buckets."""
+    """Numbers of words. The first `limit` words keep theirs, the others are numbered anew in each batch.
 
-    def __init__(self, count: int) -> None:
-        self.count, self.buckets = count, array("q")
+    Attributes:
+        buckets: Bucket of each number.
+    """
+
+    def __init__(self, count: int, limit: int) -> None:
+        self.count, self.limit, self.buckets = count, limit, array("q")
+        self._passing: dict[str, int] = {}
+        self._unknown = 0
 
     def __missing__(self, word: str) -> int:
-        number = self[word] = len(self.buckets)
-        self.buckets.append(bucket_of(word, self.count))
+        self._unknown += 1
+        number = self._passing.get(word)
+        if number is None:
+            number = len(self.buckets)
+            self.buckets.append(bucket_of(word, self.count))
+            (self if len(self) < self.limit else self._passing)[word] = number
         return number
+
+    def end_batch(self) -> int:
+        """Forget the words that do not stay; how many lookups in the batch they took, 0 while there is room."""
+        unknown, self._unknown = self._unknown if len(self) >= self.limit else 0, 0
+        self._passing.clear()
+        del self.buckets[self.limit :]
+        return unknown
 
 
 def batches(documents: Iterable[Sequence[str]], words: int = 2**13) -> Iterator[list[Sequence[str]]]:
