@@ -135,17 +135,17 @@ class _Words(dict[str, int]):
         self._unknown = 0
 
     def __missing__(self, word: str) -> int:
-        self._unknown += 1
-        number = self._passing.get(word)
-        if number is None:
-            number = len(self.buckets)
+        known, full = self._passing, len(self) >= self.limit
+        self._unknown += full
+        if word not in known:
+            known = known if full else self
+            known[word] = len(self.buckets)
             self.buckets.append(bucket_of(word, self.count))
-            (self if len(self) < self.limit else self._passing)[word] = number
-        return number
+        return known[word]
 
     def end_batch(self) -> int:
-        """Forget the words that do not stay; how many lookups in the batch they took, 0 while there is room."""
-        unknown, self._unknown = self._unknown if len(self) >= self.limit else 0, 0
+        """Forget the words that do not stay; returns how many lookups in the batch they took."""
+        unknown, self._unknown = self._unknown, 0
         self._passing.clear()
         del self.buckets[self.limit :]
         return unknown
