@@ -1,0 +1,1 @@
+"""DSIR: data selection by importance resampling on hashed n-grams."""

@@ -1,0 +1,233 @@
+"""DSIR's math: the worked numbers and every invariant of its specification."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+
+from recipes.pretraining.dsir import method
+from recipes.pretraining.dsir.features import NgramHasher, batches, bucket_of, words_of
+from recipes.pretraining.dsir.heuristic import TargetClassifier, sparse_counts, train_classifier
+
+RAW = np.array([[4, 0, 0], [2, 2, 0], [0, 2, 2], [0, 0, 4]])
+TARGET = np.array([0, 3, 9])
+texts = st.lists(st.text(alphabet=st.sampled_from("abçİß²½_. ,\n1"), max_size=40), max_size=8)
+
+
+def counts_of(text: str, buckets: int = 10_000, ngrams: int = 2) -> np.ndarray:
+    """Brute force: one n-gram after another."""
+    words, found = words_of(text), np.zeros(buckets, np.int64)
+    for order in range(1, ngrams + 1):
+        for start in range(len(words) - order + 1):
+            found[bucket_of(" ".join(words[start : start + order]), buckets)] += 1
+    return found
+
+
+def test_buckets_of_the_published_test() -> None:
+    assert (bucket_of("alice", 10_000), bucket_of("alice went", 10_000)) == (6720, 114)
+    found = NgramHasher(10_000).occurrences([words_of("Alice went to the store")])
+    assert len(found.buckets) == 9 and found.lengths.tolist() == [5]
+    assert found.counts(10_000).sum() == 9
+
+
+def test_words_are_lower_cased_and_punctuation_stays_together() -> None:
+    assert words_of("It's $3.88, na\u00efve\u2026 \u4f60\u597d!?") == [
+        *("it", "'", "s", "$", "3", ".", "88", ",", "na\u00efve", "\u2026", "\u4f60\u597d", "!?")
+    ]
+
+
+def test_a_lone_surrogate_has_a_bucket() -> None:
+    assert 0 <= bucket_of("\ud800", 10) < 10
+
+
+@given(texts, st.integers(1, 2), st.sampled_from([2, 4, 1024]), st.sampled_from([0, 3, 1000]))
+def test_remembered_buckets_are_the_hashed_ones(documents: list[str], ngrams: int, slots: int, vocabulary: int) -> None:
+    hasher = NgramHasher(50, ngrams, slots, vocabulary)
+    for batch in batches(map(words_of, documents * 2), words=7):
+        found = hasher.occurrences(batch)
+        rows = sparse_counts(found, 50).toarray()
+        assert rows.tolist() == [counts_of(" ".join(words), 50, ngrams).tolist() for words in batch]
+        assert found.counts(50).tolist() == rows.sum(0).tolist()
+        assert found.lengths.tolist() == [len(words) for words in batch]
+        assert method.ngrams_in(found.lengths, ngrams).tolist() == rows.sum(1).tolist()
+
+
+@given(texts, st.integers(1, 30))
+def test_a_document_weighs_the_same_in_every_batch(documents: list[str], size: int) -> None:
+    values = np.random.default_rng(0).normal(size=100)
+    weigh = NgramHasher(100).occurrences
+    alone = [weigh([words_of(text)]).dot(values)[0] for text in documents]
+    together = [w for batch in batches(map(words_of, documents), size) for w in weigh(batch).dot(values)]
+    assert together == alone
+    assert together == pytest.approx([counts_of(text, 100) @ values for text in documents])
+
+
+def test_bigrams_met_before_are_not_hashed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasher, text = NgramHasher(100, vocabulary=3), ["a", "b", "a", "c"]
+    first = hasher.occurrences([text]).buckets.tolist()
+    monkeypatch.setattr("recipes.pretraining.dsir.features.bucket_of", lambda *_: pytest.fail("hashed again"))
+    assert hasher.occurrences([text]).buckets.tolist() == first
+
+
+def test_a_vocabulary_that_no_longer_fits_is_replaced() -> None:
+    hasher = NgramHasher(100, vocabulary=2)
+    for words in (["a", "b"], ["c", "d"], ["c", "d"]):
+        assert hasher.occurrences([words]).counts(100).tolist() == counts_of(" ".join(words), 100).tolist()
+    assert set(hasher._words) == {"c", "d"}
+
+
+def test_more_than_two_words_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 or 2, not 3"):
+        NgramHasher(10, ngrams=3)
+
+
+def test_worked_example() -> None:
+    p, q = method.fit(TARGET), method.fit(RAW.sum(0))
+    assert p.tolist() == [0, 0.25, 0.75] and q.tolist() == [0.375, 0.25, 0.375]
+    assert method.log_ratio(p, q).tolist() == pytest.approx([-17.439851, 0, 0.693147], abs=1e-6)
+    weights = method.log_weights(RAW, p, q)
+    assert weights.tolist() == pytest.approx([-69.759406, -34.879703, 1.386294, 2.772589], abs=1e-6)
+    normalised = np.exp(weights) / np.exp(weights).sum()
+    assert normalised.tolist() == pytest.approx([2.5e-32, 3.6e-17, 0.2, 0.8], rel=0.02)
+    assert method.log_weights(csr_matrix(RAW), p, q).tolist() == pytest.approx(weights.tolist())
+
+
+def test_worked_example_with_smoothing() -> None:
+    p, q = method.fit(TARGET, 1), method.fit(RAW.sum(0))
+    assert p.tolist() == pytest.approx([0.066667, 0.266667, 0.666667], abs=1e-6)
+    expected = [-6.908883, -3.325365, 1.279805, 2.301457]
+    assert method.log_weights(RAW, p, q).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "expected"), [([2, 3], 0.519860), ([0, 2], -0.304099)])
+def test_worked_kl_reduction(rows: list[int], expected: float) -> None:
+    p, q = method.fit(TARGET), method.fit(RAW.sum(0))
+    assert method.kl_divergence(p, q) == pytest.approx(0.519860, abs=1e-6)
+    assert method.kl_reduction(p, q, method.fit(RAW[rows].sum(0))) == pytest.approx(expected, abs=1e-6)
+
+
+def test_fitting_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="no n-gram"):
+        method.fit(np.zeros(3, np.int64))
+
+
+matrices = st.lists(st.lists(st.integers(0, 9), min_size=4, max_size=4), min_size=1, max_size=6)
+
+
+@given(matrices, st.floats(0, 10))
+def test_distributions_sum_to_one(rows: list[list[int]], smoothing: float) -> None:
+    counts = np.array(rows).sum(0) + [1, 0, 0, 0]
+    assert method.fit(counts, smoothing).sum() == pytest.approx(1)
+
+
+@given(matrices)
+def test_a_target_like_the_pool_gives_no_weight(rows: list[list[int]]) -> None:
+    counts = np.array(rows) + [1, 0, 0, 0]
+    q = method.fit(counts.sum(0))
+    assert method.log_weights(counts, method.fit(3 * counts.sum(0)), q).tolist() == pytest.approx([0] * len(rows))
+
+
+@given(matrices, st.integers(2, 5))
+def test_repeating_the_pool_leaves_weights(rows: list[list[int]], times: int) -> None:
+    counts = np.array(rows) + [1, 0, 0, 0]
+    p = method.fit(np.array([1, 2, 0, 5]))
+    once = method.log_weights(counts, p, method.fit(counts.sum(0)))
+    repeated = method.log_weights(counts, p, method.fit(times * counts.sum(0)))
+    assert once.tolist() == pytest.approx(repeated.tolist())
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1), st.lists(st.sampled_from(["a", "b", "d"]), min_size=1))
+def test_joined_documents_differ_by_the_bridging_bigram(first: list[str], second: list[str]) -> None:
+    values = np.random.default_rng(1).normal(size=1000)
+    hasher = NgramHasher(1000)
+    joined, one, two = hasher.occurrences([first + second, first, second]).dot(values)
+    assert joined - one - two == pytest.approx(values[bucket_of(f"{first[-1]} {second[0]}", 1000)])
+
+
+def test_gumbel_keys_sample_without_replacement() -> None:
+    draws = 400_000
+    weights = np.broadcast_to(np.log([0.5, 0.3, 0.2]), (draws, 3))
+    order = np.argsort(-method.gumbel_keys(weights, np.random.default_rng(0)), axis=1)[:, :2]
+    found = Counter(map(tuple, order.tolist()))
+    expected = {(0, 1): 0.3, (0, 2): 0.2, (1, 0): 0.2143, (1, 2): 0.0857, (2, 0): 0.125, (2, 1): 0.075}
+    assert {pair: count / draws for pair, count in found.items()} == pytest.approx(expected, abs=0.002)
+
+
+def test_temperature_goes_from_top_k_to_uniform() -> None:
+    weights = np.random.default_rng(0).normal(size=200) * 50
+    best = method.top_k(weights, 20).tolist()
+    cold, hot = (method.gumbel_keys(weights, np.random.default_rng(1), tau) for tau in (1e-9, 1e12))
+    assert method.top_k(cold, 20).tolist() == best
+    noise = method.gumbel_keys(np.zeros(200), np.random.default_rng(1))
+    assert method.top_k(hot, 20).tolist() == method.top_k(noise, 20).tolist()
+
+
+@given(st.lists(st.integers(-3, 3)), st.data())
+def test_top_k_is_the_head_of_a_stable_sort(values: list[int], data: st.DataObject) -> None:
+    keys, count = np.array(values, float), data.draw(st.integers(0, len(values)))
+    assert method.top_k(keys, count).tolist() == sorted(np.argsort(-keys, kind="stable")[:count].tolist())
+
+
+def test_top_k_of_too_few_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot take 3 of 2"):
+        method.top_k(np.zeros(2), 3)
+
+
+def test_pareto_keys_keep_as_repeated_passes_do() -> None:
+    scores, draws = np.array([0.0, 0.5, 0.9, 1.0]), 200_000
+    keys = method.pareto_keys(np.broadcast_to(scores, (draws, 4)), np.random.default_rng(0))
+    # Keys above -1 belong to documents that the first pass keeps.
+    assert (keys > -1).mean(0).tolist() == pytest.approx([0.002, 0.026, 0.424, 1], abs=0.002)
+    noise = np.random.default_rng(1).pareto(9, size=(draws, 4))
+    assert (noise > 1 - scores).mean(0).tolist() == pytest.approx((keys > -1).mean(0).tolist(), abs=0.003)
+
+
+def test_targets_take_in_turn() -> None:
+    keys = np.array([[3.0, 2, 1, 0], [9, 1, 8, 0]])
+    assert [part.tolist() for part in method.top_k_by_target(keys, [1, 2])] == [[0], [1, 2]]
+    assert method.shares(10, [1, 1, 1]) == [3, 3, 4]
+
+
+def test_length_normalized_weights_are_per_ngram() -> None:
+    found = method.length_normalize(np.array([6.0, 0.0]), np.array([2, 0]), 2)
+    assert found.tolist() == [2.0, 0.0]
+
+
+STOP = frozenset({"the", "of"})
+
+
+@pytest.mark.parametrize(
+    ("words", "good"),
+    [
+        (["the", "of", "a1", "b1", "."] * 10, False),  # one word in five is not below 0.2
+        (["the", "of", "a1", "b1", ".", "c1"] * 10, True),
+        (["the", "of", "a1", "b1", ".", "c1"] * 6, False),  # 36 words
+        (["the", "of", "a1", "b1", ".", "c1"] * 84, False),  # 504 words
+        (["the", "of", ".", ",", ";", ":", "a1"] * 10, False),  # too little content
+        ([f"w{i}" for i in range(60)], False),  # no word repeats enough
+        (["the", "of", "1", "2", "3", "a1", "b1"] * 10, False),  # too many digits
+    ],
+)
+def test_quality_filter(words: list[str], good: bool) -> None:
+    assert method.passes_quality(words, STOP) is good
+
+
+def test_classifier_tells_the_target_from_the_pool() -> None:
+    rng = np.random.default_rng(0)
+    target, raw = rng.poisson([3, 3, 1, 1], (200, 4)), rng.poisson([1, 1, 3, 3], (200, 4))
+    model = train_classifier(csr_matrix(target), csr_matrix(raw), seed=0)
+    assert model.probabilities(csr_matrix([[9, 9, 0, 0]]))[0] > 0.9
+    assert model.probabilities(csr_matrix([[0, 0, 9, 9]]))[0] < 0.1
+    again = train_classifier(csr_matrix(target), csr_matrix(raw), seed=0)
+    assert again.fingerprint() == model.fingerprint()
+    assert model.fingerprint() != TargetClassifier(model.coefficients, 0.0).fingerprint()
+
+
+def test_classifier_scores_occurrences() -> None:
+    found = NgramHasher(8).occurrences([["a", "b"], ["c"], []])
+    model = TargetClassifier(np.arange(8.0), 0.5)
+    assert model.scores(found).tolist() == model.probabilities(sparse_counts(found, 8)).tolist()
+    assert model.scores(found)[2] == pytest.approx(1 / (1 + np.exp(-0.5)))
