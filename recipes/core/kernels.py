@@ -8,6 +8,8 @@ softmax, then the gradient of the logits, all in place.
 * `deferred_cross_entropy`: the weights follow from the losses of the batch. The gradients of the logits are
   kept until the weights are known where they fit into memory, and computed again where they do not.
 * `token_nll`: the loss is any function of the per-token NLL, so the softmax is computed again in the backward.
+
+`recipes.core.logprobs` adds the divergence from a reference.
 """
 
 from collections.abc import Callable
@@ -37,7 +39,7 @@ def weighted_cross_entropy(
     """
     if not torch.is_grad_enabled():
         hidden, head = hidden.detach(), head.detach()
-    loss, nll = _WeightedCrossEntropy.apply(hidden, head, targets, weights.detach(), _matmul_dtype(hidden), chunk)
+    loss, nll = _WeightedCrossEntropy.apply(hidden, head, targets, weights.detach(), matmul_dtype(hidden), chunk)
     return loss, nll
 
 
@@ -65,7 +67,7 @@ def deferred_cross_entropy(
     """
     if not torch.is_grad_enabled():
         hidden, head = hidden.detach(), head.detach()
-    loss, nll = _DeferredCrossEntropy.apply(hidden, head, targets, weigh, _matmul_dtype(hidden), chunk, keep)
+    loss, nll = _DeferredCrossEntropy.apply(hidden, head, targets, weigh, matmul_dtype(hidden), chunk, keep)
     return loss, nll
 
 
@@ -84,7 +86,7 @@ def token_nll(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = 1024) 
     Returns:
         [N] NLL in nats, fp32 (float64 for float64 inputs).
     """
-    nll: Tensor = _TokenNLL.apply(hidden, head, targets, _matmul_dtype(hidden), chunk)
+    nll: Tensor = _TokenNLL.apply(hidden, head, targets, matmul_dtype(hidden), chunk)
     return nll
 
 
@@ -93,7 +95,7 @@ class _WeightedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, dtype: torch.dtype, chunk: int
     ) -> tuple[Tensor, Tensor]:
-        weights = weights.to(_softmax_dtype(dtype))
+        weights = weights.to(softmax_dtype(dtype))
         nll, *gradients = _sweep(hidden, head, targets, weights, dtype, chunk, ctx.needs_input_grad[:2])
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(nll)
@@ -131,7 +133,7 @@ class _DeferredCrossEntropy(torch.autograd.Function):
 
 def _scaled_gradients(gradients: tuple[Tensor | None, ...], grad_loss: Tensor | None) -> list[Tensor | None]:
     """Gradients of the inputs from those that the forward computed."""
-    _refuse_second_derivatives()
+    refuse_second_derivatives()
     # Scaling in place spares a second [V, d] buffer; a retained graph needs the gradients once more.
     keep = torch._C._autograd._get_current_graph_task_keep_graph()
     scale = torch.mul if keep else Tensor.mul_
@@ -151,7 +153,7 @@ class _TokenNLL(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_nll: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         hidden, head, targets = ctx.saved_tensors
         _, *gradients = _sweep(hidden, head, targets, grad_nll, ctx.dtype, ctx.chunk, ctx.needs_input_grad[:2])
         return *gradients, None, None, None
@@ -167,7 +169,7 @@ def _sweep(
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """NLLs, and the wanted gradients of sum_i weights_i * nll_i with respect to hidden [N, d] and head [V, d]."""
-    exact = _softmax_dtype(dtype)
+    exact = softmax_dtype(dtype)
     matrix = head.to(dtype)
     rows = max(1, min(chunk, len(hidden)))
     probabilities = head.new_empty(rows, len(head), dtype=exact)
@@ -188,7 +190,7 @@ def _sweep(
         if grad_hidden is not None:
             torch.mul(z @ matrix, weight, out=grad_hidden[part])
         if grad_head is not None:
-            _add_product(grad_head, z.t(), (states * weight).to(dtype))
+            add_product(grad_head, z.t(), (states * weight).to(dtype))
     return nll, grad_hidden, None if grad_head is None else grad_head.to(head.dtype)
 
 
@@ -204,7 +206,7 @@ def _deferred_sweep(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """NLLs, the weights that follow from them, and the wanted gradients of sum_i weights_i * nll_i."""
     matrix = head.to(dtype)
-    nll = hidden.new_empty(len(hidden), dtype=_softmax_dtype(dtype))
+    nll = hidden.new_empty(len(hidden), dtype=softmax_dtype(dtype))
     parts = [slice(start, min(start + chunk, len(hidden))) for start in range(0, len(hidden), chunk)]
     kept: dict[int, Tensor] = {}
     for part in parts:
@@ -226,7 +228,7 @@ def _deferred_sweep(
         if grad_hidden is not None:
             torch.mul(z @ matrix, weight, out=grad_hidden[part])
         if grad_head is not None:
-            _add_product(grad_head, z.t(), (states * weight).to(dtype))
+            add_product(grad_head, z.t(), (states * weight).to(dtype))
     return nll, weights, grad_hidden, None if grad_head is None else grad_head.to(head.dtype)
 
 
@@ -259,20 +261,22 @@ def _logit_gradient(logits: Tensor, probabilities: Tensor, targets: Tensor, nll:
     logits.scatter_(1, targets[:, None], torch.expm1(-nll)[:, None].to(logits.dtype))
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left @ right to `total`, in its dtype."""
     if left.dtype == total.dtype:
         total.addmm_(left, right)
     else:
         total.add_(left @ right)
 
 
-def _refuse_second_derivatives() -> None:
+def refuse_second_derivatives() -> None:
+    """Raise where a backward is asked for a graph of itself."""
     # Grad mode is on in a backward only under create_graph; going on would silently drop the second derivative.
     if torch.is_grad_enabled():
         raise RuntimeError("the token-loss kernels have no second derivative; use full logits with create_graph=True")
 
 
-def _matmul_dtype(hidden: Tensor) -> torch.dtype:
+def matmul_dtype(hidden: Tensor) -> torch.dtype:
     """The dtype a linear layer would compute in here: autocast leaves float64 alone."""
     kind = hidden.device.type
     if torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
@@ -280,5 +284,6 @@ def _matmul_dtype(hidden: Tensor) -> torch.dtype:
     return hidden.dtype
 
 
-def _softmax_dtype(dtype: torch.dtype) -> torch.dtype:
+def softmax_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What the softmax of logits of this dtype is computed in: fp32, float64 for float64."""
     return torch.float64 if dtype == torch.float64 else torch.float32

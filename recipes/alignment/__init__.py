@@ -1,0 +1,1 @@
+"""Alignment methods: which tokens of an answer carry a preference."""
