@@ -337,6 +337,29 @@ def test_half_precision_is_summed_in_fp32(name: str) -> None:
     assert loss(name, drawn(7)).dtype == torch.float64
 
 
+def answer(logps: list[float], ref_logps: list[float]) -> Completions:
+    """One answer in float64."""
+    row = [torch.tensor([values], dtype=torch.float64) for values in (logps, ref_logps)]
+    return Completions(row[0], torch.ones_like(row[0]), row[1])
+
+
+def test_worked_example_of_critical_tokens() -> None:
+    # The weights of cDPO (arXiv 2411.19943) are 1 - s on the rejected answer alone.
+    batch = PreferenceBatch(answer([0.4], [0.0]), answer([-0.1, -0.5], [0.0, 0.0]))
+    weights = 1 - torch.tensor([[0.006573, 0.665241]], dtype=torch.float64)
+    critical = replace(batch, rejected=replace(batch.rejected, weights=weights))
+    assert critical.rejected.log_ratio().item() == pytest.approx(-0.266722, abs=1e-6)
+    assert losses.dpo(critical, beta=1.0).item() == pytest.approx(0.414351, abs=1e-6)
+    assert losses.dpo(batch, beta=1.0).item() == pytest.approx(0.313262, abs=1e-6)
+
+
+def test_worked_margin_of_answers_of_different_length() -> None:
+    # From the worked example of T-REG (arXiv 2412.02685).
+    batch = PreferenceBatch(answer([-1, -0.5, -2], [-1.2, -0.9, -1.8]), answer([-0.7, -1.5], [-0.6, -1.0]))
+    assert 0.1 * batch.margin().item() == pytest.approx(0.1, abs=1e-9)
+    assert losses.dpo(batch).item() == pytest.approx(0.644397, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", PAIRED)
 def test_extreme_margins_stay_finite(name: str) -> None:
     for shift in (-300.0, 300.0):

@@ -197,6 +197,23 @@ def test_the_chunk_bounds_the_logits_that_exist() -> None:
     assert seen == [10, 10, 3] * 2
 
 
+def test_a_reference_may_be_made_of_two_models() -> None:
+    # The worked example of AlignDistil (arXiv 2503.02832): a teacher extrapolated by how much two models differ.
+    better, worse = torch.tensor([[2.0, 1, 0]], dtype=torch.float64), torch.ones(1, 3, dtype=torch.float64)
+
+    def teacher(part: slice) -> Tensor:
+        a, b = better[part], worse[part]
+        alpha = 1.5 * (a.softmax(1) - b.softmax(1)).abs().sum(1, keepdim=True) + 1e-3
+        return a + alpha * (a - b)
+
+    student, eye = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True), torch.eye(3, dtype=torch.float64)
+    scores = logprobs_and_kl(student, eye, torch.tensor([0]), teacher, direction="policy_ref")
+    assert scores.kl.item() == pytest.approx(1.041532, abs=1e-6)
+    assert scores.ref_logps.exp().item() == pytest.approx(0.866389, abs=1e-6)
+    best = logprobs_and_kl(teacher(slice(None)), eye, torch.tensor([0]), teacher, direction="policy_ref")
+    assert best.kl.item() == 0
+
+
 def test_token_logprobs_are_the_negative_nll() -> None:
     problem = Problem()
     ours = token_logprobs(problem.hidden, problem.head, problem.targets, 7)
