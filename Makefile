@@ -22,8 +22,8 @@ $(READY): pyproject.toml
 run: $(READY)  ## PRIOR against next-token prediction and a control on real digit scans, with a verdict
 	$(BIN)/steelyard trial prior --arms prior,ntp,random --seeds 2
 
-test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+test: $(READY)  ## all tests, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 kills: $(READY)  ## kill trials at fifty random moments (half an hour); `make test` has three
 	STEELYARD_TEST_KILLS=50 $(BIN)/python -m pytest -s tests/cli/test_trial_faults.py -k random_moments

@@ -53,4 +53,4 @@ class Recipe(Protocol):
         """Rows for `--dry-run`: what data and model resolve to. Loads no weights."""
 
     def parameters(self, config: Any) -> int | None:
-        """Parameters of the trained model; None if only its checkpoint knows. Loads no weights."""
+        """Parameters of the trained model; 0 if none is, None if only its checkpoint knows. Loads no weights."""

@@ -18,7 +18,7 @@ from recipes.core.config import RunConfig, TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import write_plots
 from recipes.core.evaluation.scores import Scores, read_rows
-from recipes.core.files import write_json
+from recipes.core.files import write_bytes, write_json
 from recipes.core.locks import owned
 from recipes.core.parallel import distributed
 from recipes.core.parallel.launch import run_workers
@@ -26,6 +26,7 @@ from recipes.core.progress import quiet_libraries, stage
 from recipes.core.recipe import Evaluation, Recipe
 from recipes.core.records import load_run
 from recipes.core.report import report_run
+from recipes.core.report.plots import png
 from recipes.core.runs import DONE, FAILED, INTERRUPTED, RunFolder, run_folder
 from recipes.core.seeds import seed_everything
 from recipes.core.signals import terminated_like_interrupted
@@ -104,6 +105,8 @@ def needs(config: RunConfig, runs: int = 1) -> list[tuple[str, str]]:
     parameters = recipe.parameters(config)
     if parameters is None:
         return [("parameters", "known when the checkpoint is loaded")]
+    if not parameters:
+        return [("parameters", "0: nothing is trained")]
     trainer = config.trainer
     sharing = trainer.nproc if trainer.parallel == "fsdp" else 1
     # In fp32: weights, gradients and two AdamW moments; a checkpoint has no gradients.
@@ -273,6 +276,9 @@ def _track(tracker: Tracker, folder: RunFolder, evaluation: Evaluation, baseline
         return
     tracker.summary(evaluation.metrics)
     tracker.image("report", folder.path / "report.png")
+    for plot in evaluation.plots:
+        write_bytes(folder.path / "plots" / f"{plot.name}.png", png(plot))
+        tracker.image(plot.title, folder.path / "plots" / f"{plot.name}.png")
     if evaluation.heatmap:
         tracker.heatmap("token weights", evaluation.heatmap)
     if baseline:

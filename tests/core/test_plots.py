@@ -4,7 +4,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from recipes.core.evaluation.plots import LARGEST, Plot, read_plots, write_plots
-from recipes.core.report.plots import pictures
+from recipes.core.report.plots import pictures, png
 
 LINES = Plot("weights", "Weights over training", "step", "weight", {"a < b": [(1, 0.5), (2, 1.5)], "none": []})
 DOTS = Plot("cloud", "Loss & weight", "loss", "weight", {"all": [(x / 100, x % 7) for x in range(5000)]}, "scatter")
@@ -31,3 +31,4 @@ def test_pictures_are_whole_svg_with_words_and_numbers(tmp_path: Path) -> None:
     assert first.rows[0] == ("a < b", "1.000", "0.500") and first.cut == 0
     assert second.cut > 1000
     assert pictures(tmp_path)[0].svg == first.svg
+    assert png(LINES).startswith(b"\x89PNG")

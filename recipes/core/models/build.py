@@ -66,16 +66,11 @@ def parameters(config: SmallConfig | SmolLM2Config) -> int:
         return sum(parameter.numel() for parameter in LlamaForCausalLM(architecture).parameters())
 
 
-def mlp_width(width: int) -> int:
-    """Inner width of a gated MLP: 8/3 of the width, as in Llama, rounded up to a multiple of 8."""
-    return -(-8 * width // 24) * 8
-
-
 def _small(config: SmallConfig, vocabulary: int) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=config.width,
-        intermediate_size=mlp_width(config.width),
+        intermediate_size=4 * config.width,
         num_hidden_layers=config.layers,
         num_attention_heads=config.heads,
         max_position_embeddings=4096,

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from recipes.core.models.build import mlp_width, seeded
+from recipes.core.models.build import seeded
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig, TextModelConfig
 from recipes.core.models.smollm2 import ARCHITECTURE, load_backbone, load_tokenizer
 from recipes.core.models.sources import load_pretrained
@@ -74,6 +74,11 @@ def parameters(config: TextModelConfig) -> int | None:
     with torch.device("meta"):
         model = _new(config, config.vocabulary) if isinstance(config, SmallLMConfig) else LlamaForCausalLM(ARCHITECTURE)
         return sum(parameter.numel() for parameter in model.parameters())
+
+
+def mlp_width(width: int) -> int:
+    """Inner width of a gated MLP: 8/3 of the width, as in Llama, rounded up to a multiple of 8."""
+    return -(-8 * width // 24) * 8
 
 
 def _new(config: SmallLMConfig, vocabulary: int) -> Any:

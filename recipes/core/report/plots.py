@@ -44,18 +44,30 @@ def pictures(folder: Path) -> list[Picture]:
     return found
 
 
+def png(plot: Plot) -> bytes:
+    """The picture as PNG."""
+    buffer = io.BytesIO()
+    _figure(plot).savefig(buffer, format="png", dpi=144)
+    return buffer.getvalue()
+
+
 def _svg(plot: Plot) -> str:
     """An `svg` element: white paper in either theme, text kept as text."""
     import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"steelyard-{plot.name}"}):
+        _figure(plot).savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :].replace("<svg ", '<svg aria-hidden="true" ', 1)
+
+
+def _figure(plot: Plot) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.2, 3.4), layout="constrained", facecolor="white")
     _draw(figure.subplots(), plot)
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"steelyard-{plot.name}"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :].replace("<svg ", '<svg aria-hidden="true" ', 1)
+    return figure
 
 
 def _draw(axes: Any, plot: Plot) -> None:

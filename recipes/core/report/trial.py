@@ -8,7 +8,7 @@ from typing import Any
 from recipes.core.compare import MetricRow
 from recipes.core.files import write_bytes, write_text
 from recipes.core.report.arms import Arm, Metric, metrics_info, summaries, trial_arms
-from recipes.core.report.bands import trial_curves
+from recipes.core.report.bands import TrialCurves, trial_curves
 from recipes.core.report.cells import (
     cell_rows,
     config_table,
@@ -23,6 +23,7 @@ from recipes.core.report.heatmap import legend
 from recipes.core.report.markdown import markdown_report, markdown_table, table_arms
 from recipes.core.report.page import duration_text, environment_rows, render
 from recipes.core.report.plots import pictures
+from recipes.core.report.speed import Speed, speeds
 from recipes.core.report.trial_figure import draw_trial
 from recipes.core.runs import DONE, FAILED
 from recipes.core.statistics import Interval
@@ -76,6 +77,7 @@ def _context(result: TrialResult) -> dict[str, Any]:
     ordered, metrics = table_arms(result)
     forests = [plot for metric in metrics if (plot := _forest(result, arms, metric))]
     main = next((plot for plot in forests if plot.metric.name == claim.metric), None)
+    curves = trial_curves(arms, info, claim.metric)
     seed, captions = side_by_side(arms)
     keys, configs = config_table(arms)
     shown = next((run for arm in arms if arm.role == "arm" for run in arm.runs.values()), None)
@@ -92,11 +94,12 @@ def _context(result: TrialResult) -> dict[str, Any]:
         "arms": arms,
         "forest": main,
         "others": [plot for plot in forests if plot is not main],
-        "curves": trial_curves(arms, info, claim.metric),
+        "curves": curves,
         "metrics": metrics,
         "table": list(
             zip(ordered, zip(*(summaries(ordered, metric) for metric in metrics), strict=True), strict=False)
         ),
+        "speeds": _speeds(arms, curves, info),
         "pictures": pictures(shown.path) if shown else [],
         "pictures_seed": shown.seed if shown else None,
         "captions": captions,
@@ -109,6 +112,13 @@ def _context(result: TrialResult) -> dict[str, Any]:
         "config_keys": keys,
         "configs": configs,
     }
+
+
+def _speeds(arms: list[Arm], curves: TrialCurves | None, info: dict[str, Any]) -> list[Speed]:
+    """Steps to where the baseline ends, on the curve that is shown large."""
+    if curves is None:
+        return []
+    return speeds(arms, curves.main.metric, info.get(curves.main.metric, {}).get("higher_is_better"))
 
 
 def _forest(result: TrialResult, arms: list[Arm], metric: Metric) -> ForestPlot | None:
