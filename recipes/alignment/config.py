@@ -1,0 +1,74 @@
+"""Config that the alignment recipes share: data of pairs, the reference, the loss. Imports no torch."""
+
+from dataclasses import dataclass
+
+from recipes.core.config import setting
+
+# `kto` takes single answers and completions behind the prompts of others, which pairs do not bring.
+LOSSES = (
+    "sft",
+    "dpo",
+    "dpo_smooth",
+    "dpo_robust",
+    "hinge",
+    "ipo",
+    "dpo_mean",
+    "simpo",
+    "cpo",
+    "orpo",
+    "tdpo1",
+    "tdpo2",
+    "rpo",
+    "dpop",
+    "odpo",
+    "wpo",
+)
+REFERENCE_FREE = ("sft", "simpo", "cpo", "orpo")
+
+
+@dataclass(frozen=True)
+class SentimentConfig:
+    """Review sentences begun by people and finished by the reference; an exact lexicon judges the endings."""
+
+    name: str = setting("sentiment", help="data set", choices=("sentiment",))
+    pairs: int = setting(1200, help="most training pairs", unit="pairs", ge=1)
+    prompts: int = setting(2500, help="training sentences begun, until there are enough pairs", unit="prompts", ge=1)
+    test_prompts: int = setting(300, help="held-out sentences begun", unit="prompts", ge=2)
+    prompt_words: int = setting(4, help="first words of a sentence that make its prompt", unit="words", ge=1)
+    max_new_tokens: int = setting(20, help="longest completion", unit="tokens", ge=2)
+    temperature: float = setting(1.0, help="of the samples that pairs are made of", gt=0)
+    min_gap: float = setting(0.1, help="pairs whose scores differ by less are ties and are dropped", gt=0)
+    test_fraction: float = setting(0.1, help="share of the sentences kept for testing", gt=0, lt=1)
+    seed: int = setting(0, help="split and samples; all arms and seeds share one set of pairs", ge=0)
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        if self.prompts < self.pairs:
+            return [("prompts", f"{self.prompts} prompts cannot make {self.pairs} pairs; raise it or lower pairs")]
+        return []
+
+
+@dataclass(frozen=True)
+class ReferenceConfig:
+    """The frozen model that the policy starts from."""
+
+    steps: int = setting(
+        600, help="steps of fine-tuning on the data's texts; 0: the model as it is", unit="steps", ge=0
+    )
+    batch_size: int = setting(64, help="texts per step", unit="texts", ge=1)
+    learning_rate: float = setting(3e-3, help="peak learning rate", gt=0)
+    seed: int = setting(0, help="its own seed: all arms and seeds share one reference", ge=0)
+
+
+@dataclass(frozen=True)
+class PreferenceConfig:
+    """The preference loss and its coefficients; each loss reads its own."""
+
+    loss: str = setting("tdpo1", help="loss of a pair; arms choose it", choices=LOSSES)
+    beta: float = setting(0.1, help="strength of the pull to the reference (of simpo and orpo: scale)", gt=0)
+    alpha: float = setting(0.5, help="weight of the KL difference in tdpo2", ge=0, origin="paper")
+    gamma: float = setting(0.5, help="target margin of simpo", ge=0, origin="code")
+    label_smoothing: float = setting(0.1, help="expected share of wrong labels (smooth, robust)", ge=0, lt=0.5)
+    nll_weight: float = setting(1.0, help="weight of the chosen answer's NLL (cpo, rpo)", ge=0, origin="code")
+    positive_weight: float = setting(50.0, help="lambda of dpop", ge=0, origin="paper")
+    offset_weight: float = setting(1.0, help="alpha of odpo", ge=0, origin="code")

@@ -1,0 +1,191 @@
+"""What every alignment recipe measures: reward and KL of samples, their frontier, and held-out pairs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recipes.alignment.pairs import PairSet, answer_batch, by_row
+from recipes.alignment.reference import scoring_batches
+from recipes.alignment.sampling import sample
+from recipes.alignment.sentiment import Judges, Prompt
+from recipes.core.evaluation.scores import Scores
+from recipes.core.logprobs import logprobs_and_kl, projected, token_logprobs
+from recipes.core.objectives import IGNORE
+from recipes.core.references import batches
+
+BATCH_TOKENS = 8192
+REWARD, KL = "reward", "kl"
+FRONTIER = {REWARD: "frontier/reward", "reward_human": "frontier/reward_human"}
+AREA = "frontier/area"
+TITLES = {
+    REWARD: ("lexicon score of samples, -1 to 1", True),
+    "reward_human": ("human score predicted for samples, second judge, -4 to 4", True),
+    KL: ("KL of policy and reference over a sampled completion (nats)", False),
+    "length": ("tokens of a sampled completion", True),
+}
+
+
+def sample_scores(
+    policy: Any, reference: Any, prompts: Sequence[Prompt], judges: Judges, tokenizer: Any, options: Mapping[str, Any]
+) -> Scores:
+    """Judge completions sampled from a policy, and measure how far it is from the reference.
+
+    Args:
+        policy: A `TextModel`.
+        reference: The frozen one; the policy itself counts as KL 0.
+        prompts: What is to be finished.
+        judges: Who judges.
+        tokenizer: The models'.
+        options: samples (of a prompt), max_new_tokens, seed, device.
+
+    Returns:
+        The metrics of `TITLES`, an example being one sample, its group the prompt.
+    """
+    asked = [prompt for prompt in prompts for _ in range(options["samples"])]
+    eos, device = tokenizer.eos_token_id, options["device"]
+    # The seed is that of the run, so that arms draw from the same random numbers.
+    drawn = sample(policy, [p.ids for p in asked], eos, options["max_new_tokens"], 1.0, options["seed"], device)
+    kls = _sequence_kls(policy, reference, [(p.ids, ids) for p, ids in zip(asked, drawn, strict=True)], eos, device)
+    human = judges.human.scores([p.text + judges.text(ids) for p, ids in zip(asked, drawn, strict=True)])
+    scores = Scores()
+    define(scores, TITLES)
+    for number, (prompt, ids) in enumerate(zip(asked, drawn, strict=True)):
+        example = f"{prompt.id} sample {number % options['samples']}"
+        values = (judges.score(ids), human[number], kls[number], len(ids))
+        for name, value in zip(TITLES, values, strict=True):
+            scores.add(name, example, prompt.id, value)
+    return scores
+
+
+def define(scores: Scores, titles: Mapping[str, tuple[str, bool]]) -> None:
+    """Say what metrics mean: name -> (title, whether higher is better)."""
+    for name, (title, higher) in titles.items():
+        scores.define(name, title, higher)
+
+
+def kl_weights(kls: Sequence[float], target: float) -> tuple[np.ndarray, np.ndarray]:
+    """How much each measurement of a run counts for its reward at a KL, and for its mean reward up to that KL.
+
+    Between measurements reward is taken to be linear in KL. A run that stays below `target` is worth its last
+    measurement from there on: a smaller KL for the same reward is no drawback.
+
+    Args:
+        kls: [measurements] KL in the order of training, the first that of the reference (0).
+        target: The KL.
+
+    Returns:
+        Two arrays [measurements] that sum to 1.
+    """
+    at, area = np.zeros(len(kls)), np.zeros(len(kls))
+    for i, (left, right) in enumerate(zip(kls[:-1], kls[1:], strict=True)):
+        share = (target - left) / (right - left) if right >= target > left else 1.0
+        width = share * (right - left) / target
+        area[i] += width * (1 - share / 2)
+        area[i + 1] += width * share / 2
+        if right >= target > left:
+            at[i], at[i + 1] = 1 - share, share
+            return at, area
+    at[-1] = 1.0
+    area[-1] += (target - kls[-1]) / target
+    return at, area
+
+
+def add_frontier(scores: Scores, curve: Mapping[int, Scores], start: Scores, target: float) -> dict[str, float]:
+    """Add reward at the KL that arms are compared at, from the measurements of one run.
+
+    Args:
+        scores: Where to add.
+        curve: Measurements by step.
+        start: That of the reference.
+        target: The KL in nats.
+
+    Returns:
+        `frontier/kl`: the KL that the numbers stand for, less than `target` if the run never got there.
+    """
+    measured = [start, *(curve[step] for step in sorted(curve))]
+    kls = [0.0, *(each.overall()[KL] for each in measured[1:])]
+    at, area = kl_weights(kls, target)
+    titles = {
+        "frontier/reward": f"lexicon score at a KL of {target:g} nats",
+        "frontier/reward_human": f"human score predicted at a KL of {target:g} nats",
+        AREA: f"lexicon score, mean over KLs up to {target:g} nats",
+    }
+    define(scores, {name: (title, True) for name, title in titles.items()})
+    groups = {row[1]: row[2] for row in start.rows}
+    for source, name, weights in (
+        (REWARD, FRONTIER[REWARD], at),
+        ("reward_human", FRONTIER["reward_human"], at),
+        (REWARD, AREA, area),
+    ):
+        values = [each.values(source) for each in measured]
+        for example in values[0]:
+            value = sum(weight * each[example] for weight, each in zip(weights, values, strict=True))
+            scores.add(name, example, groups[example], value)
+    scores.define("frontier/kl", "KL at which the frontier is read (nats)", False)
+    return {"frontier/kl": min(target, max(kls[-1], 0.0)) if at[-1] == 1.0 else target}
+
+
+def policy_logps(policy: Any, pairs: PairSet, pad_id: int, device: str) -> np.ndarray:
+    """float32 [tokens]: log-probs of all answers' tokens under the policy."""
+    found = np.zeros(int(pairs.lengths.sum()), np.float32)
+    training = policy.training
+    policy.to(device).eval()
+    with torch.no_grad():
+        for places, batch in scoring_batches(pairs, pad_id, device, "scoring held-out answers"):
+            predicted = batch["labels"] != IGNORE
+            targets = batch["labels"][predicted]
+
+            def read(hidden: Tensor, head: Tensor, predicted: Tensor = predicted, targets: Tensor = targets) -> Tensor:
+                return token_logprobs(hidden[predicted], head, targets)
+
+            logps = policy(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], pixels=None, readout=read
+            )
+            found[np.concatenate(places)] = logps.float().cpu().numpy()
+    policy.train(training)
+    return found
+
+
+def add_pair_scores(scores: Scores, pairs: PairSet, logps: np.ndarray, ref_logps: np.ndarray) -> None:
+    """Held-out pairs: which answer gained more over the reference, by how much, and where both went."""
+    define(
+        scores,
+        {
+            "pairs/accuracy": ("held-out pairs whose chosen answer gained more than the rejected", True),
+            "pairs/margin": ("gain of chosen less that of rejected answers (nats)", True),
+            "pairs/chosen": ("log-prob of chosen answers less the reference's (nats)", True),
+            "pairs/rejected": ("log-prob of rejected answers less the reference's (nats)", False),
+        },
+    )
+    gains = np.add.reduceat(logps.astype(np.float64) - ref_logps, pairs.offsets[:-1]).reshape(-1, 2)
+    for pair, (chosen, rejected) in zip(pairs.pairs, gains, strict=True):
+        values = (float(chosen > rejected), chosen - rejected, chosen, rejected)
+        for name, value in zip(("accuracy", "margin", "chosen", "rejected"), values, strict=True):
+            scores.add(f"pairs/{name}", pair.id, pair.id, value)
+
+
+@torch.no_grad()
+def _sequence_kls(
+    policy: Any, reference: Any, rows: list[tuple[np.ndarray, np.ndarray]], pad_id: int, device: str
+) -> np.ndarray:
+    """float64 [rows]: sum over a completion of KL(policy || reference) over the whole vocabulary."""
+    found = np.zeros(len(rows))
+    if policy is reference:
+        return found
+    training = policy.training
+    policy.to(device).eval()
+    reference.to(device).eval()
+    for numbers in batches([len(prompt) + len(answer) for prompt, answer in rows], BATCH_TOKENS):
+        batch = {name: values.to(device) for name, values in answer_batch([rows[i] for i in numbers], pad_id).items()}
+        predicted = batch["labels"] != IGNORE
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "pixels": None}
+        parts = [model(**inputs, readout=lambda hidden, head: (hidden, head)) for model in (policy, reference)]
+        (hidden, head), (ref_hidden, ref_head) = [(states[predicted], matrix) for states, matrix in parts]
+        targets = batch["labels"][predicted]
+        scores = logprobs_and_kl(hidden, head, targets, projected(ref_hidden, ref_head), direction="policy_ref")
+        found[numbers] = by_row(scores.kl, predicted.sum(1)).sum(1).double().cpu().numpy()
+    policy.train(training)
+    return found

@@ -1,0 +1,157 @@
+"""Preference pairs as token ids, and the batches that objectives and scorers read.
+
+A batch holds, rows being the chosen answers followed by the rejected ones:
+    input_ids, attention_mask: [rows, time], right-padded;
+    labels: [rows, time], the completion token that a position predicts, `IGNORE` elsewhere;
+    tokens: name -> flat values of the completion tokens [N, ...], row after row;
+    score_gap: [pairs], absent if answers have no scores.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recipes.core.objectives import IGNORE
+
+TOKENS = "tokens/"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to a prompt.
+
+    Attributes:
+        id: What messages and tables call it.
+        prompt: int32 ids, begin of text included.
+        chosen: int32 ids, end-of-text token included where the answer ended.
+        rejected: The same of the other answer.
+        scores: What the judge gave the two; None if there is no judge.
+        important: For both answers bool [tokens], which tokens the judge looked at; None if nobody knows.
+    """
+
+    id: str
+    prompt: np.ndarray
+    chosen: np.ndarray
+    rejected: np.ndarray
+    scores: tuple[float, float] | None = None
+    important: tuple[np.ndarray, np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """Pairs, their answers numbered: the chosen one of pair i is answer 2i, the rejected one 2i + 1."""
+
+    pairs: list[Pair]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def answer(self, number: int) -> np.ndarray:
+        """Token ids of an answer."""
+        pair = self.pairs[number // 2]
+        return pair.rejected if number % 2 else pair.chosen
+
+    def important(self) -> np.ndarray | None:
+        """bool [tokens] of all answers, one after the other."""
+        marks = [mark for pair in self.pairs for mark in pair.important or ()]
+        return np.concatenate(marks) if len(marks) == 2 * len(self.pairs) and marks else None
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """int64 [2 pairs] tokens of each answer."""
+        return np.array([len(self.answer(number)) for number in range(2 * len(self.pairs))], np.int64)
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """int64 [2 pairs + 1] where each answer starts among all answers' tokens."""
+        return np.concatenate([[0], np.cumsum(self.lengths)])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all ids."""
+        digest = sha256()
+        for pair in self.pairs:
+            for ids in (pair.prompt, pair.chosen, pair.rejected):
+                digest.update(len(ids).to_bytes(4, "little") + ids.astype(np.int32).tobytes())
+        return digest.hexdigest()
+
+
+class PairItems:
+    """Pairs with what is known of their tokens. An item depends on its index only.
+
+    Args:
+        pairs: The pairs.
+        columns: Name -> [tokens, ...] values of all answers' tokens, in the order of `PairSet.offsets`.
+    """
+
+    def __init__(self, pairs: PairSet, columns: dict[str, np.ndarray]) -> None:
+        self.pairs, self.columns = pairs, columns
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        offsets = self.pairs.offsets[2 * index : 2 * index + 3]
+        sides = [slice(int(start), int(end)) for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+        columns = {name: [values[side] for side in sides] for name, values in self.columns.items()}
+        return {"pair": self.pairs.pairs[index], "columns": columns}
+
+
+def pair_collate(pad_id: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    """Collate `PairItems` into the batch that this module describes, with the pairs' ids under "ids"."""
+
+    def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+        pairs = [item["pair"] for item in items]
+        rows = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
+        batch: dict[str, Any] = answer_batch(rows, pad_id) | {"ids": [pair.id for pair in pairs]}
+        for name in items[0]["columns"]:
+            values = [item["columns"][name][side] for side in (0, 1) for item in items]
+            batch[TOKENS + name] = torch.from_numpy(np.concatenate(values))
+        if all(pair.scores for pair in pairs):
+            batch["score_gap"] = torch.tensor([pair.scores[0] - pair.scores[1] for pair in pairs])
+        return batch
+
+    return collate
+
+
+def answer_batch(rows: Sequence[tuple[np.ndarray, np.ndarray]], pad_id: int) -> dict[str, Tensor]:
+    """Prompts and completions as a batch.
+
+    Args:
+        rows: (prompt, completion) ids, none empty.
+        pad_id: What pads.
+
+    Returns:
+        input_ids, attention_mask and labels [rows, time]. The last token of a row is only predicted, so it is left out.
+    """
+    longest = max(len(prompt) + len(answer) for prompt, answer in rows) - 1
+    ids = np.full((len(rows), longest), pad_id, np.int64)
+    labels = np.full((len(rows), longest), IGNORE, np.int64)
+    attention = np.zeros((len(rows), longest), np.int64)
+    for row, (prompt, answer) in enumerate(rows):
+        end = len(prompt) + len(answer) - 1
+        ids[row, :end] = np.concatenate([prompt, answer[:-1]])
+        labels[row, len(prompt) - 1 : end] = answer
+        attention[row, :end] = 1
+    return {
+        "input_ids": torch.from_numpy(ids),
+        "attention_mask": torch.from_numpy(attention),
+        "labels": torch.from_numpy(labels),
+    }
+
+
+def by_row(values: Tensor, lengths: Tensor) -> Tensor:
+    """Flat values of completion tokens [N] as [rows, time], zeros behind each row's `lengths`; gradients flow."""
+    valid = valid_tokens(lengths)
+    return torch.zeros(valid.shape, dtype=values.dtype, device=values.device).masked_scatter(valid, values)
+
+
+def valid_tokens(lengths: Tensor) -> Tensor:
+    """bool [rows, time]: which entries of `by_row` are tokens."""
+    return torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]

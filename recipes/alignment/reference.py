@@ -1,0 +1,210 @@
+"""The frozen reference: fine-tuned in the run if asked for, its hidden states and log-probs computed once and kept."""
+
+import dataclasses
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from recipes.alignment.config import ReferenceConfig
+from recipes.alignment.pairs import PairSet, answer_batch
+from recipes.core.batches import caption_collate, token_mean
+from recipes.core.cache import cached
+from recipes.core.config import TrainerConfig
+from recipes.core.data.tokenized import tokenizer_fingerprint
+from recipes.core.files import sha256_json
+from recipes.core.logprobs import token_logprobs
+from recipes.core.models import load_text_model
+from recipes.core.models.text import TextModelConfig, build_language_model
+from recipes.core.objectives import IGNORE, WeightedCrossEntropy
+from recipes.core.progress import progress
+from recipes.core.references import batches, weights_hash
+from recipes.core.runs import INTERRUPTED
+from recipes.core.trainer import TrainEvents, Training, train
+
+BATCH_TOKENS = 8192
+LARGEST = 1 << 30  # bytes of hidden states of all layers that are kept; else only the last layer's
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class AnswerScores:
+    """What the reference says of the tokens of all answers, memory-mapped.
+
+    Attributes:
+        logps: float32 [tokens] log-probs in nats.
+        states: float32 [tokens, layers, width] hidden states at the positions that predict the tokens, the last one
+            that of the head. One layer where all of them would be too large to keep.
+        complete: Whether all layers are there.
+    """
+
+    logps: np.ndarray
+    states: np.ndarray
+    complete: bool
+
+
+def hidden_states(model: nn.Module, batch: dict[str, Tensor], every_layer: bool = True) -> Tensor:
+    """Hidden states of a frozen model at the positions that predict completion tokens.
+
+    Args:
+        model: A `TextModel`.
+        batch: As in `recipes.alignment.pairs`.
+        every_layer: Those of all layers but the embeddings, or only the last.
+
+    Returns:
+        [N, layers, width]
+    """
+    predicted = batch["labels"] != IGNORE
+    base: Any = model.language_model.base_model  # type: ignore[union-attr]
+    with torch.no_grad():
+        found = base(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=every_layer
+        )
+    layers = found.hidden_states[1:-1] if every_layer else ()
+    return torch.stack([states[predicted] for states in (*layers, found.last_hidden_state)], 1)
+
+
+def answer_scores(model: nn.Module, pairs: PairSet, pad_id: int, device: str) -> AnswerScores:
+    """Log-probs and hidden states of all answers, computed only if no run has done so before."""
+    config: Any = model.language_model.config  # type: ignore[union-attr]
+    tokens = int(pairs.lengths.sum())
+    complete = 4 * tokens * config.num_hidden_layers * config.hidden_size <= LARGEST
+
+    def build(folder: Path) -> None:
+        save_file(_score(model, pairs, pad_id, device, complete), folder / "scores.safetensors")
+
+    parts = {"model": weights_hash(model), "pairs": pairs.fingerprint, "complete": complete, "version": VERSION}
+    # The torch loader maps the file, the numpy loader would read all of it.
+    stored = load_file(cached("answer-scores", sha256_json(parts), build) / "scores.safetensors")
+    return AnswerScores(stored["logps"].numpy(), stored["states"].numpy(), complete)
+
+
+def scoring_batches(
+    pairs: PairSet, pad_id: int, device: str, what: str
+) -> Iterator[tuple[list[np.ndarray], dict[str, Tensor]]]:
+    """All answers in batches of similar length: where the tokens of each row belong, and the batch on the device."""
+    lengths = [len(pairs.pairs[i // 2].prompt) + int(pairs.lengths[i]) for i in range(2 * len(pairs))]
+    done = 0
+    with progress(what, len(lengths)) as show:
+        for numbers in batches(lengths, BATCH_TOKENS):
+            rows = [(pairs.pairs[i // 2].prompt, pairs.answer(i)) for i in numbers]
+            places = [np.arange(pairs.offsets[i], pairs.offsets[i + 1]) for i in numbers]
+            yield places, {name: values.to(device) for name, values in answer_batch(rows, pad_id).items()}
+            done += len(numbers)
+            show(done)
+
+
+def _score(model: nn.Module, pairs: PairSet, pad_id: int, device: str, complete: bool) -> dict[str, np.ndarray]:
+    training = model.training
+    model.to(device).eval()
+    head = model.language_model.get_output_embeddings().weight.detach()  # type: ignore[union-attr, operator]
+    logps, states = np.zeros(int(pairs.lengths.sum()), np.float32), None
+    for places, batch in scoring_batches(pairs, pad_id, device, "scoring answers with the reference"):
+        found = hidden_states(model, batch, complete)
+        with torch.no_grad():
+            logp = token_logprobs(found[:, -1], head, batch["labels"][batch["labels"] != IGNORE])
+        if states is None:
+            states = np.zeros((len(logps), *found.shape[1:]), np.float32)
+        where = np.concatenate(places)
+        logps[where], states[where] = logp.float().cpu().numpy(), found.float().cpu().numpy()
+    model.train(training)
+    return {"logps": logps, "states": np.zeros((0, 1, 1), np.float32) if states is None else states}
+
+
+class _Texts:
+    """Texts as items of `caption_collate`."""
+
+    def __init__(self, texts: list[np.ndarray]) -> None:
+        self.texts = texts
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"index": index, "id": f"text {index}", "tokens": self.texts[index]}
+
+
+def prepare_reference(
+    model: TextModelConfig,
+    config: ReferenceConfig,
+    trainer: TrainerConfig,
+    tokenizer: Any,
+    texts: Callable[[], list[np.ndarray]],
+    fingerprint: str,
+) -> Callable[[], Any]:
+    """Fine-tune the reference on texts, or find the one fine-tuned before.
+
+    Args:
+        model: Which model.
+        config: How it is fine-tuned.
+        trainer: Device, precision and threads are taken from it.
+        tokenizer: Its tokenizer.
+        texts: Token ids of each text, end-of-text token included and begin of text not; called only to train.
+        fingerprint: Hash of the texts.
+
+    Returns:
+        Makes a new `TextModel` with the reference's weights: the reference itself, or a policy at its start.
+    """
+    if not config.steps:
+        return lambda: build_language_model(model, tokenizer, config.seed)
+    own = dataclasses.replace(
+        trainer,
+        max_steps=config.steps,
+        batch_size=config.batch_size,
+        micro_batch_size=None,
+        optimizer="adamw",
+        learning_rate=config.learning_rate,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        warmup_ratio=0.05,
+        schedule="cosine",
+        save_steps=config.steps,
+        nproc=1,
+    )
+    free = ("save_steps", "log_steps", "threads", "device", "nproc", "parallel")
+    key = {
+        "model": dataclasses.asdict(model),
+        "training": {name: value for name, value in dataclasses.asdict(own).items() if name not in free},
+        "seed": config.seed,
+        "texts": fingerprint,
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "version": VERSION,
+    }
+
+    def build(folder: Path) -> None:
+        _train(folder, build_language_model(model, tokenizer, config.seed), own, config.seed, tokenizer, texts())
+
+    folder = cached("reference-models", sha256_json(key)[:32], build)
+    return lambda: load_text_model(str(folder / "model"))
+
+
+def _train(
+    folder: Path, model: Any, trainer: TrainerConfig, seed: int, tokenizer: Any, texts: list[np.ndarray]
+) -> None:
+    print(f"fine-tuning the reference on {len(texts):,} texts (once, then cached)", file=sys.stderr)
+    items: Any = _Texts(texts)
+    collate = caption_collate([first_id(tokenizer)], pad_id(tokenizer), token_mean)
+    training = Training(model, WeightedCrossEntropy(), items, collate)
+    ended = train(training, trainer, seed, folder / "training", TrainEvents())
+    if ended.status == INTERRUPTED:
+        raise KeyboardInterrupt  # a half-trained reference must not be published
+    shutil.rmtree(folder / "training")
+    model.language_model.save_pretrained(folder / "model")
+
+
+def first_id(tokenizer: Any) -> int:
+    """What stands before every text: begin of text, or the end-of-text token where there is none."""
+    return int(tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id)
+
+
+def pad_id(tokenizer: Any) -> int:
+    """What pads; it is masked everywhere, so that any token would do."""
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)

@@ -1,0 +1,74 @@
+"""Completions sampled from a causal language model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recipes.core.models.build import seeded
+from recipes.core.progress import progress
+
+ROWS = 512
+
+
+def sample(
+    model: Any,
+    prompts: Sequence[np.ndarray],
+    eos_id: int,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    device: str,
+) -> list[np.ndarray]:
+    """One completion for each prompt, from the whole distribution.
+
+    Args:
+        model: A `TextModel`; its training mode is left as it was.
+        prompts: Token ids of each, begin of text included.
+        eos_id: Ends a completion and belongs to it.
+        max_new_tokens: Longer completions are cut, and then have no end-of-text token.
+        temperature: Of the softmax.
+        seed: Decides every draw; the global generators are left as they were.
+        device: Where to compute.
+
+    Returns:
+        int32 ids of each completion.
+    """
+    training = model.training
+    model.to(device).eval()
+    found: list[np.ndarray] = []
+    with torch.no_grad(), seeded(seed), progress("sampling completions", len(prompts)) as show:
+        for start in range(0, len(prompts), ROWS):
+            ids, attention = _left_padded(prompts[start : start + ROWS], eos_id)
+            drawn = model.language_model.generate(
+                input_ids=ids.to(device),
+                attention_mask=attention.to(device),
+                do_sample=True,
+                temperature=temperature,
+                top_k=0,
+                top_p=1.0,
+                max_new_tokens=max_new_tokens,
+                pad_token_id=eos_id,
+                eos_token_id=eos_id,
+            )
+            found += [_ended(row, eos_id) for row in drawn[:, ids.shape[1] :].cpu().numpy()]
+            show(len(found))
+    model.train(training)
+    return found
+
+
+def _left_padded(prompts: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), longest), pad_id)
+    attention = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
+        attention[row, longest - len(prompt) :] = 1
+    return ids, attention
+
+
+def _ended(ids: np.ndarray, eos_id: int) -> np.ndarray:
+    ends = np.flatnonzero(ids == eos_id)
+    return ids[: ends[0] + 1 if len(ends) else None].astype(np.int32)

@@ -1,0 +1,187 @@
+"""Data set `sentiment`: sentences that people began and the reference finished, twice each, judged by a lexicon."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recipes.alignment.config import SentimentConfig
+from recipes.alignment.judges import HumanJudge, LexiconJudge, human_judge
+from recipes.alignment.pairs import Pair, PairSet
+from recipes.alignment.reference import first_id
+from recipes.alignment.reviews import Review, Reviews, load_lexicon, load_reviews
+from recipes.alignment.sampling import sample
+from recipes.core.cache import cached
+from recipes.core.errors import UserError
+from recipes.core.files import sha256_json, write_json
+from recipes.core.references import weights_hash
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A held-out sentence that is to be finished."""
+
+    id: str
+    text: str
+    ids: np.ndarray
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The judges, and the tokenizer's vocabulary as text: what is judged is what the tokens say.
+
+    Attributes:
+        lexicon: The first judge, whose scores make the pairs.
+        human: The second, which has no part in training.
+        pieces: Text of each token id; special tokens have none.
+    """
+
+    lexicon: LexiconJudge
+    human: HumanJudge
+    pieces: list[str]
+
+    def text(self, ids: Sequence[int] | np.ndarray) -> str:
+        """What tokens say."""
+        return "".join(self.pieces[i] for i in ids)
+
+    def score(self, ids: np.ndarray) -> float:
+        """The lexicon's score of a completion."""
+        return self.lexicon.score(self.text(ids))
+
+    def important(self, ids: np.ndarray) -> np.ndarray:
+        """bool [tokens]: parts of words that the lexicon knows."""
+        return self.lexicon.valences([self.pieces[i] for i in ids]) != 0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the sampled couples: `kept` pairs, `ties` by score, `equal` texts, `unused` beyond the number."""
+
+    kept: int
+    ties: int
+    equal: int
+    unused: int
+
+
+@dataclass(frozen=True)
+class Sentiment:
+    """Training and held-out pairs with what was dropped, and the prompts for samples of the trained policy."""
+
+    train: PairSet
+    test: PairSet
+    counts: Counts
+    prompts: list[Prompt]
+    judges: Judges
+
+
+def load_texts(config: SentimentConfig) -> Reviews:
+    """The sentences, split. Raises UserError if the asset cannot be had."""
+    return load_reviews(config.test_fraction, config.seed)
+
+
+def encoded(reviews: Sequence[Review], tokenizer: Any) -> list[np.ndarray]:
+    """Token ids of each sentence, end-of-text token included."""
+    return [np.array([*tokenizer(review.text)["input_ids"], tokenizer.eos_token_id], np.int32) for review in reviews]
+
+
+def load_sentiment(config: SentimentConfig, reviews: Reviews, tokenizer: Any, reference: Any, device: str) -> Sentiment:
+    """Sample and judge pairs, or find those made before.
+
+    Args:
+        config: How.
+        reviews: From `load_texts`.
+        tokenizer: The model's.
+        reference: The `TextModel` that is sampled from.
+        device: Where to sample.
+
+    Raises:
+        UserError: not one couple of samples is decided by the judge.
+    """
+    judges = Judges(LexiconJudge(load_lexicon()), human_judge(reviews), _pieces(tokenizer))
+    prompts = [_prompts(config, part, tokenizer) for part in (reviews.train, reviews.test)]
+    asked = [prompts[0][: config.prompts], prompts[1][: config.test_prompts]]
+    key = {
+        "data": {name: value for name, value in asdict(config).items() if name != "pairs"},
+        "model": weights_hash(reference),
+        "prompts": [[prompt.ids.tolist() for prompt in part] for part in asked],
+        "version": VERSION,
+    }
+    sides = []
+    for place, part in enumerate(asked):
+        folder = cached(
+            "sampled-pairs",
+            sha256_json([place, key])[:32],
+            _sampler(config, part, reference, tokenizer.eos_token_id, config.seed + place, device),
+        )
+        couples = json.loads((folder / "samples.json").read_text())
+        sides.append(_judged(part, couples, judges, config.min_gap, (config.pairs, config.test_prompts)[place]))
+    (train, counts), (test, _) = sides
+    if not len(train) or not len(test):
+        raise UserError(
+            "no couple of samples differs in its score",
+            where=f"data.min_gap={config.min_gap:g}",
+            hint="type more data.prompts and data.test_prompts, or more reference.steps for better samples",
+        )
+    return Sentiment(train, test, counts, asked[1], judges)
+
+
+def _prompts(config: SentimentConfig, reviews: Sequence[Review], tokenizer: Any) -> list[Prompt]:
+    found = []
+    for review in reviews:
+        words = review.text.split(" ")
+        if len(words) <= config.prompt_words:
+            continue
+        text = " ".join(words[: config.prompt_words])
+        ids = np.array([first_id(tokenizer), *tokenizer(text, add_special_tokens=False)["input_ids"]], np.int32)
+        found.append(Prompt(review.id, text, ids))
+    return found
+
+
+def _sampler(
+    config: SentimentConfig, prompts: Sequence[Prompt], reference: Any, eos_id: int, seed: int, device: str
+) -> Callable[[Path], None]:
+    def build(folder: Path) -> None:
+        twice = [prompt.ids for prompt in prompts for _ in range(2)]
+        drawn = sample(reference, twice, eos_id, config.max_new_tokens, config.temperature, seed, device)
+        couples = [[ids.tolist() for ids in drawn[i : i + 2]] for i in range(0, len(drawn), 2)]
+        write_json(folder / "samples.json", couples, durable=False)
+
+    return build
+
+
+def _judged(
+    prompts: Sequence[Prompt], couples: list[list[list[int]]], judges: Judges, min_gap: float, most: int
+) -> tuple[PairSet, Counts]:
+    """Pairs of the couples whose scores differ, the better one chosen, and what became of the others."""
+    pairs: list[Pair] = []
+    dropped = {"ties": 0, "equal": 0, "unused": 0}
+    for prompt, couple in zip(prompts, couples, strict=True):
+        answers = [np.array(ids, np.int32) for ids in couple]
+        scores = [judges.score(ids) for ids in answers]
+        if np.array_equal(answers[0], answers[1]):
+            dropped["equal"] += 1
+        elif abs(scores[0] - scores[1]) < min_gap:
+            dropped["ties"] += 1
+        elif len(pairs) == most:
+            dropped["unused"] += 1
+        else:
+            best = int(scores[1] > scores[0])
+            chosen, rejected = answers[best], answers[1 - best]
+            marks = (judges.important(chosen), judges.important(rejected))
+            pairs.append(Pair(prompt.id, prompt.ids, chosen, rejected, (scores[best], scores[1 - best]), marks))
+    return PairSet(pairs), Counts(len(pairs), **dropped)
+
+
+def _pieces(tokenizer: Any) -> list[str]:
+    """Text of each token id as it stands inside a text; special tokens have none."""
+    special = set(tokenizer.all_special_ids)
+    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    return [
+        "" if i in special else " " + name[1:] if name.startswith("▁") else tokenizer.decode([i])
+        for i, name in enumerate(names)
+    ]

@@ -1,0 +1,142 @@
+"""What MaPO reads of the reference: one number a token from each hook, then one mask for every answer, cached."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+
+from recipes.alignment.pairs import PairSet, by_row, valid_tokens
+from recipes.alignment.reference import scoring_batches
+from recipes.alignment.sparsepo.method import HOOKS, channel_mean, mapo_mask
+from recipes.core.cache import cached
+from recipes.core.errors import UserError
+from recipes.core.files import sha256_json
+from recipes.core.logprobs import CHUNK, projected
+from recipes.core.objectives import IGNORE
+from recipes.core.references import weights_hash
+
+VERSION = 1
+# (end of a module's name, whether its input or its output is read, type of hook), of Llama- and GPT-2-type models.
+_PLACES = (
+    ("mlp.down_proj", "input", "mlp"),
+    ("mlp.c_proj", "input", "mlp"),
+    ("self_attn.q_proj", "output", "attn"),
+    ("self_attn.k_proj", "output", "attn"),
+    ("self_attn.v_proj", "output", "attn"),
+    ("self_attn.o_proj", "input", "attn"),
+    ("attn.c_proj", "input", "attn"),
+    ("input_layernorm", "output", "resid"),
+    ("post_attention_layernorm", "output", "resid"),
+    ("ln_1", "output", "resid"),
+    ("ln_2", "output", "resid"),
+    (".mlp", "output", "resid"),
+)
+_LAYERS = ("layers", "h")  # name of the list of decoder layers
+
+
+def mapo_masks(model: Any, pairs: PairSet, hooks: Sequence[str], mapping: str, pad_id: int, device: str) -> np.ndarray:
+    """MaPO's mask of every answer, computed only if no run has done so before.
+
+    Args:
+        model: The reference, a `TextModel`.
+        pairs: The answers.
+        hooks: Types of hook, of `HOOKS`.
+        mapping: One of `MAPPINGS`.
+        pad_id: What pads.
+        device: Where to compute.
+
+    Returns:
+        float32 [tokens] in [0, 1].
+
+    Raises:
+        UserError: the model has no place for a type of hook.
+    """
+
+    def build(folder: Path) -> None:
+        found = np.zeros(int(pairs.lengths.sum()), np.float32)
+        model.to(device).eval()
+        for places, batch in scoring_batches(pairs, pad_id, device, "reading the reference's activations"):
+            lengths = (batch["labels"] != IGNORE).sum(1)
+            scores = {
+                kind: [by_row(values, lengths) for values in hook]
+                for kind, hook in hook_scores(model, batch, hooks, mapping).items()
+            }
+            valid = valid_tokens(lengths)
+            mask = mapo_mask(scores, valid, mapping)
+            found[np.concatenate(places)] = mask[valid].cpu().numpy()
+        save_file({"mask": found}, folder / "mask.safetensors")
+
+    parts = {
+        "model": weights_hash(model),
+        "pairs": pairs.fingerprint,
+        "hooks": list(hooks),
+        "mapping": mapping,
+        "version": VERSION,
+    }
+    return load_file(cached("mapo-masks", sha256_json(parts)[:32], build) / "mask.safetensors")["mask"]
+
+
+@torch.no_grad()
+def hook_scores(model: Any, batch: dict[str, Tensor], hooks: Sequence[str], mapping: str) -> dict[str, list[Tensor]]:
+    """The channel mean [N] of each hook of each type at the positions that predict completion tokens."""
+    found: dict[str, list[Tensor]] = {kind: [] for kind in HOOKS if kind in hooks}
+    predicted = batch["labels"] != IGNORE
+
+    def take(kind: str, activation: Tensor) -> None:
+        if kind in found:
+            found[kind].append(channel_mean(activation[predicted], mapping))
+
+    base = model.language_model.base_model
+    with _hooked(base, take):
+        last = base(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+    take("resid", last)
+    if "logits" in found:
+        found["logits"].append(_logit_scores(last[predicted], model.language_model.get_output_embeddings(), mapping))
+    if missing := [kind for kind, scores in found.items() if not scores]:
+        raise UserError(
+            f"{type(model.language_model).__name__} has no place known for {missing[0]} activations",
+            where="mask.hooks",
+            hint=f"type mask.hooks=[{','.join(kind for kind in found if found[kind])}]",
+        )
+    return found
+
+
+def _logit_scores(hidden: Tensor, head: nn.Module, mapping: str) -> Tensor:
+    logits = projected(hidden, head.weight)  # type: ignore[arg-type]
+    parts = [slice(start, start + CHUNK) for start in range(0, len(hidden), CHUNK)]
+    return torch.cat([channel_mean(logits(part), mapping) for part in parts])
+
+
+@contextmanager
+def _hooked(base: nn.Module, take: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call `take(type, activation)` at every place during the forwards inside the block."""
+
+    def reader(kind: str, what: str) -> Callable[..., None]:
+        def read(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            value = inputs[0] if what == "input" else output
+            take(kind, value[0] if isinstance(value, tuple) else value)
+
+        return read
+
+    handles = [module.register_forward_hook(reader(kind, what)) for module, what, kind in _places(base)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _places(base: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
+    yield base.get_input_embeddings(), "output", "resid"  # type: ignore[operator, misc]
+    for name, module in base.named_modules():
+        parent, _, last = name.rpartition(".")
+        if parent in _LAYERS and last.isdigit():
+            yield module, "output", "resid"
+        for end, what, kind in _PLACES:
+            if f".{name}".endswith(end if end.startswith(".") else f".{end}"):
+                yield module, what, kind

@@ -1,0 +1,135 @@
+"""What `sparsepo` measures of masks: size, sparsity, whether they find the tokens that matter, and pictures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from recipes.alignment.evaluation import KL, REWARD, define
+from recipes.alignment.pairs import TOKENS, PairItems, PairSet, pair_collate, valid_tokens
+from recipes.alignment.sentiment import Judges
+from recipes.alignment.sparsepo.config import MaskConfig
+from recipes.alignment.sparsepo.masks import in_rows, tokens_masks
+from recipes.alignment.sparsepo.method import Masks, placed
+from recipes.core.evaluation.plots import Plot
+from recipes.core.evaluation.scores import Scores
+from recipes.core.objectives import IGNORE
+
+BATCH = 64
+
+
+@torch.no_grad()
+def pair_masks(config: MaskConfig, masks: Any, items: PairItems, device: str) -> dict[str, np.ndarray]:
+    """The masks of all answers as the loss would take them.
+
+    Args:
+        config: How masks are used.
+        masks: The trained networks; None if the masks ride along in the items.
+        items: The pairs.
+        device: Where to compute.
+
+    Returns:
+        "reward" and "kl" -> float64 [tokens] in the order of `PairSet.offsets`.
+    """
+    collate, offsets = pair_collate(0), items.pairs.offsets
+    found = {name: np.zeros(int(offsets[-1])) for name in Masks._fields}
+    for start in range(0, len(items), BATCH):
+        numbers = range(start, min(start + BATCH, len(items)))
+        batch = collate([items[i] for i in numbers])
+        lengths = (batch["labels"] != IGNORE).sum(1)
+        states = batch[TOKENS + "states"].to(device).unbind(1)
+        raw = tokens_masks(None if masks is None else masks(states), batch)
+        valid = valid_tokens(lengths).to(raw.reward.device)
+        used = placed(in_rows(raw, lengths.to(raw.reward.device)), valid, config.place, config.norm)
+        answers = [2 * i for i in numbers] + [2 * i + 1 for i in numbers]
+        where = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in answers])
+        for name, mask in used._asdict().items():
+            found[name][where] = mask[valid].double().cpu().numpy()
+    return found
+
+
+def add_mask_scores(scores: Scores, pairs: PairSet, masks: Mapping[str, np.ndarray], when: str = "") -> None:
+    """Mean and sparsity of the masks, per pair.
+
+    Args:
+        scores: Where to add.
+        pairs: The answers.
+        masks: From `pair_masks`.
+        when: "_before" for those before training.
+    """
+    said = " before training" if when else ""
+    for name, values in masks.items():
+        titles = {
+            f"mask/{name}{when}": (f"{name} mask{said}, mean over tokens of held-out answers", True),
+            f"mask/{name}_zero{when}": (f"share of tokens whose {name} mask is 0{said}", True),
+        }
+        define(scores, titles)
+        for number, pair in enumerate(pairs.pairs):
+            tokens = slice(int(pairs.offsets[2 * number]), int(pairs.offsets[2 * number + 2]))
+            for metric, column in zip(titles, (values, values == 0), strict=True):
+                scores.add(metric, pair.id, pair.id, column[tokens].mean(), tokens.stop - tokens.start)
+
+
+def add_mask_auroc(scores: Scores, pairs: PairSet, masks: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """How well the masks find the tokens that matter; they have no score per example."""
+    found: dict[str, float] = {}
+    for name, values in masks.items():
+        scores.define(f"mask/{name}_auroc", f"AUROC of the {name} mask for the words the judge knows", True)
+        found |= _auroc(f"mask/{name}_auroc", pairs, values)
+    return found
+
+
+def add_surprisal(scores: Scores, pairs: PairSet, ref_logps: np.ndarray) -> dict[str, float]:
+    """Control: how well the reference's surprise alone finds the tokens that matter."""
+    scores.define("mask/surprisal_auroc", "control: AUROC of the reference's surprisal for the same words", True)
+    return _auroc("mask/surprisal_auroc", pairs, -ref_logps)
+
+
+def _auroc(name: str, pairs: PairSet, values: np.ndarray) -> dict[str, float]:
+    from sklearn.metrics import roc_auc_score
+
+    important = pairs.important()
+    if important is None or important.all() or not important.any():
+        return {}
+    return {name: float(roc_auc_score(important, values))}
+
+
+def heatmap(
+    pairs: PairSet, masks: Mapping[str, np.ndarray], ref_logps: np.ndarray, judges: Judges, count: int
+) -> dict[str, Any] | None:
+    """The first held-out pairs, chosen beside rejected, with each mask relative to its mean over the pair."""
+    examples = []
+    for number, pair in enumerate(pairs.pairs[:count]):
+        for name, values in masks.items():
+            mean = values[pairs.offsets[2 * number] : pairs.offsets[2 * number + 2]].mean() or 1.0
+            for side, label in enumerate(("chosen", "rejected")):
+                tokens = range(int(pairs.offsets[2 * number + side]), int(pairs.offsets[2 * number + side + 1]))
+                ids = pairs.answer(2 * number + side)
+                marks = pair.important[side] if pair.important else np.zeros(len(ids), bool)
+                rows = [
+                    {
+                        "text": judges.pieces[token] or "<end>",
+                        "weight": round(float(values[place] / mean), 4),
+                        "kind": "known to the judge" if mark else None,
+                        "nll": round(float(-ref_logps[place]), 4),
+                    }
+                    for place, token, mark in zip(tokens, ids, marks, strict=True)
+                ]
+                start = judges.text(pair.prompt).strip()
+                examples.append({"id": f"{name} mask, {label}: {start} ...", "image": "", "tokens": rows})
+    return {"examples": examples} if examples else None
+
+
+def plots(curve: Mapping[int, Scores], start: Scores, arm: str) -> list[Plot]:
+    """The run's way through KL and reward, and its masks over training."""
+    steps = sorted(curve)
+    overall = {0: start.overall()} | {step: curve[step].overall() for step in steps}
+    way = [(values[KL], values[REWARD]) for values in overall.values()]
+    title = "Reward against KL over training"
+    found = [Plot("frontier", title, "KL to the reference (nats)", "lexicon score of samples", {arm: way})]
+    names = [name for name in ("mask/reward", "mask/kl") if steps and name in overall[steps[-1]]]
+    if names:
+        series = {name.removeprefix("mask/"): [(float(step), overall[step][name]) for step in steps] for name in names}
+        found.append(Plot("masks", "Mean of the masks over training", "step", "mask", series))
+    return found

@@ -1,0 +1,127 @@
+"""`sparsepo` end to end on a few made-up reviews: every arm, what is cached, resuming, what is refused."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from recipes.alignment import reviews
+from recipes.core import compose, runner
+from recipes.core.errors import UserError
+from recipes.core.evaluation.plots import read_plots
+
+TINY = (
+    "budget=smoke",
+    "tracker=none",
+    "trainer.threads=1",
+    "model.width=16",
+    "model.vocabulary=300",
+    "reference.steps=8",
+    "data.prompts=150",
+    "data.pairs=40",
+    "data.test_prompts=10",
+    "data.test_fraction=0.2",
+    "data.max_new_tokens=8",
+    "trainer.max_steps=4",
+    "trainer.batch_size=8",
+    "trainer.log_steps=1",
+    "evaluation.watch_every=2",
+)
+
+
+@pytest.fixture(scope="module")
+def asset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two files of the asset that are read, with words so short that a model of a few steps writes some."""
+    folder = tmp_path_factory.mktemp("asset")
+    nouns, endings = ["film", "plot", "cast", "end"], ["ok", "bad", "fun", "a", "t"]
+    words = product(["the", "a", "this", "one"], nouns, ["is", "was"], endings)
+    rows = [
+        f"{number}\t{2.0 if 'fun' in line else -1.0}\t{' '.join(line)} and so on I say {line[3]}"
+        for number, line in enumerate(words)
+    ]
+    (folder / "movieReviewSnippets_GroundTruth.txt").write_text("\n".join(rows * 2), "latin-1")
+    lexicon = {"fun": 2.0, "ok": 1.0, "bad": -2.0, "t": 1.5, "a": -1.0, "i": 0.7}
+    (folder / "vader_sentiment_lexicon.txt").write_text("\n".join(f"{word}\t{v}\t0" for word, v in lexicon.items()))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _from_the_asset(asset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reviews, "asset_path", lambda name: asset)
+
+
+def run(outputs: Path, *overrides: str) -> runner.RunOutcome:
+    config = compose.compose("sparsepo", [*TINY, f"outputs={outputs}", *overrides])
+    return runner.run(config, False, "steelyard run sparsepo " + " ".join(overrides))
+
+
+def logged(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["metrics"] for line in lines if line["kind"] == "train"]
+
+
+@pytest.mark.parametrize("arm", compose.arms("sparsepo"))
+def test_every_arm(arm: str, tmp_path: Path) -> None:
+    outcome = run(tmp_path, f"arm={arm}")
+    metrics = outcome.metrics
+    assert outcome.status == "done"
+    assert metrics["kl"] > 0 and 0 < metrics["frontier/kl"] <= 1 and -1 <= metrics["frontier/reward"] <= 1
+    assert {"pairs/accuracy", "pairs/chosen", "reward_human", "mask/surprisal_auroc", "data/ties"} < metrics.keys()
+    has_masks = arm not in ("dpo", "tdpo1", "tdpo2", "simpo", "sft")
+    assert ("mask/reward" in metrics) == has_masks == (outcome.folder / "heatmap.json").exists()
+    assert [plot.name for plot in read_plots(outcome.folder)] == ["frontier", "masks"][: 1 + has_masks]
+    if arm not in ("simpo", "sft"):  # before the first step policy and reference are one
+        first = logged(outcome.folder)[0]
+        assert abs(first["margin"]) < 1e-5 and first.get("answer_kl", 0) < 1e-5
+
+
+def test_uniform_masks_are_tdpo(tmp_path: Path) -> None:
+    uniform, plain = (run(tmp_path, f"arm={arm}").metrics for arm in ("uniform", "tdpo1"))
+    assert uniform["mask/reward"] == 1 and uniform["mask/reward_auroc"] == 0.5
+    for name in ("reward", "kl", "pairs/margin"):
+        assert uniform[name] == pytest.approx(plain[name], rel=1e-4)
+
+
+def test_micro_batches_change_nothing(tmp_path: Path) -> None:
+    whole = run(tmp_path / "a", "arm=sparsepo_indep", "trainer.batch_size=8")
+    parts = run(tmp_path / "b", "arm=sparsepo_indep", "trainer.batch_size=8", "trainer.micro_batch_size=2")
+    assert parts.metrics["pairs/margin"] == pytest.approx(whole.metrics["pairs/margin"], rel=1e-3)
+
+
+def test_masks_are_in_the_checkpoint(tmp_path: Path) -> None:
+    outcome = run(tmp_path, "arm=sparsepo_indep")
+    [*_, last] = sorted((outcome.folder / "checkpoints").glob("*/model.safetensors"))
+    assert {"masks.reward.weight", "masks.kl.mixer"} < load_file(last).keys()
+
+
+def test_a_dead_mask_stops_the_run_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recipes.alignment.sparsepo.masks.is_dead", lambda *_: True)
+    with pytest.raises(UserError, match="nothing could ever move"):
+        run(tmp_path)
+    assert not list(tmp_path.glob("*/*/*/status.json"))
+
+
+def test_samples_without_a_difference_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no couple of samples differs") as raised:
+        run(tmp_path, "data.min_gap=2.5")
+    assert "data.min_gap=2.5" in str(raised.value) and not list(tmp_path.glob("*/*/*/*"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["preference.beta=0"], "preference.beta = 0.0: must be > 0"),
+        (["arm=dpo", "mask.kind=learned"], "dpo has no terms to mask; type preference.loss=tdpo1, or mask.kind=none"),
+        (["reference.steps=0"], "0 leaves a model that nobody trained"),
+        (["mask.hooks=[mlp,mlp]"], "needs at least one type, each once"),
+        (["mask.hooks=[mpl]"], "mask.hooks"),
+        (["data.pairs=9999"], "2500 prompts cannot make 9999 pairs"),
+        (["preference.loss=kto"], "did you mean"),
+    ],
+)
+def test_a_wrong_config_is_explained(keys: list[str], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        compose.compose("sparsepo", keys)
+    assert message in raised.value.hint
