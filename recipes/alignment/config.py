@@ -31,6 +31,7 @@ class SentimentConfig:
     """Review sentences begun by people and finished by the reference; an exact lexicon judges the endings."""
 
     name: str = setting("sentiment", help="data set", choices=("sentiment",))
+    path: str | None = setting(None, help="null: these pairs are made in the run; your own: data=preferences")
     pairs: int = setting(1200, help="most training pairs", unit="pairs", ge=1)
     prompts: int = setting(2500, help="training sentences begun, until there are enough pairs", unit="prompts", ge=1)
     test_prompts: int = setting(300, help="held-out sentences begun", unit="prompts", ge=2)
@@ -43,9 +44,39 @@ class SentimentConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
+        found = []
+        if self.path is not None:
+            found.append(("path", "sentiment makes its own pairs; for your own file type data=preferences as well"))
         if self.prompts < self.pairs:
-            return [("prompts", f"{self.prompts} prompts cannot make {self.pairs} pairs; raise it or lower pairs")]
-        return []
+            message = f"{self.prompts} prompts cannot make {self.pairs} pairs; raise it or lower pairs"
+            found.append(("prompts", message))
+        return found
+
+
+@dataclass(frozen=True)
+class PreferencesConfig:
+    """Your own pairs: prompt, chosen and rejected, as text or as messages, as `trl` takes them."""
+
+    name: str = setting("preferences", help="data set", choices=("preferences",))
+    path: str | None = setting(None, help="JSONL or Parquet file, or a datasets name")
+    format: str = setting("auto", help="auto: from the path", choices=("auto", "jsonl", "parquet", "datasets"))
+    prompt_column: str | None = setting(None, help="null: prompt, or what both answers begin with")
+    chosen_column: str | None = setting(None, help="null: chosen")
+    rejected_column: str | None = setting(None, help="null: rejected")
+    split: str = setting("train", help="split to read (format=datasets)")
+    on_error: str = setting(
+        "fail", help="a row that cannot be used stops the run, or is left out and counted", choices=("fail", "skip")
+    )
+    limit: int | None = setting(None, help="read only the first rows; null: all", unit="rows", ge=2)
+    test_fraction: float = setting(0.1, help="share of the pairs kept for testing", gt=0, lt=1)
+    test_prompts: int = setting(16, help="held-out prompts that the policy answers", unit="prompts", ge=1)
+    max_tokens: int = setting(512, help="longest prompt with answer; longer answers are cut", unit="tokens", ge=4)
+    max_new_tokens: int = setting(64, help="longest sampled answer", unit="tokens", ge=2)
+    seed: int = setting(0, help="which pairs are kept for testing", ge=0)
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        return [] if self.path else [("path", "is missing; type data.path=FILE or a datasets name")]
 
 
 @dataclass(frozen=True)

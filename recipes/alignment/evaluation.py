@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.alignment.pairs import PairSet, answer_batch, by_row
+from recipes.alignment.judges import Judges
+from recipes.alignment.pairs import PairSet, Prompt, answer_batch, by_row
 from recipes.alignment.reference import scoring_batches
 from recipes.alignment.sampling import sample
-from recipes.alignment.sentiment import Judges, Prompt
 from recipes.core.evaluation.scores import Scores
 from recipes.core.logprobs import logprobs_and_kl, projected, token_logprobs
 from recipes.core.objectives import IGNORE
@@ -18,8 +18,6 @@ from recipes.core.references import batches
 
 BATCH_TOKENS = 8192
 REWARD, KL = "reward", "kl"
-FRONTIER = {REWARD: "frontier/reward", "reward_human": "frontier/reward_human"}
-AREA = "frontier/area"
 TITLES = {
     REWARD: ("lexicon score of samples, -1 to 1", True),
     "reward_human": ("human score predicted for samples, second judge, -4 to 4", True),
@@ -29,7 +27,12 @@ TITLES = {
 
 
 def sample_scores(
-    policy: Any, reference: Any, prompts: Sequence[Prompt], judges: Judges, tokenizer: Any, options: Mapping[str, Any]
+    policy: Any,
+    reference: Any,
+    prompts: Sequence[Prompt],
+    judges: Judges | None,
+    tokenizer: Any,
+    options: Mapping[str, Any],
 ) -> Scores:
     """Judge completions sampled from a policy, and measure how far it is from the reference.
 
@@ -37,7 +40,7 @@ def sample_scores(
         policy: A `TextModel`.
         reference: The frozen one; the policy itself counts as KL 0.
         prompts: What is to be finished.
-        judges: Who judges.
+        judges: Who judges; None: nobody, so that only KL and length are measured.
         tokenizer: The models'.
         options: samples (of a prompt), max_new_tokens, seed, device.
 
@@ -49,14 +52,16 @@ def sample_scores(
     # The seed is that of the run, so that arms draw from the same random numbers.
     drawn = sample(policy, [p.ids for p in asked], eos, options["max_new_tokens"], 1.0, options["seed"], device)
     kls = _sequence_kls(policy, reference, [(p.ids, ids) for p, ids in zip(asked, drawn, strict=True)], eos, device)
-    human = judges.human.scores([p.text + judges.text(ids) for p, ids in zip(asked, drawn, strict=True)])
+    measured = {KL: kls, "length": np.array([len(ids) for ids in drawn])}
+    if judges is not None:
+        texts = [judges.text(ids) for ids in drawn]
+        measured[REWARD] = np.array([judges.lexicon.score(text) for text in texts])
+        measured["reward_human"] = judges.human.scores([p.text + text for p, text in zip(asked, texts, strict=True)])
     scores = Scores()
-    define(scores, TITLES)
-    for number, (prompt, ids) in enumerate(zip(asked, drawn, strict=True)):
-        example = f"{prompt.id} sample {number % options['samples']}"
-        values = (judges.score(ids), human[number], kls[number], len(ids))
-        for name, value in zip(TITLES, values, strict=True):
-            scores.add(name, example, prompt.id, value)
+    define(scores, {name: title for name, title in TITLES.items() if name in measured})
+    for name in scores.metrics:
+        for number, (prompt, value) in enumerate(zip(asked, measured[name], strict=True)):
+            scores.add(name, f"{prompt.id} sample {number % options['samples']}", prompt.id, value)
     return scores
 
 
@@ -108,24 +113,20 @@ def add_frontier(scores: Scores, curve: Mapping[int, Scores], start: Scores, tar
     measured = [start, *(curve[step] for step in sorted(curve))]
     kls = [0.0, *(each.overall()[KL] for each in measured[1:])]
     at, area = kl_weights(kls, target)
-    titles = {
-        "frontier/reward": f"lexicon score at a KL of {target:g} nats",
-        "frontier/reward_human": f"human score predicted at a KL of {target:g} nats",
-        AREA: f"lexicon score, mean over KLs up to {target:g} nats",
-    }
-    define(scores, {name: (title, True) for name, title in titles.items()})
     groups = {row[1]: row[2] for row in start.rows}
-    for source, name, weights in (
-        (REWARD, FRONTIER[REWARD], at),
-        ("reward_human", FRONTIER["reward_human"], at),
-        (REWARD, AREA, area),
+    for source, name, title, weights in (
+        (REWARD, "frontier/reward", f"lexicon score at a KL of {target:g} nats", at),
+        ("reward_human", "frontier/reward_human", f"human score predicted at a KL of {target:g} nats", at),
+        (REWARD, "frontier/area", f"lexicon score, mean over KLs up to {target:g} nats", area),
     ):
         values = [each.values(source) for each in measured]
+        if values[0]:
+            scores.define(name, title, True)
         for example in values[0]:
             value = sum(weight * each[example] for weight, each in zip(weights, values, strict=True))
             scores.add(name, example, groups[example], value)
     scores.define("frontier/kl", "KL at which the frontier is read (nats)", False)
-    return {"frontier/kl": min(target, max(kls[-1], 0.0)) if at[-1] == 1.0 else target}
+    return {"frontier/kl": min(target, kls[-1]) if at[-1] == 1.0 else target}
 
 
 def policy_logps(policy: Any, pairs: PairSet, pad_id: int, device: str) -> np.ndarray:

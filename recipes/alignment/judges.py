@@ -73,6 +73,43 @@ class HumanJudge:
         return np.asarray(_vectorizer().transform(texts) @ self.weights + self.intercept, np.float64)
 
 
+@dataclass(frozen=True)
+class Judges:
+    """The judges, and the tokenizer's vocabulary as text: what is judged is what the tokens say.
+
+    Attributes:
+        lexicon: The first judge, whose scores make the pairs.
+        human: The second, which has no part in training.
+        pieces: Text of each token id; special tokens have none.
+    """
+
+    lexicon: LexiconJudge
+    human: HumanJudge
+    pieces: list[str]
+
+    def text(self, ids: Sequence[int] | np.ndarray) -> str:
+        """What tokens say."""
+        return "".join(self.pieces[i] for i in ids)
+
+    def score(self, ids: np.ndarray) -> float:
+        """The lexicon's score of a completion."""
+        return self.lexicon.score(self.text(ids))
+
+    def important(self, ids: np.ndarray) -> np.ndarray:
+        """bool [tokens]: parts of words that the lexicon knows."""
+        return self.lexicon.valences([self.pieces[i] for i in ids]) != 0
+
+
+def token_texts(tokenizer: Any) -> list[str]:
+    """Text of each token id as it stands inside a text; special tokens have none."""
+    special = set(tokenizer.all_special_ids)
+    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    return [
+        "" if i in special else " " + name[1:] if name.startswith("▁") else tokenizer.decode([i])
+        for i, name in enumerate(names)
+    ]
+
+
 def human_judge(reviews: Reviews) -> HumanJudge:
     """The judge fitted to the training sentences, or the one fitted before."""
     from safetensors.numpy import load_file, save_file

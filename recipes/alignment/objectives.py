@@ -30,18 +30,25 @@ class PreferenceModel(nn.Module):
     Args:
         policy: The `TextModel` that is trained.
         masks: Reference hidden states, [N, width] of each layer -> what the tokens weigh.
+        states: From a batch to these states [N, layers, width]. They may come from the reference, which is no part of
+            what is trained and saved, so that it hides behind a function.
     """
 
-    def __init__(self, policy: TextModel, masks: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        policy: TextModel,
+        masks: nn.Module | None = None,
+        states: Callable[[dict[str, Tensor]], Tensor] = lambda batch: batch[TOKENS + "states"],
+    ) -> None:
         super().__init__()
-        self.policy, self.masks = policy, masks
+        self.policy, self.masks, self.states = policy, masks, states
 
     def forward(self, batch: dict[str, Tensor], readout: Readout[Any]) -> tuple[Any, Any]:
         """What the read-out makes of the policy's hidden states, and the masks of the batch's tokens."""
         found = self.policy(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], pixels=None, readout=readout
         )
-        return found, None if self.masks is None else self.masks(batch[TOKENS + "states"].unbind(1))
+        return found, None if self.masks is None else self.masks(self.states(batch).unbind(1))
 
 
 class TokenScores:

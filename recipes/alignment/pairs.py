@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recipes.alignment.judges import Judges
 from recipes.core.objectives import IGNORE
 
 TOKENS = "tokens/"
@@ -80,6 +81,34 @@ class PairSet:
             for ids in (pair.prompt, pair.chosen, pair.rejected):
                 digest.update(len(ids).to_bytes(4, "little") + ids.astype(np.int32).tobytes())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Something held out that the policy is to answer."""
+
+    id: str
+    text: str
+    ids: np.ndarray
+
+
+@dataclass(frozen=True)
+class PreferenceData:
+    """Pairs to train and to test on, and what is sampled and judged beside them.
+
+    Attributes:
+        train: Training pairs.
+        test: Held-out pairs.
+        prompts: What the policy in training is to answer.
+        judges: Who judges its answers; None if nobody can.
+        facts: Metric -> (title, whether higher is better, value) of the data themselves.
+    """
+
+    train: PairSet
+    test: PairSet
+    prompts: list[Prompt]
+    judges: Judges | None
+    facts: dict[str, tuple[str, bool, float]]
 
 
 class PairItems:

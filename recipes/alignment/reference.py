@@ -155,20 +155,7 @@ def prepare_reference(
     """
     if not config.steps:
         return lambda: build_language_model(model, tokenizer, config.seed)
-    own = dataclasses.replace(
-        trainer,
-        max_steps=config.steps,
-        batch_size=config.batch_size,
-        micro_batch_size=None,
-        optimizer="adamw",
-        learning_rate=config.learning_rate,
-        weight_decay=0.01,
-        max_grad_norm=1.0,
-        warmup_ratio=0.05,
-        schedule="cosine",
-        save_steps=config.steps,
-        nproc=1,
-    )
+    own = _tuning(config, trainer)
     free = ("save_steps", "log_steps", "threads", "device", "nproc", "parallel")
     key = {
         "model": dataclasses.asdict(model),
@@ -184,6 +171,24 @@ def prepare_reference(
 
     folder = cached("reference-models", sha256_json(key)[:32], build)
     return lambda: load_text_model(str(folder / "model"))
+
+
+def _tuning(config: ReferenceConfig, trainer: TrainerConfig) -> TrainerConfig:
+    """The run's trainer settings with the reference's own steps, batch, rate and schedule, in one process."""
+    return dataclasses.replace(
+        trainer,
+        max_steps=config.steps,
+        batch_size=config.batch_size,
+        micro_batch_size=None,
+        optimizer="adamw",
+        learning_rate=config.learning_rate,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        warmup_ratio=0.05,
+        schedule="cosine",
+        save_steps=config.steps,
+        nproc=1,
+    )
 
 
 def _train(

@@ -39,24 +39,23 @@ def sample(
     training = model.training
     model.to(device).eval()
     found: list[np.ndarray] = []
+    options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "eos_token_id": eos_id}
     with torch.no_grad(), seeded(seed), progress("sampling completions", len(prompts)) as show:
         for start in range(0, len(prompts), ROWS):
-            ids, attention = _left_padded(prompts[start : start + ROWS], eos_id)
-            drawn = model.language_model.generate(
-                input_ids=ids.to(device),
-                attention_mask=attention.to(device),
-                do_sample=True,
-                temperature=temperature,
-                top_k=0,
-                top_p=1.0,
-                max_new_tokens=max_new_tokens,
-                pad_token_id=eos_id,
-                eos_token_id=eos_id,
-            )
-            found += [_ended(row, eos_id) for row in drawn[:, ids.shape[1] :].cpu().numpy()]
+            found += _drawn(model.language_model, prompts[start : start + ROWS], device, options)
             show(len(found))
     model.train(training)
     return found
+
+
+def _drawn(model: Any, prompts: Sequence[np.ndarray], device: str, options: dict[str, Any]) -> list[np.ndarray]:
+    eos_id = options["eos_token_id"]
+    ids, attention = (part.to(device) for part in _left_padded(prompts, eos_id))
+    # The library's own top_k and top_p would cut the distribution.
+    drawn = model.generate(
+        input_ids=ids, attention_mask=attention, do_sample=True, top_k=0, top_p=1.0, pad_token_id=eos_id, **options
+    )
+    return [_ended(row, eos_id) for row in drawn[:, ids.shape[1] :].cpu().numpy()]
 
 
 def _left_padded(prompts: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:

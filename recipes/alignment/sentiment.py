@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from recipes.alignment.config import SentimentConfig
-from recipes.alignment.judges import HumanJudge, LexiconJudge, human_judge
-from recipes.alignment.pairs import Pair, PairSet
+from recipes.alignment.judges import Judges, LexiconJudge, human_judge, token_texts
+from recipes.alignment.pairs import Pair, PairSet, PreferenceData, Prompt
 from recipes.alignment.reference import first_id
 from recipes.alignment.reviews import Review, Reviews, load_lexicon, load_reviews
 from recipes.alignment.sampling import sample
@@ -23,42 +23,6 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A held-out sentence that is to be finished."""
-
-    id: str
-    text: str
-    ids: np.ndarray
-
-
-@dataclass(frozen=True)
-class Judges:
-    """The judges, and the tokenizer's vocabulary as text: what is judged is what the tokens say.
-
-    Attributes:
-        lexicon: The first judge, whose scores make the pairs.
-        human: The second, which has no part in training.
-        pieces: Text of each token id; special tokens have none.
-    """
-
-    lexicon: LexiconJudge
-    human: HumanJudge
-    pieces: list[str]
-
-    def text(self, ids: Sequence[int] | np.ndarray) -> str:
-        """What tokens say."""
-        return "".join(self.pieces[i] for i in ids)
-
-    def score(self, ids: np.ndarray) -> float:
-        """The lexicon's score of a completion."""
-        return self.lexicon.score(self.text(ids))
-
-    def important(self, ids: np.ndarray) -> np.ndarray:
-        """bool [tokens]: parts of words that the lexicon knows."""
-        return self.lexicon.valences([self.pieces[i] for i in ids]) != 0
-
-
-@dataclass(frozen=True)
 class Counts:
     """What became of the sampled couples: `kept` pairs, `ties` by score, `equal` texts, `unused` beyond the number."""
 
@@ -66,17 +30,6 @@ class Counts:
     ties: int
     equal: int
     unused: int
-
-
-@dataclass(frozen=True)
-class Sentiment:
-    """Training and held-out pairs with what was dropped, and the prompts for samples of the trained policy."""
-
-    train: PairSet
-    test: PairSet
-    counts: Counts
-    prompts: list[Prompt]
-    judges: Judges
 
 
 def load_texts(config: SentimentConfig) -> Reviews:
@@ -89,7 +42,9 @@ def encoded(reviews: Sequence[Review], tokenizer: Any) -> list[np.ndarray]:
     return [np.array([*tokenizer(review.text)["input_ids"], tokenizer.eos_token_id], np.int32) for review in reviews]
 
 
-def load_sentiment(config: SentimentConfig, reviews: Reviews, tokenizer: Any, reference: Any, device: str) -> Sentiment:
+def load_sentiment(
+    config: SentimentConfig, reviews: Reviews, tokenizer: Any, reference: Any, device: str
+) -> PreferenceData:
     """Sample and judge pairs, or find those made before.
 
     Args:
@@ -102,11 +57,11 @@ def load_sentiment(config: SentimentConfig, reviews: Reviews, tokenizer: Any, re
     Raises:
         UserError: not one couple of samples is decided by the judge.
     """
-    judges = Judges(LexiconJudge(load_lexicon()), human_judge(reviews), _pieces(tokenizer))
+    judges = Judges(LexiconJudge(load_lexicon()), human_judge(reviews), token_texts(tokenizer))
     prompts = [_prompts(config, part, tokenizer) for part in (reviews.train, reviews.test)]
     asked = [prompts[0][: config.prompts], prompts[1][: config.test_prompts]]
     key = {
-        "data": {name: value for name, value in asdict(config).items() if name != "pairs"},
+        "data": {name: value for name, value in asdict(config).items() if name not in ("path", "pairs")},
         "model": weights_hash(reference),
         "prompts": [[prompt.ids.tolist() for prompt in part] for part in asked],
         "version": VERSION,
@@ -127,7 +82,20 @@ def load_sentiment(config: SentimentConfig, reviews: Reviews, tokenizer: Any, re
             where=f"data.min_gap={config.min_gap:g}",
             hint="type more data.prompts and data.test_prompts, or more reference.steps for better samples",
         )
-    return Sentiment(train, test, counts, asked[1], judges)
+    return PreferenceData(train, test, asked[1], judges, _facts(counts, judges))
+
+
+def _facts(counts: Counts, judges: Judges) -> dict[str, tuple[str, bool, float]]:
+    return {
+        "data/pairs": ("training pairs", True, counts.kept),
+        "data/ties": ("couples of samples dropped as ties", False, counts.ties),
+        "data/equal": ("couples of samples that were the same", False, counts.equal),
+        "data/human_judge": (
+            "correlation of the second judge with people, held-out sentences",
+            True,
+            judges.human.correlation,
+        ),
+    }
 
 
 def _prompts(config: SentimentConfig, reviews: Sequence[Review], tokenizer: Any) -> list[Prompt]:
@@ -175,13 +143,3 @@ def _judged(
             marks = (judges.important(chosen), judges.important(rejected))
             pairs.append(Pair(prompt.id, prompt.ids, chosen, rejected, (scores[best], scores[1 - best]), marks))
     return PairSet(pairs), Counts(len(pairs), **dropped)
-
-
-def _pieces(tokenizer: Any) -> list[str]:
-    """Text of each token id as it stands inside a text; special tokens have none."""
-    special = set(tokenizer.all_special_ids)
-    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    return [
-        "" if i in special else " " + name[1:] if name.startswith("▁") else tokenizer.decode([i])
-        for i, name in enumerate(names)
-    ]

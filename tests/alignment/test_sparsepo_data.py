@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from recipes.alignment.judges import LexiconJudge, fit_human_judge
-from recipes.alignment.pairs import IGNORE, Pair, PairItems, PairSet, answer_batch, by_row, pair_collate, valid_tokens
+from recipes.alignment.judges import Judges, LexiconJudge, fit_human_judge
+from recipes.alignment.pairs import (
+    IGNORE,
+    Pair,
+    PairItems,
+    PairSet,
+    Prompt,
+    answer_batch,
+    by_row,
+    pair_collate,
+    valid_tokens,
+)
 from recipes.alignment.reviews import Review, read_lexicon, read_reviews
 from recipes.alignment.sampling import _ended, _left_padded
-from recipes.alignment.sentiment import Judges, Prompt, _judged
+from recipes.alignment.sentiment import _judged
 
 JUDGE = LexiconJudge({"good": 2.0, "dull": -1.5, "well-made": 1.0})
 

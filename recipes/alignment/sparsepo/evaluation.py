@@ -1,14 +1,14 @@
 """What `sparsepo` measures of masks: size, sparsity, whether they find the tokens that matter, and pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from recipes.alignment.data import States
 from recipes.alignment.evaluation import KL, REWARD, define
-from recipes.alignment.pairs import TOKENS, PairItems, PairSet, pair_collate, valid_tokens
-from recipes.alignment.sentiment import Judges
+from recipes.alignment.pairs import PairItems, PairSet, pair_collate, valid_tokens
 from recipes.alignment.sparsepo.config import MaskConfig
 from recipes.alignment.sparsepo.masks import in_rows, tokens_masks
 from recipes.alignment.sparsepo.method import Masks, placed
@@ -20,13 +20,14 @@ BATCH = 64
 
 
 @torch.no_grad()
-def pair_masks(config: MaskConfig, masks: Any, items: PairItems, device: str) -> dict[str, np.ndarray]:
+def pair_masks(config: MaskConfig, masks: Any, items: PairItems, states: States, device: str) -> dict[str, np.ndarray]:
     """The masks of all answers as the loss would take them.
 
     Args:
         config: How masks are used.
         masks: The trained networks; None if the masks ride along in the items.
         items: The pairs.
+        states: From a batch to the reference's hidden states.
         device: Where to compute.
 
     Returns:
@@ -37,11 +38,11 @@ def pair_masks(config: MaskConfig, masks: Any, items: PairItems, device: str) ->
     for start in range(0, len(items), BATCH):
         numbers = range(start, min(start + BATCH, len(items)))
         batch = collate([items[i] for i in numbers])
+        batch = {name: values.to(device) for name, values in batch.items() if name != "ids"}
         lengths = (batch["labels"] != IGNORE).sum(1)
-        states = batch[TOKENS + "states"].to(device).unbind(1)
-        raw = tokens_masks(None if masks is None else masks(states), batch)
-        valid = valid_tokens(lengths).to(raw.reward.device)
-        used = placed(in_rows(raw, lengths.to(raw.reward.device)), valid, config.place, config.norm)
+        raw = tokens_masks(None if masks is None else masks(states(batch).unbind(1)), batch)
+        valid = valid_tokens(lengths)
+        used = placed(in_rows(raw, lengths), valid, config.place, config.norm)
         answers = [2 * i for i in numbers] + [2 * i + 1 for i in numbers]
         where = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in answers])
         for name, mask in used._asdict().items():
@@ -96,7 +97,7 @@ def _auroc(name: str, pairs: PairSet, values: np.ndarray) -> dict[str, float]:
 
 
 def heatmap(
-    pairs: PairSet, masks: Mapping[str, np.ndarray], ref_logps: np.ndarray, judges: Judges, count: int
+    pairs: PairSet, masks: Mapping[str, np.ndarray], ref_logps: np.ndarray, pieces: Sequence[str], count: int
 ) -> dict[str, Any] | None:
     """The first held-out pairs, chosen beside rejected, with each mask relative to its mean over the pair."""
     examples = []
@@ -109,14 +110,14 @@ def heatmap(
                 marks = pair.important[side] if pair.important else np.zeros(len(ids), bool)
                 rows = [
                     {
-                        "text": judges.pieces[token] or "<end>",
+                        "text": pieces[token] or "<end>",
                         "weight": round(float(values[place] / mean), 4),
                         "kind": "known to the judge" if mark else None,
                         "nll": round(float(-ref_logps[place]), 4),
                     }
                     for place, token, mark in zip(tokens, ids, marks, strict=True)
                 ]
-                start = judges.text(pair.prompt).strip()
+                start = "".join(pieces[i] for i in pair.prompt).strip()[-60:]
                 examples.append({"id": f"{name} mask, {label}: {start} ...", "image": "", "tokens": rows})
     return {"examples": examples} if examples else None
 
@@ -125,9 +126,11 @@ def plots(curve: Mapping[int, Scores], start: Scores, arm: str) -> list[Plot]:
     """The run's way through KL and reward, and its masks over training."""
     steps = sorted(curve)
     overall = {0: start.overall()} | {step: curve[step].overall() for step in steps}
-    way = [(values[KL], values[REWARD]) for values in overall.values()]
-    title = "Reward against KL over training"
-    found = [Plot("frontier", title, "KL to the reference (nats)", "lexicon score of samples", {arm: way})]
+    found = []
+    if REWARD in overall[0]:
+        way = [(values[KL], values[REWARD]) for values in overall.values()]
+        title = "Reward against KL over training"
+        found = [Plot("frontier", title, "KL to the reference (nats)", "lexicon score of samples", {arm: way})]
     names = [name for name in ("mask/reward", "mask/kl") if steps and name in overall[steps[-1]]]
     if names:
         series = {name.removeprefix("mask/"): [(float(step), overall[step][name]) for step in steps] for name in names}

@@ -100,7 +100,7 @@ def stored_mask(config: MaskConfig, pairs: PairSet, mapo: np.ndarray | None, see
 
 
 def start_masks(
-    config: MaskConfig, layers: int, width: int, batch: dict[str, Tensor], seed: int
+    config: MaskConfig, layers: int, width: int, batch: dict[str, Tensor], states: Tensor | None, seed: int
 ) -> tuple[LearnedMasks | None, int]:
     """The masks before the first step, none of them dead.
 
@@ -109,6 +109,7 @@ def start_masks(
         layers: Hidden states a token.
         width: Of each.
         batch: Pairs to try them on, on the CPU.
+        states: [N, layers, width] the reference's hidden states of its tokens, on the CPU; only read for learned masks.
         seed: Of the initialisation.
 
     Returns:
@@ -123,7 +124,7 @@ def start_masks(
         if learned:
             with seeded(seed + draw * STRIDE):
                 masks = LearnedMasks(layers, width, config.share == "indep", config.init)
-        if not _dead(config, masks, batch):
+        if not _dead(config, None if masks is None or states is None else masks(states.unbind(1)), batch):
             return masks, draw
     raise UserError(
         "the reward mask is 0 on nearly all tokens before the first step, so that nothing could ever move",
@@ -133,8 +134,7 @@ def start_masks(
 
 
 @torch.no_grad()
-def _dead(config: MaskConfig, masks: LearnedMasks | None, batch: dict[str, Tensor]) -> bool:
-    learned = None if masks is None else masks(batch[TOKENS + "states"].unbind(1))
+def _dead(config: MaskConfig, learned: Masks | None, batch: dict[str, Tensor]) -> bool:
     lengths = (batch["labels"] != IGNORE).sum(1)
     valid = valid_tokens(lengths)
     used = placed(in_rows(tokens_masks(learned, batch), lengths), valid, config.place, config.norm)

@@ -1,0 +1,120 @@
+"""From config to pairs and reference, for every alignment recipe."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from recipes.alignment.config import PreferencesConfig, ReferenceConfig, SentimentConfig
+from recipes.alignment.pairs import TOKENS, PairSet, PreferenceData
+from recipes.alignment.preferences import load_preferences, load_rows
+from recipes.alignment.reference import first_id, hidden_states, prepare_reference
+from recipes.alignment.sentiment import encoded, load_sentiment, load_texts
+from recipes.core.config import TrainerConfig
+from recipes.core.errors import UserError
+from recipes.core.models import text as models
+
+States = Callable[[dict[str, Tensor]], Tensor]
+
+
+class AlignmentConfig(Protocol):
+    """The part of an alignment recipe's config that decides data and reference."""
+
+    @property
+    def data(self) -> SentimentConfig | PreferencesConfig: ...  # noqa: D102
+    @property
+    def model(self) -> models.TextModelConfig: ...  # noqa: D102
+    @property
+    def reference(self) -> ReferenceConfig: ...  # noqa: D102
+    @property
+    def trainer(self) -> TrainerConfig: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all arms and seeds stand on.
+
+    Attributes:
+        tokenizer: The models'.
+        reference: Makes a `TextModel` with the reference's weights: the policy at its start.
+        frozen: The reference itself.
+        data: The pairs.
+    """
+
+    tokenizer: Any
+    reference: Callable[[], Any]
+    frozen: Any
+    data: PreferenceData
+
+
+def prepare_ground(config: AlignmentConfig, device: str) -> Ground:
+    """Tokenizer, reference and pairs, each cached by content. Raises UserError on bad data."""
+    if isinstance(config.data, PreferencesConfig):
+        return _from_file(config, config.data)
+    reviews = load_texts(config.data)
+    tokenizer = _tokenizer(config, [review.text for review in reviews.train], reviews.fingerprint)
+    reference = prepare_reference(
+        config.model,
+        config.reference,
+        config.trainer,
+        tokenizer,
+        lambda: encoded(reviews.train, tokenizer),
+        reviews.fingerprint,
+    )
+    frozen = reference().requires_grad_(False)
+    return Ground(tokenizer, reference, frozen, load_sentiment(config.data, reviews, tokenizer, frozen, device))
+
+
+def states_of(frozen: Any, complete: bool, device: str) -> States:
+    """Function from a batch to the reference's hidden states [N, layers, width] of its completion tokens.
+
+    Args:
+        frozen: The reference.
+        complete: Whether the batch brings them along; else the reference computes them.
+        device: Where it does.
+    """
+    if complete:
+        return lambda batch: batch[TOKENS + "states"]
+    frozen.to(device).eval()
+    return lambda batch: hidden_states(frozen, batch)
+
+
+def _from_file(config: AlignmentConfig, own: PreferencesConfig) -> Ground:
+    rows = load_rows(own)
+    tokenizer = _tokenizer(config, list(rows.texts()), rows.fingerprint)
+    data = load_preferences(own, rows, tokenizer)
+    reference = prepare_reference(
+        config.model,
+        config.reference,
+        config.trainer,
+        tokenizer,
+        lambda: _chosen(data.train, first_id(tokenizer)),
+        data.train.fingerprint,
+    )
+    frozen = reference().requires_grad_(False)
+    if own.max_tokens > models.context(frozen):
+        raise UserError(
+            f"{own.max_tokens} tokens do not fit the model's context of {models.context(frozen)}",
+            where=f"data.max_tokens={own.max_tokens}",
+            hint=f"type data.max_tokens={models.context(frozen)} or less",
+        )
+    return Ground(tokenizer, reference, frozen, data)
+
+
+def _tokenizer(config: AlignmentConfig, texts: list[str], fingerprint: str) -> Any:
+    tokenizer = models.build_text_tokenizer(config.model, texts, fingerprint)
+    if tokenizer.eos_token is None:
+        raise UserError(
+            "the tokenizer has no end-of-text token",
+            where=f"model={config.model.name}",
+            hint="choose a model whose tokenizer_config.json names an eos_token",
+        )
+    return tokenizer
+
+
+def _chosen(pairs: PairSet, first: int) -> list[np.ndarray]:
+    """Prompts with their chosen answers, without the token that stands before every text."""
+    texts = [np.concatenate([pair.prompt, pair.chosen]) for pair in pairs.pairs]
+    return [ids[1:] if ids[0] == first else ids for ids in texts]

@@ -1,0 +1,205 @@
+"""Users' preference rows in `trl`'s format as prompt, chosen and rejected text: plain, conversational, no prompt."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recipes.alignment.config import PreferencesConfig
+from recipes.core.data.sources import is_saved, load_split, pick_column, reason
+from recipes.core.errors import UserError
+
+NO_TEMPLATE = "is a chat, and the tokenizer has no chat template"
+
+
+class BadRow(Exception):
+    """Why a row cannot be used."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pair of answers as it stands in the data; `prompt` is None where the answers contain it."""
+
+    id: str
+    prompt: Any
+    chosen: Any
+    rejected: Any
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row as texts. `chat` answers come from a chat template, which sets its own marks around them."""
+
+    id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    chat: bool
+
+
+@dataclass
+class Dropped:
+    """Rows that were left out: how many for each reason, and where the first of each stands."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, why: str, where: str) -> None:
+        """Count one more."""
+        self.counts[why] += 1
+        self.first.setdefault(why, where)
+
+    def lines(self) -> list[str]:
+        """One line a reason, the most frequent first."""
+        return [f"{count:,} rows: {why} (first: {self.first[why]})" for why, count in self.counts.most_common()]
+
+
+def read_rows(config: PreferencesConfig) -> Iterator[Row | tuple[str, str]]:
+    """Rows of `data.path`, or (id, reason) for a line that is no row.
+
+    Raises:
+        UserError: no such file, a format that is not known, or a missing column.
+    """
+    columns: tuple[str | None, str, str] | None = None
+    for id, value in _values(config):
+        if not isinstance(value, dict):
+            yield id, "is no JSON object"
+            continue
+        if columns is None:
+            columns = _columns(config, list(value))
+        prompt, chosen, rejected = columns
+        yield Row(id, value.get(prompt) if prompt else None, value.get(chosen), value.get(rejected))
+
+
+def example(row: Row, tokenizer: Any) -> Example:
+    """A row as texts.
+
+    Args:
+        row: As it stands in the data.
+        tokenizer: Its chat template renders conversations.
+
+    Raises:
+        BadRow: something is missing, empty or malformed.
+    """
+    if isinstance(row.chosen, list) or isinstance(row.prompt, list):
+        prompt, chosen, rejected = _rendered(row, tokenizer)
+    else:
+        prompt, chosen, rejected = _plain(row)
+    for name, text in (("prompt", prompt), ("chosen answer", chosen), ("rejected answer", rejected)):
+        if not text.strip():
+            raise BadRow(f"the {name} is empty")
+    return Example(row.id, prompt, chosen, rejected, isinstance(row.chosen, list) or isinstance(row.prompt, list))
+
+
+def _values(config: PreferencesConfig) -> Iterator[tuple[str, Any]]:
+    path = Path(str(config.path)).expanduser()
+    kind = _format(config, path)
+    if kind == "datasets":
+        for number, value in enumerate(load_split(str(config.path), config.split, "data.path")):
+            yield f"row {number}", value
+        return
+    if not path.is_file():
+        raise UserError("no such file", f"data.path={config.path}", f"{path.parent.absolute()} holds no such file")
+    if kind == "parquet":
+        yield from _parquet(path)
+        return
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield f"{path.name}:{number}", json.loads(line)
+                except ValueError:
+                    yield f"{path.name}:{number}", None
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow.parquet as pq
+
+    try:
+        for part in pq.ParquetFile(path).iter_batches():
+            yield from ((f"{path.name} row", value) for value in part.to_pylist())
+    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
+        raise UserError(f"cannot be read as Parquet: {reason(error)}", str(path)) from error
+
+
+def _format(config: PreferencesConfig, path: Path) -> str:
+    if config.format != "auto":
+        return config.format
+    known = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
+    if path.suffix.lower() in known:
+        return known[path.suffix.lower()]
+    if is_saved(path) or (not path.exists() and len(path.parts) <= 2):
+        return "datasets"
+    hint = "if the name hides its format, type data.format=jsonl, parquet or datasets"
+    raise UserError("is no JSONL or Parquet file", f"data.path={config.path}", hint)
+
+
+def _columns(config: PreferencesConfig, found: Sequence[str]) -> tuple[str | None, str, str]:
+    chosen = pick_column(found, config.chosen_column, ("chosen",), "data.chosen_column")
+    rejected = pick_column(found, config.rejected_column, ("rejected",), "data.rejected_column")
+    if config.prompt_column is not None:
+        return pick_column(found, config.prompt_column, (), "data.prompt_column"), chosen, rejected
+    return "prompt" if "prompt" in found else None, chosen, rejected
+
+
+def _plain(row: Row) -> tuple[str, str, str]:
+    for name in ("chosen", "rejected"):
+        if not isinstance(getattr(row, name), str):
+            raise BadRow(f"{name} is no text and no list of messages")
+    if row.prompt is not None:
+        if not isinstance(row.prompt, str):
+            raise BadRow("prompt is no text and no list of messages")
+        return row.prompt, row.chosen, row.rejected
+    length = _common(row.chosen, row.rejected)
+    # A word that both answers begin alike belongs to the answers.
+    while length > 0 and not row.chosen[length - 1].isspace():
+        length -= 1
+    prompt = row.chosen[:length].rstrip()
+    return prompt, row.chosen[len(prompt) :], row.rejected[len(prompt) :]
+
+
+def _rendered(row: Row, tokenizer: Any) -> tuple[str, str, str]:
+    chosen, rejected = _messages(row.chosen, "chosen"), _messages(row.rejected, "rejected")
+    if isinstance(row.prompt, list):
+        start = _messages(row.prompt, "prompt")
+    else:
+        start = chosen[: min(_common(chosen, rejected), len(chosen) - 1, len(rejected) - 1)]
+        chosen, rejected = chosen[len(start) :], rejected[len(start) :]
+        if not start and isinstance(row.prompt, str):
+            start = [{"role": "user", "content": row.prompt}]
+    if not any(message["content"].strip() for message in start):
+        raise BadRow("the prompt is empty")
+    for name, answer in (("chosen", chosen), ("rejected", rejected)):
+        if not any(message["content"].strip() for message in answer):
+            raise BadRow(f"the {name} answer is empty")
+    if not tokenizer.chat_template:
+        raise BadRow(NO_TEMPLATE)
+    head = tokenizer.apply_chat_template(start, tokenize=False, add_generation_prompt=True)
+    answers = [tokenizer.apply_chat_template([*start, *answer], tokenize=False) for answer in (chosen, rejected)]
+    if not all(answer.startswith(head) for answer in answers):
+        raise BadRow("the chat template writes the prompt in another way when an answer follows")
+    return head, answers[0][len(head) :], answers[1][len(head) :]
+
+
+def _messages(value: Any, name: str) -> list[dict[str, str]]:
+    if isinstance(value, str):
+        return [{"role": "assistant", "content": value}]
+    if not isinstance(value, list) or not value:
+        raise BadRow(f"{name} holds no messages")
+    for message in value:
+        if not isinstance(message, dict):
+            raise BadRow(f"a message of {name} is no object with role and content")
+        for key in ("role", "content"):
+            if not isinstance(message.get(key), str):
+                raise BadRow(f"a message of {name} has no {key}")
+    return [{"role": message["role"], "content": message["content"]} for message in value]
+
+
+def _common(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """Length of the longest common beginning."""
+    for place, (left, right) in enumerate(zip(first, second, strict=False)):
+        if left != right:
+            return place
+    return min(len(first), len(second))
