@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +64,7 @@ def load_preferences(config: PreferencesConfig, rows: Rows, tokenizer: Any) -> P
     Raises:
         UserError: rows cannot be used (with `on_error=fail`), or fewer than two pairs are left.
     """
-    dropped, pairs, seen = rows.dropped, [], set()
+    dropped, pairs, seen = deepcopy(rows.dropped), [], set()
     for row in rows.rows:
         try:
             text = example(row, tokenizer)
@@ -77,7 +78,7 @@ def load_preferences(config: PreferencesConfig, rows: Rows, tokenizer: Any) -> P
         else:
             pairs.append(pair)
         seen.add(key)
-    _tell(config, dropped, len(rows.rows))
+    _tell(config, dropped, len(rows.rows) + sum(rows.dropped.counts.values()))
     if len(pairs) < 2:
         raise UserError(
             f"{len(pairs)} pairs are left, too few to train and to test", f"data.path={config.path}", _list(dropped)

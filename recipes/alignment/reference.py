@@ -196,6 +196,7 @@ def _train(
 ) -> None:
     print(f"fine-tuning the reference on {len(texts):,} texts (once, then cached)", file=sys.stderr)
     items: Any = _Texts(texts)
+    trainer = dataclasses.replace(trainer, batch_size=min(trainer.batch_size, len(texts)))
     collate = caption_collate([first_id(tokenizer)], pad_id(tokenizer), token_mean)
     training = Training(model, WeightedCrossEntropy(), items, collate)
     ended = train(training, trainer, seed, folder / "training", TrainEvents())

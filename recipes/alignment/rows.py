@@ -118,8 +118,9 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        for part in pq.ParquetFile(path).iter_batches():
-            yield from ((f"{path.name} row", value) for value in part.to_pylist())
+        parts = pq.ParquetFile(path).iter_batches()
+        for number, value in enumerate(value for part in parts for value in part.to_pylist()):
+            yield f"{path.name} row {number}", value
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
         raise UserError(f"cannot be read as Parquet: {reason(error)}", str(path)) from error
 

@@ -96,6 +96,38 @@ def test_masks_are_in_the_checkpoint(tmp_path: Path) -> None:
     assert {"masks.reward.weight", "masks.kl.mixer"} < load_file(last).keys()
 
 
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """A user's file of 24 pairs."""
+    rows = [{"prompt": f"Is it {i} or not?", "chosen": f" It is {i}.", "rejected": " No idea."} for i in range(24)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return tmp_path / "pairs.jsonl"
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_file_of_the_users(live: bool, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if live:  # as if the hidden states of all layers were too large to keep
+        monkeypatch.setattr("recipes.alignment.reference.LARGEST", 0)
+    keys = [key for key in TINY if not key.startswith("data.")]
+    config = compose.compose("sparsepo", [*keys, f"outputs={tmp_path}", "data=preferences", f"data.path={pairs}"])
+    metrics = runner.run(config, False, "steelyard run sparsepo").metrics
+    assert {"kl", "length", "pairs/accuracy", "mask/reward", "data/dropped"} < metrics.keys()
+    assert "reward" not in metrics and metrics["data/pairs"] == 22
+    assert metrics["mask/reward_before"] == pytest.approx(1, abs=0.1)
+
+
+def test_stored_and_live_hidden_states_train_alike(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [*(key for key in TINY if not key.startswith("data.")), "data=preferences", f"data.path={pairs}"]
+    margins = []
+    for number, largest in enumerate((1 << 30, 0)):
+        monkeypatch.setattr("recipes.alignment.reference.LARGEST", largest)
+        config = compose.compose("sparsepo", [*keys, f"outputs={tmp_path / str(number)}"])
+        margins.append(runner.run(config, False, "steelyard run sparsepo").metrics["pairs/margin"])
+    assert margins[0] == pytest.approx(margins[1], rel=1e-3)
+
+
 def test_a_dead_mask_stops_the_run_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recipes.alignment.sparsepo.masks.is_dead", lambda *_: True)
     with pytest.raises(UserError, match="nothing could ever move"):
@@ -119,6 +151,13 @@ def test_samples_without_a_difference_are_refused(tmp_path: Path) -> None:
         (["mask.hooks=[mpl]"], "mask.hooks"),
         (["data.pairs=9999"], "2500 prompts cannot make 9999 pairs"),
         (["preference.loss=kto"], "did you mean"),
+        (["data.path=pairs.jsonl"], "for your own file type data=preferences as well"),
+        (["model=smollm2-135m"], "is missing; type data.path=FILE or a datasets name"),
+        (["data=preferences", "data.path=x.jsonl", "arm=oracle"], "oracle needs data whose judge looks at known words"),
+        (
+            ["data=preferences", "data.path=x.jsonl", "arm=dpo", "preference.loss=odpo"],
+            "odpo needs answers with scores",
+        ),
     ],
 )
 def test_a_wrong_config_is_explained(keys: list[str], message: str) -> None:

@@ -1,0 +1,177 @@
+"""Users' own pairs: every form of a row, what is dropped, what is refused and how it is said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from recipes.alignment.config import PreferencesConfig
+from recipes.alignment.preferences import load_preferences, load_rows
+from recipes.alignment.rows import BadRow, Row, example
+from recipes.core.errors import UserError
+from recipes.core.models.tokenizer import train_bpe
+
+TEMPLATE = (
+    "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{{ eos_token if m['role'] == 'assistant' else '' }}"
+    "{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    import os
+    import tempfile
+
+    before = os.environ.get("STEELYARD_HOME")
+    os.environ["STEELYARD_HOME"] = tempfile.mkdtemp()
+    try:
+        return train_bpe(["which one is it, this or that one"], "preferences", 300)
+    finally:
+        os.environ.pop("STEELYARD_HOME") if before is None else os.environ.update(STEELYARD_HOME=before)
+
+
+def turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def write(folder: Path, rows: list[Any]) -> str:
+    path = folder / "pairs.jsonl"
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n")
+    return str(path)
+
+
+def pair(number: int) -> dict[str, str]:
+    return {"prompt": f"Which, {number}?", "chosen": f" This {number}.", "rejected": " That."}
+
+
+def test_plain_rows_stay_as_they_are(tokenizer: Any) -> None:
+    found = example(Row("1", "Which?", " This.", " That."), tokenizer)
+    assert (found.prompt, found.chosen, found.rejected, found.chat) == ("Which?", " This.", " That.", False)
+
+
+def test_without_a_prompt_it_is_what_both_begin_with(tokenizer: Any) -> None:
+    found = example(Row("1", None, "Human: Which?\n\nAssistant: this", "Human: Which?\n\nAssistant: that"), tokenizer)
+    assert (found.prompt, found.chosen, found.rejected) == ("Human: Which?\n\nAssistant:", " this", " that")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "lead"),
+    [
+        ([turn("user", "Which?")], []),
+        (None, [turn("user", "Which?")]),
+        ("Which?", [turn("user", "Which?")]),
+        ("Which?", []),
+    ],
+)
+def test_chats_of_every_form_are_the_same(prompt: Any, lead: list[Any], tokenizer: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", TEMPLATE)
+    row = Row("1", prompt, [*lead, turn("assistant", "This")], [*lead, turn("assistant", "That")])
+    found = example(row, tokenizer)
+    assert (found.prompt, found.chosen, found.rejected) == ("[user] Which?[assistant] ", "This<eos>", "That<eos>")
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        (Row("1", " ", "a", "b"), "the prompt is empty"),
+        (Row("1", "Which?", "", "b"), "the chosen answer is empty"),
+        (Row("1", "Which?", "a", None), "rejected is no text and no list of messages"),
+        (Row("1", 7, "a", "b"), "prompt is no text and no list of messages"),
+        (Row("1", None, "yes", "no"), "the prompt is empty"),
+        (Row("1", "Which?", [{"role": "assistant"}], [turn("assistant", "b")]), "a message of chosen has no content"),
+        (
+            Row("1", "Which?", [turn("assistant", "a")], ["b"]),
+            "a message of rejected is no object with role and content",
+        ),
+        (Row("1", "Which?", [turn("assistant", "a")], [turn("assistant", "b")]), "has no chat template"),
+        (Row("1", [], [turn("assistant", "a")], [turn("assistant", "b")]), "prompt holds no messages"),
+    ],
+)
+def test_a_row_that_cannot_be_used_says_why(row: Row, why: str, tokenizer: Any) -> None:
+    with pytest.raises(BadRow, match=why):
+        example(row, tokenizer)
+
+
+def test_pairs_are_tokenised_apart_end_once_and_are_split(tmp_path: Path, tokenizer: Any) -> None:
+    config = PreferencesConfig(path=write(tmp_path, [pair(number) for number in range(10)]), test_fraction=0.2)
+    data = load_preferences(config, load_rows(config), tokenizer)
+    assert (len(data.train), len(data.test), data.judges) == (8, 2, None)
+    first = data.train.pairs[0]
+    assert first.prompt[0] == tokenizer.bos_token_id and first.id.startswith("pairs.jsonl:")
+    for ids in (first.chosen, first.rejected):
+        assert ids[-1] == tokenizer.eos_token_id and (ids == tokenizer.eos_token_id).sum() == 1
+    assert tokenizer.decode(first.rejected[:-1]) == " That."
+    assert not {p.id for p in data.train.pairs} & {p.id for p in data.test.pairs}
+
+
+def test_ties_and_copies_are_dropped_and_counted(
+    tmp_path: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tie = {"prompt": "Which?", "chosen": " This.", "rejected": " This."}
+    config = PreferencesConfig(path=write(tmp_path, [pair(1), tie, pair(2), pair(1)]))
+    data = load_preferences(config, load_rows(config), tokenizer)
+    assert len(data.train) + len(data.test) == 2
+    assert data.facts["data/dropped"][2] == 2 and data.facts["data/ties"][2] == 1
+    said = capsys.readouterr().err
+    assert "1 rows: chosen and rejected are the same (first: pairs.jsonl:2)" in said
+    assert "1 rows: is the same as an earlier row (first: pairs.jsonl:4)" in said
+
+
+def test_bad_rows_stop_the_run_with_all_reasons_or_are_left_out(tmp_path: Path, tokenizer: Any) -> None:
+    long = {"prompt": "word " * 100, "chosen": "a", "rejected": "b"}
+    rows = [pair(1), {**pair(2), "prompt": ""}, "{broken", pair(3), {**pair(4), "prompt": ""}, long]
+    path = write(tmp_path, rows)
+    config = PreferencesConfig(path=path, max_tokens=64)
+    with pytest.raises(UserError, match="4 of 6 rows cannot be used") as raised:
+        load_preferences(config, load_rows(config), tokenizer)
+    assert raised.value.hint.splitlines() == [
+        "2 rows: the prompt is empty (first: pairs.jsonl:2)",
+        "1 rows: is no JSON object (first: pairs.jsonl:3)",
+        "1 rows: the prompt leaves no room for an answer in data.max_tokens=64 (first: pairs.jsonl:6)",
+        "mend them, or type data.on_error=skip to leave them out",
+    ]
+    skipping = PreferencesConfig(path=path, max_tokens=64, on_error="skip")
+    data = load_preferences(skipping, load_rows(skipping), tokenizer)
+    assert len(data.train) + len(data.test) == 2 and data.facts["data/dropped"][2] == 4
+
+
+def test_long_answers_are_cut(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [{"prompt": "Which?", "chosen": f"{i}" + " this" * 99, "rejected": " that"} for i in range(2)]
+    config = PreferencesConfig(path=write(tmp_path, rows), max_tokens=20)
+    data = load_preferences(config, load_rows(config), tokenizer)
+    found = data.train.pairs[0]
+    assert len(found.prompt) + len(found.chosen) == 20 and found.chosen[-1] != tokenizer.eos_token_id
+
+
+def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:
+    path = write(tmp_path, [{"prompt": "a", "chosn": "b", "rejected": "c"}])
+    with pytest.raises(UserError, match="no column 'chosen'; its columns are prompt, chosn, rejected") as raised:
+        load_rows(PreferencesConfig(path=path))
+    assert "type data.chosen_column=NAME; did you mean chosn?" in raised.value.hint
+    assert len(load_rows(PreferencesConfig(path=path, chosen_column="chosn")).rows) == 1
+
+
+@pytest.mark.parametrize(("name", "what"), [("no/such/pairs.jsonl", "no such file"), ("some/pairs.csv", "is no JSONL")])
+def test_a_wrong_path_is_refused(name: str, what: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=what):
+        load_rows(PreferencesConfig(path=str(tmp_path / name)))
+
+
+def test_parquet_holds_the_same_rows(tmp_path: Path, tokenizer: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [pair(number) for number in range(4)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
+    stored = PreferencesConfig(path=str(tmp_path / "pairs.parquet"))
+    plain = PreferencesConfig(path=write(tmp_path, rows))
+    found = [load_preferences(config, load_rows(config), tokenizer) for config in (stored, plain)]
+    assert found[0].train.fingerprint == found[1].train.fingerprint
+
+
+def test_too_few_pairs_are_refused(tmp_path: Path, tokenizer: Any) -> None:
+    config = PreferencesConfig(path=write(tmp_path, [pair(1)]))
+    with pytest.raises(UserError, match="1 pairs are left, too few"):
+        load_preferences(config, load_rows(config), tokenizer)
