@@ -60,7 +60,7 @@ def _show_recipe(recipe: str, overrides: list[str]) -> None:
     table([{"arm": f"arm={name}", "what it is": text} for name, text in compose.arms(recipe).items()])
     say()
     heading("Groups")
-    table([{"group": f"{name}=", "one of": ", ".join(options)} for name, options in compose.groups().items()])
+    table([{"group": f"{name}=", "one of": ", ".join(options)} for name, options in compose.options(recipe).items()])
     say()
     heading("Keys")
     table([_key_row(info) for info in compose.config_keys(recipe, overrides).values() if info.key != "recipe"])

@@ -120,6 +120,19 @@ def groups() -> dict[str, list[str]]:
     }
 
 
+@cache
+def options(recipe: str) -> dict[str, list[str]]:
+    """Config groups with those of their options that a recipe takes."""
+    hints = typing.get_type_hints(registry.config_class(recipe))
+    found = {}
+    for group, names in groups().items():
+        accepted = {name for kind in _dataclasses(hints.get(group)) for name in _names(kind)}
+        found[group] = [
+            name for name in names if not accepted or read_yaml(CONF / group / f"{name}.yaml").get("name") in accepted
+        ]
+    return found
+
+
 def config_keys(recipe: str, overrides: list[str] | None = None) -> dict[str, SettingInfo]:
     """Every key of a recipe (for the data and model that `overrides` choose) with type, default and help."""
     choices, keys, _ = _split(overrides or [])
@@ -204,10 +217,10 @@ def _split(overrides: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]],
 
 def _composed(recipe: str, choices: dict[str, str]) -> tuple[dict[str, Any], list[Problem]]:
     """The tree of the config files for these group choices; a choice that does not exist becomes a problem."""
-    options = groups()
+    known = options(recipe)
     choices = _with_implied(recipe, choices)
-    wrong = [key for key, value in choices.items() if value not in options[key]]
-    problems = [Problem(key, choices[key], did_you_mean(choices[key], options[key])) for key in wrong]
+    wrong = [key for key, value in choices.items() if value not in known[key]]
+    problems = [Problem(key, choices[key], did_you_mean(choices[key], known[key])) for key in wrong]
     right = tuple(f"{key}={value}" for key, value in choices.items() if key not in wrong)
     return _plain(_hydra_tree(recipe, right)), problems
 
@@ -282,8 +295,8 @@ def _flat_types(kind: type, tree: dict[str, Any], path: str = "") -> dict[str, t
     flat: dict[str, tuple[str, Any, Any]] = {}
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
-        union = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-        nested = [option for option in union if dataclasses.is_dataclass(option)]
+        union = _union(hint)
+        nested = _dataclasses(hint)
         key = f"{path}.{field.name}" if path else field.name
         if nested:
             node = tree.get(field.name) or {}
@@ -298,6 +311,19 @@ def _flat_types(kind: type, tree: dict[str, Any], path: str = "") -> dict[str, t
                 default,
             )
     return flat
+
+
+def _union(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+
+
+def _dataclasses(hint: Any) -> list[Any]:
+    return [option for option in _union(hint) if dataclasses.is_dataclass(option)]
+
+
+def _names(kind: Any) -> tuple[str, ...]:
+    """What the `name` of a config dataclass may be; empty if it has none."""
+    return next((field.metadata["choices"] for field in dataclasses.fields(kind) if field.name == "name"), None) or ()
 
 
 def _flattened(key: str, value: Any) -> list[tuple[str, Any]]:

@@ -109,6 +109,4 @@ def test_a_pipe_gets_text_without_colours_borders_or_breaks() -> None:
     assert "\x1b" not in ended.stdout
     assert not set(ended.stdout) & set("│─┃━┌└╭╰")
     lines = ended.stdout.splitlines()
-    assert any(
-        line.startswith("trainer.learning_rate ") and line.endswith("peak learning rate of AdamW") for line in lines
-    )
+    assert any(line.startswith("trainer.learning_rate ") and line.endswith("peak learning rate") for line in lines)

@@ -34,7 +34,9 @@ def test_steps_to_a_value() -> None:
 def test_arms_beside_the_baseline(tmp_path: Path, metric: str, higher: bool) -> None:
     base = arm("ntp", "baseline", [run(tmp_path, "ntp", s, {100: 0.2, 200: 0.4}) for s in (0, 1)])
     fast = arm("prior", "arm", [run(tmp_path, "prior", s, {100: 0.4 + s * 0.2, 200: 0.8}) for s in (0, 1)])
-    slow = arm("random", "other", [run(tmp_path, "random", 0, {100: 0.1, 200: 0.3}), run(tmp_path, "random", 5, {9: 1})])
+    slow = arm(
+        "random", "other", [run(tmp_path, "random", 0, {100: 0.1, 200: 0.3}), run(tmp_path, "random", 5, {9: 1})]
+    )
     quick, never = speeds([fast, base, slow], metric, higher)
     assert quick.shares == {0: 0.5, 1: 0.5} and quick.interval is not None and quick.reached == 2
     assert never.shares == {0: None} and never.interval is None and never.reached == 0

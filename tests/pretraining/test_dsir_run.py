@@ -58,7 +58,7 @@ def test_every_arm_selects_and_trains(arm: str, tmp_path: Path) -> None:
     assert {"nll/target", "nll/pool", "kl_reduction"} <= outcome.metrics.keys()
     assert len(selected(outcome)) == 30
     if arm != "random":
-        assert outcome.metrics["selected/sea"] > 0.9
+        assert outcome.metrics["selected/sea"] > 0.6  # a third of the pool
 
 
 def test_two_processes_select_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

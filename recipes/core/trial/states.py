@@ -111,9 +111,7 @@ def read_record(folder: Path, name: str) -> dict[str, Any]:
 def record_start(folder: Path, name: str) -> None:
     """Note that an attempt starts, in which process. One that a power cut forgets was never started."""
     attempts = read_record(folder, name).get("attempts", 0) + 1
-    write_json(
-        _path(folder, name), {"state": RUNNING, "attempts": attempts, "error": "", **myself()}, durable=False
-    )
+    write_json(_path(folder, name), {"state": RUNNING, "attempts": attempts, "error": "", **myself()}, durable=False)
 
 
 def record_end(folder: Path, name: str, state: str, error: str = "") -> None:
