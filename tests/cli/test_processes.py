@@ -209,5 +209,5 @@ def test_more_processes_than_devices(tmp_path: Path, steelyard: Steelyard, monke
 
 def test_the_core_count_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 12)
-    config = compose.compose("prior", ["trainer.nproc=4"])
+    config = compose.compose("prior", ["trainer.nproc=4", "trainer.threads=null"])
     assert config.trainer.process_threads == 3

@@ -136,7 +136,8 @@ def test_threads_are_added_last_and_move_the_folder() -> None:
     cells = trial_cells("prior", QUICK, ["ntp"], [0])
     (one,), (two,) = with_threads(cells, "prior", 1), with_threads(cells, "prior", 2)
     assert one.overrides == (*cells[0].overrides, "trainer.threads=1")
-    assert len({cells[0].folder, one.folder, two.folder}) == 3
+    # The small model trains on one thread anyway: a run of its own and a cell share a folder.
+    assert cells[0].folder == one.folder != two.folder
     assert (one.name, one.label) == (cells[0].name, cells[0].label)
 
 
