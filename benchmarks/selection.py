@@ -20,8 +20,6 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,43 +27,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import record
-from recipes.core.files import sha256_file
 
 SYSTEMS = ("steelyard", "data-selection")
 SHARDS, WORDS, TARGETS = 8, 200, 1000
-
-
-@dataclass(frozen=True)
-class Line:
-    """One document."""
-
-    id: str
-    text: str
-    domain: str | None = None
-
-
-@dataclass(frozen=True)
-class JsonLines:
-    """A shard: a file of {"id", "text"}."""
-
-    name: str
-
-    def read(self) -> Iterator[Line]:
-        """Documents in the order of the file."""
-        with open(self.name, encoding="utf-8") as lines:
-            for line in lines:
-                yield Line(**json.loads(line))
-
-    def fingerprint(self) -> str:
-        """Hash of the file."""
-        return sha256_file(Path(self.name))
-
-
-@dataclass(frozen=True)
-class Files:
-    """A corpus of files."""
-
-    shards: list[JsonLines]
 
 
 def main(options: argparse.Namespace) -> int:
@@ -112,6 +76,7 @@ def _make_corpus(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     code = _pieces(sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py")))
     rng, pool = random.Random(0), speeches + code
     documents = written = 0
+    (folder / "source").mkdir()
     sinks = [path.open("w", encoding="utf-8") for path in _shard_paths(folder)]
     while written < options.megabytes * 10**6:
         for text in rng.sample(pool, len(pool)):
@@ -143,11 +108,11 @@ def _pieces(paths: list[Path]) -> list[str]:
         if "site-packages" not in path.parts:
             words = path.read_text(encoding="utf-8", errors="ignore").split(" ")
             found += [" ".join(words[start : start + WORDS]) for start in range(0, len(words), WORDS)]
-    return found
+    return [piece for piece in found if piece.strip()]
 
 
 def _shard_paths(folder: Path) -> list[Path]:
-    return [folder / f"source-{index}.jsonl" for index in range(SHARDS)]
+    return [folder / "source" / f"{index}.jsonl" for index in range(SHARDS)]
 
 
 def _measured(system: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -184,11 +149,12 @@ def _resident(process: Any) -> int:
 
 
 def _run_steelyard(folder: Path, processes: int) -> dict[str, float]:
+    from recipes.core.data.documents import open_documents
     from recipes.pretraining.dsir import method, selection
     from recipes.pretraining.dsir.output import write_selection
 
-    source = Files([JsonLines(str(path)) for path in _shard_paths(folder)])
-    target = Files([JsonLines(str(folder / "target.jsonl"))])
+    source = open_documents(str(folder / "source"), key="data.source")
+    target = open_documents(str(folder / "target.jsonl"), key="data.target")
     features, workers, times = selection.Features(), selection.Workers(processes), [time.perf_counter()]
     raw = selection.count(source, features, workers)
     model = selection.fit_log_ratio(selection.count(target, features), raw)

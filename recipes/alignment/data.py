@@ -13,7 +13,6 @@ from recipes.alignment.preferences import load_preferences, load_rows
 from recipes.alignment.reference import first_id, hidden_states, prepare_reference
 from recipes.alignment.sentiment import encoded, load_sentiment, load_texts
 from recipes.core.config import TrainerConfig
-from recipes.core.errors import UserError
 from recipes.core.models import text as models
 
 States = Callable[[dict[str, Tensor]], Tensor]
@@ -54,7 +53,8 @@ def prepare_ground(config: AlignmentConfig, device: str) -> Ground:
     if isinstance(config.data, PreferencesConfig):
         return _from_file(config, config.data)
     reviews = load_texts(config.data)
-    tokenizer = _tokenizer(config, [review.text for review in reviews.train], reviews.fingerprint)
+    texts = (review.text for review in reviews.train)
+    tokenizer = models.build_text_tokenizer(config.model, texts, reviews.fingerprint)
     reference = prepare_reference(
         config.model,
         config.reference,
@@ -83,7 +83,7 @@ def states_of(frozen: Any, complete: bool, device: str) -> States:
 
 def _from_file(config: AlignmentConfig, own: PreferencesConfig) -> Ground:
     rows = load_rows(own)
-    tokenizer = _tokenizer(config, list(rows.texts()), rows.fingerprint)
+    tokenizer = models.build_text_tokenizer(config.model, rows.texts(), rows.fingerprint)
     data = load_preferences(own, rows, tokenizer)
     reference = prepare_reference(
         config.model,
@@ -94,24 +94,8 @@ def _from_file(config: AlignmentConfig, own: PreferencesConfig) -> Ground:
         data.train.fingerprint,
     )
     frozen = reference().requires_grad_(False)
-    if own.max_tokens > models.context(frozen):
-        raise UserError(
-            f"{own.max_tokens} tokens do not fit the model's context of {models.context(frozen)}",
-            where=f"data.max_tokens={own.max_tokens}",
-            hint=f"type data.max_tokens={models.context(frozen)} or less",
-        )
+    models.check_context(frozen, own.max_tokens, "data.max_tokens")
     return Ground(tokenizer, reference, frozen, data)
-
-
-def _tokenizer(config: AlignmentConfig, texts: list[str], fingerprint: str) -> Any:
-    tokenizer = models.build_text_tokenizer(config.model, texts, fingerprint)
-    if tokenizer.eos_token is None:
-        raise UserError(
-            "the tokenizer has no end-of-text token",
-            where=f"model={config.model.name}",
-            hint="choose a model whose tokenizer_config.json names an eos_token",
-        )
-    return tokenizer
 
 
 def _chosen(pairs: PairSet, first: int) -> list[np.ndarray]:

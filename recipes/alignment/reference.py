@@ -1,8 +1,6 @@
 """The frozen reference: fine-tuned in the run if asked for, its hidden states and log-probs computed once and kept."""
 
 import dataclasses
-import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +21,12 @@ from recipes.core.data.tokenized import tokenizer_fingerprint
 from recipes.core.files import sha256_json
 from recipes.core.logprobs import token_logprobs
 from recipes.core.models import load_text_model
+from recipes.core.models.reference import train_reference
 from recipes.core.models.text import TextModelConfig, build_language_model
 from recipes.core.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.progress import progress
 from recipes.core.references import batches, weights_hash
-from recipes.core.runs import INTERRUPTED
-from recipes.core.trainer import TrainEvents, Training, train
+from recipes.core.trainer import Training
 
 BATCH_TOKENS = 8192
 LARGEST = 1 << 30  # bytes of hidden states of all layers that are kept; else only the last layer's
@@ -155,55 +153,35 @@ def prepare_reference(
     """
     if not config.steps:
         return lambda: build_language_model(model, tokenizer, config.seed)
-    own = _tuning(config, trainer)
-    free = ("save_steps", "log_steps", "threads", "device", "nproc", "parallel")
     key = {
         "model": dataclasses.asdict(model),
-        "training": {name: value for name, value in dataclasses.asdict(own).items() if name not in free},
-        "seed": config.seed,
         "texts": fingerprint,
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "version": VERSION,
     }
 
-    def build(folder: Path) -> None:
-        _train(folder, build_language_model(model, tokenizer, config.seed), own, config.seed, tokenizer, texts())
+    def training() -> Training:
+        items: Any = _Texts(texts())
+        collate = caption_collate([first_id(tokenizer)], pad_id(tokenizer), token_mean)
+        return Training(build_language_model(model, tokenizer, config.seed), WeightedCrossEntropy(), items, collate)
 
-    folder = cached("reference-models", sha256_json(key)[:32], build)
-    return lambda: load_text_model(str(folder / "model"))
+    folder = train_reference(key, _tuning(config, trainer), config.seed, training, "the data's texts")
+    return lambda: load_text_model(str(folder))
 
 
 def _tuning(config: ReferenceConfig, trainer: TrainerConfig) -> TrainerConfig:
-    """The run's trainer settings with the reference's own steps, batch, rate and schedule, in one process."""
+    """The run's trainer settings with the reference's own steps, batch, optimizer and schedule."""
     return dataclasses.replace(
         trainer,
         max_steps=config.steps,
         batch_size=config.batch_size,
-        micro_batch_size=None,
         optimizer="adamw",
         learning_rate=config.learning_rate,
         weight_decay=0.01,
         max_grad_norm=1.0,
         warmup_ratio=0.05,
         schedule="cosine",
-        save_steps=config.steps,
-        nproc=1,
     )
-
-
-def _train(
-    folder: Path, model: Any, trainer: TrainerConfig, seed: int, tokenizer: Any, texts: list[np.ndarray]
-) -> None:
-    print(f"fine-tuning the reference on {len(texts):,} texts (once, then cached)", file=sys.stderr)
-    items: Any = _Texts(texts)
-    trainer = dataclasses.replace(trainer, batch_size=min(trainer.batch_size, len(texts)))
-    collate = caption_collate([first_id(tokenizer)], pad_id(tokenizer), token_mean)
-    training = Training(model, WeightedCrossEntropy(), items, collate)
-    ended = train(training, trainer, seed, folder / "training", TrainEvents())
-    if ended.status == INTERRUPTED:
-        raise KeyboardInterrupt  # a half-trained reference must not be published
-    shutil.rmtree(folder / "training")
-    model.language_model.save_pretrained(folder / "model")
 
 
 def first_id(tokenizer: Any) -> int:

@@ -262,7 +262,7 @@ def _apply_presets(
     for key, value in presets["budgets"].get(budget, {}).items():
         _set(tree, key, value)
     for condition, values in presets["when"].items():
-        if all(_holds(tree, typed, part) for part in condition.split(" ")):
+        if all(_holds(tree, typed | choices, part) for part in condition.split(" ")):
             for key, value in values.items():
                 _set(tree, key, value)
     if arm in presets["arms"]:
@@ -274,12 +274,12 @@ def _apply_presets(
 
 
 def _holds(tree: dict[str, Any], typed: dict[str, Any], condition: str) -> bool:
-    """Whether `key=value` of a `when` preset holds; for a group, `value` is the name of the chosen option."""
+    """Whether `key=value` of a `when` preset holds; of a group, `value` is the typed option or the `name` in it."""
     key, _, value = condition.partition("=")
-    found = typed.get(key, _get(tree, key, None))
-    if isinstance(found, dict):
-        found = found.get("name")
-    return str(found) == value
+    node = _get(tree, key, None)
+    if isinstance(node, dict):
+        return value in (typed.get(key), node.get("name"))
+    return str(typed.get(key, node)) == value
 
 
 def _nearest_key(key: str, known: list[str]) -> str:

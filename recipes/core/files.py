@@ -87,6 +87,20 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def share_file(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`: a hard link, or a copy where the file system has none."""
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with full_disk_told(target):
+        try:
+            try:
+                os.link(source, temporary)
+            except OSError:
+                shutil.copyfile(source, temporary)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
 def publish_folder(staging: Path, final: Path) -> None:
     """Flush every file below `staging` and rename the folder to `final` (replacing what stands there)."""
     for path in [*staging.rglob("*"), staging]:

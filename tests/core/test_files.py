@@ -73,3 +73,20 @@ def test_json_stays_json_where_a_number_is_not_finite(tmp_path: Path) -> None:
         "null",
         "}",
     ]
+
+
+def test_a_shared_file_has_the_content_and_replaces_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source").write_text("new")
+    (tmp_path / "target").write_text("old")
+    files.share_file(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target").read_text() == "new" and os.path.samefile(tmp_path / "source", tmp_path / "target")
+
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    files.share_file(tmp_path / "source", tmp_path / "copy")
+    assert (tmp_path / "copy").read_text() == "new" and not os.path.samefile(tmp_path / "source", tmp_path / "copy")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "source", "target"]

@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from recipes.pretraining.dsir import method
 from recipes.pretraining.dsir.features import NgramHasher, batches, bucket_of, words_of
 from recipes.pretraining.dsir.heuristic import TargetClassifier, sparse_counts, train_classifier
+from tests.pretraining.shards import log_weights
 
 RAW = np.array([[4, 0, 0], [2, 2, 0], [0, 2, 2], [0, 0, 4]])
 TARGET = np.array([0, 3, 9])
@@ -88,18 +89,18 @@ def test_worked_example() -> None:
     p, q = method.fit(TARGET), method.fit(RAW.sum(0))
     assert p.tolist() == [0, 0.25, 0.75] and q.tolist() == [0.375, 0.25, 0.375]
     assert method.log_ratio(p, q).tolist() == pytest.approx([-17.439851, 0, 0.693147], abs=1e-6)
-    weights = method.log_weights(RAW, p, q)
+    weights = log_weights(RAW, p, q)
     assert weights.tolist() == pytest.approx([-69.759406, -34.879703, 1.386294, 2.772589], abs=1e-6)
     normalised = np.exp(weights) / np.exp(weights).sum()
     assert normalised.tolist() == pytest.approx([2.5e-32, 3.6e-17, 0.2, 0.8], rel=0.02)
-    assert method.log_weights(csr_matrix(RAW), p, q).tolist() == pytest.approx(weights.tolist())
+    assert log_weights(csr_matrix(RAW), p, q).tolist() == pytest.approx(weights.tolist())
 
 
 def test_worked_example_with_smoothing() -> None:
     p, q = method.fit(TARGET, 1), method.fit(RAW.sum(0))
     assert p.tolist() == pytest.approx([0.066667, 0.266667, 0.666667], abs=1e-6)
     expected = [-6.908883, -3.325365, 1.279805, 2.301457]
-    assert method.log_weights(RAW, p, q).tolist() == pytest.approx(expected, abs=1e-6)
+    assert log_weights(RAW, p, q).tolist() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(("rows", "expected"), [([2, 3], 0.519860), ([0, 2], -0.304099)])
@@ -127,15 +128,15 @@ def test_distributions_sum_to_one(rows: list[list[int]], smoothing: float) -> No
 def test_a_target_like_the_pool_gives_no_weight(rows: list[list[int]]) -> None:
     counts = np.array(rows) + [1, 0, 0, 0]
     q = method.fit(counts.sum(0))
-    assert method.log_weights(counts, method.fit(3 * counts.sum(0)), q).tolist() == pytest.approx([0] * len(rows))
+    assert log_weights(counts, method.fit(3 * counts.sum(0)), q).tolist() == pytest.approx([0] * len(rows))
 
 
 @given(matrices, st.integers(2, 5))
 def test_repeating_the_pool_leaves_weights(rows: list[list[int]], times: int) -> None:
     counts = np.array(rows) + [1, 0, 0, 0]
     p = method.fit(np.array([1, 2, 0, 5]))
-    once = method.log_weights(counts, p, method.fit(counts.sum(0)))
-    repeated = method.log_weights(counts, p, method.fit(times * counts.sum(0)))
+    once = log_weights(counts, p, method.fit(counts.sum(0)))
+    repeated = log_weights(counts, p, method.fit(times * counts.sum(0)))
     assert once.tolist() == pytest.approx(repeated.tolist())
 
 
@@ -183,12 +184,6 @@ def test_pareto_keys_keep_as_repeated_passes_do() -> None:
     assert (keys > -1).mean(0).tolist() == pytest.approx([0.002, 0.026, 0.424, 1], abs=0.002)
     noise = np.random.default_rng(1).pareto(9, size=(draws, 4))
     assert (noise > 1 - scores).mean(0).tolist() == pytest.approx((keys > -1).mean(0).tolist(), abs=0.003)
-
-
-def test_targets_take_in_turn() -> None:
-    keys = np.array([[3.0, 2, 1, 0], [9, 1, 8, 0]])
-    assert [part.tolist() for part in method.top_k_by_target(keys, [1, 2])] == [[0], [1, 2]]
-    assert method.shares(10, [1, 1, 1]) == [3, 3, 4]
 
 
 def test_length_normalized_weights_are_per_ngram() -> None:

@@ -2,41 +2,16 @@
 
 import json
 import sysconfig
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from recipes.core.data.documents import open_documents
 from recipes.pretraining.dsir.features import words_of
 from recipes.pretraining.dsir.selection import Features, count, fit_log_ratio, score
 
 data_selection = pytest.importorskip("data_selection")
-
-
-@dataclass(frozen=True)
-class Text:
-    id: str
-    text: str
-    domain: str | None = None
-
-
-@dataclass(frozen=True)
-class Lines:
-    name: str
-
-    def read(self) -> Iterator[Text]:
-        for index, line in enumerate(Path(self.name).read_text().splitlines()):
-            yield Text(str(index), json.loads(line)["text"])
-
-    def fingerprint(self) -> str:
-        return Path(self.name).read_text()
-
-
-@dataclass(frozen=True)
-class Files:
-    shards: list[Lines]
 
 
 def pieces() -> list[str]:
@@ -57,7 +32,8 @@ def written(path: Path, texts: list[str]) -> str:
 @pytest.mark.parametrize("ngrams", [1, 2])
 def test_log_weights_equal_the_package(tmp_path: Path, ngrams: int) -> None:
     texts = pieces()
-    raw = [written(tmp_path / "raw-0.jsonl", texts[:200]), written(tmp_path / "raw-1.jsonl", texts[200:])]
+    (tmp_path / "raw").mkdir()
+    raw = [written(tmp_path / "raw" / "0.jsonl", texts[:200]), written(tmp_path / "raw" / "1.jsonl", texts[200:])]
     target = written(tmp_path / "target.jsonl", texts[100:130])
     peer = data_selection.HashedNgramDSIR(raw, [target], str(tmp_path / "peer"), num_proc=1, ngrams=ngrams)
     peer.fit_importance_estimator(num_tokens_to_fit="all")
@@ -65,8 +41,8 @@ def test_log_weights_equal_the_package(tmp_path: Path, ngrams: int) -> None:
     folders = tmp_path / "peer" / "log_importance_weights", tmp_path / "peer" / "perexample_metadata"
     weights, lengths = (np.concatenate([np.load(folder / f"{i}.npy") for i in range(2)]) for folder in folders)
 
-    source, features = Files([Lines(path) for path in raw]), Features(10_000, ngrams)
-    ratio = fit_log_ratio(count(Files([Lines(target)]), features), count(source, features))
+    source, features = open_documents(str(tmp_path / "raw"), key="data.source"), Features(10_000, ngrams)
+    ratio = fit_log_ratio(count(open_documents(target, key="data.target"), features), count(source, features))
     scored = score(source, features, ratio)
     assert len(texts) > 300
     np.testing.assert_allclose(scored.scores, weights, rtol=0, atol=1e-6)

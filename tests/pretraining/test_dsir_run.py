@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from recipes.core import compose, runner
-from recipes.core.data.documents import Document
 from recipes.core.errors import UserError
 from recipes.pretraining.dsir.corpora import Chunked, Corpus, Part
+from tests.pretraining.shards import Memory
 
 SMOKE = ("budget=smoke", "tracker=none", "trainer.threads=1")
 LM = ("downstream=lm", "model.width=16", "model.vocabulary=300", "evaluation.length=16", "trainer.batch_size=8")
@@ -82,30 +82,22 @@ def test_held_out_documents_are_not_selected(tmp_path: Path) -> None:
     assert {row["id"] for row in selected(outcome)} == kept
 
 
-class Memory:
-    name = "memory"
-
-    def read(self):
-        yield Document("a", "one two three four five", "x")
-        yield Document("b", "six", "x")
-
-    def fingerprint(self) -> str:
-        return "memory"
+SHARD = Memory("memory", ("one two three four five", "six"))
 
 
 def test_chunks_keep_all_words_in_order() -> None:
-    found = list(Chunked(Memory(), 2).read())
+    found = list(Chunked(SHARD, 2).read())
     assert [(document.id, document.text) for document in found] == [
-        ("a#0", "one two"),
-        ("a#1", "three four"),
-        ("a#2", "five"),
-        ("b#0", "six"),
+        ("0#0", "one two"),
+        ("0#1", "three four"),
+        ("0#2", "five"),
+        ("1#0", "six"),
     ]
 
 
 def test_a_split_is_whole_and_its_sides_have_other_fingerprints() -> None:
-    sides = [Part(Memory(), 0.5, side, "salt") for side in ("train", "test")]
-    assert sorted(document.id for side in sides for document in side.read()) == ["a", "b"]
+    sides = [Part(SHARD, 0.5, side, "salt") for side in ("train", "test")]
+    assert sorted(document.id for side in sides for document in side.read()) == ["0", "1"]
     assert Corpus((sides[0],)).fingerprint() != Corpus((sides[1],)).fingerprint()
 
 
@@ -140,6 +132,18 @@ def test_a_shard_that_is_cut_off_is_told_and_the_others_are_kept(tmp_path: Path)
         run(tmp_path / "runs", *names)
     (folder / "b.jsonl").write_bytes(whole)
     assert run(tmp_path / "runs", *names, "select.n=10").status == "done"
+
+
+def test_documents_that_are_left_out_are_named_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = files(tmp_path)
+    with (tmp_path / "pool.jsonl").open("ab") as file:
+        file.write(b'{"text": " ", "domain": "sea"}\n{"text": "caf\xe9", "domain": "sea"}\n')
+    with pytest.raises(UserError, match="has an empty text"):
+        run(tmp_path / "runs", *names, "select.n=5")
+    outcome = run(tmp_path / "runs", *names, "select.n=5", "data.on_error=skip")
+    assert outcome.status == "done" and len(selected(outcome)) == 5
+    told = capsys.readouterr().err
+    assert "2 documents were left out" in told and "line 181" in told and "pool.jsonl" in told
 
 
 def test_source_and_target_belong_together() -> None:

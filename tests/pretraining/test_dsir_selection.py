@@ -1,7 +1,6 @@
 """DSIR's engine over sharded corpora: the same outcome however it is sharded, cached by shard, whole or absent."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json
 from recipes.pretraining.dsir import method
 from recipes.pretraining.dsir.features import bucket_of, words_of
 from recipes.pretraining.dsir.heuristic import train_classifier
@@ -25,40 +23,14 @@ from recipes.pretraining.dsir.selection import (
     Workers,
     chosen_by_shard,
     count,
-    count_chosen,
     fit_log_ratio,
     score,
     select,
     sparse_chosen,
 )
+from tests.pretraining.shards import Memory, log_weights
 
 FEATURES = Features(buckets=500)
-
-
-@dataclass(frozen=True)
-class Text:
-    id: str
-    text: str
-    domain: str | None = None
-
-
-@dataclass(frozen=True)
-class Memory:
-    """A shard in memory; `cut` reads half of it and then fails as a broken file does."""
-
-    name: str
-    texts: tuple[str, ...]
-    first: int = 0
-    cut: bool = False
-
-    def read(self) -> Iterator[Text]:
-        for index, text in enumerate(self.texts):
-            if self.cut and index >= len(self.texts) // 2:
-                raise UserError("is cut off", where=self.name)
-            yield Text(str(self.first + index), text, "even" if index % 2 == 0 else None)
-
-    def fingerprint(self) -> str:
-        return sha256_json(self.texts)
 
 
 @dataclass(frozen=True)
@@ -109,7 +81,7 @@ def test_scores_equal_the_math_on_dense_counts(own_home: Path) -> None:
     assert raw.ngrams.tolist() == dense.sum(0).tolist() and raw.documents.tolist() == [30, 30]
     scored = score(source, FEATURES, fit_log_ratio(target, raw, smoothing=0.5))
     p, q = method.fit(target.ngrams, 0.5), method.fit(raw.ngrams)
-    assert scored.scores.tolist() == pytest.approx(method.log_weights(dense, p, q).tolist())
+    assert scored.scores.tolist() == pytest.approx(log_weights(dense, p, q).tolist())
     assert scored.lengths.tolist() == [len(words_of(text)) for text in RAW]
 
 
@@ -123,7 +95,7 @@ def test_the_file_holds_the_chosen_with_their_scores(own_home: Path, tmp_path: P
         assert line == {
             "id": str(index),
             "text": RAW[index],
-            "domain": "even" if index % 2 == 0 else None,
+            "domain": "even" if index % 2 == 0 else "",
             "score": scored.scores[index],
         }
 
@@ -218,12 +190,11 @@ def test_quality_is_judged_when_asked_for(own_home: Path) -> None:
     assert score(source, FEATURES, ratio, quality=True).quality.tolist() == [True, False]
 
 
-def test_chosen_documents_are_counted(own_home: Path) -> None:
+def test_chosen_documents_become_a_matrix(own_home: Path) -> None:
     source, chosen = pool(RAW, [10, 0, 50]), np.array([1, 9, 10, 59])
     parts = chosen_by_shard(chosen, np.array([10, 0, 50]))
     assert [part.tolist() for part in parts] == [[1, 9], [], [0, 49]]
     alone = count(pool([RAW[i] for i in chosen], [4]), FEATURES).ngrams
-    assert count_chosen(source, FEATURES, parts).tolist() == alone.tolist()
     rows = sparse_chosen(source, FEATURES, parts)
     assert rows.shape == (4, 500) and np.asarray(rows.sum(0)).ravel().tolist() == alone.tolist()
 

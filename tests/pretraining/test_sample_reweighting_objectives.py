@@ -12,7 +12,7 @@ import torch.multiprocessing
 
 from recipes.core.parallel import distributed
 from recipes.pretraining.sample_reweighting import method
-from recipes.pretraining.sample_reweighting.config import ReweightConfig
+from recipes.pretraining.sample_reweighting.config import STRATEGIES, ReweightConfig
 from recipes.pretraining.sample_reweighting.objectives import Reweighted, ReweightedRegression
 from recipes.pretraining.sample_reweighting.regression import LinearModels
 from tests.pretraining.reweighting import REWEIGHT, batch_of, go, plain_losses, tiny_model
@@ -31,7 +31,7 @@ def assert_equal_step(model: Any, objective: Reweighted, batch: dict[str, Any], 
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("strategy", method.STRATEGIES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_loss_and_gradients_are_those_of_the_formula(strategy: str) -> None:
     model, batch = tiny_model(), batch_of(6)
     losses = plain_losses(model, batch)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from recipes.alignment.pairs import PairSet, by_row, valid_tokens
 from recipes.alignment.reference import scoring_batches
-from recipes.alignment.sparsepo.method import HOOKS, channel_mean, mapo_mask
+from recipes.alignment.sparsepo.config import HOOKS
+from recipes.alignment.sparsepo.method import channel_mean, mapo_mask
 from recipes.core.cache import cached
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
@@ -46,7 +47,7 @@ def mapo_masks(model: Any, pairs: PairSet, hooks: Sequence[str], mapping: str, p
         model: The reference, a `TextModel`.
         pairs: The answers.
         hooks: Types of hook, of `HOOKS`.
-        mapping: One of `MAPPINGS`.
+        mapping: "zn_rescale" or "sigmoid".
         pad_id: What pads.
         device: Where to compute.
 

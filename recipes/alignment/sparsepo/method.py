@@ -17,11 +17,6 @@ from torch.nn.functional import layer_norm
 
 from recipes.alignment.losses import PreferenceBatch, exact, tdpo1
 
-HOOKS = ("mlp", "attn", "resid", "logits")
-MAPPINGS = ("zn_rescale", "sigmoid")
-INITS = ("official", "positive")
-NORMS = ("none", "mean1")
-PLACES = ("both", "reward", "kl")
 DEAD = 1e-4  # a reward mask of a smaller mean leaves the policy where it is
 
 
@@ -92,7 +87,7 @@ def channel_mean(activation: Tensor, mapping: str = "zn_rescale") -> Tensor:
 
     Args:
         activation: [..., channels] of the reference, heads flattened into the channels.
-        mapping: One of `MAPPINGS`.
+        mapping: "zn_rescale" or "sigmoid".
 
     Returns:
         [...] fp32 (float64 for float64).
@@ -127,9 +122,9 @@ def mapo_mask(scores: Mapping[str, Sequence[Tensor]], valid: Tensor, mapping: st
     """MaPO's mask, for the reward and the KL alike: the mean over types of hooks of the mean over their hooks.
 
     Args:
-        scores: Type of hook (of `HOOKS`) to the `channel_mean` of each of its hooks, [rows, time].
+        scores: Type of hook (of `config.HOOKS`) to the `channel_mean` of each of its hooks, [rows, time].
         valid: [rows, time] completion mask.
-        mapping: One of `MAPPINGS`, the one the scores were made with.
+        mapping: "zn_rescale" or "sigmoid", the one the scores were made with.
 
     Returns:
         [rows, time] in [0, 1], 0 outside the completion.
@@ -147,7 +142,7 @@ class TokenMask(nn.Module):
     Args:
         layers: Hidden states a token, L.
         width: Of each, d.
-        init: One of `INITS`. `official`: all weights from N(0, 0.02), so that about half the masks of a run start at 0.
+        init: `official`: all weights from N(0, 0.02), so that about half the masks of a run start at 0.
             `positive`: biases 1, mixer 1/L, the other weights from N(0, 0.002): masks start near 1.
 
     Source:
@@ -189,7 +184,7 @@ class LearnedMasks(nn.Module):
         layers: Hidden states a token.
         width: Of each.
         independent: Whether reward and KL mask have a network each; one network gives both otherwise.
-        init: One of `INITS`.
+        init: As of `TokenMask`.
     """
 
     def __init__(self, layers: int, width: int, independent: bool, init: str = "positive") -> None:
@@ -202,12 +197,6 @@ class LearnedMasks(nn.Module):
         reward = self.reward(hidden)
         return Masks(reward, reward if self.kl is self.reward else self.kl(hidden))
 
-    def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
-        """Optimiser groups: weights decay, biases and the norm do not."""
-        decayed = [p for name, p in self.named_parameters() if name.split(".", 1)[1] in ("weight", "mixer")]
-        others = [p for name, p in self.named_parameters() if name.split(".", 1)[1] not in ("weight", "mixer")]
-        return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
 
 def placed(masks: Masks, valid: Tensor, on: str = "both", norm: str = "none") -> Masks:
     """Masks as the loss takes them.
@@ -215,8 +204,8 @@ def placed(masks: Masks, valid: Tensor, on: str = "both", norm: str = "none") ->
     Args:
         masks: Of some answers, as a network or a control gave them.
         valid: [rows, time] completion mask.
-        on: One of `PLACES`, what is masked; the other term weighs every token 1.
-        norm: One of `NORMS`. `mean1` divides by the mean over the answer, without gradient through it: the scale of a
+        on: "both", "reward" or "kl", what is masked; the other term weighs every token 1.
+        norm: "none" or "mean1", which divides by the mean over the answer, without gradient through it: the scale of a
             mask acts like beta, and only its shape is left.
     """
     reward, kl = masks
@@ -230,21 +219,6 @@ def placed(masks: Masks, valid: Tensor, on: str = "both", norm: str = "none") ->
 def uniform_mask(like: Tensor) -> Tensor:
     """Control: every token weighs 1, which is TDPO1."""
     return torch.ones_like(like)
-
-
-def random_mask(valid: Tensor, generator: torch.Generator) -> Tensor:
-    """Control: U(0, 1), fp32, drawn on the CPU; draw it once for an answer and keep it, as MaPO's masks are kept."""
-    return torch.rand(valid.shape, generator=generator).to(valid.device) * valid
-
-
-def oracle_mask(important: Tensor, valid: Tensor) -> Tensor:
-    """Control: 1 on the tokens [rows, time] that are known to carry the preference, 0 on the others."""
-    return (important.bool() & valid.bool()).float()
-
-
-def binary_mask(mask: Tensor) -> Tensor:
-    """Ablation: 1 where the mask is positive, 0 elsewhere, with the mask's own gradient (straight-through)."""
-    return (mask > 0).to(mask.dtype) + (mask - mask.detach())
 
 
 def mask_statistics(mask: Tensor, valid: Tensor) -> tuple[float, float]:

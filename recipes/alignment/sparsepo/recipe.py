@@ -81,9 +81,9 @@ class SparsePORecipe:
         return scores
 
     def evaluate(self, config: SparsePOConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
-        """Samples, frontier, held-out pairs and masks, with the token heatmap."""
+        """The last samples, frontier, held-out pairs and masks, with the token heatmap."""
         ground, test, said = prepared.ground, prepared.test.pairs, prepared.said
-        scores = _samples(config, prepared, model.policy)
+        scores = curve[config.trainer.max_steps].counted()
         start = _samples(config, prepared, ground.frozen)
         extra = measures.add_frontier(scores, curve, start, config.evaluation.kl)
         logps = measures.policy_logps(model.policy, test, pad_id(ground.tokenizer), prepared.device)
@@ -93,7 +93,6 @@ class SparsePORecipe:
         if config.mask.kind != "none":
             masks = _test_masks(config, prepared, model.masks)
             started, redraws = _start_masks(config, prepared)
-            evaluation.add_mask_scores(scores, test, masks)
             evaluation.add_mask_scores(scores, test, _test_masks(config, prepared, started), "_before")
             extra |= evaluation.add_mask_auroc(scores, test, masks) | {"mask/redraws": float(redraws)}
             scores.define("mask/redraws", "times that the masks were drawn again because they were 0", False)
@@ -126,7 +125,9 @@ def _items(
     config: SparsePOConfig, ground: Ground, pairs: PairSet, scores: AnswerScores, device: str, seed: int
 ) -> PairItems:
     """Pairs with what the loss and the masks read of their tokens."""
-    columns = {"ref_logps": scores.logps, "states": scores.states}
+    columns = {"ref_logps": scores.logps}
+    if config.mask.kind == "learned" or "kl" in LOSSES[config.preference.loss].needs:
+        columns["states"] = scores.states
     if config.mask.kind not in ("none", "learned"):
         mapo = None
         if config.mask.kind == "mapo":

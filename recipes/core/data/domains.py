@@ -29,13 +29,13 @@ def domain_documents(name: str) -> list[Document]:
     """The documents of an embedded domain, always in the same order; fetches the asset it needs.
 
     Args:
-        name: One of `DOMAINS`.
+        name: One of `recipes.core.data.config.EMBEDDED_DOMAINS`.
 
     Raises:
         UserError: no such domain, or its asset cannot be had.
     """
     if name not in _READERS:
-        raise UserError(f"unknown domain {name!r}", hint=did_you_mean(name, list(DOMAINS)))
+        raise UserError(f"unknown domain {name!r}", hint=did_you_mean(name, list(_READERS)))
     texts = [(place, text) for place, text in _READERS[name]() if text and not text.isspace()]
     if not texts:
         raise UserError(f"domain {name} has no documents in this installation", sys.executable)
@@ -105,4 +105,3 @@ _READERS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "python-reference": _python_reference,
     "wordnet-glosses": _glosses,
 }
-DOMAINS: tuple[str, ...] = tuple(_READERS)

@@ -1,6 +1,5 @@
 """Domain mixtures: which documents belong to which domain, which are held out, how often each domain is drawn."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -75,9 +74,7 @@ class DomainCorpus:
             return
         skipped = Skipped()
         yield from self._source.read(skipped)
-        if skipped.count:
-            shown = "; ".join(skipped.messages[:3])
-            print(f"warning: {skipped.count:,} documents were left out: {shown}", file=sys.stderr)
+        skipped.tell(f"data.path={self.config.path}")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ ids nor order depend on where the file was cut.
 import gzip
 import hashlib
 import json
+import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -55,6 +56,12 @@ class Skipped:
         self.count += 1
         if len(self.messages) < MESSAGES_KEPT:
             self.messages.append(message)
+
+    def tell(self, where: str) -> None:
+        """Warn of what was left out, if anything was."""
+        if self.count:
+            shown = "; ".join(self.messages[:3])
+            print(f"warning: {where}: {self.count:,} documents were left out: {shown}", file=sys.stderr)
 
     def extend(self, other: "Skipped") -> None:
         """Count those of another shard, too."""

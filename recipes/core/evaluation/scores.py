@@ -1,7 +1,8 @@
 """Per-example scores: the raw material of every paired comparison."""
 
+import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from recipes.core.files import write_bytes, write_json
 
+MEANING = "metrics"  # key of the file metadata
 COLUMNS = ("metric", "example", "group", "value", "count")
 
 
@@ -51,17 +53,19 @@ class Scores:
         """Value of each example of a metric."""
         return {example: value for name, example, _, value, _ in self.rows if name == metric}
 
+    def counted(self) -> "Scores":
+        """The same without rows that count 0, and without the metrics that have only such rows."""
+        rows = [row for row in self.rows if row[4]]
+        absent = {row[0] for row in self.rows} - {row[0] for row in rows}
+        return Scores({name: metric for name, metric in self.metrics.items() if name not in absent}, rows)
+
     def write(self, folder: Path) -> None:
         """Write `examples.parquet` and `metrics_info.json` (see docs of the run folder)."""
         self.write_rows(folder / "examples.parquet")
-        info = {
-            name: {"title": metric.title, "higher_is_better": metric.higher_is_better}
-            for name, metric in self.metrics.items()
-        }
-        write_json(folder / "metrics_info.json", info)
+        write_json(folder / "metrics_info.json", {name: asdict(metric) for name, metric in self.metrics.items()})
 
     def write_rows(self, path: Path) -> None:
-        """Write the table as Parquet, atomically."""
+        """Write the table as Parquet, atomically; what the metrics mean stands in the file's metadata."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -69,7 +73,9 @@ class Scores:
         types = (pa.string(), pa.string(), pa.string(), pa.float64(), pa.float64())
         arrays = [pa.array(column, type=kind) for column, kind in zip(columns, types, strict=True)]
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_arrays(arrays, names=list(COLUMNS)), sink)
+        meaning = json.dumps({name: asdict(metric) for name, metric in self.metrics.items()})
+        table = pa.Table.from_arrays(arrays, names=list(COLUMNS)).replace_schema_metadata({MEANING: meaning})
+        pq.write_table(table, sink)
         write_bytes(path, sink.getvalue().to_pybytes())
 
 
@@ -89,8 +95,11 @@ def add_class_mean(scores: Scores, metric: str, prefix: str, title: str, higher_
 
 
 def read_rows(path: Path) -> Scores:
-    """Scores from a table that `write_rows` wrote; what the metrics mean is not in it."""
+    """Scores from a table that `write_rows` wrote."""
     import pyarrow.parquet as pq
 
-    columns = pq.read_table(path).to_pydict()
-    return Scores(rows=list(zip(*(columns[name] for name in COLUMNS), strict=True)))
+    table = pq.read_table(path)
+    columns = table.to_pydict()
+    meaning = json.loads((table.schema.metadata or {}).get(MEANING.encode(), b"{}"))
+    metrics = {name: Metric(**entry) for name, entry in meaning.items()}
+    return Scores(metrics, list(zip(*(columns[name] for name in COLUMNS), strict=True)))

@@ -66,16 +66,21 @@ def parameters(config: SmallConfig | SmolLM2Config) -> int:
         return sum(parameter.numel() for parameter in LlamaForCausalLM(architecture).parameters())
 
 
-def _small(config: SmallConfig, vocabulary: int) -> LlamaConfig:
+def llama(vocabulary: int, layers: int, width: int, heads: int, inner: int) -> LlamaConfig:
+    """Architecture of a small Llama-type model; `inner` is the width inside its gated MLP."""
     return LlamaConfig(
         vocab_size=vocabulary,
-        hidden_size=config.width,
-        intermediate_size=4 * config.width,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
     )
+
+
+def _small(config: SmallConfig, vocabulary: int) -> LlamaConfig:
+    return llama(vocabulary, config.layers, config.width, config.heads, 4 * config.width)
 
 
 def _patches(

@@ -10,25 +10,32 @@ from recipes.core.errors import UserError
 R = TypeVar("R")
 
 
-def load_pretrained(load: Callable[..., R], path: str, key: str, weights: bool = True, **options: Any) -> R:
-    """Call a `from_pretrained` on a folder or hub name, safetensors only.
+def load_pretrained(load: Callable[..., R], path: str, key: str, **options: Any) -> R:
+    """Call a `from_pretrained` of a model class on a folder or hub name, safetensors only.
 
     Args:
-        load: The `from_pretrained` of a model or tokenizer class.
+        load: The `from_pretrained`.
         path: Local folder or hub name.
         key: The config key it came from, for messages.
-        weights: Whether it loads weights.
         options: Passed on.
 
     Raises:
         UserError: nothing is there, it cannot be fetched, or its weights are pickled.
     """
     folder = Path(path).expanduser()
-    if weights:
-        options["use_safetensors"] = True
     if folder.is_dir():
         _refuse_pickles(folder, key)
-    elif folder.is_absolute() or path.startswith("."):
+    return load_files(load, path, key, use_safetensors=True, **options)
+
+
+def load_files(load: Callable[..., R], path: str, key: str, **options: Any) -> R:
+    """Call any `from_pretrained` on a folder or hub name; arguments as in `load_pretrained`.
+
+    Raises:
+        UserError: nothing is there, or it cannot be fetched.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir() and (folder.is_absolute() or path.startswith(".")):
         raise UserError("there is no such folder", where=f"{key}={path}", hint=f"type {key}=FOLDER or a hub name")
     try:
         return load(str(folder) if folder.is_dir() else path, trust_remote_code=False, **options)

@@ -4,18 +4,19 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
-from recipes.core.models.build import seeded
+from recipes.core.errors import UserError
+from recipes.core.models.build import llama, seeded
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig, TextModelConfig
 from recipes.core.models.smollm2 import ARCHITECTURE, load_backbone, load_tokenizer
-from recipes.core.models.sources import load_pretrained
+from recipes.core.models.sources import load_files, load_pretrained
 from recipes.core.models.tokenizer import train_bpe
 from recipes.core.models.vision_language import TextModel
 
 
 def build_text_tokenizer(config: TextModelConfig, texts: Iterable[str], fingerprint: str) -> Any:
-    """The model's tokenizer, or a BPE trained on the texts.
+    """The model's tokenizer, which has an end-of-text token, or a BPE trained on the texts.
 
     Args:
         config: Which model.
@@ -23,13 +24,21 @@ def build_text_tokenizer(config: TextModelConfig, texts: Iterable[str], fingerpr
         fingerprint: Hash of the texts.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: it cannot be loaded, or has no end-of-text token.
     """
     if isinstance(config, SmallLMConfig):
         return train_bpe(texts, fingerprint, config.vocabulary)
     if isinstance(config, SmolLM2TextConfig):
-        return load_tokenizer(config)
-    return load_pretrained(AutoTokenizer.from_pretrained, str(config.path), "model.path", weights=False)
+        tokenizer = load_tokenizer(config)
+    else:
+        tokenizer = load_files(AutoTokenizer.from_pretrained, str(config.path), "model.path")
+    if tokenizer.eos_token is None:
+        raise UserError(
+            "the tokenizer has no end-of-text token",
+            where=f"model.path={config.path}",
+            hint="choose a model whose tokenizer_config.json names an eos_token",
+        )
+    return tokenizer
 
 
 def build_language_model(config: TextModelConfig, tokenizer: Any, seed: int) -> TextModel:
@@ -52,9 +61,24 @@ def build_language_model(config: TextModelConfig, tokenizer: Any, seed: int) -> 
         return TextModel(_new(config, len(tokenizer)))
 
 
-def context(model: TextModel) -> int:
-    """Longest sequence the model takes, in tokens."""
-    return int(model.language_model.config.max_position_embeddings)
+def check_context(model: TextModel, tokens: int, key: str) -> None:
+    """Refuse sequences that are longer than a model's context.
+
+    Args:
+        model: The model.
+        tokens: Longest sequence.
+        key: Config key that sets it, for the message.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    longest = int(model.language_model.config.max_position_embeddings)
+    if tokens > longest:
+        raise UserError(
+            f"sequences of {tokens} tokens do not fit the model's context of {longest}",
+            where=f"{key}={tokens}",
+            hint=f"type {key}={longest} or less",
+        )
 
 
 def describe(config: TextModelConfig) -> str:
@@ -95,14 +119,4 @@ def _new(config: SmallLMConfig, vocabulary: int) -> Any:
                 attn_pdrop=0.0,
             )
         )
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocabulary,
-            hidden_size=config.width,
-            intermediate_size=mlp_width(config.width),
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            max_position_embeddings=4096,
-            tie_word_embeddings=True,
-        )
-    )
+    return LlamaForCausalLM(llama(vocabulary, config.layers, config.width, config.heads, mlp_width(config.width)))

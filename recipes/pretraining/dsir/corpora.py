@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 from recipes.core.data.config import EMBEDDED_DOMAINS
-from recipes.core.data.documents import Document, open_documents
+from recipes.core.data.documents import Document, Skipped, open_documents
 from recipes.core.data.domains import domain_documents
 from recipes.core.data.mixture import TEST, TRAIN, split_of
 from recipes.core.files import sha256_json
@@ -24,7 +25,7 @@ class Corpus:
     def documents(self) -> Iterator[Document]:
         """All documents, shard by shard."""
         for shard in self.shards:
-            yield from shard.read()  # type: ignore[misc]
+            yield from shard.read()
 
     def fingerprint(self) -> str:
         """Hash of the content."""
@@ -60,8 +61,8 @@ class DomainShard:
     name: str
     characters: int | None
 
-    def read(self) -> Iterator[Document]:
-        """Its documents."""
+    def read(self, skipped: Skipped | None = None) -> Iterator[Document]:
+        """Its documents, none of which is ever left out."""
         read = 0
         for document in sorted(domain_documents(self.name), key=lambda one: sha256(one.id.encode()).digest()):
             if self.characters is not None and read >= self.characters:
@@ -71,10 +72,7 @@ class DomainShard:
 
     def fingerprint(self) -> str:
         """Hash of the content."""
-        digest = sha256()
-        for document in self.read():
-            digest.update(document.id.encode() + b"\0" + document.text.encode() + b"\0")
-        return digest.hexdigest()
+        return _domain_digest(self)
 
 
 @dataclass(frozen=True)
@@ -98,11 +96,11 @@ class Part:
         """Name of the shard."""
         return self.shard.name
 
-    def read(self) -> Iterator[Document]:
+    def read(self, skipped: Skipped | None = None) -> Iterator[Document]:
         """The documents of this side."""
-        for document in self.shard.read():
+        for document in self.shard.read(skipped):
             if split_of(f"{self.salt} {document.id}", self.share) == self.side:
-                yield document  # type: ignore[misc]
+                yield document
 
     def fingerprint(self) -> str:
         """Hash of the content."""
@@ -121,18 +119,27 @@ class Chunked:
         """Name of the shard."""
         return self.shard.name
 
-    def read(self) -> Iterator[Document]:
+    def read(self, skipped: Skipped | None = None) -> Iterator[Document]:
         """The chunks of all documents."""
-        for document in self.shard.read():
+        for document in self.shard.read(skipped):
             words = document.text.split(" ")
             for number, start in enumerate(range(0, len(words), self.words)):
                 text = " ".join(words[start : start + self.words])
                 if text.strip():
-                    yield Document(f"{document.id}#{number}", text, document.domain or "")
+                    yield Document(f"{document.id}#{number}", text, document.domain)
 
     def fingerprint(self) -> str:
         """Hash of the content."""
         return sha256_json([self.shard.fingerprint(), self.words])
+
+
+@lru_cache
+def _domain_digest(shard: DomainShard) -> str:
+    """Computed once in a process: every pass over a corpus asks for it."""
+    digest = sha256()
+    for document in shard.read():
+        digest.update(document.id.encode() + b"\0" + document.text.encode() + b"\0")
+    return digest.hexdigest()
 
 
 def open_corpora(config: DsirConfig) -> Corpora:

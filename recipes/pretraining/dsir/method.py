@@ -50,20 +50,6 @@ def log_ratio(target: Floats, raw: Floats) -> Floats:
     return np.log(target + WEIGHT_EPSILON) - np.log(raw + WEIGHT_EPSILON)
 
 
-def log_weights(counts: Floats | Integers, target: Floats, raw: Floats) -> Floats:
-    """Log importance weight of each document.
-
-    Args:
-        counts: [documents, buckets], dense or SciPy sparse.
-        target: Distribution p of the target, [buckets].
-        raw: Distribution q of the raw pool, [buckets].
-
-    Returns:
-        sum_j z_ij (log p_j - log q_j), [documents] in nats; no length normalisation.
-    """
-    return counts @ log_ratio(target, raw)
-
-
 def ngrams_in(lengths: Integers, ngrams: int) -> Integers:
     """How many n-grams of orders 1 to `ngrams` documents of `lengths` words have."""
     return sum((np.maximum(lengths - order, 0) for order in range(ngrams)), np.zeros_like(lengths))
@@ -119,30 +105,6 @@ def top_k(keys: Floats, count: int) -> Integers:
     above = np.flatnonzero(keys > threshold)
     equal = np.flatnonzero(keys == threshold)[: count - len(above)]
     return np.sort(np.concatenate([above, equal]))
-
-
-def shares(count: int, proportions: Sequence[float]) -> list[int]:
-    """How many documents each of several targets gets; what rounding leaves goes to the last."""
-    total = sum(proportions)
-    found = [int(count * proportion / total) for proportion in proportions]
-    found[-1] += count - sum(found)
-    return found
-
-
-def top_k_by_target(keys: Floats, counts: Sequence[int]) -> list[Integers]:
-    """The selection of each target in turn; a document one target has taken is gone for the next.
-
-    Args:
-        keys: [targets, documents].
-        counts: How many documents each target takes.
-    """
-    free = np.arange(keys.shape[1])
-    found = []
-    for row, count in zip(keys, counts, strict=True):
-        taken = top_k(row[free], count)
-        found.append(free[taken])
-        free = np.delete(free, taken)
-    return found
 
 
 def kl_divergence(first: Floats, second: Floats) -> float:

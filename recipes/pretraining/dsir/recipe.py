@@ -1,13 +1,18 @@
 """DSIR as an experiment: score a pool, select from it, and train a language model on the selection."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recipes.core.cache import cached
+from recipes.core.data.documents import open_documents
 from recipes.core.data.mixture import Mixture
 from recipes.core.data.packed import PackedTexts, pack
 from recipes.core.errors import UserError
@@ -15,6 +20,7 @@ from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.evaluation.texts import sequence_nlls
+from recipes.core.files import sha256_json, share_file
 from recipes.core.models import text as models
 from recipes.core.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.recipe import Evaluation
@@ -22,12 +28,14 @@ from recipes.core.sequences import MixtureItems, sequence_collate
 from recipes.core.trainer import Training
 from recipes.pretraining.dsir import method, selection
 from recipes.pretraining.dsir.config import DsirConfig, SelectConfig
-from recipes.pretraining.dsir.corpora import Corpora, open_corpora
+from recipes.pretraining.dsir.corpora import Corpora, Corpus, open_corpora
 from recipes.pretraining.dsir.heuristic import train_classifier
 from recipes.pretraining.dsir.output import write_selection
 from recipes.pretraining.dsir.selection import Features, Scored, Workers
 
 SELECTED, TARGET, POOL = "selected", "target", "pool"
+FILE = "selection.jsonl"
+TOKENIZER_CHARACTERS = 20_000_000  # of target and pool that a tokenizer is trained on
 SHARE = 0.1  # of the pool that is selected where no number is typed
 CLASSIFIED = 4  # documents of the pool for each of the target's that the classifier is trained on
 DOMAINS_SHOWN = 20
@@ -40,10 +48,9 @@ class Prepared:
     """A selection and how it was made.
 
     Attributes:
-        corpora: Pool and target.
         scored: Every document of the pool.
         chosen: Indices of the selected documents in the pool, ascending.
-        by_shard: The same within each shard.
+        file: The selected documents with their scores, one a line.
         kl_reduction: How much nearer to the (held-out) target the selection is than the pool, in nats.
         domains: Selected documents by domain.
         tokenizer: Of the language model; None if none is trained.
@@ -51,10 +58,9 @@ class Prepared:
         device: Where to train.
     """
 
-    corpora: Corpora
     scored: Scored
     chosen: Integers
-    by_shard: list[Integers]
+    file: Path
     kl_reduction: float
     domains: Counter[str]
     tokenizer: Any
@@ -70,6 +76,8 @@ class DsirRecipe:
         corpora, own = open_corpora(config), config.select
         features, workers = Features(own.buckets, own.ngrams), Workers(own.processes, own.backend)
         target, raw = (selection.count(corpus, features, workers) for corpus in (corpora.target, corpora.pool))
+        for name, counts in (("target", target), ("source", raw)):
+            counts.skipped.tell(f"data.{name}={getattr(config.data, name)}")
         ratio = selection.fit_log_ratio(target, raw, own.smoothing)
         random = np.random.default_rng(config.seed)
         scorer: Any = ratio
@@ -78,17 +86,18 @@ class DsirRecipe:
         scored = selection.score(corpora.pool, features, scorer, own.quality, workers)
         size = own.n or max(1, round(SHARE * len(scored.eligible(own.min_words))))
         chosen = selection.select(scored, selection_keys(own, scored, random), size, own.min_words)
-        by_shard = selection.chosen_by_shard(chosen, raw.documents)
+        file = _written(corpora, scored.scores[chosen], selection.chosen_by_shard(chosen, raw.documents), workers)
+        selected = Corpus(tuple(open_documents(str(file), key="select.n").shards))
         judged = selection.count(corpora.target_test, features, workers).ngrams
         if not judged.any():
             judged = target.ngrams  # too few documents to hold one out
-        taken = selection.count_chosen(corpora.pool, features, by_shard, workers)
+        taken = selection.count(selected, features, workers).ngrams
         reduction = method.kl_reduction(*(method.fit(counts) for counts in (judged, raw.ngrams, taken)))
-        domains = Counter(document.domain or "" for document in _selected(corpora, by_shard))
+        domains = Counter(document.domain for document in selected.documents())
         tokenizer, packed = None, None
         if config.downstream == "lm":
-            tokenizer, packed = _packed(config, corpora, by_shard)
-        return Prepared(corpora, scored, chosen, by_shard, reduction, domains, tokenizer, packed, device)
+            tokenizer, packed = _packed(config, corpora, selected)
+        return Prepared(scored, chosen, file, reduction, domains, tokenizer, packed, device)
 
     def build(self, config: DsirConfig, prepared: Prepared) -> Training | None:
         """The language model on the selection, for the same number of tokens in every arm; None if none is trained."""
@@ -104,6 +113,7 @@ class DsirRecipe:
                 hint="select more documents, or type a smaller evaluation.length",
             )
         model = models.build_language_model(config.model, prepared.tokenizer, config.seed)
+        models.check_context(model, length, "evaluation.length")
         items: Any = MixtureItems(mixture, trainer.max_steps * trainer.batch_size, config.seed)
         steps = regular_steps(trainer.max_steps, config.evaluation.watch_every)
         return Training(model, WeightedCrossEntropy(), items, _collate, {}, steps)
@@ -122,7 +132,7 @@ class DsirRecipe:
 
     def evaluate(self, config: DsirConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """KL reduction, where the selection comes from, the model's losses, and the selection as a file."""
-        scores = self.watch(config, prepared, model) if model is not None else Scores()
+        scores = curve[config.trainer.max_steps] if model is not None else Scores()
         metrics = scores.overall() | {"kl_reduction": prepared.kl_reduction}
         scores.define("kl_reduction", "KL reduction towards the target (nats)", higher_is_better=True)
         for domain, number in prepared.domains.most_common(DOMAINS_SHOWN):
@@ -130,13 +140,8 @@ class DsirRecipe:
                 title = f"share of the selection that comes from {domain}"
                 scores.define(f"selected/{domain}", title, higher_is_better=domain == config.data.target_domain)
                 metrics[f"selected/{domain}"] = number / len(prepared.chosen)
-        chosen = prepared.scored.scores[prepared.chosen]
-        workers = Workers(config.select.processes, config.select.backend)
-
-        def write(path: Any) -> None:
-            write_selection(path, prepared.corpora.pool, prepared.by_shard, chosen, workers)
-
-        return Evaluation(metrics, scores, plots=[_score_plot(prepared)], files={"selection.jsonl": write})
+        files = {FILE: partial(share_file, prepared.file)}
+        return Evaluation(metrics, scores, plots=[_score_plot(prepared)], files=files)
 
     def describe(self, config: DsirConfig) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
@@ -195,32 +200,33 @@ def _classifier(
     )
 
 
-def _selected(corpora: Corpora, by_shard: list[Integers]) -> Any:
-    for shard, chosen in zip(corpora.pool.shards, by_shard, strict=True):
-        yield from selection.read_chosen(shard, chosen)
+def _written(corpora: Corpora, scores: NDArray[np.float64], by_shard: list[Integers], workers: Workers) -> Path:
+    """The selection as a file, written once: what judges it and trains on it reads that, and not the pool again."""
+    chosen = [sha256(part.tobytes()).hexdigest() for part in (*by_shard, scores)]
+
+    def build(folder: Path) -> None:
+        write_selection(folder / FILE, corpora.pool, by_shard, scores, workers)
+
+    return cached("selections", sha256_json([corpora.pool.fingerprint(), chosen]), build) / FILE
 
 
-def _packed(config: DsirConfig, corpora: Corpora, by_shard: list[Integers]) -> tuple[Any, PackedTexts]:
-    """The tokenizer, trained on pool and target whatever is selected, and the texts that training and tests need."""
+def _packed(config: DsirConfig, corpora: Corpora, selected: Corpus) -> tuple[Any, PackedTexts]:
+    """The tokenizer, trained on target and pool whatever is selected, and the texts that training and tests need."""
 
-    def texts() -> Any:
-        for corpus in (corpora.pool, corpora.target):
-            yield from (document.text for document in corpus.documents())
+    def texts() -> Iterator[str]:
+        read = 0
+        for corpus in (corpora.target, corpora.pool):
+            for document in corpus.documents():
+                if read >= TOKENIZER_CHARACTERS:
+                    return
+                read += len(document.text)
+                yield document.text
 
-    pool, target = corpora.pool.fingerprint(), corpora.target.fingerprint()
-    tokenizer = models.build_text_tokenizer(config.model, texts(), sha256(f"{pool} {target}".encode()).hexdigest())
-
-    def documents() -> Any:
-        yield from ((f"{SELECTED}/train", document.text) for document in _selected(corpora, by_shard))
-        yield from ((f"{TARGET}/test", document.text) for document in corpora.target_test.documents())
-        yield from ((f"{POOL}/test", document.text) for document in corpora.pool_test.documents())
-
-    digest = sha256()
-    for part in (pool, corpora.target_test.fingerprint(), corpora.pool_test.fingerprint()):
-        digest.update(part.encode())
-    for chosen in by_shard:
-        digest.update(chosen.tobytes() + b"\0")
-    packed = pack(documents(), digest.hexdigest(), tokenizer)
+    learned = [corpora.target.fingerprint(), corpora.pool.fingerprint(), TOKENIZER_CHARACTERS]
+    tokenizer = models.build_text_tokenizer(config.model, texts(), sha256_json(learned))
+    parts = {f"{SELECTED}/train": selected, f"{TARGET}/test": corpora.target_test, f"{POOL}/test": corpora.pool_test}
+    documents = ((name, document.text) for name, corpus in parts.items() for document in corpus.documents())
+    packed = pack(documents, sha256_json({name: corpus.fingerprint() for name, corpus in parts.items()}), tokenizer)
     for name in (TARGET, POOL):
         if not len(packed.sequences(f"{name}/test", config.evaluation.length)):
             raise UserError(

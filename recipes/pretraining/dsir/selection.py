@@ -5,9 +5,10 @@ size, seed or temperature reads no text before the selection is written. What is
 n-grams per process and a few numbers per document.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,25 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipes.core.cache import cached, home
+from recipes.core.data.shards import Document, Skipped
 from recipes.core.errors import SteelyardError, UserError
-from recipes.core.files import sha256_json
+from recipes.core.files import sha256_json, write_json
 from recipes.pretraining.dsir import method
 from recipes.pretraining.dsir.features import NgramHasher, Occurrences, batches, words_of
 
-VERSION = 1  # of what the cache entries of a shard hold
+VERSION = 2  # of what the cache entries of a shard hold
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-
-
-class Document(Protocol):
-    """One document of a corpus."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def domain(self) -> str | None: ...
 
 
 class Shard(Protocol):
@@ -43,7 +34,7 @@ class Shard(Protocol):
 
     @property
     def name(self) -> str: ...
-    def read(self) -> Iterator[Document]: ...
+    def read(self, skipped: Skipped | None = None) -> Iterator[Document]: ...
     def fingerprint(self) -> str: ...
 
 
@@ -101,10 +92,11 @@ class LogRatio:
 
 @dataclass(frozen=True)
 class Counts:
-    """N-grams of a corpus: `ngrams` [buckets] summed over all of it, `documents` [shards]."""
+    """N-grams of a corpus: `ngrams` [buckets] summed over all of it, `documents` [shards], and what was left out."""
 
     ngrams: Integers
     documents: Integers
+    skipped: Skipped = field(default_factory=Skipped)
 
 
 @dataclass(frozen=True)
@@ -133,10 +125,11 @@ def count(corpus: Corpus, features: Features, workers: Workers = ALONE) -> Count
         UserError: a shard cannot be read; the counts of the others are kept.
     """
     found = over_shards(_count_shard, [(shard, features) for shard in corpus.shards], workers)
-    total = np.zeros(features.buckets, np.int64)
-    for ngrams, _ in found:
+    total, skipped = np.zeros(features.buckets, np.int64), Skipped()
+    for ngrams, _, left_out in found:
         total += ngrams
-    return Counts(total, np.array([documents for _, documents in found], np.int64))
+        skipped.extend(left_out)
+    return Counts(total, np.array([documents for _, documents, _ in found], np.int64), skipped)
 
 
 def fit_log_ratio(target: Counts, raw: Counts, smoothing: float = 0.0) -> LogRatio:
@@ -225,17 +218,6 @@ def chosen_by_shard(chosen: Integers, documents: Integers) -> list[Integers]:
     return [part - start for part, start in zip(parts, ends - documents, strict=True)]
 
 
-def count_chosen(
-    corpus: Corpus,
-    features: Features,
-    chosen: Sequence[Integers],
-    workers: Workers = ALONE,
-) -> Integers:
-    """N-gram counts of the chosen documents, given by shard: [buckets]."""
-    jobs = [(shard, features, part) for shard, part in zip(corpus.shards, chosen, strict=True) if len(part)]
-    return sum(over_shards(_count_chosen_shard, jobs, workers), np.zeros(features.buckets, np.int64))
-
-
 def sparse_chosen(
     corpus: Corpus,
     features: Features,
@@ -287,17 +269,19 @@ def _hasher(features: Features) -> NgramHasher:
     return NgramHasher(features.buckets, features.ngrams)
 
 
-def _count_shard(shard: Shard, features: Features) -> tuple[Integers, int]:
+def _count_shard(shard: Shard, features: Features) -> tuple[Integers, int, Skipped]:
     def build(folder: Path) -> None:
         hasher, total, documents = _hasher(features), np.zeros(features.buckets, np.int64), 0
-        for batch in batches(words_of(document.text) for document in shard.read()):
+        skipped = Skipped()
+        for batch in batches(words_of(document.text) for document in shard.read(skipped)):
             total += hasher.occurrences(batch).counts(features.buckets)
             documents += len(batch)
         np.save(folder / "ngrams.npy", total)
-        np.save(folder / "documents.npy", documents)
+        write_json(folder / "documents.json", {"documents": documents, "skipped": asdict(skipped)})
 
     folder = cached("ngram-counts", _key(shard, features), build)
-    return np.load(folder / "ngrams.npy"), int(np.load(folder / "documents.npy"))
+    told = json.loads((folder / "documents.json").read_text())
+    return np.load(folder / "ngrams.npy"), told["documents"], Skipped(**told["skipped"])
 
 
 def _score_shard(
@@ -316,13 +300,6 @@ def _score_shard(
 
     folder = cached("ngram-scores", _key(shard, features, scorer_key, quality), build)
     return np.load(folder / "scores.npy"), np.load(folder / "lengths.npy"), np.load(folder / "quality.npy")
-
-
-def _count_chosen_shard(shard: Shard, features: Features, chosen: Integers) -> Integers:
-    hasher, total = _hasher(features), np.zeros(features.buckets, np.int64)
-    for batch in batches(words_of(document.text) for document in read_chosen(shard, chosen)):
-        total += hasher.occurrences(batch).counts(features.buckets)
-    return total
 
 
 def _sparse_chosen_shard(shard: Shard, features: Features, chosen: Integers) -> Any:

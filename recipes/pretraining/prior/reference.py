@@ -1,8 +1,6 @@
 """The text-only reference: trained on the captions (or taken as it is) and scored once for all arms and seeds."""
 
 import dataclasses
-import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +9,14 @@ import numpy as np
 
 from recipes.core import references
 from recipes.core.batches import CaptionItems, caption_collate, token_mean
-from recipes.core.cache import cached
-from recipes.core.config import TrainerConfig
 from recipes.core.data.captions import CaptionSplit
 from recipes.core.data.tokenized import TokenizedCaptions, tokenizer_fingerprint
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json
 from recipes.core.models import build_text_model, load_text_model
+from recipes.core.models.reference import train_reference
 from recipes.core.objectives import WeightedCrossEntropy
 from recipes.core.references import ReferenceScores
-from recipes.core.runs import INTERRUPTED
-from recipes.core.trainer import TrainEvents, Training, train
+from recipes.core.trainer import Training
 from recipes.pretraining.prior.config import PriorConfig
 
 BATCH_TOKENS = 16_384
@@ -74,7 +69,7 @@ def prepare_reference(
 def _reference(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: TokenizedCaptions, fold: int) -> Any:
     """The frozen reference: trained in the run, the untouched backbone, or the user's own."""
     if config.reference.source == "train":
-        return load_text_model(str(_trained(config, split, tokenizer, tokens, fold) / "model"))
+        return load_text_model(str(_trained(config, split, tokenizer, tokens, fold)))
     if config.reference.source == "backbone":
         return build_text_model(config.model, tokenizer, config.reference.seed)
     path = str(config.reference.path)
@@ -99,49 +94,24 @@ def _check_tokenizer(path: str, tokenizer: Any) -> None:
 
 
 def _trained(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: TokenizedCaptions, fold: int) -> Path:
-    """Cache folder of a reference trained on the captions (of one fold)."""
+    """Folder of a reference trained on the captions (of one fold)."""
+    own = config.reference
+    indices = [i for i in range(len(split)) if i % own.cross_fit == fold]
     key = {
         "model": dataclasses.asdict(config.model) | {"vision": None},
-        "training": _relevant(_trainer_config(config)),
-        "seed": config.reference.seed,
-        "fold": (fold, config.reference.cross_fit),
+        "fold": (fold, own.cross_fit),
         "tokens": tokens.fingerprint(),
         "tokenizer": tokenizer_fingerprint(tokenizer),
-        "version": 1,
+        "version": 2,
     }
 
-    def build(folder: Path) -> None:
-        folds = config.reference.cross_fit
-        indices = [i for i in range(len(split)) if i % folds == fold]
-        print(f"training the reference on {len(indices):,} captions (once, then cached)", file=sys.stderr)
-        model = build_text_model(config.model, tokenizer, config.reference.seed)
+    def training() -> Training:
+        model = build_text_model(config.model, tokenizer, own.seed)
         items = CaptionItems(split, tokens, indices, pixels=None)
         collate = caption_collate([tokenizer.bos_token_id], tokenizer.pad_token_id, token_mean)
-        training = Training(model, WeightedCrossEntropy(), items, collate)
-        ended = train(training, _trainer_config(config), config.reference.seed, folder / "training", TrainEvents())
-        if ended.status == INTERRUPTED:
-            raise KeyboardInterrupt  # a half-trained reference must not be published
-        shutil.rmtree(folder / "training")
-        model.language_model.save_pretrained(folder / "model")
+        return Training(model, WeightedCrossEntropy(), items, collate)
 
-    return cached("reference-models", sha256_json(key)[:32], build)
-
-
-def _relevant(trainer: TrainerConfig) -> dict[str, Any]:
-    """The trainer settings that decide a reference's weights."""
-    free = ("save_steps", "log_steps", "threads", "device", "nproc", "parallel")
-    return {name: value for name, value in dataclasses.asdict(trainer).items() if name not in free}
-
-
-def _trainer_config(config: PriorConfig) -> TrainerConfig:
-    """The run's trainer settings with the reference's own steps, batch and learning rate, in one process."""
-    own = config.reference
-    return dataclasses.replace(
-        config.trainer,
-        max_steps=own.steps,
-        batch_size=own.batch_size,
-        micro_batch_size=None,
-        learning_rate=own.learning_rate,
-        save_steps=own.steps,
-        nproc=1,
+    trainer = dataclasses.replace(
+        config.trainer, max_steps=own.steps, batch_size=own.batch_size, learning_rate=own.learning_rate
     )
+    return train_reference(key, trainer, own.seed, training, f"{len(indices):,} captions")

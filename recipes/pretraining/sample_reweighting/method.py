@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-STRATEGIES = ("uniform", "linupper", "quadratic", "extremes", "upper_linear", "kl_dro")
 EQUAL = 1e-6  # losses closer than this, in nats, are equal
 
 
@@ -40,7 +39,7 @@ def preferences(losses: Tensor, strategy: str, alpha: float, kept: Tensor | None
 
     Args:
         losses: [M] in nats.
-        strategy: One of `STRATEGIES`.
+        strategy: One of `STRATEGIES` of the recipe's config.
         alpha: Half the width of the normalised range.
         kept: [M] bool, as in `normalized_losses`.
 

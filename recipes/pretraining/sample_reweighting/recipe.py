@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from recipes.core.data.mixture import DomainCorpus, Mixture, load_mixture
-from recipes.core.errors import UserError
+from recipes.core.data.mixture import DomainCorpus, load_mixture
 from recipes.core.evaluation.curves import add_area, regular_steps
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models import text as models
@@ -20,10 +19,10 @@ AUC = "log_loss/auc"
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the arms of a seed share: regimes of rows, or a packed mixture and its tokenizer."""
+    """What the arms of a seed share: regimes of rows, or a stream of sequences and its tokenizer."""
 
     regimes: list[regression.Regime]
-    mixture: Mixture | None
+    stream: MixtureItems | None
     tokenizer: Any
     device: str
 
@@ -37,9 +36,10 @@ class SampleReweightingRecipe:
             return Prepared(regression.make_regimes(config.data, config.seed), None, None, device)
         corpus = DomainCorpus(config.data)
         tokenizer = models.build_text_tokenizer(_text_model(config), corpus.texts(), corpus.fingerprint)
-        if tokenizer.eos_token is None:
-            raise UserError("the tokenizer has no end-of-text token", f"model={config.model.name}")
-        return Prepared([], load_mixture(config.data, corpus, tokenizer), tokenizer, device)
+        data, size = config.data, config.trainer.max_steps * config.trainer.batch_size
+        mixture = load_mixture(data, corpus, tokenizer)
+        stream = MixtureItems(mixture, size, config.seed, data.duplicates, data.duplicate_set, data.seed)
+        return Prepared([], stream, tokenizer, device)
 
     def build(self, config: SampleReweightingConfig, prepared: Prepared) -> Training:
         """Model, objective and stream. All arms of a seed share initialisation and data order."""
@@ -52,40 +52,31 @@ class SampleReweightingRecipe:
                 linear, regressions, rows, regression.collate_rows, {}, steps, before_step=regressions.before_step
             )
         model = models.build_language_model(_text_model(config), prepared.tokenizer, config.seed)
-        if config.data.length > models.context(model):
-            raise UserError(
-                f"sequences of {config.data.length} tokens do not fit the model's context of {models.context(model)}",
-                where=f"data.length={config.data.length}",
-                hint=f"type data.length={models.context(model)} or less",
-            )
+        models.check_context(model, config.data.length, "data.length")
         trainer = config.trainer
         micro_batches = trainer.process_batch_size // (trainer.micro_batch_size or trainer.process_batch_size)
-        domains, duplicates = _mixture(prepared).domains, config.data.duplicates > 0
-        objective = Reweighted(config.reweight, micro_batches, domains, duplicates)
-        items: Any = _items(config, prepared)
-        return Training(model, objective, items, sequence_collate, {}, steps, before_step=objective.before_step)
+        stream: Any = _stream(prepared)
+        objective = Reweighted(config.reweight, micro_batches, stream.mixture.domains, config.data.duplicates > 0)
+        return Training(model, objective, stream, sequence_collate, {}, steps, before_step=objective.before_step)
 
     def watch(self, config: SampleReweightingConfig, prepared: Prepared, model: Any) -> Scores:
         """Unweighted test losses, and the weights of the first training batches."""
         if isinstance(config.data, RegressionConfig):
             return regression.log_losses(prepared.regimes, model)
-        mixture, device = _mixture(prepared), prepared.device
-        scores = evaluation.test_losses(mixture, model, config.evaluation.test_sequences, device)
+        stream, device = _stream(prepared), prepared.device
+        scores = evaluation.test_losses(stream.mixture, model, config.evaluation.test_sequences, device)
         if config.evaluation.probe_batches:
-            evaluation.add_probe(scores, config, _items(config, prepared), model, device)
+            evaluation.add_probe(scores, config, stream, model, device)
         return scores
 
     def evaluate(
         self, config: SampleReweightingConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]
     ) -> Evaluation:
-        """Final test losses, the area under their curve, and the pictures."""
+        """The last test losses, the area under their curve, and the pictures."""
+        scores = curve[config.trainer.max_steps].counted()
         if isinstance(config.data, RegressionConfig):
-            scores = regression.log_losses(prepared.regimes, model)
             extra = regression.descent_metrics(scores, config)
         else:
-            scores = evaluation.test_losses(
-                _mixture(prepared), model, config.evaluation.test_sequences, prepared.device
-            )
             extra = evaluation.add_worst_domain(scores)
         for name in [name for name in scores.metrics if name.startswith("log_loss")]:
             area = AUC if name == "log_loss" else name.replace("log_loss/", f"{AUC}/")
@@ -110,16 +101,9 @@ class SampleReweightingRecipe:
         return models.parameters(_text_model(config))
 
 
-def _items(config: SampleReweightingConfig, prepared: Prepared) -> MixtureItems:
-    data, trainer = config.data, config.trainer
-    assert not isinstance(data, RegressionConfig)
-    size = trainer.max_steps * trainer.batch_size
-    return MixtureItems(_mixture(prepared), size, config.seed, data.duplicates, data.duplicate_set, data.seed)
-
-
-def _mixture(prepared: Prepared) -> Mixture:
-    assert prepared.mixture is not None
-    return prepared.mixture
+def _stream(prepared: Prepared) -> MixtureItems:
+    assert prepared.stream is not None
+    return prepared.stream
 
 
 def _text_model(config: SampleReweightingConfig) -> models.TextModelConfig:

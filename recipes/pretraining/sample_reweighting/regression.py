@@ -79,11 +79,11 @@ class LinearModels(nn.Module):
 
 
 class Rows:
-    """Rows of all regimes, drawn anew in every epoch of the data. An item depends on its index only.
+    """The rows of all regimes, the same row of each together. An item depends on its index only.
 
     Args:
         regimes: The data sets.
-        size: Items: the rows, again and again.
+        size: Number of items; after the last row comes the first again.
     """
 
     def __init__(self, regimes: list[Regime], size: int) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from recipes.core import assets
 from recipes.core.data import domains
-from recipes.core.data.domains import DOMAINS, domain_documents
+from recipes.core.data.config import EMBEDDED_DOMAINS
+from recipes.core.data.domains import domain_documents
 from recipes.core.data.shards import Document
 from recipes.core.errors import UserError
 
@@ -35,7 +36,7 @@ def read(name: str) -> list[Document]:
 
 
 @pytest.mark.asset
-@pytest.mark.parametrize("name", DOMAINS)
+@pytest.mark.parametrize("name", EMBEDDED_DOMAINS)
 def test_counts_domains_and_ids(name: str) -> None:
     documents = read(name)
     least, most = COUNTS[name]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from recipes.core.evaluation.scores import Scores
+from recipes.core.evaluation.scores import Scores, read_rows
 
 
 def scores() -> Scores:
@@ -46,3 +46,15 @@ def test_the_table_is_written_with_its_titles(tmp_path: Path) -> None:
 def test_no_scores_make_an_empty_table(tmp_path: Path) -> None:
     Scores().write(tmp_path)
     assert pq.read_table(tmp_path / "examples.parquet").num_rows == 0
+
+
+def test_scores_come_back_from_disk_with_their_titles(tmp_path: Path) -> None:
+    scores().write_rows(tmp_path / "rows.parquet")
+    assert read_rows(tmp_path / "rows.parquet") == scores()
+
+
+def test_rows_that_count_0_can_be_left_out() -> None:
+    made = scores()
+    made.define("probe", "kept for a picture", higher_is_better=True)
+    made.add("probe", "a", "g1", 5.0, 0)
+    assert made.counted() == scores() and "probe" not in made.overall()

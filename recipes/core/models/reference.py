@@ -1,0 +1,50 @@
+"""Text models that are trained in the run before its own model, once for all arms and seeds."""
+
+import dataclasses
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from recipes.core.cache import cached
+from recipes.core.config import TrainerConfig
+from recipes.core.files import sha256_json
+from recipes.core.runs import INTERRUPTED
+from recipes.core.trainer import TrainEvents, Training, train
+
+# Trainer settings that do not decide the weights.
+_FREE = ("save_steps", "log_steps", "threads", "device", "nproc", "parallel")
+
+
+def train_reference(
+    key: dict[str, Any], trainer: TrainerConfig, seed: int, training: Callable[[], Training], what: str
+) -> Path:
+    """Train a reference in one process, or find the one trained before.
+
+    Args:
+        key: What its weights depend on besides `trainer` and `seed`: model, texts, tokenizer.
+        trainer: How it is trained; a batch larger than the data takes all of them.
+        seed: Decides the data order.
+        training: Makes the `TextModel`, its objective and its data; called only to train.
+        what: What it is trained on, for people ("1,400 captions").
+
+    Returns:
+        Folder with the weights of its language model, for `load_text_model`.
+    """
+    decisive = {name: value for name, value in dataclasses.asdict(trainer).items() if name not in _FREE}
+
+    def build(folder: Path) -> None:
+        print(f"training the reference on {what} (once, then cached)", file=sys.stderr)
+        made = training()
+        size = min(trainer.batch_size, len(made.dataset))  # type: ignore[arg-type]
+        own = dataclasses.replace(
+            trainer, batch_size=size, micro_batch_size=None, save_steps=trainer.max_steps, nproc=1
+        )
+        if train(made, own, seed, folder / "training", TrainEvents()).status == INTERRUPTED:
+            raise KeyboardInterrupt  # a half-trained reference must not be published
+        shutil.rmtree(folder / "training")
+        model: Any = made.model
+        model.language_model.save_pretrained(folder / "model")
+
+    return cached("reference-models", sha256_json([key, decisive, seed])[:32], build) / "model"
