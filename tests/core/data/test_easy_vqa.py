@@ -78,12 +78,14 @@ def test_a_folder_in_another_layout_is_told(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def real() -> CaptionData:
-    try:
-        asset_path("easy-vqa")
-    except UserError as error:
-        pytest.skip(f"the easy-vqa asset cannot be had here: {error}")
-    return load_captions(EasyVqaConfig(), 0)
+def real(session_home: Path) -> CaptionData:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEELYARD_HOME", str(session_home))  # set for every test, but not yet for a module
+        try:
+            asset_path("easy-vqa")
+        except UserError as error:
+            pytest.skip(f"the easy-vqa asset cannot be had here: {error}")
+        return load_captions(EasyVqaConfig(), 0)
 
 
 @pytest.mark.asset
