@@ -20,16 +20,10 @@ TEMPLATE = (
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
-    import os
-    import tempfile
-
-    before = os.environ.get("STEELYARD_HOME")
-    os.environ["STEELYARD_HOME"] = tempfile.mkdtemp()
-    try:
+def tokenizer(session_home: Path) -> PreTrainedTokenizerFast:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEELYARD_HOME", str(session_home))
         return train_bpe(["which one is it, this or that one"], "preferences", 300)
-    finally:
-        os.environ.pop("STEELYARD_HOME") if before is None else os.environ.update(STEELYARD_HOME=before)
 
 
 def turn(role: str, content: str) -> dict[str, str]:
