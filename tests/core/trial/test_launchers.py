@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hydra_plugins.hydra_ray_launcher import _core as ray_plugin
+from hydra_plugins.hydra_ray_launcher import _launcher_util as ray_start
 from hydra_plugins.hydra_submitit_launcher import submitit_launcher
 
 from recipes.core.errors import RunFailed, UserError
@@ -156,9 +157,7 @@ def test_options_of_the_user_reach_ray_and_submitit(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(
         ray_plugin, "launch", lambda launcher, job_overrides, initial_job_idx: seen.update(ray=launcher)
     )
-    monkeypatch.setattr(
-        "hydra_plugins.hydra_ray_launcher._launcher_util.start_ray", lambda init: seen.update(init=init)
-    )
+    monkeypatch.setattr(ray_start, "start_ray", lambda init: seen.update(init=init))
     options = ["ray.init.address=10.0.0.1:6379", "ray.remote.num_gpus=0.5", "ray.init.runtime_env.env_vars.MINE=1"]
     Launcher("ray", 2, options)(tmp_path, ["a", "b"], threads=3)
     assert seen["init"].address == "10.0.0.1:6379" and seen["init"].object_store_memory is None
