@@ -103,3 +103,13 @@ class PreferenceConfig:
     nll_weight: float = setting(1.0, help="weight of the chosen answer's NLL (cpo, rpo)", ge=0, origin="code")
     positive_weight: float = setting(50.0, help="lambda of dpop", ge=0, origin="paper")
     offset_weight: float = setting(1.0, help="alpha of odpo", ge=0, origin="code")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is measured, and when."""
+
+    watch_every: int = setting(8, help="steps between measurements of reward and KL", unit="steps", ge=1)
+    samples: int = setting(2, help="completions sampled for each held-out prompt", unit="samples", ge=1)
+    kl: float = setting(1.0, help="KL to the reference at which arms are compared", unit="nats", gt=0)
+    heatmap: int = setting(6, help="pairs in the token heatmap", unit="pairs", ge=0)

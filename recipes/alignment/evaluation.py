@@ -11,6 +11,7 @@ from recipes.alignment.judges import Judges
 from recipes.alignment.pairs import PairSet, Prompt, answer_batch, by_row
 from recipes.alignment.reference import scoring_batches
 from recipes.alignment.sampling import sample
+from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.logprobs import logprobs_and_kl, projected, token_logprobs
 from recipes.core.objectives import IGNORE
@@ -127,6 +128,16 @@ def add_frontier(scores: Scores, curve: Mapping[int, Scores], start: Scores, tar
             scores.add(name, example, groups[example], value)
     scores.define("frontier/kl", "KL at which the frontier is read (nats)", False)
     return {"frontier/kl": min(target, kls[-1]) if at[-1] == 1.0 else target}
+
+
+def frontier_plots(curve: Mapping[int, Scores], start: Scores, arm: str | None) -> list[Plot]:
+    """The run's way through KL and reward, if somebody judges."""
+    overall = [start.overall(), *(curve[step].overall() for step in sorted(curve))]
+    if REWARD not in overall[0]:
+        return []
+    way = [(values[KL], values[REWARD]) for values in overall]
+    title = "Reward against KL over training"
+    return [Plot("frontier", title, "KL to the reference (nats)", "lexicon score of samples", {arm or "run": way})]
 
 
 def policy_logps(policy: Any, pairs: PairSet, pad_id: int, device: str) -> np.ndarray:

@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
-from recipes.alignment.config import PreferenceConfig, PreferencesConfig, ReferenceConfig, SentimentConfig
+from recipes.alignment.config import (
+    EvaluationConfig,
+    PreferenceConfig,
+    PreferencesConfig,
+    ReferenceConfig,
+    SentimentConfig,
+)
 from recipes.core.config import Card, Claim, RunConfig, setting
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 
@@ -46,16 +52,6 @@ class MaskConfig:
         if not self.hooks or len(set(self.hooks)) < len(self.hooks):
             return [("hooks", "needs at least one type, each once")]
         return []
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """What is measured, and when."""
-
-    watch_every: int = setting(8, help="steps between measurements of reward and KL", unit="steps", ge=1)
-    samples: int = setting(2, help="completions sampled for each held-out prompt", unit="samples", ge=1)
-    kl: float = setting(1.0, help="KL to the reference at which arms are compared", unit="nats", gt=0)
-    heatmap: int = setting(6, help="pairs in the token heatmap", unit="pairs", ge=0)
 
 
 @dataclass(frozen=True, kw_only=True)

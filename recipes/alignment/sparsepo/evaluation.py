@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from recipes.alignment.data import States
-from recipes.alignment.evaluation import KL, REWARD, define
+from recipes.alignment.evaluation import define
 from recipes.alignment.pairs import PairItems, PairSet, pair_collate, valid_tokens
 from recipes.alignment.sparsepo.config import MaskConfig
 from recipes.alignment.sparsepo.masks import in_rows, tokens_masks
@@ -122,17 +122,10 @@ def heatmap(
     return {"examples": examples} if examples else None
 
 
-def plots(curve: Mapping[int, Scores], start: Scores, arm: str) -> list[Plot]:
-    """The run's way through KL and reward, and its masks over training."""
+def mask_plots(curve: Mapping[int, Scores]) -> list[Plot]:
+    """The masks over training, if there are any."""
     steps = sorted(curve)
-    overall = {0: start.overall()} | {step: curve[step].overall() for step in steps}
-    found = []
-    if REWARD in overall[0]:
-        way = [(values[KL], values[REWARD]) for values in overall.values()]
-        title = "Reward against KL over training"
-        found = [Plot("frontier", title, "KL to the reference (nats)", "lexicon score of samples", {arm: way})]
+    overall = {step: curve[step].overall() for step in steps}
     names = [name for name in ("mask/reward", "mask/kl") if steps and name in overall[steps[-1]]]
-    if names:
-        series = {name.removeprefix("mask/"): [(float(step), overall[step][name]) for step in steps] for name in names}
-        found.append(Plot("masks", "Mean of the masks over training", "step", "mask", series))
-    return found
+    series = {name.removeprefix("mask/"): [(float(step), overall[step][name]) for step in steps] for name in names}
+    return [Plot("masks", "Mean of the masks over training", "step", "mask", series)] if names else []

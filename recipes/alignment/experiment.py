@@ -1,0 +1,168 @@
+"""One alignment experiment, loss aside: pairs, reference, policy, and what is measured of it."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from recipes.alignment import evaluation as measures
+from recipes.alignment.config import EvaluationConfig, PreferenceConfig, SentimentConfig
+from recipes.alignment.data import AlignmentConfig, Ground, States, prepare_ground, states_of
+from recipes.alignment.losses import LOSSES
+from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores
+from recipes.alignment.pairs import PairItems, PairSet, pair_collate
+from recipes.alignment.reference import AnswerScores, answer_scores, pad_id
+from recipes.core.evaluation.curves import regular_steps
+from recipes.core.evaluation.scores import Scores
+from recipes.core.models import text as models
+from recipes.core.recipe import Evaluation
+from recipes.core.trainer import Objective, Training
+
+
+class ExperimentConfig(AlignmentConfig, Protocol):
+    """The part of an alignment recipe's config that this module reads."""
+
+    @property
+    def arm(self) -> str | None: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+    @property
+    def preference(self) -> PreferenceConfig: ...  # noqa: D102
+    @property
+    def evaluation(self) -> EvaluationConfig: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What all arms and seeds share, and this run's columns of fixed token values.
+
+    Attributes:
+        ground: Pairs, prompts, judges, tokenizer and reference.
+        train: Items to train on.
+        test: Held-out items.
+        said: What the reference says of the held-out answers.
+        states: From a batch to the reference's hidden states.
+        device: Where the run computes.
+    """
+
+    ground: Ground
+    train: PairItems
+    test: PairItems
+    said: AnswerScores
+    states: States
+    device: str
+
+
+class AlignmentRecipe:
+    """Preference training without token weights. A recipe overrides where its method differs."""
+
+    def prepare(self, config: Any, device: str) -> Prepared:
+        """Reference, pairs and what is known of their tokens, each cached by content. Raises UserError on bad data."""
+        ground = prepare_ground(config, device)
+        pads = pad_id(ground.tokenizer)
+        sets = (ground.data.train, ground.data.test)
+        scores = [answer_scores(ground.frozen, pairs, pads, device) for pairs in sets]
+        complete = all(found.complete for found in scores)
+        train, test = (
+            PairItems(pairs, self.columns(config, ground, pairs, found, device, config.seed + place))
+            for place, (pairs, found) in enumerate(zip(sets, scores, strict=True))
+        )
+        return Prepared(ground, train, test, scores[1], states_of(ground.frozen, complete, device), device)
+
+    def columns(
+        self, config: Any, ground: Ground, pairs: PairSet, said: AnswerScores, device: str, seed: int
+    ) -> dict[str, np.ndarray]:
+        """[tokens, ...] values of all answers' tokens that batches bring along: what the loss reads of the reference.
+
+        Args:
+            config: The run's.
+            ground: Models and tokenizer.
+            pairs: The answers.
+            said: What the reference says of them.
+            device: Where to compute more.
+            seed: For what is drawn.
+        """
+        columns = {"ref_logps": said.logps}
+        if "kl" in LOSSES[config.preference.loss].needs:
+            columns["states"] = said.states
+        return columns
+
+    def build(self, config: Any, prepared: Prepared) -> Training:
+        """Policy and objective. All arms of a seed share initialisation and data order."""
+        return training(config, prepared, Preference(config.preference, token_scores(config, prepared)))
+
+    def watch(self, config: Any, prepared: Prepared, model: Any) -> Scores:
+        """Reward and KL of samples."""
+        return sampled(config, prepared, model.policy)
+
+    def evaluate(self, config: Any, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
+        """The last samples, the frontier, held-out pairs, and facts of the data."""
+        ground, test = prepared.ground, prepared.test.pairs
+        scores = curve[config.trainer.max_steps].counted()
+        start = sampled(config, prepared, ground.frozen)
+        extra = measures.add_frontier(scores, curve, start, config.evaluation.kl)
+        logps = measures.policy_logps(model.policy, test, pad_id(ground.tokenizer), prepared.device)
+        measures.add_pair_scores(scores, test, logps, prepared.said.logps)
+        for name, (title, higher, value) in ground.data.facts.items():
+            scores.define(name, title, higher)
+            extra[name] = float(value)
+        return Evaluation(scores.overall() | extra, scores, None, measures.frontier_plots(curve, start, config.arm))
+
+    def describe(self, config: Any) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`."""
+        data = config.data
+        where = (
+            f"pairs of {data.path}" if not isinstance(data, SentimentConfig) else f"up to {data.pairs:,} sampled pairs"
+        )
+        tuned = f"fine-tuned for {config.reference.steps} steps" if config.reference.steps else "as it is"
+        return [
+            ("data", f"{data.name}: {where}, {data.test_prompts} held-out prompts"),
+            ("model", models.describe(config.model)),
+            ("reference", f"the model, {tuned}"),
+        ]
+
+    def parameters(self, config: Any) -> int | None:
+        """Parameters of the policy; None if only its checkpoint knows."""
+        return models.parameters(config.model)
+
+
+def token_scores(config: ExperimentConfig, prepared: Prepared) -> TokenScores:
+    """What computes the per-token scores that the config's loss reads."""
+    head = prepared.ground.frozen.language_model.get_output_embeddings().weight.detach()
+    return TokenScores(LOSSES[config.preference.loss].needs, head)
+
+
+def training(
+    config: ExperimentConfig,
+    prepared: Prepared,
+    objective: Objective,
+    masks: Any = None,
+    rates: dict[str, float] | None = None,
+) -> Training:
+    """A new policy on the run's pairs.
+
+    Args:
+        config: The run's.
+        prepared: Its data.
+        objective: What is minimised.
+        masks: What is trained along with the policy to weigh its tokens.
+        rates: Learning rates of parameters whose names begin so.
+    """
+    ground = prepared.ground
+    model = PreferenceModel(ground.reference(), masks, prepared.states)
+    rows: Any = prepared.train
+    steps = regular_steps(config.trainer.max_steps, config.evaluation.watch_every)
+    return Training(model, objective, rows, pair_collate(pad_id(ground.tokenizer)), rates or {}, steps)
+
+
+def sampled(config: ExperimentConfig, prepared: Prepared, policy: Any) -> Scores:
+    """Judged samples of a policy, and its KL to the reference."""
+    options = {
+        "samples": config.evaluation.samples,
+        "max_new_tokens": config.data.max_new_tokens,
+        "seed": config.seed,
+        "device": prepared.device,
+    }
+    ground = prepared.ground
+    data, frozen = ground.data, ground.frozen
+    return measures.sample_scores(policy, frozen, data.prompts, data.judges, ground.tokenizer, options)
