@@ -91,7 +91,7 @@ def _characters(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFas
     kept = sorted(sorted(counts), key=lambda character: -counts[character])[: vocabulary - len(special)]
     places = {name: place for place, name in enumerate([*special, *sorted(kept)])}
     tokenizer = Tokenizer(models.WordLevel(places, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?s)."), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
