@@ -99,5 +99,15 @@ CARD = Card(
     cost="two short fine-tunings and two forwards over all answers, cached; a training step costs what one of DPO does",
     pair_keys=("arm", "preference", "critical"),
     version=1,
-    headlines=("accuracy", "reward", "kl", "pairs/", "critical/", "data/"),
+    headlines=(
+        "accuracy",
+        "reward",
+        "kl",
+        "pairs/",
+        "critical/auroc",
+        "critical/hit",
+        "critical/score",
+        "critical/weight",
+        "data/",
+    ),
 )

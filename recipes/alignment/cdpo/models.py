@@ -23,7 +23,7 @@ from recipes.core.references import weights_hash
 from recipes.core.trainer import Training
 
 VERSION = 1
-SIDES = ("right", "wrong")
+SIDES = (("the positive model", "right"), ("the negative model", "wrong"))
 
 
 def examples_of(data: PreferenceData) -> tuple[list[Example], list[Example]]:
@@ -38,7 +38,7 @@ def contrast_models(config: ContrastConfig, trainer: TrainerConfig, ground: Grou
     """Folders of the positive and the negative model's weights, each trained from the reference if no run has."""
     pads, found = pad_id(ground.tokenizer), []
     start = weights_hash(ground.frozen)
-    for side, examples in zip(SIDES, examples_of(ground.data), strict=True):
+    for (name, side), examples in zip(SIDES, examples_of(ground.data), strict=True):
         key = {
             "start": start,
             "answers": sha256_json([[prompt.tolist(), ids.tolist()] for prompt, ids in examples]),
@@ -50,7 +50,7 @@ def contrast_models(config: ContrastConfig, trainer: TrainerConfig, ground: Grou
             return Training(ground.reference(), WeightedCrossEntropy(), items, answers_collate(pads))
 
         what = f"{len(examples):,} {side} answers"
-        found.append(train_reference(key, tuning_settings(config, trainer), config.seed, training, what))
+        found.append(train_reference(key, tuning_settings(config, trainer), config.seed, training, what, name))
     return found
 
 
