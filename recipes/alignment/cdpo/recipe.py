@@ -27,7 +27,7 @@ class CDPORecipe(AlignmentRecipe):
         self, config: CDPOConfig, ground: Ground, pairs: PairSet, said: AnswerScores, device: str, seed: int
     ) -> dict[str, np.ndarray]:
         """Adds what both models say of the tokens, and the weights made of it."""
-        columns = super().columns(config, ground, pairs, said, device, seed) | {"ref_logps": said.logps}
+        columns = super().columns(config, ground, pairs, said, device, seed)
         own, scores = config.critical, {}
         if own.weights in CONTRASTED:
             folders = contrast_models(config.contrast, config.trainer, ground)
