@@ -42,6 +42,11 @@ class SentimentConfig:
     test_fraction: float = setting(0.1, help="share of the sentences kept for testing", gt=0, lt=1)
     seed: int = setting(0, help="split and samples; all arms and seeds share one set of pairs", ge=0)
 
+    @property
+    def described(self) -> str:
+        """What pairs a dry run announces."""
+        return f"up to {self.pairs:,} sampled pairs"
+
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
         found = []
@@ -50,6 +55,45 @@ class SentimentConfig:
         if self.prompts < self.pairs:
             message = f"{self.prompts} prompts cannot make {self.pairs} pairs; raise it or lower pairs"
             found.append(("prompts", message))
+        return found
+
+
+@dataclass(frozen=True)
+class ChainArithmeticConfig:
+    """Sums a+b+c= answered by running sums; an answer is right or wrong, and its first wrong token is known."""
+
+    name: str = setting("chain-arithmetic", help="data set", choices=("chain-arithmetic",))
+    path: str | None = setting(None, help="null: these pairs are made in the run; your own: data=preferences")
+    low: int = setting(10, help="smallest number that is added", ge=0)
+    high: int = setting(49, help="largest number that is added", ge=1)
+    questions: int = setting(800, help="problems answered for pairs, new to the reference", unit="problems", ge=2)
+    samples: int = setting(16, help="answers sampled for each problem", unit="samples", ge=2, origin="ours")
+    test_prompts: int = setting(400, help="held-out problems", unit="problems", ge=2)
+    temperature: float = setting(1.0, help="of the samples that pairs are made of", gt=0, origin="code")
+    max_new_tokens: int = setting(12, help="longest answer; longer ones are left out", unit="tokens", ge=2)
+    seed: int = setting(0, help="split and samples; all arms and seeds share one set of pairs", ge=0)
+
+    @property
+    def described(self) -> str:
+        """What pairs a dry run announces."""
+        return f"{self.questions:,} sums, {self.samples} sampled answers each"
+
+    @property
+    def problems(self) -> int:
+        """Number of different problems."""
+        return max(self.high - self.low + 1, 0) ** 3
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        found = []
+        if self.path is not None:
+            message = "chain-arithmetic makes its own pairs; for your own file type data=preferences as well"
+            found.append(("path", message))
+        if self.high < self.low:
+            found.append(("high", f"{self.high} is less than low={self.low}"))
+        elif self.problems <= self.questions + self.test_prompts:
+            message = f"{self.problems} problems leave none to train the reference on; raise it or lower questions"
+            found.append(("high", message))
         return found
 
 
@@ -73,6 +117,11 @@ class PreferencesConfig:
     max_tokens: int = setting(512, help="longest prompt with answer; longer answers are cut", unit="tokens", ge=4)
     max_new_tokens: int = setting(64, help="longest sampled answer", unit="tokens", ge=2)
     seed: int = setting(0, help="which pairs are kept for testing", ge=0)
+
+    @property
+    def described(self) -> str:
+        """What pairs a dry run announces."""
+        return f"pairs of {self.path}"
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from recipes.alignment.config import PreferencesConfig, ReferenceConfig, SentimentConfig
+from recipes.alignment import arithmetic
+from recipes.alignment.config import ChainArithmeticConfig, PreferencesConfig, ReferenceConfig, SentimentConfig
 from recipes.alignment.pairs import TOKENS, PairSet, PreferenceData
 from recipes.alignment.preferences import load_preferences, load_rows
 from recipes.alignment.reference import first_id, hidden_states, prepare_reference
@@ -15,6 +16,7 @@ from recipes.alignment.sentiment import encoded, load_sentiment, load_texts
 from recipes.core.config import TrainerConfig
 from recipes.core.models import text as models
 
+DataConfig = SentimentConfig | PreferencesConfig | ChainArithmeticConfig
 States = Callable[[dict[str, Tensor]], Tensor]
 
 
@@ -22,7 +24,7 @@ class AlignmentConfig(Protocol):
     """The part of an alignment recipe's config that decides data and reference."""
 
     @property
-    def data(self) -> SentimentConfig | PreferencesConfig: ...  # noqa: D102
+    def data(self) -> DataConfig: ...  # noqa: D102
     @property
     def model(self) -> models.TextModelConfig: ...  # noqa: D102
     @property
@@ -50,9 +52,11 @@ class Ground:
 
 def prepare_ground(config: AlignmentConfig, device: str) -> Ground:
     """Tokenizer, reference and pairs, each cached by content. Raises UserError on bad data."""
-    if isinstance(config.data, PreferencesConfig):
-        return _from_file(config, config.data)
-    reviews = load_texts(config.data)
+    return GROUNDS[type(config.data)](config, config.data, device)
+
+
+def _from_reviews(config: AlignmentConfig, own: SentimentConfig, device: str) -> Ground:
+    reviews = load_texts(own)
     texts = (review.text for review in reviews.train)
     tokenizer = models.build_text_tokenizer(config.model, texts, reviews.fingerprint)
     reference = prepare_reference(
@@ -64,7 +68,7 @@ def prepare_ground(config: AlignmentConfig, device: str) -> Ground:
         reviews.fingerprint,
     )
     frozen = reference().requires_grad_(False)
-    return Ground(tokenizer, reference, frozen, load_sentiment(config.data, reviews, tokenizer, frozen, device))
+    return Ground(tokenizer, reference, frozen, load_sentiment(own, reviews, tokenizer, frozen, device))
 
 
 def states_of(frozen: Any, complete: bool, device: str) -> States:
@@ -81,7 +85,7 @@ def states_of(frozen: Any, complete: bool, device: str) -> States:
     return lambda batch: hidden_states(frozen, batch)
 
 
-def _from_file(config: AlignmentConfig, own: PreferencesConfig) -> Ground:
+def _from_file(config: AlignmentConfig, own: PreferencesConfig, device: str) -> Ground:
     rows = load_rows(own)
     tokenizer = models.build_text_tokenizer(config.model, rows.texts(), rows.fingerprint)
     data = load_preferences(own, rows, tokenizer)
@@ -98,7 +102,30 @@ def _from_file(config: AlignmentConfig, own: PreferencesConfig) -> Ground:
     return Ground(tokenizer, reference, frozen, data)
 
 
+def _from_sums(config: AlignmentConfig, own: ChainArithmeticConfig, device: str) -> Ground:
+    sums = arithmetic.split(own)
+    tokenizer = models.build_text_tokenizer(config.model, sums.texts(), sums.fingerprint)
+    reference = prepare_reference(
+        config.model,
+        config.reference,
+        config.trainer,
+        tokenizer,
+        lambda: arithmetic.encoded(sums, tokenizer),
+        sums.fingerprint,
+    )
+    frozen = reference().requires_grad_(False)
+    return Ground(tokenizer, reference, frozen, arithmetic.load_sums(own, sums, tokenizer, frozen, device))
+
+
 def _chosen(pairs: PairSet, first: int) -> list[np.ndarray]:
     """Prompts with their chosen answers, without the token that stands before every text."""
     texts = [np.concatenate([pair.prompt, pair.chosen]) for pair in pairs.pairs]
     return [ids[1:] if ids[0] == first else ids for ids in texts]
+
+
+# What each kind of data is made into pairs and reference by.
+GROUNDS: dict[type, Callable[[Any, Any, str], Ground]] = {
+    SentimentConfig: _from_reviews,
+    PreferencesConfig: _from_file,
+    ChainArithmeticConfig: _from_sums,
+}

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.alignment.judges import Judges
-from recipes.alignment.pairs import PairSet, Prompt, answer_batch, by_row
+from recipes.alignment.pairs import Judge, PairSet, Prompt, answer_batch, by_row
 from recipes.alignment.reference import scoring_batches
 from recipes.alignment.sampling import sample
 from recipes.core.evaluation.plots import Plot
@@ -18,10 +17,8 @@ from recipes.core.objectives import IGNORE
 from recipes.core.references import batches
 
 BATCH_TOKENS = 8192
-REWARD, KL = "reward", "kl"
+KL = "kl"
 TITLES = {
-    REWARD: ("lexicon score of samples, -1 to 1", True),
-    "reward_human": ("human score predicted for samples, second judge, -4 to 4", True),
     KL: ("KL of policy and reference over a sampled completion (nats)", False),
     "length": ("tokens of a sampled completion", True),
 }
@@ -31,7 +28,7 @@ def sample_scores(
     policy: Any,
     reference: Any,
     prompts: Sequence[Prompt],
-    judges: Judges | None,
+    judge: Judge | None,
     tokenizer: Any,
     options: Mapping[str, Any],
 ) -> Scores:
@@ -41,25 +38,25 @@ def sample_scores(
         policy: A `TextModel`.
         reference: The frozen one; the policy itself counts as KL 0.
         prompts: What is to be finished.
-        judges: Who judges; None: nobody, so that only KL and length are measured.
+        judge: Who judges, and says how to decode; None: nobody, so that only KL and length are measured.
         tokenizer: The models'.
         options: samples (of a prompt), max_new_tokens, seed, device.
 
     Returns:
-        The metrics of `TITLES`, an example being one sample, its group the prompt.
+        The metrics of the judge and of `TITLES`, an example being one sample, its group the prompt.
     """
     asked = [prompt for prompt in prompts for _ in range(options["samples"])]
     eos, device = tokenizer.eos_token_id, options["device"]
     # The seed is that of the run, so that arms draw from the same random numbers.
-    drawn = sample(policy, [p.ids for p in asked], eos, options["max_new_tokens"], 1.0, options["seed"], device)
+    temperature = 1.0 if judge is None else judge.temperature
+    drawn = sample(policy, [p.ids for p in asked], eos, options["max_new_tokens"], temperature, options["seed"], device)
     kls = _sequence_kls(policy, reference, [(p.ids, ids) for p, ids in zip(asked, drawn, strict=True)], eos, device)
     measured = {KL: kls, "length": np.array([len(ids) for ids in drawn])}
-    if judges is not None:
-        texts = [judges.text(ids) for ids in drawn]
-        measured[REWARD] = np.array([judges.lexicon.score(text) for text in texts])
-        measured["reward_human"] = judges.human.scores([p.text + text for p, text in zip(asked, texts, strict=True)])
     scores = Scores()
-    define(scores, {name: title for name, title in TITLES.items() if name in measured})
+    if judge is not None:
+        measured |= judge.measure(asked, drawn)
+        define(scores, judge.titles)
+    define(scores, TITLES)
     for name in scores.metrics:
         for number, (prompt, value) in enumerate(zip(asked, measured[name], strict=True)):
             scores.add(name, f"{prompt.id} sample {number % options['samples']}", prompt.id, value)
@@ -100,7 +97,7 @@ def kl_weights(kls: Sequence[float], target: float) -> tuple[np.ndarray, np.ndar
 
 
 def add_frontier(scores: Scores, curve: Mapping[int, Scores], start: Scores, target: float) -> dict[str, float]:
-    """Add reward at the KL that arms are compared at, from the measurements of one run.
+    """Add what the judge says at the KL that arms are compared at, from the measurements of one run.
 
     Args:
         scores: Where to add.
@@ -115,14 +112,12 @@ def add_frontier(scores: Scores, curve: Mapping[int, Scores], start: Scores, tar
     kls = [0.0, *(each.overall()[KL] for each in measured[1:])]
     at, area = kl_weights(kls, target)
     groups = {row[1]: row[2] for row in start.rows}
-    for source, name, title, weights in (
-        (REWARD, "frontier/reward", f"lexicon score at a KL of {target:g} nats", at),
-        ("reward_human", "frontier/reward_human", f"human score predicted at a KL of {target:g} nats", at),
-        (REWARD, "frontier/area", f"lexicon score, mean over KLs up to {target:g} nats", area),
-    ):
+    judged = _judged(start)
+    rows = [(source, f"frontier/{source}", f"at a KL of {target:g} nats", at) for source in judged]
+    rows += [(source, "frontier/area", f"mean over KLs up to {target:g} nats", area) for source in judged[:1]]
+    for source, name, where, weights in rows:
         values = [each.values(source) for each in measured]
-        if values[0]:
-            scores.define(name, title, True)
+        scores.define(name, f"{start.metrics[source].title}; {where}", start.metrics[source].higher_is_better)
         for example in values[0]:
             value = sum(weight * each[example] for weight, each in zip(weights, values, strict=True))
             scores.add(name, example, groups[example], value)
@@ -131,13 +126,19 @@ def add_frontier(scores: Scores, curve: Mapping[int, Scores], start: Scores, tar
 
 
 def frontier_plots(curve: Mapping[int, Scores], start: Scores, arm: str | None) -> list[Plot]:
-    """The run's way through KL and reward, if somebody judges."""
+    """The run's way through KL and the first judgement, if somebody judges."""
     overall = [start.overall(), *(curve[step].overall() for step in sorted(curve))]
-    if REWARD not in overall[0]:
+    if not _judged(start):
         return []
-    way = [(values[KL], values[REWARD]) for values in overall]
-    title = "Reward against KL over training"
-    return [Plot("frontier", title, "KL to the reference (nats)", "lexicon score of samples", {arm or "run": way})]
+    name = _judged(start)[0]
+    way = [(values[KL], values[name]) for values in overall]
+    title, label = f"{name.capitalize()} against KL over training", start.metrics[name].title
+    return [Plot("frontier", title, "KL to the reference (nats)", label, {arm or "run": way})]
+
+
+def _judged(start: Scores) -> list[str]:
+    """The judge's metrics among those of `sample_scores`, the one that counts first."""
+    return [name for name in start.metrics if name not in TITLES]
 
 
 def policy_logps(policy: Any, pairs: PairSet, pad_id: int, device: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from recipes.alignment.pairs import Prompt
 from recipes.alignment.reviews import Review, Reviews
 from recipes.core.cache import cached
 from recipes.core.files import sha256_json
@@ -86,6 +87,19 @@ class Judges:
     lexicon: LexiconJudge
     human: HumanJudge
     pieces: list[str]
+
+    temperature = 1.0
+    titles = {
+        "reward": ("lexicon score of samples, -1 to 1", True),
+        "reward_human": ("human score predicted for samples, second judge, -4 to 4", True),
+    }
+
+    def measure(self, prompts: Sequence[Prompt], completions: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """What both judges say: the lexicon of the completions, the other one of prompts with completions."""
+        texts = [self.text(ids) for ids in completions]
+        whole = [prompt.text + text for prompt, text in zip(prompts, texts, strict=True)]
+        scores = np.array([self.lexicon.score(text) for text in texts])
+        return {"reward": scores, "reward_human": self.human.scores(whole)}
 
     def text(self, ids: Sequence[int] | np.ndarray) -> str:
         """What tokens say."""

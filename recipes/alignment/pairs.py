@@ -7,20 +7,20 @@ A batch holds, rows being the chosen answers followed by the rejected ones:
     score_gap: [pairs], absent if answers have no scores.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.alignment.judges import Judges
 from recipes.core.objectives import IGNORE
 
 TOKENS = "tokens/"
+Example = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,21 @@ class Prompt:
     ids: np.ndarray
 
 
+class Judge(Protocol):
+    """Who judges completions of held-out prompts, and how they are drawn for it."""
+
+    @property
+    def titles(self) -> Mapping[str, tuple[str, bool]]:
+        """Metric -> (title, whether higher is better); the first is the judgement that counts."""
+
+    @property
+    def temperature(self) -> float:
+        """Of the softmax that completions are drawn from; 0: greedy."""
+
+    def measure(self, prompts: Sequence[Prompt], completions: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Each metric as [completions], of token ids behind as many prompts."""
+
+
 @dataclass(frozen=True)
 class PreferenceData:
     """Pairs to train and to test on, and what is sampled and judged beside them.
@@ -102,13 +117,15 @@ class PreferenceData:
         prompts: What the policy in training is to answer.
         judges: Who judges its answers; None if nobody can.
         facts: Metric -> (title, whether higher is better, value) of the data themselves.
+        examples: Right answers and wrong ones, each as (prompt, completion) ids, where more than the pairs are known.
     """
 
     train: PairSet
     test: PairSet
     prompts: list[Prompt]
-    judges: Judges | None
+    judges: Judge | None
     facts: dict[str, tuple[str, bool, float]]
+    examples: tuple[list[Example], list[Example]] | None = None
 
 
 class PairItems:

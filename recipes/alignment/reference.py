@@ -165,11 +165,11 @@ def prepare_reference(
         collate = caption_collate([first_id(tokenizer)], pad_id(tokenizer), token_mean)
         return Training(build_language_model(model, tokenizer, config.seed), WeightedCrossEntropy(), items, collate)
 
-    folder = train_reference(key, _tuning(config, trainer), config.seed, training, "the data's texts")
+    folder = train_reference(key, tuning_settings(config, trainer), config.seed, training, "the data's texts")
     return lambda: load_text_model(str(folder))
 
 
-def _tuning(config: ReferenceConfig, trainer: TrainerConfig) -> TrainerConfig:
+def tuning_settings(config: ReferenceConfig, trainer: TrainerConfig) -> TrainerConfig:
     """The run's trainer settings with the reference's own steps, batch, optimizer and schedule."""
     return dataclasses.replace(
         trainer,

@@ -1,16 +1,21 @@
 """Completions sampled from a causal language model."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recipes.core.cache import cached
+from recipes.core.files import sha256_json, write_json
 from recipes.core.models.build import seeded
 from recipes.core.progress import progress
 
 ROWS = 512
+GREEDY = {"do_sample": False}
 
 
 def sample(
@@ -29,7 +34,7 @@ def sample(
         prompts: Token ids of each, begin of text included.
         eos_id: Ends a completion and belongs to it.
         max_new_tokens: Longer completions are cut, and then have no end-of-text token.
-        temperature: Of the softmax.
+        temperature: Of the softmax; 0 takes the most likely token each time.
         seed: Decides every draw; the global generators are left as they were.
         device: Where to compute.
 
@@ -39,7 +44,9 @@ def sample(
     training = model.training
     model.to(device).eval()
     found: list[np.ndarray] = []
-    options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "eos_token_id": eos_id}
+    # The library's own top_k and top_p would cut the distribution.
+    drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    options = {"max_new_tokens": max_new_tokens, "eos_token_id": eos_id, **(drawn if temperature else GREEDY)}
     with torch.no_grad(), seeded(seed), progress("sampling completions", len(prompts)) as show:
         for start in range(0, len(prompts), ROWS):
             found += _drawn(model.language_model, prompts[start : start + ROWS], device, options)
@@ -48,13 +55,46 @@ def sample(
     return found
 
 
+def sampled_once(
+    key: Any,
+    model: Any,
+    prompts: Sequence[np.ndarray],
+    each: int,
+    eos_id: int,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    device: str,
+) -> list[list[np.ndarray]]:
+    """Several completions of each prompt, drawn once and cached.
+
+    Args:
+        key: What they depend on, as JSON: model, prompts, settings.
+        model: As in `sample`, with the arguments behind it.
+        prompts: Token ids of each.
+        each: Completions of a prompt.
+        eos_id: Ends a completion.
+        max_new_tokens: Longest completion.
+        temperature: Of the softmax.
+        seed: Decides every draw.
+        device: Where to compute.
+    """
+
+    def build(folder: Path) -> None:
+        asked = [prompt for prompt in prompts for _ in range(each)]
+        drawn = sample(model, asked, eos_id, max_new_tokens, temperature, seed, device)
+        rows = [[ids.tolist() for ids in drawn[i : i + each]] for i in range(0, len(drawn), each)]
+        write_json(folder / "samples.json", rows, durable=False)
+
+    folder = cached("sampled-answers", sha256_json(key)[:32], build)
+    rows = json.loads((folder / "samples.json").read_text())
+    return [[np.array(ids, np.int32) for ids in row] for row in rows]
+
+
 def _drawn(model: Any, prompts: Sequence[np.ndarray], device: str, options: dict[str, Any]) -> list[np.ndarray]:
     eos_id = options["eos_token_id"]
     ids, attention = (part.to(device) for part in _left_padded(prompts, eos_id))
-    # The library's own top_k and top_p would cut the distribution.
-    drawn = model.generate(
-        input_ids=ids, attention_mask=attention, do_sample=True, top_k=0, top_p=1.0, pad_token_id=eos_id, **options
-    )
+    drawn = model.generate(input_ids=ids, attention_mask=attention, pad_token_id=eos_id, **options)
     return [_ended(row, eos_id) for row in drawn[:, ids.shape[1] :].cpu().numpy()]
 
 

@@ -1,9 +1,7 @@
 """Data set `sentiment`: sentences that people began and the reference finished, twice each, judged by a lexicon."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +11,8 @@ from recipes.alignment.judges import Judges, LexiconJudge, human_judge, token_te
 from recipes.alignment.pairs import Pair, PairSet, PreferenceData, Prompt
 from recipes.alignment.reference import first_id
 from recipes.alignment.reviews import Review, Reviews, load_lexicon, load_reviews
-from recipes.alignment.sampling import sample
-from recipes.core.cache import cached
+from recipes.alignment.sampling import sampled_once
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json, write_json
 from recipes.core.references import weights_hash
 
 VERSION = 1
@@ -68,12 +64,17 @@ def load_sentiment(
     }
     sides = []
     for place, part in enumerate(asked):
-        folder = cached(
-            "sampled-pairs",
-            sha256_json([place, key])[:32],
-            _sampler(config, part, reference, tokenizer.eos_token_id, config.seed + place, device),
+        couples = sampled_once(
+            ["sentiment", place, key],
+            reference,
+            [prompt.ids for prompt in part],
+            2,
+            tokenizer.eos_token_id,
+            config.max_new_tokens,
+            config.temperature,
+            config.seed + place,
+            device,
         )
-        couples = json.loads((folder / "samples.json").read_text())
         sides.append(_judged(part, couples, judges, config.min_gap, (config.pairs, config.test_prompts)[place]))
     (train, counts), (test, _) = sides
     if not len(train) or not len(test):
@@ -110,26 +111,13 @@ def _prompts(config: SentimentConfig, reviews: Sequence[Review], tokenizer: Any)
     return found
 
 
-def _sampler(
-    config: SentimentConfig, prompts: Sequence[Prompt], reference: Any, eos_id: int, seed: int, device: str
-) -> Callable[[Path], None]:
-    def build(folder: Path) -> None:
-        twice = [prompt.ids for prompt in prompts for _ in range(2)]
-        drawn = sample(reference, twice, eos_id, config.max_new_tokens, config.temperature, seed, device)
-        couples = [[ids.tolist() for ids in drawn[i : i + 2]] for i in range(0, len(drawn), 2)]
-        write_json(folder / "samples.json", couples, durable=False)
-
-    return build
-
-
 def _judged(
-    prompts: Sequence[Prompt], couples: list[list[list[int]]], judges: Judges, min_gap: float, most: int
+    prompts: Sequence[Prompt], couples: Sequence[Sequence[np.ndarray]], judges: Judges, min_gap: float, most: int
 ) -> tuple[PairSet, Counts]:
     """Pairs of the couples whose scores differ, the better one chosen, and what became of the others."""
     pairs: list[Pair] = []
     dropped = {"ties": 0, "equal": 0, "unused": 0}
-    for prompt, couple in zip(prompts, couples, strict=True):
-        answers = [np.array(ids, np.int32) for ids in couple]
+    for prompt, answers in zip(prompts, couples, strict=True):
         scores = [judges.score(ids) for ids in answers]
         if np.array_equal(answers[0], answers[1]):
             dropped["equal"] += 1

@@ -77,7 +77,10 @@ def test_couples_become_pairs_and_the_rest_is_counted() -> None:
 
     judges = Judges(JUDGE, Human(), ["", " good", " dull", " film"])  # type: ignore[arg-type]
     prompts = [Prompt(name, "So", ids(3)) for name in "abcde"]
-    couples = [[[1, 0], [2]], [[3], [3]], [[3], [3, 0]], [[2], [3]], [[1], [2]]]
+    couples = [
+        [ids(*answer) for answer in couple]
+        for couple in ([[1, 0], [2]], [[3], [3]], [[3], [3, 0]], [[2], [3]], [[1], [2]])
+    ]
     pairs, counts = _judged(prompts, couples, judges, 0.1, most=2)
     assert [made.id for made in pairs.pairs] == ["a", "d"]
     assert pairs.pairs[1].chosen.tolist() == [3] and pairs.pairs[1].rejected.tolist() == [2]

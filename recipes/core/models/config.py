@@ -87,14 +87,17 @@ ModelConfig = SmallConfig | SmolLM2Config | LlavaConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SmallLMConfig:
-    """A causal language model trained from nothing in the run, with a BPE trained on the run's texts."""
+    """A causal language model trained from nothing in the run, with a tokenizer made from the run's texts."""
 
     name: str = setting("small-lm", help="model", choices=("small-lm",))
     architecture: str = setting("llama", help="kind of decoder", choices=("llama", "gpt2"))
     layers: int = setting(2, help="decoder layers", ge=1)
     width: int = setting(64, help="hidden width", ge=4)
     heads: int = setting(4, help="attention heads", ge=1)
-    vocabulary: int = setting(1024, help="largest size of the BPE trained in the run", unit="tokens", ge=300)
+    tokenizer: str = setting(
+        "bpe", help="a BPE trained in the run, or one token a character", choices=("bpe", "characters")
+    )
+    vocabulary: int = setting(1024, help="largest size of the tokenizer made in the run", unit="tokens", ge=300)
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""

@@ -18,7 +18,12 @@ _FREE = ("save_steps", "log_steps", "threads", "device", "nproc", "parallel")
 
 
 def train_reference(
-    key: dict[str, Any], trainer: TrainerConfig, seed: int, training: Callable[[], Training], what: str
+    key: dict[str, Any],
+    trainer: TrainerConfig,
+    seed: int,
+    training: Callable[[], Training],
+    what: str,
+    name: str = "the reference",
 ) -> Path:
     """Train a reference in one process, or find the one trained before.
 
@@ -28,6 +33,7 @@ def train_reference(
         seed: Decides the data order.
         training: Makes the `TextModel`, its objective and its data; called only to train.
         what: What it is trained on, for people ("1,400 captions").
+        name: What it is called, for people.
 
     Returns:
         Folder with the weights of its language model, for `load_text_model`.
@@ -35,7 +41,7 @@ def train_reference(
     decisive = {name: value for name, value in dataclasses.asdict(trainer).items() if name not in _FREE}
 
     def build(folder: Path) -> None:
-        print(f"training the reference on {what} (once, then cached)", file=sys.stderr)
+        print(f"training {name} on {what} (once, then cached)", file=sys.stderr)
         made = training()
         size = min(trainer.batch_size, len(made.dataset))  # type: ignore[arg-type]
         own = dataclasses.replace(

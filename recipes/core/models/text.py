@@ -11,23 +11,24 @@ from recipes.core.models.build import llama, seeded
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig, TextModelConfig
 from recipes.core.models.smollm2 import ARCHITECTURE, load_backbone, load_tokenizer
 from recipes.core.models.sources import load_files, load_pretrained
-from recipes.core.models.tokenizer import train_bpe
+from recipes.core.models.tokenizer import character_tokenizer, train_bpe
 from recipes.core.models.vision_language import TextModel
 
 
 def build_text_tokenizer(config: TextModelConfig, texts: Iterable[str], fingerprint: str) -> Any:
-    """The model's tokenizer, which has an end-of-text token, or a BPE trained on the texts.
+    """The model's tokenizer, which has an end-of-text token, or one made from the texts.
 
     Args:
         config: Which model.
-        texts: What a BPE is trained on.
+        texts: What a tokenizer is made from.
         fingerprint: Hash of the texts.
 
     Raises:
         UserError: it cannot be loaded, or has no end-of-text token.
     """
     if isinstance(config, SmallLMConfig):
-        return train_bpe(texts, fingerprint, config.vocabulary)
+        make = character_tokenizer if config.tokenizer == "characters" else train_bpe
+        return make(texts, fingerprint, config.vocabulary)
     if isinstance(config, SmolLM2TextConfig):
         tokenizer = load_tokenizer(config)
     else:

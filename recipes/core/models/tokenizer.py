@@ -1,16 +1,17 @@
-"""Tokenizers: a BPE trained in the run, and the image tokens that any tokenizer gets."""
+"""Tokenizers: a BPE or characters, made in the run, and the image tokens that any tokenizer gets."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from recipes.core.cache import cached
 from recipes.core.files import sha256_json
 
-PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
 VISION, PATCH, ROW, VISION_END = "<vision>", "<vpatch>", "<vrow_sep>", "</vision>"
 IMAGE_TOKENS = (VISION, PATCH, ROW, VISION_END)
 FORMAT = 2
@@ -34,6 +35,22 @@ def train_bpe(
         _bpe(texts, vocabulary, extra).save_pretrained(folder)
 
     folder = cached("tokenizers", sha256_json([FORMAT, fingerprint, vocabulary, list(extra)])[:32], build)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def character_tokenizer(texts: Iterable[str], fingerprint: str, vocabulary: int) -> PreTrainedTokenizerFast:
+    """One token a character: the most frequent of the texts, others are unknown. Made only if it was not before.
+
+    Args:
+        texts: What characters are taken from.
+        fingerprint: Hash of all texts.
+        vocabulary: Largest size, special tokens included.
+    """
+
+    def build(folder: Path) -> None:
+        _characters(texts, vocabulary).save_pretrained(folder)
+
+    folder = cached("tokenizers", sha256_json([FORMAT, fingerprint, vocabulary, "characters"])[:32], build)
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
@@ -62,5 +79,25 @@ def _bpe(texts: Iterable[str], vocabulary: int, extra: Sequence[str]) -> PreTrai
         bos_token=BOS,
         eos_token=EOS,
         additional_special_tokens=list(extra),
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _characters(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    special = [PAD, BOS, EOS, UNKNOWN]
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    kept = sorted(sorted(counts), key=lambda character: -counts[character])[: vocabulary - len(special)]
+    places = {name: place for place, name in enumerate([*special, *sorted(kept)])}
+    tokenizer = Tokenizer(models.WordLevel(places, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        unk_token=UNKNOWN,
         clean_up_tokenization_spaces=False,
     )

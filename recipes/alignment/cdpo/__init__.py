@@ -1,0 +1,1 @@
+"""Critical tokens by contrastive estimation (cDPO)."""

@@ -1,0 +1,104 @@
+"""The positive and the negative model, and what they say of all answers: trained and computed once, then cached."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from recipes.alignment.cdpo.config import ContrastConfig
+from recipes.alignment.cdpo.method import Contrast, contrast
+from recipes.alignment.data import Ground
+from recipes.alignment.pairs import Example, PairSet, PreferenceData, answer_batch
+from recipes.alignment.reference import hidden_states, pad_id, scoring_batches, tuning_settings
+from recipes.core.cache import cached
+from recipes.core.config import TrainerConfig
+from recipes.core.files import sha256_json
+from recipes.core.logprobs import projected
+from recipes.core.models import load_text_model
+from recipes.core.models.reference import train_reference
+from recipes.core.objectives import IGNORE, WeightedCrossEntropy
+from recipes.core.references import weights_hash
+from recipes.core.trainer import Training
+
+VERSION = 1
+SIDES = (("the positive model", "right"), ("the negative model", "wrong"))
+
+
+def examples_of(data: PreferenceData) -> tuple[list[Example], list[Example]]:
+    """What the positive and the negative model learn: the data's own examples, or the answers of its pairs."""
+    if data.examples is not None:
+        return data.examples
+    pairs = data.train.pairs
+    return [(pair.prompt, pair.chosen) for pair in pairs], [(pair.prompt, pair.rejected) for pair in pairs]
+
+
+def contrast_models(config: ContrastConfig, trainer: TrainerConfig, ground: Ground) -> list[Path]:
+    """Folders of the positive and the negative model's weights, each trained from the reference if no run has."""
+    pads, found = pad_id(ground.tokenizer), []
+    start = weights_hash(ground.frozen)
+    for (name, side), examples in zip(SIDES, examples_of(ground.data), strict=True):
+        key = {
+            "start": start,
+            "answers": sha256_json([[prompt.tolist(), ids.tolist()] for prompt, ids in examples]),
+            "version": VERSION,
+        }
+
+        def training(examples: list[Example] = examples) -> Training:
+            items: Any = examples
+            return Training(ground.reference(), WeightedCrossEntropy(), items, answers_collate(pads))
+
+        what = f"{len(examples):,} {side} answers"
+        found.append(train_reference(key, tuning_settings(config, trainer), config.seed, training, what, name))
+    return found
+
+
+def answers_collate(pad_id: int) -> Callable[[list[Example]], dict[str, Any]]:
+    """Collate (prompt, completion) ids for `WeightedCrossEntropy`: the mean over completion tokens, prompts not."""
+
+    def collate(examples: list[Example]) -> dict[str, Any]:
+        batch: dict[str, Any] = answer_batch(examples, pad_id)
+        weights = (batch["labels"] != IGNORE).float()
+        return batch | {
+            "weights": weights,
+            "normalizer": weights.sum(),
+            "ids": [f"{len(ids)} tokens" for _, ids in examples],
+        }
+
+    return collate
+
+
+def contrast_scores(folders: Sequence[Path], beta_ce: float, pairs: PairSet, pad: int, device: str) -> dict[str, Any]:
+    """The fields of `Contrast` as float32 [tokens] of all answers, computed only if no run has done so before.
+
+    Args:
+        folders: From `contrast_models`; their names stand for the weights.
+        beta_ce: Strength of the contrast.
+        pairs: The answers.
+        pad: What pads.
+        device: Where to compute.
+    """
+
+    def build(folder: Path) -> None:
+        models = [load_text_model(str(path)).to(device).eval() for path in folders]
+        save_file(_score(models, beta_ce, pairs, pad, device), folder / "contrast.safetensors")
+
+    key = [[path.parent.name for path in folders], beta_ce, pairs.fingerprint, VERSION]
+    return dict(load_file(cached("contrast-scores", sha256_json(key), build) / "contrast.safetensors"))
+
+
+def _score(models: Sequence[Any], beta_ce: float, pairs: PairSet, pad: int, device: str) -> dict[str, np.ndarray]:
+    heads = [model.language_model.get_output_embeddings().weight for model in models]
+    found = {name: np.zeros(int(pairs.lengths.sum()), np.float32) for name in Contrast._fields}
+    for places, batch in scoring_batches(pairs, pad, device, "scoring answers with both models"):
+        # Completion positions only: the vocabulary is met by them and nothing else.
+        logits = [
+            projected(hidden_states(model, batch, every_layer=False)[:, 0], head)
+            for model, head in zip(models, heads, strict=True)
+        ]
+        scores = contrast(logits[0], logits[1], batch["labels"][batch["labels"] != IGNORE], beta_ce)
+        where = np.concatenate(places)
+        for name, values in scores._asdict().items():
+            found[name][where] = values.float().cpu().numpy()
+    return found

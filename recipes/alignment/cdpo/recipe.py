@@ -1,0 +1,70 @@
+"""cDPO as an experiment: token scores of a positive and a negative model on the shared preference training."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from recipes.alignment.cdpo import evaluation
+from recipes.alignment.cdpo.config import CONTRASTED, CDPOConfig
+from recipes.alignment.cdpo.models import contrast_models, contrast_scores
+from recipes.alignment.cdpo.objective import WEIGHTS, Critical, token_weights
+from recipes.alignment.data import Ground
+from recipes.alignment.experiment import AlignmentRecipe, Prepared, token_scores, training
+from recipes.alignment.heatmaps import heatmap
+from recipes.alignment.judges import token_texts
+from recipes.alignment.pairs import PairSet
+from recipes.alignment.reference import AnswerScores, pad_id
+from recipes.core.evaluation.scores import Scores
+from recipes.core.recipe import Evaluation
+from recipes.core.trainer import Training
+
+
+class CDPORecipe(AlignmentRecipe):
+    """Preference training whose rejected tokens are weighed by how critical they are."""
+
+    def columns(
+        self, config: CDPOConfig, ground: Ground, pairs: PairSet, said: AnswerScores, device: str, seed: int
+    ) -> dict[str, np.ndarray]:
+        """Adds what both models say of the tokens, and the weights made of it."""
+        columns = super().columns(config, ground, pairs, said, device, seed)
+        own, scores = config.critical, {}
+        if own.weights in CONTRASTED:
+            folders = contrast_models(config.contrast, config.trainer, ground)
+            scores = contrast_scores(folders, own.beta_ce, pairs, pad_id(ground.tokenizer), device)
+        if own.weights != "none":
+            columns[WEIGHTS] = token_weights(own, pairs, scores, seed)
+        return columns | scores
+
+    def build(self, config: CDPOConfig, prepared: Prepared) -> Training:
+        """Policy and objective."""
+        objective = Critical(config.preference, config.critical.agg, token_scores(config, prepared))
+        return training(config, prepared, objective)
+
+    def evaluate(self, config: CDPOConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
+        """Adds whether scores find first wrong tokens, what tokens weigh, and the token heatmap."""
+        found = super().evaluate(config, prepared, model, curve)
+        scores, test, shown = found.scores, prepared.test, None
+        extra = evaluation.add_detection(scores, test) | evaluation.add_detection(scores, prepared.train, "train_")
+        if WEIGHTS in test.columns:
+            evaluation.add_weights(scores, test)
+            pieces, masks = token_texts(prepared.ground.tokenizer), {"weight": test.columns[WEIGHTS]}
+            shown = heatmap(test.pairs, masks, prepared.said.logps, pieces, config.evaluation.heatmap)
+        judge = prepared.ground.data.judges
+        plots = list(found.plots)
+        if judge is not None:
+            metric = next(iter(judge.titles))
+            plots += evaluation.curve_plots(curve, metric, found.metrics.get(f"data/{metric}"))
+        return replace(found, metrics=found.metrics | scores.overall() | extra, heatmap=shown, plots=plots)
+
+    def describe(self, config: CDPOConfig) -> list[tuple[str, str]]:
+        """Adds the two models, where they are needed."""
+        rows = super().describe(config)
+        if config.critical.weights in CONTRASTED:
+            rows.append(
+                ("contrast", f"the reference tuned on right and on wrong answers, {config.contrast.steps} steps each")
+            )
+        return rows
+
+
+RECIPE = CDPORecipe

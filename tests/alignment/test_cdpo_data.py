@@ -1,0 +1,128 @@
+"""Data set `chain-arithmetic`: problems, the judge, selection of pairs; the tokenizer of characters."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from recipes.alignment.arithmetic import ExactJudge, answer, question, split, total
+from recipes.alignment.cdpo.evaluation import add_detection
+from recipes.alignment.config import ChainArithmeticConfig
+from recipes.alignment.pairs import Pair, PairItems, PairSet, Prompt
+from recipes.alignment.selection import select
+from recipes.core.evaluation.scores import Scores
+from recipes.core.models.tokenizer import character_tokenizer
+
+PIECES = ["", *"0123456789,", "1,2"]
+EOS = 0
+JUDGE = ExactJudge(PIECES, EOS)
+
+
+def ids(text: str, ended: bool = True) -> np.ndarray:
+    return np.array([PIECES.index(character) for character in text] + [EOS] * ended, np.int32)
+
+
+def test_problems_as_text() -> None:
+    assert question((12, 34, 45)) == "12+34+45=" and answer((12, 34, 45), 3) == "046,091"
+    assert total("12+34+45=") == 91
+
+
+def test_no_problem_stands_on_two_sides() -> None:
+    sums = split(ChainArithmeticConfig(low=1, high=5, questions=20, test_prompts=10))
+    parts = [sums.learned, sums.questions, sums.test]
+    assert [len(part) for part in parts] == [95, 20, 10]
+    assert len({terms for part in parts for terms in part}) == 125 and sums.digits == 2
+    assert split(ChainArithmeticConfig(low=1, high=5, questions=20, test_prompts=10, seed=1)).test != sums.test
+
+
+@pytest.mark.parametrize(
+    ("said", "final"),
+    [
+        (ids("046,091"), 91),
+        (ids("91"), 91),
+        (ids("046,"), None),
+        (ids(""), None),
+        (ids("046,091", ended=False), None),
+        (ids("1,2,3"), 3),
+    ],
+)
+def test_what_an_answer_ends_in(said: np.ndarray, final: int | None) -> None:
+    assert JUDGE.final(said) == final
+
+
+def test_the_judge_reads_the_prompt() -> None:
+    prompts = [Prompt("a", "12+34+45=", ids("1")), Prompt("b", "12+34+46=", ids("1"))]
+    assert JUDGE.measure(prompts, [ids("046,091")] * 2)["accuracy"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        (ids("046,091"), None),
+        (ids("047,092"), 2),
+        (ids("046,081"), 5),
+        (ids("046"), 3),  # ends too early
+        (ids("046,0911"), 7),  # goes on
+        (np.array([1, 12, EOS], np.int32), 1),  # a token of several characters
+    ],
+)
+def test_the_first_wrong_token(said: np.ndarray, wrong: int | None) -> None:
+    assert np.flatnonzero(JUDGE.first_wrong(said, "046,091")).tolist() == ([] if wrong is None else [wrong])
+
+
+def test_the_selection_of_the_paper() -> None:
+    finals = [*"aaabbcdefg", "right", None]
+    taken = Counter()
+    for seed in range(20):
+        found = select(finals, "right", np.random.default_rng(seed))
+        assert found.positive == 10 and [finals[place] for place in found.negatives] == ["a", "b"]
+        assert found.pair == (10, found.negatives[0])
+        taken[found.negatives[0]] += 1
+    assert set(taken) == {0, 1, 2}  # a random member of the group
+
+
+@pytest.mark.parametrize(
+    ("finals", "negatives"),
+    [
+        ("b", 1),  # one wrong answer is its own group
+        ("bcde", 1),  # single answers beyond the first group are not taken
+        ("bbbbcc", 1),  # the first group is half of the wrong answers
+        ("bbccdde", 2),
+        ("bbccddee", 2),
+        ("rrr", 0),
+        ("", 0),
+    ],
+)
+def test_how_many_wrong_answers_are_taken(finals: str, negatives: int) -> None:
+    found = select([*finals], "r", np.random.default_rng(0))
+    assert len(found.negatives) == negatives
+    assert (found.pair is None) == ("r" not in finals or not negatives)
+
+
+def test_detectors_of_first_wrong_tokens() -> None:
+    def pair(rejected: int, wrong: int) -> Pair:
+        marks = np.zeros(1, bool), np.arange(rejected) == wrong
+        return Pair(str(wrong), np.zeros(1), np.zeros(1), np.zeros(rejected), (1.0, 0.0), marks)
+
+    columns = {
+        "log_s": np.log(np.array([0.5, 0.9, 0.1, 0.8, 0.5, 0.7, 0.2])),
+        "ref_logps": np.array([-9.0, -1, -2, -3, -9, -2, -1]),
+    }
+    scores = Scores()
+    found = add_detection(scores, PairItems(PairSet([pair(3, 1), pair(2, 1)]), columns))
+    # Rejected tokens are 1 to 3 and 5 and 6, first wrong ones 2 and 6.
+    assert found["critical/auroc_contrast"] == 1 and found["critical/hit_contrast"] == 1
+    assert found["critical/auroc_reference"] == pytest.approx((1.5 + 0.5) / 6) and found["critical/hit_reference"] == 0
+    assert found["critical/score_wrong"] == pytest.approx(0.15)
+    assert found["critical/score_other"] == pytest.approx((0.9 + 0.8 + 0.7) / 3)
+    assert found.keys() == scores.metrics.keys() and "critical/auroc_surprisal" not in found
+    assert add_detection(Scores(), PairItems(PairSet([Pair("a", *[np.zeros(2)] * 3)]), {})) == {}
+
+
+def test_a_token_a_character() -> None:
+    made = character_tokenizer(["12+3 =\n1", "1"], "characters of the test", 300)
+    assert made("1 +\n1")["input_ids"] == made.convert_tokens_to_ids(["1", " ", "+", "\n", "1"])
+    assert made.decode(made("12 + 3\n")["input_ids"]) == "12 + 3\n"
+    assert made("9")["input_ids"] == [made.unk_token_id] and len(made) == 4 + 7
+    small = character_tokenizer(["aaabbc"], "a small vocabulary", 6)
+    assert small.convert_ids_to_tokens(small("abc")["input_ids"]) == ["a", "b", small.unk_token]
