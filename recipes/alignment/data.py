@@ -7,11 +7,13 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from recipes.alignment.config import PreferencesConfig, ReferenceConfig, SentimentConfig
+from recipes.alignment.config import AlignmentDataConfig, CorruptedConfig, PreferencesConfig, ReferenceConfig
+from recipes.alignment.corrupted import load_corrupted
 from recipes.alignment.pairs import TOKENS, PairSet, PreferenceData
 from recipes.alignment.preferences import load_preferences, load_rows
 from recipes.alignment.reference import first_id, hidden_states, prepare_reference
-from recipes.alignment.sentiment import encoded, load_sentiment, load_texts
+from recipes.alignment.reviews import load_reviews
+from recipes.alignment.sentiment import encoded, load_sentiment
 from recipes.core.config import TrainerConfig
 from recipes.core.models import text as models
 
@@ -22,7 +24,7 @@ class AlignmentConfig(Protocol):
     """The part of an alignment recipe's config that decides data and reference."""
 
     @property
-    def data(self) -> SentimentConfig | PreferencesConfig: ...  # noqa: D102
+    def data(self) -> AlignmentDataConfig: ...  # noqa: D102
     @property
     def model(self) -> models.TextModelConfig: ...  # noqa: D102
     @property
@@ -52,7 +54,7 @@ def prepare_ground(config: AlignmentConfig, device: str) -> Ground:
     """Tokenizer, reference and pairs, each cached by content. Raises UserError on bad data."""
     if isinstance(config.data, PreferencesConfig):
         return _from_file(config, config.data)
-    reviews = load_texts(config.data)
+    reviews = load_reviews(config.data.test_fraction, config.data.seed)
     texts = (review.text for review in reviews.train)
     tokenizer = models.build_text_tokenizer(config.model, texts, reviews.fingerprint)
     reference = prepare_reference(
@@ -64,6 +66,8 @@ def prepare_ground(config: AlignmentConfig, device: str) -> Ground:
         reviews.fingerprint,
     )
     frozen = reference().requires_grad_(False)
+    if isinstance(config.data, CorruptedConfig):
+        return Ground(tokenizer, reference, frozen, load_corrupted(config.data, reviews, tokenizer))
     return Ground(tokenizer, reference, frozen, load_sentiment(config.data, reviews, tokenizer, frozen, device))
 
 

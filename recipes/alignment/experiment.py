@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from recipes.alignment import evaluation as measures
-from recipes.alignment.config import EvaluationConfig, PreferenceConfig, SentimentConfig
+from recipes.alignment.config import EvaluationConfig, PreferenceConfig, PreferencesConfig, SentimentConfig
 from recipes.alignment.data import AlignmentConfig, Ground, States, prepare_ground, states_of
 from recipes.alignment.losses import LOSSES
 from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores
@@ -58,7 +58,7 @@ class AlignmentRecipe:
 
     def prepare(self, config: Any, device: str) -> Prepared:
         """Reference, pairs and what is known of their tokens, each cached by content. Raises UserError on bad data."""
-        ground = prepare_ground(config, device)
+        ground = self.ground(config, device)
         pads = pad_id(ground.tokenizer)
         sets = (ground.data.train, ground.data.test)
         scores = [answer_scores(ground.frozen, pairs, pads, device) for pairs in sets]
@@ -68,6 +68,10 @@ class AlignmentRecipe:
             for place, (pairs, found) in enumerate(zip(sets, scores, strict=True))
         )
         return Prepared(ground, train, test, scores[1], states_of(ground.frozen, complete, device), device)
+
+    def ground(self, config: Any, device: str) -> Ground:
+        """Models and pairs. Raises UserError on bad data."""
+        return prepare_ground(config, device)
 
     def columns(
         self, config: Any, ground: Ground, pairs: PairSet, said: AnswerScores, device: str, seed: int
@@ -111,9 +115,10 @@ class AlignmentRecipe:
     def describe(self, config: Any) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
         data = config.data
-        where = (
-            f"pairs of {data.path}" if not isinstance(data, SentimentConfig) else f"up to {data.pairs:,} sampled pairs"
-        )
+        if isinstance(data, PreferencesConfig):
+            where = f"pairs of {data.path}"
+        else:
+            where = f"up to {data.pairs:,} {'sampled' if isinstance(data, SentimentConfig) else 'made'} pairs"
         tuned = f"fine-tuned for {config.reference.steps} steps" if config.reference.steps else "as it is"
         return [
             ("data", f"{data.name}: {where}, {data.test_prompts} held-out prompts"),
