@@ -42,6 +42,11 @@ class SentimentConfig:
     test_fraction: float = setting(0.1, help="share of the sentences kept for testing", gt=0, lt=1)
     seed: int = setting(0, help="split and samples; all arms and seeds share one set of pairs", ge=0)
 
+    @property
+    def described(self) -> str:
+        """What pairs a dry run announces."""
+        return f"up to {self.pairs:,} sampled pairs"
+
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
         found = []
@@ -74,6 +79,11 @@ class PreferencesConfig:
     max_new_tokens: int = setting(64, help="longest sampled answer", unit="tokens", ge=2)
     seed: int = setting(0, help="which pairs are kept for testing", ge=0)
 
+    @property
+    def described(self) -> str:
+        """What pairs a dry run announces."""
+        return f"pairs of {self.path}"
+
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
         return [] if self.path else [("path", "is missing; type data.path=FILE or a datasets name")]
@@ -93,6 +103,11 @@ class CorruptedConfig:
     max_new_tokens: int = setting(40, help="longest sampled answer", unit="tokens", ge=2)
     test_fraction: float = setting(0.1, help="share of the sentences kept for testing", gt=0, lt=1)
     seed: int = setting(0, help="split, and which words are replaced by which", ge=0)
+
+    @property
+    def described(self) -> str:
+        """What pairs a dry run announces."""
+        return f"up to {self.pairs:,} sentences with {self.words} words replaced"
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""

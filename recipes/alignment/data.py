@@ -7,7 +7,13 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from recipes.alignment.config import AlignmentDataConfig, CorruptedConfig, PreferencesConfig, ReferenceConfig
+from recipes.alignment.config import (
+    AlignmentDataConfig,
+    CorruptedConfig,
+    PreferencesConfig,
+    ReferenceConfig,
+    SentimentConfig,
+)
 from recipes.alignment.corrupted import load_corrupted
 from recipes.alignment.pairs import TOKENS, PairSet, PreferenceData
 from recipes.alignment.preferences import load_preferences, load_rows
@@ -52,9 +58,11 @@ class Ground:
 
 def prepare_ground(config: AlignmentConfig, device: str) -> Ground:
     """Tokenizer, reference and pairs, each cached by content. Raises UserError on bad data."""
-    if isinstance(config.data, PreferencesConfig):
-        return _from_file(config, config.data)
-    reviews = load_reviews(config.data.test_fraction, config.data.seed)
+    return GROUNDS[type(config.data)](config, config.data, device)
+
+
+def _from_reviews(config: AlignmentConfig, own: SentimentConfig | CorruptedConfig, device: str) -> Ground:
+    reviews = load_reviews(own.test_fraction, own.seed)
     texts = (review.text for review in reviews.train)
     tokenizer = models.build_text_tokenizer(config.model, texts, reviews.fingerprint)
     reference = prepare_reference(
@@ -66,9 +74,9 @@ def prepare_ground(config: AlignmentConfig, device: str) -> Ground:
         reviews.fingerprint,
     )
     frozen = reference().requires_grad_(False)
-    if isinstance(config.data, CorruptedConfig):
-        return Ground(tokenizer, reference, frozen, load_corrupted(config.data, reviews, tokenizer))
-    return Ground(tokenizer, reference, frozen, load_sentiment(config.data, reviews, tokenizer, frozen, device))
+    if isinstance(own, CorruptedConfig):
+        return Ground(tokenizer, reference, frozen, load_corrupted(own, reviews, tokenizer))
+    return Ground(tokenizer, reference, frozen, load_sentiment(own, reviews, tokenizer, frozen, device))
 
 
 def states_of(frozen: Any, complete: bool, device: str) -> States:
@@ -85,7 +93,7 @@ def states_of(frozen: Any, complete: bool, device: str) -> States:
     return lambda batch: hidden_states(frozen, batch)
 
 
-def _from_file(config: AlignmentConfig, own: PreferencesConfig) -> Ground:
+def _from_file(config: AlignmentConfig, own: PreferencesConfig, device: str) -> Ground:
     rows = load_rows(own)
     tokenizer = models.build_text_tokenizer(config.model, rows.texts(), rows.fingerprint)
     data = load_preferences(own, rows, tokenizer)
@@ -106,3 +114,11 @@ def _chosen(pairs: PairSet, first: int) -> list[np.ndarray]:
     """Prompts with their chosen answers, without the token that stands before every text."""
     texts = [np.concatenate([pair.prompt, pair.chosen]) for pair in pairs.pairs]
     return [ids[1:] if ids[0] == first else ids for ids in texts]
+
+
+# What each kind of data is made into pairs and reference by.
+GROUNDS: dict[type, Callable[[Any, Any, str], Ground]] = {
+    SentimentConfig: _from_reviews,
+    CorruptedConfig: _from_reviews,
+    PreferencesConfig: _from_file,
+}

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from recipes.alignment import evaluation as measures
-from recipes.alignment.config import EvaluationConfig, PreferenceConfig, PreferencesConfig, SentimentConfig
+from recipes.alignment.config import EvaluationConfig, PreferenceConfig
 from recipes.alignment.data import AlignmentConfig, Ground, States, prepare_ground, states_of
 from recipes.alignment.losses import LOSSES
 from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores
@@ -115,13 +115,9 @@ class AlignmentRecipe:
     def describe(self, config: Any) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
         data = config.data
-        if isinstance(data, PreferencesConfig):
-            where = f"pairs of {data.path}"
-        else:
-            where = f"up to {data.pairs:,} {'sampled' if isinstance(data, SentimentConfig) else 'made'} pairs"
         tuned = f"fine-tuned for {config.reference.steps} steps" if config.reference.steps else "as it is"
         return [
-            ("data", f"{data.name}: {where}, {data.test_prompts} held-out prompts"),
+            ("data", f"{data.name}: {data.described}, {data.test_prompts} held-out prompts"),
             ("model", models.describe(config.model)),
             ("reference", f"the model, {tuned}"),
         ]

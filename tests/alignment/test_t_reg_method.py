@@ -87,8 +87,8 @@ def row(values: np.ndarray) -> Tensor:
 
 
 def test_the_worked_example() -> None:
-    assert CHOSEN == pytest.approx([0.098688, 0, -0.231059], abs=1e-6)
-    assert REJECTED == pytest.approx([-0.074443, -0.317574], abs=1e-6)
+    assert pytest.approx([0.098688, 0, -0.231059], abs=1e-6) == CHOSEN
+    assert pytest.approx([-0.074443, -0.317574], abs=1e-6) == REJECTED
     pairs = worked()
     weight = pair_weight(pairs, "dpo", 0.1, 0.0)
     assert float(0.1 * pairs.margin().detach()) == pytest.approx(0.1, abs=1e-6)
@@ -192,7 +192,9 @@ def test_a_static_weight_is_one_number() -> None:
     rewards = random_rewards(pairs, 14)
     values = [regulariser(s, r, 0.1) for s, r in zip((pairs.chosen, pairs.rejected), rewards, strict=True)]
     expected = plain(pairs, PreferenceConfig(loss="dpo")) + 0.25 * 0.5 * (values[0] + values[1]).mean()
-    assert float(loss(pairs, rewards, weight="static", static=0.5).detach()) == pytest.approx(float(expected.detach()), abs=1e-12)
+    assert float(loss(pairs, rewards, weight="static", static=0.5).detach()) == pytest.approx(
+        float(expected.detach()), abs=1e-12
+    )
 
 
 def test_at_the_reference_every_pair_weighs_a_half() -> None:
