@@ -1,8 +1,7 @@
 """`t-reg` end to end on a few made-up reviews: every arm, sources of rewards, corrupted sentences, what is refused."""
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 
 from recipes.alignment.corrupted import corrupted
 from recipes.alignment.data import Ground
+from recipes.alignment.judges import token_texts
 from recipes.alignment.t_reg import rewards
 from recipes.alignment.t_reg.config import RegConfig, TRegConfig
 from recipes.alignment.t_reg.evaluation import add_corrupted
@@ -112,31 +112,24 @@ def test_constant_rewards_are_those_of_chosen_answers(ground: Ground) -> None:
     assert (found[~rejected] == 0.5).all() and (found[rejected] == 0).all()
 
 
-def shortened(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Makes the model's context so short that some pairs fit it with the prompts, and some do not."""
-    ground = TRegRecipe().ground(composed(), "cpu")
-    longest = [
-        max(
-            len(prompt) + len(answer)
-            for prompt, answer in rewards.asked_rows(ground.tokenizer, pairs, RegConfig().worse)
-        )
-        for pairs in (ground.data.train, ground.data.test)
-    ]
-    return lambda: monkeypatch.setattr(rewards, "context_of", lambda _: min(longest) - 2)
-
-
-def test_prompts_beyond_the_context_are_told_or_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shortened(monkeypatch)()
+def test_prompts_beyond_the_context_are_told_or_left_out(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = []
+    for pairs in (ground.data.train, ground.data.test):
+        rows = rewards.asked_rows(ground.tokenizer, pairs, RegConfig().worse)
+        longest.append(max(len(prompt) + len(answer) for prompt, answer in rows))
+    monkeypatch.setattr(rewards, "context_of", lambda _: min(longest) - 2)  # some pairs fit, some do not
     with pytest.raises(UserError, match="exceed the model's context of") as raised:
         run(tmp_path, "arm=self")
     assert "type treg.on_long=skip" in str(raised.value) and "first: review" in str(raised.value)
     skipped = run(tmp_path, "arm=self", "treg.on_long=skip").metrics
-    assert skipped["data/too_long"] > 0
+    assert skipped["data/too_long"] > 0 and skipped["data/pairs"] < len(ground.data.train)
     plain = run(tmp_path, "arm=dpo", "treg.on_long=skip").metrics
     assert plain["data/pairs"] == skipped["data/pairs"] and plain["data/too_long"] == skipped["data/too_long"]
     monkeypatch.setattr(rewards, "context_of", lambda _: 3)
     with pytest.raises(UserError, match="no pair fits the model's context of 3 tokens"):
-        run(tmp_path, "arm=self", "treg.on_long=skip")
+        run(tmp_path, "arm=self", "treg.on_long=skip", "seed=1")
 
 
 def test_small_rewards_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,28 +157,20 @@ def test_another_recipe_takes_corrupted_sentences(tmp_path: Path) -> None:
     assert metrics["data/pairs"] == 16 and "mask/surprisal_auroc" in metrics
 
 
-def test_words_are_replaced_where_it_is_said() -> None:
-    text, running = "It's a good, good film - 10 of 10 go.", ["dull", "Film", "plot"]
-    for seed in range(20):
-        found, places = corrupted(text, 3, running, np.random.default_rng(seed))
-        assert len(places) == 3 and all(found[place.start : place.stop] in running for place in places)
-        assert "10 of 10" in found or "10" in found
-        changed = [word for word in found.replace("-", " ").split() if word.strip(",.") in running]
-        assert len(changed) >= 3 - found.count("'") - 1
-        # What is not replaced is as it was.
-        rest, end = [], 0
-        for place in places:
-            rest.append(found[end : place.start])
-            end = place.stop
-        assert all(part in text for part in [*rest, found[end:]])
+@pytest.mark.parametrize("seed", range(5))
+def test_words_are_replaced_where_it_is_said(seed: int) -> None:
+    text, running = "It was a good, good film - 10 of 10 - go.", ["dull", "Film", "plot"]
+    found, places = corrupted(text, 3, running, np.random.default_rng(seed))
+    assert len(places) == 3 and all(found[place.start : place.stop] in running for place in places)
+    old, new = (re.split(r"[^A-Za-z0-9]+", line) for line in (text, found))
+    assert sum(before.lower() != after.lower() for before, after in zip(old, new, strict=True)) == 3
+    assert re.sub(r"[A-Za-z]+", "", found) == re.sub(r"[A-Za-z]+", "", text)
 
 
 def test_the_marks_are_those_of_the_replaced_words() -> None:
-    config = compose.compose(
-        "t-reg", [key for key in SMALL if not key.startswith("data.p")] + ["data=corrupted-reviews"]
-    )
-    ground = TRegRecipe().ground(config, "cpu")
-    pieces = rewards_pieces(ground)
+    keys = [key for key in SMALL if not key.startswith("data.p")]
+    ground = TRegRecipe().ground(compose.compose("t-reg", [*keys, "data=corrupted-reviews", "arm=self"]), "cpu")
+    pieces = token_texts(ground.tokenizer)
     for pair in ground.data.test.pairs[:20]:
         assert pair.important is not None and not pair.important[0].any()
         good = "".join(pieces[i] for i in pair.chosen).split()
@@ -197,19 +182,10 @@ def test_the_marks_are_those_of_the_replaced_words() -> None:
         assert len(differing) == 3 and "".join(differing) == marked.replace(" ", "")
 
 
-def rewards_pieces(ground: Ground) -> list[str]:
-    from recipes.alignment.judges import token_texts
-
-    return token_texts(ground.tokenizer)
-
-
 def test_auroc_is_that_of_rejected_answers_alone(ground: Ground) -> None:
     pairs = ground.data.test
-    pairs = replace(
-        pairs, pairs=[p for p in pairs.pairs if p.important and p.important[1].any() and not p.important[1].all()]
-    )
     marks = pairs.important()
-    assert marks is not None and len(pairs)
+    assert marks is not None
     rejected = np.repeat(np.arange(2 * len(pairs)) % 2 == 1, pairs.lengths)
     values = np.where(rejected, marks.astype(float), 9.0)
     assert add_corrupted(Scores(), pairs, {"surprisal": values}) == {"corrupted/auroc_surprisal": 1.0}
@@ -219,7 +195,7 @@ def test_auroc_is_that_of_rejected_answers_alone(ground: Ground) -> None:
     ("keys", "message"),
     [
         (["preference.loss=ipo"], "ipo has no token rewards to regularise; type preference.loss=dpo or simpo"),
-        (["treg.flip=1.5"], "treg.flip = 1.5: must be <= 1"),
+        (["treg.flip=1.5"], "treg.flip = 1.5: must be >= 0 and <= 1"),
         (["arm=self", "treg.better=good"], "does not contain {y}, the answer"),
         (["data=preferences", "data.path=x.jsonl"], "oracle needs data whose judge knows words"),
         (["data=preferences", "data.path=x.jsonl", "arm=random"], "oracle needs data whose judge knows words"),
