@@ -129,6 +129,39 @@ class PreferencesConfig:
 
 
 @dataclass(frozen=True)
+class CorruptedConfig:
+    """Review sentences, chosen, beside themselves with some words replaced, rejected: which tokens are bad is known."""
+
+    name: str = setting("corrupted-reviews", help="data set", choices=("corrupted-reviews",))
+    pairs: int = setting(400, help="most training pairs", unit="pairs", ge=1)
+    test_pairs: int = setting(60, help="most held-out pairs", unit="pairs", ge=1)
+    words: int = setting(3, help="words of a sentence that are replaced", unit="words", ge=1)
+    min_words: int = setting(8, help="shorter sentences are left out", unit="words", ge=2)
+    prompt: str = setting("Write a sentence of a film review.", help="what the sentences answer")
+    test_prompts: int = setting(16, help="answers of the policy to that prompt", unit="prompts", ge=1)
+    max_new_tokens: int = setting(40, help="longest sampled answer", unit="tokens", ge=2)
+    test_fraction: float = setting(0.1, help="share of the sentences kept for testing", gt=0, lt=1)
+    seed: int = setting(0, help="split, and which words are replaced by which", ge=0)
+
+    @property
+    def described(self) -> str:
+        """What pairs a dry run announces."""
+        return f"up to {self.pairs:,} sentences with {self.words} words replaced"
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        found = []
+        if self.words >= self.min_words:
+            found.append(("words", f"a sentence of min_words={self.min_words} would not keep one of its words"))
+        if not self.prompt.strip():
+            found.append(("prompt", "is empty"))
+        return found
+
+
+AlignmentDataConfig = SentimentConfig | ChainArithmeticConfig | PreferencesConfig | CorruptedConfig
+
+
+@dataclass(frozen=True)
 class ReferenceConfig:
     """The frozen model that the policy starts from."""
 
@@ -138,6 +171,16 @@ class ReferenceConfig:
     batch_size: int = setting(64, help="texts per step", unit="texts", ge=1)
     learning_rate: float = setting(3e-3, help="peak learning rate", gt=0)
     seed: int = setting(0, help="its own seed: all arms and seeds share one reference", ge=0)
+
+
+@dataclass(frozen=True)
+class TrainedConfig:
+    """A policy trained with DPO in the run, before the run's own."""
+
+    steps: int = setting(76, help="steps of DPO from the reference", unit="steps", ge=1)
+    batch_size: int = setting(32, help="pairs per step", unit="pairs", ge=1)
+    learning_rate: float = setting(3e-4, help="peak learning rate", gt=0)
+    seed: int = setting(0, help="its own seed: all arms and seeds share it", ge=0)
 
 
 @dataclass(frozen=True)

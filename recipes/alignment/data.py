@@ -8,15 +8,23 @@ import numpy as np
 from torch import Tensor
 
 from recipes.alignment import arithmetic
-from recipes.alignment.config import ChainArithmeticConfig, PreferencesConfig, ReferenceConfig, SentimentConfig
+from recipes.alignment.config import (
+    AlignmentDataConfig,
+    ChainArithmeticConfig,
+    CorruptedConfig,
+    PreferencesConfig,
+    ReferenceConfig,
+    SentimentConfig,
+)
+from recipes.alignment.corrupted import load_corrupted
 from recipes.alignment.pairs import TOKENS, PairSet, PreferenceData
 from recipes.alignment.preferences import load_preferences, load_rows
 from recipes.alignment.reference import first_id, hidden_states, prepare_reference
-from recipes.alignment.sentiment import encoded, load_sentiment, load_texts
+from recipes.alignment.reviews import load_reviews
+from recipes.alignment.sentiment import encoded, load_sentiment
 from recipes.core.config import TrainerConfig
 from recipes.core.models import text as models
 
-DataConfig = SentimentConfig | PreferencesConfig | ChainArithmeticConfig
 States = Callable[[dict[str, Tensor]], Tensor]
 
 
@@ -24,7 +32,7 @@ class AlignmentConfig(Protocol):
     """The part of an alignment recipe's config that decides data and reference."""
 
     @property
-    def data(self) -> DataConfig: ...  # noqa: D102
+    def data(self) -> AlignmentDataConfig: ...  # noqa: D102
     @property
     def model(self) -> models.TextModelConfig: ...  # noqa: D102
     @property
@@ -55,8 +63,8 @@ def prepare_ground(config: AlignmentConfig, device: str) -> Ground:
     return GROUNDS[type(config.data)](config, config.data, device)
 
 
-def _from_reviews(config: AlignmentConfig, own: SentimentConfig, device: str) -> Ground:
-    reviews = load_texts(own)
+def _from_reviews(config: AlignmentConfig, own: SentimentConfig | CorruptedConfig, device: str) -> Ground:
+    reviews = load_reviews(own.test_fraction, own.seed)
     texts = (review.text for review in reviews.train)
     tokenizer = models.build_text_tokenizer(config.model, texts, reviews.fingerprint)
     reference = prepare_reference(
@@ -68,6 +76,8 @@ def _from_reviews(config: AlignmentConfig, own: SentimentConfig, device: str) ->
         reviews.fingerprint,
     )
     frozen = reference().requires_grad_(False)
+    if isinstance(own, CorruptedConfig):
+        return Ground(tokenizer, reference, frozen, load_corrupted(own, reviews, tokenizer))
     return Ground(tokenizer, reference, frozen, load_sentiment(own, reviews, tokenizer, frozen, device))
 
 
@@ -126,6 +136,7 @@ def _chosen(pairs: PairSet, first: int) -> list[np.ndarray]:
 # What each kind of data is made into pairs and reference by.
 GROUNDS: dict[type, Callable[[Any, Any, str], Ground]] = {
     SentimentConfig: _from_reviews,
+    CorruptedConfig: _from_reviews,
     PreferencesConfig: _from_file,
     ChainArithmeticConfig: _from_sums,
 }

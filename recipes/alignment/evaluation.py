@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from recipes.alignment.pairs import Judge, PairSet, Prompt, answer_batch, by_row
-from recipes.alignment.reference import scoring_batches
+from recipes.alignment.reference import row_logps
 from recipes.alignment.sampling import sample
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
-from recipes.core.logprobs import logprobs_and_kl, projected, token_logprobs
+from recipes.core.logprobs import logprobs_and_kl, projected
 from recipes.core.objectives import IGNORE
 from recipes.core.references import batches
 
@@ -143,23 +142,7 @@ def _judged(start: Scores) -> list[str]:
 
 def policy_logps(policy: Any, pairs: PairSet, pad_id: int, device: str) -> np.ndarray:
     """float32 [tokens]: log-probs of all answers' tokens under the policy."""
-    found = np.zeros(int(pairs.lengths.sum()), np.float32)
-    training = policy.training
-    policy.to(device).eval()
-    with torch.no_grad():
-        for places, batch in scoring_batches(pairs, pad_id, device, "scoring held-out answers"):
-            predicted = batch["labels"] != IGNORE
-            targets = batch["labels"][predicted]
-
-            def read(hidden: Tensor, head: Tensor, predicted: Tensor = predicted, targets: Tensor = targets) -> Tensor:
-                return token_logprobs(hidden[predicted], head, targets)
-
-            logps = policy(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], pixels=None, readout=read
-            )
-            found[np.concatenate(places)] = logps.float().cpu().numpy()
-    policy.train(training)
-    return found
+    return row_logps(policy, pairs.rows(), pad_id, device, "scoring held-out answers")
 
 
 def add_pair_scores(scores: Scores, pairs: PairSet, logps: np.ndarray, ref_logps: np.ndarray) -> None:

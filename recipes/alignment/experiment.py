@@ -58,7 +58,7 @@ class AlignmentRecipe:
 
     def prepare(self, config: Any, device: str) -> Prepared:
         """Reference, pairs and what is known of their tokens, each cached by content. Raises UserError on bad data."""
-        ground = prepare_ground(config, device)
+        ground = self.ground(config, device)
         pads = pad_id(ground.tokenizer)
         sets = (ground.data.train, ground.data.test)
         scores = [answer_scores(ground.frozen, pairs, pads, device) for pairs in sets]
@@ -68,6 +68,10 @@ class AlignmentRecipe:
             for place, (pairs, found) in enumerate(zip(sets, scores, strict=True))
         )
         return Prepared(ground, train, test, scores[1], states_of(ground.frozen, complete, device), device)
+
+    def ground(self, config: Any, device: str) -> Ground:
+        """Models and pairs. Raises UserError on bad data."""
+        return prepare_ground(config, device)
 
     def columns(
         self, config: Any, ground: Ground, pairs: PairSet, said: AnswerScores, device: str, seed: int

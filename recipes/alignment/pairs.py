@@ -34,6 +34,7 @@ class Pair:
         rejected: The same of the other answer.
         scores: What the judge gave the two; None if there is no judge.
         important: For both answers bool [tokens], which tokens the judge looked at; None if nobody knows.
+        asked: The prompt as plain text, without the marks of a chat; None if nobody kept it.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Pair:
     rejected: np.ndarray
     scores: tuple[float, float] | None = None
     important: tuple[np.ndarray, np.ndarray] | None = None
+    asked: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class PairSet:
         """Token ids of an answer."""
         pair = self.pairs[number // 2]
         return pair.rejected if number % 2 else pair.chosen
+
+    def rows(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Prompt and answer ids of every answer."""
+        return [(self.pairs[i // 2].prompt, self.answer(i)) for i in range(2 * len(self.pairs))]
 
     def important(self) -> np.ndarray | None:
         """bool [tokens] of all answers, one after the other."""

@@ -110,7 +110,7 @@ def _pair(text: Example, tokenizer: Any, max_tokens: int) -> Pair:
         answers.append(np.array(ids[:room], np.int32))
     if text.chosen != text.rejected and np.array_equal(answers[0], answers[1]):
         raise BadRow(f"the answers differ only behind data.max_tokens={max_tokens}")
-    return Pair(text.id, np.array(prompt, np.int32), answers[0], answers[1])
+    return Pair(text.id, np.array(prompt, np.int32), answers[0], answers[1], asked=text.asked)
 
 
 def _ids(text: str, tokenizer: Any) -> list[int]:

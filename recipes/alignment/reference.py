@@ -1,7 +1,7 @@
 """The frozen reference: fine-tuned in the run if asked for, its hidden states and log-probs computed once and kept."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,15 +89,51 @@ def scoring_batches(
     pairs: PairSet, pad_id: int, device: str, what: str
 ) -> Iterator[tuple[list[np.ndarray], dict[str, Tensor]]]:
     """All answers in batches of similar length: where the tokens of each row belong, and the batch on the device."""
-    lengths = [len(pairs.pairs[i // 2].prompt) + int(pairs.lengths[i]) for i in range(2 * len(pairs))]
+    return row_batches(pairs.rows(), pad_id, device, what)
+
+
+def row_batches(
+    rows: Sequence[tuple[np.ndarray, np.ndarray]], pad_id: int, device: str, what: str
+) -> Iterator[tuple[list[np.ndarray], dict[str, Tensor]]]:
+    """Prompts with completions in batches of similar length, as `scoring_batches` has the answers of pairs."""
+    offsets = np.concatenate([[0], np.cumsum([len(answer) for _, answer in rows])]).astype(np.int64)
     done = 0
-    with progress(what, len(lengths)) as show:
-        for numbers in batches(lengths, BATCH_TOKENS):
-            rows = [(pairs.pairs[i // 2].prompt, pairs.answer(i)) for i in numbers]
-            places = [np.arange(pairs.offsets[i], pairs.offsets[i + 1]) for i in numbers]
-            yield places, {name: values.to(device) for name, values in answer_batch(rows, pad_id).items()}
+    with progress(what, len(rows)) as show:
+        for numbers in batches([len(prompt) + len(answer) for prompt, answer in rows], BATCH_TOKENS):
+            places = [np.arange(offsets[i], offsets[i + 1]) for i in numbers]
+            batch = answer_batch([rows[i] for i in numbers], pad_id)
+            yield places, {name: values.to(device) for name, values in batch.items()}
             done += len(numbers)
             show(done)
+
+
+@torch.no_grad()
+def row_logps(
+    model: Any, rows: Sequence[tuple[np.ndarray, np.ndarray]], pad_id: int, device: str, what: str
+) -> np.ndarray:
+    """float32 [tokens]: log-probs in nats of all completions' tokens, row after row.
+
+    Args:
+        model: A `TextModel`; its training mode is left as it was.
+        rows: (prompt, completion) ids, none empty.
+        pad_id: What pads.
+        device: Where to compute.
+        what: What is done, for people.
+    """
+    found = np.zeros(sum(len(answer) for _, answer in rows), np.float32)
+    training = model.training
+    model.to(device).eval()
+    for places, batch in row_batches(rows, pad_id, device, what):
+        predicted = batch["labels"] != IGNORE
+        targets = batch["labels"][predicted]
+
+        def read(hidden: Tensor, head: Tensor, predicted: Tensor = predicted, targets: Tensor = targets) -> Tensor:
+            return token_logprobs(hidden[predicted], head, targets)
+
+        logps = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], pixels=None, readout=read)
+        found[np.concatenate(places)] = logps.float().cpu().numpy()
+    model.train(training)
+    return found
 
 
 def _score(model: nn.Module, pairs: PairSet, pad_id: int, device: str, complete: bool) -> dict[str, np.ndarray]:
@@ -187,6 +223,22 @@ def tuning_settings(config: ReferenceConfig, trainer: TrainerConfig) -> TrainerC
 def first_id(tokenizer: Any) -> int:
     """What stands before every text: begin of text, or the end-of-text token where there is none."""
     return int(tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id)
+
+
+def prompt_ids(text: str, tokenizer: Any, begin: str = "") -> np.ndarray:
+    """int32 ids of a question, up to where its answer begins: one turn of a chat if the tokenizer has a template.
+
+    Args:
+        text: The question.
+        tokenizer: Whose chat template, if it has one, sets the marks.
+        begin: What stands between question and answer where there is no template.
+    """
+    if tokenizer.chat_template:
+        messages = [{"role": "user", "content": text}]
+        head = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return np.array(tokenizer(head, add_special_tokens=False)["input_ids"], np.int32)
+    ids = tokenizer(text + begin, add_special_tokens=False)["input_ids"]
+    return np.array([first_id(tokenizer), *ids], np.int32)
 
 
 def pad_id(tokenizer: Any) -> int:

@@ -30,13 +30,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Example:
-    """A row as texts. `chat` answers come from a chat template, which sets its own marks around them."""
+    """A row as texts. `chat` answers come from a chat template, which sets its own marks around them.
+
+    `asked` is the prompt without such marks.
+    """
 
     id: str
     prompt: str
     chosen: str
     rejected: str
     chat: bool
+    asked: str
 
 
 @dataclass
@@ -83,14 +87,16 @@ def example(row: Row, tokenizer: Any) -> Example:
     Raises:
         BadRow: something is missing, empty or malformed.
     """
-    if isinstance(row.chosen, list) or isinstance(row.prompt, list):
-        prompt, chosen, rejected = _rendered(row, tokenizer)
+    chat = isinstance(row.chosen, list) or isinstance(row.prompt, list)
+    if chat:
+        prompt, chosen, rejected, asked = _rendered(row, tokenizer)
     else:
         prompt, chosen, rejected = _plain(row)
+        asked = prompt
     for name, text in (("prompt", prompt), ("chosen answer", chosen), ("rejected answer", rejected)):
         if not text.strip():
             raise BadRow(f"the {name} is empty")
-    return Example(row.id, prompt, chosen, rejected, isinstance(row.chosen, list) or isinstance(row.prompt, list))
+    return Example(row.id, prompt, chosen, rejected, chat, asked)
 
 
 def _values(config: PreferencesConfig) -> Iterator[tuple[str, Any]]:
@@ -161,7 +167,7 @@ def _plain(row: Row) -> tuple[str, str, str]:
     return prompt, row.chosen[len(prompt) :], row.rejected[len(prompt) :]
 
 
-def _rendered(row: Row, tokenizer: Any) -> tuple[str, str, str]:
+def _rendered(row: Row, tokenizer: Any) -> tuple[str, str, str, str]:
     chosen, rejected = _messages(row.chosen, "chosen"), _messages(row.rejected, "rejected")
     if isinstance(row.prompt, list):
         start = _messages(row.prompt, "prompt")
@@ -181,7 +187,10 @@ def _rendered(row: Row, tokenizer: Any) -> tuple[str, str, str]:
     answers = [tokenizer.apply_chat_template([*start, *answer], tokenize=False) for answer in (chosen, rejected)]
     if not all(answer.startswith(head) for answer in answers):
         raise BadRow("the chat template writes the prompt in another way when an answer follows")
-    return head, answers[0][len(head) :], answers[1][len(head) :]
+    asked = [message["content"] for message in start]
+    if len(start) > 1:
+        asked = [f"{message['role']}: {message['content']}" for message in start]
+    return head, answers[0][len(head) :], answers[1][len(head) :], "\n\n".join(asked)
 
 
 def _messages(value: Any, name: str) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from recipes.alignment.config import SentimentConfig
 from recipes.alignment.judges import Judges, LexiconJudge, human_judge, token_texts
 from recipes.alignment.pairs import Pair, PairSet, PreferenceData, Prompt
 from recipes.alignment.reference import first_id
-from recipes.alignment.reviews import Review, Reviews, load_lexicon, load_reviews
+from recipes.alignment.reviews import Review, Reviews, load_lexicon
 from recipes.alignment.sampling import sampled_once
 from recipes.core.errors import UserError
 from recipes.core.references import weights_hash
@@ -28,11 +28,6 @@ class Counts:
     unused: int
 
 
-def load_texts(config: SentimentConfig) -> Reviews:
-    """The sentences, split. Raises UserError if the asset cannot be had."""
-    return load_reviews(config.test_fraction, config.seed)
-
-
 def encoded(reviews: Sequence[Review], tokenizer: Any) -> list[np.ndarray]:
     """Token ids of each sentence, end-of-text token included."""
     return [np.array([*tokenizer(review.text)["input_ids"], tokenizer.eos_token_id], np.int32) for review in reviews]
@@ -45,7 +40,7 @@ def load_sentiment(
 
     Args:
         config: How.
-        reviews: From `load_texts`.
+        reviews: The sentences, split.
         tokenizer: The model's.
         reference: The `TextModel` that is sampled from.
         device: Where to sample.
@@ -129,5 +124,6 @@ def _judged(
             best = int(scores[1] > scores[0])
             chosen, rejected = answers[best], answers[1 - best]
             marks = (judges.important(chosen), judges.important(rejected))
-            pairs.append(Pair(prompt.id, prompt.ids, chosen, rejected, (scores[best], scores[1 - best]), marks))
+            both = (scores[best], scores[1 - best])
+            pairs.append(Pair(prompt.id, prompt.ids, chosen, rejected, both, marks, prompt.text))
     return PairSet(pairs), Counts(len(pairs), **dropped)

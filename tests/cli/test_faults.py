@@ -121,7 +121,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
     with process(tmp_path) as started:
         wait_for_step(folder, step, started)
         started.send_signal(signal.SIGKILL)
-        started.communicate(timeout=60)
+        started.communicate(timeout=300)
     assert started.returncode == -signal.SIGKILL, f"killed at step {step}"
     assert folder.status()["state"] == "running" and folder.lock.exists()
     published = checkpoints.newest_valid(folder.checkpoints, say=print)
@@ -139,7 +139,7 @@ def test_a_stopped_run_saves_says_so_and_ends_like_an_undisturbed_one(
     with process(tmp_path) as started:
         wait_for_step(folder, 3, started)
         started.send_signal(number)
-        out, err = started.communicate(timeout=60)
+        out, err = started.communicate(timeout=300)
     assert (started.returncode, out) == (130, ""), err
     assert "stopping: the run is saved after this step" in err
     assert f"interrupted, state saved in {folder.path}; the same command resumes:\n  steelyard run prior" in err
@@ -169,7 +169,7 @@ def test_a_second_process_is_refused_and_told_who_works_here(tmp_path: Path) -> 
     with owned(folder.lock, "run folder", wait=False):
         before = folder.lock.read_text()
         with process(tmp_path) as second:
-            out, err = second.communicate(timeout=60)
+            out, err = second.communicate(timeout=300)
         assert folder.lock.read_text() == before
     assert (second.returncode, out) == (2, "")
     assert err.startswith(f"error: run folder {folder.path} is in use by process {os.getpid()}")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from recipes.alignment.config import (
+    AlignmentDataConfig,
     EvaluationConfig,
     PreferenceConfig,
     PreferencesConfig,
@@ -58,7 +59,7 @@ class MaskConfig:
 class SparsePOConfig(RunConfig):
     """Config of one `sparsepo` run."""
 
-    data: SentimentConfig | PreferencesConfig = setting(help="preference pairs")
+    data: AlignmentDataConfig = setting(help="preference pairs")
     model: SmallLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
     reference: ReferenceConfig = setting(help="reference model")
     preference: PreferenceConfig = setting(help="preference loss")
@@ -71,11 +72,10 @@ class SparsePOConfig(RunConfig):
         if self.mask.kind != "none" and self.preference.loss not in MASKABLE:
             hint = "type preference.loss=tdpo1, or mask.kind=none"
             found.append(("mask.kind", f"{self.preference.loss} has no terms to mask; {hint}"))
-        if isinstance(self.data, PreferencesConfig):
-            if self.mask.kind == "oracle":
-                found.append(("arm", "oracle needs data whose judge looks at known words: data=sentiment"))
-            if self.preference.loss == "odpo":
-                found.append(("preference.loss", "odpo needs answers with scores: data=sentiment"))
+        if isinstance(self.data, PreferencesConfig) and self.mask.kind == "oracle":
+            found.append(("arm", "oracle needs data whose judge looks at known words: data=sentiment"))
+        if not isinstance(self.data, SentimentConfig) and self.preference.loss == "odpo":
+            found.append(("preference.loss", "odpo needs answers with scores: data=sentiment"))
         if not self.reference.steps and isinstance(self.model, SmallLMConfig):
             found.append(("reference.steps", "0 leaves a model that nobody trained; type more, or model=smollm2-135m"))
         return found

@@ -1,0 +1,1 @@
+"""T-REG: preference optimisation whose implicit token rewards are drawn to given ones."""

@@ -1,0 +1,176 @@
+"""Where token rewards come from: the reference under two prompts, the judge, a DPO model, controls."""
+
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from recipes.alignment.config import PreferenceConfig
+from recipes.alignment.data import Ground
+from recipes.alignment.pairs import PairItems, PairSet
+from recipes.alignment.reference import AnswerScores, answer_scores, pad_id, prompt_ids, row_logps
+from recipes.alignment.t_reg.config import RegConfig, TRegConfig
+from recipes.alignment.t_reg.method import flipped, shuffled_within, token_rewards
+from recipes.alignment.trained import trained_policy
+from recipes.core.cache import cached
+from recipes.core.errors import UserError
+from recipes.core.files import sha256_json
+from recipes.core.references import weights_hash
+
+VERSION = 1
+NO_OP = 0.02  # mean |reward| below which the regulariser does next to nothing
+# Where there is no chat template that says so, these words end the prompt.
+BEGIN = "\n\nRewritten response:\n"
+
+
+def given_rewards(
+    config: TRegConfig, ground: Ground, pairs: PairSet, said: AnswerScores, device: str, seed: int
+) -> np.ndarray:
+    """float32 [tokens] in [-0.5, 0.5]: the reward of every token of all answers.
+
+    Args:
+        config: The run's.
+        ground: Models, judges and tokenizer.
+        pairs: The answers.
+        said: What the reference says of them.
+        device: Where to compute.
+        seed: Of flips and shuffles.
+
+    Raises:
+        UserError: a prompt exceeds the model's context.
+    """
+    own = config.treg
+    if own.given is None:
+        return _constant(pairs, own.constant if own.rewards == "constant" else 0.0)
+    if own.given == "self":
+        better, worse = (self_logps(ground, pairs, prompt, device) for prompt in (own.better, own.worse))
+        found = token_rewards(better, worse)
+    elif own.given == "oracle":
+        found = flipped(oracle_rewards(ground, pairs), own.flip, seed)
+    else:
+        found = token_rewards(_dpo_logps(config, ground, pairs, device), said.logps)
+    if own.rewards == "random":
+        found = shuffled_within(found, pairs.offsets, seed)
+    return found.astype(np.float32)
+
+
+def warn_if_idle(rewards: np.ndarray) -> None:
+    """Say so if rewards are so small that the regulariser does next to nothing."""
+    if (size := float(np.abs(rewards).mean())) < NO_OP:
+        print(
+            f"warning: token rewards are {size:.3f} in the mean; below {NO_OP} the regulariser is a no-op",
+            file=sys.stderr,
+        )
+
+
+def oracle_rewards(ground: Ground, pairs: PairSet) -> np.ndarray:
+    """float64 [tokens]: half the sign of the valence of each token's word, 0 on words that the judge does not know."""
+    judges = ground.data.judges
+    if judges is None:
+        hint = "type data=sentiment, or another arm"
+        raise UserError("no judge knows which tokens of these pairs matter", "treg.rewards=oracle", hint)
+    answers = (pairs.answer(number) for number in range(2 * len(pairs)))
+    valences = [judges.lexicon.valences([judges.pieces[i] for i in answer]) for answer in answers]
+    return 0.5 * np.sign(np.concatenate(valences))
+
+
+def self_logps(ground: Ground, pairs: PairSet, prompt: str, device: str) -> np.ndarray:
+    """float32 [tokens]: log-probs of all answers' tokens under the reference behind a prompt, computed only once.
+
+    Args:
+        ground: The reference and its tokenizer.
+        pairs: The answers.
+        prompt: What is asked of the reference; {x} stands for the prompt of the pair, {y} for the answer.
+        device: Where to compute.
+
+    Raises:
+        UserError: prompt and answer exceed the reference's context.
+    """
+    rows = asked_rows(ground.tokenizer, pairs, prompt)
+    if long := too_long(ground, rows):
+        context, first = context_of(ground), pairs.pairs[min(long)]
+        raise UserError(
+            f"{len(long):,} of {len(pairs):,} pairs exceed the model's context of {context} tokens with the prompts of "
+            f"self rewards (first: {first.id})",
+            where="treg.rewards=self",
+            hint="type treg.on_long=skip to leave them out, or shorter answers",
+        )
+
+    def build(folder: Path) -> None:
+        what = "scoring answers behind a prompt"
+        logps = row_logps(ground.frozen, rows, pad_id(ground.tokenizer), device, what)
+        save_file({"logps": logps}, folder / "logps.safetensors")
+
+    asked = sha256_json([question.tolist() for question, _ in rows])
+    parts = {"model": weights_hash(ground.frozen), "pairs": pairs.fingerprint, "asked": asked, "version": VERSION}
+    stored = load_file(cached("self-rewards", sha256_json(parts)[:32], build) / "logps.safetensors")
+    return np.asarray(stored["logps"])
+
+
+def asked_rows(tokenizer: Any, pairs: PairSet, prompt: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Prompt and answer ids of every answer, the answers' as they are in the pairs: they are never tokenised again."""
+    rows = []
+    for number in range(2 * len(pairs)):
+        pair, answer = pairs.pairs[number // 2], pairs.answer(number)
+        x = tokenizer.decode(pair.prompt, skip_special_tokens=True) if pair.asked is None else pair.asked
+        filled = {"x": x, "y": tokenizer.decode(answer, skip_special_tokens=True).strip()}
+        # In one go: an answer may contain {x}.
+        text = re.sub(r"\{([xy])\}", lambda found, filled=filled: filled[found[1]], prompt)
+        rows.append((prompt_ids(text, tokenizer, BEGIN), answer))
+    return rows
+
+
+def fitting(config: RegConfig, ground: Ground) -> Ground:
+    """The ground without pairs that are too long for self rewards, which are counted.
+
+    They are left out whatever the rewards are, so that all arms train on the same pairs.
+
+    Raises:
+        UserError: none is left.
+    """
+    data, kept = ground.data, []
+    for pairs in (data.train, data.test):
+        long = set[int]()
+        for prompt in (config.better, config.worse):
+            long |= too_long(ground, asked_rows(ground.tokenizer, pairs, prompt))
+        kept.append(PairSet([pair for number, pair in enumerate(pairs.pairs) if number not in long]))
+        if not len(kept[-1]):
+            message = (
+                f"no pair fits the model's context of {context_of(ground)} tokens with the prompts of self rewards"
+            )
+            raise UserError(message, "treg.on_long=skip", "type shorter treg.better and treg.worse, or another model")
+    dropped = len(data.train) + len(data.test) - len(kept[0]) - len(kept[1])
+    title = "pairs left out: too long for the prompts of self rewards"
+    facts = data.facts | {"data/too_long": (title, False, float(dropped))}
+    if "data/pairs" in facts:
+        facts["data/pairs"] = (*facts["data/pairs"][:2], float(len(kept[0])))
+    return replace(ground, data=replace(data, train=kept[0], test=kept[1], facts=facts))
+
+
+def too_long(ground: Ground, rows: list[tuple[np.ndarray, np.ndarray]]) -> set[int]:
+    """Numbers of the pairs one of whose rows exceeds the reference's context. The last token is only predicted."""
+    context = context_of(ground)
+    return {number // 2 for number, (prompt, answer) in enumerate(rows) if len(prompt) + len(answer) - 1 > context}
+
+
+def context_of(ground: Ground) -> int:
+    """Most tokens that the reference can read."""
+    return int(ground.frozen.language_model.config.max_position_embeddings)
+
+
+def _dpo_logps(config: TRegConfig, ground: Ground, pairs: PairSet, device: str) -> np.ndarray:
+    train = ground.data.train
+    pads = pad_id(ground.tokenizer)
+    columns = {"ref_logps": answer_scores(ground.frozen, train, pads, device).logps}
+    loss = PreferenceConfig(loss="dpo", beta=0.1)
+    policy = trained_policy(ground, PairItems(train, columns), loss, config.trained, config.trainer)()
+    return row_logps(policy, pairs.rows(), pads, device, "scoring answers with the DPO model")
+
+
+def _constant(pairs: PairSet, value: float) -> np.ndarray:
+    """`value` on every token of the chosen answers, 0 on those of the rejected ones."""
+    return np.repeat(np.tile([value, 0.0], len(pairs)), pairs.lengths).astype(np.float32)
