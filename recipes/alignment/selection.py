@@ -50,7 +50,8 @@ def select(finals: Sequence[Hashable | None], right: Hashable, random: np.random
     ordered = sorted(groups, key=lambda final: -len(groups[final]))
     members = {final: int(random.choice(groups[final])) for final in ordered}
     wrong = [final for final in ordered if final != right]
-    needed, covered, taken = ceil(COVERED * sum(len(groups[final]) for final in wrong)), 0, []
+    needed, covered = ceil(COVERED * sum(len(groups[final]) for final in wrong)), 0
+    taken: list[int] = []
     for final in wrong:
         if covered >= needed or (taken and len(groups[final]) == 1):
             break

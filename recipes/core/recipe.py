@@ -1,6 +1,6 @@
 """What a recipe is: four steps that the runner calls in order, and what they hand to each other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +28,7 @@ class Evaluation:
     scores: Scores
     heatmap: dict[str, Any] | None = None
     plots: Sequence[Plot] = ()
-    files: dict[str, Callable[[Path], None]] = field(default_factory=dict)
+    files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
 
 
 class Recipe(Protocol):

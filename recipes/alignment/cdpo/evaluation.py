@@ -38,7 +38,8 @@ def add_detection(scores: Scores, items: PairItems, where: str = "") -> dict[str
     marks, starts = important[rejected], np.concatenate([[0], np.cumsum(items.pairs.lengths[1::2])])
     if not marks.any() or marks.all():
         return {}
-    found, said = {}, "training pairs" if where else "held-out pairs"
+    found: dict[str, float] = {}
+    said = "training pairs" if where else "held-out pairs"
     drawn = np.random.default_rng(0).random(len(marks))
     for name, (title, column) in DETECTORS.items():
         if column and column not in items.columns:

@@ -22,7 +22,8 @@ def critical_index(scores: Sequence[float], threshold: float = 0.05) -> int | No
     zeros = [place for place, score in enumerate(scores) if score == 0]
     high = [place for place, score in enumerate(scores) if score >= threshold]
     lost = [place for place in zeros if not high or place > high[-1]]
-    return (lost or zeros[-1:] or [None])[0]
+    found = lost or zeros[-1:]
+    return found[0] if found else None
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from recipes.alignment.config import PreferenceConfig
 from recipes.alignment.data import Ground
+from recipes.alignment.judges import Judges
 from recipes.alignment.pairs import PairItems, PairSet
 from recipes.alignment.reference import AnswerScores, answer_scores, pad_id, prompt_ids, row_logps
 from recipes.alignment.t_reg.config import RegConfig, TRegConfig
@@ -70,7 +71,7 @@ def warn_if_idle(rewards: np.ndarray) -> None:
 def oracle_rewards(ground: Ground, pairs: PairSet) -> np.ndarray:
     """float64 [tokens]: half the sign of the valence of each token's word, 0 on words that the judge does not know."""
     judges = ground.data.judges
-    if judges is None:
+    if not isinstance(judges, Judges):
         hint = "type data=sentiment, or another arm"
         raise UserError("no judge knows which tokens of these pairs matter", "treg.rewards=oracle", hint)
     answers = (pairs.answer(number) for number in range(2 * len(pairs)))
@@ -117,9 +118,9 @@ def asked_rows(tokenizer: Any, pairs: PairSet, prompt: str) -> list[tuple[np.nda
     for number in range(2 * len(pairs)):
         pair, answer = pairs.pairs[number // 2], pairs.answer(number)
         x = tokenizer.decode(pair.prompt, skip_special_tokens=True) if pair.asked is None else pair.asked
-        filled = {"x": x, "y": tokenizer.decode(answer, skip_special_tokens=True).strip()}
+        filled = {"{x}": x, "{y}": str(tokenizer.decode(answer, skip_special_tokens=True)).strip()}
         # In one go: an answer may contain {x}.
-        text = re.sub(r"\{([xy])\}", lambda found, filled=filled: filled[found[1]], prompt)
+        text = "".join(filled.get(part, part) for part in re.split(r"(\{[xy]\})", prompt))
         rows.append((prompt_ids(text, tokenizer, BEGIN), answer))
     return rows
 

@@ -19,6 +19,7 @@ from recipes.core.kernels import token_nll
 from recipes.core.references import batches
 
 BATCH_TOKENS = 8192
+Tokens = Sequence[int] | np.ndarray  # ids of one caption
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,12 @@ class CaptionScorer:
                 self._pixels[index] = self.model.pixels(self.split.image(index))
         return torch.stack([self._pixels[index] for index in images]).to(self.device)
 
-    def token_nlls(self, images: Sequence[int], captions: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    def token_nlls(self, images: Sequence[int], captions: Sequence[Tokens]) -> list[np.ndarray]:
         """NLL in nats of every token of each caption given its image: one float32 array a caption."""
         return self._read_captions(images, captions, {})[0]
 
     def caption_and_choice_nlls(
-        self, images: Sequence[int], captions: Sequence[Sequence[int]], choices: Sequence[Choice]
+        self, images: Sequence[int], captions: Sequence[Tokens], choices: Sequence[Choice]
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """`token_nlls` and `choice_nlls` at once: a choice that a caption goes through is read off its forward.
 
@@ -98,7 +99,7 @@ class CaptionScorer:
         return nlls, found
 
     def _read_captions(
-        self, images: Sequence[int], captions: Sequence[Sequence[int]], choices: dict[int, list[Choice]]
+        self, images: Sequence[int], captions: Sequence[Tokens], choices: dict[int, list[Choice]]
     ) -> tuple[list[np.ndarray], dict[int, list[np.ndarray]]]:
         """Token NLLs of captions and, by caption, the option NLLs of single-token choices that it goes through."""
         found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(captions)
@@ -151,7 +152,7 @@ class CaptionScorer:
                 found[i] = values.cpu().numpy()
         return found
 
-    def _widths(self, captions: Sequence[Sequence[int]]) -> np.ndarray:
+    def _widths(self, captions: Sequence[Tokens]) -> np.ndarray:
         return np.array([len(self.model.prefix_ids) + len(caption) for caption in captions], np.int64)
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """Pictures that a recipe wants in its report, as numbers: how they are drawn is the report's business."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class Plot:
     title: str
     x_label: str
     y_label: str
-    series: dict[str, list[tuple[float, float]]]
+    series: Mapping[str, Sequence[tuple[float, float]]]
     kind: str = "line"
     y_log: bool = False
 

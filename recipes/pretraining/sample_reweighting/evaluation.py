@@ -119,7 +119,7 @@ def _by(probes: dict[int, Probe], kind: str) -> Plot:
     column = 0 if kind == "domain" else 1
     names = sorted({row[column] for probe in probes.values() for row in probe})
     series: dict[str, Any] = {
-        name: [
+        str(name): [
             (step, float(np.mean([row[3] for row in probe if row[column] == name])))
             for step, probe in probes.items()
             if any(row[column] == name for row in probe)

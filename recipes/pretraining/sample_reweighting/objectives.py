@@ -157,7 +157,8 @@ class ReweightedRegression:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one micro-batch and its metrics as [sum, count] pairs."""
         losses = model(batch["x"], batch["y"])  # [regimes, b]
-        total, metrics = losses.new_zeros(()), {}
+        total = losses.new_zeros(())
+        metrics: dict[str, Tensor] = {}
         for name, row in zip(self.regimes, losses, strict=True):
             weighed = self.weighing(row.detach(), torch.ones_like(row))
             total = total + (weighed.coefficients * row).sum()

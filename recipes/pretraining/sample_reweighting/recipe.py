@@ -46,7 +46,7 @@ class SampleReweightingRecipe:
         steps = regular_steps(config.trainer.max_steps, config.evaluation.watch_every)
         if isinstance(config.data, RegressionConfig):
             regressions = ReweightedRegression(config.reweight, config.data.regimes)
-            rows = regression.Rows(prepared.regimes, config.trainer.max_steps * config.trainer.batch_size)
+            rows: Any = regression.Rows(prepared.regimes, config.trainer.max_steps * config.trainer.batch_size)
             linear = regression.LinearModels(len(prepared.regimes), config.data.features)
             return Training(
                 linear, regressions, rows, regression.collate_rows, {}, steps, before_step=regressions.before_step
