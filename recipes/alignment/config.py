@@ -92,6 +92,16 @@ class ReferenceConfig:
 
 
 @dataclass(frozen=True)
+class TrainedConfig:
+    """A policy trained with DPO in the run, before the run's own."""
+
+    steps: int = setting(76, help="steps of DPO from the reference", unit="steps", ge=1)
+    batch_size: int = setting(32, help="pairs per step", unit="pairs", ge=1)
+    learning_rate: float = setting(3e-4, help="peak learning rate", gt=0)
+    seed: int = setting(0, help="its own seed: all arms and seeds share it", ge=0)
+
+
+@dataclass(frozen=True)
 class PreferenceConfig:
     """The preference loss and its coefficients; each loss reads its own."""
 

@@ -34,6 +34,7 @@ def sample_scores(
     judges: Judges | None,
     tokenizer: Any,
     options: Mapping[str, Any],
+    others: Mapping[str, Any] | None = None,
 ) -> Scores:
     """Judge completions sampled from a policy, and measure how far it is from the reference.
 
@@ -44,22 +45,28 @@ def sample_scores(
         judges: Who judges; None: nobody, so that only KL and length are measured.
         tokenizer: The models'.
         options: samples (of a prompt), max_new_tokens, seed, device.
+        others: Name -> frozen model; the KL to each is measured as well.
 
     Returns:
-        The metrics of `TITLES`, an example being one sample, its group the prompt.
+        The metrics of `TITLES` and `kl/<name>` of the others, an example being one sample, its group the prompt.
     """
     asked = [prompt for prompt in prompts for _ in range(options["samples"])]
     eos, device = tokenizer.eos_token_id, options["device"]
     # The seed is that of the run, so that arms draw from the same random numbers.
     drawn = sample(policy, [p.ids for p in asked], eos, options["max_new_tokens"], 1.0, options["seed"], device)
-    kls = _sequence_kls(policy, reference, [(p.ids, ids) for p, ids in zip(asked, drawn, strict=True)], eos, device)
-    measured = {KL: kls, "length": np.array([len(ids) for ids in drawn])}
+    rows = [(p.ids, ids) for p, ids in zip(asked, drawn, strict=True)]
+    models = {KL: reference} | {f"{KL}/{name}": model for name, model in (others or {}).items()}
+    measured = {name: _sequence_kls(policy, model, rows, eos, device) for name, model in models.items()}
+    measured |= {"length": np.array([len(ids) for ids in drawn])}
     if judges is not None:
         texts = [judges.text(ids) for ids in drawn]
         measured[REWARD] = np.array([judges.lexicon.score(text) for text in texts])
         measured["reward_human"] = judges.human.scores([p.text + text for p, text in zip(asked, texts, strict=True)])
     scores = Scores()
-    define(scores, {name: title for name, title in TITLES.items() if name in measured})
+    titles = {name: title for name, title in TITLES.items() if name in measured}
+    for name in others or {}:
+        titles[f"{KL}/{name}"] = (f"KL of policy and {name} model over a sampled completion (nats)", False)
+    define(scores, titles)
     for name in scores.metrics:
         for number, (prompt, value) in enumerate(zip(asked, measured[name], strict=True)):
             scores.add(name, f"{prompt.id} sample {number % options['samples']}", prompt.id, value)

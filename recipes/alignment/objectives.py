@@ -43,6 +43,11 @@ class PreferenceModel(nn.Module):
         super().__init__()
         self.policy, self.masks, self.states = policy, masks, states
 
+    @property
+    def language_model(self) -> Any:
+        """The policy's, which is all that is kept of a policy trained for later."""
+        return self.policy.language_model
+
     def forward(self, batch: dict[str, Tensor], readout: Readout[Any]) -> tuple[Any, Any]:
         """What the read-out makes of the policy's hidden states, and the masks of the batch's tokens."""
         found = self.policy(

@@ -7,6 +7,7 @@ import numpy as np
 
 from recipes.alignment.data import Ground
 from recipes.alignment.experiment import AlignmentRecipe, Prepared, token_scores, training
+from recipes.alignment.heatmaps import heatmap
 from recipes.alignment.judges import token_texts
 from recipes.alignment.objectives import Preference
 from recipes.alignment.pairs import PairSet, pair_collate
@@ -67,7 +68,7 @@ class SparsePORecipe(AlignmentRecipe):
             extra |= evaluation.add_mask_auroc(scores, test, masks) | {"mask/redraws": float(redraws)}
             scores.define("mask/redraws", "times that the masks were drawn again because they were 0", False)
             pieces = token_texts(prepared.ground.tokenizer)
-            shown = evaluation.heatmap(test, masks, said.logps, pieces, config.evaluation.heatmap)
+            shown = heatmap(test, masks, said.logps, pieces, config.evaluation.heatmap)
         metrics = found.metrics | scores.overall() | extra
         return replace(found, metrics=metrics, heatmap=shown, plots=[*found.plots, *evaluation.mask_plots(curve)])
 

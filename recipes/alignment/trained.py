@@ -1,0 +1,85 @@
+"""A policy that is trained in the run before its own, with a preference loss, once for all arms and seeds."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from recipes.alignment.config import PreferenceConfig, TrainedConfig
+from recipes.alignment.data import Ground
+from recipes.alignment.losses import LOSSES
+from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores
+from recipes.alignment.pairs import PairItems, PairSet, pair_collate
+from recipes.alignment.reference import pad_id
+from recipes.core.config import TrainerConfig
+from recipes.core.models import load_text_model
+from recipes.core.models.reference import train_reference
+from recipes.core.references import weights_hash
+from recipes.core.trainer import Training
+
+VERSION = 1
+
+
+def trained_policy(
+    ground: Ground,
+    items: PairItems,
+    loss: PreferenceConfig,
+    own: TrainedConfig,
+    trainer: TrainerConfig,
+    swap: bool = False,
+) -> Callable[[], Any]:
+    """Train a policy from the reference, or find the one trained before.
+
+    Args:
+        ground: Reference and tokenizer.
+        items: Training pairs with the columns that the loss reads.
+        loss: What it is trained with.
+        own: Its steps, batch, learning rate and seed.
+        trainer: Everything else, taken from the run.
+        swap: Whether rejected answers count as chosen, and chosen ones as rejected.
+
+    Returns:
+        Makes a new `TextModel` with the policy's weights.
+    """
+    used = swapped(items) if swap else items
+    pads = pad_id(ground.tokenizer)
+    key = {
+        "reference": weights_hash(ground.frozen),
+        "pairs": used.pairs.fingerprint,
+        "scores": [pair.scores for pair in used.pairs.pairs] if loss.loss == "odpo" else [],
+        "loss": dataclasses.asdict(loss),
+        "pad": pads,
+        "version": VERSION,
+    }
+
+    def training() -> Training:
+        head = ground.frozen.language_model.get_output_embeddings().weight.detach()
+        objective = Preference(loss, TokenScores(LOSSES[loss.loss].needs, head))
+        rows: Any = used
+        return Training(PreferenceModel(ground.reference()), objective, rows, pair_collate(pads))
+
+    settings = dataclasses.replace(
+        trainer, max_steps=own.steps, batch_size=own.batch_size, learning_rate=own.learning_rate
+    )
+    what = f"{len(used):,} pairs ({loss.loss}{', swapped' if swap else ''})"
+    folder = train_reference(key, settings, own.seed, training, what)
+    return lambda: load_text_model(str(folder))
+
+
+def swapped(items: PairItems) -> PairItems:
+    """The same pairs with chosen and rejected answers exchanged, and their columns likewise."""
+    pairs, offsets = items.pairs, items.pairs.offsets
+    exchanged = [
+        dataclasses.replace(
+            pair,
+            chosen=pair.rejected,
+            rejected=pair.chosen,
+            scores=pair.scores and (pair.scores[1], pair.scores[0]),
+            important=pair.important and (pair.important[1], pair.important[0]),
+        )
+        for pair in pairs.pairs
+    ]
+    answers = [answer for number in range(0, 2 * len(pairs), 2) for answer in (number + 1, number)]
+    order = np.concatenate([np.arange(offsets[answer], offsets[answer + 1]) for answer in answers])
+    return PairItems(PairSet(exchanged), {name: values[order] for name, values in items.columns.items()})
