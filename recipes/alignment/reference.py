@@ -70,9 +70,7 @@ def hidden_states(model: nn.Module, batch: dict[str, Tensor], every_layer: bool 
     return torch.stack([states[predicted] for states in (*layers, found.last_hidden_state)], 1)
 
 
-def answer_scores(
-    model: nn.Module, pairs: PairSet, pad_id: int, device: str, every_layer: bool = True
-) -> AnswerScores:
+def answer_scores(model: nn.Module, pairs: PairSet, pad_id: int, device: str, every_layer: bool = True) -> AnswerScores:
     """Log-probs and hidden states of all answers, computed only if no run has done so before.
 
     Args:

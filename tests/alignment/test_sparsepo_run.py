@@ -1,65 +1,21 @@
 """`sparsepo` end to end on a few made-up reviews: every arm, what is cached, resuming, what is refused."""
 
-import json
-from itertools import product
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from recipes.alignment import reviews
 from recipes.core import compose, runner
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import read_plots
+from tests.alignment.tiny import TINY, logged
 
-TINY = (
-    "budget=smoke",
-    "tracker=none",
-    "trainer.threads=1",
-    "model.width=16",
-    "model.vocabulary=300",
-    "reference.steps=8",
-    "data.prompts=150",
-    "data.pairs=40",
-    "data.test_prompts=10",
-    "data.test_fraction=0.2",
-    "data.max_new_tokens=8",
-    "trainer.max_steps=4",
-    "trainer.batch_size=8",
-    "trainer.log_steps=1",
-    "evaluation.watch_every=2",
-)
-
-
-@pytest.fixture(scope="module")
-def asset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two files of the asset that are read, with words so short that a model of a few steps writes some."""
-    folder = tmp_path_factory.mktemp("asset")
-    nouns, endings = ["film", "plot", "cast", "end"], ["ok", "bad", "fun", "a", "t"]
-    words = product(["the", "a", "this", "one"], nouns, ["is", "was"], endings)
-    rows = [
-        f"{number}\t{2.0 if 'fun' in line else -1.0}\t{' '.join(line)} and so on I say {line[3]}"
-        for number, line in enumerate(words)
-    ]
-    (folder / "movieReviewSnippets_GroundTruth.txt").write_text("\n".join(rows * 2), "latin-1")
-    lexicon = {"fun": 2.0, "ok": 1.0, "bad": -2.0, "t": 1.5, "a": -1.0, "i": 0.7}
-    (folder / "vader_sentiment_lexicon.txt").write_text("\n".join(f"{word}\t{v}\t0" for word, v in lexicon.items()))
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def _from_the_asset(asset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reviews, "asset_path", lambda name: asset)
+pytestmark = pytest.mark.usefixtures("made_up_reviews")
 
 
 def run(outputs: Path, *overrides: str) -> runner.RunOutcome:
     config = compose.compose("sparsepo", [*TINY, f"outputs={outputs}", *overrides])
     return runner.run(config, False, "steelyard run sparsepo " + " ".join(overrides))
-
-
-def logged(folder: Path) -> list[dict[str, float]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line["metrics"] for line in lines if line["kind"] == "train"]
 
 
 @pytest.mark.parametrize("arm", compose.arms("sparsepo"))
@@ -94,14 +50,6 @@ def test_masks_are_in_the_checkpoint(tmp_path: Path) -> None:
     outcome = run(tmp_path, "arm=sparsepo_indep")
     [*_, last] = sorted((outcome.folder / "checkpoints").glob("*/model.safetensors"))
     assert {"masks.reward.weight", "masks.kl.mixer"} < load_file(last).keys()
-
-
-@pytest.fixture
-def pairs(tmp_path: Path) -> Path:
-    """A user's file of 24 pairs."""
-    rows = [{"prompt": f"Is it {i} or not?", "chosen": f" It is {i}.", "rejected": " No idea."} for i in range(24)]
-    (tmp_path / "pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    return tmp_path / "pairs.jsonl"
 
 
 @pytest.mark.parametrize("live", [False, True])

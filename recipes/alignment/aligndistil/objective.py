@@ -50,9 +50,7 @@ class OnPolicy:
         prompts = [prompts_of(batch) for batch in batches]
         device = str(batches[0]["input_ids"].device)
         seed = self.seed + STRIDE * (1 + step * distributed.world_size() + distributed.rank())
-        answers = iter(
-            sample(model.policy, sum(prompts, []), self.eos_id, self.max_new_tokens, 1.0, seed, device)
-        )
+        answers = iter(sample(model.policy, sum(prompts, []), self.eos_id, self.max_new_tokens, 1.0, seed, device))
         rows = [[(prompt, next(answers)) for prompt in part] for part in prompts]
         self.drawn = [
             {name: values.to(device) for name, values in answer_batch(part, self.eos_id).items()} for part in rows
@@ -70,7 +68,9 @@ def prompts_of(batch: Batch) -> list[np.ndarray]:
     """int32 ids of the prompt of each pair of a batch."""
     half = len(batch["labels"]) // 2
     ends = (batch["labels"][:half] != IGNORE).int().argmax(1) + 1
-    return [ids[:end].cpu().numpy().astype(np.int32) for ids, end in zip(batch["input_ids"], ends.tolist(), strict=False)]
+    return [
+        ids[:end].cpu().numpy().astype(np.int32) for ids, end in zip(batch["input_ids"], ends.tolist(), strict=False)
+    ]
 
 
 class Distillation:

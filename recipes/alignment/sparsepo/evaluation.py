@@ -1,6 +1,6 @@
 """What `sparsepo` measures of masks: size, sparsity, whether they find the tokens that matter, and pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
