@@ -48,7 +48,7 @@ def test_every_arm(arm: str, tmp_path: Path) -> None:
 def test_the_dpo_arm_is_the_dpo_model(tmp_path: Path) -> None:
     """Same pairs, steps, rate and seed: what the run trains is what was trained before it."""
     metrics = run(tmp_path, "arm=dpo", "trainer.learning_rate=3e-3").metrics
-    assert metrics["kl/dpo"] == pytest.approx(0, abs=1e-9) < metrics["kl/reverse"]
+    assert metrics["kl/dpo"] < 1e-9 < metrics["kl/reverse"]
     assert metrics["reward"] == metrics["teacher/dpo_reward"]
 
 
