@@ -30,6 +30,7 @@ def sample_scores(
     judge: Judge | None,
     tokenizer: Any,
     options: Mapping[str, Any],
+    others: Mapping[str, Any] | None = None,
 ) -> Scores:
     """Judge completions sampled from a policy, and measure how far it is from the reference.
 
@@ -40,22 +41,28 @@ def sample_scores(
         judge: Who judges, and says how to decode; None: nobody, so that only KL and length are measured.
         tokenizer: The models'.
         options: samples (of a prompt), max_new_tokens, seed, device.
+        others: Name -> frozen model; the KL to each is measured as well.
 
     Returns:
-        The metrics of the judge and of `TITLES`, an example being one sample, its group the prompt.
+        The metrics of the judge, of `TITLES` and `kl/<name>` of the others, an example being one sample, its group the
+        prompt.
     """
     asked = [prompt for prompt in prompts for _ in range(options["samples"])]
     eos, device = tokenizer.eos_token_id, options["device"]
     # The seed is that of the run, so that arms draw from the same random numbers.
     temperature = 1.0 if judge is None else judge.temperature
     drawn = sample(policy, [p.ids for p in asked], eos, options["max_new_tokens"], temperature, options["seed"], device)
-    kls = _sequence_kls(policy, reference, [(p.ids, ids) for p, ids in zip(asked, drawn, strict=True)], eos, device)
-    measured = {KL: kls, "length": np.array([len(ids) for ids in drawn])}
+    rows = [(p.ids, ids) for p, ids in zip(asked, drawn, strict=True)]
+    models = {KL: reference} | {f"{KL}/{name}": model for name, model in (others or {}).items()}
+    measured = {name: _sequence_kls(policy, model, rows, eos, device) for name, model in models.items()}
+    measured |= {"length": np.array([len(ids) for ids in drawn])}
     scores = Scores()
     if judge is not None:
         measured |= judge.measure(asked, drawn)
         define(scores, judge.titles)
     define(scores, TITLES)
+    for name in others or {}:
+        define(scores, {f"{KL}/{name}": (f"KL of policy and {name} model over a sampled completion (nats)", False)})
     for name in scores.metrics:
         for number, (prompt, value) in enumerate(zip(asked, measured[name], strict=True)):
             scores.add(name, f"{prompt.id} sample {number % options['samples']}", prompt.id, value)
@@ -137,7 +144,7 @@ def frontier_plots(curve: Mapping[int, Scores], start: Scores, arm: str | None) 
 
 def _judged(start: Scores) -> list[str]:
     """The judge's metrics among those of `sample_scores`, the one that counts first."""
-    return [name for name in start.metrics if name not in TITLES]
+    return [name for name in start.metrics if name.split("/")[0] not in TITLES]
 
 
 def policy_logps(policy: Any, pairs: PairSet, pad_id: int, device: str) -> np.ndarray:

@@ -1,5 +1,6 @@
 """One alignment experiment, loss aside: pairs, reference, policy, and what is measured of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -156,8 +157,10 @@ def training(
     return Training(model, objective, rows, pair_collate(pad_id(ground.tokenizer)), rates or {}, steps)
 
 
-def sampled(config: ExperimentConfig, prepared: Prepared, policy: Any) -> Scores:
-    """Judged samples of a policy, and its KL to the reference."""
+def sampled(
+    config: ExperimentConfig, prepared: Prepared, policy: Any, others: Mapping[str, Any] | None = None
+) -> Scores:
+    """Judged samples of a policy, and its KL to the reference and to others, by name."""
     options = {
         "samples": config.evaluation.samples,
         "max_new_tokens": config.data.max_new_tokens,
@@ -166,4 +169,4 @@ def sampled(config: ExperimentConfig, prepared: Prepared, policy: Any) -> Scores
     }
     ground = prepared.ground
     data, frozen = ground.data, ground.frozen
-    return measures.sample_scores(policy, frozen, data.prompts, data.judges, ground.tokenizer, options)
+    return measures.sample_scores(policy, frozen, data.prompts, data.judges, ground.tokenizer, options, others)

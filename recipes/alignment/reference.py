@@ -70,11 +70,19 @@ def hidden_states(model: nn.Module, batch: dict[str, Tensor], every_layer: bool 
     return torch.stack([states[predicted] for states in (*layers, found.last_hidden_state)], 1)
 
 
-def answer_scores(model: nn.Module, pairs: PairSet, pad_id: int, device: str) -> AnswerScores:
-    """Log-probs and hidden states of all answers, computed only if no run has done so before."""
+def answer_scores(model: nn.Module, pairs: PairSet, pad_id: int, device: str, every_layer: bool = True) -> AnswerScores:
+    """Log-probs and hidden states of all answers, computed only if no run has done so before.
+
+    Args:
+        model: A frozen `TextModel`.
+        pairs: The answers.
+        pad_id: What pads.
+        device: Where to compute.
+        every_layer: Keep the hidden states of all layers if they are not too large, or only the last ones.
+    """
     config: Any = model.language_model.config  # type: ignore[union-attr]
     tokens = int(pairs.lengths.sum())
-    complete = 4 * tokens * config.num_hidden_layers * config.hidden_size <= LARGEST
+    complete = every_layer and 4 * tokens * config.num_hidden_layers * config.hidden_size <= LARGEST
 
     def build(folder: Path) -> None:
         save_file(_score(model, pairs, pad_id, device, complete), folder / "scores.safetensors")

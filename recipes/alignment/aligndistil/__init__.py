@@ -1,0 +1,1 @@
+"""AlignDistil: a policy learns from two others, extrapolated token by token."""

@@ -1,0 +1,93 @@
+"""What `aligndistil` measures besides: extrapolation of held-out tokens, reward at half of the steps, the teachers."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from recipes.alignment.aligndistil.method import Rule, distances, frozen_logits
+from recipes.alignment.aligndistil.objective import TEACHERS, Heads
+from recipes.alignment.evaluation import KL, define
+from recipes.alignment.pairs import PairItems, PairSet
+from recipes.core.evaluation.plots import Plot
+from recipes.core.evaluation.scores import Scores
+
+FEWEST = 20  # answers that reach a position which is drawn
+
+
+@torch.no_grad()
+def answer_distances(items: PairItems, heads: Heads, tokens: slice, device: str) -> np.ndarray:
+    """float32 [tokens]: how much the two models disagree at tokens of answers.
+
+    Args:
+        items: Answers with the columns `TEACHERS`.
+        heads: [V, d] output embeddings of both models.
+        tokens: Which, in the order of `PairSet.offsets`.
+        device: Where to compute.
+    """
+    states = [torch.from_numpy(np.ascontiguousarray(items.columns[name][tokens])).to(device) for name in TEACHERS]
+    dpo, other = (frozen_logits(own, head.to(device)) for own, head in zip(states, heads, strict=True))
+    found: np.ndarray = distances(dpo, other, len(states[0]), states[0]).cpu().numpy()
+    return found
+
+
+def add_expected_reward(scores: Scores, beta: float) -> None:
+    """Add E[beta_0 (log p_dpo - log p_reverse)] under the policy, summed over the tokens of each sample.
+
+    Source:
+        It is beta_0 (KL(policy || reverse) - KL(policy || dpo)), and both KLs are measured over the whole vocabulary.
+    """
+    dpo, reverse = scores.values(f"{KL}/dpo"), scores.values(f"{KL}/reverse")
+    groups = {row[1]: row[2] for row in scores.rows}
+    title = "reward that DPO and reverse DPO model imply, expected over a sampled completion"
+    define(scores, {"expected_reward": (title, True)})
+    for example, value in dpo.items():
+        scores.add("expected_reward", example, groups[example], beta * (reverse[example] - value))
+
+
+def add_half(scores: Scores, curve: Mapping[int, Scores], steps: int, names: Sequence[str]) -> None:
+    """Add metrics at the last measurement within the first half of the steps (the first, if there is none)."""
+    half = max((step for step in curve if 2 * step <= steps), default=min(curve))
+    for name in names:
+        groups = {row[1]: row[2] for row in curve[half].rows if row[0] == name}
+        if groups:
+            metric = curve[half].metrics[name]
+            scores.define(f"{name}/half", f"{metric.title}, after half of the steps", metric.higher_is_better)
+        for example, value in curve[half].values(name).items():
+            scores.add(f"{name}/half", example, groups[example], value)
+
+
+def add_alpha(scores: Scores, pairs: PairSet, disagreement: np.ndarray, alpha: np.ndarray) -> None:
+    """Add disagreement and extrapolation at the tokens of held-out chosen answers.
+
+    Args:
+        scores: Where to add.
+        pairs: The answers.
+        disagreement: [tokens] D_t.
+        alpha: [tokens] alpha_t.
+    """
+    columns = {
+        "distance": ("disagreement of the two models at held-out chosen tokens, 0 to 2", disagreement),
+        "alpha": ("extrapolation at held-out chosen tokens", alpha),
+    }
+    define(scores, {name: (title, True) for name, (title, _) in columns.items()})
+    for number, pair in enumerate(pairs.pairs):
+        tokens = slice(int(pairs.offsets[2 * number]), int(pairs.offsets[2 * number + 1]))
+        for name, (_, values) in columns.items():
+            scores.add(name, pair.id, pair.id, values[tokens].mean(), tokens.stop - tokens.start)
+
+
+def alpha_plots(pairs: PairSet, alpha: np.ndarray, rule: Rule) -> list[Plot]:
+    """Extrapolation against the position in the answer, and how it is distributed."""
+    chosen = [alpha[pairs.offsets[i] : pairs.offsets[i + 1]] for i in range(0, 2 * len(pairs), 2)]
+    longest = max(len(values) for values in chosen)
+    at = [[float(values[place]) for values in chosen if len(values) > place] for place in range(longest)]
+    fewest = min(FEWEST, len(chosen))
+    means = [(float(place + 1), sum(values) / len(values)) for place, values in enumerate(at) if len(values) >= fewest]
+    ordered = np.sort(np.concatenate(chosen))
+    ranks = [(float(value), (number + 1) / len(ordered)) for number, value in enumerate(ordered)]
+    title = "of held-out chosen tokens"
+    return [
+        Plot("alpha-position", f"Extrapolation {title}", "position in the answer", "mean alpha", {rule.mode: means}),
+        Plot("alpha-share", f"Distribution of extrapolation {title}", "alpha", "share below", {rule.mode: ranks}),
+    ]

@@ -1,0 +1,170 @@
+"""AlignDistil as an experiment: two teachers trained in the run, and the policy that learns from them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from recipes.alignment.aligndistil import evaluation
+from recipes.alignment.aligndistil.config import AUTO, CONTRAST, AlignDistilConfig
+from recipes.alignment.aligndistil.method import FLOOR, Rule
+from recipes.alignment.aligndistil.objective import TEACHERS, Batch, Distillation, Heads, OnPolicy, chosen_only
+from recipes.alignment.evaluation import KL
+from recipes.alignment.experiment import AlignmentRecipe, Prepared, sampled, training
+from recipes.alignment.heatmaps import heatmap
+from recipes.alignment.judges import token_texts
+from recipes.alignment.pairs import PairItems
+from recipes.alignment.reference import answer_scores, pad_id
+from recipes.alignment.trained import trained_policy
+from recipes.core.errors import UserError
+from recipes.core.evaluation.scores import Scores
+from recipes.core.recipe import Evaluation
+from recipes.core.trainer import Training
+
+TARGET = 1.0  # mean alpha that `r: auto` aims at
+PROBED = 8  # batches whose tokens it looks at
+SAME = 1e-4  # mean disagreement of models that are one
+
+
+@dataclass(frozen=True)
+class Distilling(Prepared):
+    """`Prepared` with the models that are distilled.
+
+    Attributes:
+        models: "dpo" and "reverse", frozen.
+        other: What the DPO model is extrapolated away from: the reverse model or the reference.
+    """
+
+    models: dict[str, Any]
+    other: Any
+
+    @property
+    def heads(self) -> Heads:
+        """[V, d] output embeddings of the DPO model and of the other one."""
+        dpo, other = (
+            model.language_model.get_output_embeddings().weight.detach() for model in (self.models["dpo"], self.other)
+        )
+        return dpo, other
+
+
+class AlignDistilRecipe(AlignmentRecipe):
+    """A policy that learns the distribution extrapolated from two models."""
+
+    def prepare(self, config: AlignDistilConfig, device: str) -> Distilling:
+        """Adds DPO model and reverse DPO model, and their last hidden states at the answers' tokens, all cached."""
+        prepared = super().prepare(config, device)
+        ground, pads = prepared.ground, pad_id(prepared.ground.tokenizer)
+        loss = replace(config.preference, loss="dpo")
+        models = {}
+        for name in ("dpo", "reverse"):
+            made = trained_policy(ground, prepared.train, loss, config.teacher, config.trainer, name == "reverse")
+            models[name] = made().requires_grad_(False).to(device).eval()
+        other = models["reverse"] if config.distil.mode in CONTRAST else ground.frozen
+
+        def with_states(items: PairItems) -> PairItems:
+            said = (answer_scores(model, items.pairs, pads, device, False) for model in (models["dpo"], other))
+            states = {name: scores.states[:, -1] for name, scores in zip(TEACHERS, said, strict=True)}
+            return PairItems(items.pairs, items.columns | states)
+
+        train, test = prepared.train, prepared.test
+        if config.distil.mode != "none":
+            train, test = with_states(train), with_states(test)
+        found = vars(prepared) | {"train": train, "test": test}
+        return Distilling(**found, models=models, other=other)
+
+    def build(self, config: AlignDistilConfig, prepared: Prepared) -> Training:
+        """Policy and objective. All arms of a seed share initialisation and data order."""
+        assert isinstance(prepared, Distilling)
+        own = config.distil
+        if own.mode == "none":
+            return super().build(config, prepared)
+        texts: Callable[[Batch], Batch] = chosen_only if own.sequences == "chosen" else lambda batch: batch
+        before_step = None
+        if own.sequences == "sampled":
+            pair, eos = (prepared.models["dpo"], prepared.other), prepared.ground.tokenizer.eos_token_id
+            texts = sampler = OnPolicy(pair, eos, config.data.max_new_tokens, config.seed)
+            before_step = sampler.before_step
+        rows = 2 if own.sequences == "both" else 1
+        objective = Distillation(_rule(config, prepared), own.direction, prepared.heads, texts, rows)
+        return replace(training(config, prepared, objective), before_step=before_step)
+
+    def watch(self, config: AlignDistilConfig, prepared: Prepared, model: Any) -> Scores:
+        """Reward and KL of samples, also to both teachers, and the reward that these imply."""
+        return _sampled(config, prepared, model.policy)
+
+    def evaluate(
+        self, config: AlignDistilConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]
+    ) -> Evaluation:
+        """Adds reward at half of the steps, reference and teachers as facts, and extrapolation with its heatmap."""
+        assert isinstance(prepared, Distilling)
+        found = super().evaluate(config, prepared, model, curve)
+        scores, extra = found.scores, _facts(config, prepared, found.scores)
+        evaluation.add_half(scores, curve, config.trainer.max_steps, [*_judged(prepared)[:1], KL])
+        plots, shown = list(found.plots), None
+        if config.distil.mode != "none":
+            rule, test = _rule(config, prepared), prepared.test.pairs
+            apart = evaluation.answer_distances(prepared.test, prepared.heads, slice(None), prepared.device)
+            alpha = rule.extrapolation(torch.from_numpy(apart)).numpy()
+            evaluation.add_alpha(scores, test, apart, alpha)
+            scores.define("distil/r", "extrapolation per unit of disagreement", True)
+            extra["distil/r"] = rule.r
+            plots += evaluation.alpha_plots(test, alpha, rule)
+            pieces = token_texts(prepared.ground.tokenizer)
+            shown = heatmap(test, {"alpha": alpha}, prepared.said.logps, pieces, config.evaluation.heatmap)
+        return replace(found, metrics=found.metrics | scores.overall() | extra, heatmap=shown, plots=plots)
+
+    def describe(self, config: AlignDistilConfig) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`."""
+        own = config.teacher
+        told = f"DPO and reverse DPO, {own.steps} steps of {own.batch_size} pairs each"
+        return [*super().describe(config), ("teachers", told)]
+
+
+def _rule(config: AlignDistilConfig, prepared: Distilling) -> Rule:
+    """How the teacher is made, `r: auto` resolved on the chosen answers of the first pairs.
+
+    Raises:
+        UserError: r is to be found, and the two models are the same.
+    """
+    own, mean = config.distil, TARGET
+    if own.r == AUTO:
+        items = prepared.train
+        count = min(PROBED * config.trainer.batch_size, len(items))
+        offsets = items.pairs.offsets[: 2 * count + 1]
+        apart = evaluation.answer_distances(items, prepared.heads, slice(0, int(offsets[-1])), prepared.device)
+        mean = float(np.concatenate([apart[offsets[i] : offsets[i + 1]] for i in range(0, 2 * count, 2)]).mean())
+        if mean < SAME:
+            hint = "type more teacher.steps or a higher teacher.learning_rate, or a number for distil.r"
+            raise UserError("the two models agree on every token: nothing to extrapolate", "distil.r=auto", hint)
+    r = (TARGET - FLOOR) / mean if own.r == AUTO else float(own.r)
+    return Rule(own.mode, config.preference.beta, r, own.alpha, own.alpha_max)
+
+
+def _sampled(config: AlignDistilConfig, prepared: Prepared, policy: Any) -> Scores:
+    assert isinstance(prepared, Distilling)
+    scores = sampled(config, prepared, policy, prepared.models)
+    evaluation.add_expected_reward(scores, config.preference.beta)
+    return scores
+
+
+def _judged(prepared: Prepared) -> list[str]:
+    judge = prepared.ground.data.judges
+    return [] if judge is None else list(judge.titles)
+
+
+def _facts(config: AlignDistilConfig, prepared: Distilling, scores: Scores) -> dict[str, float]:
+    """What reference and teachers reach on the same prompts, on the scale of the policy's metrics."""
+    found = {}
+    for name, model in {"reference": prepared.ground.frozen, **prepared.models}.items():
+        measured = sampled(config, prepared, model)
+        overall = measured.overall()
+        for metric in (*_judged(prepared)[:1], KL, "length"):
+            title, higher = measured.metrics[metric].title, measured.metrics[metric].higher_is_better
+            scores.define(f"teacher/{name}_{metric}", f"{name} model: {title}", higher)
+            found[f"teacher/{name}_{metric}"] = overall[metric]
+    return found
+
+
+RECIPE = AlignDistilRecipe
