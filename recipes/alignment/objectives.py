@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from recipes.alignment.config import PreferenceConfig
 from recipes.alignment.losses import LOSSES, Completions, PreferenceBatch, exact, implicit_rewards
+from recipes.alignment.packing import run_packed
 from recipes.alignment.pairs import TOKENS, by_row, valid_tokens
 from recipes.core.logprobs import logprobs_and_kl, projected, token_logprobs, token_statistics
 from recipes.core.models.vision_language import Readout, TextModel
@@ -50,9 +51,7 @@ class PreferenceModel(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], readout: Readout[Any]) -> tuple[Any, Any]:
         """What the read-out makes of the policy's hidden states, and the masks of the batch's tokens."""
-        found = self.policy(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], pixels=None, readout=readout
-        )
+        found = run_packed(self.policy, batch, readout)
         return found, None if self.masks is None else self.masks(self.states(batch).unbind(1))
 
 

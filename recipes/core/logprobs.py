@@ -1,8 +1,9 @@
 """Log-probs of tokens and divergences over the whole vocabulary, from hidden states, without the full logits.
 
 Tokens are taken in chunks and the backward computes the logits again: two [chunk, vocabulary] buffers and the logits of
-one model are all that exists at a time, in the forward and in the backward. The matrix products run in the autocast
-dtype where autocast is on, in the inputs' dtype elsewhere; softmaxes and sums run in fp32 (float64 for float64 inputs).
+one model are all that exists at a time, in the forward and in the backward; only what is small is kept. The matrix
+products run in the autocast dtype where autocast is on, in the inputs' dtype elsewhere; softmaxes and sums run in fp32
+(float64 for float64 inputs).
 """
 
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from torch import Tensor
 from recipes.core.kernels import add_product, matmul_dtype, refuse_second_derivatives, softmax_dtype, token_nll
 
 CHUNK = 256
+KEEP = 1 << 24  # log-probs of both models that are kept from the forward to the backward, instead of computed again
 DIRECTIONS = ("ref_policy", "policy_ref")
 Logits = Callable[[slice], Tensor]
 
@@ -97,7 +99,7 @@ def logprobs_and_kl(
         head: [V, d] the policy's output embedding.
         targets: [N] int64 token ids.
         reference: Logits of the reference, [n, V] for a slice of the N tokens, as from `projected`. Called once a chunk
-            in the forward and once more in the backward, and has to give the same both times.
+            in the forward and, if that is too much to keep, once more in the backward; it has to give the same.
         chunk: Tokens whose logits exist at a time.
         direction: One of `DIRECTIONS`; ref_policy is KL(reference || policy), policy_ref is KL(policy || reference).
 
@@ -147,11 +149,15 @@ class _Divergence(torch.autograd.Function):
         direction: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
         logps, ref_logps, kl = (hidden.new_empty(len(hidden), dtype=softmax_dtype(dtype)) for _ in range(3))
+        wanted = any(ctx.needs_input_grad)
+        kept: list[tuple[Tensor, Tensor]] | None = [] if wanted and 2 * len(hidden) * len(head) <= KEEP else None
         for part, _, logp, logq in _log_softmaxes(hidden, head.to(dtype), reference, chunk):
             logps[part], ref_logps[part] = _at(logp, targets[part]), _at(logq, targets[part])
+            if kept is not None:
+                kept.append((logp.clone(), logq.clone()))
             kl[part] = _divergence(logq, logp) if direction == "ref_policy" else _divergence(logp, logq)
         ctx.save_for_backward(hidden, head, targets, logps, kl)
-        ctx.reference, ctx.dtype, ctx.chunk, ctx.direction = reference, dtype, chunk, direction
+        ctx.reference, ctx.dtype, ctx.chunk, ctx.direction, ctx.kept = reference, dtype, chunk, direction, kept
         ctx.mark_non_differentiable(ref_logps)
         return logps, ref_logps, kl
 
@@ -163,7 +169,9 @@ class _Divergence(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         grad_head = torch.zeros_like(head, dtype=logps.dtype) if ctx.needs_input_grad[1] else None
         gradient = _gradient_ref_policy if ctx.direction == "ref_policy" else _gradient_policy_ref
-        for part, states, logp, logq in _log_softmaxes(hidden, matrix, ctx.reference, ctx.chunk):
+        # The gradient overwrites what was kept, so that a second backward computes it again.
+        kept, ctx.kept = ctx.kept, None
+        for part, states, logp, logq in _log_softmaxes(hidden, matrix, ctx.reference, ctx.chunk, kept):
             columns = (x[part, None] for x in (targets, logps, kl, grad_logps, grad_kl))
             z = gradient(logp, logq, *columns).to(ctx.dtype)
             if grad_hidden is not None:
@@ -174,16 +182,22 @@ class _Divergence(torch.autograd.Function):
 
 
 def _log_softmaxes(
-    hidden: Tensor, matrix: Tensor, reference: Logits, chunk: int
+    hidden: Tensor, matrix: Tensor, reference: Logits, chunk: int, kept: list[tuple[Tensor, Tensor]] | None = None
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """Chunk, the policy's states, and the log-softmaxes of policy and reference in buffers that may be overwritten."""
+    """Chunk, the policy's states, and the log-softmaxes of policy and reference in buffers that may be overwritten.
+
+    Those that were kept of an earlier pass are given out instead of computed.
+    """
     exact = softmax_dtype(matrix.dtype)
-    buffers = matrix.new_empty(2, min(chunk, len(hidden)), len(matrix), dtype=exact)
-    for part in _parts(len(hidden), chunk):
+    buffers = matrix.new_empty(2, 0 if kept else min(chunk, len(hidden)), len(matrix), dtype=exact)
+    for number, part in enumerate(_parts(len(hidden), chunk)):
         states = hidden[part].to(matrix.dtype)
-        logp, logq = buffers[:, : len(states)]
-        torch.log_softmax(states @ matrix.t(), 1, dtype=exact, out=logp)
-        torch.log_softmax(reference(part), 1, dtype=exact, out=logq)
+        if kept:
+            logp, logq = kept[number]
+        else:
+            logp, logq = buffers[:, : len(states)]
+            torch.log_softmax(states @ matrix.t(), 1, dtype=exact, out=logp)
+            torch.log_softmax(reference(part), 1, dtype=exact, out=logq)
         yield part, states, logp, logq
 
 

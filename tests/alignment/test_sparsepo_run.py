@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from torch.nn.modules.module import register_module_forward_pre_hook
+from transformers import LlamaModel
 
+from recipes.alignment.sparsepo.recipe import SparsePORecipe
 from recipes.core import compose, runner
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import read_plots
@@ -31,6 +34,23 @@ def test_every_arm(arm: str, tmp_path: Path) -> None:
     if arm not in ("simpo", "sft"):  # before the first step policy and reference are one
         first = logged(outcome.folder)[0]
         assert abs(first["margin"]) < 1e-5 and first.get("answer_kl", 0) < 1e-5
+
+
+def test_five_arms_and_two_seeds_pay_for_the_reference_once() -> None:
+    forwards = []
+    hook = register_module_forward_pre_hook(
+        lambda module, _: forwards.append(module) if isinstance(module, LlamaModel) else None
+    )
+    counts = []
+    try:
+        # A reference that no other test has, so that nothing of it lies in the cache.
+        for seed, arm in product((0, 1), ("sparsepo_common", "sparsepo_indep", "dpo", "tdpo2", "random")):
+            config = compose.compose("sparsepo", [*TINY, "reference.seed=11", f"arm={arm}", f"seed={seed}"])
+            SparsePORecipe().prepare(config, "cpu")
+            counts.append(len(forwards))
+    finally:
+        hook.remove()
+    assert counts[0] > 0 and counts == counts[:1] * 10
 
 
 def test_uniform_masks_are_tdpo(tmp_path: Path) -> None:

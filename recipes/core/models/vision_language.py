@@ -28,9 +28,23 @@ class TextModel(nn.Module):
         super().__init__()
         self.language_model = language_model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, pixels: Tensor | None, readout: Readout[R]) -> R:
-        """Run `readout(hidden [batch, time, width], head [vocabulary, width])` inside the forward."""
-        hidden = self.language_model.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        pixels: Tensor | None,
+        readout: Readout[R],
+        position_ids: Tensor | None = None,
+    ) -> R:
+        """Run `readout(hidden [batch, time, width], head [vocabulary, width])` inside the forward.
+
+        Rows in which several sequences lie bring their own `position_ids` [batch, time], and as `attention_mask` a bool
+        [batch, 1, time, time] of what each token sees.
+        """
+        # A cache would copy all keys and values, for nothing.
+        hidden = self.language_model.base_model(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
         return readout(hidden, self.language_model.get_output_embeddings().weight)
 
 

@@ -1,0 +1,409 @@
+"""Preference training beside `trl.DPOTrainer`, and what a SparsePO step costs beside a DPO step.
+
+    python -m benchmarks.alignment --threads 2 [--peer-python PYTHON]
+
+Both trainers run the whole way that users run, each in a process of its own: SmolLM2-135M, the same pairs of mixed
+length in the same global batches, reference log-probs precomputed, AdamW with the same settings, no dropout, no
+gradient checkpointing. For time they take turns step by step, the other one waiting. Memory is the peak of a step above
+what lies there before it (model and optimizer state), in processes of their own whose allocator gives all memory back.
+Targets: at least 1.5x the pairs per second on the CPU, at most 0.8x the memory, losses equal to 1e-4, and at most
+1.35x the time of a DPO step for SparsePO.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import record
+
+SYSTEMS = ("steelyard", "trl")
+WARM_UP = 1  # steps that are not counted: the optimizer's state is made in the first
+LONGEST = 75  # words of a prompt and of an answer, about 100 tokens
+# What both trainers are told by the same values.
+SETTINGS = (
+    *("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "learning_rate"),
+    *("weight_decay", "adam_beta1", "adam_beta2", "max_grad_norm", "warmup_steps", "lr_scheduler_type"),
+    *("bf16", "use_cpu", "seed", "data_seed", "dataloader_drop_last", "dataloader_pin_memory", "disable_tqdm"),
+)
+
+
+def main(options: argparse.Namespace) -> None:
+    """Measure, print and record."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write_pairs(folder / "pairs.jsonl", options.steps * options.batch)
+        memory = {system: _alone(system, folder, options) for system in SYSTEMS}
+        outcomes = _taking_turns(folder, options)
+        result: dict[str, Any] = {"setting": _setting(options), **_compared(outcomes, memory, options)}
+        if options.arm_steps:
+            pairs = [f"data.path={folder / 'pairs.jsonl'}", *_keys(options)]
+            result["sparsepo_over_dpo"] = {
+                "small-lm": _arms(["model.width=64", "budget=smoke"], 10 * options.arm_steps, options),
+                "smollm2-135m": _arms(pairs, options.arm_steps, options),
+            }
+    print(json.dumps(result, indent=2))
+    record("alignment", options.device, result)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=4, help="pairs per step")
+    parser.add_argument("--arm-steps", type=int, default=6, help="steps of SparsePO and DPO in turn; 0: none")
+    parser.add_argument("--peer-python", default=sys.executable, help="a Python that has Steelyard and trl")
+    parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _setting(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("threads", "steps", "batch", "arm_steps")}
+
+
+def _write_pairs(path: Path, count: int) -> None:
+    """Passages of speeches: how one goes on is chosen, something from elsewhere rejected."""
+    from recipes.core.assets import asset_path
+
+    words = [
+        path.read_text(encoding="utf-8", errors="ignore").split() for path in sorted(asset_path("sotu").rglob("*.txt"))
+    ]
+    words = [speech for speech in words if len(speech) > 4 * LONGEST]
+    draw = random.Random(0)
+
+    def passage(lengths: tuple[int, ...]) -> list[str]:
+        speech = draw.choice(words)
+        at = draw.randrange(len(speech) - sum(lengths))
+        ends = [at + sum(lengths[:place]) for place in range(len(lengths) + 1)]
+        return [" ".join(speech[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
+
+    with path.open("w", encoding="utf-8") as sink:
+        # A tenth of the pairs is kept for testing.
+        for _ in range(count + count // 4 + 4):
+            lengths = tuple(draw.randint(8, LONGEST) for _ in range(3))
+            (prompt, chosen), (rejected,) = passage(lengths[:2]), passage(lengths[2:])
+            sink.write(json.dumps({"prompt": prompt, "chosen": f" {chosen}", "rejected": f" {rejected}"}) + "\n")
+
+
+def _keys(options: argparse.Namespace) -> list[str]:
+    return [
+        *("data=preferences", "model=smollm2-135m", "tracker=none", "trainer.precision=fp32", "trainer.log_steps=1"),
+        *(f"trainer.{name}" for name in ("schedule=constant", "learning_rate=1e-5", f"device={options.device}")),
+        *(f"trainer.{name}" for name in (f"threads={options.threads}", f"max_steps={options.steps}")),
+        f"trainer.batch_size={options.batch}",
+    ]
+
+
+class _Child:
+    """A process that trains one step whenever it is told to."""
+
+    def __init__(self, system: str, folder: Path, options: argparse.Namespace, environment: dict[str, str]) -> None:
+        python = options.peer_python if system == "trl" else sys.executable
+        arguments = [f"--{name}={getattr(options, name)}" for name in ("device", "threads", "steps", "batch")]
+        command = [python, "-m", "benchmarks.alignment", f"--system={system}", f"--folder={folder}", *arguments]
+        own = {"OMP_NUM_THREADS": str(options.threads), "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", **environment}
+        self.process = subprocess.Popen(
+            command,
+            cwd=Path(__file__).resolve().parents[1],
+            env={**os.environ, **own},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.steps: list[dict[str, float]] = []
+        self._read()  # until it is ready
+
+    def step(self) -> None:
+        """Have one step done."""
+        print("go", file=self.process.stdin, flush=True)
+        self.steps.append(self._read())
+
+    def finish(self) -> dict[str, Any]:
+        """What it tells at its end, beside its counted steps."""
+        told = self._read()
+        self.process.wait()
+        return {**told, "steps": self.steps[WARM_UP:]}
+
+    def stop(self) -> None:
+        """End it if it still runs."""
+        self.process.kill()
+        self.process.wait()
+
+    def _read(self) -> dict[str, Any]:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a trainer ended with {self.process.wait()}")
+        return dict(json.loads(line))
+
+
+def _alone(system: str, folder: Path, options: argparse.Namespace) -> float:
+    """Bytes of the largest step beyond model and optimizer state."""
+    give_back = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    few = argparse.Namespace(**{**vars(options), "steps": min(options.steps, WARM_UP + 4)})
+    child = _Child(system, folder, few, give_back)
+    try:
+        for _ in range(few.steps):
+            child.step()
+        return max(step["bytes"] for step in child.finish()["steps"])
+    finally:
+        child.stop()
+
+
+def _taking_turns(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    with ExitStack() as stack:
+        children = {}
+        for system in SYSTEMS:
+            children[system] = _Child(system, folder, options, {})
+            stack.callback(children[system].stop)
+        for number in range(options.steps):
+            for system in sorted(SYSTEMS, reverse=bool(number % 2)):
+                children[system].step()
+        return {system: child.finish() for system, child in children.items()}
+
+
+def _compared(outcomes: dict[str, Any], memory: dict[str, float], options: argparse.Namespace) -> dict[str, Any]:
+    ours, theirs = (outcomes[system] for system in SYSTEMS)
+    if ours["batches"][: options.steps] != theirs["batches"][: options.steps]:
+        raise SystemExit("the trainers saw different batches")
+    seconds = {system: [step["seconds"] for step in outcomes[system]["steps"]] for system in SYSTEMS}
+    ratios = [slow / fast for fast, slow in zip(*seconds.values(), strict=True)]
+    gaps = [abs(one - other) for one, other in zip(ours["losses"], theirs["losses"], strict=True)]
+    return {
+        "pairs_per_second": {system: options.batch / statistics.median(found) for system, found in seconds.items()},
+        "speed_ratio": _spread(ratios),
+        "activation_mib": {system: found / 2**20 for system, found in memory.items()},
+        "memory_ratio": memory["steelyard"] / memory["trl"],
+        "largest_loss_gap": max(gaps),
+        "losses": {system: outcomes[system]["losses"] for system in SYSTEMS},
+        "step_seconds": seconds,
+        "trl": theirs["version"],
+    }
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    return {"median": statistics.median(values), "quartiles": statistics.quantiles(values, n=4)}
+
+
+class _Turns:
+    """The child's end: waits for its turn before each step and tells what the step took."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.losses, self.batches = device, [], []  # type: ignore[var-annotated]
+        self.wire = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)  # whatever libraries print
+        self.started = False
+
+    def begin(self) -> None:
+        """Wait; then a step starts."""
+        if not self.started:
+            self.tell({"ready": True})
+            self.started = True
+        sys.stdin.readline()
+        self.before, self.began = self._memory(reset=True), time.perf_counter()
+
+    def end(self) -> None:
+        """A step has ended."""
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - self.began
+        self.tell({"seconds": seconds, "bytes": self._memory(reset=False) - self.before})
+
+    def tell(self, what: dict[str, Any]) -> None:
+        """One line to the parent."""
+        print(json.dumps(what), file=self.wire, flush=True)
+
+    def noting(self, collate: Callable[..., Any], rows: Callable[[Any], Iterable[Any]]) -> Callable[..., Any]:
+        """A collate function that remembers what went into each batch."""
+
+        def noted(items: list[Any]) -> Any:
+            tokens = sorted([list(map(int, ids)) for ids in rows(item)] for item in items)
+            self.batches.append(hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:12])
+            return collate(items)
+
+        return noted
+
+    def _memory(self, reset: bool) -> int:
+        """Bytes in use now, from where the peak is counted; or the peak since then."""
+        if self.device == "cuda":
+            import torch
+
+            if reset:
+                torch.cuda.reset_peak_memory_stats()
+            return torch.cuda.max_memory_allocated()
+        status = Path("/proc/self/status")
+        if not status.exists():  # the peak of the whole process so far
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) * 1024
+
+
+def _prepared(arm: str, keys: list[str], device: str) -> tuple[Any, Any, Any]:
+    from recipes.alignment.sparsepo.recipe import SparsePORecipe
+    from recipes.core import compose
+
+    config = compose.compose("sparsepo", [f"arm={arm}", *keys])
+    recipe = SparsePORecipe()
+    prepared = recipe.prepare(config, device)
+    return config, prepared, recipe.build(config, prepared)
+
+
+def _run_steelyard(folder: Path, options: argparse.Namespace, turns: _Turns) -> str:
+    """Train as a run does."""
+    import dataclasses
+
+    from recipes.core import trainer
+
+    config, prepared, training = _prepared(
+        "dpo", [f"data.path={folder / 'pairs.jsonl'}", *_keys(options)], options.device
+    )
+    pairs = prepared.train.pairs.pairs
+    tokens = [
+        {f"{name}_ids": getattr(pair, name).tolist() for name in ("prompt", "chosen", "rejected")} for pair in pairs
+    ]
+    (folder / "tokens.json").write_text(json.dumps(tokens))
+
+    class Events(trainer.TrainEvents):
+        def on_metrics(self, step: int, metrics: dict[str, float], seconds: float) -> None:
+            turns.losses.append(metrics["loss"])
+
+        def on_step_end(self, step: int, model: Any) -> None:
+            turns.end()
+
+    training = dataclasses.replace(
+        training,
+        watch_steps=frozenset(),
+        before_step=lambda *_: turns.begin(),
+        collate=turns.noting(
+            training.collate, lambda item: (item["pair"].prompt, item["pair"].chosen, item["pair"].rejected)
+        ),
+    )
+    trainer.train(training, config.trainer, config.seed, folder / "run", Events())
+    return version("steelyard")
+
+
+def _run_trl(folder: Path, options: argparse.Namespace, turns: _Turns) -> str:
+    """Train with `trl` on the tokens that Steelyard has made."""
+    import transformers
+    import trl
+    from datasets import Dataset
+    from torch.utils.data import RandomSampler
+
+    from recipes.core import compose
+    from recipes.core.arguments import training_arguments
+    from recipes.core.models import text
+
+    config = compose.compose("sparsepo", ["arm=dpo", f"data.path={folder / 'pairs.jsonl'}", *_keys(options)])
+    same = training_arguments(config.trainer, config.seed, options.device, folder / "trl")
+    tokenizer = text.build_text_tokenizer(config.model, [], "")
+    rows = json.loads((folder / "tokens.json").read_text())
+
+    class Trainer(trl.DPOTrainer):
+        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+            return dataset
+
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            return RandomSampler(self.train_dataset, num_samples=len(rows) - len(rows) % options.batch)
+
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            loss = super().compute_loss(*args, **kwargs)
+            turns.losses.append(float(loss.detach()))
+            return loss
+
+    class Taking(transformers.TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            turns.begin()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            turns.end()
+
+    arguments = trl.DPOConfig(
+        str(folder / "trl"),
+        **{name: getattr(same, name) for name in SETTINGS},
+        beta=config.preference.beta,
+        precompute_ref_log_probs=True,
+        gradient_checkpointing=False,
+        save_strategy="no",
+        logging_steps=1,
+        report_to="none",
+    )
+    model = text.build_language_model(config.model, tokenizer, config.seed).language_model
+    trainer = Trainer(
+        model, None, arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[Taking()]
+    )
+    parts = ("prompt_ids", "chosen_ids", "rejected_ids")
+    trainer.data_collator = turns.noting(trainer.data_collator, lambda item: (item[part] for part in parts))
+    trainer.train()
+    return version("trl")
+
+
+def _arms(keys: list[str], steps: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Steps of SparsePO and of DPO in turn, from the batch to the updated weights."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    runs = {arm: _prepared(arm, keys, options.device) for arm in ("dpo", "sparsepo_common")}
+    optimizers = {}
+    for arm, (_, _, training) in runs.items():
+        training.model.to(options.device).train()
+        optimizers[arm] = torch.optim.AdamW(training.model.parameters(), lr=1e-5, fused=True)
+    seconds: dict[str, list[float]] = {arm: [] for arm in runs}
+    for number in range(WARM_UP + steps):
+        for arm in sorted(runs, reverse=bool(number % 2)):
+            config, _, training = runs[arm]
+            seconds[arm].append(_step(training, optimizers[arm], number, config.trainer.batch_size, options.device))
+    counted = {arm: found[WARM_UP:] for arm, found in seconds.items()}
+    ratios = [own / plain for plain, own in zip(*counted.values(), strict=True)]
+    medians = {arm: statistics.median(found) for arm, found in counted.items()}
+    return {"step_seconds": medians, "ratio": _spread(ratios)}
+
+
+def _step(training: Any, optimizer: Any, number: int, size: int, device: str) -> float:
+    import torch
+
+    items = [training.dataset[i % len(training.dataset)] for i in range(number * size, (number + 1) * size)]
+    batch = {name: value.to(device) for name, value in training.collate(items).items() if name != "ids"}
+    began = time.perf_counter()
+    loss, _ = training.objective(training.model, batch, training.objective.normalizer(batch))
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def _child(options: argparse.Namespace) -> None:
+    import torch
+
+    torch.set_num_threads(options.threads)
+    turns = _Turns(options.device)
+    run = {"steelyard": _run_steelyard, "trl": _run_trl}[options.system]
+    told = run(options.folder, options, turns)
+    turns.tell({"losses": turns.losses, "batches": turns.batches, "version": told})
+
+
+if __name__ == "__main__":
+    chosen = _options()
+    if chosen.system:
+        _child(chosen)
+    else:
+        main(chosen)
