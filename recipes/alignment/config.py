@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from recipes.core.config import setting
 
-# `kto` takes single answers and completions behind the prompts of others, which pairs do not bring.
 LOSSES = (
     "sft",
     "dpo",
@@ -16,6 +15,7 @@ LOSSES = (
     "simpo",
     "cpo",
     "orpo",
+    "kto",
     "tdpo1",
     "tdpo2",
     "rpo",
@@ -103,6 +103,16 @@ class PreferenceConfig:
     nll_weight: float = setting(1.0, help="weight of the chosen answer's NLL (cpo, rpo)", ge=0, origin="code")
     positive_weight: float = setting(50.0, help="lambda of dpop", ge=0, origin="paper")
     offset_weight: float = setting(1.0, help="alpha of odpo", ge=0, origin="code")
+    desirable_weight: float = setting(1.0, help="weight of chosen answers in kto", gt=0, origin="paper")
+    undesirable_weight: float = setting(1.0, help="weight of rejected answers in kto", gt=0, origin="paper")
+
+
+def preference_rules(loss: str, batch_size: int) -> list[tuple[str, str]]:
+    """Rules between the loss and other keys, for the `check` of every recipe that lets users choose it."""
+    if loss == "kto" and batch_size < 2:
+        message = "kto measures drift as a mean over the batch, and one pair is no mean; type 2 or more"
+        return [("trainer.batch_size", message)]
+    return []
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from recipes.alignment import evaluation as measures
 from recipes.alignment.config import EvaluationConfig, PreferenceConfig, SentimentConfig
 from recipes.alignment.data import AlignmentConfig, Ground, States, prepare_ground, states_of
 from recipes.alignment.losses import LOSSES
+from recipes.alignment.mismatched import with_mismatched
 from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores
 from recipes.alignment.pairs import PairItems, PairSet, pair_collate
 from recipes.alignment.reference import AnswerScores, answer_scores, pad_id
@@ -67,6 +68,8 @@ class AlignmentRecipe:
             PairItems(pairs, self.columns(config, ground, pairs, found, device, config.seed + place))
             for place, (pairs, found) in enumerate(zip(sets, scores, strict=True))
         )
+        if "mismatched" in LOSSES[config.preference.loss].needs:
+            train = with_mismatched(train, ground.frozen, pads, device)
         return Prepared(ground, train, test, scores[1], states_of(ground.frozen, complete, device), device)
 
     def columns(
@@ -152,7 +155,8 @@ def training(
     model = PreferenceModel(ground.reference(), masks, prepared.states)
     rows: Any = prepared.train
     steps = regular_steps(config.trainer.max_steps, config.evaluation.watch_every)
-    return Training(model, objective, rows, pair_collate(pad_id(ground.tokenizer)), rates or {}, steps)
+    before = getattr(objective, "before_step", None)
+    return Training(model, objective, rows, pair_collate(pad_id(ground.tokenizer)), rates or {}, steps, before)
 
 
 def sampled(config: ExperimentConfig, prepared: Prepared, policy: Any) -> Scores:
