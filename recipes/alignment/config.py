@@ -81,8 +81,11 @@ class PreferencesConfig:
 
 @dataclass(frozen=True)
 class ReferenceConfig:
-    """The frozen model that the policy starts from."""
+    """The frozen model that the policy starts from, or another one that it is measured against."""
 
+    model: str | None = setting(
+        None, help="folder or hub name of another reference (data=preferences); null: what the policy starts from"
+    )
     steps: int = setting(
         600, help="steps of fine-tuning on the data's texts; 0: the model as it is", unit="steps", ge=0
     )

@@ -121,7 +121,7 @@ class AlignmentRecipe:
         return [
             ("data", f"{data.name}: {where}, {data.test_prompts} held-out prompts"),
             ("model", models.describe(config.model)),
-            ("reference", f"the model, {tuned}"),
+            ("reference", config.reference.model or f"the model, {tuned}"),
         ]
 
     def parameters(self, config: Any) -> int | None:
@@ -142,7 +142,7 @@ def training(
     masks: Any = None,
     rates: dict[str, float] | None = None,
 ) -> Training:
-    """A new policy on the run's pairs.
+    """A new policy, without dropout, on the run's pairs.
 
     Args:
         config: The run's.
@@ -152,7 +152,7 @@ def training(
         rates: Learning rates of parameters whose names begin so.
     """
     ground = prepared.ground
-    model = PreferenceModel(ground.reference(), masks, prepared.states)
+    model = PreferenceModel(models.without_dropout(ground.reference()), masks, prepared.states)
     rows: Any = prepared.train
     steps = regular_steps(config.trainer.max_steps, config.evaluation.watch_every)
     before = getattr(objective, "before_step", None)
