@@ -103,4 +103,5 @@ CARD = Card(
     pair_keys=("arm", "preference", "mask"),
     version=1,
     headlines=("frontier/", "reward", "kl", "pairs/accuracy", "mask/", "data/"),
+    frontiers=(("kl", "reward"),),
 )
