@@ -89,7 +89,7 @@ def sweep(
         from recipes.core.trial.drive import drive
 
         states, stopped = drive(folder, manifest, made, retry)
-        _conclude(folder, states, metric, command, stopped)
+        _conclude(recipe, folder, states, metric, command, stopped)
 
 
 def _search(
@@ -102,7 +102,7 @@ def _search(
     ended: tuple[list[CellState], bool] = ([], False)
     for ended in search(folder, manifest, space, launcher, metric=metric, trials=trials, retry=retry):
         note(f"{sum(state.state == DONE for state in ended[0])} of {trials} cells done")
-    _conclude(folder, ended[0], metric, command, ended[1], ranked=True)
+    _conclude(recipe, folder, ended[0], metric, command, ended[1], ranked=True)
 
 
 def _show_search(recipe: str, keys: list[str], launcher: "Launcher", metric: str) -> None:
@@ -125,10 +125,11 @@ def _planned_search(recipe: str, keys: list[str], launcher: "Launcher", metric: 
 
 
 def _conclude(
-    folder: Path, states: list[CellState], metric: str, command: str, stopped: bool, ranked: bool = False
+    recipe: str, folder: Path, states: list[CellState], metric: str, command: str, stopped: bool, ranked: bool = False
 ) -> None:
     """Print the table, write the results and end with the right exit code."""
     from recipes.core.compare import number_text
+    from recipes.core.report.frontiers import write_frontiers
     from recipes.core.trial.sweep_table import best_first, settings, write_sweep
 
     found = settings(states, metric)
@@ -146,7 +147,8 @@ def _conclude(
     _tell_unknown(states, metric)
     show_cells(states, only=UNFINISHED)
     say()
-    pairs([("results", str(write_sweep(folder, states, metric))), ("sweep folder", str(folder))])
+    drawn = [("frontier", str(path)) for path in write_frontiers(folder, registry.card(recipe), states)]
+    pairs([("results", str(write_sweep(folder, states, metric))), *drawn, ("sweep folder", str(folder))])
     end(states, stopped, command)
 
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from recipes.core.config import setting
 
-# `kto` takes single answers and completions behind the prompts of others, which pairs do not bring.
 LOSSES = (
     "sft",
     "dpo",
@@ -16,6 +15,7 @@ LOSSES = (
     "simpo",
     "cpo",
     "orpo",
+    "kto",
     "tdpo1",
     "tdpo2",
     "rpo",
@@ -163,8 +163,11 @@ AlignmentDataConfig = SentimentConfig | ChainArithmeticConfig | PreferencesConfi
 
 @dataclass(frozen=True)
 class ReferenceConfig:
-    """The frozen model that the policy starts from."""
+    """The frozen model that the policy starts from, or another one that it is measured against."""
 
+    model: str | None = setting(
+        None, help="folder or hub name of another reference (data=preferences); null: what the policy starts from"
+    )
     steps: int = setting(
         600, help="steps of fine-tuning on the data's texts; 0: the model as it is", unit="steps", ge=0
     )
@@ -195,6 +198,16 @@ class PreferenceConfig:
     nll_weight: float = setting(1.0, help="weight of the chosen answer's NLL (cpo, rpo)", ge=0, origin="code")
     positive_weight: float = setting(50.0, help="lambda of dpop", ge=0, origin="paper")
     offset_weight: float = setting(1.0, help="alpha of odpo", ge=0, origin="code")
+    desirable_weight: float = setting(1.0, help="weight of chosen answers in kto", gt=0, origin="paper")
+    undesirable_weight: float = setting(1.0, help="weight of rejected answers in kto", gt=0, origin="paper")
+
+
+def preference_rules(loss: str, batch_size: int) -> list[tuple[str, str]]:
+    """Rules between the loss and other keys, for the `check` of every recipe that lets users choose it."""
+    if loss == "kto" and batch_size < 2:
+        message = "kto measures drift as a mean over the batch, and one pair is no mean; type 2 or more"
+        return [("trainer.batch_size", message)]
+    return []
 
 
 @dataclass(frozen=True)

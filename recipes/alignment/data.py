@@ -23,7 +23,10 @@ from recipes.alignment.reference import first_id, hidden_states, prepare_referen
 from recipes.alignment.reviews import load_reviews
 from recipes.alignment.sentiment import encoded, load_sentiment
 from recipes.core.config import TrainerConfig
+from recipes.core.errors import UserError
+from recipes.core.models import load_text_model
 from recipes.core.models import text as models
+from recipes.core.models.tokenizer import check_same_tokenizer
 
 States = Callable[[dict[str, Tensor]], Tensor]
 
@@ -47,7 +50,7 @@ class Ground:
 
     Attributes:
         tokenizer: The models'.
-        reference: Makes a `TextModel` with the reference's weights: the policy at its start.
+        reference: Makes the policy at its start, a `TextModel`: the reference, unless another one is given.
         frozen: The reference itself.
         data: The pairs.
     """
@@ -60,6 +63,12 @@ class Ground:
 
 def prepare_ground(config: AlignmentConfig, device: str) -> Ground:
     """Tokenizer, reference and pairs, each cached by content. Raises UserError on bad data."""
+    if config.reference.model is not None and not isinstance(config.data, PreferencesConfig):
+        raise UserError(
+            f"data={config.data.name} makes its own reference from the model",
+            f"reference.model={config.reference.model}",
+            "type data=preferences data.path=FILE, or leave it out",
+        )
     return GROUNDS[type(config.data)](config, config.data, device)
 
 
@@ -108,7 +117,10 @@ def _from_file(config: AlignmentConfig, own: PreferencesConfig, device: str) -> 
         data.train.fingerprint,
     )
     frozen = reference().requires_grad_(False)
-    models.check_context(frozen, own.max_tokens, "data.max_tokens")
+    _check_room(frozen, data, own)
+    if config.reference.model is not None:
+        frozen = _other_reference(config.reference.model, tokenizer, frozen)
+        _check_room(frozen, data, own)
     return Ground(tokenizer, reference, frozen, data)
 
 
@@ -125,6 +137,33 @@ def _from_sums(config: AlignmentConfig, own: ChainArithmeticConfig, device: str)
     )
     frozen = reference().requires_grad_(False)
     return Ground(tokenizer, reference, frozen, arithmetic.load_sums(own, sums, tokenizer, frozen, device))
+
+
+def _other_reference(path: str, tokenizer: Any, policy: Any) -> Any:
+    """A frozen model that is not what the policy starts from. Raises UserError if its vocabulary is another."""
+    check_same_tokenizer(path, tokenizer, "reference.model", "leave it out")
+    frozen = load_text_model(path, "reference.model").requires_grad_(False)
+    theirs, ours = (len(model.language_model.get_output_embeddings().weight) for model in (frozen, policy))
+    if theirs != ours:
+        raise UserError(
+            f"the reference predicts {theirs:,} tokens and the model {ours:,}, so that there is no KL between them",
+            f"reference.model={path}",
+            "use a reference with the model's vocabulary, or leave it out",
+        )
+    return frozen
+
+
+def _check_room(model: Any, data: PreferenceData, own: PreferencesConfig) -> None:
+    """Refuse sequences, to train on or sampled, that are longer than the model's context."""
+    models.check_context(model, own.max_tokens, "data.max_tokens")
+    prompt, longest = max(len(prompt.ids) for prompt in data.prompts), models.context(model)
+    if longest is not None and prompt + own.max_new_tokens > longest:
+        raise UserError(
+            f"answers of {own.max_new_tokens} tokens to a held-out prompt of {prompt} do not fit the model's context "
+            f"of {longest}",
+            f"data.max_new_tokens={own.max_new_tokens}",
+            "type a smaller data.max_tokens or data.max_new_tokens",
+        )
 
 
 def _chosen(pairs: PairSet, first: int) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ from recipes.alignment import evaluation as measures
 from recipes.alignment.config import EvaluationConfig, PreferenceConfig
 from recipes.alignment.data import AlignmentConfig, Ground, States, prepare_ground, states_of
 from recipes.alignment.losses import LOSSES
+from recipes.alignment.mismatched import with_mismatched
 from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores
 from recipes.alignment.pairs import PairItems, PairSet, pair_collate
 from recipes.alignment.reference import AnswerScores, answer_scores, pad_id
@@ -68,6 +69,8 @@ class AlignmentRecipe:
             PairItems(pairs, self.columns(config, ground, pairs, found, device, config.seed + place))
             for place, (pairs, found) in enumerate(zip(sets, scores, strict=True))
         )
+        if "mismatched" in LOSSES[config.preference.loss].needs:
+            train = with_mismatched(train, ground.frozen, pads, device)
         return Prepared(ground, train, test, scores[1], states_of(ground.frozen, complete, device), device)
 
     def ground(self, config: Any, device: str) -> Ground:
@@ -120,7 +123,7 @@ class AlignmentRecipe:
         return [
             ("data", f"{data.name}: {data.described}, {data.test_prompts} held-out prompts"),
             ("model", models.describe(config.model)),
-            ("reference", f"the model, {tuned}"),
+            ("reference", config.reference.model or f"the model, {tuned}"),
         ]
 
     def parameters(self, config: Any) -> int | None:
@@ -141,7 +144,7 @@ def training(
     masks: Any = None,
     rates: dict[str, float] | None = None,
 ) -> Training:
-    """A new policy on the run's pairs.
+    """A new policy, without dropout, on the run's pairs.
 
     Args:
         config: The run's.
@@ -151,10 +154,11 @@ def training(
         rates: Learning rates of parameters whose names begin so.
     """
     ground = prepared.ground
-    model = PreferenceModel(ground.reference(), masks, prepared.states)
+    model = PreferenceModel(models.without_dropout(ground.reference()), masks, prepared.states)
     rows: Any = prepared.train
     steps = regular_steps(config.trainer.max_steps, config.evaluation.watch_every)
-    return Training(model, objective, rows, pair_collate(pad_id(ground.tokenizer)), rates or {}, steps)
+    before = getattr(objective, "before_step", None)
+    return Training(model, objective, rows, pair_collate(pad_id(ground.tokenizer)), rates or {}, steps, before)
 
 
 def sampled(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from recipes.alignment.config import PreferenceConfig
 from recipes.alignment.losses import LOSSES, Completions, PreferenceBatch, exact, implicit_rewards
+from recipes.alignment.mismatched import mismatched_log_ratio
 from recipes.alignment.packing import run_packed
 from recipes.alignment.pairs import TOKENS, by_row, valid_tokens
 from recipes.core.logprobs import logprobs_and_kl, projected, token_logprobs, token_statistics
@@ -22,6 +23,8 @@ COEFFICIENTS = {
     "label_smoothing": "label_smoothing",
     "nll_weight": "nll_weight",
     "lam": "positive_weight",
+    "desirable_weight": "desirable_weight",
+    "undesirable_weight": "undesirable_weight",
 }
 
 
@@ -112,6 +115,9 @@ class Preference:
     def __init__(self, config: PreferenceConfig, scores: TokenScores) -> None:
         self.config, self.scores = config, scores
         self.compute, self.coefficients = loss_of(config)
+        self.mismatched: Tensor | None = None
+        # What the trainer calls before each step, if the loss reads something of the whole batch.
+        self.before_step = self._drift if "mismatched" in LOSSES[config.loss].needs else None
 
     def normalizer(self, batch: dict[str, Any]) -> Tensor:
         """Pairs of this micro-batch."""
@@ -123,12 +129,17 @@ class Preference:
         """Loss of one micro-batch and its metrics as [sum, count] pairs."""
         chosen, rejected, told = self.scores(model, batch)
         pairs, penalty, metrics = self.weigh(self.pairs(chosen, rejected, batch), told, batch)
-        loss = (self.compute(pairs, **self.coefficients) + penalty).sum() / normalizer
+        # `kto` has one value an answer; there are as many chosen as rejected ones, so that this is their mean.
+        values = self.compute(pairs, **self.coefficients).view(-1, len(chosen.mask)).mean(0)
+        loss = (values + penalty).sum() / normalizer
         return loss, pair_metrics(pairs, self.config.beta) | metrics
+
+    def _drift(self, step: int, model: nn.Module, batches: list[dict[str, Any]]) -> None:
+        self.mismatched = mismatched_log_ratio(model, batches)
 
     def pairs(self, chosen: Completions, rejected: Completions, batch: dict[str, Tensor]) -> PreferenceBatch:
         """The batch as the losses take it."""
-        return PreferenceBatch(chosen, rejected, score_gap=batch.get("score_gap"))
+        return PreferenceBatch(chosen, rejected, score_gap=batch.get("score_gap"), mismatched=self.mismatched)
 
     def weigh(
         self, pairs: PreferenceBatch, told: tuple[Tensor, Any], batch: dict[str, Tensor]
@@ -163,6 +174,8 @@ def pair_metrics(pairs: PreferenceBatch, beta: float) -> dict[str, Tensor]:
     if chosen.ref_logps is not None:
         rewards = implicit_rewards(pairs, beta)
         found |= {"accuracy": (rewards[0] > rewards[1]).float(), "margin": rewards[0] - rewards[1]}
+    if pairs.mismatched is not None:
+        found["mismatched"] = pairs.mismatched.reshape(1)
     if chosen.kl is not None:
         found["answer_kl"] = torch.cat([chosen.sequence_kl(), rejected.sequence_kl()])
     return {name: sum_count(values) for name, values in found.items()}

@@ -4,7 +4,8 @@ A batch holds, rows being the chosen answers followed by the rejected ones:
     input_ids, attention_mask: [rows, time], right-padded;
     labels: [rows, time], the completion token that a position predicts, `IGNORE` elsewhere;
     tokens: name -> flat values of the completion tokens [N, ...], row after row;
-    score_gap: [pairs], absent if answers have no scores.
+    score_gap: [pairs], absent if answers have no scores;
+    mismatched: input_ids, attention_mask and labels of the same answers behind the prompts of others, if a loss asks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from recipes.core.objectives import IGNORE
 
-TOKENS = "tokens/"
+TOKENS, MISMATCHED = "tokens/", "mismatched/"
 Example = tuple[np.ndarray, np.ndarray]
 
 
@@ -140,10 +141,11 @@ class PairItems:
     Args:
         pairs: The pairs.
         columns: Name -> [tokens, ...] values of all answers' tokens, in the order of `PairSet.offsets`.
+        mismatched: The same answers behind other prompts.
     """
 
-    def __init__(self, pairs: PairSet, columns: dict[str, np.ndarray]) -> None:
-        self.pairs, self.columns = pairs, columns
+    def __init__(self, pairs: PairSet, columns: dict[str, np.ndarray], mismatched: PairSet | None = None) -> None:
+        self.pairs, self.columns, self.mismatched = pairs, columns, mismatched
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -152,7 +154,8 @@ class PairItems:
         offsets = self.pairs.offsets[2 * index : 2 * index + 3]
         sides = [slice(int(start), int(end)) for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
         columns = {name: [values[side] for side in sides] for name, values in self.columns.items()}
-        return {"pair": self.pairs.pairs[index], "columns": columns}
+        mismatched = {} if self.mismatched is None else {"mismatched": self.mismatched.pairs[index]}
+        return {"pair": self.pairs.pairs[index], "columns": columns} | mismatched
 
 
 def pair_collate(pad_id: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
@@ -160,8 +163,10 @@ def pair_collate(pad_id: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]
 
     def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
         pairs = [item["pair"] for item in items]
-        rows = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
-        batch: dict[str, Any] = answer_batch(rows, pad_id) | {"ids": [pair.id for pair in pairs]}
+        batch: dict[str, Any] = answer_batch(_rows(pairs), pad_id) | {"ids": [pair.id for pair in pairs]}
+        if "mismatched" in items[0]:
+            others = answer_batch(_rows([item["mismatched"] for item in items]), pad_id)
+            batch |= {MISMATCHED + name: values for name, values in others.items()}
         for name in items[0]["columns"]:
             values = [item["columns"][name][side] for side in (0, 1) for item in items]
             batch[TOKENS + name] = torch.from_numpy(np.concatenate(values))
@@ -170,6 +175,10 @@ def pair_collate(pad_id: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]
         return batch
 
     return collate
+
+
+def _rows(pairs: Sequence[Pair]) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
 
 
 def answer_batch(rows: Sequence[tuple[np.ndarray, np.ndarray]], pad_id: int) -> dict[str, Tensor]:

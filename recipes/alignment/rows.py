@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from recipes.alignment.config import PreferencesConfig
 from recipes.core.data.sources import is_saved, load_split, pick_column, reason
 from recipes.core.errors import UserError
@@ -181,10 +183,15 @@ def _rendered(row: Row, tokenizer: Any) -> tuple[str, str, str, str]:
     for name, answer in (("chosen", chosen), ("rejected", rejected)):
         if not any(message["content"].strip() for message in answer):
             raise BadRow(f"the {name} answer is empty")
+        if answer[0]["role"] != "assistant":
+            raise BadRow(f"the {name} answer begins with a message of {answer[0]['role']!r}, not of 'assistant'")
     if not tokenizer.chat_template:
         raise BadRow(NO_TEMPLATE)
-    head = tokenizer.apply_chat_template(start, tokenize=False, add_generation_prompt=True)
-    answers = [tokenizer.apply_chat_template([*start, *answer], tokenize=False) for answer in (chosen, rejected)]
+    try:
+        head = tokenizer.apply_chat_template(start, tokenize=False, add_generation_prompt=True)
+        answers = [tokenizer.apply_chat_template([*start, *answer], tokenize=False) for answer in (chosen, rejected)]
+    except TemplateError as error:  # templates refuse what their model never saw: roles, or their order
+        raise BadRow(f"the chat template refuses it: {error}") from error
     if not all(answer.startswith(head) for answer in answers):
         raise BadRow("the chat template writes the prompt in another way when an answer follows")
     asked = [message["content"] for message in start]

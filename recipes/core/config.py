@@ -132,7 +132,8 @@ class Card:
     """What `steelyard list` tells of a recipe.
 
     `pair_keys` are the config keys that arms are free to change; metrics whose names start with one of `headlines`
-    are printed when a run ends, all are in its report.
+    are printed when a run ends, all are in its report. Trials and sweeps draw for each (x, y) of `frontiers` metric y
+    against metric x.
     """
 
     title: str
@@ -143,3 +144,4 @@ class Card:
     pair_keys: tuple[str, ...]
     version: int
     headlines: tuple[str, ...] = ("",)
+    frontiers: tuple[tuple[str, str], ...] = ()

@@ -80,11 +80,28 @@ def test_chats_of_every_form_are_the_same(prompt: Any, lead: list[Any], tokenize
             "a message of rejected is no object with role and content",
         ),
         (Row("1", "Which?", [turn("assistant", "a")], [turn("assistant", "b")]), "has no chat template"),
+        (Row("1", "Which?", "a", " \n"), "the rejected answer is empty"),
+        (
+            Row("1", [turn("user", "Which?")], [turn("user", "a")], [turn("assistant", "b")]),
+            "the chosen answer begins with a message of 'user', not of 'assistant'",
+        ),
+        (Row("1", "Which?", [{"role": "assistant", "content": None}], [turn("assistant", "b")]), "has no content"),
         (Row("1", [], [turn("assistant", "a")], [turn("assistant", "b")]), "prompt holds no messages"),
     ],
 )
 def test_a_row_that_cannot_be_used_says_why(row: Row, why: str, tokenizer: Any) -> None:
     with pytest.raises(BadRow, match=why):
+        example(row, tokenizer)
+
+
+def test_what_a_chat_template_refuses_is_told(tokenizer: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(
+        tokenizer, "chat_template", "{{ raise_exception('System role not supported') if messages[0].role == 'system' }}"
+    )
+    row = Row(
+        "1", [turn("system", "Be kind"), turn("user", "Which?")], [turn("assistant", "a")], [turn("assistant", "b")]
+    )
+    with pytest.raises(BadRow, match="the chat template refuses it: System role not supported"):
         example(row, tokenizer)
 
 

@@ -11,6 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from recipes.alignment import losses
 from recipes.alignment.config import LOSSES, PreferenceConfig
 from recipes.alignment.evaluation import kl_weights
+from recipes.alignment.mismatched import mismatched_log_ratio, mismatched_pairs, with_mismatched
 from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores, loss_of
 from recipes.alignment.pairs import IGNORE, Pair, PairItems, PairSet, pair_collate
 from recipes.alignment.reference import hidden_states
@@ -67,7 +68,7 @@ def items(reference: TextModel, mask: np.ndarray | None = None) -> PairItems:
     columns = {"states": torch.cat(states).numpy(), "ref_logps": torch.cat(logps).numpy()}
     if mask is not None:
         columns["mask"] = mask
-    return PairItems(pairs, columns)
+    return with_mismatched(PairItems(pairs, columns), reference, 0, "cpu")
 
 
 def batch_of(made: PairItems, numbers: list[int]) -> dict[str, Tensor]:
@@ -86,13 +87,15 @@ def objective(reference: TextModel, mask: MaskConfig | None = None, **keys: obje
 
 def loss_and_gradient(goal: Preference, policy: PreferenceModel, batch: dict[str, Tensor]) -> tuple[float, Tensor]:
     policy.zero_grad()
+    if goal.before_step:
+        goal.before_step(0, policy, [batch])
     loss, _ = goal(policy, batch, goal.normalizer(batch))
     loss.backward()
     return float(loss.detach()), torch.cat([p.grad.flatten() for p in policy.policy.parameters() if p.grad is not None])
 
 
 def test_the_config_and_the_core_name_the_same_losses() -> None:
-    assert set(LOSSES) == set(losses.LOSSES) - {"kto"}
+    assert set(LOSSES) == set(losses.LOSSES)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -121,18 +124,65 @@ def test_every_loss_equals_that_of_full_logits(name: str) -> None:
         for part in (slice(half), slice(half, None))
     )
     compute, coefficients = loss_of(goal.config)
-    gaps = torch.full((half,), 0.6)
-    expected = compute(losses.PreferenceBatch(first, second, score_gap=gaps), **coefficients).mean().detach()
+    gaps, drift = torch.full((half,), 0.6), torch.tensor(drift_by_hand(policy, reference))
+    expected = compute(losses.PreferenceBatch(first, second, None, None, gaps, drift), **coefficients).mean().detach()
     assert found == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
 
 
-def test_micro_batches_add_up_to_the_batch() -> None:
+def drift_by_hand(policy: TextModel, reference: TextModel) -> list[float]:
+    """Summed log-ratio of each answer behind the prompt of the next pair, a sequence at a time."""
+    pairs, found = pair_set().pairs, []
+    for i, pair in enumerate(pairs):
+        for answer in (pair.chosen, pair.rejected):
+            prompt = pairs[(i + 1) % len(pairs)].prompt
+            row = torch.from_numpy(np.concatenate([prompt, answer]).astype(np.int64))[None]
+            with torch.no_grad():
+                logps = [
+                    each.language_model(row).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+                    for each in (policy, reference)
+                ]
+            found.append(float((logps[0] - logps[1]).gather(1, row[0, len(prompt) :, None]).sum()))
+    return found
+
+
+def test_the_drift_of_kto_is_that_of_answers_behind_the_prompts_of_others() -> None:
+    reference, policy = model(0), model(1)
+    made = items(reference)
+    expected = np.mean(drift_by_hand(policy, reference))
+    assert abs(expected) > 0.1
+    for parts in ([[0, 1, 2, 3]], [[2, 0], [3, 1]]):
+        found = mismatched_log_ratio(PreferenceModel(policy), [batch_of(made, numbers) for numbers in parts])
+        assert float(found) == pytest.approx(expected, rel=1e-5) and not found.requires_grad
+    same = mismatched_log_ratio(PreferenceModel(reference), [batch_of(made, [0, 1, 2, 3])])
+    assert float(same) == pytest.approx(0, abs=1e-5)
+
+
+def test_mismatched_prompts_are_those_of_others_and_fit() -> None:
+    def ids(*values: int) -> np.ndarray:
+        return np.array(values, np.int32)
+
+    prompts = [ids(1), ids(1), ids(2, 3, 4, 5), ids(1)]
+    answers = [(ids(7, 8, 9), ids(7)), (ids(8), ids(9)), (ids(5), ids(6)), (ids(6), ids(5))]
+    pairs = PairSet([Pair(str(i), prompts[i], *answers[i]) for i in range(4)])
+    found = mismatched_pairs(pairs)
+    # The longest sequence has 5 tokens, so the first pair's answers leave room for two of the prompt's last tokens.
+    assert [pair.prompt.tolist() for pair in found.pairs] == [[4, 5], [2, 3, 4, 5], [1], [2, 3, 4, 5]]
+    assert [pair.chosen.tolist() for pair in found.pairs] == [pair.chosen.tolist() for pair in pairs.pairs]
+    with pytest.raises(UserError, match="all training pairs have the same prompt"):
+        mismatched_pairs(PairSet(pairs.pairs[:2]))
+
+
+@pytest.mark.parametrize("name", ["tdpo1", "kto"])
+def test_micro_batches_add_up_to_the_batch(name: str) -> None:
     reference = model(0)
     made, policy = items(reference), PreferenceModel(model(1))
-    goal = objective(reference, loss="tdpo1")
+    goal = objective(reference, loss=name)
     whole, gradient = loss_and_gradient(goal, policy, batch_of(made, [0, 1, 2, 3]))
     policy.zero_grad()
-    parts = [goal(policy, batch_of(made, numbers), torch.tensor(4.0))[0] for numbers in ([2, 0], [3, 1])]
+    batches = [batch_of(made, numbers) for numbers in ([2, 0], [3, 1])]
+    if goal.before_step:
+        goal.before_step(0, policy, batches)
+    parts = [goal(policy, batch, torch.tensor(4.0))[0] for batch in batches]
     sum(parts).backward()  # type: ignore[union-attr]
     assert float(sum(parts).detach()) == pytest.approx(whole, rel=1e-6)  # type: ignore[union-attr]
     again = torch.cat([p.grad.flatten() for p in policy.policy.parameters() if p.grad is not None])

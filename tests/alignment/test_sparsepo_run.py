@@ -1,5 +1,7 @@
 """`sparsepo` end to end on a few made-up reviews: every arm, what is cached, resuming, what is refused."""
 
+import math
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ from safetensors.torch import load_file
 from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import LlamaModel
 
+from recipes.alignment.config import LOSSES
 from recipes.alignment.sparsepo.recipe import SparsePORecipe
 from recipes.core import compose, runner
 from recipes.core.errors import UserError
@@ -51,6 +54,17 @@ def test_five_arms_and_two_seeds_pay_for_the_reference_once() -> None:
     finally:
         hook.remove()
     assert counts[0] > 0 and counts == counts[:1] * 10
+
+
+@pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"dpo", "tdpo1", "tdpo2", "simpo", "sft"}))
+def test_every_loss_that_is_no_arm_trains(loss: str, tmp_path: Path) -> None:
+    outcome = run(tmp_path, "arm=dpo", f"preference.loss={loss}", "evaluation.watch_every=4")
+    assert outcome.status == "done" and outcome.metrics["kl"] > 0
+    lines = logged(outcome.folder)
+    assert all(math.isfinite(line["loss"]) for line in lines) and len({line["loss"] for line in lines}) > 1
+    if loss == "kto":  # before the first step nothing has drifted and nothing was learnt
+        assert lines[0]["loss"] == pytest.approx(0.5, abs=1e-5) and abs(lines[0]["mismatched"]) < 1e-4
+        assert any(line["mismatched"] != 0 for line in lines[1:])
 
 
 def test_uniform_masks_are_tdpo(tmp_path: Path) -> None:
@@ -118,7 +132,8 @@ def test_samples_without_a_difference_are_refused(tmp_path: Path) -> None:
         (["mask.hooks=[mlp,mlp]"], "needs at least one type, each once"),
         (["mask.hooks=[mpl]"], "mask.hooks"),
         (["data.pairs=9999"], "2500 prompts cannot make 9999 pairs"),
-        (["preference.loss=kto"], "did you mean"),
+        (["preference.loss=kot"], "did you mean"),
+        (["arm=dpo", "preference.loss=kto", "trainer.batch_size=1"], "one pair is no mean; type 2 or more"),
         (["data.path=pairs.jsonl"], "for your own file type data=preferences as well"),
         (["model=smollm2-135m"], "is missing; type data.path=FILE or a datasets name"),
         (["data=preferences", "data.path=x.jsonl", "arm=oracle"], "oracle needs data whose judge looks at known words"),

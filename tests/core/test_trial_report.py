@@ -285,6 +285,15 @@ def test_every_other_arm_can_be_hidden_without_a_script(make_run):
 # below the averages
 
 
+def test_frontiers_that_the_card_asks_for_are_drawn_with_their_bands(make_run):
+    card = replace(CARD, frontiers=(("nll/image", "grounded/digit/accuracy"),))
+    text = (write_trial_report(make_trial(make_run, card=card))["html"]).read_text()
+    start = text.index('id="frontiers-title"')
+    section = text[start : text.index("</section>", start)]
+    assert "grounded/digit/accuracy against nll/image" in section and "over 5 seeds" in section
+    assert section.count("<svg") == 1 and "<th>" not in section.split("<tbody>")[0]
+
+
 def test_the_same_caption_stands_side_by_side(trial, page):
     seed, captions = drill.side_by_side(arms.trial_arms(trial))
     assert (seed, len(captions)) == (0, 3)

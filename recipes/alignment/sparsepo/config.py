@@ -9,6 +9,7 @@ from recipes.alignment.config import (
     PreferencesConfig,
     ReferenceConfig,
     SentimentConfig,
+    preference_rules,
 )
 from recipes.core.config import Card, Claim, RunConfig, setting
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
@@ -68,7 +69,7 @@ class SparsePOConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found = []
+        found = preference_rules(self.preference.loss, self.trainer.batch_size)
         if self.mask.kind != "none" and self.preference.loss not in MASKABLE:
             hint = "type preference.loss=tdpo1, or mask.kind=none"
             found.append(("mask.kind", f"{self.preference.loss} has no terms to mask; {hint}"))
@@ -102,4 +103,5 @@ CARD = Card(
     pair_keys=("arm", "preference", "mask"),
     version=1,
     headlines=("frontier/", "reward", "kl", "pairs/accuracy", "mask/", "data/"),
+    frontiers=(("kl", "reward"),),
 )

@@ -1,7 +1,7 @@
 """Pictures that a recipe wants in its report, as numbers: how they are drawn is the report's business."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from recipes.core.files import write_json
@@ -22,6 +22,7 @@ class Plot:
         series: Label -> (x, y) of each point.
         kind: "line" or "scatter".
         y_log: Whether the y axis is logarithmic.
+        bands: Label -> (x, lower, upper) edge of the band around its line, for lines that have one.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Plot:
     series: Mapping[str, Sequence[tuple[float, float]]]
     kind: str = "line"
     y_log: bool = False
+    bands: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)
 
 
 def write_plots(folder: Path, plots: Sequence[Plot]) -> None:
@@ -50,7 +52,9 @@ def read_plots(folder: Path) -> list[Plot]:
     path = folder / FILE
     if not path.exists():
         return []
-    return [
-        Plot(**tree | {"series": {label: [(x, y) for x, y in points] for label, points in tree["series"].items()}})
-        for tree in json.loads(path.read_text())["plots"]
-    ]
+    found = []
+    for tree in json.loads(path.read_text())["plots"]:
+        for name in ("series", "bands"):
+            tree[name] = {label: [tuple(point) for point in points] for label, points in tree.get(name, {}).items()}
+        found.append(Plot(**tree))
+    return found

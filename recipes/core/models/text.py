@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from recipes.core.errors import UserError
@@ -62,6 +63,22 @@ def build_language_model(config: TextModelConfig, tokenizer: Any, seed: int) -> 
         return TextModel(_new(config, len(tokenizer)))
 
 
+def without_dropout(model: TextModel) -> TextModel:
+    """The model with its dropout switched off for good, so that in training it is compared with what it is."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]
+    return model
+
+
+def context(model: TextModel) -> int | None:
+    """Longest sequence that a model takes, in tokens; None if its config sets no limit."""
+    longest = getattr(model.language_model.config, "max_position_embeddings", None)
+    return None if longest is None else int(longest)
+
+
 def check_context(model: TextModel, tokens: int, key: str) -> None:
     """Refuse sequences that are longer than a model's context.
 
@@ -73,8 +90,8 @@ def check_context(model: TextModel, tokens: int, key: str) -> None:
     Raises:
         UserError: they do not fit.
     """
-    longest = int(model.language_model.config.max_position_embeddings)
-    if tokens > longest:
+    longest = context(model)
+    if longest is not None and tokens > longest:
         raise UserError(
             f"sequences of {tokens} tokens do not fit the model's context of {longest}",
             where=f"{key}={tokens}",

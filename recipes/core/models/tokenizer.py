@@ -9,7 +9,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from recipes.core.cache import cached
+from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
+from recipes.core.models.sources import load_files
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
 VISION, PATCH, ROW, VISION_END = "<vision>", "<vpatch>", "<vrow_sep>", "</vision>"
@@ -60,6 +62,33 @@ def add_image_tokens(tokenizer: Any) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": PAD})
     return tokenizer
+
+
+def check_same_tokenizer(path: str, tokenizer: Any, key: str, instead: str) -> None:
+    """Refuse a reference that reads other token ids than the model.
+
+    Args:
+        path: Folder or hub name of the reference.
+        tokenizer: The model's; pieces added to it do not count.
+        key: Config key of the path, for messages.
+        instead: What else to type.
+
+    Raises:
+        UserError: its tokenizer cannot be loaded, or is another one.
+    """
+    from transformers import AutoTokenizer
+
+    theirs = load_files(AutoTokenizer.from_pretrained, path, key).get_vocab()
+    added = tokenizer.get_added_vocab()
+    ours = {piece: i for piece, i in tokenizer.get_vocab().items() if piece not in added}
+    differ = [piece for piece, i in ours.items() if theirs.get(piece) != i]
+    if differ:
+        raise UserError(
+            f"the tokenizer of the reference and of the model differ in {len(differ):,} of {len(ours):,} pieces, "
+            f"first {differ[0]!r}",
+            where=f"{key}={path}",
+            hint=f"use a reference with the model's tokenizer, or {instead}",
+        )
 
 
 def _bpe(texts: Iterable[str], vocabulary: int, extra: Sequence[str]) -> PreTrainedTokenizerFast:

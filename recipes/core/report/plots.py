@@ -1,6 +1,7 @@
 """A recipe's own pictures in the report: drawn as SVG, with their numbers in a table below."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,13 @@ class Picture:
 
 def pictures(folder: Path) -> list[Picture]:
     """The pictures of a run; empty if its recipe has none."""
+    return drawn(read_plots(folder))
+
+
+def drawn(plots: Sequence[Plot]) -> list[Picture]:
+    """Plots as a page shows them."""
     found = []
-    for plot in read_plots(folder):
+    for plot in plots:
         rows = [(label, number_text(x), number_text(y)) for label, points in plot.series.items() for x, y in points]
         found.append(Picture(plot, _svg(plot), rows[:ROWS], max(len(rows) - ROWS, 0)))
     return found
@@ -81,6 +87,8 @@ def _draw(axes: Any, plot: Plot) -> None:
         else:
             style = DASHES[place // len(COLORS) % len(DASHES)]
             axes.plot(x, y, style, color=color, label=label, linewidth=1.6, marker="o", markersize=3)
+        if edges := plot.bands.get(label):
+            axes.fill_between(*zip(*edges, strict=True), color=color, alpha=0.15, linewidth=0)
     if plot.y_log:
         axes.set_yscale("log")
     axes.set_xlabel(plot.x_label, fontsize=9, color=MUTED)

@@ -19,10 +19,11 @@ from recipes.core.report.cells import (
 )
 from recipes.core.report.drill import drill, side_by_side
 from recipes.core.report.forests import ForestPlot, forest_plot
+from recipes.core.report.frontiers import frontier_plots
 from recipes.core.report.heatmap import legend
 from recipes.core.report.markdown import markdown_report, markdown_table, table_arms
 from recipes.core.report.page import duration_text, environment_rows, render
-from recipes.core.report.plots import pictures
+from recipes.core.report.plots import drawn, pictures
 from recipes.core.report.speed import Speed, speeds
 from recipes.core.report.trial_figure import draw_trial
 from recipes.core.runs import DONE, FAILED
@@ -100,6 +101,9 @@ def _context(result: TrialResult) -> dict[str, Any]:
             zip(ordered, zip(*(summaries(ordered, metric) for metric in metrics), strict=True), strict=False)
         ),
         "speeds": _speeds(arms, curves, info),
+        "frontiers": drawn(
+            frontier_plots(result.card.frontiers, {arm.name: list(arm.runs.values()) for arm in arms}, info)
+        ),
         "pictures": pictures(shown.path) if shown else [],
         "pictures_seed": shown.seed if shown else None,
         "captions": captions,

@@ -11,9 +11,9 @@ from recipes.core import references
 from recipes.core.batches import CaptionItems, caption_collate, token_mean
 from recipes.core.data.captions import CaptionSplit
 from recipes.core.data.tokenized import TokenizedCaptions, tokenizer_fingerprint
-from recipes.core.errors import UserError
 from recipes.core.models import build_text_model, load_text_model
 from recipes.core.models.reference import train_reference
+from recipes.core.models.tokenizer import check_same_tokenizer
 from recipes.core.objectives import WeightedCrossEntropy
 from recipes.core.references import ReferenceScores
 from recipes.core.trainer import Training
@@ -73,24 +73,8 @@ def _reference(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens:
     if config.reference.source == "backbone":
         return build_text_model(config.model, tokenizer, config.reference.seed)
     path = str(config.reference.path)
-    _check_tokenizer(path, tokenizer)
+    check_same_tokenizer(path, tokenizer, "reference.path", "type reference.source=train")
     return load_text_model(path)
-
-
-def _check_tokenizer(path: str, tokenizer: Any) -> None:
-    from transformers import AutoTokenizer
-
-    theirs = AutoTokenizer.from_pretrained(path).get_vocab()
-    added = tokenizer.get_added_vocab()
-    ours = {piece: i for piece, i in tokenizer.get_vocab().items() if piece not in added}
-    differ = [piece for piece, i in ours.items() if theirs.get(piece) != i]
-    if differ:
-        raise UserError(
-            f"the tokenizer of the reference and of the model differ in {len(differ):,} of {len(ours):,} pieces, "
-            f"first {differ[0]!r}",
-            where=f"reference.path={path}",
-            hint="use a reference with the model's tokenizer, or type reference.source=train",
-        )
 
 
 def _trained(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: TokenizedCaptions, fold: int) -> Path:

@@ -1,0 +1,94 @@
+"""Answers behind the prompts of others, from which KTO reads how far the policy drifts whatever it is asked.
+
+Which prompt an answer gets is fixed by the data, not by the batch: that of the next pair that asks something else, from
+the last pair on to the first. So the reference scores them once, and micro-batches and processes change nothing.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+
+from recipes.alignment.evaluation import policy_logps
+from recipes.alignment.pairs import MISMATCHED, TOKENS, Pair, PairItems, PairSet
+from recipes.core.cache import cached
+from recipes.core.errors import UserError
+from recipes.core.files import sha256_json
+from recipes.core.logprobs import token_logprobs
+from recipes.core.objectives import IGNORE
+from recipes.core.parallel.distributed import gathered
+from recipes.core.references import weights_hash
+
+COLUMN = "mismatched_logps"
+VERSION = 1
+
+
+def mismatched_pairs(pairs: PairSet) -> PairSet:
+    """The same answers, each behind the prompt of the next pair that asks something else.
+
+    A prompt is cut on its left where it would make a sequence longer than the longest of `pairs`, which the models are
+    known to take.
+
+    Raises:
+        UserError: all pairs have one prompt.
+    """
+    found, own = pairs.pairs, [pair.prompt.tobytes() for pair in pairs.pairs]
+    if len(set(own)) < 2:
+        raise UserError(
+            "all training pairs have the same prompt, so that no answer can stand behind that of another",
+            where="preference.loss=kto",
+            hint="give pairs with different prompts, or type preference.loss=dpo",
+        )
+    longest = max(len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) for pair in found)
+    # From the end to the start, twice, so that the last pairs look on at the first.
+    following: list[Pair] = [found[0]] * len(found)
+    for i in range(2 * len(found) - 1, -1, -1):
+        here, after = i % len(found), (i + 1) % len(found)
+        following[here] = found[after] if own[after] != own[here] else following[after]
+    made = []
+    for pair, other in zip(found, following, strict=True):
+        room = longest - max(len(pair.chosen), len(pair.rejected))
+        made.append(replace(pair, prompt=other.prompt[-room:]))
+    return PairSet(made)
+
+
+def with_mismatched(items: PairItems, reference: nn.Module, pad_id: int, device: str) -> PairItems:
+    """The items with their mismatched prompts and what the reference says of the answers behind them, cached.
+
+    Raises:
+        UserError: all pairs have one prompt.
+    """
+    others = mismatched_pairs(items.pairs)
+
+    def build(folder: Path) -> None:
+        save_file({"logps": policy_logps(reference, others, pad_id, device)}, folder / "scores.safetensors")
+
+    parts = {"model": weights_hash(reference), "pairs": others.fingerprint, "version": VERSION}
+    stored = load_file(cached("mismatched-scores", sha256_json(parts), build) / "scores.safetensors")
+    return PairItems(items.pairs, items.columns | {COLUMN: stored["logps"]}, others)
+
+
+@torch.no_grad()
+def mismatched_log_ratio(model: nn.Module, batches: list[dict[str, Any]]) -> Tensor:
+    """Scalar: mean summed log-ratio of the mismatched completions of a global batch, over all processes.
+
+    Args:
+        model: A `PreferenceModel`.
+        batches: This process's micro-batches; each process has as many rows.
+    """
+    total, rows = torch.zeros(()), 0
+    for batch in batches:
+        labels = batch[MISMATCHED + "labels"]
+        predicted = labels != IGNORE
+
+        def read(hidden: Tensor, head: Tensor, where: Tensor = predicted, ids: Tensor = labels) -> Tensor:
+            return token_logprobs(hidden[where], head, ids[where])
+
+        inputs = {name: batch[MISMATCHED + name] for name in ("input_ids", "attention_mask")}
+        logps = model.policy(**inputs, pixels=None, readout=read)  # type: ignore[operator]
+        total = total.to(logps.device) + (logps.float() - batch[TOKENS + COLUMN]).sum()
+        rows += len(labels)
+    return gathered((total / rows)[None]).mean()
