@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,14 +77,7 @@ def _from_reviews(config: AlignmentConfig, own: SentimentConfig | CorruptedConfi
     reviews = load_reviews(own.test_fraction, own.seed)
     texts = (review.text for review in reviews.train)
     tokenizer = models.build_text_tokenizer(config.model, texts, reviews.fingerprint)
-    reference = prepare_reference(
-        config.model,
-        config.reference,
-        config.trainer,
-        tokenizer,
-        lambda: encoded(reviews.train, tokenizer),
-        reviews.fingerprint,
-    )
+    reference = _reference(config, tokenizer, lambda: encoded(reviews.train, tokenizer), reviews.fingerprint)
     frozen = reference().requires_grad_(False)
     if isinstance(own, CorruptedConfig):
         return Ground(tokenizer, reference, frozen, load_corrupted(own, reviews, tokenizer))
@@ -108,14 +102,8 @@ def _from_file(config: AlignmentConfig, own: PreferencesConfig, device: str) -> 
     rows = load_rows(own)
     tokenizer = models.build_text_tokenizer(config.model, rows.texts(), rows.fingerprint)
     data = load_preferences(own, rows, tokenizer)
-    reference = prepare_reference(
-        config.model,
-        config.reference,
-        config.trainer,
-        tokenizer,
-        lambda: _chosen(data.train, first_id(tokenizer)),
-        data.train.fingerprint,
-    )
+    texts = partial(_chosen, data.train, first_id(tokenizer))
+    reference = _reference(config, tokenizer, texts, data.train.fingerprint)
     frozen = reference().requires_grad_(False)
     _check_room(frozen, data, own)
     if config.reference.model is not None:
@@ -127,16 +115,15 @@ def _from_file(config: AlignmentConfig, own: PreferencesConfig, device: str) -> 
 def _from_sums(config: AlignmentConfig, own: ChainArithmeticConfig, device: str) -> Ground:
     sums = arithmetic.split(own)
     tokenizer = models.build_text_tokenizer(config.model, sums.texts(), sums.fingerprint)
-    reference = prepare_reference(
-        config.model,
-        config.reference,
-        config.trainer,
-        tokenizer,
-        lambda: arithmetic.encoded(sums, tokenizer),
-        sums.fingerprint,
-    )
+    reference = _reference(config, tokenizer, lambda: arithmetic.encoded(sums, tokenizer), sums.fingerprint)
     frozen = reference().requires_grad_(False)
     return Ground(tokenizer, reference, frozen, arithmetic.load_sums(own, sums, tokenizer, frozen, device))
+
+
+def _reference(
+    config: AlignmentConfig, tokenizer: Any, texts: Callable[[], list[np.ndarray]], fingerprint: str
+) -> Callable[[], Any]:
+    return prepare_reference(config.model, config.reference, config.trainer, tokenizer, texts, fingerprint)
 
 
 def _other_reference(path: str, tokenizer: Any, policy: Any) -> Any:
