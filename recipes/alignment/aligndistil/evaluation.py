@@ -31,18 +31,27 @@ def answer_distances(items: PairItems, heads: Heads, tokens: slice, device: str)
     return found
 
 
-def add_expected_reward(scores: Scores, beta: float) -> None:
-    """Add E[beta_0 (log p_dpo - log p_reverse)] under the policy, summed over the tokens of each sample.
+def add_expected_reward(scores: Scores, final: Scores, beta: float) -> None:
+    """Add the KLs to both teachers, and E[beta_0 (log p_dpo - log p_reverse)] under the policy.
+
+    Args:
+        scores: Where to add.
+        final: Samples of the trained policy, with `kl/dpo` and `kl/reverse`.
+        beta: beta_0.
 
     Source:
-        It is beta_0 (KL(policy || reverse) - KL(policy || dpo)), and both KLs are measured over the whole vocabulary.
+        Summed over the tokens of a sample, it is beta_0 (KL(policy || reverse) - KL(policy || dpo)), and both KLs are
+        taken over the whole vocabulary.
     """
-    dpo, reverse = scores.values(f"{KL}/dpo"), scores.values(f"{KL}/reverse")
-    groups = {row[1]: row[2] for row in scores.rows}
+    names = (f"{KL}/dpo", f"{KL}/reverse")
+    define(scores, {name: (final.metrics[name].title, False) for name in names})
     title = "reward that DPO and reverse DPO model imply, expected over a sampled completion"
     define(scores, {"expected_reward": (title, True)})
-    for example, value in dpo.items():
-        scores.add("expected_reward", example, groups[example], beta * (reverse[example] - value))
+    scores.rows += [row for row in final.rows if row[0] in names]
+    dpo, reverse = (final.values(name) for name in names)
+    for name, example, group, _, _ in final.rows:
+        if name == names[0]:
+            scores.add("expected_reward", example, group, beta * (reverse[example] - dpo[example]))
 
 
 def add_half(scores: Scores, curve: Mapping[int, Scores], steps: int, names: Sequence[str]) -> None:

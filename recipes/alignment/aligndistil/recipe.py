@@ -1,14 +1,16 @@
 """AlignDistil as an experiment: two teachers trained in the run, and the policy that learns from them."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from recipes.alignment.aligndistil import evaluation
-from recipes.alignment.aligndistil.config import AUTO, CONTRAST, AlignDistilConfig
+from recipes.alignment.aligndistil.config import ADAPTIVE, AUTO, CONTRAST, AlignDistilConfig
 from recipes.alignment.aligndistil.method import FLOOR, Rule
 from recipes.alignment.aligndistil.objective import TEACHERS, Batch, Distillation, Heads, OnPolicy, chosen_only
 from recipes.alignment.evaluation import KL
@@ -18,13 +20,17 @@ from recipes.alignment.judges import token_texts
 from recipes.alignment.pairs import PairItems
 from recipes.alignment.reference import answer_scores, pad_id
 from recipes.alignment.trained import trained_policy
+from recipes.core.cache import cached
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
+from recipes.core.files import sha256_json, write_json
 from recipes.core.recipe import Evaluation
+from recipes.core.references import weights_hash
 from recipes.core.trainer import Training
 
 TARGET = 1.0  # mean alpha that `r: auto` aims at
 PROBED = 8  # batches whose tokens it looks at
+VERSION = 1
 SAME = 1e-4  # mean disagreement of models that are one
 
 
@@ -90,17 +96,15 @@ class AlignDistilRecipe(AlignmentRecipe):
         objective = Distillation(_rule(config, prepared), own.direction, prepared.heads, texts, rows)
         return replace(training(config, prepared, objective), before_step=before_step)
 
-    def watch(self, config: AlignDistilConfig, prepared: Prepared, model: Any) -> Scores:
-        """Reward and KL of samples, also to both teachers, and the reward that these imply."""
-        return _sampled(config, prepared, model.policy)
-
     def evaluate(
         self, config: AlignDistilConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]
     ) -> Evaluation:
-        """Adds reward at half of the steps, reference and teachers as facts, and extrapolation with its heatmap."""
+        """Adds reward at half of the steps, what the teachers say of samples and reach themselves, and alpha."""
         assert isinstance(prepared, Distilling)
         found = super().evaluate(config, prepared, model, curve)
         scores, extra = found.scores, _facts(config, prepared, found.scores)
+        final = sampled(config, prepared, model.policy, prepared.models)
+        evaluation.add_expected_reward(scores, final, config.preference.beta)
         evaluation.add_half(scores, curve, config.trainer.max_steps, [*_judged(prepared)[:1], KL])
         plots, shown = list(found.plots), None
         if config.distil.mode != "none":
@@ -108,8 +112,9 @@ class AlignDistilRecipe(AlignmentRecipe):
             apart = evaluation.answer_distances(prepared.test, prepared.heads, slice(None), prepared.device)
             alpha = rule.extrapolation(torch.from_numpy(apart)).numpy()
             evaluation.add_alpha(scores, test, apart, alpha)
-            scores.define("distil/r", "extrapolation per unit of disagreement", True)
-            extra["distil/r"] = rule.r
+            if config.distil.mode in ADAPTIVE:
+                scores.define("distil/r", "extrapolation per unit of disagreement", True)
+                extra["distil/r"] = rule.r
             plots += evaluation.alpha_plots(test, alpha, rule)
             pieces = token_texts(prepared.ground.tokenizer)
             shown = heatmap(test, {"alpha": alpha}, prepared.said.logps, pieces, config.evaluation.heatmap)
@@ -128,8 +133,9 @@ def _rule(config: AlignDistilConfig, prepared: Distilling) -> Rule:
     Raises:
         UserError: r is to be found, and the two models are the same.
     """
-    own, mean = config.distil, TARGET
-    if own.r == AUTO:
+    own = config.distil
+    r = own.r
+    if r == AUTO and own.mode in ADAPTIVE:
         items = prepared.train
         count = min(PROBED * config.trainer.batch_size, len(items))
         offsets = items.pairs.offsets[: 2 * count + 1]
@@ -138,15 +144,9 @@ def _rule(config: AlignDistilConfig, prepared: Distilling) -> Rule:
         if mean < SAME:
             hint = "type more teacher.steps or a higher teacher.learning_rate, or a number for distil.r"
             raise UserError("the two models agree on every token: nothing to extrapolate", "distil.r=auto", hint)
-    r = (TARGET - FLOOR) / mean if own.r == AUTO else float(own.r)
-    return Rule(own.mode, config.preference.beta, r, own.alpha, own.alpha_max)
-
-
-def _sampled(config: AlignDistilConfig, prepared: Prepared, policy: Any) -> Scores:
-    assert isinstance(prepared, Distilling)
-    scores = sampled(config, prepared, policy, prepared.models)
-    evaluation.add_expected_reward(scores, config.preference.beta)
-    return scores
+        r = (TARGET - FLOOR) / mean
+    scale = 1.0 if isinstance(r, str) else r  # a mode with one alpha for all tokens reads none
+    return Rule(own.mode, config.preference.beta, scale, own.alpha, own.alpha_max)
 
 
 def _judged(prepared: Prepared) -> list[str]:
@@ -155,16 +155,30 @@ def _judged(prepared: Prepared) -> list[str]:
 
 
 def _facts(config: AlignDistilConfig, prepared: Distilling, scores: Scores) -> dict[str, float]:
-    """What reference and teachers reach on the same prompts, on the scale of the policy's metrics."""
+    """What reference and teachers reach on the same prompts, on the scale of the policy's metrics; cached."""
     found = {}
     for name, model in {"reference": prepared.ground.frozen, **prepared.models}.items():
+        for metric, (title, higher, value) in _reached(config, prepared, model).items():
+            scores.define(f"teacher/{name}_{metric}", f"{name} model: {title}", higher)
+            found[f"teacher/{name}_{metric}"] = value
+    return found
+
+
+def _reached(config: AlignDistilConfig, prepared: Distilling, model: Any) -> dict[str, tuple[str, bool, float]]:
+    """Reward, KL and length of a frozen model's samples: metric -> (title, whether higher is better, value)."""
+
+    def build(folder: Path) -> None:
         measured = sampled(config, prepared, model)
         overall = measured.overall()
-        for metric in (*_judged(prepared)[:1], KL, "length"):
-            title, higher = measured.metrics[metric].title, measured.metrics[metric].higher_is_better
-            scores.define(f"teacher/{name}_{metric}", f"{name} model: {title}", higher)
-            found[f"teacher/{name}_{metric}"] = overall[metric]
-    return found
+        names = [*_judged(prepared)[:1], KL, "length"]
+        rows = {n: (measured.metrics[n].title, measured.metrics[n].higher_is_better, overall[n]) for n in names}
+        write_json(folder / "metrics.json", rows, durable=False)
+
+    ground, options = prepared.ground, (config.evaluation.samples, config.data.max_new_tokens, config.seed)
+    hashes = [weights_hash(each) for each in (model, ground.frozen)]
+    prompts = [prompt.ids.tolist() for prompt in ground.data.prompts]
+    folder = cached("sample-metrics", sha256_json([VERSION, hashes, prompts, options])[:32], build)
+    return {name: tuple(row) for name, row in json.loads((folder / "metrics.json").read_text()).items()}
 
 
 RECIPE = AlignDistilRecipe
