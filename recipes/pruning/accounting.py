@@ -1,6 +1,6 @@
 """What pruning saves, counted: multiply-adds (MACs) of layers and models at given numbers of tokens. No torch.
 
-Papers print MACs as "FLOPs"; here a FLOP is half a MAC. Counted are projections, attention and MLPs of the prefill;
+Papers print MACs as "FLOPs"; here a MAC is two FLOPs. Counted are projections, attention and MLPs of the prefill;
 not embeddings, norms, the LM head, decoding, or selection, which callers add.
 """
 

@@ -7,19 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from recipes.pruning.tokens import (
-    Depth,
-    Point,
-    Pruner,
-    Selection,
-    State,
-    Tokens,
-    exact,
-    given,
-    pack,
-    random_scores,
-    top,
-)
+from recipes.pruning.selecting import exact, given, pack, top
+from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, random_scores
 
 LIMIT = 2**26  # distances held at once, in numbers
 BLOCK = 512  # rows of the distance matrix computed at once
@@ -95,7 +84,7 @@ def diverse(
     for start in range(0, rows, group):
         part = slice(start, start + group)
         picks[part] = _greedy(
-            exact(x[part]),
+            torch.where(valid[part, :, None], exact(x[part]), 0),
             valid[part],
             picks.shape[1],
             seed_rule,
@@ -166,15 +155,10 @@ def _selection(picks: Tensor, counts: Tensor, safe: Tensor, sort: bool) -> Selec
     """The picks and the safe tokens, sorted or in the order picked with the safe ones behind."""
     taken = torch.arange(picks.shape[1], device=picks.device) < counts[:, None]
     mask, width = safe.clone(), safe.shape[1]
-    order = torch.arange(width, device=picks.device).repeat(len(picks), 1)
+    order = torch.arange(width, 2 * width, device=picks.device).repeat(len(picks), 1)
     row, place = taken.nonzero(as_tuple=True)
     mask[row, picks[row, place]] = True
     if sort:
         return Selection(*pack(mask))
-    order = order + width
     order[row, picks[row, place]] = place
-    rank = order.argsort(1).argsort(1)
-    indices = torch.where(mask, rank, width).argsort(1, stable=True)
-    valid = torch.arange(width, device=picks.device) < mask.sum(1, keepdim=True)
-    longest = int(mask.sum(1).max()) if len(mask) else 0
-    return Selection(indices.masked_fill(~valid, 0)[:, :longest], valid[:, :longest])
+    return Selection(*pack(mask, order.argsort(1).argsort(1)))

@@ -7,22 +7,8 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import UserError
-from recipes.pruning.tokens import (
-    Depth,
-    Point,
-    Pruner,
-    Selection,
-    State,
-    Tokens,
-    cls_scores,
-    everything,
-    exact,
-    gather,
-    given,
-    normalised,
-    pack,
-    top,
-)
+from recipes.pruning.selecting import exact, gather, given, normalised, pack, top
+from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, cls_scores, everything
 
 
 class FlowCut(Pruner):
@@ -52,7 +38,7 @@ class FlowCut(Pruner):
         if tokens.point.place == "llm":
             return Selection(*pack(top(llm_score(tokens), tokens.budget, tokens.valid)))
         o, count = self.options, tokens.count
-        target = torch.minimum((tokens.budget * o.vit_share).long(), count)
+        target = torch.minimum((tokens.budget.double() * o.vit_share).long(), count)
         attention = normalised(cls_scores(tokens) if o.query == "cls" else _mean_query_scores(tokens), tokens.valid)
         score = self._running(tokens, _score(tokens, attention, o.criteria), state)
         left = tokens.layers - tokens.point.layer - 3

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from recipes.core.errors import UserError
 from recipes.pruning.pruners.schedules import checked_layers, geometric, scaled_layers
+from recipes.pruning.selecting import exact, given, pack, top
 from recipes.pruning.tokens import (
     Depth,
     Point,
@@ -13,13 +14,9 @@ from recipes.pruning.tokens import (
     State,
     Tokens,
     everything,
-    exact,
     generator,
-    given,
-    pack,
     per_sample,
     random_scores,
-    top,
 )
 
 # SparseVLM's published tokens kept at its three layers, by budget, of 576.
@@ -71,13 +68,12 @@ class SparseVLM(Pruner):
     def select(self, tokens: Tokens, state: State) -> Selection:
         if not tokens.point.layer:
             state["raters"] = raters(tokens.x, given(tokens.text_states), tokens.valid, given(tokens.text_valid))
-            state["step"] = -1
             return everything(tokens)
-        state["step"] += 1
+        step = self.points(Depth(llm=tokens.layers)).index(tokens.point) - 1
         scores = rated(given(tokens.text_rows), state["raters"])
         original = state["count/llm"]
         keep = torch.tensor(
-            [self._keep(int(n), int(m), state["step"]) for n, m in zip(original, tokens.budget, strict=True)],
+            [self._keep(int(n), int(m), step) for n, m in zip(original, tokens.budget, strict=True)],
             device=scores.device,
         )
         keep = torch.minimum(keep, tokens.count)
@@ -127,11 +123,12 @@ class PyramidDrop(Pruner):
         return ("next_row",)
 
     def select(self, tokens: Tokens, state: State) -> Selection:
-        step = state["step"] = state.get("step", -1) + 1
+        points = self.points(Depth(llm=tokens.layers))
+        step = points.index(tokens.point)
         if self.options.rates:
-            keep = (state["count/llm"] * self.options.rates[step] + 1e-9).long()
+            keep = (state["count/llm"].double() * self.options.rates[step] + 1e-9).long()
         else:
-            keep = geometric(tokens.count, tokens.budget, len(self.points(Depth(llm=tokens.layers))) - step)
+            keep = geometric(tokens.count, tokens.budget, len(points) - step)
         return Selection(*pack(top(exact(given(tokens.next_row)).mean(1), keep, tokens.valid)))
 
 
@@ -174,7 +171,7 @@ def rated(rows: Tensor, chosen: Tensor) -> Tensor:
 
 def published_keep(tokens: int, budget: int) -> tuple[int, ...]:
     """The published list of the nearest budget, stretched to this number of tokens and this budget (ours)."""
-    share = budget / tokens
+    share = budget / max(tokens, 1)
     nearest = min(KEPT, key=lambda each: abs(each / KEPT_OF - share))
     factor = budget / nearest
     return tuple(min(tokens, max(1, round(each * factor))) for each in KEPT[nearest])

@@ -4,20 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from recipes.pruning.tokens import (
-    Depth,
-    Point,
-    Pruner,
-    Selection,
-    State,
-    Tokens,
-    cls_scores,
-    exact,
-    given,
-    pack,
-    per_sample,
-    top,
-)
+from recipes.pruning.selecting import exact, given, pack, top
+from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, cls_scores, per_sample
 
 
 class VisionZip(Pruner):

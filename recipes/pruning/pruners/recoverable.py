@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from recipes.pruning.pruners.merging import absorbed, final_scores, iqr_outliers, nearest_tokens
-from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, exact, given, per_sample
+from recipes.pruning.selecting import exact, given
+from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, per_sample
 
 FLAGGED = 1.5  # local outlier factor above which a value stands out
 UNION_NEIGHBORS = 10

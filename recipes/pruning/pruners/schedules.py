@@ -9,7 +9,9 @@ from recipes.core.errors import UserError
 
 
 def scaled_layers(layers: Sequence[int], of: int, depth: int, offset: int = 0) -> tuple[int, ...]:
-    """Published layers of a model with `of` layers, moved to the same share of `depth`; each at least 1, and once.
+    """Published layers of a model with `of` layers, moved to the same share of `depth`, rising, from 1 on.
+
+    Those that the model is too shallow for are left out.
 
     Args:
         layers: Numbers of layers run before.
@@ -17,7 +19,10 @@ def scaled_layers(layers: Sequence[int], of: int, depth: int, offset: int = 0) -
         depth: Depth of this one.
         offset: Added to every result (-1: behind a layer instead of entering the next).
     """
-    return tuple(sorted({min(max(1, round(layer * depth / of)), depth) + offset for layer in layers}))
+    found: list[int] = []
+    for layer in layers:
+        found.append(max(1, round(layer * depth / of), found[-1] + 1 if found else 1))
+    return tuple(layer + offset for layer in found if layer + offset < depth)
 
 
 def checked_layers(name: str, layers: Sequence[int], depth: int) -> tuple[int, ...]:
@@ -44,5 +49,5 @@ def geometric(count: Tensor, budget: Tensor, left: int) -> Tensor:
     """
     if left <= 1:
         return torch.minimum(budget, count)
-    share = (budget / count.clamp(min=1)).clamp(max=1) ** (1 / left)
+    share = (budget.double() / count.clamp(min=1)).clamp(max=1) ** (1 / left)
     return torch.minimum(torch.maximum((count * share).round().long(), budget), count)

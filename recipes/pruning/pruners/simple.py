@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from recipes.core.errors import UserError
+from recipes.pruning.selecting import exact, pack, top
 from recipes.pruning.tokens import (
     Depth,
     Point,
@@ -15,11 +16,8 @@ from recipes.pruning.tokens import (
     Tokens,
     cls_scores,
     everything,
-    exact,
-    pack,
     per_sample,
     random_scores,
-    top,
 )
 
 

@@ -6,22 +6,8 @@ from torch.nn.functional import normalize
 
 from recipes.core.errors import UserError
 from recipes.pruning.pruners.schedules import checked_layers, geometric, scaled_layers
-from recipes.pruning.tokens import (
-    Depth,
-    Point,
-    Pruner,
-    Selection,
-    State,
-    Tokens,
-    cls_scores,
-    exact,
-    gather,
-    given,
-    normalised,
-    pack,
-    ranks,
-    top,
-)
+from recipes.pruning.selecting import exact, gather, given, normalised, pack, ranks, top
+from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, cls_scores
 
 
 class ToMe(Pruner):
@@ -106,11 +92,11 @@ class EViT(Pruner):
 
     def select(self, tokens: Tokens, state: State) -> Selection:
         o, count, scores = self.options, tokens.count, cls_scores(tokens)
-        step = state["evit"] = state.get("evit", -1) + 1
+        points = self.points(Depth(vit=tokens.layers))
         if o.rate is not None:
-            keep = (count * o.rate - 1e-9).ceil().long()
+            keep = (count.double() * o.rate - 1e-9).ceil().long()
         else:
-            keep = geometric(count, tokens.budget, len(self.points(Depth(vit=tokens.layers))) - step)
+            keep = geometric(count, tokens.budget, len(points) - points.index(tokens.point))
             # The fused token is one of the budget.
             keep = torch.where((keep < count) & (keep > 1), keep - 1, keep) if o.fuse else keep
         kept = top(scores, keep, tokens.valid)
@@ -187,7 +173,7 @@ def inverse_samples(scores: Tensor, steps: Tensor, valid: Tensor) -> Tensor:
     Source:
         Scores sorted ascending, summed up, moved to [0, 1]; ties take the first entry.
     """
-    order = scores.masked_fill(~valid, torch.inf).argsort(1, stable=True)
+    order = scores.masked_fill(~valid, torch.inf).argsort(dim=1, stable=True)
     real = gather(valid, order)
     height = torch.where(real, gather(scores, order), 0).cumsum(1)
     low, high = height[:, :1], height.amax(1, keepdim=True)

@@ -8,20 +8,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from recipes.pruning.pruners.schedules import geometric, scaled_layers
-from recipes.pruning.tokens import (
-    Depth,
-    Point,
-    Pruner,
-    Selection,
-    State,
-    Tokens,
-    exact,
-    given,
-    pack,
-    random_scores,
-    ranks,
-    top,
-)
+from recipes.pruning.selecting import exact, given, pack, ranks, top
+from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, random_scores
 
 FEATURES = {"key": "keys", "query": "queries", "value": "values", "x": "x"}
 
@@ -46,13 +34,13 @@ class ZeroTPrune(Pruner):
 
     def select(self, tokens: Tokens, state: State) -> Selection:
         o, count = self.options, tokens.count
-        step = state["zero_tprune"] = state.get("zero_tprune", -1) + 1
+        points = self.points(Depth(vit=tokens.layers))
+        step = points.index(tokens.point)
         if o.rates:
             # Not below the budget; of a float product such as 0.7 * 10 the digits behind 1e-9 are noise.
-            keep = torch.maximum((count * o.rates[step] + 1e-9).long(), torch.minimum(tokens.budget, count))
+            keep = torch.maximum((count.double() * o.rates[step] + 1e-9).long(), torch.minimum(tokens.budget, count))
         else:
-            last = len(self.points(Depth(vit=tokens.layers)))
-            keep = geometric(count, tokens.budget, last - step)
+            keep = geometric(count, tokens.budget, len(points) - step)
         return Selection(*pack(self._kept(tokens, keep)))
 
     def _kept(self, tokens: Tokens, keep: Tensor) -> Tensor:
