@@ -107,8 +107,8 @@ class Tokens:
     patch_text_raw: Tensor | None = None
     newline: Tensor | None = None
 
-    @classmethod
-    def of(cls, x: Tensor, budget: int | Sequence[int] | Tensor, **given: Any) -> "Tokens":
+    @staticmethod
+    def of(x: Tensor, budget: int | Sequence[int] | Tensor, **given: Any) -> "Tokens":
         """Tokens with defaults: all valid, in their original places, of size 1, seeded by their row."""
         rows, count = x.shape[:2]
         budget = torch.as_tensor(budget, dtype=torch.long, device=x.device).expand(rows)
@@ -118,7 +118,7 @@ class Tokens:
             "sizes": torch.ones(rows, count, device=x.device),
             "seeds": tuple(range(rows)),
         }
-        return cls(x=x, budget=budget, **(defaults | given))
+        return Tokens(x=x, budget=budget, **(defaults | given))
 
     @property
     def count(self) -> Tensor:

@@ -83,12 +83,13 @@ def diverse(
     group = max(1, LIMIT // width**2)
     for start in range(0, rows, group):
         part = slice(start, start + group)
-        picks[part] = _greedy(
-            torch.where(valid[part, :, None], exact(x[part]), 0),
+        states = torch.where(valid[part, :, None], exact(x[part]), 0)
+        picks[part] = greedy(
+            distances(states, metric),
+            states,
             valid[part],
             picks.shape[1],
             seed_rule,
-            metric,
             importance_alpha,
             None if draws is None else draws[part],
         )
@@ -96,27 +97,39 @@ def diverse(
 
 
 def distances(x: Tensor, metric: str = "cosine") -> Tensor:
-    """[B, N, N] distances between the tokens of each sample; the diagonal means nothing."""
+    """[B, N, N] distances between the tokens of each sample, symmetric to the bit; the diagonal means nothing."""
     if metric != "cosine":
-        return torch.cdist(x, x, p={"l1": 1.0, "l2": 2.0}[metric])
+        return _symmetric(torch.cdist(x, x, p={"l1": 1.0, "l2": 2.0}[metric]))
     unit = normalize(x, dim=2, eps=1e-12)
     if x.shape[1] <= BLOCK:
-        return unit.matmul(unit.mT).neg_().add_(1)
-    # The matrix is symmetric: each block is computed once and written twice.
+        return _symmetric(unit.matmul(unit.mT).neg_().add_(1))
+    # Each block is computed once and written twice.
     out = unit.new_empty(*unit.shape[:2], unit.shape[1])
     for start in range(0, x.shape[1], BLOCK):
         end = start + BLOCK
         block = unit[:, start:end].matmul(unit[:, start:].mT).neg_().add_(1)
         out[:, start:end, start:] = block
+        out[:, start:end, start:end] = _symmetric(out[:, start:end, start:end])
         out[:, end:, start:end] = block[:, :, BLOCK:].mT
     return out
 
 
-def _greedy(
-    x: Tensor, valid: Tensor, steps: int, seed_rule: str, metric: str, alpha: float, draws: Tensor | None
+def _symmetric(matrix: Tensor) -> Tensor:
+    """Two mutual nearest neighbours tie; their rounding errors, which change with the batch, must not decide."""
+    return torch.minimum(matrix, matrix.mT)
+
+
+def greedy(
+    matrix: Tensor,
+    x: Tensor,
+    valid: Tensor,
+    steps: int,
+    seed_rule: str = "max_nn",
+    alpha: float = 0.0,
+    draws: Tensor | None = None,
 ) -> Tensor:
-    matrix = distances(x, metric)
-    norms = torch.linalg.vector_norm(x, dim=2)
+    """[B, steps] the picks of `diverse`, from distances [B, N, N], whose diagonal is overwritten."""
+    norms = torch.linalg.vector_norm(x, dim=2) if alpha or seed_rule == "max_norm" else x.new_empty(0)
     current = _seeds(matrix, norms, valid, seed_rule, draws)
     importance = alpha * _scaled(norms, valid) if alpha else None
     best = torch.where(valid, torch.inf, -torch.inf).to(matrix.dtype)

@@ -195,8 +195,8 @@ def recycled(tokens: Tokens, kept: Tensor, scores: Tensor, share: float) -> Sele
     x = exact(tokens.x[0, index])
     noise = torch.rand(taken, generator=generator(tokens, 0)).to(x)
     group = dpc_knn(x, taken // 10 + 1, noise)
-    merged = torch.zeros(int(group.max()) + 1, x.shape[1], dtype=x.dtype, device=x.device)
-    merged.index_reduce_(0, group, x, "mean", include_self=False)
+    total = torch.zeros(int(group.max()) + 1, x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, group, x)
+    merged = total / torch.bincount(group, minlength=len(total))[:, None]
     return Selection(
         chosen.indices,
         chosen.valid,

@@ -74,7 +74,7 @@ class PruMerge(Pruner):
         x, members = exact(tokens.x[0]), self.options.neighbors
         merged = absorbed(x, scores, kept, nearest_tokens(keys, kept, members))
         rest = torch.ones_like(scores, dtype=torch.bool).index_fill(0, kept, False)
-        extra = torch.where(rest, scores, 0)[None] @ x if append and rest.any() else x[:0]
+        extra = torch.where(rest, scores, 0)[None].to(x.dtype) @ x if append and rest.any() else x[:0]
         return Selection(
             kept[None],
             _ones(tokens, len(kept)),

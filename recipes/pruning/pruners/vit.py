@@ -49,7 +49,9 @@ class ToMe(Pruner):
         if o.r is not None:
             return torch.full_like(excess, tome_schedule(o.r, o.inflect, tokens.layers)[layer])
         left = tokens.layers - layer
-        return (excess + left - 1) // left
+        # A block can at most halve the tokens: more now where the blocks left could not reach the budget.
+        needed = tokens.count - tokens.budget.clamp(min=1) * 2 ** min(left - 1, 40)
+        return torch.maximum((excess + left - 1) // left, needed)
 
 
 class ATS(Pruner):
