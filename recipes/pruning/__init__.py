@@ -1,0 +1,1 @@
+"""Pruning methods: which tokens of an image a model still has to look at."""
