@@ -65,7 +65,7 @@ def corrupted(text: str, words: int, running: Sequence[str], random: np.random.G
             continue
         word = match.group()
         while word.lower() == match.group().lower():
-            word = running[random.integers(len(running))]
+            word = running[int(random.integers(len(running)))]
         kept = text[end : match.start()]
         parts += [kept, word]
         places.append(range(size + len(kept), size + len(kept) + len(word)))
