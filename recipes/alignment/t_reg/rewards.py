@@ -118,10 +118,15 @@ def asked_rows(tokenizer: Any, pairs: PairSet, prompt: str) -> list[tuple[np.nda
     for number in range(2 * len(pairs)):
         pair, answer = pairs.pairs[number // 2], pairs.answer(number)
         x = tokenizer.decode(pair.prompt, skip_special_tokens=True) if pair.asked is None else pair.asked
+<<<<<<< HEAD
         filled = {"{x}": x, "{y}": str(tokenizer.decode(answer, skip_special_tokens=True)).strip()}
         # In one go: an answer may contain {x}.
         text = "".join(filled.get(part, part) for part in re.split(r"(\{[xy]\})", prompt))
         rows.append((prompt_ids(text, tokenizer, BEGIN), answer))
+=======
+        y = tokenizer.decode(answer, skip_special_tokens=True).strip()
+        rows.append((prompt_ids(_filled(prompt, {"x": x, "y": y}), tokenizer, BEGIN), answer))
+>>>>>>> w-treg
     return rows
 
 
@@ -161,6 +166,11 @@ def too_long(ground: Ground, rows: list[tuple[np.ndarray, np.ndarray]]) -> set[i
 def context_of(ground: Ground) -> int:
     """Most tokens that the reference can read."""
     return int(ground.frozen.language_model.config.max_position_embeddings)
+
+
+def _filled(prompt: str, values: dict[str, str]) -> str:
+    """The prompt with {x} and {y} replaced in one go: an answer may contain {x}."""
+    return re.sub(r"\{([xy])\}", lambda found: values[found[1]], prompt)
 
 
 def _dpo_logps(config: TRegConfig, ground: Ground, pairs: PairSet, device: str) -> np.ndarray:
