@@ -118,15 +118,10 @@ def asked_rows(tokenizer: Any, pairs: PairSet, prompt: str) -> list[tuple[np.nda
     for number in range(2 * len(pairs)):
         pair, answer = pairs.pairs[number // 2], pairs.answer(number)
         x = tokenizer.decode(pair.prompt, skip_special_tokens=True) if pair.asked is None else pair.asked
-<<<<<<< HEAD
         filled = {"{x}": x, "{y}": str(tokenizer.decode(answer, skip_special_tokens=True)).strip()}
         # In one go: an answer may contain {x}.
         text = "".join(filled.get(part, part) for part in re.split(r"(\{[xy]\})", prompt))
         rows.append((prompt_ids(text, tokenizer, BEGIN), answer))
-=======
-        y = tokenizer.decode(answer, skip_special_tokens=True).strip()
-        rows.append((prompt_ids(_filled(prompt, {"x": x, "y": y}), tokenizer, BEGIN), answer))
->>>>>>> w-treg
     return rows
 
 
