@@ -297,7 +297,8 @@ def _run_steelyard(folder: Path, options: argparse.Namespace, turns: _Turns) -> 
             training.collate, lambda item: (item["pair"].prompt, item["pair"].chosen, item["pair"].rejected)
         ),
     )
-    trainer.train(training, config.trainer, config.seed, folder / "run", Events())
+    # A folder of its own: training would go on from the checkpoint of an earlier measurement.
+    trainer.train(training, config.trainer, config.seed, Path(tempfile.mkdtemp(dir=folder)), Events())
     return version("steelyard")
 
 
