@@ -213,7 +213,8 @@ class _Turns:
         if not self.started:
             self.tell({"ready": True})
             self.started = True
-        sys.stdin.readline()
+        if not sys.stdin.readline():
+            raise SystemExit("nobody waits for this step any more")
         self.before, self.began = self._memory(reset=True), time.perf_counter()
 
     def end(self) -> None:
@@ -296,7 +297,8 @@ def _run_steelyard(folder: Path, options: argparse.Namespace, turns: _Turns) -> 
             training.collate, lambda item: (item["pair"].prompt, item["pair"].chosen, item["pair"].rejected)
         ),
     )
-    trainer.train(training, config.trainer, config.seed, folder / "run", Events())
+    # A folder of its own: training would go on from the checkpoint of an earlier measurement.
+    trainer.train(training, config.trainer, config.seed, Path(tempfile.mkdtemp(dir=folder)), Events())
     return version("steelyard")
 
 
