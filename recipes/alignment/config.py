@@ -214,7 +214,7 @@ def preference_rules(loss: str, batch_size: int) -> list[tuple[str, str]]:
 class EvaluationConfig:
     """What is measured, and when."""
 
-    watch_every: int = setting(8, help="steps between measurements of reward and KL", unit="steps", ge=1)
+    watch_every: int = setting(12, help="steps between measurements of reward and KL", unit="steps", ge=1)
     samples: int = setting(2, help="completions sampled for each held-out prompt", unit="samples", ge=1)
-    kl: float = setting(1.0, help="KL to the reference at which arms are compared", unit="nats", gt=0)
+    kl: float = setting(3.0, help="KL to the reference at which arms are compared", unit="nats", gt=0)
     heatmap: int = setting(6, help="pairs in the token heatmap", unit="pairs", ge=0)
