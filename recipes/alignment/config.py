@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config import setting
+from recipes.core.config import TrainerConfig, setting
 
 LOSSES = (
     "sft",
@@ -202,12 +202,24 @@ class PreferenceConfig:
     undesirable_weight: float = setting(1.0, help="weight of rejected answers in kto", gt=0, origin="paper")
 
 
-def preference_rules(loss: str, batch_size: int) -> list[tuple[str, str]]:
-    """Rules between the loss and other keys, for the `check` of every recipe that lets users choose it."""
-    if loss == "kto" and batch_size < 2:
+@dataclass(frozen=True)
+class LoraConfig:
+    """What is trained of the policy: low-rank adapters beside its linear layers, or all of it."""
+
+    rank: int = setting(0, help="rank of the adapters; 0: all weights are trained", ge=0)
+    alpha: float = setting(16.0, help="their output is scaled by alpha / rank", gt=0, origin="paper")
+    targets: tuple[str, ...] = setting((), help="names of the layers that get one; []: all linear ones but the head")
+
+
+def preference_rules(loss: str, trainer: TrainerConfig, lora: LoraConfig) -> list[tuple[str, str]]:
+    """Rules between keys that recipes share, for the `check` of every recipe that has these keys."""
+    found = []
+    if loss == "kto" and trainer.batch_size < 2:
         message = "kto measures drift as a mean over the batch, and one pair is no mean; type 2 or more"
-        return [("trainer.batch_size", message)]
-    return []
+        found.append(("trainer.batch_size", message))
+    if lora.rank and trainer.parallel == "fsdp":
+        found.append(("trainer.parallel", "fsdp shares out whole models, not adapters; type ddp, or lora.rank=0"))
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """One alignment experiment, loss aside: pairs, reference, policy, and what is measured of it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from recipes.alignment import evaluation as measures
-from recipes.alignment.config import EvaluationConfig, PreferenceConfig
+from recipes.alignment.config import EvaluationConfig, LoraConfig, PreferenceConfig
 from recipes.alignment.data import AlignmentConfig, Ground, States, prepare_ground, states_of
 from recipes.alignment.losses import LOSSES
 from recipes.alignment.mismatched import with_mismatched
@@ -17,6 +19,7 @@ from recipes.alignment.reference import AnswerScores, answer_scores, pad_id
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models import text as models
+from recipes.core.models.adapters import Unadapted, add_adapters, save_adapters
 from recipes.core.recipe import Evaluation
 from recipes.core.trainer import Objective, Training
 
@@ -71,6 +74,8 @@ class AlignmentRecipe:
         )
         if "mismatched" in LOSSES[config.preference.loss].needs:
             train = with_mismatched(train, ground.frozen, pads, device)
+        if lora_of(config).rank and config.reference.model is None:
+            ground = one_copy(ground)
         return Prepared(ground, train, test, scores[1], states_of(ground.frozen, complete, device), device)
 
     def ground(self, config: Any, device: str) -> Ground:
@@ -114,7 +119,11 @@ class AlignmentRecipe:
         for name, (title, higher, value) in ground.data.facts.items():
             scores.define(name, title, higher)
             extra[name] = float(value)
-        return Evaluation(scores.overall() | extra, scores, None, measures.frontier_plots(curve, start, config.arm))
+        files: dict[str, Callable[[Path], None]] = {}
+        if lora_of(config).rank:
+            files["adapter"] = partial(save_adapters, model.policy)
+        plots = measures.frontier_plots(curve, start, config.arm)
+        return Evaluation(scores.overall() | extra, scores, None, plots, files)
 
     def describe(self, config: Any) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
@@ -129,6 +138,18 @@ class AlignmentRecipe:
     def parameters(self, config: Any) -> int | None:
         """Parameters of the policy; None if only its checkpoint knows."""
         return models.parameters(config.model)
+
+
+def lora_of(config: Any) -> LoraConfig:
+    """What is trained of the policy; recipes without the key train all of it."""
+    found: LoraConfig = getattr(config, "lora", LoraConfig())
+    return found
+
+
+def one_copy(ground: Ground) -> Ground:
+    """The ground with the reference as the policy without its adapters, so that its weights are held once."""
+    policy = ground.frozen
+    return replace(ground, reference=lambda: policy, frozen=Unadapted(policy))
 
 
 def token_scores(config: ExperimentConfig, prepared: Prepared) -> TokenScores:
@@ -154,7 +175,10 @@ def training(
         rates: Learning rates of parameters whose names begin so.
     """
     ground = prepared.ground
-    model = PreferenceModel(models.without_dropout(ground.reference()), masks, prepared.states)
+    policy, lora = models.without_dropout(ground.reference()), lora_of(config)
+    if lora.rank:
+        add_adapters(policy, lora.rank, lora.alpha, lora.targets, config.seed)
+    model = PreferenceModel(policy, masks, prepared.states)
     rows: Any = prepared.train
     steps = regular_steps(config.trainer.max_steps, config.evaluation.watch_every)
     before = getattr(objective, "before_step", None)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from recipes.alignment.config import (
     AlignmentDataConfig,
     EvaluationConfig,
+    LoraConfig,
     PreferenceConfig,
     PreferencesConfig,
     ReferenceConfig,
@@ -65,11 +66,12 @@ class SparsePOConfig(RunConfig):
     reference: ReferenceConfig = setting(help="reference model")
     preference: PreferenceConfig = setting(help="preference loss")
     mask: MaskConfig = setting(help="token masks")
+    lora: LoraConfig = setting(LoraConfig(), help="low-rank adapters")
     evaluation: EvaluationConfig = setting(help="evaluation")
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found = preference_rules(self.preference.loss, self.trainer.batch_size)
+        found = preference_rules(self.preference.loss, self.trainer, self.lora)
         if self.mask.kind != "none" and self.preference.loss not in MASKABLE:
             hint = "type preference.loss=tdpo1, or mask.kind=none"
             found.append(("mask.kind", f"{self.preference.loss} has no terms to mask; {hint}"))

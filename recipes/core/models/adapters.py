@@ -1,0 +1,147 @@
+"""Low-rank adapters (LoRA) in causal language models: trained in place, switched off where the model itself is meant.
+
+One set of weights serves both: the adapted model and the model as it was before.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from recipes.core.errors import UserError
+from recipes.core.models.build import seeded
+from recipes.core.models.vision_language import R, Readout, TextModel
+
+
+def add_adapters(model: TextModel, rank: int, alpha: float, targets: Sequence[str], seed: int) -> TextModel:
+    """Put adapters beside linear layers, in place; they and nothing else are trainable from then on.
+
+    Args:
+        model: The model. At the start the adapters change nothing.
+        rank: Rank r of each adapter.
+        alpha: Its output is scaled by alpha / r.
+        targets: Names of the layers, or of what their names end in; empty: all linear layers but the head.
+        seed: Of the initialisation; touches no global generator.
+
+    Returns:
+        The same model.
+
+    Raises:
+        UserError: `peft` is not installed, or no layer has such a name.
+
+    Source:
+        LoRA (arXiv 2106.09685), Eq. 3: W x + alpha / r B A x, with B = 0 at the start.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        hint = "type pip install 'steelyard[lora]', or lora.rank=0 to train all weights"
+        raise UserError("low-rank adapters need the package peft", f"lora.rank={rank}", hint) from error
+    found = list(targets) or "all-linear"
+    transposed = any(isinstance(part, Conv1D) for part in model.modules())
+    options = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # any number scales
+        target_modules=found,
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=transposed,
+    )
+    try:
+        with seeded(seed):
+            inject_adapter_in_model(options, model.language_model)
+    except ValueError as error:
+        names = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+        hint = f"its linear layers are {', '.join(sorted(names))}; [] takes all but the head"
+        raise UserError("the model has no such layers", f"lora.targets=[{','.join(targets)}]", hint) from error
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    return model
+
+
+def save_adapters(model: TextModel, folder: Path) -> None:
+    """Write the adapters as a folder that `peft.PeftModel.from_pretrained` puts onto the model they were trained on."""
+    from peft import get_peft_model_state_dict
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model.language_model.peft_config["default"].save_pretrained(str(folder))
+    state = get_peft_model_state_dict(model.language_model)
+    weights = {f"base_model.model.{name}": values.detach().cpu().contiguous() for name, values in state.items()}
+    save_file(weights, folder / "adapter_model.safetensors")
+
+
+@contextmanager
+def without_adapters(language_model: Any) -> Iterator[None]:
+    """Inside the block the model is what it was before adapters were put in; nothing changes for one without."""
+    layers = [part for part in language_model.modules() if hasattr(part, "enable_adapters") and hasattr(part, "lora_A")]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+class Unadapted(nn.Module):
+    """A model as it is without the adapters that it has or will get, behind the interface of `TextModel`.
+
+    It shares the other's weights and trains nothing; its training mode is none of its business.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: TextModel) -> None:
+        super().__init__()
+        # In a list, so that the weights are those of the other model alone.
+        self._shared = [model]
+
+    @property
+    def language_model(self) -> Any:
+        """The `transformers` model; whatever runs it runs it without adapters."""
+        return _Without(self._shared[0].language_model)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, pixels: Tensor | None, readout: Readout[R]) -> R:
+        """As `TextModel.forward`, without adapters and without gradient."""
+        [model] = self._shared
+        with torch.no_grad(), without_adapters(model.language_model):
+            found: R = model(input_ids, attention_mask, pixels, readout)
+        return found
+
+    def to(self, *args: Any, **kwargs: Any) -> "Unadapted":
+        """Move the shared weights."""
+        self._shared[0].to(*args, **kwargs)
+        return self
+
+
+class _Without:
+    """A language model whose calls run without adapters."""
+
+    def __init__(self, language_model: Any) -> None:
+        self._model = language_model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(self._model)(*args, **kwargs)
+
+    @property
+    def base_model(self) -> Callable[..., Any]:
+        return self._run(self._model.base_model)
+
+    @property
+    def generate(self) -> Callable[..., Any]:
+        return self._run(self._model.generate)
+
+    def _run(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with torch.no_grad(), without_adapters(self._model):
+                return call(*args, **kwargs)
+
+        return run

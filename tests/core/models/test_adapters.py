@@ -1,0 +1,109 @@
+"""Adapters: the same at the start, off means the model itself, one copy of weights, only they are trained."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from recipes.core.errors import UserError
+from recipes.core.models.adapters import Unadapted, add_adapters, save_adapters, without_adapters
+from recipes.core.models.vision_language import TextModel
+
+IDS = torch.arange(12).view(2, 6)
+
+
+def llama() -> TextModel:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return TextModel(LlamaForCausalLM(LlamaConfig(vocab_size=40, initializer_range=0.3, **shape)))
+
+
+def gpt2() -> TextModel:
+    torch.manual_seed(0)
+    return TextModel(GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=2, n_positions=32)).eval())
+
+
+def logits(model: TextModel) -> torch.Tensor:
+    found: torch.Tensor = model(IDS, torch.ones_like(IDS), None, lambda hidden, head: hidden @ head.T)
+    return found
+
+
+def disturbed(model: TextModel) -> TextModel:
+    """As after some training: B is no longer 0."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(0))
+    return model
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_switched_off_the_model_is_what_it_was_bit_for_bit(make: object) -> None:
+    plain = logits(make())  # type: ignore[operator]
+    model = make()  # type: ignore[operator]
+    view = Unadapted(model)
+    add_adapters(model, 4, 8.0, (), 0)
+    assert torch.equal(logits(model), plain)
+    disturbed(model)
+    assert (logits(model) - plain).abs().max() > 0.1
+    assert torch.equal(logits(view), plain)
+    assert torch.equal(view.language_model(IDS).logits, plain)
+    base = view.language_model.base_model(IDS).last_hidden_state
+    assert torch.equal(base @ view.language_model.get_output_embeddings().weight.T, plain)
+    greedy = {"do_sample": False, "max_new_tokens": 5, "pad_token_id": 0}
+    assert torch.equal(view.language_model.generate(IDS, **greedy), make().language_model.generate(IDS, **greedy))  # type: ignore[operator]
+    # Back on, and still trainable.
+    assert (logits(model) - plain).abs().max() > 0.1
+    assert {name for name, part in model.named_parameters() if part.requires_grad} == {
+        name for name, _ in model.named_parameters() if "lora_" in name
+    }
+    assert not any("head" in name for name, _ in model.named_parameters() if "lora_" in name)
+
+
+def test_the_view_holds_no_weights_and_leaves_the_training_mode_alone() -> None:
+    model = add_adapters(llama(), 2, 8.0, (), 0).train()
+    view = Unadapted(model)
+    assert not list(view.parameters()) and not view.state_dict()
+    view.to("cpu").eval()
+    assert model.training
+
+
+def test_they_are_switched_on_again_after_an_error() -> None:
+    model = disturbed(add_adapters(llama(), 2, 8.0, (), 0))
+    before = logits(model)
+    with pytest.raises(KeyError), without_adapters(model.language_model):
+        raise KeyError
+    assert torch.equal(logits(model), before)
+
+
+def test_the_seed_decides_and_the_global_generator_is_left_alone() -> None:
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    found = [dict(add_adapters(llama(), 2, 8.0, ("q_proj",), seed).named_parameters()) for seed in (0, 0, 1)]
+    torch.manual_seed(7)
+    assert torch.equal(torch.get_rng_state(), state)
+    [*_, name] = [name for name in found[0] if "lora_A" in name]
+    assert torch.equal(found[0][name], found[1][name]) and not torch.equal(found[0][name], found[2][name])
+
+
+def test_only_the_named_layers_get_one() -> None:
+    model = add_adapters(llama(), 2, 8.0, ("q_proj", "v_proj"), 0)
+    layers = {name.split(".lora_")[0].rpartition(".")[2] for name, _ in model.named_parameters() if "lora_" in name}
+    assert layers == {"q_proj", "v_proj"}
+    # r (in + out) parameters a layer, two layers in each of two blocks
+    assert sum(part.numel() for part in model.parameters() if part.requires_grad) == 4 * 2 * (16 + 16)
+
+
+def test_layers_that_are_not_there_are_named_with_those_that_are() -> None:
+    with pytest.raises(UserError, match="the model has no such layers") as raised:
+        add_adapters(llama(), 2, 8.0, ("c_attn",), 0)
+    assert "lora.targets=[c_attn]" in str(raised.value) and "q_proj" in str(raised.value.hint)
+
+
+def test_a_saved_adapter_loads_into_the_model_again(tmp_path: Path) -> None:
+    model = disturbed(add_adapters(llama(), 2, 8.0, (), 0))
+    save_adapters(model, tmp_path / "adapter")
+    again = PeftModel.from_pretrained(llama().language_model, str(tmp_path / "adapter"))
+    assert torch.equal(again(IDS).logits, logits(model))
