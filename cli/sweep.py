@@ -147,7 +147,10 @@ def _conclude(
     _tell_unknown(states, metric)
     show_cells(states, only=UNFINISHED)
     say()
-    drawn = [("frontier", str(path)) for path in write_frontiers(folder, registry.card(recipe), states)]
+    card = registry.card(recipe)
+    drawn = [("frontier", str(path)) for path in write_frontiers(folder, card, states)]
+    if card.frontiers and not drawn:
+        note(f"no frontier: the seeds of no arm reach a common {card.frontiers[0][0]}")
     pairs([("results", str(write_sweep(folder, states, metric))), *drawn, ("sweep folder", str(folder))])
     end(states, stopped, command)
 

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from recipes.alignment.config import PreferencesConfig
+from recipes.alignment.layouts import LONELY, BadRow
 from recipes.alignment.pairs import Pair, PairSet, PreferenceData, Prompt
 from recipes.alignment.reference import first_id
-from recipes.alignment.rows import BadRow, Dropped, Example, Row, example, read_rows
+from recipes.alignment.rows import Dropped, Example, Row, example, read_rows
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 
 TIE, COPY = "chosen and rejected are the same", "is the same as an earlier row"
-HARMLESS = (TIE, COPY)  # dropped and counted, but no reason to stop
+HARMLESS = (TIE, COPY, LONELY)  # dropped and counted, but no reason to stop
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Users' preference rows in `trl`'s format as prompt, chosen and rejected text: plain, conversational, no prompt."""
 
+import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,14 +11,13 @@ from typing import Any
 from jinja2 import TemplateError
 
 from recipes.alignment.config import PreferencesConfig
+from recipes.alignment.layouts import BadRow, with_pairs
 from recipes.core.data.sources import is_saved, load_split, pick_column, reason
 from recipes.core.errors import UserError
 
+# The turns of a transcript in one text, as HH-RLHF marks them.
+ASSISTANT = "\n\nAssistant:"
 NO_TEMPLATE = "is a chat, and the tokenizer has no chat template"
-
-
-class BadRow(Exception):
-    """Why a row cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,10 @@ def read_rows(config: PreferencesConfig) -> Iterator[Row | tuple[str, str]]:
         UserError: no such file, a format that is not known, or a missing column.
     """
     columns: tuple[str | None, str, str] | None = None
-    for id, value in _values(config):
+    for id, value in with_pairs(_values(config)):
+        if isinstance(value, BadRow):
+            yield id, str(value)
+            continue
         if not isinstance(value, dict):
             yield id, "is no JSON object"
             continue
@@ -113,7 +116,8 @@ def _values(config: PreferencesConfig) -> Iterator[tuple[str, Any]]:
     if kind == "parquet":
         yield from _parquet(path)
         return
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
@@ -137,8 +141,9 @@ def _format(config: PreferencesConfig, path: Path) -> str:
     if config.format != "auto":
         return config.format
     known = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
-    if path.suffix.lower() in known:
-        return known[path.suffix.lower()]
+    suffix = Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
+    if suffix in known:
+        return known[suffix]
     if is_saved(path) or (not path.exists() and len(path.parts) <= 2):
         return "datasets"
     hint = "if the name hides its format, type data.format=jsonl, parquet or datasets"
@@ -162,6 +167,10 @@ def _plain(row: Row) -> tuple[str, str, str]:
             raise BadRow("prompt is no text and no list of messages")
         return row.prompt, row.chosen, row.rejected
     length = _common(row.chosen, row.rejected)
+    turn = row.chosen.rfind(ASSISTANT, 0, length)
+    if turn >= 0:  # what both say alike in their last turn belongs to the answers
+        prompt = row.chosen[: turn + len(ASSISTANT)]
+        return prompt, row.chosen[len(prompt) :], row.rejected[len(prompt) :]
     # A word that both answers begin alike belongs to the answers.
     while length > 0 and not row.chosen[length - 1].isspace():
         length -= 1

@@ -8,8 +8,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from recipes.alignment.config import PreferencesConfig
+from recipes.alignment.layouts import BadRow
 from recipes.alignment.preferences import load_preferences, load_rows
-from recipes.alignment.rows import BadRow, Row, example
+from recipes.alignment.rows import Row, example
 from recipes.core.errors import UserError
 from recipes.core.models.tokenizer import train_bpe
 
