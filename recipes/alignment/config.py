@@ -1,8 +1,10 @@
 """Config that the alignment recipes share: data of pairs, the reference, the loss. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from recipes.core.config import TrainerConfig, setting
+from recipes.core.config import setting
+from recipes.core.models.config import SmallLMConfig
 
 LOSSES = (
     "sft",
@@ -211,13 +213,17 @@ class LoraConfig:
     targets: tuple[str, ...] = setting((), help="names of the layers that get one; []: all linear ones but the head")
 
 
-def preference_rules(loss: str, trainer: TrainerConfig, lora: LoraConfig) -> list[tuple[str, str]]:
-    """Rules between keys that recipes share, for the `check` of every recipe that has these keys."""
-    found = []
-    if loss == "kto" and trainer.batch_size < 2:
+def preference_rules(config: Any) -> list[tuple[str, str]]:
+    """Rules between keys that alignment recipes share, for the `check` of their configs."""
+    found, loss = [], config.preference.loss
+    if loss == "kto" and config.trainer.batch_size < 2:
         message = "kto measures drift as a mean over the batch, and one pair is no mean; type 2 or more"
         found.append(("trainer.batch_size", message))
-    if lora.rank and trainer.parallel == "fsdp":
+    if loss == "odpo" and not isinstance(config.data, SentimentConfig):
+        found.append(("preference.loss", "odpo needs answers with scores: data=sentiment"))
+    if not config.reference.steps and isinstance(config.model, SmallLMConfig):
+        found.append(("reference.steps", "0 leaves a model that nobody trained; type more, or model=smollm2-135m"))
+    if getattr(config, "lora", LoraConfig()).rank and config.trainer.parallel == "fsdp":
         found.append(("trainer.parallel", "fsdp shares out whole models, not adapters; type ddp, or lora.rank=0"))
     return found
 

@@ -6,9 +6,9 @@ from recipes.alignment.config import (
     AlignmentDataConfig,
     EvaluationConfig,
     PreferenceConfig,
-    PreferencesConfig,
     ReferenceConfig,
     TrainedConfig,
+    preference_rules,
 )
 from recipes.core.config import Card, Claim, RunConfig, setting
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
@@ -62,11 +62,7 @@ class AlignDistilConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found = []
-        if isinstance(self.data, PreferencesConfig) and self.preference.loss == "odpo":
-            found.append(("preference.loss", "odpo needs answers with scores: data=sentiment"))
-        if not self.reference.steps and isinstance(self.model, SmallLMConfig):
-            found.append(("reference.steps", "0 leaves a model that nobody trained; type more, or model=smollm2-135m"))
+        found = preference_rules(self)
         if self.distil.sequences == "sampled" and self.trainer.nproc > 1 and self.trainer.parallel == "fsdp":
             found.append(("distil.sequences", "no samples can be drawn from a shared-out policy: trainer.parallel=ddp"))
         return found
@@ -92,5 +88,6 @@ CARD = Card(
     cost="two DPO trainings before the first run, cached; a step then adds two products with output embeddings",
     pair_keys=("arm", "preference", "distil"),
     version=1,
+    frontiers=(("kl", "reward"),),
     headlines=("frontier/", "reward", "kl", "expected_reward", "alpha", "distance", "teacher/", "pairs/accuracy"),
 )

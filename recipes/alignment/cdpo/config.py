@@ -9,6 +9,7 @@ from recipes.alignment.config import (
     PreferencesConfig,
     ReferenceConfig,
     SentimentConfig,
+    preference_rules,
 )
 from recipes.core.config import Card, Claim, RunConfig, setting
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
@@ -60,7 +61,7 @@ class CDPOConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found, loss, own = [], self.preference.loss, self.critical
+        found, loss, own = preference_rules(self), self.preference.loss, self.critical
         if own.weights != "none" and loss not in WEIGHABLE:
             hint = f"type preference.loss={' or '.join(WEIGHABLE)}, or critical.weights=none"
             found.append(("critical.weights", f"{loss} is not weighed by tokens here; {hint}"))
@@ -72,10 +73,6 @@ class CDPOConfig(RunConfig):
         elif own.weights == "oracle":
             message = "oracle needs answers whose first wrong token is known: data=chain-arithmetic"
             found.append(("critical.weights", message))
-        if isinstance(self.data, PreferencesConfig) and loss == "odpo":
-            found.append(("preference.loss", "odpo needs answers with scores: data=sentiment"))
-        if not self.reference.steps and isinstance(self.model, SmallLMConfig):
-            found.append(("reference.steps", "0 leaves a model that nobody trained; type more, or model=smollm2-135m"))
         return found
 
 
@@ -99,6 +96,7 @@ CARD = Card(
     cost="two short fine-tunings and two forwards over all answers, cached; a training step costs what one of DPO does",
     pair_keys=("arm", "preference", "critical"),
     version=1,
+    frontiers=(("kl", "accuracy"),),
     headlines=(
         "accuracy",
         "reward",

@@ -9,7 +9,6 @@ from recipes.alignment.config import (
     PreferenceConfig,
     PreferencesConfig,
     ReferenceConfig,
-    SentimentConfig,
     preference_rules,
 )
 from recipes.core.config import Card, Claim, RunConfig, setting
@@ -71,16 +70,12 @@ class SparsePOConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found = preference_rules(self.preference.loss, self.trainer, self.lora)
+        found = preference_rules(self)
         if self.mask.kind != "none" and self.preference.loss not in MASKABLE:
             hint = "type preference.loss=tdpo1, or mask.kind=none"
             found.append(("mask.kind", f"{self.preference.loss} has no terms to mask; {hint}"))
         if isinstance(self.data, PreferencesConfig) and self.mask.kind == "oracle":
             found.append(("arm", "oracle needs data whose judge looks at known words: data=sentiment"))
-        if not isinstance(self.data, SentimentConfig) and self.preference.loss == "odpo":
-            found.append(("preference.loss", "odpo needs answers with scores: data=sentiment"))
-        if not self.reference.steps and isinstance(self.model, SmallLMConfig):
-            found.append(("reference.steps", "0 leaves a model that nobody trained; type more, or model=smollm2-135m"))
         return found
 
 

@@ -9,6 +9,7 @@ from recipes.alignment.config import (
     ReferenceConfig,
     SentimentConfig,
     TrainedConfig,
+    preference_rules,
 )
 from recipes.core.config import Card, Claim, RunConfig, setting
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
@@ -75,18 +76,13 @@ class TRegConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found = []
+        found = preference_rules(self)
         if self.treg.rewards != "none" and self.preference.loss not in REGULARISABLE:
             hint = "type preference.loss=dpo or simpo, or treg.rewards=none"
             found.append(("treg.rewards", f"{self.preference.loss} has no token rewards to regularise; {hint}"))
-        if not isinstance(self.data, SentimentConfig):
-            if self.treg.given == "oracle":
-                hint = "data=sentiment, or arm=self, whose rewards come from the model"
-                found.append(("treg.rewards", f"oracle needs data whose judge knows words: {hint}"))
-            if self.preference.loss == "odpo":
-                found.append(("preference.loss", "odpo needs answers with scores: data=sentiment"))
-        if not self.reference.steps and isinstance(self.model, SmallLMConfig):
-            found.append(("reference.steps", "0 leaves a model that nobody trained; type more, or model=smollm2-135m"))
+        if self.treg.given == "oracle" and not isinstance(self.data, SentimentConfig):
+            hint = "data=sentiment, or arm=self, whose rewards come from the model"
+            found.append(("treg.rewards", f"oracle needs data whose judge knows words: {hint}"))
         return found
 
 
@@ -111,5 +107,6 @@ CARD = Card(
     cost="two more passes of the reference over answers behind longer prompts, cached; a step costs what DPO's does",
     pair_keys=("arm", "preference", "treg"),
     version=1,
+    frontiers=(("kl", "reward"),),
     headlines=("frontier/", "reward", "kl", "pairs/accuracy", "rewards/", "corrupted/", "data/"),
 )
