@@ -1,10 +1,13 @@
 """Every test works in its own outputs folder; the cache is shared by the session and never the user's."""
 
 import os
+import random
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -30,6 +33,15 @@ def steelyard_home(session_home: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     """`STEELYARD_HOME` of every test; a test that needs an empty one sets its own."""
     monkeypatch.setenv("STEELYARD_HOME", str(session_home))
     yield session_home
+
+
+@pytest.fixture(autouse=True)
+def fixed_draws() -> None:
+    """What a test draws does not depend on the tests before it. Torch is not loaded for those that do without."""
+    random.seed(0)
+    np.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
