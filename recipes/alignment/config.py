@@ -1,10 +1,9 @@
 """Config that the alignment recipes share: data of pairs, the reference, the loss. Imports no torch."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from recipes.core.config import setting
-from recipes.core.models.config import SmallLMConfig
+from recipes.core.config import RunConfig, setting
+from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 
 LOSSES = (
     "sft",
@@ -164,28 +163,27 @@ AlignmentDataConfig = SentimentConfig | ChainArithmeticConfig | PreferencesConfi
 
 
 @dataclass(frozen=True)
-class ReferenceConfig:
+class TuningConfig:
+    """How a model is tuned in the run before the run's own training, once for all arms and seeds."""
+
+    steps: int = setting(76, help="steps of tuning", unit="steps", ge=1)
+    batch_size: int = setting(32, help="texts or pairs per step", unit="rows", ge=1)
+    learning_rate: float = setting(3e-4, help="peak learning rate", gt=0)
+    seed: int = setting(0, help="its own seed: all arms and seeds share what is tuned", ge=0)
+
+
+@dataclass(frozen=True)
+class ReferenceConfig(TuningConfig):
     """The frozen model that the policy starts from, or another one that it is measured against."""
 
-    model: str | None = setting(
-        None, help="folder or hub name of another reference (data=preferences); null: what the policy starts from"
-    )
     steps: int = setting(
         600, help="steps of fine-tuning on the data's texts; 0: the model as it is", unit="steps", ge=0
     )
     batch_size: int = setting(64, help="texts per step", unit="texts", ge=1)
     learning_rate: float = setting(3e-3, help="peak learning rate", gt=0)
-    seed: int = setting(0, help="its own seed: all arms and seeds share one reference", ge=0)
-
-
-@dataclass(frozen=True)
-class TrainedConfig:
-    """A policy trained with DPO in the run, before the run's own."""
-
-    steps: int = setting(76, help="steps of DPO from the reference", unit="steps", ge=1)
-    batch_size: int = setting(32, help="pairs per step", unit="pairs", ge=1)
-    learning_rate: float = setting(3e-4, help="peak learning rate", gt=0)
-    seed: int = setting(0, help="its own seed: all arms and seeds share it", ge=0)
+    model: str | None = setting(
+        None, help="folder or hub name of another reference (data=preferences); null: what the policy starts from"
+    )
 
 
 @dataclass(frozen=True)
@@ -213,21 +211,6 @@ class LoraConfig:
     targets: tuple[str, ...] = setting((), help="names of the layers that get one; []: all linear ones but the head")
 
 
-def preference_rules(config: Any) -> list[tuple[str, str]]:
-    """Rules between keys that alignment recipes share, for the `check` of their configs."""
-    found, loss = [], config.preference.loss
-    if loss == "kto" and config.trainer.batch_size < 2:
-        message = "kto measures drift as a mean over the batch, and one pair is no mean; type 2 or more"
-        found.append(("trainer.batch_size", message))
-    if loss == "odpo" and not isinstance(config.data, SentimentConfig):
-        found.append(("preference.loss", "odpo needs answers with scores: data=sentiment"))
-    if not config.reference.steps and isinstance(config.model, SmallLMConfig):
-        found.append(("reference.steps", "0 leaves a model that nobody trained; type more, or model=smollm2-135m"))
-    if getattr(config, "lora", LoraConfig()).rank and config.trainer.parallel == "fsdp":
-        found.append(("trainer.parallel", "fsdp shares out whole models, not adapters; type ddp, or lora.rank=0"))
-    return found
-
-
 @dataclass(frozen=True)
 class EvaluationConfig:
     """What is measured, and when."""
@@ -236,3 +219,26 @@ class EvaluationConfig:
     samples: int = setting(2, help="completions sampled for each held-out prompt", unit="samples", ge=1)
     kl: float = setting(3.0, help="KL to the reference at which arms are compared", unit="nats", gt=0)
     heatmap: int = setting(6, help="pairs in the token heatmap", unit="pairs", ge=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentRunConfig(RunConfig):
+    """Config that all alignment runs have; a recipe adds its own keys."""
+
+    data: AlignmentDataConfig = setting(help="preference pairs")
+    model: SmallLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
+    reference: ReferenceConfig = setting(help="reference model")
+    preference: PreferenceConfig = setting(help="preference loss")
+    evaluation: EvaluationConfig = setting(help="evaluation")
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the keys."""
+        found, loss = [], self.preference.loss
+        if loss == "kto" and self.trainer.batch_size < 2:
+            message = "kto measures drift as a mean over the batch, and one pair is no mean; type 2 or more"
+            found.append(("trainer.batch_size", message))
+        if loss == "odpo" and not isinstance(self.data, SentimentConfig):
+            found.append(("preference.loss", "odpo needs answers with scores: data=sentiment"))
+        if not self.reference.steps and isinstance(self.model, SmallLMConfig):
+            found.append(("reference.steps", "0 leaves a model that nobody trained; type more, or model=smollm2-135m"))
+        return found

@@ -3,18 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from recipes.alignment import arithmetic
 from recipes.alignment.config import (
-    AlignmentDataConfig,
+    AlignmentRunConfig,
     ChainArithmeticConfig,
     CorruptedConfig,
     PreferencesConfig,
-    ReferenceConfig,
     SentimentConfig,
 )
 from recipes.alignment.corrupted import load_corrupted
@@ -23,26 +22,12 @@ from recipes.alignment.preferences import load_preferences, load_rows
 from recipes.alignment.reference import first_id, hidden_states, prepare_reference
 from recipes.alignment.reviews import load_reviews
 from recipes.alignment.sentiment import encoded, load_sentiment
-from recipes.core.config import TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.models import load_text_model
 from recipes.core.models import text as models
 from recipes.core.models.tokenizer import check_same_tokenizer
 
 States = Callable[[dict[str, Tensor]], Tensor]
-
-
-class AlignmentConfig(Protocol):
-    """The part of an alignment recipe's config that decides data and reference."""
-
-    @property
-    def data(self) -> AlignmentDataConfig: ...  # noqa: D102
-    @property
-    def model(self) -> models.TextModelConfig: ...  # noqa: D102
-    @property
-    def reference(self) -> ReferenceConfig: ...  # noqa: D102
-    @property
-    def trainer(self) -> TrainerConfig: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -62,7 +47,7 @@ class Ground:
     data: PreferenceData
 
 
-def prepare_ground(config: AlignmentConfig, device: str) -> Ground:
+def prepare_ground(config: AlignmentRunConfig, device: str) -> Ground:
     """Tokenizer, reference and pairs, each cached by content. Raises UserError on bad data."""
     if config.reference.model is not None and not isinstance(config.data, PreferencesConfig):
         raise UserError(
@@ -73,7 +58,7 @@ def prepare_ground(config: AlignmentConfig, device: str) -> Ground:
     return GROUNDS[type(config.data)](config, config.data, device)
 
 
-def _from_reviews(config: AlignmentConfig, own: SentimentConfig | CorruptedConfig, device: str) -> Ground:
+def _from_reviews(config: AlignmentRunConfig, own: SentimentConfig | CorruptedConfig, device: str) -> Ground:
     reviews = load_reviews(own.test_fraction, own.seed)
     texts = (review.text for review in reviews.train)
     tokenizer = models.build_text_tokenizer(config.model, texts, reviews.fingerprint)
@@ -98,7 +83,7 @@ def states_of(frozen: Any, complete: bool, device: str) -> States:
     return lambda batch: hidden_states(frozen, batch)
 
 
-def _from_file(config: AlignmentConfig, own: PreferencesConfig, device: str) -> Ground:
+def _from_file(config: AlignmentRunConfig, own: PreferencesConfig, device: str) -> Ground:
     rows = load_rows(own)
     tokenizer = models.build_text_tokenizer(config.model, rows.texts(), rows.fingerprint)
     data = load_preferences(own, rows, tokenizer)
@@ -112,7 +97,7 @@ def _from_file(config: AlignmentConfig, own: PreferencesConfig, device: str) -> 
     return Ground(tokenizer, reference, frozen, data)
 
 
-def _from_sums(config: AlignmentConfig, own: ChainArithmeticConfig, device: str) -> Ground:
+def _from_sums(config: AlignmentRunConfig, own: ChainArithmeticConfig, device: str) -> Ground:
     sums = arithmetic.split(own)
     tokenizer = models.build_text_tokenizer(config.model, sums.texts(), sums.fingerprint)
     reference = _reference(config, tokenizer, lambda: arithmetic.encoded(sums, tokenizer), sums.fingerprint)
@@ -121,7 +106,7 @@ def _from_sums(config: AlignmentConfig, own: ChainArithmeticConfig, device: str)
 
 
 def _reference(
-    config: AlignmentConfig, tokenizer: Any, texts: Callable[[], list[np.ndarray]], fingerprint: str
+    config: AlignmentRunConfig, tokenizer: Any, texts: Callable[[], list[np.ndarray]], fingerprint: str
 ) -> Callable[[], Any]:
     return prepare_reference(config.model, config.reference, config.trainer, tokenizer, texts, fingerprint)
 

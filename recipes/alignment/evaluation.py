@@ -75,6 +75,18 @@ def define(scores: Scores, titles: Mapping[str, tuple[str, bool]]) -> None:
         scores.define(name, title, higher)
 
 
+def auroc(marks: np.ndarray, values: np.ndarray) -> float:
+    """Probability that a marked token has a larger value than an unmarked one, ties counting half.
+
+    Args:
+        marks: bool [tokens], some of them and not all.
+        values: [tokens]
+    """
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(marks, values))
+
+
 def kl_weights(kls: Sequence[float], target: float) -> tuple[np.ndarray, np.ndarray]:
     """How much each measurement of a run counts for its reward at a KL, and for its mean reward up to that KL.
 

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from recipes.alignment import evaluation as measures
-from recipes.alignment.config import EvaluationConfig, LoraConfig, PreferenceConfig
-from recipes.alignment.data import AlignmentConfig, Ground, States, prepare_ground, states_of
+from recipes.alignment.config import AlignmentRunConfig, LoraConfig
+from recipes.alignment.data import Ground, States, prepare_ground, states_of
 from recipes.alignment.losses import LOSSES
 from recipes.alignment.mismatched import with_mismatched
 from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores
@@ -22,19 +22,6 @@ from recipes.core.models import text as models
 from recipes.core.models.adapters import Unadapted, add_adapters, save_adapters
 from recipes.core.recipe import Evaluation
 from recipes.core.trainer import Objective, Training
-
-
-class ExperimentConfig(AlignmentConfig, Protocol):
-    """The part of an alignment recipe's config that this module reads."""
-
-    @property
-    def arm(self) -> str | None: ...  # noqa: D102
-    @property
-    def seed(self) -> int: ...  # noqa: D102
-    @property
-    def preference(self) -> PreferenceConfig: ...  # noqa: D102
-    @property
-    def evaluation(self) -> EvaluationConfig: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -115,7 +102,7 @@ class AlignmentRecipe:
         start = sampled(config, prepared, ground.frozen)
         extra = measures.add_frontier(scores, curve, start, config.evaluation.kl)
         logps = measures.policy_logps(model.policy, test, pad_id(ground.tokenizer), prepared.device)
-        measures.add_pair_scores(scores, test, logps, prepared.said.logps)
+        self.add_answers(config, prepared, scores, logps)
         for name, (title, higher, value) in ground.data.facts.items():
             scores.define(name, title, higher)
             extra[name] = float(value)
@@ -124,6 +111,10 @@ class AlignmentRecipe:
             files["adapter"] = partial(save_adapters, model.policy)
         plots = measures.frontier_plots(curve, start, config.arm)
         return Evaluation(scores.overall() | extra, scores, None, plots, files)
+
+    def add_answers(self, config: Any, prepared: Prepared, scores: Scores, logps: np.ndarray) -> None:
+        """Add what is read off the policy's log-probs of held-out answers, float32 [tokens]."""
+        measures.add_pair_scores(scores, prepared.test.pairs, logps, prepared.said.logps)
 
     def describe(self, config: Any) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
@@ -152,14 +143,14 @@ def one_copy(ground: Ground) -> Ground:
     return replace(ground, reference=lambda: policy, frozen=Unadapted(policy))
 
 
-def token_scores(config: ExperimentConfig, prepared: Prepared) -> TokenScores:
+def token_scores(config: AlignmentRunConfig, prepared: Prepared) -> TokenScores:
     """What computes the per-token scores that the config's loss reads."""
     head = prepared.ground.frozen.language_model.get_output_embeddings().weight.detach()
     return TokenScores(LOSSES[config.preference.loss].needs, head)
 
 
 def training(
-    config: ExperimentConfig,
+    config: AlignmentRunConfig,
     prepared: Prepared,
     objective: Objective,
     masks: Any = None,
@@ -186,7 +177,7 @@ def training(
 
 
 def sampled(
-    config: ExperimentConfig, prepared: Prepared, policy: Any, others: Mapping[str, Any] | None = None
+    config: AlignmentRunConfig, prepared: Prepared, policy: Any, others: Mapping[str, Any] | None = None
 ) -> Scores:
     """Judged samples of a policy, and its KL to the reference and to others, by name."""
     options = {

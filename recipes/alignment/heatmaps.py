@@ -11,7 +11,18 @@ from recipes.alignment.pairs import PairSet
 def heatmap(
     pairs: PairSet, masks: Mapping[str, np.ndarray], ref_logps: np.ndarray, pieces: Sequence[str], count: int
 ) -> dict[str, Any] | None:
-    """The first held-out pairs, chosen beside rejected, with each mask relative to its mean over the pair."""
+    """The first pairs, chosen beside rejected, each weight relative to its mean over the pair.
+
+    Args:
+        pairs: The answers.
+        masks: What the weights are called -> [tokens] of all answers, in the order of `PairSet.offsets`.
+        ref_logps: [tokens] log-probs under the reference, in nats.
+        pieces: Text of each token id.
+        count: Most pairs.
+
+    Returns:
+        Content of `heatmap.json`; None if there is nothing to show.
+    """
     examples = []
     for number, pair in enumerate(pairs.pairs[:count]):
         for name, values in masks.items():
@@ -24,11 +35,11 @@ def heatmap(
                     {
                         "text": pieces[token] or "<end>",
                         "weight": round(float(values[place] / mean), 4),
-                        "kind": "known to the judge" if mark else None,
+                        "kind": "known to matter" if mark else None,
                         "nll": round(float(-ref_logps[place]), 4),
                     }
                     for place, token, mark in zip(tokens, ids, marks, strict=True)
                 ]
                 start = "".join(pieces[i] for i in pair.prompt).strip()[-60:]
-                examples.append({"id": f"{name} mask, {label}: {start} ...", "image": "", "tokens": rows})
+                examples.append({"id": f"{name}, {label}: {start} ...", "image": "", "tokens": rows})
     return {"examples": examples} if examples else None

@@ -70,6 +70,10 @@ class PairSet:
         marks = [mark for pair in self.pairs for mark in pair.important or ()]
         return np.concatenate(marks) if len(marks) == 2 * len(self.pairs) and marks else None
 
+    def rejected(self) -> np.ndarray:
+        """bool [tokens] of all answers: those of rejected ones."""
+        return np.repeat(np.arange(2 * len(self.pairs)) % 2 == 1, self.lengths)
+
     @cached_property
     def lengths(self) -> np.ndarray:
         """int64 [2 pairs] tokens of each answer."""

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from recipes.alignment.config import ReferenceConfig
+from recipes.alignment.config import ReferenceConfig, TuningConfig
 from recipes.alignment.pairs import PairSet, answer_batch
 from recipes.core.batches import caption_collate, token_mean
 from recipes.core.cache import cached
@@ -213,7 +213,7 @@ def prepare_reference(
     return lambda: load_text_model(str(folder))
 
 
-def tuning_settings(config: ReferenceConfig, trainer: TrainerConfig) -> TrainerConfig:
+def tuning_settings(config: TuningConfig, trainer: TrainerConfig) -> TrainerConfig:
     """The run's trainer settings with the reference's own steps, batch, optimizer and schedule."""
     return dataclasses.replace(
         trainer,

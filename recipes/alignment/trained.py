@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recipes.alignment.config import PreferenceConfig, TrainedConfig
+from recipes.alignment.config import PreferenceConfig, TuningConfig
 from recipes.alignment.data import Ground
 from recipes.alignment.losses import LOSSES
 from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores
@@ -25,7 +25,7 @@ def trained_policy(
     ground: Ground,
     items: PairItems,
     loss: PreferenceConfig,
-    own: TrainedConfig,
+    own: TuningConfig,
     trainer: TrainerConfig,
     swap: bool = False,
 ) -> Callable[[], Any]:

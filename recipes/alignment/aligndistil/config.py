@@ -2,16 +2,8 @@
 
 from dataclasses import dataclass
 
-from recipes.alignment.config import (
-    AlignmentDataConfig,
-    EvaluationConfig,
-    PreferenceConfig,
-    ReferenceConfig,
-    TrainedConfig,
-    preference_rules,
-)
-from recipes.core.config import Card, Claim, RunConfig, setting
-from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
+from recipes.alignment.config import AlignmentRunConfig, TuningConfig
+from recipes.core.config import Card, Claim, setting
 
 MODES = ("gkd", "theorem1", "theorem1_contrast", "theorem1_adaptive", "aligndistil")
 # What the DPO model is extrapolated away from: the reverse DPO model, or else the reference.
@@ -49,20 +41,15 @@ class DistilConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignDistilConfig(RunConfig):
+class AlignDistilConfig(AlignmentRunConfig):
     """Config of one `aligndistil` run."""
 
-    data: AlignmentDataConfig = setting(help="preference pairs")
-    model: SmallLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
-    reference: ReferenceConfig = setting(help="reference model")
-    teacher: TrainedConfig = setting(help="DPO model and reverse DPO model")
-    preference: PreferenceConfig = setting(help="preference loss of mode=none; its beta is the teachers', too")
+    teacher: TuningConfig = setting(help="DPO model and reverse DPO model")
     distil: DistilConfig = setting(help="distillation")
-    evaluation: EvaluationConfig = setting(help="evaluation")
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found = preference_rules(self)
+        found = super().check()
         if self.distil.sequences == "sampled" and self.trainer.nproc > 1 and self.trainer.parallel == "fsdp":
             found.append(("distil.sequences", "no samples can be drawn from a shared-out policy: trainer.parallel=ddp"))
         return found

@@ -2,17 +2,8 @@
 
 from dataclasses import dataclass
 
-from recipes.alignment.config import (
-    ChainArithmeticConfig,
-    EvaluationConfig,
-    PreferenceConfig,
-    PreferencesConfig,
-    ReferenceConfig,
-    SentimentConfig,
-    preference_rules,
-)
-from recipes.core.config import Card, Claim, RunConfig, setting
-from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
+from recipes.alignment.config import AlignmentRunConfig, ChainArithmeticConfig, TuningConfig
+from recipes.core.config import Card, Claim, setting
 
 WEIGHTS = ("none", "contrast", "surprisal", "ratio", "random", "uniform", "oracle")
 # Those that read what the positive and the negative model say.
@@ -38,7 +29,7 @@ class CriticalConfig:
 
 
 @dataclass(frozen=True)
-class ContrastConfig(ReferenceConfig):
+class ContrastConfig(TuningConfig):
     """How the positive and the negative model are fine-tuned from the reference."""
 
     steps: int = setting(60, help="steps of fine-tuning on right (wrong) answers", unit="steps", ge=1)
@@ -48,20 +39,15 @@ class ContrastConfig(ReferenceConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CDPOConfig(RunConfig):
+class CDPOConfig(AlignmentRunConfig):
     """Config of one `cdpo` run."""
 
-    data: ChainArithmeticConfig | PreferencesConfig | SentimentConfig = setting(help="preference pairs")
-    model: SmallLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
-    reference: ReferenceConfig = setting(help="reference model")
     contrast: ContrastConfig = setting(help="positive and negative model")
-    preference: PreferenceConfig = setting(help="preference loss")
     critical: CriticalConfig = setting(help="token weights")
-    evaluation: EvaluationConfig = setting(help="evaluation")
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found, loss, own = preference_rules(self), self.preference.loss, self.critical
+        found, loss, own = super().check(), self.preference.loss, self.critical
         if own.weights != "none" and loss not in WEIGHABLE:
             hint = f"type preference.loss={' or '.join(WEIGHABLE)}, or critical.weights=none"
             found.append(("critical.weights", f"{loss} is not weighed by tokens here; {hint}"))

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from recipes.alignment.cdpo.objective import WEIGHTS, rejected_tokens
-from recipes.alignment.evaluation import define
+from recipes.alignment.cdpo.objective import WEIGHTS
+from recipes.alignment.evaluation import auroc, define
 from recipes.alignment.pairs import PairItems
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
@@ -34,7 +34,7 @@ def add_detection(scores: Scores, items: PairItems, where: str = "") -> dict[str
     important = items.pairs.important()
     if important is None:
         return {}
-    rejected = rejected_tokens(items.pairs)
+    rejected = items.pairs.rejected()
     marks, starts = important[rejected], np.concatenate([[0], np.cumsum(items.pairs.lengths[1::2])])
     if not marks.any() or marks.all():
         return {}
@@ -45,15 +45,15 @@ def add_detection(scores: Scores, items: PairItems, where: str = "") -> dict[str
         if column and column not in items.columns:
             continue
         values = -items.columns[column][rejected] if column else drawn
-        auroc, hit = f"critical/{where}auroc_{name}", f"critical/{where}hit_{name}"
+        area, hit = f"critical/{where}auroc_{name}", f"critical/{where}hit_{name}"
         define(
             scores,
             {
-                auroc: (f"AUROC of {title} for the first wrong token, {said}", True),
+                area: (f"AUROC of {title} for the first wrong token, {said}", True),
                 hit: (f"rejected answers where {title} is largest on the first wrong token, {said}", True),
             },
         )
-        found |= {auroc: _auroc(marks, values), hit: _hit_rate(marks, values, starts)}
+        found |= {area: auroc(marks, values), hit: _hit_rate(marks, values, starts)}
     return found | _mean_scores(scores, items.columns, rejected, important, where)
 
 
@@ -76,12 +76,6 @@ def curve_plots(curve: Mapping[int, Scores], metric: str, start: float | None) -
     return [
         Plot("learning", f"{metric.capitalize()} over training", "step", curve[steps[0]].metrics[metric].title, series)
     ]
-
-
-def _auroc(marks: np.ndarray, values: np.ndarray) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(marks, values))
 
 
 def _hit_rate(marks: np.ndarray, values: np.ndarray, starts: np.ndarray) -> float:

@@ -17,11 +17,6 @@ from recipes.core.objectives import IGNORE
 WEIGHTS = "weights"
 
 
-def rejected_tokens(pairs: PairSet) -> np.ndarray:
-    """bool [tokens] of all answers: those of rejected ones."""
-    return np.repeat(np.arange(2 * len(pairs)) % 2 == 1, pairs.lengths)
-
-
 def token_weights(config: CriticalConfig, pairs: PairSet, scores: dict[str, np.ndarray], seed: int) -> np.ndarray:
     """What the tokens of all answers weigh.
 
@@ -35,7 +30,7 @@ def token_weights(config: CriticalConfig, pairs: PairSet, scores: dict[str, np.n
         float32 [tokens]: the weights of rejected tokens, for chosen ones 1, or 1 less their weight (the score s) where
         chosen answers are weighed, too.
     """
-    rejected, important = rejected_tokens(pairs), pairs.important()
+    rejected, important = pairs.rejected(), pairs.important()
     weights = np.ones(len(rejected), np.float32)
     for side in (rejected, ~rejected):
         if side is rejected or not config.only_negative:

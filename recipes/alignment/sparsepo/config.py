@@ -2,17 +2,8 @@
 
 from dataclasses import dataclass
 
-from recipes.alignment.config import (
-    AlignmentDataConfig,
-    EvaluationConfig,
-    LoraConfig,
-    PreferenceConfig,
-    PreferencesConfig,
-    ReferenceConfig,
-    preference_rules,
-)
-from recipes.core.config import Card, Claim, RunConfig, setting
-from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
+from recipes.alignment.config import AlignmentRunConfig, LoraConfig, PreferencesConfig
+from recipes.core.config import Card, Claim, setting
 
 KINDS = ("none", "learned", "mapo", "uniform", "random", "oracle")
 HOOKS = ("mlp", "attn", "resid", "logits")
@@ -57,20 +48,17 @@ class MaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparsePOConfig(RunConfig):
+class SparsePOConfig(AlignmentRunConfig):
     """Config of one `sparsepo` run."""
 
-    data: AlignmentDataConfig = setting(help="preference pairs")
-    model: SmallLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
-    reference: ReferenceConfig = setting(help="reference model")
-    preference: PreferenceConfig = setting(help="preference loss")
     mask: MaskConfig = setting(help="token masks")
     lora: LoraConfig = setting(LoraConfig(), help="low-rank adapters")
-    evaluation: EvaluationConfig = setting(help="evaluation")
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found = preference_rules(self)
+        found = super().check()
+        if self.lora.rank and self.trainer.parallel == "fsdp":
+            found.append(("trainer.parallel", "fsdp shares out whole models, not adapters; type ddp, or lora.rank=0"))
         if self.mask.kind != "none" and self.preference.loss not in MASKABLE:
             hint = "type preference.loss=tdpo1, or mask.kind=none"
             found.append(("mask.kind", f"{self.preference.loss} has no terms to mask; {hint}"))

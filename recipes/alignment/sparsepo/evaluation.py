@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from recipes.alignment.data import States
-from recipes.alignment.evaluation import define
+from recipes.alignment.evaluation import auroc, define
 from recipes.alignment.pairs import PairItems, PairSet, pair_collate, valid_tokens
 from recipes.alignment.sparsepo.config import MaskConfig
 from recipes.alignment.sparsepo.masks import in_rows, tokens_masks
@@ -88,12 +88,10 @@ def add_surprisal(scores: Scores, pairs: PairSet, ref_logps: np.ndarray) -> dict
 
 
 def _auroc(name: str, pairs: PairSet, values: np.ndarray) -> dict[str, float]:
-    from sklearn.metrics import roc_auc_score
-
     important = pairs.important()
     if important is None or important.all() or not important.any():
         return {}
-    return {name: float(roc_auc_score(important, values))}
+    return {name: auroc(important, values)}
 
 
 def mask_plots(curve: Mapping[int, Scores]) -> list[Plot]:

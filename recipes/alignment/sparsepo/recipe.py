@@ -68,7 +68,8 @@ class SparsePORecipe(AlignmentRecipe):
             extra |= evaluation.add_mask_auroc(scores, test, masks) | {"mask/redraws": float(redraws)}
             scores.define("mask/redraws", "times that the masks were drawn again because they were 0", False)
             pieces = token_texts(prepared.ground.tokenizer)
-            shown = heatmap(test, masks, said.logps, pieces, config.evaluation.heatmap)
+            named = {f"{name} mask": values for name, values in masks.items()}
+            shown = heatmap(test, named, said.logps, pieces, config.evaluation.heatmap)
         metrics = found.metrics | scores.overall() | extra
         return replace(found, metrics=metrics, heatmap=shown, plots=[*found.plots, *evaluation.mask_plots(curve)])
 

@@ -2,17 +2,8 @@
 
 from dataclasses import dataclass
 
-from recipes.alignment.config import (
-    AlignmentDataConfig,
-    EvaluationConfig,
-    PreferenceConfig,
-    ReferenceConfig,
-    SentimentConfig,
-    TrainedConfig,
-    preference_rules,
-)
-from recipes.core.config import Card, Claim, RunConfig, setting
-from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
+from recipes.alignment.config import AlignmentRunConfig, SentimentConfig, TuningConfig
+from recipes.core.config import Card, Claim, setting
 
 GIVEN = ("self", "oracle", "dpo")
 REWARDS = ("none", *GIVEN, "random", "zero", "constant")
@@ -63,20 +54,15 @@ class RegConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TRegConfig(RunConfig):
+class TRegConfig(AlignmentRunConfig):
     """Config of one `t-reg` run."""
 
-    data: AlignmentDataConfig = setting(help="preference pairs")
-    model: SmallLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
-    reference: ReferenceConfig = setting(help="reference model")
-    preference: PreferenceConfig = setting(help="preference loss")
     treg: RegConfig = setting(help="token rewards and their regulariser")
-    trained: TrainedConfig = setting(help="the DPO model that rewards are read off (treg.rewards=dpo)")
-    evaluation: EvaluationConfig = setting(help="evaluation")
+    trained: TuningConfig = setting(help="the DPO model that rewards are read off (treg.rewards=dpo)")
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found = preference_rules(self)
+        found = super().check()
         if self.treg.rewards != "none" and self.preference.loss not in REGULARISABLE:
             hint = "type preference.loss=dpo or simpo, or treg.rewards=none"
             found.append(("treg.rewards", f"{self.preference.loss} has no token rewards to regularise; {hint}"))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from recipes.alignment.evaluation import define
+from recipes.alignment.evaluation import auroc, define
 from recipes.alignment.pairs import PairSet
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
@@ -62,27 +62,25 @@ def add_corrupted(scores: Scores, pairs: PairSet, suspicions: Mapping[str, np.nd
         pairs: Whose rejected answers are corrupted.
         suspicions: Name -> [tokens] of all answers, larger where a token looks replaced.
     """
-    from sklearn.metrics import roc_auc_score
-
     titles = {
         "rewards": "AUROC of low token rewards for replaced words",
         "better": "AUROC of low log-probs behind the better prompt for replaced words",
         "surprisal": "control: AUROC of the reference's surprisal for replaced words",
     }
     marks = pairs.important()
-    rejected = np.repeat(np.arange(2 * len(pairs)) % 2 == 1, pairs.lengths)
+    rejected = pairs.rejected()
     found = {}
     for name, values in suspicions.items():
         if marks is not None and 0 < marks[rejected].sum() < rejected.sum():
             scores.define(f"corrupted/auroc_{name}", titles[name], True)
-            found[f"corrupted/auroc_{name}"] = float(roc_auc_score(marks[rejected], values[rejected]))
+            found[f"corrupted/auroc_{name}"] = auroc(marks[rejected], values[rejected])
     return found
 
 
 def reward_plots(pairs: PairSet, rewards: np.ndarray) -> list[Plot]:
     """Mean reward by position in the answer: a prompt about length would reward or punish late tokens."""
     places = np.concatenate([np.arange(length) for length in pairs.lengths])
-    rejected = np.repeat(np.arange(2 * len(pairs)) % 2 == 1, pairs.lengths)
+    rejected = pairs.rejected()
     series = {}
     for label, side in (("chosen", ~rejected), ("rejected", rejected)):
         counts = np.bincount(places[side])

@@ -7,12 +7,11 @@ import numpy as np
 
 from recipes.alignment.config import CorruptedConfig
 from recipes.alignment.data import Ground
-from recipes.alignment.evaluation import policy_logps
 from recipes.alignment.experiment import AlignmentRecipe, Prepared, token_scores, training
 from recipes.alignment.heatmaps import heatmap
 from recipes.alignment.judges import token_texts
 from recipes.alignment.pairs import PairSet
-from recipes.alignment.reference import AnswerScores, pad_id
+from recipes.alignment.reference import AnswerScores
 from recipes.alignment.t_reg import evaluation
 from recipes.alignment.t_reg.config import TRegConfig
 from recipes.alignment.t_reg.objective import REWARDS, Regularised
@@ -48,15 +47,20 @@ class TRegRecipe(AlignmentRecipe):
         objective = Regularised(config.preference, config.treg, token_scores(config, prepared))
         return training(config, prepared, objective)
 
+    def add_answers(self, config: TRegConfig, prepared: Prepared, scores: Scores, logps: np.ndarray) -> None:
+        """Adds the rewards of held-out answers, and what became of their tokens."""
+        super().add_answers(config, prepared, scores, logps)
+        rewards, test = prepared.test.columns.get(REWARDS), prepared.test.pairs
+        if rewards is not None:
+            evaluation.add_reward_scores(scores, test, rewards)
+            evaluation.add_drift(scores, test, rewards, logps.astype(np.float64) - prepared.said.logps)
+
     def evaluate(self, config: TRegConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
-        """Adds the rewards of held-out answers, what became of their tokens, and the token heatmap."""
+        """Adds whether broken words are found, pictures of the rewards and the token heatmap."""
         found = super().evaluate(config, prepared, model, curve)
         scores, test, said = found.scores, prepared.test.pairs, prepared.said
         rewards, shown, plots = prepared.test.columns.get(REWARDS), None, []
         if rewards is not None:
-            logps = policy_logps(model.policy, test, pad_id(prepared.ground.tokenizer), prepared.device)
-            evaluation.add_reward_scores(scores, test, rewards)
-            evaluation.add_drift(scores, test, rewards, logps.astype(np.float64) - said.logps)
             pieces = token_texts(prepared.ground.tokenizer)
             shown = heatmap(test, {"0.5 + reward": 0.5 + rewards}, said.logps, pieces, config.evaluation.heatmap)
             plots = evaluation.reward_plots(test, rewards)

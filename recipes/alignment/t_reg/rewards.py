@@ -163,11 +163,6 @@ def context_of(ground: Ground) -> int:
     return int(ground.frozen.language_model.config.max_position_embeddings)
 
 
-def _filled(prompt: str, values: dict[str, str]) -> str:
-    """The prompt with {x} and {y} replaced in one go: an answer may contain {x}."""
-    return re.sub(r"\{([xy])\}", lambda found: values[found[1]], prompt)
-
-
 def _dpo_logps(config: TRegConfig, ground: Ground, pairs: PairSet, device: str) -> np.ndarray:
     train = ground.data.train
     pads = pad_id(ground.tokenizer)
