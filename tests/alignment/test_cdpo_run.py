@@ -109,6 +109,7 @@ def test_a_reference_that_knows_nothing_makes_no_pairs(tmp_path: Path) -> None:
         (["critical.beta_ce=-1"], "critical.beta_ce = -1.0: must be >= 0"),
         (["preference.loss=tdpo1"], "tdpo1 is not weighed by tokens here; type preference.loss=dpo or rpo"),
         (["preference.loss=rpo", "critical.agg=position"], "position is a form of dpo, not of rpo"),
+        (["contrast.model=x"], "contrast.model = x: unknown key"),
         (["reference.steps=0"], "0 leaves a model that nobody trained"),
         (["evaluation.samples=2"], "chain-arithmetic is decoded greedily"),
         (["data.low=50"], "49 is less than low=50"),
