@@ -119,7 +119,7 @@ def test_prompts_beyond_the_context_are_told_or_left_out(
     for pairs in (ground.data.train, ground.data.test):
         rows = rewards.asked_rows(ground.tokenizer, pairs, RegConfig().worse)
         longest.append(max(len(prompt) + len(answer) for prompt, answer in rows))
-    monkeypatch.setattr(rewards, "context_of", lambda _: min(longest) - 2)  # some pairs fit, some do not
+    monkeypatch.setattr(rewards, "context", lambda _: min(longest) - 2)  # some pairs fit, some do not
     with pytest.raises(UserError, match="exceed the model's context of") as raised:
         run(tmp_path, "arm=self")
     assert "type treg.on_long=skip" in str(raised.value) and "first: review" in str(raised.value)
@@ -127,7 +127,7 @@ def test_prompts_beyond_the_context_are_told_or_left_out(
     assert skipped["data/too_long"] > 0 and skipped["data/pairs"] < len(ground.data.train)
     plain = run(tmp_path, "arm=dpo", "treg.on_long=skip").metrics
     assert plain["data/pairs"] == skipped["data/pairs"] and plain["data/too_long"] == skipped["data/too_long"]
-    monkeypatch.setattr(rewards, "context_of", lambda _: 3)
+    monkeypatch.setattr(rewards, "context", lambda _: 3)
     with pytest.raises(UserError, match="no pair fits the model's context of 3 tokens"):
         run(tmp_path, "arm=self", "treg.on_long=skip", "seed=1")
 

@@ -20,6 +20,7 @@ from recipes.alignment.trained import trained_policy
 from recipes.core.cache import cached
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
+from recipes.core.models.text import context
 from recipes.core.references import weights_hash
 
 VERSION = 1
@@ -93,9 +94,9 @@ def self_logps(ground: Ground, pairs: PairSet, prompt: str, device: str) -> np.n
     """
     rows = asked_rows(ground.tokenizer, pairs, prompt)
     if long := too_long(ground, rows):
-        context, first = context_of(ground), pairs.pairs[min(long)]
+        longest, first = context(ground.frozen), pairs.pairs[min(long)]
         raise UserError(
-            f"{len(long):,} of {len(pairs):,} pairs exceed the model's context of {context} tokens with the prompts of "
+            f"{len(long):,} of {len(pairs):,} pairs exceed the model's context of {longest} tokens with the prompts of "
             f"self rewards (first: {first.id})",
             where="treg.rewards=self",
             hint="type treg.on_long=skip to leave them out, or shorter answers",
@@ -141,7 +142,7 @@ def fitting(config: RegConfig, ground: Ground) -> Ground:
         kept.append(PairSet([pair for number, pair in enumerate(pairs.pairs) if number not in long]))
         if not len(kept[-1]):
             message = (
-                f"no pair fits the model's context of {context_of(ground)} tokens with the prompts of self rewards"
+                f"no pair fits the model's context of {context(ground.frozen)} tokens with the prompts of self rewards"
             )
             raise UserError(message, "treg.on_long=skip", "type shorter treg.better and treg.worse, or another model")
     dropped = len(data.train) + len(data.test) - len(kept[0]) - len(kept[1])
@@ -154,13 +155,10 @@ def fitting(config: RegConfig, ground: Ground) -> Ground:
 
 def too_long(ground: Ground, rows: list[tuple[np.ndarray, np.ndarray]]) -> set[int]:
     """Numbers of the pairs one of whose rows exceeds the reference's context. The last token is only predicted."""
-    context = context_of(ground)
-    return {number // 2 for number, (prompt, answer) in enumerate(rows) if len(prompt) + len(answer) - 1 > context}
-
-
-def context_of(ground: Ground) -> int:
-    """Most tokens that the reference can read."""
-    return int(ground.frozen.language_model.config.max_position_embeddings)
+    longest = context(ground.frozen)
+    if longest is None:
+        return set()
+    return {number // 2 for number, (prompt, answer) in enumerate(rows) if len(prompt) + len(answer) - 1 > longest}
 
 
 def _dpo_logps(config: TRegConfig, ground: Ground, pairs: PairSet, device: str) -> np.ndarray:
