@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from recipes.core.kernels import exact
+
 
 @dataclass(frozen=True)
 class Completions:
@@ -305,11 +307,6 @@ def implicit_rewards(batch: PreferenceBatch, beta: float) -> tuple[Tensor, Tenso
     """([chosen], [rejected]) beta x summed log-ratio, every token weighing 1; a pair is right if chosen > rejected."""
     chosen, rejected = (replace(side, weights=None).log_ratio() for side in (batch.chosen, batch.rejected))
     return beta * chosen, beta * rejected
-
-
-def exact(values: Tensor) -> Tensor:
-    """The same numbers in fp32, float64 left alone."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def given(values: Tensor | None, name: str) -> Tensor:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from recipes.alignment.config import PreferenceConfig
-from recipes.alignment.losses import LOSSES, Completions, PreferenceBatch, exact, implicit_rewards
+from recipes.alignment.losses import LOSSES, Completions, PreferenceBatch, implicit_rewards
 from recipes.alignment.mismatched import mismatched_log_ratio
 from recipes.alignment.packing import run_packed
 from recipes.alignment.pairs import TOKENS, by_row, valid_tokens
+from recipes.core.kernels import exact
 from recipes.core.logprobs import logprobs_and_kl, projected, token_logprobs, token_statistics
 from recipes.core.models.vision_language import Readout, TextModel
 from recipes.core.objectives import IGNORE

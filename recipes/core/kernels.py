@@ -284,6 +284,11 @@ def matmul_dtype(hidden: Tensor) -> torch.dtype:
     return hidden.dtype
 
 
+def exact(values: Tensor) -> Tensor:
+    """The same numbers in what softmaxes and sums are computed in: fp32, float64 for float64."""
+    return values.to(softmax_dtype(values.dtype))
+
+
 def softmax_dtype(dtype: torch.dtype) -> torch.dtype:
     """What the softmax of logits of this dtype is computed in: fp32, float64 for float64."""
     return torch.float64 if dtype == torch.float64 else torch.float32

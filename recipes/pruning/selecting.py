@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from recipes.core.kernels import exact
+
 
 def ranks(scores: Tensor, among: Tensor) -> Tensor:
     """[B, N] rank of each token, 0 for the largest score; of equal ones the earlier comes first. Others come last."""
@@ -38,11 +40,6 @@ def gather(values: Tensor, indices: Tensor) -> Tensor:
     """[B, M, ...] the entries of `values` [B, N, ...] at `indices` [B, M]."""
     rows = torch.arange(len(indices), device=indices.device)[:, None]
     return values[rows, indices]
-
-
-def exact(values: Tensor) -> Tensor:
-    """The same numbers in fp32, float64 left alone."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def normalised(values: Tensor, among: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from recipes.pruning.selecting import exact, gather, given, pack
+from recipes.core.kernels import exact
+from recipes.pruning.selecting import gather, given, pack
 
 PLACES = ("vit_attention", "vit", "encoder", "projector", "llm")
 State = dict[str, Any]  # what a pruner carries from point to point; one for each batch that is run

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from recipes.alignment.losses import Completions, PreferenceBatch, dpo, exact, given
-from recipes.core.kernels import softmax_dtype
+from recipes.alignment.losses import Completions, PreferenceBatch, dpo, given
+from recipes.core.kernels import exact, softmax_dtype
 from recipes.core.logprobs import CHUNK, Logits
 
 

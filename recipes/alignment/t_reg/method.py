@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.alignment.losses import Completions, PreferenceBatch, exact
+from recipes.alignment.losses import Completions, PreferenceBatch
+from recipes.core.kernels import exact
 
 CLIP = 30.0
 

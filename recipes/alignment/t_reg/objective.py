@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from recipes.alignment.config import PreferenceConfig
-from recipes.alignment.losses import PreferenceBatch, exact
+from recipes.alignment.losses import PreferenceBatch
 from recipes.alignment.objectives import Preference, TokenScores, sum_count
 from recipes.alignment.pairs import TOKENS, by_row
 from recipes.alignment.t_reg.config import RegConfig
 from recipes.alignment.t_reg.method import pair_weight, regulariser
+from recipes.core.kernels import exact
 
 REWARDS = "rewards"
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import UserError
-from recipes.pruning.selecting import exact, gather, given, normalised, pack, top
+from recipes.core.kernels import exact
+from recipes.pruning.selecting import gather, given, normalised, pack, top
 from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, cls_scores, everything
 
 

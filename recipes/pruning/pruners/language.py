@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import UserError
+from recipes.core.kernels import exact
 from recipes.pruning.pruners.schedules import checked_layers, geometric, scaled_layers
-from recipes.pruning.selecting import exact, given, pack, top
+from recipes.pruning.selecting import given, pack, top
 from recipes.pruning.tokens import (
     Depth,
     Point,

@@ -6,7 +6,8 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from recipes.core.errors import UserError
-from recipes.pruning.selecting import exact, pack, top
+from recipes.core.kernels import exact
+from recipes.pruning.selecting import pack, top
 from recipes.pruning.tokens import (
     Depth,
     Point,
