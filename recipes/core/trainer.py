@@ -36,6 +36,8 @@ with redirect_stdout(io.StringIO()):
     from transformers.trainer import SAFE_WEIGHTS_NAME, SCHEDULER_NAME
 
 IDS = "ids"
+# Longer than it takes until a request to stop has reached every process.
+SIGNAL_SECONDS = 2.0
 BeforeStep = Callable[[int, nn.Module, list[dict[str, Any]]], None]
 
 
@@ -167,6 +169,9 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
         watcher = _Watcher(events, training.watch_steps, stop, bar)
         trainer = _Trainer(training, config, training_arguments(config, seed, device, store), store, events, watcher)
         trainer.train(resume_from_checkpoint=str(found) if found else None)
+        # All processes stop once one was asked to. The others' own signal must still find this handler.
+        if watcher.stopped:
+            stop.wait(SIGNAL_SECONDS)
     sharding.unshard(training.model)
     steps = trainer.state.global_step
     return TrainResult(INTERRUPTED if watcher.stopped and steps < config.max_steps else DONE, steps, start)
