@@ -114,9 +114,7 @@ def _check_needs(parts: Parts, pruner: Pruner, point: Point, guided: bool) -> No
             "choose one without: random, grid, pool, divprune, zero_tprune or tome",
         )
     if needs & TEXT and parts.layout.kind == "text":
-        raise UserError(
-            f"{name} compares patches with a question, but this model reads text", "pruner", "choose another"
-        )
+        raise UserError(f"{name} compares patches with a question, but here are words", "pruner", "choose another")
     if needs & TEXT and not guided:
         raise UserError(f"{name} compares patches with the question", "guide", "give a Guide, or choose another pruner")
     early = needs & BEFORE if point == Point("llm", 0) else set()

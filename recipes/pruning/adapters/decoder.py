@@ -70,7 +70,7 @@ class DecoderPruning:
         self.points, self.projector = session.at("llm"), session.at("projector").get(0)
         self.input_ids: Tensor
         self.segments: list[Segment] = []
-        self.prefill = self.active = False
+        self.prefill = self.active = self.pictured = False
         self.previous: LayerReads | None = None
         self.budget: Tensor
         self.features: Features | None = None
@@ -102,6 +102,8 @@ class DecoderPruning:
                 "cache_implementation",
                 "leave it out",
             )
+        encoded = kwargs.get("mm_encoder_outputs") or {}
+        self.pictured = kwargs.get("pixel_values") is not None or encoded.get("image") is not None
         self.input_ids = ids
 
     def _entered(self, _: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -122,9 +124,9 @@ class DecoderPruning:
     def _begin(self, embeds: Tensor, mask: Tensor | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         """A new batch enters the language model: unused slots go, samples are padded on the left."""
         session, features = self.session, self.session.features
-        images = 0 if features is None else len(features.valid if session.crops is None else session.crops)
-        start, total = spans(self.input_ids, self.core.config.image_token_id, images)
-        assert features is not None
+        if features is None or not self.pictured:
+            raise UserError("a prompt came without its image", "pixel_values", "give it, inside the same block")
+        start, total = spans(self.input_ids, self.core.config.image_token_id, len(features.valid))
         session.check_samples(len(start))
         session.begin("llm")
         self.features, self.previous, self.visual = features, None, []

@@ -124,7 +124,8 @@ class EncoderPruning:
             words = self.text_mask.sum(1) - encoder.lead - encoder.trail
             valid = torch.arange(columns, device=hidden.device) < words[:, None]
         self.sequence = Sequence.start(encoder.lead, encoder.trail, valid)
-        self.budget = session.budget(self.sequence.count)
+        if self.inside or self.behind or self.output is not None:
+            self.budget = session.budget(self.sequence.count)
 
     def _finish(self) -> None:
         """The last block is through."""
