@@ -72,6 +72,7 @@ class DecoderPruning:
         self.segments: list[Segment] = []
         self.prefill = self.active = self.pictured = False
         self.previous: LayerReads | None = None
+        self.total: Tensor
         self.budget: Tensor
         self.features: Features | None = None
         self.visual: list[Tensor] = []
@@ -130,7 +131,7 @@ class DecoderPruning:
         session.check_samples(len(start))
         session.begin("llm")
         self.features, self.previous, self.visual = features, None, []
-        self.budget = session.budget(total)
+        self.total, self.budget = total, session.budget(total)
         shape = embeds.shape[:2]
         place = torch.arange(shape[1], device=embeds.device)[None] if kwargs.get("position_ids") is None else None
         positions = kwargs["position_ids"] if place is None else place
@@ -252,8 +253,7 @@ class DecoderPruning:
             trace.made = (first.valid & (first.positions < 0)).sum(1).cpu()
             trace.survivors = survivors(last.valid, last.positions)
             self.previous = None
-        full = self.features.newline.shape[1] if self.features is not None else 0
-        pruned = [each for each in self.segments if bool((each.prompt.count < full).any())]
+        pruned = [each for each in self.segments if bool((each.prompt.count < self.total).any())]
         trace.position_ids.append((pruned or self.segments)[0].position_ids.cpu())
 
 

@@ -1,10 +1,9 @@
 """What kind of model it is, and where its parts are."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch.nn import Module
+from torch.nn import Module, ModuleList
 from transformers import (
     BertModel,
     CLIPVisionModel,
@@ -70,7 +69,7 @@ class Encoder:
 
     tower: Module
     family: Family
-    blocks: Sequence[Module]
+    blocks: ModuleList
     closing: Module | None
     heads: int
     lead: int

@@ -219,6 +219,6 @@ def survivors(valid: Tensor, positions: Tensor) -> list[Tensor]:
 
 
 def _now() -> float:
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
