@@ -8,8 +8,9 @@ from torch import Tensor
 
 from recipes.pruning import options as o
 from recipes.pruning.adapters import Trace, pruned
+from recipes.pruning.adapters.columns import Columns
 from recipes.pruning.pruners import make
-from recipes.pruning.tokens import Point
+from recipes.pruning.tokens import Kept, Point
 from tests.pruning.adapters.models import DECODERS, IMAGE, PATCHES, Chosen, batch, llava, one
 
 KEPT = [[0, 3, 4, 9, 15], [1, 2, 8], [5]]
@@ -213,6 +214,40 @@ def test_decode_steps_equal_a_forward_on_the_kept_tokens_and_the_answer(position
         expected = model.lm_head(states)[0, -STEPS - 1 : -1]
         found = torch.stack([step[row] for step in out.logits])
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_dropping_behind_the_block_of_the_features_after_a_plain_run():
+    """transformers leaves hooks that collect hidden states in a model that has run; pruning comes before them."""
+    model, inputs = llava(), batch()
+    model(**inputs)
+    with pruned(model, Chosen({Point("vit", 4): KEPT}), 5, seeds=range(3)):
+        behind = model(**inputs).logits
+    with pruned(model, Chosen({Point("encoder"): KEPT}), 5, seeds=range(3)):
+        torch.testing.assert_close(behind, model(**inputs).logits, atol=1e-5, rtol=1e-4)
+
+
+@policies
+def test_the_answer_to_a_prompt_that_ends_with_its_image_stands_where_it_would_have(positions: str):
+    model, inputs = llava(), batch([(3, 0), (5, 0)])
+    plan = {Point("encoder"): [[0, 1, 2], [4, 7]]}
+    _, trace = generated(model, inputs, plan, positions, True)
+    first = [3 + 16, 5 + 16] if positions == "original" else [3 + 3, 5 + 2]
+    steps = torch.cat(trace.position_ids[1:], 1)
+    assert torch.equal(steps, torch.tensor(first)[:, None] + torch.arange(STEPS - 1))
+
+
+def test_new_tokens_have_the_place_of_the_one_before_them():
+    """Text at 0, 1, image at 2 to 5, text at 6; kept are a new token, 2, a new one, 5 and a new one behind."""
+    start, total = torch.tensor([2]), torch.tensor([4])
+    whole = Columns.of_prompt(torch.ones(1, 7, dtype=torch.bool), torch.arange(7)[None], start, total)
+    source = torch.tensor([[-1, 0, -1, 3, -1]])
+    kept = Kept(torch.arange(100.0, 105)[None, :, None], source > -2, source, torch.ones(1, 5), source)
+    for compact, expected in ((False, [0, 1, 2, 2, 2, 5, 5, 6]), (True, list(range(8)))):
+        states, columns = whole.rebuilt(torch.arange(7.0)[None, :, None], kept, compact)
+        assert states.flatten().tolist() == [0, 1, 100, 101, 102, 103, 104, 6]
+        assert columns.position_ids.tolist() == [expected] and columns.start.tolist() == [2]
+        assert columns.words()[0].tolist() == [[7]] and columns.visual.tolist() == [[2, 3, 4, 5, 6]]
 
 
 def test_keeping_all_generates_what_the_model_generates():
