@@ -92,6 +92,12 @@ class FlowCutOptions:
     criteria: tuple[str, ...] = setting(
         ("attn", "density", "semantic"), help="parts of the score", choices=CRITERIA, origin="code"
     )
+    combine: str = setting(
+        "(a+g)n",
+        help="attention a, semantic relevance g, density n: (a+g) x n, their product, or the sum of their shares",
+        choices=("(a+g)n", "product", "sum"),
+        origin="code",
+    )
     cumulative: float = setting(0.5, help="weight of the score so far; 0: this layer only", ge=0, lt=1, origin="code")
     ratio: str = setting(
         "entropy",

@@ -27,6 +27,7 @@ VARIANTS = [
     o.FlowCutOptions(criteria=("attn",), cumulative=0.0, ratio="fixed", interval=1),
     o.FlowCutOptions(criteria=("semantic", "density"), ratio="one_shot", llm_layer=2, vit_share=1.5),
     o.FlowCutOptions(criteria=("attn", "density"), query="mean", interval=4),
+    *(o.FlowCutOptions(combine=how) for how in ("product", "sum")),
     *(o.ZeroTPruneOptions(order=order) for order in ("IS", "I", "S")),
     *(o.ZeroTPruneOptions(partition=p) for p in ("seq_i", "alternate", "random", "none")),
     *(o.ZeroTPruneOptions(importance=i) for i in ("cls_row", "column_mean", "random")),

@@ -30,6 +30,16 @@ def test_worked_example():
     assert pruned_count(torch.tensor([4]), torch.tensor([2]), 4, ratio).tolist() == [0]
 
 
+def test_other_ways_to_combine():
+    share = density(V) / 7
+    assert combined_score(A, G, density(V), "product").tolist()[0] == pytest.approx([0.08, 0.12, 0.06, 0.08])
+    assert combined_score(A, G, share, "sum").tolist()[0] == pytest.approx(
+        [0.5 + 2 / 7] * 2 + [0.5 + 1 / 7, 0.5 + 2 / 7]
+    )
+    assert combined_score(A, None, None, "sum").equal(A)
+    assert combined_score(A, None, None, "product").equal(combined_score(A, None, None))
+
+
 @pytest.mark.parametrize(
     "ratio, counts",
     [

@@ -41,7 +41,7 @@ class FlowCut(Pruner):
         o, count = self.options, tokens.count
         target = torch.minimum((tokens.budget.double() * o.vit_share).long(), count)
         attention = normalised(cls_scores(tokens) if o.query == "cls" else _mean_query_scores(tokens), tokens.valid)
-        score = self._running(tokens, _score(tokens, attention, o.criteria), state)
+        score = self._running(tokens, _score(tokens, attention, o.criteria, o.combine), state)
         left = tokens.layers - tokens.point.layer - 3
         if left < 0 or left % o.interval:
             return everything(tokens)
@@ -71,17 +71,23 @@ class FlowCut(Pruner):
         return count - pruned_count(count, target, left, entropy)
 
 
-def combined_score(attention: Tensor | None, semantic: Tensor | None, density: Tensor | None) -> Tensor:
-    """(a + g) n of the parts that are given.
+def combined_score(
+    attention: Tensor | None, semantic: Tensor | None, density: Tensor | None, how: str = "(a+g)n"
+) -> Tensor:
+    """One score of the parts that are given.
 
     Args:
-        attention: [B, N] attention strength, sums to 1.
-        semantic: [B, N] relevance to the value of CLS, sums to 1.
-        density: [B, N] L1 norm of the head-mean value.
+        attention: [B, N] attention strength a, sums to 1.
+        semantic: [B, N] relevance g to the value of CLS, sums to 1.
+        density: [B, N] L1 norm n of the head-mean value.
+        how: "(a+g)n", "product" (a g n) or "sum" (a + g + n; ours, for an n that sums to 1).
     """
-    total = sum(part for part in (attention, semantic) if part is not None)
-    assert isinstance(total, Tensor)
-    return total if density is None else total * density
+    shares = [part for part in (attention, semantic) if part is not None]
+    if how == "(a+g)n":
+        total = torch.stack(shares).sum(0)
+        return total if density is None else total * density
+    parts = torch.stack([*shares, *([] if density is None else [density])])
+    return parts.prod(0) if how == "product" else parts.sum(0)
 
 
 def entropy_ratio(attention: Tensor, count: Tensor) -> Tensor:
@@ -127,14 +133,15 @@ def llm_score(tokens: Tokens) -> Tensor:
     return combined_score(attention, semantic, density(values))
 
 
-def _score(tokens: Tokens, attention: Tensor, criteria: tuple[str, ...]) -> Tensor:
+def _score(tokens: Tokens, attention: Tensor, criteria: tuple[str, ...], how: str) -> Tensor:
     semantic = strength = None
     patches = tokens.x.shape[1]
     if "semantic" in criteria:
         semantic = _relevance(exact(given(tokens.values)), tokens.valid)
     if "density" in criteria:
         strength = density(exact(given(tokens.values))[:, :, -patches:])
-    return combined_score(attention if "attn" in criteria else None, semantic, strength)
+        strength = normalised(strength, tokens.valid) if how == "sum" else strength
+    return combined_score(attention if "attn" in criteria else None, semantic, strength, how)
 
 
 def _relevance(values: Tensor, valid: Tensor) -> Tensor:
