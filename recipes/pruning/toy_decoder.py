@@ -65,7 +65,7 @@ def text_config(own: DecoderShape, longest: int) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(WORDS),
         hidden_size=own.width,
-        intermediate_size=4 * own.width,
+        intermediate_size=own.ffn,
         num_hidden_layers=own.layers,
         num_attention_heads=own.heads,
         max_position_embeddings=longest,

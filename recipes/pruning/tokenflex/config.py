@@ -31,7 +31,7 @@ class FlexConfig:
     tokens_per_question: float | None = setting(
         None, help="use so much of each batch that a question of it costs this many on average; null: all", gt=0
     )
-    projector_learning_rate: float = setting(2e-3, help="peak learning rate of the projector", gt=0)
+    projector_learning_rate: float = setting(1e-3, help="peak learning rate of the projector", gt=0)
 
     @property
     def expected(self) -> float:

@@ -98,7 +98,7 @@ def cost(config: TokenFlexConfig, tokens: int) -> Prefill:
     found = prefill(
         LayerShape(own.width, 4 * own.width),
         [data.patches + 1.0] * (own.layers - 1),
-        LayerShape(decoder.width, 4 * decoder.width, matrices=3),
+        LayerShape(decoder.width, decoder.ffn, matrices=3),
         [float(tokens)] * decoder.layers,
         TEXT_TOKENS,
         projected=tokens,
