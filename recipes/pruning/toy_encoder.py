@@ -187,9 +187,10 @@ def encode(tower: CLIPVisionModel, images: Tensor, device: str, layer: int = -1)
         device: Where to compute.
         layer: Which of its hidden states, as `vision_feature_layer`; the features come back on the CPU.
     """
-    tower = tower.to(device).eval()
+    model: Any = tower
+    model.to(device).eval()
     parts = [
-        tower(pixel_values=part.to(device), output_hidden_states=True).hidden_states[layer][:, 1:].cpu()
+        model(pixel_values=part.to(device), output_hidden_states=True).hidden_states[layer][:, 1:].cpu()
         for part in images.split(BATCH)
     ]
     return torch.cat(parts)
