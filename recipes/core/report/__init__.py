@@ -23,6 +23,7 @@ from recipes.core.report.figure import draw
 from recipes.core.report.heatmap import legend, read_heatmap
 from recipes.core.report.page import duration_text, environment_rows, read_environment, render
 from recipes.core.report.plots import pictures
+from recipes.core.report.strips import run_wall
 from recipes.core.runs import DONE, RunFolder
 
 BADGES = {
@@ -114,6 +115,7 @@ def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison
         "charts": charts,
         "examples": read_heatmap(run.path),
         "pictures": pictures(run.path),
+        "wall": run_wall(run.path),
         "legend": legend(),
         "differences": config_differences(run, other) if other else [],
         "config_text": (run.path / "config.yaml").read_text(),
