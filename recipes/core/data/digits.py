@@ -76,6 +76,14 @@ class DigitCaptions:
         return fingerprint(self._captions, (image.tobytes() for image in self._images))
 
 
+def read_scans() -> tuple[np.ndarray, np.ndarray]:
+    """All scans in scikit-learn's order: float [1797, 8, 8] from 0 (paper) to 16 (ink), and their digits [1797]."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return digits.images, digits.target
+
+
 def load_digit_captions(config: DigitCaptionsConfig, seed: int) -> CaptionData:
     """The digits, 1,400 to train and 397 to test, split by a fixed shuffle that no seed changes.
 
@@ -85,16 +93,14 @@ def load_digit_captions(config: DigitCaptionsConfig, seed: int) -> CaptionData:
 
     Source: PRIOR notes, section 6 (smallest honest experiment).
     """
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    ink = digits.images.sum(axis=(1, 2))  # [1797], pixels from 0 (paper) to 16 (ink)
-    images = np.round(255 - digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    scans, labels = read_scans()
+    ink = scans.sum(axis=(1, 2))  # [1797]
+    images = np.round(255 - scans * (255 / 16)).astype(np.uint8)[..., None]
     order = np.random.default_rng(0).permutation(len(images))
     bold = ink > np.median(ink[order[:TRAIN_SIZE]])
 
     def split(rows: np.ndarray) -> DigitCaptions:
-        return DigitCaptions(rows, images[rows], digits.target[rows], bold[rows], config.filler, seed)
+        return DigitCaptions(rows, images[rows], labels[rows], bold[rows], config.filler, seed)
 
     return CaptionData(config.name, split(order[:TRAIN_SIZE]), split(order[TRAIN_SIZE:]), DIGITS, (), ())
 
