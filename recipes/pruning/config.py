@@ -121,21 +121,27 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
-class DecoderConfig:
-    """The toy language model that answers questions about canvases, and how it is trained with its projector."""
+class DecoderShape:
+    """A toy language model."""
 
     layers: int = setting(2, help="layers; pruning inside it needs 6 or more to cost anything", ge=1)
     width: int = setting(64, help="of a token", ge=4)
     heads: int = setting(4, help="attention heads", ge=1)
-    steps: int = setting(900, help="steps of its training", unit="steps", ge=1)
-    batch_size: int = setting(48, help="questions per step", unit="questions", ge=1)
-    learning_rate: float = setting(2e-3, help="peak learning rate", gt=0)
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
         if self.width % (2 * self.heads):
             return [("width", f"{self.width} does not divide by twice heads={self.heads}, as its positions need")]
         return []
+
+
+@dataclass(frozen=True)
+class DecoderConfig(DecoderShape):
+    """The toy language model that answers questions about canvases, and how it is trained with its projector."""
+
+    steps: int = setting(900, help="steps of its training", unit="steps", ge=1)
+    batch_size: int = setting(48, help="questions per step", unit="questions", ge=1)
+    learning_rate: float = setting(2e-3, help="peak learning rate", gt=0)
 
 
 @dataclass(frozen=True)

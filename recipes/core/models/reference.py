@@ -1,4 +1,4 @@
-"""Text models that are trained in the run before its own model, once for all arms and seeds."""
+"""Models that are trained in the run before its own model, once for all that need the same one."""
 
 import dataclasses
 import shutil
@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from recipes.core.cache import cached
 from recipes.core.config import TrainerConfig
@@ -17,6 +19,40 @@ from recipes.core.trainer import TrainEvents, Training, train
 _FREE = ("save_steps", "log_steps", "threads", "device", "nproc", "parallel")
 
 
+def decisive(trainer: TrainerConfig) -> dict[str, Any]:
+    """The settings that decide what is trained, for the key of a cache entry."""
+    return {name: value for name, value in dataclasses.asdict(trainer).items() if name not in _FREE}
+
+
+def train_inside(
+    folder: Path, trainer: TrainerConfig, seed: int, training: Callable[[], Training], what: str, name: str
+) -> nn.Module:
+    """Train something in one process while its cache entry is being built.
+
+    Args:
+        folder: The entry's folder; checkpoints come and go in it.
+        trainer: How it is trained; a batch larger than the data takes all of them.
+        seed: Decides the data order.
+        training: Makes model, objective and data.
+        what: What it is trained on, for people ("1,400 captions").
+        name: What it is called, for people.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        KeyboardInterrupt: it was stopped; what is half trained must not be published.
+    """
+    print(f"training {name} on {what} (once, then cached)", file=sys.stderr)
+    made = training()
+    size = min(trainer.batch_size, len(made.dataset))  # type: ignore[arg-type]
+    own = dataclasses.replace(trainer, batch_size=size, micro_batch_size=None, save_steps=trainer.max_steps, nproc=1)
+    if train(made, own, seed, folder / "training", TrainEvents()).status == INTERRUPTED:
+        raise KeyboardInterrupt
+    shutil.rmtree(folder / "training")
+    return made.model
+
+
 def train_reference(
     key: dict[str, Any],
     trainer: TrainerConfig,
@@ -25,7 +61,7 @@ def train_reference(
     what: str,
     name: str = "the reference",
 ) -> Path:
-    """Train a reference in one process, or find the one trained before.
+    """Train a text model in one process, or find the one trained before.
 
     Args:
         key: What its weights depend on besides `trainer` and `seed`: model, texts, tokenizer.
@@ -38,19 +74,9 @@ def train_reference(
     Returns:
         Folder with the weights of its language model, for `load_text_model`.
     """
-    decisive = {name: value for name, value in dataclasses.asdict(trainer).items() if name not in _FREE}
 
     def build(folder: Path) -> None:
-        print(f"training {name} on {what} (once, then cached)", file=sys.stderr)
-        made = training()
-        size = min(trainer.batch_size, len(made.dataset))  # type: ignore[arg-type]
-        own = dataclasses.replace(
-            trainer, batch_size=size, micro_batch_size=None, save_steps=trainer.max_steps, nproc=1
-        )
-        if train(made, own, seed, folder / "training", TrainEvents()).status == INTERRUPTED:
-            raise KeyboardInterrupt  # a half-trained reference must not be published
-        shutil.rmtree(folder / "training")
-        model: Any = made.model
+        model: Any = train_inside(folder, trainer, seed, training, what, name)
         model.language_model.save_pretrained(folder / "model")
 
-    return cached("reference-models", sha256_json([key, decisive, seed])[:32], build) / "model"
+    return cached("reference-models", sha256_json([key, decisive(trainer), seed])[:32], build) / "model"

@@ -1,0 +1,237 @@
+"""The toy LLaVA: the frozen toy encoder, a projector and a small language model that answers about canvases."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import (
+    CLIPVisionModel,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from recipes.core.cache import cached
+from recipes.core.data.digits import DIGITS
+from recipes.core.files import sha256_json
+from recipes.core.models.reference import decisive, train_inside
+from recipes.core.trainer import Training
+from recipes.pruning.canvases import SIDES, Canvases, make_canvases, words
+from recipes.pruning.config import CanvasConfig, DecoderShape
+from recipes.pruning.toy_encoder import GUIDE, canvas_key, encode, encoder_seed, toy_vit, tuning
+
+VERSION = 1
+FEATURES = -2  # vision_feature_layer
+PAD, BEGIN, END, UNKNOWN, IMAGE, SEPARATOR = "<pad>", "<s>", "</s>", "<unk>", "<image>", "<sep>"
+SPECIAL = (PAD, BEGIN, END, UNKNOWN, IMAGE, SEPARATOR)
+WORDS = (*SPECIAL, *DIGITS, *SIDES[2], *SIDES[4])
+
+
+def prompt(question: str) -> str:
+    """What a user types to a toy LLaVA ("left"); its processor makes one place for each patch of `<image>`."""
+    return f"{IMAGE}{SEPARATOR}{question}"
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Words to ids, one token a word; `<s>` begins every text."""
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BEGIN} $A", special_tokens=[(BEGIN, WORDS.index(BEGIN))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BEGIN,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        additional_special_tokens=[IMAGE, SEPARATOR],
+        padding_side="left",
+    )
+
+
+def text_config(own: DecoderShape, longest: int) -> LlamaConfig:
+    """The shape of a toy language model for sequences of `longest` tokens."""
+    return LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=own.width,
+        intermediate_size=4 * own.width,
+        num_hidden_layers=own.layers,
+        num_attention_heads=own.heads,
+        max_position_embeddings=longest,
+        pad_token_id=WORDS.index(PAD),
+        bos_token_id=WORDS.index(BEGIN),
+        eos_token_id=WORDS.index(END),
+        tie_word_embeddings=False,
+    )
+
+
+def question_embeddings(embed: nn.Module, visual: Tensor, asked: Tensor) -> Tensor:
+    """The sequence `<s>`, visual tokens, `<sep>`, question, as embeddings.
+
+    Args:
+        embed: Embeddings of the language model.
+        visual: [B, K, D] projected visual tokens.
+        asked: [B, ...] ids of the question's word and of what follows it.
+
+    Returns:
+        [B, K + 2 + asked.shape[1], D]
+    """
+    marks = torch.tensor([WORDS.index(BEGIN), WORDS.index(SEPARATOR)], device=asked.device)
+    begin, separator = embed(marks).to(visual.dtype)
+    rows = len(asked)
+    return torch.cat([begin.expand(rows, 1, -1), visual, separator.expand(rows, 1, -1), embed(asked)], 1)
+
+
+def word_ids(names: Sequence[str]) -> Tensor:
+    """Token id of each word."""
+    return torch.tensor([WORDS.index(name) for name in names])
+
+
+class QuestionItems:
+    """Questions about canvases whose features are known, as batches.
+
+    Args:
+        features: [n, N, C] patches of the encoder.
+        canvases: Their canvases.
+        data: What they are.
+    """
+
+    def __init__(self, features: Tensor, canvases: Canvases, data: CanvasConfig) -> None:
+        asked, answers = (word_ids(names) for names in words(data))
+        self.features, self.each = features, canvases.questions.shape[1]
+        self.asked = asked[canvases.questions].flatten()  # [n q]
+        self.answers = answers[canvases.answers].flatten()
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def collate(self, rows: list[int]) -> dict[str, Any]:
+        """Features [B, N, C], ids of questions and answers [B]."""
+        return {
+            "features": self.features[[row // self.each for row in rows]].float(),
+            "asked": self.asked[rows],
+            "answers": self.answers[rows],
+            "ids": [f"question {row % self.each} to canvas {row // self.each}" for row in rows],
+        }
+
+
+class Answering(nn.Module):
+    """A LLaVA that reads cached features in place of pictures; its encoder is never run.
+
+    Args:
+        llava: The model.
+    """
+
+    def __init__(self, llava: LlavaForConditionalGeneration) -> None:
+        super().__init__()
+        self.llava = llava
+
+    def forward(self, features: Tensor, text: Tensor) -> Tensor:
+        """Features [B, N, C] and what follows `<sep>` [B, T] to logits [B, T, V]."""
+        model = self.llava.model
+        visual = model.multi_modal_projector(features)
+        embeddings = question_embeddings(self.llava.get_input_embeddings(), visual, text)
+        hidden = model.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+        logits: Tensor = self.llava.lm_head(hidden[:, -text.shape[1] :])
+        return logits
+
+
+class AnswerLoss:
+    """Cross-entropy of the answer and of the end behind it."""
+
+    def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
+        """Predicted tokens of this micro-batch."""
+        return torch.tensor(2.0 * len(batch["answers"]))
+
+    def __call__(
+        self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean over both tokens, and the share of right answers."""
+        answers = batch["answers"]
+        logits = model(batch["features"], torch.stack([batch["asked"], answers], 1))
+        targets = torch.stack([answers, torch.full_like(answers, WORDS.index(END))], 1)
+        loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
+        right = (logits[:, 0].argmax(1) == answers).sum().detach().float()
+        return loss / normalizer, {"accuracy": torch.stack([right, torch.tensor(float(len(answers)))])}
+
+
+def toy_llava(config: Any, device: str) -> Path:
+    """A LLaVA that answers the questions of the run's canvases, trained unpruned if no run has done so before.
+
+    Args:
+        config: The run's config: seed, data (canvases), model (`ToyVLMConfig`), trainer.
+        device: Where to train.
+
+    Returns:
+        Folder for `LlavaForConditionalGeneration.from_pretrained` and `AutoProcessor.from_pretrained`, for question
+        canvases with `guide.safetensors`. Its prompts are those of `prompt`.
+    """
+    own, data, seed = config.model.decoder, config.data, encoder_seed(config)
+    encoder = toy_vit(config, device)
+    settings = tuning(config.trainer, own.steps, own.batch_size, own.learning_rate)
+    key = [encoder.name, asdict(own), canvas_key(data), decisive(settings), seed, VERSION]
+
+    def build(folder: Path) -> None:
+        canvases = make_canvases(data, "train", seed)
+        tower = CLIPVisionModel.from_pretrained(encoder)
+        items: Any = QuestionItems(encode(tower, canvases.images, device, FEATURES), canvases, data)
+
+        def training() -> Training:
+            return Training(Answering(_seeded_llava(tower, own, data, seed)), AnswerLoss(), items, items.collate)
+
+        name = f"a toy LLaVA for seed {seed}"
+        model: Any = train_inside(folder, settings, seed, training, f"{len(items):,} questions", name)
+        model.llava.save_pretrained(folder)
+        _processor(data).save_pretrained(folder)
+        if (encoder / GUIDE).exists():
+            shutil.copyfile(encoder / GUIDE, folder / GUIDE)
+
+    return cached("toy-llavas", sha256_json(key)[:32], build)
+
+
+def _seeded_llava(
+    tower: CLIPVisionModel, own: DecoderShape, data: CanvasConfig, seed: int
+) -> LlavaForConditionalGeneration:
+    config = LlavaConfig(
+        vision_config=tower.config,
+        text_config=text_config(own, data.patches + 64),
+        image_token_index=WORDS.index(IMAGE),
+        image_seq_length=data.patches,
+        vision_feature_layer=FEATURES,
+        vision_feature_select_strategy="default",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    model.model.vision_tower.requires_grad_(False)
+    model.generation_config.pad_token_id = WORDS.index(PAD)
+    return model
+
+
+def _processor(data: CanvasConfig) -> LlavaProcessor:
+    """Pictures of 8 bits, ink white on black, to the values of canvases; placeholders for their patches."""
+    side = {"height": data.size, "width": data.size}
+    images = CLIPImageProcessorPil(
+        size=side, crop_size=side, image_mean=[0.0] * 3, image_std=[1 / data.intensity] * 3, do_rescale=True
+    )
+    return LlavaProcessor(
+        images,
+        make_tokenizer(),
+        patch_size=data.patch,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
