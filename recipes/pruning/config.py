@@ -109,7 +109,7 @@ class EncoderConfig:
     layers: int = setting(6, help="blocks", ge=2)
     width: int = setting(48, help="of a token", ge=4)
     heads: int = setting(3, help="attention heads", ge=1)
-    steps: int = setting(2500, help="steps of its training", unit="steps", ge=1)
+    steps: int = setting(2000, help="steps of its training", unit="steps", ge=1)
     batch_size: int = setting(32, help="canvases per step", unit="canvases", ge=1)
     learning_rate: float = setting(1.5e-3, help="peak learning rate", gt=0)
 
@@ -127,6 +127,11 @@ class DecoderShape:
     layers: int = setting(2, help="layers; pruning inside it needs 6 or more to cost anything", ge=1)
     width: int = setting(64, help="of a token", ge=4)
     heads: int = setting(4, help="attention heads", ge=1)
+
+    @property
+    def ffn(self) -> int:
+        """Hidden width of its SwiGLU: about 8/3 of a token's, as many weights as a plain MLP of four times."""
+        return -(-self.width * 8 // 3 // 4) * 4
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""

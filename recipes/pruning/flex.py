@@ -6,8 +6,8 @@ Source: arXiv 2504.03154, pooling and projector as in the same team's published 
 import warnings
 from collections.abc import Sequence
 from math import ceil, isqrt
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate, silu
@@ -136,21 +136,54 @@ class PixelShuffleProjector(nn.Module):
         return projected
 
 
+class Resampler(nn.Module):
+    """Learned queries that look at the features by cross-attention; K tokens are the answers to the first K.
+
+    Args:
+        width: C of the encoder's features.
+        out: D of the language model.
+        most: Number of queries.
+        heads: Of the attention; must divide D.
+    """
+
+    def __init__(self, width: int, out: int, most: int = 64, heads: int = 4) -> None:
+        super().__init__()
+        self.norm, self.lift = nn.LayerNorm(width), nn.Linear(width, out)
+        self.queries = nn.Parameter(torch.randn(most, out) * out**-0.5)
+        self.attention = nn.MultiheadAttention(out, heads, batch_first=True)
+        self.layers = nn.Sequential(nn.LayerNorm(out), nn.Linear(out, 2 * out), nn.GELU(), nn.Linear(2 * out, out))
+
+    def forward(self, x: Tensor, tokens: int) -> Tensor:
+        """[B, L, C] features to [B, tokens, D].
+
+        Raises:
+            UserError: more tokens than queries.
+        """
+        if tokens > len(self.queries):
+            raise UserError(f"the resampler has {len(self.queries)} queries, which make no {tokens} tokens")
+        features = self.lift(self.norm(x))
+        queries = self.queries[:tokens].expand(len(x), -1, -1)
+        seen, _ = self.attention(queries, features, features, need_weights=False)
+        answers: Tensor = queries + seen
+        return answers + self.layers(answers)
+
+
 PROJECTORS: dict[str, type[nn.Module]] = {
     "swiglu_pool": SwiGLUProjector,
     "mlp_pool": MLPProjector,
     "pixel_shuffle_mlp": PixelShuffleProjector,
+    "resampler": Resampler,
 }
 
 
 class TokenSampler:
-    """Draws how many visual tokens an optimizer step trains with; equal in all processes that share the seed.
+    """How many visual tokens an optimizer step trains with: a function of seed and step, so nothing is to be saved.
 
     Args:
         choices: Numbers of tokens, perfect squares.
         probs: Their probabilities.
-        seed: Of its own generator.
-        schedule: "random"; "cycle": one after another; "curriculum": from few to many, each for its share of `steps`.
+        seed: Of the draws.
+        schedule: "random"; "cycle": one after another; "curriculum": in the order given, each for its share of `steps`.
         steps: Steps of the training, for the curriculum.
 
     Raises:
@@ -172,38 +205,29 @@ class TokenSampler:
                 f"{len(choices)} numbers of tokens need as many probabilities that sum to 1, not {list(probs)}"
             )
         self.choices, self.probs, self.schedule, self.steps = tuple(choices), tuple(probs), schedule, steps
-        self._generator = torch.Generator().manual_seed(seed)
-        self._step = 0
+        self.seed = seed
 
     @property
     def expected(self) -> float:
         """Mean number of tokens a step."""
+        if self.schedule == "cycle":
+            return sum(self.choices) / len(self.choices)
         return sum(each * share for each, share in zip(self.choices, self.probs, strict=True))
 
-    def draw(self) -> int:
-        """The number of tokens of the next step."""
-        index = self._index()
-        self._step += 1
-        return self.choices[index]
+    def at(self, step: int) -> int:
+        """The number of tokens of a step, counted from 0; equal in all processes that share the seed."""
+        return self.choices[self._index(step)]
 
-    def _index(self) -> int:
+    def _index(self, step: int) -> int:
         if self.schedule == "cycle":
-            return self._step % len(self.choices)
-        at = float(torch.rand((), generator=self._generator, dtype=torch.float64))
+            return step % len(self.choices)
         if self.schedule == "curriculum":
-            at = min(self._step / self.steps, 1 - 1e-9)
+            at = min(step / self.steps, 1 - 1e-9)
+        else:
+            at = float(np.random.default_rng([self.seed, step]).random())
         total = 0.0
         for index, share in enumerate(self.probs):
             total += share
             if at < total:
                 return index
         return max(index for index, share in enumerate(self.probs) if share)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"generator": self._generator.get_state(), "step": self._step}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self._generator.set_state(state["generator"])
-        self._step = state["step"]

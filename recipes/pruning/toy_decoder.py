@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -64,7 +65,7 @@ def text_config(own: DecoderShape, longest: int) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(WORDS),
         hidden_size=own.width,
-        intermediate_size=4 * own.width,
+        intermediate_size=own.ffn,
         num_hidden_layers=own.layers,
         num_attention_heads=own.heads,
         max_position_embeddings=longest,
@@ -156,16 +157,42 @@ class AnswerLoss:
         """Predicted tokens of this micro-batch."""
         return torch.tensor(2.0 * len(batch["answers"]))
 
+    def logits(self, model: nn.Module, batch: dict[str, Tensor], text: Tensor) -> Tensor:
+        """[B, T, V] of what follows each of the tokens `text` [B, T]."""
+        found: Tensor = model(batch["features"], text)
+        return found
+
     def __call__(
         self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean over both tokens, and the share of right answers."""
         answers = batch["answers"]
-        logits = model(batch["features"], torch.stack([batch["asked"], answers], 1))
+        logits = self.logits(model, batch, torch.stack([batch["asked"], answers], 1)).float()
         targets = torch.stack([answers, torch.full_like(answers, WORDS.index(END))], 1)
-        loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
-        right = (logits[:, 0].argmax(1) == answers).sum().detach().float()
-        return loss / normalizer, {"accuracy": torch.stack([right, torch.tensor(float(len(answers)))])}
+        loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+        right = (logits[:, 0].argmax(1) == answers).float().detach()
+        return loss / normalizer, {"accuracy": torch.stack([right.sum(), torch.ones_like(right).sum()])}
+
+
+def cached_features(encoder: Path, data: CanvasConfig, canvases: Canvases, part: str, seed: int, device: str) -> Tensor:
+    """What the toy encoder sees in canvases: fp16 [n, N, C], computed only if no run has done so before.
+
+    Args:
+        encoder: From `toy_vit`; its name stands for its weights.
+        data: What the canvases are.
+        canvases: The canvases of this part and seed.
+        part: "train" or "test".
+        seed: Of the canvases.
+        device: Where to compute.
+    """
+
+    def build(folder: Path) -> None:
+        tower = CLIPVisionModel.from_pretrained(encoder)
+        features = encode(tower, canvases.images, device, FEATURES).half()
+        save_file({"features": features}, folder / "features.safetensors")
+
+    key = sha256_json([encoder.name, asdict(data), part, seed, VERSION])[:32]
+    return load_file(cached("toy-features", key, build) / "features.safetensors")["features"]
 
 
 def toy_llava(config: Any, device: str) -> Path:

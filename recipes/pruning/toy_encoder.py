@@ -94,8 +94,8 @@ class LabelLoss:
         else:
             losses = binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(2)
             right = (logits > 0) == (labels > 0)
-        told = right.float().mean().detach() * len(labels)
-        return losses.mean(1).sum() / normalizer, {"accuracy": torch.stack([told, torch.tensor(float(len(labels)))])}
+        told = right.float().detach()
+        return losses.mean(1).sum() / normalizer, {"accuracy": torch.stack([told.sum(), torch.ones_like(told).sum()])}
 
 
 def encoder_seed(config: Any) -> int:

@@ -13,6 +13,7 @@ from recipes.pruning.flex import (
     PROJECTORS,
     MLPProjector,
     PixelShuffleProjector,
+    Resampler,
     SwiGLUProjector,
     TokenSampler,
     pool_tokens,
@@ -105,10 +106,10 @@ def test_swiglu_is_the_formula():
 
 @pytest.mark.parametrize("name", PROJECTORS)
 def test_projectors_take_what_they_can(name: str):
-    projector = PROJECTORS[name](3, 6)
+    projector = PROJECTORS[name](3, 8)
     before = [p.shape for p in projector.parameters()]
     for tokens in (4,) if name == "pixel_shuffle_mlp" else (1, 4, 16):
-        assert projector(grid(4).float(), tokens).shape == (2, tokens, 6)
+        assert projector(grid(4).float(), tokens).shape == (2, tokens, 8)
     assert before == [p.shape for p in projector.parameters()]
 
 
@@ -130,30 +131,44 @@ def test_mlp_projector_is_linear_gelu_linear():
     torch.testing.assert_close(projector(grid(4), 4), second(torch.nn.functional.gelu(first(x))))
 
 
+@pytest.mark.parametrize("tokens", [1, 3, 4])
+def test_resampler_tokens_are_answers_to_the_first_queries(tokens: int):
+    """Each token depends on its own query only, so fewer tokens are the first of many."""
+    torch.manual_seed(0)
+    projector = Resampler(3, 8, most=4).double()
+    whole = projector(grid(4), 4)
+    torch.testing.assert_close(projector(grid(4), tokens), whole[:, :tokens])
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(projector(grid(4)[:, order], 4), whole)  # attention knows no order
+    with pytest.raises(UserError, match="has 4 queries, which make no 9 tokens"):
+        projector(grid(4), 9)
+
+
 def test_draws_follow_the_probabilities():
     sampler = TokenSampler(TOKENS, PROBS, seed=0)
-    drawn = [sampler.draw() for _ in range(10_000)]
+    drawn = [sampler.at(step) for step in range(10_000)]
     chi = sum((drawn.count(k) - 10_000 * p) ** 2 / (10_000 * p) for k, p in zip(TOKENS, PROBS, strict=True))
     assert chi < 13.8  # two degrees of freedom: exceeded once in a thousand
     assert sampler.expected == pytest.approx(184)
 
 
 @pytest.mark.parametrize("schedule", ["random", "cycle", "curriculum"])
-def test_draws_go_on_from_a_checkpoint_and_agree_between_processes(schedule: str):
-    first, second = (TokenSampler(TOKENS, PROBS, 3, schedule, steps=20) for _ in range(2))
-    whole = [first.draw() for _ in range(20)]
-    assert [second.draw() for _ in range(7)] == whole[:7]
-    restored = TokenSampler(TOKENS, PROBS, 99, schedule, steps=20)
-    restored.load_state_dict(second.state_dict())
-    assert [restored.draw() for _ in range(13)] == whole[7:]
+def test_draws_depend_on_seed_and_step_only(schedule: str):
+    """So they go on after a checkpoint, and agree between processes."""
+    first, second = (TokenSampler(TOKENS, PROBS, 3, schedule, steps=60) for _ in range(2))
+    assert [first.at(step) for step in range(60)] == [second.at(step) for step in reversed(range(60))][::-1]
+    other = TokenSampler(TOKENS, PROBS, 4, schedule, steps=60)
+    differ = [first.at(step) != other.at(step) for step in range(60)]
+    assert any(differ) == (schedule == "random")
 
 
 def test_schedules():
-    assert [TokenSampler(TOKENS, (0, 0, 1), s).draw() for s in range(5)] == [256] * 5
+    assert [TokenSampler(TOKENS, (0, 0, 1), s).at(s) for s in range(5)] == [256] * 5
     cycle = TokenSampler(TOKENS, PROBS, 0, "cycle")
-    assert [cycle.draw() for _ in range(4)] == [64, 144, 256, 64]
+    assert [cycle.at(step) for step in range(4)] == [64, 144, 256, 64]
+    assert cycle.expected == pytest.approx(464 / 3)
     rising = TokenSampler(TOKENS, PROBS, 0, "curriculum", steps=10)
-    assert [rising.draw() for _ in range(10)] == [64] * 2 + [144] * 3 + [256] * 5
+    assert [rising.at(step) for step in range(10)] == [64] * 2 + [144] * 3 + [256] * 5
 
 
 def test_a_sampler_that_fits_not_is_told():

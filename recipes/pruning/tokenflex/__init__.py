@@ -1,0 +1,1 @@
+"""One vision-language model for several numbers of visual tokens (TokenFLEX)."""
