@@ -1,0 +1,265 @@
+"""Pruning in front of and inside a language model, and what its layers see from then on.
+
+Layers between two points hold the same columns: a `Segment`. Each has its own mask, positions and length of cache.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from transformers.masking_utils import create_causal_mask
+
+from recipes.core.errors import UserError
+from recipes.pruning.adapters.columns import Columns
+from recipes.pruning.adapters.encoder import Handle
+from recipes.pruning.adapters.images import spans
+from recipes.pruning.adapters.reads import LayerReads, layer_reads
+from recipes.pruning.adapters.session import Features, Session, survivors
+from recipes.pruning.selecting import gather
+from recipes.pruning.tokens import Kept, Point, Tokens
+
+
+@dataclass
+class Segment:
+    """Layers that hold the same columns.
+
+    Attributes:
+        first: The first of them.
+        prompt: The columns of the prompt.
+        mask: [B, R + steps] bool, columns of the cache.
+        position_ids: [B, Q] of the tokens in this call.
+        following: [B] position of the next token.
+        given: What its layers are given in this call; None until the first of them runs, empty if the model does it.
+    """
+
+    first: int
+    prompt: Columns
+    mask: Tensor
+    position_ids: Tensor
+    following: Tensor
+    given: dict[str, Any] | None = None
+
+    @staticmethod
+    def of(first: int, prompt: Columns, following: Tensor) -> "Segment":
+        """A segment whose prompt has just come in."""
+        return Segment(first, prompt, prompt.mask, prompt.position_ids, following)
+
+    def step(self, new: Tensor) -> None:
+        """More tokens [B, Q] (bool, False for padding) come in behind."""
+        self.mask = torch.cat([self.mask, new], 1)
+        self.position_ids = self.following[:, None] + torch.arange(new.shape[1], device=new.device)
+        self.following = self.following + new.shape[1]
+        self.given = None
+
+    def arguments(self) -> dict[str, Tensor]:
+        """What the whole language model is called with if this is its first segment."""
+        self.given = {}
+        # A mask of ones too: without one, transformers takes gaps between positions for packed sequences.
+        return {"attention_mask": self.mask.long(), "position_ids": self.position_ids}
+
+
+class DecoderPruning:
+    """Hooks of a language model and of the module that calls it."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.core = session, session.parts.core
+        self.llm = self.core.language_model
+        self.points, self.projector = session.at("llm"), session.at("projector").get(0)
+        self.input_ids: Tensor
+        self.segments: list[Segment] = []
+        self.prefill = self.active = self.pictured = False
+        self.previous: LayerReads | None = None
+        self.budget: Tensor
+        self.features: Features | None = None
+        self.visual: list[Tensor] = []
+
+    def install(self) -> list[Handle]:
+        """Put the hooks in.
+
+        Returns:
+            What takes each of them out.
+        """
+        handles = [
+            self.core.register_forward_pre_hook(self._called, with_kwargs=True),
+            self.llm.register_forward_pre_hook(self._entered, with_kwargs=True),
+            self.llm.register_forward_hook(self._left),
+        ]
+        for index, layer in enumerate(self.llm.layers):
+            handles.append(layer.register_forward_pre_hook(self._layer(index), with_kwargs=True))
+        return [handle.remove for handle in handles]
+
+    def _called(self, _: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = args[0] if args else kwargs.get("input_ids")
+        if ids is None:
+            raise UserError("the image is found by its placeholders", "input_ids", "give input_ids, not inputs_embeds")
+        cache = kwargs.get("cache")
+        if cache is not None and cache.is_compileable:
+            raise UserError(
+                "layers of a static cache cannot hold different numbers of tokens",
+                "cache_implementation",
+                "leave it out",
+            )
+        encoded = kwargs.get("mm_encoder_outputs") or {}
+        self.pictured = kwargs.get("pixel_values") is not None or encoded.get("image") is not None
+        self.input_ids = ids
+
+    def _entered(self, _: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        embeds, cache, mask = kwargs["inputs_embeds"], kwargs.get("cache"), kwargs.get("attention_mask")
+        if mask is not None and mask.ndim != 2:
+            raise UserError("pruning makes its own masks", "attention_mask", "give one number for each token: [B, L]")
+        self.prefill = cache is None or not cache.get_seq_length()
+        if self.prefill:
+            return args, self._begin(embeds, mask, kwargs)
+        if self.features is None or self.features is not self.session.features:
+            raise UserError("a prompt with an image needs an empty cache", "cache", "leave it out")
+        new = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        new = new if mask is None else mask[:, -embeds.shape[1] :].bool()
+        for segment in self.segments:
+            segment.step(new)
+        return (args, kwargs | self.segments[0].arguments()) if self.active else None
+
+    def _begin(self, embeds: Tensor, mask: Tensor | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """A new batch enters the language model: unused slots go, samples are padded on the left."""
+        session, features = self.session, self.session.features
+        if features is None or not self.pictured:
+            raise UserError("a prompt came without its image", "pixel_values", "give it, inside the same block")
+        start, total = spans(self.input_ids, self.core.config.image_token_id, len(features.valid))
+        session.check_samples(len(start))
+        session.begin("llm")
+        self.features, self.previous, self.visual = features, None, []
+        self.budget = session.budget(total)
+        shape = embeds.shape[:2]
+        place = torch.arange(shape[1], device=embeds.device)[None] if kwargs.get("position_ids") is None else None
+        positions = kwargs["position_ids"] if place is None else place
+        seen = torch.ones(shape, dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
+        whole = Columns.of_prompt(seen, positions.expand(shape), start, total)
+        self.active = not session.idle("llm", total, self.budget)
+        session.state.pop("count/llm", None)
+        entry = Segment.of(0, whole, whole.following)
+        if self.active:
+            hidden, columns = whole.rebuilt(embeds, self._entering(embeds, whole), session.positions == "compact")
+            entry = Segment.of(0, columns, self._following(columns, whole.following))
+            kwargs = kwargs | {"inputs_embeds": hidden} | entry.arguments()
+        self.segments = [entry]
+        return kwargs
+
+    def _entering(self, embeds: Tensor, whole: Columns) -> Kept:
+        """The visual tokens that enter the first layer; their `source` is their original place."""
+        f = self.features
+        assert f is not None
+        x = gather(embeds, (whole.start[:, None] + f.slots).clamp(max=embeds.shape[1] - 1))
+        kept = Kept(x, f.valid, f.positions, f.sizes, f.positions)
+        if self.projector is not None:
+            tokens = self._tokens(self.projector, x, f.valid, f.positions, f.sizes, {})
+            kept = self.session.prune("llm", lambda: tokens)
+        return Kept(kept.x, kept.valid, kept.positions, kept.sizes, source=kept.positions)
+
+    def _following(self, columns: Columns, unpruned: Tensor) -> Tensor:
+        return unpruned if self.session.positions == "original" else columns.following
+
+    def _layer(self, index: int) -> Callable[..., Any]:
+        def enter(_: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            hidden, segment = args[0], self._segment(index)
+            if self.active:
+                kwargs = self._seen(segment, index, hidden, kwargs)
+                if self.prefill and index in self.points:
+                    rotary = kwargs["position_embeddings"]
+                    hidden, segment = self._prune(self.points[index], hidden, segment, rotary)
+                    kwargs = self._seen(segment, index, hidden, kwargs)
+            if self.prefill:
+                self.visual.append(segment.prompt.count)
+                if self.active and index + 1 in self.points:
+                    layer = self.llm.layers[index]
+                    self.previous = LayerReads(layer, hidden, kwargs["position_embeddings"], segment.mask)
+            return (hidden, *args[1:]), kwargs
+
+        return enter
+
+    def _segment(self, index: int) -> Segment:
+        return next(segment for segment in reversed(self.segments) if segment.first <= index)
+
+    def _seen(self, segment: Segment, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The layer's arguments with mask and positions of its segment."""
+        if segment.given is None:
+            mask = create_causal_mask(
+                config=self.llm.config,
+                inputs_embeds=hidden,
+                attention_mask=segment.mask.long(),
+                cache=kwargs.get("cache"),
+                layer_idx=index,
+            )
+            rotary = self.llm.rotary_emb(hidden, position_ids=segment.position_ids)
+            places = {"position_ids": segment.position_ids, "position_embeddings": rotary}
+            segment.given = {"attention_mask": mask, **places}
+        return kwargs | segment.given
+
+    def _prune(
+        self, point: Point, hidden: Tensor, segment: Segment, rotary: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Segment]:
+        """Drop columns on entering a layer; a point that changes nothing leaves the segment as it is."""
+        prompt = segment.prompt
+        if self.session.idle("llm", prompt.count, self.budget):
+            return hidden, segment
+        x = gather(hidden, prompt.visual)
+
+        def read() -> Tokens:
+            names = self.session.needs(point)
+            current = LayerReads(self.llm.layers[point.layer], hidden, rotary, segment.mask)
+            found = layer_reads(names, prompt, hidden, self.previous, current)
+            return self._tokens(point, x, prompt.valid, prompt.positions, prompt.sizes, found)
+
+        kept = self.session.prune("llm", read)
+        if _same(kept, x, prompt.valid):
+            return hidden, segment
+        hidden, columns = prompt.rebuilt(hidden, kept, self.session.positions == "compact")
+        changed = Segment.of(point.layer, columns, self._following(columns, segment.following))
+        self.segments = [each for each in self.segments if each.first < point.layer] + [changed]
+        return hidden, changed
+
+    def _tokens(
+        self, point: Point, x: Tensor, valid: Tensor, positions: Tensor, sizes: Tensor, found: dict[str, Tensor]
+    ) -> Tokens:
+        """What the pruner sees."""
+        session = self.session
+        assert self.features is not None
+        newline = gather(self.features.newline, positions.clamp(min=0)) & (positions >= 0)
+        if session.guide is not None and "text" in session.needs(point):
+            found = found | {"text": session.guide.text}
+        return Tokens.of(
+            x,
+            self.budget,
+            valid=valid,
+            positions=positions,
+            sizes=sizes,
+            seeds=session.seeds,
+            point=point,
+            layers=session.parts.layout.depth.llm if point.place == "llm" else session.depth,
+            newline=newline,
+            **found,
+        )
+
+    def _left(self, _: Module, args: tuple[Any, ...], output: Any) -> None:
+        """The language model is through."""
+        trace = self.session.trace
+        if self.prefill:
+            trace.llm_visual = torch.stack(self.visual, 1).cpu()
+            trace.text_tokens = self.segments[0].prompt.text.sum(1).cpu()
+            first, last = self._segment(0).prompt, self.segments[-1].prompt
+            trace.entering = survivors(first.valid, first.positions)
+            trace.made = (first.valid & (first.positions < 0)).sum(1).cpu()
+            trace.survivors = survivors(last.valid, last.positions)
+            self.previous = None
+        full = self.features.newline.shape[1] if self.features is not None else 0
+        pruned = [each for each in self.segments if bool((each.prompt.count < full).any())]
+        trace.position_ids.append((pruned or self.segments)[0].position_ids.cpu())
+
+
+def _same(kept: Kept, x: Tensor, valid: Tensor) -> bool:
+    """Whether the kept tokens are those that were there."""
+    if kept.valid.shape != valid.shape or not torch.equal(kept.valid, valid):
+        return False
+    place = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
+    return torch.equal(kept.source[valid], place[valid]) and torch.equal(kept.x[valid], x[valid])

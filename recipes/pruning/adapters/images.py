@@ -1,0 +1,146 @@
+"""From the encoder to the language model: features through the projector, crops in their pack, spans in prompts."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+from recipes.core.errors import UserError
+from recipes.pruning.adapters.encoder import EncoderPruning, Handle, replaced
+from recipes.pruning.adapters.session import Features, Session
+from recipes.pruning.selecting import gather, pack
+
+GATHERING = "random, grid, cls_topk, divprune, flowcut, zero_tprune, tome, fastv, sparsevlm, pyramiddrop or vtw"
+
+
+class ImageFeatures:
+    """Hooks between the encoder and the language model.
+
+    The number of features stays what the prompt has placeholders for. Of one image the kept tokens fill its first
+    slots; of crops each token stays in its place of the grid, so that the model packs them as ever. The rest is zero
+    and dropped before the language model.
+    """
+
+    def __init__(self, session: Session, encoder: EncoderPruning) -> None:
+        self.session, self.encoder, self.core = session, encoder, session.parts.core
+        self.patches = session.parts.encoder.patches
+
+    def install(self) -> list[Handle]:
+        """Put the hooks in.
+
+        Returns:
+            What takes each of them out.
+        """
+        projector = self.core.multi_modal_projector
+        handles = [
+            projector.register_forward_pre_hook(self._before).remove,
+            projector.register_forward_hook(self._behind).remove,
+        ]
+        return [*handles, replaced(self.core, "get_image_features", self._wrapped(self.core.get_image_features))]
+
+    def _wrapped(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def get_image_features(*args: Any, **kwargs: Any) -> Any:
+            self._check(kwargs)
+            if self.session.parts.anyres:
+                sizes = kwargs["image_sizes"] if "image_sizes" in kwargs else args[1]
+                self.session.image_sizes, self.session.crops = sizes, self._crops(sizes)
+                self.session.check_samples(len(sizes))
+            self.session.features = None
+            return original(*args, **kwargs)
+
+        return get_image_features
+
+    def _check(self, kwargs: dict[str, Any]) -> None:
+        for name in ("vision_feature_layer", "vision_feature_select_strategy"):
+            if kwargs.get(name) not in (None, getattr(self.core.config, name)):
+                raise UserError("pruning reads it from the model's config, not from the call", name, "set it there")
+
+    def _crops(self, sizes: Any) -> list[int]:
+        config = self.core.config
+        return [
+            image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size)
+            for size in sizes
+        ]
+
+    def _before(self, _: Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (self.encoder.features(args[0]), *args[1:])
+
+    def _behind(self, _: Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        session, sequence = self.session, self.encoder.sequence
+        session.trace.projected = session.by_sample(sequence.count).cpu()
+        if session.parts.anyres:
+            output, session.features = self._packed(output)
+        else:
+            slots = torch.arange(sequence.valid.shape[1], device=output.device).expand(sequence.valid.shape)
+            newline = torch.zeros(len(output), self.patches, dtype=torch.bool, device=output.device)
+            session.features = Features(slots, sequence.valid, sequence.positions, sequence.sizes, newline)
+            missing = self.patches - output.shape[1]
+            output = torch.nn.functional.pad(output, (0, 0, 0, missing)) if missing else output
+        self.encoder.clear()
+        return output
+
+    def _packed(self, output: Tensor) -> tuple[Tensor, Features]:
+        """Features of crops in their places of the grid, and where the model's pack takes them."""
+        sequence, patches = self.encoder.sequence, self.patches
+        made = sequence.valid & (sequence.positions < 0)
+        if bool(made.any()):
+            raise UserError(
+                "tokens that a pruner makes have no place in the grid of LLaVA-NeXT's crops",
+                "pruner",
+                f"choose one that only drops: {GATHERING}",
+            )
+        row, column = sequence.valid.nonzero(as_tuple=True)
+        place = sequence.positions[row, column]
+        grid = output.new_zeros(len(output), patches, output.shape[2])
+        grid[row, place] = output[row, column]
+        # The model packs a map of the places as it packs features: is it kept, how many tokens does it stand for.
+        chart = torch.zeros(len(output), patches, 2, dtype=torch.float64, device=output.device)
+        chart[row, place, 0] = 1
+        chart[row, place, 1] = sequence.sizes[row, column].double()
+        packed, _ = self.core.pack_image_features(
+            chart.split(self.session.crops),
+            self.session.image_sizes,
+            vision_feature_select_strategy=self.core.config.vision_feature_select_strategy,
+            image_newline=torch.tensor([-1.0, 1.0], dtype=torch.float64, device=output.device),
+        )
+        chart = torch.nn.utils.rnn.pad_sequence(packed, batch_first=True)
+        slots, valid = pack(chart[..., 0] != 0)
+        sizes = gather(chart[..., 1], slots).to(sequence.sizes.dtype)
+        return grid, Features(slots, valid, slots, sizes, chart[..., 0] < 0)
+
+
+def spans(input_ids: Tensor, image_token: int, images: int) -> tuple[Tensor, Tensor]:
+    """Where the image stands in each prompt.
+
+    Args:
+        input_ids: [B, L]
+        image_token: The placeholder.
+        images: Number of images that were encoded.
+
+    Returns:
+        [B] first column and [B] number of placeholders.
+
+    Raises:
+        UserError: a prompt without an image, or with several.
+    """
+    found = input_ids == image_token
+    count, start = found.sum(1), found.long().argmax(1)
+    last = input_ids.shape[1] - 1 - found.flip(1).long().argmax(1)
+    if bool((count == 0).any()):
+        raise UserError(
+            f"prompt {int((count == 0).long().argmax())} has no image placeholder (token {image_token})",
+            "input_ids",
+            "put the image token into every prompt",
+        )
+    if images != len(input_ids) or bool((last - start + 1 != count).any()):
+        raise UserError(
+            f"pruning takes one image for each prompt, in one piece, but got {images} images in {len(input_ids)} rows",
+            "input_ids",
+            "give one image a prompt, and neither num_beams nor num_return_sequences",
+        )
+    return start, count
