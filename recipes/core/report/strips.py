@@ -60,7 +60,7 @@ def wall_png(wall: Wall) -> bytes:
     rows, columns = len(wall.rows), max(len(wall.columns), 1)
     figure = Figure(figsize=(1.2 + CELL * columns, 0.3 + (CELL + 0.3) * rows), layout="constrained", facecolor="white")
     grid = figure.subplots(rows, columns, squeeze=False)
-    for line, (label, shots) in zip(grid, wall.rows, strict=True):
+    for row, (line, (label, shots)) in enumerate(zip(grid, wall.rows, strict=True)):
         for place, (axes, shot) in enumerate(zip(line, shots, strict=True)):
             axes.set_xticks([])
             axes.set_yticks([])
@@ -68,7 +68,7 @@ def wall_png(wall: Wall) -> bytes:
             if shot is not None:
                 axes.imshow(_pixels(shot), interpolation="nearest" if wall.pixelated else "antialiased")
                 axes.set_xlabel(shot.note, fontsize=6.5, color=MUTED)
-            if line is grid[0]:
+            if row == 0:
                 axes.set_title(wall.columns[place], fontsize=6.5, color=INK, wrap=True)
             if place == 0:
                 axes.set_ylabel(label, fontsize=7.5, color=INK, rotation=0, ha="right", va="center")
