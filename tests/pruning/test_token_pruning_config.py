@@ -89,3 +89,15 @@ def test_the_classifier_is_pruned_early() -> None:
 def test_the_claim_is_measured_by_default() -> None:
     label = registry.card(NAME).claim.metric.removeprefix("accuracy@")
     assert label in dict(compose.compose(NAME, []).budgets)
+
+
+def test_what_follows_from_model_and_arm() -> None:
+    asked = "data=question-canvases"
+    assert compose.compose(NAME, [asked, "arm=recoverable_other"]).pruner.patch_proj == "post_ln"
+    assert compose.compose(NAME, [asked, "pruner=trim"]).pruner.sign == 1
+    for arm in ("zero_tprune", "zero_tprune_cls", "zero_tprune_once"):
+        assert compose.compose(NAME, ["model=toy-vit", f"arm={arm}"]).pruner.layers == (1,)
+    assert compose.compose(NAME, ["arm=zero_tprune"]).pruner.layers == ()
+    user = ["model=/some/llava", "data.path=q.json"]
+    assert compose.compose(NAME, user).evaluation.batch_size == 1
+    assert compose.compose(NAME, [*user, "guide.path=clip", "pruner=trim"]).pruner.sign == -1
