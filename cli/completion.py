@@ -79,8 +79,9 @@ def _position(words: list[str], incomplete: str) -> tuple[list[str], str | None,
 
 def _values(recipe: str, typed: list[str]) -> dict[str, list[tuple[str, str]]]:
     """Every key with the values to offer: choices, or the default."""
-    found = {"arm": list(compose.arms(recipe).items())}
-    found |= {group: [(option, "") for option in options] for group, options in compose.options(recipe).items()}
+    found = {"arm": list(compose.arms(recipe, typed).items())}
+    groups = compose.options(recipe) | compose.kinds(recipe)
+    found |= {group: [(option, "") for option in options] for group, options in groups.items()}
     for key, info in compose.config_keys(recipe, typed).items():
         if key in found or key == "recipe":
             continue

@@ -58,7 +58,7 @@ def trial(
     registry.card(recipe)  # refuses an unknown name
     keys, options, named = open_jobs(list(overrides or []))
     _check_keys(keys)
-    chosen = _arms(recipe, arms)
+    chosen = _arms(recipe, arms, keys)
     launcher = launcher or named
     made = launcher_of(launcher, jobs, options)
     found = planning.trial_cells(recipe, keys, chosen, seeds_of(seeds))
@@ -120,8 +120,8 @@ def _check_keys(keys: list[str]) -> None:
             raise UserError("a trial chooses arms and seeds itself", where=word, hint=f"type --{key}s {value}{one}")
 
 
-def _arms(recipe: str, text: str) -> list[str]:
-    known = list(compose.arms(recipe))
+def _arms(recipe: str, text: str, keys: list[str]) -> list[str]:
+    known = list(compose.arms(recipe, keys))
     wanted = [name.strip() for name in text.split(",") if name.strip()]
     for name in wanted:
         if name not in known:

@@ -9,6 +9,7 @@ import dataclasses
 import re
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,12 +20,13 @@ from recipes.core.config import RunConfig
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 from recipes.core.schema import Problem, build, did_you_mean, raise_problems
+from recipes.core.shorthands import written_out
 
 CONF = registry.ROOT / "conf"
 NOT_KEY_VALUE = "is not KEY=VALUE; quote values that hold spaces, commas or braces: key='a b'"
 ONE_VALUE = "a run takes one value for each key; quote a value that holds a comma, or type `steelyard sweep`"
 LIST_VALUES = "type key=1,2 or key=range(3), or --sweeper optuna for key=interval(0,1)"
-PRESETS = ("arms", "budgets", "when", "implied")
+PRESETS = ("arms", "budgets", "when", "implied", "folders")
 # Cannot change the result, so they are not part of a run's identity.
 NOT_IDENTITY = ("outputs", "tracker", "trainer.save_steps", "trainer.log_steps")
 
@@ -56,7 +58,7 @@ def compose(recipe: str, overrides: list[str]) -> Any:
         UserError: with *all* problems of syntax, keys, types, ranges and cross-field rules.
     """
     kind = registry.config_class(recipe)
-    choices, keys, problems = _split(overrides)
+    choices, keys, problems = _typed(recipe, overrides)
     tree, more = _composed(recipe, choices)
     problems += more
     presets = {name: tree.pop(name, {}) or {} for name in PRESETS}
@@ -105,10 +107,12 @@ def sweep_choices(overrides: list[str]) -> tuple[list[str], list[list[str]]]:
     return fixed, swept
 
 
-def arms(recipe: str) -> dict[str, str]:
-    """Arms of a recipe with their descriptions, the default arm first."""
-    tree, _ = _composed(recipe, {})
-    return {name: arm["description"] for name, arm in tree["arms"].items()}
+def arms(recipe: str, overrides: Sequence[str] | None = ()) -> dict[str, str]:
+    """Arms of a recipe that apply to what `overrides` choose (None: all) with descriptions, the default arm first."""
+    choices, keys, _ = _typed(recipe, overrides or ())
+    tree, _ = _composed(recipe, choices)
+    typed, every = dict(keys) | choices, overrides is None
+    return {name: arm["description"] for name, arm in tree["arms"].items() if every or _applies(tree, typed, arm)}
 
 
 def groups() -> dict[str, list[str]]:
@@ -118,6 +122,14 @@ def groups() -> dict[str, list[str]]:
         for folder in sorted(CONF.iterdir())
         if folder.is_dir() and folder.name not in ("recipe", "launcher")
     }
+
+
+@cache
+def kinds(recipe: str) -> dict[str, list[str]]:
+    """Keys that hold one of several kinds of config and are no group, with the names of the kinds."""
+    hints = typing.get_type_hints(registry.config_class(recipe))
+    unions = {key: _dataclasses(hint) for key, hint in hints.items() if key not in groups()}
+    return {key: [name for kind in found for name in _names(kind)] for key, found in unions.items() if len(found) > 1}
 
 
 @cache
@@ -135,7 +147,7 @@ def options(recipe: str) -> dict[str, list[str]]:
 
 def config_keys(recipe: str, overrides: list[str] | None = None) -> dict[str, SettingInfo]:
     """Every key of a recipe (for the data and model that `overrides` choose) with type, default and help."""
-    choices, keys, _ = _split(overrides or [])
+    choices, keys, _ = _typed(recipe, overrides or [])
     tree, _ = _composed(recipe, choices)
     presets = {name: tree.pop(name, {}) or {} for name in PRESETS}
     _apply_presets(tree, presets, dict(keys), choices)
@@ -183,7 +195,14 @@ def config_hash(config: RunConfig) -> str:
     return sha256_json({"config": tree, "version": registry.card(config.recipe).version})[:10]
 
 
-def _split(overrides: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]], list[Problem]]:
+def _typed(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, Any]], list[Problem]]:
+    """What `_split` returns, with the shorthands that the recipe allows written out."""
+    choices, keys, problems = _split(overrides)
+    rules = _hydra_tree(recipe, ())
+    return *written_out(choices, keys, options=options(recipe), unions=kinds(recipe), rules=rules), problems
+
+
+def _split(overrides: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, Any]], list[Problem]]:
     """Typed overrides as group choices, (key, value) pairs and problems of syntax."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -218,23 +237,10 @@ def _split(overrides: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]],
 def _composed(recipe: str, choices: dict[str, str]) -> tuple[dict[str, Any], list[Problem]]:
     """The tree of the config files for these group choices; a choice that does not exist becomes a problem."""
     known = options(recipe)
-    choices = _with_implied(recipe, choices)
     wrong = [key for key, value in choices.items() if value not in known[key]]
     problems = [Problem(key, choices[key], did_you_mean(choices[key], known[key])) for key in wrong]
     right = tuple(f"{key}={value}" for key, value in choices.items() if key not in wrong)
     return _plain(_hydra_tree(recipe, right)), problems
-
-
-def _with_implied(recipe: str, choices: dict[str, str]) -> dict[str, str]:
-    """Group choices, and those that follow from them by the recipe's `implied` (a model that needs other data)."""
-    if not choices:
-        return choices
-    rules = _hydra_tree(recipe, ()).get("implied") or {}
-    found = dict(choices)
-    for group, option in choices.items():
-        for name, value in (rules.get(f"{group}={option}") or {}).items():
-            found.setdefault(name, value)
-    return found
 
 
 @cache
@@ -265,12 +271,21 @@ def _apply_presets(
         if all(_holds(tree, typed | choices, part) for part in condition.split(" ")):
             for key, value in values.items():
                 _set(tree, key, value)
-    if arm in presets["arms"]:
-        for key, value in (presets["arms"][arm].get("set") or {}).items():
-            _set(tree, key, value)
-    else:
+    preset = presets["arms"].get(arm)
+    if preset is None:
         problems.append(Problem("arm", arm, did_you_mean(arm, list(presets["arms"]))))
+    elif not _applies(tree, typed | choices, preset):
+        problems.append(Problem("arm", arm, f"needs {preset['only']}"))
+    else:
+        for key, value in (preset.get("set") or {}).items():
+            _set(tree, key, value)
     return problems
+
+
+def _applies(tree: dict[str, Any], typed: dict[str, Any], arm: dict[str, Any]) -> bool:
+    """Whether an arm is for what the config holds: one of the conditions of its `only`, if it has that, is true."""
+    conditions = arm.get("only", "")
+    return not conditions or any(_holds(tree, typed, condition) for condition in conditions.split(" or "))
 
 
 def _holds(tree: dict[str, Any], typed: dict[str, Any], condition: str) -> bool:

@@ -9,6 +9,7 @@ from torch import nn
 
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
+from recipes.core.evaluation.strips import Strip
 from recipes.core.trainer import Training
 
 
@@ -21,6 +22,7 @@ class Evaluation:
         scores: The same per example, for paired comparison.
         heatmap: Content of `heatmap.json`: examples with one weight per token; None if the method has none.
         plots: What the report draws besides curves and comparisons.
+        strips: Examples as images.
         files: File name -> what writes it to a path, for results that users take away (a selection of documents).
     """
 
@@ -28,6 +30,7 @@ class Evaluation:
     scores: Scores
     heatmap: dict[str, Any] | None = None
     plots: Sequence[Plot] = ()
+    strips: Sequence[Strip] = ()
     files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
 
 

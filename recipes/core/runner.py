@@ -18,6 +18,7 @@ from recipes.core.config import RunConfig, TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import write_plots
 from recipes.core.evaluation.scores import Scores, read_rows
+from recipes.core.evaluation.strips import write_strips
 from recipes.core.files import write_bytes, write_json
 from recipes.core.locks import owned
 from recipes.core.parallel import distributed
@@ -27,6 +28,7 @@ from recipes.core.recipe import Evaluation, Recipe
 from recipes.core.records import load_run
 from recipes.core.report import report_run
 from recipes.core.report.plots import png
+from recipes.core.report.strips import run_wall, wall_png
 from recipes.core.runs import DONE, FAILED, INTERRUPTED, RunFolder, run_folder
 from recipes.core.seeds import seed_everything
 from recipes.core.signals import terminated_like_interrupted
@@ -258,6 +260,8 @@ def _evaluate(
         write_json(folder.path / "heatmap.json", evaluation.heatmap)
     if evaluation.plots:
         write_plots(folder.path, evaluation.plots)
+    if evaluation.strips:
+        write_strips(folder.path, evaluation.strips)
     for name, write in evaluation.files.items():
         write(folder.path / name)
     folder.log(config.trainer.max_steps, "final", evaluation.metrics, time.perf_counter() - began)
@@ -279,6 +283,9 @@ def _track(tracker: Tracker, folder: RunFolder, evaluation: Evaluation, baseline
     for plot in evaluation.plots:
         write_bytes(folder.path / "plots" / f"{plot.name}.png", png(plot))
         tracker.image(plot.title, folder.path / "plots" / f"{plot.name}.png")
+    if wall := run_wall(folder.path):
+        write_bytes(folder.path / "plots" / "strips.png", wall_png(wall))
+        tracker.image("examples", folder.path / "plots" / "strips.png")
     if evaluation.heatmap:
         tracker.heatmap("token weights", evaluation.heatmap)
     if baseline:

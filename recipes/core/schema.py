@@ -134,7 +134,16 @@ def _convert(options: tuple[Any, ...], value: Any) -> tuple[Any, bool]:
             return value, True
     if str in options and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value), True  # a folder or name that is all digits
-    return None, False
+    return _single(options, value)
+
+
+def _single(options: tuple[Any, ...], value: Any) -> tuple[Any, bool]:
+    """A list of one, written without its brackets."""
+    kinds = [typing.get_args(option)[0] for option in options if typing.get_origin(option) is tuple]
+    if not kinds or isinstance(value, list | tuple):
+        return None, False
+    converted, right = _convert((kinds[0],), value)
+    return (converted,) if right else None, right
 
 
 def _out_of_bounds(value: Any, key: str, metadata: typing.Mapping[str, Any]) -> list[Problem]:

@@ -26,7 +26,8 @@ class RandomOptions:
     """Keep random tokens."""
 
     name: str = _name("random")
-    place: str = setting("encoder", help="where", choices=("encoder", "projector"))
+    place: str = setting("encoder", help="where; vit: behind a block", choices=("encoder", "projector", "vit"))
+    layer: int = setting(1, help="which block (place=vit)", ge=0)
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,18 @@ def test_several_runs_of_a_seed_are_joined_where_they_end(tmp_path: Path) -> Non
     assert plot.bands["a"][0] == (0.5, 2.0, 4.0)
 
 
+def test_a_run_measured_at_several_points_is_drawn_through_them(tmp_path: Path) -> None:
+    runs = []
+    for seed in (0, 1):
+        made = RunFolder(tmp_path / str(seed))
+        made.path.mkdir()
+        end = {"kl@0.5": 2.0, "reward@0.5": 4.0 + seed, "kl@0.25": 1.0, "reward@0.25": 3.0, "kl@full": 9.0, "kl": 7.0}
+        made.log(1, "final", end, 1.0)
+        runs.append(RunRecord(made.path, "sparsepo", "a", seed, DONE, "", {}))
+    [plot] = frontier_plots(PAIRS, {"a": runs}, INFO)
+    assert plot.series["a"][0] == (1.0, 3.0) and plot.series["a"][-1] == (2.0, 4.5)
+
+
 def test_arms_without_a_common_x_or_the_metric_have_no_line(tmp_path: Path) -> None:
     apart = [run(tmp_path / "0", "a", 0, [(0.1, 1.0)]), run(tmp_path / "1", "a", 1, [(0.2, 1.0)])]
     fine = [run(tmp_path / "2", "b", 0, [(0.1, 1.0), (0.2, 2.0)])]

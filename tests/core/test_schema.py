@@ -80,6 +80,13 @@ def test_elements_of_a_list_are_bounded() -> None:
     assert problems({"part": {"name": "other", "sizes": [1, -2]}}) == ["part.sizes = -2: must be > 0"]
 
 
+def test_a_list_of_one_needs_no_brackets() -> None:
+    config, found = build(Outer, {"part": {"name": "other", "sizes": 3}})
+    assert not found and config.part.sizes == (3,)
+    assert problems({"part": {"name": "other", "sizes": -3}}) == ["part.sizes = -3: must be > 0"]
+    assert problems({"part": {"name": "other", "sizes": 0.5}}) == ["part.sizes = 0.5: must be a list"]
+
+
 def test_cross_field_rules_are_checked_last() -> None:
     assert problems({"part": {"name": "inner"}, "flag": True}) == ["flag: needs mode=exact"]
 

@@ -66,6 +66,10 @@ class EasyVqaSplit:
         with Image.open(self._files[index]) as image:
             return np.asarray(image.convert("RGB"))
 
+    def file(self, index: int) -> Path:
+        """The file of the image at `index`."""
+        return self._files[index]
+
     def label(self, index: int) -> int | None:
         """Index of the image's class in `CLASSES`, None if its pairs leave more than one."""
         return self._labels[index]

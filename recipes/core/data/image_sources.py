@@ -56,8 +56,8 @@ def open_sources(config: ImageTextConfig) -> tuple[Source, Source | None]:
     if kind == "folder":
         return _folder(path, config), None
     if kind == "llava":
-        return _columns(_json(path), config, path.parent, ("image",), ("conversations",)), None
-    rows = _json(path) if kind == "jsonl" else _parquet(path)
+        return _columns(read_json_rows(path), config, path.parent, ("image",), ("conversations",)), None
+    rows = read_json_rows(path) if kind == "jsonl" else read_parquet_rows(path)
     return _columns(rows, config, path if path.is_dir() else path.parent, IMAGE_COLUMNS, CAPTION_COLUMNS), None
 
 
@@ -122,7 +122,8 @@ def _columns(rows: Any, config: ImageTextConfig, root: Path, images: Sequence[st
     return Source(rows, image, caption, root)
 
 
-def _json(path: Path) -> Any:
+def read_json_rows(path: Path) -> Any:
+    """Records of a JSON or JSONL file. Raises UserError if it cannot be read."""
     from datasets import load_dataset
 
     _check_utf8(path)
@@ -163,7 +164,8 @@ def _bad_json(path: Path, error: Exception) -> UserError:
     return UserError(f"cannot be read as JSON: {reason(error)}", str(path))
 
 
-def _parquet(path: Path) -> Any:
+def read_parquet_rows(path: Path) -> Any:
+    """Records of a Parquet file, or of those in a folder. Raises UserError if they cannot be read."""
     from datasets import load_dataset
 
     files = sorted(str(file) for file in path.glob("*.parquet")) if path.is_dir() else [str(path)]
@@ -180,7 +182,9 @@ def _folder(path: Path, config: ImageTextConfig) -> Source:
     if not path.is_dir():
         raise UserError("is no folder", f"data.path={path}")
     if (path / "metadata.jsonl").is_file():
-        return _columns(_json(path / "metadata.jsonl"), config, path, ("file_name", "image"), ("text", "caption"))
+        return _columns(
+            read_json_rows(path / "metadata.jsonl"), config, path, ("file_name", "image"), ("text", "caption")
+        )
     images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
         raise UserError(

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from recipes.core import compose
 from recipes.core.compare import Comparison, MetricRow, compare_runs
 from recipes.core.config import Card
 from recipes.core.files import write_bytes, write_text
@@ -23,6 +24,7 @@ from recipes.core.report.figure import draw
 from recipes.core.report.heatmap import legend, read_heatmap
 from recipes.core.report.page import duration_text, environment_rows, read_environment, render
 from recipes.core.report.plots import pictures
+from recipes.core.report.strips import run_wall
 from recipes.core.runs import DONE, RunFolder
 
 BADGES = {
@@ -114,6 +116,7 @@ def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison
         "charts": charts,
         "examples": read_heatmap(run.path),
         "pictures": pictures(run.path),
+        "wall": run_wall(run.path),
         "legend": legend(),
         "differences": config_differences(run, other) if other else [],
         "config_text": (run.path / "config.yaml").read_text(),
@@ -153,11 +156,12 @@ def _more_seeds(command: str, run: RunRecord, arms: tuple[str, str]) -> str:
 
 
 def _kept_words(command: str, run: RunRecord) -> list[str]:
-    """The words of a run's command that also hold for another arm."""
+    """The words of a run's command that also hold for another arm: not those about a kind that the arm chooses."""
     words = shlex.split(command)
     own = words[:3] == ["steelyard", "run", run.recipe]
     kept = words[3:] if own else [f"seed={run.seed}"] * (run.seed != 0)
-    return [word for word in kept if not word.startswith(("arm=", "-"))]
+    chosen = tuple(f"{key}{mark}" for key in compose.kinds(run.recipe) for mark in "=.")
+    return [word for word in kept if not word.startswith(("arm=", "-", *chosen))]
 
 
 def _rows(run: RunRecord, comparison: Comparison | None, info: dict[str, Any], main_metric: str) -> list[MetricRow]:

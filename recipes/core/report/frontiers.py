@@ -25,9 +25,10 @@ def frontier_plots(
 ) -> list[Plot]:
     """A plot for each pair of metrics that some run measured, one line an arm.
 
-    An arm with one run a seed is drawn through that run's measurements during training; an arm with several, which
-    differ in something else than the seed (beta), through where they end. Lines are averaged over seeds by linear
-    interpolation, where all seeds reach; an arm whose seeds have no x in common has no line.
+    An arm with one run a seed is drawn through that run's measurements: those during training or, of metrics measured
+    at several points of the same model (`accuracy@0.5`, `accuracy@0.25`), those at the end. An arm with several runs,
+    which differ in something else than the seed (beta), is drawn through where they end. Lines are averaged over
+    seeds by linear interpolation, where all seeds reach; an arm whose seeds have no x in common has no line.
 
     Args:
         pairs: (x, y) names of metrics.
@@ -78,12 +79,19 @@ def _ways(runs: Sequence[RunRecord], x: str, y: str) -> list[Points]:
         if len(members) == 1:
             curves = read_curves(members[0])
             xs, ys = curves.get(x, {}), curves.get(y, {})
-            points = [(xs[step], ys[step]) for step in xs if step in ys]
+            points = [(xs[step], ys[step]) for step in xs if step in ys] or _at_points(members[0], x, y)
         else:
             ends = [final_metrics(run.path) for run in members]
             points = [(end[x], end[y]) for end in ends if x in end and y in end]
         found.append(sorted(point for point in points if np.isfinite(point).all()))
     return found
+
+
+def _at_points(run: RunRecord, x: str, y: str) -> Points:
+    """(x@point, y@point) of each point at which both were measured at the end."""
+    end = final_metrics(run.path)
+    places = [name.removeprefix(f"{x}@") for name in end if name.startswith(f"{x}@")]
+    return [(end[f"{x}@{place}"], end[f"{y}@{place}"]) for place in places if f"{y}@{place}" in end]
 
 
 def _line(ways: Sequence[Points]) -> tuple[Points, list[tuple[float, float, float]]]:

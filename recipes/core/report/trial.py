@@ -25,6 +25,7 @@ from recipes.core.report.markdown import markdown_report, markdown_table, table_
 from recipes.core.report.page import duration_text, environment_rows, render
 from recipes.core.report.plots import drawn, pictures
 from recipes.core.report.speed import Speed, speeds
+from recipes.core.report.strips import trial_walls
 from recipes.core.report.trial_figure import draw_trial
 from recipes.core.runs import DONE, FAILED
 from recipes.core.statistics import Interval
@@ -104,6 +105,7 @@ def _context(result: TrialResult) -> dict[str, Any]:
         "frontiers": drawn(
             frontier_plots(result.card.frontiers, {arm.name: list(arm.runs.values()) for arm in arms}, info)
         ),
+        "walls": trial_walls(arms),
         "pictures": pictures(shown.path) if shown else [],
         "pictures_seed": shown.seed if shown else None,
         "captions": captions,

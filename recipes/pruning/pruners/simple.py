@@ -7,6 +7,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from recipes.core.errors import UserError
 from recipes.core.kernels import exact
+from recipes.pruning.pruners.schedules import checked_layers
 from recipes.pruning.selecting import pack, top
 from recipes.pruning.tokens import (
     Depth,
@@ -36,6 +37,8 @@ class Random(Pruner):
     """Keeps random tokens, in their order; each sample has its own seed."""
 
     def points(self, depth: Depth) -> tuple[Point, ...]:
+        if self.options.place == "vit":
+            return tuple(Point("vit", layer) for layer in checked_layers("random", (self.options.layer,), depth.vit))
         return (Point(self.options.place),)
 
     def select(self, tokens: Tokens, state: State) -> Selection:

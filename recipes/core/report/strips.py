@@ -1,0 +1,94 @@
+"""Strips of images on a page: those of one run below each other, or one of every arm of a trial."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipes.core.evaluation.strips import Shot, Strip, read_strips
+from recipes.core.report.arms import Arm
+from recipes.core.report.figure import INK, MUTED
+
+PIXELATED_BELOW = 100
+CELL = 1.25  # inches of an image in a picture
+
+
+@dataclass(frozen=True)
+class Wall:
+    """Strips below each other.
+
+    Attributes:
+        title: What is to be seen, for people; empty for the strips of one run.
+        seed: Whose runs; None for one run.
+        columns: Titles of the examples.
+        rows: (label, shots; None where a strip lacks the example).
+        pixelated: Whether images are so small that they are drawn with sharp edges.
+    """
+
+    title: str
+    seed: int | None
+    columns: list[str]
+    rows: list[tuple[str, list[Shot | None]]]
+    pixelated: bool
+
+
+def run_wall(folder: Path) -> Wall | None:
+    """All strips of a run; None if it has none."""
+    strips = read_strips(folder)
+    return _wall("", None, [(strip.label, strip) for strip in strips]) if strips else None
+
+
+def trial_walls(arms: Sequence[Arm]) -> list[Wall]:
+    """A wall for every strip that is to be compared, with a row for each arm, of the seed that most arms have."""
+    seeds = sorted({seed for arm in arms for seed in arm.runs})
+    seed = max(seeds, key=lambda seed: (sum(seed in arm.runs for arm in arms), -seed), default=0)
+    found: dict[str, list[tuple[str, Strip]]] = {}
+    for arm in arms:
+        if seed in arm.runs:
+            for strip in read_strips(arm.runs[seed].path):
+                if strip.compared:
+                    found.setdefault(strip.name, []).append((arm.name, strip))
+    return [_wall(rows[0][1].label, seed, rows) for rows in found.values()]
+
+
+def wall_png(wall: Wall) -> bytes:
+    """The wall as one picture."""
+    from matplotlib.figure import Figure
+
+    rows, columns = len(wall.rows), max(len(wall.columns), 1)
+    figure = Figure(figsize=(1.2 + CELL * columns, 0.3 + (CELL + 0.3) * rows), layout="constrained", facecolor="white")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for row, (line, (label, shots)) in enumerate(zip(grid, wall.rows, strict=True)):
+        for place, (axes, shot) in enumerate(zip(line, shots, strict=True)):
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+            if shot is not None:
+                axes.imshow(_pixels(shot), interpolation="nearest" if wall.pixelated else "antialiased")
+                axes.set_xlabel(shot.note, fontsize=6.5, color=MUTED)
+            if row == 0:
+                axes.set_title(wall.columns[place], fontsize=6.5, color=INK, wrap=True)
+            if place == 0:
+                axes.set_ylabel(label, fontsize=7.5, color=INK, rotation=0, ha="right", va="center")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=144)
+    return buffer.getvalue()
+
+
+def _wall(title: str, seed: int | None, rows: Sequence[tuple[str, Strip]]) -> Wall:
+    columns = {shot.id: shot.title for _, strip in rows for shot in strip.shots}
+    lines: list[tuple[str, list[Shot | None]]] = []
+    for label, strip in rows:
+        shots = {shot.id: shot for shot in strip.shots}
+        lines.append((label, [shots.get(name) for name in columns]))
+    first = next((shot for _, shots in lines for shot in shots if shot), None)
+    small = first is not None and max(_pixels(first).size) < PIXELATED_BELOW
+    return Wall(title, seed, list(columns.values()), lines, small)
+
+
+def _pixels(shot: Shot) -> Any:
+    from PIL import Image
+
+    return Image.open(io.BytesIO(base64.b64decode(shot.image.partition(",")[2]))).convert("RGB")

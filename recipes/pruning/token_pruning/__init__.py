@@ -1,0 +1,1 @@
+"""Recipe `token-pruning`: pruners of visual tokens on identical weights."""

@@ -1,0 +1,203 @@
+"""A user's LLaVA-type checkpoint with questions about images."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, CLIPModel
+
+from recipes.core.data.config import EasyVqaConfig
+from recipes.core.errors import UserError
+from recipes.core.models.sources import load_files, load_pretrained
+from recipes.pruning.adapters import Guide, layout
+from recipes.pruning.token_pruning.config import TokenPruningConfig, VqaConfig
+from recipes.pruning.token_pruning.subjects import Batch, Subject
+from recipes.pruning.token_pruning.vqa import Asked, is_right, read_easy_vqa, read_vqa
+
+TEMPLATE = "USER: <image>\n{question} ASSISTANT:"
+KINDS = ("llava", "llava_next")
+KEY = "model.path"
+DTYPES = {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A question as the model takes it, a batch of one."""
+
+    asked: Asked
+    inputs: dict[str, Tensor]
+
+    @property
+    def shapes(self) -> tuple[Any, ...]:
+        """What must be equal among the questions of a batch."""
+        return tuple((name, value.shape[1:]) for name, value in sorted(self.inputs.items()))
+
+
+class Checkpoint(Subject):
+    """A LLaVA or LLaVA-NeXT that answers greedily.
+
+    Args:
+        config: The run's config.
+        device: Where to run.
+
+    Raises:
+        UserError: the checkpoint or the data cannot be used.
+    """
+
+    one_forward = False
+
+    def __init__(self, config: TokenPruningConfig, device: str) -> None:
+        self.config, self.device = config, device
+        self.questions = _read(config)[: config.evaluation.examples]
+        path = str(config.model.path)  # type: ignore[union-attr]
+        self.model = _load(path, config.trainer.precision, device)
+        self.layout = layout(self.model)
+        self.processor = _processor(path, self.model.config)
+        self.ask = asking(self.processor)
+        vision = self.model.config.vision_config
+        self.anyres = self.model.config.model_type == "llava_next"
+        self.patches = 0 if self.anyres else (vision.image_size // vision.patch_size) ** 2
+        self.guide = _ClipGuide(config.guide.path, device) if config.guide.path else None
+        self.guided = self.guide is not None
+
+    def batches(self) -> Iterator[Batch]:
+        waiting: list[_Ready] = []
+        for asked in self.questions:
+            ready = self._ready(asked)
+            if waiting and (len(waiting) == self.config.evaluation.batch_size or waiting[0].shapes != ready.shapes):
+                yield self._batch(waiting)
+                waiting = []
+            waiting.append(ready)
+        if waiting:
+            yield self._batch(waiting)
+
+    def answer(self, batch: Batch) -> list[str]:
+        tokenizer = self.processor.tokenizer
+        out = self.model.generate(
+            **batch.inputs,
+            max_new_tokens=self.config.evaluation.max_new_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        )
+        new = out[:, batch.inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def is_right(self, answer: str, answers: Sequence[str]) -> bool:
+        return is_right(answer, answers)
+
+    def prefill(self, batch: Batch) -> None:
+        self.model(**batch.inputs, logits_to_keep=1)
+
+    def features(self, batch: Batch) -> list[Tensor]:
+        if self.anyres:
+            return []
+        return list(self.model.get_image_features(pixel_values=batch.pixels, return_dict=True).pooler_output)
+
+    def _ready(self, asked: Asked) -> _Ready:
+        from PIL import Image
+
+        inputs = self.processor(
+            images=Image.fromarray(asked.pixels()), text=self.ask(asked.question), return_tensors="pt"
+        )
+        if not (inputs["input_ids"] == self.model.config.image_token_id).any():
+            raise UserError(
+                "the prompt has no place for the image, so nothing could be pruned",
+                f"{KEY}={self.config.model.path}",  # type: ignore[union-attr]
+                "its processor's chat template must put the image token into the text",
+            )
+        return _Ready(asked, dict(inputs))
+
+    def _batch(self, ready: list[_Ready]) -> Batch:
+        inputs = {name: torch.cat([each.inputs[name] for each in ready]) for name in ready[0].inputs}
+        inputs = {name: value.to(self.device) for name, value in inputs.items()}
+        inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
+        asked = [each.asked for each in ready]
+        pixels = inputs["pixel_values"]
+        return Batch(
+            inputs=inputs,
+            pixels=pixels[:, 0] if self.anyres else pixels,
+            samples=[each.id for each in asked],
+            rows=list(range(len(asked))),
+            ids=[each.id for each in asked],
+            groups=[each.group for each in asked],
+            questions=[each.question for each in asked],
+            answers=[each.answers for each in asked],
+            guide=self.guide([self._told(each) for each in asked]) if self.guide else None,
+        )
+
+    def _told(self, asked: Asked) -> str:
+        """The question that the pruner is told: the one asked, or the one after it, the same in every run."""
+        if self.config.guide.text == "question":
+            return asked.question
+        return self.questions[(self.questions.index(asked) + 1) % len(self.questions)].question
+
+
+def asking(processor: Any) -> Callable[[str], str]:
+    """From a question to a prompt: by the processor's chat template, else by that of LLaVA-1.5."""
+    if not getattr(processor, "chat_template", None):
+        return lambda question: TEMPLATE.format(question=question)
+
+    def ask(question: str) -> str:
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        turns = [{"role": "user", "content": content}]
+        return str(processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+
+    return ask
+
+
+class _ClipGuide:
+    """Questions through the text tower of the CLIP that the vision tower comes from."""
+
+    def __init__(self, path: str, device: str) -> None:
+        clip: Any = load_pretrained(CLIPModel.from_pretrained, path, "guide.path", dtype=torch.float32)
+        self.clip = clip.to(device).eval()
+        self.tokenizer = load_files(AutoTokenizer.from_pretrained, path, "guide.path")
+        self.device = device
+
+    @torch.no_grad()
+    def __call__(self, questions: list[str]) -> Guide:
+        longest = self.clip.config.text_config.max_position_embeddings
+        words = self.tokenizer(questions, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        words = {name: words[name].to(self.device) for name in ("input_ids", "attention_mask")}
+        pooled = self.clip.text_model(**words).pooler_output
+        weight = self.clip.visual_projection.weight
+        return Guide(self.clip.text_projection(pooled), lambda patches: patches.to(weight.dtype) @ weight.T)
+
+
+def _read(config: TokenPruningConfig) -> list[Asked]:
+    if isinstance(config.data, EasyVqaConfig):
+        return read_easy_vqa(config.data)
+    assert isinstance(config.data, VqaConfig)
+    return read_vqa(config.data)
+
+
+def _load(path: str, precision: str, device: str) -> Any:
+    kind = load_files(AutoConfig.from_pretrained, path, KEY).model_type
+    if kind not in KINDS:
+        raise UserError(
+            f"is a {kind} model; pruning visual tokens needs a LLaVA or LLaVA-NeXT", f"{KEY}={path}",
+            f"type {KEY}=FOLDER of a model of type {' or '.join(KINDS)}",
+        )  # fmt: skip
+    dtype = torch.bfloat16 if precision == "auto" and device == "cuda" else DTYPES[precision]
+    load = AutoModelForImageTextToText.from_pretrained
+    model: Any = load_pretrained(load, path, KEY, dtype=dtype, attn_implementation="sdpa")
+    return model.to(device).eval()
+
+
+def _processor(path: str, config: Any) -> Any:
+    processor: Any = load_files(AutoProcessor.from_pretrained, path, KEY)
+    if not hasattr(processor, "image_processor"):
+        raise UserError(
+            "the checkpoint has no processor for images", f"{KEY}={Path(path)}",
+            "put its preprocessor_config.json and processor_config.json into the folder",
+        )  # fmt: skip
+    # Older checkpoints leave these to the model.
+    if getattr(processor, "patch_size", None) is None:
+        processor.patch_size = config.vision_config.patch_size
+        processor.num_additional_image_tokens = 1
+    if getattr(processor, "vision_feature_select_strategy", None) is None:
+        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+    return processor

@@ -1,0 +1,172 @@
+"""Config and card of the recipe `token-pruning`. Imports no torch."""
+
+from dataclasses import dataclass
+
+from recipes.core.config import Card, Claim, RunConfig, setting
+from recipes.core.data.config import EasyVqaConfig
+from recipes.core.models.config import LlavaConfig
+from recipes.pruning.config import CanvasDataConfig, QuestionCanvasDataConfig, ToyViTConfig, ToyVLMConfig
+from recipes.pruning.options import PrunerOptions
+
+# Where each pruner acts, apart from `full`, which acts nowhere, and `random`, which is told where.
+BEHIND_ENCODER = (
+    "grid", "pool", "cls_topk", "divprune", "recoverable", "visionzip", "prumerge", "prumerge_plus", "trim",
+)  # fmt: skip
+IN_ENCODER = ("flowcut", "zero_tprune", "tome", "ats", "evit")
+IN_LANGUAGE_MODEL = ("fastv", "sparsevlm", "pyramiddrop", "vtw")
+MODEL_DATA = {
+    "toy-vlm": ("digit-canvases", "question-canvases"),
+    "toy-vit": ("digit-canvases",),
+    "llava": ("vqa", "easy-vqa"),
+}
+
+
+@dataclass(frozen=True)
+class VqaConfig:
+    """Your own questions about images: JSON, JSONL or Parquet with a column each, or LLaVA's conversations."""
+
+    name: str = setting("vqa", help="data set", choices=("vqa",))
+    path: str | None = setting(None, help="JSON, JSONL or Parquet file of questions")
+    images: str | None = setting(None, help="folder that image paths start from; null: that of the file")
+    image_column: str | None = setting(None, help="column of image paths or bytes; null: image or file_name")
+    question_column: str | None = setting(None, help="column of questions; null: question, text or conversations")
+    answer_column: str | None = setting(None, help="column of an answer or a list of right ones; null: answer(s)")
+    on_error: str = setting(
+        "fail", help="a record that cannot be used stops the run, or is left out and counted", choices=("fail", "skip")
+    )
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        return [] if self.path else [("path", "is missing; type data.path=FILE")]
+
+
+@dataclass(frozen=True)
+class GuideConfig:
+    """The question as text-guided pruners see it."""
+
+    path: str | None = setting(
+        None, help="CLIP checkpoint whose text tower reads the question (model=llava); its vision tower is the model's"
+    )
+    text: str = setting(
+        "question",
+        help="what the pruner is told: the question, or another one",
+        choices=("question", "other"),
+    )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is measured, on how much."""
+
+    batch_size: int = setting(100, help="examples at once", ge=1)
+    examples: int | None = setting(None, help="use only the first questions; null: all", unit="questions", ge=1)
+    mac_ratios: tuple[float, ...] = setting(
+        (0.75,), help="accuracy is also read off at these shares of the unpruned model's MACs", gt=0, le=1
+    )
+    llm_mac_ratios: tuple[float, ...] = setting(
+        (0.5, 0.25), help="the same for shares of the language model's MACs, as papers count", gt=0, le=1
+    )
+    pictures: int = setting(6, help="examples that the report shows", ge=0)
+    picture_keep: float = setting(0.125, help="at which of the shares kept a trial shows them", gt=0, le=1)
+    timed_batches: int = setting(3, help="batches whose prefill is timed", ge=1)
+    max_new_tokens: int = setting(16, help="longest answer of a user's model", unit="tokens", ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenPruningConfig(RunConfig):
+    """Config of one `token-pruning` run."""
+
+    data: CanvasDataConfig | QuestionCanvasDataConfig | VqaConfig | EasyVqaConfig = setting(help="images and questions")
+    model: ToyVLMConfig | ToyViTConfig | LlavaConfig = setting(help="model that is pruned")
+    pruner: PrunerOptions = setting(help="pruner; arms choose it")
+    keep: tuple[float, ...] = setting(
+        (0.5, 0.25, 0.125, 0.0625), help="shares of the tokens to keep, each measured on its own", gt=0, le=1
+    )
+    keep_tokens: tuple[int, ...] = setting((), help="numbers of tokens to keep, instead of shares", unit="tokens", ge=1)
+    positions: str | None = setting(
+        None, help="rotary positions of what is kept; null: the pruner's own", choices=("compact", "original")
+    )
+    selection_seeds: int = setting(1, help="draws of a pruner that draws, averaged", ge=1)
+    guide: GuideConfig = setting(GuideConfig(), help="text that guides pruners")
+    evaluation: EvaluationConfig = setting(help="evaluation")
+
+    @property
+    def budgets(self) -> tuple[tuple[str, float | int], ...]:
+        """(label in the names of metrics, share or number of tokens) of every budget, the largest first."""
+        if self.keep_tokens:
+            return tuple((f"{number}t", number) for number in sorted(self.keep_tokens, reverse=True))
+        return tuple((f"{share:g}", share) for share in sorted(self.keep, reverse=True) if share < 1)
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings, as (key, message)."""
+        found = [*_arm_problems(self.arm, self.pruner.name), *_model_problems(self)]
+        for key, values in (("keep", self.keep), ("keep_tokens", self.keep_tokens)):
+            if len(set(values)) < len(values):
+                found.append((key, "names a budget twice"))
+        return found
+
+
+def _arm_problems(arm: str, pruner: str) -> list[tuple[str, str]]:
+    """Arms are named after their pruner, so that what a run is called is what it is."""
+    if arm == pruner or arm.startswith(f"{pruner}_"):
+        return []
+    return [("arm", f"{arm} does not prune with {pruner}; type pruner={pruner} alone, or arm={pruner}")]
+
+
+def _model_problems(config: TokenPruningConfig) -> list[tuple[str, str]]:
+    """What the model has no use for."""
+    model, data, pruner = config.model.name, config.data.name, config.pruner.name
+    found: list[tuple[str, str]] = []
+    if data not in MODEL_DATA[model]:
+        found.append(("data", f"{data} is not for model={model}; type data={' or data='.join(MODEL_DATA[model])}"))
+    place = getattr(config.pruner, "place", "")
+    if model == "toy-vit":
+        if pruner in IN_LANGUAGE_MODEL:
+            found.append(("pruner", f"{pruner} prunes in a language model, which toy-vit lacks; type model=toy-vlm"))
+        elif pruner in BEHIND_ENCODER or place in ("encoder", "projector"):
+            found.append(
+                ("pruner", f"{pruner} prunes behind the encoder, where its classifier has read everything; "
+                 f"type pruner={' or pruner='.join(IN_ENCODER)}")
+            )  # fmt: skip
+    if needs_text(config.pruner) and model == "toy-vlm" and data == "digit-canvases":
+        found.append(
+            ("pruner", f"{pruner} compares patches with what is asked for, and digit-canvases asks for a side only; "
+             "type data=question-canvases")
+        )  # fmt: skip
+    if needs_text(config.pruner) and model == "llava" and config.guide.path is None:
+        found.append(
+            ("guide.path", f"is missing: {pruner} compares patches with the question, and a LLaVA has no text tower; "
+             "type guide.path=CLIP, the checkpoint its vision tower comes from")
+        )  # fmt: skip
+    return found
+
+
+def needs_text(pruner: PrunerOptions) -> bool:
+    """Whether a pruner compares patches with the question."""
+    return pruner.name == "trim" or (pruner.name == "recoverable" and bool(getattr(pruner, "text", False)))
+
+
+CONFIG = TokenPruningConfig
+
+CARD = Card(
+    title="Token pruning: which visual tokens a model can do without",
+    paper="DivPrune, arXiv 2503.02175 (CVPR 2025); FlowCut, arXiv 2505.19536; Zero-TPrune, arXiv 2305.17328; "
+    "Recoverable Compression, arXiv 2409.01179; and their baselines",
+    summary="Pruners keep some of the visual tokens of a model that is trained already; all are measured on identical "
+    "weights, at equal numbers of tokens and at equal MACs.",
+    claim=Claim(
+        statement="At an eighth of the visual tokens, DivPrune answers more questions right than random pruning",
+        metric="accuracy@0.125",
+        arm="divprune",
+        baseline="random",
+        direction=1,
+        published="GQA 56.85 against 38.73 of FastV and 52.39 of FitPrune, LLaVA-1.5-7B at 15.6% of the TFLOPs "
+        "(61.96 unpruned); no number against random pruning",
+        minimal_effect=0.02,
+    ),
+    cost="the toy model of a seed once, cached; then seconds a pruner, forward passes only",
+    pair_keys=("arm", "pruner", "keep", "guide", "positions", "selection_seeds"),
+    version=1,
+    headlines=("accuracy", "macs_ratio@", "tokens@", "selection_ms@"),
+    frontiers=(("macs_ratio", "accuracy"), ("tokens", "accuracy")),
+)

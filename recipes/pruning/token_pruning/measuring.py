@@ -1,0 +1,274 @@
+"""One model, one pruner, several budgets: what is answered, what is kept and what it costs."""
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, median
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from recipes.pruning.accounting import Prefill, avg_tokens, model_macs, patch_macs, prefill
+from recipes.pruning.adapters import Layout, Trace, pruned
+from recipes.pruning.options import FullOptions
+from recipes.pruning.pruners import make
+from recipes.pruning.token_pruning.subjects import Batch, Subject
+from recipes.pruning.tokens import Pruner, sample_seed
+
+FULL = "1"  # label of the unpruned model
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What pruning left of one sample, for pictures.
+
+    Attributes:
+        kept: Original patches that are left at the end of the model, ascending.
+        patches: How many there were.
+        made: Tokens that pruning made.
+        answer: What was answered.
+        right: Whether that is right.
+    """
+
+    kept: tuple[int, ...]
+    patches: int
+    made: int
+    answer: str
+    right: bool
+
+
+@dataclass
+class Tally:
+    """All that was measured at one budget.
+
+    Attributes:
+        label: In the names of metrics.
+        right: Question -> 1 or 0 for each draw.
+        recall: Question -> share of its evidence that was kept, for each draw.
+        macs, encoder, llm: Multiply-adds of each sample's prefill: all, the encoder's, the language model's.
+        tokens: Mean over layers of each sample's visual tokens.
+        distance: Smallest cosine distance between kept tokens, as the unpruned model sees them, by sample.
+        selection: Seconds of selection a sample, by batch.
+        forward: Seconds of a prefill a sample, selection included, by timed batch.
+        memory: Peak of the device's memory in bytes; 0 on a CPU.
+        seen: Question -> what is left of its sample, of the first draw.
+    """
+
+    label: str
+    right: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    recall: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    macs: list[float] = field(default_factory=list)
+    encoder: list[float] = field(default_factory=list)
+    llm: list[float] = field(default_factory=list)
+    tokens: list[float] = field(default_factory=list)
+    distance: list[float] = field(default_factory=list)
+    selection: list[float] = field(default_factory=list)
+    forward: list[float] = field(default_factory=list)
+    memory: int = 0
+    seen: dict[str, Seen] = field(default_factory=dict)
+
+    def scores(self) -> dict[str, float]:
+        """Question -> share of its draws that were answered right."""
+        return {name: fmean(draws) for name, draws in self.right.items()}
+
+
+@dataclass
+class Measured:
+    """A run's tallies and its questions.
+
+    Attributes:
+        full: Of the unpruned model.
+        tallies: Of each budget, the largest first.
+        groups: Question -> image.
+        shown: Batches whose questions the report shows.
+    """
+
+    full: Tally
+    tallies: list[Tally]
+    groups: dict[str, str] = field(default_factory=dict)
+    shown: list[Batch] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to measure.
+
+    Attributes:
+        budgets: (label, share or number of tokens).
+        seed: Of the run.
+        draws: Draws of a pruner that draws.
+        positions: Rotary positions; None: the pruner's own.
+        timed: Batches whose prefill is timed.
+        pictures: Questions to show.
+    """
+
+    budgets: Sequence[tuple[str, float | int]]
+    seed: int
+    draws: int
+    positions: str | None
+    timed: int
+    pictures: int
+
+
+@torch.no_grad()
+def measure(subject: Subject, pruner: Pruner, plan: Plan) -> Measured:
+    """Run every batch unpruned and at every budget."""
+    found = Measured(Tally(FULL), [Tally(label) for label, _ in plan.budgets])
+    nothing = make(FullOptions())
+    for number, batch in enumerate(subject.batches()):
+        if number == 0:
+            subject.prefill(batch)  # what is slow only once is not timed
+        found.groups |= dict(zip(batch.ids, batch.groups, strict=True))
+        if sum(len(each.ids) for each in found.shown) < plan.pictures:
+            found.shown.append(batch)
+        timed = number < plan.timed
+        features = subject.features(batch)
+        _run(subject, nothing, 1.0, batch, plan, found.full, 0, features, timed)
+        for tally, (_, budget) in zip(found.tallies, plan.budgets, strict=True):
+            for draw in range(plan.draws):
+                _run(subject, pruner, budget, batch, plan, tally, draw, features, timed)
+    return found
+
+
+def _run(
+    subject: Subject,
+    pruner: Pruner,
+    budget: float | int,
+    batch: Batch,
+    plan: Plan,
+    tally: Tally,
+    draw: int,
+    features: Sequence[Tensor],
+    timed: bool,
+) -> None:
+    """One batch at one budget, into its tally."""
+    seeds = [sample_seed(plan.seed, f"{draw}/{sample}") for sample in batch.samples]
+    cuda = batch.pixels.is_cuda
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    with pruned(subject.model, pruner, budget, seeds=seeds, guide=batch.guide, positions=plan.positions) as trace:
+        seconds, answers = _timed(subject, batch, timed)
+    if seconds is not None:
+        tally.forward.append(seconds / len(seeds))
+    if cuda:
+        tally.memory = max(tally.memory, torch.cuda.max_memory_allocated())
+    tally.selection.append(trace.selection_seconds / len(seeds))
+    for cost in sample_costs(subject.layout, trace, subject.patches):
+        tally.macs.append(cost.macs)
+        tally.encoder.append(cost.encoder_macs)
+        tally.llm.append(cost.llm_macs)
+    tally.tokens += visual_tokens(subject.layout, trace)
+    tally.distance += [
+        found for one, kept in zip(features, trace.entering, strict=False)
+        if (found := min_distance(one[kept.to(one.device)])) is not None
+    ]  # fmt: skip
+    _judge(subject, batch, trace, answers, tally)
+
+
+def _timed(subject: Subject, batch: Batch, timed: bool) -> tuple[float | None, list[str]]:
+    """Seconds of a prefill (None: not timed) and the answers."""
+    seconds = None
+    if timed and not subject.one_forward:
+        start = _now(batch)
+        subject.prefill(batch)
+        seconds = _now(batch) - start
+    start = _now(batch)
+    answers = subject.answer(batch)
+    if timed and subject.one_forward:
+        seconds = _now(batch) - start
+    return seconds, answers
+
+
+def _now(batch: Batch) -> float:
+    if batch.pixels.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _judge(subject: Subject, batch: Batch, trace: Trace, answers: Sequence[str], tally: Tally) -> None:
+    patches = subject.patches
+    for place, (name, row, answer) in enumerate(zip(batch.ids, batch.rows, answers, strict=True)):
+        right = subject.is_right(answer, batch.answers[place])
+        tally.right[name].append(float(right))
+        kept = (trace.survivors if subject.layout.llm else trace.entering)[row]
+        if batch.evidence is not None:
+            evidence = batch.evidence[place]
+            tally.recall[name].append(float(evidence[trace.entering[row]].sum() / evidence.sum()))
+        if name not in tally.seen:
+            tally.seen[name] = Seen(tuple(kept.tolist()), patches, int(trace.made[row]), answer, right)
+
+
+def sample_costs(layout: Layout, trace: Trace, patches: int) -> list[Prefill]:
+    """Multiply-adds of each sample's prefill; blocks of the encoder whose output nobody uses are not counted."""
+    rows = _rows(trace, layout)
+    known: dict[tuple[float, ...], Prefill] = {}
+    return [known[row] if row in known else known.setdefault(row, _cost(layout, row, patches)) for row in rows]
+
+
+def visual_tokens(layout: Layout, trace: Trace) -> list[float]:
+    """Mean over layers of the visual tokens of each sample: of the language model, else of the encoder."""
+    if layout.llm is not None:
+        return [avg_tokens(row) for row in trace.llm_visual.tolist()]
+    return [avg_tokens([count - layout.special for count in row]) for row in trace.encoder_tokens.tolist()]
+
+
+def min_distance(x: Tensor) -> float | None:
+    """The smallest cosine distance between two of the tokens [n, d]; None for fewer than two."""
+    if len(x) < 2:
+        return None
+    unit = normalize(x.float(), dim=1, eps=1e-12)
+    alike = (unit @ unit.T).fill_diagonal_(-1.0)
+    return 1 - float(alike.max())
+
+
+def at_ratio(points: Sequence[tuple[float, dict[str, float]]], ratio: float) -> dict[str, float] | None:
+    """Scores where a cost would be `ratio`, interpolated linearly between the measured points around it.
+
+    Args:
+        points: (cost, score of each question), in any order.
+        ratio: The cost asked for.
+
+    Returns:
+        Question -> score; None outside the measured costs.
+    """
+    ordered = sorted(points, key=lambda point: point[0])
+    for (low, before), (high, behind) in zip(ordered, ordered[1:], strict=False):
+        if low <= ratio <= high:
+            share = (ratio - low) / (high - low) if high > low else 1.0
+            return {name: (1 - share) * before[name] + share * behind[name] for name in before}
+    return None
+
+
+def typical(seconds: Sequence[float]) -> float:
+    """Median in milliseconds."""
+    return 1e3 * median(seconds)
+
+
+def _rows(trace: Trace, layout: Layout) -> list[tuple[float, ...]]:
+    """What the cost of each sample depends on: tokens in encoder blocks, layers, text, projector."""
+    encoder = trace.encoder_tokens[:, : layout.used_blocks].tolist()
+    if layout.llm is None:
+        return [tuple(row) for row in encoder]
+    others = (trace.llm_visual.tolist(), trace.text_tokens.tolist(), trace.projected.tolist())
+    return [(*row, *visual, text, projected) for row, visual, text, projected in zip(encoder, *others, strict=True)]
+
+
+def _cost(layout: Layout, row: Sequence[float], patches: int) -> Prefill:
+    blocks = layout.used_blocks
+    embedding = patch_macs(patches or int(row[0]), layout.patch_pixels, layout.encoder.width)
+    if layout.llm is None:
+        return Prefill(model_macs(layout.encoder, row) + embedding, 0.0, 0.0)
+    *visual, text, projected = row[blocks:]
+    return prefill(
+        layout.encoder,
+        row[:blocks],
+        layout.llm,
+        visual,
+        text,
+        projected=projected,
+        projector=layout.projector,
+        patch=embedding,
+    )

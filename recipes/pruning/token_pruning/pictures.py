@@ -1,0 +1,108 @@
+"""Pictures: which patches are left of an image, and accuracy against what it costs."""
+
+from collections.abc import Sequence
+from math import isqrt
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from recipes.core.evaluation.plots import Plot
+from recipes.core.evaluation.strips import Shot, Strip, data_uri
+from recipes.pruning.token_pruning.measuring import FULL, Measured, Seen, Tally
+
+PAPER = np.array([236, 232, 222], np.float32)  # what pruned patches fade to
+LEFT = 0.22  # of a pruned patch that is still seen
+
+Image = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def strips(measured: Measured, budgets: Sequence[tuple[str, float | int]], chosen: float, number: int) -> list[Strip]:
+    """The first questions unpruned and at every budget.
+
+    Args:
+        measured: A run.
+        budgets: (label, share or number of tokens).
+        chosen: Share at which arms are put below each other; the nearest budget stands in.
+        number: Questions to show.
+    """
+    shown = [(name, batch, place) for batch in measured.shown for place, name in enumerate(batch.ids)][:number]
+    images = {name: picture(batch.pixels[batch.rows[place]]) for name, batch, place in shown}
+    first = next(iter(measured.full.seen.values()), None)
+    if not shown or first is None or not first.patches or isqrt(first.patches) ** 2 != first.patches:
+        return []
+    nearest = min(budgets, key=lambda each: abs(_share(each[1], first.patches) - chosen), default=(FULL, 1.0))[0]
+    found = []
+    for tally in [measured.full, *measured.tallies]:
+        shots = [
+            Shot(name, batch.questions[place], _note(seen), data_uri(dimmed(images[name], seen)))
+            for name, batch, place in shown
+            for seen in [tally.seen[name]]
+        ]
+        found.append(Strip(f"kept-{tally.label}", _label(tally, first.patches), shots, tally.label == nearest))
+    return found
+
+
+def picture(pixels: Tensor) -> Image:
+    """What the encoder sees [3, height, width], its values spread from black to white."""
+    values = pixels.float().cpu()
+    low, high = values.amin(), values.amax()
+    spread = (values - low) / (high - low).clamp(min=1e-6)
+    return (255 * spread).round().byte().permute(1, 2, 0).numpy()
+
+
+def dimmed(image: Image, seen: Seen) -> Image:
+    """The image with pruned patches faded to paper."""
+    side, (height, width) = isqrt(seen.patches), image.shape[:2]
+    kept = np.zeros(seen.patches, bool)
+    kept[list(seen.kept)] = True
+    rows, columns = np.arange(height) * side // height, np.arange(width) * side // width
+    mask = kept.reshape(side, side)[rows][:, columns, None]
+    faded = LEFT * image + (1 - LEFT) * PAPER
+    return np.where(mask, image, faded).round().astype(np.uint8)
+
+
+def plots(measured: Measured, ratios: dict[str, float], accuracy: dict[str, float], arm: str) -> list[Plot]:
+    """Accuracy against MACs and against tokens.
+
+    Args:
+        measured: A run.
+        ratios: Label -> share of the unpruned model's MACs.
+        accuracy: Label -> accuracy.
+        arm: The arm.
+    """
+    found = []
+    for name, title, x in (
+        ("macs", "MACs of the prefill, share of the unpruned model's", ratios),
+        ("tokens", "visual tokens, mean over layers", {t.label: mean(t.tokens) for t in _all(measured)}),
+    ):
+        line = sorted((x[label], accuracy[label]) for label in x)
+        found.append(Plot(name, f"Accuracy against {name.replace('macs', 'MACs')}", title, "accuracy", {arm: line}))
+    return found
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean of some numbers, nan of none."""
+    return sum(values) / len(values) if values else float("nan")
+
+
+def _all(measured: Measured) -> list[Tally]:
+    return [measured.full, *measured.tallies]
+
+
+def _share(budget: float | int, patches: int) -> float:
+    return budget / patches if isinstance(budget, int) else budget
+
+
+def _label(tally: Tally, patches: int) -> str:
+    """What a strip is: how many tokens are left, on average over its questions."""
+    if tally.label == FULL:
+        return f"all {patches}"
+    counts = {len(seen.kept) + seen.made for seen in tally.seen.values()}
+    shown = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    return f"{shown} of {patches} tokens"
+
+
+def _note(seen: Seen) -> str:
+    made = f", {seen.made} merged" if seen.made else ""
+    return f"{seen.answer or 'no answer'}: {'right' if seen.right else 'wrong'}{made}"

@@ -1,0 +1,108 @@
+"""Token pruning as an experiment: nothing is trained here; a model is pruned and asked, on identical weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from recipes.core.evaluation.scores import Scores
+from recipes.core.recipe import Evaluation
+from recipes.core.trainer import Training
+from recipes.pruning.adapters import check
+from recipes.pruning.config import ToyViTConfig, ToyVLMConfig
+from recipes.pruning.pruners import make
+from recipes.pruning.token_pruning import pictures
+from recipes.pruning.token_pruning.checkpoint import Checkpoint
+from recipes.pruning.token_pruning.config import TokenPruningConfig, VqaConfig
+from recipes.pruning.token_pruning.evaluation import metrics, ratios
+from recipes.pruning.token_pruning.measuring import Measured, Plan, measure
+from recipes.pruning.token_pruning.subjects import Subject, ToyClassifier, ToyVLM
+from recipes.pruning.tokens import Pruner
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model with its questions, and the pruner."""
+
+    subject: Subject
+    pruner: Pruner
+
+
+class TokenPruningRecipe:
+    """Every pruner on one interface, at several budgets."""
+
+    def prepare(self, config: TokenPruningConfig, device: str) -> Prepared:
+        """Train (or find in the cache) a toy model, or load the user's; read the questions. Raises UserError."""
+        pruner = make(config.pruner)
+        subject = _subject(config, device)
+        for _, budget in config.budgets:
+            check(subject.model, pruner, budget, guided=subject.guided, positions=config.positions)
+        return Prepared(subject, pruner)
+
+    def build(self, config: TokenPruningConfig, prepared: Prepared) -> Training | None:
+        """Nothing is trained."""
+        return None
+
+    def watch(self, config: TokenPruningConfig, prepared: Prepared, model: object) -> Scores:
+        """Never called: nothing is trained."""
+        raise AssertionError("nothing is trained")
+
+    def evaluate(
+        self, config: TokenPruningConfig, prepared: Prepared, model: object, curve: dict[int, Scores]
+    ) -> Evaluation:
+        """Prune at every budget, answer, count, and draw."""
+        own = config.evaluation
+        plan = Plan(
+            config.budgets, config.seed, config.selection_seeds, config.positions, own.timed_batches, own.pictures
+        )
+        measured = measure(prepared.subject, prepared.pruner, plan)
+        found, scores = metrics(measured, own)
+        return Evaluation(
+            found,
+            scores,
+            plots=_plots(config, measured, found),
+            strips=pictures.strips(measured, config.budgets, own.picture_keep, own.pictures),
+        )
+
+    def describe(self, config: TokenPruningConfig) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`."""
+        budgets = ", ".join(f"{budget:g}" for _, budget in config.budgets)
+        unit = "numbers of tokens" if config.keep_tokens else "shares of the tokens"
+        return [
+            ("data", _data_words(config)),
+            ("model", _model_words(config)),
+            ("pruner", config.pruner.name),
+            ("budgets", f"{budgets} ({unit}), and unpruned"),
+        ]
+
+    def parameters(self, config: TokenPruningConfig) -> int | None:
+        """Nothing is trained in the run itself."""
+        return 0
+
+
+def _subject(config: TokenPruningConfig, device: str) -> Subject:
+    if isinstance(config.model, ToyVLMConfig):
+        return ToyVLM(config, device)
+    if isinstance(config.model, ToyViTConfig):
+        return ToyClassifier(config, device)
+    return Checkpoint(config, device)
+
+
+def _plots(config: TokenPruningConfig, measured: Measured, found: dict[str, float]) -> list[pictures.Plot]:
+    accuracy = {label: found[f"accuracy@{label}"] for label in ratios(measured)}
+    return pictures.plots(measured, ratios(measured), accuracy, config.arm)
+
+
+def _data_words(config: TokenPruningConfig) -> str:
+    data = config.data
+    if isinstance(data, VqaConfig):
+        return f"{data.path}, answers generated and compared"
+    return getattr(data, "described", data.name)
+
+
+def _model_words(config: TokenPruningConfig) -> str:
+    model = config.model
+    if isinstance(model, ToyVLMConfig | ToyViTConfig):
+        return f"{model.name}, trained for this seed if no run has done so before"
+    return f"LLaVA-type checkpoint {Path(str(model.path))}"
+
+
+RECIPE = TokenPruningRecipe

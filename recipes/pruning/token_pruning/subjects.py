@@ -1,0 +1,204 @@
+"""What is pruned and asked: a model with its questions, in batches that are run again and again."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+from recipes.core.models.sources import load_files
+from recipes.pruning.adapters import Guide, Layout, layout
+from recipes.pruning.canvases import Canvases, make_canvases, words
+from recipes.pruning.token_pruning.config import TokenPruningConfig
+from recipes.pruning.toy import Digits, load_guide, prompt, toy_llava, toy_vit
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples that are run together, and the questions about them.
+
+    Attributes:
+        inputs: What the model takes.
+        pixels: [B, 3, height, width] what the encoder sees.
+        samples: Id of each sample, which seeds what is drawn for it.
+        rows: Sample of each question.
+        ids: Of the questions.
+        groups: Image of each question.
+        questions: In words.
+        answers: Right answers of each question.
+        evidence: [questions, patches] bool, patches that show the answer; None where nobody knows.
+        guide: The questions in the space of patches; None without one.
+    """
+
+    inputs: dict[str, Tensor]
+    pixels: Tensor
+    samples: list[str]
+    rows: list[int]
+    ids: list[str]
+    groups: list[str]
+    questions: list[str]
+    answers: list[tuple[str, ...]]
+    evidence: Tensor | None = None
+    guide: Guide | None = None
+
+
+class Subject(ABC):
+    """A model and its questions.
+
+    Attributes:
+        model: What `pruned` takes.
+        layout: Its numbers.
+        patches: Visual tokens of an image; 0 where that depends on the image.
+        one_forward: Whether an answer is one forward, so that its time is that of a prefill.
+        guided: Whether its batches have a guide.
+    """
+
+    model: Any
+    layout: Layout
+    patches: int
+    one_forward: bool = True
+    guided: bool = False
+
+    @abstractmethod
+    def batches(self) -> Iterator[Batch]:
+        """All questions."""
+
+    @abstractmethod
+    def answer(self, batch: Batch) -> list[str]:
+        """The model's answer to each question."""
+
+    @abstractmethod
+    def is_right(self, answer: str, answers: Sequence[str]) -> bool:
+        """Whether an answer is one of the right ones."""
+
+    def prefill(self, batch: Batch) -> None:
+        """A forward up to the first answer token."""
+        self.answer(batch)
+
+    def features(self, batch: Batch) -> list[Tensor]:
+        """[patches, d] of each sample as they enter the language model of the unpruned model; empty without one."""
+        return []
+
+
+class Canvas(Subject):
+    """Toy models and their test canvases.
+
+    Args:
+        config: The run's config.
+    """
+
+    def __init__(self, config: TokenPruningConfig, device: str) -> None:
+        self.config, self.device = config, device
+        self.canvases: Canvases = make_canvases(config.data, "test", config.seed)  # type: ignore[arg-type]
+        self.patches = config.data.patches  # type: ignore[union-attr]
+        self.asked, self.named = words(config.data)  # type: ignore[arg-type]
+
+    def is_right(self, answer: str, answers: Sequence[str]) -> bool:
+        return answer in answers
+
+    def _batch(
+        self,
+        at: Sequence[tuple[int, int]],
+        by_canvas: bool,
+        words_in: dict[str, Tensor] | None = None,
+        guide: Guide | None = None,
+    ) -> Batch:
+        """Questions (canvas, place among its questions); samples are canvases, or questions."""
+        c = self.canvases
+        canvases = list(dict.fromkeys(canvas for canvas, _ in at)) if by_canvas else [canvas for canvas, _ in at]
+        pixels = c.images[canvases].to(self.device)
+        return Batch(
+            inputs={"pixel_values": pixels} | (words_in or {}),
+            pixels=pixels,
+            samples=[f"canvas {canvas}" for canvas in canvases],
+            rows=[canvases.index(canvas) for canvas, _ in at] if by_canvas else list(range(len(at))),
+            ids=[f"canvas {canvas}/{place}" for canvas, place in at],
+            groups=[f"canvas {canvas}" for canvas, _ in at],
+            questions=[self.asked[c.questions[each]] for each in at],
+            answers=[(self.named[c.answers[each]],) for each in at],
+            evidence=torch.stack([c.evidence[each] for each in at]),
+            guide=guide,
+        )
+
+    def _questions(self) -> list[tuple[int, int]]:
+        places = self.canvases.questions.shape[1]
+        found = [(canvas, place) for canvas in range(len(self.canvases)) for place in range(places)]
+        return found[: self.config.evaluation.examples]
+
+
+class ToyVLM(Canvas):
+    """The toy LLaVA."""
+
+    def __init__(self, config: TokenPruningConfig, device: str) -> None:
+        super().__init__(config, device)
+        folder = toy_llava(config, device)
+        self.model = load_files(LlavaForConditionalGeneration.from_pretrained, str(folder), "model").to(device).eval()
+        self.layout = layout(self.model)
+        self.tokenizer = load_files(AutoProcessor.from_pretrained, str(folder), "model").tokenizer
+        self.guide = None if config.data.name == "digit-canvases" else _ToyGuide(folder, device)
+        self.guided = self.guide is not None
+
+    def batches(self) -> Iterator[Batch]:
+        questions, size = self._questions(), self.config.evaluation.batch_size
+        places = {word: self._ids(word) for word in self.asked}
+        for start in range(0, len(questions), size):
+            at = questions[start : start + size]
+            asked = [int(self.canvases.questions[each]) for each in at]
+            ids = torch.stack([places[self.asked[each]] for each in asked]).to(self.device)
+            words_in = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            yield self._batch(
+                at, by_canvas=False, words_in=words_in, guide=self.guide and self.guide(self._told(asked))
+            )
+
+    def answer(self, batch: Batch) -> list[str]:
+        logits = self.model(**batch.inputs, logits_to_keep=1).logits[:, -1]
+        return list(self.tokenizer.convert_ids_to_tokens(logits.argmax(1).tolist()))
+
+    def features(self, batch: Batch) -> list[Tensor]:
+        return list(self.model.get_image_features(pixel_values=batch.pixels, return_dict=True).pooler_output)
+
+    def _ids(self, question: str) -> Tensor:
+        place = self.tokenizer.convert_tokens_to_ids("<image>")
+        ids = self.tokenizer(prompt(question)).input_ids
+        return torch.tensor([each for one in ids for each in ([one] * self.patches if one == place else [one])])
+
+    def _told(self, asked: Sequence[int]) -> Tensor:
+        """Index of the word that the pruner is told: what is asked for, or another one, the same in every run."""
+        told = torch.tensor(asked, device=self.device)
+        return told if self.config.guide.text == "question" else (told + len(self.asked) // 2) % len(self.asked)
+
+
+class _ToyGuide:
+    """Words of the toy in the space of its patches."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        text, patch = load_guide(folder)
+        self.text, self.patch = text.to(device), patch.to(device)
+
+    def __call__(self, told: Tensor) -> Guide:
+        return Guide(self.text[told], lambda patches: patches @ self.patch.T.to(patches.dtype))
+
+
+class ToyClassifier(Canvas):
+    """The toy vision transformer, judged by its own heads on CLS."""
+
+    def __init__(self, config: TokenPruningConfig, device: str) -> None:
+        super().__init__(config, device)
+        self.digits = Digits.load(toy_vit(config, device)).to(device).eval()
+        self.model = self.digits.tower
+        self.layout = layout(self.model)
+
+    def batches(self) -> Iterator[Batch]:
+        places = self.canvases.questions.shape[1]
+        questions, size = self._questions(), self.config.evaluation.batch_size * places
+        for start in range(0, len(questions), size):
+            yield self._batch(questions[start : start + size], by_canvas=True)
+
+    def answer(self, batch: Batch) -> list[str]:
+        told = self.digits(**batch.inputs).argmax(2).cpu()
+        places = [self.asked.index(question) for question in batch.questions]
+        return [self.named[int(told[row, place])] for row, place in zip(batch.rows, places, strict=True)]

@@ -1,0 +1,91 @@
+"""A user's LLaVA: a toy one in its folder, asked about images in files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer, CLIPConfig, CLIPModel, LlavaForConditionalGeneration
+
+from recipes.core import compose, runner
+from recipes.core.errors import UserError
+from recipes.pruning.canvases import make_canvases
+from recipes.pruning.token_pruning.pictures import picture
+from recipes.pruning.token_pruning.recipe import TokenPruningRecipe
+from recipes.pruning.toy import toy_llava
+
+RUN = ("budget=smoke", "tracker=none", "trainer.threads=1", "keep=0.25", "evaluation.max_new_tokens=2")
+
+
+@pytest.fixture(scope="module")
+def toy() -> tuple[Path, Any]:
+    config = compose.compose("token-pruning", ["budget=smoke", "trainer.threads=1"])
+    return toy_llava(config, "cpu"), config
+
+
+@pytest.fixture
+def questions(toy: tuple[Path, Any], tmp_path: Path) -> Path:
+    """Four questions about two images, in a file beside them."""
+    from PIL import Image
+
+    canvases, records = make_canvases(toy[1].data, "test", 0), []
+    for number in range(2):
+        Image.fromarray(picture(canvases.images[number])).save(tmp_path / f"{number}.png")
+        for side in ("left", "right"):
+            records.append({"image": f"{number}.png", "question": f"{side} ?", "answer": ["one", "2"]})
+    (tmp_path / "vqa.json").write_text(json.dumps(records))
+    return tmp_path / "vqa.json"
+
+
+def evaluated(*overrides: str) -> dict[str, float]:
+    config, recipe = compose.compose("token-pruning", [*RUN, *overrides]), TokenPruningRecipe()
+    return recipe.evaluate(config, recipe.prepare(config, "cpu"), None, {}).metrics
+
+
+def test_a_folder_and_a_file_are_enough(toy: tuple[Path, Any], questions: Path, tmp_path: Path) -> None:
+    words = [f"model={toy[0]}", f"data.path={questions}"]
+    config = compose.compose("token-pruning", [*RUN, *words, f"outputs={tmp_path / 'runs'}"])
+    outcome = runner.run(config, False, "steelyard run token-pruning")
+    assert outcome.metrics["tokens@0.25"] == 16 and 0 < outcome.metrics["llm_macs_ratio@0.25"] < 1
+    assert outcome.metrics["min_distance@0.25"] > outcome.metrics["min_distance@1"]
+    page = (outcome.folder / "report.html").read_text()
+    assert "left ?" in page and "16 of 64 tokens" in page
+
+
+def test_equal_questions_may_be_asked_at_once(toy: tuple[Path, Any], questions: Path) -> None:
+    words = [f"model={toy[0]}", f"data.path={questions}", "pruner=fastv", "pruner.layer=1"]
+    alone, together = evaluated(*words), evaluated(*words, "evaluation.batch_size=4")
+    timed = ("selection_ms", "prefill_ms")
+    assert {k: v for k, v in alone.items() if not k.startswith(timed)} == pytest.approx(
+        {k: v for k, v in together.items() if not k.startswith(timed)}
+    )
+
+
+def test_text_guided_pruners_read_the_question_through_clip(
+    toy: tuple[Path, Any], questions: Path, tmp_path: Path
+) -> None:
+    vision = LlavaForConditionalGeneration.from_pretrained(toy[0]).config.vision_config
+    tokenizer = AutoTokenizer.from_pretrained(toy[0])
+    text = {"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "eos_token_id": 2, "bos_token_id": 1, "pad_token_id": 0}  # fmt: skip
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision.to_dict(), projection_dim=8))
+    clip.save_pretrained(tmp_path / "clip")
+    tokenizer.save_pretrained(tmp_path / "clip")
+    words = [f"model={toy[0]}", f"data.path={questions}", f"guide.path={tmp_path / 'clip'}"]
+    for pruner in ("trim", "recoverable"):
+        found = evaluated(*words, f"arm={pruner}")
+        assert 1 <= found["tokens@0.25"] <= 16
+
+
+def test_a_model_of_another_kind_is_refused(toy: tuple[Path, Any], questions: Path, tmp_path: Path) -> None:
+    model = LlavaForConditionalGeneration.from_pretrained(toy[0])
+    model.model.vision_tower.save_pretrained(tmp_path / "clip")
+    with pytest.raises(UserError, match="is a clip_vision_model model; pruning visual tokens needs a LLaVA"):
+        evaluated(f"model={tmp_path / 'clip'}", f"data.path={questions}")
+    with pytest.raises(UserError, match="there is no such folder"):
+        evaluated(f"model={tmp_path / 'absent'}", f"data.path={questions}")
+
+
+def test_more_tokens_than_there_are(toy: tuple[Path, Any], questions: Path) -> None:
+    with pytest.raises(UserError, match="65 tokens are more than the 64 there are"):
+        evaluated(f"model={toy[0]}", f"data.path={questions}", "keep_tokens=65")

@@ -1,0 +1,103 @@
+"""What is refused, and in which words; arms that apply; budgets as they are typed."""
+
+import pytest
+
+from recipes.core import compose, registry
+from recipes.core.errors import UserError
+from recipes.pruning.pruners import PRUNERS
+from recipes.pruning.token_pruning.config import BEHIND_ENCODER, IN_ENCODER, IN_LANGUAGE_MODEL
+
+NAME = "token-pruning"
+
+
+def message(*overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        compose.compose(NAME, list(overrides))
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (["keep=0"], "keep = 0.0: must be > 0 and <= 1"),
+        (["keep=1.5"], "keep = 1.5: must be > 0 and <= 1"),
+        (["keep=[0.5,2]"], "keep = 2.0: must be > 0 and <= 1"),
+        (["keep=half"], "keep = 'half': must be a list"),
+        (["keep=[0.5,0.5]"], "keep: names a budget twice"),
+        (["keep_tokens=0"], "keep_tokens = 0: must be >= 1"),
+        (["pruner=divprun"], "pruner.name = divprun: did you mean divprune?"),
+        (["pruner=grid", "pruner.metric=l2"], "pruner.metric = l2: unknown key"),
+        (["arm=divprune", "pruner=grid"], "arm: divprune does not prune with grid; type pruner=grid alone, or"),
+        (["arm=trim"], "arm = trim: needs data=question-canvases or model=llava"),
+        (["arm=zero_tprune_votes"], "arm = zero_tprune_votes: needs model=toy-vit"),
+        (["pruner=trim"], "digit-canvases asks for a side only; type data=question-canvases"),
+        (["pruner=fastv", "model=toy-vit"], "fastv prunes in a language model, which toy-vit lacks"),
+        (["pruner=divprune", "model=toy-vit"], "divprune prunes behind the encoder, where its classifier has read"),
+        (["model=toy-vit", "data=question-canvases"], "question-canvases is not for model=toy-vit; type data=digit-"),
+        (["model=llava"], "model.path: is missing"),
+        (["model=/some/llava"], "data.path: is missing; type data.path=FILE"),
+        (["model=/some/llava", "data.path=q.json", "pruner=recoverable"], "guide.path: is missing: recoverable"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(overrides: list[str], text: str) -> None:
+    assert text in message(*overrides)
+
+
+def test_a_folder_in_place_of_a_model_is_a_llava_with_the_users_questions() -> None:
+    config = compose.compose(NAME, ["model=/some/llava", "data.path=vqa.json"])
+    assert (config.model.name, config.model.path, config.data.name, config.data.path, config.arm) == (
+        "llava", "/some/llava", "vqa", "vqa.json", "divprune",
+    )  # fmt: skip
+
+
+def test_budgets_are_labelled_largest_first() -> None:
+    assert compose.compose(NAME, ["keep=0.1"]).budgets == (("0.1", 0.1),)
+    assert compose.compose(NAME, ["keep=[0.1,1,0.5]"]).budgets == (("0.5", 0.5), ("0.1", 0.1))
+    assert compose.compose(NAME, ["keep_tokens=[4,8]"]).budgets == (("8t", 8), ("4t", 4))
+
+
+def test_every_pruner_has_an_arm_of_its_name_and_a_place() -> None:
+    every = compose.arms(NAME, None)
+    assert set(PRUNERS) <= set(every)
+    assert set(PRUNERS) == {*BEHIND_ENCODER, *IN_ENCODER, *IN_LANGUAGE_MODEL, "full", "random"}
+    for name in PRUNERS:
+        data = "question-canvases"
+        assert compose.compose(NAME, [f"pruner={name}", f"data={data}"]).arm == name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "has", "lacks"),
+    [
+        ([], {"divprune", "fastv", "recoverable_visual"}, {"trim", "recoverable", "zero_tprune_votes"}),
+        (["data=question-canvases"], {"trim", "recoverable", "recoverable_other"}, {"zero_tprune_votes"}),
+        (["model=toy-vit"], {"random", "zero_tprune_cls", "tome", "ats", "evit"}, {"divprune", "fastv", "grid"}),
+    ],
+)
+def test_arms_are_those_that_make_sense(overrides: list[str], has: set[str], lacks: set[str]) -> None:
+    found = compose.arms(NAME, overrides)
+    assert has <= set(found) and not lacks & set(found)
+    for arm in found:
+        assert compose.compose(NAME, [*overrides, f"arm={arm}"]).arm == arm
+
+
+def test_the_classifier_is_pruned_early() -> None:
+    assert compose.compose(NAME, ["model=toy-vit", "arm=random"]).pruner.place == "vit"
+    assert compose.compose(NAME, ["model=toy-vit"]).arm == "zero_tprune"
+
+
+def test_the_claim_is_measured_by_default() -> None:
+    label = registry.card(NAME).claim.metric.removeprefix("accuracy@")
+    assert label in dict(compose.compose(NAME, []).budgets)
+
+
+def test_what_follows_from_model_and_arm() -> None:
+    asked = "data=question-canvases"
+    assert compose.compose(NAME, [asked, "arm=recoverable_other"]).pruner.patch_proj == "post_ln"
+    assert compose.compose(NAME, [asked, "pruner=trim"]).pruner.sign == 1
+    for arm in ("zero_tprune", "zero_tprune_cls", "zero_tprune_once"):
+        assert compose.compose(NAME, ["model=toy-vit", f"arm={arm}"]).pruner.layers == (1,)
+    assert compose.compose(NAME, ["arm=zero_tprune"]).pruner.layers == ()
+    user = ["model=/some/llava", "data.path=q.json"]
+    assert compose.compose(NAME, user).evaluation.batch_size == 1
+    assert compose.compose(NAME, [*user, "guide.path=clip", "pruner=trim"]).pruner.sign == -1
