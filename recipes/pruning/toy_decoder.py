@@ -30,7 +30,7 @@ from recipes.pruning.canvases import SIDES, Canvases, make_canvases, words
 from recipes.pruning.config import CanvasConfig, DecoderShape
 from recipes.pruning.toy_encoder import GUIDE, canvas_key, encode, encoder_seed, toy_vit, tuning
 
-VERSION = 1
+VERSION, FEATURES_VERSION = 2, 1
 FEATURES = -2  # vision_feature_layer
 PAD, BEGIN, END, UNKNOWN, IMAGE, SEPARATOR = "<pad>", "<s>", "</s>", "<unk>", "<image>", "<sep>"
 SPECIAL = (PAD, BEGIN, END, UNKNOWN, IMAGE, SEPARATOR)
@@ -82,15 +82,15 @@ def question_embeddings(embed: nn.Module, visual: Tensor, asked: Tensor) -> Tens
     Args:
         embed: Embeddings of the language model.
         visual: [B, K, D] projected visual tokens.
-        asked: [B, ...] ids of the question's word and of what follows it.
+        asked: [B] ids of the questions.
 
     Returns:
-        [B, K + 2 + asked.shape[1], D]
+        [B, K + 3, D]
     """
     marks = torch.tensor([WORDS.index(BEGIN), WORDS.index(SEPARATOR)], device=asked.device)
     begin, separator = embed(marks).to(visual.dtype)
     rows = len(asked)
-    return torch.cat([begin.expand(rows, 1, -1), visual, separator.expand(rows, 1, -1), embed(asked)], 1)
+    return torch.cat([begin.expand(rows, 1, -1), visual, separator.expand(rows, 1, -1), embed(asked)[:, None]], 1)
 
 
 def word_ids(names: Sequence[str]) -> Tensor:
@@ -140,38 +140,40 @@ class Answering(nn.Module):
         super().__init__()
         self.llava = llava
 
-    def forward(self, features: Tensor, text: Tensor) -> Tensor:
-        """Features [B, N, C] and what follows `<sep>` [B, T] to logits [B, T, V]."""
+    def forward(self, features: Tensor, asked: Tensor) -> Tensor:
+        """Features [B, N, C] and ids of the questions [B] to logits [B, V] of the answers."""
         model = self.llava.model
         visual = model.multi_modal_projector(features)
-        embeddings = question_embeddings(self.llava.get_input_embeddings(), visual, text)
+        embeddings = question_embeddings(self.llava.get_input_embeddings(), visual, asked)
         hidden = model.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-        logits: Tensor = self.llava.lm_head(hidden[:, -text.shape[1] :])
+        logits: Tensor = self.llava.lm_head(hidden[:, -1])
         return logits
 
 
 class AnswerLoss:
-    """Cross-entropy of the answer and of the end behind it."""
+    """Cross-entropy of the answer.
+
+    The end behind it is no target: where sequences have one length, a model tells question and answer apart by their
+    places, and says the end in place of the answer as soon as it is given fewer visual tokens.
+    """
 
     def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
-        """Predicted tokens of this micro-batch."""
-        return torch.tensor(2.0 * len(batch["answers"]))
+        """Questions of this micro-batch."""
+        return torch.tensor(float(len(batch["answers"])))
 
-    def logits(self, model: nn.Module, batch: dict[str, Tensor], text: Tensor) -> Tensor:
-        """[B, T, V] of what follows each of the tokens `text` [B, T]."""
-        found: Tensor = model(batch["features"], text)
+    def logits(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """[B, V] of what follows each question."""
+        found: Tensor = model(batch["features"], batch["asked"])
         return found
 
     def __call__(
         self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean over both tokens, and the share of right answers."""
-        answers = batch["answers"]
-        logits = self.logits(model, batch, torch.stack([batch["asked"], answers], 1)).float()
-        targets = torch.stack([answers, torch.full_like(answers, WORDS.index(END))], 1)
-        loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-        right = (logits[:, 0].argmax(1) == answers).float().detach()
-        return loss / normalizer, {"accuracy": torch.stack([right.sum(), torch.ones_like(right).sum()])}
+        """Mean over questions, and the share of right answers."""
+        answers, logits = batch["answers"], self.logits(model, batch).float()
+        right = (logits.argmax(1) == answers).float().detach()
+        loss = cross_entropy(logits, answers, reduction="sum") / normalizer
+        return loss, {"accuracy": torch.stack([right.sum(), torch.ones_like(right).sum()])}
 
 
 def cached_features(encoder: Path, data: CanvasConfig, canvases: Canvases, part: str, seed: int, device: str) -> Tensor:
@@ -191,7 +193,7 @@ def cached_features(encoder: Path, data: CanvasConfig, canvases: Canvases, part:
         features = encode(tower, canvases.images, device, FEATURES).half()
         save_file({"features": features}, folder / "features.safetensors")
 
-    key = sha256_json([encoder.name, asdict(data), part, seed, VERSION])[:32]
+    key = sha256_json([encoder.name, asdict(data), part, seed, FEATURES_VERSION])[:32]
     return load_file(cached("toy-features", key, build) / "features.safetensors")["features"]
 
 
@@ -204,7 +206,7 @@ def toy_llava(config: Any, device: str) -> Path:
 
     Returns:
         Folder for `LlavaForConditionalGeneration.from_pretrained` and `AutoProcessor.from_pretrained`, for question
-        canvases with `guide.safetensors`. Its prompts are those of `prompt`.
+        canvases with `guide.safetensors`. Its prompts are those of `prompt`, its answers one token long.
     """
     own, data, seed = config.model.decoder, config.data, encoder_seed(config)
     encoder = toy_vit(config, device)

@@ -212,6 +212,18 @@ def test_steps_know_what_they_drew() -> None:
     assert alone.tokens == one_of_two.tokens == sampler.at(8)
 
 
+def test_the_answer_is_all_that_is_predicted(prepared: Callable[[Any], Prepared]) -> None:
+    """An end behind the answer would be told from the question by its place, which moves with the number of tokens."""
+    given = config()
+    ready, model = prepared(given), build_model(given)
+    loss, batch = FlexLoss(TokenSampler((16,), (1,), 0)), ready.train.collate([0, 1, 2])
+    total, metrics = loss(model, batch, torch.tensor(3.0))
+    logits = model(batch["features"], batch["asked"], 16)
+    expected = -logits.log_softmax(1)[range(3), batch["answers"]].mean()
+    torch.testing.assert_close(total, expected)
+    assert metrics["tokens"].tolist() == [48, 3]
+
+
 def test_items_pair_questions_with_their_canvas(prepared: Callable[[Any], Prepared]) -> None:
     items: QuestionItems = prepared(config()).train
     batch = items.collate([0, 1, 2])
@@ -246,7 +258,7 @@ def test_arms_end_with_their_row_of_the_matrix(runs: dict[str, runner.RunOutcome
     metrics = {arm: outcome.metrics for arm, outcome in runs.items()}
     assert metrics["fixed_large"]["tokens/total"] == 12 * 8 * 64 / 1e6
     assert metrics["fixed_large_equal"]["tokens/total"] == 12 * 5 * 64 / 1e6  # 8 * 0.5875 = 4.7 questions a step
-    assert metrics["cycle"]["tokens/question"] == 28
+    assert metrics["fixed_large_equal"]["tokens/question"] == 64 and metrics["cycle"]["tokens/question"] == 28
 
 
 def test_pools_differ_only_where_sides_do_not_divide(runs: dict[str, runner.RunOutcome]) -> None:

@@ -82,7 +82,7 @@ def test_the_llava_answers_from_pictures_as_from_cached_features(config: Run) ->
     items = QuestionItems(encode(tower, canvases.images, "cpu", -2), canvases, data)
     rows = list(range(8))
     batch = items.collate(rows)
-    cached = Answering(model)(batch["features"], batch["asked"][:, None])[:, -1]
+    cached = Answering(model)(batch["features"], batch["asked"])
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     names = [words(data)[0][int(index)] for index in canvases.questions.flatten()[:8]]

@@ -31,12 +31,12 @@ class FlexModel(nn.Module):
         # Visual tokens it was trained on; a buffer, so that checkpoints keep it.
         self.register_buffer("visual_tokens", torch.zeros((), dtype=torch.long))
 
-    def forward(self, features: Tensor, text: Tensor, tokens: int) -> Tensor:
-        """Features [B, L, C] and what follows `<sep>` [B, T] to logits [B, T, V], by way of `tokens` visual tokens."""
+    def forward(self, features: Tensor, asked: Tensor, tokens: int) -> Tensor:
+        """Features [B, L, C] and questions [B] to logits [B, V] of the answers, by way of `tokens` visual tokens."""
         visual = self.projector(features, tokens)
-        embeddings = question_embeddings(self.language_model.get_input_embeddings(), visual, text)
+        embeddings = question_embeddings(self.language_model.get_input_embeddings(), visual, asked)
         hidden = self.language_model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-        logits: Tensor = self.language_model.lm_head(hidden[:, -text.shape[1] :])
+        logits: Tensor = self.language_model.lm_head(hidden[:, -1])
         return logits
 
 
@@ -57,9 +57,9 @@ class FlexLoss(AnswerLoss):
         self.tokens = self.sampler.at(step)
         model.visual_tokens += self.tokens * self.processes * sum(len(batch["answers"]) for batch in batches)
 
-    def logits(self, model: nn.Module, batch: dict[str, Tensor], text: Tensor) -> Tensor:
+    def logits(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """At the number of tokens of this step."""
-        found: Tensor = model(batch["features"], text, self.tokens)
+        found: Tensor = model(batch["features"], batch["asked"], self.tokens)
         return found
 
     def __call__(

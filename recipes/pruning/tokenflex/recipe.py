@@ -55,11 +55,12 @@ class TokenFlexRecipe:
     def build(self, config: TokenFlexConfig, prepared: Prepared) -> Training:
         """Model and loss. All arms of a seed share the language model's initialisation and the order of questions."""
         own, trainer = config.flex, config.trainer
+        used = questions_used(config)
         sampler = TokenSampler(own.tokens, own.probs, config.seed, own.schedule, trainer.max_steps)
         loss, train = FlexLoss(sampler, trainer.nproc), prepared.train
 
         def collate(rows: list[int]) -> dict[str, Any]:
-            return train.collate(rows[: max(1, round(own.batch_share * len(rows)))])
+            return train.collate(rows[:used])
 
         items: Any = train
         rates = {"projector": own.projector_learning_rate}
@@ -77,8 +78,9 @@ class TokenFlexRecipe:
     def evaluate(self, config: TokenFlexConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """Accuracy at each number of tokens, the tokens of training, and multiply-adds."""
         scores = answer_scores(config, prepared, model, len(prepared.test))
-        found, steps = scores.overall(), config.trainer.max_steps
-        questions = steps * config.trainer.batch_size * config.flex.batch_share
+        found, trainer = scores.overall(), config.trainer
+        micro = trainer.micro_batch_size or trainer.process_batch_size
+        questions = trainer.max_steps * trainer.batch_size // micro * questions_used(config)
         extra = {"tokens/total": float(model.visual_tokens) / 1e6}
         scores.define("tokens/total", "visual tokens trained on, in millions", False)
         extra["tokens/question"] = float(model.visual_tokens) / questions
@@ -113,6 +115,12 @@ class TokenFlexRecipe:
             return sum(parameter.numel() for parameter in build_model(config).parameters())
 
 
+def questions_used(config: TokenFlexConfig) -> int:
+    """Questions of each micro-batch that are trained on."""
+    micro = config.trainer.micro_batch_size or config.trainer.process_batch_size
+    return max(1, round(config.flex.batch_share * micro))
+
+
 def enlarging(config: TokenFlexConfig) -> list[int]:
     """Numbers of tokens that are more than the encoder's patches."""
     asked = {*config.flex.tokens, *config.evaluation.tokens, *config.evaluation.unseen}
@@ -137,7 +145,7 @@ def answer_scores(config: TokenFlexConfig, prepared: Prepared, model: FlexModel,
         for rows in torch.arange(questions).split(BATCH):
             batch = items.collate(rows.tolist())
             features, asked = batch["features"].to(prepared.device), batch["asked"].to(prepared.device)
-            said = model(features, asked[:, None], count)[:, -1].argmax(1).cpu()
+            said = model(features, asked, count).argmax(1).cpu()
             found.append(said == batch["answers"])
         right[count] = torch.cat(found).double()
         scores.define(f"accuracy@{count}", f"right answers from {count} visual tokens", True)
