@@ -110,7 +110,7 @@ class AlignmentRecipe:
         if lora_of(config).rank:
             files["adapter"] = partial(save_adapters, model.policy)
         plots = measures.frontier_plots(curve, start, config.arm)
-        return Evaluation(scores.overall() | extra, scores, None, plots, files)
+        return Evaluation(scores.overall() | extra, scores, plots=plots, files=files)
 
     def add_answers(self, config: Any, prepared: Prepared, scores: Scores, logps: np.ndarray) -> None:
         """Add what is read off the policy's log-probs of held-out answers, float32 [tokens]."""

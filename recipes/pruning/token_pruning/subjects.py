@@ -118,8 +118,8 @@ class Canvas(Subject):
             rows=[canvases.index(canvas) for canvas, _ in at] if by_canvas else list(range(len(at))),
             ids=[f"canvas {canvas}/{place}" for canvas, place in at],
             groups=[f"canvas {canvas}" for canvas, _ in at],
-            questions=[self.asked[c.questions[each]] for each in at],
-            answers=[(self.named[c.answers[each]],) for each in at],
+            questions=[self.asked[int(c.questions[each])] for each in at],
+            answers=[(self.named[int(c.answers[each])],) for each in at],
             evidence=torch.stack([c.evidence[each] for each in at]),
             guide=guide,
         )
@@ -136,7 +136,8 @@ class ToyVLM(Canvas):
     def __init__(self, config: TokenPruningConfig, device: str) -> None:
         super().__init__(config, device)
         folder = toy_llava(config, device)
-        self.model = load_files(LlavaForConditionalGeneration.from_pretrained, str(folder), "model").to(device).eval()
+        self.model = load_files(LlavaForConditionalGeneration.from_pretrained, str(folder), "model")
+        self.model.to(device).eval()
         self.layout = layout(self.model)
         self.tokenizer = load_files(AutoProcessor.from_pretrained, str(folder), "model").tokenizer
         self.guide = None if config.data.name == "digit-canvases" else _ToyGuide(folder, device)
@@ -151,7 +152,7 @@ class ToyVLM(Canvas):
             ids = torch.stack([places[self.asked[each]] for each in asked]).to(self.device)
             words_in = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
             yield self._batch(
-                at, by_canvas=False, words_in=words_in, guide=self.guide and self.guide(self._told(asked))
+                at, by_canvas=False, words_in=words_in, guide=self.guide(self._told(asked)) if self.guide else None
             )
 
     def answer(self, batch: Batch) -> list[str]:
