@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recipes.core.data.config import EasyVqaConfig
 from recipes.core.errors import UserError
 from recipes.pruning.token_pruning.checkpoint import TEMPLATE, asking
 from recipes.pruning.token_pruning.config import VqaConfig
-from recipes.pruning.token_pruning.vqa import Asked, is_right, normalised, read_vqa
+from recipes.pruning.token_pruning.vqa import Asked, is_right, normalised, read_easy_vqa, read_vqa
 
 
 @pytest.fixture
@@ -121,3 +122,18 @@ def test_the_prompt_is_the_processors_or_that_of_llava() -> None:
 def test_a_question_knows_its_image(folder: Path) -> None:
     one = Asked("0", "g", "?", ("a",), (folder / "images" / "2.png").read_bytes())
     assert one.pixels().mean() == 80
+
+
+def test_the_test_questions_of_easy_vqa(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for part, color in (("train", "red"), ("test", "blue")):
+        (tmp_path / part / "images").mkdir(parents=True)
+        Image.new("RGB", (64, 64), color).save(tmp_path / part / "images" / "0.png")
+        rows = [["what color is the circle?", color, 0], ["is there a circle?", "yes", 0]]
+        (tmp_path / part / "questions.json").write_text(json.dumps(rows))
+    found = read_easy_vqa(EasyVqaConfig(path=str(tmp_path)))
+    assert [(each.question, each.answers) for each in found] == [
+        ("what color is the circle ?", ("blue",)), ("is there a circle ?", ("yes",)),
+    ]  # fmt: skip
+    assert {each.group for each in found} == {"test-0"} and tuple(found[0].pixels()[0, 0]) == (0, 0, 255)

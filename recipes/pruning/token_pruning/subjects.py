@@ -136,12 +136,11 @@ class ToyVLM(Canvas):
     def __init__(self, config: TokenPruningConfig, device: str) -> None:
         super().__init__(config, device)
         folder = toy_llava(config, device)
-        self.model = load_files(LlavaForConditionalGeneration.from_pretrained, str(folder), "model")
-        self.model.to(device).eval()
+        self.model = _loaded(folder, device)
         self.layout = layout(self.model)
         self.tokenizer = load_files(AutoProcessor.from_pretrained, str(folder), "model").tokenizer
-        self.guide = None if config.data.name == "digit-canvases" else _ToyGuide(folder, device)
-        self.guided = self.guide is not None
+        self.told = None if config.data.name == "digit-canvases" else _ToyGuide(folder, device)
+        self.guided = self.told is not None
 
     def batches(self) -> Iterator[Batch]:
         questions, size = self._questions(), self.config.evaluation.batch_size
@@ -151,9 +150,8 @@ class ToyVLM(Canvas):
             asked = [int(self.canvases.questions[each]) for each in at]
             ids = torch.stack([places[self.asked[each]] for each in asked]).to(self.device)
             words_in = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            yield self._batch(
-                at, by_canvas=False, words_in=words_in, guide=self.guide(self._told(asked)) if self.guide else None
-            )
+            guide = self.told(self._indices(asked)) if self.told else None
+            yield self._batch(at, by_canvas=False, words_in=words_in, guide=guide)
 
     def answer(self, batch: Batch) -> list[str]:
         logits = self.model(**batch.inputs, logits_to_keep=1).logits[:, -1]
@@ -167,10 +165,15 @@ class ToyVLM(Canvas):
         ids = self.tokenizer(prompt(question)).input_ids
         return torch.tensor([each for one in ids for each in ([one] * self.patches if one == place else [one])])
 
-    def _told(self, asked: Sequence[int]) -> Tensor:
+    def _indices(self, asked: Sequence[int]) -> Tensor:
         """Index of the word that the pruner is told: what is asked for, or another one, the same in every run."""
         told = torch.tensor(asked, device=self.device)
         return told if self.config.guide.text == "question" else (told + len(self.asked) // 2) % len(self.asked)
+
+
+def _loaded(folder: Path, device: str) -> Any:
+    model: Any = LlavaForConditionalGeneration.from_pretrained(folder)
+    return model.to(device).eval()
 
 
 class _ToyGuide:
