@@ -79,7 +79,7 @@ def _arms(recipe: str, wanted: list[str], outputs: Path) -> list["Comparison"]:
     from recipes.core.records import find_runs
     from recipes.core.runs import DONE
 
-    card, known = registry.card(recipe), list(compose.arms(recipe, None))
+    card, known = registry.card(recipe), list(compose.every_arm(recipe))
     for name in wanted:
         if name not in known:
             raise UserError(f"unknown arm {name!r} of {recipe}", hint=did_you_mean(name, known))

@@ -107,12 +107,17 @@ def sweep_choices(overrides: list[str]) -> tuple[list[str], list[list[str]]]:
     return fixed, swept
 
 
-def arms(recipe: str, overrides: Sequence[str] | None = ()) -> dict[str, str]:
-    """Arms of a recipe that apply to what `overrides` choose (None: all) with descriptions, the default arm first."""
-    choices, keys, _ = _typed(recipe, overrides or ())
+def arms(recipe: str, overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Arms of a recipe that apply to what `overrides` choose, with descriptions, the default arm first."""
+    choices, keys, _ = _typed(recipe, overrides)
     tree, _ = _composed(recipe, choices)
-    typed, every = dict(keys) | choices, overrides is None
-    return {name: arm["description"] for name, arm in tree["arms"].items() if every or _applies(tree, typed, arm)}
+    typed, every = dict(keys) | choices, every_arm(recipe)
+    return {name: every[name] for name, arm in tree["arms"].items() if _applies(tree, typed, arm)}
+
+
+def every_arm(recipe: str) -> dict[str, str]:
+    """All arms of a recipe with descriptions, whatever they apply to."""
+    return {name: arm["description"] for name, arm in _hydra_tree(recipe, ())["arms"].items()}
 
 
 def groups() -> dict[str, list[str]]:

@@ -155,8 +155,3 @@ def divprune_macs(tokens: int, width: int) -> float:
 def wpr_macs(tokens: int, heads: int, iterations: int) -> float:
     """Multiply-adds of Zero-TPrune's votes in one layer."""
     return float(iterations * heads * tokens * tokens)
-
-
-def cls_row_macs(tokens: int, width: int) -> float:
-    """Multiply-adds of one query against all keys, all heads: what reading one row of attention anew costs."""
-    return float(tokens * width)

@@ -166,6 +166,3 @@ class ToyVLMConfig:
     encoder: EncoderConfig = setting(EncoderConfig(), help="vision transformer")
     decoder: DecoderConfig = setting(DecoderConfig(), help="language model")
     seed: int | None = setting(None, help="its own seed, one model for all seeds; null: that of the run", ge=0)
-
-
-ToyConfig = ToyViTConfig | ToyVLMConfig

@@ -15,7 +15,6 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate, si
 from recipes.core.errors import UserError
 
 POOLS = ("resize_avg", "adaptive_avg")
-SCHEDULES = ("random", "cycle", "curriculum")
 
 
 def side_of(tokens: int) -> int:
@@ -206,13 +205,6 @@ class TokenSampler:
             )
         self.choices, self.probs, self.schedule, self.steps = tuple(choices), tuple(probs), schedule, steps
         self.seed = seed
-
-    @property
-    def expected(self) -> float:
-        """Mean number of tokens a step."""
-        if self.schedule == "cycle":
-            return sum(self.choices) / len(self.choices)
-        return sum(each * share for each, share in zip(self.choices, self.probs, strict=True))
 
     def at(self, step: int) -> int:
         """The number of tokens of a step, counted from 0; equal in all processes that share the seed."""

@@ -93,6 +93,21 @@ def question_embeddings(embed: nn.Module, visual: Tensor, asked: Tensor) -> Tens
     return torch.cat([begin.expand(rows, 1, -1), visual, separator.expand(rows, 1, -1), embed(asked)[:, None]], 1)
 
 
+def answer_logits(llm: Any, decoder: nn.Module, visual: Tensor, asked: Tensor) -> Tensor:
+    """[B, V] logits of the token behind the question.
+
+    Args:
+        llm: What has the embeddings and the head.
+        decoder: Its layers.
+        visual: [B, K, D] projected visual tokens.
+        asked: [B] ids of the questions.
+    """
+    embeddings = question_embeddings(llm.get_input_embeddings(), visual, asked)
+    hidden = decoder(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+    logits: Tensor = llm.lm_head(hidden[:, -1])
+    return logits
+
+
 def word_ids(names: Sequence[str]) -> Tensor:
     """Token id of each word."""
     return torch.tensor([WORDS.index(name) for name in names])
@@ -143,11 +158,7 @@ class Answering(nn.Module):
     def forward(self, features: Tensor, asked: Tensor) -> Tensor:
         """Features [B, N, C] and ids of the questions [B] to logits [B, V] of the answers."""
         model = self.llava.model
-        visual = model.multi_modal_projector(features)
-        embeddings = question_embeddings(self.llava.get_input_embeddings(), visual, asked)
-        hidden = model.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-        logits: Tensor = self.llava.lm_head(hidden[:, -1])
-        return logits
+        return answer_logits(self.llava, model.language_model, model.multi_modal_projector(features), asked)
 
 
 class AnswerLoss:

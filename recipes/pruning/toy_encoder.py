@@ -67,13 +67,13 @@ class Guide(nn.Module):
         self.patch = nn.Linear(width, GUIDE_WIDTH, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, N, C] patches of the last hidden state to logits [B, 10] of presence.
+        """[B, N, C] patches of the last hidden state to logits [B, 1, 10] of presence, in the shape of digit heads.
 
         Source:
             max over patches of cos(patch, word) / tau, notes on recoverable compression, section 7.
         """
         patches = self.patch(self.norm(features))[:, :, None]
-        return cosine_similarity(patches, self.text, dim=-1).amax(1) / TAU
+        return cosine_similarity(patches, self.text, dim=-1).amax(1, keepdim=True) / TAU
 
 
 class LabelLoss:
@@ -228,23 +228,9 @@ def _train_guide(
     def training() -> Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            guide: Any = _OneSlot(Guide(tower.post_layernorm, features.shape[2]))
+            guide = Guide(tower.post_layernorm, features.shape[2])
         return _training(guide, features, labels[:, None])
 
     settings = tuning(trainer, min(GUIDE_STEPS, max(len(features) // 8, 1)), 32, 3e-3)
-    trained: Any = train_inside(folder, settings, seed, training, f"{len(features):,} canvases", "the toy guide")
-    guide = trained.guide
+    guide: Any = train_inside(folder, settings, seed, training, f"{len(features):,} canvases", "the toy guide")
     save_file({"text": guide.text.detach(), "patch": guide.patch.weight.detach()}, folder / GUIDE)
-
-
-class _OneSlot(nn.Module):
-    """A guide whose logits have the shape of digit heads."""
-
-    def __init__(self, guide: Guide) -> None:
-        super().__init__()
-        self.guide = guide
-
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, N, C] to [B, 1, 10]."""
-        logits: Tensor = self.guide(features)
-        return logits[:, None]

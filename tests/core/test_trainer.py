@@ -1,10 +1,12 @@
 """The trainer on a tiny model: global-batch normalisation, exact resume, signals, NaN, learning rates."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from torch.utils.data import Dataset
 from recipes.core import checkpoints
 from recipes.core.config import TrainerConfig
 from recipes.core.errors import RunFailed, UserError
+from recipes.core.parallel import distributed
+from recipes.core.signals import terminated_like_interrupted
 from recipes.core.trainer import TrainEvents, Training, TrainResult, resolve_device, train, truncate_metrics
 
 CONFIG = {"batch_size": 8, "max_steps": 12, "warmup_ratio": 0.2, "save_steps": 4, "log_steps": 3, "learning_rate": 0.05}
@@ -211,6 +215,23 @@ def test_cuda_asked_for_and_absent() -> None:
     with pytest.raises(UserError, match="no CUDA device") as caught:
         resolve_device(TrainerConfig(device="cuda"))
     assert "trainer.device=cpu" in str(caught.value)
+
+
+def test_a_process_that_stops_with_the_others_takes_its_own_late_signal_for_no_second_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process was told first; the signal of this one comes when training has stopped by agreement."""
+    late = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+
+    def agreed(flag: bool) -> bool:
+        late.start()
+        return True
+
+    monkeypatch.setattr(distributed, "anywhere", agreed)
+    with terminated_like_interrupted():
+        _, result = go(tmp_path)
+        time.sleep(1.5)  # without the wait the signal would raise KeyboardInterrupt here
+    assert result == TrainResult("interrupted", 1, 0)
 
 
 def test_signals_are_left_alone_outside_the_main_thread(tmp_path: Path) -> None:

@@ -149,7 +149,6 @@ def test_draws_follow_the_probabilities():
     drawn = [sampler.at(step) for step in range(10_000)]
     chi = sum((drawn.count(k) - 10_000 * p) ** 2 / (10_000 * p) for k, p in zip(TOKENS, PROBS, strict=True))
     assert chi < 13.8  # two degrees of freedom: exceeded once in a thousand
-    assert sampler.expected == pytest.approx(184)
 
 
 @pytest.mark.parametrize("schedule", ["random", "cycle", "curriculum"])
@@ -166,7 +165,6 @@ def test_schedules():
     assert [TokenSampler(TOKENS, (0, 0, 1), s).at(s) for s in range(5)] == [256] * 5
     cycle = TokenSampler(TOKENS, PROBS, 0, "cycle")
     assert [cycle.at(step) for step in range(4)] == [64, 144, 256, 64]
-    assert cycle.expected == pytest.approx(464 / 3)
     rising = TokenSampler(TOKENS, PROBS, 0, "curriculum", steps=10)
     assert [rising.at(step) for step in range(10)] == [64] * 2 + [144] * 3 + [256] * 5
 

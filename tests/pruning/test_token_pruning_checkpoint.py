@@ -12,7 +12,7 @@ from recipes.core.errors import UserError
 from recipes.pruning.canvases import make_canvases
 from recipes.pruning.token_pruning.pictures import picture
 from recipes.pruning.token_pruning.recipe import TokenPruningRecipe
-from recipes.pruning.toy import toy_llava
+from recipes.pruning.toy_decoder import toy_llava
 
 RUN = ("budget=smoke", "tracker=none", "trainer.threads=1", "keep=0.25", "evaluation.max_new_tokens=2")
 

@@ -58,7 +58,7 @@ def test_budgets_are_labelled_largest_first() -> None:
 
 
 def test_every_pruner_has_an_arm_of_its_name_and_a_place() -> None:
-    every = compose.arms(NAME, None)
+    every = compose.every_arm(NAME)
     assert set(PRUNERS) <= set(every)
     assert set(PRUNERS) == {*BEHIND_ENCODER, *IN_ENCODER, *IN_LANGUAGE_MODEL, "full", "random"}
     for name in PRUNERS:

@@ -31,11 +31,12 @@ def layout(llm: LayerShape | None) -> Layout:
 def test_a_prefill_costs_what_its_layers_cost_at_their_tokens() -> None:
     trace = Trace(
         encoder_tokens=torch.tensor([[17, 9, 9], [17, 17, 17]]),
+        crops=[1, 1],
         projected=torch.tensor([8, 16]),
         llm_visual=torch.tensor([[8, 4], [16, 16]]),
         text_tokens=torch.tensor([5, 6]),
     )
-    first, second = sample_costs(layout(LLM), trace, 16)
+    first, second = sample_costs(layout(LLM), trace)
     patches = 16 * 48 * 8
     assert first.encoder_macs == ENCODER.macs(17) + ENCODER.macs(9) + patches  # the third block is never read
     assert first.projector_macs == mlp_macs(8, 8, 16, 16)
@@ -44,9 +45,22 @@ def test_a_prefill_costs_what_its_layers_cost_at_their_tokens() -> None:
     assert visual_tokens(layout(LLM), trace) == [6, 16]
 
 
+def test_crops_do_not_attend_to_each_other() -> None:
+    trace = Trace(
+        encoder_tokens=torch.tensor([[17, 9, 9], [17, 5, 5], [17, 17, 17]]),
+        crops=[2, 1],
+        projected=torch.tensor([12, 16]),
+        llm_visual=torch.tensor([[12, 12], [16, 16]]),
+        text_tokens=torch.tensor([5, 6]),
+    )
+    first, second = sample_costs(layout(LLM), trace)
+    assert first.encoder_macs == 2 * ENCODER.macs(17) + ENCODER.macs(9) + ENCODER.macs(5) + 2 * 16 * 48 * 8
+    assert second.encoder_macs == 2 * ENCODER.macs(17) + 16 * 48 * 8 and first.llm_macs == 2 * LLM.macs(17)
+
+
 def test_a_classifier_has_an_encoder_only() -> None:
-    trace = Trace(encoder_tokens=torch.tensor([[17, 9, 9]]))
-    [cost] = sample_costs(layout(None), trace, 16)
+    trace = Trace(encoder_tokens=torch.tensor([[17, 9, 9]]), crops=[1])
+    [cost] = sample_costs(layout(None), trace)
     assert cost.macs == cost.encoder_macs == ENCODER.macs(17) + 2 * ENCODER.macs(9) + 16 * 48 * 8
     assert visual_tokens(layout(None), trace) == [pytest.approx((16 + 8 + 8) / 3)]
 

@@ -12,6 +12,7 @@ from recipes.core.errors import UserError
 from recipes.core.trainer import TrainEvents, train
 from recipes.pruning.accounting import LayerShape
 from recipes.pruning.flex import TokenSampler
+from recipes.pruning.tokenflex.config import FlexConfig
 from recipes.pruning.tokenflex.objective import FlexLoss, build_model, cost, projector_macs
 from recipes.pruning.tokenflex.recipe import Prepared, TokenFlexRecipe, answer_scores, possible
 from recipes.pruning.toy_decoder import QuestionItems
@@ -87,6 +88,8 @@ def test_equal_budgets_of_tokens_cut_the_batch(prepared: Callable[[Any], Prepare
 
 def test_expected_tokens() -> None:
     assert config().flex.expected == pytest.approx(37.6)
+    assert FlexConfig(tokens=(64, 144, 256)).expected == pytest.approx(184)
+    assert FlexConfig(tokens=(64, 144, 256), schedule="cycle").expected == pytest.approx(464 / 3)
     assert config("arm=even").flex.expected == pytest.approx(28, abs=1e-4)
     assert config("arm=cycle").flex.expected == pytest.approx(28)
     assert config("arm=more_small").flex.expected == pytest.approx(19.6)

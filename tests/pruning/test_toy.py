@@ -19,9 +19,8 @@ from recipes.pruning.config import (
     QuestionCanvasDataConfig,
     ToyVLMConfig,
 )
-from recipes.pruning.toy import Digits, load_guide, prompt, toy_llava, toy_vit
-from recipes.pruning.toy_decoder import WORDS, Answering, QuestionItems, make_tokenizer
-from recipes.pruning.toy_encoder import Guide, encode
+from recipes.pruning.toy_decoder import WORDS, Answering, QuestionItems, make_tokenizer, prompt, toy_llava
+from recipes.pruning.toy_encoder import Digits, Guide, encode, load_guide, toy_vit
 
 TWO = CanvasDataConfig(train=64, test=40)
 ASKED = QuestionCanvasDataConfig(train=64, test=20)
@@ -139,5 +138,5 @@ def test_the_guide_scores_presence_by_the_nearest_patch() -> None:
             patches = tower.post_layernorm(features[row]) @ weight.T
             for digit in range(10):
                 cosines = [float(p @ text[digit] / (p.norm() * text[digit].norm())) for p in patches]
-                assert logits[row, digit] == pytest.approx(max(cosines) / 0.1, abs=1e-4)
+                assert logits[row, 0, digit] == pytest.approx(max(cosines) / 0.1, abs=1e-4)
     assert not (toy_vit(Run(TWO), "cpu") / "guide.safetensors").exists()

@@ -130,8 +130,9 @@ class EncoderPruning:
     def _finish(self) -> None:
         """The last block is through."""
         session, sequence = self.session, self.sequence
-        trace, entered = session.trace, torch.stack(self.counts, 1)
-        trace.encoder_tokens = session.by_sample(entered).cpu()
+        trace = session.trace
+        trace.encoder_tokens = torch.stack(self.counts, 1).cpu()
+        trace.crops = session.crops or [1] * len(trace.encoder_tokens)
         if not self.joined:
             trace.entering = survivors(sequence.valid, sequence.positions)
             trace.made = (sequence.valid & (sequence.positions < 0)).sum(1).cpu()

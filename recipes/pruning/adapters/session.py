@@ -1,7 +1,7 @@
 """One batch on its way through a model: the pruner, what it is given and what happened."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,7 +38,9 @@ class Trace:
     """What happened in the last prefill. Patches of LLaVA-NeXT are counted through the pack of its crops.
 
     Attributes:
-        encoder_tokens: [B, encoder blocks] tokens entering each block, special ones included; of all crops together.
+        encoder_tokens: [rows, encoder blocks] tokens entering each block, special ones included. A row is what the
+            encoder sees as one image: a sample, or one of its crops.
+        crops: Rows of each sample.
         projected: [B] tokens through the projector.
         llm_visual: [B, LLM layers] visual tokens entering each layer.
         text_tokens: [B] text tokens in the language model.
@@ -52,6 +54,7 @@ class Trace:
     """
 
     encoder_tokens: Tensor = field(default_factory=_none)
+    crops: list[int] = field(default_factory=list)
     projected: Tensor = field(default_factory=_none)
     llm_visual: Tensor = field(default_factory=_none)
     text_tokens: Tensor = field(default_factory=_none)
@@ -96,9 +99,11 @@ class Session:
         guide: The question.
         positions: "compact" or "original".
         trace: What happened.
-        state: What the pruner carries on; `encoder_state` is what it had when the encoder was through.
+        state: What the pruner carries from point to point.
         features: What the encoder left.
         crops: [B] crops of each sample; None where a sample is one row of the encoder.
+        image_sizes: [B, 2] height and width of the images that were cut into crops.
+        seconds: Time of selection so far by tower, "vit" and "llm".
     """
 
     parts: Parts
@@ -171,9 +176,9 @@ class Session:
     @contextmanager
     def clock(self, tower: str) -> Iterator[None]:
         """Adds the time inside to that of the tower."""
-        start = _now()
+        start = now()
         yield
-        self.seconds[tower] = self.seconds.get(tower, 0.0) + _now() - start
+        self.seconds[tower] = self.seconds.get(tower, 0.0) + now() - start
         self.trace.selection_seconds = sum(self.seconds.values())
 
     def begin(self, tower: str) -> None:
@@ -200,12 +205,6 @@ class Session:
                 f"{count} samples but {len(self.guide.text)} questions", "guide", "give one row of text for each sample"
             )
 
-    def by_crop(self, values: Sequence[Any]) -> list[Any]:
-        """Values of samples repeated for the rows of the encoder."""
-        if self.crops is None:
-            return list(values)
-        return [value for value, times in zip(values, self.crops, strict=True) for _ in range(times)]
-
     def by_sample(self, counts: Tensor) -> Tensor:
         """[B, ...] sums over the rows of the encoder that belong to a sample."""
         if self.crops is None:
@@ -218,7 +217,8 @@ def survivors(valid: Tensor, positions: Tensor) -> list[Tensor]:
     return [place[mask & (place >= 0)].sort().values.cpu() for place, mask in zip(positions, valid, strict=True)]
 
 
-def _now() -> float:
+def now() -> float:
+    """Seconds on a clock that only differences of mean something, once the device has done what it was told."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()

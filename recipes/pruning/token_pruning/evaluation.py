@@ -34,7 +34,7 @@ def metrics(measured: Measured, config: EvaluationConfig) -> tuple[dict[str, flo
         scores.define(name, title, higher_is_better=True)  # titles of axes
     for name, (title, better, _) in COSTS.items():
         scores.define(name, title, higher_is_better=better)
-    for tally in [full, *measured.tallies]:
+    for tally in measured.every:
         at = "unpruned" if tally.label == FULL else f"at {budget_words(tally.label)}"
         _add(scores, f"accuracy@{tally.label}", f"questions answered right, {at}", tally.scores(), measured.groups)
         if tally.recall and tally is not full:
@@ -59,7 +59,7 @@ def budget_words(label: str) -> str:
 
 def ratios(measured: Measured) -> dict[str, float]:
     """Label -> MACs over those of the unpruned model."""
-    return {t.label: fmean(t.macs) / fmean(measured.full.macs) for t in (measured.full, *measured.tallies)}
+    return {t.label: fmean(t.macs) / fmean(measured.full.macs) for t in measured.every}
 
 
 def _add_at_equal_macs(scores: Scores, measured: Measured, config: EvaluationConfig) -> None:
@@ -71,9 +71,7 @@ def _add_at_equal_macs(scores: Scores, measured: Measured, config: EvaluationCon
     )
     for name, title, wanted, cost in costs:
         points = [
-            (share, tally.scores())
-            for tally in (full, *measured.tallies)
-            if (share := _over(cost(tally), cost(full))) is not None
+            (share, tally.scores()) for tally in measured.every if (share := _over(cost(tally), cost(full))) is not None
         ]
         for ratio in wanted:
             values = at_ratio(points, ratio)

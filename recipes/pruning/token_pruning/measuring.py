@@ -1,6 +1,6 @@
 """One model, one pruner, several budgets: what is answered, what is kept and what it costs."""
 
-import time
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from recipes.pruning.accounting import Prefill, avg_tokens, model_macs, patch_macs, prefill
-from recipes.pruning.adapters import Layout, Trace, pruned
+from recipes.pruning.accounting import Prefill, avg_tokens, mlp_macs, model_macs, patch_macs
+from recipes.pruning.adapters import Layout, Trace, now, pruned
 from recipes.pruning.options import FullOptions
 from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning.subjects import Batch, Subject
@@ -48,7 +48,7 @@ class Tally:
         label: In the names of metrics.
         right: Question -> 1 or 0 for each draw.
         recall: Question -> share of its evidence that was kept, for each draw.
-        macs, encoder, llm: Multiply-adds of each sample's prefill: all, the encoder's, the language model's.
+        macs, llm: Multiply-adds of each sample's prefill: all, the language model's.
         tokens: Mean over layers of each sample's visual tokens.
         distance: Smallest cosine distance between kept tokens, as the unpruned model sees them, by sample.
         selection: Seconds of selection a sample, by batch.
@@ -61,7 +61,6 @@ class Tally:
     right: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     recall: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     macs: list[float] = field(default_factory=list)
-    encoder: list[float] = field(default_factory=list)
     llm: list[float] = field(default_factory=list)
     tokens: list[float] = field(default_factory=list)
     distance: list[float] = field(default_factory=list)
@@ -90,6 +89,11 @@ class Measured:
     tallies: list[Tally]
     groups: dict[str, str] = field(default_factory=dict)
     shown: list[Batch] = field(default_factory=list)
+
+    @property
+    def every(self) -> list[Tally]:
+        """The unpruned model's tally, then those of the budgets."""
+        return [self.full, *self.tallies]
 
 
 @dataclass(frozen=True)
@@ -156,9 +160,8 @@ def _run(
     if cuda:
         tally.memory = max(tally.memory, torch.cuda.max_memory_allocated())
     tally.selection.append(trace.selection_seconds / len(seeds))
-    for cost in sample_costs(subject.layout, trace, subject.patches):
+    for cost in sample_costs(subject.layout, trace):
         tally.macs.append(cost.macs)
-        tally.encoder.append(cost.encoder_macs)
         tally.llm.append(cost.llm_macs)
     tally.tokens += visual_tokens(subject.layout, trace)
     tally.distance += [
@@ -172,20 +175,14 @@ def _timed(subject: Subject, batch: Batch, timed: bool) -> tuple[float | None, l
     """Seconds of a prefill (None: not timed) and the answers."""
     seconds = None
     if timed and not subject.one_forward:
-        start = _now(batch)
+        start = now()
         subject.prefill(batch)
-        seconds = _now(batch) - start
-    start = _now(batch)
+        seconds = now() - start
+    start = now()
     answers = subject.answer(batch)
     if timed and subject.one_forward:
-        seconds = _now(batch) - start
+        seconds = now() - start
     return seconds, answers
-
-
-def _now(batch: Batch) -> float:
-    if batch.pixels.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def _judge(subject: Subject, batch: Batch, trace: Trace, answers: Sequence[str], tally: Tally) -> None:
@@ -201,11 +198,25 @@ def _judge(subject: Subject, batch: Batch, trace: Trace, answers: Sequence[str],
             tally.seen[name] = Seen(tuple(kept.tolist()), patches, int(trace.made[row]), answer, right)
 
 
-def sample_costs(layout: Layout, trace: Trace, patches: int) -> list[Prefill]:
+def sample_costs(layout: Layout, trace: Trace) -> list[Prefill]:
     """Multiply-adds of each sample's prefill; blocks of the encoder whose output nobody uses are not counted."""
-    rows = _rows(trace, layout)
-    known: dict[tuple[float, ...], Prefill] = {}
-    return [known[row] if row in known else known.setdefault(row, _cost(layout, row, patches)) for row in rows]
+    encoder, used = layout.encoder, layout.used_blocks
+    # Nothing is dropped in front of the first block: what enters it are all patches.
+    rows = [
+        model_macs(encoder, row[:used]) + patch_macs(row[0] - layout.special, layout.patch_pixels, encoder.width)
+        for row in trace.encoder_tokens.tolist()
+    ]
+    ends = list(itertools.accumulate(trace.crops))
+    parts = [sum(rows[end - count : end]) for end, count in zip(ends, trace.crops, strict=True)]
+    if layout.llm is None:
+        return [Prefill(part, 0.0, 0.0) for part in parts]
+    joined = zip(parts, trace.projected.tolist(), trace.llm_visual.tolist(), trace.text_tokens.tolist(), strict=True)
+    return [
+        Prefill(
+            part, mlp_macs(projected, *layout.projector), model_macs(layout.llm, [text + count for count in visual])
+        )
+        for part, projected, visual, text in joined
+    ]
 
 
 def visual_tokens(layout: Layout, trace: Trace) -> list[float]:
@@ -245,30 +256,3 @@ def at_ratio(points: Sequence[tuple[float, dict[str, float]]], ratio: float) -> 
 def typical(seconds: Sequence[float]) -> float:
     """Median in milliseconds."""
     return 1e3 * median(seconds)
-
-
-def _rows(trace: Trace, layout: Layout) -> list[tuple[float, ...]]:
-    """What the cost of each sample depends on: tokens in encoder blocks, layers, text, projector."""
-    encoder = trace.encoder_tokens[:, : layout.used_blocks].tolist()
-    if layout.llm is None:
-        return [tuple(row) for row in encoder]
-    others = (trace.llm_visual.tolist(), trace.text_tokens.tolist(), trace.projected.tolist())
-    return [(*row, *visual, text, projected) for row, visual, text, projected in zip(encoder, *others, strict=True)]
-
-
-def _cost(layout: Layout, row: Sequence[float], patches: int) -> Prefill:
-    blocks = layout.used_blocks
-    embedding = patch_macs(patches or int(row[0]), layout.patch_pixels, layout.encoder.width)
-    if layout.llm is None:
-        return Prefill(model_macs(layout.encoder, row) + embedding, 0.0, 0.0)
-    *visual, text, projected = row[blocks:]
-    return prefill(
-        layout.encoder,
-        row[:blocks],
-        layout.llm,
-        visual,
-        text,
-        projected=projected,
-        projector=layout.projector,
-        patch=embedding,
-    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import isqrt
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def strips(measured: Measured, budgets: Sequence[tuple[str, float | int]], chose
         return []
     nearest = min(budgets, key=lambda each: abs(_share(each[1], first.patches) - chosen), default=(FULL, 1.0))[0]
     found = []
-    for tally in [measured.full, *measured.tallies]:
+    for tally in measured.every:
         shots = [
             Shot(name, batch.questions[place], _note(seen), data_uri(dimmed(images[name], seen)))
             for name, batch, place in shown
@@ -74,20 +75,11 @@ def plots(measured: Measured, ratios: dict[str, float], accuracy: dict[str, floa
     found = []
     for name, title, x in (
         ("macs", "MACs of the prefill, share of the unpruned model's", ratios),
-        ("tokens", "visual tokens, mean over layers", {t.label: mean(t.tokens) for t in _all(measured)}),
+        ("tokens", "visual tokens, mean over layers", {t.label: fmean(t.tokens) for t in measured.every}),
     ):
         line = sorted((x[label], accuracy[label]) for label in x)
         found.append(Plot(name, f"Accuracy against {name.replace('macs', 'MACs')}", title, "accuracy", {arm: line}))
     return found
-
-
-def mean(values: Sequence[float]) -> float:
-    """Mean of some numbers, nan of none."""
-    return sum(values) / len(values) if values else float("nan")
-
-
-def _all(measured: Measured) -> list[Tally]:
-    return [measured.full, *measured.tallies]
 
 
 def _share(budget: float | int, patches: int) -> float:

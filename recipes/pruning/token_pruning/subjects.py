@@ -14,7 +14,8 @@ from recipes.core.models.sources import load_files
 from recipes.pruning.adapters import Guide, Layout, layout
 from recipes.pruning.canvases import Canvases, make_canvases, words
 from recipes.pruning.token_pruning.config import TokenPruningConfig
-from recipes.pruning.toy import Digits, load_guide, prompt, toy_llava, toy_vit
+from recipes.pruning.toy_decoder import prompt, toy_llava
+from recipes.pruning.toy_encoder import Digits, load_guide, toy_vit
 
 
 @dataclass(frozen=True)

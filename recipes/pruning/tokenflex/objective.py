@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM
 from recipes.pruning.accounting import LayerShape, Prefill, mlp_macs, patch_macs, prefill
 from recipes.pruning.flex import PROJECTORS, TokenSampler
 from recipes.pruning.tokenflex.config import TokenFlexConfig
-from recipes.pruning.toy_decoder import AnswerLoss, question_embeddings, text_config
+from recipes.pruning.toy_decoder import AnswerLoss, answer_logits, text_config
 
 TEXT_TOKENS = 3  # <s>, <sep> and the question
 
@@ -33,11 +33,8 @@ class FlexModel(nn.Module):
 
     def forward(self, features: Tensor, asked: Tensor, tokens: int) -> Tensor:
         """Features [B, L, C] and questions [B] to logits [B, V] of the answers, by way of `tokens` visual tokens."""
-        visual = self.projector(features, tokens)
-        embeddings = question_embeddings(self.language_model.get_input_embeddings(), visual, asked)
-        hidden = self.language_model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-        logits: Tensor = self.language_model.lm_head(hidden[:, -1])
-        return logits
+        llm = self.language_model
+        return answer_logits(llm, llm.model, self.projector(features, tokens), asked)
 
 
 class FlexLoss(AnswerLoss):

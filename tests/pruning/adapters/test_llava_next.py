@@ -82,7 +82,8 @@ def test_crops_are_pruned_before_their_pack(model: Any):
         assert trace.entering[row].tolist() == kept
         expected = reference(model, one(inputs, row), kept)
         torch.testing.assert_close(logits[row, -expected.shape[1] :], expected[0], atol=1e-5, rtol=1e-4)
-    assert trace.encoder_tokens[:, 0].tolist() == [51] * 3 and trace.projected.tolist() == [6, 6, 6]
+    assert trace.encoder_tokens[:, 0].tolist() == [17] * 9 and trace.crops == [3, 3, 3]
+    assert trace.projected.tolist() == [6, 6, 6]
 
 
 @pytest.mark.parametrize(
