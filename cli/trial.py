@@ -66,7 +66,7 @@ def trial(
     command = shlex.join(["steelyard", "trial", recipe, *keys, *words])
     folder, manifest = manifests.plan("trial", recipe, found, typed_outputs(recipe, found[0]), command, made.jobs)
     if status:
-        watch_cells(folder, manifest, registry.card(recipe).claim.metric)
+        watch_cells(folder, manifest, registry.card(recipe).judging(chosen).claim.metric)
         return
     if dry_run:
         show_plan(folder, manifest, made)
@@ -91,7 +91,7 @@ def _conclude(folder: Path) -> None:
 
 
 def show_verdict(result: "TrialResult") -> None:
-    """Print the claim's metric for every arm, then the verdict."""
+    """Print the claim's metric for every arm, then the verdict, then those on further claims."""
     from recipes.core.compare import comparison_table
 
     claim = result.card.claim
@@ -109,6 +109,10 @@ def show_verdict(result: "TrialResult") -> None:
     pairs([("claim", claim.statement), ("because", result.verdict.reason), ("published", claim.published)])
     if result.verdict.more_seeds:
         say(f"about {result.verdict.more_seeds} more seeds would settle it, if the estimate and its spread hold")
+    for judged in result.further:
+        say()
+        heading(f"further claim: {judged.verdict.word}")
+        pairs([("claim", judged.claim.statement), ("because", judged.verdict.reason)])
 
 
 def _check_keys(keys: list[str]) -> None:

@@ -1,7 +1,8 @@
 """Config that every recipe shares, as frozen dataclasses. Imports no torch."""
 
 import os
-from dataclasses import MISSING, dataclass, field
+from collections.abc import Collection
+from dataclasses import MISSING, dataclass, field, replace
 from typing import Any
 
 
@@ -131,6 +132,7 @@ class Claim:
 class Card:
     """What `steelyard list` tells of a recipe.
 
+    `claim` is the recipe's own; `claims` are further ones that a trial judges where it has their two arms.
     `pair_keys` are the config keys that arms are free to change; metrics whose names start with one of `headlines`
     are printed when a run ends, all are in its report. Trials and sweeps draw for each (x, y) of `frontiers` metric y
     against metric x.
@@ -145,3 +147,21 @@ class Card:
     version: int
     headlines: tuple[str, ...] = ("",)
     frontiers: tuple[tuple[str, str], ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+    def judging(self, arms: Collection[str], metrics: Collection[str] | None = None) -> "Card":
+        """The card with the claims that can be judged: the first of them leads.
+
+        Args:
+            arms: Those there are.
+            metrics: Those measured; None if nothing is yet.
+
+        Returns:
+            A card whose `claim` is the recipe's own if none can be judged.
+        """
+        found = [
+            claim
+            for claim in (self.claim, *self.claims)
+            if {claim.arm, claim.baseline} <= set(arms) and (metrics is None or claim.metric in metrics)
+        ]
+        return replace(self, claim=found[0], claims=tuple(found[1:])) if found else replace(self, claims=())

@@ -98,7 +98,7 @@ def test_a_trial_ends_in_the_verdict_and_says_where_everything_is(finished: Ende
 
 def test_a_log_says_when_each_cell_has_ended(finished: Ended) -> None:
     ended = [line for line in finished.err.splitlines() if line.endswith(": done")]
-    assert ended == [f"arm={arm} seed={seed}: done" for seed in (0, 1) for arm in ("prior", "ntp")]
+    assert ended == [f"arm={arm} seed={seed}: done" for arm in ("prior", "ntp") for seed in (0, 1)]
 
 
 def test_every_cell_has_its_record_its_log_and_a_whole_run(finished: Ended, outputs: Path) -> None:

@@ -22,6 +22,7 @@ from recipes.core.report.trial import markdown_table, write_trial_report
 from recipes.core.runs import RunFolder
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.manifest import Manifest
+from recipes.core.trial.result import Judged
 from tests.core.test_report import CHROMIUM, FLAGS, Page, contrast, themes
 from tests.core.trials import CARD, card_of, make_trial
 
@@ -180,6 +181,19 @@ TABLE = """\
 | prior | 3 | **0.820** ± 0.020 | +0.090 [+0.065, +0.115] | 0.008 | 2.000 ± 0.000 |
 | no\\_claim | 3 | 0.740 ± 0.061 | +0.010 [-0.089, +0.109] | 0.707 | 2.000 ± 0.000 |
 """
+
+
+def test_further_claims_follow_the_verdict(make_run):
+    trial = make_trial(make_run)
+    assert page_of(trial).text.count("Further claims") == 0
+    further = replace(trial.card.claim, statement="random is <worse>", arm="random", published="<none>")
+    trial = replace(trial, further=(Judged(further, replace(trial.verdict, word="contradicted", reason="it is")),))
+    files = write_trial_report(trial)
+    page = Page(files["html"].read_text())
+    assert page.text.index("Published") < page.text.index("Further claims") < page.text.index("Every arm against")
+    assert "Contradicted Random is <worse>. random minus ntp on grounded/auc: it is. Published: <none>" in page.text
+    told = "- **Contradicted:** random is \\<worse\\> (`random` beside `ntp` on `grounded/auc`). It is."
+    assert told in files["md"].read_text()
 
 
 def test_markdown_table_is_exact(make_run):

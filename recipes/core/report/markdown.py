@@ -62,8 +62,19 @@ def markdown_report(result: TrialResult) -> str:
         f"Published: {_escaped(claim.published)} ({_escaped(result.card.paper)}).\n\n"
         f"{table}\n"
         f"{_caption(result)}{gaps}\n\n"
+        f"{_further(result)}"
         f"Seeds {seeds}; written by `{result.manifest.command}`.\n"
     )
+
+
+def _further(result: TrialResult) -> str:
+    lines = [
+        f"- **{one.verdict.word.capitalize()}:** {_escaped(one.claim.statement)} (`{one.claim.arm}` beside "
+        f"`{one.claim.baseline}` on `{one.claim.metric}`). {_escaped(sentence(one.verdict.reason))} "
+        f"Published: {_escaped(one.claim.published)}.\n"
+        for one in result.further
+    ]
+    return f"Further claims:\n\n{''.join(lines)}\n" if lines else ""
 
 
 def table_arms(result: TrialResult) -> tuple[list[Arm], list[Metric]]:

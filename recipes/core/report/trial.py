@@ -87,6 +87,7 @@ def _context(result: TrialResult) -> dict[str, Any]:
         "card": result.card,
         "claim": claim,
         "verdict": result.verdict,
+        "further": result.further,
         "manifest": result.manifest,
         "over_seeds": any(comparison.unit == "seeds" for comparison in result.comparisons),
         "answer": _answer(result, arms, metrics),

@@ -46,6 +46,9 @@ def command_of(recipe: str, cell: Cell) -> str:
 def trial_cells(recipe: str, overrides: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
     """All arms x seeds, seed by seed, so that a trial that is stopped holds whole pairs.
 
+    The first cell of each seed stands before all others: it makes what the seed's other cells take from the cache, and
+    no two processes wait for the same.
+
     Args:
         recipe: Name of the recipe.
         overrides: `KEY=VALUE` of all cells.
@@ -55,9 +58,9 @@ def trial_cells(recipe: str, overrides: Sequence[str], arms: Sequence[str], seed
     Raises:
         UserError: with all problems of all cells.
     """
+    order = [(seed, arms[0]) for seed in seeds] + list(itertools.product(seeds, arms[1:]))
     typed = [
-        (f"{arm}-s{seed}", f"arm={arm} seed={seed}", [*overrides, f"arm={arm}", f"seed={seed}"])
-        for seed, arm in itertools.product(seeds, arms)
+        (f"{arm}-s{seed}", f"arm={arm} seed={seed}", [*overrides, f"arm={arm}", f"seed={seed}"]) for seed, arm in order
     ]
     return _distinct(check_cells(recipe, typed))
 

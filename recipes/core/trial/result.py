@@ -7,7 +7,7 @@ from recipes.core import registry
 from recipes.core.compare import Comparison
 from recipes.core.config import Card, Claim
 from recipes.core.files import write_json
-from recipes.core.records import RunRecord, load_run
+from recipes.core.records import RunRecord, final_metrics, load_run
 from recipes.core.runs import DONE
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.comparison import compare_trial
@@ -17,17 +17,26 @@ from recipes.core.verdict import INCONCLUSIVE, Verdict, verdict
 
 
 @dataclass(frozen=True)
+class Judged:
+    """A claim with its answer."""
+
+    claim: Claim
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
 class TrialResult:
     """A trial as its report shows it.
 
     Attributes:
         folder: The trial's folder.
         manifest: What was planned.
-        card: The recipe's card, with the claim.
+        card: The recipe's card; its claim is the one that leads here, see `Card.judging`.
         states: State of every cell.
         runs: Records of the finished cells.
         comparisons: Each arm beside the claim's baseline, intervals over seeds, p-values corrected over the arms.
         verdict: The answer to the claim.
+        further: The recipe's other claims whose arms the trial has, with their answers.
     """
 
     folder: Path
@@ -37,6 +46,7 @@ class TrialResult:
     runs: tuple[RunRecord, ...]
     comparisons: tuple[Comparison, ...]
     verdict: Verdict
+    further: tuple[Judged, ...] = ()
 
 
 def analyse(folder: Path) -> TrialResult:
@@ -49,13 +59,20 @@ def analyse(folder: Path) -> TrialResult:
         UserError: it is no trial's folder.
     """
     manifest = manifests.read(folder)
-    card = registry.card(manifest.recipe)
-    claim = card.claim
     states = tuple(cell_states(folder, manifest))
     done = [state.cell for state in states if state.state == DONE]
     runs = tuple(load_run(manifests.outputs_of(folder) / cell.folder) for cell in done)
-    found = tuple(compare_trial(runs, claim.baseline, arm_keys=set(card.pair_keys), main_metric=claim.metric))
-    return TrialResult(folder, manifest, card, states, runs, found, _verdict(claim, found))
+    measured = {name for run in runs for name in final_metrics(run.path)}
+    card = registry.card(manifest.recipe).judging(manifest.arms, measured if runs else None)
+    found = _compared(card, card.claim, runs)
+    further = tuple(Judged(claim, _verdict(claim, _compared(card, claim, runs))) for claim in card.claims)
+    return TrialResult(folder, manifest, card, states, runs, found, _verdict(card.claim, found), further)
+
+
+def _compared(card: Card, claim: Claim, runs: tuple[RunRecord, ...]) -> tuple[Comparison, ...]:
+    """Every arm beside the baseline of the claim; of a further claim its own arm only."""
+    shown = runs if claim is card.claim else [run for run in runs if run.arm in (claim.arm, claim.baseline)]
+    return tuple(compare_trial(shown, claim.baseline, arm_keys=set(card.pair_keys), main_metric=claim.metric))
 
 
 def _verdict(claim: Claim, comparisons: tuple[Comparison, ...]) -> Verdict:
@@ -78,6 +95,7 @@ def write_results(result: TrialResult) -> Path:
         "recipe": result.manifest.recipe,
         "claim": asdict(result.card.claim),
         "verdict": asdict(result.verdict),
+        "further": [asdict(judged) for judged in result.further],
         "comparisons": [asdict(comparison) for comparison in result.comparisons],
         "cells": [
             {"name": s.cell.name, "arm": s.cell.arm, "seed": s.cell.seed, "state": s.state, "error": s.error}

@@ -20,10 +20,15 @@ def refused(*overrides: str) -> str:
 
 def test_a_trial_goes_seed_by_seed_so_that_a_stopped_one_holds_whole_pairs() -> None:
     cells = trial_cells("prior", QUICK, ["prior", "ntp"], [3, 0])
-    assert [(cell.seed, cell.arm) for cell in cells] == [(3, "prior"), (3, "ntp"), (0, "prior"), (0, "ntp")]
-    assert [cell.name for cell in cells] == ["prior-s3", "ntp-s3", "prior-s0", "ntp-s0"]
-    assert cells[1].overrides == (*QUICK, "arm=ntp", "seed=3")
-    assert cells[1].folder.startswith("prior/ntp/") and cells[1].folder.endswith("-s3")
+    assert [cell.name for cell in cells] == ["prior-s3", "prior-s0", "ntp-s3", "ntp-s0"]
+    assert [(cell.seed, cell.arm) for cell in cells] == [(3, "prior"), (0, "prior"), (3, "ntp"), (0, "ntp")]
+    assert cells[2].overrides == (*QUICK, "arm=ntp", "seed=3")
+    assert cells[2].folder.startswith("prior/ntp/") and cells[2].folder.endswith("-s3")
+
+
+def test_what_a_seed_needs_once_is_made_by_its_first_cell_and_these_go_first() -> None:
+    cells = trial_cells("prior", QUICK, ["prior", "ntp", "random"], [0, 1])
+    assert [cell.name for cell in cells] == ["prior-s0", "prior-s1", "ntp-s0", "random-s0", "ntp-s1", "random-s1"]
 
 
 def test_arms_of_a_seed_differ_in_their_folder_and_seeds_of_an_arm_share_their_hash() -> None:

@@ -1,10 +1,13 @@
 """What a trial came to, on synthetic run folders."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from recipes.core import registry
+from recipes.core.config import Claim
 from recipes.core.errors import UserError
 from recipes.core.runs import FAILED
 from recipes.core.trial import manifest as manifests
@@ -89,6 +92,43 @@ def test_the_results_hold_the_answer_for_programs(finished: Path) -> None:
     rows = {row["metric"]: row for row in tree["comparisons"][0]["rows"]}
     assert len(rows["grounded/auc"]["differences"]) == 2
     assert {cell["state"] for cell in tree["cells"]} == {"done"}
+
+
+def judging(monkeypatch: pytest.MonkeyPatch, own: Claim, *further: Claim) -> None:
+    card = replace(registry.card("prior"), claim=own, claims=further)
+    monkeypatch.setattr(registry, "card", lambda name: card)
+
+
+def claim(metric: str, arm: str, baseline: str, direction: int = 1) -> Claim:
+    return Claim(f"{arm} beats {baseline} on {metric}", metric, arm, baseline, direction, "8%", 0.0)
+
+
+def test_further_claims_are_judged_each_against_its_own_baseline(finished: Path, monkeypatch) -> None:
+    further = claim("grounded/auc", "ntp", "prior")
+    judging(monkeypatch, claim("grounded/auc", "prior", "ntp"), further)
+    result = analyse(finished)
+    (judged,) = result.further
+    assert (judged.claim, judged.verdict.word) == (further, "contradicted")
+    assert judged.verdict.interval is not None and result.verdict.interval is not None
+    assert judged.verdict.interval.low == pytest.approx(-result.verdict.interval.high)
+    assert [one.arm for one in result.comparisons] == ["prior"]
+    (told,) = json.loads(write_results(result).read_text())["further"]
+    assert (told["claim"]["arm"], told["verdict"]["word"]) == ("ntp", "contradicted")
+
+
+def test_the_first_claim_that_a_trial_can_judge_leads(finished: Path, monkeypatch) -> None:
+    able = claim("grounded/auc", "prior", "ntp")
+    for own in (claim("grounded/auc", "oracle", "ntp"), claim("accuracy@0.125", "prior", "ntp")):
+        judging(monkeypatch, own, claim("grounded/auc", "ntp", "random"), able)
+        result = analyse(finished)
+        assert (result.card.claim, result.verdict.word, result.further) == (able, "supported", ())
+
+
+def test_with_no_claim_to_judge_the_recipes_own_leads(finished: Path, monkeypatch) -> None:
+    own = claim("grounded/auc", "oracle", "ntp")
+    judging(monkeypatch, own, claim("grounded/auc", "ntp", "random"))
+    result = analyse(finished)
+    assert (result.card.claim, result.verdict.word, result.further) == (own, "inconclusive", ())
 
 
 def test_a_folder_that_is_no_trial_is_refused(tmp_path: Path) -> None:
