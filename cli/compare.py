@@ -67,9 +67,10 @@ def show(comparison: "Comparison", metrics: list[str]) -> None:
 
 def _folders(run_folder: Path, baseline: Path) -> "Comparison":
     from recipes.core.compare import compare_runs, load_run
+    from recipes.core.records import card_of
 
     run, other = load_run(run_folder), load_run(baseline)
-    card = registry.card(run.recipe)
+    card = card_of(run)
     return compare_runs(run, other, arm_keys=set(card.pair_keys), main_metric=card.claim.metric)
 
 

@@ -9,7 +9,7 @@ from cli.console import pairs
 from cli.runs import OUTPUTS
 from recipes.core import registry
 from recipes.core.errors import UserError
-from recipes.core.records import find_runs, load_run
+from recipes.core.records import card_of, find_runs, load_run
 from recipes.core.runs import DONE
 
 
@@ -30,7 +30,7 @@ def report(
     run = load_run(Path(str(target))) if is_folder else load_run(_newest(target, outputs))
     from recipes.core.report import report_run
 
-    baseline = report_run(run.path, run.path.parents[2] if is_folder else outputs, registry.card(run.recipe))
+    baseline = report_run(run.path, run.path.parents[2] if is_folder else outputs, card_of(run))
     pairs(
         [
             ("report", str(run.path / "report.html")),

@@ -1,18 +1,18 @@
 """`steelyard run`: one arm, one seed."""
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from cli import completion
 from cli.console import INTERRUPTED_CODE, heading, note, pairs, say, table
-from recipes.core import compose, registry
+from recipes.core import compose
 from recipes.core.runs import INTERRUPTED
 
 if TYPE_CHECKING:
-    from recipes.core.config import Card, RunConfig
+    from recipes.core.config import Card, Claim, RunConfig
+    from recipes.core.records import RunRecord
     from recipes.core.runner import RunOutcome
 
 MULTIRUN = ("-m", "--multirun")
@@ -65,11 +65,15 @@ def _show_plan(config: "RunConfig") -> None:
 def _show_outcome(outcome: "RunOutcome", config: "RunConfig", command: str) -> None:
     """Headline metrics, beside the baseline's if there is one, then where everything lies."""
     heading(f"{config.recipe}: {config.arm}, seed {config.seed}")
+    from recipes.core.records import card_of, load_run
+
+    run = load_run(outcome.folder)
+    card = card_of(run)
     if outcome.baseline:
-        _show_difference(outcome.folder, outcome.baseline, config.recipe)
+        _show_difference(run, load_run(outcome.baseline), card)
     else:
-        _show_metrics(outcome, config.recipe)
-        say(_partner(outcome.folder, config, command))
+        _show_metrics(outcome, card)
+        say(_partner(run, card.claim, command))
     say()
     pairs(
         [
@@ -86,21 +90,19 @@ def _state(outcome: "RunOutcome") -> str:
     return f"done, resumed from step {outcome.resumed_from}" if outcome.resumed_from else "done"
 
 
-def _show_difference(folder: Path, baseline: Path, recipe: str) -> None:
+def _show_difference(run: "RunRecord", baseline: "RunRecord", card: "Card") -> None:
     from cli.compare import show
-    from recipes.core.compare import compare_runs, load_run
+    from recipes.core.compare import compare_runs
 
-    card = registry.card(recipe)
-    keys, metric = set(card.pair_keys), card.claim.metric
-    comparison = compare_runs(load_run(folder), load_run(baseline), arm_keys=keys, main_metric=metric)
+    comparison = compare_runs(run, baseline, arm_keys=set(card.pair_keys), main_metric=card.claim.metric)
     show(comparison, [row.metric for row in comparison.rows if _is_headline(row.metric, card)])
 
 
-def _show_metrics(outcome: "RunOutcome", recipe: str) -> None:
+def _show_metrics(outcome: "RunOutcome", card: "Card") -> None:
     from recipes.core.compare import number_text
     from recipes.core.records import read_info
 
-    card, info = registry.card(recipe), read_info(outcome.folder)
+    info = read_info(outcome.folder)
     shown = [name for name in outcome.metrics if _is_headline(name, card)]
     names = sorted(shown, key=lambda name: name != card.claim.metric)
     rows = [
@@ -110,16 +112,14 @@ def _show_metrics(outcome: "RunOutcome", recipe: str) -> None:
     table(rows, ["metric", "value", "title"], numbers=["value"])
 
 
-def _partner(folder: Path, config: "RunConfig", command: str) -> str:
+def _partner(run: "RunRecord", claim: "Claim", command: str) -> str:
     """What to type to get the other half of the comparison."""
-    from recipes.core.compare import load_run
     from recipes.core.report import command_for
 
-    claim = registry.card(config.recipe).claim
-    is_baseline = config.arm == claim.baseline
+    is_baseline = run.arm == claim.baseline
     arm = claim.arm if is_baseline else claim.baseline
     what = "this is the baseline; to compare an arm with it" if is_baseline else "to compare with the baseline"
-    return f"\n{what}, type:\n  {command_for(command, load_run(folder), arm)}"
+    return f"\n{what}, type:\n  {command_for(command, run, arm)}"
 
 
 def _is_headline(name: str, card: "Card") -> bool:

@@ -25,7 +25,7 @@ from recipes.core.parallel import distributed
 from recipes.core.parallel.launch import run_workers
 from recipes.core.progress import quiet_libraries, stage
 from recipes.core.recipe import Evaluation, Recipe
-from recipes.core.records import load_run
+from recipes.core.records import card_of, load_run
 from recipes.core.report import report_run
 from recipes.core.report.plots import png
 from recipes.core.report.strips import run_wall, wall_png
@@ -272,7 +272,7 @@ def _report(folder: RunFolder) -> Path | None:
     """Write the report, beside the baseline's run if that is finished; returns the baseline's folder."""
     with stage("writing the report"):
         outputs = folder.path.resolve().parents[2]
-        return report_run(folder.path, outputs, registry.card(load_run(folder.path).recipe))
+        return report_run(folder.path, outputs, card_of(load_run(folder.path)))
 
 
 def _track(tracker: Tracker, folder: RunFolder, evaluation: Evaluation, baseline: Path | None) -> None:
@@ -290,6 +290,6 @@ def _track(tracker: Tracker, folder: RunFolder, evaluation: Evaluation, baseline
         tracker.heatmap("token weights", evaluation.heatmap)
     if baseline:
         run, other = load_run(folder.path), load_run(baseline)
-        card = registry.card(run.recipe)
+        card = card_of(run)
         rows = comparison_table(compare_runs(run, other, arm_keys=set(card.pair_keys), main_metric=card.claim.metric))
         tracker.table(f"beside {other.arm}", list(rows[0]), [list(row.values()) for row in rows])

@@ -1,9 +1,12 @@
 """What is refused, and in which words; arms that apply; budgets as they are typed."""
 
+from pathlib import Path
+
 import pytest
 
 from recipes.core import compose, registry
 from recipes.core.errors import UserError
+from recipes.core.records import RunRecord, card_of
 from recipes.pruning.pruners import PRUNERS
 from recipes.pruning.token_pruning.config import BEHIND_ENCODER, IN_ENCODER, IN_LANGUAGE_MODEL
 
@@ -86,9 +89,21 @@ def test_the_classifier_is_pruned_early() -> None:
     assert compose.compose(NAME, ["model=toy-vit"]).arm == "zero_tprune"
 
 
-def test_the_claim_is_measured_by_default() -> None:
-    label = registry.card(NAME).claim.metric.removeprefix("accuracy@")
-    assert label in dict(compose.compose(NAME, []).budgets)
+def test_the_claims_are_measured_by_default() -> None:
+    card = registry.card(NAME)
+    for claim in (card.claim, *card.claims):
+        assert claim.metric.removeprefix("accuracy@") in dict(compose.compose(NAME, []).budgets)
+        assert {claim.arm, claim.baseline} <= set(compose.every_arm(NAME))
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "led"),
+    [("toy-vlm", "digit-canvases", "divprune"), ("toy-vit", "digit-canvases", "zero_tprune")],
+)
+def test_a_run_is_reported_by_a_claim_about_its_model(tmp_path: Path, model: str, data: str, led: str) -> None:
+    config = {"model": {"name": model}, "data": {"name": data}}
+    claim = card_of(RunRecord(tmp_path, NAME, "random", 0, "done", "", config)).claim
+    assert (claim.arm, claim.baseline) == (led, "random")
 
 
 def test_what_follows_from_model_and_arm() -> None:
