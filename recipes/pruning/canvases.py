@@ -33,6 +33,7 @@ class Canvases:
         questions: [n, q] index of the question asked (see `words`).
         answers: [n, q] index of its answer.
         evidence: [n, q, patches] bool: patches that show the digit asked for.
+        patches: [n, patches] digit that each patch shows, -1 for none.
     """
 
     images: Tensor
@@ -40,6 +41,7 @@ class Canvases:
     questions: Tensor
     answers: Tensor
     evidence: Tensor
+    patches: Tensor
 
     def __len__(self) -> int:
         return len(self.images)
@@ -89,7 +91,9 @@ def digit_canvases(config: CanvasDataConfig, part: str, seed: int) -> Canvases:
     images = _paste(config, part, seed, scans[chosen], rows, columns, shown)
     asked = np.broadcast_to(np.arange(slots), (count, slots))
     labels = torch.from_numpy(classes[chosen])
-    return Canvases(images, labels, torch.from_numpy(asked.copy()), labels.clone(), _evidence(config, rows, columns))
+    evidence = _evidence(config, rows, columns)
+    asked_digits = torch.from_numpy(asked.copy())
+    return Canvases(images, labels, asked_digits, labels.clone(), evidence, _shown(labels, evidence))
 
 
 def question_canvases(config: QuestionCanvasDataConfig, part: str, seed: int) -> Canvases:
@@ -116,13 +120,14 @@ def question_canvases(config: QuestionCanvasDataConfig, part: str, seed: int) ->
     labels = np.full((count, CELLS**2), -1)
     np.put_along_axis(labels, cells, np.where(shown, digits, -1), 1)
     quadrants = cells // CELLS // 2 * 2 + cells % CELLS // 2
-    evidence = _evidence(config, rows[:, :asked], columns[:, :asked])
+    evidence = _evidence(config, rows, columns)
     return Canvases(
         images,
         torch.from_numpy(labels),
         torch.from_numpy(digits[:, :asked].copy()),
         torch.from_numpy(quadrants[:, :asked].copy()),
-        evidence,
+        evidence[:, :asked].clone(),
+        _shown(torch.from_numpy(np.where(shown, digits, -1)), evidence),
     )
 
 
@@ -185,6 +190,11 @@ def _gratings(count: int, size: int, draw: np.random.Generator) -> Array:
     y, x = np.mgrid[:size, :size].astype(np.float32)
     wave: Array = np.sin(frequency * (x * np.cos(angle) + y * np.sin(angle)) + phase)
     return height * np.maximum(wave, 0)
+
+
+def _shown(digits: Tensor, evidence: Tensor) -> Tensor:
+    """[n, patches] which of the digits [n, k] stands on each patch, where each has evidence [n, k, patches]."""
+    return torch.where(evidence, digits[:, :, None], -1).amax(1)
 
 
 def _evidence(config: CanvasConfig, rows: Array, columns: Array) -> Tensor:

@@ -77,7 +77,7 @@ class QuestionCanvasDataConfig(_Canvas):
     size: int = setting(48, help="side of a canvas", unit="pixels", ge=16)
     fewest: int = setting(4, help="fewest digits of a canvas", unit="digits", ge=1)
     most: int = setting(6, help="most digits of a canvas", unit="digits", le=CELLS**2)
-    questions: int = setting(2, help="questions to a canvas, each for a digit that it shows once", ge=1, le=9)
+    questions: int = setting(4, help="questions to a canvas, each for a digit that it shows once", ge=1, le=9)
 
     @property
     def slots(self) -> int:
@@ -144,8 +144,8 @@ class DecoderShape:
 class DecoderConfig(DecoderShape):
     """The toy language model that answers questions about canvases, and how it is trained with its projector."""
 
-    steps: int = setting(900, help="steps of its training", unit="steps", ge=1)
-    batch_size: int = setting(48, help="questions per step", unit="questions", ge=1)
+    steps: int = setting(500, help="steps of its training", unit="steps", ge=1)
+    batch_size: int = setting(24, help="canvases per step, each with all its questions", unit="canvases", ge=1)
     learning_rate: float = setting(2e-3, help="peak learning rate", gt=0)
 
 

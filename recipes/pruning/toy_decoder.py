@@ -28,9 +28,10 @@ from recipes.core.models.reference import decisive, train_inside
 from recipes.core.trainer import Training
 from recipes.pruning.canvases import SIDES, Canvases, make_canvases, words
 from recipes.pruning.config import CanvasConfig, DecoderShape
-from recipes.pruning.toy_encoder import GUIDE, canvas_key, encode, encoder_seed, toy_vit, tuning
+from recipes.pruning.toy_encoder import canvas_key, encode, encoder_seed, toy_vit, tuning
+from recipes.pruning.toy_guide import GUIDE
 
-VERSION, FEATURES_VERSION = 2, 1
+VERSION, FEATURES_VERSION = 3, 1
 FEATURES = -2  # vision_feature_layer
 PAD, BEGIN, END, UNKNOWN, IMAGE, SEPARATOR = "<pad>", "<s>", "</s>", "<unk>", "<image>", "<sep>"
 SPECIAL = (PAD, BEGIN, END, UNKNOWN, IMAGE, SEPARATOR)
@@ -108,6 +109,29 @@ def answer_logits(llm: Any, decoder: nn.Module, visual: Tensor, asked: Tensor) -
     return logits
 
 
+def answers_logits(llm: Any, decoder: nn.Module, visual: Tensor, asked: Tensor) -> Tensor:
+    """Logits of the tokens behind several questions about the same image: what stands before them is read once.
+
+    Args:
+        llm: What has the embeddings and the head.
+        decoder: Its layers.
+        visual: [B, K, D] projected visual tokens.
+        asked: [B, q] ids of the questions.
+
+    Returns:
+        [B q, V], those of `answer_logits` for each question on its own.
+    """
+    rows, each = asked.shape
+    whole = question_embeddings(llm.get_input_embeddings(), visual, asked[:, 0])
+    cache = decoder(inputs_embeds=whole[:, :-2], use_cache=True).cache
+    cache.batch_repeat_interleave(each)
+    separator = whole[:, -2:-1].repeat_interleave(each, 0)
+    questions = torch.cat([separator, llm.get_input_embeddings()(asked.flatten())[:, None]], 1)
+    hidden = decoder(inputs_embeds=questions, cache=cache, use_cache=True).last_hidden_state
+    logits: Tensor = llm.lm_head(hidden[:, -1])
+    return logits
+
+
 def word_ids(names: Sequence[str]) -> Tensor:
     """Token id of each word."""
     return torch.tensor([WORDS.index(name) for name in names])
@@ -144,6 +168,22 @@ class QuestionItems:
         }
 
 
+class CanvasItems(QuestionItems):
+    """Canvases whose features are known with all their questions, as batches."""
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def collate(self, rows: list[int]) -> dict[str, Any]:
+        """Features [B, N, C], ids of questions [B, q] and of their answers [B q]."""
+        return {
+            "features": self.features[rows].float(),
+            "asked": self.asked.view(-1, self.each)[rows],
+            "answers": self.answers.view(-1, self.each)[rows].flatten(),
+            "ids": [f"canvas {row}" for row in rows],
+        }
+
+
 class Answering(nn.Module):
     """A LLaVA that reads cached features in place of pictures; its encoder is never run.
 
@@ -156,9 +196,9 @@ class Answering(nn.Module):
         self.llava = llava
 
     def forward(self, features: Tensor, asked: Tensor) -> Tensor:
-        """Features [B, N, C] and ids of the questions [B] to logits [B, V] of the answers."""
+        """Features [B, N, C] and ids of their questions [B, q] to logits [B q, V] of the answers."""
         model = self.llava.model
-        return answer_logits(self.llava, model.language_model, model.multi_modal_projector(features), asked)
+        return answers_logits(self.llava, model.language_model, model.multi_modal_projector(features), asked)
 
 
 class AnswerLoss:
@@ -227,13 +267,13 @@ def toy_llava(config: Any, device: str) -> Path:
     def build(folder: Path) -> None:
         canvases = make_canvases(data, "train", seed)
         tower = CLIPVisionModel.from_pretrained(encoder)
-        items: Any = QuestionItems(encode(tower, canvases.images, device, FEATURES), canvases, data)
+        items: Any = CanvasItems(encode(tower, canvases.images, device, FEATURES), canvases, data)
 
         def training() -> Training:
             return Training(Answering(_seeded_llava(tower, own, data, seed)), AnswerLoss(), items, items.collate)
 
         name = f"a toy LLaVA for seed {seed}"
-        model: Any = train_inside(folder, settings, seed, training, f"{len(items):,} questions", name)
+        model: Any = train_inside(folder, settings, seed, training, f"{len(items.asked):,} questions", name)
         model.llava.save_pretrained(folder)
         _processor(data).save_pretrained(folder)
         if (encoder / GUIDE).exists():
@@ -245,9 +285,12 @@ def toy_llava(config: Any, device: str) -> Path:
 def _seeded_llava(
     tower: CLIPVisionModel, own: DecoderShape, data: CanvasConfig, seed: int
 ) -> LlavaForConditionalGeneration:
+    text = text_config(own, data.patches + 64)
+    # Attention of so narrow a model starts even with the usual 0.02, and which patch is asked for is not learned.
+    text.initializer_range = own.width**-0.5
     config = LlavaConfig(
         vision_config=tower.config,
-        text_config=text_config(own, data.patches + 64),
+        text_config=text,
         image_token_index=WORDS.index(IMAGE),
         image_seq_length=data.patches,
         vision_feature_layer=FEATURES,

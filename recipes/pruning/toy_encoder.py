@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity, cross_entropy
+from torch.nn.functional import cross_entropy
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from recipes.core.cache import cached
@@ -18,10 +18,10 @@ from recipes.core.models.reference import decisive, train_inside
 from recipes.core.trainer import Training
 from recipes.pruning.canvases import Canvases, make_canvases
 from recipes.pruning.config import CanvasConfig, CanvasDataConfig, EncoderConfig
+from recipes.pruning.toy_guide import Naming, NamingLoss, save_guide
 
-VERSION = 1
-HEADS, GUIDE = "heads.safetensors", "guide.safetensors"
-GUIDE_WIDTH, GUIDE_STEPS, TAU = 48, 600, 0.1
+VERSION = 2
+HEADS = "heads.safetensors"
 BATCH = 250  # canvases of a forward without gradient
 
 
@@ -52,32 +52,8 @@ class Digits(nn.Module):
         return logits.unflatten(1, (-1, len(DIGITS)))
 
 
-class Guide(nn.Module):
-    """Digit words and patches in one space: a patch that shows a digit lies near its word.
-
-    Args:
-        norm: The encoder's closing layer norm, frozen.
-        width: Of a patch.
-    """
-
-    def __init__(self, norm: nn.Module, width: int) -> None:
-        super().__init__()
-        self.norm = norm.requires_grad_(False)
-        self.text = nn.Parameter(torch.randn(len(DIGITS), GUIDE_WIDTH))
-        self.patch = nn.Linear(width, GUIDE_WIDTH, bias=False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, N, C] patches of the last hidden state to logits [B, 1, 10] of presence, in the shape of digit heads.
-
-        Source:
-            max over patches of cos(patch, word) / tau, notes on recoverable compression, section 7.
-        """
-        patches = self.patch(self.norm(features))[:, :, None]
-        return cosine_similarity(patches, self.text, dim=-1).amax(1, keepdim=True) / TAU
-
-
 class LabelLoss:
-    """Cross-entropy of the digit in each place (labels [B, slots]), or of the presence of each (labels [B, 1, 10])."""
+    """Cross-entropy of the digit in each place, labels [B, slots]."""
 
     def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
         """Canvases of this micro-batch."""
@@ -88,13 +64,8 @@ class LabelLoss:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean over places, and the share of labels that are told right."""
         logits, labels = model(batch["inputs"]), batch["labels"]
-        if labels.dim() < logits.dim():
-            losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
-            right = logits.argmax(2) == labels
-        else:
-            losses = binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(2)
-            right = (logits > 0) == (labels > 0)
-        told = right.float().detach()
+        losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+        told = (logits.argmax(2) == labels).float().detach()
         return losses.mean(1).sum() / normalizer, {"accuracy": torch.stack([told.sum(), torch.ones_like(told).sum()])}
 
 
@@ -129,7 +100,7 @@ def toy_vit(config: Any, device: str) -> Path:
 
     Returns:
         Folder of a `CLIPVisionModel` with `heads.safetensors` (`Digits.load`), for question canvases also with
-        `guide.safetensors` (`load_guide`).
+        `guide.safetensors` (`toy_guide.load_guide`).
     """
     own, data, seed = config.model.encoder, config.data, encoder_seed(config)
     settings = tuning(config.trainer, own.steps, own.batch_size, own.learning_rate)
@@ -139,14 +110,15 @@ def toy_vit(config: Any, device: str) -> Path:
         canvases = make_canvases(data, "train", seed)
 
         def training() -> Training:
-            return _training(seeded_digits(own, data, seed), canvases.images, _labels(data, canvases))
+            return _training(seeded_digits(own, data, seed), data, canvases, seed)
 
         name = f"a toy vision transformer for seed {seed}"
         model: Any = train_inside(folder, settings, seed, training, f"{len(canvases):,} canvases", name)
-        model.tower.save_pretrained(folder)
-        save_file(model.heads.state_dict(), folder / HEADS)
-        if not isinstance(data, CanvasDataConfig):
-            _train_guide(folder, model.tower, canvases, config.trainer, seed, device)
+        digits = model.digits if isinstance(model, Naming) else model
+        digits.tower.save_pretrained(folder)
+        save_file(digits.heads.state_dict(), folder / HEADS)
+        if isinstance(model, Naming):
+            save_guide(model.guide, folder)
 
     return cached("toy-encoders", sha256_json(key)[:32], build)
 
@@ -196,41 +168,22 @@ def encode(tower: CLIPVisionModel, images: Tensor, device: str, layer: int = -1)
     return torch.cat(parts)
 
 
-def load_guide(folder: Path) -> tuple[Tensor, Tensor]:
-    """The guide beside a toy model of question canvases.
-
-    Returns:
-        Embeddings of the questions [10, p], and the weight [p, C] that takes patches of the encoder's last hidden
-        state, the closing norm applied, into their space.
-    """
-    saved = load_file(Path(folder) / GUIDE)
-    return saved["text"], saved["patch"]
-
-
-def _labels(data: CanvasConfig, canvases: Canvases) -> Tensor:
-    return canvases.labels if isinstance(data, CanvasDataConfig) else canvases.presence[:, None].float()
-
-
-def _training(model: nn.Module, inputs: Tensor, labels: Tensor) -> Training:
-    def collate(rows: list[int]) -> dict[str, Any]:
-        return {"inputs": inputs[rows], "labels": labels[rows], "ids": [f"canvas {row}" for row in rows]}
-
-    rows: Any = range(len(inputs))
-    return Training(model, LabelLoss(), rows, collate)
-
-
-def _train_guide(
-    folder: Path, tower: CLIPVisionModel, canvases: Canvases, trainer: TrainerConfig, seed: int, device: str
-) -> None:
-    features = encode(tower, canvases.images, device)
-    labels = canvases.presence.float()
-
-    def training() -> Training:
+def _training(digits: Digits, data: CanvasConfig, canvases: Canvases, seed: int) -> Training:
+    """Of a digit canvas the digits in their places are learned; of a question canvas see `toy_guide`."""
+    if isinstance(data, CanvasDataConfig):
+        model: nn.Module = digits
+        loss: Any = LabelLoss()
+        labels = {"labels": canvases.labels}
+    else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            guide = Guide(tower.post_layernorm, features.shape[2])
-        return _training(guide, features, labels[:, None])
+            model, loss = Naming(digits), NamingLoss()
+        named = torch.where(canvases.patches < 0, len(DIGITS), canvases.patches)
+        labels = {"presence": canvases.presence.float(), "named": named}
 
-    settings = tuning(trainer, min(GUIDE_STEPS, max(len(features) // 8, 1)), 32, 3e-3)
-    guide: Any = train_inside(folder, settings, seed, training, f"{len(features):,} canvases", "the toy guide")
-    save_file({"text": guide.text.detach(), "patch": guide.patch.weight.detach()}, folder / GUIDE)
+    def collate(rows: list[int]) -> dict[str, Any]:
+        parts = {name: values[rows] for name, values in labels.items()}
+        return {"inputs": canvases.images[rows], "ids": [f"canvas {row}" for row in rows]} | parts
+
+    rows: Any = range(len(canvases))
+    return Training(model, loss, rows, collate)

@@ -143,3 +143,17 @@ def test_what_configs_refuse() -> None:
         "data.questions: 3 cannot be asked of fewest=2 digits"
     ]
     assert problems(CanvasDataConfig, name="digit-canvases", digits=3) == ["data.digits = 3: choose from 2, 4"]
+
+
+@ALL
+def test_every_patch_knows_its_digit(config: CanvasConfig) -> None:
+    """Patches of a digit asked for are its evidence; on an empty ground all ink lies on patches that have a digit."""
+    made = flat(config)
+    inked = blocks(config, made).amax(2) > 0
+    assert not inked[made.patches < 0].any()
+    for row in range(len(made)):
+        shown = sorted(int(digit) for digit in made.labels[row] if digit >= 0)
+        assert sorted(set(made.patches[row].tolist()) - {-1}) == sorted(set(shown))
+        asked = made.labels[row] if config.name == "digit-canvases" else made.questions[row]
+        for digit, patches in zip(asked, made.evidence[row], strict=True):
+            assert (made.patches[row][patches] == digit).all()

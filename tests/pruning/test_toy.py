@@ -19,8 +19,9 @@ from recipes.pruning.config import (
     QuestionCanvasDataConfig,
     ToyVLMConfig,
 )
-from recipes.pruning.toy_decoder import WORDS, Answering, QuestionItems, make_tokenizer, prompt, toy_llava
-from recipes.pruning.toy_encoder import Digits, Guide, encode, load_guide, toy_vit
+from recipes.pruning.toy_decoder import WORDS, Answering, CanvasItems, answer_logits, make_tokenizer, prompt, toy_llava
+from recipes.pruning.toy_encoder import Digits, encode, toy_vit
+from recipes.pruning.toy_guide import Guide, NamingLoss, load_guide
 
 TWO = CanvasDataConfig(train=64, test=40)
 ASKED = QuestionCanvasDataConfig(train=64, test=20)
@@ -78,16 +79,16 @@ def test_the_llava_answers_from_pictures_as_from_cached_features(config: Run) ->
     model = LlavaForConditionalGeneration.from_pretrained(folder).eval()
     canvases = make_canvases(data, "test", 0)
     tower = CLIPVisionModel.from_pretrained(toy_vit(config, "cpu"))
-    items = QuestionItems(encode(tower, canvases.images, "cpu", -2), canvases, data)
-    rows = list(range(8))
-    batch = items.collate(rows)
+    items = CanvasItems(encode(tower, canvases.images, "cpu", -2), canvases, data)
+    each = canvases.questions.shape[1]
+    batch = items.collate(list(range(8 // each)))
     cached = Answering(model)(batch["features"], batch["asked"])
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     names = [words(data)[0][int(index)] for index in canvases.questions.flatten()[:8]]
     texts = [prompt(name).replace("<image>", "<image>" * data.patches) for name in names]
     ids = tokenizer(texts, return_tensors="pt")
-    pixels = canvases.images[[row // items.each for row in rows]]
+    pixels = canvases.images[: 8 // each].repeat_interleave(each, 0)
     logits = model(**ids, pixel_values=pixels).logits[:, -1]
     torch.testing.assert_close(logits, cached, rtol=1e-4, atol=1e-5)
     answers = [WORDS.index(words(data)[1][int(index)]) for index in canvases.answers.flatten()[:8]]
@@ -123,20 +124,45 @@ def test_every_word_is_one_token() -> None:
     assert tokenizer("maybe", add_special_tokens=False)["input_ids"] == [WORDS.index("<unk>")]
 
 
-def test_the_guide_scores_presence_by_the_nearest_patch() -> None:
+def test_questions_about_one_canvas_share_what_stands_before_them(config: Run) -> None:
+    """Several questions of a row are answered as each on its own."""
+    model = LlavaForConditionalGeneration.from_pretrained(toy_llava(config, "cpu")).eval()
+    features, asked = torch.randn(3, 20, 48), torch.tensor([[6, 9, 11], [12, 6, 7], [8, 8, 15]])
+    visual, llm = model.model.multi_modal_projector(features), model.model.language_model
+    alone = [answer_logits(model, llm, visual, one) for one in asked.T]
+    together = Answering(model)(features, asked)
+    torch.testing.assert_close(together, torch.stack(alone, 1).flatten(0, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_the_encoder_of_question_canvases_learns_presence_patches_and_places() -> None:
+    """One row by hand: presence summed over digits, ten times the mean of patches, the mean of quadrants."""
+    presence, named, placed = torch.randn(1, 10), torch.randn(1, 16, 11), torch.randn(1, 16, 4)
+    batch = {"inputs": torch.zeros(1), "presence": torch.eye(10)[:1], "named": torch.full((1, 16), 10)}
+    batch["named"][0, 3] = 7
+    loss, _ = NamingLoss()(lambda _: (presence, named, placed), batch, torch.tensor(1.0))
+    signs = torch.tensor([1.0] + [-1.0] * 9)
+    there = -(signs * presence[0]).sigmoid().log().sum()
+    name = -sum(named[0, n].log_softmax(0)[7 if n == 3 else 10] for n in range(16)) / 16
+    quadrants = [0, 0, 1, 1, 0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3]
+    place = -sum(placed[0, n].log_softmax(0)[quadrants[n]] for n in range(16)) / 16
+    torch.testing.assert_close(loss, there + 10 * name + place)
+
+
+def test_the_guide_is_a_cosine_over_tau_and_none_is_zero() -> None:
     config = Run(ASKED)
     text, weight = load_guide(toy_llava(config, "cpu"))
     assert text.shape == (10, 48) and weight.shape == (48, 48)
     tower = CLIPVisionModel.from_pretrained(toy_vit(config, "cpu"))
     features = encode(tower, make_canvases(ASKED, "test", 0).images[:4], "cpu")
-    guide = Guide(tower.post_layernorm, 48)
+    guide = Guide(48)
     with torch.no_grad():
         guide.text.copy_(text)
         guide.patch.weight.copy_(weight)
-        logits = guide(features)
-        for row in range(4):
-            patches = tower.post_layernorm(features[row]) @ weight.T
-            for digit in range(10):
-                cosines = [float(p @ text[digit] / (p.norm() * text[digit].norm())) for p in patches]
-                assert logits[row, 0, digit] == pytest.approx(max(cosines) / 0.1, abs=1e-4)
+        patches = tower.post_layernorm(features)
+        logits = guide(patches)
+        for row, place, digit in ((0, 0, 0), (1, 17, 9), (3, 143, 4)):
+            own, word = weight @ patches[row, place], text[digit]
+            cosine = float(own @ word / (own.norm() * word.norm()))
+            assert logits[row, place, digit] == pytest.approx(cosine / 0.1, abs=1e-4)
+            assert logits[row, place, 10] == 0
     assert not (toy_vit(Run(TWO), "cpu") / "guide.safetensors").exists()

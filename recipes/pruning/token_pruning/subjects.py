@@ -15,7 +15,8 @@ from recipes.pruning.adapters import Guide, Layout, layout
 from recipes.pruning.canvases import Canvases, make_canvases, words
 from recipes.pruning.token_pruning.config import TokenPruningConfig
 from recipes.pruning.toy_decoder import prompt, toy_llava
-from recipes.pruning.toy_encoder import Digits, load_guide, toy_vit
+from recipes.pruning.toy_encoder import Digits, toy_vit
+from recipes.pruning.toy_guide import load_guide
 
 
 @dataclass(frozen=True)
