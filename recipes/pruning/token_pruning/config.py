@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from recipes.core import compose
 from recipes.core.config import Card, Claim, RunConfig, setting
-from recipes.core.data.config import EasyVqaConfig
+from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig
 from recipes.core.models.config import LlavaConfig
+from recipes.core.schema import did_you_mean
 from recipes.pruning.config import CanvasDataConfig, QuestionCanvasDataConfig, ToyViTConfig, ToyVLMConfig
 from recipes.pruning.options import PrunerOptions
 
@@ -18,7 +20,9 @@ MODEL_DATA = {
     "toy-vlm": ("digit-canvases", "question-canvases"),
     "toy-vit": ("digit-canvases",),
     "llava": ("vqa", "easy-vqa"),
+    "prior-vlm": ("prior-captions", "easy-vqa", "digit-captions"),
 }
+PRIOR_DATA = "easy-vqa"  # what a model of `prior` is trained on in the run
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,33 @@ class VqaConfig:
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
         return [] if self.path else [("path", "is missing; type data.path=FILE")]
+
+
+@dataclass(frozen=True)
+class PriorDataConfig:
+    """What the model of `prior` was trained on: words of test captions that only the image can tell."""
+
+    name: str = setting("prior-captions", help="data set", choices=("prior-captions",))
+
+    @property
+    def described(self) -> str:
+        """What a dry run announces."""
+        return f"test captions of what the model was trained on ({PRIOR_DATA} if that is in the run)"
+
+
+@dataclass(frozen=True)
+class PriorVLMConfig:
+    """The vision-language model that recipe `prior` trains with setting=H."""
+
+    name: str = setting("prior-vlm", help="model", choices=("prior-vlm",))
+    path: str | None = setting(
+        None, help="folder of a finished run of prior with setting=H; null: trained in the run, once for each seed"
+    )
+    arm: str = setting("prior", help="arm of prior that trains it")
+    layers: int = setting(4, help="layers of its language model; published schedules need four", ge=1)
+    encoder_layers: int = setting(4, help="blocks of its vision transformer", ge=1)
+    steps: int | None = setting(None, help="steps of its training; null: those of prior at this budget", ge=1)
+    seed: int | None = setting(None, help="its own seed, one model for all seeds; null: that of the run", ge=0)
 
 
 @dataclass(frozen=True)
@@ -76,8 +107,10 @@ class EvaluationConfig:
 class TokenPruningConfig(RunConfig):
     """Config of one `token-pruning` run."""
 
-    data: CanvasDataConfig | QuestionCanvasDataConfig | VqaConfig | EasyVqaConfig = setting(help="images and questions")
-    model: ToyVLMConfig | ToyViTConfig | LlavaConfig = setting(help="model that is pruned")
+    data: (
+        CanvasDataConfig | QuestionCanvasDataConfig | VqaConfig | EasyVqaConfig | DigitCaptionsConfig | PriorDataConfig
+    ) = setting(help="images and questions")
+    model: ToyVLMConfig | ToyViTConfig | LlavaConfig | PriorVLMConfig = setting(help="model that is pruned")
     pruner: PrunerOptions = setting(help="pruner; arms choose it")
     keep: tuple[float, ...] = setting(
         (0.5, 0.25, 0.125, 0.0625), help="shares of the tokens to keep, each measured on its own", gt=0, le=1
@@ -119,6 +152,8 @@ def _model_problems(config: TokenPruningConfig) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if data not in MODEL_DATA[model]:
         found.append(("data", f"{data} is not for model={model}; type data={' or data='.join(MODEL_DATA[model])}"))
+    elif isinstance(config.model, PriorVLMConfig):
+        found += _prior_problems(config.model, data)
     place = getattr(config.pruner, "place", "")
     if model == "toy-vit":
         if pruner in IN_LANGUAGE_MODEL:
@@ -133,11 +168,28 @@ def _model_problems(config: TokenPruningConfig) -> list[tuple[str, str]]:
             ("pruner", f"{pruner} compares patches with what is asked for, and digit-canvases asks for a side only; "
              "type data=question-canvases")
         )  # fmt: skip
+    if needs_text(config.pruner) and model == "prior-vlm":
+        found.append(
+            ("pruner", f"{pruner} compares patches with the question, and this model has no text in their space; "
+             "type pruner=divprune, or data=question-canvases with model=toy-vlm")
+        )  # fmt: skip
     if needs_text(config.pruner) and model == "llava" and config.guide.path is None:
         found.append(
             ("guide.path", f"is missing: {pruner} compares patches with the question, and a LLaVA has no text tower; "
              "type guide.path=CLIP, the checkpoint its vision tower comes from")
         )  # fmt: skip
+    return found
+
+
+def _prior_problems(model: PriorVLMConfig, data: str) -> list[tuple[str, str]]:
+    """What a model of `prior` cannot be trained as, or asked."""
+    found, arms = [], list(compose.every_arm("prior"))
+    if model.path and data != "prior-captions":
+        found.append(
+            ("data", f"{data} is for a model trained in the run; a run of prior brings its own: leave data out")
+        )
+    if model.arm not in arms:
+        found.append(("model.arm", f"{model.arm} is no arm of prior; {did_you_mean(model.arm, arms)}"))
     return found
 
 

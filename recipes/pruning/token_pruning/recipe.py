@@ -11,9 +11,10 @@ from recipes.pruning.config import ToyViTConfig, ToyVLMConfig
 from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning import pictures
 from recipes.pruning.token_pruning.checkpoint import Checkpoint
-from recipes.pruning.token_pruning.config import TokenPruningConfig, VqaConfig
+from recipes.pruning.token_pruning.config import PriorVLMConfig, TokenPruningConfig, VqaConfig
 from recipes.pruning.token_pruning.evaluation import metrics, ratios
 from recipes.pruning.token_pruning.measuring import Measured, Plan, measure
+from recipes.pruning.token_pruning.prior_vlm import PriorVLM
 from recipes.pruning.token_pruning.subjects import Subject, ToyClassifier, ToyVLM
 from recipes.pruning.tokens import Pruner
 
@@ -83,6 +84,8 @@ def _subject(config: TokenPruningConfig, device: str) -> Subject:
         return ToyVLM(config, device)
     if isinstance(config.model, ToyViTConfig):
         return ToyClassifier(config, device)
+    if isinstance(config.model, PriorVLMConfig):
+        return PriorVLM(config, device)
     return Checkpoint(config, device)
 
 
@@ -100,7 +103,9 @@ def _data_words(config: TokenPruningConfig) -> str:
 
 def _model_words(config: TokenPruningConfig) -> str:
     model = config.model
-    if isinstance(model, ToyVLMConfig | ToyViTConfig):
+    if isinstance(model, PriorVLMConfig) and model.path:
+        return f"the model of the run of prior in {model.path}"
+    if isinstance(model, ToyVLMConfig | ToyViTConfig | PriorVLMConfig):
         return f"{model.name}, trained for this seed if no run has done so before"
     return f"LLaVA-type checkpoint {Path(str(model.path))}"
 

@@ -1,0 +1,70 @@
+"""A caption model of setting H as the LLaVA that it is, for code that knows LLaVAs only."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    CLIPVisionModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedModel,
+    SiglipVisionModel,
+    ViTModel,
+)
+
+from recipes.core.errors import UserError
+from recipes.core.models.llava import LlavaCaptionModel
+from recipes.core.models.vision_language import CaptionModel, EncoderProjector
+
+
+def as_llava(model: CaptionModel | LlavaCaptionModel) -> LlavaForConditionalGeneration:
+    """The same weights as `LlavaForConditionalGeneration`: shared, not copied, and in evaluation mode.
+
+    A prompt is `model.prefix_ids` and a caption, with pixels from `model.pixels`. Logits are those of the caption
+    model.
+
+    Args:
+        model: Visual encoder, projector and language model (setting H).
+
+    Raises:
+        UserError: it has no visual encoder (setting U), or one of a kind that is not known here.
+    """
+    if isinstance(model, LlavaCaptionModel):
+        whole: LlavaForConditionalGeneration = model.llava
+        return whole.eval()
+    vision, language = model.vision, model.language_model
+    if not isinstance(vision, EncoderProjector):
+        raise UserError("a model of setting U has no visual encoder, so it is no LLaVA", "setting=U", "use setting=H")
+    tower: Any = vision.encoder.tower
+    norm, special = _output(tower)
+    config = LlavaConfig(
+        vision_config=tower.config,
+        text_config=language.config,
+        image_token_index=model.placeholder,
+        image_seq_length=model.prefix_ids.count(model.placeholder),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default" if special else "full",
+    )
+    with torch.device("meta"):  # every part of it is replaced
+        llava = LlavaForConditionalGeneration(config)
+    llava.model.vision_tower = tower
+    llava.model.multi_modal_projector = nn.Sequential(norm, *vision.project)
+    llava.model.language_model = language.model
+    llava.lm_head = language.get_output_embeddings()
+    return llava.eval()
+
+
+def _output(tower: PreTrainedModel) -> tuple[nn.Module, bool]:
+    """What a tower does behind its last block, which LLaVA's features leave out, and whether a class token leads."""
+    if isinstance(tower, ViTModel):
+        return tower.layernorm, True
+    if isinstance(tower, SiglipVisionModel):
+        return tower.post_layernorm, False
+    if isinstance(tower, CLIPVisionModel):  # norms its class token only
+        return nn.Identity(), True
+    raise UserError(
+        f"the visual encoder is a {type(tower).__name__}; it is known how to take apart a CLIP, SigLIP or ViT",
+        "model.vision.path",
+        "train on an encoder of these",
+    )
