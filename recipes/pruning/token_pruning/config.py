@@ -18,7 +18,10 @@ MODEL_DATA = {
     "toy-vlm": ("digit-canvases", "question-canvases"),
     "toy-vit": ("digit-canvases",),
     "llava": ("vqa", "easy-vqa"),
+    "minilm": ("passages",),
 }
+# Models that are an encoder only, and why nothing is pruned behind it.
+ENCODERS = {"toy-vit": "its classifier has read everything", "minilm": "nothing is left to save"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,46 @@ class VqaConfig:
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
         return [] if self.path else [("path", "is missing; type data.path=FILE")]
+
+
+@dataclass(frozen=True)
+class PassagesConfig:
+    """Long texts to compare: leads of English Wikipedia, or your own."""
+
+    name: str = setting("passages", help="data set", choices=("passages",))
+    path: str | None = setting(
+        None,
+        help="JSONL, Parquet or text file, a folder of them, or a datasets name; null: Wikipedia's leads, an asset",
+    )
+    text_column: str | None = setting(None, help="column of texts; null: text, content or document")
+    min_tokens: int = setting(64, help="shorter texts are left out; CLS and SEP count", unit="tokens", ge=3)
+    max_tokens: int = setting(128, help="longer texts are cut", unit="tokens", ge=3)
+    texts: int = setting(400, help="texts that the run's seed draws, at most", unit="texts", ge=3)
+    on_error: str = setting(
+        "fail", help="a text that cannot be used stops the run, or is left out and counted", choices=("fail", "skip")
+    )
+
+    @property
+    def described(self) -> str:
+        """What a dry run announces."""
+        source = self.path or "leads of English Wikipedia (asset wiki-leads)"
+        return f"{self.texts} texts of {self.min_tokens} to {self.max_tokens} tokens from {source}"
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        if self.max_tokens < self.min_tokens:
+            return [("max_tokens", f"{self.max_tokens} is less than min_tokens={self.min_tokens}")]
+        return []
+
+
+@dataclass(frozen=True)
+class MiniLMConfig:
+    """A sentence encoder of type BERT, by the mean of its tokens."""
+
+    name: str = setting("minilm", help="model", choices=("minilm",))
+    path: str | None = setting(
+        None, help="folder or hub name of another BERT-type encoder; null: all-MiniLM-L6-v2, an asset"
+    )
 
 
 @dataclass(frozen=True)
@@ -76,8 +119,10 @@ class EvaluationConfig:
 class TokenPruningConfig(RunConfig):
     """Config of one `token-pruning` run."""
 
-    data: CanvasDataConfig | QuestionCanvasDataConfig | VqaConfig | EasyVqaConfig = setting(help="images and questions")
-    model: ToyVLMConfig | ToyViTConfig | LlavaConfig = setting(help="model that is pruned")
+    data: CanvasDataConfig | QuestionCanvasDataConfig | VqaConfig | EasyVqaConfig | PassagesConfig = setting(
+        help="images and questions, or texts"
+    )
+    model: ToyVLMConfig | ToyViTConfig | LlavaConfig | MiniLMConfig = setting(help="model that is pruned")
     pruner: PrunerOptions = setting(help="pruner; arms choose it")
     keep: tuple[float, ...] = setting(
         (0.5, 0.25, 0.125, 0.0625), help="shares of the tokens to keep, each measured on its own", gt=0, le=1
@@ -120,12 +165,12 @@ def _model_problems(config: TokenPruningConfig) -> list[tuple[str, str]]:
     if data not in MODEL_DATA[model]:
         found.append(("data", f"{data} is not for model={model}; type data={' or data='.join(MODEL_DATA[model])}"))
     place = getattr(config.pruner, "place", "")
-    if model == "toy-vit":
+    if model in ENCODERS:
         if pruner in IN_LANGUAGE_MODEL:
-            found.append(("pruner", f"{pruner} prunes in a language model, which toy-vit lacks; type model=toy-vlm"))
+            found.append(("pruner", f"{pruner} prunes in a language model, which {model} lacks; type model=toy-vlm"))
         elif pruner in BEHIND_ENCODER or place in ("encoder", "projector"):
             found.append(
-                ("pruner", f"{pruner} prunes behind the encoder, where its classifier has read everything; "
+                ("pruner", f"{pruner} prunes behind the encoder, where {ENCODERS[model]}; "
                  f"type pruner={' or pruner='.join(IN_ENCODER)}")
             )  # fmt: skip
     if needs_text(config.pruner) and model == "toy-vlm" and data == "digit-canvases":
@@ -167,6 +212,11 @@ CARD = Card(
     cost="the toy model of a seed once, cached; then seconds a pruner, forward passes only",
     pair_keys=("arm", "pruner", "keep", "guide", "positions", "selection_seeds"),
     version=1,
-    headlines=("accuracy", "macs_ratio@", "tokens@", "selection_ms@"),
-    frontiers=(("macs_ratio", "accuracy"), ("tokens", "accuracy")),
+    headlines=("accuracy", "agreement", "spearman", "macs_ratio@", "tokens@", "selection_ms@"),
+    frontiers=(
+        ("macs_ratio", "accuracy"),
+        ("tokens", "accuracy"),
+        ("macs_ratio", "agreement"),
+        ("tokens", "agreement"),
+    ),  # fmt: skip
 )
