@@ -32,7 +32,12 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
     BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_hidden_layers": 6}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 6,
+    }
     config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=64, initializer_range=0.5, **sizes)
     BertModel(config).save_pretrained(folder)
     return folder
@@ -146,8 +151,13 @@ def test_the_seed_draws_the_texts(encoder: Path, corpus: Path) -> None:
 
 
 def test_without_a_path_the_asset_is_taken(encoder: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(texts, "asset_path", lambda name: asked.append(name) or encoder)
+    asked: list[str] = []
+
+    def asset_path(name: str) -> Path:
+        asked.append(name)
+        return encoder
+
+    monkeypatch.setattr(texts, "asset_path", asset_path)
     Texts(composed(encoder, corpus, "model.path=null"), "cpu")
     assert asked == ["all-minilm-l6-v2"]
 
