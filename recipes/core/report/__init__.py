@@ -21,7 +21,7 @@ from recipes.core.records import (
 )
 from recipes.core.report.curves import learning_curves
 from recipes.core.report.figure import draw
-from recipes.core.report.heatmap import legend, read_heatmap
+from recipes.core.report.heatmap import legend, read_heatmap, read_hint
 from recipes.core.report.page import duration_text, environment_rows, read_environment, render
 from recipes.core.report.plots import pictures
 from recipes.core.report.strips import run_wall
@@ -115,6 +115,7 @@ def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison
         "rows": _rows(run, comparison, info, card["main_metric"]),
         "charts": charts,
         "examples": read_heatmap(run.path),
+        "weights_hint": read_hint(run.path),
         "pictures": pictures(run.path),
         "wall": run_wall(run.path),
         "legend": legend(),

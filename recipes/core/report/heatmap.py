@@ -12,6 +12,7 @@ from recipes.core.compare import number_text
 
 OCTAVES = 4  # full shade at 2^4 times the mean weight, or at 1/2^4 of it
 PIXELATED_BELOW = 100
+HINT = "Weight in the loss, relative to the mean weight 1."
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,13 @@ class Example:
     image: str
     pixelated: bool
     tokens: list[Token]
+
+
+def read_hint(folder: Path) -> str:
+    """What the weights of a run's `heatmap.json` are; those of a loss if it does not say."""
+    path = folder / "heatmap.json"
+    content = json.loads(path.read_text()) if path.exists() else {}
+    return str(content.get("hint", HINT))
 
 
 def read_heatmap(folder: Path) -> list[Example]:

@@ -20,7 +20,7 @@ from recipes.core.report.cells import (
 from recipes.core.report.drill import drill, side_by_side
 from recipes.core.report.forests import ForestPlot, forest_plot
 from recipes.core.report.frontiers import frontier_plots
-from recipes.core.report.heatmap import legend
+from recipes.core.report.heatmap import HINT, legend, read_hint
 from recipes.core.report.markdown import markdown_report, markdown_table, table_arms
 from recipes.core.report.page import duration_text, environment_rows, render
 from recipes.core.report.plots import drawn, pictures
@@ -111,6 +111,7 @@ def _context(result: TrialResult) -> dict[str, Any]:
         "pictures_seed": shown.seed if shown else None,
         "captions": captions,
         "captions_seed": seed,
+        "weights_hint": _weights_hint(arms, seed),
         "legend": legend(),
         "drill": drill(arms, metrics, claim.metric, claim.direction),
         "cells": cells,
@@ -119,6 +120,11 @@ def _context(result: TrialResult) -> dict[str, Any]:
         "config_keys": keys,
         "configs": configs,
     }
+
+
+def _weights_hint(arms: list[Arm], seed: int) -> str:
+    """What the weights of the captions shown are."""
+    return next((read_hint(arm.runs[seed].path) for arm in arms if seed in arm.runs), HINT)
 
 
 def _speeds(arms: list[Arm], curves: TrialCurves | None, info: dict[str, Any]) -> list[Speed]:

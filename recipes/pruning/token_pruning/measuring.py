@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from recipes.pruning.accounting import Prefill, avg_tokens, mlp_macs, model_macs
 from recipes.pruning.adapters import Layout, Trace, now, pruned
 from recipes.pruning.options import FullOptions
 from recipes.pruning.pruners import make
-from recipes.pruning.token_pruning.subjects import Batch, Subject
+from recipes.pruning.token_pruning.agreement import agreement
+from recipes.pruning.token_pruning.subjects import Batch, Subject, Terms
 from recipes.pruning.tokens import Pruner, sample_seed
 
 FULL = "1"  # label of the unpruned model
@@ -46,15 +48,17 @@ class Tally:
 
     Attributes:
         label: In the names of metrics.
-        right: Question -> 1 or 0 for each draw.
+        right: Question -> its score for each draw: 1 or 0; of a text its `Agreement.each`.
         recall: Question -> share of its evidence that was kept, for each draw.
         macs, llm: Multiply-adds of each sample's prefill: all, the language model's.
-        tokens: Mean over layers of each sample's visual tokens.
+        tokens: Mean over layers of each sample's tokens that may be pruned.
         distance: Smallest cosine distance between kept tokens, as the unpruned model sees them, by sample.
         selection: Seconds of selection a sample, by batch.
         forward: Seconds of a prefill a sample, selection included, by timed batch.
         memory: Peak of the device's memory in bytes; 0 on a CPU.
         seen: Question -> what is left of its sample, of the first draw.
+        embeddings: Text -> [d] for each draw; empty for questions.
+        spearman: `Agreement.pairs` for each draw; empty for questions.
     """
 
     label: str
@@ -68,9 +72,11 @@ class Tally:
     forward: list[float] = field(default_factory=list)
     memory: int = 0
     seen: dict[str, Seen] = field(default_factory=dict)
+    embeddings: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+    spearman: list[float] = field(default_factory=list)
 
     def scores(self) -> dict[str, float]:
-        """Question -> share of its draws that were answered right."""
+        """Question -> mean of its scores over draws."""
         return {name: fmean(draws) for name, draws in self.right.items()}
 
 
@@ -83,12 +89,14 @@ class Measured:
         tallies: Of each budget, the largest first.
         groups: Question -> image.
         shown: Batches whose questions the report shows.
+        terms: What was measured.
     """
 
     full: Tally
     tallies: list[Tally]
     groups: dict[str, str] = field(default_factory=dict)
     shown: list[Batch] = field(default_factory=list)
+    terms: Terms = Terms()
 
     @property
     def every(self) -> list[Tally]:
@@ -120,7 +128,7 @@ class Plan:
 @torch.no_grad()
 def measure(subject: Subject, pruner: Pruner, plan: Plan) -> Measured:
     """Run every batch unpruned and at every budget."""
-    found = Measured(Tally(FULL), [Tally(label) for label, _ in plan.budgets])
+    found = Measured(Tally(FULL), [Tally(label) for label, _ in plan.budgets], terms=subject.terms)
     nothing = make(FullOptions())
     for number, batch in enumerate(subject.batches()):
         if number == 0:
@@ -134,6 +142,8 @@ def measure(subject: Subject, pruner: Pruner, plan: Plan) -> Measured:
         for tally, (_, budget) in zip(found.tallies, plan.budgets, strict=True):
             for draw in range(plan.draws):
                 _run(subject, pruner, budget, batch, plan, tally, draw, features, timed)
+    for tally in found.every:
+        _compare(tally, found.full)
     return found
 
 
@@ -150,7 +160,7 @@ def _run(
 ) -> None:
     """One batch at one budget, into its tally."""
     seeds = [sample_seed(plan.seed, f"{draw}/{sample}") for sample in batch.samples]
-    cuda = batch.pixels.is_cuda
+    cuda = next(iter(batch.inputs.values())).is_cuda
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     with pruned(subject.model, pruner, budget, seeds=seeds, guide=batch.guide, positions=plan.positions) as trace:
@@ -171,7 +181,7 @@ def _run(
     _judge(subject, batch, trace, answers, tally)
 
 
-def _timed(subject: Subject, batch: Batch, timed: bool) -> tuple[float | None, list[str]]:
+def _timed(subject: Subject, batch: Batch, timed: bool) -> tuple[float | None, Any]:
     """Seconds of a prefill (None: not timed) and the answers."""
     seconds = None
     if timed and not subject.one_forward:
@@ -185,17 +195,32 @@ def _timed(subject: Subject, batch: Batch, timed: bool) -> tuple[float | None, l
     return seconds, answers
 
 
-def _judge(subject: Subject, batch: Batch, trace: Trace, answers: Sequence[str], tally: Tally) -> None:
-    patches = subject.patches
-    for place, (name, row, answer) in enumerate(zip(batch.ids, batch.rows, answers, strict=True)):
-        right = subject.is_right(answer, batch.answers[place])
-        tally.right[name].append(float(right))
+def _judge(subject: Subject, batch: Batch, trace: Trace, answers: Any, tally: Tally) -> None:
+    patches, embeddings = subject.patches, subject.embeddings(answers, trace)
+    for place, (name, row) in enumerate(zip(batch.ids, batch.rows, strict=True)):
+        answer, right = "", False
+        if embeddings is None:
+            answer = answers[place]
+            right = subject.is_right(answer, batch.answers[place])
+            tally.right[name].append(float(right))
+        else:
+            tally.embeddings[name].append(embeddings[row])
         kept = (trace.survivors if subject.layout.llm else trace.entering)[row]
         if batch.evidence is not None:
             evidence = batch.evidence[place]
             tally.recall[name].append(float(evidence[trace.entering[row]].sum() / evidence.sum()))
         if name not in tally.seen:
             tally.seen[name] = Seen(tuple(kept.tolist()), patches, int(trace.made[row]), answer, right)
+
+
+def _compare(tally: Tally, full: Tally) -> None:
+    """Score texts, now that all of them are there."""
+    unpruned = [draws[0] for draws in full.embeddings.values()]
+    for pruned_ones in zip(*tally.embeddings.values(), strict=True):
+        found = agreement(pruned_ones, unpruned)
+        tally.spearman.append(found.pairs)
+        for name, score in zip(tally.embeddings, found.each, strict=True):
+            tally.right[name].append(score)
 
 
 def sample_costs(layout: Layout, trace: Trace) -> list[Prefill]:

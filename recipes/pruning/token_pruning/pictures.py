@@ -1,4 +1,4 @@
-"""Pictures: which patches are left of an image, and accuracy against what it costs."""
+"""Pictures: which patches are left of an image, which words of a text, and scores against what they cost."""
 
 from collections.abc import Sequence
 from math import isqrt
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.strips import Shot, Strip, data_uri
+from recipes.pruning.token_pruning.evaluation import budget_words
 from recipes.pruning.token_pruning.measuring import FULL, Measured, Seen, Tally
 
 PAPER = np.array([236, 232, 222], np.float32)  # what pruned patches fade to
@@ -28,7 +29,9 @@ def strips(measured: Measured, budgets: Sequence[tuple[str, float | int]], chose
         number: Questions to show.
     """
     shown = [(name, batch, place) for batch in measured.shown for place, name in enumerate(batch.ids)][:number]
-    images = {name: picture(batch.pixels[batch.rows[place]]) for name, batch, place in shown}
+    images = {
+        name: picture(batch.pixels[batch.rows[place]]) for name, batch, place in shown if batch.pixels is not None
+    }
     first = next(iter(measured.full.seen.values()), None)
     if not shown or first is None or not first.patches or isqrt(first.patches) ** 2 != first.patches:
         return []
@@ -42,6 +45,40 @@ def strips(measured: Measured, budgets: Sequence[tuple[str, float | int]], chose
         ]
         found.append(Strip(f"kept-{tally.label}", _label(tally, first.patches), shots, tally.label == nearest))
     return found
+
+
+def heatmap(
+    measured: Measured, budgets: Sequence[tuple[str, float | int]], chosen: float, number: int
+) -> dict[str, Any] | None:
+    """Content of `heatmap.json`: the first texts, words that are left weighing 1 and others 0. None for images.
+
+    Args:
+        measured: A run.
+        budgets: (label, share or number of tokens).
+        chosen: Share that is shown; the nearest budget stands in.
+        number: Texts to show.
+    """
+    shown = [(name, words) for batch in measured.shown for name, words in zip(batch.ids, batch.words, strict=False)]
+    if not shown or not budgets or not number:
+        return None
+    longest = max(len(words) for _, words in shown)
+    nearest = min(budgets, key=lambda each: abs(_share(each[1], longest) - chosen))[0]
+    tally = next(each for each in measured.tallies if each.label == nearest)
+    at = budget_words(nearest, measured.terms.tokens)
+    return {
+        "hint": f"Word tokens that are left at the end of the encoder weigh 1, dropped and merged ones 0, at {at}.",
+        "examples": [
+            {"id": name, "image": "", "tokens": _weighed(words, set(tally.seen[name].kept))}
+            for name, words in shown[:number]
+        ],
+    }
+
+
+def _weighed(words: Sequence[str], kept: set[int]) -> list[dict[str, Any]]:
+    texts = [word.removeprefix("##") if word.startswith("##") else f" {word}" for word in words]
+    return [
+        {"text": text, "weight": float(place in kept), "kind": None, "nll": None} for place, text in enumerate(texts)
+    ]
 
 
 def picture(pixels: Tensor) -> Image:
@@ -63,22 +100,23 @@ def dimmed(image: Image, seen: Seen) -> Image:
     return np.where(mask, image, faded).round().astype(np.uint8)
 
 
-def plots(measured: Measured, ratios: dict[str, float], accuracy: dict[str, float], arm: str) -> list[Plot]:
-    """Accuracy against MACs and against tokens.
+def plots(measured: Measured, ratios: dict[str, float], scores: dict[str, float], arm: str) -> list[Plot]:
+    """Scores against MACs and against tokens.
 
     Args:
         measured: A run.
         ratios: Label -> share of the unpruned model's MACs.
-        accuracy: Label -> accuracy.
+        scores: Label -> mean score.
         arm: The arm.
     """
-    found = []
+    found, metric = [], measured.terms.metric
     for name, title, x in (
         ("macs", "MACs of the prefill, share of the unpruned model's", ratios),
-        ("tokens", "visual tokens, mean over layers", {t.label: fmean(t.tokens) for t in measured.every}),
+        ("tokens", f"{measured.terms.tokens}, mean over layers", {t.label: fmean(t.tokens) for t in measured.every}),
     ):
-        line = sorted((x[label], accuracy[label]) for label in x)
-        found.append(Plot(name, f"Accuracy against {name.replace('macs', 'MACs')}", title, "accuracy", {arm: line}))
+        line = sorted((x[label], scores[label]) for label in x)
+        against = f"{metric.capitalize()} against {name.replace('macs', 'MACs')}"
+        found.append(Plot(name, against, title, metric, {arm: line}))
     return found
 
 

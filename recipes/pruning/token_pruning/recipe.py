@@ -11,11 +11,12 @@ from recipes.pruning.config import ToyViTConfig, ToyVLMConfig
 from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning import pictures
 from recipes.pruning.token_pruning.checkpoint import Checkpoint
-from recipes.pruning.token_pruning.config import PriorVLMConfig, TokenPruningConfig, VqaConfig
+from recipes.pruning.token_pruning.config import MiniLMConfig, PriorVLMConfig, TokenPruningConfig, VqaConfig
 from recipes.pruning.token_pruning.evaluation import metrics, ratios
 from recipes.pruning.token_pruning.measuring import Measured, Plan, measure
 from recipes.pruning.token_pruning.prior_vlm import PriorVLM
 from recipes.pruning.token_pruning.subjects import Subject, ToyClassifier, ToyVLM
+from recipes.pruning.token_pruning.texts import Texts
 from recipes.pruning.tokens import Pruner
 
 
@@ -31,7 +32,7 @@ class TokenPruningRecipe:
     """Every pruner on one interface, at several budgets."""
 
     def prepare(self, config: TokenPruningConfig, device: str) -> Prepared:
-        """Train (or find in the cache) a toy model, or load the user's; read the questions. Raises UserError."""
+        """Train (or find in the cache) a toy model, or load one; read questions or texts. Raises UserError."""
         pruner = make(config.pruner)
         subject = _subject(config, device)
         for _, budget in config.budgets:
@@ -59,6 +60,7 @@ class TokenPruningRecipe:
         return Evaluation(
             found,
             scores,
+            heatmap=pictures.heatmap(measured, config.budgets, own.picture_keep, own.pictures),
             plots=_plots(config, measured, found),
             strips=pictures.strips(measured, config.budgets, own.picture_keep, own.pictures),
         )
@@ -86,12 +88,14 @@ def _subject(config: TokenPruningConfig, device: str) -> Subject:
         return ToyClassifier(config, device)
     if isinstance(config.model, PriorVLMConfig):
         return PriorVLM(config, device)
+    if isinstance(config.model, MiniLMConfig):
+        return Texts(config, device)
     return Checkpoint(config, device)
 
 
 def _plots(config: TokenPruningConfig, measured: Measured, found: dict[str, float]) -> list[pictures.Plot]:
-    accuracy = {label: found[f"accuracy@{label}"] for label in ratios(measured)}
-    return pictures.plots(measured, ratios(measured), accuracy, config.arm)
+    scores = {label: found[f"{measured.terms.metric}@{label}"] for label in ratios(measured)}
+    return pictures.plots(measured, ratios(measured), scores, config.arm)
 
 
 def _data_words(config: TokenPruningConfig) -> str:
@@ -107,6 +111,8 @@ def _model_words(config: TokenPruningConfig) -> str:
         return f"the model of the run of prior in {model.path}"
     if isinstance(model, ToyVLMConfig | ToyViTConfig | PriorVLMConfig):
         return f"{model.name}, trained for this seed if no run has done so before"
+    if isinstance(model, MiniLMConfig):
+        return f"sentence encoder {model.path}" if model.path else "all-MiniLM-L6-v2 (asset)"
     return f"LLaVA-type checkpoint {Path(str(model.path))}"
 
 

@@ -4,14 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from recipes.core.models.sources import load_files
-from recipes.pruning.adapters import Guide, Layout, layout
+from recipes.pruning.adapters import Guide, Layout, Trace, layout
 from recipes.pruning.canvases import Canvases, make_canvases, words
 from recipes.pruning.token_pruning.config import TokenPruningConfig
 from recipes.pruning.toy_decoder import prompt, toy_llava
@@ -20,45 +20,66 @@ from recipes.pruning.toy_guide import load_guide
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What is measured, in words.
+
+    Attributes:
+        metric: Name of the score of each question.
+        title: What it says.
+        tokens: What is pruned.
+        sample: What a sample is.
+    """
+
+    metric: str = "accuracy"
+    title: str = "questions answered right"
+    tokens: str = "visual tokens"
+    sample: str = "image"
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Samples that are run together, and the questions about them.
+    """Samples that are run together, and the questions about them. A text is its own question, without an answer.
 
     Attributes:
         inputs: What the model takes.
-        pixels: [B, 3, height, width] what the encoder sees.
         samples: Id of each sample, which seeds what is drawn for it.
         rows: Sample of each question.
         ids: Of the questions.
         groups: Image of each question.
         questions: In words.
-        answers: Right answers of each question.
+        answers: Right answers of each question; empty for texts.
+        pixels: [B, 3, height, width] what the encoder sees; None for texts.
+        words: The tokens of each text that may be pruned; empty for images.
         evidence: [questions, patches] bool, patches that show the answer; None where nobody knows.
         guide: The questions in the space of patches; None without one.
     """
 
     inputs: dict[str, Tensor]
-    pixels: Tensor
     samples: list[str]
     rows: list[int]
     ids: list[str]
     groups: list[str]
     questions: list[str]
-    answers: list[tuple[str, ...]]
+    answers: Sequence[tuple[str, ...]] = ()
+    pixels: Tensor | None = None
+    words: Sequence[list[str]] = ()
     evidence: Tensor | None = None
     guide: Guide | None = None
 
 
 class Subject(ABC):
-    """A model and its questions.
+    """A model and its questions, or its texts.
 
     Attributes:
+        terms: What is measured.
         model: What `pruned` takes.
         layout: Its numbers.
-        patches: Visual tokens of an image; 0 where that depends on the image.
+        patches: Tokens of a sample that may be pruned; 0 where that depends on the sample.
         one_forward: Whether an answer is one forward, so that its time is that of a prefill.
         guided: Whether its batches have a guide.
     """
 
+    terms: ClassVar[Terms] = Terms()
     model: Any
     layout: Layout
     patches: int
@@ -70,12 +91,21 @@ class Subject(ABC):
         """All questions."""
 
     @abstractmethod
-    def answer(self, batch: Batch) -> list[str]:
-        """The model's answer to each question."""
+    def answer(self, batch: Batch) -> Any:
+        """The model's answer to each question in words; of texts what `embeddings` takes."""
 
-    @abstractmethod
     def is_right(self, answer: str, answers: Sequence[str]) -> bool:
         """Whether an answer is one of the right ones."""
+        return answer in answers
+
+    def embeddings(self, answers: Any, trace: Trace) -> Tensor | None:
+        """[samples, d] of texts, which are compared when all are there; None for questions.
+
+        Args:
+            answers: What `answer` gave.
+            trace: What pruning did.
+        """
+        return None
 
     def prefill(self, batch: Batch) -> None:
         """A forward up to the first answer token."""
@@ -98,9 +128,6 @@ class Canvas(Subject):
         self.canvases: Canvases = make_canvases(config.data, "test", config.seed)  # type: ignore[arg-type]
         self.patches = config.data.patches  # type: ignore[union-attr]
         self.asked, self.named = words(config.data)  # type: ignore[arg-type]
-
-    def is_right(self, answer: str, answers: Sequence[str]) -> bool:
-        return answer in answers
 
     def _batch(
         self,
