@@ -308,7 +308,7 @@ CARD = Card(
             minimal_effect=0.02,
         ),
         Claim(
-            statement="Words that Zero-TPrune keeps hold similarities between texts better than as many drawn by chance",
+            statement="Words that Zero-TPrune keeps hold similarities between texts better than words drawn by chance",
             metric="agreement@0.125",
             arm="zero_tprune",
             baseline="zero_tprune_random",
