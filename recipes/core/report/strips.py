@@ -67,7 +67,7 @@ def wall_png(wall: Wall) -> bytes:
             axes.spines[:].set_visible(False)
             if shot is not None:
                 axes.imshow(_pixels(shot), interpolation="nearest" if wall.pixelated else "antialiased")
-                axes.set_xlabel(shot.note, fontsize=6.5, color=MUTED)
+                axes.set_xlabel(shot.note.replace(", ", "\n"), fontsize=6.5, color=MUTED)
             if row == 0:
                 axes.set_title(wall.columns[place], fontsize=6.5, color=INK, wrap=True)
             if place == 0:
