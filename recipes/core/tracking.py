@@ -102,10 +102,11 @@ class WandbTracker:
             table = wandb.Table(columns=["id", "image", "caption", "largest weight", "share below 0.05"])
             for example in heatmap["examples"]:
                 png = base64.b64decode(example["image"].partition(",")[2])
+                image = wandb.Image(Image.open(io.BytesIO(png))) if png else None  # texts have none
                 weights = [token["weight"] for token in example["tokens"]]
                 low = sum(weight < 0.05 for weight in weights) / len(weights)
                 shaded = wandb.Html(shaded_caption(example["tokens"]))
-                table.add_data(example["id"], wandb.Image(Image.open(io.BytesIO(png))), shaded, max(weights), low)
+                table.add_data(example["id"], image, shaded, max(weights), low)
             self._run.log({name: table})
 
         self._guarded(send)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -204,6 +205,16 @@ def test_an_offline_run_holds_metrics_heatmap_and_picture(offline: tuple[Path, s
     assert sum(content.startswith(b"\x89PNG") for content in staged) == len(table["data"])
 
 
+def test_captions_without_an_image_are_a_table_too(capsys: pytest.CaptureFixture[str]) -> None:
+    logged: list[dict[str, Any]] = []
+    tokens = [{"text": "one", "weight": 1.0}, {"text": " two", "weight": 0.0}]
+    tracker = WandbTracker(lambda: SimpleNamespace(log=logged.append))
+    tracker.heatmap("words", {"examples": [{"id": "text 0", "image": "", "tokens": tokens}]})
+    ((name, image, _, largest, low),) = logged[0]["words"].data
+    assert (name, image, largest, low) == ("text 0", None, 1.0, 0.5)
+    assert capsys.readouterr().err == ""
+
+
 def test_the_comparison_with_the_baseline_is_a_table(offline: tuple[Path, str, str]) -> None:
     table = table_of(offline[0], "beside ntp")
     assert table["columns"][:4] == ["metric", "title", "arm prior", "arm ntp"]
@@ -217,6 +228,7 @@ def test_a_run_without_tracker_imports_no_wandb() -> None:
     code = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from recipes.core import runner
 from recipes.core.config import TrackerConfig
 from recipes.core.tracking import open_tracker
