@@ -7,6 +7,7 @@ import typer
 from cli import completion
 from cli.console import heading, pairs, say, table
 from recipes.core import compose, registry
+from recipes.core.config import Claim
 
 
 def list_recipes(
@@ -42,7 +43,6 @@ def _show_families() -> None:
 def _show_recipe(recipe: str, overrides: list[str]) -> None:
     card = registry.card(recipe)
     claim = card.claim
-    sign = "higher" if claim.direction > 0 else "lower"
     heading(card.title)
     pairs(
         [
@@ -50,8 +50,9 @@ def _show_recipe(recipe: str, overrides: list[str]) -> None:
             ("paper", card.paper),
             ("method", card.summary),
             ("claim", claim.statement),
-            ("measured as", f"{claim.metric} of {claim.arm} {sign} than of {claim.baseline}"),
+            ("measured as", _measured_as(claim)),
             ("published", claim.published),
+            *(("further claim", f"{further.statement}: {_measured_as(further)}") for further in card.claims),
             ("cost", card.cost),
         ]
     )
@@ -65,6 +66,11 @@ def _show_recipe(recipe: str, overrides: list[str]) -> None:
     say()
     heading("Keys")
     table([_key_row(info) for info in compose.config_keys(recipe, overrides).values() if info.key != "recipe"])
+
+
+def _measured_as(claim: Claim) -> str:
+    sign = "higher" if claim.direction > 0 else "lower"
+    return f"{claim.metric} of {claim.arm} {sign} than of {claim.baseline}"
 
 
 def _key_row(info: compose.SettingInfo) -> dict[str, str]:
