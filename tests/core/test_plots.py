@@ -4,7 +4,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from recipes.core.evaluation.plots import LARGEST, Plot, read_plots, write_plots
-from recipes.core.report.plots import pictures, png
+from recipes.core.report.plots import MANY, _figure, pictures, png
 
 LINES = Plot("weights", "Weights over training", "step", "weight", {"a < b": [(1, 0.5), (2, 1.5)], "none": []})
 DOTS = Plot("cloud", "Loss & weight", "loss", "weight", {"all": [(x / 100, x % 7) for x in range(5000)]}, "scatter")
@@ -32,3 +32,20 @@ def test_pictures_are_whole_svg_with_words_and_numbers(tmp_path: Path) -> None:
     assert second.cut > 1000
     assert pictures(tmp_path)[0].svg == first.svg
     assert png(LINES).startswith(b"\x89PNG")
+
+
+def test_many_series_leave_the_axes_their_room() -> None:
+    """A legend beside the axes of 27 arms pressed them flat; bands of all would hide each other."""
+    line = [(0.0, 0.0), (1.0, 1.0)]
+    edges = [(0.0, -0.1, 0.1), (1.0, 0.9, 1.1)]
+    for number, bands in ((MANY, MANY), (27, 2)):
+        series = {f"recoverable_visual_{place}": line for place in range(number)}
+        plot = Plot("p", "t", "x", "y", series, bands=dict.fromkeys(series, edges))
+        figure = _figure(plot)
+        figure.draw_without_rendering()
+        (axes,) = figure.axes
+        box = axes.get_window_extent()
+        assert box.height > 0.5 * 3.4 * figure.dpi and box.width > 0.4 * 6.2 * figure.dpi
+        assert len(axes.collections) == bands
+        legend = figure.legends[0] if figure.legends else axes.get_legend()
+        assert [text.get_text() for text in legend.get_texts()] == list(series)

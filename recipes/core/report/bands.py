@@ -74,7 +74,7 @@ def trial_curves(arms: Sequence[Arm], info: dict[str, Any], main_metric: str) ->
         chart(first, shown, info.get(first, {}), narrow),
         [chart(first, pair, info.get(first, {}) | {"title": pair[-1].arm}, SMALL, limits) for pair in pairs],
         [chart(name, [_without_band(one) for one in series[name]], info.get(name, {}), SMALL) for name in names[1:]],
-        _band_words({len(arm.runs) for arm in arms if arm.runs}),
+        band_words({len(arm.runs) for arm in arms if arm.runs}),
     )
 
 
@@ -111,7 +111,7 @@ def _without_band(series: Series) -> Series:
     return replace(series, low={}, high={}) if series.role == "other" else series
 
 
-def _band_words(seeds: set[int]) -> str:
+def band_words(seeds: set[int]) -> str:
     """What the bands are, given how many seeds the arms have."""
     several = {number for number in seeds if number > 1}
     if not several:

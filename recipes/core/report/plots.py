@@ -13,6 +13,9 @@ from recipes.core.report.figure import GRID, INK, MUTED
 COLORS = ("#0b6e7f", "#b3541e", "#5b4b9a", "#1a7f45", "#b3261e", "#8a6d00", "#2456a6", "#a3357a", "#5d6673", "#3f7d20")
 DASHES = ("-", "--", ":", "-.")
 ROWS = 40  # of the table under a picture
+MANY = 8  # series that a legend beside the axes has room for; of more only the first two have bands
+COLUMNS, LINE = 4, 0.19  # of a legend below the axes: series in a line, inches of a line
+MARKED = 12  # points of a line, beyond which they are not marked
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,20 @@ def _svg(plot: Plot) -> str:
 def _figure(plot: Plot) -> Any:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.2, 3.4), layout="constrained", facecolor="white")
-    _draw(figure.subplots(), plot)
+    shown = sum(map(bool, plot.series.values()))
+    lines = -(-shown // COLUMNS) if shown > MANY else 0
+    figure = Figure(figsize=(6.2, 3.4 + LINE * lines), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    _draw(axes, plot, shown > MANY)
+    look: dict[str, Any] = {"frameon": False, "labelcolor": INK}
+    if lines:
+        figure.legend(loc="outside lower center", ncols=COLUMNS, fontsize=7, **look)
+    elif shown:
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), **look)
     return figure
 
 
-def _draw(axes: Any, plot: Plot) -> None:
+def _draw(axes: Any, plot: Plot, many: bool) -> None:
     for place, (label, points) in enumerate(plot.series.items()):
         if not points:
             continue
@@ -86,8 +97,9 @@ def _draw(axes: Any, plot: Plot) -> None:
             axes.scatter(x, y, s=10, color=color, alpha=0.6, label=label, linewidths=0)
         else:
             style = DASHES[place // len(COLORS) % len(DASHES)]
-            axes.plot(x, y, style, color=color, label=label, linewidth=1.6, marker="o", markersize=3)
-        if edges := plot.bands.get(label):
+            width, mark = (1.0 if many and place > 1 else 1.6), ("o" if len(points) <= MARKED else None)
+            axes.plot(x, y, style, color=color, label=label, linewidth=width, marker=mark, markersize=3)
+        if (edges := plot.bands.get(label)) and (place < 2 or not many):
             axes.fill_between(*zip(*edges, strict=True), color=color, alpha=0.15, linewidth=0)
     if plot.y_log:
         axes.set_yscale("log")
@@ -99,5 +111,3 @@ def _draw(axes: Any, plot: Plot) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(GRID)
-    if any(plot.series.values()):
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -8,7 +8,7 @@ from typing import Any
 from recipes.core.compare import MetricRow
 from recipes.core.files import write_bytes, write_text
 from recipes.core.report.arms import Arm, Metric, metrics_info, summaries, trial_arms
-from recipes.core.report.bands import TrialCurves, trial_curves
+from recipes.core.report.bands import TrialCurves, band_words, trial_curves
 from recipes.core.report.cells import (
     cell_rows,
     config_table,
@@ -23,7 +23,7 @@ from recipes.core.report.frontiers import frontier_plots
 from recipes.core.report.heatmap import HINT, legend, read_hint
 from recipes.core.report.markdown import markdown_report, markdown_table, table_arms
 from recipes.core.report.page import duration_text, environment_rows, render
-from recipes.core.report.plots import drawn, pictures
+from recipes.core.report.plots import MANY, drawn, pictures
 from recipes.core.report.speed import Speed, speeds
 from recipes.core.report.strips import trial_walls
 from recipes.core.report.trial_figure import draw_trial
@@ -106,6 +106,8 @@ def _context(result: TrialResult) -> dict[str, Any]:
         "frontiers": drawn(
             frontier_plots(result.card.frontiers, {arm.name: list(arm.runs.values()) for arm in arms}, info)
         ),
+        "bands": band_words({len(arm.runs) for arm in arms if arm.runs}),
+        "many": MANY,
         "walls": trial_walls(arms),
         "pictures": pictures(shown.path) if shown else [],
         "pictures_seed": shown.seed if shown else None,
