@@ -66,8 +66,8 @@ def show(comparison: "Comparison", metrics: list[str]) -> None:
 
 
 def _folders(run_folder: Path, baseline: Path) -> "Comparison":
+    from recipes.core.cards import card_of
     from recipes.core.compare import compare_runs, load_run
-    from recipes.core.records import card_of
 
     run, other = load_run(run_folder), load_run(baseline)
     card = card_of(run)

@@ -7,6 +7,7 @@ import typer
 from cli import completion
 from cli.console import heading, pairs, say, table
 from recipes.core import compose, registry
+from recipes.core.cards import card_for
 from recipes.core.config import Claim
 
 
@@ -41,7 +42,7 @@ def _show_families() -> None:
 
 
 def _show_recipe(recipe: str, overrides: list[str]) -> None:
-    card = registry.card(recipe)
+    card = card_for(recipe, overrides)
     claim = card.claim
     heading(card.title)
     pairs(

@@ -8,8 +8,9 @@ from cli import completion
 from cli.console import pairs
 from cli.runs import OUTPUTS
 from recipes.core import registry
+from recipes.core.cards import card_of
 from recipes.core.errors import UserError
-from recipes.core.records import card_of, find_runs, load_run
+from recipes.core.records import find_runs, load_run
 from recipes.core.runs import DONE
 
 

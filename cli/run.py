@@ -64,11 +64,12 @@ def _show_plan(config: "RunConfig") -> None:
 
 def _show_outcome(outcome: "RunOutcome", config: "RunConfig", command: str) -> None:
     """Headline metrics, beside the baseline's if there is one, then where everything lies."""
-    heading(f"{config.recipe}: {config.arm}, seed {config.seed}")
-    from recipes.core.records import card_of, load_run
+    from recipes.core.cards import card_of
+    from recipes.core.records import load_run
 
     run = load_run(outcome.folder)
     card = card_of(run)
+    heading(f"{config.recipe}: {config.arm}, seed {config.seed}")
     if outcome.baseline:
         _show_difference(run, load_run(outcome.baseline), card)
     else:

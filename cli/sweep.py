@@ -26,6 +26,7 @@ from cli.cells import (
 )
 from cli.console import heading, note, pairs, say, table
 from recipes.core import registry
+from recipes.core.cards import card_for
 from recipes.core.errors import UserError
 from recipes.core.runs import DONE
 from recipes.core.schema import did_you_mean
@@ -64,7 +65,7 @@ def sweep(
     keys = [word for word in keys if not word.startswith("sweeper=")]
     if chosen not in ("grid", "optuna"):
         raise UserError(f"unknown sweeper {chosen!r}", where="--sweeper", hint=did_you_mean(chosen, ["grid", "optuna"]))
-    measured = registry.card(recipe).claim.metric
+    measured = card_for(recipe, keys).claim.metric
     launcher, metric = launcher or named, metric or measured
     made = launcher_of(launcher, jobs, options)
     words = ["--metric", metric] if metric != measured else []

@@ -26,6 +26,7 @@ from cli.cells import (
 )
 from cli.console import heading, pairs, say, table
 from recipes.core import compose, registry
+from recipes.core.cards import card_for
 from recipes.core.errors import UserError
 from recipes.core.schema import did_you_mean
 from recipes.core.trial import cells as planning
@@ -66,7 +67,7 @@ def trial(
     command = shlex.join(["steelyard", "trial", recipe, *keys, *words])
     folder, manifest = manifests.plan("trial", recipe, found, typed_outputs(recipe, found[0]), command, made.jobs)
     if status:
-        watch_cells(folder, manifest, registry.card(recipe).judging(chosen).claim.metric)
+        watch_cells(folder, manifest, card_for(recipe, keys, chosen).claim.metric)
         return
     if dry_run:
         show_plan(folder, manifest, made)

@@ -9,7 +9,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -107,12 +107,17 @@ def sweep_choices(overrides: list[str]) -> tuple[list[str], list[list[str]]]:
     return fixed, swept
 
 
-def arms(recipe: str, overrides: Sequence[str] = ()) -> dict[str, str]:
-    """Arms of a recipe that apply to what `overrides` choose, with descriptions, the default arm first."""
+def applying(recipe: str, overrides: Sequence[str] = ()) -> Callable[[str], bool]:
+    """A test of the `only` of an arm or a claim: whether it is for what `overrides` choose."""
     choices, keys, _ = _typed(recipe, overrides)
     tree, _ = _composed(recipe, choices)
-    typed, every = dict(keys) | choices, every_arm(recipe)
-    return {name: every[name] for name, arm in tree["arms"].items() if _applies(tree, typed, arm)}
+    return lambda only: _applies(tree, dict(keys) | choices, only)
+
+
+def arms(recipe: str, overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Arms of a recipe that apply to what `overrides` choose, with descriptions, the default arm first."""
+    applies, every = applying(recipe, overrides), _hydra_tree(recipe, ())["arms"]
+    return {name: arm["description"] for name, arm in every.items() if applies(arm.get("only", ""))}
 
 
 def every_arm(recipe: str) -> dict[str, str]:
@@ -279,7 +284,7 @@ def _apply_presets(
     preset = presets["arms"].get(arm)
     if preset is None:
         problems.append(Problem("arm", arm, did_you_mean(arm, list(presets["arms"]))))
-    elif not _applies(tree, typed | choices, preset):
+    elif not _applies(tree, typed | choices, preset.get("only", "")):
         problems.append(Problem("arm", arm, f"needs {preset['only']}"))
     else:
         for key, value in (preset.get("set") or {}).items():
@@ -287,9 +292,8 @@ def _apply_presets(
     return problems
 
 
-def _applies(tree: dict[str, Any], typed: dict[str, Any], arm: dict[str, Any]) -> bool:
-    """Whether an arm is for what the config holds: one of the conditions of its `only`, if it has that, is true."""
-    conditions = arm.get("only", "")
+def _applies(tree: dict[str, Any], typed: dict[str, Any], conditions: str) -> bool:
+    """Whether an arm or a claim is for what the config holds: one of the conditions of its `only`, if any, is true."""
     return not conditions or any(_holds(tree, typed, condition) for condition in conditions.split(" or "))
 
 

@@ -1,8 +1,7 @@
 """Config that every recipe shares, as frozen dataclasses. Imports no torch."""
 
 import os
-from collections.abc import Collection
-from dataclasses import MISSING, dataclass, field, replace
+from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 
@@ -116,7 +115,8 @@ class RunConfig:
 class Claim:
     """What a paper says, in a form that a trial can test.
 
-    `direction` is +1 if the arm should have the larger metric, -1 if the smaller.
+    `direction` is +1 if the arm should have the larger metric, -1 if the smaller; `minimal_effect` is in the metric's
+    units. `only` says for which configs the claim is meant, as that of an arm does ("model=minilm"); empty: for all.
     """
 
     statement: str
@@ -126,13 +126,14 @@ class Claim:
     direction: int
     published: str
     minimal_effect: float
+    only: str = ""
 
 
 @dataclass(frozen=True)
 class Card:
     """What `steelyard list` tells of a recipe.
 
-    `claim` is the recipe's own; `claims` are further ones that a trial judges where it has their two arms.
+    `claim` is the recipe's own; `claims` are further ones, judged where they apply (see `cards.card_for`).
     `pair_keys` are the config keys that arms are free to change; metrics whose names start with one of `headlines`
     are printed when a run ends, all are in its report. Trials and sweeps draw for each (x, y) of `frontiers` metric y
     against metric x.
@@ -148,20 +149,3 @@ class Card:
     headlines: tuple[str, ...] = ("",)
     frontiers: tuple[tuple[str, str], ...] = ()
     claims: tuple[Claim, ...] = ()
-
-    def judging(self, arms: Collection[str], metrics: Collection[str] | None = None) -> "Card":
-        """The card with the claims that can be judged: the first of them leads.
-
-        Args:
-            arms: Those there are.
-            metrics: Those measured; None if nothing is yet.
-
-        Returns:
-            A card whose `claim` is the recipe's own if none can be judged.
-        """
-        found = [
-            claim
-            for claim in (self.claim, *self.claims)
-            if {claim.arm, claim.baseline} <= set(arms) and (metrics is None or claim.metric in metrics)
-        ]
-        return replace(self, claim=found[0], claims=tuple(found[1:])) if found else replace(self, claims=())

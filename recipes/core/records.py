@@ -12,9 +12,7 @@ from typing import Any
 
 import yaml
 
-from recipes.core import compose, registry
 from recipes.core.compose import NOT_IDENTITY, read_yaml
-from recipes.core.config import Card
 from recipes.core.errors import UserError
 from recipes.core.runs import DONE, QUEUED, RunFolder
 
@@ -51,14 +49,6 @@ def load_run(folder: Path) -> RunRecord:
         ) from error
     status = RunFolder(folder).status()
     return RunRecord(folder, recipe, arm, seed, status.get("state", QUEUED), status.get("started") or "", config)
-
-
-def card_of(run: RunRecord) -> Card:
-    """The recipe's card as a run can answer it: with the claims about arms that its data and model have, and about
-    what it measured (see `Card.judging`)."""
-    found = {group: run.config.get(group) for group in compose.options(run.recipe)}
-    chosen = [f"{group}={config['name']}" for group, config in found.items() if config and "name" in config]
-    return registry.card(run.recipe).judging(compose.arms(run.recipe, chosen), final_metrics(run.path) or None)
 
 
 def find_runs(outputs: Path, recipe: str | None = None) -> list[RunRecord]:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from recipes.core import compose, registry, runs
+from recipes.core.cards import card_of
 from recipes.core.checkpoints import KEEP
 from recipes.core.compare import compare_runs, comparison_table
 from recipes.core.config import RunConfig, TrainerConfig
@@ -25,7 +26,7 @@ from recipes.core.parallel import distributed
 from recipes.core.parallel.launch import run_workers
 from recipes.core.progress import quiet_libraries, stage
 from recipes.core.recipe import Evaluation, Recipe
-from recipes.core.records import card_of, load_run
+from recipes.core.records import load_run
 from recipes.core.report import report_run
 from recipes.core.report.plots import png
 from recipes.core.report.strips import run_wall, wall_png

@@ -33,7 +33,7 @@ class Canvases:
         questions: [n, q] index of the question asked (see `words`).
         answers: [n, q] index of its answer.
         evidence: [n, q, patches] bool: patches that show the digit asked for.
-        patches: [n, patches] digit that each patch shows, -1 for none.
+        patch_digits: [n, patches] digit that each patch shows, -1 for none.
     """
 
     images: Tensor
@@ -41,7 +41,7 @@ class Canvases:
     questions: Tensor
     answers: Tensor
     evidence: Tensor
-    patches: Tensor
+    patch_digits: Tensor
 
     def __len__(self) -> int:
         return len(self.images)

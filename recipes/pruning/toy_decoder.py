@@ -109,7 +109,7 @@ def answer_logits(llm: Any, decoder: nn.Module, visual: Tensor, asked: Tensor) -
     return logits
 
 
-def answers_logits(llm: Any, decoder: nn.Module, visual: Tensor, asked: Tensor) -> Tensor:
+def shared_prefix_logits(llm: Any, decoder: nn.Module, visual: Tensor, asked: Tensor) -> Tensor:
     """Logits of the tokens behind several questions about the same image: what stands before them is read once.
 
     Args:
@@ -198,7 +198,7 @@ class Answering(nn.Module):
     def forward(self, features: Tensor, asked: Tensor) -> Tensor:
         """Features [B, N, C] and ids of their questions [B, q] to logits [B q, V] of the answers."""
         model = self.llava.model
-        return answers_logits(self.llava, model.language_model, model.multi_modal_projector(features), asked)
+        return shared_prefix_logits(self.llava, model.language_model, model.multi_modal_projector(features), asked)
 
 
 class AnswerLoss:

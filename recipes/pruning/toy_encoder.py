@@ -178,7 +178,7 @@ def _training(digits: Digits, data: CanvasConfig, canvases: Canvases, seed: int)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model, loss = Naming(digits), NamingLoss()
-        named = torch.where(canvases.patches < 0, len(DIGITS), canvases.patches)
+        named = torch.where(canvases.patch_digits < 0, len(DIGITS), canvases.patch_digits)
         labels = {"presence": canvases.presence.float(), "named": named}
 
     def collate(rows: list[int]) -> dict[str, Any]:

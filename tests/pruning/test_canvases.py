@@ -150,10 +150,10 @@ def test_every_patch_knows_its_digit(config: CanvasConfig) -> None:
     """Patches of a digit asked for are its evidence; on an empty ground all ink lies on patches that have a digit."""
     made = flat(config)
     inked = blocks(config, made).amax(2) > 0
-    assert not inked[made.patches < 0].any()
+    assert not inked[made.patch_digits < 0].any()
     for row in range(len(made)):
         shown = sorted(int(digit) for digit in made.labels[row] if digit >= 0)
-        assert sorted(set(made.patches[row].tolist()) - {-1}) == sorted(set(shown))
+        assert sorted(set(made.patch_digits[row].tolist()) - {-1}) == sorted(set(shown))
         asked = made.labels[row] if config.name == "digit-canvases" else made.questions[row]
         for digit, patches in zip(asked, made.evidence[row], strict=True):
-            assert (made.patches[row][patches] == digit).all()
+            assert (made.patch_digits[row][patches] == digit).all()

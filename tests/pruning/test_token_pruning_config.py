@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from recipes.core import compose, registry
+from recipes.core.cards import card_for, card_of
 from recipes.core.errors import UserError
-from recipes.core.records import RunRecord, card_of
+from recipes.core.records import RunRecord
 from recipes.pruning.pruners import PRUNERS
 from recipes.pruning.token_pruning.config import BEHIND_ENCODER, IN_ENCODER, IN_LANGUAGE_MODEL
 
@@ -98,12 +99,31 @@ def test_the_claims_are_measured_by_default() -> None:
 
 @pytest.mark.parametrize(
     ("model", "data", "led"),
-    [("toy-vlm", "digit-canvases", "divprune"), ("toy-vit", "digit-canvases", "zero_tprune")],
+    [
+        ("toy-vlm", "digit-canvases", "divprune"),
+        ("toy-vit", "digit-canvases", "zero_tprune"),
+        ("prior-vlm", "prior-captions", "divprune"),
+    ],
 )
 def test_a_run_is_reported_by_a_claim_about_its_model(tmp_path: Path, model: str, data: str, led: str) -> None:
     config = {"model": {"name": model}, "data": {"name": data}}
     claim = card_of(RunRecord(tmp_path, NAME, "random", 0, "done", "", config)).claim
     assert (claim.arm, claim.baseline) == (led, "random")
+
+
+def test_a_claim_about_words_leads_where_words_are_pruned() -> None:
+    card = card_for(NAME, ["model=minilm"])
+    assert (card.claim.metric, card.claim.baseline, card.claims) == ("agreement@0.125", "zero_tprune_random", ())
+    asked = card_for(NAME, ["data=question-canvases"])
+    assert [claim.arm for claim in (asked.claim, *asked.claims)] == [
+        "divprune",
+        "zero_tprune",
+        "flowcut",
+        "recoverable",
+    ]
+    assert [claim.arm for claim in card_for(NAME).claims] == ["zero_tprune", "flowcut"]
+    few = card_for(NAME, (), ["flowcut", "cls_topk"])
+    assert (few.claim.arm, few.claims) == ("flowcut", ())
 
 
 def test_what_follows_from_model_and_arm() -> None:

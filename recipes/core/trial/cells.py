@@ -47,7 +47,7 @@ def trial_cells(recipe: str, overrides: Sequence[str], arms: Sequence[str], seed
     """All arms x seeds, seed by seed, so that a trial that is stopped holds whole pairs.
 
     The first cell of each seed stands before all others: it makes what the seed's other cells take from the cache, and
-    no two processes wait for the same.
+    jobs make it for several seeds at once in place of waiting for one.
 
     Args:
         recipe: Name of the recipe.

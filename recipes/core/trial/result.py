@@ -1,13 +1,14 @@
 """What a trial came to: every arm beside the baseline over the seeds, and the verdict on the claim."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from recipes.core import registry
+from recipes.core.cards import card_for
 from recipes.core.compare import Comparison
 from recipes.core.config import Card, Claim
 from recipes.core.files import write_json
-from recipes.core.records import RunRecord, final_metrics, load_run
+from recipes.core.records import RunRecord, load_run
 from recipes.core.runs import DONE
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.comparison import compare_trial
@@ -31,7 +32,7 @@ class TrialResult:
     Attributes:
         folder: The trial's folder.
         manifest: What was planned.
-        card: The recipe's card; its claim is the one that leads here, see `Card.judging`.
+        card: The recipe's card; its claim is the one that leads here, see `card_for`.
         states: State of every cell.
         runs: Records of the finished cells.
         comparisons: Each arm beside the claim's baseline, intervals over seeds, p-values corrected over the arms.
@@ -62,17 +63,20 @@ def analyse(folder: Path) -> TrialResult:
     states = tuple(cell_states(folder, manifest))
     done = [state.cell for state in states if state.state == DONE]
     runs = tuple(load_run(manifests.outputs_of(folder) / cell.folder) for cell in done)
-    measured = {name for run in runs for name in final_metrics(run.path)}
-    card = registry.card(manifest.recipe).judging(manifest.arms, measured if runs else None)
+    card = card_for(manifest.recipe, manifest.cells[0].overrides, manifest.arms)
     found = _compared(card, card.claim, runs)
-    further = tuple(Judged(claim, _verdict(claim, _compared(card, claim, runs))) for claim in card.claims)
-    return TrialResult(folder, manifest, card, states, runs, found, _verdict(card.claim, found), further)
+    further = []
+    for claim in card.claims:
+        beside = found
+        if claim.baseline != card.claim.baseline:
+            beside = _compared(card, claim, [run for run in runs if run.arm in (claim.arm, claim.baseline)])
+        further.append(Judged(claim, _verdict(claim, beside)))
+    return TrialResult(folder, manifest, card, states, runs, found, _verdict(card.claim, found), tuple(further))
 
 
-def _compared(card: Card, claim: Claim, runs: tuple[RunRecord, ...]) -> tuple[Comparison, ...]:
-    """Every arm beside the baseline of the claim; of a further claim its own arm only."""
-    shown = runs if claim is card.claim else [run for run in runs if run.arm in (claim.arm, claim.baseline)]
-    return tuple(compare_trial(shown, claim.baseline, arm_keys=set(card.pair_keys), main_metric=claim.metric))
+def _compared(card: Card, claim: Claim, runs: Sequence[RunRecord]) -> tuple[Comparison, ...]:
+    """Every arm beside the baseline of the claim."""
+    return tuple(compare_trial(runs, claim.baseline, arm_keys=set(card.pair_keys), main_metric=claim.metric))
 
 
 def _verdict(claim: Claim, comparisons: tuple[Comparison, ...]) -> Verdict:

@@ -286,6 +286,7 @@ CARD = Card(
             direction=1,
             published="ImageNet-1k, DeiT-S at 3.08 GFLOPS: 79.4 against 76.8 of random pruning (79.8 unpruned)",
             minimal_effect=0.02,
+            only=" or ".join(f"model={name}" for name in MODEL_DATA if name != "minilm"),
         ),
         Claim(
             statement="FlowCut, step by step with a running score, keeps more answers than CLS attention of one layer",
@@ -315,6 +316,7 @@ CARD = Card(
             direction=1,
             published="none for texts",
             minimal_effect=0.02,
+            only="model=minilm",
         ),
     ),
 )

@@ -161,7 +161,7 @@ def finished(path: str, device: str) -> Trained:
     if found is None or checkpoints.step_of(found) < run.trainer.max_steps:
         why = f" ({told[0]})" if told else ""
         raise UserError(f"the run's final weights are missing or damaged{why}", where, INSTEAD)
-    return _loaded(run, found / WEIGHTS, device)
+    return _loaded(run, load_captions(run.data, run.seed), found / WEIGHTS, device)
 
 
 def trained_inside(config: TokenPruningConfig, device: str) -> Trained:
@@ -181,9 +181,9 @@ def trained_inside(config: TokenPruningConfig, device: str) -> Trained:
         safetensors.torch.save_model(model, str(folder / WEIGHTS))
 
     decides = {name: value for name, value in compose.to_tree(run).items() if name not in FREE}
-    content = load_captions(run.data, run.seed).train.fingerprint()
-    key = sha256_json([decides, decisive(run.trainer), content, registry.card(RECIPE).version])[:32]
-    return _loaded(run, cached("prior-vlms", key, build) / WEIGHTS, device)
+    data = load_captions(run.data, run.seed)
+    key = sha256_json([decides, decisive(run.trainer), data.train.fingerprint(), registry.card(RECIPE).version])[:32]
+    return _loaded(run, data, cached("prior-vlms", key, build) / WEIGHTS, device)
 
 
 def prior_config(config: TokenPruningConfig) -> Any:
@@ -202,8 +202,8 @@ def prior_config(config: TokenPruningConfig) -> Any:
     return replace(run, data=chosen, trainer=replace(run.trainer, **same))
 
 
-def _loaded(run: Any, weights: Path, device: str) -> Trained:
-    data = load_captions(run.data, run.seed)
+def _loaded(run: Any, data: CaptionData, weights: Path, device: str) -> Trained:
+    """A model of `prior` with its weights; a visual encoder of its own comes from the cache, or is trained for it."""
     tokenizer = models.build_tokenizer(run.model, data)
     model = models.build_caption_model(run.model, run.setting, tokenizer, data, run.seed, device, run.data.max_tokens)
     try:
