@@ -122,7 +122,7 @@ class _Child:
             env={**os.environ, **own},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
         self.steps: list[dict[str, float]] = []
         self._read()  # until it is ready
@@ -204,7 +204,7 @@ class _Turns:
 
     def __init__(self, device: str) -> None:
         self.device, self.losses, self.batches = device, [], []  # type: ignore[var-annotated]
-        self.wire = os.fdopen(os.dup(1), "w")
+        self.wire = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)  # whatever libraries print
         self.started = False
 
@@ -252,8 +252,8 @@ class _Turns:
         if not status.exists():  # the peak of the whole process so far
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         if reset:
-            Path("/proc/self/clear_refs").write_text("5")
-        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+        fields = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
         return int(fields["VmHWM"].split()[0]) * 1024
 
 
@@ -280,7 +280,7 @@ def _run_steelyard(folder: Path, options: argparse.Namespace, turns: _Turns) -> 
     tokens = [
         {f"{name}_ids": getattr(pair, name).tolist() for name in ("prompt", "chosen", "rejected")} for pair in pairs
     ]
-    (folder / "tokens.json").write_text(json.dumps(tokens))
+    (folder / "tokens.json").write_text(json.dumps(tokens), encoding="utf-8")
 
     class Events(trainer.TrainEvents):
         def on_metrics(self, step: int, metrics: dict[str, float], seconds: float) -> None:
@@ -316,7 +316,7 @@ def _run_trl(folder: Path, options: argparse.Namespace, turns: _Turns) -> str:
     config = compose.compose("sparsepo", ["arm=dpo", f"data.path={folder / 'pairs.jsonl'}", *_keys(options)])
     same = training_arguments(config.trainer, config.seed, options.device, folder / "trl")
     tokenizer = text.build_text_tokenizer(config.model, [], "")
-    rows = json.loads((folder / "tokens.json").read_text())
+    rows = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
 
     class Trainer(trl.DPOTrainer):
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:

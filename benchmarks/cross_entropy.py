@@ -75,7 +75,7 @@ def _child(options: argparse.Namespace, measure: str, variant: str) -> dict[str,
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     command = [sys.executable, "-m", "benchmarks.cross_entropy", *arguments]
     root = Path(__file__).resolve().parents[1]
-    found = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    found = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, encoding="utf-8", check=True)
     return dict(json.loads(found.stdout))
 
 
@@ -132,7 +132,7 @@ def _resident() -> int:
     """Bytes resident now (Linux), or the peak so far where only that is known."""
     statm = Path("/proc/self/statm")
     if statm.exists():
-        return int(statm.read_text().split()[1]) * resource.getpagesize()
+        return int(statm.read_text(encoding="utf-8").split()[1]) * resource.getpagesize()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES
 
 

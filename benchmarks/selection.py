@@ -124,7 +124,9 @@ def _measured(system: str, folder: Path, options: argparse.Namespace) -> dict[st
     python = options.peer_python if system == "data-selection" else sys.executable
     command = [python, "-m", "benchmarks.selection", *arguments]
     root, peak = Path(__file__).resolve().parents[1], 0
-    with subprocess.Popen(command, cwd=root, env={**os.environ, **home}, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        command, cwd=root, env={**os.environ, **home}, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as child:
         watched = psutil.Process(child.pid)
         while child.poll() is None:
             peak = max(peak, _resident(watched))

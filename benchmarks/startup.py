@@ -37,7 +37,7 @@ def _measure(words: list[str], code: int) -> dict[str, float]:
 
 def _seconds(words: list[str], code: int) -> float:
     began = time.perf_counter()
-    ended = subprocess.run([sys.executable, "-m", "cli.app", *words], cwd=ROOT, capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, "-m", "cli.app", *words], cwd=ROOT, capture_output=True, encoding="utf-8")
     took = time.perf_counter() - began
     if ended.returncode != code:
         raise RuntimeError(f"steelyard {' '.join(words)} ended with {ended.returncode}: {ended.stderr}")

@@ -87,7 +87,7 @@ def sampled_once(
         write_json(folder / "samples.json", rows, durable=False)
 
     folder = cached("sampled-answers", sha256_json(key)[:32], build)
-    rows = json.loads((folder / "samples.json").read_text())
+    rows = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
     return [[np.array(ids, np.int32) for ids in row] for row in rows]
 
 

@@ -49,7 +49,7 @@ def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
 def problems(folder: Path) -> list[str]:
     """What is wrong with a published folder: missing, added or changed files. Empty if it is whole."""
     try:
-        manifest = dict(json.loads((folder / MANIFEST).read_text()))
+        manifest = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return [f"{MANIFEST} is missing or unreadable"]
     found = []

@@ -57,7 +57,7 @@ def staged(folder: Path, step: int) -> Iterator[Path]:
 def verify(checkpoint: Path) -> list[str]:
     """What is wrong with a checkpoint: missing or changed files, no manifest. Empty if it can be trusted."""
     try:
-        files = dict(json.loads((checkpoint / MANIFEST).read_text()))
+        files = dict(json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return [f"{MANIFEST} is missing or unreadable"]
     problems = []

@@ -405,4 +405,4 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A run folder's `config.yaml` as a tree."""
     import yaml
 
-    return typing.cast(dict[str, Any], yaml.safe_load(path.read_text()))
+    return typing.cast(dict[str, Any], yaml.safe_load(path.read_text(encoding="utf-8")))

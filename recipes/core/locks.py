@@ -94,7 +94,7 @@ def _acquire(path: Path, what: str, wait: bool) -> str:
                     hint="wait for it to end, or give this run another seed, config or outputs=FOLDER",
                 ) from None
             continue
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(mine, file)
         return token
 
@@ -115,7 +115,7 @@ def _take_over(path: Path, dead: dict[str, Any]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 
@@ -123,7 +123,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _born(pid: int) -> str | None:
     """Start time of a process, to tell a living owner from a reused process number; None if it is gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]
     except OSError:
         pass

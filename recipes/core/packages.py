@@ -124,6 +124,6 @@ def _regular(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
 
 
 def _run(arguments: list[str]) -> None:
-    ended = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, errors="replace")
+    ended = subprocess.run([sys.executable, *arguments], capture_output=True, encoding="utf-8", errors="replace")
     if ended.returncode:
         raise DownloadFailed(ended.returncode, ended.stderr)

@@ -110,7 +110,7 @@ def flatten(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
 def read_info(folder: Path) -> dict[str, Any]:
     """Content of `metrics_info.json`; empty if the run has none."""
     path = folder / "metrics_info.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def final_metrics(folder: Path) -> dict[str, float]:

@@ -51,7 +51,7 @@ class RunFolder:
     def status(self) -> dict[str, Any]:
         """Content of `status.json`; empty if the run never started or the file cannot be read."""
         try:
-            return dict(json.loads((self.path / "status.json").read_text()))
+            return dict(json.loads((self.path / "status.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return {}
 
@@ -62,14 +62,14 @@ class RunFolder:
     def log(self, step: int, kind: str, metrics: dict[str, float], seconds: float) -> None:
         """Append one line to the metric stream. `kind` is train, eval or final."""
         line = json.dumps({"step": step, "kind": kind, "metrics": metrics, "seconds": round(seconds, 3)})
-        with full_disk_told(self.metrics), self.metrics.open("a") as file:
+        with full_disk_told(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def read_metrics(self, kind: str) -> list[tuple[int, dict[str, float]]]:
         """(step, metrics) of every line of one kind, in order; a line cut off while written does not count."""
         if not self.metrics.exists():
             return []
-        whole = self.metrics.read_text().rpartition("\n")[0]
+        whole = self.metrics.read_text(encoding="utf-8").rpartition("\n")[0]
         lines = [json.loads(line) for line in whole.splitlines() if line]
         return [(line["step"], line["metrics"]) for line in lines if line["kind"] == kind]
 
@@ -125,8 +125,12 @@ def _commit() -> str | None:
     """Commit of the checkout, with "+changes" if files differ from it; None outside a checkout."""
     git = ["git", "-C", str(ROOT)]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, encoding="utf-8", check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("+changes" if changed else "")

@@ -178,7 +178,7 @@ def _reached(config: AlignDistilConfig, prepared: Distilling, model: Any) -> dic
     hashes = [weights_hash(each) for each in (model, ground.frozen)]
     prompts = [prompt.ids.tolist() for prompt in ground.data.prompts]
     folder = cached("sample-metrics", sha256_json([VERSION, hashes, prompts, options])[:32], build)
-    return {name: tuple(row) for name, row in json.loads((folder / "metrics.json").read_text()).items()}
+    return {name: tuple(row) for name, row in json.loads((folder / "metrics.json").read_text(encoding="utf-8")).items()}
 
 
 RECIPE = AlignDistilRecipe

@@ -238,7 +238,7 @@ def _check_files(files: Sequence[Path], digest: Any) -> dict[Path, str]:
             write_json(staging / "bad.json", {i: problem for i, problem in enumerate(problems) if problem})
 
         folder = cached("image-checks", f"{CHECK_VERSION}-{digest.hexdigest()}", build)
-    bad = json.loads((folder / "bad.json").read_text())
+    bad = json.loads((folder / "bad.json").read_text(encoding="utf-8"))
     return {files[int(index)]: problem for index, problem in bad.items()}
 
 

@@ -29,7 +29,7 @@ class PackedTexts:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        index = json.loads((folder / "index.json").read_text())
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         self.documents: dict[str, int] = {name: part["documents"] for name, part in index.items()}
         self._files = {name: part["file"] for name, part in index.items()}
 

@@ -53,7 +53,7 @@ def read_plots(folder: Path) -> list[Plot]:
     if not path.exists():
         return []
     found = []
-    for tree in json.loads(path.read_text())["plots"]:
+    for tree in json.loads(path.read_text(encoding="utf-8"))["plots"]:
         for name in ("series", "bands"):
             tree[name] = {label: [tuple(point) for point in points] for label, points in tree.get(name, {}).items()}
         found.append(Plot(**tree))

@@ -68,5 +68,5 @@ def read_strips(folder: Path) -> list[Strip]:
     path = folder / FILE
     if not path.exists():
         return []
-    trees = json.loads(path.read_text())["strips"]
+    trees = json.loads(path.read_text(encoding="utf-8"))["strips"]
     return [Strip(**tree | {"shots": tuple(Shot(**shot) for shot in tree["shots"])}) for tree in trees]

@@ -52,7 +52,7 @@ def preprocessing(path: str) -> dict[str, Any]:
     from transformers.utils import cached_file
 
     found = cached_file(path, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
-    return dict(json.loads(Path(found).read_text())) if found else {}
+    return dict(json.loads(Path(found).read_text(encoding="utf-8"))) if found else {}
 
 
 def _refuse_pickles(folder: Path, key: str) -> None:

@@ -47,7 +47,7 @@ class Exchange:
 
     def outcome(self) -> dict[str, Any]:
         """What was handed back."""
-        return dict(json.loads((self.path / OUTCOME).read_text()))
+        return dict(json.loads((self.path / OUTCOME).read_text(encoding="utf-8")))
 
     def tell(self, rank: int, error: BaseException) -> None:
         """Leave word of how this process fails."""
@@ -62,7 +62,7 @@ class Exchange:
         """How processes failed, in order of time: the first is the cause, the others lost their partner."""
         found = []
         for path in self.path.glob("failure-*.json"):
-            told = json.loads(path.read_text())
+            told = json.loads(path.read_text(encoding="utf-8"))
             rank = int(path.stem.rpartition("-")[2])
             found.append(Failure(rank, told["seconds"], _error(rank, told)))
         return sorted(found, key=lambda failure: failure.seconds)

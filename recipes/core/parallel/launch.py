@@ -82,7 +82,7 @@ def cause(failures: dict[int, ProcessFailure], exchange: Exchange) -> BaseExcept
 
 
 def _tail(path: Path) -> list[str]:
-    return path.read_text(errors="replace").splitlines()[-5:]
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
 
 
 def _agent(folder: Path, nproc: int, exchange: Exchange) -> dict[int, ProcessFailure]:

@@ -120,7 +120,7 @@ def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison
         "wall": run_wall(run.path),
         "legend": legend(),
         "differences": config_differences(run, other) if other else [],
-        "config_text": (run.path / "config.yaml").read_text(),
+        "config_text": (run.path / "config.yaml").read_text(encoding="utf-8"),
         "environment": environment_rows(read_environment(run.path)),
         "facts": _facts(run),
     }

@@ -48,14 +48,16 @@ class Example:
 def read_hint(folder: Path) -> str:
     """What the weights of a run's `heatmap.json` are; those of a loss if it does not say."""
     path = folder / "heatmap.json"
-    content = json.loads(path.read_text()) if path.exists() else {}
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return str(content.get("hint", HINT))
 
 
 def read_heatmap(folder: Path) -> list[Example]:
     """The examples of a run's `heatmap.json`; empty if it has none."""
     path = folder / "heatmap.json"
-    return [_example(entry) for entry in json.loads(path.read_text())["examples"]] if path.exists() else []
+    return (
+        [_example(entry) for entry in json.loads(path.read_text(encoding="utf-8"))["examples"]] if path.exists() else []
+    )
 
 
 def shade(weight: float) -> float:

@@ -69,7 +69,7 @@ def duration_text(seconds: float) -> str:
 def read_environment(folder: Path) -> dict[str, Any]:
     """Content of a run's `env.json`; empty if it has none."""
     path = folder / "env.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def environment_rows(environment: dict[str, Any]) -> list[tuple[str, str]]:

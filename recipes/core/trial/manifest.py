@@ -108,7 +108,7 @@ def read(folder: Path) -> Manifest:
     path = folder / NAME
     hint = "move its folder away and type the command again: finished runs are still reused"
     try:
-        tree: dict[str, Any] = dict(json.loads(path.read_text()))
+        tree: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
         version = tree["version"]
         if version == VERSION:
             cells = tuple(Cell(**cell | {"overrides": tuple(cell["overrides"])}) for cell in tree.pop("cells"))

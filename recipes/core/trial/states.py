@@ -103,7 +103,7 @@ def cell_states(folder: Path, manifest: Manifest) -> list[CellState]:
 def read_record(folder: Path, name: str) -> dict[str, Any]:
     """What the last attempt of a cell left; empty if it was never started."""
     try:
-        return dict(json.loads(_path(folder, name).read_text()))
+        return dict(json.loads(_path(folder, name).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
 

@@ -30,7 +30,7 @@ _busy = threading.Lock()
 def task(config: Any) -> str:
     """The function that launchers call: `config` names the trial's folder, the cell and the launch it belongs to."""
     folder = Path(config.folder)
-    if (folder / LAUNCH).read_text() != config.launch:
+    if (folder / LAUNCH).read_text(encoding="utf-8") != config.launch:
         # Left in a queue by a launch that ended early; a later one has the cell.
         return QUEUED
     if Path(config.cwd).is_dir():
@@ -118,7 +118,7 @@ def _logged(path: Path) -> Iterator[None]:
 
 def _plain(number: int) -> io.TextIOWrapper:
     """A text stream to a file descriptor; never closed, as loggers made in one cell keep it for the next."""
-    return open(number, "w", closefd=False, buffering=1)
+    return open(number, "w", closefd=False, buffering=1, encoding="utf-8")
 
 
 def _terminate_when_stopped(folder: Path, ended: threading.Event) -> None:

@@ -280,7 +280,7 @@ def _count_shard(shard: Shard, features: Features) -> tuple[Integers, int, Skipp
         write_json(folder / "documents.json", {"documents": documents, "skipped": asdict(skipped)})
 
     folder = cached("ngram-counts", _key(shard, features), build)
-    told = json.loads((folder / "documents.json").read_text())
+    told = json.loads((folder / "documents.json").read_text(encoding="utf-8"))
     return np.load(folder / "ngrams.npy"), told["documents"], Skipped(**told["skipped"])
 
 
