@@ -1,6 +1,5 @@
 """The content-addressed cache: what depends on content only is computed once for all arms, seeds and cells."""
 
-import json
 import os
 import shutil
 import sys
@@ -8,8 +7,9 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from recipes.core.files import full_disk_told, publish_folder, sha256_file, write_json
+from recipes.core.files import full_disk_told, publish_folder, write_json
 from recipes.core.locks import owned
+from recipes.core.storage.checksums import checksums, files_below, mismatches, read_checksums
 
 MANIFEST = "manifest.json"
 
@@ -37,7 +37,7 @@ def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     if folder.is_dir() and not problems(folder):
         return folder
     with owned(folder.with_name(f"{key}.lock"), f"cache entry {kind}/{key}", wait=True):
-        if folder.is_dir():
+        if folder.exists() or folder.is_symlink():
             found = problems(folder)
             if not found:
                 return folder
@@ -47,30 +47,15 @@ def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
 
 
 def problems(folder: Path) -> list[str]:
-    """What is wrong with a published folder: missing, added or changed files. Empty if it is whole."""
-    try:
-        manifest = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return [f"{MANIFEST} is missing or unreadable"]
-    found = []
-    for name, expected in manifest.items():
-        path = folder / name
-        if not path.is_file():
-            found.append(f"{name} is missing")
-        elif path.stat().st_size != expected["size"]:
-            found.append(f"{name} has {path.stat().st_size} bytes instead of {expected['size']}")
-        elif sha256_file(path) != expected["sha256"]:
-            found.append(f"{name} has changed")
-    return found
+    """What is wrong with a published folder: missing or changed files. Empty if it is whole."""
+    entries = read_checksums(folder / MANIFEST)
+    return [f"{MANIFEST} is missing or unreadable"] if entries is None else mismatches(folder, entries)
 
 
 def write_manifest(folder: Path) -> None:
     """Record size and SHA-256 of every file below `folder` in its manifest."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    entries = {
-        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": sha256_file(path)} for path in files
-    }
-    write_json(folder / MANIFEST, entries)
+    files = [path for path in files_below(folder) if path.name != MANIFEST]
+    write_json(folder / MANIFEST, checksums(folder, files))
 
 
 def _build(folder: Path, build: Callable[[Path], None]) -> None:

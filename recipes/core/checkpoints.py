@@ -4,14 +4,14 @@ A checkpoint that lost a file is worse than none: without its random state a run
 So each carries `complete.json` with the size and SHA-256 of every file, written last.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recipes.core.files import full_disk_told, publish_folder, sha256_file, write_json
+from recipes.core.files import full_disk_told, publish_folder, write_json
+from recipes.core.storage.checksums import checksums, files_below, mismatches, read_checksums
 
 MANIFEST = "complete.json"
 NAME = re.compile(r"checkpoint-(\d+)")
@@ -56,20 +56,8 @@ def staged(folder: Path, step: int) -> Iterator[Path]:
 
 def verify(checkpoint: Path) -> list[str]:
     """What is wrong with a checkpoint: missing or changed files, no manifest. Empty if it can be trusted."""
-    try:
-        files = dict(json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return [f"{MANIFEST} is missing or unreadable"]
-    problems = []
-    for name, expected in files.items():
-        path = checkpoint / name
-        if not path.is_file():
-            problems.append(f"{name} is missing")
-        elif path.stat().st_size != expected["size"]:
-            problems.append(f"{name} has {path.stat().st_size:,} bytes instead of {expected['size']:,}")
-        elif sha256_file(path) != expected["sha256"]:
-            problems.append(f"{name} has changed since it was saved")
-    return problems
+    entries = read_checksums(checkpoint / MANIFEST)
+    return [f"{MANIFEST} is missing or unreadable"] if entries is None else mismatches(checkpoint, entries)
 
 
 def newest_valid(folder: Path, say: Callable[[str], None]) -> Path | None:
@@ -94,12 +82,8 @@ def prune(folder: Path) -> None:
 
 
 def _published(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("checkpoint-*") if NAME.fullmatch(path.name)]
+    return [path for path in folder.glob("checkpoint-*") if NAME.fullmatch(path.name) and path.is_dir()]
 
 
 def _write_manifest(checkpoint: Path) -> None:
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-    entries = {
-        str(path.relative_to(checkpoint)): {"size": path.stat().st_size, "sha256": sha256_file(path)} for path in files
-    }
-    write_json(checkpoint / MANIFEST, entries)
+    write_json(checkpoint / MANIFEST, checksums(checkpoint, files_below(checkpoint)))

@@ -12,11 +12,11 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from recipes.core.errors import RunFailed
+from recipes.core.errors import RunFailed, UserError
 
 
 def sha256_file(path: Path) -> str:
@@ -79,6 +79,22 @@ def write_json(path: Path, value: Any, durable: bool = True) -> None:
     write_text(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        OSError: there is no such file, or it cannot be opened.
+        UserError: it holds something else.
+    """
+    try:
+        tree = json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
+        raise UserError("is damaged: it cannot be read as JSON", where=str(path)) from error
+    if not isinstance(tree, dict):
+        raise UserError("is damaged: it holds no JSON object", where=str(path))
+    return tree
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
@@ -105,14 +121,23 @@ def publish_folder(staging: Path, final: Path) -> None:
     """Flush every file below `staging` and rename the folder to `final` (replacing what stands there)."""
     for path in [*staging.rglob("*"), staging]:
         fsync_path(path)
-    if final.exists():
+    if final.exists() or final.is_symlink():
         old = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.old")
         os.replace(final, old)
         os.replace(staging, final)
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
     else:
         os.replace(staging, final)
     fsync_path(final.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all in it; what cannot be removed stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(OSError):
+        path.unlink()
 
 
 @contextmanager

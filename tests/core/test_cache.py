@@ -1,5 +1,6 @@
 """The cache builds once, verifies what it finds and heals what is damaged."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_an_entry_is_built_once() -> None:
     assert (first / "part" / "data.bin").read_bytes() == b"abc" * 100
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "changed", "manifest"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "changed", "folder", "whole", "[]", '{"part/data.bin": 3}'])
 def test_a_damaged_entry_is_built_again_and_said(damage: str, capsys: pytest.CaptureFixture[str]) -> None:
     build = Builder()
     folder = cache.cached("kind", "key", build)
@@ -42,8 +43,14 @@ def test_a_damaged_entry_is_built_again_and_said(damage: str, capsys: pytest.Cap
         data.write_bytes(b"abc")
     elif damage == "changed":
         data.write_bytes(b"abd" * 100)
+    elif damage == "folder":
+        data.unlink()
+        data.mkdir()
+    elif damage == "whole":  # a file where the entry stood
+        shutil.rmtree(folder)
+        folder.write_text("")
     else:
-        (folder / cache.MANIFEST).write_text("{")
+        (folder / cache.MANIFEST).write_text(damage)
     again = cache.cached("kind", "key", build)
     assert build.calls == 2
     assert (again / "part" / "data.bin").read_bytes() == b"abc" * 100
