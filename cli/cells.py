@@ -1,6 +1,5 @@
 """What `steelyard trial` and `steelyard sweep` share: launcher options, and showing cells."""
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import typer
 from cli import completion
 from cli.console import INTERRUPTED_CODE, note, pairs, say, table
 from recipes.core import compose
+from recipes.core.cores import usable_cores
 from recipes.core.errors import UserError
 from recipes.core.runs import CUT_OFF, DONE, FAILED, INTERRUPTED
 
@@ -60,7 +60,7 @@ def launcher_of(name: str, jobs: int, options: Sequence[str]) -> "Launcher":
     from recipes.core.trial.launch import Launcher
 
     if jobs == 0:
-        jobs = 1 if name == "local" or Path("/dev/nvidiactl").exists() else min(os.cpu_count() or 1, MOST_JOBS)
+        jobs = 1 if name == "local" or Path("/dev/nvidiactl").exists() else min(usable_cores(), MOST_JOBS)
     return Launcher(name or ("joblib" if jobs > 1 else "local"), jobs, options)
 
 

@@ -14,6 +14,7 @@ from cli.console import say, table
 from cli.runs import OUTPUTS
 from recipes.core import assets
 from recipes.core.cache import home
+from recipes.core.cores import usable_cores
 
 GIGABYTE = 1e9
 OLDEST_PYTHON = (3, 11)
@@ -78,9 +79,8 @@ def _torch() -> list[Check]:
 
 
 def _cores() -> Check:
-    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     threads = os.environ.get("OMP_NUM_THREADS")
-    return Check("cores", f"{usable} usable" + (f", OMP_NUM_THREADS={threads}" if threads else ""))
+    return Check("cores", f"{usable_cores()} usable" + (f", OMP_NUM_THREADS={threads}" if threads else ""))
 
 
 def _memory() -> Check:

@@ -1,8 +1,9 @@
 """Config that every recipe shares, as frozen dataclasses. Imports no torch."""
 
-import os
 from dataclasses import MISSING, dataclass, field
 from typing import Any
+
+from recipes.core.cores import usable_cores
 
 
 def setting(
@@ -69,7 +70,7 @@ class TrainerConfig:
     @property
     def process_threads(self) -> int:
         """CPU threads of each process."""
-        return self.threads or max((os.cpu_count() or 1) // self.nproc, 1)
+        return self.threads or max(usable_cores() // self.nproc, 1)
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""

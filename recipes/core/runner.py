@@ -21,6 +21,7 @@ from recipes.core.evaluation.plots import write_plots
 from recipes.core.evaluation.scores import Scores, read_rows
 from recipes.core.evaluation.strips import write_strips
 from recipes.core.files import write_bytes, write_json
+from recipes.core.launchers import without_launchers
 from recipes.core.locks import owned
 from recipes.core.parallel import distributed
 from recipes.core.parallel.launch import run_workers
@@ -65,7 +66,7 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False) -> Run
     device = resolve_device(config.trainer)
     folder = run_folder(config)
     new = not (folder.path / "status.json").exists()
-    with terminated_like_interrupted(), owned(folder.lock, f"run folder {folder.path}", wait=wait):
+    with without_launchers(), terminated_like_interrupted(), owned(folder.lock, f"run folder {folder.path}", wait=wait):
         if fresh:
             folder.clear()
         elif folder.status().get("state") == DONE:
@@ -122,8 +123,9 @@ def needs(config: RunConfig, runs: int = 1) -> list[tuple[str, str]]:
 
 
 def _processes(trainer: TrainerConfig) -> str:
-    micro = trainer.micro_batch_size or trainer.process_batch_size
-    each = f"{trainer.process_batch_size} sequences a step, {micro} a forward, {trainer.process_threads} CPU threads"
+    size, threads = trainer.process_batch_size, trainer.process_threads
+    each = f"{size} sequences a step, {trainer.micro_batch_size or size} a forward, {threads} CPU thread"
+    each += "s" if threads > 1 else ""
     return f"1: {each}" if trainer.nproc == 1 else f"{trainer.nproc} ({trainer.parallel}), each: {each}"
 
 

@@ -1,7 +1,6 @@
 """Run folders: where a run keeps all it was, did and measured."""
 
 import json
-import os
 import platform
 import shutil
 import socket
@@ -14,6 +13,7 @@ from typing import Any
 
 from recipes.core import compose
 from recipes.core.config import RunConfig
+from recipes.core.cores import usable_cores
 from recipes.core.files import full_disk_told, write_json, write_text
 from recipes.core.registry import ROOT
 
@@ -116,7 +116,7 @@ def _machine() -> dict[str, Any]:
         "packages": {name: version(name) for name in packages},
         "platform": platform.platform(),
         "host": socket.gethostname(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "commit": _commit(),
     }
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from recipes.core.cores import usable_cores
+
 
 def seed_everything(seed: int, threads: int | None) -> dict[str, Any]:
     """Seed Python, NumPy and torch, ask for deterministic kernels and fix the number of threads.
@@ -15,7 +17,7 @@ def seed_everything(seed: int, threads: int | None) -> dict[str, Any]:
 
     Args:
         seed: Seed of all generators.
-        threads: CPU threads; None for all cores.
+        threads: CPU threads; None for all cores that the process may use.
 
     Returns:
         What was set, for `env.json`.
@@ -26,5 +28,5 @@ def seed_everything(seed: int, threads: int | None) -> dict[str, Any]:
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_num_threads(threads or usable_cores())
     return {"seed": seed, "threads": torch.get_num_threads(), "deterministic": True}

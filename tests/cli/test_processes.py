@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from recipes.core import compose, trainer
 from recipes.core.registry import ROOT
 from recipes.core.runs import RunFolder, run_folder
 from tests.cli.conftest import Ended
+from tests.core.conftest import give_cores
 
 KEYS = ["budget=smoke", "tracker=none", "trainer.threads=1", "trainer.save_steps=6", "trainer.log_steps=3"]
 # Measured inside each process's part of the batch.
@@ -158,12 +158,16 @@ def test_stopped_and_killed_in_turn_a_run_ends_like_an_undisturbed_one(
 
 
 @pytest.mark.slow
-def test_no_process_outlives_the_one_that_was_typed(undisturbed: RunFolder, tmp_path: Path) -> None:
+def test_only_this_machine_reaches_the_processes_and_none_outlives_the_one_that_was_typed(
+    undisturbed: RunFolder, tmp_path: Path
+) -> None:
     with process(*words(tmp_path)) as started:
-        typed = psutil.Process(started.pid)
-        while len(workers := typed.children()) < 2:
-            assert started.poll() is None, started.communicate()
-            time.sleep(0.01)
+        workers = wait_for(folder_of(tmp_path), 3, started)
+        running = [psutil.Process(started.pid), *workers]
+        open_ports = [
+            one for process in running for one in process.net_connections() if one.status == psutil.CONN_LISTEN
+        ]
+        assert {one.laddr.ip for one in open_ports} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
         started.kill()
         started.communicate(timeout=PATIENCE)
     assert_gone(workers)
@@ -189,7 +193,7 @@ def test_wrong_input_is_told_once_and_leaves_nothing(undisturbed: RunFolder, tmp
 
 def test_dry_run_shows_the_processes(tmp_path: Path, steelyard: Steelyard) -> None:
     ended = steelyard(*words(tmp_path), "--dry-run")
-    assert "2 (ddp), each: 16 sequences a step, 16 a forward, 1 CPU threads" in ended.out
+    assert "2 (ddp), each: 16 sequences a step, 16 a forward, 1 CPU thread" in ended.out
     assert "40 x 32 sequences" in ended.out
 
 
@@ -208,6 +212,6 @@ def test_more_processes_than_devices(tmp_path: Path, steelyard: Steelyard, monke
 
 
 def test_the_core_count_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    give_cores(monkeypatch, 12)
     config = compose.compose("prior", ["trainer.nproc=4", "trainer.threads=null"])
     assert config.trainer.process_threads == 3

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from recipes.core import cores
 from recipes.core.evaluation.scores import Scores
 from recipes.core.files import write_json, write_text
 from recipes.core.runs import RunFolder
@@ -128,3 +129,9 @@ def make_run(tmp_path):
         return folder
 
     return make
+
+
+def give_cores(patch: pytest.MonkeyPatch, number: int) -> None:
+    """Let this process have so many cores, whatever the machine has."""
+    patch.setattr(cores.os, "sched_getaffinity", lambda pid: set(range(number)), raising=False)
+    patch.setattr(cores, "_quotas", lambda: iter([]))

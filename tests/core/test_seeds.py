@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from recipes.core.cores import usable_cores
 from recipes.core.seeds import seed_everything
 
 
@@ -57,4 +58,4 @@ def test_a_workspace_that_the_user_chose_stays(monkeypatch: pytest.MonkeyPatch) 
 def test_what_was_set_is_told() -> None:
     assert seed_everything(7, 2) == {"seed": 7, "threads": 2, "deterministic": True}
     assert torch.get_num_threads() == 2
-    assert seed_everything(7, None)["threads"] == os.cpu_count()
+    assert seed_everything(7, None)["threads"] == usable_cores()

@@ -3,6 +3,7 @@
 Where no process group stands, each function does what a single process needs, which is nothing.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,13 +36,18 @@ def is_first() -> bool:
 
 
 @contextmanager
-def process_group(device: str) -> Iterator[None]:
-    """Join the processes that torchrun's environment variables name, for the duration of the block.
+def process_group(device: str, meeting: Path) -> Iterator[None]:
+    """Join the processes that the environment counts (`RANK` of `WORLD_SIZE`), for the duration of the block.
 
     Args:
         device: "cpu" or "cuda"; what is agreed on between steps goes over the CPU in either case.
+        meeting: A file that is not there yet, by which they find each other: a port could be reached from outside.
     """
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = dist.FileStore(str(meeting), size)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", store=store, rank=rank, world_size=size
+    )
     yield
     # Not after an error: the others may never come.
     dist.destroy_process_group()

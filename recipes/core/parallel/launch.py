@@ -1,21 +1,21 @@
-"""Starts the processes of one run with torchrun's agent, passes on a request to stop, and tells of one failure only.
+"""Starts the processes of one run, passes on a request to stop, and tells of one failure only.
 
-The process that was typed prepares and then only waits: it owns the lock and the ending, its workers train.
+The process that was typed prepares and then only waits: it owns the lock and the ending, its workers train. They meet
+over a file and talk over loopback: nothing that another machine could reach listens.
 """
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import tempfile
-import uuid
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from recipes.core.errors import RunFailed
 from recipes.core.parallel.exchange import KILL, STOP, Exchange
@@ -23,8 +23,10 @@ from recipes.core.registry import ROOT
 from recipes.core.signals import NUMBERS, STOPPING, handled
 
 RESUME = "type the same command again: the run resumes from its last checkpoint"
-# The agent notices the end of a process up to a second late, on a clock of whole seconds.
+# The end of a process is noticed a little late, on a clock of whole seconds.
 CLOCK_SECONDS = 2.0
+LOOK_EVERY_SECONDS = 0.1
+LOOPBACK = "lo"
 
 
 def run_workers(folder: Path, nproc: int) -> dict[str, Any]:
@@ -49,12 +51,12 @@ def run_workers(folder: Path, nproc: int) -> dict[str, Any]:
             exchange.ask(KILL if again else STOP)
             os.write(2, b"" if again else STOPPING.encode())
 
-        # The agent runs in a thread, because in the main thread it would take the signals for itself.
+        # In a thread: what waits in the main thread takes the signals for itself.
         with handled(stop, *NUMBERS), ThreadPoolExecutor(1) as pool:
-            agent = pool.submit(_agent, folder, nproc, exchange)
-            while not agent.done():
-                wait([agent], timeout=0.5)
-        if failures := agent.result():
+            ended = pool.submit(_start_and_wait, folder, nproc, exchange)
+            while not ended.done():
+                wait([ended], timeout=0.5)
+        if failures := ended.result():
             raise cause(failures, exchange)
         return exchange.outcome()
 
@@ -85,28 +87,29 @@ def _tail(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
 
 
-def _agent(folder: Path, nproc: int, exchange: Exchange) -> dict[int, ProcessFailure]:
-    """Run torchrun's agent until its processes have ended; returns those that did not end well, by rank."""
+def _start_and_wait(folder: Path, nproc: int, exchange: Exchange) -> dict[int, ProcessFailure]:
+    """Run the processes until they have ended; returns those that did not end well, by rank."""
     quiet = logging.getLogger("torch.distributed.elastic")
     quiet.addHandler(logging.NullHandler())
     quiet.propagate = False
-    logs = DefaultLogsSpecs(str(exchange.path), redirects=dict.fromkeys(range(1, nproc), Std.ALL))
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=nproc,
-        logs_specs=logs,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="127.0.0.1",
-        max_restarts=0,
-    )
+    logs = DefaultLogsSpecs(str(exchange.path / "logs"), redirects=dict.fromkeys(range(1, nproc), Std.ALL))
     # The workers are to import this checkout, and nothing that happens to lie in the current folder.
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from recipes.core.parallel.worker import main; main()"
     words = ("-P", "-c", code, str(folder), str(exchange.path), str(os.getpid()))
-    try:
-        elastic_launch(config, sys.executable)(*words)
-    except ChildFailedError as error:
-        return dict(error.failures)
-    return {}
+    started = start_processes(
+        name="steelyard",
+        entrypoint=sys.executable,
+        args=dict.fromkeys(range(nproc), words),
+        envs={rank: variables(rank, nproc) for rank in range(nproc)},
+        logs_specs=logs,
+    )
+    with contextlib.closing(started):
+        ended = started.wait(period=LOOK_EVERY_SECONDS)
+    return dict(ended.failures) if ended else {}
+
+
+def variables(rank: int, nproc: int) -> dict[str, str]:
+    """What a process of a run finds in its environment: its rank, and that others are reached over loopback only."""
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": nproc, "LOCAL_WORLD_SIZE": nproc}
+    interface = {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK} if sys.platform == "linux" else {}
+    return {name: str(value) for name, value in ranks.items()} | interface

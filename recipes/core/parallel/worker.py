@@ -44,7 +44,7 @@ def _work(folder: RunFolder, exchange: Exchange) -> None:
     device = resolve_device(config.trainer)
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    with distributed.process_group(device):
+    with distributed.process_group(device, exchange.path / "meeting"):
         outcome = runner.work_together(config, folder, device)
     if outcome:
         exchange.hand_back(outcome)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import os
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from recipes.core import compose
 from recipes.core.config import RunConfig
+from recipes.core.cores import usable_cores
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 from recipes.core.runs import run_folder
@@ -101,7 +101,7 @@ def with_threads(cells: Sequence[Cell], recipe: str, threads: int) -> list[Cell]
 
 def threads_of(overrides: Iterable[Sequence[str]], jobs: int) -> int:
     """CPU threads of each cell: the most that were typed (null: all), else the cores divided among jobs."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     typed = [value for words in overrides for value in _typed_threads(words)[-1:]]
     return max((int(value) if value.isdecimal() else cores for value in typed), default=max(1, cores // jobs))
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch.utils.data import Dataset
 
 from recipes.core.config import TrainerConfig
 from recipes.core.parallel import distributed
+from recipes.core.parallel.launch import variables
 from recipes.core.trainer import TrainEvents, Training, TrainResult, train
 
 CONFIG = TrainerConfig(
@@ -119,18 +119,14 @@ Scenario = tuple[str, dict[str, Any]]
 
 def run_together(folder: Path, scenarios: list[Scenario]) -> list[list[dict[str, Any]]]:
     """Each scenario, (subfolder, arguments of `go`), in two processes; for each, how it ended in each process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.start_processes(_work, (folder, scenarios, port), nprocs=2, start_method="spawn")
+    torch.multiprocessing.start_processes(_work, (folder, scenarios), nprocs=2, start_method="spawn")
     by_rank = [torch.load(folder / f"rank-{rank}.pt", weights_only=False) for rank in range(2)]
     return [list(ends) for ends in zip(*by_rank, strict=True)]
 
 
-def _work(rank: int, folder: Path, scenarios: list[Scenario], port: int) -> None:
-    names = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "RANK": rank, "LOCAL_RANK": rank}
-    os.environ |= {name: str(value) for name, value in names.items()} | {"OMP_NUM_THREADS": "1"}
+def _work(rank: int, folder: Path, scenarios: list[Scenario]) -> None:
+    os.environ |= variables(rank, 2) | {"OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
-    with distributed.process_group("cpu"):
+    with distributed.process_group("cpu", folder / "meeting"):
         ends = [go(folder / name, **arguments) for name, arguments in scenarios]
     torch.save(ends, folder / f"rank-{rank}.pt")

@@ -4,6 +4,7 @@ import pytest
 
 from recipes.core.errors import UserError
 from recipes.core.trial.cells import Cell, identity, sweep_cells, threads_of, trial_cells, with_threads
+from tests.core.conftest import give_cores
 
 QUICK = ["budget=smoke", "tracker=none"]
 
@@ -159,7 +160,7 @@ def test_a_launcher_gets_the_most_threads_that_a_cell_was_typed_with() -> None:
 
 
 def test_untyped_threads_are_the_cores_divided_among_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    give_cores(monkeypatch, 8)
     assert [threads_of([("seed=0",)], jobs) for jobs in (1, 3, 20)] == [8, 2, 1]
     assert threads_of([("trainer.threads=null",)], jobs=2) == 8
 

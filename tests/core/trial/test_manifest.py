@@ -11,6 +11,7 @@ from recipes.core.errors import UserError
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell, command_of, sweep_cells, trial_cells
 from recipes.core.trial.manifest import NAME, Manifest, outputs_of, plan, read, write
+from tests.core.conftest import give_cores
 from tests.core.trial.conftest import change_json
 
 QUICK = ["budget=smoke", "tracker=none"]
@@ -23,7 +24,7 @@ def planned(outputs: Path, *overrides: str, arms: tuple[str, ...] = ("prior", "n
 
 @pytest.fixture
 def cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    give_cores(monkeypatch, 8)
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:

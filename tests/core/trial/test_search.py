@@ -13,6 +13,7 @@ from recipes.core.trial import manifest as manifests
 from recipes.core.trial.manifest import Manifest, outputs_of
 from recipes.core.trial.search import check_space, plan_search, read_space, search, search_identity
 from recipes.core.trial.states import CellState, read_record
+from tests.core.conftest import give_cores
 from tests.core.trial.conftest import FakeLauncher, act
 
 optuna = pytest.importorskip("optuna")
@@ -243,13 +244,13 @@ def test_an_unknown_metric_is_answered_with_the_nearest(folder: Path) -> None:
 
 
 def test_typed_threads_win_and_a_restart_keeps_the_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    give_cores(monkeypatch, 8)
     launcher = FakeLauncher(measures(float))
     states, _ = searched(folder, launcher, trials=2)
     assert launcher.threads == [1] and all("trainer.threads=4" not in state.cell.overrides for state in states)
     other, space = folder.with_name("other"), read_space("prior", [*QUICK[:2], ALPHA])
     searched(other, launcher, trials=2, space=space)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    give_cores(monkeypatch, 2)
     states, _ = searched(other, launcher, trials=4, space=space)
     assert launcher.threads[1:] == [4, 4]
     assert {state.cell.overrides[-1] for state in states} == {"trainer.threads=4"}
