@@ -23,9 +23,8 @@ from recipes.alignment.reference import first_id, hidden_states, prepare_referen
 from recipes.alignment.reviews import load_reviews
 from recipes.alignment.sentiment import encoded, load_sentiment
 from recipes.core.errors import UserError
-from recipes.core.models import load_text_model
+from recipes.core.models import load_reference_model
 from recipes.core.models import text as models
-from recipes.core.models.tokenizer import check_same_tokenizer
 
 States = Callable[[dict[str, Tensor]], Tensor]
 
@@ -113,8 +112,7 @@ def _reference(
 
 def _other_reference(path: str, tokenizer: Any, policy: Any) -> Any:
     """A frozen model that is not what the policy starts from. Raises UserError if its vocabulary is another."""
-    check_same_tokenizer(path, tokenizer, "reference.model", "leave it out")
-    frozen = load_text_model(path, "reference.model").requires_grad_(False)
+    frozen = load_reference_model(path, "reference.model", tokenizer, "leave it out").requires_grad_(False)
     theirs, ours = (len(model.language_model.get_output_embeddings().weight) for model in (frozen, policy))
     if theirs != ours:
         raise UserError(

@@ -25,6 +25,7 @@ from recipes.core.cache import cached
 from recipes.core.data.digits import DIGITS
 from recipes.core.files import sha256_json
 from recipes.core.models.reference import decisive, train_inside
+from recipes.core.models.sources import load_model
 from recipes.core.trainer import Training
 from recipes.pruning.canvases import SIDES, Canvases, make_canvases, words
 from recipes.pruning.config import CanvasConfig, DecoderShape
@@ -240,7 +241,7 @@ def cached_features(encoder: Path, data: CanvasConfig, canvases: Canvases, part:
     """
 
     def build(folder: Path) -> None:
-        tower = CLIPVisionModel.from_pretrained(encoder)
+        tower = load_model(CLIPVisionModel, str(encoder), "model")
         features = encode(tower, canvases.images, device, FEATURES).half()
         save_file({"features": features}, folder / "features.safetensors")
 
@@ -266,7 +267,7 @@ def toy_llava(config: Any, device: str) -> Path:
 
     def build(folder: Path) -> None:
         canvases = make_canvases(data, "train", seed)
-        tower = CLIPVisionModel.from_pretrained(encoder)
+        tower = load_model(CLIPVisionModel, str(encoder), "model")
         items: Any = CanvasItems(encode(tower, canvases.images, device, FEATURES), canvases, data)
 
         def training() -> Training:

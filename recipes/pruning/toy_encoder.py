@@ -15,6 +15,7 @@ from recipes.core.config import TrainerConfig
 from recipes.core.data.digits import DIGITS
 from recipes.core.files import sha256_json
 from recipes.core.models.reference import decisive, train_inside
+from recipes.core.models.sources import load_model
 from recipes.core.trainer import Training
 from recipes.pruning.canvases import Canvases, make_canvases
 from recipes.pruning.config import CanvasConfig, CanvasDataConfig, EncoderConfig
@@ -42,7 +43,7 @@ class Digits(nn.Module):
     def load(cls, folder: Path) -> "Digits":
         """What `toy_vit` has saved."""
         heads = load_file(Path(folder) / HEADS)
-        model = cls(CLIPVisionModel.from_pretrained(folder), len(heads["weight"]) // len(DIGITS))
+        model = cls(load_model(CLIPVisionModel, str(folder), "model"), len(heads["weight"]) // len(DIGITS))
         model.heads.load_state_dict(heads)
         return model.eval()
 

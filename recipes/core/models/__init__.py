@@ -78,15 +78,31 @@ def load_text_model(path: str, key: str = "reference.path") -> "TextModel":
     """A causal language model from a local folder or the hub, in fp32.
 
     Raises:
-        UserError: it is absent or pickled.
+        UserError: it cannot be loaded.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from recipes.core.models.sources import load_pretrained
+    from recipes.core.models.causal import load_causal_lm
     from recipes.core.models.vision_language import TextModel
 
-    return TextModel(load_pretrained(AutoModelForCausalLM.from_pretrained, path, key, dtype=torch.float32))
+    return TextModel(load_causal_lm(path, key))
+
+
+def load_reference_model(path: str, key: str, tokenizer: Any, instead: str) -> "TextModel":
+    """A user's own reference, which must read the model's token ids.
+
+    Args:
+        path: Local folder or hub name of the reference.
+        key: Config key of the path, for messages.
+        tokenizer: The model's; pieces added to it do not count.
+        instead: What else to type.
+
+    Raises:
+        UserError: it cannot be loaded, its tokenizer is another one, or has ids that it has no embedding for.
+    """
+    from recipes.core.models.causal import load_causal_lm
+    from recipes.core.models.tokenizer import check_same_tokenizer
+    from recipes.core.models.vision_language import TextModel
+
+    return TextModel(load_causal_lm(path, key, check_same_tokenizer(path, tokenizer, key, instead)))
 
 
 def learning_rates(config: ModelConfig) -> dict[str, float]:

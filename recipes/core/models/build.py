@@ -15,7 +15,7 @@ from recipes.core.models import GRAY, IMAGENET_MEAN, IMAGENET_STD
 from recipes.core.models import encoder as encoders
 from recipes.core.models.config import SmallConfig, SmolLM2Config
 from recipes.core.models.smollm2 import ARCHITECTURE, load_backbone
-from recipes.core.models.tokenizer import IMAGE_TOKENS, PATCH
+from recipes.core.models.tokenizer import IMAGE_TOKENS, PAD, PATCH
 from recipes.core.models.vision_language import (
     CaptionModel,
     EncoderProjector,
@@ -54,8 +54,10 @@ def language_model(config: SmallConfig | SmolLM2Config, tokenizer: Any, seed: in
     with seeded(seed):
         if isinstance(config, SmallConfig):
             return LlamaForCausalLM(_small(config, len(tokenizer)))
-        decoder = load_backbone(config)
-        decoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        decoder = load_backbone(config, tokenizer, but=(*IMAGE_TOKENS, PAD))
+        # A head with more rows than the tokenizer has ids stays as it is: rows taken away would change its softmax.
+        rows = max(len(decoder.get_input_embeddings().weight), 1 + max(tokenizer.get_vocab().values()))
+        decoder.resize_token_embeddings(rows, mean_resizing=False)
         return decoder
 
 

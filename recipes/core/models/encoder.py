@@ -9,18 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel, ViTConfig, ViTForImageClassification, ViTModel
+from transformers import AutoModel, ViTConfig, ViTForImageClassification, ViTModel
 
 from recipes.core.cache import cached
 from recipes.core.data.captions import CaptionData, CaptionSplit
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 from recipes.core.models.config import VisionConfig
-from recipes.core.models.sources import load_pretrained, preprocessing
+from recipes.core.models.sources import load_config, load_model, preprocessing
 from recipes.core.models.vision_language import square_pixels
 from recipes.core.progress import progress
 
 BATCH = 64
+UNREAD = r"^(vit\.|vision_model\.)?(pooler|classifier|head)\."  # last hidden states are taken, before any of these
 SEED = 0  # all arms and seeds share one encoder
 
 
@@ -62,19 +63,19 @@ def pretrained_encoder(path: str) -> Encoder:
     """The vision tower of a CLIP, SigLIP or ViT checkpoint.
 
     Raises:
-        UserError: it is absent, pickled, or not a vision model.
+        UserError: it cannot be loaded, or is no vision model.
     """
     key = "model.vision.path"
-    config = load_pretrained(AutoConfig.from_pretrained, path, key)
+    config = load_config(path, key)
     both = "vision_config" in config.to_dict()
     vision = config.vision_config if both else config
     if "patch_size" not in vision.to_dict():
         raise UserError(
             f"is no patch-based vision model ({config.model_type})", f"{key}={path}", "use a CLIP, SigLIP or ViT"
         )
-    model = load_pretrained(AutoModel.from_pretrained, path, key)
+    model = load_model(AutoModel, path, key, unused=UNREAD, dtype=torch.float32)
     patches = (vision.image_size // vision.patch_size) ** 2
-    given = preprocessing(path)
+    given = preprocessing(path, key)
     mean, std = (given.get(name, [0.5] * 3) for name in ("image_mean", "image_std"))
     normalize = square_pixels(vision.image_size, vision.num_channels, mean, std)
     tower = model.vision_model if both else model
@@ -107,7 +108,7 @@ def trained_encoder(
     shape: dict[str, Any] = {"image_size": size, "num_channels": channels, "num_labels": len(data.label_names)}
     key = sha256_json([asdict(config), shape, data.train.fingerprint(), 1])[:32]
     folder = cached("encoders", key, lambda staging: _train(config, data.train, normalize, shape, device, staging))
-    tower = ViTModel.from_pretrained(folder, add_pooling_layer=False)
+    tower = load_model(ViTModel, str(folder), "model.vision", add_pooling_layer=False)
     patches = (size // config.patch) ** 2
     return Encoder(PatchFeatures(tower, patches), config.width, patches, normalize)
 

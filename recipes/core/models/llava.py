@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlavaForConditionalGeneration
+from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration
 
 from recipes.core.models.config import LlavaConfig
-from recipes.core.models.sources import load_pretrained, preprocessing
+from recipes.core.models.sources import check_tokenizer_fits, load_model, load_tokenizer, preprocessing
 from recipes.core.models.vision_language import R, Readout, square_pixels
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -82,11 +82,12 @@ def load_llava(config: LlavaConfig, tokenizer: Any) -> LlavaCaptionModel:
     """The checkpoint in fp32.
 
     Raises:
-        UserError: it is absent, pickled, or no LLaVA.
+        UserError: it cannot be loaded, is no LLaVA, or does not fit the tokenizer.
     """
     path = str(config.path)
-    llava: Any = load_pretrained(LlavaForConditionalGeneration.from_pretrained, path, KEY, dtype=torch.float32)
-    vision, given = llava.config.vision_config, preprocessing(path)
+    llava: Any = load_model(LlavaForConditionalGeneration, path, KEY, dtype=torch.float32)
+    check_tokenizer_fits(tokenizer, llava, f"{KEY}={path}")
+    vision, given = llava.config.vision_config, preprocessing(path, KEY)
     normalize = square_pixels(
         vision.image_size, vision.num_channels, given.get("image_mean", CLIP_MEAN), given.get("image_std", CLIP_STD)
     )
@@ -95,7 +96,7 @@ def load_llava(config: LlavaConfig, tokenizer: Any) -> LlavaCaptionModel:
 
 def load_llava_tokenizer(config: LlavaConfig) -> Any:
     """The checkpoint's tokenizer, with a padding token."""
-    tokenizer = load_pretrained(_tokenizer, str(config.path), KEY)
+    tokenizer = load_tokenizer(str(config.path), KEY)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -103,12 +104,8 @@ def load_llava_tokenizer(config: LlavaConfig) -> Any:
 
 def load_llava_text_model(config: LlavaConfig) -> Any:
     """The checkpoint's language model alone, as a causal LM."""
-    llava = load_pretrained(LlavaForConditionalGeneration.from_pretrained, str(config.path), KEY, dtype=torch.float32)
+    llava = load_model(LlavaForConditionalGeneration, str(config.path), KEY, dtype=torch.float32)
     text = AutoModelForCausalLM.from_config(llava.config.text_config, dtype=torch.float32)
     text.model.load_state_dict(llava.model.language_model.state_dict())
     text.lm_head.load_state_dict(llava.lm_head.state_dict())
     return text
-
-
-def _tokenizer(path: str, use_safetensors: bool, trust_remote_code: bool) -> Any:
-    return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)

@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from recipes.core.assets import ASSETS, asset_path
 from recipes.core.cache import cached
 from recipes.core.files import sha256_json
+from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.config import SmolLM2Config, SmolLM2TextConfig
-from recipes.core.models.sources import load_pretrained
+from recipes.core.models.sources import load_tokenizer as load_any_tokenizer
 
 ASSET = "smollm2-135m"
 # The published architecture, for counting parameters without the weights.
@@ -40,16 +41,14 @@ def backbone_folder(config: SmolLM2Config | SmolLM2TextConfig) -> str:
     return str(cached("converted-models", f"{ASSET}-{key}", _convert))
 
 
-def load_backbone(config: SmolLM2Config | SmolLM2TextConfig) -> Any:
-    """The causal language model in fp32."""
-    return load_pretrained(
-        AutoModelForCausalLM.from_pretrained, backbone_folder(config), "model.path", dtype=torch.float32
-    )
+def load_backbone(config: SmolLM2Config | SmolLM2TextConfig, tokenizer: Any = None, but: tuple[str, ...] = ()) -> Any:
+    """The causal language model in fp32; tokenizer and `but` as in `load_causal_lm`."""
+    return load_causal_lm(backbone_folder(config), "model.path", tokenizer, but)
 
 
 def load_tokenizer(config: SmolLM2Config | SmolLM2TextConfig) -> Any:
     """Its tokenizer."""
-    return AutoTokenizer.from_pretrained(backbone_folder(config), trust_remote_code=False)
+    return load_any_tokenizer(backbone_folder(config), "model.path")
 
 
 def _convert(folder: Path) -> None:

@@ -1,70 +1,299 @@
-"""Where pretrained weights come from: a local folder or a hub name, safetensors only, never pickled, no remote code."""
+"""The one loader of pretrained models, tokenizers and processors, from a folder or a hub name.
 
-import json
-from collections.abc import Callable
+What cannot be loaded whole is refused with one line that names the file: nothing missing is drawn at random, nothing
+pickled is opened, no code that a checkpoint brings along is run.
+"""
+
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from recipes.core.errors import UserError
+from recipes.core.models import hub
+from recipes.core.models.files import check_tokenizer_files, check_weight_files, first_line, read_json
 
 R = TypeVar("R")
+# Buffers that older versions of transformers saved and newer ones compute.
+_COMPUTED = re.compile(
+    r"\.(masked_bias|causal_mask|rotary_emb\.inv_freq)$|\.attn\.attention\.bias$|(^|\.)position_ids$"
+)
+SHOWN = 4  # tensors or pieces that a message lists
+_PATH_LIKE = re.compile(r"[/.~]|.*(/.*/|/$|\\)")  # absolute, relative to here or home, or more than owner/name
 
 
-def load_pretrained(load: Callable[..., R], path: str, key: str, **options: Any) -> R:
-    """Call a `from_pretrained` of a model class on a folder or hub name, safetensors only.
+def load_model(kind: Any, path: str, key: str, *, unused: str = "", **options: Any) -> Any:
+    """A model with every tensor that its class has, and no other, read from safetensors.
 
     Args:
-        load: The `from_pretrained`.
+        kind: A model class of `transformers`, or one of its Auto classes.
         path: Local folder or hub name.
         key: The config key it came from, for messages.
-        options: Passed on.
+        unused: Pattern of the names of tensors that the caller never reads (a pooler, a head): these may be absent
+            from the files, or there and of no use. Nothing else may.
+        options: Passed on to `from_pretrained`.
 
     Raises:
-        UserError: nothing is there, it cannot be fetched, or its weights are pickled.
+        UserError: it cannot be had; or its files are damaged, pickled, quantised, need code of their own, hold another
+            kind of model, lack tensors, have others or of other shapes, or hold NaN or infinity.
     """
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        _refuse_pickles(folder, key)
-    return load_files(load, path, key, use_safetensors=True, **options)
+    where, folder = f"{key}={path}", source_folder(path, key)
+    check_weight_files(folder, where)
+    config = load_config(path, key)
+    check_kind(kind, config, where)
+    if (folder / "generation_config.json").exists():
+        read_json(folder / "generation_config.json", where)
+    strict: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+    load = _from_pretrained(kind.from_pretrained, output_loading_info=True, ignore_mismatched_sizes=True, **strict)
+    what = f"cannot be loaded as {config.model_type} model"
+    model, report = _tried(load, folder, where, what, **options)
+    _check_report(report, unused, where)
+    _check_ties(model, where)
+    _check_finite(model, where)
+    return model
 
 
-def load_files(load: Callable[..., R], path: str, key: str, **options: Any) -> R:
-    """Call any `from_pretrained` on a folder or hub name; arguments as in `load_pretrained`.
+def load_config(path: str, key: str) -> Any:
+    """The `config.json` of a model as `transformers` reads it.
+
+    Raises:
+        UserError: it is missing, damaged, of a type that `transformers` does not know, or of a quantised model.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    where, folder = f"{key}={path}", source_folder(path, key, weights=False)
+    content = read_json(folder / "config.json", where)
+    kind = content.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise UserError(_unknown_type(kind, content), where, f"type {key}=FOLDER of a model that transformers knows")
+    if content.get("quantization_config"):
+        quantised = content["quantization_config"]
+        method = quantised.get("quant_method", "") if isinstance(quantised, dict) else ""
+        raise UserError(
+            f"the weights are quantised{f' ({method})' if method else ''}, and can be neither trained nor compared",
+            where,
+            f"type {key}=FOLDER of the model in float16, bfloat16 or float32",
+        )
+    load = _from_pretrained(AutoConfig.from_pretrained, trust_remote_code=False)
+    return _tried(load, folder, where, "config.json does not describe a model")
+
+
+def load_tokenizer(path: str, key: str, **options: Any) -> Any:
+    """The tokenizer of a model.
+
+    Raises:
+        UserError: it cannot be had, is missing, or its files are damaged.
+    """
+    from transformers import AutoTokenizer
+
+    where, folder = f"{key}={path}", source_folder(path, key, weights=False)
+    name = check_tokenizer_files(folder, where)
+    if (folder / "config.json").exists():  # AutoTokenizer reads it too
+        load_config(path, key)
+    load = _from_pretrained(AutoTokenizer.from_pretrained, trust_remote_code=False)
+    tokenizer = _tried(load, folder, where, f"the tokenizer cannot be read from {name}", **options)
+    if not tokenizer.get_vocab():
+        raise UserError(f"the tokenizer in {name} knows no tokens", where, _tokenizer_hint(key))
+    return tokenizer
+
+
+def load_processor(path: str, key: str) -> Any:
+    """The processor of a vision-language model: its tokenizer, and what makes pixels of images.
+
+    Raises:
+        UserError: it cannot be had, is missing, or its files are damaged.
+    """
+    from transformers import AutoProcessor
+
+    where, folder = f"{key}={path}", source_folder(path, key, weights=False)
+    check_tokenizer_files(folder, where)
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).exists():
+            read_json(folder / name, where)
+    load = _from_pretrained(AutoProcessor.from_pretrained, trust_remote_code=False)
+    return _tried(load, folder, where, "its processor cannot be loaded")
+
+
+def preprocessing(path: str, key: str) -> dict[str, Any]:
+    """A checkpoint's `preprocessor_config.json`; empty if it has none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    file = source_folder(path, key, weights=False) / "preprocessor_config.json"
+    return read_json(file, f"{key}={path}") if file.exists() else {}
+
+
+def source_folder(path: str, key: str, weights: bool = True) -> Path:
+    """The local folder of a model: the one named, or where the hub's files are after the download.
+
+    Args:
+        path: Local folder or hub name (`owner/name`, or `owner/name@revision`).
+        key: The config key it came from, for messages.
+        weights: Whether the weights are needed too.
 
     Raises:
         UserError: nothing is there, or it cannot be fetched.
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir() and (folder.is_absolute() or path.startswith(".")):
-        raise UserError("there is no such folder", where=f"{key}={path}", hint=f"type {key}=FOLDER or a hub name")
-    try:
-        return load(str(folder) if folder.is_dir() else path, trust_remote_code=False, **options)
-    except (OSError, ValueError) as error:
+    folder, where = Path(path).expanduser(), f"{key}={path}"
+    if folder.is_dir():
+        try:
+            any(folder.iterdir())
+        except OSError as error:
+            raise UserError(f"the folder cannot be read: {error.strerror}", where, "allow it with chmod") from error
+        return folder
+    if folder.exists():
+        raise UserError("is a file, not the folder of a model", where, f"type {key}={folder.parent}")
+    if _PATH_LIKE.match(path):
+        raise UserError("there is no such folder", where, f"type {key}=FOLDER or a hub name")
+    return hub.download(path, key, weights)
+
+
+def check_kind(kind: Any, config: Any, where: str) -> None:
+    """Refuse a model of another kind than is needed, before its weights are read.
+
+    Raises:
+        UserError: it is of another kind.
+    """
+    mapping = getattr(kind, "_model_mapping", None)
+    if mapping is None:
+        expected = getattr(kind, "config_class", None)
+        fits = expected is None or isinstance(config, expected)
+    else:
+        fits = type(config) in mapping
+    if not fits:
+        needed = _KINDS.get(kind.__name__, f"a {kind.__name__}")
         raise UserError(
-            f"the model cannot be loaded: {str(error).splitlines()[0]}",
-            where=f"{key}={path}",
-            hint=f"without network, type {key}=FOLDER with config.json and *.safetensors in it",
-        ) from error
-
-
-def preprocessing(path: str) -> dict[str, Any]:
-    """A checkpoint's `preprocessor_config.json`; empty if it has none."""
-    from transformers.utils import cached_file
-
-    found = cached_file(path, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
-    return dict(json.loads(Path(found).read_text(encoding="utf-8"))) if found else {}
-
-
-def _refuse_pickles(folder: Path, key: str) -> None:
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
-    if pickles:
-        raise UserError(
-            f"refused: {pickles[0]} is pickled, and loading it could run any code",
-            where=f"{key}={folder}",
-            hint="convert it where you trust it: AutoModel.from_pretrained(F).save_pretrained(F) writes safetensors",
+            f"is a {config.model_type} model; {needed} is needed", where, "give the folder of another model"
         )
-    raise UserError(
-        "the folder holds no *.safetensors", where=f"{key}={folder}", hint=f"type {key}=FOLDER of a saved model"
-    )
+
+
+def check_tokenizer_fits(tokenizer: Any, model: Any, where: str, but: tuple[str, ...] = ()) -> None:
+    """Refuse a tokenizer with ids that the model has no embedding for.
+
+    Args:
+        tokenizer: The tokenizer.
+        model: A `transformers` model.
+        where: Key and value of the model, for the message.
+        but: Pieces that do not count.
+
+    Raises:
+        UserError: there are such ids.
+    """
+    rows = len(model.get_input_embeddings().weight)
+    beyond = {piece: i for piece, i in tokenizer.get_vocab().items() if i >= rows and piece not in but}
+    if beyond:
+        pieces = listed([f"{piece!r} = {i:,}" for piece, i in sorted(beyond.items(), key=lambda item: item[1])])
+        raise UserError(
+            f"the tokenizer gives {len(beyond):,} ids that the model has no embedding for (it has {rows:,}): {pieces}",
+            where,
+            "use the tokenizer of the model, or save the model after resize_token_embeddings and training",
+        )
+
+
+def listed(names: list[str]) -> str:
+    """Names in a message: the first few, and how many more there are."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Keep what libraries write while they load off the terminal: what matters of it is checked and raised here."""
+    import transformers
+
+    logging = transformers.utils.logging
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
+
+
+# What a class needs, in the words of people.
+_KINDS = {
+    "AutoModelForCausalLM": "a causal language model",
+    "AutoModelForImageTextToText": "a vision-language model",
+    "LlavaForConditionalGeneration": "a LLaVA",
+    "CLIPModel": "a CLIP with both towers",
+    "BertModel": "a sentence encoder of type bert",
+}
+
+
+def _from_pretrained(load: Callable[..., R], **always: Any) -> Callable[..., R]:
+    return lambda folder, **options: load(folder, **always, **options)
+
+
+def _tried(load: Callable[..., R], folder: Path, where: str, what: str, **options: Any) -> R:
+    """Call a loader of a library. What it raises comes from files that people bring, whatever its type."""
+    try:
+        with silent():
+            return load(str(folder), **options)
+    except Exception as error:
+        raise UserError(f"{what}: {first_line(error)}", where, "download or save it again") from error
+
+
+def _check_report(report: dict[str, Any], unused: str, where: str) -> None:
+    """Refuse a model whose tensors are not those of its files, one by one."""
+    spare = re.compile(unused) if unused else None
+
+    def matters(names: Any) -> list[str]:
+        return sorted(name for name in names if spare is None or not spare.search(name))
+
+    shapes = {name: (tuple(stored), tuple(wanted)) for name, stored, wanted in report["mismatched_keys"]}
+    missing = matters(report["missing_keys"])
+    unexpected = matters(name for name in report["unexpected_keys"] if not _COMPUTED.search(name))
+    faults = []
+    if missing:
+        faults.append(f"the files lack {_tensors(missing)} of the model: {listed(missing)}")
+    if unexpected:
+        faults.append(f"the files hold {_tensors(unexpected)} that the model has not: {listed(unexpected)}")
+    if other := matters(shapes):
+        compared = [f"{name} is {list(shapes[name][0])}, not {list(shapes[name][1])}" for name in other]
+        faults.append(f"{_tensors(other)} with another shape than config.json says: {listed(compared)}")
+    if faults:
+        hint = "config.json and *.safetensors must come from the same save_pretrained of this kind of model"
+        raise UserError("; ".join(faults), where, hint)
+
+
+def _check_ties(model: Any, where: str) -> None:
+    """Refuse tensors that config.json calls one and the files hold as two."""
+    expected = model.get_expanded_tied_weights_keys(all_submodels=True)
+    apart = sorted(set(expected) - set(model.all_tied_weights_keys))
+    if apart:
+        raise UserError(
+            f"config.json says that these tensors are shared, and the files hold others: {listed(apart)}",
+            where,
+            'write "tie_word_embeddings": false into config.json if they are meant to differ',
+        )
+
+
+def _check_finite(model: Any, where: str) -> None:
+    broken = [name for name, tensor in model.named_parameters() if not bool(tensor.isfinite().all())]
+    if broken:
+        text = f"the files hold NaN or infinity in {_tensors(broken)}: {listed(broken)}"
+        raise UserError(text, where, "train or download the model again")
+
+
+def _tensors(names: list[str]) -> str:
+    return f"{len(names):,} tensor{'' if len(names) == 1 else 's'}"
+
+
+def _unknown_type(kind: Any, content: dict[str, Any]) -> str:
+    import transformers
+
+    if content.get("auto_map"):
+        return f"the model ({kind}) needs code that it brings along (auto_map), which is never run"
+    if kind is None:
+        return "config.json names no model_type"
+    return f"transformers {transformers.__version__} knows no model_type {str(kind)[:60]!r} (config.json)"
+
+
+def _tokenizer_hint(key: str) -> str:
+    return f"type {key}=FOLDER with the files that tokenizer.save_pretrained writes"

@@ -5,13 +5,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from recipes.core.errors import UserError
 from recipes.core.models.build import llama, seeded
+from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig, TextModelConfig
 from recipes.core.models.smollm2 import ARCHITECTURE, load_backbone, load_tokenizer
-from recipes.core.models.sources import load_files, load_pretrained
+from recipes.core.models.sources import load_tokenizer as load_any_tokenizer
 from recipes.core.models.tokenizer import character_tokenizer, train_bpe
 from recipes.core.models.vision_language import TextModel
 
@@ -33,7 +34,7 @@ def build_text_tokenizer(config: TextModelConfig, texts: Iterable[str], fingerpr
     if isinstance(config, SmolLM2TextConfig):
         tokenizer = load_tokenizer(config)
     else:
-        tokenizer = load_files(AutoTokenizer.from_pretrained, str(config.path), "model.path")
+        tokenizer = load_any_tokenizer(str(config.path), "model.path")
     if tokenizer.eos_token is None:
         raise UserError(
             "the tokenizer has no end-of-text token",
@@ -52,13 +53,12 @@ def build_language_model(config: TextModelConfig, tokenizer: Any, seed: int) -> 
         seed: Of the initialisation.
 
     Raises:
-        UserError: its weights are absent or pickled.
+        UserError: it cannot be loaded, or does not fit the tokenizer.
     """
     if isinstance(config, SmolLM2TextConfig):
-        return TextModel(load_backbone(config))
+        return TextModel(load_backbone(config, tokenizer))
     if isinstance(config, CausalLMConfig):
-        load = AutoModelForCausalLM.from_pretrained
-        return TextModel(load_pretrained(load, str(config.path), "model.path", dtype=torch.float32))
+        return TextModel(load_causal_lm(str(config.path), "model.path", tokenizer))
     with seeded(seed):
         return TextModel(_new(config, len(tokenizer)))
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from recipes.core.cache import cached
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
-from recipes.core.models.sources import load_files
+from recipes.core.models.sources import load_tokenizer
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
 VISION, PATCH, ROW, VISION_END = "<vision>", "<vpatch>", "<vrow_sep>", "</vision>"
@@ -64,8 +64,8 @@ def add_image_tokens(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def check_same_tokenizer(path: str, tokenizer: Any, key: str, instead: str) -> None:
-    """Refuse a reference that reads other token ids than the model.
+def check_same_tokenizer(path: str, tokenizer: Any, key: str, instead: str) -> Any:
+    """The tokenizer of a reference that reads the token ids of the model; any other is refused.
 
     Args:
         path: Folder or hub name of the reference.
@@ -76,9 +76,8 @@ def check_same_tokenizer(path: str, tokenizer: Any, key: str, instead: str) -> N
     Raises:
         UserError: its tokenizer cannot be loaded, or is another one.
     """
-    from transformers import AutoTokenizer
-
-    theirs = load_files(AutoTokenizer.from_pretrained, path, key).get_vocab()
+    reference = load_tokenizer(path, key)
+    theirs = reference.get_vocab()
     added = tokenizer.get_added_vocab()
     ours = {piece: i for piece, i in tokenizer.get_vocab().items() if piece not in added}
     differ = [piece for piece, i in ours.items() if theirs.get(piece) != i]
@@ -89,6 +88,7 @@ def check_same_tokenizer(path: str, tokenizer: Any, key: str, instead: str) -> N
             where=f"{key}={path}",
             hint=f"use a reference with the model's tokenizer, or {instead}",
         )
+    return reference
 
 
 def _bpe(texts: Iterable[str], vocabulary: int, extra: Sequence[str]) -> PreTrainedTokenizerFast:

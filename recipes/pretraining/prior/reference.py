@@ -11,9 +11,8 @@ from recipes.core import references
 from recipes.core.batches import CaptionItems, caption_collate, token_mean
 from recipes.core.data.captions import CaptionSplit
 from recipes.core.data.tokenized import TokenizedCaptions, tokenizer_fingerprint
-from recipes.core.models import build_text_model, load_text_model
+from recipes.core.models import build_text_model, load_reference_model, load_text_model
 from recipes.core.models.reference import train_reference
-from recipes.core.models.tokenizer import check_same_tokenizer
 from recipes.core.objectives import WeightedCrossEntropy
 from recipes.core.references import ReferenceScores
 from recipes.core.trainer import Training
@@ -73,8 +72,7 @@ def _reference(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens:
     if config.reference.source == "backbone":
         return build_text_model(config.model, tokenizer, config.reference.seed)
     path = str(config.reference.path)
-    check_same_tokenizer(path, tokenizer, "reference.path", "type reference.source=train")
-    return load_text_model(path)
+    return load_reference_model(path, "reference.path", tokenizer, "type reference.source=train")
 
 
 def _trained(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: TokenizedCaptions, fold: int) -> Path:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, CLIPModel
+from transformers import AutoModelForImageTextToText, CLIPModel
 
 from recipes.core.data.config import EasyVqaConfig
 from recipes.core.errors import UserError
-from recipes.core.models.sources import load_files, load_pretrained
+from recipes.core.models.sources import check_tokenizer_fits, load_config, load_model, load_processor, load_tokenizer
 from recipes.pruning.adapters import Guide, layout
 from recipes.pruning.token_pruning.config import TokenPruningConfig, VqaConfig
 from recipes.pruning.token_pruning.subjects import Batch, Subject
@@ -56,6 +56,7 @@ class Checkpoint(Subject):
         self.model = _load(path, config.trainer.precision, device)
         self.layout = layout(self.model)
         self.processor = _processor(path, self.model.config)
+        check_tokenizer_fits(self.processor.tokenizer, self.model, f"{KEY}={path}")
         self.ask = asking(self.processor)
         vision = self.model.config.vision_config
         self.anyres = self.model.config.model_type == "llava_next"
@@ -152,9 +153,10 @@ class _ClipGuide:
     """Questions through the text tower of the CLIP that the vision tower comes from."""
 
     def __init__(self, path: str, device: str) -> None:
-        clip: Any = load_pretrained(CLIPModel.from_pretrained, path, "guide.path", dtype=torch.float32)
+        clip: Any = load_model(CLIPModel, path, "guide.path", dtype=torch.float32)
         self.clip = clip.to(device).eval()
-        self.tokenizer = load_files(AutoTokenizer.from_pretrained, path, "guide.path")
+        self.tokenizer = load_tokenizer(path, "guide.path")
+        check_tokenizer_fits(self.tokenizer, self.clip.text_model, f"guide.path={path}")
         self.device = device
 
     @torch.no_grad()
@@ -175,20 +177,19 @@ def _read(config: TokenPruningConfig) -> list[Asked]:
 
 
 def _load(path: str, precision: str, device: str) -> Any:
-    kind = load_files(AutoConfig.from_pretrained, path, KEY).model_type
+    kind = load_config(path, KEY).model_type
     if kind not in KINDS:
         raise UserError(
             f"is a {kind} model; pruning visual tokens needs a LLaVA or LLaVA-NeXT", f"{KEY}={path}",
             f"type {KEY}=FOLDER of a model of type {' or '.join(KINDS)}",
         )  # fmt: skip
     dtype = torch.bfloat16 if precision == "auto" and device == "cuda" else DTYPES[precision]
-    load = AutoModelForImageTextToText.from_pretrained
-    model: Any = load_pretrained(load, path, KEY, dtype=dtype, attn_implementation="sdpa")
+    model = load_model(AutoModelForImageTextToText, path, KEY, dtype=dtype, attn_implementation="sdpa")
     return model.to(device).eval()
 
 
 def _processor(path: str, config: Any) -> Any:
-    processor: Any = load_files(AutoProcessor.from_pretrained, path, KEY)
+    processor: Any = load_processor(path, KEY)
     if not hasattr(processor, "image_processor"):
         raise UserError(
             "the checkpoint has no processor for images", f"{KEY}={Path(path)}",

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration
 
-from recipes.core.models.sources import load_files
+from recipes.core.models.sources import load_model, load_processor
 from recipes.pruning.adapters import Guide, Layout, Trace, layout
 from recipes.pruning.canvases import Canvases, make_canvases, words
 from recipes.pruning.token_pruning.config import TokenPruningConfig
@@ -167,7 +167,7 @@ class ToyVLM(Canvas):
         folder = toy_llava(config, device)
         self.model = _loaded(folder, device)
         self.layout = layout(self.model)
-        self.tokenizer = load_files(AutoProcessor.from_pretrained, str(folder), "model").tokenizer
+        self.tokenizer = load_processor(str(folder), "model").tokenizer
         self.told = None if config.data.name == "digit-canvases" else _ToyGuide(folder, device)
         self.guided = self.told is not None
 
@@ -201,7 +201,7 @@ class ToyVLM(Canvas):
 
 
 def _loaded(folder: Path, device: str) -> Any:
-    model: Any = LlavaForConditionalGeneration.from_pretrained(folder)
+    model: Any = load_model(LlavaForConditionalGeneration, str(folder), "model")
     return model.to(device).eval()
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import AutoConfig, AutoTokenizer, BertModel
+from transformers import BertModel
 
 from recipes.core.assets import asset_path
 from recipes.core.data.documents import open_documents
 from recipes.core.data.domains import domain_documents
 from recipes.core.data.shards import Document, Skipped
 from recipes.core.errors import UserError
-from recipes.core.models.sources import load_files, load_pretrained
+from recipes.core.models.sources import check_tokenizer_fits, load_config, load_model, load_tokenizer
 from recipes.pruning.adapters import Trace, layout
 from recipes.pruning.token_pruning.agreement import FEWEST
 from recipes.pruning.token_pruning.checkpoint import DTYPES, KEY
@@ -23,6 +23,7 @@ from recipes.pruning.token_pruning.config import PassagesConfig, TokenPruningCon
 from recipes.pruning.token_pruning.subjects import Batch, Subject, Terms
 
 ASSET = "all-minilm-l6-v2"
+UNREAD = r"^(bert\.)?(pooler|cls|classifier|dropout|qa_outputs)\."  # states are averaged, before any of these
 CHUNK = 256  # texts that are tokenized at once
 
 
@@ -55,7 +56,8 @@ class Texts(Subject):
         self.config, self.device = config, device
         self.model = _load(path, config.data, config.trainer.precision).to(device).eval()
         self.layout = layout(self.model)
-        self.tokenizer: Any = load_files(AutoTokenizer.from_pretrained, path, KEY, padding_side="right")
+        self.tokenizer: Any = load_tokenizer(path, KEY, padding_side="right")
+        check_tokenizer_fits(self.tokenizer, self.model, f"{KEY}={path}")
         passages = read_passages(config.data, config.seed, self.tokenizer, config.evaluation.examples)
         self.passages = sorted(passages, key=lambda each: len(each.ids))  # equal ones in a batch: little padding
 
@@ -141,7 +143,7 @@ def _long(documents: list[Document], config: PassagesConfig, tokenizer: Any) -> 
 
 
 def _load(path: str, data: PassagesConfig, precision: str) -> Any:
-    config = load_files(AutoConfig.from_pretrained, path, KEY)
+    config = load_config(path, KEY)
     if config.model_type != "bert":
         raise UserError(
             f"is a {config.model_type} model; model=minilm needs a sentence encoder of type bert", f"{KEY}={path}",
@@ -154,5 +156,5 @@ def _load(path: str, data: PassagesConfig, precision: str) -> Any:
             f"type data.max_tokens={config.max_position_embeddings}",
         )
     # Similarities of texts lie so close that bfloat16 would shuffle them: only where it is asked for.
-    load = BertModel.from_pretrained
-    return load_pretrained(load, path, KEY, dtype=DTYPES[precision], attn_implementation="sdpa")
+    options = {"dtype": DTYPES[precision], "attn_implementation": "sdpa"}
+    return load_model(BertModel, path, KEY, unused=UNREAD, **options)
