@@ -183,18 +183,11 @@ class TokenPruningConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""
-        found = [*_arm_problems(self.arm, self.pruner.name), *_model_problems(self)]
+        found = _model_problems(self)
         for key, values in (("keep", self.keep), ("keep_tokens", self.keep_tokens)):
             if len(set(values)) < len(values):
                 found.append((key, "names a budget twice"))
         return found
-
-
-def _arm_problems(arm: str, pruner: str) -> list[tuple[str, str]]:
-    """Arms are named after their pruner, so that what a run is called is what it is."""
-    if arm == pruner or arm.startswith(f"{pruner}_"):
-        return []
-    return [("arm", f"{arm} does not prune with {pruner}; type pruner={pruner} alone, or arm={pruner}")]
 
 
 def _model_problems(config: TokenPruningConfig) -> list[tuple[str, str]]:
