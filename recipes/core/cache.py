@@ -7,9 +7,10 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from recipes.core.files import full_disk_told, publish_folder, write_json
+from recipes.core.files import publish_folder, write_json
 from recipes.core.locks import owned
 from recipes.core.storage.checksums import checksums, files_below, mismatches, read_checksums
+from recipes.core.storage.disk import full_disk_told
 
 MANIFEST = "manifest.json"
 
@@ -36,7 +37,7 @@ def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     folder = home() / "cache" / kind / key
     if folder.is_dir() and not problems(folder):
         return folder
-    with owned(folder.with_name(f"{key}.lock"), f"cache entry {kind}/{key}", wait=True):
+    with owned(folder.with_name(f"{key}.lock"), f"cache entry {kind}/{key}", wait=True, guards=folder):
         if folder.exists() or folder.is_symlink():
             found = problems(folder)
             if not found:

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recipes.core.files import full_disk_told, publish_folder, write_json
+from recipes.core.files import publish_folder, write_json
+from recipes.core.storage import fence
 from recipes.core.storage.checksums import checksums, files_below, mismatches, read_checksums
+from recipes.core.storage.disk import full_disk_told
 
 MANIFEST = "complete.json"
 NAME = re.compile(r"checkpoint-(\d+)")
@@ -43,6 +45,7 @@ def staged(folder: Path, step: int) -> Iterator[Path]:
         RunFailed: the disk is full; published checkpoints are untouched and nothing half-written stays.
     """
     name, staging = f"checkpoint-{step}", staging_folder(folder, step)
+    fence.check(folder)
     shutil.rmtree(staging, ignore_errors=True)
     with full_disk_told(folder / name):
         try:

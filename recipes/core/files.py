@@ -4,19 +4,19 @@ Everything a run or cache publishes goes through here: a temporary sibling, fsyn
 trust whatever it finds under the final name.
 """
 
-import errno
 import hashlib
 import json
 import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from recipes.core.errors import RunFailed, UserError
+from recipes.core.errors import UserError
+from recipes.core.storage import fence
+from recipes.core.storage.disk import make_folder, writable
 
 
 def sha256_file(path: Path) -> str:
@@ -53,11 +53,13 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
         durable: Wait until the disk has it. Without, a power cut may lose it or leave it unreadable.
 
     Raises:
-        RunFailed: the disk is full; the old content is untouched.
+        RunFailed: the disk is full, or the folder's lock was lost; the old content is untouched.
+        UserError: nothing can be written there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    fence.check(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with full_disk_told(path):
+    make_folder(path.parent)
+    with writable(path):
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -105,8 +107,9 @@ def _finite(value: Any) -> Any:
 
 def share_file(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`: a hard link, or a copy where the file system has none."""
+    fence.check(target)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with full_disk_told(target):
+    with writable(target):
         try:
             try:
                 os.link(source, temporary)
@@ -118,7 +121,12 @@ def share_file(source: Path, target: Path) -> None:
 
 
 def publish_folder(staging: Path, final: Path) -> None:
-    """Flush every file below `staging` and rename the folder to `final` (replacing what stands there)."""
+    """Flush every file below `staging` and rename the folder to `final` (replacing what stands there).
+
+    Raises:
+        LockLost: another process has taken over what is published.
+    """
+    fence.check(final)
     for path in [*staging.rglob("*"), staging]:
         fsync_path(path)
     if final.exists() or final.is_symlink():
@@ -138,22 +146,3 @@ def remove(path: Path) -> None:
         return
     with suppress(OSError):
         path.unlink()
-
-
-@contextmanager
-def full_disk_told(path: Path) -> Iterator[None]:
-    """Turn "no space left" inside the block into a `RunFailed` that says what to do.
-
-    Raises:
-        RunFailed: the disk or the quota is full.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise RunFailed(
-            "the disk is full",
-            where=str(path),
-            hint="free some space and type the same command again: finished work is kept and the run resumes",
-        ) from error

@@ -1,13 +1,18 @@
-"""One owner at a time for a folder, across processes and nodes.
+"""One owner at a time for a folder, across processes, containers and hosts.
 
-The lock is a small file created with `O_EXCL`, which network file systems honour (flock they often do not). It
-names the owner's host, process and start; a heartbeat refreshes its time stamp. A lock whose process is gone
-(same host) or whose heartbeat is old (another host) is taken over.
+The lock is a small file created with `O_EXCL`, which network file systems honour (flock they often do not). It names
+the owner's process (see `storage.processes`) and holds a token; a heartbeat refreshes its time stamp. A lock whose
+process is gone is taken over, at once where that can be seen and else when its heartbeat is old by the clock of the
+disk it lies on: hosts' clocks differ. An owner that was thought dead finds another token and writes nothing more (see
+`storage.fence`).
+
+filelock's `SoftFileLease` works the same way, but does not say whether an owner lives without taking its lock, which
+`runs` and a trial's driver must know.
 """
 
 import json
 import os
-import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -19,35 +24,65 @@ from typing import Any
 
 from recipes.core.background import beside
 from recipes.core.errors import UserError
+from recipes.core.storage import fence
+from recipes.core.storage.disk import make_folder, nothing_begun, writable
+from recipes.core.storage.fence import Hold
+from recipes.core.storage.processes import lives, myself
 
 HEARTBEAT_SECONDS = 10.0
 DEAD_AFTER_SECONDS = 120.0
+LOOK_EVERY_SECONDS = 0.2
 
 
 @contextmanager
-def owned(path: Path, what: str, wait: bool) -> Iterator[None]:
+def owned(path: Path, what: str, wait: bool, guards: Path | None = None) -> Iterator[None]:
     """Hold the lock file `path` for the duration of the block.
 
     Args:
         path: The lock file; its folder is made.
         what: What is owned, for the message ("run folder outputs/...").
         wait: Wait for a live owner to finish, rather than refuse.
+        guards: What only the owner may write; the lock file's folder if None.
 
     Raises:
         UserError: a live process owns it and `wait` is False; names the owner's host and pid.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    token = _acquire(path, what, wait)
+    with nothing_begun(), writable(path.parent):
+        make_folder(path.parent)
+        token = _acquire(path, what, wait)
     try:
-        with beside(partial(_heartbeat, path)):
+        hold = Hold(path, what, token, os.path.abspath(guards or path.parent))
+        with _held(hold), beside(partial(_heartbeat, hold)):
             yield
     finally:
         if _read(path).get("token") == token:
             path.unlink(missing_ok=True)
 
 
+@contextmanager
+def shared(path: Path, what: str) -> Iterator[None]:
+    """Work under the lock of the process that started this one, for the duration of the block.
+
+    Args:
+        path: The lock file.
+        what: What is owned, for the message.
+    """
+    token = _read(path).get("token", "")
+    with _held(Hold(path, what, token, os.path.abspath(path.parent))):
+        yield
+
+
+@contextmanager
+def _held(hold: Hold) -> Iterator[None]:
+    fence.enter(hold)
+    try:
+        yield
+    finally:
+        fence.leave(hold)
+
+
 def owner_of(path: Path) -> str | None:
-    """ "host, process 123" of the live owner of a lock file, or None."""
+    """ "process 123 on host name" of the live owner of a lock file, or None."""
     owner = read_owner(path)
     return _name(owner) if owner else None
 
@@ -58,45 +93,58 @@ def read_owner(path: Path) -> dict[str, Any] | None:
     return owner if owner and is_alive(path, owner) else None
 
 
-def myself() -> dict[str, Any]:
-    """What tells this process from every other: "host", "pid" and when it was "born"."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
-
-
 def is_alive(path: Path, owner: dict[str, Any]) -> bool:
-    """Whether the process that wrote a file about itself lives; on another host: whether the file is fresh."""
+    """Whether the process that wrote `myself()` into a file lives, or the file is fresh where that cannot be seen."""
+    alive = lives(owner) if owner else None
+    if alive is not None:
+        return path.exists() and alive
     try:
-        age = time.time() - path.stat().st_mtime
+        age = _clock(path.parent) - path.stat().st_mtime
     except FileNotFoundError:
         return False
-    if not owner:  # created but not yet written, or cut off while writing
-        return age < HEARTBEAT_SECONDS
-    if owner["host"] == socket.gethostname():
-        return _born(owner["pid"]) == owner["born"] is not None
-    return age < DEAD_AFTER_SECONDS
+    # An empty one was created but not yet written, or cut off while it was.
+    return age < (DEAD_AFTER_SECONDS if owner else HEARTBEAT_SECONDS)
+
+
+def _clock(folder: Path) -> float:
+    """The time in seconds, by the clock that stamps the files of a folder."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:  # only to be read
+        return time.time()
 
 
 def _acquire(path: Path, what: str, wait: bool) -> str:
     token = uuid.uuid4().hex
     mine = myself() | {"token": token}
-    while True:
-        try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            owner = _read(path)
-            if not is_alive(path, owner):
-                _take_over(path, owner)
-            elif wait:
-                time.sleep(0.2)
-            else:
-                raise UserError(
-                    f"{what} is in use by {_name(owner)}",
-                    hint="wait for it to end, or give this run another seed, config or outputs=FOLDER",
-                ) from None
-            continue
+    while not _create(path, mine):
+        owner = _read(path)
+        if not is_alive(path, owner):
+            _take_over(path, owner)
+        elif wait:
+            time.sleep(LOOK_EVERY_SECONDS)
+        else:
+            raise UserError(
+                f"{what} is in use by {_name(owner)}",
+                hint="wait for it to end, or give this run another seed, config or outputs=FOLDER",
+            )
+    return token
+
+
+def _create(path: Path, content: dict[str, Any]) -> bool:
+    """Create the lock file; False if it is there."""
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return False
+    try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(mine, file)
-        return token
+            json.dump(content, file)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def _take_over(path: Path, dead: dict[str, Any]) -> None:
@@ -106,44 +154,28 @@ def _take_over(path: Path, dead: dict[str, Any]) -> None:
         os.rename(path, grave)
     except FileNotFoundError:
         return
-    if _read(grave).get("token") != dead.get("token"):
-        # Someone else took it over between our look and our rename: give it back unless it was re-made.
-        with suppress(FileExistsError):
-            os.link(grave, path)
+    taken = _read(grave)
+    if taken.get("token") != dead.get("token"):
+        # Someone else took it over between our look and our rename: give it back unless it was made again.
+        _create(path, taken)
     grave.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return fence.read_lock(path)
+    except OSError:
         return {}
 
 
-def _born(pid: int) -> str | None:
-    """Start time of a process, to tell a living owner from a reused process number; None if it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]
-    except OSError:
-        pass
-    if Path("/proc/self/stat").exists():
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "unknown"
-
-
-def _heartbeat(path: Path, stop: threading.Event) -> None:
+def _heartbeat(hold: Hold, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
         try:
-            os.utime(path)
-        except OSError:
+            hold.check()
+        except fence.LockLost:
             return
+        with suppress(OSError):
+            os.utime(hold.lock)
 
 
 def _name(owner: dict[str, Any]) -> str:

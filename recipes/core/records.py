@@ -21,7 +21,7 @@ ABSENT = "(not set)"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run folder says about its run; `arm` is the label of a run that has one."""
+    """What a run folder says about its run."""
 
     path: Path
     recipe: str
@@ -40,7 +40,7 @@ def load_run(folder: Path) -> RunRecord:
     """
     try:
         config = read_yaml(folder / "config.yaml")
-        recipe, arm, seed = config["recipe"], config.get("label") or config["arm"], config["seed"]
+        recipe, arm, seed = config["recipe"], config["arm"], config["seed"]
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise UserError(
             "is not a run folder: it has no readable config.yaml",

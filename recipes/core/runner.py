@@ -34,6 +34,8 @@ from recipes.core.report.strips import run_wall, wall_png
 from recipes.core.runs import DONE, FAILED, INTERRUPTED, RunFolder, run_folder
 from recipes.core.seeds import seed_everything
 from recipes.core.signals import terminated_like_interrupted
+from recipes.core.storage.disk import nothing_begun
+from recipes.core.storage.fence import LockLost
 from recipes.core.tracking import NullTracker, Tracker, open_tracker
 from recipes.core.trainer import TrainEvents, Training, TrainResult, resolve_device, train, truncate_metrics
 
@@ -138,7 +140,8 @@ def _work(config: RunConfig, folder: RunFolder, device: str, command: str) -> Ru
     quiet_libraries()
     environment = seed_everything(config.seed, config.trainer.threads) | {"device": device}
     recipe: Recipe = registry.recipe_class(config.recipe)()
-    prepared = recipe.prepare(config, device)
+    with nothing_begun():
+        prepared = recipe.prepare(config, device)
     nproc, threads = config.trainer.nproc, config.trainer.process_threads
     runs.start(folder, config, command, environment | {"threads": threads, "nproc": nproc})
     if nproc == 1:
@@ -175,6 +178,8 @@ def _ending_recorded(folder: RunFolder) -> Iterator[None]:
     """Write into `status.json` how the block fails, if it fails."""
     try:
         yield
+    except LockLost:
+        raise  # the folder is another's now, and so is its status
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             ending = {"state": INTERRUPTED, "error": None}
@@ -185,7 +190,7 @@ def _ending_recorded(folder: RunFolder) -> Iterator[None]:
 
 
 def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any) -> RunOutcome:
-    name = f"{config.recipe}/{config.variant}/{folder.path.name}"
+    name = f"{config.recipe}/{config.arm}/{folder.path.name}"
     tracker = open_tracker(config.tracker, folder.path, name, config.recipe, compose.to_tree(config))
     success = False
     try:

@@ -14,8 +14,10 @@ from typing import Any
 from recipes.core import compose
 from recipes.core.config import RunConfig
 from recipes.core.cores import usable_cores
-from recipes.core.files import full_disk_told, write_json, write_text
+from recipes.core.files import write_json, write_text
 from recipes.core.registry import ROOT
+from recipes.core.storage import fence
+from recipes.core.storage.disk import full_disk_told
 
 # States of a run: the first five stand in `status.json`; one that says it runs while nobody does was cut off.
 QUEUED, RUNNING, DONE, FAILED, INTERRUPTED = "queued", "running", "done", "failed", "interrupted"
@@ -25,7 +27,7 @@ LOCK = "owner.lock"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's folder: `outputs/<recipe>/<arm or label>/<config hash>-s<seed>/`."""
+    """One run's folder: `outputs/<recipe>/<arm>/<config hash>-s<seed>/`."""
 
     path: Path
 
@@ -62,6 +64,7 @@ class RunFolder:
     def log(self, step: int, kind: str, metrics: dict[str, float], seconds: float) -> None:
         """Append one line to the metric stream. `kind` is train, eval or final."""
         line = json.dumps({"step": step, "kind": kind, "metrics": metrics, "seconds": round(seconds, 3)})
+        fence.check(self.metrics)
         with full_disk_told(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
@@ -75,6 +78,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Empty the folder but for the lock of the process that clears it."""
+        fence.check(self.path)
         for path in self.path.iterdir():
             if path.name == LOCK:
                 continue
@@ -84,7 +88,7 @@ class RunFolder:
 def run_folder(config: RunConfig) -> RunFolder:
     """The folder of a config: its name holds all that can change the result, and no clock."""
     name = f"{compose.config_hash(config)}-s{config.seed}"
-    return RunFolder(Path(config.outputs) / config.recipe / config.variant / name)
+    return RunFolder(Path(config.outputs) / config.recipe / config.arm / name)
 
 
 def start(folder: RunFolder, config: RunConfig, command: str, environment: dict[str, Any]) -> None:

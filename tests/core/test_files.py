@@ -34,12 +34,6 @@ def test_a_full_disk_keeps_the_old_content_and_says_what_to_do(tmp_path: Path, m
     assert os.listdir(tmp_path) == ["file.txt"]
 
 
-def test_other_errors_pass_through(tmp_path: Path) -> None:
-    (tmp_path / "folder").write_text("a file where a folder should be")
-    with pytest.raises(OSError, match="folder"):
-        files.write_text(tmp_path / "folder" / "file.txt", "text")
-
-
 def test_a_published_folder_replaces_the_old_one(tmp_path: Path) -> None:
     for content in ("one", "two"):
         staging = tmp_path / "staging"

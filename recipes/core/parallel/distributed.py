@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from recipes.core import checkpoints
-from recipes.core.files import full_disk_told
+from recipes.core.storage.disk import full_disk_told
 
 T = TypeVar("T")
 LARGEST = "_max"

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from recipes.core import compose, runner
+from recipes.core.locks import shared
 from recipes.core.parallel import distributed
 from recipes.core.parallel.exchange import KILL, STOP, Exchange
 from recipes.core.progress import quiet_libraries
@@ -25,7 +26,7 @@ def main() -> None:
     folder, exchange, parent = RunFolder(Path(sys.argv[1])), Exchange(Path(sys.argv[2])), int(sys.argv[3])
     threading.Thread(target=_guard, args=(exchange, parent), daemon=True).start()
     try:
-        with terminated_like_interrupted():
+        with terminated_like_interrupted(), shared(folder.lock, f"run folder {folder.path}"):
             _work(folder, exchange)
     except BaseException as error:
         exchange.tell(int(os.environ["RANK"]), error)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.files import write_json
-from recipes.core.locks import is_alive, myself, owner_of
+from recipes.core.locks import is_alive, owner_of
 from recipes.core.runs import CUT_OFF, DONE, FAILED, QUEUED, RUNNING, RunFolder
+from recipes.core.storage.processes import myself
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.manifest import Manifest, outputs_of
 

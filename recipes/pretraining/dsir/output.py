@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.core.files import fsync_path, full_disk_told
+from recipes.core.files import fsync_path
+from recipes.core.storage.disk import full_disk_told
 from recipes.pretraining.dsir.selection import ALONE, Corpus, Shard, Workers, over_shards, read_chosen
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from recipes.core.files import write_json, write_text
-from recipes.core.locks import myself
 from recipes.core.runs import CUT_OFF, DONE, FAILED, RunFolder, now
+from recipes.core.storage.processes import myself
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.manifest import Manifest, outputs_of

@@ -16,6 +16,7 @@ from recipes.core.errors import RunFailed, UserError
 from recipes.core.files import write_json
 from recipes.core.locks import owned
 from recipes.core.runs import CUT_OFF, DONE, FAILED, INTERRUPTED, QUEUED, RunFolder
+from recipes.core.storage.processes import myself
 from recipes.core.trial import drive as driving
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.drive import drive
@@ -329,7 +330,7 @@ def test_a_second_driver_is_refused_with_host_and_process_of_the_first(planned: 
 
 def test_the_lock_of_a_dead_driver_is_taken_over(planned: Planned) -> None:
     manifests.write(*planned)
-    owner = {"host": socket.gethostname(), "pid": 2**22 + 1, "born": "0", "token": "x"}
+    owner = myself() | {"pid": 2**22 + 1, "born": "0", "token": "x"}
     write_json(planned[0] / "owner.lock", owner)
     assert set(driven(planned, FakeLauncher())[0].values()) == {DONE}
 
