@@ -60,7 +60,7 @@ def _keeping(folder: Path, manifest: Manifest) -> tuple[dict[str, float], float]
     waited = _ms(lambda: [_record(folder, cell.name) for cell in manifest.cells])
     times["records_cpu"] = 1000 * (time.process_time() - began) / CELLS
     for cell in manifest.cells:
-        RunFolder(outputs_of(folder) / cell.folder).update_status(state=DONE, step=6, max_steps=6, started=now())
+        RunFolder(outputs_of(folder) / cell.folder).finish(step=6, max_steps=6, started=now())
     return times | {"states": _ms(lambda: cell_states(folder, manifest))}, waited
 
 

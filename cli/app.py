@@ -10,7 +10,7 @@ from typer.exceptions import TyperException
 from cli import assets, compare, doctor, report, run, runs, sweep, trial
 from cli import list as list_command
 from cli.console import note
-from recipes.core.errors import SteelyardError, UserError
+from recipes.core.errors import SteelyardError
 
 DEBUG = "--debug"
 
@@ -66,16 +66,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _without_switches(words: list[str]) -> list[str]:
-    """The words without --debug; `run -m` is `sweep`.
-
-    Raises:
-        UserError: -m with --fresh.
-    """
+    """The words without --debug; `run -m` is `sweep`."""
     kept = [word for word in words if word != DEBUG]
     if kept[:1] != ["run"] or not set(kept) & set(run.MULTIRUN):
         return kept
-    if "--fresh" in kept:
-        raise UserError("a sweep has no --fresh", where="-m --fresh", hint="leave out one of them")
     return ["sweep", *(word for word in kept[1:] if word not in run.MULTIRUN)]
 
 

@@ -13,7 +13,7 @@ from cli.console import INTERRUPTED_CODE, note, pairs, say, table
 from recipes.core import compose
 from recipes.core.cores import usable_cores
 from recipes.core.errors import UserError
-from recipes.core.runs import CUT_OFF, DONE, FAILED, INTERRUPTED
+from recipes.core.runs import CUT_OFF, DAMAGED, DONE, FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
     from recipes.core.trial.cells import Cell
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from recipes.core.trial.states import CellState
 
 MOST_JOBS = 4
-ENDED = (DONE, FAILED)
+ENDED = (DONE, FAILED, DAMAGED)
 LOOK_EVERY_SECONDS = 2.0
 RECIPE: Any = typer.Argument(metavar="RECIPE", help="Name of the recipe.", autocompletion=completion.recipes)
 LAUNCHER: Any = typer.Option(
@@ -36,10 +36,11 @@ JOBS: Any = typer.Option(
     help="Cells at once; they share the cores. 0: as many as this machine has cores, at most 4; one with a GPU.",
     show_default=False,
 )
-RETRY: Any = typer.Option(False, "--retry", help="Start failed cells again.")
+RETRY: Any = typer.Option(False, "--retry", help="Start failed cells again, and do damaged ones anew.")
+FRESH: Any = typer.Option(False, "--fresh", help="Throw away what the cells' run folders hold and do all anew.")
 STATUS: Any = typer.Option(False, "--status", help="Show how far the cells are; start nothing.")
 DRY_RUN: Any = typer.Option(False, "--dry-run", help="Show the cells and what they need; start nothing.")
-UNFINISHED = (FAILED, INTERRUPTED, CUT_OFF)
+UNFINISHED = (FAILED, DAMAGED, INTERRUPTED, CUT_OFF)
 
 
 def open_jobs(overrides: list[str]) -> tuple[list[str], list[str], str]:
@@ -107,12 +108,16 @@ def launcher_words(name: str, jobs: int, options: Sequence[str]) -> list[str]:
 def end(states: Sequence["CellState"], stopped: bool, command: str) -> None:
     """Leave with 130 if it was told to stop, 1 if cells are not done, and say what to type next."""
     failed = sum(state.state == FAILED for state in states)
+    damaged = sum(state.state == DAMAGED for state in states)
     undone = sum(state.state != DONE for state in states)
     if stopped:
         note(f"interrupted; the same command goes on:\n  {command}")
         raise typer.Exit(INTERRUPTED_CODE)
     if failed:
         note(f"{failed} of {len(states)} cells failed; to start them again:\n  {command} --retry")
+        raise typer.Exit(1)
+    if damaged:
+        note(f"{damaged} of {len(states)} cells are damaged and were left out; to do them again:\n  {command} --retry")
         raise typer.Exit(1)
     if undone:
         note(f"{undone} of {len(states)} cells are not done; the same command goes on:\n  {command}")

@@ -64,7 +64,7 @@ def _entry(run: RunRecord) -> dict[str, Any]:
         "max_steps": status.get("max_steps"),
         "started": run.started or None,
         "finished": status.get("finished"),
-        "error": status.get("error"),
+        "error": run.problem or status.get("error"),
         "folder": str(run.path),
     }
 

@@ -9,6 +9,7 @@ import typer
 from cli import completion
 from cli.cells import (
     DRY_RUN,
+    FRESH,
     JOBS,
     LAUNCHER,
     RECIPE,
@@ -53,6 +54,7 @@ def sweep(
     launcher: str = LAUNCHER,
     jobs: int = JOBS,
     retry: bool = RETRY,
+    fresh: bool = FRESH,
     status: bool = STATUS,
     dry_run: bool = DRY_RUN,
 ) -> None:
@@ -78,7 +80,7 @@ def sweep(
         if status or dry_run:
             _show_search(recipe, keys, made, metric)
         else:
-            _search(recipe, keys, made, metric, trials, retry, command)
+            _search(recipe, keys, made, metric, trials, retry, fresh, command)
         return
     found = planning.sweep_cells(recipe, keys)
     folder, manifest = manifests.plan("sweep", recipe, found, typed_outputs(recipe, found[0]), command, made.jobs)
@@ -89,19 +91,26 @@ def sweep(
     else:
         from recipes.core.trial.drive import drive
 
-        states, stopped = drive(folder, manifest, made, retry)
+        states, stopped = drive(folder, manifest, made, retry, fresh=fresh)
         _conclude(recipe, folder, states, metric, command, stopped)
 
 
 def _search(
-    recipe: str, keys: list[str], launcher: "Launcher", metric: str, trials: int, retry: bool, command: str
+    recipe: str,
+    keys: list[str],
+    launcher: "Launcher",
+    metric: str,
+    trials: int,
+    retry: bool,
+    fresh: bool,
+    command: str,
 ) -> None:
     from recipes.core.trial.search import plan_search, search
 
     folder, space = _planned_search(recipe, keys, launcher, metric)
     manifest = plan_search(folder, space, command, launcher.jobs)
     ended: tuple[list[CellState], bool] = ([], False)
-    for ended in search(folder, manifest, space, launcher, metric=metric, trials=trials, retry=retry):
+    for ended in search(folder, manifest, space, launcher, metric=metric, trials=trials, retry=retry, fresh=fresh):
         note(f"{sum(state.state == DONE for state in ended[0])} of {trials} cells done")
     _conclude(recipe, folder, ended[0], metric, command, ended[1], ranked=True)
 

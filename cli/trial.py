@@ -9,6 +9,7 @@ import typer
 from cli import completion
 from cli.cells import (
     DRY_RUN,
+    FRESH,
     JOBS,
     LAUNCHER,
     RECIPE,
@@ -49,6 +50,7 @@ def trial(
     launcher: str = LAUNCHER,
     jobs: int = JOBS,
     retry: bool = RETRY,
+    fresh: bool = FRESH,
     status: bool = STATUS,
     dry_run: bool = DRY_RUN,
 ) -> None:
@@ -74,7 +76,7 @@ def trial(
         return
     from recipes.core.trial.drive import drive
 
-    states, stopped = drive(folder, manifest, made, retry)
+    states, stopped = drive(folder, manifest, made, retry, fresh=fresh)
     if not stopped:
         _conclude(folder)
     show_cells(states, only=UNFINISHED)

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recipes.core.files import publish_folder, write_json
+from recipes.core.errors import UserError
+from recipes.core.files import publish_folder, sha256_bytes, write_bytes, write_json
 from recipes.core.storage import fence
 from recipes.core.storage.checksums import checksums, files_below, mismatches, read_checksums
 from recipes.core.storage.disk import full_disk_told
 
-MANIFEST = "complete.json"
+MANIFEST, MEASURED = "complete.json", "measured.json"
+STREAM, CURVES = "metrics.jsonl", "curve/step-[0-9]*.parquet"
 NAME = re.compile(r"checkpoint-(\d+)")
 KEEP = 2
 
@@ -61,6 +63,40 @@ def verify(checkpoint: Path) -> list[str]:
     """What is wrong with a checkpoint: missing or changed files, no manifest. Empty if it can be trusted."""
     entries = read_checksums(checkpoint / MANIFEST)
     return [f"{MANIFEST} is missing or unreadable"] if entries is None else mismatches(checkpoint, entries)
+
+
+def note_measured(run: Path, checkpoint: Path) -> None:
+    """Note in a checkpoint what its run had measured until then: a run that resumes goes on from exactly that."""
+    curves = [path for path in run.glob(CURVES) if int(path.stem.removeprefix("step-")) <= step_of(checkpoint)]
+    files = [path for path in [run / STREAM, *curves] if path.is_file()]
+    if files:
+        write_json(checkpoint / MEASURED, checksums(run, files))
+
+
+def cut_back(run: Path, step: int) -> None:
+    """Take the metric stream of a run back to where it was when the checkpoint after `step` was saved.
+
+    Raises:
+        UserError: what was measured before the checkpoint has changed since.
+    """
+    stream, folder = run / STREAM, run / "checkpoints" / f"checkpoint-{step}"
+    noted = read_checksums(folder / MEASURED) or {}
+    kept = noted.pop(STREAM, {"size": 0, "sha256": sha256_bytes(b"")})
+    try:
+        content = stream.read_bytes() if stream.exists() else b""
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(stream)) from error
+    problems = mismatches(run, noted)
+    if sha256_bytes(content[: kept["size"]]) != kept["sha256"]:
+        problems.insert(0, f"{STREAM} has changed")
+    if problems:
+        raise UserError(
+            f"{problems[0]} since {folder.name} was saved, so the run cannot go on from it",
+            where=str(run),
+            hint="type the same command with --fresh: it starts anew",
+        )
+    if len(content) > kept["size"]:
+        write_bytes(stream, content[: kept["size"]])
 
 
 def newest_valid(folder: Path, say: Callable[[str], None]) -> Path | None:

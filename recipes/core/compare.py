@@ -11,7 +11,16 @@ import numpy as np
 from recipes.core.compose import NOT_IDENTITY
 from recipes.core.errors import UserError
 from recipes.core.measured import Examples, Measured, final_only, paired_examples, read_measured
-from recipes.core.records import RunRecord, config_differences, find_baseline, find_runs, flatten, is_below, load_run
+from recipes.core.records import (
+    RunRecord,
+    check_finished,
+    config_differences,
+    find_baseline,
+    find_runs,
+    flatten,
+    is_below,
+    load_run,
+)
 from recipes.core.runs import DONE
 from recipes.core.statistics import Interval, holm, paired_bootstrap, paired_effect_size, paired_t, ratio_mean
 
@@ -327,12 +336,7 @@ def _described(rows: list[MetricRow], info: dict[str, Any]) -> list[MetricRow]:
 
 def _check_pair(run: RunRecord, baseline: RunRecord) -> None:
     for record in (run, baseline):
-        if record.state != DONE:
-            raise UserError(
-                f"the run is not finished (state: {record.state})",
-                where=str(record.path),
-                hint=f"finish it: steelyard run {record.recipe} with the keys of its config.yaml; it resumes",
-            )
+        check_finished(record)
     if run.recipe != baseline.recipe:
         raise UserError(
             f"runs of different recipes cannot be paired: {run.recipe} and {baseline.recipe}",

@@ -26,6 +26,7 @@ CONF = registry.ROOT / "conf"
 NOT_KEY_VALUE = "is not KEY=VALUE; quote values that hold spaces, commas or braces: key='a b'"
 ONE_VALUE = "a run takes one value for each key; quote a value that holds a comma, or type `steelyard sweep`"
 LIST_VALUES = "type key=1,2 or key=range(3), or --sweeper optuna for key=interval(0,1)"
+LARGEST_CONFIG = 2**20  # bytes
 PRESETS = ("arms", "budgets", "when", "implied", "folders")
 # Cannot change the result, so they are not part of a run's identity.
 NOT_IDENTITY = ("outputs", "tracker", "trainer.save_steps", "trainer.log_steps")
@@ -402,7 +403,22 @@ def _get(tree: dict[str, Any], key: str, default: Any) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A run folder's `config.yaml` as a tree."""
+    """A run folder's `config.yaml` as a tree.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger than any config, not UTF-8, or names a node twice (`&a`, `*a`) as ours never do.
+        yaml.YAMLError: it is no YAML, or one with tags.
+    """
     import yaml
 
-    return typing.cast(dict[str, Any], yaml.safe_load(path.read_text(encoding="utf-8")))
+    if path.stat().st_size > LARGEST_CONFIG:
+        raise ValueError(f"{path} is no config: it has {path.stat().st_size:,} bytes")
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError(f"{path} is no config of ours: it has aliases")
+            return super().compose_node(parent, index)
+
+    return typing.cast(dict[str, Any], yaml.load(path.read_bytes().decode("utf-8"), Loader))  # noqa: S506

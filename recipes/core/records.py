@@ -3,7 +3,8 @@
 Imports neither torch nor SciPy: listing runs is quick.
 """
 
-import json
+import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +15,15 @@ import yaml
 
 from recipes.core.compose import NOT_IDENTITY, read_yaml
 from recipes.core.errors import UserError
-from recipes.core.runs import DONE, QUEUED, RunFolder
+from recipes.core.runs import AGAIN, DAMAGED, DONE, QUEUED, RunFolder
+from recipes.core.storage.seals import SEAL
 
 ABSENT = "(not set)"
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run folder says about its run."""
+    """What a run folder says about its run; `problem` is what is wrong with one that was finished."""
 
     path: Path
     recipe: str
@@ -30,40 +32,75 @@ class RunRecord:
     state: str
     started: str
     config: dict[str, Any]
+    problem: str = ""
 
 
 def load_run(folder: Path) -> RunRecord:
     """Read what a run folder says about its run.
 
+    A finished run that is no longer what it was when it ended is in the state "damaged", and `problem` says why.
+
     Raises:
-        UserError: it is no run folder.
+        UserError: it is no run folder, or its config is not that of its name.
     """
+    run = RunFolder(folder)
+    status, problem = run.status(), run.damage()
+    if problem and (named := _from_name(folder, status.get("started") or "", problem)):
+        return named
     try:
         config = read_yaml(folder / "config.yaml")
         recipe, arm, seed = config["recipe"], config["arm"], config["seed"]
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        if not (isinstance(recipe, str) and isinstance(arm, str) and type(seed) is int):
+            raise TypeError("recipe, arm or seed of another type")
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(
             "is not a run folder: it has no readable config.yaml",
             where=str(folder),
             hint="run folders are outputs/RECIPE/ARM/HASH-sSEED; steelyard runs lists them",
         ) from error
-    status = RunFolder(folder).status()
-    return RunRecord(folder, recipe, arm, seed, status.get("state", QUEUED), status.get("started") or "", config)
+    state = DAMAGED if problem else status.get("state", QUEUED)
+    return RunRecord(folder, recipe, arm, seed, state, status.get("started") or "", config, problem)
 
 
 def find_runs(outputs: Path, recipe: str | None = None) -> list[RunRecord]:
     """Every run below an outputs folder (of one recipe), ordered by recipe, arm, seed and start.
 
-    A folder that cannot be read is told and left out: one that is damaged, or just made anew, stops no other run.
+    What cannot be read or is damaged is named on stderr; it stops no other run.
     """
     records = []
-    for path in sorted(outputs.glob(f"{recipe or '*'}/*/*-s*/config.yaml")):
+    for path in sorted(outputs.glob(f"{recipe or '*'}/*/*-s*")):
+        if not any(os.path.lexists(path / name) for name in ("config.yaml", "status.json", SEAL)):
+            continue
         try:
-            records.append(load_run(path.parent))
+            records.append(load_run(path))
         except UserError as error:
             if path.exists():
                 print(f"warning: {error.where} {error.what}; it is left out", file=sys.stderr)
+            continue
+        if records[-1].problem:
+            print(f"warning: {path} is damaged: {records[-1].problem}; it is not compared\n  {AGAIN}", file=sys.stderr)
     return sorted(records, key=lambda run: (run.recipe, run.arm, run.seed, run.started))
+
+
+def check_finished(run: RunRecord) -> None:
+    """Refuse a run that is not finished, or damaged. Raises UserError that says what to type."""
+    if run.problem:
+        raise UserError(f"the run is damaged: {run.problem}", where=str(run.path), hint=AGAIN)
+    if run.state != DONE:
+        raise UserError(
+            f"the run is not finished (state: {run.state})",
+            where=str(run.path),
+            hint=f"finish it: steelyard run {run.recipe} with the keys of its config.yaml; it resumes",
+        )
+
+
+def _from_name(folder: Path, started: str, problem: str) -> RunRecord | None:
+    """The record of a damaged run, as its folder is named: outputs/RECIPE/ARM/HASH-sSEED; None if it is not."""
+    match = re.fullmatch(r"[0-9a-f]{10}-s(\d+)", folder.name)
+    if match is None:
+        return None
+    recipe, arm = Path(os.path.abspath(folder)).parts[-3:-1]
+    return RunRecord(folder, recipe, arm, int(match[1]), DAMAGED, started, {}, problem)
 
 
 def find_baseline(run: RunRecord, runs: Sequence[RunRecord], baseline: str, arm_keys: set[str]) -> RunRecord | None:
@@ -109,8 +146,7 @@ def flatten(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
 
 def read_info(folder: Path) -> dict[str, Any]:
     """Content of `metrics_info.json`; empty if the run has none."""
-    path = folder / "metrics_info.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    return RunFolder(folder).read_json("metrics_info.json")
 
 
 def final_metrics(folder: Path) -> dict[str, float]:

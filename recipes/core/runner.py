@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from recipes.core import compose, registry, runs
+from recipes.core import checkpoints, compose, registry, runs
 from recipes.core.cards import card_of
 from recipes.core.checkpoints import KEEP
 from recipes.core.compare import compare_runs, comparison_table
@@ -37,7 +37,7 @@ from recipes.core.signals import terminated_like_interrupted
 from recipes.core.storage.disk import nothing_begun
 from recipes.core.storage.fence import LockLost
 from recipes.core.tracking import NullTracker, Tracker, open_tracker
-from recipes.core.trainer import TrainEvents, Training, TrainResult, resolve_device, train, truncate_metrics
+from recipes.core.trainer import TrainEvents, Training, TrainResult, resolve_device, train
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,12 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False) -> Run
     with without_launchers(), terminated_like_interrupted(), owned(folder.lock, f"run folder {folder.path}", wait=wait):
         if fresh:
             folder.clear()
+        elif damage := folder.damage():
+            raise UserError(
+                f"this run was finished before, and is damaged: {damage}",
+                where=str(folder.path),
+                hint="type the same command with --fresh: it does the run again",
+            )
         elif folder.status().get("state") == DONE:
             return _reused(config, folder)
         try:
@@ -87,7 +93,9 @@ def dry_run(config: RunConfig) -> list[tuple[str, str]]:
     folder = run_folder(config)
     status = folder.status()
     state = status.get("state")
-    if state == DONE:
+    if damage := folder.damage():
+        plan = f"finished before and damaged: {damage} (--fresh starts anew)"
+    elif state == DONE:
         plan = "finished before: would be reused (--fresh starts anew)"
     elif state:
         plan = f"{state} at step {status.get('step', 0)}: would resume from its last checkpoint"
@@ -133,7 +141,7 @@ def _processes(trainer: TrainerConfig) -> str:
 
 def _reused(config: RunConfig, folder: RunFolder) -> RunOutcome:
     metrics = folder.read_metrics("final")[-1][1]
-    return RunOutcome(folder.path, DONE, metrics, True, 0, _report(folder))
+    return RunOutcome(folder.path, DONE, metrics, True, 0, _report(config, folder))
 
 
 def _work(config: RunConfig, folder: RunFolder, device: str, command: str) -> RunOutcome:
@@ -205,8 +213,8 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
                 folder.update_status(state=INTERRUPTED, finished=runs.now())
                 return RunOutcome(folder.path, INTERRUPTED, {}, False, result.resumed_from, None)
             evaluation = _evaluate(config, folder, recipe, prepared, training.model if training else None)
-            folder.update_status(state=DONE, finished=runs.now())
-            baseline = _report(folder)
+            folder.finish()
+            baseline = _report(config, folder)
             _track(tracker, folder, evaluation, baseline)
             success = True
             return RunOutcome(folder.path, DONE, evaluation.metrics, False, result.resumed_from, baseline)
@@ -241,7 +249,7 @@ class _Writing(_Watching):
         self.folder, self.tracker = folder, tracker
 
     def on_start(self, step: int) -> None:
-        truncate_metrics(self.folder.metrics, step)
+        checkpoints.cut_back(self.folder.path, step)
         self.folder.update_status(step=step, resumed_from=step)
 
     def on_metrics(self, step: int, metrics: dict[str, float], seconds: float) -> None:
@@ -276,11 +284,10 @@ def _evaluate(
     return evaluation
 
 
-def _report(folder: RunFolder) -> Path | None:
+def _report(config: RunConfig, folder: RunFolder) -> Path | None:
     """Write the report, beside the baseline's run if that is finished; returns the baseline's folder."""
     with stage("writing the report"):
-        outputs = folder.path.resolve().parents[2]
-        return report_run(folder.path, outputs, card_of(load_run(folder.path)))
+        return report_run(folder.path, Path(config.outputs), card_of(load_run(folder.path)))
 
 
 def _track(tracker: Tracker, folder: RunFolder, evaluation: Evaluation, baseline: Path | None) -> None:

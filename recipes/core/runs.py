@@ -14,14 +14,19 @@ from typing import Any
 from recipes.core import compose
 from recipes.core.config import RunConfig
 from recipes.core.cores import usable_cores
-from recipes.core.files import write_json, write_text
+from recipes.core.errors import UserError
+from recipes.core.files import read_json, remove, write_json, write_text
 from recipes.core.registry import ROOT
 from recipes.core.storage import fence
 from recipes.core.storage.disk import full_disk_told
+from recipes.core.storage.seals import SEAL, seal_problem, write_seal
 
-# States of a run: the first five stand in `status.json`; one that says it runs while nobody does was cut off.
+# States of a run: the first five stand in `status.json`; one that says it runs while nobody does was cut off, and one
+# that was done and is no longer what it was then is damaged.
 QUEUED, RUNNING, DONE, FAILED, INTERRUPTED = "queued", "running", "done", "failed", "interrupted"
-CUT_OFF = "cut off"
+CUT_OFF, DAMAGED = "cut off", "damaged"
+STATES = (QUEUED, RUNNING, DONE, FAILED, INTERRUPTED)
+AGAIN = "type its command again with --fresh"
 LOCK = "owner.lock"
 
 
@@ -53,9 +58,40 @@ class RunFolder:
     def status(self) -> dict[str, Any]:
         """Content of `status.json`; empty if the run never started or the file cannot be read."""
         try:
-            return dict(json.loads((self.path / "status.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            status = read_json(self.path / "status.json")
+        except (OSError, UserError):
             return {}
+        return status if _is_status(status) else {}
+
+    def damage(self) -> str:
+        """What is wrong with a run that was finished; empty if nothing is, or if it is not finished yet."""
+        state = self.status().get("state")
+        if state == DONE:
+            return seal_problem(self.path)
+        if state is None and (self.path / SEAL).exists():
+            return "status.json is missing or damaged"
+        return ""
+
+    def finish(self, **changes: Any) -> None:
+        """Seal what lies in the folder, and change the state to done with some other entries of `status.json`."""
+        status = self.status() | {"state": DONE, "finished": now()} | changes
+        write_seal(self.path, status)
+        write_json(self.path / "status.json", status)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The JSON object in one of the folder's files; empty if there is no such file.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        try:
+            return read_json(self.path / name)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise UserError(f"cannot be read: {error.strerror}", where=str(self.path / name), hint=AGAIN) from error
+        except UserError as error:
+            raise UserError(error.what, error.where, AGAIN) from error
 
     def update_status(self, **changes: Any) -> None:
         """Change some entries of `status.json`, atomically."""
@@ -69,12 +105,22 @@ class RunFolder:
             file.write(line + "\n")
 
     def read_metrics(self, kind: str) -> list[tuple[int, dict[str, float]]]:
-        """(step, metrics) of every line of one kind, in order; a line cut off while written does not count."""
-        if not self.metrics.exists():
+        """(step, metrics) of every line of one kind, in order; a line cut off while written does not count.
+
+        Raises:
+            UserError: a line is no measurement.
+        """
+        return [(line["step"], line["metrics"]) for line in self.read_lines() if line["kind"] == kind]
+
+    def read_lines(self) -> list[dict[str, Any]]:
+        """All whole lines of the metric stream; arguments and errors as in `read_metrics`."""
+        try:
+            whole = self.metrics.read_bytes().rpartition(b"\n")[0]
+        except FileNotFoundError:
             return []
-        whole = self.metrics.read_text(encoding="utf-8").rpartition("\n")[0]
-        lines = [json.loads(line) for line in whole.splitlines() if line]
-        return [(line["step"], line["metrics"]) for line in lines if line["kind"] == kind]
+        except OSError as error:
+            raise UserError(f"cannot be read: {error.strerror}", where=str(self.metrics), hint=AGAIN) from error
+        return [_metric_line(line, f"{self.metrics}, line {n}") for n, line in enumerate(whole.split(b"\n"), 1) if line]
 
     def clear(self) -> None:
         """Empty the folder but for the lock of the process that clears it."""
@@ -82,7 +128,7 @@ class RunFolder:
         for path in self.path.iterdir():
             if path.name == LOCK:
                 continue
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def run_folder(config: RunConfig) -> RunFolder:
@@ -92,7 +138,8 @@ def run_folder(config: RunConfig) -> RunFolder:
 
 
 def start(folder: RunFolder, config: RunConfig, command: str, environment: dict[str, Any]) -> None:
-    """Write what is known before the first step: config, environment, status."""
+    """Write what is known before the first step: config, environment, status. A seal of before is broken."""
+    remove(folder.path / SEAL)
     write_text(folder.path / "config.yaml", compose.to_yaml(config))
     write_json(folder.path / "env.json", {"command": command} | environment | _machine())
     folder.update_status(
@@ -109,6 +156,38 @@ def start(folder: RunFolder, config: RunConfig, command: str, environment: dict[
 def now() -> str:
     """The time as ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _is_status(status: dict[str, Any]) -> bool:
+    """Whether an object has the types that `status.json` has, as far as it has the entries."""
+    steps = (status.get(name) or 0 for name in ("step", "max_steps", "resumed_from"))
+    texts = (status.get(name) or "" for name in ("error", "started", "finished"))
+    return (
+        status.get("state") in STATES
+        and all(isinstance(step, int) for step in steps)
+        and all(isinstance(text, str) for text in texts)
+        and all(_is_time(status.get(name) or "") for name in ("started", "finished"))
+    )
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return not text or bool(datetime.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+def _metric_line(line: bytes, where: str) -> dict[str, Any]:
+    """A line of the metric stream as an object. Raises UserError if it is none."""
+    try:
+        entry = json.loads(line.decode("utf-8"))
+        numbers = entry["metrics"].values()
+        right = isinstance(entry["step"], int) and isinstance(entry["kind"], str)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        right, numbers, entry = False, (), {}
+    if not right or not all(isinstance(number, int | float) for number in numbers):
+        raise UserError("is damaged: it is no measurement", where=where, hint=AGAIN)
+    return dict(entry)
 
 
 def _machine() -> dict[str, Any]:

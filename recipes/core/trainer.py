@@ -186,25 +186,6 @@ def _check_processes(config: TrainerConfig) -> None:
         )
 
 
-def truncate_metrics(path: Path, step: int) -> None:
-    """Drop the lines of a metric stream that come after `step`, and a line that was cut off while written."""
-    import json
-
-    from recipes.core.files import write_text
-
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if entry["step"] <= step and entry["kind"] != "final":
-            kept.append(line + "\n")
-    write_text(path, "".join(kept))
-
-
 class _Trainer(transformers.Trainer):
     """`transformers.Trainer` with an objective for a loss and published checkpoints."""
 
@@ -306,6 +287,8 @@ class _Trainer(transformers.Trainer):
             self.args.output_dir = str(staging)
             try:
                 super()._save_checkpoint(model, trial)
+                if distributed.is_first():
+                    checkpoints.note_measured(self.store.parent, staging / f"checkpoint-{self.state.global_step}")
             finally:
                 self.args.output_dir = final
         if distributed.is_first():

@@ -30,11 +30,25 @@ def test_a_run_without_a_live_owner_is_cut_off(steelyard, make_run) -> None:
 
 @pytest.mark.parametrize("damage", [b"arm: [", b"\xff\xfe", b"arm: prior", b""])
 def test_a_folder_that_cannot_be_read_is_told_and_left_out(damage: bytes, steelyard, make_run) -> None:
-    done, other = make_run("prior", 0), make_run("ntp", 0)
+    done, other = make_run("prior", 0), make_run("ntp", 0, state="interrupted")
     (other / "config.yaml").write_bytes(damage)
     ended = steelyard("runs", "--outputs", done.parents[2])
     assert ended.code == 0 and len(ended.out.splitlines()) == 2
     assert f"warning: {other} is not a run folder: it has no readable config.yaml; it is left out" in ended.err
+
+
+def test_a_finished_run_that_changed_is_listed_as_damaged_and_named_with_its_file(steelyard, make_run) -> None:
+    done, other = make_run("prior", 0), make_run("ntp", 0)
+    (other / "metrics.jsonl").write_bytes((other / "metrics.jsonl").read_bytes()[:-1])
+    ended = steelyard("runs", "--outputs", done.parents[2])
+    assert [line.split()[3] for line in ended.out.splitlines()[1:]] == ["damaged", "done"]
+    assert f"warning: {other} is damaged: metrics.jsonl has" in ended.err
+    for words in (("compare", done, other), ("report", other)):
+        refused = steelyard(*words)
+        assert (refused.code, refused.out) == (2, "")
+        assert f"{other}: the run is damaged: metrics.jsonl has" in refused.err and "--fresh" in refused.err
+    left_out = steelyard("compare", "prior", "--outputs", done.parents[2])
+    assert left_out.code == 2 and "1 of prior ntp (damaged)" in left_out.err
 
 
 def test_json_holds_the_plain_values(steelyard, make_run) -> None:

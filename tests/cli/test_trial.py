@@ -323,7 +323,6 @@ def test_a_dry_run_of_what_never_started_writes_nothing(tmp_path: Path, kind: st
         (["run", "prior", "launcher=slurm"], ["one run has no launcher; type it with `steelyard trial` or `sweep`"]),
         (["run", "prior", "launcher.partition=gpu"], ["one run has no launcher"]),
         (["run", "-m", "prior", "seed=1"], ["no key has several values"]),
-        (["run", "-m", "--fresh", "prior", "seed=0,1"], ["-m --fresh: a sweep has no --fresh"]),
     ],
 )
 def test_wrong_input_is_told_and_starts_nothing(

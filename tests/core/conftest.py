@@ -126,6 +126,7 @@ def make_run(tmp_path):
             final = write_scores(folder, arm, seed, prefix) | {"grounded/auc": auc}
             run.log(STEPS[-1], "final", final, 61.0)
             write_json(folder / "heatmap.json", heatmap(arm))
+            run.finish(finished=None)
         return folder
 
     return make

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recipes.core import checkpoints, files
-from recipes.core.errors import RunFailed
+from recipes.core.errors import RunFailed, UserError
 
 FILES = ("model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json")
 
@@ -76,3 +76,41 @@ def test_a_full_disk_is_told_and_leaves_the_old_checkpoints_alone(
         save(tmp_path, 20)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-10"]
     assert checkpoints.verify(tmp_path / "checkpoint-10") == []
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    """A run with a checkpoint after step 4, that went on to measure and was cut off while it wrote."""
+    (tmp_path / "curve").mkdir()
+    (tmp_path / "curve" / "step-4.parquet").write_bytes(b"four")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2}\n{"step": 4}\n')
+    with checkpoints.staged(tmp_path / "checkpoints", 4) as staging:
+        checkpoints.note_measured(tmp_path, staging / "checkpoint-4")
+    (tmp_path / "curve" / "step-6.parquet").write_bytes(b"six")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2}\n{"step": 4}\n{"step": 6}\n{"st\x00\x00')
+    return tmp_path
+
+
+def test_the_metric_stream_is_cut_back_to_the_checkpoint(measured: Path) -> None:
+    checkpoints.cut_back(measured, 4)
+    checkpoints.cut_back(measured, 4)
+    assert (measured / "metrics.jsonl").read_text() == '{"step": 2}\n{"step": 4}\n'
+    checkpoints.cut_back(measured, 0)  # no checkpoint: from the start
+    assert (measured / "metrics.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("metrics.jsonl", b'{"step": 3}\n{"step": 4}\n', "metrics.jsonl has changed"),
+        ("metrics.jsonl", b'{"step": 2}\n', "metrics.jsonl has changed"),
+        ("curve/step-4.parquet", b"five", "curve/step-4.parquet has changed"),
+    ],
+)
+def test_what_a_run_measured_before_its_checkpoint_must_not_change(
+    measured: Path, name: str, content: bytes, text: str
+) -> None:
+    (measured / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{text} since checkpoint-4 was saved") as refused:
+        checkpoints.cut_back(measured, 4)
+    assert "--fresh" in refused.value.hint

@@ -1,6 +1,5 @@
 """The trainer on a tiny model: global-batch normalisation, exact resume, signals, NaN, learning rates."""
 
-import json
 import os
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from recipes.core.config import TrainerConfig
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.parallel import distributed
 from recipes.core.signals import terminated_like_interrupted
-from recipes.core.trainer import TrainEvents, Training, TrainResult, resolve_device, train, truncate_metrics
+from recipes.core.trainer import TrainEvents, Training, TrainResult, resolve_device, train
 
 CONFIG = {"batch_size": 8, "max_steps": 12, "warmup_ratio": 0.2, "save_steps": 4, "log_steps": 3, "learning_rate": 0.05}
 
@@ -240,11 +239,3 @@ def test_signals_are_left_alone_outside_the_main_thread(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert results == [TrainResult("done", 12, 0)]
-
-
-def test_the_metric_stream_is_cut_at_the_checkpoint(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    lines = [json.dumps({"step": step, "kind": "train", "metrics": {}}) for step in (2, 4, 6)]
-    path.write_text("\n".join(lines) + '\n{"step": 8, "ki')
-    truncate_metrics(path, 4)
-    assert path.read_text() == "\n".join(lines[:2]) + "\n"

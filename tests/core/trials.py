@@ -58,7 +58,7 @@ def _cell_state(arm: str, seed: int, state: str, folder: Path, outputs: Path) ->
     cell = Cell(f"{arm}-s{seed}", f"arm={arm} seed={seed}", arm, seed, overrides, str(folder.relative_to(outputs)))
     started, finished = f"2026-01-0{seed + 1}T00:00:00", f"2026-01-0{seed + 1}T00:01:15"
     if state == "done":
-        RunFolder(folder).update_status(finished=finished)
+        RunFolder(folder).finish(finished=finished)
         return CellState(cell, state, 600, 600, 1, started=started, finished=finished)
     if state == "failed":
         return CellState(cell, state, 200, 600, 2, started=started, error=ERROR)

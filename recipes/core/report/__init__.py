@@ -12,6 +12,7 @@ from recipes.core.config import Card
 from recipes.core.files import write_bytes, write_text
 from recipes.core.records import (
     RunRecord,
+    check_finished,
     config_differences,
     final_metrics,
     find_baseline,
@@ -21,7 +22,7 @@ from recipes.core.records import (
 )
 from recipes.core.report.curves import learning_curves
 from recipes.core.report.figure import draw
-from recipes.core.report.heatmap import legend, read_heatmap, read_hint
+from recipes.core.report.heatmap import HINT, legend, read_heatmap, read_hint
 from recipes.core.report.page import duration_text, environment_rows, read_environment, render
 from recipes.core.report.plots import pictures
 from recipes.core.report.strips import run_wall
@@ -68,6 +69,8 @@ def report_run(run_folder: Path, outputs: Path, card: Card) -> Path | None:
         UserError: `run_folder` is no run folder.
     """
     run, claim, keys = load_run(run_folder), card.claim, set(card.pair_keys)
+    if run.problem:
+        check_finished(run)
     baseline = None
     if run.state == DONE and run.arm != claim.baseline:
         baseline = find_baseline(run, find_runs(outputs, run.recipe), claim.baseline, keys)
@@ -77,7 +80,7 @@ def report_run(run_folder: Path, outputs: Path, card: Card) -> Path | None:
         "paper": card.paper,
         "claim": asdict(claim),
         "main_metric": claim.metric,
-        "command": read_environment(run_folder).get("command", f"steelyard run {run.recipe} arm={run.arm}"),
+        "command": str(read_environment(run_folder).get("command", f"steelyard run {run.recipe} arm={run.arm}")),
     }
     write_report(run_folder, baseline.path if baseline else None, comparison, told)
     return baseline.path if baseline else None
@@ -105,6 +108,7 @@ def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison
     run = load_run(run_folder)
     other = load_run(baseline) if baseline else None
     info = (read_info(other.path) if other else {}) | read_info(run.path)
+    finished = run.state == DONE
     charts = learning_curves(run, other, info, card["main_metric"])
     context = {
         "run": run,
@@ -114,10 +118,11 @@ def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison
         "verdict": verdict(run, comparison, info, card),
         "rows": _rows(run, comparison, info, card["main_metric"]),
         "charts": charts,
-        "examples": read_heatmap(run.path),
-        "weights_hint": read_hint(run.path),
-        "pictures": pictures(run.path),
-        "wall": run_wall(run.path),
+        # What an unfinished run has left of its results belongs to no finished evaluation.
+        "examples": read_heatmap(run.path) if finished else [],
+        "weights_hint": read_hint(run.path) if finished else HINT,
+        "pictures": pictures(run.path) if finished else [],
+        "wall": run_wall(run.path) if finished else None,
         "legend": legend(),
         "differences": config_differences(run, other) if other else [],
         "config_text": (run.path / "config.yaml").read_text(encoding="utf-8"),
@@ -158,7 +163,10 @@ def _more_seeds(command: str, run: RunRecord, arms: tuple[str, str]) -> str:
 
 def _kept_words(command: str, run: RunRecord) -> list[str]:
     """The words of a run's command that also hold for another arm: not those about a kind that the arm chooses."""
-    words = shlex.split(command)
+    try:
+        words = shlex.split(command)
+    except ValueError:  # env.json of an unfinished run, damaged
+        words = []
     own = words[:3] == ["steelyard", "run", run.recipe]
     kept = words[3:] if own else [f"seed={run.seed}"] * (run.seed != 0)
     chosen = tuple(f"{key}{mark}" for key in compose.kinds(run.recipe) for mark in "=.")

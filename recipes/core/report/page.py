@@ -1,11 +1,11 @@
 """What the pages of runs and trials share: how templates are filled, numbers written and environments read."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recipes.core.compare import MetricRow, interval_text, number_text, p_text
+from recipes.core.runs import RunFolder
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -68,8 +68,7 @@ def duration_text(seconds: float) -> str:
 
 def read_environment(folder: Path) -> dict[str, Any]:
     """Content of a run's `env.json`; empty if it has none."""
-    path = folder / "env.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    return RunFolder(folder).read_json("env.json")
 
 
 def environment_rows(environment: dict[str, Any]) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -19,11 +19,12 @@ from recipes.core.background import beside
 from recipes.core.errors import RunFailed
 from recipes.core.locks import owned
 from recipes.core.progress import progress
-from recipes.core.runs import CUT_OFF, DONE, FAILED, RUNNING
+from recipes.core.runs import CUT_OFF, DAMAGED, DONE, FAILED, RUNNING, RunFolder
 from recipes.core.trial import manifest as manifests
+from recipes.core.trial.cells import Cell
 from recipes.core.trial.launch import Launcher
 from recipes.core.trial.manifest import Manifest
-from recipes.core.trial.states import CellState, cell_state, cell_states, read_record, record_end
+from recipes.core.trial.states import CellState, cell_state, cell_states, forget, read_record, record_end
 from recipes.core.trial.worker import STOP
 
 COLOURS = re.compile(r"\x1b\[\d*m")
@@ -35,7 +36,12 @@ VANISHED = "its process ended without a word, twice: killed, or out of memory"
 
 
 def drive(
-    folder: Path, manifest: Manifest, launcher: Launcher, retry: bool, only: Collection[str] | None = None
+    folder: Path,
+    manifest: Manifest,
+    launcher: Launcher,
+    retry: bool,
+    only: Collection[str] | None = None,
+    fresh: bool = False,
 ) -> tuple[list[CellState], bool]:
     """Run every cell that is not done.
 
@@ -43,8 +49,9 @@ def drive(
         folder: The trial's folder.
         manifest: What was planned; written before anything starts.
         launcher: Where cells run.
-        retry: Start failed cells again.
+        retry: Start failed cells again, and do damaged ones anew.
         only: Names of the cells to run; all if None.
+        fresh: Throw away what the run folders of these cells hold and do all anew.
 
     Returns:
         State of every cell, and whether the trial was told to stop.
@@ -53,14 +60,28 @@ def drive(
         UserError: another process drives this trial.
         RunFailed: the launcher starts nothing.
     """
-    folder = folder.resolve()  # a launcher may change the working folder for a moment
+    folder = folder.absolute()  # a launcher may change the working folder for a moment; links are left as they are
     with owned(folder / LOCK, f"{manifest.kind} {folder}", wait=False), _stoppable(folder) as stopped:
         manifests.write(folder, manifest)
         names = [cell.name for cell in manifest.cells if only is None or cell.name in only]
+        _clear(folder, [manifest.cell(name) for name in names], fresh, retry)
         todo = [name for name in names if _is_due(cell_state(folder, manifest.cell(name)), retry)]
         with _shown(folder, manifest, _starts(folder, todo)), suppress(KeyboardInterrupt):
             _rounds(folder, manifest, launcher, todo, stopped)
     return cell_states(folder, manifest), stopped.is_set()
+
+
+def _clear(folder: Path, cells: Sequence[Cell], fresh: bool, retry: bool) -> None:
+    """Empty the run folders of cells that are to be done anew. Raises UserError if a live process works in one."""
+    states = [state for state in (cell_state(folder, cell) for cell in cells) if fresh or _is_damaged(state, retry)]
+    runs = [RunFolder(state.run) for state in states if state.run.is_dir()]
+    with ExitStack() as locks:
+        for run in runs:
+            locks.enter_context(owned(run.lock, f"run folder {run.path}", wait=False))
+        for run in runs:
+            run.clear()
+    for state in states:
+        forget(folder, state.cell.name)
 
 
 def _rounds(
@@ -86,13 +107,19 @@ def _rounds(
 
 
 def _is_due(state: CellState, retry: bool) -> bool:
-    return state.state != DONE and (retry or state.state != FAILED)
+    return state.state != DONE and (retry or state.state not in (FAILED, DAMAGED))
+
+
+def _is_damaged(state: CellState, retry: bool) -> bool:
+    return retry and state.state == DAMAGED
 
 
 def _is_open(state: CellState, first: int) -> bool:
     """Whether a cell has to be started: not yet since there were `first` starts, or stopped by someone else."""
     starts = state.attempts - first
-    return state.state not in (DONE, RUNNING) and not (starts and state.state == FAILED) and starts < MOST_STARTS
+    return (
+        state.state not in (DONE, RUNNING, DAMAGED) and not (starts and state.state == FAILED) and starts < MOST_STARTS
+    )
 
 
 def _state(folder: Path, manifest: Manifest, name: str) -> str:

@@ -61,7 +61,7 @@ class Launcher:
 
     def __call__(self, folder: Path, names: Sequence[str], threads: int) -> None:
         """Run cells of the trial in `folder`; returns when all have ended, or raises what the launcher raises."""
-        folder = folder.resolve()
+        folder = folder.absolute()
         if self.name == "local" or (self.name == "joblib" and 1 in (self.jobs, len(names))):
             # joblib would run a single job in the driver's own process.
             run_in_child(folder, names)
@@ -140,7 +140,7 @@ def run_in_child(folder: Path, names: Sequence[str]) -> None:
     Raises:
         RunFailed: the process ended before its cells did.
     """
-    line = [sys.executable, "-m", "recipes.core.trial.worker", str(folder.resolve()), str(os.getpid()), *names]
+    line = [sys.executable, "-m", "recipes.core.trial.worker", str(folder.absolute()), str(os.getpid()), *names]
     with _own_ctrl_c():
         child = subprocess.Popen(line, stdin=subprocess.DEVNULL, env=os.environ | _import_path())
     with child:

@@ -1,18 +1,16 @@
 """The manifest: what a trial or sweep is, written before anything runs and never changed after."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from recipes.core import runs
 from recipes.core.errors import UserError
-from recipes.core.files import write_json
+from recipes.core.files import read_json, sha256_json, write_json
 from recipes.core.trial.cells import Cell, identity, threads_of, with_threads
 
-VERSION = 1
+VERSION = 2
 NAME = "manifest.json"
 
 
@@ -96,7 +94,8 @@ def plan(kind: str, recipe: str, cells: Sequence[Cell], outputs: str, command: s
 
 def write(folder: Path, manifest: Manifest) -> None:
     """Write the manifest, atomically."""
-    write_json(folder / NAME, asdict(manifest))
+    tree = asdict(manifest)
+    write_json(folder / NAME, tree | {"sha256": sha256_json(tree)})
 
 
 def read(folder: Path) -> Manifest:
@@ -108,11 +107,13 @@ def read(folder: Path) -> Manifest:
     path = folder / NAME
     hint = "move its folder away and type the command again: finished runs are still reused"
     try:
-        tree: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
-        version = tree["version"]
+        tree = read_json(path)
+        claimed, version = tree.pop("sha256", None), tree["version"]
         if version == VERSION:
+            if claimed != sha256_json(tree):
+                raise ValueError("is not what was written")
             cells = tuple(Cell(**cell | {"overrides": tuple(cell["overrides"])}) for cell in tree.pop("cells"))
             return Manifest(**tree, cells=cells)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError("is no manifest of a trial or sweep", where=str(path), hint=hint) from error
+    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+        raise UserError("is no manifest of a trial or sweep, or damaged", where=str(path), hint=hint) from error
     raise UserError(f"is of version {version}, this Steelyard reads version {VERSION}", where=str(path), hint=hint)

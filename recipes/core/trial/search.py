@@ -114,6 +114,7 @@ def search(
     metric: str,
     trials: int,
     retry: bool,
+    fresh: bool = False,
 ) -> Iterator[tuple[list[CellState], bool]]:
     """Propose and run cells until there are `trials`; yields after every batch.
 
@@ -124,7 +125,8 @@ def search(
         launcher: Where cells run; its `jobs` is the size of a batch.
         metric: The final metric that is improved: raised or lowered, as its recipe says is better.
         trials: Cells in all.
-        retry: Start failed cells again.
+        retry: Start failed cells again, and do damaged ones anew.
+        fresh: Do all cells anew.
 
     Yields:
         States of the cells so far, and whether the search was told to stop.
@@ -133,11 +135,18 @@ def search(
         UserError: another process runs this search, a proposed cell has a wrong config, or no cell logs the metric.
     """
     with owned(folder / LOCK, f"sweep {folder}", wait=False):
-        yield from _batches(folder, manifest, space, launcher, metric, trials, retry)
+        yield from _batches(folder, manifest, space, launcher, metric, trials, retry, fresh)
 
 
 def _batches(
-    folder: Path, manifest: Manifest, space: Space, launcher: Launcher, metric: str, trials: int, retry: bool
+    folder: Path,
+    manifest: Manifest,
+    space: Space,
+    launcher: Launcher,
+    metric: str,
+    trials: int,
+    retry: bool,
+    fresh: bool,
 ) -> Iterator[tuple[list[CellState], bool]]:
     optuna = _optuna()
     sampler = optuna.samplers.TPESampler(seed=SEED, constant_liar=launcher.jobs > 1)
@@ -152,7 +161,7 @@ def _batches(
         cells += batch
         earlier = _still_right(folder, earlier, cells)
         manifest = replace(manifest, cells=(*cells, *earlier[len(cells) :]))
-        states, stopped = drive(folder, manifest, launcher, retry, only=[cell.name for cell in batch])
+        states, stopped = drive(folder, manifest, launcher, retry, [cell.name for cell in batch], fresh)
         states = states[: len(cells)]
         for trial, state in zip(asked, states[-size:], strict=True):
             value = _value(state, metric)

@@ -4,15 +4,15 @@ The run folder is the truth of a run; what it cannot tell (an attempt that faile
 process vanished) stands in `cells/<name>.json` of the trial.
 """
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from recipes.core.files import write_json
+from recipes.core.errors import UserError
+from recipes.core.files import read_json, write_json
 from recipes.core.locks import is_alive, owner_of
-from recipes.core.runs import CUT_OFF, DONE, FAILED, QUEUED, RUNNING, RunFolder
+from recipes.core.runs import CUT_OFF, DAMAGED, DONE, FAILED, QUEUED, RUNNING, STATES, RunFolder
 from recipes.core.storage.processes import myself
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.manifest import Manifest, outputs_of
@@ -24,8 +24,8 @@ class CellState:
 
     Attributes:
         cell: The cell.
-        state: done, failed, running (a live process works on it), interrupted (saved and stopped), cut off
-            (its process is gone), or queued.
+        state: done, failed, damaged (it was done and its files have changed), running (a live process works on it),
+            interrupted (saved and stopped), cut off (its process is gone), or queued.
         step: Optimizer steps done.
         max_steps: Steps in all; 0 if the run has not started.
         attempts: How often it was started in this trial.
@@ -60,7 +60,10 @@ def eta_seconds(state: CellState) -> float | None:
 def newest_metric(state: CellState, metric: str) -> float | None:
     """The last value of a metric: the final one, or that of the last measurement in training."""
     for kind in ("final", "eval"):
-        lines = RunFolder(state.run).read_metrics(kind)
+        try:
+            lines = RunFolder(state.run).read_metrics(kind)
+        except UserError:  # the command that reads the run in earnest says so
+            return None
         if lines and metric in lines[-1][1]:
             return lines[-1][1][metric]
     return None
@@ -72,7 +75,9 @@ def cell_state(folder: Path, cell: Cell) -> CellState:
     status, record = run.status(), read_record(folder, cell.name)
     state = status.get("state") or QUEUED
     error = status.get("error") or ""
-    if state == DONE and not run.lock.exists():
+    if state in (DONE, QUEUED) and not run.lock.exists() and (damage := run.damage()):
+        state, error = DAMAGED, f"{damage}; --retry or --fresh does it again"
+    elif state == DONE and not run.lock.exists():
         pass
     elif owner_of(run.lock) or _is_started(folder, cell.name, record):
         state = RUNNING
@@ -91,7 +96,7 @@ def cell_state(folder: Path, cell: Cell) -> CellState:
         resumed_from=status.get("resumed_from") or 0,
         started=status.get("started") or "",
         finished=status.get("finished") or "",
-        error=error if state == FAILED else "",
+        error=error if state in (FAILED, DAMAGED) else "",
         run=run.path,
     )
 
@@ -104,9 +109,11 @@ def cell_states(folder: Path, manifest: Manifest) -> list[CellState]:
 def read_record(folder: Path, name: str) -> dict[str, Any]:
     """What the last attempt of a cell left; empty if it was never started."""
     try:
-        return dict(json.loads(_path(folder, name).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        record = read_json(_path(folder, name))
+    except (OSError, UserError):
         return {}
+    right = isinstance(record.get("attempts", 0), int) and isinstance(record.get("error", ""), str)
+    return record if right and record.get("state") in STATES else {}
 
 
 def record_start(folder: Path, name: str) -> None:

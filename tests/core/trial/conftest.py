@@ -41,9 +41,11 @@ def act(folder: Path, name: str, state: str, error: str = "", metrics: dict[str,
     if state == CUT_OFF:
         leave_dead(folder, name)
         return
-    run.update_status(state=state, error=error or None, finished=now())
     if metrics:
         run.log(6, "final", metrics, 1.0)
+    run.update_status(state=state, error=error or None, finished=now())
+    if state == DONE:
+        run.finish()
     record_end(folder, name, state, error)
 
 

@@ -15,7 +15,7 @@ import pytest
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.files import write_json
 from recipes.core.locks import owned
-from recipes.core.runs import CUT_OFF, DONE, FAILED, INTERRUPTED, QUEUED, RunFolder
+from recipes.core.runs import CUT_OFF, DAMAGED, DONE, FAILED, INTERRUPTED, QUEUED, RunFolder
 from recipes.core.storage.processes import myself
 from recipes.core.trial import drive as driving
 from recipes.core.trial import manifest as manifests
@@ -23,7 +23,7 @@ from recipes.core.trial.drive import drive
 from recipes.core.trial.manifest import Manifest, outputs_of
 from recipes.core.trial.states import read_record, record_end, record_start
 from recipes.core.trial.worker import STOP
-from tests.core.trial.conftest import FakeLauncher, act, all_end, change_json
+from tests.core.trial.conftest import FakeLauncher, act, all_end
 
 NAMES = ["prior-s0", "ntp-s0", "prior-s1", "ntp-s1"]
 Planned = tuple[Path, Manifest]
@@ -82,7 +82,7 @@ def alive_elsewhere(run: RunFolder, seconds: float):
         with owned(run.lock, "run folder", wait=False):
             started.set()
             time.sleep(seconds)
-            run.update_status(state=DONE)
+            run.finish()
 
     started, thread = threading.Event(), threading.Thread(target=work)
     thread.start()
@@ -114,7 +114,7 @@ def test_the_manifest_is_written_before_anything_starts(planned: Planned) -> Non
 def test_done_cells_are_reused_and_if_all_are_nothing_is_launched(planned: Planned) -> None:
     manifests.write(*planned)
     act(planned[0], "ntp-s0", DONE)
-    run_of(planned, "prior-s1").update_status(state=DONE)  # by `steelyard run`
+    run_of(planned, "prior-s1").finish()  # by `steelyard run`
     launcher = FakeLauncher()
     driven(planned, launcher)
     driven(planned, launcher)
@@ -345,7 +345,8 @@ def test_a_clock_that_jumps_confuses_nothing(planned: Planned, shift: int, monke
         for path in [*folder.rglob("*.json"), *outputs_of(folder).rglob("status.json")]:
             os.utime(path, (when, when))
         for path in outputs_of(folder).rglob("status.json"):
-            change_json(path, started=(datetime.now(UTC) + timedelta(seconds=shift)).isoformat())
+            run, started = RunFolder(path.parent), (datetime.now(UTC) + timedelta(seconds=shift)).isoformat()
+            run.finish(started=started) if run.status()["state"] == DONE else run.update_status(started=started)
 
     launcher = FakeLauncher(jump, all_end(DONE))
     states, _ = driven(planned, launcher)
@@ -390,7 +391,35 @@ def test_a_cell_that_another_process_has_finished_meanwhile_is_done(planned: Pla
     def fail_then_done(folder: Path, names: Sequence[str]) -> None:
         all_end(DONE)(folder, names[1:])
         record_start(folder, names[0])
-        run_of(planned, names[0]).update_status(state=DONE)
+        run_of(planned, names[0]).finish()
         record_end(folder, names[0], FAILED, "could not write the record of the report")
 
     assert set(driven(planned, FakeLauncher(fail_then_done))[0].values()) == {DONE}
+
+
+def damaged(planned: Planned, name: str) -> None:
+    run = run_of(planned, name)
+    (run.path / "config.yaml").write_text("recipe: prior\narm: prior\nseed: 7\n")
+    assert "config.yaml" in run.damage()
+
+
+def test_a_damaged_cell_is_left_out_until_retry_does_it_anew(planned: Planned) -> None:
+    driven(planned, FakeLauncher())
+    damaged(planned, "ntp-s0")
+    again = FakeLauncher()
+    states, _ = driven(planned, again)
+    assert states["ntp-s0"] == DAMAGED and again.launches == []
+    states, _ = driven(planned, again, retry=True)
+    assert again.launches == [["ntp-s0"]] and states == dict.fromkeys(NAMES, DONE)
+
+
+def test_fresh_does_every_cell_anew_but_not_under_a_live_owner(planned: Planned) -> None:
+    driven(planned, FakeLauncher())
+    (run_of(planned, "ntp-s0").path / "old.txt").touch()
+    with owned(run_of(planned, "ntp-s1").lock, "run folder", wait=False), pytest.raises(UserError, match="in use"):
+        drive(*planned, FakeLauncher(), False, fresh=True)
+    assert (run_of(planned, "ntp-s0").path / "old.txt").exists()
+    again = FakeLauncher()
+    states, _ = drive(*planned, again, False, fresh=True)
+    assert again.launches == [NAMES] and {state.state for state in states} == {DONE}
+    assert not (run_of(planned, "ntp-s0").path / "old.txt").exists()

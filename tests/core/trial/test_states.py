@@ -56,17 +56,20 @@ def test_what_was_never_started_is_queued(folder: Path, cell: Cell, run: RunFold
 @pytest.mark.parametrize("state", [DONE, INTERRUPTED])
 def test_the_run_folder_says_how_a_cell_ended(folder: Path, cell: Cell, run: RunFolder, state: str) -> None:
     record_start(folder, cell.name)
-    run.update_status(state=state, step=6, max_steps=6, started="2026-01-01T00:00:00+00:00", finished="later")
+    started, finished = "2026-01-01T00:00:00+00:00", "2026-01-01T00:01:00+00:00"
+    run.update_status(state=state, step=6, max_steps=6, started=started, finished=finished)
+    if state == DONE:
+        run.finish(finished=finished)
     record_end(folder, cell.name, state)
     found = cell_state(folder, cell)
     assert (found.state, found.step, found.max_steps, found.attempts) == (state, 6, 6, 1)
-    assert (found.started, found.finished, found.error) == ("2026-01-01T00:00:00+00:00", "later", "")
+    assert (found.started, found.finished, found.error) == (started, finished, "")
 
 
 def test_a_run_is_done_when_its_report_is_written_too(folder: Path, cell: Cell, run: RunFolder) -> None:
     record_start(folder, cell.name)
     record_end(folder, cell.name, FAILED, "of an earlier attempt")
-    run.update_status(state=DONE, step=6, max_steps=6)
+    run.finish(step=6, max_steps=6)
     with owned(run.lock, "run folder", wait=False):
         assert cell_state(folder, cell).state == RUNNING
     assert cell_state(folder, cell).state == DONE
@@ -90,7 +93,7 @@ def test_a_cell_that_failed_before_it_had_a_folder_is_failed(folder: Path, cell:
 def test_a_failed_attempt_whose_run_was_done_elsewhere_is_done(folder: Path, cell: Cell, run: RunFolder) -> None:
     record_start(folder, cell.name)
     record_end(folder, cell.name, FAILED, "disk full")
-    run.update_status(state=DONE)
+    run.finish()
     assert (cell_state(folder, cell).state, cell_state(folder, cell).error) == (DONE, "")
 
 

@@ -1,0 +1,102 @@
+"""The seal of a finished run: size and SHA-256 of everything that later commands read, written when the run ends.
+
+What is read of a finished run is either what the run wrote, or refused with the name of the file that changed. The
+final status stands inside the seal, so that a seal without its `status.json`, or the other way round, is noticed too.
+Weights are sealed through the manifest of their checkpoint, which whoever reads them compares.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from recipes.core.errors import UserError
+from recipes.core.files import read_json, sha256_json, write_json
+from recipes.core.storage.checksums import are_entries, checksums, files_below, mismatches
+
+SEAL, STATUS, CHECKPOINT = "seal.json", "status.json", "complete.json"
+VERSION = 1
+# Written again at any time, or read by nobody.
+UNSEALED = (SEAL, STATUS, "owner.lock", "report.html", "report.png")
+UNSEALED_FOLDERS = ("wandb", "plots", "logs")
+# Read wherever they are there: one that was added to a finished run is no part of it.
+OPTIONAL = ("heatmap.json", "plots.json", "strips.json", "examples.parquet", "metrics_info.json", "env.json")
+HASHED_BELOW = 2**26  # larger files that nobody compares runs by (a selection of documents) are told by their size
+MISSING = "seal.json is missing: the run was finished by an older version, or the file was removed"
+
+_compared: dict[Path, tuple[Any, str]] = {}  # folder -> what `stat` said of its files, and what was wrong then
+
+
+def write_seal(folder: Path, status: dict[str, Any]) -> None:
+    """Seal a run that is finished but for its `status.json`, which is to hold `status`."""
+    files = [path for path in files_below(folder) if _is_sealed(path.relative_to(folder))]
+    tree = {"version": VERSION, "status": status, "files": checksums(folder, files)}
+    write_json(folder / SEAL, tree | {"sha256": sha256_json(tree)})
+
+
+def seal_digest(folder: Path) -> str | None:
+    """What tells the results in a sealed folder from all others; None if it has no readable seal."""
+    seal = _read_seal(folder)
+    return str(seal["sha256"]) if seal else None
+
+
+def seal_problem(folder: Path) -> str:
+    """The first thing that is wrong with a finished run; empty if it is what it was when it ended.
+
+    Files are hashed once in a process, and again when `stat` tells that they changed.
+    """
+    seen = _look(folder)
+    known = _compared.get(folder)
+    if known is None or known[0] != seen:
+        known = _compared[folder] = (seen, _problem(folder))
+    return known[1]
+
+
+def _problem(folder: Path) -> str:
+    if not (folder / SEAL).exists():
+        return MISSING
+    seal = _read_seal(folder)
+    if seal is None:
+        return f"{SEAL} is damaged"
+    try:
+        status = read_json(folder / STATUS)
+    except (OSError, UserError):
+        return f"{STATUS} is missing or damaged"
+    if status != seal["status"]:
+        return f"{STATUS} has changed"
+    added = [f"{name} was added" for name in OPTIONAL if name not in seal["files"] and (folder / name).exists()]
+    return next(iter([*mismatches(folder, seal["files"], HASHED_BELOW), *added]), "")
+
+
+def _read_seal(folder: Path) -> dict[str, Any] | None:
+    try:
+        seal = read_json(folder / SEAL)
+    except (OSError, UserError):
+        return None
+    claimed = seal.pop("sha256", None)
+    try:
+        actual = sha256_json(seal)
+    except ValueError:  # half a surrogate pair
+        return None
+    if claimed != actual or seal.get("version") != VERSION or not are_entries(seal.get("files")):
+        return None
+    return seal | {"sha256": claimed}
+
+
+def _is_sealed(name: Path) -> bool:
+    if str(name) in UNSEALED or name.parts[0] in UNSEALED_FOLDERS or any(part.startswith(".") for part in name.parts):
+        return False
+    return name.parts[0] != "checkpoints" or name.name == CHECKPOINT
+
+
+def _look(folder: Path) -> tuple[tuple[str, int, int, int, int], ...]:
+    """Name, size, times and inode of every file that the seal speaks of, and of those that could be added."""
+    seal = _read_seal(folder)
+    names = [SEAL, STATUS, *OPTIONAL, *(seal["files"] if seal else ())]
+    return tuple(_stat(folder / name, name) for name in dict.fromkeys(names))
+
+
+def _stat(path: Path, name: str) -> tuple[str, int, int, int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return name, -1, 0, 0, 0
+    return name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
