@@ -23,6 +23,7 @@ class LayerShape:
     ffn: int
     matrices: int = 2
     kv_width: int | None = None
+    query_width: int | None = None
 
     def macs(self, tokens: float) -> float:
         """Multiply-adds of the layer.
@@ -31,12 +32,13 @@ class LayerShape:
             tokens: Length of the sequence.
 
         Source:
-            arXiv 2403.06764 (FastV): 4 n d^2 + 2 n^2 d + f n d m; with grouped queries 2 n d^2 + 2 n d d_kv in place
-            of 4 n d^2.
+            arXiv 2403.06764 (FastV): 4 n d^2 + 2 n^2 d + f n d m; with queries of width d_q and keys of width d_kv
+            2 n d d_q + 2 n d d_kv + 2 n^2 d_q in place of 4 n d^2 + 2 n^2 d.
         """
         d, n = self.width, tokens
-        projections = 2 * n * d * d + 2 * n * d * (d if self.kv_width is None else self.kv_width)
-        return projections + 2 * n * n * d + self.matrices * n * d * self.ffn
+        queries = d if self.query_width is None else self.query_width
+        projections = 2 * n * d * (queries + (queries if self.kv_width is None else self.kv_width))
+        return projections + 2 * n * n * queries + self.matrices * n * d * self.ffn
 
 
 VICUNA_7B = LayerShape(4096, 11008)

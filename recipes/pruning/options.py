@@ -107,7 +107,7 @@ class FlowCutOptions:
         origin="code",
     )
     ratio_reduce: str = setting(
-        "sample", help="entropy of each sample, or the batch's largest (official)", choices=("sample", "max")
+        "sample", help="how many of each sample, or the batch's largest number (official)", choices=("sample", "max")
     )
     interval: int = setting(2, help="layers between pruning layers", choices=(1, 2, 4), unit="layers", origin="code")
     query: str = setting("cls", help="whose attention: CLS, or the mean query (no CLS)", choices=("cls", "mean"))

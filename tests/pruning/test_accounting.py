@@ -1,8 +1,12 @@
 """MACs: the numbers papers print, recomputed."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModel, GemmaConfig, LlamaConfig, MistralConfig, Qwen3Config
 
 from recipes.pruning.accounting import (
     CLIP_L,
@@ -20,6 +24,7 @@ from recipes.pruning.accounting import (
     staged,
     wpr_macs,
 )
+from recipes.pruning.adapters.layout import decoder_shape
 
 
 @pytest.mark.parametrize(
@@ -103,3 +108,15 @@ def test_prefill_adds_up():
 def test_costs_of_selection():
     assert divprune_macs(576, 4096) / 1e9 == pytest.approx(1.36, abs=5e-3)
     assert wpr_macs(197, 6, 40) / 1e6 == pytest.approx(9.3, abs=0.05)
+
+
+@pytest.mark.parametrize("kind", [LlamaConfig, MistralConfig, Qwen3Config, GemmaConfig])
+@pytest.mark.parametrize("heads, kv_heads, head", [(4, 4, 4), (4, 2, 4), (4, 2, 12), (2, 1, 6)])
+def test_layers_are_counted_by_their_weights(kind: Any, heads: int, kv_heads: int, head: int):
+    """Heads x width of a head need not be the width of a token."""
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "vocab_size": 8}
+    config = kind(**sizes, num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head, pad_token_id=0)
+    model = AutoModel.from_config(config, attn_implementation="eager")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(inputs_embeds=torch.randn(1, 7, 16))
+    assert flops(decoder_shape(model.layers[0]).macs(7)) == counter.get_total_flops()

@@ -115,13 +115,15 @@ def test_counts_and_order_behind_the_pruning_blocks():
     ]
 
 
-def test_the_official_ratio_is_that_of_the_batch():
+@pytest.mark.parametrize("budgets, expected", [([1, 1], [2, 2]), ([1, 3], [2, 3]), ([1, 4], [2, 4])])
+def test_the_official_count_is_the_largest_of_the_batch(budgets: list[int], expected: list[int]):
+    """The sample of the lowest entropy decides; nobody falls below the own target."""
     row = torch.tensor([[[0.1, 0.9, 0.0, 0.0, 0.0]], [[0.2] * 5]], dtype=torch.float64)
     values = torch.ones(2, 1, 5, 2, dtype=torch.float64)
     x = torch.zeros(2, 4, 2, dtype=torch.float64)
-    for reduce, expected in (("sample", [2, 4]), ("max", [4, 4])):
-        tokens = Tokens.of(x, 1, point=Point("vit", 1), layers=6, cls_row=row, values=values)
-        assert make(FlowCutOptions(ratio_reduce=reduce))(tokens, {}).count.tolist() == expected
+    for reduce, counts in (("sample", [2, 4]), ("max", expected)):
+        tokens = Tokens.of(x, budgets, point=Point("vit", 1), layers=6, cls_row=row, values=values)
+        assert make(FlowCutOptions(ratio_reduce=reduce))(tokens, {}).count.tolist() == counts
 
 
 def test_mean_query_reads_no_cls():

@@ -152,8 +152,6 @@ def _llava(model: PreTrainedModel) -> Parts:
     used, blocks = _used_blocks(config, encoder), len(encoder.blocks)
     vision, text = config.vision_config, config.text_config
     _check_decoder(text)
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    kv_width = head * text.num_key_value_heads
     return Parts(
         Layout(
             kind="llava",
@@ -161,15 +159,29 @@ def _llava(model: PreTrainedModel) -> Parts:
             special=encoder.lead,
             encoder=LayerShape(vision.hidden_size, vision.intermediate_size),
             used_blocks=used,
-            llm=LayerShape(
-                text.hidden_size, text.intermediate_size, 3, None if kv_width == text.hidden_size else kv_width
-            ),
+            llm=decoder_shape(core.language_model.layers[0]),
             projector=(vision.hidden_size, text.hidden_size, text.hidden_size),
             patch_pixels=_pixels(vision),
         ),
         encoder,
         core,
         anyres=isinstance(model, LlavaNextForConditionalGeneration),
+    )
+
+
+def decoder_shape(layer: Any) -> LayerShape:
+    """The shape of a language model's layer, read off its weights.
+
+    Args:
+        layer: With projections `q_proj` and `k_proj` of the attention, and a gated MLP.
+    """
+    attention, mlp = layer.self_attn, layer.mlp
+    return LayerShape(
+        width=attention.q_proj.in_features,
+        ffn=mlp.gate_proj.out_features,
+        matrices=3,
+        kv_width=attention.k_proj.out_features,
+        query_width=attention.q_proj.out_features,
     )
 
 

@@ -65,10 +65,10 @@ class FlowCut(Pruner):
             return count - (excess + points - 1) // points
         if self.options.ratio == "one_shot":
             return target if left == 0 else count
-        entropy = entropy_ratio(attention, count)
+        taken = pruned_count(count, target, left, entropy_ratio(attention, count))
         if self.options.ratio_reduce == "max":
-            entropy = entropy.max().expand_as(entropy)
-        return count - pruned_count(count, target, left, entropy)
+            taken = torch.minimum(taken.max(), excess.clamp(min=0))
+        return count - taken
 
 
 def combined_score(
