@@ -111,7 +111,7 @@ class FlowCutOptions:
     )
     interval: int = setting(2, help="layers between pruning layers", choices=(1, 2, 4), unit="layers", origin="code")
     query: str = setting("cls", help="whose attention: CLS, or the mean query (no CLS)", choices=("cls", "mean"))
-    vit_share: float = setting(1.0, help="target in the encoder over the budget (0.5 per crop in anyres)", gt=0)
+    vit_share: float = setting(1.0, help="target in the encoder over the budget (LLaVA-NeXT as published: 2.5)", gt=0)
     llm_layer: int = setting(0, help="k > 0: second stage entering this layer of the language model", ge=0)
 
     def check(self) -> list[tuple[str, str]]:
@@ -289,6 +289,12 @@ class TrimOptions:
         -1, help="-1 keeps the lowest products (official), 1 the highest", choices=(-1, 1), origin="code"
     )
     normalize: bool = setting(False, help="cosine similarity, as the paper says, instead of dot product", origin="code")
+    states: str = setting(
+        "features",
+        help="patches compared with the text: the features that go to the projector, or the encoder's last states",
+        choices=("features", "last"),
+        origin="code",
+    )
     append_mean: bool = setting(True, help="append the mean of the dropped tokens", origin="code")
 
 
@@ -304,12 +310,12 @@ class FastVOptions:
 class SparseVLMOptions:
     """Keep what selected text tokens attend to, at three layers, and recycle some of the rest.
 
-    The budget is the mean number of tokens over the layers of the language model.
+    The budget is the mean number of tokens over the layers of the language model, clusters included.
     """
 
     name: str = _name("sparsevlm")
     layers: tuple[int, ...] = setting((), help="layers to prune behind; empty: 2, 6 and 15 of 32", ge=0, origin="code")
-    keep: tuple[int, ...] = setting((), help="tokens kept at each; empty: the published lists", ge=0)
+    keep: tuple[int, ...] = setting((), help="tokens kept at each; empty: the published lists, to scale", ge=0)
     recycle: float = setting(
         0.3, help="share of the dropped tokens that is clustered; 0: none", ge=0, le=1, origin="code"
     )
@@ -345,7 +351,7 @@ class VTWOptions:
     """Drop all image tokens entering one layer."""
 
     name: str = _name("vtw")
-    layer: int | None = setting(None, help="layer of the language model; null: the middle one", ge=1)
+    layer: int | None = setting(None, help="layer of the language model; null: 15 of 32", ge=1, origin="code")
 
 
 PrunerOptions = (

@@ -9,7 +9,6 @@ T = S + N, H heads of width c, d the width of a token. Special tokens come first
 sequence, and are never pruned.
 """
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from recipes.core.kernels import exact
+from recipes.pruning.guards import require_budget, require_finite
 from recipes.pruning.selecting import gather, given, pack
 
 PLACES = ("vit_attention", "vit", "encoder", "projector", "llm")
@@ -58,7 +58,8 @@ class Tokens:
         budget: [B] how many tokens the pruner shall leave.
         positions: [B, N] where each token stood in the unpruned sequence; -1 for tokens that pruning made.
         sizes: [B, N] how many original tokens each one stands for.
-        seeds: One seed a sample (`sample_seed`).
+        seeds: One seed a sample (`draws.sample_seed`).
+        names: What each sample is called in messages; empty: by its row.
         point: Where the model is.
         layers: Layers of the tower the point lies in.
         cls: [B, d] the CLS token beside x.
@@ -75,8 +76,10 @@ class Tokens:
         text_states: [B, P, d] hidden states of these tokens.
         text_valid: [B, P] bool, False for padding.
         text: [B, p] embedding of the question in the space shared with patches.
-        patch_text: [B, N, p] patches in that space, the encoder's closing layer norm applied.
+        patch_text: [B, N, p] the encoder's last hidden states in that space, its closing layer norm applied.
         patch_text_raw: [B, N, p] the same without that norm.
+        feature_text: [B, N, p] the features that go to the projector (of LLaVA the states before the last block) in
+            that space, the closing layer norm applied.
         newline: [B, N] bool, tokens that only mark the end of a row.
     """
 
@@ -88,6 +91,7 @@ class Tokens:
     seeds: tuple[int, ...]
     point: Point = Point("encoder")
     layers: int = 0
+    names: tuple[str, ...] = ()
     cls: Tensor | None = None
     cls_row: Tensor | None = None
     attention: Tensor | None = None
@@ -106,6 +110,7 @@ class Tokens:
     text: Tensor | None = None
     patch_text: Tensor | None = None
     patch_text_raw: Tensor | None = None
+    feature_text: Tensor | None = None
     newline: Tensor | None = None
 
     @staticmethod
@@ -126,11 +131,15 @@ class Tokens:
         """[B] number of tokens without padding."""
         return self.valid.sum(1)
 
+    def name_of(self, row: int) -> str:
+        """What a sample is called."""
+        return self.names[row] if self.names else f"sample {row}"
+
     def sample(self, row: int) -> "Tokens":
         """One sample alone, padding cut away."""
         index = self.valid[row].nonzero().squeeze(1)
         words = None if self.text_valid is None else self.text_valid[row].nonzero().squeeze(1)
-        found: dict[str, Any] = {"seeds": self.seeds[row : row + 1]}
+        found: dict[str, Any] = {"seeds": self.seeds[row : row + 1], "names": (self.name_of(row),)}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
@@ -147,7 +156,8 @@ class Tokens:
 
 _TOKEN_AXES = {
     **dict.fromkeys(
-        ("x", "valid", "positions", "sizes", "patch_text", "patch_text_raw", "newline", "final_keys"), (1,)
+        ("x", "valid", "positions", "sizes", "patch_text", "patch_text_raw", "feature_text", "newline", "final_keys"),
+        (1,),
     ),
     **dict.fromkeys(("cls_row", "queries", "keys", "values", "last_row", "next_row"), (2,)),
     "attention": (2, 3),
@@ -214,10 +224,12 @@ class Pruner(ABC):
         positions: Which rotary positions the tokens have in the language model after pruning: "compact" (0, 1, ...) or
             "original".
         proportional: Whether later attention shall add `size_bias` to its logits.
+        limit: Why it cannot go below its smallest budget, in words that follow "leaves at least 3 of 64 tokens".
     """
 
     positions: ClassVar[str] = "compact"
     proportional: bool = False
+    limit: ClassVar[str] = ""
 
     def __init__(self, options: Any = None) -> None:
         self.options = options
@@ -229,6 +241,10 @@ class Pruner(ABC):
     def needs(self, point: Point) -> tuple[str, ...]:
         """Optional fields of `Tokens` that it reads there."""
         return ()
+
+    def smallest_budget(self, count: int, layers: int) -> int:
+        """The fewest of `count` tokens that it can leave in a tower of `layers` layers."""
+        return 0
 
     @abstractmethod
     def select(self, tokens: Tokens, state: State) -> Selection:
@@ -243,11 +259,17 @@ class Pruner(ABC):
 
         Raises:
             ValueError: a field that it needs is missing.
+            UserError: a budget is smaller than it can meet, or what it reads holds NaN or infinities.
         """
         for name in self.needs(tokens.point):
             if getattr(tokens, name) is None:
                 raise ValueError(f"{type(self).__name__} reads {name}, which the tokens at {tokens.point} do not have")
+        require_finite(tokens, self.needs(tokens.point))
         tower = "llm" if tokens.point.place == "llm" else "vit"
+        if f"reachable/{tower}" not in state:
+            for count, budget in zip(tokens.count.tolist(), tokens.budget.tolist(), strict=True):
+                require_budget(self, count, budget, tokens.layers)
+            state[f"reachable/{tower}"] = True
         original = state.setdefault(f"count/{tower}", tokens.count)
         full = tokens.budget >= original
         if full.all():
@@ -281,27 +303,6 @@ def apply(tokens: Tokens, selection: Selection) -> Kept:
 def kept_count(tokens: int, fraction: float) -> int:
     """round(fraction x tokens), halves to the even number."""
     return round(fraction * tokens)
-
-
-def sample_seed(run_seed: int, sample_id: int | str) -> int:
-    """A seed for one sample, the same in every batch and process."""
-    digest = hashlib.blake2b(f"{run_seed}/{sample_id}".encode(), digest_size=7).digest()
-    return int.from_bytes(digest, "big")
-
-
-def generator(tokens: Tokens, row: int) -> torch.Generator:
-    """The generator of one sample at this point; on the CPU, so that devices agree."""
-    place = f"{tokens.point.place}{tokens.point.layer}"
-    return torch.Generator().manual_seed(sample_seed(tokens.seeds[row], place))
-
-
-def random_scores(tokens: Tokens) -> Tensor:
-    """[B, N] uniform numbers; those of a sample depend on its seed and number of tokens only."""
-    scores = torch.zeros(tokens.valid.shape)
-    for row in range(len(scores)):
-        mask = tokens.valid[row].cpu()
-        scores[row, mask] = torch.rand(int(mask.sum()), generator=generator(tokens, row))
-    return scores.to(tokens.x.device)
 
 
 def per_sample(tokens: Tokens, choose: Callable[[Tokens], Selection], skip: Tensor | None = None) -> Selection:

@@ -172,7 +172,7 @@ def test_a_missing_field_is_named(options: Any):
 
 @every
 def test_half_precision_goes_in_and_comes_out(options: Any):
-    pruner, tokens = make(options), batch([16], [4])
+    pruner, tokens = make(options), batch([16], [9])
     point = pruner.points(DEPTH)[0]
     seen = {
         k: v.bfloat16() if isinstance(v, torch.Tensor) and v.is_floating_point() else v

@@ -7,7 +7,7 @@ from torch import Tensor
 from recipes.pruning import options as o
 from recipes.pruning.accounting import avg_tokens
 from recipes.pruning.pruners import make
-from recipes.pruning.pruners.language import dpc_knn, published_keep, rated, raters, recycled
+from recipes.pruning.pruners.sparsevlm import KEPT, dpc_knn, fitted_keep, mean_tokens, rated, raters, recycled
 from recipes.pruning.tokens import Depth, Point, Tokens
 from tests.pruning.toy import batch, walk
 
@@ -44,11 +44,27 @@ def test_rated_is_the_mean_over_heads_and_raters():
     assert rated(rows, chosen)[0].tolist() == pytest.approx([0.3, 0.7])
 
 
-def test_published_lists():
-    assert published_keep(576, 192) == (300, 200, 110) and published_keep(576, 64) == (66, 30, 17)
-    assert published_keep(64, 64 // 3) == pytest.approx((33, 22, 12), abs=1)
-    kept = published_keep(576, 192)
-    assert avg_tokens([576] * 3 + [kept[0]] * 4 + [kept[1]] * 9 + [kept[2]] * 16) == 202.75
+BEHIND = (3, 7, 16)  # of 32 layers
+
+
+def test_published_lists_come_to_more_than_their_budget():
+    """The authors count a layer too few, and no clusters."""
+    for budget, mean, clustered in ((192, 202.75, 206.5), (64, 79.1875, 82.25)):
+        first, second, third = KEPT[budget]
+        assert avg_tokens([576] * 3 + [first] * 4 + [second] * 9 + [third] * 16) == mean
+        assert mean_tokens(576, KEPT[budget], BEHIND, 32, 0.0) == mean
+        assert mean_tokens(576, KEPT[budget], BEHIND, 32, 0.3) == clustered
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("count, layers, behind", [(576, 32, BEHIND), (576, 40, (4, 9, 20)), (64, 4, (1, 2, 3))])
+def test_the_mean_over_layers_is_the_budget(count: int, layers: int, behind: tuple[int, ...], share: float):
+    least = mean_tokens(count, (1, 1, 1), behind, layers, share)
+    for budget in range(int(least) + 1, count):
+        keep = fitted_keep(count, budget, behind, layers, share)
+        mean = mean_tokens(count, keep, behind, layers, share)
+        assert budget - max(layers - behind[2], behind[1] - behind[0]) / layers < mean <= budget
+        assert list(keep) == sorted(keep, reverse=True) and keep[-1] >= 1
 
 
 def test_sparsevlm_recycles_a_tenth_of_a_third():
@@ -80,6 +96,14 @@ def test_sparsevlm_counts_by_layer():
     assert [int(each.valid.sum()) for each in plain] == [25, 12, 4]
 
 
+@pytest.mark.parametrize("recycle", [0.0, 0.3])
+@pytest.mark.parametrize("budget", [8, 11, 16, 24])
+def test_sparsevlm_meets_its_budget(recycle: float, budget: int):
+    kept = walk(o.SparseVLMOptions(recycle=recycle), batch([25], [budget]))  # layers 1, 2 and 3 of 6
+    counts = [int(each.valid.sum()) for each in kept]
+    assert budget - 0.5 < avg_tokens([25, counts[1], counts[2], *[counts[3]] * 3]) <= budget
+
+
 def test_pyramiddrop_keeps_shares_of_the_original():
     kept = walk(o.PyramidDropOptions(), batch([24], [9]))
     assert [int(each.valid.sum()) for each in kept] == [12, 6, 3]
@@ -91,6 +115,6 @@ def test_pyramiddrop_reads_the_layer_about_to_run():
 
 def test_vtw_drops_all():
     pruner = make(o.VTWOptions())
-    assert pruner.points(Depth(llm=32)) == (Point("llm", 16),)
+    assert pruner.points(Depth(llm=32)) == (Point("llm", 15),) and pruner.points(Depth(llm=4)) == (Point("llm", 2),)
     assert make(o.VTWOptions(layer=5)).points(Depth(llm=32)) == (Point("llm", 5),)
     assert pruner(Tokens.of(numbered(4), 2, point=Point("llm", 16)), {}).count.tolist() == [0]

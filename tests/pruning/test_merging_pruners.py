@@ -10,10 +10,11 @@ from torch import Tensor
 
 from recipes.core.errors import UserError
 from recipes.pruning import options as o
+from recipes.pruning.draws import sample_seed
 from recipes.pruning.pruners import make
 from recipes.pruning.pruners.merging import contextual_tokens, final_scores
 from recipes.pruning.pruners.vit import inverse_samples, tome_schedule
-from recipes.pruning.tokens import Point, Selection, Tokens, apply, kept_count, sample_seed, size_bias
+from recipes.pruning.tokens import Point, Selection, Tokens, apply, kept_count, size_bias
 from tests.pruning.toy import batch, seen_at, walk
 
 seeds = st.integers(0, 10_000)
@@ -152,10 +153,12 @@ def test_prumerge_keeps_the_outliers_and_plus_adds_a_grid():
 def test_trim_keeps_the_lowest_products_and_appends_the_mean():
     patch_text = torch.tensor([[[3.0, 0], [-2, 0], [0, 1], [-4, 4]]], dtype=torch.float64)
     text = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
-    tokens = Tokens.of(numbered(4), 3, patch_text=patch_text, text=text)
+    tokens = Tokens.of(numbered(4), 3, feature_text=patch_text, text=text)
     low = make(o.TrimOptions(count="budget"))(tokens, {})
     assert kept(low) == [1, 3] and low.extra.tolist() == [[[(1 + 3) / 2] * 2]]
     assert kept(make(o.TrimOptions(count="budget", sign=1))(tokens, {})) == [0, 2]
+    last = Tokens.of(numbered(4), 3, patch_text=-patch_text, text=text)
+    assert kept(make(o.TrimOptions(count="budget", states="last"))(last, {})) == [0, 2]
     nearest = make(o.TrimOptions(count="budget", normalize=True, append_mean=False))(
         Tokens(**{**vars(tokens), "budget": torch.tensor([1])}), {}
     )
@@ -200,6 +203,15 @@ def test_tome_merges_sizes_by_weight():
     assert found.x.item() == pytest.approx((3 * 1 + 4) / 4) and found.sizes.item() == 4
 
 
+def test_tome_without_cls_keeps_the_order_of_the_image():
+    """The official code leaves what does not merge in the order of its similarity, and sorts it only beside CLS."""
+    keys = torch.tensor([[[1.0, 0.0], [0, 1], [0.6, 0.8], [-1, 0.2], [0.1, 0.99], [-1, 0]]])  # 4 merges; 2 before 0
+    found = tome(numbered(6), keys, 1)
+    assert kept(found) == [0, 2, 1, 3, 5]
+    beside = tome(numbered(6), torch.cat([torch.zeros(1, 1, 2), keys], 1), 0)
+    assert kept(beside) == [1, 3, 5, 0, 2, 4]  # CLS is the first of group A
+
+
 def test_tome_schedules():
     assert tome_schedule(8, 0, 12) == [8] * 12
     falling, rising = tome_schedule(8, -1, 5), tome_schedule(8, 1, 5)
@@ -239,6 +251,16 @@ def test_ats_count_adapts_and_has_a_floor():
     tokens = Tokens.of(numbered(16), 12, cls_row=row, values=values, point=Point("vit_attention", 3), layers=4)
     assert make(o.ATSOptions(minimum=1))(tokens, {}).count < 8
     assert make(o.ATSOptions())(tokens, {}).count == 8
+
+
+def test_ats_that_keeps_all_does_not_sample():
+    """The official code draws as many values as there are tokens, and drops what no value is nearest to."""
+    row = torch.tensor([[[0.0, 0.97, *[0.03 / 15] * 15]]], dtype=torch.float64)
+    values = torch.ones(1, 1, 17, 2, dtype=torch.float64)
+    tokens = Tokens.of(numbered(16), 16, cls_row=row, values=values, point=Point("vit_attention", 3), layers=4)
+    assert make(o.ATSOptions(minimum=1))(tokens, {}).count == 16
+    sampled = inverse_samples(row[:, 0, 1:], torch.tensor([16]), torch.ones(1, 16, dtype=torch.bool))
+    assert sampled.sum() < 16
 
 
 def test_evit_keeps_in_descending_order_and_fuses_the_rest():

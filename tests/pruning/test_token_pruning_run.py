@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from recipes.core import compose, runner
+from recipes.core.errors import UserError
 from recipes.core.evaluation.strips import read_strips
 from recipes.core.recipe import Evaluation
 from recipes.core.report.strips import run_wall, wall_png
@@ -16,6 +17,7 @@ from recipes.pruning.token_pruning.subjects import Subject
 
 SMOKE = ("budget=smoke", "tracker=none", "trainer.threads=1")
 TWO = "keep=[0.25,0.0625]"  # squares, for pool
+REACHED = "keep=[0.5,0.3]"  # by SparseVLM's mean over four layers
 QUESTIONS = "data=question-canvases"
 CLASSIFIER = "model=toy-vit"
 
@@ -36,7 +38,7 @@ def prepared(task: str) -> Subject:
 
 
 def evaluated_arm(arm: str, task: str) -> dict[str, float]:
-    config = composed(f"arm={arm}", task, TWO)
+    config = composed(f"arm={arm}", task, REACHED if arm == "sparsevlm" else TWO)
     return TokenPruningRecipe().evaluate(config, Prepared(prepared(task), make(config.pruner)), None, {}).metrics
 
 
@@ -65,6 +67,8 @@ def test_every_arm_of_the_language_model(arm: str) -> None:
     check(found)
     if arm == "full":
         assert found["tokens@0.0625"] == 144 and found["macs_ratio@0.0625"] == 1
+    elif arm == "sparsevlm":
+        assert found["tokens@0.5"] == 72 and 42.5 < found["tokens@0.3"] <= 43
     elif arm not in ("vtw", "recoverable_lof"):  # which do not look at the budget
         assert found["tokens@0.0625"] < found["tokens@0.25"] < 144
 
@@ -91,6 +95,13 @@ def test_a_run_writes_what_its_report_shows(tmp_path: Path) -> None:
     assert examples.exists() and outcome.metrics["tokens@0.25"] == 16
     # Interpolated between 16 tokens and all of them.
     assert "accuracy@llm_macs0.5" in outcome.metrics and "accuracy@llm_macs0.2" not in outcome.metrics
+
+
+def test_a_budget_out_of_reach_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"(?s)keep: sparsevlm leaves at least 18 of 64 tokens.*keep=\[0.2813\] or"):
+        evaluated("pruner=sparsevlm", "keep=[0.5,0.25]")
+    with pytest.raises(UserError, match=r"keep: tome leaves at least 2 of 64 tokens: each of 5 blocks"):
+        evaluated("pruner=tome", "keep_tokens=[8,1]")
 
 
 def test_pruner_and_arm_are_one(tmp_path: Path) -> None:

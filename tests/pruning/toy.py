@@ -78,6 +78,7 @@ def seen_at(tokens: Tokens, point: Point) -> Tokens:
         "text": first,
         "patch_text": tokens.x.roll(1, 2),
         "patch_text_raw": tokens.x.roll(2, 2),
+        "feature_text": tokens.x.roll(3, 2),
         "newline": tokens.positions % 4 == 3,
         "point": point,
         "layers": LAYERS,
@@ -91,8 +92,10 @@ def given_words(tokens: Tokens) -> Tensor:
 
 
 def walk(options: Any, tokens: Tokens) -> list[Kept]:
-    """What is left behind each point of a pruner."""
+    """What is left behind each point of a pruner; budgets that it cannot meet are raised to its smallest."""
     pruner, state, found = make(options), {}, []
+    least = torch.tensor([pruner.smallest_budget(count, LAYERS) for count in tokens.count.tolist()])
+    tokens = Tokens(**{**vars(tokens), "budget": torch.maximum(tokens.budget, least)})
     for point in pruner.points(DEPTH):
         kept = apply(tokens, pruner(seen_at(tokens, point), state))
         found.append(kept)

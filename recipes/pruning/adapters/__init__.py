@@ -19,7 +19,15 @@ from recipes.pruning.tokens import Pruner
 __all__ = ["Guide", "Layout", "Trace", "check", "layout", "now", "pruned"]
 
 
-def check(model: Any, pruner: Pruner, keep: float | int, *, guided: bool = False, positions: str | None = None) -> None:
+def check(
+    model: Any,
+    pruner: Pruner,
+    keep: float | int,
+    *,
+    guided: bool = False,
+    positions: str | None = None,
+    counts: Sequence[int] = (),
+) -> None:
     """Refuse what cannot work, before anything runs.
 
     Args:
@@ -28,11 +36,12 @@ def check(model: Any, pruner: Pruner, keep: float | int, *, guided: bool = False
         keep: Fraction in (0, 1] or number of tokens.
         guided: Whether there will be a `Guide`.
         positions: As for `pruned`.
+        counts: Numbers of tokens that samples have, where they differ.
 
     Raises:
         UserError: with what to type instead.
     """
-    checking.check(parts(model), pruner, keep, guided, positions)
+    checking.check(parts(model), pruner, keep, guided, positions, counts)
 
 
 @contextmanager
@@ -44,6 +53,7 @@ def pruned(
     seeds: Sequence[int],
     guide: Guide | None = None,
     positions: str | None = None,
+    names: Sequence[str] = (),
 ) -> Iterator[Trace]:
     """Prune one batch: inside the block `model(**inputs)` and `model.generate(**inputs)` just work.
 
@@ -59,16 +69,18 @@ def pruned(
         guide: The question, for pruners that read it.
         positions: Rotary positions behind the pruning, at every decode step too: "compact" counts the tokens that are
             there, "original" leaves each token its own; None: the pruner's own policy.
+        names: What the samples are called in messages; empty: by their row.
 
     Yields:
         What happened in the last prefill.
 
     Raises:
-        UserError: see `check`; or inputs that cannot be pruned.
+        UserError: see `check`; or inputs that cannot be pruned, or that the model makes NaN or infinities of.
     """
     taken = parts(model)
     points, depth = checking.check(taken, pruner, keep, guide is not None, positions)
-    session = Session(taken, pruner, points, depth, keep, tuple(seeds), guide, positions or pruner.positions)
+    policy = positions or pruner.positions
+    session = Session(taken, pruner, points, depth, keep, tuple(seeds), guide, policy, tuple(names))
     encoder = EncoderPruning(session)
     with ExitStack() as stack:
         handles = encoder.install()

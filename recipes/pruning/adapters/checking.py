@@ -1,14 +1,16 @@
 """Refusals before anything runs: a pruner that a model, a budget or a missing question cannot serve."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from recipes.core.errors import UserError
 from recipes.pruning.adapters.layout import Layout, Parts
 from recipes.pruning.adapters.reads import BEFORE, BLOCK, LAST
+from recipes.pruning.guards import require_budget
 from recipes.pruning.tokens import PLACES, Depth, Point, Pruner, kept_count
 
 CLS = frozenset({"cls", "cls_row", "final_query"})
-TEXT = frozenset({"text", "patch_text", "patch_text_raw"})
+TEXT = frozenset({"text", "patch_text", "patch_text_raw", "feature_text"})
 GIVEN = {
     "vit_attention": BLOCK | {"cls", "newline"},
     "vit": BLOCK | {"cls", "newline"},
@@ -57,7 +59,12 @@ def _check_layers(name: str, points: tuple[Point, ...], layout: Layout) -> None:
 
 
 def check(
-    parts: Parts, pruner: Pruner, keep: float | int, guided: bool, positions: str | None
+    parts: Parts,
+    pruner: Pruner,
+    keep: float | int,
+    guided: bool,
+    positions: str | None,
+    counts: Sequence[int] = (),
 ) -> tuple[tuple[Point, ...], int]:
     """All that can be refused before a forward.
 
@@ -67,6 +74,7 @@ def check(
         keep: Fraction in (0, 1] or number of tokens.
         guided: Whether there is a question.
         positions: None, "compact" or "original".
+        counts: Numbers of tokens that samples have, where they differ.
 
     Returns:
         As `planned`.
@@ -80,13 +88,11 @@ def check(
     points, depth = planned(parts, pruner)
     for point in points:
         _check_needs(parts, pruner, point, guided)
-    inside = [point.place for point in points if point.place in ("vit", "vit_attention", "encoder")]
-    if parts.anyres and inside and isinstance(keep, int):
-        raise UserError(
-            f"{name_of(pruner)} prunes each crop of LLaVA-NeXT, whose number differs from image to image",
-            "keep",
-            "type a fraction such as 0.25",
-        )
+    patches = 0 if parts.anyres else parts.encoder.patches
+    layers = parts.layout.depth.llm if points[0].place == "llm" else depth
+    for count in counts or ([patches] if patches else []):
+        budget = keep if isinstance(keep, int) else max(kept_count(count, keep), 1)
+        require_budget(pruner, count, budget, layers)
     return points, depth
 
 

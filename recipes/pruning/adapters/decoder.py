@@ -18,6 +18,7 @@ from recipes.pruning.adapters.encoder import Handle
 from recipes.pruning.adapters.images import spans
 from recipes.pruning.adapters.reads import LayerReads, layer_reads
 from recipes.pruning.adapters.session import Features, Session, survivors
+from recipes.pruning.guards import require_finite_states
 from recipes.pruning.selecting import gather
 from recipes.pruning.tokens import Kept, Point, Tokens
 
@@ -236,6 +237,7 @@ class DecoderPruning:
             positions=positions,
             sizes=sizes,
             seeds=session.seeds,
+            names=session.called,
             point=point,
             layers=session.parts.layout.depth.llm if point.place == "llm" else session.depth,
             newline=newline,
@@ -249,6 +251,7 @@ class DecoderPruning:
             trace.llm_visual = torch.stack(self.visual, 1).cpu()
             trace.text_tokens = self.segments[0].prompt.text.sum(1).cpu()
             first, last = self._segment(0).prompt, self.segments[-1].prompt
+            require_finite_states(output[0], last.mask, self.session.called, "behind the language model")
             trace.entering = survivors(first.valid, first.positions)
             trace.made = (first.valid & (first.positions < 0)).sum(1).cpu()
             trace.survivors = survivors(last.valid, last.positions)

@@ -10,7 +10,9 @@ from torch.nn import Module
 from recipes.pruning.adapters.reads import block_reads, last_reads
 from recipes.pruning.adapters.sequence import Sequence
 from recipes.pruning.adapters.session import Session, survivors
-from recipes.pruning.tokens import Point, Tokens, sample_seed
+from recipes.pruning.draws import sample_seed
+from recipes.pruning.guards import point_words, require_finite_states
+from recipes.pruning.tokens import Point, Tokens
 
 Handle = Callable[[], None]
 
@@ -21,6 +23,7 @@ class EncoderPruning:
     Attributes:
         sequence: The tokens where the model is.
         text_mask: [B, T] bool of a text encoder's input, set before its first block.
+        real: [rows, N] bool, patches of crops that are no padding of the image; None once the rest was dropped.
     """
 
     def __init__(self, session: Session) -> None:
@@ -31,10 +34,16 @@ class EncoderPruning:
         self.used = session.parts.layout.used_blocks
         self.sequence: Sequence
         self.budget: Tensor
+        self.real: Tensor | None = None
         self.text_mask: Tensor | None = None
         self.inputs: dict[int, Tensor] = {}
         self.outputs: dict[int, Tensor] = {}
         self.counts: list[Tensor] = []
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the pruner acts in the encoder or at its output."""
+        return bool(self.inside or self.behind) or self.output is not None
 
     def install(self) -> list[Handle]:
         """Put the hooks in.
@@ -84,6 +93,10 @@ class EncoderPruning:
         def leave(_: Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
             if index in self.behind:
                 output = self._prune(output, self.behind[index], index)
+            if index == self.used - 1:
+                seen = self.sequence.model_order(self.sequence.everyone())
+                names = self.session.rows_of(self.session.called)
+                require_finite_states(output, seen, names, point_words(Point("encoder")))
             if self.output is not None and (last or index == self.used - 1):
                 self.outputs[index] = output
             if last and self.output is not None and not self.joined:
@@ -124,15 +137,21 @@ class EncoderPruning:
             words = self.text_mask.sum(1) - encoder.lead - encoder.trail
             valid = torch.arange(columns, device=hidden.device) < words[:, None]
         self.sequence = Sequence.start(encoder.lead, encoder.trail, valid)
-        if self.inside or self.behind or self.output is not None:
-            self.budget = session.budget(self.sequence.count)
+        self.real = None
+        if self.prunes:
+            self.budget = session.encoder_budget(self.sequence.count)
+            if session.crops is not None:
+                # A crop that keeps all keeps its padding too, as the unpruned model does.
+                real = session.crops.real.to(hidden.device)
+                whole = self.budget >= real.sum(1)
+                self.real, self.budget = real | whole[:, None], self.budget.masked_fill(whole, columns)
 
     def _finish(self) -> None:
         """The last block is through."""
         session, sequence = self.session, self.sequence
         trace = session.trace
         trace.encoder_tokens = torch.stack(self.counts, 1).cpu()
-        trace.crops = session.crops or [1] * len(trace.encoder_tokens)
+        trace.crops = session.crops.counts if session.crops else [1] * len(trace.encoder_tokens)
         if not self.joined:
             trace.entering = survivors(sequence.valid, sequence.positions)
             trace.made = (sequence.valid & (sequence.positions < 0)).sum(1).cpu()
@@ -142,12 +161,17 @@ class EncoderPruning:
     def _prune(self, hidden: Tensor, point: Point, block: int) -> Tensor:
         """Drop tokens of `hidden` [B, T, d] in the model's order."""
         sequence = self.sequence
-        if self.session.idle("vit", sequence.count, self.budget):
+        if self.session.idle("vit", self._candidates.sum(1), self.budget):
             return hidden
         view = sequence.view(hidden)
         kept = self.session.prune("vit", lambda: self.tokens(view, point, block))
-        self.sequence = sequence.after(kept)
+        self.sequence, self.real = sequence.after(kept), None
         return self.sequence.model_order(torch.cat([view[:, : sequence.special], kept.x], 1))
+
+    @property
+    def _candidates(self) -> Tensor:
+        """[rows, N] bool, tokens that may be kept: padding of the image is dropped first."""
+        return self.sequence.valid if self.real is None else self.sequence.valid & self.real
 
     def tokens(self, view: Tensor, point: Point, block: int) -> Tokens:
         """What the pruner sees.
@@ -172,10 +196,11 @@ class EncoderPruning:
         return Tokens.of(
             view[:, special:],
             self.budget,
-            valid=sequence.valid,
+            valid=self._candidates,
             positions=sequence.positions,
             sizes=sequence.sizes,
             seeds=self._seeds(),
+            names=session.rows_of(session.called),
             point=point,
             layers=session.depth,
             newline=torch.zeros_like(sequence.valid),
@@ -184,13 +209,13 @@ class EncoderPruning:
 
     def features(self, features: Tensor) -> Tensor:
         """What goes to the projector, of features [B, N, C] without special tokens."""
-        if self.output is None or self.session.idle("vit", self.sequence.count, self.budget):
+        if self.output is None or self.session.idle("vit", self._candidates.sum(1), self.budget):
             return features
         block, lead = self.used - 1, self.encoder.lead
         view = torch.cat([self.outputs[block][:, :lead], features], 1)
         point = self.output
         kept = self.session.prune("vit", lambda: self.tokens(view, point, block))
-        self.sequence = self.sequence.after(kept)
+        self.sequence, self.real = self.sequence.after(kept), None
         return kept.x
 
     def _guided(self, names: tuple[str, ...]) -> dict[str, Tensor]:
@@ -201,21 +226,24 @@ class EncoderPruning:
         if "text" in names:
             text, crops = guide.text, self.session.crops
             found["text"] = (
-                text if crops is None else text.repeat_interleave(torch.tensor(crops, device=text.device), 0)
+                text if crops is None else text.repeat_interleave(torch.tensor(crops.counts, device=text.device), 0)
             )
-        last = self.outputs[len(self.encoder.blocks) - 1]
-        if "patch_text_raw" in names:
-            found["patch_text_raw"] = guide.project(last[:, self.encoder.lead :])
-        if "patch_text" in names:
-            closed = last if self.encoder.closing is None else self.encoder.closing(last)
-            found["patch_text"] = guide.project(closed[:, self.encoder.lead :])
+        last, features = self.outputs[len(self.encoder.blocks) - 1], self.outputs[self.used - 1]
+        for name, states, closed in (
+            ("patch_text_raw", last, False),
+            ("patch_text", last, True),
+            ("feature_text", features, True),
+        ):
+            if name in names:
+                norm = self.encoder.closing if closed else None
+                found[name] = guide.project((states if norm is None else norm(states))[:, self.encoder.lead :])
         return found
 
     def _seeds(self) -> tuple[int, ...]:
         session = self.session
         if session.crops is None:
             return session.seeds
-        pairs = zip(session.seeds, session.crops, strict=True)
+        pairs = zip(session.seeds, session.crops.counts, strict=True)
         return tuple(sample_seed(seed, f"crop{crop}") for seed, crops in pairs for crop in range(crops))
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module
-from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from recipes.core.errors import UserError
+from recipes.pruning.adapters.crops import NEWLINE, Crops, packed_chart
 from recipes.pruning.adapters.encoder import EncoderPruning, Handle, replaced
 from recipes.pruning.adapters.session import Features, Session
+from recipes.pruning.pruners.simple import Full
 from recipes.pruning.selecting import gather, pack
 
 GATHERING = "random, grid, cls_topk, divprune, flowcut, zero_tprune, tome, fastv, sparsevlm, pyramiddrop or vtw"
@@ -22,7 +23,8 @@ class ImageFeatures:
 
     The number of features stays what the prompt has placeholders for. Of one image the kept tokens fill its first
     slots; of crops each token stays in its place of the grid, so that the model packs them as ever. The rest is zero
-    and dropped before the language model.
+    and dropped before the language model. Where crops were pruned their newline tokens are dropped as well, as in
+    FlowCut's code, but for those that the budget of the whole image has room for.
     """
 
     def __init__(self, session: Session, encoder: EncoderPruning) -> None:
@@ -48,7 +50,7 @@ class ImageFeatures:
             self._check(kwargs)
             if self.session.parts.anyres:
                 sizes = kwargs["image_sizes"] if "image_sizes" in kwargs else args[1]
-                self.session.image_sizes, self.session.crops = sizes, self._crops(sizes)
+                self.session.crops = Crops.of(self.core, sizes, self.patches)
                 self.session.check_samples(len(sizes))
             self.session.features = None
             return original(*args, **kwargs)
@@ -59,13 +61,6 @@ class ImageFeatures:
         for name in ("vision_feature_layer", "vision_feature_select_strategy"):
             if kwargs.get(name) not in (None, getattr(self.core.config, name)):
                 raise UserError("pruning reads it from the model's config, not from the call", name, "set it there")
-
-    def _crops(self, sizes: Any) -> list[int]:
-        config = self.core.config
-        return [
-            image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size)
-            for size in sizes
-        ]
 
     def _before(self, _: Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (self.encoder.features(args[0]), *args[1:])
@@ -98,20 +93,25 @@ class ImageFeatures:
         place = sequence.positions[row, column]
         grid = output.new_zeros(len(output), patches, output.shape[2])
         grid[row, place] = output[row, column]
-        # The model packs a map of the places as it packs features: is it kept, how many tokens does it stand for.
+        # The model packs a map of the places as it packs features: is it kept, how many tokens it stands for.
         chart = torch.zeros(len(output), patches, 2, dtype=torch.float64, device=output.device)
         chart[row, place, 0] = 1
         chart[row, place, 1] = sequence.sizes[row, column].double()
-        packed, _ = self.core.pack_image_features(
-            chart.split(self.session.crops),
-            self.session.image_sizes,
-            vision_feature_select_strategy=self.core.config.vision_feature_select_strategy,
-            image_newline=torch.tensor([-1.0, 1.0], dtype=torch.float64, device=output.device),
-        )
+        crops = self.session.crops
+        assert crops is not None
+        packed = packed_chart(self.core, chart, crops.counts, crops.sizes, [NEWLINE, 1.0])
         chart = torch.nn.utils.rnn.pad_sequence(packed, batch_first=True)
-        slots, valid = pack(chart[..., 0] != 0)
+        newline = chart[..., 0] < 0
+        slots, valid = pack((chart[..., 0] > 0) | (newline & self._room(chart[..., 0], crops)))
         sizes = gather(chart[..., 1], slots).to(sequence.sizes.dtype)
-        return grid, Features(slots, valid, slots, sizes, chart[..., 0] < 0)
+        return grid, Features(slots, valid, slots, sizes, newline)
+
+    def _room(self, chart: Tensor, crops: Crops) -> Tensor:
+        """[B, L] bool, which newline tokens the budget has room for beside the patches; all without pruning here."""
+        if not self.encoder.prunes or isinstance(self.session.pruner, Full):
+            return torch.ones_like(chart, dtype=torch.bool)
+        room = self.session.budget(crops.totals).to(chart.device) - (chart > 0).sum(1)
+        return (chart < 0).cumsum(1) <= room[:, None]
 
 
 def spans(input_ids: Tensor, image_token: int, images: int) -> tuple[Tensor, Tensor]:

@@ -1,15 +1,15 @@
 """One batch on its way through a model: the pruner, what it is given and what happened."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from recipes.core.errors import UserError
+from recipes.pruning.adapters.crops import Crops
 from recipes.pruning.adapters.layout import Parts
 from recipes.pruning.pruners.simple import Full
 from recipes.pruning.tokens import Kept, Point, Pruner, State, Tokens, apply, kept_count
@@ -21,8 +21,9 @@ class Guide:
 
     Attributes:
         text: [B, p] embedding of the question.
-        project: Patches [B, N, C] of the encoder's last hidden state -> [B, N, p]; called with the encoder's closing
-            norm applied (`Tokens.patch_text`) and without it (`Tokens.patch_text_raw`).
+        project: Patches [B, N, C] of the encoder -> [B, N, p]; called with its last hidden states, the closing norm
+            applied (`Tokens.patch_text`) or not (`Tokens.patch_text_raw`), and with the states that go to the
+            projector, the norm applied (`Tokens.feature_text`).
     """
 
     text: Tensor
@@ -98,11 +99,11 @@ class Session:
         seeds: One a sample.
         guide: The question.
         positions: "compact" or "original".
+        names: What each sample is called in messages; empty: by its row.
         trace: What happened.
         state: What the pruner carries from point to point.
         features: What the encoder left.
-        crops: [B] crops of each sample; None where a sample is one row of the encoder.
-        image_sizes: [B, 2] height and width of the images that were cut into crops.
+        crops: Of the images; None where a sample is one row of the encoder.
         seconds: Time of selection so far by tower, "vit" and "llm".
     """
 
@@ -114,11 +115,11 @@ class Session:
     seeds: tuple[int, ...]
     guide: Guide | None
     positions: str
+    names: tuple[str, ...] = ()
     trace: Trace = field(default_factory=Trace)
     state: State = field(default_factory=dict)
     features: Features | None = None
-    crops: list[int] | None = None
-    image_sizes: Any = None
+    crops: Crops | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def at(self, place: str) -> dict[int, Point]:
@@ -147,6 +148,12 @@ class Session:
         if self.parts.encoder.patches and min(left) < 1:
             raise UserError(f"keep={self.keep} of {min(counts.tolist())} tokens is none", "keep", "type a larger share")
         return torch.tensor([max(each, 1) for each in left], device=counts.device)
+
+    def encoder_budget(self, counts: Tensor) -> Tensor:
+        """[rows] how many tokens to leave of each row of the encoder, which has `counts` [rows]; crops share one."""
+        if self.crops is None:
+            return self.budget(counts)
+        return self.crops.shared_out(self.budget(self.crops.totals), self.called).to(counts.device)
 
     def idle(self, tower: str, counts: Tensor, budget: Tensor) -> bool:
         """Whether no sample of the batch has more tokens than its budget, so that the pruner need not look."""
@@ -205,11 +212,23 @@ class Session:
                 f"{count} samples but {len(self.guide.text)} questions", "guide", "give one row of text for each sample"
             )
 
+    def rows_of(self, values: Sequence[str]) -> tuple[str, ...]:
+        """One value for each row of the encoder, of those of the samples: crops are numbered."""
+        if self.crops is None:
+            return tuple(values)
+        pairs = zip(values, self.crops.counts, strict=True)
+        return tuple(f"{value}, crop {crop}" for value, crops in pairs for crop in range(crops))
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """What each sample is called."""
+        return self.names or tuple(f"sample {row}" for row in range(len(self.seeds)))
+
     def by_sample(self, counts: Tensor) -> Tensor:
         """[B, ...] sums over the rows of the encoder that belong to a sample."""
         if self.crops is None:
             return counts
-        return torch.stack([part.sum(0) for part in counts.split(self.crops)])
+        return torch.stack([part.sum(0) for part in counts.split(self.crops.counts)])
 
 
 def survivors(valid: Tensor, positions: Tensor) -> list[Tensor]:

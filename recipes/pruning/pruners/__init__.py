@@ -5,10 +5,11 @@ from typing import Any
 
 from recipes.pruning.pruners.divprune import DivPrune
 from recipes.pruning.pruners.flowcut import FlowCut
-from recipes.pruning.pruners.language import VTW, FastV, PyramidDrop, SparseVLM
+from recipes.pruning.pruners.language import VTW, FastV, PyramidDrop
 from recipes.pruning.pruners.merging import PruMerge, PruMergePlus, Trim, VisionZip
 from recipes.pruning.pruners.recoverable import Recoverable
 from recipes.pruning.pruners.simple import ClsTopk, Full, Grid, Pool, Random
+from recipes.pruning.pruners.sparsevlm import SparseVLM
 from recipes.pruning.pruners.vit import ATS, EViT, ToMe
 from recipes.pruning.pruners.zero_tprune import ZeroTPrune
 from recipes.pruning.tokens import Pruner

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from recipes.core.kernels import exact
+from recipes.pruning.draws import random_scores
 from recipes.pruning.selecting import given, pack, top
-from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, random_scores
+from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens
 
 LIMIT = 2**26  # distances held at once, in numbers
 BLOCK = 512  # rows of the distance matrix computed at once

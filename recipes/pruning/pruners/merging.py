@@ -110,21 +110,26 @@ class PruMergePlus(PruMerge):
 class Trim(Pruner):
     """Keeps the tokens that the text embedding picks out, in their order, and appends the mean of the rest.
 
-    Source: arXiv 2409.10994; its code keeps the lowest products, because CLIP's patch-text maps are inverted.
+    Source: arXiv 2409.10994; its code takes the features that go to the projector through CLIP's closing norm and
+    projection, and keeps the lowest products, because CLIP's patch-text maps are inverted.
     """
 
     def points(self, depth: Depth) -> tuple[Point, ...]:
         return (Point("encoder"),)
 
     def needs(self, point: Point) -> tuple[str, ...]:
-        return ("text", "patch_text")
+        return ("text", self._patches)
+
+    @property
+    def _patches(self) -> str:
+        return "feature_text" if self.options.states == "features" else "patch_text"
 
     def select(self, tokens: Tokens, state: State) -> Selection:
         return per_sample(tokens, self._one, tokens.budget >= tokens.count)
 
     def _one(self, tokens: Tokens) -> Selection:
         o, budget = self.options, int(tokens.budget[0])
-        patches, text = exact(given(tokens.patch_text))[0], exact(given(tokens.text))[0]
+        patches, text = exact(given(getattr(tokens, self._patches)))[0], exact(given(tokens.text))[0]
         if o.normalize:
             patches, text = normalize(patches, dim=1, eps=1e-12), normalize(text, dim=0, eps=1e-12)
         scores = (o.sign * (patches @ text)).softmax(0)

@@ -7,6 +7,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from recipes.core.errors import UserError
 from recipes.core.kernels import exact
+from recipes.pruning.draws import random_scores
 from recipes.pruning.pruners.schedules import checked_layers
 from recipes.pruning.selecting import pack, top
 from recipes.pruning.tokens import (
@@ -19,7 +20,6 @@ from recipes.pruning.tokens import (
     cls_scores,
     everything,
     per_sample,
-    random_scores,
 )
 
 

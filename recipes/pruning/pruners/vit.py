@@ -17,6 +17,8 @@ class ToMe(Pruner):
     Source: arXiv 2210.09461.
     """
 
+    limit = ": each of {layers} blocks merges at most half of them"
+
     @property
     def proportional(self) -> bool:  # type: ignore[override]
         """Whether attention counts merged tokens by their size."""
@@ -36,6 +38,11 @@ class ToMe(Pruner):
 
     def needs(self, point: Point) -> tuple[str, ...]:
         return ("keys",)
+
+    def smallest_budget(self, count: int, layers: int) -> int:
+        """All but the larger half merge in each block; `r` and `schedule` make numbers of their own."""
+        own = self.options.schedule or self.options.r is not None
+        return 0 if own else -(-count // 2**layers)
 
     def select(self, tokens: Tokens, state: State) -> Selection:
         keys = exact(given(tokens.keys)).mean(1)

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from recipes.core.kernels import exact
+from recipes.pruning.draws import random_scores
 from recipes.pruning.pruners.schedules import geometric, scaled_layers
 from recipes.pruning.selecting import given, pack, ranks, top
-from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, random_scores
+from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens
 
 FEATURES = {"key": "keys", "query": "queries", "value": "values", "x": "x"}
 

@@ -13,11 +13,12 @@ from torch.nn.functional import normalize
 
 from recipes.pruning.accounting import Prefill, avg_tokens, mlp_macs, model_macs, patch_macs
 from recipes.pruning.adapters import Layout, Trace, now, pruned
+from recipes.pruning.draws import sample_seed
 from recipes.pruning.options import FullOptions
 from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning.agreement import agreement
 from recipes.pruning.token_pruning.subjects import Batch, Subject, Terms
-from recipes.pruning.tokens import Pruner, sample_seed
+from recipes.pruning.tokens import Pruner
 
 FULL = "1"  # label of the unpruned model
 MIB = 2**20
@@ -163,7 +164,8 @@ def _run(
     cuda = next(iter(batch.inputs.values())).is_cuda
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    with pruned(subject.model, pruner, budget, seeds=seeds, guide=batch.guide, positions=plan.positions) as trace:
+    terms = {"guide": batch.guide, "positions": plan.positions, "names": batch.samples}
+    with pruned(subject.model, pruner, budget, seeds=seeds, **terms) as trace:
         seconds, answers = _timed(subject, batch, timed)
     if seconds is not None:
         tally.forward.append(seconds / len(seeds))

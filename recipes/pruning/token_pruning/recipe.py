@@ -36,7 +36,14 @@ class TokenPruningRecipe:
         pruner = make(config.pruner)
         subject = _subject(config, device)
         for _, budget in config.budgets:
-            check(subject.model, pruner, budget, guided=subject.guided, positions=config.positions)
+            check(
+                subject.model,
+                pruner,
+                budget,
+                guided=subject.guided,
+                positions=config.positions,
+                counts=subject.counts,
+            )
         return Prepared(subject, pruner)
 
     def build(self, config: TokenPruningConfig, prepared: Prepared) -> Training | None:

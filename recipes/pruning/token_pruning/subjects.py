@@ -75,6 +75,7 @@ class Subject(ABC):
         model: What `pruned` takes.
         layout: Its numbers.
         patches: Tokens of a sample that may be pruned; 0 where that depends on the sample.
+        counts: The numbers of them that there are where they differ and are known beforehand.
         one_forward: Whether an answer is one forward, so that its time is that of a prefill.
         guided: Whether its batches have a guide.
     """
@@ -83,6 +84,7 @@ class Subject(ABC):
     model: Any
     layout: Layout
     patches: int
+    counts: Sequence[int] = ()
     one_forward: bool = True
     guided: bool = False
 

@@ -60,6 +60,7 @@ class Texts(Subject):
         check_tokenizer_fits(self.tokenizer, self.model, f"{KEY}={path}")
         passages = read_passages(config.data, config.seed, self.tokenizer, config.evaluation.examples)
         self.passages = sorted(passages, key=lambda each: len(each.ids))  # equal ones in a batch: little padding
+        self.counts = sorted({len(each.ids) - self.layout.special for each in passages})
 
     def batches(self) -> Iterator[Batch]:
         size = self.config.evaluation.batch_size

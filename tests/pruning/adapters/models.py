@@ -59,9 +59,12 @@ def lively(model: Any, scale: float = 4.0) -> Any:
     return model.eval()
 
 
-def llava(decoder: str = "llama", siglip: bool = False, attention: str = "sdpa", **kwargs: Any) -> Any:
+def llava(
+    decoder: str = "llama", siglip: bool = False, attention: str = "sdpa", image_size: int = 16, **kwargs: Any
+) -> Any:
     torch.manual_seed(0)
-    vision = SiglipVisionConfig(**VISION) if siglip else CLIPVisionConfig(**VISION)
+    sizes = VISION | {"image_size": image_size}
+    vision = SiglipVisionConfig(**sizes) if siglip else CLIPVisionConfig(**sizes)
     config = LlavaConfig(
         vision_config=vision,
         text_config=DECODERS[decoder],

@@ -153,7 +153,7 @@ def test_reads_behind_pruned_blocks_leave_padding_out():
 
 @torch.no_grad()
 def test_the_last_block_and_the_question_are_read_at_the_encoders_output():
-    names = (*READS, "final_query", "final_keys", "text", "patch_text", "patch_text_raw")
+    names = (*READS, "final_query", "final_keys", "text", "patch_text", "patch_text_raw", "feature_text")
     point, model, pixels = Point("encoder"), llava(), images(2)
     probe, question = Chosen({point: KEPT}, reads=names), guide(2)
     with pruned(model, probe, 5, seeds=(0, 1), guide=question):
@@ -171,6 +171,8 @@ def test_the_last_block_and_the_question_are_read_at_the_encoders_output():
     torch.testing.assert_close(seen.final_keys, block.self_attn.k_proj(entering), **close)
     torch.testing.assert_close(seen.patch_text_raw, question.project(last[:, 1:]), **close)
     torch.testing.assert_close(seen.patch_text, question.project(tower.post_layernorm(last)[:, 1:]), **close)
+    features = tower.post_layernorm(states.hidden_states[-2])[:, 1:]
+    torch.testing.assert_close(seen.feature_text, question.project(features), **close)
     assert torch.equal(seen.text, question.text)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from recipes.core.errors import UserError
 from recipes.pruning import options as o
 from recipes.pruning.adapters import pruned
+from recipes.pruning.adapters.crops import shares_of
 from recipes.pruning.pruners import make
 from recipes.pruning.tokens import Point
 from tests.pruning.adapters.models import Chosen, guide, images, llava_next, one, prompts
@@ -69,7 +70,7 @@ def test_the_pack_is_one_span(model: Any, place: str):
 
 @torch.no_grad()
 def test_crops_are_pruned_before_their_pack(model: Any):
-    """Two patches of each crop are left, with the newline tokens; padding of the crops is cut away as ever."""
+    """Two patches of each crop are left; padding is cut away as ever, newline tokens fill what the budget leaves."""
     inputs, crop = batch(), [[1, 6]] * 3 + [[5, 14]] * 3 + [[0, 6]] * 3
     with pruned(model, Chosen({Point("encoder"): crop}), 0.2, seeds=range(3)) as trace:
         logits = model(**inputs).logits
@@ -78,12 +79,13 @@ def test_crops_are_pruned_before_their_pack(model: Any):
     tall = [16 + (r + 4 * k) * 5 + c for r, c in ((1, 1), (3, 2)) for k in (0, 1)]
     cut = [16 + (1 - 1) * 9 + 2 + 4 * k for k in (0, 1)]  # row 0 of the crops is padding, row 1 the first left
     for row, (base, places) in enumerate(zip(([1, 6], [5, 14], [0, 6]), (wide, tall, cut), strict=True)):
-        kept = sorted([*base, *places, *newlines(row)])
+        room = [10, 11, 7][row] - len(base) - len(places)
+        kept = sorted([*base, *places, *newlines(row)[:room]])
         assert trace.entering[row].tolist() == kept
         expected = reference(model, one(inputs, row), kept)
         torch.testing.assert_close(logits[row, -expected.shape[1] :], expected[0], atol=1e-5, rtol=1e-4)
     assert trace.encoder_tokens[:, 0].tolist() == [17] * 9 and trace.crops == [3, 3, 3]
-    assert trace.projected.tolist() == [6, 6, 6]
+    assert trace.projected.tolist() == [6, 6, 4]  # patch 0 of the third image's tiles is padding
 
 
 @pytest.mark.parametrize(
@@ -113,6 +115,45 @@ def test_samples_do_not_see_each_other(model: Any, options: Any):
         assert answer[0, -3:].tolist() == together[row, -3:].tolist()
 
 
+WHEREVER = [
+    o.RandomOptions(),
+    o.GridOptions(),
+    o.ClsTopkOptions(),
+    o.DivPruneOptions(feature="encoder"),
+    o.FlowCutOptions(),
+    o.ZeroTPruneOptions(),
+    o.EViTOptions(fuse=False),
+    o.ToMeOptions(),
+    o.RandomOptions(place="projector"),
+    o.DivPruneOptions(),
+    o.FastVOptions(),
+    o.PyramidDropOptions(rates=()),
+    o.FlowCutOptions(llm_layer=3, vit_share=2.5),
+]
+
+
+@pytest.mark.parametrize("options", WHEREVER, ids=lambda each: each.name)
+@torch.no_grad()
+def test_budgets_are_equal_wherever_is_pruned(model: Any, options: Any):
+    """Crops share one budget; newline tokens count, and padding of the image never does."""
+    inputs = batch()
+    for keep in (0.125, 0.3, 0.9, 0.97, 7, 12):
+        with pruned(model, make(options), keep, seeds=range(3)) as trace:
+            model(**inputs)
+        wanted = [keep if isinstance(keep, int) else round(keep * total) for total in TOTALS]
+        assert trace.llm_visual[:, -1].tolist() == wanted
+        inside = options.name in ("fastv", "pyramiddrop") or getattr(options, "llm_layer", 0)
+        assert inside or trace.llm_visual[:, 0].tolist() == wanted
+
+
+def test_shares_add_up():
+    assert shares_of(10, [16, 16, 16]) == [4, 3, 3] and shares_of(60, [16, 16]) == [16, 16]
+    assert shares_of(3, [100, 1, 1]) == [1, 1, 1] and shares_of(4, [100, 1, 0]) == [3, 1, 0]
+    for total in range(3, 40):
+        shares = shares_of(total, [16, 8, 20])
+        assert sum(shares) == total and min(shares) >= 1 and shares[0] <= 16 and shares[1] <= 8
+
+
 @torch.no_grad()
 def test_newline_tokens_are_known_and_counted(model: Any):
     inputs = batch()
@@ -132,10 +173,10 @@ def test_what_cannot_work_is_refused(model: Any):
     ):
         model(**inputs)
     with (
-        pytest.raises(UserError, match="keep: cls_topk prunes each crop(.|\n)*type a fraction such as 0.25"),
-        pruned(model, make(o.ClsTopkOptions()), 12, seeds=range(3)),
+        pytest.raises(UserError, match="keep: 2 tokens cannot come from 3 crops of sample 0"),
+        pruned(model, make(o.ClsTopkOptions()), 2, seeds=range(3)),
     ):
-        pass
+        model(**inputs)
     with (
         pytest.raises(UserError, match="keep: a sample has 34 tokens, of which 40 were to be kept"),
         pruned(model, make(o.DivPruneOptions()), 40, seeds=range(3)),
