@@ -1,5 +1,6 @@
 """`steelyard compare`: arms beside the baseline, paired."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ from recipes.core.schema import did_you_mean
 
 if TYPE_CHECKING:
     from recipes.core.compare import Comparison
+    from recipes.core.records import RunRecord
+
+MOST_CONFIGS = 5  # that are listed
 
 
 def compare(
@@ -24,12 +28,14 @@ def compare(
     baseline: Path = typer.Argument(None, metavar="BASELINE_FOLDER", help="The run to compare a run folder with."),
     arm: list[str] = typer.Option([], help="Only this arm; may be repeated.", autocompletion=completion.arms),
     metric: list[str] = typer.Option([], help="Only this metric; may be repeated."),
+    where: list[str] = typer.Option([], help="Only runs with KEY=VALUE in their config; may be repeated."),
     outputs: Path = OUTPUTS,
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Compare finished arms with the baseline, or one run with another.
 
-    Runs are paired by seed and config; `steelyard runs` lists what there is.
+    Runs are paired by seed and config; of several configs of an arm the one with the newest run is taken, unless
+    --where chooses another. `steelyard runs` lists what there is.
     """
     if baseline is not None:
         comparisons = [_folders(Path(recipe), baseline)]
@@ -40,7 +46,7 @@ def compare(
             hint=f"type: steelyard compare {recipe} BASELINE_FOLDER; steelyard runs lists them",
         )
     else:
-        comparisons = _arms(recipe, list(arm), outputs)
+        comparisons = _arms(recipe, list(arm), list(where), outputs)
     chosen = _metrics(comparisons, list(metric))
     if as_json:
         print_json([_as_dict(comparison, chosen) for comparison in comparisons])
@@ -50,6 +56,7 @@ def compare(
             say()
         seeds = ", ".join(map(str, comparison.seeds))
         heading(f"{comparison.recipe}: {comparison.arm} - {comparison.baseline}, seed {seeds}")
+        say(f"runs {comparison.folders[0]} and {comparison.folders[1]}")
         show(comparison, chosen)
 
 
@@ -74,33 +81,53 @@ def _folders(run_folder: Path, baseline: Path) -> "Comparison":
     return compare_runs(run, other, arm_keys=set(card.pair_keys), main_metric=card.claim.metric)
 
 
-def _arms(recipe: str, wanted: list[str], outputs: Path) -> list["Comparison"]:
-    """The wanted arms (all with finished runs if none is named) beside the claim's baseline."""
+def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> list["Comparison"]:
+    """The wanted arms and labels (all with finished runs if none is named) beside the claim's baseline."""
     from recipes.core.compare import compare_arms
+    from recipes.core.configs import having
     from recipes.core.records import find_runs
     from recipes.core.runs import DONE
 
-    card, known = registry.card(recipe), list(compose.every_arm(recipe))
+    card, found = registry.card(recipe), find_runs(outputs, recipe)
+    known = list(dict.fromkeys([*compose.every_arm(recipe), *(run.arm for run in found)]))
     for name in wanted:
         if name not in known:
             raise UserError(f"unknown arm {name!r} of {recipe}", hint=did_you_mean(name, known))
-    runs = find_runs(outputs, recipe)
+    runs = having(found, where)
     finished = {run.arm for run in runs if run.state == DONE} - {card.claim.baseline}
     names = wanted or [name for name in known if name in finished] or [card.claim.arm]
-    found, failures = [], []
+    comparisons, failures = [], []
     for name in names:
         try:
             keys, metric = set(card.pair_keys), card.claim.metric
-            found.append(compare_arms(runs, name, card.claim.baseline, arm_keys=keys, main_metric=metric))
+            comparisons.append(compare_arms(runs, name, card.claim.baseline, arm_keys=keys, main_metric=metric))
         except UserError as error:
             if wanted:
                 raise
             failures.append(error)
-    if not found:
+    if not comparisons:
         raise failures[0]
     for failure in failures:
         note(f"left out: {failure}")
-    return found
+    _tell_other_configs(comparisons, runs)
+    return comparisons
+
+
+def _tell_other_configs(comparisons: list["Comparison"], runs: list["RunRecord"]) -> None:
+    """Warn where an arm has finished runs of several configs, and say what chooses each of the others."""
+    from recipes.core.configs import arm_configs, other_configs
+
+    taken = dict(pair for one in comparisons for pair in zip((one.arm, one.baseline), one.folders, strict=True))
+    for arm, folder in taken.items():
+        others = other_configs(arm_configs(runs, arm), folder)
+        if not others:
+            continue
+        note(f"warning: {arm} has finished runs of {len(others) + 1} configs; {folder} is compared. To choose another:")
+        for other, keys in others[:MOST_CONFIGS]:
+            words = " ".join(f"--where {shlex.quote(f'{key}={value}')}" for key, value in keys.items())
+            note(f"  {words or 'the same keys, other data or code: compare its run folder'}  ({other.folder})")
+        if len(others) > MOST_CONFIGS:
+            note(f"  and {len(others) - MOST_CONFIGS} more: steelyard runs")
 
 
 def _metrics(comparisons: list["Comparison"], wanted: list[str]) -> list[str]:

@@ -69,7 +69,7 @@ def _show_outcome(outcome: "RunOutcome", config: "RunConfig", command: str) -> N
 
     run = load_run(outcome.folder)
     card = card_of(run)
-    heading(f"{config.recipe}: {config.arm}, seed {config.seed}")
+    heading(f"{config.recipe}: {config.variant}, seed {config.seed}")
     if outcome.baseline:
         _show_difference(run, load_run(outcome.baseline), card)
     else:

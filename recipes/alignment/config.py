@@ -103,12 +103,12 @@ class PreferencesConfig:
     """Your own pairs: prompt, chosen and rejected, as text or as messages, as `trl` takes them."""
 
     name: str = setting("preferences", help="data set", choices=("preferences",))
-    path: str | None = setting(None, help="JSONL or Parquet file, or a datasets name")
-    format: str = setting("auto", help="auto: from the path", choices=("auto", "jsonl", "parquet", "datasets"))
+    path: str | None = setting(None, help="JSON, JSONL, Parquet or CSV file, a folder of them, or a datasets name")
+    format: str = setting("auto", help="auto: from the path", choices=("auto", "jsonl", "parquet", "csv", "datasets"))
     prompt_column: str | None = setting(None, help="null: prompt, or what both answers begin with")
     chosen_column: str | None = setting(None, help="null: chosen")
     rejected_column: str | None = setting(None, help="null: rejected")
-    split: str = setting("train", help="split to read (format=datasets)")
+    split: str = setting("train", help="published split to read; data without splits is all train")
     on_error: str = setting(
         "fail", help="a row that cannot be used stops the run, or is left out and counted", choices=("fail", "skip")
     )

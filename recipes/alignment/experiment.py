@@ -156,7 +156,7 @@ def training(
     masks: Any = None,
     rates: dict[str, float] | None = None,
 ) -> Training:
-    """A new policy, without dropout, on the run's pairs.
+    """A new policy on the run's pairs.
 
     Args:
         config: The run's.
@@ -166,7 +166,7 @@ def training(
         rates: Learning rates of parameters whose names begin so.
     """
     ground = prepared.ground
-    policy, lora = models.without_dropout(ground.reference()), lora_of(config)
+    policy, lora = ground.reference(), lora_of(config)
     if lora.rank:
         add_adapters(policy, lora.rank, lora.alpha, lora.targets, config.seed)
     model = PreferenceModel(policy, masks, prepared.states)

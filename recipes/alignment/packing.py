@@ -3,7 +3,7 @@
 In a causal model the hidden state of a token depends on the tokens up to it alone. Rows that begin alike may therefore
 share these tokens, and rows of different pairs may stand behind one another, as long as attention sees of each token
 what it saw before and positions count from the start of each answer. Losses and gradients are those of padded rows up
-to rounding (without dropout; with it, answers share the dropout of what they share).
+to rounding (no model has dropout here).
 """
 
 from collections.abc import Sequence

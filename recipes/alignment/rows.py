@@ -1,22 +1,25 @@
 """Users' preference rows in `trl`'s format as prompt, chosen and rejected text: plain, conversational, no prompt."""
 
-import gzip
-import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
 
 from recipes.alignment.config import PreferencesConfig
 from recipes.alignment.layouts import BadRow, with_pairs
-from recipes.core.data.sources import is_saved, load_split, pick_column, reason
-from recipes.core.errors import UserError
+from recipes.core.data.json_records import Bad
+from recipes.core.data.records import open_records
+from recipes.core.data.tables import Table
 
 # The turns of a transcript in one text, as HH-RLHF marks them.
 ASSISTANT = "\n\nAssistant:"
+# What is read of a row, whatever its layout; other columns may hold anything.
+NEEDED = (
+    "prompt", "chosen", "rejected", "completion", "label", "info", "summaries", "choice", "tools",
+    "chat_template_kwargs",
+)  # fmt: skip
 NO_TEMPLATE = "is a chat, and the tokenizer has no chat template"
 
 
@@ -68,18 +71,21 @@ def read_rows(config: PreferencesConfig) -> Iterator[Row | tuple[str, str]]:
     Raises:
         UserError: no such file, a format that is not known, or a missing column.
     """
-    columns: tuple[str | None, str, str] | None = None
-    for id, value in with_pairs(_values(config)):
+    table = open_records(str(config.path), format=config.format).table(config.split)
+    typed = [name for name in (config.prompt_column, config.chosen_column, config.rejected_column) if name is not None]
+    rows = enumerate(table.rows([*NEEDED, *typed]))
+    columns: tuple[str, str, str] | None = None
+    for id, value in with_pairs((table.place(number), row) for number, row in rows):
+        if isinstance(value, Bad):
+            yield f"{id}, {value.detail}" if value.detail else id, value.what
+            continue
         if isinstance(value, BadRow):
             yield id, str(value)
             continue
-        if not isinstance(value, dict):
-            yield id, "is no JSON object"
-            continue
         if columns is None:
-            columns = _columns(config, list(value))
+            columns = _columns(config, table, value)
         prompt, chosen, rejected = columns
-        yield Row(id, value.get(prompt) if prompt else None, value.get(chosen), value.get(rejected))
+        yield Row(id, value.get(prompt), value.get(chosen), value.get(rejected))
 
 
 def example(row: Row, tokenizer: Any) -> Example:
@@ -104,58 +110,15 @@ def example(row: Row, tokenizer: Any) -> Example:
     return Example(row.id, prompt, chosen, rejected, chat, asked)
 
 
-def _values(config: PreferencesConfig) -> Iterator[tuple[str, Any]]:
-    path = Path(str(config.path)).expanduser()
-    kind = _format(config, path)
-    if kind == "datasets":
-        for number, value in enumerate(load_split(str(config.path), config.split, "data.path")):
-            yield f"row {number}", value
-        return
-    if not path.is_file():
-        raise UserError("no such file", f"data.path={config.path}", f"{path.parent.absolute()} holds no such file")
-    if kind == "parquet":
-        yield from _parquet(path)
-        return
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield f"{path.name}:{number}", json.loads(line)
-                except ValueError:
-                    yield f"{path.name}:{number}", None
+def _columns(config: PreferencesConfig, table: Table, first: Container[str]) -> tuple[str, str, str]:
+    """Names of prompt, chosen and rejected. The prompt may be missing; what the first row lacks may stand in others."""
 
+    def name(asked: str | None, usual: str) -> str:
+        wanted = asked or usual
+        return wanted if wanted in first else table.pick(asked, (usual,), f"data.{usual}_column")
 
-def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow.parquet as pq
-
-    try:
-        parts = pq.ParquetFile(path).iter_batches()
-        for number, value in enumerate(value for part in parts for value in part.to_pylist()):
-            yield f"{path.name} row {number}", value
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
-        raise UserError(f"cannot be read as Parquet: {reason(error)}", str(path)) from error
-
-
-def _format(config: PreferencesConfig, path: Path) -> str:
-    if config.format != "auto":
-        return config.format
-    known = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
-    suffix = Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
-    if suffix in known:
-        return known[suffix]
-    if is_saved(path) or (not path.exists() and len(path.parts) <= 2):
-        return "datasets"
-    hint = "if the name hides its format, type data.format=jsonl, parquet or datasets"
-    raise UserError("is no JSONL or Parquet file", f"data.path={config.path}", hint)
-
-
-def _columns(config: PreferencesConfig, found: Sequence[str]) -> tuple[str | None, str, str]:
-    chosen = pick_column(found, config.chosen_column, ("chosen",), "data.chosen_column")
-    rejected = pick_column(found, config.rejected_column, ("rejected",), "data.rejected_column")
-    if config.prompt_column is not None:
-        return pick_column(found, config.prompt_column, (), "data.prompt_column"), chosen, rejected
-    return "prompt" if "prompt" in found else None, chosen, rejected
+    prompt = "prompt" if config.prompt_column is None else name(config.prompt_column, "prompt")
+    return prompt, name(config.chosen_column, "chosen"), name(config.rejected_column, "rejected")
 
 
 def _plain(row: Row) -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from recipes.core.compose import NOT_IDENTITY
+from recipes.core.configs import config_folder
 from recipes.core.errors import UserError
 from recipes.core.measured import Examples, Measured, final_only, paired_examples, read_measured
 from recipes.core.records import (
@@ -81,6 +82,7 @@ class Comparison:
     """An arm beside its baseline on the same seeds. `unit` says what intervals are taken over.
 
     `unplanned` lists config keys that differ although the arms do not choose them: (key, arm's value, baseline's).
+    `folders` are the run folders of the two over all seeds (`ARM/HASH-s*`): they name the configs that were taken.
     """
 
     recipe: str
@@ -91,6 +93,7 @@ class Comparison:
     main_metric: str | None
     rows: tuple[MetricRow, ...]
     unplanned: tuple[tuple[str, str, str], ...] = ()
+    folders: tuple[str, str] = ("", "")
 
     def row(self, metric: str) -> MetricRow | None:
         """The row of one metric, None if it was not measured in both arms."""
@@ -186,6 +189,7 @@ def compare_measured(
         main_metric,
         tuple(_described(rows, theirs.info | mine.info)),
         tuple(dict.fromkeys(differing)),
+        (config_folder(mine.run), config_folder(theirs.run)),
     )
 
 
@@ -209,7 +213,7 @@ def compare_arms(
     """
     newest = max(_finished(runs, arm), key=lambda run: run.started)
     _finished(runs, baseline)
-    same = {run.seed: run for run in _finished(runs, arm) if _but_seed(run) == _but_seed(newest)}
+    same = {run.seed: run for run in _finished(runs, arm) if _config_of(run) == _config_of(newest)}
     found = [(same[seed], find_baseline(same[seed], runs, baseline, arm_keys)) for seed in sorted(same)]
     pairs = [(run, other) for run, other in found if other is not None]
     if not pairs:
@@ -370,5 +374,8 @@ def _what_exists(runs: Sequence[RunRecord]) -> str:
     return "there are: " + ", ".join(listed)
 
 
-def _but_seed(run: RunRecord) -> dict[str, Any]:
-    return {key: value for key, value in flatten(run.config).items() if not is_below(key, {"seed", *NOT_IDENTITY})}
+def _config_of(run: RunRecord) -> tuple[str, dict[str, Any]]:
+    """What runs of one config share over their seeds: the hash, which knows data and code, and the keys."""
+    return config_folder(run), {
+        key: value for key, value in flatten(run.config).items() if not is_below(key, {"seed", *NOT_IDENTITY})
+    }

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core import registry
+from recipes.core.arm_keys import Settings, label_problems
 from recipes.core.config import RunConfig
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
@@ -29,7 +30,7 @@ LIST_VALUES = "type key=1,2 or key=range(3), or --sweeper optuna for key=interva
 LARGEST_CONFIG = 2**20  # bytes
 PRESETS = ("arms", "budgets", "when", "implied", "folders")
 # Cannot change the result, so they are not part of a run's identity.
-NOT_IDENTITY = ("outputs", "tracker", "trainer.save_steps", "trainer.log_steps")
+NOT_IDENTITY = ("outputs", "label", "tracker", "trainer.save_steps", "trainer.log_steps")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,11 @@ def compose(recipe: str, overrides: list[str]) -> Any:
         else:
             problems.append(Problem(key, value, f"unknown key; {_nearest_key(key, list(known))}"))
     config, found = build(kind, _resolved(tree))
-    raise_problems(problems + found)
+    problems += found
+    arm = str(typed.get("arm", tree["arm"]))
+    wrong = {problem.key for problem in problems}
+    unnamed = label_problems(recipe, overrides, keys, arm, arm_settings(recipe))
+    raise_problems(problems + [problem for problem in unnamed if problem.key not in wrong])
     return config
 
 
@@ -124,6 +129,22 @@ def arms(recipe: str, overrides: Sequence[str] = ()) -> dict[str, str]:
 def every_arm(recipe: str) -> dict[str, str]:
     """All arms of a recipe with descriptions, whatever they apply to."""
     return {name: arm["description"] for name, arm in _hydra_tree(recipe, ())["arms"].items()}
+
+
+def arm_settings(recipe: str) -> dict[str, Settings]:
+    """The keys that every arm of a recipe sets, with their values."""
+    return {name: arm.get("set") or {} for name, arm in _hydra_tree(recipe, ())["arms"].items()}
+
+
+def typed_keys(recipe: str, overrides: Sequence[str]) -> list[tuple[str, Any]]:
+    """What was typed as (key, value): group choices, keys with their shorthands written out, and keys that hold others.
+
+    What cannot be read is left out; `compose` says what is wrong with it.
+    """
+    choices, keys, _ = _typed(recipe, overrides)
+    words = [word.lstrip("+~").partition("=") for word in overrides]
+    read = {key for key, _ in keys}
+    return [*choices.items(), *keys, *((key, value) for key, _, value in words if key not in read | choices.keys())]
 
 
 def groups() -> dict[str, list[str]]:

@@ -105,11 +105,19 @@ class RunConfig:
 
     recipe: str = setting(help="name of the recipe")
     arm: str = setting(help="variant inside the recipe")
+    label: str | None = setting(
+        None, help="name that the run is filed under in place of its arm; needed where keys that the arm sets are typed"
+    )
     seed: int = setting(0, help="initialisation, data order and sampling", ge=0)
     budget: str = setting("small", help="size preset of the whole experiment", choices=("smoke", "small", "full"))
     outputs: str = setting("outputs", help="folder of runs")
     trainer: TrainerConfig = setting(help="trainer")
     tracker: TrackerConfig = setting(help="tracker")
+
+    @property
+    def variant(self) -> str:
+        """What the run is filed and compared under: its label, else its arm."""
+        return self.label or self.arm
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,10 @@ ABSENT = "(not set)"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run folder says about its run; `problem` is what is wrong with one that was finished."""
+    """What a run folder says about its run; `arm` is the label of a run that has one.
+
+    `problem` is what is wrong with a run that was finished.
+    """
 
     path: Path
     recipe: str
@@ -49,10 +52,10 @@ def load_run(folder: Path) -> RunRecord:
         return named
     try:
         config = read_yaml(folder / "config.yaml")
-        recipe, arm, seed = config["recipe"], config["arm"], config["seed"]
+        recipe, arm, seed = config["recipe"], config.get("label") or config["arm"], config["seed"]
         if not (isinstance(recipe, str) and isinstance(arm, str) and type(seed) is int):
             raise TypeError("recipe, arm or seed of another type")
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError, RecursionError) as error:
         raise UserError(
             "is not a run folder: it has no readable config.yaml",
             where=str(folder),

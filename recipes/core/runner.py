@@ -198,7 +198,7 @@ def _ending_recorded(folder: RunFolder) -> Iterator[None]:
 
 
 def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any) -> RunOutcome:
-    name = f"{config.recipe}/{config.arm}/{folder.path.name}"
+    name = f"{config.recipe}/{config.variant}/{folder.path.name}"
     tracker = open_tracker(config.tracker, folder.path, name, config.recipe, compose.to_tree(config))
     success = False
     try:

@@ -32,7 +32,7 @@ LOCK = "owner.lock"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's folder: `outputs/<recipe>/<arm>/<config hash>-s<seed>/`."""
+    """One run's folder: `outputs/<recipe>/<arm or label>/<config hash>-s<seed>/`."""
 
     path: Path
 
@@ -134,7 +134,7 @@ class RunFolder:
 def run_folder(config: RunConfig) -> RunFolder:
     """The folder of a config: its name holds all that can change the result, and no clock."""
     name = f"{compose.config_hash(config)}-s{config.seed}"
-    return RunFolder(Path(config.outputs) / config.recipe / config.arm / name)
+    return RunFolder(Path(config.outputs) / config.recipe / config.variant / name)
 
 
 def start(folder: RunFolder, config: RunConfig, command: str, environment: dict[str, Any]) -> None:

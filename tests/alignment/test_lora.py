@@ -53,7 +53,7 @@ def checkpoint(outcome: runner.RunOutcome, step: int) -> dict[str, torch.Tensor]
 
 
 @pytest.mark.parametrize(
-    ("keys", "live"), [(("arm=sparsepo_common",), True), (("arm=dpo", "preference.loss=kto"), False)]
+    ("keys", "live"), [(("arm=sparsepo_common",), True), (("arm=dpo", "preference.loss=kto", "label=kto"), False)]
 )
 def test_only_adapters_move(keys: tuple[str, ...], live: bool, pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if live:  # the reference's hidden states come from the policy's own weights, its adapters off

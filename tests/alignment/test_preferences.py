@@ -140,7 +140,8 @@ def test_bad_rows_stop_the_run_with_all_reasons_or_are_left_out(tmp_path: Path, 
         load_preferences(config, load_rows(config), tokenizer)
     assert raised.value.hint.splitlines() == [
         "2 rows: the prompt is empty (first: pairs.jsonl:2)",
-        "1 rows: is no JSON object (first: pairs.jsonl:3)",
+        "1 rows: is no JSON (first: pairs.jsonl:3, Expecting property name enclosed in double quotes at column 2: "
+        "{broken)",
         "1 rows: the prompt leaves no room for an answer in data.max_tokens=64 (first: pairs.jsonl:6)",
         "mend them, or type data.on_error=skip to leave them out",
     ]
@@ -165,8 +166,9 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> 
     assert len(load_rows(PreferencesConfig(path=path, chosen_column="chosn")).rows) == 1
 
 
-@pytest.mark.parametrize(("name", "what"), [("no/such/pairs.jsonl", "no such file"), ("some/pairs.csv", "is no JSONL")])
+@pytest.mark.parametrize(("name", "what"), [("no/such/pairs.jsonl", "no such file"), ("pairs.xlsx", "is no .jsonl")])
 def test_a_wrong_path_is_refused(name: str, what: str, tmp_path: Path) -> None:
+    (tmp_path / "pairs.xlsx").touch()
     with pytest.raises(UserError, match=what):
         load_rows(PreferencesConfig(path=str(tmp_path / name)))
 

@@ -58,7 +58,7 @@ def test_five_arms_and_two_seeds_pay_for_the_reference_once() -> None:
 
 @pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"dpo", "tdpo1", "tdpo2", "simpo", "sft"}))
 def test_every_loss_that_is_no_arm_trains(loss: str, tmp_path: Path) -> None:
-    outcome = run(tmp_path, "arm=dpo", f"preference.loss={loss}", "evaluation.watch_every=4")
+    outcome = run(tmp_path, "arm=dpo", f"preference.loss={loss}", "label=another", "evaluation.watch_every=4")
     assert outcome.status == "done" and outcome.metrics["kl"] > 0
     lines = logged(outcome.folder)
     assert all(math.isfinite(line["loss"]) for line in lines) and len({line["loss"] for line in lines}) > 1

@@ -12,7 +12,8 @@ def test_every_finished_arm_stands_beside_the_baseline(steelyard, make_run) -> N
     assert ended.code == 0, ended.err
     titles = [line for line in ended.out.splitlines() if line.startswith("prior: ")]
     assert titles == ["prior: prior - ntp, seed 0", "prior: random - ntp, seed 0"]
-    header, first = ended.out.splitlines()[1:3]
+    assert ended.out.splitlines()[1] == "runs prior/0123456789-s* and ntp/0123456789-s*"
+    header, first = ended.out.splitlines()[2:4]
     assert header.split()[:3] == ["metric", "arm", "prior"]
     assert first.startswith("grounded/auc")  # the claim's metric
 
@@ -72,3 +73,45 @@ def test_wrong_words_say_what_to_type(steelyard, make_run, tmp_path) -> None:
         ended = steelyard(*words)
         assert ended.code == 2
         assert told in ended.err
+
+
+def test_of_several_configs_the_newest_is_named_and_the_others_can_be_chosen(steelyard, make_run) -> None:
+    for seed in (0, 1):
+        make_run("ntp", seed)
+        make_run("prior", seed)
+    make_run("ntp", 2, tag="longer", trainer__max_steps=900)
+    folder = make_run("prior", 2, tag="longer", trainer__max_steps=900)
+    words = ["compare", "prior", "--arm", "prior", "--outputs", folder.parents[2]]
+    newest = steelyard(*words)
+    assert newest.out.splitlines()[:2] == [
+        "prior: prior - ntp, seed 2",
+        "runs prior/longer-s2 and ntp/longer-s2".replace("s2", "s*"),
+    ]
+    assert newest.err.splitlines() == [
+        "warning: prior has finished runs of 2 configs; prior/longer-s* is compared. To choose another:",
+        "  --where trainer.max_steps=600  (prior/0123456789-s*)",
+        "warning: ntp has finished runs of 2 configs; ntp/longer-s* is compared. To choose another:",
+        "  --where trainer.max_steps=600  (ntp/0123456789-s*)",
+    ]
+    chosen = steelyard(*words, "--where", "trainer.max_steps=600")
+    assert chosen.out.splitlines()[0] == "prior: prior - ntp, seed 0, 1" and chosen.err == ""
+    for text, told in (("trainer.max_step=600", "did you mean trainer.max_steps?"), ("seed=9", "there are 0, 1, 2")):
+        ended = steelyard(*words, "--where", text)
+        assert ended.code == 2 and told in ended.err
+
+
+def test_runs_of_other_data_with_the_same_keys_are_no_seeds_of_one_config(steelyard, make_run) -> None:
+    make_run("ntp", 0)
+    make_run("prior", 0, tag="olddata000")
+    folder = make_run("prior", 1)
+    make_run("ntp", 1)
+    ended = steelyard("compare", "prior", "--outputs", folder.parents[2])
+    assert ended.out.startswith("prior: prior - ntp, seed 1\n")
+    assert "the same keys, other data or code: compare its run folder  (prior/olddata000-s*)" in ended.err
+
+
+def test_a_labelled_run_is_compared_under_its_label(steelyard, make_run) -> None:
+    make_run("ntp", 0)
+    folder = make_run("gentle", 0, weighting__alpha=0.5, label="gentle")
+    ended = steelyard("compare", "prior", "--arm", "gentle", "--outputs", folder.parents[2])
+    assert ended.out.startswith("prior: gentle - ntp, seed 0\nruns gentle/0123456789-s*")

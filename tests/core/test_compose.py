@@ -29,7 +29,7 @@ def test_the_default_is_the_method_on_data_that_ships() -> None:
 
 def test_typed_keys_win_over_the_arm_and_the_arm_over_the_files() -> None:
     assert compose.compose("prior", ["arm=prior_floor"]).weighting.floor == 0.3
-    assert compose.compose("prior", ["arm=prior_floor", "weighting.floor=0.1"]).weighting.floor == 0.1
+    assert compose.compose("prior", ["arm=prior_floor", "weighting.floor=0.1", "label=low"]).weighting.floor == 0.1
     assert compose.compose("prior", ["budget=smoke"]).trainer.max_steps == 40
     assert compose.compose("prior", ["budget=smoke", "trainer.max_steps=50"]).trainer.max_steps == 50
 

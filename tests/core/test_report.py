@@ -326,3 +326,14 @@ def test_browser_shows_both_themes(one_seed, tmp_path, scheme, flag):
         assert pixels.size == (900, 700)
         assert [part / 255 for part in pixels.getpixel((3, 3))] == pytest.approx(expected)
         assert len(pixels.getcolors(900 * 700)) > 50
+
+
+def test_commands_for_other_arms_leave_out_the_label_and_what_those_arms_set(make_run):
+    command = "steelyard run sparsepo arm=dpo preference.loss=ipo preference.beta=0.2 label=ipo seed=1"
+    run = compare.load_run(make_run("ipo", 1, recipe="sparsepo", label="ipo"))
+    assert report.command_for(command, run, "dpo") == "steelyard run sparsepo arm=dpo preference.beta=0.2 seed=1"
+    loop = report._more_seeds(command, run, ("ipo", "dpo"))
+    assert loop == (
+        "for seed in 0 2 3 4; do steelyard run sparsepo arm=dpo preference.loss=ipo preference.beta=0.2 label=ipo "
+        "seed=$seed; steelyard run sparsepo arm=dpo preference.beta=0.2 seed=$seed; done"
+    )

@@ -32,7 +32,7 @@ def message(*overrides: str) -> str:
         (["keep_tokens=0"], "keep_tokens = 0: must be >= 1"),
         (["pruner=divprun"], "pruner.name = divprun: did you mean divprune?"),
         (["pruner=grid", "pruner.metric=l2"], "pruner.metric = l2: unknown key"),
-        (["arm=divprune", "pruner=grid"], "arm: divprune does not prune with grid; type pruner=grid alone, or"),
+        (["arm=divprune", "pruner=grid"], "pruner.name = grid: arm divprune sets it to divprune; type arm=grid, or"),
         (["arm=trim"], "arm = trim: needs data=question-canvases or model=llava"),
         (["arm=zero_tprune_votes"], "arm = zero_tprune_votes: needs model=toy-vit"),
         (["pruner=trim"], "digit-canvases asks for a side only; type data=question-canvases"),

@@ -78,16 +78,16 @@ def test_a_bad_record_is_named_or_left_out_and_counted(
     with pytest.raises(UserError) as caught:
         read_vqa(config)
     text = str(caught.value)
-    assert "1 of 3 records cannot be used" in text and "record 2: " in text and why in text
+    assert "1 of 3 records cannot be used" in text and "vqa.json row 1: " in text and why in text
     assert "data.on_error=skip" in text and caught.value.exit_code == 2
     assert len(read_vqa(VqaConfig(path=config.path, on_error="skip"))) == 2
-    assert "1 of 3 records were left out: record 2: " in capsys.readouterr().err
+    assert "1 of 3 records were left out: vqa.json row 1: " in capsys.readouterr().err
 
 
 def test_what_is_no_data_at_all(folder: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read_vqa(VqaConfig(path=str(folder / "absent.json")))
-    with pytest.raises(UserError, match="no record can be used"):
+    with pytest.raises(UserError, match="none of 2 records can be used"):
         read_vqa(VqaConfig(path=write(folder, [record(9), record(8)]).path, on_error="skip"))
     with pytest.raises(UserError, match="has no column 'answer'"):
         read_vqa(write(folder, [{"image": "images/0.png", "question": "?"}]))

@@ -53,7 +53,7 @@ def test_one_number_of_tokens_with_probability_one_is_fixed_training(
     fixed = config("arm=fixed_large", *keys)
     ready = prepared(fixed)
     first, model = trained(fixed, ready, tmp_path / "a")
-    second, other = trained(config("flex.probs=[0,0,1]", *keys), ready, tmp_path / "b")
+    second, other = trained(config("flex.probs=[0,0,1]", "label=large", *keys), ready, tmp_path / "b")
     assert first == second and len(first) == 12 and {tokens for _, tokens in first} == {64.0}
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     flexed, _ = trained(config(*keys), ready, tmp_path / "c")

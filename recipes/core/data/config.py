@@ -53,19 +53,29 @@ class EasyVqaConfig(DataConfig):
 
 @dataclass(frozen=True)
 class ImageTextConfig(DataConfig):
-    """Your own image-caption pairs: JSONL, Parquet, an image folder, LLaVA JSON, or a `datasets` name."""
+    """Your own image-caption pairs: JSONL, Parquet, CSV, an image folder, LLaVA JSON, or a `datasets` name."""
 
     name: str = setting("image-text", help="data set", choices=("image-text",))
     format: str = setting(
         "auto",
         help="auto: from the path",
-        choices=("auto", "jsonl", "parquet", "folder", "llava", "datasets"),
+        choices=("auto", "jsonl", "parquet", "csv", "folder", "llava", "datasets"),
     )
     image_column: str | None = setting(None, help="column of image paths or bytes; null: image or file_name")
-    caption_column: str | None = setting(None, help="column of captions; null: caption or text")
-    split: str = setting("train", help="split to read (format=datasets)")
-    test_split: str | None = setting(None, help="split to test on (format=datasets); null: test_fraction of split")
-    test_fraction: float = setting(0.1, help="share of the images kept for testing", gt=0, lt=1)
+    caption_column: str | None = setting(None, help="column of captions; null: caption, text, captions, conversations")
+    captions: str | None = setting(
+        None,
+        help="where an image has a list of captions: one example for each, or the first; null: that is an error",
+        choices=("all", "first"),
+    )
+    split: str = setting("train", help="published split to train on; data without splits is all train")
+    test_split: str | None = setting(
+        None, help="published split to test on; null: test, else validation, else test_fraction of split"
+    )
+    test_fraction: float | None = setting(
+        None, help="share of the images kept for testing; null: the published split, or 0.1 where there is none",
+        gt=0, lt=1,
+    )  # fmt: skip
     limit: int | None = setting(None, help="read only the first examples; null: all", unit="examples", ge=2)
     max_tokens: int = setting(128, help="longest caption, end-of-text token included", unit="tokens", ge=2)
 
@@ -74,8 +84,8 @@ class ImageTextConfig(DataConfig):
         found = []
         if self.path is None:
             found.append(("path", "is missing; type data.path=FILE, FOLDER or a datasets name"))
-        if self.test_split is not None and self.format not in ("auto", "datasets"):
-            found.append(("test_split", f"has no meaning with format={self.format}; use test_fraction"))
+        if self.test_split is not None and self.test_fraction is not None:
+            found.append(("test_fraction", "and test_split are two ways to choose what is tested on; type one of them"))
         return found
 
 
@@ -115,11 +125,11 @@ class DomainsConfig:
         None, help="JSONL, Parquet or text file, a folder of them, or a datasets name; null: what ships"
     )
     format: str = setting(
-        "auto", help="auto: from the path", choices=("auto", "jsonl", "parquet", "text", "folder", "datasets")
+        "auto", help="auto: from the path", choices=("auto", "jsonl", "parquet", "csv", "text", "folder", "datasets")
     )
     text_column: str | None = setting(None, help="column of texts; null: text, content or document")
     domain_column: str | None = setting(None, help="column that names the domain; null: domain, if there is one")
-    split: str = setting("train", help="split to read (format=datasets)")
+    split: str = setting("train", help="published split to read; data without splits is all train")
     on_error: str = setting(
         "fail",
         help="a bad document stops the run, or is left out and counted",

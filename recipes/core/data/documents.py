@@ -1,40 +1,43 @@
 """Text documents of any size, opened as shards: JSONL, Parquet, text files, folders of them, or a `datasets` name."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recipes.core.data.data_files import (
+    TABLES,
+    DataFile,
+    choose_split,
+    data_files,
+    is_dataset,
+    kind_of,
+    no_such_path,
+    require_train,
+)
+from recipes.core.data.json_records import BOM, parse_record, refuse_wide
 from recipes.core.data.shards import (
     Columns,
     DatasetShard,
     Document,
     JsonlShard,
     ParquetShard,
+    RecordShard,
     Shard,
     Skipped,
     TextShard,
-    open_lines,
-    reading,
 )
 from recipes.core.data.sources import is_saved, load_split, pick_column
+from recipes.core.data.tables import CsvTable, JsonTable, begins_list, open_lines, reading
 from recipes.core.errors import UserError
-from recipes.core.schema import nearest
 
 __all__ = ["FORMATS", "SHARD_BYTES", "Document", "Documents", "Shard", "Skipped", "open_documents"]
 
-FORMATS = ("auto", "jsonl", "parquet", "text", "folder", "datasets")
+FORMATS = ("auto", "jsonl", "parquet", "csv", "text", "folder", "datasets")
 DOMAIN_COLUMN = "domain"
 TEXT_COLUMNS = ("text", "content", "document")
 SHARD_BYTES = 32 << 20
-_SUFFIXES = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".jsonl.gz": "jsonl",
-    ".parquet": "parquet",
-    ".txt": "text",
-}
+_KINDS = {**TABLES, ".txt": "text"}
 _DATASET_ROWS = 10_000
 
 
@@ -93,6 +96,11 @@ class _Request:
     def section(self) -> str:
         return self.key.rpartition(".")[0]
 
+    def is_settled(self, names: Container[str]) -> bool:
+        """Whether what the user asked for is among the names."""
+        text = TEXT_COLUMNS if self.text_column is None else (self.text_column,)
+        return any(name in names for name in text) and (self.domain_column is None or self.domain_column in names)
+
     def columns(self, found: list[str]) -> Columns:
         text = pick_column(found, self.text_column, TEXT_COLUMNS, f"{self.section}.text_column")
         domain = DOMAIN_COLUMN if DOMAIN_COLUMN in found else None
@@ -120,7 +128,7 @@ def open_documents(
         format: One of `FORMATS`; "auto": from the path. With "jsonl", "parquet" or "text" a folder gives those only.
         text_column: Column or JSON key of the texts; None: the first of `TEXT_COLUMNS` that is there.
         domain_column: Column or JSON key of the domains; None: "domain" where there is one.
-        split: Split to read, with "datasets".
+        split: Published split to read; data without splits is all "train".
         on_error: "fail" or "skip": what a document that cannot be used does.
         shard_bytes: About how many bytes of a file make a shard.
 
@@ -128,82 +136,55 @@ def open_documents(
         UserError: no such path, a format that does not fit, a missing column, a damaged Parquet file, or no documents.
     """
     where = Path(path).expanduser()
-    kind = _detect(path, where, key) if format == "auto" else format
     request = _Request(key, text_column, domain_column, on_error, shard_bytes)
-    if kind == "datasets":
+    if format == "datasets" or (format == "auto" and is_dataset(path, where, _KINDS)):
         return Documents(path, key, _dataset_shards(path, split, request))
     if not where.exists():
-        raise _no_such_path(path, where, key)
-    if kind == "folder" and not where.is_dir():
-        raise UserError("is a file, no folder", f"{key}={path}", f"type {request.section}.format=auto")
-    shards = _shards(_files(path, where, kind, key), request)
+        raise no_such_path(path, where, key)
+    shards = _shards(_files(path, where, format, split, request), request)
     if not shards:
         raise UserError("there are no documents: every file is empty", f"{key}={path}")
     return Documents(path, key, shards)
 
 
-def _detect(path: str, where: Path, key: str) -> str:
-    if where.is_dir():
-        return "datasets" if is_saved(where) else "folder"
-    kind = _kind(where)
-    if kind is None and where.suffix.lower() == ".json":
-        kind = "jsonl"
-    if kind is not None:
-        return kind
-    if where.exists():
-        formats = ", ".join(FORMATS[1:])
-        hint = f"if the name hides its format, type {key.rpartition('.')[0]}.format=X with one of {formats}"
-        raise UserError("is no .jsonl, .jsonl.gz, .parquet or .txt file and no folder", f"{key}={path}", hint)
-    if len(where.parts) > 2 or path.startswith((".", "~", "/")):
-        raise _no_such_path(path, where, key)
-    return "datasets"
-
-
-def _kind(path: Path) -> str | None:
-    return next((kind for suffix, kind in _SUFFIXES.items() if path.name.lower().endswith(suffix)), None)
-
-
-def _no_such_path(path: str, where: Path, key: str) -> UserError:
-    folder = where.parent
-    while not folder.is_dir():
-        folder = folder.parent
-    if folder != where.parent:
-        return UserError("no such file or folder", f"{key}={path}", f"the path exists up to {folder}")
-    close = nearest(where.name, sorted(entry.name for entry in folder.iterdir()))
-    hint = f"did you mean {folder / close}?" if close else f"{folder.absolute()} holds no name like it"
-    return UserError("no such file or folder", f"{key}={path}", hint)
-
-
-def _files(path: str, where: Path, kind: str, key: str) -> list[tuple[Path, str, str]]:
-    """Path, name in document ids, and format of every file of a corpus, sorted by name; hidden ones are left out."""
+def _files(path: str, where: Path, format: str, split: str, request: _Request) -> list[DataFile]:
+    """The file, or those of a folder that belong to the split, sorted by name; hidden ones are left out."""
+    shown, split_key = f"{request.key}={path}", f"{request.section}.split"
     if where.is_file():
-        return [(where, where.name, kind)]
-    found = []
-    for file in where.rglob("*"):
-        name, of_file = file.relative_to(where), _kind(file)
-        if of_file is None or (kind != "folder" and of_file != kind) or not file.is_file():
-            continue
-        if not any(part.startswith(".") for part in name.parts):
-            found.append((file, name.as_posix(), of_file))
-    if not found:
-        suffixes = [suffix for suffix, of_file in _SUFFIXES.items() if kind in ("folder", of_file)]
-        raise UserError("the folder holds no documents", f"{key}={path}", f"files end in {', '.join(suffixes)}")
-    return sorted(found, key=lambda entry: entry[1])
+        if format == "folder":
+            raise UserError("is a file, no folder", shown, f"type {request.section}.format=auto")
+        kind = kind_of(where, _KINDS) if format == "auto" else format
+        if kind is None:
+            formats = ", ".join(name for name in FORMATS[1:] if name != "folder")
+            hint = f"if the name hides its format, type {request.section}.format=X with one of {formats}"
+            raise UserError(f"is no {_endings()} file and no folder", shown, hint)
+        require_train(split, shown, split_key)
+        return [DataFile(where, where.name, kind, None)]
+    files = [file for file in data_files(where, _KINDS) if format in ("auto", "folder", file.kind)]
+    if not files:
+        suffixes = [suffix for suffix, kind in _KINDS.items() if format in ("auto", "folder", kind)]
+        raise UserError("the folder holds no documents", shown, f"files end in {', '.join(suffixes)}")
+    return choose_split(files, split, shown, split_key)
 
 
-def _shards(files: list[tuple[Path, str, str]], request: _Request) -> list[Shard]:
+def _endings() -> str:
+    *first, last = _KINDS
+    return f"{', '.join(first)} or {last}"
+
+
+def _shards(files: list[DataFile], request: _Request) -> list[Shard]:
     shards: list[Shard] = []
     texts: list[tuple[Path, str]] = []
     size = 0
-    for file, name, kind in files:
-        if texts and (kind != "text" or size >= request.shard_bytes):
+    for file in files:
+        if texts and (file.kind != "text" or size >= request.shard_bytes):
             shards.append(_text_shard(texts, request))
             texts, size = [], 0
-        if kind == "text":
-            texts.append((file, name))
-            size += file.stat().st_size
+        if file.kind == "text":
+            texts.append((file.path, file.name))
+            size += file.path.stat().st_size
         else:
-            shards += (_jsonl_shards if kind == "jsonl" else _parquet_shards)(file, name, request)
+            shards += _READERS[file.kind](file.path, file.name, request)
     return [*shards, _text_shard(texts, request)] if texts else shards
 
 
@@ -212,13 +193,18 @@ def _text_shard(texts: list[tuple[Path, str]], request: _Request) -> Shard:
 
 
 def _jsonl_shards(file: Path, name: str, request: _Request) -> list[Shard]:
-    """Cut at the first line start at or behind every multiple of `shard_bytes`."""
+    """Cut at the first line start at or behind every multiple of `shard_bytes`; a JSON list is one shard."""
     with reading(file):
         size = file.stat().st_size
         if not size:
             return []
+        with open_lines(file) as opened:
+            head = opened.read(4096)
+        refuse_wide(head, str(file))
+        if begins_list(head):
+            return _list_shards(file, name, request)
         columns = _jsonl_columns(file, request)
-        if file.suffix == ".gz":
+        if file.suffix.lower() == ".gz":
             return [JsonlShard(name, request.section, request.on_error, file, name, columns)]
         cuts = [0]
         with file.open("rb") as opened:
@@ -235,16 +221,34 @@ def _jsonl_shards(file: Path, name: str, request: _Request) -> list[Shard]:
 
 
 def _jsonl_columns(file: Path, request: _Request) -> Columns:
-    """From the first line that is a JSON object; the usual names where there is none, so that reading tells why."""
+    """From the first lines that have them; the usual names where none is an object, so that reading tells why."""
+    names: dict[str, None] = {}
     with open_lines(file) as lines:
-        for line in lines:
-            try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict):
-                return _named(file, request.columns, list(row))
-    return Columns(request.text_column or TEXT_COLUMNS[0], request.domain_column)
+        for number, line in enumerate(lines):
+            row = parse_record(line if number else line.removeprefix(BOM), ())
+            names.update(dict.fromkeys(row if isinstance(row, dict) else ()))
+            if request.is_settled(names):
+                break
+    if not names:
+        return Columns(request.text_column or TEXT_COLUMNS[0], request.domain_column)
+    columns = _named(file, request.columns, list(names))
+    return Columns(columns.text, columns.domain or DOMAIN_COLUMN)  # it may first appear in a later line
+
+
+def _list_shards(file: Path, name: str, request: _Request) -> list[Shard]:
+    table = JsonTable(file, name, file.parent)
+    if not len(table):
+        return []
+    columns = _named(file, request.columns, table.columns) if table.columns else Columns(TEXT_COLUMNS[0])
+    return [RecordShard(name, request.section, request.on_error, file, name, "jsonl", columns)]
+
+
+def _csv_shards(file: Path, name: str, request: _Request) -> list[Shard]:
+    table = CsvTable(file, name, file.parent)
+    if not len(table):
+        return []
+    columns = _named(file, request.columns, table.columns)
+    return [RecordShard(name, request.section, request.on_error, file, name, "csv", columns)]
 
 
 def _parquet_shards(file: Path, name: str, request: _Request) -> list[Shard]:
@@ -315,3 +319,6 @@ def _named(file: Path, columns: Callable[[list[str]], Columns], found: list[str]
         return columns(found)
     except UserError as error:
         raise UserError(f"{error.what} ({file.name})", error.where, error.hint) from error
+
+
+_READERS = {"jsonl": _jsonl_shards, "parquet": _parquet_shards, "csv": _csv_shards}

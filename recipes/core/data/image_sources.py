@@ -1,19 +1,34 @@
-"""The formats that image-caption pairs come in, each opened as rows of a memory-mapped `datasets.Dataset`."""
+"""The formats that image-caption pairs come in, each opened as a table with an image and a caption column."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.core.cache import home
 from recipes.core.data.config import ImageTextConfig
-from recipes.core.data.sources import is_saved, load_split, pick_column, reason
+from recipes.core.data.data_files import (
+    HELD_OUT,
+    TABLES,
+    DataFile,
+    choose_split,
+    data_files,
+    is_dataset,
+    kind_of,
+    no_such_path,
+    split_of_name,
+    splits_of,
+    walk,
+)
+from recipes.core.data.image_decoding import IMAGE_SUFFIXES
+from recipes.core.data.json_records import Bad
+from recipes.core.data.records import Records, open_file, open_records
+from recipes.core.data.tables import Chain, Chosen, ListTable, Record, Table
 from recipes.core.errors import UserError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 IMAGE_COLUMNS = ("image", "file_name")
-CAPTION_COLUMNS = ("caption", "text")
+CAPTION_COLUMNS = ("caption", "text", "captions")
+CONVERSATIONS = "conversations"
+METADATA = "metadata"
 
 
 @dataclass(frozen=True)
@@ -21,192 +36,191 @@ class Source:
     """Rows of image-caption pairs.
 
     Attributes:
-        rows: A `datasets.Dataset` with the two columns and no other.
+        table: The rows, ready to be read in any order.
         image_column: Column of paths, bytes, or {"path", "bytes"}.
-        caption_column: Column of texts, or of LLaVA conversations.
-        root: Folder that relative image paths start from.
-        broken: Rows known to be unusable, with the reason.
+        caption_column: Column of texts, lists of texts, or LLaVA conversations.
     """
 
-    rows: Any
+    table: Table
     image_column: str
     caption_column: str
-    root: Path
-    broken: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Both columns."""
+        return self.image_column, self.caption_column
 
 
 def open_sources(config: ImageTextConfig) -> tuple[Source, Source | None]:
-    """Open `data.path`: the rows to read, and those of `data.test_split` if there is one.
+    """Open `data.path`: the rows to read, and those to test on where the data has a split for it.
 
     Raises:
         UserError: no such path, a format that does not fit, a missing column, or no rows.
     """
-    import datasets
-
-    datasets.disable_progress_bars()
-    path = Path(config.path or "").expanduser()
-    kind = detect_format(path) if config.format == "auto" else config.format
-    if config.test_split is not None and kind != "datasets":
-        raise UserError(f"data.test_split has no meaning with format={kind}; use data.test_fraction", str(path))
-    if kind == "datasets":
-        test = None if config.test_split is None else _split(config, path, config.test_split)
-        return _split(config, path, config.split), test
-    if not path.exists():
-        raise UserError("no such file or folder", f"data.path={path}")
+    where = Path(str(config.path)).expanduser()
+    kind = detect_format(str(config.path), where) if config.format == "auto" else config.format
     if kind == "folder":
-        return _folder(path, config), None
-    if kind == "llava":
-        return _columns(read_json_rows(path), config, path.parent, ("image",), ("conversations",)), None
-    rows = read_json_rows(path) if kind == "jsonl" else read_parquet_rows(path)
-    return _columns(rows, config, path if path.is_dir() else path.parent, IMAGE_COLUMNS, CAPTION_COLUMNS), None
+        return _both(config, ImageFolder(str(config.path), where))
+    return _both(config, open_records(str(config.path), format="auto" if kind == "llava" else kind))
 
 
-def detect_format(path: Path) -> str:
-    """The format a path looks like.
+def detect_format(path: str, where: Path) -> str:
+    """ "folder" if a path holds image files, else the format of its records or "auto".
 
     Raises:
-        UserError: it looks like none.
+        UserError: there is no such path.
     """
-    if path.is_dir():
-        if is_saved(path):
-            return "datasets"
-        return "parquet" if any(path.glob("*.parquet")) else "folder"
-    suffix = path.suffix.lower()
-    if not path.exists() and len(path.parts) <= 2 and suffix not in (".json", ".jsonl", ".parquet"):
+    if is_dataset(path, where, TABLES):
         return "datasets"
-    if suffix == ".json" and path.is_file():
-        with path.open("rb") as file:
-            return "llava" if file.read(4096).lstrip()[:1] == b"[" else "jsonl"
-    formats = {".json": "llava", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-    if suffix not in formats:
-        raise UserError(
-            "is no JSONL, Parquet or LLaVA JSON file and no folder" if path.exists() else "no such file or folder",
-            f"data.path={path}",
-            "if the name hides its format, type data.format=jsonl, parquet, folder, llava or datasets",
-        )
-    return formats[suffix]
+    if not where.exists():
+        raise no_such_path(path, where, "data.path")
+    if not where.is_dir():
+        return "auto"
+    tables = data_files(where, TABLES)
+    described = any(_is_metadata(file.path) for file in tables)
+    image = next((file for file in walk(where) if file.suffix.lower() in IMAGE_SUFFIXES), None)
+    beside = image is not None and image.with_suffix(".txt").exists()
+    return "folder" if described or beside or not tables else "auto"
 
 
-def caption_text(value: Any) -> str | None:
-    """The caption in a cell: the text, or what "gpt" first says in a LLaVA conversation; None if there is neither."""
-    if isinstance(value, list):
-        value = next((turn.get("value") for turn in value if turn.get("from") == "gpt"), None)
-    return value.strip() if isinstance(value, str) else None
+def _both(config: ImageTextConfig, data: "Records | ImageFolder") -> tuple[Source, Source | None]:
+    """The training rows and those of `data.test_split`: by default the published ones, unless a share was typed."""
+    train = _source(config, data.table(config.split))
+    name = config.test_split
+    if name is None and config.test_fraction is None:
+        name = data.held_out(config.split)
+    if name == config.split:
+        raise UserError(f"data.test_split is the split that is trained on, {name!r}", f"data.path={config.path}")
+    return train, None if name is None else _source(config, data.table(name, "test_split"))
 
 
-def image_content(value: Any, root: Path) -> Path | bytes | None:
-    """The image in a cell: its file or its bytes; None if the cell is empty."""
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    return root / value if isinstance(value, str) and value else value or None
-
-
-def _split(config: ImageTextConfig, path: Path, split: str) -> Source:
-    rows = load_split(str(config.path), split, "data.path")
-    return _columns(rows, config, path, IMAGE_COLUMNS, CAPTION_COLUMNS)
-
-
-def _columns(rows: Any, config: ImageTextConfig, root: Path, images: Sequence[str], captions: Sequence[str]) -> Source:
+def _source(config: ImageTextConfig, table: Table) -> Source:
     """Keep the image and caption column, whichever the user named or is there."""
-    import datasets
-
-    image = pick_column(rows.column_names, config.image_column, images, "data.image_column")
-    caption = pick_column(rows.column_names, config.caption_column, captions, "data.caption_column")
-    rows = rows.select_columns([image, caption])
-    if isinstance(rows.features[image], datasets.Image):
-        rows = rows.cast_column(image, datasets.Image(decode=False))
-    if config.limit is not None:
-        rows = rows.select(range(min(config.limit, len(rows))))
-    if not len(rows):
-        raise UserError("there are no examples", f"data.path={config.path}")
-    return Source(rows, image, caption, root)
+    image = table.pick(config.image_column, IMAGE_COLUMNS, "data.image_column")
+    usual = (CONVERSATIONS,) if config.format == "llava" else (*CAPTION_COLUMNS, CONVERSATIONS)
+    caption = table.pick(config.caption_column, usual, "data.caption_column")
+    if config.limit is not None and config.limit < len(table):
+        table = Chosen(table, range(config.limit))
+    return Source(table.indexed((image, caption)), image, caption)
 
 
-def read_json_rows(path: Path) -> Any:
-    """Records of a JSON or JSONL file. Raises UserError if it cannot be read."""
-    from datasets import load_dataset
+class ImageFolder:
+    """A folder of images: captions in metadata.jsonl, .csv or .parquet (column file_name), or in a .txt beside each.
 
-    _check_utf8(path)
-    try:
-        return load_dataset("json", data_files=str(path), split="train", cache_dir=str(home() / "datasets"))
-    except Exception as error:  # the library wraps whatever its parsers raise
-        raise _bad_json(path, error) from error
+    Folders train/, test/ and validation/ are splits, as in the image folders of `datasets`.
 
+    Raises:
+        UserError: it is no folder, or holds no images.
+    """
 
-def _check_utf8(path: Path) -> None:
-    if path.is_dir():
-        raise UserError("is a folder, not a file", f"data.path={path}", "type data.format=folder or parquet")
-    if not path.stat().st_size:
-        raise UserError("the file is empty", str(path))
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"line {number} is not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1})",
-                    str(path),
-                    "convert the file, for example: iconv -f LATIN1 -t UTF-8",
-                ) from error
+    def __init__(self, path: str, where: Path) -> None:
+        if not where.is_dir():
+            problem = "is a file, no folder" if where.exists() else "no such file or folder"
+            raise UserError(problem, f"data.path={path}", "type data.format=auto")
+        self._path, self._where = path, where
+        kinds = dict.fromkeys(IMAGE_SUFFIXES, "image")
+        self._images = [
+            DataFile(file, name := file.relative_to(where).as_posix(), "image", split_of_name(name, by_name=False))
+            for file in walk(where)
+            if kind_of(file, kinds)
+        ]
+        self._metadata = [file for file in _tables(where) if _is_metadata(file.path)]
+        if not self._images and not self._metadata:
+            raise UserError(
+                "the folder holds no images",
+                f"data.path={path}",
+                f"images end in {', '.join(IMAGE_SUFFIXES)};\n"
+                "captions stand in NAME.txt beside NAME.png, or in metadata.jsonl, .csv or .parquet",
+            )
 
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits; empty where no folder names one."""
+        return splits_of(self._images)
 
-def _bad_json(path: Path, error: Exception) -> UserError:
-    """Name the first line that is no JSON object; the library's own message where every line is."""
-    if path.suffix.lower() != ".json":
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    good = not line.strip() or isinstance(json.loads(line), dict)
-                except ValueError:
-                    good = False
-                if not good:
-                    return UserError(f"line {number} is no JSON object: {line.strip()[:60]}", str(path))
-    return UserError(f"cannot be read as JSON: {reason(error)}", str(path))
+    def held_out(self, split: str) -> str | None:
+        """The split to test on; None where there is none."""
+        return next((name for name in HELD_OUT if name in self.splits and name != split), None)
 
-
-def read_parquet_rows(path: Path) -> Any:
-    """Records of a Parquet file, or of those in a folder. Raises UserError if they cannot be read."""
-    from datasets import load_dataset
-
-    files = sorted(str(file) for file in path.glob("*.parquet")) if path.is_dir() else [str(path)]
-    if not files:
-        raise UserError("the folder holds no .parquet files", str(path))
-    try:
-        return load_dataset("parquet", data_files=files, split="train", cache_dir=str(home() / "datasets"))
-    except Exception as error:  # the library wraps whatever its parsers raise
-        raise UserError(f"cannot be read as Parquet: {reason(error)}", str(path)) from error
+    def table(self, split: str, key: str = "split") -> Table:
+        """The rows of a split. Raises UserError if there is no such split."""
+        images = choose_split(self._images, split, f"data.path={self._path}", f"data.{key}")
+        wanted = {file.path for file in images}
+        inside = [file for file in self._metadata if not self.splits or file.split in (split, None)]
+        if not inside:
+            return sidecars([file.path for file in images], self._where)
+        whole = not self.splits
+        tables = [
+            _selected(open_file(file, file.path.parent), None if whole or file.split else wanted) for file in inside
+        ]
+        return tables[0] if len(tables) == 1 else Chain(tables)
 
 
-def _folder(path: Path, config: ImageTextConfig) -> Source:
-    """A folder of images with `metadata.jsonl` (column file_name), or with one .txt beside each image."""
-    if not path.is_dir():
-        raise UserError("is no folder", f"data.path={path}")
-    if (path / "metadata.jsonl").is_file():
-        return _columns(
-            read_json_rows(path / "metadata.jsonl"), config, path, ("file_name", "image"), ("text", "caption")
-        )
-    images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-    if not images:
-        raise UserError(
-            "the folder holds no images",
-            f"data.path={path}",
-            f"images end in {', '.join(IMAGE_SUFFIXES)};\n"
-            "captions stand in NAME.txt beside NAME.png, or in metadata.jsonl",
-        )
-    return _with_sidecars(path, images[: config.limit])
+def _tables(where: Path) -> list[DataFile]:
+    files = [(file, file.relative_to(where).as_posix(), kind_of(file, TABLES)) for file in walk(where)]
+    return [DataFile(path, name, kind, split_of_name(name, by_name=False)) for path, name, kind in files if kind]
 
 
-def _with_sidecars(path: Path, images: Sequence[Path]) -> Source:
-    from datasets import Dataset, Features, Value
+def _is_metadata(path: Path) -> bool:
+    return path.name.partition(".")[0].lower() == METADATA and path.suffix.lower() != ".json"
 
-    captions, broken = [], {}
-    for index, image in enumerate(images):
+
+def _selected(table: Table, images: set[Path] | None) -> Table:
+    """The rows of a metadata file about some images; all of them where it stands in the folder of its split."""
+    if images is None:
+        return table
+    column = table.pick(None, ("file_name", "image"), "data.image_column")
+    chosen = []
+    for index, row in enumerate(table.rows((column,))):
+        name = row.get(column) if isinstance(row, dict) else None
+        # A row that names no image, or one that is not there, is to be named as bad, not passed over.
+        if not isinstance(name, str) or table.root / name in images or not (table.root / name).exists():
+            chosen.append(index)
+    return table if len(chosen) == len(table) else Chosen(table, chosen)
+
+
+def sidecars(images: Sequence[Path], root: Path) -> Table:
+    """A table of images with the text of the .txt beside each."""
+    records: list[Record | Bad] = []
+    for image in images:
+        text = image.with_suffix(".txt")
         try:
-            captions.append(image.with_suffix(".txt").read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            problem = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else "cannot be read or is missing"
-            broken[index] = f"{image.relative_to(path)}: its caption {image.with_suffix('.txt').name} {problem}"
-            captions.append("")
-    table = {"image": [str(image.relative_to(path)) for image in images], "caption": captions}
-    features = Features({"image": Value("string"), "caption": Value("string")})
-    return Source(Dataset.from_dict(table, features=features), "image", "caption", path, broken)
+            records.append({"image": str(image.relative_to(root)), "caption": text.read_bytes().decode("utf-8-sig")})
+        except UnicodeDecodeError as error:
+            byte = f"0x{error.object[error.start]:02x} at byte {error.start}"
+            records.append(Bad(f"has a caption {text.name} that is not UTF-8", byte))
+        except OSError:
+            records.append(Bad(f"has no caption: {text.name} cannot be read or is missing"))
+    return ListTable(records, [str(image.relative_to(root)) for image in images], root, ("image", "caption"))
+
+
+def caption_texts(value: Any, captions: str | None) -> list[str]:
+    """The captions in a cell: a text, several of them, or what "gpt" first says in a LLaVA conversation.
+
+    Args:
+        value: The cell.
+        captions: What becomes of a list of texts: "all" are used, or the "first".
+
+    Raises:
+        ValueError: there is no caption; the message says why.
+    """
+    if isinstance(value, list) and any(isinstance(turn, dict) for turn in value):
+        said = [turn.get("value") for turn in value if isinstance(turn, dict) and turn.get("from") == "gpt"]
+        if not said:
+            raise ValueError("its conversation has no answer from gpt")
+        value = said[0]
+    elif isinstance(value, list) and value and all(isinstance(text, str) for text in value):
+        if captions is None:
+            raise ValueError(
+                f"it has a list of {len(value)} captions; type data.captions=all for one example each, or first"
+            )
+        return [_text(text) for text in (value if captions == "all" else value[:1])]
+    return [_text(value)]
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, str) and not value.strip()) or value == []:
+        raise ValueError("its caption is empty")
+    if not isinstance(value, str):
+        raise ValueError(f"its caption is no text but {value!r}"[:100])
+    return value.strip()

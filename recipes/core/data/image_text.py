@@ -1,12 +1,12 @@
 """Real image-caption corpora: checked whole before training, read row by row, images decoded only when asked for."""
 
-import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,17 @@ import numpy as np
 from recipes.core.cache import cached
 from recipes.core.data.captions import Caption, CaptionData
 from recipes.core.data.config import ImageTextConfig
-from recipes.core.data.image_sources import Source, caption_text, image_content, open_sources
+from recipes.core.data.image_decoding import decode, image_content, inspect_image
+from recipes.core.data.image_sources import Source, caption_texts, open_sources
+from recipes.core.data.json_records import Bad
+from recipes.core.data.records import NAMED
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json, write_json
 
-CHECK_VERSION = 1
+CHECK_VERSION = 2
 CHECK_THREADS = 8
-NAMED = 5
+CHECKED_AT_ONCE = 64  # images that wait for a thread
+TEST_FRACTION = 0.1  # where the data has no split to test on
 
 
 @dataclass(frozen=True)
@@ -30,51 +34,60 @@ class Scan:
 
     Attributes:
         bad: Reason for each unusable row.
+        rows: Row of each usable caption, int64 [captions].
+        turns: Which of its row's captions each is, int64 [captions].
         groups: For each row the first row with the same image, int64 [rows].
-        digest: Hash of all captions and of name, size and time (or bytes) of all images.
+        digest: Hash of all captions and of the bytes of all images.
     """
 
     bad: dict[int, str]
+    rows: np.ndarray
+    turns: np.ndarray
     groups: np.ndarray
     digest: str
 
 
 class ImageTextSplit:
-    """Some rows of a source.
+    """Some captions of a source.
 
     Args:
         source: The rows.
         scan: What was found in them.
-        indices: Which rows, int [n].
+        indices: Which captions of the scan, int [n].
+        captions: See `ImageTextConfig.captions`.
         prefix: Begins all ids; tells sources apart.
     """
 
-    def __init__(self, source: Source, scan: Scan, indices: np.ndarray, prefix: str) -> None:
-        self._source, self._scan, self._indices, self._prefix = source, scan, indices, prefix
-        self._captions = source.rows.select_columns([source.caption_column])
-        self._images = source.rows.select_columns([source.image_column])
+    def __init__(self, source: Source, scan: Scan, indices: np.ndarray, captions: str | None, prefix: str) -> None:
+        self._source, self._scan, self._indices = source, scan, indices
+        self._all, self._prefix = captions, prefix
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def caption(self, index: int) -> Caption:
         """The caption at `index`; nothing is known of what the image determines."""
-        row = int(self._indices[index])
-        text = caption_text(self._captions[row][self._source.caption_column]) or ""
-        return Caption(f"{self._prefix}row-{row}", f"{self._prefix}image-{self._scan.groups[row]}", text, ())
+        row, turn = (int(part[self._indices[index]]) for part in (self._scan.rows, self._scan.turns))
+        text = caption_texts(self._source.table.row(row).get(self._source.caption_column), self._all)[turn]
+        name = f"row-{row}" + (f"-{turn}" if turn else "")
+        return Caption(f"{self._prefix}{name}", f"{self._prefix}image-{self._scan.groups[row]}", text, ())
 
-    def image(self, index: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def image(self, index: int, size: int | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The image of caption `index`, upright and on white: uint8 [height, width, 3].
+
+        Args:
+            index: Of the caption.
+            size: Side that it will be resized to; see `decode`.
 
         Raises:
             UserError: it cannot be decoded.
         """
-        row = int(self._indices[index])
-        content = image_content(self._images[row][self._source.image_column], self._source.root)
+        row, table = int(self._scan.rows[self._indices[index]]), self._source.table
+        content = image_content(table.row(row).get(self._source.image_column), table.folder(row))
         try:
-            return decode(content)
+            return decode(content, size)
         except Exception as error:  # Pillow's decoders raise whatever they like on damaged files
-            where = str(content) if isinstance(content, Path) else f"row {row}"
+            where = str(content) if isinstance(content, Path) else table.place(row)
             raise UserError(
                 f"the image cannot be decoded: {error}", where, "mend it or take it out of the data"
             ) from error
@@ -84,7 +97,7 @@ class ImageTextSplit:
         return None
 
     def fingerprint(self) -> str:
-        """Hash of the rows' captions and of what identifies their images."""
+        """Hash of the captions and of the bytes of their images."""
         return self._fingerprint
 
     @cached_property
@@ -93,7 +106,7 @@ class ImageTextSplit:
 
 
 def load_image_text(config: ImageTextConfig, seed: int) -> CaptionData:
-    """Open `data.path`, check every row, and split it by image.
+    """Open `data.path`, check every row, and split it by image where it is not split already.
 
     Args:
         config: Where the data is and what to do with bad rows.
@@ -103,155 +116,138 @@ def load_image_text(config: ImageTextConfig, seed: int) -> CaptionData:
         UserError: see `open_sources`; or rows that cannot be used, unless `data.on_error=skip`.
     """
     source, test_source = open_sources(config)
-    if test_source is not None:
-        scans = [scan(source), scan(test_source)]
-        skipped = _judge(
-            config, [*scans[0].bad.values(), *scans[1].bad.values()], len(source.rows) + len(test_source.rows)
-        )
-        train, test = (_good(found) for found in scans)
-        _require(config, len(train), len(test))
-        splits = ImageTextSplit(source, scans[0], train, ""), ImageTextSplit(test_source, scans[1], test, "test-")
-    else:
-        found = scan(source)
-        skipped = _judge(config, list(found.bad.values()), len(source.rows))
-        train, test = split_by_image(_good(found), found.groups, config.test_fraction, seed)
-        _require(config, len(train), len(test))
-        splits = ImageTextSplit(source, found, train, ""), ImageTextSplit(source, found, test, "")
-    return CaptionData(config.name, *splits, (), (), skipped)
+    sources = [source] if test_source is None else [source, test_source]
+    scans = [scan(each, config.captions) for each in sources]
+    bad = [message for found in scans for message in found.bad.values()]
+    skipped = _judge(config, bad, sum(len(each.table) for each in sources))
+    train, test = (np.arange(len(found.rows)) for found in (scans[0], scans[-1]))
+    if test_source is None:
+        fraction = TEST_FRACTION if config.test_fraction is None else config.test_fraction
+        train, test = split_by_image(scans[0].groups[scans[0].rows], fraction, seed)
+    _require(config, len(train), len(test))
+    prefix = "" if test_source is None else "test-"
+    return CaptionData(
+        config.name,
+        ImageTextSplit(source, scans[0], train, config.captions, ""),
+        ImageTextSplit(sources[-1], scans[-1], test, config.captions, prefix),
+        (),
+        (),
+        skipped,
+    )
 
 
-def split_by_image(
-    rows: np.ndarray, groups: np.ndarray, test_fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows so that no image is on both sides.
+def split_by_image(images: np.ndarray, test_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split captions so that no image is on both sides.
 
     Args:
-        rows: Usable rows, int [n].
-        groups: Image of every row of the source, int [rows].
+        images: Image of every caption, int [n].
         test_fraction: Share of the images that go to the test side, at least one.
         seed: Which ones.
 
     Returns:
-        Training and test rows, each in their old order.
+        Indices of training and of test captions, in order.
     """
-    images = np.unique(groups[rows])
-    count = max(1, round(test_fraction * len(images)))
-    chosen = np.random.default_rng(seed).permutation(images)[:count]
-    test = np.isin(groups[rows], chosen)
-    return rows[~test], rows[test]
+    names = np.unique(images)
+    count = max(1, round(test_fraction * len(names)))
+    test = np.isin(images, np.random.default_rng(seed).permutation(names)[:count])
+    return np.flatnonzero(~test), np.flatnonzero(test)
 
 
-def scan(source: Source) -> Scan:
-    """Look at every caption and the head of every image; finds all that is wrong before anything is told."""
-    bad = dict(source.broken)
-    groups = np.zeros(len(source.rows), np.int64)
-    files: dict[Path, list[int]] = {}
-    seen: dict[str, int] = {}
-    digest = sha256()
-    for row, image, caption in _cells(source):
-        text = caption_text(caption)
-        digest.update(json.dumps(text).encode())
-        if not text:
-            bad.setdefault(row, f"row {row}: {_why_no_caption(caption)}")
-        content = image_content(image, source.root)
-        if content is None:
-            bad.setdefault(row, f"row {row}: it names no image")
-        elif isinstance(content, Path):
-            rows = files.setdefault(content, [])
-            rows.append(row)
-            groups[row] = rows[0]
-        else:
-            name = sha256(content).hexdigest()
-            digest.update(name.encode())
-            groups[row] = seen.setdefault(name, row)
-            if problem := check_image(content):
-                bad.setdefault(row, f"row {row}: {problem}")
-    for path, problem in _check_files(list(files), digest).items():
-        for row in files[path]:
-            bad.setdefault(row, f"row {row}: {path}: {problem}")
-    return Scan(dict(sorted(bad.items())), groups, digest.hexdigest())
-
-
-def decode(content: Path | bytes | None) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Decode an image to RGB: upright by its EXIF tag, transparent parts white.
+def scan(source: Source, captions: str | None = None) -> Scan:
+    """Look at every caption and decode every image; finds all that is wrong before anything is trained.
 
     Args:
-        content: File or bytes.
-
-    Returns:
-        uint8 [height, width, 3].
+        source: The rows.
+        captions: See `ImageTextConfig.captions`.
     """
-    from PIL import Image, ImageOps
-
-    with Image.open(_opened(content)) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.has_transparency_data:
-            colored = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", colored.size, "white"), colored)
-        return np.asarray(upright.convert("RGB"))
-
-
-def check_image(content: Path | bytes) -> str | None:
-    """What is wrong with an image, from its header (and checksums, where the format has them); None if nothing."""
-    from PIL import Image
-
-    if isinstance(content, Path) and not content.is_file():
-        return "no such file"
-    try:
-        with Image.open(_opened(content)) as image:
-            image.verify()
-    except Exception as error:  # Pillow's decoders raise whatever they like on damaged files
-        return "not an image" if isinstance(error, Image.UnidentifiedImageError) else f"damaged image ({error})"
-    return None
-
-
-def _opened(content: Path | bytes | None) -> Any:
-    return io.BytesIO(content) if isinstance(content, bytes) else content
-
-
-def _cells(source: Source) -> Iterable[tuple[int, Any, Any]]:
-    row = 0
-    for batch in source.rows.iter(1000):
-        for image, caption in zip(batch[source.image_column], batch[source.caption_column], strict=True):
-            yield row, image, caption
-            row += 1
+    bad: dict[int, str] = {}
+    texts: dict[int, list[str]] = {}
+    files: dict[Path, list[int]] = {}
+    stored: dict[str, list[int]] = {}
+    for row, record in enumerate(source.table.rows(source.names)):
+        if isinstance(record, Bad):
+            bad[row] = f"{source.table.place(row)} {record}"
+            continue
+        try:
+            content = image_content(record.get(source.image_column), source.table.folder(row))
+            if content is None:
+                raise ValueError("it names no image")
+            texts[row] = caption_texts(record.get(source.caption_column), captions)
+        except ValueError as error:
+            bad[row] = f"{source.table.place(row)}: {error}"
+            continue
+        if isinstance(content, Path):
+            files.setdefault(content, []).append(row)
+        else:
+            stored.setdefault(sha256(content).hexdigest(), []).append(row)
+    images = _checked_files(files, source, bad) | _checked_bytes(stored, source, bad)
+    good = sorted(row for row in texts if row not in bad)
+    first: dict[str, int] = {}
+    groups = np.zeros(len(source.table), np.int64)
+    for row in good:
+        groups[row] = first.setdefault(images[row], row)
+    pairs = [(row, turn) for row in good for turn in range(len(texts[row]))]
+    digest = sha256()
+    for row in good:
+        digest.update(json.dumps([texts[row], images[row]]).encode())
+    places = np.array(pairs, np.int64).reshape(-1, 2)
+    return Scan(dict(sorted(bad.items())), places[:, 0], places[:, 1], groups, digest.hexdigest())
 
 
-def _why_no_caption(value: Any) -> str:
-    if value is None or isinstance(value, str):
-        return "its caption is empty"
-    if isinstance(value, list):
-        return "its conversation has no answer from gpt"
-    return f"its caption is no text but {value!r}"[:100]
+def _checked_files(files: dict[Path, list[int]], source: Source, bad: dict[int, str]) -> dict[int, str]:
+    """Hash of the image of each row; remembered as long as no file changes its size or time. Adds bad ones to `bad`."""
+    paths = list(files)
+    key = sha256_json(["files", CHECK_VERSION, [[str(path), _state(path)] for path in paths]])
+    results = _remembered(key, lambda: paths) if paths else []
+    images = {}
+    for path, (digest, problem) in zip(paths, results, strict=True):
+        for row in files[path]:
+            images[row] = digest
+            if problem:
+                bad[row] = f"{source.table.place(row)}: {path}: {problem}"
+    return images
 
 
-def _check_files(files: Sequence[Path], digest: Any) -> dict[Path, str]:
-    """Problems of image files; remembered as long as no file changes its size or time."""
-    if not files:
-        return {}
-    with ThreadPoolExecutor(CHECK_THREADS) as pool:
-        for path, state in zip(files, pool.map(_state, files), strict=True):
-            digest.update(json.dumps([str(path), state]).encode())
+def _checked_bytes(stored: dict[str, list[int]], source: Source, bad: dict[int, str]) -> dict[int, str]:
+    """The same for images whose bytes stand in the data: they are read once more, unless they are known."""
+    firsts = {rows[0] for rows in stored.values()}
 
-        def build(staging: Path) -> None:
-            problems = list(pool.map(check_image, files))
-            write_json(staging / "bad.json", {i: problem for i, problem in enumerate(problems) if problem})
+    def contents() -> Iterator[Any]:
+        for row, record in enumerate(source.table.rows((source.image_column,))):
+            if row in firsts and isinstance(record, dict):
+                yield image_content(record[source.image_column], Path())
 
-        folder = cached("image-checks", f"{CHECK_VERSION}-{digest.hexdigest()}", build)
-    bad = json.loads((folder / "bad.json").read_text(encoding="utf-8"))
-    return {files[int(index)]: problem for index, problem in bad.items()}
+    order = sorted(stored, key=lambda name: stored[name][0])
+    results = _remembered(sha256_json(["bytes", CHECK_VERSION, order]), contents) if order else []
+    images = {}
+    for digest, (_, problem) in zip(order, results, strict=True):
+        for row in stored[digest]:
+            images[row] = digest
+            if problem:
+                bad[row] = f"{source.table.place(row)}: {problem}"
+    return images
+
+
+def _remembered(key: str, contents: Callable[[], Iterable[Any]]) -> list[tuple[str, str | None]]:
+    """What `inspect_image` says of each image, from the cache where it has been asked before."""
+
+    def build(staging: Path) -> None:
+        waiting, results = iter(contents()), []
+        with ThreadPoolExecutor(CHECK_THREADS) as pool:
+            while some := list(islice(waiting, CHECKED_AT_ONCE)):
+                results += pool.map(inspect_image, some)
+        write_json(staging / "images.json", results)
+
+    folder = cached("image-checks", key, build)
+    return [(digest, problem) for digest, problem in json.loads((folder / "images.json").read_text(encoding="utf-8"))]
 
 
 def _state(path: Path) -> list[int]:
     try:
-        found = path.stat()
-    except OSError:
+        state = path.stat()
+    except (OSError, ValueError):
         return []
-    return [found.st_size, found.st_mtime_ns]
-
-
-def _good(found: Scan) -> np.ndarray:
-    return np.array([row for row in range(len(found.groups)) if row not in found.bad], np.int64)
+    return [state.st_size, state.st_mtime_ns]
 
 
 def _judge(config: ImageTextConfig, bad: list[str], total: int) -> tuple[str, ...]:

@@ -4,19 +4,18 @@ A document's id says where it stands in its file (the byte of a JSONL line, the 
 ids nor order depend on where the file was cut.
 """
 
-import gzip
 import hashlib
 import json
 import sys
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from recipes.core.data.json_records import BOM, Bad, is_unicode, parse_record, shown
 from recipes.core.data.sources import load_split, reason
+from recipes.core.data.tables import CsvTable, JsonTable, Table, open_lines, reading
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 
@@ -172,26 +171,16 @@ class JsonlShard(Shard):
         """A line's document, what is wrong with it, or None if the line is blank."""
         if line.isspace():
             return None
-        whole = line.endswith(b"\n")
-        try:
-            row = json.loads(line.decode("utf-8-sig" if offset == 0 else "utf-8"))
-        except UnicodeDecodeError as error:
-            if not whole and error.end == len(line) and error.reason == "unexpected end of data":
-                return "is cut off: the file ends inside a character"
-            return f"is not UTF-8 (0x{line[error.start]:02x} at byte {offset + error.start})"
-        except (ValueError, RecursionError) as error:
-            if not whole and line.lstrip().startswith(b"{") and not line.rstrip().endswith(b"}"):
-                return "is cut off: the file ends inside a JSON object"
-            return f"is no JSON ({_json_reason(error)}): {_shown(line[:60].decode(errors='replace'))}"
-        if not isinstance(row, dict):
-            return f"is no JSON object but {_shown(row)}"
-        if self.columns.text not in row:
-            return f"has no {self.columns.text!r}; its keys are {', '.join(row)}"
-        domain = row.get(self.columns.domain) if self.columns.domain else ""
-        item = document(f"{self.id}@{offset}", row[self.columns.text], domain)
-        if isinstance(item, Document) and not _is_unicode(item.text + item.domain):
-            return "spells half of a surrogate pair, which is no Unicode character"
-        return item
+        start, cut = offset, not line.endswith(b"\n")
+        if not offset and line.startswith(BOM):
+            line, start = line[len(BOM) :], len(BOM)
+            if not line.strip():
+                return None
+        names = [self.columns.text, *([self.columns.domain] if self.columns.domain else [])]
+        row = parse_record(line, names, start, cut)
+        if isinstance(row, Bad):
+            return str(row)
+        return _of_record(row, self.columns, f"{self.id}@{offset}")
 
     def _lines_before(self) -> int:
         with open_lines(self.path) as file:
@@ -199,6 +188,35 @@ class JsonlShard(Shard):
             while left and (block := file.read(min(left, _BLOCK))):
                 left, count = left - len(block), count + block.count(b"\n")
         return count
+
+
+@dataclass(frozen=True)
+class RecordShard(Shard):
+    """The records of a JSON list or of a CSV file: one shard, since only reading it all tells where they stand.
+
+    Attributes:
+        path: The file.
+        id: Its name in document ids.
+        kind: Its format: "jsonl" or "csv".
+        columns: Columns of text and domain.
+    """
+
+    path: Path
+    id: str
+    kind: str
+    columns: Columns
+
+    def fingerprint(self) -> str:
+        """Hash of name, columns and bytes."""
+        with reading(self.path), self.path.open("rb") as file:
+            return sha256_json([self.id, self.columns.text, self.columns.domain, _hash(file, None)])
+
+    def _items(self) -> Iterator[Document | _Bad]:
+        table: Table = (CsvTable if self.kind == "csv" else JsonTable)(self.path, self.id, self.path.parent)
+        names = [self.columns.text, *([self.columns.domain] if self.columns.domain else [])]
+        for number, row in enumerate(table.rows(names)):
+            item = str(row) if isinstance(row, Bad) else _of_record(row, self.columns, f"{self.id}#{number}")
+            yield item if isinstance(item, Document) else _Bad(f"row {number} {item}", str(self.path))
 
 
 @dataclass(frozen=True)
@@ -322,50 +340,21 @@ def document(name: str, text: Any, domain: Any) -> Document | str:
     if isinstance(text, bytes):
         return "is not UTF-8"
     if not isinstance(text, str):
-        return f"has no string for its text but {_shown(text)}"
+        return f"has no string for its text but {shown(text)}"
     if not text or text.isspace():
         return "has an empty text"
     if domain is not None and not isinstance(domain, str):
-        return f"has no string for its domain but {_shown(domain)}"
+        return f"has no string for its domain but {shown(domain)}"
+    if not is_unicode(text + (domain or "")):
+        return "spells half of a surrogate pair, which is no Unicode character"
     return Document(name, text, domain or "")
 
 
-def open_lines(path: Path) -> IO[bytes]:
-    """A JSONL file as bytes, gunzipped if its name ends in .gz."""
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged file raises inside the block into one `UserError`.
-
-    Raises:
-        UserError: the file is gone, may not be read, or is no whole gzip or Parquet file.
-    """
-    try:
-        yield
-    except Exception as error:
-        # pyarrow is told by its name: importing it would cost every process that reads JSONL 15 MiB.
-        if not isinstance(error, OSError | EOFError | zlib.error) and type(error).__module__ != "pyarrow.lib":
-            raise
-        kind = {".parquet": " as Parquet", ".gz": " as gzip"}.get(path.suffix, "")
-        raise UserError(f"cannot be read{kind}: {reason(error)}", str(path)) from error
-
-
-def _json_reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at column {error.pos + 1}"
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
-
-
-def _is_unicode(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _of_record(row: dict[str, Any], columns: Columns, name: str) -> Document | str:
+    """A record's document, or what is wrong with it."""
+    if columns.text not in row:
+        return f"has no {columns.text!r}; its keys are {', '.join(row)}"
+    return document(name, row[columns.text], row.get(columns.domain) if columns.domain else "")
 
 
 def _cells(column: Any) -> list[Any]:
@@ -391,8 +380,3 @@ def _hash(file: IO[bytes], size: int | None) -> str:
         digest.update(block)
         size = None if size is None else size - len(block)
     return digest.hexdigest()
-
-
-def _shown(value: Any) -> str:
-    text = value.strip() if isinstance(value, str) else json.dumps(value, default=repr)
-    return text[:60]

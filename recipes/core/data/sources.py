@@ -1,4 +1,4 @@
-"""What every format of users' data shares: choosing a column, a split of `datasets`, a reason on one line."""
+"""What readers of users' data share: choosing a column, a split of `datasets`, a reason on one line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,9 +24,10 @@ def pick_column(found: Sequence[str], asked: str | None, usual: Sequence[str], k
         if name in found:
             return name
     wanted = " or ".join(repr(name) for name in (usual if asked is None else [asked]))
-    names = ", ".join(found)
+    if not found:
+        raise UserError(f"the data has no column {wanted}; it has no columns at all", key)
     raise UserError(
-        f"the data has no column {wanted}; its columns are {names}",
+        f"the data has no column {wanted}; its columns are {', '.join(found)}",
         key,
         f"type {key}=NAME; {did_you_mean(asked or usual[0], list(found))}",
     )
@@ -37,36 +38,87 @@ def is_saved(path: Path) -> bool:
     return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
 
 
-def load_split(name: str, split: str, key: str, **options: Any) -> Any:
+def load_split(name: str, split: str, key: str, split_key: str | None = None, **options: Any) -> Any:
     """A split of a hub data set, or of a folder that `save_to_disk` wrote.
 
     Args:
         name: Hub name or folder.
-        split: Name of the split; ignored by a folder that holds one split only.
+        split: Name of the split. A folder that holds one split only has its own name or "train".
         key: Config key that `name` came from, for the message.
+        split_key: Config key that `split` came from; None: "split" beside `key`.
         options: For `datasets.load_dataset`.
 
     Raises:
         UserError: it cannot be loaded, or has no such split.
     """
-    from datasets import DatasetDict, load_dataset, load_from_disk
+    import datasets
 
     saved = Path(name).expanduser()
+    quiet(datasets)
     try:
         if not is_saved(saved):
-            return load_dataset(name, split=split, **options)
-        rows = load_from_disk(str(saved))
+            return datasets.load_dataset(name, split=split, **options)
+        rows = datasets.load_from_disk(str(saved))
     except Exception as error:  # network, hub, format or split: the library's reason is what helps
         raise UserError(
             f"`datasets` cannot load split {split!r}: {reason(error)}",
             f"{key}={name}",
             "a hub name needs network; a local file or folder must exist",
         ) from error
-    if not isinstance(rows, DatasetDict):
-        return rows
-    if split not in rows:
-        raise UserError(f"there is no split {split!r}", f"{key}={name}", did_you_mean(split, list(rows)))
-    return rows[split]
+    names = _split_names(rows)
+    if split not in names:
+        split_key = split_key or f"{key.rpartition('.')[0]}.split"
+        hint = f"type {split_key}=NAME; {did_you_mean(split, names)}"
+        raise UserError(f"there is no split {split!r}; the data has {', '.join(names)}", f"{key}={name}", hint)
+    return rows[split] if isinstance(rows, datasets.DatasetDict) else rows
+
+
+def saved_splits(name: str, key: str) -> list[str]:
+    """Names of the splits of a folder that `save_to_disk` wrote; empty where it holds one data set.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    import datasets
+
+    try:
+        rows = datasets.load_from_disk(str(Path(name).expanduser()))
+    except Exception as error:  # a damaged folder: the library's reason is what helps
+        raise UserError(f"`datasets` cannot load it: {reason(error)}", f"{key}={name}") from error
+    return list(rows) if isinstance(rows, datasets.DatasetDict) else []
+
+
+def hub_splits(name: str, key: str) -> list[str]:
+    """Names of the splits of a hub data set.
+
+    Raises:
+        UserError: the hub does not say.
+    """
+    import datasets
+
+    quiet(datasets)
+    try:
+        return list(datasets.get_dataset_split_names(name))
+    except Exception as error:  # network or hub: the library's reason is what helps
+        raise UserError(
+            f"`datasets` cannot list its splits: {reason(error)}", f"{key}={name}", "a hub name needs network"
+        ) from error
+
+
+def _split_names(rows: Any) -> list[str]:
+    """Splits of a DatasetDict; of a single data set, the name that it was saved under and "train"."""
+    return list(rows) if hasattr(rows, "keys") else list(dict.fromkeys([str(rows.split or "train"), "train"]))
+
+
+def quiet(datasets: Any) -> None:
+    """Keep progress bars and warnings of `datasets` and the hub's client out of a run's output."""
+    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    disable_progress_bars()
+    hub_logging.set_verbosity_error()
 
 
 def reason(error: Exception) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from recipes.core.errors import UserError
 from recipes.core.models import hub
+from recipes.core.models.dropout import without_dropout
 from recipes.core.models.files import check_tokenizer_files, check_weight_files, first_line, read_json
 
 R = TypeVar("R")
@@ -25,7 +26,7 @@ _PATH_LIKE = re.compile(r"[/.~]|.*(/.*/|/$|\\)")  # absolute, relative to here o
 
 
 def load_model(kind: Any, path: str, key: str, *, unused: str = "", **options: Any) -> Any:
-    """A model with every tensor that its class has, and no other, read from safetensors.
+    """A model with every tensor that its class has, and no other, read from safetensors, and without dropout.
 
     Args:
         kind: A model class of `transformers`, or one of its Auto classes.
@@ -52,7 +53,7 @@ def load_model(kind: Any, path: str, key: str, *, unused: str = "", **options: A
     _check_report(report, unused, where)
     _check_ties(model, where)
     _check_finite(model, where)
-    return model
+    return without_dropout(model)
 
 
 def load_config(path: str, key: str) -> Any:

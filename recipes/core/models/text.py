@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from recipes.core.errors import UserError
@@ -61,16 +60,6 @@ def build_language_model(config: TextModelConfig, tokenizer: Any, seed: int) -> 
         return TextModel(load_causal_lm(str(config.path), "model.path", tokenizer))
     with seeded(seed):
         return TextModel(_new(config, len(tokenizer)))
-
-
-def without_dropout(model: TextModel) -> TextModel:
-    """The model with its dropout switched off for good, so that in training it is compared with what it is."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
-    return model
 
 
 def context(model: TextModel) -> int | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core import compose
+from recipes.core.arm_keys import overlap
 from recipes.core.compare import Comparison, MetricRow, compare_runs
 from recipes.core.config import Card
 from recipes.core.files import write_bytes, write_text
@@ -150,27 +151,38 @@ def verdict(run: RunRecord, comparison: Comparison | None, info: dict[str, Any],
 
 def command_for(command: str, run: RunRecord, arm: str) -> str:
     """The command of a run with another arm: its other keys stay, so that the two can be paired."""
-    return shlex.join(["steelyard", "run", run.recipe, f"arm={arm}", *_kept_words(command, run)])
+    return shlex.join(["steelyard", "run", run.recipe, f"arm={arm}", *_kept_words(command, run, arm)])
 
 
 def _more_seeds(command: str, run: RunRecord, arms: tuple[str, str]) -> str:
     """A shell loop that runs both arms with four more seeds."""
-    kept = [word for word in _kept_words(command, run) if not word.startswith("seed=")]
-    runs = [shlex.join(["steelyard", "run", run.recipe, f"arm={arm}", *kept]) + " seed=$seed" for arm in arms]
+    runs = [shlex.join(_without_seed(command, run, arm)) + " seed=$seed" for arm in arms]
     seeds = [str(seed) for seed in range(5) if seed != run.seed][:4]
     return f"for seed in {' '.join(seeds)}; do {'; '.join(runs)}; done"
 
 
-def _kept_words(command: str, run: RunRecord) -> list[str]:
-    """The words of a run's command that also hold for another arm: not those about a kind that the arm chooses."""
+def _without_seed(command: str, run: RunRecord, arm: str) -> list[str]:
+    """The words of the command of a run's arm or label, or of another arm beside it, but for the seed."""
+    own = arm == run.arm and run.config.get("label")
+    words = _own_words(command, run) if own else [f"arm={arm}", *_kept_words(command, run, arm)]
+    return ["steelyard", "run", run.recipe, *(word for word in words if not word.startswith(("seed=", "-")))]
+
+
+def _own_words(command: str, run: RunRecord) -> list[str]:
     try:
         words = shlex.split(command)
     except ValueError:  # env.json of an unfinished run, damaged
         words = []
     own = words[:3] == ["steelyard", "run", run.recipe]
-    kept = words[3:] if own else [f"seed={run.seed}"] * (run.seed != 0)
+    return words[3:] if own else [f"seed={run.seed}"] * (run.seed != 0)
+
+
+def _kept_words(command: str, run: RunRecord, arm: str) -> list[str]:
+    """The words of a run's command that also hold for another arm: none about what that arm sets, no label."""
     chosen = tuple(f"{key}{mark}" for key in compose.kinds(run.recipe) for mark in "=.")
-    return [word for word in kept if not word.startswith(("arm=", "-", *chosen))]
+    words = [word for word in _own_words(command, run) if not word.startswith(("arm=", "label=", "-", *chosen))]
+    settings = compose.arm_settings(run.recipe).get(arm, {})
+    return [word for word in words if not any(overlap(word.lstrip("+").partition("=")[0], key) for key in settings)]
 
 
 def _rows(run: RunRecord, comparison: Comparison | None, info: dict[str, Any], main_metric: str) -> list[MetricRow]:

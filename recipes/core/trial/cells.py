@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recipes.core import compose
+from recipes.core.arm_keys import refuse_in_trial
 from recipes.core.config import RunConfig
 from recipes.core.cores import usable_cores
 from recipes.core.errors import UserError
@@ -56,13 +57,30 @@ def trial_cells(recipe: str, overrides: Sequence[str], arms: Sequence[str], seed
         seeds: Seeds.
 
     Raises:
-        UserError: with all problems of all cells.
+        UserError: with all problems of all cells; what arms choose was typed; two arms are the same run.
     """
+    refuse_in_trial(recipe, compose.typed_keys(recipe, overrides), compose.arm_settings(recipe), arms)
     order = [(seed, arms[0]) for seed in seeds] + list(itertools.product(seeds, arms[1:]))
     typed = [
         (f"{arm}-s{seed}", f"arm={arm} seed={seed}", [*overrides, f"arm={arm}", f"seed={seed}"]) for seed, arm in order
     ]
-    return _distinct(check_cells(recipe, typed))
+    cells = check_cells(recipe, typed)
+    _refuse_same_arms(recipe, cells)
+    return _distinct(cells)
+
+
+def _refuse_same_arms(recipe: str, cells: Sequence[Cell]) -> None:
+    """Refuse two arms that are one run under this config: comparing them would find nothing but zeros."""
+    seen: dict[str, str] = {}
+    for cell in (cell for cell in cells if cell.seed == cells[0].seed):
+        tree = compose.to_tree(compose.compose(recipe, [*cell.overrides]))
+        key = sha256_json({name: value for name, value in tree.items() if name != "arm"})
+        if other := seen.get(key):
+            raise UserError(
+                f"arms {other} and {cell.arm} are the same run with this config: nothing is to be compared",
+                hint="leave one of them out with --arms, or change the key that makes them equal",
+            )
+        seen[key] = cell.arm
 
 
 def sweep_cells(recipe: str, overrides: Sequence[str]) -> list[Cell]:

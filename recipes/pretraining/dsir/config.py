@@ -19,11 +19,11 @@ class SelectionDataConfig:
     )
     target: str | None = setting(None, help="target sample, in the same formats; null: target_domain")
     format: str = setting(
-        "auto", help="auto: from the paths", choices=("auto", "jsonl", "parquet", "text", "folder", "datasets")
+        "auto", help="auto: from the paths", choices=("auto", "jsonl", "parquet", "csv", "text", "folder", "datasets")
     )
     text_column: str | None = setting(None, help="column of texts; null: text, content or document")
     domain_column: str | None = setting(None, help="column that names the domain; null: domain, if there is one")
-    split: str = setting("train", help="split to read (format=datasets)")
+    split: str = setting("train", help="published split to read; data without splits is all train")
     on_error: str = setting(
         "fail", help="a bad document stops the run, or is left out and counted", choices=("fail", "skip")
     )

@@ -30,10 +30,14 @@ ENCODERS = {"toy-vit": "its classifier has read everything", "minilm": "nothing 
 
 @dataclass(frozen=True)
 class VqaConfig:
-    """Your own questions about images: JSON, JSONL or Parquet with a column each, or LLaVA's conversations."""
+    """Your own questions about images: JSON, JSONL, Parquet or CSV with a column each, or LLaVA's conversations."""
 
     name: str = setting("vqa", help="data set", choices=("vqa",))
-    path: str | None = setting(None, help="JSON, JSONL or Parquet file of questions")
+    path: str | None = setting(
+        None, help="JSON, JSONL, Parquet or CSV file of questions, a folder of them, or a datasets name"
+    )
+    format: str = setting("auto", help="auto: from the path", choices=("auto", "jsonl", "parquet", "csv", "datasets"))
+    split: str | None = setting(None, help="published split to ask about; null: test, else validation, else train")
     images: str | None = setting(None, help="folder that image paths start from; null: that of the file")
     image_column: str | None = setting(None, help="column of image paths or bytes; null: image or file_name")
     question_column: str | None = setting(None, help="column of questions; null: question, text or conversations")
@@ -81,8 +85,9 @@ class PassagesConfig:
     name: str = setting("passages", help="data set", choices=("passages",))
     path: str | None = setting(
         None,
-        help="JSONL, Parquet or text file, a folder of them, or a datasets name; null: Wikipedia's leads, an asset",
+        help="JSON, JSONL, Parquet, CSV or text file, a folder of them, or a datasets name; null: Wikipedia's leads",
     )
+    split: str = setting("train", help="published split to read; data without splits is all train")
     text_column: str | None = setting(None, help="column of texts; null: text, content or document")
     min_tokens: int = setting(64, help="shorter texts are left out; CLS and SEP count", unit="tokens", ge=3)
     max_tokens: int = setting(128, help="longer texts are cut", unit="tokens", ge=3)
@@ -183,18 +188,11 @@ class TokenPruningConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""
-        found = [*_arm_problems(self.arm, self.pruner.name), *_model_problems(self)]
+        found = _model_problems(self)
         for key, values in (("keep", self.keep), ("keep_tokens", self.keep_tokens)):
             if len(set(values)) < len(values):
                 found.append((key, "names a budget twice"))
         return found
-
-
-def _arm_problems(arm: str, pruner: str) -> list[tuple[str, str]]:
-    """Arms are named after their pruner, so that what a run is called is what it is."""
-    if arm == pruner or arm.startswith(f"{pruner}_"):
-        return []
-    return [("arm", f"{arm} does not prune with {pruner}; type pruner={pruner} alone, or arm={pruner}")]
 
 
 def _model_problems(config: TokenPruningConfig) -> list[tuple[str, str]]:

@@ -28,7 +28,8 @@ from recipes.pruning.token_pruning.config import PRIOR_DATA, PriorDataConfig, Pr
 from recipes.pruning.token_pruning.subjects import Batch, Subject
 
 RECIPE, KEY, WEIGHTS = "prior", "model.path", "model.safetensors"
-FREE = ("recipe", "arm", "budget", "outputs", "tracker", "evaluation", "trainer")  # do not decide what is trained
+# They do not decide what is trained.
+FREE = ("recipe", "arm", "label", "budget", "outputs", "tracker", "evaluation", "trainer")
 INSTEAD = f"type {KEY}=FOLDER of a finished run of {RECIPE} with setting=H, or {KEY}=null to train one in the run"
 
 

@@ -126,7 +126,9 @@ def read_passages(config: PassagesConfig, seed: int, tokenizer: Any, examples: i
 def _documents(config: PassagesConfig) -> list[Document]:
     if config.path is None:
         return domain_documents("wiki-en")
-    opened = open_documents(config.path, key="data.path", text_column=config.text_column, on_error=config.on_error)
+    opened = open_documents(
+        config.path, key="data.path", text_column=config.text_column, split=config.split, on_error=config.on_error
+    )
     skipped = Skipped()
     documents = list(opened.read(skipped))
     skipped.tell(f"data.path={config.path}")

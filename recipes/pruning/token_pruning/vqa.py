@@ -1,26 +1,27 @@
 """Questions about images that users bring: read, checked, and answers compared."""
 
+import math
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
 
 from recipes.core.data.config import EasyVqaConfig
 from recipes.core.data.easy_vqa import load_easy_vqa
-from recipes.core.data.image_sources import read_json_rows, read_parquet_rows
-from recipes.core.data.image_text import check_image, decode, image_content
-from recipes.core.data.sources import pick_column
-from recipes.core.errors import UserError
+from recipes.core.data.image_decoding import check_image, decode, image_content
+from recipes.core.data.json_records import Bad, shown
+from recipes.core.data.records import judge, open_records
 from recipes.pruning.token_pruning.config import VqaConfig
 
 IMAGES = ("image", "file_name")
 QUESTIONS = ("question", "text", "conversations")
 ANSWERS = ("answer", "answers", "conversations")
-NAMED = 5  # bad records that a message names
+EXACT = 2**53  # whole numbers below are exact as floats
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NUMBERS = {word: str(number) for number, word in enumerate(WORDS)}
 
@@ -54,18 +55,24 @@ def read_vqa(config: VqaConfig) -> list[Asked]:
     Raises:
         UserError: no such file, a missing column, or records that cannot be used (with `on_error=fail`).
     """
-    path = Path(str(config.path)).expanduser()
-    if not path.is_file():
-        raise UserError("no such file", f"data.path={path}", "type data.path=FILE: JSON, JSONL or Parquet")
-    rows = read_parquet_rows(path) if path.suffix == ".parquet" else read_json_rows(path)
-    names = rows.column_names
-    image = pick_column(names, config.image_column, IMAGES, "data.image_column")
-    question = pick_column(names, config.question_column, QUESTIONS, "data.question_column")
-    answer = pick_column(names, config.answer_column, ANSWERS, "data.answer_column")
-    root = Path(config.images).expanduser() if config.images else path.parent
-    records = [_record(number, row[image], row[question], row[answer], root) for number, row in enumerate(rows)]
-    _judge(config, [each for each in records if isinstance(each, str)], len(records))
-    return [each for each in records if isinstance(each, Asked)]
+    data = open_records(str(config.path), format=config.format)
+    table = data.table(config.split or data.to_test_on())
+    image = table.pick(config.image_column, IMAGES, "data.image_column")
+    question = table.pick(config.question_column, QUESTIONS, "data.question_column")
+    answer = table.pick(config.answer_column, ANSWERS, "data.answer_column")
+    asked: list[Asked] = []
+    bad: list[str] = []
+    for number, row in enumerate(table.rows((image, question, answer))):
+        if isinstance(row, Bad):
+            bad.append(f"{table.place(number)} {row}")
+            continue
+        root = Path(config.images).expanduser() if config.images else table.folder(number)
+        try:
+            asked.append(_record(number, row.get(image), row.get(question), row.get(answer), root))
+        except ValueError as error:
+            bad.append(f"{table.place(number)}: {error}")
+    judge(bad, len(table), data.where, config.on_error, "records")
+    return asked
 
 
 def read_easy_vqa(config: EasyVqaConfig) -> list[Asked]:
@@ -86,53 +93,47 @@ def is_right(given: str, answers: Sequence[str]) -> bool:
     return normalised(given) in {normalised(answer) for answer in answers}
 
 
-def _record(number: int, image: Any, question: Any, answer: Any, root: Path) -> Asked | str:
-    """The record, or what is wrong with it."""
-    where = f"record {number + 1}"
-    question, answers = _question(question), tuple(_answers(answer))
+def _record(number: int, image: Any, question: Any, answer: Any, root: Path) -> Asked:
+    """The record. Raises ValueError, which says why, if it cannot be used."""
+    question, answers = _question(question), tuple(dict.fromkeys(_answers(answer)))
     if not question:
-        return f"{where}: it has no question"
+        raise ValueError("it has no question")
     if not answers:
-        return f"{where}: it has no answer"
+        raise ValueError("it has no answer")
     content = image_content(image, root)
     if content is None:
-        return f"{where}: it names no image"
+        raise ValueError("it names no image")
     if problem := check_image(content):
-        return f"{where}: {content if isinstance(content, Path) else 'its image'}: {problem}"
-    group = str(image) if isinstance(content, Path) else where
+        raise ValueError(f"{content if isinstance(content, Path) else 'its image'}: {problem}")
+    group = str(image) if isinstance(content, Path) else sha256(content).hexdigest()
     return Asked(str(number), group, question, answers, content)
 
 
 def _question(value: Any) -> str:
     """The text, or what "human" first says in a LLaVA conversation, without the place of the image."""
     if isinstance(value, list):
-        value = next((turn.get("value") for turn in value if turn.get("from") == "human"), None)
-    return value.replace("<image>", "").strip() if isinstance(value, str) else ""
+        turns = (turn for turn in value if isinstance(turn, dict))
+        value = next((turn.get("value") for turn in turns if turn.get("from") == "human"), None)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"its question is no text but {shown(value)}")
+    return (value or "").replace("<image>", "").strip()
 
 
 def _answers(value: Any) -> Iterator[str]:
-    """Right answers in a cell: a text, a list of texts or of {"answer"}, or what "gpt" first says."""
+    """Right answers in a cell: a text or number, a list of them or of {"answer"}, or what "gpt" first says.
+
+    Numbers keep the digits that they were written with; a whole one is right without its ".0", too.
+    """
     if isinstance(value, list) and any(isinstance(turn, dict) and "from" in turn for turn in value):
-        value = next((turn.get("value") for turn in value if turn.get("from") == "gpt"), None)
+        turns = (turn for turn in value if isinstance(turn, dict))
+        value = next((turn.get("value") for turn in turns if turn.get("from") == "gpt"), None)
     for each in value if isinstance(value, list) else [value]:
         each = each.get("answer") if isinstance(each, dict) else each
-        if isinstance(each, int | float) and not isinstance(each, bool):
-            each = f"{each:g}"
-        if isinstance(each, str) and each.strip():
-            yield each.strip()
-
-
-def _judge(config: VqaConfig, bad: list[str], total: int) -> None:
-    where = f"data.path={config.path}"
-    if len(bad) == total:
-        raise UserError("no record can be used" if total else "there are no records", where, "\n".join(bad[:NAMED]))
-    if not bad:
-        return
-    more = f"\nand {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-    if config.on_error == "fail":
-        raise UserError(
-            f"{len(bad)} of {total} records cannot be used",
-            where,
-            "\n".join(bad[:NAMED]) + more + "\nmend them, or type data.on_error=skip to go on without them",
-        )
-    print(f"{where}: {len(bad)} of {total} records were left out: {bad[0]}", file=sys.stderr)
+        if isinstance(each, bool) or not isinstance(each, str | int | float | NoneType):
+            raise ValueError(f"its answer is no text and no number but {shown(each)}")
+        if isinstance(each, float) and not math.isfinite(each):
+            raise ValueError(f"its answer is {shown(each)}, which is no number")
+        if isinstance(each, float) and each.is_integer() and abs(each) < EXACT:
+            yield str(int(each))
+        if each is not None and str(each).strip():
+            yield str(each).strip()

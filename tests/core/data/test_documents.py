@@ -162,9 +162,9 @@ def test_columns_are_tried_in_order_and_a_missing_one_is_named(tmp_path: Path) -
 
 BAD = {
     "utf8": (b'{"text": "caf\xe9"}\n', "is not UTF-8 (0xe9 at byte {byte})"),
-    "json": (b'{"text": x}\n', "is no JSON (Expecting value at column 10): {{"),
-    "deep": (b"[" * 100_000 + b"\n", "is no JSON (nested too deeply): [[["),
-    "list": (b'["text"]\n', 'is no JSON object but ["text"]'),
+    "json": (b'{"text": x}\n', "is no JSON (Expecting value at column 10: {{"),
+    "deep": (b"[" * 100_000 + b"\n", "is no JSON (nested too deeply: [[["),
+    "list": (b'["text"]\n', 'is no JSON object (it is ["text"])'),
     "key": (b'{"txt": "x", "n": 1}\n', "has no 'text'; its keys are txt, n"),
     "number": (b'{"text": 3}\n', "has no string for its text but 3"),
     "null": (b'{"text": null}\n', "has no string for its text but null"),
@@ -233,7 +233,7 @@ def test_no_documents_at_all(tmp_path: Path) -> None:
     assert "no documents are left: all 2 documents cannot be used" in text and "line 2 (byte 13) has no string" in text
     (tmp_path / "hollow").mkdir()
     text = refused(tmp_path / "hollow")
-    assert "the folder holds no documents" in text and ".jsonl, .ndjson, .jsonl.gz, .parquet, .txt" in text
+    assert "the folder holds no documents" in text and ".jsonl, .ndjson, .json, .parquet, .csv, .tsv, .txt" in text
     assert "files end in .parquet" in refused(tmp_path / "hollow", format="parquet")
 
 
@@ -291,8 +291,8 @@ def test_no_such_path_says_what_is_near(tmp_path: Path) -> None:
     assert "is a file, no folder" in refused(tmp_path / "a.jsonl", format="folder")
     (tmp_path / "notes.md").write_text("hello")
     text = refused(tmp_path / "notes.md")
-    assert "is no .jsonl, .jsonl.gz, .parquet or .txt file and no folder" in text
-    assert "type data.format=X with one of jsonl, parquet, text, folder, datasets" in text
+    assert "is no .jsonl, .ndjson, .json, .parquet, .csv, .tsv or .txt file and no folder" in text
+    assert "type data.format=X with one of jsonl, parquet, csv, text, datasets" in text
     assert [document.text for document in load(tmp_path / "notes.md", format="text")] == ["hello"]
 
 

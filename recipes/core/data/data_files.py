@@ -1,0 +1,192 @@
+"""The files of a data set: which ones a path holds, in which format, and which published split each belongs to."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from recipes.core.data.sources import is_saved
+from recipes.core.errors import UserError
+from recipes.core.schema import did_you_mean, nearest
+
+TABLES = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv",
+}  # fmt: skip
+TRAIN = "train"
+# Words that name a split in names of files and folders, as the library `datasets` knows them.
+SPLITS = {
+    "train": TRAIN, "training": TRAIN,
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+}  # fmt: skip
+HELD_OUT = ("test", "validation")  # what is tested on where both are there: the first
+_SHARD = re.compile(r"(.+)-(\d{5})-of-\d{5}")
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file.
+
+    Attributes:
+        path: Where it is.
+        name: Its path below the folder that was asked for, with slashes.
+        kind: Its format, as `TABLES` and callers name it.
+        split: The split that its name puts it in; None: none.
+    """
+
+    path: Path
+    name: str
+    kind: str
+    split: str | None
+
+
+def kind_of(path: Path, kinds: dict[str, str]) -> str | None:
+    """The format that a name's ending stands for, with or without .gz behind it; None: none of `kinds`."""
+    name = path.name.lower()
+    suffix = PurePosixPath(name.removesuffix(".gz")).suffix
+    kind = kinds.get(suffix)
+    return None if kind != "jsonl" and name.endswith(".gz") else kind
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder in sorted order, hidden ones left out; links to folders are followed once."""
+    seen = set()
+    for base, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(base)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
+        if real not in seen:
+            yield from (Path(base, name) for name in sorted(files) if not name.startswith("."))
+        seen.add(real)
+
+
+def data_files(folder: Path, kinds: dict[str, str], by_name: Sequence[str] = tuple(TABLES.values())) -> list[DataFile]:
+    """Files below a folder whose format is known, sorted by name.
+
+    A `.json` file is data only where nothing else is: folders of data sets hold descriptions that end so, too.
+
+    Args:
+        folder: Where to look.
+        kinds: Format of each ending.
+        by_name: Formats of files whose own name may name a split; others belong to that of a folder only.
+    """
+    files = []
+    for path in walk(folder):
+        kind, name = kind_of(path, kinds), path.relative_to(folder).as_posix()
+        if kind is not None and path.is_file():
+            files.append(DataFile(path, name, kind, split_of_name(name, kind in by_name)))
+    others = [file for file in files if not file.name.lower().removesuffix(".gz").endswith(".json")]
+    return sorted(others or files, key=lambda file: file.name)
+
+
+def split_of_name(name: str, by_name: bool = True) -> str | None:
+    """The split that a file belongs to by its folders ("train/a.parquet") or its name ("captions_val2017.json").
+
+    Args:
+        name: Path below the data's folder, with slashes.
+        by_name: Whether the file's own name counts.
+    """
+    *folders, last = PurePosixPath(name).parts
+    for folder in folders:
+        if split := SPLITS.get(re.sub(r"[^a-z]", "", folder.lower())):
+            return split
+    if not by_name:
+        return None
+    stem = last.partition(".")[0]
+    words = {SPLITS[word] for word in re.split(r"[^a-z]+", stem.lower()) if word in SPLITS}
+    if shard := _SHARD.fullmatch(stem):  # "data/train_sft-00000-of-00004.parquet", as the hub names them
+        return SPLITS.get(shard[1], shard[1]) if words or folders[:1] == ["data"] else None
+    return words.pop() if len(words) == 1 else None
+
+
+def splits_of(files: Sequence[DataFile]) -> list[str]:
+    """Names of the splits that files belong to; none where no file names one."""
+    return sorted({file.split for file in files if file.split is not None})
+
+
+def choose_split(files: Sequence[DataFile], split: str, where: str, key: str) -> list[DataFile]:
+    """The files of one split.
+
+    Args:
+        files: All files.
+        split: Its name. Files of which none names a split are all of "train".
+        where: The data, for messages ("data.path=FOLDER").
+        key: Config key of the split.
+
+    Raises:
+        UserError: there is no such split, or only some files name one.
+    """
+    names = splits_of(files)
+    if not names:
+        require_train(split, where, key)
+        return list(files)
+    if nameless := [file.name for file in files if file.split is None]:
+        more = f" and {len(nameless) - 1} more" if len(nameless) > 1 else ""
+        raise UserError(
+            f"{nameless[0]}{more} belong to no split, and other files do ({', '.join(names)})",
+            where,
+            "move them out of the folder, or into train/ or test/, or give one file or one subfolder as the path",
+        )
+    require_split(split, names, where, key)
+    chosen = [file for file in files if file.split == split]
+    _refuse_mixed(chosen, where)
+    return chosen
+
+
+def require_split(split: str, names: Sequence[str], where: str, key: str) -> None:
+    """Refuse a split that is not there.
+
+    Raises:
+        UserError: it is not.
+    """
+    if split not in names:
+        hint = f"type {key}=NAME; {did_you_mean(split, list(names))}"
+        raise UserError(f"there is no split {split!r}; the data has {', '.join(names)}", where, hint)
+
+
+def require_train(split: str, where: str, key: str) -> None:
+    """Refuse any split but "train" of data in which nothing names one.
+
+    Raises:
+        UserError: it is another.
+    """
+    if split != TRAIN:
+        hint = f"leave out {key}; a folder has splits where its files or subfolders are named after them (train, test)"
+        raise UserError(f"there is no split {split!r}: the data has no splits", where, hint)
+
+
+def _refuse_mixed(files: Sequence[DataFile], where: str) -> None:
+    """The first shard of a split stands in one folder; in two they are two data sets ("main/", "socratic/")."""
+    firsts = [
+        PurePosixPath(file.name) for file in files if (shard := _SHARD.match(file.path.stem)) and shard[2] == "0" * 5
+    ]
+    folders = sorted({str(name.parent) for name in firsts if name.name == firsts[0].name})
+    if len(folders) > 1:
+        hint = f"give one of them as the path, such as {folders[0]}"
+        raise UserError(f"holds several data sets with the same split, in {', '.join(folders)}", where, hint)
+
+
+def no_such_path(path: str, where: Path, key: str) -> UserError:
+    """The error for a path that is not there, with the nearest one that is."""
+    folder = where.parent
+    while not folder.is_dir():
+        folder = folder.parent
+    if folder != where.parent:
+        return UserError("no such file or folder", f"{key}={path}", f"the path exists up to {folder}")
+    try:
+        close = nearest(where.name, sorted(entry.name for entry in folder.iterdir()))
+    except OSError:
+        close = None
+    hint = f"did you mean {folder / close}?" if close else f"{folder.absolute()} holds no name like it"
+    return UserError("no such file or folder", f"{key}={path}", hint)
+
+
+def is_hub_name(path: str, where: Path, kinds: dict[str, str]) -> bool:
+    """Whether a path that is not there looks like the name of a data set on the hub ("owner/name")."""
+    local = path.startswith((".", "~", "/")) or len(where.parts) > 2 or kind_of(where, kinds) is not None
+    return not local and not where.exists()
+
+
+def is_dataset(path: str, where: Path, kinds: dict[str, str]) -> bool:
+    """Whether `datasets` reads it: a folder that `save_to_disk` wrote, or a name on the hub."""
+    return is_saved(where) or is_hub_name(path, where, kinds)

@@ -1,0 +1,44 @@
+"""Dropout, and whatever else makes a model in training another function than the one that is evaluated."""
+
+import re
+from typing import Any
+
+from torch import nn
+
+# nn.Dropout, functional dropout, LayerDrop, stochastic depth, the noise of routers: all are named so.
+_NOISE = re.compile(r"drop|stochastic_depth|jitter")
+
+
+def without_dropout(model: Any) -> Any:
+    """Switch a model's dropout off for good, so that in training it computes what it computes in evaluation.
+
+    Some models hold it in modules, some read it from their config or from a number beside their weights at each
+    forward: all of them become 0, in place. A model that is saved later says so in its `config.json`.
+
+    Args:
+        model: A `transformers` model.
+
+    Returns:
+        The same model.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        _zero(module)
+        if config := getattr(module, "config", None):
+            _quiet(config)
+    return model
+
+
+def _quiet(config: Any) -> None:
+    """Zero what a config says, and what the configs in it say."""
+    _zero(config)
+    for value in vars(config).values():
+        if hasattr(value, "to_dict"):
+            _quiet(value)
+
+
+def _zero(holder: Any) -> None:
+    for name, value in list(vars(holder).items()):
+        if isinstance(value, int | float) and not isinstance(value, bool) and value and _NOISE.search(name):
+            setattr(holder, name, type(value)(0))
