@@ -161,6 +161,17 @@ def test_penalty_sums_over_completion_tokens_and_halves_for_one_network() -> Non
     assert one.tolist() == pytest.approx([0.05 * 10 + 0.005 * 10])
 
 
+@pytest.mark.parametrize("common", [False, True])
+def test_penalty_follows_what_is_masked(common: bool) -> None:
+    """As in the official code: a mask that is not used costs nothing, and one that is used alone is not halved."""
+    valid = torch.tensor([[0, 1, 1]]), torch.tensor([[1, 1, 0]])
+    u, d = (row(9, 1, 2), row(3, 4, 9)), (row(9, 5, 6), row(7, 8, 9))
+    d, total = (u, 10) if common else (d, 26)
+    for on, expected in (("reward", 0.1 * 10), ("kl", 0.01 * total)):
+        found = method.l1_penalty(Masks(u[0], d[0]), Masks(u[1], d[1]), valid, 0.1, 0.01, on)
+        assert found.tolist() == pytest.approx([expected])
+
+
 def test_worked_rescaling() -> None:
     found = method.rescaled(row(0.3, -0.1, 0.7, 0.2), torch.ones(1, 4))
     assert found[0].tolist() == pytest.approx([0.5, 0, 1, 0.375])

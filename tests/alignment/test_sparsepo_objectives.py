@@ -236,6 +236,16 @@ def test_the_penalty_is_added() -> None:
     held, _ = loss_and_gradient(objective(reference, MaskConfig(kind="uniform", l1_u=0.01)), policy, batch)
     # One tensor for both masks: the coefficient is halved. 7 tokens a pair.
     assert held - plain == pytest.approx(0.005 * 7, rel=1e-4)
+    for place, coefficient in (("reward", {"l1_u": 0.01}), ("kl", {"l1_d": 0.01})):
+        config = MaskConfig(kind="uniform", place=place, **coefficient)
+        alone, _ = loss_and_gradient(objective(reference, config), policy, batch)
+        assert alone - plain == pytest.approx(0.01 * 7, rel=1e-4)  # one mask only
+
+
+@pytest.mark.parametrize("key, place, other", [("l1_u", "kl", "l1_d"), ("l1_d", "reward", "l1_u")])
+def test_a_penalty_on_a_mask_that_is_not_used_is_refused(key: str, place: str, other: str) -> None:
+    [(where, message)] = MaskConfig(place=place, **{key: 0.1}).check()
+    assert where == key and f"which place={place} does not use; type {other}" in message
 
 
 def test_dead_masks_are_refused_with_what_to_type() -> None:

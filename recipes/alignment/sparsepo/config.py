@@ -42,9 +42,13 @@ class MaskConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
+        found = []
         if not self.hooks or len(set(self.hooks)) < len(self.hooks):
-            return [("hooks", "needs at least one type, each once")]
-        return []
+            found.append(("hooks", "needs at least one type, each once"))
+        for key, mask, place, other in (("l1_u", "reward", "kl", "l1_d"), ("l1_d", "KL", "reward", "l1_u")):
+            if getattr(self, key) and self.place == place:
+                found.append((key, f"penalises the {mask} mask, which place={place} does not use; type {other}"))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,7 @@ class Masked(Preference):
         penalty: Tensor | float = 0.0
         if self.mask.l1_u or self.mask.l1_d:
             sides = (pairs.chosen.mask, pairs.rejected.mask)
-            penalty = l1_penalty(chosen, rejected, sides, self.mask.l1_u, self.mask.l1_d)
+            penalty = l1_penalty(chosen, rejected, sides, self.mask.l1_u, self.mask.l1_d, self.mask.place)
         return masked(pairs, used_chosen, used_rejected), penalty, _metrics(used, valid)
 
 

@@ -64,7 +64,9 @@ def sparsepo(batch: PreferenceBatch, chosen: Masks, rejected: Masks, *, beta: fl
     return tdpo1(masked(batch, chosen, rejected), beta=beta)
 
 
-def l1_penalty(chosen: Masks, rejected: Masks, valid: tuple[Tensor, Tensor], l1_u: float, l1_d: float) -> Tensor:
+def l1_penalty(
+    chosen: Masks, rejected: Masks, valid: tuple[Tensor, Tensor], l1_u: float, l1_d: float, on: str = "both"
+) -> Tensor:
     """Sum of the masks over the completion tokens of each pair.
 
     Args:
@@ -73,14 +75,16 @@ def l1_penalty(chosen: Masks, rejected: Masks, valid: tuple[Tensor, Tensor], l1_
         valid: [pairs, time] completion masks of the chosen and the rejected answers.
         l1_u: Coefficient of the reward mask.
         l1_d: Coefficient of the KL mask.
+        on: What is masked, as of `placed`; a mask that the loss does not use costs nothing.
 
     Returns:
-        [pairs], each coefficient halved where one network gives both masks.
+        [pairs], each coefficient halved where one network gives both masks and both are used.
     """
-    share = 0.5 if chosen.reward is chosen.kl else 1.0
+    share = 0.5 if on == "both" and chosen.reward is chosen.kl else 1.0
+    l1_u, l1_d = (0.0 if on == "kl" else share * l1_u), (0.0 if on == "reward" else share * l1_d)
     reward = _total(chosen.reward, valid[0]) + _total(rejected.reward, valid[1])
     kl = _total(chosen.kl, valid[0]) + _total(rejected.kl, valid[1])
-    return share * (l1_u * reward + l1_d * kl)
+    return l1_u * reward + l1_d * kl
 
 
 def channel_mean(activation: Tensor, mapping: str = "zn_rescale") -> Tensor:
