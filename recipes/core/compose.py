@@ -21,7 +21,7 @@ from recipes.core.config import RunConfig
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 from recipes.core.schema import Problem, build, did_you_mean, raise_problems
-from recipes.core.shorthands import written_out
+from recipes.core.shorthands import no_option, written_out
 
 CONF = registry.ROOT / "conf"
 NOT_KEY_VALUE = "is not KEY=VALUE; quote values that hold spaces, commas or braces: key='a b'"
@@ -270,7 +270,7 @@ def _composed(recipe: str, choices: dict[str, str]) -> tuple[dict[str, Any], lis
     """The tree of the config files for these group choices; a choice that does not exist becomes a problem."""
     known = options(recipe)
     wrong = [key for key, value in choices.items() if value not in known[key]]
-    problems = [Problem(key, choices[key], did_you_mean(choices[key], known[key])) for key in wrong]
+    problems = [Problem(key, choices[key], no_option(key, choices[key], known[key])) for key in wrong]
     right = tuple(f"{key}={value}" for key, value in choices.items() if key not in wrong)
     return _plain(_hydra_tree(recipe, right)), problems
 

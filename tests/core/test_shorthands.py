@@ -1,8 +1,13 @@
 """What is typed shorter, written out."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from recipes.core import compose
+from recipes.core.errors import UserError
 from recipes.core.shorthands import written_out
 
 OPTIONS = {"model": ["toy", "llava"], "data": ["digits", "vqa"]}
@@ -53,3 +58,54 @@ def test_a_folder_or_hub_name_in_place_of_an_option(tmp_path: Path, monkeypatch:
     assert out({"model": "toy"}) == ({"model": "toy"}, [])  # an option wins over a folder of its name
     assert out({"model": "yours"}) == ({"model": "yours"}, [])
     assert out({"data": "owner/name"}) == ({"data": "owner/name"}, [])  # no rule for this group
+
+
+def holding(folder: Path, kind: str) -> Path:
+    """A folder as of a model of this type, or of a run."""
+    folder.mkdir()
+    if kind.startswith("run of "):
+        (folder / "config.yaml").write_text(f"recipe: {kind.removeprefix('run of ')}\n")
+        (folder / "status.json").write_text("{}")
+    else:
+        (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+    return folder
+
+
+TEXT = ("sparsepo", "cdpo", "t-reg", "aligndistil", "sample-reweighting")
+STANDS_FOR = [
+    *(
+        (recipe, kind, "causal-lm", ("arm=self",) if recipe == "t-reg" else ())
+        for recipe in TEXT
+        for kind in ("llama", "run of sparsepo")
+    ),
+    ("dsir", "llama", "causal-lm", ()),
+    ("prior", "llama", "smollm2-135m", ()),
+    ("prior", "llava", "llava", ()),
+    ("token-pruning", "llava_next", "llava", ()),
+    ("token-pruning", "bert", "minilm", ()),
+    ("token-pruning", "run of prior", "prior-vlm", ()),
+]
+
+
+@pytest.mark.parametrize(("recipe", "kind", "option", "more"), STANDS_FOR)
+def test_a_folder_stands_for_the_option_that_takes_what_it_holds(
+    recipe: str, kind: str, option: str, more: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = holding(tmp_path / "mine", kind)
+    data = {"token-pruning": {"llava": ["data.path=q.jsonl", "data.images=i"]}.get(option, [])}.get(recipe, [])
+    data = data or (["data.path=pairs.jsonl"] if recipe in TEXT[:4] else [])
+    config = compose.compose(recipe, [f"model={folder}", *data, *more])
+    assert (config.model.name, config.model.path) == (option, str(folder))
+    assert config == compose.compose(recipe, [f"model={option}", f"model.path={folder}", *data, *more])
+
+
+def test_a_recipe_that_takes_no_folder_says_so() -> None:
+    with pytest.raises(UserError, match="is a folder or hub name, and this recipe takes none for model; type toy-vit"):
+        compose.compose("tokenflex", ["model=owner/name"])
+    with pytest.raises(UserError, match="none trains no model, so model.path would not be read; type downstream=lm"):
+        compose.compose("dsir", ["model=owner/name", "data.source=a.jsonl", "data.target=b.jsonl"])
+
+
+def test_two_models_are_one_too_many() -> None:
+    with pytest.raises(UserError, match="two are typed, owner/name and model.path=other"):
+        compose.compose("sparsepo", ["model=owner/name", "model.path=other", "data.path=x"])

@@ -86,6 +86,12 @@ class DsirConfig(RunConfig):
     )
     evaluation: EvaluationConfig = setting(help="evaluation")
 
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        if self.downstream == "none" and getattr(self.model, "path", None):
+            return [("downstream", "none trains no model, so model.path would not be read; type downstream=lm")]
+        return []
+
 
 CONFIG = DsirConfig
 
