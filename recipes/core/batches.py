@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from recipes.core.data.captions import CaptionSplit
+from recipes.core.data.captions import CaptionSplit, image_for
 from recipes.core.data.tokenized import TokenizedCaptions
 from recipes.core.objectives import IGNORE
 
@@ -47,7 +47,7 @@ class CaptionItems(Dataset[dict[str, Any]]):
         index = self.indices[position]
         item = {"index": index, "id": self.split.caption(index).id, "tokens": self.tokens.ids(index)}
         if self.pixels is not None:
-            item["pixels"] = self.pixels(self.split.image(index))
+            item["pixels"] = self.pixels(image_for(self.split, index, self.pixels))
         return item
 
 

@@ -27,7 +27,7 @@ from recipes.core.evaluation.captions import Choice
 from recipes.core.models.as_llava import as_llava
 from recipes.core.models.build import llama
 from recipes.core.models.encoder import PatchFeatures
-from recipes.core.models.vision_language import CaptionModel, EncoderProjector, PatchEmbedding, square_pixels
+from recipes.core.models.vision_language import CaptionModel, EncoderProjector, PatchEmbedding, SquarePixels
 from recipes.pruning.token_pruning import prior_vlm
 from recipes.pruning.token_pruning.prior_vlm import Trained, asked, finished
 from tests.cli.conftest import Ended, steelyard
@@ -90,7 +90,7 @@ def test_every_kind_of_encoder_becomes_a_llava(tower: str) -> None:
     encoder = PatchFeatures(TOWERS[tower](), 16)
     language = LlamaForCausalLM(llama(40, 2, 16, 2, 32))
     model = CaptionModel(
-        language, EncoderProjector(encoder, 16, 16), [1, *[5] * 16], 5, 2, square_pixels(8, 1, [0.5], [0.5])
+        language, EncoderProjector(encoder, 16, 16), [1, *[5] * 16], 5, 2, SquarePixels(8, 1, [0.5], [0.5])
     )
     for norm in (module for module in encoder.modules() if isinstance(module, torch.nn.LayerNorm)):
         torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
@@ -102,7 +102,7 @@ def test_every_kind_of_encoder_becomes_a_llava(tower: str) -> None:
 
 def test_a_model_without_an_encoder_is_no_llava() -> None:
     language = LlamaForCausalLM(llama(40, 2, 16, 2, 32))
-    model = CaptionModel(language, PatchEmbedding(8, 2, 1, 16), [1], 5, 2, square_pixels(8, 1, [0.5], [0.5]))
+    model = CaptionModel(language, PatchEmbedding(8, 2, 1, 16), [1], 5, 2, SquarePixels(8, 1, [0.5], [0.5]))
     with pytest.raises(UserError, match="no visual encoder, so it is no LLaVA"):
         as_llava(model)
 

@@ -158,8 +158,14 @@ def _cells(column: Any) -> list[Any]:
     kind = str(column.type)
     if kind in ("float", "halffloat"):  # as double they would show digits that nobody wrote
         short = np.float32 if kind == "float" else np.float16
-        return [None if value is None else Number(str(short(value))) for value in values]
+        return [None if value is None else _digits(short(value)) for value in values]
     return list(values)
+
+
+def _digits(value: Any) -> Number:
+    """The shortest digits that name a number of few bits, without an exponent where Python writes none."""
+    plain = np.isfinite(value) and (value == 0 or 1e-4 <= abs(value) < 1e16)
+    return Number(np.format_float_positional(value, trim="0") if plain else str(value))
 
 
 def _cell(value: Any) -> Any:

@@ -76,8 +76,11 @@ class CaptionSplit(Protocol):
         """The caption at `index`."""
         ...
 
-    def image(self, index: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
-        """The image of caption `index`: uint8 [height, width, channels], 1 or 3 channels."""
+    def image(self, index: int, size: int | None = None) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+        """The image of caption `index`: uint8 [height, width, channels], 1 or 3 channels.
+
+        With `size`, the side in pixels that it will be resized to, it may be smaller than it is stored.
+        """
         ...
 
     def label(self, index: int) -> int | None:
@@ -108,6 +111,11 @@ class CaptionData:
     label_names: tuple[str, ...]
     questions: tuple[Question, ...]
     skipped: tuple[str, ...]
+
+
+def image_for(split: CaptionSplit, index: int, pixels: Any) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """The image of a caption for a function that resizes it to its `image_size`, if it has one."""
+    return split.image(index, getattr(pixels, "image_size", None))
 
 
 def fingerprint(captions: Iterable[Caption], images: Iterable[bytes]) -> str:

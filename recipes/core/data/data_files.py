@@ -21,6 +21,11 @@ SPLITS = {
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
 HELD_OUT = ("test", "validation")  # what is tested on where both are there: the first
+# What folders of data sets, models and sites describe themselves with.
+DESCRIPTIONS = (
+    "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "croissant.json", "config.json",
+    "index.json", "package.json", "manifest.json",
+)  # fmt: skip
 _SHARD = re.compile(r"(.+)-(\d{5})-of-\d{5}")
 
 
@@ -61,9 +66,7 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def data_files(folder: Path, kinds: dict[str, str], by_name: Sequence[str] = tuple(TABLES.values())) -> list[DataFile]:
-    """Files below a folder whose format is known, sorted by name.
-
-    A `.json` file is data only where nothing else is: folders of data sets hold descriptions that end so, too.
+    """Files below a folder whose format is known, sorted by name; known descriptions of data are left out.
 
     Args:
         folder: Where to look.
@@ -73,10 +76,9 @@ def data_files(folder: Path, kinds: dict[str, str], by_name: Sequence[str] = tup
     files = []
     for path in walk(folder):
         kind, name = kind_of(path, kinds), path.relative_to(folder).as_posix()
-        if kind is not None and path.is_file():
+        if kind is not None and path.name.lower() not in DESCRIPTIONS and path.is_file():
             files.append(DataFile(path, name, kind, split_of_name(name, kind in by_name)))
-    others = [file for file in files if not file.name.lower().removesuffix(".gz").endswith(".json")]
-    return sorted(others or files, key=lambda file: file.name)
+    return sorted(files, key=lambda file: file.name)
 
 
 def split_of_name(name: str, by_name: bool = True) -> str | None:

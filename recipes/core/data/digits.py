@@ -59,7 +59,7 @@ class DigitCaptions:
         """The caption at `index`."""
         return self._captions[index]
 
-    def image(self, index: int) -> Images:
+    def image(self, index: int, size: int | None = None) -> Images:
         """The image at `index`: uint8 [8, 8, 1]."""
         return self._images[index]
 

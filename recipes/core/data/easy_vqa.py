@@ -59,7 +59,7 @@ class EasyVqaSplit:
         """The caption at `index`."""
         return self._captions[index]
 
-    def image(self, index: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def image(self, index: int, size: int | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The image at `index`: uint8 [64, 64, 3]."""
         from PIL import Image
 

@@ -232,7 +232,8 @@ def _remembered(key: str, contents: Callable[[], Iterable[Any]]) -> list[tuple[s
     """What `inspect_image` says of each image, from the cache where it has been asked before."""
 
     def build(staging: Path) -> None:
-        waiting, results = iter(contents()), []
+        waiting = iter(contents())
+        results: list[tuple[str, str | None]] = []
         with ThreadPoolExecutor(CHECK_THREADS) as pool:
             while some := list(islice(waiting, CHECKED_AT_ONCE)):
                 results += pool.map(inspect_image, some)

@@ -3,6 +3,7 @@
 import json
 import re
 from array import array
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -49,23 +50,22 @@ class Number(float):
     def __str__(self) -> str:
         return self.text
 
-    def __getnewargs__(self) -> tuple[str]:
+    def __getnewargs__(self) -> tuple[str]:  # type: ignore[override]  # what __new__ takes
         return (self.text,)
 
 
 class _Twice(dict[str, Any]):
-    """An object that has a key twice."""
+    """An object that has keys twice."""
 
-    key: str
+    keys_twice: list[str]
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     items = dict(pairs)
     if len(items) == len(pairs):
         return items
-    names = [name for name, _ in pairs]
-    twice = _Twice(items)
-    twice.key = next(name for name in names if names.count(name) > 1)
+    twice, counts = _Twice(items), Counter(name for name, _ in pairs)
+    twice.keys_twice = [name for name, count in counts.items() if count > 1]
     return twice
 
 
@@ -120,12 +120,12 @@ def _decode(decoder: json.JSONDecoder, text: str) -> Any:
 def _problem(text: str, names: Collection[str]) -> Bad | None:
     """A key that stands twice, or half a surrogate pair, in what is needed."""
     row = _decode(_CAREFUL, text)
-    if isinstance(row, _Twice) and row.key in names:
-        return Bad(f"has {row.key!r} twice")
+    if isinstance(row, _Twice) and (twice := [name for name in row.keys_twice if name in names]):
+        return Bad(f"has {twice[0]!r} twice")
     for value in (row[name] for name in names if name in row):
         for part in _parts(value):
             if isinstance(part, _Twice):
-                return Bad(f"has {part.key!r} twice in one object")
+                return Bad(f"has {part.keys_twice[0]!r} twice in one object")
             if isinstance(part, str) and not is_unicode(part):
                 return Bad("spells half of a surrogate pair, which is no Unicode character")
     return None
@@ -167,10 +167,11 @@ def list_spans(content: bytes, where: str) -> "array[int]":
 
 
 def _damaged(text: str, place: int, records: int, why: str, where: str) -> UserError:
-    if place >= len(text.rstrip()) or "Unterminated" in why:
-        return UserError(f"is cut off: the file ends inside its list, behind {records} records", where)
+    rest = len(text.rstrip()) - place  # an escape that is cut is met up to six characters before the end
+    if not text.rstrip().endswith("]") and (rest <= 6 or "Unterminated" in why):
+        return UserError(f"is cut off: the file ends inside its list, after record {records}", where)
     line = text.count("\n", 0, place) + 1
-    return UserError(f"its JSON list is damaged in line {line} (byte {place}), behind {records} records: {why}", where)
+    return UserError(f"its JSON list is damaged in line {line} (byte {place}), after record {records}: {why}", where)
 
 
 def refuse_wide(head: bytes, where: str) -> None:

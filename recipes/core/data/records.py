@@ -1,7 +1,7 @@
 """Where users' records come from: one way in for JSON, Parquet, CSV, folders of them, saved data sets and hub names."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from recipes.core.errors import UserError
 
 FORMATS = ("auto", "jsonl", "parquet", "csv", "datasets")
 NAMED = 5  # bad rows that a message names
-_TABLE = {"jsonl": JsonTable, "parquet": ParquetTable, "csv": CsvTable}
+_TABLE: dict[str, Callable[[Path, str, Path], Table]] = {"jsonl": JsonTable, "parquet": ParquetTable, "csv": CsvTable}
 
 
 @dataclass
@@ -139,7 +139,7 @@ def open_records(path: str, key: str = "data.path", format: str = "auto") -> Rec
 
 def open_file(file: DataFile, root: Path) -> Table:
     """The records of one file; relative paths in them start from `root`. Raises UserError if it cannot be read."""
-    table: Table = _TABLE[file.kind](file.path, file.name, root)
+    table = _TABLE[file.kind](file.path, file.name, root)
     if not len(table):
         raise UserError("the file is empty" if not file.path.stat().st_size else "there are no records", str(file.path))
     return table

@@ -121,9 +121,8 @@ class JsonTable(Table):
     def pick(self, asked: str | None, usual: Sequence[str], key: str) -> str:
         wanted = usual if asked is None else [asked]
         for row in self.rows(()):
-            for name in wanted if isinstance(row, dict) else ():
-                if name in row:
-                    return name
+            if name := next((name for name in wanted if isinstance(row, dict) and name in row), None):
+                return name
         return super().pick(asked, usual, key)
 
     def rows(self, names: Sequence[str]) -> Iterator[Record | Bad]:

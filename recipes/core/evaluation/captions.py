@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from recipes.core.data.captions import CaptionSplit
+from recipes.core.data.captions import CaptionSplit, image_for
 from recipes.core.evaluation.scores import Scores
 from recipes.core.kernels import token_nll
 from recipes.core.references import batches
@@ -62,7 +62,7 @@ class CaptionScorer:
         """Normalised pixels [batch, channels, size, size] of some images; each is decoded once."""
         for index in images:
             if index not in self._pixels:
-                self._pixels[index] = self.model.pixels(self.split.image(index))
+                self._pixels[index] = self.model.pixels(image_for(self.split, index, self.model.pixels))
         return torch.stack([self._pixels[index] for index in images]).to(self.device)
 
     def token_nlls(self, images: Sequence[int], captions: Sequence[Tokens]) -> list[np.ndarray]:

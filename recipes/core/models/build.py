@@ -20,8 +20,8 @@ from recipes.core.models.vision_language import (
     CaptionModel,
     EncoderProjector,
     PatchEmbedding,
+    SquarePixels,
     solo_layout,
-    square_pixels,
 )
 
 
@@ -35,7 +35,7 @@ def build(
     first = data.train.image(0)
     size, channels = config.image_size or max(first.shape[:2]), first.shape[2]
     mean, std = GRAY if channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
-    normalize = square_pixels(size, channels, mean, std)
+    normalize = SquarePixels(size, channels, mean, std)
     with seeded(seed):
         if setting == "U":
             vision, prefix = _patches(config, tokenizer, size, channels, decoder.config.hidden_size)

@@ -12,12 +12,12 @@ from torch.nn import functional
 from transformers import AutoModel, ViTConfig, ViTForImageClassification, ViTModel
 
 from recipes.core.cache import cached
-from recipes.core.data.captions import CaptionData, CaptionSplit
+from recipes.core.data.captions import CaptionData, CaptionSplit, image_for
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 from recipes.core.models.config import VisionConfig
 from recipes.core.models.sources import load_config, load_model, preprocessing
-from recipes.core.models.vision_language import square_pixels
+from recipes.core.models.vision_language import SquarePixels
 from recipes.core.progress import progress
 
 BATCH = 64
@@ -77,7 +77,7 @@ def pretrained_encoder(path: str) -> Encoder:
     patches = (vision.image_size // vision.patch_size) ** 2
     given = preprocessing(path, key)
     mean, std = (given.get(name, [0.5] * 3) for name in ("image_mean", "image_std"))
-    normalize = square_pixels(vision.image_size, vision.num_channels, mean, std)
+    normalize = SquarePixels(vision.image_size, vision.num_channels, mean, std)
     tower = model.vision_model if both else model
     return Encoder(PatchFeatures(tower, patches), vision.hidden_size, patches, normalize)
 
@@ -122,7 +122,7 @@ def _train(
     folder: Path,
 ) -> None:
     labelled = [i for i in range(len(split)) if split.label(i) is not None]
-    images = torch.stack([normalize(split.image(i)) for i in labelled])
+    images = torch.stack([normalize(image_for(split, i, normalize)) for i in labelled])
     labels = torch.tensor([split.label(i) for i in labelled])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration
 
 from recipes.core.models.config import LlavaConfig
 from recipes.core.models.sources import check_tokenizer_fits, load_model, load_tokenizer, preprocessing
-from recipes.core.models.vision_language import R, Readout, square_pixels
+from recipes.core.models.vision_language import R, Readout, SquarePixels
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 KEY = "model.path"
@@ -88,7 +88,7 @@ def load_llava(config: LlavaConfig, tokenizer: Any) -> LlavaCaptionModel:
     llava: Any = load_model(LlavaForConditionalGeneration, path, KEY, dtype=torch.float32)
     check_tokenizer_fits(tokenizer, llava, f"{KEY}={path}")
     vision, given = llava.config.vision_config, preprocessing(path, KEY)
-    normalize = square_pixels(
+    normalize = SquarePixels(
         vision.image_size, vision.num_channels, given.get("image_mean", CLIP_MEAN), given.get("image_std", CLIP_STD)
     )
     return LlavaCaptionModel(llava, tokenizer.bos_token_id, tokenizer.eos_token_id, normalize, config.train_backbone)

@@ -198,10 +198,8 @@ class CaptionModel(nn.Module):
         return kept + spread
 
 
-def square_pixels(
-    image_size: int, channels: int, mean: Sequence[float], std: Sequence[float]
-) -> Callable[[np.ndarray], Tensor]:
-    """The function that makes pixels of an image: resized to a square, scaled to [0, 1], normalised.
+class SquarePixels:
+    """Makes pixels of an image: resized to a square, scaled to [0, 1], normalised.
 
     Args:
         image_size: Side in pixels.
@@ -209,19 +207,20 @@ def square_pixels(
         mean: Per channel, of values in [0, 1].
         std: Per channel.
     """
-    means, stds = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (mean, std))
 
-    def normalize(image: np.ndarray) -> Tensor:
-        if image.shape[0] != image_size or image.shape[1] != image_size or image.shape[2] != channels:
+    def __init__(self, image_size: int, channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.image_size, self.channels = image_size, channels
+        self._mean, self._std = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (mean, std))
+
+    def __call__(self, image: np.ndarray) -> Tensor:
+        """Pixels float32 [channels, size, size] of an image uint8 [height, width, 1 or 3]."""
+        size, channels = self.image_size, self.channels
+        if image.shape != (size, size, channels):
             picture = Image.fromarray(image.squeeze(-1) if image.shape[2] == 1 else image)
-            picture = picture.convert("L" if channels == 1 else "RGB").resize(
-                (image_size, image_size), Image.Resampling.BILINEAR
-            )
-            image = np.asarray(picture).reshape(image_size, image_size, channels)
+            picture = picture.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.BILINEAR)
+            image = np.asarray(picture).reshape(size, size, channels)
         pixels = torch.tensor(np.asarray(image)).permute(2, 0, 1).float() / 255
-        return (pixels - means) / stds
-
-    return normalize
+        return (pixels - self._mean) / self._std
 
 
 def solo_layout(grid: int, vision: int, patch: int, row: int, vision_end: int) -> list[int]:

@@ -60,6 +60,7 @@ class Checkpoint(Subject):
         self.ask = asking(self.processor)
         vision = self.model.config.vision_config
         self.anyres = self.model.config.model_type == "llava_next"
+        self.side = None if self.anyres else vision.image_size  # crops are chosen by the size of the whole image
         self.patches = 0 if self.anyres else (vision.image_size // vision.patch_size) ** 2
         self.guide = _ClipGuide(config.guide.path, device) if config.guide.path else None
         self.guided = self.guide is not None
@@ -101,7 +102,7 @@ class Checkpoint(Subject):
         from PIL import Image
 
         inputs = self.processor(
-            images=Image.fromarray(asked.pixels()), text=self.ask(asked.question), return_tensors="pt"
+            images=Image.fromarray(asked.pixels(self.side)), text=self.ask(asked.question), return_tensors="pt"
         )
         if not (inputs["input_ids"] == self.model.config.image_token_id).any():
             raise UserError(

@@ -16,6 +16,7 @@ from torch import Tensor
 from recipes.core import checkpoints, compose, models, registry
 from recipes.core.cache import cached
 from recipes.core.data import CaptionData, load_captions
+from recipes.core.data.captions import image_for
 from recipes.core.errors import UserError
 from recipes.core.evaluation.captions import Choice, span_choices
 from recipes.core.files import sha256_json
@@ -97,7 +98,8 @@ class PriorVLM(Subject):
     def _batch(self, choices: list[Choice]) -> Batch:
         model, test = self.trained.model, self.trained.data.test
         ids = torch.tensor([[*model.prefix_ids, *choice.context] for choice in choices], device=self.device)
-        pixels = torch.stack([model.pixels(test.image(choice.image)) for choice in choices]).to(self.device)
+        images = (image_for(test, choice.image, model.pixels) for choice in choices)
+        pixels = torch.stack([model.pixels(image) for image in images]).to(self.device)
         names = [choice.example for choice in choices]
         return Batch(
             inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels},

@@ -44,9 +44,9 @@ class Asked:
     answers: tuple[str, ...]
     image: Path | bytes
 
-    def pixels(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """The image, uint8 [height, width, 3]."""
-        return decode(self.image)
+    def pixels(self, size: int | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The image, uint8 [height, width, 3]; see `decode`."""
+        return decode(self.image, size)
 
 
 def read_vqa(config: VqaConfig) -> list[Asked]:

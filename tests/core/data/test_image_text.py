@@ -347,3 +347,80 @@ def test_images_are_not_kept_in_memory(images: Path) -> None:
     assert all(part._file.is_file() for part in parts)  # mapped from the disk
     copy = pickle.loads(pickle.dumps(data.train))
     assert copy.image(3).tolist() == data.train.image(3).tolist() and copy.caption(3) == data.train.caption(3)
+
+
+def test_several_captions_of_an_image(images: Path) -> None:
+    entries: list[dict[str, object]] = [
+        {"image": f"pictures/{n}.png", "captions": [f"red is {10 * n}", f"again {n}"]} for n in range(4)
+    ]
+    path = write_jsonl(images, [*entries, {"image": "pictures/4.png", "captions": "alone"}])
+    text = refused(path)
+    assert "4 of 5 examples cannot be used" in text and "pairs.jsonl:1: it has a list of 2 captions" in text
+    assert "type data.captions=all for one example each, or first" in text
+    for captions, count in (("all", 9), ("first", 5)):
+        data = load(path, captions=captions, test_fraction=0.4)
+        parts = [(part, index) for part in (data.train, data.test) for index in range(len(part))]
+        found = [part.caption(index) for part, index in parts]
+        assert len(found) == len({caption.id for caption in found}) == count
+        assert ({"again 0", "again 3"} <= {caption.text for caption in found}) == (captions == "all")
+        groups = [{part.caption(i).group for i in range(len(part))} for part in (data.train, data.test)]
+        assert (len(groups[0]), len(groups[1])) == (3, 2) and not groups[0] & groups[1]
+        for part, index in parts:
+            red = part.image(index)[0, 0, 0]
+            assert part.caption(index).text in (f"red is {red}", f"again {red // 10}", "alone")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "sidecars", "one above"])
+def test_image_folders_keep_their_splits(images: Path, kind: str) -> None:
+    import csv
+
+    for split, numbers in (("train", range(6)), ("test", range(6, 10))):
+        folder = images.parent / "set" / split
+        folder.mkdir(parents=True)
+        entries = [{"file_name": f"{n}.png", "text": f"red is {10 * n}"} for n in numbers]
+        for entry in entries:
+            (images / entry["file_name"]).rename(folder / entry["file_name"])
+            if kind == "sidecars":
+                (folder / entry["file_name"]).with_suffix(".txt").write_text(entry["text"], encoding="utf-8")
+        if kind == "jsonl":
+            (folder / "metadata.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+        if kind == "parquet":
+            pq.write_table(pa.Table.from_pylist(entries), folder / "metadata.parquet")
+        if kind == "csv":
+            with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, ["file_name", "text"])
+                writer.writeheader()
+                writer.writerows(entries)
+        if kind == "one above":
+            with (folder.parent / "metadata.jsonl").open("a", encoding="utf-8") as file:
+                file.writelines(
+                    json.dumps(entry | {"file_name": f"{split}/{entry['file_name']}"}) + "\n" for entry in entries
+                )
+    data = load(images.parent / "set")
+    assert (len(data.train), len(data.test)) == (6, 4)
+    for part in (data.train, data.test):
+        for index in range(len(part)):
+            assert part.caption(index).text == f"red is {part.image(index)[0, 0, 0]}"
+    assert len(load(images.parent / "set", split="test", test_fraction=0.5).train) == 2
+    assert "there is no split 'validation'; the data has test, train" in refused(
+        images.parent / "set", test_split="validation"
+    )
+
+
+def test_copies_of_an_image_stay_on_one_side(images: Path) -> None:
+    for number in range(5):
+        (images / f"copy-{number}.png").write_bytes((images / f"{number}.png").read_bytes())
+    copies = [{"image": f"pictures/copy-{n}.png", "caption": f"red is {10 * n}"} for n in range(5)]
+    data = load(write_jsonl(images, [*rows(), *copies]), test_fraction=0.5)
+    groups = [{part.caption(i).group for i in range(len(part))} for part in (data.train, data.test)]
+    assert (len(groups[0]), len(groups[1])) == (5, 5) and not groups[0] & groups[1]
+
+
+def test_the_fingerprint_is_that_of_the_content(images: Path, tmp_path: Path) -> None:
+    import shutil
+
+    first = load(make_jsonl(images)).train.fingerprint()
+    shutil.copytree(images.parent, tmp_path / "elsewhere")
+    assert load(tmp_path / "elsewhere" / "pairs.jsonl").train.fingerprint() == first
+    Image.new("RGB", (6, 4), "blue").save(tmp_path / "elsewhere" / "pictures" / "3.png")
+    assert load(tmp_path / "elsewhere" / "pairs.jsonl").train.fingerprint() != first

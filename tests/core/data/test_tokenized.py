@@ -34,7 +34,7 @@ class Split:
     def caption(self, index: int) -> Caption:
         return self.captions[index]
 
-    def image(self, index: int) -> np.ndarray:
+    def image(self, index: int, size: int | None = None) -> np.ndarray:
         raise AssertionError("tokenising looks at no image")
 
     def label(self, index: int) -> int | None:

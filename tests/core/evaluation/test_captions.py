@@ -52,7 +52,7 @@ class Split:
     def caption(self, index: int) -> Caption:
         return self.rows[index]
 
-    def image(self, index: int) -> np.ndarray:
+    def image(self, index: int, size: int | None = None) -> np.ndarray:
         return np.full((2, 2, 1), 40 * index, np.uint8)
 
 

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from recipes.core import models
-from recipes.core.models.vision_language import PatchEmbedding, solo_layout, square_pixels
+from recipes.core.models.vision_language import PatchEmbedding, SquarePixels, solo_layout
 from tests.core.models.conftest import hidden
 
 
@@ -130,7 +130,7 @@ def test_patches_are_taken_row_by_row() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_become_squares_of_the_models_channels(channels: int) -> None:
-    normalize = square_pixels(4, channels, [0.5] * channels, [0.5] * channels)
+    normalize = SquarePixels(4, channels, [0.5] * channels, [0.5] * channels)
     white = np.full((6, 3, 4 - channels), 255, np.uint8)
     pixels = normalize(white)
     assert pixels.shape == (channels, 4, 4) and torch.equal(pixels, torch.ones(channels, 4, 4))
@@ -138,5 +138,5 @@ def test_images_become_squares_of_the_models_channels(channels: int) -> None:
 
 def test_pixels_are_the_image_itself_where_it_fits() -> None:
     image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
-    pixels = square_pixels(4, 1, [0.0], [1.0])(image)
+    pixels = SquarePixels(4, 1, [0.0], [1.0])(image)
     torch.testing.assert_close(pixels[0] * 255, torch.arange(16.0).view(4, 4))
