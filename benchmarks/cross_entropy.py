@@ -97,13 +97,14 @@ def _step(variant: str, hidden: Any, head: Any, targets: Any, weights: Any, chun
     from torch.nn.functional import cross_entropy
 
     from recipes.core.kernels import token_nll, weighted_cross_entropy
+    from recipes.core.models.head import OutputHead
 
     if variant == "full":
         total = (weights * cross_entropy((hidden @ head.t()).float(), targets, reduction="none")).sum()
     elif variant == "weighted":
-        total, _ = weighted_cross_entropy(hidden, head, targets, weights, chunk)
+        total, _ = weighted_cross_entropy(hidden, OutputHead(head), targets, weights, chunk)
     else:
-        total = (weights * token_nll(hidden, head, targets, chunk)).sum()
+        total = (weights * token_nll(hidden, OutputHead(head), targets, chunk)).sum()
     loss = total / len(targets)
     loss.backward()
     return loss.detach()

@@ -25,6 +25,7 @@ from recipes.alignment.sentiment import encoded, load_sentiment
 from recipes.core.errors import UserError
 from recipes.core.models import load_reference_model
 from recipes.core.models import text as models
+from recipes.core.models.head import output_head
 
 States = Callable[[dict[str, Tensor]], Tensor]
 
@@ -113,7 +114,7 @@ def _reference(
 def _other_reference(path: str, tokenizer: Any, policy: Any) -> Any:
     """A frozen model that is not what the policy starts from. Raises UserError if its vocabulary is another."""
     frozen = load_reference_model(path, "reference.model", tokenizer, "leave it out").requires_grad_(False)
-    theirs, ours = (len(model.language_model.get_output_embeddings().weight) for model in (frozen, policy))
+    theirs, ours = (output_head(model.language_model).vocabulary for model in (frozen, policy))
     if theirs != ours:
         raise UserError(
             f"the reference predicts {theirs:,} tokens and the model {ours:,}, so that there is no KL between them",

@@ -20,6 +20,7 @@ from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models import text as models
 from recipes.core.models.adapters import Unadapted, add_adapters, save_adapters
+from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation
 from recipes.core.trainer import Objective, Training
 
@@ -145,7 +146,7 @@ def one_copy(ground: Ground) -> Ground:
 
 def token_scores(config: AlignmentRunConfig, prepared: Prepared) -> TokenScores:
     """What computes the per-token scores that the config's loss reads."""
-    head = prepared.ground.frozen.language_model.get_output_embeddings().weight.detach()
+    head = output_head(prepared.ground.frozen.language_model).detach()
     return TokenScores(LOSSES[config.preference.loss].needs, head)
 
 

@@ -18,6 +18,7 @@ from recipes.core.cache import cached
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 from recipes.core.logprobs import token_logprobs
+from recipes.core.models.head import OutputHead
 from recipes.core.objectives import IGNORE
 from recipes.core.parallel.distributed import gathered
 from recipes.core.references import weights_hash
@@ -84,7 +85,7 @@ def mismatched_log_ratio(model: nn.Module, batches: list[dict[str, Any]]) -> Ten
         labels = batch[MISMATCHED + "labels"]
         predicted = labels != IGNORE
 
-        def read(hidden: Tensor, head: Tensor, where: Tensor = predicted, ids: Tensor = labels) -> Tensor:
+        def read(hidden: Tensor, head: OutputHead, where: Tensor = predicted, ids: Tensor = labels) -> Tensor:
             return token_logprobs(hidden[where], head, ids[where])
 
         inputs = {name: batch[MISMATCHED + name] for name in ("input_ids", "attention_mask")}

@@ -14,6 +14,7 @@ from recipes.alignment.packing import run_packed
 from recipes.alignment.pairs import TOKENS, by_row, valid_tokens
 from recipes.core.kernels import exact
 from recipes.core.logprobs import logprobs_and_kl, projected, token_logprobs, token_statistics
+from recipes.core.models.head import OutputHead
 from recipes.core.models.vision_language import Readout, TextModel
 from recipes.core.objectives import IGNORE
 
@@ -64,10 +65,10 @@ class TokenScores:
 
     Args:
         needs: Fields of `Completions` to fill besides `logps`.
-        head: [V, d] output embedding of the reference; None if no KL is needed.
+        head: That of the reference; None if no KL is needed.
     """
 
-    def __init__(self, needs: tuple[str, ...], head: Tensor | None) -> None:
+    def __init__(self, needs: tuple[str, ...], head: OutputHead | None) -> None:
         self.needs, self.head = needs, head
 
     def __call__(
@@ -82,7 +83,7 @@ class TokenScores:
         predicted = batch["labels"] != IGNORE
         targets = batch["labels"][predicted]
 
-        def read(hidden: Tensor, head: Tensor) -> dict[str, Tensor]:
+        def read(hidden: Tensor, head: OutputHead) -> dict[str, Tensor]:
             return self._read(hidden[predicted], head, targets, batch)
 
         found, masks = model(batch, read)
@@ -93,7 +94,7 @@ class TokenScores:
         chosen, rejected = halves(Completions(mask=valid_tokens(lengths), **rows))
         return chosen, rejected, (lengths, masks)
 
-    def _read(self, hidden: Tensor, head: Tensor, targets: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _read(self, hidden: Tensor, head: OutputHead, targets: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if "kl" in self.needs and self.head is not None:
             self.head = self.head.to(hidden.device)
             reference = projected(batch[TOKENS + "states"][:, -1], self.head)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recipes.core.models.head import OutputHead
 from recipes.core.models.vision_language import Readout
 
 R = TypeVar("R")
@@ -63,10 +64,10 @@ def run_packed(policy: Any, batch: dict[str, Tensor], readout: Readout[R]) -> R:
     if not packable(policy):
         return policy(input_ids=ids, attention_mask=attention, pixels=None, readout=readout)
     lengths, shared = torch.stack([attention.sum(1), shared_tokens(ids, attention)]).tolist()
-    found = layout(lengths, shared, ids.shape[1], BALANCE * policy.language_model.config.hidden_size)
+    found = layout(lengths, shared, ids.shape[1], BALANCE * policy.language_model.config.get_text_config().hidden_size)
     source, positions, owners, branches, places = (torch.from_numpy(part).to(ids.device) for part in found)
 
-    def read(hidden: Tensor, head: Tensor) -> R:
+    def read(hidden: Tensor, head: OutputHead) -> R:
         rows = hidden.flatten(0, 1).index_select(0, places.flatten())
         return readout(rows.view(*ids.shape, -1), head)
 

@@ -21,6 +21,7 @@ from recipes.core.data.tokenized import tokenizer_fingerprint
 from recipes.core.files import sha256_json
 from recipes.core.logprobs import token_logprobs
 from recipes.core.models import load_text_model
+from recipes.core.models.head import OutputHead, decoder, output_head
 from recipes.core.models.reference import train_reference
 from recipes.core.models.text import TextModelConfig, build_language_model
 from recipes.core.objectives import IGNORE, WeightedCrossEntropy
@@ -40,7 +41,7 @@ class AnswerScores:
     Attributes:
         logps: float32 [tokens] log-probs in nats.
         states: float32 [tokens, layers, width] hidden states at the positions that predict the tokens, the last one
-            that of the head. One layer where all of them would be too large to keep.
+            that of the head. One layer where all of them would be too large to keep, or the head's has another width.
         complete: Whether all layers are there.
     """
 
@@ -55,19 +56,21 @@ def hidden_states(model: nn.Module, batch: dict[str, Tensor], every_layer: bool 
     Args:
         model: A `TextModel`.
         batch: As in `recipes.alignment.pairs`.
-        every_layer: Those of all layers but the embeddings, or only the last.
+        every_layer: Those of all layers but the embeddings, or only what the head gets. Where that is a projection of
+            the last layer (OPT 350m), it is not among all layers.
 
     Returns:
         [N, layers, width]
     """
     predicted = batch["labels"] != IGNORE
-    base: Any = model.language_model.base_model  # type: ignore[union-attr]
     with torch.no_grad():
-        found = base(
+        found = decoder(model.language_model)(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=every_layer
         )
-    layers = found.hidden_states[1:-1] if every_layer else ()
-    return torch.stack([states[predicted] for states in (*layers, found.last_hidden_state)], 1)
+    layers = (found.hidden_states or ())[1:-1] if every_layer else ()
+    last = found.last_hidden_state
+    same = not layers or last.shape[-1] == layers[0].shape[-1]
+    return torch.stack([states[predicted] for states in (*layers, *((last,) if same else ()))], 1)
 
 
 def answer_scores(model: nn.Module, pairs: PairSet, pad_id: int, device: str, every_layer: bool = True) -> AnswerScores:
@@ -80,9 +83,10 @@ def answer_scores(model: nn.Module, pairs: PairSet, pad_id: int, device: str, ev
         device: Where to compute.
         every_layer: Keep the hidden states of all layers if they are not too large, or only the last ones.
     """
-    config: Any = model.language_model.config  # type: ignore[union-attr]
-    tokens = int(pairs.lengths.sum())
-    complete = every_layer and 4 * tokens * config.num_hidden_layers * config.hidden_size <= LARGEST
+    config: Any = model.language_model.config.get_text_config()  # type: ignore[union-attr, operator]
+    tokens, width = int(pairs.lengths.sum()), output_head(model.language_model).weight.shape[1]
+    fits = 4 * tokens * config.num_hidden_layers * width <= LARGEST
+    complete = every_layer and fits and width == config.hidden_size
 
     def build(folder: Path) -> None:
         save_file(_score(model, pairs, pad_id, device, complete), folder / "scores.safetensors")
@@ -135,7 +139,7 @@ def row_logps(
         predicted = batch["labels"] != IGNORE
         targets = batch["labels"][predicted]
 
-        def read(hidden: Tensor, head: Tensor, predicted: Tensor = predicted, targets: Tensor = targets) -> Tensor:
+        def read(hidden: Tensor, head: OutputHead, predicted: Tensor = predicted, targets: Tensor = targets) -> Tensor:
             return token_logprobs(hidden[predicted], head, targets)
 
         logps = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], pixels=None, readout=read)
@@ -147,7 +151,7 @@ def row_logps(
 def _score(model: nn.Module, pairs: PairSet, pad_id: int, device: str, complete: bool) -> dict[str, np.ndarray]:
     training = model.training
     model.to(device).eval()
-    head = model.language_model.get_output_embeddings().weight.detach()  # type: ignore[union-attr, operator]
+    head = output_head(model.language_model).detach()
     logps, states = np.zeros(int(pairs.lengths.sum()), np.float32), None
     for places, batch in scoring_batches(pairs, pad_id, device, "scoring answers with the reference"):
         found = hidden_states(model, batch, complete)

@@ -14,6 +14,7 @@ from recipes.alignment.pairs import PairItems, PairSet, pair_collate
 from recipes.alignment.reference import pad_id
 from recipes.core.config import TrainerConfig
 from recipes.core.models import load_text_model
+from recipes.core.models.head import output_head
 from recipes.core.models.reference import train_reference
 from recipes.core.references import weights_hash
 from recipes.core.trainer import Training
@@ -54,7 +55,7 @@ def trained_policy(
     }
 
     def training() -> Training:
-        head = ground.frozen.language_model.get_output_embeddings().weight.detach()
+        head = output_head(ground.frozen.language_model).detach()
         objective = Preference(loss, TokenScores(LOSSES[loss.loss].needs, head))
         rows: Any = used
         return Training(PreferenceModel(ground.reference()), objective, rows, pair_collate(pads))

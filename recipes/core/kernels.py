@@ -9,6 +9,8 @@ softmax, then the gradient of the logits, all in place.
   kept until the weights are known where they fit into memory, and computed again where they do not.
 * `token_nll`: the loss is any function of the per-token NLL, so the softmax is computed again in the backward.
 
+Logits are those of an `OutputHead`. The slope of a soft-cap takes one more buffer; a plain head costs nothing more.
+
 `recipes.core.logprobs` adds the divergence from a reference.
 """
 
@@ -18,18 +20,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recipes.core.models.head import Curve, OutputHead
+
 
 def weighted_cross_entropy(
-    hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, chunk: int = 1024
+    hidden: Tensor, head: OutputHead, targets: Tensor, weights: Tensor, chunk: int = 1024
 ) -> tuple[Tensor, Tensor]:
     """Sum of weighted token NLLs, with gradients computed in the forward.
 
     The matrix products run in the autocast dtype where autocast is on, in the inputs' dtype elsewhere; the
-    softmax and the sum over chunks of the head's gradient run in fp32 (float64 for float64 inputs).
+    softmax and the sum over chunks of the head's gradients run in fp32 (float64 for float64 inputs).
 
     Args:
         hidden: [N, d] last hidden states of the positions that carry loss.
-        head: [V, d] output embedding.
+        head: What makes logits of them; gradients flow into its weight and bias.
         targets: [N] int64 token ids.
         weights: [N] what each token's NLL is multiplied by; no gradient flows into it.
         chunk: Tokens whose logits exist at a time.
@@ -39,13 +43,16 @@ def weighted_cross_entropy(
     """
     if not torch.is_grad_enabled():
         hidden, head = hidden.detach(), head.detach()
-    loss, nll = _WeightedCrossEntropy.apply(hidden, head, targets, weights.detach(), matmul_dtype(hidden), chunk)
+    options = (matmul_dtype(hidden), chunk)
+    loss, nll = _WeightedCrossEntropy.apply(
+        hidden, head.weight, head.bias, head.curve, targets, weights.detach(), *options
+    )
     return loss, nll
 
 
 def deferred_cross_entropy(
     hidden: Tensor,
-    head: Tensor,
+    head: OutputHead,
     targets: Tensor,
     weigh: Callable[[Tensor], Tensor],
     chunk: int = 1024,
@@ -55,7 +62,7 @@ def deferred_cross_entropy(
 
     Args:
         hidden: [N, d] last hidden states of the positions that carry loss.
-        head: [V, d] output embedding.
+        head: What makes logits of them; gradients flow into its weight and bias.
         targets: [N] int64 token ids.
         weigh: Detached NLLs [N] -> what each is multiplied by [N]; called once, inside the forward. A weight of
             exactly zero takes its token out, even if its NLL is not finite.
@@ -67,11 +74,12 @@ def deferred_cross_entropy(
     """
     if not torch.is_grad_enabled():
         hidden, head = hidden.detach(), head.detach()
-    loss, nll = _DeferredCrossEntropy.apply(hidden, head, targets, weigh, matmul_dtype(hidden), chunk, keep)
+    options = (matmul_dtype(hidden), chunk, keep)
+    loss, nll = _DeferredCrossEntropy.apply(hidden, head.weight, head.bias, head.curve, targets, weigh, *options)
     return loss, nll
 
 
-def token_nll(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = 1024) -> Tensor:
+def token_nll(hidden: Tensor, head: OutputHead, targets: Tensor, chunk: int = 1024) -> Tensor:
     """Differentiable NLL of every target token, its softmax recomputed in the backward.
 
     For losses that are nonlinear in the live model's log-probabilities. Precision as in
@@ -79,24 +87,32 @@ def token_nll(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = 1024) 
 
     Args:
         hidden: [N, d] last hidden states of the positions that carry loss.
-        head: [V, d] output embedding.
+        head: What makes logits of them; gradients flow into its weight and bias.
         targets: [N] int64 token ids.
         chunk: Tokens whose logits exist at a time.
 
     Returns:
         [N] NLL in nats, fp32 (float64 for float64 inputs).
     """
-    nll: Tensor = _TokenNLL.apply(hidden, head, targets, matmul_dtype(hidden), chunk)
+    nll: Tensor = _TokenNLL.apply(hidden, head.weight, head.bias, head.curve, targets, matmul_dtype(hidden), chunk)
     return nll
 
 
 class _WeightedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, dtype: torch.dtype, chunk: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        curve: Curve,
+        targets: Tensor,
+        weights: Tensor,
+        dtype: torch.dtype,
+        chunk: int,
     ) -> tuple[Tensor, Tensor]:
-        weights = weights.to(softmax_dtype(dtype))
-        nll, *gradients = _sweep(hidden, head, targets, weights, dtype, chunk, ctx.needs_input_grad[:2])
+        head, weights = OutputHead(weight, bias, *curve), weights.to(softmax_dtype(dtype))
+        nll, *gradients = _sweep(hidden, head, targets, weights, dtype, chunk, ctx.needs_input_grad[:3])
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(nll)
         ctx.set_materialize_grads(False)
@@ -104,7 +120,7 @@ class _WeightedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        return *_scaled_gradients(ctx.saved_tensors, grad_loss), None, None, None, None
+        return *_scaled_gradients(ctx.saved_tensors, grad_loss), None, None, None, None, None
 
 
 class _DeferredCrossEntropy(torch.autograd.Function):
@@ -112,14 +128,16 @@ class _DeferredCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any,
         hidden: Tensor,
-        head: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        curve: Curve,
         targets: Tensor,
         weigh: Callable[[Tensor], Tensor],
         dtype: torch.dtype,
         chunk: int,
         keep: int,
     ) -> tuple[Tensor, Tensor]:
-        wanted = ctx.needs_input_grad[:2]
+        head, wanted = OutputHead(weight, bias, *curve), ctx.needs_input_grad[:3]
         nll, weights, *gradients = _deferred_sweep(hidden, head, targets, weigh, dtype, chunk, keep, wanted)
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(nll)
@@ -128,7 +146,7 @@ class _DeferredCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        return *_scaled_gradients(ctx.saved_tensors, grad_loss), None, None, None, None, None
+        return *_scaled_gradients(ctx.saved_tensors, grad_loss), None, None, None, None, None, None
 
 
 def _scaled_gradients(gradients: tuple[Tensor | None, ...], grad_loss: Tensor | None) -> list[Tensor | None]:
@@ -145,99 +163,144 @@ def _scaled_gradients(gradients: tuple[Tensor | None, ...], grad_loss: Tensor | 
 
 class _TokenNLL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, dtype: torch.dtype, chunk: int) -> Tensor:
-        ctx.save_for_backward(hidden, head, targets)
-        ctx.dtype, ctx.chunk = dtype, chunk
-        nll, _, _ = _sweep(hidden, head, targets, None, dtype, chunk, (False, False))
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        curve: Curve,
+        targets: Tensor,
+        dtype: torch.dtype,
+        chunk: int,
+    ) -> Tensor:
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.curve, ctx.dtype, ctx.chunk = curve, dtype, chunk
+        nll, *_ = _sweep(hidden, OutputHead(weight, bias, *curve), targets, None, dtype, chunk, (False, False, False))
         return nll
 
     @staticmethod
     def backward(ctx: Any, grad_nll: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivatives()
-        hidden, head, targets = ctx.saved_tensors
-        _, *gradients = _sweep(hidden, head, targets, grad_nll, ctx.dtype, ctx.chunk, ctx.needs_input_grad[:2])
-        return *gradients, None, None, None
+        hidden, weight, bias, targets = ctx.saved_tensors
+        head = OutputHead(weight, bias, *ctx.curve)
+        _, *gradients = _sweep(hidden, head, targets, grad_nll, ctx.dtype, ctx.chunk, ctx.needs_input_grad[:3])
+        return *gradients, None, None, None, None
+
+
+class Gradients:
+    """Gradients of hidden states, weight and bias, summed over chunks; None where nobody needs them.
+
+    Args:
+        hidden: [N, d] hidden states.
+        head: In the dtype that its gradients are handed over in.
+        dtype: Of the sums over chunks.
+        wanted: Whether hidden states, weight and bias need one.
+    """
+
+    def __init__(self, hidden: Tensor, head: OutputHead, dtype: torch.dtype, wanted: tuple[bool, bool, bool]) -> None:
+        self.dtype = head.weight.dtype
+        self.hidden = torch.empty_like(hidden) if wanted[0] else None
+        self.weight = torch.zeros_like(head.weight, dtype=dtype) if wanted[1] else None
+        self.bias = torch.zeros_like(head.bias, dtype=dtype) if wanted[2] and head.bias is not None else None
+
+    def add(self, part: slice, z: Tensor, matrix: Tensor, states: Tensor, weights: Tensor | None = None) -> None:
+        """Add what a chunk contributes.
+
+        Args:
+            part: Which tokens.
+            z: [n, V] gradient in hidden W^T + b.
+            matrix: [V, d] the head's weight in the dtype of `z`.
+            states: [n, d] the hidden states in it.
+            weights: [n, 1] what the gradient of each token is multiplied by.
+        """
+        if self.hidden is not None:
+            if weights is None:
+                self.hidden[part] = z @ matrix
+            else:
+                torch.mul(z @ matrix, weights, out=self.hidden[part])
+        if self.weight is not None:
+            add_product(self.weight, z.t(), states if weights is None else (states * weights).to(z.dtype))
+        if self.bias is not None:
+            ones = z.new_ones(len(z), 1) if weights is None else weights.to(z.dtype)
+            add_product(self.bias[:, None], z.t(), ones)
+
+    def totals(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of hidden states, weight and bias."""
+        weight, bias = (None if total is None else total.to(self.dtype) for total in (self.weight, self.bias))
+        return self.hidden, weight, bias
 
 
 def _sweep(
     hidden: Tensor,
-    head: Tensor,
+    head: OutputHead,
     targets: Tensor,
     weights: Tensor | None,
     dtype: torch.dtype,
     chunk: int,
-    wanted: tuple[bool, bool],
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """NLLs, and the wanted gradients of sum_i weights_i * nll_i with respect to hidden [N, d] and head [V, d]."""
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """NLLs, and the wanted gradients of sum_i weights_i * nll_i in hidden [N, d], weight [V, d] and bias [V]."""
     exact = softmax_dtype(dtype)
-    matrix = head.to(dtype)
+    inner = head.to(dtype)
     rows = max(1, min(chunk, len(hidden)))
-    probabilities = head.new_empty(rows, len(head), dtype=exact)
-    logits = probabilities if dtype == exact else head.new_empty(rows, len(head), dtype=dtype)
+    probabilities = head.weight.new_empty(rows, head.vocabulary, dtype=exact)
+    logits = probabilities if dtype == exact else torch.empty_like(probabilities, dtype=dtype)
     nll = hidden.new_empty(len(hidden), dtype=exact)
-    grad_hidden = torch.empty_like(hidden) if wanted[0] else None
-    grad_head = torch.zeros_like(head, dtype=exact) if wanted[1] else None
+    gradients = Gradients(hidden, head, exact, wanted)
     for start in range(0, len(hidden), rows):
         part = slice(start, start + rows)
         states = hidden[part].to(dtype)
         z, p = logits[: len(states)], probabilities[: len(states)]
-        torch.mm(states, matrix.t(), out=z)
+        inner.fill_logits(states, z)
+        slope = inner.slope(z) if weights is not None and any(wanted) else None
         nll[part] = _softmax_and_nll(z, p, targets[part])
-        if weights is None or not any(wanted):
-            continue
-        _logit_gradient(z, p, targets[part], nll[part])
-        weight = weights[part, None]
-        if grad_hidden is not None:
-            torch.mul(z @ matrix, weight, out=grad_hidden[part])
-        if grad_head is not None:
-            add_product(grad_head, z.t(), (states * weight).to(dtype))
-    return nll, grad_hidden, None if grad_head is None else grad_head.to(head.dtype)
+        if weights is not None and any(wanted):
+            _logit_gradient(z, p, targets[part], nll[part], slope)
+            gradients.add(part, z, inner.weight, states, weights[part, None])
+    return nll, *gradients.totals()
 
 
 def _deferred_sweep(
     hidden: Tensor,
-    head: Tensor,
+    head: OutputHead,
     targets: Tensor,
     weigh: Callable[[Tensor], Tensor],
     dtype: torch.dtype,
     chunk: int,
     keep: int,
-    wanted: tuple[bool, bool],
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """NLLs, the weights that follow from them, and the wanted gradients of sum_i weights_i * nll_i."""
-    matrix = head.to(dtype)
+    inner = head.to(dtype)
     nll = hidden.new_empty(len(hidden), dtype=softmax_dtype(dtype))
     parts = [slice(start, min(start + chunk, len(hidden))) for start in range(0, len(hidden), chunk)]
     kept: dict[int, Tensor] = {}
     for part in parts:
-        z = _logit_gradients(hidden[part].to(dtype), matrix, targets[part], nll[part])
-        if any(wanted) and part.stop * len(head) <= keep:
+        z = _logit_gradients(hidden[part].to(dtype), inner, targets[part], nll[part])
+        if any(wanted) and part.stop * head.vocabulary <= keep:
             kept[part.start] = z
     weights = weigh(nll).to(nll.dtype)
-    grad_hidden = torch.empty_like(hidden) if wanted[0] else None
-    grad_head = torch.zeros_like(head, dtype=nll.dtype) if wanted[1] else None
+    gradients = Gradients(hidden, head, nll.dtype, wanted)
     whole = bool(torch.isfinite(nll).all())
     for part in parts if any(wanted) else []:
         states, weight = hidden[part].to(dtype), weights[part, None]
         if part.start in kept:
             z = kept.pop(part.start)
         else:
-            z = _logit_gradients(states, matrix, targets[part], torch.empty_like(nll[part]))
+            z = _logit_gradients(states, inner, targets[part], torch.empty_like(nll[part]))
         if not whole:
             z, states = torch.where(weight != 0, z, 0), torch.where(weight != 0, states, 0)
-        if grad_hidden is not None:
-            torch.mul(z @ matrix, weight, out=grad_hidden[part])
-        if grad_head is not None:
-            add_product(grad_head, z.t(), (states * weight).to(dtype))
-    return nll, weights, grad_hidden, None if grad_head is None else grad_head.to(head.dtype)
+        gradients.add(part, z, inner.weight, states, weight)
+    return nll, weights, *gradients.totals()
 
 
-def _logit_gradients(states: Tensor, matrix: Tensor, targets: Tensor, nll: Tensor) -> Tensor:
-    """[chunk, V] gradient of each NLL in its logits; fills `nll` [chunk]."""
-    z = states @ matrix.t()
+def _logit_gradients(states: Tensor, head: OutputHead, targets: Tensor, nll: Tensor) -> Tensor:
+    """[chunk, V] gradient of each NLL in hidden W^T + b; fills `nll` [chunk]."""
+    z = head.fill_logits(states, states.new_empty(len(states), head.vocabulary))
     p = z if z.dtype == nll.dtype else torch.empty_like(z, dtype=nll.dtype)
+    slope = head.slope(z)
     nll.copy_(_softmax_and_nll(z, p, targets))
-    _logit_gradient(z, p, targets, nll)
+    _logit_gradient(z, p, targets, nll, slope)
     return z
 
 
@@ -253,12 +316,16 @@ def _softmax_and_nll(logits: Tensor, probabilities: Tensor, targets: Tensor) -> 
     return (below - log_largest).clamp_min_(0)
 
 
-def _logit_gradient(logits: Tensor, probabilities: Tensor, targets: Tensor, nll: Tensor) -> None:
-    """Turn the softmax into the gradient of the NLL, softmax - one hot, in the `logits` buffer."""
+def _logit_gradient(
+    logits: Tensor, probabilities: Tensor, targets: Tensor, nll: Tensor, slope: Tensor | float | None
+) -> None:
+    """Turn the softmax into the gradient of the NLL, (softmax - one hot) * slope, in the `logits` buffer."""
     if logits.dtype != probabilities.dtype:
         logits.copy_(probabilities)
     # p - 1 from the NLL keeps its digits where p is near 1, also after rounding to bf16.
     logits.scatter_(1, targets[:, None], torch.expm1(-nll)[:, None].to(logits.dtype))
+    if slope is not None:
+        logits.mul_(slope)
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from recipes.core.kernels import add_product, matmul_dtype, refuse_second_derivatives, softmax_dtype, token_nll
+from recipes.core.kernels import Gradients, matmul_dtype, refuse_second_derivatives, softmax_dtype, token_nll
+from recipes.core.models.head import Curve, OutputHead
 
 CHUNK = 256
 KEEP = 1 << 24  # log-probs of both models that are kept from the forward to the backward, instead of computed again
@@ -48,12 +49,12 @@ class Statistics(NamedTuple):
     log_squares: Tensor
 
 
-def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = CHUNK) -> Tensor:
+def token_logprobs(hidden: Tensor, head: OutputHead, targets: Tensor, chunk: int = CHUNK) -> Tensor:
     """Differentiable log-prob of every target.
 
     Args:
         hidden: [N, d] last hidden states of the positions that are scored.
-        head: [V, d] output embedding.
+        head: What makes logits of them.
         targets: [N] int64 token ids.
         chunk: Tokens whose logits exist at a time.
 
@@ -63,28 +64,28 @@ def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = C
     return -token_nll(hidden, head, targets, chunk)
 
 
-def projected(hidden: Tensor, head: Tensor) -> Logits:
+def projected(hidden: Tensor, head: OutputHead) -> Logits:
     """The logits of a frozen model from its last hidden states, a chunk at a time: a cached state is d floats a token.
 
     Args:
         hidden: [N, d] last hidden states.
-        head: [V, d] output embedding.
+        head: What makes logits of them.
 
     Returns:
         Function from a slice of the N tokens to their logits [n, V], without gradient.
     """
     dtype = matmul_dtype(hidden)
-    states, matrix = hidden.detach(), head.detach().to(dtype)
+    states, inner = hidden.detach(), head.detach().to(dtype)
 
     def logits(part: slice) -> Tensor:
-        return states[part].to(dtype) @ matrix.t()
+        return inner.logits(states[part].to(dtype))
 
     return logits
 
 
 def logprobs_and_kl(
     hidden: Tensor,
-    head: Tensor,
+    head: OutputHead,
     targets: Tensor,
     reference: Logits,
     chunk: int = CHUNK,
@@ -92,11 +93,11 @@ def logprobs_and_kl(
 ) -> Scores:
     """Log-probs of the targets, and the KL between policy and reference over the whole vocabulary.
 
-    Gradients flow from `logps` and `kl` into `hidden` and `head`; none flows into the reference.
+    Gradients flow from `logps` and `kl` into `hidden` and the head's weight and bias; none flows into the reference.
 
     Args:
         hidden: [N, d] the policy's last hidden states of the positions that are scored.
-        head: [V, d] the policy's output embedding.
+        head: The policy's output head.
         targets: [N] int64 token ids.
         reference: Logits of the reference, [n, V] for a slice of the N tokens, as from `projected`. Called once a chunk
             in the forward and, if that is too much to keep, once more in the backward; it has to give the same.
@@ -112,16 +113,17 @@ def logprobs_and_kl(
     """
     if not torch.is_grad_enabled():
         hidden, head = hidden.detach(), head.detach()
-    return Scores(*_Divergence.apply(hidden, head, targets, reference, matmul_dtype(hidden), chunk, direction))
+    options = (matmul_dtype(hidden), chunk, direction)
+    return Scores(*_Divergence.apply(hidden, head.weight, head.bias, head.curve, targets, reference, *options))
 
 
 @torch.no_grad()
-def token_statistics(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = CHUNK) -> Statistics:
+def token_statistics(hidden: Tensor, head: OutputHead, targets: Tensor, chunk: int = CHUNK) -> Statistics:
     """Log-probs with entropy and collision probability, for scoring without gradient.
 
     Args:
         hidden: [N, d] last hidden states of the positions that are scored.
-        head: [V, d] output embedding.
+        head: What makes logits of them.
         targets: [N] int64 token ids.
         chunk: Tokens whose logits exist at a time.
     """
@@ -141,64 +143,70 @@ class _Divergence(torch.autograd.Function):
     def forward(
         ctx: Any,
         hidden: Tensor,
-        head: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        curve: Curve,
         targets: Tensor,
         reference: Logits,
         dtype: torch.dtype,
         chunk: int,
         direction: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        head = OutputHead(weight, bias, *curve)
         logps, ref_logps, kl = (hidden.new_empty(len(hidden), dtype=softmax_dtype(dtype)) for _ in range(3))
-        wanted = any(ctx.needs_input_grad)
-        kept: list[tuple[Tensor, Tensor]] | None = [] if wanted and 2 * len(hidden) * len(head) <= KEEP else None
-        for part, _, logp, logq in _log_softmaxes(hidden, head.to(dtype), reference, chunk):
+        # Of capped logits the backward needs the slope, which log-probs do not tell.
+        keep = any(ctx.needs_input_grad) and 2 * len(hidden) * head.vocabulary <= KEEP and head.softcap is None
+        kept: list[tuple[Tensor, Tensor]] | None = [] if keep else None
+        for part, _, logp, logq, _ in _log_softmaxes(hidden, head.to(dtype), reference, chunk):
             logps[part], ref_logps[part] = _at(logp, targets[part]), _at(logq, targets[part])
             if kept is not None:
                 kept.append((logp.clone(), logq.clone()))
             kl[part] = _divergence(logq, logp) if direction == "ref_policy" else _divergence(logp, logq)
-        ctx.save_for_backward(hidden, head, targets, logps, kl)
-        ctx.reference, ctx.dtype, ctx.chunk, ctx.direction, ctx.kept = reference, dtype, chunk, direction, kept
+        ctx.save_for_backward(hidden, weight, bias, targets, logps, kl)
+        ctx.reference, ctx.curve, ctx.dtype, ctx.chunk, ctx.direction = reference, curve, dtype, chunk, direction
+        ctx.kept = kept
         ctx.mark_non_differentiable(ref_logps)
         return logps, ref_logps, kl
 
     @staticmethod
     def backward(ctx: Any, grad_logps: Tensor, _: None, grad_kl: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivatives()
-        hidden, head, targets, logps, kl = ctx.saved_tensors
-        matrix = head.to(ctx.dtype)
-        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        grad_head = torch.zeros_like(head, dtype=logps.dtype) if ctx.needs_input_grad[1] else None
+        hidden, weight, bias, targets, logps, kl = ctx.saved_tensors
+        head = OutputHead(weight, bias, *ctx.curve)
+        inner, gradients = head.to(ctx.dtype), Gradients(hidden, head, logps.dtype, ctx.needs_input_grad[:3])
         gradient = _gradient_ref_policy if ctx.direction == "ref_policy" else _gradient_policy_ref
         # The gradient overwrites what was kept, so that a second backward computes it again.
         kept, ctx.kept = ctx.kept, None
-        for part, states, logp, logq in _log_softmaxes(hidden, matrix, ctx.reference, ctx.chunk, kept):
+        for part, states, logp, logq, slope in _log_softmaxes(hidden, inner, ctx.reference, ctx.chunk, kept):
             columns = (x[part, None] for x in (targets, logps, kl, grad_logps, grad_kl))
-            z = gradient(logp, logq, *columns).to(ctx.dtype)
-            if grad_hidden is not None:
-                grad_hidden[part] = z @ matrix
-            if grad_head is not None:
-                add_product(grad_head, z.t(), states)
-        return grad_hidden, None if grad_head is None else grad_head.to(head.dtype), None, None, None, None, None
+            z = gradient(logp, logq, *columns)
+            if slope is not None:
+                z.mul_(slope)
+            gradients.add(part, z.to(ctx.dtype), inner.weight, states)
+        return *gradients.totals(), None, None, None, None, None, None
 
 
 def _log_softmaxes(
-    hidden: Tensor, matrix: Tensor, reference: Logits, chunk: int, kept: list[tuple[Tensor, Tensor]] | None = None
-) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """Chunk, the policy's states, and the log-softmaxes of policy and reference in buffers that may be overwritten.
+    hidden: Tensor, head: OutputHead, reference: Logits, chunk: int, kept: list[tuple[Tensor, Tensor]] | None = None
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, Tensor | float | None]]:
+    """Chunk, the policy's states, the log-softmaxes of policy and reference, which may be overwritten, and the slope.
 
-    Those that were kept of an earlier pass are given out instead of computed.
+    Log-softmaxes that were kept of an earlier pass are given out instead of computed.
     """
-    exact = softmax_dtype(matrix.dtype)
-    buffers = matrix.new_empty(2, 0 if kept else min(chunk, len(hidden)), len(matrix), dtype=exact)
+    exact = softmax_dtype(head.weight.dtype)
+    buffers = head.weight.new_empty(2, 0 if kept else min(chunk, len(hidden)), head.vocabulary, dtype=exact)
     for number, part in enumerate(_parts(len(hidden), chunk)):
-        states = hidden[part].to(matrix.dtype)
+        states = hidden[part].to(head.weight.dtype)
         if kept:
             logp, logq = kept[number]
+            slope = head.slope(logp)  # of a head without a soft-cap, whatever its logits
         else:
             logp, logq = buffers[:, : len(states)]
-            torch.log_softmax(states @ matrix.t(), 1, dtype=exact, out=logp)
+            logits = head.logits(states)
+            slope = head.slope(logits)
+            torch.log_softmax(logits, 1, dtype=exact, out=logp)
             torch.log_softmax(reference(part), 1, dtype=exact, out=logq)
-        yield part, states, logp, logq
+        yield part, states, logp, logq, slope
 
 
 def _divergence(first: Tensor, second: Tensor) -> Tensor:

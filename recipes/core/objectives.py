@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recipes.core.kernels import weighted_cross_entropy
+from recipes.core.models.head import OutputHead
 
 IGNORE = -100
 LOW_WEIGHT = 0.05
@@ -37,7 +38,7 @@ class WeightedCrossEntropy:
         predicted = batch["labels"] != IGNORE
         targets, weights = batch["labels"][predicted], batch["weights"][predicted]
 
-        def read(hidden: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
+        def read(hidden: Tensor, head: OutputHead) -> tuple[Tensor, Tensor]:
             return weighted_cross_entropy(hidden[predicted], head, targets, weights)
 
         loss, nll = model(**model_inputs(batch), readout=read)

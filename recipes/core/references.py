@@ -22,6 +22,7 @@ from recipes.core.cache import cached
 from recipes.core.errors import RunFailed
 from recipes.core.files import sha256_json
 from recipes.core.kernels import token_nll
+from recipes.core.models.head import OutputHead, output_head
 from recipes.core.progress import progress
 
 BATCH_TOKENS = 8192
@@ -154,13 +155,16 @@ def weights_hash(model: nn.Module) -> str:
     """SHA-256 over a text model's config and the name, dtype, shape and bytes of all its parameters and buffers.
 
     The config counts because models of equal weights can differ in heads or activation; where it was read from
-    does not.
+    does not. What its output head is besides a weight counts once more.
     """
     config = model.language_model.config.to_dict()  # type: ignore[union-attr, operator]
     digest = hashlib.sha256(sha256_json({k: v for k, v in config.items() if k not in PROVENANCE}).encode())
     for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()], key=lambda item: item[0]):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    head = output_head(model.language_model)
+    if not head.plain:  # so that scores from before heads were more than weights are found no more
+        digest.update(f"head {head.bias is not None} {head.curve}".encode())
     return digest.hexdigest()
 
 
@@ -173,7 +177,7 @@ def _forward(model: nn.Module, captions: list[Tensor], bos_id: int, device: str)
     mask = (torch.arange(inputs.shape[1]) < torch.tensor(lengths)[:, None]).to(device)
     targets = torch.cat(captions).to(device)
 
-    def read(hidden: Tensor, head: Tensor) -> Tensor:
+    def read(hidden: Tensor, head: OutputHead) -> Tensor:
         return token_nll(hidden[mask], head, targets)
 
     nll = model(input_ids=inputs.to(device), attention_mask=mask.long(), pixels=None, readout=read)

@@ -24,6 +24,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from recipes.core.cache import cached
 from recipes.core.data.digits import DIGITS
 from recipes.core.files import sha256_json
+from recipes.core.models.head import output_head
 from recipes.core.models.reference import decisive, train_inside
 from recipes.core.models.sources import load_model
 from recipes.core.trainer import Training
@@ -106,8 +107,7 @@ def answer_logits(llm: Any, decoder: nn.Module, visual: Tensor, asked: Tensor) -
     """
     embeddings = question_embeddings(llm.get_input_embeddings(), visual, asked)
     hidden = decoder(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-    logits: Tensor = llm.lm_head(hidden[:, -1])
-    return logits
+    return output_head(llm).logits(hidden[:, -1])
 
 
 def shared_prefix_logits(llm: Any, decoder: nn.Module, visual: Tensor, asked: Tensor) -> Tensor:
@@ -129,8 +129,7 @@ def shared_prefix_logits(llm: Any, decoder: nn.Module, visual: Tensor, asked: Te
     separator = whole[:, -2:-1].repeat_interleave(each, 0)
     questions = torch.cat([separator, llm.get_input_embeddings()(asked.flatten())[:, None]], 1)
     hidden = decoder(inputs_embeds=questions, cache=cache, use_cache=True).last_hidden_state
-    logits: Tensor = llm.lm_head(hidden[:, -1])
-    return logits
+    return output_head(llm).logits(hidden[:, -1])
 
 
 def word_ids(names: Sequence[str]) -> Tensor:

@@ -14,6 +14,7 @@ from recipes.alignment.objectives import PreferenceModel
 from recipes.alignment.pairs import IGNORE, PairItems, PairSet, pair_collate
 from recipes.alignment.reference import hidden_states
 from recipes.alignment.trained import swapped
+from recipes.core.models.head import OutputHead
 from tests.alignment.test_sparsepo_objectives import head_of, model, pair_set
 
 RULE = Rule("aligndistil", 0.1, 1.5)
@@ -93,10 +94,11 @@ def test_what_is_masked_never_matters() -> None:
 
 def test_nothing_flows_into_the_teachers() -> None:
     goal, batch = objective(), batch_of([0, 1])
-    goal.heads = (goal.heads[0].clone().requires_grad_(), goal.heads[1].clone().requires_grad_())
+    weights = [head.weight.clone().requires_grad_() for head in goal.heads]
+    goal.heads = (OutputHead(weights[0]), OutputHead(weights[1]))
     batch["tokens/dpo"].requires_grad_()
     loss_and_gradient(goal, PreferenceModel(model(1)), batch)
-    assert batch["tokens/dpo"].grad is None and goal.heads[0].grad is None and goal.heads[1].grad is None
+    assert batch["tokens/dpo"].grad is None and all(weight.grad is None for weight in weights)
 
 
 def test_prompts_come_back_out_of_a_batch() -> None:

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralC
 
 from recipes.alignment import packing
 from recipes.alignment.pairs import answer_batch
+from recipes.core.models.head import OutputHead
 from recipes.core.models.vision_language import TextModel
 from recipes.core.objectives import IGNORE
 
@@ -55,9 +56,9 @@ def outcome(model: TextModel, batch: dict[str, Tensor], packed: bool) -> tuple[T
     predicted = batch["labels"] != IGNORE
     seen = []
 
-    def read(hidden: Tensor, head: Tensor) -> Tensor:
+    def read(hidden: Tensor, head: OutputHead) -> Tensor:
         seen.append(hidden.shape)
-        logp = (hidden[predicted] @ head.t()).log_softmax(-1)
+        logp = head.logits(hidden[predicted]).log_softmax(-1)
         return logp.gather(1, batch["labels"][predicted][:, None])[:, 0]
 
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}

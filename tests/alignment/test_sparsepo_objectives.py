@@ -19,6 +19,7 @@ from recipes.alignment.sparsepo.activations import hook_scores
 from recipes.alignment.sparsepo.config import HOOKS, MaskConfig
 from recipes.alignment.sparsepo.masks import Masked, start_masks, stored_mask
 from recipes.core.errors import UserError
+from recipes.core.models.head import OutputHead, output_head
 from recipes.core.models.vision_language import TextModel
 
 VOCABULARY = 40
@@ -75,8 +76,8 @@ def batch_of(made: PairItems, numbers: list[int]) -> dict[str, Tensor]:
     return pair_collate(0)([made[i] for i in numbers])
 
 
-def head_of(reference: TextModel) -> Tensor:
-    return reference.language_model.get_output_embeddings().weight.detach()
+def head_of(reference: TextModel) -> OutputHead:
+    return output_head(reference.language_model).detach()
 
 
 def objective(reference: TextModel, mask: MaskConfig | None = None, **keys: object) -> Preference:
@@ -215,7 +216,7 @@ def test_learned_masks_start_as_tdpo_and_get_a_gradient(share: str) -> None:
     reference = model(0)
     config = MaskConfig(share=share, norm="none")
     batch = batch_of(items(reference), [0, 1, 2, 3])
-    policy = PreferenceModel(model(1), start_masks(config, 2, 16, batch, batch["tokens/states"], 0)[0])
+    policy = PreferenceModel(model(1), start_masks(config, batch, batch["tokens/states"], 0)[0])
     found, _ = loss_and_gradient(objective(reference, config), policy, batch)
     plain, _ = loss_and_gradient(objective(reference, loss="tdpo1"), PreferenceModel(policy.policy), batch)
     assert found == pytest.approx(plain, abs=0.02) and policy.masks is not None
@@ -254,23 +255,23 @@ def test_dead_masks_are_refused_with_what_to_type() -> None:
     dead = []
     for seed in range(20):
         try:
-            start_masks(config, 2, 16, batch, batch["tokens/states"], seed)
+            start_masks(config, batch, batch["tokens/states"], seed)
         except UserError as error:
             assert f"mask.init=official with seed={seed}" in str(error)
             assert "0 on nearly all tokens" in error.what and "type mask.init=positive" in error.hint
             dead.append(seed)
     assert 0 < len(dead) < 20
-    found, redraws = start_masks(replace(config, dead="redraw"), 2, 16, batch, batch["tokens/states"], dead[0])
-    again, _ = start_masks(replace(config, dead="redraw"), 2, 16, batch, batch["tokens/states"], dead[0])
+    found, redraws = start_masks(replace(config, dead="redraw"), batch, batch["tokens/states"], dead[0])
+    again, _ = start_masks(replace(config, dead="redraw"), batch, batch["tokens/states"], dead[0])
     assert redraws > 0 and found is not None and again is not None
     assert torch.equal(found.reward.weight, again.reward.weight)
-    assert start_masks(MaskConfig(), 2, 16, batch, batch["tokens/states"], dead[0])[1] == 0
+    assert start_masks(MaskConfig(), batch, batch["tokens/states"], dead[0])[1] == 0
 
 
 def test_a_mask_of_zeros_in_the_data_is_refused() -> None:
     batch = batch_of(items(model(0), np.zeros(int(pair_set().lengths.sum()), np.float32)), [0, 1])
     with pytest.raises(UserError, match="mask.kind=oracle"):
-        start_masks(MaskConfig(kind="oracle"), 2, 16, batch, None, 0)
+        start_masks(MaskConfig(kind="oracle"), batch, None, 0)
 
 
 def test_stored_masks_of_each_kind() -> None:

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from recipes.core import kernels
 from recipes.core.kernels import deferred_cross_entropy, token_nll, weighted_cross_entropy
+from recipes.core.models.head import OutputHead
 
 N, D, V = 37, 16, 101
 CHUNKS = [1, 10, 36, 37, 64]
@@ -32,20 +33,20 @@ def full(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
 
 
 def by_weighted(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, chunk: int) -> Tensor:
-    return weighted_cross_entropy(hidden, head, targets, weights, chunk)[0]
+    return weighted_cross_entropy(hidden, OutputHead(head), targets, weights, chunk)[0]
 
 
 def by_nll(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, chunk: int) -> Tensor:
-    return (weights * token_nll(hidden, head, targets, chunk)).sum()
+    return (weights * token_nll(hidden, OutputHead(head), targets, chunk)).sum()
 
 
 def by_deferred(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, chunk: int) -> Tensor:
-    return deferred_cross_entropy(hidden, head, targets, lambda _: weights, chunk)[0]
+    return deferred_cross_entropy(hidden, OutputHead(head), targets, lambda _: weights, chunk)[0]
 
 
 def by_recomputed(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, chunk: int) -> Tensor:
     """Logits of the first tokens are kept, those of the others computed twice."""
-    return deferred_cross_entropy(hidden, head, targets, lambda _: weights, chunk, keep=15 * V)[0]
+    return deferred_cross_entropy(hidden, OutputHead(head), targets, lambda _: weights, chunk, keep=15 * V)[0]
 
 
 BOTH = pytest.mark.parametrize("kernel", [by_weighted, by_nll])
@@ -70,9 +71,9 @@ def test_value_and_gradient_equal_full_logits(kernel: Kernel, chunk: int) -> Non
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_token_nlls_equal_full_logits_and_the_weighted_ones_are_detached(chunk: int) -> None:
     hidden, head, targets, weights = problem()
-    _, nll = weighted_cross_entropy(hidden, head, targets, weights, chunk)
+    _, nll = weighted_cross_entropy(hidden, OutputHead(head), targets, weights, chunk)
     torch.testing.assert_close(nll, full(hidden, head, targets), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(nll, token_nll(hidden, head, targets, chunk), atol=0, rtol=0)
+    torch.testing.assert_close(nll, token_nll(hidden, OutputHead(head), targets, chunk), atol=0, rtol=0)
     assert not nll.requires_grad and nll.dtype == torch.float32
 
 
@@ -84,13 +85,13 @@ def test_gradcheck_in_float64(kernel: Kernel) -> None:
 
 def test_token_nll_gradchecks_through_a_nonlinear_loss() -> None:
     hidden, head, targets, _ = problem(torch.float64, n=7)
-    focal = lambda h, w: ((1 - torch.exp(-token_nll(h, w, targets, 3))) ** 2).sum()  # noqa: E731
+    focal = lambda h, w: ((1 - torch.exp(-token_nll(h, OutputHead(w), targets, 3))) ** 2).sum()  # noqa: E731
     assert torch.autograd.gradcheck(focal, (hidden, head))
 
 
 def test_weights_of_one_are_the_plain_loss() -> None:
     hidden, head, targets, _ = problem()
-    loss, _ = weighted_cross_entropy(hidden, head, targets, torch.ones(N))
+    loss, _ = weighted_cross_entropy(hidden, OutputHead(head), targets, torch.ones(N))
     torch.testing.assert_close(loss / N, cross_entropy(hidden @ head.t(), targets), atol=1e-5, rtol=1e-5)
 
 
@@ -162,7 +163,7 @@ def test_gradients_are_handed_over_without_a_copy(kernel: Kernel, monkeypatch: p
     monkeypatch.setattr(kernels, "_sweep", spy)
     (kernel(hidden, head, targets, weights, 10) / 7).backward()
     assert hidden.grad is not None and head.grad is not None
-    assert places[-1] == [hidden.grad.data_ptr(), head.grad.data_ptr()]
+    assert places[-1] == [hidden.grad.data_ptr(), head.grad.data_ptr(), None]
 
 
 @ALL
@@ -194,7 +195,9 @@ def test_bf16_head_gradient_does_not_lose_small_chunks() -> None:
     # 512 chunks that each add about 1/512 of the sum: a bf16 accumulator would stop growing at 256 of them.
     hidden = torch.ones(512, 1, dtype=torch.bfloat16)
     head = torch.zeros(2, 1, dtype=torch.bfloat16, requires_grad=True)
-    loss, _ = weighted_cross_entropy(hidden, head, torch.zeros(512, dtype=torch.int64), torch.ones(512), chunk=1)
+    loss, _ = weighted_cross_entropy(
+        hidden, OutputHead(head), torch.zeros(512, dtype=torch.int64), torch.ones(512), chunk=1
+    )
     loss.backward()
     assert head.grad is not None and head.grad.flatten().tolist() == [-256.0, 256.0]
 
@@ -227,9 +230,9 @@ def test_extreme_logits_neither_overflow_nor_underflow() -> None:
     hidden = torch.tensor([[1.0], [1.0], [1.0]], requires_grad=True)
     head = torch.tensor([[500.0], [-500.0], [500.0 - 1e-4]])
     targets = torch.tensor([0, 1, 2])
-    nll = token_nll(hidden, head, targets)
+    nll = token_nll(hidden, OutputHead(head), targets)
     torch.testing.assert_close(nll, full(hidden, head, targets), atol=1e-4, rtol=1e-6)
-    loss, _ = weighted_cross_entropy(hidden, head, targets, torch.ones(3))
+    loss, _ = weighted_cross_entropy(hidden, OutputHead(head), targets, torch.ones(3))
     assert torch.isfinite(torch.autograd.grad(loss, hidden)[0]).all()
 
 
@@ -237,7 +240,7 @@ def test_a_certain_token_keeps_its_tiny_gradient() -> None:
     # softmax - 1 rounds to 0 in fp32 once p > 1 - 6e-8; from the NLL it does not.
     hidden = torch.ones(1, 1, requires_grad=True)
     head = torch.tensor([[12.0], [0.0]])
-    loss, nll = weighted_cross_entropy(hidden, head, torch.tensor([0]), torch.ones(1))
+    loss, nll = weighted_cross_entropy(hidden, OutputHead(head), torch.tensor([0]), torch.ones(1))
     assert nll.item() >= 0
     assert torch.autograd.grad(loss, hidden)[0].item() == pytest.approx(-12 * 6.144e-6, rel=2e-2)
 
@@ -260,7 +263,7 @@ def test_weights_that_follow_from_the_losses_see_them_once_and_get_no_gradient()
 
     nll = full(hidden, head, targets)
     expected = torch.autograd.grad((torch.softmax(nll.detach(), 0) * nll).sum(), (hidden, head))
-    loss, found = deferred_cross_entropy(hidden, head, targets, weigh, chunk=10)
+    loss, found = deferred_cross_entropy(hidden, OutputHead(head), targets, weigh, chunk=10)
     assert len(seen) == 1
     torch.testing.assert_close(found, nll.detach())
     for a, b in zip(torch.autograd.grad(loss, (hidden, head)), expected, strict=True):
@@ -272,7 +275,7 @@ def test_a_weight_of_zero_takes_out_a_token_whose_loss_is_not_finite() -> None:
     bad = torch.arange(N) == 5
     spoiled = torch.where(bad[:, None], torch.inf, hidden.detach()).requires_grad_()
     kept = torch.where(bad, 0, weights)
-    loss, nll = deferred_cross_entropy(spoiled, head, targets, lambda _: kept, chunk=10)
+    loss, nll = deferred_cross_entropy(spoiled, OutputHead(head), targets, lambda _: kept, chunk=10)
     grads = torch.autograd.grad(loss, (spoiled, head))
     expected = torch.autograd.grad(by_weighted(hidden, head, targets, kept, 10), (hidden, head))
     assert not torch.isfinite(nll[5])
@@ -283,7 +286,7 @@ def test_a_weight_of_zero_takes_out_a_token_whose_loss_is_not_finite() -> None:
 def test_the_token_weights_get_no_gradient() -> None:
     hidden, head, targets, weights = problem()
     weights.requires_grad_()
-    weighted_cross_entropy(hidden, head, targets, weights)[0].backward()
+    weighted_cross_entropy(hidden, OutputHead(head), targets, weights)[0].backward()
     assert weights.grad is None
 
 
@@ -311,7 +314,7 @@ def test_cuda_memory_stays_far_below_the_logits() -> None:
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     loss, _ = weighted_cross_entropy(
-        hidden, head, torch.zeros(n, dtype=torch.int64, device="cuda"), torch.ones(n, device="cuda"), 256
+        hidden, OutputHead(head), torch.zeros(n, dtype=torch.int64, device="cuda"), torch.ones(n, device="cuda"), 256
     )
     loss.backward()
     assert torch.cuda.max_memory_allocated() - before < 0.25 * n * v * 4

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from recipes.core import logprobs
+from recipes.core import kernels, logprobs
 from recipes.core.kernels import token_nll
 from recipes.core.logprobs import DIRECTIONS, Scores, logprobs_and_kl, projected, token_logprobs, token_statistics
+from recipes.core.models.head import OutputHead
 
 N, D, V = 23, 12, 61
 CHUNKS = [1, 7, 22, 23, 64]
@@ -27,8 +28,8 @@ class Problem:
         self.leaves = (self.hidden.requires_grad_(), self.head.requires_grad_())
 
     def scores(self, direction: str, chunk: int = 7) -> Scores:
-        reference = projected(self.ref_hidden, self.ref_head)
-        return logprobs_and_kl(self.hidden, self.head, self.targets, reference, chunk, direction)
+        reference = projected(self.ref_hidden, OutputHead(self.ref_head))
+        return logprobs_and_kl(self.hidden, OutputHead(self.head), self.targets, reference, chunk, direction)
 
     def full(self, direction: str) -> Scores:
         exact = torch.promote_types(self.hidden.dtype, torch.float32)
@@ -75,10 +76,10 @@ def test_values_and_gradients_equal_full_logits(chunk: int, direction: str) -> N
 @BOTH
 def test_gradcheck_in_float64(direction: str) -> None:
     problem = Problem(torch.float64, n=5)
-    reference = projected(problem.ref_hidden, problem.ref_head)
+    reference = projected(problem.ref_hidden, OutputHead(problem.ref_head))
 
     def of(hidden: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
-        scores = logprobs_and_kl(hidden, head, problem.targets, reference, 2, direction)
+        scores = logprobs_and_kl(hidden, OutputHead(head), problem.targets, reference, 2, direction)
         return scores.logps, scores.kl
 
     assert torch.autograd.gradcheck(of, problem.leaves)
@@ -99,7 +100,9 @@ def test_gradients_in_the_logits_are_those_of_the_paper() -> None:
     eye, target = torch.eye(3, dtype=torch.float64), torch.tensor([0])
     z.requires_grad_()
     p, q = z.detach().softmax(1), ref.softmax(1)
-    forward, backward = (logprobs_and_kl(z, eye, target, projected(ref, eye), direction=d) for d in DIRECTIONS)
+    forward, backward = (
+        logprobs_and_kl(z, OutputHead(eye), target, projected(ref, OutputHead(eye)), direction=d) for d in DIRECTIONS
+    )
     assert (forward.logps - forward.ref_logps).item() == pytest.approx(0.547168, abs=1e-6)
     assert forward.kl.item() == pytest.approx(0.119499, abs=1e-6)
     torch.testing.assert_close(torch.autograd.grad(forward.kl, z)[0], p - q)
@@ -110,8 +113,8 @@ def test_gradients_in_the_logits_are_those_of_the_paper() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_policy_that_is_its_reference_has_no_divergence(direction: str, dtype: torch.dtype) -> None:
     problem = Problem(dtype)
-    reference = projected(problem.hidden, problem.head)
-    scores = logprobs_and_kl(problem.hidden, problem.head, problem.targets, reference, 7, direction)
+    reference = projected(problem.hidden, OutputHead(problem.head))
+    scores = logprobs_and_kl(problem.hidden, OutputHead(problem.head), problem.targets, reference, 7, direction)
     assert torch.equal(scores.logps, scores.ref_logps) and not scores.kl.any()
     assert not any(gradient.any() for gradient in torch.autograd.grad(scores.kl.sum(), problem.leaves))
 
@@ -132,7 +135,7 @@ def test_only_the_wanted_gradients_are_computed(direction: str, monkeypatch: pyt
     problem = Problem()
     expected = torch.autograd.grad(problem.loss(problem.full(direction)), problem.hidden)[0]
     problem.head.requires_grad_(False)
-    monkeypatch.setattr(logprobs, "add_product", None)  # the head's gradient would now raise
+    monkeypatch.setattr(kernels, "add_product", None)  # the head's gradient would now raise
     found = torch.autograd.grad(problem.loss(problem.scores(direction)), problem.hidden)[0]
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     with torch.no_grad():
@@ -152,7 +155,9 @@ def test_no_positions(direction: str) -> None:
 def test_extreme_logits_stay_finite(direction: str) -> None:
     z = torch.tensor([[300.0, -300.0, 0.0], [0.0, 0.0, 90.0]], requires_grad=True)
     ref = torch.tensor([[-300.0, 300.0, 0.0], [90.0, 0.0, 0.0]])
-    scores = logprobs_and_kl(z, torch.eye(3), torch.tensor([0, 1]), projected(ref, torch.eye(3)), direction=direction)
+    scores = logprobs_and_kl(
+        z, OutputHead(torch.eye(3)), torch.tensor([0, 1]), projected(ref, OutputHead(torch.eye(3))), direction=direction
+    )
     assert scores.kl.tolist() == pytest.approx([600.0, 90.0], rel=1e-5)
     (gradient,) = torch.autograd.grad(scores.kl.sum() + scores.logps.sum(), z)
     assert bool(torch.isfinite(gradient).all())
@@ -161,7 +166,7 @@ def test_extreme_logits_stay_finite(direction: str) -> None:
 def test_a_certain_token_keeps_its_tiny_gradient() -> None:
     hidden = torch.ones(1, 1, requires_grad=True)
     head = torch.tensor([[12.0], [0.0]])
-    scores = logprobs_and_kl(hidden, head, torch.tensor([0]), projected(torch.ones(1, 1), head))
+    scores = logprobs_and_kl(hidden, OutputHead(head), torch.tensor([0]), projected(torch.ones(1, 1), OutputHead(head)))
     assert torch.autograd.grad(scores.logps.sum(), hidden)[0].item() == pytest.approx(12 * 6.144e-6, rel=2e-2)
 
 
@@ -205,9 +210,9 @@ def test_the_chunk_bounds_the_logits_that_exist(keep: int) -> None:
 
     def reference(part: slice) -> Tensor:
         seen.append(part.stop - part.start)
-        return projected(problem.ref_hidden, problem.ref_head)(part)
+        return projected(problem.ref_hidden, OutputHead(problem.ref_head))(part)
 
-    scores = logprobs_and_kl(problem.hidden, problem.head, problem.targets, reference, chunk=10)
+    scores = logprobs_and_kl(problem.hidden, OutputHead(problem.head), problem.targets, reference, chunk=10)
     assert seen == [10, 10, 3]
     problem.loss(scores).backward()
     assert seen == [10, 10, 3] * (1 if keep else 2)
@@ -223,24 +228,24 @@ def test_a_reference_may_be_made_of_two_models() -> None:
         return a + alpha * (a - b)
 
     student, eye = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True), torch.eye(3, dtype=torch.float64)
-    scores = logprobs_and_kl(student, eye, torch.tensor([0]), teacher, direction="policy_ref")
+    scores = logprobs_and_kl(student, OutputHead(eye), torch.tensor([0]), teacher, direction="policy_ref")
     assert scores.kl.item() == pytest.approx(1.041532, abs=1e-6)
     assert scores.ref_logps.exp().item() == pytest.approx(0.866389, abs=1e-6)
-    best = logprobs_and_kl(teacher(slice(None)), eye, torch.tensor([0]), teacher, direction="policy_ref")
+    best = logprobs_and_kl(teacher(slice(None)), OutputHead(eye), torch.tensor([0]), teacher, direction="policy_ref")
     assert best.kl.item() == 0
 
 
 def test_token_logprobs_are_the_negative_nll() -> None:
     problem = Problem()
-    ours = token_logprobs(problem.hidden, problem.head, problem.targets, 7)
-    torch.testing.assert_close(ours, -token_nll(problem.hidden, problem.head, problem.targets))
+    ours = token_logprobs(problem.hidden, OutputHead(problem.head), problem.targets, 7)
+    torch.testing.assert_close(ours, -token_nll(problem.hidden, OutputHead(problem.head), problem.targets))
     torch.testing.assert_close(ours, problem.scores("ref_policy").logps, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_statistics_equal_full_logits_and_have_no_gradient(chunk: int) -> None:
     problem = Problem()
-    found = token_statistics(problem.hidden, problem.head, problem.targets, chunk)
+    found = token_statistics(problem.hidden, OutputHead(problem.head), problem.targets, chunk)
     logp = linear(problem.hidden, problem.head).detach().log_softmax(1)
     torch.testing.assert_close(found.logps, problem.full("ref_policy").logps.detach(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.entropy, -(logp.exp() * logp).sum(1), atol=1e-5, rtol=1e-5)

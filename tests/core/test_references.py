@@ -1,6 +1,5 @@
 """References: scores equal a plain forward, whatever the batch; cached once; the key changes with the content."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from recipes.core.errors import RunFailed
 from recipes.core.files import sha256_json
+from recipes.core.models.head import output_head
+from recipes.core.models.vision_language import Readout
 from recipes.core.references import ReferenceScores, batches, caption_nlls, reference_scores, weights_hash
 
 BOS, EOS, VOCABULARY = 1, 2, 32
@@ -43,12 +44,10 @@ class FakeTextModel(nn.Module):
         self.language_model = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, **{**shape, **config}))
         self.calls = 0
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, pixels: None, readout: Callable[[Tensor, Tensor], Any]
-    ) -> Any:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, pixels: None, readout: Readout[Any]) -> Any:
         self.calls += 1
         hidden = self.language_model.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return readout(hidden, self.language_model.lm_head.weight)
+        return readout(hidden, output_head(self.language_model))
 
 
 def scored(model: FakeTextModel, tokens: FakeTokens, batch_tokens: int = 24) -> ReferenceScores:

@@ -8,6 +8,7 @@ import torch
 
 from recipes.core.batches import CaptionItems, caption_collate, token_mean
 from recipes.core.data.captions import Caption
+from recipes.core.models.head import OutputHead
 from recipes.core.objectives import IGNORE, WeightedCrossEntropy
 
 CAPTIONS = [np.array([5, 6, 1], np.int32), np.array([7, 1], np.int32)]
@@ -48,7 +49,7 @@ def test_the_loss_is_the_weighted_mean_over_tokens_whatever_the_padding(extra: i
     embed, head = torch.randn(10, 4), torch.randn(10, 4, requires_grad=True)
 
     def model(input_ids, attention_mask, pixels, readout):  # type: ignore[no-untyped-def]
-        return readout(embed[input_ids], head)
+        return readout(embed[input_ids], OutputHead(head))
 
     objective = WeightedCrossEntropy()
     loss, metrics = objective(model, batch, objective.normalizer(batch))  # type: ignore[arg-type]

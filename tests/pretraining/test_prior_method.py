@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from recipes.core.kernels import weighted_cross_entropy
+from recipes.core.models.head import OutputHead
 from recipes.core.weights import caption_means, permute_within
 from recipes.pretraining.prior import method
 
@@ -213,7 +214,7 @@ def test_gradient_is_the_weighted_sum_of_token_gradients_by_finite_differences()
 
     expected = torch.tensor([[(weights[0] * difference(i, j)).sum() for j in range(2)] for i in range(3)]).double()
     theta.requires_grad_()
-    loss, _ = weighted_cross_entropy(torch.tanh(theta), head, targets, weights[0])
+    loss, _ = weighted_cross_entropy(torch.tanh(theta), OutputHead(head), targets, weights[0])
     (gradient,) = torch.autograd.grad(loss / normalizer, theta)
     torch.testing.assert_close(gradient, expected / 3, atol=1e-8, rtol=1e-6)
 

@@ -155,5 +155,5 @@ def test_smollm2_is_the_model_it_says(steelyard_home: Path) -> None:
     assert sum(p.numel() for p in model.parameters()) == 134_515_008 + (len(tokenizer) - 49_152) * 576
     ids = torch.tensor([tokenizer("The capital of France is", add_special_tokens=False)["input_ids"]])
     with torch.no_grad():
-        best = model(ids, torch.ones_like(ids), None, lambda states, head: int((states[0, -1] @ head.T).argmax()))
+        best = model(ids, torch.ones_like(ids), None, lambda states, head: int(head.logits(states[0, -1]).argmax()))
     assert tokenizer.decode([best]) == " Paris"

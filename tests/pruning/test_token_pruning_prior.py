@@ -68,7 +68,7 @@ def differences(model: CaptionModel, batch: dict[str, Any]) -> torch.Tensor:
     mask = batch["attention_mask"]
     llava = as_llava(model)
     with torch.no_grad():
-        own = model.eval()(batch["input_ids"], mask, batch["pixels"], lambda hidden, head: hidden @ head.T)
+        own = model.eval()(batch["input_ids"], mask, batch["pixels"], lambda hidden, head: head.logits(hidden))
         theirs = llava(input_ids=batch["input_ids"], attention_mask=mask, pixel_values=batch["pixels"]).logits
     assert own.std() > 0.01
     return (own - theirs)[mask.bool()].abs()

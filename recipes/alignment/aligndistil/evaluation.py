@@ -21,7 +21,7 @@ def answer_distances(items: PairItems, heads: Heads, tokens: slice, device: str)
 
     Args:
         items: Answers with the columns `TEACHERS`.
-        heads: [V, d] output embeddings of both models.
+        heads: Those of both models.
         tokens: Which, in the order of `PairSet.offsets`.
         device: Where to compute.
     """

@@ -13,6 +13,7 @@ from torch import Tensor
 from recipes.alignment.aligndistil.config import ADAPTIVE, CONTRAST
 from recipes.core.kernels import softmax_dtype
 from recipes.core.logprobs import CHUNK, Logits, logprobs_and_kl, projected
+from recipes.core.models.head import OutputHead
 
 FLOOR = 1e-3  # what alpha has where both models agree
 
@@ -102,7 +103,7 @@ def distances(dpo: Logits, other: Logits, count: int, like: Tensor, chunk: int =
     return found
 
 
-def frozen_logits(hidden: Tensor, head: Tensor) -> Logits:
+def frozen_logits(hidden: Tensor, head: OutputHead) -> Logits:
     """Logits of a frozen model from its last hidden states [N, d], in their own dtype even under autocast.
 
     Extrapolation multiplies what rounding to bf16 would leave of a difference of logits.
@@ -120,7 +121,7 @@ def frozen_logits(hidden: Tensor, head: Tensor) -> Logits:
 
 def distilled(
     hidden: Tensor,
-    head: Tensor,
+    head: OutputHead,
     targets: Tensor,
     dpo: Logits,
     other: Logits,
@@ -132,7 +133,7 @@ def distilled(
 
     Args:
         hidden: [N, d] the policy's last hidden states at the positions that predict the tokens.
-        head: [V, d] its output embedding.
+        head: Its output head.
         targets: [N] int64 token ids.
         dpo: Logits of the DPO model, [n, V] for a slice of the N tokens; called in the forward and in the backward.
         other: The same of the reverse DPO model, or of the reference.
@@ -141,7 +142,7 @@ def distilled(
         chunk: Tokens whose logits exist at a time.
 
     Returns:
-        [N] each. Gradients flow from `kl` into `hidden` and `head`.
+        [N] each. Gradients flow from `kl` into `hidden` and the head.
 
     Source:
         The loss of a sequence is the mean over its tokens of weights(alpha) * kl (Eq. 17); the gradient of a token's

@@ -12,6 +12,7 @@ from recipes.alignment.objectives import sum_count
 from recipes.alignment.pairs import TOKENS, answer_batch, by_row
 from recipes.alignment.reference import hidden_states
 from recipes.alignment.sampling import sample
+from recipes.core.models.head import OutputHead
 from recipes.core.objectives import IGNORE
 from recipes.core.parallel import distributed
 
@@ -20,7 +21,7 @@ STRIDE = 1_000_003  # between the seeds of steps, which the seeds of runs do not
 QUARTERS = 4
 
 Batch = dict[str, Any]
-Heads = tuple[Tensor, Tensor]
+Heads = tuple[OutputHead, OutputHead]
 
 
 def chosen_only(batch: Batch) -> Batch:
@@ -60,7 +61,7 @@ class OnPolicy:
         """The answers to the prompts of the next micro-batch of the step."""
         own = self.drawn.pop(0)
         for name, teacher in zip(TEACHERS, self.teachers, strict=True):
-            own[TOKENS + name] = hidden_states(teacher.to(own["labels"].device).eval(), own, every_layer=False)[:, 0]
+            own[TOKENS + name] = hidden_states(teacher.to(own["labels"].device).eval(), own, every_layer=False)[:, -1]
         return own
 
 
@@ -79,7 +80,7 @@ class Distillation:
     Args:
         rule: How the teacher is made.
         direction: Of the divergence, as in `distilled`.
-        heads: [V, d] output embeddings of the DPO model and of the other one.
+        heads: Those of the DPO model and of the other one.
         texts: From a batch of pairs to rows to learn on, with columns `TEACHERS`.
         rows: Rows to learn on for each pair.
     """
@@ -103,7 +104,7 @@ class Distillation:
             frozen_logits(batch[TOKENS + name], head) for name, head in zip(TEACHERS, self.heads, strict=True)
         )
 
-        def read(hidden: Tensor, head: Tensor) -> Distilled:
+        def read(hidden: Tensor, head: OutputHead) -> Distilled:
             return distilled(hidden[predicted], head, targets, dpo, other, self.rule, self.direction)
 
         found, _ = model(batch, read)

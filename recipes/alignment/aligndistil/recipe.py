@@ -24,6 +24,7 @@ from recipes.core.cache import cached
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
 from recipes.core.files import sha256_json, write_json
+from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation
 from recipes.core.references import weights_hash
 from recipes.core.trainer import Training
@@ -48,10 +49,8 @@ class Distilling(Prepared):
 
     @property
     def heads(self) -> Heads:
-        """[V, d] output embeddings of the DPO model and of the other one."""
-        dpo, other = (
-            model.language_model.get_output_embeddings().weight.detach() for model in (self.models["dpo"], self.other)
-        )
+        """Output heads of the DPO model and of the other one."""
+        dpo, other = (output_head(model.language_model).detach() for model in (self.models["dpo"], self.other))
         return dpo, other
 
 

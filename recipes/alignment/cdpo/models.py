@@ -17,6 +17,7 @@ from recipes.core.config import TrainerConfig
 from recipes.core.files import sha256_json
 from recipes.core.logprobs import projected
 from recipes.core.models import load_text_model
+from recipes.core.models.head import output_head
 from recipes.core.models.reference import train_reference
 from recipes.core.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.references import weights_hash
@@ -89,7 +90,7 @@ def contrast_scores(folders: Sequence[Path], beta_ce: float, pairs: PairSet, pad
 
 
 def _score(models: Sequence[Any], beta_ce: float, pairs: PairSet, pad: int, device: str) -> dict[str, np.ndarray]:
-    heads = [model.language_model.get_output_embeddings().weight for model in models]
+    heads = [output_head(model.language_model) for model in models]
     found = {name: np.zeros(int(pairs.lengths.sum()), np.float32) for name in Contrast._fields}
     for places, batch in scoring_batches(pairs, pad, device, "scoring answers with both models"):
         # Completion positions only: the vocabulary is met by them and nothing else.

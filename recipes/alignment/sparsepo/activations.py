@@ -18,6 +18,7 @@ from recipes.core.cache import cached
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 from recipes.core.logprobs import CHUNK, projected
+from recipes.core.models.head import OutputHead, decoder, output_head
 from recipes.core.objectives import IGNORE
 from recipes.core.references import weights_hash
 
@@ -92,12 +93,12 @@ def hook_scores(model: Any, batch: dict[str, Tensor], hooks: Sequence[str], mapp
         if kind in found:
             found[kind].append(channel_mean(activation[predicted], mapping))
 
-    base = model.language_model.base_model
+    base = decoder(model.language_model)
     with _hooked(base, take):
         last = base(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
     take("resid", last)
     if "logits" in found:
-        found["logits"].append(_logit_scores(last[predicted], model.language_model.get_output_embeddings(), mapping))
+        found["logits"].append(_logit_scores(last[predicted], output_head(model.language_model), mapping))
     if missing := [kind for kind, scores in found.items() if not scores]:
         raise UserError(
             f"{type(model.language_model).__name__} has no place known for {missing[0]} activations",
@@ -107,8 +108,8 @@ def hook_scores(model: Any, batch: dict[str, Tensor], hooks: Sequence[str], mapp
     return found
 
 
-def _logit_scores(hidden: Tensor, head: nn.Module, mapping: str) -> Tensor:
-    logits = projected(hidden, head.weight)  # type: ignore[arg-type]
+def _logit_scores(hidden: Tensor, head: OutputHead, mapping: str) -> Tensor:
+    logits = projected(hidden, head)
     parts = [slice(start, start + CHUNK) for start in range(0, len(hidden), CHUNK)]
     return torch.cat([channel_mean(logits(part), mapping) for part in parts])
 

@@ -100,14 +100,12 @@ def stored_mask(config: MaskConfig, pairs: PairSet, mapo: np.ndarray | None, see
 
 
 def start_masks(
-    config: MaskConfig, layers: int, width: int, batch: dict[str, Tensor], states: Tensor | None, seed: int
+    config: MaskConfig, batch: dict[str, Tensor], states: Tensor | None, seed: int
 ) -> tuple[LearnedMasks | None, int]:
     """The masks before the first step, none of them dead.
 
     Args:
         config: Which kind.
-        layers: Hidden states a token.
-        width: Of each.
         batch: Pairs to try them on, on the CPU.
         states: [N, layers, width] the reference's hidden states of its tokens, on the CPU; only read for learned masks.
         seed: Of the initialisation.
@@ -118,13 +116,14 @@ def start_masks(
     Raises:
         UserError: the reward mask is 0 nearly everywhere, so that the policy would stay where it is.
     """
-    learned = config.kind == "learned"
+    learned = states is not None and config.kind == "learned"
     for draw in range(DRAWS if learned and config.dead == "redraw" else 1):
-        masks = None
-        if learned:
+        masks, values = None, None
+        if learned and states is not None:
             with seeded(seed + draw * STRIDE):
-                masks = LearnedMasks(layers, width, config.share == "indep", config.init)
-        if not _dead(config, None if masks is None or states is None else masks(states.unbind(1)), batch):
+                masks = LearnedMasks(*states.shape[1:], config.share == "indep", config.init)
+            values = masks(states.unbind(1))
+        if not _dead(config, values, batch):
             return masks, draw
     raise UserError(
         "the reward mask is 0 on nearly all tokens before the first step, so that nothing could ever move",

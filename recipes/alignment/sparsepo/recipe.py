@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from recipes.alignment.data import Ground
 from recipes.alignment.experiment import AlignmentRecipe, Prepared, token_scores, training
@@ -16,7 +17,9 @@ from recipes.alignment.sparsepo import evaluation
 from recipes.alignment.sparsepo.activations import mapo_masks
 from recipes.alignment.sparsepo.config import SparsePOConfig
 from recipes.alignment.sparsepo.masks import STORED, Masked, start_masks, stored_mask
+from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
+from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation
 from recipes.core.trainer import Training
 
@@ -89,8 +92,22 @@ def _start_masks(config: SparsePOConfig, prepared: Prepared) -> tuple[Any, int]:
     if config.mask.kind == "learned":
         on_device = {name: values.to(prepared.device) for name, values in batch.items() if name != "ids"}
         states = prepared.states(on_device).cpu()
-    inner = prepared.ground.frozen.language_model.config
-    return start_masks(config.mask, inner.num_hidden_layers, inner.hidden_size, batch, states, config.seed)
+        _check_layers(prepared.ground.frozen.language_model, states)
+    return start_masks(config.mask, batch, states, config.seed)
+
+
+def _check_layers(language_model: Any, states: Tensor) -> None:
+    """Refuse a reference that does not give the hidden states [N, layers, width] of its layers."""
+    config = language_model.config.get_text_config()
+    # Where the head gets a projection of them, the last layer's states are not given.
+    projected = output_head(language_model).weight.shape[1] != config.hidden_size
+    if states.shape[1] != config.num_hidden_layers - projected:
+        raise UserError(
+            f"the model gives hidden states of {states.shape[1]} of its {config.num_hidden_layers} layers, and learned "
+            "masks read them all",
+            where="mask.kind=learned",
+            hint="type another mask.kind, or choose another model",
+        )
 
 
 RECIPE = SparsePORecipe

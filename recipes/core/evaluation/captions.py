@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from recipes.core.data.captions import CaptionSplit, image_for
 from recipes.core.evaluation.scores import Scores
 from recipes.core.kernels import token_nll
+from recipes.core.models.head import OutputHead
 from recipes.core.references import batches
 
 BATCH_TOKENS = 8192
@@ -109,7 +110,7 @@ class CaptionScorer:
             targets = [torch.tensor(np.asarray(captions[i], np.int64)) for i in batch]
 
             def read(
-                hidden: Tensor, head: Tensor, targets: list[Tensor] = targets, batch: list[int] = batch
+                hidden: Tensor, head: OutputHead, targets: list[Tensor] = targets, batch: list[int] = batch
             ) -> tuple[Tensor, list[list[Tensor]]]:
                 picked = [row[prefix - 1 : prefix - 1 + len(ids)] for row, ids in zip(hidden, targets, strict=True)]
                 flat = token_nll(torch.cat(picked), head, torch.cat(targets).to(hidden.device))
@@ -145,7 +146,7 @@ class CaptionScorer:
         for batch in batches(self._widths([choice.context for choice in choices]), BATCH_TOKENS):
             contexts = [torch.tensor(choices[i].context, dtype=torch.long) for i in batch]
 
-            def read(hidden: Tensor, head: Tensor, batch: list[int] = batch) -> list[Tensor]:
+            def read(hidden: Tensor, head: OutputHead, batch: list[int] = batch) -> list[Tensor]:
                 return [_option_nlls(row, head, prefix, choices[i]) for row, i in zip(hidden, batch, strict=True)]
 
             for i, values in zip(batch, self._forward([choices[i].image for i in batch], contexts, read), strict=True):
@@ -170,10 +171,10 @@ class CaptionScorer:
             self.model.train(training)
 
 
-def _option_nlls(row: Tensor, head: Tensor, prefix: int, choice: Choice) -> Tensor:
+def _option_nlls(row: Tensor, head: OutputHead, prefix: int, choice: Choice) -> Tensor:
     """[options] negative logits of a choice of single tokens, read where its context ends in a row [time, width]."""
-    ids = torch.tensor([option[0] for option in choice.options], device=head.device)
-    return -(head[ids] @ row[prefix - 1 + len(choice.context)]).float()
+    ids = torch.tensor([option[0] for option in choice.options], device=row.device)
+    return -head.rows(ids).logits(row[prefix - 1 + len(choice.context)]).float()
 
 
 def span_choices(split: CaptionSplit, indices: Sequence[int], tokenizer: Any) -> list[Choice]:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from recipes.core.kernels import weighted_cross_entropy
+from recipes.core.models.head import OutputHead
 
 BATCH_TOKENS = 16_384
 
@@ -29,7 +30,7 @@ def sequence_nlls(model: nn.Module, sequences: np.ndarray, device: str, batch_to
     for start in range(0, len(sequences), rows):
         ids = torch.from_numpy(np.array(sequences[start : start + rows], np.int64)).to(device)
 
-        def read(hidden: Tensor, head: Tensor, ids: Tensor = ids) -> Tensor:
+        def read(hidden: Tensor, head: OutputHead, ids: Tensor = ids) -> Tensor:
             targets = ids[:, 1:].reshape(-1)
             ones = torch.ones(len(targets), device=targets.device)
             _, nll = weighted_cross_entropy(hidden[:, :-1].flatten(0, 1), head, targets, ones)

@@ -78,7 +78,7 @@ def load_text_model(path: str, key: str = "reference.path") -> "TextModel":
     """A causal language model from a local folder or the hub, in fp32.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: it cannot be loaded, or its logits are not those of its output head.
     """
     from recipes.core.models.causal import load_causal_lm
     from recipes.core.models.vision_language import TextModel

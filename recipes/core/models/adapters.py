@@ -32,7 +32,7 @@ def add_adapters(model: TextModel, rank: int, alpha: float, targets: Sequence[st
         The same model.
 
     Raises:
-        UserError: `peft` is not installed, or no layer has such a name.
+        UserError: `peft` is not installed, no layer has such a name, or the output head has.
 
     Source:
         LoRA (arXiv 2106.09685), Eq. 3: W x + alpha / r B A x, with B = 0 at the start.
@@ -58,6 +58,9 @@ def add_adapters(model: TextModel, rank: int, alpha: float, targets: Sequence[st
         names = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)}
         hint = f"its linear layers are {', '.join(sorted(names))}; [] takes all but the head"
         raise UserError("the model has no such layers", f"lora.targets=[{','.join(targets)}]", hint) from error
+    if hasattr(model.language_model.get_output_embeddings(), "lora_A"):
+        hint = "leave the head out; [] takes all linear layers but the head"
+        raise UserError("the output head can have no adapter", f"lora.targets=[{','.join(targets)}]", hint)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
     return model

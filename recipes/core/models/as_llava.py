@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from recipes.core.errors import UserError
+from recipes.core.models.head import output_head
 from recipes.core.models.llava import LlavaCaptionModel
 from recipes.core.models.vision_language import CaptionModel, EncoderProjector
 
@@ -28,7 +29,8 @@ def as_llava(model: CaptionModel | LlavaCaptionModel) -> LlavaForConditionalGene
         model: Visual encoder, projector and language model (setting H).
 
     Raises:
-        UserError: it has no visual encoder (setting U), or one of a kind that is not known here.
+        UserError: it has no visual encoder (setting U), or one of a kind that is not known here; its
+            language model has an output head that LLaVA has not.
     """
     if isinstance(model, LlavaCaptionModel):
         whole: LlavaForConditionalGeneration = model.llava
@@ -36,6 +38,9 @@ def as_llava(model: CaptionModel | LlavaCaptionModel) -> LlavaForConditionalGene
     vision, language = model.vision, model.language_model
     if not isinstance(vision, EncoderProjector):
         raise UserError("a model of setting U has no visual encoder, so it is no LLaVA", "setting=U", "use setting=H")
+    if not output_head(language).plain:
+        kind = type(language).__name__
+        raise UserError(f"{kind} does more to its logits than LLaVA, which multiplies by a weight", "model.path")
     tower: Any = vision.encoder.tower
     norm, special = _output(tower)
     config = LlavaConfig(

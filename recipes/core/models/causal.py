@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from recipes.core.errors import UserError
+from recipes.core.models.head import check_head, trial_forward
 from recipes.core.models.sources import check_tokenizer_fits, load_model
 
 PROBE = 6  # tokens that the check of causality reads
@@ -22,14 +23,15 @@ def load_causal_lm(path: str, key: str, tokenizer: Any = None, but: tuple[str, .
         but: Pieces of the tokenizer that the model gets embeddings for later.
 
     Raises:
-        UserError: it cannot be loaded (see `load_model`), sees the tokens to come, or has fewer embeddings than its
-            tokenizer ids.
+        UserError: it cannot be loaded (see `load_model`), sees the tokens to come, has logits that are not those of its
+            output head, or fewer embeddings than its tokenizer ids.
     """
     model = load_model(AutoModelForCausalLM, path, key, dtype=torch.float32)
     where = f"{key}={path}"
     if tokenizer is not None:
         check_tokenizer_fits(tokenizer, model, where, but)
     check_causal(model, where)
+    check_head(model, where)
     return model
 
 
@@ -42,12 +44,13 @@ def check_causal(model: Any, where: str) -> None:
         where: Key and value that named it, for the message.
 
     Raises:
-        UserError: the last token changes the logits before it.
+        UserError: the last token changes the logits before it, or the model does not run.
     """
     rows = len(model.get_input_embeddings().weight)
     ids = torch.arange(3, 3 + PROBE).remainder(rows).expand(2, -1).clone()
     ids[1, -1] = (ids[1, -1] + 1) % rows
-    logits: Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, :-1]
+    with trial_forward(model, where):
+        logits: Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, :-1]
     difference = float((logits[0] - logits[1]).abs().max())
     if difference > 1e-5 * float(logits.abs().max()):
         raise UserError(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration
 
 from recipes.core.models.config import LlavaConfig
+from recipes.core.models.head import check_head, output_head
 from recipes.core.models.sources import check_tokenizer_fits, load_model, load_tokenizer, preprocessing
 from recipes.core.models.vision_language import R, Readout, SquarePixels
 
@@ -35,7 +36,7 @@ class LlavaCaptionModel(nn.Module):
         self.placeholder = llava.config.image_token_id
         llava.model.vision_tower.requires_grad_(False)
         llava.model.language_model.requires_grad_(train_backbone)
-        llava.lm_head.requires_grad_(train_backbone)
+        llava.get_output_embeddings().requires_grad_(train_backbone)
         self.prefix_ids = [bos] + [self.placeholder] * self._image_tokens()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, pixels: Tensor | None, readout: Readout[R]) -> R:
@@ -44,7 +45,7 @@ class LlavaCaptionModel(nn.Module):
         hidden = self.llava.model(
             input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixels, position_ids=positions
         ).last_hidden_state
-        return readout(hidden, self.llava.lm_head.weight)
+        return readout(hidden, output_head(self.llava))
 
     def image_positions(self, input_ids: Tensor) -> Tensor:
         """[batch, time] bool: where image embeddings stand."""
@@ -87,6 +88,7 @@ def load_llava(config: LlavaConfig, tokenizer: Any) -> LlavaCaptionModel:
     path = str(config.path)
     llava: Any = load_model(LlavaForConditionalGeneration, path, KEY, dtype=torch.float32)
     check_tokenizer_fits(tokenizer, llava, f"{KEY}={path}")
+    check_head(llava, f"{KEY}={path}")
     vision, given = llava.config.vision_config, preprocessing(path, KEY)
     normalize = SquarePixels(
         vision.image_size, vision.num_channels, given.get("image_mean", CLIP_MEAN), given.get("image_std", CLIP_STD)
@@ -107,5 +109,6 @@ def load_llava_text_model(config: LlavaConfig) -> Any:
     llava = load_model(LlavaForConditionalGeneration, str(config.path), KEY, dtype=torch.float32)
     text = AutoModelForCausalLM.from_config(llava.config.text_config, dtype=torch.float32)
     text.model.load_state_dict(llava.model.language_model.state_dict())
-    text.lm_head.load_state_dict(llava.lm_head.state_dict())
+    text.get_output_embeddings().load_state_dict(llava.get_output_embeddings().state_dict())
+    check_head(text, f"{KEY}={config.path}")
     return text

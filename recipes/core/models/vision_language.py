@@ -13,8 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recipes.core.models.head import OutputHead, last_hidden_state, output_head
+
 R = TypeVar("R")
-Readout = Callable[[Tensor, Tensor], R]
+Readout = Callable[[Tensor, OutputHead], R]
 
 
 class TextModel(nn.Module):
@@ -36,16 +38,15 @@ class TextModel(nn.Module):
         readout: Readout[R],
         position_ids: Tensor | None = None,
     ) -> R:
-        """Run `readout(hidden [batch, time, width], head [vocabulary, width])` inside the forward.
+        """Run `readout(hidden [batch, time, width], output head)` inside the forward.
 
         Rows in which several sequences lie bring their own `position_ids` [batch, time], and as `attention_mask` a bool
         [batch, 1, time, time] of what each token sees.
         """
-        # A cache would copy all keys and values, for nothing.
-        hidden = self.language_model.base_model(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-        ).last_hidden_state
-        return readout(hidden, self.language_model.get_output_embeddings().weight)
+        hidden = last_hidden_state(
+            self.language_model, input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids
+        )
+        return readout(hidden, output_head(self.language_model))
 
 
 class PatchEmbedding(nn.Module):
@@ -136,14 +137,14 @@ class CaptionModel(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, pixels: Tensor | None, readout: Readout[R]) -> R:
         """Hidden states of image and caption, handed to a read-out inside the forward.
 
-        The read-out runs here so that the head's weight is covered by what wraps the model, and full logits never
+        The read-out runs here so that the head's parameters are covered by what wraps the model, and full logits never
         have to exist.
 
         Args:
             input_ids: [batch, time], starting with `prefix_ids`, right-padded.
             attention_mask: [batch, time].
             pixels: [batch, channels, size, size].
-            readout: Takes hidden states [batch, time, width] and the head's weight [vocabulary, width].
+            readout: Takes hidden states [batch, time, width] and the output head.
 
         Raises:
             ValueError: no pixels.
@@ -156,7 +157,7 @@ class CaptionModel(nn.Module):
         hidden = self.language_model.model(
             inputs_embeds=embedded, attention_mask=attention_mask, position_ids=positions
         ).last_hidden_state
-        return readout(hidden, self.language_model.get_output_embeddings().weight)
+        return readout(hidden, output_head(self.language_model))
 
     def image_positions(self, input_ids: Tensor) -> Tensor:
         """[batch, time] bool: where image embeddings stand."""
@@ -179,7 +180,7 @@ class CaptionModel(nn.Module):
         for _ in range(max_new_tokens):
             out = self.language_model.model(inputs_embeds=embedded, cache=cache, use_cache=True)
             cache = out.cache
-            token = (out.last_hidden_state[:, -1] @ self.language_model.get_output_embeddings().weight.T).argmax(-1)
+            token = output_head(self.language_model).logits(out.last_hidden_state[:, -1]).argmax(-1)
             rows.append(token.masked_fill(~open_rows, self.eos))
             open_rows = open_rows & (token != self.eos)
             if not open_rows.any():

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from recipes.core.kernels import token_nll, weighted_cross_entropy
+from recipes.core.models.head import OutputHead
 from recipes.core.objectives import IGNORE, WeightedCrossEntropy, model_inputs, token_metrics
 from recipes.pretraining.prior import method
 from recipes.pretraining.prior.config import WeightingConfig
@@ -24,7 +25,7 @@ class Focal(WeightedCrossEntropy):
         """Loss of one micro-batch and its metrics as (sum, count) pairs."""
         predicted = batch["labels"] != IGNORE
 
-        def read(hidden: Tensor, head: Tensor) -> Tensor:
+        def read(hidden: Tensor, head: OutputHead) -> Tensor:
             return token_nll(hidden[predicted], head, batch["labels"][predicted])
 
         nll = model(**model_inputs(batch), readout=read)
@@ -54,13 +55,13 @@ class Cal(WeightedCrossEntropy):
         blind = model_inputs(batch)
         blind["attention_mask"] = blind["attention_mask"] * ~batch["image_positions"]
 
-        def target_logits(hidden: Tensor, head: Tensor) -> Tensor:
-            return (hidden[predicted] * head[targets]).sum(-1).detach().float()
+        def target_logits(hidden: Tensor, head: OutputHead) -> Tensor:
+            return head.target_logits(hidden[predicted], targets).detach().float()
 
         with torch.no_grad():
             without = model(**blind, readout=target_logits)
 
-        def read(hidden: Tensor, head: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def read(hidden: Tensor, head: OutputHead) -> tuple[Tensor, Tensor, Tensor]:
             difference = torch.zeros_like(batch["weights"]).masked_scatter(
                 predicted, target_logits(hidden, head) - without
             )

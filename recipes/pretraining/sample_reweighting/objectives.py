@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recipes.core.kernels import deferred_cross_entropy, token_nll
+from recipes.core.models.head import OutputHead
 from recipes.core.objectives import IGNORE, model_inputs
 from recipes.core.parallel import distributed
 from recipes.pretraining.sample_reweighting import method
@@ -116,7 +117,7 @@ class Reweighted:
             told.append(weighed)
             return (share * weighed.coefficients / lengths.clamp(min=1))[rows]
 
-        def read(hidden: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
+        def read(hidden: Tensor, head: OutputHead) -> tuple[Tensor, Tensor]:
             return deferred_cross_entropy(hidden[predicted], head, batch["labels"][predicted], weigh)
 
         loss, nll = model(**model_inputs(batch), readout=read)
@@ -170,7 +171,7 @@ def mean_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Ten
     """Mean NLL [b] of each sequence of a batch in nats, and its number of predicted tokens [b]."""
     predicted, rows, lengths = _predicted(batch)
 
-    def read(hidden: Tensor, head: Tensor) -> Tensor:
+    def read(hidden: Tensor, head: OutputHead) -> Tensor:
         return token_nll(hidden[predicted], head, batch["labels"][predicted])
 
     return _row_means(model(**model_inputs(batch), readout=read), rows, lengths), lengths

@@ -12,6 +12,7 @@ from recipes.core.data.captions import Caption, Question, Span
 from recipes.core.evaluation import captions as tasks
 from recipes.core.evaluation.captions import CaptionScorer, Choice
 from recipes.core.evaluation.scores import Scores
+from recipes.core.models.head import OutputHead
 
 WORDS = ["<pad>", "<bos>", "<eos>", "it", "is", "red", "blue", "dark", "ish", "big", "small"]
 
@@ -72,13 +73,13 @@ class Model(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, pixels: Tensor, readout: Callable[..., Any]) -> Any:
         count = torch.arange(1, input_ids.shape[1] + 1)[:, None]
         hidden = self.embed[input_ids].cumsum(1) / count + pixels.mean((1, 2, 3))[:, None, None]
-        return readout(hidden, self.head)
+        return readout(hidden, OutputHead(self.head))
 
     def nll(self, image: int, ids: list[int]) -> np.ndarray:
         """NLL of a caption by full logits."""
         row = torch.tensor([self.prefix_ids + ids])
         pixels = self.pixels(Split().image(image))[None]
-        logits: Tensor = self(row, torch.ones_like(row), pixels, lambda hidden, head: hidden @ head.T)
+        logits: Tensor = self(row, torch.ones_like(row), pixels, lambda hidden, head: head.logits(hidden))
         start = len(self.prefix_ids) - 1
         return -logits[0].log_softmax(-1)[range(start, start + len(ids)), ids].detach().numpy()
 

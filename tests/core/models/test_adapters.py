@@ -26,7 +26,7 @@ def gpt2() -> TextModel:
 
 
 def logits(model: TextModel) -> torch.Tensor:
-    found: torch.Tensor = model(IDS, torch.ones_like(IDS), None, lambda hidden, head: hidden @ head.T)
+    found: torch.Tensor = model(IDS, torch.ones_like(IDS), None, lambda hidden, head: head.logits(hidden))
     return found
 
 

@@ -104,7 +104,7 @@ def test_gray_images_get_three_channels_and_the_checkpoints_normalisation(model:
 
 def test_the_read_out_sees_what_the_model_itself_computes(model: Any) -> None:
     batch = inputs(model)
-    logits = model(**batch, readout=lambda states, head: states @ head.T)
+    logits = model(**batch, readout=lambda states, head: head.logits(states))
     own = model.llava(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], pixel_values=batch["pixels"]
     ).logits
@@ -121,7 +121,7 @@ def test_generation_follows_the_logits(model: Any) -> None:
         ids = list(model.prefix_ids)
         for token in row:
             rows = torch.tensor([ids])
-            logits = model(rows, torch.ones_like(rows), pixels[None], lambda states, head: states[0, -1] @ head.T)
+            logits = model(rows, torch.ones_like(rows), pixels[None], lambda states, head: head.logits(states[0, -1]))
             assert int(logits.argmax()) == token
             ids.append(token)
 
@@ -129,7 +129,7 @@ def test_generation_follows_the_logits(model: Any) -> None:
 def test_the_text_model_is_its_language_model(config: Any, model: Any) -> None:
     text = caption_models.build_text_model(config, None, 0).eval()
     ids = torch.tensor([[1, 4, 5, 6]])
-    mine = text(input_ids=ids, attention_mask=torch.ones_like(ids), pixels=None, readout=lambda h, head: h @ head.T)
+    mine = text(input_ids=ids, attention_mask=torch.ones_like(ids), pixels=None, readout=lambda h, head: head.logits(h))
     torch.testing.assert_close(mine, model.llava(input_ids=ids).logits, rtol=1e-5, atol=1e-5)
 
 

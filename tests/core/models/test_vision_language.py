@@ -48,8 +48,8 @@ def test_hiding_the_image_in_attention_makes_it_not_matter(model: Any, batch: di
 
 def test_the_read_out_gets_the_head_that_is_trained(model: Any, batch: dict[str, torch.Tensor]) -> None:
     head = model(**batch, readout=lambda states, head: head)
-    assert head is model.language_model.lm_head.weight
-    assert head is model.language_model.model.embed_tokens.weight
+    assert head.plain and head.weight is model.language_model.lm_head.weight
+    assert head.weight is model.language_model.model.embed_tokens.weight
 
 
 def test_text_and_caption_model_of_a_seed_share_their_language_model(model: Any, config: Any, tokenizer: Any) -> None:
@@ -88,7 +88,7 @@ def test_generation_with_a_cache_equals_generation_without(model: Any, batch: di
         ids = list(model.prefix_ids)
         for token in row:
             rows = torch.tensor([ids])
-            logits = model(rows, torch.ones_like(rows), pixels[None], lambda states, head: states[0, -1] @ head.T)
+            logits = model(rows, torch.ones_like(rows), pixels[None], lambda states, head: head.logits(states[0, -1]))
             assert int(logits.argmax()) == token
             ids.append(token)
     assert [len(row) <= 6 for row in found] == [True, True]
