@@ -6,6 +6,7 @@ Losses, scores, divergences and samplers ask the head and multiply by no weight 
 model's head and config; `check_head` compares it with the model's own logits when a model is loaded.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,9 +30,8 @@ IGNORED = {"mpt": "logit_scale"}
 BY_TEXT_CONFIG = ("gemma3n", "gemma4", "gemma4_unified", "paligemma")
 
 Curve = tuple[float, float | None]  # scale and soft-cap
-TOLERANCE = 1e-4  # of the largest logit, in fp32
-# Hidden states are also checked many times larger: a cap does nothing to the small logits of an untrained model.
-FACTORS = (1.0, 256.0)
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}  # of the largest logit
+LARGE = 1e4  # a logit that every cap bends
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,8 @@ def output_head(model: Any) -> OutputHead:
     """
     module = model.get_output_embeddings()
     if not isinstance(module, nn.Linear):
-        kind = "nothing" if module is None else f"a {type(module).__name__}"
-        raise UserError(
-            f"{kind} makes the logits of {_class_name(model)}, where a linear layer is needed",
-            hint="choose a causal language model whose head is a linear layer",
-        )
+        kind = "it has none" if module is None else type(module).__name__
+        raise UserError(f"the head of {_class_name(model)} is no linear layer: {kind}", hint="choose another model")
     return OutputHead(module.weight, module.bias, *_curve(model.config))
 
 
@@ -181,21 +178,27 @@ def _check(model: Any) -> None:
     head, ids = output_head(model), _some_ids(model)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     states = last_hidden_state(model, **inputs)
-    exact = head.weight.dtype in (torch.float32, torch.float64)
-    for factor in FACTORS:
-        with _larger_states(model.get_output_embeddings(), factor):
-            theirs = model(**inputs, use_cache=False).logits
-        largest = theirs.abs().max()
-        if not torch.isfinite(largest):
-            hint = "its weights are broken: choose another checkpoint"
-            raise UserError(f"{_class_name(model)} gives logits that are not finite", hint=hint)
-        ours = head.logits(states * factor)
-        if ours.shape != theirs.shape or (ours - theirs).abs().max() > largest * (TOLERANCE if exact else 0.02):
-            raise UserError(
-                f"logits of {_class_name(model)} are no function of its last hidden states that is known here: weight, "
-                "bias, scale and soft-cap give other ones, so that it would be trained on other losses than its own",
-                hint="choose a model of another type",
-            )
+    largest = _compare(model, head, inputs, states, 1.0)
+    # Once more with logits so large that no cap leaves them as they are.
+    _compare(model, head, inputs, states, LARGE / max(largest, 1e-6))
+
+
+def _compare(model: Any, head: OutputHead, inputs: dict[str, Tensor], states: Tensor, factor: float) -> float:
+    """The model's largest logit where its head gets `factor` times its states. Raises UserError if ours differ."""
+    with _larger_states(model.get_output_embeddings(), factor):
+        theirs = model(**inputs, use_cache=False).logits
+    ours, largest = head.logits(states * factor), float(theirs.abs().max())
+    if not math.isfinite(largest):
+        hint = "its weights are broken: choose another checkpoint"
+        raise UserError(f"{_class_name(model)} gives logits that are not finite", hint=hint)
+    tolerance = largest * TOLERANCE.get(head.weight.dtype, 0.02)
+    if ours.shape != theirs.shape or float((ours - theirs).abs().max()) > tolerance:
+        raise UserError(
+            f"logits of {_class_name(model)} are no function of its last hidden states that is known here: weight, "
+            "bias, scale and soft-cap give other ones, so that it would be trained on other losses than its own",
+            hint="choose a model of another type",
+        )
+    return largest
 
 
 def _curve(config: Any) -> Curve:
