@@ -1,6 +1,7 @@
 """The `steelyard` command: assembles the commands and turns every error into a message and an exit code."""
 
 import io
+import re
 import sys
 import traceback
 
@@ -9,10 +10,12 @@ from typer.exceptions import TyperException
 
 from cli import assets, compare, doctor, report, run, runs, sweep, trial
 from cli import list as list_command
-from cli.console import note
-from recipes.core.errors import SteelyardError
+from cli.console import note, say
+from cli.habits import pointer
+from recipes.core.errors import WIDEST, SteelyardError, shortened
 
 DEBUG = "--debug"
+KEYLESS = ("runs", "compare", "report")  # commands that take no keys
 
 app = typer.Typer(
     name="steelyard",
@@ -23,8 +26,19 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        say(f"steelyard {version('steelyard')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
+    shown: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version and leave."
+    ),
     debug: bool = typer.Option(False, DEBUG, help="Show the traceback of an error; goes anywhere on the line."),
 ) -> None:
     # `main` reads --debug before the commands see the line; it is declared here to stand in the help.
@@ -66,8 +80,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _without_switches(words: list[str]) -> list[str]:
-    """The words without --debug; `run -m` is `sweep`."""
+    """The words without --debug; `run -m` is `sweep`, and `outputs=FOLDER` of a command without keys is its option."""
     kept = [word for word in words if word != DEBUG]
+    if kept[:1] and kept[0] in KEYLESS:
+        return [f"--{word}" if word.startswith("outputs=") else word for word in kept]
     if kept[:1] != ["run"] or not set(kept) & set(run.MULTIRUN):
         return kept
     return ["sweep", *(word for word in kept[1:] if word not in run.MULTIRUN)]
@@ -82,10 +98,12 @@ def _told(error: Exception, words: list[str]) -> int:
         commands, groups = app.registered_commands, app.registered_groups
         known = {str(command.name) for command in commands} | {str(group.name) for group in groups}
         typed = next((f" {word}" for word in words if word in known), "")
-        hint = f"steelyard{typed} --help shows what can be typed"
+        option = re.search(r"No such option: (-\S+)", error.message)
+        hint = pointer(option[1].rstrip("."), words) if option else ""
+        hint = hint or f"steelyard{typed} --help shows what can be typed"
         if not typed and "command" in error.message and "Did you mean" not in error.message:
             hint = f"choose from {', '.join(sorted(known))}"
-        note(f"error: {error.format_message()}\n  {hint}")
+        note(f"error: {shortened(error.format_message(), WIDEST)}\n  {hint}")
         return 2
     text = " ".join(str(error).split())
     note(f"internal error: {type(error).__name__}: {text}; type the same command with {DEBUG} for the traceback")

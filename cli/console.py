@@ -5,18 +5,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recipes.core.errors import printable
+
 # Exit code of what was told to stop; its state is saved.
 INTERRUPTED_CODE = 130
 
 
 def say(text: str = "") -> None:
     """Print one line or block to stdout."""
-    print(text, flush=True)
+    print(printable(text), flush=True)
 
 
 def note(text: str) -> None:
     """Print to stderr what is not the command's result."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def heading(text: str) -> None:
@@ -25,7 +27,7 @@ def heading(text: str) -> None:
         from rich.console import Console
         from rich.text import Text
 
-        Console().print(Text(text, style="bold"))
+        Console().print(Text(printable(text), style="bold"))
     else:
         say(text)
 
@@ -66,7 +68,8 @@ def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
 
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
-    say(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    say(text if text == printable(text) else json.dumps(value, indent=2))
 
 
 def _rich_table(names: list[str], cells: list[list[str]], numbers: Sequence[str]) -> None:
@@ -79,5 +82,5 @@ def _rich_table(names: list[str], cells: list[list[str]], numbers: Sequence[str]
     for name in names:
         made.add_column(Text(name), justify="right" if name in numbers else "left", overflow="fold")
     for row in cells:
-        made.add_row(*(Text(cell) for cell in row))
+        made.add_row(*(Text(printable(cell)) for cell in row))
     Console().print(made)

@@ -7,6 +7,7 @@ import typer
 
 from cli import completion
 from cli.console import INTERRUPTED_CODE, heading, note, pairs, say, table
+from cli.keys import OUTPUTS_KEY, typed_keys
 from recipes.core import compose
 from recipes.core.runs import INTERRUPTED
 
@@ -28,6 +29,7 @@ def run(
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Show what the run would be; load and write nothing."),
     fresh: bool = typer.Option(False, "--fresh", help="Throw away what the run folder holds and start anew."),
+    outputs: str = OUTPUTS_KEY,
     multirun: bool = typer.Option(False, *MULTIRUN, help="The same as `steelyard sweep`, with its options."),
 ) -> None:
     """Run one arm of a recipe, then show it beside the baseline.
@@ -35,7 +37,7 @@ def run(
     The same command again resumes a run that was cut off and reuses one that is finished.
     """
     # `main` makes a sweep of a line with -m before this command sees it; it is declared here to stand in the help.
-    typed = list(overrides or [])
+    typed = typed_keys(overrides, outputs)
     config = compose.compose(recipe, typed)
     if dry_run:
         _show_plan(config)

@@ -26,6 +26,7 @@ from cli.cells import (
     watch_cells,
 )
 from cli.console import heading, note, pairs, say, table
+from cli.keys import OUTPUTS_KEY, typed_keys
 from recipes.core import registry
 from recipes.core.cards import card_for
 from recipes.core.errors import UserError
@@ -51,6 +52,7 @@ def sweep(
     sweeper: str = typer.Option("", help="grid (default): every combination; optuna: TPE proposes cells."),
     trials: int = typer.Option(20, min=1, help="Cells that Optuna proposes."),
     metric: str = typer.Option("", help="Final metric of the table and the search; the claim's if none."),
+    outputs: str = OUTPUTS_KEY,
     launcher: str = LAUNCHER,
     jobs: int = JOBS,
     retry: bool = RETRY,
@@ -62,7 +64,7 @@ def sweep(
 
     The same command again goes on where it was stopped; finished cells are reused.
     """
-    keys, options, named = open_jobs(list(overrides or []))
+    keys, options, named = open_jobs(typed_keys(overrides, outputs))
     chosen = sweeper or next((word.partition("=")[2] for word in keys if word.startswith("sweeper=")), "grid")
     keys = [word for word in keys if not word.startswith("sweeper=")]
     if chosen not in ("grid", "optuna"):

@@ -26,6 +26,7 @@ from cli.cells import (
     watch_cells,
 )
 from cli.console import heading, pairs, say, table
+from cli.keys import OUTPUTS_KEY, typed_keys
 from recipes.core import compose, registry
 from recipes.core.cards import card_for
 from recipes.core.errors import UserError
@@ -47,6 +48,7 @@ def trial(
     ),
     arms: str = typer.Option("", help="Arms, comma-separated; all if none.", autocompletion=completion.arms),
     seeds: str = typer.Option("5", help="How many seeds (5), or which (0,3,7)."),
+    outputs: str = OUTPUTS_KEY,
     launcher: str = LAUNCHER,
     jobs: int = JOBS,
     retry: bool = RETRY,
@@ -59,7 +61,7 @@ def trial(
     The same command again goes on where it was stopped; finished cells are reused.
     """
     registry.card(recipe)  # refuses an unknown name
-    keys, options, named = open_jobs(list(overrides or []))
+    keys, options, named = open_jobs(typed_keys(overrides, outputs))
     _check_keys(keys)
     chosen = _arms(recipe, arms, keys)
     launcher = launcher or named

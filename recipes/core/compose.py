@@ -6,7 +6,6 @@ never torch.
 """
 
 import dataclasses
-import re
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -20,13 +19,12 @@ from recipes.core.arm_keys import Settings, label_problems
 from recipes.core.config import RunConfig
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
+from recipes.core.overrides import read_overrides
 from recipes.core.schema import Problem, build, did_you_mean, raise_problems
 from recipes.core.shorthands import no_option, written_out
+from recipes.core.synonyms import nearest_key
 
 CONF = registry.ROOT / "conf"
-NOT_KEY_VALUE = "is not KEY=VALUE; quote values that hold spaces, commas or braces: key='a b'"
-ONE_VALUE = "a run takes one value for each key; quote a value that holds a comma, or type `steelyard sweep`"
-LIST_VALUES = "type key=1,2 or key=range(3), or --sweeper optuna for key=interval(0,1)"
 LARGEST_CONFIG = 2**20  # bytes
 PRESETS = ("arms", "budgets", "when", "implied", "folders")
 # Cannot change the result, so they are not part of a run's identity.
@@ -71,46 +69,12 @@ def compose(recipe: str, overrides: list[str]) -> Any:
         if key in known:
             _set(tree, key, value)
         else:
-            problems.append(Problem(key, value, f"unknown key; {_nearest_key(key, list(known))}"))
+            problems.append(Problem(key, value, f"unknown key; {nearest_key(key, list(known), list(groups()))}"))
     config, found = build(kind, _resolved(tree))
-    problems += found
-    arm = str(typed.get("arm", tree["arm"]))
-    wrong = {problem.key for problem in problems}
-    unnamed = label_problems(recipe, overrides, keys, arm, arm_settings(recipe))
-    raise_problems(problems + [problem for problem in unnamed if problem.key not in wrong])
+    unnamed = label_problems(recipe, overrides, keys, str(typed.get("arm", tree["arm"])), arm_settings(recipe))
+    told = {problem.key.partition("=")[0] for problem in problems}
+    raise_problems(problems + [problem for problem in [*found, *unnamed] if problem.key not in told])
     return config
-
-
-def sweep_choices(overrides: list[str]) -> tuple[list[str], list[list[str]]]:
-    """Split overrides into those with one value, and for each key with several the `KEY=VALUE` of every value.
-
-    Raises:
-        UserError: with all problems of syntax.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser, fixed, swept = OverridesParser.create(), [], []
-    problems = []
-    for text in overrides:
-        try:
-            parsed = parser.parse_override(text)
-        except HydraException:
-            problems.append(Problem(text, None, f"{NOT_KEY_VALUE}, and several values as key=1,2 or key=range(3)"))
-            continue
-        if not parsed.is_sweep_override() or parsed.is_delete():
-            fixed.append(text)
-            continue
-        try:
-            values = [f"{parsed.get_key_element()}={value}" for value in parsed.sweep_string_iterator()]
-        except HydraException:  # interval() and glob()
-            problems.append(Problem(text, None, f"has no values to go through; {LIST_VALUES}"))
-            continue
-        swept.append(values)
-        if not values:
-            problems.append(Problem(text, None, f"is an empty range; {LIST_VALUES}"))
-    raise_problems(problems)
-    return fixed, swept
 
 
 def applying(recipe: str, overrides: Sequence[str] = ()) -> Callable[[str], bool]:
@@ -183,12 +147,12 @@ def config_keys(recipe: str, overrides: list[str] | None = None) -> dict[str, Se
     tree, _ = _composed(recipe, choices)
     presets = {name: tree.pop(name, {}) or {} for name in PRESETS}
     _apply_presets(tree, presets, dict(keys), choices)
-    fields = _flat_types(registry.config_class(recipe), tree)
+    fields, resolved = _flat_types(registry.config_class(recipe), tree), _resolved(tree)
     return {
         key: SettingInfo(
             key,
             type_name,
-            _get(_resolved(tree), key, metadata_default),
+            _get(resolved, key, metadata_default),
             meta["help"],
             meta["unit"],
             meta["origin"],
@@ -229,41 +193,51 @@ def config_hash(config: RunConfig) -> str:
 
 def _typed(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, Any]], list[Problem]]:
     """What `_split` returns, with the shorthands that the recipe allows written out."""
-    choices, keys, problems = _split(overrides)
+    choices, keys, problems = _split(recipe, overrides)
     rules = _hydra_tree(recipe, ())
     return *written_out(choices, keys, options=options(recipe), unions=kinds(recipe), rules=rules), problems
 
 
-def _split(overrides: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, Any]], list[Problem]]:
+def _split(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, Any]], list[Problem]]:
     """Typed overrides as group choices, (key, value) pairs and problems of syntax."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser = OverridesParser.create()
     choices: dict[str, str] = {}
     keys: list[tuple[str, Any]] = []
     problems = []
     group_names = groups()
-    for text in overrides:
-        try:
-            parsed = parser.parse_override(text)
-        except HydraException:
-            problems.append(Problem(text, None, NOT_KEY_VALUE))
-            continue
-        key = str(parsed.key_or_group)
-        if parsed.is_delete():
-            problems.append(Problem(text, None, "keys cannot be deleted; type key=null"))
-        elif parsed.is_sweep_override():
-            problems.append(Problem(text, None, ONE_VALUE))
-        elif key.partition(".")[0] == "launcher":
-            problems.append(Problem(text, None, "one run has no launcher; type it with `steelyard trial` or `sweep`"))
-        elif key == "recipe":
-            problems.append(Problem(text, None, "the recipe is the first word after `run`"))
-        elif key in group_names and not isinstance(parsed.value(), dict):
-            choices[key] = str(parsed.value())
+    for word, override in zip(overrides, read_overrides(overrides, texts(recipe), group_names), strict=True):
+        if isinstance(override, Problem):
+            problems.append(override)
+        elif override.key.partition(".")[0] == "launcher":
+            problems.append(Problem(word, None, "one run has no launcher; type it with `steelyard trial` or `sweep`"))
+        elif override.key == "recipe":
+            problems.append(Problem(word, None, "the recipe is the first word after `run`"))
+        elif override.key in group_names and not isinstance(override.value, dict):
+            choices[override.key] = override.value
+        elif override.key.removesuffix(".name") in group_names and override.key.endswith(".name"):
+            problems.append(Problem(word, None, f"type {override.key.removesuffix('.name')}={override.value}"))
         else:
-            keys += _flattened(key, parsed.value())
+            keys += _flattened(override.key, override.value)
     return choices, keys, problems
+
+
+@cache
+def texts(recipe: str) -> dict[str, bool]:
+    """Every key of a recipe that holds a text (False) or a list of texts (True), whatever data and model are chosen."""
+    return _texts(registry.config_class(recipe), "") | dict.fromkeys(kinds(recipe), False)
+
+
+def _texts(kind: Any, path: str) -> dict[str, bool]:
+    hints = typing.get_type_hints(kind)
+    texts: dict[str, bool] = {}
+    for field in dataclasses.fields(kind):
+        key, options = f"{path}{field.name}", _union(hints[field.name])
+        for nested in _dataclasses(hints[field.name]):
+            texts |= _texts(nested, f"{key}.")
+        if str in options:
+            texts[key] = False
+        elif any(typing.get_origin(option) is tuple and str in typing.get_args(option) for option in options):
+            texts[key] = True
+    return texts
 
 
 def _composed(recipe: str, choices: dict[str, str]) -> tuple[dict[str, Any], list[Problem]]:
@@ -328,13 +302,6 @@ def _holds(tree: dict[str, Any], typed: dict[str, Any], condition: str) -> bool:
     return str(typed.get(key, node)) == value
 
 
-def _nearest_key(key: str, known: list[str]) -> str:
-    from recipes.core.schema import nearest
-
-    close = nearest(key, known)
-    return f"did you mean {close}?" if close else "steelyard list RECIPE shows all keys"
-
-
 def _flat_types(kind: type, tree: dict[str, Any], path: str = "") -> dict[str, tuple[str, Any, Any]]:
     """Dotted key -> (type name, metadata, default) of every leaf below a config dataclass."""
     hints = typing.get_type_hints(kind)
@@ -374,22 +341,8 @@ def _names(kind: Any) -> tuple[str, ...]:
 
 def _flattened(key: str, value: Any) -> list[tuple[str, Any]]:
     if not isinstance(value, dict):
-        return [(key, plain_value(value))]
+        return [(key, value)]
     return [pair for name, item in value.items() for pair in _flattened(f"{key}.{name}", item)]
-
-
-def quoted(text: str) -> str:
-    """A text as a value in Hydra's override syntax."""
-    # A backslash stands for itself, but for those right before a quote.
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text)
-    return f"'{escaped}'"
-
-
-def plain_value(value: Any) -> Any:
-    """Hydra's parsed value without its quoting wrapper."""
-    if isinstance(value, list):
-        return [plain_value(item) for item in value]
-    return value if isinstance(value, int | float | str | bool | None) else str(value.text)
 
 
 def _plain(value: Any) -> Any:
@@ -402,9 +355,17 @@ def _plain(value: Any) -> Any:
 
 
 def _resolved(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with interpolations (`${trainer.max_steps}`) replaced. Raises UserError if one cannot be."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-    return typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(tree), resolve=True))
+    try:
+        return typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(tree), resolve=True))
+    except (OmegaConfBaseException, RecursionError) as error:
+        key = str(getattr(error, "full_key", None) or "the config")
+        message = "${...} names no key of the config; type the value itself"
+        raise_problems([Problem(key, _get(tree, key, None), message)])
+        raise AssertionError("unreachable") from error
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import difflib
+import math
+import re
 import types
 import typing
 from dataclasses import dataclass
 from typing import Any
 
-from recipes.core.errors import UserError
+from recipes.core.errors import UserError, shortened
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,8 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        found = "" if self.value is None else f" = {self.value}"
-        return f"{self.key}{found}: {self.message}"
+        value = "" if self.value is None else f" = {shortened(self.value)}"
+        return f"{shortened(self.key)}{value}: {self.message}"
 
 
 def nearest(word: str, options: list[str]) -> str | None:
@@ -132,8 +134,6 @@ def _convert(options: tuple[Any, ...], value: Any) -> tuple[Any, bool]:
             return float(value), True
         if option is str and isinstance(value, str):
             return value, True
-    if str in options and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value), True  # a folder or name that is all digits
     return _single(options, value)
 
 
@@ -152,8 +152,12 @@ def _out_of_bounds(value: Any, key: str, metadata: typing.Mapping[str, Any]) -> 
         return [problem for item in value for problem in _out_of_bounds(item, key, metadata)]
     if choices and value not in choices:
         return [Problem(key, value, did_you_mean(str(value), [str(choice) for choice in choices]))]
-    if isinstance(value, str | bool):
+    if isinstance(value, str):
+        return [] if choices else _text_problems(value, key)
+    if isinstance(value, bool):
         return []
+    if not math.isfinite(value) or abs(value) >= 2**63:
+        return [Problem(key, value, "must be a number, not infinite and below 2^63")]
     signs = {
         "ge": (">=", value.__ge__),
         "gt": (">", value.__gt__),
@@ -161,9 +165,17 @@ def _out_of_bounds(value: Any, key: str, metadata: typing.Mapping[str, Any]) -> 
         "lt": ("<", value.__lt__),
     }
     bounds = {name: bound for name, bound in metadata.get("bounds", {}).items() if bound is not None}
-    if value != value or any(signs[name][1](type(value)(bound)) is not True for name, bound in bounds.items()):
+    if any(signs[name][1](type(value)(bound)) is not True for name, bound in bounds.items()):
         rule = " and ".join(f"{signs[name][0]} {bound:g}" for name, bound in bounds.items())
-        return [Problem(key, value, f"must be {rule}" if rule else "must be a number")]
+        return [Problem(key, value, f"must be {rule}")]
+    return []
+
+
+def _text_problems(value: str, key: str) -> list[Problem]:
+    if not value.strip():
+        return [Problem(key, repr(value), "is an empty text")]
+    if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", value):
+        return [Problem(key, value, "holds a control character")]
     return []
 
 

@@ -57,7 +57,7 @@ def test_all_wrong_keys_and_values_are_told_together() -> None:
         ("weighting.alpha", "is not KEY=VALUE"),
         ("~seed", "keys cannot be deleted"),
         ("recipe=dsir", "the recipe is the first word"),
-        ("weighting.alpha=nan", "must be >= 0"),
+        ("weighting.alpha=nan", "must be a number"),
         ("reference.source=path", "reference.path"),
         ("weighting.cap=0.5", "below 1, the mean weight"),
     ],

@@ -13,6 +13,7 @@ from recipes.core.config import RunConfig
 from recipes.core.cores import usable_cores
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
+from recipes.core.overrides import sweep_choices
 from recipes.core.runs import run_folder
 
 THREADS = "trainer.threads"
@@ -89,7 +90,7 @@ def sweep_cells(recipe: str, overrides: Sequence[str]) -> list[Cell]:
     Raises:
         UserError: with all problems of all cells; no key has several values.
     """
-    fixed, swept = compose.sweep_choices(list(overrides))
+    fixed, swept = sweep_choices(list(overrides))
     if not swept:
         raise UserError(
             "no key has several values",
@@ -125,7 +126,7 @@ def threads_of(overrides: Iterable[Sequence[str]], jobs: int) -> int:
 
 
 def _typed_threads(overrides: Iterable[str]) -> list[str]:
-    words = [word.lstrip("+").partition("=") for word in overrides]
+    words = [word.partition("=") for word in overrides]
     return [value for key, _, value in words if key == THREADS]
 
 

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from recipes.core.compose import CONF, quoted
+from recipes.core.compose import CONF
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.files import write_text
+from recipes.core.overrides import quoted
 from recipes.core.registry import ROOT
 from recipes.core.schema import Problem, did_you_mean, raise_problems
 from recipes.core.trial.worker import LAUNCH, task

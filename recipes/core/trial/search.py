@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.core import compose, runs
+from recipes.core import runs
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 from recipes.core.locks import owned
+from recipes.core.overrides import plain_value, quoted
 from recipes.core.records import final_metrics
 from recipes.core.runs import DONE
 from recipes.core.schema import Problem, did_you_mean, raise_problems
@@ -237,13 +238,13 @@ def _distribution(value: Any) -> "optuna.distributions.BaseDistribution":
         return kinds.FloatDistribution(numbers[0], numbers[-1], step=step, log=log)
     if not isinstance(value, ChoiceSweep) or any(isinstance(item, list | dict) for item in value.list):
         raise ValueError("cannot be searched")
-    return kinds.CategoricalDistribution([compose.plain_value(item) for item in value.list])
+    return kinds.CategoricalDistribution([plain_value(item) for item in value.list])
 
 
 def _text(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
-    return compose.quoted(value) if isinstance(value, str) else repr(value)
+    return quoted(value) if isinstance(value, str) else repr(value)
 
 
 def _optuna() -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 from recipes.core import compose
 from recipes.core.background import beside
 from recipes.core.errors import RunFailed, SteelyardError
+from recipes.core.overrides import quoted
 from recipes.core.runs import FAILED, INTERRUPTED, QUEUED, run_folder
 from recipes.core.signals import terminated_like_interrupted
 from recipes.core.trial import manifest as manifests
@@ -77,7 +78,7 @@ def _run(folder: Path, name: str) -> str:
     cell = manifest.cell(name)
     outputs = manifests.outputs_of(folder)
     group = f"tracker.group={manifest.recipe}-{folder.name}"
-    config = compose.compose(manifest.recipe, [group, *cell.overrides, f"outputs={compose.quoted(str(outputs))}"])
+    config = compose.compose(manifest.recipe, [group, *cell.overrides, f"outputs={quoted(str(outputs))}"])
     found = run_folder(config).path.relative_to(outputs)
     if str(found) != cell.folder:
         raise RunFailed(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.core import compose
+from recipes.core import compose, overrides
 from recipes.core.errors import UserError
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell, command_of, sweep_cells, trial_cells
@@ -17,8 +17,8 @@ from tests.core.trial.conftest import change_json
 QUICK = ["budget=smoke", "tracker=none"]
 
 
-def planned(outputs: Path, *overrides: str, arms: tuple[str, ...] = ("prior", "ntp"), jobs: int = 1):
-    cells = trial_cells("prior", [*QUICK, *overrides], arms, [0])
+def planned(outputs: Path, *typed: str, arms: tuple[str, ...] = ("prior", "ntp"), jobs: int = 1):
+    cells = trial_cells("prior", [*QUICK, *typed], arms, [0])
     return plan("trial", "prior", cells, str(outputs), "steelyard trial prior", jobs)
 
 
@@ -141,9 +141,8 @@ def test_a_write_that_is_cut_off_leaves_the_manifest_before(tmp_path: Path, monk
 
 @pytest.mark.parametrize("name", ["a b", "it's", 'say "x"', "a,b=c{d}[e]", "back\\slash", "end\\", "ü ✓"])
 def test_paths_with_blanks_and_quotes_survive(tmp_path: Path, name: str) -> None:
-
     outputs = tmp_path / name
-    word = f"outputs={compose.quoted(str(outputs))}"
+    word = f"outputs={overrides.quoted(str(outputs))}"
     cells = trial_cells("prior", [*QUICK, word], ["ntp"], [0])
     assert compose.compose("prior", list(cells[0].overrides)).outputs == str(outputs)
     folder, manifest = plan("trial", "prior", cells, str(outputs), "", 1)

@@ -1,0 +1,36 @@
+"""What reaches a terminal: controls are shown, long values are cut."""
+
+import pytest
+
+from recipes.core.errors import UserError, printable, shortened
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain é ✓ 漢字", "plain é ✓ 漢字"),
+        ("a\x1b[31mred", "a\\x1b[31mred"),
+        ("a\x00\x07\x9b", "a\\x00\\x07\\x9b"),
+        ("zero\u200bwidth \u202eback", "zero\\u200bwidth \\u202eback"),
+        ("lines\nand\ttabs", "lines\nand\ttabs"),
+        ("over\rwritten", "over\\rwritten"),
+        ("half \ud800", "half \\ud800"),
+    ],
+)
+def test_controls_are_written_as_escapes(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_long_values_lose_their_middle() -> None:
+    assert shortened("a" * 80) == "a" * 80
+    cut = shortened("begin" + "-" * 200 + "end")
+    assert len(cut) == 80 and cut.startswith("begin") and cut.endswith("end") and "..." in cut
+    assert shortened("two\nlines") == "two\\nlines"
+
+
+def test_an_error_shows_no_controls_and_no_endless_place() -> None:
+    error = UserError("line 3: \x1b[2Jgone", where="data.path=" + "x" * 1000, hint="type\x07 this\nor that")
+    text = str(error)
+    assert "\x1b" not in text and "\x07" not in text
+    assert "line 3: \\x1b[2Jgone\n  type\\x07 this\n  or that" in text
+    assert len(text) < 400
