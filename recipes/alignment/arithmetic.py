@@ -11,9 +11,9 @@ import numpy as np
 from recipes.alignment.config import ChainArithmeticConfig
 from recipes.alignment.judges import token_texts
 from recipes.alignment.pairs import Example, Pair, PairSet, PreferenceData, Prompt
-from recipes.alignment.reference import first_id
 from recipes.alignment.sampling import sample, sampled_once
 from recipes.alignment.selection import Selection, select
+from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 from recipes.core.references import weights_hash
@@ -110,12 +110,12 @@ def split(config: ChainArithmeticConfig) -> Sums:
 
 
 def encoded(sums: Sums, tokenizer: Any) -> list[np.ndarray]:
-    """Token ids of what the reference learns, end-of-text token included; problem and answer tokenised apart."""
-    parts = [
-        tokenizer([write(terms) for terms in sums.learned], add_special_tokens=False)["input_ids"]
-        for write in (question, lambda terms: answer(terms, sums.digits))
-    ]
-    return [np.array([*asked, *said, tokenizer.eos_token_id], np.int32) for asked, said in zip(*parts, strict=True)]
+    """Token ids of what the reference learns, from begin to end of text; problem and answer tokenised apart."""
+    reader, end = TextIds(tokenizer), tokenizer.eos_token_id
+    questions = reader.batch([question(terms) for terms in sums.learned])
+    answers = reader.batch([answer(terms, sums.digits) for terms in sums.learned])
+    rows = zip(questions, answers, strict=True)
+    return [np.array([*reader.start, *asked, *right, end], np.int32) for asked, right in rows]
 
 
 def load_sums(config: ChainArithmeticConfig, sums: Sums, tokenizer: Any, reference: Any, device: str) -> PreferenceData:
@@ -218,9 +218,6 @@ def _pair(
 
 
 def _prompts(problems: Sequence[Sequence[int]], tokenizer: Any) -> list[Prompt]:
-    texts = [question(terms) for terms in problems]
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    first = first_id(tokenizer)
-    return [
-        Prompt(text.rstrip("="), text, np.array([first, *row], np.int32)) for text, row in zip(texts, ids, strict=True)
-    ]
+    texts, reader = [question(terms) for terms in problems], TextIds(tokenizer)
+    rows = zip(texts, reader.batch(texts), strict=True)
+    return [Prompt(text.rstrip("="), text, np.array([*reader.start, *ids], np.int32)) for text, ids in rows]

@@ -10,6 +10,7 @@ from recipes.alignment.config import CorruptedConfig
 from recipes.alignment.pairs import Pair, PairSet, PreferenceData, Prompt
 from recipes.alignment.reference import prompt_ids
 from recipes.alignment.reviews import Review, Reviews
+from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
 
 WORD = re.compile(r"[A-Za-z]+")  # what is replaced, and by what: no numbers, no marks
@@ -30,10 +31,11 @@ def load_corrupted(config: CorruptedConfig, reviews: Reviews, tokenizer: Any) ->
         what = "this tokenizer does not tell which part of a text its tokens are"
         raise UserError(what, "data=corrupted-reviews", "type another model, one with a tokenizer.json")
     running = [word for review in reviews.train for word in WORD.findall(review.text)]
-    prompt = prompt_ids(config.prompt, tokenizer)
+    reader = TextIds(tokenizer)
+    prompt = prompt_ids(config.prompt, reader)
     sets = []
     for part, most in ((reviews.train, config.pairs), (reviews.test, config.test_pairs)):
-        made = (_pair(config, review, running, prompt, tokenizer) for review in _long(part, config.min_words)[:most])
+        made = (_pair(config, review, running, prompt, reader) for review in _long(part, config.min_words)[:most])
         sets.append(PairSet(list(made)))
         if not len(sets[-1]):
             hint = "type a smaller data.min_words"
@@ -77,19 +79,17 @@ def _long(reviews: Sequence[Review], words: int) -> list[Review]:
     return [review for review in reviews if len(WORD.findall(review.text)) >= words]
 
 
-def _pair(config: CorruptedConfig, review: Review, running: Sequence[str], prompt: np.ndarray, tokenizer: Any) -> Pair:
+def _pair(config: CorruptedConfig, review: Review, running: Sequence[str], prompt: np.ndarray, reader: TextIds) -> Pair:
     # A generator of its own, so that other sentences do not decide what becomes of this one.
     random = np.random.default_rng([config.seed, *review.id.encode()])
     text, places = corrupted(review.text, config.words, running, random)
-    sides = [_marked(review.text, [], tokenizer), _marked(text, places, tokenizer)]
+    sides = [_marked(review.text, [], reader), _marked(text, places, reader)]
     (chosen, good), (rejected, bad) = sides
     return Pair(review.id, prompt, chosen, rejected, None, (good, bad), config.prompt)
 
 
-def _marked(text: str, places: Sequence[range], tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
+def _marked(text: str, places: Sequence[range], reader: TextIds) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of a text, end of text included, and which of them reach into one of the places."""
-    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    marks = [
-        any(start < place.stop and end > place.start for place in places) for start, end in found["offset_mapping"]
-    ]
-    return np.array([*found["input_ids"], tokenizer.eos_token_id], np.int32), np.array([*marks, False])
+    ids, spans = reader.places([text])[0]
+    marks = [any(start < place.stop and end > place.start for place in places) for start, end in spans]
+    return np.array([*ids, reader.tokenizer.eos_token_id], np.int32), np.array([*marks, False])

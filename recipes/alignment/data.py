@@ -19,7 +19,7 @@ from recipes.alignment.config import (
 from recipes.alignment.corrupted import load_corrupted
 from recipes.alignment.pairs import TOKENS, PairSet, PreferenceData
 from recipes.alignment.preferences import load_preferences, load_rows
-from recipes.alignment.reference import first_id, hidden_states, prepare_reference
+from recipes.alignment.reference import hidden_states, prepare_reference
 from recipes.alignment.reviews import load_reviews
 from recipes.alignment.sentiment import encoded, load_sentiment
 from recipes.core.errors import UserError
@@ -61,7 +61,7 @@ def prepare_ground(config: AlignmentRunConfig, device: str) -> Ground:
 def _from_reviews(config: AlignmentRunConfig, own: SentimentConfig | CorruptedConfig, device: str) -> Ground:
     reviews = load_reviews(own.test_fraction, own.seed)
     texts = (review.text for review in reviews.train)
-    tokenizer = models.build_text_tokenizer(config.model, texts, reviews.fingerprint)
+    tokenizer = models.build_text_tokenizer(config.model, texts, reviews.fingerprint, begin=True)
     reference = _reference(config, tokenizer, lambda: encoded(reviews.train, tokenizer), reviews.fingerprint)
     frozen = reference().requires_grad_(False)
     if isinstance(own, CorruptedConfig):
@@ -85,9 +85,9 @@ def states_of(frozen: Any, complete: bool, device: str) -> States:
 
 def _from_file(config: AlignmentRunConfig, own: PreferencesConfig, device: str) -> Ground:
     rows = load_rows(own)
-    tokenizer = models.build_text_tokenizer(config.model, rows.texts(), rows.fingerprint)
+    tokenizer = models.build_text_tokenizer(config.model, rows.texts(), rows.fingerprint, begin=True)
     data = load_preferences(own, rows, tokenizer)
-    texts = partial(_chosen, data.train, first_id(tokenizer))
+    texts = partial(_chosen, data.train)
     reference = _reference(config, tokenizer, texts, data.train.fingerprint)
     frozen = reference().requires_grad_(False)
     _check_room(frozen, data, own)
@@ -99,7 +99,7 @@ def _from_file(config: AlignmentRunConfig, own: PreferencesConfig, device: str) 
 
 def _from_sums(config: AlignmentRunConfig, own: ChainArithmeticConfig, device: str) -> Ground:
     sums = arithmetic.split(own)
-    tokenizer = models.build_text_tokenizer(config.model, sums.texts(), sums.fingerprint)
+    tokenizer = models.build_text_tokenizer(config.model, sums.texts(), sums.fingerprint, begin=True)
     reference = _reference(config, tokenizer, lambda: arithmetic.encoded(sums, tokenizer), sums.fingerprint)
     frozen = reference().requires_grad_(False)
     return Ground(tokenizer, reference, frozen, arithmetic.load_sums(own, sums, tokenizer, frozen, device))
@@ -137,10 +137,9 @@ def _check_room(model: Any, data: PreferenceData, own: PreferencesConfig) -> Non
         )
 
 
-def _chosen(pairs: PairSet, first: int) -> list[np.ndarray]:
-    """Prompts with their chosen answers, without the token that stands before every text."""
-    texts = [np.concatenate([pair.prompt, pair.chosen]) for pair in pairs.pairs]
-    return [ids[1:] if ids[0] == first else ids for ids in texts]
+def _chosen(pairs: PairSet) -> list[np.ndarray]:
+    """Prompts with their chosen answers."""
+    return [np.concatenate([pair.prompt, pair.chosen]) for pair in pairs.pairs]
 
 
 # What each kind of data is made into pairs and reference by.

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 LONELY = "no other row answers the same prompt with the other label"
+ASKED = ("prompt", "tools", "chat_template_kwargs")  # what two rows have to share to be a pair
 
 
 class BadRow(Exception):
@@ -46,12 +47,12 @@ def _paired(values: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         if not isinstance(value, dict) or label not in (True, False):
             yield id, BadRow("label is neither true nor false") if isinstance(value, dict) else value
             continue
-        prompt, completion = value.get("prompt"), value.get("completion")
-        name = json.dumps(prompt, sort_keys=True, default=str)
+        completion, shared = value.get("completion"), {key: value.get(key) for key in ASKED}
+        name = json.dumps(shared, sort_keys=True, default=str)
         if others := waiting[name, not label]:
             first, other = others.popleft()
             chosen, rejected = (completion, other) if label else (other, completion)
-            yield f"{first} and {id}", {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+            yield f"{first} and {id}", shared | {"chosen": chosen, "rejected": rejected}
         else:
             waiting[name, bool(label)].append((id, completion))
     for rows in waiting.values():

@@ -1,22 +1,24 @@
 """Data set `preferences`: users' own pairs, tokenised, cut, split, and what was dropped counted."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from recipes.alignment.config import PreferencesConfig
+from recipes.alignment.examples import TIE, Example, ExampleIds, example, example_ids
 from recipes.alignment.layouts import LONELY, BadRow
 from recipes.alignment.pairs import Pair, PairSet, PreferenceData, Prompt
-from recipes.alignment.reference import first_id
-from recipes.alignment.rows import Dropped, Example, Row, example, read_rows
+from recipes.alignment.rows import Dropped, Row, read_rows
+from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 
-TIE, COPY = "chosen and rejected are the same", "is the same as an earlier row"
+COPY = "is the same as an earlier row"
 HARMLESS = (TIE, COPY, LONELY)  # dropped and counted, but no reason to stop
 
 
@@ -36,7 +38,7 @@ class Rows:
     @property
     def fingerprint(self) -> str:
         """Hash of all rows."""
-        return sha256_json([[row.prompt, row.chosen, row.rejected] for row in self.rows])
+        return sha256_json([[row.prompt, row.chosen, row.rejected, row.tools, row.variables] for row in self.rows])
 
 
 def load_rows(config: PreferencesConfig) -> Rows:
@@ -65,21 +67,25 @@ def load_preferences(config: PreferencesConfig, rows: Rows, tokenizer: Any) -> P
     Raises:
         UserError: rows cannot be used (with `on_error=fail`), or fewer than two pairs are left.
     """
-    dropped, pairs, seen = deepcopy(rows.dropped), [], set()
+    dropped, pairs, changes = deepcopy(rows.dropped), [], Changes()
+    seen, reader = set[tuple[bytes, ...]](), TextIds(tokenizer)
     for row in rows.rows:
         try:
             text = example(row, tokenizer)
-            pair = _pair(text, tokenizer, config.max_tokens)
+            ids = example_ids(text, reader)
+            pair = cut(row.id, ids, config.max_tokens, text.asked)
         except BadRow as error:
             dropped.add(str(error), row.id)
             continue
-        key = (text.prompt, text.chosen, text.rejected)
-        if text.chosen == text.rejected or key in seen:
-            dropped.add(COPY if key in seen else TIE, row.id)
-        else:
-            pairs.append(pair)
+        key = tuple(np.array(part, np.int32).tobytes() for part in (ids.prompt, ids.chosen, ids.rejected))
+        if key in seen:
+            dropped.add(COPY, row.id)
+            continue
         seen.add(key)
+        pairs.append(pair)
+        changes.add(text, ids, pair)
     _tell(config, dropped, len(rows.rows) + sum(rows.dropped.counts.values()))
+    changes.tell(config)
     if len(pairs) < 2:
         raise UserError(
             f"{len(pairs)} pairs are left, too few to train and to test", f"data.path={config.path}", _list(dropped)
@@ -93,29 +99,69 @@ def load_preferences(config: PreferencesConfig, rows: Rows, tokenizer: Any) -> P
         "data/pairs": ("training pairs", True, float(len(train))),
         "data/dropped": ("rows left out", False, float(sum(dropped.counts.values()))),
         "data/ties": ("rows whose answers are the same, left out", False, float(dropped.counts[TIE])),
+        "data/cut": ("answers cut at data.max_tokens", False, float(changes.answers)),
+        "data/shortened": (
+            "prompts whose last tokens change with an answer",
+            False,
+            float(changes.prompts),
+        ),
     }
     return PreferenceData(PairSet(train), PairSet(test), prompts, None, facts)
 
 
-def _pair(text: Example, tokenizer: Any, max_tokens: int) -> Pair:
-    """Prompt and answers, tokenised each on their own so that no piece crosses the border."""
-    prompt = [*([] if text.chat else [first_id(tokenizer)]), *_ids(text.prompt, tokenizer)]
-    room = max_tokens - len(prompt)
+@dataclass
+class Changes:
+    """What was done to rows that are used."""
+
+    rows: int = 0
+    answers: int = 0
+    prompts: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
+
+    def add(self, text: Example, ids: ExampleIds, pair: Pair) -> None:
+        """Count one more pair."""
+        self.rows += 1
+        self.answers += (len(pair.chosen) < len(ids.chosen)) + (len(pair.rejected) < len(ids.rejected))
+        self.prompts += ids.lost > 0
+        self.unread.update(text.unread())
+
+    def tell(self, config: PreferencesConfig) -> None:
+        """A line on stderr for each kind of change."""
+        lines = []
+        if self.answers:
+            cut = f"{self.answers:,} of {2 * self.rows:,} answers are cut at data.max_tokens={config.max_tokens}"
+            lines.append(f"{cut}, and do not end")
+        if self.prompts:
+            lines.append(
+                f"{self.prompts:,} of {self.rows:,} prompts lose their last tokens, which the tokenizer or the chat "
+                "template writes in another way once an answer follows"
+            )
+        for name, count in self.unread.most_common():
+            lines.append(f"{count:,} of {self.rows:,} rows have {name}, which the chat template never reads")
+        for line in lines:
+            print(f"warning: data.path={config.path}: {line}", file=sys.stderr)
+
+
+def cut(id: str, ids: ExampleIds, max_tokens: int, asked: str) -> Pair:
+    """A pair that is no longer than allowed: its answers are cut, its prompt is not.
+
+    Args:
+        id: Of the row.
+        ids: From `example_ids`.
+        max_tokens: Most tokens of a prompt with an answer.
+        asked: The prompt as text.
+
+    Raises:
+        BadRow: nothing of the answers is left, or nothing in which they differ.
+    """
+    room = max_tokens - len(ids.prompt)
     if room < 1:
         raise BadRow(f"the prompt leaves no room for an answer in data.max_tokens={max_tokens}")
-    answers = []
-    for answer in (text.chosen, text.rejected):
-        ids = _ids(answer.rstrip() if text.chat else answer, tokenizer)
-        if not ids or ids[-1] != tokenizer.eos_token_id:
-            ids.append(tokenizer.eos_token_id)
-        answers.append(np.array(ids[:room], np.int32))
-    if text.chosen != text.rejected and np.array_equal(answers[0], answers[1]):
+    chosen, rejected = ids.chosen[:room], ids.rejected[:room]
+    if chosen == rejected:
         raise BadRow(f"the answers differ only behind data.max_tokens={max_tokens}")
-    return Pair(text.id, np.array(prompt, np.int32), answers[0], answers[1], asked=text.asked)
-
-
-def _ids(text: str, tokenizer: Any) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    prompt, chosen_ids, rejected_ids = (np.array(part, np.int32) for part in (ids.prompt, chosen, rejected))
+    return Pair(id, prompt, chosen_ids, rejected_ids, asked=asked)
 
 
 def _tell(config: PreferencesConfig, dropped: Dropped, rows: int) -> None:

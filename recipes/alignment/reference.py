@@ -12,12 +12,16 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from recipes.alignment.chats import Chat
 from recipes.alignment.config import ReferenceConfig, TuningConfig
+from recipes.alignment.layouts import BadRow
 from recipes.alignment.pairs import PairSet, answer_batch
 from recipes.core.batches import caption_collate, token_mean
 from recipes.core.cache import cached
 from recipes.core.config import TrainerConfig
+from recipes.core.data.text_ids import TextIds
 from recipes.core.data.tokenized import tokenizer_fingerprint
+from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 from recipes.core.logprobs import token_logprobs
 from recipes.core.models import load_text_model
@@ -31,7 +35,7 @@ from recipes.core.trainer import Training
 
 BATCH_TOKENS = 8192
 LARGEST = 1 << 30  # bytes of hidden states of all layers that are kept; else only the last layer's
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,7 @@ def prepare_reference(
         config: How it is fine-tuned.
         trainer: Device, precision and threads are taken from it.
         tokenizer: Its tokenizer.
-        texts: Token ids of each text, end-of-text token included and begin of text not; called only to train.
+        texts: Token ids of each text, with its begin-of-text token if it has one, and its end; called only to train.
         fingerprint: Hash of the texts.
 
     Returns:
@@ -210,7 +214,7 @@ def prepare_reference(
 
     def training() -> Training:
         items: Any = _Texts(texts())
-        collate = caption_collate([first_id(tokenizer)], pad_id(tokenizer), token_mean)
+        collate = caption_collate([], pad_id(tokenizer), token_mean)
         return Training(build_language_model(model, tokenizer, config.seed), WeightedCrossEntropy(), items, collate)
 
     folder = train_reference(key, tuning_settings(config, trainer), config.seed, training, "the data's texts")
@@ -232,25 +236,23 @@ def tuning_settings(config: TuningConfig, trainer: TrainerConfig) -> TrainerConf
     )
 
 
-def first_id(tokenizer: Any) -> int:
-    """What stands before every text: begin of text, or the end-of-text token where there is none."""
-    return int(tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id)
-
-
-def prompt_ids(text: str, tokenizer: Any, begin: str = "") -> np.ndarray:
+def prompt_ids(text: str, reader: TextIds, begin: str = "") -> np.ndarray:
     """int32 ids of a question, up to where its answer begins: one turn of a chat if the tokenizer has a template.
 
     Args:
         text: The question.
-        tokenizer: Whose chat template, if it has one, sets the marks.
+        reader: Of the tokenizer, whose chat template, if it has one, sets the marks.
         begin: What stands between question and answer where there is no template.
+
+    Raises:
+        UserError: the chat template refuses it.
     """
-    if tokenizer.chat_template:
-        messages = [{"role": "user", "content": text}]
-        head = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return np.array(tokenizer(head, add_special_tokens=False)["input_ids"], np.int32)
-    ids = tokenizer(text + begin, add_special_tokens=False)["input_ids"]
-    return np.array([first_id(tokenizer), *ids], np.int32)
+    if reader.tokenizer.chat_template:
+        try:
+            return np.array(Chat(reader.tokenizer).ids([{"role": "user", "content": text}], ask=True), np.int32)
+        except BadRow as error:
+            raise UserError(str(error), f"prompt={text[:60]!r}", "choose a model with another chat template") from error
+    return np.array([*reader.start, *reader.ids(text + begin)], np.int32)
 
 
 def pad_id(tokenizer: Any) -> int:

@@ -9,9 +9,9 @@ import numpy as np
 from recipes.alignment.config import SentimentConfig
 from recipes.alignment.judges import Judges, LexiconJudge, human_judge, token_texts
 from recipes.alignment.pairs import Pair, PairSet, PreferenceData, Prompt
-from recipes.alignment.reference import first_id
 from recipes.alignment.reviews import Review, Reviews, load_lexicon
 from recipes.alignment.sampling import sampled_once
+from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.references import weights_hash
 
@@ -29,8 +29,8 @@ class Counts:
 
 
 def encoded(reviews: Sequence[Review], tokenizer: Any) -> list[np.ndarray]:
-    """Token ids of each sentence, end-of-text token included."""
-    return [np.array([*tokenizer(review.text)["input_ids"], tokenizer.eos_token_id], np.int32) for review in reviews]
+    """Token ids of each sentence, begun as the tokenizer begins texts, end-of-text token included."""
+    return [np.array(ids, np.int32) for ids in TextIds(tokenizer).documents([review.text for review in reviews])]
 
 
 def load_sentiment(
@@ -95,13 +95,13 @@ def _facts(counts: Counts, judges: Judges) -> dict[str, tuple[str, bool, float]]
 
 
 def _prompts(config: SentimentConfig, reviews: Sequence[Review], tokenizer: Any) -> list[Prompt]:
-    found = []
+    found, reader = [], TextIds(tokenizer)
     for review in reviews:
         words = review.text.split(" ")
         if len(words) <= config.prompt_words:
             continue
         text = " ".join(words[: config.prompt_words])
-        ids = np.array([first_id(tokenizer), *tokenizer(text, add_special_tokens=False)["input_ids"]], np.int32)
+        ids = np.array([*reader.start, *reader.ids(text)], np.int32)
         found.append(Prompt(review.id, text, ids))
     return found
 

@@ -57,7 +57,8 @@ def caption_collate(
     """Collate caption items into the batch that `recipes.core.objectives` describes.
 
     Args:
-        prefix: Token ids before every caption (begin of text, image placeholders).
+        prefix: Token ids before every caption (begin of text, image placeholders). Without any, the first token of a
+            caption is only what others are predicted from.
         pad_id: What pads.
         weigh: Coefficients of the caption tokens and the normalizer of the batch.
     """
@@ -68,13 +69,17 @@ def caption_collate(
         mask = torch.arange(longest) < lengths[:, None]
         captions = torch.full((len(items), longest), pad_id)
         captions[mask] = torch.from_numpy(np.concatenate([item["tokens"] for item in items]).astype(np.int64))
-        start = torch.tensor(list(prefix)).expand(len(items), -1)
+        start = torch.tensor(list(prefix), dtype=torch.long).expand(len(items), -1)
         ids = torch.cat([start, captions], dim=1)
         labels = torch.full_like(ids, IGNORE)
         weights = torch.zeros(ids.shape)
-        caption_slots = slice(len(prefix) - 1, len(prefix) - 1 + longest)
-        labels[:, caption_slots] = captions.masked_fill(~mask, IGNORE)
-        weights[:, caption_slots], normalizer = weigh([item["index"] for item in items], mask)
+        first = 0 if prefix else 1  # caption token that is predicted first
+        predicted = mask & (torch.arange(longest) >= first)
+        coefficients, normalizer = weigh([item["index"] for item in items], predicted)
+        # A label stands where its token is predicted, one place before it.
+        slots = slice(len(prefix) + first - 1, len(prefix) + longest - 1)
+        labels[:, slots] = captions.masked_fill(~mask, IGNORE)[:, first:]
+        weights[:, slots] = coefficients[:, first:]
         attention = torch.cat([torch.ones_like(start), mask.long()], dim=1)
         batch: dict[str, Any] = {"input_ids": ids, "attention_mask": attention, "labels": labels, "weights": weights}
         batch |= {"normalizer": normalizer, "ids": [item["id"] for item in items]}

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from recipes.alignment.config import PreferencesConfig
+from recipes.alignment.examples import example
 from recipes.alignment.preferences import load_preferences, load_rows
-from recipes.alignment.rows import example
 from recipes.core.errors import UserError
 from recipes.core.models.tokenizer import train_bpe
-from tests.alignment.test_preferences import TEMPLATE, turn
+from tests.alignment.test_preferences import TEMPLATE, texts, turn
 
 
 def reddit(subreddit: str, title: str, post: str) -> str:
@@ -120,7 +120,7 @@ LAYOUTS: dict[str, tuple[list[dict[str, Any]], list[tuple[str, str, str]]]] = {
 def tokenizer(session_home: Path) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STEELYARD_HOME", str(session_home))
-        made = train_bpe(["which one is it, this or that one"], "layouts", 300)
+        made = train_bpe(["which one is it, this or that one"], "layouts", 300, begin=True)
     made.chat_template = TEMPLATE
     return made
 
@@ -143,8 +143,8 @@ def test_public_layouts(name: str, kind: str, tmp_path: Path, tokenizer: Any) ->
     rows, expected = LAYOUTS[name]
     config = stored(rows, tmp_path, kind)
     loaded = load_rows(config)
-    texts = [example(row, tokenizer) for row in loaded.rows]
-    assert [(text.prompt, text.chosen, text.rejected) for text in texts] == expected
+    wholes = [(prompt, prompt + chosen, prompt + rejected) for prompt, chosen, rejected in expected]
+    assert [texts(example(row, tokenizer)) for row in loaded.rows] == wholes
     data = load_preferences(config, loaded, tokenizer)
     assert (len(data.train), len(data.test)) == (1, 1) and data.facts["data/dropped"][2] == 0
 

@@ -8,9 +8,11 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from recipes.alignment.config import PreferencesConfig
+from recipes.alignment.examples import Example, example, example_ids
 from recipes.alignment.layouts import BadRow
 from recipes.alignment.preferences import load_preferences, load_rows
-from recipes.alignment.rows import Row, example
+from recipes.alignment.rows import Row
+from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.models.tokenizer import train_bpe
 
@@ -24,7 +26,15 @@ TEMPLATE = (
 def tokenizer(session_home: Path) -> PreTrainedTokenizerFast:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STEELYARD_HOME", str(session_home))
-        return train_bpe(["which one is it, this or that one"], "preferences", 300)
+        return train_bpe(["which one is it, this or that one"], "preferences", 300, begin=True)
+
+
+def texts(found: Example) -> tuple[str, str, str]:
+    """The prompt alone and with each answer, as they are tokenised."""
+    if found.chat is None:
+        return found.prompt, found.prompt + found.chosen, found.prompt + found.rejected
+    first, second = (found.chat.text([*found.prompt, *answer]) for answer in (found.chosen, found.rejected))
+    return found.chat.text(found.prompt, ask=True), first, second
 
 
 def turn(role: str, content: str) -> dict[str, str]:
@@ -43,7 +53,7 @@ def pair(number: int) -> dict[str, str]:
 
 def test_plain_rows_stay_as_they_are(tokenizer: Any) -> None:
     found = example(Row("1", "Which?", " This.", " That."), tokenizer)
-    assert (found.prompt, found.chosen, found.rejected, found.chat) == ("Which?", " This.", " That.", False)
+    assert (found.prompt, found.chosen, found.rejected, found.chat) == ("Which?", " This.", " That.", None)
 
 
 def test_without_a_prompt_it_is_what_both_begin_with(tokenizer: Any) -> None:
@@ -63,8 +73,8 @@ def test_without_a_prompt_it_is_what_both_begin_with(tokenizer: Any) -> None:
 def test_chats_of_every_form_are_the_same(prompt: Any, lead: list[Any], tokenizer: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(tokenizer, "chat_template", TEMPLATE)
     row = Row("1", prompt, [*lead, turn("assistant", "This")], [*lead, turn("assistant", "That")])
-    found = example(row, tokenizer)
-    assert (found.prompt, found.chosen, found.rejected) == ("[user] Which?[assistant] ", "This<eos>", "That<eos>")
+    head = "[user] Which?[assistant] "
+    assert texts(example(row, tokenizer)) == (head, f"{head}This<eos>", f"{head}That<eos>")
 
 
 @pytest.mark.parametrize(
@@ -103,10 +113,10 @@ def test_what_a_chat_template_refuses_is_told(tokenizer: Any, monkeypatch: Any) 
         "1", [turn("system", "Be kind"), turn("user", "Which?")], [turn("assistant", "a")], [turn("assistant", "b")]
     )
     with pytest.raises(BadRow, match="the chat template refuses it: System role not supported"):
-        example(row, tokenizer)
+        example_ids(example(row, tokenizer), TextIds(tokenizer))
 
 
-def test_pairs_are_tokenised_apart_end_once_and_are_split(tmp_path: Path, tokenizer: Any) -> None:
+def test_pairs_end_once_and_are_split(tmp_path: Path, tokenizer: Any) -> None:
     config = PreferencesConfig(path=write(tmp_path, [pair(number) for number in range(10)]), test_fraction=0.2)
     data = load_preferences(config, load_rows(config), tokenizer)
     assert (len(data.train), len(data.test), data.judges) == (8, 2, None)

@@ -18,6 +18,7 @@ from recipes.alignment.t_reg.config import RegConfig, TRegConfig
 from recipes.alignment.t_reg.method import flipped, shuffled_within, token_rewards
 from recipes.alignment.trained import trained_policy
 from recipes.core.cache import cached
+from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 from recipes.core.models.text import context
@@ -115,14 +116,14 @@ def self_logps(ground: Ground, pairs: PairSet, prompt: str, device: str) -> np.n
 
 def asked_rows(tokenizer: Any, pairs: PairSet, prompt: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Prompt and answer ids of every answer, the answers' as they are in the pairs: they are never tokenised again."""
-    rows = []
+    rows, reader = [], TextIds(tokenizer)
     for number in range(2 * len(pairs)):
         pair, answer = pairs.pairs[number // 2], pairs.answer(number)
         x = tokenizer.decode(pair.prompt, skip_special_tokens=True) if pair.asked is None else pair.asked
         filled = {"{x}": x, "{y}": str(tokenizer.decode(answer, skip_special_tokens=True)).strip()}
         # In one go: an answer may contain {x}.
         text = "".join(filled.get(part, part) for part in re.split(r"(\{[xy]\})", prompt))
-        rows.append((prompt_ids(text, tokenizer, BEGIN), answer))
+        rows.append((prompt_ids(text, reader, BEGIN), answer))
     return rows
 
 

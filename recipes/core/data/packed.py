@@ -1,7 +1,8 @@
 """Texts tokenised once and packed: every part is one long row of token ids, cut into sequences of any length.
 
-Documents follow each other, each ended by the end-of-text token. The arrays are memory-mapped, so the cells of a
-trial share one copy, and nothing but the document in hand is held while they are written.
+Documents follow each other, each begun as its tokenizer begins texts and ended by the end-of-text token. The arrays
+are memory-mapped, so the cells of a trial share one copy, and nothing but the document in hand is held while they are
+written.
 """
 
 import json
@@ -13,10 +14,11 @@ from typing import IO, Any
 import numpy as np
 
 from recipes.core.cache import cached
+from recipes.core.data.text_ids import TextIds
 from recipes.core.data.tokenized import tokenizer_fingerprint
 from recipes.core.files import sha256_json, write_json
 
-FORMAT = 1
+FORMAT = 2
 BATCH = 256
 
 
@@ -56,7 +58,7 @@ def pack(documents: Iterable[tuple[str, str]], fingerprint: str, tokenizer: Any)
     Args:
         documents: (part, text) of each document, read only if they are not in the cache.
         fingerprint: Hash of all documents and of the part that each belongs to.
-        tokenizer: A `PreTrainedTokenizerFast` with an end-of-text token; adds no special tokens here.
+        tokenizer: One with an end-of-text token. Special tokens that stand in documents are text.
     """
     key = sha256_json([FORMAT, fingerprint, tokenizer_fingerprint(tokenizer), tokenizer.eos_token_id])[:32]
     return PackedTexts(cached("packed-texts", key, lambda folder: _write(documents, tokenizer, folder)))
@@ -79,8 +81,7 @@ def _write(documents: Iterable[tuple[str, str]], tokenizer: Any, folder: Path) -
 
 
 def _tokenised(documents: Iterable[tuple[str, str]], tokenizer: Any) -> Iterator[tuple[str, np.ndarray]]:
-    stream = iter(documents)
+    stream, reader = iter(documents), TextIds(tokenizer)
     while batch := list(islice(stream, BATCH)):
-        encoded = tokenizer([text for _, text in batch], add_special_tokens=False, verbose=False)["input_ids"]
-        for (part, _), ids in zip(batch, encoded, strict=True):
-            yield part, np.array([*ids, tokenizer.eos_token_id], np.int32)
+        for (part, _), ids in zip(batch, reader.documents([text for _, text in batch]), strict=True):
+            yield part, np.array(ids, np.int32)

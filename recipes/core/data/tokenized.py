@@ -16,10 +16,11 @@ import numpy as np
 
 from recipes.core.cache import cached
 from recipes.core.data.captions import Caption, CaptionSplit, Span
+from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 
-FORMAT = 1
+FORMAT = 2
 BATCH = 1024
 NO_SPAN = -1
 
@@ -83,7 +84,7 @@ def tokenize(
 
     Args:
         split: What to tokenise.
-        tokenizer: A `PreTrainedTokenizerFast`; adds no special tokens here.
+        tokenizer: A `PreTrainedTokenizerFast`; adds no special tokens here, and those that stand in captions are text.
         eos_id: Appended to every caption.
         max_tokens: Longest caption allowed, end-of-text token included.
         on_long: "fail", or "truncate": cut after `max_tokens` tokens.
@@ -129,12 +130,11 @@ def _write(split: CaptionSplit, tokenizer: Any, eos_id: int, file: Path) -> None
 
 def _tokenized(split: CaptionSplit, tokenizer: Any, eos_id: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Token ids, span indices and word indices of each caption, end of text included."""
+    reader = TextIds(tokenizer)
     for start, end in pairwise([*range(0, len(split), BATCH), len(split)]):
         captions = [split.caption(index) for index in range(start, end)]
-        encoded = tokenizer(
-            [caption.text for caption in captions], add_special_tokens=False, return_offsets_mapping=True
-        )
-        for caption, ids, places in zip(captions, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        rows = reader.places([caption.text for caption in captions])
+        for caption, (ids, places) in zip(captions, rows, strict=True):
             spans = [*spans_of_tokens(caption.spans, places), NO_SPAN]
             yield (
                 np.array([*ids, eos_id], np.int32),

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from recipes.core.data.captions import CaptionSplit, image_for
+from recipes.core.data.text_ids import TextIds
 from recipes.core.evaluation.scores import Scores
 from recipes.core.kernels import token_nll
 from recipes.core.models.head import OutputHead
@@ -179,7 +180,7 @@ def _option_nlls(row: Tensor, head: OutputHead, prefix: int, choice: Choice) -> 
 
 def span_choices(split: CaptionSplit, indices: Sequence[int], tokenizer: Any) -> list[Choice]:
     """One choice for every image-determined span of some captions, among its same-class alternatives."""
-    choices = []
+    choices, reader = [], TextIds(tokenizer)
     for index in indices:
         caption = split.caption(index)
         for number, span in enumerate(caption.spans):
@@ -187,26 +188,26 @@ def span_choices(split: CaptionSplit, indices: Sequence[int], tokenizer: Any) ->
                 continue
             left, truth = caption.text[: span.start], caption.text[span.start : span.end]
             choices.append(
-                _choice(tokenizer, f"{caption.id}/{number}", caption.group, span.kind, index, left, span.choices, truth)
+                _choice(reader, f"{caption.id}/{number}", caption.group, span.kind, index, left, span.choices, truth)
             )
     return choices
 
 
 def question_choices(questions: Sequence[Any], tokenizer: Any) -> list[Choice]:
     """One choice for every question, among the answers of its type."""
+    reader = TextIds(tokenizer)
     return [
-        _choice(tokenizer, q.id, q.group, q.kind, q.image, q.prompt.rstrip() + " ", q.choices, q.answer)
-        for q in questions
+        _choice(reader, q.id, q.group, q.kind, q.image, q.prompt.rstrip() + " ", q.choices, q.answer) for q in questions
     ]
 
 
 def _choice(
-    tokenizer: Any, example: str, group: str, kind: str, image: int, left: str, options: Sequence[str], truth: str
+    reader: TextIds, example: str, group: str, kind: str, image: int, left: str, options: Sequence[str], truth: str
 ) -> Choice:
     """Tokenise context and options together, so that a piece that begins with the space is cut where it should be."""
-    encoded = tokenizer([left + option for option in options], add_special_tokens=False, return_offsets_mapping=True)
-    cuts = [next(i for i, (_, end) in enumerate(row) if end > len(left)) for row in encoded["offset_mapping"]]
-    ids = encoded["input_ids"]
+    rows = reader.places([left + option for option in options])
+    cuts = [next(i for i, (_, end) in enumerate(places) if end > len(left)) for _, places in rows]
+    ids = [ids for ids, _ in rows]
     context = tuple(ids[0][: cuts[0]])
     if any(tuple(row[:cut]) != context for row, cut in zip(ids, cuts, strict=True)):
         raise ValueError(f"the tokenizer merges the options of {example} with their context")

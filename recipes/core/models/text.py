@@ -16,20 +16,21 @@ from recipes.core.models.tokenizer import character_tokenizer, train_bpe
 from recipes.core.models.vision_language import TextModel
 
 
-def build_text_tokenizer(config: TextModelConfig, texts: Iterable[str], fingerprint: str) -> Any:
+def build_text_tokenizer(config: TextModelConfig, texts: Iterable[str], fingerprint: str, begin: bool = False) -> Any:
     """The model's tokenizer, which has an end-of-text token, or one made from the texts.
 
     Args:
         config: Which model.
         texts: What a tokenizer is made from.
         fingerprint: Hash of the texts.
+        begin: Whether one made here begins texts with its begin-of-text token. Others do as they do.
 
     Raises:
         UserError: it cannot be loaded, or has no end-of-text token.
     """
     if isinstance(config, SmallLMConfig):
         make = character_tokenizer if config.tokenizer == "characters" else train_bpe
-        return make(texts, fingerprint, config.vocabulary)
+        return make(texts, fingerprint, config.vocabulary, begin=begin)
     if isinstance(config, SmolLM2TextConfig):
         tokenizer = load_tokenizer(config)
     else:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from recipes.core.cache import cached
@@ -20,7 +20,7 @@ FORMAT = 2
 
 
 def train_bpe(
-    texts: Iterable[str], fingerprint: str, vocabulary: int, extra: Sequence[str] = ()
+    texts: Iterable[str], fingerprint: str, vocabulary: int, extra: Sequence[str] = (), begin: bool = False
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE trained on texts, or the one trained on them before.
 
@@ -31,28 +31,32 @@ def train_bpe(
         fingerprint: Hash of all texts.
         vocabulary: Largest size, special tokens included.
         extra: Special tokens besides those for padding, begin and end of a text.
+        begin: Whether it puts the begin-of-text token before texts by itself, as the model that reads them learns it.
     """
 
     def build(folder: Path) -> None:
-        _bpe(texts, vocabulary, extra).save_pretrained(folder)
+        _begun(_bpe(texts, vocabulary, extra), begin).save_pretrained(folder)
 
-    folder = cached("tokenizers", sha256_json([FORMAT, fingerprint, vocabulary, list(extra)])[:32], build)
+    folder = cached("tokenizers", sha256_json([FORMAT, fingerprint, vocabulary, list(extra), begin])[:32], build)
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
-def character_tokenizer(texts: Iterable[str], fingerprint: str, vocabulary: int) -> PreTrainedTokenizerFast:
+def character_tokenizer(
+    texts: Iterable[str], fingerprint: str, vocabulary: int, begin: bool = False
+) -> PreTrainedTokenizerFast:
     """One token a character: the most frequent of the texts, others are unknown. Made only if it was not before.
 
     Args:
         texts: What characters are taken from.
         fingerprint: Hash of all texts.
         vocabulary: Largest size, special tokens included.
+        begin: As in `train_bpe`.
     """
 
     def build(folder: Path) -> None:
-        _characters(texts, vocabulary).save_pretrained(folder)
+        _begun(_characters(texts, vocabulary), begin).save_pretrained(folder)
 
-    folder = cached("tokenizers", sha256_json([FORMAT, fingerprint, vocabulary, "characters"])[:32], build)
+    folder = cached("tokenizers", sha256_json([FORMAT, fingerprint, vocabulary, "characters", begin])[:32], build)
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
@@ -89,6 +93,15 @@ def check_same_tokenizer(path: str, tokenizer: Any, key: str, instead: str) -> A
             hint=f"use a reference with the model's tokenizer, or {instead}",
         )
     return reference
+
+
+def _begun(tokenizer: PreTrainedTokenizerFast, begin: bool) -> PreTrainedTokenizerFast:
+    if begin:
+        special = [(BOS, tokenizer.convert_tokens_to_ids(BOS))]
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{BOS} $A", special_tokens=special
+        )
+    return tokenizer
 
 
 def _bpe(texts: Iterable[str], vocabulary: int, extra: Sequence[str]) -> PreTrainedTokenizerFast:

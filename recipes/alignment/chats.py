@@ -1,0 +1,174 @@
+"""Conversations as the tokenizer's chat template writes them: tools, tool calls, reasoning, parts, variables."""
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+
+from recipes.alignment.layouts import BadRow
+
+Message = Mapping[str, Any]
+# What an answer may consist of beside its content, or instead of it.
+BESIDE = ("tool_calls", "reasoning_content", "reasoning", "thinking")
+# Templates refuse what their model never saw by name; others stumble over what they did not expect.
+REFUSALS = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
+ALLOWED = ("documents", "chat_template")  # arguments of the renderer that belong to the conversation
+NO_TEMPLATE = "is a chat, and the tokenizer has no chat template"
+
+
+class Chat:
+    """A chat template with what one row says to it.
+
+    Args:
+        tokenizer: Whose template.
+        tools: List of tools, or JSON text of one, or None.
+        variables: The row's own variables of the template (`chat_template_kwargs`), or None.
+
+    Raises:
+        BadRow: there is no template, or these are malformed.
+    """
+
+    def __init__(self, tokenizer: Any, tools: Any = None, variables: Any = None) -> None:
+        if not tokenizer.chat_template:
+            raise BadRow(NO_TEMPLATE)
+        self.tokenizer, self.tools, self.variables = tokenizer, _tools(tools), _variables(variables, tokenizer)
+
+    def text(self, messages: Sequence[Message], ask: bool = False) -> str:
+        """A conversation as text.
+
+        Args:
+            messages: The conversation.
+            ask: Whether the mark follows behind which the model answers.
+
+        Raises:
+            BadRow: the template refuses it.
+        """
+        return str(self._apply(messages, ask, tokenize=False))
+
+    def ids(self, messages: Sequence[Message], ask: bool = False) -> list[int]:
+        """A conversation as token ids: control tokens that stand in messages are text. Arguments as of `text`."""
+        options = {"return_dict": True, "sanitize_control_tokens": True, "tokenizer_kwargs": {"verbose": False}}
+        return list(self._apply(messages, ask, tokenize=True, **options)["input_ids"])
+
+    def unread(self, messages: Sequence[Message]) -> list[str]:
+        """What the conversation holds and the template never looks at."""
+        template = self.tokenizer.get_chat_template(self.variables.get("chat_template"), tools=self.tools or None)
+        present = [name for name in BESIDE if any(message.get(name) for message in messages)]
+        present += [*(["tools"] if self.tools else []), *(name for name in self.variables if name not in ALLOWED)]
+        return [name for name in present if name not in template]
+
+    def _apply(self, messages: Sequence[Message], ask: bool, **options: Any) -> Any:
+        options |= self.variables
+        try:
+            return self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages], tools=self.tools or None, add_generation_prompt=ask, **options
+            )
+        except REFUSALS as error:
+            raise BadRow(f"the chat template refuses it: {error}") from error
+
+
+def read_messages(value: Any, name: str) -> list[Message]:
+    """Messages of a cell, checked; text is one answer.
+
+    Args:
+        value: The cell.
+        name: Of the column, for messages.
+
+    Raises:
+        BadRow: it holds none, or a malformed one.
+    """
+    if isinstance(value, str):
+        return [{"role": "assistant", "content": value}]
+    if not isinstance(value, list) or not value:
+        raise BadRow(f"{name} holds no messages")
+    return [_message(message, name) for message in value]
+
+
+def message_text(message: Message) -> str:
+    """The content as text, its parts one behind another."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content)
+    return content or ""
+
+
+def says_something(message: Message) -> bool:
+    """Whether a message has content, calls a tool or reasons."""
+    return bool(message_text(message).strip()) or any(message.get(name) for name in BESIDE)
+
+
+def as_written(chat: Chat, conversations: Sequence[Sequence[Message]]) -> bool:
+    """Whether the template writes contents that are no text as it should; else they are to be given as text.
+
+    A template that knows texts alone writes Python's list in the place of parts, and None where a message that calls
+    a tool has no content.
+
+    Args:
+        chat: The template.
+        conversations: Whole ones, which share the answer to this.
+    """
+    return not any(_misread(chat, messages) for messages in conversations)
+
+
+def with_texts(messages: Sequence[Message]) -> list[Message]:
+    """The messages, each content as text."""
+    return [{**message, "content": message_text(message)} for message in messages]
+
+
+def _misread(chat: Chat, messages: Sequence[Message]) -> bool:
+    odd = {str(message.get("content")) for message in messages if not isinstance(message.get("content"), str)}
+    if not odd:
+        return False
+    try:
+        text = chat.text(messages)
+    except BadRow:
+        return True
+    plain = chat.text(with_texts(messages))
+    return any(text.count(each) > plain.count(each) for each in odd)
+
+
+def _message(message: Any, name: str) -> Message:
+    if not isinstance(message, dict):
+        raise BadRow(f"a message of {name} is no object with role and content")
+    if not isinstance(message.get("role"), str):
+        raise BadRow(f"a message of {name} has no role")
+    # Tables fill what a message does not have with nulls; content alone may be null and mean it.
+    kept = {key: value for key, value in message.items() if value is not None or key == "content"}
+    content = kept.get("content")
+    if isinstance(content, list):
+        kept["content"] = [_part(part, name) for part in content]
+    elif content is None and not any(kept.get(key) for key in BESIDE):
+        raise BadRow(f"a message of {name} has no content")
+    elif content is not None and not isinstance(content, str):
+        raise BadRow(f"the content of a message of {name} is no text and no list of parts")
+    return kept
+
+
+def _part(part: Any, name: str) -> dict[str, Any]:
+    kind = part.get("type", "text") if isinstance(part, dict) else type(part).__name__
+    if kind != "text" or not isinstance(part.get("text"), str):
+        raise BadRow(f"a message of {name} has a part of type {kind!r}, and only text is read")
+    return {key: value for key, value in part.items() if value is not None}
+
+
+def _tools(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else None
+        except ValueError as error:
+            raise BadRow("tools is no JSON text of a list") from error
+    if value is not None and not isinstance(value, list):
+        raise BadRow("tools is no list")
+    return value or []
+
+
+def _variables(value: Any, tokenizer: Any) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise BadRow("chat_template_kwargs is no object")
+    found = {name: each for name, each in (value or {}).items() if each is not None}
+    taken = set(inspect.signature(tokenizer.apply_chat_template).parameters) - set(ALLOWED)
+    if wrong := sorted(taken & found.keys()):
+        raise BadRow(f"chat_template_kwargs sets {wrong[0]}, which is no variable of a chat template")
+    return found

@@ -1,0 +1,154 @@
+"""Text as the ids that its tokenizer gives it, and control tokens that stand in data as the text they are.
+
+A control token ("</s>", "<|im_end|>", "<image>") has a meaning only where a tokenizer, a chat template or a method puts
+it. In a caption, a document, a prompt or an answer the same characters are characters. Added tokens that a tokenizer
+does not mark as special ("<think>", runs of spaces) are part of its vocabulary, unless they are written "<|...|>".
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from recipes.core.errors import UserError
+
+MARK = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
+HIDDEN = "\ufdd0{}\ufdd0"  # noncharacters of Unicode, which no text may contain
+SAMPLE = "a"
+Places = list[tuple[int, int]]
+
+
+class TextIds:
+    """What a tokenizer makes of texts.
+
+    Args:
+        tokenizer: A `transformers` tokenizer.
+        control: Tokens that count as control tokens whatever the tokenizer says of them.
+    """
+
+    def __init__(self, tokenizer: Any, control: Iterable[str] = ()) -> None:
+        self.tokenizer = tokenizer
+        self.control = control_ids(tokenizer, control)
+        unknown = tokenizer.unk_token_id
+        # Most unknown pieces are no control token typed out; that one is looked for by its name.
+        self._suspects = self.control - ({unknown} if unknown is not None else set())
+
+    @cached_property
+    def start(self) -> list[int]:
+        """What the tokenizer itself puts before a text: its begin-of-text token, or nothing."""
+        return self._around[0]
+
+    @cached_property
+    def _around(self) -> tuple[list[int], list[int]]:
+        bare = list(self.tokenizer(SAMPLE, add_special_tokens=False)["input_ids"])
+        whole = list(self.tokenizer(SAMPLE)["input_ids"])
+        at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), len(whole))
+        return whole[:at], whole[at + len(bare) :]
+
+    def batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts, nothing added before or behind them."""
+        return [self.ids(text, ids) for text, ids in zip(texts, self._plain(texts), strict=True)]
+
+    def ids(self, text: str, given: Sequence[int] | None = None) -> list[int]:
+        """Ids of a text, nothing added before or behind it.
+
+        Args:
+            text: The text.
+            given: What the tokenizer makes of it, if that is known already.
+        """
+        ids = list(self._plain([text])[0] if given is None else given)
+        return self._literal(text)[0] if self._typed(text, ids) else ids
+
+    def places(self, texts: Sequence[str]) -> list[tuple[list[int], Places]]:
+        """Of each text its ids, and the first and one past the last character of each token (fast tokenizers)."""
+        read = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        rows = zip(texts, read["input_ids"], read["offset_mapping"], strict=True)
+        return [self._literal(text) if self._typed(text, ids) else (ids, places) for text, ids, places in rows]
+
+    def framed(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts with what the tokenizer itself adds before and behind them."""
+        before, behind = self._around
+        return [[*before, *ids, *behind] for ids in self.batch(texts)]
+
+    def documents(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of whole texts: begun as the tokenizer begins them, and ended by the end-of-text token, once."""
+        return [[*self.start, *ids, self.tokenizer.eos_token_id] for ids in self.batch(texts)]
+
+    def _plain(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+
+    def _typed(self, text: str, ids: Sequence[int]) -> bool:
+        """Whether a control token stands in a text."""
+        unknown = self.tokenizer.unk_token
+        return not self._suspects.isdisjoint(ids) or (bool(unknown) and str(unknown) in text)
+
+    def _literal(self, text: str) -> tuple[list[int], Places]:
+        """Ids and places of a text in which nothing is a control token.
+
+        Raises:
+            UserError: the tokenizer cannot read it so.
+        """
+        if self._blind is not None:
+            read = self._blind.encode(text, add_special_tokens=False)
+            return list(read.ids), list(read.offsets)
+        ids = list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        if typed := self._suspects.intersection(ids):
+            name = self.tokenizer.convert_ids_to_tokens(min(typed))
+            raise UserError(f"this tokenizer cannot read {name!r} as text", f"text={text[:60]!r}", "take it out")
+        return ids, []
+
+    @cached_property
+    def _blind(self) -> Tokenizer | None:
+        """The tokenizer with its control tokens renamed to what no text contains; None of one that is not fast.
+
+        Only so neither the search for added tokens nor the model's own vocabulary, which often lists them, sees them.
+        """
+        if not self.tokenizer.is_fast:
+            return None
+        names = {self.tokenizer.convert_ids_to_tokens(i): HIDDEN.format(i) for i in self.control}
+        pipeline = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        for token in pipeline["added_tokens"]:
+            token["content"] = names.get(token["content"], token["content"])
+        model = pipeline["model"]
+        if isinstance(model["vocab"], dict):
+            model["vocab"] = {names.get(piece, piece): i for piece, i in model["vocab"].items()}
+        else:  # Unigram: [piece, score] each
+            model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
+        if "merges" in model:
+            model["merges"] = [pair for pair in model["merges"] if names.keys().isdisjoint([*pair, "".join(pair)])]
+        if model.get("unk_token") is not None:
+            model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
+        return Tokenizer.from_str(json.dumps(pipeline | {"truncation": None, "padding": None}))
+
+
+def control_ids(tokenizer: Any, control: Iterable[str] = ()) -> frozenset[int]:
+    """Ids of a tokenizer's control tokens: those it marks as special, and added ones written "<|...|>".
+
+    Args:
+        tokenizer: A `transformers` tokenizer.
+        control: Tokens that count as well, where the vocabulary has them.
+    """
+    names = set(control)
+    added = {
+        i
+        for i, token in tokenizer.added_tokens_decoder.items()
+        if token.special or MARK.fullmatch(token.content) or token.content in names
+    }
+    return frozenset({*added, *tokenizer.all_special_ids})
+
+
+def start_id(tokenizer: Any) -> int:
+    """What stands before a text for a method that needs something there to predict its first token.
+
+    What the tokenizer itself puts there; else its begin-of-text token; else its end-of-text token, behind which texts
+    stood in the training of models that know no begin of text (as the LM Evaluation Harness has it).
+    """
+    before = TextIds(tokenizer).start
+    if before:
+        return before[-1]
+    return int(tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id)
