@@ -30,11 +30,17 @@ class TextIds:
     """
 
     def __init__(self, tokenizer: Any, control: Iterable[str] = ()) -> None:
-        self.tokenizer = tokenizer
-        self.control = control_ids(tokenizer, control)
-        unknown = tokenizer.unk_token_id
+        self.tokenizer, self._more = tokenizer, tuple(control)
+
+    @cached_property
+    def control(self) -> frozenset[int]:
+        """Ids of the control tokens."""
+        return control_ids(self.tokenizer, self._more)
+
+    @cached_property
+    def _suspects(self) -> frozenset[int]:
         # Most unknown pieces are no control token typed out; that one is looked for by its name.
-        self._suspects = self.control - ({unknown} if unknown is not None else set())
+        return self.control - {self.tokenizer.unk_token_id}
 
     @cached_property
     def start(self) -> list[int]:

@@ -20,6 +20,9 @@ WORDS = ["<pad>", "<bos>", "<eos>", "it", "is", "red", "blue", "dark", "ish", "b
 class Words:
     """A tokenizer of whole words, but for "darkish": two pieces."""
 
+    unk_token, unk_token_id, all_special_ids = None, None, (0, 1, 2)
+    added_tokens_decoder: dict[int, Any] = {}
+
     def __call__(self, texts: list[str], **options: Any) -> dict[str, list[list[Any]]]:
         ids, offsets = [], []
         for text in texts:
