@@ -18,7 +18,7 @@ from recipes.core.data.config import ImageTextConfig
 from recipes.core.data.image_decoding import decode, image_content, inspect_image
 from recipes.core.data.image_sources import Source, caption_texts, open_sources
 from recipes.core.data.json_records import Bad
-from recipes.core.data.records import NAMED
+from recipes.core.data.records import judge
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json, write_json
 
@@ -119,7 +119,7 @@ def load_image_text(config: ImageTextConfig, seed: int) -> CaptionData:
     sources = [source] if test_source is None else [source, test_source]
     scans = [scan(each, config.captions) for each in sources]
     bad = [message for found in scans for message in found.bad.values()]
-    skipped = _judge(config, bad, sum(len(each.table) for each in sources))
+    judge(bad, sum(len(each.table) for each in sources), f"data.path={config.path}", config.on_error, "examples")
     train, test = (np.arange(len(found.rows)) for found in (scans[0], scans[-1]))
     if test_source is None:
         fraction = TEST_FRACTION if config.test_fraction is None else config.test_fraction
@@ -132,7 +132,7 @@ def load_image_text(config: ImageTextConfig, seed: int) -> CaptionData:
         ImageTextSplit(sources[-1], scans[-1], test, config.captions, prefix),
         (),
         (),
-        skipped,
+        tuple(bad),
     )
 
 
@@ -249,22 +249,6 @@ def _state(path: Path) -> list[int]:
     except (OSError, ValueError):
         return []
     return [state.st_size, state.st_mtime_ns]
-
-
-def _judge(config: ImageTextConfig, bad: list[str], total: int) -> tuple[str, ...]:
-    """The messages of rows to skip.
-
-    Raises:
-        UserError: there are some and `data.on_error` is "fail".
-    """
-    if bad and config.on_error == "fail":
-        more = f"\nand {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-        raise UserError(
-            f"{len(bad)} of {total} examples cannot be used",
-            f"data.path={config.path}",
-            "\n".join(bad[:NAMED]) + more + "\nmend them, or type data.on_error=skip to go on without them",
-        )
-    return tuple(bad)
 
 
 def _require(config: ImageTextConfig, train: int, test: int) -> None:

@@ -1,18 +1,21 @@
 """Domain mixtures: which documents belong to which domain, which are held out, how often each domain is drawn."""
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from recipes.core.cache import cached
 from recipes.core.data.config import EMBEDDED_DOMAINS, PUBLISHED_MIXTURES, SLIMPAJAMA, DomainsConfig
 from recipes.core.data.documents import Document, Skipped, open_documents
 from recipes.core.data.domains import domain_documents
 from recipes.core.data.packed import PackedTexts, pack
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json
+from recipes.core.files import sha256_json, write_json
 from recipes.core.schema import did_you_mean
 
 TRAIN, TEST = "train", "test"
@@ -48,6 +51,7 @@ class DomainCorpus:
             content = [shard.fingerprint() for shard in self._source.shards]
         choices = [config.characters, config.test_fraction, config.text_column, config.domain_column]
         self.fingerprint: str = sha256_json([content, *choices])
+        self._skipped: Skipped | None = None
 
     def parts(self) -> Iterator[tuple[str, str]]:
         """(part, text) of every document; a part is "<domain>/train" or "<domain>/test".
@@ -63,6 +67,21 @@ class DomainCorpus:
             read[domain] = found + len(document.text)
             yield f"{domain}/{split_of(document.id, self.config.test_fraction)}", document.text
 
+    def tell_skipped(self) -> None:
+        """Warn of documents that were left out, also where their tokens come from the cache."""
+        if self._source is None or self.config.on_error == "fail":
+            return
+
+        def build(folder: Path) -> None:
+            if self._skipped is None:
+                for _ in self._documents():
+                    pass
+            write_json(folder / "skipped.json", asdict(self._skipped or Skipped()))
+
+        folder = cached("documents-left-out", self.fingerprint, build)
+        told = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
+        Skipped(**told).tell(f"data.path={self.config.path}")
+
     def texts(self) -> Iterator[str]:
         """The training documents, for a tokenizer."""
         return (text for part, text in self.parts() if part.endswith(f"/{TRAIN}"))
@@ -74,7 +93,7 @@ class DomainCorpus:
             return
         skipped = Skipped()
         yield from self._source.read(skipped)
-        skipped.tell(f"data.path={self.config.path}")
+        self._skipped = skipped
 
 
 @dataclass(frozen=True)
@@ -114,6 +133,7 @@ def load_mixture(config: DomainsConfig, corpus: DomainCorpus, tokenizer: Any) ->
         UserError: a domain that is named is not in the data or has too little text; weights that do not fit.
     """
     packed = pack(corpus.parts(), corpus.fingerprint, tokenizer)
+    corpus.tell_skipped()
     found = sorted({part.rpartition("/")[0] for part in packed.parts})
     domains = config.domains or (EMBEDDED_DOMAINS if config.path is None else _ordered(config, found))
     for name in domains:

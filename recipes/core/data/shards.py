@@ -118,7 +118,7 @@ class Shard(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hash that changes when the documents or their ids do."""
+        """Hash that changes when the documents or their ids do, or what becomes of bad ones."""
 
     @abstractmethod
     def _items(self) -> Iterator[Document | _Bad]: ...
@@ -147,7 +147,7 @@ class JsonlShard(Shard):
         with reading(self.path), self.path.open("rb") as file:
             file.seek(self.start)
             digest = _hash(file, None if self.stop is None else self.stop - self.start)
-        return sha256_json([self.id, self.start, self.columns.text, self.columns.domain, digest])
+        return sha256_json([self.id, self.start, self.columns.text, self.columns.domain, self.on_error, digest])
 
     def _items(self) -> Iterator[Document | _Bad]:
         offset, before, number = self.start, None, 0
@@ -209,7 +209,8 @@ class RecordShard(Shard):
     def fingerprint(self) -> str:
         """Hash of name, columns and bytes."""
         with reading(self.path), self.path.open("rb") as file:
-            return sha256_json([self.id, self.columns.text, self.columns.domain, _hash(file, None)])
+            content = _hash(file, None)
+        return sha256_json([self.id, self.columns.text, self.columns.domain, self.on_error, content])
 
     def _items(self) -> Iterator[Document | _Bad]:
         table: Table = (CsvTable if self.kind == "csv" else JsonTable)(self.path, self.id, self.path.parent)
@@ -244,7 +245,7 @@ class ParquetShard(Shard):
         with reading(self.path), self.path.open("rb") as file:
             file.seek(self.span[0])
             digest = _hash(file, self.span[1] - self.span[0])
-        return sha256_json([self.id, self.row, self.columns.text, self.columns.domain, digest])
+        return sha256_json([self.id, self.row, self.columns.text, self.columns.domain, self.on_error, digest])
 
     def _items(self) -> Iterator[Document | _Bad]:
         import pyarrow.parquet as pq
@@ -277,7 +278,7 @@ class TextShard(Shard):
         for path, name in self.files:
             with reading(path), path.open("rb") as file:
                 digests.append([name, _hash(file, None)])
-        return sha256_json(digests)
+        return sha256_json([self.on_error, digests])
 
     def _items(self) -> Iterator[Document | _Bad]:
         for path, name in self.files:
@@ -313,7 +314,7 @@ class DatasetShard(Shard):
 
     def fingerprint(self) -> str:
         """Hash of the documents, read once more for it: `datasets` has no cheaper one that follows the content."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self.on_error.encode())
         for item in self._items():
             if isinstance(item, Document):
                 digest.update(json.dumps([item.id, item.text, item.domain]).encode() + b"\n")
