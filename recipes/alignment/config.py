@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config import RunConfig, setting
+from recipes.core.config import DATA_CONTENT, MODEL_CONTENT, RunConfig, setting
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 
 LOSSES = (
@@ -32,7 +32,9 @@ class SentimentConfig:
     """Review sentences begun by people and finished by the reference; an exact lexicon judges the endings."""
 
     name: str = setting("sentiment", help="data set", choices=("sentiment",))
-    path: str | None = setting(None, help="null: these pairs are made in the run; your own: data=preferences")
+    path: str | None = setting(
+        None, help="null: these pairs are made in the run; your own: data=preferences", content=DATA_CONTENT
+    )
     pairs: int = setting(1200, help="most training pairs", unit="pairs", ge=1)
     prompts: int = setting(2500, help="training sentences begun, until there are enough pairs", unit="prompts", ge=1)
     test_prompts: int = setting(300, help="held-out sentences begun", unit="prompts", ge=2)
@@ -64,7 +66,9 @@ class ChainArithmeticConfig:
     """Sums a+b+c= answered by running sums; an answer is right or wrong, and its first wrong token is known."""
 
     name: str = setting("chain-arithmetic", help="data set", choices=("chain-arithmetic",))
-    path: str | None = setting(None, help="null: these pairs are made in the run; your own: data=preferences")
+    path: str | None = setting(
+        None, help="null: these pairs are made in the run; your own: data=preferences", content=DATA_CONTENT
+    )
     low: int = setting(10, help="smallest number that is added", ge=0)
     high: int = setting(49, help="largest number that is added", ge=1)
     questions: int = setting(800, help="problems answered for pairs, new to the reference", unit="problems", ge=2)
@@ -103,7 +107,9 @@ class PreferencesConfig:
     """Your own pairs: prompt, chosen and rejected, as text or as messages, as `trl` takes them."""
 
     name: str = setting("preferences", help="data set", choices=("preferences",))
-    path: str | None = setting(None, help="JSON, JSONL, Parquet or CSV file, a folder of them, or a datasets name")
+    path: str | None = setting(
+        None, help="JSON, JSONL, Parquet or CSV file, a folder of them, or a datasets name", content=DATA_CONTENT
+    )
     format: str = setting("auto", help="auto: from the path", choices=("auto", "jsonl", "parquet", "csv", "datasets"))
     prompt_column: str | None = setting(None, help="null: prompt, or what both answers begin with")
     chosen_column: str | None = setting(None, help="null: chosen")
@@ -182,7 +188,9 @@ class ReferenceConfig(TuningConfig):
     batch_size: int = setting(64, help="texts per step", unit="texts", ge=1)
     learning_rate: float = setting(3e-3, help="peak learning rate", gt=0)
     model: str | None = setting(
-        None, help="folder or hub name of another reference (data=preferences); null: what the policy starts from"
+        None,
+        help="folder or hub name of another reference (data=preferences); null: what the policy starts from",
+        content=MODEL_CONTENT,
     )
 
 

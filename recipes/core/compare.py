@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from recipes.core.compose import NOT_IDENTITY
 from recipes.core.configs import config_folder
 from recipes.core.errors import UserError
 from recipes.core.measured import Examples, Measured, final_only, paired_examples, read_measured
@@ -18,7 +17,6 @@ from recipes.core.records import (
     config_differences,
     find_baseline,
     find_runs,
-    flatten,
     is_below,
     load_run,
 )
@@ -376,6 +374,4 @@ def _what_exists(runs: Sequence[RunRecord]) -> str:
 
 def _config_of(run: RunRecord) -> tuple[str, dict[str, Any]]:
     """What runs of one config share over their seeds: the hash, which knows data and code, and the keys."""
-    return config_folder(run), {
-        key: value for key, value in flatten(run.config).items() if not is_below(key, {"seed", *NOT_IDENTITY})
-    }
+    return config_folder(run), {key: value for key, value in run.identity.items() if key != "seed"}

@@ -18,7 +18,6 @@ from recipes.core import registry
 from recipes.core.arm_keys import Settings, label_problems
 from recipes.core.config import RunConfig
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json
 from recipes.core.overrides import read_overrides
 from recipes.core.schema import Problem, build, did_you_mean, raise_problems
 from recipes.core.shorthands import no_option, written_out
@@ -179,16 +178,6 @@ def to_yaml(config: RunConfig) -> str:
     import yaml
 
     return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
-
-
-def config_hash(config: RunConfig) -> str:
-    """Ten hex digits that name a run: all that can change its result, with the version of the recipe."""
-    tree = to_tree(config)
-    for key in NOT_IDENTITY:
-        node, _, last = key.rpartition(".")
-        (_get(tree, node, {}) if node else tree).pop(last, None)
-    tree.pop("seed")
-    return sha256_json({"config": tree, "version": registry.card(config.recipe).version})[:10]
 
 
 def _typed(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, Any]], list[Problem]]:

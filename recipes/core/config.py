@@ -5,6 +5,8 @@ from typing import Any
 
 from recipes.core.cores import usable_cores
 
+DATA_CONTENT, MODEL_CONTENT, COVERED = "data", "model", "covered"
+
 
 def setting(
     default: Any = MISSING,
@@ -17,6 +19,7 @@ def setting(
     lt: float | None = None,
     choices: tuple[Any, ...] | None = None,
     origin: str = "ours",
+    content: str | None = None,
 ) -> Any:
     """A dataclass field that says what it means and what it allows.
 
@@ -27,9 +30,11 @@ def setting(
         ge, gt, le, lt: Bounds of a number (of each element of a tuple).
         choices: The only values allowed.
         origin: Where the default comes from: "paper", "code" or "ours".
+        content: DATA_CONTENT or MODEL_CONTENT if it names files, folders or hub names: what they hold is part of a
+            run's identity, their names are not. COVERED if the content of another setting says all that it decides.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
-    metadata = {"help": help, "unit": unit, "bounds": bounds, "choices": choices, "origin": origin}
+    metadata = {"help": help, "unit": unit, "bounds": bounds, "choices": choices, "origin": origin, "content": content}
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 

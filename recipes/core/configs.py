@@ -6,9 +6,8 @@ from typing import Any
 
 import yaml
 
-from recipes.core.compose import NOT_IDENTITY
 from recipes.core.errors import UserError
-from recipes.core.records import ABSENT, RunRecord, flatten, is_below
+from recipes.core.records import ABSENT, RunRecord, flatten
 from recipes.core.runs import DONE
 from recipes.core.schema import did_you_mean
 
@@ -83,7 +82,7 @@ def _same(value: Any, text: str) -> bool:
 
 
 def _decisive(run: RunRecord) -> dict[str, Any]:
-    return {key: value for key, value in flatten(run.config).items() if not is_below(key, {"seed", *NOT_IDENTITY})}
+    return {key: value for key, value in run.identity.items() if key != "seed"}
 
 
 def _differing(config: dict[str, Any], base: dict[str, Any]) -> dict[str, str]:

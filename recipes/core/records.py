@@ -7,7 +7,8 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,19 @@ import yaml
 
 from recipes.core.compose import NOT_IDENTITY, read_yaml
 from recipes.core.errors import UserError
+from recipes.core.identity import Identity, hash_of, read_identity
 from recipes.core.runs import AGAIN, DAMAGED, DONE, QUEUED, RunFolder
 from recipes.core.storage.seals import SEAL
 
 ABSENT = "(not set)"
+NAME = re.compile(r"[0-9a-f]{10}-s(\d+)")
 
 
 @dataclass(frozen=True)
 class RunRecord:
     """What a run folder says about its run; `arm` is the label of a run that has one.
 
-    `problem` is what is wrong with a run that was finished.
+    `problem` is what is wrong with a run that was finished; `content` says what the keys that name files stood for.
     """
 
     path: Path
@@ -36,6 +39,13 @@ class RunRecord:
     started: str
     config: dict[str, Any]
     problem: str = ""
+    content: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The flat config without what results do not depend on; files stand for their content, not for their name."""
+        flat = {key: value for key, value in flatten(self.config).items() if not is_below(key, set(NOT_IDENTITY))}
+        return flat | {key: value or None for key, value in self.content.items()}
 
 
 def load_run(folder: Path) -> RunRecord:
@@ -62,7 +72,11 @@ def load_run(folder: Path) -> RunRecord:
             hint="run folders are outputs/RECIPE/ARM/HASH-sSEED; steelyard runs lists them",
         ) from error
     state = DAMAGED if problem else status.get("state", QUEUED)
-    return RunRecord(folder, recipe, arm, seed, state, status.get("started") or "", config, problem)
+    identity = read_identity(folder)
+    if identity and not problem and NAME.fullmatch(folder.name):
+        _check_name(folder, config, identity)
+    content = identity.content if identity else {}
+    return RunRecord(folder, recipe, arm, seed, state, status.get("started") or "", config, problem, content)
 
 
 def find_runs(outputs: Path, recipe: str | None = None) -> list[RunRecord]:
@@ -75,7 +89,7 @@ def find_runs(outputs: Path, recipe: str | None = None) -> list[RunRecord]:
         if not any(os.path.lexists(path / name) for name in ("config.yaml", "status.json", SEAL)):
             continue
         try:
-            records.append(load_run(path))
+            records.append(_filed(load_run(path)))
         except UserError as error:
             if path.exists():
                 print(f"warning: {error.where} {error.what}; it is left out", file=sys.stderr)
@@ -83,6 +97,14 @@ def find_runs(outputs: Path, recipe: str | None = None) -> list[RunRecord]:
         if records[-1].problem:
             print(f"warning: {path} is damaged: {records[-1].problem}; it is not compared\n  {AGAIN}", file=sys.stderr)
     return sorted(records, key=lambda run: (run.recipe, run.arm, run.seed, run.started))
+
+
+def _filed(run: RunRecord) -> RunRecord:
+    """A run below an outputs folder. Raises UserError if it is not filed under what its config says."""
+    recipe, arm = Path(os.path.abspath(run.path)).parts[-3:-1]
+    if (recipe, arm) != (run.recipe, run.arm):
+        raise UserError(f"is filed under {recipe}/{arm}, its config says {run.recipe}/{run.arm}", where=str(run.path))
+    return run
 
 
 def check_finished(run: RunRecord) -> None:
@@ -97,9 +119,27 @@ def check_finished(run: RunRecord) -> None:
         )
 
 
+def _check_name(folder: Path, config: dict[str, Any], identity: Identity) -> None:
+    """Raises UserError if a config is not the one that its folder is named after."""
+    expected = f"{hash_of(config, identity.content, identity.version)}-s{config['seed']}"
+    if folder.name != expected:
+        raise UserError(
+            f"its config.yaml is not the one it was started with: that of {expected}, not of {folder.name}",
+            where=str(folder),
+            hint=AGAIN,
+        )
+
+
+def _shown(run: RunRecord, other: RunRecord, key: str) -> str:
+    """A run's value of a key in which it differs from another: of two files of one name, what they hold as well."""
+    value, mine, theirs = (flatten(one).get(key, ABSENT) for one in (run.config, run.config, other.config))
+    held = f" ({run.content[key][:17]})" if run.content.get(key) and mine == theirs else ""
+    return f"{value}{held}"
+
+
 def _from_name(folder: Path, started: str, problem: str) -> RunRecord | None:
     """The record of a damaged run, as its folder is named: outputs/RECIPE/ARM/HASH-sSEED; None if it is not."""
-    match = re.fullmatch(r"[0-9a-f]{10}-s(\d+)", folder.name)
+    match = NAME.fullmatch(folder.name)
     if match is None:
         return None
     recipe, arm = Path(os.path.abspath(folder)).parts[-3:-1]
@@ -126,16 +166,14 @@ def find_baseline(run: RunRecord, runs: Sequence[RunRecord], baseline: str, arm_
 
 def pairing_key(run: RunRecord, arm_keys: set[str]) -> dict[str, Any]:
     """All that two runs must share to be paired: the flat config without what arms or results do not depend on."""
-    free = {"arm", *NOT_IDENTITY, *arm_keys}
-    return {key: value for key, value in flatten(run.config).items() if not is_below(key, free)}
+    return {key: value for key, value in run.identity.items() if not is_below(key, {"arm", *arm_keys})}
 
 
 def config_differences(run: RunRecord, baseline: RunRecord) -> list[tuple[str, str, str]]:
     """Config keys that can change the result and differ, as (key, run's value, baseline's value)."""
-    left, right = flatten(run.config), flatten(baseline.config)
-    keys = [key for key in {**left, **right} if not is_below(key, set(NOT_IDENTITY))]
-    shown = [(key, str(left.get(key, ABSENT)), str(right.get(key, ABSENT))) for key in keys]
-    return [entry for entry in shown if entry[1] != entry[2]]
+    left, right = run.identity, baseline.identity
+    differing = [key for key in {**left, **right} if left.get(key, ABSENT) != right.get(key, ABSENT)]
+    return [(key, _shown(run, baseline, key), _shown(baseline, run, key)) for key in differing]
 
 
 def flatten(tree: dict[str, Any], path: str = "") -> dict[str, Any]:

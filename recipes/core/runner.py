@@ -21,6 +21,7 @@ from recipes.core.evaluation.plots import write_plots
 from recipes.core.evaluation.scores import Scores, read_rows
 from recipes.core.evaluation.strips import write_strips
 from recipes.core.files import write_bytes, write_json
+from recipes.core.identity import Identity, check_unchanged, identify, read_content
 from recipes.core.launchers import without_launchers
 from recipes.core.locks import owned
 from recipes.core.parallel import distributed
@@ -66,7 +67,8 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False) -> Run
         RunFailed: the run itself failed; `status.json` says how, the last good checkpoint stays.
     """
     device = resolve_device(config.trainer)
-    folder = run_folder(config)
+    identity = identify(config)
+    folder = run_folder(config, identity)
     new = not (folder.path / "status.json").exists()
     with without_launchers(), terminated_like_interrupted(), owned(folder.lock, f"run folder {folder.path}", wait=wait):
         if fresh:
@@ -80,7 +82,7 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False) -> Run
         elif folder.status().get("state") == DONE:
             return _reused(config, folder)
         try:
-            return _work(config, folder, device, command)
+            return _work(config, identity, folder, device, command)
         except UserError:
             if new and not folder.checkpoints.exists():
                 folder.clear()
@@ -144,14 +146,14 @@ def _reused(config: RunConfig, folder: RunFolder) -> RunOutcome:
     return RunOutcome(folder.path, DONE, metrics, True, 0, _report(config, folder))
 
 
-def _work(config: RunConfig, folder: RunFolder, device: str, command: str) -> RunOutcome:
+def _work(config: RunConfig, identity: Identity, folder: RunFolder, device: str, command: str) -> RunOutcome:
     quiet_libraries()
     environment = seed_everything(config.seed, config.trainer.threads) | {"device": device}
     recipe: Recipe = registry.recipe_class(config.recipe)()
     with nothing_begun():
         prepared = recipe.prepare(config, device)
     nproc, threads = config.trainer.nproc, config.trainer.process_threads
-    runs.start(folder, config, command, environment | {"threads": threads, "nproc": nproc})
+    runs.start(folder, config, identity, command, environment | {"threads": threads, "nproc": nproc})
     if nproc == 1:
         return _train_and_evaluate(config, folder, recipe, prepared)
     # The processes find in the cache what was just prepared, and need the memory.
@@ -213,6 +215,7 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
                 folder.update_status(state=INTERRUPTED, finished=runs.now())
                 return RunOutcome(folder.path, INTERRUPTED, {}, False, result.resumed_from, None)
             evaluation = _evaluate(config, folder, recipe, prepared, training.model if training else None)
+            check_unchanged(config, read_content(folder.path))
             folder.finish()
             baseline = _report(config, folder)
             _track(tracker, folder, evaluation, baseline)

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from recipes.core.config import RunConfig
 from recipes.core.cores import usable_cores
 from recipes.core.errors import UserError
 from recipes.core.files import read_json, remove, write_json, write_text
+from recipes.core.identity import FILE, Identity, identify
 from recipes.core.registry import ROOT
 from recipes.core.storage import fence
 from recipes.core.storage.disk import full_disk_told
@@ -131,16 +132,25 @@ class RunFolder:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def run_folder(config: RunConfig) -> RunFolder:
-    """The folder of a config: its name holds all that can change the result, and no clock."""
-    name = f"{compose.config_hash(config)}-s{config.seed}"
+def run_folder(config: RunConfig, identity: Identity | None = None) -> RunFolder:
+    """The folder of a config: its name holds all that can change the result, and no clock.
+
+    Args:
+        config: The config.
+        identity: Its identity, if it is known; else the files that it names are looked at.
+
+    Raises:
+        UserError: see `identify`.
+    """
+    name = f"{(identity or identify(config)).hash}-s{config.seed}"
     return RunFolder(Path(config.outputs) / config.recipe / config.variant / name)
 
 
-def start(folder: RunFolder, config: RunConfig, command: str, environment: dict[str, Any]) -> None:
+def start(folder: RunFolder, config: RunConfig, identity: Identity, command: str, environment: dict[str, Any]) -> None:
     """Write what is known before the first step: config, environment, status. A seal of before is broken."""
     remove(folder.path / SEAL)
     write_text(folder.path / "config.yaml", compose.to_yaml(config))
+    write_json(folder.path / FILE, asdict(identity))
     write_json(folder.path / "env.json", {"command": command} | environment | _machine())
     folder.update_status(
         state=RUNNING,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from recipes.core import compose, registry
+from recipes.core.identity import config_hash
 from recipes.core.registry import ROOT
 from tests.cli.conftest import Ended
 
@@ -25,8 +26,7 @@ def test_its_claim_is_about_arms_it_has(recipe: str) -> None:
 def test_every_arm_composes_at_every_budget(recipe: str) -> None:
     for budget in ("smoke", "small", "full"):
         hashes = {
-            compose.config_hash(compose.compose(recipe, [f"budget={budget}", f"arm={arm}"]))
-            for arm in compose.arms(recipe)
+            config_hash(compose.compose(recipe, [f"budget={budget}", f"arm={arm}"])) for arm in compose.arms(recipe)
         }
         assert len(hashes) == len(compose.arms(recipe))
 

@@ -7,6 +7,7 @@ import pytest
 
 from recipes.core import compose, registry
 from recipes.core.errors import UserError
+from recipes.core.identity import config_hash
 
 
 def message(*overrides: str) -> str:
@@ -80,11 +81,11 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
 
 
 def test_the_hash_holds_what_changes_the_result_and_nothing_else() -> None:
-    base = compose.config_hash(compose.compose("prior", []))
+    base = config_hash(compose.compose("prior", []))
     for same in ("outputs=elsewhere", "tracker=none", "trainer.save_steps=7", "trainer.log_steps=3", "seed=4"):
-        assert compose.config_hash(compose.compose("prior", [same])) == base, same
+        assert config_hash(compose.compose("prior", [same])) == base, same
     for other in ("trainer.max_steps=601", "weighting.alpha=2", "data.filler=unpredictable", "arm=ntp"):
-        assert compose.config_hash(compose.compose("prior", [other])) != base, other
+        assert config_hash(compose.compose("prior", [other])) != base, other
 
 
 def test_the_written_config_reads_back_the_same(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config import setting
+from recipes.core.config import DATA_CONTENT, setting
 from recipes.core.schema import did_you_mean
 
 
@@ -10,7 +10,9 @@ from recipes.core.schema import did_you_mean
 class DataConfig:
     """What every data set has."""
 
-    path: str | None = setting(None, help="file, folder or hub name to read from; null: the data that ships")
+    path: str | None = setting(
+        None, help="file, folder or hub name to read from; null: the data that ships", content=DATA_CONTENT
+    )
     on_error: str = setting(
         "fail",
         help="an example that cannot be used stops the run, or is left out and counted",
@@ -122,7 +124,9 @@ class DomainsConfig:
 
     name: str = setting("domains", help="data set", choices=("domains",))
     path: str | None = setting(
-        None, help="JSONL, Parquet or text file, a folder of them, or a datasets name; null: what ships"
+        None,
+        help="JSONL, Parquet or text file, a folder of them, or a datasets name; null: what ships",
+        content=DATA_CONTENT,
     )
     format: str = setting(
         "auto", help="auto: from the path", choices=("auto", "jsonl", "parquet", "csv", "text", "folder", "datasets")

@@ -57,7 +57,10 @@ def load_split(name: str, split: str, key: str, split_key: str | None = None, **
     quiet(datasets)
     try:
         if not is_saved(saved):
-            return datasets.load_dataset(name, split=split, **options)
+            from recipes.core.data.hub_data import pinned
+
+            commit = pinned(name)
+            return datasets.load_dataset(name, split=split, **options, **({"revision": commit} if commit else {}))
         rows = datasets.load_from_disk(str(saved))
     except Exception as error:  # network, hub, format or split: the library's reason is what helps
         raise UserError(

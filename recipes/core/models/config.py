@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config import setting
+from recipes.core.config import MODEL_CONTENT, setting
 
 LLAMA_INSTEAD = "folder or hub name of a Llama-type model instead; null: the asset"
 
@@ -14,6 +14,7 @@ class VisionConfig:
     path: str | None = setting(
         None,
         help="folder or hub name of a CLIP, SigLIP or ViT model; null: a small ViT trained in the run on the labels",
+        content=MODEL_CONTENT,
     )
     patch: int = setting(2, help="patch side of the small ViT", unit="pixels", ge=1)
     layers: int = setting(2, help="layers of the small ViT", ge=1)
@@ -62,7 +63,7 @@ class SmolLM2Config(BuiltConfig):
     """SmolLM2-135M as backbone: Instruct weights that passed through Q4_1, read from a GGUF asset."""
 
     name: str = setting("smollm2-135m", help="model", choices=("smollm2-135m",))
-    path: str | None = setting(None, help=LLAMA_INSTEAD)
+    path: str | None = setting(None, help=LLAMA_INSTEAD, content=MODEL_CONTENT)
     train_backbone: bool = setting(True, help="train the language model too, not only the new parts")
     new_learning_rate: float = setting(1e-3, help="peak learning rate of patch embedding or projector", gt=0)
     patch: int = setting(8, help="patch side (setting U)", unit="pixels", ge=1)
@@ -73,7 +74,7 @@ class LlavaConfig:
     """Any LLaVA-type checkpoint, through `LlavaForConditionalGeneration`."""
 
     name: str = setting("llava", help="model", choices=("llava",))
-    path: str | None = setting(None, help="folder or hub name of the checkpoint")
+    path: str | None = setting(None, help="folder or hub name of the checkpoint", content=MODEL_CONTENT)
     train_backbone: bool = setting(True, help="train the language model too, not only the projector")
     projector_learning_rate: float = setting(1e-3, help="peak learning rate of the projector", gt=0)
 
@@ -113,7 +114,7 @@ class SmolLM2TextConfig:
     """SmolLM2-135M: Instruct weights that passed through Q4_1, read from a GGUF asset."""
 
     name: str = setting("smollm2-135m", help="model", choices=("smollm2-135m",))
-    path: str | None = setting(None, help=LLAMA_INSTEAD)
+    path: str | None = setting(None, help=LLAMA_INSTEAD, content=MODEL_CONTENT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +122,7 @@ class CausalLMConfig:
     """Any causal language model that `transformers` loads."""
 
     name: str = setting("causal-lm", help="model", choices=("causal-lm",))
-    path: str | None = setting(None, help="folder or hub name of the model")
+    path: str | None = setting(None, help="folder or hub name of the model", content=MODEL_CONTENT)
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""

@@ -15,6 +15,7 @@ from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 from recipes.core.overrides import sweep_choices
 from recipes.core.runs import run_folder
+from recipes.core.storage.fingerprints import asked_once
 
 THREADS = "trainer.threads"
 
@@ -109,12 +110,13 @@ def with_threads(cells: Sequence[Cell], recipe: str, threads: int) -> list[Cell]
     That moves their run folders: threads can change bits.
     """
     found = []
-    for cell in cells:
-        if not _typed_threads(cell.overrides):
-            overrides = (*cell.overrides, f"{THREADS}={threads}")
-            folder = _folder(compose.compose(recipe, [*overrides]))
-            cell = dataclasses.replace(cell, overrides=overrides, folder=folder)
-        found.append(cell)
+    with asked_once():
+        for cell in cells:
+            if not _typed_threads(cell.overrides):
+                overrides = (*cell.overrides, f"{THREADS}={threads}")
+                folder = _folder(compose.compose(recipe, [*overrides]))
+                cell = dataclasses.replace(cell, overrides=overrides, folder=folder)
+            found.append(cell)
     return found
 
 
@@ -147,16 +149,17 @@ def check_cells(recipe: str, typed: Sequence[tuple[str, str, list[str]]]) -> lis
     """
     cells: list[Cell] = []
     problems: dict[str, list[str]] = {}
-    for name, label, overrides in typed:
-        try:
-            config = compose.compose(recipe, overrides)
-        except UserError as error:
-            if not error.hint:
-                raise
-            for line in error.hint.splitlines():
-                problems.setdefault(line, []).append(label)
-        else:
-            cells.append(Cell(name, label, config.arm, config.seed, tuple(overrides), _folder(config)))
+    with asked_once():
+        for name, label, overrides in typed:
+            try:
+                config = compose.compose(recipe, overrides)
+            except UserError as error:
+                if not error.hint:
+                    raise
+                for line in error.hint.splitlines():
+                    problems.setdefault(line, []).append(label)
+            else:
+                cells.append(Cell(name, label, config.arm, config.seed, tuple(overrides), _folder(config)))
     if problems:
         lines = [line + _where(labels, len(typed)) for line, labels in problems.items()]
         count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"

@@ -82,7 +82,7 @@ def _run(folder: Path, name: str) -> str:
     found = run_folder(config).path.relative_to(outputs)
     if str(found) != cell.folder:
         raise RunFailed(
-            f"the config files have changed since this was planned: the cell is now {found}",
+            f"the config files, the data or a model have changed since this was planned: the cell is now {found}",
             where=str(folder / manifests.NAME),
             hint="type the command again: it plans anew, and finished runs are still reused",
         )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config import Card, Claim, RunConfig, setting
+from recipes.core.config import DATA_CONTENT, Card, Claim, RunConfig, setting
 from recipes.core.data.config import EMBEDDED_DOMAINS
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 
@@ -15,9 +15,13 @@ class SelectionDataConfig:
 
     name: str = setting("selection", help="data set", choices=("selection",))
     source: str | None = setting(
-        None, help="raw pool: JSONL, Parquet or text file, folder or datasets name; null: the domains that ship"
+        None,
+        help="raw pool: JSONL, Parquet or text file, folder or datasets name; null: the domains that ship",
+        content=DATA_CONTENT,
     )
-    target: str | None = setting(None, help="target sample, in the same formats; null: target_domain")
+    target: str | None = setting(
+        None, help="target sample, in the same formats; null: target_domain", content=DATA_CONTENT
+    )
     format: str = setting(
         "auto", help="auto: from the paths", choices=("auto", "jsonl", "parquet", "csv", "text", "folder", "datasets")
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config import Card, Claim, RunConfig, setting
+from recipes.core.config import MODEL_CONTENT, Card, Claim, RunConfig, setting
 from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig, ImageTextConfig
 from recipes.core.models.config import LlavaConfig, SmallConfig, SmolLM2Config
 
@@ -36,7 +36,7 @@ class ReferenceConfig:
     """The text-only model whose surprise makes the weights."""
 
     source: str = setting("train", help="train in the run, or take as it is", choices=("train", "path", "backbone"))
-    path: str | None = setting(None, help="folder or hub name of a causal LM, for source=path")
+    path: str | None = setting(None, help="folder or hub name of a causal LM, for source=path", content=MODEL_CONTENT)
     steps: int = setting(300, help="optimizer steps; about one pass, so that it does not memorise", unit="steps", ge=1)
     batch_size: int = setting(32, help="captions per step", unit="captions", ge=1)
     learning_rate: float = setting(2e-3, help="peak learning rate", gt=0)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from recipes.core import compose
-from recipes.core.config import Card, Claim, RunConfig, setting
+from recipes.core.config import COVERED, DATA_CONTENT, MODEL_CONTENT, Card, Claim, RunConfig, setting
 from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig
 from recipes.core.models.config import LlavaConfig
 from recipes.core.schema import did_you_mean
@@ -34,11 +34,15 @@ class VqaConfig:
 
     name: str = setting("vqa", help="data set", choices=("vqa",))
     path: str | None = setting(
-        None, help="JSON, JSONL, Parquet or CSV file of questions, a folder of them, or a datasets name"
+        None,
+        help="JSON, JSONL, Parquet or CSV file of questions, a folder of them, or a datasets name",
+        content=DATA_CONTENT,
     )
     format: str = setting("auto", help="auto: from the path", choices=("auto", "jsonl", "parquet", "csv", "datasets"))
     split: str | None = setting(None, help="published split to ask about; null: test, else validation, else train")
-    images: str | None = setting(None, help="folder that image paths start from; null: that of the file")
+    images: str | None = setting(
+        None, help="folder that image paths start from; null: that of the file", content=COVERED
+    )
     image_column: str | None = setting(None, help="column of image paths or bytes; null: image or file_name")
     question_column: str | None = setting(None, help="column of questions; null: question, text or conversations")
     answer_column: str | None = setting(None, help="column of an answer or a list of right ones; null: answer(s)")
@@ -69,7 +73,9 @@ class PriorVLMConfig:
 
     name: str = setting("prior-vlm", help="model", choices=("prior-vlm",))
     path: str | None = setting(
-        None, help="folder of a finished run of prior with setting=H; null: trained in the run, once for each seed"
+        None,
+        help="folder of a finished run of prior with setting=H; null: trained in the run, once for each seed",
+        content=MODEL_CONTENT,
     )
     arm: str = setting("prior", help="arm of prior that trains it")
     layers: int = setting(4, help="layers of its language model; published schedules need four", ge=1)
@@ -86,6 +92,7 @@ class PassagesConfig:
     path: str | None = setting(
         None,
         help="JSON, JSONL, Parquet, CSV or text file, a folder of them, or a datasets name; null: Wikipedia's leads",
+        content=DATA_CONTENT,
     )
     split: str = setting("train", help="published split to read; data without splits is all train")
     text_column: str | None = setting(None, help="column of texts; null: text, content or document")
@@ -115,7 +122,9 @@ class MiniLMConfig:
 
     name: str = setting("minilm", help="model", choices=("minilm",))
     path: str | None = setting(
-        None, help="folder or hub name of another BERT-type encoder; null: all-MiniLM-L6-v2, an asset"
+        None,
+        help="folder or hub name of another BERT-type encoder; null: all-MiniLM-L6-v2, an asset",
+        content=MODEL_CONTENT,
     )
 
 
@@ -124,7 +133,9 @@ class GuideConfig:
     """The question as text-guided pruners see it."""
 
     path: str | None = setting(
-        None, help="CLIP checkpoint whose text tower reads the question (model=llava); its vision tower is the model's"
+        None,
+        help="CLIP checkpoint whose text tower reads the question (model=llava); its vision tower is the model's",
+        content=MODEL_CONTENT,
     )
     text: str = setting(
         "question",

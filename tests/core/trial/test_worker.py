@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import trial_cells
 from recipes.core.trial.states import read_record
 from recipes.core.trial.worker import STOP, run_cell
-from tests.core.trial.conftest import change_json
 
 NAME = "ntp-s0"
 Run = Callable[[Callable[..., Any]], list[dict[str, Any]]]
@@ -205,11 +205,13 @@ def test_a_cell_that_runs_ends_when_its_trial_is_stopped(folder: Path, runs: Run
 def test_a_cell_that_the_config_files_have_moved_is_refused(folder: Path, runs: Run) -> None:
     calls = runs(lambda: None)
     manifest = manifests.read(folder)
-    cells = [vars(manifest.cells[0]) | {"folder": "prior/ntp/0000000000-s0"}]
-    change_json(folder / manifests.NAME, cells=cells)
+    moved = replace(manifest.cells[0], folder="prior/ntp/0000000000-s0")
+    manifests.write(folder, replace(manifest, cells=(moved,)))
     assert run_cell(folder, NAME) == "failed"
     error = read_record(folder, NAME)["error"]
-    assert error.startswith(f"{folder / manifests.NAME}: the config files have changed since this was planned")
+    assert error.startswith(
+        f"{folder / manifests.NAME}: the config files, the data or a model have changed since this was planned"
+    )
     assert manifest.cells[0].folder in error and "finished runs are still reused" in error
     assert calls == []
 

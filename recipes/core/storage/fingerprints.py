@@ -1,0 +1,104 @@
+"""Fingerprints: what files hold, wherever they lie, in 64 hex digits.
+
+Hashing gigabytes at each command would take minutes, so the fingerprint of a set of files is kept in `STEELYARD_HOME`
+under what `stat` says of all of them (names, sizes, times of change, inodes). A home that cannot be written, or an
+entry that is damaged, only costs the time to hash again.
+"""
+
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
+
+from recipes.core.errors import SteelyardError, UserError
+from recipes.core.files import sha256_file, sha256_json, sha256_text, write_text
+
+KEPT_FROM = 2**20  # bytes; smaller sets of files are hashed each time
+MOST_KEPT = 4096
+# A file that changed so recently may change again without its time telling: clocks of disks are coarse.
+SETTLED_SECONDS = 2.0
+
+_once: ContextVar[dict[Path, str] | None] = ContextVar("once", default=None)
+
+
+@contextmanager
+def asked_once() -> Iterator[None]:
+    """Within the block, a path is looked at once: all cells of a plan see the same content."""
+    token = _once.set({} if (known := _once.get()) is None else known)
+    try:
+        yield
+    finally:
+        _once.reset(token)
+
+
+def remembered() -> dict[Path, str] | None:
+    """Where the fingerprints asked for within `asked_once` are; None outside of it."""
+    return _once.get()
+
+
+def fingerprint(files: Mapping[str, Path], home: Path) -> str:
+    """The fingerprint of a set of files.
+
+    Args:
+        files: The files by the names under which they count; their places do not. A single file counts by its
+            content alone if its name here is empty.
+        home: Where fingerprints of large sets are kept.
+
+    Raises:
+        UserError: a file is missing, cannot be read, or is no regular file (a pipe can be read only once).
+    """
+    seen = {name: _look(path) for name, path in files.items()}
+    places = sorted((name, os.path.abspath(path), *seen[name]) for name, path in files.items())
+    kept = home / "cache" / "fingerprints" / sha256_json(places)
+    keep = sum(size for size, *_ in seen.values()) >= KEPT_FROM
+    if keep and (known := _read(kept)):
+        return known
+    value = sha256_json(sorted((name, _hash(path)) for name, path in files.items()))
+    newest = max((changed for _, *times, _ in seen.values() for changed in times), default=0)
+    if keep and newest < time.time_ns() - SETTLED_SECONDS * 1e9 and seen == {n: _look(p) for n, p in files.items()}:
+        _keep(kept, value)
+    return value
+
+
+def _look(path: Path) -> tuple[int, int, int, int]:
+    """Size, times of change of content and of inode, and inode."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(
+            "is no regular file, and is needed more than once", where=str(path), hint="save it as a file first"
+        )
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def _hash(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def _read(kept: Path) -> str:
+    """A fingerprint that was kept, with a check of its own behind it; empty if there is none or it is damaged."""
+    try:
+        value, _, check = kept.read_text(encoding="utf-8").partition(" ")
+    except (OSError, ValueError):
+        return ""
+    return value if check == _check(kept, value) else ""
+
+
+def _keep(kept: Path, value: str) -> None:
+    with suppress(OSError, SteelyardError):
+        write_text(kept, f"{value} {_check(kept, value)}", durable=False)
+        others = sorted(kept.parent.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        for path in others[:-MOST_KEPT]:
+            path.unlink(missing_ok=True)
+
+
+def _check(kept: Path, value: str) -> str:
+    return sha256_text(f"{kept.name} {value}")[:16]
