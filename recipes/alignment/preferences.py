@@ -1,6 +1,5 @@
 """Data set `preferences`: users' own pairs, tokenised, cut, split, and what was dropped counted."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
@@ -17,6 +16,7 @@ from recipes.alignment.rows import Dropped, Row, read_rows
 from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
+from recipes.core.messages import note
 
 COPY = "is the same as an earlier row"
 HARMLESS = (TIE, COPY, LONELY)  # dropped and counted, but no reason to stop
@@ -139,7 +139,7 @@ class Changes:
         for name, count in self.unread.most_common():
             lines.append(f"{count:,} of {self.rows:,} rows have {name}, which the chat template never reads")
         for line in lines:
-            print(f"warning: data.path={config.path}: {line}", file=sys.stderr)
+            note(f"warning: data.path={config.path}: {line}")
 
 
 def cut(id: str, ids: ExampleIds, max_tokens: int, asked: str) -> Pair:
@@ -173,10 +173,7 @@ def _tell(config: PreferencesConfig, dropped: Dropped, rows: int) -> None:
             f"{_list(dropped)}\nmend them, or type data.on_error=skip to leave them out",
         )
     if dropped.counts:
-        print(
-            f"warning: data.path={config.path}: rows left out:\n  " + _list(dropped).replace("\n", "\n  "),
-            file=sys.stderr,
-        )
+        note(f"warning: data.path={config.path}: rows left out:\n  " + _list(dropped).replace("\n", "\n  "))
 
 
 def _list(dropped: Dropped) -> str:

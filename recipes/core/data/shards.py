@@ -6,7 +6,6 @@ ids nor order depend on where the file was cut.
 
 import hashlib
 import json
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from recipes.core.data.sources import load_split, reason
 from recipes.core.data.tables import CsvTable, JsonTable, Table, open_lines, reading
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
+from recipes.core.messages import note
 
 MESSAGES_KEPT = 20
 _BLOCK = 1 << 20
@@ -60,7 +60,7 @@ class Skipped:
         """Warn of what was left out, if anything was."""
         if self.count:
             shown = "; ".join(self.messages[:3])
-            print(f"warning: {where}: {self.count:,} documents were left out: {shown}", file=sys.stderr)
+            note(f"warning: {where}: {self.count:,} documents were left out: {shown}")
 
     def extend(self, other: "Skipped") -> None:
         """Count those of another shard, too."""
