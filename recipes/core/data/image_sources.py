@@ -89,8 +89,6 @@ def _both(config: ImageTextConfig, data: "Records | ImageFolder") -> tuple[Sourc
     name = config.test_split
     if name is None and config.test_fraction is None:
         name = data.held_out(config.split)
-    if name == config.split:
-        raise UserError(f"data.test_split is the split that is trained on, {name!r}", f"data.path={config.path}")
     return train, None if name is None else _source(config, data.table(name, "test_split"))
 
 

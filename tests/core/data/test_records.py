@@ -51,6 +51,8 @@ Seen = tuple[list[Any], int]  # what a reader has read, and how many rows it lef
 
 
 def pairs(path: Path, **words: Any) -> Seen:
+    if "split" in words or path.is_dir():
+        words.setdefault("test_fraction", 0.1)  # one split at a time
     rows = load_rows(PreferencesConfig(path=str(path), **words))
     return [(row.prompt, row.chosen, row.rejected) for row in rows.rows], sum(rows.dropped.counts.values())
 
