@@ -215,6 +215,13 @@ class PreferenceConfig:
     gamma: float = setting(0.5, help="target margin of simpo", ge=0, origin="code")
     label_smoothing: float = setting(0.1, help="expected share of wrong labels (smooth, robust)", ge=0, lt=0.5)
     nll_weight: float = setting(1.0, help="weight of the chosen answer's NLL (cpo, rpo)", ge=0, origin="code")
+    nll: str = setting(
+        "answer",
+        help="NLL of sft, rpo, cpo and orpo: a mean over each answer's tokens, then over answers; or over all tokens "
+        "of the batch, as in trl",
+        choices=("answer", "batch"),
+    )
+    nll_prompt: bool = setting(False, help="orpo's NLL is of the prompt's tokens as well, as in trl", origin="paper")
     positive_weight: float = setting(50.0, help="lambda of dpop", ge=0, origin="paper")
     offset_weight: float = setting(1.0, help="alpha of odpo", ge=0, origin="code")
     desirable_weight: float = setting(1.0, help="weight of chosen answers in kto", gt=0, origin="paper")
