@@ -18,6 +18,7 @@ from recipes.core.models.head import OutputHead
 
 IGNORE = -100
 LOW_WEIGHT = 0.05
+WEIGHT_MAX = "weight_max"  # name of a metric: the largest weight of a step
 
 
 class WeightedCrossEntropy:
@@ -70,6 +71,6 @@ def token_metrics(nll: Tensor, weights: Tensor) -> dict[str, Tensor]:
         "nll_light_quarter": torch.stack([order[:quarter].sum(), share]),
         "nll_heavy_quarter": torch.stack([order[-quarter:].sum(), share]),
         "weight_below_0.05": torch.stack([(weights < LOW_WEIGHT).sum().to(nll.dtype), count]),
-        "weight_max": torch.stack([weights.max().to(nll.dtype), torch.ones_like(count)]),
+        WEIGHT_MAX: torch.stack([weights.max().to(nll.dtype), torch.ones_like(count)]),
         "effective_tokens_share": torch.stack([weights.sum() ** 2 / weights.square().sum().clamp_min(1e-12), count]),
     }

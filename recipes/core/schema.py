@@ -9,8 +9,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
-from recipes.core.errors import UserError
-from recipes.core.messages import shortened
+from recipes.core.errors import UserError, shortened
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ cut off.
 """
 
 import io
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +25,9 @@ from torch.utils.data import Dataset, RandomSampler
 from recipes.core import checkpoints
 from recipes.core.arguments import training_arguments
 from recipes.core.config import TrainerConfig
+from recipes.core.divergence import StepCheck
 from recipes.core.errors import RunFailed, UserError
-from recipes.core.messages import note
+from recipes.core.objectives import WEIGHT_MAX
 from recipes.core.parallel import distributed, sharding
 from recipes.core.progress import progress
 from recipes.core.runs import DONE, INTERRUPTED
@@ -140,7 +142,7 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
 
     Raises:
         UserError: fewer examples than one batch; CUDA is asked for and absent.
-        RunFailed: the loss is not finite, or the disk is full; the last good checkpoint stays.
+        RunFailed: loss, gradient or weights are not finite, or the disk is full; the last good checkpoint stays.
     """
     device = resolve_device(config)
     _check_processes(config)
@@ -152,7 +154,9 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
             hint=f"type trainer.batch_size={size} or less",
         )
     store = folder / "checkpoints"
-    found = distributed.from_first(lambda: checkpoints.newest_valid(store, say=lambda line: note(f"warning: {line}")))
+    found = distributed.from_first(
+        lambda: checkpoints.newest_valid(store, say=lambda line: print(f"warning: {line}", file=sys.stderr))
+    )
     start = checkpoints.step_of(found) if found else 0
     training.model.to(device)
     events.on_start(start)
@@ -200,6 +204,7 @@ class _Trainer(transformers.Trainer):
         watcher: "_Watcher",
     ) -> None:
         self.training, self.config, self.store, self.events = training, config, store, events
+        self.check = watcher.check
         self.sums: dict[str, Tensor] = {}
         self.logged_at = time.perf_counter()
         super().__init__(
@@ -217,6 +222,7 @@ class _Trainer(transformers.Trainer):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
         """Normalizer of the global batch: over accumulated micro-batches and processes."""
         self.sums = {}
+        self.check.begin(self.state.global_step + 1)
         if self.training.before_step and batch_samples:
             with self.compute_loss_context_manager():
                 batches = [self._prepare_inputs(batch) for batch in batch_samples]
@@ -235,18 +241,18 @@ class _Trainer(transformers.Trainer):
         """The objective's partial loss; stops the run if it is not finite."""
         ids = inputs.pop(IDS)
         loss, metrics = self.training.objective(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            step = self.state.global_step + 1
-            shown = ", ".join(map(str, ids[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
-            raise RunFailed(
-                f"the loss is {loss.item()} at step {step}",
-                where=f"batch of {shown}",
-                hint="lower trainer.learning_rate or look at these examples; the last checkpoint is from before it",
-            )
+        self.check.loss(loss, ids)
         pair = torch.stack([loss.detach().float(), torch.zeros_like(loss, dtype=torch.float32)])
         self.sums = distributed.merge(self.sums, {"loss": pair, **metrics})
         # Gradients are averaged over processes, while these are partial sums.
         return loss * distributed.world_size()
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The norm of the step's gradient; stops the run if it is not finite, before the optimizer spreads it."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        weights = self.sums.get(WEIGHT_MAX)
+        self.check.gradient(norm, None if weights is None else weights[0])
+        return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Send the metrics of the step just done; what the base class averages would depend on where a run resumed."""
@@ -346,7 +352,12 @@ class _Watcher(transformers.TrainerCallback):
         self, events: TrainEvents, watch_steps: frozenset[int], stop: threading.Event, bar: Callable[[int], None]
     ) -> None:
         self.events, self.watch_steps, self.stop, self.bar = events, watch_steps, stop, bar
+        self.check = StepCheck()
         self.stopped = False
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Look at the new weights before anything measures or saves them."""
+        self.check.weights(kwargs["model"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure, show progress, and save and stop if asked to."""

@@ -1,7 +1,6 @@
 """The reweighted loss: equal to the formula on full logits, to plain training when uniform, and over processes."""
 
 import os
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 import torch.multiprocessing
 
 from recipes.core.parallel import distributed
+from recipes.core.parallel.launch import variables
 from recipes.pretraining.sample_reweighting import method
 from recipes.pretraining.sample_reweighting.config import STRATEGIES, ReweightConfig
 from recipes.pretraining.sample_reweighting.objectives import Reweighted, ReweightedRegression
@@ -114,20 +114,16 @@ def assert_same(left: dict[str, Any], right: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_two_processes_equal_one_on_the_same_global_batch(tmp_path: Path) -> None:
     alone = go(tmp_path / "alone")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.start_processes(_work, (tmp_path, port), nprocs=2, start_method="spawn")
+    torch.multiprocessing.start_processes(_work, (tmp_path,), nprocs=2, start_method="spawn")
     for rank in range(2):
         for found in torch.load(tmp_path / f"rank-{rank}.pt", weights_only=False):
             assert_same(found, alone)
 
 
-def _work(rank: int, folder: Path, port: int) -> None:
-    names = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "RANK": rank, "LOCAL_RANK": rank}
-    os.environ |= {name: str(value) for name, value in names.items()}
+def _work(rank: int, folder: Path) -> None:
+    os.environ |= variables(rank, 2)
     torch.set_num_threads(1)
-    with distributed.process_group("cpu"):
+    with distributed.process_group("cpu", folder / "meeting"):
         ends = [go(folder / "two"), go(folder / "two accumulated", micro_batch_size=2)]
         ends.append(go(folder / "micro", replace(REWEIGHT, scope="micro")))
     torch.save(ends, folder / f"rank-{rank}.pt")

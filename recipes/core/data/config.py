@@ -88,8 +88,6 @@ class ImageTextConfig(DataConfig):
             found.append(("path", "is missing; type data.path=FILE, FOLDER or a datasets name"))
         if self.test_split is not None and self.test_fraction is not None:
             found.append(("test_fraction", "and test_split are two ways to choose what is tested on; type one of them"))
-        if self.test_split == self.split:
-            found.append(("test_split", f"{self.split} is what is trained on; name another, or type test_fraction"))
         return found
 
 
@@ -150,7 +148,10 @@ class DomainsConfig:
     weights: tuple[float, ...] | None = setting(None, help="share of each domain, for mixture=custom", ge=0)
     length: int = setting(64, help="tokens of a sequence", unit="tokens", ge=2)
     characters: int | None = setting(
-        1_000_000, help="read documents of a domain until they hold this much; null: all", unit="characters", ge=1
+        1_000_000,
+        help="read documents of a domain until they hold this much, in both splits; null: all",
+        unit="characters",
+        ge=1,
     )
     test_fraction: float = setting(0.1, help="share of the documents of each domain kept for testing", gt=0, lt=1)
     duplicates: float = setting(0.0, help="share of the stream drawn from a small set, again and again", ge=0, lt=1)

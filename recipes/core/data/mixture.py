@@ -49,7 +49,7 @@ class DomainCorpus:
                 on_error=config.on_error,
             )
             content = [shard.fingerprint() for shard in self._source.shards]
-        choices = [config.characters, config.test_fraction, config.text_column, config.domain_column]
+        choices = [config.characters, config.test_fraction, config.text_column, config.domain_column, "both splits"]
         self.fingerprint: str = sha256_json([content, *choices])
         self._skipped: Skipped | None = None
 
@@ -58,14 +58,17 @@ class DomainCorpus:
 
         Domains that the mixture leaves out are packed too: they need no second pass when they are asked for.
         """
-        read: dict[str, int] = {}
+        read: dict[str, dict[str, int]] = {}  # characters by domain and split
         for document in self._documents():
             domain = document.domain or NO_DOMAIN
-            found = read.get(domain, 0)
-            if self.config.characters is not None and found >= self.config.characters:
+            sizes = read.setdefault(domain, {})
+            # One long document may be all that `characters` asks for: go on until both splits have one.
+            whole = self.config.characters is not None and sum(sizes.values()) >= self.config.characters
+            if whole and len(sizes) == 2:
                 continue
-            read[domain] = found + len(document.text)
-            yield f"{domain}/{split_of(document.id, self.config.test_fraction)}", document.text
+            split = split_of(document.id, self.config.test_fraction)
+            sizes[split] = sizes.get(split, 0) + len(document.text)
+            yield f"{domain}/{split}", document.text
 
     def tell_skipped(self) -> None:
         """Warn of documents that were left out, also where their tokens come from the cache."""

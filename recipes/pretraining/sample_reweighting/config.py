@@ -1,5 +1,6 @@
 """Config and card of the recipe `sample-reweighting`. Imports no torch."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from recipes.core.config import Card, Claim, RunConfig, setting
@@ -18,7 +19,10 @@ class ReweightConfig:
     strategy: str = setting("linupper", help="how losses become weights; arms choose it", choices=STRATEGIES)
     alpha: float = setting(1.0, help="half the width of the normalised range of losses", gt=0, origin="code")
     r: float = setting(1.0, help="temperature; smaller is sharper", gt=0, origin="code")
-    warmup_steps: int = setting(0, help="first steps, in which warmup_r holds", unit="steps", ge=0)
+    warmup_steps: int | None = setting(
+        None, help="first steps, in which warmup_r holds; null: the share warmup_ratio of the run", unit="steps", ge=0
+    )
+    warmup_ratio: float = setting(0.0, help="share of the steps in which warmup_r holds", ge=0, le=1)
     warmup_r: float | None = setting(None, help="temperature of the first steps; null: uniform weights", gt=0)
     scope: str = setting(
         "micro",
@@ -85,7 +89,7 @@ class SampleReweightingConfig(RunConfig):
         if regression != isinstance(self.model, LinearConfig):
             hint = "model=linear" if regression else "model=small-lm, smollm2-135m or causal-lm"
             found.append(("model.name", f"data={self.data.name} needs {hint}"))
-        if self.reweight.warmup_steps > self.trainer.max_steps:
+        if (self.reweight.warmup_steps or 0) > self.trainer.max_steps:
             found.append(
                 ("reweight.warmup_steps", f"is longer than the run, trainer.max_steps={self.trainer.max_steps}")
             )
@@ -94,6 +98,13 @@ class SampleReweightingConfig(RunConfig):
             hint = "type reweight.scope=global or a larger batch" if self.reweight.scope == "micro" else "enlarge it"
             found.append(("reweight.scope", f"{together} sequences are weighed together, too few to tell; {hint}"))
         return found
+
+    @property
+    def weighing(self) -> ReweightConfig:
+        """`reweight` with its warm-up in steps."""
+        own = self.reweight
+        steps = round(own.warmup_ratio * self.trainer.max_steps) if own.warmup_steps is None else own.warmup_steps
+        return dataclasses.replace(own, warmup_steps=steps)
 
     def _weighed_together(self) -> int:
         trainer = self.trainer

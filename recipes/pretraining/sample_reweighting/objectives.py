@@ -48,7 +48,7 @@ class Weighing:
     def at_step(self, step: int) -> None:
         """Set the temperature of the step that comes, the first being 0."""
         own = self.config
-        self.r = method.temperature(step, own.r, own.warmup_steps, own.warmup_r)
+        self.r = method.temperature(step, own.r, own.warmup_steps or 0, own.warmup_r)
 
     def __call__(self, losses: Tensor, lengths: Tensor) -> Weighed:
         """Weigh sequences.
@@ -61,6 +61,8 @@ class Weighing:
         kept = (counts > 0) & torch.isfinite(together)
         weights = method.sample_weights(together, self.config.strategy, self.config.alpha, self.r, kept)
         found = method.coefficients(weights, counts, self.config.length_correction)
+        if not kept.any():  # nothing is left to train on: the trainer stops, as at a loss that is not finite
+            found = torch.full_like(found, torch.nan)
         own = slice(distributed.rank() * len(losses), (distributed.rank() + 1) * len(losses))
         relative = weights * len(weights)
         return Weighed(found[own], relative[own], _spread(together, weights, kept))

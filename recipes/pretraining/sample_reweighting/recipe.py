@@ -45,7 +45,7 @@ class SampleReweightingRecipe:
         """Model, objective and stream. All arms of a seed share initialisation and data order."""
         steps = regular_steps(config.trainer.max_steps, config.evaluation.watch_every)
         if isinstance(config.data, RegressionConfig):
-            regressions = ReweightedRegression(config.reweight, config.data.regimes)
+            regressions = ReweightedRegression(config.weighing, config.data.regimes)
             rows: Any = regression.Rows(prepared.regimes, config.trainer.max_steps * config.trainer.batch_size)
             linear = regression.LinearModels(len(prepared.regimes), config.data.features)
             return Training(
@@ -56,7 +56,7 @@ class SampleReweightingRecipe:
         trainer = config.trainer
         micro_batches = trainer.process_batch_size // (trainer.micro_batch_size or trainer.process_batch_size)
         stream: Any = _stream(prepared)
-        objective = Reweighted(config.reweight, micro_batches, stream.mixture.domains, config.data.duplicates > 0)
+        objective = Reweighted(config.weighing, micro_batches, stream.mixture.domains, config.data.duplicates > 0)
         return Training(model, objective, stream, sequence_collate, {}, steps, before_step=objective.before_step)
 
     def watch(self, config: SampleReweightingConfig, prepared: Prepared, model: Any) -> Scores:

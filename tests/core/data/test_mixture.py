@@ -76,8 +76,15 @@ def test_mixtures(path: str) -> None:
 def test_a_limit_in_characters_holds_for_each_domain(path: str) -> None:
     few = list(DomainCorpus(config_of(path, characters=500)).parts())
     for domain in WORDS:
-        lengths = [len(text) for part, text in few if part.startswith(domain)]
-        assert sum(lengths) >= 500 > sum(lengths[:-1])
+        found = [(part, len(text)) for part, text in few if part.startswith(domain)]
+        assert sum(length for _, length in found) >= 500 and len({part for part, _ in found}) == 2
+        before = found[:-1]
+        assert sum(length for _, length in before) < 500 or len({part for part, _ in before}) == 1
+
+
+def test_a_limit_that_one_long_document_fills_leaves_no_split_empty(path: str) -> None:
+    parts = {part for part, _ in DomainCorpus(config_of(path, characters=1)).parts()}
+    assert parts == {f"{domain}/{split}" for domain in WORDS for split in ("train", "test")}
 
 
 def test_the_stream_follows_its_weights_and_shows_all_before_any_twice(path: str) -> None:
