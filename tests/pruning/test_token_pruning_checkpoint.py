@@ -5,14 +5,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer, CLIPConfig, CLIPModel, LlavaForConditionalGeneration
+from PIL import Image
+from transformers import (
+    AutoTokenizer,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
 
 from recipes.core import compose, runner
+from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.pruning.canvases import make_canvases
+from recipes.pruning.token_pruning.checkpoint import prompt_inputs
 from recipes.pruning.token_pruning.pictures import picture
 from recipes.pruning.token_pruning.recipe import TokenPruningRecipe
 from recipes.pruning.toy_decoder import toy_llava
+from tests.core.tokenizer_kinds import byte_level
 
 RUN = ("budget=smoke", "tracker=none", "trainer.threads=1", "keep=0.25", "evaluation.max_new_tokens=2")
 
@@ -26,8 +37,6 @@ def toy() -> tuple[Path, Any]:
 @pytest.fixture
 def questions(toy: tuple[Path, Any], tmp_path: Path) -> Path:
     """Four questions about two images, in a file beside them."""
-    from PIL import Image
-
     canvases, records = make_canvases(toy[1].data, "test", 0), []
     for number in range(2):
         Image.fromarray(picture(canvases.images[number])).save(tmp_path / f"{number}.png")
@@ -89,3 +98,24 @@ def test_a_model_of_another_kind_is_refused(toy: tuple[Path, Any], questions: Pa
 def test_more_tokens_than_there_are(toy: tuple[Path, Any], questions: Path) -> None:
     with pytest.raises(UserError, match="65 tokens are more than the 64 there are"):
         evaluated(f"model={toy[0]}", f"data.path={questions}", "keep_tokens=65")
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_control_tokens_in_questions_are_text_and_texts_begin_once(begins: bool) -> None:
+    tokenizer = byte_level(bos=True, adds_bos=True)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    images = CLIPImageProcessor(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})
+    processor = LlavaProcessor(images, tokenizer, patch_size=4, num_additional_image_tokens=0)
+    reader, blank = TextIds(tokenizer, ["<image>"]), Image.new("RGB", (8, 8))
+    before = "<s>" if begins else ""
+
+    def ids(question: str) -> list[int]:
+        found = prompt_inputs(processor, reader, lambda text: f"{before}ask <image>\n{text}?", blank, question)
+        assert found["input_ids"].shape == found["attention_mask"].shape
+        return found["input_ids"][0].tolist()
+
+    image, control = tokenizer.convert_tokens_to_ids("<image>"), reader.control
+    for question in ("the cat", "the <image> and </s>"):
+        row = ids(question)
+        assert [i for i in row if i in control] == [tokenizer.bos_token_id, *[image] * 4]
+        assert tokenizer.decode(row).endswith(f"{question}?")

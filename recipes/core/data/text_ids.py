@@ -69,19 +69,40 @@ class TextIds:
         return self._literal(text)[0] if self._typed(text, ids) else ids
 
     def places(self, texts: Sequence[str]) -> list[tuple[list[int], Places]]:
-        """Of each text its ids, and the first and one past the last character of each token (fast tokenizers)."""
+        """Of each text its ids, and the first and one past the last character of each token.
+
+        Raises:
+            UserError: the tokenizer does not know the latter.
+        """
+        if not self.tokenizer.is_fast:
+            what = "this tokenizer does not tell which part of a text its tokens are"
+            raise UserError(what, "model", "choose a model with a tokenizer.json")
         read = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         rows = zip(texts, read["input_ids"], read["offset_mapping"], strict=True)
         return [self._literal(text) if self._typed(text, ids) else (ids, places) for text, ids, places in rows]
 
-    def framed(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of texts with what the tokenizer itself adds before and behind them."""
+    def framed(self, texts: Sequence[str], longest: int | None = None) -> list[list[int]]:
+        """Ids of texts with what the tokenizer itself adds before and behind them.
+
+        Args:
+            texts: The texts.
+            longest: Most tokens; what is too much at the end of a text is left out.
+        """
         before, behind = self._around
-        return [[*before, *ids, *behind] for ids in self.batch(texts)]
+        room = None if longest is None else longest - len(before) - len(behind)
+        return [[*before, *ids[:room], *behind] for ids in self.batch(texts)]
 
     def documents(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of whole texts: begun as the tokenizer begins them, and ended by the end-of-text token, once."""
         return [[*self.start, *ids, self.tokenizer.eos_token_id] for ids in self.batch(texts)]
+
+    def marked(self, text: str) -> str:
+        """A text whose control tokens are marked as text, for `transformers` with `sanitize_control_tokens=True`."""
+        from transformers.utils.chat_template_utils import mark_control_tokens
+
+        names = self.tokenizer.convert_ids_to_tokens(sorted(self.control))
+        found = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))
+        return str(mark_control_tokens(text, found)) if names and found.search(text) else text
 
     def _plain(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:

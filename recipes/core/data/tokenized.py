@@ -5,6 +5,7 @@ The arrays are memory-mapped, so loader processes and the cells of a trial share
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
@@ -30,7 +31,7 @@ class TokenizedCaptions:
 
     Args:
         file: The safetensors file that `tokenize` wrote.
-        max_tokens: Longer captions end after this many tokens (then without the end-of-text token).
+        max_tokens: Longer captions end after this many tokens (then without the end-of-text token); `cut` is how many.
     """
 
     def __init__(self, file: Path, max_tokens: int) -> None:
@@ -41,6 +42,7 @@ class TokenizedCaptions:
                 stored.get_tensor(name).numpy() for name in ("ids", "spans", "words", "starts")
             )
         self.lengths: np.ndarray = np.minimum(np.diff(self._starts), max_tokens).astype(np.int32)
+        self.cut = int((np.diff(self._starts) > max_tokens).sum())
         self.offsets: np.ndarray = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
 
     def __len__(self) -> int:
@@ -97,11 +99,17 @@ def tokenize(
     tokens = TokenizedCaptions(folder / "tokens.safetensors", max_tokens)
     if on_long == "fail":
         _refuse_long(split, tokens, max_tokens)
+    elif tokens.cut:
+        many = f"{tokens.cut:,} of {len(tokens):,} captions"
+        print(f"warning: {many} are cut at data.max_tokens={max_tokens}, and do not end", file=sys.stderr)
     return tokens
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
     """Hash of everything that decides the ids of a text; padding and truncation, set by each call, are left out."""
+    if not tokenizer.is_fast:
+        vocabulary = sorted(tokenizer.get_vocab().items())
+        return sha256_json([type(tokenizer).__name__, vocabulary, tokenizer.special_tokens_map])
     pipeline = json.loads(tokenizer.backend_tokenizer.to_str())
     return sha256_json({part: value for part, value in pipeline.items() if part not in ("padding", "truncation")})
 

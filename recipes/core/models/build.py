@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from recipes.core.data.captions import CaptionData
+from recipes.core.data.text_ids import start_id
 from recipes.core.errors import UserError
 from recipes.core.models import GRAY, IMAGENET_MEAN, IMAGENET_STD
 from recipes.core.models import encoder as encoders
@@ -44,9 +45,7 @@ def build(
                 config, tokenizer, data, normalize, size, channels, decoder.config.hidden_size, device
             )
     placeholder = tokenizer.convert_tokens_to_ids(PATCH)
-    return CaptionModel(
-        decoder, vision, [tokenizer.bos_token_id, *prefix], placeholder, tokenizer.eos_token_id, normalize
-    )
+    return CaptionModel(decoder, vision, [start_id(tokenizer), *prefix], placeholder, tokenizer.eos_token_id, normalize)
 
 
 def language_model(config: SmallConfig | SmolLM2Config, tokenizer: Any, seed: int) -> Any:

@@ -1,6 +1,6 @@
 """Any LLaVA-type checkpoint behind the interface of `CaptionModel`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration
 
+from recipes.core.data.text_ids import TextIds
 from recipes.core.models.config import LlavaConfig
 from recipes.core.models.head import check_head, output_head
 from recipes.core.models.sources import check_tokenizer_fits, load_model, load_tokenizer, preprocessing
@@ -22,14 +23,19 @@ class LlavaCaptionModel(nn.Module):
 
     Args:
         llava: The loaded model.
-        bos: Begin-of-text token id.
+        start: What its tokenizer puts before a text.
         eos: End-of-text token id.
         normalize: Image array -> pixels.
         train_backbone: Train the language model too, not only the projector.
     """
 
     def __init__(
-        self, llava: Any, bos: int, eos: int, normalize: Callable[[np.ndarray], Tensor], train_backbone: bool
+        self,
+        llava: Any,
+        start: Sequence[int],
+        eos: int,
+        normalize: Callable[[np.ndarray], Tensor],
+        train_backbone: bool,
     ) -> None:
         super().__init__()
         self.llava, self.eos, self.pixels = llava, eos, normalize
@@ -37,7 +43,7 @@ class LlavaCaptionModel(nn.Module):
         llava.model.vision_tower.requires_grad_(False)
         llava.model.language_model.requires_grad_(train_backbone)
         llava.get_output_embeddings().requires_grad_(train_backbone)
-        self.prefix_ids = [bos] + [self.placeholder] * self._image_tokens()
+        self.prefix_ids = [*start] + [self.placeholder] * self._image_tokens()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, pixels: Tensor | None, readout: Readout[R]) -> R:
         """As `CaptionModel.forward`."""
@@ -93,7 +99,8 @@ def load_llava(config: LlavaConfig, tokenizer: Any) -> LlavaCaptionModel:
     normalize = SquarePixels(
         vision.image_size, vision.num_channels, given.get("image_mean", CLIP_MEAN), given.get("image_std", CLIP_STD)
     )
-    return LlavaCaptionModel(llava, tokenizer.bos_token_id, tokenizer.eos_token_id, normalize, config.train_backbone)
+    start = TextIds(tokenizer).start
+    return LlavaCaptionModel(llava, start, tokenizer.eos_token_id, normalize, config.train_backbone)
 
 
 def load_llava_tokenizer(config: LlavaConfig) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.captions import CaptionData
+from recipes.core.data.text_ids import start_id
 from recipes.core.data.tokenized import TokenizedCaptions
 from recipes.core.evaluation import captions as tasks
 from recipes.core.evaluation.captions import CaptionScorer, Choice
@@ -130,7 +131,7 @@ class Suite:
             "greedy/reference_nll", "greedy captions: NLL under the text-only reference (nats)", higher_is_better=False
         )
         filled = [(i, ids) for i, ids in zip(indices, generated, strict=True) if len(ids)]
-        nlls = caption_nlls(self.reference.model, [ids for _, ids in filled], self.tokenizer.bos_token_id, self.device)
+        nlls = caption_nlls(self.reference.model, [ids for _, ids in filled], start_id(self.tokenizer), self.device)
         for (i, _), nll in zip(filled, nlls, strict=True):
             caption = self.data.test.caption(i)
             scores.add("greedy/reference_nll", caption.id, caption.group, nll.mean(), len(nll))

@@ -91,7 +91,11 @@ class PriorRecipe:
     ) -> Evaluation:
         """The whole suite on the test split, with per-example scores and the token heatmap."""
         trainer, weights = config.trainer, heatmap_weights(config, prepared)
-        return self._suite(config, prepared, model).evaluate(curve, trainer.batch_size, trainer.max_steps, weights)
+        found = self._suite(config, prepared, model).evaluate(curve, trainer.batch_size, trainer.max_steps, weights)
+        if cut := prepared.train.cut + prepared.test.cut:
+            found.scores.define("data/cut", "captions cut at data.max_tokens", False)
+            found.metrics["data/cut"] = float(cut)
+        return found
 
     def _suite(self, config: PriorConfig, prepared: Prepared, model: nn.Module) -> Suite:
         """The test suite of a model, made once: it holds decoded images and tokenised choices."""

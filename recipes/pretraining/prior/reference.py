@@ -10,6 +10,7 @@ import numpy as np
 from recipes.core import references
 from recipes.core.batches import CaptionItems, caption_collate, token_mean
 from recipes.core.data.captions import CaptionSplit
+from recipes.core.data.text_ids import start_id
 from recipes.core.data.tokenized import TokenizedCaptions, tokenizer_fingerprint
 from recipes.core.models import build_text_model, load_reference_model, load_text_model
 from recipes.core.models.reference import train_reference
@@ -60,7 +61,7 @@ def prepare_reference(
     models = [_reference(config, split, tokenizer, tokens[0], fold) for fold in folds]
 
     def scores(model: Any, part: TokenizedCaptions) -> ReferenceScores:
-        return references.reference_scores(model, part, tokenizer.bos_token_id, BATCH_TOKENS, device)
+        return references.reference_scores(model, part, start_id(tokenizer), BATCH_TOKENS, device)
 
     return Reference(tuple(scores(model, tokens[0]) for model in models), scores(models[0], tokens[1]), models[0])
 
@@ -90,7 +91,7 @@ def _trained(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: T
     def training() -> Training:
         model = build_text_model(config.model, tokenizer, own.seed)
         items = CaptionItems(split, tokens, indices, pixels=None)
-        collate = caption_collate([tokenizer.bos_token_id], tokenizer.pad_token_id, token_mean)
+        collate = caption_collate([start_id(tokenizer)], tokenizer.pad_token_id, token_mean)
         return Training(model, WeightedCrossEntropy(), items, collate)
 
     trainer = dataclasses.replace(

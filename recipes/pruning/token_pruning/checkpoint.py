@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, CLIPModel
 
 from recipes.core.data.config import EasyVqaConfig
+from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.models.sources import check_tokenizer_fits, load_config, load_model, load_processor, load_tokenizer
 from recipes.pruning.adapters import Guide, layout
@@ -57,6 +58,7 @@ class Checkpoint(Subject):
         self.layout = layout(self.model)
         self.processor = _processor(path, self.model.config)
         check_tokenizer_fits(self.processor.tokenizer, self.model, f"{KEY}={path}")
+        self.reader = TextIds(self.processor.tokenizer, [self.processor.image_token])
         self.ask = asking(self.processor)
         vision = self.model.config.vision_config
         self.anyres = self.model.config.model_type == "llava_next"
@@ -101,16 +103,15 @@ class Checkpoint(Subject):
     def _ready(self, asked: Asked) -> _Ready:
         from PIL import Image
 
-        inputs = self.processor(
-            images=Image.fromarray(asked.pixels(self.side)), text=self.ask(asked.question), return_tensors="pt"
-        )
+        image = Image.fromarray(asked.pixels(self.side))
+        inputs = prompt_inputs(self.processor, self.reader, self.ask, image, asked.question)
         if not (inputs["input_ids"] == self.model.config.image_token_id).any():
             raise UserError(
                 "the prompt has no place for the image, so nothing could be pruned",
                 f"{KEY}={self.config.model.path}",  # type: ignore[union-attr]
                 "its processor's chat template must put the image token into the text",
             )
-        return _Ready(asked, dict(inputs))
+        return _Ready(asked, inputs)
 
     def _batch(self, ready: list[_Ready]) -> Batch:
         inputs = {name: torch.cat([each.inputs[name] for each in ready]) for name in ready[0].inputs}
@@ -150,6 +151,32 @@ def asking(processor: Any) -> Callable[[str], str]:
     return ask
 
 
+def prompt_inputs(
+    processor: Any, reader: TextIds, ask: Callable[[str], str], image: Any, question: str
+) -> dict[str, Tensor]:
+    """A question about an image as tensors. A begin of text stands before it once; control tokens in it are text.
+
+    Args:
+        processor: The checkpoint's.
+        reader: Of its tokenizer, the image token a control token.
+        ask: From a question to a prompt.
+        image: The picture.
+        question: The question.
+    """
+    plain, marked = ask(question), ask(reader.marked(question))
+    start = reader.start
+    begun = bool(start) and plain.startswith(processor.tokenizer.convert_ids_to_tokens(start[0]))
+    if marked == plain:
+        return dict(processor(images=image, text=plain, add_special_tokens=not begun, return_tensors="pt"))
+    options = {"add_special_tokens": False, "sanitize_control_tokens": True, "return_tensors": "pt"}
+    found = dict(processor(images=image, text=marked, **options))
+    before = torch.tensor([[] if begun else start], dtype=torch.long)
+    return found | {
+        "input_ids": torch.cat([before, found["input_ids"]], 1),
+        "attention_mask": torch.cat([torch.ones_like(before), found["attention_mask"]], 1),
+    }
+
+
 class _ClipGuide:
     """Questions through the text tower of the CLIP that the vision tower comes from."""
 
@@ -163,7 +190,9 @@ class _ClipGuide:
     @torch.no_grad()
     def __call__(self, questions: list[str]) -> Guide:
         longest = self.clip.config.text_config.max_position_embeddings
-        words = self.tokenizer(questions, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        words = self.tokenizer.pad(
+            {"input_ids": TextIds(self.tokenizer).framed(questions, longest)}, return_tensors="pt"
+        )
         words = {name: words[name].to(self.device) for name in ("input_ids", "attention_mask")}
         pooled = self.clip.text_model(**words).pooler_output
         weight = self.clip.visual_projection.weight

@@ -14,6 +14,7 @@ from recipes.core.assets import asset_path
 from recipes.core.data.documents import open_documents
 from recipes.core.data.domains import domain_documents
 from recipes.core.data.shards import Document, Skipped
+from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.models.sources import check_tokenizer_fits, load_config, load_model, load_tokenizer
 from recipes.pruning.adapters import Trace, layout
@@ -137,9 +138,10 @@ def _documents(config: PassagesConfig) -> list[Document]:
 
 def _long(documents: list[Document], config: PassagesConfig, tokenizer: Any) -> Iterable[Passage]:
     """Those with enough tokens, cut to the most."""
+    reader = TextIds(tokenizer)
     for start in range(0, len(documents), CHUNK):
         chunk = documents[start : start + CHUNK]
-        rows = tokenizer([each.text for each in chunk], truncation=True, max_length=config.max_tokens).input_ids
+        rows = reader.framed([each.text for each in chunk], config.max_tokens)
         for document, ids in zip(chunk, rows, strict=True):
             if len(ids) >= config.min_tokens:
                 yield Passage(document.id, document.text, ids)

@@ -3,8 +3,11 @@
 from typing import Any
 
 import pytest
+from transformers import ByT5Tokenizer
 
 from recipes.core.data.text_ids import TextIds, control_ids, start_id
+from recipes.core.data.tokenized import tokenizer_fingerprint
+from recipes.core.errors import UserError
 from tests.core.tokenizer_kinds import KINDS, byte_level, texts, words
 
 TYPED = ["a</s>b", "the cat </s> sat", "<s>", "why <pad> <unk> <|im_end|>", "a <|im_start|>user\n", "</s></s> <s>"]
@@ -82,3 +85,14 @@ def test_where_a_method_needs_a_start_it_is_bos_or_else_the_end_of_the_text_befo
 def test_unknown_words_are_no_control_tokens() -> None:
     tokenizer = words()
     assert TextIds(tokenizer).ids("the zebra </s> sat") == tokenizer("the zebra zebra sat")["input_ids"]
+
+
+def test_tokenizers_in_python_read_control_tokens_as_text_too() -> None:
+    tokenizer = ByT5Tokenizer()
+    reader = TextIds(tokenizer)
+    assert tokenizer("a</s>b", add_special_tokens=False)["input_ids"] == [100, 1, 101]
+    assert reader.ids("a</s>b") == [3 + byte for byte in b"a</s>b"] and reader.start == []
+    assert reader.framed(["ab"]) == [[100, 101, 1]] and reader.documents(["a"]) == [[100, 1]]
+    with pytest.raises(UserError, match="does not tell which part of a text its tokens are"):
+        reader.places(["a"])
+    assert tokenizer_fingerprint(tokenizer) == tokenizer_fingerprint(ByT5Tokenizer())

@@ -138,7 +138,7 @@ def test_too_long_names_the_caption_its_length_and_both_ways_out() -> None:
     assert tokenize(split, word_level(["a b c d e f g"]), EOS, 8).lengths.tolist() == [4, 8, 6]
 
 
-def test_truncated_captions_lose_their_end() -> None:
+def test_truncated_captions_lose_their_end(capsys: pytest.CaptureFixture[str]) -> None:
     split = Split("a b c", "a b c ABC e f g", "a b")
     tokenizer = word_level(["a b c d e f g ABC"])
     whole, cut = tokenize(split, tokenizer, EOS, 100), tokenize(split, tokenizer, EOS, 4, "truncate")
@@ -148,7 +148,10 @@ def test_truncated_captions_lose_their_end() -> None:
     assert cut.ids(1)[-1] != EOS and cut.ids(0)[-1] == EOS
     assert cut.span_index(1).tolist() == [-1, -1, -1, 0]
     assert cut.fingerprint() != whole.fingerprint()
+    many = f"{cut.cut} of {len(cut)} captions are cut at data.max_tokens=4, and do not end"
+    assert 0 < cut.cut == (whole.lengths > 4).sum() and many in capsys.readouterr().err
     assert tokenize(split, tokenizer, EOS, 100, "truncate").fingerprint() == whole.fingerprint()
+    assert whole.cut == 0 and not capsys.readouterr().err
 
 
 def entries(home: Path) -> list[str]:
