@@ -83,10 +83,12 @@ def _folders(run_folder: Path, baseline: Path) -> "Comparison":
 
 def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> list["Comparison"]:
     """The wanted arms and labels (all with finished runs if none is named) beside the claim's baseline."""
-    from recipes.core.compare import compare_arms
+    from recipes.core.cards import card_of
+    from recipes.core.compare import compare_arms, corrected_over_arms
     from recipes.core.configs import having
     from recipes.core.records import find_runs
     from recipes.core.runs import DONE
+    from recipes.core.verdict import named_tests, with_verdicts
 
     card, found = registry.card(recipe), find_runs(outputs, recipe)
     known = list(dict.fromkeys([*compose.every_arm(recipe), *(run.arm for run in found)]))
@@ -110,7 +112,10 @@ def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> li
     for failure in failures:
         note(f"left out: {failure}")
     _tell_other_configs(comparisons, runs)
-    return comparisons
+    fitting = card_of(next(run for run in runs if run.arm == comparisons[0].arm))
+    claims = (fitting.claim, *fitting.claims)
+    comparisons = corrected_over_arms(comparisons, named_tests(claims, card.claim.baseline))
+    return [one if one.unit == "examples" else with_verdicts([one], claims)[0] for one in comparisons]
 
 
 def _tell_other_configs(comparisons: list["Comparison"], runs: list["RunRecord"]) -> None:

@@ -35,7 +35,7 @@ from recipes.core.trial import cells as planning
 from recipes.core.trial import manifest as manifests
 
 if TYPE_CHECKING:
-    from recipes.core.trial.result import TrialResult
+    from recipes.core.trial.result import Judged, TrialResult
 
 
 def trial(
@@ -96,28 +96,50 @@ def _conclude(folder: Path) -> None:
 
 
 def show_verdict(result: "TrialResult") -> None:
-    """Print the claim's metric for every arm, then the verdict, then those on further claims."""
-    from recipes.core.compare import comparison_table
+    """Print the claim's metric for every arm, then the verdict with its price, then those on further claims."""
+    from recipes.core.price import verdict_words
 
     claim = result.card.claim
-    rows = []
-    for comparison in result.comparisons:
-        row = next((r for r in comparison_table(comparison) if r["metric"] == claim.metric), None)
-        if row:
-            named = {"arm": comparison.arm, "mean": row[f"arm {comparison.arm}"]}
-            rows.append(named | {name: row[name] for name in ("difference", "interval", "p (Holm)", "n", "outcome")})
+    rows = _rows(result)
     heading(f"{result.manifest.recipe}: {claim.metric}, difference to {claim.baseline}")
     if rows:
         table(rows, numbers=["mean", "difference", "interval", "p (Holm)", "n"])
     say()
-    heading(f"verdict: {result.verdict.word}")
-    pairs([("claim", claim.statement), ("because", result.verdict.reason), ("published", claim.published)])
+    heading(f"verdict: {verdict_words(result.verdict.word, result.prices)}")
+    pairs([*_answer(result, result.lead), ("published", claim.published)])
     if result.verdict.more_seeds:
         say(f"about {result.verdict.more_seeds} more seeds would settle it, if the estimate and its spread hold")
     for judged in result.further:
         say()
-        heading(f"further claim: {judged.verdict.word}")
-        pairs([("claim", judged.claim.statement), ("because", judged.verdict.reason)])
+        heading(f"further claim: {verdict_words(judged.verdict.word, judged.prices)}")
+        pairs(_answer(result, judged))
+
+
+def _answer(result: "TrialResult", judged: "Judged") -> list[tuple[str, str]]:
+    """The claim, why the verdict is what it is, and the price where the verdict's line does not say it."""
+    from recipes.core.price import price_words, verdict_words
+
+    rows = [("claim", judged.claim.statement), ("because", judged.verdict.reason)]
+    price = price_words(judged.prices, result.card)
+    in_line = verdict_words(judged.verdict.word, judged.prices) != judged.verdict.word
+    return rows + ([("price", price)] if price and not in_line else [])
+
+
+def _rows(result: "TrialResult") -> list[dict[str, str]]:
+    """The claim's metric of the baseline, then of every arm beside it."""
+    from recipes.core.compare import comparison_column, comparison_table
+
+    columns = ("difference", "interval", "p (Holm)", "n", "outcome")
+    rows: list[dict[str, str]] = []
+    for comparison in result.comparisons:
+        row = next((r for r in comparison_table(comparison) if r["metric"] == result.card.claim.metric), None)
+        if row and not rows:
+            base = {"arm": comparison.baseline, "mean": row[comparison_column(comparison.baseline)]}
+            rows.append(base | dict.fromkeys(columns, "") | {"n": row["n"], "outcome": "baseline"})
+        if row:
+            named = {"arm": comparison.arm, "mean": row[comparison_column(comparison.arm)]}
+            rows.append(named | {name: row[name] for name in columns})
+    return rows
 
 
 def _check_keys(keys: list[str]) -> None:

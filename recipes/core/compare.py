@@ -1,8 +1,7 @@
 """Paired comparison of finished runs: same recipe, same seed, configs equal but for what the arms choose."""
 
-import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,19 +10,24 @@ import numpy as np
 from recipes.core.configs import config_folder
 from recipes.core.errors import UserError
 from recipes.core.measured import Examples, Measured, final_only, paired_examples, read_measured
+from recipes.core.number_texts import interval_text, number_text, p_text
 from recipes.core.records import (
     RunRecord,
     check_finished,
     config_differences,
     find_baseline,
     find_runs,
+    flatten,
     is_below,
     load_run,
 )
 from recipes.core.runs import DONE
 from recipes.core.statistics import Interval, holm, paired_bootstrap, paired_effect_size, paired_t, ratio_mean
 
+CLAIM = "claim"  # in place of a corrected p-value: the test was named in advance
+
 __all__ = [
+    "CLAIM",
     "Comparison",
     "MetricRow",
     "RunRecord",
@@ -31,10 +35,14 @@ __all__ = [
     "compare_measured",
     "compare_runs",
     "compare_seeds",
+    "corrected_over_arms",
     "comparison_table",
     "find_baseline",
     "find_runs",
+    "interval_text",
     "load_run",
+    "number_text",
+    "p_text",
 ]
 
 
@@ -44,6 +52,8 @@ class MetricRow:
 
     `number` counts what the interval was taken over: source items or seeds. `interval` and what follows from it are
     None where the runs hold no repeated measurement (a metric without per-example scores, on one seed).
+    `p_holm` is corrected over the arms that are compared, see `corrected_over_arms`; `verdict` is that on a claim which
+    the row tests, empty elsewhere.
     `differences` has arm minus baseline of each seed, in the order of the comparison's seeds.
     """
 
@@ -57,6 +67,7 @@ class MetricRow:
     p_holm: float | None = None
     effect_size: float | None = None
     differences: tuple[float, ...] = ()
+    verdict: str = ""
 
     @property
     def difference(self) -> float:
@@ -65,7 +76,9 @@ class MetricRow:
 
     @property
     def outcome(self) -> str:
-        """What can be said after correction: better, worse, unclear; untested without an interval."""
+        """The verdict on a claim; else better, worse or unclear after correction, untested without an interval."""
+        if self.verdict:
+            return self.verdict
         if self.interval is None or self.p_holm is None:
             return "untested"
         if self.p_holm > 1 - self.interval.level:
@@ -113,7 +126,7 @@ def compare_runs(
         run: The arm's run.
         baseline: The baseline's run, same recipe and seed.
         arm_keys: Dotted prefixes that arms are free to change.
-        main_metric: The metric named in advance; it is left out of the correction for many tests.
+        main_metric: The metric named in advance, shown first.
         draws: Bootstrap resamples.
         level: Nominal coverage.
 
@@ -122,7 +135,8 @@ def compare_runs(
     """
     _check_pair(run, baseline)
     measured = [(read_measured(run), read_measured(baseline))]
-    return _corrected(compare_measured(measured, arm_keys=arm_keys, main_metric=main_metric, draws=draws, level=level))
+    found = compare_measured(measured, arm_keys=arm_keys, main_metric=main_metric, draws=draws, level=level)
+    return corrected_over_arms([found])[0]
 
 
 def compare_seeds(
@@ -148,7 +162,8 @@ def compare_seeds(
     for run, baseline in pairs:
         _check_pair(run, baseline)
     measured = [(read_measured(run), read_measured(baseline)) for run, baseline in pairs]
-    return _corrected(compare_measured(measured, arm_keys=arm_keys, main_metric=main_metric, level=level))
+    found = compare_measured(measured, arm_keys=arm_keys, main_metric=main_metric, level=level)
+    return corrected_over_arms([found])[0]
 
 
 def compare_measured(
@@ -222,6 +237,38 @@ def compare_arms(
     return compare_seeds(pairs, arm_keys=arm_keys, main_metric=main_metric)
 
 
+def corrected_over_arms(comparisons: Sequence[Comparison], named: Collection[tuple[str, str]] = ()) -> list[Comparison]:
+    """The comparisons with `p_holm`: what `p (Holm)` means wherever it is printed.
+
+    For each metric, Holm over the arms that are compared with one baseline and have an interval for it: the answer to
+    "does any of these arms differ on this metric". Tests that were named in advance, those of claims, are no part of
+    it: each is a family of its own, with its plain p-value. Metrics are not corrected against each other.
+
+    Args:
+        comparisons: Arms beside one baseline.
+        named: (arm, metric) of the claims.
+    """
+    p_values: dict[str, dict[str, float]] = {}  # metric -> arm -> p-value
+    for comparison in comparisons:
+        for row in comparison.rows:
+            if row.interval and (comparison.arm, row.metric) not in named:
+                p_values.setdefault(row.metric, {})[comparison.arm] = row.interval.p_value
+    adjusted = {
+        metric: dict(zip(by_arm, map(float, holm(list(by_arm.values()))), strict=True))
+        for metric, by_arm in p_values.items()
+    }
+
+    def corrected(arm: str, row: MetricRow) -> MetricRow:
+        if row.interval and (arm, row.metric) in named:
+            return replace(row, p_holm=row.interval.p_value)
+        return replace(row, p_holm=adjusted.get(row.metric, {}).get(arm))
+
+    return [
+        replace(comparison, rows=tuple(corrected(comparison.arm, row) for row in comparison.rows))
+        for comparison in comparisons
+    ]
+
+
 def comparison_table(comparison: Comparison) -> list[dict[str, str]]:
     """One dict of texts per metric, the main metric first: what the command line prints and the report shows."""
     rows = sorted(comparison.rows, key=lambda row: row.metric != comparison.main_metric)
@@ -233,7 +280,7 @@ def comparison_table(comparison: Comparison) -> list[dict[str, str]]:
             comparison_column(comparison.baseline): number_text(row.baseline),
             "difference": number_text(row.difference, signed=True),
             "interval": interval_text(row.interval),
-            "p (Holm)": "" if row.p_holm is None else p_text(row.p_holm),
+            "p (Holm)": CLAIM if row.verdict else "" if row.p_holm is None else p_text(row.p_holm),
             "d_z": "" if row.effect_size is None else number_text(row.effect_size, signed=True),
             "n": f"{row.number} {'seeds' if comparison.unit == 'seeds' else 'items'}" if row.interval else "",
             "outcome": row.outcome,
@@ -245,26 +292,6 @@ def comparison_table(comparison: Comparison) -> list[dict[str, str]]:
 def comparison_column(arm: str) -> str:
     """Heading of an arm's column."""
     return f"arm {arm}"
-
-
-def number_text(value: float, signed: bool = False) -> str:
-    """A number with about three significant digits."""
-    sign = "+" if signed else ""
-    if not math.isfinite(value):
-        return f"{value:{sign}}"
-    size = abs(value)
-    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3
-    return f"{value:{sign}.1e}" if 0 < size < 5e-4 else f"{value:{sign}.{digits}f}"
-
-
-def interval_text(interval: Interval | None) -> str:
-    """`[low, high]`, empty without an interval."""
-    return "" if interval is None else f"[{number_text(interval.low, True)}, {number_text(interval.high, True)}]"
-
-
-def p_text(p_value: float) -> str:
-    """A p-value with three decimals."""
-    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def _example_rows(mine: Measured, theirs: Measured, *, draws: int, level: float) -> list[MetricRow]:
@@ -312,18 +339,6 @@ def _row(metric: str, values: Sequence[float], baseline: Sequence[float]) -> Met
     differences = tuple(float(value - other) for value, other in zip(values, baseline, strict=True))
     means = float(np.mean(values)), float(np.mean(baseline))
     return MetricRow(metric, metric, None, *means, len(differences), differences=differences)
-
-
-def _corrected(comparison: Comparison) -> Comparison:
-    """Holm over the metrics of one arm, but for the one named in advance."""
-    tested = [row for row in comparison.rows if row.interval and row.metric != comparison.main_metric]
-    adjusted = holm([row.interval.p_value for row in tested if row.interval])
-    corrected = {row.metric: float(p_value) for row, p_value in zip(tested, adjusted, strict=True)}
-    main = comparison.row(comparison.main_metric) if comparison.main_metric else None
-    if main and main.interval:
-        corrected[main.metric] = main.interval.p_value
-    rows = tuple(replace(row, p_holm=corrected.get(row.metric)) for row in comparison.rows)
-    return replace(comparison, rows=rows)
 
 
 def _described(rows: list[MetricRow], info: dict[str, Any]) -> list[MetricRow]:

@@ -150,7 +150,8 @@ class Card:
     `claim` is the recipe's own; `claims` are further ones, judged where they apply (see `cards.card_for`).
     `pair_keys` are the config keys that arms are free to change; metrics whose names start with one of `headlines`
     are printed when a run ends, all are in its report. Trials and sweeps draw for each (x, y) of `frontiers` metric y
-    against metric x.
+    against metric x. `price` names metrics that the claim's arm may pay with: what it does to them stands beside every
+    verdict.
     """
 
     title: str
@@ -163,3 +164,4 @@ class Card:
     headlines: tuple[str, ...] = ("",)
     frontiers: tuple[tuple[str, str], ...] = ()
     claims: tuple[Claim, ...] = ()
+    price: tuple[str, ...] = ()

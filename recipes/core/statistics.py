@@ -13,6 +13,7 @@ from scipy import stats
 
 Array = NDArray[np.float64]
 DRAW_MEMORY = 4_000_000
+TAIL = 8.0  # standard deviations beyond which a normal density counts as 0
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,36 @@ def paired_t_power(effect_size: float, seeds: int, level: float = 0.95) -> float
     """
     critical = stats.t.ppf((1 + level) / 2, seeds - 1)
     return float(stats.nct.sf(critical, seeds - 1, effect_size * np.sqrt(seeds)))
+
+
+def support_power(effect_size: float, minimal: float, seeds: int, level: float = 0.95) -> float:
+    """Probability that the `paired_t` interval lies above zero and the estimate reaches a minimal effect.
+
+    Both in units of the standard deviation of the differences. Mean m ~ N(effect, 1/n) and deviation S of a sample are
+    independent, so that it is the integral of the density of m over m >= minimal times P(S < m sqrt(n) / t).
+
+    Args:
+        effect_size: True mean difference over its standard deviation.
+        minimal: Minimal effect over the same deviation, at least 0.
+        seeds: Number of seeds, at least two.
+        level: Nominal coverage of the two-sided interval.
+    """
+    root, freedom = np.sqrt(seeds), seeds - 1
+    low = max((minimal - effect_size) * root, -effect_size * root, -TAIL)
+    if low >= TAIL:
+        return 0.0
+    nodes, weights = _legendre()
+    score = low + (TAIL - low) * (nodes + 1) / 2
+    critical = stats.t.ppf((1 + level) / 2, freedom)
+    narrow = stats.chi2.cdf(freedom * (np.maximum(effect_size * root + score, 0) / critical) ** 2, freedom)
+    return float((TAIL - low) / 2 * np.sum(weights * stats.norm.pdf(score) * narrow))
+
+
+@lru_cache(maxsize=1)
+def _legendre() -> tuple[Array, Array]:
+    """Nodes and weights of Gauss-Legendre quadrature on [-1, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    return nodes, weights
 
 
 def paired_effect_size(differences: ArrayLike) -> float:

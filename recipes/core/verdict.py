@@ -1,20 +1,23 @@
 """Verdict on a claim: supported, contradicted or inconclusive, and how many more seeds would settle it."""
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from recipes.core.compare import interval_text, number_text
+from recipes.core.compare import Comparison, MetricRow
 from recipes.core.config import Claim
-from recipes.core.statistics import Array, Interval, paired_t, paired_t_power
+from recipes.core.number_texts import interval_text, number_text
+from recipes.core.statistics import Array, Interval, paired_t, paired_t_power, support_power
 
 SUPPORTED = "supported"
 CONTRADICTED = "contradicted"
 INCONCLUSIVE = "inconclusive"
 POWER = 0.8
 MAX_SEEDS = 1_000
+FLAT = 1e-9  # differences that vary by less than this share of themselves are equal but for rounding
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ def verdict(claim: Claim, differences: ArrayLike, level: float = 0.95) -> Verdic
         level: Nominal coverage of the interval.
 
     Returns:
-        The verdict; inconclusive without an interval for fewer than two seeds or a difference that is not finite.
+        The verdict; inconclusive without an interval for fewer than two seeds or a difference that is not finite, and
+        where all seeds have the same difference: an interval of width zero knows nothing of other seeds.
     """
     sample = np.asarray(differences, dtype=float)
     missing = int(np.sum(~np.isfinite(sample)))
@@ -57,6 +61,8 @@ def verdict(claim: Claim, differences: ArrayLike, level: float = 0.95) -> Verdic
             reason = f"the metric is not a finite number in {missing} of {len(sample)} paired seeds"
         return Verdict(INCONCLUSIVE, None, len(sample), None, reason)
     interval = paired_t(sample, level)
+    if np.ptp(sample) <= FLAT * np.abs(sample).max():
+        return Verdict(INCONCLUSIVE, interval, len(sample), None, _flat_reason(interval.estimate, len(sample)))
     word, reason = _judge(claim, interval)
     more = more_seeds(claim, sample, level) if word == INCONCLUSIVE else 0
     return Verdict(word, interval, len(sample), more, reason)
@@ -65,25 +71,57 @@ def verdict(claim: Claim, differences: ArrayLike, level: float = 0.95) -> Verdic
 def more_seeds(claim: Claim, differences: Array, level: float = 0.95) -> int | None:
     """How many more seeds would settle an inconclusive claim with 80% power, if estimate and spread stay as they are.
 
-    The boundary to be excluded is zero if the estimate reaches the minimal effect (the claim would be supported),
-    else the minimal effect (it would be contradicted).
+    The power is that of the whole rule in a trial of that many seeds: `supported` (interval above zero *and* estimate
+    at least the minimal effect) if the estimate reaches the minimal effect, else `contradicted` (whole interval below
+    it).
 
     Args:
         claim: Direction and minimal effect.
-        differences: [seeds], arm minus baseline, at least two.
+        differences: [seeds], arm minus baseline, at least two, not all equal.
         level: Nominal coverage of the interval.
 
     Returns:
-        At least 1; None if more than 1,000 seeds in all would be needed, or the estimate lies on the boundary.
+        At least 1; None if more than 1,000 seeds in all would be needed, as where the estimate lies on the boundary.
     """
-    estimate = claim.direction * differences.mean()
-    boundary = 0.0 if estimate >= claim.minimal_effect else claim.minimal_effect
-    if estimate == boundary:
-        return None
-    effect_size = abs(estimate - boundary) / differences.std(ddof=1)
+    spread = differences.std(ddof=1)
+    effect_size, minimal = claim.direction * differences.mean() / spread, claim.minimal_effect / spread
+
+    def power(number: int) -> float:
+        if effect_size >= minimal:
+            return support_power(effect_size, minimal, number, level)
+        return paired_t_power(minimal - effect_size, number, level)
+
     numbers = range(2, MAX_SEEDS + 1)
-    place = bisect_left(numbers, POWER, key=lambda number: paired_t_power(effect_size, number, level))
+    place = bisect_left(numbers, POWER, key=power)
     return max(numbers[place] - len(differences), 1) if place < len(numbers) else None
+
+
+def with_verdicts(comparisons: Sequence[Comparison], claims: Sequence[Claim]) -> tuple[Comparison, ...]:
+    """The comparisons with the verdict on every claim in the row that tests it."""
+
+    def judged(comparison: Comparison, row: MetricRow) -> MetricRow:
+        for claim in claims:
+            if (claim.arm, claim.baseline, claim.metric) == (comparison.arm, comparison.baseline, row.metric):
+                return replace(row, verdict=verdict(claim, row.differences).word)
+        return row
+
+    return tuple(replace(one, rows=tuple(judged(one, row) for row in one.rows)) for one in comparisons)
+
+
+def named_tests(claims: Sequence[Claim], baseline: str) -> set[tuple[str, str]]:
+    """(arm, metric) of the claims beside a baseline: tests named in advance, which no correction counts."""
+    return {(claim.arm, claim.metric) for claim in claims if claim.baseline == baseline}
+
+
+def _flat_reason(difference: float, seeds: int) -> str:
+    if difference == 0:
+        return (
+            f"the two arms do not differ in any of {seeds} seeds: they may be the same run, or the metric is too coarse"
+        )
+    shown = number_text(difference, signed=True)
+    return (
+        f"all {seeds} seeds have the same difference of {shown}: an interval of width zero knows nothing of other seeds"
+    )
 
 
 def _judge(claim: Claim, interval: Interval) -> tuple[str, str]:

@@ -85,7 +85,10 @@ def test_a_trial_ends_in_the_verdict_and_says_where_everything_is(finished: Ende
     lines = finished.out.splitlines()
     assert lines[0] == "prior: grounded/auc, difference to ntp"
     assert lines[1].split() == ["arm", "mean", "difference", "interval", "p", "(Holm)", "n", "outcome"]
-    assert lines[2].startswith("prior ")
+    assert lines[2].split()[0] == "ntp" and lines[2].endswith("2 seeds  baseline")
+    assert lines[3].startswith("prior ") and lines[3].split()[-4] == "claim"
+    assert f"verdict: {lines[3].split()[-1]}" == next(line for line in lines if line.startswith("verdict: ")).split(",")[0]
+    assert "at a price" in lines[lines.index("") + 1] or any(line.startswith("price ") for line in lines)
     assert any(line.startswith("verdict: ") for line in lines)
     assert "claim      PRIOR learns image-related tokens in fewer steps than next-token prediction" in lines
     folder = only_folder(outputs, "trial")
@@ -93,7 +96,7 @@ def test_a_trial_ends_in_the_verdict_and_says_where_everything_is(finished: Ende
     tree = json.loads((folder / "results.json").read_text())
     assert [cell["state"] for cell in tree["cells"]] == ["done"] * 4
     assert tree["comparisons"][0]["seeds"] == [0, 1]
-    assert f"verdict: {tree['verdict']['word']}" in lines
+    assert tree["comparisons"][0]["rows"] and [effect["metric"] for effect in tree["price"]]
 
 
 def test_a_log_says_when_each_cell_has_ended(finished: Ended) -> None:

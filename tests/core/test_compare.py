@@ -10,6 +10,7 @@ from recipes.core import compare
 from recipes.core.errors import UserError
 from recipes.core.records import final_metrics
 from recipes.core.statistics import Interval, holm, paired_bootstrap, paired_t
+from recipes.core.trial.comparison import compare_trial
 
 KEYS = {"weighting"}
 
@@ -119,16 +120,24 @@ def test_differences_are_in_the_order_of_the_seeds(make_run):
     assert found.row("nll/image").differences == tuple(value for (value,) in single)
 
 
-def test_main_metric_is_left_out_of_the_correction(make_run):
-    run, baseline = pair(make_run)
-    main = "grounded/digit/accuracy"
-    plain = compare.compare_runs(run, baseline, arm_keys=KEYS, draws=500)
-    named = compare.compare_runs(run, baseline, arm_keys=KEYS, draws=500, main_metric=main)
-    raw = [row.interval.p_value for row in plain.rows if row.interval]
-    assert [row.p_holm for row in plain.rows if row.interval] == pytest.approx(holm(raw))
-    assert named.row(main).p_holm == named.row(main).interval.p_value < plain.row(main).p_holm
-    others = [row for row in named.rows if row.interval and row.metric != main]
-    assert [row.p_holm for row in others] == pytest.approx(holm([row.interval.p_value for row in others]))
+def test_one_arm_alone_has_nothing_to_correct_for(make_run):
+    found = compare.compare_runs(*pair(make_run), arm_keys=KEYS, draws=500)
+    assert all(row.p_holm == row.interval.p_value for row in found.rows if row.interval)
+
+
+def test_the_correction_is_over_the_arms_of_each_metric_but_for_tests_named_in_advance(make_run):
+    """Several arms compared by `compare` get what a trial of them gets."""
+    arms = ("prior", "random", "oracle")
+    records = [compare.load_run(make_run(arm, seed)) for seed in range(3) for arm in ("ntp", *arms)]
+    alone = [compare.compare_arms(records, arm, "ntp", arm_keys=KEYS) for arm in arms]
+    named = {("prior", "grounded/auc")}
+    found = compare.corrected_over_arms(alone, named)
+    auc, other = ([one.row(metric) for one in found] for metric in ("grounded/auc", "nll/other"))
+    assert auc[0].p_holm == auc[0].interval.p_value
+    assert [row.p_holm for row in auc[1:]] == pytest.approx(holm([row.interval.p_value for row in auc[1:]]))
+    assert [row.p_holm for row in other] == pytest.approx(holm([row.interval.p_value for row in other]))
+    trial = compare_trial(records, "ntp", arm_keys=KEYS, main_metric=None, named=named)
+    assert [one.rows for one in trial] == [one.rows for one in found]
 
 
 def test_arms_are_compared_with_the_config_of_the_newest_run(make_run):

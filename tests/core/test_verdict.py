@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
 from recipes.core.config import Claim
-from recipes.core.statistics import paired_t_arrays, paired_t_power
+from recipes.core.statistics import paired_t_arrays, paired_t_power, support_power
 from recipes.core.verdict import verdict
 
 TRIALS = 1_000
@@ -122,12 +122,21 @@ def test_differences_that_are_not_finite_say_nothing():
     assert found.reason == "the metric is not a finite number in 2 of 3 paired seeds"
 
 
-def test_without_spread_the_estimate_decides():
-    assert verdict(claim(0.25), [0.25, 0.25]).word == "supported"
-    assert verdict(claim(0.25), [0.125, 0.125]).word == "contradicted"
-    assert verdict(claim(0.25), [0.0, 0.0]).reason.startswith("the difference is too small to matter")
-    equal = verdict(claim(0.0), [0.0, 0.0])
-    assert (equal.word, equal.more_seeds) == ("inconclusive", None)
+@pytest.mark.parametrize("value", [0.25, -0.25, 0.07, 1e-6])
+@pytest.mark.parametrize("noise", [0.0, 1e-16])
+def test_the_same_difference_in_every_seed_says_nothing_of_other_seeds(value, noise):
+    """Equal differences of metrics differ by rounding; their interval has no width."""
+    found = verdict(claim(), value * (1 + noise * np.array([0, 1, -1])))
+    assert (found.word, found.more_seeds, found.seeds) == ("inconclusive", None, 3)
+    assert found.reason.startswith("all 3 seeds have the same difference of ")
+
+
+def test_arms_that_never_differ_are_said_to():
+    found = verdict(claim(), [0.0, 0.0])
+    assert (found.word, found.more_seeds) == ("inconclusive", None)
+    assert found.reason == (
+        "the two arms do not differ in any of 2 seeds: they may be the same run, or the metric is too coarse"
+    )
 
 
 def test_boundaries():
@@ -140,11 +149,6 @@ def test_boundaries():
     mean = verdict(claim(), supported).interval.estimate
     assert verdict(claim(mean), supported).word == "supported"
     assert verdict(claim(np.nextafter(mean, 1)), supported).word == "inconclusive"
-    touching = verdict(claim(0.0), [0.0, 0.0, 0.0])
-    assert touching.reason == (
-        "the difference of +0.000 is at least the minimal effect of interest, 0, but the interval [+0.000, +0.000] "
-        "includes zero"
-    )
 
 
 def test_the_level_widens_the_interval():
@@ -155,25 +159,41 @@ def test_the_level_widens_the_interval():
     assert (strict.interval.low, strict.interval.high) == pytest.approx(by_hand(differences, 0.99))
 
 
-def power_by_simulation(effect_size, seeds):
-    sample = np.random.default_rng(seeds).normal(effect_size, 1, (40_000, seeds))
-    mean, half, _ = paired_t_arrays(sample, 0.95)
-    return np.mean(mean - half > 0)
+def settled(judged, word, mean, spread, seeds):
+    """Share of simulated trials whose verdict is `word`, by the rule written out; common random numbers over means."""
+    sample = mean + spread * np.random.default_rng(seeds).standard_normal((40_000, seeds))
+    estimate, half, _ = paired_t_arrays(sample, 0.95)
+    if word == "supported":
+        return np.mean((estimate - half > 0) & (estimate >= judged.minimal_effect))
+    return np.mean(estimate + half < judged.minimal_effect)
 
 
 @pytest.mark.parametrize(
-    ("differences", "boundary"),
-    [([0.01, 0.02, 0.09], 0.0), ([0.11, -0.01, 0.04, -0.02], 0.0), ([0.01, -0.02, 0.02], 0.02)],
+    ("differences", "word"),
+    [
+        ([0.01, 0.02, 0.09], "supported"),
+        ([0.11, -0.01, 0.04, -0.02], "supported"),  # the estimate is 0.03: reaching 0.02 is what takes seeds
+        ([0.09, -0.06, 0.05], "supported"),
+        ([0.01, -0.02, 0.02], "contradicted"),
+        ([0.03, -0.01], "contradicted"),
+    ],
 )
-def test_more_seeds_are_the_fewest_with_enough_power(differences, boundary):
-    """Brute force: t tests of trials with the same estimate and spread."""
-    found = verdict(claim(), differences)
+def test_more_seeds_are_the_fewest_with_enough_power_of_the_whole_rule(differences, word):
+    """Brute force: trials of as many seeds with the same estimate and spread, judged by the rule."""
+    judged = claim(0.02)
+    found = verdict(judged, differences)
     needed = len(differences) + found.more_seeds
-    effect_size = abs(np.mean(differences) - boundary) / np.std(differences, ddof=1)
+    mean, spread = np.mean(differences), np.std(differences, ddof=1)
     error = 4 * (0.8 * 0.2 / 40_000) ** 0.5
-    assert power_by_simulation(effect_size, needed) > 0.8 - error
-    assert power_by_simulation(effect_size, needed - 2) < 0.8 + error
-    assert paired_t_power(effect_size, needed) >= 0.8 > paired_t_power(effect_size, needed - 1)
+    assert settled(judged, word, mean, spread, needed) > 0.8 - error
+    assert needed == 3 or settled(judged, word, mean, spread, needed - 2) < 0.8 + error
+
+
+def test_the_power_of_support_is_that_of_the_interval_without_a_minimal_effect():
+    for effect_size, seeds in ((0.5, 10), (1.2, 5), (3.0, 3)):
+        assert support_power(effect_size, 0.0, seeds) == pytest.approx(paired_t_power(effect_size, seeds), abs=1e-6)
+    assert support_power(0.5, 0.5, 400) == pytest.approx(0.5, abs=1e-3)  # the estimate reaches it in half of the trials
+    assert support_power(0.5, 3.0, 400) < 1e-9
 
 
 def test_more_seeds_cannot_always_be_told():
@@ -199,6 +219,7 @@ numbers = st.lists(st.integers(-10, 10), min_size=2, max_size=6)
 @given(numbers, st.integers(0, 20), st.integers(0, 5), st.sampled_from([1, -1]))
 def test_better_differences_never_give_a_worse_verdict(differences, shift, minimal_effect, direction):
     judged = claim(minimal_effect, direction)
+    assume(len(set(differences)) > 1)
     before = verdict(judged, differences).word
     after = verdict(judged, np.array(differences) + direction * shift).word
     assert WORDS.index(after) >= WORDS.index(before)

@@ -76,5 +76,6 @@ CARD = Card(
     pair_keys=("arm", "preference", "distil"),
     version=1,
     frontiers=(("kl", "reward"),),
+    price=("kl", "pairs/chosen"),
     headlines=("frontier/", "reward", "kl", "expected_reward", "alpha", "distance", "teacher/", "pairs/accuracy"),
 )

@@ -83,6 +83,7 @@ CARD = Card(
     pair_keys=("arm", "preference", "critical"),
     version=1,
     frontiers=(("kl", "accuracy"),),
+    price=("kl", "pairs/chosen"),
     headlines=(
         "accuracy",
         "reward",

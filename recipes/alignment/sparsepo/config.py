@@ -93,4 +93,5 @@ CARD = Card(
     version=1,
     headlines=("frontier/", "reward", "kl", "pairs/accuracy", "mask/", "data/"),
     frontiers=(("kl", "reward"),),
+    price=("kl", "pairs/chosen"),
 )

@@ -94,5 +94,6 @@ CARD = Card(
     pair_keys=("arm", "preference", "treg"),
     version=1,
     frontiers=(("kl", "reward"),),
+    price=("kl", "pairs/chosen"),
     headlines=("frontier/", "reward", "kl", "pairs/accuracy", "rewards/", "corrupted/", "data/"),
 )

@@ -8,7 +8,7 @@ from recipes.core.report.curves import Chart
 
 INK, MUTED, GRID = "#1d232b", "#5d6673", "#dfe2e6"
 COLORS = {"arm": "#0b6e7f", "baseline": "#6a7280"}
-OUTCOMES = {"better": "#1a7f45", "worse": "#b3261e"}
+OUTCOMES = {"better": "#1a7f45", "worse": "#b3261e", "supported": "#1a7f45", "contradicted": "#b3261e"}
 CURVES = 3
 ROWS = 12
 

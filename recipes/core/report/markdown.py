@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from recipes.core.compare import interval_text, number_text, p_text
+from recipes.core.price import price_words, verdict_words
 from recipes.core.report.arms import (
     Arm,
     Metric,
@@ -58,7 +59,8 @@ def markdown_report(result: TrialResult) -> str:
     gaps = f" {missing} of {len(result.states)} runs are not finished; means leave them out." if missing else ""
     return (
         f"# {_escaped(result.card.title)}\n\n"
-        f"**{verdict.word.capitalize()}:** {_escaped(claim.statement)}. {_escaped(sentence(verdict.reason))}\n\n"
+        f"**{_escaped(result.lead.headline)}:** {_escaped(claim.statement)}. "
+        f"{_escaped(sentence(verdict.reason))}{_price(result)}\n\n"
         f"Published: {_escaped(claim.published)} ({_escaped(result.card.paper)}).\n\n"
         f"{table}\n"
         f"{_caption(result)}{gaps}\n\n"
@@ -69,12 +71,19 @@ def markdown_report(result: TrialResult) -> str:
 
 def _further(result: TrialResult) -> str:
     lines = [
-        f"- **{one.verdict.word.capitalize()}:** {_escaped(one.claim.statement)} (`{one.claim.arm}` beside "
+        f"- **{_escaped(one.headline)}:** {_escaped(one.claim.statement)} (`{one.claim.arm}` beside "
         f"`{one.claim.baseline}` on `{one.claim.metric}`). {_escaped(sentence(one.verdict.reason))} "
         f"Published: {_escaped(one.claim.published)}.\n"
         for one in result.further
     ]
     return f"Further claims:\n\n{''.join(lines)}\n" if lines else ""
+
+
+def _price(result: TrialResult) -> str:
+    """The price as a sentence where the verdict's line does not say it."""
+    words = price_words(result.prices, result.card)
+    in_line = verdict_words(result.verdict.word, result.prices) != result.verdict.word
+    return f" Price: {_escaped(words)}." if words and not in_line else ""
 
 
 def table_arms(result: TrialResult) -> tuple[list[Arm], list[Metric]]:
@@ -94,7 +103,8 @@ def _caption(result: TrialResult) -> str:
         intervals = "differences are paired by example, with bootstrap intervals over the examples of one seed"
     return (
         f"Mean over seeds, \N{PLUS-MINUS SIGN} standard deviation over seeds where there are several; {intervals}; "
-        "p is corrected over the arms (Holm); the best mean of each metric is bold."
+        "p is corrected over the arms (Holm) but for the claim's own test, which was named in advance; the best mean "
+        "of each metric is bold."
     )
 
 
@@ -115,7 +125,7 @@ def _difference(arm: Arm, metric: str) -> list[str]:
     if row is None:
         return ["", ""]
     text = f"{number_text(row.difference, True)} {interval_text(row.interval)}".rstrip()
-    return [text, "" if row.p_holm is None else p_text(row.p_holm)]
+    return [text, "" if row.p_holm is None else f"{p_text(row.p_holm)} (claim)" if row.verdict else p_text(row.p_holm)]
 
 
 def _level(arms: Sequence[Arm]) -> str:

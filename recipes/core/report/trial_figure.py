@@ -5,6 +5,7 @@ import textwrap
 from typing import Any
 
 from recipes.core.compare import interval_text, number_text
+from recipes.core.price import verdict_words
 from recipes.core.report.bands import TrialCurves
 from recipes.core.report.curves import Chart, spread
 from recipes.core.report.figure import COLORS, GRID, INK, MUTED, OUTCOMES
@@ -46,7 +47,7 @@ def _figure(forest: ForestPlot | None, curves: TrialCurves | None, result: Trial
     heights = [1.05 + ROW * len(forest.rows)] if forest else []
     heights += [CURVES] if curves else []
     claim = result.card.claim
-    title = textwrap.wrap(f"{result.verdict.word.capitalize()}: {claim.statement}", TITLE_LETTERS)
+    title = textwrap.wrap(f"{_headline(result)}: {claim.statement}", TITLE_LETTERS)
     size = (WIDTH, 0.35 + 0.2 * len(title) + sum(heights or [0.3]))
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08), facecolor="white")
     figure.suptitle("\n".join(title), x=0.012, ha="left", color=INK, fontsize=11, fontweight="bold")
@@ -56,6 +57,11 @@ def _figure(forest: ForestPlot | None, curves: TrialCurves | None, result: Trial
     if curves:
         _draw_curves(panels[-1].subplots(), curves.main, curves.band)
     return figure
+
+
+def _headline(result: TrialResult) -> str:
+    paid = verdict_words(result.verdict.word, result.prices) != result.verdict.word
+    return result.verdict.word.capitalize() + (", at a price" if paid else "")
 
 
 def _draw_forest(axes: Any, plot: ForestPlot, baseline: str) -> None:

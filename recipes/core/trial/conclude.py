@@ -6,7 +6,7 @@ from recipes.core import compose
 from recipes.core.compare import comparison_table
 from recipes.core.report.trial import write_trial_report
 from recipes.core.tracking import NullTracker, Tracker, open_tracker
-from recipes.core.trial.result import Judged, TrialResult, analyse, write_results
+from recipes.core.trial.result import TrialResult, analyse, write_results
 
 
 def conclude(folder: Path) -> tuple[TrialResult, dict[str, Path]]:
@@ -41,14 +41,14 @@ def _track(result: TrialResult, files: dict[str, Path]) -> None:
 
 def send_answer(tracker: Tracker, result: TrialResult, picture: Path) -> None:
     """Log the verdict, the forest plot, one table for the verdicts and one for each arm."""
-    claim, verdict = result.card.claim, result.verdict
+    verdict = result.verdict
     numbers = {"seeds": float(verdict.seeds)}
     if interval := verdict.interval:
         numbers |= {"difference": interval.estimate, "interval/low": interval.low, "interval/high": interval.high}
     tracker.summary(numbers)
     tracker.image("forest plot", picture)
-    judged = [Judged(claim, verdict), *result.further]
-    told = [[one.claim.statement, one.verdict.word, one.verdict.reason, one.claim.published] for one in judged]
+    judged = [result.lead, *result.further]
+    told = [[one.claim.statement, one.headline, one.verdict.reason, one.claim.published] for one in judged]
     tracker.table("verdict", ["claim", "verdict", "because", "published"], told)
     for comparison in result.comparisons:
         rows = comparison_table(comparison)

@@ -8,13 +8,14 @@ from recipes.core.cards import card_for
 from recipes.core.compare import Comparison
 from recipes.core.config import Card, Claim
 from recipes.core.files import write_json
+from recipes.core.price import SideEffect, side_effects, verdict_words
 from recipes.core.records import RunRecord, load_run
 from recipes.core.runs import DONE
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.comparison import compare_trial
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.states import CellState, cell_states
-from recipes.core.verdict import INCONCLUSIVE, Verdict, verdict
+from recipes.core.verdict import INCONCLUSIVE, Verdict, named_tests, verdict, with_verdicts
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,13 @@ class Judged:
 
     claim: Claim
     verdict: Verdict
+    prices: tuple[SideEffect, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """ "Supported, at a price: nll/other +5.10 [+4.21, +5.99]", or the word alone."""
+        words = verdict_words(self.verdict.word, self.prices)
+        return words[:1].upper() + words[1:]
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,11 @@ class TrialResult:
         card: The recipe's card; its claim is the one that leads here, see `card_for`.
         states: State of every cell.
         runs: Records of the finished cells.
-        comparisons: Each arm beside the claim's baseline, intervals over seeds, p-values corrected over the arms.
+        comparisons: Each arm beside the claim's baseline, intervals over seeds, p-values corrected over the arms; rows
+            that test a claim hold its verdict.
         verdict: The answer to the claim.
         further: The recipe's other claims whose arms the trial has, with their answers.
+        prices: What the claim's arm does to the side effects that the card names.
     """
 
     folder: Path
@@ -48,6 +58,12 @@ class TrialResult:
     comparisons: tuple[Comparison, ...]
     verdict: Verdict
     further: tuple[Judged, ...] = ()
+    prices: tuple[SideEffect, ...] = ()
+
+    @property
+    def lead(self) -> Judged:
+        """The claim that leads, with its answer."""
+        return Judged(self.card.claim, self.verdict, self.prices)
 
 
 def analyse(folder: Path) -> TrialResult:
@@ -64,28 +80,31 @@ def analyse(folder: Path) -> TrialResult:
     done = [state.cell for state in states if state.state == DONE]
     runs = tuple(load_run(manifests.outputs_of(folder) / cell.folder) for cell in done)
     card = card_for(manifest.recipe, manifest.cells[0].overrides, manifest.arms)
-    found = _compared(card, card.claim, runs)
-    further = []
-    for claim in card.claims:
-        beside = found
-        if claim.baseline != card.claim.baseline:
-            beside = _compared(card, claim, [run for run in runs if run.arm in (claim.arm, claim.baseline)])
-        further.append(Judged(claim, _verdict(claim, beside)))
-    return TrialResult(folder, manifest, card, states, runs, found, _verdict(card.claim, found), tuple(further))
+    claims = (card.claim, *card.claims)
+    beside = {baseline: _compared(card, claims, baseline, runs) for baseline in {one.baseline for one in claims}}
+    lead, *further = (_judged(card, claim, beside[claim.baseline]) for claim in claims)
+    found = beside[card.claim.baseline]
+    return TrialResult(folder, manifest, card, states, runs, found, lead.verdict, tuple(further), lead.prices)
 
 
-def _compared(card: Card, claim: Claim, runs: Sequence[RunRecord]) -> tuple[Comparison, ...]:
-    """Every arm beside the baseline of the claim."""
-    return tuple(compare_trial(runs, claim.baseline, arm_keys=set(card.pair_keys), main_metric=claim.metric))
+def _compared(card: Card, claims: Sequence[Claim], baseline: str, runs: Sequence[RunRecord]) -> tuple[Comparison, ...]:
+    """Arms beside a baseline: every arm beside that of the claim that leads, beside others those of their claims."""
+    own = [claim for claim in claims if claim.baseline == baseline]
+    if baseline != card.claim.baseline:
+        runs = [run for run in runs if run.arm in {baseline, *(claim.arm for claim in own)}]
+    named = named_tests(own, baseline)
+    found = compare_trial(runs, baseline, arm_keys=set(card.pair_keys), main_metric=own[0].metric, named=named)
+    return with_verdicts(found, own)
 
 
-def _verdict(claim: Claim, comparisons: tuple[Comparison, ...]) -> Verdict:
-    """The verdict on the claim; inconclusive where its two arms were not both measured."""
-    row = next((c.row(claim.metric) for c in comparisons if c.arm == claim.arm), None)
+def _judged(card: Card, claim: Claim, comparisons: Sequence[Comparison]) -> Judged:
+    """The verdict on a claim and its price; inconclusive where its two arms were not both measured."""
+    comparison = next((one for one in comparisons if one.arm == claim.arm), None)
+    row = comparison.row(claim.metric) if comparison else None
     if row is None:
         reason = f"no seed has both {claim.arm} and {claim.baseline} finished with {claim.metric} measured"
-        return Verdict(INCONCLUSIVE, None, 0, None, reason)
-    return verdict(claim, row.differences)
+        return Judged(claim, Verdict(INCONCLUSIVE, None, 0, None, reason))
+    return Judged(claim, verdict(claim, row.differences), side_effects(card, claim, comparison))
 
 
 def write_results(result: TrialResult) -> Path:
@@ -99,6 +118,7 @@ def write_results(result: TrialResult) -> Path:
         "recipe": result.manifest.recipe,
         "claim": asdict(result.card.claim),
         "verdict": asdict(result.verdict),
+        "price": [asdict(effect) for effect in result.prices],
         "further": [asdict(judged) for judged in result.further],
         "comparisons": [asdict(comparison) for comparison in result.comparisons],
         "cells": [

@@ -117,4 +117,5 @@ CARD = Card(
     pair_keys=("arm", "select"),
     version=1,
     headlines=("nll/", "kl_reduction", "selected/"),
+    price=("nll/pool",),
 )

@@ -116,4 +116,5 @@ CARD = Card(
     pair_keys=("arm", "weighting"),
     version=1,
     headlines=("grounded/", "nll/", "matching/", "answers/"),
+    price=("nll/other", "greedy/reference_nll", "greedy/recall"),
 )

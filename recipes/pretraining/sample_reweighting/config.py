@@ -134,4 +134,5 @@ CARD = Card(
     pair_keys=("arm", "reweight"),
     version=1,
     headlines=("log_loss", "log_ppl/", "worst_domain", "descent/"),
+    price=("log_loss", "worst_domain"),
 )

@@ -280,6 +280,7 @@ CARD = Card(
     pair_keys=("arm", "pruner", "keep", "guide", "positions", "selection_seeds"),
     version=1,
     headlines=("accuracy", "agreement", "spearman", "macs_ratio@", "tokens@", "selection_ms@"),
+    price=("macs_ratio@0.125", "selection_ms@0.125"),
     frontiers=(
         ("macs_ratio", "accuracy"),
         ("tokens", "accuracy"),

@@ -143,5 +143,6 @@ CARD = Card(
     pair_keys=("arm", "flex"),
     version=1,
     headlines=("accuracy", "tokens/", "macs@"),
+    price=("accuracy@64", "accuracy@16"),
     frontiers=(("tokens/total", "accuracy/mean"), ("tokens/total", "accuracy@64"), ("tokens/total", "accuracy@4")),
 )

@@ -1,0 +1,25 @@
+"""Numbers, intervals and p-values as text: the same digits in every table."""
+
+import math
+
+from recipes.core.statistics import Interval
+
+
+def number_text(value: float, signed: bool = False) -> str:
+    """A number with about three significant digits."""
+    sign = "+" if signed else ""
+    if not math.isfinite(value):
+        return f"{value:{sign}}"
+    size = abs(value)
+    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3
+    return f"{value:{sign}.1e}" if 0 < size < 5e-4 else f"{value:{sign}.{digits}f}"
+
+
+def interval_text(interval: Interval | None) -> str:
+    """`[low, high]`, empty without an interval."""
+    return "" if interval is None else f"[{number_text(interval.low, True)}, {number_text(interval.high, True)}]"
+
+
+def p_text(p_value: float) -> str:
+    """A p-value with three decimals."""
+    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
