@@ -17,7 +17,6 @@ from recipes.core.records import (
     config_differences,
     find_baseline,
     find_runs,
-    flatten,
     is_below,
     load_run,
 )

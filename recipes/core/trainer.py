@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 import transformers
 from torch import Tensor, nn
-from torch.utils.data import Dataset, RandomSampler
+from torch.utils.data import Dataset
 
 from recipes.core import checkpoints
 from recipes.core.arguments import training_arguments
@@ -29,6 +29,7 @@ from recipes.core.divergence import StepCheck
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.objectives import WEIGHT_MAX
 from recipes.core.parallel import distributed, sharding
+from recipes.core.passes import WholePasses
 from recipes.core.progress import progress
 from recipes.core.runs import DONE, INTERRUPTED
 from recipes.core.signals import STOPPING, stop_on_signal
@@ -54,7 +55,8 @@ class Objective(Protocol):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """This micro-batch's loss sum over the global normalizer, and detached metrics as [sum, count] pairs.
 
-        Over micro-batches and processes both are summed; of a metric whose name ends in `_max`, the largest is taken.
+        Over micro-batches and processes both are summed; of a metric whose name ends in `_max` (`_min`) the largest
+        (smallest) is taken.
         """
 
 
@@ -230,10 +232,10 @@ class _Trainer(transformers.Trainer):
         own = torch.stack([self.training.objective.normalizer(batch) for batch in batch_samples]).sum().to(device)
         return self.accelerator.gather(own).sum() if distributed.world_size() > 1 else own
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> RandomSampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> WholePasses:
         """Epochs of whole global batches, so that micro-batches and processes change no batch."""
         size = len(self.training.dataset)  # type: ignore[arg-type]
-        return RandomSampler(self.training.dataset, num_samples=size - size % self.config.batch_size)  # type: ignore[arg-type]
+        return WholePasses(size, self.config.batch_size, self.args.seed, lambda: self.state.global_step)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -87,7 +87,9 @@ def test_a_trial_ends_in_the_verdict_and_says_where_everything_is(finished: Ende
     assert lines[1].split() == ["arm", "mean", "difference", "interval", "p", "(Holm)", "n", "outcome"]
     assert lines[2].split()[0] == "ntp" and lines[2].endswith("2 seeds  baseline")
     assert lines[3].startswith("prior ") and lines[3].split()[-4] == "claim"
-    assert f"verdict: {lines[3].split()[-1]}" == next(line for line in lines if line.startswith("verdict: ")).split(",")[0]
+    assert (
+        f"verdict: {lines[3].split()[-1]}" == next(line for line in lines if line.startswith("verdict: ")).split(",")[0]
+    )
     assert "at a price" in lines[lines.index("") + 1] or any(line.startswith("price ") for line in lines)
     assert any(line.startswith("verdict: ") for line in lines)
     assert "claim      PRIOR learns image-related tokens in fewer steps than next-token prediction" in lines

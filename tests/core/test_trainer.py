@@ -239,3 +239,42 @@ def test_signals_are_left_alone_outside_the_main_thread(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert results == [TrainResult("done", 12, 0)]
+
+
+class Watched(Numbers):
+    """Notes which items are taken, in order."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        self.taken.append(index)
+        return super().__getitem__(index)
+
+
+def order(folder: Path, events: TrainEvents | None = None, **changes: Any) -> list[int]:
+    data = Watched()
+    config = TrainerConfig(**(CONFIG | {"batch_size": 16, "max_steps": 8} | changes))
+    train(Training(model(), TokenMean(), data, collate), config, 3, folder, events or TrainEvents())
+    return data.taken
+
+
+def test_no_sequence_comes_twice_before_all_came_once(tmp_path: Path) -> None:
+    """40 items in batches of 16: epochs of two batches end inside a pass."""
+    taken = order(tmp_path / "whole")[: 8 * 16]
+    for start in range(0, 120, 40):
+        assert sorted(taken[start : start + 40]) == list(range(40))
+    assert taken[:40] != taken[40:80]
+    assert order(tmp_path / "micro", micro_batch_size=4)[: 8 * 16] == taken
+
+
+def test_a_resumed_run_goes_on_in_the_same_pass(tmp_path: Path) -> None:
+    class Stopper(TrainEvents):
+        def on_step_end(self, step: int, model: nn.Module) -> None:
+            if step == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    whole = order(tmp_path / "whole")[: 8 * 16]
+    with terminated_like_interrupted():
+        order(tmp_path / "cut", Stopper())
+    assert order(tmp_path / "cut")[-3 * 16 :] == whole[-3 * 16 :]

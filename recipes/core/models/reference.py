@@ -16,7 +16,7 @@ from recipes.core.runs import INTERRUPTED
 from recipes.core.trainer import TrainEvents, Training, train
 
 # Trainer settings that do not decide the weights.
-_FREE = ("save_steps", "log_steps", "threads", "device", "nproc", "parallel")
+_FREE = ("micro_batch_size", "save_steps", "log_steps", "threads", "device", "nproc", "parallel")
 
 
 def decisive(trainer: TrainerConfig) -> dict[str, Any]:

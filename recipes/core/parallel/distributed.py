@@ -17,7 +17,8 @@ from recipes.core import checkpoints
 from recipes.core.storage.disk import full_disk_told
 
 T = TypeVar("T")
-LARGEST = "_max"
+# Names of metrics that end so are reduced by their extreme, all others by their sum.
+EXTREMES = {"_max": torch.maximum, "_min": torch.minimum}
 
 
 def world_size() -> int:
@@ -85,14 +86,15 @@ def merge(left: dict[str, Tensor], right: dict[str, Tensor]) -> dict[str, Tensor
     """Metrics of a batch from those of its two parts.
 
     Args:
-        left, right: Name -> [sum, count]. Both add up, but for names ending in `_max`, where the larger stays.
+        left, right: Name -> [sum, count]. Both add up, but for names ending in `_max` or `_min`, of which the larger or
+            smaller stays.
     """
     both = dict(left)
     for name, pair in right.items():
         if name not in left:
             both[name] = pair
         else:
-            both[name] = torch.maximum(left[name], pair) if name.endswith(LARGEST) else left[name] + pair
+            both[name] = EXTREMES.get(name[-4:], torch.add)(left[name], pair)
     return both
 
 

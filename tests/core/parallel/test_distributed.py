@@ -165,10 +165,16 @@ def assert_weights_close(left: dict[str, Any], right: dict[str, Any]) -> None:
 
 
 def test_largest_and_sums_of_parts_make_those_of_the_whole() -> None:
-    left = {"a": torch.tensor([1.0, 2.0]), "b_max": torch.tensor([5.0, 1.0])}
+    left = {"a": torch.tensor([1.0, 2.0]), "b_max": torch.tensor([5.0, 1.0]), "b_min": torch.tensor([5.0, 1.0])}
     right = {"a": torch.tensor([3.0, 4.0]), "b_max": torch.tensor([4.0, 1.0]), "c": torch.tensor([1.0, 0.0])}
+    right["b_min"] = right["b_max"]
     merged = distributed.merge(left, right)
-    assert {name: pair.tolist() for name, pair in merged.items()} == {"a": [4, 6], "b_max": [5, 1], "c": [1, 0]}
+    assert {name: pair.tolist() for name, pair in merged.items()} == {
+        "a": [4, 6],
+        "b_max": [5, 1],
+        "b_min": [4, 1],
+        "c": [1, 0],
+    }
 
 
 def test_training_of_one_process_is_not_split_by_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
