@@ -12,7 +12,8 @@ from cli import assets, compare, doctor, report, run, runs, sweep, trial
 from cli import list as list_command
 from cli.console import note, say
 from cli.habits import pointer
-from recipes.core.errors import WIDEST, SteelyardError, shortened
+from recipes.core.errors import SteelyardError
+from recipes.core.messages import WIDEST, shortened
 
 DEBUG = "--debug"
 KEYLESS = ("runs", "compare", "report")  # commands that take no keys

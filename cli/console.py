@@ -5,7 +5,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recipes.core.errors import printable
+from recipes.core.messages import note, printable
+
+__all__ = ["note"]
 
 # Exit code of what was told to stop; its state is saved.
 INTERRUPTED_CODE = 130
@@ -14,11 +16,6 @@ INTERRUPTED_CODE = 130
 def say(text: str = "") -> None:
     """Print one line or block to stdout."""
     print(printable(text), flush=True)
-
-
-def note(text: str) -> None:
-    """Print to stderr what is not the command's result."""
-    print(printable(text), file=sys.stderr, flush=True)
 
 
 def heading(text: str) -> None:

@@ -114,12 +114,18 @@ class PreferencesConfig:
     prompt_column: str | None = setting(None, help="null: prompt, or what both answers begin with")
     chosen_column: str | None = setting(None, help="null: chosen")
     rejected_column: str | None = setting(None, help="null: rejected")
-    split: str = setting("train", help="published split to read; data without splits is all train")
+    split: str = setting("train", help="published split to train on; data without splits is all train")
+    test_split: str | None = setting(
+        None, help="published split to test on; null: test, else validation, else test_fraction of split"
+    )
     on_error: str = setting(
         "fail", help="a row that cannot be used stops the run, or is left out and counted", choices=("fail", "skip")
     )
-    limit: int | None = setting(None, help="read only the first rows; null: all", unit="rows", ge=2)
-    test_fraction: float = setting(0.1, help="share of the pairs kept for testing", gt=0, lt=1)
+    limit: int | None = setting(None, help="read only the first rows of a split; null: all", unit="rows", ge=2)
+    test_fraction: float | None = setting(
+        None, help="share of the pairs kept for testing; null: the published split, or 0.1 where there is none",
+        gt=0, lt=1,
+    )  # fmt: skip
     test_prompts: int = setting(16, help="held-out prompts that the policy answers", unit="prompts", ge=1)
     max_tokens: int = setting(512, help="longest prompt with answer; longer answers are cut", unit="tokens", ge=4)
     max_new_tokens: int = setting(64, help="longest sampled answer", unit="tokens", ge=2)
@@ -132,7 +138,12 @@ class PreferencesConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        return [] if self.path else [("path", "is missing; type data.path=FILE or a datasets name")]
+        found = [] if self.path else [("path", "is missing; type data.path=FILE or a datasets name")]
+        if self.test_split is not None and self.test_fraction is not None:
+            found.append(("test_fraction", "and test_split are two ways to choose what is tested on; type one of them"))
+        if self.test_split == self.split:
+            found.append(("test_split", f"{self.split} is what is trained on; name another, or type test_fraction"))
+        return found
 
 
 @dataclass(frozen=True)
@@ -204,6 +215,13 @@ class PreferenceConfig:
     gamma: float = setting(0.5, help="target margin of simpo", ge=0, origin="code")
     label_smoothing: float = setting(0.1, help="expected share of wrong labels (smooth, robust)", ge=0, lt=0.5)
     nll_weight: float = setting(1.0, help="weight of the chosen answer's NLL (cpo, rpo)", ge=0, origin="code")
+    nll: str = setting(
+        "answer",
+        help="NLL of sft, rpo, cpo and orpo: a mean over each answer's tokens, then over answers; or over all tokens "
+        "of the batch, as in trl",
+        choices=("answer", "batch"),
+    )
+    nll_prompt: bool = setting(False, help="orpo's NLL is of the prompt's tokens as well, as in trl", origin="paper")
     positive_weight: float = setting(50.0, help="lambda of dpop", ge=0, origin="paper")
     offset_weight: float = setting(1.0, help="alpha of odpo", ge=0, origin="code")
     desirable_weight: float = setting(1.0, help="weight of chosen answers in kto", gt=0, origin="paper")

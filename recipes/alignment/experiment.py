@@ -13,7 +13,7 @@ from recipes.alignment.config import AlignmentRunConfig, LoraConfig
 from recipes.alignment.data import Ground, States, prepare_ground, states_of
 from recipes.alignment.losses import LOSSES
 from recipes.alignment.mismatched import with_mismatched
-from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores
+from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores, scores_of
 from recipes.alignment.pairs import PairItems, PairSet, pair_collate
 from recipes.alignment.reference import AnswerScores, answer_scores, pad_id
 from recipes.core.evaluation.curves import regular_steps
@@ -147,7 +147,7 @@ def one_copy(ground: Ground) -> Ground:
 def token_scores(config: AlignmentRunConfig, prepared: Prepared) -> TokenScores:
     """What computes the per-token scores that the config's loss reads."""
     head = output_head(prepared.ground.frozen.language_model).detach()
-    return TokenScores(LOSSES[config.preference.loss].needs, head)
+    return scores_of(config.preference, head)
 
 
 def training(

@@ -268,11 +268,13 @@ class Loss:
 
     Attributes:
         compute: From a `PreferenceBatch` and the coefficients to one value a pair.
-        needs: Optional fields of `Completions` and `PreferenceBatch` that it reads.
+        needs: Optional fields of `Completions` and `PreferenceBatch` that it has to have.
+        optional: Those that it reads if they are there.
     """
 
     compute: Callable[..., Tensor]
     needs: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
     @property
     def coefficients(self) -> dict[str, Any]:
@@ -282,7 +284,7 @@ class Loss:
 
 
 LOSSES = {
-    "sft": Loss(sft),
+    "sft": Loss(sft, optional=("nll_length",)),
     "dpo": Loss(dpo, ("ref_logps",)),
     "dpo_smooth": Loss(dpo_smooth, ("ref_logps",)),
     "dpo_robust": Loss(dpo_robust, ("ref_logps",)),
@@ -290,12 +292,12 @@ LOSSES = {
     "ipo": Loss(ipo, ("ref_logps",)),
     "dpo_mean": Loss(dpo_mean, ("ref_logps",)),
     "simpo": Loss(simpo),
-    "cpo": Loss(cpo),
-    "orpo": Loss(orpo),
+    "cpo": Loss(cpo, optional=("nll_length",)),
+    "orpo": Loss(orpo, optional=("nll_length", "nll")),
     "kto": Loss(kto, ("ref_logps", "mismatched")),
     "tdpo1": Loss(tdpo1, ("ref_logps", "kl")),
     "tdpo2": Loss(tdpo2, ("ref_logps", "kl")),
-    "rpo": Loss(rpo, ("ref_logps",)),
+    "rpo": Loss(rpo, ("ref_logps",), ("nll_length",)),
     "dpop": Loss(dpop, ("ref_logps",)),
     "odpo": Loss(odpo, ("ref_logps", "score_gap")),
     "wpo": Loss(wpo, ("ref_logps", "log_squares")),

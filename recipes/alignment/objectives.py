@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,15 @@ from recipes.alignment.config import PreferenceConfig
 from recipes.alignment.losses import LOSSES, Completions, PreferenceBatch, implicit_rewards
 from recipes.alignment.mismatched import mismatched_log_ratio
 from recipes.alignment.packing import run_packed
-from recipes.alignment.pairs import TOKENS, by_row, valid_tokens
+from recipes.alignment.pairs import TOKENS, by_row, prompt_tokens, valid_tokens
 from recipes.core.kernels import exact
 from recipes.core.logprobs import logprobs_and_kl, projected, token_logprobs, token_statistics
 from recipes.core.models.head import OutputHead
 from recipes.core.models.vision_language import Readout, TextModel
 from recipes.core.objectives import IGNORE
+from recipes.core.parallel.distributed import gathered
 
+PROMPTS = "prompts"
 # Name of a loss's coefficient -> where the config has it.
 COEFFICIENTS = {
     "beta": "beta",
@@ -60,21 +62,34 @@ class PreferenceModel(nn.Module):
         return found, None if self.masks is None else self.masks(self.states(batch).unbind(1))
 
 
+class Beside(NamedTuple):
+    """What comes with the scores of a batch's completions.
+
+    Attributes:
+        lengths: [rows] completion tokens.
+        masks: What the model gave as masks of all tokens [N].
+        nll: [pairs, time] the chosen answers with their prompts, if asked for.
+    """
+
+    lengths: Tensor
+    masks: Any
+    nll: Completions | None
+
+
 class TokenScores:
     """Per-token scores of a policy beside its reference, as the losses read them.
 
     Args:
         needs: Fields of `Completions` to fill besides `logps`.
         head: That of the reference; None if no KL is needed.
+        prompts: Whether a loss that reads the NLL of whole texts gets that of prompts with answers.
     """
 
-    def __init__(self, needs: tuple[str, ...], head: OutputHead | None) -> None:
-        self.needs, self.head = needs, head
+    def __init__(self, needs: tuple[str, ...], head: OutputHead | None, prompts: bool = False) -> None:
+        self.needs, self.head, self.prompts = needs, head, prompts
 
-    def __call__(
-        self, model: nn.Module, batch: dict[str, Tensor]
-    ) -> tuple[Completions, Completions, tuple[Tensor, Any]]:
-        """Chosen and rejected answers [pairs, time], then the lengths [rows] and the masks of all tokens [N].
+    def __call__(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Completions, Completions, Beside]:
+        """Chosen and rejected answers [pairs, time], and what comes with them.
 
         Args:
             model: A `PreferenceModel`, or what wraps it.
@@ -84,15 +99,22 @@ class TokenScores:
         targets = batch["labels"][predicted]
 
         def read(hidden: Tensor, head: OutputHead) -> dict[str, Tensor]:
-            return self._read(hidden[predicted], head, targets, batch)
+            scores = self._read(hidden[predicted], head, targets, batch)
+            if self.prompts:
+                asked = prompt_tokens(batch)
+                asked[len(asked) // 2 :] = False
+                scores[PROMPTS] = token_logprobs(hidden[asked], head, batch["input_ids"].roll(-1, 1)[asked])
+            return scores
 
         found, masks = model(batch, read)
         lengths = predicted.sum(1)
         if "ref_logps" in self.needs:
             found["ref_logps"] = batch[TOKENS + "ref_logps"]
+        prompts = found.pop(PROMPTS, None)
         rows = {name: by_row(values, lengths) for name, values in found.items()}
         chosen, rejected = halves(Completions(mask=valid_tokens(lengths), **rows))
-        return chosen, rejected, (lengths, masks)
+        nll = None if prompts is None else with_prompts(chosen, prompts, batch)
+        return chosen, rejected, Beside(lengths, masks, nll)
 
     def _read(self, hidden: Tensor, head: OutputHead, targets: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if "kl" in self.needs and self.head is not None:
@@ -106,6 +128,24 @@ class TokenScores:
         return found
 
 
+def scores_of(config: PreferenceConfig, head: OutputHead | None) -> TokenScores:
+    """The scores that a config's loss reads; `head` is that of the reference."""
+    loss = LOSSES[config.loss]
+    return TokenScores(loss.needs, head, config.nll_prompt and "nll" in loss.optional)
+
+
+def chosen_prompts(batch: dict[str, Tensor]) -> Tensor:
+    """bool [pairs, time]: where the tokens of the chosen answers' prompts are predicted."""
+    return prompt_tokens(batch)[: len(batch["labels"]) // 2]
+
+
+def with_prompts(chosen: Completions, logps: Tensor, batch: dict[str, Tensor]) -> Completions:
+    """Chosen answers with their prompts before them, whose tokens' log-probs are `logps` [N]."""
+    lengths = chosen_prompts(batch).sum(1)
+    both = torch.cat([by_row(logps, lengths), chosen.logps], 1)
+    return Completions(both, torch.cat([valid_tokens(lengths), chosen.mask.bool()], 1))
+
+
 class Preference:
     """A preference loss without masks.
 
@@ -117,9 +157,13 @@ class Preference:
     def __init__(self, config: PreferenceConfig, scores: TokenScores) -> None:
         self.config, self.scores = config, scores
         self.compute, self.coefficients = loss_of(config)
+        loss = LOSSES[config.loss]
+        self.drifts = "mismatched" in loss.needs
+        self.by_batch = config.nll == "batch" and "nll_length" in loss.optional
         self.mismatched: Tensor | None = None
+        self.nll_length: Tensor | None = None
         # What the trainer calls before each step, if the loss reads something of the whole batch.
-        self.before_step = self._drift if "mismatched" in LOSSES[config.loss].needs else None
+        self.before_step = self._look if self.drifts or self.by_batch else None
 
     def normalizer(self, batch: dict[str, Any]) -> Tensor:
         """Pairs of this micro-batch."""
@@ -129,25 +173,47 @@ class Preference:
         self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one micro-batch and its metrics as [sum, count] pairs."""
-        chosen, rejected, told = self.scores(model, batch)
-        pairs, penalty, metrics = self.weigh(self.pairs(chosen, rejected, batch), told, batch)
+        chosen, rejected, beside = self.scores(model, batch)
+        pairs, penalty, metrics = self.weigh(self.pairs(chosen, rejected, beside, batch), beside, batch)
         # `kto` has one value an answer; there are as many chosen as rejected ones, so that this is their mean.
         values = self.compute(pairs, **self.coefficients).view(-1, len(chosen.mask)).mean(0)
         loss = (values + penalty).sum() / normalizer
         return loss, pair_metrics(pairs, self.config.beta) | metrics
 
-    def _drift(self, step: int, model: nn.Module, batches: list[dict[str, Any]]) -> None:
-        self.mismatched = mismatched_log_ratio(model, batches)
+    def _look(self, step: int, model: nn.Module, batches: list[dict[str, Any]]) -> None:
+        if self.drifts:
+            self.mismatched = mismatched_log_ratio(model, batches)
+        if self.by_batch:
+            self.nll_length = mean_nll_length(batches, self.scores.prompts)
 
-    def pairs(self, chosen: Completions, rejected: Completions, batch: dict[str, Tensor]) -> PreferenceBatch:
+    def pairs(
+        self, chosen: Completions, rejected: Completions, beside: Beside, batch: dict[str, Tensor]
+    ) -> PreferenceBatch:
         """The batch as the losses take it."""
-        return PreferenceBatch(chosen, rejected, score_gap=batch.get("score_gap"), mismatched=self.mismatched)
+        gap = batch.get("score_gap")
+        return PreferenceBatch(chosen, rejected, beside.nll, self.nll_length, gap, self.mismatched)
 
     def weigh(
-        self, pairs: PreferenceBatch, told: tuple[Tensor, Any], batch: dict[str, Tensor]
+        self, pairs: PreferenceBatch, beside: Beside, batch: dict[str, Tensor]
     ) -> tuple[PreferenceBatch, Tensor | float, dict[str, Tensor]]:
         """The pairs with weights, what is added to the loss of each, and metrics: here nothing of it."""
         return pairs, 0.0, {}
+
+
+def mean_nll_length(batches: list[dict[str, Any]], prompts: bool) -> Tensor:
+    """Scalar: mean number of tokens that the NLL of a chosen answer is of, over the global batch and all processes.
+
+    Args:
+        batches: This process's micro-batches; each process has as many rows.
+        prompts: Whether prompts count as well.
+    """
+    tokens, rows = torch.zeros(()), 0
+    for batch in batches:
+        pairs = len(batch["labels"]) // 2
+        counted = batch["labels"][:pairs] != IGNORE
+        tokens = tokens.to(counted.device) + (counted | chosen_prompts(batch) if prompts else counted).sum()
+        rows += pairs
+    return gathered((tokens / rows)[None]).mean()
 
 
 def loss_of(config: PreferenceConfig) -> tuple[Callable[..., Tensor], dict[str, Any]]:

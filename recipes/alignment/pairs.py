@@ -211,6 +211,13 @@ def answer_batch(rows: Sequence[tuple[np.ndarray, np.ndarray]], pad_id: int) -> 
     }
 
 
+def prompt_tokens(batch: dict[str, Any]) -> Tensor:
+    """bool [rows, time]: the positions that predict a token of the prompt, all but its first."""
+    found = torch.zeros_like(batch["labels"], dtype=torch.bool)
+    found[:, :-1] = (batch["labels"][:, :-1] == IGNORE) & batch["attention_mask"][:, 1:].bool()
+    return found
+
+
 def by_row(values: Tensor, lengths: Tensor) -> Tensor:
     """Flat values of completion tokens [N] as [rows, time], zeros behind each row's `lengths`; gradients flow."""
     valid = valid_tokens(lengths)

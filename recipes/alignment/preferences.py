@@ -1,6 +1,5 @@
 """Data set `preferences`: users' own pairs, tokenised, cut, split, and what was dropped counted."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
@@ -17,8 +16,10 @@ from recipes.alignment.rows import Dropped, Row, read_rows
 from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
+from recipes.core.messages import note
 
 COPY = "is the same as an earlier row"
+TEST_FRACTION = 0.1  # where the data has no split to test on
 HARMLESS = (TIE, COPY, LONELY)  # dropped and counted, but no reason to stop
 
 
@@ -30,15 +31,16 @@ class Rows:
     dropped: Dropped
 
     def texts(self) -> Iterator[str]:
-        """All plain texts, for a tokenizer that is trained in the run."""
-        return (
-            value for row in self.rows for value in (row.prompt, row.chosen, row.rejected) if isinstance(value, str)
-        )
+        """All plain texts to train on, for a tokenizer that is trained in the run."""
+        rows = (row for row in self.rows if not row.held_out)
+        return (value for row in rows for value in (row.prompt, row.chosen, row.rejected) if isinstance(value, str))
 
     @property
     def fingerprint(self) -> str:
         """Hash of all rows."""
-        return sha256_json([[row.prompt, row.chosen, row.rejected, row.tools, row.variables] for row in self.rows])
+        return sha256_json(
+            [[row.prompt, row.chosen, row.rejected, row.tools, row.variables, row.held_out] for row in self.rows]
+        )
 
 
 def load_rows(config: PreferencesConfig) -> Rows:
@@ -49,8 +51,6 @@ def load_rows(config: PreferencesConfig) -> Rows:
             rows.append(row)
         else:
             dropped.add(row[1], row[0])
-        if config.limit is not None and len(rows) == config.limit:
-            break
     if not rows:
         raise UserError("there are no rows", f"data.path={config.path}", "\n".join(dropped.lines()))
     return Rows(rows, dropped)
@@ -82,7 +82,7 @@ def load_preferences(config: PreferencesConfig, rows: Rows, tokenizer: Any) -> P
             dropped.add(COPY, row.id)
             continue
         seen.add(key)
-        pairs.append(pair)
+        pairs.append((pair, row.held_out))
         changes.add(text, ids, pair)
     _tell(config, dropped, len(rows.rows) + sum(rows.dropped.counts.values()))
     changes.tell(config)
@@ -90,10 +90,7 @@ def load_preferences(config: PreferencesConfig, rows: Rows, tokenizer: Any) -> P
         raise UserError(
             f"{len(pairs)} pairs are left, too few to train and to test", f"data.path={config.path}", _list(dropped)
         )
-    order = np.random.default_rng(config.seed).permutation(len(pairs))
-    held_out = min(max(round(config.test_fraction * len(pairs)), 1), len(pairs) - 1)
-    test = [pairs[i] for i in sorted(order[:held_out])]
-    train = [pairs[i] for i in sorted(order[held_out:])]
+    train, test = _sides(config, pairs)
     prompts = [Prompt(pair.id, "", pair.prompt) for pair in test[: config.test_prompts]]
     facts = {
         "data/pairs": ("training pairs", True, float(len(train))),
@@ -107,6 +104,21 @@ def load_preferences(config: PreferencesConfig, rows: Rows, tokenizer: Any) -> P
         ),
     }
     return PreferenceData(PairSet(train), PairSet(test), prompts, None, facts)
+
+
+def _sides(config: PreferencesConfig, pairs: list[tuple[Pair, bool]]) -> tuple[list[Pair], list[Pair]]:
+    """Training and test pairs: as they are published, or drawn by `data.seed`."""
+    sides = [pair for pair, held_out in pairs if not held_out], [pair for pair, held_out in pairs if held_out]
+    if sides[1] or config.test_split is not None:
+        if not all(sides):
+            counts = f"{len(sides[0])} pairs are left to train on and {len(sides[1])} to test on"
+            raise UserError(counts, f"data.path={config.path}", "type data.test_fraction=0.1 to test on training rows")
+        return sides
+    share = TEST_FRACTION if config.test_fraction is None else config.test_fraction
+    order = np.random.default_rng(config.seed).permutation(len(pairs))
+    held_out = min(max(round(share * len(pairs)), 1), len(pairs) - 1)
+    test, train = ([pairs[i][0] for i in sorted(part)] for part in (order[:held_out], order[held_out:]))
+    return train, test
 
 
 @dataclass
@@ -139,7 +151,7 @@ class Changes:
         for name, count in self.unread.most_common():
             lines.append(f"{count:,} of {self.rows:,} rows have {name}, which the chat template never reads")
         for line in lines:
-            print(f"warning: data.path={config.path}: {line}", file=sys.stderr)
+            note(f"warning: data.path={config.path}: {line}")
 
 
 def cut(id: str, ids: ExampleIds, max_tokens: int, asked: str) -> Pair:
@@ -173,10 +185,7 @@ def _tell(config: PreferencesConfig, dropped: Dropped, rows: int) -> None:
             f"{_list(dropped)}\nmend them, or type data.on_error=skip to leave them out",
         )
     if dropped.counts:
-        print(
-            f"warning: data.path={config.path}: rows left out:\n  " + _list(dropped).replace("\n", "\n  "),
-            file=sys.stderr,
-        )
+        note(f"warning: data.path={config.path}: rows left out:\n  " + _list(dropped).replace("\n", "\n  "))
 
 
 def _list(dropped: Dropped) -> str:

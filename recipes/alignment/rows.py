@@ -21,7 +21,8 @@ NEEDED = ("prompt", "chosen", "rejected", "completion", "label", "info", "summar
 class Row:
     """One pair of answers as it stands in the data; `prompt` is None where the answers contain it.
 
-    `tools` and `variables` (the column `chat_template_kwargs`) are what the row says to a chat template.
+    `tools` and `variables` (the column `chat_template_kwargs`) are what the row says to a chat template. Rows of the
+    published split that is tested on are `held_out`.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Row:
     rejected: Any
     tools: Any = None
     variables: Any = None
+    held_out: bool = False
 
 
 @dataclass
@@ -52,13 +54,26 @@ class Dropped:
 def read_rows(config: PreferencesConfig) -> Iterator[Row | tuple[str, str]]:
     """Rows of `data.path`, or (id, reason) for a line that is no row.
 
+    Those of the split that is tested on come last: by default the published one, unless a share was typed.
+
     Raises:
         UserError: no such file, a format that is not known, or a missing column.
     """
-    table = open_records(str(config.path), format=config.format).table(config.split)
+    data = open_records(str(config.path), format=config.format)
+    yield from _of_table(config, data.table(config.split), held_out=False)
+    name = config.test_split
+    if name is None and config.test_fraction is None:
+        name = data.held_out(config.split)
+    if name is not None:
+        yield from _of_table(config, data.table(name, "test_split"), held_out=True)
+
+
+def _of_table(config: PreferencesConfig, table: Table, held_out: bool) -> Iterator[Row | tuple[str, str]]:
+    """Rows of one split; `data.limit` counts those that are good."""
     typed = [name for name in (config.prompt_column, config.chosen_column, config.rejected_column) if name is not None]
     rows = enumerate(table.rows([*NEEDED, *typed]))
     columns: tuple[str, str, str] | None = None
+    count = 0
     for id, value in with_pairs((table.place(number), row) for number, row in rows):
         if isinstance(value, Bad):
             yield f"{id}, {value.detail}" if value.detail else id, value.what
@@ -69,7 +84,10 @@ def read_rows(config: PreferencesConfig) -> Iterator[Row | tuple[str, str]]:
         if columns is None:
             columns = _columns(config, table, value)
         texts = (value.get(name) for name in columns)
-        yield Row(id, *texts, tools=value.get(TOOLS), variables=value.get(VARIABLES))
+        yield Row(id, *texts, tools=value.get(TOOLS), variables=value.get(VARIABLES), held_out=held_out)
+        count += 1
+        if count == config.limit:
+            return
 
 
 def _columns(config: PreferencesConfig, table: Table, first: Container[str]) -> tuple[str, str, str]:

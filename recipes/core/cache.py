@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 from recipes.core.files import publish_folder, write_json
 from recipes.core.locks import owned
+from recipes.core.messages import note
 from recipes.core.storage.checksums import checksums, files_below, mismatches, read_checksums
 from recipes.core.storage.disk import full_disk_told
 
@@ -42,7 +42,7 @@ def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
             found = problems(folder)
             if not found:
                 return folder
-            print(f"warning: cache entry {folder} is damaged ({found[0]}); building it again", file=sys.stderr)
+            note(f"warning: cache entry {folder} is damaged ({found[0]}); building it again")
         _build(folder, build)
     return folder
 

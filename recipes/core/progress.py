@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from recipes.core.messages import note
+
 SHOW_AFTER_SECONDS = 2.0
 LINE_EVERY_SECONDS = 10.0
 
@@ -36,7 +38,7 @@ def stage(description: str) -> Iterator[None]:
         spinner = Console(stderr=True).status(text)
         show, hide = spinner.start, spinner.stop
     else:
-        show, hide = lambda: print(text, file=sys.stderr, flush=True), lambda: None
+        show, hide = lambda: note(text), lambda: None
     timer = threading.Timer(SHOW_AFTER_SECONDS, show)
     timer.daemon = True
     timer.start()
@@ -64,7 +66,7 @@ class _Lines:
         if done > self.start:
             left = (now - self.began) / (done - self.start) * (self.total - done)
             text += f", about {left:.0f} s left"
-        print(text, file=sys.stderr, flush=True)
+        note(text)
 
 
 @contextmanager

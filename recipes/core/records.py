@@ -5,7 +5,6 @@ Imports neither torch nor SciPy: listing runs is quick.
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +16,7 @@ import yaml
 from recipes.core.compose import NOT_IDENTITY, read_yaml
 from recipes.core.errors import UserError
 from recipes.core.identity import Identity, hash_of, read_identity
+from recipes.core.messages import note
 from recipes.core.runs import AGAIN, DAMAGED, DONE, QUEUED, RunFolder
 from recipes.core.storage.seals import SEAL
 
@@ -92,10 +92,10 @@ def find_runs(outputs: Path, recipe: str | None = None) -> list[RunRecord]:
             records.append(_filed(load_run(path)))
         except UserError as error:
             if path.exists():
-                print(f"warning: {error.where} {error.what}; it is left out", file=sys.stderr)
+                note(f"warning: {error.where} {error.what}; it is left out")
             continue
         if records[-1].problem:
-            print(f"warning: {path} is damaged: {records[-1].problem}; it is not compared\n  {AGAIN}", file=sys.stderr)
+            note(f"warning: {path} is damaged: {records[-1].problem}; it is not compared\n  {AGAIN}")
     return sorted(records, key=lambda run: (run.recipe, run.arm, run.seed, run.started))
 
 

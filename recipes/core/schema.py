@@ -9,7 +9,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
-from recipes.core.errors import UserError, shortened
+from recipes.core.errors import UserError
+from recipes.core.messages import shortened
 
 
 @dataclass(frozen=True)

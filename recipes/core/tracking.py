@@ -5,13 +5,13 @@ import html
 import io
 import netrc
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlparse
 
 from recipes.core.config import TrackerConfig
+from recipes.core.messages import note
 
 WANDB_HOST = "https://api.wandb.ai"
 # Where the user wants W&B to stage the files of tables, read before a run sets its own.
@@ -134,10 +134,9 @@ class WandbTracker:
         except Exception as error:
             self._failed = True
             first = (str(error).splitlines() or [""])[0]
-            print(
+            note(
                 f"warning: W&B failed ({type(error).__name__}: {first}); the run goes on without it, "
-                "metrics.jsonl has everything",
-                file=sys.stderr,
+                "metrics.jsonl has everything"
             )
 
 

@@ -7,7 +7,6 @@ cut off.
 """
 
 import io
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from recipes.core.arguments import training_arguments
 from recipes.core.config import TrainerConfig
 from recipes.core.divergence import StepCheck
 from recipes.core.errors import RunFailed, UserError
+from recipes.core.messages import note
 from recipes.core.objectives import WEIGHT_MAX
 from recipes.core.parallel import distributed, sharding
 from recipes.core.passes import WholePasses
@@ -156,9 +156,7 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
             hint=f"type trainer.batch_size={size} or less",
         )
     store = folder / "checkpoints"
-    found = distributed.from_first(
-        lambda: checkpoints.newest_valid(store, say=lambda line: print(f"warning: {line}", file=sys.stderr))
-    )
+    found = distributed.from_first(lambda: checkpoints.newest_valid(store, say=lambda line: note(f"warning: {line}")))
     start = checkpoints.step_of(found) if found else 0
     training.model.to(device)
     events.on_start(start)

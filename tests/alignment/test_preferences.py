@@ -160,6 +160,30 @@ def test_bad_rows_stop_the_run_with_all_reasons_or_are_left_out(tmp_path: Path, 
     assert len(data.train) + len(data.test) == 2 and data.facts["data/dropped"][2] == 4
 
 
+def test_a_published_split_is_tested_on(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [pair(number) for number in range(9)]
+    for name, part in (("train_prefs", rows[:5]), ("test_prefs", [rows[0], *rows[5:]]), ("train_sft", rows)):
+        folder = tmp_path / "hub" / "data"
+        folder.mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(row) + "\n" for row in part)
+        (folder / f"{name}-00000-of-00001.jsonl").write_text(text, encoding="utf-8")
+    path = str(tmp_path / "hub")
+    config = PreferencesConfig(path=path, split="train_prefs", limit=4)
+    data = load_preferences(config, load_rows(config), tokenizer)
+    # The first held-out row is one of those that are trained on.
+    assert (len(data.train), len(data.test)) == (4, 3) and data.facts["data/dropped"][2] == 1
+    assert all("test_prefs" in pair.id for pair in data.test.pairs)
+    assert not any("test_prefs" in pair.id for pair in data.train.pairs)
+    config = PreferencesConfig(path=path, split="train_sft", test_split="test_prefs")
+    with pytest.raises(UserError, match="9 pairs are left to train on and 0 to test on"):
+        load_preferences(config, load_rows(config), tokenizer)
+    config = PreferencesConfig(path=path, split="train_sft", test_fraction=0.4)
+    data = load_preferences(config, load_rows(config), tokenizer)
+    assert (len(data.train), len(data.test)) == (5, 4)
+    with pytest.raises(UserError, match="there is no split 'train'; the data has test_prefs, train_prefs, train_sft"):
+        load_rows(PreferencesConfig(path=path))
+
+
 def test_long_answers_are_cut(tmp_path: Path, tokenizer: Any) -> None:
     rows = [{"prompt": "Which?", "chosen": f"{i}" + " this" * 99, "rejected": " that"} for i in range(2)]
     config = PreferencesConfig(path=write(tmp_path, rows), max_tokens=20)

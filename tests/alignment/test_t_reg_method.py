@@ -7,7 +7,7 @@ from torch import Tensor
 
 from recipes.alignment.config import PreferenceConfig
 from recipes.alignment.losses import Completions, PreferenceBatch
-from recipes.alignment.objectives import Preference, TokenScores
+from recipes.alignment.objectives import Beside, Preference, TokenScores
 from recipes.alignment.pairs import TOKENS
 from recipes.alignment.t_reg.config import RegConfig
 from recipes.alignment.t_reg.method import flipped, pair_weight, regulariser, shuffled_within, token_rewards
@@ -39,9 +39,9 @@ class Given(TokenScores):
     def __init__(self, pairs: PreferenceBatch) -> None:
         self.pairs = pairs
 
-    def __call__(self, model: object, batch: dict[str, Tensor]) -> tuple[Completions, Completions, tuple[Tensor, None]]:
+    def __call__(self, model: object, batch: dict[str, Tensor]) -> tuple[Completions, Completions, Beside]:
         lengths = torch.cat([self.pairs.chosen.mask, self.pairs.rejected.mask]).sum(1)
-        return self.pairs.chosen, self.pairs.rejected, (lengths, None)
+        return self.pairs.chosen, self.pairs.rejected, Beside(lengths, None, None)
 
 
 def loss(

@@ -10,7 +10,7 @@ from recipes.alignment.cdpo.config import CriticalConfig
 from recipes.alignment.cdpo.method import positionwise, weights_of
 from recipes.alignment.config import PreferenceConfig
 from recipes.alignment.losses import PreferenceBatch
-from recipes.alignment.objectives import Preference, TokenScores, sum_count
+from recipes.alignment.objectives import Beside, Preference, TokenScores, sum_count
 from recipes.alignment.pairs import TOKENS, PairSet, by_row
 from recipes.core.objectives import IGNORE
 
@@ -63,12 +63,12 @@ class Critical(Preference):
         return lengths.max(0).values.sum().float()
 
     def weigh(
-        self, pairs: PreferenceBatch, told: tuple[Tensor, Any], batch: dict[str, Tensor]
+        self, pairs: PreferenceBatch, beside: Beside, batch: dict[str, Tensor]
     ) -> tuple[PreferenceBatch, Tensor | float, dict[str, Tensor]]:
         """The pairs with the weights that the batch brings along, if any."""
         if TOKENS + WEIGHTS not in batch:
             return pairs, 0.0, {}
-        chosen, rejected = by_row(batch[TOKENS + WEIGHTS], told[0]).chunk(2)
+        chosen, rejected = by_row(batch[TOKENS + WEIGHTS], beside.lengths).chunk(2)
         weighed = replace(
             pairs,
             chosen=replace(pairs.chosen, weights=chosen),

@@ -1,14 +1,12 @@
 """Masks on the shared trainer: where each kind comes from, and the masked objective."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from recipes.alignment.config import PreferenceConfig
 from recipes.alignment.losses import PreferenceBatch
-from recipes.alignment.objectives import Preference, TokenScores, sum_count
+from recipes.alignment.objectives import Beside, Preference, TokenScores, sum_count
 from recipes.alignment.pairs import TOKENS, PairSet, by_row, valid_tokens
 from recipes.alignment.sparsepo.config import MaskConfig
 from recipes.alignment.sparsepo.method import LearnedMasks, Masks, is_dead, l1_penalty, masked, placed
@@ -35,11 +33,11 @@ class Masked(Preference):
         self.mask = mask
 
     def weigh(
-        self, pairs: PreferenceBatch, told: tuple[Tensor, Any], batch: dict[str, Tensor]
+        self, pairs: PreferenceBatch, beside: Beside, batch: dict[str, Tensor]
     ) -> tuple[PreferenceBatch, Tensor | float, dict[str, Tensor]]:
         """The pairs weighed, the penalty of each, and how the masks lie."""
-        lengths, learned = told
-        raw = in_rows(tokens_masks(learned, batch), lengths)
+        lengths = beside.lengths
+        raw = in_rows(tokens_masks(beside.masks, batch), lengths)
         valid = valid_tokens(lengths)
         used = placed(raw, valid, self.mask.place, self.mask.norm)
         (chosen, rejected), (used_chosen, used_rejected) = halves(raw), halves(used)

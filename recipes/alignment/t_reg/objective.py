@@ -1,13 +1,11 @@
 """The regularised preference loss on the shared trainer."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from recipes.alignment.config import PreferenceConfig
 from recipes.alignment.losses import PreferenceBatch
-from recipes.alignment.objectives import Preference, TokenScores, sum_count
+from recipes.alignment.objectives import Beside, Preference, TokenScores, sum_count
 from recipes.alignment.pairs import TOKENS, by_row
 from recipes.alignment.t_reg.config import RegConfig
 from recipes.alignment.t_reg.method import pair_weight, regulariser
@@ -30,10 +28,10 @@ class Regularised(Preference):
         self.reg = reg
 
     def weigh(
-        self, pairs: PreferenceBatch, told: tuple[Tensor, Any], batch: dict[str, Tensor]
+        self, pairs: PreferenceBatch, beside: Beside, batch: dict[str, Tensor]
     ) -> tuple[PreferenceBatch, Tensor | float, dict[str, Tensor]]:
         """The pairs as they are, the regulariser of each, and how it goes."""
-        rewards = by_row(batch[TOKENS + REWARDS], told[0])
+        rewards = by_row(batch[TOKENS + REWARDS], beside.lengths)
         half = len(rewards) // 2
         given = (rewards[:half], rewards[half:])
         weight = self.weight(pairs)

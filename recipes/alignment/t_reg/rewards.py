@@ -1,7 +1,6 @@
 """Where token rewards come from: the reference under two prompts, the judge, a DPO model, controls."""
 
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from recipes.core.cache import cached
 from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
+from recipes.core.messages import note
 from recipes.core.models.text import context
 from recipes.core.references import weights_hash
 
@@ -64,10 +64,7 @@ def given_rewards(
 def warn_if_idle(rewards: np.ndarray) -> None:
     """Say so if rewards are so small that the regulariser does next to nothing."""
     if (size := float(np.abs(rewards).mean())) < NO_OP:
-        print(
-            f"warning: token rewards are {size:.3f} in the mean; below {NO_OP} the regulariser is a no-op",
-            file=sys.stderr,
-        )
+        note(f"warning: token rewards are {size:.3f} in the mean; below {NO_OP} the regulariser is a no-op")
 
 
 def oracle_rewards(ground: Ground, pairs: PairSet) -> np.ndarray:

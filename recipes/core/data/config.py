@@ -88,6 +88,8 @@ class ImageTextConfig(DataConfig):
             found.append(("path", "is missing; type data.path=FILE, FOLDER or a datasets name"))
         if self.test_split is not None and self.test_fraction is not None:
             found.append(("test_fraction", "and test_split are two ways to choose what is tested on; type one of them"))
+        if self.test_split == self.split:
+            found.append(("test_split", f"{self.split} is what is trained on; name another, or type test_fraction"))
         return found
 
 

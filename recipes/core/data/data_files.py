@@ -72,11 +72,17 @@ def data_files(folder: Path, kinds: dict[str, str], by_name: Sequence[str] = tup
         folder: Where to look.
         kinds: Format of each ending.
         by_name: Formats of files whose own name may name a split; others belong to that of a folder only.
+
+    Raises:
+        UserError: one of them is a link to nothing: data that is not there is not left out in silence.
     """
     files = []
     for path in walk(folder):
         kind, name = kind_of(path, kinds), path.relative_to(folder).as_posix()
-        if kind is not None and path.name.lower() not in DESCRIPTIONS and path.is_file():
+        if kind is not None and path.name.lower() not in DESCRIPTIONS:
+            if not path.is_file():
+                what = "is a link to a file that is not there" if path.is_symlink() else "is no file that can be read"
+                raise UserError(what, str(path), "fetch what it stands for, or move it out of the folder")
             files.append(DataFile(path, name, kind, split_of_name(name, kind in by_name)))
     return sorted(files, key=lambda file: file.name)
 

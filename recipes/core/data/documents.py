@@ -15,7 +15,7 @@ from recipes.core.data.data_files import (
     no_such_path,
     require_train,
 )
-from recipes.core.data.json_records import BOM, parse_record, refuse_wide
+from recipes.core.data.json_records import BOM, parse_record, refuse_foreign
 from recipes.core.data.shards import (
     Columns,
     DatasetShard,
@@ -200,7 +200,7 @@ def _jsonl_shards(file: Path, name: str, request: _Request) -> list[Shard]:
             return []
         with open_lines(file) as opened:
             head = opened.read(4096)
-        refuse_wide(head, str(file))
+        refuse_foreign(head, str(file))
         if begins_list(head):
             return _list_shards(file, name, request)
         columns = _jsonl_columns(file, request)

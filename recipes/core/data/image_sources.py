@@ -20,7 +20,7 @@ from recipes.core.data.data_files import (
     walk,
 )
 from recipes.core.data.image_decoding import IMAGE_SUFFIXES
-from recipes.core.data.json_records import Bad
+from recipes.core.data.json_records import Bad, text_of
 from recipes.core.data.records import Records, open_file, open_records
 from recipes.core.data.tables import Chain, Chosen, ListTable, Record, Table
 from recipes.core.errors import UserError
@@ -89,8 +89,6 @@ def _both(config: ImageTextConfig, data: "Records | ImageFolder") -> tuple[Sourc
     name = config.test_split
     if name is None and config.test_fraction is None:
         name = data.held_out(config.split)
-    if name == config.split:
-        raise UserError(f"data.test_split is the split that is trained on, {name!r}", f"data.path={config.path}")
     return train, None if name is None else _source(config, data.table(name, "test_split"))
 
 
@@ -183,14 +181,16 @@ def sidecars(images: Sequence[Path], root: Path) -> Table:
     """A table of images with the text of the .txt beside each."""
     records: list[Record | Bad] = []
     for image in images:
-        text = image.with_suffix(".txt")
+        file = image.with_suffix(".txt")
         try:
-            records.append({"image": str(image.relative_to(root)), "caption": text.read_bytes().decode("utf-8-sig")})
-        except UnicodeDecodeError as error:
-            byte = f"0x{error.object[error.start]:02x} at byte {error.start}"
-            records.append(Bad(f"has a caption {text.name} that is not UTF-8", byte))
+            text = text_of(file.read_bytes())
         except OSError:
-            records.append(Bad(f"has no caption: {text.name} cannot be read or is missing"))
+            records.append(Bad(f"has no caption: {file.name} cannot be read or is missing"))
+            continue
+        if isinstance(text, Bad):
+            records.append(Bad(f"has a caption {file.name} that {text.what}", text.detail))
+        else:
+            records.append({"image": str(image.relative_to(root)), "caption": text})
     return ListTable(records, [str(image.relative_to(root)) for image in images], root, ("image", "caption"))
 
 

@@ -1,30 +1,24 @@
 """Real image-caption corpora: checked whole before training, read row by row, images decoded only when asked for."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recipes.core.cache import cached
 from recipes.core.data.captions import Caption, CaptionData
 from recipes.core.data.config import ImageTextConfig
-from recipes.core.data.image_decoding import decode, image_content, inspect_image
+from recipes.core.data.image_checks import ImageChecks
+from recipes.core.data.image_decoding import decode, image_content
 from recipes.core.data.image_sources import Source, caption_texts, open_sources
 from recipes.core.data.json_records import Bad
 from recipes.core.data.records import judge
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json, write_json
+from recipes.core.files import sha256_json
 
-CHECK_VERSION = 2
-CHECK_THREADS = 8
-CHECKED_AT_ONCE = 64  # images that wait for a thread
 TEST_FRACTION = 0.1  # where the data has no split to test on
 
 
@@ -162,8 +156,7 @@ def scan(source: Source, captions: str | None = None) -> Scan:
     """
     bad: dict[int, str] = {}
     texts: dict[int, list[str]] = {}
-    files: dict[Path, list[int]] = {}
-    stored: dict[str, list[int]] = {}
+    checks = ImageChecks(source.table, source.image_column)
     for row, record in enumerate(source.table.rows(source.names)):
         if isinstance(record, Bad):
             bad[row] = f"{source.table.place(row)} {record}"
@@ -176,11 +169,9 @@ def scan(source: Source, captions: str | None = None) -> Scan:
         except ValueError as error:
             bad[row] = f"{source.table.place(row)}: {error}"
             continue
-        if isinstance(content, Path):
-            files.setdefault(content, []).append(row)
-        else:
-            stored.setdefault(sha256(content).hexdigest(), []).append(row)
-    images = _checked_files(files, source, bad) | _checked_bytes(stored, source, bad)
+        checks.add(row, content)
+    images, problems = checks.run()
+    bad |= {row: f"{source.table.place(row)}: {problem}" for row, problem in problems.items()}
     good = sorted(row for row in texts if row not in bad)
     first: dict[str, int] = {}
     groups = np.zeros(len(source.table), np.int64)
@@ -192,63 +183,6 @@ def scan(source: Source, captions: str | None = None) -> Scan:
         digest.update(json.dumps([texts[row], images[row]]).encode())
     places = np.array(pairs, np.int64).reshape(-1, 2)
     return Scan(dict(sorted(bad.items())), places[:, 0], places[:, 1], groups, digest.hexdigest())
-
-
-def _checked_files(files: dict[Path, list[int]], source: Source, bad: dict[int, str]) -> dict[int, str]:
-    """Hash of the image of each row; remembered as long as no file changes its size or time. Adds bad ones to `bad`."""
-    paths = list(files)
-    key = sha256_json(["files", CHECK_VERSION, [[str(path), _state(path)] for path in paths]])
-    results = _remembered(key, lambda: paths) if paths else []
-    images = {}
-    for path, (digest, problem) in zip(paths, results, strict=True):
-        for row in files[path]:
-            images[row] = digest
-            if problem:
-                bad[row] = f"{source.table.place(row)}: {path}: {problem}"
-    return images
-
-
-def _checked_bytes(stored: dict[str, list[int]], source: Source, bad: dict[int, str]) -> dict[int, str]:
-    """The same for images whose bytes stand in the data: they are read once more, unless they are known."""
-    firsts = {rows[0] for rows in stored.values()}
-
-    def contents() -> Iterator[Any]:
-        for row, record in enumerate(source.table.rows((source.image_column,))):
-            if row in firsts and isinstance(record, dict):
-                yield image_content(record[source.image_column], Path())
-
-    order = sorted(stored, key=lambda name: stored[name][0])
-    results = _remembered(sha256_json(["bytes", CHECK_VERSION, order]), contents) if order else []
-    images = {}
-    for digest, (_, problem) in zip(order, results, strict=True):
-        for row in stored[digest]:
-            images[row] = digest
-            if problem:
-                bad[row] = f"{source.table.place(row)}: {problem}"
-    return images
-
-
-def _remembered(key: str, contents: Callable[[], Iterable[Any]]) -> list[tuple[str, str | None]]:
-    """What `inspect_image` says of each image, from the cache where it has been asked before."""
-
-    def build(staging: Path) -> None:
-        waiting = iter(contents())
-        results: list[tuple[str, str | None]] = []
-        with ThreadPoolExecutor(CHECK_THREADS) as pool:
-            while some := list(islice(waiting, CHECKED_AT_ONCE)):
-                results += pool.map(inspect_image, some)
-        write_json(staging / "images.json", results)
-
-    folder = cached("image-checks", key, build)
-    return [(digest, problem) for digest, problem in json.loads((folder / "images.json").read_text(encoding="utf-8"))]
-
-
-def _state(path: Path) -> list[int]:
-    try:
-        state = path.stat()
-    except (OSError, ValueError):
-        return []
-    return [state.st_size, state.st_mtime_ns]
 
 
 def _require(config: ImageTextConfig, train: int, test: int) -> None:

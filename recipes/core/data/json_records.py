@@ -12,11 +12,10 @@ from recipes.core.errors import UserError
 
 SHOWN = 60  # characters of a damaged record that a message shows
 _SPACE = re.compile(r"[ \t\n\r]*")
-# Beginnings of files in other encodings of Unicode: with their byte order mark, and "{" or "[" without one.
-_WIDE = {
-    b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
-    b"{\x00": "UTF-16", b"[\x00": "UTF-16", b"\x00{": "UTF-16", b"\x00[": "UTF-16",
-}  # fmt: skip
+# Byte order marks of other encodings of Unicode.
+_MARKS = {b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+_POINTER = b"version https://git-lfs.github.com/"
+_SPREAD = re.compile(rb"\s*\{[ \t\r]*\n")
 BOM = b"\xef\xbb\xbf"
 
 
@@ -174,16 +173,44 @@ def _damaged(text: str, place: int, records: int, why: str, where: str) -> UserE
     return UserError(f"its JSON list is damaged in line {line} (byte {place}), after record {records}: {why}", where)
 
 
-def refuse_wide(head: bytes, where: str) -> None:
-    """Refuse a file that begins like UTF-16 or UTF-32.
+def refuse_foreign(head: bytes, where: str, json: bool = True) -> None:
+    """Refuse a file that begins like another encoding, a Git LFS pointer, or an object that is spread over lines.
+
+    Args:
+        head: Its first bytes.
+        where: The file.
+        json: Whether it is to hold JSON.
 
     Raises:
         UserError: it does.
     """
-    name = next((name for mark, name in _WIDE.items() if head.startswith(mark)), None)
-    if name is not None:
+    if name := _wide(head):
         hint = f"convert the file, for example: iconv -f {name} -t UTF-8"
         raise UserError(f"is {name}, not UTF-8 (0x{head[0]:02x} at byte 0)", where, hint)
+    if head.startswith(_POINTER):
+        raise UserError("is a Git LFS pointer, not the data itself", where, "fetch it with: git lfs pull")
+    if json and _SPREAD.match(head.removeprefix(BOM)):
+        hint = "write one record a line, or all of them in one list: [{...}, {...}]"
+        raise UserError("is no table: it begins with an object that is spread over several lines", where, hint)
+
+
+def text_of(raw: bytes) -> str | Bad:
+    """The text of a whole file, or what is wrong with it."""
+    if name := _wide(raw):
+        return Bad(f"is {name}, not UTF-8", f"0x{raw[0]:02x} at byte 0")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        return Bad("is not UTF-8", f"line {line}, 0x{raw[error.start]:02x} at byte {error.start}")
+
+
+def _wide(head: bytes) -> str | None:
+    """UTF-16 or UTF-32, by the byte order mark or by the zeros that letters have in them; None if it is neither."""
+    if mark := next((mark for mark in _MARKS if head.startswith(mark)), None):
+        return _MARKS[mark]
+    zeros = head[:4].count(0)
+    return None if not zeros else "UTF-32" if zeros == 3 else "UTF-16"
 
 
 def is_unicode(text: str) -> bool:

@@ -1,6 +1,5 @@
 """Where users' records come from: one way in for JSON, Parquet, CSV, folders of them, saved data sets and hub names."""
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +23,7 @@ from recipes.core.data.data_files import (
 from recipes.core.data.sources import hub_splits, is_saved, load_split, saved_splits
 from recipes.core.data.tables import Chain, CsvTable, JsonTable, Table
 from recipes.core.errors import UserError
+from recipes.core.messages import note
 
 FORMATS = ("auto", "jsonl", "parquet", "csv", "datasets")
 NAMED = 5  # bad rows that a message names
@@ -167,7 +167,7 @@ def judge(bad: Sequence[str], total: int, where: str, on_error: str, rows: str =
         raise UserError(f"{len(bad):,} of {total:,} {rows} cannot be used", where, hint)
     if len(bad) == total:
         raise UserError(f"none of {total:,} {rows} can be used", where, listed)
-    print(f"warning: {where}: {len(bad):,} of {total:,} {rows} were left out: {bad[0]}", file=sys.stderr)
+    note(f"warning: {where}: {len(bad):,} of {total:,} {rows} were left out: {bad[0]}")
 
 
 def _endings() -> str:

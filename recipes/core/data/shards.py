@@ -6,18 +6,18 @@ ids nor order depend on where the file was cut.
 
 import hashlib
 import json
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from recipes.core.data.json_records import BOM, Bad, is_unicode, parse_record, shown
+from recipes.core.data.json_records import BOM, Bad, is_unicode, parse_record, shown, text_of
 from recipes.core.data.sources import load_split, reason
 from recipes.core.data.tables import CsvTable, JsonTable, Table, open_lines, reading
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
+from recipes.core.messages import note
 
 MESSAGES_KEPT = 20
 _BLOCK = 1 << 20
@@ -60,7 +60,7 @@ class Skipped:
         """Warn of what was left out, if anything was."""
         if self.count:
             shown = "; ".join(self.messages[:3])
-            print(f"warning: {where}: {self.count:,} documents were left out: {shown}", file=sys.stderr)
+            note(f"warning: {where}: {self.count:,} documents were left out: {shown}")
 
     def extend(self, other: "Skipped") -> None:
         """Count those of another shard, too."""
@@ -284,11 +284,8 @@ class TextShard(Shard):
         for path, name in self.files:
             with reading(path):
                 raw = path.read_bytes()
-            try:
-                item = document(name, raw.decode("utf-8-sig"), "")
-            except UnicodeDecodeError as error:
-                line = raw.count(b"\n", 0, error.start) + 1
-                item = f"line {line} is not UTF-8 (0x{raw[error.start]:02x} at byte {error.start})"
+            text = text_of(raw)
+            item = str(text) if isinstance(text, Bad) else document(name, text, "")
             yield item if isinstance(item, Document) else _Bad(item, str(path))
 
 

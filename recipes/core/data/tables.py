@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from recipes.core.data.json_records import BOM, Bad, list_spans, parse_record, refuse_wide
+from recipes.core.data.json_records import BOM, Bad, list_spans, parse_record, refuse_foreign
 from recipes.core.data.sources import pick_column, reason
 from recipes.core.errors import UserError
 
@@ -100,7 +100,7 @@ class JsonTable(Table):
             self._content = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else None
             with open_lines(path) as file:
                 head = file.read(4096)
-            refuse_wide(head, str(path))
+            refuse_foreign(head, str(path))
             self._list = begins_list(head)
             spans, lines = self._list_index() if self._list else self._line_index()
         self._spans = np.array(spans, np.int64).reshape(-1, 2)
@@ -176,7 +176,7 @@ class CsvTable(Table):
     def __init__(self, path: Path, name: str, root: Path) -> None:
         self.path, self.name, self.root = path, name, root
         with reading(path), path.open("rb") as file:
-            refuse_wide(file.read(4096), str(path))
+            refuse_foreign(file.read(4096), str(path), json=False)
         self._kept: list[Record] | None = None
         self._header = self._clean_header(next(self._cells(), (0, []))[1])
         self._lines = np.array([line for line, _ in self._cells()][1:], np.int64)

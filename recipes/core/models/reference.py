@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 from recipes.core.cache import cached
 from recipes.core.config import TrainerConfig
 from recipes.core.files import sha256_json
+from recipes.core.messages import note
 from recipes.core.runs import INTERRUPTED
 from recipes.core.trainer import TrainEvents, Training, train
 
@@ -43,7 +43,7 @@ def train_inside(
     Raises:
         KeyboardInterrupt: it was stopped; what is half trained must not be published.
     """
-    print(f"training {name} on {what} (once, then cached)", file=sys.stderr)
+    note(f"training {name} on {what} (once, then cached)")
     made = training()
     size = min(trainer.batch_size, len(made.dataset))  # type: ignore[arg-type]
     own = dataclasses.replace(trainer, batch_size=size, micro_batch_size=None, save_steps=trainer.max_steps, nproc=1)

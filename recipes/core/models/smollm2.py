@@ -4,7 +4,6 @@ The asset holds the *Instruct* weights, and they passed through the Q4_1 quantis
 """
 
 import io
-import sys
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from recipes.core.assets import ASSETS, asset_path
 from recipes.core.cache import cached
 from recipes.core.files import sha256_json
+from recipes.core.messages import note
 from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.config import SmolLM2Config, SmolLM2TextConfig
 from recipes.core.models.sources import load_tokenizer as load_any_tokenizer
@@ -54,7 +54,7 @@ def load_tokenizer(config: SmolLM2Config | SmolLM2TextConfig) -> Any:
 def _convert(folder: Path) -> None:
     source = asset_path(ASSET)
     gguf = next(source.glob("*.gguf")).name
-    print("converting SmolLM2-135M from GGUF (once, then cached)", file=sys.stderr)
+    note("converting SmolLM2-135M from GGUF (once, then cached)")
     with redirect_stderr(io.StringIO()):  # a progress bar that cannot be switched off
         model: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32)
     # The weights are dequantised by now; these marks would forbid training and saving.

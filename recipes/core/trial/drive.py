@@ -18,6 +18,7 @@ from pathlib import Path
 from recipes.core.background import beside
 from recipes.core.errors import RunFailed
 from recipes.core.locks import owned
+from recipes.core.messages import note
 from recipes.core.progress import progress
 from recipes.core.runs import CUT_OFF, DAMAGED, DONE, FAILED, RUNNING, RunFolder
 from recipes.core.trial import manifest as manifests
@@ -143,14 +144,14 @@ def _launched(launch: Callable[[], None], stopped: threading.Event) -> str:
     except Exception as error:
         text = " ".join(COLOURS.sub("", str(error)).split())
         if not stopped.is_set():
-            print(f"warning: the launcher ended early ({type(error).__name__}: {text[:300]})", file=sys.stderr)
+            note(f"warning: the launcher ended early ({type(error).__name__}: {text[:300]})")
         return text or type(error).__name__
     return ""
 
 
 def _once_more(folder: Path, manifest: Manifest, launcher: Launcher, name: str, stopped: threading.Event) -> None:
     """Start a cell whose process vanished again, alone; if it vanishes again it has failed."""
-    print(f"warning: the process of {name} is gone; starting the cell again on its own", file=sys.stderr)
+    note(f"warning: the process of {name} is gone; starting the cell again on its own")
     before = _starts(folder, [name])
     _launched(partial(launcher, folder, [name], manifest.threads), stopped)
     _wait_for_the_living(folder, manifest, [name], stopped)
@@ -206,7 +207,7 @@ def _shown(folder: Path, manifest: Manifest, starts: dict[str, int]) -> Iterator
                     told.add(name)
                     if not sys.stderr.isatty():
                         error = f": {state.error.splitlines()[0]}" if state.error else ""
-                        print(f"{state.cell.label}: {state.state}{error}", file=sys.stderr, flush=True)
+                        note(f"{state.cell.label}: {state.state}{error}")
             show(len(told))
             took = time.monotonic() - began
 

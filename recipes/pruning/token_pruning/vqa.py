@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -13,7 +12,8 @@ import numpy as np
 
 from recipes.core.data.config import EasyVqaConfig
 from recipes.core.data.easy_vqa import load_easy_vqa
-from recipes.core.data.image_decoding import check_image, decode, image_content
+from recipes.core.data.image_checks import ImageChecks, StoredImage
+from recipes.core.data.image_decoding import decode, image_content
 from recipes.core.data.json_records import Bad, shown
 from recipes.core.data.records import judge, open_records
 from recipes.pruning.token_pruning.config import VqaConfig
@@ -35,18 +35,19 @@ class Asked:
         group: The image, the unit that a bootstrap resamples.
         question: As asked.
         answers: Any of them is right.
-        image: Its file or its bytes.
+        image: Its file, its bytes, or where they stand.
     """
 
     id: str
     group: str
     question: str
     answers: tuple[str, ...]
-    image: Path | bytes
+    image: Path | bytes | StoredImage
 
     def pixels(self, size: int | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The image, uint8 [height, width, 3]; see `decode`."""
-        return decode(self.image, size)
+        content = self.image.read() if isinstance(self.image, StoredImage) else self.image
+        return decode(content, size)
 
 
 def read_vqa(config: VqaConfig) -> list[Asked]:
@@ -60,19 +61,35 @@ def read_vqa(config: VqaConfig) -> list[Asked]:
     image = table.pick(config.image_column, IMAGES, "data.image_column")
     question = table.pick(config.question_column, QUESTIONS, "data.question_column")
     answer = table.pick(config.answer_column, ANSWERS, "data.answer_column")
-    asked: list[Asked] = []
-    bad: list[str] = []
+    texts: dict[int, tuple[str, tuple[str, ...]]] = {}
+    files: dict[int, Path] = {}
+    bad: dict[int, str] = {}
+    checks = ImageChecks(table, image)
     for number, row in enumerate(table.rows((image, question, answer))):
         if isinstance(row, Bad):
-            bad.append(f"{table.place(number)} {row}")
+            bad[number] = f"{table.place(number)} {row}"
             continue
         root = Path(config.images).expanduser() if config.images else table.folder(number)
         try:
-            asked.append(_record(number, row.get(image), row.get(question), row.get(answer), root))
+            texts[number] = _texts(row.get(question), row.get(answer))
+            content = image_content(row.get(image), root)
+            if content is None:
+                raise ValueError("it names no image")
         except ValueError as error:
-            bad.append(f"{table.place(number)}: {error}")
-    judge(bad, len(table), data.where, config.on_error, "records")
-    return asked
+            bad[number] = f"{table.place(number)}: {error}"
+            continue
+        checks.add(number, content)
+        if isinstance(content, Path):
+            files[number] = content
+    digests, problems = checks.run()
+    bad |= {number: f"{table.place(number)}: {problem}" for number, problem in problems.items()}
+    judge([bad[number] for number in sorted(bad)], len(table), data.where, config.on_error, "records")
+    stored = table.indexed((image,)) if len(files) < len(digests) else table
+    return [
+        Asked(str(number), digests[number], *texts[number], files.get(number) or StoredImage(stored, number, image))
+        for number in sorted(digests)
+        if number not in bad
+    ]
 
 
 def read_easy_vqa(config: EasyVqaConfig) -> list[Asked]:
@@ -93,20 +110,14 @@ def is_right(given: str, answers: Sequence[str]) -> bool:
     return normalised(given) in {normalised(answer) for answer in answers}
 
 
-def _record(number: int, image: Any, question: Any, answer: Any, root: Path) -> Asked:
-    """The record. Raises ValueError, which says why, if it cannot be used."""
-    question, answers = _question(question), tuple(dict.fromkeys(_answers(answer)))
-    if not question:
+def _texts(question: Any, answer: Any) -> tuple[str, tuple[str, ...]]:
+    """Question and right answers. Raises ValueError, which says why, if there is none."""
+    text, answers = _question(question), tuple(dict.fromkeys(_answers(answer)))
+    if not text:
         raise ValueError("it has no question")
     if not answers:
         raise ValueError("it has no answer")
-    content = image_content(image, root)
-    if content is None:
-        raise ValueError("it names no image")
-    if problem := check_image(content):
-        raise ValueError(f"{content if isinstance(content, Path) else 'its image'}: {problem}")
-    group = str(image) if isinstance(content, Path) else sha256(content).hexdigest()
-    return Asked(str(number), group, question, answers, content)
+    return text, answers
 
 
 def _question(value: Any) -> str:

@@ -1,7 +1,6 @@
 """TokenFLEX as an experiment: a small language model answers about canvases from a drawn number of visual tokens."""
 
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
+from recipes.core.messages import note
 from recipes.core.recipe import Evaluation
 from recipes.core.trainer import Training
 from recipes.pruning.canvases import make_canvases
@@ -40,10 +40,7 @@ class TokenFlexRecipe:
     def prepare(self, config: TokenFlexConfig, device: str) -> Prepared:
         """The encoder, trained once, and its features, cached; warns of numbers of tokens that gain nothing."""
         for count in enlarging(config):
-            print(
-                f"warning: {count} tokens of {config.data.patches} patches: the map is enlarged, nothing is gained",
-                file=sys.stderr,
-            )
+            note(f"warning: {count} tokens of {config.data.patches} patches: the map is enlarged, nothing is gained")
         encoder = toy_vit(config, device)
         items = []
         for part in ("train", "test"):

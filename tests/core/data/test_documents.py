@@ -241,7 +241,7 @@ def test_bad_text_files(tmp_path: Path) -> None:
     path = make_texts(tmp_path)
     (path / "03.txt").write_bytes(b"first\nse\xff")
     (path / "05.txt").write_text(" \n")
-    assert f"{path / '03.txt'}: line 2 is not UTF-8 (0xff at byte 8)" in refused(path)
+    assert f"{path / '03.txt'}: is not UTF-8 (line 2, 0xff at byte 8)" in refused(path)
     skipped = Skipped()
     assert len(list(load(path, on_error="skip").read(skipped))) == 38
     assert skipped.messages[1] == f"{path / '05.txt'}: has an empty text"

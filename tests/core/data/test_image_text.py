@@ -284,7 +284,7 @@ def test_sidecars_that_are_missing_or_not_utf8_are_told(images: Path) -> None:
     (images / "5.txt").write_bytes("caf\xe9".encode("latin-1"))
     text = refused(images)
     assert "4.png has no caption: 4.txt cannot be read or is missing" in text
-    assert "5.png has a caption 5.txt that is not UTF-8 (0xe9 at byte 3)" in text
+    assert "5.png has a caption 5.txt that is not UTF-8 (line 1, 0xe9 at byte 3)" in text
     assert len(load(images, on_error="skip").skipped) == 2
 
 

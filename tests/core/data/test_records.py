@@ -16,6 +16,7 @@ from recipes.alignment.preferences import load_rows
 from recipes.core.data import load_captions
 from recipes.core.data.config import ImageTextConfig
 from recipes.core.data.documents import open_documents
+from recipes.core.data.image_checks import StoredImage
 from recipes.core.data.shards import Skipped
 from recipes.core.errors import UserError
 from recipes.pruning.token_pruning.config import VqaConfig
@@ -51,6 +52,8 @@ Seen = tuple[list[Any], int]  # what a reader has read, and how many rows it lef
 
 
 def pairs(path: Path, **words: Any) -> Seen:
+    if "split" in words or path.is_dir():
+        words.setdefault("test_fraction", 0.1)  # one split at a time
     rows = load_rows(PreferencesConfig(path=str(path), **words))
     return [(row.prompt, row.chosen, row.rejected) for row in rows.rows], sum(rows.dropped.counts.values())
 
@@ -235,7 +238,7 @@ def test_one_bad_line_is_named_or_skipped_and_counted(
 @pytest.mark.parametrize("reader", READERS)
 def test_what_is_no_utf8_at_all_is_refused_by_its_name(reader: str, folder: Path) -> None:
     text = lines(ROWS).decode()
-    for encoding, name in (("utf-16", "UTF-16"), ("utf-16-be", "UTF-16"), ("utf-32", "UTF-32")):
+    for encoding, name in (("utf-16", "UTF-16"), ("utf-16-be", "UTF-16"), ("utf-32-le", "UTF-32")):
         for on_error in ("fail", "skip"):
             path = write(folder, "wide.jsonl", text.encode(encoding))
             with pytest.raises(UserError, match=f"wide.jsonl: is {name}, not UTF-8") as caught:
@@ -252,6 +255,11 @@ DAMAGE = {
     "rest.json": (
         b'[{"text": "a"}]\n{"text": "b"}',
         "damaged in line 2 (byte 16), after record 1: something follows",
+    ),
+    "object.json": (b'{\n "rows": []\n}', "object.json: is no table: it begins with an object that is spread over"),
+    "pointer.jsonl": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+        "is a Git LFS pointer, not the data",
     ),
     "half.jsonl.gz": (gzip.compress(lines(ROWS))[:-30], "half.jsonl.gz: cannot be read as gzip: "),
     "no.jsonl.gz": (b"plain text", "no.jsonl.gz: cannot be read as gzip: "),
@@ -397,3 +405,17 @@ def test_a_home_sign_and_links_in_paths(folder: Path, monkeypatch: pytest.Monkey
     (folder / "near" / "data").symlink_to(folder / "far")
     (folder / "far" / "loop").symlink_to(folder / "far")
     assert pairs(folder / "near") == expected
+
+
+def test_a_link_to_nothing_is_told(folder: Path) -> None:
+    (folder / "set").mkdir()
+    (folder / "set" / "a.jsonl").write_bytes(lines(ROWS))
+    (folder / "set" / "b.jsonl").symlink_to(folder / "gone.jsonl")
+    with pytest.raises(UserError, match=r"b.jsonl: is a link to a file that is not there"):
+        pairs(folder / "set")
+
+
+def test_questions_read_images_when_they_are_needed(folder: Path) -> None:
+    asked = read_vqa(VqaConfig(path=str(images_inside(folder, ROWS)), question_column="question"))
+    assert all(isinstance(one.image, StoredImage) for one in asked)
+    assert [one.pixels()[0, 0, 0] for one in asked] == [40 * number for number in range(6)]

@@ -1,8 +1,12 @@
 """What reaches a terminal: controls are shown, long values are cut."""
 
+import re
+
 import pytest
 
-from recipes.core.errors import UserError, printable, shortened
+from recipes.core.errors import UserError
+from recipes.core.messages import printable, shortened
+from recipes.core.registry import ROOT
 
 
 @pytest.mark.parametrize(
@@ -34,3 +38,11 @@ def test_an_error_shows_no_controls_and_no_endless_place() -> None:
     assert "\x1b" not in text and "\x07" not in text
     assert "line 3: \\x1b[2Jgone\n  type\\x07 this\n  or that" in text
     assert len(text) < 400
+
+
+def test_what_is_printed_goes_through_one_place() -> None:
+    # A file's name in a warning would otherwise reach the terminal as it is.
+    allowed = {"recipes/core/messages.py", "recipes/core/packages.py", "cli/console.py"}
+    code = [path for folder in ("recipes", "cli") for path in (ROOT / folder).rglob("*.py")]
+    prints = {str(path.relative_to(ROOT)) for path in code if re.search(r"(?<![\w.])print\(", path.read_text("utf-8"))}
+    assert prints == allowed

@@ -1,0 +1,40 @@
+"""Text for people: what may be sent to a terminal, and how long it may be."""
+
+import sys
+import unicodedata
+from typing import Any
+
+WIDE, WIDEST = 80, 300  # characters of a value, of a path
+
+
+def note(text: str) -> None:
+    """Print to stderr what is not the command's result: a warning, what is being done."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """A text as it may be sent to a terminal: what would control it, or could not be seen, is written as an escape.
+
+    Line ends and tabs stay. A file's name or a caption may hold the escape sequences of a terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign in "\n\t" or not _is_hidden(sign) else _escape(sign) for sign in text)
+
+
+def shortened(value: Any, width: int = WIDE) -> str:
+    """A value on one line of at most `width` characters, its middle left out where it is longer."""
+    text = printable(str(value)).replace("\n", "\\n")
+    if len(text) <= width:
+        return text
+    head = (width - 3) * 2 // 3
+    return f"{text[:head]}...{text[len(text) - (width - 3 - head) :]}"
+
+
+def _is_hidden(sign: str) -> bool:
+    # Controls, formats (zero width, direction), surrogates, separators of lines; blanks of other widths are seen.
+    return unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Zl", "Zp", "Cn")
+
+
+def _escape(sign: str) -> str:
+    return sign.encode("unicode_escape", "surrogatepass").decode("ascii")
