@@ -83,8 +83,8 @@ def _of_table(config: PreferencesConfig, table: Table, held_out: bool) -> Iterat
             continue
         if columns is None:
             columns = _columns(config, table, value)
-        texts = (value.get(name) for name in columns)
-        yield Row(id, *texts, tools=value.get(TOOLS), variables=value.get(VARIABLES), held_out=held_out)
+        prompt, chosen, rejected = (value.get(name) for name in columns)
+        yield Row(id, prompt, chosen, rejected, value.get(TOOLS), value.get(VARIABLES), held_out)
         count += 1
         if count == config.limit:
             return

@@ -6,11 +6,14 @@ from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from types import NoneType
 from typing import Any
 
 from recipes.core.errors import UserError
 
 SHOWN = 60  # characters of a damaged record that a message shows
+_SIMPLE = (str, int, bool, NoneType)  # of which there is one spelling
 _SPACE = re.compile(r"[ \t\n\r]*")
 # Byte order marks of other encodings of Unicode.
 _MARKS = {b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
@@ -68,7 +71,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return twice
 
 
-_PLAIN = json.JSONDecoder(parse_float=Number)
+_PLAIN = json.JSONDecoder()
 _CAREFUL = json.JSONDecoder(parse_float=Number, object_pairs_hook=_object)
 _ENDLESS = json.JSONDecoder(parse_float=Number, parse_int=Number)  # integers beyond the 4,300 digits that Python takes
 # Finds where the elements of a list end; what is inside them is judged one by one.
@@ -100,11 +103,12 @@ def parse_record(raw: bytes, names: Collection[str], start: int = 0, cut: bool =
         return Bad("is no JSON", f"{_reason(error)}: {shown(text)}")
     if not isinstance(row, dict):
         return Bad("is no JSON object", f"it is {shown(row)}")
-    needed = [row[name] for name in names if name in row]
-    careful = b"\\u" in raw or any(isinstance(value, list | dict) for value in needed)
-    if careful or any(raw.count(f'"{name}"'.encode()) > 1 for name in names):
-        return _problem(text, names) or row
-    return row
+    # Nearly all records end here: one text under each key, spelled without escapes.
+    if b"\\u" not in raw and all(
+        type(row.get(name)) in _SIMPLE and raw.count(key) <= 1 for name, key in _keys(tuple(names))
+    ):
+        return row
+    return _judged(text, names)
 
 
 def _decode(decoder: json.JSONDecoder, text: str) -> Any:
@@ -116,9 +120,15 @@ def _decode(decoder: json.JSONDecoder, text: str) -> Any:
         return _ENDLESS.decode(text)
 
 
-def _problem(text: str, names: Collection[str]) -> Bad | None:
-    """A key that stands twice, or half a surrogate pair, in what is needed."""
-    row = _decode(_CAREFUL, text)
+@lru_cache
+def _keys(names: tuple[str, ...]) -> list[tuple[str, bytes]]:
+    """Names of keys, each with how it is spelled in a file."""
+    return [(name, json.dumps(name, ensure_ascii=False).encode()) for name in names]
+
+
+def _judged(text: str, names: Collection[str]) -> dict[str, Any] | Bad:
+    """A record whose numbers keep their digits; or that a key stands twice in it, or half a surrogate pair."""
+    row: dict[str, Any] = _decode(_CAREFUL, text)
     if isinstance(row, _Twice) and (twice := [name for name in row.keys_twice if name in names]):
         return Bad(f"has {twice[0]!r} twice")
     for value in (row[name] for name in names if name in row):
@@ -127,7 +137,7 @@ def _problem(text: str, names: Collection[str]) -> Bad | None:
                 return Bad(f"has {part.keys_twice[0]!r} twice in one object")
             if isinstance(part, str) and not is_unicode(part):
                 return Bad("spells half of a surrogate pair, which is no Unicode character")
-    return None
+    return row
 
 
 def _parts(value: Any) -> Iterator[Any]:

@@ -419,3 +419,37 @@ def test_questions_read_images_when_they_are_needed(folder: Path) -> None:
     asked = read_vqa(VqaConfig(path=str(images_inside(folder, ROWS)), question_column="question"))
     assert all(isinstance(one.image, StoredImage) for one in asked)
     assert [one.pixels()[0, 0, 0] for one in asked] == [40 * number for number in range(6)]
+
+
+def test_splits_of_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    splits = {"train": ROWS[:3], "test": ROWS[3:], "validation": ROWS[:2]}
+
+    def hub(name: str, split: str) -> Any:
+        assert name == "owner/name"
+        table = datasets.Dataset.from_list(named(splits[split], folder)).cast_column("image", datasets.Image())
+        table.info.splits = datasets.SplitDict({word: datasets.SplitInfo(word) for word in splits})
+        return table
+
+    monkeypatch.setattr(datasets, "load_dataset", hub)
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name: list(splits))
+    rows = load_rows(PreferencesConfig(path="owner/name")).rows
+    assert [row.held_out for row in rows] == [False] * 3 + [True] * 3 and rows[3].id == "test row 0"
+    data = load_captions(ImageTextConfig(path="owner/name", caption_column="caption"), 0)
+    assert (len(data.train), len(data.test)) == (3, 3) and data.test.image(0)[0, 0, 0] == 120
+    assert len(read_vqa(VqaConfig(path="owner/name", question_column="question"))) == 3
+    assert len(read_vqa(VqaConfig(path="owner/name", question_column="question", split="validation"))) == 2
+
+
+def test_saved_splits_are_kept(folder: Path) -> None:
+    import datasets
+
+    parts = {
+        name: datasets.Dataset.from_list(named(rows, folder)) for name, rows in (("train", ROWS[:4]), ("test", ROWS))
+    }
+    datasets.DatasetDict(parts).save_to_disk(folder / "saved")
+    rows = load_rows(PreferencesConfig(path=str(folder / "saved"))).rows
+    assert [row.held_out for row in rows] == [False] * 4 + [True] * 6
+    assert len(read_vqa(VqaConfig(path=str(folder / "saved"), question_column="question"))) == 6
+    assert len(documents(folder / "saved")[0]) == 4
