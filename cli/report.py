@@ -31,7 +31,8 @@ def report(
     run = load_run(Path(str(target))) if is_folder else load_run(_newest(target, outputs))
     from recipes.core.report import report_run
 
-    baseline = report_run(run.path, run.path.parents[2] if is_folder else outputs, card_of(run))
+    found_in = run.path.absolute().parents[2] if is_folder else outputs  # a link is not resolved: runs lie beside it
+    baseline = report_run(run.path, found_in, card_of(run), warn=is_folder)
     pairs(
         [
             ("report", str(run.path / "report.html")),

@@ -79,7 +79,7 @@ def load_run(folder: Path) -> RunRecord:
     return RunRecord(folder, recipe, arm, seed, state, status.get("started") or "", config, problem, content)
 
 
-def find_runs(outputs: Path, recipe: str | None = None) -> list[RunRecord]:
+def find_runs(outputs: Path, recipe: str | None = None, warn: bool = True) -> list[RunRecord]:
     """Every run below an outputs folder (of one recipe), ordered by recipe, arm, seed and start.
 
     What cannot be read or is damaged is named on stderr; it stops no other run.
@@ -91,10 +91,10 @@ def find_runs(outputs: Path, recipe: str | None = None) -> list[RunRecord]:
         try:
             records.append(_filed(load_run(path)))
         except UserError as error:
-            if path.exists():
+            if warn and path.exists():
                 note(f"warning: {error.where} {error.what}; it is left out")
             continue
-        if records[-1].problem:
+        if warn and records[-1].problem:
             note(f"warning: {path} is damaged: {records[-1].problem}; it is not compared\n  {AGAIN}")
     return sorted(records, key=lambda run: (run.recipe, run.arm, run.seed, run.started))
 

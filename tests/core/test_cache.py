@@ -1,5 +1,6 @@
 """The cache builds once, verifies what it finds and heals what is damaged."""
 
+import random
 import shutil
 from pathlib import Path
 
@@ -55,6 +56,20 @@ def test_a_damaged_entry_is_built_again_and_said(damage: str, capsys: pytest.Cap
     assert build.calls == 2
     assert (again / "part" / "data.bin").read_bytes() == b"abc" * 100
     assert "is damaged" in capsys.readouterr().err
+
+
+def test_no_random_damage_of_an_entry_is_ever_read() -> None:
+    draw, build = random.Random(20), Builder()
+    folder = cache.cached("kind", "key", build)
+    for number in range(100):
+        path = draw.choice([folder / "part" / "data.bin", folder / cache.MANIFEST])
+        content = path.read_bytes()
+        place = draw.randrange(len(content))
+        flipped = bytes([*content[:place], content[place] ^ 1 << draw.randrange(8), *content[place + 1 :]])
+        path.write_bytes(draw.choice([flipped, content[:place], b"\x00" * 9, b"[" * 20_000, b'{"part/data.bin": {}}']))
+        cache.cached("kind", "key", build)
+        assert (folder / "part" / "data.bin").read_bytes() == b"abc" * 100, number
+        assert cache.problems(folder) == [], number
 
 
 def test_a_failed_build_leaves_nothing(home: Path) -> None:

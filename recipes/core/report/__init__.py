@@ -58,13 +58,14 @@ class Verdict:
         return BADGES[self.outcome]
 
 
-def report_run(run_folder: Path, outputs: Path, card: Card) -> Path | None:
+def report_run(run_folder: Path, outputs: Path, card: Card, warn: bool = True) -> Path | None:
     """Write a run's report beside the baseline of the recipe's claim, if a run of it can be paired.
 
     Args:
         run_folder: The run to report.
         outputs: Where to look for the baseline.
         card: The recipe's card.
+        warn: Name damaged runs beside it, if the caller has not done so.
 
     Returns:
         Folder of the baseline's run; None if there is none (or the run is the baseline itself).
@@ -77,7 +78,7 @@ def report_run(run_folder: Path, outputs: Path, card: Card) -> Path | None:
         check_finished(run)
     baseline = None
     if run.state == DONE and run.arm != claim.baseline:
-        baseline = find_baseline(run, find_runs(outputs, run.recipe), claim.baseline, keys)
+        baseline = find_baseline(run, find_runs(outputs, run.recipe, warn), claim.baseline, keys)
     comparison = compare_runs(run, baseline, arm_keys=keys, main_metric=claim.metric) if baseline else None
     told = {
         "title": card.title,

@@ -52,9 +52,9 @@ def measures(value: Callable[[float], float], fails: Callable[[float], bool] = l
             if fails(alpha):
                 act(folder, name, FAILED, "diverged")
                 continue
-            act(folder, name, DONE, metrics={metric: value(alpha), "nll/all": value(alpha)})
             info = {metric: {"higher_is_better": True}, "nll/all": {"higher_is_better": False}}
             write_json(RunFolder(outputs_of(folder) / cell.folder).path / "metrics_info.json", info)
+            act(folder, name, DONE, metrics={metric: value(alpha), "nll/all": value(alpha)})
 
     return play
 
@@ -92,7 +92,12 @@ def test_keys_with_one_value_are_fixed() -> None:
     assert list(space.distributions) == ["weighting.alpha", "trainer.schedule"]
 
 
-def test_proposed_texts_bools_and_nulls_are_typed_so_that_they_come_back() -> None:
+def test_proposed_texts_bools_and_nulls_are_typed_so_that_they_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a, b", "it's"):
+        (tmp_path / name).mkdir()
     space = read_space("prior", ["data=image-text", "data.path='a, b',\"it's\"", "weighting.cap=null,2"])
     folders = {cell.overrides[1:] for cell in check_space(space)}
     assert folders == {
@@ -129,8 +134,12 @@ def test_wrong_values_of_the_whole_space_are_told_before_anything_starts() -> No
     assert "trainer.schedule = linera: did you mean linear?" in text
 
 
-def test_a_key_that_only_the_space_gives_is_not_missed() -> None:
-    assert len(check_space(read_space("prior", ["reference.source=path", "reference.path='a','b'"]))) == 2
+def test_a_key_that_only_the_space_gives_is_not_missed(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.json").write_text("{}")
+    words = ["reference.source=path", f"reference.path={tmp_path}/a,{tmp_path}/b"]
+    assert len(check_space(read_space("prior", words))) == 2
 
 
 def test_the_identity_of_a_search_is_what_makes_it_propose_the_same() -> None:
