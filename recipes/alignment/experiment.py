@@ -21,6 +21,7 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.models import text as models
 from recipes.core.models.adapters import Unadapted, add_adapters, save_adapters
 from recipes.core.models.head import output_head
+from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
 from recipes.core.trainer import Objective, Training
 
@@ -173,8 +174,9 @@ def training(
     model = PreferenceModel(policy, masks, prepared.states)
     rows: Any = prepared.train
     steps = regular_steps(config.trainer.max_steps, config.evaluation.watch_every)
-    before = getattr(objective, "before_step", None)
-    return Training(model, objective, rows, pair_collate(pad_id(ground.tokenizer)), rates or {}, steps, before)
+    before, describe = getattr(objective, "before_step", None), describer(model, ground.tokenizer)
+    collate = pair_collate(pad_id(ground.tokenizer))
+    return Training(model, objective, rows, collate, rates or {}, steps, before, describe)
 
 
 def sampled(

@@ -73,6 +73,8 @@ class Training:
         watch_steps: Steps after which the recipe measures the model.
         before_step: Called before each optimizer step with the number of steps done, the model and this process's
             micro-batches of the step, for objectives that follow a schedule or must see the whole batch first.
+        describe: Writes into the folder of the last checkpoint how to read a model out of its weights
+            (`recipes.core.models.run_models`); None if none is to be loaded from it.
     """
 
     model: nn.Module
@@ -82,6 +84,7 @@ class Training:
     learning_rates: dict[str, float] = field(default_factory=dict)
     watch_steps: frozenset[int] = frozenset()
     before_step: BeforeStep | None = None
+    describe: Callable[[Path], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -310,6 +313,8 @@ class _Trainer(transformers.Trainer):
                 sharding.save_whole(folder / SAFE_WEIGHTS_NAME, self.training.model, write=distributed.is_first())
         elif distributed.is_first():
             safetensors.torch.save_model(self.training.model, str(folder / SAFE_WEIGHTS_NAME))
+        if self.training.describe and self.state.global_step == self.args.max_steps and distributed.is_first():
+            self.training.describe(folder)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.config.parallel == "ddp":

@@ -14,6 +14,7 @@ from recipes.alignment.sparsepo.recipe import SparsePORecipe
 from recipes.core import compose, runner
 from recipes.core.errors import UserError
 from recipes.core.models.adapters import Unadapted
+from recipes.core.models.causal import load_causal_lm
 
 TINY = (
     "budget=smoke",
@@ -110,6 +111,8 @@ def test_the_adapter_of_a_run_loads_onto_its_reference(pairs: Path) -> None:
     trained = recipe.build(config, recipe.prepare(config, "cpu")).model
     trained.load_state_dict(checkpoint(outcome, 4), strict=False)
     assert torch.allclose(model(ids).logits, trained.policy.language_model(ids).logits, atol=1e-6)
+    merged = load_causal_lm(str(outcome.folder), "model.path")
+    assert torch.allclose(model(ids).logits, merged(ids).logits, atol=1e-6)
     assert not torch.allclose(model(ids).logits, prepared.ground.frozen.language_model(ids).logits, atol=1e-4)
 
 

@@ -1,5 +1,6 @@
 """The model that `prior` trains: its logits as a LLaVA, pruned in the run or from a folder; what is refused."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from recipes.core.models.as_llava import as_llava
 from recipes.core.models.build import llama
 from recipes.core.models.encoder import PatchFeatures
 from recipes.core.models.vision_language import CaptionModel, EncoderProjector, PatchEmbedding, SquarePixels
+from recipes.core.storage.seals import SEAL, write_seal
 from recipes.pruning.token_pruning import prior_vlm
 from recipes.pruning.token_pruning.prior_vlm import Trained, asked, finished
 from tests.cli.conftest import Ended, steelyard
@@ -169,29 +171,40 @@ def edited(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
+def sealed(run: Path) -> None:
+    """Seal a run as it is now, as if it had ended so."""
+    write_seal(run, json.loads((run / "status.json").read_text()))
+
+
 def test_folders_that_are_no_finished_run_of_prior(copied: Path, tmp_path: Path) -> None:
     assert "is not a run folder" in refused(tmp_path)
     assert "is not a run folder" in refused(tmp_path / "absent")
     status, config = copied / "status.json", copied / "config.yaml"
-    edited(status, '"done"', '"interrupted"')
-    assert "the run is interrupted, not done" in refused(copied)
-    edited(status, '"interrupted"', '"done"')
     edited(config, "setting: H", "setting: U")
+    assert "the run is damaged: config.yaml has changed" in refused(copied)
+    sealed(copied)
     assert "is a run with setting=U, whose model has no visual encoder" in refused(copied)
     edited(config, "recipe: prior", "recipe: tokenflex")
+    sealed(copied)
     assert "is a run of tokenflex; only prior trains such a model" in refused(copied)
+    edited(config, "recipe: tokenflex", "recipe: prior")
+    edited(status, '"done"', '"interrupted"')
+    (copied / SEAL).unlink()
+    assert "the run is interrupted, not done" in refused(copied)
 
 
 def test_weights_that_are_damaged_of_another_model_or_gone(copied: Path) -> None:
     config, weights = copied / "config.yaml", copied / "checkpoints" / "checkpoint-8" / "model.safetensors"
     edited(config, "vocabulary: 1000", "vocabulary: 900")
+    sealed(copied)
     with pytest.raises(UserError, match="the weights are not those of the model that config and data make"):
         finished(str(copied), "cpu")
     edited(config, "vocabulary: 900", "vocabulary: 1000")
+    sealed(copied)
     weights.write_bytes(weights.read_bytes()[:-1])
     assert "final weights are missing or damaged (checkpoint-8 cannot be used (model.safetensors has" in refused(copied)
     shutil.rmtree(copied / "checkpoints")
-    assert "final weights are missing or damaged" in refused(copied)
+    assert "the run is damaged: checkpoints/checkpoint-8/complete.json is missing" in refused(copied)
 
 
 def test_captions_that_leave_nothing_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:

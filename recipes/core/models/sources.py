@@ -15,12 +15,14 @@ from recipes.core.errors import UserError
 from recipes.core.models import hub
 from recipes.core.models.dropout import without_dropout
 from recipes.core.models.files import check_tokenizer_files, check_weight_files, first_line, read_json
+from recipes.core.models.places import is_run
 
 R = TypeVar("R")
 # Buffers that older versions of transformers saved and newer ones compute.
 _COMPUTED = re.compile(
     r"\.(masked_bias|causal_mask|rotary_emb\.inv_freq)$|\.attn\.attention\.bias$|(^|\.)position_ids$"
 )
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "chat_template.json", "chat_template.jinja")
 SHOWN = 4  # tensors or pieces that a message lists
 _PATH_LIKE = re.compile(r"[/.~]|.*(/.*/|/$|\\)")  # absolute, relative to here or home, or more than owner/name
 
@@ -110,9 +112,9 @@ def load_processor(path: str, key: str) -> Any:
 
     where, folder = f"{key}={path}", source_folder(path, key, weights=False)
     check_tokenizer_files(folder, where)
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        if (folder / name).exists():
-            read_json(folder / name, where)
+    for file in processor_files(path, key):
+        if file.suffix == ".json":
+            read_json(file, where)
     load = _from_pretrained(AutoProcessor.from_pretrained, trust_remote_code=False)
     return _tried(load, folder, where, "its processor cannot be loaded")
 
@@ -127,11 +129,17 @@ def preprocessing(path: str, key: str) -> dict[str, Any]:
     return read_json(file, f"{key}={path}") if file.exists() else {}
 
 
+def processor_files(path: str, key: str) -> list[Path]:
+    """The files by which a vision-language model makes pixels and prompts, besides those of its tokenizer."""
+    folder = source_folder(path, key, weights=False)
+    return [folder / name for name in PROCESSOR_FILES if (folder / name).exists()]
+
+
 def source_folder(path: str, key: str, weights: bool = True) -> Path:
-    """The local folder of a model: the one named, or where the hub's files are after the download.
+    """The local folder of a model: the one named, the model that a run of ours trained, or where the hub's files are.
 
     Args:
-        path: Local folder or hub name (`owner/name`, or `owner/name@revision`).
+        path: Local folder, run folder or hub name (`owner/name`, or `owner/name@revision`).
         key: The config key it came from, for messages.
         weights: Whether the weights are needed too.
 
@@ -144,12 +152,23 @@ def source_folder(path: str, key: str, weights: bool = True) -> Path:
             any(folder.iterdir())
         except OSError as error:
             raise UserError(f"the folder cannot be read: {error.strerror}", where, "allow it with chmod") from error
-        return folder
+        return _of_run(folder, key, where)
     if folder.exists():
         raise UserError("is a file, not the folder of a model", where, f"type {key}={folder.parent}")
     if _PATH_LIKE.match(path):
         raise UserError("there is no such folder", where, f"type {key}=FOLDER or a hub name")
     return hub.download(path, key, weights)
+
+
+def _of_run(folder: Path, key: str, where: str) -> Path:
+    """The folder itself, or that of the model that it, being the folder of a run, has trained."""
+    if is_run(folder):
+        from recipes.core.models.run_models import run_model
+
+        return run_model(folder, key, where)
+    if folder.parent.name == "checkpoints" and is_run(run := folder.parent.parent):
+        raise UserError("is a checkpoint of a run", where, f"type {key}={run}, which stands for its final model")
+    return folder
 
 
 def check_kind(kind: Any, config: Any, where: str) -> None:

@@ -22,6 +22,7 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.evaluation.texts import sequence_nlls
 from recipes.core.files import sha256_json, share_file
 from recipes.core.models import text as models
+from recipes.core.models.run_models import describer
 from recipes.core.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.recipe import Evaluation
 from recipes.core.sequences import MixtureItems, sequence_collate
@@ -116,7 +117,9 @@ class DsirRecipe:
         models.check_context(model, length, "evaluation.length")
         items: Any = MixtureItems(mixture, trainer.max_steps * trainer.batch_size, config.seed)
         steps = regular_steps(trainer.max_steps, config.evaluation.watch_every)
-        return Training(model, WeightedCrossEntropy(), items, _collate, {}, steps)
+        return Training(
+            model, WeightedCrossEntropy(), items, _collate, {}, steps, describe=describer(model, prepared.tokenizer)
+        )
 
     def watch(self, config: DsirConfig, prepared: Prepared, model: Any) -> Scores:
         """NLL of held-out text of the target and of the pool."""

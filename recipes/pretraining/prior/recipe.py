@@ -1,7 +1,8 @@
 """PRIOR as an experiment: data, reference, weights in the data loader, training, evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from recipes.core.data import load_captions
 from recipes.core.data.captions import CaptionData
 from recipes.core.data.tokenized import TokenizedCaptions, tokenize
 from recipes.core.evaluation.scores import Scores
+from recipes.core.models.config import LlavaConfig
+from recipes.core.models.run_models import describer
+from recipes.core.models.sources import processor_files
 from recipes.core.objectives import WeightedCrossEntropy
 from recipes.core.recipe import Evaluation
 from recipes.core.trainer import Training
@@ -80,7 +84,8 @@ class PriorRecipe:
                 return batch | {"image_positions": model.image_positions(batch["input_ids"])}
 
         steps = watch_steps(config.trainer.max_steps, config.evaluation.watch_every)
-        return Training(model, objective, items, collate, models.learning_rates(config.model), steps)
+        rates = models.learning_rates(config.model)
+        return Training(model, objective, items, collate, rates, steps, describe=_describe(config, prepared, model))
 
     def watch(self, config: PriorConfig, prepared: Prepared, model: nn.Module) -> Scores:
         """Grounded-token accuracy and NLL by class on a few test captions."""
@@ -170,6 +175,14 @@ def token_scores(
     if own.name == "random":
         scores = permute_within(scores, mask, config.seed, [split.caption(i).id for i in indices])
     return scores
+
+
+def _describe(config: PriorConfig, prepared: Prepared, model: Any) -> Callable[[Path], None] | None:
+    """How a LLaVA is read out of a checkpoint; the parts of other caption models are no model on their own."""
+    if not isinstance(config.model, LlavaConfig):
+        return None
+    files = processor_files(str(config.model.path), "model.path")
+    return describer(model, prepared.tokenizer, files)
 
 
 def heatmap_weights(config: PriorConfig, prepared: Prepared) -> list[np.ndarray]:

@@ -7,6 +7,7 @@ from recipes.core.data.mixture import DomainCorpus, load_mixture
 from recipes.core.evaluation.curves import add_area, regular_steps
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models import text as models
+from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
 from recipes.core.sequences import MixtureItems, sequence_collate
 from recipes.core.trainer import Training
@@ -57,7 +58,8 @@ class SampleReweightingRecipe:
         micro_batches = trainer.process_batch_size // (trainer.micro_batch_size or trainer.process_batch_size)
         stream: Any = _stream(prepared)
         objective = Reweighted(config.weighing, micro_batches, stream.mixture.domains, config.data.duplicates > 0)
-        return Training(model, objective, stream, sequence_collate, {}, steps, before_step=objective.before_step)
+        before, describe = objective.before_step, describer(model, prepared.tokenizer)
+        return Training(model, objective, stream, sequence_collate, {}, steps, before, describe)
 
     def watch(self, config: SampleReweightingConfig, prepared: Prepared, model: Any) -> Scores:
         """Unweighted test losses, and the weights of the first training batches."""

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from recipes.core import checkpoints, compose, models, registry
+from recipes.core import compose, models, registry
 from recipes.core.cache import cached
 from recipes.core.data import CaptionData, load_captions
 from recipes.core.data.captions import image_for
@@ -22,8 +22,8 @@ from recipes.core.evaluation.captions import Choice, span_choices
 from recipes.core.files import sha256_json
 from recipes.core.models.as_llava import as_llava
 from recipes.core.models.reference import decisive, train_inside
+from recipes.core.models.run_models import final_checkpoint
 from recipes.core.records import load_run
-from recipes.core.runs import DONE, RunFolder
 from recipes.pruning.adapters import layout
 from recipes.pruning.token_pruning.config import PRIOR_DATA, PriorDataConfig, PriorVLMConfig, TokenPruningConfig
 from recipes.pruning.token_pruning.subjects import Batch, Subject
@@ -154,17 +154,11 @@ def finished(path: str, device: str) -> Trained:
     record = load_run(folder)
     if record.recipe != RECIPE:
         raise UserError(f"is a run of {record.recipe}; only {RECIPE} trains such a model", where, INSTEAD)
+    checkpoint = final_checkpoint(folder, where, INSTEAD)
     run: Any = compose.from_tree(record.config)
     if run.setting != "H":
         raise UserError("is a run with setting=U, whose model has no visual encoder to prune behind", where, INSTEAD)
-    if record.state != DONE:
-        raise UserError(f"the run is {record.state}, not {DONE}", where, "finish it: type its command again")
-    told: list[str] = []
-    found = checkpoints.newest_valid(RunFolder(folder).checkpoints, told.append)
-    if found is None or checkpoints.step_of(found) < run.trainer.max_steps:
-        why = f" ({told[0]})" if told else ""
-        raise UserError(f"the run's final weights are missing or damaged{why}", where, INSTEAD)
-    return _loaded(run, load_captions(run.data, run.seed), found / WEIGHTS, device)
+    return _loaded(run, load_captions(run.data, run.seed), checkpoint / WEIGHTS, device)
 
 
 def trained_inside(config: TokenPruningConfig, device: str) -> Trained:

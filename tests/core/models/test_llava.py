@@ -19,6 +19,7 @@ from transformers import (
 from recipes.core import compose, runner
 from recipes.core import models as caption_models
 from recipes.core.errors import UserError
+from recipes.core.models.sources import load_model, preprocessing
 from recipes.core.references import weights_hash
 from tests.core.models.conftest import hidden
 
@@ -159,6 +160,9 @@ def test_prior_trains_it_end_to_end(train: bool, folder: Path, tmp_path: Path) -
     assert "model.multi_modal_projector.linear_1.weight" in changed
     assert not any("vision_tower" in name for name in changed)
     assert any("language_model" in name for name in changed) == train
+    again = load_model(LlavaForConditionalGeneration, str(outcome.folder), "model.path").state_dict()
+    assert all(torch.equal(again[name], weights[f"llava.{name}"]) for name in start)
+    assert preprocessing(str(outcome.folder), "model.path") == preprocessing(str(folder), "model.path")
 
 
 def test_loading_twice_gives_one_hash(config: Any) -> None:
