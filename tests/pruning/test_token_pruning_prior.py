@@ -1,6 +1,7 @@
 """The model that `prior` trains: its logits as a LLaVA, pruned in the run or from a folder; what is refused."""
 
-import json
+import copy
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,8 @@ from recipes.core.models.as_llava import as_llava
 from recipes.core.models.build import llama
 from recipes.core.models.encoder import PatchFeatures
 from recipes.core.models.vision_language import CaptionModel, EncoderProjector, PatchEmbedding, SquarePixels
-from recipes.core.storage.seals import SEAL, write_seal
+from recipes.core.records import RunRecord, load_run
+from recipes.core.storage.seals import SEAL
 from recipes.pruning.token_pruning import prior_vlm
 from recipes.pruning.token_pruning.prior_vlm import Trained, asked, finished
 from tests.cli.conftest import Ended, steelyard
@@ -171,36 +173,41 @@ def edited(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def sealed(run: Path) -> None:
-    """Seal a run as it is now, as if it had ended so."""
-    write_seal(run, json.loads((run / "status.json").read_text()))
+def as_if(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], Any], **fields: Any) -> None:
+    """Let folders be taken for those of runs with another config, or of another recipe."""
+
+    def load(folder: Path) -> RunRecord:
+        record = load_run(folder)
+        config = copy.deepcopy(record.config)
+        change(config)
+        return dataclasses.replace(record, config=config, **fields)
+
+    monkeypatch.setattr(prior_vlm, "load_run", load)
 
 
-def test_folders_that_are_no_finished_run_of_prior(copied: Path, tmp_path: Path) -> None:
+def test_folders_that_are_no_finished_run_of_prior(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "is not a run folder" in refused(tmp_path)
     assert "is not a run folder" in refused(tmp_path / "absent")
-    status, config = copied / "status.json", copied / "config.yaml"
-    edited(config, "setting: H", "setting: U")
+    with monkeypatch.context() as patch:
+        as_if(patch, lambda config: config.update(setting="U"))
+        assert "is a run with setting=U, whose model has no visual encoder" in refused(copied)
+        as_if(patch, lambda config: None, recipe="tokenflex")
+        assert "is a run of tokenflex; only prior trains such a model" in refused(copied)
+    edited(copied / "config.yaml", "setting: H", "setting: U")
     assert "the run is damaged: config.yaml has changed" in refused(copied)
-    sealed(copied)
-    assert "is a run with setting=U, whose model has no visual encoder" in refused(copied)
-    edited(config, "recipe: prior", "recipe: tokenflex")
-    sealed(copied)
-    assert "is a run of tokenflex; only prior trains such a model" in refused(copied)
-    edited(config, "recipe: tokenflex", "recipe: prior")
-    edited(status, '"done"', '"interrupted"')
+    edited(copied / "config.yaml", "setting: U", "setting: H")
+    edited(copied / "status.json", '"done"', '"interrupted"')
     (copied / SEAL).unlink()
     assert "the run is interrupted, not done" in refused(copied)
 
 
-def test_weights_that_are_damaged_of_another_model_or_gone(copied: Path) -> None:
-    config, weights = copied / "config.yaml", copied / "checkpoints" / "checkpoint-8" / "model.safetensors"
-    edited(config, "vocabulary: 1000", "vocabulary: 900")
-    sealed(copied)
-    with pytest.raises(UserError, match="the weights are not those of the model that config and data make"):
-        finished(str(copied), "cpu")
-    edited(config, "vocabulary: 900", "vocabulary: 1000")
-    sealed(copied)
+def test_weights_that_are_damaged_of_another_model_or_gone(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = copied / "checkpoints" / "checkpoint-8" / "model.safetensors"
+    with monkeypatch.context() as patch:
+        as_if(patch, lambda config: config["model"].update(vocabulary=900))
+        assert "the weights are not those of the model that config and data make" in refused(copied)
     weights.write_bytes(weights.read_bytes()[:-1])
     assert "final weights are missing or damaged (checkpoint-8 cannot be used (model.safetensors has" in refused(copied)
     shutil.rmtree(copied / "checkpoints")
