@@ -4,6 +4,7 @@ Which prompt an answer gets is fixed by the data, not by the batch: that of the 
 the last pair on to the first. So the reference scores them once, and micro-batches and processes change nothing.
 """
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ def mismatched_pairs(pairs: PairSet) -> PairSet:
     for pair, other in zip(found, following, strict=True):
         room = longest - max(len(pair.chosen), len(pair.rejected))
         made.append(replace(pair, prompt=other.prompt[-room:]))
+    if cut := sum(len(pair.prompt) < len(other.prompt) for pair, other in zip(made, following, strict=True)):
+        many = f"{cut:,} of {len(made):,} prompts of other pairs"
+        print(f"warning: preference.loss=kto: {many} are cut on their left to fit the longest pair", file=sys.stderr)
     return PairSet(made)
 
 

@@ -32,7 +32,8 @@ def sample(
     Args:
         model: A `TextModel`; its training mode is left as it was.
         prompts: Token ids of each, begin of text included.
-        eos_id: Ends a completion and belongs to it.
+        eos_id: Ends a completion and belongs to it, as do the ends that the model's own generation settings name, which
+            are the ends of turns where these are other tokens.
         max_new_tokens: Longer completions are cut, and then have no end-of-text token.
         temperature: Of the softmax; 0 takes the most likely token each time.
         seed: Decides every draw; the global generators are left as they were.
@@ -93,9 +94,18 @@ def sampled_once(
 
 def _drawn(model: Any, prompts: Sequence[np.ndarray], device: str, options: dict[str, Any]) -> list[np.ndarray]:
     eos_id = options["eos_token_id"]
+    ends = [eos_id, *(end for end in _ends(model) if end != eos_id)]
     ids, attention = (part.to(device) for part in _left_padded(prompts, eos_id))
-    drawn = model.generate(input_ids=ids, attention_mask=attention, pad_token_id=eos_id, **options)
-    return [_ended(row, eos_id) for row in drawn[:, ids.shape[1] :].cpu().numpy()]
+    drawn = model.generate(
+        input_ids=ids, attention_mask=attention, pad_token_id=eos_id, **options | {"eos_token_id": ends}
+    )
+    return [_ended(row, ends) for row in drawn[:, ids.shape[1] :].cpu().numpy()]
+
+
+def _ends(model: Any) -> list[int]:
+    """What ends a text by the model's own generation settings."""
+    found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return [] if found is None else [found] if isinstance(found, int) else list(found)
 
 
 def _left_padded(prompts: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:
@@ -108,6 +118,6 @@ def _left_padded(prompts: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Te
     return ids, attention
 
 
-def _ended(ids: np.ndarray, eos_id: int) -> np.ndarray:
-    ends = np.flatnonzero(ids == eos_id)
-    return ids[: ends[0] + 1 if len(ends) else None].astype(np.int32)
+def _ended(ids: np.ndarray, ends: Sequence[int]) -> np.ndarray:
+    places = np.flatnonzero(np.isin(ids, ends))
+    return ids[: places[0] + 1 if len(places) else None].astype(np.int32)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from recipes.alignment.judges import Judges, LexiconJudge, fit_human_judge
 from recipes.alignment.pairs import (
@@ -19,8 +20,9 @@ from recipes.alignment.pairs import (
     valid_tokens,
 )
 from recipes.alignment.reviews import Review, read_lexicon, read_reviews
-from recipes.alignment.sampling import _ended, _left_padded
+from recipes.alignment.sampling import _ended, _left_padded, sample
 from recipes.alignment.sentiment import _judged
+from recipes.core.models.vision_language import TextModel
 
 JUDGE = LexiconJudge({"good": 2.0, "dull": -1.5, "well-made": 1.0})
 
@@ -123,5 +125,32 @@ def test_the_fingerprint_follows_the_ids() -> None:
 def test_prompts_are_padded_on_the_left_and_completions_end_once() -> None:
     found, attention = _left_padded([ids(5), ids(6, 7)], pad_id=0)
     assert found.tolist() == [[0, 5], [6, 7]] and attention.tolist() == [[0, 1], [1, 1]]
-    assert _ended(np.array([4, 2, 2, 2]), 2).tolist() == [4, 2]
-    assert _ended(np.array([4, 5]), 2).tolist() == [4, 5]
+    assert _ended(np.array([4, 2, 2, 2]), [2]).tolist() == [4, 2]
+    assert _ended(np.array([4, 5]), [2]).tolist() == [4, 5]
+
+
+def test_a_completion_ends_at_the_ends_that_the_model_names_as_well() -> None:
+    def found(*ends: int | list[int] | None) -> list[int]:
+        model = model_of_sixes()
+        model.generation_config.eos_token_id = ends[0]
+        return sample(TextModel(model), [ids(1)], 2, 4, 0.0, 0, "cpu")[0].tolist()
+
+    assert found(None) == found(2) == [6, 6, 6, 6]
+    assert found(6) == found([2, 6]) == [6]
+
+
+def model_of_sixes() -> LlamaForCausalLM:
+    """A model that always says 6."""
+    config = LlamaConfig(
+        vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.model.embed_tokens.weight.fill_(1.0)
+        model.lm_head.weight[6] = 1.0
+        for layer in model.model.layers:
+            for parameter in layer.parameters():
+                parameter.zero_()
+    return model

@@ -158,7 +158,7 @@ def test_the_drift_of_kto_is_that_of_answers_behind_the_prompts_of_others() -> N
     assert float(same) == pytest.approx(0, abs=1e-5)
 
 
-def test_mismatched_prompts_are_those_of_others_and_fit() -> None:
+def test_mismatched_prompts_are_those_of_others_and_fit(capsys: pytest.CaptureFixture[str]) -> None:
     def ids(*values: int) -> np.ndarray:
         return np.array(values, np.int32)
 
@@ -168,6 +168,7 @@ def test_mismatched_prompts_are_those_of_others_and_fit() -> None:
     found = mismatched_pairs(pairs)
     # The longest sequence has 5 tokens, so the first pair's answers leave room for two of the prompt's last tokens.
     assert [pair.prompt.tolist() for pair in found.pairs] == [[4, 5], [2, 3, 4, 5], [1], [2, 3, 4, 5]]
+    assert "1 of 4 prompts of other pairs are cut on their left" in capsys.readouterr().err
     assert [pair.chosen.tolist() for pair in found.pairs] == [pair.chosen.tolist() for pair in pairs.pairs]
     with pytest.raises(UserError, match="all training pairs have the same prompt"):
         mismatched_pairs(PairSet(pairs.pairs[:2]))

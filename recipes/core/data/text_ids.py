@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from recipes.core.errors import UserError
 
 MARK = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
+PLACEHOLDERS = ("<image>", "<video>", "<audio>")  # where a model puts what it sees; not always marked as special
 HIDDEN = "\ufdd0{}\ufdd0"  # noncharacters of Unicode, which no text may contain
 SAMPLE = "a"
 Places = list[tuple[int, int]]
@@ -154,13 +155,13 @@ class TextIds:
 
 
 def control_ids(tokenizer: Any, control: Iterable[str] = ()) -> frozenset[int]:
-    """Ids of a tokenizer's control tokens: those it marks as special, and added ones written "<|...|>".
+    """Ids of a tokenizer's control tokens: those it marks as special, added ones written "<|...|>", and placeholders.
 
     Args:
         tokenizer: A `transformers` tokenizer.
         control: Tokens that count as well, where the vocabulary has them.
     """
-    names = set(control)
+    names = {*PLACEHOLDERS, *control}
     added = {
         i
         for i, token in tokenizer.added_tokens_decoder.items()
