@@ -129,9 +129,9 @@ def choose_split(files: Sequence[DataFile], split: str, where: str, key: str) ->
         require_train(split, where, key)
         return list(files)
     if nameless := [file.name for file in files if file.split is None]:
-        more = f" and {len(nameless) - 1} more" if len(nameless) > 1 else ""
+        more = f" and {len(nameless) - 1} more belong" if len(nameless) > 1 else " belongs"
         raise UserError(
-            f"{nameless[0]}{more} belong to no split, and other files do ({', '.join(names)})",
+            f"{nameless[0]}{more} to no split, and other files do ({', '.join(names)})",
             where,
             "move them out of the folder, or into train/ or test/, or give one file or one subfolder as the path",
         )

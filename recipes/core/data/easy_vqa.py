@@ -20,6 +20,7 @@ import numpy as np
 from recipes.core.assets import asset_path
 from recipes.core.data.captions import Caption, CaptionData, Question, Span, fingerprint
 from recipes.core.data.config import EasyVqaConfig
+from recipes.core.data.image_decoding import decode
 from recipes.core.errors import UserError
 
 SHAPES = ("circle", "rectangle", "triangle")
@@ -61,10 +62,7 @@ class EasyVqaSplit:
 
     def image(self, index: int, size: int | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The image at `index`: uint8 [64, 64, 3]."""
-        from PIL import Image
-
-        with Image.open(self._files[index]) as image:
-            return np.asarray(image.convert("RGB"))
+        return decode(self._files[index])
 
     def file(self, index: int) -> Path:
         """The file of the image at `index`."""

@@ -120,9 +120,14 @@ class JsonTable(Table):
 
     def pick(self, asked: str | None, usual: Sequence[str], key: str) -> str:
         wanted = usual if asked is None else [asked]
-        for row in self.rows(()):
-            if name := next((name for name in wanted if isinstance(row, dict) and name in row), None):
+        bad = []
+        for index, row in enumerate(self.rows(())):
+            if isinstance(row, Bad):
+                bad.append(f"{self.place(index)} {row}")
+            elif name := next((name for name in wanted if name in row), None):
                 return name
+        if len(bad) == len(self):
+            raise UserError(f"none of its {len(self):,} records can be used: {bad[0]}", str(self.path))
         return super().pick(asked, usual, key)
 
     def rows(self, names: Sequence[str]) -> Iterator[Record | Bad]:

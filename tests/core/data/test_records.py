@@ -246,6 +246,18 @@ def test_what_is_no_utf8_at_all_is_refused_by_its_name(reader: str, folder: Path
             assert f"iconv -f {name} -t UTF-8" in str(caught.value)
 
 
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    ("kind", "why"), [("latin-1", "is not UTF-8"), ("a scalar", "is no JSON object"), ("cut off", "is ")]
+)
+def test_where_no_line_can_be_used_the_first_is_named(reader: str, kind: str, why: str, folder: Path) -> None:
+    path = write(folder, "all.jsonl", (spoiled(kind) + b"\n") * 3)
+    for on_error in ("fail", "skip"):
+        with pytest.raises(UserError) as caught:
+            READERS[reader](path, on_error=on_error)
+        assert why in str(caught.value) and ("all.jsonl:1" in str(caught.value) or "line 1 " in str(caught.value))
+
+
 DAMAGE = {
     "cut.json": (
         json.dumps(ROWS).encode()[:300],
@@ -319,7 +331,7 @@ def test_a_published_split_is_kept(reader: str, layout: str, folder: Path) -> No
     with pytest.raises(UserError, match="there is no split 'validation'; the data has test, train"):
         read(root, split="validation")
     (root / "more.jsonl").write_bytes(lines(ROWS[:1]))
-    with pytest.raises(UserError, match=r"more.jsonl belong to no split|several formats"):
+    with pytest.raises(UserError, match=r"more.jsonl belongs to no split|several formats"):
         read(root, split="train")
 
 
