@@ -23,6 +23,7 @@ from recipes.core.data.text_ids import TextIds
 from recipes.core.data.tokenized import tokenizer_fingerprint
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
+from recipes.core.identity import described
 from recipes.core.logprobs import token_logprobs
 from recipes.core.models import load_text_model
 from recipes.core.models.head import OutputHead, decoder, output_head
@@ -206,7 +207,7 @@ def prepare_reference(
     if not config.steps:
         return lambda: build_language_model(model, tokenizer, config.seed)
     key = {
-        "model": dataclasses.asdict(model),
+        "model": described(model, "model"),
         "texts": fingerprint,
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "version": VERSION,

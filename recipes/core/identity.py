@@ -76,6 +76,23 @@ def content_of(config: RunConfig) -> dict[str, str]:
     return {key: _content(kind, value, node, key) for key, kind, value, node in _named(config, "")}
 
 
+def described(node: Any, key: str) -> dict[str, Any]:
+    """A part of a config as plain values, in which what names files stands for what they hold: for keys of the cache.
+
+    Args:
+        node: A config dataclass.
+        key: Its dotted key, for messages.
+
+    Raises:
+        UserError: as in `identify`.
+    """
+    tree: dict[str, Any] = dataclasses.asdict(node)
+    for name, kind, value, owner in _named(node, ""):
+        found = _content(kind, value, owner, f"{key}.{name}" if key else name)
+        _replace(tree, name, {"content": found} if found else None)
+    return tree
+
+
 def read_identity(folder: Path) -> Identity | None:
     """The identity that a run folder's `identity.json` holds; None if there is none that can be read."""
     try:

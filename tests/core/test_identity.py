@@ -15,8 +15,9 @@ from PIL import Image
 from recipes.core import compose, identity, registry
 from recipes.core.data import hub_data
 from recipes.core.errors import RunFailed, UserError
-from recipes.core.identity import check_unchanged, config_hash, content_of, identify
+from recipes.core.identity import check_unchanged, config_hash, content_of, described, identify
 from recipes.core.models import hub
+from recipes.core.models.config import CausalLMConfig, SmallLMConfig
 from recipes.core.runs import RunFolder, run_folder
 from recipes.core.storage import fingerprints
 
@@ -185,6 +186,18 @@ def test_data_that_changes_while_a_run_reads_it_stops_the_run(tmp_path: Path) ->
     path.unlink()
     with pytest.raises(RunFailed, match="it was there when the run began"):
         check_unchanged(config, content)
+
+
+def test_a_key_of_the_cache_stands_for_content_as_well(tmp_path: Path) -> None:
+    folders = [write_model(tmp_path / "one"), write_model(tmp_path / "two"), write_model(tmp_path / "three", b"W")]
+    first, same, other = (described(CausalLMConfig(path=str(folder)), "model") for folder in folders)
+    assert first == same != other and first["path"] == {"content": content_of_model(folders[0])}
+    assert described(SmallLMConfig(), "model") == dataclasses.asdict(SmallLMConfig())
+
+
+def content_of_model(folder: Path) -> str:
+    words = ["model=causal-lm", f"model.path={folder}"]
+    return content_of(compose.compose("sample-reweighting", words))["model.path"]
 
 
 def test_runs_that_read_no_files_are_named_as_before() -> None:

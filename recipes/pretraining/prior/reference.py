@@ -12,6 +12,7 @@ from recipes.core.batches import CaptionItems, caption_collate, token_mean
 from recipes.core.data.captions import CaptionSplit
 from recipes.core.data.text_ids import start_id
 from recipes.core.data.tokenized import TokenizedCaptions, tokenizer_fingerprint
+from recipes.core.identity import described
 from recipes.core.models import build_text_model, load_reference_model, load_text_model
 from recipes.core.models.reference import train_reference
 from recipes.core.objectives import WeightedCrossEntropy
@@ -81,7 +82,7 @@ def _trained(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: T
     own = config.reference
     indices = [i for i in range(len(split)) if i % own.cross_fit == fold]
     key = {
-        "model": dataclasses.asdict(config.model) | {"vision": None},
+        "model": described(config.model, "model") | {"vision": None},
         "fold": (fold, own.cross_fit),
         "tokens": tokens.fingerprint(),
         "tokenizer": tokenizer_fingerprint(tokenizer),

@@ -20,6 +20,7 @@ from recipes.core.data.captions import image_for
 from recipes.core.errors import UserError
 from recipes.core.evaluation.captions import Choice, span_choices
 from recipes.core.files import sha256_json
+from recipes.core.identity import described
 from recipes.core.models.as_llava import as_llava
 from recipes.core.models.reference import decisive, train_inside
 from recipes.core.models.run_models import final_checkpoint
@@ -177,7 +178,7 @@ def trained_inside(config: TokenPruningConfig, device: str) -> Trained:
         model = train_inside(folder, run.trainer, run.seed, lambda: recipe.build(run, prepared), what, name)
         safetensors.torch.save_model(model, str(folder / WEIGHTS))
 
-    decides = {name: value for name, value in compose.to_tree(run).items() if name not in FREE}
+    decides = {name: value for name, value in described(run, "").items() if name not in FREE}
     data = load_captions(run.data, run.seed)
     key = sha256_json([decides, decisive(run.trainer), data.train.fingerprint(), registry.card(RECIPE).version])[:32]
     return _loaded(run, data, cached("prior-vlms", key, build) / WEIGHTS, device)
