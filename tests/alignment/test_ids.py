@@ -58,10 +58,18 @@ TOOLED: dict[str, dict[str, Any]] = {
         "prompt": [USER], "chosen": [said("we")], "rejected": [said("they")], "chat_template_kwargs": {"loud": True}
     },
 }  # fmt: skip
+PLAIN_KINDS = ("plain", "bos-not-added", "without-bos", "word-mark", "words")
+CHAT_KINDS = ("chat", "chat-without-bos", "thinking", "tooled")
+UNENDED = {name: values for name, values in PLAIN.items() if name != "ended"}  # there "</s>" ends no text
 CASES = [
-    *product(("plain", "bos-not-added", "without-bos", "word-mark"), PLAIN),
-    *product(("chat", "chat-without-bos", "thinking", "tooled"), CHATS),
-    *product(("tooled",), TOOLED),
+    pytest.param(kind, values, id=f"{kind}, {form}, {name}")
+    for form, kinds, rows in (
+        ("plain", PLAIN_KINDS, PLAIN),
+        ("plain", CHAT_KINDS, UNENDED),
+        ("chat", CHAT_KINDS, CHATS),
+        ("chat", ("tooled",), TOOLED),
+    )
+    for kind, (name, values) in product(kinds, rows.items())
 ]
 
 
@@ -75,14 +83,11 @@ def ids(tokenizer: Any, values: dict[str, Any]) -> tuple[list[int], list[int], l
     return found.prompt, found.chosen, found.rejected
 
 
-@pytest.mark.parametrize(("kind", "name"), CASES)
-def test_ids_are_those_of_trl(kind: str, name: str) -> None:
+@pytest.mark.parametrize(("kind", "values"), CASES)
+def test_ids_are_those_of_trl(kind: str, values: dict[str, Any]) -> None:
     datasets = pytest.importorskip("datasets")
     dpo = pytest.importorskip("trl.trainer.dpo_trainer")
     tokenizer = KINDS[kind]()
-    values = (PLAIN if name in PLAIN and tokenizer.chat_template is None else {**CHATS, **TOOLED})[name]
-    if name == "implicit prompt" and tokenizer.chat_template:
-        values = CHATS[name]
     # `_prepare_dataset` reads nothing else of the trainer.
     trainer = SimpleNamespace(_tokenizer=tokenizer)
     options = SimpleNamespace(dataset_num_proc=None, max_length=None, truncation_mode="keep_start")
