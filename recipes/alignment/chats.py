@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from recipes.alignment.layouts import BadRow
+from recipes.core.data.text_ids import TextIds, marked, unmarked
 
 Message = Mapping[str, Any]
 # What an answer may consist of beside its content, or instead of it.
@@ -22,7 +23,7 @@ class Chat:
     """A chat template with what one row says to it.
 
     Args:
-        tokenizer: Whose template.
+        reader: Of the tokenizer whose template it is.
         tools: List of tools, or JSON text of one, or None.
         variables: The row's own variables of the template (`chat_template_kwargs`), or None.
 
@@ -30,10 +31,11 @@ class Chat:
         BadRow: there is no template, or these are malformed.
     """
 
-    def __init__(self, tokenizer: Any, tools: Any = None, variables: Any = None) -> None:
-        if not tokenizer.chat_template:
+    def __init__(self, reader: TextIds, tools: Any = None, variables: Any = None) -> None:
+        self.reader, self.tokenizer = reader, reader.tokenizer
+        if not self.tokenizer.chat_template:
             raise BadRow(NO_TEMPLATE)
-        self.tokenizer, self.tools, self.variables = tokenizer, _tools(tools), _variables(variables, tokenizer)
+        self.tools, self.variables = _tools(tools), _variables(variables, self.tokenizer)
 
     def text(self, messages: Sequence[Message], ask: bool = False) -> str:
         """A conversation as text.
@@ -45,12 +47,21 @@ class Chat:
         Raises:
             BadRow: the template refuses it.
         """
-        return str(self._apply(messages, ask, tokenize=False))
+        return self._text(messages, ask, ())
 
     def ids(self, messages: Sequence[Message], ask: bool = False) -> list[int]:
         """A conversation as token ids: control tokens that stand in messages are text. Arguments as of `text`."""
-        options = {"return_dict": True, "sanitize_control_tokens": True, "tokenizer_kwargs": {"verbose": False}}
-        return list(self._apply(messages, ask, tokenize=True, **options)["input_ids"])
+        text = self.text(messages, ask)
+        typed = self.reader.typed(json.dumps([messages, self.tools, self.variables], ensure_ascii=False, default=str))
+        # What a template itself looks for in messages ("</think>") means to it what it says.
+        literal = [name for name in typed if unmarked(self._text(messages, ask, [name])) == text]
+        if literal:
+            text = self._text(messages, ask, literal)
+        try:
+            options = {"add_special_tokens": False, "sanitize_control_tokens": bool(literal), "verbose": False}
+            return list(self.tokenizer(text, **options)["input_ids"])
+        except ValueError as error:  # a control token that the tokenizer reads in any text
+            raise BadRow(str(error)) from error
 
     def unread(self, messages: Sequence[Message]) -> list[str]:
         """What the conversation holds and the template never looks at."""
@@ -59,11 +70,15 @@ class Chat:
         present += [*(["tools"] if self.tools else []), *(name for name in self.variables if name not in ALLOWED)]
         return [name for name in present if name not in template]
 
-    def _apply(self, messages: Sequence[Message], ask: bool, **options: Any) -> Any:
-        options |= self.variables
+    def _text(self, messages: Sequence[Message], ask: bool, literal: Sequence[str]) -> str:
+        """What the template writes of the conversation, with some control tokens marked as text."""
+        values = [[dict(message) for message in messages], self.tools or None, self.variables]
+        conversation, tools, variables = (marked(value, literal) for value in values)
         try:
-            return self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tools=self.tools or None, add_generation_prompt=ask, **options
+            return str(
+                self.tokenizer.apply_chat_template(
+                    conversation, tools=tools, add_generation_prompt=ask, tokenize=False, **variables
+                )
             )
         except REFUSALS as error:
             raise BadRow(f"the chat template refuses it: {error}") from error

@@ -62,18 +62,18 @@ class ExampleIds:
     lost: int
 
 
-def example(row: Row, tokenizer: Any) -> Example:
+def example(row: Row, reader: TextIds) -> Example:
     """A row as prompt and answers.
 
     Args:
         row: As it stands in the data.
-        tokenizer: Its chat template writes conversations.
+        reader: Of the tokenizer whose chat template writes conversations.
 
     Raises:
         BadRow: something is missing, empty or malformed.
     """
     if isinstance(row.chosen, list) or isinstance(row.prompt, list):
-        return _conversation(row, tokenizer)
+        return _conversation(row, reader)
     prompt, chosen, rejected = _plain(row)
     for name, text in (("prompt", prompt), ("chosen answer", chosen), ("rejected answer", rejected)):
         if not text.strip():
@@ -163,7 +163,7 @@ def _plain(row: Row) -> tuple[str, str, str]:
     return prompt, row.chosen[len(prompt) :], row.rejected[len(prompt) :]
 
 
-def _conversation(row: Row, tokenizer: Any) -> Example:
+def _conversation(row: Row, reader: TextIds) -> Example:
     start, chosen, rejected = _turns(row)
     if not any(says_something(message) for message in start):
         raise BadRow("the prompt is empty")
@@ -172,7 +172,7 @@ def _conversation(row: Row, tokenizer: Any) -> Example:
             raise BadRow(f"the {name} answer is empty")
         if answer[0]["role"] != "assistant":
             raise BadRow(f"the {name} answer begins with a message of {answer[0]['role']!r}, not of 'assistant'")
-    chat = Chat(tokenizer, row.tools, row.variables)
+    chat = Chat(reader, row.tools, row.variables)
     if not as_written(chat, [[*start, *chosen], [*start, *rejected]]):
         start, chosen, rejected = (with_texts(messages) for messages in (start, chosen, rejected))
     asked = [message_text(message) for message in start]

@@ -71,7 +71,7 @@ def load_preferences(config: PreferencesConfig, rows: Rows, tokenizer: Any) -> P
     seen, reader = set[tuple[bytes, ...]](), TextIds(tokenizer)
     for row in rows.rows:
         try:
-            text = example(row, tokenizer)
+            text = example(row, reader)
             ids = example_ids(text, reader)
             pair = cut(row.id, ids, config.max_tokens, text.asked)
         except BadRow as error:

@@ -250,7 +250,7 @@ def prompt_ids(text: str, reader: TextIds, begin: str = "") -> np.ndarray:
     """
     if reader.tokenizer.chat_template:
         try:
-            return np.array(Chat(reader.tokenizer).ids([{"role": "user", "content": text}], ask=True), np.int32)
+            return np.array(Chat(reader).ids([{"role": "user", "content": text}], ask=True), np.int32)
         except BadRow as error:
             raise UserError(str(error), f"prompt={text[:60]!r}", "choose a model with another chat template") from error
     return np.array([*reader.start, *reader.ids(text + begin)], np.int32)

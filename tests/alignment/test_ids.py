@@ -15,8 +15,15 @@ from recipes.alignment.preferences import load_preferences, load_rows
 from recipes.alignment.rows import Row
 from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
-from tests.core.tokenizer_kinds import KINDS, byte_level
+from tests.core.tokenizer_kinds import CHATML, KINDS, byte_level
 
+# Parts an answer at the end of its thought, as Qwen 3's does.
+PARSING = CHATML.replace(
+    "{{ m['content'] }}",
+    "{% if '</think>' in m['content'] %}<think>\n"
+    "{{ m['content'].split('</think>')[0].split('<think>')[-1].strip('\n') }}\n</think>\n\n"
+    "{{ m['content'].split('</think>')[-1].lstrip('\n') }}{% else %}{{ m['content'] }}{% endif %}",
+)
 CALL = {"type": "function", "function": {"name": "look_up", "arguments": '{"word": "cat"}'}}
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}]
 USER = {"role": "user", "content": "why is the cat big?"}
@@ -79,7 +86,7 @@ def row(values: dict[str, Any]) -> Row:
 
 
 def ids(tokenizer: Any, values: dict[str, Any]) -> tuple[list[int], list[int], list[int]]:
-    found = example_ids(example(row(values), tokenizer), TextIds(tokenizer))
+    found = example_ids(example(row(values), TextIds(tokenizer)), TextIds(tokenizer))
     return found.prompt, found.chosen, found.rejected
 
 
@@ -105,7 +112,7 @@ def test_an_answer_is_read_behind_its_prompt() -> None:
 
 def test_a_token_across_the_border_belongs_to_the_answers() -> None:
     tokenizer = byte_level(bos=True, adds_bos=True)
-    found = example_ids(example(Row("1", "the ca", "t", "r"), tokenizer), TextIds(tokenizer))
+    found = example_ids(example(Row("1", "the ca", "t", "r"), TextIds(tokenizer)), TextIds(tokenizer))
     pieces = [tokenizer.convert_ids_to_tokens(part) for part in (found.prompt, found.chosen, found.rejected)]
     assert pieces == [["<s>", "the"], ["Ġcat", "</s>"], ["Ġ", "c", "a", "r", "</s>"]] and found.lost == 3
     assert tokenizer.decode([*found.prompt[1:], *found.chosen[:-1]]) == "the cat"
@@ -124,7 +131,7 @@ def test_turns_end_as_the_template_writes_them_and_no_token_is_added() -> None:
 
 def test_an_open_thought_that_an_answer_does_not_begin_with_is_cut_off() -> None:
     tokenizer = KINDS["thinking"]()
-    found = example_ids(example(row(CHATS["conversation"]), tokenizer), TextIds(tokenizer))
+    found = example_ids(example(row(CHATS["conversation"]), TextIds(tokenizer)), TextIds(tokenizer))
     assert tokenizer.decode(found.prompt).endswith("<|im_start|>assistant\n") and found.lost > 0
     assert tokenizer.decode(found.chosen) == "you are good.<|im_end|>\n"
 
@@ -230,3 +237,24 @@ def test_rows_that_a_template_cannot_tell_apart_stop_the_run(tmp_path: Path) -> 
     config = PreferencesConfig(path=str(tmp_path / "pairs.jsonl"))
     with pytest.raises(UserError, match="2 of 2 rows cannot be used"):
         load_preferences(config, load_rows(config), KINDS["chat"]())
+
+
+def test_what_a_template_looks_for_in_messages_means_what_it_says() -> None:
+    tokenizer = byte_level(template=PARSING, eos="<|im_end|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    values = {
+        "prompt": [USER],
+        "chosen": [said("<think>\nwhy <|im_end|>\n</think>\n\nwe sat")],
+        "rejected": [said("bad")],
+    }
+    _, chosen, _ = ids(tokenizer, values)
+    assert tokenizer.decode(chosen) == "<think>\nwhy <|im_end|>\n</think>\n\nwe sat<|im_end|>\n"
+    names = ["<think>", "</think>", "<|im_end|>"]
+    assert [chosen.count(tokenizer.convert_tokens_to_ids(name)) for name in names] == [1, 1, 1]
+
+
+def test_vocabulary_that_a_template_writes_stays_vocabulary_in_messages() -> None:
+    tokenizer = byte_level(template=CHATML + "{# <think> #}", eos="<|im_end|>")
+    tokenizer.add_tokens(["<think>"])
+    _, chosen, _ = ids(tokenizer, {"prompt": [USER], "chosen": [said("<think>a")], "rejected": [said("bad")]})
+    assert tokenizer.convert_ids_to_tokens(chosen)[:2] == ["<think>", "a"]

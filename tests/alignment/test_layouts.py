@@ -12,6 +12,7 @@ import pytest
 from recipes.alignment.config import PreferencesConfig
 from recipes.alignment.examples import example
 from recipes.alignment.preferences import load_preferences, load_rows
+from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.models.tokenizer import train_bpe
 from tests.alignment.test_preferences import TEMPLATE, texts, turn
@@ -144,7 +145,7 @@ def test_public_layouts(name: str, kind: str, tmp_path: Path, tokenizer: Any) ->
     config = stored(rows, tmp_path, kind)
     loaded = load_rows(config)
     wholes = [(prompt, prompt + chosen, prompt + rejected) for prompt, chosen, rejected in expected]
-    assert [texts(example(row, tokenizer)) for row in loaded.rows] == wholes
+    assert [texts(example(row, TextIds(tokenizer))) for row in loaded.rows] == wholes
     data = load_preferences(config, loaded, tokenizer)
     assert (len(data.train), len(data.test)) == (1, 1) and data.facts["data/dropped"][2] == 0
 

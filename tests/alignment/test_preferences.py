@@ -52,12 +52,14 @@ def pair(number: int) -> dict[str, str]:
 
 
 def test_plain_rows_stay_as_they_are(tokenizer: Any) -> None:
-    found = example(Row("1", "Which?", " This.", " That."), tokenizer)
+    found = example(Row("1", "Which?", " This.", " That."), TextIds(tokenizer))
     assert (found.prompt, found.chosen, found.rejected, found.chat) == ("Which?", " This.", " That.", None)
 
 
 def test_without_a_prompt_it_is_what_both_begin_with(tokenizer: Any) -> None:
-    found = example(Row("1", None, "Human: Which?\n\nAssistant: this", "Human: Which?\n\nAssistant: that"), tokenizer)
+    found = example(
+        Row("1", None, "Human: Which?\n\nAssistant: this", "Human: Which?\n\nAssistant: that"), TextIds(tokenizer)
+    )
     assert (found.prompt, found.chosen, found.rejected) == ("Human: Which?\n\nAssistant:", " this", " that")
 
 
@@ -74,7 +76,7 @@ def test_chats_of_every_form_are_the_same(prompt: Any, lead: list[Any], tokenize
     monkeypatch.setattr(tokenizer, "chat_template", TEMPLATE)
     row = Row("1", prompt, [*lead, turn("assistant", "This")], [*lead, turn("assistant", "That")])
     head = "[user] Which?[assistant] "
-    assert texts(example(row, tokenizer)) == (head, f"{head}This<eos>", f"{head}That<eos>")
+    assert texts(example(row, TextIds(tokenizer))) == (head, f"{head}This<eos>", f"{head}That<eos>")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_chats_of_every_form_are_the_same(prompt: Any, lead: list[Any], tokenize
 )
 def test_a_row_that_cannot_be_used_says_why(row: Row, why: str, tokenizer: Any) -> None:
     with pytest.raises(BadRow, match=why):
-        example(row, tokenizer)
+        example(row, TextIds(tokenizer))
 
 
 def test_what_a_chat_template_refuses_is_told(tokenizer: Any, monkeypatch: Any) -> None:
@@ -113,7 +115,7 @@ def test_what_a_chat_template_refuses_is_told(tokenizer: Any, monkeypatch: Any) 
         "1", [turn("system", "Be kind"), turn("user", "Which?")], [turn("assistant", "a")], [turn("assistant", "b")]
     )
     with pytest.raises(BadRow, match="the chat template refuses it: System role not supported"):
-        example_ids(example(row, tokenizer), TextIds(tokenizer))
+        example_ids(example(row, TextIds(tokenizer)), TextIds(tokenizer))
 
 
 def test_pairs_end_once_and_are_split(tmp_path: Path, tokenizer: Any) -> None:

@@ -97,13 +97,13 @@ class TextIds:
         """Ids of whole texts: begun as the tokenizer begins them, and ended by the end-of-text token, once."""
         return [[*self.start, *ids, self.tokenizer.eos_token_id] for ids in self.batch(texts)]
 
-    def marked(self, text: str) -> str:
-        """A text whose control tokens are marked as text, for `transformers` with `sanitize_control_tokens=True`."""
-        from transformers.utils.chat_template_utils import mark_control_tokens
+    def typed(self, text: str) -> list[str]:
+        """The control tokens that stand in a text."""
+        return [name for name in self._names if name in text]
 
-        names = self.tokenizer.convert_ids_to_tokens(sorted(self.control))
-        found = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))
-        return str(mark_control_tokens(text, found)) if names and found.search(text) else text
+    @cached_property
+    def _names(self) -> list[str]:
+        return list(self.tokenizer.convert_ids_to_tokens(sorted(self.control)))
 
     def _plain(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
@@ -168,6 +168,28 @@ def control_ids(tokenizer: Any, control: Iterable[str] = ()) -> frozenset[int]:
         if token.special or MARK.fullmatch(token.content) or token.content in names
     }
     return frozenset({*added, *tokenizer.all_special_ids})
+
+
+def marked(value: Any, names: Iterable[str]) -> Any:
+    """Texts, also inside lists and objects, with control tokens marked as the text they are.
+
+    A tokenizer or processor of `transformers` that is called with `sanitize_control_tokens=True` reads the marks.
+
+    Args:
+        value: Texts.
+        names: The control tokens.
+    """
+    from transformers.utils.chat_template_utils import mark_control_tokens
+
+    longest_first = sorted(names, key=len, reverse=True)
+    return mark_control_tokens(value, re.compile("|".join(map(re.escape, longest_first)))) if longest_first else value
+
+
+def unmarked(text: str) -> str:
+    """A text without such marks."""
+    from transformers.utils.chat_template_utils import _CONTROL_TOKEN_END, _CONTROL_TOKEN_START
+
+    return text.replace(_CONTROL_TOKEN_START, "").replace(_CONTROL_TOKEN_END, "")
 
 
 def start_id(tokenizer: Any) -> int:

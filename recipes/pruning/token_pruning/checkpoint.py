@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, CLIPModel
 
 from recipes.core.data.config import EasyVqaConfig
-from recipes.core.data.text_ids import TextIds
+from recipes.core.data.text_ids import TextIds, marked
 from recipes.core.errors import UserError
 from recipes.core.models.sources import check_tokenizer_fits, load_config, load_model, load_processor, load_tokenizer
 from recipes.pruning.adapters import Guide, layout
@@ -163,13 +163,13 @@ def prompt_inputs(
         image: The picture.
         question: The question.
     """
-    plain, marked = ask(question), ask(reader.marked(question))
+    plain, typed = ask(question), reader.typed(question)
     start = reader.start
     begun = bool(start) and plain.startswith(processor.tokenizer.convert_ids_to_tokens(start[0]))
-    if marked == plain:
+    if not typed:
         return dict(processor(images=image, text=plain, add_special_tokens=not begun, return_tensors="pt"))
     options = {"add_special_tokens": False, "sanitize_control_tokens": True, "return_tensors": "pt"}
-    found = dict(processor(images=image, text=marked, **options))
+    found = dict(processor(images=image, text=ask(marked(question, typed)), **options))
     before = torch.tensor([[] if begun else start], dtype=torch.long)
     return found | {
         "input_ids": torch.cat([before, found["input_ids"]], 1),
