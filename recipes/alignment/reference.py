@@ -91,7 +91,7 @@ def answer_scores(model: nn.Module, pairs: PairSet, pad_id: int, device: str, ev
     config: Any = model.language_model.config.get_text_config()  # type: ignore[union-attr, operator]
     tokens, width = int(pairs.lengths.sum()), output_head(model.language_model).weight.shape[1]
     fits = 4 * tokens * config.num_hidden_layers * width <= LARGEST
-    complete = every_layer and fits and width == config.hidden_size
+    complete = every_layer and fits and width == getattr(config, "hidden_size", width)
 
     def build(folder: Path) -> None:
         save_file(_score(model, pairs, pad_id, device, complete), folder / "scores.safetensors")

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from recipes.alignment import reference
 from recipes.alignment.aligndistil.evaluation import answer_distances
 from recipes.alignment.aligndistil.objective import TEACHERS, Distillation, chosen_only
 from recipes.alignment.cdpo.method import contrast
 from recipes.alignment.cdpo.models import _score
+from recipes.alignment.config import ReferenceConfig
 from recipes.alignment.evaluation import _sequence_kls
 from recipes.alignment.objectives import PreferenceModel, TokenScores
 from recipes.alignment.pairs import PairItems, pair_collate
@@ -19,7 +21,10 @@ from recipes.alignment.reference import AnswerScores, answer_scores, hidden_stat
 from recipes.alignment.sparsepo.activations import hook_scores
 from recipes.alignment.sparsepo.config import MaskConfig
 from recipes.alignment.sparsepo.masks import start_masks
+from recipes.core.config import TrainerConfig
+from recipes.core.models.config import CausalLMConfig
 from recipes.core.models.head import output_head
+from recipes.core.models.tokenizer import train_bpe
 from recipes.core.models.vision_language import TextModel
 from tests.alignment.test_aligndistil_objective import RULE
 from tests.alignment.test_sparsepo_objectives import pair_set
@@ -131,6 +136,28 @@ def test_teachers_and_contrasts_are_those_of_the_models_logits(kind: str) -> Non
     rows = PAIRS.rows()
     sums = torch.stack([row.sum() for row in by_answer(kl(z, z_dpo))]).double()
     close(torch.from_numpy(_sequence_kls(policy, dpo, rows, 0, "cpu")), sums)
+
+
+def test_a_reference_is_trained_again_if_the_models_folder_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path / "home"))
+    keys = []
+    monkeypatch.setattr(reference, "train_reference", lambda key, *_: keys.append(key))
+    for name in ("one", "two"):
+        tiny("llama").save_pretrained(tmp_path / name)
+
+    def prepare(name: str) -> None:
+        own = CausalLMConfig(path=str(tmp_path / name))
+        reference.prepare_reference(
+            own, ReferenceConfig(steps=1), TrainerConfig(), train_bpe(["a b"], "x", 300), list, "y"
+        )
+
+    prepare("one")
+    prepare("two")
+    tiny("llama", 1).save_pretrained(tmp_path / "two")
+    prepare("two")
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_every_kind_of_head_is_cached_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ from recipes.core.storage.seals import SEAL
 from recipes.pruning.token_pruning import prior_vlm
 from recipes.pruning.token_pruning.prior_vlm import Trained, asked, finished
 from tests.cli.conftest import Ended, steelyard
+from tests.core.models.heads import tiny
 
 __all__ = ["steelyard"]  # a fixture
 
@@ -108,6 +109,12 @@ def test_a_model_without_an_encoder_is_no_llava() -> None:
     language = LlamaForCausalLM(llama(40, 2, 16, 2, 32))
     model = CaptionModel(language, PatchEmbedding(8, 2, 1, 16), [1], 5, 2, SquarePixels(8, 1, [0.5], [0.5]))
     with pytest.raises(UserError, match="no visual encoder, so it is no LLaVA"):
+        as_llava(model)
+
+
+def test_a_head_that_is_more_than_a_product_is_no_llavas() -> None:
+    model = CaptionModel(tiny("phi"), EncoderProjector(PatchFeatures(TOWERS["clip"](), 16), 16, 16), [1], 5, 2, None)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="PhiForCausalLM does more to its logits than LLaVA"):
         as_llava(model)
 
 

@@ -37,13 +37,12 @@ def build(
     size, channels = config.image_size or max(first.shape[:2]), first.shape[2]
     mean, std = GRAY if channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
     normalize = SquarePixels(size, channels, mean, std)
+    width = decoder.get_input_embeddings().weight.shape[1]
     with seeded(seed):
         if setting == "U":
-            vision, prefix = _patches(config, tokenizer, size, channels, decoder.config.hidden_size)
+            vision, prefix = _patches(config, tokenizer, size, channels, width)
         else:
-            vision, prefix, normalize = _encoder(
-                config, tokenizer, data, normalize, size, channels, decoder.config.hidden_size, device
-            )
+            vision, prefix, normalize = _encoder(config, tokenizer, data, normalize, size, channels, width, device)
     placeholder = tokenizer.convert_tokens_to_ids(PATCH)
     return CaptionModel(decoder, vision, [start_id(tokenizer), *prefix], placeholder, tokenizer.eos_token_id, normalize)
 

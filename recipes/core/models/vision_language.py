@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recipes.core.models.head import OutputHead, last_hidden_state, output_head
+from recipes.core.models.head import OutputHead, decoder, last_hidden_state, output_head
 
 R = TypeVar("R")
 Readout = Callable[[Tensor, OutputHead], R]
@@ -154,7 +154,7 @@ class CaptionModel(nn.Module):
         embedded = self._embed(input_ids, pixels)
         # Padding is on the right, so positions are those of the row, and hiding the image moves nothing.
         positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand(len(input_ids), -1)
-        hidden = self.language_model.model(
+        hidden = decoder(self.language_model)(
             inputs_embeds=embedded, attention_mask=attention_mask, position_ids=positions
         ).last_hidden_state
         return readout(hidden, output_head(self.language_model))
@@ -178,7 +178,7 @@ class CaptionModel(nn.Module):
         rows: list[Tensor] = []
         open_rows = torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
         for _ in range(max_new_tokens):
-            out = self.language_model.model(inputs_embeds=embedded, cache=cache, use_cache=True)
+            out = decoder(self.language_model)(inputs_embeds=embedded, cache=cache, use_cache=True)
             cache = out.cache
             token = output_head(self.language_model).logits(out.last_hidden_state[:, -1]).argmax(-1)
             rows.append(token.masked_fill(~open_rows, self.eos))

@@ -102,6 +102,12 @@ def test_layers_that_are_not_there_are_named_with_those_that_are() -> None:
     assert "lora.targets=[c_attn]" in str(raised.value) and "q_proj" in str(raised.value.hint)
 
 
+def test_the_head_gets_none_because_losses_read_its_weight() -> None:
+    with pytest.raises(UserError, match="the output head can have no adapter") as raised:
+        add_adapters(llama(), 2, 8.0, ("q_proj", "lm_head"), 0)
+    assert "lora.targets=[q_proj,lm_head]" in str(raised.value)
+
+
 def test_a_saved_adapter_loads_into_the_model_again(tmp_path: Path) -> None:
     model = disturbed(add_adapters(llama(), 2, 8.0, (), 0))
     save_adapters(model, tmp_path / "adapter")

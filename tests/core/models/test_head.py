@@ -130,11 +130,20 @@ def test_a_plain_head_computes_what_it_always_did_to_the_bit() -> None:
     assert torch.equal(head.rows(torch.tensor([3, 1])).logits(hidden[0]), weight[[3, 1]] @ hidden[0])
 
 
-def test_greedy_captions_follow_logits_with_a_bias() -> None:
-    language = tiny("phi")
-    language.lm_head.bias.data[13] = 100.0
-    model = CaptionModel(language, PatchEmbedding(4, 2, 1, 16), [1, 7, 7, 7, 7], 7, 2, lambda image: torch.zeros(1))
-    assert model.generate_captions(torch.rand(2, 1, 4, 4), 3) == [[13, 13, 13]] * 2
+@pytest.mark.parametrize("kind", ["phi", "gptj", "gemma2", "granite", "opt"])
+def test_caption_models_see_images_and_follow_the_logits_of_any_head(kind: str) -> None:
+    language = tiny(kind)
+    if kind in ("phi", "gptj"):
+        language.lm_head.bias.data[13] = 100.0
+    width = language.get_input_embeddings().weight.shape[1]
+    model = CaptionModel(language, PatchEmbedding(4, 2, 1, width), [1, 7, 7, 7, 7], 7, 2, lambda image: image).eval()
+    pixels, ids = torch.rand(2, 1, 4, 4), torch.tensor([model.prefix_ids] * 2)
+    captions = model.generate_captions(pixels, 3)
+    logits = model(ids, torch.ones_like(ids), pixels, lambda hidden, head: head.logits(hidden[:, -1]))
+    own = language(inputs_embeds=model._embed(ids, pixels)).logits[:, -1]
+    torch.testing.assert_close(logits, own, atol=1e-4, rtol=1e-4)
+    assert [row[0] for row in captions] == own.argmax(-1).tolist()
+    assert kind not in ("phi", "gptj") or captions == [[13, 13, 13]] * 2
 
 
 @ALL_KINDS
