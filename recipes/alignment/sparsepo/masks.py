@@ -118,8 +118,9 @@ def start_masks(
     for draw in range(DRAWS if learned and config.dead == "redraw" else 1):
         masks, values = None, None
         if learned and states is not None:
+            layers, width = states.shape[1:]
             with seeded(seed + draw * STRIDE):
-                masks = LearnedMasks(*states.shape[1:], config.share == "indep", config.init)
+                masks = LearnedMasks(layers, width, config.share == "indep", config.init)
             values = masks(states.unbind(1))
         if not _dead(config, values, batch):
             return masks, draw

@@ -209,7 +209,7 @@ def _curve(config: Any) -> Curve:
     def values(names: tuple[str, ...]) -> Iterator[float]:
         for name in names:
             value = getattr(keys, name, None)
-            if value is not None and name != IGNORED.get(kind):
+            if value is not None and IGNORED.get(str(kind)) != name:
                 yield float(value)
 
     scale = 1.0
