@@ -178,11 +178,12 @@ def _data(value: str, path: Path, node: Any, key: str) -> str:
 def _images(value: str, node: Any, key: str) -> dict[str, Path]:
     """The image files that the records of a data set name, by these names; none where it cannot be read."""
     from recipes.core.data.image_sources import IMAGE_COLUMNS
-    from recipes.core.data.records import open_file, open_records
+    from recipes.core.data.records import FORMATS, open_file, open_records
 
     root, found = Path(value).expanduser(), {}
+    form = node.format if getattr(node, "format", None) in FORMATS else "auto"
     try:
-        for file in open_records(value, key).files:
+        for file in open_records(value, key, form).files:
             if file.kind == "parquet" and not _names_files(file.path):
                 continue
             table = open_file(file, root if root.is_dir() else root.parent)

@@ -43,13 +43,13 @@ class ImageChecks:
 
     table: Table
     column: str
-    _files: dict[Path, list[int]] = field(default_factory=dict)
+    _files: dict[str, list[int]] = field(default_factory=dict)
     _stored: dict[str, list[int]] = field(default_factory=dict)
 
     def add(self, row: int, content: Path | bytes) -> None:
         """One more row with its image, from `image_content`."""
         if isinstance(content, Path):
-            self._files.setdefault(content, []).append(row)
+            self._files.setdefault(str(content), []).append(row)
         else:
             self._stored.setdefault(sha256(content).hexdigest(), []).append(row)
 
@@ -72,10 +72,10 @@ class ImageChecks:
                     problems[row] = problem
         return digests, problems
 
-    def _checked_files(self) -> Iterator[tuple[Path, tuple[str, str | None]]]:
+    def _checked_files(self) -> Iterator[tuple[str, tuple[str, str | None]]]:
         paths = list(self._files)
-        key = sha256_json(["files", VERSION, [[str(path), _state(path)] for path in paths]])
-        yield from zip(paths, _remembered(key, lambda: paths) if paths else [], strict=True)
+        key = sha256_json(["files", VERSION, [[path, _state(Path(path))] for path in paths]])
+        yield from zip(paths, _remembered(key, lambda: map(Path, paths)) if paths else [], strict=True)
 
     def _checked_bytes(self) -> Iterator[tuple[str, str | None]]:
         order = sorted(self._stored, key=lambda digest: self._stored[digest][0])

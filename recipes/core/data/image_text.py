@@ -155,7 +155,8 @@ def scan(source: Source, captions: str | None = None) -> Scan:
         captions: See `ImageTextConfig.captions`.
     """
     bad: dict[int, str] = {}
-    texts: dict[int, list[str]] = {}
+    counts: dict[int, int] = {}
+    digest = sha256()
     checks = ImageChecks(source.table, source.image_column)
     for row, record in enumerate(source.table.rows(source.names)):
         if isinstance(record, Bad):
@@ -165,24 +166,25 @@ def scan(source: Source, captions: str | None = None) -> Scan:
             content = image_content(record.get(source.image_column), source.table.folder(row))
             if content is None:
                 raise ValueError("it names no image")
-            texts[row] = caption_texts(record.get(source.caption_column), captions)
+            texts = caption_texts(record.get(source.caption_column), captions)
         except ValueError as error:
             bad[row] = f"{source.table.place(row)}: {error}"
             continue
+        counts[row] = len(texts)
+        digest.update(json.dumps([row, texts]).encode())
         checks.add(row, content)
     images, problems = checks.run()
     bad |= {row: f"{source.table.place(row)}: {problem}" for row, problem in problems.items()}
-    good = sorted(row for row in texts if row not in bad)
+    good = sorted(row for row in counts if row not in bad)
     first: dict[str, int] = {}
     groups = np.zeros(len(source.table), np.int64)
     for row in good:
         groups[row] = first.setdefault(images[row], row)
-    pairs = [(row, turn) for row in good for turn in range(len(texts[row]))]
-    digest = sha256()
-    for row in good:
-        digest.update(json.dumps([texts[row], images[row]]).encode())
-    places = np.array(pairs, np.int64).reshape(-1, 2)
-    return Scan(dict(sorted(bad.items())), places[:, 0], places[:, 1], groups, digest.hexdigest())
+        digest.update(json.dumps([row, images[row]]).encode())
+    repeats = [counts[row] for row in good]
+    rows = np.repeat(np.array(good, np.int64), repeats)
+    turns = np.concatenate([np.arange(count) for count in repeats] or [np.zeros(0, np.int64)])
+    return Scan(dict(sorted(bad.items())), rows, turns, groups, digest.hexdigest())
 
 
 def _require(config: ImageTextConfig, train: int, test: int) -> None:

@@ -99,12 +99,16 @@ def hub_splits(name: str, key: str) -> list[str]:
     """
     import datasets
 
+    from recipes.core.data.hub_data import pinned
+
     quiet(datasets)
     try:
-        return list(datasets.get_dataset_split_names(name))
+        return list(datasets.get_dataset_split_names(name, revision=pinned(name)))
     except Exception as error:  # network or hub: the library's reason is what helps
         raise UserError(
-            f"`datasets` cannot list its splits: {reason(error)}", f"{key}={name}", "a hub name needs network"
+            f"`datasets` cannot list its splits: {reason(error)}",
+            f"{key}={name}",
+            f"a hub name needs network; without it, type {key.rpartition('.')[0]}.split=NAME",
         ) from error
 
 

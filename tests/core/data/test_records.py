@@ -438,14 +438,14 @@ def test_splits_of_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     splits = {"train": ROWS[:3], "test": ROWS[3:], "validation": ROWS[:2]}
 
-    def hub(name: str, split: str) -> Any:
+    def hub(name: str, split: str, **_: Any) -> Any:
         assert name == "owner/name"
         table = datasets.Dataset.from_list(named(splits[split], folder)).cast_column("image", datasets.Image())
         table.info.splits = datasets.SplitDict({word: datasets.SplitInfo(word) for word in splits})
         return table
 
     monkeypatch.setattr(datasets, "load_dataset", hub)
-    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name: list(splits))
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name, revision: list(splits))
     rows = load_rows(PreferencesConfig(path="owner/name")).rows
     assert [row.held_out for row in rows] == [False] * 3 + [True] * 3 and rows[3].id == "test row 0"
     data = load_captions(ImageTextConfig(path="owner/name", caption_column="caption"), 0)
