@@ -157,7 +157,7 @@ def _out_of_bounds(value: Any, key: str, metadata: typing.Mapping[str, Any]) -> 
         return [] if choices else _text_problems(value, key)
     if isinstance(value, bool):
         return []
-    if not math.isfinite(value) or abs(value) >= 2**63:
+    if not math.isfinite(value) or (isinstance(value, int) and abs(value) >= 2**63):
         return [Problem(key, value, "must be a number, not infinite and below 2^63")]
     signs = {
         "ge": (">=", value.__ge__),
