@@ -30,7 +30,8 @@ NAMES = {
     "tracker.project": "wandb_project project_name",
     "data": "dataset datasets datamodule corpus",
     "data.path": "dataset_path data_path data_dir data_files train_file file dataset_name",
-    "model.path": "model_name_or_path model_path model_name checkpoint pretrained pretrained_model_name_or_path",
+    "model.path": "model_name_or_path model_path model_name checkpoint pretrained pretrained_model_name_or_path "
+    "revision model_revision",
     "model": "model_name_or_path model_path model_name checkpoint pretrained pretrained_model_name_or_path",
     "data.max_tokens": "max_length max_len seq_len seq_length block_size max_seq_len max_seq_length context",
     "data.length": "max_length max_len seq_len seq_length block_size max_seq_len max_seq_length context",
@@ -44,6 +45,7 @@ REMARKS = {
     "accum": "a batch of trainer.batch_size is accumulated from forwards of this size",
     "fp16": "auto, fp32 or bf16",
     "wandb": "wandb or none",
+    "revision": "owner/name@REVISION",
 }
 
 

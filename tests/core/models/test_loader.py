@@ -1,7 +1,9 @@
 """The one loader: damaged, foreign and pickled files are refused by name, and nothing missing is drawn at random."""
 
+import ast
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from recipes.core.errors import UserError
 from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.sources import load_model, load_processor, load_tokenizer, preprocessing
 from recipes.core.models.tokenizer import train_bpe
+from recipes.core.registry import ROOT
 
 Captured = pytest.CaptureFixture[str]
 KEY, WEIGHTS, INDEX = "model.path", "model.safetensors", "model.safetensors.index.json"
@@ -287,3 +290,18 @@ def test_messages_show_no_control_characters(copy: Path) -> None:
     with pytest.raises(UserError) as caught:
         load(copy)
     assert caught.value.what.isprintable()
+
+
+# What reads files that the project itself has written or fetched, in forms that the loader does not take.
+ELSEWHERE = {"recipes/core/models/smollm2.py": 2, "recipes/core/models/tokenizer.py": 2}
+
+
+def test_everything_pretrained_comes_through_the_one_loader() -> None:
+    calls: Counter[str] = Counter()
+    for file in (ROOT / "recipes").rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        names = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "from_pretrained"]
+        if names:
+            calls[file.relative_to(ROOT).as_posix()] = len(names)
+    assert calls.pop("recipes/core/models/sources.py")
+    assert calls == ELSEWHERE
