@@ -14,6 +14,10 @@ from cli.console import note, say
 from cli.habits import pointer
 from recipes.core.errors import SteelyardError
 from recipes.core.messages import WIDEST, shortened
+from recipes.core.streams import guard_streams, start_in_utf8
+
+# Before anything asks whether it prints to a terminal.
+guard_streams()
 
 DEBUG = "--debug"
 KEYLESS = ("runs", "compare", "report")  # commands that take no keys
@@ -66,6 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0 done, 1 the run failed, 2 the input was wrong, 130 interrupted.
     """
+    if arguments is None:
+        start_in_utf8()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     words = sys.argv[1:] if arguments is None else arguments

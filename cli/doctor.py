@@ -15,6 +15,7 @@ from cli.runs import OUTPUTS
 from recipes.core import assets
 from recipes.core.cache import home
 from recipes.core.cores import usable_cores
+from recipes.core.tracking import tracked
 
 GIGABYTE = 1e9
 OLDEST_PYTHON = (3, 11)
@@ -103,6 +104,8 @@ def _disk(what: str, folder: Path) -> Check:
 
 def _wandb() -> Check:
     """Where W&B would find a key; looks at neither the key nor the network."""
+    if not tracked():
+        return Check("W&B", "WANDB_DISABLED is set: runs are not tracked")
     mode = os.environ.get("WANDB_MODE")
     if mode:
         return Check("W&B", f"WANDB_MODE={mode}")
@@ -115,7 +118,7 @@ def _wandb() -> Check:
 
 
 def _in_netrc(server: str) -> bool:
-    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    path = Path(os.environ.get("NETRC") or os.path.expanduser("~/.netrc"))
     try:
         return server in netrc.netrc(path).hosts
     except (OSError, netrc.NetrcParseError):

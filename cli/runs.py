@@ -13,7 +13,9 @@ from recipes.core.locks import owner_of
 from recipes.core.records import RunRecord, find_runs
 from recipes.core.runs import CUT_OFF, RUNNING, RunFolder
 
-OUTPUTS: Any = typer.Option(Path("outputs"), "--outputs", envvar="STEELYARD_OUTPUTS", help="Folder of runs.")
+OUTPUTS: Any = typer.Option(
+    Path("outputs"), "--outputs", envvar="STEELYARD_OUTPUTS", help="Folder of runs.", callback=Path.expanduser
+)
 
 
 def runs(

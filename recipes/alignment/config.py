@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config import DATA_CONTENT, MODEL_CONTENT, RunConfig, setting
+from recipes.core.config import DATA_CONTENT, MODEL_CONTENT, SEEDS, RunConfig, setting
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 
 LOSSES = (
@@ -43,7 +43,7 @@ class SentimentConfig:
     temperature: float = setting(1.0, help="of the samples that pairs are made of", gt=0)
     min_gap: float = setting(0.1, help="pairs whose scores differ by less are ties and are dropped", gt=0)
     test_fraction: float = setting(0.1, help="share of the sentences kept for testing", gt=0, lt=1)
-    seed: int = setting(0, help="split and samples; all arms and seeds share one set of pairs", ge=0)
+    seed: int = setting(0, help="split and samples; all arms and seeds share one set of pairs", ge=0, lt=SEEDS)
 
     @property
     def described(self) -> str:
@@ -76,7 +76,7 @@ class ChainArithmeticConfig:
     test_prompts: int = setting(400, help="held-out problems", unit="problems", ge=2)
     temperature: float = setting(1.0, help="of the samples that pairs are made of", gt=0, origin="code")
     max_new_tokens: int = setting(12, help="longest answer; longer ones are left out", unit="tokens", ge=2)
-    seed: int = setting(0, help="split and samples; all arms and seeds share one set of pairs", ge=0)
+    seed: int = setting(0, help="split and samples; all arms and seeds share one set of pairs", ge=0, lt=SEEDS)
 
     @property
     def described(self) -> str:
@@ -129,7 +129,7 @@ class PreferencesConfig:
     test_prompts: int = setting(16, help="held-out prompts that the policy answers", unit="prompts", ge=1)
     max_tokens: int = setting(512, help="longest prompt with answer; longer answers are cut", unit="tokens", ge=4)
     max_new_tokens: int = setting(64, help="longest sampled answer", unit="tokens", ge=2)
-    seed: int = setting(0, help="which pairs are kept for testing", ge=0)
+    seed: int = setting(0, help="which pairs are kept for testing", ge=0, lt=SEEDS)
 
     @property
     def described(self) -> str:
@@ -159,7 +159,7 @@ class CorruptedConfig:
     test_prompts: int = setting(16, help="answers of the policy to that prompt", unit="prompts", ge=1)
     max_new_tokens: int = setting(40, help="longest sampled answer", unit="tokens", ge=2)
     test_fraction: float = setting(0.1, help="share of the sentences kept for testing", gt=0, lt=1)
-    seed: int = setting(0, help="split, and which words are replaced by which", ge=0)
+    seed: int = setting(0, help="split, and which words are replaced by which", ge=0, lt=SEEDS)
 
     @property
     def described(self) -> str:
@@ -186,7 +186,7 @@ class TuningConfig:
     steps: int = setting(76, help="steps of tuning", unit="steps", ge=1)
     batch_size: int = setting(32, help="texts or pairs per step", unit="rows", ge=1)
     learning_rate: float = setting(3e-4, help="peak learning rate", gt=0)
-    seed: int = setting(0, help="its own seed: all arms and seeds share what is tuned", ge=0)
+    seed: int = setting(0, help="its own seed: all arms and seeds share what is tuned", ge=0, lt=SEEDS)
 
 
 @dataclass(frozen=True)

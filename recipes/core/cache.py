@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from recipes.core.errors import UserError
 from recipes.core.files import publish_folder, write_json
 from recipes.core.locks import owned
 from recipes.core.messages import note
@@ -16,10 +17,19 @@ MANIFEST = "manifest.json"
 
 
 def home() -> Path:
-    """Where caches and assets live: `STEELYARD_HOME`, by default the user's cache folder."""
-    if named := os.environ.get("STEELYARD_HOME"):
-        return Path(named).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Where caches and assets live: `STEELYARD_HOME`, by default the user's cache folder.
+
+    Raises:
+        UserError: neither says where, as the user has no home.
+    """
+    try:
+        if named := os.environ.get("STEELYARD_HOME"):
+            return Path(named).expanduser().absolute()
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise UserError(
+            "there is no home folder to keep caches and assets in", "HOME", "set STEELYARD_HOME to a folder of yours"
+        ) from error
     return Path(base) / "steelyard"
 
 

@@ -1,11 +1,14 @@
 """Config that every recipe shares, as frozen dataclasses. Imports no torch."""
 
+import os
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 from recipes.core.cores import usable_cores
 
 DATA_CONTENT, MODEL_CONTENT, COVERED = "data", "model", "covered"
+
+SEEDS = 2**32  # NumPy takes no larger one
 
 
 def setting(
@@ -113,11 +116,15 @@ class RunConfig:
     label: str | None = setting(
         None, help="name that the run is filed under in place of its arm; needed where keys that the arm sets are typed"
     )
-    seed: int = setting(0, help="initialisation, data order and sampling", ge=0)
+    seed: int = setting(0, help="initialisation, data order and sampling", ge=0, lt=SEEDS)
     budget: str = setting("small", help="size preset of the whole experiment", choices=("smoke", "small", "full"))
     outputs: str = setting("outputs", help="folder of runs")
     trainer: TrainerConfig = setting(help="trainer")
     tracker: TrackerConfig = setting(help="tracker")
+
+    def __post_init__(self) -> None:
+        # What a shell leaves of `outputs=~/runs`, and what STEELYARD_OUTPUTS may hold.
+        object.__setattr__(self, "outputs", os.path.expanduser(self.outputs))
 
     @property
     def variant(self) -> str:

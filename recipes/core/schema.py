@@ -167,7 +167,10 @@ def _out_of_bounds(value: Any, key: str, metadata: typing.Mapping[str, Any]) -> 
     }
     bounds = {name: bound for name, bound in metadata.get("bounds", {}).items() if bound is not None}
     if any(signs[name][1](type(value)(bound)) is not True for name, bound in bounds.items()):
-        rule = " and ".join(f"{signs[name][0]} {bound:g}" for name, bound in bounds.items())
+        rule = " and ".join(
+            f"{signs[name][0]} {bound if isinstance(bound, int) else format(bound, 'g')}"
+            for name, bound in bounds.items()
+        )
         return [Problem(key, value, f"must be {rule}")]
     return []
 

@@ -1,23 +1,28 @@
-"""SIGINT and SIGTERM: a run that is asked to stop saves what it has and says so."""
+"""SIGINT, SIGTERM and SIGHUP: a run that is asked to stop saves what it has and says so."""
 
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 STOPPING = "stopping: the run is saved after this step (press Ctrl-C again to stop at once)\n"
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+# The last comes when the terminal is closed.
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
 def handled(handle: Callable[[int, Any], Any], *numbers: int) -> Iterator[None]:
-    """Let `handle(number, frame)` take some signals for the duration of the block; nothing outside the main thread."""
+    """Let `handle(number, frame)` take some signals for the duration of the block; nothing outside the main thread.
+
+    SIGHUP stays ignored where it is: `nohup` is typed to outlive the terminal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    old = {number: signal.signal(number, handle) for number in numbers}
+    taken = [number for number in numbers if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)]
+    old = {number: signal.signal(number, handle) for number in taken}
     try:
         yield
     finally:
@@ -25,9 +30,15 @@ def handled(handle: Callable[[int, Any], Any], *numbers: int) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def say_at_once(text: str) -> None:
+    """Write to stderr from a signal's handler; the terminal may be gone."""
+    with suppress(OSError):
+        os.write(2, text.encode())
+
+
 @contextmanager
 def stop_on_signal(message: str) -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets; a second SIGINT interrupts at once.
+    """An event that any of `NUMBERS` sets; a second SIGINT interrupts at once.
 
     Args:
         message: What to say on stderr when a signal comes.
@@ -38,7 +49,7 @@ def stop_on_signal(message: str) -> Iterator[threading.Event]:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
-        os.write(2, message.encode())
+        say_at_once(message)
 
     with handled(handle, *NUMBERS):
         yield stop
@@ -46,6 +57,6 @@ def stop_on_signal(message: str) -> Iterator[threading.Event]:
 
 @contextmanager
 def terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, so that a scheduler's stop also leaves a status and no lock."""
-    with handled(signal.default_int_handler, signal.SIGTERM):
+    """SIGTERM and SIGHUP end the block as Ctrl-C does: a scheduler's stop also leaves a status and no lock."""
+    with handled(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP):
         yield

@@ -13,6 +13,7 @@ from urllib.parse import urlparse
 from recipes.core.config import TrackerConfig
 from recipes.core.messages import note
 
+NO = ("", "0", "false", "no", "off")
 WANDB_HOST = "https://api.wandb.ai"
 # Where the user wants W&B to stage the files of tables, read before a run sets its own.
 DATA_DIR = os.environ.get("WANDB_DATA_DIR")
@@ -178,14 +179,21 @@ def open_tracker(config: TrackerConfig, folder: Path, name: str, group: str, run
 
 
 def resolved_mode(config: TrackerConfig) -> str:
-    """ "online", "offline" or "disabled"; `auto` is online where a login is found, and asks no network."""
+    """ "online", "offline" or "disabled"; `auto` follows W&B's variables, else is online where a login is found."""
     if config.name == "none":
         return "disabled"
     if config.mode != "auto":
         return config.mode
+    if not tracked():
+        return "disabled"
     if (asked := os.environ.get("WANDB_MODE")) in ("online", "offline", "disabled"):
         return asked
     return "online" if logged_in() else "offline"
+
+
+def tracked() -> bool:
+    """Whether W&B may be used at all: not where `WANDB_DISABLED` says yes."""
+    return os.environ.get("WANDB_DISABLED", "").strip().lower() in NO
 
 
 def logged_in() -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config import setting
+from recipes.core.config import SEEDS, setting
 
 SCAN = 8  # pixels of a side of a digit
 BACKGROUNDS = ("noise", "flat", "textured")
@@ -155,7 +155,7 @@ class ToyViTConfig:
 
     name: str = setting("toy-vit", help="model", choices=("toy-vit",))
     encoder: EncoderConfig = setting(EncoderConfig(), help="vision transformer")
-    seed: int | None = setting(None, help="its own seed, one model for all seeds; null: that of the run", ge=0)
+    seed: int | None = setting(None, help="its own, one model for all seeds; null: that of the run", ge=0, lt=SEEDS)
 
 
 @dataclass(frozen=True)
@@ -165,4 +165,4 @@ class ToyVLMConfig:
     name: str = setting("toy-vlm", help="model", choices=("toy-vlm",))
     encoder: EncoderConfig = setting(EncoderConfig(), help="vision transformer")
     decoder: DecoderConfig = setting(DecoderConfig(), help="language model")
-    seed: int | None = setting(None, help="its own seed, one model for all seeds; null: that of the run", ge=0)
+    seed: int | None = setting(None, help="its own, one model for all seeds; null: that of the run", ge=0, lt=SEEDS)

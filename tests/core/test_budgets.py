@@ -49,3 +49,13 @@ def test_a_shorter_run_than_any_budget(recipe: str) -> None:
     for model in names(recipe, "model"):
         words = [f"model={model}"]
         assert refusal(recipe, [*words, "trainer.max_steps=1"]) == refusal(recipe, words), model
+
+
+@pytest.mark.parametrize("recipe", registry.recipe_names())
+def test_every_seed_is_one_that_numpy_takes(recipe: str) -> None:
+    keys = [key for key in compose.config_keys(recipe) if key.split(".")[-1] == "seed"]
+    assert "seed" in keys
+    for key in keys:
+        assert refusal(recipe, [f"{key}={2**32 - 1}"]) == ""
+        for value in (2**32, -1):
+            assert refusal(recipe, [f"{key}={value}"]) == f"{key} = {value}: must be >= 0 and < 4294967296"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from recipes.core import cache
+from recipes.core.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +81,23 @@ def test_a_failed_build_leaves_nothing(home: Path) -> None:
     with pytest.raises(ValueError, match="no"):
         cache.cached("kind", "key", fail)
     assert list((home / "cache" / "kind").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"), [("~/there", "home/there"), ("here", "here"), ("", "home/.cache/steelyard")]
+)
+def test_the_home_is_where_it_is_said_to_be(
+    named: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("STEELYARD_HOME", named)
+    assert cache.home() == tmp_path / expected
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEELYARD_HOME", "~no-such-user/there")
+    with pytest.raises(UserError, match="no home folder") as caught:
+        cache.home()
+    assert "set STEELYARD_HOME" in caught.value.hint

@@ -31,7 +31,7 @@ KEYS = [
 @pytest.fixture
 def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A user without W&B key, netrc or settings; gives the netrc that would be read."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_DISABLED"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path / ".netrc"
@@ -64,6 +64,15 @@ def test_auto_is_online_with_a_login_and_offline_without(no_login: Path, monkeyp
     assert resolved_mode(TrackerConfig()) == "offline"
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     assert resolved_mode(TrackerConfig()) == "online"
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"), [("true", "disabled"), ("1", "disabled"), ("false", "offline"), ("", "offline")]
+)
+def test_wandb_disabled_is_honoured(value: str, mode: str, no_login: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DISABLED", value)
+    assert resolved_mode(TrackerConfig()) == mode
+    assert resolved_mode(TrackerConfig(mode="offline")) == "offline"  # typed
 
 
 def test_a_login_in_netrc_counts_for_its_host_only(no_login: Path, monkeypatch: pytest.MonkeyPatch) -> None:

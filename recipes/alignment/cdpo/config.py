@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from recipes.alignment.config import AlignmentRunConfig, ChainArithmeticConfig, TuningConfig
-from recipes.core.config import Card, Claim, setting
+from recipes.core.config import SEEDS, Card, Claim, setting
 
 WEIGHTS = ("none", "contrast", "surprisal", "ratio", "random", "uniform", "oracle")
 # Those that read what the positive and the negative model say.
@@ -35,7 +35,7 @@ class ContrastConfig(TuningConfig):
     steps: int = setting(60, help="steps of fine-tuning on right (wrong) answers", unit="steps", ge=1)
     batch_size: int = setting(32, help="answers per step", unit="answers", ge=1)
     learning_rate: float = setting(3e-4, help="peak learning rate", gt=0, origin="code")
-    seed: int = setting(0, help="order of the answers: all arms and seeds share both models", ge=0)
+    seed: int = setting(0, help="order of the answers: all arms and seeds share both models", ge=0, lt=SEEDS)
 
 
 @dataclass(frozen=True, kw_only=True)

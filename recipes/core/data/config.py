@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config import DATA_CONTENT, setting
+from recipes.core.config import DATA_CONTENT, SEEDS, setting
 from recipes.core.schema import did_you_mean
 
 
@@ -23,7 +23,10 @@ class DataConfig:
     )
     max_tokens: int = setting(64, help="longest caption, end-of-text token included", unit="tokens", ge=2)
     seed: int | None = setting(
-        0, help="what is random in the data (filler, choice of questions, test images); null: the seed of the run", ge=0
+        0,
+        help="what is random in the data (filler, choice of questions, test images); null: the seed of the run",
+        ge=0,
+        lt=SEEDS,
     )
 
 
@@ -158,7 +161,7 @@ class DomainsConfig:
     test_fraction: float = setting(0.1, help="share of the documents of each domain kept for testing", gt=0, lt=1)
     duplicates: float = setting(0.0, help="share of the stream drawn from a small set, again and again", ge=0, lt=1)
     duplicate_set: int = setting(200, help="sequences in that set", unit="sequences", ge=1)
-    seed: int = setting(0, help="which sequences are in that set", ge=0)
+    seed: int = setting(0, help="which sequences are in that set", ge=0, lt=SEEDS)
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""

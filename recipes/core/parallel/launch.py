@@ -20,7 +20,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from recipes.core.errors import RunFailed
 from recipes.core.parallel.exchange import KILL, STOP, Exchange
 from recipes.core.registry import ROOT
-from recipes.core.signals import NUMBERS, STOPPING, handled
+from recipes.core.signals import NUMBERS, STOPPING, handled, say_at_once
 
 RESUME = "type the same command again: the run resumes from its last checkpoint"
 # The end of a process is noticed a little late, on a clock of whole seconds.
@@ -49,7 +49,7 @@ def run_workers(folder: Path, nproc: int) -> dict[str, Any]:
         def stop(number: int, frame: Any) -> None:
             again = exchange.asked(STOP) and number == signal.SIGINT
             exchange.ask(KILL if again else STOP)
-            os.write(2, b"" if again else STOPPING.encode())
+            say_at_once("" if again else STOPPING)
 
         # In a thread: what waits in the main thread takes the signals for itself.
         with handled(stop, *NUMBERS), ThreadPoolExecutor(1) as pool:

@@ -16,6 +16,7 @@ from recipes.core.progress import quiet_libraries
 from recipes.core.runs import RunFolder
 from recipes.core.seeds import seed_everything
 from recipes.core.signals import terminated_like_interrupted
+from recipes.core.streams import guard_streams
 from recipes.core.trainer import resolve_device
 
 LOOK_EVERY_SECONDS = 0.2
@@ -23,6 +24,7 @@ LOOK_EVERY_SECONDS = 0.2
 
 def main() -> None:
     """Entry point: run folder, exchange folder and the pid of the process that was typed are the arguments."""
+    guard_streams()
     folder, exchange, parent = RunFolder(Path(sys.argv[1])), Exchange(Path(sys.argv[2])), int(sys.argv[3])
     threading.Thread(target=_guard, args=(exchange, parent), daemon=True).start()
     try:

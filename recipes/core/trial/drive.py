@@ -4,7 +4,6 @@ A cell that raises records its failure and the others go on. A cell whose proces
 own, where its death can hurt no other; if it vanishes again it has failed.
 """
 
-import os
 import re
 import signal
 import sys
@@ -21,6 +20,7 @@ from recipes.core.locks import owned
 from recipes.core.messages import note
 from recipes.core.progress import progress
 from recipes.core.runs import CUT_OFF, DAMAGED, DONE, FAILED, RUNNING, RunFolder
+from recipes.core.signals import NUMBERS, handled, say_at_once
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.launch import Launcher
@@ -167,7 +167,9 @@ def _wait_for_the_living(folder: Path, manifest: Manifest, names: Sequence[str],
 
 @contextmanager
 def _stoppable(folder: Path) -> Iterator[threading.Event]:
-    """Ctrl-C or SIGTERM lets the running cells save and end, and starts no other; a second Ctrl-C leaves at once.
+    """Ctrl-C, SIGTERM or a closed terminal lets the running cells save and end, and starts no other.
+
+    A second Ctrl-C leaves at once.
 
     Cells look for the file `stop`, as no signal reaches other hosts.
     """
@@ -178,15 +180,11 @@ def _stoppable(folder: Path) -> Iterator[threading.Event]:
         if stopped.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stopped.set()
-        os.write(2, b"stopping: running cells are saved, no other starts (press Ctrl-C again to leave at once)\n")
+        say_at_once("stopping: running cells are saved, no other starts (press Ctrl-C again to leave at once)\n")
         (folder / STOP).touch()
 
-    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled(stop, *NUMBERS):
         yield stopped
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

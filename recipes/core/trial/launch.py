@@ -33,7 +33,7 @@ KEYS: dict[str, tuple[list[str], list[str]]] = {
 # Keys below which a user may add any.
 OPEN = ("ray.init", "ray.remote", "additional_parameters")
 # What a cell needs of the driver's environment, for workers that a cluster has started before.
-CARRIED = ("PYTHONPATH", "PYTHONSAFEPATH", "STEELYARD_HOME", "WANDB_MODE", "WANDB_DIR", "HF_HOME")
+CARRIED = ("PYTHONPATH", "PYTHONSAFEPATH", "STEELYARD_HOME", "WANDB_MODE", "WANDB_DISABLED", "WANDB_DIR", "HF_HOME")
 
 
 class Launcher:

@@ -18,6 +18,7 @@ from recipes.core.errors import RunFailed, SteelyardError
 from recipes.core.overrides import quoted
 from recipes.core.runs import FAILED, INTERRUPTED, QUEUED, run_folder
 from recipes.core.signals import terminated_like_interrupted
+from recipes.core.streams import guard_streams
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import command_of
 from recipes.core.trial.states import record_end, record_start
@@ -171,6 +172,7 @@ def _saved_before_requeue() -> Iterator[Callable[[], None]]:
 def main() -> None:
     """Do cells one after another: the folder, the parent's process number and the names are the arguments."""
     global _PARENT
+    guard_streams()
     folder, _PARENT = Path(sys.argv[1]), int(sys.argv[2])
     _end_with_parent(_PARENT)
     for name in sys.argv[3:]:

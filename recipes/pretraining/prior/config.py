@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config import MODEL_CONTENT, Card, Claim, RunConfig, setting
+from recipes.core.config import MODEL_CONTENT, SEEDS, Card, Claim, RunConfig, setting
 from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig, ImageTextConfig
 from recipes.core.models.config import LlavaConfig, SmallConfig, SmolLM2Config
 
@@ -40,7 +40,7 @@ class ReferenceConfig:
     steps: int = setting(300, help="optimizer steps; about one pass, so that it does not memorise", unit="steps", ge=1)
     batch_size: int = setting(32, help="captions per step", unit="captions", ge=1)
     learning_rate: float = setting(2e-3, help="peak learning rate", gt=0)
-    seed: int = setting(0, help="its own seed: all arms and seeds share one reference", ge=0)
+    seed: int = setting(0, help="its own seed: all arms and seeds share one reference", ge=0, lt=SEEDS)
     cross_fit: int = setting(1, help="2: two references, each scores the half it was not trained on", ge=1, le=2)
 
     def check(self) -> list[tuple[str, str]]:

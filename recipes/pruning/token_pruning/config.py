@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from recipes.core import compose
-from recipes.core.config import COVERED, DATA_CONTENT, MODEL_CONTENT, Card, Claim, RunConfig, setting
+from recipes.core.config import COVERED, DATA_CONTENT, MODEL_CONTENT, SEEDS, Card, Claim, RunConfig, setting
 from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig
 from recipes.core.models.config import LlavaConfig
 from recipes.core.schema import did_you_mean
@@ -81,7 +81,7 @@ class PriorVLMConfig:
     layers: int = setting(4, help="layers of its language model; published schedules need four", ge=1)
     encoder_layers: int = setting(4, help="blocks of its vision transformer", ge=1)
     steps: int | None = setting(None, help="steps of its training; null: those of prior at this budget", ge=1)
-    seed: int | None = setting(None, help="its own seed, one model for all seeds; null: that of the run", ge=0)
+    seed: int | None = setting(None, help="its own, one model for all seeds; null: that of the run", ge=0, lt=SEEDS)
 
 
 @dataclass(frozen=True)

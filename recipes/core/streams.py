@@ -1,0 +1,67 @@
+"""Standard streams that can be closed, gone or in a poor locale without breaking what is being done.
+
+`steelyard list | head -1` closes the pipe, a terminal that is shut takes its streams along, `>&-` starts a process
+without stdout, and in the C locale Python knows ASCII only. What a run computes is worth more than what it prints.
+"""
+
+import errno
+import io
+import os
+import sys
+from typing import Any
+
+NAMES = ("stdin", "stdout", "stderr")
+GONE = (errno.EPIPE, errno.EIO, errno.ENXIO, errno.EBADF)  # nobody reads any more
+
+
+def start_in_utf8() -> None:
+    """Start this process again in Python's UTF-8 mode if its locale knows ASCII only; else nothing.
+
+    File names and text of users are UTF-8 whatever the locale says. Processes started from here inherit the mode.
+    """
+    if os.name != "posix" or sys.flags.utf8_mode or sys.getfilesystemencoding() != "ascii":
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def guard_streams() -> None:
+    """Make sure that there are three standard streams, and that printing to one that is gone does nothing."""
+    for number, name in enumerate(NAMES):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+    for number, name in enumerate(NAMES[1:], start=1):
+        setattr(sys, name, _guarded(getattr(sys, name), number))
+
+
+def _guarded(stream: Any, number: int) -> Any:
+    """The stream on top of one that never fails, if it writes to the file descriptor itself."""
+    try:
+        plain = isinstance(stream, io.TextIOWrapper) and stream.fileno() == number
+    except (OSError, ValueError):
+        plain = False
+    if not plain or isinstance(getattr(stream.buffer, "raw", None), _Forgiving):
+        return stream
+    stream.flush()
+    buffer = io.BufferedWriter(_Forgiving(number, "w", closefd=False))
+    return io.TextIOWrapper(buffer, encoding=stream.encoding, errors="backslashreplace", line_buffering=True)
+
+
+class _Forgiving(io.FileIO):
+    """Writes to a file descriptor; once that fails, to nowhere."""
+
+    def write(self, data: Any) -> int:
+        """Write bytes; all of them count as written when nobody can read them."""
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            if error.errno not in GONE and self.fileno() != 2:
+                print(f"warning: stdout cannot be written ({error.strerror})", file=sys.stderr)
+            return len(data)
