@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# What `make check` leaves to `make test`: marked tests, and files whose tests start processes or do whole runs.
+QUICK := not slow and not asset and not gpu and not browser
+WHOLE := tests/cli/* tests/core/parallel/* tests/core/trial/* tests/core/storage/* *_run.py *test_launchers.py *peer.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test kills lint bench clean
+.PHONY: help setup run test check kills lint bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -20,15 +23,22 @@ $(READY): pyproject.toml
 	@touch $(READY)
 
 run: $(READY)  ## PRIOR against next-token prediction and a control on real digit scans, with a verdict
-	$(BIN)/steelyard trial prior --arms prior,ntp,random --seeds 2
+	$(BIN)/steelyard trial prior --arms prior,ntp,random --seeds 3
 
 test: $(READY)  ## all tests, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+check: $(READY)  ## the fast loop: style, types, tests without end-to-end runs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n 2 --dist loadfile -x -m '$(QUICK)' $(WHOLE:%=--ignore-glob='%')
+
 kills: $(READY)  ## kill trials at fifty random moments (half an hour); `make test` has three
 	STEELYARD_TEST_KILLS=50 $(BIN)/python -m pytest -s tests/cli/test_trial_faults.py -k random_moments
 
-lint: $(READY)  ## style, types and import directions
+lint: $(READY)  ## style, types and directions of import
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

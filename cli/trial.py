@@ -25,10 +25,10 @@ from cli.cells import (
     typed_outputs,
     watch_cells,
 )
-from cli.console import heading, pairs, say, table
+from cli.console import heading, note, pairs, say, table
 from cli.keys import OUTPUTS_KEY, typed_keys
 from recipes.core import compose, registry
-from recipes.core.cards import card_for
+from recipes.core.cards import card_for, no_verdict
 from recipes.core.errors import UserError
 from recipes.core.schema import did_you_mean
 from recipes.core.trial import cells as planning
@@ -70,9 +70,12 @@ def trial(
     words = [*(["--arms", arms] if arms else []), "--seeds", seeds, *launcher_words(launcher, jobs, options)]
     command = shlex.join(["steelyard", "trial", recipe, *keys, *words])
     folder, manifest = manifests.plan("trial", recipe, found, typed_outputs(recipe, found[0]), command, made.jobs)
+    card = card_for(recipe, keys, chosen)
     if status:
-        watch_cells(folder, manifest, card_for(recipe, keys, chosen).claim.metric)
+        watch_cells(folder, manifest, card.claim.metric)
         return
+    if missing := no_verdict(card, chosen, len(manifest.seeds)):
+        note(missing)
     if dry_run:
         show_plan(folder, manifest, made)
         return
@@ -92,7 +95,31 @@ def _conclude(folder: Path) -> None:
     result, files = conclude(folder)
     show_verdict(result)
     say()
-    pairs([*((kind, str(path)) for kind, path in files.items()), ("trial folder", str(folder))])
+    places = [*((kind, str(path)) for kind, path in files.items()), ("trial folder", str(folder))]
+    pairs([*places, *_cost_and_next(result)])
+
+
+def _cost_and_next(result: "TrialResult") -> list[tuple[str, str]]:
+    """How long the runs took, and what to type next: more seeds where they would settle it, arms that were left out."""
+    from recipes.core.report.cells import more_seeds_command, seconds_of
+    from recipes.core.report.page import duration_text
+
+    manifest, rows = result.manifest, []
+    seconds = [spent for state in result.states if (spent := seconds_of(state)) is not None]
+    if seconds:
+        rows.append(("time spent", f"{duration_text(sum(seconds))} in {len(seconds)} runs"))
+    if result.verdict.more_seeds:
+        return [*rows, ("next", more_seeds_command(manifest, result.verdict.more_seeds))]
+    every = compose.arms(manifest.recipe, [word for word in manifest.cells[0].overrides if not word.startswith("arm=")])
+    if set(every) - set(manifest.arms) and no_verdict(result.card, manifest.arms, len(manifest.seeds)) == "":
+        rows.append(("next", f"all {len(every)} arms: {_without_arms(manifest.command)}"))
+    return rows
+
+
+def _without_arms(command: str) -> str:
+    words = shlex.split(command)
+    place = next((number for number, word in enumerate(words) if word == "--arms"), len(words))
+    return shlex.join(words[:place] + words[place + 2 :])
 
 
 def show_verdict(result: "TrialResult") -> None:

@@ -27,6 +27,15 @@ def card_for(recipe: str, overrides: Sequence[str] = (), arms: Collection[str] |
     return replace(own, claim=found[0] if found else own.claim, claims=tuple(found[1:]))
 
 
+def no_verdict(card: Card, arms: Collection[str], seeds: int) -> str:
+    """Why a trial of these arms and so many seeds will give no verdict; empty if it can."""
+    missing = [name for name in (card.claim.arm, card.claim.baseline) if name not in arms]
+    if missing:
+        pair = f"{card.claim.arm} with {card.claim.baseline}"
+        return f"no verdict: the claim compares {pair}, and --arms leaves out {' and '.join(missing)}"
+    return "no verdict: one seed has no interval over seeds; type --seeds 2 or more" if seeds < 2 else ""
+
+
 def card_of(run: RunRecord) -> Card:
     """`card_for` the data and model of a run."""
     found = {group: run.config.get(group) for group in compose.options(run.recipe)}

@@ -158,7 +158,7 @@ class Card:
     `pair_keys` are the config keys that arms are free to change; metrics whose names start with one of `headlines`
     are printed when a run ends, all are in its report. Trials and sweeps draw for each (x, y) of `frontiers` metric y
     against metric x. `price` names metrics that the claim's arm may pay with: what it does to them stands beside every
-    verdict.
+    verdict. `trains` is False if the recipe trains no model of its own.
     """
 
     title: str
@@ -172,3 +172,4 @@ class Card:
     frontiers: tuple[tuple[str, str], ...] = ()
     claims: tuple[Claim, ...] = ()
     price: tuple[str, ...] = ()
+    trains: bool = True

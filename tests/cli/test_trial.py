@@ -94,7 +94,9 @@ def test_a_trial_ends_in_the_verdict_and_says_where_everything_is(finished: Ende
     assert any(line.startswith("verdict: ") for line in lines)
     assert "claim      PRIOR learns image-related tokens in fewer steps than next-token prediction" in lines
     folder = only_folder(outputs, "trial")
-    assert lines[-1] == f"trial folder  {folder}"
+    assert f"trial folder  {folder}" in lines
+    assert any(line.startswith("time spent ") and " in 4 runs" in line for line in lines)
+    assert lines[-1].startswith("next ") and "steelyard trial prior" in lines[-1]
     tree = json.loads((folder / "results.json").read_text())
     assert [cell["state"] for cell in tree["cells"]] == ["done"] * 4
     assert tree["comparisons"][0]["seeds"] == [0, 1]
@@ -354,3 +356,26 @@ def test_the_command_to_type_again_names_the_launcher_and_its_keys(
     ended = steelyard(*words, "launcher=joblib", "launcher.verbose=1", "--jobs", "2", "--status")
     assert ended.code == 2
     assert ended.err.splitlines()[-1].endswith(" --arms ntp --seeds 2 launcher.verbose=1 --launcher joblib --jobs 2")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--arms", "random,ntp", "--seeds", "2"], "the claim compares prior with ntp, and --arms leaves out prior"),
+        (["--arms", "random", "--seeds", "2"], "and --arms leaves out prior and ntp"),
+        (["--arms", "prior,ntp", "--seeds", "1"], "one seed has no interval over seeds; type --seeds 2 or more"),
+    ],
+)
+def test_a_trial_that_cannot_judge_says_so_first(
+    words: list[str], told: str, tmp_path: Path, steelyard: Steelyard
+) -> None:
+    ended = steelyard("trial", "prior", *QUICK, f"outputs={tmp_path}", *words, "--dry-run")
+    assert (ended.code, ended.err.startswith("no verdict: ")) == (0, True) and told in ended.err
+    pair = ["--arms", "prior,ntp", "--seeds", "2"]
+    both = steelyard("trial", "prior", *QUICK, f"outputs={tmp_path}", *pair, "--dry-run")
+    assert "no verdict" not in both.err
+
+
+def test_a_trial_refuses_what_its_arms_set(tmp_path: Path, steelyard: Steelyard) -> None:
+    ended = steelyard("trial", "sample-reweighting", "reweight.strategy=quadratic", "budget=smoke", "--seeds", "2")
+    assert ended.code == 2 and "reweight.strategy is what arms choose" in ended.err

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from recipes.core import compose, registry
 from recipes.core.background import beside
 from recipes.core.errors import RunFailed
 from recipes.core.locks import owned
@@ -189,10 +190,12 @@ def _stoppable(folder: Path) -> Iterator[threading.Event]:
 
 @contextmanager
 def _shown(folder: Path, manifest: Manifest, starts: dict[str, int]) -> Iterator[None]:
-    """Show how many of the cells, started so often before, have ended; a log, which has no bar, gets a line each."""
+    """Show how far cells, started so often before, are; a log, which has no bar, gets a line for each that ended."""
+    each = _steps_of(manifest)
 
     def look(show: Callable[[int], None], ended: threading.Event) -> None:
         told: set[str] = set()
+        steps = dict.fromkeys(starts, 0.0)
         last, took = False, 0.0
         while not last:
             last = ended.wait(max(LOOK_EVERY_SECONDS, took / LOOK_SHARE))
@@ -201,13 +204,24 @@ def _shown(folder: Path, manifest: Manifest, starts: dict[str, int]) -> Iterator
                 if name in told:
                     continue
                 state = cell_state(folder, manifest.cell(name))
+                steps[name] = each * state.step / state.max_steps if state.max_steps else 0.0
                 if state.state == DONE or (state.state == FAILED and state.attempts > starts[name]):
                     told.add(name)
+                    steps[name] = each
                     if not sys.stderr.isatty():
                         error = f": {state.error.splitlines()[0]}" if state.error else ""
                         note(f"{state.cell.label}: {state.state}{error}")
-            show(len(told))
+            show(round(sum(steps.values())))
             took = time.monotonic() - began
 
-    with progress(f"cells of {manifest.recipe}", len(starts)) as show, beside(partial(look, show)):
+    begun = sum(cell_state(folder, manifest.cell(name)).step for name in starts) if each > 1 else 0
+    what = f"{len(starts)} runs of {manifest.recipe}" + (", steps" if each > 1 else "")
+    with progress(what, each * len(starts), begun) as show, beside(partial(look, show)):
         yield
+
+
+def _steps_of(manifest: Manifest) -> int:
+    """Optimizer steps of the first cell; 1 for a recipe that trains nothing. Cells of other lengths count as long."""
+    if not registry.card(manifest.recipe).trains:
+        return 1
+    return int(compose.compose(manifest.recipe, [*manifest.cells[0].overrides]).trainer.max_steps)

@@ -281,6 +281,7 @@ CARD = Card(
     version=1,
     headlines=("accuracy", "agreement", "spearman", "macs_ratio@", "tokens@", "selection_ms@"),
     price=("macs_ratio@0.125", "selection_ms@0.125"),
+    trains=False,
     frontiers=(
         ("macs_ratio", "accuracy"),
         ("tokens", "accuracy"),
