@@ -1,6 +1,8 @@
 """`steelyard sweep`: one cell for every combination of values, or cells that Optuna proposes."""
 
+import re
 import shlex
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,8 +39,12 @@ from recipes.core.trial import manifest as manifests
 from recipes.core.trial.states import CellState
 
 if TYPE_CHECKING:
+    from recipes.core.config import Card
     from recipes.core.trial.launch import Launcher
     from recipes.core.trial.search import Space
+
+
+ALIKE = 0.85  # share of letters from which on a name is another one mistyped
 
 
 def sweep(
@@ -69,8 +75,10 @@ def sweep(
     keys = [word for word in keys if not word.startswith("sweeper=")]
     if chosen not in ("grid", "optuna"):
         raise UserError(f"unknown sweeper {chosen!r}", where="--sweeper", hint=did_you_mean(chosen, ["grid", "optuna"]))
-    measured = card_for(recipe, keys).claim.metric
+    card = card_for(recipe, keys)
+    measured = card.claim.metric
     launcher, metric = launcher or named, metric or measured
+    _check_metric(card, metric)
     made = launcher_of(launcher, jobs, options)
     words = ["--metric", metric] if metric != measured else []
     if chosen == "optuna":
@@ -95,6 +103,22 @@ def sweep(
 
         states, stopped = drive(folder, manifest, made, retry, fresh=fresh)
         _conclude(recipe, folder, states, metric, command, stopped)
+
+
+def _check_metric(card: "Card", metric: str) -> None:
+    """Refuse a metric that no run of the recipe will have, or that is a slip of the pen, before anything runs."""
+    claims = [claim.metric for claim in (card.claim, *card.claims)]
+    known = list(dict.fromkeys([*claims, *card.price, *(name for pair in card.frontiers for name in pair)]))
+    if card.measures(metric) and (metric in known or not any(_is_slip(metric, name) for name in known)):
+        return
+    hint = f"{did_you_mean(metric, known)}\nnames of metrics are {', '.join(card.metrics)}"
+    raise UserError(f"no run logs a metric {metric!r}", where="--metric", hint=hint)
+
+
+def _is_slip(metric: str, name: str) -> bool:
+    """Whether a metric is `name` mistyped: nearly its letters, whatever its digits (accuracy@0.5, accuracy@0.25)."""
+    typed, meant = (re.sub(r"[\d.]+", "", text) for text in (metric, name))
+    return typed != meant and SequenceMatcher(None, typed, meant).ratio() > ALIKE
 
 
 def _search(

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import MISSING, dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 from recipes.core.cores import usable_cores
@@ -158,7 +159,8 @@ class Card:
     `pair_keys` are the config keys that arms are free to change; metrics whose names start with one of `headlines`
     are printed when a run ends, all are in its report. Trials and sweeps draw for each (x, y) of `frontiers` metric y
     against metric x. `price` names metrics that the claim's arm may pay with: what it does to them stands beside every
-    verdict. `trains` is False if the recipe trains no model of its own.
+    verdict. `trains` is False if the recipe trains no model of its own. `metrics` are patterns of the names of all
+    final metrics ("nll/*"); empty: not known.
     """
 
     title: str
@@ -173,3 +175,8 @@ class Card:
     claims: tuple[Claim, ...] = ()
     price: tuple[str, ...] = ()
     trains: bool = True
+    metrics: tuple[str, ...] = ()
+
+    def measures(self, metric: str) -> bool:
+        """Whether a finished run may have this final metric."""
+        return not self.metrics or any(fnmatchcase(metric, pattern) for pattern in self.metrics)

@@ -67,6 +67,7 @@ def test_from_the_command_line_to_the_report_and_reused(recipe: str, tmp_path: P
     info = json.loads((folder / "metrics_info.json").read_text())
     final = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert final["kind"] == "final" and final["metrics"].keys() <= info.keys() and metric in final["metrics"]
+    assert all(registry.card(recipe).measures(name) for name in final["metrics"])
     assert "<h1>" in (folder / "report.html").read_text()
     written = (folder / "metrics.jsonl").stat().st_mtime_ns
     again = steelyard("run", recipe, *QUICK, f"outputs={tmp_path}")

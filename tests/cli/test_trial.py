@@ -276,8 +276,8 @@ def test_an_unknown_metric_of_a_sweep_is_answered_with_the_nearest(
     tmp_path: Path, acts: Acts, steelyard: Steelyard
 ) -> None:
     acts()
-    words = ["sweep", "prior", *QUICK, f"outputs={tmp_path}", "seed=0,1", *LOCAL, "--metric", "grounded/acu"]
-    assert "no cell logs a final metric 'grounded/acu'; did you mean grounded/auc?" in steelyard(*words).err
+    words = ["sweep", "prior", *QUICK, f"outputs={tmp_path}", "seed=0,1", *LOCAL, "--metric", "grounded/colours"]
+    assert "no cell logs a final metric 'grounded/colours'; " in steelyard(*words).err
 
 
 @pytest.mark.parametrize("kind", ["trial", "sweep"])
@@ -379,3 +379,13 @@ def test_a_trial_that_cannot_judge_says_so_first(
 def test_a_trial_refuses_what_its_arms_set(tmp_path: Path, steelyard: Steelyard) -> None:
     ended = steelyard("trial", "sample-reweighting", "reweight.strategy=quadratic", "budget=smoke", "--seeds", "2")
     assert ended.code == 2 and "reweight.strategy is what arms choose" in ended.err
+
+
+@pytest.mark.parametrize(("metric", "told"), [("grounded/acu", "did you mean grounded/auc?"), ("x", "are grounded/*")])
+def test_a_sweep_refuses_a_metric_that_no_run_has_before_anything_runs(
+    metric: str, told: str, tmp_path: Path, acts: Acts, steelyard: Steelyard
+) -> None:
+    launches = acts()
+    words = ["sweep", "prior", *QUICK, f"outputs={tmp_path}", "seed=0,1", "--metric", metric]
+    ended = steelyard(*words)
+    assert (ended.code, launches) == (2, []) and told in ended.err and list(tmp_path.iterdir()) == []

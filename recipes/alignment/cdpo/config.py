@@ -84,6 +84,7 @@ CARD = Card(
     version=1,
     frontiers=(("kl", "accuracy"),),
     price=("kl", "pairs/chosen"),
+    metrics=("frontier/*", "reward*", "kl*", "length", "pairs/*", "data/*", "accuracy*", "critical/*"),
     headlines=(
         "accuracy",
         "reward",

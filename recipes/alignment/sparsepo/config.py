@@ -94,4 +94,5 @@ CARD = Card(
     headlines=("frontier/", "reward", "kl", "pairs/accuracy", "mask/", "data/"),
     frontiers=(("kl", "reward"),),
     price=("kl", "pairs/chosen"),
+    metrics=("frontier/*", "reward*", "kl*", "length", "pairs/*", "data/*", "accuracy*", "mask/*"),
 )

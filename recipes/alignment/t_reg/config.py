@@ -95,5 +95,6 @@ CARD = Card(
     version=1,
     frontiers=(("kl", "reward"),),
     price=("kl", "pairs/chosen"),
+    metrics=("frontier/*", "reward*", "kl*", "length", "pairs/*", "data/*", "accuracy*", "rewards/*", "corrupted/*"),
     headlines=("frontier/", "reward", "kl", "pairs/accuracy", "rewards/", "corrupted/", "data/"),
 )

@@ -118,4 +118,5 @@ CARD = Card(
     version=1,
     headlines=("nll/", "kl_reduction", "selected/"),
     price=("nll/pool",),
+    metrics=("nll/*", "kl_reduction", "selected/*"),
 )

@@ -117,4 +117,5 @@ CARD = Card(
     version=1,
     headlines=("grounded/", "nll/", "matching/", "answers/"),
     price=("nll/other", "greedy/reference_nll", "greedy/recall"),
+    metrics=("grounded/*", "nll/*", "matching/*", "answers/*", "probe/*", "greedy/*", "scaling/*"),
 )

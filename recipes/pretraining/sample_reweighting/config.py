@@ -135,4 +135,5 @@ CARD = Card(
     version=1,
     headlines=("log_loss", "log_ppl/", "worst_domain", "descent/"),
     price=("log_loss", "worst_domain"),
+    metrics=("log_loss*", "log_ppl/*", "worst_domain", "descent/*"),
 )

@@ -282,6 +282,7 @@ CARD = Card(
     headlines=("accuracy", "agreement", "spearman", "macs_ratio@", "tokens@", "selection_ms@"),
     price=("macs_ratio@0.125", "selection_ms@0.125"),
     trains=False,
+    metrics=("*@*",),
     frontiers=(
         ("macs_ratio", "accuracy"),
         ("tokens", "accuracy"),

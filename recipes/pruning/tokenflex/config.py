@@ -144,5 +144,6 @@ CARD = Card(
     version=1,
     headlines=("accuracy", "tokens/", "macs@"),
     price=("accuracy@64", "accuracy@16"),
+    metrics=("accuracy*", "tokens/*", "macs@*", "encoder_share@*"),
     frontiers=(("tokens/total", "accuracy/mean"), ("tokens/total", "accuracy@64"), ("tokens/total", "accuracy@4")),
 )
