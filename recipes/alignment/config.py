@@ -114,7 +114,7 @@ class PreferencesConfig:
     prompt_column: str | None = setting(None, help="null: prompt, or what both answers begin with")
     chosen_column: str | None = setting(None, help="null: chosen")
     rejected_column: str | None = setting(None, help="null: rejected")
-    split: str = setting("train", help="published split to train on; data without splits is all train")
+    split: str = setting("train", help="published split to train on, or all; data without splits is train")
     test_split: str | None = setting(
         None, help="published split to test on; null: test, else validation, else test_fraction of split"
     )

@@ -180,7 +180,8 @@ def _images(value: str, node: Any, key: str) -> dict[str, Path]:
     from recipes.core.data.image_sources import IMAGE_COLUMNS
     from recipes.core.data.records import FORMATS, open_file, open_records
 
-    root, found = Path(value).expanduser(), {}
+    root = Path(value).expanduser()
+    found: dict[str, Path] = {}
     form = node.format if getattr(node, "format", None) in FORMATS else "auto"
     try:
         for file in open_records(value, key, form).files:

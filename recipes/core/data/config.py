@@ -73,7 +73,7 @@ class ImageTextConfig(DataConfig):
         help="where an image has a list of captions: one example for each, or the first; null: that is an error",
         choices=("all", "first"),
     )
-    split: str = setting("train", help="published split to train on; data without splits is all train")
+    split: str = setting("train", help="published split to train on, or all; data without splits is train")
     test_split: str | None = setting(
         None, help="published split to test on; null: test, else validation, else test_fraction of split"
     )
@@ -138,7 +138,7 @@ class DomainsConfig:
     )
     text_column: str | None = setting(None, help="column of texts; null: text, content or document")
     domain_column: str | None = setting(None, help="column that names the domain; null: domain, if there is one")
-    split: str = setting("train", help="published split to read; data without splits is all train")
+    split: str = setting("train", help="published split to read, or all; data without splits is train")
     on_error: str = setting(
         "fail",
         help="a bad document stops the run, or is left out and counted",

@@ -13,7 +13,7 @@ from recipes.core.schema import did_you_mean, nearest
 TABLES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv",
 }  # fmt: skip
-TRAIN = "train"
+TRAIN, ALL = "train", "all"
 # Words that name a split in names of files and folders, as the library `datasets` knows them.
 SPLITS = {
     "train": TRAIN, "training": TRAIN,
@@ -117,7 +117,7 @@ def choose_split(files: Sequence[DataFile], split: str, where: str, key: str) ->
 
     Args:
         files: All files.
-        split: Its name. Files of which none names a split are all of "train".
+        split: Its name, or "all". Files of which none names a split are all of "train".
         where: The data, for messages ("data.path=FOLDER").
         key: Config key of the split.
 
@@ -127,13 +127,14 @@ def choose_split(files: Sequence[DataFile], split: str, where: str, key: str) ->
     names = splits_of(files)
     if not names:
         require_train(split, where, key)
+    if not names or split == ALL:
         return list(files)
     if nameless := [file.name for file in files if file.split is None]:
         more = f" and {len(nameless) - 1} more belong" if len(nameless) > 1 else " belongs"
         raise UserError(
             f"{nameless[0]}{more} to no split, and other files do ({', '.join(names)})",
             where,
-            "move them out of the folder, or into train/ or test/, or give one file or one subfolder as the path",
+            f"move them out of the folder, or into train/ or test/; {key}={ALL} reads everything, whatever its name",
         )
     require_split(split, names, where, key)
     chosen = [file for file in files if file.split == split]
@@ -153,12 +154,12 @@ def require_split(split: str, names: Sequence[str], where: str, key: str) -> Non
 
 
 def require_train(split: str, where: str, key: str) -> None:
-    """Refuse any split but "train" of data in which nothing names one.
+    """Refuse any split but "train" (and "all") of data in which nothing names one.
 
     Raises:
         UserError: it is another.
     """
-    if split != TRAIN:
+    if split not in (TRAIN, ALL):
         hint = f"leave out {key}; a folder has splits where its files or subfolders are named after them (train, test)"
         raise UserError(f"there is no split {split!r}: the data has no splits", where, hint)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from recipes.core.data.config import ImageTextConfig
 from recipes.core.data.data_files import (
+    ALL,
     HELD_OUT,
     TABLES,
     DataFile,
@@ -138,18 +139,18 @@ class ImageFolder:
 
     def held_out(self, split: str) -> str | None:
         """The split to test on; None where there is none."""
-        return next((name for name in HELD_OUT if name in self.splits and name != split), None)
+        return next((name for name in HELD_OUT if name in self.splits and split not in (name, ALL)), None)
 
     def table(self, split: str, key: str = "split") -> Table:
         """The rows of a split. Raises UserError if there is no such split."""
         images = choose_split(self._images, split, f"data.path={self._path}", f"data.{key}")
         wanted = {file.path for file in images}
-        inside = [file for file in self._metadata if not self.splits or file.split in (split, None)]
+        every = not self.splits or split == ALL
+        inside = [file for file in self._metadata if every or file.split in (split, None)]
         if not inside:
             return sidecars([file.path for file in images], self._where)
-        whole = not self.splits
         tables = [
-            _selected(open_file(file, file.path.parent), None if whole or file.split else wanted) for file in inside
+            _selected(open_file(file, file.path.parent), None if every or file.split else wanted) for file in inside
         ]
         return tables[0] if len(tables) == 1 else Chain(tables)
 

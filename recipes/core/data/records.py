@@ -8,6 +8,7 @@ from typing import Any
 
 from recipes.core.data.arrow_tables import DatasetTable, ParquetTable
 from recipes.core.data.data_files import (
+    ALL,
     HELD_OUT,
     TABLES,
     DataFile,
@@ -70,7 +71,7 @@ class Records:
 
         "test_prefs" goes with "train_prefs".
         """
-        for name in HELD_OUT:
+        for name in HELD_OUT if split != ALL else ():
             word = next((part for part in split.split("_") if split_of_name(part) == "train"), None)
             beside = split.replace(word, name) if word else name
             if beside in self.splits and beside != split:
@@ -87,7 +88,7 @@ class Records:
         """The records of a split.
 
         Args:
-            split: Its name; data without splits is all "train".
+            split: Its name, or "all"; data without splits is all "train".
             key: The last word of the config key that it came from.
 
         Raises:

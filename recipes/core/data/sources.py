@@ -43,7 +43,7 @@ def load_split(name: str, split: str, key: str, split_key: str | None = None, **
 
     Args:
         name: Hub name or folder.
-        split: Name of the split. A folder that holds one split only has its own name or "train".
+        split: Name of the split, or "all". A folder that holds one split only has its own name or "train".
         key: Config key that `name` came from, for the message.
         split_key: Config key that `split` came from; None: "split" beside `key`.
         options: For `datasets.load_dataset`.
@@ -69,6 +69,8 @@ def load_split(name: str, split: str, key: str, split_key: str | None = None, **
             "a hub name needs network; a local file or folder must exist",
         ) from error
     names = _split_names(rows)
+    if split == "all":
+        return datasets.concatenate_datasets(list(rows.values())) if isinstance(rows, datasets.DatasetDict) else rows
     if split not in names:
         split_key = split_key or f"{key.rpartition('.')[0]}.split"
         hint = f"type {split_key}=NAME; {did_you_mean(split, names)}"

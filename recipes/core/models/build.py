@@ -36,7 +36,7 @@ def build(
     first = data.train.image(0)
     size, channels = config.image_size or max(first.shape[:2]), first.shape[2]
     mean, std = GRAY if channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
-    normalize = SquarePixels(size, channels, mean, std)
+    normalize: Callable[[np.ndarray], Tensor] = SquarePixels(size, channels, mean, std)
     width = decoder.get_input_embeddings().weight.shape[1]
     with seeded(seed):
         if setting == "U":

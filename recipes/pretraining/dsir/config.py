@@ -27,7 +27,7 @@ class SelectionDataConfig:
     )
     text_column: str | None = setting(None, help="column of texts; null: text, content or document")
     domain_column: str | None = setting(None, help="column that names the domain; null: domain, if there is one")
-    split: str = setting("train", help="published split to read; data without splits is all train")
+    split: str = setting("train", help="published split to read, or all; data without splits is train")
     on_error: str = setting(
         "fail", help="a bad document stops the run, or is left out and counted", choices=("fail", "skip")
     )

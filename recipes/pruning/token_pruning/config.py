@@ -94,7 +94,7 @@ class PassagesConfig:
         help="JSON, JSONL, Parquet, CSV or text file, a folder of them, or a datasets name; null: Wikipedia's leads",
         content=DATA_CONTENT,
     )
-    split: str = setting("train", help="published split to read; data without splits is all train")
+    split: str = setting("train", help="published split to read, or all; data without splits is train")
     text_column: str | None = setting(None, help="column of texts; null: text, content or document")
     min_tokens: int = setting(64, help="shorter texts are left out; CLS and SEP count", unit="tokens", ge=3)
     max_tokens: int = setting(128, help="longer texts are cut", unit="tokens", ge=3)

@@ -123,5 +123,6 @@ def test_config_rules_name_the_key() -> None:
     assert DigitCaptionsConfig(path="x").check()[0][0] == "path"
     assert ImageTextConfig().check() == [("path", "is missing; type data.path=FILE, FOLDER or a datasets name")]
     assert ImageTextConfig(path="x", test_fraction=0.2, test_split="test").check()[0][0] == "test_fraction"
+    assert ImageTextConfig(path="x", split="test", test_split="test").check()[0][0] == "test_split"
     _, problems = build(DATA["digit-captions"], {"name": "digit-captions", "filler": "predictible"}, "data")
     assert str(problems[0]) == "data.filler = predictible: did you mean predictable?"

@@ -333,6 +333,9 @@ def test_a_published_split_is_kept(reader: str, layout: str, folder: Path) -> No
     (root / "more.jsonl").write_bytes(lines(ROWS[:1]))
     with pytest.raises(UserError, match=r"more.jsonl belongs to no split|several formats"):
         read(root, split="train")
+    (root / "more.jsonl").unlink()
+    everything, _ = read(root, split="all")
+    assert len(everything) == len(ROWS)
 
 
 @pytest.mark.parametrize("reader", READERS)
