@@ -81,7 +81,7 @@ def show_plan(folder: Path, manifest: "Manifest", launcher: "Launcher") -> None:
     rows = [
         (f"{manifest.kind} folder", str(folder)),
         ("cells", f"{len(states)}: {', '.join(f'{number} {name}' for name, number in counts.items())}"),
-        ("steps", f"{sum(config.trainer.max_steps for config in configs):,} in all cells"),
+        *([("steps", f"{steps:,} in all cells")] if (steps := sum(map(runner.steps_of, configs))) else []),
         ("launcher", f"{launcher.name}, {launcher.jobs} at once, {manifest.threads} threads each"),
         *registry.recipe_class(manifest.recipe)().describe(configs[0]),
         *runner.needs(configs[0], runs=len(configs)),

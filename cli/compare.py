@@ -51,11 +51,12 @@ def compare(
     if as_json:
         print_json([_as_dict(comparison, chosen) for comparison in comparisons])
         return
+    from recipes.core.number_texts import seed_words
+
     for place, comparison in enumerate(comparisons):
         if place:
             say()
-        seeds = ", ".join(map(str, comparison.seeds))
-        heading(f"{comparison.recipe}: {comparison.arm} - {comparison.baseline}, seed {seeds}")
+        heading(f"{comparison.recipe}: {comparison.arm} - {comparison.baseline}, {seed_words(comparison.seeds)}")
         say(f"runs {comparison.folders[0]} and {comparison.folders[1]}")
         show(comparison, chosen)
 

@@ -36,7 +36,7 @@ def report(
     pairs(
         [
             ("report", str(run.path / "report.html")),
-            ("picture", str(run.path / "report.png")),
+            *([("picture", str(picture))] if (picture := run.path / "report.png").exists() else []),
             ("baseline", str(baseline) if baseline else "none finished that can be paired"),
         ]
     )

@@ -96,18 +96,23 @@ def _state(outcome: "RunOutcome") -> str:
 def _show_difference(run: "RunRecord", baseline: "RunRecord", card: "Card") -> None:
     from cli.compare import show
     from recipes.core.compare import compare_runs
+    from recipes.core.headline import headline
+    from recipes.core.records import final_metrics
 
-    comparison = compare_runs(run, baseline, arm_keys=set(card.pair_keys), main_metric=card.claim.metric)
+    main = headline(card.claim.metric, final_metrics(run.path))
+    comparison = compare_runs(run, baseline, arm_keys=set(card.pair_keys), main_metric=main)
     show(comparison, [row.metric for row in comparison.rows if _is_headline(row.metric, card)])
 
 
 def _show_metrics(outcome: "RunOutcome", card: "Card") -> None:
     from recipes.core.compare import number_text
+    from recipes.core.headline import headline
     from recipes.core.records import read_info
 
     info = read_info(outcome.folder)
     shown = [name for name in outcome.metrics if _is_headline(name, card)]
-    names = sorted(shown, key=lambda name: name != card.claim.metric)
+    main = headline(card.claim.metric, outcome.metrics)
+    names = sorted(shown, key=lambda name: name != main)
     rows = [
         {"metric": name, "value": number_text(outcome.metrics[name]), "title": info.get(name, {}).get("title", "")}
         for name in names

@@ -72,7 +72,7 @@ def _entry(run: RunRecord) -> dict[str, Any]:
 
 
 def _row(entry: dict[str, Any]) -> dict[str, str]:
-    step = "" if entry["step"] is None else f"{entry['step']}/{entry['max_steps']}"
+    step = f"{entry['step']}/{entry['max_steps']}" if entry["max_steps"] else ""
     started = age(entry["started"] or "", datetime.now(UTC))
     row = {name: str(entry[name]) for name in ("recipe", "arm", "seed", "state")}
     return row | {"step": step, "age": started, "folder": entry["folder"]}

@@ -108,11 +108,17 @@ def dry_run(config: RunConfig) -> list[tuple[str, str]]:
         ("run folder", str(folder.path)),
         ("state", plan),
         ("device", resolve_device(trainer)),
-        ("steps", f"{trainer.max_steps} x {trainer.batch_size} sequences"),
-        ("processes", _processes(trainer)),
     ]
+    if steps := steps_of(config):
+        rows += [("steps", f"{steps} x {trainer.batch_size} sequences"), ("processes", _processes(trainer))]
     recipe: Recipe = registry.recipe_class(config.recipe)()
     return rows + recipe.describe(config) + needs(config)
+
+
+def steps_of(config: RunConfig) -> int:
+    """Optimizer steps of a run; 0 where its recipe trains nothing, whatever `trainer.max_steps` says."""
+    recipe: Recipe = registry.recipe_class(config.recipe)()
+    return 0 if recipe.parameters(config) == 0 else config.trainer.max_steps
 
 
 def needs(config: RunConfig, runs: int = 1) -> list[tuple[str, str]]:
@@ -153,7 +159,8 @@ def _work(config: RunConfig, identity: Identity, folder: RunFolder, device: str,
     with nothing_begun():
         prepared = recipe.prepare(config, device)
     nproc, threads = config.trainer.nproc, config.trainer.process_threads
-    runs.start(folder, config, identity, command, environment | {"threads": threads, "nproc": nproc})
+    environment |= {"threads": threads, "nproc": nproc}
+    runs.start(folder, config, identity, command, environment, steps_of(config))
     if nproc == 1:
         return _train_and_evaluate(config, folder, recipe, prepared)
     # The processes find in the cache what was just prepared, and need the memory.
@@ -283,7 +290,7 @@ def _evaluate(
         write_strips(folder.path, evaluation.strips)
     for name, write in evaluation.files.items():
         write(folder.path / name)
-    folder.log(config.trainer.max_steps, "final", evaluation.metrics, time.perf_counter() - began)
+    folder.log(steps_of(config), "final", evaluation.metrics, time.perf_counter() - began)
     return evaluation
 
 
@@ -297,7 +304,8 @@ def _track(tracker: Tracker, folder: RunFolder, evaluation: Evaluation, baseline
     if isinstance(tracker, NullTracker):
         return
     tracker.summary(evaluation.metrics)
-    tracker.image("report", folder.path / "report.png")
+    if (folder.path / "report.png").exists():  # of a run that has anything to draw
+        tracker.image("report", folder.path / "report.png")
     for plot in evaluation.plots:
         write_bytes(folder.path / "plots" / f"{plot.name}.png", png(plot))
         tracker.image(plot.title, folder.path / "plots" / f"{plot.name}.png")

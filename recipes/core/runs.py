@@ -146,8 +146,19 @@ def run_folder(config: RunConfig, identity: Identity | None = None) -> RunFolder
     return RunFolder(Path(config.outputs) / config.recipe / config.variant / name)
 
 
-def start(folder: RunFolder, config: RunConfig, identity: Identity, command: str, environment: dict[str, Any]) -> None:
-    """Write what is known before the first step: config, environment, status. A seal of before is broken."""
+def start(
+    folder: RunFolder, config: RunConfig, identity: Identity, command: str, environment: dict[str, Any], steps: int
+) -> None:
+    """Write what is known before the first step: config, environment, status. A seal of before is broken.
+
+    Args:
+        folder: Of the run.
+        config: Of the run.
+        identity: What the folder's name was made from.
+        command: What was typed.
+        environment: For `env.json`.
+        steps: That the run will take; 0 where nothing is trained.
+    """
     remove(folder.path / SEAL)
     write_text(folder.path / "config.yaml", compose.to_yaml(config))
     write_json(folder.path / FILE, asdict(identity))
@@ -155,7 +166,7 @@ def start(folder: RunFolder, config: RunConfig, identity: Identity, command: str
     folder.update_status(
         state=RUNNING,
         step=0,
-        max_steps=config.trainer.max_steps,
+        max_steps=steps,
         error=None,
         started=now(),
         finished=None,

@@ -167,7 +167,7 @@ def test_table_starts_with_the_main_metric(make_run):
     assert set(table[0]) == {
         "metric", "title", "arm prior", "arm ntp", "difference", "interval", "p (Holm)", "d_z", "n", "outcome",
     }  # fmt: skip
-    assert all(line["difference"][0] in "+-" for line in table)
+    assert all(line["difference"][0] in "+-" or line["difference"] == "0.000" for line in table)
     assert len(table) == 5
 
 

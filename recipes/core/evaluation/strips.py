@@ -41,12 +41,14 @@ class Strip:
         label: What sets it off from the other strips of the run (a keep ratio).
         shots: The examples.
         compared: Whether a trial shows it below that of the other arms.
+        hint: What its images show, in a sentence.
     """
 
     name: str
     label: str
     shots: Sequence[Shot]
     compared: bool = False
+    hint: str = ""
 
 
 def data_uri(image: np.ndarray[Any, np.dtype[np.uint8]]) -> str:

@@ -10,7 +10,9 @@ from recipes.core import compose
 from recipes.core.arm_keys import overlap
 from recipes.core.compare import Comparison, MetricRow, compare_runs
 from recipes.core.config import Card
+from recipes.core.evaluation.plots import read_plots
 from recipes.core.files import write_bytes, write_text
+from recipes.core.headline import headline
 from recipes.core.records import (
     RunRecord,
     check_finished,
@@ -79,12 +81,13 @@ def report_run(run_folder: Path, outputs: Path, card: Card, warn: bool = True) -
     baseline = None
     if run.state == DONE and run.arm != claim.baseline:
         baseline = find_baseline(run, find_runs(outputs, run.recipe, warn), claim.baseline, keys)
-    comparison = compare_runs(run, baseline, arm_keys=keys, main_metric=claim.metric) if baseline else None
+    main = headline(claim.metric, final_metrics(run.path))
+    comparison = compare_runs(run, baseline, arm_keys=keys, main_metric=main) if baseline else None
     told = {
         "title": card.title,
         "paper": card.paper,
         "claim": asdict(claim),
-        "main_metric": claim.metric,
+        "main_metric": main,
         "command": str(read_environment(run_folder).get("command", f"steelyard run {run.recipe} arm={run.arm}")),
     }
     write_report(run_folder, baseline.path if baseline else None, comparison, told)
@@ -92,7 +95,7 @@ def report_run(run_folder: Path, outputs: Path, card: Card, warn: bool = True) -
 
 
 def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison | None, card: dict[str, Any]) -> Path:
-    """Write `report.html` and `report.png` into a run folder.
+    """Write `report.html` and, where there is anything to draw, `report.png` into a run folder.
 
     Args:
         run_folder: The run to report.
@@ -133,10 +136,15 @@ def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison
         "config_text": (run.path / "config.yaml").read_text(encoding="utf-8"),
         "environment": environment_rows(read_environment(run.path)),
         "facts": _facts(run),
+        "trained": bool(RunFolder(run.path).status().get("max_steps")),
     }
     write_text(run_folder / "report.html", render("template.html.j2", context))
     title = f"{run.recipe}: {run.arm}" + (f" beside {other.arm}" if other else "") + f", seed {run.seed}"
-    write_bytes(run_folder / "report.png", draw(charts, comparison, title))
+    picture = draw(charts, comparison, title, read_plots(run.path))
+    if picture is None:
+        (run_folder / "report.png").unlink(missing_ok=True)
+    else:
+        write_bytes(run_folder / "report.png", picture)
     return run_folder / "report.html"
 
 
@@ -206,7 +214,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     """The line under the title: what ran, how it ended, when, how long."""
     status = RunFolder(run.path).status()
     facts = [("arm", run.arm), ("seed", str(run.seed)), ("state", run.state)]
-    if "step" in status:
+    if status.get("max_steps"):
         facts.append(("steps", f"{status['step']:,} of {status['max_steps']:,}"))
     if status.get("resumed_from"):
         facts.append(("resumed from step", f"{status['resumed_from']:,}"))

@@ -18,11 +18,11 @@ from recipes.core.report.curves import (
     closest_first,
     read_curves,
     value_limits,
+    with_names,
 )
 
 T_SEEDS = 4  # with fewer seeds a t interval is wider than all curves together
 NARROW = Frame(380, 300, left=44, right=86, bottom=38)
-LETTER = 7.6  # width of a letter of a name beside its line, in SVG units
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,7 @@ def trial_curves(arms: Sequence[Arm], info: dict[str, Any], main_metric: str) ->
         return None
     first = names[0]
     longest = max(len(one.arm) for one in series[first])
-    large, narrow = (
-        replace(frame, right=max(frame.right, min(frame.width / 3, 20 + LETTER * longest))) for frame in (LARGE, NARROW)
-    )
+    large, narrow = (with_names(frame, longest) for frame in (LARGE, NARROW))
     shown = [_without_band(one) for one in series[first]]
     baseline = [one for one in series[first] if one.role == "baseline"]
     pairs = [[*baseline, one] for one in series[first] if one.role == "other"]

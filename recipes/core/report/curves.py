@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from recipes.core.compare import number_text
 from recipes.core.records import RunRecord
 from recipes.core.runs import RunFolder
 
+LETTER = 7.6  # width of a letter of a name beside its line, in SVG units
 LABEL_GAP = 15.0  # least distance of two labels at the ends of lines, in SVG units
 
 
@@ -153,10 +154,16 @@ def learning_curves(run: RunRecord, baseline: RunRecord | None, info: dict[str, 
     if baseline is not None:
         sources.append((baseline.arm, "baseline", read_curves(baseline)))
     charts: list[Chart] = []
+    longest = max(len(arm) for arm, _, _ in sources)
     for name in closest_first(sources[0][2], main_metric):
         series = [Series(arm, role, curves[name]) for arm, role, curves in sources if name in curves]
-        charts.append(chart(name, series, info.get(name, {}), LARGE if not charts else SMALL))
+        charts.append(chart(name, series, info.get(name, {}), with_names(LARGE, longest) if not charts else SMALL))
     return charts
+
+
+def with_names(frame: Frame, longest: int) -> Frame:
+    """The frame with room at the right for names of so many letters, a third of its width at most."""
+    return replace(frame, right=max(frame.right, min(frame.width / 3, 20 + LETTER * longest)))
 
 
 def value_limits(series: Sequence[Series]) -> tuple[float, float]:
@@ -182,7 +189,7 @@ def chart(
         limits: Smallest and largest value shown; those of the series if left out.
     """
     steps = [step for one in series for step in one.curve]
-    x_low, x_high, x_marks = axis(0, max(steps), max(3, round(frame.width / 120)))
+    x_low, x_high, x_marks = axis(0, max(steps), max(3, round(frame.width / 120)), whole=True)
     y_low, y_high, y_marks = axis(*(limits or value_limits(series)), 5 if frame.height > SMALL.height else 4)
 
     def x_of(step: float) -> float:
@@ -207,13 +214,13 @@ def chart(
     return Chart(name, info.get("title", name), note, frame, x_ticks, y_ticks, lines)
 
 
-def axis(low: float, high: float, ticks: int) -> tuple[float, float, list[float]]:
-    """Limits that hold the data with a margin, and round ticks between them."""
+def axis(low: float, high: float, ticks: int, whole: bool = False) -> tuple[float, float, list[float]]:
+    """Limits that hold the data with a margin, and round ticks between them, whole numbers only if asked for."""
     if high == low:
         low, high = low - max(abs(low), 1) * 0.1, high + max(abs(high), 1) * 0.1
     margin = 0.04 * (high - low)
     start, end = (low, high) if low == 0 else (low - margin, high + margin)
-    marks = np.round(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]).tick_values(start, end), 12)
+    marks = np.round(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(start, end), 12)
     return start, end, [float(mark) for mark in marks if start <= mark <= end]
 
 

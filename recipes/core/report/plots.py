@@ -8,7 +8,7 @@ from typing import Any
 
 from recipes.core.compare import number_text
 from recipes.core.evaluation.plots import Plot, read_plots
-from recipes.core.report.figure import GRID, INK, MUTED
+from recipes.core.report.colors import GRID, INK, MUTED
 
 COLORS = ("#0b6e7f", "#b3541e", "#5b4b9a", "#1a7f45", "#b3261e", "#8a6d00", "#2456a6", "#a3357a", "#5d6673", "#3f7d20")
 DASHES = ("-", "--", ":", "-.")
@@ -78,7 +78,7 @@ def _figure(plot: Plot) -> Any:
     lines = -(-shown // COLUMNS) if shown > MANY else 0
     figure = Figure(figsize=(6.2, 3.4 + LINE * lines), layout="constrained", facecolor="white")
     axes = figure.subplots()
-    _draw(axes, plot, shown > MANY)
+    draw_plot(axes, plot, shown > MANY)
     look: dict[str, Any] = {"frameon": False, "labelcolor": INK}
     if lines:
         figure.legend(loc="outside lower center", ncols=COLUMNS, fontsize=7, **look)
@@ -87,7 +87,14 @@ def _figure(plot: Plot) -> Any:
     return figure
 
 
-def _draw(axes: Any, plot: Plot, many: bool) -> None:
+def draw_plot(axes: Any, plot: Plot, many: bool = False) -> None:
+    """The plot's series into axes of matplotlib.
+
+    Args:
+        axes: Where to draw.
+        plot: What.
+        many: Whether there are so many series that only the first two stand out.
+    """
     for place, (label, points) in enumerate(plot.series.items()):
         if not points:
             continue

@@ -9,7 +9,7 @@ from typing import Any
 
 from recipes.core.evaluation.strips import Shot, Strip, read_strips
 from recipes.core.report.arms import Arm
-from recipes.core.report.figure import INK, MUTED
+from recipes.core.report.colors import INK, MUTED
 
 PIXELATED_BELOW = 100
 CELL = 1.25  # inches of an image in a picture
@@ -25,6 +25,7 @@ class Wall:
         columns: Titles of the examples.
         rows: (label, shots; None where a strip lacks the example).
         pixelated: Whether images are so small that they are drawn with sharp edges.
+        hint: What the images show; empty if the recipe does not say.
     """
 
     title: str
@@ -32,6 +33,7 @@ class Wall:
     columns: list[str]
     rows: list[tuple[str, list[Shot | None]]]
     pixelated: bool
+    hint: str = ""
 
 
 def run_wall(folder: Path) -> Wall | None:
@@ -72,6 +74,8 @@ def wall_png(wall: Wall) -> bytes:
                 axes.set_title(wall.columns[place], fontsize=6.5, color=INK, wrap=True)
             if place == 0:
                 axes.set_ylabel(label, fontsize=7.5, color=INK, rotation=0, ha="right", va="center")
+    if wall.hint:
+        figure.supxlabel(wall.hint, fontsize=6.5, color=MUTED, x=0.01, ha="left")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=144)
     return buffer.getvalue()
@@ -85,7 +89,8 @@ def _wall(title: str, seed: int | None, rows: Sequence[tuple[str, Strip]]) -> Wa
         lines.append((label, [shots.get(name) for name in columns]))
     first = next((shot for _, shots in lines for shot in shots if shot), None)
     small = first is not None and max(_pixels(first).size) < PIXELATED_BELOW
-    return Wall(title, seed, list(columns.values()), lines, small)
+    hint = next((strip.hint for _, strip in rows if strip.hint), "")
+    return Wall(title, seed, list(columns.values()), lines, small, hint)
 
 
 def _pixels(shot: Shot) -> Any:

@@ -94,6 +94,7 @@ def _context(result: TrialResult) -> dict[str, Any]:
         "price": price_words(result.prices, result.card),
         "side_effects": result.prices,
         "manifest": result.manifest,
+        "trained": any(state.max_steps for state in result.states),
         "over_seeds": any(comparison.unit == "seeds" for comparison in result.comparisons),
         "answer": _answer(result, arms, metrics),
         "facts": _facts(result),
@@ -183,7 +184,7 @@ def _facts(result: TrialResult) -> list[tuple[str, str]]:
     seconds = [found for state in result.states if (found := seconds_of(state)) is not None]
     facts = [
         ("arms", str(len(manifest.arms))),
-        ("seeds", ", ".join(map(str, manifest.seeds))),
+        ("seed" if len(manifest.seeds) == 1 else "seeds", ", ".join(map(str, manifest.seeds))),
         ("runs finished", f"{done} of {len(result.states)}"),
     ]
     failed = sum(state.state == FAILED for state in result.states)

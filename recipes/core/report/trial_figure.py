@@ -7,8 +7,9 @@ from typing import Any
 from recipes.core.compare import interval_text, number_text
 from recipes.core.price import verdict_words
 from recipes.core.report.bands import TrialCurves
+from recipes.core.report.colors import GRID, INK, MUTED
 from recipes.core.report.curves import Chart, spread
-from recipes.core.report.figure import COLORS, GRID, INK, MUTED, OUTCOMES
+from recipes.core.report.figure import COLORS, OUTCOMES
 from recipes.core.report.forests import ForestPlot, ForestRow
 from recipes.core.trial.result import TrialResult
 
@@ -16,6 +17,7 @@ WIDTH = 7.2  # inches: two columns of a paper
 ROW = 0.32  # inches of one arm
 CURVES = 2.9  # inches
 TITLE_LETTERS = 72  # of one line
+HEADING_LETTERS = 72  # of a line of a heading above axes, which begin right of their labels
 OTHERS = ("#7d44b3", "#a8450f", "#2f7034", "#ad2c68", "#3c5bbd", "#75600a", "#8c3b3b")
 DASHES: tuple[tuple[float, ...], ...] = ((1.2, 1.8), (6, 1.8, 1.2, 1.8), (3.2, 1.8), (8, 2.4))
 
@@ -82,7 +84,8 @@ def _draw_forest(axes: Any, plot: ForestPlot, baseline: str) -> None:
     axes.spines[["top", "left", "right"]].set_visible(False)
     axes.spines["bottom"].set_color(GRID)
     axes.locator_params(axis="x", nbins=6)
-    axes.set_title(f"{plot.metric.title}: difference to {baseline}", loc="left", fontsize=9.5, color=INK)
+    heading = textwrap.fill(f"{plot.metric.title}: difference to {baseline}", HEADING_LETTERS)
+    axes.set_title(heading, loc="left", fontsize=9.5, color=INK)
     over = f"{plot.rows[0].row.number} seeds" if plot.unit == "seeds" else "the examples of one seed"
     band = f"; shaded: below the minimal effect of {plot.minimal:g}" if plot.minimal else ""
     axes.set_xlabel(f"mean and 95% interval over {over}{band}", fontsize=8, color=MUTED)
@@ -113,7 +116,8 @@ def _draw_curves(axes: Any, chart: Chart, band: str) -> None:
         if line.series.low:
             edges = [[one[step] for step in steps] for one in (line.series.low, line.series.high)]
             axes.fill_between(steps, *edges, color=color, alpha=0.16, linewidth=0)
-    axes.set_title(chart.title + (f" ({chart.note})" if chart.note else ""), loc="left", fontsize=9.5, color=INK)
+    heading = textwrap.fill(chart.title + (f" ({chart.note})" if chart.note else ""), HEADING_LETTERS)
+    axes.set_title(heading, loc="left", fontsize=9.5, color=INK)
     axes.set_xlabel("step" + (f"; bands: {band}" if band else ""), fontsize=8, color=MUTED)
     axes.tick_params(labelsize=8, colors=MUTED, length=0)
     axes.grid(axis="y", color=GRID, linewidth=0.7)

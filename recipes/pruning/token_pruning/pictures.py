@@ -15,6 +15,7 @@ from recipes.pruning.token_pruning.measuring import FULL, Measured, Seen, Tally
 
 PAPER = np.array([236, 232, 222], np.float32)  # what pruned patches fade to
 LEFT = 0.22  # of a pruned patch that is still seen
+FADED = "Faded patches were pruned, the others go on; tokens that merging made have no place and are counted below."
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -43,7 +44,8 @@ def strips(measured: Measured, budgets: Sequence[tuple[str, float | int]], chose
             for name, batch, place in shown
             for seen in [tally.seen[name]]
         ]
-        found.append(Strip(f"kept-{tally.label}", _label(tally, first.patches), shots, tally.label == nearest))
+        label = _label(tally, first.patches)
+        found.append(Strip(f"kept-{tally.label}", label, shots, tally.label == nearest, FADED))
     return found
 
 
