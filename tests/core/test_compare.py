@@ -176,6 +176,13 @@ def test_numbers_are_short():
         "0.123", "14.52", "123.5", "1234", "1.2e-04", "0.000",
     ]  # fmt: skip
     assert compare.number_text(-0.5, signed=True) == "-0.500"
+    for noise in (1.4e-17, -2e-16, 0.1 + 0.2 - 0.3, -0.0):  # what rounding leaves of equal numbers
+        assert compare.number_text(noise, signed=True) == compare.number_text(noise) == "0.000"
+    assert compare.number_text(1.4e-7, signed=True) == "+1.4e-07"
+
+
+def test_a_seed_numbered_0_does_not_read_as_none() -> None:
+    assert [compare.seed_words(seeds) for seeds in ((0,), (3,), (0, 1, 2))] == ["seed 0", "seed 3", "seeds 0, 1, 2"]
     assert compare.interval_text(Interval(0.1, 0.01, 0.2, 0.03, 0.95)) == "[+0.010, +0.200]"
     assert (compare.p_text(0.0002), compare.p_text(0.0312)) == ("<0.001", "0.031")
 

@@ -1,6 +1,7 @@
 """The report: what it says first, that it loads nothing, that everybody can read it, in both themes."""
 
 import dataclasses
+import json
 import re
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from PIL import Image
 
 from recipes.core import compare, report
 from recipes.core.config import Card, Claim
+from recipes.core.evaluation.plots import Plot, write_plots
+from recipes.core.files import write_json
 from recipes.core.report import curves, heatmap
 
 KEYS = {"weighting"}
@@ -247,6 +250,41 @@ def test_picture_is_written_with_and_without_a_comparison(one_seed):
             assert len(picture.convert("L").resize((50, 50)).getcolors()) > 5
             heights.append(picture.height)
     assert heights[0] > heights[1]
+
+
+def untrained(folder: Path) -> None:
+    """As a recipe leaves it that trains nothing."""
+    write_json(folder / "status.json", json.loads((folder / "status.json").read_text()) | {"step": 0, "max_steps": 0})
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    (folder / "metrics.jsonl").write_text("\n".join(line for line in lines if '"final"' in line) + "\n")
+
+
+def test_a_run_that_trains_nothing_speaks_of_no_training(make_run):
+    folder = make_run("prior")
+    untrained(folder)
+    (folder / "report.png").write_bytes(b"of before")
+    page = report.write_report(folder, None, None, DICT).read_text()
+    assert not any(
+        words in page for words in ("<dt>steps</dt>", "during training", "end of training", "Learning curves")
+    )
+    assert not (folder / "report.png").exists()  # an empty picture says nothing
+    write_plots(folder, [Plot("kept", "Kept", "tokens", "accuracy", {"prior": [(1, 0.2), (2, 0.4)]})])
+    report.write_report(folder, None, None, DICT)
+    with Image.open(folder / "report.png") as picture:
+        assert len(picture.convert("L").resize((50, 50)).getcolors()) > 5
+
+
+@pytest.mark.parametrize("longest", [4, 400])
+def test_steps_are_whole_numbers_and_labelled_as_they_are(longest):
+    for last in (1, 2, 3, 5, 7, 10, 13, 600, 900, 1500):
+        series = [curves.Series("a" * longest, "arm", {0: 0.0, last: 1.0})]
+        drawn = curves.chart("m", series, {}, curves.with_names(curves.LARGE, longest))
+        labels = [label for _, label in drawn.x_ticks]
+        assert len(set(labels)) == len(labels) and all("." not in label for label in labels)
+        for x, label in drawn.x_ticks:
+            step = (x - drawn.frame.left) / (drawn.frame.plot_right - drawn.frame.left) * last
+            assert abs(step - float(label.replace(",", ""))) < 1e-6
+        assert drawn.frame.right <= drawn.frame.width / 3
 
 
 def test_shade_is_logarithmic_and_symmetric():

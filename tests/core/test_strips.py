@@ -37,7 +37,10 @@ def test_a_run_shows_all_its_strips(tmp_path: Path) -> None:
     assert run_wall(tmp_path) is None
     write_strips(tmp_path, [Strip("a", "all", (shot("x"), shot("y"))), Strip("b", "half", (shot("y", 9),))])
     wall = run_wall(tmp_path)
-    assert wall is not None and wall.columns == ["x?", "y?"] and wall.pixelated
+    assert wall is not None and wall.columns == ["x?", "y?"] and wall.pixelated and wall.hint == ""
+    write_strips(tmp_path, [Strip("a", "all", (shot("x"),)), Strip("b", "half", (shot("y", 9),), hint="Dark is gone.")])
+    explained = run_wall(tmp_path)
+    assert explained is not None and explained.hint == "Dark is gone." and wall_png(explained)
     assert wall.rows == [("all", [shot("x"), shot("y")]), ("half", [None, shot("y", 9)])]
 
 

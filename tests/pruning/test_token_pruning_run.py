@@ -11,6 +11,7 @@ from recipes.core.errors import UserError
 from recipes.core.evaluation.strips import read_strips
 from recipes.core.recipe import Evaluation
 from recipes.core.report.strips import run_wall, wall_png
+from recipes.core.runs import RunFolder
 from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning.recipe import Prepared, TokenPruningRecipe
 from recipes.pruning.token_pruning.subjects import Subject
@@ -38,7 +39,8 @@ def prepared(task: str) -> Subject:
 
 
 def evaluated_arm(arm: str, task: str) -> dict[str, float]:
-    config = composed(f"arm={arm}", task, REACHED if arm == "sparsevlm" else TWO)
+    label = ["label=mine"] if arm in ("pool", "vtw", "recoverable_lof") else []  # whose arms set their budgets
+    config = composed(f"arm={arm}", task, REACHED if arm == "sparsevlm" else TWO, *label)
     return TokenPruningRecipe().evaluate(config, Prepared(prepared(task), make(config.pruner)), None, {}).metrics
 
 
@@ -89,6 +91,11 @@ def test_a_run_writes_what_its_report_shows(tmp_path: Path) -> None:
     assert (full.label, kept.label, kept.compared) == ("all 64", "16 of 64 tokens", True)
     assert [shot.title for shot in kept.shots] == ["left", "right"]
     assert "16 of 64 tokens" in page and page.count("data:image/png") == 4 and "Accuracy against MACs" in page
+    # The budget asked for heads the page, faded patches are explained, and nothing speaks of training.
+    assert "questions answered right, at 25% of the visual tokens</h2>" in page and "Faded patches were pruned" in page
+    assert "Learning curves" not in page and "<dt>steps</dt>" not in page and "end of training" not in page
+    assert (outcome.folder / "report.png").exists() and RunFolder(outcome.folder).status()["max_steps"] == 0
+    assert not {"steps", "processes"} & {name for name, _ in runner.dry_run(composed("keep=0.25"))}
     wall = run_wall(outcome.folder)
     assert wall is not None and wall.pixelated and wall_png(wall).startswith(b"\x89PNG")
     examples = outcome.folder / "examples.parquet"
@@ -110,10 +117,12 @@ def test_pruner_and_arm_are_one(tmp_path: Path) -> None:
 
 
 def test_draws_of_random_are_averaged_and_repeat() -> None:
-    one, again = (evaluated("arm=random", "keep=0.0625", "selection_seeds=2").scores for _ in range(2))
+    one, again = (evaluated("arm=random", "keep=0.0625", "selection_seeds=2", "label=draws").scores for _ in range(2))
     assert one.rows == again.rows
     assert set(one.values("accuracy@0.0625").values()) <= {0.0, 0.5, 1.0}
-    recall = evaluated("arm=random", "keep=0.0625", "selection_seeds=1").scores.values("evidence_recall@0.0625")
+    recall = evaluated("arm=random", "keep=0.0625", "selection_seeds=1", "label=draws").scores.values(
+        "evidence_recall@0.0625"
+    )
     assert recall != one.values("evidence_recall@0.0625")
 
 
