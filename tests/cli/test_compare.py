@@ -94,7 +94,7 @@ def test_of_several_configs_the_newest_is_named_and_the_others_can_be_chosen(ste
         "  --where trainer.max_steps=600  (ntp/0123456789-s*)",
     ]
     chosen = steelyard(*words, "--where", "trainer.max_steps=600")
-    assert chosen.out.splitlines()[0] == "prior: prior - ntp, seed 0, 1" and chosen.err == ""
+    assert chosen.out.splitlines()[0] == "prior: prior - ntp, seeds 0, 1" and chosen.err == ""
     for text, told in (("trainer.max_step=600", "did you mean trainer.max_steps?"), ("seed=9", "there are 0, 1, 2")):
         ended = steelyard(*words, "--where", text)
         assert ended.code == 2 and told in ended.err

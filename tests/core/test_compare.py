@@ -8,6 +8,7 @@ import pytest
 
 from recipes.core import compare
 from recipes.core.errors import UserError
+from recipes.core.number_texts import seed_words
 from recipes.core.records import final_metrics
 from recipes.core.statistics import Interval, holm, paired_bootstrap, paired_t
 from recipes.core.trial.comparison import compare_trial
@@ -182,7 +183,7 @@ def test_numbers_are_short():
 
 
 def test_a_seed_numbered_0_does_not_read_as_none() -> None:
-    assert [compare.seed_words(seeds) for seeds in ((0,), (3,), (0, 1, 2))] == ["seed 0", "seed 3", "seeds 0, 1, 2"]
+    assert [seed_words(seeds) for seeds in ((0,), (3,), (0, 1, 2))] == ["seed 0", "seed 3", "seeds 0, 1, 2"]
     assert compare.interval_text(Interval(0.1, 0.01, 0.2, 0.03, 0.95)) == "[+0.010, +0.200]"
     assert (compare.p_text(0.0002), compare.p_text(0.0312)) == ("<0.001", "0.031")
 
