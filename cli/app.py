@@ -14,6 +14,7 @@ from cli.console import note, say
 from cli.habits import pointer
 from recipes.core.errors import SteelyardError
 from recipes.core.messages import WIDEST, shortened
+from recipes.core.storage.disk import refusal
 from recipes.core.streams import guard_streams, start_in_utf8
 
 # Before anything asks whether it prints to a terminal.
@@ -98,6 +99,8 @@ def _without_switches(words: list[str]) -> list[str]:
 
 def _told(error: Exception, words: list[str]) -> int:
     """Say on stderr what went wrong; returns the exit code."""
+    if isinstance(error, OSError):
+        error = refusal(error, hint="look at the path and its permissions") or error
     if isinstance(error, SteelyardError):
         note(f"error: {error}")
         return error.exit_code

@@ -93,7 +93,7 @@ def _memory() -> Check:
 
 def _disk(what: str, folder: Path) -> Check:
     """Free space and the right to write at a folder, or at the nearest parent that exists."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         variable = "STEELYARD_HOME" if "HOME" in what else "STEELYARD_OUTPUTS"
         return Check(what, f"{there} cannot be written", f"set {variable} to a folder of yours", fatal=True)

@@ -223,7 +223,6 @@ def fetch(name: str, force: bool = False) -> Path:
     """
     asset = _asset(name)
     folder = _folder(asset)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with owned(folder.with_name(f"{asset.version}.lock"), f"asset {name}", wait=True, guards=folder):
         if force or problems(folder):
             if folder.is_dir() and not force:

@@ -4,12 +4,13 @@ Python raises `OSError`; libraries that write on their own raise whatever they l
 """
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recipes.core.errors import RunFailed, UserError
+from recipes.core.errors import RunFailed, SteelyardError, UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 # In the errors of safetensors, tokenizers, pyarrow and torch's checkpoints.
@@ -17,9 +18,11 @@ FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "StorageFull", "
 # Of torch.save and NumPy, which do not say why; then the disk is asked.
 CUT_SHORT_TEXTS = ("PytorchStreamWriter", "inline_container", "requested and")
 NEARLY_FULL_BYTES = 2**20
+FREE = "free some space and type the same command again: finished work is kept and the run resumes"
+ABOUT_FILES = (errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 REASONS = {
-    errno.EACCES: "no permission to write here",
-    errno.EPERM: "no permission to write here",
+    errno.EACCES: "permission is denied",
+    errno.EPERM: "permission is denied",
     errno.EROFS: "the disk is read-only",
     errno.ENOTDIR: "stands where a folder should be, and is none",
     errno.EEXIST: "stands where a folder should be, and is none",
@@ -47,11 +50,7 @@ def full_disk_told(path: Path) -> Iterator[None]:
     except BaseException as error:  # torch's CheckpointException is no Exception
         if not _is_full(error, path):
             raise
-        raise DiskFull(
-            "the disk is full",
-            where=str(path),
-            hint="free some space and type the same command again: finished work is kept and the run resumes",
-        ) from error
+        raise DiskFull("the disk is full", where=str(path), hint=FREE) from error
 
 
 @contextmanager
@@ -70,12 +69,31 @@ def writable(path: Path, hint: str = "") -> Iterator[None]:
         with full_disk_told(path):
             yield
     except OSError as error:
-        if error.errno not in REASONS:
+        told = refusal(error, path, hint)
+        if told is None:
             raise
-        hint = hint or "choose a folder of yours with outputs=FOLDER (runs) or STEELYARD_HOME (caches and assets)"
-        # A temporary file beside it is nothing that the user knows.
-        known = not error.filename or Path(error.filename).parent == path.parent
-        raise UserError(REASONS[error.errno], where=str(path if known else error.filename), hint=hint) from error
+        raise told from error
+
+
+def refusal(error: OSError, path: Path | None = None, hint: str = "") -> SteelyardError | None:
+    """What a disk refuses, in words for people; None if an error is about something else.
+
+    Args:
+        error: As Python raises it.
+        path: What was to be written; as the error says if None.
+        hint: What to do about it.
+    """
+    blamed = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
+    if blamed is None or (error.errno not in REASONS and error.errno not in FULL):
+        return None
+    # A temporary file beside it is nothing that the user knows.
+    blamed = path if path and blamed.parent == path.parent else blamed
+    if error.errno in FULL:
+        return DiskFull("the disk is full", str(blamed), FREE)
+    steps = [*reversed(blamed.parents), blamed]
+    obstacle = next((step for step in steps if os.path.lexists(step) and not os.path.isdir(step)), blamed)
+    hint = hint or "choose a folder of yours with outputs=FOLDER (runs) or STEELYARD_HOME (caches and assets)"
+    return UserError(REASONS[error.errno], str(blamed if error.errno in ABOUT_FILES else obstacle), hint)
 
 
 def make_folder(path: Path) -> None:

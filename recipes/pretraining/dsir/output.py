@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipes.core.files import fsync_path
-from recipes.core.storage.disk import full_disk_told
+from recipes.core.storage.disk import full_disk_told, make_folder
 from recipes.pretraining.dsir.selection import ALONE, Corpus, Shard, Workers, over_shards, read_chosen
 
 
@@ -35,7 +35,7 @@ def write_selection(
         UserError: a shard cannot be read; nothing is written.
         RunFailed: the disk is full; nothing is written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     staging = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.staging")
     staging.mkdir()
     split = np.split(scores, np.cumsum([len(part) for part in chosen])[:-1])

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cli import app
+from recipes.core import assets
 from recipes.core.errors import UserError
 from recipes.core.files import write_text
 from recipes.core.locks import owned
@@ -129,6 +131,7 @@ def test_a_place_that_takes_no_folder_is_named(odd: Callable[[Path], Path], tmp_
     ):
         with pytest.raises(UserError) as caught:
             write()
+        assert caught.value.where == str(place) or odd in (no_disk, long_name)
         assert caught.value.where.startswith(str(place)) and "outputs=FOLDER" in caught.value.hint
         assert "\n" not in caught.value.what
 
@@ -147,3 +150,25 @@ def test_what_is_no_refusal_of_the_disk_passes(error: Exception, tmp_path: Path)
     with pytest.raises(type(error)) as caught, writable(tmp_path):
         raise error
     assert caught.value is error
+
+
+def test_a_refusal_that_nobody_foresaw_is_no_internal_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.EROFS, "library's words", str(tmp_path / "a"))
+
+    monkeypatch.setattr("cli.doctor._python", refuse)
+    assert app.main(["doctor"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'a'}: the disk is read-only\n  look at the path")
+
+
+@pytest.mark.parametrize("odd", [file, dangling, circle, no_disk])
+def test_a_home_that_is_no_folder_is_named(
+    odd: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = odd(tmp_path / "place")
+    monkeypatch.setenv("STEELYARD_HOME", str(place / "home"))
+    monkeypatch.setattr(assets, "_install", lambda *arguments: pytest.fail("nothing can be installed"))
+    assert app.main(["assets", "fetch", "easy-vqa"]) == 2
+    assert str(place) in capsys.readouterr().err
