@@ -54,6 +54,7 @@ def _show_recipe(recipe: str, overrides: list[str]) -> None:
             ("measured as", _measured_as(claim)),
             ("published", claim.published),
             *(("further claim", f"{further.statement}: {_measured_as(further)}") for further in card.claims),
+            *([("may pay with", ", ".join(card.price))] if card.price else []),
             ("cost", card.cost),
         ]
     )
