@@ -16,7 +16,8 @@ from recipes.core.data.captions import CaptionData, CaptionSplit, image_for
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 from recipes.core.models.config import VisionConfig
-from recipes.core.models.sources import load_config, load_model, preprocessing
+from recipes.core.models.normalisation import normalisation
+from recipes.core.models.sources import load_config, load_model
 from recipes.core.models.vision_language import SquarePixels
 from recipes.core.progress import progress
 
@@ -75,8 +76,7 @@ def pretrained_encoder(path: str) -> Encoder:
         )
     model = load_model(AutoModel, path, key, unused=UNREAD, dtype=torch.float32)
     patches = (vision.image_size // vision.patch_size) ** 2
-    given = preprocessing(path, key)
-    mean, std = (given.get(name, [0.5] * 3) for name in ("image_mean", "image_std"))
+    mean, std = normalisation(path, key, vision.num_channels, ([0.5], [0.5]))
     normalize = SquarePixels(vision.image_size, vision.num_channels, mean, std)
     tower = model.vision_model if both else model
     return Encoder(PatchFeatures(tower, patches), vision.hidden_size, patches, normalize)

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration
 from recipes.core.data.text_ids import TextIds
 from recipes.core.models.config import LlavaConfig
 from recipes.core.models.head import check_head, output_head
-from recipes.core.models.sources import check_tokenizer_fits, load_model, load_tokenizer, preprocessing
+from recipes.core.models.normalisation import normalisation
+from recipes.core.models.sources import check_tokenizer_fits, load_model, load_tokenizer
 from recipes.core.models.vision_language import R, Readout, SquarePixels
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -95,10 +96,9 @@ def load_llava(config: LlavaConfig, tokenizer: Any) -> LlavaCaptionModel:
     llava: Any = load_model(LlavaForConditionalGeneration, path, KEY, dtype=torch.float32)
     check_tokenizer_fits(tokenizer, llava, f"{KEY}={path}")
     check_head(llava, f"{KEY}={path}")
-    vision, given = llava.config.vision_config, preprocessing(path, KEY)
-    normalize = SquarePixels(
-        vision.image_size, vision.num_channels, given.get("image_mean", CLIP_MEAN), given.get("image_std", CLIP_STD)
-    )
+    vision = llava.config.vision_config
+    mean, std = normalisation(path, KEY, vision.num_channels, (CLIP_MEAN, CLIP_STD))
+    normalize = SquarePixels(vision.image_size, vision.num_channels, mean, std)
     start = TextIds(tokenizer).start
     return LlavaCaptionModel(llava, start, tokenizer.eos_token_id, normalize, config.train_backbone)
 

@@ -119,16 +119,6 @@ def load_processor(path: str, key: str) -> Any:
     return _tried(load, folder, where, "its processor cannot be loaded")
 
 
-def preprocessing(path: str, key: str) -> dict[str, Any]:
-    """A checkpoint's `preprocessor_config.json`; empty if it has none.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    file = source_folder(path, key, weights=False) / "preprocessor_config.json"
-    return read_json(file, f"{key}={path}") if file.exists() else {}
-
-
 def processor_files(path: str, key: str) -> list[Path]:
     """The files by which a vision-language model makes pixels and prompts, besides those of its tokenizer."""
     folder = source_folder(path, key, weights=False)

@@ -19,7 +19,8 @@ from transformers import (
 from recipes.core import compose, runner
 from recipes.core import models as caption_models
 from recipes.core.errors import UserError
-from recipes.core.models.sources import load_model, preprocessing
+from recipes.core.models.normalisation import image_processor
+from recipes.core.models.sources import load_model
 from recipes.core.references import weights_hash
 from tests.core.models.conftest import hidden
 
@@ -162,7 +163,7 @@ def test_prior_trains_it_end_to_end(train: bool, folder: Path, tmp_path: Path) -
     assert any("language_model" in name for name in changed) == train
     again = load_model(LlavaForConditionalGeneration, str(outcome.folder), "model.path").state_dict()
     assert all(torch.equal(again[name], weights[f"llava.{name}"]) for name in start)
-    assert preprocessing(str(outcome.folder), "model.path") == preprocessing(str(folder), "model.path")
+    assert image_processor(str(outcome.folder), "model.path") == image_processor(str(folder), "model.path")
 
 
 def test_loading_twice_gives_one_hash(config: Any) -> None:

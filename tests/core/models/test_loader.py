@@ -28,7 +28,8 @@ from transformers import (
 
 from recipes.core.errors import UserError
 from recipes.core.models.causal import load_causal_lm
-from recipes.core.models.sources import load_model, load_processor, load_tokenizer, preprocessing
+from recipes.core.models.normalisation import image_processor
+from recipes.core.models.sources import load_model, load_processor, load_tokenizer
 from recipes.core.models.tokenizer import train_bpe
 from recipes.core.registry import ROOT
 
@@ -280,7 +281,7 @@ def test_what_is_no_folder(whole: Path, tmp_path: Path) -> None:
         "owner/two words": "no name that the hub allows",
         "owner/name--of": "no name that the hub allows",
     }.items():
-        for call in (load_causal_lm, load_tokenizer, load_processor, preprocessing):
+        for call in (load_causal_lm, load_tokenizer, load_processor, image_processor):
             with pytest.raises(UserError, match=message):
                 call(path, KEY)
 
