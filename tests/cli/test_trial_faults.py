@@ -248,7 +248,7 @@ def test_damaged_checkpoints_and_caches_are_told_and_made_again(
     driver = make(tmp_path / "outputs", tmp_path / "home", *LONG, *TWO_CELLS)
     undisturbed(driver)
     run = driver.states()[1].run
-    for name in ("status.json", "examples.parquet"):
+    for name in ("status.json", "examples.parquet", "seal.json"):  # as if the run had been cut off at its end
         (run / name).unlink()
     newest = max((run / "checkpoints").iterdir(), key=lambda path: int(path.name.partition("-")[2]))
     (newest / "optimizer.pt").write_bytes(b"cut off")
