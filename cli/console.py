@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recipes.core.files import finite
 from recipes.core.messages import note, printable
 
 __all__ = ["note"]
@@ -64,7 +65,8 @@ def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON."""
+    """Print a value as indented JSON; NaN and infinities become null."""
+    value = finite(value)
     text = json.dumps(value, indent=2, ensure_ascii=False)
     say(text if text == printable(text) else json.dumps(value, indent=2))
 
