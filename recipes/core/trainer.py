@@ -177,7 +177,7 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
         # All processes stop once one was asked to. The others' own signal must still find this handler.
         if watcher.stopped:
             stop.wait(SIGNAL_SECONDS)
-    sharding.unshard(training.model)
+    sharding.keep_whole(training.model)
     steps = trainer.state.global_step
     return TrainResult(INTERRUPTED if watcher.stopped and steps < config.max_steps else DONE, steps, start)
 

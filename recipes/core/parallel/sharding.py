@@ -51,6 +51,14 @@ def unshard(model: nn.Module) -> None:
         unit.unshard()
 
 
+def keep_whole(model: nn.Module) -> None:
+    """`unshard` for good: from here on each process may use the model alone, on the device that it is on."""
+    unshard(model)
+    for unit in _units(model):
+        # `to` would share the weights out again, and gathering them would wait for processes that have left.
+        unit._apply = lambda *_, unit=unit, **__: unit  # type: ignore[method-assign, misc]
+
+
 @contextmanager
 def whole(model: nn.Module) -> Iterator[None]:
     """`unshard` for the duration of the block. All processes must enter, and run the model equally often inside."""

@@ -105,6 +105,7 @@ def go(folder: Path, stop_after: int = 0, dropout: float = 0.0, **changes: Any) 
     result: TrainResult = train(
         Training(net, objective, Numbers(), collate, watch_steps=frozenset(range(1, 13))), config, 3, folder, events
     )
+    net.to("cpu")  # as an evaluation does, alone: the weights stay whole
     return {
         "result": (result.status, result.steps, result.resumed_from),
         "weights": {name: value.detach().clone() for name, value in net.named_parameters()},
