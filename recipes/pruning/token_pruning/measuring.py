@@ -164,8 +164,9 @@ def _run(
     cuda = next(iter(batch.inputs.values())).is_cuda
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    terms = {"guide": batch.guide, "positions": plan.positions, "names": batch.samples}
-    with pruned(subject.model, pruner, budget, seeds=seeds, **terms) as trace:
+    guide, positions = batch.guide, plan.positions
+    kept = pruned(subject.model, pruner, budget, seeds=seeds, guide=guide, positions=positions, names=batch.samples)
+    with kept as trace:
         seconds, answers = _timed(subject, batch, timed)
     if seconds is not None:
         tally.forward.append(seconds / len(seeds))
