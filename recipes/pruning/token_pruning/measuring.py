@@ -165,8 +165,8 @@ def _run(
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     guide, positions = batch.guide, plan.positions
-    kept = pruned(subject.model, pruner, budget, seeds=seeds, guide=guide, positions=positions, names=batch.samples)
-    with kept as trace:
+    pruning = pruned(subject.model, pruner, budget, seeds=seeds, guide=guide, positions=positions, names=batch.samples)
+    with pruning as trace:
         seconds, answers = _timed(subject, batch, timed)
     if seconds is not None:
         tally.forward.append(seconds / len(seeds))
