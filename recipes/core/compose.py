@@ -222,7 +222,7 @@ def _texts(kind: Any, path: str) -> dict[str, bool]:
         key, options = f"{path}{field.name}", _union(hints[field.name])
         for nested in _dataclasses(hints[field.name]):
             texts |= _texts(nested, f"{key}.")
-        if str in options:
+        if str in options and not {int, float} & set(options):
             texts[key] = False
         elif any(typing.get_origin(option) is tuple and str in typing.get_args(option) for option in options):
             texts[key] = True
