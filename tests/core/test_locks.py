@@ -106,7 +106,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
-@pytest.mark.parametrize("pid", [os.getpid(), 2**22 + 1])
+@pytest.mark.parametrize("pid", [os.getpid(), 2**22 + 1], ids=["a number in use", "no number in use"])
 def test_process_numbers_of_other_machines_and_containers_say_nothing(
     other: dict[str, str], pid: int, tmp_path: Path
 ) -> None:
