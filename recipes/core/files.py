@@ -19,6 +19,11 @@ from recipes.core.storage import fence
 from recipes.core.storage.disk import make_folder, writable
 
 
+def home_path(path: str | Path) -> Path:
+    """A path whose "~" or "~user" stands for a home folder; one of nobody stays as it is, as in a shell."""
+    return Path(os.path.expanduser(path))
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as hex."""
     with path.open("rb") as file:

@@ -6,8 +6,10 @@ another name is the same run, and one changed line another. Imports no torch.
 """
 
 import dataclasses
+import os
 import typing
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from recipes.core.cache import home
 from recipes.core.compose import NOT_IDENTITY, to_tree
 from recipes.core.config import COVERED, DATA_CONTENT, RunConfig
 from recipes.core.errors import RunFailed, UserError
-from recipes.core.files import read_json, sha256_json
+from recipes.core.files import home_path, read_json, sha256_json
 from recipes.core.storage.fingerprints import fingerprint, remembered
 from recipes.core.storage.seals import SEAL, seal_digest, seal_problem
 
@@ -149,7 +151,7 @@ def _named(config: Any, path: str) -> Iterator[tuple[str, str, str, Any]]:
 def _content(kind: str, value: str, node: Any, key: str) -> str:
     if kind == COVERED:
         return ""
-    path, known = Path(value).expanduser(), remembered()
+    path, known = home_path(value), remembered()
     if known is not None and path in known:
         return known[path]
     try:
@@ -180,24 +182,24 @@ def _images(value: str, node: Any, key: str) -> dict[str, Path]:
     from recipes.core.data.image_sources import IMAGE_COLUMNS
     from recipes.core.data.records import FORMATS, open_file, open_records
 
-    root = Path(value).expanduser()
+    root = home_path(value)
     found: dict[str, Path] = {}
     form = node.format if getattr(node, "format", None) in FORMATS else "auto"
-    try:
+    with suppress(UserError, OSError):  # what is wrong with the data is told when it is read in earnest
         for file in open_records(value, key, form).files:
             if file.kind == "parquet" and not _names_files(file.path):
                 continue
-            table = open_file(file, root if root.is_dir() else root.parent)
-            column = table.pick(node.image_column, IMAGE_COLUMNS, f"{key.rpartition('.')[0]}.image_column")
-            start = getattr(node, "images", None)
-            for index, record in enumerate(table.rows((column,))):
-                image = record.get(column) if isinstance(record, dict) else None
-                name = image.get("path") if isinstance(image, dict) else image
-                if isinstance(name, str) and name:
-                    place = (Path(start).expanduser() if start else table.folder(index)) / name
-                    found |= {f"image {name}": place} if place.is_file() else {}
-    except (UserError, OSError, ValueError):  # what is wrong with the data is told when it is read in earnest
-        return {}
+            with suppress(UserError):
+                table = open_file(file, root if root.is_dir() else root.parent)
+                column = table.pick(node.image_column, IMAGE_COLUMNS, f"{key.rpartition('.')[0]}.image_column")
+                start = getattr(node, "images", None)
+                for index, record in enumerate(table.rows((column,))):
+                    image = record.get(column) if isinstance(record, dict) else None
+                    name = image.get("path") if isinstance(image, dict) else image
+                    if isinstance(name, str) and name:
+                        place = (home_path(start) if start else table.folder(index)) / home_path(name)
+                        # False where it is, and also for what is no name of a file at all.
+                        found |= {f"image {name}": place} if os.path.isfile(place) else {}
     return found
 
 

@@ -7,10 +7,10 @@ none.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from recipes.core.errors import UserError
+from recipes.core.files import home_path
 from recipes.core.models.places import kind_of
 from recipes.core.schema import did_you_mean
 
@@ -75,4 +75,4 @@ def _option_for(place: str, group: str, option: str | Mapping[str, str]) -> str:
 
 def _is_place(text: str) -> bool:
     """Whether this is a folder or file, or looks like one or like a name on the hub (owner/name)."""
-    return "/" in text or bool(text) and Path(text).expanduser().exists()
+    return "/" in text or bool(text) and home_path(text).exists()

@@ -33,7 +33,7 @@ def guard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
         if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
     for number, name in enumerate(NAMES[1:], start=1):
         setattr(sys, name, _guarded(getattr(sys, name), number))
 

@@ -117,7 +117,7 @@ def test_every_key_that_may_name_files_says_so() -> None:
             assert metadata["content"] or not named, f"{recipe}: {key}"
 
 
-def test_the_images_that_records_name_count_too(tmp_path: Path) -> None:
+def test_the_images_that_records_name_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(folder: Path, value: int) -> Path:
         (folder / "images").mkdir(parents=True)
         Image.new("L", (4, 4), value).save(folder / "images" / "a.png")
@@ -131,6 +131,15 @@ def test_the_images_that_records_name_count_too(tmp_path: Path) -> None:
     assert hashed(write(tmp_path / "two", 7)) == one != hashed(write(tmp_path / "three", 8))
     shutil.copy(tmp_path / "three" / "images" / "a.png", tmp_path / "one" / "images" / "a.png")
     assert hashed(tmp_path / "one" / "captions.jsonl") == hashed(tmp_path / "three" / "captions.jsonl")
+    # What names no file, or a home's, beside them changes nothing of that.
+    for folder in ("one", "two"):
+        with (tmp_path / folder / "captions.jsonl").open("a") as file:
+            file.write(json.dumps({"image": "A" * 5000, "caption": "x"}) + '\n{"image": "~/b.png"}\n')
+    assert hashed(tmp_path / "one" / "captions.jsonl") != hashed(tmp_path / "two" / "captions.jsonl")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = hashed(tmp_path / "one" / "captions.jsonl")
+    Image.new("L", (4, 4), 1).save(tmp_path / "b.png")
+    assert hashed(tmp_path / "one" / "captions.jsonl") != before
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,8 @@ def _cells(column: Any) -> list[Any]:
     if kind in ("float", "halffloat"):  # as double they would show digits that nobody wrote
         short = np.float32 if kind == "float" else np.float16
         return [None if value is None else _digits(short(value)) for value in values]
+    if kind.startswith("decimal"):
+        return [None if value is None else Number(f"{value:f}") for value in values]
     return list(values)
 
 

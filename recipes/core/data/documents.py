@@ -30,6 +30,7 @@ from recipes.core.data.shards import (
 from recipes.core.data.sources import is_saved, load_split, pick_column
 from recipes.core.data.tables import CsvTable, JsonTable, begins_list, open_lines, reading
 from recipes.core.errors import UserError
+from recipes.core.files import home_path
 
 __all__ = ["FORMATS", "SHARD_BYTES", "Document", "Documents", "Shard", "Skipped", "open_documents"]
 
@@ -135,7 +136,7 @@ def open_documents(
     Raises:
         UserError: no such path, a format that does not fit, a missing column, a damaged Parquet file, or no documents.
     """
-    where = Path(path).expanduser()
+    where = home_path(path)
     request = _Request(key, text_column, domain_column, on_error, shard_bytes)
     if format == "datasets" or (format == "auto" and is_dataset(path, where, _KINDS)):
         return Documents(path, key, _dataset_shards(path, split, request))
@@ -298,7 +299,7 @@ def _check_type(file: Path, name: str, kind: Any) -> None:
 
 
 def _dataset_shards(path: str, split: str, request: _Request) -> list[Shard]:
-    saved = is_saved(Path(path).expanduser())
+    saved = is_saved(home_path(path))
     rows = load_split(path, split, request.key, streaming=True)
     names = rows.column_names or list(next(iter(rows), {}))
     if not names or (saved and not len(rows)):

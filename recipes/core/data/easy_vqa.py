@@ -22,6 +22,7 @@ from recipes.core.data.captions import Caption, CaptionData, Question, Span, fin
 from recipes.core.data.config import EasyVqaConfig
 from recipes.core.data.image_decoding import decode
 from recipes.core.errors import UserError
+from recipes.core.files import home_path
 
 SHAPES = ("circle", "rectangle", "triangle")
 COLORS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
@@ -91,7 +92,7 @@ def load_easy_vqa(config: EasyVqaConfig, seed: int) -> CaptionData:
     Raises:
         UserError: the asset cannot be had, or `data.path` is not a folder in easy-VQA's layout.
     """
-    root = Path(config.path).expanduser() if config.path else asset_path("easy-vqa")
+    root = home_path(config.path) if config.path else asset_path("easy-vqa")
     files, pairs = _read(root / "test")
     test = EasyVqaSplit("test", files, pairs, config.pairs, seed)
     train = EasyVqaSplit("train", *_read(root / "train"), config.pairs, seed)

@@ -13,6 +13,7 @@ from recipes.core.cache import cached
 from recipes.core.data.image_decoding import image_content, inspect_image
 from recipes.core.data.tables import Table
 from recipes.core.files import sha256_json, write_json
+from recipes.core.messages import WIDEST, shortened
 
 VERSION = 2
 THREADS = 8
@@ -64,7 +65,7 @@ class ImageChecks:
             for row in self._files[path]:
                 digests[row] = digest
                 if problem:
-                    problems[row] = f"{path}: {problem}"
+                    problems[row] = f"{shortened(path, WIDEST)}: {problem}"
         for digest, problem in self._checked_bytes():
             for row in self._stored[digest]:
                 digests[row] = digest

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from recipes.core.files import home_path
+
 # Pillow's warnings (palettes, metadata, sizes below its own limit) help nobody who reads the output of a run.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 ENOUGH = 2  # a JPEG is decoded at no less than this many times the size it is needed in
@@ -76,7 +78,7 @@ def image_content(value: Any, root: Path) -> Path | bytes | None:
     if isinstance(value, bytes):
         return value
     if isinstance(value, str):
-        return root / Path(value).expanduser()
+        return root / home_path(value)
     raise ValueError(f"its image is no path and no bytes but {type(value).__name__}")
 
 

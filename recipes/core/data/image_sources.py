@@ -25,6 +25,7 @@ from recipes.core.data.json_records import Bad, text_of
 from recipes.core.data.records import Records, open_file, open_records
 from recipes.core.data.tables import Chain, Chosen, ListTable, Record, Table
 from recipes.core.errors import UserError
+from recipes.core.files import home_path
 
 IMAGE_COLUMNS = ("image", "file_name")
 CAPTION_COLUMNS = ("caption", "text", "captions")
@@ -58,7 +59,7 @@ def open_sources(config: ImageTextConfig) -> tuple[Source, Source | None]:
     Raises:
         UserError: no such path, a format that does not fit, a missing column, or no rows.
     """
-    where = Path(str(config.path)).expanduser()
+    where = home_path(str(config.path))
     kind = detect_format(str(config.path), where) if config.format == "auto" else config.format
     if kind == "folder":
         return _both(config, ImageFolder(str(config.path), where))
@@ -135,7 +136,7 @@ class ImageFolder:
     @property
     def splits(self) -> list[str]:
         """Names of the splits; empty where no folder names one."""
-        return splits_of(self._images)
+        return splits_of([*self._images, *self._metadata])
 
     def held_out(self, split: str) -> str | None:
         """The split to test on; None where there is none."""
@@ -143,9 +144,11 @@ class ImageFolder:
 
     def table(self, split: str, key: str = "split") -> Table:
         """The rows of a split. Raises UserError if there is no such split."""
-        images = choose_split(self._images, split, f"data.path={self._path}", f"data.{key}")
+        where, key, every = f"data.path={self._path}", f"data.{key}", not self.splits or split == ALL
+        apart = every or bool(splits_of(self._images))
+        # Where metadata alone stands in folders of splits, images lie elsewhere and belong to the rows that name them.
+        images = choose_split(self._images if apart else self._metadata, split, where, key)
         wanted = {file.path for file in images}
-        every = not self.splits or split == ALL
         inside = [file for file in self._metadata if every or file.split in (split, None)]
         if not inside:
             return sidecars([file.path for file in images], self._where)

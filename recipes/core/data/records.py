@@ -24,6 +24,7 @@ from recipes.core.data.data_files import (
 from recipes.core.data.sources import hub_splits, is_saved, load_split, saved_splits
 from recipes.core.data.tables import Chain, CsvTable, JsonTable, Table
 from recipes.core.errors import UserError
+from recipes.core.files import home_path
 from recipes.core.messages import note
 
 FORMATS = ("auto", "jsonl", "parquet", "csv", "datasets")
@@ -60,7 +61,7 @@ class Records:
         """Names of the published splits; empty where the data has none."""
         if self.files:
             return splits_of(self.files)
-        if is_saved(Path(self.path).expanduser()):
+        if is_saved(home_path(self.path)):
             return saved_splits(self.path, self.key)
         if self._loaded:
             return list(next(iter(self._loaded.values())).info.splits or ())
@@ -97,8 +98,8 @@ class Records:
         key = f"{self._section}.{key}"
         if not self.files:
             self._loaded[split] = load_split(self.path, split, self.key, split_key=key)
-            return DatasetTable(self._loaded[split], split, Path(self.path).expanduser())
-        root = Path(self.path).expanduser()
+            return DatasetTable(self._loaded[split], split, home_path(self.path))
+        root = home_path(self.path)
         if root.is_file():
             require_train(split, self.where, key)
             return open_file(self.files[0], root.parent)
@@ -117,7 +118,7 @@ def open_records(path: str, key: str = "data.path", format: str = "auto") -> Rec
     Raises:
         UserError: no such path, or it holds no records, or records of several formats.
     """
-    where, format_key = Path(path).expanduser(), f"{key.rpartition('.')[0]}.format"
+    where, format_key = home_path(path), f"{key.rpartition('.')[0]}.format"
     if format == "datasets" or (format == "auto" and is_dataset(path, where, TABLES)):
         return Records(path, key)
     if not where.exists():

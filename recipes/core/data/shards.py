@@ -321,6 +321,7 @@ class DatasetShard(Shard):
         rows = load_split(self.source, self.split, self.key, streaming=True)
         if self.stop is not None:
             rows = rows.select(range(self.start, self.stop))
+        rows = rows.select_columns([name for name in (self.columns.text, self.columns.domain) if name])
         try:
             for number, row in enumerate(rows, self.start):
                 domain = row[self.columns.domain] if self.columns.domain else ""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.errors import UserError
+from recipes.core.files import home_path
 from recipes.core.schema import did_you_mean
 
 
@@ -53,7 +54,7 @@ def load_split(name: str, split: str, key: str, split_key: str | None = None, **
     """
     import datasets
 
-    saved = Path(name).expanduser()
+    saved = home_path(name)
     quiet(datasets)
     try:
         if not is_saved(saved):
@@ -87,7 +88,7 @@ def saved_splits(name: str, key: str) -> list[str]:
     import datasets
 
     try:
-        rows = datasets.load_from_disk(str(Path(name).expanduser()))
+        rows = datasets.load_from_disk(str(home_path(name)))
     except Exception as error:  # a damaged folder: the library's reason is what helps
         raise UserError(f"`datasets` cannot load it: {reason(error)}", f"{key}={name}") from error
     return list(rows) if isinstance(rows, datasets.DatasetDict) else []

@@ -197,6 +197,9 @@ class CsvTable(Table):
         cells = self._cells()
         next(cells, None)
         for _, row in cells:
+            if isinstance(row, Bad):
+                yield row
+                continue
             if len(row) != len(self._header):
                 yield Bad("has another number of cells than the header", f"{len(row)}, not {len(self._header)}")
                 continue
@@ -215,17 +218,29 @@ class CsvTable(Table):
     def place(self, index: int) -> str:
         return f"{self.name}:{self._lines[index]}"
 
-    def _cells(self) -> Iterator[tuple[int, list[str]]]:
+    def _cells(self) -> Iterator[tuple[int, list[str] | Bad]]:
         """Line of the end, and cells, of every row; bytes that are not UTF-8 are marked, to be judged by row."""
         csv.field_size_limit(1 << 30)
         with reading(self.path), self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, delimiter=DIALECTS.get(self.path.suffix.lower(), ","), strict=True)
-            try:
-                yield from ((reader.line_num, row) for row in reader if row)
-            except csv.Error as error:
-                raise UserError(f"line {reader.line_num} is no CSV: {error}", str(self.path)) from error
+            while True:
+                begin = reader.line_num + 1
+                try:
+                    row = next(reader, None)
+                except csv.Error as error:
+                    if "end of data" in str(error):  # a quote that nothing closes has taken all rows that follow
+                        hint = "close the quote that opens there"
+                        raise UserError(f"line {begin} is no CSV: {error}", str(self.path), hint) from error
+                    yield reader.line_num, Bad("is no CSV", str(error))
+                    continue
+                if row is None:
+                    return
+                if row:
+                    yield reader.line_num, row
 
-    def _clean_header(self, header: list[str]) -> list[str]:
+    def _clean_header(self, header: list[str] | Bad) -> list[str]:
+        if isinstance(header, Bad):
+            raise UserError(f"line 1 {header}", str(self.path))
         if any("\udc80" <= letter <= "\udcff" for name in header for letter in name):
             raise UserError("line 1 is not UTF-8", str(self.path), "convert the file: iconv -f LATIN1 -t UTF-8")
         if twice := next((name for name in header if header.count(name) > 1), None):

@@ -2,7 +2,8 @@
 
 A control token ("</s>", "<|im_end|>", "<image>") has a meaning only where a tokenizer, a chat template or a method puts
 it. In a caption, a document, a prompt or an answer the same characters are characters. Added tokens that a tokenizer
-does not mark as special ("<think>", runs of spaces) are part of its vocabulary, unless they are written "<|...|>".
+does not mark as special ("<think>", runs of spaces) are part of its vocabulary, unless they are written "<|...|>". So
+are ordinary pieces of text that it uses for a second purpose ("!" for padding).
 """
 
 import json
@@ -17,6 +18,7 @@ from recipes.core.errors import UserError
 
 MARK = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
 PLACEHOLDERS = ("<image>", "<video>", "<audio>")  # where a model puts what it sees; not always marked as special
+BRACKET = re.compile(r"[<\[{|｜]")
 HIDDEN = "\ufdd0{}\ufdd0"  # noncharacters of Unicode, which no text may contain
 SAMPLE = "a"
 Places = list[tuple[int, int]]
@@ -167,7 +169,24 @@ def control_ids(tokenizer: Any, control: Iterable[str] = ()) -> frozenset[int]:
         for i, token in tokenizer.added_tokens_decoder.items()
         if token.special or MARK.fullmatch(token.content) or token.content in names
     }
-    return frozenset({*added, *tokenizer.all_special_ids})
+    return frozenset({*added, *tokenizer.all_special_ids} - _ordinary(tokenizer))
+
+
+def _ordinary(tokenizer: Any) -> set[int]:
+    """Special tokens that are pieces of text too, which the tokenizer's model makes of it without being told to."""
+    named = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+    names = {name: i for name, i in named if len(name) == 1 or not BRACKET.search(name)}
+    names.pop(str(tokenizer.unk_token), None)
+    if not names or not tokenizer.is_fast:
+        return set(names.values())
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    if model["type"] == "Unigram":  # pieces that text is never made of have no probability there
+        pieces = {piece for piece, score in model["vocab"] if score}
+    elif model["type"] == "BPE":
+        pieces = {*("".join(pair) for pair in model["merges"]), *(name for name in model["vocab"] if len(name) == 1)}
+    else:
+        pieces = set(model["vocab"])
+    return {i for name, i in names.items() if name in pieces}
 
 
 def marked(value: Any, names: Iterable[str]) -> Any:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from recipes.core.files import home_path
 from recipes.core.models import hub
 
 RUN_FILES = ("config.yaml", "status.json")
@@ -23,7 +24,7 @@ def kind_of(place: str, key: str) -> str:
     Raises:
         UserError: a hub name that cannot be had.
     """
-    folder = Path(place).expanduser()
+    folder = home_path(place)
     if not folder.exists() and hub.is_name(place):
         folder = hub.download(place, key, weights=False)
     if is_run(folder):

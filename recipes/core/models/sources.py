@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from recipes.core.errors import UserError
+from recipes.core.files import home_path
 from recipes.core.models import hub
 from recipes.core.models.dropout import without_dropout
 from recipes.core.models.files import check_tokenizer_files, check_weight_files, first_line, read_json
@@ -136,7 +137,7 @@ def source_folder(path: str, key: str, weights: bool = True) -> Path:
     Raises:
         UserError: nothing is there, or it cannot be fetched.
     """
-    folder, where = Path(path).expanduser(), f"{key}={path}"
+    folder, where = home_path(path), f"{key}={path}"
     if folder.is_dir():
         try:
             any(folder.iterdir())

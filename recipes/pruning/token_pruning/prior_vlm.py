@@ -19,7 +19,7 @@ from recipes.core.data import CaptionData, load_captions
 from recipes.core.data.captions import image_for
 from recipes.core.errors import UserError
 from recipes.core.evaluation.captions import Choice, span_choices
-from recipes.core.files import sha256_json
+from recipes.core.files import home_path, sha256_json
 from recipes.core.identity import described
 from recipes.core.models.as_llava import as_llava
 from recipes.core.models.reference import decisive, train_inside
@@ -151,7 +151,7 @@ def finished(path: str, device: str) -> Trained:
     Raises:
         UserError: it is no such run, or its final weights are missing or damaged.
     """
-    where, folder = f"{KEY}={path}", Path(path).expanduser()
+    where, folder = f"{KEY}={path}", home_path(path)
     record = load_run(folder)
     if record.recipe != RECIPE:
         raise UserError(f"is a run of {record.recipe}; only {RECIPE} trains such a model", where, INSTEAD)

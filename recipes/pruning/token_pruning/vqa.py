@@ -16,6 +16,7 @@ from recipes.core.data.image_checks import ImageChecks, StoredImage
 from recipes.core.data.image_decoding import decode, image_content
 from recipes.core.data.json_records import Bad, shown
 from recipes.core.data.records import judge, open_records
+from recipes.core.files import home_path
 from recipes.pruning.token_pruning.config import VqaConfig
 
 IMAGES = ("image", "file_name")
@@ -69,7 +70,7 @@ def read_vqa(config: VqaConfig) -> list[Asked]:
         if isinstance(row, Bad):
             bad[number] = f"{table.place(number)} {row}"
             continue
-        root = Path(config.images).expanduser() if config.images else table.folder(number)
+        root = home_path(config.images) if config.images else table.folder(number)
         try:
             texts[number] = _texts(row.get(question), row.get(answer))
             content = image_content(row.get(image), root)

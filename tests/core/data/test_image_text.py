@@ -407,6 +407,19 @@ def test_image_folders_keep_their_splits(images: Path, kind: str) -> None:
     )
 
 
+def test_metadata_in_folders_of_splits_may_name_images_elsewhere(images: Path) -> None:
+    for split, numbers in (("train", range(6)), ("test", range(6, 10))):
+        (images.parent / split).mkdir()
+        entries = [{"file_name": f"../pictures/{n}.png", "text": f"red is {10 * n}"} for n in numbers]
+        (images.parent / split / "metadata.jsonl").write_text(
+            "".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8"
+        )
+    data = load(images.parent)
+    assert [data.train.caption(index).text for index in range(6)] == [f"red is {10 * n}" for n in range(6)]
+    assert (len(data.train), len(data.test)) == (6, 4)
+    assert len(load(images.parent, split="all").train) == 9
+
+
 def test_copies_of_an_image_stay_on_one_side(images: Path) -> None:
     for number in range(5):
         (images / f"copy-{number}.png").write_bytes((images / f"{number}.png").read_bytes())

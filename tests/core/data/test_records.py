@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,20 @@ def test_one_bad_line_is_named_or_skipped_and_counted(
 
 
 @pytest.mark.parametrize("reader", READERS)
+def test_one_bad_line_of_csv_is_named_or_skipped(reader: str, folder: Path) -> None:
+    header, _, rest = table(folder, ROWS).read_bytes().partition(b"\r\n")
+    expected, _ = READERS[reader](folder / "a.csv")
+    path = write(folder, "bad.csv", header + b'\r\n"a"b' + b",x" * (len(ROWS[0]) - 1) + b"\r\n" + rest)
+    if reader != "pairs":  # its rows are judged when they are tokenised, all reasons together
+        with pytest.raises(UserError, match="is no CSV"):
+            READERS[reader](path)
+    seen, left_out = READERS[reader](path, on_error="skip")
+    if reader == "captions":  # their ids are numbers of rows
+        seen, expected = ([row[1:] for row in part] for part in (seen, expected))
+    assert seen == expected and left_out in (1, -1)
+
+
+@pytest.mark.parametrize("reader", READERS)
 def test_what_is_no_utf8_at_all_is_refused_by_its_name(reader: str, folder: Path) -> None:
     text = lines(ROWS).decode()
     for encoding, name in (("utf-16", "UTF-16"), ("utf-16-be", "UTF-16"), ("utf-32-le", "UTF-32")):
@@ -385,6 +400,7 @@ def test_numbers_in_answers_keep_their_digits(written: str, answers: tuple[str, 
 
 def test_numbers_of_parquet_are_as_short_as_they_are_exact(folder: Path) -> None:
     values = {"float": pa.array([0.1, 1234567], pa.float32()), "double": pa.array([0.1, 1234567], pa.float64())}
+    values["decimal"] = pa.array([Decimal("0.1"), Decimal("1234567.0")], pa.decimal128(9, 1))
     for kind, column in values.items():
         table = pa.table({"image": ["0.png", "1.png"], "question": ["?", "?"], "answer": column})
         pq.write_table(table, folder / f"{kind}.parquet")
@@ -408,6 +424,22 @@ def test_places_that_cannot_be_written_are_named_and_not_the_data(
         with pytest.raises((UserError, OSError)) as caught:
             captions(path)
         assert "no-home" in str(caught.value) and path.name not in str(caught.value)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_the_home_of_nobody_is_a_path_that_is_not_there(reader: str, folder: Path) -> None:
+    with pytest.raises(UserError, match="data.path=~nobody-here/a.jsonl: no such file or folder"):
+        READERS[reader](Path("~nobody-here/a.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["~nobody-here/a.png", "iVBORw0KGgo" * 50_000])
+def test_what_cannot_be_the_name_of_an_image_is_told_shortly(name: str, folder: Path) -> None:
+    path = jsonl(folder, [*ROWS, ROWS[0] | {"image": name}])
+    for read in (captions, questions):
+        with pytest.raises(UserError, match="a=1.jsonl:7: ") as caught:
+            read(path)
+        assert len(str(caught.value)) < 1000
+        assert read(path, on_error="skip")[1] in (1, -1)
 
 
 def test_a_home_sign_and_links_in_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,22 @@ def test_added_tokens_that_are_no_control_tokens_stay_tokens() -> None:
     assert tokenizer.convert_ids_to_tokens(ids)[:3] == ["<think>", "   ", "<"]
 
 
+ORDINARY = [("plain", "!"), ("plain", "Ċ"), ("plain", "Ġdog"), ("word-mark", "."), ("unigram", "."), ("words", "cat")]
+
+
+@pytest.mark.parametrize(("kind", "piece"), ORDINARY)
+@pytest.mark.parametrize("name", ["pad_token", "eos_token"])
+def test_a_piece_of_text_that_pads_or_ends_texts_too_stays_text(kind: str, piece: str, name: str) -> None:
+    tokenizer = KINDS[kind]()
+    setattr(tokenizer, name, piece)
+    text = "the dog! ran . a\n cat dog."
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.convert_tokens_to_ids(piece) in ids
+    assert TextIds(tokenizer).ids(text) == ids
+    typed = TextIds(tokenizer).ids(f"</s> {text}")
+    assert 2 not in typed and len(typed) > len(ids)
+
+
 @pytest.mark.parametrize(("kind", "start"), [("plain", 1), ("bos-not-added", 1), ("without-bos", 2), ("unigram", 2)])
 def test_where_a_method_needs_a_start_it_is_bos_or_else_the_end_of_the_text_before(kind: str, start: int) -> None:
     assert start_id(KINDS[kind]()) == start
