@@ -18,6 +18,9 @@ from recipes.core.errors import UserError
 from recipes.core.storage import fence
 from recipes.core.storage.disk import make_folder, writable
 
+# How a file begins that stands for another one in a Git LFS repository.
+LFS_POINTER = b"version https://git-lfs.github.com/"
+
 
 def home_path(path: str | Path) -> Path:
     """A path whose "~" or "~user" stands for a home folder; one of nobody stays as it is, as in a shell."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from recipes.core.data.sources import is_saved
+from recipes.core.data.sources import is_saved, require_split
 from recipes.core.errors import UserError
-from recipes.core.schema import did_you_mean, nearest
+from recipes.core.schema import nearest
 
 TABLES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv",
@@ -52,6 +52,12 @@ def kind_of(path: Path, kinds: dict[str, str]) -> str | None:
     suffix = PurePosixPath(name.removesuffix(".gz")).suffix
     kind = kinds.get(suffix)
     return None if kind != "jsonl" and name.endswith(".gz") else kind
+
+
+def endings(kinds: dict[str, str]) -> str:
+    """The endings of names as a list in words: ".jsonl, .csv or .tsv"."""
+    *first, last = kinds
+    return f"{', '.join(first)} or {last}"
 
 
 def walk(folder: Path) -> Iterator[Path]:
@@ -140,17 +146,6 @@ def choose_split(files: Sequence[DataFile], split: str, where: str, key: str) ->
     chosen = [file for file in files if file.split == split]
     _refuse_mixed(chosen, where)
     return chosen
-
-
-def require_split(split: str, names: Sequence[str], where: str, key: str) -> None:
-    """Refuse a split that is not there.
-
-    Raises:
-        UserError: it is not.
-    """
-    if split not in names:
-        hint = f"type {key}=NAME; {did_you_mean(split, list(names))}"
-        raise UserError(f"there is no split {split!r}; the data has {', '.join(names)}", where, hint)
 
 
 def require_train(split: str, where: str, key: str) -> None:

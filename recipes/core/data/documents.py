@@ -10,6 +10,7 @@ from recipes.core.data.data_files import (
     DataFile,
     choose_split,
     data_files,
+    endings,
     is_dataset,
     kind_of,
     no_such_path,
@@ -158,7 +159,7 @@ def _files(path: str, where: Path, format: str, split: str, request: _Request) -
         if kind is None:
             formats = ", ".join(name for name in FORMATS[1:] if name != "folder")
             hint = f"if the name hides its format, type {request.section}.format=X with one of {formats}"
-            raise UserError(f"is no {_endings()} file and no folder", shown, hint)
+            raise UserError(f"is no {endings(_KINDS)} file and no folder", shown, hint)
         require_train(split, shown, split_key)
         return [DataFile(where, where.name, kind, None)]
     files = [file for file in data_files(where, _KINDS) if format in ("auto", "folder", file.kind)]
@@ -166,11 +167,6 @@ def _files(path: str, where: Path, format: str, split: str, request: _Request) -
         suffixes = [suffix for suffix, kind in _KINDS.items() if format in ("auto", "folder", kind)]
         raise UserError("the folder holds no documents", shown, f"files end in {', '.join(suffixes)}")
     return choose_split(files, split, shown, split_key)
-
-
-def _endings() -> str:
-    *first, last = _KINDS
-    return f"{', '.join(first)} or {last}"
 
 
 def _shards(files: list[DataFile], request: _Request) -> list[Shard]:

@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-from recipes.core.data.sources import reason
+from recipes.core.data.sources import HUB_HINT, reason
 from recipes.core.errors import UserError
 
 SECONDS = 10.0
@@ -27,7 +27,7 @@ def commit(name: str, key: str) -> str:
     raise UserError(
         f"is no file or folder here, and the hub does not know it or cannot be reached: {_trouble.get(name, '')}",
         f"{key}={name}",
-        "a hub name needs network; a local file or folder must exist",
+        HUB_HINT,
     )
 
 

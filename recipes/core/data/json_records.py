@@ -11,13 +11,13 @@ from types import NoneType
 from typing import Any
 
 from recipes.core.errors import UserError
+from recipes.core.files import LFS_POINTER
 
 SHOWN = 60  # characters of a damaged record that a message shows
 _SIMPLE = (str, int, bool, NoneType)  # of which there is one spelling
 _SPACE = re.compile(r"[ \t\n\r]*")
 # Byte order marks of other encodings of Unicode.
 _MARKS = {b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
-_POINTER = b"version https://git-lfs.github.com/"
 _SPREAD = re.compile(rb"\s*\{[ \t\r]*\n")
 BOM = b"\xef\xbb\xbf"
 
@@ -197,7 +197,7 @@ def refuse_foreign(head: bytes, where: str, json: bool = True) -> None:
     if name := _wide(head):
         hint = f"convert the file, for example: iconv -f {name} -t UTF-8"
         raise UserError(f"is {name}, not UTF-8 (0x{head[0]:02x} at byte 0)", where, hint)
-    if head.startswith(_POINTER):
+    if head.startswith(LFS_POINTER):
         raise UserError("is a Git LFS pointer, not the data itself", where, "fetch it with: git lfs pull")
     if json and _SPREAD.match(head.removeprefix(BOM)):
         hint = "write one record a line, or all of them in one list: [{...}, {...}]"

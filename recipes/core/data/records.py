@@ -14,6 +14,7 @@ from recipes.core.data.data_files import (
     DataFile,
     choose_split,
     data_files,
+    endings,
     is_dataset,
     kind_of,
     no_such_path,
@@ -127,12 +128,12 @@ def open_records(path: str, key: str = "data.path", format: str = "auto") -> Rec
         kind = kind_of(where, TABLES) if format == "auto" else format
         if kind is None:
             hint = f"if the name hides its format, type {format_key}=jsonl, parquet or csv"
-            raise UserError(f"is no {_endings()} file and no folder", f"{key}={path}", hint)
+            raise UserError(f"is no {endings(TABLES)} file and no folder", f"{key}={path}", hint)
         return Records(path, key, [DataFile(where, where.name, kind, None)])
     files = [file for file in data_files(where, TABLES) if format in ("auto", file.kind)]
     kinds = sorted({file.kind for file in files})
     if not files:
-        raise UserError("the folder holds no records", f"{key}={path}", f"files end in {_endings()}")
+        raise UserError("the folder holds no records", f"{key}={path}", f"files end in {endings(TABLES)}")
     if len(kinds) > 1:
         hint = f"type {format_key}={kinds[0]}, or give one file as the path"
         raise UserError(f"the folder holds files of several formats: {', '.join(kinds)}", f"{key}={path}", hint)
@@ -170,8 +171,3 @@ def judge(bad: Sequence[str], total: int, where: str, on_error: str, rows: str =
     if len(bad) == total:
         raise UserError(f"none of {total:,} {rows} can be used", where, listed)
     note(f"warning: {where}: {len(bad):,} of {total:,} {rows} were left out: {bad[0]}")
-
-
-def _endings() -> str:
-    *first, last = TABLES
-    return f"{', '.join(first)} or {last}"

@@ -9,12 +9,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
+from recipes.core.data.arrow_tables import records
 from recipes.core.data.json_records import BOM, Bad, is_unicode, parse_record, shown, text_of
 from recipes.core.data.sources import load_split, reason
-from recipes.core.data.tables import CsvTable, JsonTable, Table, open_lines, reading
+from recipes.core.data.tables import BATCH, CsvTable, JsonTable, Record, Table, open_lines, reading
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 from recipes.core.messages import note
@@ -74,6 +76,11 @@ class Columns:
 
     text: str
     domain: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Those there are."""
+        return [self.text] if self.domain is None else [self.text, self.domain]
 
 
 @dataclass(frozen=True)
@@ -176,10 +183,7 @@ class JsonlShard(Shard):
             line, start = line[len(BOM) :], len(BOM)
             if not line.strip():
                 return None
-        names = [self.columns.text, *([self.columns.domain] if self.columns.domain else [])]
-        row = parse_record(line, names, start, cut)
-        if isinstance(row, Bad):
-            return str(row)
+        row = parse_record(line, self.columns.names, start, cut)
         return _of_record(row, self.columns, f"{self.id}@{offset}")
 
     def _lines_before(self) -> int:
@@ -214,9 +218,8 @@ class RecordShard(Shard):
 
     def _items(self) -> Iterator[Document | _Bad]:
         table: Table = (CsvTable if self.kind == "csv" else JsonTable)(self.path, self.id, self.path.parent)
-        names = [self.columns.text, *([self.columns.domain] if self.columns.domain else [])]
-        for number, row in enumerate(table.rows(names)):
-            item = str(row) if isinstance(row, Bad) else _of_record(row, self.columns, f"{self.id}#{number}")
+        for number, row in enumerate(table.rows(self.columns.names)):
+            item = _of_record(row, self.columns, f"{self.id}#{number}")
             yield item if isinstance(item, Document) else _Bad(f"row {number} {item}", str(self.path))
 
 
@@ -250,16 +253,12 @@ class ParquetShard(Shard):
     def _items(self) -> Iterator[Document | _Bad]:
         import pyarrow.parquet as pq
 
-        names = [self.columns.text, *([self.columns.domain] if self.columns.domain else [])]
-        row = self.row
+        groups, names = list(self.groups), self.columns.names
         with reading(self.path), pq.ParquetFile(self.path, buffer_size=_BLOCK) as file:
-            for batch in file.iter_batches(batch_size=256, row_groups=list(self.groups), columns=names):
-                texts = _cells(batch[self.columns.text])
-                domains = _cells(batch[self.columns.domain]) if self.columns.domain else [""] * len(texts)
-                for text, domain in zip(texts, domains, strict=True):
-                    item = document(f"{self.id}#{row}", text, domain)
-                    yield item if isinstance(item, Document) else _Bad(f"row {row} {item}", str(self.path))
-                    row += 1
+            batches = file.iter_batches(batch_size=BATCH, row_groups=groups, columns=names)
+            for number, row in enumerate(chain.from_iterable(map(records, batches)), self.row):
+                item = _of_record(row, self.columns, f"{self.id}#{number}")
+                yield item if isinstance(item, Document) else _Bad(f"row {number} {item}", str(self.path))
 
 
 @dataclass(frozen=True)
@@ -349,25 +348,13 @@ def document(name: str, text: Any, domain: Any) -> Document | str:
     return Document(name, text, domain or "")
 
 
-def _of_record(row: dict[str, Any], columns: Columns, name: str) -> Document | str:
+def _of_record(row: Record | Bad, columns: Columns, name: str) -> Document | str:
     """A record's document, or what is wrong with it."""
+    if isinstance(row, Bad):
+        return str(row)
     if columns.text not in row:
         return f"has no {columns.text!r}; its keys are {', '.join(row)}"
     return document(name, row[columns.text], row.get(columns.domain) if columns.domain else "")
-
-
-def _cells(column: Any) -> list[Any]:
-    try:
-        return column.to_pylist()
-    except UnicodeDecodeError:
-        return [_cell(value) for value in column]
-
-
-def _cell(value: Any) -> Any:
-    try:
-        return value.as_py()
-    except UnicodeDecodeError:
-        return value.as_buffer().to_pybytes()
 
 
 def _hash(file: IO[bytes], size: int | None) -> str:

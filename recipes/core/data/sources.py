@@ -8,6 +8,8 @@ from recipes.core.errors import UserError
 from recipes.core.files import home_path
 from recipes.core.schema import did_you_mean
 
+HUB_HINT = "a hub name needs network; a local file or folder must exist"
+
 
 def pick_column(found: Sequence[str], asked: str | None, usual: Sequence[str], key: str) -> str:
     """The column that the user named, or else the first of the usual ones that is there.
@@ -39,6 +41,17 @@ def is_saved(path: Path) -> bool:
     return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
 
 
+def require_split(split: str, names: Sequence[str], where: str, key: str) -> None:
+    """Refuse a split that is not there.
+
+    Raises:
+        UserError: it is not.
+    """
+    if split not in names:
+        hint = f"type {key}=NAME; {did_you_mean(split, list(names))}"
+        raise UserError(f"there is no split {split!r}; the data has {', '.join(names)}", where, hint)
+
+
 def load_split(name: str, split: str, key: str, split_key: str | None = None, **options: Any) -> Any:
     """A split of a hub data set, or of a folder that `save_to_disk` wrote.
 
@@ -67,15 +80,11 @@ def load_split(name: str, split: str, key: str, split_key: str | None = None, **
         raise UserError(
             f"`datasets` cannot load split {split!r}: {reason(error)}",
             f"{key}={name}",
-            "a hub name needs network; a local file or folder must exist",
+            HUB_HINT,
         ) from error
-    names = _split_names(rows)
     if split == "all":
         return datasets.concatenate_datasets(list(rows.values())) if isinstance(rows, datasets.DatasetDict) else rows
-    if split not in names:
-        split_key = split_key or f"{key.rpartition('.')[0]}.split"
-        hint = f"type {split_key}=NAME; {did_you_mean(split, names)}"
-        raise UserError(f"there is no split {split!r}; the data has {', '.join(names)}", f"{key}={name}", hint)
+    require_split(split, _split_names(rows), f"{key}={name}", split_key or f"{key.rpartition('.')[0]}.split")
     return rows[split] if isinstance(rows, datasets.DatasetDict) else rows
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.errors import UserError
+from recipes.core.files import LFS_POINTER
 
 WEIGHTS, INDEX, ADAPTERS = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 SENTENCEPIECE = ("sentencepiece.bpe.model", "*.tiktoken", "tokenizer.model.v*")
 _BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "merges.txt")
-_POINTER = b"version https://git-lfs.github.com/spec/"
 AGAIN = "download or save it again"
 
 
@@ -102,12 +102,12 @@ def _check_file(file: Path, where: str) -> None:
         raise UserError(f"{name} is a folder, not a file", where, AGAIN)
     try:
         with file.open("rb") as opened:
-            start = opened.read(len(_POINTER))
+            start = opened.read(len(LFS_POINTER))
     except OSError as error:
         raise UserError(f"{name} cannot be read: {error.strerror}", where, "allow it with chmod") from error
     if not start:
         raise UserError(f"{name} is empty (0 bytes)", where, AGAIN)
-    if start == _POINTER:
+    if start == LFS_POINTER:
         raise UserError(
             f"{name} is a pointer of git-lfs, not the file itself", where, "type git lfs pull in the folder"
         )

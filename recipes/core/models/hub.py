@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recipes.core.errors import UserError
+from recipes.core.models.files import first_line
 
 # A name alone ("gpt2") is one of the hub's oldest models. The first character keeps paths out.
 _NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)(?:@(?P<revision>[\w./-]+))?")
@@ -116,5 +117,4 @@ def _why(error: Exception) -> str:
     # The HTTP library behind the hub's client is its own affair; all of them call it so.
     if any(kind.__name__ == "TransportError" for kind in type(error).__mro__):
         return offline
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"cannot be fetched from the hub: {first[:200]}"
+    return f"cannot be fetched from the hub: {first_line(error)}"

@@ -15,7 +15,7 @@ from recipes.core.errors import UserError
 from recipes.core.files import home_path
 from recipes.core.models import hub
 from recipes.core.models.dropout import without_dropout
-from recipes.core.models.files import check_tokenizer_files, check_weight_files, first_line, read_json
+from recipes.core.models.files import AGAIN, check_tokenizer_files, check_weight_files, first_line, read_json
 from recipes.core.models.places import is_run
 
 R = TypeVar("R")
@@ -247,7 +247,7 @@ def _tried(load: Callable[..., R], folder: Path, where: str, what: str, **option
         with silent():
             return load(str(folder), **options)
     except Exception as error:
-        raise UserError(f"{what}: {first_line(error)}", where, "download or save it again") from error
+        raise UserError(f"{what}: {first_line(error)}", where, AGAIN) from error
 
 
 def _check_report(report: dict[str, Any], unused: str, where: str) -> None:
