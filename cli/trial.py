@@ -144,12 +144,11 @@ def show_verdict(result: "TrialResult") -> None:
 
 def _answer(result: "TrialResult", judged: "Judged") -> list[tuple[str, str]]:
     """The claim, why the verdict is what it is, and the price where the verdict's line does not say it."""
-    from recipes.core.price import price_words, verdict_words
+    from recipes.core.price import price_below_verdict
 
+    price = price_below_verdict(judged.verdict.word, judged.prices, result.card)
     rows = [("claim", judged.claim.statement), ("because", judged.verdict.reason)]
-    price = price_words(judged.prices, result.card)
-    in_line = verdict_words(judged.verdict.word, judged.prices) != judged.verdict.word
-    return rows + ([("price", price)] if price and not in_line else [])
+    return [*rows, ("price", price)] if price else rows
 
 
 def _rows(result: "TrialResult") -> list[dict[str, str]]:

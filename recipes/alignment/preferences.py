@@ -67,25 +67,10 @@ def load_preferences(config: PreferencesConfig, rows: Rows, tokenizer: Any) -> P
     Raises:
         UserError: rows cannot be used (with `on_error=fail`), or fewer than two pairs are left.
     """
-    dropped, pairs, changes = deepcopy(rows.dropped), [], Changes()
-    seen, reader = set[tuple[bytes, ...]](), TextIds(tokenizer)
-    for row in rows.rows:
-        try:
-            text = example(row, reader)
-            ids = example_ids(text, reader)
-            pair = cut(row.id, ids, config.max_tokens, text.asked)
-        except BadRow as error:
-            dropped.add(str(error), row.id)
-            continue
-        key = tuple(np.array(part, np.int32).tobytes() for part in (ids.prompt, ids.chosen, ids.rejected))
-        if key in seen:
-            dropped.add(COPY, row.id)
-            continue
-        seen.add(key)
-        pairs.append((pair, row.held_out))
-        changes.add(text, ids, pair)
-    _tell(config, dropped, len(rows.rows) + sum(rows.dropped.counts.values()))
-    changes.tell(config)
+    dropped, changes = deepcopy(rows.dropped), Changes()
+    pairs = list(_pairs(config, rows, TextIds(tokenizer), dropped, changes))
+    _judge(config, dropped, len(rows.rows) + sum(rows.dropped.counts.values()))
+    changes.warn(config)
     if len(pairs) < 2:
         raise UserError(
             f"{len(pairs)} pairs are left, too few to train and to test", f"data.path={config.path}", _list(dropped)
@@ -104,6 +89,28 @@ def load_preferences(config: PreferencesConfig, rows: Rows, tokenizer: Any) -> P
         ),
     }
     return PreferenceData(PairSet(train), PairSet(test), prompts, None, facts)
+
+
+def _pairs(
+    config: PreferencesConfig, rows: Rows, reader: TextIds, dropped: Dropped, changes: "Changes"
+) -> Iterator[tuple[Pair, bool]]:
+    """Pairs of different token ids, each with whether it is tested on; counts what is left out and what is changed."""
+    seen = set[tuple[bytes, ...]]()
+    for row in rows.rows:
+        try:
+            text = example(row, reader)
+            ids = example_ids(text, reader)
+            pair = cut(row.id, ids, config.max_tokens, text.asked)
+        except BadRow as error:
+            dropped.add(str(error), row.id)
+            continue
+        key = tuple(np.array(part, np.int32).tobytes() for part in (ids.prompt, ids.chosen, ids.rejected))
+        if key in seen:
+            dropped.add(COPY, row.id)
+            continue
+        seen.add(key)
+        changes.add(text, ids, pair)
+        yield pair, row.held_out
 
 
 def _sides(config: PreferencesConfig, pairs: list[tuple[Pair, bool]]) -> tuple[list[Pair], list[Pair]]:
@@ -137,7 +144,7 @@ class Changes:
         self.prompts += ids.lost > 0
         self.unread.update(text.unread())
 
-    def tell(self, config: PreferencesConfig) -> None:
+    def warn(self, config: PreferencesConfig) -> None:
         """A line on stderr for each kind of change."""
         lines = []
         if self.answers:
@@ -176,7 +183,7 @@ def cut(id: str, ids: ExampleIds, max_tokens: int, asked: str) -> Pair:
     return Pair(id, prompt, chosen_ids, rejected_ids, asked=asked)
 
 
-def _tell(config: PreferencesConfig, dropped: Dropped, rows: int) -> None:
+def _judge(config: PreferencesConfig, dropped: Dropped, rows: int) -> None:
     harmful = sum(count for why, count in dropped.counts.items() if why not in HARMLESS)
     if harmful and config.on_error == "fail":
         raise UserError(

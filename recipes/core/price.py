@@ -48,15 +48,20 @@ def side_effects(card: Card, claim: Claim, comparison: Comparison | None) -> tup
     )
 
 
-def price_of(effects: Sequence[SideEffect]) -> str:
-    """The side effects that are worse, as a text; empty if none is."""
-    return "; ".join(effect.text for effect in effects if effect.worse)
+def price_in_verdict(word: str, effects: Sequence[SideEffect]) -> str:
+    """The price that stands in the verdict itself: that of a claim that is supported; empty if there is none."""
+    return _worse(effects) if word == SUPPORTED else ""
 
 
 def verdict_words(word: str, effects: Sequence[SideEffect]) -> str:
     """The first line of an answer: "supported, at a price: nll/other +5.10 [+4.21, +5.99]", or the word alone."""
-    price = price_of(effects)
-    return f"{word}, at a price: {price}" if word == SUPPORTED and price else word
+    price = price_in_verdict(word, effects)
+    return f"{word}, at a price: {price}" if price else word
+
+
+def price_below_verdict(word: str, effects: Sequence[SideEffect], card: Card) -> str:
+    """`price_words` where the verdict itself does not say the price; else empty."""
+    return "" if price_in_verdict(word, effects) else price_words(effects, card)
 
 
 def price_words(effects: Sequence[SideEffect], card: Card) -> str:
@@ -65,7 +70,12 @@ def price_words(effects: Sequence[SideEffect], card: Card) -> str:
         return ""
     if not effects:
         return f"not measured ({', '.join(card.price)})"
-    return price_of(effects) or f"none: no side effect is worse ({'; '.join(effect.text for effect in effects)})"
+    return _worse(effects) or f"none: no side effect is worse ({'; '.join(effect.text for effect in effects)})"
+
+
+def _worse(effects: Sequence[SideEffect]) -> str:
+    """The side effects that are worse, as a text; empty if none is."""
+    return "; ".join(effect.text for effect in effects if effect.worse)
 
 
 def _is_worse(row: MetricRow, interval: Interval) -> bool:

@@ -116,7 +116,6 @@ def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison
     run = load_run(run_folder)
     other = load_run(baseline) if baseline else None
     info = (read_info(other.path) if other else {}) | read_info(run.path)
-    finished = run.state == DONE
     charts = learning_curves(run, other, info, card["main_metric"])
     context = {
         "run": run,
@@ -126,11 +125,7 @@ def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison
         "verdict": verdict(run, comparison, info, card),
         "rows": _rows(run, comparison, info, card["main_metric"]),
         "charts": charts,
-        # What an unfinished run has left of its results belongs to no finished evaluation.
-        "examples": read_heatmap(run.path) if finished else [],
-        "weights_hint": read_hint(run.path) if finished else HINT,
-        "pictures": pictures(run.path) if finished else [],
-        "wall": run_wall(run.path) if finished else None,
+        **_examples(run),
         "legend": legend(),
         "differences": config_differences(run, other) if other else [],
         "config_text": (run.path / "config.yaml").read_text(encoding="utf-8"),
@@ -146,6 +141,18 @@ def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison
     else:
         write_bytes(run_folder / "report.png", picture)
     return run_folder / "report.html"
+
+
+def _examples(run: RunRecord) -> dict[str, Any]:
+    """Examples and pictures of a run. What an unfinished one has left of them belongs to no finished evaluation."""
+    if run.state != DONE:
+        return {"examples": [], "weights_hint": HINT, "pictures": [], "wall": None}
+    return {
+        "examples": read_heatmap(run.path),
+        "weights_hint": read_hint(run.path),
+        "pictures": pictures(run.path),
+        "wall": run_wall(run.path),
+    }
 
 
 def verdict(run: RunRecord, comparison: Comparison | None, info: dict[str, Any], card: dict[str, Any]) -> Verdict:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from recipes.core.compare import interval_text, number_text, p_text
-from recipes.core.price import price_words, verdict_words
+from recipes.core.price import price_below_verdict
 from recipes.core.report.arms import (
     Arm,
     Metric,
@@ -81,9 +81,8 @@ def _further(result: TrialResult) -> str:
 
 def _price(result: TrialResult) -> str:
     """The price as a sentence where the verdict's line does not say it."""
-    words = price_words(result.prices, result.card)
-    in_line = verdict_words(result.verdict.word, result.prices) != result.verdict.word
-    return f" Price: {_escaped(words)}." if words and not in_line else ""
+    price = price_below_verdict(result.verdict.word, result.prices, result.card)
+    return f" Price: {_escaped(price)}." if price else ""
 
 
 def table_arms(result: TrialResult) -> tuple[list[Arm], list[Metric]]:

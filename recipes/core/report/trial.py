@@ -7,7 +7,7 @@ from typing import Any
 
 from recipes.core.compare import MetricRow
 from recipes.core.files import write_bytes, write_text
-from recipes.core.price import price_of, price_words
+from recipes.core.price import price_in_verdict, price_words
 from recipes.core.report.arms import Arm, Metric, metrics_info, summaries, trial_arms
 from recipes.core.report.bands import TrialCurves, band_words, trial_curves
 from recipes.core.report.cells import (
@@ -31,7 +31,6 @@ from recipes.core.report.trial_figure import draw_trial
 from recipes.core.runs import DONE, FAILED
 from recipes.core.statistics import Interval
 from recipes.core.trial.result import TrialResult
-from recipes.core.verdict import SUPPORTED
 
 __all__ = ["markdown_table", "write_trial_report"]
 
@@ -90,7 +89,7 @@ def _context(result: TrialResult) -> dict[str, Any]:
         "claim": claim,
         "verdict": result.verdict,
         "further": result.further,
-        "paid": price_of(result.prices) if result.verdict.word == SUPPORTED else "",
+        "paid": price_in_verdict(result.verdict.word, result.prices),
         "price": price_words(result.prices, result.card),
         "side_effects": result.prices,
         "manifest": result.manifest,

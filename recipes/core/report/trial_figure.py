@@ -5,7 +5,7 @@ import textwrap
 from typing import Any
 
 from recipes.core.compare import interval_text, number_text
-from recipes.core.price import verdict_words
+from recipes.core.price import price_in_verdict
 from recipes.core.report.bands import TrialCurves
 from recipes.core.report.colors import GRID, INK, MUTED
 from recipes.core.report.curves import Chart, spread
@@ -62,7 +62,7 @@ def _figure(forest: ForestPlot | None, curves: TrialCurves | None, result: Trial
 
 
 def _headline(result: TrialResult) -> str:
-    paid = verdict_words(result.verdict.word, result.prices) != result.verdict.word
+    paid = price_in_verdict(result.verdict.word, result.prices)
     return result.verdict.word.capitalize() + (", at a price" if paid else "")
 
 
