@@ -42,7 +42,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    shown: bool = typer.Option(
+    version: bool = typer.Option(
         False, "--version", callback=_show_version, is_eager=True, help="Show the version and leave."
     ),
     debug: bool = typer.Option(False, DEBUG, help="Show the traceback of an error; goes anywhere on the line."),

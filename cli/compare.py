@@ -112,14 +112,14 @@ def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> li
         raise failures[0]
     for failure in failures:
         note(f"left out: {failure}")
-    _tell_other_configs(comparisons, runs)
+    _warn_of_other_configs(comparisons, runs)
     fitting = card_of(next(run for run in runs if run.arm == comparisons[0].arm))
     claims = (fitting.claim, *fitting.claims)
     comparisons = corrected_over_arms(comparisons, named_tests(claims, card.claim.baseline))
     return [one if one.unit == "examples" else with_verdicts([one], claims)[0] for one in comparisons]
 
 
-def _tell_other_configs(comparisons: list["Comparison"], runs: list["RunRecord"]) -> None:
+def _warn_of_other_configs(comparisons: list["Comparison"], runs: list["RunRecord"]) -> None:
     """Warn where an arm has finished runs of several configs, and say what chooses each of the others."""
     from recipes.core.configs import arm_configs, other_configs
 

@@ -182,8 +182,8 @@ def _tools(value: Any) -> list[Any]:
 def _variables(value: Any, tokenizer: Any) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
         raise BadRow("chat_template_kwargs is no object")
-    found = {name: each for name, each in (value or {}).items() if each is not None}
-    taken = set(inspect.signature(tokenizer.apply_chat_template).parameters) - set(ALLOWED)
-    if wrong := sorted(taken & found.keys()):
+    variables = {name: each for name, each in (value or {}).items() if each is not None}
+    arguments = set(inspect.signature(tokenizer.apply_chat_template).parameters) - set(ALLOWED)
+    if wrong := sorted(arguments & variables.keys()):
         raise BadRow(f"chat_template_kwargs sets {wrong[0]}, which is no variable of a chat template")
-    return found
+    return variables

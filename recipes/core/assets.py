@@ -21,7 +21,7 @@ from recipes.core.locks import owned
 from recipes.core.messages import note
 from recipes.core.packages import PIP_MOVED, DownloadFailed, copy, download_source, download_wheel, members
 from recipes.core.schema import did_you_mean
-from recipes.core.storage.disk import DiskFull, full_disk_told
+from recipes.core.storage.disk import DiskFull, raising_disk_full
 
 
 @dataclass(frozen=True)
@@ -391,7 +391,7 @@ def _disk_full(asset: Asset) -> UserError:
 @contextmanager
 def _full_disk_told(asset: Asset) -> Iterator[None]:
     try:
-        with full_disk_told(home()):
+        with raising_disk_full(home()):
             yield
     except DiskFull as error:
         raise _disk_full(asset) from error

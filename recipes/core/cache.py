@@ -11,7 +11,7 @@ from recipes.core.files import publish_folder, write_json
 from recipes.core.locks import owned
 from recipes.core.messages import note
 from recipes.core.storage.checksums import checksums, files_below, mismatches, read_checksums
-from recipes.core.storage.disk import full_disk_told
+from recipes.core.storage.disk import raising_disk_full
 
 MANIFEST = "manifest.json"
 
@@ -73,7 +73,7 @@ def _build(folder: Path, build: Callable[[Path], None]) -> None:
     staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.staging")
     staging.mkdir(parents=True)
     try:
-        with full_disk_told(folder):
+        with raising_disk_full(folder):
             build(staging)
             write_manifest(staging)
             publish_folder(staging, folder)

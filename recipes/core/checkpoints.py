@@ -14,7 +14,7 @@ from recipes.core.errors import UserError
 from recipes.core.files import publish_folder, sha256_bytes, write_bytes, write_json
 from recipes.core.storage import fence
 from recipes.core.storage.checksums import checksums, files_below, mismatches, read_checksums
-from recipes.core.storage.disk import full_disk_told
+from recipes.core.storage.disk import raising_disk_full
 
 MANIFEST, MEASURED = "complete.json", "measured.json"
 STREAM, CURVES = "metrics.jsonl", "curve/step-[0-9]*.parquet"
@@ -49,7 +49,7 @@ def staged(folder: Path, step: int) -> Iterator[Path]:
     name, staging = f"checkpoint-{step}", staging_folder(folder, step)
     fence.check(folder)
     shutil.rmtree(staging, ignore_errors=True)
-    with full_disk_told(folder / name):
+    with raising_disk_full(folder / name):
         try:
             (staging / name).mkdir(parents=True)
             yield staging

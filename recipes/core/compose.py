@@ -71,8 +71,8 @@ def compose(recipe: str, overrides: list[str]) -> Any:
             problems.append(Problem(key, value, f"unknown key; {nearest_key(key, list(known), list(groups()))}"))
     config, found = build(kind, _resolved(tree))
     unnamed = label_problems(recipe, overrides, keys, str(typed.get("arm", tree["arm"])), arm_settings(recipe))
-    told = {problem.key.partition("=")[0] for problem in problems}
-    raise_problems(problems + [problem for problem in [*found, *unnamed] if problem.key not in told])
+    reported = {problem.key.partition("=")[0] for problem in problems}
+    raise_problems(problems + [problem for problem in [*found, *unnamed] if problem.key not in reported])
     return config
 
 

@@ -38,8 +38,8 @@ def arm_configs(runs: Sequence[RunRecord], arm: str) -> list[ArmConfig]:
     for run in sorted(runs, key=lambda run: run.started):
         if run.arm == arm and run.state == DONE:
             groups.setdefault(config_folder(run), []).append(run)
-    made = [ArmConfig(folder, tuple(group), _decisive(group[-1])) for folder, group in groups.items()]
-    return sorted(made, key=lambda one: one.runs[-1].started, reverse=True)
+    configs = [ArmConfig(folder, tuple(group), _decisive(group[-1])) for folder, group in groups.items()]
+    return sorted(configs, key=lambda one: one.runs[-1].started, reverse=True)
 
 
 def other_configs(configs: Sequence[ArmConfig], taken: str) -> list[tuple[ArmConfig, dict[str, str]]]:

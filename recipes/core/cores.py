@@ -49,14 +49,14 @@ def _quota(folder: Path) -> float | None:
 
 def _mounts() -> dict[str, list[tuple[str, Path]]]:
     """File system type -> (root, mount point) of the mounts that may show CPU quotas."""
-    found: dict[str, list[tuple[str, Path]]] = {}
+    mounts: dict[str, list[tuple[str, Path]]] = {}
     for line in _lines(MOUNTS):
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ", 2)
         if kind == "cgroup2" or (kind == "cgroup" and "cpu" in options.split(" ")[-1].split(",")):
             root, mount = before.split(" ")[3:5]
-            found.setdefault(kind, []).append((root, Path(mount)))
-    return found
+            mounts.setdefault(kind, []).append((root, Path(mount)))
+    return mounts
 
 
 def _lines(path: Path) -> list[str]:

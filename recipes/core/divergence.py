@@ -74,9 +74,9 @@ class StepCheck:
             raise self._failure(f"{name} is not finite any more", self.ids)
 
     def _failure(self, what: str, ids: Sequence[Any]) -> RunFailed:
-        shown = ", ".join(map(str, ids[:SHOWN])) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
+        listed = ", ".join(map(str, ids[:SHOWN])) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
         return RunFailed(
             f"{what} at step {self.step}",
-            where=f"batch of {shown}",
+            where=f"batch of {listed}",
             hint="lower trainer.learning_rate or look at these examples; the last checkpoint is from before it",
         )

@@ -20,14 +20,14 @@ def headline(metric: str, measured: Mapping[str, float]) -> str:
         return metric
     whole = measured.get(f"tokens@{UNCUT}")
     shares = {
-        found: share
-        for found in measured
-        if found.startswith(f"{name}@") and (share := _share(found.partition("@")[2], whole)) is not None
+        candidate: share
+        for candidate in measured
+        if candidate.startswith(f"{name}@") and (share := _share(candidate.partition("@")[2], whole)) is not None
     }
     target = _share(wanted, whole)
     if not shares or target is None:
         return metric
-    return min(shares, key=lambda found: max(shares[found] / target, target / shares[found]))
+    return min(shares, key=lambda candidate: max(shares[candidate] / target, target / shares[candidate]))
 
 
 def _share(label: str, whole: float | None) -> float | None:

@@ -90,8 +90,8 @@ def described(node: Any, key: str) -> dict[str, Any]:
     """
     tree: dict[str, Any] = dataclasses.asdict(node)
     for name, kind, value, owner in _named(node, ""):
-        found = _content(kind, value, owner, f"{key}.{name}" if key else name)
-        _replace(tree, name, {"content": found} if found else None)
+        content = _content(kind, value, owner, f"{key}.{name}" if key else name)
+        _replace(tree, name, {"content": content} if content else None)
     return tree
 
 
@@ -155,12 +155,12 @@ def _content(kind: str, value: str, node: Any, key: str) -> str:
     if known is not None and path in known:
         return known[path]
     try:
-        found = _data(value, path, node, key) if kind == DATA_CONTENT else _model(value, path, key)
+        content = _data(value, path, node, key) if kind == DATA_CONTENT else _model(value, path, key)
     except UserError as error:
         raise UserError(error.what, error.where or f"{key}={value}", error.hint) from error
     if known is not None:
-        known[path] = found
-    return found
+        known[path] = content
+    return content
 
 
 def _data(value: str, path: Path, node: Any, key: str) -> str:
@@ -183,7 +183,7 @@ def _images(value: str, node: Any, key: str) -> dict[str, Path]:
     from recipes.core.data.records import FORMATS, open_file, open_records
 
     root = home_path(value)
-    found: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     form = node.format if getattr(node, "format", None) in FORMATS else "auto"
     with suppress(UserError, OSError):  # what is wrong with the data is told when it is read in earnest
         for file in open_records(value, key, form).files:
@@ -199,8 +199,8 @@ def _images(value: str, node: Any, key: str) -> dict[str, Path]:
                     if isinstance(name, str) and name:
                         place = (home_path(start) if start else table.folder(index)) / home_path(name)
                         # False where it is, and also for what is no name of a file at all.
-                        found |= {f"image {name}": place} if os.path.isfile(place) else {}
-    return found
+                        images |= {f"image {name}": place} if os.path.isfile(place) else {}
+    return images
 
 
 def _names_files(path: Path) -> bool:

@@ -19,7 +19,7 @@ from recipes.core.files import read_json, remove, write_json, write_text
 from recipes.core.identity import FILE, Identity, identify
 from recipes.core.registry import ROOT
 from recipes.core.storage import fence
-from recipes.core.storage.disk import full_disk_told
+from recipes.core.storage.disk import raising_disk_full
 from recipes.core.storage.seals import SEAL, seal_problem, write_seal
 
 # States of a run: the first five stand in `status.json`; one that says it runs while nobody does was cut off, and one
@@ -102,7 +102,7 @@ class RunFolder:
         """Append one line to the metric stream. `kind` is train, eval or final."""
         line = json.dumps({"step": step, "kind": kind, "metrics": metrics, "seconds": round(seconds, 3)})
         fence.check(self.metrics)
-        with full_disk_told(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+        with raising_disk_full(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def read_metrics(self, kind: str) -> list[tuple[int, dict[str, float]]]:

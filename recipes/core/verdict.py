@@ -118,9 +118,9 @@ def _flat_reason(difference: float, seeds: int) -> str:
         return (
             f"the two arms do not differ in any of {seeds} seeds: they may be the same run, or the metric is too coarse"
         )
-    shown = number_text(difference, signed=True)
+    text = number_text(difference, signed=True)
     return (
-        f"all {seeds} seeds have the same difference of {shown}: an interval of width zero knows nothing of other seeds"
+        f"all {seeds} seeds have the same difference of {text}: an interval of width zero knows nothing of other seeds"
     )
 
 

@@ -151,22 +151,22 @@ def open_documents(
 
 def _files(path: str, where: Path, format: str, split: str, request: _Request) -> list[DataFile]:
     """The file, or those of a folder that belong to the split, sorted by name; hidden ones are left out."""
-    shown, split_key = f"{request.key}={path}", f"{request.section}.split"
+    source, split_key = f"{request.key}={path}", f"{request.section}.split"
     if where.is_file():
         if format == "folder":
-            raise UserError("is a file, no folder", shown, f"type {request.section}.format=auto")
+            raise UserError("is a file, no folder", source, f"type {request.section}.format=auto")
         kind = kind_of(where, _KINDS) if format == "auto" else format
         if kind is None:
             formats = ", ".join(name for name in FORMATS[1:] if name != "folder")
             hint = f"if the name hides its format, type {request.section}.format=X with one of {formats}"
-            raise UserError(f"is no {endings(_KINDS)} file and no folder", shown, hint)
-        require_train(split, shown, split_key)
+            raise UserError(f"is no {endings(_KINDS)} file and no folder", source, hint)
+        require_train(split, source, split_key)
         return [DataFile(where, where.name, kind, None)]
     files = [file for file in data_files(where, _KINDS) if format in ("auto", "folder", file.kind)]
     if not files:
         suffixes = [suffix for suffix, kind in _KINDS.items() if format in ("auto", "folder", kind)]
-        raise UserError("the folder holds no documents", shown, f"files end in {', '.join(suffixes)}")
-    return choose_split(files, split, shown, split_key)
+        raise UserError("the folder holds no documents", source, f"files end in {', '.join(suffixes)}")
+    return choose_split(files, split, source, split_key)
 
 
 def _shards(files: list[DataFile], request: _Request) -> list[Shard]:

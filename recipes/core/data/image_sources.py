@@ -209,10 +209,10 @@ def caption_texts(value: Any, captions: str | None) -> list[str]:
         ValueError: there is no caption; the message says why.
     """
     if isinstance(value, list) and any(isinstance(turn, dict) for turn in value):
-        said = [turn.get("value") for turn in value if isinstance(turn, dict) and turn.get("from") == "gpt"]
-        if not said:
+        answers = [turn.get("value") for turn in value if isinstance(turn, dict) and turn.get("from") == "gpt"]
+        if not answers:
             raise ValueError("its conversation has no answer from gpt")
-        value = said[0]
+        value = answers[0]
     elif isinstance(value, list) and value and all(isinstance(text, str) for text in value):
         if captions is None:
             raise ValueError(

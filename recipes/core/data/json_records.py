@@ -100,9 +100,9 @@ def parse_record(raw: bytes, names: Collection[str], start: int = 0, cut: bool =
     except (ValueError, RecursionError) as error:
         if cut and text.lstrip().startswith("{") and not text.rstrip().endswith("}"):
             return Bad("is cut off: the file ends inside a JSON object")
-        return Bad("is no JSON", f"{_reason(error)}: {shown(text)}")
+        return Bad("is no JSON", f"{_reason(error)}: {excerpt(text)}")
     if not isinstance(row, dict):
-        return Bad("is no JSON object", f"it is {shown(row)}")
+        return Bad("is no JSON object", f"it is {excerpt(row)}")
     # Nearly all records end here: one text under each key, spelled without escapes.
     if b"\\u" not in raw and all(
         type(row.get(name)) in _SIMPLE and raw.count(key) <= 1 for name, key in _keys(tuple(names))
@@ -234,14 +234,14 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def shown(value: Any) -> str:
+def excerpt(value: Any) -> str:
     """A value on one short line, for messages."""
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
     if isinstance(value, Number):
         return str(value)[:SHOWN]
     text = value.strip() if isinstance(value, str) else json.dumps(value, default=repr)
-    # Escapes of terminals are shown, not sent.
+    # Escapes of terminals are excerpt, not sent.
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:SHOWN])
 
 

@@ -70,7 +70,7 @@ class DomainCorpus:
             sizes[split] = sizes.get(split, 0) + len(document.text)
             yield f"{domain}/{split}", document.text
 
-    def tell_skipped(self) -> None:
+    def warn_of_skipped(self) -> None:
         """Warn of documents that were left out, also where their tokens come from the cache."""
         if self._source is None or self.config.on_error == "fail":
             return
@@ -82,8 +82,8 @@ class DomainCorpus:
             write_json(folder / "skipped.json", asdict(self._skipped or Skipped()))
 
         folder = cached("documents-left-out", self.fingerprint, build)
-        told = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
-        Skipped(**told).tell(f"data.path={self.config.path}")
+        skipped = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
+        Skipped(**skipped).warn(f"data.path={self.config.path}")
 
     def texts(self) -> Iterator[str]:
         """The training documents, for a tokenizer."""
@@ -136,7 +136,7 @@ def load_mixture(config: DomainsConfig, corpus: DomainCorpus, tokenizer: Any) ->
         UserError: a domain that is named is not in the data or has too little text; weights that do not fit.
     """
     packed = pack(corpus.parts(), corpus.fingerprint, tokenizer)
-    corpus.tell_skipped()
+    corpus.warn_of_skipped()
     found = sorted({part.rpartition("/")[0] for part in packed.parts})
     domains = config.domains or (EMBEDDED_DOMAINS if config.path is None else _ordered(config, found))
     for name in domains:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from recipes.core.data.arrow_tables import records
-from recipes.core.data.json_records import BOM, Bad, is_unicode, parse_record, shown, text_of
+from recipes.core.data.json_records import BOM, Bad, excerpt, is_unicode, parse_record, text_of
 from recipes.core.data.sources import load_split, reason
 from recipes.core.data.tables import BATCH, CsvTable, JsonTable, Record, Table, open_lines, reading
 from recipes.core.errors import UserError
@@ -58,7 +58,7 @@ class Skipped:
         if len(self.messages) < MESSAGES_KEPT:
             self.messages.append(message)
 
-    def tell(self, where: str) -> None:
+    def warn(self, where: str) -> None:
         """Warn of what was left out, if anything was."""
         if self.count:
             shown = "; ".join(self.messages[:3])
@@ -338,11 +338,11 @@ def document(name: str, text: Any, domain: Any) -> Document | str:
     if isinstance(text, bytes):
         return "is not UTF-8"
     if not isinstance(text, str):
-        return f"has no string for its text but {shown(text)}"
+        return f"has no string for its text but {excerpt(text)}"
     if not text or text.isspace():
         return "has an empty text"
     if domain is not None and not isinstance(domain, str):
-        return f"has no string for its domain but {shown(domain)}"
+        return f"has no string for its domain but {excerpt(domain)}"
     if not is_unicode(text + (domain or "")):
         return "spells half of a surrogate pair, which is no Unicode character"
     return Document(name, text, domain or "")

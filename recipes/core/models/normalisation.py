@@ -31,23 +31,23 @@ def normalisation(
     Raises:
         UserError: the files are damaged, or the processor does not scale 8 bits to [0, 1].
     """
-    where, found = f"{key}={path}", image_processor(path, key)
-    if not found:
+    where, settings = f"{key}={path}", image_processor(path, key)
+    if not settings:
         mean, std = (_channels(values, channels, "", where) for values in default)
         note(f"{where}: has no image processor; pixels are normalised by mean {mean} and std {std}")
         return Normalisation(mean, std)
-    scale = found.get("rescale_factor", 1 / 255)
+    scale = settings.get("rescale_factor", 1 / 255)
     if (
-        found.get("do_rescale") is False
+        settings.get("do_rescale") is False
         or not isinstance(scale, float)
         or not math.isclose(scale, 1 / 255, rel_tol=1e-4)
     ):
         text = "its image processor does not scale pixels from 0...255 to 0...1, and nothing else is known here"
         raise UserError(text, where, "give a model whose rescale_factor is 1/255")
-    if found.get("do_normalize") is False:
+    if settings.get("do_normalize") is False:
         return Normalisation([0.0] * channels, [1.0] * channels)
     mean, std = (
-        _channels(found.get(name, values), channels, name, where)
+        _channels(settings.get(name, values), channels, name, where)
         for name, values in zip(("image_mean", "image_std"), default, strict=True)
     )
     if min(std) <= 0:
@@ -67,8 +67,8 @@ def image_processor(path: str, key: str) -> dict[str, Any]:
     own, whole = folder / "preprocessor_config.json", folder / "processor_config.json"
     if own.exists():
         return read_json(own, where)
-    found = read_json(whole, where).get("image_processor") if whole.exists() else None
-    return found if isinstance(found, dict) else {}
+    part = read_json(whole, where).get("image_processor") if whole.exists() else None
+    return part if isinstance(part, dict) else {}
 
 
 def _channels(values: Any, channels: int, name: str, where: str) -> list[float]:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from recipes.core import checkpoints
-from recipes.core.storage.disk import full_disk_told
+from recipes.core.storage.disk import raising_disk_full
 
 T = TypeVar("T")
 # Names of metrics that end so are reduced by their extreme, all others by their sum.
@@ -126,7 +126,7 @@ def staged(folder: Path, step: int) -> Iterator[Path]:
             dist.barrier()
     else:
         dist.barrier()
-        with full_disk_told(folder):
+        with raising_disk_full(folder):
             yield checkpoints.staging_folder(folder, step)
         dist.barrier()
     # Nobody goes on before the checkpoint is published: a kill would find it whole or the one before.

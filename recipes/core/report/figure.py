@@ -36,8 +36,8 @@ def draw(charts: list[Chart], comparison: Comparison | None, title: str, plots: 
 
     rows = [row for row in comparison.rows if row.interval] if comparison else []
     rows = sorted(rows, key=lambda row: comparison is not None and row.metric != comparison.main_metric)[:ROWS]
-    shown: Sequence[Chart | Plot] = charts[:CURVES] or [plot for plot in plots if any(plot.series.values())][:CURVES]
-    heights = [2.7] * bool(shown) + [0.7 + 0.34 * len(rows)] * bool(rows)
+    top: Sequence[Chart | Plot] = charts[:CURVES] or [plot for plot in plots if any(plot.series.values())][:CURVES]
+    heights = [2.7] * bool(top) + [0.7 + 0.34 * len(rows)] * bool(rows)
     if not heights:
         return None
     figure = Figure(
@@ -47,8 +47,8 @@ def draw(charts: list[Chart], comparison: Comparison | None, title: str, plots: 
     )
     figure.suptitle(title, x=0.012, ha="left", color=INK, fontsize=13, fontweight="bold")
     panels: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    if shown:
-        for axes, one in zip(panels[0].subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+    if top:
+        for axes, one in zip(panels[0].subplots(1, len(top), squeeze=False)[0], top, strict=True):
             if isinstance(one, Plot):
                 draw_plot(axes, one)
                 axes.set_title(textwrap.fill(one.title, LETTERS), loc="left", fontsize=10, color=INK)

@@ -37,7 +37,7 @@ class DiskFull(RunFailed):
 
 
 @contextmanager
-def full_disk_told(path: Path) -> Iterator[None]:
+def raising_disk_full(path: Path) -> Iterator[None]:
     """Turn "no space left" inside the block, by whatever library, into an error that says what to do.
 
     Raises:
@@ -66,13 +66,13 @@ def writable(path: Path, hint: str = "") -> Iterator[None]:
         UserError: it is read-only, not permitted, or no folder can be there.
     """
     try:
-        with full_disk_told(path):
+        with raising_disk_full(path):
             yield
     except OSError as error:
-        told = refusal(error, path, hint)
-        if told is None:
+        refused = refusal(error, path, hint)
+        if refused is None:
             raise
-        raise told from error
+        raise refused from error
 
 
 def refusal(error: OSError, path: Path | None = None, hint: str = "") -> SteelyardError | None:

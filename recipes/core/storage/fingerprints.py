@@ -66,14 +66,14 @@ def fingerprint(files: Mapping[str, Path], home: Path) -> str:
 def _look(path: Path) -> tuple[int, int, int, int]:
     """Size, times of change of content and of inode, and inode."""
     try:
-        found = path.stat()
+        state = path.stat()
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(state.st_mode):
         raise UserError(
             "is no regular file, and is needed more than once", where=str(path), hint="save it as a file first"
         )
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
 def _hash(path: Path) -> str:

@@ -96,7 +96,7 @@ def _look(folder: Path) -> tuple[tuple[str, int, int, int, int], ...]:
 
 def _stat(path: Path, name: str) -> tuple[str, int, int, int, int]:
     try:
-        found = path.stat()
+        state = path.stat()
     except OSError:
         return name, -1, 0, 0, 0
-    return name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    return name, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino

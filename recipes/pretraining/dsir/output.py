@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipes.core.files import fsync_path
-from recipes.core.storage.disk import full_disk_told, make_folder
+from recipes.core.storage.disk import make_folder, raising_disk_full
 from recipes.pretraining.dsir.selection import ALONE, Corpus, Shard, Workers, over_shards, read_chosen
 
 
@@ -44,7 +44,7 @@ def write_selection(
     try:
         over_shards(_write_part, jobs, workers)
         whole = staging / path.name
-        with full_disk_told(path), whole.open("wb") as sink:
+        with raising_disk_full(path), whole.open("wb") as sink:
             for *_, part in jobs:
                 with part.open("rb") as source:
                     shutil.copyfileobj(source, sink)
@@ -56,7 +56,7 @@ def write_selection(
 
 
 def _write_part(shard: Shard, chosen: NDArray[np.int64], scores: NDArray[np.float64], part: Path) -> None:
-    with full_disk_told(part), part.open("wb") as sink:
+    with raising_disk_full(part), part.open("wb") as sink:
         for document, score in zip(read_chosen(shard, chosen), scores.tolist(), strict=True):
             record = {"id": document.id, "text": document.text, "domain": document.domain, "score": score}
             # A lone surrogate has no UTF-8; its backslash escape is valid JSON.

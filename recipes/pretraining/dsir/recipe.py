@@ -78,7 +78,7 @@ class DsirRecipe:
         features, workers = Features(own.buckets, own.ngrams), Workers(own.processes, own.backend)
         target, raw = (selection.count(corpus, features, workers) for corpus in (corpora.target, corpora.pool))
         for name, counts in (("target", target), ("source", raw)):
-            counts.skipped.tell(f"data.{name}={getattr(config.data, name)}")
+            counts.skipped.warn(f"data.{name}={getattr(config.data, name)}")
         ratio = selection.fit_log_ratio(target, raw, own.smoothing)
         random = np.random.default_rng(config.seed)
         scorer: Any = ratio

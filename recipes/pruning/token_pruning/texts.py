@@ -132,7 +132,7 @@ def _documents(config: PassagesConfig) -> list[Document]:
     )
     skipped = Skipped()
     documents = list(opened.read(skipped))
-    skipped.tell(f"data.path={config.path}")
+    skipped.warn(f"data.path={config.path}")
     return documents
 
 

@@ -14,7 +14,7 @@ from recipes.core.data.config import EasyVqaConfig
 from recipes.core.data.easy_vqa import load_easy_vqa
 from recipes.core.data.image_checks import ImageChecks, StoredImage
 from recipes.core.data.image_decoding import decode, image_content
-from recipes.core.data.json_records import Bad, shown
+from recipes.core.data.json_records import Bad, excerpt
 from recipes.core.data.records import judge, open_records
 from recipes.core.files import home_path
 from recipes.pruning.token_pruning.config import VqaConfig
@@ -127,7 +127,7 @@ def _question(value: Any) -> str:
         turns = (turn for turn in value if isinstance(turn, dict))
         value = next((turn.get("value") for turn in turns if turn.get("from") == "human"), None)
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"its question is no text but {shown(value)}")
+        raise ValueError(f"its question is no text but {excerpt(value)}")
     return (value or "").replace("<image>", "").strip()
 
 
@@ -142,9 +142,9 @@ def _answers(value: Any) -> Iterator[str]:
     for each in value if isinstance(value, list) else [value]:
         each = each.get("answer") if isinstance(each, dict) else each
         if isinstance(each, bool) or not isinstance(each, str | int | float | NoneType):
-            raise ValueError(f"its answer is no text and no number but {shown(each)}")
+            raise ValueError(f"its answer is no text and no number but {excerpt(each)}")
         if isinstance(each, float) and not math.isfinite(each):
-            raise ValueError(f"its answer is {shown(each)}, which is no number")
+            raise ValueError(f"its answer is {excerpt(each)}, which is no number")
         if isinstance(each, float) and each.is_integer() and abs(each) < EXACT:
             yield str(int(each))
         if each is not None and str(each).strip():

@@ -14,7 +14,7 @@ from recipes.core.errors import UserError
 from recipes.core.files import write_text
 from recipes.core.locks import owned
 from recipes.core.storage import disk
-from recipes.core.storage.disk import DiskFull, full_disk_told, nothing_begun, writable
+from recipes.core.storage.disk import DiskFull, nothing_begun, raising_disk_full, writable
 
 MEGABYTES = 2
 
@@ -84,7 +84,7 @@ WRITERS = [plain, safetensors, torch_save, distributed_checkpoint, numpy, parque
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 @pytest.mark.parametrize("write", WRITERS)
 def test_a_full_disk_is_told_whoever_writes(write: Callable[[Path], None], small_disk: Path) -> None:
-    with pytest.raises(DiskFull, match="the disk is full") as caught, full_disk_told(small_disk / "file"):
+    with pytest.raises(DiskFull, match="the disk is full") as caught, raising_disk_full(small_disk / "file"):
         write(small_disk / "file")
     assert caught.value.where == str(small_disk / "file") and "type the same command again" in str(caught.value)
 
