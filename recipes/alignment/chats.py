@@ -5,16 +5,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import TemplateError
-
 from recipes.alignment.layouts import BadRow
 from recipes.core.data.text_ids import TextIds, marked, unmarked
 
 Message = Mapping[str, Any]
 # What an answer may consist of beside its content, or instead of it.
 BESIDE = ("tool_calls", "reasoning_content", "reasoning", "thinking")
-# Templates refuse what their model never saw by name; others stumble over what they did not expect.
-REFUSALS = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 ALLOWED = ("documents", "chat_template")  # arguments of the renderer that belong to the conversation
 NO_TEMPLATE = "is a chat, and the tokenizer has no chat template"
 
@@ -80,7 +76,7 @@ class Chat:
                     conversation, tools=tools, add_generation_prompt=ask, tokenize=False, **variables
                 )
             )
-        except REFUSALS as error:
+        except Exception as error:  # a template may refuse a row by name, or stumble in any way over what it holds
             raise BadRow(f"the chat template refuses it: {error}") from error
 
 

@@ -116,6 +116,9 @@ def test_what_a_chat_template_refuses_is_told(tokenizer: Any, monkeypatch: Any) 
     )
     with pytest.raises(BadRow, match="the chat template refuses it: System role not supported"):
         example_ids(example(row, TextIds(tokenizer)), TextIds(tokenizer))
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ 1 / (messages | length - 3) }}")
+    with pytest.raises(BadRow, match="the chat template refuses it: division by zero"):
+        example_ids(example(row, TextIds(tokenizer)), TextIds(tokenizer))
 
 
 def test_pairs_end_once_and_are_split(tmp_path: Path, tokenizer: Any) -> None:

@@ -9,6 +9,7 @@ from recipes.core.errors import UserError
 from recipes.core.files import LFS_POINTER
 
 WEIGHTS, INDEX, ADAPTERS = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
+REALS, WHOLE = ("F16", "BF16", "F32", "F64"), ("BOOL", "U8", "I8", "I16", "I32", "I64")  # as safetensors names them
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 SENTENCEPIECE = ("sentencepiece.bpe.model", "*.tiktoken", "tokenizer.model.v*")
@@ -119,12 +120,17 @@ def _check_safetensors(file: Path, where: str) -> None:
     _check_file(file, where)
     try:
         with safe_open(file, framework="np") as opened:
-            tensors = len(opened.keys())
+            kinds = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         text = f"{file.name} ({file.stat().st_size:,} bytes) is cut short or damaged: {first_line(error)}"
         raise UserError(text, where, AGAIN) from error
-    if not tensors:
+    if not kinds:
         raise UserError(f"{file.name} holds no tensors", where, AGAIN)
+    # Whole numbers are fine in buffers; weights of them are codes of a quantisation that config.json does not describe.
+    for name, kind in kinds.items():
+        if kind not in REALS and (name.endswith(".weight") or kind not in WHOLE):
+            hint = "give the folder of the model in float16, bfloat16 or float32"
+            raise UserError(f"{file.name} holds {name} as {kind}, and a model's weights are real numbers", where, hint)
 
 
 def _shards(index: dict[str, Any], where: str) -> list[str]:

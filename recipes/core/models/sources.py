@@ -56,6 +56,7 @@ def load_model(kind: Any, path: str, key: str, *, unused: str = "", **options: A
     _check_report(report, unused, where)
     _check_ties(model, where)
     _check_finite(model, where)
+    _keep_ends(model, where)
     return without_dropout(model)
 
 
@@ -70,7 +71,7 @@ def load_config(path: str, key: str) -> Any:
     where, folder = f"{key}={path}", source_folder(path, key, weights=False)
     content = read_json(folder / "config.json", where)
     kind = content.get("model_type")
-    if kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise UserError(_unknown_type(kind, content), where, f"type {key}=FOLDER of a model that transformers knows")
     if content.get("quantization_config"):
         quantised = content["quantization_config"]
@@ -290,6 +291,24 @@ def _check_finite(model: Any, where: str) -> None:
     if broken:
         text = f"the files hold NaN or infinity in {_tensors(broken)}: {listed(broken)}"
         raise UserError(text, where, "train or download the model again")
+
+
+def _keep_ends(model: Any, where: str) -> None:
+    """Of a model's own settings for generation keep the ids that end texts; the others would change what is sampled.
+
+    The library applies a checkpoint's `repetition_penalty` or `min_p` to every call that does not name them.
+    """
+    from transformers import GenerationConfig
+
+    settings = getattr(model, "generation_config", None)
+    if settings is None:
+        return
+    ids = {name: getattr(settings, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    for name, value in ids.items():
+        if not all(isinstance(i, int) for i in (value if isinstance(value, list) else [value]) if value is not None):
+            text = f"generation_config.json names {name} {str(value)[:60]!r}, which is no token id"
+            raise UserError(text, where, f"write null there for {name} of the tokenizer")
+    model.generation_config = GenerationConfig(**ids)
 
 
 def _tensors(names: list[str]) -> str:

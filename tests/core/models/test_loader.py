@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,11 +27,13 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from recipes.alignment.sampling import sample
 from recipes.core.errors import UserError
 from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.normalisation import image_processor
 from recipes.core.models.sources import load_model, load_processor, load_tokenizer
 from recipes.core.models.tokenizer import train_bpe
+from recipes.core.models.vision_language import TextModel
 from recipes.core.registry import ROOT
 
 Captured = pytest.CaptureFixture[str]
@@ -136,6 +139,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another name": (tensors(lambda w: w.update(x=w.pop("model.norm.weight"))), r"lack 1 .*norm.*; .*hold 1 .*: x"),
     "NaN": (tensors(lambda w: w["model.norm.weight"].fill_(float("nan"))), r"NaN or infinity in 1 tensor: model\.norm"),
     "tied, and two": (edit("config.json", tie_word_embeddings=True), r"shared, and the files hold others: lm_head"),
+    "whole numbers": (
+        tensors(lambda w: w.update({"lm_head.weight": (w["lm_head.weight"] * 100).to(torch.int8)})),
+        rf"{WEIGHTS} holds lm_head\.weight as I8, and a model's weights are real numbers",
+    ),
+    "eight bits": (
+        tensors(lambda w: w.update({"lm_head.weight": w["lm_head.weight"].to(torch.float8_e4m3fn)})),
+        rf"{WEIGHTS} holds lm_head\.weight as F8_E4M3",
+    ),
     "cut short": (cut(WEIGHTS, 0.9), rf"{WEIGHTS} \([\d,]+ bytes\) is cut short or damaged"),
     "cut in the header": (cut(WEIGHTS, 0.001), rf"{WEIGHTS} \([\d,]+ bytes\) is cut short or damaged"),
     "no bytes": (write(WEIGHTS, b""), rf"{WEIGHTS} is empty \(0 bytes\)"),
@@ -159,6 +170,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "type unknown": (edit("config.json", model_type="lama"), r"knows no model_type 'lama'"),
     "type absent": (edit("config.json", model_type=None), r"config\.json names no model_type"),
     "type a number": (edit("config.json", model_type=3), r"knows no model_type '3'"),
+    "type a list": (edit("config.json", model_type=["llama"]), r"knows no model_type"),
     "values of other types": (edit("config.json", hidden_size="wide"), r"config\.json does not describe a model"),
     "code of its own": (
         edit("config.json", model_type="mine", auto_map={"AutoModelForCausalLM": "code.Mine"}),
@@ -166,6 +178,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "quantised": (edit("config.json", quantization_config={"quant_method": "gptq", "bits": 4}), r"quantised \(gptq\)"),
     "generation no JSON": (write("generation_config.json", b"{"), r"generation_config\.json is no JSON"),
+    "end no id": (write("generation_config.json", b'{"eos_token_id": ["x"]}'), r"eos_token_id .* is no token id"),
     "tokenizer absent": (lambda f: (f / "tokenizer.json").unlink(), r"the folder holds no tokenizer"),
     "tokenizer no JSON": (cut("tokenizer.json", 0.5), r"tokenizer\.json is no JSON"),
     "tokenizer mangled": (edit("tokenizer.json", model={"type": "BPE"}), r"cannot be read from tokenizer\.json"),
@@ -185,6 +198,27 @@ def test_what_is_damaged_or_foreign_is_refused_by_name(
     assert caught.value.where == f"{KEY}={copy}" and caught.value.hint
     assert "\n" not in caught.value.what and len(caught.value.what) < 500
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_models_own_settings_for_generation_leave_what_is_sampled_alone(copy: Path) -> None:
+    prompts = [np.arange(3, 9, dtype=np.int32), np.arange(20, 23, dtype=np.int32)]
+
+    def drawn(temperature: float) -> list[list[int]]:
+        model = TextModel(load_causal_lm(str(copy), KEY))
+        assert model.language_model.generation_config.eos_token_id == [2, 7]
+        return [row.tolist() for row in sample(model, prompts, 2, 12, temperature, 0, "cpu")]
+
+    write("generation_config.json", b'{"eos_token_id": [2, 7]}')(copy)
+    plain = drawn(0.0), drawn(1.0)
+    settings = {
+        "eos_token_id": [2, 7],
+        "repetition_penalty": 50.0,
+        "min_new_tokens": 12,
+        "min_p": 0.9,
+        "do_sample": True,
+    }
+    write("generation_config.json", json.dumps(settings).encode())(copy)
+    assert (drawn(0.0), drawn(1.0)) == plain
 
 
 def test_what_is_whole_is_loaded_to_the_bit(whole: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
