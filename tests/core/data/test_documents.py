@@ -258,9 +258,15 @@ def test_bad_parquet(tmp_path: Path) -> None:
     assert "column 'n' holds int64, no text" in refused(path, text_column="n")
     latin = pa.Array.from_buffers(pa.string(), 2, pa.array([b"ok", b"caf\xe9"]).buffers())
     pq.write_table(pa.table({"text": latin}), path)
-    assert "row 1 is not UTF-8" in refused(path)
+    assert "row 1 is not UTF-8 (0xe9 at byte 3 of its text)" in refused(path)
     pq.write_table(table.slice(0, 0), path)
     assert "there are no documents" in refused(path)
+
+
+@pytest.mark.parametrize("name", ["pool/", "./pool", "~/pool", "/pool", "a/b/c", "a b", "pool.jsonl", "a//b"])
+def test_what_is_no_hub_name_is_a_path_that_is_missing(name: str) -> None:
+    with pytest.raises(UserError, match="no such file or folder"):
+        open_documents(name, key="data.path")
 
 
 @pytest.mark.parametrize("damage", ["no parquet", "cut", "middle"])
