@@ -6,10 +6,8 @@ another name is the same run, and one changed line another. Imports no torch.
 """
 
 import dataclasses
-import os
 import typing
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +22,11 @@ from recipes.core.storage.fingerprints import fingerprint, remembered
 from recipes.core.storage.seals import SEAL, seal_digest, seal_problem
 
 FILE = "identity.json"
+VOCABULARIES = (".spm", ".codes", ".bpe")  # of tokenizers in Python
 # What `from_pretrained` reads of a folder; checkpoints of a trainer that lie in it are other models.
-MODEL_FILES = (".json", ".safetensors", ".gguf", ".model", ".txt", ".jinja", ".tiktoken", ".vocab")
+MODEL_FILES = (".json", ".safetensors", ".gguf", ".model", ".txt", ".jinja", ".tiktoken", ".vocab", *VOCABULARIES)
 OTHER_MODELS = "checkpoint-"
+READING = ("format", "image_column", "images")  # keys beside a path that decide which images count with it
 
 
 @dataclass(frozen=True)
@@ -152,14 +152,15 @@ def _content(kind: str, value: str, node: Any, key: str) -> str:
     if kind == COVERED:
         return ""
     path, known = home_path(value), remembered()
-    if known is not None and path in known:
-        return known[path]
+    asked = (kind, path, *(getattr(node, name, None) for name in READING))
+    if known is not None and asked in known:
+        return known[asked]
     try:
         content = _data(value, path, node, key) if kind == DATA_CONTENT else _model(value, path, key)
     except UserError as error:
         raise UserError(error.what, error.where or f"{key}={value}", error.hint) from error
     if known is not None:
-        known[path] = content
+        known[asked] = content
     return content
 
 
@@ -173,46 +174,11 @@ def _data(value: str, path: Path, node: Any, key: str) -> str:
         raise no_such_path(value, path, key)
     files = {file.relative_to(path).as_posix(): file for file in walk(path)} if path.is_dir() else {"": path}
     if hasattr(node, "image_column"):
-        files |= _images(value, node, key)
+        from recipes.core.data.image_names import named_images
+
+        form, start = getattr(node, "format", "auto"), getattr(node, "images", None)
+        files |= named_images(value, key, format=form, column=node.image_column, start=start)
     return f"sha256 {fingerprint(files, home())}"
-
-
-def _images(value: str, node: Any, key: str) -> dict[str, Path]:
-    """The image files that the records of a data set name, by these names; none where it cannot be read."""
-    from recipes.core.data.image_sources import IMAGE_COLUMNS
-    from recipes.core.data.records import FORMATS, open_file, open_records
-
-    root = home_path(value)
-    images: dict[str, Path] = {}
-    form = node.format if getattr(node, "format", None) in FORMATS else "auto"
-    with suppress(UserError, OSError):  # what is wrong with the data is told when it is read in earnest
-        for file in open_records(value, key, form).files:
-            if file.kind == "parquet" and not _names_files(file.path):
-                continue
-            with suppress(UserError):
-                table = open_file(file, root if root.is_dir() else root.parent)
-                column = table.pick(node.image_column, IMAGE_COLUMNS, f"{key.rpartition('.')[0]}.image_column")
-                start = getattr(node, "images", None)
-                for index, record in enumerate(table.rows((column,))):
-                    image = record.get(column) if isinstance(record, dict) else None
-                    name = image.get("path") if isinstance(image, dict) else image
-                    if isinstance(name, str) and name:
-                        place = (home_path(start) if start else table.folder(index)) / home_path(name)
-                        # False where it is, and also for what is no name of a file at all.
-                        images |= {f"image {name}": place} if os.path.isfile(place) else {}
-    return images
-
-
-def _names_files(path: Path) -> bool:
-    """Whether a Parquet file has a column of texts that could name images, rather than hold them."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError):
-        return False
-    return not any(pa.types.is_binary(field.type) or pa.types.is_struct(field.type) for field in schema)
 
 
 def _model(value: str, path: Path, key: str) -> str:

@@ -20,6 +20,7 @@ from recipes.core.models import hub
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig
 from recipes.core.runs import RunFolder, run_folder
 from recipes.core.storage import fingerprints
+from recipes.core.trial.cells import sweep_cells
 
 
 def of(recipe: str, *words: str) -> str:
@@ -140,6 +141,55 @@ def test_the_images_that_records_name_count_too(tmp_path: Path, monkeypatch: pyt
     before = hashed(tmp_path / "one" / "captions.jsonl")
     Image.new("L", (4, 4), 1).save(tmp_path / "b.png")
     assert hashed(tmp_path / "one" / "captions.jsonl") != before
+
+
+def image_column(kind: str) -> dict[str, Any]:
+    """Columns of a table that names the image a.png: beside bytes, beside a struct, as `datasets` stores it."""
+    import pyarrow as pa
+
+    pair = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    texts = {"image": pa.array(["a.png"]), "caption": pa.array(["grey"])}
+    return {
+        "texts": texts,
+        "bytes beside": texts | {"embedding": pa.array([b"x"])},
+        "struct beside": texts | {"about": pa.array([{"licence": "none"}])},
+        "pairs": texts | {"image": pa.array([{"bytes": None, "path": "a.png"}], pair)},
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["texts", "bytes beside", "struct beside", "pairs"])
+def test_images_that_a_parquet_file_names_count_whatever_its_other_columns(tmp_path: Path, kind: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    hashes = []
+    pq.write_table(pa.table(image_column(kind)), tmp_path / "captions.parquet")
+    for value in (7, 8, 7):
+        Image.new("L", (4, 4), value).save(tmp_path / "a.png")
+        hashes.append(of("prior", "data=image-text", f"data.path={tmp_path / 'captions.parquet'}"))
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_one_bad_file_hides_no_image_that_others_name(tmp_path: Path) -> None:
+    hashes = []
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jsonl").write_text('{"no": "image"}\n')
+    (tmp_path / "data" / "b.jsonl").write_text('{"image": "../a.png", "caption": "grey"}\n{bad\n')
+    for value in (7, 8):
+        Image.new("L", (4, 4), value).save(tmp_path / "a.png")
+        hashes.append(of("prior", "data=image-text", f"data.path={tmp_path / 'data'}"))
+    assert hashes[0] != hashes[1]
+
+
+def test_one_path_that_is_read_in_two_ways_within_a_plan_is_looked_at_twice(tmp_path: Path) -> None:
+    for name, value in (("one", 7), ("two", 8)):
+        (tmp_path / name).mkdir()
+        Image.new("L", (4, 4), value).save(tmp_path / name / "a.png")
+    (tmp_path / "vqa.jsonl").write_text(json.dumps({"image": "a.png", "question": "?", "answer": "!"}) + "\n")
+    folders = ",".join(str(tmp_path / name) for name in ("one", "two"))
+    words = ["data=vqa", f"data.path={tmp_path / 'vqa.jsonl'}", f"data.images={folders}"]
+    cells = sweep_cells("token-pruning", [*words, "model=llava", f"model.path={write_model(tmp_path / 'model')}"])
+    assert len({cell.folder for cell in cells}) == 2
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ entry that is damaged, only costs the time to hash again.
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -21,12 +21,12 @@ MOST_KEPT = 4096
 # A file that changed so recently may change again without its time telling: clocks of disks are coarse.
 SETTLED_SECONDS = 2.0
 
-_once: ContextVar[dict[Path, str] | None] = ContextVar("once", default=None)
+_once: ContextVar[dict[Hashable, str] | None] = ContextVar("once", default=None)
 
 
 @contextmanager
 def asked_once() -> Iterator[None]:
-    """Within the block, a path is looked at once: all cells of a plan see the same content."""
+    """Within the block, a path that is read in one way is looked at once: all cells of a plan see the same content."""
     token = _once.set({} if (known := _once.get()) is None else known)
     try:
         yield
@@ -34,7 +34,7 @@ def asked_once() -> Iterator[None]:
         _once.reset(token)
 
 
-def remembered() -> dict[Path, str] | None:
+def remembered() -> dict[Hashable, str] | None:
     """Where the fingerprints asked for within `asked_once` are; None outside of it."""
     return _once.get()
 
