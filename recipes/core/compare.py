@@ -230,7 +230,7 @@ def compare_arms(
     pairs = [(run, other) for run, other in found if other is not None]
     if not pairs:
         raise UserError(
-            f"no finished run of {baseline} has the seed and config of {newest.path}",
+            f"no finished run of {baseline} has the seed, config and recipe version of {newest.path}",
             hint=_what_exists(runs) + f"\nstart one: steelyard run {newest.recipe} arm={baseline} seed={newest.seed}",
         )
     return compare_seeds(pairs, arm_keys=arm_keys, main_metric=main_metric)

@@ -21,6 +21,7 @@ from recipes.core.runs import AGAIN, DAMAGED, DONE, QUEUED, RunFolder
 from recipes.core.storage.seals import SEAL
 
 ABSENT = "(not set)"
+VERSION = "version of the recipe"
 NAME = re.compile(r"[0-9a-f]{10}-s(\d+)")
 
 
@@ -28,7 +29,8 @@ NAME = re.compile(r"[0-9a-f]{10}-s(\d+)")
 class RunRecord:
     """What a run folder says about its run; `arm` is the label of a run that has one.
 
-    `problem` is what is wrong with a run that was finished; `content` says what the keys that name files stood for.
+    `problem` is what is wrong with a run that was finished; `content` says what the keys that name files stood for, and
+    `version` is that of the recipe.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class RunRecord:
     config: dict[str, Any]
     problem: str = ""
     content: dict[str, str] = field(default_factory=dict)
+    version: int | None = None
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -75,8 +78,8 @@ def load_run(folder: Path) -> RunRecord:
     identity = read_identity(folder)
     if identity and not problem and NAME.fullmatch(folder.name):
         _check_name(folder, config, identity)
-    content = identity.content if identity else {}
-    return RunRecord(folder, recipe, arm, seed, state, status.get("started") or "", config, problem, content)
+    content, version = (identity.content, identity.version) if identity else ({}, None)
+    return RunRecord(folder, recipe, arm, seed, state, status.get("started") or "", config, problem, content, version)
 
 
 def find_runs(outputs: Path, recipe: str | None = None, warn: bool = True) -> list[RunRecord]:
@@ -165,15 +168,17 @@ def find_baseline(run: RunRecord, runs: Sequence[RunRecord], baseline: str, arm_
 
 
 def pairing_key(run: RunRecord, arm_keys: set[str]) -> dict[str, Any]:
-    """All that two runs must share to be paired: the flat config without what arms or results do not depend on."""
-    return {key: value for key, value in run.identity.items() if not is_below(key, {"arm", *arm_keys})}
+    """All that two runs must share to be paired: the recipe's version and the flat config, but for what arms choose."""
+    shared = {key: value for key, value in run.identity.items() if not is_below(key, {"arm", *arm_keys})}
+    return shared | {VERSION: run.version}
 
 
 def config_differences(run: RunRecord, baseline: RunRecord) -> list[tuple[str, str, str]]:
-    """Config keys that can change the result and differ, as (key, run's value, baseline's value)."""
+    """Config keys that can change the result and differ, as (key, run's value, baseline's value); the version too."""
     left, right = run.identity, baseline.identity
     differing = [key for key in {**left, **right} if left.get(key, ABSENT) != right.get(key, ABSENT)]
-    return [(key, _shown(run, baseline, key), _shown(baseline, run, key)) for key in differing]
+    versions = [(VERSION, str(run.version), str(baseline.version))] if run.version != baseline.version else []
+    return versions + [(key, _shown(run, baseline, key), _shown(baseline, run, key)) for key in differing]
 
 
 def flatten(tree: dict[str, Any], path: str = "") -> dict[str, Any]:

@@ -2,6 +2,12 @@
 
 import json
 
+import yaml
+
+from recipes.core.files import write_json
+from recipes.core.identity import hash_of
+from recipes.core.runs import RunFolder
+
 
 def test_every_finished_arm_stands_beside_the_baseline(steelyard, make_run) -> None:
     make_run("ntp", 0)
@@ -54,7 +60,7 @@ def test_an_arm_that_cannot_be_paired_is_left_out_and_named(steelyard, make_run)
     ended = steelyard("compare", "prior", "--outputs", folder.parents[2])
     assert ended.code == 0
     assert "random" not in ended.out
-    assert "left out: no finished run of ntp has the seed and config of" in ended.err
+    assert "left out: no finished run of ntp has the seed, config and recipe version of" in ended.err
     assert "steelyard run prior arm=ntp seed=5" in ended.err
 
 
@@ -115,3 +121,18 @@ def test_a_labelled_run_is_compared_under_its_label(steelyard, make_run) -> None
     folder = make_run("gentle", 0, weighting__alpha=0.5, label="gentle")
     ended = steelyard("compare", "prior", "--arm", "gentle", "--outputs", folder.parents[2])
     assert ended.out.startswith("prior: gentle - ntp, seed 0\nruns gentle/0123456789-s*")
+
+
+def test_runs_of_two_versions_of_a_recipe_are_not_paired_unless_both_are_named(steelyard, make_run) -> None:
+    folders = [make_run("ntp", 0), make_run("prior", 0)]
+    for folder, version in zip(folders, (1, 2), strict=True):
+        write_json(folder / "identity.json", {"hash": "0123456789", "version": version, "content": {}})
+        run = RunFolder(folder)
+        tree = yaml.safe_load((folder / "config.yaml").read_text())
+        run.finish()
+        folder.rename(folder.with_name(f"{hash_of(tree, {}, version)}-s0"))
+    baseline, folder = (next(one.parent.iterdir()) for one in folders)
+    refused = steelyard("compare", "prior", "--outputs", folder.parents[2])
+    assert refused.code == 2 and "no finished run of ntp has the seed, config and recipe version of" in refused.err
+    both = steelyard("compare", folder, baseline)
+    assert "warning: version of the recipe differs too: 2 and 1" in both.err
