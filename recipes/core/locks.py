@@ -47,16 +47,30 @@ def owned(path: Path, what: str, wait: bool, guards: Path | None = None) -> Iter
     Raises:
         UserError: a live process owns it and `wait` is False; names the owner's host and pid.
     """
-    with nothing_begun(), writable(path.parent):
-        make_folder(path.parent)
-        token = _acquire(path, what, wait)
+    with _folder_of(path):
+        with nothing_begun(), writable(path.parent):
+            token = _acquire(path, what, wait)
+        try:
+            hold = Hold(path, what, token, os.path.abspath(guards or path.parent))
+            with _held(hold), beside(partial(_heartbeat, hold)):
+                yield
+        finally:
+            if _read(path).get("token") == token:
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _folder_of(path: Path) -> Iterator[None]:
+    """Make the folder of a lock file; folders that this made and that stayed empty go again."""
+    missing = [folder for folder in path.parents if not os.path.isdir(folder)]
     try:
-        hold = Hold(path, what, token, os.path.abspath(guards or path.parent))
-        with _held(hold), beside(partial(_heartbeat, hold)):
-            yield
+        with nothing_begun():
+            make_folder(path.parent)
+        yield
     finally:
-        if _read(path).get("token") == token:
-            path.unlink(missing_ok=True)
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 @contextmanager
@@ -133,10 +147,13 @@ def _acquire(path: Path, what: str, wait: bool) -> str:
 
 
 def _create(path: Path, content: dict[str, Any]) -> bool:
-    """Create the lock file; False if it is there."""
+    """Create the lock file; False if it is there, or to be tried again."""
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
+        return False
+    except FileNotFoundError:  # the folder was empty, and went with the process that had made it
+        make_folder(path.parent)
         return False
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

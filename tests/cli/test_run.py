@@ -1,8 +1,11 @@
 """What `steelyard run` passes on and what it says afterwards; the run itself is tested with the recipes."""
 
+from pathlib import Path
+
 import pytest
 
-from recipes.core import runner
+from recipes.core import registry, runner
+from recipes.core.errors import RunFailed, UserError
 from recipes.core.records import final_metrics
 from recipes.core.runner import RunOutcome
 
@@ -84,3 +87,20 @@ def test_a_dry_run_shows_the_plan_and_the_config(steelyard, monkeypatch) -> None
     assert ended.code == 0
     assert ended.out.startswith("run folder  outputs/x\nstate       new\n\n")
     assert "\nweighting:\n  name: prior\n  alpha: 2.0\n" in ended.out
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [UserError("no data"), RunFailed("the reference diverged"), KeyboardInterrupt()],
+    ids=["wrong", "failed", "ctrl-c"],
+)
+def test_a_run_that_ends_before_it_began_leaves_no_folder(
+    steelyard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    def prepare(*_: object) -> None:
+        raise stop
+
+    monkeypatch.setattr(registry.recipe_class("prior"), "prepare", prepare)
+    ended = steelyard("run", "prior", "budget=smoke", "tracker=none", f"outputs={tmp_path / 'out'}")
+    assert ended.code == (130 if isinstance(stop, KeyboardInterrupt) else stop.exit_code)
+    assert list(tmp_path.iterdir()) == []

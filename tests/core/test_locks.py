@@ -243,3 +243,26 @@ def test_processes_of_a_run_work_under_the_lock_of_the_one_that_was_typed(tmp_pa
         with pytest.raises(LockLost):
             write_json(tmp_path / "a.json", {})
     write_json(tmp_path / "a.json", {})
+
+
+def test_a_folder_that_stayed_empty_goes_again_and_one_that_was_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(RuntimeError), locks.owned(tmp_path / "there" / "a" / "b" / "owner.lock", "it", wait=False):
+        raise RuntimeError
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+    with locks.owned(tmp_path / "a" / "owner.lock", "it", wait=False):
+        (tmp_path / "a" / "result").write_text("")
+    assert list((tmp_path / "a").iterdir()) == [tmp_path / "a" / "result"]
+
+
+def test_a_process_that_waits_makes_a_folder_again_that_went(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, make = tmp_path / "a" / "owner.lock", locks.make_folder
+
+    def vanishing(folder: Path) -> None:
+        make(folder)
+        monkeypatch.setattr(locks, "make_folder", make)
+        folder.rmdir()  # as the process does that made it
+
+    monkeypatch.setattr(locks, "make_folder", vanishing)
+    with locks.owned(lock, "it", wait=True):
+        assert lock.exists()
