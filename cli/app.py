@@ -12,6 +12,7 @@ from cli import assets, compare, doctor, report, run, runs, sweep, trial
 from cli import list as list_command
 from cli.console import note, say
 from cli.habits import pointer
+from cli.keys import outputs_option
 from recipes.core.errors import SteelyardError
 from recipes.core.messages import WIDEST, shortened
 from recipes.core.storage.disk import refusal
@@ -21,7 +22,7 @@ from recipes.core.streams import guard_streams, start_in_utf8
 guard_streams()
 
 DEBUG = "--debug"
-KEYLESS = ("runs", "compare", "report")  # commands that take no keys
+KEYLESS = ("runs", "compare", "report", "doctor")  # commands that take no keys
 
 app = typer.Typer(
     name="steelyard",
@@ -91,7 +92,7 @@ def _without_switches(words: list[str]) -> list[str]:
     """The words without --debug; `run -m` is `sweep`, and `outputs=FOLDER` of a command without keys is its option."""
     kept = [word for word in words if word != DEBUG]
     if kept[:1] and kept[0] in KEYLESS:
-        return [f"--{word}" if word.startswith("outputs=") else word for word in kept]
+        return [part for word in kept for part in (outputs_option(word) if word.startswith("outputs=") else [word])]
     if kept[:1] != ["run"] or not set(kept) & set(run.MULTIRUN):
         return kept
     return ["sweep", *(word for word in kept[1:] if word not in run.MULTIRUN)]

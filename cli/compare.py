@@ -9,7 +9,7 @@ import typer
 
 from cli import completion
 from cli.console import heading, note, print_json, say, table
-from cli.runs import OUTPUTS
+from cli.keys import OUTPUTS
 from recipes.core import compose, registry
 from recipes.core.errors import UserError
 from recipes.core.schema import did_you_mean

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import typer
 
 from cli.console import say, table
-from cli.runs import OUTPUTS
+from cli.keys import OUTPUTS_PLACE
 from recipes.core import assets
 from recipes.core.cache import home
 from recipes.core.cores import usable_cores
@@ -32,7 +32,7 @@ class Check:
     fatal: bool = False
 
 
-def doctor(outputs: Path = OUTPUTS) -> None:
+def doctor(outputs: Path = OUTPUTS_PLACE) -> None:
     """Say what this machine can do, and how to mend what it cannot.
 
     Ends with exit code 1 only if nothing can run on this machine.

@@ -1,9 +1,14 @@
-"""What `run`, `trial` and `sweep` share: their keys, one of which has an option too."""
+"""The outputs folder, which every command takes as `outputs=FOLDER` and as an option, and the keys of a command."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
+
+from recipes.core.errors import UserError
+from recipes.core.files import home_path
 
 OUTPUTS_KEY: Any = typer.Option("", "--outputs", metavar="FOLDER", help="Folder of runs; the same as outputs=FOLDER.")
 
@@ -13,3 +18,50 @@ def typed_keys(overrides: Sequence[str] | None, outputs: str) -> list[str]:
     from recipes.core.overrides import quoted
 
     return [*(overrides or []), *([f"outputs={quoted(outputs)}"] if outputs else [])]
+
+
+def outputs_option(word: str) -> list[str]:
+    """`outputs=FOLDER` of a command without keys, read as `run` reads it, as the words of its option.
+
+    Raises:
+        UserError: it holds several values, or none.
+    """
+    from recipes.core.overrides import Override, read_overrides
+    from recipes.core.schema import raise_problems
+
+    (read,) = read_overrides([word], {"outputs": False}, ())
+    if not isinstance(read, Override):
+        raise_problems([read])
+        raise AssertionError("unreachable")
+    return ["--outputs", "" if read.value is None else str(read.value)]
+
+
+def outputs_place(typed: str | Path) -> Path:
+    """The outputs folder that was typed, its `~` written out, whatever stands there. Raises UserError: no name."""
+    from recipes.core.schema import text_problem
+
+    text = str(typed)
+    if problem := text_problem(text, lines=False):
+        raise UserError(problem, where=f"outputs={text}", hint="type outputs=FOLDER")
+    return home_path(text)
+
+
+def outputs_folder(typed: str | Path) -> Path:
+    """The outputs folder that was typed; it need not be there yet.
+
+    Raises:
+        UserError: it is no name of a folder, or something else stands there.
+    """
+    folder = outputs_place(typed)
+    if os.path.lexists(folder) and not folder.is_dir():
+        what = "is a link to nothing" if folder.is_symlink() and not folder.exists() else "is a file"
+        raise UserError(f"{what}, not a folder of runs", where=f"outputs={typed}", hint="type outputs=FOLDER")
+    return folder
+
+
+def _outputs_option(parser: Callable[[str | Path], Path]) -> Any:
+    about = {"envvar": "STEELYARD_OUTPUTS", "help": "Folder of runs; the same as outputs=FOLDER.", "metavar": "FOLDER"}
+    return typer.Option("outputs", "--outputs", parser=parser, **about)
+
+
+OUTPUTS, OUTPUTS_PLACE = _outputs_option(outputs_folder), _outputs_option(outputs_place)

@@ -6,7 +6,7 @@ import typer
 
 from cli import completion
 from cli.console import pairs
-from cli.runs import OUTPUTS
+from cli.keys import OUTPUTS
 from recipes.core import registry
 from recipes.core.cards import card_of
 from recipes.core.errors import UserError

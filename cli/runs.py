@@ -8,15 +8,11 @@ import typer
 
 from cli import completion
 from cli.console import print_json, say, table
+from cli.keys import OUTPUTS
 from recipes.core import registry
-from recipes.core.files import home_path
 from recipes.core.locks import owner_of
 from recipes.core.records import RunRecord, find_runs
 from recipes.core.runs import CUT_OFF, RUNNING, RunFolder
-
-OUTPUTS: Any = typer.Option(
-    Path("outputs"), "--outputs", envvar="STEELYARD_OUTPUTS", help="Folder of runs.", callback=home_path
-)
 
 
 def runs(

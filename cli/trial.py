@@ -30,10 +30,12 @@ from cli.keys import OUTPUTS_KEY, typed_keys
 from recipes.core import compose, registry
 from recipes.core.cards import card_for, no_verdict
 from recipes.core.errors import UserError
+from recipes.core.overrides import MOST_CELLS
 from recipes.core.schema import did_you_mean
 from recipes.core.trial import cells as planning
 from recipes.core.trial import manifest as manifests
 
+DIGITS = 10  # of the largest seed
 if TYPE_CHECKING:
     from recipes.core.trial.result import Judged, TrialResult
 
@@ -180,6 +182,8 @@ def _check_keys(keys: list[str]) -> None:
 def _arms(recipe: str, text: str, keys: list[str]) -> list[str]:
     known = list(compose.arms(recipe, keys))
     wanted = [name.strip() for name in text.split(",") if name.strip()]
+    if text and not wanted:
+        raise UserError("names no arm", where=f"--arms {text}", hint=f"choose from {', '.join(known)}")
     for name in wanted:
         if name not in known:
             raise UserError(f"unknown arm {name!r} of {recipe}", where="--arms", hint=did_you_mean(name, known))
@@ -192,6 +196,9 @@ def seeds_of(text: str) -> list[int]:
     numbers = [word for word in words if word]
     if not numbers or not all(word.isdecimal() for word in numbers):
         raise UserError(f"{text!r} is no number of seeds and no list of seeds", where="--seeds", hint="type 5 or 0,3,7")
+    if any(len(word) > DIGITS for word in numbers) or (len(words) == 1 and int(numbers[0]) > MOST_CELLS):
+        hint = "type how many (5), or which (0,3,7); one seed has a comma behind it (7,)"
+        raise UserError(f"is more than {MOST_CELLS:,} seeds", where=f"--seeds {text}", hint=hint)
     found = [int(word) for word in numbers] if len(words) > 1 else list(range(int(numbers[0])))
     if not found or len(set(found)) < len(found):
         raise UserError("needs at least one seed, each once", where=f"--seeds {text}", hint="type 5 or 0,3,7")

@@ -55,9 +55,11 @@ def label_problems(
     if label is not None:
         return _name_problems(str(label), arms)
     problems = []
-    for key, (value, theirs) in typed_over(keys, arms.get(arm, {})).items():
-        same = [name for name, settings in arms.items() if settings.get(key) == value]
-        other = f"type arm={same[0]}, or " if same else ""
+    wrong = typed_over(keys, arms.get(arm, {}))
+    result = {**arms.get(arm, {}), **{key: value for key, (value, _) in wrong.items()}}
+    same = [name for name, settings in arms.items() if settings == result]
+    other = f"type arm={same[0]}, or " if same else ""
+    for key, (value, theirs) in wrong.items():
         command = shlex.join(["steelyard", "run", recipe, *overrides, f"label=my-{arm}"])
         message = f"arm {arm} sets it to {theirs}; {other}give the run a name of its own with label=NAME: {command}"
         problems.append(Problem(key, value, message))
@@ -106,7 +108,8 @@ def _instead(
     """What to type in place of a key that arms set."""
     setting = [name for name in chosen if any(name in names for names in wrong.values())]
     lines = [f"set by {_listed(setting)}"]
-    same = [name for name, one in arms.items() if any(key in one and one[key] == value for key, value in keys)]
+    typed = [(key, value) for key, value in keys if key in wrong]
+    same = [name for name, one in arms.items() if one == dict(typed)]  # one that sets more would be another run
     if same:
         lines.append(f"arms that have it so: {_listed(same)}; choose arms with --arms")
     left = [name for name in chosen if name not in setting]

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from recipes.core.schema import Problem, raise_problems
@@ -15,6 +16,7 @@ from recipes.core.schema import Problem, raise_problems
 KEY = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*")
 RESOLVER = re.compile(r"\$\{[^{}]*:")
 LIST_VALUES = "type key=1,2 or key=range(3), or --sweeper optuna for key=interval(0,1)"
+MOST_CELLS = 10_000  # of a trial or sweep; each is composed before the first starts
 OUTPUT_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.chdir")
 _OPEN, _CLOSED = "([{", ")]}"
 
@@ -77,9 +79,11 @@ def values_of(key: str, raw: str) -> list[str] | Problem | None:
     from hydra.errors import HydraException
 
     try:
-        values = [str(value) for value in parsed.sweep_string_iterator()]
+        values = [str(value) for value in islice(parsed.sweep_string_iterator(), MOST_CELLS + 1)]
     except HydraException:  # interval() and glob()
         return Problem(f"{key}={raw}", None, f"has no values to go through; {LIST_VALUES}")
+    if len(values) > MOST_CELLS:
+        return Problem(f"{key}={raw}", None, f"has more than {MOST_CELLS:,} values")
     return values or Problem(f"{key}={raw}", None, f"is an empty range; {LIST_VALUES}")
 
 
@@ -176,7 +180,7 @@ def _parsed(key: str, raw: str) -> Any:
 
     try:
         return OverridesParser.create().parse_override(f"{key}={raw}")
-    except HydraException:
+    except (HydraException, ValueError):  # a number of more digits than Python reads
         return None
 
 

@@ -176,11 +176,22 @@ def _out_of_bounds(value: Any, key: str, metadata: typing.Mapping[str, Any]) -> 
 
 
 def _text_problems(value: str, key: str) -> list[Problem]:
+    problem = text_problem(value, lines=key != "outputs")
+    return [Problem(key, value if value.strip() else repr(value), problem)] if problem else []
+
+
+def text_problem(value: str, lines: bool = True) -> str:
+    """What is wrong with a text that was typed; empty if nothing is. It may have `lines` and tabs."""
     if not value.strip():
-        return [Problem(key, repr(value), "is an empty text")]
-    if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", value):
-        return [Problem(key, value, "holds a control character")]
-    return []
+        return "is an empty text"
+    if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", value) or (not lines and re.search(r"[\t\n]", value)):
+        return "holds a control character"
+    if byte := re.search(r"[\udc80-\udcff]", value):  # as Python keeps bytes of names that it cannot read
+        hint = "give the file or folder a name in UTF-8, or set the locale (LC_ALL=C.UTF-8)"
+        return f"holds a byte that is not UTF-8 (0x{ord(byte[0]) - 0xDC00:02x}); {hint}"
+    if re.search(r"[\ud800-\udfff]", value):
+        return "holds half a character (a lone surrogate)"
+    return ""
 
 
 def _type_name(options: tuple[Any, ...]) -> str:

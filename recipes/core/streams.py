@@ -21,6 +21,8 @@ def start_in_utf8() -> None:
     """
     if os.name != "posix" or sys.flags.utf8_mode or sys.getfilesystemencoding() != "ascii":
         return
+    if "utf8=0" in sys.orig_argv:  # asked for on the line: it would be so again, without end
+        return
     os.environ["PYTHONUTF8"] = "1"
     os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 

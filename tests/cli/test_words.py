@@ -1,6 +1,7 @@
 """Words that people type: habits of other tools, one spelling of outputs, and five hundred lines of nonsense."""
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -107,3 +108,44 @@ def _line(draw: random.Random) -> list[str]:
         words += ["--seeds", "1"]
     draw.shuffle(tail := words[2:])
     return words[:2] + tail
+
+
+@pytest.mark.parametrize("command", [["runs"], ["compare", "prior"], ["report"], ["report", "prior"]])
+def test_outputs_that_is_no_folder_is_named_in_commands_that_read_it(steelyard, command: list[str]) -> None:
+    Path("file").write_text("")
+    Path("link").symlink_to("nowhere")
+    for typed, text in (
+        ("outputs=file", "outputs=file: is a file, not a folder of runs"),
+        ("outputs=link", "outputs=link: is a link to nothing, not a folder of runs"),
+        ("--outputs=", "is an empty text"),
+        ("outputs=", "has no value"),
+        ("outputs=null", "is an empty text"),
+        ("outputs=a\x1b[31m", "holds a control character"),
+        ("outputs=a\nb", "holds a control character"),
+        ("outputs=caf\udce9", "holds a byte that is not UTF-8 (0xe9)"),
+        ("outputs=a,b", "takes one value"),
+    ):
+        ended = steelyard(*command, typed)
+        assert (ended.code, ended.out) == (2, ""), typed
+        assert text in ended.err, typed
+
+
+def test_outputs_is_quoted_alike_in_all_commands(steelyard) -> None:
+    assert "in a, b;" in steelyard("runs", "outputs='a, b'").out
+    assert "run folder  a, b/prior/" in steelyard("run", "prior", "--dry-run", "outputs='a, b'").out
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["trial", "prior", "--seeds", "99999999"], "is more than 10,000 seeds"),
+        (["trial", "prior", "--seeds", "9" * 5000], "is more than 10,000 seeds"),
+        (["sweep", "prior", "seed=range(4000000000)"], "has more than 10,000 values"),
+        (["sweep", "prior", "seed=range(5000)", "weighting.floor=0,0.1,0.2"], "15,000 cells are too many"),
+        (["run", "prior", "--dry-run", f"seed={'9' * 5000}"], "seed"),
+    ],
+)
+def test_more_cells_than_memory_holds_are_refused_at_once(steelyard, words: list[str], text: str) -> None:
+    ended = steelyard(*words)
+    assert (ended.code, ended.out) == (2, "") and text in ended.err
+    assert len(ended.err) < 1_000

@@ -104,3 +104,24 @@ def test_keys_overlap_up_and_down() -> None:
         "keep",
     }
     assert typed_over([("mask.kind", "learned"), ("keep", [0.5])], arm) == {}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "arm"),
+    [
+        ("sample-reweighting", ["reweight.strategy=quadratic"], "quadratic"),
+        ("token-pruning", ["arm=vtw", "keep=[0.25,0.0625]"], None),  # `pool` has this keep, and another pruner
+        ("token-pruning", ["arm=vtw", "pruner.name=pool", "keep=[0.25,0.0625]"], "pool"),
+    ],
+)
+def test_an_arm_is_suggested_only_where_it_is_what_was_typed(recipe: str, words: list[str], arm: str | None) -> None:
+    with pytest.raises(UserError, match="name of its own with label=NAME") as refused:
+        compose.compose(recipe, words)
+    assert (f"type arm={arm}," in str(refused.value.hint)) == (arm is not None)
+    assert ("type arm=" in str(refused.value.hint)) == (arm is not None)
+
+
+def test_a_trial_suggests_an_arm_only_where_it_is_what_was_typed() -> None:
+    with pytest.raises(UserError) as refused:
+        trial_cells("token-pruning", ["keep=[0.25,0.0625]"], ["divprune", "random", "pool"], [0])
+    assert "arms that have it so" not in str(refused.value.hint)

@@ -84,3 +84,8 @@ def test_a_shared_file_has_the_content_and_replaces_the_old_one(
     files.share_file(tmp_path / "source", tmp_path / "copy")
     assert (tmp_path / "copy").read_text() == "new" and not os.path.samefile(tmp_path / "source", tmp_path / "copy")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "source", "target"]
+
+
+def test_a_tilde_that_names_nobody_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/there")
+    assert [str(files.home_path(text)) for text in ("~/a", "~no one/a", "b/~c")] == ["/there/a", "~no one/a", "b/~c"]

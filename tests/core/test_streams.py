@@ -43,3 +43,9 @@ def test_names_are_utf8_in_the_c_locale(tmp_path: Path) -> None:
     ended = shell(f"{STEELYARD} run prior --dry-run outputs={outputs}", **poor)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith(f"run folder  {outputs}/prior/prior/")
+
+
+def test_a_mode_without_utf8_that_was_asked_for_starts_once() -> None:
+    poor = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "TERM": "dumb"}
+    ended = shell(f"timeout 60 {sys.executable} -X utf8=0 -m cli.app --version", **poor)
+    assert (ended.returncode, ended.stdout[:10]) == (0, "steelyard ")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from recipes.core.config import RunConfig
 from recipes.core.cores import usable_cores
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
-from recipes.core.overrides import sweep_choices
+from recipes.core.overrides import MOST_CELLS, sweep_choices
 from recipes.core.runs import run_folder
 from recipes.core.storage.fingerprints import asked_once
 
@@ -98,6 +99,8 @@ def sweep_cells(recipe: str, overrides: Sequence[str]) -> list[Cell]:
             where=" ".join(overrides),
             hint=f"type for example: steelyard sweep {recipe} seed=0,1,2 weighting.alpha=0.5,1,2",
         )
+    if (number := math.prod(map(len, swept))) > MOST_CELLS:
+        raise UserError(f"{number:,} cells are too many for one sweep", hint=f"sweep over at most {MOST_CELLS:,}")
     combinations = list(itertools.product(*swept))
     width = len(str(len(combinations) - 1))
     typed = [(f"{number:0{width}d}", " ".join(chosen), [*fixed, *chosen]) for number, chosen in enumerate(combinations)]
