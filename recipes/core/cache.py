@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from recipes.core.errors import UserError
-from recipes.core.files import home_path, publish_folder, write_json
+from recipes.core.files import publish_folder, write_json
 from recipes.core.locks import owned
 from recipes.core.messages import note
 from recipes.core.storage.checksums import checksums, files_below, mismatches, read_checksums
@@ -24,7 +24,7 @@ def home() -> Path:
     """
     try:
         if named := os.environ.get("STEELYARD_HOME"):
-            return home_path(named).absolute()
+            return Path(named).expanduser().absolute()
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError as error:
         raise UserError(

@@ -150,24 +150,25 @@ def check_cells(recipe: str, typed: Sequence[tuple[str, str, list[str]]]) -> lis
     Raises:
         UserError: with all problems of all cells.
     """
-    cells: list[Cell] = []
+    configs: list[RunConfig] = []
     problems: dict[str, list[str]] = {}
-    with asked_once():
-        for name, label, overrides in typed:
-            try:
-                config = compose.compose(recipe, overrides)
-            except UserError as error:
-                if not error.hint:
-                    raise
-                for line in error.hint.splitlines():
-                    problems.setdefault(line, []).append(label)
-            else:
-                cells.append(Cell(name, label, config.arm, config.seed, tuple(overrides), _folder(config)))
+    for _, label, overrides in typed:
+        try:
+            configs.append(compose.compose(recipe, overrides))
+        except UserError as error:
+            if not error.hint:
+                raise
+            for line in error.hint.splitlines():
+                problems.setdefault(line, []).append(label)
     if problems:
         lines = [line + _where(labels, len(typed)) for line, labels in problems.items()]
         count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
         raise UserError(f"{count} in the config", hint="\n".join(lines))
-    return cells
+    with asked_once():  # only now are the files looked at that they name
+        return [
+            Cell(name, label, config.arm, config.seed, tuple(overrides), _folder(config))
+            for (name, label, overrides), config in zip(typed, configs, strict=True)
+        ]
 
 
 def _where(labels: list[str], number: int) -> str:

@@ -1,5 +1,7 @@
 """Cells: which there are, in what order, and how problems of all of them are told at once."""
 
+from pathlib import Path
+
 import pytest
 
 from recipes.core.errors import UserError
@@ -68,7 +70,10 @@ def test_every_way_that_hydra_has_to_list_values(typed: str, expected: list[str]
     assert labels(typed) == expected
 
 
-def test_quoted_values_keep_their_commas_and_blanks() -> None:
+def test_quoted_values_keep_their_commas_and_blanks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a, b", "it's c"):
+        (tmp_path / name).write_text(name)
     cells = sweep_cells("prior", [*QUICK, "data=image-text", "data.path='a, b','it\\'s c'"])
     assert [cell.overrides[-1] for cell in cells] == ["data.path='a, b'", "data.path='it\\'s c'"]
     assert len({cell.folder for cell in cells}) == 2
