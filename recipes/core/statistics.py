@@ -155,14 +155,15 @@ def _bca(estimate: float, resampled: Array, jackknife: Array, level: float) -> I
     skew = float((left**3).sum() / (6 * spread**3)) if spread > 0 else 0.0
     tails = bias + stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
     low, high = np.quantile(resampled, stats.norm.cdf(bias + tails / (1 - skew * tails)))
-    shifted = _normal_score(resampled, 0.0) - bias
+    # Resamples at zero count on its far side: an interval that ends at zero has not left it.
+    shifted = _normal_score(resampled, 0.0, (1 + np.sign(estimate)) / 2) - bias
     tail = stats.norm.cdf(-abs(shifted / (1 + skew * shifted) - bias))
     return Interval(estimate, float(low), float(high), float(min(1.0, 2 * max(tail, 1 / len(resampled)))), level)
 
 
-def _normal_score(resampled: Array, point: float) -> float:
-    """Normal quantile of the share of resamples below `point` (ties count half), kept finite."""
-    share = (np.sum(resampled < point) + 0.5 * np.sum(resampled == point)) / len(resampled)
+def _normal_score(resampled: Array, point: float, ties: float = 0.5) -> float:
+    """Normal quantile of the share of resamples below `point`, of equal ones the share `ties`, kept finite."""
+    share = (np.sum(resampled < point) + ties * np.sum(resampled == point)) / len(resampled)
     edge = 0.5 / len(resampled)
     return float(stats.norm.ppf(np.clip(share, edge, 1 - edge)))
 

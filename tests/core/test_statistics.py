@@ -62,6 +62,17 @@ def test_p_value_inverts_the_interval(shift):
     assert min(abs(touching.low), abs(touching.high)) < 0.01
 
 
+@pytest.mark.parametrize("wrong", [1, 2, 3, 4, 6, 8, 12])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_interval_that_touches_zero_is_not_significant(wrong, sign):
+    """Right or wrong answers: few items differ, and many resamples come to exactly zero."""
+    zeros, difference = np.zeros(60), np.zeros(60)
+    difference[:wrong] = sign
+    interval = own.paired_bootstrap(difference, ones(zeros), zeros, ones(zeros), np.arange(60), draws=4_000)
+    assert (interval.p_value < 0.05) == (interval.low > 0 or interval.high < 0)
+    assert wrong > 1 or interval.p_value > 0.05
+
+
 def test_bootstrap_is_seeded_and_ignores_example_order():
     generator = np.random.default_rng(0)
     columns = [generator.random(30), ones(range(30)), generator.random(30), ones(range(30)), np.arange(30) // 3]
