@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from recipes.core.data.sources import is_saved, require_split
@@ -79,7 +79,8 @@ def data_files(folder: Path, kinds: dict[str, str], by_name: Sequence[str] = tup
     Args:
         folder: Where to look.
         kinds: Format of each ending.
-        by_name: Formats of files whose own name may name a split; others belong to that of a folder only.
+        by_name: Formats of files whose own name may name a split. Others, each one example, belong to that of a
+            folder only, unless every name tells one ("wiki.train.txt", "wiki.test.txt").
 
     Raises:
         UserError: one of them is a link to nothing: data that is not there is not left out in silence.
@@ -92,6 +93,9 @@ def data_files(folder: Path, kinds: dict[str, str], by_name: Sequence[str] = tup
                 what = "is a link to a file that is not there" if path.is_symlink() else "is no file that can be read"
                 raise UserError(what, str(path), "fetch what it stands for, or move it out of the folder")
             files.append(DataFile(path, name, kind, split_of_name(name, kind in by_name)))
+    named = [split_of_name(file.name) for file in files]
+    if None not in named and TRAIN in named and len(set(named)) > 1:
+        files = [replace(file, split=split) for file, split in zip(files, named, strict=True)]
     return sorted(files, key=lambda file: file.name)
 
 
@@ -108,7 +112,7 @@ def split_of_name(name: str, by_name: bool = True) -> str | None:
             return split
     if not by_name:
         return None
-    stem = last.partition(".")[0]
+    stem = PurePosixPath(last.removesuffix(".gz")).stem
     words = {SPLITS[word] for word in re.split(r"[^a-z]+", stem.lower()) if word in SPLITS}
     if shard := _SHARD.fullmatch(stem):  # "data/train_sft-00000-of-00004.parquet", as the hub names them
         return SPLITS.get(shard[1], shard[1]) if words or folders[:1] == ["data"] else None

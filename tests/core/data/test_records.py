@@ -312,6 +312,7 @@ def named(rows: list[Any], folder: Path) -> list[Any]:
 
 LAYOUTS = {
     "files": ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet"),
+    "dots": ("pairs.v2.train.jsonl", "pairs.v2.test.jsonl"),
     "names": ("pairs_train.jsonl", "pairs-test.jsonl"),
     "years": ("captions_train2017.json", "captions_test2017.json"),
     "folders": ("train/a.jsonl", "test/a.jsonl"),
@@ -359,6 +360,16 @@ def test_data_without_splits_is_all_train(reader: str, folder: Path) -> None:
     assert READERS[reader](path, split="train") == READERS[reader](path)
     with pytest.raises(UserError, match="there is no split 'test': the data has no splits"):
         READERS[reader](path, split="test")
+
+
+def test_texts_whose_names_all_tell_a_split_keep_it(folder: Path) -> None:
+    (folder / "texts").mkdir()
+    for name in ("wiki.train.txt", "wiki.valid.txt", "wiki.test.txt"):
+        write(folder / "texts", name, name.encode())
+    assert documents(folder / "texts")[0] == ["wiki.train.txt"]
+    assert documents(folder / "texts", split="test")[0] == ["wiki.test.txt"]
+    write(folder / "texts", "faith.txt", b"one more")  # now all are documents, each with a name
+    assert len(documents(folder / "texts")[0]) == 4
 
 
 def test_two_data_sets_in_one_folder_are_not_one(folder: Path) -> None:
