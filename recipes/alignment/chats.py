@@ -46,7 +46,7 @@ class Chat:
         return self._text(messages, ask, ())
 
     def ids(self, messages: Sequence[Message], ask: bool = False) -> list[int]:
-        """A conversation as token ids: control tokens that stand in messages are text. Arguments as of `text`."""
+        """A conversation as token ids, control tokens in messages being text. Arguments and errors as of `text`."""
         text = self.text(messages, ask)
         typed = self.reader.typed(json.dumps([messages, self.tools, self.variables], ensure_ascii=False, default=str))
         # What a template itself looks for in messages ("</think>") means to it what it says.

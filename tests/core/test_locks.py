@@ -65,7 +65,7 @@ def test_a_reused_process_number_is_not_mistaken_for_the_owner(tmp_path: Path) -
     lock = tmp_path / "owner.lock"
     lock.write_text(json.dumps(myself() | {"born": "0", "token": "t"}))
     with locks.owned(lock, "x", wait=False):
-        pass
+        assert json.loads(lock.read_text(encoding="utf-8"))["token"] != "t"
 
 
 def test_another_hosts_lock_dies_with_its_heartbeat(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recipes.core.errors import UserError
+from recipes.core.models.files import first_line
 
 # Config keys that logits are multiplied by (Cohere, Falcon-H1, Muse), divided by (Granite; MiniCPM3 and Inkling divide
 # the hidden states, which is the same) and capped by (Gemma 2, RecurrentGemma, xLSTM).
@@ -160,15 +161,19 @@ def check_head(model: Any, where: str = "") -> None:
 
 @contextmanager
 def trial_forward(model: Any, where: str) -> Iterator[None]:
-    """Inside the block, whatever the code of a model raises is a UserError about the model at `where`."""
+    """Turn whatever the code of a model raises inside the block into one error about the model.
+
+    Raises:
+        UserError: the block raised; `where` names the model.
+    """
     try:
         yield
     except UserError as error:
         raise UserError(error.what, error.where or where, error.hint) from error
     except Exception as error:  # nobody knows what a model raises that is used for what it is not
-        reason = (str(error).splitlines() or [""])[0]
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(
-            f"{_class_name(model)} does not run as a causal language model: {type(error).__name__}: {reason}",
+            f"{_class_name(model)} does not run as a causal language model: {reason}",
             where,
             "choose a model that continues text",
         ) from error
