@@ -60,8 +60,8 @@ def outputs_folder(typed: str | Path) -> Path:
 
 
 def _outputs_option(parser: Callable[[str | Path], Path]) -> Any:
-    about = {"envvar": "STEELYARD_OUTPUTS", "help": "Folder of runs; the same as outputs=FOLDER.", "metavar": "FOLDER"}
-    return typer.Option("outputs", "--outputs", parser=parser, **about)
+    text = "Folder of runs; the same as outputs=FOLDER."
+    return typer.Option("outputs", "--outputs", parser=parser, envvar="STEELYARD_OUTPUTS", help=text, metavar="FOLDER")
 
 
 OUTPUTS, OUTPUTS_PLACE = _outputs_option(outputs_folder), _outputs_option(outputs_place)
