@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 from recipes.core.config import TrackerConfig
 from recipes.core.messages import note
 
-NO = ("", "0", "false", "no", "off")
+NO = ("", "0", "false", "f", "no", "n", "off")
 WANDB_HOST = "https://api.wandb.ai"
 # Where the user wants W&B to stage the files of tables, read before a run sets its own.
 DATA_DIR = os.environ.get("WANDB_DATA_DIR")

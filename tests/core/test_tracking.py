@@ -67,7 +67,8 @@ def test_auto_is_online_with_a_login_and_offline_without(no_login: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("value", "mode"), [("true", "disabled"), ("1", "disabled"), ("false", "offline"), ("", "offline")]
+    ("value", "mode"),
+    [("true", "disabled"), ("1", "disabled"), ("false", "offline"), ("n", "offline"), ("", "offline")],
 )
 def test_wandb_disabled_is_honoured(value: str, mode: str, no_login: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_DISABLED", value)
