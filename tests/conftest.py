@@ -13,6 +13,7 @@ from hypothesis import settings
 
 # A shell that starts the tests in the background ignores Ctrl-C for them and their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -4,7 +4,6 @@ Which prompt an answer gets is fixed by the data, not by the batch: that of the 
 the last pair on to the first. So the reference scores them once, and micro-batches and processes change nothing.
 """
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from recipes.core.cache import cached
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
 from recipes.core.logprobs import token_logprobs
+from recipes.core.messages import note
 from recipes.core.models.head import OutputHead
 from recipes.core.objectives import IGNORE
 from recipes.core.parallel.distributed import gathered
@@ -56,7 +56,7 @@ def mismatched_pairs(pairs: PairSet) -> PairSet:
         made.append(replace(pair, prompt=other.prompt[-room:]))
     if cut := sum(len(pair.prompt) < len(other.prompt) for pair, other in zip(made, following, strict=True)):
         many = f"{cut:,} of {len(made):,} prompts of other pairs"
-        print(f"warning: preference.loss=kto: {many} are cut on their left to fit the longest pair", file=sys.stderr)
+        note(f"warning: preference.loss=kto: {many} are cut on their left to fit the longest pair")
     return PairSet(made)
 
 

@@ -10,6 +10,8 @@ import os
 import sys
 from typing import Any
 
+from recipes.core.messages import note
+
 NAMES = ("stdin", "stdout", "stderr")
 GONE = (errno.EPIPE, errno.EIO, errno.ENXIO, errno.EBADF)  # nobody reads any more
 
@@ -65,5 +67,5 @@ class _Forgiving(io.FileIO):
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
             if error.errno not in GONE and self.fileno() != 2:
-                print(f"warning: stdout cannot be written ({error.strerror})", file=sys.stderr)
+                note(f"warning: stdout cannot be written ({error.strerror})")
             return len(data)

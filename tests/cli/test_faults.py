@@ -292,7 +292,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 
 def test_the_cases_above_are_all_files_of_a_checkpoint(trained: Path) -> None:
     newest = folder_of(trained).checkpoints / f"checkpoint-{STEPS}"
-    assert {path.name for path in newest.iterdir()} == {*FILES, checkpoints.MANIFEST}
+    assert {path.name for path in newest.iterdir()} == {*FILES, checkpoints.MANIFEST, checkpoints.MEASURED}
 
 
 def test_without_any_good_checkpoint_the_run_starts_anew(

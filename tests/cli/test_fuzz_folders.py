@@ -45,7 +45,14 @@ NONSENSE = (
 def finished_run(config: Any, seed: int) -> Path:
     """What a finished run leaves behind, with metrics that differ between arms and seeds."""
     folder, generator = run_folder(config), random.Random(f"{config.arm}{seed}")
-    runs.start(folder, config, identify(config), f"steelyard run prior arm={config.arm}", {"threads": 1})
+    runs.start(
+        folder,
+        config,
+        identify(config),
+        f"steelyard run prior arm={config.arm}",
+        {"threads": 1},
+        config.trainer.max_steps,
+    )
     scores = Scores()
     for name in METRICS:
         scores.define(name, name.title(), name != "nll/other")

@@ -16,7 +16,7 @@ CAPTIONS = [np.array([5, 6, 1], np.int32), np.array([7, 1], np.int32)]
 
 def items() -> CaptionItems:
     split = SimpleNamespace(
-        caption=lambda i: Caption(f"c{i}", f"g{i}", "", ()), image=lambda i: np.full((2, 2, 1), i, np.uint8)
+        caption=lambda i: Caption(f"c{i}", f"g{i}", "", ()), image=lambda i, size=None: np.full((2, 2, 1), i, np.uint8)
     )
     tokens = SimpleNamespace(ids=lambda i: CAPTIONS[i])
     return CaptionItems(split, tokens, [0, 1], lambda image: torch.from_numpy(image).float())  # type: ignore[arg-type]

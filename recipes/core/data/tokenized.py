@@ -5,7 +5,6 @@ The arrays are memory-mapped, so loader processes and the cells of a trial share
 
 import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
@@ -20,6 +19,7 @@ from recipes.core.data.captions import Caption, CaptionSplit, Span
 from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.files import sha256_json
+from recipes.core.messages import note
 
 FORMAT = 2
 BATCH = 1024
@@ -101,7 +101,7 @@ def tokenize(
         _refuse_long(split, tokens, max_tokens)
     elif tokens.cut:
         many = f"{tokens.cut:,} of {len(tokens):,} captions"
-        print(f"warning: {many} are cut at data.max_tokens={max_tokens}, and do not end", file=sys.stderr)
+        note(f"warning: {many} are cut at data.max_tokens={max_tokens}, and do not end")
     return tokens
 
 

@@ -20,7 +20,8 @@ WORDS = ["<pad>", "<bos>", "<eos>", "it", "is", "red", "blue", "dark", "ish", "b
 class Words:
     """A tokenizer of whole words, but for "darkish": two pieces."""
 
-    unk_token, unk_token_id, all_special_ids = None, None, (0, 1, 2)
+    is_fast = True
+    unk_token, unk_token_id, all_special_ids, all_special_tokens = None, None, (0, 1, 2), ("<pad>", "<bos>", "<eos>")
     added_tokens_decoder: dict[int, Any] = {}
 
     def __call__(self, texts: list[str], **options: Any) -> dict[str, list[list[Any]]]:

@@ -85,7 +85,7 @@ def test_a_manifest_of_other_cells_is_refused(tmp_path: Path) -> None:
     assert "move this folder away, finished runs are still reused" in str(caught.value)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1"])
+@pytest.mark.parametrize("version", [0, 1, 3, "1"])
 def test_another_version_is_refused_with_both_numbers(tmp_path: Path, version: object) -> None:
     folder, manifest = planned(tmp_path)
     write(folder, manifest)
@@ -93,7 +93,7 @@ def test_another_version_is_refused_with_both_numbers(tmp_path: Path, version: o
     with pytest.raises(UserError) as caught:
         planned(tmp_path)
     assert str(caught.value).splitlines() == [
-        f"{folder / NAME}: is of version {version}, this Steelyard reads version 1",
+        f"{folder / NAME}: is of version {version}, this Steelyard reads version {manifests.VERSION}",
         "  move its folder away and type the command again: finished runs are still reused",
     ]
 
@@ -105,7 +105,7 @@ def test_another_version_is_refused_with_both_numbers(tmp_path: Path, version: o
         lambda text: "",
         lambda text: "[1, 2]",
         lambda text: "{}",
-        lambda text: json.dumps({"version": 1}),
+        lambda text: json.dumps({"version": manifests.VERSION}),
         lambda text: json.dumps(json.loads(text) | {"cells": [{"name": "x"}]}),
         lambda text: json.dumps(json.loads(text) | {"unknown": 1}),
         lambda text: "\x00" * 10,
@@ -115,7 +115,7 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, spoil) -> None:
     folder, manifest = planned(tmp_path)
     write(folder, manifest)
     (folder / NAME).write_text(spoil((folder / NAME).read_text()))
-    with pytest.raises(UserError, match="is no manifest of a trial or sweep\n  move its folder away"):
+    with pytest.raises(UserError, match="is no manifest of a trial or sweep, or damaged\n  move its folder away"):
         planned(tmp_path)
 
 
@@ -160,4 +160,4 @@ def test_the_manifest_stays_readable_for_people(tmp_path: Path) -> None:
     write(folder, manifest)
     tree = json.loads((folder / NAME).read_text())
     assert tree["version"] == manifests.VERSION
-    assert set(tree) == {field.name for field in dataclasses.fields(Manifest)}
+    assert set(tree) == {"sha256", *(field.name for field in dataclasses.fields(Manifest))}
