@@ -174,7 +174,7 @@ def test_a_second_process_is_refused_and_told_who_works_here(tmp_path: Path) -> 
     assert (second.returncode, out) == (2, "")
     assert err.startswith(f"error: run folder {folder.path} is in use by process {os.getpid()}")
     assert f"on host {socket.gethostname()}" in err and "outputs=FOLDER" in err
-    assert not list(folder.path.iterdir())
+    assert not folder.path.exists()
 
 
 @pytest.mark.parametrize("flag", [[], ["--fresh"]])
