@@ -129,7 +129,7 @@ def test_pip_failure_tells_pips_reason_and_what_to_do(index: Path) -> None:
     assert "pip could not download it" in text
     assert "No matching distribution found for toy-pack==1.0" in text
     assert "steelyard assets fetch toy" in text
-    assert not any((index.parent / "home/assets/toy").iterdir())
+    assert not (index.parent / "home/assets/toy").exists()
 
 
 def test_unknown_name_gets_the_nearest(index: Path) -> None:
