@@ -24,7 +24,6 @@ LOSSES = (
     "odpo",
     "wpo",
 )
-REFERENCE_FREE = ("sft", "simpo", "cpo", "orpo")
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,7 @@ def _key_problem(word: str, before: str) -> Problem | None:
     key, equals, raw = word.partition("=")
     bare = key.lstrip("+~")
     if key.startswith("~"):
-        return Problem(word, None, f"keys cannot be deleted; type {bare}=null")
+        return Problem(word, None, f"keys cannot be deleted; leave {bare} out to have its default")
     if not equals:
         return Problem(word, None, _not_key_value(word, before))
     if bare in OUTPUT_KEYS:

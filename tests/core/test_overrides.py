@@ -77,7 +77,7 @@ def test_numbers_and_null_stay_what_they_are_where_no_text_is_meant() -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["~seed"], "~seed: keys cannot be deleted; type seed=null"),
+        (["~seed"], "~seed: keys cannot be deleted; leave seed out to have its default"),
         (["+seed=1"], "+seed=1: keys are set, not added; type seed=1"),
         (["++seed=1"], "++seed=1: keys are set, not added; type seed=1"),
         (["seed@x=3"], "seed@x=3: type seed=3"),
