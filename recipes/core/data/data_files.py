@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 from recipes.core.data.sources import is_saved, require_split
@@ -108,7 +109,7 @@ def split_of_name(name: str, by_name: bool = True) -> str | None:
     """
     *folders, last = PurePosixPath(name).parts
     for folder in folders:
-        if split := SPLITS.get(re.sub(r"[^a-z]", "", folder.lower())):
+        if split := _split_of_folder(folder):
             return split
     if not by_name:
         return None
@@ -117,6 +118,10 @@ def split_of_name(name: str, by_name: bool = True) -> str | None:
     if shard := _SHARD.fullmatch(stem):  # "data/train_sft-00000-of-00004.parquet", as the hub names them
         return SPLITS.get(shard[1], shard[1]) if words or folders[:1] == ["data"] else None
     return words.pop() if len(words) == 1 else None
+
+
+def _split_of_folder(name: str) -> str | None:
+    return SPLITS.get(re.sub(r"[^a-z]", "", name.lower()))
 
 
 def splits_of(files: Sequence[DataFile]) -> list[str]:
@@ -149,9 +154,8 @@ def choose_split(files: Sequence[DataFile], split: str, where: str, key: str) ->
             f"move them out of the folder, or into train/ or test/; {key}={ALL} reads everything, whatever its name",
         )
     require_split(split, names, where, key)
-    chosen = [file for file in files if file.split == split]
-    _refuse_mixed(chosen, where)
-    return chosen
+    refuse_several(files, split, where, key)
+    return [file for file in files if file.split == split]
 
 
 def require_train(split: str, where: str, key: str) -> None:
@@ -165,15 +169,48 @@ def require_train(split: str, where: str, key: str) -> None:
         raise UserError(f"there is no split {split!r}: the data has no splits", where, hint)
 
 
-def _refuse_mixed(files: Sequence[DataFile], where: str) -> None:
-    """The first shard of a split stands in one folder; in two they are two data sets ("main/", "socratic/")."""
-    firsts = [
-        PurePosixPath(file.name) for file in files if (shard := _SHARD.match(file.path.stem)) and shard[2] == "0" * 5
-    ]
-    folders = sorted({str(name.parent) for name in firsts if name.name == firsts[0].name})
-    if len(folders) > 1:
-        hint = f"give one of them as the path, such as {folders[0]}"
-        raise UserError(f"holds several data sets with the same split, in {', '.join(folders)}", where, hint)
+def refuse_several(files: Sequence[DataFile], split: str, where: str, key: str) -> None:
+    """Folders side by side that each hold the split are data sets of their own ("main/", "socratic/"), not its parts.
+
+    They are where a name of one is repeated in another ("train.jsonl"), or where two of them hold further splits alike.
+    Files of kind "image", each one example, tell nothing of this.
+
+    Raises:
+        UserError: there are two such folders.
+    """
+    splits: dict[str, set[str]] = {}
+    names: dict[str, set[str]] = {}
+    for file in files:
+        if file.split is not None and file.kind != "image" and not _is_later_shard(file.path):
+            folder, name = _below_its_data_set(file.name)
+            splits.setdefault(folder, set()).add(file.split)
+            if file.split == split:
+                names.setdefault(folder, set()).add(name)
+    alike = any(names[a] & names[b] or len(splits[a] & splits[b]) > 1 for a, b in combinations(names, 2))
+    if alike:
+        path = f"{where}/{next(folder for folder in sorted(names) if folder != '.')}"
+        raise UserError(
+            f"holds several data sets with the same split, in {', '.join(sorted(names))}",
+            where,
+            f"type {path} for one of them; {key}={ALL} reads everything as one, whatever its split",
+        )
+
+
+def _is_later_shard(path: Path) -> bool:
+    """Whether a file goes on with a split that another one begins; its folder says nothing then."""
+    shard = _SHARD.match(path.stem)
+    return shard is not None and int(shard[2]) > 0
+
+
+def _below_its_data_set(name: str) -> tuple[str, str]:
+    """The folder in which a file's split stands, and the file's name below it; a shard's number is left out.
+
+    "main/train/0.parquet" is "train/0.parquet" in "main".
+    """
+    parts = PurePosixPath(name).parts
+    depth = next((place for place, part in enumerate(parts[:-1]) if _split_of_folder(part)), len(parts) - 1)
+    shard = _SHARD.match(parts[-1])
+    return "/".join(parts[:depth]) or ".", "/".join((*parts[depth:-1], shard[1] if shard else parts[-1]))
 
 
 def no_such_path(path: str, where: Path, key: str) -> UserError:

@@ -1,6 +1,7 @@
 """The formats that image-caption pairs come in, each opened as a table with an image and a caption column."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,18 @@ from recipes.core.data.data_files import (
     is_dataset,
     kind_of,
     no_such_path,
+    refuse_several,
     split_of_name,
     splits_of,
     walk,
 )
 from recipes.core.data.image_decoding import IMAGE_SUFFIXES
 from recipes.core.data.json_records import Bad, text_of
-from recipes.core.data.records import Records, open_file, open_records
+from recipes.core.data.records import NAMED, Records, open_file, open_records
 from recipes.core.data.tables import Chain, Chosen, ListTable, Record, Table
 from recipes.core.errors import UserError
 from recipes.core.files import home_path
+from recipes.core.messages import note, shortened
 
 IMAGE_COLUMNS = ("image", "file_name")
 CAPTION_COLUMNS = ("caption", "text", "captions")
@@ -62,8 +65,24 @@ def open_sources(config: ImageTextConfig) -> tuple[Source, Source | None]:
     where = home_path(str(config.path))
     kind = detect_format(str(config.path), where) if config.format == "auto" else config.format
     if kind == "folder":
-        return _both(config, ImageFolder(str(config.path), where))
+        folder = ImageFolder(str(config.path), where)
+        sources = _both(config, folder)
+        _warn_unnamed(folder.unnamed(config.image_column), f"data.path={config.path}")
+        return sources
     return _both(config, open_records(str(config.path), format="auto" if kind == "llava" else kind))
+
+
+def _warn_unnamed(images: Sequence[str], where: str) -> None:
+    """One line with how many images no row of the metadata names, and the first of them."""
+    if images:
+        more = f" and {len(images) - NAMED} more" if len(images) > NAMED else ""
+        listed = ", ".join(shortened(name) for name in images[:NAMED])
+        what = (
+            "images are left out: no row of the metadata names them"
+            if len(images) > 1
+            else ("image is left out: no row of the metadata names it")
+        )
+        note(f"warning: {where}: {len(images):,} {what}: {listed}{more}")
 
 
 def detect_format(path: str, where: Path) -> str:
@@ -124,7 +143,7 @@ class ImageFolder:
             for file in walk(where)
             if kind_of(file, kinds)
         ]
-        self._metadata = [file for file in _tables(where) if _is_metadata(file.path)]
+        self._metadata = [file for file in data_files(where, TABLES, by_name=()) if _is_metadata(file.path)]
         if not self._images and not self._metadata:
             raise UserError(
                 "the folder holds no images",
@@ -148,6 +167,8 @@ class ImageFolder:
         apart = every or bool(splits_of(self._images))
         # Where metadata alone stands in folders of splits, images lie elsewhere and belong to the rows that name them.
         images = choose_split(self._images if apart else self._metadata, split, where, key)
+        if not every:
+            refuse_several(self._metadata, split, where, key)
         wanted = {file.path for file in images}
         inside = [file for file in self._metadata if every or file.split in (split, None)]
         if not inside:
@@ -157,10 +178,33 @@ class ImageFolder:
         ]
         return tables[0] if len(tables) == 1 else Chain(tables)
 
+    def unnamed(self, column: str | None = None) -> list[str]:
+        """Names of the images that no row of the metadata is about; images of splits without metadata do not count.
 
-def _tables(where: Path) -> list[DataFile]:
-    files = [(file, file.relative_to(where).as_posix(), kind_of(file, TABLES)) for file in walk(where)]
-    return [DataFile(path, name, kind, split_of_name(name, by_name=False)) for path, name, kind in files if kind]
+        Args:
+            column: Column of images; None: the usual ones.
+
+        Raises:
+            UserError: a metadata file cannot be read.
+        """
+        apart, described = bool(splits_of(self._images)), {file.split for file in self._metadata}
+        rows = {name for file in self._metadata for name in _named_in(open_file(file, file.path.parent), column)}
+        return [
+            image.name
+            for image in self._images
+            if described and not (apart and described.isdisjoint({None, image.split}))
+            if os.path.normpath(image.path) not in rows
+        ]
+
+
+def _named_in(table: Table, column: str | None) -> Iterator[str]:
+    """Paths of the images that the rows of a metadata file name."""
+    chosen = table.pick(column, IMAGE_COLUMNS, "data.image_column")
+    for index, row in enumerate(table.rows((chosen,))):
+        value = row.get(chosen) if isinstance(row, dict) else None
+        name = value.get("path") if isinstance(value, dict) else value
+        if isinstance(name, str):
+            yield os.path.normpath(table.folder(index) / name)
 
 
 def _is_metadata(path: Path) -> bool:

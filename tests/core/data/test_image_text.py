@@ -420,6 +420,46 @@ def test_metadata_in_folders_of_splits_may_name_images_elsewhere(images: Path) -
     assert len(load(images.parent, split="all").train) == 9
 
 
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_images_that_no_row_names_are_counted_and_named(
+    images: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = [{"file_name": f"./{n}.png", "text": f"red is {10 * n}"} for n in range(COUNT) if n not in (3, 7)]
+    if form == "csv":
+        (images / "metadata.csv").write_text("file_name,text\n" + "".join(f"{e['file_name']},x\n" for e in entries))
+    elif form == "parquet":
+        pq.write_table(pa.Table.from_pylist(entries), images / "metadata.parquet")
+    else:
+        write_jsonl(images, entries, "pictures/metadata.jsonl")
+    data = load(images)
+    assert len(data.train) + len(data.test) == COUNT - 2
+    warning = f"warning: data.path={images}: 2 images are left out: no row of the metadata names them: 3.png, 7.png\n"
+    assert capsys.readouterr().err == warning
+
+
+def test_images_of_a_split_without_metadata_have_texts_beside_them(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, numbers in (("train", range(6)), ("test", range(6, 10))):
+        (images / split).mkdir()
+        for number in numbers:
+            (images / f"{number}.png").rename(images / split / f"{number}.png")
+            if split == "test":
+                (images / split / f"{number}.txt").write_text("red", encoding="utf-8")
+    write_jsonl(images, [{"file_name": f"{n}.png", "text": "red"} for n in range(5)], "pictures/train/metadata.jsonl")
+    data = load(images)
+    assert (len(data.train), len(data.test)) == (5, 4)
+    assert "1 image is left out: no row of the metadata names it: train/5.png\n" in capsys.readouterr().err
+
+
+def test_two_image_folders_in_one_are_not_one(images: Path) -> None:
+    for name in ("set/a/train", "set/b/train"):
+        (images.parent / name).mkdir(parents=True)
+        (images.parent / name / "0.png").write_bytes((images / "0.png").read_bytes())
+        write_jsonl(images, [{"file_name": "0.png", "text": "red"}], f"{name}/metadata.jsonl")
+    assert "holds several data sets with the same split, in a, b" in refused(images.parent / "set")
+
+
 def test_copies_of_an_image_stay_on_one_side(images: Path) -> None:
     for number in range(5):
         (images / f"copy-{number}.png").write_bytes((images / f"{number}.png").read_bytes())

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -372,12 +373,49 @@ def test_texts_whose_names_all_tell_a_split_keep_it(folder: Path) -> None:
     assert len(documents(folder / "texts")[0]) == 4
 
 
-def test_two_data_sets_in_one_folder_are_not_one(folder: Path) -> None:
-    for name in ("main", "socratic"):
-        parquet(folder, ROWS, f"set/{name}/train-00000-of-00001.parquet")
-    with pytest.raises(UserError, match="holds several data sets with the same split, in main, socratic"):
-        pairs(folder / "set")
-    assert len(pairs(folder / "set" / "main")[0]) == len(ROWS)
+@pytest.mark.parametrize(
+    ("names", "folders"),
+    [
+        (["main/train.jsonl", "socratic/train.jsonl"], "main, socratic"),
+        (["main/train.jsonl", "main/test.jsonl", "socratic/train.jsonl", "socratic/test.jsonl"], "main, socratic"),
+        (["a/one_train.jsonl", "a/one_test.jsonl", "b/two_train.jsonl", "b/two_test.jsonl"], "a, b"),
+        (["main/train/0.jsonl", "socratic/train/0.jsonl"], "main, socratic"),  # as the hub converts them to Parquet
+        (["main/train-00000-of-00001.jsonl", "socratic/train-00000-of-00002.jsonl"], "main, socratic"),
+        (["train.jsonl", "raw/train.jsonl"], "., raw"),
+        (["x/en/train.jsonl", "x/de/train.jsonl"], "x/de, x/en"),
+    ],
+)
+def test_two_data_sets_in_one_folder_are_not_one(names: list[str], folders: str, folder: Path) -> None:
+    data = folder / "set"
+    for name in names:
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        write(data, name, lines(ROWS))
+    with pytest.raises(
+        UserError, match=f"holds several data sets with the same split, in {re.escape(folders)}"
+    ) as error:
+        pairs(data)
+    one = str(error.value.hint).removeprefix("type data.path=").partition(" for one of them")[0]
+    assert len(pairs(Path(one))[0]) == len(ROWS)
+    assert "data.split=all reads everything" in str(error.value.hint)
+    assert len(pairs(data, split="all")[0]) == len(ROWS) * len(names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train/2023/01/x.jsonl", "train/2023/02/x.jsonl"],
+        ["2023/01/x.jsonl", "2024/01/x.jsonl"],
+        ["a/train-00000-of-00002.jsonl", "b/train-00001-of-00002.jsonl"],
+        ["data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl"],
+        ["2023/train_1.jsonl", "2024/train_2.jsonl"],
+        ["train/main.jsonl", "train/extra.jsonl", "test/main.jsonl"],
+    ],
+)
+def test_parts_of_a_split_in_several_folders_are_one(names: list[str], folder: Path) -> None:
+    for name in names:
+        (folder / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        write(folder / "set", name, lines(ROWS))
+    assert len(pairs(folder / "set")[0]) == len(ROWS) * sum("test" not in name for name in names)
 
 
 @pytest.mark.parametrize("reader", READERS)
