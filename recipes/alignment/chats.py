@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recipes.alignment.layouts import BadRow
+from recipes.core.data.chat_dates import CHAT_DATE, CLOCK, with_fixed_date
 from recipes.core.data.text_ids import TextIds, marked, unmarked
 
 Message = Mapping[str, Any]
@@ -22,16 +23,22 @@ class Chat:
         reader: Of the tokenizer whose template it is.
         tools: List of tools, or JSON text of one, or None.
         variables: The row's own variables of the template (`chat_template_kwargs`), or None.
+        date: What the template takes for today.
+
+    Attributes:
+        dated: Whether the template asks for today's date.
 
     Raises:
         BadRow: there is no template, or these are malformed.
     """
 
-    def __init__(self, reader: TextIds, tools: Any = None, variables: Any = None) -> None:
+    def __init__(self, reader: TextIds, tools: Any = None, variables: Any = None, date: str = CHAT_DATE) -> None:
         self.reader, self.tokenizer = reader, reader.tokenizer
         if not self.tokenizer.chat_template:
             raise BadRow(NO_TEMPLATE)
         self.tools, self.variables = _tools(tools), _variables(variables, self.tokenizer)
+        self._template = with_fixed_date(_template(self.variables.pop("chat_template", None), self), date)
+        self.dated = CLOCK in self._template
 
     def text(self, messages: Sequence[Message], ask: bool = False) -> str:
         """A conversation as text.
@@ -61,10 +68,9 @@ class Chat:
 
     def unread(self, messages: Sequence[Message]) -> list[str]:
         """What the conversation holds and the template never looks at."""
-        template = self.tokenizer.get_chat_template(self.variables.get("chat_template"), tools=self.tools or None)
         present = [name for name in BESIDE if any(message.get(name) for message in messages)]
         present += [*(["tools"] if self.tools else []), *(name for name in self.variables if name not in ALLOWED)]
-        return [name for name in present if name not in template]
+        return [name for name in present if name not in self._template]
 
     def _text(self, messages: Sequence[Message], ask: bool, literal: Sequence[str]) -> str:
         """What the template writes of the conversation, with some control tokens marked as text."""
@@ -73,7 +79,12 @@ class Chat:
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    conversation, tools=tools, add_generation_prompt=ask, tokenize=False, **variables
+                    conversation,
+                    tools=tools,
+                    add_generation_prompt=ask,
+                    tokenize=False,
+                    chat_template=self._template,
+                    **variables,
                 )
             )
         except Exception as error:  # a template may refuse a row by name, or stumble in any way over what it holds
@@ -162,6 +173,17 @@ def _part(part: Any, name: str) -> dict[str, Any]:
     if kind != "text" or not isinstance(part.get("text"), str):
         raise BadRow(f"a message of {name} has a part of type {kind!r}, and only text is read")
     return {key: value for key, value in part.items() if value is not None}
+
+
+def _template(named: Any, chat: Chat) -> str:
+    """The template of a conversation: what its row names or brings, else the tokenizer's."""
+    try:
+        template = chat.tokenizer.get_chat_template(named, tools=chat.tools or None)
+    except ValueError as error:
+        raise BadRow(f"the tokenizer has no such chat template: {error}") from error
+    if not isinstance(template, str):
+        raise BadRow("chat_template_kwargs sets chat_template to what is no text")
+    return template
 
 
 def _tools(value: Any) -> list[Any]:

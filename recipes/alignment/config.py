@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from recipes.core.config import DATA_CONTENT, MODEL_CONTENT, SEEDS, RunConfig, setting
+from recipes.core.data.chat_dates import CHAT_DATE, is_day
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 
 LOSSES = (
@@ -128,6 +129,7 @@ class PreferencesConfig:
     test_prompts: int = setting(16, help="held-out prompts that the policy answers", unit="prompts", ge=1)
     max_tokens: int = setting(512, help="longest prompt with answer; longer answers are cut", unit="tokens", ge=4)
     max_new_tokens: int = setting(64, help="longest sampled answer", unit="tokens", ge=2)
+    chat_date: str = setting(CHAT_DATE, help="what chat templates that write today's date write: YEAR-MONTH-DAY")
     seed: int = setting(0, help="which pairs are kept for testing", ge=0, lt=SEEDS)
 
     @property
@@ -142,6 +144,8 @@ class PreferencesConfig:
             found.append(("test_fraction", "and test_split are two ways to choose what is tested on; type one of them"))
         if self.test_split == self.split:
             found.append(("test_split", f"{self.split} is what is trained on; name another, or type test_fraction"))
+        if not is_day(self.chat_date):
+            found.append(("chat_date", f"{self.chat_date!r} is no day; type one as in {CHAT_DATE}"))
         return found
 
 

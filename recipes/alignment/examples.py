@@ -16,6 +16,7 @@ from recipes.alignment.chats import (
 )
 from recipes.alignment.layouts import BadRow
 from recipes.alignment.rows import Row
+from recipes.core.data.chat_dates import CHAT_DATE
 from recipes.core.data.text_ids import TextIds
 from recipes.core.errors import UserError
 
@@ -62,18 +63,19 @@ class ExampleIds:
     lost: int
 
 
-def example(row: Row, reader: TextIds) -> Example:
+def example(row: Row, reader: TextIds, date: str = CHAT_DATE) -> Example:
     """A row as prompt and answers.
 
     Args:
         row: As it stands in the data.
         reader: Of the tokenizer whose chat template writes conversations.
+        date: What the template takes for today.
 
     Raises:
         BadRow: something is missing, empty or malformed.
     """
     if isinstance(row.chosen, list) or isinstance(row.prompt, list):
-        return _conversation(row, reader)
+        return _conversation(row, reader, date)
     prompt, chosen, rejected = _plain(row)
     for name, text in (("prompt", prompt), ("chosen answer", chosen), ("rejected answer", rejected)):
         if not text.strip():
@@ -163,7 +165,7 @@ def _plain(row: Row) -> tuple[str, str, str]:
     return prompt, row.chosen[len(prompt) :], row.rejected[len(prompt) :]
 
 
-def _conversation(row: Row, reader: TextIds) -> Example:
+def _conversation(row: Row, reader: TextIds, date: str) -> Example:
     start, chosen, rejected = _turns(row)
     if not any(says_something(message) for message in start):
         raise BadRow("the prompt is empty")
@@ -172,7 +174,7 @@ def _conversation(row: Row, reader: TextIds) -> Example:
             raise BadRow(f"the {name} answer is empty")
         if answer[0]["role"] != "assistant":
             raise BadRow(f"the {name} answer begins with a message of {answer[0]['role']!r}, not of 'assistant'")
-    chat = Chat(reader, row.tools, row.variables)
+    chat = Chat(reader, row.tools, row.variables, date)
     if not as_written(chat, [[*start, *chosen], [*start, *rejected]]):
         start, chosen, rejected = (with_texts(messages) for messages in (start, chosen, rejected))
     asked = [message_text(message) for message in start]

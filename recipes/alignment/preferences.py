@@ -98,7 +98,7 @@ def _pairs(
     seen = set[tuple[bytes, ...]]()
     for row in rows.rows:
         try:
-            text = example(row, reader)
+            text = example(row, reader, config.chat_date)
             ids = example_ids(text, reader)
             pair = cut(row.id, ids, config.max_tokens, text.asked)
         except BadRow as error:
@@ -135,6 +135,7 @@ class Changes:
     rows: int = 0
     answers: int = 0
     prompts: int = 0
+    dated: int = 0
     unread: Counter[str] = field(default_factory=Counter)
 
     def add(self, text: Example, ids: ExampleIds, pair: Pair) -> None:
@@ -142,6 +143,7 @@ class Changes:
         self.rows += 1
         self.answers += (len(pair.chosen) < len(ids.chosen)) + (len(pair.rejected) < len(ids.rejected))
         self.prompts += ids.lost > 0
+        self.dated += text.chat is not None and text.chat.dated
         self.unread.update(text.unread())
 
     def warn(self, config: PreferencesConfig) -> None:
@@ -154,6 +156,11 @@ class Changes:
             lines.append(
                 f"{self.prompts:,} of {self.rows:,} prompts lose their last tokens, which the tokenizer or the chat "
                 "template writes in another way once an answer follows"
+            )
+        if self.dated:
+            lines.append(
+                f"the chat template writes today's date: here always {config.chat_date} (data.chat_date), so that ids "
+                "are the same on every day"
             )
         for name, count in self.unread.most_common():
             lines.append(f"{count:,} of {self.rows:,} rows have {name}, which the chat template never reads")

@@ -188,6 +188,14 @@ def test_content_in_parts_is_the_same_as_its_text(kind: str) -> None:
     assert tokenizer.decode(chosen) == "we sat<|im_end|>\n" and USER["content"] in tokenizer.decode(prompt)
 
 
+def test_a_template_of_the_row_is_read_like_that_of_the_tokenizer() -> None:
+    values = CHATS["conversation"] | {"chat_template_kwargs": {"chat_template": CHATML}}
+    assert ids(KINDS["tooled"](), values) != ids(KINDS["tooled"](), CHATS["conversation"])
+    tokenizer = KINDS["tooled"]()
+    tokenizer.chat_template = CHATML
+    assert ids(KINDS["tooled"](), values) == ids(tokenizer, CHATS["conversation"])
+
+
 def test_content_null_is_never_written_as_none() -> None:
     _, chosen, _ = ids(KINDS["chat"](), TOOLED["no content"])
     assert "None" not in KINDS["chat"]().decode(chosen) and "look_up" not in KINDS["chat"]().decode(chosen)
@@ -202,6 +210,7 @@ def test_content_null_is_never_written_as_none() -> None:
         ({"tools": {"name": "a"}}, "tools is no list"),
         ({"chat_template_kwargs": "loud"}, "chat_template_kwargs is no object"),
         ({"chat_template_kwargs": {"tokenize": False}}, "sets tokenize, which is no variable of a chat template"),
+        ({"chat_template_kwargs": {"chat_template": 7}}, "sets chat_template to what is no text"),
         ({"prompt": [{"content": "a"}]}, "a message of prompt has no role"),
     ],
 )

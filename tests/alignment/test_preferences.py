@@ -79,6 +79,34 @@ def test_chats_of_every_form_are_the_same(prompt: Any, lead: list[Any], tokenize
     assert texts(example(row, TextIds(tokenizer))) == (head, f"{head}This<eos>", f"{head}That<eos>")
 
 
+DATED = "{% set date_string = date_string or strftime_now('%d %b %Y') %}Today: {{ date_string }}" + TEMPLATE
+
+
+def test_a_template_that_writes_the_date_writes_the_same_on_every_day(
+    tmp_path: Path, tokenizer: Any, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", DATED)
+    chat = ([turn("user", "Which?")], [turn("assistant", "This")], [turn("assistant", "That")])
+    plain = example(Row("1", *chat), TextIds(tokenizer))
+    assert texts(plain)[0].startswith("Today: 26 Jul 2024[user] Which?")
+    typed = example(Row("1", *chat), TextIds(tokenizer), "2025-01-02")
+    assert texts(typed)[0].startswith("Today: 02 Jan 2025[user] Which?")
+    given = example(Row("1", *chat, variables={"date_string": "then"}), TextIds(tokenizer))
+    assert texts(given)[0].startswith("Today: then[user] Which?")
+    own = Row("1", *chat, variables={"chat_template": "\n  {{ strftime_now('%-d.%m.%y, %H') }}" + TEMPLATE})
+    assert texts(example(own, TextIds(tokenizer)))[0].startswith("\n  26.07.24, 00[user] Which?")
+    rows = [{"prompt": [turn("user", f"Which {n}?")], "chosen": chat[1], "rejected": chat[2]} for n in range(4)]
+    config = PreferencesConfig(path=write(tmp_path, rows), chat_date="2025-01-02")
+    load_preferences(config, load_rows(config), tokenizer)
+    assert capsys.readouterr().err.count("writes today's date: here always 2025-01-02 (data.chat_date)") == 1
+
+
+@pytest.mark.parametrize("day", ["today", "2025-02-30", "20250102", "2025-W01-1"])
+def test_a_date_of_chats_is_a_day(day: str) -> None:
+    [(key, message)] = PreferencesConfig(path="a", chat_date=day).check()
+    assert (key, message) == ("chat_date", f"{day!r} is no day; type one as in 2024-07-26")
+
+
 @pytest.mark.parametrize(
     ("row", "why"),
     [

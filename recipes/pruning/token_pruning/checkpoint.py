@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, CLIPModel
 
+from recipes.core.data.chat_dates import with_fixed_date
 from recipes.core.data.config import EasyVqaConfig
 from recipes.core.data.text_ids import TextIds, marked
 from recipes.core.errors import UserError
@@ -142,11 +143,15 @@ def asking(processor: Any) -> Callable[[str], str]:
     """From a question to a prompt: by the processor's chat template, else by that of LLaVA-1.5."""
     if not getattr(processor, "chat_template", None):
         return lambda question: TEMPLATE.format(question=question)
+    template = processor.chat_template
+    if isinstance(template, dict):  # several, by name
+        template = template.get("default")
+    options = {"chat_template": with_fixed_date(template)} if template else {}
 
     def ask(question: str) -> str:
         content = [{"type": "image"}, {"type": "text", "text": question}]
         turns = [{"role": "user", "content": content}]
-        return str(processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+        return str(processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **options))
 
     return ask
 
