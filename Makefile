@@ -8,7 +8,7 @@ QUICK := not slow and not asset and not gpu and not browser
 WHOLE := tests/cli/* tests/core/parallel/* tests/core/trial/* tests/core/storage/* *_run.py *test_launchers.py *peer.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check kills lint bench clean
+.PHONY: help setup run test check kills lint bench docs clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -46,6 +46,9 @@ lint: $(READY)  ## style, types and directions of import
 
 bench: $(READY)  ## speed and memory, written to benchmarks/results
 	$(BIN)/python -m benchmarks
+
+docs: $(READY)  ## write the measured numbers on all pages, from docs/results
+	$(BIN)/python -m recipes.core.pages
 
 clean:  ## remove the environment; runs and caches stay
 	rm -rf $(VENV)

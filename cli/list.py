@@ -50,6 +50,7 @@ def _show_recipe(recipe: str, overrides: list[str]) -> None:
             ("recipe", f"{recipe} ({registry.family(recipe)})"),
             ("paper", card.paper),
             ("method", card.summary),
+            *([("weights", card.weights)] if card.weights else []),
             ("claim", claim.statement),
             ("measured as", _measured_as(claim)),
             ("published", claim.published),

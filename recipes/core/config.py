@@ -160,7 +160,8 @@ class Card:
     are printed when a run ends, all are in its report. Trials and sweeps draw for each (x, y) of `frontiers` metric y
     against metric x. `price` names metrics that the claim's arm may pay with: what it does to them stands beside every
     verdict. `trains` is False if the recipe trains no model of its own. `metrics` are patterns of the names of all
-    final metrics ("nll/*"); empty: not known.
+    final metrics ("nll/*"); empty: not known. `weights` says what the method weights, and by what ("caption tokens, by
+    how badly a text-only model predicts them").
     """
 
     title: str
@@ -176,6 +177,7 @@ class Card:
     price: tuple[str, ...] = ()
     trains: bool = True
     metrics: tuple[str, ...] = ()
+    weights: str = ""
 
     def measures(self, metric: str) -> bool:
         """Whether a finished run may have this final metric."""

@@ -2,6 +2,7 @@
 
 import math
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,12 @@ def usable_cores() -> int:
     """Cores that this process may use, at least 1; a quota of one and a half counts as two."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([allowed, *(math.ceil(quota) for quota in _quotas())]))
+
+
+def processor_name() -> str:
+    """Name of the processor as the system gives it, else its architecture."""
+    names = (line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def _quotas() -> Iterator[float]:

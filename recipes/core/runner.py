@@ -155,6 +155,8 @@ def _reused(config: RunConfig, folder: RunFolder) -> RunOutcome:
 def _work(config: RunConfig, identity: Identity, folder: RunFolder, device: str, command: str) -> RunOutcome:
     quiet_libraries()
     environment = seed_everything(config.seed, config.trainer.threads) | {"device": device}
+    if device == "cuda":
+        environment["gpu"] = torch.cuda.get_device_name()
     recipe: Recipe = registry.recipe_class(config.recipe)()
     with nothing_begun():
         prepared = recipe.prepare(config, device)

@@ -13,7 +13,7 @@ from typing import Any
 
 from recipes.core import compose
 from recipes.core.config import RunConfig
-from recipes.core.cores import usable_cores
+from recipes.core.cores import processor_name, usable_cores
 from recipes.core.errors import UserError
 from recipes.core.files import read_json, remove, write_json, write_text
 from recipes.core.identity import FILE, Identity, identify
@@ -220,6 +220,7 @@ def _machine() -> dict[str, Any]:
         "packages": {name: version(name) for name in packages},
         "platform": platform.platform(),
         "host": socket.gethostname(),
+        "processor": processor_name(),
         "cores": usable_cores(),
         "commit": _commit(),
     }

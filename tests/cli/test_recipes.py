@@ -50,6 +50,10 @@ def test_it_has_a_page_and_a_row_in_the_readme(recipe: str) -> None:
     assert f"docs/recipes/{recipe}.md" in (ROOT / "README.md").read_text()
 
 
+def test_its_card_says_what_it_weights(recipe: str) -> None:
+    assert registry.card(recipe).weights
+
+
 def test_a_dry_run_tells_and_writes_nothing(recipe: str, tmp_path: Path, steelyard: Steelyard) -> None:
     ended = steelyard("run", recipe, *QUICK, f"outputs={tmp_path}", "--dry-run")
     assert ended.code == 0 and "run folder" in ended.out and "data" in ended.out

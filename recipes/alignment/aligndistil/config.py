@@ -60,6 +60,7 @@ CONFIG = AlignDistilConfig
 CARD = Card(
     title="AlignDistil: alignment as token-level distillation",
     paper="arXiv 2503.02832 (Zhang, Zhang, Zhang, Hu, Chen, Xu; ACL 2025)",
+    weights="tokens of answers in distillation, by how much a DPO and a reverse DPO model disagree",
     summary="A DPO model and one trained on swapped pairs are extrapolated from each other, token by token by how "
     "much they disagree; the policy learns the resulting distribution over the whole vocabulary.",
     claim=Claim(

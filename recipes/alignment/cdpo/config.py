@@ -67,6 +67,7 @@ CONFIG = CDPOConfig
 CARD = Card(
     title="cDPO: critical tokens by contrastive estimation",
     paper="arXiv 2411.19943 (ICML 2025)",
+    weights="tokens of wrong answers, by the contrast of a model tuned on right answers and one tuned on wrong ones",
     summary="DPO whose rejected tokens weigh 1 - s, s being the token's probability under the contrast of a model "
     "tuned on right answers and one tuned on wrong answers: tokens that only wrong answers have weigh most.",
     claim=Claim(

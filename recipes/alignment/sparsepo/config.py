@@ -76,6 +76,7 @@ CONFIG = SparsePOConfig
 CARD = Card(
     title="SparsePO: preference alignment with sparse token masks",
     paper="arXiv 2410.05102 (Christopoulou, Cardenas, Lampouras, Bou Ammar, Wang; EMNLP Findings 2025)",
+    weights="answer tokens in preference optimisation, by learned masks",
     summary="Token-level DPO in which every token has a weight in the reward term and one in the KL term, from a "
     "small ReLU network on the reference's hidden states, or from its activations.",
     claim=Claim(

@@ -77,6 +77,7 @@ CONFIG = TRegConfig
 CARD = Card(
     title="T-REG: preference optimisation with token-level reward regularisation",
     paper="arXiv 2412.02685 (Zoom; ACL 2025)",
+    weights="answer tokens in preference optimisation, by given token rewards",
     summary="DPO or SimPO with a term that draws the policy's implicit token rewards to given ones; here those of an "
     "exact judge, in the paper those that the reference gives itself under two prompts.",
     claim=Claim(

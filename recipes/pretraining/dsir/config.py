@@ -102,6 +102,7 @@ CONFIG = DsirConfig
 CARD = Card(
     title="DSIR: data selection for language models via importance resampling",
     paper="arXiv 2302.03169 (Xie, Santurkar, Ma, Liang; NeurIPS 2023)",
+    weights="documents of a pool, by how likely their n-grams are in a target",
     summary="Documents of a raw pool are sampled with probabilities proportional to how much likelier their hashed "
     "n-grams are in the target than in the pool.",
     claim=Claim(

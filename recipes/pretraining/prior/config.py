@@ -101,6 +101,7 @@ CONFIG = PriorConfig
 CARD = Card(
     title="PRIOR: prioritizing image-related tokens in vision-language pre-training",
     paper="arXiv 2505.08971 (Chen, Peng, Zhang, Ji; 2025)",
+    weights="caption tokens, by how badly a text-only model predicts them",
     summary="Caption tokens are weighted by how badly a text-only reference predicts them: weight (1 - p_ref)^alpha, "
     "mean 1 in each caption.",
     claim=Claim(

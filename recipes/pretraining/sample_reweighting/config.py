@@ -118,6 +118,7 @@ CONFIG = SampleReweightingConfig
 CARD = Card(
     title="Dynamic loss-based sample reweighting",
     paper="arXiv 2502.06733 (Sow, Woisetschlaeger, Bulusu, Wang, Jacobsen, Liang; ICLR 2025)",
+    weights="samples of a batch, by how large their loss is among the others",
     summary="Each step, the losses of the batch are mapped to [-alpha, alpha] and become weights by a softmax: "
     "linupper takes weight from easy sequences and does not chase hard ones.",
     claim=Claim(

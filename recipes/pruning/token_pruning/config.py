@@ -264,6 +264,7 @@ CARD = Card(
     title="Token pruning: which visual tokens a model can do without",
     paper="DivPrune, arXiv 2503.02175 (CVPR 2025); FlowCut, arXiv 2505.19536; Zero-TPrune, arXiv 2305.17328; "
     "Recoverable Compression, arXiv 2409.01179; and their baselines",
+    weights="visual tokens of a trained model, by what pruners keep of them",
     summary="Pruners keep some of the visual tokens of a model that is trained already; all are measured on identical "
     "weights, at equal numbers of tokens and at equal MACs.",
     claim=Claim(

@@ -126,6 +126,7 @@ CONFIG = TokenFlexConfig
 CARD = Card(
     title="TokenFLEX: one model for several numbers of visual tokens",
     paper="arXiv 2504.03154 (2025)",
+    weights="visual tokens, by training with a number of them drawn at each step",
     summary="A vision-language model trained with a number of visual tokens that is drawn anew at each step, by a "
     "projector that pools patches to any square, so that the number can be chosen at inference.",
     claim=Claim(

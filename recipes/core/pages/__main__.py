@@ -1,0 +1,36 @@
+"""`python -m recipes.core.pages`: write pages from stored trials, or store a trial.
+
+python -m recipes.core.pages                                                    # make docs
+python -m recipes.core.pages store outputs/RECIPE/trials/HASH docs/results/RECIPE/NAME.json
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from recipes.core.errors import SteelyardError, UserError
+
+
+def main(words: Sequence[str]) -> int:
+    """Do what was typed; the exit code."""
+    try:
+        match list(words):
+            case []:
+                from recipes.core.pages.markers import write_pages
+
+                for path in write_pages():
+                    print(f"written: {path}")
+            case ["store", folder, target]:
+                from recipes.core.pages.store import store
+
+                print(f"written: {store(Path(folder), Path(target))}")
+            case _:
+                raise UserError("takes nothing, or store FOLDER docs/results/RECIPE/NAME.json", " ".join(words))
+    except SteelyardError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
