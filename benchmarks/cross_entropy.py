@@ -96,7 +96,7 @@ def _step(variant: str, hidden: Any, head: Any, targets: Any, weights: Any, chun
     """One loss and its gradients in `.grad`."""
     from torch.nn.functional import cross_entropy
 
-    from recipes.core.kernels import token_nll, weighted_cross_entropy
+    from recipes.core.losses.kernels import token_nll, weighted_cross_entropy
     from recipes.core.models.head import OutputHead
 
     if variant == "full":

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.record import record
-from recipes.core import compose
+from recipes.core.config import compose
 from recipes.pretraining.prior.recipe import PriorRecipe
 
 BLOCKS, STEPS = 30, 20

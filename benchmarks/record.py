@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from recipes.core.files import write_json
+from recipes.core.storage.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from benchmarks.record import record
-from recipes.core import compose
-from recipes.core.objectives import IGNORE, WeightedCrossEntropy
+from recipes.core.config import compose
+from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
 from recipes.pretraining.sample_reweighting.objectives import Reweighted
 from recipes.pretraining.sample_reweighting.recipe import SampleReweightingRecipe
 

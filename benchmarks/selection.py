@@ -96,7 +96,7 @@ def _make_corpus(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def _speeches(options: argparse.Namespace) -> Path:
     if options.speeches:
         return Path(options.speeches)
-    from recipes.core.assets import asset_path
+    from recipes.core.storage.assets import asset_path
 
     return asset_path("sotu")
 
@@ -151,7 +151,7 @@ def _resident(process: Any) -> int:
 
 
 def _run_steelyard(folder: Path, processes: int) -> dict[str, float]:
-    from recipes.core.data.documents import open_documents
+    from recipes.core.data.text.documents import open_documents
     from recipes.pretraining.dsir import method, selection
     from recipes.pretraining.dsir.output import write_selection
 

@@ -12,7 +12,7 @@ import sys
 import time
 
 from benchmarks.record import record
-from recipes.core.registry import ROOT
+from recipes.core.config.registry import ROOT
 
 REPEATS = 5
 COMMANDS = {"help": (["--help"], 0, 0.5), "config_error": (["run", "prior", "trainer.max_step=1"], 2, 1.5)}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import record
-from recipes.core.runs import DONE, RunFolder, now
+from recipes.core.runs.folder import DONE, RunFolder, now
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import sweep_cells
 from recipes.core.trial.manifest import Manifest, outputs_of

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import RESULTS
-from recipes.core.config import Claim
-from recipes.core.files import write_json
-from recipes.core.statistics import Array, paired_t_arrays
-from recipes.core.verdict import verdict
+from recipes.core.config.settings import Claim
+from recipes.core.statistics.intervals import Array, paired_t_arrays
+from recipes.core.statistics.verdict import verdict
+from recipes.core.storage.files import write_json
 
 DRAWS = 200_000
 SEEDS = (3, 5, 10)

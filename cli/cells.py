@@ -10,10 +10,10 @@ import typer
 
 from cli import completion
 from cli.console import INTERRUPTED_CODE, note, pairs, say, table
-from recipes.core import compose
-from recipes.core.cores import usable_cores
+from recipes.core.config import compose
 from recipes.core.errors import UserError
-from recipes.core.runs import CUT_OFF, DAMAGED, DONE, FAILED, INTERRUPTED
+from recipes.core.process.cores import usable_cores
+from recipes.core.runs.folder import CUT_OFF, DAMAGED, DONE, FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
     from recipes.core.trial.cells import Cell
@@ -72,7 +72,8 @@ def typed_outputs(recipe: str, cell: "Cell") -> str:
 
 def show_plan(folder: Path, manifest: "Manifest", launcher: "Launcher") -> None:
     """Print what would run: cells by state, threads, what they need."""
-    from recipes.core import registry, runner
+    from recipes.core import runner
+    from recipes.core.config import registry
     from recipes.core.trial.states import cell_states
 
     states = cell_states(folder, manifest)

@@ -10,13 +10,13 @@ import typer
 from cli import completion
 from cli.console import heading, note, print_json, say, table
 from cli.keys import OUTPUTS
-from recipes.core import compose, registry
+from recipes.core.config import compose, registry
 from recipes.core.errors import UserError
-from recipes.core.schema import did_you_mean
+from recipes.core.spelling import did_you_mean
 
 if TYPE_CHECKING:
-    from recipes.core.compare import Comparison
-    from recipes.core.records import RunRecord
+    from recipes.core.runs.records import RunRecord
+    from recipes.core.statistics.compare import Comparison
 
 MOST_CONFIGS = 5  # that are listed
 
@@ -51,7 +51,7 @@ def compare(
     if as_json:
         print_json([_as_dict(comparison, chosen) for comparison in comparisons])
         return
-    from recipes.core.number_texts import seed_words
+    from recipes.core.statistics.texts import seed_words
 
     for place, comparison in enumerate(comparisons):
         if place:
@@ -63,7 +63,7 @@ def compare(
 
 def show(comparison: "Comparison", metrics: list[str]) -> None:
     """Print the table of a comparison for these metrics, and what differs though the arms do not choose it."""
-    from recipes.core.compare import comparison_table
+    from recipes.core.statistics.compare import comparison_table
 
     rows = comparison_table(replace(comparison, rows=tuple(r for r in comparison.rows if r.metric in metrics)))
     words = ("metric", "title", "outcome")
@@ -74,8 +74,8 @@ def show(comparison: "Comparison", metrics: list[str]) -> None:
 
 
 def _folders(run_folder: Path, baseline: Path) -> "Comparison":
-    from recipes.core.cards import card_of
-    from recipes.core.compare import compare_runs, load_run
+    from recipes.core.statistics.claims import card_of
+    from recipes.core.statistics.compare import compare_runs, load_run
 
     run, other = load_run(run_folder), load_run(baseline)
     card = card_of(run)
@@ -84,12 +84,12 @@ def _folders(run_folder: Path, baseline: Path) -> "Comparison":
 
 def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> list["Comparison"]:
     """The wanted arms and labels (all with finished runs if none is named) beside the claim's baseline."""
-    from recipes.core.cards import card_of
-    from recipes.core.compare import compare_arms, corrected_over_arms
-    from recipes.core.configs import having
-    from recipes.core.records import find_runs
-    from recipes.core.runs import DONE
-    from recipes.core.verdict import named_tests, with_verdicts
+    from recipes.core.runs.arm_configs import having
+    from recipes.core.runs.folder import DONE
+    from recipes.core.runs.records import find_runs
+    from recipes.core.statistics.claims import card_of
+    from recipes.core.statistics.compare import compare_arms, corrected_over_arms
+    from recipes.core.statistics.verdict import named_tests, with_verdicts
 
     card, found = registry.card(recipe), find_runs(outputs, recipe)
     known = list(dict.fromkeys([*compose.every_arm(recipe), *(run.arm for run in found)]))
@@ -121,7 +121,7 @@ def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> li
 
 def _warn_of_other_configs(comparisons: list["Comparison"], runs: list["RunRecord"]) -> None:
     """Warn where an arm has finished runs of several configs, and say what chooses each of the others."""
-    from recipes.core.configs import arm_configs, other_configs
+    from recipes.core.runs.arm_configs import arm_configs, other_configs
 
     taken = dict(pair for one in comparisons for pair in zip((one.arm, one.baseline), one.folders, strict=True))
     for arm, folder in taken.items():

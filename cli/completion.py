@@ -6,9 +6,9 @@ continues the last word. Completion must never show an error, so a config that c
 
 import typer
 
-from recipes.core import compose, registry
-from recipes.core.assets import ASSETS
+from recipes.core.config import compose, registry
 from recipes.core.errors import UserError
+from recipes.core.storage.assets import ASSETS
 
 
 def recipes(incomplete: str) -> list[tuple[str, str]]:

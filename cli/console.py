@@ -5,8 +5,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recipes.core.files import finite
 from recipes.core.messages import note, printable
+from recipes.core.storage.files import finite
 
 __all__ = ["note"]
 

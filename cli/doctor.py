@@ -12,10 +12,10 @@ import typer
 
 from cli.console import say, table
 from cli.keys import OUTPUTS_PLACE
-from recipes.core import assets
-from recipes.core.cache import home
-from recipes.core.cores import usable_cores
-from recipes.core.tracking import tracked
+from recipes.core.process.cores import usable_cores
+from recipes.core.runs.tracking import tracked
+from recipes.core.storage import assets
+from recipes.core.storage.cache import home
 
 GIGABYTE = 1e9
 OLDEST_PYTHON = (3, 11)

@@ -44,9 +44,9 @@ def pointer(option: str, words: Sequence[str]) -> str:
 
 def _as_key(option: str, key: str, recipe: str, words: Sequence[str]) -> str:
     """An option that names a key: keys are typed without dashes."""
-    from recipes.core import compose
-    from recipes.core.overrides import in_shell
-    from recipes.core.synonyms import meant_keys
+    from recipes.core.config import compose
+    from recipes.core.config.overrides import in_shell
+    from recipes.core.config.synonyms import meant_keys
 
     try:
         known = list(compose.config_keys(recipe))

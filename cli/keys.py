@@ -8,14 +8,14 @@ from typing import Any
 import typer
 
 from recipes.core.errors import UserError
-from recipes.core.files import home_path
+from recipes.core.storage.files import home_path
 
 OUTPUTS_KEY: Any = typer.Option("", "--outputs", metavar="FOLDER", help="Folder of runs; the same as outputs=FOLDER.")
 
 
 def typed_keys(overrides: Sequence[str] | None, outputs: str) -> list[str]:
     """The typed `KEY=VALUE` words, with that of the outputs folder if it was typed as an option."""
-    from recipes.core.overrides import quoted
+    from recipes.core.config.overrides import quoted
 
     return [*(overrides or []), *([f"outputs={quoted(outputs)}"] if outputs else [])]
 
@@ -26,8 +26,8 @@ def outputs_option(word: str) -> list[str]:
     Raises:
         UserError: it holds several values, or none.
     """
-    from recipes.core.overrides import Override, read_overrides
-    from recipes.core.schema import raise_problems
+    from recipes.core.config.overrides import Override, read_overrides
+    from recipes.core.config.schema import raise_problems
 
     (read,) = read_overrides([word], {"outputs": False}, ())
     if not isinstance(read, Override):
@@ -38,7 +38,7 @@ def outputs_option(word: str) -> list[str]:
 
 def outputs_place(typed: str | Path) -> Path:
     """The outputs folder that was typed, its `~` written out, whatever stands there. Raises UserError: no name."""
-    from recipes.core.schema import text_problem
+    from recipes.core.config.schema import text_problem
 
     text = str(typed)
     if problem := text_problem(text, lines=False):

@@ -6,9 +6,9 @@ import typer
 
 from cli import completion
 from cli.console import heading, pairs, say, table
-from recipes.core import compose, registry
-from recipes.core.cards import card_for
-from recipes.core.config import Claim
+from recipes.core.config import compose, registry
+from recipes.core.config.settings import Claim
+from recipes.core.statistics.claims import card_for
 
 
 def list_recipes(

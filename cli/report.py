@@ -7,11 +7,11 @@ import typer
 from cli import completion
 from cli.console import pairs
 from cli.keys import OUTPUTS
-from recipes.core import registry
-from recipes.core.cards import card_of
+from recipes.core.config import registry
 from recipes.core.errors import UserError
-from recipes.core.records import find_runs, load_run
-from recipes.core.runs import DONE
+from recipes.core.runs.folder import DONE
+from recipes.core.runs.records import find_runs, load_run
+from recipes.core.statistics.claims import card_of
 
 
 def report(
@@ -29,7 +29,7 @@ def report(
     """
     is_folder = target is not None and target not in registry.recipe_names() and Path(target).is_dir()
     run = load_run(Path(str(target))) if is_folder else load_run(_newest(target, outputs))
-    from recipes.core.report import report_run
+    from recipes.core.report.run import report_run
 
     found_in = run.path.absolute().parents[2] if is_folder else outputs  # a link is not resolved: runs lie beside it
     baseline = report_run(run.path, found_in, card_of(run), warn=is_folder)

@@ -8,13 +8,13 @@ import typer
 from cli import completion
 from cli.console import INTERRUPTED_CODE, heading, note, pairs, say, table
 from cli.keys import OUTPUTS_KEY, typed_keys
-from recipes.core import compose
-from recipes.core.runs import INTERRUPTED
+from recipes.core.config import compose
+from recipes.core.runs.folder import INTERRUPTED
 
 if TYPE_CHECKING:
-    from recipes.core.config import Card, Claim, RunConfig
-    from recipes.core.records import RunRecord
+    from recipes.core.config.settings import Card, Claim, RunConfig
     from recipes.core.runner import RunOutcome
+    from recipes.core.runs.records import RunRecord
 
 MULTIRUN = ("-m", "--multirun")
 
@@ -66,8 +66,8 @@ def _show_plan(config: "RunConfig") -> None:
 
 def _show_outcome(outcome: "RunOutcome", config: "RunConfig", command: str) -> None:
     """Headline metrics, beside the baseline's if there is one, then where everything lies."""
-    from recipes.core.cards import card_of
-    from recipes.core.records import load_run
+    from recipes.core.runs.records import load_run
+    from recipes.core.statistics.claims import card_of
 
     run = load_run(outcome.folder)
     card = card_of(run)
@@ -95,9 +95,9 @@ def _state(outcome: "RunOutcome") -> str:
 
 def _show_difference(run: "RunRecord", baseline: "RunRecord", card: "Card") -> None:
     from cli.compare import show
-    from recipes.core.compare import compare_runs
-    from recipes.core.headline import headline
-    from recipes.core.records import final_metrics
+    from recipes.core.runs.headline import headline
+    from recipes.core.runs.records import final_metrics
+    from recipes.core.statistics.compare import compare_runs
 
     main = headline(card.claim.metric, final_metrics(run.path))
     comparison = compare_runs(run, baseline, arm_keys=set(card.pair_keys), main_metric=main)
@@ -105,9 +105,9 @@ def _show_difference(run: "RunRecord", baseline: "RunRecord", card: "Card") -> N
 
 
 def _show_metrics(outcome: "RunOutcome", card: "Card") -> None:
-    from recipes.core.compare import number_text
-    from recipes.core.headline import headline
-    from recipes.core.records import read_info
+    from recipes.core.runs.headline import headline
+    from recipes.core.runs.records import read_info
+    from recipes.core.statistics.compare import number_text
 
     info = read_info(outcome.folder)
     shown = [name for name in outcome.metrics if _is_headline(name, card)]
@@ -122,7 +122,7 @@ def _show_metrics(outcome: "RunOutcome", card: "Card") -> None:
 
 def _partner(run: "RunRecord", claim: "Claim", command: str) -> str:
     """What to type to get the other half of the comparison."""
-    from recipes.core.report import command_for
+    from recipes.core.report.run import command_for
 
     is_baseline = run.arm == claim.baseline
     arm = claim.arm if is_baseline else claim.baseline

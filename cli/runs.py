@@ -9,10 +9,10 @@ import typer
 from cli import completion
 from cli.console import print_json, say, table
 from cli.keys import OUTPUTS
-from recipes.core import registry
-from recipes.core.locks import owner_of
-from recipes.core.records import RunRecord, find_runs
-from recipes.core.runs import CUT_OFF, RUNNING, RunFolder
+from recipes.core.config import registry
+from recipes.core.runs.folder import CUT_OFF, RUNNING, RunFolder
+from recipes.core.runs.records import RunRecord, find_runs
+from recipes.core.storage.locks import owner_of
 
 
 def runs(

@@ -29,17 +29,17 @@ from cli.cells import (
 )
 from cli.console import heading, note, pairs, say, table
 from cli.keys import OUTPUTS_KEY, typed_keys
-from recipes.core import registry
-from recipes.core.cards import card_for
+from recipes.core.config import registry
 from recipes.core.errors import UserError
-from recipes.core.runs import DONE
-from recipes.core.schema import did_you_mean
+from recipes.core.runs.folder import DONE
+from recipes.core.spelling import did_you_mean
+from recipes.core.statistics.claims import card_for
 from recipes.core.trial import cells as planning
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.states import CellState
 
 if TYPE_CHECKING:
-    from recipes.core.config import Card
+    from recipes.core.config.settings import Card
     from recipes.core.trial.launch import Launcher
     from recipes.core.trial.search import Space
 
@@ -164,8 +164,8 @@ def _conclude(
     recipe: str, folder: Path, states: list[CellState], metric: str, command: str, stopped: bool, ranked: bool = False
 ) -> None:
     """Print the table, write the results and end with the right exit code."""
-    from recipes.core.compare import number_text
-    from recipes.core.report.frontiers import write_frontiers
+    from recipes.core.statistics.compare import number_text
+    from recipes.core.trial.report.frontiers import write_frontiers
     from recipes.core.trial.sweep_table import best_first, settings, write_sweep
 
     found = settings(states, metric)
@@ -193,7 +193,7 @@ def _conclude(
 
 def _tell_unknown(states: list[CellState], metric: str) -> None:
     """Say which metrics there are if no finished cell has the one asked for."""
-    from recipes.core.records import final_metrics
+    from recipes.core.runs.records import final_metrics
 
     measured = [final_metrics(state.run) for state in states if state.state == DONE]
     if measured and not any(metric in metrics for metrics in measured):

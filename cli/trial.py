@@ -27,11 +27,11 @@ from cli.cells import (
 )
 from cli.console import heading, note, pairs, say, table
 from cli.keys import OUTPUTS_KEY, typed_keys
-from recipes.core import compose, registry
-from recipes.core.cards import card_for, no_verdict
+from recipes.core.config import compose, registry
+from recipes.core.config.overrides import MOST_CELLS
 from recipes.core.errors import UserError
-from recipes.core.overrides import MOST_CELLS
-from recipes.core.schema import did_you_mean
+from recipes.core.spelling import did_you_mean
+from recipes.core.statistics.claims import card_for, no_verdict
 from recipes.core.trial import cells as planning
 from recipes.core.trial import manifest as manifests
 
@@ -103,8 +103,8 @@ def _conclude(folder: Path) -> None:
 
 def _cost_and_next(result: "TrialResult") -> list[tuple[str, str]]:
     """How long the runs took, and what to type next: more seeds where they would settle it, arms that were left out."""
-    from recipes.core.report.cells import more_seeds_command, seconds_of
     from recipes.core.report.page import duration_text
+    from recipes.core.trial.report.cells import more_seeds_command, seconds_of
 
     manifest, rows = result.manifest, []
     seconds = [spent for state in result.states if (spent := seconds_of(state)) is not None]
@@ -126,7 +126,7 @@ def _without_arms(command: str) -> str:
 
 def show_verdict(result: "TrialResult") -> None:
     """Print the claim's metric for every arm, then the verdict with its price, then those on further claims."""
-    from recipes.core.price import verdict_words
+    from recipes.core.statistics.price import verdict_words
 
     claim = result.card.claim
     rows = _rows(result)
@@ -146,7 +146,7 @@ def show_verdict(result: "TrialResult") -> None:
 
 def _answer(result: "TrialResult", judged: "Judged") -> list[tuple[str, str]]:
     """The claim, why the verdict is what it is, and the price where the verdict's line does not say it."""
-    from recipes.core.price import price_below_verdict
+    from recipes.core.statistics.price import price_below_verdict
 
     price = price_below_verdict(judged.verdict.word, judged.prices, result.card)
     rows = [("claim", judged.claim.statement), ("because", judged.verdict.reason)]
@@ -155,7 +155,7 @@ def _answer(result: "TrialResult", judged: "Judged") -> list[tuple[str, str]]:
 
 def _rows(result: "TrialResult") -> list[dict[str, str]]:
     """The claim's metric of the baseline, then of every arm beside it."""
-    from recipes.core.compare import comparison_column, comparison_table
+    from recipes.core.statistics.compare import comparison_column, comparison_table
 
     columns = ("difference", "interval", "p (Holm)", "n", "outcome")
     rows: list[dict[str, str]] = []

@@ -13,10 +13,10 @@ from recipes.alignment.judges import token_texts
 from recipes.alignment.pairs import Example, Pair, PairSet, PreferenceData, Prompt
 from recipes.alignment.sampling import sample, sampled_once
 from recipes.alignment.selection import Selection, select
-from recipes.core.data.text_ids import TextIds
+from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json
-from recipes.core.references import weights_hash
+from recipes.core.scoring.references import weights_hash
+from recipes.core.storage.files import sha256_json
 
 VERSION = 1
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recipes.alignment.layouts import BadRow
-from recipes.core.data.chat_dates import CHAT_DATE, CLOCK, with_fixed_date
-from recipes.core.data.text_ids import TextIds, marked, unmarked
+from recipes.core.data.text.chat_dates import CHAT_DATE, CLOCK, with_fixed_date
+from recipes.core.data.text.text_ids import TextIds, marked, unmarked
 
 Message = Mapping[str, Any]
 # What an answer may consist of beside its content, or instead of it.

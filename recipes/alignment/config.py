@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config import DATA_CONTENT, MODEL_CONTENT, SEEDS, RunConfig, setting
-from recipes.core.data.chat_dates import CHAT_DATE, is_day
+from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, SEEDS, RunConfig, setting
+from recipes.core.data.text.chat_dates import CHAT_DATE, is_day
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 
 LOSSES = (

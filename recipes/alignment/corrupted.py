@@ -10,7 +10,7 @@ from recipes.alignment.config import CorruptedConfig
 from recipes.alignment.pairs import Pair, PairSet, PreferenceData, Prompt
 from recipes.alignment.reference import prompt_ids
 from recipes.alignment.reviews import Review, Reviews
-from recipes.core.data.text_ids import TextIds
+from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 
 WORD = re.compile(r"[A-Za-z]+")  # what is replaced, and by what: no numbers, no marks

@@ -23,8 +23,8 @@ from recipes.alignment.reference import hidden_states, prepare_reference
 from recipes.alignment.reviews import load_reviews
 from recipes.alignment.sentiment import encoded, load_sentiment
 from recipes.core.errors import UserError
-from recipes.core.models import load_reference_model
 from recipes.core.models import text as models
+from recipes.core.models.from_config import load_reference_model
 from recipes.core.models.head import output_head
 
 States = Callable[[dict[str, Tensor]], Tensor]

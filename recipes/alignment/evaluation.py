@@ -11,9 +11,9 @@ from recipes.alignment.reference import row_logps
 from recipes.alignment.sampling import sample
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
-from recipes.core.logprobs import logprobs_and_kl, projected
-from recipes.core.objectives import IGNORE
-from recipes.core.references import batches
+from recipes.core.losses.logprobs import logprobs_and_kl, projected
+from recipes.core.losses.objectives import IGNORE
+from recipes.core.scoring.references import batches
 
 BATCH_TOKENS = 8192
 KL = "kl"

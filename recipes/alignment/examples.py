@@ -16,8 +16,8 @@ from recipes.alignment.chats import (
 )
 from recipes.alignment.layouts import BadRow
 from recipes.alignment.rows import Row
-from recipes.core.data.chat_dates import CHAT_DATE
-from recipes.core.data.text_ids import TextIds
+from recipes.core.data.text.chat_dates import CHAT_DATE
+from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 
 # The turns of a transcript in one text, as HH-RLHF marks them.

@@ -23,7 +23,7 @@ from recipes.core.models.adapters import Unadapted, add_adapters, save_adapters
 from recipes.core.models.head import output_head
 from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
-from recipes.core.trainer import Objective, Training
+from recipes.core.training.trainer import Objective, Training
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 
 from recipes.alignment.pairs import Prompt
 from recipes.alignment.reviews import Review, Reviews
-from recipes.core.cache import cached
-from recipes.core.files import sha256_json
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import sha256_json
 
 WORD = re.compile(r"[a-z]+(?:['-][a-z]+)*")
 NORMALIZER = 15.0  # of the published compound score

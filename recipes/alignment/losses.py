@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from recipes.core.kernels import exact
+from recipes.core.losses.kernels import exact
 
 
 @dataclass(frozen=True)

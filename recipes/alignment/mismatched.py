@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from recipes.alignment.evaluation import policy_logps
 from recipes.alignment.pairs import MISMATCHED, TOKENS, Pair, PairItems, PairSet
-from recipes.core.cache import cached
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json
-from recipes.core.logprobs import token_logprobs
+from recipes.core.losses.logprobs import token_logprobs
+from recipes.core.losses.objectives import IGNORE
 from recipes.core.messages import note
 from recipes.core.models.head import OutputHead
-from recipes.core.objectives import IGNORE
-from recipes.core.parallel.distributed import gathered
-from recipes.core.references import weights_hash
+from recipes.core.scoring.references import weights_hash
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import sha256_json
+from recipes.core.training.parallel.distributed import gathered
 
 COLUMN = "mismatched_logps"
 VERSION = 1

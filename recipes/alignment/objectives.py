@@ -12,12 +12,12 @@ from recipes.alignment.losses import LOSSES, Completions, PreferenceBatch, impli
 from recipes.alignment.mismatched import mismatched_log_ratio
 from recipes.alignment.packing import run_packed
 from recipes.alignment.pairs import TOKENS, by_row, prompt_tokens, valid_tokens
-from recipes.core.kernels import exact
-from recipes.core.logprobs import logprobs_and_kl, projected, token_logprobs, token_statistics
+from recipes.core.losses.kernels import exact
+from recipes.core.losses.logprobs import logprobs_and_kl, projected, token_logprobs, token_statistics
+from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.head import OutputHead
 from recipes.core.models.vision_language import Readout, TextModel
-from recipes.core.objectives import IGNORE
-from recipes.core.parallel.distributed import gathered
+from recipes.core.training.parallel.distributed import gathered
 
 PROMPTS = "prompts"
 # Name of a loss's coefficient -> where the config has it.

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.core.objectives import IGNORE
+from recipes.core.losses.objectives import IGNORE
 
 TOKENS, MISMATCHED = "tokens/", "mismatched/"
 Example = tuple[np.ndarray, np.ndarray]

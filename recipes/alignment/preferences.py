@@ -13,10 +13,10 @@ from recipes.alignment.examples import TIE, Example, ExampleIds, example, exampl
 from recipes.alignment.layouts import LONELY, BadRow
 from recipes.alignment.pairs import Pair, PairSet, PreferenceData, Prompt
 from recipes.alignment.rows import Dropped, Row, read_rows
-from recipes.core.data.text_ids import TextIds
+from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json
 from recipes.core.messages import note
+from recipes.core.storage.files import sha256_json
 
 COPY = "is the same as an earlier row"
 TEST_FRACTION = 0.1  # where the data has no split to test on

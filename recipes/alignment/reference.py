@@ -16,23 +16,23 @@ from recipes.alignment.chats import Chat
 from recipes.alignment.config import ReferenceConfig, TuningConfig
 from recipes.alignment.layouts import BadRow
 from recipes.alignment.pairs import PairSet, answer_batch
-from recipes.core.batches import caption_collate, token_mean
-from recipes.core.cache import cached
-from recipes.core.config import TrainerConfig
-from recipes.core.data.text_ids import TextIds
-from recipes.core.data.tokenized import tokenizer_fingerprint
+from recipes.core.config.settings import TrainerConfig
+from recipes.core.data.text.text_ids import TextIds
+from recipes.core.data.text.tokenized import tokenizer_fingerprint
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json
-from recipes.core.identity import described
-from recipes.core.logprobs import token_logprobs
-from recipes.core.models import load_text_model
+from recipes.core.losses.logprobs import token_logprobs
+from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
+from recipes.core.models.from_config import load_text_model
 from recipes.core.models.head import OutputHead, decoder, output_head
-from recipes.core.models.reference import train_reference
 from recipes.core.models.text import TextModelConfig, build_language_model
-from recipes.core.objectives import IGNORE, WeightedCrossEntropy
-from recipes.core.progress import progress
-from recipes.core.references import batches, weights_hash
-from recipes.core.trainer import Training
+from recipes.core.runs.identity import described
+from recipes.core.runs.progress import progress
+from recipes.core.scoring.references import batches, weights_hash
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import sha256_json
+from recipes.core.training.batches import caption_collate, token_mean
+from recipes.core.training.models import train_reference
+from recipes.core.training.trainer import Training
 
 BATCH_TOKENS = 8192
 LARGEST = 1 << 30  # bytes of hidden states of all layers that are kept; else only the last layer's

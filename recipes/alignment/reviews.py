@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from recipes.core.assets import asset_path
-from recipes.core.files import sha256_json
+from recipes.core.storage.assets import asset_path
+from recipes.core.storage.files import sha256_json
 
 ASSET = "vader-reviews"
 

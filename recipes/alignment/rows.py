@@ -7,9 +7,9 @@ from typing import Any
 
 from recipes.alignment.config import PreferencesConfig
 from recipes.alignment.layouts import BadRow, with_pairs
-from recipes.core.data.json_records import Bad
-from recipes.core.data.records import open_records
-from recipes.core.data.tables import Table
+from recipes.core.data.files.json_records import Bad
+from recipes.core.data.files.records import open_records
+from recipes.core.data.files.tables import Table
 
 # Columns that say something to a chat template.
 TOOLS, VARIABLES = "tools", "chat_template_kwargs"

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.core.cache import cached
-from recipes.core.files import sha256_json, write_json
 from recipes.core.models.build import seeded
-from recipes.core.progress import progress
+from recipes.core.runs.progress import progress
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import sha256_json, write_json
 
 ROWS = 512
 GREEDY = {"do_sample": False}

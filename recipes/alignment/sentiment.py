@@ -11,9 +11,9 @@ from recipes.alignment.judges import Judges, LexiconJudge, human_judge, token_te
 from recipes.alignment.pairs import Pair, PairSet, PreferenceData, Prompt
 from recipes.alignment.reviews import Review, Reviews, load_lexicon
 from recipes.alignment.sampling import sampled_once
-from recipes.core.data.text_ids import TextIds
+from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
-from recipes.core.references import weights_hash
+from recipes.core.scoring.references import weights_hash
 
 VERSION = 1
 

@@ -11,12 +11,12 @@ from recipes.alignment.data import Ground
 from recipes.alignment.objectives import Preference, PreferenceModel, scores_of
 from recipes.alignment.pairs import PairItems, PairSet, pair_collate
 from recipes.alignment.reference import pad_id
-from recipes.core.config import TrainerConfig
-from recipes.core.models import load_text_model
+from recipes.core.config.settings import TrainerConfig
+from recipes.core.models.from_config import load_text_model
 from recipes.core.models.head import output_head
-from recipes.core.models.reference import train_reference
-from recipes.core.references import weights_hash
-from recipes.core.trainer import Training
+from recipes.core.scoring.references import weights_hash
+from recipes.core.training.models import train_reference
+from recipes.core.training.trainer import Training
 
 VERSION = 1
 

@@ -1,1 +1,23 @@
-"""What every recipe shares: config, data, models, trainer, statistics, run folders and reports."""
+"""What recipes share, in rooms. An import only ever points down this list; no room knows a recipe or the command line.
+
+pages            measured numbers on pages, from stored trials
+trial            many runs, one answer: cells, manifest, drive, worker, launch, search, the trial's report
+worker           one of the processes of a run
+runner           one run from its config to its report: the way through
+report           a run's page; figures, tables and styles of all pages
+recipe           what the author of a recipe writes: read this first
+statistics       intervals, comparison of arms, claims, verdict, price, scaling
+evaluation       scores of examples, curves, plots, strips of images
+training         the one trainer: arguments, passes, batches, models trained inside a run, several processes
+scoring          what a frozen model says about tokens, cached by content
+losses           kernels, log-probs, weights, objectives
+models           language and vision-language models, encoders, adapters, tokenizers, the output head
+runs             the folder of a run: identity, records, checkpoints, tracking, progress
+data             what is read: files, text, images
+config           settings, schema, compose, overrides, the registry of recipes
+storage          files, locks, seals, cache, packages, assets, the hub
+process          this process: its cores, signals, streams, launcher
+errors           what went wrong, for people
+spelling         what was most likely meant
+messages         the only place of the core that prints
+"""

@@ -10,7 +10,7 @@ from torch import nn
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.evaluation.strips import Strip
-from recipes.core.trainer import Training
+from recipes.core.training.trainer import Training
 
 
 @dataclass(frozen=True)

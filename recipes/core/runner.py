@@ -11,34 +11,36 @@ from typing import Any
 import torch
 from torch import nn
 
-from recipes.core import checkpoints, compose, registry, runs
-from recipes.core.cards import card_of
-from recipes.core.checkpoints import KEEP
-from recipes.core.compare import compare_runs, comparison_table
-from recipes.core.config import RunConfig, TrainerConfig
+from recipes.core.config import compose, registry
+from recipes.core.config.settings import RunConfig, TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import write_plots
 from recipes.core.evaluation.scores import Scores, read_rows
 from recipes.core.evaluation.strips import write_strips
-from recipes.core.files import write_bytes, write_json
-from recipes.core.identity import Identity, check_unchanged, identify, read_content
-from recipes.core.launchers import without_launchers
-from recipes.core.locks import owned
-from recipes.core.parallel import distributed
-from recipes.core.parallel.launch import run_workers
-from recipes.core.progress import quiet_libraries, stage
+from recipes.core.process.launchers import without_launchers
+from recipes.core.process.signals import terminated_like_interrupted
 from recipes.core.recipe import Evaluation, Recipe
-from recipes.core.records import load_run
-from recipes.core.report import report_run
 from recipes.core.report.plots import png
+from recipes.core.report.run import report_run
 from recipes.core.report.strips import run_wall, wall_png
-from recipes.core.runs import DONE, FAILED, INTERRUPTED, RunFolder, run_folder
-from recipes.core.seeds import seed_everything
-from recipes.core.signals import terminated_like_interrupted
+from recipes.core.runs import checkpoints
+from recipes.core.runs import folder as runs
+from recipes.core.runs.checkpoints import KEEP
+from recipes.core.runs.folder import DONE, FAILED, INTERRUPTED, RunFolder, run_folder
+from recipes.core.runs.identity import Identity, check_unchanged, identify, read_content
+from recipes.core.runs.progress import quiet_libraries, stage
+from recipes.core.runs.records import load_run
+from recipes.core.runs.tracking import NullTracker, Tracker, open_tracker
+from recipes.core.statistics.claims import card_of
+from recipes.core.statistics.compare import compare_runs, comparison_table
 from recipes.core.storage.disk import nothing_begun
 from recipes.core.storage.fence import LockLost
-from recipes.core.tracking import NullTracker, Tracker, open_tracker
-from recipes.core.trainer import TrainEvents, Training, TrainResult, resolve_device, train
+from recipes.core.storage.files import write_bytes, write_json
+from recipes.core.storage.locks import owned
+from recipes.core.training.parallel import distributed
+from recipes.core.training.parallel.launch import run_workers
+from recipes.core.training.seeds import seed_everything
+from recipes.core.training.trainer import TrainEvents, Training, TrainResult, resolve_device, train
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def _work(config: RunConfig, identity: Identity, folder: RunFolder, device: str,
     del prepared
     torch.cuda.empty_cache()
     with _ending_recorded(folder):
-        ended = run_workers(folder.path, nproc)
+        ended = run_workers(folder.path, nproc, "recipes.core.worker")
     baseline = Path(ended["baseline"]) if ended["baseline"] else None
     return RunOutcome(folder.path, ended["status"], ended["metrics"], False, ended["resumed_from"], baseline)
 

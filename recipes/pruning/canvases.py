@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.core.data.digits import DIGITS, read_scans
+from recipes.core.data.images.digits import DIGITS, read_scans
 from recipes.pruning.config import CELLS, SCAN, CanvasConfig, CanvasDataConfig, QuestionCanvasDataConfig
 
 PARTS = ("train", "test")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config import SEEDS, setting
+from recipes.core.config.settings import SEEDS, setting
 
 SCAN = 8  # pixels of a side of a digit
 BACKGROUNDS = ("noise", "flat", "textured")

@@ -6,7 +6,7 @@ not among them: it comes with the tokens.
 
 from dataclasses import dataclass
 
-from recipes.core.config import setting
+from recipes.core.config.settings import setting
 
 
 def _name(name: str) -> str:

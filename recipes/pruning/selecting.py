@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from recipes.core.kernels import exact
+from recipes.core.losses.kernels import exact
 
 
 def ranks(scores: Tensor, among: Tensor) -> Tensor:

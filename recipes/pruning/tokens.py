@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from recipes.core.kernels import exact
+from recipes.core.losses.kernels import exact
 from recipes.pruning.guards import require_budget, require_finite
 from recipes.pruning.selecting import gather, given, pack
 

@@ -21,13 +21,13 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from recipes.core.cache import cached
-from recipes.core.data.digits import DIGITS
-from recipes.core.files import sha256_json
+from recipes.core.data.images.digits import DIGITS
 from recipes.core.models.head import output_head
-from recipes.core.models.reference import decisive, train_inside
 from recipes.core.models.sources import load_model
-from recipes.core.trainer import Training
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import sha256_json
+from recipes.core.training.models import decisive, train_inside
+from recipes.core.training.trainer import Training
 from recipes.pruning.canvases import SIDES, Canvases, make_canvases, words
 from recipes.pruning.config import CanvasConfig, DecoderShape
 from recipes.pruning.toy_encoder import canvas_key, encode, encoder_seed, toy_vit, tuning

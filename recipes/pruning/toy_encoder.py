@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from recipes.core.cache import cached
-from recipes.core.config import TrainerConfig
-from recipes.core.data.digits import DIGITS
-from recipes.core.files import sha256_json
-from recipes.core.models.reference import decisive, train_inside
+from recipes.core.config.settings import TrainerConfig
+from recipes.core.data.images.digits import DIGITS
 from recipes.core.models.sources import load_model
-from recipes.core.trainer import Training
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import sha256_json
+from recipes.core.training.models import decisive, train_inside
+from recipes.core.training.trainer import Training
 from recipes.pruning.canvases import Canvases, make_canvases
 from recipes.pruning.config import CanvasConfig, CanvasDataConfig, EncoderConfig
 from recipes.pruning.toy_guide import Naming, NamingLoss, save_guide

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity, cross_entropy
 
-from recipes.core.data.digits import DIGITS
+from recipes.core.data.images.digits import DIGITS
 
 GUIDE = "guide.safetensors"
 WIDTH, TAU, QUADRANTS = 48, 0.1, 4

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recipes.alignment.aligndistil.config import MODES
 from recipes.alignment.aligndistil.method import Rule, distance, distances, distilled, frozen_logits
-from recipes.core.logprobs import projected
+from recipes.core.losses.logprobs import projected
 from recipes.core.models.head import OutputHead
 
 N, D, V = 13, 6, 17

@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 
 from recipes.alignment.aligndistil.recipe import AlignDistilRecipe
 from recipes.alignment.trained import swapped, trained_policy
-from recipes.core import compose, runner
+from recipes.core import runner
+from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import read_plots
-from recipes.core.references import weights_hash
+from recipes.core.scoring.references import weights_hash
 from tests.alignment.tiny import TINY, logged
 
 pytestmark = pytest.mark.usefixtures("made_up_reviews")

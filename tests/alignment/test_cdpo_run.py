@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes.core import compose, runner
+from recipes.core import runner
+from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import read_plots
 

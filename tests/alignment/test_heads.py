@@ -21,7 +21,7 @@ from recipes.alignment.reference import AnswerScores, answer_scores, hidden_stat
 from recipes.alignment.sparsepo.activations import hook_scores
 from recipes.alignment.sparsepo.config import MaskConfig
 from recipes.alignment.sparsepo.masks import start_masks
-from recipes.core.config import TrainerConfig
+from recipes.core.config.settings import TrainerConfig
 from recipes.core.models.config import CausalLMConfig
 from recipes.core.models.head import output_head
 from recipes.core.models.tokenizer import train_bpe

@@ -12,7 +12,7 @@ import pytest
 from recipes.alignment.config import PreferencesConfig
 from recipes.alignment.examples import example
 from recipes.alignment.preferences import load_preferences, load_rows
-from recipes.core.data.text_ids import TextIds
+from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.models.tokenizer import train_bpe
 from tests.alignment.test_preferences import TEMPLATE, texts, turn

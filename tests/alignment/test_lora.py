@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from recipes.alignment.experiment import AlignmentRecipe
 from recipes.alignment.sparsepo.recipe import SparsePORecipe
-from recipes.core import compose, runner
+from recipes.core import runner
+from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.models.adapters import Unadapted
 from recipes.core.models.causal import load_causal_lm

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from recipes.core import compose, runner
+from recipes.core import runner
+from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.models.tokenizer import train_bpe
 

@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralC
 
 from recipes.alignment import packing
 from recipes.alignment.pairs import answer_batch
+from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.head import OutputHead
 from recipes.core.models.vision_language import TextModel
-from recipes.core.objectives import IGNORE
 
 VOCABULARY = 40
 SHAPE: dict[str, Any] = {

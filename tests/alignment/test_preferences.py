@@ -12,7 +12,7 @@ from recipes.alignment.examples import Example, example, example_ids
 from recipes.alignment.layouts import BadRow
 from recipes.alignment.preferences import load_preferences, load_rows
 from recipes.alignment.rows import Row
-from recipes.core.data.text_ids import TextIds
+from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.models.tokenizer import train_bpe
 

@@ -11,7 +11,8 @@ from transformers import LlamaModel
 
 from recipes.alignment.config import LOSSES
 from recipes.alignment.sparsepo.recipe import SparsePORecipe
-from recipes.core import compose, runner
+from recipes.core import runner
+from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import read_plots
 from recipes.core.models import causal

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from cli import app
-from recipes.core.registry import ROOT
+from recipes.core.config.registry import ROOT
 from tests.core.conftest import make_run
 
 __all__ = ["make_run"]

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from recipes.core import registry
+from recipes.core.config import registry
 from recipes.core.errors import RunFailed
 from tests.cli.conftest import in_process
 

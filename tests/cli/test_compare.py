@@ -4,9 +4,9 @@ import json
 
 import yaml
 
-from recipes.core.files import write_json
-from recipes.core.identity import hash_of
-from recipes.core.runs import RunFolder
+from recipes.core.runs.folder import RunFolder
+from recipes.core.runs.identity import hash_of
+from recipes.core.storage.files import write_json
 
 
 def test_every_finished_arm_stands_beside_the_baseline(steelyard, make_run) -> None:

@@ -21,10 +21,13 @@ from typing import Any
 import pytest
 
 from cli import app
-from recipes.core import checkpoints, compose, runner, trainer
-from recipes.core.locks import owned
-from recipes.core.registry import ROOT
-from recipes.core.runs import RunFolder, run_folder
+from recipes.core import runner
+from recipes.core.config import compose
+from recipes.core.config.registry import ROOT
+from recipes.core.runs import checkpoints
+from recipes.core.runs.folder import RunFolder, run_folder
+from recipes.core.storage.locks import owned
+from recipes.core.training import trainer
 from tests.cli.conftest import Ended
 
 KEYS = ["budget=smoke", "tracker=none", "trainer.threads=1", "trainer.save_steps=6", "trainer.log_steps=3"]

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from cli import app
-from recipes.core import compose, runner, runs
+from recipes.core import runner
+from recipes.core.config import compose
 from recipes.core.evaluation.plots import Plot, write_plots
 from recipes.core.evaluation.scores import Scores
 from recipes.core.evaluation.strips import Shot, Strip, write_strips
-from recipes.core.files import write_json
-from recipes.core.identity import identify
-from recipes.core.runs import run_folder
+from recipes.core.runs import folder as runs
+from recipes.core.runs.folder import run_folder
+from recipes.core.runs.identity import identify
+from recipes.core.storage.files import write_json
 from recipes.core.trial import cells, launch
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.states import record_end, record_start
@@ -96,8 +98,8 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "_work", started)
     monkeypatch.setattr(launch, "run_in_child", started)
     monkeypatch.setattr("cli.runs.age", lambda *_: "now")
-    monkeypatch.setattr("recipes.core.report.draw", lambda *_: b"png")
-    monkeypatch.setattr("recipes.core.report.trial.draw_trial", lambda *_: {"png": b"png", "svg": b"svg"})
+    monkeypatch.setattr("recipes.core.report.run.draw", lambda *_: b"png")
+    monkeypatch.setattr("recipes.core.trial.report.page.draw_trial", lambda *_: {"png": b"png", "svg": b"svg"})
 
 
 def commands(outputs: Path) -> list[list[str]]:

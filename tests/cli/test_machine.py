@@ -6,7 +6,7 @@ from collections import namedtuple
 
 from cli import doctor
 from cli.console import aligned
-from recipes.core import assets
+from recipes.core.storage import assets
 
 
 def test_recipes_are_listed_by_family(steelyard) -> None:

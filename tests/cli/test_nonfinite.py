@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from recipes.core.evaluation.scores import Scores
-from recipes.core.report.trial import write_trial_report
-from recipes.core.runs import RunFolder
+from recipes.core.runs.folder import RunFolder
+from recipes.core.trial.report.page import write_trial_report
 from tests.core.trials import make_trial
 
 METRIC = "grounded/digit/accuracy"

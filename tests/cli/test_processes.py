@@ -15,9 +15,10 @@ import psutil
 import pytest
 
 from cli import app
-from recipes.core import compose, trainer
-from recipes.core.registry import ROOT
-from recipes.core.runs import RunFolder, run_folder
+from recipes.core.config import compose
+from recipes.core.config.registry import ROOT
+from recipes.core.runs.folder import RunFolder, run_folder
+from recipes.core.training import trainer
 from tests.cli.conftest import Ended
 from tests.core.conftest import give_cores
 

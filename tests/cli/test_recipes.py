@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from recipes.core import compose, registry
-from recipes.core.identity import config_hash
-from recipes.core.registry import ROOT
+from recipes.core.config import compose, registry
+from recipes.core.config.registry import ROOT
+from recipes.core.runs.identity import config_hash
 from tests.cli.conftest import Ended
 
 Steelyard = Callable[..., Ended]

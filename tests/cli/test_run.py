@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from recipes.core import registry, runner
+from recipes.core import runner
+from recipes.core.config import registry
 from recipes.core.errors import RunFailed, UserError
-from recipes.core.records import final_metrics
 from recipes.core.runner import RunOutcome
+from recipes.core.runs.records import final_metrics
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cli.runs import age
-from recipes.core.locks import owned
+from recipes.core.storage.locks import owned
 
 
 def test_a_table_of_what_ran(steelyard, make_run) -> None:

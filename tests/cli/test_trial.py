@@ -12,7 +12,7 @@ import pytest
 
 from cli import app
 from cli.trial import seeds_of
-from recipes.core.runs import DONE, FAILED, INTERRUPTED, RunFolder
+from recipes.core.runs.folder import DONE, FAILED, INTERRUPTED, RunFolder
 from recipes.core.trial import drive as driving
 from recipes.core.trial import launch
 from recipes.core.trial import manifest as manifests

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from recipes.core import cache
-from recipes.core.locks import DEAD_AFTER_SECONDS
-from recipes.core.runs import RunFolder
+from recipes.core.runs.folder import RunFolder
+from recipes.core.storage import cache
+from recipes.core.storage.locks import DEAD_AFTER_SECONDS
 from recipes.core.trial.drive import LOCK
 from tests.cli.conftest import Ended
 from tests.core.trial.conftest import leave_dead_lock
@@ -176,7 +176,7 @@ def test_a_cell_without_memory_or_disk_fails_and_the_others_are_done(tmp_path: P
 
 
 def injected(folder: Path) -> str:
-    from recipes.core.registry import ROOT
+    from recipes.core.config.registry import ROOT
 
     return f"{ROOT}{os.pathsep}{folder}"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.core import compose, registry
+from recipes.core.config import compose, registry
 
 NASTY = (
     *("", "''", "0", "-1", "1e3", "1e999", "nan", "-inf", "null", "true", "99999999999999999999", "0x10", "1_000"),

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from recipes.core import cores
 from recipes.core.evaluation.scores import Scores
-from recipes.core.files import write_json, write_text
-from recipes.core.runs import RunFolder
+from recipes.core.process import cores
+from recipes.core.runs.folder import RunFolder
+from recipes.core.storage.files import write_json, write_text
 
 STEPS = (100, 200, 300, 400, 500, 600)
 SKILL = {"prior": (0.30, 14.5), "ntp": (0.10, 0.11)}  # early digit accuracy, loss on filler

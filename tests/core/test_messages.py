@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
 from recipes.core.messages import printable, shortened
-from recipes.core.registry import ROOT
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_an_error_shows_no_controls_and_no_endless_place() -> None:
 
 def test_what_is_printed_goes_through_one_place() -> None:
     # A file's name in a warning would otherwise reach the terminal as it is.
-    allowed = {"recipes/core/messages.py", "recipes/core/packages.py", "cli/console.py"}
+    allowed = {"recipes/core/messages.py", "recipes/core/storage/packages.py", "cli/console.py"}
     code = [path for folder in ("recipes", "cli") for path in (ROOT / folder).rglob("*.py")]
     prints = {str(path.relative_to(ROOT)) for path in code if re.search(r"(?<![\w.])print\(", path.read_text("utf-8"))}
     assert prints == allowed

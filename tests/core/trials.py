@@ -4,16 +4,16 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from recipes.core.compare import Comparison
-from recipes.core.config import Card, Claim
-from recipes.core.records import load_run
-from recipes.core.runs import RunFolder
+from recipes.core.config.settings import Card, Claim
+from recipes.core.runs.folder import RunFolder
+from recipes.core.runs.records import load_run
+from recipes.core.statistics.compare import Comparison
+from recipes.core.statistics.verdict import Verdict
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.comparison import compare_trial
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.result import TrialResult
 from recipes.core.trial.states import CellState
-from recipes.core.verdict import Verdict
 
 KEYS = {"weighting"}
 CLAIM = Claim("prior needs fewer <steps> & tokens", "grounded/auc", "prior", "ntp", 1, "8% <and> 19%", 0.02)

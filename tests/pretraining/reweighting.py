@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from recipes.core.config import TrainerConfig
+from recipes.core.config.settings import TrainerConfig
 from recipes.core.models.vision_language import TextModel
-from recipes.core.parallel import distributed
-from recipes.core.sequences import sequence_collate
-from recipes.core.trainer import TrainEvents, Training, train
+from recipes.core.training.parallel import distributed
+from recipes.core.training.sequences import sequence_collate
+from recipes.core.training.trainer import TrainEvents, Training, train
 from recipes.pretraining.sample_reweighting.config import ReweightConfig
 from recipes.pretraining.sample_reweighting.objectives import Reweighted
 

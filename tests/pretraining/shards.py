@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recipes.core.data.shards import Document, Skipped
+from recipes.core.data.text.shards import Document, Skipped
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json
+from recipes.core.storage.files import sha256_json
 from recipes.pretraining.dsir import method
 
 

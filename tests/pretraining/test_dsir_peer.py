@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recipes.core.data.documents import open_documents
+from recipes.core.data.text.documents import open_documents
 from recipes.pretraining.dsir.features import words_of
 from recipes.pretraining.dsir.selection import Features, count, fit_log_ratio, score
 

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from recipes.core.evaluation.texts import sequence_nlls
+from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.models.vision_language import TextModel
-from recipes.core.objectives import IGNORE, WeightedCrossEntropy
-from recipes.core.references import caption_nlls
+from recipes.core.scoring.references import caption_nlls
 from recipes.pretraining.prior import method
 from recipes.pretraining.prior.config import WeightingConfig
 from recipes.pretraining.prior.objectives import Cal, Focal

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from recipes.core.batches import CaptionItems, caption_collate, token_mean
-from recipes.core.data.captions import Caption
+from recipes.core.data.images.captions import Caption
+from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.models.head import OutputHead
-from recipes.core.objectives import IGNORE, WeightedCrossEntropy
+from recipes.core.training.batches import CaptionItems, caption_collate, token_mean
 
 CAPTIONS = [np.array([5, 6, 1], np.int32), np.array([7, 1], np.int32)]
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recipes.core.kernels import weighted_cross_entropy
+from recipes.core.losses.kernels import weighted_cross_entropy
+from recipes.core.losses.weights import caption_means, permute_within
 from recipes.core.models.head import OutputHead
-from recipes.core.weights import caption_means, permute_within
 from recipes.pretraining.prior import method
 
 # The worked example: reference and model probabilities of two captions.

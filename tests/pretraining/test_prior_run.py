@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from recipes.core import compose, runner
+from recipes.core import runner
+from recipes.core.config import compose
 from recipes.core.errors import RunFailed, UserError
 
 TINY = ("budget=smoke", "tracker=none", "trainer.max_steps=8", "trainer.threads=1")

@@ -11,10 +11,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from recipes.core import assets, compose, models, runner
-from recipes.core.data import load_captions
+from recipes.core import runner
+from recipes.core.config import compose
+from recipes.core.data.images.load import load_captions
 from recipes.core.errors import UserError
+from recipes.core.models import from_config as models
 from recipes.core.recipe import Recipe
+from recipes.core.storage import assets
 from recipes.pretraining.prior.recipe import PriorRecipe
 
 TINY = ["tracker=none", "trainer.threads=1", "trainer.max_steps=3", "trainer.batch_size=4", "reference.steps=2"]

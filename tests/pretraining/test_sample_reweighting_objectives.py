@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from recipes.core.parallel import distributed
-from recipes.core.parallel.launch import variables
+from recipes.core.training.parallel import distributed
+from recipes.core.training.parallel.launch import variables
 from recipes.pretraining.sample_reweighting import method
 from recipes.pretraining.sample_reweighting.config import STRATEGIES, ReweightConfig
 from recipes.pretraining.sample_reweighting.objectives import Reweighted, ReweightedRegression

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from recipes.core import compose, runner
+from recipes.core import runner
+from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import read_plots
-from tests.core.data.test_mixture import write_corpus
+from tests.core.data.text.test_mixture import write_corpus
 
 SMOKE = ("budget=smoke", "tracker=none", "trainer.threads=1")
 TINY = ("model=small-lm", "model.width=16", "model.vocabulary=300", "data.length=16", "trainer.batch_size=8")
@@ -62,7 +63,7 @@ def test_a_saved_model_is_trained_on(tmp_path: Path) -> None:
 
     corpus = write_corpus(tmp_path)
     from recipes.core.data.config import DomainsConfig
-    from recipes.core.data.mixture import DomainCorpus
+    from recipes.core.data.text.mixture import DomainCorpus
     from recipes.core.models.config import SmallLMConfig
     from recipes.core.models.text import build_text_tokenizer
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from recipes.core.data.digits import read_scans
-from recipes.core.schema import build
+from recipes.core.config.schema import build
+from recipes.core.data.images.digits import read_scans
 from recipes.pruning.canvases import Canvases, make_canvases, words
 from recipes.pruning.config import CanvasConfig, CanvasDataConfig, QuestionCanvasDataConfig
 

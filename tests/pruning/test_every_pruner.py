@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recipes.core.config.schema import build
 from recipes.core.errors import UserError
-from recipes.core.schema import build
 from recipes.pruning import options as o
 from recipes.pruning.pruners import PRUNERS, make
 from recipes.pruning.tokens import Depth, Point, Tokens, apply

@@ -15,8 +15,9 @@ from transformers import (
     LlavaProcessor,
 )
 
-from recipes.core import compose, runner
-from recipes.core.data.text_ids import TextIds
+from recipes.core import runner
+from recipes.core.config import compose
+from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.pruning.canvases import make_canvases
 from recipes.pruning.token_pruning.checkpoint import prompt_inputs

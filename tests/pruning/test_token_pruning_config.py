@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from recipes.core import compose, registry
-from recipes.core.cards import card_for, card_of
+from recipes.core.config import compose, registry
 from recipes.core.errors import UserError
-from recipes.core.records import RunRecord
+from recipes.core.runs.records import RunRecord
+from recipes.core.statistics.claims import card_for, card_of
 from recipes.pruning.pruners import PRUNERS
 from recipes.pruning.token_pruning.config import BEHIND_ENCODER, IN_ENCODER, IN_LANGUAGE_MODEL
 

@@ -21,17 +21,18 @@ from transformers import (
     ViTModel,
 )
 
-from recipes.core import compose, runner
-from recipes.core.batches import CaptionItems, caption_collate
-from recipes.core.data.tokenized import tokenize
+from recipes.core import runner
+from recipes.core.config import compose
+from recipes.core.data.text.tokenized import tokenize
 from recipes.core.errors import UserError
 from recipes.core.evaluation.captions import Choice
 from recipes.core.models.as_llava import as_llava
 from recipes.core.models.build import llama
 from recipes.core.models.encoder import PatchFeatures
 from recipes.core.models.vision_language import CaptionModel, EncoderProjector, PatchEmbedding, SquarePixels
-from recipes.core.records import RunRecord, load_run
+from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.storage.seals import SEAL
+from recipes.core.training.batches import CaptionItems, caption_collate
 from recipes.pruning.token_pruning import prior_vlm
 from recipes.pruning.token_pruning.prior_vlm import Trained, asked, finished
 from tests.cli.conftest import Ended, steelyard

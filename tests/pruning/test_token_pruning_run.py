@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from recipes.core import compose, runner
+from recipes.core import runner
+from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.evaluation.strips import read_strips
 from recipes.core.recipe import Evaluation
 from recipes.core.report.strips import run_wall, wall_png
-from recipes.core.runs import RunFolder
+from recipes.core.runs.folder import RunFolder
 from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning.recipe import Prepared, TokenPruningRecipe
 from recipes.pruning.token_pruning.subjects import Subject

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTModel
 
-from recipes.core import compose, runner
+from recipes.core import runner
+from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.report.heatmap import read_heatmap
 from recipes.pruning.adapters import pruned

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from recipes.core import compose
+from recipes.core.config import compose
 from recipes.core.errors import UserError
-from recipes.core.trainer import TrainEvents, train
+from recipes.core.training.trainer import TrainEvents, train
 from recipes.pruning.accounting import LayerShape
 from recipes.pruning.flex import TokenSampler
 from recipes.pruning.tokenflex.config import FlexConfig

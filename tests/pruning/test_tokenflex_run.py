@@ -6,11 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recipes.core import compose, runner
+from recipes.core import runner
+from recipes.core.config import compose
 from recipes.core.evaluation.plots import read_plots
-from recipes.core.records import load_run
-from recipes.core.report.frontiers import frontier_plots
+from recipes.core.runs.records import load_run
 from recipes.core.trial.comparison import compare_trial
+from recipes.core.trial.report.frontiers import frontier_plots
 from recipes.pruning.tokenflex.config import CARD
 
 TINY = (

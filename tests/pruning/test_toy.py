@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, AutoTokenizer, CLIPVisionModel, LlavaForConditionalGeneration
 
-from recipes.core.config import TrainerConfig
+from recipes.core.config.settings import TrainerConfig
 from recipes.pruning.canvases import make_canvases, words
 from recipes.pruning.config import (
     CanvasConfig,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from recipes.alignment.config import AlignmentRunConfig, TuningConfig
-from recipes.core.config import Card, Claim, setting
+from recipes.core.config.settings import Card, Claim, setting
 
 MODES = ("gkd", "theorem1", "theorem1_contrast", "theorem1_adaptive", "aligndistil")
 # What the DPO model is extrapolated away from: the reverse DPO model, or else the reference.

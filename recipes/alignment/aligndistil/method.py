@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from recipes.alignment.aligndistil.config import ADAPTIVE, CONTRAST
-from recipes.core.kernels import softmax_dtype
-from recipes.core.logprobs import CHUNK, Logits, logprobs_and_kl, projected
+from recipes.core.losses.kernels import softmax_dtype
+from recipes.core.losses.logprobs import CHUNK, Logits, logprobs_and_kl, projected
 from recipes.core.models.head import OutputHead
 
 FLOOR = 1e-3  # what alpha has where both models agree

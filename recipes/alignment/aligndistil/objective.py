@@ -12,9 +12,9 @@ from recipes.alignment.objectives import sum_count
 from recipes.alignment.pairs import TOKENS, answer_batch, by_row
 from recipes.alignment.reference import hidden_states
 from recipes.alignment.sampling import sample
+from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.head import OutputHead
-from recipes.core.objectives import IGNORE
-from recipes.core.parallel import distributed
+from recipes.core.training.parallel import distributed
 
 TEACHERS = ("dpo", "other")  # columns of their last hidden states
 STRIDE = 1_000_003  # between the seeds of steps, which the seeds of runs do not reach

@@ -20,14 +20,14 @@ from recipes.alignment.judges import token_texts
 from recipes.alignment.pairs import PairItems
 from recipes.alignment.reference import answer_scores, pad_id
 from recipes.alignment.trained import trained_policy
-from recipes.core.cache import cached
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
-from recipes.core.files import sha256_json, write_json
 from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation
-from recipes.core.references import weights_hash
-from recipes.core.trainer import Training
+from recipes.core.scoring.references import weights_hash
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import sha256_json, write_json
+from recipes.core.training.trainer import Training
 
 TARGET = 1.0  # mean alpha that `r: auto` aims at
 PROBED = 8  # batches whose tokens it looks at

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from recipes.alignment.config import AlignmentRunConfig, ChainArithmeticConfig, TuningConfig
-from recipes.core.config import SEEDS, Card, Claim, setting
+from recipes.core.config.settings import SEEDS, Card, Claim, setting
 
 WEIGHTS = ("none", "contrast", "surprisal", "ratio", "random", "uniform", "oracle")
 # Those that read what the positive and the negative model say.

@@ -12,16 +12,16 @@ from recipes.alignment.cdpo.method import Contrast, contrast
 from recipes.alignment.data import Ground
 from recipes.alignment.pairs import Example, PairSet, PreferenceData, answer_batch
 from recipes.alignment.reference import hidden_states, pad_id, scoring_batches, tuning_settings
-from recipes.core.cache import cached
-from recipes.core.config import TrainerConfig
-from recipes.core.files import sha256_json
-from recipes.core.logprobs import projected
-from recipes.core.models import load_text_model
+from recipes.core.config.settings import TrainerConfig
+from recipes.core.losses.logprobs import projected
+from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
+from recipes.core.models.from_config import load_text_model
 from recipes.core.models.head import output_head
-from recipes.core.models.reference import train_reference
-from recipes.core.objectives import IGNORE, WeightedCrossEntropy
-from recipes.core.references import weights_hash
-from recipes.core.trainer import Training
+from recipes.core.scoring.references import weights_hash
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import sha256_json
+from recipes.core.training.models import train_reference
+from recipes.core.training.trainer import Training
 
 VERSION = 1
 SIDES = (("the positive model", "right"), ("the negative model", "wrong"))

@@ -12,7 +12,7 @@ from recipes.alignment.config import PreferenceConfig
 from recipes.alignment.losses import PreferenceBatch
 from recipes.alignment.objectives import Beside, Preference, TokenScores, sum_count
 from recipes.alignment.pairs import TOKENS, PairSet, by_row
-from recipes.core.objectives import IGNORE
+from recipes.core.losses.objectives import IGNORE
 
 WEIGHTS = "weights"
 

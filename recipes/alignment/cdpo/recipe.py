@@ -17,7 +17,7 @@ from recipes.alignment.pairs import PairSet
 from recipes.alignment.reference import AnswerScores, pad_id
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation
-from recipes.core.trainer import Training
+from recipes.core.training.trainer import Training
 
 
 class CDPORecipe(AlignmentRecipe):

@@ -14,13 +14,13 @@ from recipes.alignment.pairs import PairSet, by_row, valid_tokens
 from recipes.alignment.reference import scoring_batches
 from recipes.alignment.sparsepo.config import HOOKS
 from recipes.alignment.sparsepo.method import channel_mean, mapo_mask
-from recipes.core.cache import cached
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json
-from recipes.core.logprobs import CHUNK, projected
+from recipes.core.losses.logprobs import CHUNK, projected
+from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.head import OutputHead, decoder, output_head
-from recipes.core.objectives import IGNORE
-from recipes.core.references import weights_hash
+from recipes.core.scoring.references import weights_hash
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import sha256_json
 
 VERSION = 1
 # (end of a module's name, whether its input or its output is read, type of hook), of Llama- and GPT-2-type models.

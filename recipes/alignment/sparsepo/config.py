@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from recipes.alignment.config import AlignmentRunConfig, LoraConfig, PreferencesConfig
-from recipes.core.config import Card, Claim, setting
+from recipes.core.config.settings import Card, Claim, setting
 
 KINDS = ("none", "learned", "mapo", "uniform", "random", "oracle")
 HOOKS = ("mlp", "attn", "resid", "logits")

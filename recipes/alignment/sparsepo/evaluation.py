@@ -14,7 +14,7 @@ from recipes.alignment.sparsepo.masks import in_rows, tokens_masks
 from recipes.alignment.sparsepo.method import Masks, placed
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
-from recipes.core.objectives import IGNORE
+from recipes.core.losses.objectives import IGNORE
 
 BATCH = 64
 

@@ -11,8 +11,8 @@ from recipes.alignment.pairs import TOKENS, PairSet, by_row, valid_tokens
 from recipes.alignment.sparsepo.config import MaskConfig
 from recipes.alignment.sparsepo.method import LearnedMasks, Masks, is_dead, l1_penalty, masked, placed
 from recipes.core.errors import UserError
+from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.build import seeded
-from recipes.core.objectives import IGNORE
 
 STORED = "mask"
 DRAWS = 100  # tries before masks that are drawn again are given up

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from recipes.alignment.config import AlignmentRunConfig, SentimentConfig, TuningConfig
-from recipes.core.config import Card, Claim, setting
+from recipes.core.config.settings import Card, Claim, setting
 
 GIVEN = ("self", "oracle", "dpo")
 REWARDS = ("none", *GIVEN, "random", "zero", "constant")

@@ -18,7 +18,7 @@ from recipes.alignment.t_reg.objective import REWARDS, Regularised
 from recipes.alignment.t_reg.rewards import fitting, given_rewards, self_logps, warn_if_idle
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation
-from recipes.core.trainer import Training
+from recipes.core.training.trainer import Training
 
 
 class TRegRecipe(AlignmentRecipe):

@@ -16,13 +16,13 @@ from recipes.alignment.reference import AnswerScores, answer_scores, pad_id, pro
 from recipes.alignment.t_reg.config import RegConfig, TRegConfig
 from recipes.alignment.t_reg.method import flipped, shuffled_within, token_rewards
 from recipes.alignment.trained import trained_policy
-from recipes.core.cache import cached
-from recipes.core.data.text_ids import TextIds
+from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json
 from recipes.core.messages import note
 from recipes.core.models.text import context
-from recipes.core.references import weights_hash
+from recipes.core.scoring.references import weights_hash
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import sha256_json
 
 VERSION = 1
 NO_OP = 0.02  # mean |reward| below which the regulariser does next to nothing

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config import DATA_CONTENT, SEEDS, setting
-from recipes.core.schema import did_you_mean
+from recipes.core.config.settings import DATA_CONTENT, SEEDS, setting
+from recipes.core.spelling import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,4 @@
-"""What is measured: per-example scores, and the tasks that image-caption models are scored on."""
+"""What is measured: per-example scores, curves, plots, strips of images.
+
+May import `training` and what stands below it.
+"""

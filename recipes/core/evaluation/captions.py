@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from recipes.core.data.captions import CaptionSplit, image_for
-from recipes.core.data.text_ids import TextIds
+from recipes.core.data.images.captions import CaptionSplit, image_for
+from recipes.core.data.text.text_ids import TextIds
 from recipes.core.evaluation.scores import Scores
-from recipes.core.kernels import token_nll
+from recipes.core.losses.kernels import token_nll
 from recipes.core.models.head import OutputHead
-from recipes.core.references import batches
+from recipes.core.scoring.references import batches
 
 BATCH_TOKENS = 8192
 Tokens = Sequence[int] | np.ndarray  # ids of one caption

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from recipes.core.files import write_json
+from recipes.core.storage.files import write_json
 
 FILE = "plots.json"
 LARGEST = 2_000  # points of a series that are kept

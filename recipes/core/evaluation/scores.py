@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recipes.core.files import write_bytes, write_json
+from recipes.core.storage.files import write_bytes, write_json
 
 MEANING = "metrics"  # key of the file metadata
 COLUMNS = ("metric", "example", "group", "value", "count")

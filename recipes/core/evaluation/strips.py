@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from recipes.core.files import write_json
+from recipes.core.storage.files import write_json
 
 FILE = "strips.json"
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recipes.core.kernels import weighted_cross_entropy
+from recipes.core.losses.kernels import weighted_cross_entropy
 from recipes.core.models.head import OutputHead
 
 BATCH_TOKENS = 16_384

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from recipes.core.data.captions import CaptionData
-from recipes.core.data.text_ids import start_id
+from recipes.core.data.images.captions import CaptionData
+from recipes.core.data.text.text_ids import start_id
 from recipes.core.errors import UserError
-from recipes.core.models import GRAY, IMAGENET_MEAN, IMAGENET_STD
 from recipes.core.models import encoder as encoders
 from recipes.core.models.config import SmallConfig, SmolLM2Config
+from recipes.core.models.from_config import GRAY, IMAGENET_MEAN, IMAGENET_STD
 from recipes.core.models.smollm2 import ARCHITECTURE, load_backbone
 from recipes.core.models.tokenizer import IMAGE_TOKENS, PAD, PATCH
 from recipes.core.models.vision_language import (

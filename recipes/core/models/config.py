@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config import MODEL_CONTENT, setting
+from recipes.core.config.settings import MODEL_CONTENT, setting
 
 LLAMA_INSTEAD = "folder or hub name of a Llama-type model instead; null: the asset"
 

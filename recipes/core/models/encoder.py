@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel, ViTConfig, ViTForImageClassification, ViTModel
 
-from recipes.core.cache import cached
-from recipes.core.data.captions import CaptionData, CaptionSplit, image_for
+from recipes.core.data.images.captions import CaptionData, CaptionSplit, image_for
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json
 from recipes.core.models.config import VisionConfig
 from recipes.core.models.normalisation import normalisation
 from recipes.core.models.sources import load_config, load_model
 from recipes.core.models.vision_language import SquarePixels
-from recipes.core.progress import progress
+from recipes.core.runs.progress import progress
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import sha256_json
 
 BATCH = 64
 UNREAD = r"^(vit\.|vision_model\.)?(pooler|classifier|head)\."  # last hidden states are taken, before any of these

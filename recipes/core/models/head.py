@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recipes.core.errors import UserError
-from recipes.core.models.files import first_line
+from recipes.core.storage.model_files import first_line
 
 # Config keys that logits are multiplied by (Cohere, Falcon-H1, Muse), divided by (Granite; MiniCPM3 and Inkling divide
 # the hidden states, which is the same) and capped by (Gemma 2, RecurrentGemma, xLSTM).

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration
 
-from recipes.core.data.text_ids import TextIds
+from recipes.core.data.text.text_ids import TextIds
 from recipes.core.models.config import LlavaConfig
 from recipes.core.models.head import check_head, output_head
 from recipes.core.models.normalisation import normalisation

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from recipes.core.errors import UserError
 from recipes.core.messages import note
-from recipes.core.models.files import read_json
 from recipes.core.models.sources import source_folder
+from recipes.core.storage.model_files import read_json
 
 
 class Normalisation(NamedTuple):

@@ -12,12 +12,12 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from recipes.core import checkpoints
-from recipes.core.cache import cached
 from recipes.core.errors import UserError
-from recipes.core.files import read_json, sha256_file, write_json
-from recipes.core.records import load_run
-from recipes.core.runs import DONE, RunFolder
+from recipes.core.runs import checkpoints
+from recipes.core.runs.folder import DONE, RunFolder
+from recipes.core.runs.records import load_run
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import read_json, sha256_file, write_json
 
 FOLDER, ORIGIN, WEIGHTS = "model", "origin.json", "model.safetensors"
 VERSION = 1

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from recipes.core.assets import ASSETS, asset_path
-from recipes.core.cache import cached
-from recipes.core.files import sha256_json
 from recipes.core.messages import note
 from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.config import SmolLM2Config, SmolLM2TextConfig
 from recipes.core.models.sources import load_tokenizer as load_any_tokenizer
+from recipes.core.storage.assets import ASSETS, asset_path
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import sha256_json
 
 ASSET = "smollm2-135m"
 # The published architecture, for counting parameters without the weights.

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from recipes.core.errors import UserError
-from recipes.core.files import home_path
-from recipes.core.models import hub
 from recipes.core.models.dropout import without_dropout
-from recipes.core.models.files import AGAIN, check_tokenizer_files, check_weight_files, first_line, read_json
-from recipes.core.models.places import is_run
+from recipes.core.storage import hub
+from recipes.core.storage.files import home_path
+from recipes.core.storage.model_files import AGAIN, check_tokenizer_files, check_weight_files, first_line, read_json
+from recipes.core.storage.places import is_run
 
 R = TypeVar("R")
 # Buffers that older versions of transformers saved and newer ones compute.

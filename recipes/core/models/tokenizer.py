@@ -8,10 +8,10 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from recipes.core.cache import cached
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json
 from recipes.core.models.sources import load_tokenizer
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import sha256_json
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
 VISION, PATCH, ROW, VISION_END = "<vision>", "<vpatch>", "<vrow_sep>", "</vision>"

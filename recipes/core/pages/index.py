@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from recipes.core import registry
+from recipes.core.config import registry
 from recipes.core.pages.stored import StoredTrial, stored_of
 from recipes.core.pages.tables import capital, markdown_rows, price_text, verdict_line
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import yaml
 
+from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
-from recipes.core.files import write_text
 from recipes.core.pages.index import index, short_index
 from recipes.core.pages.stored import RESULTS, StoredTrial, read_stored, stored_names
 from recipes.core.pages.tables import measured, table, verdicts
-from recipes.core.registry import ROOT
-from recipes.core.schema import did_you_mean
+from recipes.core.spelling import did_you_mean
+from recipes.core.storage.files import write_text
 
 END = "<!-- end -->"
 START = re.compile(r"<!-- (?P<kind>[a-z]+)(?:: (?P<name>\S+))?(?P<options>.*?)-->\n", re.DOTALL)

@@ -2,7 +2,7 @@
 
 import math
 
-from recipes.core.number_texts import NOISE
+from recipes.core.statistics.texts import NOISE
 
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 

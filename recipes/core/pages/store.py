@@ -6,12 +6,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from recipes.core.cores import processor_name
 from recipes.core.errors import UserError
 from recipes.core.pages.stored import RESULTS, StoredTrial, write_stored
-from recipes.core.report.arms import Arm, metrics_info, trial_arms, trial_metrics
+from recipes.core.process.cores import processor_name
 from recipes.core.report.page import read_environment
-from recipes.core.runs import DONE, RunFolder
+from recipes.core.runs.folder import DONE, RunFolder
+from recipes.core.trial.report.arms import Arm, metrics_info, trial_arms, trial_metrics
 from recipes.core.trial.result import TrialResult, analyse
 
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from recipes.core.config import Claim
+from recipes.core.config.registry import ROOT
+from recipes.core.config.settings import Claim
 from recipes.core.errors import UserError
-from recipes.core.files import finite, read_json, write_text
-from recipes.core.price import SideEffect
-from recipes.core.registry import ROOT
-from recipes.core.schema import did_you_mean
-from recipes.core.statistics import Interval, paired_t
+from recipes.core.spelling import did_you_mean
+from recipes.core.statistics.intervals import Interval, paired_t
+from recipes.core.statistics.price import SideEffect
+from recipes.core.statistics.verdict import Verdict
+from recipes.core.storage.files import finite, read_json, write_text
 from recipes.core.trial.result import Judged
-from recipes.core.verdict import Verdict
 
 RESULTS = ROOT / "docs" / "results"
 DIGITS = 6  # significant ones that are stored

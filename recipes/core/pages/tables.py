@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from recipes.core import registry
+from recipes.core.config import registry
 from recipes.core.errors import UserError
 from recipes.core.pages.numbers import count_word, percent_number, short_number, time_words
 from recipes.core.pages.stored import StoredTrial
-from recipes.core.price import price_in_verdict
-from recipes.core.schema import did_you_mean
+from recipes.core.spelling import did_you_mean
+from recipes.core.statistics.price import price_in_verdict
+from recipes.core.statistics.verdict import CONTRADICTED
 from recipes.core.trial.result import Judged
-from recipes.core.verdict import CONTRADICTED
 
 ABSENT = "-"
 KEYS = ("columns", "arms", "without", "order", "baseline", "corner")

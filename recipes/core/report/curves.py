@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from recipes.core.compare import number_text
-from recipes.core.records import RunRecord
-from recipes.core.runs import RunFolder
+from recipes.core.runs.folder import RunFolder
+from recipes.core.runs.records import RunRecord
+from recipes.core.statistics.compare import number_text
 
 LETTER = 7.6  # width of a letter of a name beside its line, in SVG units
 LABEL_GAP = 15.0  # least distance of two labels at the ends of lines, in SVG units

@@ -5,11 +5,11 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from recipes.core.compare import Comparison, MetricRow, number_text
 from recipes.core.evaluation.plots import Plot
 from recipes.core.report.colors import GRID, INK, MUTED
 from recipes.core.report.curves import Chart
 from recipes.core.report.plots import draw_plot
+from recipes.core.statistics.compare import Comparison, MetricRow, number_text
 
 COLORS = {"arm": "#0b6e7f", "baseline": "#6a7280"}
 OUTCOMES = {"better": "#1a7f45", "worse": "#b3261e", "supported": "#1a7f45", "contradicted": "#b3261e"}

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.core.compare import MetricRow, interval_text, number_text, p_text
-from recipes.core.runs import RunFolder
+from recipes.core.runs.folder import RunFolder
+from recipes.core.statistics.compare import MetricRow, interval_text, number_text, p_text
 
 MINUS = "\N{MINUS SIGN}"
 

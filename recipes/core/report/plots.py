@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.core.compare import number_text
 from recipes.core.evaluation.plots import Plot, read_plots
 from recipes.core.report.colors import GRID, INK, MUTED
+from recipes.core.statistics.compare import number_text
 
 COLORS = ("#0b6e7f", "#b3541e", "#5b4b9a", "#1a7f45", "#b3261e", "#8a6d00", "#2456a6", "#a3357a", "#5d6673", "#3f7d20")
 DASHES = ("-", "--", ":", "-.")

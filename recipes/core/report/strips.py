@@ -2,14 +2,14 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recipes.core.evaluation.strips import Shot, Strip, read_strips
-from recipes.core.report.arms import Arm
 from recipes.core.report.colors import INK, MUTED
+from recipes.core.runs.records import RunRecord
 
 PIXELATED_BELOW = 100
 CELL = 1.25  # inches of an image in a picture
@@ -42,17 +42,21 @@ def run_wall(folder: Path) -> Wall | None:
     return _wall("", None, [(strip.label, strip) for strip in strips]) if strips else None
 
 
-def trial_walls(arms: Sequence[Arm]) -> list[Wall]:
-    """A wall for every strip that is to be compared, with a row for each arm, of the seed that most arms have."""
-    seeds = sorted({seed for arm in arms for seed in arm.runs})
-    seed = max(seeds, key=lambda seed: (sum(seed in arm.runs for arm in arms), -seed), default=0)
-    found: dict[str, list[tuple[str, Strip]]] = {}
-    for arm in arms:
-        if seed in arm.runs:
-            for strip in read_strips(arm.runs[seed].path):
+def trial_walls(runs: Mapping[str, Mapping[int, RunRecord]]) -> list[Wall]:
+    """A wall for every strip that is to be compared, with a row for each arm, of the seed that most arms have.
+
+    Args:
+        runs: Name of an arm -> seed -> its run.
+    """
+    seeds = sorted({seed for by_seed in runs.values() for seed in by_seed})
+    seed = max(seeds, key=lambda seed: (sum(seed in by_seed for by_seed in runs.values()), -seed), default=0)
+    rows: dict[str, list[tuple[str, Strip]]] = {}
+    for arm, by_seed in runs.items():
+        if seed in by_seed:
+            for strip in read_strips(by_seed[seed].path):
                 if strip.compared:
-                    found.setdefault(strip.name, []).append((arm.name, strip))
-    return [_wall(rows[0][1].label, seed, rows) for rows in found.values()]
+                    rows.setdefault(strip.name, []).append((arm, strip))
+    return [_wall(each[0][1].label, seed, each) for each in rows.values()]
 
 
 def wall_png(wall: Wall) -> bytes:

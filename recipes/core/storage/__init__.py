@@ -1,1 +1,4 @@
-"""What lies on the disk and whether it can be trusted: checksums, seals of finished runs, fingerprints of content."""
+"""Bytes on disk and where they come from: files written whole, locks, seals, the cache, packages, assets, the hub.
+
+May import `process`; knows no config and no run.
+"""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.errors import UserError
-from recipes.core.files import read_json, sha256_file
+from recipes.core.storage.files import read_json, sha256_file
 
 Entries = dict[str, dict[str, Any]]
 

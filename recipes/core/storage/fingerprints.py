@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from recipes.core.errors import SteelyardError, UserError
-from recipes.core.files import sha256_file, sha256_json, sha256_text, write_text
+from recipes.core.storage.files import sha256_file, sha256_json, sha256_text, write_text
 
 KEPT_FROM = 2**20  # bytes; smaller sets of files are hashed each time
 MOST_KEPT = 4096

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.errors import UserError
-from recipes.core.files import read_json, sha256_json, write_json
 from recipes.core.storage.checksums import are_entries, checksums, files_below, mismatches
+from recipes.core.storage.files import read_json, sha256_json, write_json
 
 SEAL, STATUS, CHECKPOINT = "seal.json", "status.json", "complete.json"
 VERSION = 1

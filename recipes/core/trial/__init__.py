@@ -1,1 +1,4 @@
-"""Trials and sweeps: many runs of one recipe, planned first, finished whatever happens, ending in one answer."""
+"""Many runs, one answer: which cells there are, where each stands, who does them, the result and its report.
+
+May import `runner` and what stands below it.
+"""

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipes.core import compose
-from recipes.core.arm_keys import refuse_in_trial
-from recipes.core.config import RunConfig
-from recipes.core.cores import usable_cores
+from recipes.core.config import compose
+from recipes.core.config.arm_keys import refuse_in_trial
+from recipes.core.config.overrides import MOST_CELLS, sweep_choices
+from recipes.core.config.settings import RunConfig
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json
-from recipes.core.overrides import MOST_CELLS, sweep_choices
-from recipes.core.runs import run_folder
+from recipes.core.process.cores import usable_cores
+from recipes.core.runs.folder import run_folder
+from recipes.core.storage.files import sha256_json
 from recipes.core.storage.fingerprints import asked_once
 
 THREADS = "trainer.threads"

@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Sequence
 
-from recipes.core.compare import Comparison, compare_measured, corrected_over_arms
-from recipes.core.measured import Measured, read_measured
-from recipes.core.records import RunRecord
-from recipes.core.runs import DONE
+from recipes.core.runs.folder import DONE
+from recipes.core.runs.records import RunRecord
+from recipes.core.statistics.compare import Comparison, compare_measured, corrected_over_arms
+from recipes.core.statistics.measured import Measured, read_measured
 
 
 def compare_trial(

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from recipes.core import compose
-from recipes.core.compare import comparison_table
-from recipes.core.report.trial import write_trial_report
-from recipes.core.tracking import NullTracker, Tracker, open_tracker
+from recipes.core.config import compose
+from recipes.core.runs.tracking import NullTracker, Tracker, open_tracker
+from recipes.core.statistics.compare import comparison_table
+from recipes.core.trial.report.page import write_trial_report
 from recipes.core.trial.result import TrialResult, analyse, write_results
 
 

@@ -14,14 +14,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from recipes.core import compose, registry
-from recipes.core.background import beside
+from recipes.core.config import compose, registry
 from recipes.core.errors import RunFailed
-from recipes.core.locks import owned
 from recipes.core.messages import note
-from recipes.core.progress import progress
-from recipes.core.runs import CUT_OFF, DAMAGED, DONE, FAILED, RUNNING, RunFolder
-from recipes.core.signals import NUMBERS, handled, say_at_once
+from recipes.core.process.background import beside
+from recipes.core.process.signals import NUMBERS, handled, say_at_once
+from recipes.core.runs.folder import CUT_OFF, DAMAGED, DONE, FAILED, RUNNING, RunFolder
+from recipes.core.runs.progress import progress
+from recipes.core.storage.locks import owned
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.launch import Launcher

@@ -14,12 +14,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from recipes.core.compose import CONF
+from recipes.core.config.compose import CONF
+from recipes.core.config.overrides import quoted
+from recipes.core.config.registry import ROOT
+from recipes.core.config.schema import Problem, raise_problems
 from recipes.core.errors import RunFailed, UserError
-from recipes.core.files import write_text
-from recipes.core.overrides import quoted
-from recipes.core.registry import ROOT
-from recipes.core.schema import Problem, did_you_mean, raise_problems
+from recipes.core.spelling import did_you_mean
+from recipes.core.storage.files import write_text
 from recipes.core.trial.worker import LAUNCH, task
 
 LAUNCHERS = ("local", "joblib", "slurm", "submitit", "ray")

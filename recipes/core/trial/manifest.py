@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from recipes.core import runs
 from recipes.core.errors import UserError
-from recipes.core.files import read_json, sha256_json, write_json
+from recipes.core.runs import folder as runs
+from recipes.core.storage.files import read_json, sha256_json, write_json
 from recipes.core.trial.cells import Cell, identity, threads_of, with_threads
 
 VERSION = 2

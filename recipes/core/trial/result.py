@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from recipes.core.cards import card_for
-from recipes.core.compare import Comparison
-from recipes.core.config import Card, Claim
-from recipes.core.files import write_json
-from recipes.core.price import SideEffect, side_effects, verdict_words
-from recipes.core.records import RunRecord, load_run
-from recipes.core.runs import DONE
+from recipes.core.config.settings import Card, Claim
+from recipes.core.runs.folder import DONE
+from recipes.core.runs.records import RunRecord, load_run
+from recipes.core.statistics.claims import card_for
+from recipes.core.statistics.compare import Comparison
+from recipes.core.statistics.price import SideEffect, side_effects, verdict_words
+from recipes.core.statistics.verdict import INCONCLUSIVE, Verdict, named_tests, verdict, with_verdicts
+from recipes.core.storage.files import write_json
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.comparison import compare_trial
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.states import CellState, cell_states
-from recipes.core.verdict import INCONCLUSIVE, Verdict, named_tests, verdict, with_verdicts
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.core import runs
+from recipes.core.config.overrides import plain_value, quoted
+from recipes.core.config.schema import Problem, raise_problems
 from recipes.core.errors import UserError
-from recipes.core.files import sha256_json
-from recipes.core.locks import owned
-from recipes.core.overrides import plain_value, quoted
-from recipes.core.records import final_metrics
-from recipes.core.runs import DONE
-from recipes.core.schema import Problem, did_you_mean, raise_problems
+from recipes.core.runs import folder as runs
+from recipes.core.runs.folder import DONE
+from recipes.core.runs.records import final_metrics
+from recipes.core.spelling import did_you_mean
+from recipes.core.storage.files import sha256_json
+from recipes.core.storage.locks import owned
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell, check_cells, threads_of, with_threads
 from recipes.core.trial.drive import drive

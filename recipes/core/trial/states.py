@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.errors import UserError
-from recipes.core.files import read_json, write_json
-from recipes.core.locks import is_alive, owner_of
-from recipes.core.runs import CUT_OFF, DAMAGED, DONE, FAILED, QUEUED, RUNNING, STATES, RunFolder
+from recipes.core.runs.folder import CUT_OFF, DAMAGED, DONE, FAILED, QUEUED, RUNNING, STATES, RunFolder
+from recipes.core.storage.files import read_json, write_json
+from recipes.core.storage.locks import is_alive, owner_of
 from recipes.core.storage.processes import myself
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.manifest import Manifest, outputs_of

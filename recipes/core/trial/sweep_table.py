@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from recipes.core.files import write_json
-from recipes.core.records import final_metrics, read_info
-from recipes.core.runs import DONE
-from recipes.core.statistics import paired_t
+from recipes.core.runs.folder import DONE
+from recipes.core.runs.records import final_metrics, read_info
+from recipes.core.statistics.intervals import paired_t
+from recipes.core.storage.files import write_json
 from recipes.core.trial.states import CellState
 
 

@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recipes.core import compose
-from recipes.core.background import beside
+from recipes.core.config import compose
+from recipes.core.config.overrides import quoted
 from recipes.core.errors import RunFailed, SteelyardError
-from recipes.core.overrides import quoted
-from recipes.core.runs import FAILED, INTERRUPTED, QUEUED, run_folder
-from recipes.core.signals import terminated_like_interrupted
-from recipes.core.streams import guard_streams
+from recipes.core.process.background import beside
+from recipes.core.process.signals import terminated_like_interrupted
+from recipes.core.process.streams import guard_streams
+from recipes.core.runs.folder import FAILED, INTERRUPTED, QUEUED, run_folder
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import command_of
 from recipes.core.trial.states import record_end, record_start

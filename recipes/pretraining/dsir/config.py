@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config import DATA_CONTENT, Card, Claim, RunConfig, setting
+from recipes.core.config.settings import DATA_CONTENT, Card, Claim, RunConfig, setting
 from recipes.core.data.config import EMBEDDED_DOMAINS
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 

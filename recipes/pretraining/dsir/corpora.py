@@ -6,10 +6,10 @@ from functools import lru_cache
 from hashlib import sha256
 
 from recipes.core.data.config import EMBEDDED_DOMAINS
-from recipes.core.data.documents import Document, Skipped, open_documents
-from recipes.core.data.domains import domain_documents
-from recipes.core.data.mixture import TEST, TRAIN, split_of
-from recipes.core.files import sha256_json
+from recipes.core.data.text.documents import Document, Skipped, open_documents
+from recipes.core.data.text.domains import domain_documents
+from recipes.core.data.text.mixture import TEST, TRAIN, split_of
+from recipes.core.storage.files import sha256_json
 from recipes.pretraining.dsir.config import DsirConfig, SelectionDataConfig
 from recipes.pretraining.dsir.selection import Shard
 

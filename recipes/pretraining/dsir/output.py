@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.core.files import fsync_path
 from recipes.core.storage.disk import make_folder, raising_disk_full
+from recipes.core.storage.files import fsync_path
 from recipes.pretraining.dsir.selection import ALONE, Corpus, Shard, Workers, over_shards, read_chosen
 
 

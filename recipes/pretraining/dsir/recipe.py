@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.core.cache import cached
-from recipes.core.data.documents import open_documents
-from recipes.core.data.mixture import Mixture
-from recipes.core.data.packed import PackedTexts, pack
+from recipes.core.data.text.documents import open_documents
+from recipes.core.data.text.mixture import Mixture
+from recipes.core.data.text.packed import PackedTexts, pack
 from recipes.core.errors import UserError
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.evaluation.texts import sequence_nlls
-from recipes.core.files import sha256_json, share_file
+from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.models import text as models
 from recipes.core.models.run_models import describer
-from recipes.core.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.recipe import Evaluation
-from recipes.core.sequences import MixtureItems, sequence_collate
-from recipes.core.trainer import Training
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import sha256_json, share_file
+from recipes.core.training.sequences import MixtureItems, sequence_collate
+from recipes.core.training.trainer import Training
 from recipes.pretraining.dsir import method, selection
 from recipes.pretraining.dsir.config import DsirConfig, SelectConfig
 from recipes.pretraining.dsir.corpora import Corpora, Corpus, open_corpora

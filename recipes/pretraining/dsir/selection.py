@@ -17,10 +17,10 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.core.cache import cached, home
-from recipes.core.data.shards import Document, Skipped
+from recipes.core.data.text.shards import Document, Skipped
 from recipes.core.errors import SteelyardError, UserError
-from recipes.core.files import sha256_json, write_json
+from recipes.core.storage.cache import cached, home
+from recipes.core.storage.files import sha256_json, write_json
 from recipes.pretraining.dsir import method
 from recipes.pretraining.dsir.features import NgramHasher, Occurrences, batches, words_of
 

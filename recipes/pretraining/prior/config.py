@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config import MODEL_CONTENT, SEEDS, Card, Claim, RunConfig, setting
+from recipes.core.config.settings import MODEL_CONTENT, SEEDS, Card, Claim, RunConfig, setting
 from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig, ImageTextConfig
 from recipes.core.models.config import LlavaConfig, SmallConfig, SmolLM2Config
 

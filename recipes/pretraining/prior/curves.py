@@ -5,7 +5,7 @@ from collections import defaultdict
 import numpy as np
 
 from recipes.core.evaluation.scores import Scores, add_class_mean
-from recipes.core.scaling import loss_scaling_coefficient, scaling_coefficient
+from recipes.core.statistics.scaling import loss_scaling_coefficient, scaling_coefficient
 
 Curve = dict[int, Scores]
 GEOMETRIC = tuple(2.0**-k for k in range(6))  # shares of the samples at which the scaling fit measures

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from recipes.core.data.captions import CaptionData
-from recipes.core.data.text_ids import start_id
-from recipes.core.data.tokenized import TokenizedCaptions
+from recipes.core.data.images.captions import CaptionData
+from recipes.core.data.text.text_ids import start_id
+from recipes.core.data.text.tokenized import TokenizedCaptions
 from recipes.core.evaluation import captions as tasks
 from recipes.core.evaluation.captions import CaptionScorer, Choice
 from recipes.core.evaluation.scores import Scores, add_class_mean
 from recipes.core.recipe import Evaluation
-from recipes.core.references import caption_nlls
+from recipes.core.scoring.references import caption_nlls
 from recipes.pretraining.prior.config import EvaluationConfig
 from recipes.pretraining.prior.curves import ACCURACY, GROUNDED, Curve, add_areas, scaling_metrics
 from recipes.pretraining.prior.reference import Reference

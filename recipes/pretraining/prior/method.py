@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
-from recipes.core.weights import apply_cap, apply_floor, caption_means, normalize_mean_one
+from recipes.core.losses.weights import apply_cap, apply_floor, caption_means, normalize_mean_one
 
 
 def ntp_scores(mask: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from recipes.core.kernels import token_nll, weighted_cross_entropy
+from recipes.core.losses.kernels import token_nll, weighted_cross_entropy
+from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy, model_inputs, token_metrics
 from recipes.core.models.head import OutputHead
-from recipes.core.objectives import IGNORE, WeightedCrossEntropy, model_inputs, token_metrics
 from recipes.pretraining.prior import method
 from recipes.pretraining.prior.config import WeightingConfig
 

@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from recipes.core import references
-from recipes.core.batches import CaptionItems, caption_collate, token_mean
-from recipes.core.data.captions import CaptionSplit
-from recipes.core.data.text_ids import start_id
-from recipes.core.data.tokenized import TokenizedCaptions, tokenizer_fingerprint
-from recipes.core.identity import described
-from recipes.core.models import build_text_model, load_reference_model, load_text_model
-from recipes.core.models.reference import train_reference
-from recipes.core.objectives import WeightedCrossEntropy
-from recipes.core.references import ReferenceScores
-from recipes.core.trainer import Training
+from recipes.core.data.images.captions import CaptionSplit
+from recipes.core.data.text.text_ids import start_id
+from recipes.core.data.text.tokenized import TokenizedCaptions, tokenizer_fingerprint
+from recipes.core.losses.objectives import WeightedCrossEntropy
+from recipes.core.models.from_config import build_text_model, load_reference_model, load_text_model
+from recipes.core.runs.identity import described
+from recipes.core.scoring import references
+from recipes.core.scoring.references import ReferenceScores
+from recipes.core.training.batches import CaptionItems, caption_collate, token_mean
+from recipes.core.training.models import train_reference
+from recipes.core.training.trainer import Training
 from recipes.pretraining.prior.config import PriorConfig
 
 BATCH_TOKENS = 16_384

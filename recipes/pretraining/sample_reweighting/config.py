@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from recipes.core.config import Card, Claim, RunConfig, setting
+from recipes.core.config.settings import Card, Claim, RunConfig, setting
 from recipes.core.data.config import DomainsConfig
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 

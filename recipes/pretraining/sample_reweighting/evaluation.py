@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from recipes.core.data.mixture import Mixture
+from recipes.core.data.text.mixture import Mixture
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores, add_class_mean
 from recipes.core.evaluation.texts import sequence_nlls
-from recipes.core.sequences import MixtureItems
+from recipes.core.training.sequences import MixtureItems
 from recipes.pretraining.sample_reweighting import method
 from recipes.pretraining.sample_reweighting.config import SampleReweightingConfig
 

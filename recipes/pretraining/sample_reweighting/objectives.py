@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recipes.core.kernels import deferred_cross_entropy, token_nll
+from recipes.core.losses.kernels import deferred_cross_entropy, token_nll
+from recipes.core.losses.objectives import IGNORE, model_inputs
 from recipes.core.models.head import OutputHead
-from recipes.core.objectives import IGNORE, model_inputs
-from recipes.core.parallel import distributed
+from recipes.core.training.parallel import distributed
 from recipes.pretraining.sample_reweighting import method
 from recipes.pretraining.sample_reweighting.config import ReweightConfig
 

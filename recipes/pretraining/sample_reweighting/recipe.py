@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-from recipes.core.data.mixture import DomainCorpus, load_mixture
+from recipes.core.data.text.mixture import DomainCorpus, load_mixture
 from recipes.core.evaluation.curves import add_area, regular_steps
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models import text as models
 from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
-from recipes.core.sequences import MixtureItems, sequence_collate
-from recipes.core.trainer import Training
+from recipes.core.training.sequences import MixtureItems, sequence_collate
+from recipes.core.training.trainer import Training
 from recipes.pretraining.sample_reweighting import evaluation, regression
 from recipes.pretraining.sample_reweighting.config import RegressionConfig, SampleReweightingConfig
 from recipes.pretraining.sample_reweighting.objectives import Reweighted, ReweightedRegression

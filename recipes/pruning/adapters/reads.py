@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers.models.llama.modeling_llama import rotate_half
 
-from recipes.core.kernels import exact
+from recipes.core.losses.kernels import exact
 from recipes.pruning.adapters.columns import Columns
 from recipes.pruning.adapters.layout import Encoder
 from recipes.pruning.selecting import gather

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from recipes.core.kernels import exact
+from recipes.core.losses.kernels import exact
 from recipes.pruning.draws import random_scores
 from recipes.pruning.selecting import given, pack, top
 from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens

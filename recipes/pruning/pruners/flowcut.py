@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import UserError
-from recipes.core.kernels import exact
+from recipes.core.losses.kernels import exact
 from recipes.pruning.selecting import gather, given, normalised, pack, top
 from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, cls_scores, everything
 

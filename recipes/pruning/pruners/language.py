@@ -3,7 +3,7 @@
 import torch
 
 from recipes.core.errors import UserError
-from recipes.core.kernels import exact
+from recipes.core.losses.kernels import exact
 from recipes.pruning.draws import random_scores
 from recipes.pruning.pruners.schedules import checked_layers, geometric, scaled_layers
 from recipes.pruning.selecting import given, pack, top

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from recipes.core.kernels import exact
+from recipes.core.losses.kernels import exact
 from recipes.pruning.pruners.merging import absorbed, final_scores, iqr_outliers, nearest_tokens
 from recipes.pruning.selecting import given
 from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, per_sample

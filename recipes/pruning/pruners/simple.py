@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from recipes.core.errors import UserError
-from recipes.core.kernels import exact
+from recipes.core.losses.kernels import exact
 from recipes.pruning.draws import random_scores
 from recipes.pruning.pruners.schedules import checked_layers
 from recipes.pruning.selecting import pack, top

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import UserError
-from recipes.core.kernels import exact
+from recipes.core.losses.kernels import exact
 from recipes.pruning.draws import generator
 from recipes.pruning.pruners.schedules import checked_layers, scaled_layers
 from recipes.pruning.selecting import given, pack, top

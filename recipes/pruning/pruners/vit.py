@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from recipes.core.errors import UserError
-from recipes.core.kernels import exact
+from recipes.core.losses.kernels import exact
 from recipes.pruning.pruners.schedules import checked_layers, geometric, scaled_layers
 from recipes.pruning.selecting import gather, given, normalised, pack, ranks, top
 from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, cls_scores

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from recipes.core.kernels import exact
+from recipes.core.losses.kernels import exact
 from recipes.pruning.draws import random_scores
 from recipes.pruning.pruners.schedules import geometric, scaled_layers
 from recipes.pruning.selecting import given, pack, ranks, top

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, CLIPModel
 
-from recipes.core.data.chat_dates import with_fixed_date
 from recipes.core.data.config import EasyVqaConfig
-from recipes.core.data.text_ids import TextIds, marked
+from recipes.core.data.text.chat_dates import with_fixed_date
+from recipes.core.data.text.text_ids import TextIds, marked
 from recipes.core.errors import UserError
 from recipes.core.models.sources import check_tokenizer_fits, load_config, load_model, load_processor, load_tokenizer
 from recipes.pruning.adapters import Guide, layout

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from recipes.core import compose
-from recipes.core.config import COVERED, DATA_CONTENT, MODEL_CONTENT, SEEDS, Card, Claim, RunConfig, setting
+from recipes.core.config import compose
+from recipes.core.config.settings import COVERED, DATA_CONTENT, MODEL_CONTENT, SEEDS, Card, Claim, RunConfig, setting
 from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig
 from recipes.core.models.config import LlavaConfig
-from recipes.core.schema import did_you_mean
+from recipes.core.spelling import did_you_mean
 from recipes.pruning.config import CanvasDataConfig, QuestionCanvasDataConfig, ToyViTConfig, ToyVLMConfig
 from recipes.pruning.options import PrunerOptions
 

@@ -13,18 +13,19 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from recipes.core import compose, models, registry
-from recipes.core.cache import cached
-from recipes.core.data import CaptionData, load_captions
-from recipes.core.data.captions import image_for
+from recipes.core.config import compose, registry
+from recipes.core.data.images.captions import CaptionData, image_for
+from recipes.core.data.images.load import load_captions
 from recipes.core.errors import UserError
 from recipes.core.evaluation.captions import Choice, span_choices
-from recipes.core.files import home_path, sha256_json
-from recipes.core.identity import described
+from recipes.core.models import from_config as models
 from recipes.core.models.as_llava import as_llava
-from recipes.core.models.reference import decisive, train_inside
 from recipes.core.models.run_models import final_checkpoint
-from recipes.core.records import load_run
+from recipes.core.runs.identity import described
+from recipes.core.runs.records import load_run
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import home_path, sha256_json
+from recipes.core.training.models import decisive, train_inside
 from recipes.pruning.adapters import layout
 from recipes.pruning.token_pruning.config import PRIOR_DATA, PriorDataConfig, PriorVLMConfig, TokenPruningConfig
 from recipes.pruning.token_pruning.subjects import Batch, Subject

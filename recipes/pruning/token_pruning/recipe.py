@@ -5,7 +5,7 @@ from pathlib import Path
 
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation
-from recipes.core.trainer import Training
+from recipes.core.training.trainer import Training
 from recipes.pruning.adapters import check
 from recipes.pruning.config import ToyViTConfig, ToyVLMConfig
 from recipes.pruning.pruners import make

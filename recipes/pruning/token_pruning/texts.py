@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import BertModel
 
-from recipes.core.assets import asset_path
-from recipes.core.data.documents import open_documents
-from recipes.core.data.domains import domain_documents
-from recipes.core.data.shards import Document, Skipped
-from recipes.core.data.text_ids import TextIds
+from recipes.core.data.text.documents import open_documents
+from recipes.core.data.text.domains import domain_documents
+from recipes.core.data.text.shards import Document, Skipped
+from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.models.sources import check_tokenizer_fits, load_config, load_model, load_tokenizer
+from recipes.core.storage.assets import asset_path
 from recipes.pruning.adapters import Trace, layout
 from recipes.pruning.token_pruning.agreement import FEWEST
 from recipes.pruning.token_pruning.checkpoint import DTYPES, KEY

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.config import EasyVqaConfig
-from recipes.core.data.easy_vqa import load_easy_vqa
-from recipes.core.data.image_checks import ImageChecks, StoredImage
-from recipes.core.data.image_decoding import decode, image_content
-from recipes.core.data.json_records import Bad, excerpt
-from recipes.core.data.records import judge, open_records
-from recipes.core.files import home_path
+from recipes.core.data.files.json_records import Bad, excerpt
+from recipes.core.data.files.records import judge, open_records
+from recipes.core.data.images.checks import ImageChecks, StoredImage
+from recipes.core.data.images.decoding import decode, image_content
+from recipes.core.data.images.easy_vqa import load_easy_vqa
+from recipes.core.storage.files import home_path
 from recipes.pruning.token_pruning.config import VqaConfig
 
 IMAGES = ("image", "file_name")

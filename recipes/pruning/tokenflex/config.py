@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import isqrt
 
-from recipes.core.config import Card, Claim, RunConfig, setting
+from recipes.core.config.settings import Card, Claim, RunConfig, setting
 from recipes.pruning.config import CanvasConfig, DecoderShape, ToyViTConfig
 
 PROJECTORS = ("swiglu_pool", "mlp_pool", "pixel_shuffle_mlp", "resampler")

@@ -12,7 +12,7 @@ from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.recipe import Evaluation
-from recipes.core.trainer import Training
+from recipes.core.training.trainer import Training
 from recipes.pruning.canvases import make_canvases
 from recipes.pruning.flex import TokenSampler
 from recipes.pruning.tokenflex.config import TokenFlexConfig

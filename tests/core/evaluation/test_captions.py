@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from recipes.core.data.captions import Caption, Question, Span
+from recipes.core.data.images.captions import Caption, Question, Span
 from recipes.core.evaluation import captions as tasks
 from recipes.core.evaluation.captions import CaptionScorer, Choice
 from recipes.core.evaluation.scores import Scores

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from recipes.core import compose, models
-from recipes.core.data import load_captions
-from recipes.core.data.captions import CaptionData
+from recipes.core.config import compose
+from recipes.core.data.images.captions import CaptionData
+from recipes.core.data.images.load import load_captions
+from recipes.core.models import from_config as models
 
 
 @pytest.fixture(scope="session")

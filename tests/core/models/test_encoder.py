@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from recipes.core import models
 from recipes.core.errors import UserError
+from recipes.core.models import encoder
+from recipes.core.models import from_config as models
 from recipes.core.models.encoder import pretrained_encoder
-from recipes.core.references import weights_hash
+from recipes.core.scoring.references import weights_hash
 from tests.core.models.conftest import gray, hidden
 
 
@@ -33,7 +34,7 @@ def test_the_encoder_stays_as_it_is_while_the_rest_learns(config: Any, data: Any
 
 def test_the_encoder_is_trained_once(config: Any, data: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = build(config.model, data, tokenizer)
-    monkeypatch.setattr(models.encoder, "_train", None)
+    monkeypatch.setattr(encoder, "_train", None)
     second = build(config.model, data, tokenizer)
     for a, b in zip(first.vision.encoder.parameters(), second.vision.encoder.parameters(), strict=True):
         assert torch.equal(a, b)

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertLMHeadModel, LlamaForCausalLM
 
-from recipes.core import logprobs
 from recipes.core.errors import UserError
-from recipes.core.kernels import deferred_cross_entropy, token_nll, weighted_cross_entropy
-from recipes.core.logprobs import DIRECTIONS, logprobs_and_kl, projected, token_statistics
-from recipes.core.models import load_text_model
+from recipes.core.losses import logprobs
+from recipes.core.losses.kernels import deferred_cross_entropy, token_nll, weighted_cross_entropy
+from recipes.core.losses.logprobs import DIRECTIONS, logprobs_and_kl, projected, token_statistics
+from recipes.core.models.from_config import load_text_model
 from recipes.core.models.head import OutputHead, check_head, output_head
 from recipes.core.models.vision_language import CaptionModel, PatchEmbedding, TextModel
-from recipes.core.references import weights_hash
+from recipes.core.scoring.references import weights_hash
 from tests.core.models.heads import KINDS, V, tiny
 
 IDS = torch.tensor([[5, 9, 30, 17, 22, 8, 40], [3, 11, 19, 19, 4, 35, 6]])

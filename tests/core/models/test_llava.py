@@ -16,12 +16,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from recipes.core import compose, runner
-from recipes.core import models as caption_models
+from recipes.core import runner
+from recipes.core.config import compose
 from recipes.core.errors import UserError
+from recipes.core.models import from_config as caption_models
 from recipes.core.models.normalisation import image_processor
 from recipes.core.models.sources import load_model
-from recipes.core.references import weights_hash
+from recipes.core.scoring.references import weights_hash
 from tests.core.models.conftest import hidden
 
 WORDS = [

@@ -28,13 +28,13 @@ from transformers import (
 )
 
 from recipes.alignment.sampling import sample
+from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
 from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.normalisation import image_processor
 from recipes.core.models.sources import load_model, load_processor, load_tokenizer
 from recipes.core.models.tokenizer import train_bpe
 from recipes.core.models.vision_language import TextModel
-from recipes.core.registry import ROOT
 
 Captured = pytest.CaptureFixture[str]
 KEY, WEIGHTS, INDEX = "model.path", "model.safetensors", "model.safetensors.index.json"

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from recipes.core import models
-from recipes.core.data.captions import CaptionData
+from recipes.core.data.images.captions import CaptionData
 from recipes.core.errors import UserError
+from recipes.core.models import from_config as models
 from recipes.core.models.tokenizer import IMAGE_TOKENS, add_image_tokens
 
 

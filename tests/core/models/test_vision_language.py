@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from recipes.core import models
+from recipes.core.models import from_config as models
 from recipes.core.models.vision_language import PatchEmbedding, SquarePixels, solo_layout
 from tests.core.models.conftest import hidden
 

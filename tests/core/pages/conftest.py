@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from recipes.core.config import Claim
+from recipes.core.config.settings import Claim
 from recipes.core.pages.stored import StoredTrial
-from recipes.core.price import SideEffect
-from recipes.core.statistics import Interval
+from recipes.core.statistics.intervals import Interval
+from recipes.core.statistics.price import SideEffect
+from recipes.core.statistics.verdict import Verdict
 from recipes.core.trial.result import Judged
-from recipes.core.verdict import Verdict
 
 CLAIM = Claim("PRIOR learns faster", "auc", "prior", "ntp", 1, "by 8%", 0.02)
 MACHINE = {

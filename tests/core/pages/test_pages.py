@@ -2,11 +2,11 @@
 
 import pytest
 
-from recipes.core import registry
+from recipes.core.config import registry
+from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
 from recipes.core.pages.markers import pages, stale, write_pages, written
 from recipes.core.pages.stored import write_stored
-from recipes.core.registry import ROOT
 
 MARKER = "<!-- table: prior/default\ncolumns: {area: auc}\narms: [ntp]\n-->\n"
 BODY = "| arm | area |\n|---|---|\n| ntp | .500 |\n"

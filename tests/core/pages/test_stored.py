@@ -8,7 +8,7 @@ import pytest
 from recipes.core.errors import UserError
 from recipes.core.pages.store import _name, stored_trial
 from recipes.core.pages.stored import RESULTS, read_stored, stored_names, stored_of, write_stored
-from recipes.core.report.markdown import table_arms
+from recipes.core.trial.report.markdown import table_arms
 from tests.core.pages.conftest import judged, priced
 from tests.core.trials import make_trial
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from cli import app
-from recipes.core import assets
 from recipes.core.errors import UserError
-from recipes.core.files import write_text
-from recipes.core.locks import owned
-from recipes.core.storage import disk
+from recipes.core.storage import assets, disk
 from recipes.core.storage.disk import DiskFull, nothing_begun, raising_disk_full, writable
+from recipes.core.storage.files import write_text
+from recipes.core.storage.locks import owned
 
 MEGABYTES = 2
 

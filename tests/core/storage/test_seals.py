@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.core.runs import RunFolder
+from recipes.core.runs.folder import RunFolder
 from recipes.core.storage.seals import MISSING, SEAL, seal_digest
 
 

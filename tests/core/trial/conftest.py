@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from recipes.core.files import write_json, write_text
-from recipes.core.runs import CUT_OFF, DONE, FAILED, RunFolder, now
+from recipes.core.runs.folder import CUT_OFF, DONE, FAILED, RunFolder, now
+from recipes.core.storage.files import write_json, write_text
 from recipes.core.storage.processes import myself
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from recipes.core.locks import is_alive
-from recipes.core.registry import ROOT
-from recipes.core.runs import RUNNING, RunFolder
+from recipes.core.config.registry import ROOT
+from recipes.core.runs.folder import RUNNING, RunFolder
+from recipes.core.storage.locks import is_alive
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.states import CellState, cell_states, read_record
 from tests.cli.conftest import Ended

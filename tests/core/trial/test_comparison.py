@@ -3,10 +3,10 @@
 import pyarrow.parquet as pq
 import pytest
 
-from recipes.core import compare
 from recipes.core.errors import UserError
-from recipes.core.records import final_metrics
-from recipes.core.statistics import holm, paired_t
+from recipes.core.runs.records import final_metrics
+from recipes.core.statistics import compare
+from recipes.core.statistics.intervals import holm, paired_t
 from recipes.core.trial.comparison import compare_trial
 
 KEYS = {"weighting"}

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from recipes.core.errors import RunFailed, UserError
-from recipes.core.files import write_json
-from recipes.core.locks import owned
-from recipes.core.runs import CUT_OFF, DAMAGED, DONE, FAILED, INTERRUPTED, QUEUED, RunFolder
+from recipes.core.runs.folder import CUT_OFF, DAMAGED, DONE, FAILED, INTERRUPTED, QUEUED, RunFolder
+from recipes.core.storage.files import write_json
+from recipes.core.storage.locks import owned
 from recipes.core.storage.processes import myself
 from recipes.core.trial import drive as driving
 from recipes.core.trial import manifest as manifests
@@ -355,7 +355,7 @@ def test_a_clock_that_jumps_confuses_nothing(planned: Planned, shift: int, monke
 
 
 def test_starts_in_the_same_second_are_told_apart(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recipes.core.runs.now", lambda: "2026-01-01T00:00:00+00:00")
+    monkeypatch.setattr("recipes.core.runs.folder.now", lambda: "2026-01-01T00:00:00+00:00")
     launcher = FakeLauncher(all_end(FAILED, "first"), all_end(FAILED, "second"))
     driven(planned, launcher)
     states, _ = driven(planned, launcher, retry=True)

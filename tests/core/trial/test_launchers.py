@@ -11,8 +11,8 @@ from hydra_plugins.hydra_ray_launcher import _core as ray_plugin
 from hydra_plugins.hydra_ray_launcher import _launcher_util as ray_start
 from hydra_plugins.hydra_submitit_launcher import submitit_launcher
 
+from recipes.core.config.registry import ROOT
 from recipes.core.errors import RunFailed, UserError
-from recipes.core.registry import ROOT
 from recipes.core.trial import cells, worker
 from recipes.core.trial.launch import Launcher
 from tests.cli.conftest import Ended

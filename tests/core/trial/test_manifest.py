@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.core import compose, overrides
+from recipes.core.config import compose, overrides
 from recipes.core.errors import UserError
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell, command_of, sweep_cells, trial_cells

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from recipes.core import registry
-from recipes.core.config import Claim
+from recipes.core.config import registry
+from recipes.core.config.settings import Claim
 from recipes.core.errors import UserError
-from recipes.core.runs import FAILED
+from recipes.core.runs.folder import FAILED
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.result import analyse, write_results

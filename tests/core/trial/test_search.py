@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from recipes.core.errors import UserError
-from recipes.core.files import write_json
-from recipes.core.runs import DONE, FAILED, RunFolder
+from recipes.core.runs.folder import DONE, FAILED, RunFolder
+from recipes.core.storage.files import write_json
 from recipes.core.trial import drive as driving
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.manifest import Manifest, outputs_of

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes.core.locks import owned
-from recipes.core.runs import CUT_OFF, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, RunFolder
+from recipes.core.runs.folder import CUT_OFF, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, RunFolder
+from recipes.core.storage.locks import owned
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.manifest import Manifest, outputs_of
 from recipes.core.trial.states import (

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes.core.files import write_json
-from recipes.core.runs import DONE, FAILED, RunFolder
+from recipes.core.runs.folder import DONE, FAILED, RunFolder
+from recipes.core.storage.files import write_json
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.states import CellState
 from recipes.core.trial.sweep_table import best_first, is_better_higher, settings, write_sweep

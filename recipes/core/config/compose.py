@@ -1,0 +1,396 @@
+"""From what was typed to a checked config: Hydra composes, then presets, then the user's keys, then the schema.
+
+Order, later wins: the config files < the recipe's `budgets` preset < its `when` presets (for a data set, model or
+setting) < the arm < what the user typed. Imports Hydra inside the functions, so that `--help` stays fast, and
+never torch.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from recipes.core.config import registry
+from recipes.core.config.arm_keys import Settings, label_problems
+from recipes.core.config.overrides import read_overrides
+from recipes.core.config.schema import Problem, build, raise_problems
+from recipes.core.config.settings import RunConfig
+from recipes.core.config.shorthands import no_option, written_out
+from recipes.core.config.synonyms import nearest_key
+from recipes.core.errors import UserError
+from recipes.core.spelling import did_you_mean
+
+CONF = registry.ROOT / "conf"
+LARGEST_CONFIG = 2**20  # bytes
+PRESETS = ("arms", "budgets", "when", "implied", "folders")
+# Cannot change the result, so they are not part of a run's identity.
+NOT_IDENTITY = ("outputs", "label", "tracker", "trainer.save_steps", "trainer.log_steps")
+
+
+@dataclass(frozen=True)
+class SettingInfo:
+    """One config key of a recipe, as `steelyard list` and the shell completion show it."""
+
+    key: str
+    type: str
+    default: Any
+    help: str
+    unit: str
+    origin: str
+    choices: tuple[Any, ...] | None
+
+
+def compose(recipe: str, overrides: list[str]) -> Any:
+    """The checked config of one run.
+
+    Args:
+        recipe: Name of the recipe.
+        overrides: `KEY=VALUE` in Hydra's syntax, group choices (`data=easy-vqa`) included.
+
+    Returns:
+        The recipe's frozen config dataclass.
+
+    Raises:
+        UserError: with *all* problems of syntax, keys, types, ranges and cross-field rules.
+    """
+    kind = registry.config_class(recipe)
+    choices, keys, problems = _typed(recipe, overrides)
+    tree, more = _composed(recipe, choices)
+    problems += more
+    presets = {name: tree.pop(name, {}) or {} for name in PRESETS}
+    typed = dict(keys)
+    problems += _apply_presets(tree, presets, typed, choices)
+    known = _flat_types(kind, tree)
+    for key, value in keys:
+        if key in known:
+            _set(tree, key, value)
+        else:
+            problems.append(Problem(key, value, f"unknown key; {nearest_key(key, list(known), list(groups()))}"))
+    config, found = build(kind, _resolved(tree))
+    unnamed = label_problems(recipe, overrides, keys, str(typed.get("arm", tree["arm"])), arm_settings(recipe))
+    reported = {problem.key.partition("=")[0] for problem in problems}
+    raise_problems(problems + [problem for problem in [*found, *unnamed] if problem.key not in reported])
+    return config
+
+
+def applying(recipe: str, overrides: Sequence[str] = ()) -> Callable[[str], bool]:
+    """A test of the `only` of an arm or a claim: whether it is for what `overrides` choose."""
+    choices, keys, _ = _typed(recipe, overrides)
+    tree, _ = _composed(recipe, choices)
+    return lambda only: _applies(tree, dict(keys) | choices, only)
+
+
+def arms(recipe: str, overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Arms of a recipe that apply to what `overrides` choose, with descriptions, the default arm first."""
+    applies, every = applying(recipe, overrides), _hydra_tree(recipe, ())["arms"]
+    return {name: arm["description"] for name, arm in every.items() if applies(arm.get("only", ""))}
+
+
+def every_arm(recipe: str) -> dict[str, str]:
+    """All arms of a recipe with descriptions, whatever they apply to."""
+    return {name: arm["description"] for name, arm in _hydra_tree(recipe, ())["arms"].items()}
+
+
+def arm_settings(recipe: str) -> dict[str, Settings]:
+    """The keys that every arm of a recipe sets, with their values."""
+    return {name: arm.get("set") or {} for name, arm in _hydra_tree(recipe, ())["arms"].items()}
+
+
+def typed_keys(recipe: str, overrides: Sequence[str]) -> list[tuple[str, Any]]:
+    """What was typed as (key, value): group choices, keys with their shorthands written out, and keys that hold others.
+
+    What cannot be read is left out; `compose` says what is wrong with it.
+    """
+    choices, keys, _ = _typed(recipe, overrides)
+    words = [word.lstrip("+~").partition("=") for word in overrides]
+    read = {key for key, _ in keys}
+    return [*choices.items(), *keys, *((key, value) for key, _, value in words if key not in read | choices.keys())]
+
+
+def groups() -> dict[str, list[str]]:
+    """Config groups of a run with their options, from the folders below `conf`."""
+    return {
+        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in sorted(CONF.iterdir())
+        if folder.is_dir() and folder.name not in ("recipe", "launcher")
+    }
+
+
+@cache
+def kinds(recipe: str) -> dict[str, list[str]]:
+    """Keys that hold one of several kinds of config and are no group, with the names of the kinds."""
+    hints = typing.get_type_hints(registry.config_class(recipe))
+    unions = {key: _dataclasses(hint) for key, hint in hints.items() if key not in groups()}
+    return {key: [name for kind in found for name in _names(kind)] for key, found in unions.items() if len(found) > 1}
+
+
+@cache
+def options(recipe: str) -> dict[str, list[str]]:
+    """Config groups with those of their options that a recipe takes."""
+    hints = typing.get_type_hints(registry.config_class(recipe))
+    found = {}
+    for group, names in groups().items():
+        accepted = {name for kind in _dataclasses(hints.get(group)) for name in _names(kind)}
+        found[group] = [
+            name for name in names if not accepted or read_yaml(CONF / group / f"{name}.yaml").get("name") in accepted
+        ]
+    return found
+
+
+def config_keys(recipe: str, overrides: list[str] | None = None) -> dict[str, SettingInfo]:
+    """Every key of a recipe (for the data and model that `overrides` choose) with type, default and help."""
+    choices, keys, _ = _typed(recipe, overrides or [])
+    tree, _ = _composed(recipe, choices)
+    presets = {name: tree.pop(name, {}) or {} for name in PRESETS}
+    _apply_presets(tree, presets, dict(keys), choices)
+    fields, resolved = _flat_types(registry.config_class(recipe), tree), _resolved(tree)
+    return {
+        key: SettingInfo(
+            key,
+            type_name,
+            _get(resolved, key, metadata_default),
+            meta["help"],
+            meta["unit"],
+            meta["origin"],
+            meta["choices"],
+        )
+        for key, (type_name, meta, metadata_default) in fields.items()
+    }
+
+
+def to_tree(config: RunConfig) -> dict[str, Any]:
+    """A config as plain dicts, lists and scalars."""
+    return typing.cast(dict[str, Any], _plain(dataclasses.asdict(config)))
+
+
+def from_tree(tree: dict[str, Any]) -> RunConfig:
+    """The config whose tree this is, as a run folder's `config.yaml` holds it. Raises UserError if it is none."""
+    config, problems = build(registry.config_class(tree["recipe"]), tree)
+    raise_problems(problems)
+    return typing.cast(RunConfig, config)
+
+
+def to_yaml(config: RunConfig) -> str:
+    """A config as YAML, the text of a run folder's `config.yaml`."""
+    import yaml
+
+    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+
+
+def _typed(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, Any]], list[Problem]]:
+    """What `_split` returns, with the shorthands that the recipe allows written out."""
+    choices, keys, problems = _split(recipe, overrides)
+    rules = _hydra_tree(recipe, ())
+    return *written_out(choices, keys, options=options(recipe), unions=kinds(recipe), rules=rules), problems
+
+
+def _split(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, Any]], list[Problem]]:
+    """Typed overrides as group choices, (key, value) pairs and problems of syntax."""
+    choices: dict[str, str] = {}
+    keys: list[tuple[str, Any]] = []
+    problems = []
+    group_names = groups()
+    for word, override in zip(overrides, read_overrides(overrides, texts(recipe), group_names), strict=True):
+        if isinstance(override, Problem):
+            problems.append(override)
+        elif override.key.partition(".")[0] == "launcher":
+            problems.append(Problem(word, None, "one run has no launcher; type it with `steelyard trial` or `sweep`"))
+        elif override.key == "recipe":
+            problems.append(Problem(word, None, "the recipe is the first word after `run`"))
+        elif override.key in group_names and not isinstance(override.value, dict):
+            choices[override.key] = override.value
+        elif override.key.removesuffix(".name") in group_names and override.key.endswith(".name"):
+            problems.append(Problem(word, None, f"type {override.key.removesuffix('.name')}={override.value}"))
+        else:
+            keys += _flattened(override.key, override.value)
+    return choices, keys, problems
+
+
+@cache
+def texts(recipe: str) -> dict[str, bool]:
+    """Every key of a recipe that holds a text (False) or a list of texts (True), whatever data and model are chosen."""
+    return _texts(registry.config_class(recipe), "") | dict.fromkeys(kinds(recipe), False)
+
+
+def _texts(kind: Any, path: str) -> dict[str, bool]:
+    hints = typing.get_type_hints(kind)
+    texts: dict[str, bool] = {}
+    for field in dataclasses.fields(kind):
+        key, options = f"{path}{field.name}", _union(hints[field.name])
+        for nested in _dataclasses(hints[field.name]):
+            texts |= _texts(nested, f"{key}.")
+        if str in options and not {int, float} & set(options):
+            texts[key] = False
+        elif any(typing.get_origin(option) is tuple and str in typing.get_args(option) for option in options):
+            texts[key] = True
+    return texts
+
+
+def _composed(recipe: str, choices: dict[str, str]) -> tuple[dict[str, Any], list[Problem]]:
+    """The tree of the config files for these group choices; a choice that does not exist becomes a problem."""
+    known = options(recipe)
+    wrong = [key for key, value in choices.items() if value not in known[key]]
+    problems = [Problem(key, choices[key], no_option(key, choices[key], known[key])) for key in wrong]
+    right = tuple(f"{key}={value}" for key, value in choices.items() if key not in wrong)
+    return _plain(_hydra_tree(recipe, right)), problems
+
+
+@cache
+def _hydra_tree(recipe: str, choices: tuple[str, ...]) -> dict[str, Any]:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+            config = hydra_compose("config", overrides=[f"recipe={recipe}", *choices])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"the config files do not compose: {error}", where=f"conf/recipe/{recipe}.yaml") from error
+    return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+
+
+def _apply_presets(
+    tree: dict[str, Any], presets: dict[str, Any], typed: dict[str, Any], choices: dict[str, str]
+) -> list[Problem]:
+    """Apply budget, `when` and arm presets; each may be chosen by what the user typed."""
+    problems = []
+    budget, arm = str(typed.get("budget", tree["budget"])), str(typed.get("arm", tree["arm"]))
+    for key, value in presets["budgets"].get(budget, {}).items():
+        _set(tree, key, value)
+    for condition, values in presets["when"].items():
+        if all(_holds(tree, typed | choices, part) for part in condition.split(" ")):
+            for key, value in values.items():
+                _set(tree, key, value)
+    preset = presets["arms"].get(arm)
+    if preset is None:
+        problems.append(Problem("arm", arm, did_you_mean(arm, list(presets["arms"]))))
+    elif not _applies(tree, typed | choices, preset.get("only", "")):
+        problems.append(Problem("arm", arm, f"needs {preset['only']}"))
+    else:
+        for key, value in (preset.get("set") or {}).items():
+            _set(tree, key, value)
+    return problems
+
+
+def _applies(tree: dict[str, Any], typed: dict[str, Any], conditions: str) -> bool:
+    """Whether an arm or a claim is for what the config holds: one of the conditions of its `only`, if any, is true."""
+    return not conditions or any(_holds(tree, typed, condition) for condition in conditions.split(" or "))
+
+
+def _holds(tree: dict[str, Any], typed: dict[str, Any], condition: str) -> bool:
+    """Whether `key=value` of a `when` preset holds; of a group, `value` is the typed option or the `name` in it."""
+    key, _, value = condition.partition("=")
+    node = _get(tree, key, None)
+    if isinstance(node, dict):
+        return value in (typed.get(key), node.get("name"))
+    return str(typed.get(key, node)) == value
+
+
+def _flat_types(kind: type, tree: dict[str, Any], path: str = "") -> dict[str, tuple[str, Any, Any]]:
+    """Dotted key -> (type name, metadata, default) of every leaf below a config dataclass."""
+    hints = typing.get_type_hints(kind)
+    flat: dict[str, tuple[str, Any, Any]] = {}
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        union = _union(hint)
+        nested = _dataclasses(hint)
+        key = f"{path}.{field.name}" if path else field.name
+        if nested:
+            node = tree.get(field.name) or {}
+            names = {next((f.default for f in dataclasses.fields(n) if f.name == "name"), None): n for n in nested}
+            chosen = names.get(node.get("name"), nested[0])
+            flat |= _flat_types(typing.cast(type, chosen), node, key)
+        else:
+            default = None if field.default is dataclasses.MISSING else field.default
+            flat[key] = (
+                " | ".join(getattr(option, "__name__", str(option)) for option in union),
+                field.metadata,
+                default,
+            )
+    return flat
+
+
+def _union(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+
+
+def _dataclasses(hint: Any) -> list[Any]:
+    return [option for option in _union(hint) if dataclasses.is_dataclass(option)]
+
+
+def _names(kind: Any) -> tuple[str, ...]:
+    """What the `name` of a config dataclass may be; empty if it has none."""
+    return next((field.metadata["choices"] for field in dataclasses.fields(kind) if field.name == "name"), None) or ()
+
+
+def _flattened(key: str, value: Any) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        return [(key, value)]
+    return [pair for name, item in value.items() for pair in _flattened(f"{key}.{name}", item)]
+
+
+def _plain(value: Any) -> Any:
+    """A copy of a tree with tuples as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _resolved(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with interpolations (`${trainer.max_steps}`) replaced. Raises UserError if one cannot be."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(tree), resolve=True))
+    except (OmegaConfBaseException, RecursionError) as error:
+        key = str(getattr(error, "full_key", None) or "the config")
+        message = "${...} names no key of the config; type the value itself"
+        raise_problems([Problem(key, _get(tree, key, None), message)])
+        raise AssertionError("unreachable") from error
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+    tree[last] = value
+
+
+def _get(tree: dict[str, Any], key: str, default: Any) -> Any:
+    node: Any = tree
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return default
+        node = node[part]
+    return node
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A run folder's `config.yaml` as a tree.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger than any config, not UTF-8, or names a node twice (`&a`, `*a`) as ours never do.
+        yaml.YAMLError: it is no YAML, or one with tags.
+    """
+    import yaml
+
+    if path.stat().st_size > LARGEST_CONFIG:
+        raise ValueError(f"{path} is no config: it has {path.stat().st_size:,} bytes")
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError(f"{path} is no config of ours: it has aliases")
+            return super().compose_node(parent, index)
+
+    return typing.cast(dict[str, Any], yaml.load(path.read_bytes().decode("utf-8"), Loader))  # noqa: S506

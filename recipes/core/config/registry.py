@@ -1,0 +1,60 @@
+"""Recipes are found by their folder: `recipes/<family>/<slug>/recipe.py`. There is no list to keep.
+
+A recipe's folder holds `config.py` (CONFIG, the dataclass, and CARD; imports no torch) and `recipe.py` (RECIPE, the
+class). The folder name is the recipe's name with underscores for hyphens.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import recipes
+from recipes.core.config.settings import Card, RunConfig
+from recipes.core.errors import UserError
+from recipes.core.spelling import did_you_mean
+
+ROOT = Path(recipes.__file__).resolve().parents[1]
+
+
+def recipe_names() -> list[str]:
+    """Names of all recipes, sorted."""
+    return sorted(_folders())
+
+
+def family(name: str) -> str:
+    """The family a recipe belongs to: the folder its folder stands in."""
+    return _folder(name).parent.name
+
+
+def card(name: str) -> Card:
+    """What the recipe is: title, paper, claim, cost. Imports no torch."""
+    found: Card = _config_module(name).CARD
+    return found
+
+
+def config_class(name: str) -> type[RunConfig]:
+    """The recipe's config dataclass. Imports no torch."""
+    found: type[RunConfig] = _config_module(name).CONFIG
+    return found
+
+
+def recipe_class(name: str) -> Any:
+    """The recipe itself (see `recipes.core.recipe.Recipe`). Imports torch."""
+    folder = _folder(name)
+    return importlib.import_module(f"recipes.{folder.parent.name}.{folder.name}.recipe").RECIPE
+
+
+def _config_module(name: str) -> Any:
+    folder = _folder(name)
+    return importlib.import_module(f"recipes.{folder.parent.name}.{folder.name}.config")
+
+
+def _folders() -> dict[str, Path]:
+    return {path.parent.name.replace("_", "-"): path.parent for path in (ROOT / "recipes").glob("*/*/recipe.py")}
+
+
+def _folder(name: str) -> Path:
+    folders = _folders()
+    if name not in folders:
+        raise UserError(f"unknown recipe {name!r}", hint=did_you_mean(name, sorted(folders)))
+    return folders[name]

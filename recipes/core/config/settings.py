@@ -1,0 +1,184 @@
+"""Config that every recipe shares, as frozen dataclasses. Imports no torch."""
+
+import os
+from dataclasses import MISSING, dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from recipes.core.process.cores import usable_cores
+
+DATA_CONTENT, MODEL_CONTENT, COVERED = "data", "model", "covered"
+
+SEEDS = 2**32  # NumPy takes no larger one
+
+
+def setting(
+    default: Any = MISSING,
+    *,
+    help: str,
+    unit: str = "",
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    choices: tuple[Any, ...] | None = None,
+    origin: str = "ours",
+    content: str | None = None,
+) -> Any:
+    """A dataclass field that says what it means and what it allows.
+
+    Args:
+        default: Its default; without one the config files must give a value.
+        help: One line for `steelyard list` and for error messages.
+        unit: Unit of the number ("steps", "tokens").
+        ge, gt, le, lt: Bounds of a number (of each element of a tuple).
+        choices: The only values allowed.
+        origin: Where the default comes from: "paper", "code" or "ours".
+        content: DATA_CONTENT or MODEL_CONTENT if it names files, folders or hub names: what they hold is part of a
+            run's identity, their names are not. COVERED if the content of another setting says all that it decides.
+    """
+    bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    metadata = {"help": help, "unit": unit, "bounds": bounds, "choices": choices, "origin": origin, "content": content}
+    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """The one trainer's settings."""
+
+    max_steps: int = setting(600, help="optimizer steps", unit="steps", ge=1)
+    batch_size: int = setting(32, help="sequences per optimizer step, over all processes", unit="sequences", ge=1)
+    micro_batch_size: int | None = setting(
+        None, help="sequences per forward; null: the whole batch of the process", unit="sequences", ge=1
+    )
+    optimizer: str = setting("adamw", help="optimizer; sgd is plain, without momentum", choices=("adamw", "sgd"))
+    learning_rate: float = setting(2e-3, help="peak learning rate", gt=0)
+    weight_decay: float = setting(0.01, help="weight decay, decoupled in AdamW", ge=0)
+    adam_beta1: float = setting(0.9, help="AdamW beta 1", ge=0, lt=1)
+    adam_beta2: float = setting(0.95, help="AdamW beta 2", ge=0, lt=1)
+    max_grad_norm: float = setting(1.0, help="gradients are clipped to this norm", gt=0)
+    warmup_ratio: float = setting(1 / 12, help="share of the steps with linear warm-up", ge=0, lt=1)
+    schedule: str = setting(
+        "constant", help="learning rate after the warm-up", choices=("constant", "cosine", "linear")
+    )
+    save_steps: int = setting(200, help="steps between checkpoints", unit="steps", ge=1)
+    log_steps: int = setting(10, help="steps between log lines", unit="steps", ge=1)
+    device: str = setting("auto", help="where to train", choices=("auto", "cpu", "cuda"))
+    precision: str = setting("auto", help="auto: bf16 on CUDA, fp32 on CPU", choices=("auto", "fp32", "bf16"))
+    threads: int | None = setting(None, help="CPU threads of a process; null: the cores, divided by nproc", ge=1)
+    nproc: int = setting(1, help="processes of one run; on CUDA each has a device", unit="processes", ge=1)
+    parallel: str = setting(
+        "ddp", help="what processes share: gradients (ddp) or also weights (fsdp)", choices=("ddp", "fsdp")
+    )
+
+    @property
+    def process_batch_size(self) -> int:
+        """Sequences of an optimizer step that one process takes."""
+        return self.batch_size // self.nproc
+
+    @property
+    def process_threads(self) -> int:
+        """CPU threads of each process."""
+        return self.threads or max(usable_cores() // self.nproc, 1)
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings, as (key, message)."""
+        if self.batch_size % self.nproc:
+            return [("batch_size", f"{self.batch_size} does not divide by nproc={self.nproc}")]
+        if self.process_batch_size % (self.micro_batch_size or 1):
+            share = f" / nproc={self.nproc}" if self.nproc > 1 else ""
+            return [
+                ("batch_size", f"{self.batch_size}{share} does not divide by micro_batch_size={self.micro_batch_size}")
+            ]
+        return []
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """Where metrics go besides the run folder."""
+
+    name: str = setting("wandb", help="tracker", choices=("wandb", "none"))
+    mode: str = setting(
+        "auto",
+        help="auto: online when logged in, else offline",
+        choices=("auto", "online", "offline", "disabled"),
+    )
+    project: str = setting("steelyard", help="W&B project")
+    entity: str | None = setting(None, help="W&B team or user; null: your default")
+    group: str | None = setting(None, help="what the run is shown with in W&B; null: the recipe")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What every run has; a recipe's config adds `data`, `model` and its own keys."""
+
+    recipe: str = setting(help="name of the recipe")
+    arm: str = setting(help="variant inside the recipe")
+    label: str | None = setting(
+        None, help="name that the run is filed under in place of its arm; needed where keys that the arm sets are typed"
+    )
+    seed: int = setting(0, help="initialisation, data order and sampling", ge=0, lt=SEEDS)
+    budget: str = setting("small", help="size preset of the whole experiment", choices=("smoke", "small", "full"))
+    outputs: str = setting("outputs", help="folder of runs")
+    trainer: TrainerConfig = setting(help="trainer")
+    tracker: TrackerConfig = setting(help="tracker")
+
+    def __post_init__(self) -> None:
+        # What a shell leaves of `outputs=~/runs`, and what STEELYARD_OUTPUTS may hold.
+        object.__setattr__(self, "outputs", os.path.expanduser(self.outputs))
+
+    @property
+    def variant(self) -> str:
+        """What the run is filed and compared under: its label, else its arm."""
+        return self.label or self.arm
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says, in a form that a trial can test.
+
+    `direction` is +1 if the arm should have the larger metric, -1 if the smaller; `minimal_effect` is in the metric's
+    units. `only` says for which configs the claim is meant, as that of an arm does ("model=minilm"); empty: for all.
+    """
+
+    statement: str
+    metric: str
+    arm: str
+    baseline: str
+    direction: int
+    published: str
+    minimal_effect: float
+    only: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What `steelyard list` tells of a recipe.
+
+    `claim` is the recipe's own; `claims` are further ones, judged where they apply (see `cards.card_for`).
+    `pair_keys` are the config keys that arms are free to change; metrics whose names start with one of `headlines`
+    are printed when a run ends, all are in its report. Trials and sweeps draw for each (x, y) of `frontiers` metric y
+    against metric x. `price` names metrics that the claim's arm may pay with: what it does to them stands beside every
+    verdict. `trains` is False if the recipe trains no model of its own. `metrics` are patterns of the names of all
+    final metrics ("nll/*"); empty: not known. `weights` says what the method weights, and by what ("caption tokens, by
+    how badly a text-only model predicts them").
+    """
+
+    title: str
+    paper: str
+    summary: str
+    claim: Claim
+    cost: str
+    pair_keys: tuple[str, ...]
+    version: int
+    headlines: tuple[str, ...] = ("",)
+    frontiers: tuple[tuple[str, str], ...] = ()
+    claims: tuple[Claim, ...] = ()
+    price: tuple[str, ...] = ()
+    trains: bool = True
+    metrics: tuple[str, ...] = ()
+    weights: str = ""
+
+    def measures(self, metric: str) -> bool:
+        """Whether a finished run may have this final metric."""
+        return not self.metrics or any(fnmatchcase(metric, pattern) for pattern in self.metrics)

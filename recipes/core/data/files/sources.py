@@ -1,0 +1,147 @@
+"""What readers of users' data share: choosing a column, a split of `datasets`, a reason on one line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from recipes.core.errors import UserError
+from recipes.core.spelling import did_you_mean
+from recipes.core.storage.files import home_path
+
+HUB_HINT = "a hub name needs network; a local file or folder must exist"
+
+
+def pick_column(found: Sequence[str], asked: str | None, usual: Sequence[str], key: str) -> str:
+    """The column that the user named, or else the first of the usual ones that is there.
+
+    Args:
+        found: Columns of the data.
+        asked: What the user typed; None: choose.
+        usual: Names to try, the most usual first.
+        key: Config key of the column's name, for the message.
+
+    Raises:
+        UserError: there is none.
+    """
+    for name in usual if asked is None else [asked]:
+        if name in found:
+            return name
+    wanted = " or ".join(repr(name) for name in (usual if asked is None else [asked]))
+    if not found:
+        raise UserError(f"the data has no column {wanted}; it has no columns at all", key)
+    raise UserError(
+        f"the data has no column {wanted}; its columns are {', '.join(found)}",
+        key,
+        f"type {key}=NAME; {did_you_mean(asked or usual[0], list(found))}",
+    )
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a folder was written by `save_to_disk` of `datasets`."""
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+
+
+def require_split(split: str, names: Sequence[str], where: str, key: str) -> None:
+    """Refuse a split that is not there.
+
+    Raises:
+        UserError: it is not.
+    """
+    if split not in names:
+        hint = f"type {key}=NAME; {did_you_mean(split, list(names))}"
+        raise UserError(f"there is no split {split!r}; the data has {', '.join(names)}", where, hint)
+
+
+def load_split(name: str, split: str, key: str, split_key: str | None = None, **options: Any) -> Any:
+    """A split of a hub data set, or of a folder that `save_to_disk` wrote.
+
+    Args:
+        name: Hub name or folder.
+        split: Name of the split, or "all". A folder that holds one split only has its own name or "train".
+        key: Config key that `name` came from, for the message.
+        split_key: Config key that `split` came from; None: "split" beside `key`.
+        options: For `datasets.load_dataset`.
+
+    Raises:
+        UserError: it cannot be loaded, or has no such split.
+    """
+    import datasets
+
+    saved = home_path(name)
+    quiet(datasets)
+    try:
+        if not is_saved(saved):
+            from recipes.core.data.files.hub_data import pinned
+
+            commit = pinned(name)
+            return datasets.load_dataset(name, split=split, **options, **({"revision": commit} if commit else {}))
+        rows = datasets.load_from_disk(str(saved))
+    except Exception as error:  # network, hub, format or split: the library's reason is what helps
+        raise UserError(
+            f"`datasets` cannot load split {split!r}: {reason(error)}",
+            f"{key}={name}",
+            HUB_HINT,
+        ) from error
+    if split == "all":
+        return datasets.concatenate_datasets(list(rows.values())) if isinstance(rows, datasets.DatasetDict) else rows
+    require_split(split, _split_names(rows), f"{key}={name}", split_key or f"{key.rpartition('.')[0]}.split")
+    return rows[split] if isinstance(rows, datasets.DatasetDict) else rows
+
+
+def saved_splits(name: str, key: str) -> list[str]:
+    """Names of the splits of a folder that `save_to_disk` wrote; empty where it holds one data set.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    import datasets
+
+    try:
+        rows = datasets.load_from_disk(str(home_path(name)))
+    except Exception as error:  # a damaged folder: the library's reason is what helps
+        raise UserError(f"`datasets` cannot load it: {reason(error)}", f"{key}={name}") from error
+    return list(rows) if isinstance(rows, datasets.DatasetDict) else []
+
+
+def hub_splits(name: str, key: str) -> list[str]:
+    """Names of the splits of a hub data set.
+
+    Raises:
+        UserError: the hub does not say.
+    """
+    import datasets
+
+    from recipes.core.data.files.hub_data import pinned
+
+    quiet(datasets)
+    try:
+        return list(datasets.get_dataset_split_names(name, revision=pinned(name)))
+    except Exception as error:  # network or hub: the library's reason is what helps
+        raise UserError(
+            f"`datasets` cannot list its splits: {reason(error)}",
+            f"{key}={name}",
+            f"a hub name needs network; without it, type {key.rpartition('.')[0]}.split=NAME",
+        ) from error
+
+
+def _split_names(rows: Any) -> list[str]:
+    """Splits of a DatasetDict; of a single data set, the name that it was saved under and "train"."""
+    return list(rows) if hasattr(rows, "keys") else list(dict.fromkeys([str(rows.split or "train"), "train"]))
+
+
+def quiet(datasets: Any) -> None:
+    """Keep progress bars and warnings of `datasets` and the hub's client out of a run's output."""
+    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    disable_progress_bars()
+    hub_logging.set_verbosity_error()
+
+
+def reason(error: Exception) -> str:
+    """The innermost message of a chain of exceptions, on one line."""
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,0 +1,389 @@
+"""Tables of records in every format, each read row by row, in any order, and without columns that nobody needs."""
+
+import csv
+import gzip
+import os
+import zlib
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recipes.core.data.files.json_records import BOM, Bad, list_spans, parse_record, refuse_foreign
+from recipes.core.data.files.sources import pick_column, reason
+from recipes.core.errors import UserError
+
+Record = dict[str, Any]
+BATCH = 200
+DIALECTS = {".csv": ",", ".tsv": "\t"}
+
+
+class Table(ABC):
+    """Records in order.
+
+    Attributes:
+        name: What places of rows begin with.
+        root: Folder that relative paths in cells start from.
+    """
+
+    name: str
+    root: Path
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def columns(self) -> list[str]:
+        """Names of all columns; of JSON, the keys of all records in order of their first appearance."""
+
+    @abstractmethod
+    def rows(self, names: Sequence[str]) -> Iterator[Record | Bad]:
+        """All records, in order, with those of the columns `names` that they have, or what is wrong with them.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+
+    def indexed(self, names: Sequence[str]) -> "Table":
+        """The same records with the columns `names`, ready for `row`."""
+        return self
+
+    def row(self, index: int) -> Record:
+        """One record of a table that `indexed` prepared. Call it for good ones only.
+
+        Raises:
+            UserError: the file has changed, or cannot be read.
+        """
+        raise NotImplementedError
+
+    def place(self, index: int) -> str:
+        """Where a row stands, for messages and ids."""
+        return f"{self.name} row {index}"
+
+    def folder(self, index: int) -> Path:
+        """Folder that relative paths in a row start from."""
+        return self.root
+
+    def pick(self, asked: str | None, usual: Sequence[str], key: str) -> str:
+        """The column that the user named, or else the first of the usual ones that is there.
+
+        Args:
+            asked: What the user typed; None: choose.
+            usual: Names to try, the most usual first.
+            key: Config key of the column's name, for the message.
+
+        Raises:
+            UserError: there is none.
+        """
+        return pick_column(self.columns, asked, usual, key)
+
+
+class JsonTable(Table):
+    """JSON records: one a line, or the elements of one list, whichever the file holds; gzipped if its name ends in .gz.
+
+    Of a plain file only the places of records are kept in memory; a gzipped one is unpacked into it.
+
+    Raises:
+        UserError: the file cannot be read, is in another encoding, or holds a damaged list.
+    """
+
+    def __init__(self, path: Path, name: str, root: Path) -> None:
+        self.path, self.name, self.root = path, name, root
+        self._columns: list[str] | None = None
+        with reading(path):
+            self._content = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else None
+            with open_lines(path) as file:
+                head = file.read(4096)
+            refuse_foreign(head, str(path))
+            self._list = begins_list(head)
+            spans, lines = self._list_index() if self._list else self._line_index()
+        self._spans = np.array(spans, np.int64).reshape(-1, 2)
+        self._lines = np.array(lines, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    @property
+    def columns(self) -> list[str]:
+        if self._columns is None:
+            names: dict[str, None] = {}
+            for row in self.rows(()):
+                names.update(dict.fromkeys(row if isinstance(row, dict) else ()))
+            self._columns = list(names)
+        return self._columns
+
+    def pick(self, asked: str | None, usual: Sequence[str], key: str) -> str:
+        wanted = usual if asked is None else [asked]
+        bad = []
+        for index, row in enumerate(self.rows(())):
+            if isinstance(row, Bad):
+                bad.append(f"{self.place(index)} {row}")
+            elif name := next((name for name in wanted if name in row), None):
+                return name
+        if len(bad) == len(self):
+            raise UserError(f"none of its {len(self):,} records can be used: {bad[0]}", str(self.path))
+        return super().pick(asked, usual, key)
+
+    def rows(self, names: Sequence[str]) -> Iterator[Record | Bad]:
+        with reading(self.path), self.path.open("rb") as file:
+            for index in range(len(self)):
+                yield self._parsed(index, file.fileno(), names)
+
+    def row(self, index: int) -> Record:
+        with reading(self.path), self.path.open("rb") as file:
+            row = self._parsed(index, file.fileno(), ())
+        if isinstance(row, Bad):
+            raise UserError(f"{row}; it was whole when the run began", self.place(index))
+        return row
+
+    def place(self, index: int) -> str:
+        return f"{self.name}:{self._lines[index]}" if len(self._lines) else super().place(index)
+
+    def _parsed(self, index: int, handle: int, names: Collection[str]) -> Record | Bad:
+        start, stop = (int(place) for place in self._spans[index])
+        raw = os.pread(handle, stop - start, start) if self._content is None else self._content[start:stop]
+        if len(raw) < stop - start:
+            raise UserError("the file has become shorter while it was read", str(self.path))
+        cut = not self._list and not raw.endswith(b"\n")
+        return parse_record(raw, names, start, cut)
+
+    def _list_index(self) -> "tuple[array[int], array[int]]":
+        """First byte of each element and one past its last, behind one another; no lines."""
+        content = self.path.read_bytes() if self._content is None else self._content
+        return list_spans(content, str(self.path)), array("q")
+
+    def _line_index(self) -> "tuple[array[int], array[int]]":
+        """First byte of each line that is not blank and one past its last, behind one another; numbers of the lines."""
+        spans, lines, place = array("q"), array("q"), 0
+        with open_lines(self.path) as file:
+            for number, line in enumerate(file, 1):
+                start = place + len(BOM) if not place and line.startswith(BOM) else place
+                place += len(line)
+                if line[start - place :].strip():
+                    spans.extend((start, place))
+                    lines.append(number)
+        return spans, lines
+
+
+class CsvTable(Table):
+    """Records of a CSV file with a header; every cell is text.
+
+    Raises:
+        UserError: the file cannot be read, is in another encoding or no CSV.
+    """
+
+    def __init__(self, path: Path, name: str, root: Path) -> None:
+        self.path, self.name, self.root = path, name, root
+        with reading(path), path.open("rb") as file:
+            refuse_foreign(file.read(4096), str(path), json=False)
+        self._kept: list[Record] | None = None
+        self._header = self._clean_header(next(self._cells(), (0, []))[1])
+        self._lines = np.array([line for line, _ in self._cells()][1:], np.int64)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @property
+    def columns(self) -> list[str]:
+        return self._header
+
+    def rows(self, names: Sequence[str]) -> Iterator[Record | Bad]:
+        cells = self._cells()
+        next(cells, None)
+        for _, row in cells:
+            if isinstance(row, Bad):
+                yield row
+                continue
+            if len(row) != len(self._header):
+                yield Bad("has another number of cells than the header", f"{len(row)}, not {len(self._header)}")
+                continue
+            record = {name: cell for name, cell in zip(self._header, row, strict=True) if name in names}
+            wrong = next((byte for cell in record.values() for byte in cell if "\udc80" <= byte <= "\udcff"), None)
+            yield record if wrong is None else Bad("is not UTF-8", f"0x{ord(wrong) - 0xDC00:02x}")
+
+    def indexed(self, names: Sequence[str]) -> Table:
+        self._kept = [row if isinstance(row, dict) else {} for row in self.rows(names)]
+        return self
+
+    def row(self, index: int) -> Record:
+        assert self._kept is not None
+        return self._kept[index]
+
+    def place(self, index: int) -> str:
+        return f"{self.name}:{self._lines[index]}"
+
+    def _cells(self) -> Iterator[tuple[int, list[str] | Bad]]:
+        """Line of the end, and cells, of every row; bytes that are not UTF-8 are marked, to be judged by row."""
+        csv.field_size_limit(1 << 30)
+        with reading(self.path), self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file, delimiter=DIALECTS.get(self.path.suffix.lower(), ","), strict=True)
+            while True:
+                begin = reader.line_num + 1
+                try:
+                    row = next(reader, None)
+                except csv.Error as error:
+                    if "end of data" in str(error):  # a quote that nothing closes has taken all rows that follow
+                        hint = "close the quote that opens there"
+                        raise UserError(f"line {begin} is no CSV: {error}", str(self.path), hint) from error
+                    yield reader.line_num, Bad("is no CSV", str(error))
+                    continue
+                if row is None:
+                    return
+                if row:
+                    yield reader.line_num, row
+
+    def _clean_header(self, header: list[str] | Bad) -> list[str]:
+        if isinstance(header, Bad):
+            raise UserError(f"line 1 {header}", str(self.path))
+        if any("\udc80" <= letter <= "\udcff" for name in header for letter in name):
+            raise UserError("line 1 is not UTF-8", str(self.path), "convert the file: iconv -f LATIN1 -t UTF-8")
+        if twice := next((name for name in header if header.count(name) > 1), None):
+            raise UserError(f"its header has {twice!r} twice", str(self.path))
+        return header
+
+
+class ListTable(Table):
+    """Records that are at hand.
+
+    Args:
+        records: In order.
+        places: Where each stands.
+        root: See `Table`.
+        columns: What the good ones have.
+    """
+
+    def __init__(
+        self, records: Sequence[Record | Bad], places: Sequence[str], root: Path, columns: Sequence[str]
+    ) -> None:
+        self._records, self._places, self._columns, self.name, self.root = records, places, columns, "", root
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self._columns)
+
+    def rows(self, names: Sequence[str]) -> Iterator[Record | Bad]:
+        yield from self._records
+
+    def row(self, index: int) -> Record:
+        record = self._records[index]
+        assert isinstance(record, dict)
+        return record
+
+    def place(self, index: int) -> str:
+        return self._places[index]
+
+
+class Chain(Table):
+    """Tables behind one another."""
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self.tables, self.name, self.root = tables, tables[0].name, tables[0].root
+        self._starts = np.array([0, *accumulate(len(table) for table in tables)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(name for table in self.tables for name in table.columns))
+
+    def rows(self, names: Sequence[str]) -> Iterator[Record | Bad]:
+        for table in self.tables:
+            yield from table.rows(names)
+
+    def indexed(self, names: Sequence[str]) -> Table:
+        return Chain([table.indexed(names) for table in self.tables])
+
+    def row(self, index: int) -> Record:
+        table, place = self._find(index)
+        return table.row(place)
+
+    def place(self, index: int) -> str:
+        table, place = self._find(index)
+        return table.place(place)
+
+    def folder(self, index: int) -> Path:
+        table, place = self._find(index)
+        return table.folder(place)
+
+    def pick(self, asked: str | None, usual: Sequence[str], key: str) -> str:
+        for table in self.tables:
+            with suppress(UserError):  # another file may have it; what cannot be read is met again below
+                return table.pick(asked, usual, key)
+        return super().pick(asked, usual, key)
+
+    def _find(self, index: int) -> tuple[Table, int]:
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self.tables[number], index - int(self._starts[number])
+
+
+class Chosen(Table):
+    """Some rows of a table, in its order."""
+
+    def __init__(self, table: Table, indices: Sequence[int]) -> None:
+        self._table, self._indices, self.name, self.root = table, indices, table.name, table.root
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @property
+    def columns(self) -> list[str]:
+        return self._table.columns
+
+    def rows(self, names: Sequence[str]) -> Iterator[Record | Bad]:
+        wanted = iter(self._indices)
+        following = next(wanted, None)
+        for index, row in enumerate(self._table.rows(names)):
+            if following is None:
+                return
+            if index == following:
+                yield row
+                following = next(wanted, None)
+
+    def indexed(self, names: Sequence[str]) -> Table:
+        return Chosen(self._table.indexed(names), self._indices)
+
+    def row(self, index: int) -> Record:
+        return self._table.row(self._indices[index])
+
+    def place(self, index: int) -> str:
+        return self._table.place(self._indices[index])
+
+    def folder(self, index: int) -> Path:
+        return self._table.folder(self._indices[index])
+
+
+def open_lines(path: Path) -> Any:
+    """A file as bytes, gunzipped if its name ends in .gz."""
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def begins_list(head: bytes) -> bool:
+    """Whether a JSON file that begins with `head` holds a list."""
+    return head.removeprefix(BOM).lstrip()[:1] == b"["
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged file raises inside the block into one `UserError`.
+
+    Raises:
+        UserError: the file is gone, may not be read, or is no whole gzip or Parquet file.
+    """
+    try:
+        yield
+    except Exception as error:
+        # pyarrow is told by its name: importing it would cost every process that reads JSONL 15 MiB.
+        if not isinstance(error, OSError | EOFError | zlib.error) and type(error).__module__ != "pyarrow.lib":
+            raise
+        kind = {".parquet": " as Parquet", ".gz": " as gzip"}.get(path.suffix, "")
+        raise UserError(f"cannot be read{kind}: {reason(error)}", str(path)) from error

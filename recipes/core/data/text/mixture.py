@@ -1,0 +1,193 @@
+"""Domain mixtures: which documents belong to which domain, which are held out, how often each domain is drawn."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recipes.core.data.config import EMBEDDED_DOMAINS, PUBLISHED_MIXTURES, SLIMPAJAMA, DomainsConfig
+from recipes.core.data.text.documents import Document, Skipped, open_documents
+from recipes.core.data.text.domains import domain_documents
+from recipes.core.data.text.packed import PackedTexts, pack
+from recipes.core.errors import UserError
+from recipes.core.spelling import did_you_mean
+from recipes.core.storage.cache import cached
+from recipes.core.storage.files import sha256_json, write_json
+
+TRAIN, TEST = "train", "test"
+NO_DOMAIN = "all"  # what documents belong to whose domain is not said
+
+
+class DomainCorpus:
+    """The documents of a domain mixture, each in the training or the test split of its domain.
+
+    Args:
+        config: Which documents.
+
+    Raises:
+        UserError: there is no such path, or it cannot be read.
+    """
+
+    def __init__(self, config: DomainsConfig) -> None:
+        self.config = config
+        self._source = None
+        if config.path is None:
+            self._embedded = {name: domain_documents(name) for name in config.domains or EMBEDDED_DOMAINS}
+            content: Any = [_digest(documents) for documents in self._embedded.values()]
+        else:
+            self._source = open_documents(
+                config.path,
+                key="data.path",
+                format=config.format,
+                text_column=config.text_column,
+                domain_column=config.domain_column,
+                split=config.split,
+                on_error=config.on_error,
+            )
+            content = [shard.fingerprint() for shard in self._source.shards]
+        choices = [config.characters, config.test_fraction, config.text_column, config.domain_column, "both splits"]
+        self.fingerprint: str = sha256_json([content, *choices])
+        self._skipped: Skipped | None = None
+
+    def parts(self) -> Iterator[tuple[str, str]]:
+        """(part, text) of every document; a part is "<domain>/train" or "<domain>/test".
+
+        Domains that the mixture leaves out are packed too: they need no second pass when they are asked for.
+        """
+        read: dict[str, dict[str, int]] = {}  # characters by domain and split
+        for document in self._documents():
+            domain = document.domain or NO_DOMAIN
+            sizes = read.setdefault(domain, {})
+            # One long document may be all that `characters` asks for: go on until both splits have one.
+            whole = self.config.characters is not None and sum(sizes.values()) >= self.config.characters
+            if whole and len(sizes) == 2:
+                continue
+            split = split_of(document.id, self.config.test_fraction)
+            sizes[split] = sizes.get(split, 0) + len(document.text)
+            yield f"{domain}/{split}", document.text
+
+    def warn_of_skipped(self) -> None:
+        """Warn of documents that were left out, also where their tokens come from the cache."""
+        if self._source is None or self.config.on_error == "fail":
+            return
+
+        def build(folder: Path) -> None:
+            if self._skipped is None:
+                for _ in self._documents():
+                    pass
+            write_json(folder / "skipped.json", asdict(self._skipped or Skipped()))
+
+        folder = cached("documents-left-out", self.fingerprint, build)
+        skipped = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
+        Skipped(**skipped).warn(f"data.path={self.config.path}")
+
+    def texts(self) -> Iterator[str]:
+        """The training documents, for a tokenizer."""
+        return (text for part, text in self.parts() if part.endswith(f"/{TRAIN}"))
+
+    def _documents(self) -> Iterator[Document]:
+        if self._source is None:
+            for documents in self._embedded.values():
+                yield from sorted(documents, key=lambda document: sha256(document.id.encode()).digest())
+            return
+        skipped = Skipped()
+        yield from self._source.read(skipped)
+        self._skipped = skipped
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Packed domains and how often each is drawn.
+
+    Attributes:
+        packed: Token ids by "<domain>/train" and "<domain>/test".
+        domains: Their names.
+        weights: Share of each in the stream; sums to 1.
+        length: Tokens of a sequence.
+    """
+
+    packed: PackedTexts
+    domains: tuple[str, ...]
+    weights: tuple[float, ...]
+    length: int
+
+    def train(self, domain: str) -> np.ndarray:
+        """Training sequences of a domain, int32 [sequences, length]."""
+        return self.packed.sequences(f"{domain}/{TRAIN}", self.length)
+
+    def test(self, domain: str) -> np.ndarray:
+        """Held-out sequences of a domain, int32 [sequences, length]."""
+        return self.packed.sequences(f"{domain}/{TEST}", self.length)
+
+
+def load_mixture(config: DomainsConfig, corpus: DomainCorpus, tokenizer: Any) -> Mixture:
+    """Tokenise and pack a corpus (or find it in the cache), and settle the weights.
+
+    Args:
+        config: Data config.
+        corpus: Its documents.
+        tokenizer: The model's tokenizer.
+
+    Raises:
+        UserError: a domain that is named is not in the data or has too little text; weights that do not fit.
+    """
+    packed = pack(corpus.parts(), corpus.fingerprint, tokenizer)
+    corpus.warn_of_skipped()
+    found = sorted({part.rpartition("/")[0] for part in packed.parts})
+    domains = config.domains or (EMBEDDED_DOMAINS if config.path is None else _ordered(config, found))
+    for name in domains:
+        if name not in found:
+            raise UserError(f"domain {name!r} has no documents", "data.domains", did_you_mean(name, found))
+    mixture = Mixture(packed, tuple(domains), _weights(config, packed, domains), config.length)
+    for name, weight in zip(mixture.domains, mixture.weights, strict=True):
+        for part, sequences in ((TRAIN, mixture.train(name)), (TEST, mixture.test(name))):
+            if not len(sequences) and (weight or part == TEST):
+                tokens = len(packed.ids(f"{name}/{part}"))
+                raise UserError(
+                    f"domain {name!r} has {tokens} tokens to {part} on, less than one sequence of {config.length}",
+                    where=f"data.path={config.path}",
+                    hint="leave it out with data.domains=[...], or type a smaller data.length",
+                )
+    return mixture
+
+
+def split_of(document: str, test_fraction: float) -> str:
+    """ "train" or "test": a function of the document's id alone."""
+    place = int.from_bytes(sha256(document.encode()).digest()[8:16], "big") / 2**64
+    return TEST if place < test_fraction else TRAIN
+
+
+def _digest(documents: list[Document]) -> str:
+    digest = sha256()
+    for document in documents:
+        digest.update(document.id.encode() + b"\0" + document.text.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _ordered(config: DomainsConfig, found: list[str]) -> tuple[str, ...]:
+    """The domains of the user's data; a published mixture names its own."""
+    if config.mixture not in PUBLISHED_MIXTURES:
+        return tuple(found)
+    return SLIMPAJAMA
+
+
+def _weights(config: DomainsConfig, packed: PackedTexts, domains: tuple[str, ...]) -> tuple[float, ...]:
+    if config.mixture == "custom":
+        raw = list(config.weights or ())
+    elif config.mixture in PUBLISHED_MIXTURES:
+        raw = list(PUBLISHED_MIXTURES[config.mixture])
+    elif config.mixture == "natural":
+        raw = [float(len(packed.ids(f"{name}/{TRAIN}"))) for name in domains]
+    else:
+        raw = [1.0] * len(domains)
+    if len(raw) != len(domains):
+        raise UserError(
+            f"{len(raw)} weights for {len(domains)} domains ({', '.join(domains)})",
+            where="data.weights" if config.mixture == "custom" else f"data.mixture={config.mixture}",
+            hint="name the domains in the order of the weights: data.domains=[...]",
+        )
+    return tuple(weight / sum(raw) for weight in raw)

@@ -1,0 +1,361 @@
+"""Token losses that never hold the full logits.
+
+All kernels walk over the tokens in chunks and keep one [chunk, vocabulary] buffer that is logits, then
+softmax, then the gradient of the logits, all in place.
+
+* `weighted_cross_entropy`: the weights are known before the step, so the gradients are computed in the
+  forward, while the softmax is at hand. One pass over the vocabulary.
+* `deferred_cross_entropy`: the weights follow from the losses of the batch. The gradients of the logits are
+  kept until the weights are known where they fit into memory, and computed again where they do not.
+* `token_nll`: the loss is any function of the per-token NLL, so the softmax is computed again in the backward.
+
+Logits are those of an `OutputHead`. The slope of a soft-cap takes one more buffer; a plain head costs nothing more.
+
+`recipes.core.losses.logprobs` adds the divergence from a reference.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recipes.core.models.head import Curve, OutputHead
+
+
+def weighted_cross_entropy(
+    hidden: Tensor, head: OutputHead, targets: Tensor, weights: Tensor, chunk: int = 1024
+) -> tuple[Tensor, Tensor]:
+    """Sum of weighted token NLLs, with gradients computed in the forward.
+
+    The matrix products run in the autocast dtype where autocast is on, in the inputs' dtype elsewhere; the
+    softmax and the sum over chunks of the head's gradients run in fp32 (float64 for float64 inputs).
+
+    Args:
+        hidden: [N, d] last hidden states of the positions that carry loss.
+        head: What makes logits of them; gradients flow into its weight and bias.
+        targets: [N] int64 token ids.
+        weights: [N] what each token's NLL is multiplied by; no gradient flows into it.
+        chunk: Tokens whose logits exist at a time.
+
+    Returns:
+        The scalar sum_i weights_i * nll_i and the detached [N] NLLs in nats, both fp32 (float64 for float64).
+    """
+    if not torch.is_grad_enabled():
+        hidden, head = hidden.detach(), head.detach()
+    options = (matmul_dtype(hidden), chunk)
+    loss, nll = _WeightedCrossEntropy.apply(
+        hidden, head.weight, head.bias, head.curve, targets, weights.detach(), *options
+    )
+    return loss, nll
+
+
+def deferred_cross_entropy(
+    hidden: Tensor,
+    head: OutputHead,
+    targets: Tensor,
+    weigh: Callable[[Tensor], Tensor],
+    chunk: int = 1024,
+    keep: int = 1 << 26,
+) -> tuple[Tensor, Tensor]:
+    """`weighted_cross_entropy` for weights that are a function of the losses, and through which no gradient flows.
+
+    Args:
+        hidden: [N, d] last hidden states of the positions that carry loss.
+        head: What makes logits of them; gradients flow into its weight and bias.
+        targets: [N] int64 token ids.
+        weigh: Detached NLLs [N] -> what each is multiplied by [N]; called once, inside the forward. A weight of
+            exactly zero takes its token out, even if its NLL is not finite.
+        chunk: Tokens whose logits exist at a time beside those that are kept.
+        keep: Logits whose gradients are kept until the weights are known; the others are computed twice.
+
+    Returns:
+        As `weighted_cross_entropy`.
+    """
+    if not torch.is_grad_enabled():
+        hidden, head = hidden.detach(), head.detach()
+    options = (matmul_dtype(hidden), chunk, keep)
+    loss, nll = _DeferredCrossEntropy.apply(hidden, head.weight, head.bias, head.curve, targets, weigh, *options)
+    return loss, nll
+
+
+def token_nll(hidden: Tensor, head: OutputHead, targets: Tensor, chunk: int = 1024) -> Tensor:
+    """Differentiable NLL of every target token, its softmax recomputed in the backward.
+
+    For losses that are nonlinear in the live model's log-probabilities. Precision as in
+    `weighted_cross_entropy`.
+
+    Args:
+        hidden: [N, d] last hidden states of the positions that carry loss.
+        head: What makes logits of them; gradients flow into its weight and bias.
+        targets: [N] int64 token ids.
+        chunk: Tokens whose logits exist at a time.
+
+    Returns:
+        [N] NLL in nats, fp32 (float64 for float64 inputs).
+    """
+    nll: Tensor = _TokenNLL.apply(hidden, head.weight, head.bias, head.curve, targets, matmul_dtype(hidden), chunk)
+    return nll
+
+
+class _WeightedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        curve: Curve,
+        targets: Tensor,
+        weights: Tensor,
+        dtype: torch.dtype,
+        chunk: int,
+    ) -> tuple[Tensor, Tensor]:
+        head, weights = OutputHead(weight, bias, *curve), weights.to(softmax_dtype(dtype))
+        nll, *gradients = _sweep(hidden, head, targets, weights, dtype, chunk, ctx.needs_input_grad[:3])
+        ctx.save_for_backward(*gradients)
+        ctx.mark_non_differentiable(nll)
+        ctx.set_materialize_grads(False)
+        return torch.dot(weights, nll), nll
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        return *_scaled_gradients(ctx.saved_tensors, grad_loss), None, None, None, None, None
+
+
+class _DeferredCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        curve: Curve,
+        targets: Tensor,
+        weigh: Callable[[Tensor], Tensor],
+        dtype: torch.dtype,
+        chunk: int,
+        keep: int,
+    ) -> tuple[Tensor, Tensor]:
+        head, wanted = OutputHead(weight, bias, *curve), ctx.needs_input_grad[:3]
+        nll, weights, *gradients = _deferred_sweep(hidden, head, targets, weigh, dtype, chunk, keep, wanted)
+        ctx.save_for_backward(*gradients)
+        ctx.mark_non_differentiable(nll)
+        ctx.set_materialize_grads(False)
+        return torch.dot(weights, torch.where(weights != 0, nll, 0)), nll
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        return *_scaled_gradients(ctx.saved_tensors, grad_loss), None, None, None, None, None, None
+
+
+def _scaled_gradients(gradients: tuple[Tensor | None, ...], grad_loss: Tensor | None) -> list[Tensor | None]:
+    """Gradients of the inputs from those that the forward computed."""
+    refuse_second_derivatives()
+    # Scaling in place spares a second [V, d] buffer; a retained graph needs the gradients once more.
+    keep = torch._C._autograd._get_current_graph_task_keep_graph()
+    scale = torch.mul if keep else Tensor.mul_
+    return [
+        None if gradient is None or grad_loss is None else scale(gradient, grad_loss.to(gradient.dtype))
+        for gradient in gradients
+    ]
+
+
+class _TokenNLL(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        curve: Curve,
+        targets: Tensor,
+        dtype: torch.dtype,
+        chunk: int,
+    ) -> Tensor:
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.curve, ctx.dtype, ctx.chunk = curve, dtype, chunk
+        nll, *_ = _sweep(hidden, OutputHead(weight, bias, *curve), targets, None, dtype, chunk, (False, False, False))
+        return nll
+
+    @staticmethod
+    def backward(ctx: Any, grad_nll: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
+        hidden, weight, bias, targets = ctx.saved_tensors
+        head = OutputHead(weight, bias, *ctx.curve)
+        _, *gradients = _sweep(hidden, head, targets, grad_nll, ctx.dtype, ctx.chunk, ctx.needs_input_grad[:3])
+        return *gradients, None, None, None, None
+
+
+class Gradients:
+    """Gradients of hidden states, weight and bias, summed over chunks; None where nobody needs them.
+
+    Args:
+        hidden: [N, d] hidden states.
+        head: In the dtype that its gradients are handed over in.
+        dtype: Of the sums over chunks.
+        wanted: Whether hidden states, weight and bias need one.
+    """
+
+    def __init__(self, hidden: Tensor, head: OutputHead, dtype: torch.dtype, wanted: tuple[bool, bool, bool]) -> None:
+        self.dtype = head.weight.dtype
+        self.hidden = torch.empty_like(hidden) if wanted[0] else None
+        self.weight = torch.zeros_like(head.weight, dtype=dtype) if wanted[1] else None
+        self.bias = torch.zeros_like(head.bias, dtype=dtype) if wanted[2] and head.bias is not None else None
+
+    def add(self, part: slice, z: Tensor, matrix: Tensor, states: Tensor, weights: Tensor | None = None) -> None:
+        """Add what a chunk contributes.
+
+        Args:
+            part: Which tokens.
+            z: [n, V] gradient in hidden W^T + b.
+            matrix: [V, d] the head's weight in the dtype of `z`.
+            states: [n, d] the hidden states in it.
+            weights: [n, 1] what the gradient of each token is multiplied by.
+        """
+        if self.hidden is not None:
+            if weights is None:
+                self.hidden[part] = z @ matrix
+            else:
+                torch.mul(z @ matrix, weights, out=self.hidden[part])
+        if self.weight is not None:
+            add_product(self.weight, z.t(), states if weights is None else (states * weights).to(z.dtype))
+        if self.bias is not None:
+            ones = z.new_ones(len(z), 1) if weights is None else weights.to(z.dtype)
+            add_product(self.bias[:, None], z.t(), ones)
+
+    def totals(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of hidden states, weight and bias."""
+        weight, bias = (None if total is None else total.to(self.dtype) for total in (self.weight, self.bias))
+        return self.hidden, weight, bias
+
+
+def _sweep(
+    hidden: Tensor,
+    head: OutputHead,
+    targets: Tensor,
+    weights: Tensor | None,
+    dtype: torch.dtype,
+    chunk: int,
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """NLLs, and the wanted gradients of sum_i weights_i * nll_i in hidden [N, d], weight [V, d] and bias [V]."""
+    exact = softmax_dtype(dtype)
+    inner = head.to(dtype)
+    rows = max(1, min(chunk, len(hidden)))
+    probabilities = head.weight.new_empty(rows, head.vocabulary, dtype=exact)
+    logits = probabilities if dtype == exact else torch.empty_like(probabilities, dtype=dtype)
+    nll = hidden.new_empty(len(hidden), dtype=exact)
+    gradients = Gradients(hidden, head, exact, wanted)
+    for start in range(0, len(hidden), rows):
+        part = slice(start, start + rows)
+        states = hidden[part].to(dtype)
+        z, p = logits[: len(states)], probabilities[: len(states)]
+        inner.fill_logits(states, z)
+        slope = inner.slope(z) if weights is not None and any(wanted) else None
+        nll[part] = _softmax_and_nll(z, p, targets[part])
+        if weights is not None and any(wanted):
+            _logit_gradient(z, p, targets[part], nll[part], slope)
+            gradients.add(part, z, inner.weight, states, weights[part, None])
+    return nll, *gradients.totals()
+
+
+def _deferred_sweep(
+    hidden: Tensor,
+    head: OutputHead,
+    targets: Tensor,
+    weigh: Callable[[Tensor], Tensor],
+    dtype: torch.dtype,
+    chunk: int,
+    keep: int,
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """NLLs, the weights that follow from them, and the wanted gradients of sum_i weights_i * nll_i."""
+    inner = head.to(dtype)
+    nll = hidden.new_empty(len(hidden), dtype=softmax_dtype(dtype))
+    parts = [slice(start, min(start + chunk, len(hidden))) for start in range(0, len(hidden), chunk)]
+    kept: dict[int, Tensor] = {}
+    for part in parts:
+        z = _logit_gradients(hidden[part].to(dtype), inner, targets[part], nll[part])
+        if any(wanted) and part.stop * head.vocabulary <= keep:
+            kept[part.start] = z
+    weights = weigh(nll).to(nll.dtype)
+    gradients = Gradients(hidden, head, nll.dtype, wanted)
+    whole = bool(torch.isfinite(nll).all())
+    for part in parts if any(wanted) else []:
+        states, weight = hidden[part].to(dtype), weights[part, None]
+        if part.start in kept:
+            z = kept.pop(part.start)
+        else:
+            z = _logit_gradients(states, inner, targets[part], torch.empty_like(nll[part]))
+        if not whole:
+            z, states = torch.where(weight != 0, z, 0), torch.where(weight != 0, states, 0)
+        gradients.add(part, z, inner.weight, states, weight)
+    return nll, weights, *gradients.totals()
+
+
+def _logit_gradients(states: Tensor, head: OutputHead, targets: Tensor, nll: Tensor) -> Tensor:
+    """[chunk, V] gradient of each NLL in hidden W^T + b; fills `nll` [chunk]."""
+    z = head.fill_logits(states, states.new_empty(len(states), head.vocabulary))
+    p = z if z.dtype == nll.dtype else torch.empty_like(z, dtype=nll.dtype)
+    slope = head.slope(z)
+    nll.copy_(_softmax_and_nll(z, p, targets))
+    _logit_gradient(z, p, targets, nll, slope)
+    return z
+
+
+def _softmax_and_nll(logits: Tensor, probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Fill `probabilities` (may be `logits` itself) and return the NLLs [chunk]."""
+    exact = probabilities.dtype
+    largest, where = logits.max(1)
+    below = largest.to(exact) - logits.gather(1, targets[:, None]).squeeze(1).to(exact)
+    torch.softmax(logits, 1, dtype=exact, out=probabilities)
+    # From p(argmax) >= 1/V, because -log p(target) would underflow; the logits are subtracted first, so that the
+    # NLL of a likely token keeps its digits. Rounding may leave it a hair below zero.
+    log_largest = probabilities.gather(1, where[:, None]).squeeze(1).log()
+    return (below - log_largest).clamp_min_(0)
+
+
+def _logit_gradient(
+    logits: Tensor, probabilities: Tensor, targets: Tensor, nll: Tensor, slope: Tensor | float | None
+) -> None:
+    """Turn the softmax into the gradient of the NLL, (softmax - one hot) * slope, in the `logits` buffer."""
+    if logits.dtype != probabilities.dtype:
+        logits.copy_(probabilities)
+    # p - 1 from the NLL keeps its digits where p is near 1, also after rounding to bf16.
+    logits.scatter_(1, targets[:, None], torch.expm1(-nll)[:, None].to(logits.dtype))
+    if slope is not None:
+        logits.mul_(slope)
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left @ right to `total`, in its dtype."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total.add_(left @ right)
+
+
+def refuse_second_derivatives() -> None:
+    """Raise where a backward is asked for a graph of itself."""
+    # Grad mode is on in a backward only under create_graph; going on would silently drop the second derivative.
+    if torch.is_grad_enabled():
+        raise RuntimeError("the token-loss kernels have no second derivative; use full logits with create_graph=True")
+
+
+def matmul_dtype(hidden: Tensor) -> torch.dtype:
+    """The dtype a linear layer would compute in here: autocast leaves float64 alone."""
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
+        return torch.get_autocast_dtype(kind)
+    return hidden.dtype
+
+
+def exact(values: Tensor) -> Tensor:
+    """The same numbers in what softmaxes and sums are computed in: fp32, float64 for float64."""
+    return values.to(softmax_dtype(values.dtype))
+
+
+def softmax_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What the softmax of logits of this dtype is computed in: fp32, float64 for float64."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -1,1 +1,0 @@
-"""One run over several processes: started and stopped together, sharing batches, gradients and, if asked, weights."""

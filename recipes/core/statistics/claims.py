@@ -1,0 +1,44 @@
+"""Which of a recipe's claims can be judged: those meant for the config, whose two arms are there."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from recipes.core.config import compose, registry
+from recipes.core.config.settings import Card
+from recipes.core.runs.records import RunRecord
+
+
+def card_for(recipe: str, overrides: Sequence[str] = (), arms: Collection[str] | None = None) -> Card:
+    """The recipe's card with the claims that can be judged for what `overrides` choose; the first of them leads.
+
+    Args:
+        recipe: Name of the recipe.
+        overrides: `KEY=VALUE`, as for `compose`.
+        arms: Those there are; None: all that apply.
+
+    Returns:
+        A card whose `claim` is the recipe's own if none can be judged.
+    """
+    own, applies = registry.card(recipe), compose.applying(recipe, overrides)
+    there = set(compose.arms(recipe, overrides) if arms is None else arms)
+    found = [
+        claim for claim in (own.claim, *own.claims) if {claim.arm, claim.baseline} <= there and applies(claim.only)
+    ]
+    return replace(own, claim=found[0] if found else own.claim, claims=tuple(found[1:]))
+
+
+def no_verdict(card: Card, arms: Collection[str], seeds: int) -> str:
+    """Why a trial of these arms and so many seeds will give no verdict; empty if it can."""
+    missing = [name for name in (card.claim.arm, card.claim.baseline) if name not in arms]
+    if missing:
+        pair = f"{card.claim.arm} with {card.claim.baseline}"
+        return f"no verdict: the claim compares {pair}, and --arms leaves out {' and '.join(missing)}"
+    return "no verdict: one seed has no interval over seeds; type --seeds 2 or more" if seeds < 2 else ""
+
+
+def card_of(run: RunRecord) -> Card:
+    """`card_for` the data and model of a run."""
+    found = {group: run.config.get(group) for group in compose.options(run.recipe)}
+    return card_for(
+        run.recipe, [f"{group}={config['name']}" for group, config in found.items() if config and "name" in config]
+    )

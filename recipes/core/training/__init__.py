@@ -1,0 +1,4 @@
+"""The one trainer, on one device or several; models that are trained inside a run before its own.
+
+May import `scoring` and what stands below it.
+"""

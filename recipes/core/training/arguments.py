@@ -1,0 +1,52 @@
+"""Trainer settings in the words of transformers."""
+
+from pathlib import Path
+
+import transformers
+
+from recipes.core.config.settings import TrainerConfig
+
+
+def training_arguments(config: TrainerConfig, seed: int, device: str, store: Path) -> transformers.TrainingArguments:
+    """What `transformers.Trainer` is told.
+
+    Args:
+        config: Trainer settings.
+        seed: Decides the data order.
+        device: "cpu" or "cuda".
+        store: Where checkpoints go.
+    """
+    micro = config.micro_batch_size or config.process_batch_size
+    schedules = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and device == "cuda")
+    return transformers.TrainingArguments(
+        output_dir=str(store),
+        max_steps=config.max_steps,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=config.process_batch_size // micro,
+        optim={"adamw": "adamw_torch_fused", "sgd": "sgd"}[config.optimizer],
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        adam_beta1=config.adam_beta1,
+        adam_beta2=config.adam_beta2,
+        max_grad_norm=config.max_grad_norm,
+        warmup_steps=round(config.warmup_ratio * config.max_steps),
+        lr_scheduler_type=schedules[config.schedule],
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        logging_strategy="steps",
+        logging_steps=config.log_steps,
+        logging_nan_inf_filter=False,
+        bf16=bf16,
+        use_cpu=device == "cpu",
+        ddp_find_unused_parameters=False,
+        ddp_backend={"cpu": "gloo", "cuda": "nccl"}[device] if config.nproc > 1 else None,
+        seed=seed,
+        data_seed=seed,
+        dataloader_drop_last=True,
+        dataloader_pin_memory=device == "cuda",
+        remove_unused_columns=False,
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+    )

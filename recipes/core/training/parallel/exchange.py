@@ -1,0 +1,79 @@
+"""What the process that was typed and the processes of its run tell each other: files in a folder of their own."""
+
+import json
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipes.core.errors import RunFailed, SteelyardError, UserError
+from recipes.core.storage.files import write_json, write_text
+
+STOP, KILL = "stop", "kill"
+OUTCOME = "outcome.json"
+
+
+class WorkerError(Exception):
+    """An error that nobody foresaw in one of a run's processes; its traceback is among the notes."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How one process failed, and when by the machine's clock."""
+
+    rank: int
+    seconds: float
+    error: BaseException
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """The folder that the processes of one run share."""
+
+    path: Path
+
+    def ask(self, word: str) -> None:
+        """Ask all processes to stop and save (`STOP`) or to end at once (`KILL`)."""
+        write_text(self.path / word, "")
+
+    def asked(self, word: str) -> bool:
+        """Whether that was asked for."""
+        return (self.path / word).exists()
+
+    def hand_back(self, outcome: dict[str, Any]) -> None:
+        """Give the result of the run to the process that was typed."""
+        write_json(self.path / OUTCOME, outcome)
+
+    def outcome(self) -> dict[str, Any]:
+        """What was handed back."""
+        return dict(json.loads((self.path / OUTCOME).read_text(encoding="utf-8")))
+
+    def tell(self, rank: int, error: BaseException) -> None:
+        """Leave word of how this process fails."""
+        told: dict[str, Any] = {"seconds": time.time(), "kind": type(error).__name__}
+        if isinstance(error, SteelyardError):
+            told |= {"what": error.what, "where": error.where, "hint": error.hint}
+        else:
+            told |= {"text": str(error), "traceback": "".join(traceback.format_exception(error))}
+        write_json(self.path / f"failure-{rank}.json", told)
+
+    def failures(self) -> list[Failure]:
+        """How processes failed, in order of time: the first is the cause, the others lost their partner."""
+        found = []
+        for path in self.path.glob("failure-*.json"):
+            told = json.loads(path.read_text(encoding="utf-8"))
+            rank = int(path.stem.rpartition("-")[2])
+            found.append(Failure(rank, told["seconds"], _error(rank, told)))
+        return sorted(found, key=lambda failure: failure.seconds)
+
+
+def _error(rank: int, told: dict[str, Any]) -> BaseException:
+    for kind in (UserError, RunFailed):
+        if told["kind"] == kind.__name__:
+            return kind(told["what"], told["where"], told["hint"])
+    if told["kind"] == KeyboardInterrupt.__name__:
+        return KeyboardInterrupt()
+    error = WorkerError(f"process {rank}: {told['kind']}: {told['text']}")
+    error.add_note(told["traceback"])
+    return error

@@ -1,0 +1,32 @@
+"""Seeds, determinism and threads, in one place."""
+
+import os
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from recipes.core.process.cores import usable_cores
+
+
+def seed_everything(seed: int, threads: int | None) -> dict[str, Any]:
+    """Seed Python, NumPy and torch, ask for deterministic kernels and fix the number of threads.
+
+    Threads change how sums are split and so the last bits: they are part of what a run records.
+
+    Args:
+        seed: Seed of all generators.
+        threads: CPU threads; None for all cores that the process may use.
+
+    Returns:
+        What was set, for `env.json`.
+    """
+    # cuBLAS reads this when its first handle is made.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_num_threads(threads or usable_cores())
+    return {"seed": seed, "threads": torch.get_num_threads(), "deterministic": True}

@@ -1,0 +1,392 @@
+"""The one trainer: `transformers.Trainer` calling a recipe's objective, with checkpoints that can be trusted.
+
+Accumulation, mixed precision, distribution and the loop come from transformers and accelerate. What is ours: the loss
+is normalised over the *global* batch, checkpoints are published atomically and verified, a signal saves and stops at
+the next step, a NaN stops the run and names its batch, and the metric stream of a resumed run is that of one never
+cut off.
+"""
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import safetensors.torch
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from recipes.core.config.settings import TrainerConfig
+from recipes.core.errors import RunFailed, UserError
+from recipes.core.losses.objectives import WEIGHT_MAX
+from recipes.core.messages import note
+from recipes.core.process.signals import STOPPING, stop_on_signal
+from recipes.core.runs import checkpoints
+from recipes.core.runs.folder import DONE, INTERRUPTED
+from recipes.core.runs.progress import progress
+from recipes.core.training.arguments import training_arguments
+from recipes.core.training.divergence import StepCheck
+from recipes.core.training.parallel import distributed, sharding
+from recipes.core.training.passes import WholePasses
+
+# With WANDB_MODE=offline, transformers prints a line when its trainer is imported.
+with redirect_stdout(io.StringIO()):
+    from transformers.trainer import SAFE_WEIGHTS_NAME, SCHEDULER_NAME
+
+IDS = "ids"
+# Longer than it takes until a request to stop has reached every process.
+SIGNAL_SECONDS = 2.0
+BeforeStep = Callable[[int, nn.Module, list[dict[str, Any]]], None]
+
+
+class Objective(Protocol):
+    """What a recipe trains on."""
+
+    def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
+        """Scalar: this micro-batch's share of what the global batch's loss sum is divided by."""
+
+    def __call__(
+        self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """This micro-batch's loss sum over the global normalizer, and detached metrics as [sum, count] pairs.
+
+        Over micro-batches and processes both are summed; of a metric whose name ends in `_max` (`_min`) the largest
+        (smallest) is taken.
+        """
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, on what.
+
+    Attributes:
+        model: The model to train; ends up holding the final weights.
+        objective: Its loss.
+        dataset: Map-style; an item depends on its index only.
+        collate: Items -> batch of tensors, with the example ids under "ids".
+        learning_rates: Peak learning rate by parameter-name prefix, where it differs from the config's.
+        watch_steps: Steps after which the recipe measures the model.
+        before_step: Called before each optimizer step with the number of steps done, the model and this process's
+            micro-batches of the step, for objectives that follow a schedule or must see the whole batch first.
+        describe: Writes into the folder of the last checkpoint how to read a model out of its weights
+            (`recipes.core.models.run_models`); None if none is to be loaded from it.
+    """
+
+    model: nn.Module
+    objective: Objective
+    dataset: Dataset[Any]
+    collate: Callable[[list[Any]], dict[str, Any]]
+    learning_rates: dict[str, float] = field(default_factory=dict)
+    watch_steps: frozenset[int] = frozenset()
+    before_step: BeforeStep | None = None
+    describe: Callable[[Path], None] | None = None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How training ended: "done" or "interrupted", after how many steps, resumed from which (0: from the start)."""
+
+    status: str
+    steps: int
+    resumed_from: int
+
+
+class TrainEvents:
+    """What a caller may want to know; the base class does nothing."""
+
+    def on_start(self, step: int) -> None:
+        """Training starts or resumes after `step` steps."""
+
+    def on_metrics(self, step: int, metrics: dict[str, float], seconds: float) -> None:
+        """Metrics of the global batch of one step; `seconds` since the last call."""
+
+    def on_step_end(self, step: int, model: nn.Module) -> None:
+        """A step is done; what is measured here is part of the checkpoint that may follow.
+
+        A model that is shared out among processes is whole after the steps in `Training.watch_steps`.
+        """
+
+
+def resolve_device(config: TrainerConfig) -> str:
+    """ "cpu" or "cuda".
+
+    Raises:
+        UserError: CUDA is asked for and absent, or has fewer devices than the run has processes.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "no CUDA device is available",
+            where="trainer.device=cuda",
+            hint="type trainer.device=auto or trainer.device=cpu; `steelyard doctor` tells what this machine has",
+        )
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    if config.nproc > (devices := torch.cuda.device_count()):
+        raise UserError(
+            f"each process needs a CUDA device of its own, and this machine has {devices}",
+            where=f"trainer.nproc={config.nproc}",
+            hint=f"type trainer.nproc={devices} or less, or trainer.device=cpu",
+        )
+    return "cuda"
+
+
+def train(training: Training, config: TrainerConfig, seed: int, folder: Path, events: TrainEvents) -> TrainResult:
+    """Train, or go on from the newest checkpoint in `folder/checkpoints` that can be trusted.
+
+    Args:
+        training: Model, objective, data.
+        config: Trainer settings.
+        seed: Decides the data order.
+        folder: Where checkpoints go.
+        events: What to tell the caller.
+
+    Raises:
+        UserError: fewer examples than one batch; CUDA is asked for and absent.
+        RunFailed: loss, gradient or weights are not finite, or the disk is full; the last good checkpoint stays.
+    """
+    device = resolve_device(config)
+    _check_processes(config)
+    size = len(training.dataset)  # type: ignore[arg-type]
+    if size < config.batch_size:
+        raise UserError(
+            f"{size} training examples are fewer than one batch",
+            where=f"trainer.batch_size={config.batch_size}",
+            hint=f"type trainer.batch_size={size} or less",
+        )
+    store = folder / "checkpoints"
+    found = distributed.from_first(lambda: checkpoints.newest_valid(store, say=lambda line: note(f"warning: {line}")))
+    start = checkpoints.step_of(found) if found else 0
+    training.model.to(device)
+    events.on_start(start)
+    if found and start >= config.max_steps:
+        _load_weights(training.model, found)
+        return TrainResult(DONE, start, start)
+    if config.parallel == "fsdp" and config.nproc > 1:
+        sharding.shard(training.model, device)
+    # In a run of several processes, the one that was typed says so.
+    message = STOPPING if distributed.world_size() == 1 else ""
+    with stop_on_signal(message) as stop, progress("training", config.max_steps, start) as bar:
+        watcher = _Watcher(events, training.watch_steps, stop, bar)
+        trainer = _Trainer(training, config, training_arguments(config, seed, device, store), store, events, watcher)
+        trainer.train(resume_from_checkpoint=str(found) if found else None)
+        # All processes stop once one was asked to. The others' own signal must still find this handler.
+        if watcher.stopped:
+            stop.wait(SIGNAL_SECONDS)
+    sharding.keep_whole(training.model)
+    steps = trainer.state.global_step
+    return TrainResult(INTERRUPTED if watcher.stopped and steps < config.max_steps else DONE, steps, start)
+
+
+def _check_processes(config: TrainerConfig) -> None:
+    if config.nproc != distributed.world_size():
+        raise RunFailed(
+            f"something that one process trains before the run is to be trained in each of {distributed.world_size()}",
+            where=f"trainer.nproc={config.nproc}",
+            hint="the cache changed while the run started; type the same command again",
+        )
+
+
+class _Trainer(transformers.Trainer):
+    """`transformers.Trainer` with an objective for a loss and published checkpoints."""
+
+    # The objective divides by the normalizer of the whole accumulated batch.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        training: Training,
+        config: TrainerConfig,
+        arguments: transformers.TrainingArguments,
+        store: Path,
+        events: TrainEvents,
+        watcher: "_Watcher",
+    ) -> None:
+        self.training, self.config, self.store, self.events = training, config, store, events
+        self.check = watcher.check
+        self.sums: dict[str, Tensor] = {}
+        self.logged_at = time.perf_counter()
+        super().__init__(
+            model=training.model,
+            args=arguments,
+            data_collator=training.collate,
+            train_dataset=training.dataset,
+            callbacks=[watcher],
+        )
+        self.remove_callback(transformers.PrinterCallback)
+        if distributed.rank() > 0:
+            # Dropout is to differ between processes; the first draws what a process on its own would draw.
+            torch.manual_seed(arguments.seed + distributed.rank())
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
+        """Normalizer of the global batch: over accumulated micro-batches and processes."""
+        self.sums = {}
+        self.check.begin(self.state.global_step + 1)
+        if self.training.before_step and batch_samples:
+            with self.compute_loss_context_manager():
+                batches = [self._prepare_inputs(batch) for batch in batch_samples]
+                self.training.before_step(self.state.global_step, self.training.model, batches)
+        own = torch.stack([self.training.objective.normalizer(batch) for batch in batch_samples]).sum().to(device)
+        return self.accelerator.gather(own).sum() if distributed.world_size() > 1 else own
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> WholePasses:
+        """Epochs of whole global batches, so that micro-batches and processes change no batch."""
+        size = len(self.training.dataset)  # type: ignore[arg-type]
+        return WholePasses(size, self.config.batch_size, self.args.seed, lambda: self.state.global_step)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The objective's partial loss; stops the run if it is not finite."""
+        ids = inputs.pop(IDS)
+        loss, metrics = self.training.objective(model, inputs, num_items_in_batch)
+        self.check.loss(loss, ids)
+        pair = torch.stack([loss.detach().float(), torch.zeros_like(loss, dtype=torch.float32)])
+        self.sums = distributed.merge(self.sums, {"loss": pair, **metrics})
+        # Gradients are averaged over processes, while these are partial sums.
+        return loss * distributed.world_size()
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The norm of the step's gradient; stops the run if it is not finite, before the optimizer spreads it."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        weights = self.sums.get(WEIGHT_MAX)
+        self.check.gradient(norm, None if weights is None else weights[0])
+        return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Send the metrics of the step just done; what the base class averages would depend on where a run resumed."""
+        if "grad_norm" not in logs:
+            return
+        metrics = {}
+        for name, pair in distributed.merge_processes(self.sums).items():
+            total, count = pair.tolist()
+            metrics[name] = total / count if count else total
+        metrics |= {"grad_norm": float(logs["grad_norm"]), "learning_rate": float(logs["learning_rate"])}
+        now = time.perf_counter()
+        self.events.on_metrics(self.state.global_step, metrics, now - self.logged_at)
+        self.logged_at = now
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW, with groups of their own for parameters that have their own learning rate."""
+        optimizer = super().create_optimizer(model)
+        names = {id(parameter): name for name, parameter in self.training.model.named_parameters()}
+        groups = list(optimizer.param_groups)
+        optimizer.param_groups.clear()
+        for group in groups:
+            by_rate: dict[float, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                by_rate.setdefault(self._learning_rate(names[id(parameter)], group["lr"]), []).append(parameter)
+            for rate, parameters in by_rate.items():
+                optimizer.add_param_group({**group, "params": parameters, "lr": rate})
+        return optimizer
+
+    def _learning_rate(self, name: str, default: float) -> float:
+        return next((rate for start, rate in self.training.learning_rates.items() if name.startswith(start)), default)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save into a staging folder and publish it whole."""
+        final = self.args.output_dir
+        with distributed.staged(self.store, self.state.global_step) as staging:
+            self.args.output_dir = str(staging)
+            try:
+                super()._save_checkpoint(model, trial)
+                if distributed.is_first():
+                    checkpoints.note_measured(self.store.parent, staging / f"checkpoint-{self.state.global_step}")
+            finally:
+                self.args.output_dir = final
+        if distributed.is_first():
+            checkpoints.prune(self.store)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Weights as safetensors; tensors that are tied are stored once.
+
+        No metadata of ours: safetensors writes several entries in random order, and equal weights make equal files.
+        """
+        folder = Path(str(output_dir or self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.config.parallel == "fsdp":
+            if self.state.global_step == self.args.max_steps:
+                sharding.save_whole(folder / SAFE_WEIGHTS_NAME, self.training.model, write=distributed.is_first())
+        elif distributed.is_first():
+            safetensors.torch.save_model(self.training.model, str(folder / SAFE_WEIGHTS_NAME))
+        if self.training.describe and self.state.global_step == self.args.max_steps and distributed.is_first():
+            self.training.describe(folder)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.config.parallel == "ddp":
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        sharding.save(Path(output_dir), self.training.model, self.optimizer)
+        if distributed.is_first():
+            scheduler: Any = self.lr_scheduler
+            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        _load_weights(self.training.model, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not (Path(checkpoint) / sharding.FOLDER).exists():
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        optimizer: Any = self.optimizer
+        sharding.load_optimizer(Path(checkpoint), self.training.model, optimizer)
+        scheduler: Any = self.lr_scheduler
+        scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+        for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+
+    def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: Any = None) -> nn.Module:
+        if not sharding.is_sharded(model):
+            return super()._wrap_model(model, training, dataloader)
+        # Autocast only: a model that is shared out needs no wrapper that averages gradients.
+        prepared: nn.Module = self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
+        return prepared
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        """Nothing: the model is there, and one that is shared out must not be moved."""
+
+
+class _Watcher(transformers.TrainerCallback):
+    """Tells the caller of every step, and turns a signal into a saved stop."""
+
+    def __init__(
+        self, events: TrainEvents, watch_steps: frozenset[int], stop: threading.Event, bar: Callable[[int], None]
+    ) -> None:
+        self.events, self.watch_steps, self.stop, self.bar = events, watch_steps, stop, bar
+        self.check = StepCheck()
+        self.stopped = False
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Look at the new weights before anything measures or saves them."""
+        self.check.weights(kwargs["model"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure, show progress, and save and stop if asked to."""
+        self.bar(state.global_step)
+        step, model = state.global_step, kwargs["model"]
+        with _undisturbed_randomness(), sharding.whole(model) if step in self.watch_steps else nullcontext():
+            self.events.on_step_end(step, model)
+        if distributed.anywhere(self.stop.is_set()):
+            self.stopped = control.should_save = control.should_training_stop = True
+
+
+def _load_weights(model: nn.Module, checkpoint: Path) -> None:
+    if (checkpoint / sharding.FOLDER).exists():
+        sharding.load_weights(checkpoint, model)
+    elif sharding.is_sharded(model):
+        raise UserError(
+            "holds whole weights, as trainer.parallel=ddp saves them", str(checkpoint), "type trainer.parallel=ddp"
+        )
+    else:
+        safetensors.torch.load_model(model, str(checkpoint / SAFE_WEIGHTS_NAME))
+
+
+@contextmanager
+def _undisturbed_randomness() -> Iterator[None]:
+    """Whatever the block draws, training draws what it would have drawn without it."""
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
+        yield

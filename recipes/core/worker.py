@@ -1,0 +1,66 @@
+"""One of the processes of a run: joins the others, trains, and never outlives the process that was typed."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import torch
+
+from recipes.core import runner
+from recipes.core.config import compose
+from recipes.core.process.signals import terminated_like_interrupted
+from recipes.core.process.streams import guard_streams
+from recipes.core.runs.folder import RunFolder
+from recipes.core.runs.progress import quiet_libraries
+from recipes.core.storage.locks import shared
+from recipes.core.training.parallel import distributed
+from recipes.core.training.parallel.exchange import KILL, STOP, Exchange
+from recipes.core.training.seeds import seed_everything
+from recipes.core.training.trainer import resolve_device
+
+LOOK_EVERY_SECONDS = 0.2
+
+
+def main() -> None:
+    """Entry point: run folder, exchange folder and the pid of the process that was typed are the arguments."""
+    guard_streams()
+    folder, exchange, parent = RunFolder(Path(sys.argv[1])), Exchange(Path(sys.argv[2])), int(sys.argv[3])
+    threading.Thread(target=_guard, args=(exchange, parent), daemon=True).start()
+    try:
+        with terminated_like_interrupted(), shared(folder.lock, f"run folder {folder.path}"):
+            _work(folder, exchange)
+    except BaseException as error:
+        exchange.tell(int(os.environ["RANK"]), error)
+        sys.stderr.flush()
+        # An orderly end would wait for the others, who may be waiting for this process.
+        os._exit(1)
+
+
+def _work(folder: RunFolder, exchange: Exchange) -> None:
+    config = compose.from_tree(compose.read_yaml(folder.path / "config.yaml"))
+    threads = config.trainer.process_threads
+    # Accelerate chooses a number of threads of its own where this is not set.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    quiet_libraries()
+    seed_everything(config.seed, threads)
+    device = resolve_device(config.trainer)
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    with distributed.process_group(device, exchange.path / "meeting"):
+        outcome = runner.work_together(config, folder, device)
+    if outcome:
+        exchange.hand_back(outcome)
+
+
+def _guard(exchange: Exchange, parent: int) -> None:
+    """Turn what is asked for into a signal; end at once when the parent is gone."""
+    stopping = False
+    look = threading.Event()
+    while not look.wait(LOOK_EVERY_SECONDS):
+        if os.getppid() != parent or exchange.asked(KILL):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if exchange.asked(STOP) and not stopping:
+            stopping = True
+            os.kill(os.getpid(), signal.SIGTERM)

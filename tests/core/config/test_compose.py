@@ -1,0 +1,113 @@
+"""Composition: presets in order, all problems at once, stable hashes. Texts are features."""
+
+import subprocess
+import sys
+
+import pytest
+
+from recipes.core.config import compose, registry
+from recipes.core.errors import UserError
+from recipes.core.runs.identity import config_hash
+
+
+def message(*overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        compose.compose("prior", list(overrides))
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_the_default_is_the_method_on_data_that_ships() -> None:
+    config = compose.compose("prior", [])
+    assert (config.recipe, config.arm, config.data.name, config.model.name) == (
+        "prior",
+        "prior",
+        "digit-captions",
+        "small",
+    )
+    assert config.weighting.alpha == 1.0
+
+
+def test_typed_keys_win_over_the_arm_and_the_arm_over_the_files() -> None:
+    assert compose.compose("prior", ["arm=prior_floor"]).weighting.floor == 0.3
+    assert compose.compose("prior", ["arm=prior_floor", "weighting.floor=0.1", "label=low"]).weighting.floor == 0.1
+    assert compose.compose("prior", ["budget=smoke"]).trainer.max_steps == 40
+    assert compose.compose("prior", ["budget=smoke", "trainer.max_steps=50"]).trainer.max_steps == 50
+
+
+def test_all_wrong_keys_and_values_are_told_together() -> None:
+    text = message(
+        "trainer.max_step=5", "weighting.alpha=-1", "weighting.floor=2", "trainer.batch_size=many", "seed=-1"
+    )
+    assert text.splitlines()[0] == "5 problems in the config"
+    assert "trainer.max_step = 5: unknown key; did you mean trainer.max_steps?" in text
+    assert "weighting.alpha = -1.0: must be >= 0" in text
+    assert "weighting.floor = 2.0: must be >= 0 and <= 1" in text
+    assert "trainer.batch_size = 'many': must be a whole number" in text
+    assert "seed = -1: must be >= 0" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("arm=priorr", "arm = priorr: did you mean prior?"),
+        ("model=smollm", "model = smollm: did you mean smollm2-135m?"),
+        ("data=digits", "data = digits: did you mean digit-captions?"),
+        ("budget=tiny", "choose from smoke, small, full"),
+        ("weighting.alpha=0.5,1", "a run takes one value for each key"),
+        ("weighting.alpha", "is not KEY=VALUE"),
+        ("~seed", "keys cannot be deleted"),
+        ("recipe=dsir", "the recipe is the first word"),
+        ("weighting.alpha=nan", "must be a number"),
+        ("reference.source=path", "reference.path"),
+        ("weighting.cap=0.5", "below 1, the mean weight"),
+    ],
+)
+def test_bad_overrides_say_what_to_type(override: str, text: str) -> None:
+    assert text in message(override)
+
+
+def test_rules_between_keys() -> None:
+    assert "does not divide" in message("trainer.micro_batch_size=5")
+    assert "oracle needs data whose image-determined tokens are known" in message(
+        "arm=oracle", "data=image-text", "data.path=x.jsonl"
+    )
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="unknown recipe 'piror'") as caught:
+        registry.card("piror")
+    assert "did you mean prior?" in str(caught.value)
+
+
+def test_the_hash_holds_what_changes_the_result_and_nothing_else() -> None:
+    base = config_hash(compose.compose("prior", []))
+    for same in ("outputs=elsewhere", "tracker=none", "trainer.save_steps=7", "trainer.log_steps=3", "seed=4"):
+        assert config_hash(compose.compose("prior", [same])) == base, same
+    for other in ("trainer.max_steps=601", "weighting.alpha=2", "data.filler=unpredictable", "arm=ntp"):
+        assert config_hash(compose.compose("prior", [other])) != base, other
+
+
+def test_the_written_config_reads_back_the_same(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    config = compose.compose("prior", ["arm=random", "seed=3"])
+    (tmp_path / "config.yaml").write_text(compose.to_yaml(config))
+    assert compose.read_yaml(tmp_path / "config.yaml") == compose.to_tree(config)
+
+
+def test_every_key_is_explained() -> None:
+    for key, info in compose.config_keys("prior").items():
+        assert info.help, key
+
+
+def test_config_errors_need_no_torch() -> None:
+    code = """
+import sys
+from recipes.core.config import compose
+from recipes.core import errors
+try:
+    compose.compose("prior", ["weighting.alpha=-1"])
+except errors.UserError:
+    pass
+assert "torch" not in sys.modules and "transformers" not in sys.modules, "torch was imported"
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

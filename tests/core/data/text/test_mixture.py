@@ -1,0 +1,157 @@
+"""Domain mixtures: packing, splits, weights, the stream and its duplicates, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recipes.core.data.config import DomainsConfig
+from recipes.core.data.text.mixture import DomainCorpus, Mixture, load_mixture, split_of
+from recipes.core.data.text.packed import pack
+from recipes.core.errors import UserError
+from recipes.core.models.config import SmallLMConfig
+from recipes.core.models.text import build_text_tokenizer
+from recipes.core.training.sequences import MixtureItems, sequence_collate
+
+WORDS = {"sea": "wave tide salt ship ", "land": "stone field grass hill "}
+
+
+def write_corpus(folder: Path, documents: int = 60) -> str:
+    random = np.random.default_rng(0)
+    path = folder / "corpus.jsonl"
+    with path.open("w") as file:
+        for number in range(documents):
+            for domain, words in WORDS.items():
+                text = " ".join(random.permutation(words.split() * (8 if domain == "sea" else 16)))
+                file.write(json.dumps({"text": f"{text} {number}", "domain": domain}) + "\n")
+    return str(path)
+
+
+def mixture_of(config: DomainsConfig) -> Mixture:
+    corpus = DomainCorpus(config)
+    tokenizer = build_text_tokenizer(SmallLMConfig(vocabulary=300), corpus.texts(), corpus.fingerprint)
+    return load_mixture(config, corpus, tokenizer)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return write_corpus(tmp_path)
+
+
+def config_of(path: str, **changes: object) -> DomainsConfig:
+    return DomainsConfig(path=path, length=8, test_fraction=0.2, **changes)  # type: ignore[arg-type]
+
+
+def test_every_document_is_packed_once_in_the_split_of_its_id(path: str) -> None:
+    corpus = DomainCorpus(config_of(path))
+    parts = list(corpus.parts())
+    assert len(parts) == 120
+    assert {part for part, _ in parts} == {"sea/train", "sea/test", "land/train", "land/test"}
+    tokenizer = build_text_tokenizer(SmallLMConfig(vocabulary=300), corpus.texts(), corpus.fingerprint)
+    packed = pack(parts, corpus.fingerprint, tokenizer)
+    assert sum(packed.documents.values()) == 120
+    for part in packed.parts:
+        texts = [text for name, text in parts if name == part]
+        decoded = tokenizer.decode(packed.ids(part)).split(tokenizer.eos_token)
+        assert [text.strip() for text in decoded[:-1]] == texts
+    assert len(packed.ids("nothing/train")) == 0
+
+
+def test_the_split_is_a_function_of_the_id() -> None:
+    shares = [split_of(f"document {number}", 0.3) for number in range(4000)]
+    assert 0.27 < shares.count("test") / 4000 < 0.33
+    assert all(split_of(f"document {number}", 0.9) == "test" for number in range(4000) if shares[number] == "test")
+
+
+def test_mixtures(path: str) -> None:
+    uniform, natural = mixture_of(config_of(path)), mixture_of(config_of(path, mixture="natural"))
+    assert uniform.domains == ("land", "sea") and uniform.weights == (0.5, 0.5)
+    tokens = [len(natural.packed.ids(f"{name}/train")) for name in natural.domains]
+    assert natural.weights == pytest.approx([tokens[0] / sum(tokens), tokens[1] / sum(tokens)])
+    custom = mixture_of(config_of(path, mixture="custom", weights=(0.75, 0.25), domains=("sea", "land")))
+    assert custom.domains == ("sea", "land") and custom.weights == (0.75, 0.25)
+
+
+def test_a_limit_in_characters_holds_for_each_domain(path: str) -> None:
+    few = list(DomainCorpus(config_of(path, characters=500)).parts())
+    for domain in WORDS:
+        found = [(part, len(text)) for part, text in few if part.startswith(domain)]
+        assert sum(length for _, length in found) >= 500 and len({part for part, _ in found}) == 2
+        before = found[:-1]
+        assert sum(length for _, length in before) < 500 or len({part for part, _ in before}) == 1
+
+
+def test_a_limit_that_one_long_document_fills_leaves_no_split_empty(path: str) -> None:
+    parts = {part for part, _ in DomainCorpus(config_of(path, characters=1)).parts()}
+    assert parts == {f"{domain}/{split}" for domain in WORDS for split in ("train", "test")}
+
+
+def test_the_stream_follows_its_weights_and_shows_all_before_any_twice(path: str) -> None:
+    mixture = mixture_of(config_of(path, mixture="custom", weights=(0.8, 0.2), domains=("sea", "land")))
+    items = MixtureItems(mixture, 4000, seed=3)
+    assert (items.domain == 0).mean() == pytest.approx(0.8, abs=0.03)
+    for domain, name in enumerate(mixture.domains):
+        times = np.bincount(items.sequence[items.domain == domain], minlength=len(mixture.train(name)))
+        assert times.max() - times.min() <= 1
+    assert not items.duplicate.any()
+
+
+def test_the_stream_is_a_function_of_the_seed(path: str) -> None:
+    mixture = mixture_of(config_of(path))
+    first, again, other = (MixtureItems(mixture, 50, seed, 0.3, 5) for seed in (1, 1, 2))
+    assert np.array_equal(first.sequence, again.sequence) and not np.array_equal(first.sequence, other.sequence)
+
+
+def test_duplicates_come_from_a_small_set_that_is_shared_by_seeds_and_seen_nowhere_else(path: str) -> None:
+    mixture = mixture_of(config_of(path))
+    seen = []
+    for seed in (1, 2):
+        items = MixtureItems(mixture, 2000, seed, duplicates=0.5, duplicate_set=12)
+        places = list(zip(items.domain.tolist(), items.sequence.tolist(), strict=True))
+        repeated = {place for place, again in zip(places, items.duplicate, strict=True) if again}
+        others = {place for place, again in zip(places, items.duplicate, strict=True) if not again}
+        assert items.duplicate.mean() == pytest.approx(0.5, abs=0.05)
+        assert len(repeated) == 12 and not repeated & others
+        seen.append(repeated)
+    assert seen[0] == seen[1]
+
+
+def test_a_batch_predicts_every_token_but_the_first(path: str) -> None:
+    mixture = mixture_of(config_of(path))
+    items = MixtureItems(mixture, 6, 0)
+    batch = sequence_collate([items[index] for index in range(6)])
+    assert batch["input_ids"].shape == batch["labels"].shape == (6, 8)
+    assert batch["labels"][:, :-1].equal(batch["input_ids"][:, 1:]) and (batch["labels"][:, -1] == -100).all()
+    assert len(batch["ids"]) == 6 and batch["domain"].tolist() == items.domain.tolist()
+
+
+def test_a_domain_that_is_not_in_the_data_is_named(path: str) -> None:
+    with pytest.raises(UserError, match="domain 'lend' has no documents") as raised:
+        mixture_of(config_of(path, domains=("sea", "lend")))
+    assert "land" in raised.value.hint
+
+
+def test_a_domain_too_small_for_one_sequence_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="less than one sequence of 4096"):
+        mixture_of(DomainsConfig(path=write_corpus(tmp_path, 3), length=4096, test_fraction=0.5))
+
+
+def test_weights_and_domains_must_be_as_many(path: str) -> None:
+    with pytest.raises(UserError, match=r"3 weights for 2 domains \(land, sea\)"):
+        mixture_of(config_of(path, mixture="custom", weights=(0.5, 0.25, 0.25)))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"mixture": "custom", "weights": (0.5, 0.6)}, "sum to 1.1, not to 1"),
+        ({"weights": (1.0,)}, "belongs to data.mixture=custom; type both or neither"),
+        ({"domains": ("sotu-erly",)}, "there is no sotu-erly; did you mean sotu-early?"),
+        ({"mixture": "custom", "weights": (0.5, 0.5)}, "are 2, the domains 9"),
+        ({"mixture": "doremi"}, "doremi is for SlimPajama; type data.path= and data.domain_column="),
+        ({"domains": ("wiki-en", "wiki-en")}, "names a domain twice"),
+    ],
+)
+def test_what_a_config_alone_shows_to_be_wrong(keys: dict[str, object], message: str) -> None:
+    assert [text for _, text in DomainsConfig(**keys).check()] == [message]  # type: ignore[arg-type]

@@ -1,0 +1,272 @@
+"""W&B beside a run: which mode, what is sent, and that nothing it does can end a run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import wandb
+
+from cli import app
+from recipes.core.config import compose, registry
+from recipes.core.config.registry import ROOT
+from recipes.core.config.settings import TrackerConfig
+from recipes.core.runs import tracking
+from recipes.core.runs.folder import run_folder
+from recipes.core.runs.tracking import NullTracker, WandbTracker, logged_in, open_tracker, resolved_mode, shaded_caption
+
+KEYS = [
+    "budget=smoke",
+    "trainer.threads=1",
+    "trainer.max_steps=6",
+    "trainer.log_steps=2",
+    "evaluation.watch_every=3",
+    "tracker.mode=offline",
+]
+
+
+@pytest.fixture
+def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A user without W&B key, netrc or settings; gives the netrc that would be read."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path / ".netrc"
+
+
+class Run:
+    """A W&B run whose methods fail as told."""
+
+    def __init__(self, *failing: str) -> None:
+        self.failing, self.calls, self.endings = failing, [], []  # type: ignore[var-annotated]
+        self.summary = self
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.failing:
+            raise ConnectionError(f"{name} lost\nsecond line")
+
+    def log(self, entry: dict[str, Any]) -> None:
+        self._called("log")
+
+    def update(self, entry: dict[str, Any]) -> None:
+        self._called("update")
+
+    def finish(self, exit_code: int) -> None:
+        self.endings.append(exit_code)
+        self._called("finish")
+
+
+def test_auto_is_online_with_a_login_and_offline_without(no_login: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolved_mode(TrackerConfig()) == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    assert resolved_mode(TrackerConfig()) == "online"
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"),
+    [("true", "disabled"), ("1", "disabled"), ("false", "offline"), ("n", "offline"), ("", "offline")],
+)
+def test_wandb_disabled_is_honoured(value: str, mode: str, no_login: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DISABLED", value)
+    assert resolved_mode(TrackerConfig()) == mode
+    assert resolved_mode(TrackerConfig(mode="offline")) == "offline"  # typed
+
+
+def test_a_login_in_netrc_counts_for_its_host_only(no_login: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_login.write_text("machine api.wandb.ai login user password secret\n")
+    no_login.chmod(0o600)
+    assert logged_in()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert not logged_in()
+
+
+def test_an_unreadable_netrc_is_no_login(no_login: Path) -> None:
+    no_login.write_text("machine\nwhat is this")
+    assert not logged_in()
+
+
+@pytest.mark.parametrize(
+    ("config", "variable", "mode"),
+    [
+        (TrackerConfig(), "offline", "offline"),
+        (TrackerConfig(), "disabled", "disabled"),
+        (TrackerConfig(), "online", "online"),
+        (TrackerConfig(), "nonsense", "offline"),
+        (TrackerConfig(mode="offline"), "online", "offline"),
+        (TrackerConfig(mode="disabled"), "online", "disabled"),
+        (TrackerConfig(name="none", mode="online"), "online", "disabled"),
+    ],
+)
+def test_the_config_outranks_the_environment(
+    config: TrackerConfig, variable: str, mode: str, no_login: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", variable)
+    assert resolved_mode(config) == mode
+
+
+@pytest.mark.parametrize("config", [TrackerConfig(name="none"), TrackerConfig(mode="disabled")])
+def test_no_tracker_takes_everything_and_writes_nothing(config: TrackerConfig, tmp_path: Path) -> None:
+    tracker = open_tracker(config, tmp_path, "name", "group", {})
+    assert isinstance(tracker, NullTracker)
+    tracker.log(1, {"a": 1.0})
+    tracker.table("beside ntp", ["metric"], [["a"]])
+    tracker.finish(True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_fails_is_told_once_and_not_tried_again(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run("log")
+    tracker = WandbTracker(lambda: run)
+    for step in range(5):
+        tracker.log(step, {"loss": 1.0})
+    tracker.summary({"loss": 1.0})
+    tracker.finish(True)
+    assert run.calls == ["log"]
+    assert capsys.readouterr() == (
+        "",
+        "warning: W&B failed (ConnectionError: log lost); the run goes on without it, metrics.jsonl has everything\n",
+    )
+
+
+@pytest.mark.parametrize(("success", "code"), [(True, 0), (False, 1)])
+def test_a_run_without_success_is_marked_failed(success: bool, code: int) -> None:
+    run = Run()
+    WandbTracker(lambda: run).finish(success)
+    assert run.endings == [code]
+
+
+@pytest.mark.parametrize("failing", ["init", "log", "update", "finish"])
+def test_a_run_whose_wandb_fails_is_done_all_the_same(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(failing)
+
+    def init(**_: Any) -> Run:
+        run._called("init")
+        return run
+
+    monkeypatch.setattr(wandb, "init", init)
+    assert app.main(["run", "prior", *KEYS, f"outputs={tmp_path}"]) == 0
+    streams = capsys.readouterr()
+    assert streams.err.count("warning: W&B failed") == 1
+    assert f"ConnectionError: {failing} lost" in streams.err
+    assert "W&B" not in streams.out
+    (status,) = tmp_path.rglob("status.json")
+    assert json.loads(status.read_text())["state"] == "done"
+
+
+def test_a_failed_run_is_failed_in_wandb_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recipes.core import runner
+
+    def broken(*_: Any) -> None:
+        raise ValueError("evaluation broke")
+
+    run = Run()
+    monkeypatch.setattr(wandb, "init", lambda **_: run)
+    monkeypatch.setattr(runner, "_evaluate", broken)
+    assert app.main(["run", "prior", *KEYS, f"outputs={tmp_path}"]) == 1
+    assert run.endings == [1]
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory: pytest.TempPathFactory, session_home: Path) -> tuple[Path, str, str]:
+    """A real offline run beside its baseline, by a process of its own: W&B's run folder, and both streams."""
+    outputs, user = tmp_path_factory.mktemp("offline"), tmp_path_factory.mktemp("user")
+    keys = [*KEYS, f"outputs={outputs}"]
+    environment = os.environ | {"STEELYARD_HOME": str(session_home), "WANDB_MODE": "offline", "HOME": str(user)}
+    environment.pop("WANDB_DATA_DIR", None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEELYARD_HOME", str(session_home))
+        assert app.main(["run", "prior", "arm=ntp", *keys, "tracker=none"]) == 0
+    line = [sys.executable, "-m", "cli.app", "run", "prior", *keys]
+    ended = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert ended.returncode == 0, ended.stderr
+    assert not list(user.rglob("wandb/artifacts")), "files of tables lie in the user's home"
+    (folder,) = (run_folder(compose.compose("prior", keys)).path / "wandb").glob("offline-run-*")
+    return folder, ended.stdout, ended.stderr
+
+
+def table_of(folder: Path, name: str) -> dict[str, Any]:
+    (path,) = (folder / "files" / "media" / "table").glob(f"{name}_*.table.json")
+    return dict(json.loads(path.read_text()))
+
+
+def test_wandb_prints_nothing_of_its_own(offline: tuple[Path, str, str]) -> None:
+    _, out, err = offline
+    assert out.startswith("prior: prior, seed 0\n")
+    assert "wandb" not in (out + err).lower()
+
+
+def test_an_offline_run_holds_metrics_heatmap_and_picture(offline: tuple[Path, str, str]) -> None:
+    folder = offline[0]
+    (stream,) = folder.glob("*.wandb")
+    for name in (b"train/loss", b"final/nll/image", b"weighting"):
+        assert name in stream.read_bytes(), name
+    assert list((folder / "files" / "media" / "images").glob("report_*.png"))
+    table = table_of(folder, "token weights")
+    assert table["columns"] == ["id", "image", "caption", "largest weight", "share below 0.05"]
+    assert {tuple(row[1:3]) for row in table["data"]} == {("Image", "Html")}
+    staged = [path.read_bytes() for path in (folder.parent / "artifacts" / "staging").iterdir()]
+    assert sum(b"<span title=" in content for content in staged) == len(table["data"])
+    assert sum(content.startswith(b"\x89PNG") for content in staged) == len(table["data"])
+
+
+def test_captions_without_an_image_are_a_table_too(capsys: pytest.CaptureFixture[str]) -> None:
+    logged: list[dict[str, Any]] = []
+    tokens = [{"text": "one", "weight": 1.0}, {"text": " two", "weight": 0.0}]
+    tracker = WandbTracker(lambda: SimpleNamespace(log=logged.append))
+    tracker.heatmap("words", {"examples": [{"id": "text 0", "image": "", "tokens": tokens}]})
+    ((name, image, _, largest, low),) = logged[0]["words"].data
+    assert (name, image, largest, low) == ("text 0", None, 1.0, 0.5)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_comparison_with_the_baseline_is_a_table(offline: tuple[Path, str, str]) -> None:
+    table = table_of(offline[0], "beside ntp")
+    assert table["columns"][:4] == ["metric", "title", "arm prior", "arm ntp"]
+    assert table["columns"][-1] == "outcome"
+    rows = {row[0]: row for row in table["data"]}
+    assert table["data"][0][0] == registry.card("prior").claim.metric
+    assert rows["nll/image"][-1] in ("better", "worse", "unclear")
+
+
+def test_a_run_without_tracker_imports_no_wandb() -> None:
+    code = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from recipes.core import runner
+from recipes.core.config.settings import TrackerConfig
+from recipes.core.runs.tracking import open_tracker
+open_tracker(TrackerConfig(name="none"), Path("."), "", "", {})
+print([name for name in sys.modules if name.split(".")[0] == "wandb"])
+"""
+    environment = os.environ | {"WANDB_MODE": "offline"}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert (ended.stdout, ended.returncode) == ("[]\n", 0), ended.stderr
+
+
+def test_a_caption_is_shaded_by_weight_and_escaped() -> None:
+    tokens = [{"text": "a <b>", "weight": 0.5}, {"text": " three", "weight": 2.0}]
+    shown = shaded_caption(tokens)
+    assert "a &lt;b&gt;" in shown and "<b>" not in shown
+    assert "rgba(230, 150, 30, 0.25)" in shown and "rgba(230, 150, 30, 1.00)" in shown
+    assert 'title="weight 2.00"' in shown
+    assert "0.00)" in shaded_caption([{"text": "a", "weight": 0.0}])
+
+
+def test_a_data_folder_that_the_user_chose_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DATA_DIR", "set by a run before")
+    monkeypatch.setattr(wandb, "init", lambda **_: Run())
+    config = TrackerConfig(mode="offline")
+    monkeypatch.setattr(tracking, "DATA_DIR", None)
+    open_tracker(config, tmp_path, "name", "group", {})
+    assert os.environ["WANDB_DATA_DIR"] == str(tmp_path / "wandb")
+    monkeypatch.setattr(tracking, "DATA_DIR", "/chosen")
+    open_tracker(config, tmp_path, "name", "group", {})
+    assert os.environ["WANDB_DATA_DIR"] == "/chosen"
