@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recipes.core.messages import note, printable
+from recipes.core.messages import aligned, note, printable
 from recipes.core.storage.files import finite
 
 __all__ = ["note"]
@@ -49,19 +49,6 @@ def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str] | None = Non
 def pairs(rows: Sequence[tuple[str, str]]) -> None:
     """Print (what, value) rows, aligned and without a header."""
     say(aligned([list(row) for row in rows], [False, False]))
-
-
-def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
-    """Columns two blanks apart, each as wide as its widest cell; nothing is wrapped or cut."""
-    widths = [max(len(line[place]) for line in lines) for place in range(len(right))]
-    texts = []
-    for line in lines:
-        cells = [
-            cell.rjust(width) if flush_right else cell.ljust(width)
-            for cell, width, flush_right in zip(line, widths, right, strict=True)
-        ]
-        texts.append("  ".join(cells).rstrip())
-    return "\n".join(texts)
 
 
 def print_json(value: Any) -> None:

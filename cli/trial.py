@@ -37,7 +37,7 @@ from recipes.core.trial import manifest as manifests
 
 DIGITS = 10  # of the largest seed
 if TYPE_CHECKING:
-    from recipes.core.trial.result import Judged, TrialResult
+    from recipes.core.trial.result import TrialResult
 
 
 def trial(
@@ -126,48 +126,19 @@ def _without_arms(command: str) -> str:
 
 def show_verdict(result: "TrialResult") -> None:
     """Print the claim's metric for every arm, then the verdict with its price, then those on further claims."""
-    from recipes.core.statistics.price import verdict_words
+    from recipes.core.trial.report import answer
 
-    claim = result.card.claim
-    rows = _rows(result)
-    heading(f"{result.manifest.recipe}: {claim.metric}, difference to {claim.baseline}")
+    rows = answer.answer_rows(result.comparisons, result.card.claim.metric)
+    heading(answer.answer_title(result.manifest.recipe, result.card.claim))
     if rows:
-        table(rows, numbers=["mean", "difference", "interval", "p (Holm)", "n"])
-    say()
-    heading(f"verdict: {verdict_words(result.verdict.word, result.prices)}")
-    pairs([*_answer(result, result.lead), ("published", claim.published)])
-    if result.verdict.more_seeds:
-        say(f"about {result.verdict.more_seeds} more seeds would settle it, if the estimate and its spread hold")
-    for judged in result.further:
+        table(rows, numbers=answer.NUMBERS)
+    for place, judged in enumerate([result.lead, *result.further]):
+        leads = place == 0
         say()
-        heading(f"further claim: {verdict_words(judged.verdict.word, judged.prices)}")
-        pairs(_answer(result, judged))
-
-
-def _answer(result: "TrialResult", judged: "Judged") -> list[tuple[str, str]]:
-    """The claim, why the verdict is what it is, and the price where the verdict's line does not say it."""
-    from recipes.core.statistics.price import price_below_verdict
-
-    price = price_below_verdict(judged.verdict.word, judged.prices, result.card)
-    rows = [("claim", judged.claim.statement), ("because", judged.verdict.reason)]
-    return [*rows, ("price", price)] if price else rows
-
-
-def _rows(result: "TrialResult") -> list[dict[str, str]]:
-    """The claim's metric of the baseline, then of every arm beside it."""
-    from recipes.core.statistics.compare import comparison_column, comparison_table
-
-    columns = ("difference", "interval", "p (Holm)", "n", "outcome")
-    rows: list[dict[str, str]] = []
-    for comparison in result.comparisons:
-        row = next((r for r in comparison_table(comparison) if r["metric"] == result.card.claim.metric), None)
-        if row and not rows:
-            base = {"arm": comparison.baseline, "mean": row[comparison_column(comparison.baseline)]}
-            rows.append(base | dict.fromkeys(columns, "") | {"n": row["n"], "outcome": "baseline"})
-        if row:
-            named = {"arm": comparison.arm, "mean": row[comparison_column(comparison.arm)]}
-            rows.append(named | {name: row[name] for name in columns})
-    return rows
+        heading(answer.answer_head(judged, leads))
+        pairs(answer.answer_pairs(judged, result.card, leads))
+        if leads and answer.seeds_line(judged):
+            say(answer.seeds_line(judged))
 
 
 def _check_keys(keys: list[str]) -> None:

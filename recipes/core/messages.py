@@ -1,7 +1,8 @@
-"""Text for people: what may be sent to a terminal, and how long it may be."""
+"""Text for people: what may be sent to a terminal, how long it may be, and in columns."""
 
 import sys
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 WIDE, WIDEST = 80, 300  # characters of a value, of a path
@@ -38,3 +39,16 @@ def _is_hidden(sign: str) -> bool:
 
 def _escape(sign: str) -> str:
     return sign.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    """Columns two blanks apart, each as wide as its widest cell; nothing is wrapped or cut."""
+    widths = [max(len(line[place]) for line in lines) for place in range(len(right))]
+    texts = []
+    for line in lines:
+        cells = [
+            cell.rjust(width) if flush_right else cell.ljust(width)
+            for cell, width, flush_right in zip(line, widths, right, strict=True)
+        ]
+        texts.append("  ".join(cells).rstrip())
+    return "\n".join(texts)

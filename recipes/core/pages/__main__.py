@@ -16,10 +16,12 @@ def main(words: Sequence[str]) -> int:
     try:
         match list(words):
             case []:
-                from recipes.core.pages.markers import write_pages
+                from recipes.core.pages.markers import pending, write_pages
 
                 for path in write_pages():
                     print(f"written: {path}")
+                for name in dict.fromkeys(marker.name or f"list of {marker.kind}" for marker in pending()):
+                    print(f"still as it was typed: {name}")
             case ["store", folder, target]:
                 from recipes.core.pages.store import store
 

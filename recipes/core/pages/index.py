@@ -27,9 +27,17 @@ def index(trials: Sequence[StoredTrial], options: Mapping[str, Any]) -> str:
 
 
 def short_index(trials: Sequence[StoredTrial], options: Mapping[str, Any]) -> str:
-    """Every recipe in one line: what it weights and the verdict on its claim at its defaults."""
+    """Recipes in one line each: what it weights, and verdict and price of its claim at its defaults.
+
+    Args:
+        trials: All stored trials.
+        options: Of the marker; `folder` as for `index`, and `names` of the recipes (default: all).
+
+    Raises:
+        UserError: a name of no recipe.
+    """
     rows = []
-    for name in registry.recipe_names():
+    for name in options.get("names", registry.recipe_names()):
         lead = stored_of(name, trials)[:1]
         shown = "; ".join(_verdict(trial) for trial in lead) or _unmeasured(name, options)
         rows.append([_link(name, options), registry.card(name).weights, shown])
@@ -38,7 +46,7 @@ def short_index(trials: Sequence[StoredTrial], options: Mapping[str, Any]) -> st
 
 def _row(name: str, trials: Sequence[StoredTrial], options: Mapping[str, Any]) -> list[str]:
     card, stored = registry.card(name), stored_of(name, trials)
-    shown = BREAK.join(_verdict(trial) for trial in stored) or _unmeasured(name, options)
+    shown = BREAK.join(_verdict(trial).partition("; price:")[0] for trial in stored) or _unmeasured(name, options)
     prices = BREAK.join(f"{_setting(trial)}{price_text(trial.judged[0])}" for trial in stored)
     return [_link(name, options), card.weights, card.claim.statement, shown, prices]
 
@@ -49,7 +57,7 @@ def _verdict(trial: StoredTrial) -> str:
     usual = registry.card(trial.recipe).claim
     pair = f"`{lead.claim.arm}` to `{lead.claim.baseline}`: "
     same = (lead.claim.arm, lead.claim.baseline) == (usual.arm, usual.baseline)
-    return f"{_setting(trial)}{'' if same else pair}{verdict_line(trial, lead).partition('; price:')[0]}"
+    return f"{_setting(trial)}{'' if same else pair}{verdict_line(trial, lead)}"
 
 
 def _setting(trial: StoredTrial) -> str:

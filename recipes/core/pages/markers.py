@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,49 @@ from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
 from recipes.core.pages.index import index, short_index
 from recipes.core.pages.stored import RESULTS, StoredTrial, read_stored, stored_names
-from recipes.core.pages.tables import measured, table, verdicts
+from recipes.core.pages.tables import check_options, measured, output, table, verdicts
 from recipes.core.spelling import did_you_mean
 from recipes.core.storage.files import write_text
 
-END = "<!-- end -->"
 START = re.compile(r"<!-- (?P<kind>[a-z]+)(?:: (?P<name>\S+))?(?P<options>.*?)-->\n", re.DOTALL)
 LINE = re.compile(r"^<!-- (?!end -->)", re.MULTILINE)  # what opens a marker
+END = "<!-- end -->"
+PENDING = "pending: true\n"
 ONE: dict[str, Callable[[StoredTrial, Mapping[str, Any]], str]] = {
     "table": table,
     "verdict": verdicts,
     "measured": measured,
+    "output": output,
 }
 ALL: dict[str, Callable[[Sequence[StoredTrial], Mapping[str, Any]], str]] = {"index": index, "recipes": short_index}
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A marker of a page with what stands between it and its end.
+
+    Attributes:
+        where: Page and line, for messages.
+        kind: What is written.
+        name: Of the stored trial; empty for lists.
+        options: As typed.
+        start: Where the marker begins.
+        inside: Where its content begins.
+        end: Where its content ends.
+    """
+
+    where: str
+    kind: str
+    name: str
+    options: str
+    start: int
+    inside: int
+    end: int
+
+    @property
+    def pending(self) -> bool:
+        """Whether its content stays as it is until the trial is stored."""
+        return PENDING in self.options
 
 
 def pages(root: Path = ROOT) -> list[Path]:
@@ -31,32 +62,52 @@ def pages(root: Path = ROOT) -> list[Path]:
     return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
 
 
+def markers(text: str, where: str) -> list[Marker]:
+    """The markers of a page, each at the beginning of a line.
+
+    Args:
+        text: The page.
+        where: Its name.
+
+    Raises:
+        UserError: a marker that is not known or has no end, or an end without a marker.
+    """
+    found: list[Marker] = []
+    while line := LINE.search(text, found[-1].end if found else 0):
+        at = f"{where}, line {text.count(chr(10), 0, line.start()) + 1}"
+        start = START.match(text, line.start())
+        if start is None or start["kind"] not in {*ONE, *ALL}:
+            hint = f"type <!-- KIND: RECIPE/NAME -->, KIND one of {', '.join([*ONE, *ALL])}"
+            raise UserError("is no marker that is known", at, hint)
+        end = text.find(f"\n{END}", start.end() - 1) + 1
+        if not end or LINE.search(text, start.end(), end):
+            raise UserError(f"the marker {start['kind']} has no end", at, f"close it by a line {END}")
+        found.append(Marker(at, start["kind"], start["name"] or "", start["options"], start.start(), start.end(), end))
+    if text.count(f"\n{END}") != len(found):
+        raise UserError(f"a line {END} ends no marker", where)
+    return found
+
+
 def written(text: str, where: str, results: Path = RESULTS) -> str:
     """A page with what its markers ask for.
 
     Args:
-        text: The page, with markers at the beginning of a line.
+        text: The page.
         where: Its name, for messages.
         results: Folder of the stored trials.
 
     Raises:
-        UserError: a marker that is not known, has no end, or asks for what is not stored.
+        UserError: as `markers`, or a marker that asks for what is not stored.
     """
     parts, place = [], 0
-    while (line := _next_marker(text, place)) is not None:
-        start = START.match(text, line)
-        at = f"{where}, line {text.count(chr(10), 0, line) + 1}"
-        if start is None or start["kind"] not in {*ONE, *ALL}:
-            known = ", ".join([*ONE, *ALL])
-            raise UserError("is no marker that is known", at, f"type <!-- KIND: RECIPE/NAME -->, KIND one of {known}")
-        end = text.find(f"\n{END}", start.end() - 1)
-        following = _next_marker(text, start.end())
-        if end < 0 or (following is not None and following < end):
-            raise UserError(f"the marker {start['kind']} has no end", at, f"close it by a line {END}")
-        parts += [text[place : start.end()], _body(start, at, results)]
-        place = end + 1
-    if text.count(f"\n{END}") != len(parts) // 2:
-        raise UserError(f"a line {END} ends no marker", where)
+    for marker in markers(text, where):
+        head, content = text[marker.start : marker.inside], text[marker.inside : marker.end]
+        fresh = _content(marker, results)
+        if fresh is not None:
+            head, content = head.replace(PENDING, ""), fresh
+            head = head.replace("\n-->", " -->") if head.count("\n") == 2 else head
+        parts += [text[place : marker.start], head, content]
+        place = marker.end
     return "".join([*parts, text[place:]])
 
 
@@ -75,25 +126,36 @@ def write_pages(root: Path = ROOT, results: Path = RESULTS) -> list[Path]:
     return list(changed)
 
 
-def _next_marker(text: str, place: int) -> int | None:
-    """Where the next line begins that opens a marker."""
-    found = LINE.search(text, place)
-    return found.start() if found else None
+def pending(root: Path = ROOT) -> list[Marker]:
+    """Markers that wait for a trial to be stored: what they hold was measured before, and typed."""
+    found = [(path, path.read_text(encoding="utf-8")) for path in pages(root)]
+    return [one for path, text in found for one in markers(text, str(path.relative_to(root))) if one.pending]
 
 
-def _body(start: re.Match[str], where: str, results: Path) -> str:
-    """What belongs between a marker and its end."""
-    kind, name = start["kind"], start["name"]
+def _content(marker: Marker, results: Path) -> str | None:
+    """What belongs between a marker and its end; None if it waits for its trial."""
+    stored = stored_names(results)
     try:
-        options = yaml.safe_load(start["options"]) or {}
-        if not isinstance(options, Mapping):
-            raise UserError("its options are no KEY: VALUE lines")
-        if kind in ALL:
-            return ALL[kind]([read_stored(one, results) for one in stored_names(results)], options)
-        if not name:
-            raise UserError(f"{kind} needs the name of a stored trial", "", did_you_mean("", stored_names(results)))
-        return ONE[kind](read_stored(name, results), options)
-    except yaml.YAMLError as error:
-        raise UserError(f"the options of {kind} are no YAML: {str(error).splitlines()[0]}", where) from error
+        options = _options(marker)
+        if marker.pending and marker.name not in stored:
+            return None
+        if marker.kind in ALL:
+            return ALL[marker.kind]([read_stored(name, results) for name in stored], options)
+        if not marker.name:
+            raise UserError("it needs the name of a stored trial", hint=did_you_mean("", stored))
+        return ONE[marker.kind](read_stored(marker.name, results), options)
     except UserError as error:
-        raise UserError(f"{kind} {name or ''}: {error.what}".replace(" :", ":"), where, error.hint) from error
+        asked = f"{marker.kind} {marker.name}".rstrip()
+        raise UserError(f"{asked}: {error.what}", marker.where, error.hint) from error
+
+
+def _options(marker: Marker) -> Mapping[str, Any]:
+    """What a marker asks for; checked as far as it can be without its trial."""
+    try:
+        options = yaml.safe_load(marker.options.replace(PENDING, "")) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"its options are no YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(options, Mapping):
+        raise UserError("its options are no KEY: VALUE lines")
+    check_options(marker.kind, options)
+    return options

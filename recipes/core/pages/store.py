@@ -11,6 +11,7 @@ from recipes.core.pages.stored import RESULTS, StoredTrial, write_stored
 from recipes.core.process.cores import processor_name
 from recipes.core.report.page import read_environment
 from recipes.core.runs.folder import DONE, RunFolder
+from recipes.core.trial.report.answer import answer_rows
 from recipes.core.trial.report.arms import Arm, metrics_info, trial_arms, trial_metrics
 from recipes.core.trial.result import TrialResult, analyse
 
@@ -54,6 +55,7 @@ def stored_trial(result: TrialResult, name: str) -> StoredTrial:
         runs=len(result.runs),
         machines=_machines(environments),
         seeds=tuple(result.manifest.seeds),
+        rows=tuple(answer_rows(result.comparisons, result.card.claim.metric)),
         judged=(result.lead, *result.further),
         metrics={one.name: {"title": one.title, "higher_is_better": one.higher_is_better} for one in metrics},
         values={arm.name: _values(arm, result.manifest.seeds) for arm in _in_order(arms, result.manifest.arms)},

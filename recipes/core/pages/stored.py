@@ -41,6 +41,7 @@ class StoredTrial:
         runs: Number of runs.
         machines: What the runs were measured on: device, GPU, processor, cores, threads, torch, python.
         seeds: Of every arm.
+        rows: The claim's metric of every arm as texts by column: `answer_rows`.
         judged: Every claim with its verdict and price; the first one leads.
         metrics: Metric -> {"title", "higher_is_better"}.
         values: Arm -> metric -> value of each seed; None where a seed has no finite one.
@@ -57,6 +58,7 @@ class StoredTrial:
     runs: int
     machines: tuple[dict[str, Any], ...]
     seeds: tuple[int, ...]
+    rows: tuple[dict[str, str], ...]
     judged: tuple[Judged, ...]
     metrics: dict[str, dict[str, Any]]
     values: dict[str, dict[str, list[float | None]]]
@@ -126,7 +128,7 @@ def read_stored(name: str, folder: Path = RESULTS) -> StoredTrial:
     try:
         tree = read_json(path)
         tree["judged"] = tuple(_judged(one) for one in tree["judged"])
-        for key in ("commits", "machines", "seeds"):
+        for key in ("commits", "machines", "seeds", "rows"):
             tree[key] = tuple(tree[key])
         return StoredTrial(name=name, **tree)
     except FileNotFoundError as error:

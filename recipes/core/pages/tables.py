@@ -14,10 +14,18 @@ from recipes.core.pages.stored import StoredTrial
 from recipes.core.spelling import did_you_mean
 from recipes.core.statistics.price import price_in_verdict
 from recipes.core.statistics.verdict import CONTRADICTED
+from recipes.core.trial.report.answer import answer_text
 from recipes.core.trial.result import Judged
 
 ABSENT = "-"
-KEYS = ("columns", "arms", "without", "order", "baseline", "corner")
+KEYS = {
+    "table": ["columns", "arms", "without", "order", "baseline", "corner"],
+    "verdict": ["arm"],
+    "measured": [],
+    "output": [],
+    "index": ["folder"],
+    "recipes": ["folder", "names"],
+}  # options of each kind of marker
 HOW = ("difference", "minus", "deviation", "percent")
 PLANNED = "planned"
 
@@ -43,6 +51,19 @@ class Column:
     percent: bool = False
 
 
+def check_options(kind: str, options: Mapping[str, Any]) -> None:
+    """Refuse, with a UserError, options that a kind of marker does not take; no trial is needed for that."""
+    for key in options:
+        if key not in KEYS[kind]:
+            raise UserError(f"it has no option {key!r}", hint=did_you_mean(key, KEYS[kind]) if KEYS[kind] else "")
+    if kind == "table":
+        columns = options.get("columns")
+        if not isinstance(columns, Mapping) or not columns:
+            raise UserError("it needs columns", hint="type columns: and a line HEADING: METRIC for each")
+        for head, text in columns.items():
+            column_of(str(head), str(text))
+
+
 def table(trial: StoredTrial, options: Mapping[str, Any]) -> str:
     """Arms as rows, metrics as columns, as a table in Markdown.
 
@@ -56,7 +77,7 @@ def table(trial: StoredTrial, options: Mapping[str, Any]) -> str:
     Raises:
         UserError: an option, arm or metric that is not there.
     """
-    _check_options(trial, options)
+    check_options("table", options)
     columns = [column_of(str(head), str(text)) for head, text in options["columns"].items()]
     baseline = options.get("baseline", trial.claim.baseline)
     rows = [
@@ -126,6 +147,12 @@ def measured(trial: StoredTrial, options: Mapping[str, Any]) -> str:
     return f"{text}\n    {trial.command}\n"
 
 
+def output(trial: StoredTrial, options: Mapping[str, Any]) -> str:
+    """What the command printed at its end: the claim's metric of every arm and the verdicts, as a block of code."""
+    text = answer_text(trial.recipe, trial.rows, trial.judged, registry.card(trial.recipe))
+    return "".join(f"    {line}".rstrip() + "\n" for line in text.splitlines())
+
+
 def markdown_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, its lines ending in newlines."""
     head, *lines = (f"| {' | '.join(cells)} |\n" for cells in (heads, *rows))
@@ -175,14 +202,6 @@ def _best_first(trial: StoredTrial, names: Sequence[str], metric: str) -> list[s
         return -sign * float(values.mean()) if len(values) else np.inf
 
     return sorted(names, key=key)
-
-
-def _check_options(trial: StoredTrial, options: Mapping[str, Any]) -> None:
-    for key in options:
-        if key not in KEYS:
-            raise UserError(f"a table has no option {key!r}", trial.name, did_you_mean(key, list(KEYS)))
-    if not isinstance(options.get("columns"), Mapping):
-        raise UserError("a table needs columns", trial.name, "type columns: with a line HEADING: METRIC for each")
 
 
 def _machine_words(machine: Mapping[str, Any]) -> str:

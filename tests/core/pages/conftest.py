@@ -48,6 +48,7 @@ def stored() -> Callable[..., StoredTrial]:
             "runs": 9,
             "machines": (MACHINE,),
             "seeds": (0, 1, 2),
+            "rows": (dict.fromkeys(["arm", "mean", "difference", "interval", "p (Holm)", "n", "outcome"], "x"),),
             "judged": answers or (judged(),),
             "metrics": {
                 "auc": {"title": "area", "higher_is_better": True},

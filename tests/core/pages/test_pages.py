@@ -5,7 +5,7 @@ import pytest
 from recipes.core.config import registry
 from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
-from recipes.core.pages.markers import pages, stale, write_pages, written
+from recipes.core.pages.markers import markers, pages, stale, write_pages, written
 from recipes.core.pages.stored import write_stored
 
 MARKER = "<!-- table: prior/default\ncolumns: {area: auc}\narms: [ntp]\n-->\n"
@@ -43,6 +43,19 @@ def test_examples_that_are_indented_stay(results):
     assert written(page, "page", results) == page
 
 
+def test_what_is_pending_stays_until_its_trial_is_stored(results, stored):
+    head, rest = "<!-- table: prior/later\n", "columns: {area: auc}\narms: [ntp]\n-->\n"
+    page = f"{head}pending: true\n{rest}typed\n<!-- end -->\n"
+    assert written(page, "page", results) == page
+    lone = "<!-- output: prior/default\npending: true\n-->\n<!-- end -->\n"
+    assert written(lone, "page", results).startswith("<!-- output: prior/default -->\n    prior: auc")
+    never = "<!-- recipes\npending: true\n-->\ntyped\n<!-- end -->\n"
+    assert written(never, "page", results) == never
+    assert [(one.name, one.pending) for one in markers(page, "page")] == [("prior/later", True)]
+    write_stored(stored(name="prior/later"), results)
+    assert written(page, "page", results) == f"{head}{rest}{BODY}<!-- end -->\n"
+
+
 @pytest.mark.parametrize(
     ("page", "what"),
     [
@@ -50,10 +63,13 @@ def test_examples_that_are_indented_stay(results):
         (f"\n\n{MARKER}old\n", "page, line 3: the marker table has no end"),
         (f"{MARKER}{MARKER}<!-- end -->\n", "page, line 1: the marker table has no end"),
         ("text\n<!-- end -->\n", "ends no marker"),
-        ("<!-- table -->\n<!-- end -->\n", "table needs the name of a stored trial"),
+        ("<!-- verdict -->\n<!-- end -->\n", "verdict: it needs the name of a stored trial"),
         ("<!-- table: prior/x\ncolumns: {a: auc}\n-->\n<!-- end -->\n", "no stored trial 'prior/x'"),
         ("<!-- table: prior/default\ncolumns: {a\n-->\n<!-- end -->\n", "are no YAML"),
         ("<!-- table: prior/default\ncolumns\n-->\n<!-- end -->\n", "no KEY: VALUE lines"),
+        ("<!-- table: prior/x\npending: true\ncolumns: {a: auc twice}\n-->\n<!-- end -->\n", "a column says 'twice'"),
+        ("<!-- measured: prior/default\narms: [ntp]\n-->\n<!-- end -->\n", "it has no option 'arms'"),
+        ("<!-- recipes\nnames: [proir]\n-->\n<!-- end -->\n", "recipes: unknown recipe 'proir'"),
         ("<!-- table: prior/default\ncolumns: {a: acc}\n-->\n<!-- end -->\n", "page, line 1: table prior/default: the"),
     ],
 )
@@ -82,4 +98,6 @@ def test_recipes_show_their_stored_verdicts_and_send_to_their_page_without(resul
     # The stored claim is not about the card's own arms only if they differ; here both are prior and ntp.
     assert f"| [prior](docs/recipes/prior.md) | {what} | {verdict} |\n" in lists
     assert f"{verdict}<br>`trainer.max_steps=600`: {verdict} | not measured<br>" in lists
+    one = written("<!-- recipes\nnames: [prior]\n-->\n<!-- end -->\n", "page", results).splitlines()
+    assert one[5] == f"| [prior](prior.md) | {what} | {verdict} |" and len(one) == 7
     assert "| see [its page](docs/recipes/dsir.md) |\n" in lists and "### Pretraining\n" in lists

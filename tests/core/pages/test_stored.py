@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cli.trial import show_verdict
 from recipes.core.errors import UserError
 from recipes.core.pages.store import _name, stored_trial
 from recipes.core.pages.stored import RESULTS, read_stored, stored_names, stored_of, write_stored
+from recipes.core.trial.report.answer import answer_text
 from recipes.core.trial.report.markdown import table_arms
 from tests.core.pages.conftest import judged, priced
-from tests.core.trials import make_trial
+from tests.core.trials import CARD, make_trial
 
 
 def test_what_was_written_is_read(stored, tmp_path):
@@ -96,3 +98,14 @@ def test_it_lies_below_its_recipe(tmp_path):
     for elsewhere in (tmp_path / "a.json", RESULTS / "cdpo" / "a.json", RESULTS / "prior" / "a.txt"):
         with pytest.raises(UserError, match="is no place for this trial"):
             _name("prior", elsewhere)
+
+
+def test_the_answer_is_what_the_command_prints(trial, capsys):
+    further = judged("inconclusive", replace(trial.card.claim, statement="it is cheap"), 4)
+    both = replace(trial, card=replace(CARD, price=("nll/other",)), further=(further,))
+    both = replace(both, verdict=replace(both.verdict, word="inconclusive", more_seeds=3))
+    show_verdict(both)
+    kept = stored_trial(both, "prior/x")
+    printed = capsys.readouterr().out
+    assert answer_text("prior", kept.rows, kept.judged, both.card) == printed
+    assert "about 3 more seeds" in printed and "price" in printed and "further claim: inconclusive" in printed

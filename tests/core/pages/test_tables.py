@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from recipes.core.errors import UserError
-from recipes.core.pages.tables import measured, price_text, table, verdict_line, verdicts
+from recipes.core.pages.tables import measured, output, price_text, table, verdict_line, verdicts
 from tests.core.pages.conftest import CLAIM, MACHINE, judged, priced
 
 
@@ -56,8 +56,8 @@ def test_deviation_hundredths_and_another_baseline(stored):
         ({"columns": {"a": "auc minus ntpp"}}, "no arm 'ntpp'"),
         ({"columns": {"a": "auc"}, "arms": ["priro"]}, "no arm 'priro'"),
         ({"columns": {"a": "auc"}, "order": "acc"}, "no metric 'acc'"),
-        ({"columns": {"a": "auc"}, "sort": "auc"}, "no option 'sort'"),
-        ({}, "needs columns"),
+        ({"columns": {"a": "auc"}, "sort": "auc"}, "it has no option 'sort'"),
+        ({}, "it needs columns"),
     ],
 )
 def test_what_is_not_there_is_refused(stored, options, what):
@@ -105,3 +105,10 @@ def test_the_line_about_a_measurement(stored):
     assert "NVIDIA H200, torch 2.13.0, commit abcabca+changes" in measured(
         stored(machines=(gpu,), commits=("abcabcabc+changes",)), {}
     )
+
+
+def test_the_output_of_the_command_is_a_block_of_code(stored):
+    lines = output(stored(priced(judged(), True)), {}).splitlines()
+    assert lines[0] == "    prior: auc, difference to ntp"
+    assert lines[4] == "    verdict: supported, at a price: nll/other +5.070 [+4.650, +5.490]"
+    assert lines[-1] == "    published  by 8%"
