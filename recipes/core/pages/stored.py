@@ -22,7 +22,6 @@ from recipes.core.storage.files import finite, read_json, write_text
 from recipes.core.trial.result import Judged
 
 RESULTS = ROOT / "docs" / "results"
-DIGITS = 6  # significant ones that are stored
 NO_SETTING = ("-", "launcher.", "tracker")  # words of a command that change no result
 
 
@@ -111,7 +110,7 @@ def write_stored(trial: StoredTrial, folder: Path = RESULTS) -> Path:
     """Write a trial to `folder/RECIPE/NAME.json`, lists of numbers on one line."""
     tree = asdict(trial)
     del tree["name"]
-    text = json.dumps(finite(_rounded(tree)), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(finite(tree), indent=1, ensure_ascii=False, allow_nan=False)
     text = re.sub(r"\[([^\[\]{}\"]*)\]", lambda match: f"[{' '.join(match[1].split())}]", text)
     path = folder / f"{trial.name}.json"
     write_text(path, text + "\n")
@@ -156,11 +155,3 @@ def _judged(tree: dict[str, Any]) -> Judged:
 
 def _interval(tree: dict[str, float] | None) -> Any:
     return Interval(**tree) if tree else None
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

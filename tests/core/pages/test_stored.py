@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from cli.trial import show_verdict
@@ -16,7 +15,8 @@ from tests.core.trials import CARD, make_trial
 
 
 def test_what_was_written_is_read(stored, tmp_path):
-    trial = stored(priced(judged(), True), judged("inconclusive", more_seeds=None))
+    third = {"prior": {"auc": [1 / 3, 0.1 + 0.2, 2 / 3]}}  # every digit: what rounds twice differs from the report
+    trial = stored(priced(judged(), True), judged("inconclusive", more_seeds=None), differences=third)
     path = write_stored(trial, tmp_path)
     assert path == tmp_path / "prior" / "default.json" and stored_names(tmp_path) == ["prior/default"]
     assert read_stored("prior/default", tmp_path) == trial
@@ -70,12 +70,6 @@ def test_how_it_was_measured(trial):
     assert kept.seconds == 4 * 86_400 + 75
     assert kept.machines[0]["torch"] == "2.13.0" and len(kept.machines) == 1
     assert kept.command == trial.manifest.command
-
-
-def test_numbers_have_six_digits(stored, tmp_path):
-    third = stored(differences={"prior": {"auc": [1 / 3, 1 / 7, 2 / 3]}})
-    write_stored(third, tmp_path)
-    np.testing.assert_allclose(read_stored("prior/default", tmp_path).differences["prior"]["auc"][0], 0.333333, atol=0)
 
 
 def test_an_unfinished_trial_is_not_stored(make_run):
