@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recipes.core.errors import SteelyardError, UserError
+from recipes.core.messages import note
 
 
 def main(words: Sequence[str]) -> int:
@@ -19,17 +20,17 @@ def main(words: Sequence[str]) -> int:
                 from recipes.core.pages.markers import pending, write_pages
 
                 for path in write_pages():
-                    print(f"written: {path}")
+                    note(f"written: {path}")
                 for name in dict.fromkeys(marker.name or f"list of {marker.kind}" for marker in pending()):
-                    print(f"still as it was typed: {name}")
+                    note(f"still as it was typed: {name}")
             case ["store", folder, target]:
                 from recipes.core.pages.store import store
 
-                print(f"written: {store(Path(folder), Path(target))}")
+                note(f"written: {store(Path(folder), Path(target))}")
             case _:
                 raise UserError("takes nothing, or store FOLDER docs/results/RECIPE/NAME.json", " ".join(words))
     except SteelyardError as error:
-        print(error, file=sys.stderr)
+        note(str(error))
         return error.exit_code
     return 0
 

@@ -5,6 +5,7 @@ import pytest
 from recipes.core.config import registry
 from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
+from recipes.core.pages.__main__ import main
 from recipes.core.pages.markers import markers, pages, stale, write_pages, written
 from recipes.core.pages.stored import write_stored
 
@@ -101,3 +102,9 @@ def test_recipes_show_their_stored_verdicts_and_send_to_their_page_without(resul
     one = written("<!-- recipes\nnames: [prior]\n-->\n<!-- end -->\n", "page", results).splitlines()
     assert one[5] == f"| [prior](prior.md) | {what} | {verdict} |" and len(one) == 7
     assert "| see [its page](docs/recipes/dsir.md) |\n" in lists and "### Pretraining\n" in lists
+
+
+def test_words_that_say_nothing_end_in_two(capsys):
+    assert main(["stroe", "x"]) == 2
+    assert "store FOLDER docs/results/RECIPE/NAME.json" in capsys.readouterr().err
+    assert main(["store", "nowhere", "docs/results/prior/x.json"]) == 2
