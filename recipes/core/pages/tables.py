@@ -120,7 +120,7 @@ def verdict_line(trial: StoredTrial, judged: Judged) -> str:
     parts = [f"**{verdict.word}{', at a price' if priced else ''}**"]
     if verdict.interval:
         parts.append(difference_text(verdict.interval.estimate, verdict.interval.low, verdict.interval.high))
-    parts.append(f"{count_word(verdict.seeds)} seed{'s' * (verdict.seeds != 1)}{_version(trial)}")
+    parts.append(_counted(verdict.seeds, "seed") + _version(trial))
     price = price_text(judged)
     return ", ".join(parts) + _remark(judged) + (f"; price: {price}" if priced else "")
 
@@ -137,12 +137,13 @@ def price_text(judged: Judged) -> str:
 
 def measured(trial: StoredTrial, options: Mapping[str, Any]) -> str:
     """When, where and how a trial was measured, and its command."""
-    arms, seeds = count_word(len(trial.values)), count_word(len(trial.seeds))
+    arms = capital(_counted(len(trial.values), "arm"))
+    seeds = _counted(len(trial.seeds), "paired seed" if len(trial.seeds) > 1 else "seed")
     commits = ", ".join(re.sub(r"^([0-9a-f]{7})[0-9a-f]*", r"\1", commit) for commit in trial.commits)
     machines = "; ".join(_machine_words(one) for one in trial.machines)
     text = (
-        f"{trial.date}, {machines}, commit {commits}{_version(trial)}. {capital(arms)} arms, {seeds} paired seeds: "
-        f"{trial.runs} runs in {time_words(trial.seconds)}.\n"
+        f"{trial.date}, {machines}, commit {commits}{_version(trial)}. {arms}, {seeds}: "
+        f"{trial.runs:,} runs in {time_words(trial.seconds)}.\n"
     )
     return f"{text}\n    {trial.command}\n"
 
@@ -209,12 +210,13 @@ def _machine_words(machine: Mapping[str, Any]) -> str:
     torch = f"torch {str(machine['torch']).partition('+')[0]}"
     if machine["device"] != "cpu":
         return f"{machine.get('gpu') or machine['device']}, {torch}"
-    cores, threads = machine["cores"], machine["threads"]
     of = f" ({machine['processor']})" if machine["processor"] else ""
-    return (
-        f"{count_word(cores)} core{'s' * (cores != 1)}{of}, "
-        f"{count_word(threads)} thread{'s' * (threads != 1)} a run, {torch}"
-    )
+    return f"{_counted(machine['cores'], 'core')}{of}, {_counted(machine['threads'], 'thread')} a run, {torch}"
+
+
+def _counted(number: int, what: str) -> str:
+    """`three seeds`."""
+    return f"{count_word(number)} {what}{'s' * (number != 1)}"
 
 
 def _version(trial: StoredTrial) -> str:
