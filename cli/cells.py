@@ -12,6 +12,7 @@ from cli import completion
 from cli.console import INTERRUPTED_CODE, note, pairs, say, table
 from recipes.core.config import compose
 from recipes.core.errors import UserError
+from recipes.core.messages import duration_text
 from recipes.core.process.cores import usable_cores
 from recipes.core.runs.folder import CUT_OFF, DAMAGED, DONE, FAILED, INTERRUPTED
 
@@ -142,9 +143,10 @@ def watch_cells(folder: Path, manifest: "Manifest", metric: str) -> None:
 
     def drawn() -> Any:
         rows = [_row(state, metric) for state in states]
-        made = Table(*rows[0], box=None, pad_edge=False)
+        shown = [name for name in rows[0] if name != "keys" or any(row[name] for row in rows)]
+        made = Table(*shown, box=None, pad_edge=False)
         for row in rows:
-            made.add_row(*row.values())
+            made.add_row(*(row[name] for name in shown))
         ended = sum(state.state in ENDED for state in states)
         return Group(made, Text(f"{ended} of {len(states)} ended; Ctrl-C leaves this view, the cells go on"))
 
@@ -163,10 +165,11 @@ def _row(state: "CellState", metric: str | None) -> dict[str, str]:
 
     left = eta_seconds(state)
     row = {
-        "cell": state.cell.label,
+        "cell": state.cell.name,
+        "keys": state.cell.keys,
         "state": state.state,
         "step": f"{state.step}/{state.max_steps}" if state.max_steps else "",
-        "ETA": f"{left:.0f} s" if left is not None else "",
+        "ETA": duration_text(left) if left is not None else "",
     }
     if metric:
         value = newest_metric(state, metric)

@@ -12,6 +12,7 @@ from cli.console import heading, note, print_json, say, table
 from cli.keys import OUTPUTS
 from recipes.core.config import compose, registry
 from recipes.core.errors import UserError
+from recipes.core.runs.records import no_run
 from recipes.core.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def compare(
     """
     if baseline is not None:
         comparisons = [_folders(Path(recipe), baseline)]
+    elif recipe not in registry.recipe_names() and Path(recipe).is_file():
+        raise no_run(Path(recipe))
     elif recipe not in registry.recipe_names() and Path(recipe).is_dir():
         raise UserError(
             "one run folder needs another to be compared with",

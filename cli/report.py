@@ -1,5 +1,6 @@
 """`steelyard report`: write a run's report again."""
 
+import os
 from pathlib import Path
 
 import typer
@@ -27,12 +28,12 @@ def report(
 
     The run stands beside the newest run of the baseline that can be paired with it.
     """
-    is_folder = target is not None and target not in registry.recipe_names() and Path(target).is_dir()
-    run = load_run(Path(str(target))) if is_folder else load_run(_newest(target, outputs))
+    is_path = target is not None and target not in registry.recipe_names() and os.path.lexists(target)
+    run = load_run(Path(str(target))) if is_path else load_run(_newest(target, outputs))
     from recipes.core.report.run import report_run
 
-    found_in = run.path.absolute().parents[2] if is_folder else outputs  # a link is not resolved: runs lie beside it
-    baseline = report_run(run.path, found_in, card_of(run), warn=is_folder)
+    found_in = run.path.absolute().parents[2] if is_path else outputs  # a link is not resolved: runs lie beside it
+    baseline = report_run(run.path, found_in, card_of(run), warn=is_path)
     pairs(
         [
             ("report", str(run.path / "report.html")),

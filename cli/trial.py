@@ -30,6 +30,7 @@ from cli.keys import OUTPUTS_KEY, typed_keys
 from recipes.core.config import compose, registry
 from recipes.core.config.overrides import MOST_CELLS
 from recipes.core.errors import UserError
+from recipes.core.messages import duration_text
 from recipes.core.spelling import did_you_mean
 from recipes.core.statistics.claims import card_for, no_verdict
 from recipes.core.trial import cells as planning
@@ -103,7 +104,6 @@ def _conclude(folder: Path) -> None:
 
 def _cost_and_next(result: "TrialResult") -> list[tuple[str, str]]:
     """How long the runs took, and what to type next: more seeds where they would settle it, arms that were left out."""
-    from recipes.core.report.page import duration_text
     from recipes.core.trial.report.cells import more_seeds_command, seconds_of
 
     manifest, rows = result.manifest, []

@@ -15,6 +15,7 @@ from recipes.core.storage.cache import cached
 from recipes.core.storage.files import sha256_json, write_json
 
 ROWS = 512
+VERSION = 2  # of samples from checkpoints: of their own settings for generation, only the ends of texts count since 2
 GREEDY = {"do_sample": False}
 
 
@@ -70,7 +71,7 @@ def sampled_once(
     """Several completions of each prompt, drawn once and cached.
 
     Args:
-        key: What they depend on, as JSON: model, prompts, settings.
+        key: What they depend on, as JSON: model, prompts, settings; what the model's own settings add is added here.
         model: As in `sample`, with the arguments behind it.
         prompts: Token ids of each.
         each: Completions of a prompt.
@@ -87,9 +88,24 @@ def sampled_once(
         rows = [[ids.tolist() for ids in drawn[i : i + each]] for i in range(0, len(drawn), each)]
         write_json(folder / "samples.json", rows, durable=False)
 
-    folder = cached("sampled-answers", sha256_json(key)[:32], build)
+    more = settings_key(model, eos_id)
+    folder = cached("sampled-answers", sha256_json([key, *more] if more else key)[:32], build)
     rows = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
     return [[np.array(ids, np.int32) for ids in row] for row in rows]
+
+
+def settings_key(model: Any, eos_id: int) -> list[Any]:
+    """What samples depend on beside weights and options, as JSON: settings that came with the model's checkpoint.
+
+    Empty for a model of the run's own, so that what was sampled from it before is still used.
+
+    Args:
+        model: As in `sample`.
+        eos_id: As in `sample`.
+    """
+    ends = sorted({*_ends(model.language_model), eos_id})
+    is_loaded = bool(getattr(model.language_model.config, "name_or_path", ""))
+    return ["generation", VERSION, ends] if is_loaded or len(ends) > 1 else []
 
 
 def _drawn(model: Any, prompts: Sequence[np.ndarray], device: str, options: dict[str, Any]) -> list[np.ndarray]:

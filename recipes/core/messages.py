@@ -13,6 +13,23 @@ def note(text: str) -> None:
     print(printable(text), file=sys.stderr, flush=True)
 
 
+def duration_text(seconds: float) -> str:
+    """How long something takes, in one or two units: 40 s, 8 min 20 s, 52 min, 4 h 12 min, 3 d 4 h."""
+    whole = max(0, round(seconds))
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 600:
+        return _in_two(whole, 60, "min", "s")
+    if (minutes := round(whole / 60)) < 60:
+        return f"{minutes} min"
+    return _in_two(minutes, 60, "h", "min") if minutes < 48 * 60 else _in_two(round(minutes / 60), 24, "d", "h")
+
+
+def _in_two(count: int, size: int, large: str, small: str) -> str:
+    many, few = divmod(count, size)
+    return f"{many} {large}" + (f" {few} {small}" if few else "")
+
+
 def printable(text: str) -> str:
     """A text as it may be sent to a terminal: what would control it, or could not be seen, is written as an escape.
 

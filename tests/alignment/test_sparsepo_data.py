@@ -20,7 +20,7 @@ from recipes.alignment.pairs import (
     valid_tokens,
 )
 from recipes.alignment.reviews import Review, read_lexicon, read_reviews
-from recipes.alignment.sampling import _ended, _left_padded, sample
+from recipes.alignment.sampling import _ended, _left_padded, sample, sampled_once
 from recipes.alignment.sentiment import _judged
 from recipes.core.models.vision_language import TextModel
 
@@ -137,6 +137,23 @@ def test_a_completion_ends_at_the_ends_that_the_model_names_as_well() -> None:
 
     assert found(None) == found(2) == [6, 6, 6, 6]
     assert found(6) == found([2, 6]) == [6]
+
+
+def test_samples_of_other_settings_are_not_those_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path))
+
+    def drawn(*ends: int | list[int] | None, path: str = "") -> list[int]:
+        model = model_of_sixes()
+        model.generation_config.eos_token_id, model.config.name_or_path = ends[0], path
+        return sampled_once("key", TextModel(model), [ids(1)], 1, 2, 4, 0.01, 0, "cpu")[0][0].tolist()
+
+    def entries() -> int:
+        return sum(each.is_dir() for each in (tmp_path / "cache/sampled-answers").iterdir())
+
+    assert drawn(2) == drawn(None) == [6, 6, 6, 6] and entries() == 1
+    assert drawn([2, 6]) == [6]
+    assert drawn(2, path="owner/name") == [6, 6, 6, 6]  # its checkpoint may hold what changed samples of before
+    assert entries() == 3
 
 
 def model_of_sixes() -> LlamaForCausalLM:

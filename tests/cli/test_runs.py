@@ -110,6 +110,35 @@ def test_report_without_a_finished_run_says_what_to_type(steelyard, tmp_path) ->
     assert steelyard("report", tmp_path).err.startswith(f"error: {tmp_path}: is not a run folder")
 
 
+@pytest.mark.parametrize("command", ["report", "compare"])
+def test_a_file_of_a_run_or_trial_is_answered_with_its_folder(steelyard, make_run, command: str) -> None:
+    folder = make_run("prior", 0)
+    refused = steelyard(command, folder / "metrics.jsonl")
+    assert refused.code == 2
+    assert (
+        f"{folder / 'metrics.jsonl'}: is a file, no run folder\n  it lies in a run folder: type {folder}" in refused.err
+    )
+    trial = folder.parents[1] / "trials" / "0123456789"
+    trial.mkdir(parents=True)
+    (trial / "manifest.json").write_text('{"command": "steelyard trial prior --seeds 3"}')
+    (trial / "report.html").touch()
+    refused = steelyard(command, trial / "report.html")
+    assert refused.code == 2
+    hint = f"it belongs to a trial, {trial}; its report is written again by its command:\n"
+    assert f"{hint}  steelyard trial prior --seeds 3" in refused.err
+    elsewhere = folder.parents[2] / "notes.html"
+    elsewhere.touch()
+    assert "steelyard runs lists them" in steelyard(command, elsewhere).err
+
+
+def test_a_report_of_the_folder_of_a_trial_is_answered_with_its_command(steelyard, make_run) -> None:
+    trial = make_run("prior", 0).parents[1] / "trials" / "0123456789"
+    trial.mkdir(parents=True)
+    (trial / "manifest.json").write_text('{"command": "steelyard trial prior --seeds 3"}')
+    refused = steelyard("report", trial)
+    assert refused.code == 2 and "steelyard trial prior --seeds 3" in refused.err
+
+
 def test_a_trial_or_sweep_beside_the_runs_is_no_run(steelyard, make_run) -> None:
     folder = make_run("prior", 0)
     outputs = folder.parents[2]

@@ -105,7 +105,7 @@ def test_a_trial_ends_in_the_verdict_and_says_where_everything_is(finished: Ende
 
 def test_a_log_says_when_each_cell_has_ended(finished: Ended) -> None:
     ended = [line for line in finished.err.splitlines() if line.endswith(": done")]
-    assert ended == [f"arm={arm} seed={seed}: done" for arm in ("prior", "ntp") for seed in (0, 1)]
+    assert ended == [f"{arm}-s{seed}: done" for arm in ("prior", "ntp") for seed in (0, 1)]
 
 
 def test_every_cell_has_its_record_its_log_and_a_whole_run(finished: Ended, outputs: Path) -> None:
@@ -201,8 +201,8 @@ def test_failed_cells_of_a_trial_are_told_and_a_retry_mends_them(
     assert first.code == 1
     assert "verdict: inconclusive" in first.out
     assert first.out.splitlines()[-2:] == [
-        "cell            state   step  error",
-        "arm=ntp seed=7  failed   3/6  it broke",
+        "cell    state   step  error",
+        "ntp-s7  failed   3/6  it broke",
     ]
     launches = acts()
     assert (steelyard(*words).code, launches) == (1, [])

@@ -6,7 +6,7 @@ import pytest
 
 from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
-from recipes.core.messages import printable, shortened
+from recipes.core.messages import duration_text, printable, shortened
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,27 @@ from recipes.core.messages import printable, shortened
 )
 def test_controls_are_written_as_escapes(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-3, "0 s"),
+        (40.4, "40 s"),
+        (99.4, "99 s"),
+        (99.6, "1 min 40 s"),
+        (480, "8 min"),
+        (500, "8 min 20 s"),
+        (599.6, "10 min"),
+        (3110, "52 min"),
+        (3599, "1 h"),
+        (15098, "4 h 12 min"),
+        (7200, "2 h"),
+        (200_000, "2 d 8 h"),
+    ],
+)
+def test_durations_have_one_or_two_units(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
 
 
 def test_long_values_lose_their_middle() -> None:

@@ -55,7 +55,7 @@ def make_trial(
 
 def _cell_state(arm: str, seed: int, state: str, folder: Path, outputs: Path) -> CellState:
     overrides = ("data.noise=a b", f"arm={arm}", f"seed={seed}")
-    cell = Cell(f"{arm}-s{seed}", f"arm={arm} seed={seed}", arm, seed, overrides, str(folder.relative_to(outputs)))
+    cell = Cell(f"{arm}-s{seed}", f"{arm}-s{seed}", arm, seed, overrides, str(folder.relative_to(outputs)))
     started, finished = f"2026-01-0{seed + 1}T00:00:00", f"2026-01-0{seed + 1}T00:01:15"
     if state == "done":
         RunFolder(folder).finish(finished=finished)

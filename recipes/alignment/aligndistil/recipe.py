@@ -19,6 +19,7 @@ from recipes.alignment.heatmaps import heatmap
 from recipes.alignment.judges import token_texts
 from recipes.alignment.pairs import PairItems
 from recipes.alignment.reference import answer_scores, pad_id
+from recipes.alignment.sampling import settings_key
 from recipes.alignment.trained import trained_policy
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
@@ -176,7 +177,8 @@ def _reached(config: AlignDistilConfig, prepared: Distilling, model: Any) -> dic
     ground, options = prepared.ground, (config.evaluation.samples, config.data.max_new_tokens, config.seed)
     hashes = [weights_hash(each) for each in (model, ground.frozen)]
     prompts = [prompt.ids.tolist() for prompt in ground.data.prompts]
-    folder = cached("sample-metrics", sha256_json([VERSION, hashes, prompts, options])[:32], build)
+    more = settings_key(model, int(ground.tokenizer.eos_token_id))
+    folder = cached("sample-metrics", sha256_json([VERSION, hashes, prompts, options, *more])[:32], build)
     return {name: tuple(row) for name, row in json.loads((folder / "metrics.json").read_text(encoding="utf-8")).items()}
 
 

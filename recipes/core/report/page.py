@@ -59,13 +59,6 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
-def duration_text(seconds: float) -> str:
-    """Seconds up to ten minutes, minutes up to three hours, then hours."""
-    if seconds < 600:
-        return f"{seconds:,.0f} s"
-    return f"{seconds / 60:,.0f} min" if seconds < 3 * 3600 else f"{seconds / 3600:,.1f} h"
-
-
 def read_environment(folder: Path) -> dict[str, Any]:
     """Content of a run's `env.json`; empty if it has none."""
     return RunFolder(folder).read_json("env.json")

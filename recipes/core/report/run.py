@@ -10,10 +10,11 @@ from recipes.core.config import compose
 from recipes.core.config.arm_keys import overlap
 from recipes.core.config.settings import Card
 from recipes.core.evaluation.plots import read_plots
+from recipes.core.messages import duration_text
 from recipes.core.report.curves import learning_curves
 from recipes.core.report.figure import draw
 from recipes.core.report.heatmap import HINT, legend, read_heatmap, read_hint
-from recipes.core.report.page import duration_text, environment_rows, read_environment, render
+from recipes.core.report.page import environment_rows, read_environment, render
 from recipes.core.report.plots import pictures
 from recipes.core.report.strips import run_wall
 from recipes.core.runs.folder import DONE, RunFolder

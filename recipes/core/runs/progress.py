@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from recipes.core.messages import note
+from recipes.core.messages import duration_text, note
 
 SHOW_AFTER_SECONDS = 2.0
 LINE_EVERY_SECONDS = 10.0
@@ -65,7 +65,7 @@ class _Lines:
         text = f"{self.description}: {done}/{self.total}"
         if done > self.start:
             left = (now - self.began) / (done - self.start) * (self.total - done)
-            text += f", about {left:.0f} s left"
+            text += f", about {duration_text(left)} left"
         note(text)
 
 

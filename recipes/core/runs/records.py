@@ -18,10 +18,12 @@ from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.runs.folder import AGAIN, DAMAGED, DONE, QUEUED, RunFolder
 from recipes.core.runs.identity import Identity, hash_of, read_identity
+from recipes.core.storage.files import read_json
 from recipes.core.storage.seals import SEAL
 
 ABSENT = "(not set)"
 VERSION = "version of the recipe"
+GROUPS = {"trials": "trial", "sweeps": "sweep"}  # folders beside those of arms
 NAME = re.compile(r"[0-9a-f]{10}-s(\d+)")
 
 
@@ -69,17 +71,37 @@ def load_run(folder: Path) -> RunRecord:
         if not (isinstance(recipe, str) and isinstance(arm, str) and type(seed) is int):
             raise TypeError("recipe, arm or seed of another type")
     except (OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError, RecursionError) as error:
-        raise UserError(
-            "is not a run folder: it has no readable config.yaml",
-            where=str(folder),
-            hint="run folders are outputs/RECIPE/ARM/HASH-sSEED; steelyard runs lists them",
-        ) from error
+        raise no_run(folder) from error
     state = DAMAGED if problem else status.get("state", QUEUED)
     identity = read_identity(folder)
     if identity and not problem and NAME.fullmatch(folder.name):
         _check_name(folder, config, identity)
     content, version = (identity.content, identity.version) if identity else ({}, None)
     return RunRecord(folder, recipe, arm, seed, state, status.get("started") or "", config, problem, content, version)
+
+
+def no_run(path: Path) -> UserError:
+    """The error for a path that is no run folder, with the run, trial or sweep in whose folder it lies."""
+    what = "is a file, no run folder" if path.is_file() else "is not a run folder: it has no readable config.yaml"
+    hint = "run folders are outputs/RECIPE/ARM/HASH-sSEED; steelyard runs lists them"
+    for folder in (Path(os.path.abspath(path)), *Path(os.path.abspath(path)).parents):
+        if folder != path and NAME.fullmatch(folder.name) and (folder / "config.yaml").is_file():
+            hint = f"it lies in a run folder: type {folder}"
+        elif folder.parent.name in GROUPS and (folder / "manifest.json").is_file():
+            hint = f"it belongs to a {GROUPS[folder.parent.name]}, {folder}; {_report_of_group(folder)}"
+        else:
+            continue
+        break
+    return UserError(what, where=str(path), hint=hint)
+
+
+def _report_of_group(folder: Path) -> str:
+    """What writes the report of a trial or sweep again."""
+    try:
+        command = read_json(folder / "manifest.json").get("command")
+    except (OSError, UserError):
+        command = None
+    return f"its report is written again by its command:\n{command}" if command else "it has no readable manifest.json"
 
 
 def find_runs(outputs: Path, recipe: str | None = None, warn: bool = True) -> list[RunRecord]:

@@ -15,10 +15,13 @@ from recipes.core.config.settings import RunConfig
 from recipes.core.errors import UserError
 from recipes.core.process.cores import usable_cores
 from recipes.core.runs.folder import run_folder
+from recipes.core.runs.records import is_below
 from recipes.core.storage.files import sha256_json
 from recipes.core.storage.fingerprints import asked_once
 
 THREADS = "trainer.threads"
+# What keys are for that change no result.
+IDLE = {"label": "is the name that a run is filed under", "outputs": "is where runs are kept"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Cell:
 
     Attributes:
         name: Short and unique among the cells: file names are made of it.
-        label: What tells it from the others, for people.
+        label: What tells it from the others: the name in a trial, the keys and values of the cell in a sweep.
         arm: Its arm.
         seed: Its seed.
         overrides: What would be typed after `steelyard run RECIPE`.
@@ -40,6 +43,16 @@ class Cell:
     seed: int
     overrides: tuple[str, ...]
     folder: str
+
+    @property
+    def keys(self) -> str:
+        """The keys and values that tell it from the others; empty where its name says it all."""
+        return "" if self.label == self.name else self.label
+
+    @property
+    def title(self) -> str:
+        """Its name, which its files have too, with its keys and values where the name is a number."""
+        return f"{self.name} ({self.keys})" if self.keys else self.name
 
 
 def command_of(recipe: str, cell: Cell) -> str:
@@ -64,8 +77,9 @@ def trial_cells(recipe: str, overrides: Sequence[str], arms: Sequence[str], seed
     """
     refuse_in_trial(recipe, compose.typed_keys(recipe, overrides), compose.arm_settings(recipe), arms)
     order = [(seed, arms[0]) for seed in seeds] + list(itertools.product(seeds, arms[1:]))
+    names = [f"{arm}-s{seed}" for seed, arm in order]
     typed = [
-        (f"{arm}-s{seed}", f"arm={arm} seed={seed}", [*overrides, f"arm={arm}", f"seed={seed}"]) for seed, arm in order
+        (name, name, [*overrides, f"arm={arm}", f"seed={seed}"]) for name, (seed, arm) in zip(names, order, strict=True)
     ]
     cells = check_cells(recipe, typed)
     _refuse_same_arms(recipe, cells)
@@ -90,7 +104,7 @@ def sweep_cells(recipe: str, overrides: Sequence[str]) -> list[Cell]:
     """The product of all keys with several values (`weighting.alpha=0.5,1`, `seed=range(3)`), in Hydra's order.
 
     Raises:
-        UserError: with all problems of all cells; no key has several values.
+        UserError: with all problems of all cells; no key has several values, or one that changes no result.
     """
     fixed, swept = sweep_choices(list(overrides))
     if not swept:
@@ -99,12 +113,30 @@ def sweep_cells(recipe: str, overrides: Sequence[str]) -> list[Cell]:
             where=" ".join(overrides),
             hint=f"type for example: steelyard sweep {recipe} seed=0,1,2 weighting.alpha=0.5,1,2",
         )
+    refuse_idle([choices[0].partition("=")[0] for choices in swept], " ".join(overrides))
     if (number := math.prod(map(len, swept))) > MOST_CELLS:
         raise UserError(f"{number:,} cells are too many for one sweep", hint=f"sweep over at most {MOST_CELLS:,}")
     combinations = list(itertools.product(*swept))
     width = len(str(len(combinations) - 1))
     typed = [(f"{number:0{width}d}", " ".join(chosen), [*fixed, *chosen]) for number, chosen in enumerate(combinations)]
     return _distinct(check_cells(recipe, typed))
+
+
+def refuse_idle(keys: Iterable[str], typed: str) -> None:
+    """Refuse to sweep over a key that changes no result: each value would do the same run again.
+
+    Args:
+        keys: That have several values.
+        typed: What was typed, for the message.
+
+    Raises:
+        UserError: one of them is such a key.
+    """
+    for key in keys:
+        if is_below(key, set(compose.NOT_IDENTITY)):
+            why = IDLE.get(key, "is no part of what a run computes")
+            hint = f"type one {key}, and several values of keys that change the result"
+            raise UserError(f"{key} {why}: each of its values would do the same run again", where=typed, hint=hint)
 
 
 def with_threads(cells: Sequence[Cell], recipe: str, threads: int) -> list[Cell]:

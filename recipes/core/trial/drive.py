@@ -152,7 +152,7 @@ def _launched(launch: Callable[[], None], stopped: threading.Event) -> str:
 
 def _once_more(folder: Path, manifest: Manifest, launcher: Launcher, name: str, stopped: threading.Event) -> None:
     """Start a cell whose process vanished again, alone; if it vanishes again it has failed."""
-    note(f"warning: the process of {name} is gone; starting the cell again on its own")
+    note(f"warning: the process of {manifest.cell(name).title} is gone; starting the cell again on its own")
     before = _starts(folder, [name])
     _launched(partial(launcher, folder, [name], manifest.threads), stopped)
     _wait_for_the_living(folder, manifest, [name], stopped)
@@ -210,7 +210,7 @@ def _shown(folder: Path, manifest: Manifest, starts: dict[str, int]) -> Iterator
                     steps[name] = each
                     if not sys.stderr.isatty():
                         error = f": {state.error.splitlines()[0]}" if state.error else ""
-                        note(f"{state.cell.label}: {state.state}{error}")
+                        note(f"{state.cell.title}: {state.state}{error}")
             show(round(sum(steps.values())))
             took = time.monotonic() - began
 

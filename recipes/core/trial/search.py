@@ -20,7 +20,7 @@ from recipes.core.spelling import did_you_mean
 from recipes.core.storage.files import sha256_json
 from recipes.core.storage.locks import owned
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.cells import Cell, check_cells, threads_of, with_threads
+from recipes.core.trial.cells import Cell, check_cells, refuse_idle, threads_of, with_threads
 from recipes.core.trial.drive import drive
 from recipes.core.trial.launch import Launcher
 from recipes.core.trial.manifest import Manifest
@@ -49,7 +49,7 @@ def read_space(recipe: str, overrides: Sequence[str]) -> Space:
     `tag(log, interval(a,b))` searches on a log scale.
 
     Raises:
-        UserError: no key varies, a wrong range, or Optuna is not installed.
+        UserError: no key varies, or one that changes no result, a wrong range, or Optuna is not installed.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -71,6 +71,7 @@ def read_space(recipe: str, overrides: Sequence[str]) -> Space:
         raise UserError(
             "no key varies", where=" ".join(overrides), hint="type for example: 'weighting.alpha=interval(0.1,4)'"
         )
+    refuse_idle(distributions, " ".join(overrides))
     return Space(recipe, tuple(fixed), distributions)
 
 

@@ -20,7 +20,7 @@ Act = Callable[[Path, Sequence[str]], None]
 
 def make_cell(arm: str, seed: int) -> Cell:
     overrides = (f"arm={arm}", f"seed={seed}")
-    return Cell(f"{arm}-s{seed}", " ".join(overrides), arm, seed, overrides, f"prior/{arm}/0123456789-s{seed}")
+    return Cell(name := f"{arm}-s{seed}", name, arm, seed, overrides, f"prior/{arm}/0123456789-s{seed}")
 
 
 @pytest.fixture

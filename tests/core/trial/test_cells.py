@@ -107,7 +107,7 @@ def test_a_problem_of_one_cell_names_only_that() -> None:
 def test_a_trial_tells_the_problem_of_one_arm_with_its_cells() -> None:
     with pytest.raises(UserError) as caught:
         trial_cells("prior", ["data=image-text", "data.path=x"], ["prior", "oracle"], [0, 1])
-    assert str(caught.value).endswith("(cell arm=oracle seed=0 and 1 more)")
+    assert str(caught.value).endswith("(cell oracle-s0 and 1 more)")
 
 
 @pytest.mark.parametrize(
@@ -131,16 +131,25 @@ def test_no_key_with_several_values_says_what_to_type() -> None:
     assert "steelyard sweep prior seed=0,1,2" in text
 
 
+def test_two_cells_that_are_the_same_run_are_refused() -> None:
+    text = refused("weighting.alpha=1,1.0")
+    assert text.startswith("two cells are the same run: 'weighting.alpha=1' and 'weighting.alpha=1.0'")
+
+
 @pytest.mark.parametrize(
-    ("typed", "first", "second"),
+    ("typed", "why"),
     [
-        ("weighting.alpha=1,1.0", "weighting.alpha=1", "weighting.alpha=1.0"),
-        ("outputs=here,there", "outputs=here", "outputs=there"),
-        ("trainer.save_steps=5,6", "trainer.save_steps=5", "trainer.save_steps=6"),
+        ("label=a,b", "label is the name that a run is filed under: each of its values would do the same run again"),
+        ("outputs=here,there", "outputs is where runs are kept: each"),
+        ("tracker=none,wandb", "tracker is no part of what a run computes: each"),
+        ("trainer.save_steps=5,6", "trainer.save_steps is no part of what a run computes: each"),
     ],
 )
-def test_two_cells_that_are_the_same_run_are_refused(typed: str, first: str, second: str) -> None:
-    assert refused(typed).startswith(f"two cells are the same run: {first!r} and {second!r}")
+def test_keys_that_change_no_result_are_not_swept(typed: str, why: str) -> None:
+    key = typed.partition("=")[0]
+    for words in ([typed], [typed, "seed=0,1"]):
+        text = refused(*words)
+        assert why in text and f"type one {key}, and several values of keys that change the result" in text
 
 
 def test_threads_are_added_last_and_move_the_folder() -> None:

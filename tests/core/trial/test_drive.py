@@ -374,9 +374,9 @@ def test_a_log_gets_a_line_for_each_cell_that_ends_and_none_for_the_others(plann
 
     driven(planned, FakeLauncher(slowly))
     assert capsys.readouterr().err.splitlines() == [
-        "arm=prior seed=0: done",
-        "arm=ntp seed=0: failed: two",
-        "arm=ntp seed=1: done",
+        "prior-s0: done",
+        "ntp-s0: failed: two",
+        "ntp-s1: done",
     ]
 
 

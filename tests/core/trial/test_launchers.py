@@ -98,7 +98,7 @@ class LauncherSuite:
         assert "Traceback" in logs["ntp-s0"] and "IsADirectoryError" in logs["ntp-s0"]
         assert [name for name, text in logs.items() if "Traceback" in text] == ["ntp-s0"]
         told = re.compile(
-            r"arm=\w+ seed=\d: (done|failed)|4 runs of prior, steps: |cells of prior: |"
+            r"\w+-s\d: (done|failed)|4 runs of prior, steps: |cells of prior: |"
             r"1 of 4 cells failed|  steelyard trial "
         )
         assert [line for line in ended.err.splitlines() if not told.match(line)] == []

@@ -115,6 +115,7 @@ def test_proposed_texts_bools_and_nulls_are_typed_so_that_they_come_back(
         ("weighting.alpha=range(5,1)", "weighting.alpha=range(5,1): an empty range; type key=interval(0,1)"),
         ("model=glob(*)", "model=glob(*): cannot be searched; type key=interval(0,1), key=range(1,9) or key=a,b"),
         ("weighting.alpha=[1],[2]", "cannot be searched"),
+        ("label=a,b", "label is the name that a run is filed under: each of its values would do the same run again"),
         ("weighting.alpha=interval(a,b)", "type key=interval(0,1), key=range(1,9) or key=a,b"),
     ],
 )

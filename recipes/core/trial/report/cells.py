@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from recipes.core.report.page import duration_text, read_environment
+from recipes.core.messages import duration_text
+from recipes.core.report.page import read_environment
 from recipes.core.runs.folder import DONE, FAILED
 from recipes.core.runs.records import config_differences, flatten
 from recipes.core.trial.cells import command_of
@@ -76,8 +77,8 @@ def more_seeds_command(manifest: Manifest, more: int) -> str:
 
 
 def environment_differences(result: TrialResult) -> list[tuple[str, list[tuple[str, list[str]]]]]:
-    """Environment keys in which finished cells differ, as (key, [(value, labels of the cells)])."""
-    labels = {(state.cell.arm, state.cell.seed): state.cell.label for state in result.states}
+    """Environment keys in which finished cells differ, as (key, [(value, names of the cells)])."""
+    labels = {(state.cell.arm, state.cell.seed): state.cell.name for state in result.states}
     found: dict[str, dict[str, list[str]]] = {}
     flat = [(run, flatten(read_environment(run.path))) for run in result.runs]
     for run, environment in flat:

@@ -5,8 +5,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from recipes.core.messages import duration_text
 from recipes.core.report.heatmap import HINT, legend, read_hint
-from recipes.core.report.page import duration_text, environment_rows, render
+from recipes.core.report.page import environment_rows, render
 from recipes.core.report.plots import MANY, drawn, pictures
 from recipes.core.report.strips import trial_walls
 from recipes.core.runs.folder import DONE, FAILED

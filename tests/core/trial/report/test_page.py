@@ -494,8 +494,8 @@ def test_environments_that_differ_are_shown(trial):
     path.write_text(json.dumps(content))
     text = page_of(trial).text
     assert "The runs did not share one environment." in text
-    assert "packages.torch 2.13.0 (14: arm=prior seed=0," in text
-    assert "2.12.0 (1: arm=ntp seed=1)" in text
+    assert "packages.torch 2.13.0 (14: prior-s0," in text
+    assert "2.12.0 (1: ntp-s1)" in text
     assert "host not recorded (14:" in text
     assert "something else" not in text
 
