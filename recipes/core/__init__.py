@@ -5,6 +5,7 @@ trial            many runs, one answer: cells, manifest, drive, worker, launch, 
 worker           one of the processes of a run
 runner           one run from its config to its report: the way through
 report           a run's page; figures, tables and styles of all pages
+text_recipe      the base of methods that weight tokens or samples of text: they write the weights, it does the rest
 recipe           what the author of a recipe writes: read this first
 statistics       intervals, comparison of arms, claims, verdict, price, scaling
 evaluation       scores of examples, curves, plots, strips of images

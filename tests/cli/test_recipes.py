@@ -46,7 +46,8 @@ def test_every_key_is_explained(recipe: str) -> None:
 
 
 def test_it_has_a_page(recipe: str) -> None:
-    assert (ROOT / "docs" / "recipes" / f"{recipe}.md").exists()
+    page = (ROOT / "docs" / "recipes" / f"{recipe}.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# {recipe}: ")
 
 
 def test_its_card_says_what_it_weights(recipe: str) -> None:

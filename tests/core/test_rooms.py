@@ -12,7 +12,7 @@ import recipes.core
 ROOT = Path(__file__).parents[2]
 FAMILIES = sorted(path.parents[1].name for path in ROOT.glob("recipes/*/*/recipe.py"))
 # The docstring of `recipes.core` lists the rooms, the highest first.
-LIST = re.findall(r"^ *([a-z]+)  +\S", recipes.core.__doc__ or "", flags=re.MULTILINE)
+LIST = re.findall(r"^ *([a-z_]+)  +\S", recipes.core.__doc__ or "", flags=re.MULTILINE)
 LEVELS = {name: -level for level, name in enumerate(LIST)}
 
 

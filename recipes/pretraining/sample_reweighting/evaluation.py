@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from recipes.core.data.text.mixture import Mixture
 from recipes.core.evaluation.plots import Plot
-from recipes.core.evaluation.scores import Scores, add_class_mean
+from recipes.core.evaluation.scores import Scores
 from recipes.core.evaluation.texts import sequence_nlls
 from recipes.core.training.sequences import MixtureItems
 from recipes.pretraining.sample_reweighting import method
@@ -18,35 +17,6 @@ Curve = dict[int, Scores]
 LOSS, WEIGHT = "probe/loss", "probe/weight"
 DUPLICATE = "duplicate"
 QUANTILES = {"10%": 0.1, "median": 0.5, "90%": 0.9, "largest": 1.0}
-
-
-def test_losses(mixture: Mixture, model: nn.Module, count: int, device: str) -> Scores:
-    """Log-perplexity of held-out sequences by domain, and its mean over domains, `log_loss`.
-
-    Args:
-        mixture: The domains.
-        model: A `TextModel`.
-        count: Sequences of each domain.
-        device: Where to compute.
-    """
-    scores = Scores()
-    sequences = {name: mixture.test(name)[:count] for name in mixture.domains}
-    losses = sequence_nlls(model, np.concatenate(list(sequences.values())), device)
-    start = 0
-    for name, rows in sequences.items():
-        scores.define(f"log_ppl/{name}", f"log-perplexity of {name} (nats per token)", higher_is_better=False)
-        for number, loss in enumerate(losses[start : start + len(rows)]):
-            scores.add(f"log_ppl/{name}", f"{name} {number}", f"{name} {number}", loss)
-        start += len(rows)
-    add_class_mean(scores, "log_loss", "log_ppl/", "log-perplexity, mean over domains", higher_is_better=False)
-    return scores
-
-
-def add_worst_domain(scores: Scores) -> dict[str, float]:
-    """The largest log-perplexity of a domain; it has no score per example."""
-    values = [value for name, value in scores.overall().items() if name.startswith("log_ppl/")]
-    scores.define("worst_domain", "log-perplexity of the worst domain", higher_is_better=False)
-    return {"worst_domain": max(values)}
 
 
 def add_probe(

@@ -6,6 +6,7 @@ from typing import Any
 from recipes.core.data.text.mixture import DomainCorpus, load_mixture
 from recipes.core.evaluation.curves import add_area, regular_steps
 from recipes.core.evaluation.scores import Scores
+from recipes.core.evaluation.texts import add_worst_domain, domain_losses
 from recipes.core.models import text as models
 from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
@@ -66,7 +67,7 @@ class SampleReweightingRecipe:
         if isinstance(config.data, RegressionConfig):
             return regression.log_losses(prepared.regimes, model)
         stream, device = _stream(prepared), prepared.device
-        scores = evaluation.test_losses(stream.mixture, model, config.evaluation.test_sequences, device)
+        scores = domain_losses(stream.mixture, model, config.evaluation.test_sequences, device)
         if config.evaluation.probe_batches:
             evaluation.add_probe(scores, config, stream, model, device)
         return scores
@@ -79,7 +80,7 @@ class SampleReweightingRecipe:
         if isinstance(config.data, RegressionConfig):
             extra = regression.descent_metrics(scores, config)
         else:
-            extra = evaluation.add_worst_domain(scores)
+            extra = add_worst_domain(scores)
         for name in [name for name in scores.metrics if name.startswith("log_loss")]:
             area = AUC if name == "log_loss" else name.replace("log_loss/", f"{AUC}/")
             title = f"{scores.metrics[name].title}, mean over training"

@@ -1,0 +1,59 @@
+"""Config of every `TextRecipe`, and of those that read a reference or plant noise. Imports no torch."""
+
+from dataclasses import dataclass
+
+from recipes.core.config.settings import MODEL_CONTENT, SEEDS, RunConfig, setting
+from recipes.core.data.config import DomainsConfig
+from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
+
+# Patterns of the metrics that every `TextRecipe` measures, for `Card.metrics`.
+METRICS = ("log_loss", "log_loss/auc", "log_ppl/*", "worst_domain", "weight/*", "kept/*")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is measured, and when."""
+
+    watch_every: int = setting(50, help="steps between measurements", unit="steps", ge=1)
+    test_sequences: int = setting(32, help="held-out sequences of each domain", unit="sequences", ge=1)
+    probe_batches: int = setting(
+        4, help="batches of the training stream whose weights are measured at the end", unit="batches", ge=1
+    )
+    heatmap: int = setting(8, help="sequences of them in the token heatmap", unit="sequences", ge=0)
+
+
+@dataclass(frozen=True)
+class ReferenceConfig:
+    """The frozen language model whose losses the weights are made of."""
+
+    path: str | None = setting(
+        None,
+        help="folder or hub name of a causal LM with the model's tokenizer; null: trained in the run, without noise",
+        content=MODEL_CONTENT,
+    )
+    steps: int = setting(300, help="its optimizer steps", unit="steps", ge=1)
+    seed: int = setting(0, help="its own seed: all arms and seeds share one reference", ge=0, lt=SEEDS)
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Random tokens in the training stream; which they are is known."""
+
+    share: float = setting(0.0, help="share of the training tokens that become random ones", ge=0, lt=1)
+    span: int = setting(8, help="tokens of a stretch that becomes random as a whole", unit="tokens", ge=1)
+    seed: int = setting(0, help="which stretches, and what they become; all arms and seeds share them", ge=0, lt=SEEDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(RunConfig):
+    """Config of a run that trains a causal language model on weighted text; a recipe adds its own keys."""
+
+    data: DomainsConfig = setting(help="data")
+    model: SmallLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
+    evaluation: EvaluationConfig = setting(help="evaluation")
+
+    @property
+    def weighed_together(self) -> int:
+        """Sequences whose weights are made together: a micro-batch over all processes."""
+        trainer = self.trainer
+        return (trainer.micro_batch_size or trainer.process_batch_size) * trainer.nproc

@@ -1,0 +1,134 @@
+"""The loss of weighted text: what is known of a batch's tokens becomes their weights, without gradient."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recipes.core.losses.kernels import deferred_cross_entropy, token_nll
+from recipes.core.losses.objectives import IGNORE, model_inputs, token_metrics
+from recipes.core.models.head import OutputHead
+from recipes.core.training.parallel import distributed
+
+
+@dataclass(frozen=True)
+class TokenStatistics:
+    """What is known of the tokens of a batch when they are weighted. Position t stands for the token that it predicts.
+
+    Attributes:
+        nll: [sequences, time] NLL in nats under the model in training, 0 where nothing is predicted.
+        mask: [sequences, time] bool, True where a token is predicted.
+        reference: [sequences, time] NLL in nats under the reference; None if the recipe reads none.
+    """
+
+    nll: Tensor
+    mask: Tensor
+    reference: Tensor | None = None
+
+    @property
+    def excess(self) -> Tensor:
+        """[sequences, time] NLL under the model minus NLL under the reference, in nats."""
+        assert self.reference is not None, "needs_reference says that this run reads no reference"
+        return self.nll - self.reference
+
+
+Weigh = Callable[[TokenStatistics, Mapping[str, Any]], Tensor]
+KnownTokens = Callable[[Mapping[str, Any]], Mapping[str, Tensor]]
+
+
+def mean_one(weights: Tensor, mask: Tensor) -> Tensor:
+    """Weights of tokens whose mean over the tokens that are predicted is 1, so that the loss keeps its scale.
+
+    Args:
+        weights: [sequences, time] one for each token, or [sequences] one for all tokens of each sequence.
+        mask: [sequences, time] bool, True where a token is predicted.
+
+    Returns:
+        [sequences, time], zero outside the mask; NaN if all weights are zero, at which training stops.
+
+    Raises:
+        ValueError: the weights have another shape.
+    """
+    if weights.shape not in (mask.shape, mask.shape[:1]):
+        shapes = f"{list(mask.shape)} (tokens) or {list(mask.shape[:1])} (sequences)"
+        raise ValueError(f"weigh returned weights of shape {list(weights.shape)}; it must return {shapes}")
+    spread = weights if weights.dim() == 2 else weights[:, None]
+    kept = torch.where(mask, spread.detach(), 0).float()
+    return kept * (mask.sum() / kept.sum())
+
+
+class WeightedText:
+    """Sum of weight x NLL over the predicted tokens, divided by their number in the global batch.
+
+    What is weighed together is a micro-batch over all processes; the mean weight in it is 1.
+
+    Args:
+        weigh: Statistics and batch -> weights [sequences, time] or [sequences]; their scale does not matter.
+        known_tokens: Batch -> kind -> [sequences, time] bool, for metrics.
+    """
+
+    def __init__(self, weigh: Weigh, known_tokens: KnownTokens) -> None:
+        self.weigh, self.known_tokens = weigh, known_tokens
+
+    def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
+        """Predicted tokens of this micro-batch."""
+        return (batch["labels"] != IGNORE).sum().float()
+
+    def __call__(
+        self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of one micro-batch and its metrics as [sum, count] pairs."""
+        mask = batch["labels"] != IGNORE
+        weights = torch.zeros_like(mask, dtype=torch.float32)
+
+        def weigh(nll: Tensor) -> Tensor:
+            weights[mask] = self.weights(statistics(nll, mask, batch), batch)[mask]
+            return weights[mask] / normalizer
+
+        def read(hidden: Tensor, head: OutputHead) -> tuple[Tensor, Tensor]:
+            return deferred_cross_entropy(hidden[mask], head, batch["labels"][mask], weigh)
+
+        loss, nll = model(**model_inputs(batch), readout=read)
+        return loss, token_metrics(nll, weights[mask]) | self._by_kind(weights, mask, batch)
+
+    def weights(self, known: TokenStatistics, batch: Mapping[str, Any]) -> Tensor:
+        """Weights [sequences, time] of this process's tokens, of mean 1 over all that is weighed together."""
+        # Every process weighs the sequences of all and keeps its own, so that several processes equal one.
+        parts = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+        together = {name: distributed.gathered(value) for name, value in parts.items()}
+        reference = None if known.reference is None else distributed.gathered(known.reference)
+        every = TokenStatistics(distributed.gathered(known.nll), distributed.gathered(known.mask), reference)
+        first = distributed.rank() * len(known.mask)
+        return self.alone(every, together)[first : first + len(known.mask)]
+
+    def alone(self, known: TokenStatistics, batch: Mapping[str, Any]) -> Tensor:
+        """Weights [sequences, time] of mean 1, without a look at other processes."""
+        return mean_one(self.weigh(known, batch), known.mask)
+
+    def _by_kind(self, weights: Tensor, mask: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Mean weight of the tokens of each kind that is known."""
+        kinds = {kind: members & mask for kind, members in self.known_tokens(batch).items()}
+        return {
+            f"weight/{kind}": torch.stack([weights[members].sum(), members.sum().float()])
+            for kind, members in kinds.items()
+        }
+
+
+def statistics(nll: Tensor, mask: Tensor, batch: Mapping[str, Any]) -> TokenStatistics:
+    """Statistics of a batch from the NLLs [tokens] of its predicted tokens."""
+    spread = torch.zeros_like(mask, dtype=torch.float32)
+    spread[mask] = nll.detach().float()
+    return TokenStatistics(spread, mask, batch.get("reference"))
+
+
+@torch.no_grad()
+def live_statistics(model: nn.Module, batch: dict[str, Any]) -> TokenStatistics:
+    """Statistics of a batch under the model as it is, outside of training."""
+    mask = batch["labels"] != IGNORE
+
+    def read(hidden: Tensor, head: OutputHead) -> Tensor:
+        return token_nll(hidden[mask], head, batch["labels"][mask])
+
+    return statistics(model(**model_inputs(batch), readout=read), mask, batch)

@@ -1,0 +1,98 @@
+"""The weights of the first batches of the training stream, under the model as it is: for metrics and the heatmap."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recipes.core.evaluation.scores import Scores
+from recipes.core.text_recipe.items import Items, text_collate
+from recipes.core.text_recipe.objective import TokenStatistics, WeightedText, live_statistics
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Batches behind each other, on the CPU.
+
+    Attributes:
+        statistics: What is known of each token, [sequences, time].
+        batch: Tensors of the batches by name.
+        weights: [sequences, time], of mean 1 in each batch; zero where nothing is predicted.
+        kinds: Kind -> [sequences, time] bool: tokens that are known to deserve little weight.
+        ids: [sequences] names of the sequences.
+    """
+
+    statistics: TokenStatistics
+    batch: Mapping[str, Tensor]
+    weights: Tensor
+    kinds: Mapping[str, Tensor]
+    ids: list[str]
+
+
+def probe_stream(
+    objective: WeightedText, model: nn.Module, stream: Items, batches: int, size: int, device: str
+) -> Probe:
+    """Weigh the first sequences of a stream, batch by batch; the model's mode is left as it was.
+
+    Args:
+        objective: What weighs.
+        model: A `TextModel`.
+        stream: The training stream.
+        batches: How many, or as many as there are.
+        size: Sequences of a batch.
+        device: Where to compute.
+    """
+    training = model.training
+    model.eval()
+    found: list[tuple[TokenStatistics, dict[str, Tensor], Tensor]] = []
+    ids: list[str] = []
+    for start in range(0, min(batches * size, len(stream)), size):
+        batch = text_collate([stream[index] for index in range(start, min(start + size, len(stream)))])
+        ids += batch.pop("ids")
+        batch = {name: value.to(device) for name, value in batch.items()}
+        known = live_statistics(model, batch)
+        found.append((known, batch, objective.alone(known, batch)))
+    model.train(training)
+    scored = found[0][0].reference is not None
+    names = ("nll", "mask", "reference") if scored else ("nll", "mask")
+    known = TokenStatistics(*(_joined([getattr(row[0], name) for row in found]) for name in names))
+    whole = {name: _joined([row[1][name] for row in found]) for name in found[0][1]}
+    kinds = {kind: members & known.mask for kind, members in objective.known_tokens(whole).items()}
+    return Probe(known, whole, _joined([row[2] for row in found]), kinds, ids)
+
+
+def kind_metrics(scores: Scores, probe: Probe) -> dict[str, float]:
+    """Mean weight of the tokens of each kind that is known, and the share of them that has any weight."""
+    found = {}
+    for kind, members in probe.kinds.items():
+        scores.define(f"weight/{kind}", f"mean weight of {kind} tokens (1 is uniform)", higher_is_better=False)
+        scores.define(f"kept/{kind}", f"share of {kind} tokens that carry loss", higher_is_better=False)
+        if members.any():
+            found[f"weight/{kind}"] = float(probe.weights[members].mean())
+            found[f"kept/{kind}"] = float((probe.weights[members] > 0).float().mean())
+    return found
+
+
+def heatmap(probe: Probe, tokenizer: Any, count: int) -> dict[str, Any] | None:
+    """Content of `heatmap.json`: the first sequences with the weight, kind and loss of each predicted token."""
+    examples = []
+    for row in range(min(count, len(probe.ids))):
+        tokens = []
+        for place in probe.statistics.mask[row].nonzero().squeeze(1).tolist():
+            kinds = [kind for kind, members in probe.kinds.items() if members[row, place]]
+            tokens.append(
+                {
+                    "text": tokenizer.decode([int(probe.batch["labels"][row, place])]),
+                    "weight": round(float(probe.weights[row, place]), 4),
+                    "kind": ", ".join(kinds) or None,
+                    "nll": round(float(probe.statistics.nll[row, place]), 4),
+                }
+            )
+        examples.append({"id": probe.ids[row], "image": "", "tokens": tokens})
+    return {"examples": examples} if examples else None
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat([part.cpu() for part in parts])

@@ -1,0 +1,1 @@
+"""Rho-1: selective language modelling."""
