@@ -6,10 +6,10 @@ from typing import Any
 from torch import Tensor
 
 from recipes.core.evaluation.scores import Scores
+from recipes.core.text_recipe.base import TextRecipe
 from recipes.core.text_recipe.items import PLANTED, RANDOM, Items, NoisyItems, RandomItems
 from recipes.core.text_recipe.objective import TokenStatistics
 from recipes.core.text_recipe.probe import Probe
-from recipes.core.text_recipe.recipe import TextRecipe
 from recipes.pretraining.rho_1 import method
 from recipes.pretraining.rho_1.config import Rho1Config
 
