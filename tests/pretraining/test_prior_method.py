@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from recipes.core.losses.kernels import weighted_cross_entropy
-from recipes.core.losses.weights import caption_means, permute_within
+from recipes.core.losses.weights import permute_within, sequence_means
 from recipes.core.models.head import OutputHead
 from recipes.pretraining.prior import method
 
@@ -107,7 +107,9 @@ def test_mean_weight_is_one_in_every_caption(
 ) -> None:
     ref, mask = nlls(rows, extra=1)
     weights = method.token_weights(scores_of(name, ref, mask), mask, floor, cap)
-    torch.testing.assert_close(caption_means(weights, mask).double(), torch.ones(len(rows)).double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        sequence_means(weights, mask).double(), torch.ones(len(rows)).double(), atol=1e-5, rtol=0
+    )
     assert (weights >= 0).all() and (weights[~mask] == 0).all() and not weights.requires_grad
 
 
@@ -271,7 +273,7 @@ def test_global_norm_with_floor_and_cap_keeps_each_captions_mean_score() -> None
     ref, mask = nlls(REF)
     scores = method.prior_scores(ref, mask)
     shaped, _ = method.loss_coefficients(scores, mask, "global_norm", floor=0.3, cap=1.5)
-    torch.testing.assert_close(caption_means(shaped, mask), caption_means(scores, mask))
+    torch.testing.assert_close(sequence_means(shaped, mask), sequence_means(scores, mask))
 
 
 def test_word_pool_shares_a_words_score_among_its_pieces() -> None:

@@ -1,6 +1,6 @@
 """Objectives that several recipes use, and the batch they read.
 
-A batch of caption training holds
+A batch of training holds
     input_ids, attention_mask: [batch, time], right-padded;
     labels: [batch, time], the token that position predicts, `IGNORE` where nothing is predicted;
     weights: [batch, time] float32, the coefficient of each predicted token's NLL, 0 elsewhere;

@@ -1,6 +1,6 @@
 """From raw token scores to loss weights: normalisation, floor, cap, the permuted control, diagnostics.
 
-Every function works on padded [batch, time] tensors with a bool mask, each caption (row) for itself, so that
+Every function works on padded [batch, time] tensors with a bool mask, each sequence (row) for itself, so that
 batch composition, order and padding change nothing. Padding gets exactly zero.
 """
 
@@ -14,20 +14,20 @@ EMPTY_MEAN = 1e-6
 
 
 def normalize_mean_one(weights: Tensor, mask: Tensor) -> Tensor:
-    """Scale each caption's weights to mean exactly 1, so that the loss keeps the scale of the plain one.
+    """Scale each sequence's weights to mean exactly 1, so that the loss keeps the scale of the plain one.
 
     Args:
         weights: [batch, time] non-negative.
         mask: [batch, time] bool, True at tokens that carry loss.
 
     Returns:
-        [batch, time]; uniform where a caption's mean weight is below 1e-6, zero at padding.
+        [batch, time]; uniform where a sequence's mean weight is below 1e-6, zero at padding.
 
     Source:
         arXiv 2505.08971, loss: k * w_i / sum_j w_j.
     """
     kept = torch.where(mask, weights, 0)
-    mean = caption_means(weights, mask)[:, None]
+    mean = sequence_means(weights, mask)[:, None]
     return torch.where(mask & (mean >= EMPTY_MEAN), kept / mean, mask.to(kept.dtype))
 
 
@@ -35,7 +35,7 @@ def apply_floor(weights: Tensor, mask: Tensor, floor: float) -> Tensor:
     """Mix mean-one weights with uniform ones: floor + (1 - floor) * weights. The mean stays 1.
 
     Args:
-        weights: [batch, time] of mean 1 in each caption.
+        weights: [batch, time] of mean 1 in each sequence.
         mask: [batch, time] bool.
         floor: The uniform share, 0 to 1; the smallest weight that can result.
     """
@@ -43,10 +43,10 @@ def apply_floor(weights: Tensor, mask: Tensor, floor: float) -> Tensor:
 
 
 def apply_cap(weights: Tensor, mask: Tensor, cap: float) -> Tensor:
-    """Clip mean-one weights at `cap`, then bring each caption's mean back to 1 (which may lift them above it).
+    """Clip mean-one weights at `cap`, then bring each sequence's mean back to 1 (which may lift them above it).
 
     Args:
-        weights: [batch, time] of mean 1 in each caption.
+        weights: [batch, time] of mean 1 in each sequence.
         mask: [batch, time] bool.
         cap: Where to clip, at least 1.
     """
@@ -54,16 +54,16 @@ def apply_cap(weights: Tensor, mask: Tensor, cap: float) -> Tensor:
 
 
 def permute_within(weights: Tensor, mask: Tensor, seed: int, examples: Sequence[str | int]) -> Tensor:
-    """Shuffle each caption's weights among its tokens: the same histogram without the information.
+    """Shuffle each sequence's weights among its tokens: the same histogram without the information.
 
-    The permutation is a function of seed, example and caption length only: not of the batch, and not of the
+    The permutation is a function of seed, example and sequence length only: not of the batch, and not of the
     global random state, which a resumed run could not restore.
 
     Args:
         weights: [batch, time].
         mask: [batch, time] bool.
         seed: Seed of the run.
-        examples: [batch] ids or indices of the captions in their split.
+        examples: [batch] ids or indices of the sequences in their split.
     """
     shuffled = torch.zeros_like(weights)
     for row, example in enumerate(examples):
@@ -75,18 +75,18 @@ def permute_within(weights: Tensor, mask: Tensor, seed: int, examples: Sequence[
     return shuffled
 
 
-def caption_means(values: Tensor, mask: Tensor) -> Tensor:
-    """[batch] mean over the tokens of each caption; 0 for a caption without tokens."""
+def sequence_means(values: Tensor, mask: Tensor) -> Tensor:
+    """[batch] mean over the tokens of each sequence; 0 for a sequence without tokens."""
     return torch.where(mask, values, 0).sum(1) / mask.sum(1).clamp(min=1)
 
 
 def effective_number(weights: Tensor, mask: Tensor) -> Tensor:
-    """[batch] effective number of tokens, (sum w)^2 / sum w^2; 0 for a caption of zero weight."""
+    """[batch] effective number of tokens, (sum w)^2 / sum w^2; 0 for a sequence of zero weight."""
     kept = torch.where(mask, weights, 0)
     squares = kept.square().sum(1)
     return torch.where(squares > 0, kept.sum(1).square() / squares, 0)
 
 
 def share_below(weights: Tensor, mask: Tensor, threshold: float) -> Tensor:
-    """[batch] share of each caption's tokens whose weight is below a threshold."""
-    return caption_means((weights < threshold).to(weights.dtype), mask)
+    """[batch] share of each sequence's tokens whose weight is below a threshold."""
+    return sequence_means((weights < threshold).to(weights.dtype), mask)

@@ -1,4 +1,4 @@
-"""Captions with each token shaded by its weight, on a logarithmic scale around the mean weight 1."""
+"""Texts with each token shaded by its weight, on a logarithmic scale around the mean weight 1."""
 
 import base64
 import io
@@ -37,7 +37,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Example:
-    """One caption beside its image (a data URI, empty if it has none)."""
+    """One text beside its image (a data URI, empty if it has none)."""
 
     id: str
     image: str

@@ -32,7 +32,7 @@ class Tracker(Protocol):
         """A picture."""
 
     def heatmap(self, name: str, heatmap: dict[str, Any]) -> None:
-        """Captions with one weight a token (content of `heatmap.json`), as a table with images."""
+        """Texts with one weight a token (content of `heatmap.json`), as a table with images."""
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         """A table of texts and numbers."""
@@ -94,19 +94,19 @@ class WandbTracker:
         self._guarded(send)
 
     def heatmap(self, name: str, heatmap: dict[str, Any]) -> None:
-        """Captions beside their images, each token shaded by its weight."""
+        """Texts beside their images, each token shaded by its weight."""
 
         def send() -> None:
             import wandb
             from PIL import Image
 
-            table = wandb.Table(columns=["id", "image", "caption", "largest weight", "share below 0.05"])
+            table = wandb.Table(columns=["id", "image", "text", "largest weight", "share below 0.05"])
             for example in heatmap["examples"]:
                 png = base64.b64decode(example["image"].partition(",")[2])
                 image = wandb.Image(Image.open(io.BytesIO(png))) if png else None  # texts have none
                 weights = [token["weight"] for token in example["tokens"]]
                 low = sum(weight < 0.05 for weight in weights) / len(weights)
-                shaded = wandb.Html(shaded_caption(example["tokens"]))
+                shaded = wandb.Html(shaded_text(example["tokens"]))
                 table.add_data(example["id"], image, shaded, max(weights), low)
             self._run.log({name: table})
 
@@ -207,8 +207,8 @@ def logged_in() -> bool:
         return False
 
 
-def shaded_caption(tokens: list[dict[str, Any]]) -> str:
-    """A caption as HTML, each token's background as strong as its weight."""
+def shaded_text(tokens: list[dict[str, Any]]) -> str:
+    """A text as HTML, each token's background as strong as its weight."""
     top = max(token["weight"] for token in tokens) or 1.0
     spans = []
     for token in tokens:

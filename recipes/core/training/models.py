@@ -34,7 +34,7 @@ def train_inside(
         trainer: How it is trained; a batch larger than the data takes all of them.
         seed: Decides the data order.
         training: Makes model, objective and data.
-        what: What it is trained on, for people ("1,400 captions").
+        what: What it is trained on, for people ("1,400 texts").
         name: What it is called, for people.
 
     Returns:
@@ -68,7 +68,7 @@ def train_reference(
         trainer: How it is trained; a batch larger than the data takes all of them.
         seed: Decides the data order.
         training: Makes the `TextModel`, its objective and its data; called only to train.
-        what: What it is trained on, for people ("1,400 captions").
+        what: What it is trained on, for people ("1,400 texts").
         name: What it is called, for people.
 
     Returns:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
-from recipes.core.losses.weights import apply_cap, apply_floor, caption_means, normalize_mean_one
+from recipes.core.losses.weights import apply_cap, apply_floor, normalize_mean_one, sequence_means
 
 
 def ntp_scores(mask: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ def loss_coefficients(
     if reduction == "caption":
         return weights / tokens.clamp(min=1), (tokens > 0).sum().to(weights.dtype)
     if reduction == "global_norm":
-        coefficients = weights * caption_means(scores, mask)[:, None]
+        coefficients = weights * sequence_means(scores, mask)[:, None]
         return coefficients, coefficients.sum()
     raise ValueError(f"unknown reduction {reduction!r}; use token, caption or global_norm")
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from recipes.core.losses.weights import (
     apply_cap,
     apply_floor,
-    caption_means,
     effective_number,
     normalize_mean_one,
     permute_within,
+    sequence_means,
     share_below,
 )
 
@@ -30,7 +30,7 @@ def pad(rows: list[list[float]], extra: int = 2) -> tuple[Tensor, Tensor]:
 def test_mean_is_one_and_padding_is_exactly_zero(rows: list[list[float]]) -> None:
     weights, mask = pad(rows)
     normalized = normalize_mean_one(weights, mask)
-    torch.testing.assert_close(caption_means(normalized, mask), torch.ones(len(rows)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(sequence_means(normalized, mask), torch.ones(len(rows)), atol=1e-5, rtol=0)
     assert (normalized[~mask] == 0).all() and (normalized >= 0).all()
 
 
@@ -40,7 +40,7 @@ def test_floor_and_cap_keep_the_mean_and_their_bounds(rows: list[list[float]], f
     normalized = normalize_mean_one(weights, mask)
     floored, capped = apply_floor(normalized, mask, floor), apply_cap(normalized, mask, cap)
     for changed in (floored, capped):
-        torch.testing.assert_close(caption_means(changed, mask), torch.ones(len(rows)), atol=1e-5, rtol=0)
+        torch.testing.assert_close(sequence_means(changed, mask), torch.ones(len(rows)), atol=1e-5, rtol=0)
         assert (changed[~mask] == 0).all()
     assert (floored[mask] >= floor - 1e-6).all()
     assert (capped.amax(1) <= normalized.amax(1) + 1e-5).all()

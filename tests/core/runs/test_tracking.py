@@ -17,7 +17,7 @@ from recipes.core.config.registry import ROOT
 from recipes.core.config.settings import TrackerConfig
 from recipes.core.runs import tracking
 from recipes.core.runs.folder import run_folder
-from recipes.core.runs.tracking import NullTracker, WandbTracker, logged_in, open_tracker, resolved_mode, shaded_caption
+from recipes.core.runs.tracking import NullTracker, WandbTracker, logged_in, open_tracker, resolved_mode, shaded_text
 
 KEYS = [
     "budget=smoke",
@@ -209,7 +209,7 @@ def test_an_offline_run_holds_metrics_heatmap_and_picture(offline: tuple[Path, s
         assert name in stream.read_bytes(), name
     assert list((folder / "files" / "media" / "images").glob("report_*.png"))
     table = table_of(folder, "token weights")
-    assert table["columns"] == ["id", "image", "caption", "largest weight", "share below 0.05"]
+    assert table["columns"] == ["id", "image", "text", "largest weight", "share below 0.05"]
     assert {tuple(row[1:3]) for row in table["data"]} == {("Image", "Html")}
     staged = [path.read_bytes() for path in (folder.parent / "artifacts" / "staging").iterdir()]
     assert sum(b"<span title=" in content for content in staged) == len(table["data"])
@@ -253,11 +253,11 @@ print([name for name in sys.modules if name.split(".")[0] == "wandb"])
 
 def test_a_caption_is_shaded_by_weight_and_escaped() -> None:
     tokens = [{"text": "a <b>", "weight": 0.5}, {"text": " three", "weight": 2.0}]
-    shown = shaded_caption(tokens)
+    shown = shaded_text(tokens)
     assert "a &lt;b&gt;" in shown and "<b>" not in shown
     assert "rgba(230, 150, 30, 0.25)" in shown and "rgba(230, 150, 30, 1.00)" in shown
     assert 'title="weight 2.00"' in shown
-    assert "0.00)" in shaded_caption([{"text": "a", "weight": 0.0}])
+    assert "0.00)" in shaded_text([{"text": "a", "weight": 0.0}])
 
 
 def test_a_data_folder_that_the_user_chose_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
