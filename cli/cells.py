@@ -13,7 +13,7 @@ from cli.console import INTERRUPTED_CODE, note, pairs, say, table
 from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.messages import duration_text
-from recipes.core.process.cores import usable_cores
+from recipes.core.process.cores import may_have_gpu, usable_cores
 from recipes.core.runs.folder import CUT_OFF, DAMAGED, DONE, FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def launcher_of(name: str, jobs: int, options: Sequence[str]) -> "Launcher":
     from recipes.core.trial.launch import Launcher
 
     if jobs == 0:
-        jobs = 1 if name == "local" or Path("/dev/nvidiactl").exists() else min(usable_cores(), MOST_JOBS)
+        jobs = 1 if name == "local" or may_have_gpu() else min(usable_cores(), MOST_JOBS)
     return Launcher(name or ("joblib" if jobs > 1 else "local"), jobs, options)
 
 
@@ -74,7 +74,6 @@ def typed_outputs(recipe: str, cell: "Cell") -> str:
 def show_plan(folder: Path, manifest: "Manifest", launcher: "Launcher") -> None:
     """Print what would run: cells by state, threads, what they need."""
     from recipes.core import runner
-    from recipes.core.config import registry
     from recipes.core.trial.states import cell_states
 
     states = cell_states(folder, manifest)
@@ -83,9 +82,9 @@ def show_plan(folder: Path, manifest: "Manifest", launcher: "Launcher") -> None:
     rows = [
         (f"{manifest.kind} folder", str(folder)),
         ("cells", f"{len(states)}: {', '.join(f'{number} {name}' for name, number in counts.items())}"),
-        *([("steps", f"{steps:,} in all cells")] if (steps := sum(map(runner.steps_of, configs))) else []),
+        *([("steps", f"{steps:,} in all cells")] if (steps := sum(config.steps for config in configs)) else []),
         ("launcher", f"{launcher.name}, {launcher.jobs} at once, {manifest.threads} threads each"),
-        *registry.recipe_class(manifest.recipe)().describe(configs[0]),
+        *configs[0].describe(),
         *runner.needs(configs[0], runs=len(configs)),
     ]
     pairs(rows)

@@ -12,7 +12,7 @@ from recipes.core.config import registry
 from recipes.core.errors import UserError
 from recipes.core.runs.folder import DONE
 from recipes.core.runs.records import find_runs, load_run
-from recipes.core.statistics.claims import card_of
+from recipes.core.statistics.claims import baseline_of, card_of
 
 
 def report(
@@ -33,12 +33,14 @@ def report(
     from recipes.core.report.run import report_run
 
     found_in = run.path.absolute().parents[2] if is_path else outputs  # a link is not resolved: runs lie beside it
-    baseline = report_run(run.path, found_in, card_of(run), warn=is_path)
+    card = card_of(run)
+    baseline = baseline_of(run, card, found_in, warn=is_path)
+    report_run(run, baseline, card)
     pairs(
         [
             ("report", str(run.path / "report.html")),
             *([("picture", str(picture))] if (picture := run.path / "report.png").exists() else []),
-            ("baseline", str(baseline) if baseline else "none finished that can be paired"),
+            ("baseline", str(baseline.path) if baseline else "none finished that can be paired"),
         ]
     )
 

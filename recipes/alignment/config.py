@@ -271,3 +271,17 @@ class AlignmentRunConfig(RunConfig):
         if not self.reference.steps and isinstance(self.model, SmallLMConfig):
             found.append(("reference.steps", "0 leaves a model that nobody trained; type more, or model=smollm2-135m"))
         return found
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`."""
+        data, own = self.data, self.reference
+        tuned = f"fine-tuned for {own.steps} steps" if own.steps else "as it is"
+        return [
+            ("data", f"{data.name}: {data.described}, {data.test_prompts} held-out prompts"),
+            ("model", self.model.described),
+            ("reference", own.model or f"the model, {tuned}"),
+        ]
+
+    def parameters(self) -> int | None:
+        """Parameters of the policy."""
+        return self.model.parameters

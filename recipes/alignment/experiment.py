@@ -18,7 +18,6 @@ from recipes.alignment.pairs import PairItems, PairSet, pair_collate
 from recipes.alignment.reference import AnswerScores, answer_scores, pad_id
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.scores import Scores
-from recipes.core.models import text as models
 from recipes.core.models.adapters import Unadapted, add_adapters, save_adapters
 from recipes.core.models.head import output_head
 from recipes.core.models.run_models import describer
@@ -117,20 +116,6 @@ class AlignmentRecipe:
     def add_answers(self, config: Any, prepared: Prepared, scores: Scores, logps: np.ndarray) -> None:
         """Add what is read off the policy's log-probs of held-out answers, float32 [tokens]."""
         measures.add_pair_scores(scores, prepared.test.pairs, logps, prepared.said.logps)
-
-    def describe(self, config: Any) -> list[tuple[str, str]]:
-        """Rows for `--dry-run`."""
-        data = config.data
-        tuned = f"fine-tuned for {config.reference.steps} steps" if config.reference.steps else "as it is"
-        return [
-            ("data", f"{data.name}: {data.described}, {data.test_prompts} held-out prompts"),
-            ("model", models.describe(config.model)),
-            ("reference", config.reference.model or f"the model, {tuned}"),
-        ]
-
-    def parameters(self, config: Any) -> int | None:
-        """Parameters of the policy; None if only its checkpoint knows."""
-        return models.parameters(config.model)
 
 
 def lora_of(config: Any) -> LoraConfig:

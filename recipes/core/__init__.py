@@ -3,7 +3,8 @@
 pages            measured numbers on pages, from stored trials
 trial            many runs, one answer: cells, manifest, drive, worker, launch, search, the trial's report
 worker           one of the processes of a run
-runner           one run from its config to its report: the way through
+runner           one run: what it would be, and done, finished or reused
+execution        the work of a run, from its config to its report: the way through
 report           a run's page; figures, tables and styles of all pages
 text_recipe      the base of methods that weight tokens or samples of text: they write the weights, it does the rest
 recipe           what the author of a recipe writes: read this first

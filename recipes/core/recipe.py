@@ -52,9 +52,3 @@ class Recipe(Protocol):
 
         `model` is None exactly if `build` returned None.
         """
-
-    def describe(self, config: Any) -> list[tuple[str, str]]:
-        """Rows for `--dry-run`: what data and model resolve to. Loads no weights."""
-
-    def parameters(self, config: Any) -> int | None:
-        """Parameters of the trained model; 0 if none is, None if only its checkpoint knows. Loads no weights."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from recipes.core import runner
+from recipes.core import execution
 from recipes.core.config import compose
 from recipes.core.process.signals import terminated_like_interrupted
 from recipes.core.process.streams import guard_streams
@@ -49,7 +49,7 @@ def _work(folder: RunFolder, exchange: Exchange) -> None:
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     with distributed.process_group(device, exchange.path / "meeting"):
-        outcome = runner.work_together(config, folder, device)
+        outcome = execution.work_together(config, folder, device)
     if outcome:
         exchange.hand_back(outcome)
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from cli import app
-from recipes.core import runner
+from recipes.core import execution
 from recipes.core.config import compose
 from recipes.core.config.registry import ROOT
 from recipes.core.runs import checkpoints
@@ -93,7 +93,7 @@ def interrupted_at(name: str) -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, name, pressed)
+        patch.setattr(execution, name, pressed)
         yield
 
 
@@ -158,7 +158,7 @@ def test_a_stopped_run_saves_says_so_and_ends_like_an_undisturbed_one(
 def test_a_run_stopped_while_it_is_evaluated_leaves_a_status_and_no_lock(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steelyard: Steelyard
 ) -> None:
-    monkeypatch.setattr(runner, "_evaluate", lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr(execution, "_evaluate", lambda *_: signal.raise_signal(number))
     ended = steelyard(*words(tmp_path))
     assert ended.code == 130 and "the same command goes on from the last checkpoint" in ended.err
     status = folder_of(tmp_path).status()

@@ -12,24 +12,17 @@ from typing import Any
 import pytest
 
 from cli import app
-from recipes.core import runner
+from recipes.core import execution
 from recipes.core.config import compose
-from recipes.core.evaluation.plots import Plot, write_plots
-from recipes.core.evaluation.scores import Scores
-from recipes.core.evaluation.strips import Shot, Strip, write_strips
 from recipes.core.runs import folder as runs
-from recipes.core.runs.folder import run_folder
-from recipes.core.runs.identity import identify
-from recipes.core.storage.files import write_json
 from recipes.core.trial import cells, launch
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.states import record_end, record_start
-from tests.core.conftest import heatmap
+from tests.finished import finished_run
 
 DAMAGES, SEED = 300, 20
 WORDS = ["budget=smoke", "tracker=none", "trainer.max_steps=2", "trainer.threads=1"]
 TRIAL = ["--arms", "prior,ntp", "--seeds", "2", "--launcher", "local"]
-METRICS = ("grounded/auc", "nll/other")
 NONSENSE = (
     b"",
     b"\x00" * 64,
@@ -42,38 +35,6 @@ NONSENSE = (
     b"seed: 1\nrecipe: prior\narm: {}\n",
     b"\xff\xfe{\x00",
 )
-
-
-def finished_run(config: Any, seed: int) -> Path:
-    """What a finished run leaves behind, with metrics that differ between arms and seeds."""
-    folder, generator = run_folder(config), random.Random(f"{config.arm}{seed}")
-    runs.start(
-        folder,
-        config,
-        identify(config),
-        f"steelyard run prior arm={config.arm}",
-        {"threads": 1},
-        config.trainer.max_steps,
-    )
-    scores = Scores()
-    for name in METRICS:
-        scores.define(name, name.title(), name != "nll/other")
-        for index in range(6):
-            scores.add(name, f"test-{index}", f"image-{index // 2}", generator.random(), 2)
-    for step in (1, 2):
-        scores.write_rows(folder.curve(step))
-        folder.log(step, "train", {"loss": generator.random()}, 0.5)
-        folder.log(step, "eval", scores.overall(), 0.5)
-    scores.write(folder.path)
-    folder.log(2, "final", scores.overall(), 1.0)
-    write_json(folder.path / "heatmap.json", heatmap(config.arm))
-    write_plots(folder.path, [Plot("p", "t", "x", "y", {"a": [(0.0, 1.0), (1.0, 2.0)]})])
-    write_strips(folder.path, [Strip("s", "l", [Shot("test-0", "t", "n", heatmap("ntp")["examples"][0]["image"])])])
-    checkpoint = folder.checkpoints / "checkpoint-2"
-    checkpoint.mkdir(parents=True)
-    write_json(checkpoint / "complete.json", {"model.safetensors": {"size": 1, "sha256": "0" * 64}})
-    folder.finish(step=2, max_steps=2)
-    return folder.path
 
 
 @pytest.fixture
@@ -95,7 +56,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*_: Any, **__: Any) -> None:
         raise AssertionError("something would be run")
 
-    monkeypatch.setattr(runner, "_work", started)
+    monkeypatch.setattr(execution, "work", started)
     monkeypatch.setattr(launch, "run_in_child", started)
     monkeypatch.setattr("cli.runs.age", lambda *_: "now")
     monkeypatch.setattr("recipes.core.report.run.draw", lambda *_: b"png")

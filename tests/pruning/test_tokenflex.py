@@ -12,7 +12,7 @@ from recipes.core.errors import UserError
 from recipes.core.training.trainer import TrainEvents, train
 from recipes.pruning.accounting import LayerShape
 from recipes.pruning.flex import TokenSampler
-from recipes.pruning.tokenflex.config import FlexConfig
+from recipes.pruning.tokenflex.config import PROJECTORS, FlexConfig
 from recipes.pruning.tokenflex.objective import FlexLoss, build_model, cost, projector_macs
 from recipes.pruning.tokenflex.recipe import Prepared, TokenFlexRecipe, answer_scores, possible
 from recipes.pruning.toy_decoder import QuestionItems
@@ -168,7 +168,7 @@ def test_more_tokens_than_patches_are_told(
     prepared(given)
     said = "warning: 81 tokens of 64 patches: the map is enlarged, nothing is gained"
     assert said in capsys.readouterr().err
-    assert ("warning", "81 tokens enlarge the map: nothing is gained") in RECIPE.describe(given)
+    assert ("warning", "81 tokens enlarge the map: nothing is gained") in given.describe()
 
 
 @pytest.mark.parametrize(
@@ -227,3 +227,10 @@ def test_items_pair_questions_with_their_canvas(prepared: Callable[[Any], Prepar
     assert not torch.equal(batch["features"][1], batch["features"][2])
     assert batch["asked"][0] == batch["asked"][2] != batch["asked"][1]
     assert batch["features"].shape == (3, 64, 48) and batch["features"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("projector", PROJECTORS)
+def test_parameters_are_those_of_the_model(projector: str) -> None:
+    fixed = ["flex.tokens=[16]", "flex.probs=[1]", "label=fixed"] if projector == "pixel_shuffle_mlp" else []
+    given = config(f"flex.projector={projector}", *fixed)
+    assert given.parameters() == sum(parameter.numel() for parameter in build_model(given).parameters())

@@ -54,6 +54,14 @@ class AlignDistilConfig(AlignmentRunConfig):
             found.append(("distil.sequences", "no samples can be drawn from a shared-out policy: trainer.parallel=ddp"))
         return found
 
+    def describe(self) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`."""
+        own = self.teacher
+        return [
+            *super().describe(),
+            ("teachers", f"DPO and reverse DPO, {own.steps} steps of {own.batch_size} pairs each"),
+        ]
+
 
 CONFIG = AlignDistilConfig
 

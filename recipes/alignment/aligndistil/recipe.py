@@ -120,12 +120,6 @@ class AlignDistilRecipe(AlignmentRecipe):
             shown = heatmap(test, {"alpha": alpha}, prepared.said.logps, pieces, config.evaluation.heatmap)
         return replace(found, metrics=found.metrics | scores.overall() | extra, heatmap=shown, plots=plots)
 
-    def describe(self, config: AlignDistilConfig) -> list[tuple[str, str]]:
-        """Rows for `--dry-run`."""
-        own = config.teacher
-        told = f"DPO and reverse DPO, {own.steps} steps of {own.batch_size} pairs each"
-        return [*super().describe(config), ("teachers", told)]
-
 
 def _rule(config: AlignDistilConfig, prepared: Distilling) -> Rule:
     """How the teacher is made, `r: auto` resolved on the chosen answers of the first pairs.

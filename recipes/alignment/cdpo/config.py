@@ -61,6 +61,13 @@ class CDPOConfig(AlignmentRunConfig):
             found.append(("critical.weights", message))
         return found
 
+    def describe(self) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`: with the two models, where they are needed."""
+        if self.critical.weights not in CONTRASTED:
+            return super().describe()
+        contrast = f"the reference tuned on right and on wrong answers, {self.contrast.steps} steps each"
+        return [*super().describe(), ("contrast", contrast)]
+
 
 CONFIG = CDPOConfig
 

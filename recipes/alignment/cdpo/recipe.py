@@ -57,14 +57,5 @@ class CDPORecipe(AlignmentRecipe):
             plots += evaluation.curve_plots(curve, metric, found.metrics.get(f"data/{metric}"))
         return replace(found, metrics=found.metrics | scores.overall() | extra, heatmap=shown, plots=plots)
 
-    def describe(self, config: CDPOConfig) -> list[tuple[str, str]]:
-        """Adds the two models, where they are needed."""
-        rows = super().describe(config)
-        if config.critical.weights in CONTRASTED:
-            rows.append(
-                ("contrast", f"the reference tuned on right and on wrong answers, {config.contrast.steps} steps each")
-            )
-        return rows
-
 
 RECIPE = CDPORecipe

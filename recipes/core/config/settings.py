@@ -132,6 +132,19 @@ class RunConfig:
         """What the run is filed and compared under: its label, else its arm."""
         return self.label or self.arm
 
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the run; 0 where its recipe trains nothing, whatever `trainer.max_steps` says."""
+        return 0 if self.parameters() == 0 else self.trainer.max_steps
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Rows of (what, value) for `--dry-run`: what data and model resolve to. Loads nothing."""
+        return []
+
+    def parameters(self) -> int | None:
+        """Parameters of what is trained; 0 if nothing is, None if only its files know. Loads nothing."""
+        return None
+
 
 @dataclass(frozen=True)
 class Claim:

@@ -98,7 +98,8 @@ def read_rows(path: Path) -> Scores:
     """Scores from a table that `write_rows` wrote."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
+    with pq.ParquetFile(path) as file:  # `read_table` would import pandas
+        table = file.read()
     columns = table.to_pydict()
     meaning = json.loads((table.schema.metadata or {}).get(MEANING.encode(), b"{}"))
     metrics = {name: Metric(**entry) for name, entry in meaning.items()}

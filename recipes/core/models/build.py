@@ -15,7 +15,7 @@ from recipes.core.errors import UserError
 from recipes.core.models import encoder as encoders
 from recipes.core.models.config import SmallConfig, SmolLM2Config
 from recipes.core.models.from_config import GRAY, IMAGENET_MEAN, IMAGENET_STD
-from recipes.core.models.smollm2 import ARCHITECTURE, load_backbone
+from recipes.core.models.smollm2 import load_backbone
 from recipes.core.models.tokenizer import IMAGE_TOKENS, PAD, PATCH
 from recipes.core.models.vision_language import (
     CaptionModel,
@@ -57,13 +57,6 @@ def language_model(config: SmallConfig | SmolLM2Config, tokenizer: Any, seed: in
         rows = max(len(decoder.get_input_embeddings().weight), 1 + max(tokenizer.get_vocab().values()))
         decoder.resize_token_embeddings(rows, mean_resizing=False)
         return decoder
-
-
-def parameters(config: SmallConfig | SmolLM2Config) -> int:
-    """Parameters of the decoder (for `small`: with its largest vocabulary), counted without weights."""
-    architecture = _small(config, config.vocabulary) if isinstance(config, SmallConfig) else ARCHITECTURE
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in LlamaForCausalLM(architecture).parameters())
 
 
 def llama(vocabulary: int, layers: int, width: int, heads: int, inner: int) -> LlamaConfig:

@@ -5,6 +5,40 @@ from dataclasses import dataclass
 from recipes.core.config.settings import MODEL_CONTENT, setting
 
 LLAMA_INSTEAD = "folder or hub name of a Llama-type model instead; null: the asset"
+SMOLLM2 = "SmolLM2-135M-Instruct (Q4_1 weights, asset smollm2-135m)"
+GPT2_POSITIONS = 1024
+
+
+def mlp_width(width: int) -> int:
+    """Inner width of a gated MLP: 8/3 of the width, as in Llama, rounded up to a multiple of 8."""
+    return -(-8 * width // 24) * 8
+
+
+def llama_parameters(vocabulary: int, layers: int, width: int, inner: int, keys: int | None = None) -> int:
+    """Parameters of a Llama-type model whose head is its embedding.
+
+    Args:
+        vocabulary: Rows of the embedding.
+        layers: Blocks.
+        width: Of a token.
+        inner: Width inside the gated MLP.
+        keys: Width of keys and of values; None: that of a token.
+    """
+    # Queries and output, keys and values, three matrices of the MLP, two norms; one norm at the end.
+    block = 2 * width**2 + 2 * width * (keys or width) + 3 * width * inner + 2 * width
+    return vocabulary * width + layers * block + width
+
+
+def gpt2_parameters(vocabulary: int, layers: int, width: int) -> int:
+    """Parameters of a model of GPT-2's type; arguments as in `llama_parameters`."""
+    # Attention 4 w^2 + 4 w, MLP 8 w^2 + 5 w, two norms 4 w; one norm at the end.
+    block = 12 * width**2 + 13 * width
+    return (vocabulary + GPT2_POSITIONS) * width + layers * block + 2 * width
+
+
+def smollm2_parameters(path: str | None) -> int | None:
+    """Parameters of the asset; None for another model, whose files know."""
+    return None if path else llama_parameters(49152, 30, 576, 1536, keys=192)
 
 
 @dataclass(frozen=True)
@@ -57,6 +91,16 @@ class SmallConfig(BuiltConfig):
             else []
         )
 
+    @property
+    def described(self) -> str:
+        """What it resolves to, for people."""
+        return f"Llama-type decoder, {self.layers} layers, width {self.width}, trained in the run"
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the decoder, with its largest vocabulary."""
+        return llama_parameters(self.vocabulary, self.layers, self.width, 4 * self.width)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SmolLM2Config(BuiltConfig):
@@ -67,6 +111,16 @@ class SmolLM2Config(BuiltConfig):
     train_backbone: bool = setting(True, help="train the language model too, not only the new parts")
     new_learning_rate: float = setting(1e-3, help="peak learning rate of patch embedding or projector", gt=0)
     patch: int = setting(8, help="patch side (setting U)", unit="pixels", ge=1)
+
+    @property
+    def described(self) -> str:
+        """What it resolves to, for people."""
+        return f"Llama-type model {self.path}" if self.path else SMOLLM2
+
+    @property
+    def parameters(self) -> int | None:
+        """Parameters of the decoder; None if only its files know."""
+        return smollm2_parameters(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +135,16 @@ class LlavaConfig:
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
         return [] if self.path else [("path", "is missing; type model.path=FOLDER or a hub name")]
+
+    @property
+    def described(self) -> str:
+        """What it resolves to, for people."""
+        return f"LLaVA checkpoint {self.path}"
+
+    @property
+    def parameters(self) -> None:
+        """Only its files know."""
+        return None
 
 
 ModelConfig = SmallConfig | SmolLM2Config | LlavaConfig
@@ -108,6 +172,19 @@ class SmallLMConfig:
             else []
         )
 
+    @property
+    def described(self) -> str:
+        """What it resolves to, for people."""
+        kind = {"llama": "Llama", "gpt2": "GPT-2"}[self.architecture]
+        return f"{kind}-type model, {self.layers} layers, width {self.width}, trained in the run"
+
+    @property
+    def parameters(self) -> int:
+        """Parameters, with its largest vocabulary."""
+        if self.architecture == "gpt2":
+            return gpt2_parameters(self.vocabulary, self.layers, self.width)
+        return llama_parameters(self.vocabulary, self.layers, self.width, mlp_width(self.width))
+
 
 @dataclass(frozen=True, kw_only=True)
 class SmolLM2TextConfig:
@@ -115,6 +192,16 @@ class SmolLM2TextConfig:
 
     name: str = setting("smollm2-135m", help="model", choices=("smollm2-135m",))
     path: str | None = setting(None, help=LLAMA_INSTEAD, content=MODEL_CONTENT)
+
+    @property
+    def described(self) -> str:
+        """What it resolves to, for people."""
+        return f"causal language model {self.path}" if self.path else SMOLLM2
+
+    @property
+    def parameters(self) -> int | None:
+        """Parameters; None if only its files know."""
+        return smollm2_parameters(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +214,16 @@ class CausalLMConfig:
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
         return [] if self.path else [("path", "is missing; type model.path=FOLDER or a hub name")]
+
+    @property
+    def described(self) -> str:
+        """What it resolves to, for people."""
+        return f"causal language model {self.path}"
+
+    @property
+    def parameters(self) -> None:
+        """Only its files know."""
+        return None
 
 
 TextModelConfig = SmallLMConfig | SmolLM2TextConfig | CausalLMConfig

@@ -114,26 +114,6 @@ def learning_rates(config: ModelConfig) -> dict[str, float]:
     return {}
 
 
-def describe(config: ModelConfig) -> str:
-    """What a model resolves to. Loads no weights."""
-    if isinstance(config, LlavaConfig):
-        return f"LLaVA checkpoint {config.path}"
-    if isinstance(config, SmallConfig):
-        return f"Llama-type decoder, {config.layers} layers, width {config.width}, trained in the run"
-    return (
-        f"Llama-type model {config.path}" if config.path else "SmolLM2-135M-Instruct (Q4_1 weights, asset smollm2-135m)"
-    )
-
-
-def parameters(config: ModelConfig) -> int | None:
-    """Parameters of a model's decoder; None if only its checkpoint knows. Loads no weights."""
-    if isinstance(config, LlavaConfig) or (isinstance(config, SmolLM2Config) and config.path):
-        return None
-    from recipes.core.models.build import parameters as count
-
-    return count(config)
-
-
 def _check_context(config: ModelConfig, prefix: int, max_tokens: int, model: Any) -> None:
     from recipes.core.errors import UserError
 

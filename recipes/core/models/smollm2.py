@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from recipes.core.messages import note
 from recipes.core.models.causal import load_causal_lm
@@ -20,17 +20,6 @@ from recipes.core.storage.cache import cached
 from recipes.core.storage.files import sha256_json
 
 ASSET = "smollm2-135m"
-# The published architecture, for counting parameters without the weights.
-ARCHITECTURE = LlamaConfig(
-    hidden_size=576,
-    intermediate_size=1536,
-    num_hidden_layers=30,
-    num_attention_heads=9,
-    num_key_value_heads=3,
-    vocab_size=49152,
-    max_position_embeddings=8192,
-    tie_word_embeddings=True,
-)
 
 
 def backbone_folder(config: SmolLM2Config | SmolLM2TextConfig) -> str:

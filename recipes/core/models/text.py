@@ -3,14 +3,20 @@
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from recipes.core.errors import UserError
 from recipes.core.models.build import llama, seeded
 from recipes.core.models.causal import load_causal_lm
-from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig, TextModelConfig
-from recipes.core.models.smollm2 import ARCHITECTURE, load_backbone, load_tokenizer
+from recipes.core.models.config import (
+    GPT2_POSITIONS,
+    CausalLMConfig,
+    SmallLMConfig,
+    SmolLM2TextConfig,
+    TextModelConfig,
+    mlp_width,
+)
+from recipes.core.models.smollm2 import load_backbone, load_tokenizer
 from recipes.core.models.sources import load_tokenizer as load_any_tokenizer
 from recipes.core.models.tokenizer import character_tokenizer, train_bpe
 from recipes.core.models.vision_language import TextModel
@@ -89,30 +95,6 @@ def check_context(model: TextModel, tokens: int, key: str) -> None:
         )
 
 
-def describe(config: TextModelConfig) -> str:
-    """What a model resolves to. Loads no weights."""
-    if isinstance(config, SmallLMConfig):
-        kind = {"llama": "Llama", "gpt2": "GPT-2"}[config.architecture]
-        return f"{kind}-type model, {config.layers} layers, width {config.width}, trained in the run"
-    if isinstance(config, CausalLMConfig) or config.path:
-        return f"causal language model {config.path}"
-    return "SmolLM2-135M-Instruct (Q4_1 weights, asset smollm2-135m)"
-
-
-def parameters(config: TextModelConfig) -> int | None:
-    """Parameters of a model (of one trained in the run: with its largest vocabulary); None if only its files know."""
-    if isinstance(config, CausalLMConfig) or (isinstance(config, SmolLM2TextConfig) and config.path):
-        return None
-    with torch.device("meta"):
-        model = _new(config, config.vocabulary) if isinstance(config, SmallLMConfig) else LlamaForCausalLM(ARCHITECTURE)
-        return sum(parameter.numel() for parameter in model.parameters())
-
-
-def mlp_width(width: int) -> int:
-    """Inner width of a gated MLP: 8/3 of the width, as in Llama, rounded up to a multiple of 8."""
-    return -(-8 * width // 24) * 8
-
-
 def _new(config: SmallLMConfig, vocabulary: int) -> Any:
     if config.architecture == "gpt2":
         return GPT2LMHeadModel(
@@ -121,7 +103,7 @@ def _new(config: SmallLMConfig, vocabulary: int) -> Any:
                 n_embd=config.width,
                 n_layer=config.layers,
                 n_head=config.heads,
-                n_positions=1024,
+                n_positions=GPT2_POSITIONS,
                 resid_pdrop=0.0,
                 embd_pdrop=0.0,
                 attn_pdrop=0.0,

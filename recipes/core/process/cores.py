@@ -8,6 +8,7 @@ from pathlib import Path
 
 CGROUPS = Path("/proc/self/cgroup")
 MOUNTS = Path("/proc/self/mountinfo")
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 def usable_cores() -> int:
@@ -20,6 +21,11 @@ def processor_name() -> str:
     """Name of the processor as the system gives it, else its architecture."""
     names = (line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
+
+
+def may_have_gpu() -> bool:
+    """Whether this machine has the driver of a GPU (NVIDIA, also under WSL, or AMD); torch knows what it can use."""
+    return any(Path(name).exists() for name in GPU_DRIVERS)
 
 
 def _quotas() -> Iterator[float]:

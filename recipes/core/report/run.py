@@ -24,9 +24,6 @@ from recipes.core.runs.records import (
     check_finished,
     config_differences,
     final_metrics,
-    find_baseline,
-    find_runs,
-    load_run,
     read_info,
 )
 from recipes.core.statistics.compare import Comparison, MetricRow, compare_runs
@@ -61,47 +58,39 @@ class Verdict:
         return BADGES[self.outcome]
 
 
-def report_run(run_folder: Path, outputs: Path, card: Card, warn: bool = True) -> Path | None:
-    """Write a run's report beside the baseline of the recipe's claim, if a run of it can be paired.
+def report_run(run: RunRecord, baseline: RunRecord | None, card: Card) -> None:
+    """Write a run's report beside the baseline's run.
 
     Args:
-        run_folder: The run to report.
-        outputs: Where to look for the baseline.
-        card: The recipe's card.
-        warn: Name damaged runs beside it, if the caller has not done so.
-
-    Returns:
-        Folder of the baseline's run; None if there is none (or the run is the baseline itself).
+        run: The run to report.
+        baseline: As from `baseline_of`.
+        card: The card of the run.
 
     Raises:
-        UserError: `run_folder` is no run folder.
+        UserError: the run is damaged.
     """
-    run, claim, keys = load_run(run_folder), card.claim, set(card.pair_keys)
     if run.problem:
         check_finished(run)
-    baseline = None
-    if run.state == DONE and run.arm != claim.baseline:
-        baseline = find_baseline(run, find_runs(outputs, run.recipe, warn), claim.baseline, keys)
-    main = headline(claim.metric, final_metrics(run.path))
+    main = headline(card.claim.metric, final_metrics(run.path))
+    keys = set(card.pair_keys)
     comparison = compare_runs(run, baseline, arm_keys=keys, main_metric=main) if baseline else None
     told = {
         "title": card.title,
         "paper": card.paper,
-        "claim": asdict(claim),
+        "claim": asdict(card.claim),
         "main_metric": main,
-        "command": str(read_environment(run_folder).get("command", f"steelyard run {run.recipe} arm={run.arm}")),
+        "command": str(read_environment(run.path).get("command", f"steelyard run {run.recipe} arm={run.arm}")),
     }
-    write_report(run_folder, baseline.path if baseline else None, comparison, told)
-    return baseline.path if baseline else None
+    write_report(run, baseline, comparison, told)
 
 
-def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison | None, card: dict[str, Any]) -> Path:
+def write_report(run: RunRecord, other: RunRecord | None, comparison: Comparison | None, card: dict[str, Any]) -> Path:
     """Write `report.html` and, where there is anything to draw, `report.png` into a run folder.
 
     Args:
-        run_folder: The run to report.
-        baseline: Folder of the run beside it; None if there is none yet.
-        comparison: The two compared; None exactly if `baseline` is.
+        run: The run to report.
+        other: The run beside it; None if there is none yet.
+        comparison: The two compared; None exactly if `other` is.
         card: "title", "paper", "claim" ({"metric", "arm", "baseline", "direction", "published"}), "main_metric" and
             "command" (what was typed).
 
@@ -110,12 +99,9 @@ def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison
 
     Raises:
         ValueError: a baseline without its comparison, or the other way round.
-        UserError: a folder is no run folder.
     """
-    if (baseline is None) != (comparison is None):
+    if (other is None) != (comparison is None):
         raise ValueError("a baseline and its comparison belong together")
-    run = load_run(run_folder)
-    other = load_run(baseline) if baseline else None
     info = (read_info(other.path) if other else {}) | read_info(run.path)
     charts = learning_curves(run, other, info, card["main_metric"])
     context = {
@@ -134,14 +120,14 @@ def write_report(run_folder: Path, baseline: Path | None, comparison: Comparison
         "facts": _facts(run),
         "trained": bool(RunFolder(run.path).status().get("max_steps")),
     }
-    write_text(run_folder / "report.html", render("template.html.j2", context))
+    write_text(run.path / "report.html", render("template.html.j2", context))
     title = f"{run.recipe}: {run.arm}" + (f" beside {other.arm}" if other else "") + f", seed {run.seed}"
     picture = draw(charts, comparison, title, read_plots(run.path))
     if picture is None:
-        (run_folder / "report.png").unlink(missing_ok=True)
+        (run.path / "report.png").unlink(missing_ok=True)
     else:
-        write_bytes(run_folder / "report.png", picture)
-    return run_folder / "report.html"
+        write_bytes(run.path / "report.png", picture)
+    return run.path / "report.html"
 
 
 def _examples(run: RunRecord) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from recipes.core.config import compose, registry
 from recipes.core.config.settings import Card
-from recipes.core.runs.records import RunRecord
+from recipes.core.runs.folder import DONE
+from recipes.core.runs.records import RunRecord, find_baseline, find_runs
 
 
 def card_for(recipe: str, overrides: Sequence[str] = (), arms: Collection[str] | None = None) -> Card:
@@ -34,6 +36,20 @@ def no_verdict(card: Card, arms: Collection[str], seeds: int) -> str:
         pair = f"{card.claim.arm} with {card.claim.baseline}"
         return f"no verdict: the claim compares {pair}, and --arms leaves out {' and '.join(missing)}"
     return "no verdict: one seed has no interval over seeds; type --seeds 2 or more" if seeds < 2 else ""
+
+
+def baseline_of(run: RunRecord, card: Card, outputs: Path, warn: bool = True) -> RunRecord | None:
+    """The newest finished run of the claim's baseline that a finished run can be paired with; None for the baseline.
+
+    Args:
+        run: The run.
+        card: The card of the run.
+        outputs: Folder of runs in which to look.
+        warn: Name damaged runs there, if the caller has not done so.
+    """
+    if run.state != DONE or run.arm == card.claim.baseline:
+        return None
+    return find_baseline(run, find_runs(outputs, run.recipe, warn), card.claim.baseline, set(card.pair_keys))
 
 
 def card_of(run: RunRecord) -> Card:

@@ -72,7 +72,8 @@ def _read_examples(path: Path) -> dict[str, Examples]:
 
     if not path.exists():
         return {}
-    table = pq.read_table(path)
+    with pq.ParquetFile(path) as file:  # `read_table` would import pandas
+        table = file.read()
     names, ids, groups, values, counts = (
         table[name].to_numpy(zero_copy_only=False) for name in ("metric", "example", "group", "value", "count")
     )

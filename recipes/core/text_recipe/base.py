@@ -120,18 +120,6 @@ class TextRecipe:
         shown = heatmap(probe, prepared.tokenizer, own.heatmap)
         return Evaluation(scores.overall() | extra, scores, shown, plots=[_domains(curve)])
 
-    def describe(self, config: Any) -> list[tuple[str, str]]:
-        """Rows for `--dry-run`."""
-        data = config.data.path or "the domains that ship with the install or as assets"
-        rows = [("data", f"{data}, mixture {config.data.mixture}"), ("model", models.describe(config.model))]
-        if self.needs_reference(config):
-            rows.append(("reference", config.reference.path or f"trained in the run, {config.reference.steps:,} steps"))
-        return rows
-
-    def parameters(self, config: Any) -> int | None:
-        """Parameters of the model; None if only its checkpoint knows."""
-        return models.parameters(config.model)
-
 
 def _domains(curve: dict[int, Scores]) -> Plot:
     overall = {step: curve[step].overall() for step in sorted(curve)}

@@ -57,3 +57,16 @@ class TextConfig(RunConfig):
         """Sequences whose weights are made together: a micro-batch over all processes."""
         trainer = self.trainer
         return (trainer.micro_batch_size or trainer.process_batch_size) * trainer.nproc
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`."""
+        data = self.data.path or "the domains that ship with the install or as assets"
+        rows = [("data", f"{data}, mixture {self.data.mixture}"), ("model", self.model.described)]
+        if reference := getattr(self, "reference", None):
+            trained = f"trained in the run, {reference.steps:,} steps"
+            rows.append(("reference", f"{reference.path or trained}, for arms that read one"))
+        return rows
+
+    def parameters(self) -> int | None:
+        """Parameters of the model."""
+        return self.model.parameters

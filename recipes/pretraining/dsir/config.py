@@ -6,6 +6,7 @@ from recipes.core.config.settings import DATA_CONTENT, Card, Claim, RunConfig, s
 from recipes.core.data.config import EMBEDDED_DOMAINS
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 
+SHARE = 0.1  # of the pool that is selected where no number is typed
 METHODS = ("dsir", "dsir_topk", "random", "heuristic_cls", "heuristic_cls_topk")
 
 
@@ -95,6 +96,21 @@ class DsirConfig(RunConfig):
         if self.downstream == "none" and getattr(self.model, "path", None):
             return [("downstream", "none trains no model, so model.path would not be read; type downstream=lm")]
         return []
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`."""
+        data, own = self.data, self.select
+        size = f"{own.n:,} documents" if own.n else f"{SHARE:.0%} of the documents"
+        rows = [
+            ("data", data.source or "the domains that ship with the install or as assets"),
+            ("target", data.target or data.target_domain),
+            ("selection", f"{size} by {own.method}, {own.processes} processes"),
+        ]
+        return [*rows, ("model", self.model.described)] if self.downstream == "lm" else rows
+
+    def parameters(self) -> int | None:
+        """Parameters of the language model; 0 if none is trained."""
+        return self.model.parameters if self.downstream == "lm" else 0
 
 
 CONFIG = DsirConfig

@@ -28,7 +28,7 @@ from recipes.core.storage.files import sha256_json, share_file
 from recipes.core.training.sequences import MixtureItems, sequence_collate
 from recipes.core.training.trainer import Training
 from recipes.pretraining.dsir import method, selection
-from recipes.pretraining.dsir.config import DsirConfig, SelectConfig
+from recipes.pretraining.dsir.config import SHARE, DsirConfig, SelectConfig
 from recipes.pretraining.dsir.corpora import Corpora, Corpus, open_corpora
 from recipes.pretraining.dsir.heuristic import train_classifier
 from recipes.pretraining.dsir.output import write_selection
@@ -37,7 +37,6 @@ from recipes.pretraining.dsir.selection import Features, Scored, Workers
 SELECTED, TARGET, POOL = "selected", "target", "pool"
 FILE = "selection.jsonl"
 TOKENIZER_CHARACTERS = 20_000_000  # of target and pool that a tokenizer is trained on
-SHARE = 0.1  # of the pool that is selected where no number is typed
 CLASSIFIED = 4  # documents of the pool for each of the target's that the classifier is trained on
 DOMAINS_SHOWN = 20
 QUANTILES = np.linspace(0, 1, 41)
@@ -145,22 +144,6 @@ class DsirRecipe:
                 metrics[f"selected/{domain}"] = number / len(prepared.chosen)
         files = {FILE: partial(share_file, prepared.file)}
         return Evaluation(metrics, scores, plots=[_score_plot(prepared)], files=files)
-
-    def describe(self, config: DsirConfig) -> list[tuple[str, str]]:
-        """Rows for `--dry-run`."""
-        data, own = config.data, config.select
-        pool = data.source or "the domains that ship with the install or as assets"
-        size = f"{own.n:,} documents" if own.n else f"{SHARE:.0%} of the documents"
-        rows = [
-            ("data", pool),
-            ("target", data.target or data.target_domain),
-            ("selection", f"{size} by {own.method}, {own.processes} processes"),
-        ]
-        return [*rows, ("model", models.describe(config.model))] if config.downstream == "lm" else rows
-
-    def parameters(self, config: DsirConfig) -> int | None:
-        """Parameters of the language model; 0 if none is trained, None if only its checkpoint knows."""
-        return models.parameters(config.model) if config.downstream == "lm" else 0
 
 
 def selection_keys(config: SelectConfig, scored: Scored, random: np.random.Generator) -> NDArray[np.float64]:

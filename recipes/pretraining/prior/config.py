@@ -95,6 +95,18 @@ class PriorConfig(RunConfig):
             )
         return found
 
+    def describe(self) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`."""
+        return [
+            ("data", f"{self.data.name}, {self.data.path or 'what ships with the install or as an asset'}"),
+            ("model", f"{self.model.described}, setting {self.setting}"),
+            ("reference", self.reference.path or self.reference.source),
+        ]
+
+    def parameters(self) -> int | None:
+        """Parameters of the decoder."""
+        return self.model.parameters
+
 
 CONFIG = PriorConfig
 

@@ -117,18 +117,6 @@ class PriorRecipe:
             self._suites = {"model": model, "suite": suite}
         return self._suites["suite"]
 
-    def describe(self, config: PriorConfig) -> list[tuple[str, str]]:
-        """Rows for `--dry-run`."""
-        return [
-            ("data", f"{config.data.name}, {config.data.path or 'what ships with the install or as an asset'}"),
-            ("model", f"{models.describe(config.model)}, setting {config.setting}"),
-            ("reference", config.reference.path or config.reference.source),
-        ]
-
-    def parameters(self, config: PriorConfig) -> int | None:
-        """Parameters of the decoder; None if only its checkpoint knows."""
-        return models.parameters(config.model)
-
 
 def weigher(config: PriorConfig, prepared: Prepared) -> Weigh:
     """The function that gives a batch its coefficients from the stored reference scores."""

@@ -112,6 +112,22 @@ class SampleReweightingConfig(RunConfig):
             return trainer.batch_size
         return (trainer.micro_batch_size or trainer.process_batch_size) * trainer.nproc
 
+    def describe(self) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`."""
+        if isinstance(self.data, RegressionConfig):
+            return [("data", f"{self.data.rows:,} rows of {self.data.features} features, drawn from the seed")]
+        mixture = f"mixture {self.data.mixture}, {self.data.duplicates:.0%} duplicates"
+        data = f"{self.data.path or 'the domains that ship with the install or as assets'}, {mixture}"
+        assert not isinstance(self.model, LinearConfig)
+        return [("data", data), ("model", self.model.described)]
+
+    def parameters(self) -> int | None:
+        """Parameters of the model."""
+        if isinstance(self.data, RegressionConfig):
+            return self.data.features * len(self.data.regimes)
+        assert not isinstance(self.model, LinearConfig)
+        return self.model.parameters
+
 
 CONFIG = SampleReweightingConfig
 

@@ -87,22 +87,6 @@ class SampleReweightingRecipe:
             add_area(scores, curve, name, area, title, higher_is_better=False)
         return Evaluation(scores.overall() | extra, scores, plots=evaluation.plots(curve))
 
-    def describe(self, config: SampleReweightingConfig) -> list[tuple[str, str]]:
-        """Rows for `--dry-run`."""
-        if isinstance(config.data, RegressionConfig):
-            return [("data", f"{config.data.rows:,} rows of {config.data.features} features, drawn from the seed")]
-        mixture = f"mixture {config.data.mixture}, {config.data.duplicates:.0%} duplicates"
-        return [
-            ("data", f"{config.data.path or 'the domains that ship with the install or as assets'}, {mixture}"),
-            ("model", models.describe(_text_model(config))),
-        ]
-
-    def parameters(self, config: SampleReweightingConfig) -> int | None:
-        """Parameters of the model; None if only its checkpoint knows."""
-        if isinstance(config.data, RegressionConfig):
-            return config.data.features * len(config.data.regimes)
-        return models.parameters(_text_model(config))
-
 
 def _stream(prepared: Prepared) -> MixtureItems:
     assert prepared.stream is not None

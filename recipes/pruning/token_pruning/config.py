@@ -1,6 +1,7 @@
 """Config and card of the recipe `token-pruning`. Imports no torch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from recipes.core.config import compose
 from recipes.core.config.settings import COVERED, DATA_CONTENT, MODEL_CONTENT, SEEDS, Card, Claim, RunConfig, setting
@@ -204,6 +205,39 @@ class TokenPruningConfig(RunConfig):
             if len(set(values)) < len(values):
                 found.append((key, "names a budget twice"))
         return found
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`."""
+        budgets = ", ".join(f"{budget:g}" for _, budget in self.budgets)
+        unit = "numbers of tokens" if self.keep_tokens else "shares of the tokens"
+        return [
+            ("data", _data_words(self)),
+            ("model", _model_words(self)),
+            ("pruner", self.pruner.name),
+            ("budgets", f"{budgets} ({unit}), and unpruned"),
+        ]
+
+    def parameters(self) -> int:
+        """Nothing is trained in the run itself."""
+        return 0
+
+
+def _data_words(config: TokenPruningConfig) -> str:
+    data = config.data
+    if isinstance(data, VqaConfig):
+        return f"{data.path}, answers generated and compared"
+    return getattr(data, "described", data.name)
+
+
+def _model_words(config: TokenPruningConfig) -> str:
+    model = config.model
+    if isinstance(model, PriorVLMConfig) and model.path:
+        return f"the model of the run of prior in {model.path}"
+    if isinstance(model, ToyVLMConfig | ToyViTConfig | PriorVLMConfig):
+        return f"{model.name}, trained for this seed if no run has done so before"
+    if isinstance(model, MiniLMConfig):
+        return f"sentence encoder {model.path}" if model.path else "all-MiniLM-L6-v2 (asset)"
+    return f"LLaVA-type checkpoint {Path(str(model.path))}"
 
 
 def _model_problems(config: TokenPruningConfig) -> list[tuple[str, str]]:

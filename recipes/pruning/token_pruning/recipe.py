@@ -1,7 +1,6 @@
 """Token pruning as an experiment: nothing is trained here; a model is pruned and asked, on identical weights."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation
@@ -11,7 +10,7 @@ from recipes.pruning.config import ToyViTConfig, ToyVLMConfig
 from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning import pictures
 from recipes.pruning.token_pruning.checkpoint import Checkpoint
-from recipes.pruning.token_pruning.config import MiniLMConfig, PriorVLMConfig, TokenPruningConfig, VqaConfig
+from recipes.pruning.token_pruning.config import MiniLMConfig, PriorVLMConfig, TokenPruningConfig
 from recipes.pruning.token_pruning.evaluation import metrics, ratios
 from recipes.pruning.token_pruning.measuring import Measured, Plan, measure
 from recipes.pruning.token_pruning.prior_vlm import PriorVLM
@@ -72,21 +71,6 @@ class TokenPruningRecipe:
             strips=pictures.strips(measured, config.budgets, own.picture_keep, own.pictures),
         )
 
-    def describe(self, config: TokenPruningConfig) -> list[tuple[str, str]]:
-        """Rows for `--dry-run`."""
-        budgets = ", ".join(f"{budget:g}" for _, budget in config.budgets)
-        unit = "numbers of tokens" if config.keep_tokens else "shares of the tokens"
-        return [
-            ("data", _data_words(config)),
-            ("model", _model_words(config)),
-            ("pruner", config.pruner.name),
-            ("budgets", f"{budgets} ({unit}), and unpruned"),
-        ]
-
-    def parameters(self, config: TokenPruningConfig) -> int | None:
-        """Nothing is trained in the run itself."""
-        return 0
-
 
 def _subject(config: TokenPruningConfig, device: str) -> Subject:
     if isinstance(config.model, ToyVLMConfig):
@@ -103,24 +87,6 @@ def _subject(config: TokenPruningConfig, device: str) -> Subject:
 def _plots(config: TokenPruningConfig, measured: Measured, found: dict[str, float]) -> list[pictures.Plot]:
     scores = {label: found[f"{measured.terms.metric}@{label}"] for label in ratios(measured)}
     return pictures.plots(measured, ratios(measured), scores, config.arm)
-
-
-def _data_words(config: TokenPruningConfig) -> str:
-    data = config.data
-    if isinstance(data, VqaConfig):
-        return f"{data.path}, answers generated and compared"
-    return getattr(data, "described", data.name)
-
-
-def _model_words(config: TokenPruningConfig) -> str:
-    model = config.model
-    if isinstance(model, PriorVLMConfig) and model.path:
-        return f"the model of the run of prior in {model.path}"
-    if isinstance(model, ToyVLMConfig | ToyViTConfig | PriorVLMConfig):
-        return f"{model.name}, trained for this seed if no run has done so before"
-    if isinstance(model, MiniLMConfig):
-        return f"sentence encoder {model.path}" if model.path else "all-MiniLM-L6-v2 (asset)"
-    return f"LLaVA-type checkpoint {Path(str(model.path))}"
 
 
 RECIPE = TokenPruningRecipe

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from math import isqrt
 
 from recipes.core.config.settings import Card, Claim, RunConfig, setting
+from recipes.core.models.config import llama_parameters
 from recipes.pruning.config import CanvasConfig, DecoderShape, ToyViTConfig
 
+VOCABULARY = 22  # words of the toy language model
 PROJECTORS = ("swiglu_pool", "mlp_pool", "pixel_shuffle_mlp", "resampler")
 
 
@@ -110,6 +112,42 @@ class TokenFlexConfig(RunConfig):
                 message = f"pixel_shuffle_mlp makes one number of tokens of {side}x{side} patches; type {offer}"
                 return [("flex.tokens", message)]
         return []
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`."""
+        own, encoder = self.flex, self.model.encoder
+        drawn = ", ".join(map(str, own.tokens))
+        return [
+            ("data", self.data.described),
+            ("encoder", f"{encoder.layers} blocks of width {encoder.width}, {encoder.steps:,} steps once, then frozen"),
+            ("visual tokens", f"{drawn} of {self.data.patches} patches ({own.schedule}), {own.expected:g} on average"),
+            *(("warning", f"{count} tokens enlarge the map: nothing is gained") for count in self.enlarging),
+        ]
+
+    def parameters(self) -> int:
+        """Parameters of projector and language model."""
+        # The head is no embedding; a word is a token.
+        words = VOCABULARY * self.decoder.width
+        language = llama_parameters(VOCABULARY, self.decoder.layers, self.decoder.width, self.decoder.ffn) + words
+        return language + _projector_parameters(self)
+
+    @property
+    def enlarging(self) -> list[int]:
+        """Numbers of tokens that are more than the encoder's patches."""
+        asked = {*self.flex.tokens, *self.evaluation.tokens, *self.evaluation.unseen}
+        return sorted(count for count in asked if isqrt(count) > self.data.grid)
+
+
+def _projector_parameters(config: TokenFlexConfig) -> int:
+    """Weights and biases of each projector, layer by layer (`recipes.pruning.flex`)."""
+    width, out, own = config.model.encoder.width, config.decoder.width, config.flex
+    if own.projector == "swiglu_pool":
+        return 2 * width + 2 * (width + 1) * 3 * width + (3 * width + 1) * out
+    if own.projector == "resampler":
+        attention, mlp = 4 * (out + 1) * out, (out + 1) * 2 * out + (2 * out + 1) * out
+        return 2 * width + (width + 1) * out + config.largest * out + attention + 2 * out + mlp
+    taken = width * config.factor**2 if own.projector == "pixel_shuffle_mlp" else width
+    return (taken + 1) * out + (out + 1) * out
 
 
 def no_square(count: int) -> str | None:

@@ -1,6 +1,5 @@
 """TokenFLEX as an experiment: a small language model answers about canvases from a drawn number of visual tokens."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ class TokenFlexRecipe:
 
     def prepare(self, config: TokenFlexConfig, device: str) -> Prepared:
         """The encoder, trained once, and its features, cached; warns of numbers of tokens that gain nothing."""
-        for count in enlarging(config):
+        for count in config.enlarging:
             note(f"warning: {count} tokens of {config.data.patches} patches: the map is enlarged, nothing is gained")
         encoder = toy_vit(config, device)
         items = []
@@ -92,36 +91,11 @@ class TokenFlexRecipe:
                 extra[f"{name}@{count}"] = value
         return Evaluation(found | extra, scores, plots=accuracy_plots(config, found, extra))
 
-    def describe(self, config: TokenFlexConfig) -> list[tuple[str, str]]:
-        """Rows for `--dry-run`."""
-        own, encoder = config.flex, config.model.encoder
-        drawn = ", ".join(map(str, own.tokens))
-        return [
-            ("data", config.data.described),
-            ("encoder", f"{encoder.layers} blocks of width {encoder.width}, {encoder.steps:,} steps once, then frozen"),
-            (
-                "visual tokens",
-                f"{drawn} of {config.data.patches} patches ({own.schedule}), {own.expected:g} on average",
-            ),
-            *(("warning", f"{count} tokens enlarge the map: nothing is gained") for count in enlarging(config)),
-        ]
-
-    def parameters(self, config: TokenFlexConfig) -> int | None:
-        """Parameters of projector and language model."""
-        with torch.device("meta"):
-            return sum(parameter.numel() for parameter in build_model(config).parameters())
-
 
 def questions_used(config: TokenFlexConfig) -> int:
     """Questions of each micro-batch that are trained on."""
     micro = config.trainer.micro_batch_size or config.trainer.process_batch_size
     return max(1, round(config.flex.batch_share * micro))
-
-
-def enlarging(config: TokenFlexConfig) -> list[int]:
-    """Numbers of tokens that are more than the encoder's patches."""
-    asked = {*config.flex.tokens, *config.evaluation.tokens, *config.evaluation.unseen}
-    return sorted(count for count in asked if math.isqrt(count) > config.data.grid)
 
 
 def possible(config: TokenFlexConfig) -> list[int]:

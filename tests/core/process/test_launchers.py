@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from accelerate import PartialState
 
-from recipes.core import runner
+from recipes.core import execution, runner
 from recipes.core.config import compose
 from recipes.core.process.launchers import without_launchers
 
@@ -35,6 +35,6 @@ def test_libraries_see_one_process_and_find_everything_again(monkeypatch: pytest
 
 def test_a_run_does_not_see_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[str]] = []
-    monkeypatch.setattr(runner, "_work", lambda *arguments: seen.append(LEFT.keys() & os.environ.keys()))
+    monkeypatch.setattr(execution, "work", lambda *arguments: seen.append(LEFT.keys() & os.environ.keys()))
     runner.run(compose.compose("prior", [f"outputs={tmp_path}"]), fresh=False, command="steelyard run prior")
     assert seen == [set()]

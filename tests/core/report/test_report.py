@@ -16,6 +16,7 @@ from recipes.core.evaluation.plots import Plot, write_plots
 from recipes.core.report import curves, heatmap
 from recipes.core.report import run as report
 from recipes.core.statistics import compare
+from recipes.core.statistics.claims import baseline_of
 from recipes.core.storage.files import write_json
 
 KEYS = {"weighting"}
@@ -72,11 +73,8 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def one_seed(make_run):
-    folder, other = make_run("prior"), make_run("ntp")
-    found = compare.compare_runs(
-        compare.load_run(folder), compare.load_run(other), arm_keys=KEYS, main_metric="grounded/auc", draws=300
-    )
-    return folder, other, found
+    run, other = compare.load_run(make_run("prior")), compare.load_run(make_run("ntp"))
+    return run, other, compare.compare_runs(run, other, arm_keys=KEYS, main_metric="grounded/auc", draws=300)
 
 
 @pytest.fixture
@@ -165,9 +163,9 @@ def test_one_seed_says_that_its_main_metric_has_no_interval(page):
 
 
 def test_main_metric_with_an_interval_is_told_with_it(one_seed):
-    folder, other, found = one_seed
+    run, other, found = one_seed
     card = DICT | {"main_metric": "nll/other"}
-    text = Page(report.write_report(folder, other, found, card).read_text()).text
+    text = Page(report.write_report(run, other, found, card).read_text()).text
     row = found.row("nll/other")
     assert f"a difference of {compare.number_text(row.difference, True)} [+" in text
     assert "the 95% interval over 60 test items of this seed. Lower is better" in text
@@ -177,7 +175,7 @@ def test_main_metric_with_an_interval_is_told_with_it(one_seed):
 def test_several_seeds_are_told_as_seeds(make_run):
     pairs = [tuple(compare.load_run(make_run(arm, seed)) for arm in ("prior", "ntp")) for seed in range(3)]
     found = compare.compare_seeds(pairs, arm_keys=KEYS, main_metric="grounded/auc")
-    text = Page(report.write_report(pairs[0][0].path, pairs[0][1].path, found, DICT).read_text()).text
+    text = Page(report.write_report(*pairs[0], found, DICT).read_text()).text
     assert "Result over 3 paired seeds: Digit named right, mean over training Better" in text
     assert "the 95% interval over 3 seeds" in text
     assert "paired t intervals over 3 seeds (0, 1, 2)" in text
@@ -185,14 +183,14 @@ def test_several_seeds_are_told_as_seeds(make_run):
 
 
 def test_without_a_baseline_the_page_says_what_to_type(make_run):
-    text = Page(report.write_report(make_run("prior"), None, None, DICT).read_text()).text
+    text = Page(report.write_report(compare.load_run(make_run("prior")), None, None, DICT).read_text()).text
     assert "No baseline run yet: type steelyard run prior arm=ntp 'data.noise=random words' seed=0" in text
     assert "Of this run alone" in text
     assert "14.50" in text
 
 
 def test_baseline_points_to_the_arm(make_run):
-    text = Page(report.write_report(make_run("ntp"), None, None, DICT).read_text()).text
+    text = Page(report.write_report(compare.load_run(make_run("ntp")), None, None, DICT).read_text()).text
     assert "This is the baseline." in text
     assert "steelyard run prior arm=prior" in text
 
@@ -205,14 +203,16 @@ def test_command_of_the_partner_keeps_what_was_typed(make_run):
 
 
 def test_keys_that_differ_unplanned_are_warned_of(make_run):
-    folder, other = make_run("prior"), make_run("ntp", trainer__batch_size=64)
-    found = compare.compare_runs(compare.load_run(folder), compare.load_run(other), arm_keys=KEYS, draws=200)
-    text = Page(report.write_report(folder, other, found, DICT).read_text()).text
+    run, other = compare.load_run(make_run("prior")), compare.load_run(make_run("ntp", trainer__batch_size=64))
+    found = compare.compare_runs(run, other, arm_keys=KEYS, draws=200)
+    text = Page(report.write_report(run, other, found, DICT).read_text()).text
     assert "Not a clean pair. The two runs also differ in trainer.batch_size (32 and 64)" in text
 
 
 def test_unfinished_run_without_measurements_is_reported(make_run):
-    text = Page(report.write_report(make_run("prior", state="failed"), None, None, DICT).read_text()).text
+    text = Page(
+        report.write_report(compare.load_run(make_run("prior", state="failed")), None, None, DICT).read_text()
+    ).text
     assert "state failed" in text
     assert "This run was not measured during training" in text
 
@@ -224,29 +224,31 @@ def test_text_from_files_is_escaped(one_seed):
 
 
 def test_baseline_and_comparison_belong_together(one_seed):
-    folder, other, found = one_seed
+    run, other, found = one_seed
     for arguments in ((other, None), (None, found)):
         with pytest.raises(ValueError, match="belong together"):
-            report.write_report(folder, *arguments, DICT)
+            report.write_report(run, *arguments, DICT)
 
 
-def test_report_of_a_run_finds_its_baseline(make_run):
-    folder, other = make_run("prior"), make_run("ntp")
-    outputs = folder.parents[2]
-    assert report.report_run(folder, outputs, CARD) == other
-    assert "prior minus ntp" in (folder / "report.html").read_text()
-    assert report.report_run(other, outputs, CARD) is None
-    lonely = make_run("prior", 5)
-    assert report.report_run(lonely, outputs, CARD) is None
-    assert "steelyard run prior arm=ntp" in (lonely / "report.html").read_text()
+def test_report_of_a_run_stands_beside_its_baseline(make_run):
+    run, other, lonely = (
+        compare.load_run(make_run(arm, seed)) for arm, seed in (("prior", 0), ("ntp", 0), ("prior", 5))
+    )
+    outputs = run.path.parents[2]
+    assert baseline_of(run, CARD, outputs) == other
+    assert baseline_of(other, CARD, outputs) is None and baseline_of(lonely, CARD, outputs) is None
+    report.report_run(run, other, CARD)
+    assert "prior minus ntp" in (run.path / "report.html").read_text()
+    report.report_run(lonely, None, CARD)
+    assert "steelyard run prior arm=ntp" in (lonely.path / "report.html").read_text()
 
 
 def test_picture_is_written_with_and_without_a_comparison(one_seed):
-    folder, other, found = one_seed
+    run, other, found = one_seed
     heights = []
     for arguments in ((other, found), (None, None)):
-        report.write_report(folder, *arguments, DICT)
-        with Image.open(folder / "report.png") as picture:
+        report.write_report(run, *arguments, DICT)
+        with Image.open(run.path / "report.png") as picture:
             assert picture.format == "PNG"
             assert len(picture.convert("L").resize((50, 50)).getcolors()) > 5
             heights.append(picture.height)
@@ -264,13 +266,13 @@ def test_a_run_that_trains_nothing_speaks_of_no_training(make_run):
     folder = make_run("prior")
     untrained(folder)
     (folder / "report.png").write_bytes(b"of before")
-    page = report.write_report(folder, None, None, DICT).read_text()
+    page = report.write_report(compare.load_run(folder), None, None, DICT).read_text()
     assert not any(
         words in page for words in ("<dt>steps</dt>", "during training", "end of training", "Learning curves")
     )
     assert not (folder / "report.png").exists()  # an empty picture says nothing
     write_plots(folder, [Plot("kept", "Kept", "tokens", "accuracy", {"prior": [(1, 0.2), (2, 0.4)]})])
-    report.write_report(folder, None, None, DICT)
+    report.write_report(compare.load_run(folder), None, None, DICT)
     with Image.open(folder / "report.png") as picture:
         assert len(picture.convert("L").resize((50, 50)).getcolors()) > 5
 

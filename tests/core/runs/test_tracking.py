@@ -161,14 +161,14 @@ def test_a_run_whose_wandb_fails_is_done_all_the_same(
 
 
 def test_a_failed_run_is_failed_in_wandb_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from recipes.core import runner
+    from recipes.core import execution
 
     def broken(*_: Any) -> None:
         raise ValueError("evaluation broke")
 
     run = Run()
     monkeypatch.setattr(wandb, "init", lambda **_: run)
-    monkeypatch.setattr(runner, "_evaluate", broken)
+    monkeypatch.setattr(execution, "_evaluate", broken)
     assert app.main(["run", "prior", *KEYS, f"outputs={tmp_path}"]) == 1
     assert run.endings == [1]
 
@@ -240,7 +240,7 @@ def test_a_run_without_tracker_imports_no_wandb() -> None:
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from recipes.core import runner
+from recipes.core import execution
 from recipes.core.config.settings import TrackerConfig
 from recipes.core.runs.tracking import open_tracker
 open_tracker(TrackerConfig(name="none"), Path("."), "", "", {})

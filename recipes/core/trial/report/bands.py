@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from recipes.core.report.curves import (
     LARGE,
@@ -88,7 +88,7 @@ def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     number = len(values)
     if number < T_SEEDS:
         return values.min(axis=0), values.max(axis=0)
-    half = stats.t.ppf(0.975, number - 1) * values.std(axis=0, ddof=1) / np.sqrt(number)
+    half = special.stdtrit(number - 1, 0.975) * values.std(axis=0, ddof=1) / np.sqrt(number)
     return values.mean(axis=0) - half, values.mean(axis=0) + half
 
 

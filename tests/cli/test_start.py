@@ -1,0 +1,59 @@
+"""Commands that compute nothing start without torch."""
+
+import os
+from pathlib import Path
+
+from cli import app
+from recipes.core.config import compose, registry
+from tests.cli.conftest import in_process
+from tests.finished import finished_run
+
+KEYS = ("budget=smoke", "tracker=none", "trainer.device=cpu", "trainer.threads=1")
+# An import of what is None in `sys.modules` is an ImportError.
+CODE = """
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None
+from cli.app import main
+print([main(words.split()) for words in sys.argv[1:]], file=sys.stderr)
+"""
+
+
+def without_torch(*commands: str) -> str:
+    return in_process("-c", CODE, *commands, environment=dict(os.environ)).stderr.splitlines()[-1]
+
+
+def test_what_was_measured_is_shown_and_a_finished_run_reused_without_torch(tmp_path: Path) -> None:
+    keys = [*KEYS, f"outputs={tmp_path}"]
+    for arm in ("prior", "ntp"):
+        finished_run(compose.compose("prior", [*keys, f"arm={arm}"]), 0)
+    run = f"run prior {' '.join(keys)} arm=prior"
+    trial = f"trial prior {' '.join(keys)} --arms prior,ntp --seeds 1 --launcher local"
+    commands = [
+        f"{run} --dry-run",
+        run,
+        run,
+        f"{trial} --dry-run",
+        f"runs --outputs {tmp_path}",
+        f"compare prior --outputs {tmp_path}",
+        f"report prior --outputs {tmp_path}",
+        "list prior",
+    ]
+    assert without_torch(*commands) == str([0] * len(commands))
+    assert "prior minus ntp" in next(tmp_path.glob("prior/prior/*/report.html")).read_text()
+
+
+def test_every_recipe_is_planned_without_torch(tmp_path: Path) -> None:
+    commands = [f"run {name} trainer.device=cpu outputs={tmp_path} --dry-run" for name in registry.recipe_names()]
+    assert without_torch(*commands) == str([0] * len(commands))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_is_drawn_again_only_beside_a_newer_baseline(tmp_path: Path) -> None:
+    keys = [*KEYS, f"outputs={tmp_path}"]
+    folder = finished_run(compose.compose("prior", keys), 0)
+    assert app.main(["run", "prior", *keys]) == 0
+    page = folder / "report.html"
+    page.write_text("of before")
+    assert app.main(["run", "prior", *keys]) == 0 and page.read_text() == "of before"
+    finished_run(compose.compose("prior", [*keys, "arm=ntp"]), 0)
+    assert app.main(["run", "prior", *keys]) == 0 and "prior minus ntp" in page.read_text()
