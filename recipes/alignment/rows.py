@@ -7,6 +7,7 @@ from typing import Any
 
 from recipes.alignment.config import PreferencesConfig
 from recipes.alignment.layouts import BadRow, with_pairs
+from recipes.core.data.files.data_files import split_to_test_on
 from recipes.core.data.files.json_records import Bad
 from recipes.core.data.files.records import open_records
 from recipes.core.data.files.tables import Table
@@ -61,9 +62,7 @@ def read_rows(config: PreferencesConfig) -> Iterator[Row | tuple[str, str]]:
     """
     data = open_records(str(config.path), format=config.format)
     yield from _of_table(config, data.table(config.split), held_out=False)
-    name = config.test_split
-    if name is None and config.test_fraction is None:
-        name = data.held_out(config.split)
+    name = split_to_test_on(data, config.split, config.test_split, config.test_fraction)
     if name is not None:
         yield from _of_table(config, data.table(name, "test_split"), held_out=True)
 

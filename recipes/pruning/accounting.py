@@ -86,11 +86,6 @@ def staged(layers: int, tokens: float, stages: Sequence[tuple[int, float]]) -> l
     return out
 
 
-def kept_ratio(layer: LayerShape, tokens: Sequence[float], full: float) -> float:
-    """MACs at these lengths over those at `full` in every layer."""
-    return model_macs(layer, tokens) / (len(tokens) * layer.macs(full))
-
-
 @dataclass(frozen=True)
 class Prefill:
     """Multiply-adds up to the first answer token, by part."""
@@ -104,11 +99,6 @@ class Prefill:
     def macs(self) -> float:
         """All parts."""
         return self.encoder_macs + self.projector_macs + self.llm_macs + self.selection_macs
-
-    @property
-    def selection_share(self) -> float:
-        """Selection over everything."""
-        return self.selection_macs / self.macs
 
     def metrics(self) -> dict[str, float]:
         """The numbers to log; `flops` is twice `macs`."""

@@ -1,4 +1,4 @@
-"""The mathematics of cDPO: the contrast distribution, weights, both losses, critical tokens by rollouts."""
+"""The mathematics of cDPO: the contrast distribution, weights, both losses."""
 
 from dataclasses import replace
 from math import log
@@ -12,7 +12,6 @@ from torch import Tensor
 from recipes.alignment.cdpo.config import CriticalConfig
 from recipes.alignment.cdpo.method import Contrast, cdpo, contrast, positionwise, weights_of
 from recipes.alignment.cdpo.objective import Critical, token_weights
-from recipes.alignment.cdpo.rollouts import critical_index, pass_at_k
 from recipes.alignment.config import PreferenceConfig
 from recipes.alignment.losses import Completions, PreferenceBatch, dpo
 from recipes.alignment.pairs import IGNORE, Pair, PairSet
@@ -189,26 +188,3 @@ def test_positions_are_averaged_over_the_batch() -> None:
         for agg in ("position", "sequence")
     ]
     assert found == [5, 2]
-
-
-@pytest.mark.parametrize(
-    ("scores", "index"),
-    [
-        ([0.3, 0, 0.02, 0, 0.2, 0, 0.03, 0], 5),
-        ([0.5, 0, 0.04, 0], 1),
-        ([0, 3 / 64], 0),
-        ([0, 4 / 64], 0),  # nothing satisfies both: the last one with score 0
-        ([0, 0, 0.5, 0.2], 1),
-        ([0.4, 0.1], None),
-        ([], None),
-    ],
-)
-def test_critical_tokens_by_rollouts(scores: list[float], index: int | None) -> None:
-    assert critical_index(scores) == index
-
-
-def test_pass_at_k() -> None:
-    assert pass_at_k(4, 1, 1) == 0.25 and pass_at_k(4, 2, 2) == pytest.approx(1 - 1 / 6)
-    assert pass_at_k(64, 0, 64) == 0 and pass_at_k(64, 1, 64) == 1
-    with pytest.raises(ValueError, match="do not fit"):
-        pass_at_k(4, 5, 1)

@@ -93,11 +93,10 @@ def scores_of(name: str, ref: Tensor, mask: Tensor) -> Tensor:
         "focal": lambda: method.focal_scores(ref, mask),
         "cal": lambda: method.cal_scores(ref, mask),
         "oracle": lambda: method.oracle_scores(ref > 1, mask),
-        "vig": lambda: method.vig_scores(ref.flip(1), ref, mask).nan_to_num(),
     }[name]()
 
 
-WEIGHTINGS = ["ntp", "prior", "inverse", "drop", "surprisal", "focal", "cal", "oracle", "vig"]
+WEIGHTINGS = ["ntp", "prior", "inverse", "drop", "surprisal", "focal", "cal", "oracle"]
 
 
 @pytest.mark.parametrize("name", WEIGHTINGS)
@@ -175,7 +174,6 @@ def test_weights_carry_no_gradient_of_the_live_model() -> None:
     for scores in (
         method.focal_scores(live, mask),
         method.cal_scores(live, mask),
-        method.vig_scores(live, torch.rand(2, 3), mask),
     ):
         assert not scores.requires_grad
 
@@ -246,11 +244,6 @@ def test_inverse_surprisal_focal_oracle_and_vig_by_hand() -> None:
     assert method.focal_scores(live, mask, 2.0)[0].tolist() == pytest.approx([0.0025, 0.0225, 0.36, 0.16, 0])
     determined = torch.tensor([[False, True, False, True, True]])
     assert method.oracle_scores(determined, mask).tolist() == [[0, 1, 0, 1, 0]]
-    # log(.95/.9), log(.85/.8), log(.4/.1), log(.6/.5)
-    assert method.vig_scores(live, ref, mask)[0].tolist() == pytest.approx(
-        [0.054067, 0.060625, 1.386294, 0.182322, 0], abs=1e-6
-    )
-    assert not method.vig_scores(ref, live, mask).any()
 
 
 def test_cal_clamps_then_averages_the_neighbours_that_exist() -> None:

@@ -78,15 +78,3 @@ def permute_within(weights: Tensor, mask: Tensor, seed: int, examples: Sequence[
 def sequence_means(values: Tensor, mask: Tensor) -> Tensor:
     """[batch] mean over the tokens of each sequence; 0 for a sequence without tokens."""
     return torch.where(mask, values, 0).sum(1) / mask.sum(1).clamp(min=1)
-
-
-def effective_number(weights: Tensor, mask: Tensor) -> Tensor:
-    """[batch] effective number of tokens, (sum w)^2 / sum w^2; 0 for a sequence of zero weight."""
-    kept = torch.where(mask, weights, 0)
-    squares = kept.square().sum(1)
-    return torch.where(squares > 0, kept.sum(1).square() / squares, 0)
-
-
-def share_below(weights: Tensor, mask: Tensor, threshold: float) -> Tensor:
-    """[batch] share of each sequence's tokens whose weight is below a threshold."""
-    return sequence_means((weights < threshold).to(weights.dtype), mask)

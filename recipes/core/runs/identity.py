@@ -165,12 +165,12 @@ def _content(kind: str, value: str, node: Any, key: str) -> str:
 
 
 def _data(value: str, path: Path, node: Any, key: str) -> str:
-    from recipes.core.data.files import hub_data
     from recipes.core.data.files.data_files import TABLES, is_hub_name, no_such_path, walk
+    from recipes.core.storage import hub
 
     if not path.exists():
         if is_hub_name(value, path, TABLES):
-            return f"commit {hub_data.commit(value, key)}"
+            return f"commit {hub.commit(value, key, hub.DATA).id}"
         raise no_such_path(value, path, key)
     files = {file.relative_to(path).as_posix(): file for file in walk(path)} if path.is_dir() else {"": path}
     if hasattr(node, "image_column"):
@@ -187,7 +187,7 @@ def _model(value: str, path: Path, key: str) -> str:
     where = f"{key}={value}"
     if not path.exists():
         if hub.is_name(value) and not value.startswith((".", "~", "/")):
-            return f"commit {hub.commit(value, key)}"
+            return f"commit {hub.commit(value, key).id}"
         raise UserError("there is no such folder", where, f"type {key}=FOLDER or a hub name")
     if not path.is_dir():
         raise UserError("is a file, not the folder of a model", where, f"type {key}={path.parent}")

@@ -258,40 +258,6 @@ def paired_effect_size(differences: ArrayLike) -> float:
     return float(mean / deviation) if deviation > 0 else float(np.copysign(np.inf, mean))
 
 
-def learning_curve_mean(values: ArrayLike) -> float:
-    """Area under a learning curve as the plain mean over its evaluations: what reports call AUC.
-
-    It is the area if evaluations are evenly spaced and each stands for the steps before it; one at step 0
-    would count like any other.
-
-    Args:
-        values: [evaluations].
-
-    Raises:
-        ValueError: no evaluations.
-    """
-    curve = np.asarray(values, dtype=float)
-    if not len(curve):
-        raise ValueError("a learning curve needs at least one evaluation")
-    return float(curve.mean())
-
-
-def learning_curve_area(steps: ArrayLike, values: ArrayLike) -> float:
-    """Area under a learning curve by trapezoids, divided by the range of steps: for uneven evaluations.
-
-    Args:
-        steps: [evaluations], strictly increasing.
-        values: [evaluations].
-
-    Raises:
-        ValueError: fewer than two evaluations, or steps that do not increase.
-    """
-    x, y = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
-    if len(x) < 2 or np.any(np.diff(x) <= 0):
-        raise ValueError("an area needs at least two evaluations at increasing steps")
-    return float(np.trapezoid(y, x) / (x[-1] - x[0]))
-
-
 def holm(p_values: ArrayLike) -> Array:
     """Holm's step-down adjusted p-values: control of any false alarm among several tests.
 

@@ -1,4 +1,4 @@
-"""Names on the Hugging Face hub, `owner/name` or `owner/name@revision`: which commit they mean, and its files.
+"""Names on the Hugging Face hub, `owner/name` or `owner/name@revision`: which commit they mean, and a model's files.
 
 Imports no torch, so that the identity of a run can cover the commit.
 """
@@ -18,13 +18,17 @@ _SMALL = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 _WEIGHTS = ("model.safetensors", "model-*.safetensors")
 _BELOW = "*/*"  # `original/`, `onnx/`: other forms of the same weights
 SECONDS = 10.0
+MODEL, DATA = "model", "dataset"  # as the hub calls them
+_WORDS = {
+    MODEL: ("model", "type {key}=FOLDER with config.json and *.safetensors in it"),
+    DATA: ("data set", "a hub name needs network; a local file or folder must exist"),
+}
 
 
-class _Resolved(NamedTuple):
-    """A hub name with the commit that it means; not `online` if only the local cache could be asked."""
+class Commit(NamedTuple):
+    """What a name means, 40 hex digits; not `online` if only what was downloaded could be asked."""
 
-    repo: str
-    commit: str
+    id: str
     online: bool
 
 
@@ -33,19 +37,26 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None and not Path(text).exists()
 
 
-def commit(name: str, key: str) -> str:
-    """The commit that a hub name means now, 40 hex digits; asked once per process, so that all of a run agrees.
+def commit(name: str, key: str, kind: str = MODEL) -> Commit:
+    """The commit that a hub name means now; asked once per process, so that all of a run agrees.
 
     Without network it is the one that was downloaded last.
 
     Args:
-        name: `owner/name`, with `@revision` if it is not the newest.
+        name: `owner/name` or `name`, with `@revision` if it is not the newest.
         key: The config key that it came from, for messages.
+        kind: `MODEL` or `DATA`.
 
     Raises:
-        UserError: the hub has no such model, or cannot be reached and nothing was downloaded before.
+        UserError: the hub has no such thing, or cannot be reached and nothing was downloaded before.
     """
-    return _resolved(name, key).commit
+    from huggingface_hub.errors import HFValidationError
+
+    match = _NAME.fullmatch(name)
+    answer = _commit(match["repo"], match["revision"], kind) if match else HFValidationError()
+    if isinstance(answer, Commit):
+        return answer
+    raise _refusal(answer, name, key, kind) from answer
 
 
 def download(name: str, key: str, weights: bool) -> Path:
@@ -59,55 +70,69 @@ def download(name: str, key: str, weights: bool) -> Path:
     Raises:
         UserError: as for `commit`.
     """
-    resolved = _resolved(name, key)
+    revision = commit(name, key)
     files = (*_SMALL, *(_WEIGHTS if weights else ()))
     try:
-        return _snapshot(resolved.repo, resolved.commit, files, resolved.online)
+        return _snapshot(name.partition("@")[0], revision, files)
     except Exception as error:  # of the network, the hub's answers and the cache's files
-        raise _refusal(error, name, key) from error
+        raise _refusal(error, name, key, MODEL) from error
 
 
 @cache
-def _resolved(name: str, key: str) -> _Resolved:
+def _commit(repo: str, revision: str | None, kind: str) -> Commit | Exception:
+    """The commit, or why there is none: a hub that cannot be reached is not asked again."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
 
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise _refusal(HFValidationError(), name, key)
-    repo, revision = match["repo"], match["revision"]
     try:
-        return _Resolved(repo, str(HfApi().model_info(repo, revision=revision, timeout=SECONDS).sha), True)
-    except Exception as error:
-        try:  # what was downloaded needs neither network nor a token
-            return _Resolved(repo, _snapshot(repo, revision, ["config.json"], online=False).name, False)
-        except Exception:
-            raise _refusal(error, name, key) from error
+        return Commit(str(HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=SECONDS).sha), True)
+    except Exception as error:  # what was downloaded needs neither network nor a token
+        last = _downloaded(repo, revision or "main", kind)
+        return Commit(last, False) if last else error
 
 
-def _snapshot(repo: str, revision: str | None, files: Sequence[str], online: bool) -> Path:
-    """The folder of a revision in the hub's cache; its name is the commit."""
+def _downloaded(repo: str, revision: str, kind: str) -> str | None:
+    """The commit of a revision that lies in the local cache of the hub, or of `datasets`."""
+    import huggingface_hub.constants
+
+    folder = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
+    if (reference := folder / "refs" / revision).is_file():
+        return reference.read_text(encoding="utf-8").strip()
+    if (folder / "snapshots" / revision).is_dir():
+        return revision
+    if kind != DATA:
+        return None
+    import datasets.config
+
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / repo.replace("/", "___")
+    commits = sorted((path.stat().st_mtime, path.name) for path in folder.glob("*/*/*") if path.is_dir())
+    return commits[-1][1] if commits else None
+
+
+def _snapshot(repo: str, commit: Commit, files: Sequence[str]) -> Path:
+    """The folder of a model's commit in the hub's cache."""
     import huggingface_hub
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
     options: dict[str, Any] = {"allow_patterns": list(files), "ignore_patterns": [_BELOW], "etag_timeout": SECONDS}
-    return Path(huggingface_hub.snapshot_download(repo, revision=revision, local_files_only=not online, **options))
+    options |= {"revision": commit.id, "local_files_only": not commit.online}
+    return Path(huggingface_hub.snapshot_download(repo, **options))
 
 
-def _refusal(error: Exception, name: str, key: str) -> UserError:
-    return UserError(_why(error), f"{key}={name}", f"type {key}=FOLDER with config.json and *.safetensors in it")
+def _refusal(error: Exception, name: str, key: str, kind: str) -> UserError:
+    noun, hint = _WORDS[kind]
+    return UserError(_why(error, noun), f"{key}={name}", hint.format(key=key))
 
 
-def _why(error: Exception) -> str:
-    """Why a model cannot be had, in words that say what can be done about it."""
+def _why(error: Exception, noun: str) -> str:
+    """Why a model or data set cannot be had, in words that say what can be done about it."""
     from huggingface_hub import errors
 
-    offline = "is no folder here, and without network only a model that was downloaded before can be had"
+    offline = f"is no folder here, and without network only a {noun} that was downloaded before can be had"
     kinds: dict[str, tuple[type[Exception], ...]] = {
-        "is a gated model of the hub: accept its terms there, then type `hf auth login`": (errors.GatedRepoError,),
-        "the hub has no such revision of this model": (errors.RevisionNotFoundError,),
-        "is no folder here, and the hub has no such model (or it is private)": (errors.RepositoryNotFoundError,),
+        f"is a gated {noun} of the hub: accept its terms there, then type `hf auth login`": (errors.GatedRepoError,),
+        f"the hub has no such revision of this {noun}": (errors.RevisionNotFoundError,),
+        f"is no folder here, and the hub has no such {noun} (or it is private)": (errors.RepositoryNotFoundError,),
         "is no folder here and no name that the hub allows": (errors.HFValidationError,),
         offline: (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled),
     }

@@ -97,11 +97,6 @@ def cal_scores(logit_difference: Tensor, mask: Tensor, low: float = 1.0, high: f
     return torch.where(mask, sums / present, 0)
 
 
-def vig_scores(live_nll: Tensor, ref_nll: Tensor, mask: Tensor) -> Tensor:
-    """Visual information gain: log P_v(with image) - log P_ref(text), where positive. No gradient."""
-    return torch.where(mask, (_exact(ref_nll) - _exact(live_nll)).detach().clamp(min=0), 0)
-
-
 def word_pool(scores: Tensor, mask: Tensor, word_index: Tensor, how: str) -> Tensor:
     """Give every piece of a word the word's largest or mean score.
 

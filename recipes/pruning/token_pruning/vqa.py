@@ -85,9 +85,12 @@ def read_vqa(config: VqaConfig) -> list[Asked]:
     digests, problems = checks.run()
     bad |= {number: f"{table.place(number)}: {problem}" for number, problem in problems.items()}
     judge([bad[number] for number in sorted(bad)], len(table), data.where, config.on_error, "records")
-    stored = table.indexed((image,)) if len(files) < len(digests) else table
+    pictures: dict[int, Path | StoredImage] = {**files}
+    if len(files) < len(digests):
+        stored = table.indexed((image,))
+        pictures |= {number: StoredImage(stored, number, image) for number in digests if number not in files}
     return [
-        Asked(str(number), digests[number], *texts[number], files.get(number) or StoredImage(stored, number, image))
+        Asked(str(number), digests[number], *texts[number], pictures[number])
         for number in sorted(digests)
         if number not in bad
     ]

@@ -9,11 +9,9 @@ from torch import Tensor
 from recipes.core.losses.weights import (
     apply_cap,
     apply_floor,
-    effective_number,
     normalize_mean_one,
     permute_within,
     sequence_means,
-    share_below,
 )
 
 captions = st.lists(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=8), min_size=1, max_size=5)
@@ -67,7 +65,6 @@ def test_small_weights_above_the_threshold_do_not_fall_back() -> None:
 def test_a_caption_without_tokens_stays_zero() -> None:
     nothing = torch.zeros(1, 3, dtype=torch.bool)
     assert not normalize_mean_one(torch.ones(1, 3), nothing).any()
-    assert effective_number(torch.ones(1, 3), nothing).item() == 0
 
 
 @given(st.floats(2**-10, 1, width=32))
@@ -103,9 +100,3 @@ def test_permutation_reaches_every_order_about_equally() -> None:
     orders = [tuple(permute_within(weights, mask, 0, [i])[0].tolist()) for i in range(1200)]
     counts = [orders.count(order) for order in set(orders)]
     assert len(counts) == 6 and min(counts) > 140 and max(counts) < 260
-
-
-def test_effective_number_and_share_below_by_hand() -> None:
-    weights, mask = pad([[1.0, 1.0, 1.0, 1.0], [4.0, 0.0, 0.0, 0.0], [3.0, 1.0]])
-    torch.testing.assert_close(effective_number(weights, mask), torch.tensor([4.0, 1.0, 1.6]))
-    torch.testing.assert_close(share_below(weights, mask, 0.05), torch.tensor([0.0, 0.75, 0.0]))

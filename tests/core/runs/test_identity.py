@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from recipes.core.config import compose, registry
-from recipes.core.data.files import hub_data
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig
 from recipes.core.runs import identity
@@ -210,8 +209,7 @@ def test_what_is_not_there_is_told_by_its_key(words: list[str], text: str, tmp_p
 
 def test_hub_names_stand_for_their_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commits = {"owner/data": "1" * 40, "owner/model": "2" * 40}
-    monkeypatch.setattr(hub, "commit", lambda name, key: commits[name])
-    monkeypatch.setattr(hub_data, "commit", lambda name, key: commits[name])
+    monkeypatch.setattr(hub, "commit", lambda name, key, kind=hub.MODEL: hub.Commit(commits[name], True))
     config = compose.compose(
         "sparsepo", ["data=preferences", "data.path=owner/data", "model=causal-lm", "model.path=owner/model"]
     )

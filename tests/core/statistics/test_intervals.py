@@ -185,16 +185,6 @@ def test_effect_size():
     assert own.paired_effect_size([-0.5, -0.5]) == -math.inf
 
 
-def test_learning_curve_areas():
-    assert own.learning_curve_mean([0.1, 0.5, 0.9]) == pytest.approx(0.5)
-    assert own.learning_curve_area([100, 200, 400], [0.0, 0.4, 0.8]) == pytest.approx((20 + 120) / 300)
-    for steps in ([100], [200, 100], [100, 100]):
-        with pytest.raises(ValueError, match="increasing steps"):
-            own.learning_curve_area(steps, [0.5] * len(steps))
-    with pytest.raises(ValueError, match="at least one"):
-        own.learning_curve_mean([])
-
-
 def test_holm_worked_example():
     assert own.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 

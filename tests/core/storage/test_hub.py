@@ -19,7 +19,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the hub, without network, that holds two commits of owner/name."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    hub._resolved.cache_clear()
+    hub._commit.cache_clear()
     repo = tmp_path / "models--owner--name"
     for width, commit, revision in ((8, NEW, "main"), (4, OLD, "v1.0")):
         config = GPT2Config(vocab_size=30, n_embd=width, n_layer=1, n_head=2, n_positions=16)
@@ -36,7 +36,7 @@ def test_a_name_stands_for_a_commit_and_its_files(offline: Path) -> None:
         ("owner/name@v1.0", OLD, 4),
         (f"owner/name@{OLD}", OLD, 4),
     ):
-        assert hub.commit(name, KEY) == commit
+        assert hub.commit(name, KEY) == (commit, False)
         assert load_causal_lm(name, KEY).config.n_embd == width
 
 
@@ -45,6 +45,24 @@ def test_what_was_never_downloaded_is_refused_at_once(offline: Path) -> None:
         with pytest.raises(UserError, match="without network only a model that was downloaded before") as caught:
             load_causal_lm(name, KEY)
         assert caught.value.where == f"{KEY}={name}"
+
+
+def test_a_data_set_is_named_by_what_was_downloaded_last(
+    offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets.config
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    with pytest.raises(UserError, match="without network only a data set that was downloaded before") as caught:
+        hub.commit("owner/data", "data.path", hub.DATA)
+    assert (caught.value.where, caught.value.hint) == ("data.path=owner/data", hub._WORDS[hub.DATA][1])
+    hub._commit.cache_clear()
+    (tmp_path / "datasets" / "owner___data" / "default" / "0.0.0" / NEW).mkdir(parents=True)
+    assert hub.commit("owner/data", "data.path", hub.DATA) == (NEW, False)
+    (tmp_path / "datasets--owner--data" / "refs").mkdir(parents=True)
+    (tmp_path / "datasets--owner--data" / "refs" / "main").write_text(OLD)
+    hub._commit.cache_clear()
+    assert hub.commit("owner/data", "data.path", hub.DATA) == (OLD, False)
 
 
 def test_a_download_without_its_weights_is_refused_by_name(offline: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.files.json_records import Bad, Number
-from recipes.core.data.files.tables import BATCH, Record, Table, reading
+from recipes.core.data.files.tables import BATCH, IndexedTable, Record, Table, reading
 from recipes.core.errors import UserError
 from recipes.core.storage.cache import cached
 from recipes.core.storage.files import sha256_json
@@ -45,7 +45,7 @@ class ParquetTable(Table):
         for batch in self._batches(names):
             yield from records(batch)
 
-    def indexed(self, names: Sequence[str]) -> Table:
+    def indexed(self, names: Sequence[str]) -> IndexedTable:
         """A copy of the columns in the cache, as Arrow lays them out: a Parquet file has no single rows."""
         state = self.path.stat()
         place = [str(self.path.resolve()), state.st_size, state.st_mtime_ns]
@@ -71,7 +71,7 @@ class ParquetTable(Table):
                 file.write_batch(batch)
 
 
-class ArrowTable(Table):
+class ArrowTable(IndexedTable):
     """A file in Arrow's own layout, mapped into memory by each process that reads it."""
 
     def __init__(self, file: Path, source: Table) -> None:
@@ -105,7 +105,7 @@ class ArrowTable(Table):
         return pa.ipc.open_stream(pa.memory_map(str(self._file))).read_all()
 
 
-class DatasetTable(Table):
+class DatasetTable(IndexedTable):
     """Records of a split of `datasets`, as they are stored: images are not decoded."""
 
     def __init__(self, rows: Any, name: str, root: Path) -> None:
@@ -122,7 +122,7 @@ class DatasetTable(Table):
         for batch in self._only(names).iter(BATCH):
             yield from records(batch)
 
-    def indexed(self, names: Sequence[str]) -> Table:
+    def indexed(self, names: Sequence[str]) -> IndexedTable:
         return DatasetTable(self._only(names), self.name, self.root)
 
     def row(self, index: int) -> Record:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from recipes.core.data.files.sources import is_saved, require_split
 from recipes.core.errors import UserError
@@ -127,6 +128,39 @@ def _split_of_folder(name: str) -> str | None:
 def splits_of(files: Sequence[DataFile]) -> list[str]:
     """Names of the splits that files belong to; none where no file names one."""
     return sorted({file.split for file in files if file.split is not None})
+
+
+class Splits(Protocol):
+    """Data with published splits."""
+
+    @property
+    def splits(self) -> list[str]:
+        """Their names; empty where it has none."""
+
+
+def held_out(data: Splits, split: str) -> str | None:
+    """The published split to test on beside `split`: test, or else validation; None where there is neither.
+
+    "test_prefs" goes with "train_prefs".
+    """
+    for name in HELD_OUT if split != ALL else ():
+        word = next((part for part in split.split("_") if split_of_name(part) == TRAIN), None)
+        beside = split.replace(word, name) if word else name
+        if beside in data.splits and beside != split:
+            return beside
+    return None
+
+
+def split_to_test_on(data: Splits, split: str, typed: str | None, fraction: float | None) -> str | None:
+    """The split that is tested on: the one that was typed, or else a published one; None: a share of `split`.
+
+    Args:
+        data: The data.
+        split: What is trained on.
+        typed: `data.test_split`.
+        fraction: `data.test_fraction`; where it was typed, published splits do not count.
+    """
+    return typed if typed is not None or fraction is not None else held_out(data, split)
 
 
 def choose_split(files: Sequence[DataFile], split: str, where: str, key: str) -> list[DataFile]:

@@ -8,18 +8,16 @@ from typing import Any
 
 from recipes.core.data.files.arrow_tables import DatasetTable, ParquetTable
 from recipes.core.data.files.data_files import (
-    ALL,
-    HELD_OUT,
     TABLES,
     DataFile,
     choose_split,
     data_files,
     endings,
+    held_out,
     is_dataset,
     kind_of,
     no_such_path,
     require_train,
-    split_of_name,
     splits_of,
 )
 from recipes.core.data.files.sources import hub_splits, is_saved, load_split, saved_splits
@@ -68,21 +66,9 @@ class Records:
             return list(next(iter(self._loaded.values())).info.splits or ())
         return hub_splits(self.path, self.key)
 
-    def held_out(self, split: str) -> str | None:
-        """The published split to test on beside `split`: test, or else validation; None where there is neither.
-
-        "test_prefs" goes with "train_prefs".
-        """
-        for name in HELD_OUT if split != ALL else ():
-            word = next((part for part in split.split("_") if split_of_name(part) == "train"), None)
-            beside = split.replace(word, name) if word else name
-            if beside in self.splits and beside != split:
-                return beside
-        return None
-
     def to_test_on(self) -> str:
         """The published split for data that is only asked about: test, else validation, else the only one or train."""
-        if found := self.held_out("train"):
+        if found := held_out(self, "train"):
             return found
         return self.splits[0] if len(self.splits) == 1 else "train"
 

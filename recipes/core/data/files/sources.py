@@ -71,9 +71,7 @@ def load_split(name: str, split: str, key: str, split_key: str | None = None, **
     quiet(datasets)
     try:
         if not is_saved(saved):
-            from recipes.core.data.files.hub_data import pinned
-
-            commit = pinned(name)
+            commit = _pinned(name, key)
             return datasets.load_dataset(name, split=split, **options, **({"revision": commit} if commit else {}))
         rows = datasets.load_from_disk(str(saved))
     except Exception as error:  # network, hub, format or split: the library's reason is what helps
@@ -111,17 +109,26 @@ def hub_splits(name: str, key: str) -> list[str]:
     """
     import datasets
 
-    from recipes.core.data.files.hub_data import pinned
-
     quiet(datasets)
     try:
-        return list(datasets.get_dataset_split_names(name, revision=pinned(name)))
+        return list(datasets.get_dataset_split_names(name, revision=_pinned(name, key)))
     except Exception as error:  # network or hub: the library's reason is what helps
         raise UserError(
             f"`datasets` cannot list its splits: {reason(error)}",
             f"{key}={name}",
             f"a hub name needs network; without it, type {key.rpartition('.')[0]}.split=NAME",
         ) from error
+
+
+def _pinned(name: str, key: str) -> str | None:
+    """The commit of a data set that the identity of a run covers; None where the hub does not answer."""
+    from recipes.core.storage import hub
+
+    try:
+        commit = hub.commit(name, key, hub.DATA)
+    except UserError:  # `datasets` says why in its own words
+        return None
+    return commit.id if commit.online else None
 
 
 def _split_names(rows: Any) -> list[str]:

@@ -50,17 +50,9 @@ class Table(ABC):
             UserError: the file cannot be read.
         """
 
-    def indexed(self, names: Sequence[str]) -> "Table":
-        """The same records with the columns `names`, ready for `row`."""
-        return self
-
-    def row(self, index: int) -> Record:
-        """One record of a table that `indexed` prepared. Call it for good ones only.
-
-        Raises:
-            UserError: the file has changed, or cannot be read.
-        """
-        raise NotImplementedError
+    @abstractmethod
+    def indexed(self, names: Sequence[str]) -> "IndexedTable":
+        """The same records with the columns `names`, in any order."""
 
     def place(self, index: int) -> str:
         """Where a row stands, for messages and ids."""
@@ -84,7 +76,22 @@ class Table(ABC):
         return pick_column(self.columns, asked, usual, key)
 
 
-class JsonTable(Table):
+class IndexedTable(Table):
+    """Records in any order."""
+
+    def indexed(self, names: Sequence[str]) -> "IndexedTable":
+        return self
+
+    @abstractmethod
+    def row(self, index: int) -> Record:
+        """One record; to be asked for good ones only.
+
+        Raises:
+            UserError: the file has changed, or cannot be read.
+        """
+
+
+class JsonTable(IndexedTable):
     """JSON records: one a line, or the elements of one list, whichever the file holds; gzipped if its name ends in .gz.
 
     Of a plain file only the places of records are kept in memory; a gzipped one is unpacked into it.
@@ -182,7 +189,6 @@ class CsvTable(Table):
         self.path, self.name, self.root = path, name, root
         with reading(path), path.open("rb") as file:
             refuse_foreign(file.read(4096), str(path), json=False)
-        self._kept: list[Record] | None = None
         self._header = self._clean_header(next(self._cells(), (0, []))[1])
         self._lines = np.array([line for line, _ in self._cells()][1:], np.int64)
 
@@ -207,13 +213,9 @@ class CsvTable(Table):
             wrong = next((byte for cell in record.values() for byte in cell if "\udc80" <= byte <= "\udcff"), None)
             yield record if wrong is None else Bad("is not UTF-8", f"0x{ord(wrong) - 0xDC00:02x}")
 
-    def indexed(self, names: Sequence[str]) -> Table:
-        self._kept = [row if isinstance(row, dict) else {} for row in self.rows(names)]
-        return self
-
-    def row(self, index: int) -> Record:
-        assert self._kept is not None
-        return self._kept[index]
+    def indexed(self, names: Sequence[str]) -> IndexedTable:
+        places = [self.place(index) for index in range(len(self))]
+        return ListTable(list(self.rows(names)), places, self.root, [name for name in self.columns if name in names])
 
     def place(self, index: int) -> str:
         return f"{self.name}:{self._lines[index]}"
@@ -248,7 +250,7 @@ class CsvTable(Table):
         return header
 
 
-class ListTable(Table):
+class ListTable(IndexedTable):
     """Records that are at hand.
 
     Args:
@@ -300,12 +302,8 @@ class Chain(Table):
         for table in self.tables:
             yield from table.rows(names)
 
-    def indexed(self, names: Sequence[str]) -> Table:
-        return Chain([table.indexed(names) for table in self.tables])
-
-    def row(self, index: int) -> Record:
-        table, place = self._find(index)
-        return table.row(place)
+    def indexed(self, names: Sequence[str]) -> IndexedTable:
+        return IndexedChain([table.indexed(names) for table in self.tables])
 
     def place(self, index: int) -> str:
         table, place = self._find(index)
@@ -322,8 +320,28 @@ class Chain(Table):
         return super().pick(asked, usual, key)
 
     def _find(self, index: int) -> tuple[Table, int]:
+        number, place = self._place(index)
+        return self.tables[number], place
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The number of a row's table, and the row's place in it."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self.tables[number], index - int(self._starts[number])
+        return number, index - int(self._starts[number])
+
+
+class IndexedChain(Chain, IndexedTable):
+    """Such tables in any order."""
+
+    def __init__(self, tables: Sequence[IndexedTable]) -> None:
+        super().__init__(tables)
+        self._indexed = tables
+
+    def indexed(self, names: Sequence[str]) -> IndexedTable:
+        return self
+
+    def row(self, index: int) -> Record:
+        number, place = self._place(index)
+        return self._indexed[number].row(place)
 
 
 class Chosen(Table):
@@ -349,17 +367,28 @@ class Chosen(Table):
                 yield row
                 following = next(wanted, None)
 
-    def indexed(self, names: Sequence[str]) -> Table:
-        return Chosen(self._table.indexed(names), self._indices)
-
-    def row(self, index: int) -> Record:
-        return self._table.row(self._indices[index])
+    def indexed(self, names: Sequence[str]) -> IndexedTable:
+        return IndexedChosen(self._table.indexed(names), self._indices)
 
     def place(self, index: int) -> str:
         return self._table.place(self._indices[index])
 
     def folder(self, index: int) -> Path:
         return self._table.folder(self._indices[index])
+
+
+class IndexedChosen(Chosen, IndexedTable):
+    """Such rows in any order."""
+
+    def __init__(self, table: IndexedTable, indices: Sequence[int]) -> None:
+        super().__init__(table, indices)
+        self._indexed = table
+
+    def indexed(self, names: Sequence[str]) -> IndexedTable:
+        return self
+
+    def row(self, index: int) -> Record:
+        return self._indexed.row(self._indices[index])
 
 
 def open_lines(path: Path) -> Any:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from recipes.core.data.files.tables import Table
+from recipes.core.data.files.tables import IndexedTable, Table
 from recipes.core.data.images.decoding import image_content, inspect_image
 from recipes.core.messages import WIDEST, shortened
 from recipes.core.storage.cache import cached
@@ -24,7 +24,7 @@ WAITING = 64  # images that wait for a thread
 class StoredImage:
     """An image whose bytes stand in a table, read when it is needed."""
 
-    table: Table
+    table: IndexedTable
     row: int
     column: str
 

@@ -9,7 +9,6 @@ from typing import Any
 from recipes.core.data.config import ImageTextConfig
 from recipes.core.data.files.data_files import (
     ALL,
-    HELD_OUT,
     TABLES,
     DataFile,
     choose_split,
@@ -19,12 +18,13 @@ from recipes.core.data.files.data_files import (
     no_such_path,
     refuse_several,
     split_of_name,
+    split_to_test_on,
     splits_of,
     walk,
 )
 from recipes.core.data.files.json_records import Bad, text_of
 from recipes.core.data.files.records import NAMED, Records, open_file, open_records
-from recipes.core.data.files.tables import Chain, Chosen, ListTable, Record, Table
+from recipes.core.data.files.tables import Chain, Chosen, IndexedTable, ListTable, Record, Table
 from recipes.core.data.images.decoding import IMAGE_SUFFIXES
 from recipes.core.errors import UserError
 from recipes.core.messages import note, shortened
@@ -46,7 +46,7 @@ class Source:
         caption_column: Column of texts, lists of texts, or LLaVA conversations.
     """
 
-    table: Table
+    table: IndexedTable
     image_column: str
     caption_column: str
 
@@ -107,9 +107,7 @@ def detect_format(path: str, where: Path) -> str:
 def _both(config: ImageTextConfig, data: "Records | ImageFolder") -> tuple[Source, Source | None]:
     """The training rows and those of `data.test_split`: by default the published ones, unless a share was typed."""
     train = _source(config, data.table(config.split))
-    name = config.test_split
-    if name is None and config.test_fraction is None:
-        name = data.held_out(config.split)
+    name = split_to_test_on(data, config.split, config.test_split, config.test_fraction)
     return train, None if name is None else _source(config, data.table(name, "test_split"))
 
 
@@ -156,10 +154,6 @@ class ImageFolder:
     def splits(self) -> list[str]:
         """Names of the splits; empty where no folder names one."""
         return splits_of([*self._images, *self._metadata])
-
-    def held_out(self, split: str) -> str | None:
-        """The split to test on; None where there is none."""
-        return next((name for name in HELD_OUT if name in self.splits and split not in (name, ALL)), None)
 
     def table(self, split: str, key: str = "split") -> Table:
         """The rows of a split. Raises UserError if there is no such split."""
