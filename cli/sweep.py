@@ -41,6 +41,7 @@ from recipes.core.trial.states import CellState
 if TYPE_CHECKING:
     from recipes.core.config.settings import Card
     from recipes.core.trial.launch import Launcher
+    from recipes.core.trial.manifest import Manifest
     from recipes.core.trial.search import Space
 
 
@@ -71,10 +72,7 @@ def sweep(
     The same command again goes on where it was stopped; finished cells are reused.
     """
     keys, options, named = open_jobs(typed_keys(overrides, outputs))
-    chosen = sweeper or next((word.partition("=")[2] for word in keys if word.startswith("sweeper=")), "grid")
-    keys = [word for word in keys if not word.startswith("sweeper=")]
-    if chosen not in ("grid", "optuna"):
-        raise UserError(f"unknown sweeper {chosen!r}", where="--sweeper", hint=did_you_mean(chosen, ["grid", "optuna"]))
+    chosen, keys = _sweeper(sweeper, keys)
     card = card_for(recipe, keys)
     measured = card.claim.metric
     launcher, metric = launcher or named, metric or measured
@@ -92,8 +90,7 @@ def sweep(
         else:
             _search(recipe, keys, made, metric, trials, retry, fresh, command)
         return
-    found = planning.sweep_cells(recipe, keys)
-    folder, manifest = manifests.plan("sweep", recipe, found, typed_outputs(recipe, found[0]), command, made.jobs)
+    folder, manifest = _grid(recipe, keys, command, made.jobs)
     if status:
         watch_cells(folder, manifest, metric)
     elif dry_run:
@@ -103,6 +100,20 @@ def sweep(
 
         states, stopped = drive(folder, manifest, made, retry, fresh=fresh)
         _conclude(recipe, folder, states, metric, command, stopped)
+
+
+def _sweeper(typed: str, keys: list[str]) -> tuple[str, list[str]]:
+    """The sweeper that was typed, as an option or among the keys, and the other keys."""
+    chosen = typed or next((word.partition("=")[2] for word in keys if word.startswith("sweeper=")), "grid")
+    if chosen not in ("grid", "optuna"):
+        raise UserError(f"unknown sweeper {chosen!r}", where="--sweeper", hint=did_you_mean(chosen, ["grid", "optuna"]))
+    return chosen, [word for word in keys if not word.startswith("sweeper=")]
+
+
+def _grid(recipe: str, keys: list[str], command: str, jobs: int) -> "tuple[Path, Manifest]":
+    """Folder and manifest of every combination of values."""
+    cells = planning.sweep_cells(recipe, keys)
+    return manifests.plan("sweep", recipe, cells, typed_outputs(recipe, cells[0]), command, jobs)
 
 
 def _check_metric(card: "Card", metric: str) -> None:

@@ -82,20 +82,12 @@ def _context(result: TrialResult) -> dict[str, Any]:
     forests = [plot for metric in metrics if (plot := _forest(result, arms, metric))]
     main = next((plot for plot in forests if plot.metric.name == claim.metric), None)
     curves = trial_curves(arms, info, claim.metric)
-    seed, captions = side_by_side(arms)
     keys, configs = config_table(arms)
-    shown = next((run for arm in arms if arm.role == "arm" for run in arm.runs.values()), None)
     return {
-        "card": result.card,
-        "claim": claim,
-        "verdict": result.verdict,
-        "further": result.further,
-        "paid": price_in_verdict(result.verdict.word, result.prices),
-        "price": price_words(result.prices, result.card),
-        "side_effects": result.prices,
+        **_judgement(result),
+        **_examples(arms),
         "manifest": result.manifest,
         "trained": any(state.max_steps for state in result.states),
-        "over_seeds": any(comparison.unit == "seeds" for comparison in result.comparisons),
         "answer": _answer(result, arms, metrics),
         "facts": _facts(result),
         "problems": [row for row in cells if row.state.state != DONE],
@@ -114,6 +106,34 @@ def _context(result: TrialResult) -> dict[str, Any]:
         ),
         "bands": band_words({len(arm.runs) for arm in arms if arm.runs}),
         "many": MANY,
+        "drill": drill(arms, metrics, claim.metric, claim.direction),
+        "cells": cells,
+        "environment": environment_rows(shared_environment(result)),
+        "environment_differences": environment_differences(result),
+        "config_keys": keys,
+        "configs": configs,
+    }
+
+
+def _judgement(result: TrialResult) -> dict[str, Any]:
+    """The claims, what became of them, and at what price."""
+    return {
+        "card": result.card,
+        "claim": result.card.claim,
+        "verdict": result.verdict,
+        "further": result.further,
+        "paid": price_in_verdict(result.verdict.word, result.prices),
+        "price": price_words(result.prices, result.card),
+        "side_effects": result.prices,
+        "over_seeds": any(comparison.unit == "seeds" for comparison in result.comparisons),
+    }
+
+
+def _examples(arms: list[Arm]) -> dict[str, Any]:
+    """Texts and pictures of single examples."""
+    seed, captions = side_by_side(arms)
+    shown = next((run for arm in arms if arm.role == "arm" for run in arm.runs.values()), None)
+    return {
         "walls": trial_walls({arm.name: arm.runs for arm in arms}),
         "pictures": pictures(shown.path) if shown else [],
         "pictures_seed": shown.seed if shown else None,
@@ -121,12 +141,6 @@ def _context(result: TrialResult) -> dict[str, Any]:
         "captions_seed": seed,
         "weights_hint": _weights_hint(arms, seed),
         "legend": legend(),
-        "drill": drill(arms, metrics, claim.metric, claim.direction),
-        "cells": cells,
-        "environment": environment_rows(shared_environment(result)),
-        "environment_differences": environment_differences(result),
-        "config_keys": keys,
-        "configs": configs,
     }
 
 
