@@ -15,7 +15,7 @@ from recipes.alignment.sampling import sample, sampled_once
 from recipes.alignment.selection import Selection, select
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
-from recipes.core.scoring.references import weights_hash
+from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.storage.files import sha256_json
 
 VERSION = 1

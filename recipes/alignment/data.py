@@ -19,13 +19,14 @@ from recipes.alignment.config import (
 from recipes.alignment.corrupted import load_corrupted
 from recipes.alignment.pairs import TOKENS, PairSet, PreferenceData
 from recipes.alignment.preferences import load_preferences, load_rows
-from recipes.alignment.reference import hidden_states, prepare_reference
+from recipes.alignment.reference import prepare_reference
 from recipes.alignment.reviews import load_reviews
 from recipes.alignment.sentiment import encoded, load_sentiment
 from recipes.core.errors import UserError
 from recipes.core.models import text as models
 from recipes.core.models.from_config import load_reference_model
 from recipes.core.models.head import output_head
+from recipes.core.scoring.forward import every_layer, hidden_states
 
 States = Callable[[dict[str, Tensor]], Tensor]
 
@@ -80,7 +81,8 @@ def states_of(frozen: Any, complete: bool, device: str) -> States:
     if complete:
         return lambda batch: batch[TOKENS + "states"]
     frozen.to(device).eval()
-    return lambda batch: hidden_states(frozen, batch)
+    layers = every_layer(frozen)
+    return lambda batch: hidden_states(frozen, batch, layers)
 
 
 def _from_file(config: AlignmentRunConfig, own: PreferencesConfig, device: str) -> Ground:

@@ -4,18 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
-from recipes.alignment.pairs import Judge, PairSet, Prompt, answer_batch, by_row
-from recipes.alignment.reference import row_logps
+from recipes.alignment.pairs import Judge, PairSet, Prompt
 from recipes.alignment.sampling import sample
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
-from recipes.core.losses.logprobs import logprobs_and_kl, projected
-from recipes.core.losses.objectives import IGNORE
-from recipes.core.scoring.references import batches
+from recipes.core.scoring.score import score
 
-BATCH_TOKENS = 8192
 KL = "kl"
 TITLES = {
     KL: ("KL of policy and reference over a sampled completion (nats)", False),
@@ -54,7 +49,7 @@ def sample_scores(
     drawn = sample(policy, [p.ids for p in asked], eos, options["max_new_tokens"], temperature, options["seed"], device)
     rows = [(p.ids, ids) for p, ids in zip(asked, drawn, strict=True)]
     models = {KL: reference} | {f"{KL}/{name}": model for name, model in (others or {}).items()}
-    measured = {name: _sequence_kls(policy, model, rows, eos, device) for name, model in models.items()}
+    measured = {name: _sequence_kls(policy, model, rows, device) for name, model in models.items()}
     measured |= {"length": np.array([len(ids) for ids in drawn])}
     scores = Scores()
     if judge is not None:
@@ -159,9 +154,9 @@ def _judged(start: Scores) -> list[str]:
     return [name for name in start.metrics if name.split("/")[0] not in TITLES]
 
 
-def policy_logps(policy: Any, pairs: PairSet, pad_id: int, device: str) -> np.ndarray:
+def policy_logps(policy: Any, pairs: PairSet, device: str) -> np.ndarray:
     """float32 [tokens]: log-probs of all answers' tokens under the policy."""
-    return row_logps(policy, pairs.rows(), pad_id, device, "scoring held-out answers")
+    return score(policy, pairs.rows(), device=device, what="scoring held-out answers")["logprob"]
 
 
 def add_pair_scores(scores: Scores, pairs: PairSet, logps: np.ndarray, ref_logps: np.ndarray) -> None:
@@ -182,25 +177,11 @@ def add_pair_scores(scores: Scores, pairs: PairSet, logps: np.ndarray, ref_logps
             scores.add(f"pairs/{name}", pair.id, pair.id, value)
 
 
-@torch.no_grad()
 def _sequence_kls(
-    policy: Any, reference: Any, rows: list[tuple[np.ndarray, np.ndarray]], pad_id: int, device: str
+    policy: Any, reference: Any, rows: Sequence[tuple[np.ndarray, np.ndarray]], device: str
 ) -> np.ndarray:
     """float64 [rows]: sum over a completion of KL(policy || reference) over the whole vocabulary."""
-    found = np.zeros(len(rows))
     if policy is reference:
-        return found
-    training = policy.training
-    policy.to(device).eval()
-    reference.to(device).eval()
-    for numbers in batches([len(prompt) + len(answer) for prompt, answer in rows], BATCH_TOKENS):
-        batch = {name: values.to(device) for name, values in answer_batch([rows[i] for i in numbers], pad_id).items()}
-        predicted = batch["labels"] != IGNORE
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "pixels": None}
-        parts = [model(**inputs, readout=lambda hidden, head: (hidden, head)) for model in (policy, reference)]
-        (hidden, head), (ref_hidden, ref_head) = [(states[predicted], matrix) for states, matrix in parts]
-        targets = batch["labels"][predicted]
-        scores = logprobs_and_kl(hidden, head, targets, projected(ref_hidden, ref_head), direction="policy_ref")
-        found[numbers] = by_row(scores.kl, predicted.sum(1)).sum(1).double().cpu().numpy()
-    policy.train(training)
-    return found
+        return np.zeros(len(rows))
+    scores = score(policy, rows, other=reference, device=device, what="measuring the KL to the reference")
+    return np.add.reduceat(scores["kl"].astype(np.float64), scores.offsets[:-1])

@@ -52,16 +52,15 @@ class AlignmentRecipe:
     def prepare(self, config: Any, device: str) -> Prepared:
         """Reference, pairs and what is known of their tokens, each cached by content. Raises UserError on bad data."""
         ground = self.ground(config, device)
-        pads = pad_id(ground.tokenizer)
         sets = (ground.data.train, ground.data.test)
-        scores = [answer_scores(ground.frozen, pairs, pads, device) for pairs in sets]
+        scores = [answer_scores(ground.frozen, pairs, device) for pairs in sets]
         complete = all(found.complete for found in scores)
         train, test = (
             PairItems(pairs, self.columns(config, ground, pairs, found, device, config.seed + place))
             for place, (pairs, found) in enumerate(zip(sets, scores, strict=True))
         )
         if "mismatched" in LOSSES[config.preference.loss].needs:
-            train = with_mismatched(train, ground.frozen, pads, device)
+            train = with_mismatched(train, ground.frozen, device)
         if lora_of(config).rank and config.reference.model is None:
             ground = one_copy(ground)
         return Prepared(ground, train, test, scores[1], states_of(ground.frozen, complete, device), device)
@@ -102,7 +101,7 @@ class AlignmentRecipe:
         scores = curve[config.trainer.max_steps].counted()
         start = sampled(config, prepared, ground.frozen)
         extra = measures.add_frontier(scores, curve, start, config.evaluation.kl)
-        logps = measures.policy_logps(model.policy, test, pad_id(ground.tokenizer), prepared.device)
+        logps = measures.policy_logps(model.policy, test, prepared.device)
         self.add_answers(config, prepared, scores, logps)
         for name, (title, higher, value) in ground.data.facts.items():
             scores.define(name, title, higher)

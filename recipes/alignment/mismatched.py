@@ -5,27 +5,21 @@ the last pair on to the first. So the reference scores them once, and micro-batc
 """
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-from recipes.alignment.evaluation import policy_logps
 from recipes.alignment.pairs import MISMATCHED, TOKENS, Pair, PairItems, PairSet
 from recipes.core.errors import UserError
 from recipes.core.losses.logprobs import token_logprobs
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.messages import note
 from recipes.core.models.head import OutputHead
-from recipes.core.scoring.references import weights_hash
-from recipes.core.storage.cache import cached
-from recipes.core.storage.files import sha256_json
+from recipes.core.scoring.score import score_once
 from recipes.core.training.parallel.distributed import gathered
 
 COLUMN = "mismatched_logps"
-VERSION = 1
 
 
 def mismatched_pairs(pairs: PairSet) -> PairSet:
@@ -60,20 +54,15 @@ def mismatched_pairs(pairs: PairSet) -> PairSet:
     return PairSet(made)
 
 
-def with_mismatched(items: PairItems, reference: nn.Module, pad_id: int, device: str) -> PairItems:
+def with_mismatched(items: PairItems, reference: nn.Module, device: str) -> PairItems:
     """The items with their mismatched prompts and what the reference says of the answers behind them, cached.
 
     Raises:
         UserError: all pairs have one prompt.
     """
     others = mismatched_pairs(items.pairs)
-
-    def build(folder: Path) -> None:
-        save_file({"logps": policy_logps(reference, others, pad_id, device)}, folder / "scores.safetensors")
-
-    parts = {"model": weights_hash(reference), "pairs": others.fingerprint, "version": VERSION}
-    stored = load_file(cached("mismatched-scores", sha256_json(parts), build) / "scores.safetensors")
-    return PairItems(items.pairs, items.columns | {COLUMN: stored["logps"]}, others)
+    scores = score_once(reference, others.rows(), device=device, what="scoring answers behind the prompts of others")
+    return PairItems(items.pairs, items.columns | {COLUMN: scores["logprob"]}, others)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from recipes.core.losses.objectives import IGNORE
+from recipes.core.scoring.rows import completion_batch
 
 TOKENS, MISMATCHED = "tokens/", "mismatched/"
 Example = tuple[np.ndarray, np.ndarray]
@@ -167,9 +168,9 @@ def pair_collate(pad_id: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]
 
     def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
         pairs = [item["pair"] for item in items]
-        batch: dict[str, Any] = answer_batch(_rows(pairs), pad_id) | {"ids": [pair.id for pair in pairs]}
+        batch: dict[str, Any] = completion_batch(_rows(pairs), pad_id) | {"ids": [pair.id for pair in pairs]}
         if "mismatched" in items[0]:
-            others = answer_batch(_rows([item["mismatched"] for item in items]), pad_id)
+            others = completion_batch(_rows([item["mismatched"] for item in items]), pad_id)
             batch |= {MISMATCHED + name: values for name, values in others.items()}
         for name in items[0]["columns"]:
             values = [item["columns"][name][side] for side in (0, 1) for item in items]
@@ -183,32 +184,6 @@ def pair_collate(pad_id: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]
 
 def _rows(pairs: Sequence[Pair]) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
-
-
-def answer_batch(rows: Sequence[tuple[np.ndarray, np.ndarray]], pad_id: int) -> dict[str, Tensor]:
-    """Prompts and completions as a batch.
-
-    Args:
-        rows: (prompt, completion) ids, none empty.
-        pad_id: What pads.
-
-    Returns:
-        input_ids, attention_mask and labels [rows, time]. The last token of a row is only predicted, so it is left out.
-    """
-    longest = max(len(prompt) + len(answer) for prompt, answer in rows) - 1
-    ids = np.full((len(rows), longest), pad_id, np.int64)
-    labels = np.full((len(rows), longest), IGNORE, np.int64)
-    attention = np.zeros((len(rows), longest), np.int64)
-    for row, (prompt, answer) in enumerate(rows):
-        end = len(prompt) + len(answer) - 1
-        ids[row, :end] = np.concatenate([prompt, answer[:-1]])
-        labels[row, len(prompt) - 1 : end] = answer
-        attention[row, :end] = 1
-    return {
-        "input_ids": torch.from_numpy(ids),
-        "attention_mask": torch.from_numpy(attention),
-        "labels": torch.from_numpy(labels),
-    }
 
 
 def prompt_tokens(batch: dict[str, Any]) -> Tensor:

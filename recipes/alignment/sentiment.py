@@ -13,7 +13,7 @@ from recipes.alignment.reviews import Review, Reviews, load_lexicon
 from recipes.alignment.sampling import sampled_once
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
-from recipes.core.scoring.references import weights_hash
+from recipes.core.scoring.fingerprints import weights_hash
 
 VERSION = 1
 

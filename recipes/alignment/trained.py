@@ -14,7 +14,7 @@ from recipes.alignment.reference import pad_id
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.models.from_config import load_text_model
 from recipes.core.models.head import output_head
-from recipes.core.scoring.references import weights_hash
+from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.training.models import train_reference
 from recipes.core.training.trainer import Training
 

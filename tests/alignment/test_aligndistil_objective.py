@@ -12,9 +12,9 @@ from recipes.alignment.aligndistil.method import Rule
 from recipes.alignment.aligndistil.objective import Distillation, OnPolicy, chosen_only, prompts_of
 from recipes.alignment.objectives import PreferenceModel
 from recipes.alignment.pairs import IGNORE, PairItems, PairSet, pair_collate
-from recipes.alignment.reference import hidden_states
 from recipes.alignment.trained import swapped
 from recipes.core.models.head import OutputHead
+from recipes.core.scoring.forward import HEAD, hidden_states
 from tests.alignment.test_sparsepo_objectives import head_of, model, pair_set
 
 RULE = Rule("aligndistil", 0.1, 1.5)
@@ -24,7 +24,7 @@ DPO, OTHER = model(2), model(3)
 def batch_of(numbers: list[int]) -> dict[str, Any]:
     batch = pair_collate(0)([PairItems(pair_set(), {})[i] for i in numbers])
     return batch | {
-        f"tokens/{name}": hidden_states(teacher, batch, every_layer=False)[:, 0]
+        f"tokens/{name}": hidden_states(teacher, batch, [HEAD])[:, 0]
         for name, teacher in (("dpo", DPO), ("other", OTHER))
     }
 

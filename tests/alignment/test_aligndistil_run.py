@@ -14,7 +14,7 @@ from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import read_plots
-from recipes.core.scoring.references import weights_hash
+from recipes.core.scoring.fingerprints import weights_hash
 from tests.alignment.tiny import TINY, logged
 
 pytestmark = pytest.mark.usefixtures("made_up_reviews")

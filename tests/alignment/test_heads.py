@@ -17,7 +17,7 @@ from recipes.alignment.config import ReferenceConfig
 from recipes.alignment.evaluation import _sequence_kls
 from recipes.alignment.objectives import PreferenceModel, TokenScores
 from recipes.alignment.pairs import PairItems, pair_collate
-from recipes.alignment.reference import AnswerScores, answer_scores, hidden_states
+from recipes.alignment.reference import AnswerScores, answer_scores
 from recipes.alignment.sparsepo.activations import hook_scores
 from recipes.alignment.sparsepo.config import MaskConfig
 from recipes.alignment.sparsepo.masks import start_masks
@@ -26,6 +26,7 @@ from recipes.core.models.config import CausalLMConfig
 from recipes.core.models.head import output_head
 from recipes.core.models.tokenizer import train_bpe
 from recipes.core.models.vision_language import TextModel
+from recipes.core.scoring.forward import every_layer, hidden_states
 from tests.alignment.test_aligndistil_objective import RULE
 from tests.alignment.test_sparsepo_objectives import pair_set
 from tests.core.models.heads import KINDS, tiny
@@ -69,8 +70,8 @@ def stacked(values: Tensor) -> tuple[Tensor, Tensor]:
     return rows[0::2], rows[1::2]
 
 
-def scored(model: TextModel, every_layer: bool = True) -> AnswerScores:
-    return answer_scores(model, PAIRS, 0, "cpu", every_layer)
+def scored(model: TextModel, inner: bool = True) -> AnswerScores:
+    return answer_scores(model, PAIRS, "cpu", inner)
 
 
 def close(ours: Tensor, theirs: Tensor) -> None:
@@ -106,7 +107,7 @@ def test_masks_read_the_reference_and_its_logits(kind: str) -> None:
     found = hook_scores(reference, batch, ("logits",), "zn_rescale")["logits"][0]
     order = [*range(0, 2 * len(PAIRS), 2), *range(1, 2 * len(PAIRS), 2)]
     close(found, torch.cat([by_answer(full_logits(reference).mean(1))[i] for i in order]))
-    states = hidden_states(reference, batch)
+    states = hidden_states(reference, batch, every_layer(reference))
     masks, _ = start_masks(MaskConfig(), batch, states, 0)
     assert masks is not None and len(masks(states.unbind(1)).reward) == len(found)
     # OPT with a projected width: what is cached is what the head gets, and masks read the other layers.
@@ -128,14 +129,14 @@ def test_teachers_and_contrasts_are_those_of_the_models_logits(kind: str) -> Non
     loss, _ = goal(PreferenceModel(policy), batch, goal.normalizer(batch))
     close(loss, torch.stack([row.mean() for row in by_answer(terms)[::2]]).mean())
     scores, plain = (
-        _score([dpo, other], 1.0, PAIRS, 0, "cpu"),
+        _score([dpo, other], 1.0, PAIRS, "cpu"),
         contrast(lambda p: z_dpo[p], lambda p: z_other[p], tokens()),
     )
     for name, values in plain._asdict().items():
         close(torch.from_numpy(scores[name]), values)
     rows = PAIRS.rows()
     sums = torch.stack([row.sum() for row in by_answer(kl(z, z_dpo))]).double()
-    close(torch.from_numpy(_sequence_kls(policy, dpo, rows, 0, "cpu")), sums)
+    close(torch.from_numpy(_sequence_kls(policy, dpo, rows, "cpu")), sums)
 
 
 def test_a_reference_is_trained_again_if_the_models_folder_changed(

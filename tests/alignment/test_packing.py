@@ -9,10 +9,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from recipes.alignment import packing
-from recipes.alignment.pairs import answer_batch
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.head import OutputHead
 from recipes.core.models.vision_language import TextModel
+from recipes.core.scoring.rows import completion_batch
 
 VOCABULARY = 40
 SHAPE: dict[str, Any] = {
@@ -72,7 +72,7 @@ def outcome(model: TextModel, batch: dict[str, Tensor], packed: bool) -> tuple[T
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("answers", [slice(None), slice(7), slice(0, None, 5)])
 def test_packed_rows_say_what_padded_ones_say(name: str, answers: slice) -> None:
-    model, batch = policy(name), answer_batch(rows(PAIRS)[answers], pad_id=3)
+    model, batch = policy(name), completion_batch(rows(PAIRS)[answers], pad_id=3)
     assert packing.packable(model)
     (logps, gradient), (expected, plain) = (outcome(model, batch, packed) for packed in (True, False))
     torch.testing.assert_close(logps, expected, atol=3e-6, rtol=1e-6)
@@ -81,7 +81,7 @@ def test_packed_rows_say_what_padded_ones_say(name: str, answers: slice) -> None
 
 
 def test_packed_rows_hold_fewer_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, batch = policy("llama"), answer_batch(rows(PAIRS), pad_id=3)
+    model, batch = policy("llama"), completion_batch(rows(PAIRS), pad_id=3)
     shapes = []
     plain = model.forward
     monkeypatch.setattr(model, "forward", lambda **inputs: shapes.append(inputs["input_ids"].shape) or plain(**inputs))
@@ -102,7 +102,7 @@ def test_other_models_get_padded_rows(config: Any) -> None:
     torch.manual_seed(0)
     model = TextModel(AutoModelForCausalLM.from_config(config)).eval()
     assert not packing.packable(model)
-    batch = answer_batch(rows(PAIRS), pad_id=3)
+    batch = completion_batch(rows(PAIRS), pad_id=3)
     assert torch.equal(outcome(model, batch, True)[0], outcome(model, batch, False)[0])
 
 

@@ -14,7 +14,6 @@ from recipes.alignment.pairs import (
     PairItems,
     PairSet,
     Prompt,
-    answer_batch,
     by_row,
     pair_collate,
     valid_tokens,
@@ -88,13 +87,6 @@ def test_couples_become_pairs_and_the_rest_is_counted() -> None:
     assert pairs.pairs[1].chosen.tolist() == [3] and pairs.pairs[1].rejected.tolist() == [2]
     assert (counts.kept, counts.ties, counts.equal, counts.unused) == (2, 1, 1, 1)
     assert pairs.pairs[0].important is not None and pairs.pairs[0].important[0].tolist() == [True, False]
-
-
-def test_a_batch_has_the_layout_that_it_promises() -> None:
-    batch = answer_batch([(ids(1, 2), ids(5, 6)), (ids(1), ids(7))], pad_id=0)
-    assert batch["input_ids"].tolist() == [[1, 2, 5], [1, 0, 0]]
-    assert batch["labels"].tolist() == [[IGNORE, 5, 6], [7, IGNORE, IGNORE]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
 def test_values_of_tokens_stay_with_their_tokens() -> None:

@@ -14,13 +14,13 @@ from recipes.alignment.evaluation import kl_weights
 from recipes.alignment.mismatched import mismatched_log_ratio, mismatched_pairs, with_mismatched
 from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores, loss_of
 from recipes.alignment.pairs import IGNORE, Pair, PairItems, PairSet, pair_collate
-from recipes.alignment.reference import hidden_states
 from recipes.alignment.sparsepo.activations import hook_scores
 from recipes.alignment.sparsepo.config import HOOKS, MaskConfig
 from recipes.alignment.sparsepo.masks import Masked, start_masks, stored_mask
 from recipes.core.errors import UserError
 from recipes.core.models.head import OutputHead, output_head
 from recipes.core.models.vision_language import TextModel
+from recipes.core.scoring.forward import HEAD, every_layer, hidden_states
 
 VOCABULARY = 40
 
@@ -69,7 +69,7 @@ def items(reference: TextModel, mask: np.ndarray | None = None) -> PairItems:
     columns = {"states": torch.cat(states).numpy(), "ref_logps": torch.cat(logps).numpy()}
     if mask is not None:
         columns["mask"] = mask
-    return with_mismatched(PairItems(pairs, columns), reference, 0, "cpu")
+    return with_mismatched(PairItems(pairs, columns), reference, "cpu")
 
 
 def batch_of(made: PairItems, numbers: list[int]) -> dict[str, Tensor]:
@@ -292,9 +292,9 @@ def test_hidden_states_are_those_of_the_positions_that_predict() -> None:
     reference = model(0)
     made = items(reference)
     batch = batch_of(made, [0, 1, 2, 3])
-    found = hidden_states(reference, batch)
+    found = hidden_states(reference, batch, every_layer(reference))
     assert torch.allclose(found, batch["tokens/states"], atol=1e-5)
-    assert torch.allclose(hidden_states(reference, batch, every_layer=False), found[:, -1:], atol=1e-6)
+    assert torch.allclose(hidden_states(reference, batch, [HEAD]), found[:, -1:], atol=1e-6)
 
 
 def gpt2() -> TextModel:
@@ -318,7 +318,7 @@ def test_every_hook_fires_once_and_reads_the_right_rows(make: object, attention:
     logits = reference.language_model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     valid = batch["labels"] != IGNORE
     assert torch.allclose(found["logits"][0], logits[valid].mean(-1), atol=1e-5)
-    states = hidden_states(reference, batch)
+    states = hidden_states(reference, batch, every_layer(reference))
     assert torch.allclose(found["resid"][-1], states[:, -1].mean(-1), atol=1e-6)
     assert any(torch.allclose(hook, states[:, 0].mean(-1), atol=1e-6) for hook in found["resid"])
 

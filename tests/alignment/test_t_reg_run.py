@@ -90,13 +90,13 @@ def test_self_rewards_score_the_answers_own_ids(ground: Ground) -> None:
     assert np.array_equal(better, again) and not np.array_equal(better, worse)
     # A row on its own gives the same: neither padding nor the prompt counts.
     prompt, answer = rows[3]
-    alone = rewards.row_logps(ground.frozen, [(prompt, answer)], 0, "cpu", "scoring")
+    alone = rewards.score(ground.frozen, [(prompt, answer)], device="cpu")["logprob"]
     assert better[pairs.offsets[3] : pairs.offsets[4]] == pytest.approx(alone, abs=1e-4)
 
 
 def given(ground: Ground, *overrides: str) -> np.ndarray:
     config, pairs = composed(*overrides), ground.data.test
-    said = rewards.answer_scores(ground.frozen, pairs, 0, "cpu")
+    said = rewards.answer_scores(ground.frozen, pairs, "cpu")
     return rewards.given_rewards(config, ground, pairs, said, "cpu", 0)
 
 

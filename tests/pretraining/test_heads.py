@@ -9,7 +9,8 @@ from torch.nn.functional import cross_entropy
 from recipes.core.evaluation.texts import sequence_nlls
 from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.models.vision_language import TextModel
-from recipes.core.scoring.references import caption_nlls
+from recipes.core.scoring.rows import text_rows
+from recipes.core.scoring.score import score
 from recipes.pretraining.prior import method
 from recipes.pretraining.prior.config import WeightingConfig
 from recipes.pretraining.prior.objectives import Cal, Focal
@@ -70,4 +71,5 @@ def test_references_and_evaluations_take_the_models_own_logits(kind: str) -> Non
     own = nll.detach().view(2, 6).numpy()
     np.testing.assert_allclose(sequence_nlls(model, IDS.numpy(), "cpu"), own.mean(1), rtol=1e-4)
     captions = [row[1:].tolist() for row in IDS[:1]]
-    np.testing.assert_allclose(caption_nlls(model, captions, int(IDS[0, 0]), "cpu")[0], own[0], rtol=2e-4, atol=1e-4)
+    scores = score(model, text_rows(captions, int(IDS[0, 0])), device="cpu")
+    np.testing.assert_allclose(scores.nll(0), own[0], rtol=2e-4, atol=1e-4)

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from recipes.alignment.aligndistil.method import Distilled, Rule, distilled, frozen_logits
 from recipes.alignment.objectives import sum_count
-from recipes.alignment.pairs import TOKENS, answer_batch, by_row
-from recipes.alignment.reference import hidden_states
+from recipes.alignment.pairs import TOKENS, by_row
 from recipes.alignment.sampling import sample
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.head import OutputHead
+from recipes.core.scoring.forward import HEAD, hidden_states
+from recipes.core.scoring.rows import completion_batch
 from recipes.core.training.parallel import distributed
 
 TEACHERS = ("dpo", "other")  # columns of their last hidden states
@@ -54,14 +55,14 @@ class OnPolicy:
         answers = iter(sample(model.policy, sum(prompts, []), self.eos_id, self.max_new_tokens, 1.0, seed, device))
         rows = [[(prompt, next(answers)) for prompt in part] for part in prompts]
         self.drawn = [
-            {name: values.to(device) for name, values in answer_batch(part, self.eos_id).items()} for part in rows
+            {name: values.to(device) for name, values in completion_batch(part, self.eos_id).items()} for part in rows
         ]
 
     def __call__(self, batch: Batch) -> Batch:
         """The answers to the prompts of the next micro-batch of the step."""
         own = self.drawn.pop(0)
         for name, teacher in zip(TEACHERS, self.teachers, strict=True):
-            own[TOKENS + name] = hidden_states(teacher.to(own["labels"].device).eval(), own, every_layer=False)[:, -1]
+            own[TOKENS + name] = hidden_states(teacher.to(own["labels"].device).eval(), own, [HEAD])[:, 0]
         return own
 
 

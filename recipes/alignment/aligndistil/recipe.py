@@ -18,14 +18,14 @@ from recipes.alignment.experiment import AlignmentRecipe, Prepared, sampled, tra
 from recipes.alignment.heatmaps import heatmap
 from recipes.alignment.judges import token_texts
 from recipes.alignment.pairs import PairItems
-from recipes.alignment.reference import answer_scores, pad_id
+from recipes.alignment.reference import answer_scores
 from recipes.alignment.sampling import settings_key
 from recipes.alignment.trained import trained_policy
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation
-from recipes.core.scoring.references import weights_hash
+from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.storage.cache import cached
 from recipes.core.storage.files import sha256_json, write_json
 from recipes.core.training.trainer import Training
@@ -61,7 +61,7 @@ class AlignDistilRecipe(AlignmentRecipe):
     def prepare(self, config: AlignDistilConfig, device: str) -> Distilling:
         """Adds DPO model and reverse DPO model, and their last hidden states at the answers' tokens, all cached."""
         prepared = super().prepare(config, device)
-        ground, pads = prepared.ground, pad_id(prepared.ground.tokenizer)
+        ground = prepared.ground
         loss = replace(config.preference, loss="dpo")
         models = {}
         for name in ("dpo", "reverse"):
@@ -70,7 +70,7 @@ class AlignDistilRecipe(AlignmentRecipe):
         other = models["reverse"] if config.distil.mode in CONTRAST else ground.frozen
 
         def with_states(items: PairItems) -> PairItems:
-            said = (answer_scores(model, items.pairs, pads, device, False) for model in (models["dpo"], other))
+            said = (answer_scores(model, items.pairs, device, False) for model in (models["dpo"], other))
             states = {name: scores.states[:, -1] for name, scores in zip(TEACHERS, said, strict=True)}
             return PairItems(items.pairs, items.columns | states)
 

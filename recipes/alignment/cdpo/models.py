@@ -10,14 +10,16 @@ from safetensors.numpy import load_file, save_file
 from recipes.alignment.cdpo.config import ContrastConfig
 from recipes.alignment.cdpo.method import Contrast, contrast
 from recipes.alignment.data import Ground
-from recipes.alignment.pairs import Example, PairSet, PreferenceData, answer_batch
-from recipes.alignment.reference import hidden_states, pad_id, scoring_batches, tuning_settings
+from recipes.alignment.pairs import Example, PairSet, PreferenceData
+from recipes.alignment.reference import pad_id, tuning_settings
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.losses.logprobs import projected
 from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.models.from_config import load_text_model
 from recipes.core.models.head import output_head
-from recipes.core.scoring.references import weights_hash
+from recipes.core.scoring.fingerprints import weights_hash
+from recipes.core.scoring.forward import HEAD, Reading, hidden_states, read_rows
+from recipes.core.scoring.rows import completion_batch
 from recipes.core.storage.cache import cached
 from recipes.core.storage.files import sha256_json
 from recipes.core.training.models import train_reference
@@ -59,7 +61,7 @@ def answers_collate(pad_id: int) -> Callable[[list[Example]], dict[str, Any]]:
     """Collate (prompt, completion) ids for `WeightedCrossEntropy`: the mean over completion tokens, prompts not."""
 
     def collate(examples: list[Example]) -> dict[str, Any]:
-        batch: dict[str, Any] = answer_batch(examples, pad_id)
+        batch: dict[str, Any] = completion_batch(examples, pad_id)
         weights = (batch["labels"] != IGNORE).float()
         return batch | {
             "weights": weights,
@@ -70,36 +72,36 @@ def answers_collate(pad_id: int) -> Callable[[list[Example]], dict[str, Any]]:
     return collate
 
 
-def contrast_scores(folders: Sequence[Path], beta_ce: float, pairs: PairSet, pad: int, device: str) -> dict[str, Any]:
+def contrast_scores(folders: Sequence[Path], beta_ce: float, pairs: PairSet, device: str) -> dict[str, Any]:
     """The fields of `Contrast` as float32 [tokens] of all answers, computed only if no run has done so before.
 
     Args:
         folders: From `contrast_models`; their names stand for the weights.
         beta_ce: Strength of the contrast.
         pairs: The answers.
-        pad: What pads.
         device: Where to compute.
     """
 
     def build(folder: Path) -> None:
         models = [load_text_model(str(path)).to(device).eval() for path in folders]
-        save_file(_score(models, beta_ce, pairs, pad, device), folder / "contrast.safetensors")
+        save_file(_score(models, beta_ce, pairs, device), folder / "contrast.safetensors")
 
     key = [[path.parent.name for path in folders], beta_ce, pairs.fingerprint, VERSION]
     return dict(load_file(cached("contrast-scores", sha256_json(key), build) / "contrast.safetensors"))
 
 
-def _score(models: Sequence[Any], beta_ce: float, pairs: PairSet, pad: int, device: str) -> dict[str, np.ndarray]:
-    heads = [output_head(model.language_model) for model in models]
-    found = {name: np.zeros(int(pairs.lengths.sum()), np.float32) for name in Contrast._fields}
-    for places, batch in scoring_batches(pairs, pad, device, "scoring answers with both models"):
-        # Completion positions only: the vocabulary is met by them and nothing else.
-        logits = [
-            projected(hidden_states(model, batch, every_layer=False)[:, 0], head)
-            for model, head in zip(models, heads, strict=True)
-        ]
-        scores = contrast(logits[0], logits[1], batch["labels"][batch["labels"] != IGNORE], beta_ce)
-        where = np.concatenate(places)
+def _score(models: Sequence[Any], beta_ce: float, pairs: PairSet, device: str) -> dict[str, np.ndarray]:
+    positive, negative = models
+    negative_head, offsets = output_head(negative.language_model), pairs.offsets
+    columns = {name: np.zeros(int(offsets[-1]), np.float32) for name in Contrast._fields}
+
+    def read(reading: Reading) -> None:
+        states = hidden_states(negative, reading.batch, [HEAD])[:, 0]
+        logits = projected(reading.hidden, reading.head), projected(states, negative_head)
+        scores = contrast(*logits, reading.targets, beta_ce)
+        places = np.concatenate([np.arange(offsets[number], offsets[number + 1]) for number in reading.numbers])
         for name, values in scores._asdict().items():
-            found[name][where] = values.float().cpu().numpy()
-    return found
+            columns[name][places] = values.float().cpu().numpy()
+
+    read_rows(positive, pairs.rows(), read, device=device, what="scoring answers with both models")
+    return columns

@@ -14,7 +14,7 @@ from recipes.alignment.experiment import AlignmentRecipe, Prepared, token_scores
 from recipes.alignment.heatmaps import heatmap
 from recipes.alignment.judges import token_texts
 from recipes.alignment.pairs import PairSet
-from recipes.alignment.reference import AnswerScores, pad_id
+from recipes.alignment.reference import AnswerScores
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation
 from recipes.core.training.trainer import Training
@@ -31,7 +31,7 @@ class CDPORecipe(AlignmentRecipe):
         own, scores = config.critical, {}
         if own.weights in CONTRASTED:
             folders = contrast_models(config.contrast, config.trainer, ground)
-            scores = contrast_scores(folders, own.beta_ce, pairs, pad_id(ground.tokenizer), device)
+            scores = contrast_scores(folders, own.beta_ce, pairs, device)
         if own.weights != "none":
             columns[WEIGHTS] = token_weights(own, pairs, scores, seed)
         return columns | scores

@@ -11,14 +11,14 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from recipes.alignment.pairs import PairSet, by_row, valid_tokens
-from recipes.alignment.reference import scoring_batches
 from recipes.alignment.sparsepo.config import HOOKS
 from recipes.alignment.sparsepo.method import channel_mean, mapo_mask
 from recipes.core.errors import UserError
 from recipes.core.losses.logprobs import CHUNK, projected
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.head import OutputHead, decoder, output_head
-from recipes.core.scoring.references import weights_hash
+from recipes.core.scoring.fingerprints import weights_hash
+from recipes.core.scoring.rows import row_batches
 from recipes.core.storage.cache import cached
 from recipes.core.storage.files import sha256_json
 
@@ -41,7 +41,7 @@ _PLACES = (
 _LAYERS = ("layers", "h")  # name of the list of decoder layers
 
 
-def mapo_masks(model: Any, pairs: PairSet, hooks: Sequence[str], mapping: str, pad_id: int, device: str) -> np.ndarray:
+def mapo_masks(model: Any, pairs: PairSet, hooks: Sequence[str], mapping: str, device: str) -> np.ndarray:
     """MaPO's mask of every answer, computed only if no run has done so before.
 
     Args:
@@ -49,7 +49,6 @@ def mapo_masks(model: Any, pairs: PairSet, hooks: Sequence[str], mapping: str, p
         pairs: The answers.
         hooks: Types of hook, of `HOOKS`.
         mapping: "zn_rescale" or "sigmoid".
-        pad_id: What pads.
         device: Where to compute.
 
     Returns:
@@ -60,9 +59,9 @@ def mapo_masks(model: Any, pairs: PairSet, hooks: Sequence[str], mapping: str, p
     """
 
     def build(folder: Path) -> None:
-        found = np.zeros(int(pairs.lengths.sum()), np.float32)
+        found, offsets = np.zeros(int(pairs.lengths.sum()), np.float32), pairs.offsets
         model.to(device).eval()
-        for places, batch in scoring_batches(pairs, pad_id, device, "reading the reference's activations"):
+        for numbers, batch in row_batches(pairs.rows(), device, "reading the reference's activations"):
             lengths = (batch["labels"] != IGNORE).sum(1)
             scores = {
                 kind: [by_row(values, lengths) for values in hook]
@@ -70,6 +69,7 @@ def mapo_masks(model: Any, pairs: PairSet, hooks: Sequence[str], mapping: str, p
             }
             valid = valid_tokens(lengths)
             mask = mapo_mask(scores, valid, mapping)
+            places = [np.arange(offsets[number], offsets[number + 1]) for number in numbers]
             found[np.concatenate(places)] = mask[valid].cpu().numpy()
         save_file({"mask": found}, folder / "mask.safetensors")
 

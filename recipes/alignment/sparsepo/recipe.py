@@ -38,7 +38,7 @@ class SparsePORecipe(AlignmentRecipe):
         elif own.kind != "none":
             mapo = None
             if own.kind == "mapo":
-                mapo = mapo_masks(ground.frozen, pairs, own.hooks, own.mapping, pad_id(ground.tokenizer), device)
+                mapo = mapo_masks(ground.frozen, pairs, own.hooks, own.mapping, device)
             columns[STORED] = stored_mask(own, pairs, mapo, seed)
         return columns
 

@@ -2,17 +2,15 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
 from recipes.alignment.config import PreferenceConfig
 from recipes.alignment.data import Ground
 from recipes.alignment.judges import Judges
 from recipes.alignment.pairs import PairItems, PairSet
-from recipes.alignment.reference import AnswerScores, answer_scores, pad_id, prompt_ids, row_logps
+from recipes.alignment.reference import AnswerScores, answer_scores, prompt_ids
 from recipes.alignment.t_reg.config import RegConfig, TRegConfig
 from recipes.alignment.t_reg.method import flipped, shuffled_within, token_rewards
 from recipes.alignment.trained import trained_policy
@@ -20,11 +18,8 @@ from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.models.text import context
-from recipes.core.scoring.references import weights_hash
-from recipes.core.storage.cache import cached
-from recipes.core.storage.files import sha256_json
+from recipes.core.scoring.score import score, score_once
 
-VERSION = 1
 NO_OP = 0.02  # mean |reward| below which the regulariser does next to nothing
 # Where there is no chat template that says so, these words end the prompt.
 BEGIN = "\n\nRewritten response:\n"
@@ -100,15 +95,7 @@ def self_logps(ground: Ground, pairs: PairSet, prompt: str, device: str) -> np.n
             hint="type treg.on_long=skip to leave them out, or shorter answers",
         )
 
-    def build(folder: Path) -> None:
-        what = "scoring answers behind a prompt"
-        logps = row_logps(ground.frozen, rows, pad_id(ground.tokenizer), device, what)
-        save_file({"logps": logps}, folder / "logps.safetensors")
-
-    asked = sha256_json([question.tolist() for question, _ in rows])
-    parts = {"model": weights_hash(ground.frozen), "pairs": pairs.fingerprint, "asked": asked, "version": VERSION}
-    stored = load_file(cached("self-rewards", sha256_json(parts)[:32], build) / "logps.safetensors")
-    return np.asarray(stored["logps"])
+    return score_once(ground.frozen, rows, device=device, what="scoring answers behind a prompt")["logprob"]
 
 
 def asked_rows(tokenizer: Any, pairs: PairSet, prompt: str) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -161,11 +148,10 @@ def too_long(ground: Ground, rows: list[tuple[np.ndarray, np.ndarray]]) -> set[i
 
 def _dpo_logps(config: TRegConfig, ground: Ground, pairs: PairSet, device: str) -> np.ndarray:
     train = ground.data.train
-    pads = pad_id(ground.tokenizer)
-    columns = {"ref_logps": answer_scores(ground.frozen, train, pads, device).logps}
+    columns = {"ref_logps": answer_scores(ground.frozen, train, device).logps}
     loss = PreferenceConfig(loss="dpo", beta=0.1)
     policy = trained_policy(ground, PairItems(train, columns), loss, config.trained, config.trainer)()
-    return row_logps(policy, pairs.rows(), pads, device, "scoring answers with the DPO model")
+    return score(policy, pairs.rows(), device=device, what="scoring answers with the DPO model")["logprob"]
 
 
 def _constant(pairs: PairSet, value: float) -> np.ndarray:

@@ -4,21 +4,21 @@ Everything reads the model through its read-out, so full logits over the vocabul
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from recipes.core.data.images.captions import CaptionSplit, image_for
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.evaluation.scores import Scores
 from recipes.core.losses.kernels import token_nll
 from recipes.core.models.head import OutputHead
-from recipes.core.scoring.references import batches
+from recipes.core.scoring.forward import Reading, read_rows
+from recipes.core.scoring.rows import Row
 
 BATCH_TOKENS = 8192
 Tokens = Sequence[int] | np.ndarray  # ids of one caption
@@ -87,7 +87,8 @@ class CaptionScorer:
             row = row_of.get(choice.image)
             if row is None or any(len(option) > 1 for option in choice.options):
                 continue
-            if tuple(int(token) for token in captions[row][: len(choice.context)]) == choice.context:
+            tokens, context = captions[row], choice.context
+            if len(tokens) > len(context) and tuple(int(token) for token in tokens[: len(context)]) == context:
                 asked.setdefault(row, []).append(i)
         within = {row: [choices[i] for i in members] for row, members in asked.items()}
         nlls, read = self._read_captions(images, captions, within)
@@ -106,24 +107,17 @@ class CaptionScorer:
         """Token NLLs of captions and, by caption, the option NLLs of single-token choices that it goes through."""
         found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(captions)
         options: dict[int, list[np.ndarray]] = {}
-        prefix = len(self.model.prefix_ids)
-        for batch in batches(self._widths(captions), BATCH_TOKENS):
-            targets = [torch.tensor(np.asarray(captions[i], np.int64)) for i in batch]
 
-            def read(
-                hidden: Tensor, head: OutputHead, targets: list[Tensor] = targets, batch: list[int] = batch
-            ) -> tuple[Tensor, list[list[Tensor]]]:
-                picked = [row[prefix - 1 : prefix - 1 + len(ids)] for row, ids in zip(hidden, targets, strict=True)]
-                flat = token_nll(torch.cat(picked), head, torch.cat(targets).to(hidden.device))
-                return flat, [
-                    [_option_nlls(row, head, prefix, choice) for choice in choices.get(i, [])]
-                    for row, i in zip(hidden, batch, strict=True)
-                ]
+        def read(reading: Reading) -> None:
+            nll = token_nll(reading.hidden, reading.head, reading.targets).float().cpu().numpy()
+            rows = reading.hidden.split(reading.lengths)
+            parts = np.split(nll, np.cumsum(reading.lengths)[:-1])
+            for i, part, row in zip(reading.numbers, parts, rows, strict=True):
+                asked = choices.get(i, [])
+                found[i] = part
+                options[i] = [_option_nlls(row[len(choice.context)], reading.head, choice) for choice in asked]
 
-            flat, read_off = self._forward([images[i] for i in batch], targets, read)
-            parts = np.split(flat.float().cpu().numpy(), np.cumsum([len(ids) for ids in targets])[:-1])
-            for i, part, values in zip(batch, parts, read_off, strict=True):
-                found[i], options[i] = part, [value.cpu().numpy() for value in values]
+        self._read(images, [(self.model.prefix_ids, caption) for caption in captions], read)
         return found, options
 
     def choice_nlls(self, choices: Sequence[Choice]) -> list[np.ndarray]:
@@ -143,39 +137,35 @@ class CaptionScorer:
     def _single_token(self, choices: Sequence[Choice]) -> list[np.ndarray]:
         """`choice_nlls` where every option is one token: one forward for all options of a choice."""
         found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(choices)
-        prefix = len(self.model.prefix_ids)
-        for batch in batches(self._widths([choice.context for choice in choices]), BATCH_TOKENS):
-            contexts = [torch.tensor(choices[i].context, dtype=torch.long) for i in batch]
+        # The state behind the context predicts every option: the first one stands for all.
+        rows = [([*self.model.prefix_ids, *choice.context], choice.options[0]) for choice in choices]
 
-            def read(hidden: Tensor, head: OutputHead, batch: list[int] = batch) -> list[Tensor]:
-                return [_option_nlls(row, head, prefix, choices[i]) for row, i in zip(hidden, batch, strict=True)]
+        def read(reading: Reading) -> None:
+            for i, state in zip(reading.numbers, reading.hidden, strict=True):
+                found[i] = _option_nlls(state, reading.head, choices[i])
 
-            for i, values in zip(batch, self._forward([choices[i].image for i in batch], contexts, read), strict=True):
-                found[i] = values.cpu().numpy()
+        self._read([choice.image for choice in choices], rows, read)
         return found
 
-    def _widths(self, captions: Sequence[Tokens]) -> np.ndarray:
-        return np.array([len(self.model.prefix_ids) + len(caption) for caption in captions], np.int64)
+    def _read(self, images: Sequence[int], rows: Sequence[Row], read: Callable[[Reading], None]) -> None:
+        def pixels(numbers: list[int]) -> dict[str, Tensor]:
+            return {"pixels": self.pixels([images[i] for i in numbers])}
 
-    @torch.no_grad()
-    def _forward(self, images: list[int], captions: list[Tensor], read: Any) -> Any:
-        start = torch.tensor(self.model.prefix_ids)
-        rows = [torch.cat([start, caption]) for caption in captions]
-        ids = pad_sequence(rows, batch_first=True).to(self.device)
-        lengths = torch.tensor([len(row) for row in rows], device=self.device)
-        mask = (torch.arange(ids.shape[1], device=self.device) < lengths[:, None]).long()
-        training = self.model.training
-        self.model.eval()
-        try:
-            return self.model(input_ids=ids, attention_mask=mask, pixels=self.pixels(images), readout=read)
-        finally:
-            self.model.train(training)
+        read_rows(
+            self.model,
+            rows,
+            read,
+            device=self.device,
+            what="scoring captions",
+            batch_tokens=BATCH_TOKENS,
+            inputs=pixels,
+        )
 
 
-def _option_nlls(row: Tensor, head: OutputHead, prefix: int, choice: Choice) -> Tensor:
-    """[options] negative logits of a choice of single tokens, read where its context ends in a row [time, width]."""
-    ids = torch.tensor([option[0] for option in choice.options], device=row.device)
-    return -head.rows(ids).logits(row[prefix - 1 + len(choice.context)]).float()
+def _option_nlls(state: Tensor, head: OutputHead, choice: Choice) -> np.ndarray:
+    """[options] negative logits of a choice of single tokens, from the state [width] that predicts them."""
+    ids = torch.tensor([option[0] for option in choice.options], device=state.device)
+    return (-head.rows(ids).logits(state).float()).cpu().numpy()
 
 
 def span_choices(split: CaptionSplit, indices: Sequence[int], tokenizer: Any) -> list[Choice]:

@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from recipes.core.data.text.mixture import Mixture
 from recipes.core.evaluation.scores import Scores, add_class_mean
-from recipes.core.losses.kernels import weighted_cross_entropy
-from recipes.core.models.head import OutputHead
+from recipes.core.scoring.rows import text_rows
+from recipes.core.scoring.score import score
 
 BATCH_TOKENS = 16_384
 
@@ -28,7 +28,6 @@ def sequence_nlls(model: nn.Module, sequences: np.ndarray, device: str, batch_to
     return torch.from_numpy(nll).mean(1).double().numpy()
 
 
-@torch.no_grad()
 def token_nlls(model: nn.Module, sequences: np.ndarray, device: str, batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
     """NLL of every token but the first, predicted from those before it.
 
@@ -41,23 +40,8 @@ def token_nlls(model: nn.Module, sequences: np.ndarray, device: str, batch_token
     Returns:
         [sequences, length - 1] float32, nats.
     """
-    training, length = model.training, sequences.shape[1]
-    model.eval()
-    rows = max(1, batch_tokens // length)
-    found = [np.zeros((0, length - 1), np.float32)]
-    for start in range(0, len(sequences), rows):
-        ids = torch.from_numpy(np.array(sequences[start : start + rows], np.int64)).to(device)
-
-        def read(hidden: Tensor, head: OutputHead, ids: Tensor = ids) -> Tensor:
-            targets = ids[:, 1:].reshape(-1)
-            ones = torch.ones(len(targets), device=targets.device)
-            _, nll = weighted_cross_entropy(hidden[:, :-1].flatten(0, 1), head, targets, ones)
-            return nll.view(len(ids), -1)
-
-        nll = model(input_ids=ids, attention_mask=torch.ones_like(ids), pixels=None, readout=read)
-        found.append(nll.float().cpu().numpy())
-    model.train(training)
-    return np.concatenate(found)
+    scores = score(model, text_rows(sequences), device=device, batch_tokens=batch_tokens, what="scoring sequences")
+    return -scores["logprob"].reshape(len(sequences), sequences.shape[1] - 1)
 
 
 def domain_losses(mixture: Mixture, model: nn.Module, count: int, device: str) -> Scores:

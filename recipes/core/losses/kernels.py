@@ -253,7 +253,7 @@ def _sweep(
         z, p = logits[: len(states)], probabilities[: len(states)]
         inner.fill_logits(states, z)
         slope = inner.slope(z) if weights is not None and any(wanted) else None
-        nll[part] = _softmax_and_nll(z, p, targets[part])
+        nll[part] = softmax_and_nll(z, p, targets[part])
         if weights is not None and any(wanted):
             _logit_gradient(z, p, targets[part], nll[part], slope)
             gradients.add(part, z, inner.weight, states, weights[part, None])
@@ -299,12 +299,12 @@ def _logit_gradients(states: Tensor, head: OutputHead, targets: Tensor, nll: Ten
     z = head.fill_logits(states, states.new_empty(len(states), head.vocabulary))
     p = z if z.dtype == nll.dtype else torch.empty_like(z, dtype=nll.dtype)
     slope = head.slope(z)
-    nll.copy_(_softmax_and_nll(z, p, targets))
+    nll.copy_(softmax_and_nll(z, p, targets))
     _logit_gradient(z, p, targets, nll, slope)
     return z
 
 
-def _softmax_and_nll(logits: Tensor, probabilities: Tensor, targets: Tensor) -> Tensor:
+def softmax_and_nll(logits: Tensor, probabilities: Tensor, targets: Tensor) -> Tensor:
     """Fill `probabilities` (may be `logits` itself) and return the NLLs [chunk]."""
     exact = probabilities.dtype
     largest, where = logits.max(1)

@@ -14,7 +14,8 @@ from recipes.core.evaluation import captions as tasks
 from recipes.core.evaluation.captions import CaptionScorer, Choice
 from recipes.core.evaluation.scores import Scores, add_class_mean
 from recipes.core.recipe import Evaluation
-from recipes.core.scoring.references import caption_nlls
+from recipes.core.scoring.rows import text_rows
+from recipes.core.scoring.score import score
 from recipes.pretraining.prior.config import EvaluationConfig
 from recipes.pretraining.prior.curves import ACCURACY, GROUNDED, Curve, add_areas, scaling_metrics
 from recipes.pretraining.prior.reference import Reference
@@ -131,9 +132,10 @@ class Suite:
             "greedy/reference_nll", "greedy captions: NLL under the text-only reference (nats)", higher_is_better=False
         )
         filled = [(i, ids) for i, ids in zip(indices, generated, strict=True) if len(ids)]
-        nlls = caption_nlls(self.reference.model, [ids for _, ids in filled], start_id(self.tokenizer), self.device)
-        for (i, _), nll in zip(filled, nlls, strict=True):
-            caption = self.data.test.caption(i)
+        rows = text_rows([ids for _, ids in filled], start_id(self.tokenizer))
+        said = score(self.reference.model, rows, device=self.device, what="scoring greedy captions")
+        for number, (i, _) in enumerate(filled):
+            caption, nll = self.data.test.caption(i), said.nll(number)
             scores.add("greedy/reference_nll", caption.id, caption.group, nll.mean(), len(nll))
 
     def _heatmap(self, weights: list[np.ndarray], nlls: list[np.ndarray]) -> dict[str, Any] | None:

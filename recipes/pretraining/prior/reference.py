@@ -14,7 +14,7 @@ from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.from_config import build_text_model, load_reference_model, load_text_model
 from recipes.core.runs.identity import described
 from recipes.core.scoring import references
-from recipes.core.scoring.references import ReferenceScores
+from recipes.core.scoring.score import TokenScores
 from recipes.core.training.batches import CaptionItems, caption_collate, token_mean
 from recipes.core.training.models import train_reference
 from recipes.core.training.trainer import Training
@@ -30,8 +30,8 @@ class Reference:
     With `cross_fit=2` there are two models; a training caption is scored by the one that was not trained on it.
     """
 
-    train: tuple[ReferenceScores, ...]
-    test: ReferenceScores
+    train: tuple[TokenScores, ...]
+    test: TokenScores
     model: Any
 
     def train_nll(self, index: int) -> np.ndarray:
@@ -61,7 +61,7 @@ def prepare_reference(
     folds = range(config.reference.cross_fit)
     models = [_reference(config, split, tokenizer, tokens[0], fold) for fold in folds]
 
-    def scores(model: Any, part: TokenizedCaptions) -> ReferenceScores:
+    def scores(model: Any, part: TokenizedCaptions) -> TokenScores:
         return references.reference_scores(model, part, start_id(tokenizer), BATCH_TOKENS, device)
 
     return Reference(tuple(scores(model, tokens[0]) for model in models), scores(models[0], tokens[1]), models[0])

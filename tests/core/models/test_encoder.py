@@ -11,7 +11,7 @@ from recipes.core.errors import UserError
 from recipes.core.models import encoder
 from recipes.core.models import from_config as models
 from recipes.core.models.encoder import pretrained_encoder
-from recipes.core.scoring.references import weights_hash
+from recipes.core.scoring.fingerprints import weights_hash
 from tests.core.models.conftest import gray, hidden
 
 

@@ -18,7 +18,7 @@ from recipes.core.losses.logprobs import DIRECTIONS, logprobs_and_kl, projected,
 from recipes.core.models.from_config import load_text_model
 from recipes.core.models.head import OutputHead, check_head, output_head
 from recipes.core.models.vision_language import CaptionModel, PatchEmbedding, TextModel
-from recipes.core.scoring.references import weights_hash
+from recipes.core.scoring.fingerprints import weights_hash
 from tests.core.models.heads import KINDS, V, tiny
 
 IDS = torch.tensor([[5, 9, 30, 17, 22, 8, 40], [3, 11, 19, 19, 4, 35, 6]])

@@ -22,7 +22,7 @@ from recipes.core.errors import UserError
 from recipes.core.models import from_config as caption_models
 from recipes.core.models.normalisation import image_processor
 from recipes.core.models.sources import load_model
-from recipes.core.scoring.references import weights_hash
+from recipes.core.scoring.fingerprints import weights_hash
 from tests.core.models.conftest import hidden
 
 WORDS = [
