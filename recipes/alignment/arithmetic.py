@@ -1,121 +1,23 @@
 """Data set `chain-arithmetic`: sums answered by running sums, sampled from the reference, judged exactly."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from recipes.alignment.config import ChainArithmeticConfig
-from recipes.alignment.judges import token_texts
-from recipes.alignment.pairs import Example, Pair, PairSet, PreferenceData, Prompt
-from recipes.alignment.sampling import sample, sampled_once
+from recipes.alignment.pairs import Example, Pair, PairSet, PreferenceData
 from recipes.alignment.selection import Selection, select
-from recipes.core.data.text.text_ids import TextIds
+from recipes.core.data.tasks.arithmetic import ExactJudge, Sums, answer, sum_prompts, total
+from recipes.core.data.tasks.prompts import Prompt
+from recipes.core.data.text.text_ids import token_texts
 from recipes.core.errors import UserError
 from recipes.core.scoring.fingerprints import weights_hash
-from recipes.core.storage.files import sha256_json
+from recipes.core.scoring.sampling import sample, sampled_once
 
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Problems as triples of numbers: for the reference to learn, for pairs, and held out."""
-
-    learned: list[tuple[int, ...]]
-    questions: list[tuple[int, ...]]
-    test: list[tuple[int, ...]]
-    digits: int
-
-    def texts(self) -> Iterator[str]:
-        """Problems with their answers, for tokenizer and reference."""
-        return (question(terms) + answer(terms, self.digits) for terms in self.learned)
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of what the reference learns."""
-        return sha256_json([self.learned, self.digits])
-
-
-@dataclass(frozen=True)
-class ExactJudge:
-    """Compares what an answer ends in with the sum that the prompt asks for.
-
-    Attributes:
-        pieces: Text of each token id; special tokens have none.
-        eos_id: Ends an answer; without it, it is wrong.
-    """
-
-    pieces: list[str]
-    eos_id: int
-
-    temperature = 0.0
-    titles = {"accuracy": ("held-out problems answered right, greedy decoding", True)}
-
-    def measure(self, prompts: Sequence[Prompt], completions: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """1 for a right answer, 0 for a wrong one."""
-        right = [self.final(ids) == total(p.text) for p, ids in zip(prompts, completions, strict=True)]
-        return {"accuracy": np.array(right, float)}
-
-    def text(self, ids: Sequence[int] | np.ndarray) -> str:
-        """What tokens say."""
-        return "".join(self.pieces[i] for i in ids)
-
-    def final(self, ids: np.ndarray) -> int | None:
-        """The number behind the last comma; None of an answer that is cut off or ends in no number."""
-        said = self.text(ids).rpartition(",")[2]
-        ended = len(ids) > 0 and ids[-1] == self.eos_id
-        return int(said) if ended and said.isascii() and said.isdigit() else None
-
-    def first_wrong(self, ids: np.ndarray, right: str) -> np.ndarray:
-        """bool [tokens]: the first token of an answer that leaves the right one; nowhere if none does."""
-        found = np.zeros(len(ids), bool)
-        place = 0
-        for number, token in enumerate(ids):
-            piece = self.pieces[token]
-            ended = token == self.eos_id
-            if (ended and place < len(right)) or not right.startswith(piece, place):
-                found[number] = True
-                break
-            place += len(piece)
-        return found
-
-
-def question(terms: Sequence[int]) -> str:
-    """A problem as text: `12+34+45=`."""
-    return "+".join(map(str, terms)) + "="
-
-
-def answer(terms: Sequence[int], digits: int) -> str:
-    """The running sums, all with the same number of digits: `046,091`."""
-    return ",".join(f"{value:0{digits}d}" for value in np.cumsum(terms)[1:])
-
-
-def total(text: str) -> int:
-    """What a problem asks for."""
-    return sum(int(term) for term in text.rstrip("=").split("+"))
-
-
-def split(config: ChainArithmeticConfig) -> Sums:
-    """All problems, in random order: those held out, those for pairs, and the others."""
-    problems = list(product(range(config.low, config.high + 1), repeat=3))
-    order = np.random.default_rng(config.seed).permutation(len(problems))
-    shuffled = [problems[i] for i in order]
-    held_out, asked = config.test_prompts, config.test_prompts + config.questions
-    digits = len(str(3 * config.high))
-    return Sums(shuffled[asked:], shuffled[held_out:asked], shuffled[:held_out], digits)
-
-
-def encoded(sums: Sums, tokenizer: Any) -> list[np.ndarray]:
-    """Token ids of what the reference learns, from begin to end of text; problem and answer tokenised apart."""
-    reader, end = TextIds(tokenizer), tokenizer.eos_token_id
-    questions = reader.batch([question(terms) for terms in sums.learned])
-    answers = reader.batch([answer(terms, sums.digits) for terms in sums.learned])
-    rows = zip(questions, answers, strict=True)
-    return [np.array([*reader.start, *asked, *right, end], np.int32) for asked, right in rows]
 
 
 def load_sums(config: ChainArithmeticConfig, sums: Sums, tokenizer: Any, reference: Any, device: str) -> PreferenceData:
@@ -123,7 +25,7 @@ def load_sums(config: ChainArithmeticConfig, sums: Sums, tokenizer: Any, referen
 
     Args:
         config: How.
-        sums: From `split`.
+        sums: From `split_sums`.
         tokenizer: The model's.
         reference: The `TextModel` that is sampled from.
         device: Where to sample.
@@ -134,7 +36,7 @@ def load_sums(config: ChainArithmeticConfig, sums: Sums, tokenizer: Any, referen
     judge = ExactJudge(token_texts(tokenizer), int(tokenizer.eos_token_id))
     model, made = weights_hash(reference), []
     for place, problems in enumerate((sums.questions, sums.test)):
-        prompts = _prompts(problems, tokenizer)
+        prompts = sum_prompts(problems, tokenizer)
         drawn = sampled_once(
             ["chain-arithmetic", VERSION, place, model, asdict(config), [prompt.ids.tolist() for prompt in prompts]],
             reference,
@@ -215,9 +117,3 @@ def _pair(
     chosen, rejected = (answers[place] for place in places)
     marks = (np.zeros(len(chosen), bool), judge.first_wrong(rejected, right))
     return Pair(prompt.id, prompt.ids, chosen, rejected, (1.0, 0.0), marks)
-
-
-def _prompts(problems: Sequence[Sequence[int]], tokenizer: Any) -> list[Prompt]:
-    texts, reader = [question(terms) for terms in problems], TextIds(tokenizer)
-    rows = zip(texts, reader.batch(texts), strict=True)
-    return [Prompt(text.rstrip("="), text, np.array([*reader.start, *ids], np.int32)) for text, ids in rows]

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from recipes.alignment.config import CorruptedConfig
-from recipes.alignment.pairs import Pair, PairSet, PreferenceData, Prompt
+from recipes.alignment.pairs import Pair, PairSet, PreferenceData
 from recipes.alignment.reference import prompt_ids
-from recipes.alignment.reviews import Review, Reviews
+from recipes.core.data.tasks.prompts import Prompt
+from recipes.core.data.tasks.reviews import Review, Reviews
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from recipes.alignment import arithmetic
+from recipes.alignment.arithmetic import load_sums
 from recipes.alignment.config import (
     AlignmentRunConfig,
     ChainArithmeticConfig,
@@ -20,8 +20,9 @@ from recipes.alignment.corrupted import load_corrupted
 from recipes.alignment.pairs import TOKENS, PairSet, PreferenceData
 from recipes.alignment.preferences import load_preferences, load_rows
 from recipes.alignment.reference import prepare_reference
-from recipes.alignment.reviews import load_reviews
 from recipes.alignment.sentiment import encoded, load_sentiment
+from recipes.core.data.tasks.arithmetic import encoded_sums, split_sums
+from recipes.core.data.tasks.reviews import load_reviews
 from recipes.core.errors import UserError
 from recipes.core.models import text as models
 from recipes.core.models.from_config import load_reference_model
@@ -100,11 +101,11 @@ def _from_file(config: AlignmentRunConfig, own: PreferencesConfig, device: str) 
 
 
 def _from_sums(config: AlignmentRunConfig, own: ChainArithmeticConfig, device: str) -> Ground:
-    sums = arithmetic.split(own)
+    sums = split_sums(own.low, own.high, own.questions, own.test_prompts, own.seed)
     tokenizer = models.build_text_tokenizer(config.model, sums.texts(), sums.fingerprint, begin=True)
-    reference = _reference(config, tokenizer, lambda: arithmetic.encoded(sums, tokenizer), sums.fingerprint)
+    reference = _reference(config, tokenizer, lambda: encoded_sums(sums, tokenizer), sums.fingerprint)
     frozen = reference().requires_grad_(False)
-    return Ground(tokenizer, reference, frozen, arithmetic.load_sums(own, sums, tokenizer, frozen, device))
+    return Ground(tokenizer, reference, frozen, load_sums(own, sums, tokenizer, frozen, device))
 
 
 def _reference(

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from recipes.alignment.pairs import Judge, PairSet, Prompt
-from recipes.alignment.sampling import sample
+from recipes.alignment.pairs import PairSet
+from recipes.core.data.tasks.prompts import Judge, Prompt
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
+from recipes.core.scoring.sampling import sample
 from recipes.core.scoring.score import score
 
 KL = "kl"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from recipes.alignment.pairs import PairSet
+from recipes.core.evaluation.heatmaps import heatmap_example
 
 
 def heatmap(
@@ -31,15 +32,14 @@ def heatmap(
                 tokens = range(int(pairs.offsets[2 * number + side]), int(pairs.offsets[2 * number + side + 1]))
                 ids = pairs.answer(2 * number + side)
                 marks = pair.important[side] if pair.important else np.zeros(len(ids), bool)
-                rows = [
-                    {
-                        "text": pieces[token] or "<end>",
-                        "weight": round(float(values[place] / mean), 4),
-                        "kind": "known to matter" if mark else None,
-                        "nll": round(float(-ref_logps[place]), 4),
-                    }
-                    for place, token, mark in zip(tokens, ids, marks, strict=True)
-                ]
                 start = "".join(pieces[i] for i in pair.prompt).strip()[-60:]
-                examples.append({"id": f"{name}, {label}: {start} ...", "image": "", "tokens": rows})
+                examples.append(
+                    heatmap_example(
+                        f"{name}, {label}: {start} ...",
+                        [pieces[token] for token in ids],
+                        [values[place] / mean for place in tokens],
+                        [-ref_logps[place] for place in tokens],
+                        ["known to matter" if mark else None for mark in marks],
+                    )
+                )
     return {"examples": examples} if examples else None

@@ -8,16 +8,17 @@ A batch holds, rows being the chosen answers followed by the rejected ones:
     mismatched: input_ids, attention_mask and labels of the same answers behind the prompts of others, if a loss asks.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recipes.core.data.tasks.prompts import Judge, Prompt
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.scoring.rows import completion_batch
 
@@ -93,30 +94,6 @@ class PairSet:
             for ids in (pair.prompt, pair.chosen, pair.rejected):
                 digest.update(len(ids).to_bytes(4, "little") + ids.astype(np.int32).tobytes())
         return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Something held out that the policy is to answer."""
-
-    id: str
-    text: str
-    ids: np.ndarray
-
-
-class Judge(Protocol):
-    """Who judges completions of held-out prompts, and how they are drawn for it."""
-
-    @property
-    def titles(self) -> Mapping[str, tuple[str, bool]]:
-        """Metric -> (title, whether higher is better); the first is the judgement that counts."""
-
-    @property
-    def temperature(self) -> float:
-        """Of the softmax that completions are drawn from; 0: greedy."""
-
-    def measure(self, prompts: Sequence[Prompt], completions: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """Each metric as [completions], of token ids behind as many prompts."""
 
 
 @dataclass(frozen=True)

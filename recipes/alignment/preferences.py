@@ -11,8 +11,9 @@ import numpy as np
 from recipes.alignment.config import PreferencesConfig
 from recipes.alignment.examples import TIE, Example, ExampleIds, example, example_ids
 from recipes.alignment.layouts import LONELY, BadRow
-from recipes.alignment.pairs import Pair, PairSet, PreferenceData, Prompt
+from recipes.alignment.pairs import Pair, PairSet, PreferenceData
 from recipes.alignment.rows import Dropped, Row, read_rows
+from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.messages import note

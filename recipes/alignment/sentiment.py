@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from recipes.alignment.config import SentimentConfig
-from recipes.alignment.judges import Judges, LexiconJudge, human_judge, token_texts
-from recipes.alignment.pairs import Pair, PairSet, PreferenceData, Prompt
-from recipes.alignment.reviews import Review, Reviews, load_lexicon
-from recipes.alignment.sampling import sampled_once
-from recipes.core.data.text.text_ids import TextIds
+from recipes.alignment.pairs import Pair, PairSet, PreferenceData
+from recipes.core.data.tasks.judges import Judges, LexiconJudge, human_judge
+from recipes.core.data.tasks.prompts import Prompt
+from recipes.core.data.tasks.reviews import Review, Reviews, load_lexicon
+from recipes.core.data.text.text_ids import TextIds, token_texts
 from recipes.core.errors import UserError
 from recipes.core.scoring.fingerprints import weights_hash
+from recipes.core.scoring.sampling import sampled_once
 
 VERSION = 1
 

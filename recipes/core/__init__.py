@@ -11,11 +11,11 @@ recipe           what the author of a recipe writes: read this first
 statistics       intervals, comparison of arms, claims, verdict, price, scaling
 evaluation       scores of examples, curves, plots, strips of images
 training         the one trainer: arguments, passes, batches, models trained inside a run, several processes
-scoring          what a frozen model says about tokens, cached by content
+scoring          what a model says about tokens, cached by content; samples
 losses           kernels, log-probs, weights, objectives
 models           language and vision-language models, encoders, adapters, tokenizers, the output head
 runs             the folder of a run: identity, records, checkpoints, tracking, progress
-data             what is read: files, text, images
+data             what is read: files, text, images, tasks
 config           settings, schema, compose, overrides, the registry of recipes
 storage          files, locks, seals, cache, packages, assets, the hub
 process          this process: its cores, signals, streams, launcher

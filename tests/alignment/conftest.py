@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.alignment import reviews
+from recipes.core.data.tasks import reviews
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,13 @@ import pytest
 
 from recipes.alignment.corrupted import corrupted
 from recipes.alignment.data import Ground
-from recipes.alignment.judges import token_texts
 from recipes.alignment.t_reg import rewards
 from recipes.alignment.t_reg.config import RegConfig, TRegConfig
 from recipes.alignment.t_reg.evaluation import add_corrupted
 from recipes.alignment.t_reg.recipe import TRegRecipe
 from recipes.core import runner
 from recipes.core.config import compose
+from recipes.core.data.text.text_ids import token_texts
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import read_plots
 from recipes.core.evaluation.scores import Scores

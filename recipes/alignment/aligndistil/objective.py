@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from recipes.alignment.aligndistil.method import Distilled, Rule, distilled, frozen_logits
 from recipes.alignment.objectives import sum_count
 from recipes.alignment.pairs import TOKENS, by_row
-from recipes.alignment.sampling import sample
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.head import OutputHead
 from recipes.core.scoring.forward import HEAD, hidden_states
 from recipes.core.scoring.rows import completion_batch
+from recipes.core.scoring.sampling import sample
 from recipes.core.training.parallel import distributed
 
 TEACHERS = ("dpo", "other")  # columns of their last hidden states

@@ -16,16 +16,16 @@ from recipes.alignment.aligndistil.objective import TEACHERS, Batch, Distillatio
 from recipes.alignment.evaluation import KL
 from recipes.alignment.experiment import AlignmentRecipe, Prepared, sampled, training
 from recipes.alignment.heatmaps import heatmap
-from recipes.alignment.judges import token_texts
 from recipes.alignment.pairs import PairItems
 from recipes.alignment.reference import answer_scores
-from recipes.alignment.sampling import settings_key
 from recipes.alignment.trained import trained_policy
+from recipes.core.data.text.text_ids import token_texts
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation
 from recipes.core.scoring.fingerprints import weights_hash
+from recipes.core.scoring.sampling import settings_key
 from recipes.core.storage.cache import cached
 from recipes.core.storage.files import sha256_json, write_json
 from recipes.core.training.trainer import Training

@@ -12,9 +12,9 @@ from recipes.alignment.cdpo.objective import WEIGHTS, Critical, token_weights
 from recipes.alignment.data import Ground
 from recipes.alignment.experiment import AlignmentRecipe, Prepared, token_scores, training
 from recipes.alignment.heatmaps import heatmap
-from recipes.alignment.judges import token_texts
 from recipes.alignment.pairs import PairSet
 from recipes.alignment.reference import AnswerScores
+from recipes.core.data.text.text_ids import token_texts
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation
 from recipes.core.training.trainer import Training

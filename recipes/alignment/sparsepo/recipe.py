@@ -9,7 +9,6 @@ from torch import Tensor
 from recipes.alignment.data import Ground
 from recipes.alignment.experiment import AlignmentRecipe, Prepared, token_scores, training
 from recipes.alignment.heatmaps import heatmap
-from recipes.alignment.judges import token_texts
 from recipes.alignment.objectives import Preference
 from recipes.alignment.pairs import PairSet, pair_collate
 from recipes.alignment.reference import AnswerScores, pad_id
@@ -17,6 +16,7 @@ from recipes.alignment.sparsepo import evaluation
 from recipes.alignment.sparsepo.activations import mapo_masks
 from recipes.alignment.sparsepo.config import SparsePOConfig
 from recipes.alignment.sparsepo.masks import STORED, Masked, start_masks, stored_mask
+from recipes.core.data.text.text_ids import token_texts
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.head import output_head

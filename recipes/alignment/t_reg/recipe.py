@@ -9,13 +9,13 @@ from recipes.alignment.config import CorruptedConfig
 from recipes.alignment.data import Ground
 from recipes.alignment.experiment import AlignmentRecipe, Prepared, token_scores, training
 from recipes.alignment.heatmaps import heatmap
-from recipes.alignment.judges import token_texts
 from recipes.alignment.pairs import PairSet
 from recipes.alignment.reference import AnswerScores
 from recipes.alignment.t_reg import evaluation
 from recipes.alignment.t_reg.config import TRegConfig
 from recipes.alignment.t_reg.objective import REWARDS, Regularised
 from recipes.alignment.t_reg.rewards import fitting, given_rewards, self_logps, warn_if_idle
+from recipes.core.data.text.text_ids import token_texts
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation
 from recipes.core.training.trainer import Training

@@ -8,12 +8,12 @@ import numpy as np
 
 from recipes.alignment.config import PreferenceConfig
 from recipes.alignment.data import Ground
-from recipes.alignment.judges import Judges
 from recipes.alignment.pairs import PairItems, PairSet
 from recipes.alignment.reference import AnswerScores, answer_scores, prompt_ids
 from recipes.alignment.t_reg.config import RegConfig, TRegConfig
 from recipes.alignment.t_reg.method import flipped, shuffled_within, token_rewards
 from recipes.alignment.trained import trained_policy
+from recipes.core.data.tasks.judges import Judges
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.messages import note

@@ -1,4 +1,4 @@
-"""What is read, and what is made to be read: files of any kind, documents, images.
+"""What is read, and what is made to be read: files of any kind, documents, images, tasks.
 
 May import `config` and what stands below it.
 """

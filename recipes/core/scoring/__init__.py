@@ -1,4 +1,6 @@
-"""What a frozen model says about tokens, computed once and cached by content.
+"""What a frozen model says about tokens, in one pass, computed once and cached by content; completions from one.
+
+`score` is the pass: rows (`rows`), forwards (`forward`), what is read of a distribution (`statistics`).
 
 May import `losses` and what stands below it.
 """

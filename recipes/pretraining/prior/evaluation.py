@@ -12,6 +12,7 @@ from recipes.core.data.text.text_ids import start_id
 from recipes.core.data.text.tokenized import TokenizedCaptions
 from recipes.core.evaluation import captions as tasks
 from recipes.core.evaluation.captions import CaptionScorer, Choice
+from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores, add_class_mean
 from recipes.core.recipe import Evaluation
 from recipes.core.scoring.rows import text_rows
@@ -146,16 +147,8 @@ class Suite:
     def _heatmap_row(self, index: int, weights: np.ndarray, nll: np.ndarray) -> dict[str, Any]:
         caption, spans = self.data.test.caption(index), self.tokens.span_index(index)
         texts = [self.tokenizer.decode([token]) for token in self.tokens.ids(index)]
-        tokens = [
-            {
-                "text": text,
-                "weight": round(float(weight), 4),
-                "kind": caption.spans[span].kind if span >= 0 else None,
-                "nll": round(float(loss), 4),
-            }
-            for text, weight, span, loss in zip(texts, weights, spans, nll, strict=True)
-        ]
-        return {"id": caption.id, "image": _png(self.data.test.image(index)), "tokens": tokens}
+        kinds = [caption.spans[span].kind if span >= 0 else None for span in spans]
+        return heatmap_example(caption.id, texts, weights, nll, kinds, _png(self.data.test.image(index)))
 
 
 def _png(image: np.ndarray) -> str:

@@ -27,7 +27,6 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from recipes.alignment.sampling import sample
 from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
 from recipes.core.models.causal import load_causal_lm
@@ -35,6 +34,7 @@ from recipes.core.models.normalisation import image_processor
 from recipes.core.models.sources import load_model, load_processor, load_tokenizer
 from recipes.core.models.tokenizer import train_bpe
 from recipes.core.models.vision_language import TextModel
+from recipes.core.scoring.sampling import sample
 
 Captured = pytest.CaptureFixture[str]
 KEY, WEIGHTS, INDEX = "model.path", "model.safetensors", "model.safetensors.index.json"

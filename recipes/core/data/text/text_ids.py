@@ -221,3 +221,13 @@ def start_id(tokenizer: Any) -> int:
     if before:
         return before[-1]
     return int(tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id)
+
+
+def token_texts(tokenizer: Any) -> list[str]:
+    """Text of each token id as it stands inside a text; special tokens have none."""
+    special = set(tokenizer.all_special_ids)
+    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    return [
+        "" if i in special else " " + name[1:] if name.startswith("▁") else tokenizer.decode([i])
+        for i, name in enumerate(names)
+    ]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from recipes.alignment.pairs import Prompt
-from recipes.alignment.reviews import Review, Reviews
+from recipes.core.data.tasks.prompts import Prompt
+from recipes.core.data.tasks.reviews import Review, Reviews
 from recipes.core.storage.cache import cached
 from recipes.core.storage.files import sha256_json
 
@@ -112,16 +112,6 @@ class Judges:
     def important(self, ids: np.ndarray) -> np.ndarray:
         """bool [tokens]: parts of words that the lexicon knows."""
         return self.lexicon.valences([self.pieces[i] for i in ids]) != 0
-
-
-def token_texts(tokenizer: Any) -> list[str]:
-    """Text of each token id as it stands inside a text; special tokens have none."""
-    special = set(tokenizer.all_special_ids)
-    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    return [
-        "" if i in special else " " + name[1:] if name.startswith("▁") else tokenizer.decode([i])
-        for i, name in enumerate(names)
-    ]
 
 
 def human_judge(reviews: Reviews) -> HumanJudge:

@@ -57,7 +57,8 @@ def run_packed(policy: Any, batch: dict[str, Tensor], readout: Readout[R]) -> R:
 
     Args:
         policy: A `TextModel`; one that is not `packable` gets the rows as they are.
-        batch: As in `recipes.alignment.pairs`; any rows will do, only rows i and i + rows / 2 share what they share.
+        batch: input_ids and attention_mask [rows, time], right-padded; any rows will do, only rows i and i + rows / 2
+            share what they share.
         readout: Takes hidden states [rows, time, width] and the head. Those of padding are of no use.
     """
     ids, attention = batch["input_ids"], batch["attention_mask"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-from recipes.alignment import packing
 from recipes.core.losses.objectives import IGNORE
+from recipes.core.models import packing
 from recipes.core.models.head import OutputHead
 from recipes.core.models.vision_language import TextModel
 from recipes.core.scoring.rows import completion_batch
