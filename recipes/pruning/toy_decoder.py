@@ -26,7 +26,7 @@ from recipes.core.models.head import output_head
 from recipes.core.models.sources import load_model
 from recipes.core.storage.cache import cached
 from recipes.core.storage.files import sha256_json
-from recipes.core.training.models import decisive, train_inside
+from recipes.core.training.models import train_once
 from recipes.core.training.trainer import Training
 from recipes.pruning.canvases import SIDES, Canvases, make_canvases, words
 from recipes.pruning.config import CanvasConfig, DecoderShape
@@ -262,24 +262,22 @@ def toy_llava(config: Any, device: str) -> Path:
     own, data, seed = config.model.decoder, config.data, encoder_seed(config)
     encoder = toy_vit(config, device)
     settings = tuning(config.trainer, own.steps, own.batch_size, own.learning_rate)
-    key = [encoder.name, asdict(own), canvas_key(data), decisive(settings), seed, VERSION]
 
-    def build(folder: Path) -> None:
+    def training() -> Training:
         canvases = make_canvases(data, "train", seed)
         tower = load_model(CLIPVisionModel, str(encoder), "model")
         items: Any = CanvasItems(encode(tower, canvases.images, device, FEATURES), canvases, data)
+        return Training(Answering(_seeded_llava(tower, own, data, seed)), AnswerLoss(), items, items.collate)
 
-        def training() -> Training:
-            return Training(Answering(_seeded_llava(tower, own, data, seed)), AnswerLoss(), items, items.collate)
-
-        name = f"a toy LLaVA for seed {seed}"
-        model: Any = train_inside(folder, settings, seed, training, f"{len(items.asked):,} questions", name)
+    def save(model: Any, folder: Path) -> None:
         model.llava.save_pretrained(folder)
         _processor(data).save_pretrained(folder)
         if (encoder / GUIDE).exists():
             shutil.copyfile(encoder / GUIDE, folder / GUIDE)
 
-    return cached("toy-llavas", sha256_json(key)[:32], build)
+    key = [encoder.name, asdict(own), canvas_key(data), VERSION]
+    name, what = f"a toy LLaVA for seed {seed}", f"the questions of {data.train:,} canvases"
+    return train_once("toy-llavas", key, settings, seed, training, save, name=name, what=what)
 
 
 def _seeded_llava(

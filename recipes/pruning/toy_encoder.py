@@ -13,9 +13,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.data.images.digits import DIGITS
 from recipes.core.models.sources import load_model
-from recipes.core.storage.cache import cached
-from recipes.core.storage.files import sha256_json
-from recipes.core.training.models import decisive, train_inside
+from recipes.core.training.models import train_once
 from recipes.core.training.trainer import Training
 from recipes.pruning.canvases import Canvases, make_canvases
 from recipes.pruning.config import CanvasConfig, CanvasDataConfig, EncoderConfig
@@ -105,23 +103,20 @@ def toy_vit(config: Any, device: str) -> Path:
     """
     own, data, seed = config.model.encoder, config.data, encoder_seed(config)
     settings = tuning(config.trainer, own.steps, own.batch_size, own.learning_rate)
-    key = [asdict(own), canvas_key(data), decisive(settings), seed, VERSION]
 
-    def build(folder: Path) -> None:
-        canvases = make_canvases(data, "train", seed)
+    def training() -> Training:
+        return _training(seeded_digits(own, data, seed), data, make_canvases(data, "train", seed), seed)
 
-        def training() -> Training:
-            return _training(seeded_digits(own, data, seed), data, canvases, seed)
-
-        name = f"a toy vision transformer for seed {seed}"
-        model: Any = train_inside(folder, settings, seed, training, f"{len(canvases):,} canvases", name)
+    def save(model: Any, folder: Path) -> None:
         digits = model.digits if isinstance(model, Naming) else model
         digits.tower.save_pretrained(folder)
         save_file(digits.heads.state_dict(), folder / HEADS)
         if isinstance(model, Naming):
             save_guide(model.guide, folder)
 
-    return cached("toy-encoders", sha256_json(key)[:32], build)
+    key = [asdict(own), canvas_key(data), VERSION]
+    name, what = f"a toy vision transformer for seed {seed}", f"{data.train:,} canvases"
+    return train_once("toy-encoders", key, settings, seed, training, save, name=name, what=what)
 
 
 def canvas_key(data: CanvasConfig) -> dict[str, Any]:

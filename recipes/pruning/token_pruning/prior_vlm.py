@@ -23,9 +23,9 @@ from recipes.core.models.as_llava import as_llava
 from recipes.core.models.run_models import final_checkpoint
 from recipes.core.runs.identity import described
 from recipes.core.runs.records import load_run
-from recipes.core.storage.cache import cached
-from recipes.core.storage.files import home_path, sha256_json
-from recipes.core.training.models import decisive, train_inside
+from recipes.core.storage.files import home_path
+from recipes.core.training.models import train_once
+from recipes.core.training.trainer import Training
 from recipes.pruning.adapters import layout
 from recipes.pruning.token_pruning.config import PRIOR_DATA, PriorDataConfig, PriorVLMConfig, TokenPruningConfig
 from recipes.pruning.token_pruning.subjects import Batch, Subject
@@ -172,17 +172,20 @@ def trained_inside(config: TokenPruningConfig, device: str) -> Trained:
     """
     run = prior_config(config)
 
-    def build(folder: Path) -> None:
+    data = load_captions(run.data, run.seed)
+
+    def training() -> Training:
         recipe = registry.recipe_class(RECIPE)()
-        prepared = recipe.prepare(run, device)
-        what, name = f"{len(prepared.data.train):,} captions", f"the model of {RECIPE} for seed {run.seed}"
-        model = train_inside(folder, run.trainer, run.seed, lambda: recipe.build(run, prepared), what, name)
+        return recipe.build(run, recipe.prepare(run, device))
+
+    def save(model: Any, folder: Path) -> None:
         safetensors.torch.save_model(model, str(folder / WEIGHTS))
 
     decides = {name: value for name, value in described(run, "").items() if name not in FREE}
-    data = load_captions(run.data, run.seed)
-    key = sha256_json([decides, decisive(run.trainer), data.train.fingerprint(), registry.card(RECIPE).version])[:32]
-    return _loaded(run, data, cached("prior-vlms", key, build) / WEIGHTS, device)
+    key = [decides, data.train.fingerprint(), registry.card(RECIPE).version]
+    name, what = f"the model of {RECIPE} for seed {run.seed}", f"{len(data.train):,} captions"
+    folder = train_once("prior-vlms", key, run.trainer, run.seed, training, save, name=name, what=what)
+    return _loaded(run, data, folder / WEIGHTS, device)
 
 
 def prior_config(config: TokenPruningConfig) -> Any:
