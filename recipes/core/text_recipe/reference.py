@@ -1,7 +1,6 @@
 """The reference of a `TextRecipe`: trained once on clean text, or the user's; its losses of the stream are cached."""
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +8,19 @@ import numpy as np
 
 from recipes.core.data.text.mixture import Mixture
 from recipes.core.data.text.tokenized import tokenizer_fingerprint
-from recipes.core.errors import RunFailed
-from recipes.core.evaluation.texts import token_nlls
+from recipes.core.evaluation.texts import BATCH_TOKENS
 from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.models.from_config import load_reference_model, load_text_model
 from recipes.core.models.text import build_language_model
 from recipes.core.runs.identity import described
-from recipes.core.runs.progress import progress
-from recipes.core.scoring.references import weights_hash
-from recipes.core.storage.cache import cached
-from recipes.core.storage.files import sha256_json
+from recipes.core.scoring.rows import text_rows
+from recipes.core.scoring.score import score_once
 from recipes.core.text_recipe.items import Items
 from recipes.core.training.models import train_reference
 from recipes.core.training.sequences import MixtureItems, sequence_collate
 from recipes.core.training.trainer import Training
 
 REFERENCE = "reference"
-BLOCK = 1024  # sequences between two lines of progress
-SCORES = "nll.npy"
 
 
 class ScoredItems:
@@ -47,14 +41,17 @@ class ScoredItems:
         for index in range(len(items)):
             first.setdefault(items[index]["id"], index)
         self.rows = {name: row for row, name in enumerate(first)}
-        self.nll = _scores(model, np.stack([items[index]["tokens"] for index in first.values()]), device)
+        rows = text_rows([items[index]["tokens"] for index in first.values()])
+        what = "scoring sequences with the reference"
+        self.scores = score_once(model, rows, device=device, batch_tokens=BATCH_TOKENS, what=what)
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.items[index]
-        return item | {REFERENCE: np.concatenate([np.zeros(1, np.float32), self.nll[self.rows[item["id"]]]])}
+        nll = self.scores.nll(self.rows[item["id"]])
+        return item | {REFERENCE: np.concatenate([np.zeros(1, np.float32), nll])}
 
 
 def load_reference(config: Any, mixture: Mixture, corpus: str, tokenizer: Any) -> Any:
@@ -98,25 +95,3 @@ def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     batch = sequence_collate(items)
     predicted = batch["labels"] != IGNORE
     return batch | {"weights": predicted.float(), "normalizer": predicted.sum().float()}
-
-
-def _scores(model: Any, sequences: np.ndarray, device: str) -> np.ndarray:
-    """NLL [sequences, length - 1] in nats of every token but the first, memory-mapped."""
-
-    def build(folder: Path) -> None:
-        found = [np.zeros((0, sequences.shape[1] - 1), np.float32)]
-        model.to(device)
-        with progress("scoring sequences with the reference", len(sequences)) as show:
-            for start in range(0, len(sequences), BLOCK):
-                found.append(token_nlls(model, sequences[start : start + BLOCK], device))
-                show(min(start + BLOCK, len(sequences)))
-        nll = np.concatenate(found)
-        if not np.isfinite(nll).all():
-            hint = "its weights are broken: give another reference.path, or train it with a lower learning rate"
-            raise RunFailed("the reference gives a token no finite log-probability", "reference", hint)
-        np.save(folder / SCORES, nll)
-
-    digest = hashlib.sha256(np.ascontiguousarray(sequences).data).hexdigest()
-    key = sha256_json([weights_hash(model), digest, sequences.shape, 1])[:32]
-    scores: np.ndarray = np.load(cached("reference-sequences", key, build) / SCORES, mmap_mode="r")
-    return scores
