@@ -1,4 +1,4 @@
-"""`steelyard report`: write a run's report again."""
+"""`steelyard report`: draw the page of a run, or those of a trial and its runs."""
 
 import os
 from pathlib import Path
@@ -13,22 +13,26 @@ from recipes.core.errors import UserError
 from recipes.core.runs.folder import DONE
 from recipes.core.runs.records import find_runs, load_run
 from recipes.core.statistics.claims import baseline_of, card_of
+from recipes.core.trial.manifest import is_trial
 
 
 def report(
     target: str = typer.Argument(
         None,
-        metavar="RUN_FOLDER|RECIPE",
-        help="The run to report; of a recipe, or of all, the finished run that started last.",
+        metavar="RUN_FOLDER|TRIAL_FOLDER|RECIPE",
+        help="The run, or the trial with its runs; of a recipe, or of all, the finished run that started last.",
         autocompletion=completion.recipes,
     ),
     outputs: Path = OUTPUTS,
 ) -> None:
-    """Write a run's report again and print where it is.
+    """Write a run's report again and print where it is; of a trial, its own and those of its runs.
 
     The run stands beside the newest run of the baseline that can be paired with it.
     """
     is_path = target is not None and target not in registry.recipe_names() and os.path.lexists(target)
+    if is_path and is_trial(Path(str(target))):
+        _report_trial(Path(str(target)))
+        return
     run = load_run(Path(str(target))) if is_path else load_run(_newest(target, outputs))
     from recipes.core.report.run import report_run
 
@@ -43,6 +47,15 @@ def report(
             ("baseline", str(baseline.path) if baseline else "none finished that can be paired"),
         ]
     )
+
+
+def _report_trial(folder: Path) -> None:
+    from recipes.core.trial.report.runs import write_pages
+    from recipes.core.trial.result import analyse
+
+    result = analyse(folder)
+    files = write_pages(result)
+    pairs([*((kind, str(path)) for kind, path in files.items()), ("pages of runs", str(len(result.runs)))])
 
 
 def _newest(recipe: str | None, outputs: Path) -> Path:

@@ -37,8 +37,10 @@ from recipes.core.training.parallel.launch import run_workers
 from recipes.core.training.seeds import seed_everything
 from recipes.core.training.trainer import TrainEvents, Training, TrainResult, resolve_device, train
 
+PAGE = "page"  # the word that asks a run's processes for its page
 
-def work(config: RunConfig, identity: Identity, folder: RunFolder, command: str) -> RunOutcome:
+
+def work(config: RunConfig, identity: Identity, folder: RunFolder, command: str, page: bool) -> RunOutcome:
     """Do a run that is not finished, from its last checkpoint; arguments and errors as in `runner.run`."""
     device = resolve_device(config.trainer)
     quiet_libraries()
@@ -52,17 +54,17 @@ def work(config: RunConfig, identity: Identity, folder: RunFolder, command: str)
     environment |= {"threads": threads, "nproc": nproc}
     runs.start(folder, config, identity, command, environment, config.steps)
     if nproc == 1:
-        return _train_and_evaluate(config, folder, recipe, prepared)
+        return _train_and_evaluate(config, folder, recipe, prepared, page)
     # The processes find in the cache what was just prepared, and need the memory.
     del prepared
     torch.cuda.empty_cache()
     with _ending_recorded(folder):
-        ended = run_workers(folder.path, nproc, "recipes.core.worker")
+        ended = run_workers(folder.path, nproc, "recipes.core.worker", *([PAGE] if page else []))
     baseline = Path(ended["baseline"]) if ended["baseline"] else None
     return RunOutcome(folder.path, ended["status"], ended["metrics"], False, ended["resumed_from"], baseline)
 
 
-def work_together(config: RunConfig, folder: RunFolder, device: str) -> dict[str, Any] | None:
+def work_together(config: RunConfig, folder: RunFolder, device: str, page: bool) -> dict[str, Any] | None:
     """The part of one process in a run that was prepared before; the first writes, the others keep it company.
 
     Returns:
@@ -71,7 +73,7 @@ def work_together(config: RunConfig, folder: RunFolder, device: str) -> dict[str
     recipe: Recipe = registry.recipe_class(config.recipe)()
     prepared = recipe.prepare(config, device)
     if distributed.is_first():
-        outcome = _train_and_evaluate(config, folder, recipe, prepared)
+        outcome = _train_and_evaluate(config, folder, recipe, prepared, page)
         baseline = str(outcome.baseline) if outcome.baseline else None
         return dataclasses.asdict(outcome) | {"folder": str(folder.path), "baseline": baseline}
     training = recipe.build(config, prepared)
@@ -96,7 +98,7 @@ def _ending_recorded(folder: RunFolder) -> Iterator[None]:
         raise
 
 
-def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any) -> RunOutcome:
+def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any, page: bool) -> RunOutcome:
     name = f"{config.recipe}/{config.variant}/{folder.path.name}"
     tracker = open_tracker(config.tracker, folder.path, name, config.recipe, compose.to_tree(config))
     success = False
@@ -114,9 +116,15 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
             evaluation = _evaluate(config, folder, recipe, prepared, training.model if training else None)
             check_unchanged(config, read_content(folder.path))
             folder.finish()
-            baseline = _report_and_track(config, folder, tracker, evaluation)
+            run = load_run(folder.path)
+            card = card_of(run)
+            baseline = _report(config, run, card) if page else None
+            if not isinstance(tracker, NullTracker):
+                _track(tracker, evaluation, run, baseline, card)
             success = True
-            return RunOutcome(folder.path, DONE, evaluation.metrics, False, result.resumed_from, baseline)
+            return RunOutcome(
+                folder.path, DONE, evaluation.metrics, False, result.resumed_from, baseline.path if baseline else None
+            )
     finally:
         tracker.finish(success)
 
@@ -183,16 +191,12 @@ def _evaluate(
     return evaluation
 
 
-def _report_and_track(config: RunConfig, folder: RunFolder, tracker: Tracker, evaluation: Evaluation) -> Path | None:
-    """Write the report, beside the baseline's run if that is finished; returns the baseline's folder."""
-    run = load_run(folder.path)
-    card = card_of(run)
+def _report(config: RunConfig, run: RunRecord, card: Card) -> RunRecord | None:
+    """Write the report, beside the baseline's run if that is finished; returns the baseline's run."""
     with stage("writing the report"):
         baseline = baseline_of(run, card, Path(config.outputs))
         report_run(run, baseline, card)
-    if not isinstance(tracker, NullTracker):
-        _track(tracker, evaluation, run, baseline, card)
-    return baseline.path if baseline else None
+    return baseline
 
 
 def _track(tracker: Tracker, evaluation: Evaluation, run: RunRecord, baseline: RunRecord | None, card: Card) -> None:

@@ -18,7 +18,7 @@ from recipes.core.storage.locks import owned
 __all__ = ["RunOutcome", "dry_run", "needs", "run"]
 
 
-def run(config: RunConfig, fresh: bool, command: str, wait: bool = False) -> RunOutcome:
+def run(config: RunConfig, fresh: bool, command: str, wait: bool = False, page: bool = True) -> RunOutcome:
     """Do one run, or finish or reuse what its folder holds.
 
     Args:
@@ -26,6 +26,7 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False) -> Run
         fresh: Throw away what the folder holds and start anew.
         command: What the user typed, for the report.
         wait: Wait for another process that owns the folder, rather than refuse.
+        page: Draw the run's page beside its baseline; cells of trials get theirs when somebody asks.
 
     Raises:
         UserError: wrong input or data, or another process owns the folder; nothing half-written stays.
@@ -46,11 +47,11 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False) -> Run
                 hint="type the same command with --fresh: it does the run again",
             )
         elif folder.status().get("state") == DONE:
-            return _reused(config, folder)
+            return _reused(config, folder, page)
         try:
             from recipes.core import execution
 
-            return execution.work(config, identity, folder, command)
+            return execution.work(config, identity, folder, command, page)
         except UserError:
             if new and not folder.checkpoints.exists():
                 folder.clear()
@@ -116,15 +117,20 @@ def _device(trainer: TrainerConfig) -> str:
     return resolve_device(trainer)
 
 
-def _reused(config: RunConfig, folder: RunFolder) -> RunOutcome:
-    run, outputs = load_run(folder.path), Path(config.outputs)
+def _reused(config: RunConfig, folder: RunFolder, page: bool) -> RunOutcome:
+    baseline = _reported(load_run(folder.path), Path(config.outputs)) if page else None
+    return RunOutcome(folder.path, DONE, final_metrics(folder.path), True, 0, baseline)
+
+
+def _reported(run: RunRecord, outputs: Path) -> Path | None:
+    """See to it that a finished run has a page beside its baseline; returns the baseline's folder."""
     card = card_of(run)
     baseline = baseline_of(run, card, outputs)
     if not _is_reported(run, baseline):
         from recipes.core.report.run import report_run  # draws, with all that this needs
 
         report_run(run, baseline, card)
-    return RunOutcome(folder.path, DONE, final_metrics(run.path), True, 0, baseline.path if baseline else None)
+    return baseline.path if baseline else None
 
 
 def _is_reported(run: RunRecord, baseline: RunRecord | None) -> bool:

@@ -24,7 +24,7 @@ LOOK_EVERY_SECONDS = 0.2
 
 
 def main() -> None:
-    """Entry point: run folder, exchange folder and the pid of the process that was typed are the arguments."""
+    """Entry point: run folder, exchange folder, pid of the process that was typed, and further words."""
     guard_streams()
     folder, exchange, parent = RunFolder(Path(sys.argv[1])), Exchange(Path(sys.argv[2])), int(sys.argv[3])
     threading.Thread(target=_guard, args=(exchange, parent), daemon=True).start()
@@ -49,7 +49,7 @@ def _work(folder: RunFolder, exchange: Exchange) -> None:
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     with distributed.process_group(device, exchange.path / "meeting"):
-        outcome = execution.work_together(config, folder, device)
+        outcome = execution.work_together(config, folder, device, page=execution.PAGE in sys.argv[4:])
     if outcome:
         exchange.hand_back(outcome)
 

@@ -1,11 +1,16 @@
 """Commands that compute nothing start without torch."""
 
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from cli import app
 from recipes.core.config import compose, registry
-from tests.cli.conftest import in_process
+from recipes.core.trial import cells
+from recipes.core.trial import manifest as manifests
+from recipes.core.trial.conclude import conclude
+from tests.cli.conftest import Ended, in_process
 from tests.finished import finished_run
 
 KEYS = ("budget=smoke", "tracker=none", "trainer.device=cpu", "trainer.threads=1")
@@ -57,3 +62,19 @@ def test_a_report_is_drawn_again_only_beside_a_newer_baseline(tmp_path: Path) ->
     assert app.main(["run", "prior", *keys]) == 0 and page.read_text() == "of before"
     finished_run(compose.compose("prior", [*keys, "arm=ntp"]), 0)
     assert app.main(["run", "prior", *keys]) == 0 and "prior minus ntp" in page.read_text()
+
+
+def test_the_pages_of_a_trial_are_drawn_when_somebody_asks(tmp_path: Path, steelyard: Callable[..., Ended]) -> None:
+    keys = [*KEYS, f"outputs={tmp_path}"]
+    planned = cells.trial_cells("prior", keys, ["prior", "ntp"], [0, 1])
+    folder, manifest = manifests.plan("trial", "prior", planned, str(tmp_path), "steelyard trial prior", 1)
+    manifests.write(folder, manifest)
+    for cell in manifest.cells:
+        finished_run(compose.compose("prior", [*cell.overrides]), cell.seed)
+    conclude(folder)
+    page = folder / "report.html"
+    assert f"steelyard report {folder}" in page.read_text() and "report.html" not in page.read_text()
+    assert "pages of runs  4" in steelyard("report", str(folder)).out
+    links = re.findall(r'href="(\.\./[^"]*)"', page.read_text())
+    assert len(links) == 4 and all(link.endswith("/report.html") and (folder / link).is_file() for link in links)
+    assert "prior minus ntp" in (folder / links[0]).read_text()

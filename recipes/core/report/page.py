@@ -1,11 +1,15 @@
 """What the pages of runs and trials share: how templates are filled, numbers written and environments read."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recipes.core.runs.folder import RunFolder
 from recipes.core.statistics.compare import MetricRow, interval_text, number_text, p_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -21,6 +25,12 @@ class Forest:
 
 def render(template: str, context: dict[str, Any]) -> str:
     """A page from one of the templates in this folder; every text in it is escaped."""
+    return _templates().get_template(template).render(context)
+
+
+@cache
+def _templates() -> "Environment":
+    """The templates, each compiled once."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -29,6 +39,7 @@ def render(template: str, context: dict[str, Any]) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,
     )
     environment.filters |= {
         "number": lambda value: number_text(value).replace("-", MINUS),
@@ -38,7 +49,7 @@ def render(template: str, context: dict[str, Any]) -> str:
         "forest": forest,
         "sentence": sentence,
     }
-    return environment.get_template(template).render(context)
+    return environment
 
 
 def forest(row: MetricRow, width: float = 120) -> Forest | None:

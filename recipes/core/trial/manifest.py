@@ -55,6 +55,11 @@ class Manifest:
         return {cell.name: cell for cell in self.cells}
 
 
+def is_trial(folder: Path) -> bool:
+    """Whether a folder is that of a trial; a sweep has no page."""
+    return (folder / NAME).is_file() and folder.absolute().parent.name == "trials"
+
+
 def outputs_of(folder: Path) -> Path:
     """The outputs folder that a trial's or sweep's folder lies in."""
     return folder.parents[2]

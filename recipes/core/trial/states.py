@@ -82,7 +82,7 @@ def cell_state(folder: Path, cell: Cell) -> CellState:
     elif owner_of(run.lock) or _is_started(folder, cell.name, record):
         state = RUNNING
     elif state == DONE:
-        state = CUT_OFF  # while its report was written
+        state = CUT_OFF  # while the tracker was told the answer
     elif record.get("state") == FAILED:
         state, error = FAILED, record.get("error", "")
     elif state == RUNNING or record.get("state") == RUNNING:

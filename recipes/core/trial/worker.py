@@ -89,7 +89,8 @@ def _run(folder: Path, name: str) -> str:
         )
     from recipes.core import runner
 
-    return runner.run(config, fresh=False, command=command_of(manifest.recipe, cell), wait=True).status
+    command = command_of(manifest.recipe, cell)
+    return runner.run(config, fresh=False, command=command, wait=True, page=False).status
 
 
 @contextlib.contextmanager

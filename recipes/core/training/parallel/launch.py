@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,14 @@ LOOK_EVERY_SECONDS = 0.1
 LOOPBACK = "lo"
 
 
-def run_workers(folder: Path, nproc: int, module: str) -> dict[str, Any]:
+def run_workers(folder: Path, nproc: int, module: str, *words: str) -> dict[str, Any]:
     """Train and evaluate a prepared run in several processes, and wait for them.
 
     Args:
         folder: The run folder, with its `config.yaml`.
         nproc: How many processes.
         module: Dotted name of the module whose `main` is what a process does.
+        words: Further arguments of that.
 
     Returns:
         What the first process handed back.
@@ -54,7 +56,7 @@ def run_workers(folder: Path, nproc: int, module: str) -> dict[str, Any]:
 
         # In a thread: what waits in the main thread takes the signals for itself.
         with handled(stop, *NUMBERS), ThreadPoolExecutor(1) as pool:
-            ended = pool.submit(_start_and_wait, folder, nproc, module, exchange)
+            ended = pool.submit(_start_and_wait, folder, nproc, module, exchange, words)
             while not ended.done():
                 wait([ended], timeout=0.5)
         if failures := ended.result():
@@ -88,7 +90,9 @@ def _tail(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
 
 
-def _start_and_wait(folder: Path, nproc: int, module: str, exchange: Exchange) -> dict[int, ProcessFailure]:
+def _start_and_wait(
+    folder: Path, nproc: int, module: str, exchange: Exchange, further: Sequence[str]
+) -> dict[int, ProcessFailure]:
     """Run the processes until they have ended; returns those that did not end well, by rank."""
     quiet = logging.getLogger("torch.distributed.elastic")
     quiet.addHandler(logging.NullHandler())
@@ -96,7 +100,7 @@ def _start_and_wait(folder: Path, nproc: int, module: str, exchange: Exchange) -
     logs = DefaultLogsSpecs(str(exchange.path / "logs"), redirects=dict.fromkeys(range(1, nproc), Std.ALL))
     # The workers are to import this checkout, and nothing that happens to lie in the current folder.
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {module} import main; main()"
-    words = ("-P", "-c", code, str(folder), str(exchange.path), str(os.getpid()))
+    words = ("-P", "-c", code, str(folder), str(exchange.path), str(os.getpid()), *further)
     started = start_processes(
         name="steelyard",
         entrypoint=sys.executable,

@@ -1,5 +1,6 @@
 """The report of a trial: verdict, forest plots, curves with bands, every arm, and what lies below the averages."""
 
+import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -108,6 +109,8 @@ def _context(result: TrialResult) -> dict[str, Any]:
         "many": MANY,
         "drill": drill(arms, metrics, claim.metric, claim.direction),
         "cells": cells,
+        "drawn_pages": any(row.link.endswith("report.html") for row in cells),
+        "pages_command": shlex.join(["steelyard", "report", str(result.folder)]),
         "environment": environment_rows(shared_environment(result)),
         "environment_differences": environment_differences(result),
         "config_keys": keys,
