@@ -17,6 +17,7 @@ from recipes.core.process.cores import may_have_gpu, usable_cores
 from recipes.core.runs.folder import CUT_OFF, DAMAGED, DONE, FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
+    from recipes.core.config.settings import RunConfig
     from recipes.core.trial.cells import Cell
     from recipes.core.trial.launch import Launcher
     from recipes.core.trial.manifest import Manifest
@@ -86,10 +87,19 @@ def show_plan(folder: Path, manifest: "Manifest", launcher: "Launcher") -> None:
         ("launcher", f"{launcher.name}, {launcher.jobs} at once, {manifest.threads} threads each"),
         *configs[0].describe(),
         *runner.needs(configs[0], runs=len(configs)),
+        ("time", expected_time(folder, manifest, configs)),
     ]
     pairs(rows)
     say()
     table([{"cell": s.cell.name, "state": s.state, "keys": " ".join(s.cell.overrides)} for s in states])
+
+
+def expected_time(folder: Path, manifest: "Manifest", configs: "Sequence[RunConfig]") -> str:
+    """How long cells with these configs will take, in words."""
+    from recipes.core.runs.records import find_runs
+    from recipes.core.trial.estimate import time_words
+
+    return time_words(manifest.recipe, configs, find_runs(folder.parents[2], manifest.recipe, warn=False))
 
 
 def show_cells(states: Sequence["CellState"], only: Sequence[str] | None = None, metric: str | None = None) -> None:

@@ -17,6 +17,7 @@ from cli.cells import (
     STATUS,
     UNFINISHED,
     end,
+    expected_time,
     launcher_of,
     launcher_words,
     open_jobs,
@@ -33,9 +34,11 @@ from recipes.core.errors import UserError
 from recipes.core.messages import duration_text
 from recipes.core.spelling import did_you_mean
 from recipes.core.statistics.claims import card_for, no_verdict
+from recipes.core.trial import budget as budgets
 from recipes.core.trial import cells as planning
 from recipes.core.trial import manifest as manifests
 
+ALL = "all"  # arms
 DIGITS = 10  # of the largest seed
 if TYPE_CHECKING:
     from recipes.core.trial.result import TrialResult
@@ -49,8 +52,12 @@ def trial(
         help="Config keys of all cells; launcher.KEY=VALUE sets a key of the launcher.",
         autocompletion=completion.overrides,
     ),
-    arms: str = typer.Option("", help="Arms, comma-separated; all if none.", autocompletion=completion.arms),
-    seeds: str = typer.Option("5", help="How many seeds (5), or which (0,3,7)."),
+    arms: str = typer.Option(
+        "",
+        help="Arms, comma-separated, or all. By budget if none: the claim's two, a control too (small), or all (full).",
+        autocompletion=completion.arms,
+    ),
+    seeds: str = typer.Option("", help="How many seeds (5), or which (0,3,7). By budget if none: 2, 3 or 5."),
     outputs: str = OUTPUTS_KEY,
     launcher: str = LAUNCHER,
     jobs: int = JOBS,
@@ -59,14 +66,14 @@ def trial(
     status: bool = STATUS,
     dry_run: bool = DRY_RUN,
 ) -> None:
-    """Run all arms over paired seeds and judge the claim of the paper.
+    """Run arms over paired seeds and judge the claim of the paper.
 
     The same command again goes on where it was stopped; finished cells are reused.
     """
     registry.card(recipe)  # refuses an unknown name
     keys, options, named = open_jobs(typed_keys(overrides, outputs))
     _check_keys(keys)
-    chosen = _arms(recipe, arms, keys)
+    chosen, seeds = _arms(recipe, arms, keys), seeds or budgets.seeds_of(recipe, keys)
     launcher = launcher or named
     made = launcher_of(launcher, jobs, options)
     found = planning.trial_cells(recipe, keys, chosen, seeds_of(seeds))
@@ -77,11 +84,14 @@ def trial(
     if status:
         watch_cells(folder, manifest, card.claim.metric)
         return
-    if missing := no_verdict(card, chosen, len(manifest.seeds)):
+    if missing := no_verdict(card, chosen, len(manifest.seeds), compose.budget(recipe, keys)):
         note(missing)
     if dry_run:
         show_plan(folder, manifest, made)
         return
+    if compose.budget(recipe, keys) == budgets.FULL:
+        configs = [compose.compose(recipe, [*cell.overrides]) for cell in manifest.cells]
+        note(f"{len(configs)} runs: {expected_time(folder, manifest, configs)}")
     from recipes.core.trial.drive import drive
 
     states, stopped = drive(folder, manifest, made, retry, fresh=fresh)
@@ -112,16 +122,17 @@ def _cost_and_next(result: "TrialResult") -> list[tuple[str, str]]:
         rows.append(("time spent", f"{duration_text(sum(seconds))} in {len(seconds)} runs"))
     if result.verdict.more_seeds:
         return [*rows, ("next", more_seeds_command(manifest, result.verdict.more_seeds))]
-    every = compose.arms(manifest.recipe, [word for word in manifest.cells[0].overrides if not word.startswith("arm=")])
-    if set(every) - set(manifest.arms) and no_verdict(result.card, manifest.arms, len(manifest.seeds)) == "":
-        rows.append(("next", f"all {len(every)} arms: {_without_arms(manifest.command)}"))
+    typed = [word for word in manifest.cells[0].overrides if not word.startswith("arm=")]
+    every, budget = compose.arms(manifest.recipe, typed), compose.budget(manifest.recipe, typed)
+    if set(every) - set(manifest.arms) and not no_verdict(result.card, manifest.arms, len(manifest.seeds), budget):
+        rows.append(("next", f"all {len(every)} arms: {_with_all_arms(manifest.command)}"))
     return rows
 
 
-def _without_arms(command: str) -> str:
+def _with_all_arms(command: str) -> str:
     words = shlex.split(command)
     place = next((number for number, word in enumerate(words) if word == "--arms"), len(words))
-    return shlex.join(words[:place] + words[place + 2 :])
+    return shlex.join([*words[:place], *words[place + 2 :], "--arms", "all"])
 
 
 def show_verdict(result: "TrialResult") -> None:
@@ -152,13 +163,15 @@ def _check_keys(keys: list[str]) -> None:
 
 def _arms(recipe: str, text: str, keys: list[str]) -> list[str]:
     known = list(compose.arms(recipe, keys))
-    wanted = [name.strip() for name in text.split(",") if name.strip()]
-    if text and not wanted:
-        raise UserError("names no arm", where=f"--arms {text}", hint=f"choose from {', '.join(known)}")
+    wanted = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not text or wanted == [ALL]:
+        return known if text else budgets.arms_of(recipe, keys)
+    if not wanted:
+        raise UserError("names no arm", where=f"--arms {text}", hint=f"choose from {', '.join(known)}, or type all")
     for name in wanted:
         if name not in known:
             raise UserError(f"unknown arm {name!r} of {recipe}", where="--arms", hint=did_you_mean(name, known))
-    return list(dict.fromkeys(wanted)) or known
+    return wanted
 
 
 def seeds_of(text: str) -> list[int]:

@@ -84,6 +84,7 @@ CARD = Card(
     cost="two DPO trainings before the first run, cached; a step then adds two products with output embeddings",
     pair_keys=("arm", "preference", "distil"),
     version=1,
+    control="gkd",
     frontiers=(("kl", "reward"),),
     price=("kl", "pairs/chosen"),
     metrics=(

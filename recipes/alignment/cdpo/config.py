@@ -90,6 +90,7 @@ CARD = Card(
     cost="two short fine-tunings and two forwards over all answers, cached; a training step costs what one of DPO does",
     pair_keys=("arm", "preference", "critical"),
     version=1,
+    control="random",
     frontiers=(("kl", "accuracy"),),
     price=("kl", "pairs/chosen"),
     metrics=("frontier/*", "reward*", "kl*", "length", "pairs/*", "data/*", "accuracy*", "critical/*"),

@@ -92,6 +92,7 @@ CARD = Card(
     cost="one pass of the reference over all answers, cached; then a KL over the vocabulary and a tiny network a step",
     pair_keys=("arm", "preference", "mask"),
     version=1,
+    control="random",
     headlines=("frontier/", "reward", "kl", "pairs/accuracy", "mask/", "data/"),
     frontiers=(("kl", "reward"),),
     price=("kl", "pairs/chosen"),

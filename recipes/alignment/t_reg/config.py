@@ -94,6 +94,7 @@ CARD = Card(
     cost="two more passes of the reference over answers behind longer prompts, cached; a step costs what DPO's does",
     pair_keys=("arm", "preference", "treg"),
     version=1,
+    control="random",
     frontiers=(("kl", "reward"),),
     price=("kl", "pairs/chosen"),
     metrics=("frontier/*", "reward*", "kl*", "length", "pairs/*", "data/*", "accuracy*", "rewards/*", "corrupted/*"),

@@ -90,6 +90,12 @@ def arms(recipe: str, overrides: Sequence[str] = ()) -> dict[str, str]:
     return {name: arm["description"] for name, arm in every.items() if applies(arm.get("only", ""))}
 
 
+def budget(recipe: str, overrides: Sequence[str] = ()) -> str:
+    """The budget that `overrides` choose, as it was typed; `compose` says whether there is one of that name."""
+    _, keys, _ = _typed(recipe, overrides)
+    return str(dict(keys).get("budget", _hydra_tree(recipe, ())["budget"]))
+
+
 def every_arm(recipe: str) -> dict[str, str]:
     """All arms of a recipe with descriptions, whatever they apply to."""
     return {name: arm["description"] for name, arm in _hydra_tree(recipe, ())["arms"].items()}

@@ -174,7 +174,8 @@ class Card:
     against metric x. `price` names metrics that the claim's arm may pay with: what it does to them stands beside every
     verdict. `trains` is False if the recipe trains no model of its own. `metrics` are patterns of the names of all
     final metrics ("nll/*"); empty: not known. `weights` says what the method weights, and by what ("caption tokens, by
-    how badly a text-only model predicts them").
+    how badly a text-only model predicts them"). `control` is the arm that a short trial runs beside the
+    claim's two.
     """
 
     title: str
@@ -191,6 +192,7 @@ class Card:
     trains: bool = True
     metrics: tuple[str, ...] = ()
     weights: str = ""
+    control: str = ""
 
     def measures(self, metric: str) -> bool:
         """Whether a finished run may have this final metric."""

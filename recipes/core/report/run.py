@@ -37,6 +37,7 @@ BADGES = {
     "supported": "Supported",
     "contradicted": "Contradicted",
     "inconclusive": "Inconclusive",
+    "not judged": "Not judged",
     "untested": "One seed, no interval",
     "missing": "Not measured",
     "alone": "No comparison yet",

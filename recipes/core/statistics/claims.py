@@ -9,6 +9,8 @@ from recipes.core.config.settings import Card
 from recipes.core.runs.folder import DONE
 from recipes.core.runs.records import RunRecord, find_baseline, find_runs
 
+TOO_SMALL = "budget=smoke shows that everything runs, and is too small to judge; leave it out"
+
 
 def card_for(recipe: str, overrides: Sequence[str] = (), arms: Collection[str] | None = None) -> Card:
     """The recipe's card with the claims that can be judged for what `overrides` choose; the first of them leads.
@@ -29,13 +31,15 @@ def card_for(recipe: str, overrides: Sequence[str] = (), arms: Collection[str] |
     return replace(own, claim=found[0] if found else own.claim, claims=tuple(found[1:]))
 
 
-def no_verdict(card: Card, arms: Collection[str], seeds: int) -> str:
-    """Why a trial of these arms and so many seeds will give no verdict; empty if it can."""
+def no_verdict(card: Card, arms: Collection[str], seeds: int, budget: str) -> str:
+    """Why a trial of these arms, so many seeds and this budget will give no verdict; empty if it can."""
     missing = [name for name in (card.claim.arm, card.claim.baseline) if name not in arms]
     if missing:
         pair = f"{card.claim.arm} with {card.claim.baseline}"
         return f"no verdict: the claim compares {pair}, and --arms leaves out {' and '.join(missing)}"
-    return "no verdict: one seed has no interval over seeds; type --seeds 2 or more" if seeds < 2 else ""
+    if seeds < 2:
+        return "no verdict: one seed has no interval over seeds; type --seeds 2 or more"
+    return f"no verdict: {TOO_SMALL}" if budget == "smoke" else ""
 
 
 def baseline_of(run: RunRecord, card: Card, outputs: Path, warn: bool = True) -> RunRecord | None:

@@ -1,13 +1,14 @@
 """Verdict on a claim: supported, contradicted or inconclusive, and how many more seeds would settle it."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from recipes.core.config.settings import Claim
+from recipes.core.statistics.claims import TOO_SMALL
 from recipes.core.statistics.compare import Comparison, MetricRow
 from recipes.core.statistics.intervals import Array, Interval, paired_t, paired_t_power, support_power
 from recipes.core.statistics.texts import interval_text, number_text
@@ -15,6 +16,7 @@ from recipes.core.statistics.texts import interval_text, number_text
 SUPPORTED = "supported"
 CONTRADICTED = "contradicted"
 INCONCLUSIVE = "inconclusive"
+NOT_JUDGED = "not judged"
 POWER = 0.8
 MAX_SEEDS = 1_000
 FLAT = 1e-9  # differences that vary by less than this share of themselves are equal but for rounding
@@ -22,7 +24,7 @@ FLAT = 1e-9  # differences that vary by less than this share of themselves are e
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a trial says about a claim.
+    """What a trial says about a claim: supported, contradicted, inconclusive, or not judged.
 
     `interval` is that of arm minus baseline over `seeds` seeds, in the metric's own units and sign; None without one.
     `more_seeds` would settle the claim with 80% power: 0 if it is settled, None if that cannot be told.
@@ -96,13 +98,22 @@ def more_seeds(claim: Claim, differences: Array, level: float = 0.95) -> int | N
     return max(numbers[place] - len(differences), 1) if place < len(numbers) else None
 
 
-def with_verdicts(comparisons: Sequence[Comparison], claims: Sequence[Claim]) -> tuple[Comparison, ...]:
-    """The comparisons with the verdict on every claim in the row that tests it."""
+def unjudged(measured: Verdict) -> Verdict:
+    """The verdict of a trial that is too small to judge: its interval, and no word on the claim."""
+    return replace(measured, word=NOT_JUDGED, more_seeds=None, reason=TOO_SMALL)
+
+
+def with_verdicts(
+    comparisons: Sequence[Comparison],
+    claims: Sequence[Claim],
+    judge: Callable[[Claim, Sequence[float]], Verdict] = verdict,
+) -> tuple[Comparison, ...]:
+    """The comparisons with the verdict of `judge` on every claim in the row that tests it."""
 
     def judged(comparison: Comparison, row: MetricRow) -> MetricRow:
         for claim in claims:
             if (claim.arm, claim.baseline, claim.metric) == (comparison.arm, comparison.baseline, row.metric):
-                return replace(row, verdict=verdict(claim, row.differences).word)
+                return replace(row, verdict=judge(claim, row.differences).word)
         return row
 
     return tuple(replace(one, rows=tuple(judged(one, row) for row in one.rows)) for one in comparisons)

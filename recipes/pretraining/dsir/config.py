@@ -133,6 +133,7 @@ CARD = Card(
     cost="two passes over the corpus on CPUs, cached per shard; then seconds for any size, seed or temperature",
     pair_keys=("arm", "select"),
     version=1,
+    control="unigrams",
     headlines=("nll/", "kl_reduction", "selected/"),
     price=("nll/pool",),
     metrics=("nll/*", "kl_reduction", "selected/*"),

@@ -128,6 +128,7 @@ CARD = Card(
     cost="one reference trained and one scoring pass over the captions, cached; then no cost per step",
     pair_keys=("arm", "weighting"),
     version=1,
+    control="random",
     headlines=("grounded/", "nll/", "matching/", "answers/"),
     price=("nll/other", "greedy/reference_nll", "greedy/recall"),
     metrics=("grounded/*", "nll/*", "matching/*", "answers/*", "probe/*", "greedy/*", "scaling/*"),

@@ -53,6 +53,7 @@ CARD = Card(
     cost="one reference trained and one scoring pass over the stream, cached; then no forward more",
     pair_keys=("arm", "select"),
     version=1,
+    control="random",
     headlines=("log_loss", "noise/", "kept/"),
     price=("worst_domain",),
     metrics=(*METRICS, "noise/*"),

@@ -150,6 +150,7 @@ CARD = Card(
     cost="no forward more; one gather of a number per sequence and step",
     pair_keys=("arm", "reweight"),
     version=1,
+    control="extremes",
     headlines=("log_loss", "log_ppl/", "worst_domain", "descent/"),
     price=("log_loss", "worst_domain"),
     metrics=("log_loss*", "log_ppl/*", "worst_domain", "descent/*"),

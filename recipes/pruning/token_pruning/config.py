@@ -314,6 +314,7 @@ CARD = Card(
     cost="the toy model of a seed once, cached; then seconds a pruner, forward passes only",
     pair_keys=("arm", "pruner", "keep", "guide", "positions", "selection_seeds"),
     version=1,
+    control="full",
     headlines=("accuracy", "agreement", "spearman", "macs_ratio@", "tokens@", "selection_ms@"),
     price=("macs_ratio@0.125", "selection_ms@0.125"),
     trains=False,

@@ -181,6 +181,7 @@ CARD = Card(
     cost="the encoder is trained once and its features are cached; a step costs what its number of tokens costs",
     pair_keys=("arm", "flex"),
     version=1,
+    control="fixed_small",
     headlines=("accuracy", "tokens/", "macs@"),
     price=("accuracy@64", "accuracy@16"),
     metrics=("accuracy*", "tokens/*", "macs@*", "encoder_share@*"),

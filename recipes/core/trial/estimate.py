@@ -1,0 +1,55 @@
+"""How long cells will take, from how long finished runs of the recipe took."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from statistics import fmean
+
+from recipes.core.config import compose
+from recipes.core.config.settings import RunConfig
+from recipes.core.errors import UserError
+from recipes.core.messages import duration_text
+from recipes.core.runs.folder import DONE, RunFolder
+from recipes.core.runs.records import RunRecord
+
+
+def time_words(recipe: str, configs: Sequence[RunConfig], runs: Sequence[RunRecord]) -> str:
+    """The computing time of cells in words, or why it cannot be told.
+
+    Args:
+        recipe: Its name.
+        configs: Of the cells.
+        runs: Runs of the recipe, as from `find_runs`.
+    """
+    paces = list(_paces(runs))
+    if not paces:
+        return f"cannot be told before a run of {recipe} has finished here; its first cell will tell"
+    seconds = sum(_pace(config.arm, paces) * work(config) for config in configs)
+    count = f"{len(paces)} finished run{'s' * (len(paces) > 1)}"
+    return (
+        f"about {duration_text(seconds)} of computing, by the pace of {count} here; what is prepared once comes on top"
+    )
+
+
+def work(config: RunConfig) -> float:
+    """What the time of a run grows with: steps, sequences of a step, parameters."""
+    return max(config.steps, 1) * config.trainer.batch_size * float(config.parameters() or 1)
+
+
+def _paces(runs: Sequence[RunRecord]) -> Iterator[tuple[str, float]]:
+    """(arm, seconds per unit of work) of every finished run that was not cut off: its clock counts one start."""
+    for run in runs:
+        status = RunFolder(run.path).status()
+        if run.state != DONE or status.get("resumed_from") or not status.get("finished"):
+            continue
+        try:
+            config = compose.from_tree(run.config)
+        except UserError:  # of another version of the recipe
+            continue
+        passed = datetime.fromisoformat(status["finished"]) - datetime.fromisoformat(run.started)
+        yield run.arm, passed.total_seconds() / work(config)
+
+
+def _pace(arm: str, paces: Sequence[tuple[str, float]]) -> float:
+    """Mean pace of the arm's runs, of all if it has none."""
+    own = [pace for name, pace in paces if name == arm]
+    return fmean(own or [pace for _, pace in paces])
