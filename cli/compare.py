@@ -87,6 +87,7 @@ def _folders(run_folder: Path, baseline: Path) -> "Comparison":
 
 def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> list["Comparison"]:
     """The wanted arms and labels (all with finished runs if none is named) beside the claim's baseline."""
+    from recipes.core.config.settings import SEED_UNIT
     from recipes.core.runs.arm_configs import having
     from recipes.core.runs.folder import DONE
     from recipes.core.runs.records import find_runs
@@ -119,7 +120,8 @@ def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> li
     fitting = card_of(next(run for run in runs if run.arm == comparisons[0].arm))
     claims = (fitting.claim, *fitting.claims)
     comparisons = corrected_over_arms(comparisons, named_tests(claims, card.claim.baseline))
-    return [one if one.unit == "examples" else with_verdicts([one], claims)[0] for one in comparisons]
+    over_seeds = [claim for claim in claims if claim.unit == SEED_UNIT]
+    return [one if one.unit == "examples" else with_verdicts([one], over_seeds)[0] for one in comparisons]
 
 
 def _warn_of_other_configs(comparisons: list["Comparison"], runs: list["RunRecord"]) -> None:

@@ -9,6 +9,9 @@ from recipes.core.process.cores import usable_cores
 
 DATA_CONTENT, MODEL_CONTENT, COVERED = "data", "model", "covered"
 
+SEED_UNIT, EXAMPLE_UNIT = "seeds", "examples"
+DIFFERENCE, EQUIVALENCE, EXACT = "difference", "equivalence", "exact"
+
 SEEDS = 2**32  # NumPy takes no larger one
 
 
@@ -152,6 +155,9 @@ class Claim:
 
     `direction` is +1 if the arm should have the larger metric, -1 if the smaller; `minimal_effect` is in the metric's
     units. `only` says for which configs the claim is meant, as that of an arm does ("model=minilm"); empty: for all.
+    `unit` is what intervals are taken over: seeds, or examples where a method is deterministic. `kind` is "difference";
+    "equivalence" for arms that differ by less than the minimal effect; or "exact" for arms that differ by no more than
+    that (0: not at all) in any example, or seed.
     """
 
     statement: str
@@ -162,6 +168,14 @@ class Claim:
     published: str
     minimal_effect: float
     only: str = ""
+    unit: str = SEED_UNIT
+    kind: str = DIFFERENCE
+
+    def __post_init__(self) -> None:
+        if self.unit not in (SEED_UNIT, EXAMPLE_UNIT) or self.kind not in (DIFFERENCE, EQUIVALENCE, EXACT):
+            raise ValueError(f"no such unit or kind of a claim: {self.unit}, {self.kind}")
+        if self.kind == EQUIVALENCE and self.minimal_effect <= 0:
+            raise ValueError("a claim of equivalence needs a minimal effect above 0, within which arms are equal")
 
 
 @dataclass(frozen=True)

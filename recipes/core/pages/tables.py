@@ -120,7 +120,8 @@ def verdict_line(trial: StoredTrial, judged: Judged) -> str:
     parts = [f"**{verdict.word}{', at a price' if priced else ''}**"]
     if verdict.interval:
         parts.append(difference_text(verdict.interval.estimate, verdict.interval.low, verdict.interval.high))
-    parts.append(_counted(verdict.seeds, "seed") + _version(trial))
+    counted = _counted(verdict.items, "item") if verdict.items else _counted(verdict.seeds, "seed")
+    parts.append(counted + _version(trial))
     price = price_text(judged)
     return ", ".join(parts) + _remark(judged) + (f"; price: {price}" if priced else "")
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from recipes.core.config import compose, registry
-from recipes.core.config.settings import Card
+from recipes.core.config.settings import EXACT, SEED_UNIT, Card
 from recipes.core.runs.folder import DONE
 from recipes.core.runs.records import RunRecord, find_baseline, find_runs
 
@@ -37,7 +37,7 @@ def no_verdict(card: Card, arms: Collection[str], seeds: int, budget: str) -> st
     if missing:
         pair = f"{card.claim.arm} with {card.claim.baseline}"
         return f"no verdict: the claim compares {pair}, and --arms leaves out {' and '.join(missing)}"
-    if seeds < 2:
+    if seeds < 2 and card.claim.unit == SEED_UNIT and card.claim.kind != EXACT:
         return "no verdict: one seed has no interval over seeds; type --seeds 2 or more"
     return f"no verdict: {TOO_SMALL}" if budget == "smoke" else ""
 

@@ -46,6 +46,15 @@ __all__ = [
 
 
 @dataclass(frozen=True)
+class OverExamples:
+    """How many examples two arms share over all seeds, in how many they differ, and by how much at most."""
+
+    number: int
+    unequal: int
+    largest: float
+
+
+@dataclass(frozen=True)
 class MetricRow:
     """One metric of an arm beside its baseline.
 
@@ -54,6 +63,7 @@ class MetricRow:
     `p_holm` is corrected over the arms that are compared, see `corrected_over_arms`; `verdict` is that on a claim which
     the row tests, empty elsewhere.
     `differences` has arm minus baseline of each seed, in the order of the comparison's seeds.
+    `examples` is what the examples of all seeds say, for a claim that is judged over them; its interval is the row's.
     """
 
     metric: str
@@ -67,6 +77,7 @@ class MetricRow:
     effect_size: float | None = None
     differences: tuple[float, ...] = ()
     verdict: str = ""
+    examples: "OverExamples | None" = None
 
     @property
     def difference(self) -> float:
@@ -170,6 +181,7 @@ def compare_measured(
     *,
     arm_keys: set[str],
     main_metric: str | None = None,
+    over_examples: Collection[str] = (),
     draws: int = 4_000,
     level: float = 0.95,
 ) -> Comparison:
@@ -181,7 +193,8 @@ def compare_measured(
         pairs: (arm's run, baseline's run) of each seed, finished.
         arm_keys: Dotted prefixes that arms are free to change.
         main_metric: The metric named in advance.
-        draws: Bootstrap resamples over the examples of one seed.
+        over_examples: Metrics whose intervals are over the examples of all seeds, whatever those of others are over.
+        draws: Bootstrap resamples over examples.
         level: Nominal coverage.
 
     Raises:
@@ -191,6 +204,7 @@ def compare_measured(
     mine, theirs = ordered[0]
     one_seed = len(ordered) == 1
     rows = _example_rows(mine, theirs, draws=draws, level=level) if one_seed else _seed_rows(ordered, level=level)
+    rows = [_over_examples(row, ordered, draws, level) if row.metric in over_examples else row for row in rows]
     differing = [entry for left, right in ordered for entry in _unplanned(left.run, right.run, arm_keys)]
     return Comparison(
         mine.run.recipe,
@@ -281,11 +295,16 @@ def comparison_table(comparison: Comparison) -> list[dict[str, str]]:
             "interval": interval_text(row.interval),
             "p (Holm)": CLAIM if row.verdict else "" if row.p_holm is None else p_text(row.p_holm),
             "d_z": "" if row.effect_size is None else number_text(row.effect_size, signed=True),
-            "n": f"{row.number} {'seeds' if comparison.unit == 'seeds' else 'items'}" if row.interval else "",
+            "n": f"{row.number} {unit_of(row, comparison.unit)}" if row.interval else "",
             "outcome": row.outcome,
         }
         for row in rows
     ]
+
+
+def unit_of(row: MetricRow, unit: str) -> str:
+    """What a row's interval is over, in one word, where `unit` is what those of the comparison are over."""
+    return "seeds" if unit == "seeds" and row.examples is None else "items"
 
 
 def comparison_column(arm: str) -> str:
@@ -308,6 +327,25 @@ def _example_row(metric: str, mine: Examples, theirs: Examples, *, draws: int, l
         return row
     columns = (mine.values, mine.counts, theirs.values, theirs.counts, mine.groups)
     return replace(row, interval=paired_bootstrap(*columns, draws=draws, level=level))
+
+
+def _over_examples(row: MetricRow, pairs: Sequence[tuple[Measured, Measured]], draws: int, level: float) -> MetricRow:
+    """The row with its interval over the examples of all seeds, whole source items resampled; none without examples."""
+    shared = [both for pair in pairs if (both := paired_examples(*pair).get(row.metric))]
+    if len(shared) < len(pairs):
+        return replace(row, interval=None, effect_size=None)
+    mine, theirs = (_joined(side) for side in zip(*shared, strict=True))
+    pooled = _example_row(row.metric, mine, theirs, draws=draws, level=level)
+    apart = np.abs(mine.values - theirs.values)
+    facts = OverExamples(len(apart), int(np.sum(apart != 0)), float(np.max(apart, initial=0.0)))
+    kept = replace(row, number=pooled.number, interval=pooled.interval, effect_size=None, examples=facts)
+    return replace(kept, value=pooled.value, baseline=pooled.baseline)
+
+
+def _joined(seeds: Sequence[Examples]) -> Examples:
+    """The examples of all seeds; those of one source item stay one group."""
+    columns = ("ids", "groups", "values", "counts")
+    return Examples(*(np.concatenate([getattr(one, name) for one in seeds]) for name in columns))
 
 
 def _seed_rows(pairs: Sequence[tuple[Measured, Measured]], *, level: float) -> list[MetricRow]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from recipes.core.config.settings import Claim
+from recipes.core.config.settings import DIFFERENCE, EQUIVALENCE, EXACT, EXAMPLE_UNIT, SEED_UNIT, Claim
 from recipes.core.statistics.claims import TOO_SMALL
 from recipes.core.statistics.compare import Comparison, MetricRow
 from recipes.core.statistics.intervals import Array, Interval, paired_t, paired_t_power, support_power
@@ -27,6 +27,7 @@ class Verdict:
     """What a trial says about a claim: supported, contradicted, inconclusive, or not judged.
 
     `interval` is that of arm minus baseline over `seeds` seeds, in the metric's own units and sign; None without one.
+    Where `items` is not 0 it is over that many source items of these seeds' examples.
     `more_seeds` would settle the claim with 80% power: 0 if it is settled, None if that cannot be told.
     `reason` is one sentence with the numbers.
     """
@@ -36,6 +37,37 @@ class Verdict:
     seeds: int
     more_seeds: int | None
     reason: str
+    items: int = 0
+
+
+def judge(claim: Claim, row: MetricRow) -> Verdict:
+    """Judge a claim of any kind, over its unit.
+
+    Args:
+        claim: The claim.
+        row: Its metric, of its arm beside its baseline; of `over_examples` if that is the claim's unit.
+
+    Returns:
+        Of a claim of "difference" see `verdict`; over examples the same rule with the bootstrap interval of `row`.
+        "equivalence" is supported if the whole interval lies within the minimal effect on both sides of zero (two
+        one-sided tests at half of what the interval leaves out), contradicted if it lies outside, else inconclusive.
+        "exact" is supported if no example (seed) differs by more than the minimal effect, else contradicted.
+    """
+    if claim.unit == EXAMPLE_UNIT and row.examples is None:
+        return Verdict(INCONCLUSIVE, None, len(row.differences), None, f"{claim.metric} has no values of examples")
+    if claim.kind == EXACT:
+        return _exact(claim, row)
+    if claim.unit == SEED_UNIT:
+        return verdict(claim, row.differences)
+    number = len(row.differences)
+    if row.interval is None:
+        reason = f"an interval over examples needs at least two source items, got {row.number}"
+        return Verdict(INCONCLUSIVE, None, number, None, reason)
+    if row.examples and row.examples.unequal == 0 and claim.kind == DIFFERENCE:
+        reason = f"the two arms do not differ in any of {row.examples.number} examples"
+        return Verdict(INCONCLUSIVE, row.interval, number, None, reason, row.number)
+    word, reason = _judged(claim, row.interval)
+    return Verdict(word, row.interval, number, None if word == INCONCLUSIVE else 0, reason, row.number)
 
 
 def verdict(claim: Claim, differences: ArrayLike, level: float = 0.95) -> Verdict:
@@ -63,10 +95,13 @@ def verdict(claim: Claim, differences: ArrayLike, level: float = 0.95) -> Verdic
             reason = f"the metric is not a finite number in {missing} of {len(sample)} paired seeds"
         return Verdict(INCONCLUSIVE, None, len(sample), None, reason)
     interval = paired_t(sample, level)
-    if np.ptp(sample) <= FLAT * np.abs(sample).max():
+    equal = claim.kind == EQUIVALENCE and not sample.any()  # what the claim says, in every seed
+    if not equal and np.ptp(sample) <= FLAT * np.abs(sample).max():
         return Verdict(INCONCLUSIVE, interval, len(sample), None, _flat_reason(interval.estimate, len(sample)))
-    word, reason = _judge(claim, interval)
-    more = more_seeds(claim, sample, level) if word == INCONCLUSIVE else 0
+    word, reason = _judged(claim, interval)
+    more = 0
+    if word == INCONCLUSIVE:
+        more = more_seeds(claim, sample, level) if claim.kind == DIFFERENCE else None
     return Verdict(word, interval, len(sample), more, reason)
 
 
@@ -106,14 +141,14 @@ def unjudged(measured: Verdict) -> Verdict:
 def with_verdicts(
     comparisons: Sequence[Comparison],
     claims: Sequence[Claim],
-    judge: Callable[[Claim, Sequence[float]], Verdict] = verdict,
+    answer: Callable[[Claim, MetricRow], Verdict] = judge,
 ) -> tuple[Comparison, ...]:
-    """The comparisons with the verdict of `judge` on every claim in the row that tests it."""
+    """The comparisons with the verdict of `answer` on every claim in the row that tests it."""
 
     def judged(comparison: Comparison, row: MetricRow) -> MetricRow:
         for claim in claims:
             if (claim.arm, claim.baseline, claim.metric) == (comparison.arm, comparison.baseline, row.metric):
-                return replace(row, verdict=judge(claim, row.differences).word)
+                return replace(row, verdict=answer(claim, row).word)
         return row
 
     return tuple(replace(one, rows=tuple(judged(one, row) for row in one.rows)) for one in comparisons)
@@ -135,7 +170,37 @@ def _flat_reason(difference: float, seeds: int) -> str:
     )
 
 
-def _judge(claim: Claim, interval: Interval) -> tuple[str, str]:
+def _judged(claim: Claim, interval: Interval) -> tuple[str, str]:
+    return _equivalent(claim, interval) if claim.kind == EQUIVALENCE else _different(claim, interval)
+
+
+def _equivalent(claim: Claim, interval: Interval) -> tuple[str, str]:
+    shown, margin = interval_text(interval), f"{-claim.minimal_effect:g} to {claim.minimal_effect:+g}"
+    if -claim.minimal_effect < interval.low and interval.high < claim.minimal_effect:
+        return SUPPORTED, f"the interval {shown} lies within {margin}, differences too small to matter"
+    if interval.high < -claim.minimal_effect or interval.low > claim.minimal_effect:
+        return CONTRADICTED, f"the interval {shown} lies outside {margin}, differences too small to matter"
+    return INCONCLUSIVE, f"the interval {shown} reaches over an end of {margin}, differences too small to matter"
+
+
+def _exact(claim: Claim, row: MetricRow) -> Verdict:
+    """Whether all that was measured is equal: no interval is asked."""
+    apart = np.abs(row.differences)
+    number, unit, largest = len(apart), "seeds", float(np.max(apart, initial=0.0))
+    if row.examples:
+        number, unit, largest = row.examples.number, "examples", row.examples.largest
+    equal = "equal" if claim.minimal_effect == 0 else f"within {claim.minimal_effect:g} of each other"
+    items = row.number if row.examples else 0
+    if not number or not np.isfinite(largest):
+        reason = f"{claim.metric} was not measured as a finite number in both arms"
+        return Verdict(INCONCLUSIVE, None, len(row.differences), None, reason, items)
+    if largest <= claim.minimal_effect:
+        return Verdict(SUPPORTED, row.interval, len(row.differences), 0, f"{equal} in all {number} {unit}", items)
+    reason = f"not {equal} in all {number} {unit}: they differ by up to {number_text(largest)}"
+    return Verdict(CONTRADICTED, row.interval, len(row.differences), 0, reason, items)
+
+
+def _different(claim: Claim, interval: Interval) -> tuple[str, str]:
     """The word and its reason; in the text numbers have the metric's own sign."""
     ends = sorted((claim.direction * interval.low, claim.direction * interval.high))
     estimate, minimum = claim.direction * interval.estimate, claim.minimal_effect

@@ -15,6 +15,7 @@ def compare_trial(
     arm_keys: set[str],
     main_metric: str | None,
     named: Collection[tuple[str, str]] = (),
+    over_examples: Collection[str] = (),
     level: float = 0.95,
 ) -> list[Comparison]:
     """Compare every arm of a trial with its baseline, over all seeds that both have finished.
@@ -27,6 +28,7 @@ def compare_trial(
         arm_keys: Dotted prefixes that arms are free to change.
         main_metric: The metric named in advance, shown first.
         named: (arm, metric) of the claims, which `corrected_over_arms` leaves out.
+        over_examples: Metrics of claims that are judged over examples.
         level: Nominal coverage.
 
     Returns:
@@ -42,8 +44,10 @@ def compare_trial(
     for arm in dict.fromkeys(run.arm for run in finished if run.arm != baseline):
         pairs = _pairs([run for run in finished if run.arm == arm], others)
         if pairs:
-            found = compare_measured(pairs, arm_keys=arm_keys, main_metric=main_metric, level=level)
-            comparisons.append(found)
+            one = compare_measured(
+                pairs, arm_keys=arm_keys, main_metric=main_metric, over_examples=over_examples, level=level
+            )
+            comparisons.append(one)
     return corrected_over_arms(comparisons, named)
 
 

@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recipes.core.config import compose
-from recipes.core.config.settings import Card, Claim
+from recipes.core.config.settings import EXAMPLE_UNIT, Card, Claim
 from recipes.core.runs.folder import DONE
 from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.statistics.claims import card_for
-from recipes.core.statistics.compare import Comparison
+from recipes.core.statistics.compare import Comparison, MetricRow
 from recipes.core.statistics.price import SideEffect, side_effects, verdict_words
-from recipes.core.statistics.verdict import INCONCLUSIVE, Verdict, named_tests, unjudged, verdict, with_verdicts
+from recipes.core.statistics.verdict import INCONCLUSIVE, Verdict, judge, named_tests, unjudged, with_verdicts
 from recipes.core.storage.files import write_json
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.budget import SMOKE
@@ -19,7 +19,7 @@ from recipes.core.trial.comparison import compare_trial
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.states import CellState, cell_states
 
-Judge = Callable[[Claim, Sequence[float]], Verdict]
+Judge = Callable[[Claim, MetricRow], Verdict]
 
 
 @dataclass(frozen=True)
@@ -85,38 +85,45 @@ def analyse(folder: Path) -> TrialResult:
     runs = tuple(load_run(manifests.outputs_of(folder) / cell.folder) for cell in done)
     card = card_for(manifest.recipe, manifest.cells[0].overrides, manifest.arms)
     claims = (card.claim, *card.claims)
-    judge = _judge_of(compose.budget(manifest.recipe, manifest.cells[0].overrides))
-    beside = {baseline: _compared(card, claims, baseline, runs, judge) for baseline in {one.baseline for one in claims}}
-    lead, *further = (_judged(card, claim, beside[claim.baseline], judge) for claim in claims)
+    answer = _judge_at(compose.budget(manifest.recipe, manifest.cells[0].overrides))
+    baselines = {claim.baseline for claim in claims}
+    beside = {baseline: _compared(card, claims, baseline, runs, answer) for baseline in baselines}
+    lead, *further = (_judged(card, claim, beside[claim.baseline], answer) for claim in claims)
     found = beside[card.claim.baseline]
     return TrialResult(folder, manifest, card, states, runs, found, lead.verdict, tuple(further), lead.prices)
 
 
-def _judge_of(budget: str) -> Judge:
+def _judge_at(budget: str) -> Judge:
     """How claims are judged: at `budget=smoke` not at all."""
-    return (lambda claim, differences: unjudged(verdict(claim, differences))) if budget == SMOKE else verdict
+    return (lambda claim, row: unjudged(judge(claim, row))) if budget == SMOKE else judge
 
 
 def _compared(
-    card: Card, claims: Sequence[Claim], baseline: str, runs: Sequence[RunRecord], judge: Judge
+    card: Card, claims: Sequence[Claim], baseline: str, runs: Sequence[RunRecord], answer: Judge
 ) -> tuple[Comparison, ...]:
     """Arms beside a baseline: every arm beside that of the claim that leads, beside others those of their claims."""
     own = [claim for claim in claims if claim.baseline == baseline]
     if baseline != card.claim.baseline:
         runs = [run for run in runs if run.arm in {baseline, *(claim.arm for claim in own)}]
-    named = named_tests(own, baseline)
-    found = compare_trial(runs, baseline, arm_keys=set(card.pair_keys), main_metric=own[0].metric, named=named)
-    return with_verdicts(found, own, judge)
+    found = compare_trial(
+        runs,
+        baseline,
+        arm_keys=set(card.pair_keys),
+        main_metric=own[0].metric,
+        named=named_tests(own, baseline),
+        over_examples={claim.metric for claim in own if claim.unit == EXAMPLE_UNIT},
+    )
+    return with_verdicts(found, own, answer)
 
 
-def _judged(card: Card, claim: Claim, comparisons: Sequence[Comparison], judge: Judge) -> Judged:
+def _judged(card: Card, claim: Claim, comparisons: Sequence[Comparison], answer: Judge) -> Judged:
     """The verdict on a claim and its price; inconclusive where its two arms were not both measured."""
     comparison = next((one for one in comparisons if one.arm == claim.arm), None)
     row = comparison.row(claim.metric) if comparison else None
     if row is None:
         reason = f"no seed has both {claim.arm} and {claim.baseline} finished with {claim.metric} measured"
         return Judged(claim, Verdict(INCONCLUSIVE, None, 0, None, reason))
-    return Judged(claim, judge(claim, row.differences), side_effects(card, claim, comparison))
+    return Judged(claim, answer(claim, row), side_effects(card, claim, comparison))
 
 
 def write_results(result: TrialResult) -> Path:

@@ -10,6 +10,7 @@ from recipes.core.errors import UserError
 from recipes.core.runs.records import final_metrics
 from recipes.core.statistics import compare
 from recipes.core.statistics.intervals import Interval, holm, paired_bootstrap, paired_t
+from recipes.core.statistics.measured import paired_examples, read_measured
 from recipes.core.statistics.texts import seed_words
 from recipes.core.trial.comparison import compare_trial
 
@@ -240,3 +241,23 @@ def test_nan_scores_give_no_interval(make_run):
     row = compare.compare_runs(run, baseline, arm_keys=KEYS, draws=200).row("nll/other")
     assert row.interval is None
     assert dataclasses.replace(row, value=1.0, baseline=0.5).difference == 0.5
+
+
+def test_over_examples_source_items_of_all_seeds_are_resampled_together(make_run):
+    pairs = [
+        tuple(read_measured(compare.load_run(make_run(arm, seed))) for arm in ("prior", "ntp")) for seed in range(3)
+    ]
+    metric = "grounded/digit/accuracy"
+    found = compare.compare_measured(pairs, arm_keys=KEYS, over_examples={metric}, draws=500)
+    pooled, other = found.row(metric), found.row("nll/image")
+    both = [paired_examples(*pair)[metric] for pair in pairs]
+    columns = [
+        np.concatenate([getattr(pair[side], name) for pair in both])
+        for side, name in ((0, "values"), (0, "counts"), (1, "values"), (1, "counts"), (0, "groups"))
+    ]
+    assert pooled.interval == paired_bootstrap(*columns, draws=500)
+    assert (pooled.number, pooled.examples.number, len(pooled.differences)) == (60, 360, 3)
+    assert pooled.examples.unequal == np.sum(columns[0] != columns[2]) and pooled.examples.largest == 1
+    assert other.examples is None and other.number == 3
+    table = {line["metric"]: line["n"] for line in compare.comparison_table(found)}
+    assert (table[metric], table["nll/image"]) == ("60 items", "3 seeds")

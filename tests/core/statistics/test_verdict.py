@@ -1,5 +1,7 @@
 """Verdict on a claim: each branch, worked numbers, how often it is wrong, and what more seeds would do."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -7,8 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from recipes.core.config.settings import Claim
-from recipes.core.statistics.intervals import paired_t_arrays, paired_t_power, support_power
-from recipes.core.statistics.verdict import verdict
+from recipes.core.statistics.compare import MetricRow, OverExamples
+from recipes.core.statistics.intervals import Interval, paired_t_arrays, paired_t_power, support_power
+from recipes.core.statistics.verdict import judge, verdict
 
 TRIALS = 1_000
 WORDS = ("contradicted", "inconclusive", "supported")
@@ -261,3 +264,78 @@ def test_wrong_verdicts_are_rare(seeds, effect, wrong):
     words = np.where(mean + half < 0.02, WORDS[0], np.where((mean - half > 0) & (mean >= 0.02), WORDS[2], WORDS[1]))
     assert [verdict(claim(), sample).word for sample in differences[:50]] == words[:50].tolist()
     assert np.mean(words == wrong) <= 0.05
+
+
+def equal(minimal_effect=0.02, unit="seeds", kind="equivalence"):
+    return replace(claim(minimal_effect), unit=unit, kind=kind)
+
+
+def row(differences, **changes):
+    return replace(MetricRow("accuracy", "Accuracy", True, 0, 0, len(differences), differences=differences), **changes)
+
+
+@pytest.mark.parametrize(
+    ("differences", "word", "reason"),
+    [
+        # 0.001 -+ 4.303 * 0.001 / 1.732 = [-0.0015, 0.0035]
+        ((0.0, 0.001, 0.002), "supported", "the interval [-0.001, +0.003] lies within -0.02 to +0.02, differences"),
+        ((0.06, 0.07, 0.08), "contradicted", "the interval [+0.045, +0.095] lies outside -0.02 to +0.02, differences"),
+        ((-0.06, -0.07, -0.08), "contradicted", "the interval [-0.095, -0.045] lies outside -0.02 to +0.02"),
+        ((0.01, 0.02, 0.03), "inconclusive", "the interval [-0.005, +0.045] reaches over an end of -0.02 to +0.02"),
+        ((0.01, 0.01, 0.01), "inconclusive", "all 3 seeds have the same difference of +0.010"),
+        ((0.0, 0.0, 0.0), "supported", "the interval [0.000, 0.000] lies within -0.02 to +0.02"),
+    ],
+)
+def test_arms_are_equivalent_within_the_minimal_effect(differences, word, reason):
+    found = judge(equal(), row(differences))
+    assert found.word == word and found.reason.startswith(reason), found
+    assert found.more_seeds == (None if word == "inconclusive" else 0)
+
+
+def test_equivalence_is_wrong_no_more_often_than_the_interval_allows():
+    """Arms that differ by the minimal effect exactly come out as equal in at most 2.5% of trials."""
+    generator = np.random.default_rng(0)
+    sample = 0.02 + generator.normal(0, 0.005, (TRIALS, 5))
+    words = [judge(equal(), row(tuple(differences))).word for differences in sample]
+    assert words.count("supported") / TRIALS < 0.025 + 3 * np.sqrt(0.025 * 0.975 / TRIALS)
+
+
+@pytest.mark.parametrize(
+    ("examples", "tolerance", "word", "reason"),
+    [
+        (OverExamples(240, 0, 0.0), 0, "supported", "equal in all 240 examples"),
+        (OverExamples(240, 1, 1e-7), 0, "contradicted", "not equal in all 240 examples: they differ by up to 1.0e-07"),
+        (OverExamples(240, 9, 1e-7), 1e-6, "supported", "within 1e-06 of each other in all 240 examples"),
+        (OverExamples(240, 1, float("nan")), 0, "inconclusive", "accuracy was not measured as a finite number"),
+    ],
+)
+def test_exact_claims_allow_no_example_to_differ(examples, tolerance, word, reason):
+    found = judge(equal(tolerance, "examples", "exact"), row((0.0,), number=60, examples=examples))
+    assert found.word == word and found.reason.startswith(reason), found
+    assert (found.seeds, found.items) == (1, 60)
+
+
+def test_exact_claims_over_seeds_need_one_seed():
+    assert judge(equal(0, kind="exact"), row((0.0,))).reason == "equal in all 1 seeds"
+    assert judge(equal(0, kind="exact"), row((0.0, 0.5))).word == "contradicted"
+
+
+def test_over_examples_the_interval_is_that_of_the_row_and_no_seed_would_help():
+    examples = OverExamples(240, 80, 1.0)
+    over = replace(claim(), unit="examples")
+    settled = judge(
+        over, row((0.05, 0.07), number=60, interval=Interval(0.06, 0.03, 0.09, 0.001, 0.95), examples=examples)
+    )
+    assert (settled.word, settled.items, settled.seeds, settled.more_seeds) == ("supported", 60, 2, 0)
+    open_ = judge(over, row((0.05,), number=60, interval=Interval(0.06, -0.01, 0.13, 0.1, 0.95), examples=examples))
+    assert (open_.word, open_.more_seeds) == ("inconclusive", None)
+    assert judge(over, row((0.05,))).reason == "accuracy has no values of examples"
+    same = judge(over, row((0.0,), number=60, interval=Interval(0, 0, 0, 1, 0.95), examples=OverExamples(240, 0, 0.0)))
+    assert (same.word, same.reason) == ("inconclusive", "the two arms do not differ in any of 240 examples")
+
+
+def test_a_claim_of_no_known_kind_or_without_a_margin_is_refused():
+    with pytest.raises(ValueError, match="no such unit or kind of a claim: prompts, difference"):
+        replace(claim(), unit="prompts")
+    with pytest.raises(ValueError, match="needs a minimal effect above 0"):
+        equal(0)

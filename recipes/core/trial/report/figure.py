@@ -86,7 +86,7 @@ def _draw_forest(axes: Any, plot: ForestPlot, baseline: str) -> None:
     axes.locator_params(axis="x", nbins=6)
     heading = textwrap.fill(f"{plot.metric.title}: difference to {baseline}", HEADING_LETTERS)
     axes.set_title(heading, loc="left", fontsize=9.5, color=INK)
-    over = f"{plot.rows[0].row.number} seeds" if plot.unit == "seeds" else "the examples of one seed"
+    over = f"{plot.rows[0].row.number} {'seeds' if plot.unit == 'seeds' else 'test items'}"
     band = f"; shaded: below the minimal effect of {plot.minimal:g}" if plot.minimal else ""
     axes.set_xlabel(f"mean and 95% interval over {over}{band}", fontsize=8, color=MUTED)
 

@@ -85,7 +85,7 @@ def forest_plot(arms: Sequence[Arm], metric: Metric, minimal: float, direction: 
     _, _, marks = axis(low, high, 5)
     ticks = [(x_of(mark), tick_text(mark)) for mark in marks if low <= mark <= high]
     band = (x_of(-minimal), round(x_of(minimal) - x_of(-minimal), 2)) if minimal > 0 else None
-    unit = shown[0][0].comparison.unit if shown[0][0].comparison else "seeds"
+    unit = "examples" if shown[0][1].examples else shown[0][0].comparison.unit if shown[0][0].comparison else "seeds"
     return ForestPlot(metric, unit, x_of(0), band, minimal, (low, high), ticks, rows)
 
 

@@ -177,6 +177,8 @@ def _answer(result: TrialResult, arms: list[Arm], metrics: list[Metric]) -> Answ
         kind = f"paired t interval over {verdict.seeds} seeds"
         if arm.comparison.unit == "examples":
             kind = f"bootstrap interval over {row.number} test items of seed {arm.comparison.seeds[0]}"
+        elif verdict.items:
+            kind = f"bootstrap interval over {verdict.items} test items of {len(arm.comparison.seeds)} seeds"
         over = f"{interval.level:.0%} {kind}"
     return Answer(title, row, interval, over, _steps(result))
 
