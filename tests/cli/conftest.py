@@ -41,5 +41,5 @@ def steelyard(
 def in_process(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run Python on its own in the checkout, with pipes for streams."""
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600
     )
