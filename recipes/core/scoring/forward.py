@@ -46,7 +46,7 @@ def read_rows(
     read: Callable[[Reading], None],
     *,
     device: str,
-    what: str,
+    what: str = "scoring tokens",
     batch_tokens: int = BATCH_TOKENS,
     groups: Sequence[Sequence[int]] | None = None,
     layers: Sequence[int] = (),

@@ -28,7 +28,6 @@ from recipes.core.storage.cache import cached
 from recipes.core.storage.files import sha256_json
 
 FORMAT = 1
-WHAT = "scoring tokens"
 LOGPROB = Ask()
 # (name, shape, dtype) -> what takes values by slices of tokens.
 Allocate = Callable[[str, tuple[int, ...], type], Any]
@@ -162,7 +161,7 @@ def _fill(
             for number, part in zip(reading.numbers, np.split(array, np.cumsum(reading.lengths)[:-1]), strict=True):
                 column[offsets[number] : offsets[number + 1]] = part
 
-    read_rows(model, rows, read, layers=ask.hidden, **{"what": WHAT, **options})
+    read_rows(model, rows, read, layers=ask.hidden, **options)
     return forwards
 
 

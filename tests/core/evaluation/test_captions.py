@@ -136,13 +136,14 @@ def test_choices_read_off_their_captions_equal_choices_read_alone(scorer: Captio
         Choice("off its caption", "g", "color", 0, (9, 9), ((5,), (6,)), 0),
         Choice("several tokens", "g", "color", 1, (3, 4), ((5,), (7, 8)), 0),
         Choice("of another image", "g", "color", 2, (3,), ((5,), (6,)), 0),
+        Choice("where its caption was cut", "g", "color", 1, (3, 4, 6, 2), ((5,), (6,)), 0),
     ]
     images, captions = [0, 1], [np.array([3, 4, 5, 9, 2]), np.array([3, 4, 6, 2])]
     forwards: list[int] = []
     plain = scorer._single_token
     scorer._single_token = lambda alone: forwards.append(len(alone)) or plain(alone)  # type: ignore[method-assign]
     nlls, found = scorer.caption_and_choice_nlls(images, captions, choices)
-    assert forwards == [4]  # three of image 2 and the one that its caption does not go through
+    assert forwards == [5]  # three of image 2, and two that their captions do not go through
     for nll, expected in zip(nlls, scorer.token_nlls(images, captions), strict=True):
         np.testing.assert_allclose(nll, expected, rtol=1e-6)
     for values, expected in zip(found, scorer.choice_nlls(choices), strict=True):
