@@ -99,7 +99,7 @@ def verdict(claim: Claim, differences: ArrayLike, level: float = 0.95) -> Verdic
     if not equal and np.ptp(sample) <= FLAT * np.abs(sample).max():
         return Verdict(INCONCLUSIVE, interval, len(sample), None, _flat_reason(interval.estimate, len(sample)))
     word, reason = _judged(claim, interval)
-    more = 0
+    more: int | None = 0
     if word == INCONCLUSIVE:
         more = more_seeds(claim, sample, level) if claim.kind == DIFFERENCE else None
     return Verdict(word, interval, len(sample), more, reason)
