@@ -18,9 +18,9 @@ from recipes.core.evaluation.texts import add_worst_domain, domain_losses
 from recipes.core.models import text as models
 from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
-from recipes.core.text_recipe.items import Items, text_collate
+from recipes.core.text_recipe.items import Items, NoisyItems, RandomItems, text_collate
 from recipes.core.text_recipe.objective import TokenStatistics, WeightedText
-from recipes.core.text_recipe.probe import Probe, heatmap, kind_metrics, probe_stream
+from recipes.core.text_recipe.probe import Probe, heatmap, noise_metrics, probe_stream
 from recipes.core.text_recipe.reference import ScoredItems, load_reference
 from recipes.core.training.sequences import MixtureItems
 from recipes.core.training.trainer import Training
@@ -46,7 +46,7 @@ class Prepared:
 
 
 class TextRecipe:
-    """A recipe whose config is a `TextConfig`. A method overrides `weigh`, and of the next four what it needs."""
+    """A recipe whose config is a `TextConfig`. A method writes `weigh`, and `measure` if it has more to say."""
 
     def weigh(self, config: Any, statistics: TokenStatistics, batch: Mapping[str, Any]) -> Tensor:
         """Weights of a batch's tokens or sequences; no gradient flows through them.
@@ -54,26 +54,14 @@ class TextRecipe:
         Args:
             config: The run's config.
             statistics: What is known of each token: its loss, and that under the reference.
-            batch: Tensors of the batch by name: `input_ids` [sequences, time], `domain` [sequences], and the further
-                arrays of the stream's items [sequences, time].
+            batch: Tensors of the batch by name: `input_ids` [sequences, time], `domain` [sequences], `planted`
+                [sequences, time] bool, the tokens that are noise, and `random` [sequences, time], numbers in [0, 1).
 
         Returns:
             [sequences, time] or [sequences], not negative; their scale does not matter, as the mean over the predicted
             tokens is brought to 1.
         """
         raise NotImplementedError
-
-    def needs_reference(self, config: Any) -> bool:
-        """Whether `weigh` reads `statistics.reference` in this arm; the config then has a `ReferenceConfig`."""
-        return False
-
-    def stream(self, config: Any, items: Items, tokenizer: Any) -> Items:
-        """The sequences to train on, made of those drawn from the data: a place to plant what should be found."""
-        return items
-
-    def known_tokens(self, batch: Mapping[str, Any]) -> Mapping[str, Tensor]:
-        """Kinds of tokens that are known to deserve little weight, each as [sequences, time] bool; for metrics only."""
-        return {}
 
     def measure(self, config: Any, probe: Probe, scores: Scores) -> dict[str, float]:
         """Further metrics of the weights at the end of training; each is to be defined in `scores`."""
@@ -86,8 +74,10 @@ class TextRecipe:
         mixture = load_mixture(config.data, corpus, tokenizer)
         data, size = config.data, config.trainer.max_steps * config.trainer.batch_size
         drawn = MixtureItems(mixture, size, config.seed, data.duplicates, data.duplicate_set, data.seed)
-        items = self.stream(config, drawn, tokenizer)
-        if self.needs_reference(config):
+        special = set(tokenizer.all_special_ids)
+        vocabulary = [token for token in range(len(tokenizer)) if token not in special]
+        items: Items = RandomItems(NoisyItems(drawn, config.noise, vocabulary), config.seed)
+        if config.needs_reference:
             items = ScoredItems(items, load_reference(config, mixture, corpus.fingerprint, tokenizer), device)
         return Prepared(mixture, items, tokenizer, device)
 
@@ -102,7 +92,7 @@ class TextRecipe:
 
     def objective(self, config: Any) -> WeightedText:
         """The weighted loss of the run."""
-        return WeightedText(partial(self.weigh, config), self.known_tokens)
+        return WeightedText(partial(self.weigh, config))
 
     def watch(self, config: Any, prepared: Prepared, model: Any) -> Scores:
         """Unweighted losses of held-out text, by domain."""
@@ -116,7 +106,7 @@ class TextRecipe:
         own, objective = config.evaluation, self.objective(config)
         batches, device = own.probe_batches, prepared.device
         probe = probe_stream(objective, model, prepared.stream, batches, config.weighed_together, device)
-        extra |= kind_metrics(scores, probe) | self.measure(config, probe, scores)
+        extra |= noise_metrics(scores, probe) | self.measure(config, probe, scores)
         shown = heatmap(probe, prepared.tokenizer, own.heatmap)
         return Evaluation(scores.overall() | extra, scores, shown, plots=[_domains(curve)])
 

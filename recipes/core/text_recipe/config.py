@@ -1,4 +1,4 @@
-"""Config of every `TextRecipe`, and of those that read a reference or plant noise. Imports no torch."""
+"""Config that every `TextRecipe` has. Imports no torch."""
 
 from dataclasses import dataclass
 
@@ -50,7 +50,14 @@ class TextConfig(RunConfig):
 
     data: DomainsConfig = setting(help="data")
     model: SmallLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
+    reference: ReferenceConfig = setting(ReferenceConfig(), help="reference model, of arms that need one")
+    noise: NoiseConfig = setting(NoiseConfig(), help="noise planted in the training stream")
     evaluation: EvaluationConfig = setting(help="evaluation")
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether this arm's weights are made of a reference's losses; a recipe with such arms says which."""
+        return False
 
     @property
     def weighed_together(self) -> int:
@@ -61,10 +68,10 @@ class TextConfig(RunConfig):
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
         data = self.data.path or "the domains that ship with the install or as assets"
-        rows = [("data", f"{data}, mixture {self.data.mixture}"), ("model", self.model.described)]
-        if reference := getattr(self, "reference", None):
-            trained = f"trained in the run, {reference.steps:,} steps"
-            rows.append(("reference", f"{reference.path or trained}, for arms that read one"))
+        planted = f", {self.noise.share:.0%} of the training tokens are noise" if self.noise.share else ""
+        rows = [("data", f"{data}, mixture {self.data.mixture}{planted}"), ("model", self.model.described)]
+        if self.needs_reference:
+            rows.append(("reference", self.reference.path or f"trained in the run, {self.reference.steps:,} steps"))
         return rows
 
     def parameters(self) -> int | None:

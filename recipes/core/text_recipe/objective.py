@@ -30,12 +30,11 @@ class TokenStatistics:
     @property
     def excess(self) -> Tensor:
         """[sequences, time] NLL under the model minus NLL under the reference, in nats."""
-        assert self.reference is not None, "needs_reference says that this run reads no reference"
+        assert self.reference is not None, "the config's needs_reference says that this run reads none"
         return self.nll - self.reference
 
 
 Weigh = Callable[[TokenStatistics, Mapping[str, Any]], Tensor]
-KnownTokens = Callable[[Mapping[str, Any]], Mapping[str, Tensor]]
 
 
 def mean_one(weights: Tensor, mask: Tensor) -> Tensor:
@@ -66,11 +65,10 @@ class WeightedText:
 
     Args:
         weigh: Statistics and batch -> weights [sequences, time] or [sequences]; their scale does not matter.
-        known_tokens: Batch -> kind -> [sequences, time] bool, for metrics.
     """
 
-    def __init__(self, weigh: Weigh, known_tokens: KnownTokens) -> None:
-        self.weigh, self.known_tokens = weigh, known_tokens
+    def __init__(self, weigh: Weigh) -> None:
+        self.weigh = weigh
 
     def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
         """Predicted tokens of this micro-batch."""
@@ -91,7 +89,9 @@ class WeightedText:
             return deferred_cross_entropy(hidden[mask], head, batch["labels"][mask], weigh)
 
         loss, nll = model(**model_inputs(batch), readout=read)
-        return loss, token_metrics(nll, weights[mask]) | self._by_kind(weights, mask, batch)
+        planted = batch["planted"] & mask
+        noise = {"weight/noise": torch.stack([weights[planted].sum(), planted.sum().float()])}
+        return loss, token_metrics(nll, weights[mask]) | noise
 
     def weights(self, known: TokenStatistics, batch: Mapping[str, Any]) -> Tensor:
         """Weights [sequences, time] of this process's tokens, of mean 1 over all that is weighed together."""
@@ -106,14 +106,6 @@ class WeightedText:
     def alone(self, known: TokenStatistics, batch: Mapping[str, Any]) -> Tensor:
         """Weights [sequences, time] of mean 1, without a look at other processes."""
         return mean_one(self.weigh(known, batch), known.mask)
-
-    def _by_kind(self, weights: Tensor, mask: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Mean weight of the tokens of each kind that is known."""
-        kinds = {kind: members & mask for kind, members in self.known_tokens(batch).items()}
-        return {
-            f"weight/{kind}": torch.stack([weights[members].sum(), members.sum().float()])
-            for kind, members in kinds.items()
-        }
 
 
 def statistics(nll: Tensor, mask: Tensor, batch: Mapping[str, Any]) -> TokenStatistics:

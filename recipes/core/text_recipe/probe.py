@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recipes.core.evaluation.scores import Scores
-from recipes.core.text_recipe.items import Items, text_collate
+from recipes.core.text_recipe.items import PLANTED, Items, text_collate
 from recipes.core.text_recipe.objective import TokenStatistics, WeightedText, live_statistics
 
 
@@ -20,14 +20,14 @@ class Probe:
         statistics: What is known of each token, [sequences, time].
         batch: Tensors of the batches by name.
         weights: [sequences, time], of mean 1 in each batch; zero where nothing is predicted.
-        kinds: Kind -> [sequences, time] bool: tokens that are known to deserve little weight.
+        planted: [sequences, time] bool: predicted tokens that are noise.
         ids: [sequences] names of the sequences.
     """
 
     statistics: TokenStatistics
     batch: Mapping[str, Tensor]
     weights: Tensor
-    kinds: Mapping[str, Tensor]
+    planted: Tensor
     ids: list[str]
 
 
@@ -59,20 +59,17 @@ def probe_stream(
     names = ("nll", "mask", "reference") if scored else ("nll", "mask")
     known = TokenStatistics(*(_joined([getattr(row[0], name) for row in found]) for name in names))
     whole = {name: _joined([row[1][name] for row in found]) for name in found[0][1]}
-    kinds = {kind: members & known.mask for kind, members in objective.known_tokens(whole).items()}
-    return Probe(known, whole, _joined([row[2] for row in found]), kinds, ids)
+    return Probe(known, whole, _joined([row[2] for row in found]), whole[PLANTED] & known.mask, ids)
 
 
-def kind_metrics(scores: Scores, probe: Probe) -> dict[str, float]:
-    """Mean weight of the tokens of each kind that is known, and the share of them that has any weight."""
-    found = {}
-    for kind, members in probe.kinds.items():
-        scores.define(f"weight/{kind}", f"mean weight of {kind} tokens (1 is uniform)", higher_is_better=False)
-        scores.define(f"kept/{kind}", f"share of {kind} tokens that carry loss", higher_is_better=False)
-        if members.any():
-            found[f"weight/{kind}"] = float(probe.weights[members].mean())
-            found[f"kept/{kind}"] = float((probe.weights[members] > 0).float().mean())
-    return found
+def noise_metrics(scores: Scores, probe: Probe) -> dict[str, float]:
+    """Mean weight of the planted tokens, and the share of them that has any weight; nothing if none is planted."""
+    weights = probe.weights[probe.planted]
+    if not len(weights):
+        return {}
+    scores.define("weight/noise", "mean weight of noise tokens (1 is uniform)", higher_is_better=False)
+    scores.define("kept/noise", "share of noise tokens that carry loss", higher_is_better=False)
+    return {"weight/noise": float(weights.mean()), "kept/noise": float((weights > 0).float().mean())}
 
 
 def heatmap(probe: Probe, tokenizer: Any, count: int) -> dict[str, Any] | None:
@@ -81,12 +78,11 @@ def heatmap(probe: Probe, tokenizer: Any, count: int) -> dict[str, Any] | None:
     for row in range(min(count, len(probe.ids))):
         tokens = []
         for place in probe.statistics.mask[row].nonzero().squeeze(1).tolist():
-            kinds = [kind for kind, members in probe.kinds.items() if members[row, place]]
             tokens.append(
                 {
                     "text": tokenizer.decode([int(probe.batch["labels"][row, place])]),
                     "weight": round(float(probe.weights[row, place]), 4),
-                    "kind": ", ".join(kinds) or None,
+                    "kind": "noise" if probe.planted[row, place] else None,
                     "nll": round(float(probe.statistics.nll[row, place]), 4),
                 }
             )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from recipes.core.config.settings import Card, Claim, setting
-from recipes.core.text_recipe.config import METRICS, NoiseConfig, ReferenceConfig, TextConfig
+from recipes.core.text_recipe.config import METRICS, TextConfig
 
 RANKINGS = ("rho1", "uniform", "random", "top_loss", "oracle")
 
@@ -23,8 +23,11 @@ class Rho1Config(TextConfig):
     """Config of one `rho-1` run."""
 
     select: SelectConfig = setting(help="selection of tokens")
-    reference: ReferenceConfig = setting(help="reference model")
-    noise: NoiseConfig = setting(help="noise planted in the training stream")
+
+    @property
+    def needs_reference(self) -> bool:
+        """Only the excess loss is made of one."""
+        return self.select.by == "rho1"
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""

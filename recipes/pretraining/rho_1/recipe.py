@@ -7,7 +7,6 @@ from torch import Tensor
 
 from recipes.core.evaluation.scores import Scores
 from recipes.core.text_recipe.base import TextRecipe
-from recipes.core.text_recipe.items import PLANTED, RANDOM, Items, NoisyItems, RandomItems
 from recipes.core.text_recipe.objective import TokenStatistics
 from recipes.core.text_recipe.probe import Probe
 from recipes.pretraining.rho_1 import method
@@ -22,30 +21,16 @@ class Rho1Recipe(TextRecipe):
         if config.select.by == "uniform":
             return statistics.mask.float()
         if config.select.by == "oracle":
-            return (~batch[PLANTED]).float()
+            return (~batch["planted"]).float()
         scores = ranking(config, statistics, batch)
         return method.select(scores, statistics.mask, config.select.share).float()
-
-    def needs_reference(self, config: Rho1Config) -> bool:
-        """Only excess losses have one."""
-        return config.select.by == "rho1"
-
-    def stream(self, config: Rho1Config, items: Items, tokenizer: Any) -> Items:
-        """Plant noise; the random arm ranks by numbers that come with the tokens."""
-        special = set(tokenizer.all_special_ids)
-        noisy = NoisyItems(items, config.noise, [i for i in range(len(tokenizer)) if i not in special])
-        return RandomItems(noisy, config.seed) if config.select.by == "random" else noisy
-
-    def known_tokens(self, batch: Mapping[str, Any]) -> Mapping[str, Tensor]:
-        """The planted tokens."""
-        return {"noise": batch[PLANTED]}
 
     def measure(self, config: Rho1Config, probe: Probe, scores: Scores) -> dict[str, float]:
         """How well the ranking tells planted tokens from the others."""
         from sklearn.metrics import roc_auc_score
 
         mask = probe.statistics.mask
-        planted = probe.kinds["noise"][mask]
+        planted = probe.planted[mask]
         if config.select.by in ("uniform", "oracle") or planted.all() or not planted.any():
             return {}
         scores.define("noise/auroc", "AUROC of the ranking, clean tokens above planted ones", higher_is_better=True)
@@ -57,8 +42,7 @@ def ranking(config: Rho1Config, statistics: TokenStatistics, batch: Mapping[str,
     """[sequences, time] what the tokens are ranked by: excess loss, chance, or the loss itself."""
     if config.select.by == "rho1":
         return statistics.excess
-    chance: Tensor = batch[RANDOM] if config.select.by == "random" else statistics.nll
-    return chance
+    return batch["random"] if config.select.by == "random" else statistics.nll
 
 
 RECIPE = Rho1Recipe
