@@ -8,7 +8,7 @@ import traceback
 import typer
 from typer.exceptions import TyperException
 
-from cli import assets, compare, doctor, report, run, runs, sweep, trial
+from cli import assets, compare, doctor, new, report, run, runs, sweep, trial
 from cli import list as list_command
 from cli.console import note, say
 from cli.habits import pointer
@@ -56,6 +56,7 @@ app.command("run")(run.run)
 app.command("trial")(trial.trial)
 app.command("sweep")(sweep.sweep)
 app.command("list")(list_command.list_recipes)
+app.command("new")(new.new)
 app.command("runs")(runs.runs)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)

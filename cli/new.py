@@ -1,0 +1,137 @@
+"""`steelyard new`: the skeleton of a method that weights tokens or samples of text, whose tests pass and which runs."""
+
+import keyword
+import re
+from pathlib import Path
+
+import typer
+import yaml
+
+from cli.console import say
+from recipes.core.config import registry
+from recipes.core.config.registry import ROOT
+from recipes.core.errors import UserError
+from recipes.core.storage.files import write_text
+
+SKELETON = Path(__file__).parent / "skeleton"
+LONGEST = 20  # characters of a name, so that no line of the skeleton is too long
+RESERVED = ("cli", "core")  # folders of tests/ that are no family's
+ARMS = ("uniform", "random")  # of the skeleton, besides that of the method
+FILES = {
+    "init.py.j2": "recipes/{family}/{slug}/__init__.py",
+    "config.py.j2": "recipes/{family}/{slug}/config.py",
+    "method.py.j2": "recipes/{family}/{slug}/method.py",
+    "recipe.py.j2": "recipes/{family}/{slug}/recipe.py",
+    "recipe.yaml.j2": "conf/recipe/{name}.yaml",
+    "page.md.j2": "docs/recipes/{name}.md",
+    "test.py.j2": "tests/{family}/test_{slug}.py",
+}
+# Written only where the family is new.
+FAMILY_FILES = {"family.py.j2": "recipes/{family}/__init__.py", "tests.py.j2": "tests/{family}/__init__.py"}
+
+
+def new(
+    name: str = typer.Argument(..., metavar="NAME", help="Name of the recipe: lower-case words joined by hyphens."),
+    family: str = typer.Option("pretraining", "--family", help="Family it belongs to; a new name makes a new family."),
+) -> None:
+    """Write the skeleton of a recipe that weights text: it runs, and its tests pass.
+
+    docs/tutorial.md goes from it to a published method.
+    """
+    check_name(name)
+    check_family(family)
+    for path in write_skeleton(ROOT, name, family):
+        say(f"written: {path.relative_to(ROOT)}")
+    slug = name.replace("-", "_")
+    say()
+    say(f"to run it, type:          steelyard run {name} budget=smoke")
+    tests = f"tests/{family}/test_{slug}.py tests/cli/test_recipes.py"
+    say(f"to test it:               python -m pytest {tests} -k '{slug} or {name}'")
+    say("to list it on the pages:  make docs")
+    say("what to write where:      docs/tutorial.md")
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of a new recipe.
+
+    Raises:
+        UserError: it is taken, too long, or not written as names are.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        raise UserError(f"{name!r} is no name for a recipe", "NAME", "type lower-case words and hyphens: my-method")
+    if len(name) > LONGEST:
+        raise UserError(f"{name!r} has over {LONGEST} characters", "NAME", "type a shorter name")
+    if keyword.iskeyword(name) or not isinstance(yaml.safe_load(name), str):
+        raise UserError(f"{name!r} means something else in Python or YAML", "NAME", "type another name")
+    if name in ARMS:
+        raise UserError(f"{name} is an arm that the skeleton has besides the method", "NAME", "type another name")
+    if name in registry.recipe_names():
+        raise UserError(f"there is a recipe {name} already, in {registry.family(name)}", "NAME", "type another name")
+
+
+def check_family(family: str) -> None:
+    """Refuse what cannot be the name of a family.
+
+    Raises:
+        UserError: it is a folder of something else, too long, or not written as names of families are.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", family) or keyword.iskeyword(family):
+        hint = "type lower-case words and underscores: my_family"
+        raise UserError(f"{family!r} is no name for a family", "--family", hint)
+    if len(family) > LONGEST:
+        raise UserError(f"{family!r} has over {LONGEST} characters", "--family", "type a shorter name")
+    if family in RESERVED:
+        raise UserError(f"{family!r} is no family", "--family", "type another name")
+
+
+def write_skeleton(root: Path, name: str, family: str) -> list[Path]:
+    """Write the files of a new recipe into a checkout, all of them or none.
+
+    Args:
+        root: The checkout.
+        name: Of the recipe, with hyphens.
+        family: Its family, with underscores.
+
+    Returns:
+        What was written, in order.
+
+    Raises:
+        UserError: one of the files is there already.
+    """
+    words = {"name": name, "slug": name.replace("-", "_"), "family": family}
+    words["class_name"] = "".join(part.capitalize() for part in name.split("-"))
+    wanted = {root / path.format(**words): template for template, path in FILES.items()}
+    for template, path in FAMILY_FILES.items():
+        if not (target := root / path.format(**words)).exists():
+            wanted[target] = template
+    for path in wanted:
+        if path.exists():
+            raise UserError("is there already", str(path), "type another name, or move it away")
+    texts = {path: _rendered(template, words) for path, template in wanted.items()}
+    written: list[Path] = []
+    try:
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
+            written.append(path)
+    except OSError:
+        for path in written:
+            path.unlink()
+        raise
+    return written
+
+
+def _rendered(template: str, words: dict[str, str]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(SKELETON), undefined=StrictUndefined, keep_trailing_newline=True)
+    return sorted_imports(environment.get_template(template).render(words))
+
+
+def sorted_imports(text: str) -> str:
+    """The text with each block of `from recipes.` lines in order: where a family stands in it depends on its name."""
+    return re.sub(r"(?:^from recipes\.\S+ import .*\n)+", lambda block: "".join(_in_order(block[0])), text, flags=re.M)
+
+
+def _in_order(block: str) -> list[str]:
+    return sorted(block.splitlines(keepends=True), key=lambda line: line.split()[1])
