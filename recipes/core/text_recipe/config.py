@@ -52,7 +52,7 @@ class TextConfig(RunConfig):
     model: SmallLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
     reference: ReferenceConfig = setting(ReferenceConfig(), help="reference model, of arms that need one")
     noise: NoiseConfig = setting(NoiseConfig(), help="noise planted in the training stream")
-    evaluation: EvaluationConfig = setting(help="evaluation")
+    evaluation: EvaluationConfig = setting(EvaluationConfig(), help="evaluation")
 
     @property
     def needs_reference(self) -> bool:

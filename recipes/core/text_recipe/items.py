@@ -10,7 +10,8 @@ import torch
 from recipes.core.text_recipe.config import NoiseConfig
 from recipes.core.training.sequences import sequence_collate
 
-PLANTED, RANDOM = "planted", "random"
+# Arrays of an item, and of a batch.
+PLANTED, RANDOM, REFERENCE = "planted", "random", "reference"
 # What `sequence_collate` reads itself.
 _COLLATED = ("id", "tokens", "domain", "duplicate")
 

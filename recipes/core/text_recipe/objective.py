@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from recipes.core.losses.kernels import deferred_cross_entropy, token_nll
 from recipes.core.losses.objectives import IGNORE, model_inputs, token_metrics
 from recipes.core.models.head import OutputHead
+from recipes.core.text_recipe.items import PLANTED, REFERENCE
 from recipes.core.training.parallel import distributed
 
 
@@ -89,7 +90,7 @@ class WeightedText:
             return deferred_cross_entropy(hidden[mask], head, batch["labels"][mask], weigh)
 
         loss, nll = model(**model_inputs(batch), readout=read)
-        planted = batch["planted"] & mask
+        planted = batch[PLANTED] & mask
         noise = {"weight/noise": torch.stack([weights[planted].sum(), planted.sum().float()])}
         return loss, token_metrics(nll, weights[mask]) | noise
 
@@ -112,7 +113,7 @@ def statistics(nll: Tensor, mask: Tensor, batch: Mapping[str, Any]) -> TokenStat
     """Statistics of a batch from the NLLs [tokens] of its predicted tokens."""
     spread = torch.zeros_like(mask, dtype=torch.float32)
     spread[mask] = nll.detach().float()
-    return TokenStatistics(spread, mask, batch.get("reference"))
+    return TokenStatistics(spread, mask, batch.get(REFERENCE))
 
 
 @torch.no_grad()

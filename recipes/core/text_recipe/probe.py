@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
-from recipes.core.text_recipe.items import PLANTED, Items, text_collate
+from recipes.core.text_recipe.items import PLANTED, REFERENCE, Items, text_collate
 from recipes.core.text_recipe.objective import TokenStatistics, WeightedText, live_statistics
 
 
@@ -46,20 +47,20 @@ def probe_stream(
     """
     training = model.training
     model.eval()
-    found: list[tuple[TokenStatistics, dict[str, Tensor], Tensor]] = []
     ids: list[str] = []
+    batches_read: list[dict[str, Tensor]] = []
+    statistics: list[TokenStatistics] = []
     for start in range(0, min(batches * size, len(stream)), size):
         batch = text_collate([stream[index] for index in range(start, min(start + size, len(stream)))])
         ids += batch.pop("ids")
-        batch = {name: value.to(device) for name, value in batch.items()}
-        known = live_statistics(model, batch)
-        found.append((known, batch, objective.alone(known, batch)))
+        batches_read.append({name: value.to(device) for name, value in batch.items()})
+        statistics.append(live_statistics(model, batches_read[-1]))
     model.train(training)
-    scored = found[0][0].reference is not None
-    names = ("nll", "mask", "reference") if scored else ("nll", "mask")
-    known = TokenStatistics(*(_joined([getattr(row[0], name) for row in found]) for name in names))
-    whole = {name: _joined([row[1][name] for row in found]) for name in found[0][1]}
-    return Probe(known, whole, _joined([row[2] for row in found]), whole[PLANTED] & known.mask, ids)
+    weights = [objective.alone(*pair) for pair in zip(statistics, batches_read, strict=True)]
+    whole = {name: _joined([batch[name] for batch in batches_read]) for name in batches_read[0]}
+    nll, mask = (_joined([getattr(part, name) for part in statistics]) for name in ("nll", "mask"))
+    known = TokenStatistics(nll, mask, whole.get(REFERENCE))
+    return Probe(known, whole, _joined(weights), whole[PLANTED] & mask, ids)
 
 
 def noise_metrics(scores: Scores, probe: Probe) -> dict[str, float]:
@@ -76,17 +77,11 @@ def heatmap(probe: Probe, tokenizer: Any, count: int) -> dict[str, Any] | None:
     """Content of `heatmap.json`: the first sequences with the weight, kind and loss of each predicted token."""
     examples = []
     for row in range(min(count, len(probe.ids))):
-        tokens = []
-        for place in probe.statistics.mask[row].nonzero().squeeze(1).tolist():
-            tokens.append(
-                {
-                    "text": tokenizer.decode([int(probe.batch["labels"][row, place])]),
-                    "weight": round(float(probe.weights[row, place]), 4),
-                    "kind": "noise" if probe.planted[row, place] else None,
-                    "nll": round(float(probe.statistics.nll[row, place]), 4),
-                }
-            )
-        examples.append({"id": probe.ids[row], "image": "", "tokens": tokens})
+        mask = probe.statistics.mask[row]
+        texts = [tokenizer.decode([token]) for token in probe.batch["labels"][row][mask].tolist()]
+        kinds = ["noise" if planted else None for planted in probe.planted[row][mask].tolist()]
+        values = (probe.weights[row][mask].numpy(), probe.statistics.nll[row][mask].numpy())
+        examples.append(heatmap_example(probe.ids[row], texts, *values, kinds))
     return {"examples": examples} if examples else None
 
 

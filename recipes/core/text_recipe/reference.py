@@ -15,12 +15,10 @@ from recipes.core.models.text import build_language_model
 from recipes.core.runs.identity import described
 from recipes.core.scoring.rows import text_rows
 from recipes.core.scoring.score import score_once
-from recipes.core.text_recipe.items import Items
+from recipes.core.text_recipe.items import REFERENCE, Items
 from recipes.core.training.models import train_reference
 from recipes.core.training.sequences import MixtureItems, sequence_collate
 from recipes.core.training.trainer import Training
-
-REFERENCE = "reference"
 
 
 class ScoredItems:
