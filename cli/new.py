@@ -34,9 +34,9 @@ def new(
     name: str = typer.Argument(..., metavar="NAME", help="Name of the recipe: lower-case words joined by hyphens."),
     family: str = typer.Option("pretraining", "--family", help="Family it belongs to; a new name makes a new family."),
 ) -> None:
-    """Write the skeleton of a recipe that weights text: it runs, and its tests pass.
+    """Write the skeleton of a recipe that weights text.
 
-    docs/tutorial.md goes from it to a published method.
+    It runs, and its tests pass; docs/tutorial.md goes from it to a published method.
     """
     check_name(name)
     check_family(family)
