@@ -232,7 +232,7 @@ def _remark(judged: Judged) -> str:
     if verdict.interval is None:
         return f" ({verdict.reason})"
     if verdict.more_seeds:
-        return f"; about {verdict.more_seeds:,} more seeds would settle it"
+        return f"; about {verdict.more_seeds:,} more seed{'' if verdict.more_seeds == 1 else 's'} would settle it"
     far = verdict.interval.high if claim.direction > 0 else -verdict.interval.low
     small = verdict.word == CONTRADICTED and far >= 0
     return f"; too small to matter (less than {short_number(claim.minimal_effect)})" if small else ""

@@ -53,7 +53,8 @@ def answer_head(judged: Judged, leads: bool) -> str:
 def seeds_line(judged: Judged) -> str:
     """How many more seeds would settle the claim; empty if it is settled or that cannot be told."""
     more = judged.verdict.more_seeds
-    return f"about {more} more seeds would settle it, if the estimate and its spread hold" if more else ""
+    seeds = "seed" if more == 1 else "seeds"
+    return f"about {more} more {seeds} would settle it, if the estimate and its spread hold" if more else ""
 
 
 def answer_text(recipe: str, rows: Sequence[Mapping[str, str]], judged: Sequence[Judged], card: Card) -> str:
