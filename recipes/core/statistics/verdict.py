@@ -40,12 +40,13 @@ class Verdict:
     items: int = 0
 
 
-def judge(claim: Claim, row: MetricRow) -> Verdict:
+def judge(claim: Claim, row: MetricRow | None) -> Verdict:
     """Judge a claim of any kind, over its unit.
 
     Args:
         claim: The claim.
-        row: Its metric, of its arm beside its baseline; of `over_examples` if that is the claim's unit.
+        row: Its metric, of its arm beside its baseline; of `over_examples` if that is the claim's unit. None
+            if no seed has both.
 
     Returns:
         Of a claim of "difference" see `verdict`; over examples the same rule with the bootstrap interval of `row`.
@@ -53,6 +54,9 @@ def judge(claim: Claim, row: MetricRow) -> Verdict:
         one-sided tests at half of what the interval leaves out), contradicted if it lies outside, else inconclusive.
         "exact" is supported if no example (seed) differs by more than the minimal effect, else contradicted.
     """
+    if row is None:
+        reason = f"no seed has both {claim.arm} and {claim.baseline} finished with {claim.metric} measured"
+        return Verdict(INCONCLUSIVE, None, 0, None, reason)
     if claim.unit == EXAMPLE_UNIT and row.examples is None:
         return Verdict(INCONCLUSIVE, None, len(row.differences), None, f"{claim.metric} has no values of examples")
     if claim.kind == EXACT:

@@ -11,7 +11,7 @@ from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.statistics.claims import card_for
 from recipes.core.statistics.compare import Comparison, MetricRow
 from recipes.core.statistics.price import SideEffect, side_effects, verdict_words
-from recipes.core.statistics.verdict import INCONCLUSIVE, Verdict, judge, named_tests, unjudged, with_verdicts
+from recipes.core.statistics.verdict import Verdict, judge, named_tests, unjudged, with_verdicts
 from recipes.core.storage.files import write_json
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.budget import SMOKE
@@ -19,7 +19,7 @@ from recipes.core.trial.comparison import compare_trial
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.states import CellState, cell_states
 
-Judge = Callable[[Claim, MetricRow], Verdict]
+Judge = Callable[[Claim, MetricRow | None], Verdict]
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,7 @@ def _judged(card: Card, claim: Claim, comparisons: Sequence[Comparison], answer:
     """The verdict on a claim and its price; inconclusive where its two arms were not both measured."""
     comparison = next((one for one in comparisons if one.arm == claim.arm), None)
     row = comparison.row(claim.metric) if comparison else None
-    if row is None:
-        reason = f"no seed has both {claim.arm} and {claim.baseline} finished with {claim.metric} measured"
-        return Judged(claim, Verdict(INCONCLUSIVE, None, 0, None, reason))
-    return Judged(claim, answer(claim, row), side_effects(card, claim, comparison))
+    return Judged(claim, answer(claim, row), side_effects(card, claim, comparison) if row else ())
 
 
 def write_results(result: TrialResult) -> Path:
