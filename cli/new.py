@@ -98,16 +98,10 @@ def write_skeleton(root: Path, name: str, family: str) -> list[Path]:
     Raises:
         UserError: one of the files is there already.
     """
-    words = {"name": name, "slug": name.replace("-", "_"), "family": family}
-    words["class_name"] = "".join(part.capitalize() for part in name.split("-"))
-    wanted = {root / path.format(**words): template for template, path in FILES.items()}
-    for template, path in FAMILY_FILES.items():
-        if not (target := root / path.format(**words)).exists():
-            wanted[target] = template
-    for path in wanted:
+    texts = _texts(root, name, family)
+    for path in texts:
         if path.exists():
             raise UserError("is there already", str(path), "type another name, or move it away")
-    texts = {path: _rendered(template, words) for path, template in wanted.items()}
     written: list[Path] = []
     try:
         for path, text in texts.items():
@@ -119,6 +113,18 @@ def write_skeleton(root: Path, name: str, family: str) -> list[Path]:
             path.unlink()
         raise
     return written
+
+
+def _texts(root: Path, name: str, family: str) -> dict[Path, str]:
+    """What goes into each file of a new recipe."""
+    words = {"name": name, "slug": name.replace("-", "_"), "family": family}
+    words["class_name"] = "".join(part.capitalize() for part in name.split("-"))
+    templates = {root / place.format(**words): template for template, place in FILES.items()}
+    for template, place in FAMILY_FILES.items():
+        target = root / place.format(**words)
+        if not target.exists():
+            templates[target] = template
+    return {path: _rendered(template, words) for path, template in templates.items()}
 
 
 def _rendered(template: str, words: dict[str, str]) -> str:
