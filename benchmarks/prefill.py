@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from benchmarks.record import record
-from recipes.pruning.adapters import Trace, layout, now, pruned
+from recipes.pruning.adapters import Trace, layout, now, prune
 from recipes.pruning.options import DivPruneOptions, FullOptions
 from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning.measuring import sample_costs
@@ -42,7 +42,7 @@ def main(options: argparse.Namespace) -> int:
     # The last block is counted, too: it runs, though nobody reads what it makes.
     shape = dataclasses.replace(found, used_blocks=found.depth.vit)
     inputs = _inputs(options.device)
-    with pruned(model, make(FullOptions()), 1.0, seeds=[0]) as whole_trace:
+    with prune(model, make(FullOptions()), 1.0, seeds=[0]) as whole_trace:
         model(**inputs, logits_to_keep=1)
     seconds: dict[str, list[float]] = {"whole": [], "pruned": [], "selection": []}
     for turn in range(options.repeats + 1):
@@ -75,7 +75,7 @@ def _timed(
     model: Any, inputs: dict[str, Tensor], keep: float | None, options: argparse.Namespace
 ) -> tuple[float, Trace]:
     """Seconds of a prefill, and what happened if it was pruned."""
-    block = nullcontext() if keep is None else pruned(model, make(DivPruneOptions()), keep, seeds=[0])
+    block = nullcontext() if keep is None else prune(model, make(DivPruneOptions()), keep, seeds=[0])
     start = now()
     with block as trace:
         model(**inputs, logits_to_keep=1)

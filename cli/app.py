@@ -14,7 +14,7 @@ from cli.console import note, say
 from cli.habits import pointer
 from cli.keys import outputs_option
 from recipes.core.errors import SteelyardError
-from recipes.core.messages import WIDEST, shortened
+from recipes.core.messages import WIDEST, shorten
 from recipes.core.process.streams import guard_streams, start_in_utf8
 from recipes.core.storage.disk import refusal
 
@@ -115,7 +115,7 @@ def _told(error: Exception, words: list[str]) -> int:
         hint = hint or f"steelyard{typed} --help shows what can be typed"
         if not typed and "command" in error.message and "Did you mean" not in error.message:
             hint = f"choose from {', '.join(sorted(known))}"
-        note(f"error: {shortened(error.format_message(), WIDEST)}\n  {hint}")
+        note(f"error: {shorten(error.format_message(), WIDEST)}\n  {hint}")
         return 2
     text = " ".join(str(error).split())
     note(f"internal error: {type(error).__name__}: {text}; type the same command with {DEBUG} for the traceback")

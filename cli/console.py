@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recipes.core.messages import aligned, note, printable
+from recipes.core.messages import align, note, printable
 from recipes.core.storage.files import finite
 
 __all__ = ["note"]
@@ -43,12 +43,12 @@ def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str] | None = Non
     if sys.stdout.isatty():
         _rich_table(names, cells, numbers)
     else:
-        say(aligned([names, *cells], [name in numbers for name in names]))
+        say(align([names, *cells], [name in numbers for name in names]))
 
 
 def pairs(rows: Sequence[tuple[str, str]]) -> None:
     """Print (what, value) rows, aligned and without a header."""
-    say(aligned([list(row) for row in rows], [False, False]))
+    say(align([list(row) for row in rows], [False, False]))
 
 
 def print_json(value: Any) -> None:

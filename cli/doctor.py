@@ -13,7 +13,7 @@ import typer
 from cli.console import say, table
 from cli.keys import OUTPUTS_PLACE
 from recipes.core.process.cores import usable_cores
-from recipes.core.runs.tracking import tracked
+from recipes.core.runs.tracking import is_tracked
 from recipes.core.storage import assets
 from recipes.core.storage.cache import home
 
@@ -104,7 +104,7 @@ def _disk(what: str, folder: Path) -> Check:
 
 def _wandb() -> Check:
     """Where W&B would find a key; looks at neither the key nor the network."""
-    if not tracked():
+    if not is_tracked():
         return Check("W&B", "WANDB_DISABLED is set: runs are not tracked")
     mode = os.environ.get("WANDB_MODE")
     if mode:

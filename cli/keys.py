@@ -15,9 +15,9 @@ OUTPUTS_KEY: Any = typer.Option("", "--outputs", metavar="FOLDER", help="Folder 
 
 def typed_keys(overrides: Sequence[str] | None, outputs: str) -> list[str]:
     """The typed `KEY=VALUE` words, with that of the outputs folder if it was typed as an option."""
-    from recipes.core.config.overrides import quoted
+    from recipes.core.config.overrides import quote
 
-    return [*(overrides or []), *([f"outputs={quoted(outputs)}"] if outputs else [])]
+    return [*(overrides or []), *([f"outputs={quote(outputs)}"] if outputs else [])]
 
 
 def outputs_option(word: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from recipes.alignment.layouts import BadRow
 from recipes.core.data.text.chat_dates import CHAT_DATE, CLOCK, with_fixed_date
-from recipes.core.data.text.text_ids import TextIds, marked, unmarked
+from recipes.core.data.text.text_ids import TextIds, mark, unmark
 
 Message = Mapping[str, Any]
 # What an answer may consist of beside its content, or instead of it.
@@ -57,7 +57,7 @@ class Chat:
         text = self.text(messages, ask)
         typed = self.reader.typed(json.dumps([messages, self.tools, self.variables], ensure_ascii=False, default=str))
         # What a template itself looks for in messages ("</think>") means to it what it says.
-        literal = [name for name in typed if unmarked(self._text(messages, ask, [name])) == text]
+        literal = [name for name in typed if unmark(self._text(messages, ask, [name])) == text]
         if literal:
             text = self._text(messages, ask, literal)
         try:
@@ -75,7 +75,7 @@ class Chat:
     def _text(self, messages: Sequence[Message], ask: bool, literal: Sequence[str]) -> str:
         """What the template writes of the conversation, with some control tokens marked as text."""
         values = [[dict(message) for message in messages], self.tools or None, self.variables]
-        conversation, tools, variables = (marked(value, literal) for value in values)
+        conversation, tools, variables = (mark(value, literal) for value in values)
         try:
             return str(
                 self.tokenizer.apply_chat_template(
@@ -121,7 +121,7 @@ def says_something(message: Message) -> bool:
     return bool(message_text(message).strip()) or any(message.get(name) for name in BESIDE)
 
 
-def as_written(chat: Chat, conversations: Sequence[Sequence[Message]]) -> bool:
+def chat_text(chat: Chat, conversations: Sequence[Sequence[Message]]) -> bool:
     """Whether the template writes contents that are no text as it should; else they are to be given as text.
 
     A template that knows texts alone writes Python's list in the place of parts, and None where a message that calls

@@ -48,7 +48,7 @@ def load_corrupted(config: CorruptedConfig, reviews: Reviews, tokenizer: Any) ->
     return PreferenceData(train, test, prompts, None, facts)
 
 
-def corrupted(text: str, words: int, running: Sequence[str], random: np.random.Generator) -> tuple[str, list[range]]:
+def corrupt(text: str, words: int, running: Sequence[str], random: np.random.Generator) -> tuple[str, list[range]]:
     """A text with words replaced by words drawn from running text, so that frequent ones are drawn often.
 
     Args:
@@ -83,7 +83,7 @@ def _long(reviews: Sequence[Review], words: int) -> list[Review]:
 def _pair(config: CorruptedConfig, review: Review, running: Sequence[str], prompt: np.ndarray, reader: TextIds) -> Pair:
     # A generator of its own, so that other sentences do not decide what becomes of this one.
     random = np.random.default_rng([config.seed, *review.id.encode()])
-    text, places = corrupted(review.text, config.words, running, random)
+    text, places = corrupt(review.text, config.words, running, random)
     sides = [_marked(review.text, [], reader), _marked(text, places, reader)]
     (chosen, good), (rejected, bad) = sides
     return Pair(review.id, prompt, chosen, rejected, None, (good, bad), config.prompt)

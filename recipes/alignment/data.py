@@ -20,7 +20,7 @@ from recipes.alignment.corrupted import load_corrupted
 from recipes.alignment.pairs import TOKENS, PairSet, PreferenceData
 from recipes.alignment.preferences import load_preferences, load_rows
 from recipes.alignment.reference import prepare_reference
-from recipes.alignment.sentiment import encoded, load_sentiment
+from recipes.alignment.sentiment import encode, load_sentiment
 from recipes.core.data.tasks.arithmetic import encoded_sums, split_sums
 from recipes.core.data.tasks.reviews import load_reviews
 from recipes.core.errors import UserError
@@ -64,7 +64,7 @@ def _from_reviews(config: AlignmentRunConfig, own: SentimentConfig | CorruptedCo
     reviews = load_reviews(own.test_fraction, own.seed)
     texts = (review.text for review in reviews.train)
     tokenizer = models.build_text_tokenizer(config.model, texts, reviews.fingerprint, begin=True)
-    reference = _reference(config, tokenizer, lambda: encoded(reviews.train, tokenizer), reviews.fingerprint)
+    reference = _reference(config, tokenizer, lambda: encode(reviews.train, tokenizer), reviews.fingerprint)
     frozen = reference().requires_grad_(False)
     if isinstance(own, CorruptedConfig):
         return Ground(tokenizer, reference, frozen, load_corrupted(own, reviews, tokenizer))

@@ -8,7 +8,7 @@ from recipes.alignment.chats import (
     BESIDE,
     Chat,
     Message,
-    as_written,
+    chat_text,
     message_text,
     read_messages,
     says_something,
@@ -175,7 +175,7 @@ def _conversation(row: Row, reader: TextIds, date: str) -> Example:
         if answer[0]["role"] != "assistant":
             raise BadRow(f"the {name} answer begins with a message of {answer[0]['role']!r}, not of 'assistant'")
     chat = Chat(reader, row.tools, row.variables, date)
-    if not as_written(chat, [[*start, *chosen], [*start, *rejected]]):
+    if not chat_text(chat, [[*start, *chosen], [*start, *rejected]]):
         start, chosen, rejected = (with_texts(messages) for messages in (start, chosen, rejected))
     asked = [message_text(message) for message in start]
     if len(start) > 1:

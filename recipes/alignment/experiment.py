@@ -12,7 +12,7 @@ from recipes.alignment import evaluation as measures
 from recipes.alignment.config import AlignmentRunConfig, LoraConfig
 from recipes.alignment.data import Ground, States, prepare_ground, states_of
 from recipes.alignment.losses import LOSSES
-from recipes.alignment.mismatched import with_mismatched
+from recipes.alignment.mismatched import add_mismatches
 from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores, scores_of
 from recipes.alignment.pairs import PairItems, PairSet, pair_collate
 from recipes.alignment.reference import AnswerScores, answer_scores, pad_id
@@ -60,7 +60,7 @@ class AlignmentRecipe:
             for place, (pairs, found) in enumerate(zip(sets, scores, strict=True))
         )
         if "mismatched" in LOSSES[config.preference.loss].needs:
-            train = with_mismatched(train, ground.frozen, device)
+            train = add_mismatches(train, ground.frozen, device)
         if lora_of(config).rank and config.reference.model is None:
             ground = one_copy(ground)
         return Prepared(ground, train, test, scores[1], states_of(ground.frozen, complete, device), device)
@@ -93,13 +93,13 @@ class AlignmentRecipe:
 
     def watch(self, config: Any, prepared: Prepared, model: Any) -> Scores:
         """Reward and KL of samples."""
-        return sampled(config, prepared, model.policy)
+        return judge_samples(config, prepared, model.policy)
 
     def evaluate(self, config: Any, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """The last samples, the frontier, held-out pairs, and facts of the data."""
         ground, test = prepared.ground, prepared.test.pairs
         scores = curve[config.trainer.max_steps].counted()
-        start = sampled(config, prepared, ground.frozen)
+        start = judge_samples(config, prepared, ground.frozen)
         extra = measures.add_frontier(scores, curve, start, config.evaluation.kl)
         logps = measures.policy_logps(model.policy, test, prepared.device)
         self.add_answers(config, prepared, scores, logps)
@@ -163,7 +163,7 @@ def training(
     return Training(model, objective, rows, collate, rates or {}, steps, before, describe)
 
 
-def sampled(
+def judge_samples(
     config: AlignmentRunConfig, prepared: Prepared, policy: Any, others: Mapping[str, Any] | None = None
 ) -> Scores:
     """Judged samples of a policy, and its KL to the reference and to others, by name."""

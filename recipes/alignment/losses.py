@@ -61,7 +61,7 @@ class Completions:
 
     def log_ratio(self) -> Tensor:
         """[rows] weighted sum of the log-ratios of policy and reference."""
-        return self._sum(exact(self.logps) - exact(given(self.ref_logps, "ref_logps")), self.weights)
+        return self._sum(exact(self.logps) - exact(require(self.ref_logps, "ref_logps")), self.weights)
 
     def mean_log_ratio(self) -> Tensor:
         """[rows] that sum divided by the number of tokens, whatever they weigh."""
@@ -69,11 +69,11 @@ class Completions:
 
     def sequence_kl(self) -> Tensor:
         """[rows] weighted sum of the token KLs."""
-        return self._sum(given(self.kl, "kl"), self.kl_weights)
+        return self._sum(require(self.kl, "kl"), self.kl_weights)
 
     def confidence(self) -> Tensor:
         """[rows] geometric mean of p(token) / sum_v p(v)^2, without gradient (WPO's weight of an answer)."""
-        aligned = exact(self.logps.detach()) - exact(given(self.log_squares, "log_squares").detach())
+        aligned = exact(self.logps.detach()) - exact(require(self.log_squares, "log_squares").detach())
         return (self._sum(aligned, None) / self.lengths).exp()
 
     def _sum(self, values: Tensor, weights: Tensor | None) -> Tensor:
@@ -207,7 +207,7 @@ def kto(
         arXiv 2402.01306, Eq. 8: w_D (1 - sigmoid(beta (r - z))) and w_U (1 - sigmoid(beta (z - r))), with
         z = max(0, mean log-ratio of mismatched completions), through which no gradient flows.
     """
-    z = exact(given(batch.mismatched, "mismatched")).detach().mean().clamp(min=0)
+    z = exact(require(batch.mismatched, "mismatched")).detach().mean().clamp(min=0)
     # 1 - sigmoid(x) written as sigmoid(-x) keeps its digits.
     desirable = desirable_weight * torch.sigmoid(beta * (z - batch.chosen.log_ratio()))
     undesirable = undesirable_weight * torch.sigmoid(beta * (batch.rejected.log_ratio() - z))
@@ -250,7 +250,7 @@ def odpo(batch: PreferenceBatch, *, beta: float = 0.1, alpha: float = 1.0) -> Te
 
     Source: arXiv 2402.10571: -log sigmoid(beta h - alpha log(score_w - score_l)).
     """
-    offset = alpha * exact(given(batch.score_gap, "score_gap")).log()
+    offset = alpha * exact(require(batch.score_gap, "score_gap")).log()
     return -logsigmoid(beta * batch.margin() - offset)
 
 
@@ -311,7 +311,7 @@ def implicit_rewards(batch: PreferenceBatch, beta: float) -> tuple[Tensor, Tenso
     return beta * chosen, beta * rejected
 
 
-def given(values: Tensor | None, name: str) -> Tensor:
+def require(values: Tensor | None, name: str) -> Tensor:
     """The values.
 
     Raises:

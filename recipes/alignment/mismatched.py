@@ -17,7 +17,7 @@ from recipes.core.losses.objectives import IGNORE
 from recipes.core.messages import note
 from recipes.core.models.head import OutputHead
 from recipes.core.scoring.score import score_once
-from recipes.core.training.parallel.distributed import gathered
+from recipes.core.training.parallel.distributed import gather_all
 
 COLUMN = "mismatched_logps"
 
@@ -54,7 +54,7 @@ def mismatched_pairs(pairs: PairSet) -> PairSet:
     return PairSet(made)
 
 
-def with_mismatched(items: PairItems, reference: nn.Module, device: str) -> PairItems:
+def add_mismatches(items: PairItems, reference: nn.Module, device: str) -> PairItems:
     """The items with their mismatched prompts and what the reference says of the answers behind them, cached.
 
     Raises:
@@ -85,4 +85,4 @@ def mismatched_log_ratio(model: nn.Module, batches: list[dict[str, Any]]) -> Ten
         logps = model.policy(**inputs, pixels=None, readout=read)  # type: ignore[operator]
         total = total.to(logps.device) + (logps.float() - batch[TOKENS + COLUMN]).sum()
         rows += len(labels)
-    return gathered((total / rows)[None]).mean()
+    return gather_all((total / rows)[None]).mean()

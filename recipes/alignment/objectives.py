@@ -12,12 +12,12 @@ from recipes.alignment.losses import LOSSES, Completions, PreferenceBatch, impli
 from recipes.alignment.mismatched import mismatched_log_ratio
 from recipes.alignment.pairs import TOKENS, by_row, prompt_tokens, valid_tokens
 from recipes.core.losses.kernels import exact
-from recipes.core.losses.logprobs import logprobs_and_kl, projected, token_logprobs, token_statistics
+from recipes.core.losses.logprobs import logprobs_and_kl, project, token_logprobs, token_statistics
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.head import OutputHead
-from recipes.core.models.packing import run_packed
+from recipes.core.models.packing import forward_packed
 from recipes.core.models.vision_language import Readout, TextModel
-from recipes.core.training.parallel.distributed import gathered
+from recipes.core.training.parallel.distributed import gather_all
 
 PROMPTS = "prompts"
 # Name of a loss's coefficient -> where the config has it.
@@ -58,7 +58,7 @@ class PreferenceModel(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], readout: Readout[Any]) -> tuple[Any, Any]:
         """What the read-out makes of the policy's hidden states, and the masks of the batch's tokens."""
-        found = run_packed(self.policy, batch, readout)
+        found = forward_packed(self.policy, batch, readout)
         return found, None if self.masks is None else self.masks(self.states(batch).unbind(1))
 
 
@@ -119,7 +119,7 @@ class TokenScores:
     def _read(self, hidden: Tensor, head: OutputHead, targets: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if "kl" in self.needs and self.head is not None:
             self.head = self.head.to(hidden.device)
-            reference = projected(batch[TOKENS + "states"][:, -1], self.head)
+            reference = project(batch[TOKENS + "states"][:, -1], self.head)
             scores = logprobs_and_kl(hidden, head, targets, reference)
             return {"logps": scores.logps, "kl": scores.kl}
         found = {"logps": token_logprobs(hidden, head, targets)}
@@ -213,7 +213,7 @@ def mean_nll_length(batches: list[dict[str, Any]], prompts: bool) -> Tensor:
         counted = batch["labels"][:pairs] != IGNORE
         tokens = tokens.to(counted.device) + (counted | chosen_prompts(batch) if prompts else counted).sum()
         rows += pairs
-    return gathered((tokens / rows)[None]).mean()
+    return gather_all((tokens / rows)[None]).mean()
 
 
 def loss_of(config: PreferenceConfig) -> tuple[Callable[..., Tensor], dict[str, Any]]:

@@ -19,7 +19,7 @@ from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.from_config import load_text_model
 from recipes.core.models.head import output_head
 from recipes.core.models.text import TextModelConfig, build_language_model
-from recipes.core.runs.identity import described
+from recipes.core.runs.identity import content_tree
 from recipes.core.scoring.forward import HEAD, every_layer
 from recipes.core.scoring.score import score_once
 from recipes.core.scoring.statistics import Ask
@@ -101,7 +101,7 @@ def prepare_reference(
     if not config.steps:
         return lambda: build_language_model(model, tokenizer, config.seed)
     key = {
-        "model": described(model, "model"),
+        "model": content_tree(model, "model"),
         "texts": fingerprint,
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "version": VERSION,

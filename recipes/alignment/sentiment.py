@@ -29,7 +29,7 @@ class Counts:
     unused: int
 
 
-def encoded(reviews: Sequence[Review], tokenizer: Any) -> list[np.ndarray]:
+def encode(reviews: Sequence[Review], tokenizer: Any) -> list[np.ndarray]:
     """Token ids of each sentence, begun as the tokenizer begins texts, end-of-text token included."""
     return [np.array(ids, np.int32) for ids in TextIds(tokenizer).documents([review.text for review in reviews])]
 

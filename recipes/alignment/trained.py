@@ -42,7 +42,7 @@ def trained_policy(
     Returns:
         Makes a new `TextModel` with the policy's weights.
     """
-    used = swapped(items) if swap else items
+    used = swap_answers(items) if swap else items
     pads = pad_id(ground.tokenizer)
     key = {
         "reference": weights_hash(ground.frozen),
@@ -68,7 +68,7 @@ def trained_policy(
     return lambda: load_text_model(str(folder))
 
 
-def swapped(items: PairItems) -> PairItems:
+def swap_answers(items: PairItems) -> PairItems:
     """The same pairs with chosen and rejected answers exchanged, and their columns likewise."""
     pairs, offsets = items.pairs, items.pairs.offsets
     exchanged = [

@@ -1,6 +1,6 @@
 """The two kinds of failure that people see: wrong input (exit code 2) and a failed run (exit code 1)."""
 
-from recipes.core.messages import WIDEST, printable, shortened
+from recipes.core.messages import WIDEST, printable, shorten
 
 
 class SteelyardError(Exception):
@@ -20,7 +20,7 @@ class SteelyardError(Exception):
 
     def __str__(self) -> str:
         what = printable(self.what)
-        lines = [f"{shortened(self.where, WIDEST)}: {what}" if self.where else what]
+        lines = [f"{shorten(self.where, WIDEST)}: {what}" if self.where else what]
         if self.hint:
             lines += [f"  {printable(line)}" for line in self.hint.split("\n")]
         return "\n".join(lines)

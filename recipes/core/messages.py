@@ -40,7 +40,7 @@ def printable(text: str) -> str:
     return "".join(sign if sign in "\n\t" or not _is_hidden(sign) else _escape(sign) for sign in text)
 
 
-def shortened(value: Any, width: int = WIDE) -> str:
+def shorten(value: Any, width: int = WIDE) -> str:
     """A value on one line of at most `width` characters, its middle left out where it is longer."""
     text = printable(str(value)).replace("\n", "\\n")
     if len(text) <= width:
@@ -58,7 +58,7 @@ def _escape(sign: str) -> str:
     return sign.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+def align(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
     """Columns two blanks apart, each as wide as its widest cell; nothing is wrapped or cut."""
     widths = [max(len(line[place]) for line in lines) for place in range(len(right))]
     texts = []

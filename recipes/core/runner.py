@@ -6,14 +6,14 @@ from recipes.core.config.settings import RunConfig, TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.process.cores import may_have_gpu
 from recipes.core.process.launchers import without_launchers
-from recipes.core.process.signals import terminated_like_interrupted
+from recipes.core.process.signals import sigterm_as_interrupt
 from recipes.core.runs.checkpoints import KEEP
 from recipes.core.runs.folder import DONE, RunFolder, run_folder
 from recipes.core.runs.identity import identify
 from recipes.core.runs.outcome import RunOutcome
 from recipes.core.runs.records import RunRecord, final_metrics, load_run
 from recipes.core.statistics.claims import baseline_of, card_of
-from recipes.core.storage.locks import owned
+from recipes.core.storage.locks import hold
 
 __all__ = ["RunOutcome", "dry_run", "needs", "run"]
 
@@ -37,7 +37,7 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False, page: 
     new = not (folder.path / "status.json").exists()
     if fresh or folder.status().get("state") != DONE:
         _device(config.trainer)  # one that is not there is refused before anything is cleared
-    with without_launchers(), terminated_like_interrupted(), owned(folder.lock, f"run folder {folder.path}", wait=wait):
+    with without_launchers(), sigterm_as_interrupt(), hold(folder.lock, f"run folder {folder.path}", wait=wait):
         if fresh:
             folder.clear()
         elif damage := folder.damage():

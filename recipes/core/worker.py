@@ -10,11 +10,11 @@ import torch
 
 from recipes.core import execution
 from recipes.core.config import compose
-from recipes.core.process.signals import terminated_like_interrupted
+from recipes.core.process.signals import sigterm_as_interrupt
 from recipes.core.process.streams import guard_streams
 from recipes.core.runs.folder import RunFolder
 from recipes.core.runs.progress import quiet_libraries
-from recipes.core.storage.locks import shared
+from recipes.core.storage.locks import hold_shared
 from recipes.core.training.parallel import distributed
 from recipes.core.training.parallel.exchange import KILL, STOP, Exchange
 from recipes.core.training.seeds import seed_everything
@@ -29,7 +29,7 @@ def main() -> None:
     folder, exchange, parent = RunFolder(Path(sys.argv[1])), Exchange(Path(sys.argv[2])), int(sys.argv[3])
     threading.Thread(target=_guard, args=(exchange, parent), daemon=True).start()
     try:
-        with terminated_like_interrupted(), shared(folder.lock, f"run folder {folder.path}"):
+        with sigterm_as_interrupt(), hold_shared(folder.lock, f"run folder {folder.path}"):
             _work(folder, exchange)
     except BaseException as error:
         exchange.tell(int(os.environ["RANK"]), error)

@@ -71,7 +71,7 @@ def avg_tokens(tokens: Sequence[float]) -> float:
     return sum(tokens) / len(tokens)
 
 
-def staged(layers: int, tokens: float, stages: Sequence[tuple[int, float]]) -> list[float]:
+def tokens_by_layer(layers: int, tokens: float, stages: Sequence[tuple[int, float]]) -> list[float]:
     """Tokens entering each layer.
 
     Args:

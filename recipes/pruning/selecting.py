@@ -42,14 +42,14 @@ def gather(values: Tensor, indices: Tensor) -> Tensor:
     return values[rows, indices]
 
 
-def normalised(values: Tensor, among: Tensor) -> Tensor:
+def normalise(values: Tensor, among: Tensor) -> Tensor:
     """[B, N] values over `among` divided by their sum, 0 elsewhere; all equal if the sum is 0."""
     values = torch.where(among, exact(values), 0)
     total = values.sum(1, keepdim=True)
     return torch.where(total > 0, values / total, among / among.sum(1, keepdim=True).clamp(min=1))
 
 
-def given(values: Tensor | None) -> Tensor:
+def not_none(values: Tensor | None) -> Tensor:
     """The values, which whoever called has checked to be there."""
     assert values is not None
     return values

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from recipes.core.losses.kernels import exact
 from recipes.pruning.guards import require_budget, require_finite
-from recipes.pruning.selecting import gather, given, pack
+from recipes.pruning.selecting import gather, not_none, pack
 
 PLACES = ("vit_attention", "vit", "encoder", "projector", "llm")
 State = dict[str, Any]  # what a pruner carries from point to point; one for each batch that is run
@@ -114,7 +114,7 @@ class Tokens:
     newline: Tensor | None = None
 
     @staticmethod
-    def of(x: Tensor, budget: int | Sequence[int] | Tensor, **given: Any) -> "Tokens":
+    def of(x: Tensor, budget: int | Sequence[int] | Tensor, **not_none: Any) -> "Tokens":
         """Tokens with defaults: all valid, in their original places, of size 1, seeded by their row."""
         rows, count = x.shape[:2]
         budget = torch.as_tensor(budget, dtype=torch.long, device=x.device).expand(rows)
@@ -124,7 +124,7 @@ class Tokens:
             "sizes": torch.ones(rows, count, device=x.device),
             "seeds": tuple(range(rows)),
         }
-        return Tokens(x=x, budget=budget, **(defaults | given))
+        return Tokens(x=x, budget=budget, **(defaults | not_none))
 
     @property
     def count(self) -> Tensor:
@@ -324,7 +324,7 @@ def per_sample(tokens: Tokens, choose: Callable[[Tokens], Selection], skip: Tens
 
 def cls_scores(tokens: Tokens) -> Tensor:
     """[B, N] attention of CLS to the tokens, mean over heads."""
-    return exact(given(tokens.cls_row))[..., -tokens.x.shape[1] :].mean(1)
+    return exact(not_none(tokens.cls_row))[..., -tokens.x.shape[1] :].mean(1)
 
 
 def size_bias(sizes: Tensor, special: int) -> Tensor:
@@ -342,11 +342,11 @@ def _joined(parts: list[Selection], tokens: Tokens) -> Selection:
     for values, mask in (("indices", "valid"), ("x", "valid"), ("sizes", "valid")):
         out[values], out[mask] = _stacked([getattr(p, values) for p in parts], [getattr(p, mask) for p in parts])
     if out["x"] is not None or out["sizes"] is not None:
-        indices = given(out["indices"])
+        indices = not_none(out["indices"])
         for row, part in enumerate(parts):  # a sample without change among samples with one
             for name, whole in (("x", tokens.x), ("sizes", tokens.sizes)):
                 if out[name] is not None and getattr(part, name) is None:
-                    given(out[name])[row] = whole[row, indices[row]].to(given(out[name]).dtype)
+                    not_none(out[name])[row] = whole[row, indices[row]].to(not_none(out[name]).dtype)
     for values, mask in (("extra", "extra_valid"), ("front", "front_valid")):
         out[values], out[mask] = _stacked([getattr(p, values) for p in parts], [getattr(p, mask) for p in parts])
     return Selection(**out)  # type: ignore[arg-type]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from recipes.alignment.aligndistil.config import MODES
-from recipes.alignment.aligndistil.method import Rule, distance, distances, distilled, frozen_logits
-from recipes.core.losses.logprobs import projected
+from recipes.alignment.aligndistil.method import Rule, distance, distances, distil, frozen_logits
+from recipes.core.losses.logprobs import project
 from recipes.core.models.head import OutputHead
 
 N, D, V = 13, 6, 17
@@ -34,7 +34,7 @@ def of_logits(student: Tensor, dpo: Tensor, other: Tensor, rule: Rule, **keys: A
     """`distilled` of plain logits: the head is the identity."""
     eye = torch.eye(student.shape[1], dtype=student.dtype)
     targets = torch.zeros(len(student), dtype=torch.int64)
-    return distilled(student, OutputHead(eye), targets, given(dpo), given(other), rule, **keys)
+    return distil(student, OutputHead(eye), targets, given(dpo), given(other), rule, **keys)
 
 
 def kl(first: Tensor, second: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ def test_chunks_equal_full_logits_and_autograd(mode: str, direction: str, chunk:
     rule = Rule(mode, 0.1, r=2.0, alpha=1.5, largest=2.5)
     targets = torch.zeros(N, dtype=torch.int64)
     pair = (frozen_logits(dpo, OutputHead(dpo_head)), frozen_logits(other, OutputHead(other_head)))
-    ours = distilled(hidden, OutputHead(head), targets, *pair, rule, direction, chunk)
+    ours = distil(hidden, OutputHead(head), targets, *pair, rule, direction, chunk)
     first, second, student = dpo @ dpo_head.T, other @ other_head.T, hidden @ head.T
     apart = (first.softmax(1) - second.softmax(1)).abs().sum(1)
     alpha = rule.extrapolation(apart)
@@ -184,7 +184,7 @@ def test_distances_in_chunks() -> None:
 def test_frozen_logits_keep_fp32_under_autocast() -> None:
     hidden, head = drawn(0, N, D).float(), drawn(1, V, D).float()
     with torch.autocast("cpu", torch.bfloat16):
-        exact, rounded = (make(hidden, OutputHead(head))(slice(0, N)) for make in (frozen_logits, projected))
+        exact, rounded = (make(hidden, OutputHead(head))(slice(0, N)) for make in (frozen_logits, project))
     assert exact.dtype == torch.float32 and rounded.dtype == torch.bfloat16
     torch.testing.assert_close(exact, hidden @ head.T)
 

@@ -12,7 +12,7 @@ from recipes.alignment.aligndistil.method import Rule
 from recipes.alignment.aligndistil.objective import Distillation, OnPolicy, chosen_only, prompts_of
 from recipes.alignment.objectives import PreferenceModel
 from recipes.alignment.pairs import IGNORE, PairItems, PairSet, pair_collate
-from recipes.alignment.trained import swapped
+from recipes.alignment.trained import swap_answers
 from recipes.core.models.head import OutputHead
 from recipes.core.scoring.forward import HEAD, hidden_states
 from tests.alignment.test_sparsepo_objectives import head_of, model, pair_set
@@ -147,14 +147,14 @@ def test_swapped_pairs() -> None:
     pairs = pair_set()
     values = np.arange(int(pairs.lengths.sum()), dtype=np.float32)
     items = PairItems(pairs, {"ref_logps": values, "states": np.stack([values, values], 1)})
-    found = swapped(items)
+    found = swap_answers(items)
     assert found.pairs.pairs[1].scores == (0.1, 0.7) and found.pairs.fingerprint != pairs.fingerprint
     for number in range(len(pairs)):
         ours, theirs = found[number]["columns"], items[number]["columns"]
         for name in ours:
             assert [side.tolist() for side in ours[name]] == [side.tolist() for side in theirs[name]][::-1]
-    again = swapped(found)
+    again = swap_answers(found)
     assert again.pairs.fingerprint == pairs.fingerprint
     assert again.columns["states"].tolist() == items.columns["states"].tolist()
     bare = PairItems(PairSet([replace(pair, scores=None, important=None) for pair in pairs.pairs]), {})
-    assert swapped(bare).pairs.pairs[0].scores is None and swapped(bare).pairs.important() is None
+    assert swap_answers(bare).pairs.pairs[0].scores is None and swap_answers(bare).pairs.important() is None

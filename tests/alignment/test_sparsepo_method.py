@@ -53,7 +53,7 @@ def test_worked_example_with_its_mask_gradients() -> None:
     batch, beta = worked(), 0.5
     chosen, rejected = Masks(row(2, 0.5), row(1, 0)), Masks(row(0, 1), row(0.5, 1))
     leaves = [mask.requires_grad_() for mask in (*chosen, *rejected)]
-    found = method.masked(batch, chosen, rejected)
+    found = method.apply_mask(batch, chosen, rejected)
     delta = found.rejected.sequence_kl() - found.chosen.sequence_kl()
     assert found.margin().tolist() == pytest.approx([1.367919], abs=1e-6)
     assert delta.tolist() == pytest.approx([-0.059750], abs=1e-6)
@@ -133,7 +133,7 @@ def test_masks_on_prompt_and_padding_never_matter_and_pairs_permute(seed: int) -
         for side, masks in ((batch.chosen, chosen), (batch.rejected, rejected))
     ]
     assert torch.equal(method.sparsepo(batch, *spoiled), expected)
-    whole = method.masked(batch, chosen, rejected)
+    whole = method.apply_mask(batch, chosen, rejected)
     sides = [
         replace(side, **{name: values[order] for name, values in vars(side).items()})
         for side in (whole.chosen, whole.rejected)
@@ -146,7 +146,7 @@ def test_the_detached_form_is_a_masked_tdpo2() -> None:
     kl = batch.chosen.kl.clone().requires_grad_()
     batch = replace(batch, chosen=replace(batch.chosen, kl=kl))
     chosen, rejected = drawn_masks(1, batch)
-    detached = losses.tdpo2(method.masked(batch, chosen, rejected), alpha=1.0)
+    detached = losses.tdpo2(method.apply_mask(batch, chosen, rejected), alpha=1.0)
     torch.testing.assert_close(detached, method.sparsepo(batch, chosen, rejected))
     grads = torch.autograd.grad(detached.sum(), (kl, chosen.kl, chosen.reward), allow_unused=True)
     assert grads[0] is None and grads[1] is None and grads[2] is not None
@@ -173,7 +173,7 @@ def test_penalty_follows_what_is_masked(common: bool) -> None:
 
 
 def test_worked_rescaling() -> None:
-    found = method.rescaled(row(0.3, -0.1, 0.7, 0.2), torch.ones(1, 4))
+    found = method.rescale(row(0.3, -0.1, 0.7, 0.2), torch.ones(1, 4))
     assert found[0].tolist() == pytest.approx([0.5, 0, 1, 0.375])
 
 
@@ -182,22 +182,22 @@ def test_rescaling_is_the_papers_and_spans_0_to_1(seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
     scores = torch.randn(2, 6, generator=random, dtype=torch.float64)
     valid = torch.tensor([[0, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1]])
-    found = method.rescaled(scores, valid)
+    found = method.rescale(scores, valid)
     for ours, raw, here in zip(found, scores, valid.bool(), strict=True):
         z = (raw[here] - raw[here].mean()) / (raw[here].std() + 1e-12)
         torch.testing.assert_close(ours[here], (z - z.min()) / (z.max() - z.min()))
         assert not ours[~here].any() and float(ours[here].min()) == 0 and float(ours[here].max()) == 1
-    torch.testing.assert_close(method.rescaled(torch.where(valid.bool(), scores, torch.nan), valid), found)
+    torch.testing.assert_close(method.rescale(torch.where(valid.bool(), scores, torch.nan), valid), found)
 
 
 @pytest.mark.parametrize("scores", [[5.0, 0.3, 7.0], [1.0, 0.3, 0.3 + 2e-8]])
 def test_an_answer_of_one_token_or_of_equal_scores_weighs_1(scores: list[float]) -> None:
     valid = torch.tensor([[0, 1, 0]]) if scores[0] == 5 else torch.tensor([[0, 1, 1]])
-    assert torch.equal(method.rescaled(torch.tensor([scores]), valid), valid.float())
+    assert torch.equal(method.rescale(torch.tensor([scores]), valid), valid.float())
 
 
 def test_an_answer_without_tokens_has_no_mask() -> None:
-    assert not method.rescaled(torch.randn(1, 3), torch.zeros(1, 3)).any()
+    assert not method.rescale(torch.randn(1, 3), torch.zeros(1, 3)).any()
 
 
 def test_mapo_averages_hooks_within_types_and_then_types() -> None:
@@ -297,7 +297,7 @@ def test_dead_masks_cannot_move() -> None:
 def test_masks_of_mean_1_keep_their_shape_and_no_gradient_flows_through_the_mean() -> None:
     mask = torch.tensor([[9.0, 1.0, 3.0], [0.0, 0.0, 0.0]], requires_grad=True)
     valid = torch.tensor([[0, 1, 1], [1, 1, 0]])
-    found = method.placed(Masks(mask, mask), valid, norm="mean1")
+    found = method.place_masks(Masks(mask, mask), valid, norm="mean1")
     assert found.kl is found.reward
     assert found.reward.tolist() == [[4.5, 0.5, 1.5], [0, 0, 0]]
     assert torch.autograd.grad(found.reward.sum(), mask)[0].tolist() == [[0.5] * 3, [1.0] * 3]
@@ -306,7 +306,7 @@ def test_masks_of_mean_1_keep_their_shape_and_no_gradient_flows_through_the_mean
 @pytest.mark.parametrize("norm", ["none", "mean1"])
 def test_the_term_without_mask_weighs_1(norm: str) -> None:
     masks, valid = Masks(row(1, 2), row(3, 5)), torch.ones(1, 2)
-    on_both, on_reward, on_kl = (method.placed(masks, valid, on, norm) for on in ("both", "reward", "kl"))
+    on_both, on_reward, on_kl = (method.place_masks(masks, valid, on, norm) for on in ("both", "reward", "kl"))
     assert torch.equal(on_reward.reward, on_both.reward) and torch.equal(on_kl.kl, on_both.kl)
     assert on_reward.kl.tolist() == on_kl.reward.tolist() == [[1, 1]]
     assert norm != "none" or on_both == masks

@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from recipes.alignment import losses
 from recipes.alignment.config import LOSSES, PreferenceConfig
 from recipes.alignment.evaluation import kl_weights
-from recipes.alignment.mismatched import mismatched_log_ratio, mismatched_pairs, with_mismatched
+from recipes.alignment.mismatched import add_mismatches, mismatched_log_ratio, mismatched_pairs
 from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores, loss_of
 from recipes.alignment.pairs import IGNORE, Pair, PairItems, PairSet, pair_collate
 from recipes.alignment.sparsepo.activations import hook_scores
@@ -69,7 +69,7 @@ def items(reference: TextModel, mask: np.ndarray | None = None) -> PairItems:
     columns = {"states": torch.cat(states).numpy(), "ref_logps": torch.cat(logps).numpy()}
     if mask is not None:
         columns["mask"] = mask
-    return with_mismatched(PairItems(pairs, columns), reference, "cpu")
+    return add_mismatches(PairItems(pairs, columns), reference, "cpu")
 
 
 def batch_of(made: PairItems, numbers: list[int]) -> dict[str, Tensor]:

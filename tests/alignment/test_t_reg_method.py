@@ -10,7 +10,7 @@ from recipes.alignment.losses import Completions, PreferenceBatch
 from recipes.alignment.objectives import Beside, Preference, TokenScores
 from recipes.alignment.pairs import TOKENS
 from recipes.alignment.t_reg.config import RegConfig
-from recipes.alignment.t_reg.method import flipped, pair_weight, regulariser, shuffled_within, token_rewards
+from recipes.alignment.t_reg.method import flip, pair_weight, regulariser, shuffled_within, token_rewards
 from recipes.alignment.t_reg.objective import Regularised
 from tests.alignment.pairs import drawn
 
@@ -221,6 +221,6 @@ def test_shuffles_stay_within_an_answer() -> None:
 
 def test_flips() -> None:
     values = np.ones(2000)
-    assert np.array_equal(flipped(values, 0.0, 0), values) and np.array_equal(flipped(values, 1.0, 0), -values)
-    quarter, half = flipped(values, 0.25, 0), flipped(values, 0.5, 0)
+    assert np.array_equal(flip(values, 0.0, 0), values) and np.array_equal(flip(values, 1.0, 0), -values)
+    quarter, half = flip(values, 0.25, 0), flip(values, 0.5, 0)
     assert (quarter < 0).mean() == pytest.approx(0.25, abs=0.03) and (half[quarter < 0] < 0).all()

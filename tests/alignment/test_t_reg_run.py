@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recipes.alignment.corrupted import corrupted
+from recipes.alignment.corrupted import corrupt
 from recipes.alignment.data import Ground
 from recipes.alignment.t_reg import rewards
 from recipes.alignment.t_reg.config import RegConfig, TRegConfig
@@ -161,7 +161,7 @@ def test_another_recipe_takes_corrupted_sentences(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_words_are_replaced_where_it_is_said(seed: int) -> None:
     text, running = "It was a good, good film - 10 of 10 - go.", ["dull", "Film", "plot"]
-    found, places = corrupted(text, 3, running, np.random.default_rng(seed))
+    found, places = corrupt(text, 3, running, np.random.default_rng(seed))
     assert len(places) == 3 and all(found[place.start : place.stop] in running for place in places)
     old, new = (re.split(r"[^A-Za-z0-9]+", line) for line in (text, found))
     assert sum(before.lower() != after.lower() for before, after in zip(old, new, strict=True)) == 3

@@ -26,7 +26,7 @@ from recipes.core.config import compose
 from recipes.core.config.registry import ROOT
 from recipes.core.runs import checkpoints
 from recipes.core.runs.folder import RunFolder, run_folder
-from recipes.core.storage.locks import owned
+from recipes.core.storage.locks import hold
 from recipes.core.training import trainer
 from tests.cli.conftest import Ended
 
@@ -169,7 +169,7 @@ def test_a_run_stopped_while_it_is_evaluated_leaves_a_status_and_no_lock(
 
 def test_a_second_process_is_refused_and_told_who_works_here(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
-    with owned(folder.lock, "run folder", wait=False):
+    with hold(folder.lock, "run folder", wait=False):
         before = folder.lock.read_text()
         with process(tmp_path) as second:
             out, err = second.communicate(timeout=300)
@@ -185,7 +185,7 @@ def test_a_refused_run_changes_nothing_of_the_one_that_works_here(
     flag: list[str], trained: Path, steelyard: Steelyard
 ) -> None:
     folder = folder_of(trained)
-    with owned(folder.lock, "run folder", wait=False):
+    with hold(folder.lock, "run folder", wait=False):
         before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.name != folder.lock.name}
         assert steelyard(*words(trained), *flag).code == 2
         after = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.name != folder.lock.name}

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cli.runs import age
-from recipes.core.storage.locks import owned
+from recipes.core.storage.locks import hold
 
 
 def test_a_table_of_what_ran(steelyard, make_run) -> None:
@@ -24,7 +24,7 @@ def test_a_run_without_a_live_owner_is_cut_off(steelyard, make_run) -> None:
     folder = make_run("prior", 0, state="running")
     words = ("runs", "prior", "--outputs", folder.parents[2], "--json")
     assert json.loads(steelyard(*words).out)[0]["state"] == "cut off"
-    with owned(folder / "owner.lock", "run folder", wait=False):
+    with hold(folder / "owner.lock", "run folder", wait=False):
         assert json.loads(steelyard(*words).out)[0]["state"] == "running"
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
-from recipes.core.messages import duration_text, printable, shortened
+from recipes.core.messages import duration_text, printable, shorten
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ def test_durations_have_one_or_two_units(seconds: float, text: str) -> None:
 
 
 def test_long_values_lose_their_middle() -> None:
-    assert shortened("a" * 80) == "a" * 80
-    cut = shortened("begin" + "-" * 200 + "end")
+    assert shorten("a" * 80) == "a" * 80
+    cut = shorten("begin" + "-" * 200 + "end")
     assert len(cut) == 80 and cut.startswith("begin") and cut.endswith("end") and "..." in cut
-    assert shortened("two\nlines") == "two\\nlines"
+    assert shorten("two\nlines") == "two\\nlines"
 
 
 def test_an_error_shows_no_controls_and_no_endless_place() -> None:

@@ -20,7 +20,7 @@ from recipes.pruning.accounting import (
     model_macs,
     patch_macs,
     prefill,
-    staged,
+    tokens_by_layer,
     wpr_macs,
 )
 from recipes.pruning.adapters.layout import decoder_shape
@@ -44,7 +44,7 @@ def test_vicuna(visual: int, two: float, three: float):
 
 @pytest.mark.parametrize("k, share, expected", [(2, 0.5, 0.5544), (3, 0.5, 0.5693), (2, 0.25, 0.3364)])
 def test_fastv(k: int, share: float, expected: float):
-    tokens = [40 + each for each in staged(32, 576, [(k, round(576 * share))])]
+    tokens = [40 + each for each in tokens_by_layer(32, 576, [(k, round(576 * share))])]
     assert model_macs(VICUNA_7B, tokens) / (32 * VICUNA_7B.macs(616)) == pytest.approx(expected, abs=5e-5)
 
 
@@ -73,15 +73,15 @@ def test_zero_tprune_schedules():
         for block, rate in zip((3, 6, 9), rates, strict=True):
             left = int(left * rate + 1e-9)
             stages.append((block, left + 1))
-        total = model_macs(deit, staged(12, 197, stages)) + patch_macs(196, 768, 384)
+        total = model_macs(deit, tokens_by_layer(12, 197, stages)) + patch_macs(196, 768, 384)
         assert total / 1e9 == pytest.approx(expected, abs=0.011)
 
 
 def test_average_tokens():
-    assert avg_tokens(staged(32, 576, [(8, 288), (16, 144), (24, 72)])) == 270
-    sparse = staged(32, 576, [(3, 300), (7, 200), (16, 110)])
+    assert avg_tokens(tokens_by_layer(32, 576, [(8, 288), (16, 144), (24, 72)])) == 270
+    sparse = tokens_by_layer(32, 576, [(3, 300), (7, 200), (16, 110)])
     assert avg_tokens(sparse) == pytest.approx((3 * 576 + 4 * 300 + 9 * 200 + 16 * 110) / 32)
-    assert avg_tokens(staged(4, 100, [])) == 100
+    assert avg_tokens(tokens_by_layer(4, 100, [])) == 100
 
 
 def test_grouped_queries():

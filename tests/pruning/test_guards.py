@@ -8,7 +8,7 @@ import torch
 
 from recipes.core.errors import UserError
 from recipes.pruning import options as o
-from recipes.pruning.adapters import check, pruned
+from recipes.pruning.adapters import check, prune
 from recipes.pruning.guards import point_words
 from recipes.pruning.pruners import make
 from recipes.pruning.tokens import Point, Tokens
@@ -90,7 +90,7 @@ def test_a_broken_image_is_named_whatever_prunes(options: Any):
     inputs["pixel_values"][1, 0, 3, 3] = torch.nan
     model, names = llava(), ("a", "b", "c")
     with (
-        pruned(model, make(options), 9, seeds=range(3), guide=guide(3), names=names),
+        prune(model, make(options), 9, seeds=range(3), guide=guide(3), names=names),
         pytest.raises(UserError, match="b: NaN among its tokens"),
     ):
         model(**inputs)
@@ -103,7 +103,7 @@ def test_encoders_alone_name_it_too(make_model: Any):
     pixels[2] = torch.inf
     model = make_model()
     for options in (o.FullOptions(), o.EViTOptions()):
-        with pruned(model, make(options), 4, seeds=range(3)), pytest.raises(UserError, match="sample 2: NaN"):
+        with prune(model, make(options), 4, seeds=range(3)), pytest.raises(UserError, match="sample 2: NaN"):
             model(pixels)
 
 
@@ -112,7 +112,7 @@ def test_weights_of_the_language_model_may_be_broken():
     model = llava()
     model.model.language_model.layers[5].mlp.down_proj.weight[0, 0] = torch.nan
     with (
-        pruned(model, make(o.DivPruneOptions()), 4, seeds=range(3)),
+        prune(model, make(o.DivPruneOptions()), 4, seeds=range(3)),
         pytest.raises(UserError, match="sample 0: NaN among its tokens behind the language model"),
     ):
         model(**images_and_prompts())
@@ -125,7 +125,7 @@ def test_a_broken_crop_is_named():
     inputs, model = crops(), llava_next()
     inputs["pixel_values"][1, 2] = torch.nan
     with (
-        pruned(model, make(o.ClsTopkOptions()), 0.5, seeds=range(3), names=("a", "b", "c")),
+        prune(model, make(o.ClsTopkOptions()), 0.5, seeds=range(3), names=("a", "b", "c")),
         pytest.raises(UserError, match="b, crop 2: NaN"),
     ):
         model(**inputs)

@@ -7,7 +7,7 @@ from torch import Tensor
 from recipes.pruning import options as o
 from recipes.pruning.accounting import avg_tokens
 from recipes.pruning.pruners import make
-from recipes.pruning.pruners.sparsevlm import KEPT, dpc_knn, fitted_keep, mean_tokens, rated, raters, recycled
+from recipes.pruning.pruners.sparsevlm import KEPT, dpc_knn, fitted_keep, mean_tokens, rater_attention, raters, recycle
 from recipes.pruning.tokens import Depth, Point, Tokens
 from tests.pruning.toy import batch, walk
 
@@ -41,7 +41,7 @@ def test_raters_look_more_than_the_mean():
 def test_rated_is_the_mean_over_heads_and_raters():
     rows = torch.tensor([[[[0.2, 0.8], [0.6, 0.4], [9, 9]], [[0.4, 0.6], [0.0, 1.0], [9, 9]]]])
     chosen = torch.tensor([[True, True, False]])
-    assert rated(rows, chosen)[0].tolist() == pytest.approx([0.3, 0.7])
+    assert rater_attention(rows, chosen)[0].tolist() == pytest.approx([0.3, 0.7])
 
 
 BEHIND = (3, 7, 16)  # of 32 layers
@@ -70,14 +70,14 @@ def test_the_mean_over_layers_is_the_budget(count: int, layers: int, behind: tup
 def test_sparsevlm_recycles_a_tenth_of_a_third():
     tokens = Tokens.of(torch.randn(1, 100, 4), 10)
     scores = torch.arange(100.0)
-    found = recycled(tokens, scores >= 60, scores, 0.3)
+    found = recycle(tokens, scores >= 60, scores, 0.3)
     assert found.indices.tolist() == [list(range(60, 100))]
     assert found.extra.shape == (1, 13 // 10 + 1, 4)  # int(.3 x 60) + 1 = 19 taken -> 2 groups
-    again = recycled(tokens, scores >= 60, scores, 0.3)
+    again = recycle(tokens, scores >= 60, scores, 0.3)
     assert torch.equal(found.extra, again.extra)
-    alone = recycled(tokens, scores >= 99, scores, 0.0)
+    alone = recycle(tokens, scores >= 99, scores, 0.0)
     assert torch.equal(alone.extra[0, 0], tokens.x[0, 98])  # one taken: its own mean
-    assert recycled(tokens, scores >= 0, scores, 0.3).extra is None
+    assert recycle(tokens, scores >= 0, scores, 0.3).extra is None
 
 
 def test_clusters_find_separate_clouds():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recipes.pruning.options import RecoverableOptions
 from recipes.pruning.pruners import make
-from recipes.pruning.pruners.merging import absorbed, final_scores, iqr_outliers, nearest_tokens
+from recipes.pruning.pruners.merging import absorb, final_scores, iqr_outliers, nearest_tokens
 from recipes.pruning.pruners.recoverable import local_outlier_factor, local_outliers
 from recipes.pruning.tokens import Point, Selection, Tokens
 from tests.pruning.toy import batch, seen_at
@@ -124,7 +124,7 @@ def test_merging_equals_the_double_loop(seed: int):
 def test_members_of_no_weight_change_nothing():
     x, keys = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 2, dtype=torch.float64)
     centre = torch.tensor([2])
-    same = absorbed(x, torch.zeros(6, dtype=torch.float64), centre, nearest_tokens(keys, centre, 3))
+    same = absorb(x, torch.zeros(6, dtype=torch.float64), centre, nearest_tokens(keys, centre, 3))
     assert torch.equal(same, x[centre])
 
 

@@ -11,7 +11,7 @@ from recipes.core.data.config import EasyVqaConfig
 from recipes.core.errors import UserError
 from recipes.pruning.token_pruning.checkpoint import TEMPLATE, asking
 from recipes.pruning.token_pruning.config import VqaConfig
-from recipes.pruning.token_pruning.vqa import Asked, is_right, normalised, read_easy_vqa, read_vqa
+from recipes.pruning.token_pruning.vqa import Asked, is_right, normalise, read_easy_vqa, read_vqa
 
 
 @pytest.fixture
@@ -102,8 +102,8 @@ def test_answers_are_compared_after_normalisation(given: str, right: bool) -> No
 
 
 def test_normalisation_keeps_words_apart() -> None:
-    assert normalised("A cat, an-d the dog!") == "cat d dog"
-    assert normalised("TEN o'clock") == "10 o clock"
+    assert normalise("A cat, an-d the dog!") == "cat d dog"
+    assert normalise("TEN o'clock") == "10 o clock"
 
 
 def test_the_prompt_is_the_processors_or_that_of_llava() -> None:

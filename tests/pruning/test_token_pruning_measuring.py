@@ -17,7 +17,7 @@ from recipes.pruning.token_pruning.measuring import (
     sample_costs,
     visual_tokens,
 )
-from recipes.pruning.token_pruning.pictures import PAPER, dimmed, picture
+from recipes.pruning.token_pruning.pictures import PAPER, dim, picture
 from recipes.pruning.tokens import Depth
 
 ENCODER, LLM = LayerShape(8, 32), LayerShape(16, 40, 3)
@@ -107,8 +107,8 @@ def test_budgets_in_words() -> None:
 def test_pruned_patches_fade_and_kept_ones_keep_their_bits() -> None:
     image = picture(torch.arange(3 * 8 * 8.0).view(3, 8, 8))
     assert image.shape == (8, 8, 3) and image.min() == 0 and image.max() == 255
-    shown = dimmed(image, Seen((1, 2), 4, 0, "", True))
+    shown = dim(image, Seen((1, 2), 4, 0, "", True))
     assert (shown[:4, 4:] == image[:4, 4:]).all() and (shown[4:, :4] == image[4:, :4]).all()
     for corner in (np.s_[:4, :4], np.s_[4:, 4:]):
         assert np.abs(shown[corner] - PAPER).max() < np.abs(image[corner] - PAPER).max()
-    assert (dimmed(image, Seen((0, 1, 2, 3), 4, 0, "", True)) == image).all()
+    assert (dim(image, Seen((0, 1, 2, 3), 4, 0, "", True)) == image).all()

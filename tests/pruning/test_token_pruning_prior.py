@@ -34,7 +34,7 @@ from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.storage.seals import SEAL
 from recipes.core.training.batches import CaptionItems, caption_collate
 from recipes.pruning.token_pruning import prior_vlm
-from recipes.pruning.token_pruning.prior_vlm import Trained, asked, finished
+from recipes.pruning.token_pruning.prior_vlm import Trained, load_finished, read_choices
 from tests.cli.conftest import Ended, steelyard
 from tests.core.models.heads import tiny
 
@@ -81,7 +81,7 @@ def differences(model: CaptionModel, batch: dict[str, Any]) -> torch.Tensor:
 
 
 def test_a_trained_model_and_its_llava_have_the_same_logits(run_folder: Path) -> None:
-    trained = finished(str(run_folder), "cpu")
+    trained = load_finished(str(run_folder), "cpu")
     test, model, tokenizer = trained.data.test, trained.model, trained.tokenizer
     tokens = tokenize(test, tokenizer, tokenizer.eos_token_id, 64)
     items = CaptionItems(test, tokens, range(16), model.pixels)
@@ -170,7 +170,7 @@ def test_what_cannot_be_typed(overrides: list[str], text: str) -> None:
 
 def refused(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
-        finished(str(folder), "cpu")
+        load_finished(str(folder), "cpu")
     assert str(folder) in str(caught.value) and caught.value.hint
     return str(caught.value)
 
@@ -225,8 +225,8 @@ def test_weights_that_are_damaged_of_another_model_or_gone(copied: Path, monkeyp
 def test_captions_that_leave_nothing_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     plain: Any = SimpleNamespace(name="image-text", test=[])
     with pytest.raises(UserError, match="nothing can be asked about image-text"):
-        asked(Trained(None, None, plain))
+        read_choices(Trained(None, None, plain))
     alike = Choice("digit-0/1", "digit-0", "digit", 0, (4,), ((7, 8), (7, 9)), 0)
     monkeypatch.setattr(prior_vlm, "span_choices", lambda *_: [alike])
     with pytest.raises(UserError, match="two alternatives of digit begin with the same piece"):
-        asked(Trained(None, None, plain))
+        read_choices(Trained(None, None, plain))

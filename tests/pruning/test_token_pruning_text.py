@@ -13,13 +13,13 @@ from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.report.heatmap import read_heatmap
-from recipes.pruning.adapters import pruned
+from recipes.pruning.adapters import prune
 from recipes.pruning.options import FullOptions
 from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning import texts
 from recipes.pruning.token_pruning.agreement import agreement
 from recipes.pruning.token_pruning.recipe import Prepared, TokenPruningRecipe
-from recipes.pruning.token_pruning.texts import Texts, mean_pooled
+from recipes.pruning.token_pruning.texts import Texts, mean_pool
 
 WORDS = [f"w{number}" for number in range(30)]
 RUN = ("model=minilm", "budget=smoke", "tracker=none", "trainer.threads=1", "keep=[0.5,0.25]", "data.min_tokens=10")
@@ -83,7 +83,7 @@ def test_agreement_is_one_for_the_same_order_and_zero_without_any() -> None:
 
 def test_pooling_leaves_padding_out() -> None:
     states = torch.tensor([[[3.0, 0.0], [0.0, 4.0], [9.0, 9.0]]])
-    found = mean_pooled(states, torch.tensor([[True, True, False]]))
+    found = mean_pool(states, torch.tensor([[True, True, False]]))
     assert torch.allclose(found, torch.tensor([[0.6, 0.8]]))
 
 
@@ -92,7 +92,7 @@ def test_unpruned_embeddings_are_the_models_own(encoder: Path, corpus: Path) -> 
     subject = Texts(composed(encoder, corpus), "cpu")
     [batch] = subject.batches()
     assert batch.inputs["attention_mask"].sum(1).unique().numel() > 1
-    with pruned(subject.model, make(FullOptions()), 1.0, seeds=range(len(batch.ids))) as trace:
+    with prune(subject.model, make(FullOptions()), 1.0, seeds=range(len(batch.ids))) as trace:
         found = subject.embeddings(subject.answer(batch), trace)
     model = BertModel.from_pretrained(encoder).eval()
     for passage, embedding, words in zip(subject.passages, found, batch.words, strict=True):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recipes.alignment.aligndistil.config import ADAPTIVE, CONTRAST
 from recipes.core.losses.kernels import softmax_dtype
-from recipes.core.losses.logprobs import CHUNK, Logits, logprobs_and_kl, projected
+from recipes.core.losses.logprobs import CHUNK, Logits, logprobs_and_kl, project
 from recipes.core.models.head import OutputHead
 
 FLOOR = 1e-3  # what alpha has where both models agree
@@ -110,7 +110,7 @@ def frozen_logits(hidden: Tensor, head: OutputHead) -> Logits:
     """
     kind = hidden.device.type
     with torch.autocast(kind, enabled=False):
-        inner = projected(hidden, head)
+        inner = project(hidden, head)
 
     def logits(part: slice) -> Tensor:
         with torch.autocast(kind, enabled=False):
@@ -119,7 +119,7 @@ def frozen_logits(hidden: Tensor, head: OutputHead) -> Logits:
     return logits
 
 
-def distilled(
+def distil(
     hidden: Tensor,
     head: OutputHead,
     targets: Tensor,

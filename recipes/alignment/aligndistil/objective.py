@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recipes.alignment.aligndistil.method import Distilled, Rule, distilled, frozen_logits
+from recipes.alignment.aligndistil.method import Distilled, Rule, distil, frozen_logits
 from recipes.alignment.objectives import sum_count
 from recipes.alignment.pairs import TOKENS, by_row
 from recipes.core.losses.objectives import IGNORE
@@ -106,7 +106,7 @@ class Distillation:
         )
 
         def read(hidden: Tensor, head: OutputHead) -> Distilled:
-            return distilled(hidden[predicted], head, targets, dpo, other, self.rule, self.direction)
+            return distil(hidden[predicted], head, targets, dpo, other, self.rule, self.direction)
 
         found, _ = model(batch, read)
         terms = self.rule.weights(found.alpha) * found.kl / lengths.repeat_interleave(lengths)

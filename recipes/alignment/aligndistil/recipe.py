@@ -14,7 +14,7 @@ from recipes.alignment.aligndistil.config import ADAPTIVE, AUTO, CONTRAST, Align
 from recipes.alignment.aligndistil.method import FLOOR, Rule
 from recipes.alignment.aligndistil.objective import TEACHERS, Batch, Distillation, Heads, OnPolicy, chosen_only
 from recipes.alignment.evaluation import KL
-from recipes.alignment.experiment import AlignmentRecipe, Prepared, sampled, training
+from recipes.alignment.experiment import AlignmentRecipe, Prepared, judge_samples, training
 from recipes.alignment.heatmaps import heatmap
 from recipes.alignment.pairs import PairItems
 from recipes.alignment.reference import answer_scores
@@ -103,7 +103,7 @@ class AlignDistilRecipe(AlignmentRecipe):
         assert isinstance(prepared, Distilling)
         found = super().evaluate(config, prepared, model, curve)
         scores, extra = found.scores, _facts(config, prepared, found.scores)
-        final = sampled(config, prepared, model.policy, prepared.models)
+        final = judge_samples(config, prepared, model.policy, prepared.models)
         evaluation.add_expected_reward(scores, final, config.preference.beta)
         evaluation.add_half(scores, curve, config.trainer.max_steps, [*_judged(prepared)[:1], KL])
         plots, shown = list(found.plots), None
@@ -162,7 +162,7 @@ def _reached(config: AlignDistilConfig, prepared: Distilling, model: Any) -> dic
     """Reward, KL and length of a frozen model's samples: metric -> (title, whether higher is better, value)."""
 
     def build(folder: Path) -> None:
-        measured = sampled(config, prepared, model)
+        measured = judge_samples(config, prepared, model)
         overall = measured.overall()
         names = [*_judged(prepared)[:1], KL, "length"]
         rows = {n: (measured.metrics[n].title, measured.metrics[n].higher_is_better, overall[n]) for n in names}

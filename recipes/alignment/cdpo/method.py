@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from recipes.alignment.losses import Completions, PreferenceBatch, dpo, given
+from recipes.alignment.losses import Completions, PreferenceBatch, dpo, require
 from recipes.core.losses.kernels import exact, softmax_dtype
 from recipes.core.losses.logprobs import CHUNK, Logits
 
@@ -126,6 +126,6 @@ def positionwise(batch: PreferenceBatch, *, beta: float = 0.1) -> Tensor:
 
 
 def _log_ratios(side: Completions) -> Tensor:
-    found = exact(side.logps) - exact(given(side.ref_logps, "ref_logps"))
+    found = exact(side.logps) - exact(require(side.ref_logps, "ref_logps"))
     weighed = found if side.weights is None else found * exact(side.weights)
     return torch.where(side.mask.bool(), weighed, 0)

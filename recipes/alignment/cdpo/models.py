@@ -13,7 +13,7 @@ from recipes.alignment.data import Ground
 from recipes.alignment.pairs import Example, PairSet, PreferenceData
 from recipes.alignment.reference import pad_id, tuning_settings
 from recipes.core.config.settings import TrainerConfig
-from recipes.core.losses.logprobs import projected
+from recipes.core.losses.logprobs import project
 from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.models.from_config import load_text_model
 from recipes.core.models.head import output_head
@@ -97,7 +97,7 @@ def _score(models: Sequence[Any], beta_ce: float, pairs: PairSet, device: str) -
 
     def read(reading: Reading) -> None:
         states = hidden_states(negative, reading.batch, [HEAD])[:, 0]
-        logits = projected(reading.hidden, reading.head), projected(states, negative_head)
+        logits = project(reading.hidden, reading.head), project(states, negative_head)
         scores = contrast(*logits, reading.targets, beta_ce)
         places = np.concatenate([np.arange(offsets[number], offsets[number + 1]) for number in reading.numbers])
         for name, values in scores._asdict().items():

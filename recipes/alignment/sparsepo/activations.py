@@ -14,7 +14,7 @@ from recipes.alignment.pairs import PairSet, by_row, valid_tokens
 from recipes.alignment.sparsepo.config import HOOKS
 from recipes.alignment.sparsepo.method import channel_mean, mapo_mask
 from recipes.core.errors import UserError
-from recipes.core.losses.logprobs import CHUNK, projected
+from recipes.core.losses.logprobs import CHUNK, project
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.head import OutputHead, decoder, output_head
 from recipes.core.scoring.fingerprints import weights_hash
@@ -109,7 +109,7 @@ def hook_scores(model: Any, batch: dict[str, Tensor], hooks: Sequence[str], mapp
 
 
 def _logit_scores(hidden: Tensor, head: OutputHead, mapping: str) -> Tensor:
-    logits = projected(hidden, head)
+    logits = project(hidden, head)
     parts = [slice(start, start + CHUNK) for start in range(0, len(hidden), CHUNK)]
     return torch.cat([channel_mean(logits(part), mapping) for part in parts])
 

@@ -11,7 +11,7 @@ from recipes.alignment.evaluation import auroc, define
 from recipes.alignment.pairs import PairItems, PairSet, pair_collate, valid_tokens
 from recipes.alignment.sparsepo.config import MaskConfig
 from recipes.alignment.sparsepo.masks import in_rows, tokens_masks
-from recipes.alignment.sparsepo.method import Masks, placed
+from recipes.alignment.sparsepo.method import Masks, place_masks
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.losses.objectives import IGNORE
@@ -42,7 +42,7 @@ def pair_masks(config: MaskConfig, masks: Any, items: PairItems, states: States,
         lengths = (batch["labels"] != IGNORE).sum(1)
         raw = tokens_masks(None if masks is None else masks(states(batch).unbind(1)), batch)
         valid = valid_tokens(lengths)
-        used = placed(in_rows(raw, lengths), valid, config.place, config.norm)
+        used = place_masks(in_rows(raw, lengths), valid, config.place, config.norm)
         answers = [2 * i for i in numbers] + [2 * i + 1 for i in numbers]
         where = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in answers])
         for name, mask in used._asdict().items():

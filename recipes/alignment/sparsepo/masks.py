@@ -9,7 +9,7 @@ from recipes.alignment.losses import PreferenceBatch
 from recipes.alignment.objectives import Beside, Preference, TokenScores, sum_count
 from recipes.alignment.pairs import TOKENS, PairSet, by_row, valid_tokens
 from recipes.alignment.sparsepo.config import MaskConfig
-from recipes.alignment.sparsepo.method import LearnedMasks, Masks, is_dead, l1_penalty, masked, placed
+from recipes.alignment.sparsepo.method import LearnedMasks, Masks, apply_mask, is_dead, l1_penalty, place_masks
 from recipes.core.errors import UserError
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.build import seeded
@@ -39,13 +39,13 @@ class Masked(Preference):
         lengths = beside.lengths
         raw = in_rows(tokens_masks(beside.masks, batch), lengths)
         valid = valid_tokens(lengths)
-        used = placed(raw, valid, self.mask.place, self.mask.norm)
+        used = place_masks(raw, valid, self.mask.place, self.mask.norm)
         (chosen, rejected), (used_chosen, used_rejected) = halves(raw), halves(used)
         penalty: Tensor | float = 0.0
         if self.mask.l1_u or self.mask.l1_d:
             sides = (pairs.chosen.mask, pairs.rejected.mask)
             penalty = l1_penalty(chosen, rejected, sides, self.mask.l1_u, self.mask.l1_d, self.mask.place)
-        return masked(pairs, used_chosen, used_rejected), penalty, _metrics(used, valid)
+        return apply_mask(pairs, used_chosen, used_rejected), penalty, _metrics(used, valid)
 
 
 def tokens_masks(learned: Masks | None, batch: dict[str, Tensor]) -> Masks:
@@ -135,7 +135,7 @@ def start_masks(
 def _dead(config: MaskConfig, learned: Masks | None, batch: dict[str, Tensor]) -> bool:
     lengths = (batch["labels"] != IGNORE).sum(1)
     valid = valid_tokens(lengths)
-    used = placed(in_rows(tokens_masks(learned, batch), lengths), valid, config.place, config.norm)
+    used = place_masks(in_rows(tokens_masks(learned, batch), lengths), valid, config.place, config.norm)
     return is_dead(used.reward, valid)
 
 

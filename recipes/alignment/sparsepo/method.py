@@ -33,7 +33,7 @@ class Masks(NamedTuple):
     kl: Tensor
 
 
-def masked(batch: PreferenceBatch, chosen: Masks, rejected: Masks) -> PreferenceBatch:
+def apply_mask(batch: PreferenceBatch, chosen: Masks, rejected: Masks) -> PreferenceBatch:
     """The batch with its tokens weighed by the masks: what `tdpo1` makes SparsePO of.
 
     `tdpo2` with alpha 1 is the same without gradient through the KL of the chosen answers.
@@ -61,7 +61,7 @@ def sparsepo(batch: PreferenceBatch, chosen: Masks, rejected: Masks, *, beta: fl
         -log sigmoid(beta (u - delta)), u = sum m^u u_t of chosen less rejected, delta = sum m^d k_t of rejected less
         chosen, k = KL(reference || policy). Ones give TDPO1; m^u = 1 with m^d = 0 gives DPO.
     """
-    return tdpo1(masked(batch, chosen, rejected), beta=beta)
+    return tdpo1(apply_mask(batch, chosen, rejected), beta=beta)
 
 
 def l1_penalty(
@@ -101,7 +101,7 @@ def channel_mean(activation: Tensor, mapping: str = "zn_rescale") -> Tensor:
     return (torch.sigmoid(activation) if mapping == "sigmoid" else activation).mean(-1)
 
 
-def rescaled(scores: Tensor, valid: Tensor) -> Tensor:
+def rescale(scores: Tensor, valid: Tensor) -> Tensor:
     """Scores mapped linearly to [0, 1] over the completion tokens of each answer.
 
     Args:
@@ -136,7 +136,7 @@ def mapo_mask(scores: Mapping[str, Sequence[Tensor]], valid: Tensor, mapping: st
     """
 
     def of_hook(hook: Tensor) -> Tensor:
-        return rescaled(hook, valid) if mapping == "zn_rescale" else torch.where(valid.bool(), hook, 0)
+        return rescale(hook, valid) if mapping == "zn_rescale" else torch.where(valid.bool(), hook, 0)
 
     return torch.stack([torch.stack([of_hook(hook) for hook in hooks]).mean(0) for hooks in scores.values()]).mean(0)
 
@@ -203,7 +203,7 @@ class LearnedMasks(nn.Module):
         return Masks(reward, reward if self.kl is self.reward else self.kl(hidden))
 
 
-def placed(masks: Masks, valid: Tensor, on: str = "both", norm: str = "none") -> Masks:
+def place_masks(masks: Masks, valid: Tensor, on: str = "both", norm: str = "none") -> Masks:
     """Masks as the loss takes them.
 
     Args:

@@ -74,6 +74,6 @@ def shuffled_within(values: np.ndarray, offsets: np.ndarray, seed: int) -> np.nd
     return np.concatenate(parts)
 
 
-def flipped(values: np.ndarray, share: float, seed: int) -> np.ndarray:
+def flip(values: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Values each of which changes its sign with probability `share`; a larger share flips those of a smaller, too."""
     return np.where(np.random.default_rng([seed, 2]).random(len(values)) < share, -values, values)

@@ -11,7 +11,7 @@ from recipes.alignment.data import Ground
 from recipes.alignment.pairs import PairItems, PairSet
 from recipes.alignment.reference import AnswerScores, answer_scores, prompt_ids
 from recipes.alignment.t_reg.config import RegConfig, TRegConfig
-from recipes.alignment.t_reg.method import flipped, shuffled_within, token_rewards
+from recipes.alignment.t_reg.method import flip, shuffled_within, token_rewards
 from recipes.alignment.trained import trained_policy
 from recipes.core.data.tasks.judges import Judges
 from recipes.core.data.text.text_ids import TextIds
@@ -48,7 +48,7 @@ def given_rewards(
         better, worse = (self_logps(ground, pairs, prompt, device) for prompt in (own.better, own.worse))
         found = token_rewards(better, worse)
     elif own.given == "oracle":
-        found = flipped(oracle_rewards(ground, pairs), own.flip, seed)
+        found = flip(oracle_rewards(ground, pairs), own.flip, seed)
     else:
         found = token_rewards(_dpo_logps(config, ground, pairs, device), said.logps)
     if own.rewards == "random":

@@ -19,7 +19,7 @@ from recipes.core.config.arm_keys import Settings, label_problems
 from recipes.core.config.overrides import read_overrides
 from recipes.core.config.schema import Problem, build, raise_problems
 from recipes.core.config.settings import RunConfig
-from recipes.core.config.shorthands import no_option, written_out
+from recipes.core.config.shorthands import no_option, write_out
 from recipes.core.config.synonyms import nearest_key
 from recipes.core.errors import UserError
 from recipes.core.spelling import did_you_mean
@@ -191,7 +191,7 @@ def _typed(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list[
     """What `_split` returns, with the shorthands that the recipe allows written out."""
     choices, keys, problems = _split(recipe, overrides)
     rules = _hydra_tree(recipe, ())
-    return *written_out(choices, keys, options=options(recipe), unions=kinds(recipe), rules=rules), problems
+    return *write_out(choices, keys, options=options(recipe), unions=kinds(recipe), rules=rules), problems
 
 
 def _split(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, Any]], list[Problem]]:

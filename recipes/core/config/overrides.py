@@ -106,7 +106,7 @@ def pieces(raw: str) -> list[str]:
     return [*parts, raw[start:].strip()] if parts else [raw]
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """A text as a value in Hydra's override syntax."""
     # A backslash stands for itself, but for those right before a quote.
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), text)
@@ -117,7 +117,7 @@ def in_shell(key: str, text: str) -> str:
     """What to type in a shell to set a key to a text."""
     one = text[:1] not in ("'", '"') and values_of(key, text) is None
     plain = one and _value(key, text, {key: False}, ()) == text
-    in_hydra = text if plain else f'"{text}"' if not set(text) & set('"\\') else quoted(text)
+    in_hydra = text if plain else f'"{text}"' if not set(text) & set('"\\') else quote(text)
     return shlex.quote(f"{key}={in_hydra}")
 
 

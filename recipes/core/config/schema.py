@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipes.core.errors import UserError
-from recipes.core.messages import shortened
+from recipes.core.messages import shorten
 from recipes.core.spelling import did_you_mean
 
 
@@ -22,8 +22,8 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        value = "" if self.value is None else f" = {shortened(self.value)}"
-        return f"{shortened(self.key)}{value}: {self.message}"
+        value = "" if self.value is None else f" = {shorten(self.value)}"
+        return f"{shorten(self.key)}{value}: {self.message}"
 
 
 def raise_problems(problems: list[Problem]) -> None:

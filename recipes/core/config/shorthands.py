@@ -18,7 +18,7 @@ Keys = list[tuple[str, Any]]
 Choices = dict[str, str]
 
 
-def written_out(
+def write_out(
     choices: Choices,
     keys: Keys,
     *,

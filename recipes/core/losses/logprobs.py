@@ -64,7 +64,7 @@ def token_logprobs(hidden: Tensor, head: OutputHead, targets: Tensor, chunk: int
     return -token_nll(hidden, head, targets, chunk)
 
 
-def projected(hidden: Tensor, head: OutputHead) -> Logits:
+def project(hidden: Tensor, head: OutputHead) -> Logits:
     """The logits of a frozen model from its last hidden states, a chunk at a time: a cached state is d floats a token.
 
     Args:
@@ -128,7 +128,7 @@ def token_statistics(hidden: Tensor, head: OutputHead, targets: Tensor, chunk: i
         chunk: Tokens whose logits exist at a time.
     """
     exact = softmax_dtype(matmul_dtype(hidden))
-    logits = projected(hidden, head)
+    logits = project(hidden, head)
     found = hidden.new_empty(3, len(hidden), dtype=exact)
     for part in _parts(len(hidden), chunk):
         logp = torch.log_softmax(logits(part), 1, dtype=exact)

@@ -52,7 +52,7 @@ def packable(policy: Any) -> bool:
     )
 
 
-def run_packed(policy: Any, batch: dict[str, Tensor], readout: Readout[R]) -> R:
+def forward_packed(policy: Any, batch: dict[str, Tensor], readout: Readout[R]) -> R:
     """What the policy's forward gives for the padded batch, computed without most of the padding.
 
     Args:

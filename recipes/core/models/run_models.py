@@ -101,14 +101,14 @@ def run_model(folder: Path, key: str, where: str) -> Path:
             shutil.copyfile(checkpoint / FOLDER / name, staging / name)
         weights = _own(load_file(checkpoint / WEIGHTS), origin["prefix"])
         if origin["scale"]:
-            weights = merged(weights, origin["scale"], origin["transposed"])
+            weights = merge_adapters(weights, origin["scale"], origin["transposed"])
         save_file(weights, staging / WEIGHTS, metadata={"format": "pt"})
 
     content = sha256_file(checkpoint / checkpoints.MANIFEST)
     return cached("run-models", f"{content[:32]}-{VERSION}", build)
 
 
-def merged(weights: dict[str, Tensor], scale: float, transposed: bool) -> dict[str, Tensor]:
+def merge_adapters(weights: dict[str, Tensor], scale: float, transposed: bool) -> dict[str, Tensor]:
     """Weights with their adapters added, under the names of the model without adapters.
 
     Args:

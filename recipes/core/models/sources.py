@@ -197,7 +197,7 @@ def check_tokenizer_fits(tokenizer: Any, model: Any, where: str, but: tuple[str,
     rows = len(model.get_input_embeddings().weight)
     beyond = {piece: i for piece, i in tokenizer.get_vocab().items() if i >= rows and piece not in but}
     if beyond:
-        pieces = listed([f"{piece!r} = {i:,}" for piece, i in sorted(beyond.items(), key=lambda item: item[1])])
+        pieces = list_text([f"{piece!r} = {i:,}" for piece, i in sorted(beyond.items(), key=lambda item: item[1])])
         raise UserError(
             f"the tokenizer gives {len(beyond):,} ids that the model has no embedding for (it has {rows:,}): {pieces}",
             where,
@@ -205,7 +205,7 @@ def check_tokenizer_fits(tokenizer: Any, model: Any, where: str, but: tuple[str,
         )
 
 
-def listed(names: list[str]) -> str:
+def list_text(names: list[str]) -> str:
     """Names in a message: the first few, and how many more there are."""
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
@@ -263,12 +263,12 @@ def _check_report(report: dict[str, Any], unused: str, where: str) -> None:
     unexpected = matters(name for name in report["unexpected_keys"] if not _COMPUTED.search(name))
     faults = []
     if missing:
-        faults.append(f"the files lack {_tensors(missing)} of the model: {listed(missing)}")
+        faults.append(f"the files lack {_tensors(missing)} of the model: {list_text(missing)}")
     if unexpected:
-        faults.append(f"the files hold {_tensors(unexpected)} that the model has not: {listed(unexpected)}")
+        faults.append(f"the files hold {_tensors(unexpected)} that the model has not: {list_text(unexpected)}")
     if other := matters(shapes):
         compared = [f"{name} is {list(shapes[name][0])}, not {list(shapes[name][1])}" for name in other]
-        faults.append(f"{_tensors(other)} with another shape than config.json says: {listed(compared)}")
+        faults.append(f"{_tensors(other)} with another shape than config.json says: {list_text(compared)}")
     if faults:
         hint = "config.json and *.safetensors must come from the same save_pretrained of this kind of model"
         raise UserError("; ".join(faults), where, hint)
@@ -280,7 +280,7 @@ def _check_ties(model: Any, where: str) -> None:
     apart = sorted(set(expected) - set(model.all_tied_weights_keys))
     if apart:
         raise UserError(
-            f"config.json says that these tensors are shared, and the files hold others: {listed(apart)}",
+            f"config.json says that these tensors are shared, and the files hold others: {list_text(apart)}",
             where,
             'write "tie_word_embeddings": false into config.json if they are meant to differ',
         )
@@ -289,7 +289,7 @@ def _check_ties(model: Any, where: str) -> None:
 def _check_finite(model: Any, where: str) -> None:
     broken = [name for name, tensor in model.named_parameters() if not bool(tensor.isfinite().all())]
     if broken:
-        text = f"the files hold NaN or infinity in {_tensors(broken)}: {listed(broken)}"
+        text = f"the files hold NaN or infinity in {_tensors(broken)}: {list_text(broken)}"
         raise UserError(text, where, "train or download the model again")
 
 

@@ -11,8 +11,8 @@ import yaml
 from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
 from recipes.core.pages.index import index, short_index
-from recipes.core.pages.stored import RESULTS, StoredTrial, read_stored, stored_names
-from recipes.core.pages.tables import check_options, measured, output, table, verdicts
+from recipes.core.pages.stored import RESULTS, StoredTrial, read_trial, stored_names
+from recipes.core.pages.tables import check_options, measurement_line, output, table, verdicts
 from recipes.core.spelling import did_you_mean
 from recipes.core.storage.files import write_text
 
@@ -23,7 +23,7 @@ PENDING = "pending: true\n"
 ONE: dict[str, Callable[[StoredTrial, Mapping[str, Any]], str]] = {
     "table": table,
     "verdict": verdicts,
-    "measured": measured,
+    "measured": measurement_line,
     "output": output,
 }
 ALL: dict[str, Callable[[Sequence[StoredTrial], Mapping[str, Any]], str]] = {"index": index, "recipes": short_index}
@@ -88,7 +88,7 @@ def markers(text: str, where: str) -> list[Marker]:
     return found
 
 
-def written(text: str, where: str, results: Path = RESULTS) -> str:
+def with_numbers(text: str, where: str, results: Path = RESULTS) -> str:
     """A page with what its markers ask for.
 
     Args:
@@ -114,7 +114,7 @@ def written(text: str, where: str, results: Path = RESULTS) -> str:
 def stale(root: Path = ROOT, results: Path = RESULTS) -> dict[Path, str]:
     """Pages that differ from what their markers ask for, with the text they should have."""
     texts = {path: path.read_text(encoding="utf-8") for path in pages(root)}
-    fresh = {path: written(text, str(path.relative_to(root)), results) for path, text in texts.items()}
+    fresh = {path: with_numbers(text, str(path.relative_to(root)), results) for path, text in texts.items()}
     return {path: text for path, text in fresh.items() if text != texts[path]}
 
 
@@ -140,10 +140,10 @@ def _content(marker: Marker, results: Path) -> str | None:
         if marker.pending and marker.name not in stored:
             return None
         if marker.kind in ALL:
-            return ALL[marker.kind]([read_stored(name, results) for name in stored], options)
+            return ALL[marker.kind]([read_trial(name, results) for name in stored], options)
         if not marker.name:
             raise UserError("it needs the name of a stored trial", hint=did_you_mean("", stored))
-        return ONE[marker.kind](read_stored(marker.name, results), options)
+        return ONE[marker.kind](read_trial(marker.name, results), options)
     except UserError as error:
         asked = f"{marker.kind} {marker.name}".rstrip()
         raise UserError(f"{asked}: {error.what}", marker.where, error.hint) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.errors import UserError
-from recipes.core.pages.stored import RESULTS, StoredTrial, write_stored
+from recipes.core.pages.stored import RESULTS, StoredTrial, write_trial
 from recipes.core.process.cores import processor_name
 from recipes.core.report.page import read_environment
 from recipes.core.runs.folder import DONE, RunFolder
@@ -30,7 +30,7 @@ def store(folder: Path, target: Path) -> Path:
         UserError: `folder` is no trial's folder, runs are missing, `target` is elsewhere, or the command holds a path.
     """
     result = analyse(folder)
-    return write_stored(stored_trial(result, _name(result.manifest.recipe, target)))
+    return write_trial(stored_trial(result, _name(result.manifest.recipe, target)))
 
 
 def stored_trial(result: TrialResult, name: str) -> StoredTrial:

@@ -106,7 +106,7 @@ class StoredTrial:
         return interval.estimate, interval.low, interval.high
 
 
-def write_stored(trial: StoredTrial, folder: Path = RESULTS) -> Path:
+def write_trial(trial: StoredTrial, folder: Path = RESULTS) -> Path:
     """Write a trial to `folder/RECIPE/NAME.json`, lists of numbers on one line."""
     tree = asdict(trial)
     del tree["name"]
@@ -117,7 +117,7 @@ def write_stored(trial: StoredTrial, folder: Path = RESULTS) -> Path:
     return path
 
 
-def read_stored(name: str, folder: Path = RESULTS) -> StoredTrial:
+def read_trial(name: str, folder: Path = RESULTS) -> StoredTrial:
     """The trial that is stored as `folder/NAME.json`.
 
     Raises:

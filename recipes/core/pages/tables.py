@@ -136,7 +136,7 @@ def price_text(judged: Judged) -> str:
     return "; ".join(worse) or ("none" if judged.prices else "not measured")
 
 
-def measured(trial: StoredTrial, options: Mapping[str, Any]) -> str:
+def measurement_line(trial: StoredTrial, options: Mapping[str, Any]) -> str:
     """When, where and how a trial was measured, and its command."""
     arms = capital(_counted(len(trial.values), "arm"))
     seeds = _counted(len(trial.seeds), "paired seed" if len(trial.seeds) > 1 else "seed")

@@ -13,7 +13,7 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def handled(handle: Callable[[int, Any], Any], *numbers: int) -> Iterator[None]:
+def signal_handlers(handle: Callable[[int, Any], Any], *numbers: int) -> Iterator[None]:
     """Let `handle(number, frame)` take some signals for the duration of the block; nothing outside the main thread.
 
     SIGHUP stays ignored where it is: `nohup` is typed to outlive the terminal.
@@ -51,12 +51,12 @@ def stop_on_signal(message: str) -> Iterator[threading.Event]:
         stop.set()
         say_at_once(message)
 
-    with handled(handle, *NUMBERS):
+    with signal_handlers(handle, *NUMBERS):
         yield stop
 
 
 @contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
+def sigterm_as_interrupt() -> Iterator[None]:
     """SIGTERM and SIGHUP end the block as Ctrl-C does: a scheduler's stop also leaves a status and no lock."""
-    with handled(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP):
+    with signal_handlers(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP):
         yield

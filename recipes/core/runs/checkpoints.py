@@ -36,7 +36,7 @@ def staging_folder(folder: Path, step: int) -> Path:
 
 
 @contextmanager
-def staged(folder: Path, step: int) -> Iterator[Path]:
+def publish(folder: Path, step: int) -> Iterator[Path]:
     """Give the block an empty folder to fill; publish it as `checkpoint-<step>` if the block ends well.
 
     Args:

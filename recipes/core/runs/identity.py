@@ -18,7 +18,7 @@ from recipes.core.config.settings import COVERED, DATA_CONTENT, RunConfig
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.storage.cache import home
 from recipes.core.storage.files import home_path, read_json, sha256_json
-from recipes.core.storage.fingerprints import fingerprint, remembered
+from recipes.core.storage.fingerprints import fingerprint, memo
 from recipes.core.storage.seals import SEAL, seal_digest, seal_problem
 
 FILE = "identity.json"
@@ -78,7 +78,7 @@ def content_of(config: RunConfig) -> dict[str, str]:
     return {key: _content(kind, value, node, key) for key, kind, value, node in _named(config, "")}
 
 
-def described(node: Any, key: str) -> dict[str, Any]:
+def content_tree(node: Any, key: str) -> dict[str, Any]:
     """A part of a config as plain values, in which what names files stands for what they hold: for keys of the cache.
 
     Args:
@@ -151,7 +151,7 @@ def _named(config: Any, path: str) -> Iterator[tuple[str, str, str, Any]]:
 def _content(kind: str, value: str, node: Any, key: str) -> str:
     if kind == COVERED:
         return ""
-    path, known = home_path(value), remembered()
+    path, known = home_path(value), memo()
     asked = (kind, path, *(getattr(node, name, None) for name in READING))
     if known is not None and asked in known:
         return known[asked]

@@ -184,14 +184,14 @@ def resolved_mode(config: TrackerConfig) -> str:
         return "disabled"
     if config.mode != "auto":
         return config.mode
-    if not tracked():
+    if not is_tracked():
         return "disabled"
     if (asked := os.environ.get("WANDB_MODE")) in ("online", "offline", "disabled"):
         return asked
     return "online" if logged_in() else "offline"
 
 
-def tracked() -> bool:
+def is_tracked() -> bool:
     """Whether W&B may be used at all: not where `WANDB_DISABLED` says yes."""
     return os.environ.get("WANDB_DISABLED", "").strip().lower() in NO
 

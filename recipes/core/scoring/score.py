@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import RunFailed
-from recipes.core.losses.logprobs import logprobs_and_kl, projected
+from recipes.core.losses.logprobs import logprobs_and_kl, project
 from recipes.core.models.head import OutputHead, output_head
 from recipes.core.scoring.columns import ColumnFile, read_column
 from recipes.core.scoring.fingerprints import weights_hash
@@ -191,7 +191,7 @@ def _divergence(reading: Reading, other: Any) -> Tensor:
         return hidden[reading.predicted], head
 
     hidden, head = other(**inputs, pixels=None, readout=read)
-    logits = projected(hidden, head)
+    logits = project(hidden, head)
     return logprobs_and_kl(reading.hidden, reading.head, reading.targets, logits, direction="policy_ref").kl
 
 

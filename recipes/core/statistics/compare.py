@@ -20,7 +20,7 @@ from recipes.core.runs.records import (
     load_run,
 )
 from recipes.core.statistics.intervals import Interval, holm, paired_bootstrap, paired_effect_size, paired_t, ratio_mean
-from recipes.core.statistics.measured import Examples, Measured, final_only, paired_examples, read_measured
+from recipes.core.statistics.measured import Examples, Measured, final_only, paired_examples, read_measurements
 from recipes.core.statistics.texts import interval_text, number_text, p_text
 
 CLAIM = "claim"  # in place of a corrected p-value: the test was named in advance
@@ -31,7 +31,7 @@ __all__ = [
     "MetricRow",
     "RunRecord",
     "compare_arms",
-    "compare_measured",
+    "compare_measurements",
     "compare_runs",
     "compare_seeds",
     "corrected_over_arms",
@@ -144,8 +144,8 @@ def compare_runs(
         UserError: unfinished runs, different recipes or seeds, no example in common.
     """
     _check_pair(run, baseline)
-    measured = [(read_measured(run), read_measured(baseline))]
-    found = compare_measured(measured, arm_keys=arm_keys, main_metric=main_metric, draws=draws, level=level)
+    measured = [(read_measurements(run), read_measurements(baseline))]
+    found = compare_measurements(measured, arm_keys=arm_keys, main_metric=main_metric, draws=draws, level=level)
     return corrected_over_arms([found])[0]
 
 
@@ -171,12 +171,12 @@ def compare_seeds(
     """
     for run, baseline in pairs:
         _check_pair(run, baseline)
-    measured = [(read_measured(run), read_measured(baseline)) for run, baseline in pairs]
-    found = compare_measured(measured, arm_keys=arm_keys, main_metric=main_metric, level=level)
+    measured = [(read_measurements(run), read_measurements(baseline)) for run, baseline in pairs]
+    found = compare_measurements(measured, arm_keys=arm_keys, main_metric=main_metric, level=level)
     return corrected_over_arms([found])[0]
 
 
-def compare_measured(
+def compare_measurements(
     pairs: Sequence[tuple[Measured, Measured]],
     *,
     arm_keys: set[str],

@@ -35,7 +35,7 @@ class Measured:
     info: dict[str, Any]
 
 
-def read_measured(run: RunRecord) -> Measured:
+def read_measurements(run: RunRecord) -> Measured:
     """Read everything that a comparison needs from the folder of a finished run."""
     return Measured(run, _read_examples(run.path / "examples.parquet"), final_metrics(run.path), read_info(run.path))
 

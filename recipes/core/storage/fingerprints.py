@@ -34,7 +34,7 @@ def asked_once() -> Iterator[None]:
         _once.reset(token)
 
 
-def remembered() -> dict[Hashable, str] | None:
+def memo() -> dict[Hashable, str] | None:
     """Where the fingerprints asked for within `asked_once` are; None outside of it."""
     return _once.get()
 

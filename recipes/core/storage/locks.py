@@ -35,7 +35,7 @@ LOOK_EVERY_SECONDS = 0.2
 
 
 @contextmanager
-def owned(path: Path, what: str, wait: bool, guards: Path | None = None) -> Iterator[None]:
+def hold(path: Path, what: str, wait: bool, guards: Path | None = None) -> Iterator[None]:
     """Hold the lock file `path` for the duration of the block.
 
     Args:
@@ -74,7 +74,7 @@ def _folder_of(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def shared(path: Path, what: str) -> Iterator[None]:
+def hold_shared(path: Path, what: str) -> Iterator[None]:
     """Work under the lock of the process that started this one, for the duration of the block.
 
     Args:

@@ -98,9 +98,9 @@ class WeightedText:
         """Weights [sequences, time] of this process's tokens, of mean 1 over all that is weighed together."""
         # Every process weighs the sequences of all and keeps its own, so that several processes equal one.
         parts = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
-        together = {name: distributed.gathered(value) for name, value in parts.items()}
-        reference = None if known.reference is None else distributed.gathered(known.reference)
-        every = TokenStatistics(distributed.gathered(known.nll), distributed.gathered(known.mask), reference)
+        together = {name: distributed.gather_all(value) for name, value in parts.items()}
+        reference = None if known.reference is None else distributed.gather_all(known.reference)
+        every = TokenStatistics(distributed.gather_all(known.nll), distributed.gather_all(known.mask), reference)
         first = distributed.rank() * len(known.mask)
         return self.alone(every, together)[first : first + len(known.mask)]
 

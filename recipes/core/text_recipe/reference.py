@@ -12,7 +12,7 @@ from recipes.core.evaluation.texts import BATCH_TOKENS
 from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.models.from_config import load_reference_model, load_text_model
 from recipes.core.models.text import build_language_model
-from recipes.core.runs.identity import described
+from recipes.core.runs.identity import content_tree
 from recipes.core.scoring.rows import text_rows
 from recipes.core.scoring.score import score_once
 from recipes.core.text_recipe.items import REFERENCE, Items
@@ -74,7 +74,7 @@ def _trained(config: Any, mixture: Mixture, corpus: str, tokenizer: Any) -> Path
     """Folder of a reference that has the form and the trainer of the run's own model, and its own steps and seed."""
     seed, trainer = config.reference.seed, dataclasses.replace(config.trainer, max_steps=config.reference.steps)
     key = {
-        "model": described(config.model, "model"),
+        "model": content_tree(config.model, "model"),
         "corpus": corpus,
         "mixture": [mixture.domains, mixture.weights, mixture.length],
         "tokenizer": tokenizer_fingerprint(tokenizer),

@@ -290,7 +290,7 @@ class _Trainer(transformers.Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save into a staging folder and publish it whole."""
         final = self.args.output_dir
-        with distributed.staged(self.store, self.state.global_step) as staging:
+        with distributed.publish(self.store, self.state.global_step) as staging:
             self.args.output_dir = str(staging)
             try:
                 super()._save_checkpoint(model, trial)

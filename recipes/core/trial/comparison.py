@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 
 from recipes.core.runs.folder import DONE
 from recipes.core.runs.records import RunRecord
-from recipes.core.statistics.compare import Comparison, compare_measured, corrected_over_arms
-from recipes.core.statistics.measured import Measured, read_measured
+from recipes.core.statistics.compare import Comparison, compare_measurements, corrected_over_arms
+from recipes.core.statistics.measured import Measured, read_measurements
 
 
 def compare_trial(
@@ -39,12 +39,12 @@ def compare_trial(
         UserError: an arm shares no example with the baseline.
     """
     finished = [run for run in runs if run.state == DONE]
-    others = {run.seed: read_measured(run) for run in finished if run.arm == baseline}
+    others = {run.seed: read_measurements(run) for run in finished if run.arm == baseline}
     comparisons = []
     for arm in dict.fromkeys(run.arm for run in finished if run.arm != baseline):
         pairs = _pairs([run for run in finished if run.arm == arm], others)
         if pairs:
-            one = compare_measured(
+            one = compare_measurements(
                 pairs, arm_keys=arm_keys, main_metric=main_metric, over_examples=over_examples, level=level
             )
             comparisons.append(one)
@@ -52,4 +52,4 @@ def compare_trial(
 
 
 def _pairs(runs: Sequence[RunRecord], others: dict[int, Measured]) -> list[tuple[Measured, Measured]]:
-    return [(read_measured(run), others[run.seed]) for run in runs if run.seed in others]
+    return [(read_measurements(run), others[run.seed]) for run in runs if run.seed in others]

@@ -18,10 +18,10 @@ from recipes.core.config import compose, registry
 from recipes.core.errors import RunFailed
 from recipes.core.messages import note
 from recipes.core.process.background import beside
-from recipes.core.process.signals import NUMBERS, handled, say_at_once
+from recipes.core.process.signals import NUMBERS, say_at_once, signal_handlers
 from recipes.core.runs.folder import CUT_OFF, DAMAGED, DONE, FAILED, RUNNING, RunFolder
 from recipes.core.runs.progress import progress
-from recipes.core.storage.locks import owned
+from recipes.core.storage.locks import hold
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.launch import Launcher
@@ -63,7 +63,7 @@ def drive(
         RunFailed: the launcher starts nothing.
     """
     folder = folder.absolute()  # a launcher may change the working folder for a moment; links are left as they are
-    with owned(folder / LOCK, f"{manifest.kind} {folder}", wait=False), _stoppable(folder) as stopped:
+    with hold(folder / LOCK, f"{manifest.kind} {folder}", wait=False), _stoppable(folder) as stopped:
         manifests.write(folder, manifest)
         names = [cell.name for cell in manifest.cells if only is None or cell.name in only]
         _clear(folder, [manifest.cell(name) for name in names], fresh, retry)
@@ -79,7 +79,7 @@ def _clear(folder: Path, cells: Sequence[Cell], fresh: bool, retry: bool) -> Non
     runs = [RunFolder(state.run) for state in states if state.run.is_dir()]
     with ExitStack() as locks:
         for run in runs:
-            locks.enter_context(owned(run.lock, f"run folder {run.path}", wait=False))
+            locks.enter_context(hold(run.lock, f"run folder {run.path}", wait=False))
         for run in runs:
             run.clear()
     for state in states:
@@ -184,7 +184,7 @@ def _stoppable(folder: Path) -> Iterator[threading.Event]:
         say_at_once("stopping: running cells are saved, no other starts (press Ctrl-C again to leave at once)\n")
         (folder / STOP).touch()
 
-    with handled(stop, *NUMBERS):
+    with signal_handlers(stop, *NUMBERS):
         yield stopped
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from recipes.core.config.compose import CONF
-from recipes.core.config.overrides import quoted
+from recipes.core.config.overrides import quote
 from recipes.core.config.registry import ROOT
 from recipes.core.config.schema import Problem, raise_problems
 from recipes.core.errors import RunFailed, UserError
@@ -96,16 +96,16 @@ class Launcher:
         number = uuid.uuid4().hex
         write_text(folder / LAUNCH, number)
         os.environ |= _import_path()
-        carried = [f"{key}={quoted(os.environ[key])}" for key in CARRIED if key in os.environ]
+        carried = [f"{key}={quote(os.environ[key])}" for key in CARRIED if key in os.environ]
         surroundings = [f"ray.init.runtime_env.env_vars.{word}" for word in carried] if self.name == "ray" else []
-        keys = [f"folder={quoted(str(folder))}", f"launch={quoted(number)}", f"cwd={quoted(os.getcwd())}"]
+        keys = [f"folder={quote(str(folder))}", f"launch={quote(number)}", f"cwd={quote(os.getcwd())}"]
         hydra, config = self._config(folder, threads, [*surroundings, *self.options])
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
         with _own_ctrl_c():
             if self.name == "ray":
                 _start_ray(config.hydra.launcher.ray.init)
-            launcher.launch([[*keys, f"cell={quoted(name)}"] for name in names], initial_job_idx=0)
+            launcher.launch([[*keys, f"cell={quote(name)}"] for name in names], initial_job_idx=0)
 
     def _config(self, folder: Path, threads: int, options: Sequence[str]) -> tuple[Any, Any]:
         """Hydra and the config of a launch: `conf/launch.yaml` with the launcher's file and keys."""
@@ -118,7 +118,7 @@ class Launcher:
         values = [f"hydra.launcher.{key}={self.jobs}" for key in jobs_keys]
         values += [f"hydra.launcher.{key}={threads}" for key in thread_keys]
         values += [f"hydra.launcher.{option.lstrip('+')}" for option in options]
-        overrides = [f"launcher={self.name}", f"folder={quoted(str(folder))}", *(_forced(value) for value in values)]
+        overrides = [f"launcher={self.name}", f"folder={quote(str(folder))}", *(_forced(value) for value in values)]
         try:
             with initialize_config_dir(config_dir=str(CONF), version_base="1.3", job_name="steelyard"):
                 hydra = cast(Any, GlobalHydra.instance().hydra)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.core.config.overrides import plain_value, quoted
+from recipes.core.config.overrides import plain_value, quote
 from recipes.core.config.schema import Problem, raise_problems
 from recipes.core.errors import UserError
 from recipes.core.runs import folder as runs
@@ -18,7 +18,7 @@ from recipes.core.runs.folder import DONE
 from recipes.core.runs.records import final_metrics
 from recipes.core.spelling import did_you_mean
 from recipes.core.storage.files import sha256_json
-from recipes.core.storage.locks import owned
+from recipes.core.storage.locks import hold
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell, check_cells, refuse_idle, threads_of, with_threads
 from recipes.core.trial.drive import drive
@@ -137,7 +137,7 @@ def search(
     Raises:
         UserError: another process runs this search, a proposed cell has a wrong config, or no cell logs the metric.
     """
-    with owned(folder / LOCK, f"sweep {folder}", wait=False):
+    with hold(folder / LOCK, f"sweep {folder}", wait=False):
         yield from _batches(folder, manifest, space, launcher, metric, trials, retry, fresh)
 
 
@@ -246,7 +246,7 @@ def _distribution(value: Any) -> "optuna.distributions.BaseDistribution":
 def _text(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
-    return quoted(value) if isinstance(value, str) else repr(value)
+    return quote(value) if isinstance(value, str) else repr(value)
 
 
 def _optuna() -> Any:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.config import compose
-from recipes.core.config.overrides import quoted
+from recipes.core.config.overrides import quote
 from recipes.core.errors import RunFailed, SteelyardError
 from recipes.core.process.background import beside
-from recipes.core.process.signals import terminated_like_interrupted
+from recipes.core.process.signals import sigterm_as_interrupt
 from recipes.core.process.streams import guard_streams
 from recipes.core.runs.folder import FAILED, INTERRUPTED, QUEUED, run_folder
 from recipes.core.trial import manifest as manifests
@@ -64,7 +64,7 @@ def run_cell(folder: Path, name: str) -> str:
         state, error = FAILED, ""
         try:
             stoppable = beside(partial(_terminate_when_stopped, folder))
-            with _logged(folder / "logs" / f"{name}.log"), terminated_like_interrupted(), stoppable:
+            with _logged(folder / "logs" / f"{name}.log"), sigterm_as_interrupt(), stoppable:
                 state = _run(folder, name)
         except (KeyboardInterrupt, SystemExit):
             state = INTERRUPTED
@@ -79,7 +79,7 @@ def _run(folder: Path, name: str) -> str:
     cell = manifest.cell(name)
     outputs = manifests.outputs_of(folder)
     group = f"tracker.group={manifest.recipe}-{folder.name}"
-    config = compose.compose(manifest.recipe, [group, *cell.overrides, f"outputs={quoted(str(outputs))}"])
+    config = compose.compose(manifest.recipe, [group, *cell.overrides, f"outputs={quote(str(outputs))}"])
     found = run_folder(config).path.relative_to(outputs)
     if str(found) != cell.folder:
         raise RunFailed(

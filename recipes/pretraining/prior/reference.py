@@ -12,7 +12,7 @@ from recipes.core.data.text.text_ids import start_id
 from recipes.core.data.text.tokenized import TokenizedCaptions, tokenizer_fingerprint
 from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.from_config import build_text_model, load_reference_model, load_text_model
-from recipes.core.runs.identity import described
+from recipes.core.runs.identity import content_tree
 from recipes.core.scoring import references
 from recipes.core.scoring.score import TokenScores
 from recipes.core.training.batches import CaptionItems, caption_collate, token_mean
@@ -82,7 +82,7 @@ def _trained(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: T
     own = config.reference
     indices = [i for i in range(len(split)) if i % own.cross_fit == fold]
     key = {
-        "model": described(config.model, "model") | {"vision": None},
+        "model": content_tree(config.model, "model") | {"vision": None},
         "fold": (fold, own.cross_fit),
         "tokens": tokens.fingerprint(),
         "tokenizer": tokenizer_fingerprint(tokenizer),

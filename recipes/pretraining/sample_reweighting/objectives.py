@@ -57,7 +57,7 @@ class Weighing:
             losses: [b] mean loss of each sequence of this process.
             lengths: [b] tokens of each that carry loss.
         """
-        together, counts = distributed.gathered(losses), distributed.gathered(lengths)
+        together, counts = distributed.gather_all(losses), distributed.gather_all(lengths)
         kept = (counts > 0) & torch.isfinite(together)
         weights = method.sample_weights(together, self.config.strategy, self.config.alpha, self.r, kept)
         found = method.coefficients(weights, counts, self.config.length_correction)

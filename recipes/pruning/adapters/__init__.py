@@ -16,7 +16,7 @@ from recipes.pruning.adapters.layout import Layout, layout, parts
 from recipes.pruning.adapters.session import Guide, Session, Trace, now
 from recipes.pruning.tokens import Pruner
 
-__all__ = ["Guide", "Layout", "Trace", "check", "layout", "now", "pruned"]
+__all__ = ["Guide", "Layout", "Trace", "check", "layout", "now", "prune"]
 
 
 def check(
@@ -35,7 +35,7 @@ def check(
         pruner: What shall prune it.
         keep: Fraction in (0, 1] or number of tokens.
         guided: Whether there will be a `Guide`.
-        positions: As for `pruned`.
+        positions: As for `prune`.
         counts: Numbers of tokens that samples have, where they differ.
 
     Raises:
@@ -45,7 +45,7 @@ def check(
 
 
 @contextmanager
-def pruned(
+def prune(
     model: Any,
     pruner: Pruner,
     keep: float | int,

@@ -20,7 +20,7 @@ GIVEN = {
 }
 
 
-def planned(parts: Parts, pruner: Pruner) -> tuple[tuple[Point, ...], int]:
+def plan_points(parts: Parts, pruner: Pruner) -> tuple[tuple[Point, ...], int]:
     """Where the pruner acts, and the number of encoder blocks it counts from.
 
     That is all blocks; but a pruner that would act in a block whose output nobody reads counts the others only.
@@ -85,7 +85,7 @@ def check(
     _check_keep(parts, keep)
     if positions not in (None, "compact", "original"):
         raise UserError(f"there are no {positions} positions", "positions", "type compact or original")
-    points, depth = planned(parts, pruner)
+    points, depth = plan_points(parts, pruner)
     for point in points:
         _check_needs(parts, pruner, point, guided)
     patches = 0 if parts.anyres else parts.encoder.patches

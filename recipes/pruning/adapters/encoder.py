@@ -58,7 +58,7 @@ class EncoderPruning:
             leaving = block.register_forward_hook(self._leave(index), prepend=True)
             handles += [entering.remove, leaving.remove]
             if index in self.inside:
-                handles.append(replaced(block, "forward", self._parts(index, block)))
+                handles.append(replace_attribute(block, "forward", self._parts(index, block)))
         return handles
 
     def clear(self) -> None:
@@ -247,17 +247,17 @@ class EncoderPruning:
         return tuple(sample_seed(seed, f"crop{crop}") for seed, crops in pairs for crop in range(crops))
 
 
-def replaced(owner: Any, name: str, value: Any) -> Handle:
+def replace_attribute(owner: Any, name: str, value: Any) -> Handle:
     """Set an attribute of one instance.
 
     Returns:
         What restores it.
     """
-    before = vars(owner).get(name, replaced)
+    before = vars(owner).get(name, replace_attribute)
     object.__setattr__(owner, name, value)
 
     def restore() -> None:
-        if before is replaced:
+        if before is replace_attribute:
             object.__delattr__(owner, name)
         else:
             object.__setattr__(owner, name, before)

@@ -10,7 +10,7 @@ from torch.nn import Module
 
 from recipes.core.errors import UserError
 from recipes.pruning.adapters.crops import NEWLINE, Crops, packed_chart
-from recipes.pruning.adapters.encoder import EncoderPruning, Handle, replaced
+from recipes.pruning.adapters.encoder import EncoderPruning, Handle, replace_attribute
 from recipes.pruning.adapters.session import Features, Session
 from recipes.pruning.pruners.simple import Full
 from recipes.pruning.selecting import gather, pack
@@ -42,7 +42,10 @@ class ImageFeatures:
             projector.register_forward_pre_hook(self._before).remove,
             projector.register_forward_hook(self._behind).remove,
         ]
-        return [*handles, replaced(self.core, "get_image_features", self._wrapped(self.core.get_image_features))]
+        return [
+            *handles,
+            replace_attribute(self.core, "get_image_features", self._wrapped(self.core.get_image_features)),
+        ]
 
     def _wrapped(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(original)

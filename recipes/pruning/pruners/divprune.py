@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from recipes.core.losses.kernels import exact
 from recipes.pruning.draws import random_scores
-from recipes.pruning.selecting import given, pack, top
+from recipes.pruning.selecting import not_none, pack, top
 from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens
 
 LIMIT = 2**26  # distances held at once, in numbers
@@ -31,7 +31,7 @@ class DivPrune(Pruner):
         o = self.options
         safe = torch.zeros_like(tokens.valid)
         if o.protect_newline:
-            lines = given(tokens.newline) & tokens.valid
+            lines = not_none(tokens.newline) & tokens.valid
             safe = top(-tokens.positions.double(), tokens.budget, lines)
             among = tokens.valid & ~lines
         else:
@@ -148,7 +148,7 @@ def greedy(
 def _seeds(matrix: Tensor, norms: Tensor, valid: Tensor, rule: str, draws: Tensor | None) -> Tensor:
     """[B] the first pick of each sample."""
     if rule == "random":
-        return given(draws).masked_fill(~valid, -torch.inf).argmax(1)
+        return not_none(draws).masked_fill(~valid, -torch.inf).argmax(1)
     if rule == "max_norm":
         return norms.masked_fill(~valid, -torch.inf).argmax(1)
     farthest = rule == "farthest_pair"

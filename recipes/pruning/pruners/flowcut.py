@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recipes.core.errors import UserError
 from recipes.core.losses.kernels import exact
-from recipes.pruning.selecting import gather, given, normalised, pack, top
+from recipes.pruning.selecting import gather, normalise, not_none, pack, top
 from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, cls_scores, everything
 
 
@@ -40,7 +40,7 @@ class FlowCut(Pruner):
             return Selection(*pack(top(llm_score(tokens), tokens.budget, tokens.valid)))
         o, count = self.options, tokens.count
         target = torch.minimum((tokens.budget.double() * o.vit_share).long(), count)
-        attention = normalised(cls_scores(tokens) if o.query == "cls" else _mean_query_scores(tokens), tokens.valid)
+        attention = normalise(cls_scores(tokens) if o.query == "cls" else _mean_query_scores(tokens), tokens.valid)
         score = self._running(tokens, _score(tokens, attention, o.criteria, o.combine), state)
         left = tokens.layers - tokens.point.layer - 3
         if left < 0 or left % o.interval:
@@ -127,9 +127,9 @@ def density(values: Tensor) -> Tensor:
 
 def llm_score(tokens: Tokens) -> Tensor:
     """[B, N] score of the second stage: softmaxes over the visual tokens only, of the last token's query and value."""
-    keys, values = exact(given(tokens.keys)), exact(given(tokens.values))
-    attention = _against(exact(given(tokens.last_query)), keys, tokens.valid, scaled=True)
-    semantic = _against(exact(given(tokens.last_value)), values, tokens.valid, scaled=True)
+    keys, values = exact(not_none(tokens.keys)), exact(not_none(tokens.values))
+    attention = _against(exact(not_none(tokens.last_query)), keys, tokens.valid, scaled=True)
+    semantic = _against(exact(not_none(tokens.last_value)), values, tokens.valid, scaled=True)
     return combined_score(attention, semantic, density(values))
 
 
@@ -137,10 +137,10 @@ def _score(tokens: Tokens, attention: Tensor, criteria: tuple[str, ...], how: st
     semantic = strength = None
     patches = tokens.x.shape[1]
     if "semantic" in criteria:
-        semantic = _relevance(exact(given(tokens.values)), tokens.valid)
+        semantic = _relevance(exact(not_none(tokens.values)), tokens.valid)
     if "density" in criteria:
-        strength = density(exact(given(tokens.values))[:, :, -patches:])
-        strength = normalised(strength, tokens.valid) if how == "sum" else strength
+        strength = density(exact(not_none(tokens.values))[:, :, -patches:])
+        strength = normalise(strength, tokens.valid) if how == "sum" else strength
     return combined_score(attention if "attn" in criteria else None, semantic, strength, how)
 
 
@@ -149,12 +149,12 @@ def _relevance(values: Tensor, valid: Tensor) -> Tensor:
     special = values.shape[2] - valid.shape[1]
     everyone = torch.cat([valid.new_ones(len(valid), special), valid], 1)
     shares = _against(values[:, :, 0], values, everyone, scaled=False)
-    return normalised(shares[:, special:], valid)
+    return normalise(shares[:, special:], valid)
 
 
 def _mean_query_scores(tokens: Tokens) -> Tensor:
     patches = tokens.x.shape[1]
-    queries, keys = (exact(given(each))[:, :, -patches:] for each in (tokens.queries, tokens.keys))
+    queries, keys = (exact(not_none(each))[:, :, -patches:] for each in (tokens.queries, tokens.keys))
     mask = tokens.valid[:, None, :, None]
     mean = torch.where(mask, queries, 0).sum(2) / tokens.count[:, None, None]
     return _against(mean, keys, tokens.valid, scaled=True)

@@ -6,7 +6,7 @@ from recipes.core.errors import UserError
 from recipes.core.losses.kernels import exact
 from recipes.pruning.draws import random_scores
 from recipes.pruning.pruners.schedules import checked_layers, geometric, scaled_layers
-from recipes.pruning.selecting import given, pack, top
+from recipes.pruning.selecting import not_none, pack, top
 from recipes.pruning.tokens import (
     Depth,
     Point,
@@ -32,7 +32,7 @@ class FastV(Pruner):
         return ("last_row",) if point.layer else ()
 
     def select(self, tokens: Tokens, state: State) -> Selection:
-        scores = exact(given(tokens.last_row)).mean(1) if tokens.point.layer else random_scores(tokens)
+        scores = exact(not_none(tokens.last_row)).mean(1) if tokens.point.layer else random_scores(tokens)
         return Selection(*pack(top(scores, tokens.budget, tokens.valid)))
 
 
@@ -68,7 +68,7 @@ class PyramidDrop(Pruner):
             keep = (state["count/llm"].double() * self.options.rates[step] + 1e-9).long()
         else:
             keep = geometric(tokens.count, tokens.budget, len(points) - step)
-        return Selection(*pack(top(exact(given(tokens.next_row)).mean(1), keep, tokens.valid)))
+        return Selection(*pack(top(exact(not_none(tokens.next_row)).mean(1), keep, tokens.valid)))
 
 
 class VTW(Pruner):

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from recipes.core.losses.kernels import exact
-from recipes.pruning.selecting import given, pack, top
+from recipes.pruning.selecting import not_none, pack, top
 from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, cls_scores, per_sample
 
 
@@ -31,7 +31,7 @@ class VisionZip(Pruner):
         front = int(o.keep_cls and contextual < budget)
         kept = top(cls_scores(tokens), tokens.budget - contextual - front, tokens.valid)
         rest = (~kept[0]).nonzero().squeeze(1)
-        keys = exact(given(tokens.keys)).mean(1)[0, -tokens.x.shape[1] :]
+        keys = exact(not_none(tokens.keys)).mean(1)[0, -tokens.x.shape[1] :]
         extra = contextual_tokens(exact(tokens.x[0, rest]), keys[rest], contextual)
         chosen = Selection(*pack(kept))
         return Selection(
@@ -39,7 +39,7 @@ class VisionZip(Pruner):
             chosen.valid,
             extra=extra[None].to(tokens.x.dtype),
             extra_valid=_ones(tokens, len(extra)),
-            front=given(tokens.cls)[:, None] if front else None,
+            front=not_none(tokens.cls)[:, None] if front else None,
             front_valid=_ones(tokens, 1) if front else None,
         )
 
@@ -71,9 +71,9 @@ class PruMerge(Pruner):
             count = budget - append
         ranked = scores.argsort(descending=True, stable=True)
         kept = self._kept(ranked, count)
-        keys = exact(given(tokens.final_keys))[0, -len(scores) :]
+        keys = exact(not_none(tokens.final_keys))[0, -len(scores) :]
         x, members = exact(tokens.x[0]), self.options.neighbors
-        merged = absorbed(x, scores, kept, nearest_tokens(keys, kept, members))
+        merged = absorb(x, scores, kept, nearest_tokens(keys, kept, members))
         rest = torch.ones_like(scores, dtype=torch.bool).index_fill(0, kept, False)
         extra = torch.where(rest, scores, 0)[None].to(x.dtype) @ x if append and rest.any() else x[:0]
         return Selection(
@@ -129,7 +129,7 @@ class Trim(Pruner):
 
     def _one(self, tokens: Tokens) -> Selection:
         o, budget = self.options, int(tokens.budget[0])
-        patches, text = exact(given(getattr(tokens, self._patches)))[0], exact(given(tokens.text))[0]
+        patches, text = exact(not_none(getattr(tokens, self._patches)))[0], exact(not_none(tokens.text))[0]
         if o.normalize:
             patches, text = normalize(patches, dim=1, eps=1e-12), normalize(text, dim=0, eps=1e-12)
         scores = (o.sign * (patches @ text)).softmax(0)
@@ -153,7 +153,7 @@ def final_scores(tokens: Tokens) -> Tensor:
 
     Source: softmax over all tokens of q k^T C^-0.5 with C the full width; the row of CLS, its own entry dropped.
     """
-    query, keys = exact(given(tokens.final_query)), exact(given(tokens.final_keys))
+    query, keys = exact(not_none(tokens.final_query)), exact(not_none(tokens.final_keys))
     logits = torch.einsum("bc,btc->bt", query, keys) / query.shape[1] ** 0.5
     patches = tokens.valid.shape[1]
     everyone = torch.cat([tokens.valid.new_ones(len(logits), logits.shape[1] - patches), tokens.valid], 1)
@@ -177,7 +177,7 @@ def nearest_tokens(keys: Tensor, of: Tensor, members: int, bonus: Tensor | None 
     return similarity.topk(min(members, len(keys) - 1), dim=1).indices
 
 
-def absorbed(x: Tensor, scores: Tensor, kept: Tensor, members: Tensor) -> Tensor:
+def absorb(x: Tensor, scores: Tensor, kept: Tensor, members: Tensor) -> Tensor:
     """[M, d] x_i + sum over its members of a_j x_j, weights not normalised.
 
     Args:

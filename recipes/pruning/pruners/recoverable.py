@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from recipes.core.losses.kernels import exact
-from recipes.pruning.pruners.merging import absorbed, final_scores, iqr_outliers, nearest_tokens
-from recipes.pruning.selecting import given
+from recipes.pruning.pruners.merging import absorb, final_scores, iqr_outliers, nearest_tokens
+from recipes.pruning.selecting import not_none
 from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, per_sample
 
 FLAGGED = 1.5  # local outlier factor above which a value stands out
@@ -66,7 +66,7 @@ class Recoverable(Pruner):
 
     def _text_scores(self, tokens: Tokens) -> Tensor:
         """[N] cosine with the question over sqrt(width)."""
-        patches, text = exact(given(getattr(tokens, self._patches)))[0], exact(given(tokens.text))
+        patches, text = exact(not_none(getattr(tokens, self._patches)))[0], exact(not_none(tokens.text))
         sign: int = self.options.text_sign
         return sign * cosine_similarity(patches, text, dim=1, eps=1e-12) / patches.shape[1] ** 0.5
 
@@ -113,9 +113,9 @@ class Recoverable(Pruner):
         if not count:
             return x[:0]
         centres = left.argsort(descending=True, stable=True)[:count]
-        keys = exact(given(tokens.final_keys))[0, -len(scores) :][index]
+        keys = exact(not_none(tokens.final_keys))[0, -len(scores) :][index]
         bonus = None if text is None else o.merge_text_weight * text[index]
-        merged = absorbed(x, left, centres, nearest_tokens(keys, centres, o.merge_members, bonus))
+        merged = absorb(x, left, centres, nearest_tokens(keys, centres, o.merge_members, bonus))
         return torch.cat([merged, left.index_fill(0, centres, 0)[None].to(x.dtype) @ x])
 
     def _share(self, values: Tensor, neighbors: int) -> float:

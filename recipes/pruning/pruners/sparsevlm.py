@@ -11,7 +11,7 @@ from recipes.core.errors import UserError
 from recipes.core.losses.kernels import exact
 from recipes.pruning.draws import generator
 from recipes.pruning.pruners.schedules import checked_layers, scaled_layers
-from recipes.pruning.selecting import given, pack, top
+from recipes.pruning.selecting import not_none, pack, top
 from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, everything, per_sample
 
 # The published tokens kept at its three layers, by budget, of 576.
@@ -54,10 +54,10 @@ class SparseVLM(Pruner):
 
     def select(self, tokens: Tokens, state: State) -> Selection:
         if not tokens.point.layer:
-            state["raters"] = raters(tokens.x, given(tokens.text_states), tokens.valid, given(tokens.text_valid))
+            state["raters"] = raters(tokens.x, not_none(tokens.text_states), tokens.valid, not_none(tokens.text_valid))
             return everything(tokens)
         step = self.points(Depth(llm=tokens.layers)).index(tokens.point) - 1
-        scores = rated(given(tokens.text_rows), state["raters"])
+        scores = rater_attention(not_none(tokens.text_rows), state["raters"])
         original = state["count/llm"]
         pairs = zip(original.tolist(), tokens.budget.tolist(), strict=True)
         lists = [self._keep(count, budget, tokens.layers) for count, budget in pairs]
@@ -72,7 +72,7 @@ class SparseVLM(Pruner):
         def one(alone: Tokens) -> Selection:
             row = next(rows)
             inside = tokens.valid[row]
-            return recycled(alone, kept[row, inside], scores[row, inside], self.options.recycle)
+            return recycle(alone, kept[row, inside], scores[row, inside], self.options.recycle)
 
         return per_sample(tokens, one)
 
@@ -105,7 +105,7 @@ def raters(visual: Tensor, text: Tensor, valid: Tensor, text_valid: Tensor) -> T
     return torch.where(chosen.any(1, keepdim=True), chosen, text_valid)
 
 
-def rated(rows: Tensor, chosen: Tensor) -> Tensor:
+def rater_attention(rows: Tensor, chosen: Tensor) -> Tensor:
     """[B, N] attention of the raters to each image token, mean over heads and raters, of rows [B, H, P, N]."""
     weight = chosen[:, None, :, None]
     return torch.where(weight, exact(rows), 0).sum((1, 2)) / (rows.shape[1] * chosen.sum(1, keepdim=True))
@@ -165,7 +165,7 @@ def recyclable(dropped: int, share: float) -> int:
     return min(int(share * dropped) + 1, dropped)
 
 
-def recycled(tokens: Tokens, kept: Tensor, scores: Tensor, share: float) -> Selection:
+def recycle(tokens: Tokens, kept: Tensor, scores: Tensor, share: float) -> Selection:
     """Keep some tokens of one sample and cluster the best of the others into new ones.
 
     Args:

@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 from recipes.core.errors import UserError
 from recipes.core.losses.kernels import exact
 from recipes.pruning.pruners.schedules import checked_layers, geometric, scaled_layers
-from recipes.pruning.selecting import gather, given, normalised, pack, ranks, top
+from recipes.pruning.selecting import gather, normalise, not_none, pack, ranks, top
 from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, cls_scores
 
 
@@ -45,7 +45,7 @@ class ToMe(Pruner):
         return 0 if own else -(-count // 2**layers)
 
     def select(self, tokens: Tokens, state: State) -> Selection:
-        keys = exact(given(tokens.keys)).mean(1)
+        keys = exact(not_none(tokens.keys)).mean(1)
         special = keys.shape[1] - tokens.x.shape[1]
         excess = (tokens.count - tokens.budget).clamp(min=0)
         return merge(tokens, keys[:, special:], special, torch.minimum(self._amount(tokens, excess), excess))
@@ -77,8 +77,8 @@ class ATS(Pruner):
 
     def select(self, tokens: Tokens, state: State) -> Selection:
         patches = tokens.x.shape[1]
-        norms = exact(given(tokens.values))[:, :, -patches:].transpose(1, 2).flatten(2).norm(dim=2)
-        scores = normalised(cls_scores(tokens) * norms, tokens.valid)
+        norms = exact(not_none(tokens.values))[:, :, -patches:].transpose(1, 2).flatten(2).norm(dim=2)
+        scores = normalise(cls_scores(tokens) * norms, tokens.valid)
         steps = torch.minimum(tokens.budget, tokens.count)
         chosen = inverse_samples(scores, steps, tokens.valid)
         fewest = torch.minimum(steps, torch.full_like(steps, self.options.minimum))

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from recipes.core.losses.kernels import exact
 from recipes.pruning.draws import random_scores
 from recipes.pruning.pruners.schedules import geometric, scaled_layers
-from recipes.pruning.selecting import given, pack, ranks, top
+from recipes.pruning.selecting import not_none, pack, ranks, top
 from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens
 
 FEATURES = {"key": "keys", "query": "queries", "value": "values", "x": "x"}
@@ -68,8 +68,8 @@ class ZeroTPrune(Pruner):
         o = self.options
         if o.importance == "random":
             return random_scores(tokens)
-        special = given(tokens.attention).shape[2] - tokens.x.shape[1]
-        graph = attention_graph(given(tokens.attention), alive, o.tau)
+        special = not_none(tokens.attention).shape[2] - tokens.x.shape[1]
+        graph = attention_graph(not_none(tokens.attention), alive, o.tau)
         if o.importance == "cls_row":
             if not special:
                 raise ValueError("importance=cls_row reads the row of CLS, which this model lacks")
@@ -82,7 +82,7 @@ class ZeroTPrune(Pruner):
         return aggregate(scores[:, :, special:], alive, o.aggregate, (o.vhf_low, o.vhf_high) if o.vhf else None)
 
     def _without_doubles(self, tokens: Tokens, alive: Tensor, score: Tensor, doubles: Tensor) -> Tensor:
-        o, value = self.options, given(getattr(tokens, FEATURES[self.options.sim_feature]))
+        o, value = self.options, not_none(getattr(tokens, FEATURES[self.options.sim_feature]))
         patches = tokens.x.shape[1]
         feature = exact(value if o.sim_feature == "x" else value[:, :, -patches:].transpose(1, 2).flatten(2))
         draws = random_scores(tokens) if o.partition == "random" else None
@@ -206,7 +206,7 @@ def _groups(score: Tensor, alive: Tensor, partition: str, draws: Tensor | None) 
         place = count - 1 - rank  # 0 for the least important
         group = (place % 2 == 0) & (place < 2 * half)
     else:
-        group = ranks(given(draws), alive) < half
+        group = ranks(not_none(draws), alive) < half
     group = group & alive
     return group, (alive & ~group)[:, None]
 

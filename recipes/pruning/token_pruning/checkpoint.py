@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText, CLIPModel
 
 from recipes.core.data.config import EasyVqaConfig
 from recipes.core.data.text.chat_dates import with_fixed_date
-from recipes.core.data.text.text_ids import TextIds, marked
+from recipes.core.data.text.text_ids import TextIds, mark
 from recipes.core.errors import UserError
 from recipes.core.models.sources import check_tokenizer_fits, load_config, load_model, load_processor, load_tokenizer
 from recipes.pruning.adapters import Guide, layout
@@ -174,7 +174,7 @@ def prompt_inputs(
     if not typed:
         return dict(processor(images=image, text=plain, add_special_tokens=not begun, return_tensors="pt"))
     options = {"add_special_tokens": False, "sanitize_control_tokens": True, "return_tensors": "pt"}
-    found = dict(processor(images=image, text=ask(marked(question, typed)), **options))
+    found = dict(processor(images=image, text=ask(mark(question, typed)), **options))
     before = torch.tensor([[] if begun else start], dtype=torch.long)
     return found | {
         "input_ids": torch.cat([before, found["input_ids"]], 1),

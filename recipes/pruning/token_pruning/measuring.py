@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from recipes.pruning.accounting import Prefill, avg_tokens, mlp_macs, model_macs, patch_macs
-from recipes.pruning.adapters import Layout, Trace, now, pruned
+from recipes.pruning.adapters import Layout, Trace, now, prune
 from recipes.pruning.draws import sample_seed
 from recipes.pruning.options import FullOptions
 from recipes.pruning.pruners import make
@@ -165,7 +165,7 @@ def _run(
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     guide, positions = batch.guide, plan.positions
-    pruning = pruned(subject.model, pruner, budget, seeds=seeds, guide=guide, positions=positions, names=batch.samples)
+    pruning = prune(subject.model, pruner, budget, seeds=seeds, guide=guide, positions=positions, names=batch.samples)
     with pruning as trace:
         seconds, answers = _timed(subject, batch, timed)
     if seconds is not None:

@@ -40,7 +40,7 @@ def strips(measured: Measured, budgets: Sequence[tuple[str, float | int]], chose
     found = []
     for tally in measured.every:
         shots = [
-            Shot(name, batch.questions[place], _note(seen), data_uri(dimmed(images[name], seen)))
+            Shot(name, batch.questions[place], _note(seen), data_uri(dim(images[name], seen)))
             for name, batch, place in shown
             for seen in [tally.seen[name]]
         ]
@@ -91,7 +91,7 @@ def picture(pixels: Tensor) -> Image:
     return (255 * spread).round().byte().permute(1, 2, 0).numpy()
 
 
-def dimmed(image: Image, seen: Seen) -> Image:
+def dim(image: Image, seen: Seen) -> Image:
     """The image with pruned patches faded to paper."""
     side, (height, width) = isqrt(seen.patches), image.shape[:2]
     kept = np.zeros(seen.patches, bool)

@@ -21,7 +21,7 @@ from recipes.core.evaluation.captions import Choice, span_choices
 from recipes.core.models import from_config as models
 from recipes.core.models.as_llava import as_llava
 from recipes.core.models.run_models import final_checkpoint
-from recipes.core.runs.identity import described
+from recipes.core.runs.identity import content_tree
 from recipes.core.runs.records import load_run
 from recipes.core.storage.files import home_path
 from recipes.core.training.models import train_once
@@ -68,8 +68,8 @@ class PriorVLM(Subject):
     def __init__(self, config: TokenPruningConfig, device: str) -> None:
         self.config, self.device = config, device
         path = _own(config).path
-        self.trained = finished(path, device) if path else trained_inside(config, device)
-        self.choices = asked(self.trained)[: config.evaluation.examples]
+        self.trained = load_finished(path, device) if path else trained_inside(config, device)
+        self.choices = read_choices(self.trained)[: config.evaluation.examples]
         self.by_id = {choice.example: choice for choice in self.choices}
         self.model: Any = as_llava(self.trained.model).to(device)  # type: ignore[arg-type]
         self.layout = layout(self.model)
@@ -118,7 +118,7 @@ class PriorVLM(Subject):
         return str(self.trained.tokenizer.decode(list(ids))).strip()
 
 
-def asked(trained: Trained) -> list[Choice]:
+def read_choices(trained: Trained) -> list[Choice]:
     """Every image-determined word of the test captions, with its alternatives.
 
     Raises:
@@ -142,7 +142,7 @@ def asked(trained: Trained) -> list[Choice]:
     return choices
 
 
-def finished(path: str, device: str) -> Trained:
+def load_finished(path: str, device: str) -> Trained:
     """The model of a finished run of `prior`.
 
     Args:
@@ -181,7 +181,7 @@ def trained_inside(config: TokenPruningConfig, device: str) -> Trained:
     def save(model: Any, folder: Path) -> None:
         safetensors.torch.save_model(model, str(folder / WEIGHTS))
 
-    decides = {name: value for name, value in described(run, "").items() if name not in FREE}
+    decides = {name: value for name, value in content_tree(run, "").items() if name not in FREE}
     key = [decides, data.train.fingerprint(), registry.card(RECIPE).version]
     name, what = f"the model of {RECIPE} for seed {run.seed}", f"{len(data.train):,} captions"
     folder = train_once("prior-vlms", key, run.trainer, run.seed, training, save, name=name, what=what)

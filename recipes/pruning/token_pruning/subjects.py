@@ -72,7 +72,7 @@ class Subject(ABC):
 
     Attributes:
         terms: What is measured.
-        model: What `pruned` takes.
+        model: What `prune` takes.
         layout: Its numbers.
         patches: Tokens of a sample that may be pruned; 0 where that depends on the sample.
         counts: The numbers of them that there are where they differ and are known beforehand.

@@ -84,10 +84,10 @@ class Texts(Subject):
         return states
 
     def embeddings(self, answers: Any, trace: Trace) -> Tensor:
-        return mean_pooled(answers, trace.output_mask)
+        return mean_pool(answers, trace.output_mask)
 
 
-def mean_pooled(states: Tensor, mask: Tensor) -> Tensor:
+def mean_pool(states: Tensor, mask: Tensor) -> Tensor:
     """[B, d] normalised mean of the states [B, T, d] of tokens that the mask [B, T] has."""
     weights = mask.to(states.device, torch.float32)[..., None]
     return normalize((states.float() * weights).sum(1) / weights.sum(1), dim=1)

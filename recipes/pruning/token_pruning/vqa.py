@@ -103,7 +103,7 @@ def read_easy_vqa(config: EasyVqaConfig) -> list[Asked]:
     return [Asked(each.id, each.group, each.prompt, (each.answer,), files.file(each.image)) for each in data.questions]
 
 
-def normalised(answer: str) -> str:
+def normalise(answer: str) -> str:
     """An answer without case, punctuation and articles, numbers up to ten in digits."""
     words = re.sub(r"[^\w\s]", " ", answer.lower()).split()
     return " ".join(NUMBERS.get(word, word) for word in words if word not in ("a", "an", "the"))
@@ -111,7 +111,7 @@ def normalised(answer: str) -> str:
 
 def is_right(given: str, answers: Sequence[str]) -> bool:
     """Whether an answer is one of the right ones, after normalisation."""
-    return normalised(given) in {normalised(answer) for answer in answers}
+    return normalise(given) in {normalise(answer) for answer in answers}
 
 
 def _texts(question: Any, answer: Any) -> tuple[str, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recipes.core.config import compose
-from recipes.core.config.overrides import Override, in_shell, pieces, quoted, read_overrides, sweep_choices
+from recipes.core.config.overrides import Override, in_shell, pieces, quote, read_overrides, sweep_choices
 from recipes.core.errors import UserError
 
 TEXTS = {"data.path": False, "data.domains": True, "trainer.max_steps": False}
@@ -62,7 +62,7 @@ def test_a_text_without_commas_needs_no_quotes_but_the_shell_s(name: str) -> Non
 
 @pytest.mark.parametrize("name", NAMES)
 def test_quoted_texts_are_read_back(name: str) -> None:
-    assert value(f"data.path={quoted(name)}") == name
+    assert value(f"data.path={quote(name)}") == name
 
 
 def test_numbers_and_null_stay_what_they_are_where_no_text_is_meant() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from recipes.core.config import compose
-from recipes.core.config.shorthands import written_out
+from recipes.core.config.shorthands import write_out
 from recipes.core.errors import UserError
 
 OPTIONS = {"model": ["toy", "llava"], "data": ["digits", "vqa"]}
@@ -21,7 +21,7 @@ RULES = {
 
 
 def out(choices: dict[str, str], *keys: tuple[str, Any], rules: dict[str, Any] = RULES) -> Any:
-    return written_out(choices, list(keys), options=OPTIONS, unions=["pruner"], rules=rules)
+    return write_out(choices, list(keys), options=OPTIONS, unions=["pruner"], rules=rules)
 
 
 def test_a_union_is_chosen_by_its_name() -> None:

@@ -11,7 +11,7 @@ from recipes.core.losses.logprobs import (
     DIRECTIONS,
     Scores,
     logprobs_and_kl,
-    projected,
+    project,
     token_logprobs,
     token_statistics,
 )
@@ -35,7 +35,7 @@ class Problem:
         self.leaves = (self.hidden.requires_grad_(), self.head.requires_grad_())
 
     def scores(self, direction: str, chunk: int = 7) -> Scores:
-        reference = projected(self.ref_hidden, OutputHead(self.ref_head))
+        reference = project(self.ref_hidden, OutputHead(self.ref_head))
         return logprobs_and_kl(self.hidden, OutputHead(self.head), self.targets, reference, chunk, direction)
 
     def full(self, direction: str) -> Scores:
@@ -83,7 +83,7 @@ def test_values_and_gradients_equal_full_logits(chunk: int, direction: str) -> N
 @BOTH
 def test_gradcheck_in_float64(direction: str) -> None:
     problem = Problem(torch.float64, n=5)
-    reference = projected(problem.ref_hidden, OutputHead(problem.ref_head))
+    reference = project(problem.ref_hidden, OutputHead(problem.ref_head))
 
     def of(hidden: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
         scores = logprobs_and_kl(hidden, OutputHead(head), problem.targets, reference, 2, direction)
@@ -108,7 +108,7 @@ def test_gradients_in_the_logits_are_those_of_the_paper() -> None:
     z.requires_grad_()
     p, q = z.detach().softmax(1), ref.softmax(1)
     forward, backward = (
-        logprobs_and_kl(z, OutputHead(eye), target, projected(ref, OutputHead(eye)), direction=d) for d in DIRECTIONS
+        logprobs_and_kl(z, OutputHead(eye), target, project(ref, OutputHead(eye)), direction=d) for d in DIRECTIONS
     )
     assert (forward.logps - forward.ref_logps).item() == pytest.approx(0.547168, abs=1e-6)
     assert forward.kl.item() == pytest.approx(0.119499, abs=1e-6)
@@ -120,7 +120,7 @@ def test_gradients_in_the_logits_are_those_of_the_paper() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_policy_that_is_its_reference_has_no_divergence(direction: str, dtype: torch.dtype) -> None:
     problem = Problem(dtype)
-    reference = projected(problem.hidden, OutputHead(problem.head))
+    reference = project(problem.hidden, OutputHead(problem.head))
     scores = logprobs_and_kl(problem.hidden, OutputHead(problem.head), problem.targets, reference, 7, direction)
     assert torch.equal(scores.logps, scores.ref_logps) and not scores.kl.any()
     assert not any(gradient.any() for gradient in torch.autograd.grad(scores.kl.sum(), problem.leaves))
@@ -163,7 +163,7 @@ def test_extreme_logits_stay_finite(direction: str) -> None:
     z = torch.tensor([[300.0, -300.0, 0.0], [0.0, 0.0, 90.0]], requires_grad=True)
     ref = torch.tensor([[-300.0, 300.0, 0.0], [90.0, 0.0, 0.0]])
     scores = logprobs_and_kl(
-        z, OutputHead(torch.eye(3)), torch.tensor([0, 1]), projected(ref, OutputHead(torch.eye(3))), direction=direction
+        z, OutputHead(torch.eye(3)), torch.tensor([0, 1]), project(ref, OutputHead(torch.eye(3))), direction=direction
     )
     assert scores.kl.tolist() == pytest.approx([600.0, 90.0], rel=1e-5)
     (gradient,) = torch.autograd.grad(scores.kl.sum() + scores.logps.sum(), z)
@@ -173,7 +173,7 @@ def test_extreme_logits_stay_finite(direction: str) -> None:
 def test_a_certain_token_keeps_its_tiny_gradient() -> None:
     hidden = torch.ones(1, 1, requires_grad=True)
     head = torch.tensor([[12.0], [0.0]])
-    scores = logprobs_and_kl(hidden, OutputHead(head), torch.tensor([0]), projected(torch.ones(1, 1), OutputHead(head)))
+    scores = logprobs_and_kl(hidden, OutputHead(head), torch.tensor([0]), project(torch.ones(1, 1), OutputHead(head)))
     assert torch.autograd.grad(scores.logps.sum(), hidden)[0].item() == pytest.approx(12 * 6.144e-6, rel=2e-2)
 
 
@@ -217,7 +217,7 @@ def test_the_chunk_bounds_the_logits_that_exist(keep: int) -> None:
 
     def reference(part: slice) -> Tensor:
         seen.append(part.stop - part.start)
-        return projected(problem.ref_hidden, OutputHead(problem.ref_head))(part)
+        return project(problem.ref_hidden, OutputHead(problem.ref_head))(part)
 
     scores = logprobs_and_kl(problem.hidden, OutputHead(problem.head), problem.targets, reference, chunk=10)
     assert seen == [10, 10, 3]

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertLMHeadModel, LlamaForCausalLM
 from recipes.core.errors import UserError
 from recipes.core.losses import logprobs
 from recipes.core.losses.kernels import deferred_cross_entropy, token_nll, weighted_cross_entropy
-from recipes.core.losses.logprobs import DIRECTIONS, logprobs_and_kl, projected, token_statistics
+from recipes.core.losses.logprobs import DIRECTIONS, logprobs_and_kl, project, token_statistics
 from recipes.core.models.from_config import load_text_model
 from recipes.core.models.head import OutputHead, check_head, output_head
 from recipes.core.models.vision_language import CaptionModel, PatchEmbedding, TextModel
@@ -79,7 +79,7 @@ def test_divergences_are_those_of_the_models_logits(kind: str, direction: str, m
     first, second = (logp, logq.detach()) if direction == "policy_ref" else (logq.detach(), logp)
     theirs = WEIGHTS @ (first.exp() * (first - second)).sum(1)
     ref_hidden, ref_head = TextModel(reference)(IDS, torch.ones_like(IDS), None, lambda hidden, head: (hidden, head))
-    frozen = projected(ref_hidden[:, :-1].flatten(0, 1), ref_head)
+    frozen = project(ref_hidden[:, :-1].flatten(0, 1), ref_head)
 
     def loss(hidden: Tensor, head: OutputHead) -> Tensor:
         return WEIGHTS @ logprobs_and_kl(hidden, head, TARGETS, frozen, 5, direction).kl
@@ -109,7 +109,7 @@ def test_gradcheck_with_bias_scale_and_softcap(curve: tuple[float, float | None]
         for shape in ((3, 2), (count, 2), (count,), (3, 2), (count, 2))
     )
     leaves, targets = [leaf.requires_grad_() for leaf in (hidden, weight, bias)], torch.tensor([6, 0, 3])
-    frozen = projected(ref_hidden, OutputHead(ref_weight, None, 1.5, 3.0))
+    frozen = project(ref_hidden, OutputHead(ref_weight, None, 1.5, 3.0))
 
     def values(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, ...]:
         head, weights = OutputHead(weight, bias, *curve), torch.tensor([0.3, 1.0, 2.0], dtype=torch.float64)

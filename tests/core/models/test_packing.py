@@ -62,7 +62,7 @@ def outcome(model: TextModel, batch: dict[str, Tensor], packed: bool) -> tuple[T
         return logp.gather(1, batch["labels"][predicted][:, None])[:, 0]
 
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    logps = packing.run_packed(model, batch, read) if packed else model(**inputs, pixels=None, readout=read)
+    logps = packing.forward_packed(model, batch, read) if packed else model(**inputs, pixels=None, readout=read)
     assert seen == [(*batch["input_ids"].shape, 16)]
     model.zero_grad()
     (logps * torch.linspace(-1, 1, len(logps)) / len(logps)).sum().backward()

@@ -15,7 +15,7 @@ from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.models.adapters import add_adapters
 from recipes.core.models.causal import load_causal_lm
-from recipes.core.models.run_models import merged
+from recipes.core.models.run_models import merge_adapters
 from recipes.core.models.sources import load_tokenizer
 from recipes.core.models.vision_language import TextModel
 
@@ -117,5 +117,5 @@ def test_merged_adapters_compute_what_adapters_beside_do(kind: str) -> None:
             torch.nn.init.normal_(parameter, std=0.1)
     names = {name: values.detach() for name, values in adapted.state_dict().items()}
     again = type(plain)(config).eval()
-    again.load_state_dict(merged(names, 3.0, kind == "gpt2"))
+    again.load_state_dict(merge_adapters(names, 3.0, kind == "gpt2"))
     torch.testing.assert_close(again(ids).logits, adapted.eval()(ids).logits)

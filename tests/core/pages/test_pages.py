@@ -6,8 +6,8 @@ from recipes.core.config import registry
 from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
 from recipes.core.pages.__main__ import main
-from recipes.core.pages.markers import markers, pages, stale, write_pages, written
-from recipes.core.pages.stored import write_stored
+from recipes.core.pages.markers import markers, pages, stale, with_numbers, write_pages
+from recipes.core.pages.stored import write_trial
 
 MARKER = "<!-- table: prior/default\ncolumns: {area: auc}\narms: [ntp]\n-->\n"
 BODY = "| arm | area |\n|---|---|\n| ntp | .500 |\n"
@@ -15,7 +15,7 @@ BODY = "| arm | area |\n|---|---|\n| ntp | .500 |\n"
 
 @pytest.fixture
 def results(stored, tmp_path):
-    write_stored(stored(), tmp_path)
+    write_trial(stored(), tmp_path)
     return tmp_path
 
 
@@ -31,30 +31,30 @@ def test_the_list_of_recipes_has_them_all():
 
 def test_text_between_markers_is_written_and_nothing_else(results):
     page = f"# A page\n\n{MARKER}old\n<!-- end -->\n\nProse.\n\n<!-- verdict: prior/default -->\n<!-- end -->\nEnd.\n"
-    fresh = written(page, "page", results)
+    fresh = with_numbers(page, "page", results)
     assert fresh == (
         f"# A page\n\n{MARKER}{BODY}<!-- end -->\n\nProse.\n\n<!-- verdict: prior/default -->\n"
         "PRIOR learns faster: **supported**, +.310 [+.244, +.375], three seeds.\n<!-- end -->\nEnd.\n"
     )
-    assert written(fresh, "page", results) == fresh
+    assert with_numbers(fresh, "page", results) == fresh
 
 
 def test_examples_that_are_indented_stay(results):
     page = "    <!-- table: prior/nowhere -->\n    <!-- end -->\n"
-    assert written(page, "page", results) == page
+    assert with_numbers(page, "page", results) == page
 
 
 def test_what_is_pending_stays_until_its_trial_is_stored(results, stored):
     head, rest = "<!-- table: prior/later\n", "columns: {area: auc}\narms: [ntp]\n-->\n"
     page = f"{head}pending: true\n{rest}typed\n<!-- end -->\n"
-    assert written(page, "page", results) == page
+    assert with_numbers(page, "page", results) == page
     lone = "<!-- output: prior/default\npending: true\n-->\n<!-- end -->\n"
-    assert written(lone, "page", results).startswith("<!-- output: prior/default -->\n    prior: auc")
+    assert with_numbers(lone, "page", results).startswith("<!-- output: prior/default -->\n    prior: auc")
     never = "<!-- recipes\npending: true\n-->\ntyped\n<!-- end -->\n"
-    assert written(never, "page", results) == never
+    assert with_numbers(never, "page", results) == never
     assert [(one.name, one.pending) for one in markers(page, "page")] == [("prior/later", True)]
-    write_stored(stored(name="prior/later"), results)
-    assert written(page, "page", results) == f"{head}{rest}{BODY}<!-- end -->\n"
+    write_trial(stored(name="prior/later"), results)
+    assert with_numbers(page, "page", results) == f"{head}{rest}{BODY}<!-- end -->\n"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_what_is_pending_stays_until_its_trial_is_stored(results, stored):
 )
 def test_a_marker_that_cannot_be_served_is_refused(results, page, what):
     with pytest.raises(UserError) as caught:
-        written(page, "page", results)
+        with_numbers(page, "page", results)
     assert what in str(caught.value)
 
 
@@ -90,8 +90,8 @@ def test_only_pages_that_changed_are_written(results, tmp_path):
 
 
 def test_recipes_show_their_stored_verdicts_and_send_to_their_page_without(results, stored):
-    write_stored(stored(name="prior/long", command="steelyard trial prior trainer.max_steps=600"), results)
-    lists = written(
+    write_trial(stored(name="prior/long", command="steelyard trial prior trainer.max_steps=600"), results)
+    lists = with_numbers(
         "<!-- recipes\nfolder: docs/recipes/\n-->\n<!-- end -->\n<!-- index -->\n<!-- end -->\n", "page", results
     )
     verdict = "**supported**, +.310 [+.244, +.375], three seeds"
@@ -99,7 +99,7 @@ def test_recipes_show_their_stored_verdicts_and_send_to_their_page_without(resul
     # The stored claim is not about the card's own arms only if they differ; here both are prior and ntp.
     assert f"| [prior](docs/recipes/prior.md) | {what} | {verdict} |\n" in lists
     assert f"{verdict}<br>`trainer.max_steps=600`: {verdict} | not measured<br>" in lists
-    one = written("<!-- recipes\nnames: [prior]\n-->\n<!-- end -->\n", "page", results).splitlines()
+    one = with_numbers("<!-- recipes\nnames: [prior]\n-->\n<!-- end -->\n", "page", results).splitlines()
     assert one[5] == f"| [prior](prior.md) | {what} | {verdict} |" and len(one) == 7
     assert "| see [its page](docs/recipes/dsir.md) |\n" in lists and "### Pretraining\n" in lists
 

@@ -7,7 +7,7 @@ import pytest
 from cli.trial import show_verdict
 from recipes.core.errors import UserError
 from recipes.core.pages.store import _name, stored_trial
-from recipes.core.pages.stored import RESULTS, read_stored, stored_names, stored_of, write_stored
+from recipes.core.pages.stored import RESULTS, read_trial, stored_names, stored_of, write_trial
 from recipes.core.trial.report.answer import answer_text
 from recipes.core.trial.report.markdown import table_arms
 from tests.core.pages.conftest import judged, priced
@@ -17,19 +17,19 @@ from tests.core.trials import CARD, make_trial
 def test_what_was_written_is_read(stored, tmp_path):
     third = {"prior": {"auc": [1 / 3, 0.1 + 0.2, 2 / 3]}}  # every digit: what rounds twice differs from the report
     trial = stored(priced(judged(), True), judged("inconclusive", more_seeds=None), differences=third)
-    path = write_stored(trial, tmp_path)
+    path = write_trial(trial, tmp_path)
     assert path == tmp_path / "prior" / "default.json" and stored_names(tmp_path) == ["prior/default"]
-    assert read_stored("prior/default", tmp_path) == trial
+    assert read_trial("prior/default", tmp_path) == trial
     assert '"auc": [0.8, 0.9, 1.0],' in path.read_text()
 
 
 def test_what_is_not_stored_is_refused(tmp_path):
     with pytest.raises(UserError, match="no stored trial 'prior/defualt'"):
-        read_stored("prior/defualt", tmp_path)
+        read_trial("prior/defualt", tmp_path)
     (tmp_path / "prior").mkdir()
     (tmp_path / "prior" / "other.json").write_text("{}")
     with pytest.raises(UserError, match="is no stored trial"):
-        read_stored("prior/other", tmp_path)
+        read_trial("prior/other", tmp_path)
 
 
 def test_keys_that_were_typed_are_the_setting(stored):

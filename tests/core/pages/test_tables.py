@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from recipes.core.errors import UserError
-from recipes.core.pages.tables import measured, output, price_text, table, verdict_line, verdicts
+from recipes.core.pages.tables import measurement_line, output, price_text, table, verdict_line, verdicts
 from tests.core.pages.conftest import CLAIM, MACHINE, judged, priced
 
 
@@ -97,12 +97,12 @@ def test_a_verdict_says_its_price_and_its_reservations(stored):
 
 
 def test_the_line_about_a_measurement(stored):
-    assert measured(stored(), {}) == (
+    assert measurement_line(stored(), {}) == (
         "2026-11-28, one core (AMD EPYC), one thread a run, torch 2.13.0, commit 40ce46f. Three arms, three paired "
         "seeds: 9 runs in 10 min 8 s.\n\n    steelyard trial prior --seeds 3\n"
     )
     gpu = MACHINE | {"device": "cuda", "gpu": "NVIDIA H200"}
-    assert "NVIDIA H200, torch 2.13.0, commit abcabca+changes" in measured(
+    assert "NVIDIA H200, torch 2.13.0, commit abcabca+changes" in measurement_line(
         stored(machines=(gpu,), commits=("abcabcabc+changes",)), {}
     )
 

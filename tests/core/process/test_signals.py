@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from recipes.core.process.signals import NUMBERS, say_at_once, stop_on_signal, terminated_like_interrupted
+from recipes.core.process.signals import NUMBERS, say_at_once, sigterm_as_interrupt, stop_on_signal
 
 
 @pytest.fixture(autouse=True)
@@ -26,14 +26,14 @@ def test_each_asks_training_to_stop(number: signal.Signals, capfd: pytest.Captur
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_each_ends_what_cannot_be_saved(number: signal.Signals) -> None:
-    with pytest.raises(KeyboardInterrupt), terminated_like_interrupted():
+    with pytest.raises(KeyboardInterrupt), sigterm_as_interrupt():
         signal.raise_signal(number)
 
 
 def test_nohup_outlives_the_terminal() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with terminated_like_interrupted(), stop_on_signal("") as stop:
+        with sigterm_as_interrupt(), stop_on_signal("") as stop:
             signal.raise_signal(signal.SIGHUP)
             assert not stop.is_set()
     finally:

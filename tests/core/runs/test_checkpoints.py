@@ -13,7 +13,7 @@ FILES = ("model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.js
 
 
 def save(folder: Path, step: int) -> Path:
-    with checkpoints.staged(folder, step) as staging:
+    with checkpoints.publish(folder, step) as staging:
         for name in FILES:
             (staging / f"checkpoint-{step}" / name).write_text(f"{name} after {step}")
     return folder / f"checkpoint-{step}"
@@ -58,7 +58,7 @@ def test_the_newest_is_by_number_not_by_name(tmp_path: Path) -> None:
 
 def test_a_failed_save_leaves_the_old_checkpoints_alone(tmp_path: Path) -> None:
     save(tmp_path, 10)
-    with pytest.raises(ValueError, match="no"), checkpoints.staged(tmp_path, 20) as staging:
+    with pytest.raises(ValueError, match="no"), checkpoints.publish(tmp_path, 20) as staging:
         (staging / "checkpoint-20" / "half").write_text("half")
         raise ValueError("no")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-10"]
@@ -85,7 +85,7 @@ def measured(tmp_path: Path) -> Path:
     (tmp_path / "curve").mkdir()
     (tmp_path / "curve" / "step-4.parquet").write_bytes(b"four")
     (tmp_path / "metrics.jsonl").write_text('{"step": 2}\n{"step": 4}\n')
-    with checkpoints.staged(tmp_path / "checkpoints", 4) as staging:
+    with checkpoints.publish(tmp_path / "checkpoints", 4) as staging:
         checkpoints.note_measured(tmp_path, staging / "checkpoint-4")
     (tmp_path / "curve" / "step-6.parquet").write_bytes(b"six")
     (tmp_path / "metrics.jsonl").write_text('{"step": 2}\n{"step": 4}\n{"step": 6}\n{"st\x00\x00')

@@ -17,7 +17,7 @@ from recipes.core.errors import RunFailed, UserError
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig
 from recipes.core.runs import identity
 from recipes.core.runs.folder import RunFolder, run_folder
-from recipes.core.runs.identity import check_unchanged, config_hash, content_of, described, identify
+from recipes.core.runs.identity import check_unchanged, config_hash, content_of, content_tree, identify
 from recipes.core.storage import fingerprints, hub
 from recipes.core.trial.cells import sweep_cells
 
@@ -247,9 +247,9 @@ def test_data_that_changes_while_a_run_reads_it_stops_the_run(tmp_path: Path) ->
 
 def test_a_key_of_the_cache_stands_for_content_as_well(tmp_path: Path) -> None:
     folders = [write_model(tmp_path / "one"), write_model(tmp_path / "two"), write_model(tmp_path / "three", b"W")]
-    first, same, other = (described(CausalLMConfig(path=str(folder)), "model") for folder in folders)
+    first, same, other = (content_tree(CausalLMConfig(path=str(folder)), "model") for folder in folders)
     assert first == same != other and first["path"] == {"content": content_of_model(folders[0])}
-    assert described(SmallLMConfig(), "model") == dataclasses.asdict(SmallLMConfig())
+    assert content_tree(SmallLMConfig(), "model") == dataclasses.asdict(SmallLMConfig())
 
 
 def content_of_model(folder: Path) -> str:

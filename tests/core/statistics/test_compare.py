@@ -10,7 +10,7 @@ from recipes.core.errors import UserError
 from recipes.core.runs.records import final_metrics
 from recipes.core.statistics import compare
 from recipes.core.statistics.intervals import Interval, holm, paired_bootstrap, paired_t
-from recipes.core.statistics.measured import paired_examples, read_measured
+from recipes.core.statistics.measured import paired_examples, read_measurements
 from recipes.core.statistics.texts import seed_words
 from recipes.core.trial.comparison import compare_trial
 
@@ -245,10 +245,10 @@ def test_nan_scores_give_no_interval(make_run):
 
 def test_over_examples_source_items_of_all_seeds_are_resampled_together(make_run):
     pairs = [
-        tuple(read_measured(compare.load_run(make_run(arm, seed))) for arm in ("prior", "ntp")) for seed in range(3)
+        tuple(read_measurements(compare.load_run(make_run(arm, seed))) for arm in ("prior", "ntp")) for seed in range(3)
     ]
     metric = "grounded/digit/accuracy"
-    found = compare.compare_measured(pairs, arm_keys=KEYS, over_examples={metric}, draws=500)
+    found = compare.compare_measurements(pairs, arm_keys=KEYS, over_examples={metric}, draws=500)
     pooled, other = found.row(metric), found.row("nll/image")
     both = [paired_examples(*pair)[metric] for pair in pairs]
     columns = [

@@ -13,7 +13,7 @@ from recipes.core.errors import UserError
 from recipes.core.storage import assets, disk
 from recipes.core.storage.disk import DiskFull, nothing_begun, raising_disk_full, writable
 from recipes.core.storage.files import write_text
-from recipes.core.storage.locks import owned
+from recipes.core.storage.locks import hold
 
 MEGABYTES = 2
 
@@ -91,7 +91,7 @@ def test_a_full_disk_is_told_whoever_writes(write: Callable[[Path], None], small
 def test_a_disk_that_is_full_before_anything_begins_is_wrong_input(small_disk: Path) -> None:
     with pytest.raises(OSError):
         plain(small_disk / "file")
-    with pytest.raises(UserError, match="the disk is full"), owned(small_disk / "run" / "owner.lock", "x", wait=False):
+    with pytest.raises(UserError, match="the disk is full"), hold(small_disk / "run" / "owner.lock", "x", wait=False):
         pass
     assert not list(small_disk.rglob("owner.lock"))
     with pytest.raises(UserError, match="the disk is full"), nothing_begun():
@@ -126,7 +126,7 @@ def test_a_place_that_takes_no_folder_is_named(odd: Callable[[Path], Path], tmp_
     place = odd(tmp_path / "place")
     for write in (
         lambda: write_text(place / "run" / "status.json", ""),
-        lambda: owned(place / "run" / "owner.lock", "x", wait=False).__enter__(),
+        lambda: hold(place / "run" / "owner.lock", "x", wait=False).__enter__(),
     ):
         with pytest.raises(UserError) as caught:
             write()

@@ -25,8 +25,8 @@ def test_a_second_process_is_refused_and_told_who_owns_it(tmp_path: Path) -> Non
     lock = tmp_path / "owner.lock"
     code = f"""
 from pathlib import Path
-from recipes.core.storage.locks import owned
-with owned(Path({str(lock)!r}), "run folder X", wait=False):
+from recipes.core.storage.locks import hold
+with hold(Path({str(lock)!r}), "run folder X", wait=False):
     print("held", flush=True)
     input()
 """
@@ -35,7 +35,7 @@ with owned(Path({str(lock)!r}), "run folder X", wait=False):
     ) as other:
         assert other.stdout is not None and other.stdin is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(UserError) as caught, locks.owned(lock, "run folder X", wait=False):
+        with pytest.raises(UserError) as caught, locks.hold(lock, "run folder X", wait=False):
             pass
         assert f"run folder X is in use by process {other.pid} on host {socket.gethostname()}" in str(caught.value)
         other.stdin.write("\n")
@@ -48,14 +48,14 @@ def test_a_killed_owner_is_taken_over(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from recipes.core.storage.locks import owned
-with owned(Path({str(lock)!r}), "x", wait=False):
+from recipes.core.storage.locks import hold
+with hold(Path({str(lock)!r}), "x", wait=False):
     os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", code])
     assert lock.exists()
     assert locks.owner_of(lock) is None
-    with locks.owned(lock, "x", wait=False):
+    with locks.hold(lock, "x", wait=False):
         assert json.loads(lock.read_text())["pid"] == os.getpid()
     assert not lock.exists()
 
@@ -63,18 +63,18 @@ with owned(Path({str(lock)!r}), "x", wait=False):
 def test_a_reused_process_number_is_not_mistaken_for_the_owner(tmp_path: Path) -> None:
     lock = tmp_path / "owner.lock"
     lock.write_text(json.dumps(myself() | {"born": "0", "token": "t"}))
-    with locks.owned(lock, "x", wait=False):
+    with locks.hold(lock, "x", wait=False):
         assert json.loads(lock.read_text(encoding="utf-8"))["token"] != "t"
 
 
 def test_another_hosts_lock_dies_with_its_heartbeat(tmp_path: Path) -> None:
     lock = tmp_path / "owner.lock"
     lock.write_text(json.dumps({"host": "elsewhere", "pid": 1, "born": "0", "token": "t"}))
-    with pytest.raises(UserError, match="process 1 on host elsewhere"), locks.owned(lock, "x", wait=False):
+    with pytest.raises(UserError, match="process 1 on host elsewhere"), locks.hold(lock, "x", wait=False):
         pass
     old = time.time() - locks.DEAD_AFTER_SECONDS - 1
     os.utime(lock, (old, old))
-    with locks.owned(lock, "x", wait=False):
+    with locks.hold(lock, "x", wait=False):
         pass
 
 
@@ -82,7 +82,7 @@ def test_waiters_go_one_at_a_time(tmp_path: Path) -> None:
     lock, inside, most = tmp_path / "owner.lock", [], []
 
     def work() -> None:
-        with locks.owned(lock, "x", wait=True):
+        with locks.hold(lock, "x", wait=True):
             inside.append(1)
             most.append(len(inside))
             time.sleep(0.01)
@@ -112,11 +112,11 @@ def test_process_numbers_of_other_machines_and_containers_say_nothing(
     lock = tmp_path / "owner.lock"
     lock.write_text(json.dumps(myself() | {"pid": pid, "token": "t"} | other))
     assert locks.owner_of(lock)
-    with pytest.raises(UserError, match=f"in use by process {pid}"), locks.owned(lock, "x", wait=False):
+    with pytest.raises(UserError, match=f"in use by process {pid}"), locks.hold(lock, "x", wait=False):
         pass
     old = time.time() - locks.DEAD_AFTER_SECONDS - 1
     os.utime(lock, (old, old))
-    with locks.owned(lock, "x", wait=False):
+    with locks.hold(lock, "x", wait=False):
         assert json.loads(lock.read_text())["pid"] == os.getpid()
 
 
@@ -135,7 +135,7 @@ def test_a_container_is_refused_while_the_owner_lives_outside(tmp_path: Path) ->
     line = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", CONTAINED.format(lock=str(lock))]
     if shutil.which("unshare") is None or subprocess.run([*line[:4], "true"], capture_output=True).returncode:
         pytest.skip("needs the right to make a PID namespace")
-    with locks.owned(lock, "x", wait=False):
+    with locks.hold(lock, "x", wait=False):
         inside = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
     owner = f"process {os.getpid()} on host {socket.gethostname()}"
     assert inside.stdout == f"1 x is in use by {owner}\n", inside.stderr
@@ -145,9 +145,9 @@ CONTAINED = """
 import os
 from pathlib import Path
 from recipes.core.errors import UserError
-from recipes.core.storage.locks import owned
+from recipes.core.storage.locks import hold
 try:
-    with owned(Path({lock!r}), "x", wait=False):
+    with hold(Path({lock!r}), "x", wait=False):
         print("taken")
 except UserError as error:
     print(os.getpid(), error.what)
@@ -198,7 +198,7 @@ def test_an_owner_that_lost_its_lock_writes_nothing_more(lose, tmp_path: Path, h
         "clear": folder.clear,
     }
     (tmp_path / "staging").mkdir()
-    with pytest.raises(LockLost), locks.owned(folder.lock, "run folder run", wait=False):
+    with pytest.raises(LockLost), locks.hold(folder.lock, "run folder run", wait=False):
         folder.update_status(state="running")
         lose(folder.lock)
         before = contents(folder.path)
@@ -214,7 +214,7 @@ def test_an_owner_that_lost_its_lock_writes_nothing_more(lose, tmp_path: Path, h
 
 def test_a_lock_that_is_back_within_a_moment_was_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = tmp_path / "owner.lock"
-    with locks.owned(lock, "x", wait=False):
+    with locks.hold(lock, "x", wait=False):
         away = lock.rename(tmp_path / "away")
         monkeypatch.setattr(time, "sleep", lambda seconds: away.exists() and away.rename(lock))
         write_json(tmp_path / "a.json", {})
@@ -226,7 +226,7 @@ def test_the_heartbeat_notices_a_loss_and_leaves_the_other_lock_alone(
 ) -> None:
     monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 0.01)
     lock = tmp_path / "owner.lock"
-    with locks.owned(lock, "x", wait=False):
+    with locks.hold(lock, "x", wait=False):
         write_text(lock, json.dumps(myself() | {"token": "another"}), durable=False)
         os.utime(lock, (0, 0))
         time.sleep(0.2)
@@ -236,7 +236,7 @@ def test_the_heartbeat_notices_a_loss_and_leaves_the_other_lock_alone(
 def test_processes_of_a_run_work_under_the_lock_of_the_one_that_was_typed(tmp_path: Path, hasty: None) -> None:
     lock = tmp_path / "owner.lock"
     lock.write_text(json.dumps(myself() | {"token": "t"}))
-    with locks.shared(lock, "x"):
+    with locks.hold_shared(lock, "x"):
         write_json(tmp_path / "a.json", {})
         lock.unlink()
         with pytest.raises(LockLost):
@@ -246,10 +246,10 @@ def test_processes_of_a_run_work_under_the_lock_of_the_one_that_was_typed(tmp_pa
 
 def test_a_folder_that_stayed_empty_goes_again_and_one_that_was_there_stays(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
-    with pytest.raises(RuntimeError), locks.owned(tmp_path / "there" / "a" / "b" / "owner.lock", "it", wait=False):
+    with pytest.raises(RuntimeError), locks.hold(tmp_path / "there" / "a" / "b" / "owner.lock", "it", wait=False):
         raise RuntimeError
     assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
-    with locks.owned(tmp_path / "a" / "owner.lock", "it", wait=False):
+    with locks.hold(tmp_path / "a" / "owner.lock", "it", wait=False):
         (tmp_path / "a" / "result").write_text("")
     assert list((tmp_path / "a").iterdir()) == [tmp_path / "a" / "result"]
 
@@ -263,5 +263,5 @@ def test_a_process_that_waits_makes_a_folder_again_that_went(tmp_path: Path, mon
         folder.rmdir()  # as the process does that made it
 
     monkeypatch.setattr(locks, "make_folder", vanishing)
-    with locks.owned(lock, "it", wait=True):
+    with locks.hold(lock, "it", wait=True):
         assert lock.exists()

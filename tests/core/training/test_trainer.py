@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import RunFailed, UserError
-from recipes.core.process.signals import terminated_like_interrupted
+from recipes.core.process.signals import sigterm_as_interrupt
 from recipes.core.runs import checkpoints
 from recipes.core.training.parallel import distributed
 from recipes.core.training.trainer import TrainEvents, Training, TrainResult, resolve_device, train
@@ -227,7 +227,7 @@ def test_a_process_that_stops_with_the_others_takes_its_own_late_signal_for_no_s
         return True
 
     monkeypatch.setattr(distributed, "anywhere", agreed)
-    with terminated_like_interrupted():
+    with sigterm_as_interrupt():
         _, result = go(tmp_path)
         time.sleep(1.5)  # without the wait the signal would raise KeyboardInterrupt here
     assert result == TrainResult("interrupted", 1, 0)
@@ -275,6 +275,6 @@ def test_a_resumed_run_goes_on_in_the_same_pass(tmp_path: Path) -> None:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     whole = order(tmp_path / "whole")[: 8 * 16]
-    with terminated_like_interrupted():
+    with sigterm_as_interrupt():
         order(tmp_path / "cut", Stopper())
     assert order(tmp_path / "cut")[-3 * 16 :] == whole[-3 * 16 :]

@@ -15,7 +15,7 @@ import pytest
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.runs.folder import CUT_OFF, DAMAGED, DONE, FAILED, INTERRUPTED, QUEUED, RunFolder
 from recipes.core.storage.files import write_json
-from recipes.core.storage.locks import owned
+from recipes.core.storage.locks import hold
 from recipes.core.storage.processes import myself
 from recipes.core.trial import drive as driving
 from recipes.core.trial import manifest as manifests
@@ -79,7 +79,7 @@ def alive_elsewhere(run: RunFolder, seconds: float):
     """Another process works on a run for a while, and is done."""
 
     def work() -> None:
-        with owned(run.lock, "run folder", wait=False):
+        with hold(run.lock, "run folder", wait=False):
             started.set()
             time.sleep(seconds)
             run.finish()
@@ -416,7 +416,7 @@ def test_a_damaged_cell_is_left_out_until_retry_does_it_anew(planned: Planned) -
 def test_fresh_does_every_cell_anew_but_not_under_a_live_owner(planned: Planned) -> None:
     driven(planned, FakeLauncher())
     (run_of(planned, "ntp-s0").path / "old.txt").touch()
-    with owned(run_of(planned, "ntp-s1").lock, "run folder", wait=False), pytest.raises(UserError, match="in use"):
+    with hold(run_of(planned, "ntp-s1").lock, "run folder", wait=False), pytest.raises(UserError, match="in use"):
         drive(*planned, FakeLauncher(), False, fresh=True)
     assert (run_of(planned, "ntp-s0").path / "old.txt").exists()
     again = FakeLauncher()

@@ -142,7 +142,7 @@ def test_a_write_that_is_cut_off_leaves_the_manifest_before(tmp_path: Path, monk
 @pytest.mark.parametrize("name", ["a b", "it's", 'say "x"', "a,b=c{d}[e]", "back\\slash", "end\\", "ü ✓"])
 def test_paths_with_blanks_and_quotes_survive(tmp_path: Path, name: str) -> None:
     outputs = tmp_path / name
-    word = f"outputs={overrides.quoted(str(outputs))}"
+    word = f"outputs={overrides.quote(str(outputs))}"
     cells = trial_cells("prior", [*QUICK, word], ["ntp"], [0])
     assert compose.compose("prior", list(cells[0].overrides)).outputs == str(outputs)
     folder, manifest = plan("trial", "prior", cells, str(outputs), "", 1)

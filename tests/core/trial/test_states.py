@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recipes.core.runs.folder import CUT_OFF, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, RunFolder
-from recipes.core.storage.locks import owned
+from recipes.core.storage.locks import hold
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.manifest import Manifest, outputs_of
 from recipes.core.trial.states import (
@@ -70,7 +70,7 @@ def test_a_run_is_done_when_its_report_is_written_too(folder: Path, cell: Cell, 
     record_start(folder, cell.name)
     record_end(folder, cell.name, FAILED, "of an earlier attempt")
     run.finish(step=6, max_steps=6)
-    with owned(run.lock, "run folder", wait=False):
+    with hold(run.lock, "run folder", wait=False):
         assert cell_state(folder, cell).state == RUNNING
     assert cell_state(folder, cell).state == DONE
     leave_dead_lock(run.lock)
@@ -110,7 +110,7 @@ def test_a_live_owner_of_the_run_folder_is_running_whatever_was_before(
     run.update_status(state=FAILED, error="before")
     record_start(folder, cell.name)
     record_end(folder, cell.name, FAILED, "before")
-    with owned(run.lock, "run folder", wait=False):
+    with hold(run.lock, "run folder", wait=False):
         assert (cell_state(folder, cell).state, cell_state(folder, cell).error) == (RUNNING, "")
 
 

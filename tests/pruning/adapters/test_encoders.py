@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from recipes.pruning import options as o
-from recipes.pruning.adapters import Layout, layout, pruned
+from recipes.pruning.adapters import Layout, layout, prune
 from recipes.pruning.pruners import make
 from recipes.pruning.pruners.flowcut import FlowCut
 from recipes.pruning.tokens import Point, Selection, State, Tokens, apply, size_bias
@@ -37,7 +37,7 @@ def by_hand(model: Any, pixels: Tensor, kept: list[int], behind: int, middle: bo
 @torch.no_grad()
 def test_dropping_equals_a_forward_on_the_kept_tokens(place: str):
     model, pixels = clip(), images(2)
-    with pruned(model, Chosen({Point(place, 2): KEPT}), 5, seeds=(0, 1)) as trace:
+    with prune(model, Chosen({Point(place, 2): KEPT}), 5, seeds=(0, 1)) as trace:
         states = model(pixels)
     for row, kept in enumerate(KEPT):
         expected = by_hand(model, pixels[row : row + 1], kept, 2, place == "vit_attention")
@@ -53,7 +53,7 @@ def test_dropping_equals_a_forward_on_the_kept_tokens(place: str):
 @torch.no_grad()
 def test_dropping_equals_masking_in_all_later_blocks():
     model, pixels, layer = vit(), images(1), 3
-    with pruned(model, Chosen({Point("vit", layer): KEPT[:1]}), 5, seeds=(0,)):
+    with prune(model, Chosen({Point("vit", layer): KEPT[:1]}), 5, seeds=(0,)):
         dropped = model(pixels).last_hidden_state
     place = with_cls(KEPT[0])
     mask = torch.full((1, 1, 1, 17), -torch.inf)
@@ -77,7 +77,7 @@ class Recorded(FlowCut):
 def test_flowcut_equals_masking_its_dropped_tokens():
     model, pixels = clip(), images(1)
     pruner = Recorded(o.FlowCutOptions(ratio="fixed"))
-    with pruned(model, pruner, 4, seeds=(0,)) as trace:
+    with prune(model, pruner, 4, seeds=(0,)) as trace:
         dropped = model(pixels).last_hidden_state
     assert trace.encoder_tokens.tolist() == [[17, 17, 11, 11, 5, 5]]
     assert [len(pruner.kept[block]) for block in range(4)] == [16, 10, 10, 4]
@@ -105,7 +105,7 @@ class Doubles(Chosen):
 @torch.no_grad()
 def test_proportional_attention_adds_the_log_of_sizes():
     model, pixels = clip(), images(2)
-    with pruned(model, Doubles({Point("vit", 4): KEPT}), 5, seeds=(0, 1)) as trace:
+    with prune(model, Doubles({Point("vit", 4): KEPT}), 5, seeds=(0, 1)) as trace:
         states = model(pixels).last_hidden_state
     for row, kept in enumerate(KEPT):
         hidden = model.pre_layrnorm(model.embeddings(pixels[row : row + 1]))
@@ -125,7 +125,7 @@ READS = ("cls_row", "attention", "queries", "keys", "values", "cls")
 def test_what_is_read_is_what_eager_attention_gives(make_model: Any, point: Point):
     model, pixels = make_model(), images(2)
     probe = Chosen({point: KEPT}, reads=READS)
-    with pruned(model, probe, 5, seeds=(0, 1)):
+    with prune(model, probe, 5, seeds=(0, 1)):
         model(pixels)
     seen = probe.seen[point]
     model.set_attn_implementation("eager")
@@ -144,7 +144,7 @@ def test_what_is_read_is_what_eager_attention_gives(make_model: Any, point: Poin
 def test_reads_behind_pruned_blocks_leave_padding_out():
     model, pixels, later = clip(), images(2), Point("vit", 4)
     probe = Chosen({Point("vit", 1): KEPT, later: []}, reads=READS)
-    with pruned(model, probe, 5, seeds=(0, 1)):
+    with prune(model, probe, 5, seeds=(0, 1)):
         model(pixels)
     rows = probe.seen[later].attention
     assert rows[1, :, :, 3:].eq(0).all() and rows[0].ne(0).all()
@@ -156,7 +156,7 @@ def test_the_last_block_and_the_question_are_read_at_the_encoders_output():
     names = (*READS, "final_query", "final_keys", "text", "patch_text", "patch_text_raw", "feature_text")
     point, model, pixels = Point("encoder"), llava(), images(2)
     probe, question = Chosen({point: KEPT}, reads=names), guide(2)
-    with pruned(model, probe, 5, seeds=(0, 1), guide=question):
+    with prune(model, probe, 5, seeds=(0, 1), guide=question):
         model.model.get_image_features(pixels)
     seen, tower = probe.seen[point], model.model.vision_tower
     tower.set_attn_implementation("eager")
@@ -179,10 +179,10 @@ def test_the_last_block_and_the_question_are_read_at_the_encoders_output():
 @torch.no_grad()
 def test_a_classifier_reads_the_pruned_sequence():
     model, pixels = vit(head=True), images(2)
-    with pruned(model, make(o.EViTOptions()), 0.25, seeds=(0, 1)) as trace:
+    with prune(model, make(o.EViTOptions()), 0.25, seeds=(0, 1)) as trace:
         logits = model(pixels).logits
     inner = model.vit
-    with pruned(inner, make(o.EViTOptions()), 0.25, seeds=(0, 1)):
+    with prune(inner, make(o.EViTOptions()), 0.25, seeds=(0, 1)):
         expected = model.classifier(inner(pixels).last_hidden_state[:, 0])
     assert torch.equal(logits, expected) and trace.encoder_tokens[0, -1] < 17
 
@@ -193,7 +193,7 @@ def test_words_are_dropped_but_never_cls_and_sep():
     ids = torch.randint(4, 40, (2, 9))
     mask = (torch.arange(9) < torch.tensor(lengths)[:, None]).long()
     kept = [[0, 4, 6], [3]]
-    with pruned(model, Chosen({Point("vit", 2): kept}), 0.5, seeds=(0, 1)) as trace:
+    with prune(model, Chosen({Point("vit", 2): kept}), 0.5, seeds=(0, 1)) as trace:
         states = model(ids, attention_mask=mask).last_hidden_state
     for row in range(2):
         hidden = model.embeddings(ids[row : row + 1, : lengths[row]])
@@ -212,7 +212,7 @@ def test_attention_of_text_is_read_with_special_tokens_first():
     ids = torch.randint(4, 40, (2, 8))
     mask = torch.tensor([[1] * 8, [1] * 6 + [0] * 2])
     probe = Chosen({point: [[0], [0]]}, reads=READS)
-    with pruned(model, probe, 0.5, seeds=(0, 1)):
+    with prune(model, probe, 0.5, seeds=(0, 1)):
         model(ids, attention_mask=mask)
     model.set_attn_implementation("eager")
     rows = model(ids, attention_mask=mask, output_attentions=True).attentions[1]

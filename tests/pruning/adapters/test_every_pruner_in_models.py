@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from recipes.pruning import options as o
-from recipes.pruning.adapters import Trace, pruned
+from recipes.pruning.adapters import Trace, prune
 from recipes.pruning.pruners import PRUNERS, make
 from tests.pruning.adapters.models import PATCHES, batch, bert, clip, guide, images, llava, one, vit
 from tests.pruning.test_every_pruner import DEFAULTS, label
@@ -42,7 +42,7 @@ def model() -> Any:
 def run(model: Any, options: Any, inputs: dict[str, Tensor], keep: float | int, **kwargs: Any) -> tuple[Tensor, Trace]:
     count = len(inputs["pixel_values"])
     seeds, question = kwargs.pop("seeds", range(count)), kwargs.pop("guide", guide(count))
-    with torch.no_grad(), pruned(model, make(options), keep, seeds=seeds, guide=question, **kwargs) as trace:
+    with torch.no_grad(), prune(model, make(options), keep, seeds=seeds, guide=question, **kwargs) as trace:
         return model(**inputs).logits, trace
 
 
@@ -138,9 +138,9 @@ def test_encoders_alone(make_model: Any, options: Any):
         inputs = {"pixel_values": images(3)}
     before = model(**inputs)
     question = None if words else guide(3)
-    with pruned(model, make(options), 1.0, seeds=range(3), guide=question):
+    with prune(model, make(options), 1.0, seeds=range(3), guide=question):
         assert torch.equal(model(**inputs).last_hidden_state, before.last_hidden_state)
-    with pruned(model, make(options), 0.25, seeds=range(3), guide=question) as trace:
+    with prune(model, make(options), 0.25, seeds=range(3), guide=question) as trace:
         after = model(**inputs).last_hidden_state
     assert torch.equal(model(**inputs).last_hidden_state, before.last_hidden_state)
     mask = trace.output_mask
@@ -153,7 +153,7 @@ def test_encoders_alone(make_model: Any, options: Any):
         if words:
             alone = {name: value[:, : lengths[row] + 2] for name, value in alone.items()}
         asked = None if question is None else type(question)(question.text[row : row + 1], question.project)
-        with pruned(model, make(options), 0.25, seeds=[row], guide=asked) as single:
+        with prune(model, make(options), 0.25, seeds=[row], guide=asked) as single:
             states = model(**alone).last_hidden_state
         assert single.entering[0].tolist() == trace.entering[row].tolist()
         torch.testing.assert_close(after[row, mask[row]], states[0], atol=1e-4, rtol=1e-4)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from recipes.pruning import options as o
-from recipes.pruning.adapters import Trace, pruned
+from recipes.pruning.adapters import Trace, prune
 from recipes.pruning.adapters.columns import Columns
 from recipes.pruning.pruners import make
 from recipes.pruning.tokens import Kept, Point
@@ -45,7 +45,7 @@ def hand_built(model: Any, inputs: dict[str, Tensor], kept: list[int], positions
 @torch.no_grad()
 def test_pruned_features_equal_a_forward_on_the_kept_tokens(decoder: str, place: str, positions: str):
     model, inputs = llava(decoder), batch()
-    with pruned(model, Chosen({Point(place): KEPT}), 5, seeds=range(3), positions=positions) as trace:
+    with prune(model, Chosen({Point(place): KEPT}), 5, seeds=range(3), positions=positions) as trace:
         logits = model(**inputs).logits
     for row, kept in enumerate(KEPT):
         expected = hand_built(model, one(inputs, row), kept, positions)
@@ -85,7 +85,7 @@ def layered(model: Any, inputs: dict[str, Tensor], kept: list[int], layer: int, 
 @torch.no_grad()
 def test_dropping_inside_equals_masking_or_gathering_by_hand(decoder: str, layer: int, how: str, positions: str):
     model, inputs = llava(decoder), batch()
-    with pruned(model, Chosen({Point("llm", layer): KEPT}), 5, seeds=range(3), positions=positions) as trace:
+    with prune(model, Chosen({Point("llm", layer): KEPT}), 5, seeds=range(3), positions=positions) as trace:
         logits = model(**inputs).logits
     for row, kept in enumerate(KEPT):
         expected = layered(model, one(inputs, row), kept, layer, how)
@@ -101,7 +101,7 @@ READS = ("last_row", "next_row", "text_rows", "text_states", "text_valid", "quer
 def test_what_is_read_is_what_eager_attention_gives():
     model, inputs, point = llava(), batch(), Point("llm", 2)
     probe = Chosen({point: KEPT}, reads=(*READS, "last_query", "last_value"))
-    with pruned(model, probe, 5, seeds=range(3)):
+    with prune(model, probe, 5, seeds=range(3)):
         model(**inputs)
     seen = probe.seen[point]
     model.set_attn_implementation("eager")
@@ -149,7 +149,7 @@ PLANS = {
 
 
 def generated(model: Any, inputs: dict[str, Tensor], plan: Any, positions: str, cache: bool) -> tuple[Any, Trace]:
-    with pruned(model, Chosen(plan), 6, seeds=range(len(inputs["input_ids"])), positions=positions) as trace:
+    with prune(model, Chosen(plan), 6, seeds=range(len(inputs["input_ids"])), positions=positions) as trace:
         out = model.generate(
             **inputs,
             max_new_tokens=STEPS,
@@ -221,9 +221,9 @@ def test_dropping_behind_the_block_of_the_features_after_a_plain_run():
     """transformers leaves hooks that collect hidden states in a model that has run; pruning comes before them."""
     model, inputs = llava(), batch()
     model(**inputs)
-    with pruned(model, Chosen({Point("vit", 4): KEPT}), 5, seeds=range(3)):
+    with prune(model, Chosen({Point("vit", 4): KEPT}), 5, seeds=range(3)):
         behind = model(**inputs).logits
-    with pruned(model, Chosen({Point("encoder"): KEPT}), 5, seeds=range(3)):
+    with prune(model, Chosen({Point("encoder"): KEPT}), 5, seeds=range(3)):
         torch.testing.assert_close(behind, model(**inputs).logits, atol=1e-5, rtol=1e-4)
 
 
@@ -254,7 +254,7 @@ def test_keeping_all_generates_what_the_model_generates():
     model, inputs = llava(), batch()
     plain = model.generate(**inputs, max_new_tokens=STEPS, do_sample=False)
     for options in (o.FullOptions(), o.FastVOptions(), o.DivPruneOptions()):
-        with pruned(model, make(options), 1.0, seeds=range(3)) as trace:
+        with prune(model, make(options), 1.0, seeds=range(3)) as trace:
             assert torch.equal(model.generate(**inputs, max_new_tokens=STEPS, do_sample=False), plain)
         assert torch.equal(trace.position_ids[1][:, 0], inputs["attention_mask"].sum(1))
 
@@ -265,7 +265,7 @@ def test_prompts_padded_on_the_right_give_the_same_next_token():
     real = inputs["attention_mask"].bool()
     order = torch.argsort(~real, dim=1, stable=True)
     right = {name: inputs[name].gather(1, order) for name in ("input_ids", "attention_mask")}
-    with pruned(model, make(o.FastVOptions()), 4, seeds=range(3)):
+    with prune(model, make(o.FastVOptions()), 4, seeds=range(3)):
         left_logits = model(**inputs).logits[:, -1]
         right_logits = model(**right, pixel_values=inputs["pixel_values"]).logits[:, -1]
     torch.testing.assert_close(left_logits, right_logits, atol=1e-4, rtol=1e-4)
@@ -275,11 +275,11 @@ def test_prompts_padded_on_the_right_give_the_same_next_token():
 def test_two_batches_in_one_block_do_not_mix():
     model, first, second = llava(), batch(), batch([(1, 2), (3, 3), (2, 2)], seed=4)
     pruner = make(o.FlowCutOptions(llm_layer=3, vit_share=1.5))
-    with pruned(model, pruner, 4, seeds=range(3)) as trace:
+    with prune(model, pruner, 4, seeds=range(3)) as trace:
         model(**first)
         again = model(**second).logits
         mixed = trace.survivors
-    with pruned(model, make(o.FlowCutOptions(llm_layer=3, vit_share=1.5)), 4, seeds=range(3)) as trace:
+    with prune(model, make(o.FlowCutOptions(llm_layer=3, vit_share=1.5)), 4, seeds=range(3)) as trace:
         assert torch.equal(model(**second).logits, again)
     assert [each.tolist() for each in mixed] == [each.tolist() for each in trace.survivors]
 
@@ -289,12 +289,12 @@ def test_hooks_go_away_after_a_failure():
     model, inputs = llava(), batch()
     before = model(**inputs).logits
     hooks = _hooks(model)
-    with pytest.raises(RuntimeError, match="halfway"), pruned(model, make(o.ToMeOptions()), 4, seeds=range(3)):
+    with pytest.raises(RuntimeError, match="halfway"), prune(model, make(o.ToMeOptions()), 4, seeds=range(3)):
         model(**inputs)
         raise RuntimeError("halfway")
     assert _hooks(model) == hooks and torch.equal(model(**inputs).logits, before)
     handle = model.model.language_model.layers[3].mlp.register_forward_pre_hook(_fail)
-    with pytest.raises(RuntimeError, match="inside"), pruned(model, make(o.FastVOptions()), 4, seeds=range(3)):
+    with pytest.raises(RuntimeError, match="inside"), prune(model, make(o.FastVOptions()), 4, seeds=range(3)):
         model(**inputs)
     handle.remove()
     assert _hooks(model) == hooks and torch.equal(model(**inputs).logits, before)

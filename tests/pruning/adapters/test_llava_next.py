@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recipes.core.errors import UserError
 from recipes.pruning import options as o
-from recipes.pruning.adapters import pruned
+from recipes.pruning.adapters import prune
 from recipes.pruning.adapters.crops import shares_of
 from recipes.pruning.pruners import make
 from recipes.pruning.tokens import Point
@@ -39,7 +39,7 @@ def test_keeping_all_changes_no_bit(model: Any):
     inputs = batch()
     before = model(**inputs).logits
     for options in (o.DivPruneOptions(), o.FlowCutOptions(), o.ToMeOptions(), o.FastVOptions(), o.VTWOptions()):
-        with pruned(model, make(options), 1.0, seeds=range(3)) as trace:
+        with prune(model, make(options), 1.0, seeds=range(3)) as trace:
             assert torch.equal(model(**inputs).logits, before)
         assert trace.llm_visual[:, 0].tolist() == TOTALS and trace.projected.tolist() == [48, 48, 48]
 
@@ -60,7 +60,7 @@ def reference(model: Any, inputs: dict[str, Tensor], kept: list[int]) -> Tensor:
 @torch.no_grad()
 def test_the_pack_is_one_span(model: Any, place: str):
     inputs, kept = batch(), [[0, 17, 24, 50], [55, 3], [10, 11, 12]]
-    with pruned(model, Chosen({Point(place): kept}), 0.2, seeds=range(3)) as trace:
+    with prune(model, Chosen({Point(place): kept}), 0.2, seeds=range(3)) as trace:
         logits = model(**inputs).logits
     for row in range(3):
         expected = reference(model, one(inputs, row), sorted(kept[row]))
@@ -72,7 +72,7 @@ def test_the_pack_is_one_span(model: Any, place: str):
 def test_crops_are_pruned_before_their_pack(model: Any):
     """Two patches of each crop are left; padding is cut away as ever, newline tokens fill what the budget leaves."""
     inputs, crop = batch(), [[1, 6]] * 3 + [[5, 14]] * 3 + [[0, 6]] * 3
-    with pruned(model, Chosen({Point("encoder"): crop}), 0.2, seeds=range(3)) as trace:
+    with prune(model, Chosen({Point("encoder"): crop}), 0.2, seeds=range(3)) as trace:
         logits = model(**inputs).logits
     # Crops side by side: patch 4 r + c of crop k stands in row r, column c + 4 k; one above the other: in row r + 4 k.
     wide = [16 + r * 9 + c + 4 * k for r, c in ((0, 1), (1, 2)) for k in (0, 1)]
@@ -103,11 +103,11 @@ def test_crops_are_pruned_before_their_pack(model: Any):
 @torch.no_grad()
 def test_samples_do_not_see_each_other(model: Any, options: Any):
     inputs = batch()
-    with pruned(model, make(options), 0.3, seeds=(4, 5, 6)) as trace:
+    with prune(model, make(options), 0.3, seeds=(4, 5, 6)) as trace:
         logits = model(**inputs).logits
         together = model.generate(**inputs, max_new_tokens=3, do_sample=False)
     for row in range(3):
-        with pruned(model, make(options), 0.3, seeds=(4 + row,)) as single:
+        with prune(model, make(options), 0.3, seeds=(4 + row,)) as single:
             alone = model(**one(inputs, row)).logits
             answer = model.generate(**one(inputs, row), max_new_tokens=3, do_sample=False)
         torch.testing.assert_close(logits[row, -2:], alone[0, -2:], atol=1e-4, rtol=1e-4)
@@ -138,7 +138,7 @@ def test_budgets_are_equal_wherever_is_pruned(model: Any, options: Any):
     """Crops share one budget; newline tokens count, and padding of the image never does."""
     inputs = batch()
     for keep in (0.125, 0.3, 0.9, 0.97, 7, 12):
-        with pruned(model, make(options), keep, seeds=range(3)) as trace:
+        with prune(model, make(options), keep, seeds=range(3)) as trace:
             model(**inputs)
         wanted = [keep if isinstance(keep, int) else round(keep * total) for total in TOTALS]
         assert trace.llm_visual[:, -1].tolist() == wanted
@@ -157,7 +157,7 @@ def test_shares_add_up():
 @torch.no_grad()
 def test_newline_tokens_are_known_and_counted(model: Any):
     inputs = batch()
-    with pruned(model, make(o.DivPruneOptions(protect_newline=True)), 12, seeds=range(3)) as trace:
+    with prune(model, make(o.DivPruneOptions(protect_newline=True)), 12, seeds=range(3)) as trace:
         model(**inputs)
     assert trace.llm_visual.eq(12).all()
     for row in range(3):
@@ -169,16 +169,16 @@ def test_what_cannot_work_is_refused(model: Any):
     inputs = batch()
     with (
         pytest.raises(UserError, match="have no place in the grid(.|\n)*one that only drops: random, grid"),
-        pruned(model, make(o.TrimOptions()), 0.25, seeds=range(3), guide=guide(3)),
+        prune(model, make(o.TrimOptions()), 0.25, seeds=range(3), guide=guide(3)),
     ):
         model(**inputs)
     with (
         pytest.raises(UserError, match="keep: 2 tokens cannot come from 3 crops of sample 0"),
-        pruned(model, make(o.ClsTopkOptions()), 2, seeds=range(3)),
+        prune(model, make(o.ClsTopkOptions()), 2, seeds=range(3)),
     ):
         model(**inputs)
     with (
         pytest.raises(UserError, match="keep: a sample has 34 tokens, of which 40 were to be kept"),
-        pruned(model, make(o.DivPruneOptions()), 40, seeds=range(3)),
+        prune(model, make(o.DivPruneOptions()), 40, seeds=range(3)),
     ):
         model(**inputs)

@@ -8,7 +8,7 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, GPTNeoXCo
 
 from recipes.core.errors import UserError
 from recipes.pruning import options as o
-from recipes.pruning.adapters import Guide, check, layout, pruned
+from recipes.pruning.adapters import Guide, check, layout, prune
 from recipes.pruning.pruners import make
 from recipes.pruning.tokens import Point
 from tests.pruning.adapters.models import IMAGE, LLM, SIZES, Chosen, batch, bert, clip, guide, images, llava, one, vit
@@ -40,7 +40,7 @@ def test_before_anything_runs(make_model: Any, options: Any, keep: Any, message:
         check(make_model(), make(options), keep)
     with (
         pytest.raises(UserError, match=message),
-        pruned(make_model(), make(options), keep, seeds=(0,)),
+        prune(make_model(), make(options), keep, seeds=(0,)),
     ):
         pass
 
@@ -69,11 +69,11 @@ def test_siglip_works_with_pruners_that_need_no_cls():
     before = model(**inputs).logits
     mean = o.FlowCutOptions(query="mean", criteria=("attn", "density"))
     for options in (mean, o.ToMeOptions(), o.ZeroTPruneOptions(), o.FastVOptions(), o.DivPruneOptions()):
-        with pruned(model, make(options), 1.0, seeds=range(3)):
+        with prune(model, make(options), 1.0, seeds=range(3)):
             assert torch.equal(model(**inputs).logits, before)
-        with pruned(model, make(options), 4, seeds=range(3)) as trace:
+        with prune(model, make(options), 4, seeds=range(3)) as trace:
             logits = model(**inputs).logits
-        with pruned(model, make(options), 4, seeds=(1,)):
+        with prune(model, make(options), 4, seeds=(1,)):
             alone = model(**one(inputs, 1)).logits
         torch.testing.assert_close(logits[1, -2:], alone[0, -2:], atol=1e-4, rtol=1e-4)
         assert trace.llm_visual[:, -1].eq(4).all() and trace.encoder_tokens[0, 0] == 16
@@ -151,7 +151,7 @@ def test_inputs_that_cannot_be_pruned(change: Any, message: str, hint: str):
     error = ValueError if "match" in message else UserError
     with (
         pytest.raises(error, match=f"{message}(.|\n)*{hint}"),
-        pruned(model, make(o.FastVOptions()), 4, seeds=range(3) if "images" not in message else (0, 1)),
+        prune(model, make(o.FastVOptions()), 4, seeds=range(3) if "images" not in message else (0, 1)),
     ):
         model(**change(batch()))
 
@@ -160,7 +160,7 @@ def test_inputs_that_cannot_be_pruned(change: Any, message: str, hint: str):
 def test_calls_that_cannot_be_pruned():
     model, inputs = llava(), batch()
     arguments: dict[str, Any] = {"max_new_tokens": 2, "do_sample": False}
-    with pruned(model, make(o.FastVOptions()), 4, seeds=range(3)):
+    with prune(model, make(o.FastVOptions()), 4, seeds=range(3)):
         with pytest.raises(UserError, match="3 images in 6 rows(.|\n)*neither num_beams nor num_return_sequences"):
             model.generate(**inputs, **arguments, num_beams=2)
         with pytest.raises(UserError, match="cache_implementation: layers of a static cache(.|\n)*leave it out"):
@@ -171,22 +171,22 @@ def test_calls_that_cannot_be_pruned():
     cache = model(**one(inputs, 0)).cache
     with (
         pytest.raises(UserError, match="cache: a prompt with an image needs an empty cache"),
-        pruned(model, make(o.FastVOptions()), 4, seeds=(0,)),
+        prune(model, make(o.FastVOptions()), 4, seeds=(0,)),
     ):
         model(**one(inputs, 0), cache=cache)
     with (
         pytest.raises(UserError, match="guide: 3 samples but 2 questions(.|\n)*one row of text"),
-        pruned(model, make(o.TrimOptions()), 4, seeds=range(3), guide=guide(2)),
+        prune(model, make(o.TrimOptions()), 4, seeds=range(3), guide=guide(2)),
     ):
         model(**inputs)
     with (
         pytest.raises(UserError, match="seeds: 2 samples but 1 seeds"),
-        pruned(clip(), make(o.RandomOptions()), 4, seeds=(0,)) as trace,
+        prune(clip(), make(o.RandomOptions()), 4, seeds=(0,)) as trace,
     ):
         assert isinstance(guide(1), Guide) and not trace.entering
         clip_inputs = images(2)
         raise_in = clip()
-        with pruned(raise_in, make(o.RandomOptions()), 4, seeds=(0,)):
+        with prune(raise_in, make(o.RandomOptions()), 4, seeds=(0,)):
             raise_in(clip_inputs)
 
 
@@ -201,5 +201,5 @@ def test_calls_that_cannot_be_pruned():
 )
 def test_texts_that_cannot_be_pruned(change: dict[str, Any], message: str):
     model = bert()
-    with pytest.raises(UserError, match=message), pruned(model, make(o.ClsTopkOptions()), 0.5, seeds=(0,)):
+    with pytest.raises(UserError, match=message), prune(model, make(o.ClsTopkOptions()), 0.5, seeds=(0,)):
         model(**({"input_ids": torch.full((1, 6), IMAGE + 5)} | change))

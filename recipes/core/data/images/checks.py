@@ -11,7 +11,7 @@ from typing import Any
 
 from recipes.core.data.files.tables import IndexedTable, Table
 from recipes.core.data.images.decoding import image_content, inspect_image
-from recipes.core.messages import WIDEST, shortened
+from recipes.core.messages import WIDEST, shorten
 from recipes.core.storage.cache import cached
 from recipes.core.storage.files import sha256_json, write_json
 
@@ -65,7 +65,7 @@ class ImageChecks:
             for row in self._files[path]:
                 digests[row] = digest
                 if problem:
-                    problems[row] = f"{shortened(path, WIDEST)}: {problem}"
+                    problems[row] = f"{shorten(path, WIDEST)}: {problem}"
         for digest, problem in self._checked_bytes():
             for row in self._stored[digest]:
                 digests[row] = digest

@@ -27,7 +27,7 @@ from recipes.core.data.files.records import NAMED, Records, open_file, open_reco
 from recipes.core.data.files.tables import Chain, Chosen, IndexedTable, ListTable, Record, Table
 from recipes.core.data.images.decoding import IMAGE_SUFFIXES
 from recipes.core.errors import UserError
-from recipes.core.messages import note, shortened
+from recipes.core.messages import note, shorten
 from recipes.core.storage.files import home_path
 
 IMAGE_COLUMNS = ("image", "file_name")
@@ -76,7 +76,7 @@ def _warn_unnamed(images: Sequence[str], where: str) -> None:
     """One line with how many images no row of the metadata names, and the first of them."""
     if images:
         more = f" and {len(images) - NAMED} more" if len(images) > NAMED else ""
-        listed = ", ".join(shortened(name) for name in images[:NAMED])
+        listed = ", ".join(shorten(name) for name in images[:NAMED])
         what = (
             "images are left out: no row of the metadata names them"
             if len(images) > 1

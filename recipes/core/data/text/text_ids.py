@@ -189,7 +189,7 @@ def _ordinary(tokenizer: Any) -> set[int]:
     return {i for name, i in names.items() if name in pieces}
 
 
-def marked(value: Any, names: Iterable[str]) -> Any:
+def mark(value: Any, names: Iterable[str]) -> Any:
     """Texts, also inside lists and objects, with control tokens marked as the text they are.
 
     A tokenizer or processor of `transformers` that is called with `sanitize_control_tokens=True` reads the marks.
@@ -204,7 +204,7 @@ def marked(value: Any, names: Iterable[str]) -> Any:
     return mark_control_tokens(value, re.compile("|".join(map(re.escape, longest_first)))) if longest_first else value
 
 
-def unmarked(text: str) -> str:
+def unmark(text: str) -> str:
     """A text without such marks."""
     from transformers.utils.chat_template_utils import _CONTROL_TOKEN_END, _CONTROL_TOKEN_START
 

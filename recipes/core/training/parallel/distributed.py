@@ -72,7 +72,7 @@ def from_first(value: Callable[[], T]) -> T:
     return box[0]  # type: ignore[return-value]
 
 
-def gathered(own: Tensor) -> Tensor:
+def gather_all(own: Tensor) -> Tensor:
     """The values of all processes [processes * n] in the order of their ranks, from each one's own [n]; no gradient."""
     own = own.detach()
     if world_size() == 1:
@@ -113,14 +113,14 @@ def merge_processes(own: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def staged(folder: Path, step: int) -> Iterator[Path]:
-    """`checkpoints.staged` for all processes: each writes its files, the first publishes them as one checkpoint."""
+def publish(folder: Path, step: int) -> Iterator[Path]:
+    """`checkpoints.publish` for all processes: each writes its files, the first publishes them as one checkpoint."""
     if world_size() == 1:
-        with checkpoints.staged(folder, step) as staging:
+        with checkpoints.publish(folder, step) as staging:
             yield staging
         return
     if is_first():
-        with checkpoints.staged(folder, step) as staging:
+        with checkpoints.publish(folder, step) as staging:
             dist.barrier()
             yield staging
             dist.barrier()

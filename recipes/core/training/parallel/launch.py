@@ -20,7 +20,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from recipes.core.config.registry import ROOT
 from recipes.core.errors import RunFailed
-from recipes.core.process.signals import NUMBERS, STOPPING, handled, say_at_once
+from recipes.core.process.signals import NUMBERS, STOPPING, say_at_once, signal_handlers
 from recipes.core.training.parallel.exchange import KILL, STOP, Exchange
 
 RESUME = "type the same command again: the run resumes from its last checkpoint"
@@ -55,7 +55,7 @@ def run_workers(folder: Path, nproc: int, module: str, *words: str) -> dict[str,
             say_at_once("" if again else STOPPING)
 
         # In a thread: what waits in the main thread takes the signals for itself.
-        with handled(stop, *NUMBERS), ThreadPoolExecutor(1) as pool:
+        with signal_handlers(stop, *NUMBERS), ThreadPoolExecutor(1) as pool:
             ended = pool.submit(_start_and_wait, folder, nproc, module, exchange, words)
             while not ended.done():
                 wait([ended], timeout=0.5)

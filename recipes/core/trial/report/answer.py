@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from recipes.core.config.settings import Card, Claim
-from recipes.core.messages import aligned
+from recipes.core.messages import align
 from recipes.core.statistics.compare import Comparison, comparison_column, comparison_table
 from recipes.core.statistics.price import price_below_verdict, verdict_words
 from recipes.core.trial.result import Judged
@@ -63,10 +63,10 @@ def answer_text(recipe: str, rows: Sequence[Mapping[str, str]], judged: Sequence
     lines = [answer_title(recipe, judged[0].claim)]
     if rows:
         cells = [[row[name] for name in names] for row in rows]
-        lines.append(aligned([names, *cells], [name in NUMBERS for name in names]))
+        lines.append(align([names, *cells], [name in NUMBERS for name in names]))
     for place, one in enumerate(judged):
         shown = [list(row) for row in answer_pairs(one, card, place == 0)]
-        lines += ["", answer_head(one, place == 0), aligned(shown, [False, False])]
+        lines += ["", answer_head(one, place == 0), align(shown, [False, False])]
         if place == 0 and seeds_line(one):
             lines.append(seeds_line(one))
     return "\n".join(lines) + "\n"
