@@ -79,7 +79,7 @@ def text_collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     Position t of an array stands for the token it predicts, t + 1, as that of the labels does.
     """
     batch = sequence_collate(items)
-    for name in items[0].keys() - {*_COLLATED}:
+    for name in sorted(items[0].keys() - {*_COLLATED}):
         values = torch.from_numpy(np.stack([item[name] for item in items]))
         batch[name] = torch.zeros_like(values)
         batch[name][:, :-1] = values[:, 1:]

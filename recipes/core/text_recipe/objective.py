@@ -97,7 +97,8 @@ class WeightedText:
     def weights(self, known: TokenStatistics, batch: Mapping[str, Any]) -> Tensor:
         """Weights [sequences, time] of this process's tokens, of mean 1 over all that is weighed together."""
         # Every process weighs the sequences of all and keeps its own, so that several processes equal one.
-        parts = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+        # In one order: a set's differs between processes, and what they exchange would be mixed up.
+        parts = {name: value for name, value in sorted(batch.items()) if isinstance(value, Tensor)}
         together = {name: distributed.gather_all(value) for name, value in parts.items()}
         reference = None if known.reference is None else distributed.gather_all(known.reference)
         every = TokenStatistics(distributed.gather_all(known.nll), distributed.gather_all(known.mask), reference)

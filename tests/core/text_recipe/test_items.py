@@ -52,3 +52,8 @@ def test_arrays_of_a_batch_stand_where_their_token_is_predicted():
     assert batch["labels"].tolist() == [[1, 2, 3, -100]] * 2
     assert batch["planted"].tolist() == [[False, True, True, False]] * 2
     assert batch["ids"] == ["sequence 0"] * 2
+
+
+def test_every_process_names_the_arrays_of_a_batch_in_the_same_order():
+    item = RandomItems(noisy(), 0)[0] | {name: np.zeros(20) for name in "edcba"}
+    assert list(text_collate([item]))[-7:] == ["a", "b", "c", "d", "e", "planted", "random"]
