@@ -88,12 +88,12 @@ def _folders(run_folder: Path, baseline: Path) -> "Comparison":
 def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> list["Comparison"]:
     """The wanted arms and labels (all with finished runs if none is named) beside the claim's baseline."""
     from recipes.core.config.settings import SEED_UNIT
-    from recipes.core.runs.arm_configs import having
+    from recipes.core.runs.arm_configs import config_folder, having
     from recipes.core.runs.folder import DONE
     from recipes.core.runs.records import find_runs
     from recipes.core.statistics.claims import card_of
     from recipes.core.statistics.compare import compare_arms, corrected_over_arms
-    from recipes.core.statistics.verdict import named_tests, with_verdicts
+    from recipes.core.statistics.verdict import judge_at, named_tests, with_verdicts
 
     card, found = registry.card(recipe), find_runs(outputs, recipe)
     known = list(dict.fromkeys([*compose.every_arm(recipe), *(run.arm for run in found)]))
@@ -121,7 +121,11 @@ def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> li
     claims = (fitting.claim, *fitting.claims)
     comparisons = corrected_over_arms(comparisons, named_tests(claims, card.claim.baseline))
     over_seeds = [claim for claim in claims if claim.unit == SEED_UNIT]
-    return [one if one.unit == "examples" else with_verdicts([one], over_seeds)[0] for one in comparisons]
+    budgets = {config_folder(run): run.config.get("budget", "") for run in runs}
+    return [
+        one if one.unit == "examples" else with_verdicts([one], over_seeds, judge_at(budgets[one.folders[0]]))[0]
+        for one in comparisons
+    ]
 
 
 def _warn_of_other_configs(comparisons: list["Comparison"], runs: list["RunRecord"]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import yaml
 
 from recipes.core.runs.folder import RunFolder
@@ -44,6 +45,16 @@ def test_several_seeds_give_one_comparison_over_seeds(steelyard, make_run) -> No
         folder = make_run("prior", seed)
     (comparison,) = json.loads(steelyard("compare", "prior", "--json", "--outputs", folder.parents[2]).out)
     assert (comparison["unit"], comparison["seeds"]) == ("seeds", [0, 1, 2])
+
+
+@pytest.mark.parametrize(("budget", "judged"), [("smoke", False), ("small", True)])
+def test_runs_of_the_smallest_budget_are_not_judged_here_either(steelyard, make_run, budget, judged) -> None:
+    for seed in (0, 1, 2):
+        make_run("ntp", seed, budget=budget)
+        folder = make_run("prior", seed, budget=budget)
+    (comparison,) = json.loads(steelyard("compare", "prior", "--json", "--outputs", folder.parents[2]).out)
+    (claim,) = [row for row in comparison["rows"] if row["metric"] == "grounded/auc"]
+    assert (claim["outcome"] != "not judged") == judged
 
 
 def test_two_folders(steelyard, make_run) -> None:

@@ -10,6 +10,7 @@ from recipes.core.process.cores import usable_cores
 DATA_CONTENT, MODEL_CONTENT, COVERED = "data", "model", "covered"
 
 SEED_UNIT, EXAMPLE_UNIT = "seeds", "examples"
+SMOKE, SMALL, FULL = "smoke", "small", "full"  # budgets
 DIFFERENCE, EQUIVALENCE, EXACT = "difference", "equivalence", "exact"
 
 SEEDS = 2**32  # NumPy takes no larger one
@@ -121,7 +122,7 @@ class RunConfig:
         None, help="name that the run is filed under in place of its arm; needed where keys that the arm sets are typed"
     )
     seed: int = setting(0, help="initialisation, data order and sampling", ge=0, lt=SEEDS)
-    budget: str = setting("small", help="size preset of the whole experiment", choices=("smoke", "small", "full"))
+    budget: str = setting("small", help="size preset of the whole experiment", choices=(SMOKE, SMALL, FULL))
     outputs: str = setting("outputs", help="folder of runs")
     trainer: TrainerConfig = setting(help="trainer")
     tracker: TrackerConfig = setting(help="tracker")

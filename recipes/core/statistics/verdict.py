@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from recipes.core.config.settings import DIFFERENCE, EQUIVALENCE, EXACT, EXAMPLE_UNIT, SEED_UNIT, Claim
+from recipes.core.config.settings import DIFFERENCE, EQUIVALENCE, EXACT, EXAMPLE_UNIT, SEED_UNIT, SMOKE, Claim
 from recipes.core.statistics.claims import TOO_SMALL
 from recipes.core.statistics.compare import Comparison, MetricRow
 from recipes.core.statistics.intervals import Array, Interval, paired_t, paired_t_power, support_power
@@ -142,10 +142,18 @@ def unjudged(measured: Verdict) -> Verdict:
     return replace(measured, word=NOT_JUDGED, more_seeds=None, reason=TOO_SMALL)
 
 
+Judge = Callable[[Claim, MetricRow | None], Verdict]
+
+
+def judge_at(budget: str) -> Judge:
+    """How claims are judged: at `budget=smoke` not at all."""
+    return (lambda claim, row: unjudged(judge(claim, row))) if budget == SMOKE else judge
+
+
 def with_verdicts(
     comparisons: Sequence[Comparison],
     claims: Sequence[Claim],
-    answer: Callable[[Claim, MetricRow], Verdict] = judge,
+    answer: Judge = judge,
 ) -> tuple[Comparison, ...]:
     """The comparisons with the verdict of `answer` on every claim in the row that tests it."""
 

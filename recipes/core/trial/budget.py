@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from recipes.core.config import compose
+from recipes.core.config.settings import FULL, SMALL, SMOKE
 from recipes.core.statistics.claims import card_for
 
-SMOKE, SMALL, FULL = "smoke", "small", "full"
 # A trial of `smoke` shows that everything runs, one of `small` answers on a laptop, one of `full` is as published.
 SEEDS = {SMOKE: 2, SMALL: 3, FULL: 5}
 

@@ -1,6 +1,6 @@
 """What a trial came to: every arm beside the baseline over the seeds, and the verdict on the claim."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,17 +9,14 @@ from recipes.core.config.settings import EXAMPLE_UNIT, Card, Claim
 from recipes.core.runs.folder import DONE
 from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.statistics.claims import card_for
-from recipes.core.statistics.compare import Comparison, MetricRow
+from recipes.core.statistics.compare import Comparison
 from recipes.core.statistics.price import SideEffect, side_effects, verdict_words
-from recipes.core.statistics.verdict import Verdict, judge, named_tests, unjudged, with_verdicts
+from recipes.core.statistics.verdict import Judge, Verdict, judge_at, named_tests, with_verdicts
 from recipes.core.storage.files import write_json
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.budget import SMOKE
 from recipes.core.trial.comparison import compare_trial
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.states import CellState, cell_states
-
-Judge = Callable[[Claim, MetricRow | None], Verdict]
 
 
 @dataclass(frozen=True)
@@ -85,17 +82,12 @@ def analyse(folder: Path) -> TrialResult:
     runs = tuple(load_run(manifests.outputs_of(folder) / cell.folder) for cell in done)
     card = card_for(manifest.recipe, manifest.cells[0].overrides, manifest.arms)
     claims = (card.claim, *card.claims)
-    answer = _judge_at(compose.budget(manifest.recipe, manifest.cells[0].overrides))
+    answer = judge_at(compose.budget(manifest.recipe, manifest.cells[0].overrides))
     baselines = {claim.baseline for claim in claims}
     beside = {baseline: _compared(card, claims, baseline, runs, answer) for baseline in baselines}
     lead, *further = (_judged(card, claim, beside[claim.baseline], answer) for claim in claims)
     found = beside[card.claim.baseline]
     return TrialResult(folder, manifest, card, states, runs, found, lead.verdict, tuple(further), lead.prices)
-
-
-def _judge_at(budget: str) -> Judge:
-    """How claims are judged: at `budget=smoke` not at all."""
-    return (lambda claim, row: unjudged(judge(claim, row))) if budget == SMOKE else judge
 
 
 def _compared(
