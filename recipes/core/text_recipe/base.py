@@ -19,7 +19,7 @@ from recipes.core.models import text as models
 from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
 from recipes.core.text_recipe.items import Items, NoisyItems, RandomItems, text_collate
-from recipes.core.text_recipe.objective import TokenStatistics, WeightedText
+from recipes.core.text_recipe.objective import LOSS_ONLY, TokenStatistics, WeightedText
 from recipes.core.text_recipe.probe import Probe, heatmap, noise_metrics, probe_stream
 from recipes.core.text_recipe.reference import ScoredItems, load_reference
 from recipes.core.training.sequences import MixtureItems
@@ -46,7 +46,13 @@ class Prepared:
 
 
 class TextRecipe:
-    """A recipe whose config is a `TextConfig`. A method writes `weigh`, and `measure` if it has more to say."""
+    """A recipe whose config is a `TextConfig`. A method writes `weigh`, and `measure` if it has more to say.
+
+    Attributes:
+        ask: What `weigh` reads of the model's distribution besides the loss, as `statistics.columns`.
+    """
+
+    ask = LOSS_ONLY
 
     def weigh(self, config: Any, statistics: TokenStatistics, batch: Mapping[str, Any]) -> Tensor:
         """Weights of a batch's tokens or sequences; no gradient flows through them.
@@ -92,7 +98,7 @@ class TextRecipe:
 
     def objective(self, config: Any) -> WeightedText:
         """The weighted loss of the run."""
-        return WeightedText(partial(self.weigh, config))
+        return WeightedText(partial(self.weigh, config), self.ask)
 
     def watch(self, config: Any, prepared: Prepared, model: Any) -> Scores:
         """Unweighted losses of held-out text, by domain."""

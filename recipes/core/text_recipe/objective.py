@@ -1,7 +1,8 @@
 """The loss of weighted text: what is known of a batch's tokens becomes their weights, without gradient."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from recipes.core.losses.kernels import deferred_cross_entropy, token_nll
 from recipes.core.losses.objectives import IGNORE, model_inputs, token_metrics
 from recipes.core.models.head import OutputHead
+from recipes.core.scoring.statistics import Ask, token_columns
 from recipes.core.text_recipe.items import PLANTED, REFERENCE
 from recipes.core.training.parallel import distributed
 
@@ -22,11 +24,14 @@ class TokenStatistics:
         nll: [sequences, time] NLL in nats under the model in training, 0 where nothing is predicted.
         mask: [sequences, time] bool, True where a token is predicted.
         reference: [sequences, time] NLL in nats under the reference; None if the recipe reads none.
+        columns: What the recipe's `ask` reads of the distribution under the model in training: entropy, max_logprob,
+            rank, mass [sequences, time], top_ids and top_logits [sequences, time, k]; 0 where nothing is predicted.
     """
 
     nll: Tensor
     mask: Tensor
     reference: Tensor | None = None
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def excess(self) -> Tensor:
@@ -35,6 +40,7 @@ class TokenStatistics:
         return self.nll - self.reference
 
 
+LOSS_ONLY = Ask()
 Weigh = Callable[[TokenStatistics, Mapping[str, Any]], Tensor]
 
 
@@ -66,10 +72,11 @@ class WeightedText:
 
     Args:
         weigh: Statistics and batch -> weights [sequences, time] or [sequences]; their scale does not matter.
+        ask: What `weigh` reads of the model's distribution besides the loss, at the cost of one more pass over it.
     """
 
-    def __init__(self, weigh: Weigh) -> None:
-        self.weigh = weigh
+    def __init__(self, weigh: Weigh, ask: Ask = LOSS_ONLY) -> None:
+        self.weigh, self.ask = weigh, ask
 
     def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
         """Predicted tokens of this micro-batch."""
@@ -82,12 +89,15 @@ class WeightedText:
         mask = batch["labels"] != IGNORE
         weights = torch.zeros_like(mask, dtype=torch.float32)
 
-        def weigh(nll: Tensor) -> Tensor:
-            weights[mask] = self.weights(statistics(nll, mask, batch), batch)[mask]
-            return weights[mask] / normalizer
-
         def read(hidden: Tensor, head: OutputHead) -> tuple[Tensor, Tensor]:
-            return deferred_cross_entropy(hidden[mask], head, batch["labels"][mask], weigh)
+            states, targets = hidden[mask], batch["labels"][mask]
+            columns = distribution_columns(states, head, targets, self.ask)
+
+            def weigh(nll: Tensor) -> Tensor:
+                weights[mask] = self.weights(statistics(nll, mask, batch, columns), batch)[mask]
+                return weights[mask] / normalizer
+
+            return deferred_cross_entropy(states, head, targets, weigh)
 
         loss, nll = model(**model_inputs(batch), readout=read)
         planted = batch[PLANTED] & mask
@@ -101,7 +111,9 @@ class WeightedText:
         parts = {name: value for name, value in sorted(batch.items()) if isinstance(value, Tensor)}
         together = {name: distributed.gather_all(value) for name, value in parts.items()}
         reference = None if known.reference is None else distributed.gather_all(known.reference)
-        every = TokenStatistics(distributed.gather_all(known.nll), distributed.gather_all(known.mask), reference)
+        columns = {name: distributed.gather_all(known.columns[name]) for name in sorted(known.columns)}
+        nll, mask = distributed.gather_all(known.nll), distributed.gather_all(known.mask)
+        every = TokenStatistics(nll, mask, reference, columns)
         first = distributed.rank() * len(known.mask)
         return self.alone(every, together)[first : first + len(known.mask)]
 
@@ -110,19 +122,36 @@ class WeightedText:
         return mean_one(self.weigh(known, batch), known.mask)
 
 
-def statistics(nll: Tensor, mask: Tensor, batch: Mapping[str, Any]) -> TokenStatistics:
-    """Statistics of a batch from the NLLs [tokens] of its predicted tokens."""
-    spread = torch.zeros_like(mask, dtype=torch.float32)
-    spread[mask] = nll.detach().float()
-    return TokenStatistics(spread, mask, batch.get(REFERENCE))
+def distribution_columns(hidden: Tensor, head: OutputHead, targets: Tensor, ask: Ask) -> dict[str, Tensor]:
+    """What is asked of the distributions that predict tokens, besides the loss: name -> [tokens, ...]."""
+    if ask.logprob_only:
+        return {}
+    columns = token_columns(hidden.detach(), head, targets, ask)
+    return {name: values for name, values in columns.items() if name != "logprob"}
+
+
+def statistics(
+    nll: Tensor, mask: Tensor, batch: Mapping[str, Any], columns: Mapping[str, Tensor] = MappingProxyType({})
+) -> TokenStatistics:
+    """Statistics of a batch from the NLLs [tokens] and columns [tokens, ...] of its predicted tokens."""
+
+    def spread(values: Tensor) -> Tensor:
+        whole = values.new_zeros(*mask.shape, *values.shape[1:])
+        whole[mask] = values
+        return whole
+
+    spread_columns = {name: spread(values) for name, values in columns.items()}
+    return TokenStatistics(spread(nll.detach().float()), mask, batch.get(REFERENCE), spread_columns)
 
 
 @torch.no_grad()
-def live_statistics(model: nn.Module, batch: dict[str, Any]) -> TokenStatistics:
+def live_statistics(model: nn.Module, batch: dict[str, Any], ask: Ask = LOSS_ONLY) -> TokenStatistics:
     """Statistics of a batch under the model as it is, outside of training."""
     mask = batch["labels"] != IGNORE
 
-    def read(hidden: Tensor, head: OutputHead) -> Tensor:
-        return token_nll(hidden[mask], head, batch["labels"][mask])
+    def read(hidden: Tensor, head: OutputHead) -> tuple[Tensor, dict[str, Tensor]]:
+        states, targets = hidden[mask], batch["labels"][mask]
+        return token_nll(states, head, targets), distribution_columns(states, head, targets, ask)
 
-    return statistics(model(**model_inputs(batch), readout=read), mask, batch)
+    nll, columns = model(**model_inputs(batch), readout=read)
+    return statistics(nll, mask, batch, columns)

@@ -54,12 +54,13 @@ def probe_stream(
         batch = text_collate([stream[index] for index in range(start, min(start + size, len(stream)))])
         ids += batch.pop("ids")
         batches_read.append({name: value.to(device) for name, value in batch.items()})
-        statistics.append(live_statistics(model, batches_read[-1]))
+        statistics.append(live_statistics(model, batches_read[-1], objective.ask))
     model.train(training)
     weights = [objective.alone(*pair) for pair in zip(statistics, batches_read, strict=True)]
     whole = {name: _joined([batch[name] for batch in batches_read]) for name in batches_read[0]}
     nll, mask = (_joined([getattr(part, name) for part in statistics]) for name in ("nll", "mask"))
-    known = TokenStatistics(nll, mask, whole.get(REFERENCE))
+    columns = {name: _joined([part.columns[name] for part in statistics]) for name in statistics[0].columns}
+    known = TokenStatistics(nll, mask, whole.get(REFERENCE), columns)
     return Probe(known, whole, _joined(weights), whole[PLANTED] & mask, ids)
 
 

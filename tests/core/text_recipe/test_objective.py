@@ -10,6 +10,7 @@ import torch
 import torch.multiprocessing
 from torch import nn
 
+from recipes.core.scoring.statistics import Ask
 from recipes.core.text_recipe.items import text_collate
 from recipes.core.text_recipe.objective import WeightedText, live_statistics, mean_one
 from recipes.core.training.parallel import distributed
@@ -51,6 +52,27 @@ def test_weights_of_tokens_and_sequences_have_mean_one():
     assert mean_one(tokens, MASK).tolist() == [[0.5, 1.5, 0], [1, 0, 0]]
     assert mean_one(torch.tensor([1.0, 4.0]), MASK).tolist() == [[0.5, 0.5, 0], [2, 0, 0]]
     assert mean_one(torch.zeros(2), MASK).isnan().all()
+
+
+def test_what_is_asked_of_the_distribution_reaches_weigh_in_training_and_outside():
+    model, batch, seen = tiny_model(), batch_of(3), []
+
+    def by_entropy(statistics, _):
+        seen.append(statistics.columns)
+        return statistics.columns["entropy"]
+
+    weighted = WeightedText(by_entropy, Ask(entropy=True, top_k=2))
+    logits = model.language_model(input_ids=batch["input_ids"]).logits
+    mask = batch["labels"] != -100
+    entropy = torch.distributions.Categorical(logits=logits).entropy() * mask
+    loss, _ = weighted(model, batch, mask.sum().float())
+    expected = (mean_one(entropy, mask) * nll_of(model, batch)).sum() / mask.sum()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(seen[0]["entropy"], entropy)
+    assert seen[0]["top_ids"].shape == (*mask.shape, 2) and not seen[0]["entropy"].requires_grad
+    outside = live_statistics(model, batch, weighted.ask)
+    torch.testing.assert_close(outside.columns["entropy"], entropy)
+    torch.testing.assert_close(weighted.alone(outside, batch), mean_one(entropy, mask))
 
 
 def test_weights_of_another_shape_are_refused():
