@@ -25,7 +25,7 @@ def report(
     ),
     outputs: Path = OUTPUTS,
 ) -> None:
-    """Write a run's report again and print where it is; of a trial, its own and those of its runs.
+    """Write the report of a run, or those of a trial and its runs.
 
     The run stands beside the newest run of the baseline that can be paired with it.
     """

@@ -30,6 +30,7 @@ from cli.console import heading, note, pairs, say, table
 from cli.keys import OUTPUTS_KEY, typed_keys
 from recipes.core.config import compose, registry
 from recipes.core.config.overrides import MOST_CELLS
+from recipes.core.config.settings import SMOKE
 from recipes.core.errors import UserError
 from recipes.core.messages import duration_text
 from recipes.core.spelling import did_you_mean
@@ -124,9 +125,15 @@ def _cost_and_next(result: "TrialResult") -> list[tuple[str, str]]:
         return [*rows, ("next", more_seeds_command(manifest, result.verdict.more_seeds))]
     typed = [word for word in manifest.cells[0].overrides if not word.startswith("arm=")]
     every, budget = compose.arms(manifest.recipe, typed), compose.budget(manifest.recipe, typed)
+    if budget == SMOKE:
+        return [*rows, ("next", f"what judges: {_without_budget(manifest.command)}")]
     if set(every) - set(manifest.arms) and not no_verdict(result.card, manifest.arms, len(manifest.seeds), budget):
         rows.append(("next", f"all {len(every)} arms: {_with_all_arms(manifest.command)}"))
     return rows
+
+
+def _without_budget(command: str) -> str:
+    return shlex.join([word for word in shlex.split(command) if word != f"budget={SMOKE}"])
 
 
 def _with_all_arms(command: str) -> str:

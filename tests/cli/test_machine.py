@@ -5,7 +5,7 @@ import os
 from collections import namedtuple
 
 from cli import doctor
-from cli.console import aligned
+from recipes.core.messages import align
 from recipes.core.storage import assets
 
 
@@ -102,7 +102,7 @@ def test_the_wandb_login_is_read_without_its_key(tmp_path, monkeypatch) -> None:
 
 def test_plain_columns_are_aligned_and_never_cut() -> None:
     wide = "x" * 300
-    assert aligned([["a", "n"], [wide, "10"], ["b", "5"]], [False, True]).splitlines() == [
+    assert align([["a", "n"], [wide, "10"], ["b", "5"]], [False, True]).splitlines() == [
         "a" + " " * 299 + "   n",
         wide + "  10",
         "b" + " " * 299 + "   5",

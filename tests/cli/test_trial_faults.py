@@ -252,7 +252,7 @@ def test_damaged_checkpoints_and_caches_are_told_and_made_again(
         (run / name).unlink()
     newest = max((run / "checkpoints").iterdir(), key=lambda path: int(path.name.partition("-")[2]))
     (newest / "optimizer.pt").write_bytes(b"cut off")
-    entry = next(path for path in (tmp_path / "home" / "cache").glob("references/*") if path.is_dir())
+    entry = next(path for path in (tmp_path / "home" / "cache").glob("token-scores/*") if path.is_dir())
     largest = max(entry.iterdir(), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-1])
     assert cache.problems(entry)
