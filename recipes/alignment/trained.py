@@ -64,7 +64,7 @@ def trained_policy(
         trainer, max_steps=own.steps, batch_size=own.batch_size, learning_rate=own.learning_rate
     )
     what = f"{len(used):,} pairs ({loss.loss}{', swapped' if swap else ''})"
-    folder = train_reference(key, settings, own.seed, training, what)
+    folder = train_reference(key, settings, own.seed, training, what, name="a policy")
     return lambda: load_text_model(str(folder))
 
 
