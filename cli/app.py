@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _told(error, words)
+        return _report_error(error, words)
     return ended if isinstance(ended, int) else 0
 
 
@@ -99,7 +99,7 @@ def _without_switches(words: list[str]) -> list[str]:
     return ["sweep", *(word for word in kept[1:] if word not in run.MULTIRUN)]
 
 
-def _told(error: Exception, words: list[str]) -> int:
+def _report_error(error: Exception, words: list[str]) -> int:
     """Say on stderr what went wrong; returns the exit code."""
     if isinstance(error, OSError):
         error = refusal(error, hint="look at the path and its permissions") or error

@@ -53,13 +53,15 @@ def fetch(
 def verify(names: list[str] = _OPTIONAL_NAMES) -> None:
     """Check every file of the assets on this machine by size and SHA-256."""
     found = [assets.status(name) for name in names or assets.ASSETS]
-    table([{"asset": s.asset.name, "state": s.state, "folder": str(s.path), "problems": _told(s)} for s in found])
+    table(
+        [{"asset": s.asset.name, "state": s.state, "folder": str(s.path), "problems": _problem_text(s)} for s in found]
+    )
     wrong = [s for s in found if s.state == "damaged" or (names and s.state != "ready")]
     if wrong:
         listed = " ".join(s.asset.name for s in wrong)
         raise RunFailed("not every asset is whole", hint=f"type: steelyard assets fetch {listed}")
 
 
-def _told(status: assets.AssetStatus) -> str:
+def _problem_text(status: assets.AssetStatus) -> str:
     more = f" and {len(status.problems) - 1} more" if len(status.problems) > 1 else ""
     return f"{status.problems[0]}{more}" if status.problems else ""

@@ -46,13 +46,13 @@ def _as_key(option: str, key: str, recipe: str, words: Sequence[str]) -> str:
     """An option that names a key: keys are typed without dashes."""
     from recipes.core.config import compose
     from recipes.core.config.overrides import in_shell
-    from recipes.core.config.synonyms import meant_keys
+    from recipes.core.config.synonyms import likely_keys
 
     try:
         known = list(compose.config_keys(recipe))
     except UserError:
         return ""
-    meant = [key] if key in known else meant_keys(key, known, list(compose.groups()))
+    meant = [key] if key in known else likely_keys(key, known, list(compose.groups()))
     if not meant:
         return ""
     value = _value(option, words)

@@ -103,14 +103,19 @@ def write_skeleton(root: Path, name: str, family: str) -> list[Path]:
         if path.exists():
             raise UserError("is there already", str(path), "type another name, or move it away")
     written: list[Path] = []
+    folders: list[Path] = []
     try:
         for path, text in texts.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            for folder in [above for above in path.parents if not above.exists()][::-1]:
+                folder.mkdir()
+                folders.append(folder)
             write_text(path, text)
             written.append(path)
-    except OSError:
+    except BaseException:
         for path in written:
             path.unlink()
+        for folder in reversed(folders):
+            folder.rmdir()
         raise
     return written
 

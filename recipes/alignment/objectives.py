@@ -12,7 +12,7 @@ from recipes.alignment.losses import LOSSES, Completions, PreferenceBatch, impli
 from recipes.alignment.mismatched import mismatched_log_ratio
 from recipes.alignment.pairs import TOKENS, by_row, prompt_tokens, valid_tokens
 from recipes.core.losses.kernels import exact
-from recipes.core.losses.logprobs import logprobs_and_kl, project, token_logprobs, token_statistics
+from recipes.core.losses.logprobs import log_squares, logprobs_and_kl, project, token_logprobs
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.head import OutputHead
 from recipes.core.models.packing import forward_packed
@@ -124,7 +124,7 @@ class TokenScores:
             return {"logps": scores.logps, "kl": scores.kl}
         found = {"logps": token_logprobs(hidden, head, targets)}
         if "log_squares" in self.needs:
-            found["log_squares"] = token_statistics(hidden.detach(), head.detach(), targets).log_squares
+            found["log_squares"] = log_squares(hidden.detach(), head.detach())
         return found
 
 

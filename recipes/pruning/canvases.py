@@ -93,7 +93,7 @@ def digit_canvases(config: CanvasDataConfig, part: str, seed: int) -> Canvases:
     labels = torch.from_numpy(classes[chosen])
     evidence = _evidence(config, rows, columns)
     asked_digits = torch.from_numpy(asked.copy())
-    return Canvases(images, labels, asked_digits, labels.clone(), evidence, _shown(labels, evidence))
+    return Canvases(images, labels, asked_digits, labels.clone(), evidence, _digit_of_patch(labels, evidence))
 
 
 def question_canvases(config: QuestionCanvasDataConfig, part: str, seed: int) -> Canvases:
@@ -127,7 +127,7 @@ def question_canvases(config: QuestionCanvasDataConfig, part: str, seed: int) ->
         torch.from_numpy(digits[:, :asked].copy()),
         torch.from_numpy(quadrants[:, :asked].copy()),
         evidence[:, :asked].clone(),
-        _shown(torch.from_numpy(np.where(shown, digits, -1)), evidence),
+        _digit_of_patch(torch.from_numpy(np.where(shown, digits, -1)), evidence),
     )
 
 
@@ -192,7 +192,7 @@ def _gratings(count: int, size: int, draw: np.random.Generator) -> Array:
     return height * np.maximum(wave, 0)
 
 
-def _shown(digits: Tensor, evidence: Tensor) -> Tensor:
+def _digit_of_patch(digits: Tensor, evidence: Tensor) -> Tensor:
     """[n, patches] which of the digits [n, k] stands on each patch, where each has evidence [n, k, patches]."""
     return torch.where(evidence, digits[:, :, None], -1).amax(1)
 

@@ -300,7 +300,7 @@ def apply(tokens: Tokens, selection: Selection) -> Kept:
     return Kept(**{name: mask if name == "valid" else gather(value, order) for name, value in joined.items()})
 
 
-def kept_count(tokens: int, fraction: float) -> int:
+def token_budget(tokens: int, fraction: float) -> int:
     """round(fraction x tokens), halves to the even number."""
     return round(fraction * tokens)
 

@@ -97,7 +97,7 @@ def test_self_rewards_score_the_answers_own_ids(ground: Ground) -> None:
 def given(ground: Ground, *overrides: str) -> np.ndarray:
     config, pairs = composed(*overrides), ground.data.test
     said = rewards.answer_scores(ground.frozen, pairs, "cpu")
-    return rewards.given_rewards(config, ground, pairs, said, "cpu", 0)
+    return rewards.compute_rewards(config, ground, pairs, said, "cpu", 0)
 
 
 def test_exchanging_the_prompts_negates_and_equal_prompts_give_nothing(ground: Ground) -> None:

@@ -14,7 +14,7 @@ from recipes.pruning.draws import sample_seed
 from recipes.pruning.pruners import make
 from recipes.pruning.pruners.merging import contextual_tokens, final_scores
 from recipes.pruning.pruners.vit import inverse_samples, tome_schedule
-from recipes.pruning.tokens import Point, Selection, Tokens, apply, kept_count, size_bias
+from recipes.pruning.tokens import Point, Selection, Tokens, apply, size_bias, token_budget
 from tests.pruning.toy import batch, seen_at, walk
 
 seeds = st.integers(0, 10_000)
@@ -63,7 +63,7 @@ def test_cls_topk():
 
 
 def test_kept_count_rounds_halves_to_even():
-    assert [kept_count(576, 0.098), kept_count(5, 0.5), kept_count(7, 0.5)] == [56, 2, 4]
+    assert [token_budget(576, 0.098), token_budget(5, 0.5), token_budget(7, 0.5)] == [56, 2, 4]
 
 
 def test_new_tokens_stand_where_they_belong():

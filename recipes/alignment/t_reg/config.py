@@ -41,7 +41,7 @@ class RegConfig:
     )
 
     @property
-    def given(self) -> str | None:
+    def source(self) -> str | None:
         """Which source is computed, shuffled or not; None if none is."""
         source = self.shuffled if self.rewards == "random" else self.rewards
         return source if source in GIVEN else None
@@ -66,7 +66,7 @@ class TRegConfig(AlignmentRunConfig):
         if self.treg.rewards != "none" and self.preference.loss not in REGULARISABLE:
             hint = "type preference.loss=dpo or simpo, or treg.rewards=none"
             found.append(("treg.rewards", f"{self.preference.loss} has no token rewards to regularise; {hint}"))
-        if self.treg.given == "oracle" and not isinstance(self.data, SentimentConfig):
+        if self.treg.source == "oracle" and not isinstance(self.data, SentimentConfig):
             hint = "data=sentiment, or arm=self, whose rewards come from the model"
             found.append(("treg.rewards", f"oracle needs data whose judge knows words: {hint}"))
         return found

@@ -14,7 +14,7 @@ from recipes.alignment.reference import AnswerScores
 from recipes.alignment.t_reg import evaluation
 from recipes.alignment.t_reg.config import TRegConfig
 from recipes.alignment.t_reg.objective import REWARDS, Regularised
-from recipes.alignment.t_reg.rewards import fitting, given_rewards, self_logps, warn_if_idle
+from recipes.alignment.t_reg.rewards import compute_rewards, fitting, self_logps, warn_if_idle
 from recipes.core.data.text.text_ids import token_texts
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation
@@ -35,7 +35,7 @@ class TRegRecipe(AlignmentRecipe):
         """Adds the token rewards."""
         columns = super().columns(config, ground, pairs, said, device, seed)
         if config.treg.rewards != "none":
-            columns[REWARDS] = given_rewards(config, ground, pairs, said, device, seed)
+            columns[REWARDS] = compute_rewards(config, ground, pairs, said, device, seed)
             if config.treg.rewards != "zero" and pairs is ground.data.train:
                 warn_if_idle(columns[REWARDS])
         return columns

@@ -25,8 +25,8 @@ NO_OP = 0.02  # mean |reward| below which the regulariser does next to nothing
 BEGIN = "\n\nRewritten response:\n"
 
 
-def given_rewards(
-    config: TRegConfig, ground: Ground, pairs: PairSet, said: AnswerScores, device: str, seed: int
+def compute_rewards(
+    config: TRegConfig, ground: Ground, pairs: PairSet, reference: AnswerScores, device: str, seed: int
 ) -> np.ndarray:
     """float32 [tokens] in [-0.5, 0.5]: the reward of every token of all answers.
 
@@ -34,7 +34,7 @@ def given_rewards(
         config: The run's.
         ground: Models, judges and tokenizer.
         pairs: The answers.
-        said: What the reference says of them.
+        reference: Scores of them under the reference.
         device: Where to compute.
         seed: Of flips and shuffles.
 
@@ -42,15 +42,15 @@ def given_rewards(
         UserError: a prompt exceeds the model's context.
     """
     own = config.treg
-    if own.given is None:
+    if own.source is None:
         return _constant(pairs, own.constant if own.rewards == "constant" else 0.0)
-    if own.given == "self":
+    if own.source == "self":
         better, worse = (self_logps(ground, pairs, prompt, device) for prompt in (own.better, own.worse))
         found = token_rewards(better, worse)
-    elif own.given == "oracle":
+    elif own.source == "oracle":
         found = flip(oracle_rewards(ground, pairs), own.flip, seed)
     else:
-        found = token_rewards(_dpo_logps(config, ground, pairs, device), said.logps)
+        found = token_rewards(_dpo_logps(config, ground, pairs, device), reference.logps)
     if own.rewards == "random":
         found = shuffled_within(found, pairs.offsets, seed)
     return found.astype(np.float32)

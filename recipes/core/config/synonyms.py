@@ -54,14 +54,14 @@ def nearest_key(key: str, known: Sequence[str], groups: Sequence[str] = ()) -> s
 
     Arguments as in `meant_keys`.
     """
-    meant = meant_keys(key, known, groups)
+    meant = likely_keys(key, known, groups)
     if not meant:
         return "steelyard list RECIPE shows all keys"
     remark = next((f" ({text})" for word, text in REMARKS.items() if word in key.lower()), "")
     return f"did you mean {' or '.join(meant[:4])}?{remark}"
 
 
-def meant_keys(key: str, known: Sequence[str], groups: Sequence[str] = ()) -> list[str]:
+def likely_keys(key: str, known: Sequence[str], groups: Sequence[str] = ()) -> list[str]:
     """Keys that one which a recipe lacks may stand for, by what other tools call them, then by spelling.
 
     Args:

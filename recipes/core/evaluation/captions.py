@@ -228,7 +228,7 @@ def add_probe_scores(scores: Scores, choices: Sequence[Choice], nlls: Sequence[n
 
 def matching_candidates(split: CaptionSplit, indices: Sequence[int], count: int) -> list[list[int]]:
     """For each image its own caption (first) and up to `count - 1` captions that say something else of other images."""
-    said = {i: _said(split, i) for i in indices}
+    said = {i: _content(split, i) for i in indices}
     candidates = []
     for i in indices:
         others = [j for j in indices if said[j] != said[i]]
@@ -238,7 +238,7 @@ def matching_candidates(split: CaptionSplit, indices: Sequence[int], count: int)
     return candidates
 
 
-def _said(split: CaptionSplit, index: int) -> Any:
+def _content(split: CaptionSplit, index: int) -> Any:
     """What a caption says of its image: its spans where they are known, else its text."""
     caption = split.caption(index)
     return tuple(caption.text[span.start : span.end] for span in caption.spans) or caption.text

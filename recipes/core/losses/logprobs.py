@@ -35,20 +35,6 @@ class Scores(NamedTuple):
     kl: Tensor
 
 
-class Statistics(NamedTuple):
-    """What a model says of each token, without gradient.
-
-    Attributes:
-        logps: [N] log-probs of the targets, in nats.
-        entropy: [N] of the distribution at the position of the token, in nats.
-        log_squares: [N] log of the sum of its squared probabilities.
-    """
-
-    logps: Tensor
-    entropy: Tensor
-    log_squares: Tensor
-
-
 def token_logprobs(hidden: Tensor, head: OutputHead, targets: Tensor, chunk: int = CHUNK) -> Tensor:
     """Differentiable log-prob of every target.
 
@@ -118,24 +104,23 @@ def logprobs_and_kl(
 
 
 @torch.no_grad()
-def token_statistics(hidden: Tensor, head: OutputHead, targets: Tensor, chunk: int = CHUNK) -> Statistics:
-    """Log-probs with entropy and collision probability, for scoring without gradient.
+def log_squares(hidden: Tensor, head: OutputHead, chunk: int = CHUNK) -> Tensor:
+    """Log of the collision probability sum_v p_v^2 of every distribution, without gradient.
 
     Args:
-        hidden: [N, d] last hidden states of the positions that are scored.
+        hidden: [N, d] last hidden states of the positions.
         head: What makes logits of them.
-        targets: [N] int64 token ids.
         chunk: Tokens whose logits exist at a time.
+
+    Returns:
+        [N] fp32 (float64 for float64 inputs).
     """
     exact = softmax_dtype(matmul_dtype(hidden))
     logits = project(hidden, head)
-    found = hidden.new_empty(3, len(hidden), dtype=exact)
+    squares = hidden.new_empty(len(hidden), dtype=exact)
     for part in _parts(len(hidden), chunk):
-        logp = torch.log_softmax(logits(part), 1, dtype=exact)
-        found[0, part] = _at(logp, targets[part])
-        found[2, part] = torch.logsumexp(2 * logp, 1)
-        found[1, part] = -logp.mul_(logp.exp()).sum(1)
-    return Statistics(*found)
+        squares[part] = torch.logsumexp(2 * torch.log_softmax(logits(part), 1, dtype=exact), 1)
+    return squares
 
 
 class _Divergence(torch.autograd.Function):

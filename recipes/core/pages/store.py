@@ -1,19 +1,24 @@
 """From a trial's folder to docs/results: what pages need of it, and nothing that only one machine knows."""
 
+import re
 import shlex
 import socket
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.pages.stored import RESULTS, StoredTrial, write_trial
 from recipes.core.process.cores import processor_name
 from recipes.core.report.page import read_environment
 from recipes.core.runs.folder import DONE, RunFolder
+from recipes.core.trial.budget import arms_of
 from recipes.core.trial.report.answer import answer_rows
 from recipes.core.trial.report.arms import Arm, metrics_info, trial_arms, trial_metrics
 from recipes.core.trial.result import TrialResult, analyse
+
+ABSOLUTE = re.compile(r"(^|[=,\[{(:'\" ])(~|/)")  # a path from the root or a home, wherever it stands in a word
 
 
 def store(folder: Path, target: Path) -> Path:
@@ -72,13 +77,24 @@ def _name(recipe: str, target: Path) -> str:
 
 
 def _command(result: TrialResult) -> str:
-    """The command without `outputs=`, which changes no result."""
+    """The command that gives this trial today: its arms named where they no longer follow from the budget."""
+    # `outputs=` changes no result.
     words = [word for word in shlex.split(result.manifest.command) if not word.startswith("outputs=")]
-    paths = [word for word in words if Path(word.rpartition("=")[2]).expanduser().is_absolute()]
+    words += _arms_words(result, words)
+    paths = [word for word in words if ABSOLUTE.search(word)]
     if paths:
         what = f"the command holds a path of this machine: {paths[0]}"
         raise UserError(what, str(result.folder), "measure with a name that others have too, or a relative path")
     return shlex.join(words)
+
+
+def _arms_words(result: TrialResult, words: list[str]) -> list[str]:
+    """`--arms` of a trial that named none, if a trial that names none has other arms now."""
+    recipe, measured = result.manifest.recipe, result.manifest.arms
+    keys = [word for word in words[3:] if "=" in word and not word.startswith("-")]
+    if "--arms" in words or set(measured) == set(arms_of(recipe, keys)):
+        return []
+    return ["--arms", "all" if set(measured) == set(compose.arms(recipe, keys)) else ",".join(measured)]
 
 
 def _machines(environments: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:

@@ -121,7 +121,7 @@ def read_trial(name: str, folder: Path = RESULTS) -> StoredTrial:
     """The trial that is stored as `folder/NAME.json`.
 
     Raises:
-        UserError: there is none, or it is not what `write_stored` writes.
+        UserError: there is none, or it is not what `write_trial` writes.
     """
     path = folder / f"{name}.json"
     try:

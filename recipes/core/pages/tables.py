@@ -82,7 +82,7 @@ def table(trial: StoredTrial, options: Mapping[str, Any]) -> str:
     baseline = options.get("baseline", trial.claim.baseline)
     rows = [
         [text, *(_cell(trial, arm, column, baseline) for column in columns)]
-        for arm, text in _shown_arms(trial, options).items()
+        for arm, text in _row_texts(trial, options).items()
     ]
     return markdown_rows([str(options.get("corner", "arm")), *(column.head for column in columns)], rows)
 
@@ -181,7 +181,7 @@ def _cell(trial: StoredTrial, arm: str, column: Column, baseline: str) -> str:
     return f"{text} ({shown})" if column.difference and shown else text
 
 
-def _shown_arms(trial: StoredTrial, options: Mapping[str, Any]) -> dict[str, str]:
+def _row_texts(trial: StoredTrial, options: Mapping[str, Any]) -> dict[str, str]:
     """Name -> text of the rows, in their order."""
     without = options.get("without", [])
     listed = options.get("arms")

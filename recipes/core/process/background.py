@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+def background_thread(work: Callable[[threading.Event], None]) -> Iterator[None]:
     """Run `work(ended)` in a thread for the duration of the block.
 
     Args:

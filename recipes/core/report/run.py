@@ -158,7 +158,7 @@ def verdict(run: RunRecord, comparison: Comparison | None, info: dict[str, Any],
 
 def command_for(command: str, run: RunRecord, arm: str) -> str:
     """The command of a run with another arm: its other keys stay, so that the two can be paired."""
-    return shlex.join(["steelyard", "run", run.recipe, f"arm={arm}", *_kept_words(command, run, arm)])
+    return shlex.join(["steelyard", "run", run.recipe, f"arm={arm}", *_words_for_arm(command, run, arm)])
 
 
 def _more_seeds(command: str, run: RunRecord, arms: tuple[str, str]) -> str:
@@ -171,7 +171,7 @@ def _more_seeds(command: str, run: RunRecord, arms: tuple[str, str]) -> str:
 def _without_seed(command: str, run: RunRecord, arm: str) -> list[str]:
     """The words of the command of a run's arm or label, or of another arm beside it, but for the seed."""
     own = arm == run.arm and run.config.get("label")
-    words = _own_words(command, run) if own else [f"arm={arm}", *_kept_words(command, run, arm)]
+    words = _own_words(command, run) if own else [f"arm={arm}", *_words_for_arm(command, run, arm)]
     return ["steelyard", "run", run.recipe, *(word for word in words if not word.startswith(("seed=", "-")))]
 
 
@@ -184,7 +184,7 @@ def _own_words(command: str, run: RunRecord) -> list[str]:
     return words[3:] if own else [f"seed={run.seed}"] * (run.seed != 0)
 
 
-def _kept_words(command: str, run: RunRecord, arm: str) -> list[str]:
+def _words_for_arm(command: str, run: RunRecord, arm: str) -> list[str]:
     """The words of a run's command that also hold for another arm: none about what that arm sets, no label."""
     chosen = tuple(f"{key}{mark}" for key in compose.kinds(run.recipe) for mark in "=.")
     words = [word for word in _own_words(command, run) if not word.startswith(("arm=", "label=", "-", *chosen))]

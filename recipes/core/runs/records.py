@@ -155,7 +155,7 @@ def _check_name(folder: Path, config: dict[str, Any], identity: Identity) -> Non
         )
 
 
-def _shown(run: RunRecord, other: RunRecord, key: str) -> str:
+def _value_text(run: RunRecord, other: RunRecord, key: str) -> str:
     """A run's value of a key in which it differs from another: of two files of one name, what they hold as well."""
     value, mine, theirs = (flatten(one).get(key, ABSENT) for one in (run.config, run.config, other.config))
     held = f" ({run.content[key][:17]})" if run.content.get(key) and mine == theirs else ""
@@ -200,7 +200,7 @@ def config_differences(run: RunRecord, baseline: RunRecord) -> list[tuple[str, s
     left, right = run.identity, baseline.identity
     differing = [key for key in {**left, **right} if left.get(key, ABSENT) != right.get(key, ABSENT)]
     versions = [(VERSION, str(run.version), str(baseline.version))] if run.version != baseline.version else []
-    return versions + [(key, _shown(run, baseline, key), _shown(baseline, run, key)) for key in differing]
+    return versions + [(key, _value_text(run, baseline, key), _value_text(baseline, run, key)) for key in differing]
 
 
 def flatten(tree: dict[str, Any], path: str = "") -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.errors import UserError
-from recipes.core.process.background import beside
+from recipes.core.process.background import background_thread
 from recipes.core.storage import fence
 from recipes.core.storage.disk import make_folder, nothing_begun, writable
 from recipes.core.storage.fence import Hold
@@ -52,7 +52,7 @@ def hold(path: Path, what: str, wait: bool, guards: Path | None = None) -> Itera
             token = _acquire(path, what, wait)
         try:
             hold = Hold(path, what, token, os.path.abspath(guards or path.parent))
-            with _held(hold), beside(partial(_heartbeat, hold)):
+            with _held(hold), background_thread(partial(_heartbeat, hold)):
                 yield
         finally:
             if _read(path).get("token") == token:

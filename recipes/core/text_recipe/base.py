@@ -3,6 +3,7 @@
 The author of a method writes `weigh`. Data, model, reference, training, evaluation and report are here.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -45,7 +46,7 @@ class Prepared:
     device: str
 
 
-class TextRecipe:
+class TextRecipe(ABC):
     """A recipe whose config is a `TextConfig`. A method writes `weigh`, and `measure` if it has more to say.
 
     Attributes:
@@ -54,6 +55,7 @@ class TextRecipe:
 
     ask = LOSS_ONLY
 
+    @abstractmethod
     def weigh(self, config: Any, statistics: TokenStatistics, batch: Mapping[str, Any]) -> Tensor:
         """Weights of a batch's tokens or sequences; no gradient flows through them.
 
@@ -67,7 +69,6 @@ class TextRecipe:
             [sequences, time] or [sequences], not negative; their scale does not matter, as the mean over the predicted
             tokens is brought to 1.
         """
-        raise NotImplementedError
 
     def measure(self, config: Any, probe: Probe, scores: Scores) -> dict[str, float]:
         """Further metrics of the weights at the end of training; each is to be defined in `scores`."""

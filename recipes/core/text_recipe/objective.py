@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recipes.core.losses.kernels import deferred_cross_entropy, token_nll
+from recipes.core.losses.kernels import deferred_cross_entropy
 from recipes.core.losses.objectives import IGNORE, model_inputs, token_metrics
 from recipes.core.models.head import OutputHead
 from recipes.core.scoring.statistics import Ask, token_columns
@@ -149,9 +149,8 @@ def live_statistics(model: nn.Module, batch: dict[str, Any], ask: Ask = LOSS_ONL
     """Statistics of a batch under the model as it is, outside of training."""
     mask = batch["labels"] != IGNORE
 
-    def read(hidden: Tensor, head: OutputHead) -> tuple[Tensor, dict[str, Tensor]]:
-        states, targets = hidden[mask], batch["labels"][mask]
-        return token_nll(states, head, targets), distribution_columns(states, head, targets, ask)
+    def read(hidden: Tensor, head: OutputHead) -> dict[str, Tensor]:
+        return token_columns(hidden[mask], head, batch["labels"][mask], ask)
 
-    nll, columns = model(**model_inputs(batch), readout=read)
-    return statistics(nll, mask, batch, columns)
+    columns = model(**model_inputs(batch), readout=read)
+    return statistics(-columns.pop("logprob"), mask, batch, columns)

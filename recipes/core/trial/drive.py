@@ -17,7 +17,7 @@ from pathlib import Path
 from recipes.core.config import compose, registry
 from recipes.core.errors import RunFailed
 from recipes.core.messages import note
-from recipes.core.process.background import beside
+from recipes.core.process.background import background_thread
 from recipes.core.process.signals import NUMBERS, say_at_once, signal_handlers
 from recipes.core.runs.folder import CUT_OFF, DAMAGED, DONE, FAILED, RUNNING, RunFolder
 from recipes.core.runs.progress import progress
@@ -68,7 +68,7 @@ def drive(
         names = [cell.name for cell in manifest.cells if only is None or cell.name in only]
         _clear(folder, [manifest.cell(name) for name in names], fresh, retry)
         todo = [name for name in names if _is_due(cell_state(folder, manifest.cell(name)), retry)]
-        with _shown(folder, manifest, _starts(folder, todo)), suppress(KeyboardInterrupt):
+        with _cell_progress(folder, manifest, _starts(folder, todo)), suppress(KeyboardInterrupt):
             _rounds(folder, manifest, launcher, todo, stopped)
     return cell_states(folder, manifest), stopped.is_set()
 
@@ -189,24 +189,24 @@ def _stoppable(folder: Path) -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _shown(folder: Path, manifest: Manifest, starts: dict[str, int]) -> Iterator[None]:
+def _cell_progress(folder: Path, manifest: Manifest, starts: dict[str, int]) -> Iterator[None]:
     """Show how far cells, started so often before, are; a log, which has no bar, gets a line for each that ended."""
     each = _steps_of(manifest)
 
     def look(show: Callable[[int], None], ended: threading.Event) -> None:
-        told: set[str] = set()
+        ended_cells: set[str] = set()
         steps = dict.fromkeys(starts, 0.0)
         last, took = False, 0.0
         while not last:
             last = ended.wait(max(LOOK_EVERY_SECONDS, took / LOOK_SHARE))
             began = time.monotonic()
             for name in starts:
-                if name in told:
+                if name in ended_cells:
                     continue
                 state = cell_state(folder, manifest.cell(name))
                 steps[name] = each * state.step / state.max_steps if state.max_steps else 0.0
                 if state.state == DONE or (state.state == FAILED and state.attempts > starts[name]):
-                    told.add(name)
+                    ended_cells.add(name)
                     steps[name] = each
                     if not sys.stderr.isatty():
                         error = f": {state.error.splitlines()[0]}" if state.error else ""
@@ -216,7 +216,7 @@ def _shown(folder: Path, manifest: Manifest, starts: dict[str, int]) -> Iterator
 
     begun = sum(cell_state(folder, manifest.cell(name)).step for name in starts) if each > 1 else 0
     what = f"{len(starts)} runs of {manifest.recipe}" + (", steps" if each > 1 else "")
-    with progress(what, each * len(starts), begun) as show, beside(partial(look, show)):
+    with progress(what, each * len(starts), begun) as show, background_thread(partial(look, show)):
         yield
 
 

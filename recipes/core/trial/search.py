@@ -87,7 +87,7 @@ def plan_search(folder: Path, space: Space, command: str, jobs: int) -> Manifest
     Raises:
         UserError: the manifest found there cannot be read.
     """
-    found = _found(folder)
+    found = _earlier_manifest(folder)
     threads = found.threads if found else threads_of([space.fixed], jobs)
     return Manifest("sweep", space.recipe, command, found.created if found else runs.now(), threads, ())
 
@@ -154,7 +154,7 @@ def _batches(
     optuna = _optuna()
     sampler = optuna.samplers.TPESampler(seed=SEED, constant_liar=launcher.jobs > 1)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    found = _found(folder)
+    found = _earlier_manifest(folder)
     earlier = found.cells if found else ()
     cells: list[Cell] = []
     while len(cells) < trials:
@@ -174,7 +174,7 @@ def _batches(
             return
 
 
-def _found(folder: Path) -> Manifest | None:
+def _earlier_manifest(folder: Path) -> Manifest | None:
     return manifests.read(folder) if (folder / manifests.NAME).exists() else None
 
 

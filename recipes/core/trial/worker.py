@@ -15,7 +15,7 @@ from typing import Any
 from recipes.core.config import compose
 from recipes.core.config.overrides import quote
 from recipes.core.errors import RunFailed, SteelyardError
-from recipes.core.process.background import beside
+from recipes.core.process.background import background_thread
 from recipes.core.process.signals import sigterm_as_interrupt
 from recipes.core.process.streams import guard_streams
 from recipes.core.runs.folder import FAILED, INTERRUPTED, QUEUED, run_folder
@@ -63,7 +63,7 @@ def run_cell(folder: Path, name: str) -> str:
         record_start(folder, name)
         state, error = FAILED, ""
         try:
-            stoppable = beside(partial(_terminate_when_stopped, folder))
+            stoppable = background_thread(partial(_terminate_when_stopped, folder))
             with _logged(folder / "logs" / f"{name}.log"), sigterm_as_interrupt(), stoppable:
                 state = _run(folder, name)
         except (KeyboardInterrupt, SystemExit):

@@ -235,7 +235,7 @@ def sparse_chosen(
 def over_shards(task: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], workers: Workers) -> list[Any]:
     """Results of `task` in the order of the jobs. One that fails does not stop the others; then the first is told."""
     if workers.count == 1:
-        found = [_told(task, job) for job in jobs]
+        found = [_result_or_error(task, job) for job in jobs]
     else:
         if workers.backend == "ray":
             from ray.util.joblib import register_ray
@@ -252,10 +252,10 @@ def over_shards(task: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], worke
 def _in_worker(cache: str, task: Callable[..., Any], job: tuple[Any, ...]) -> Any:
     # Workers are reused, and on other nodes start with an environment of their own.
     os.environ["STEELYARD_HOME"] = cache
-    return _told(task, job)
+    return _result_or_error(task, job)
 
 
-def _told(task: Callable[..., Any], job: tuple[Any, ...]) -> Any:
+def _result_or_error(task: Callable[..., Any], job: tuple[Any, ...]) -> Any:
     # Handed back, not raised: joblib would cancel the other shards and put a remote traceback into the message.
     try:
         return task(*job)

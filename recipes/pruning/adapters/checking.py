@@ -7,7 +7,7 @@ from recipes.core.errors import UserError
 from recipes.pruning.adapters.layout import Layout, Parts
 from recipes.pruning.adapters.reads import BEFORE, BLOCK, LAST
 from recipes.pruning.guards import require_budget
-from recipes.pruning.tokens import PLACES, Depth, Point, Pruner, kept_count
+from recipes.pruning.tokens import PLACES, Depth, Point, Pruner, token_budget
 
 CLS = frozenset({"cls", "cls_row", "final_query"})
 TEXT = frozenset({"text", "patch_text", "patch_text_raw", "feature_text"})
@@ -91,7 +91,7 @@ def check(
     patches = 0 if parts.anyres else parts.encoder.patches
     layers = parts.layout.depth.llm if points[0].place == "llm" else depth
     for count in counts or ([patches] if patches else []):
-        budget = keep if isinstance(keep, int) else max(kept_count(count, keep), 1)
+        budget = keep if isinstance(keep, int) else max(token_budget(count, keep), 1)
         require_budget(pruner, count, budget, layers)
     return points, depth
 
@@ -106,7 +106,7 @@ def _check_keep(parts: Parts, keep: float | int) -> None:
         return
     if isinstance(keep, int) and keep > patches:
         raise UserError(f"{keep} tokens are more than the {patches} there are", "keep", f"type at most {patches}")
-    if isinstance(keep, float) and kept_count(patches, keep) < 1:
+    if isinstance(keep, float) and token_budget(patches, keep) < 1:
         raise UserError(f"keep={keep} of {patches} tokens is none", "keep", f"type at least {1 / patches:.2g}")
 
 

@@ -12,7 +12,7 @@ from recipes.core.errors import UserError
 from recipes.pruning.adapters.crops import Crops
 from recipes.pruning.adapters.layout import Parts
 from recipes.pruning.pruners.simple import Full
-from recipes.pruning.tokens import Kept, Point, Pruner, State, Tokens, apply, kept_count
+from recipes.pruning.tokens import Kept, Point, Pruner, State, Tokens, apply, token_budget
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Session:
                     "type fewer, or a fraction such as 0.25",
                 )
             return torch.full_like(counts, self.keep)
-        left = [kept_count(count, self.keep) for count in counts.tolist()]
+        left = [token_budget(count, self.keep) for count in counts.tolist()]
         if self.parts.encoder.patches and min(left) < 1:
             raise UserError(f"keep={self.keep} of {min(counts.tolist())} tokens is none", "keep", "type a larger share")
         return torch.tensor([max(each, 1) for each in left], device=counts.device)

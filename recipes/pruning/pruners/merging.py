@@ -70,7 +70,7 @@ class PruMerge(Pruner):
             append = budget > 1
             count = budget - append
         ranked = scores.argsort(descending=True, stable=True)
-        kept = self._kept(ranked, count)
+        kept = self._best(ranked, count)
         keys = exact(not_none(tokens.final_keys))[0, -len(scores) :]
         x, members = exact(tokens.x[0]), self.options.neighbors
         merged = absorb(x, scores, kept, nearest_tokens(keys, kept, members))
@@ -84,7 +84,8 @@ class PruMerge(Pruner):
             extra_valid=_ones(tokens, len(extra)),
         )
 
-    def _kept(self, ranked: Tensor, count: int) -> Tensor:
+    def _best(self, ranked: Tensor, count: int) -> Tensor:
+        """Ids of the tokens that are kept, from all of them, the best first."""
         return ranked[:count]
 
 
@@ -94,7 +95,7 @@ class PruMergePlus(PruMerge):
     With `count=budget` (ours) a quarter of the budget are the highest scores and the rest is strided.
     """
 
-    def _kept(self, ranked: Tensor, count: int) -> Tensor:
+    def _best(self, ranked: Tensor, count: int) -> Tensor:
         total = len(ranked)
         if self.options.count == "adaptive":
             step = max(1, int(int(total / count) / 3))

@@ -43,9 +43,9 @@ class ZeroTPrune(Pruner):
             keep = torch.maximum((count.double() * o.rates[step] + 1e-9).long(), torch.minimum(tokens.budget, count))
         else:
             keep = geometric(count, tokens.budget, len(points) - step)
-        return Selection(*pack(self._kept(tokens, keep)))
+        return Selection(*pack(self._survivors(tokens, keep)))
 
-    def _kept(self, tokens: Tokens, keep: Tensor) -> Tensor:
+    def _survivors(self, tokens: Tokens, keep: Tensor) -> Tensor:
         """[B, N] bool, what the stages leave."""
         o, valid, dropped = self.options, tokens.valid, tokens.count - keep
         if self._stages == "I":

@@ -129,11 +129,11 @@ class Checkpoint(Subject):
             groups=[each.group for each in asked],
             questions=[each.question for each in asked],
             answers=[each.answers for each in asked],
-            guide=self.guide([self._told(each) for each in asked]) if self.guide else None,
+            guide=self.guide([self._guide_question(each) for each in asked]) if self.guide else None,
         )
 
-    def _told(self, asked: Asked) -> str:
-        """The question that the pruner is told: the one asked, or the one after it, the same in every run."""
+    def _guide_question(self, asked: Asked) -> str:
+        """The question that guides the pruner: the one asked, or the next (a control), the same in every run."""
         if self.config.guide.text == "question":
             return asked.question
         return self.questions[(self.questions.index(asked) + 1) % len(self.questions)].question

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertLMHeadModel, LlamaForCausalLM
 from recipes.core.errors import UserError
 from recipes.core.losses import logprobs
 from recipes.core.losses.kernels import deferred_cross_entropy, token_nll, weighted_cross_entropy
-from recipes.core.losses.logprobs import DIRECTIONS, logprobs_and_kl, project, token_statistics
+from recipes.core.losses.logprobs import DIRECTIONS, log_squares, logprobs_and_kl, project
 from recipes.core.models.from_config import load_text_model
 from recipes.core.models.head import OutputHead, check_head, output_head
 from recipes.core.models.vision_language import CaptionModel, PatchEmbedding, TextModel
@@ -92,8 +92,8 @@ def test_statistics_and_single_logits_are_those_of_the_models_logits(kind: str) 
     model = tiny(kind)
     logits = full_logits(model).detach()
     logp, some = logits.log_softmax(1), torch.tensor([7, 0, 31])
-    found = through_the_head(model, lambda hidden, head: token_statistics(hidden, head, TARGETS, 5))  # type: ignore[arg-type, return-value]
-    torch.testing.assert_close(found.entropy, -(logp.exp() * logp).sum(1), atol=1e-4, rtol=1e-4)  # type: ignore[attr-defined]
+    squares = through_the_head(model, lambda hidden, head: log_squares(hidden, head, 5))
+    torch.testing.assert_close(squares, (2 * logp).logsumexp(1), atol=1e-4, rtol=1e-4)
     single = through_the_head(model, lambda hidden, head: head.target_logits(hidden, TARGETS))
     torch.testing.assert_close(single, logits.gather(1, TARGETS[:, None])[:, 0], atol=1e-4, rtol=1e-4)
     rows = through_the_head(model, lambda hidden, head: head.rows(some).logits(hidden))

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from cli.trial import show_verdict
+from recipes.core.config import compose
 from recipes.core.errors import UserError
-from recipes.core.pages.store import _name, stored_trial
+from recipes.core.pages.store import _command, _name, stored_trial
 from recipes.core.pages.stored import RESULTS, read_trial, stored_names, stored_of, write_trial
 from recipes.core.trial.report.answer import answer_text
 from recipes.core.trial.report.markdown import table_arms
@@ -83,8 +84,24 @@ def test_paths_of_the_machine_stay_there(trial):
         return stored_trial(replace(trial, manifest=replace(trial.manifest, command=command)), "prior/x").command
 
     assert typed("outputs=/tmp/x --seeds 5") == "steelyard trial prior --seeds 5"
-    with pytest.raises(UserError, match="a path of this machine: data.path=/home/me"):
-        typed("data.path=/home/me")
+    for path in ("data.path=/home/me", "data.path=[a,/home/me]", "model=~/llava", "--config=/x.yaml"):
+        with pytest.raises(UserError, match="a path of this machine: "):
+            typed(path)
+    assert typed("data.path=corpora/a.jsonl") == "steelyard trial prior data.path=corpora/a.jsonl"
+
+
+def test_a_command_names_the_arms_that_no_longer_follow_from_it(trial):
+    def typed(words, arms):
+        cells = tuple(replace(cell, arm=arm) for arm in arms for cell in trial.manifest.cells[:1])
+        manifest = replace(trial.manifest, command=f"steelyard trial prior {words}", cells=cells)
+        return _command(replace(trial, manifest=manifest))
+
+    short, every = ["prior", "ntp", "random"], list(compose.arms("prior"))
+    assert typed("--seeds 3", short) == "steelyard trial prior --seeds 3"
+    assert typed("--seeds 3", every) == "steelyard trial prior --seeds 3 --arms all"
+    assert typed("--seeds 3", ["prior", "ntp"]) == "steelyard trial prior --seeds 3 --arms prior,ntp"
+    assert typed("budget=smoke", ["prior", "ntp"]) == "steelyard trial prior budget=smoke"
+    assert typed("--arms all", short) == "steelyard trial prior --arms all"
 
 
 def test_it_lies_below_its_recipe(tmp_path):

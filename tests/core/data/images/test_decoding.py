@@ -107,12 +107,12 @@ def test_large_jpegs_are_decoded_smaller_and_close(mode: str) -> None:
 @pytest.mark.parametrize(
     ("cell", "content"),
     [
-        ("a.png", Path("/root/a.png")), ("/b.png", Path("/b.png")), (b"x", b"x"), ({"bytes": b"x", "path": "a"}, b"x"),
-        ({"bytes": None, "path": "a.png"}, Path("/root/a.png")), (None, None), ("", None), ({"bytes": None}, None),
+        ("a.png", Path("/data/a.png")), ("/b.png", Path("/b.png")), (b"x", b"x"), ({"bytes": b"x", "path": "a"}, b"x"),
+        ({"bytes": None, "path": "a.png"}, Path("/data/a.png")), (None, None), ("", None), ({"bytes": None}, None),
     ],
 )  # fmt: skip
 def test_an_image_is_a_path_or_bytes(cell: Any, content: Any) -> None:
-    assert image_content(cell, Path("/root")) == content
+    assert image_content(cell, Path("/data")) == content
 
 
 @pytest.mark.parametrize("cell", [3, 1.5, True, ["a.png"], {"url": "x"}])
