@@ -12,8 +12,7 @@ from recipes.alignment.config import ReferenceConfig, TuningConfig
 from recipes.alignment.layouts import BadRow
 from recipes.alignment.pairs import PairSet
 from recipes.core.config.settings import TrainerConfig
-from recipes.core.data.text.text_ids import TextIds
-from recipes.core.data.text.tokenized import tokenizer_fingerprint
+from recipes.core.data.text.text_ids import TextIds, tokenizer_fingerprint
 from recipes.core.errors import UserError
 from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.from_config import load_text_model
@@ -23,7 +22,7 @@ from recipes.core.runs.identity import content_tree
 from recipes.core.scoring.forward import HEAD, every_layer
 from recipes.core.scoring.score import score_once
 from recipes.core.scoring.statistics import Ask
-from recipes.core.training.batches import caption_collate, token_mean
+from recipes.core.training.caption_batches import caption_collate, token_mean
 from recipes.core.training.models import train_reference
 from recipes.core.training.trainer import Training
 

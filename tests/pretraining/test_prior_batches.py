@@ -9,7 +9,7 @@ import torch
 from recipes.core.data.images.captions import Caption
 from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.models.head import OutputHead
-from recipes.core.training.batches import CaptionItems, caption_collate, token_mean
+from recipes.core.training.caption_batches import CaptionItems, caption_collate, token_mean
 
 CAPTIONS = [np.array([5, 6, 1], np.int32), np.array([7, 1], np.int32)]
 

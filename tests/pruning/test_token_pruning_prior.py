@@ -23,7 +23,7 @@ from transformers import (
 
 from recipes.core import runner
 from recipes.core.config import compose
-from recipes.core.data.text.tokenized import tokenize
+from recipes.core.data.images.tokenized import tokenize
 from recipes.core.errors import UserError
 from recipes.core.evaluation.captions import Choice
 from recipes.core.models.as_llava import as_llava
@@ -32,7 +32,7 @@ from recipes.core.models.encoder import PatchFeatures
 from recipes.core.models.vision_language import CaptionModel, EncoderProjector, PatchEmbedding, SquarePixels
 from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.storage.seals import SEAL
-from recipes.core.training.batches import CaptionItems, caption_collate
+from recipes.core.training.caption_batches import CaptionItems, caption_collate
 from recipes.pruning.token_pruning import prior_vlm
 from recipes.pruning.token_pruning.prior_vlm import Trained, load_finished, read_choices
 from tests.cli.conftest import Ended, steelyard

@@ -59,6 +59,7 @@ def mapo_masks(model: Any, pairs: PairSet, hooks: Sequence[str], mapping: str, d
     """
 
     def build(folder: Path) -> None:
+        """Write mask.safetensors: the mask [tokens] of all answers, one after the other."""
         found, offsets = np.zeros(int(pairs.lengths.sum()), np.float32), pairs.offsets
         model.to(device).eval()
         for numbers, batch in row_batches(pairs.rows(), device, "reading the reference's activations"):

@@ -99,6 +99,8 @@ def token_nll(hidden: Tensor, head: OutputHead, targets: Tensor, chunk: int = 10
 
 
 class _WeightedCrossEntropy(torch.autograd.Function):
+    """sum_i w_i nll_i and the NLLs [N]; the forward computes the gradients, as w is known."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -124,6 +126,8 @@ class _WeightedCrossEntropy(torch.autograd.Function):
 
 
 class _DeferredCrossEntropy(torch.autograd.Function):
+    """`_WeightedCrossEntropy` whose weights `weigh` makes of the NLLs [N] of all positions, in the forward as well."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -162,6 +166,8 @@ def _scaled_gradients(gradients: tuple[Tensor | None, ...], grad_loss: Tensor | 
 
 
 class _TokenNLL(torch.autograd.Function):
+    """NLLs [N]; the backward computes logits again, as their gradients are not known before."""
+
     @staticmethod
     def forward(
         ctx: Any,

@@ -124,6 +124,8 @@ def log_squares(hidden: Tensor, head: OutputHead, chunk: int = CHUNK) -> Tensor:
 
 
 class _Divergence(torch.autograd.Function):
+    """Log-probs, those under the reference, and KL, each [N]; the backward keeps log-softmaxes where they are few."""
+
     @staticmethod
     def forward(
         ctx: Any,

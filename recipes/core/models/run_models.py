@@ -33,6 +33,7 @@ def describer(model: nn.Module, tokenizer: Any, beside: Sequence[Path] = ()) -> 
     """
 
     def describe(checkpoint: Path) -> None:
+        """Write config, tokenizer and origin.json into `model/` of a checkpoint."""
         name, language_model = _language_model(model)
         folder = checkpoint / FOLDER
         language_model.config.save_pretrained(folder)

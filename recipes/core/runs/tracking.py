@@ -156,6 +156,7 @@ def open_tracker(config: TrackerConfig, folder: Path, name: str, group: str, run
         return NullTracker()
 
     def start() -> Any:
+        """The W&B run, started or gone on with."""
         os.environ.setdefault("WANDB_SILENT", "true")
         # An offline run can be synced as long as its folder stands: what tables show lies in it, not in the home.
         os.environ["WANDB_DATA_DIR"] = DATA_DIR or str(folder.resolve() / "wandb")

@@ -12,7 +12,7 @@ from recipes.core.scoring.score import TokenScores, score_once
 
 
 class Tokens(Protocol):
-    """What scoring reads of a split's tokens (`recipes.core.data.text.tokenized.TokenizedCaptions`)."""
+    """What scoring reads of a split's tokens (`recipes.core.data.images.tokenized.TokenizedCaptions`)."""
 
     lengths: np.ndarray  # int32 [texts]
 

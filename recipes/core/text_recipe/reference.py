@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.text.mixture import Mixture
-from recipes.core.data.text.tokenized import tokenizer_fingerprint
+from recipes.core.data.text.text_ids import tokenizer_fingerprint
 from recipes.core.evaluation.texts import BATCH_TOKENS
 from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.models.from_config import load_reference_model, load_text_model

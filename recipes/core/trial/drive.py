@@ -194,6 +194,7 @@ def _cell_progress(folder: Path, manifest: Manifest, starts: dict[str, int]) -> 
     each = _steps_of(manifest)
 
     def look(show: Callable[[int], None], ended: threading.Event) -> None:
+        """Read the states of the cells again and again until the block has ended, and once after it."""
         ended_cells: set[str] = set()
         steps = dict.fromkeys(starts, 0.0)
         last, took = False, 0.0

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.images.captions import CaptionData
+from recipes.core.data.images.tokenized import TokenizedCaptions
 from recipes.core.data.text.text_ids import start_id
-from recipes.core.data.text.tokenized import TokenizedCaptions
 from recipes.core.evaluation import captions as tasks
 from recipes.core.evaluation.captions import CaptionScorer, Choice
 from recipes.core.evaluation.heatmaps import heatmap_example

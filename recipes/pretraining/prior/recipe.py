@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from recipes.core.data.images.captions import CaptionData
 from recipes.core.data.images.load import load_captions
-from recipes.core.data.text.tokenized import TokenizedCaptions, tokenize
+from recipes.core.data.images.tokenized import TokenizedCaptions, tokenize
 from recipes.core.evaluation.scores import Scores
 from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.losses.weights import permute_within
@@ -21,7 +21,7 @@ from recipes.core.models.config import LlavaConfig
 from recipes.core.models.run_models import describer
 from recipes.core.models.sources import processor_files
 from recipes.core.recipe import Evaluation
-from recipes.core.training.batches import CaptionItems, Weigh, caption_collate
+from recipes.core.training.caption_batches import CaptionItems, Weigh, caption_collate
 from recipes.core.training.trainer import Training
 from recipes.pretraining.prior import method
 from recipes.pretraining.prior.config import LIVE, PriorConfig

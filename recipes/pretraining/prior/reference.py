@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.images.captions import CaptionSplit
-from recipes.core.data.text.text_ids import start_id
-from recipes.core.data.text.tokenized import TokenizedCaptions, tokenizer_fingerprint
+from recipes.core.data.images.tokenized import TokenizedCaptions
+from recipes.core.data.text.text_ids import start_id, tokenizer_fingerprint
 from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.from_config import build_text_model, load_reference_model, load_text_model
 from recipes.core.runs.identity import content_tree
 from recipes.core.scoring import references
 from recipes.core.scoring.score import TokenScores
-from recipes.core.training.batches import CaptionItems, caption_collate, token_mean
+from recipes.core.training.caption_batches import CaptionItems, caption_collate, token_mean
 from recipes.core.training.models import train_reference
 from recipes.core.training.trainer import Training
 from recipes.pretraining.prior.config import PriorConfig

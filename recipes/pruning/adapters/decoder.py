@@ -164,6 +164,7 @@ class DecoderPruning:
 
     def _layer(self, index: int) -> Callable[..., Any]:
         def enter(_: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            """Forward pre-hook of a layer: prunes what enters it, and gives it masks and positions that fit."""
             hidden, segment = args[0], self._segment(index)
             if self.active:
                 kwargs = self._seen(segment, index, hidden, kwargs)

@@ -68,6 +68,7 @@ class EncoderPruning:
 
     def _enter(self, index: int) -> Callable[..., Any]:
         def enter(_: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            """Forward pre-hook of a block: notes what enters, and masks padding once tokens were pruned."""
             hidden = args[0] if args else kwargs["hidden_states"]
             if index == 0:
                 self._begin(hidden)
@@ -91,6 +92,7 @@ class EncoderPruning:
         last = index == len(self.encoder.blocks) - 1
 
         def leave(_: Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            """Forward hook of a block: prunes behind it where a pruner asks for that, and checks what comes out."""
             if index in self.behind:
                 output = self._prune(output, self.behind[index], index)
             if index == self.used - 1:

@@ -64,6 +64,7 @@ class Texts(Subject):
         self.counts = sorted({len(each.ids) - self.layout.special for each in passages})
 
     def batches(self) -> Iterator[Batch]:
+        """Passages of similar length, padded."""
         size = self.config.evaluation.batch_size
         for start in range(0, len(self.passages), size):
             passages = self.passages[start : start + size]

@@ -13,8 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from recipes.core.data.text.text_ids import TextIds
-from recipes.core.data.text.tokenized import tokenizer_fingerprint
+from recipes.core.data.text.text_ids import TextIds, tokenizer_fingerprint
 from recipes.core.storage.cache import cached
 from recipes.core.storage.files import sha256_json, write_json
 

@@ -15,6 +15,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from recipes.core.errors import UserError
+from recipes.core.storage.files import sha256_json
 
 MARK = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
 PLACEHOLDERS = ("<image>", "<video>", "<audio>")  # where a model puts what it sees; not always marked as special
@@ -231,3 +232,12 @@ def token_texts(tokenizer: Any) -> list[str]:
         "" if i in special else " " + name[1:] if name.startswith("▁") else tokenizer.decode([i])
         for i, name in enumerate(names)
     ]
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Hash of everything that decides the ids of a text; padding and truncation, set by each call, are left out."""
+    if not tokenizer.is_fast:
+        vocabulary = sorted(tokenizer.get_vocab().items())
+        return sha256_json([type(tokenizer).__name__, vocabulary, tokenizer.special_tokens_map])
+    pipeline = json.loads(tokenizer.backend_tokenizer.to_str())
+    return sha256_json({part: value for part, value in pipeline.items() if part not in ("padding", "truncation")})

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 from transformers import ByT5Tokenizer
 
-from recipes.core.data.text.text_ids import TextIds, control_ids, start_id
-from recipes.core.data.text.tokenized import tokenizer_fingerprint
+from recipes.core.data.text.text_ids import TextIds, control_ids, start_id, tokenizer_fingerprint
 from recipes.core.errors import UserError
 from tests.core.tokenizer_kinds import KINDS, byte_level, texts, words
 

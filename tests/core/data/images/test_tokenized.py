@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from recipes.core.data.config import DigitCaptionsConfig
 from recipes.core.data.images.captions import Caption, Span, fingerprint
 from recipes.core.data.images.load import load_captions
-from recipes.core.data.text.tokenized import TokenizedCaptions, spans_of_tokens, tokenize, words_of_tokens
+from recipes.core.data.images.tokenized import TokenizedCaptions, spans_of_tokens, tokenize, words_of_tokens
 from recipes.core.errors import UserError
 
 EOS = 0

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from recipes.core.data.images.captions import CaptionSplit, image_for
-from recipes.core.data.text.tokenized import TokenizedCaptions
+from recipes.core.data.images.tokenized import TokenizedCaptions
 from recipes.core.losses.objectives import IGNORE
 
 # (caption indices, batch [B, K] of token mask) -> (coefficients [B, K], normalizer); see `token_mean`.
@@ -64,6 +64,7 @@ def caption_collate(
     """
 
     def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+        """Items as a batch: ids, labels, weights [B, T], pixels where there are any, and the normalizer."""
         lengths = torch.tensor([len(item["tokens"]) for item in items])
         longest = int(lengths.max())
         mask = torch.arange(longest) < lengths[:, None]

@@ -3,7 +3,6 @@
 The arrays are memory-mapped, so loader processes and the cells of a trial share one copy.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.images.captions import Caption, CaptionSplit, Span
-from recipes.core.data.text.text_ids import TextIds
+from recipes.core.data.text.text_ids import TextIds, tokenizer_fingerprint
 from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.storage.cache import cached
@@ -103,15 +102,6 @@ def tokenize(
         many = f"{tokens.cut:,} of {len(tokens):,} captions"
         note(f"warning: {many} are cut at data.max_tokens={max_tokens}, and do not end")
     return tokens
-
-
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Hash of everything that decides the ids of a text; padding and truncation, set by each call, are left out."""
-    if not tokenizer.is_fast:
-        vocabulary = sorted(tokenizer.get_vocab().items())
-        return sha256_json([type(tokenizer).__name__, vocabulary, tokenizer.special_tokens_map])
-    pipeline = json.loads(tokenizer.backend_tokenizer.to_str())
-    return sha256_json({part: value for part, value in pipeline.items() if part not in ("padding", "truncation")})
 
 
 def _refuse_long(split: CaptionSplit, tokens: TokenizedCaptions, max_tokens: int) -> None:
