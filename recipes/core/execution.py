@@ -53,12 +53,13 @@ def work(config: RunConfig, identity: Identity, folder: RunFolder, command: str,
     nproc, threads = config.trainer.nproc, config.trainer.process_threads
     environment |= {"threads": threads, "nproc": nproc}
     runs.start(folder, config, identity, command, environment, config.steps)
-    if nproc == 1:
-        return _train_and_evaluate(config, folder, recipe, prepared, page)
-    # The processes find in the cache what was just prepared, and need the memory.
-    del prepared
-    torch.cuda.empty_cache()
+    # Recorded here alone: a process that lost its partner does not know why, and the one that was typed may be killed.
     with _ending_recorded(folder):
+        if nproc == 1:
+            return _train_and_evaluate(config, folder, recipe, prepared, page)
+        # The processes find in the cache what was just prepared, and need the memory.
+        del prepared
+        torch.cuda.empty_cache()
         ended = run_workers(folder.path, nproc, "recipes.core.worker", *([PAGE] if page else []))
     baseline = Path(ended["baseline"]) if ended["baseline"] else None
     return RunOutcome(folder.path, ended["status"], ended["metrics"], False, ended["resumed_from"], baseline)
@@ -103,28 +104,27 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
     tracker = open_tracker(config.tracker, folder.path, name, config.recipe, compose.to_tree(config))
     success = False
     try:
-        with _ending_recorded(folder):
-            training = recipe.build(config, prepared)
-            result = TrainResult(DONE, 0, 0)
-            if training is not None:
-                events = _Writing(folder, tracker, recipe, config, prepared, training)
-                result = train(training, config.trainer, config.seed, folder.path, events)
-            folder.update_status(step=result.steps, resumed_from=result.resumed_from)
-            if result.status == INTERRUPTED:
-                folder.update_status(state=INTERRUPTED, finished=runs.now())
-                return RunOutcome(folder.path, INTERRUPTED, {}, False, result.resumed_from, None)
-            evaluation = _evaluate(config, folder, recipe, prepared, training.model if training else None)
-            check_unchanged(config, read_content(folder.path))
-            folder.finish()
-            run = load_run(folder.path)
-            card = card_of(run)
-            baseline = _report(config, run, card) if page else None
-            if not isinstance(tracker, NullTracker):
-                _track(tracker, evaluation, run, baseline, card)
-            success = True
-            return RunOutcome(
-                folder.path, DONE, evaluation.metrics, False, result.resumed_from, baseline.path if baseline else None
-            )
+        training = recipe.build(config, prepared)
+        result = TrainResult(DONE, 0, 0)
+        if training is not None:
+            events = _Writing(folder, tracker, recipe, config, prepared, training)
+            result = train(training, config.trainer, config.seed, folder.path, events)
+        folder.update_status(step=result.steps, resumed_from=result.resumed_from)
+        if result.status == INTERRUPTED:
+            folder.update_status(state=INTERRUPTED, finished=runs.now())
+            return RunOutcome(folder.path, INTERRUPTED, {}, False, result.resumed_from, None)
+        evaluation = _evaluate(config, folder, recipe, prepared, training.model if training else None)
+        check_unchanged(config, read_content(folder.path))
+        folder.finish()
+        run = load_run(folder.path)
+        card = card_of(run)
+        baseline = _report(config, run, card) if page else None
+        if not isinstance(tracker, NullTracker):
+            _track(tracker, evaluation, run, baseline, card)
+        success = True
+        return RunOutcome(
+            folder.path, DONE, evaluation.metrics, False, result.resumed_from, baseline.path if baseline else None
+        )
     finally:
         tracker.finish(success)
 

@@ -67,8 +67,18 @@ def wait_for(folder: RunFolder, step: int, started: subprocess.Popen[str]) -> li
 
 
 def assert_gone(workers: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(workers, timeout=PATIENCE)
-    assert not [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE]
+    """Ended, though perhaps not yet waited for by their parent."""
+    end = time.monotonic() + PATIENCE
+    while not all(has_ended(worker) for worker in workers):
+        assert time.monotonic() < end, workers
+        time.sleep(0.01)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def assert_alike(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> None:
@@ -137,7 +147,12 @@ def test_stopped_and_killed_in_turn_a_run_ends_like_an_undisturbed_one(
 
     with process(*words(tmp_path)) as started:
         workers = wait_for(folder, stopped["step"] + 3, started)
+        # While the process that was typed sleeps, the one that lost its partner ends without a word in the folder.
+        started.send_signal(signal.SIGSTOP)
         workers[1].kill()
+        assert_gone(workers)
+        assert folder.status()["state"] == "running"
+        started.send_signal(signal.SIGCONT)
         out, err = started.communicate(timeout=PATIENCE)
     assert (started.returncode, out) == (1, ""), err
     assert err.count("error:") == 1 and "of the run ended with SIGKILL" in err and "type the same command again" in err
