@@ -17,13 +17,13 @@ from transformers import (
 
 from recipes.core import runner
 from recipes.core.config import compose
+from recipes.core.data.images.canvases import make_canvases
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
-from recipes.pruning.canvases import make_canvases
+from recipes.core.training.toys.llava import toy_llava
 from recipes.pruning.token_pruning.checkpoint import prompt_inputs
 from recipes.pruning.token_pruning.pictures import picture
 from recipes.pruning.token_pruning.recipe import TokenPruningRecipe
-from recipes.pruning.toy_decoder import toy_llava
 from tests.core.tokenizer_kinds import byte_level
 
 RUN = ("budget=smoke", "tracker=none", "trainer.threads=1", "keep=0.25", "evaluation.max_new_tokens=2")

@@ -9,13 +9,13 @@ import torch
 
 from recipes.core.config import compose
 from recipes.core.errors import UserError
+from recipes.core.training.toys.llava import QuestionItems
 from recipes.core.training.trainer import TrainEvents, train
 from recipes.pruning.accounting import LayerShape
 from recipes.pruning.flex import TokenSampler
 from recipes.pruning.tokenflex.config import PROJECTORS, FlexConfig
 from recipes.pruning.tokenflex.objective import FlexLoss, build_model, cost, projector_macs
 from recipes.pruning.tokenflex.recipe import Prepared, TokenFlexRecipe, answer_scores, possible
-from recipes.pruning.toy_decoder import QuestionItems
 
 TINY = ("model.encoder.steps=2", "data.train=40", "data.test=20", "trainer.max_steps=12", "trainer.batch_size=8")
 RECIPE = TokenFlexRecipe()

@@ -6,9 +6,10 @@ from pathlib import Path
 from recipes.core.config import compose
 from recipes.core.config.settings import COVERED, DATA_CONTENT, MODEL_CONTENT, SEEDS, Card, Claim, RunConfig, setting
 from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig
+from recipes.core.data.images.canvas_config import CanvasDataConfig, QuestionCanvasDataConfig
 from recipes.core.models.config import LlavaConfig
 from recipes.core.spelling import did_you_mean
-from recipes.pruning.config import CanvasDataConfig, QuestionCanvasDataConfig, ToyViTConfig, ToyVLMConfig
+from recipes.core.training.toys.config import ToyViTConfig, ToyVLMConfig
 from recipes.pruning.options import PrunerOptions
 
 # Where each pruner acts, apart from `full`, which acts nowhere, and `random`, which is told where.

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation
+from recipes.core.training.toys.config import ToyViTConfig, ToyVLMConfig
 from recipes.core.training.trainer import Training
 from recipes.pruning.adapters import check
-from recipes.pruning.config import ToyViTConfig, ToyVLMConfig
 from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning import pictures
 from recipes.pruning.token_pruning.checkpoint import Checkpoint

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
+from recipes.core.data.images.canvases import Canvases, make_canvases, words
 from recipes.core.models.sources import load_model, load_processor
+from recipes.core.training.toys.encoder import Digits, toy_vit
+from recipes.core.training.toys.guide import load_guide
+from recipes.core.training.toys.llava import prompt, toy_llava
 from recipes.pruning.adapters import Guide, Layout, Trace, layout
-from recipes.pruning.canvases import Canvases, make_canvases, words
 from recipes.pruning.token_pruning.config import TokenPruningConfig
-from recipes.pruning.toy_decoder import prompt, toy_llava
-from recipes.pruning.toy_encoder import Digits, toy_vit
-from recipes.pruning.toy_guide import load_guide
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from math import isqrt
 
 from recipes.core.config.settings import Card, Claim, RunConfig, setting
+from recipes.core.data.images.canvas_config import CanvasConfig
 from recipes.core.models.config import llama_parameters
-from recipes.pruning.config import CanvasConfig, DecoderShape, ToyViTConfig
+from recipes.core.training.toys.config import DecoderShape, ToyViTConfig
 
 VOCABULARY = 22  # words of the toy language model
 PROJECTORS = ("swiglu_pool", "mlp_pool", "pixel_shuffle_mlp", "resampler")

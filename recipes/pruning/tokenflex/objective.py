@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
+from recipes.core.training.toys.llava import AnswerLoss, answer_logits, text_config
 from recipes.pruning.accounting import LayerShape, Prefill, mlp_macs, patch_macs, prefill
 from recipes.pruning.flex import PROJECTORS, TokenSampler
 from recipes.pruning.tokenflex.config import TokenFlexConfig
-from recipes.pruning.toy_decoder import AnswerLoss, answer_logits, text_config
 
 TEXT_TOKENS = 3  # <s>, <sep> and the question
 

@@ -6,18 +6,18 @@ from typing import Any
 
 import torch
 
+from recipes.core.data.images.canvases import make_canvases
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.recipe import Evaluation
+from recipes.core.training.toys.encoder import toy_vit
+from recipes.core.training.toys.llava import QuestionItems, cached_features
 from recipes.core.training.trainer import Training
-from recipes.pruning.canvases import make_canvases
 from recipes.pruning.flex import TokenSampler
 from recipes.pruning.tokenflex.config import TokenFlexConfig
 from recipes.pruning.tokenflex.objective import FlexLoss, FlexModel, build_model, cost
-from recipes.pruning.toy_decoder import QuestionItems, cached_features
-from recipes.pruning.toy_encoder import toy_vit
 
 BATCH = 250  # questions of a forward without gradient
 MEAN = "accuracy/mean"

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from recipes.core.config.schema import build
+from recipes.core.data.images.canvas_config import CanvasConfig, CanvasDataConfig, QuestionCanvasDataConfig
+from recipes.core.data.images.canvases import Canvases, make_canvases, words
 from recipes.core.data.images.digits import read_scans
-from recipes.pruning.canvases import Canvases, make_canvases, words
-from recipes.pruning.config import CanvasConfig, CanvasDataConfig, QuestionCanvasDataConfig
 
 TWO = CanvasDataConfig(train=300, test=200)
 FOUR = CanvasDataConfig(size=96, digits=4, train=60, test=40)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recipes.core.data.images.canvas_config import CELLS, SCAN, CanvasConfig, CanvasDataConfig, QuestionCanvasDataConfig
 from recipes.core.data.images.digits import DIGITS, read_scans
-from recipes.pruning.config import CELLS, SCAN, CanvasConfig, CanvasDataConfig, QuestionCanvasDataConfig
 
 PARTS = ("train", "test")
 TRAIN_SCANS = 1297

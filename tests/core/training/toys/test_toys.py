@@ -10,18 +10,20 @@ from PIL import Image
 from transformers import AutoProcessor, AutoTokenizer, CLIPVisionModel, LlavaForConditionalGeneration
 
 from recipes.core.config.settings import TrainerConfig
-from recipes.pruning.canvases import make_canvases, words
-from recipes.pruning.config import (
-    CanvasConfig,
-    CanvasDataConfig,
-    DecoderConfig,
-    EncoderConfig,
-    QuestionCanvasDataConfig,
-    ToyVLMConfig,
+from recipes.core.data.images.canvas_config import CanvasConfig, CanvasDataConfig, QuestionCanvasDataConfig
+from recipes.core.data.images.canvases import make_canvases, words
+from recipes.core.training.toys.config import DecoderConfig, EncoderConfig, ToyVLMConfig
+from recipes.core.training.toys.encoder import Digits, encode, toy_vit
+from recipes.core.training.toys.guide import Guide, NamingLoss, load_guide
+from recipes.core.training.toys.llava import (
+    WORDS,
+    Answering,
+    CanvasItems,
+    answer_logits,
+    make_tokenizer,
+    prompt,
+    toy_llava,
 )
-from recipes.pruning.toy_decoder import WORDS, Answering, CanvasItems, answer_logits, make_tokenizer, prompt, toy_llava
-from recipes.pruning.toy_encoder import Digits, encode, toy_vit
-from recipes.pruning.toy_guide import Guide, NamingLoss, load_guide
 
 TWO = CanvasDataConfig(train=64, test=40)
 ASKED = QuestionCanvasDataConfig(train=64, test=20)

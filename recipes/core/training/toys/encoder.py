@@ -11,13 +11,14 @@ from torch.nn.functional import cross_entropy
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from recipes.core.config.settings import TrainerConfig
+from recipes.core.data.images.canvas_config import CanvasConfig, CanvasDataConfig
+from recipes.core.data.images.canvases import Canvases, make_canvases
 from recipes.core.data.images.digits import DIGITS
 from recipes.core.models.sources import load_model
 from recipes.core.training.models import train_once
+from recipes.core.training.toys.config import EncoderConfig
+from recipes.core.training.toys.guide import Naming, NamingLoss, save_guide
 from recipes.core.training.trainer import Training
-from recipes.pruning.canvases import Canvases, make_canvases
-from recipes.pruning.config import CanvasConfig, CanvasDataConfig, EncoderConfig
-from recipes.pruning.toy_guide import Naming, NamingLoss, save_guide
 
 VERSION = 2
 HEADS = "heads.safetensors"
@@ -99,7 +100,7 @@ def toy_vit(config: Any, device: str) -> Path:
 
     Returns:
         Folder of a `CLIPVisionModel` with `heads.safetensors` (`Digits.load`), for question canvases also with
-        `guide.safetensors` (`toy_guide.load_guide`).
+        `guide.safetensors` (`toys.guide.load_guide`).
     """
     own, data, seed = config.model.encoder, config.data, encoder_seed(config)
     settings = tuning(config.trainer, own.steps, own.batch_size, own.learning_rate)
@@ -165,7 +166,7 @@ def encode(tower: CLIPVisionModel, images: Tensor, device: str, layer: int = -1)
 
 
 def _training(digits: Digits, data: CanvasConfig, canvases: Canvases, seed: int) -> Training:
-    """Of a digit canvas the digits in their places are learned; of a question canvas see `toy_guide`."""
+    """Of a digit canvas the digits in their places are learned; of a question canvas see `toys.guide`."""
     if isinstance(data, CanvasDataConfig):
         model: nn.Module = digits
         loss: Any = LabelLoss()

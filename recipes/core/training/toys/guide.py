@@ -47,7 +47,7 @@ class Naming(nn.Module):
     """The encoder with all that it learns to tell.
 
     Args:
-        digits: A `toy_encoder.Digits`; its heads tell which digits a canvas shows.
+        digits: A `toys.encoder.Digits`; its heads tell which digits a canvas shows.
     """
 
     def __init__(self, digits: Any) -> None:

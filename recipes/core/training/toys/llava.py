@@ -21,17 +21,18 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from recipes.core.data.images.canvas_config import CanvasConfig
+from recipes.core.data.images.canvases import SIDES, Canvases, make_canvases, words
 from recipes.core.data.images.digits import DIGITS
 from recipes.core.models.head import output_head
 from recipes.core.models.sources import load_model
 from recipes.core.storage.cache import cached
 from recipes.core.storage.files import sha256_json
 from recipes.core.training.models import train_once
+from recipes.core.training.toys.config import DecoderShape
+from recipes.core.training.toys.encoder import canvas_key, encode, encoder_seed, toy_vit, tuning
+from recipes.core.training.toys.guide import GUIDE
 from recipes.core.training.trainer import Training
-from recipes.pruning.canvases import SIDES, Canvases, make_canvases, words
-from recipes.pruning.config import CanvasConfig, DecoderShape
-from recipes.pruning.toy_encoder import canvas_key, encode, encoder_seed, toy_vit, tuning
-from recipes.pruning.toy_guide import GUIDE
 
 VERSION, FEATURES_VERSION = 3, 1
 FEATURES = -2  # vision_feature_layer
