@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recipes.core.data.text.documents import open_documents
-from recipes.pretraining.dsir.features import words_of
+from recipes.core.data.text.ngrams import words_of
 from recipes.pretraining.dsir.selection import Features, count, fit_log_ratio, score
 
 data_selection = pytest.importorskip("data_selection")

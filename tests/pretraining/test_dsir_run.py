@@ -9,8 +9,6 @@ import pytest
 from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
-from recipes.pretraining.dsir.corpora import Chunked, Corpus, Part
-from tests.pretraining.shards import Memory
 
 SMOKE = ("budget=smoke", "tracker=none", "trainer.threads=1")
 LM = ("downstream=lm", "model.width=16", "model.vocabulary=300", "evaluation.length=16", "trainer.batch_size=8")
@@ -81,25 +79,6 @@ def test_held_out_documents_are_not_selected(tmp_path: Path) -> None:
     assert kept and held and not kept & held and len(kept | held) == 180
     outcome = run(tmp_path / "runs", *keys, f"select.n={len(kept)}")
     assert {row["id"] for row in selected(outcome)} == kept
-
-
-SHARD = Memory("memory", ("one two three four five", "six"))
-
-
-def test_chunks_keep_all_words_in_order() -> None:
-    found = list(Chunked(SHARD, 2).read())
-    assert [(document.id, document.text) for document in found] == [
-        ("0#0", "one two"),
-        ("0#1", "three four"),
-        ("0#2", "five"),
-        ("1#0", "six"),
-    ]
-
-
-def test_a_split_is_whole_and_its_sides_have_other_fingerprints() -> None:
-    sides = [Part(SHARD, 0.5, side, "salt") for side in ("train", "test")]
-    assert sorted(document.id for side in sides for document in side.read()) == ["0", "1"]
-    assert Corpus((sides[0],)).fingerprint() != Corpus((sides[1],)).fingerprint()
 
 
 @pytest.mark.parametrize(

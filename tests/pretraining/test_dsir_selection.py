@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recipes.core.data.text.ngrams import bucket_of, words_of
 from recipes.core.errors import UserError
 from recipes.pretraining.dsir import method
-from recipes.pretraining.dsir.features import bucket_of, words_of
 from recipes.pretraining.dsir.heuristic import train_classifier
 from recipes.pretraining.dsir.output import write_selection
 from recipes.pretraining.dsir.selection import (
@@ -28,7 +28,8 @@ from recipes.pretraining.dsir.selection import (
     select,
     sparse_chosen,
 )
-from tests.pretraining.shards import Memory, log_weights
+from tests.core.data.text.memory import Memory
+from tests.pretraining.weights import log_weights
 
 FEATURES = Features(buckets=500)
 

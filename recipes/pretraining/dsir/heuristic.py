@@ -11,8 +11,8 @@ from scipy.sparse import csr_matrix, vstack
 from sklearn.linear_model import SGDClassifier
 from sklearn.preprocessing import normalize
 
+from recipes.core.data.text.ngrams import Occurrences
 from recipes.core.storage.files import sha256_json
-from recipes.pretraining.dsir.features import Occurrences
 
 Floats = NDArray[np.float64]
 

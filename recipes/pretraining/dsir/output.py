@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from recipes.core.data.text.corpora import CorpusShard
 from recipes.core.storage.disk import make_folder, raising_disk_full
 from recipes.core.storage.files import fsync_path
-from recipes.pretraining.dsir.selection import ALONE, Corpus, Shard, Workers, over_shards, read_chosen
+from recipes.pretraining.dsir.selection import ALONE, Corpus, Workers, over_shards, read_chosen
 
 
 def write_selection(
@@ -55,7 +56,7 @@ def write_selection(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write_part(shard: Shard, chosen: NDArray[np.int64], scores: NDArray[np.float64], part: Path) -> None:
+def _write_part(shard: CorpusShard, chosen: NDArray[np.int64], scores: NDArray[np.float64], part: Path) -> None:
     with raising_disk_full(part), part.open("wb") as sink:
         for document, score in zip(read_chosen(shard, chosen), scores.tolist(), strict=True):
             record = {"id": document.id, "text": document.text, "domain": document.domain, "score": score}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recipes.core.data.text.corpora import Corpus
 from recipes.core.data.text.documents import open_documents
 from recipes.core.data.text.mixture import Mixture
 from recipes.core.data.text.packed import PackedTexts, pack
@@ -29,7 +30,7 @@ from recipes.core.training.sequences import MixtureItems, sequence_collate
 from recipes.core.training.trainer import Training
 from recipes.pretraining.dsir import method, selection
 from recipes.pretraining.dsir.config import SHARE, DsirConfig, SelectConfig
-from recipes.pretraining.dsir.corpora import Corpora, Corpus, open_corpora
+from recipes.pretraining.dsir.corpora import Corpora, open_corpora
 from recipes.pretraining.dsir.heuristic import train_classifier
 from recipes.pretraining.dsir.output import write_selection
 from recipes.pretraining.dsir.selection import Features, Scored, Workers

@@ -17,32 +17,24 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
+from recipes.core.data.text.corpora import CorpusShard
+from recipes.core.data.text.ngrams import NgramHasher, Occurrences, batches, words_of
 from recipes.core.data.text.shards import Document, Skipped
 from recipes.core.errors import SteelyardError, UserError
 from recipes.core.storage.cache import cached, home
 from recipes.core.storage.files import sha256_json, write_json
 from recipes.pretraining.dsir import method
-from recipes.pretraining.dsir.features import NgramHasher, Occurrences, batches, words_of
 
 VERSION = 2  # of what the cache entries of a shard hold
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-class Shard(Protocol):
-    """A piece of a corpus that one process reads from its start. Must be picklable."""
-
-    @property
-    def name(self) -> str: ...
-    def read(self, skipped: Skipped | None = None) -> Iterator[Document]: ...
-    def fingerprint(self) -> str: ...
-
-
 class Corpus(Protocol):
     """Documents in the order of their shards."""
 
     @property
-    def shards(self) -> Sequence[Shard]: ...
+    def shards(self) -> Sequence[CorpusShard]: ...
 
 
 class Scorer(Protocol):
@@ -269,7 +261,7 @@ def _hasher(features: Features) -> NgramHasher:
     return NgramHasher(features.buckets, features.ngrams)
 
 
-def _count_shard(shard: Shard, features: Features) -> tuple[Integers, int, Skipped]:
+def _count_shard(shard: CorpusShard, features: Features) -> tuple[Integers, int, Skipped]:
     def build(folder: Path) -> None:
         hasher, total, documents = _hasher(features), np.zeros(features.buckets, np.int64), 0
         skipped = Skipped()
@@ -285,7 +277,7 @@ def _count_shard(shard: Shard, features: Features) -> tuple[Integers, int, Skipp
 
 
 def _score_shard(
-    shard: Shard, features: Features, scorer: Scorer, scorer_key: str, quality: bool
+    shard: CorpusShard, features: Features, scorer: Scorer, scorer_key: str, quality: bool
 ) -> tuple[Floats, Integers, NDArray[np.bool_]]:
     def build(folder: Path) -> None:
         hasher, judge = _hasher(features), _judge() if quality else _accept
@@ -302,7 +294,7 @@ def _score_shard(
     return np.load(folder / "scores.npy"), np.load(folder / "lengths.npy"), np.load(folder / "quality.npy")
 
 
-def _sparse_chosen_shard(shard: Shard, features: Features, chosen: Integers) -> Any:
+def _sparse_chosen_shard(shard: CorpusShard, features: Features, chosen: Integers) -> Any:
     from scipy.sparse import vstack
 
     from recipes.pretraining.dsir.heuristic import sparse_counts
@@ -312,7 +304,7 @@ def _sparse_chosen_shard(shard: Shard, features: Features, chosen: Integers) -> 
     return vstack([sparse_counts(hasher.occurrences(batch), features.buckets) for batch in found], format="csr")
 
 
-def read_chosen(shard: Shard, chosen: Integers) -> Iterator[Document]:
+def read_chosen(shard: CorpusShard, chosen: Integers) -> Iterator[Document]:
     """The documents of a shard at ascending indices.
 
     Raises:
@@ -334,7 +326,7 @@ def read_chosen(shard: Shard, chosen: Integers) -> Iterator[Document]:
         )
 
 
-def _key(shard: Shard, features: Features, *more: Any) -> str:
+def _key(shard: CorpusShard, features: Features, *more: Any) -> str:
     return sha256_json([VERSION, shard.fingerprint(), features.buckets, features.ngrams, *more])
 
 

@@ -1,14 +1,11 @@
-"""Corpora in memory and the importance weights of dense counts, for the tests of `dsir`."""
+"""Corpora in memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from recipes.core.data.text.shards import Document, Skipped
 from recipes.core.errors import UserError
 from recipes.core.storage.files import sha256_json
-from recipes.pretraining.dsir import method
 
 
 @dataclass(frozen=True)
@@ -28,8 +25,3 @@ class Memory:
 
     def fingerprint(self) -> str:
         return sha256_json([self.texts, self.first])
-
-
-def log_weights(counts: np.ndarray, target: np.ndarray, raw: np.ndarray) -> np.ndarray:
-    """The formula: sum_j z_ij (log p_j - log q_j), from counts [documents, buckets], dense or sparse."""
-    return counts @ method.log_ratio(target, raw)
