@@ -33,7 +33,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as outputs:
         began = time.process_time()
         cells = sweep_cells("prior", [*KEYS, f"outputs={outputs}"])
-        folder, manifest = manifests.plan("sweep", "prior", cells, outputs, "steelyard sweep prior", jobs=1)
+        folder, manifest, _ = manifests.plan("sweep", "prior", cells, "steelyard sweep prior", jobs=1)
         planning = 1000 * (time.process_time() - began) / CELLS
         assert len(manifest.cells) == CELLS
         keeping, waited = _keeping(folder, manifest)

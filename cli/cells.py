@@ -10,7 +10,6 @@ import typer
 
 from cli import completion
 from cli.console import INTERRUPTED_CODE, note, pairs, say, table
-from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.messages import duration_text
 from recipes.core.process.cores import may_have_gpu, usable_cores
@@ -18,7 +17,6 @@ from recipes.core.runs.folder import CUT_OFF, DAMAGED, DONE, FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
     from recipes.core.config.settings import RunConfig
-    from recipes.core.trial.cells import Cell
     from recipes.core.trial.launch import Launcher
     from recipes.core.trial.manifest import Manifest
     from recipes.core.trial.states import CellState
@@ -67,18 +65,12 @@ def launcher_of(name: str, jobs: int, options: Sequence[str]) -> "Launcher":
     return Launcher(name or ("joblib" if jobs > 1 else "local"), jobs, options)
 
 
-def typed_outputs(recipe: str, cell: "Cell") -> str:
-    """The outputs folder that a cell's config names."""
-    return str(compose.compose(recipe, [*cell.overrides]).outputs)
-
-
-def show_plan(folder: Path, manifest: "Manifest", launcher: "Launcher") -> None:
+def show_plan(folder: Path, manifest: "Manifest", configs: "Sequence[RunConfig]", launcher: "Launcher") -> None:
     """Print what would run: cells by state, threads, what they need."""
     from recipes.core import runner
     from recipes.core.trial.states import cell_states
 
     states = cell_states(folder, manifest)
-    configs = [compose.compose(manifest.recipe, [*cell.overrides]) for cell in manifest.cells]
     counts = {name: sum(s.state == name for s in states) for name in dict.fromkeys(s.state for s in states)}
     rows = [
         (f"{manifest.kind} folder", str(folder)),

@@ -66,16 +66,15 @@ def _show_plan(config: "RunConfig") -> None:
 
 def _show_outcome(outcome: "RunOutcome", config: "RunConfig", command: str) -> None:
     """Headline metrics, beside the baseline's if there is one, then where everything lies."""
-    from recipes.core.runs.records import load_run
-    from recipes.core.statistics.claims import card_of
-
-    run = load_run(outcome.folder)
-    card = card_of(run)
+    run, card = outcome.record, outcome.card
+    assert run and card, "only an interrupted run has none"
     heading(f"{config.recipe}: {config.variant}, seed {config.seed}")
-    if outcome.baseline:
-        _show_difference(run, load_run(outcome.baseline), card)
+    if outcome.comparison:
+        from cli.compare import show
+
+        show(outcome.comparison, [row.metric for row in outcome.comparison.rows if _is_headline(row.metric, card)])
     else:
-        _show_metrics(outcome, card)
+        _show_metrics(run, card)
         say(_partner(run, card.claim, command))
     say()
     pairs(
@@ -93,28 +92,13 @@ def _state(outcome: "RunOutcome") -> str:
     return f"done, resumed from step {outcome.resumed_from}" if outcome.resumed_from else "done"
 
 
-def _show_difference(run: "RunRecord", baseline: "RunRecord", card: "Card") -> None:
-    from cli.compare import show
-    from recipes.core.runs.headline import headline
-    from recipes.core.runs.records import final_metrics
-    from recipes.core.statistics.compare import compare_runs
+def _show_metrics(run: "RunRecord", card: "Card") -> None:
+    from recipes.core.statistics.compare import main_metric, number_text
 
-    main = headline(card.claim.metric, final_metrics(run.path))
-    comparison = compare_runs(run, baseline, arm_keys=set(card.pair_keys), main_metric=main)
-    show(comparison, [row.metric for row in comparison.rows if _is_headline(row.metric, card)])
-
-
-def _show_metrics(outcome: "RunOutcome", card: "Card") -> None:
-    from recipes.core.runs.headline import headline
-    from recipes.core.runs.records import read_info
-    from recipes.core.statistics.compare import number_text
-
-    info = read_info(outcome.folder)
-    shown = [name for name in outcome.metrics if _is_headline(name, card)]
-    main = headline(card.claim.metric, outcome.metrics)
-    names = sorted(shown, key=lambda name: name != main)
+    main = main_metric(run, card)
+    names = sorted((name for name in run.metrics if _is_headline(name, card)), key=lambda name: name != main)
     rows = [
-        {"metric": name, "value": number_text(outcome.metrics[name]), "title": info.get(name, {}).get("title", "")}
+        {"metric": name, "value": number_text(run.metrics[name]), "title": run.info.get(name, {}).get("title", "")}
         for name in names
     ]
     table(rows, ["metric", "value", "title"], numbers=["value"])

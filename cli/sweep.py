@@ -24,7 +24,6 @@ from cli.cells import (
     open_jobs,
     show_cells,
     show_plan,
-    typed_outputs,
     watch_cells,
 )
 from cli.console import heading, note, pairs, say, table
@@ -41,7 +40,6 @@ from recipes.core.trial.states import CellState
 if TYPE_CHECKING:
     from recipes.core.config.settings import Card
     from recipes.core.trial.launch import Launcher
-    from recipes.core.trial.manifest import Manifest
     from recipes.core.trial.search import Space
 
 
@@ -90,11 +88,11 @@ def sweep(
         else:
             _search(recipe, keys, made, metric, trials, retry, fresh, command)
         return
-    folder, manifest = _grid(recipe, keys, command, made.jobs)
+    folder, manifest, configs = manifests.plan("sweep", recipe, planning.sweep_cells(recipe, keys), command, made.jobs)
     if status:
         watch_cells(folder, manifest, metric)
     elif dry_run:
-        show_plan(folder, manifest, made)
+        show_plan(folder, manifest, configs, made)
     else:
         from recipes.core.trial.drive import drive
 
@@ -108,12 +106,6 @@ def _sweeper(typed: str, keys: list[str]) -> tuple[str, list[str]]:
     if chosen not in ("grid", "optuna"):
         raise UserError(f"unknown sweeper {chosen!r}", where="--sweeper", hint=did_you_mean(chosen, ["grid", "optuna"]))
     return chosen, [word for word in keys if not word.startswith("sweeper=")]
-
-
-def _grid(recipe: str, keys: list[str], command: str, jobs: int) -> "tuple[Path, Manifest]":
-    """Folder and manifest of every combination of values."""
-    cells = planning.sweep_cells(recipe, keys)
-    return manifests.plan("sweep", recipe, cells, typed_outputs(recipe, cells[0]), command, jobs)
 
 
 def _check_metric(card: "Card", metric: str) -> None:
@@ -165,10 +157,8 @@ def _planned_search(recipe: str, keys: list[str], launcher: "Launcher", metric: 
     from recipes.core.trial.search import check_space, read_space, search_identity
 
     space = read_space(recipe, keys)
-    tried = check_space(space)
-    return Path(typed_outputs(recipe, tried[0])) / recipe / "sweeps" / search_identity(
-        space, metric, launcher.jobs
-    ), space
+    outputs = Path(check_space(space)[0].config.outputs)
+    return outputs / recipe / "sweeps" / search_identity(space, metric, launcher.jobs), space
 
 
 def _conclude(

@@ -23,7 +23,6 @@ from cli.cells import (
     open_jobs,
     show_cells,
     show_plan,
-    typed_outputs,
     watch_cells,
 )
 from cli.console import heading, note, pairs, say, table
@@ -77,10 +76,10 @@ def trial(
     chosen, seeds = _arms(recipe, arms, keys), seeds or budgets.seeds_of(recipe, keys)
     launcher = launcher or named
     made = launcher_of(launcher, jobs, options)
-    found = planning.trial_cells(recipe, keys, chosen, seeds_of(seeds))
+    cells = planning.trial_cells(recipe, keys, chosen, seeds_of(seeds))
     words = [*(["--arms", arms] if arms else []), "--seeds", seeds, *launcher_words(launcher, jobs, options)]
     command = shlex.join(["steelyard", "trial", recipe, *keys, *words])
-    folder, manifest = manifests.plan("trial", recipe, found, typed_outputs(recipe, found[0]), command, made.jobs)
+    folder, manifest, configs = manifests.plan("trial", recipe, cells, command, made.jobs)
     card = card_for(recipe, keys, chosen)
     if status:
         watch_cells(folder, manifest, card.claim.metric)
@@ -88,10 +87,9 @@ def trial(
     if missing := no_verdict(card, chosen, len(manifest.seeds), compose.budget(recipe, keys)):
         note(missing)
     if dry_run:
-        show_plan(folder, manifest, made)
+        show_plan(folder, manifest, configs, made)
         return
     if compose.budget(recipe, keys) == budgets.FULL:
-        configs = [compose.compose(recipe, [*cell.overrides]) for cell in manifest.cells]
         note(f"{len(configs)} runs: {expected_time(folder, manifest, configs)}")
     from recipes.core.trial.drive import drive
 

@@ -1,6 +1,5 @@
 """The work of a run, from its checked config to its finished folder: prepare, build, train, evaluate, report."""
 
-import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +22,12 @@ from recipes.core.runs import checkpoints
 from recipes.core.runs import folder as runs
 from recipes.core.runs.folder import DONE, FAILED, INTERRUPTED, RunFolder
 from recipes.core.runs.identity import Identity, check_unchanged, read_content
-from recipes.core.runs.outcome import RunOutcome
 from recipes.core.runs.progress import quiet_libraries, stage
 from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.runs.tracking import NullTracker, Tracker, open_tracker
 from recipes.core.statistics.claims import baseline_of, card_of
-from recipes.core.statistics.compare import compare_runs, comparison_table
+from recipes.core.statistics.compare import Comparison, compare_beside, comparison_table
+from recipes.core.statistics.outcome import RunOutcome
 from recipes.core.storage.disk import nothing_begun
 from recipes.core.storage.fence import LockLost
 from recipes.core.storage.files import write_bytes, write_json
@@ -61,22 +60,27 @@ def work(config: RunConfig, identity: Identity, folder: RunFolder, command: str,
         del prepared
         torch.cuda.empty_cache()
         ended = run_workers(folder.path, nproc, "recipes.core.worker", *([PAGE] if page else []))
-    baseline = Path(ended["baseline"]) if ended["baseline"] else None
-    return RunOutcome(folder.path, ended["status"], ended["metrics"], False, ended["resumed_from"], baseline)
+    if ended["status"] == INTERRUPTED:
+        return RunOutcome(folder.path, INTERRUPTED, {}, False, ended["resumed_from"])
+    run = load_run(folder.path)
+    card = card_of(run)
+    baseline = load_run(Path(ended["baseline"])) if ended["baseline"] else None
+    comparison = compare_beside(run, baseline, card) if baseline else None
+    return RunOutcome(folder.path, DONE, run.metrics, False, ended["resumed_from"], run, card, baseline, comparison)
 
 
 def work_together(config: RunConfig, folder: RunFolder, device: str, page: bool) -> dict[str, Any] | None:
     """The part of one process in a run that was prepared before; the first writes, the others keep it company.
 
     Returns:
-        For the first process status, metrics, resumed_from and baseline of `RunOutcome`; None for the others.
+        For the first process status, resumed_from and the folder of the baseline of `RunOutcome`; None for the others.
     """
     recipe: Recipe = registry.recipe_class(config.recipe)()
     prepared = recipe.prepare(config, device)
     if distributed.is_first():
         outcome = _train_and_evaluate(config, folder, recipe, prepared, page)
-        baseline = str(outcome.baseline) if outcome.baseline else None
-        return dataclasses.asdict(outcome) | {"folder": str(folder.path), "baseline": baseline}
+        baseline = str(outcome.baseline.path) if outcome.baseline else None
+        return {"status": outcome.status, "resumed_from": outcome.resumed_from, "baseline": baseline}
     training = recipe.build(config, prepared)
     if training is not None:
         train(training, config.trainer, config.seed, folder.path, _Watching(recipe, config, prepared, training))
@@ -112,19 +116,18 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
         folder.update_status(step=result.steps, resumed_from=result.resumed_from)
         if result.status == INTERRUPTED:
             folder.update_status(state=INTERRUPTED, finished=runs.now())
-            return RunOutcome(folder.path, INTERRUPTED, {}, False, result.resumed_from, None)
+            return RunOutcome(folder.path, INTERRUPTED, {}, False, result.resumed_from)
         evaluation = _evaluate(config, folder, recipe, prepared, training.model if training else None)
         check_unchanged(config, read_content(folder.path))
         folder.finish()
         run = load_run(folder.path)
         card = card_of(run)
-        baseline = _report(config, run, card) if page else None
+        baseline, comparison = _report(config, run, card) if page else (None, None)
         if not isinstance(tracker, NullTracker):
-            _track(tracker, evaluation, run, baseline, card)
+            _track(tracker, evaluation, run, comparison)
         success = True
-        return RunOutcome(
-            folder.path, DONE, evaluation.metrics, False, result.resumed_from, baseline.path if baseline else None
-        )
+        from_step = result.resumed_from
+        return RunOutcome(folder.path, DONE, evaluation.metrics, False, from_step, run, card, baseline, comparison)
     finally:
         tracker.finish(success)
 
@@ -191,15 +194,14 @@ def _evaluate(
     return evaluation
 
 
-def _report(config: RunConfig, run: RunRecord, card: Card) -> RunRecord | None:
-    """Write the report, beside the baseline's run if that is finished; returns the baseline's run."""
+def _report(config: RunConfig, run: RunRecord, card: Card) -> tuple[RunRecord | None, Comparison | None]:
+    """Write the report, beside the baseline's run if that is finished; returns that run and the comparison."""
     with stage("writing the report"):
         baseline = baseline_of(run, card, Path(config.outputs))
-        report_run(run, baseline, card)
-    return baseline
+        return baseline, report_run(run, baseline, card)
 
 
-def _track(tracker: Tracker, evaluation: Evaluation, run: RunRecord, baseline: RunRecord | None, card: Card) -> None:
+def _track(tracker: Tracker, evaluation: Evaluation, run: RunRecord, comparison: Comparison | None) -> None:
     tracker.summary(evaluation.metrics)
     if (run.path / "report.png").exists():  # of a run that has anything to draw
         tracker.image("report", run.path / "report.png")
@@ -211,7 +213,6 @@ def _track(tracker: Tracker, evaluation: Evaluation, run: RunRecord, baseline: R
         tracker.image("examples", run.path / "plots" / "strips.png")
     if evaluation.heatmap:
         tracker.heatmap("token weights", evaluation.heatmap)
-    if baseline:
-        keys = set(card.pair_keys)
-        rows = comparison_table(compare_runs(run, baseline, arm_keys=keys, main_metric=card.claim.metric))
-        tracker.table(f"beside {baseline.arm}", list(rows[0]), [list(row.values()) for row in rows])
+    if comparison:
+        rows = comparison_table(comparison)
+        tracker.table(f"beside {comparison.baseline}", list(rows[0]), [list(row.values()) for row in rows])

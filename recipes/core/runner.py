@@ -10,9 +10,10 @@ from recipes.core.process.signals import sigterm_as_interrupt
 from recipes.core.runs.checkpoints import KEEP
 from recipes.core.runs.folder import DONE, RunFolder, run_folder
 from recipes.core.runs.identity import identify
-from recipes.core.runs.outcome import RunOutcome
-from recipes.core.runs.records import RunRecord, final_metrics, load_run
+from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.statistics.claims import baseline_of, card_of
+from recipes.core.statistics.compare import compare_beside
+from recipes.core.statistics.outcome import RunOutcome
 from recipes.core.storage.locks import hold
 
 __all__ = ["RunOutcome", "dry_run", "needs", "run"]
@@ -118,19 +119,17 @@ def _device(trainer: TrainerConfig) -> str:
 
 
 def _reused(config: RunConfig, folder: RunFolder, page: bool) -> RunOutcome:
-    baseline = _reported(load_run(folder.path), Path(config.outputs)) if page else None
-    return RunOutcome(folder.path, DONE, final_metrics(folder.path), True, 0, baseline)
-
-
-def _reported(run: RunRecord, outputs: Path) -> Path | None:
-    """See to it that a finished run has a page beside its baseline; returns the baseline's folder."""
+    """A run that was finished before; its page is drawn where it is older than the run or its baseline's."""
+    run = load_run(folder.path)
     card = card_of(run)
-    baseline = baseline_of(run, card, outputs)
-    if not _is_reported(run, baseline):
+    baseline = baseline_of(run, card, Path(config.outputs)) if page else None
+    if page and not _is_reported(run, baseline):
         from recipes.core.report.run import report_run  # draws, with all that this needs
 
-        report_run(run, baseline, card)
-    return baseline.path if baseline else None
+        comparison = report_run(run, baseline, card)
+    else:
+        comparison = compare_beside(run, baseline, card) if baseline else None
+    return RunOutcome(folder.path, DONE, run.metrics, True, 0, run, card, baseline, comparison)
 
 
 def _is_reported(run: RunRecord, baseline: RunRecord | None) -> bool:

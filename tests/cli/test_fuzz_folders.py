@@ -42,7 +42,7 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder whose `outputs` hold a finished trial of two arms and two seeds."""
     monkeypatch.chdir(tmp_path)
     planned = cells.trial_cells("prior", WORDS, ["prior", "ntp"], [0, 1])
-    folder, manifest = manifests.plan("trial", "prior", planned, "outputs", "steelyard trial prior", 1)
+    folder, manifest, _ = manifests.plan("trial", "prior", planned, "steelyard trial prior", 1)
     manifests.write(folder, manifest)
     for cell in manifest.cells:
         finished_run(compose.compose("prior", [*cell.overrides]), cell.seed)

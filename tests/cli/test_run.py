@@ -8,7 +8,8 @@ from recipes.core import runner
 from recipes.core.config import registry
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.runner import RunOutcome
-from recipes.core.runs.records import final_metrics
+from recipes.core.runs.records import load_run
+from recipes.core.statistics.compare import compare_beside
 
 
 @pytest.fixture
@@ -22,7 +23,11 @@ def ends_with(monkeypatch):
             calls.append((config, fresh, command))
             if error:
                 raise error
-            return RunOutcome(folder, status, final_metrics(folder), reused, resumed_from, baseline)
+            record = load_run(folder)
+            other = load_run(baseline) if baseline else None
+            comparison = compare_beside(record, other, registry.card("prior")) if other else None
+            ended = (record, registry.card("prior"), other, comparison)
+            return RunOutcome(folder, status, record.metrics, reused, resumed_from, *ended)
 
         monkeypatch.setattr(runner, "run", run)
         return calls

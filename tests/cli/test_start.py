@@ -1,12 +1,19 @@
-"""Commands that compute nothing start without torch."""
+"""Commands that compute nothing start without torch, and read nothing twice."""
 
 import os
 import re
+import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from cli import app
 from recipes.core.config import compose, registry
+from recipes.core.runs import records
+from recipes.core.statistics import claims
 from recipes.core.trial import cells
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.conclude import conclude
@@ -67,7 +74,7 @@ def test_a_report_is_drawn_again_only_beside_a_newer_baseline(tmp_path: Path) ->
 def test_the_pages_of_a_trial_are_drawn_when_somebody_asks(tmp_path: Path, steelyard: Callable[..., Ended]) -> None:
     keys = [*KEYS, f"outputs={tmp_path}"]
     planned = cells.trial_cells("prior", keys, ["prior", "ntp"], [0, 1])
-    folder, manifest = manifests.plan("trial", "prior", planned, str(tmp_path), "steelyard trial prior", 1)
+    folder, manifest, _ = manifests.plan("trial", "prior", planned, "steelyard trial prior", 1)
     manifests.write(folder, manifest)
     for cell in manifest.cells:
         finished_run(compose.compose("prior", [*cell.overrides]), cell.seed)
@@ -78,3 +85,40 @@ def test_the_pages_of_a_trial_are_drawn_when_somebody_asks(tmp_path: Path, steel
     links = re.findall(r'href="(\.\./[^"]*)"', page.read_text())
     assert len(links) == 4 and all(link.endswith("/report.html") and (folder / link).is_file() for link in links)
     assert "prior minus ntp" in (folder / links[0]).read_text()
+
+
+def test_what_a_run_left_is_read_once(
+    tmp_path: Path, steelyard: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished run beside its baseline: the config composed once, each of the two folders read once."""
+    keys = [*KEYS, f"outputs={tmp_path}"]
+    for arm in ("prior", "ntp", "random"):
+        finished_run(compose.compose("prior", [*keys, f"arm={arm}"]), 0)
+    counts = count_calls(monkeypatch, compose.compose, records.load_run, records.final_metrics, claims.card_of)
+    ended = steelyard("run", "prior", *keys)
+    assert ended.code == 0 and "arm ntp" in ended.out
+    assert counts == {"compose": 1, "load_run": 2, "final_metrics": 2, "card_of": 1}
+
+
+def test_a_cell_is_composed_once(
+    tmp_path: Path, steelyard: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = count_calls(monkeypatch, compose.compose)
+    words = ("trial", "prior", *KEYS, f"outputs={tmp_path}", "--arms", "prior,ntp,random", "--seeds", "2", "--dry-run")
+    assert steelyard(*words).code == 0
+    assert counts == {"compose": 6}
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, *functions: Callable[..., Any]) -> Counter[str]:
+    """How often functions are called from now on, by name, wherever they were imported."""
+    counts: Counter[str] = Counter()
+    for function in functions:
+
+        def counted(*args: Any, function: Callable[..., Any] = function, **kwargs: Any) -> Any:
+            counts[function.__name__] += 1
+            return function(*args, **kwargs)
+
+        for module in [one for name, one in sys.modules.items() if name.partition(".")[0] in ("cli", "recipes")]:
+            for name in [name for name, value in vars(module).items() if value is function]:
+                monkeypatch.setattr(module, name, counted)
+    return counts

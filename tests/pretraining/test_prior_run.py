@@ -54,7 +54,7 @@ def test_a_run_with_a_finished_baseline_is_compared_with_it(tmp_path: Path) -> N
     baseline = run(tmp_path, "arm=ntp")
     assert baseline.baseline is None
     outcome = run(tmp_path)
-    assert outcome.baseline == baseline.folder
+    assert outcome.baseline and outcome.baseline.path == baseline.folder
     assert "ntp" in (outcome.folder / "report.html").read_text()
     assert run(tmp_path, "seed=1").baseline is None
 

@@ -18,15 +18,12 @@ from recipes.core.report.page import environment_rows, read_environment, render
 from recipes.core.report.plots import pictures
 from recipes.core.report.strips import run_wall
 from recipes.core.runs.folder import DONE, RunFolder
-from recipes.core.runs.headline import headline
 from recipes.core.runs.records import (
     RunRecord,
     check_finished,
     config_differences,
-    final_metrics,
-    read_info,
 )
-from recipes.core.statistics.compare import Comparison, MetricRow, compare_runs
+from recipes.core.statistics.compare import Comparison, MetricRow, compare_beside, main_metric
 from recipes.core.storage.files import write_bytes, write_text
 
 BADGES = {
@@ -59,7 +56,7 @@ class Verdict:
         return BADGES[self.outcome]
 
 
-def report_run(run: RunRecord, baseline: RunRecord | None, card: Card) -> None:
+def report_run(run: RunRecord, baseline: RunRecord | None, card: Card) -> Comparison | None:
     """Write a run's report beside the baseline's run.
 
     Args:
@@ -67,22 +64,24 @@ def report_run(run: RunRecord, baseline: RunRecord | None, card: Card) -> None:
         baseline: As from `baseline_of`.
         card: The card of the run.
 
+    Returns:
+        The run compared with the baseline's, None without one.
+
     Raises:
         UserError: the run is damaged.
     """
     if run.problem:
         check_finished(run)
-    main = headline(card.claim.metric, final_metrics(run.path))
-    keys = set(card.pair_keys)
-    comparison = compare_runs(run, baseline, arm_keys=keys, main_metric=main) if baseline else None
+    comparison = compare_beside(run, baseline, card) if baseline else None
     told = {
         "title": card.title,
         "paper": card.paper,
         "claim": asdict(card.claim),
-        "main_metric": main,
+        "main_metric": main_metric(run, card),
         "command": str(read_environment(run.path).get("command", f"steelyard run {run.recipe} arm={run.arm}")),
     }
     write_report(run, baseline, comparison, told)
+    return comparison
 
 
 def write_report(run: RunRecord, other: RunRecord | None, comparison: Comparison | None, card: dict[str, Any]) -> Path:
@@ -103,7 +102,7 @@ def write_report(run: RunRecord, other: RunRecord | None, comparison: Comparison
     """
     if (other is None) != (comparison is None):
         raise ValueError("a baseline and its comparison belong together")
-    info = (read_info(other.path) if other else {}) | read_info(run.path)
+    info = (other.info if other else {}) | run.info
     charts = learning_curves(run, other, info, card["main_metric"])
     context = {
         "run": run,
@@ -199,7 +198,7 @@ def _rows(run: RunRecord, comparison: Comparison | None, info: dict[str, Any], m
     else:
         rows = [
             MetricRow(name, entry.get("title", name), entry.get("higher_is_better"), value, float("nan"), 0)
-            for name, value in final_metrics(run.path).items()
+            for name, value in run.metrics.items()
             for entry in [info.get(name, {})]
         ]
     return sorted(rows, key=lambda row: row.metric != main_metric)

@@ -3,6 +3,7 @@
 Imports neither torch nor SciPy: listing runs is quick.
 """
 
+import glob
 import os
 import re
 from collections.abc import Sequence
@@ -51,6 +52,16 @@ class RunRecord:
         """The flat config without what results do not depend on; files stand for their content, not for their name."""
         flat = {key: value for key, value in flatten(self.config).items() if not is_below(key, set(NOT_IDENTITY))}
         return flat | {key: value or None for key, value in self.content.items()}
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Its final metrics; empty if it has none."""
+        return final_metrics(self.path)
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """What its metrics mean; empty if it does not say."""
+        return read_info(self.path)
 
 
 def load_run(folder: Path) -> RunRecord:
@@ -104,13 +115,13 @@ def _report_of_group(folder: Path) -> str:
     return f"its report is written again by its command:\n{command}" if command else "it has no readable manifest.json"
 
 
-def find_runs(outputs: Path, recipe: str | None = None, warn: bool = True) -> list[RunRecord]:
-    """Every run below an outputs folder (of one recipe), ordered by recipe, arm, seed and start.
+def find_runs(outputs: Path, recipe: str | None = None, warn: bool = True, arm: str | None = None) -> list[RunRecord]:
+    """Every run below an outputs folder (of one recipe, of one arm), ordered by recipe, arm, seed and start.
 
     What cannot be read or is damaged is named on stderr; it stops no other run.
     """
     records = []
-    for path in sorted(outputs.glob(f"{recipe or '*'}/*/*-s*")):
+    for path in sorted(outputs.glob(f"{recipe or '*'}/{glob.escape(arm) if arm else '*'}/*-s*")):
         if not any(os.path.lexists(path / name) for name in ("config.yaml", "status.json", SEAL)):
             continue
         try:

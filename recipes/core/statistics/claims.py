@@ -49,11 +49,13 @@ def baseline_of(run: RunRecord, card: Card, outputs: Path, warn: bool = True) ->
         run: The run.
         card: The card of the run.
         outputs: Folder of runs in which to look.
-        warn: Name damaged runs there, if the caller has not done so.
+        warn: Name damaged runs of the baseline there, if the caller has not done so.
     """
     if run.state != DONE or run.arm == card.claim.baseline:
         return None
-    return find_baseline(run, find_runs(outputs, run.recipe, warn), card.claim.baseline, set(card.pair_keys))
+    return find_baseline(
+        run, find_runs(outputs, run.recipe, warn, arm=card.claim.baseline), card.claim.baseline, set(card.pair_keys)
+    )
 
 
 def card_of(run: RunRecord) -> Card:

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from recipes.core.config.settings import Card
 from recipes.core.errors import UserError
 from recipes.core.runs.arm_configs import config_folder
 from recipes.core.runs.folder import DONE
+from recipes.core.runs.headline import headline
 from recipes.core.runs.records import (
     RunRecord,
     check_finished,
@@ -31,6 +33,7 @@ __all__ = [
     "MetricRow",
     "RunRecord",
     "compare_arms",
+    "compare_beside",
     "compare_measurements",
     "compare_runs",
     "compare_seeds",
@@ -40,6 +43,7 @@ __all__ = [
     "find_runs",
     "interval_text",
     "load_run",
+    "main_metric",
     "number_text",
     "p_text",
 ]
@@ -119,6 +123,16 @@ class Comparison:
     def row(self, metric: str) -> MetricRow | None:
         """The row of one metric, None if it was not measured in both arms."""
         return next((row for row in self.rows if row.metric == metric), None)
+
+
+def main_metric(run: RunRecord, card: Card) -> str:
+    """The claim's metric as a run has it: that of the budget that was asked for."""
+    return headline(card.claim.metric, run.metrics)
+
+
+def compare_beside(run: RunRecord, baseline: RunRecord, card: Card) -> Comparison:
+    """`compare_runs` of a run and its baseline's, as their card says."""
+    return compare_runs(run, baseline, arm_keys=set(card.pair_keys), main_metric=main_metric(run, card))
 
 
 def compare_runs(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipes.core.errors import UserError
-from recipes.core.runs.records import RunRecord, final_metrics, read_info
+from recipes.core.runs.records import RunRecord
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Measured:
 
 def read_measurements(run: RunRecord) -> Measured:
     """Read everything that a comparison needs from the folder of a finished run."""
-    return Measured(run, _read_examples(run.path / "examples.parquet"), final_metrics(run.path), read_info(run.path))
+    return Measured(run, _read_examples(run.path / "examples.parquet"), run.metrics, run.info)
 
 
 def paired_examples(mine: Measured, theirs: Measured) -> dict[str, tuple[Examples, Examples]]:

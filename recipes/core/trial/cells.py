@@ -5,7 +5,7 @@ import itertools
 import math
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from recipes.core.config import compose
@@ -55,12 +55,29 @@ class Cell:
         return f"{self.name} ({self.keys})" if self.keys else self.name
 
 
+@dataclass(frozen=True)
+class PlannedCell(Cell):
+    """A cell with the config that its overrides make, for those who plan: it is composed once."""
+
+    config: RunConfig = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, name: str, label: str, overrides: Sequence[str], config: RunConfig) -> "PlannedCell":
+        """The cell of a composed config."""
+        return cls(name, label, config.arm, config.seed, tuple(overrides), _folder(config), config)
+
+    @property
+    def cell(self) -> Cell:
+        """The cell alone, as a manifest holds it."""
+        return Cell(**{entry.name: getattr(self, entry.name) for entry in dataclasses.fields(Cell)})
+
+
 def command_of(recipe: str, cell: Cell) -> str:
     """What to type to do a cell on its own."""
     return shlex.join(["steelyard", "run", recipe, *cell.overrides])
 
 
-def trial_cells(recipe: str, overrides: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+def trial_cells(recipe: str, overrides: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> list[PlannedCell]:
     """All arms x seeds, seed by seed, so that a trial that is stopped holds whole pairs.
 
     The first cell of each seed stands before all others: it makes what the seed's other cells take from the cache, and
@@ -82,15 +99,15 @@ def trial_cells(recipe: str, overrides: Sequence[str], arms: Sequence[str], seed
         (name, name, [*overrides, f"arm={arm}", f"seed={seed}"]) for name, (seed, arm) in zip(names, order, strict=True)
     ]
     cells = check_cells(recipe, typed)
-    _refuse_same_arms(recipe, cells)
+    _refuse_same_arms(cells)
     return _distinct(cells)
 
 
-def _refuse_same_arms(recipe: str, cells: Sequence[Cell]) -> None:
+def _refuse_same_arms(cells: Sequence[PlannedCell]) -> None:
     """Refuse two arms that are one run under this config: comparing them would find nothing but zeros."""
     seen: dict[str, str] = {}
     for cell in (cell for cell in cells if cell.seed == cells[0].seed):
-        tree = compose.to_tree(compose.compose(recipe, [*cell.overrides]))
+        tree = compose.to_tree(cell.config)
         key = sha256_json({name: value for name, value in tree.items() if name != "arm"})
         if other := seen.get(key):
             raise UserError(
@@ -100,7 +117,7 @@ def _refuse_same_arms(recipe: str, cells: Sequence[Cell]) -> None:
         seen[key] = cell.arm
 
 
-def sweep_cells(recipe: str, overrides: Sequence[str]) -> list[Cell]:
+def sweep_cells(recipe: str, overrides: Sequence[str]) -> list[PlannedCell]:
     """The product of all keys with several values (`weighting.alpha=0.5,1`, `seed=range(3)`), in Hydra's order.
 
     Raises:
@@ -139,20 +156,18 @@ def refuse_idle(keys: Iterable[str], typed: str) -> None:
             raise UserError(f"{key} {why}: each of its values would do the same run again", where=typed, hint=hint)
 
 
-def with_threads(cells: Sequence[Cell], recipe: str, threads: int) -> list[Cell]:
+def with_threads(cells: Sequence[PlannedCell], threads: int) -> list[PlannedCell]:
     """The cells with `trainer.threads` set where it was not typed.
 
     That moves their run folders: threads can change bits.
     """
-    found = []
     with asked_once():
-        for cell in cells:
-            if not _typed_threads(cell.overrides):
-                overrides = (*cell.overrides, f"{THREADS}={threads}")
-                folder = _folder(compose.compose(recipe, [*overrides]))
-                cell = dataclasses.replace(cell, overrides=overrides, folder=folder)
-            found.append(cell)
-    return found
+        return [cell if _typed_threads(cell.overrides) else _on_threads(cell, threads) for cell in cells]
+
+
+def _on_threads(cell: PlannedCell, threads: int) -> PlannedCell:
+    config = replace(cell.config, trainer=replace(cell.config.trainer, threads=threads))
+    return PlannedCell.of(cell.name, cell.label, (*cell.overrides, f"{THREADS}={threads}"), config)
 
 
 def threads_of(overrides: Iterable[Sequence[str]], jobs: int) -> int:
@@ -172,7 +187,7 @@ def identity(cells: Sequence[Cell]) -> str:
     return sha256_json(sorted(cell.folder for cell in cells))[:10]
 
 
-def check_cells(recipe: str, typed: Sequence[tuple[str, str, list[str]]]) -> list[Cell]:
+def check_cells(recipe: str, typed: Sequence[tuple[str, str, list[str]]]) -> list[PlannedCell]:
     """Compose every cell; one `UserError` tells all problems, each with the cells that have it.
 
     Args:
@@ -198,7 +213,7 @@ def check_cells(recipe: str, typed: Sequence[tuple[str, str, list[str]]]) -> lis
         raise UserError(f"{count} in the config", hint="\n".join(lines))
     with asked_once():  # only now are the files looked at that they name
         return [
-            Cell(name, label, config.arm, config.seed, tuple(overrides), _folder(config))
+            PlannedCell.of(name, label, overrides, config)
             for (name, label, overrides), config in zip(typed, configs, strict=True)
         ]
 
@@ -211,7 +226,7 @@ def _where(labels: list[str], number: int) -> str:
     return f" (cell {labels[0]}{more})"
 
 
-def _distinct(cells: list[Cell]) -> list[Cell]:
+def _distinct(cells: list[PlannedCell]) -> list[PlannedCell]:
     """The cells, if no two are the same run."""
     seen: dict[str, Cell] = {}
     for cell in cells:

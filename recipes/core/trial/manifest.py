@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
+from recipes.core.config.settings import RunConfig
 from recipes.core.errors import UserError
 from recipes.core.runs import folder as runs
 from recipes.core.storage.files import read_json, sha256_json, write_json
-from recipes.core.trial.cells import Cell, identity, threads_of, with_threads
+from recipes.core.trial.cells import Cell, PlannedCell, identity, threads_of, with_threads
 
 VERSION = 2
 NAME = "manifest.json"
@@ -65,8 +66,10 @@ def outputs_of(folder: Path) -> Path:
     return folder.parents[2]
 
 
-def plan(kind: str, recipe: str, cells: Sequence[Cell], outputs: str, command: str, jobs: int) -> tuple[Path, Manifest]:
-    """The folder and manifest of a set of cells: those of the earlier start if it was started before.
+def plan(
+    kind: str, recipe: str, cells: Sequence[PlannedCell], command: str, jobs: int
+) -> tuple[Path, Manifest, list[RunConfig]]:
+    """Folder, manifest and configs of a set of cells: folder and manifest of the earlier start if there was one.
 
     Threads are divided among jobs unless they were typed. A trial that was started before keeps its threads: another
     number would make other runs of its cells.
@@ -74,27 +77,29 @@ def plan(kind: str, recipe: str, cells: Sequence[Cell], outputs: str, command: s
     Args:
         kind: "trial" or "sweep".
         recipe: Name of the recipe.
-        cells: The cells, checked.
-        outputs: Outputs folder.
+        cells: The cells, checked; their configs name the outputs folder.
         command: What was typed.
         jobs: Cells that run at once on one machine.
+
+    Returns:
+        The folder, the manifest, and the config of each of its cells, in their order.
 
     Raises:
         UserError: the manifest found there is of another version, cannot be read, or is of other cells.
     """
-    folder = Path(outputs) / recipe / f"{kind}s" / identity(cells)
-    found = read(folder) if (folder / NAME).exists() else None
-    threads = found.threads if found else threads_of([cell.overrides for cell in cells], jobs)
-    planned = tuple(with_threads(cells, recipe, threads))
-    if found is None:
-        return folder, Manifest(kind, recipe, command, runs.now(), threads, planned)
-    if {cell.folder for cell in found.cells} != {cell.folder for cell in planned}:
+    folder = Path(cells[0].config.outputs) / recipe / f"{kind}s" / identity(cells)
+    earlier = read(folder) if (folder / NAME).exists() else None
+    threads = earlier.threads if earlier else threads_of([cell.overrides for cell in cells], jobs)
+    planned = with_threads(cells, threads)
+    configs = {cell.folder: cell.config for cell in planned}
+    manifest = earlier or Manifest(kind, recipe, command, runs.now(), threads, tuple(one.cell for one in planned))
+    if {cell.folder for cell in manifest.cells} != configs.keys():
         raise UserError(
             "the manifest is of other cells than this command plans",
             where=str(folder / NAME),
             hint="the recipe or its config files changed; move this folder away, finished runs are still reused",
         )
-    return folder, found
+    return folder, manifest, [configs[cell.folder] for cell in manifest.cells]
 
 
 def write(folder: Path, manifest: Manifest) -> None:

@@ -20,7 +20,7 @@ from recipes.core.spelling import did_you_mean
 from recipes.core.storage.files import sha256_json
 from recipes.core.storage.locks import hold
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.cells import Cell, check_cells, refuse_idle, threads_of, with_threads
+from recipes.core.trial.cells import Cell, PlannedCell, check_cells, refuse_idle, threads_of, with_threads
 from recipes.core.trial.drive import drive
 from recipes.core.trial.launch import Launcher
 from recipes.core.trial.manifest import Manifest
@@ -92,7 +92,7 @@ def plan_search(folder: Path, space: Space, command: str, jobs: int) -> Manifest
     return Manifest("sweep", space.recipe, command, found.created if found else runs.now(), threads, ())
 
 
-def check_space(space: Space) -> list[Cell]:
+def check_space(space: Space) -> list[PlannedCell]:
     """Refuse wrong values before the first cell starts: every category and both ends of every range are tried.
 
     Returns:
@@ -194,7 +194,7 @@ def _still_right(folder: Path, earlier: Sequence[Cell], cells: Sequence[Cell]) -
 
 def _cells(space: Space, manifest: Manifest, first: int, proposed: Sequence[dict[str, Any]]) -> list[Cell]:
     typed = [_typed(space, number, parameters) for number, parameters in enumerate(proposed, start=first)]
-    return with_threads(check_cells(space.recipe, typed), space.recipe, manifest.threads)
+    return [planned.cell for planned in with_threads(check_cells(space.recipe, typed), manifest.threads)]
 
 
 def _typed(space: Space, number: int, parameters: dict[str, Any]) -> tuple[str, str, list[str]]:

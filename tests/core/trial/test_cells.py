@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.trial.cells import Cell, identity, sweep_cells, threads_of, trial_cells, with_threads
 from tests.core.conftest import give_cores
@@ -154,16 +155,17 @@ def test_keys_that_change_no_result_are_not_swept(typed: str, why: str) -> None:
 
 def test_threads_are_added_last_and_move_the_folder() -> None:
     cells = trial_cells("prior", QUICK, ["ntp"], [0])
-    (one,), (two,) = with_threads(cells, "prior", 1), with_threads(cells, "prior", 2)
+    (one,), (two,) = with_threads(cells, 1), with_threads(cells, 2)
     assert one.overrides == (*cells[0].overrides, "trainer.threads=1")
     # The small model trains on one thread anyway: a run of its own and a cell share a folder.
     assert cells[0].folder == one.folder != two.folder
     assert (one.name, one.label) == (cells[0].name, cells[0].label)
+    assert all(cell.config == compose.compose("prior", [*cell.overrides]) for cell in (cells[0], one, two))
 
 
 def test_typed_threads_win() -> None:
     cells = trial_cells("prior", [*QUICK, "trainer.threads=3"], ["ntp"], [0])
-    assert with_threads(cells, "prior", 1) == cells
+    assert with_threads(cells, 1) == cells
     assert threads_of([cell.overrides for cell in cells], jobs=4) == 3
 
 
@@ -192,4 +194,4 @@ def test_what_cannot_change_a_result_does_not_change_the_identity() -> None:
 
 def test_a_cell_is_plain_data() -> None:
     (cell,) = trial_cells("prior", QUICK, ["ntp"], [0])
-    assert cell == Cell(cell.name, cell.label, cell.arm, cell.seed, cell.overrides, cell.folder)
+    assert cell.cell == Cell(cell.name, cell.label, cell.arm, cell.seed, cell.overrides, cell.folder)

@@ -18,8 +18,8 @@ QUICK = ["budget=smoke", "tracker=none"]
 
 
 def planned(outputs: Path, *typed: str, arms: tuple[str, ...] = ("prior", "ntp"), jobs: int = 1):
-    cells = trial_cells("prior", [*QUICK, *typed], arms, [0])
-    return plan("trial", "prior", cells, str(outputs), "steelyard trial prior", jobs)
+    cells = trial_cells("prior", [*QUICK, f"outputs={outputs}", *typed], arms, [0])
+    return plan("trial", "prior", cells, "steelyard trial prior", jobs)[:2]
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def test_planning_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_sweep_has_a_folder_of_its_own(tmp_path: Path) -> None:
-    cells = sweep_cells("prior", [*QUICK, "seed=0,1"])
-    folder, manifest = plan("sweep", "prior", cells, str(tmp_path), "", 1)
+    cells = sweep_cells("prior", [*QUICK, f"outputs={tmp_path}", "seed=0,1"])
+    folder, manifest, _ = plan("sweep", "prior", cells, "", 1)
     assert folder.parent == tmp_path / "prior" / "sweeps" and manifest.kind == "sweep"
 
 
@@ -145,7 +145,7 @@ def test_paths_with_blanks_and_quotes_survive(tmp_path: Path, name: str) -> None
     word = f"outputs={overrides.quote(str(outputs))}"
     cells = trial_cells("prior", [*QUICK, word], ["ntp"], [0])
     assert compose.compose("prior", list(cells[0].overrides)).outputs == str(outputs)
-    folder, manifest = plan("trial", "prior", cells, str(outputs), "", 1)
+    folder, manifest, _ = plan("trial", "prior", cells, "", 1)
     write(folder, manifest)
     assert outputs_of(folder) == outputs and read(folder) == manifest
 

@@ -26,8 +26,8 @@ Run = Callable[[Callable[..., Any]], list[dict[str, Any]]]
 
 def folder_of(outputs: Path, *overrides: str) -> Path:
     """A trial of one cell."""
-    cells = trial_cells("prior", ["budget=smoke", "tracker=none", *overrides], ["ntp"], [0])
-    folder, manifest = manifests.plan("trial", "prior", cells, str(outputs), "", 1)
+    cells = trial_cells("prior", ["budget=smoke", "tracker=none", f"outputs={outputs}", *overrides], ["ntp"], [0])
+    folder, manifest, _ = manifests.plan("trial", "prior", cells, "", 1)
     manifests.write(folder, manifest)
     return folder
 
@@ -82,15 +82,17 @@ def test_the_run_is_that_of_the_manifest_and_can_be_typed_alone(folder: Path, ru
     assert config.tracker.group == f"prior-{folder.name}"
     assert call["wait"] and not call["fresh"]
     threads = manifests.read(folder).threads
-    assert call["command"] == (
-        f"steelyard run prior budget=smoke tracker=none arm=ntp seed=0 trainer.threads={threads}"
-    )
+    words = f"budget=smoke tracker=none outputs={folder.parents[2]} arm=ntp seed=0 trainer.threads={threads}"
+    assert call["command"] == f"steelyard run prior {words}"
 
 
 @pytest.mark.parametrize("name", ["a b", "it's", "back\\slash\\"])
-def test_the_run_lands_beside_its_trial_even_if_both_were_moved(tmp_path: Path, runs: Run, name: str) -> None:
-    folder_of(tmp_path / "outputs", "outputs=somewhere")
-    (tmp_path / "outputs").rename(tmp_path / name)
+def test_the_run_lands_beside_its_trial_even_if_both_were_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Run, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder_of(Path("somewhere"))
+    (tmp_path / "somewhere").rename(tmp_path / name)
     (moved,) = (tmp_path / name / "prior" / "trials").iterdir()
     calls = runs(lambda: None)
     assert run_cell(moved, NAME) == "done", read_record(moved, NAME)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recipes.core.runs.records import RunRecord, final_metrics, read_info
+from recipes.core.runs.records import RunRecord
 from recipes.core.statistics.compare import Comparison, MetricRow
 from recipes.core.trial.result import TrialResult
 
@@ -93,7 +93,7 @@ def trial_arms(result: TrialResult) -> list[Arm]:
     for name in leading + others:
         role = {claim.arm: "arm", claim.baseline: "baseline"}.get(name, "other")
         runs = {run.seed: run for run in sorted(result.runs, key=lambda run: run.seed) if run.arm == name}
-        finals = {seed: final_metrics(run.path) for seed, run in runs.items()}
+        finals = {seed: run.metrics for seed, run in runs.items()}
         place = others.index(name) + 1 if name in others else 0
         arms.append(Arm(name, role, place, runs, finals, comparisons.get(name)))
     return arms
@@ -114,7 +114,7 @@ def metrics_info(arms: Sequence[Arm]) -> dict[str, Any]:
     info: dict[str, Any] = {}
     for arm in arms:
         for run in list(arm.runs.values())[:1]:
-            info = read_info(run.path) | info
+            info = run.info | info
     return info
 
 

@@ -11,7 +11,7 @@ from recipes.core.evaluation.plots import Plot, write_plots
 from recipes.core.report.curves import read_curves
 from recipes.core.report.plots import png
 from recipes.core.runs.folder import DONE
-from recipes.core.runs.records import RunRecord, final_metrics, load_run, read_info
+from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.storage.files import write_bytes
 from recipes.core.trial.report.bands import band
 from recipes.core.trial.states import CellState
@@ -60,7 +60,7 @@ def write_frontiers(folder: Path, card: Card, states: Sequence[CellState]) -> li
             arms.setdefault(state.cell.arm, []).append(load_run(state.run))
     info: dict[str, Any] = {}
     for runs in arms.values():
-        info = read_info(runs[0].path) | info
+        info = runs[0].info | info
     plots = frontier_plots(card.frontiers, arms, info)
     if plots:
         write_plots(folder, plots)
@@ -81,7 +81,7 @@ def _ways(runs: Sequence[RunRecord], x: str, y: str) -> list[Points]:
             xs, ys = curves.get(x, {}), curves.get(y, {})
             points = [(xs[step], ys[step]) for step in xs if step in ys] or _at_points(members[0], x, y)
         else:
-            ends = [final_metrics(run.path) for run in members]
+            ends = [run.metrics for run in members]
             points = [(end[x], end[y]) for end in ends if x in end and y in end]
         found.append(sorted(point for point in points if np.isfinite(point).all()))
     return found
@@ -89,7 +89,7 @@ def _ways(runs: Sequence[RunRecord], x: str, y: str) -> list[Points]:
 
 def _at_points(run: RunRecord, x: str, y: str) -> Points:
     """(x@point, y@point) of each point at which both were measured at the end."""
-    end = final_metrics(run.path)
+    end = run.metrics
     places = [name.removeprefix(f"{x}@") for name in end if name.startswith(f"{x}@")]
     return [(end[f"{x}@{place}"], end[f"{y}@{place}"]) for place in places if f"{y}@{place}" in end]
 
