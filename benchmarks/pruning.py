@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from benchmarks.record import record
-from recipes.pruning.accounting import VICUNA_7B, divprune_macs, model_macs
+from recipes.core.models.costs import model_macs
+from recipes.pruning.accounting import VICUNA_7B, divprune_macs
 from recipes.pruning.pruners.divprune import distances, diverse, greedy
 
 LAYERS, TEXT = 32, 40

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from recipes.core.losses.kernels import exact
+from recipes.core.models.precision import exact
 
 
 @dataclass(frozen=True)

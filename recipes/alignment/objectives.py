@@ -11,11 +11,11 @@ from recipes.alignment.config import PreferenceConfig
 from recipes.alignment.losses import LOSSES, Completions, PreferenceBatch, implicit_rewards
 from recipes.alignment.mismatched import mismatched_log_ratio
 from recipes.alignment.pairs import TOKENS, by_row, prompt_tokens, valid_tokens
-from recipes.core.losses.kernels import exact
 from recipes.core.losses.logprobs import log_squares, logprobs_and_kl, project, token_logprobs
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.head import OutputHead
 from recipes.core.models.packing import forward_packed
+from recipes.core.models.precision import exact
 from recipes.core.models.vision_language import Readout, TextModel
 from recipes.core.training.parallel.distributed import gather_all
 

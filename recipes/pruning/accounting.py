@@ -1,69 +1,16 @@
-"""What pruning saves, counted: multiply-adds (MACs) of layers and models at given numbers of tokens. No torch.
+"""What pruning saves, counted: multiply-adds (MACs) of a prefill whose layers see fewer and fewer tokens. No torch.
 
-Papers print MACs as "FLOPs"; here a MAC is two FLOPs. Counted are projections, attention and MLPs of the prefill;
-not embeddings, norms, the LM head, decoding, or selection, which callers add.
+What a layer costs at a number of tokens is in `recipes.core.models.costs`; decoding and selection are added by callers.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class LayerShape:
-    """One transformer layer.
-
-    Attributes:
-        width: Of a token.
-        ffn: Hidden width of the MLP.
-        matrices: Matrices of the MLP: 2, or 3 for SwiGLU. Papers that print 2 for a SwiGLU model count too little.
-        kv_width: Width of keys and of values, less than `width` in grouped-query attention; None: `width`.
-    """
-
-    width: int
-    ffn: int
-    matrices: int = 2
-    kv_width: int | None = None
-    query_width: int | None = None
-
-    def macs(self, tokens: float) -> float:
-        """Multiply-adds of the layer.
-
-        Args:
-            tokens: Length of the sequence.
-
-        Source:
-            arXiv 2403.06764 (FastV): 4 n d^2 + 2 n^2 d + f n d m; with queries of width d_q and keys of width d_kv
-            2 n d d_q + 2 n d d_kv + 2 n^2 d_q in place of 4 n d^2 + 2 n^2 d.
-        """
-        d, n = self.width, tokens
-        queries = d if self.query_width is None else self.query_width
-        projections = 2 * n * d * (queries + (queries if self.kv_width is None else self.kv_width))
-        return projections + 2 * n * n * queries + self.matrices * n * d * self.ffn
-
+from recipes.core.models.costs import LayerShape, flops, mlp_macs, model_macs
 
 VICUNA_7B = LayerShape(4096, 11008)
 VICUNA_13B = LayerShape(5120, 13824)
 CLIP_L = LayerShape(1024, 4096)
-
-
-def model_macs(layer: LayerShape, tokens: Sequence[float]) -> float:
-    """Multiply-adds of a stack of equal layers; `tokens` has the length of the sequence in each layer."""
-    return sum(layer.macs(count) for count in tokens)
-
-
-def flops(macs: float) -> float:
-    """Floating-point operations, two for each multiply-add."""
-    return 2 * macs
-
-
-def patch_macs(patches: int, pixels: int, width: int) -> float:
-    """Multiply-adds of a patch embedding; `pixels` numbers in a patch, all channels."""
-    return patches * pixels * width
-
-
-def mlp_macs(tokens: float, *widths: int) -> float:
-    """Multiply-adds of linear layers in a row, from `widths[0]` to `widths[-1]`."""
-    return tokens * sum(a * b for a, b in zip(widths, widths[1:], strict=False))
 
 
 def avg_tokens(tokens: Sequence[float]) -> float:

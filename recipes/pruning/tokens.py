@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from recipes.core.losses.kernels import exact
+from recipes.core.models.padded import gather, pack
+from recipes.core.models.precision import exact
 from recipes.pruning.guards import require_budget, require_finite
-from recipes.pruning.selecting import gather, not_none, pack
 
 PLACES = ("vit_attention", "vit", "encoder", "projector", "llm")
 State = dict[str, Any]  # what a pruner carries from point to point; one for each batch that is run
@@ -325,6 +325,12 @@ def per_sample(tokens: Tokens, choose: Callable[[Tokens], Selection], skip: Tens
 def cls_scores(tokens: Tokens) -> Tensor:
     """[B, N] attention of CLS to the tokens, mean over heads."""
     return exact(not_none(tokens.cls_row))[..., -tokens.x.shape[1] :].mean(1)
+
+
+def not_none(values: Tensor | None) -> Tensor:
+    """The values, which whoever called has checked to be there."""
+    assert values is not None
+    return values
 
 
 def size_bias(sizes: Tensor, special: int) -> Tensor:

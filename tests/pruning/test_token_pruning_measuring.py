@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recipes.pruning.accounting import LayerShape, mlp_macs
+from recipes.core.models.costs import LayerShape, mlp_macs
 from recipes.pruning.adapters import Layout, Trace
 from recipes.pruning.token_pruning.config import EvaluationConfig
 from recipes.pruning.token_pruning.evaluation import budget_words, metrics

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from recipes.alignment.aligndistil.config import ADAPTIVE, CONTRAST
-from recipes.core.losses.kernels import softmax_dtype
 from recipes.core.losses.logprobs import CHUNK, Logits, logprobs_and_kl, project
 from recipes.core.models.head import OutputHead
+from recipes.core.models.precision import softmax_dtype
 
 FLOOR = 1e-3  # what alpha has where both models agree
 

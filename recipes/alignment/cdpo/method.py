@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from recipes.alignment.losses import Completions, PreferenceBatch, dpo, require
-from recipes.core.losses.kernels import exact, softmax_dtype
 from recipes.core.losses.logprobs import CHUNK, Logits
+from recipes.core.models.precision import exact, softmax_dtype
 
 
 class Contrast(NamedTuple):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from recipes.alignment.losses import PreferenceBatch, tdpo1
-from recipes.core.losses.kernels import exact
+from recipes.core.models.precision import exact
 
 DEAD = 1e-4  # a reward mask of a smaller mean leaves the policy where it is
 

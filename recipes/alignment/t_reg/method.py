@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from recipes.alignment.losses import Completions, PreferenceBatch
-from recipes.core.losses.kernels import exact
+from recipes.core.models.precision import exact
 
 CLIP = 30.0
 

@@ -9,7 +9,7 @@ from recipes.alignment.objectives import Beside, Preference, TokenScores, sum_co
 from recipes.alignment.pairs import TOKENS, by_row
 from recipes.alignment.t_reg.config import RegConfig
 from recipes.alignment.t_reg.method import pair_weight, regulariser
-from recipes.core.losses.kernels import exact
+from recipes.core.models.precision import exact
 
 REWARDS = "rewards"
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from recipes.core.models.head import Curve, OutputHead
+from recipes.core.models.precision import matmul_dtype, softmax_dtype
 
 
 def weighted_cross_entropy(
@@ -347,21 +348,3 @@ def refuse_second_derivatives() -> None:
     # Grad mode is on in a backward only under create_graph; going on would silently drop the second derivative.
     if torch.is_grad_enabled():
         raise RuntimeError("the token-loss kernels have no second derivative; use full logits with create_graph=True")
-
-
-def matmul_dtype(hidden: Tensor) -> torch.dtype:
-    """The dtype a linear layer would compute in here: autocast leaves float64 alone."""
-    kind = hidden.device.type
-    if torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
-        return torch.get_autocast_dtype(kind)
-    return hidden.dtype
-
-
-def exact(values: Tensor) -> Tensor:
-    """The same numbers in what softmaxes and sums are computed in: fp32, float64 for float64."""
-    return values.to(softmax_dtype(values.dtype))
-
-
-def softmax_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What the softmax of logits of this dtype is computed in: fp32, float64 for float64."""
-    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from recipes.core.losses.kernels import Gradients, matmul_dtype, refuse_second_derivatives, softmax_dtype, token_nll
+from recipes.core.losses.kernels import Gradients, refuse_second_derivatives, token_nll
 from recipes.core.models.head import Curve, OutputHead
+from recipes.core.models.precision import matmul_dtype, softmax_dtype
 
 CHUNK = 256
 KEEP = 1 << 24  # log-probs of both models that are kept from the forward to the backward, instead of computed again

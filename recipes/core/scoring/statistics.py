@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recipes.core.losses.kernels import matmul_dtype, softmax_and_nll, softmax_dtype, token_nll
+from recipes.core.losses.kernels import softmax_and_nll, token_nll
 from recipes.core.models.head import OutputHead
+from recipes.core.models.precision import matmul_dtype, softmax_dtype
 
 CHUNK = 256  # tokens whose logits exist at a time
 

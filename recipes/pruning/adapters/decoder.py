@@ -13,13 +13,13 @@ from torch.nn import Module
 from transformers.masking_utils import create_causal_mask
 
 from recipes.core.errors import UserError
+from recipes.core.models.padded import gather
 from recipes.pruning.adapters.columns import Columns
 from recipes.pruning.adapters.encoder import Handle
 from recipes.pruning.adapters.images import spans
 from recipes.pruning.adapters.reads import LayerReads, layer_reads
 from recipes.pruning.adapters.session import Features, Session, survivors
 from recipes.pruning.guards import require_finite_states
-from recipes.pruning.selecting import gather
 from recipes.pruning.tokens import Kept, Point, Tokens
 
 

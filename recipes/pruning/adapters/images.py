@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import Module
 
 from recipes.core.errors import UserError
+from recipes.core.models.padded import gather, pack
 from recipes.pruning.adapters.crops import NEWLINE, Crops, packed_chart
 from recipes.pruning.adapters.encoder import EncoderPruning, Handle, replace_attribute
 from recipes.pruning.adapters.session import Features, Session
 from recipes.pruning.pruners.simple import Full
-from recipes.pruning.selecting import gather, pack
 
 GATHERING = "random, grid, cls_topk, divprune, flowcut, zero_tprune, tome, fastv, sparsevlm, pyramiddrop or vtw"
 

@@ -3,21 +3,19 @@
 from dataclasses import dataclass
 from typing import Any
 
-from torch.nn import Module, ModuleList
 from transformers import (
     BertModel,
     CLIPVisionModel,
     LlavaForConditionalGeneration,
     LlavaNextForConditionalGeneration,
     PreTrainedModel,
-    SiglipVisionModel,
     ViTForImageClassification,
     ViTModel,
 )
 
 from recipes.core.errors import UserError
-from recipes.pruning.accounting import LayerShape
-from recipes.pruning.adapters.blocks import BERT, CLIP, VIT, Family
+from recipes.core.models.anatomy import Encoder, encoder_parts
+from recipes.core.models.costs import LayerShape, decoder_shape
 from recipes.pruning.tokens import Depth
 
 LLAVA = (LlavaForConditionalGeneration, LlavaNextForConditionalGeneration)
@@ -50,31 +48,6 @@ class Layout:
     llm: LayerShape | None
     projector: tuple[int, ...]
     patch_pixels: int
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """Parts of an encoder.
-
-    Attributes:
-        tower: The module that is called with the whole input.
-        family: How its blocks are built.
-        blocks: In order.
-        closing: Norm behind the last block; None in a post-norm model.
-        heads: Of the attention.
-        lead: Tokens at the start of a sequence that are never pruned.
-        trail: The same at its end.
-        patches: Tokens that may be pruned; 0 where it depends on the sample.
-    """
-
-    tower: Module
-    family: Family
-    blocks: ModuleList
-    closing: Module | None
-    heads: int
-    lead: int
-    trail: int
-    patches: int
 
 
 @dataclass(frozen=True)
@@ -129,7 +102,7 @@ def _alone(model: PreTrainedModel) -> Parts:
     config = model.config
     if isinstance(model, BertModel) and config.is_decoder:
         raise UserError("pruning needs BertModel as an encoder", hint="load it with is_decoder=False")
-    encoder = _encoder(model)
+    encoder = _checked_encoder(model)
     text = isinstance(model, BertModel)
     return Parts(
         Layout(
@@ -148,7 +121,7 @@ def _alone(model: PreTrainedModel) -> Parts:
 
 def _llava(model: PreTrainedModel) -> Parts:
     config, core = model.config, model.model
-    encoder = _encoder(core.vision_tower)
+    encoder = _checked_encoder(core.vision_tower)
     used, blocks = _used_blocks(config, encoder), len(encoder.blocks)
     vision, text = config.vision_config, config.text_config
     _check_decoder(text)
@@ -169,38 +142,9 @@ def _llava(model: PreTrainedModel) -> Parts:
     )
 
 
-def decoder_shape(layer: Any) -> LayerShape:
-    """The shape of a language model's layer, read off its weights.
-
-    Args:
-        layer: With projections `q_proj` and `k_proj` of the attention, and a gated MLP.
-    """
-    attention, mlp = layer.self_attn, layer.mlp
-    return LayerShape(
-        width=attention.q_proj.in_features,
-        ffn=mlp.gate_proj.out_features,
-        matrices=3,
-        kv_width=attention.k_proj.out_features,
-        query_width=attention.q_proj.out_features,
-    )
-
-
-def _encoder(tower: PreTrainedModel) -> Encoder:
-    config = tower.config
-    _check_attention(config, type(tower).__name__)
-    if isinstance(tower, BertModel):
-        return Encoder(tower, BERT, tower.encoder.layer, None, config.num_attention_heads, 1, 1, 0)
-    if isinstance(tower, CLIPVisionModel | SiglipVisionModel):
-        family, blocks, closing = CLIP, tower.encoder.layers, tower.post_layernorm
-    elif isinstance(tower, ViTModel):
-        family, blocks, closing = VIT, tower.layers, tower.layernorm
-    else:
-        raise UserError(
-            f"pruning does not know the encoder {type(tower).__name__}", hint="it knows CLIP, SigLIP and ViT"
-        )
-    lead = 0 if isinstance(tower, SiglipVisionModel) else 1
-    patches = (config.image_size // config.patch_size) ** 2
-    return Encoder(tower, family, blocks, closing, config.num_attention_heads, lead, 0, patches)
+def _checked_encoder(tower: PreTrainedModel) -> Encoder:
+    _check_attention(tower.config, type(tower).__name__)
+    return encoder_parts(tower)
 
 
 def _used_blocks(config: Any, encoder: Encoder) -> int:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers.models.llama.modeling_llama import rotate_half
 
-from recipes.core.losses.kernels import exact
+from recipes.core.models.anatomy import Encoder
+from recipes.core.models.padded import gather
+from recipes.core.models.taps import attention_rows
 from recipes.pruning.adapters.columns import Columns
-from recipes.pruning.adapters.layout import Encoder
-from recipes.pruning.selecting import gather
 
 BLOCK = frozenset({"cls_row", "attention", "queries", "keys", "values"})
 LAST = frozenset({"final_query", "final_keys"})
@@ -60,13 +60,6 @@ def last_reads(names: Sequence[str], encoder: Encoder, hidden: Tensor) -> dict[s
     normed = encoder.family.normed(module, hidden)
     query, key, _ = encoder.family.projections(module)
     return {"final_query": query(normed[:, 0]), "final_keys": key(normed)}
-
-
-def attention_rows(queries: Tensor, keys: Tensor, bias: Tensor | None, scale: float | None = None) -> Tensor:
-    """[B, H, Q, T] post-softmax attention of queries [B, H, Q, c] to keys [B, G, T, c], G dividing H, in fp32."""
-    keys = keys.repeat_interleave(queries.shape[1] // keys.shape[1], 1)
-    logits = exact(queries @ keys.mT) * (queries.shape[-1] ** -0.5 if scale is None else scale)
-    return (logits if bias is None else logits + bias).softmax(-1)
 
 
 class LayerReads:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recipes.pruning.selecting import gather
+from recipes.core.models.padded import gather
 from recipes.pruning.tokens import Kept, size_bias
 
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from recipes.core.losses.kernels import exact
+from recipes.core.models.padded import pack, top
+from recipes.core.models.precision import exact
 from recipes.pruning.draws import random_scores
-from recipes.pruning.selecting import not_none, pack, top
-from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens
+from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, not_none
 
 LIMIT = 2**26  # distances held at once, in numbers
 BLOCK = 512  # rows of the distance matrix computed at once

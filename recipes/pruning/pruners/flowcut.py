@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import UserError
-from recipes.core.losses.kernels import exact
-from recipes.pruning.selecting import gather, normalise, not_none, pack, top
-from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, cls_scores, everything
+from recipes.core.models.padded import gather, normalise, pack, top
+from recipes.core.models.precision import exact
+from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, cls_scores, everything, not_none
 
 
 class FlowCut(Pruner):

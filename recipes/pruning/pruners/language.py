@@ -3,10 +3,10 @@
 import torch
 
 from recipes.core.errors import UserError
-from recipes.core.losses.kernels import exact
+from recipes.core.models.padded import pack, top
+from recipes.core.models.precision import exact
 from recipes.pruning.draws import random_scores
 from recipes.pruning.pruners.schedules import checked_layers, geometric, scaled_layers
-from recipes.pruning.selecting import not_none, pack, top
 from recipes.pruning.tokens import (
     Depth,
     Point,
@@ -14,6 +14,7 @@ from recipes.pruning.tokens import (
     Selection,
     State,
     Tokens,
+    not_none,
 )
 
 

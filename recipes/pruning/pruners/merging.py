@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from recipes.core.losses.kernels import exact
-from recipes.pruning.selecting import not_none, pack, top
-from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, cls_scores, per_sample
+from recipes.core.models.padded import pack, top
+from recipes.core.models.precision import exact
+from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, cls_scores, not_none, per_sample
 
 
 class VisionZip(Pruner):

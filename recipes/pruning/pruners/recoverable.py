@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from recipes.core.losses.kernels import exact
+from recipes.core.models.precision import exact
 from recipes.pruning.pruners.merging import absorb, final_scores, iqr_outliers, nearest_tokens
-from recipes.pruning.selecting import not_none
-from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, per_sample
+from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, not_none, per_sample
 
 FLAGGED = 1.5  # local outlier factor above which a value stands out
 UNION_NEIGHBORS = 10

@@ -6,10 +6,10 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from recipes.core.errors import UserError
-from recipes.core.losses.kernels import exact
+from recipes.core.models.padded import pack, top
+from recipes.core.models.precision import exact
 from recipes.pruning.draws import random_scores
 from recipes.pruning.pruners.schedules import checked_layers
-from recipes.pruning.selecting import pack, top
 from recipes.pruning.tokens import (
     Depth,
     Point,

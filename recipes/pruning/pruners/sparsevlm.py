@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import UserError
-from recipes.core.losses.kernels import exact
+from recipes.core.models.padded import pack, top
+from recipes.core.models.precision import exact
 from recipes.pruning.draws import generator
 from recipes.pruning.pruners.schedules import checked_layers, scaled_layers
-from recipes.pruning.selecting import not_none, pack, top
-from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, everything, per_sample
+from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, everything, not_none, per_sample
 
 # The published tokens kept at its three layers, by budget, of 576.
 KEPT = {192: (300, 200, 110), 128: (303, 110, 36), 96: (238, 48, 26), 64: (66, 30, 17)}

@@ -5,10 +5,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from recipes.core.errors import UserError
-from recipes.core.losses.kernels import exact
+from recipes.core.models.padded import gather, normalise, pack, ranks, top
+from recipes.core.models.precision import exact
 from recipes.pruning.pruners.schedules import checked_layers, geometric, scaled_layers
-from recipes.pruning.selecting import gather, normalise, not_none, pack, ranks, top
-from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, cls_scores
+from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, cls_scores, not_none
 
 
 class ToMe(Pruner):

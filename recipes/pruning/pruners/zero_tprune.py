@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from recipes.core.losses.kernels import exact
+from recipes.core.models.padded import pack, ranks, top
+from recipes.core.models.precision import exact
 from recipes.pruning.draws import random_scores
 from recipes.pruning.pruners.schedules import geometric, scaled_layers
-from recipes.pruning.selecting import not_none, pack, ranks, top
-from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens
+from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, not_none
 
 FEATURES = {"key": "keys", "query": "queries", "value": "values", "x": "x"}
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from recipes.pruning.accounting import Prefill, avg_tokens, mlp_macs, model_macs, patch_macs
+from recipes.core.models.costs import mlp_macs, model_macs, patch_macs
+from recipes.pruning.accounting import Prefill, avg_tokens
 from recipes.pruning.adapters import Layout, Trace, now, prune
 from recipes.pruning.draws import sample_seed
 from recipes.pruning.options import FullOptions

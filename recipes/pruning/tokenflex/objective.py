@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
+from recipes.core.models.costs import LayerShape, mlp_macs, patch_macs
 from recipes.core.training.toys.llava import AnswerLoss, answer_logits, text_config
-from recipes.pruning.accounting import LayerShape, Prefill, mlp_macs, patch_macs, prefill
+from recipes.pruning.accounting import Prefill, prefill
 from recipes.pruning.flex import PROJECTORS, TokenSampler
 from recipes.pruning.tokenflex.config import TokenFlexConfig
 

@@ -24,8 +24,8 @@ from transformers import (
     ViTModel,
 )
 
+from recipes.core.models.padded import pack
 from recipes.pruning.adapters import Guide
-from recipes.pruning.selecting import pack
 from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, everything
 
 IMAGE, VOCAB, PATCHES, WIDTH = 3, 40, 16, 16

@@ -1,9 +1,9 @@
-"""Selecting rows of padded batches: pure tensor functions that every pruner uses."""
+"""Rows of different lengths in one padded batch: the largest of each, what is packed, gathered and normalised."""
 
 import torch
 from torch import Tensor
 
-from recipes.core.losses.kernels import exact
+from recipes.core.models.precision import exact
 
 
 def ranks(scores: Tensor, among: Tensor) -> Tensor:
@@ -47,9 +47,3 @@ def normalise(values: Tensor, among: Tensor) -> Tensor:
     values = torch.where(among, exact(values), 0)
     total = values.sum(1, keepdim=True)
     return torch.where(total > 0, values / total, among / among.sum(1, keepdim=True).clamp(min=1))
-
-
-def not_none(values: Tensor | None) -> Tensor:
-    """The values, which whoever called has checked to be there."""
-    assert values is not None
-    return values
