@@ -19,7 +19,7 @@ from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning import texts
 from recipes.pruning.token_pruning.agreement import agreement
 from recipes.pruning.token_pruning.recipe import Prepared, TokenPruningRecipe
-from recipes.pruning.token_pruning.texts import Texts, mean_pool
+from recipes.pruning.token_pruning.texts import Texts
 
 WORDS = [f"w{number}" for number in range(30)]
 RUN = ("model=minilm", "budget=smoke", "tracker=none", "trainer.threads=1", "keep=[0.5,0.25]", "data.min_tokens=10")
@@ -79,12 +79,6 @@ def test_agreement_is_one_for_the_same_order_and_zero_without_any() -> None:
     assert same.each == pytest.approx([1] * 4) and same.pairs == pytest.approx(1)
     flat = agreement(at(7, 7, 7, 7), at(0, 10, 30, 90))
     assert flat.each == [0] * 4 and flat.pairs == 0
-
-
-def test_pooling_leaves_padding_out() -> None:
-    states = torch.tensor([[[3.0, 0.0], [0.0, 4.0], [9.0, 9.0]]])
-    found = mean_pool(states, torch.tensor([[True, True, False]]))
-    assert torch.allclose(found, torch.tensor([[0.6, 0.8]]))
 
 
 @torch.no_grad()
@@ -190,7 +184,7 @@ def test_an_encoder_of_another_kind(corpus: Path, tmp_path: Path) -> None:
     ViTModel(ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)).save_pretrained(
         tmp_path / "vit"
     )
-    with pytest.raises(UserError, match="is a vit model; model=minilm needs a sentence encoder of type bert"):
+    with pytest.raises(UserError, match="is a vit model; a sentence encoder of type bert is needed"):
         Texts(composed(tmp_path / "vit", corpus), "cpu")
 
 

@@ -227,3 +227,15 @@ class CausalLMConfig:
 
 
 TextModelConfig = SmallLMConfig | SmolLM2TextConfig | CausalLMConfig
+
+
+@dataclass(frozen=True)
+class MiniLMConfig:
+    """A sentence encoder of type BERT, by the mean of its tokens."""
+
+    name: str = setting("minilm", help="model", choices=("minilm",))
+    path: str | None = setting(
+        None,
+        help="folder or hub name of another BERT-type encoder; null: all-MiniLM-L6-v2, an asset",
+        content=MODEL_CONTENT,
+    )

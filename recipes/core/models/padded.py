@@ -1,9 +1,15 @@
-"""Rows of different lengths in one padded batch: the largest of each, what is packed, gathered and normalised."""
+"""Rows of different lengths in padded batches: which stand together; what is selected, packed and pooled of each."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from recipes.core.models.precision import exact
+
+BATCH_TOKENS = 8192
+POOLINGS = ("mean", "first", "last")
 
 
 def ranks(scores: Tensor, among: Tensor) -> Tensor:
@@ -47,3 +53,39 @@ def normalise(values: Tensor, among: Tensor) -> Tensor:
     values = torch.where(among, exact(values), 0)
     total = values.sum(1, keepdim=True)
     return torch.where(total > 0, values / total, among / among.sum(1, keepdim=True).clamp(min=1))
+
+
+def batches(lengths: Sequence[int] | np.ndarray, batch_tokens: int) -> list[list[int]]:
+    """Row numbers in batches of at most `batch_tokens` padded tokens, longest first.
+
+    Longest first, so that a batch too large for the device fails at once. A row longer than the budget is a batch of
+    its own.
+    """
+    groups: list[list[int]] = []
+    width = 0
+    for i in np.argsort(-np.asarray(lengths), kind="stable"):
+        if not groups or (len(groups[-1]) + 1) * width > batch_tokens:
+            groups.append([])
+            width = int(lengths[i])
+        groups[-1].append(int(i))
+    return groups
+
+
+def pool(states: Tensor, mask: Tensor, pooling: str = "mean") -> Tensor:
+    """One vector a row, in what sums are computed in.
+
+    Args:
+        states: [B, T, d]
+        mask: [B, T] bool, False for padding on either side; each row has a token.
+        pooling: "mean" of its tokens, the "first" (CLS) or the "last" one.
+
+    Returns:
+        [B, d]
+    """
+    states, mask = exact(states), mask.to(states.device)
+    if pooling == "mean":
+        weights = mask.to(states.dtype)[..., None]
+        return (states * weights).sum(1) / weights.sum(1)
+    place = torch.arange(mask.shape[1], device=mask.device)
+    at = place.masked_fill(~mask, mask.shape[1]).amin(1) if pooling == "first" else place.masked_fill(~mask, -1).amax(1)
+    return gather(states, at[:, None])[:, 0]

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.head import OutputHead, decoder, output_head
-from recipes.core.scoring.rows import BATCH_TOKENS, Row, row_batches
+from recipes.core.models.padded import BATCH_TOKENS
+from recipes.core.scoring.rows import Row, row_batches
 
 HEAD = -1  # the layer whose states the head gets
 

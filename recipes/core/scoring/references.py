@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from recipes.core.scoring.rows import batches, text_rows
+from recipes.core.models.padded import batches
+from recipes.core.scoring.rows import text_rows
 from recipes.core.scoring.score import TokenScores, score_once
 
 

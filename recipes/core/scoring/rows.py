@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from recipes.core.losses.objectives import IGNORE
+from recipes.core.models.padded import BATCH_TOKENS, batches
 from recipes.core.runs.progress import progress
 
-BATCH_TOKENS = 8192
 PAD = 0  # masked everywhere, so that any token would do
 Ids = Sequence[int] | np.ndarray
 Row = tuple[Ids, Ids]
@@ -40,22 +40,6 @@ def rows_fingerprint(rows: Sequence[Row]) -> str:
         for ids in row:
             digest.update(len(ids).to_bytes(8, "little") + np.asarray(ids, np.int32).tobytes())
     return digest.hexdigest()
-
-
-def batches(lengths: Sequence[int] | np.ndarray, batch_tokens: int) -> list[list[int]]:
-    """Row numbers in batches of at most `batch_tokens` padded tokens, longest first.
-
-    Longest first, so that a batch too large for the device fails at once. A row longer than the budget is a batch of
-    its own.
-    """
-    groups: list[list[int]] = []
-    width = 0
-    for i in np.argsort(-np.asarray(lengths), kind="stable"):
-        if not groups or (len(groups[-1]) + 1) * width > batch_tokens:
-            groups.append([])
-            width = int(lengths[i])
-        groups[-1].append(int(i))
-    return groups
 
 
 def completion_batch(rows: Sequence[Row], pad_id: int = PAD) -> dict[str, Tensor]:

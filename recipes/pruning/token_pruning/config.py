@@ -7,7 +7,7 @@ from recipes.core.config import compose
 from recipes.core.config.settings import COVERED, DATA_CONTENT, MODEL_CONTENT, SEEDS, Card, Claim, RunConfig, setting
 from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig
 from recipes.core.data.images.canvas_config import CanvasDataConfig, QuestionCanvasDataConfig
-from recipes.core.models.config import LlavaConfig
+from recipes.core.models.config import LlavaConfig, MiniLMConfig
 from recipes.core.spelling import did_you_mean
 from recipes.core.training.toys.config import ToyViTConfig, ToyVLMConfig
 from recipes.pruning.options import PrunerOptions
@@ -116,18 +116,6 @@ class PassagesConfig:
         if self.max_tokens < self.min_tokens:
             return [("max_tokens", f"{self.max_tokens} is less than min_tokens={self.min_tokens}")]
         return []
-
-
-@dataclass(frozen=True)
-class MiniLMConfig:
-    """A sentence encoder of type BERT, by the mean of its tokens."""
-
-    name: str = setting("minilm", help="model", choices=("minilm",))
-    path: str | None = setting(
-        None,
-        help="folder or hub name of another BERT-type encoder; null: all-MiniLM-L6-v2, an asset",
-        content=MODEL_CONTENT,
-    )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from recipes.core.evaluation.scores import Scores
+from recipes.core.models.config import MiniLMConfig
 from recipes.core.recipe import Evaluation
 from recipes.core.training.toys.config import ToyViTConfig, ToyVLMConfig
 from recipes.core.training.trainer import Training
@@ -10,7 +11,7 @@ from recipes.pruning.adapters import check
 from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning import pictures
 from recipes.pruning.token_pruning.checkpoint import Checkpoint
-from recipes.pruning.token_pruning.config import MiniLMConfig, PriorVLMConfig, TokenPruningConfig
+from recipes.pruning.token_pruning.config import PriorVLMConfig, TokenPruningConfig
 from recipes.pruning.token_pruning.evaluation import metrics, ratios
 from recipes.pruning.token_pruning.measuring import Measured, Plan, measure
 from recipes.pruning.token_pruning.prior_vlm import PriorVLM

@@ -5,17 +5,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import BertModel
 
 from recipes.core.data.text.documents import open_documents
 from recipes.core.data.text.domains import domain_documents
 from recipes.core.data.text.shards import Document, Skipped
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
-from recipes.core.models.sources import check_tokenizer_fits, load_config, load_model, load_tokenizer
+from recipes.core.models.padded import pool
+from recipes.core.models.sentences import ASSET, load_bert
 from recipes.core.storage.assets import asset_path
 from recipes.pruning.adapters import Trace, layout
 from recipes.pruning.token_pruning.agreement import FEWEST
@@ -23,8 +22,6 @@ from recipes.pruning.token_pruning.checkpoint import DTYPES, KEY
 from recipes.pruning.token_pruning.config import PassagesConfig, TokenPruningConfig
 from recipes.pruning.token_pruning.subjects import Batch, Subject, Terms
 
-ASSET = "all-minilm-l6-v2"
-UNREAD = r"^(bert\.)?(pooler|cls|classifier|dropout|qa_outputs)\."  # states are averaged, before any of these
 CHUNK = 256  # texts that are tokenized at once
 
 
@@ -55,10 +52,9 @@ class Texts(Subject):
         assert isinstance(config.data, PassagesConfig)
         path = config.model.path or str(asset_path(ASSET))  # type: ignore[union-attr]
         self.config, self.device = config, device
-        self.model = _load(path, config.data, config.trainer.precision).to(device).eval()
+        model, self.tokenizer = _load(path, config.data, config.trainer.precision)
+        self.model = model.to(device)
         self.layout = layout(self.model)
-        self.tokenizer: Any = load_tokenizer(path, KEY, padding_side="right")
-        check_tokenizer_fits(self.tokenizer, self.model, f"{KEY}={path}")
         passages = read_passages(config.data, config.seed, self.tokenizer, config.evaluation.examples)
         self.passages = sorted(passages, key=lambda each: len(each.ids))  # equal ones in a batch: little padding
         self.counts = sorted({len(each.ids) - self.layout.special for each in passages})
@@ -85,13 +81,7 @@ class Texts(Subject):
         return states
 
     def embeddings(self, answers: Any, trace: Trace) -> Tensor:
-        return mean_pool(answers, trace.output_mask)
-
-
-def mean_pool(states: Tensor, mask: Tensor) -> Tensor:
-    """[B, d] normalised mean of the states [B, T, d] of tokens that the mask [B, T] has."""
-    weights = mask.to(states.device, torch.float32)[..., None]
-    return normalize((states.float() * weights).sum(1) / weights.sum(1), dim=1)
+        return normalize(pool(answers, trace.output_mask), dim=1)
 
 
 def read_passages(config: PassagesConfig, seed: int, tokenizer: Any, examples: int | None = None) -> list[Passage]:
@@ -148,19 +138,14 @@ def _long(documents: list[Document], config: PassagesConfig, tokenizer: Any) -> 
                 yield Passage(document.id, document.text, ids)
 
 
-def _load(path: str, data: PassagesConfig, precision: str) -> Any:
-    config = load_config(path, KEY)
-    if config.model_type != "bert":
-        raise UserError(
-            f"is a {config.model_type} model; model=minilm needs a sentence encoder of type bert", f"{KEY}={path}",
-            f"type {KEY}=FOLDER of one, or leave it out",
-        )  # fmt: skip
-    if data.max_tokens > config.max_position_embeddings:
-        raise UserError(
-            f"has {config.max_position_embeddings} positions, fewer than data.max_tokens={data.max_tokens}",
-            f"{KEY}={path}",
-            f"type data.max_tokens={config.max_position_embeddings}",
-        )
+def _load(path: str, data: PassagesConfig, precision: str) -> tuple[Any, Any]:
+    """The encoder and its tokenizer."""
     # Similarities of texts lie so close that bfloat16 would shuffle them: only where it is asked for.
-    options = {"dtype": DTYPES[precision], "attn_implementation": "sdpa"}
-    return load_model(BertModel, path, KEY, unused=UNREAD, **options)
+    model, tokenizer = load_bert(path, KEY, DTYPES[precision])
+    if data.max_tokens > (positions := model.config.max_position_embeddings):
+        raise UserError(
+            f"has {positions} positions, fewer than data.max_tokens={data.max_tokens}",
+            f"{KEY}={path}",
+            f"type data.max_tokens={positions}",
+        )
+    return model, tokenizer

@@ -1,8 +1,10 @@
 """Worked selections in padded rows: ties, padding, rows of nothing."""
 
+import numpy as np
+import pytest
 import torch
 
-from recipes.core.models.padded import gather, normalise, pack, ranks, top
+from recipes.core.models.padded import batches, gather, normalise, pack, pool, ranks, top
 
 SCORES = torch.tensor([[1.0, 3.0, 3.0, 9.0], [0.0, 0.0, 0.0, 0.0]])
 AMONG = torch.tensor([[True, True, True, False], [False, True, True, True]])
@@ -32,3 +34,22 @@ def test_rows_are_packed_and_gathered():
 def test_shares_of_a_sum():
     expected = torch.tensor([[1 / 7, 3 / 7, 3 / 7, 0], [0, 1 / 3, 1 / 3, 1 / 3]])
     torch.testing.assert_close(normalise(SCORES, AMONG), expected)
+
+
+def test_batches_hold_the_budget_and_every_row_once() -> None:
+    lengths = np.array([3, 50, 8, 8, 1, 4, 20, 2], np.int32)
+    groups = batches(lengths, 24)
+    assert sorted(i for group in groups for i in group) == list(range(8))
+    assert groups[0] == [1]
+    assert all(len(group) == 1 or len(group) * lengths[group].max() <= 24 for group in groups)
+    assert batches(np.zeros(0, np.int32), 24) == []
+
+
+@pytest.mark.parametrize(
+    "pooling, expected",
+    [("mean", [[2.0, 3.0], [6.0, 7.0]]), ("first", [[1.0, 2.0], [5.0, 6.0]]), ("last", [[3.0, 4.0], [7.0, 8.0]])],
+)
+def test_padding_on_either_side_is_pooled_by_nobody(pooling: str, expected: list[list[float]]):
+    states = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [9e9, 9e9]], [[9e9, 9e9], [5.0, 6.0], [7.0, 8.0]]])
+    mask = torch.tensor([[True, True, False], [False, True, True]])
+    assert pool(states, mask, pooling).tolist() == expected

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recipes.core.losses.objectives import IGNORE
-from recipes.core.scoring.rows import batches, completion_batch, row_batches, row_offsets, rows_fingerprint, text_rows
+from recipes.core.scoring.rows import completion_batch, row_batches, row_offsets, rows_fingerprint, text_rows
 from tests.core.scoring.models import some_rows
 
 
@@ -18,15 +18,6 @@ def test_a_batch_leaves_the_last_token_out_and_labels_stand_where_they_are_predi
     assert batch["input_ids"].tolist() == [[1, 2, 5], [1, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [[IGNORE, 5, 6], [7, IGNORE, IGNORE]]
-
-
-def test_batches_hold_the_budget_and_every_row_once() -> None:
-    lengths = np.array([3, 50, 8, 8, 1, 4, 20, 2], np.int32)
-    groups = batches(lengths, 24)
-    assert sorted(i for group in groups for i in group) == list(range(8))
-    assert groups[0] == [1]
-    assert all(len(group) == 1 or len(group) * lengths[group].max() <= 24 for group in groups)
-    assert batches(np.zeros(0, np.int32), 24) == []
 
 
 def test_rows_without_completion_are_in_no_batch() -> None:
