@@ -180,7 +180,7 @@ def trial_forward(model: Any, where: str) -> Iterator[None]:
 
 
 def _check(model: Any) -> None:
-    head, ids = output_head(model), _some_ids(model)
+    head, ids = output_head(model), probe_ids(model)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     states = last_hidden_state(model, **inputs)
     largest = _compare(model, head, inputs, states, 1.0)
@@ -225,8 +225,8 @@ def _curve(config: Any) -> Curve:
     return scale, next(values(SOFTCAPS), None)
 
 
-def _some_ids(model: Any) -> Tensor:
-    """[2, 8] ids from all over the vocabulary, none of them a special token, which may want an image."""
+def probe_ids(model: Any) -> Tensor:
+    """int64 [2, 8] ids from all over the vocabulary, none of them a special token, which may want an image."""
     config = model.config.to_dict()
     named = [value for key, value in config.items() if key.endswith(("token_id", "token_index"))]
     special = {i for value in named for i in (value if isinstance(value, list) else [value])}

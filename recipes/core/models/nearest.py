@@ -1,0 +1,127 @@
+"""Exact nearest neighbours: the k keys with the largest product with a query, block by block with a running best."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from recipes.core.errors import UserError
+
+BLOCK = 4096  # keys, and queries, that are compared at once: 64 MiB of scores
+Vectors = Tensor | np.ndarray
+
+
+class Nearest(NamedTuple):
+    """The keys nearest to each query, the best first.
+
+    Attributes:
+        scores: float32 [queries, k]
+        indices: int64 [queries, k] numbers of the keys, counted over all blocks.
+    """
+
+    scores: Tensor
+    indices: Tensor
+
+
+@torch.no_grad()
+def nearest(
+    queries: Vectors,
+    keys: Vectors | Iterable[Vectors],
+    k: int,
+    *,
+    cosine: bool = False,
+    exclude: tuple[Vectors, Vectors] | None = None,
+    block: int = BLOCK,
+    device: str = "cpu",
+) -> Nearest:
+    """The k keys with the largest score for each query; of keys with equal scores those that come first.
+
+    Scores are float32 and computed in blocks: memory grows with `block` squared, never with queries times keys. A key
+    that is stored twice has equal scores as far as the matrix product gives equal numbers for equal rows.
+
+    Args:
+        queries: [Q, d]
+        keys: [N, d], in memory or mapped from a file, or blocks [n, d] in order, which are read once.
+        k: How many.
+        cosine: Whether scores are cosines, 0 for a vector of zeros; else inner products.
+        exclude: Number of the group of each query [Q] and of each key [N]; a key of the query's own group is not
+            counted, such as the parts of the query's own document.
+        block: Keys and queries that are compared at once.
+        device: Where to compute; the result is on the CPU.
+
+    Raises:
+        UserError: a value is not finite, or a query has fewer than k keys.
+    """
+    asked = _prepared(queries, cosine, "query", 0)
+    owners, groups = (None, None) if exclude is None else map(torch.as_tensor, exclude)
+    best = Nearest(torch.full((len(asked), k), -torch.inf), torch.full((len(asked), k), -1))
+    for start, part in _blocks(keys, block, None if groups is None else len(groups)):
+        tried = _prepared(part, cosine, "key", start).to(device)
+        numbers = torch.arange(start, start + len(tried))
+        for at in range(0, len(asked), block):
+            rows = slice(at, at + block)
+            scores = asked[rows].to(device) @ tried.T
+            if owners is not None and groups is not None:
+                same = owners[rows, None] == groups[numbers]
+                scores.masked_fill_(same.to(device), -torch.inf)
+            _improve(best, rows, scores, numbers)
+    _check_all_have(best)
+    return best
+
+
+def _blocks(keys: Vectors | Iterable[Vectors], block: int, count: int | None) -> Iterator[tuple[int, Vectors]]:
+    """Pieces of at most `block` keys with the number of the first; they must be `count` in all, if it is known."""
+    start = 0
+    for part in [keys] if isinstance(keys, Tensor | np.ndarray) else keys:
+        for at in range(0, len(part), block):
+            piece = part[at : at + block]
+            if count is not None and start + len(piece) > count:
+                raise ValueError(f"there are groups of {count} keys, and more keys")
+            yield start, piece
+            start += len(piece)
+    if count is not None and start != count:
+        raise ValueError(f"there are groups of {count} keys for {start}")
+
+
+def _check_all_have(best: Nearest) -> None:
+    counts = (best.indices >= 0).sum(1)
+    short = (counts < best.indices.shape[1]).nonzero()
+    if len(short):
+        row = int(short[0])
+        what = f"there are only {int(counts[row])} keys to choose {best.indices.shape[1]} from"
+        raise UserError(what, f"query {row}", "ask for fewer, or give more keys")
+
+
+def _prepared(vectors: Vectors, cosine: bool, what: str, start: int) -> Tensor:
+    rows = torch.as_tensor(np.array(vectors) if isinstance(vectors, np.ndarray) else vectors).float()
+    finite = rows.isfinite().all(1)
+    if not bool(finite.all()):
+        raise UserError("has values that are not finite", f"{what} {start + int(finite.int().argmin())}")
+    return functional.normalize(rows, dim=1) if cosine else rows
+
+
+def _improve(best: Nearest, rows: slice, scores: Tensor, numbers: Tensor) -> None:
+    """Merge the scores [rows, n] of the next keys into the best of these rows, in place."""
+    k = best.scores.shape[1]
+    values, places = _top(scores, min(k, scores.shape[1]))
+    found = numbers[places.cpu()].masked_fill(values.cpu() == -torch.inf, -1)
+    # Keys of earlier blocks stand in front: a stable sort leaves them there where scores are equal.
+    values, found = torch.cat([best.scores[rows], values.cpu()], 1), torch.cat([best.indices[rows], found], 1)
+    order = values.argsort(dim=1, descending=True, stable=True)[:, :k]
+    best.scores[rows], best.indices[rows] = values.gather(1, order), found.gather(1, order)
+
+
+def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`torch.topk` [rows, k] with the first columns of those that are equal, in rising order."""
+    values, places = scores.topk(k, 1)
+    # topk takes any of the columns whose score is the k-th; where there are more, a stable sort takes the first.
+    more = (scores >= values[:, -1:]).sum(1) > k
+    if bool(more.any()):
+        places[more] = scores[more].argsort(dim=1, descending=True, stable=True)[:, :k]
+    places = places.sort(1).values
+    order = scores.gather(1, places).argsort(dim=1, descending=True, stable=True)
+    places = places.gather(1, order)
+    return scores.gather(1, places), places
