@@ -1,0 +1,73 @@
+"""Config of texts with a label each. Imports no torch."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from recipes.core.config.settings import DATA_CONTENT, SEEDS, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledConfig:
+    """What every labelled set has."""
+
+    texts: int | None = setting(
+        2000, help="texts that the seed draws at most, of each class its share; null: all", unit="texts", ge=4
+    )
+    test_fraction: float | None = setting(
+        None, help="share of each class's documents kept for testing; null: 0.25, or a published split", gt=0, lt=1
+    )
+    seed: int = setting(0, help="which texts, and which of them are tested on", ge=0, lt=SEEDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WikiTopicsConfig(LabelledConfig):
+    """Lead paragraphs of English Wikipedia (asset wiki-leads); the label is the topic of the article."""
+
+    name: str = setting("wiki-topics", help="data set", choices=("wiki-topics",))
+    described: ClassVar[str] = "leads of English Wikipedia by topic (asset wiki-leads)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewSentimentConfig(LabelledConfig):
+    """Sentences of film reviews (asset vader-reviews); the label is what twenty readers thought on average."""
+
+    name: str = setting("review-sentiment", help="data set", choices=("review-sentiment",))
+    neutral: float = setting(0.5, help="sentences rated nearer to 0 than this, of -4 to 4, are left out", ge=0, le=4)
+    described: ClassVar[str] = "sentences of film reviews, negative or positive (asset vader-reviews)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledTextsConfig(LabelledConfig):
+    """Your own texts with a label each: JSONL, JSON, Parquet, CSV, a folder of them, or a `datasets` name."""
+
+    name: str = setting("labelled-texts", help="data set", choices=("labelled-texts",))
+    path: str | None = setting(None, help="file, folder or datasets name", content=DATA_CONTENT)
+    format: str = setting("auto", help="auto: from the path", choices=("auto", "jsonl", "parquet", "csv", "datasets"))
+    text_column: str | None = setting(None, help="column of texts; null: text, content, document or sentence")
+    label_column: str | None = setting(None, help="column of labels: words or whole numbers; null: label or class")
+    document_column: str | None = setting(
+        None, help="column that names the document a text comes from; null: equal texts are one document"
+    )
+    split: str = setting("train", help="published split to train on, or all; data without splits is train")
+    test_split: str | None = setting(
+        None, help="published split to test on; null: test, else validation, else test_fraction of split"
+    )
+    on_error: str = setting(
+        "fail", help="a row that cannot be used stops the run, or is left out and counted", choices=("fail", "skip")
+    )
+
+    @property
+    def described(self) -> str:
+        """What a dry run announces."""
+        return f"labelled texts of {self.path}"
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings, as (key, message)."""
+        found = []
+        if self.path is None:
+            found.append(("path", "is missing; type data.path=FILE, FOLDER or a datasets name"))
+        if self.test_split is not None and self.test_fraction is not None:
+            found.append(("test_fraction", "and test_split are two ways to choose what is tested on; type one of them"))
+        if self.test_split == self.split:
+            found.append(("test_split", f"{self.split} is what is trained on; name another, or type test_fraction"))
+        return found
