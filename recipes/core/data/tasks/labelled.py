@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -195,7 +196,9 @@ def _wiki_topics() -> Iterator[LabelledText]:
 def _review_sentiment(neutral: float) -> Iterator[LabelledText]:
     for review in read_reviews(asset_path(ASSET) / "movieReviewSnippets_GroundTruth.txt"):
         if abs(review.score) >= neutral and review.score:
-            yield LabelledText(review.id, review.text, "positive" if review.score > 0 else "negative", review.text)
+            yield LabelledText(
+                review.id, review.text, "positive" if review.score > 0 else "negative", text_digest(review.text)
+            )
 
 
 def _own(config: LabelledTextsConfig) -> LabelledSet:
@@ -258,7 +261,12 @@ def _text(record: Record, names: Sequence[str]) -> LabelledText | str:
         return f"its label is {excerpt(label)}, no word and no whole number"
     if document and (document[0] is None or isinstance(document[0], list | dict)):
         return f"its document is {excerpt(document[0])}"
-    return LabelledText("", text, name, str(document[0]) if document else " ".join(text.split()))
+    return LabelledText("", text, name, str(document[0]) if document else text_digest(text))
+
+
+def text_digest(text: str) -> str:
+    """The document of a text of which no more is known: the same for texts that differ in white space only."""
+    return sha256(" ".join(text.split()).encode()).hexdigest()[:16]
 
 
 def label_name(value: Any) -> str | None:

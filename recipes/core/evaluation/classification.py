@@ -1,0 +1,64 @@
+"""Scores of a classifier, one row an example, so that arms pair over examples."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from recipes.core.evaluation.scores import Scores
+
+
+def add_classification(
+    scores: Scores,
+    prefix: str,
+    title: str,
+    examples: Sequence[str],
+    documents: Sequence[str],
+    labels: np.ndarray,
+    predictions: np.ndarray,
+) -> None:
+    """Accuracy and macro-F1, as `<prefix>accuracy` and `<prefix>macro_f1`.
+
+    Args:
+        scores: Where they go.
+        prefix: What their names begin with ("probe_").
+        title: Who predicts, for people ("probe on frozen features").
+        examples: Id of each example.
+        documents: What each comes from; intervals resample these.
+        labels: int [examples] the right class.
+        predictions: int [examples] the predicted one.
+    """
+    rows = list(zip(examples, documents, strict=True))
+    named = {
+        "accuracy": ("share of texts in their class", (labels == predictions).astype(float)),
+        "macro_f1": ("macro-F1", macro_f1_values(labels, predictions)),
+    }
+    for name, (what, values) in named.items():
+        scores.define(f"{prefix}{name}", f"{what}, {title}", True)
+        for (example, document), value in zip(rows, values, strict=True):
+            scores.add(f"{prefix}{name}", example, document, value)
+
+
+def macro_f1_values(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Numbers whose mean is the macro-F1, and whose spread over examples is that of the macro-F1.
+
+    Macro-F1 is no mean over examples. Its value plus each example's influence on it is: the influences sum to 0, and
+    their variance over n is the variance of the macro-F1 to first order.
+
+    Args:
+        labels: int [n] the right class; the classes are those that occur here.
+        predictions: int [n] the predicted one.
+
+    Returns:
+        float64 [n]
+
+    Source:
+        F_c = 2 TP_c / (n_c + p_c), with n_c labels and p_c predictions of class c; the influence of example i is
+        n (2 [y_i = c = p_i] - F_c ([y_i = c] + [p_i = c])) / (n_c + p_c): infinitesimal jackknife of a ratio.
+    """
+    values, classes = np.zeros(len(labels)), np.unique(labels)
+    for number in classes:
+        right, chosen = labels == number, predictions == number
+        both, either = 2.0 * (right & chosen), right.astype(float) + chosen
+        f1 = both.sum() / either.sum()
+        values += f1 + len(labels) * (both - f1 * either) / either.sum()
+    return values / len(classes)
