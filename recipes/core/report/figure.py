@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from recipes.core.evaluation.plots import Plot
+from recipes.core.report.charts import Chart
 from recipes.core.report.colors import GRID, INK, MUTED
-from recipes.core.report.curves import Chart
 from recipes.core.report.plots import draw_plot
 from recipes.core.statistics.compare import Comparison, MetricRow, number_text
 

@@ -1,12 +1,14 @@
-"""A recipe's own pictures in the report: drawn as SVG, with their numbers in a table below."""
+"""A recipe's own pictures: charts of the page with their numbers in a table below, and files by matplotlib."""
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recipes.core.evaluation.plots import Plot, read_plots
+from recipes.core.report.charts import MARKED, Chart, Frame, Series, geometry, value_axis, value_limits
 from recipes.core.report.colors import GRID, INK, MUTED
 from recipes.core.statistics.compare import number_text
 
@@ -15,42 +17,72 @@ DASHES = ("-", "--", ":", "-.")
 ROWS = 40  # of the table under a picture
 MANY = 8  # series that a legend beside the axes has room for; of more only the first two have bands
 COLUMNS, LINE = 4, 0.19  # of a legend below the axes: series in a line, inches of a line
-MARKED = 12  # points of a line, beyond which they are not marked
+FRAME = Frame(440, 270, right=18)
+PLACES = 28  # looks of lines in the style sheet
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A plot as the page shows it: an SVG element, and (series, x, y) of its points; `cut` rows are left out."""
+    """A plot as the page shows it: a chart, and (series, x, y) of its points; `cut` rows are left out."""
 
     plot: Plot
-    svg: str
+    chart: Chart | None
     rows: list[tuple[str, str, str]]
     cut: int
 
     @property
     def description(self) -> str:
         """The plot in words, for people who do not see it."""
-        parts = [
-            f"{label}: {len(points)} points, {number_text(min(y for _, y in points))} to "
-            f"{number_text(max(y for _, y in points))}"
-            for label, points in self.plot.series.items()
-            if points
-        ]
-        return f"{self.plot.title}. {'; '.join(parts)}"
+        return _in_words(self.plot)
 
 
 def pictures(folder: Path) -> list[Picture]:
     """The pictures of a run; empty if its recipe has none."""
-    return drawn(read_plots(folder))
+    return as_pictures(read_plots(folder))
 
 
-def drawn(plots: Sequence[Plot]) -> list[Picture]:
+def as_pictures(plots: Sequence[Plot]) -> list[Picture]:
     """Plots as a page shows them."""
-    found = []
+    shown = []
     for plot in plots:
         rows = [(label, number_text(x), number_text(y)) for label, points in plot.series.items() for x, y in points]
-        found.append(Picture(plot, _svg(plot), rows[:ROWS], max(len(rows) - ROWS, 0)))
-    return found
+        shown.append(Picture(plot, plot_chart(plot), rows[:ROWS], max(len(rows) - ROWS, 0)))
+    return shown
+
+
+def plot_chart(plot: Plot) -> Chart | None:
+    """A plot as a chart of a page; None without points that can be drawn. Of many series only the first two have bands.
+
+    Each series has the colour and dashes of its place.
+    """
+    many = sum(map(bool, plot.series.values())) > MANY
+    series = [
+        Series(label, "series", shown, plot.bands.get(label, ()) if place < 2 or not many else (), place % PLACES + 1)
+        for place, (label, points) in enumerate(plot.series.items())
+        if (shown := [point for point in points if _can_stand(point, plot.y_log)])
+    ]
+    if not series:
+        return None
+    across = [x for one in series for x, _ in one.points]
+    x = value_axis(min(across), max(across), 6)
+    y = value_axis(*value_limits(series), 5, log=plot.y_log)
+    ticks_and_lines = geometry(series, FRAME, x, y)
+    dots = plot.kind == "scatter"
+    return Chart(plot.name, plot.title, plot.y_label, _in_words(plot), plot.x_label, FRAME, *ticks_and_lines, dots)
+
+
+def _can_stand(point: tuple[float, float], y_log: bool) -> bool:
+    return all(map(math.isfinite, point)) and (not y_log or point[1] > 0)
+
+
+def _in_words(plot: Plot) -> str:
+    parts = [
+        f"{label}: {len(points)} points, {number_text(min(y for _, y in points))} to "
+        f"{number_text(max(y for _, y in points))}"
+        for label, points in plot.series.items()
+        if points
+    ]
+    return f"{plot.title}. {'; '.join(parts)}"
 
 
 def png(plot: Plot) -> bytes:
@@ -58,17 +90,6 @@ def png(plot: Plot) -> bytes:
     buffer = io.BytesIO()
     _figure(plot).savefig(buffer, format="png", dpi=144)
     return buffer.getvalue()
-
-
-def _svg(plot: Plot) -> str:
-    """An `svg` element: white paper in either theme, text kept as text."""
-    import matplotlib
-
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"steelyard-{plot.name}"}):
-        _figure(plot).savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :].replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 
 def _figure(plot: Plot) -> Any:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from recipes.core.config.settings import Card, Claim
 from recipes.core.evaluation.plots import Plot, write_plots
-from recipes.core.report import curves, heatmap
+from recipes.core.report import charts, curves, heatmap
 from recipes.core.report import run as report
 from recipes.core.statistics import compare
 from recipes.core.statistics.claims import baseline_of
@@ -280,8 +280,8 @@ def test_a_run_that_trains_nothing_speaks_of_no_training(make_run):
 @pytest.mark.parametrize("longest", [4, 400])
 def test_steps_are_whole_numbers_and_labelled_as_they_are(longest):
     for last in (1, 2, 3, 5, 7, 10, 13, 600, 900, 1500):
-        series = [curves.Series("a" * longest, "arm", {0: 0.0, last: 1.0})]
-        drawn = curves.chart("m", series, {}, curves.with_names(curves.LARGE, longest))
+        series = [charts.Series("a" * longest, "arm", [(0, 0.0), (last, 1.0)])]
+        drawn = curves.chart("m", series, {}, charts.with_names(charts.LARGE, longest))
         labels = [label for _, label in drawn.x_ticks]
         assert len(set(labels)) == len(labels) and all("." not in label for label in labels)
         for x, label in drawn.x_ticks:
@@ -311,10 +311,10 @@ def test_equal_weights_have_no_shade(make_run):
 
 def test_curves_start_with_the_main_metric_and_stay_inside_the_frame(make_run):
     run, baseline = compare.load_run(make_run("prior")), compare.load_run(make_run("ntp"))
-    charts = curves.learning_curves(run, baseline, {"nll/other": {"title": "Rest"}}, "nll/other")
-    assert [chart.title for chart in charts][:2] == ["Rest", "nll/image"]
-    assert charts[0].frame.width > charts[1].frame.width
-    for chart in charts:
+    drawn = curves.learning_curves(run, baseline, {"nll/other": {"title": "Rest"}}, "nll/other")
+    assert [chart.title for chart in drawn][:2] == ["Rest", "nll/image"]
+    assert drawn[0].frame.width > drawn[1].frame.width
+    for chart in drawn:
         frame = chart.frame
         for line in chart.lines:
             assert [point[2] for point in line.points] == [100, 200, 300, 400, 500, 600]
@@ -323,9 +323,9 @@ def test_curves_start_with_the_main_metric_and_stay_inside_the_frame(make_run):
                 for x, y, _, _ in line.points
             )
         ends = [line.label_y for line in chart.lines]
-        assert abs(ends[0] - ends[1]) >= curves.LABEL_GAP - 1e-9
-    assert charts[0].description.startswith("prior from ")
-    assert charts[0].table[0][0] == 100
+        assert abs(ends[0] - ends[1]) >= charts.LABEL_GAP - 1e-9
+    assert drawn[0].description.startswith("prior from ")
+    assert drawn[0].table[0][0] == "100"
 
 
 def test_flat_curve_and_values_that_are_not_numbers(make_run):

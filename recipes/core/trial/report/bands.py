@@ -7,18 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from recipes.core.report.curves import (
-    LARGE,
-    SMALL,
-    Chart,
-    Frame,
-    Series,
-    chart,
-    closest_first,
-    read_curves,
-    value_limits,
-    with_names,
-)
+from recipes.core.report.charts import LARGE, SMALL, Chart, Frame, Series, value_limits, with_names
+from recipes.core.report.curves import chart, closest_first, read_curves
 from recipes.core.trial.report.arms import Arm
 
 T_SEEDS = 4  # with fewer seeds a t interval is wider than all curves together
@@ -100,13 +90,13 @@ def _series(arm: Arm, runs: Sequence[dict[str, dict[int, float]]], metric: str) 
         return None
     values = np.array([[curve[step] for step in steps] for curve in measured])
     low, high = band(values) if len(values) > 1 else (np.empty(0), np.empty(0))
-    means = dict(zip(steps, values.mean(axis=0).tolist(), strict=True))
-    lower, upper = (dict(zip(steps, edge.tolist(), strict=False)) for edge in (low, high))
-    return Series(arm.name, arm.role, means, lower, upper, arm.place)
+    means = list(zip(steps, values.mean(axis=0).tolist(), strict=True))
+    edges = list(zip(steps, low.tolist(), high.tolist(), strict=False))
+    return Series(arm.name, arm.role, means, edges, arm.place)
 
 
 def _without_band(series: Series) -> Series:
-    return replace(series, low={}, high={}) if series.role == "other" else series
+    return replace(series, band=()) if series.role == "other" else series
 
 
 def band_words(seeds: set[int]) -> str:

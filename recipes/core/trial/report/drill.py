@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from recipes.core.report.curves import axis, closest_first
+from recipes.core.report.charts import axis
+from recipes.core.report.curves import closest_first
 from recipes.core.report.heatmap import Example, Token, read_heatmap
 from recipes.core.runs.records import RunRecord
 from recipes.core.trial.report.arms import Arm, Metric

@@ -4,8 +4,8 @@ import io
 import textwrap
 from typing import Any
 
+from recipes.core.report.charts import Chart, spread
 from recipes.core.report.colors import GRID, INK, MUTED
-from recipes.core.report.curves import Chart, spread
 from recipes.core.report.figure import COLORS, OUTCOMES
 from recipes.core.statistics.compare import interval_text, number_text
 from recipes.core.statistics.price import price_in_verdict
@@ -113,9 +113,8 @@ def _draw_curves(axes: Any, chart: Chart, band: str) -> None:
         color, width, dashes = _look(line.role, line.series.place)
         steps = [step for _, _, step, _ in line.points]
         axes.plot(steps, [point[3] for point in line.points], color=color, linewidth=width, dashes=dashes)
-        if line.series.low:
-            edges = [[one[step] for step in steps] for one in (line.series.low, line.series.high)]
-            axes.fill_between(steps, *edges, color=color, alpha=0.16, linewidth=0)
+        if line.series.band:
+            axes.fill_between(*zip(*line.series.band, strict=True), color=color, alpha=0.16, linewidth=0)
     heading = textwrap.fill(chart.title + (f" ({chart.note})" if chart.note else ""), HEADING_LETTERS)
     axes.set_title(heading, loc="left", fontsize=9.5, color=INK)
     axes.set_xlabel("step" + (f"; bands: {band}" if band else ""), fontsize=8, color=MUTED)

@@ -6,7 +6,7 @@ Per cent, because then the plot stretches with the page while its marks and text
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recipes.core.report.curves import axis
+from recipes.core.report.charts import axis
 from recipes.core.statistics.compare import MetricRow, number_text
 from recipes.core.trial.report.arms import Arm, Metric, best_first
 

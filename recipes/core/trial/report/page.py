@@ -9,7 +9,7 @@ from typing import Any
 from recipes.core.messages import duration_text
 from recipes.core.report.heatmap import HINT, legend, read_hint
 from recipes.core.report.page import environment_rows, render
-from recipes.core.report.plots import MANY, drawn, pictures
+from recipes.core.report.plots import MANY, as_pictures, pictures
 from recipes.core.report.strips import trial_walls
 from recipes.core.runs.folder import DONE, FAILED
 from recipes.core.statistics.compare import MetricRow
@@ -102,7 +102,7 @@ def _context(result: TrialResult) -> dict[str, Any]:
             zip(ordered, zip(*(summaries(ordered, metric) for metric in metrics), strict=True), strict=False)
         ),
         "speeds": _speeds(arms, curves, info),
-        "frontiers": drawn(
+        "frontiers": as_pictures(
             frontier_plots(result.card.frontiers, {arm.name: list(arm.runs.values()) for arm in arms}, info)
         ),
         "bands": band_words({len(arm.runs) for arm in arms if arm.runs}),

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from recipes.core.report import curves
+from recipes.core.report import charts, curves
 from recipes.core.report import run as report
 from recipes.core.runs.folder import RunFolder
 from recipes.core.statistics.compare import interval_text, number_text, p_text
@@ -29,7 +29,7 @@ from tests.core.trials import CARD, card_of, make_trial
 
 TEN = ("prior", "ntp", "random", "inverse", "drop", "surprisal", "focal", "cal", "oracle", "uniform_floor")
 SECTIONS = ["verdict", "differences", "curves", "arms", "tokens", "examples", "again", "cells", "environment"]
-TRIAL_STYLE = Path(report.__file__).with_name("trial.css.j2").read_text()
+PAGE_STYLE = Path(report.__file__).with_name("style.css.j2").read_text()
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -95,7 +95,7 @@ def test_page_is_accessible(page):
 
 
 def test_colours_of_arms_can_be_read_in_both_themes():
-    parts = TRIAL_STYLE.split("@media", 2)[:2]
+    parts = PAGE_STYLE.split("@media", 2)[:2]
     for text, colors in zip(parts, themes(), strict=True):
         found = re.findall(r"--p\d: #(\w{6})", text)
         assert len(found) == 7
@@ -105,7 +105,7 @@ def test_colours_of_arms_can_be_read_in_both_themes():
 
 
 def test_arms_differ_in_more_than_colour():
-    looks = re.findall(r"\"([\d. ]+)\"", TRIAL_STYLE[TRIAL_STYLE.index("--dash") :])[:4]
+    looks = re.findall(r"\"([\d. ]+)\"", PAGE_STYLE[PAGE_STYLE.index("--dash") :])[:4]
     assert len(set(looks)) == 4
     assert len({(place % 7, place % 4) for place in range(28)}) == 28
 
@@ -270,23 +270,23 @@ def test_curves_are_means_over_seeds_at_steps_that_all_measured(trial):
 
 def test_lines_bands_and_names_stay_inside_the_frame(make_run):
     found = arms.trial_arms(make_trial(make_run, TEN, (0, 1, 2, 3)))
-    charts = bands.trial_curves(found, {}, "grounded/auc")
-    for chart in (charts.main, charts.narrow, *charts.pairs, *charts.rest):
+    shown = bands.trial_curves(found, {}, "grounded/auc")
+    for chart in (shown.main, shown.narrow, *shown.pairs, *shown.rest):
         frame = chart.frame
         for line in chart.lines:
             for x, y in [(x, y) for x, y, _, _ in line.points] + line.band:
                 assert frame.left <= x <= frame.plot_right and frame.top - 0.1 <= y <= frame.plot_bottom + 0.1
-    for chart in (charts.main, charts.narrow):
+    for chart in (shown.main, shown.narrow):
         names = sorted(line.label_y for line in chart.lines)
-        assert all(after - before >= curves.LABEL_GAP - 1e-9 for before, after in itertools.pairwise(names))
+        assert all(after - before >= charts.LABEL_GAP - 1e-9 for before, after in itertools.pairwise(names))
         assert chart.frame.top <= names[0] and names[-1] <= chart.frame.plot_bottom
 
 
 def test_names_are_spread_near_their_lines():
-    assert curves.spread([10, 50], 0, 100, 15) == [10, 50]
-    assert curves.spread([50, 50, 52], 0, 100, 15) == pytest.approx([35.67, 50.67, 65.67], abs=0.01)
-    assert curves.spread([2, 1], 0, 100, 15) == [15, 0]
-    assert curves.spread([], 0, 100) == []
+    assert charts.spread([10, 50], 0, 100, 15) == [10, 50]
+    assert charts.spread([50, 50, 52], 0, 100, 15) == pytest.approx([35.67, 50.67, 65.67], abs=0.01)
+    assert charts.spread([2, 1], 0, 100, 15) == [15, 0]
+    assert charts.spread([], 0, 100) == []
 
 
 def test_every_other_arm_can_be_hidden_without_a_script(make_run):
@@ -306,7 +306,9 @@ def test_frontiers_that_the_card_asks_for_are_drawn_with_their_bands(make_run):
     start = text.index('id="frontiers-title"')
     section = text[start : text.index("</section>", start)]
     assert "grounded/digit/accuracy against nll/image" in section and "over 5 seeds" in section
-    assert section.count("<svg") == 1 and "<th>" not in section.split("<tbody>")[0]
+    assert (
+        section.count('<svg class="chart"') == 1 and "<polygon" in section and "<th>" not in section.split("<tbody>")[0]
+    )
 
 
 def test_the_same_caption_stands_side_by_side(trial, page):
