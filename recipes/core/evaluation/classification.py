@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from recipes.core.data.tasks.labelled import LabelledSet
 from recipes.core.evaluation.scores import Scores
 
 
@@ -36,6 +37,26 @@ def add_classification(
         scores.define(f"{prefix}{name}", f"{what}, {title}", True)
         for (example, document), value in zip(rows, values, strict=True):
             scores.add(f"{prefix}{name}", example, document, value)
+
+
+def add_test_scores(
+    scores: Scores,
+    data: LabelledSet,
+    predictions: np.ndarray,
+    prefix: str = "probe_",
+    title: str = "probe on frozen features",
+) -> None:
+    """`add_classification` of the test part of a labelled set, one row a text.
+
+    Args:
+        scores: Where they go.
+        data: The set.
+        predictions: int [test texts] the predicted classes.
+        prefix: What the names begin with.
+        title: Who predicts, for people.
+    """
+    examples, documents = [each.id for each in data.test], [each.document for each in data.test]
+    add_classification(scores, prefix, title, examples, documents, data.numbers(data.test), predictions)
 
 
 def macro_f1_values(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:

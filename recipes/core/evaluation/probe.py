@@ -9,9 +9,7 @@ from torch import Tensor
 
 from recipes.core.data.tasks.labelled import LabelledSet
 from recipes.core.errors import RunFailed
-from recipes.core.evaluation.classification import add_classification
 from recipes.core.evaluation.probe_config import ProbeConfig
-from recipes.core.evaluation.scores import Scores
 
 STEPS = 20_000  # of the solver; far more than it needs on standardised features
 TOLERANCE = 1e-7  # largest entry of the gradient where it stops
@@ -105,12 +103,13 @@ def choose_strength(
 
     if len(config.strengths) == 1:
         return config.strengths[0]
-    scarcest = min(len({documents[i] for i in np.flatnonzero(labels == number)}) for number in np.unique(labels))
+    sources = np.asarray(documents)
+    scarcest = min(len(np.unique(sources[labels == number])) for number in np.unique(labels))
     folds = StratifiedGroupKFold(max(2, min(config.folds, scarcest)), shuffle=True, random_state=seed)
     losses = dict.fromkeys(sorted(config.strengths), 0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a class of one document is in one fold only
-        parts = list(folds.split(features, labels, np.asarray(documents)))
+        parts = list(folds.split(features, labels, sources))
     for rest, held_out in parts:
         for strength in losses:
             logprobs = fit_probe(features[rest], labels[rest], classes, strength).logprobs(features[held_out])
@@ -139,10 +138,3 @@ def probe(data: LabelledSet, train: Tensor, test: Tensor, config: ProbeConfig, s
     strength = choose_strength(features, labels, documents, len(data.classes), config, seed)
     fitted = fit_probe(features, labels, len(data.classes), strength)
     return fitted, fitted.predict(test.double().numpy())
-
-
-def add_probe_scores(scores: Scores, data: LabelledSet, predictions: np.ndarray, prefix: str = "probe_") -> None:
-    """Accuracy and macro-F1 of a probe's predictions of the test part, one row a text."""
-    examples, documents = [each.id for each in data.test], [each.document for each in data.test]
-    labels = data.numbers(data.test)
-    add_classification(scores, prefix, "probe on frozen features", examples, documents, labels, predictions)

@@ -78,6 +78,22 @@ def embed_rows(
     return torch.stack([vectors[number] for number in place]) if rows else torch.empty(0, 0)
 
 
+def check_positions(model: Any, rows: Sequence[Sequence[int] | np.ndarray]) -> None:
+    """Refuse rows that are longer than a model of `transformers` has positions.
+
+    Raises:
+        UserError: with the number to cut them to.
+    """
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max((len(row) for row in rows), default=0)
+    if positions is not None and longest > positions:
+        raise UserError(
+            f"a text of {longest:,} tokens does not fit the {positions:,} positions of {type(model).__name__}",
+            "max_tokens",
+            f"type max_tokens={positions} or less",
+        )
+
+
 @dataclass(frozen=True)
 class SentenceEncoder:
     """A BERT-type sentence encoder.

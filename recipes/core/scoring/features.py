@@ -10,7 +10,7 @@ from torch import Tensor
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.models.padded import BATCH_TOKENS, pool
-from recipes.core.models.sentences import LAST, embed_rows
+from recipes.core.models.sentences import LAST, check_positions, embed_rows
 from recipes.core.models.vision_language import TextModel
 from recipes.core.scoring.forward import Reading, read_rows
 
@@ -47,11 +47,12 @@ def text_features(
         float32 [texts, d] on the CPU.
 
     Raises:
-        UserError: a text has no tokens, or the features hold NaN or infinities.
+        UserError: a text has no tokens, or more than the model has positions; or the features hold NaN or infinities.
     """
     rows = TextIds(tokenizer).framed(texts, max_tokens)
     if empty := next((number for number, row in enumerate(rows) if not row), None):
         raise UserError("has no tokens, and so no features", f"text {empty}", "take it out of the data")
+    check_positions(model.language_model if isinstance(model, TextModel) else model, rows)
     options: dict[str, Any] = {"device": device, "layer": layer, "pooling": pooling, "batch_tokens": batch_tokens}
     features = (_decoder_features if isinstance(model, TextModel) else _encoder_features)(model, rows, options)
     if not bool(features.isfinite().all()):

@@ -11,7 +11,8 @@ from scipy.special import log_softmax
 from recipes.core.config.schema import build
 from recipes.core.data.tasks.labelled import LabelledSet, LabelledText
 from recipes.core.evaluation import probe as module
-from recipes.core.evaluation.probe import add_probe_scores, choose_strength, fit_probe, probe
+from recipes.core.evaluation.classification import add_test_scores
+from recipes.core.evaluation.probe import choose_strength, fit_probe, probe
 from recipes.core.evaluation.probe_config import ProbeConfig
 from recipes.core.evaluation.scores import Scores
 
@@ -137,7 +138,7 @@ def test_scores_have_a_row_a_text() -> None:
     data, train, test = labelled(90)
     _, predictions = probe(data, train, test, ProbeConfig(), 0)
     scores = Scores()
-    add_probe_scores(scores, data, predictions)
+    add_test_scores(scores, data, predictions)
     assert scores.overall()["probe_accuracy"] == pytest.approx((predictions == data.numbers(data.test)).mean())
     assert list(scores.values("probe_macro_f1")) == [each.id for each in data.test]
 

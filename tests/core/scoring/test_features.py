@@ -69,3 +69,9 @@ def test_what_has_no_features_is_refused():
         model.language_model.get_input_embeddings().weight[ord("c") - 90] = torch.nan
     with pytest.raises(UserError, match="hold NaN or infinities"):
         text_features(model, BEGIN, TEXTS, device="cpu")
+
+
+def test_texts_longer_than_the_model_are_refused():
+    with pytest.raises(UserError, match="66 tokens does not fit the 64 positions of LlamaForCausalLM"):
+        text_features(model_of("llama"), BEGIN, ["c" * 65], device="cpu")
+    assert text_features(model_of("llama"), BEGIN, ["c" * 65], device="cpu", max_tokens=64).shape == (1, 16)

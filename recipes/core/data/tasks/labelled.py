@@ -127,9 +127,9 @@ def split_labelled(name: str, texts: Sequence[LabelledText], config: LabelledCon
         count = min(max(round(fraction * len(documents)), 1), len(documents) - 1)
         order = np.random.default_rng([config.seed, number]).permutation(len(documents))
         held_out |= {documents[i] for i in order[:count]}
-    sides = [[each for each in texts if (each.document in held_out) == test] for test in (False, True)]
-    _check_sides(*sides, where)
-    return LabelledSet(name, *sides)
+    train, test = ([each for each in texts if (each.document in held_out) == side] for side in (False, True))
+    _check_sides(train, test, where)
+    return LabelledSet(name, train, test)
 
 
 def draw_texts(texts: Sequence[LabelledText], most: int | None, seed: int) -> list[LabelledText]:

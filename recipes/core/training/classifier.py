@@ -1,0 +1,187 @@
+"""Short fine-tuning: a pretrained text model with a linear head on its pooled states learns the classes of a set."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from recipes.core.config.settings import TrainerConfig
+from recipes.core.data.tasks.labelled import LabelledSet, LabelledText
+from recipes.core.data.text.text_ids import TextIds
+from recipes.core.errors import UserError
+from recipes.core.models.build import seeded
+from recipes.core.models.dropout import without_dropout
+from recipes.core.models.head import decoder
+from recipes.core.models.padded import BATCH_TOKENS, batches, pool
+from recipes.core.models.sentences import check_positions
+from recipes.core.models.vision_language import TextModel
+from recipes.core.scoring.fingerprints import module_hash
+from recipes.core.training.models import train_once
+from recipes.core.training.trainer import Training
+
+WEIGHTS, VERSION = "classifier.safetensors", 1
+START = 0.02  # standard deviation of the head's first weights
+
+
+class Classifier(nn.Module):
+    """A text model with a linear head on its pooled last states.
+
+    Args:
+        body: An encoder of `transformers`, or the decoder of a language model.
+        classes: Of the head.
+        pooling: As in `recipes.core.models.padded.pool`.
+    """
+
+    def __init__(self, body: Any, classes: int, pooling: str) -> None:
+        super().__init__()
+        self.body, self.pooling = body, pooling
+        self.head = nn.Linear(_width(body), classes)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """[B, T] ids and mask to logits [B, classes]."""
+        states = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        logits: Tensor = self.head(pool(states, attention_mask.bool(), self.pooling).to(self.head.weight.dtype))
+        return logits
+
+
+class ClassLoss:
+    """Cross-entropy of the class."""
+
+    def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
+        """Texts of this micro-batch."""
+        return torch.tensor(float(len(batch["labels"])))
+
+    def __call__(
+        self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean over texts, and the share of them in their class."""
+        logits, labels = model(batch["input_ids"], batch["attention_mask"]).float(), batch["labels"]
+        right = (logits.argmax(1) == labels).float().detach()
+        loss = cross_entropy(logits, labels, reduction="sum") / normalizer
+        return loss, {"accuracy": torch.stack([right.sum(), torch.ones_like(right).sum()])}
+
+
+def fine_tune(
+    model: Any,
+    tokenizer: Any,
+    data: LabelledSet,
+    trainer: TrainerConfig,
+    seed: int,
+    *,
+    pooling: str = "mean",
+    max_tokens: int = 128,
+    name: str = "a classifier",
+) -> Classifier:
+    """Train a copy of a pretrained model to classify, or find the one that was trained before.
+
+    Args:
+        model: A `TextModel`, or an encoder of `transformers`; it stays as it is.
+        tokenizer: Its tokenizer.
+        data: Trained on is its training part.
+        trainer: How: steps, batch, learning rate.
+        seed: Of the head and of the order of the texts.
+        pooling: As in `pool`.
+        max_tokens: Longer texts are cut.
+        name: What it is called, for people.
+
+    Returns:
+        The classifier on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: a text has no tokens, or more than the model has positions.
+    """
+    classifier = _fresh(model, data, pooling, seed)
+    rows = class_rows(tokenizer, data.train, max_tokens)
+    check_positions(classifier.body, rows)
+    # The ids stand for the tokenizer; what is tested on decides nothing.
+    key = [module_hash(classifier, classifier.body.config), pooling, rows, data.numbers(data.train).tolist(), VERSION]
+    what = f"{len(rows):,} texts of {len(data.classes)} classes"
+
+    def training() -> Training:
+        texts: Any = range(len(rows))
+        collate = _collate(rows, data.numbers(data.train), [each.id for each in data.train])
+        return Training(deepcopy(classifier), ClassLoss(), texts, collate)
+
+    def save(trained: Any, folder: Any) -> None:
+        save_model(trained, str(folder / WEIGHTS))
+
+    folder = train_once("classifiers", key, trainer, seed, training, save, name=name, what=what)
+    load_model(classifier, str(folder / WEIGHTS))
+    return classifier.eval()
+
+
+@torch.no_grad()
+def predict_classes(
+    classifier: Classifier, rows: Sequence[Sequence[int]], device: str, batch_tokens: int = BATCH_TOKENS
+) -> np.ndarray:
+    """int64 [texts] the most likely class of each text.
+
+    Args:
+        classifier: From `fine_tune`; it is moved to the device.
+        rows: From `class_rows`.
+        device: Where to compute.
+        batch_tokens: Padded tokens of a forward; changes nothing beyond rounding.
+
+    Raises:
+        UserError: a text has more tokens than the model has positions.
+    """
+    check_positions(classifier.body, rows)
+    classifier.to(device).eval()
+    predictions = np.zeros(len(rows), np.int64)
+    for group in batches([len(row) for row in rows], batch_tokens):
+        ids, mask = _padded([rows[i] for i in group])
+        predictions[group] = classifier(ids.to(device), mask.to(device)).argmax(1).cpu().numpy()
+    return predictions
+
+
+def class_rows(tokenizer: Any, texts: Sequence[LabelledText], max_tokens: int) -> list[list[int]]:
+    """Ids of texts with the special tokens that the tokenizer adds by itself, cut to `max_tokens`.
+
+    Raises:
+        UserError: a text has no tokens.
+    """
+    rows = TextIds(tokenizer).framed([each.text for each in texts], max_tokens)
+    if empty := next((each.id for each, row in zip(texts, rows, strict=True) if not row), None):
+        raise UserError("has no tokens, and cannot be classified", empty, "take it out of the data")
+    return rows
+
+
+def _fresh(model: Any, data: LabelledSet, pooling: str, seed: int) -> Classifier:
+    """A copy of the model with a new head; draws of the run are left as they were."""
+    body = decoder(model.language_model) if isinstance(model, TextModel) else model
+    with seeded(seed):
+        classifier = Classifier(without_dropout(deepcopy(body)).cpu().float(), len(data.classes), pooling)
+        nn.init.normal_(classifier.head.weight, std=START)
+        nn.init.zeros_(classifier.head.bias)
+    return classifier.requires_grad_(True)
+
+
+@torch.no_grad()
+def _width(body: Any) -> int:
+    """Width of what comes out of a model: that of its embeddings and that of its blocks can be others."""
+    ids = torch.zeros(1, 1, dtype=torch.long, device=body.device)
+    return int(body(input_ids=ids).last_hidden_state.shape[-1])
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Ids and mask [B, T], padded on the right."""
+    ids = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)], mask[number, : len(row)] = torch.tensor(row), 1
+    return ids, mask
+
+
+def _collate(rows: Sequence[Sequence[int]], labels: np.ndarray, names: Sequence[str]) -> Any:
+    def collate(numbers: list[int]) -> dict[str, Any]:
+        """Ids, mask and labels of texts by their numbers."""
+        ids, mask = _padded([rows[i] for i in numbers])
+        chosen = torch.from_numpy(labels[numbers])
+        return {"input_ids": ids, "attention_mask": mask, "labels": chosen, "ids": [names[i] for i in numbers]}
+
+    return collate
