@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+CHECKOUT = Path(__file__).parents[1]
 # A shell that starts the tests in the background ignores Ctrl-C for them and their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it
@@ -19,6 +20,15 @@ settings.load_profile("shared machine")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "offline"
 os.environ.pop("STEELYARD_OUTPUTS", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_in_the_checkout() -> Iterator[None]:
+    """Tests write below their own folders: a relative path typed in one would leave files beside the code."""
+    before = set(os.listdir(CHECKOUT))
+    yield
+    left = {name for name in os.listdir(CHECKOUT) if not name.startswith(".")} - before
+    assert not left, f"tests left {sorted(left)} in the checkout"
 
 
 @pytest.fixture(scope="session")

@@ -126,8 +126,8 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
         if not isinstance(tracker, NullTracker):
             _track(tracker, evaluation, run, comparison)
         success = True
-        from_step = result.resumed_from
-        return RunOutcome(folder.path, DONE, evaluation.metrics, False, from_step, run, card, baseline, comparison)
+        ended = (run, card, baseline, comparison)
+        return RunOutcome(folder.path, DONE, evaluation.metrics, False, result.resumed_from, *ended)
     finally:
         tracker.finish(success)
 

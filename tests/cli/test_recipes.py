@@ -8,7 +8,7 @@ import pytest
 
 from recipes.core.config import compose, registry
 from recipes.core.config.registry import ROOT
-from recipes.core.runs.identity import config_hash
+from recipes.core.runs.identity import identify
 from tests.cli.conftest import Ended
 
 Steelyard = Callable[..., Ended]
@@ -26,7 +26,7 @@ def test_its_claim_is_about_arms_it_has(recipe: str) -> None:
 def test_every_arm_composes_at_every_budget(recipe: str) -> None:
     for budget in ("smoke", "small", "full"):
         hashes = {
-            config_hash(compose.compose(recipe, [f"budget={budget}", f"arm={arm}"])) for arm in compose.arms(recipe)
+            identify(compose.compose(recipe, [f"budget={budget}", f"arm={arm}"])).hash for arm in compose.arms(recipe)
         }
         assert len(hashes) == len(compose.arms(recipe))
 

@@ -89,11 +89,17 @@ class ImageTextConfig(DataConfig):
         found = []
         if self.path is None:
             found.append(("path", "is missing; type data.path=FILE, FOLDER or a datasets name"))
-        if self.test_split is not None and self.test_fraction is not None:
-            found.append(("test_fraction", "and test_split are two ways to choose what is tested on; type one of them"))
-        if self.test_split == self.split:
-            found.append(("test_split", f"{self.split} is what is trained on; name another, or type test_fraction"))
-        return found
+        return [*found, *test_split_problems(self.split, self.test_split, self.test_fraction)]
+
+
+def test_split_problems(split: str, test_split: str | None, test_fraction: float | None) -> list[tuple[str, str]]:
+    """What is wrong with how texts or images to test on are chosen, as (key, message)."""
+    problems = []
+    if test_split is not None and test_fraction is not None:
+        problems.append(("test_fraction", "and test_split are two ways to choose what is tested on; type one of them"))
+    if test_split == split:
+        problems.append(("test_split", f"{split} is what is trained on; name another, or type test_fraction"))
+    return problems
 
 
 DATA: dict[str, type[DataConfig]] = {

@@ -231,7 +231,7 @@ TextModelConfig = SmallLMConfig | SmolLM2TextConfig | CausalLMConfig
 
 @dataclass(frozen=True)
 class MiniLMConfig:
-    """A sentence encoder of type BERT, by the mean of its tokens."""
+    """A sentence encoder of type BERT; how it pools its tokens, its files say."""
 
     name: str = setting("minilm", help="model", choices=("minilm",))
     path: str | None = setting(

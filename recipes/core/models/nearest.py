@@ -11,6 +11,7 @@ from torch.nn import functional
 from recipes.core.errors import UserError
 
 BLOCK = 4096  # keys, and queries, that are compared at once: 64 MiB of scores
+LONGEST = 1e18  # of a vector, so that products stay finite in float32
 Vectors = Tensor | np.ndarray
 
 
@@ -53,8 +54,11 @@ def nearest(
         device: Where to compute; the result is on the CPU.
 
     Raises:
-        UserError: a value is not finite, or a query has fewer than k keys.
+        UserError: a value is not finite or too large for products in float32, or a query has fewer than k keys.
+        ValueError: k is below 1.
     """
+    if k < 1:
+        raise ValueError(f"k={k}: at least one neighbour is looked for")
     asked = _prepared(queries, cosine, "query", 0)
     owners, groups = (None, None) if exclude is None else map(torch.as_tensor, exclude)
     best = Nearest(torch.full((len(asked), k), -torch.inf), torch.full((len(asked), k), -1))
@@ -97,9 +101,9 @@ def _check_all_have(best: Nearest) -> None:
 
 def _prepared(vectors: Vectors, cosine: bool, what: str, start: int) -> Tensor:
     rows = torch.as_tensor(np.array(vectors) if isinstance(vectors, np.ndarray) else vectors).float()
-    finite = rows.isfinite().all(1)
-    if not bool(finite.all()):
-        raise UserError("has values that are not finite", f"{what} {start + int(finite.int().argmin())}")
+    right = rows.norm(dim=1) < LONGEST
+    if not bool(right.all()):
+        raise UserError("has values that are not finite, or too large", f"{what} {start + int(right.int().argmin())}")
     return functional.normalize(rows, dim=1) if cosine else rows
 
 
@@ -107,11 +111,11 @@ def _improve(best: Nearest, rows: slice, scores: Tensor, numbers: Tensor) -> Non
     """Merge the scores [rows, n] of the next keys into the best of these rows, in place."""
     k = best.scores.shape[1]
     values, places = _top(scores, min(k, scores.shape[1]))
-    found = numbers[places.cpu()].masked_fill(values.cpu() == -torch.inf, -1)
+    indices = numbers[places.cpu()].masked_fill(values.cpu() == -torch.inf, -1)
     # Keys of earlier blocks stand in front: a stable sort leaves them there where scores are equal.
-    values, found = torch.cat([best.scores[rows], values.cpu()], 1), torch.cat([best.indices[rows], found], 1)
+    values, indices = torch.cat([best.scores[rows], values.cpu()], 1), torch.cat([best.indices[rows], indices], 1)
     order = values.argsort(dim=1, descending=True, stable=True)[:, :k]
-    best.scores[rows], best.indices[rows] = values.gather(1, order), found.gather(1, order)
+    best.scores[rows], best.indices[rows] = values.gather(1, order), indices.gather(1, order)
 
 
 def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from recipes.core.models.precision import exact
 
@@ -69,6 +70,20 @@ def batches(lengths: Sequence[int] | np.ndarray, batch_tokens: int) -> list[list
             width = int(lengths[i])
         groups[-1].append(int(i))
     return groups
+
+
+def distinct_rows(rows: Sequence[Sequence[int] | np.ndarray]) -> tuple[list[tuple[int, ...]], list[int]]:
+    """Each row of ids once, in the order of its first place; and for every row the number of the one it equals."""
+    numbers: dict[tuple[int, ...], int] = {}
+    places = [numbers.setdefault(tuple(np.asarray(row).tolist()), len(numbers)) for row in rows]
+    return list(numbers), places
+
+
+def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Ids, 0 where a row has none, and int mask, both int64 [rows, longest], padded on the right."""
+    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows])
+    return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
 
 
 def pool(states: Tensor, mask: Tensor, pooling: str = "mean") -> Tensor:

@@ -14,7 +14,7 @@ from transformers import BertModel
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.messages import note
-from recipes.core.models.padded import BATCH_TOKENS, batches, pool
+from recipes.core.models.padded import BATCH_TOKENS, batches, distinct_rows, pad_rows, pool
 from recipes.core.models.sources import check_tokenizer_fits, load_config, load_model, load_tokenizer, source_folder
 from recipes.core.runs.progress import progress
 from recipes.core.storage.assets import asset_path
@@ -60,9 +60,7 @@ def embed_rows(
     """
     if empty := [number for number, row in enumerate(rows) if not len(row)]:
         raise ValueError(f"row {empty[0]} has no ids")
-    numbers: dict[tuple[int, ...], int] = {}
-    place = [numbers.setdefault(tuple(np.asarray(row).tolist()), len(numbers)) for row in rows]
-    distinct = list(numbers)
+    distinct, places = distinct_rows(rows)
     vectors: list[Tensor] = [torch.empty(0)] * len(distinct)
     training, done = model.training, 0
     model.to(device).eval()
@@ -75,7 +73,7 @@ def embed_rows(
                 show(done := done + len(group))
     finally:
         model.train(training)
-    return torch.stack([vectors[number] for number in place]) if rows else torch.empty(0, 0)
+    return torch.stack([vectors[number] for number in places]) if rows else torch.empty(0, 0)
 
 
 def check_positions(model: Any, rows: Sequence[Sequence[int] | np.ndarray]) -> None:
@@ -165,13 +163,9 @@ def load_bert(path: str, key: str, dtype: torch.dtype = torch.float32) -> tuple[
 
 
 def _pooled(model: Any, rows: Sequence[tuple[int, ...]], device: str, layer: int, pooling: str) -> Tensor:
-    ids = np.zeros((len(rows), max(len(row) for row in rows)), np.int64)
-    mask = np.zeros(ids.shape, np.int64)
-    for number, row in enumerate(rows):
-        ids[number, : len(row)], mask[number, : len(row)] = row, 1
-    seen = torch.from_numpy(mask).to(device)
-    output = model(input_ids=torch.from_numpy(ids).to(device), attention_mask=seen, output_hidden_states=layer != LAST)
-    return pool(output.last_hidden_state if layer == LAST else output.hidden_states[layer], seen.bool(), pooling)
+    ids, mask = (part.to(device) for part in pad_rows(rows))
+    output = model(input_ids=ids, attention_mask=mask, output_hidden_states=layer != LAST)
+    return pool(output.last_hidden_state if layer == LAST else output.hidden_states[layer], mask.bool(), pooling)
 
 
 def _trained_length(path: str, key: str) -> int | None:

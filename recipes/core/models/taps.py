@@ -152,6 +152,7 @@ def _tapped(kernel: Callable[..., Any], layer_of: dict[Module, int], taps: Taps)
     def attend(
         module: Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
     ) -> Any:
+        """The kernel's output [B, T, H, c] and weights (None), its arguments noted if the module has a tap."""
         if module in layer_of:
             if other := next((option for option in OTHERS if options.get(option) is not None), None):
                 what = f"attention of {taps.model} has a {other}, which is not read"

@@ -28,11 +28,6 @@ def render(template: str, context: dict[str, Any]) -> str:
     return _templates().get_template(template).render(context)
 
 
-def macro(template: str, name: str) -> Any:
-    """One of the macros of a template, to call with its arguments."""
-    return getattr(_templates().get_template(template).module, name)
-
-
 @cache
 def _templates() -> "Environment":
     """The templates, each compiled once."""

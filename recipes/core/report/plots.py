@@ -30,11 +30,6 @@ class Picture:
     rows: list[tuple[str, str, str]]
     cut: int
 
-    @property
-    def description(self) -> str:
-        """The plot in words, for people who do not see it."""
-        return _in_words(self.plot)
-
 
 def pictures(folder: Path) -> list[Picture]:
     """The pictures of a run; empty if its recipe has none."""

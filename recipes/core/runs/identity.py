@@ -54,11 +54,6 @@ def identify(config: RunConfig) -> Identity:
     return Identity(hash_of(to_tree(config), content, version), version, content)
 
 
-def config_hash(config: RunConfig) -> str:
-    """Ten hex digits that name a config with the content it reads; errors as in `identify`."""
-    return identify(config).hash
-
-
 def hash_of(tree: dict[str, Any], content: dict[str, str], version: int) -> str:
     """The hash of a config tree whose settings in `content` stood for what it says."""
     tree = typing.cast(dict[str, Any], _copy(tree))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
-from recipes.core.models.padded import BATCH_TOKENS, pool
+from recipes.core.models.padded import BATCH_TOKENS, distinct_rows, pool
 from recipes.core.models.sentences import LAST, check_positions, embed_rows
 from recipes.core.models.vision_language import TextModel
 from recipes.core.scoring.forward import Reading, read_rows
@@ -71,9 +71,8 @@ def _encoder_features(model: Any, rows: Sequence[Sequence[int]], options: dict[s
 def _decoder_features(model: TextModel, rows: Sequence[Sequence[int]], options: dict[str, Any]) -> Tensor:
     """Through the scoring pass: it reads the states that predict a token, so each text is followed by one more."""
     layer, pooling = options["layer"], options["pooling"]
-    numbers: dict[tuple[int, ...], int] = {}
-    place = [numbers.setdefault(tuple(row), len(numbers)) for row in rows]
-    distinct = [(row[:1], np.array([*row[1:], row[0]])) for row in numbers]
+    distinct, places = distinct_rows(rows)
+    continued = [(row[:1], np.array([*row[1:], row[0]])) for row in distinct]
     vectors: list[Tensor] = [torch.empty(0)] * len(distinct)
 
     def read(reading: Reading) -> None:
@@ -85,11 +84,11 @@ def _decoder_features(model: TextModel, rows: Sequence[Sequence[int]], options: 
 
     read_rows(
         model,
-        distinct,
+        continued,
         read,
         device=options["device"],
         what=WHAT,
         batch_tokens=options["batch_tokens"],
         layers=(layer,),
     )
-    return torch.stack([vectors[number] for number in place]) if rows else torch.empty(0, 0)
+    return torch.stack([vectors[number] for number in places]) if rows else torch.empty(0, 0)

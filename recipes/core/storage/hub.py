@@ -16,7 +16,8 @@ from recipes.core.storage.model_files import first_line
 _NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)(?:@(?P<revision>[\w./-]+))?")
 _SMALL = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 _WEIGHTS = ("model.safetensors", "model-*.safetensors")
-_BELOW = "*/*"  # `original/`, `onnx/`: other forms of the same weights
+# `original/`, `onnx/`: other forms of the same weights. In folders with a number lies how a sentence encoder pools.
+_BELOW = "[!0-9]*/*"
 SECONDS = 10.0
 MODEL, DATA = "model", "dataset"  # as the hub calls them
 _WORDS = {

@@ -17,7 +17,7 @@ from recipes.core.errors import UserError
 from recipes.core.models.build import seeded
 from recipes.core.models.dropout import without_dropout
 from recipes.core.models.head import decoder
-from recipes.core.models.padded import BATCH_TOKENS, batches, pool
+from recipes.core.models.padded import BATCH_TOKENS, batches, pad_rows, pool
 from recipes.core.models.sentences import check_positions
 from recipes.core.models.vision_language import TextModel
 from recipes.core.scoring.fingerprints import module_hash
@@ -77,7 +77,7 @@ def fine_tune(
     max_tokens: int = 128,
     name: str = "a classifier",
 ) -> Classifier:
-    """Train a copy of a pretrained model to classify, or find the one that was trained before.
+    """Train a copy of a pretrained model to classify, or read the one that was trained before.
 
     Args:
         model: A `TextModel`, or an encoder of `transformers`; it stays as it is.
@@ -134,7 +134,7 @@ def predict_classes(
     classifier.to(device).eval()
     predictions = np.zeros(len(rows), np.int64)
     for group in batches([len(row) for row in rows], batch_tokens):
-        ids, mask = _padded([rows[i] for i in group])
+        ids, mask = pad_rows([rows[i] for i in group])
         predictions[group] = classifier(ids.to(device), mask.to(device)).argmax(1).cpu().numpy()
     return predictions
 
@@ -168,19 +168,10 @@ def _width(body: Any) -> int:
     return int(body(input_ids=ids).last_hidden_state.shape[-1])
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Ids and mask [B, T], padded on the right."""
-    ids = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for number, row in enumerate(rows):
-        ids[number, : len(row)], mask[number, : len(row)] = torch.tensor(row), 1
-    return ids, mask
-
-
 def _collate(rows: Sequence[Sequence[int]], labels: np.ndarray, names: Sequence[str]) -> Any:
     def collate(numbers: list[int]) -> dict[str, Any]:
         """Ids, mask and labels of texts by their numbers."""
-        ids, mask = _padded([rows[i] for i in numbers])
+        ids, mask = pad_rows([rows[i] for i in numbers])
         chosen = torch.from_numpy(labels[numbers])
         return {"input_ids": ids, "attention_mask": mask, "labels": chosen, "ids": [names[i] for i in numbers]}
 

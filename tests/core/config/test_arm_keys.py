@@ -5,7 +5,7 @@ import pytest
 from recipes.core.config import compose
 from recipes.core.config.arm_keys import typed_over
 from recipes.core.errors import UserError
-from recipes.core.runs.identity import config_hash
+from recipes.core.runs.identity import identify
 from recipes.core.trial.cells import sweep_cells, trial_cells
 
 
@@ -72,13 +72,13 @@ def test_a_run_that_types_over_its_arm_needs_a_label() -> None:
 
 def test_a_key_typed_as_the_arm_has_it_needs_none() -> None:
     config = compose.compose("prior", ["arm=prior_floor", "weighting.floor=0.3"])
-    assert config_hash(config) == config_hash(compose.compose("prior", ["arm=prior_floor"]))
+    assert identify(config).hash == identify(compose.compose("prior", ["arm=prior_floor"])).hash
     assert compose.compose("token-pruning", ["pruner=grid"]).arm == "grid"
 
 
 def test_a_label_does_not_change_what_a_run_is() -> None:
     plain, named = (compose.compose("prior", words) for words in ([], ["label=mine"]))
-    assert config_hash(plain) == config_hash(named)
+    assert identify(plain).hash == identify(named).hash
 
 
 @pytest.mark.parametrize("label", ["ntp", "trials", "../x", "a/b", ".hidden", "'a b'", "''", "x" * 81])

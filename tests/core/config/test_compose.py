@@ -7,7 +7,7 @@ import pytest
 
 from recipes.core.config import compose, registry
 from recipes.core.errors import UserError
-from recipes.core.runs.identity import config_hash
+from recipes.core.runs.identity import identify
 
 
 def message(*overrides: str) -> str:
@@ -81,11 +81,11 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
 
 
 def test_the_hash_holds_what_changes_the_result_and_nothing_else() -> None:
-    base = config_hash(compose.compose("prior", []))
+    base = identify(compose.compose("prior", [])).hash
     for same in ("outputs=elsewhere", "tracker=none", "trainer.save_steps=7", "trainer.log_steps=3", "seed=4"):
-        assert config_hash(compose.compose("prior", [same])) == base, same
+        assert identify(compose.compose("prior", [same])).hash == base, same
     for other in ("trainer.max_steps=601", "weighting.alpha=2", "data.filler=unpredictable", "arm=ntp"):
-        assert config_hash(compose.compose("prior", [other])) != base, other
+        assert identify(compose.compose("prior", [other])).hash != base, other
 
 
 def test_the_written_config_reads_back_the_same(tmp_path) -> None:  # type: ignore[no-untyped-def]

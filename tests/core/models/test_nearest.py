@@ -75,3 +75,7 @@ def test_what_cannot_be_answered_is_refused() -> None:
         nearest(keys, broken, 1, block=2)
     with pytest.raises(UserError, match="query 4: has values that are not finite"):
         nearest(broken, keys, 1)
+    with pytest.raises(UserError, match="key 0: has values that are not finite, or too large"):
+        nearest(keys, torch.full((3, 2), 1e20), 1)  # whose products are infinite, or infinity minus infinity
+    with pytest.raises(ValueError, match="k=0: at least one"):
+        nearest(keys, keys, 0)

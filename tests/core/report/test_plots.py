@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from recipes.core.evaluation.plots import LARGEST, Plot, read_plots, write_plots
-from recipes.core.report.page import macro
+from recipes.core.report.page import _templates
 from recipes.core.report.plots import MANY, _figure, pictures, plot_chart, png
 
 LINES = Plot("weights", "Weights over training", "step", "weight", {"a < b": [(1, 0.5), (2, 1.5)], "none": []})
@@ -31,7 +31,7 @@ def test_pictures_are_charts_of_the_page_with_words_and_numbers(tmp_path: Path) 
     first, second = pictures(tmp_path)
     assert first.chart and second.chart and second.chart.dots
     assert [line.arm for line in first.chart.lines] == ["a < b"]
-    text = str(macro("macros.html.j2", "picture_grid")([first, second]))
+    text = str(_templates().get_template("macros.html.j2").module.picture_grid([first, second]))
     lines, dots = (ElementTree.fromstring(svg) for svg in re.findall(r'<svg class="chart".*?</svg>', text, re.DOTALL))
     assert [one.text for one in lines.iter("title")][1:] == [
         "a < b",
@@ -39,7 +39,7 @@ def test_pictures_are_charts_of_the_page_with_words_and_numbers(tmp_path: Path) 
         "a < b, step 2.000: 1.500",
     ]
     assert next(dots.iter("path")).get("d", "").count("M") == len(second.chart.lines[0].points) <= LARGEST
-    assert first.description == "Weights over training. a < b: 2 points, 0.500 to 1.500"
+    assert first.chart.description == "Weights over training. a < b: 2 points, 0.500 to 1.500"
     assert first.rows[0] == ("a < b", "1.000", "0.500") and first.cut == 0
     assert second.cut > 1000
     assert png(LINES).startswith(b"\x89PNG")

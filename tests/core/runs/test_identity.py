@@ -17,13 +17,13 @@ from recipes.core.errors import RunFailed, UserError
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig
 from recipes.core.runs import identity
 from recipes.core.runs.folder import RunFolder, run_folder
-from recipes.core.runs.identity import check_unchanged, config_hash, content_of, content_tree, identify
+from recipes.core.runs.identity import check_unchanged, content_of, content_tree, identify
 from recipes.core.storage import fingerprints, hub
 from recipes.core.trial.cells import sweep_cells
 
 
 def of(recipe: str, *words: str) -> str:
-    return config_hash(compose.compose(recipe, list(words)))
+    return identify(compose.compose(recipe, list(words))).hash
 
 
 def write_pairs(path: Path, answer: str = "yes") -> Path:
@@ -83,7 +83,7 @@ def test_every_key_of_a_model_stands_for_what_the_folder_holds(
     def hashed(folder: Path) -> str:
         config = compose.compose(recipe, [*words, *data, f"{key}={folder}"])
         assert key in content_of(config)
-        return config_hash(config)
+        return identify(config).hash
 
     one = hashed(write_model(tmp_path / "one"))
     assert hashed(write_model(tmp_path / "two")) == one

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from recipes.core.errors import UserError
@@ -81,3 +82,17 @@ def test_a_folder_here_goes_before_a_name(offline: Path, tmp_path: Path, monkeyp
 @pytest.mark.parametrize("text", ["/a/b", "./a", "~/a", "a/b/c", "a b/c", "", "a/", "../a"])
 def test_paths_are_no_names(text: str) -> None:
     assert not hub.is_name(text)
+
+
+def test_files_in_folders_are_fetched_only_of_a_sentence_encoder() -> None:
+    files = [
+        "config.json",
+        "1_Pooling/config.json",
+        "2_Dense/config.json",
+        "2_Dense/model.safetensors",
+        "onnx/config.json",
+        "original/params.json",
+        "model.safetensors",
+    ]
+    fetched = filter_repo_objects(files, allow_patterns=[*hub._SMALL, *hub._WEIGHTS], ignore_patterns=[hub._BELOW])
+    assert list(fetched) == ["config.json", "1_Pooling/config.json", "2_Dense/config.json", "model.safetensors"]

@@ -13,6 +13,7 @@ from transformers import ElectraConfig, ElectraModel
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.data.tasks.labelled import LabelledSet, LabelledText
 from recipes.core.errors import UserError
+from recipes.core.models.padded import pad_rows
 from recipes.core.models.vision_language import TextModel
 from recipes.core.training import classifier as module
 from recipes.core.training.classifier import class_rows, fine_tune, predict_classes
@@ -73,7 +74,7 @@ def test_a_model_learns_the_classes_and_is_left_as_it_was(kind: str) -> None:
 
 def test_logits_do_not_depend_on_padding() -> None:
     trained = fine_tune(model_of("llama"), None, data(), replace(TRAINER, max_steps=2), 0)
-    ids, mask = module._padded([[1, 7, 8, 9, 10], [1, 11]])
+    ids, mask = pad_rows([[1, 7, 8, 9, 10], [1, 11]])
     with torch.no_grad():
         together, alone = trained(ids, mask), trained(ids[1:, :2], mask[1:, :2])
     torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-4)

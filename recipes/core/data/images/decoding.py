@@ -82,11 +82,6 @@ def image_content(value: Any, root: Path) -> Path | bytes | None:
     raise ValueError(f"its image is no path and no bytes but {type(value).__name__}")
 
 
-def check_image(content: Path | bytes) -> str | None:
-    """What is wrong with an image, by decoding it; None if nothing."""
-    return inspect_image(content)[1]
-
-
 def inspect_image(content: Path | bytes) -> tuple[str, str | None]:
     """Hash of an image's bytes, and what is wrong with it.
 

@@ -94,7 +94,7 @@ def load_labelled(config: LabelledConfig) -> LabelledSet:
             class with too few texts.
     """
     if isinstance(config, LabelledTextsConfig):
-        return _own(config)
+        return _read_rows(config)
     if isinstance(config, WikiTopicsConfig):
         texts = list(_wiki_topics())
     else:
@@ -201,7 +201,7 @@ def _review_sentiment(neutral: float) -> Iterator[LabelledText]:
             )
 
 
-def _own(config: LabelledTextsConfig) -> LabelledSet:
+def _read_rows(config: LabelledTextsConfig) -> LabelledSet:
     """The user's rows: split as they are published, or by `data.seed`."""
     records, where = open_records(str(config.path), format=config.format), f"data.path={config.path}"
     train, bad = _texts(config, records.table(config.split), "")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from recipes.core.config.settings import DATA_CONTENT, SEEDS, setting
+from recipes.core.data.config import test_split_problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +64,5 @@ class LabelledTextsConfig(LabelledConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""
-        found = []
-        if self.path is None:
-            found.append(("path", "is missing; type data.path=FILE, FOLDER or a datasets name"))
-        if self.test_split is not None and self.test_fraction is not None:
-            found.append(("test_fraction", "and test_split are two ways to choose what is tested on; type one of them"))
-        if self.test_split == self.split:
-            found.append(("test_split", f"{self.split} is what is trained on; name another, or type test_fraction"))
-        return found
+        missing = [("path", "is missing; type data.path=FILE, FOLDER or a datasets name")] if self.path is None else []
+        return [*missing, *test_split_problems(self.split, self.test_split, self.test_fraction)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes.core.data.images.decoding import check_image, decode, image_content, inspect_image
+from recipes.core.data.images.decoding import decode, image_content, inspect_image
 
 RAMP = np.arange(256).reshape(16, 16)
 
@@ -49,7 +49,7 @@ WIDE = {
 def test_a_ramp_stays_a_ramp(name: str) -> None:
     image = decode(WIDE[name])
     assert image.shape == (16, 16, 3) and image.dtype == np.uint8
-    assert (image == image[:, :, :1]).all() and check_image(WIDE[name]) is None
+    assert (image == image[:, :, :1]).all() and inspect_image(WIDE[name])[1] is None
     assert np.abs(image[:, :, 0].astype(int) - RAMP).max() <= (1 if name == "32 bits" else 0)
 
 
@@ -79,17 +79,17 @@ def test_one_bit_transparency_and_the_first_frame() -> None:
 
 def test_what_is_no_picture_is_told(tmp_path: Path) -> None:
     holes = np.full((4, 4), np.nan, np.float32)
-    assert "values that are no numbers" in str(check_image(stored(Image.fromarray(holes), "TIFF")))
-    assert check_image(b"") == check_image(b"text") == "not an image"
-    assert "cannot be read (File name too long)" in str(check_image(tmp_path / ("n" * 300)))
-    assert check_image(tmp_path) is not None and inspect_image(tmp_path / "absent.png") == ("", "no such file")
+    assert "values that are no numbers" in str(inspect_image(stored(Image.fromarray(holes), "TIFF"))[1])
+    assert inspect_image(b"")[1] == inspect_image(b"text")[1] == "not an image"
+    assert "cannot be read (File name too long)" in str(inspect_image(tmp_path / ("n" * 300))[1])
+    assert inspect_image(tmp_path)[1] is not None and inspect_image(tmp_path / "absent.png") == ("", "no such file")
 
 
 def test_bombs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    problem = check_image(stored(Image.new("L", (64, 64)), "PNG"))
+    problem = inspect_image(stored(Image.new("L", (64, 64)), "PNG"))[1]
     assert problem is not None and "exceeds limit" in problem
-    assert check_image(stored(Image.new("L", (12, 12)), "PNG")) is None  # Pillow warns up to twice the limit
+    assert inspect_image(stored(Image.new("L", (12, 12)), "PNG"))[1] is None  # Pillow warns up to twice the limit
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
