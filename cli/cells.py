@@ -76,7 +76,10 @@ def show_plan(folder: Path, manifest: "Manifest", configs: "Sequence[RunConfig]"
         (f"{manifest.kind} folder", str(folder)),
         ("cells", f"{len(states)}: {', '.join(f'{number} {name}' for name, number in counts.items())}"),
         *([("steps", f"{steps:,} in all cells")] if (steps := sum(config.steps for config in configs)) else []),
-        ("launcher", f"{launcher.name}, {launcher.jobs} at once, {manifest.threads} threads each"),
+        (
+            "launcher",
+            f"{launcher.name}, {launcher.jobs} at once, {manifest.threads} thread{'s' * (manifest.threads > 1)} each",
+        ),
         *configs[0].describe(),
         *runner.needs(configs[0], runs=len(configs)),
         ("time", expected_time(folder, manifest, configs)),

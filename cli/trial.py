@@ -1,6 +1,7 @@
 """`steelyard trial`: every arm over paired seeds, and the verdict on the paper's claim."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from cli.console import heading, note, pairs, say, table
 from cli.keys import OUTPUTS_KEY, typed_keys
 from recipes.core.config import compose, registry
 from recipes.core.config.overrides import MOST_CELLS
-from recipes.core.config.settings import SMOKE
+from recipes.core.config.settings import SMALL, SMOKE
 from recipes.core.errors import UserError
 from recipes.core.messages import duration_text
 from recipes.core.spelling import did_you_mean
@@ -95,12 +96,12 @@ def trial(
 
     states, stopped = drive(folder, manifest, made, retry, fresh=fresh)
     if not stopped:
-        _conclude(folder)
+        _conclude(folder, command)
     show_cells(states, only=UNFINISHED)
     end(states, stopped, command)
 
 
-def _conclude(folder: Path) -> None:
+def _conclude(folder: Path, command: str) -> None:
     """Compare, judge, write the report and print the answer."""
     from recipes.core.trial.conclude import conclude
 
@@ -108,11 +109,11 @@ def _conclude(folder: Path) -> None:
     show_verdict(result)
     say()
     places = [*((kind, str(path)) for kind, path in files.items()), ("trial folder", str(folder))]
-    pairs([*places, *_cost_and_next(result)])
+    pairs([*places, *_cost_and_next(result, command)])
 
 
-def _cost_and_next(result: "TrialResult") -> list[tuple[str, str]]:
-    """How long the runs took, and what to type next: more seeds where they would settle it, arms that were left out."""
+def _cost_and_next(result: "TrialResult", command: str) -> list[tuple[str, str]]:
+    """How long the runs took, and what to type after `command`: more seeds if they would settle it, or further arms."""
     from recipes.core.trial.report.cells import more_seeds_command, seconds_of
 
     manifest, rows = result.manifest, []
@@ -120,18 +121,27 @@ def _cost_and_next(result: "TrialResult") -> list[tuple[str, str]]:
     if seconds:
         rows.append(("time spent", f"{duration_text(sum(seconds))} in {len(seconds)} runs"))
     if result.verdict.more_seeds:
-        return [*rows, ("next", more_seeds_command(manifest, result.verdict.more_seeds))]
+        return [*rows, ("next", more_seeds_command(replace(manifest, command=command), result.verdict.more_seeds))]
     typed = [word for word in manifest.cells[0].overrides if not word.startswith("arm=")]
     every, budget = compose.arms(manifest.recipe, typed), compose.budget(manifest.recipe, typed)
     if budget == SMOKE:
-        return [*rows, ("next", f"what judges: {_without_budget(manifest.command)}")]
-    if set(every) - set(manifest.arms) and not no_verdict(result.card, manifest.arms, len(manifest.seeds), budget):
-        rows.append(("next", f"all {len(every)} arms: {_with_all_arms(manifest.command)}"))
+        if no_verdict(result.card, manifest.arms, len(manifest.seeds), SMALL):
+            return rows
+        return [*rows, ("next", f"what judges: {_without_budget(command)}")]
+    # What no run measured, or no pair of the claim, will not be judged with more arms either.
+    measured = any(comparison.row(result.card.claim.metric) for comparison in result.comparisons)
+    missing = no_verdict(result.card, manifest.arms, len(manifest.seeds), budget)
+    if set(every) - set(manifest.arms) and measured and not missing:
+        rows.append(("next", f"all {len(every)} arms: {_with_all_arms(command)}"))
     return rows
 
 
 def _without_budget(command: str) -> str:
-    return shlex.join([word for word in shlex.split(command) if word != f"budget={SMOKE}"])
+    """The command of a trial of `smoke` at the default budget, with that budget's seeds unless others were typed."""
+    words = [word for word in shlex.split(command) if word != f"budget={SMOKE}"]
+    place = words.index("--seeds")  # every trial's command has it
+    usual = words[place + 1] == str(budgets.SEEDS[SMOKE])
+    return shlex.join(words[:place] + words[place + 2 :] if usual else words)
 
 
 def _with_all_arms(command: str) -> str:

@@ -4,7 +4,7 @@ pages            measured numbers on pages, from stored trials
 trial            many runs, one answer: cells, manifest, drive, worker, launch, search, the trial's report
 worker           one of the processes of a run
 runner           one run: what it would be, and done, finished or reused
-execution        the work of a run, from its config to its report: the way through
+execution        the work of a run, from its config to its report
 report           a run's page; figures, tables and styles of all pages
 text_recipe      the base of methods that weight tokens or samples of text: they write the weights, it does the rest
 recipe           what the author of a recipe writes: read this first
@@ -13,9 +13,9 @@ evaluation       scores of examples, curves, plots, strips of images
 training         the one trainer: arguments, passes, batches, models trained inside a run, several processes
 scoring          what a model says about tokens, cached by content; samples
 losses           kernels, log-probs, weights, objectives
-models           language and vision-language models, encoders, adapters, tokenizers, the output head
+models           language and vision-language models, encoders, adapters, tokenizers, the output head, KV cache, taps
 runs             the folder of a run: identity, records, checkpoints, tracking, progress
-data             what is read: files, text, images, tasks
+data             what is read: files, text, images, tasks and labelled texts
 config           settings, schema, compose, overrides, the registry of recipes
 storage          files, locks, seals, cache, packages, assets, the hub
 process          this process: its cores, signals, streams, launcher

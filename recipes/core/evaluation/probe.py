@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from recipes.core.data.tasks.labelled import LabelledSet
-from recipes.core.errors import RunFailed
+from recipes.core.errors import RunFailed, UserError
 from recipes.core.evaluation.probe_config import ProbeConfig
 
 STEPS = 20_000  # of the solver; far more than it needs on standardised features
@@ -98,6 +98,9 @@ def choose_strength(
         classes: Number of classes.
         config: Strengths and folds.
         seed: Of the folds.
+
+    Raises:
+        UserError: there are too few texts or documents for two folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -105,6 +108,12 @@ def choose_strength(
         return config.strengths[0]
     sources = np.asarray(documents)
     scarcest = min(len(np.unique(sources[labels == number])) for number in np.unique(labels))
+    if min(len(np.unique(sources)), np.unique(labels, return_counts=True)[1].max()) < 2:
+        raise UserError(
+            f"{len(labels)} training texts of {len(np.unique(sources))} documents cannot be folded",
+            "strengths",
+            "give more texts, or a single strength, which needs no cross-validation",
+        )
     folds = StratifiedGroupKFold(max(2, min(config.folds, scarcest)), shuffle=True, random_state=seed)
     losses = dict.fromkeys(sorted(config.strengths), 0.0)
     with warnings.catch_warnings():
@@ -131,10 +140,15 @@ def probe(data: LabelledSet, train: Tensor, test: Tensor, config: ProbeConfig, s
 
     Returns:
         The probe, and int64 [test texts] the classes that it predicts.
+
+    Raises:
+        UserError: features are not finite, or there are too few texts to choose a strength.
     """
     order = sorted(range(len(data.train)), key=lambda i: data.train[i].id)
-    features, labels = train.double().numpy()[order], data.numbers(data.train)[order]
+    if not all(bool(part.isfinite().all()) for part in (train, test)):
+        raise UserError("the features hold NaN or infinities", data.name, "choose another checkpoint or layer")
+    features, labels = train.detach().double().numpy()[order], data.numbers(data.train)[order]
     documents = [data.train[i].document for i in order]
     strength = choose_strength(features, labels, documents, len(data.classes), config, seed)
     fitted = fit_probe(features, labels, len(data.classes), strength)
-    return fitted, fitted.predict(test.double().numpy())
+    return fitted, fitted.predict(test.detach().double().numpy())

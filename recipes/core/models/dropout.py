@@ -1,12 +1,30 @@
 """Dropout, and whatever else makes a model in training another function than the one that is evaluated."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
 # nn.Dropout, functional dropout, LayerDrop, stochastic depth, the noise of routers: all are named so.
 _NOISE = re.compile(r"drop|stochastic_depth|jitter")
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; behind it every module of the model is in the mode that it was in before.
+
+    `model.train(model.training)` would put the mode of a wrapper, which is new and hence in training, on the model in
+    it, and turn its dropout on.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def without_dropout(model: Any) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recipes.core.errors import UserError
+from recipes.core.models.dropout import evaluation
 from recipes.core.storage.model_files import first_line
 
 # Config keys that logits are multiplied by (Cohere, Falcon-H1, Muse), divided by (Granite; MiniCPM3 and Inkling divide
@@ -150,13 +151,8 @@ def check_head(model: Any, where: str = "") -> None:
     Raises:
         UserError: they differ, are not finite, or the model does not run as a causal language model.
     """
-    training = model.training
-    model.eval()
-    try:
-        with trial_forward(model, where):
-            _check(model)
-    finally:
-        model.train(training)
+    with evaluation(model), trial_forward(model, where):
+        _check(model)
 
 
 @contextmanager

@@ -8,8 +8,7 @@ Layers with a sliding window keep what lies outside of it as well, since a row t
 window is in the mask, and memory is that of a model without windows.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import copy
 from typing import Any
 from weakref import WeakSet
@@ -21,7 +20,8 @@ from transformers import DynamicCache
 
 from recipes.core.errors import UserError
 from recipes.core.models.attention_kinds import HINT, attention_kinds
-from recipes.core.models.head import TOLERANCE, OutputHead, decoder, last_hidden_state, output_head, probe_ids
+from recipes.core.models.dropout import evaluation
+from recipes.core.models.head import TOLERANCE, OutputHead, decoder, output_head, probe_ids
 from recipes.core.storage.model_files import first_line
 
 Rows = Sequence[Sequence[int]]
@@ -244,7 +244,7 @@ class KVCache:
         if seen is not None:
             distances = positions[..., None] - torch.cat([self.positions, positions], 1)[:, None]
             masks = self._kinds.masks(seen, distances, self.model.dtype)
-        with _evaluation(self.model):
+        with evaluation(self.model):
             outputs = decoder(self.model)(
                 input_ids=ids, position_ids=positions, attention_mask=masks, cache=self._layers, use_cache=True
             )
@@ -301,23 +301,11 @@ def _try(cache: KVCache) -> None:
     except Exception as error:  # nobody knows what the code of a model raises
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(f"{name} takes no cache with positions and a mask: {reason}", cache.where, HINT) from error
-    with _evaluation(model):
+    with evaluation(model):
         alone = [torch.tensor([row], device=device) for row in cache.tokens()]
-        plain = [last_hidden_state(model, input_ids=row, attention_mask=torch.ones_like(row))[0, -1] for row in alone]
+        plain = [model(input_ids=row, attention_mask=torch.ones_like(row)).logits[0, -1] for row in alone]
     cache._clear()
-    ours, theirs = head.logits(hidden), head.logits(torch.stack(plain))
+    ours, theirs = head.logits(hidden), torch.stack(plain)
     tolerance = float(theirs.abs().max()) * TOLERANCE.get(head.weight.dtype, 0.02)
     if not float((ours - theirs).abs().max()) <= tolerance:
         raise UserError(f"{name} gives other logits with a cache than without", cache.where, HINT)
-
-
-@contextmanager
-def _evaluation(model: Any) -> Iterator[None]:
-    training = model.training
-    if training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if training:
-            model.train()

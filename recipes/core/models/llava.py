@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration
 
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.models.config import LlavaConfig
+from recipes.core.models.dropout import evaluation
 from recipes.core.models.head import check_head, output_head
 from recipes.core.models.normalisation import normalisation
 from recipes.core.models.sources import check_tokenizer_fits, load_model, load_tokenizer
@@ -61,19 +62,17 @@ class LlavaCaptionModel(nn.Module):
     @torch.no_grad()
     def generate_captions(self, pixels: Tensor, max_new_tokens: int) -> list[list[int]]:
         """Greedy captions, without the end-of-text token."""
-        training = self.training
-        self.eval()
         ids = torch.tensor(self.prefix_ids, device=pixels.device).expand(len(pixels), -1)
-        out = self.llava.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            pixel_values=pixels,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=self.eos,
-            pad_token_id=self.eos,
-        )
-        self.train(training)
+        with evaluation(self):
+            out = self.llava.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                pixel_values=pixels,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                eos_token_id=self.eos,
+                pad_token_id=self.eos,
+            )
         rows = out[:, ids.shape[1] :].tolist()
         return [row[: row.index(self.eos)] if self.eos in row else row for row in rows]
 

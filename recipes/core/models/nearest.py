@@ -55,12 +55,14 @@ def nearest(
 
     Raises:
         UserError: a value is not finite or too large for products in float32, or a query has fewer than k keys.
-        ValueError: k is below 1.
+        ValueError: k or block is below 1, or there are not as many groups as queries and keys.
     """
-    if k < 1:
-        raise ValueError(f"k={k}: at least one neighbour is looked for")
+    if k < 1 or block < 1:
+        raise ValueError(f"k={k}, block={block}: both are at least 1")
     asked = _prepared(queries, cosine, "query", 0)
     owners, groups = (None, None) if exclude is None else map(torch.as_tensor, exclude)
+    if owners is not None and len(owners) != len(asked):
+        raise ValueError(f"there are groups of {len(owners)} queries for {len(asked)}")
     best = Nearest(torch.full((len(asked), k), -torch.inf), torch.full((len(asked), k), -1))
     for start, part in _blocks(keys, block, None if groups is None else len(groups)):
         tried = _prepared(part, cosine, "key", start).to(device)
@@ -101,6 +103,8 @@ def _check_all_have(best: Nearest) -> None:
 
 def _prepared(vectors: Vectors, cosine: bool, what: str, start: int) -> Tensor:
     rows = torch.as_tensor(np.array(vectors) if isinstance(vectors, np.ndarray) else vectors).float()
+    if cosine:  # the largest entry is 1 before squares are taken, which leave float32 of very large or small ones
+        rows = rows / rows.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     right = rows.norm(dim=1) < LONGEST
     if not bool(right.all()):
         raise UserError("has values that are not finite, or too large", f"{what} {start + int(right.int().argmin())}")

@@ -97,6 +97,8 @@ def pool(states: Tensor, mask: Tensor, pooling: str = "mean") -> Tensor:
     Returns:
         [B, d]
     """
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling {pooling!r} is none of {', '.join(POOLINGS)}")
     states, mask = exact(states), mask.to(states.device)
     if pooling == "mean":
         weights = mask.to(states.dtype)[..., None]

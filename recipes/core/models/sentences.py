@@ -14,6 +14,7 @@ from transformers import BertModel
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.messages import note
+from recipes.core.models.dropout import evaluation
 from recipes.core.models.padded import BATCH_TOKENS, batches, distinct_rows, pad_rows, pool
 from recipes.core.models.sources import check_tokenizer_fits, load_config, load_model, load_tokenizer, source_folder
 from recipes.core.runs.progress import progress
@@ -56,23 +57,24 @@ def embed_rows(
         float32 [rows, d] on the CPU.
 
     Raises:
+        UserError: the model has no such layer.
         ValueError: a row without ids.
     """
+    depth = model.config.get_text_config().num_hidden_layers
+    if not LAST <= layer <= depth:
+        raise UserError(f"{type(model).__name__} has no layer {layer}", "layer", f"0 to {depth} exist, and {LAST}")
     if empty := [number for number, row in enumerate(rows) if not len(row)]:
         raise ValueError(f"row {empty[0]} has no ids")
     distinct, places = distinct_rows(rows)
     vectors: list[Tensor] = [torch.empty(0)] * len(distinct)
-    training, done = model.training, 0
-    model.to(device).eval()
-    try:
-        with progress(what, len(distinct)) as show, torch.no_grad():
-            for group in batches([len(row) for row in distinct], batch_tokens):
-                pooled = _pooled(model, [distinct[number] for number in group], device, layer, pooling).float().cpu()
-                for number, vector in zip(group, pooled, strict=True):
-                    vectors[number] = vector
-                show(done := done + len(group))
-    finally:
-        model.train(training)
+    done = 0
+    model.to(device)
+    with evaluation(model), progress(what, len(distinct)) as show, torch.no_grad():
+        for group in batches([len(row) for row in distinct], batch_tokens):
+            pooled = _pooled(model, [distinct[number] for number in group], device, layer, pooling).float().cpu()
+            for number, vector in zip(group, pooled, strict=True):
+                vectors[number] = vector
+            show(done := done + len(group))
     return torch.stack([vectors[number] for number in places]) if rows else torch.empty(0, 0)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recipes.core.models.dropout import evaluation
 from recipes.core.models.head import OutputHead, decoder, last_hidden_state, output_head
 
 R = TypeVar("R")
@@ -171,22 +172,20 @@ class CaptionModel(nn.Module):
             pixels: [batch, channels, size, size].
             max_new_tokens: Longest caption.
         """
-        training = self.training
-        self.eval()
         ids = torch.tensor(self.prefix_ids, device=pixels.device).expand(len(pixels), -1)
-        embedded, cache = self._embed(ids, pixels), None
-        rows: list[Tensor] = []
-        open_rows = torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
-        for _ in range(max_new_tokens):
-            out = decoder(self.language_model)(inputs_embeds=embedded, cache=cache, use_cache=True)
-            cache = out.cache
-            token = output_head(self.language_model).logits(out.last_hidden_state[:, -1]).argmax(-1)
-            rows.append(token.masked_fill(~open_rows, self.eos))
-            open_rows = open_rows & (token != self.eos)
-            if not open_rows.any():
-                break
-            embedded = self.language_model.get_input_embeddings()(token[:, None])
-        self.train(training)
+        with evaluation(self):
+            embedded, cache = self._embed(ids, pixels), None
+            rows: list[Tensor] = []
+            open_rows = torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
+            for _ in range(max_new_tokens):
+                out = decoder(self.language_model)(inputs_embeds=embedded, cache=cache, use_cache=True)
+                cache = out.cache
+                token = output_head(self.language_model).logits(out.last_hidden_state[:, -1]).argmax(-1)
+                rows.append(token.masked_fill(~open_rows, self.eos))
+                open_rows = open_rows & (token != self.eos)
+                if not open_rows.any():
+                    break
+                embedded = self.language_model.get_input_embeddings()(token[:, None])
         captions = torch.stack(rows, dim=1).tolist()
         return [row[: row.index(self.eos)] if self.eos in row else row for row in captions]
 

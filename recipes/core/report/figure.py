@@ -31,6 +31,13 @@ def draw(charts: list[Chart], comparison: Comparison | None, title: str, plots: 
     Returns:
         None where there is nothing to draw.
     """
+    import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False}):  # names may hold a dollar sign
+        return _png(charts, comparison, title, plots)
+
+
+def _png(charts: list[Chart], comparison: Comparison | None, title: str, plots: Sequence[Plot]) -> bytes | None:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 

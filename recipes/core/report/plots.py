@@ -52,7 +52,7 @@ def plot_chart(plot: Plot) -> Chart | None:
     """
     many = sum(map(bool, plot.series.values())) > MANY
     series = [
-        Series(label, "series", shown, plot.bands.get(label, ()) if place < 2 or not many else (), place % PLACES + 1)
+        Series(label, "series", shown, _edges(plot, label) if place < 2 or not many else (), place % PLACES + 1)
         for place, (label, points) in enumerate(plot.series.items())
         if (shown := [point for point in points if _can_stand(point, plot.y_log)])
     ]
@@ -66,24 +66,34 @@ def plot_chart(plot: Plot) -> Chart | None:
     return Chart(plot.name, plot.title, plot.y_label, _in_words(plot), plot.x_label, FRAME, *ticks_and_lines, dots)
 
 
+def _edges(plot: Plot, label: str) -> list[tuple[float, float, float]]:
+    """The band of a series where both of its edges can be drawn."""
+    return [
+        (x, low, high)
+        for x, low, high in plot.bands.get(label, ())
+        if _can_stand((x, low), plot.y_log) and _can_stand((x, high), plot.y_log)
+    ]
+
+
 def _can_stand(point: tuple[float, float], y_log: bool) -> bool:
     return all(map(math.isfinite, point)) and (not y_log or point[1] > 0)
 
 
 def _in_words(plot: Plot) -> str:
-    parts = [
-        f"{label}: {len(points)} points, {number_text(min(y for _, y in points))} to "
-        f"{number_text(max(y for _, y in points))}"
-        for label, points in plot.series.items()
-        if points
-    ]
+    parts = []
+    for label, points in plot.series.items():
+        if values := [y for _, y in points if math.isfinite(y)]:
+            parts.append(f"{label}: {len(points)} points, {number_text(min(values))} to {number_text(max(values))}")
     return f"{plot.title}. {'; '.join(parts)}"
 
 
 def png(plot: Plot) -> bytes:
     """The picture as PNG."""
+    import matplotlib
+
     buffer = io.BytesIO()
-    _figure(plot).savefig(buffer, format="png", dpi=144)
+    with matplotlib.rc_context({"text.parse_math": False}):  # names may hold a dollar sign
+        _figure(plot).savefig(buffer, format="png", dpi=144)
     return buffer.getvalue()
 
 

@@ -49,6 +49,8 @@ def text_features(
     Raises:
         UserError: a text has no tokens, or more than the model has positions; or the features hold NaN or infinities.
     """
+    if max_tokens is not None and max_tokens < 1:
+        raise ValueError(f"max_tokens={max_tokens}: at least one token is read")
     rows = TextIds(tokenizer).framed(texts, max_tokens)
     if empty := next((number for number, row in enumerate(rows) if not row), None):
         raise UserError("has no tokens, and so no features", f"text {empty}", "take it out of the data")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from recipes.core.losses.objectives import IGNORE
+from recipes.core.models.dropout import evaluation
 from recipes.core.models.head import OutputHead, decoder, output_head
 from recipes.core.models.padded import BATCH_TOKENS
 from recipes.core.scoring.rows import Row, row_batches
@@ -66,14 +67,11 @@ def read_rows(
         layers: As in `hidden_states`.
         inputs: From numbers of rows to what else the model is given (its pixels).
     """
-    training = model.training
-    model.to(device).eval()
-    try:
+    model.to(device)
+    with evaluation(model):
         for numbers, batch in row_batches(rows, device, what, batch_tokens, groups):
             with torch.no_grad():
                 _forward(model, numbers, batch, read, layers, inputs(numbers) if inputs else {})
-    finally:
-        model.train(training)
 
 
 def hidden_states(model: Any, batch: dict[str, Tensor], layers: Sequence[int]) -> Tensor:

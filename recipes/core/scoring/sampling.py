@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recipes.core.models.build import seeded
+from recipes.core.models.dropout import evaluation
 from recipes.core.runs.progress import progress
 from recipes.core.storage.cache import cached
 from recipes.core.storage.files import sha256_json, write_json
@@ -43,18 +44,16 @@ def sample(
     Returns:
         int32 ids of each completion.
     """
-    training = model.training
-    model.to(device).eval()
-    found: list[np.ndarray] = []
+    model.to(device)
+    samples: list[np.ndarray] = []
     # The library's own top_k and top_p would cut the distribution.
     drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     options = {"max_new_tokens": max_new_tokens, "eos_token_id": eos_id, **(drawn if temperature else GREEDY)}
-    with torch.no_grad(), seeded(seed), progress("sampling completions", len(prompts)) as show:
+    with torch.no_grad(), evaluation(model), seeded(seed), progress("sampling completions", len(prompts)) as show:
         for start in range(0, len(prompts), ROWS):
-            found += _drawn(model.language_model, prompts[start : start + ROWS], device, options)
-            show(len(found))
-    model.train(training)
-    return found
+            samples += _drawn(model.language_model, prompts[start : start + ROWS], device, options)
+            show(len(samples))
+    return samples
 
 
 def sampled_once(

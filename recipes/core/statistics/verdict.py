@@ -55,7 +55,10 @@ def judge(claim: Claim, row: MetricRow | None) -> Verdict:
         "exact" is supported if no example (seed) differs by more than the minimal effect, else contradicted.
     """
     if row is None:
-        reason = f"no seed has both {claim.arm} and {claim.baseline} finished with {claim.metric} measured"
+        reason = (
+            f"no seed has {claim.metric} of both {claim.arm} and {claim.baseline}: "
+            "runs are missing, or these data or this model do not give it"
+        )
         return Verdict(INCONCLUSIVE, None, 0, None, reason)
     if claim.unit == EXAMPLE_UNIT and row.examples is None:
         return Verdict(INCONCLUSIVE, None, len(row.differences), None, f"{claim.metric} has no values of examples")

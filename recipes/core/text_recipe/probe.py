@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
+from recipes.core.models.dropout import evaluation
 from recipes.core.text_recipe.items import PLANTED, REFERENCE, Items, text_collate
 from recipes.core.text_recipe.objective import TokenStatistics, WeightedText, live_statistics
 
@@ -45,17 +46,15 @@ def probe_stream(
         size: Sequences of a batch.
         device: Where to compute.
     """
-    training = model.training
-    model.eval()
     ids: list[str] = []
     batches_read: list[dict[str, Tensor]] = []
     statistics: list[TokenStatistics] = []
-    for start in range(0, min(batches * size, len(stream)), size):
-        batch = text_collate([stream[index] for index in range(start, min(start + size, len(stream)))])
-        ids += batch.pop("ids")
-        batches_read.append({name: value.to(device) for name, value in batch.items()})
-        statistics.append(live_statistics(model, batches_read[-1], objective.ask))
-    model.train(training)
+    with evaluation(model):
+        for start in range(0, min(batches * size, len(stream)), size):
+            batch = text_collate([stream[index] for index in range(start, min(start + size, len(stream)))])
+            ids += batch.pop("ids")
+            batches_read.append({name: value.to(device) for name, value in batch.items()})
+            statistics.append(live_statistics(model, batches_read[-1], objective.ask))
     weights = [objective.alone(*pair) for pair in zip(statistics, batches_read, strict=True)]
     whole = {name: _joined([batch[name] for batch in batches_read]) for name in batches_read[0]}
     nll, mask = (_joined([getattr(part, name) for part in statistics]) for name in ("nll", "mask"))

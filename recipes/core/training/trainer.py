@@ -112,6 +112,16 @@ class TrainEvents:
         """
 
 
+def check_one_batch(size: int, config: TrainerConfig) -> None:
+    """Refuse fewer training examples than one batch; recipes ask this before they train a reference, too."""
+    if size < config.batch_size:
+        raise UserError(
+            f"{size} training examples are fewer than one batch",
+            where=f"trainer.batch_size={config.batch_size}",
+            hint=f"type trainer.batch_size={size} or less",
+        )
+
+
 def resolve_device(config: TrainerConfig) -> str:
     """ "cpu" or "cuda".
 
@@ -151,13 +161,7 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
     """
     device = resolve_device(config)
     _check_processes(config)
-    size = len(training.dataset)  # type: ignore[arg-type]
-    if size < config.batch_size:
-        raise UserError(
-            f"{size} training examples are fewer than one batch",
-            where=f"trainer.batch_size={config.batch_size}",
-            hint=f"type trainer.batch_size={size} or less",
-        )
+    check_one_batch(len(training.dataset), config)  # type: ignore[arg-type]
     store = folder / "checkpoints"
     found = distributed.from_first(lambda: checkpoints.newest_valid(store, say=lambda line: note(f"warning: {line}")))
     start = checkpoints.step_of(found) if found else 0

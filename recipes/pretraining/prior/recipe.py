@@ -22,7 +22,7 @@ from recipes.core.models.run_models import describer
 from recipes.core.models.sources import processor_files
 from recipes.core.recipe import Evaluation
 from recipes.core.training.caption_batches import CaptionItems, Weigh, caption_collate
-from recipes.core.training.trainer import Training
+from recipes.core.training.trainer import Training, check_one_batch
 from recipes.pretraining.prior import method
 from recipes.pretraining.prior.config import LIVE, PriorConfig
 from recipes.pretraining.prior.curves import watch_steps
@@ -52,6 +52,7 @@ class PriorRecipe:
     def prepare(self, config: PriorConfig, device: str) -> Prepared:
         """Data, tokens and reference scores, each cached by content. Raises UserError on bad data."""
         data = load_captions(config.data, config.seed)
+        check_one_batch(len(data.train), config.trainer)
         tokenizer = models.build_tokenizer(config.model, data)
         train, test = (
             tokenize(split, tokenizer, tokenizer.eos_token_id, config.data.max_tokens, config.data.on_long)

@@ -11,6 +11,7 @@ from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
+from recipes.core.models.dropout import evaluation
 from recipes.core.recipe import Evaluation
 from recipes.core.training.toys.encoder import toy_vit
 from recipes.core.training.toys.llava import QuestionItems, cached_features
@@ -109,18 +110,16 @@ def possible(config: TokenFlexConfig) -> list[int]:
 def answer_scores(config: TokenFlexConfig, prepared: Prepared, model: FlexModel, questions: int) -> Scores:
     """`accuracy@K` of the first test questions, and `accuracy/mean` over the numbers K of `evaluation.tokens`."""
     scores, right = Scores(), {}
-    was, items = model.training, prepared.test
-    model.eval()
-    for count in possible(config):
-        found = []
-        for rows in torch.arange(questions).split(BATCH):
-            batch = items.collate(rows.tolist())
-            features, asked = batch["features"].to(prepared.device), batch["asked"].to(prepared.device)
-            said = model(features, asked, count).argmax(1).cpu()
-            found.append(said == batch["answers"])
-        right[count] = torch.cat(found).double()
-        scores.define(f"accuracy@{count}", f"right answers from {count} visual tokens", True)
-    model.train(was)
+    items = prepared.test
+    with evaluation(model):
+        for count in possible(config):
+            equal = []
+            for rows in torch.arange(questions).split(BATCH):
+                batch = items.collate(rows.tolist())
+                features, asked = batch["features"].to(prepared.device), batch["asked"].to(prepared.device)
+                equal.append(model(features, asked, count).argmax(1).cpu() == batch["answers"])
+            right[count] = torch.cat(equal).double()
+            scores.define(f"accuracy@{count}", f"right answers from {count} visual tokens", True)
     for count, values in right.items():
         _add(scores, f"accuracy@{count}", values, items.each)
     if all(count in right for count in config.evaluation.tokens):

@@ -10,6 +10,7 @@ from scipy.special import log_softmax
 
 from recipes.core.config.schema import build
 from recipes.core.data.tasks.labelled import LabelledSet, LabelledText
+from recipes.core.errors import UserError
 from recipes.core.evaluation import probe as module
 from recipes.core.evaluation.classification import add_test_scores
 from recipes.core.evaluation.probe import choose_strength, fit_probe, probe
@@ -145,3 +146,13 @@ def test_scores_have_a_row_a_text() -> None:
 
 def test_settings() -> None:
     assert build(ProbeConfig, {"strengths": []})[1] and build(ProbeConfig, {"folds": 1})[1]
+
+
+def test_what_cannot_be_probed_is_refused() -> None:
+    texts = [LabelledText(str(i), f"text {i}", "ab"[i % 2], f"document {i}") for i in range(4)]
+    data, features = LabelledSet("tiny", texts[:2], texts[2:]), torch.randn(2, 3)
+    with pytest.raises(UserError, match="2 training texts of 2 documents cannot be folded"):
+        probe(data, features, features, ProbeConfig(), 0)
+    assert probe(data, features, features, ProbeConfig(strengths=(1.0,)), 0)[1].shape == (2,)
+    with pytest.raises(UserError, match="tiny: the features hold NaN"):
+        probe(data, features, features * torch.nan, ProbeConfig(), 0)

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.config import SmallLMConfig
+from recipes.core.models.dropout import evaluation
 from recipes.core.models.text import build_language_model
 
 RATE = 0.5
@@ -69,3 +71,14 @@ def test_models_that_are_trained_in_the_run_have_none(architecture: str) -> None
     config = SmallLMConfig(architecture=architecture, width=16, heads=2)
     model = build_language_model(config, range(300), 0).language_model
     assert torch.equal(logits(model, True, 1), logits(model, False, 0))
+
+
+def test_behind_an_evaluation_every_module_is_in_its_own_mode() -> None:
+    """A wrapper is new, hence in training; the model in it was loaded for evaluation and has dropout."""
+    inner = nn.Sequential(nn.Dropout(0.5), nn.Linear(2, 2)).eval()
+    wrapper = nn.ModuleDict({"inner": inner, "other": nn.Dropout(0.5)})
+    with pytest.raises(RuntimeError), evaluation(wrapper):
+        assert not any(module.training for module in wrapper.modules())
+        raise RuntimeError
+    assert wrapper.training and wrapper["other"].training
+    assert not any(module.training for module in inner.modules())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertLMHeadModel
 
 from recipes.core.errors import UserError
 from recipes.core.models.head import last_hidden_state, output_head
@@ -279,3 +279,11 @@ def test_what_cannot_be_meant_is_refused() -> None:
 def test_the_head_is_the_models() -> None:
     model = build("gemma2", final_logit_softcapping=5.0)
     assert KVCache(model).head == output_head(model)
+
+
+def test_a_head_that_is_not_the_models_is_refused() -> None:
+    """BERT's head has a dense layer that no output head holds."""
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
+    model = BertLMHeadModel(BertConfig(is_decoder=True, vocab_size=40, **sizes)).eval()
+    with pytest.raises(UserError, match="BertLMHeadModel"):
+        KVCache(model)

@@ -77,5 +77,16 @@ def test_what_cannot_be_answered_is_refused() -> None:
         nearest(broken, keys, 1)
     with pytest.raises(UserError, match="key 0: has values that are not finite, or too large"):
         nearest(keys, torch.full((3, 2), 1e20), 1)  # whose products are infinite, or infinity minus infinity
-    with pytest.raises(ValueError, match="k=0: at least one"):
+    with pytest.raises(ValueError, match="k=0, block=4096: both are at least 1"):
         nearest(keys, keys, 0)
+
+
+def test_cosines_of_very_large_and_small_vectors_are_those_of_their_directions() -> None:
+    for size in (1e30, 1e-30):
+        result = nearest(
+            torch.full((1, 4), size), torch.tensor([[-1.0] * 4, [1.0] * 4, [2.0] * 4]) * size, 3, cosine=True
+        )
+        assert result.indices.tolist() == [[1, 2, 0]]
+        torch.testing.assert_close(result.scores, torch.tensor([[1.0, 1.0, -1.0]]))
+    with pytest.raises(ValueError, match="groups of 1 queries for 2"):
+        nearest(torch.ones(2, 2), torch.ones(2, 2), 1, exclude=(torch.zeros(1), torch.zeros(2)))

@@ -79,3 +79,13 @@ def test_of_many_series_the_first_two_have_bands() -> None:
         assert chart and sum(bool(line.band) for line in chart.lines) == bands
         assert all(chart.frame.top <= y <= chart.frame.plot_bottom for line in chart.lines for _, y, *_ in line.points)
         assert all(1 <= line.series.place <= 28 for line in chart.lines)
+
+
+def test_names_with_a_dollar_sign_and_bands_that_leave_a_logarithmic_axis_are_drawn() -> None:
+    bands = {"$x_$": [(0.0, -1.0, 2.0), (1.0, 1.0, 3.0)]}
+    plot = Plot("p", "t", "x", "y", {"$x_$": [(0, 1.0), (1, 2.0)]}, y_log=True, bands=bands)
+    assert png(plot).startswith(b"\x89PNG")
+    chart = plot_chart(plot)
+    assert chart and len(chart.lines[0].series.band) == 1
+    words = plot_chart(Plot("p", "t", "x", "y", {"a": [(0, math.nan), (1, 2.0)]}))
+    assert words and words.description == "t. a: 2 points, 2.000 to 2.000"

@@ -75,3 +75,18 @@ def test_texts_longer_than_the_model_are_refused():
     with pytest.raises(UserError, match="66 tokens does not fit the 64 positions of LlamaForCausalLM"):
         text_features(model_of("llama"), BEGIN, ["c" * 65], device="cpu")
     assert text_features(model_of("llama"), BEGIN, ["c" * 65], device="cpu", max_tokens=64).shape == (1, 16)
+
+
+def test_a_model_that_was_loaded_for_evaluation_stays_so():
+    model = TextModel(tiny("llama", 0).eval())
+    text_features(model, BEGIN, TEXTS, device="cpu")
+    assert model.training and not any(module.training for module in model.language_model.modules())
+
+
+def test_settings_that_mean_nothing_are_refused():
+    with pytest.raises(ValueError, match="pooling 'max' is none of mean, first, last"):
+        text_features(model_of("bert"), BEGIN, TEXTS, device="cpu", pooling="max")
+    with pytest.raises(ValueError, match="max_tokens=0: at least one token is read"):
+        text_features(model_of("bert"), BEGIN, TEXTS, device="cpu", max_tokens=0)
+    with pytest.raises(UserError, match="BertModel has no layer 3"):
+        text_features(model_of("bert"), BEGIN, TEXTS, device="cpu", layer=3)

@@ -67,7 +67,9 @@ def test_without_a_pair_of_the_claim_the_verdict_says_what_is_missing(folder: Pa
     result = analyse(folder)
     assert (result.comparisons, result.verdict.interval, result.verdict.more_seeds) == ((), None, None)
     assert (result.verdict.word, result.verdict.seeds) == ("inconclusive", 0)
-    assert result.verdict.reason == "no seed has both prior and ntp finished with grounded/auc measured"
+    assert result.verdict.reason == (
+        "no seed has grounded/auc of both prior and ntp: runs are missing, or these data or this model do not give it"
+    )
 
 
 def test_failed_cells_are_left_out_and_listed(folder: Path, make_run) -> None:

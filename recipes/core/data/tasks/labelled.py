@@ -118,9 +118,7 @@ def split_labelled(name: str, texts: Sequence[LabelledText], config: LabelledCon
     _check_classes(texts, where)
     texts = draw_texts(texts, config.texts, config.seed)
     fraction = TEST_FRACTION if config.test_fraction is None else config.test_fraction
-    label_of: dict[str, str] = {}
-    for each in texts:
-        label_of.setdefault(each.document, each.label)
+    label_of = _labels_of_documents(texts)
     held_out: set[str] = set()
     for number, label in enumerate(sorted(set(label_of.values()))):
         documents = [document for document, its in label_of.items() if its == label]
@@ -135,21 +133,32 @@ def split_labelled(name: str, texts: Sequence[LabelledText], config: LabelledCon
 def draw_texts(texts: Sequence[LabelledText], most: int | None, seed: int) -> list[LabelledText]:
     """At most so many texts, of each class its share and no fewer than `FEWEST` documents, in their order.
 
-    Documents are taken whole, in random order, until a class has its share.
+    Documents are drawn whole, in random order, and counted with all their texts; a document is of the class of its
+    first text. One that would go beyond the share of its class is passed over. Where `FEWEST` documents of each class
+    hold more texts than asked for, these are drawn.
     """
     if most is None or len(texts) <= most:
         return list(texts)
+    sizes, label_of = Counter(each.document for each in texts), _labels_of_documents(texts)
     chosen: set[str] = set()
-    for number, label in enumerate(sorted({each.label for each in texts})):
-        sizes = Counter(each.document for each in texts if each.label == label)
-        share, documents = sizes.total() * most / len(texts), list(sizes)
+    for number, label in enumerate(sorted(set(label_of.values()))):
+        documents = [document for document, its in label_of.items() if its == label]
+        share = sum(sizes[document] for document in documents) * most / len(texts)
         taken = drawn = 0
         for i in np.random.default_rng([seed, number, 1]).permutation(len(documents)):
             if drawn >= FEWEST and taken + sizes[documents[i]] > share:
-                break
+                continue
             chosen.add(documents[i])
             taken, drawn = taken + sizes[documents[i]], drawn + 1
     return [each for each in texts if each.document in chosen]
+
+
+def _labels_of_documents(texts: Sequence[LabelledText]) -> dict[str, str]:
+    """The class of each document: that of its first text."""
+    label_of: dict[str, str] = {}
+    for each in texts:
+        label_of.setdefault(each.document, each.label)
+    return label_of
 
 
 def _check_classes(texts: Sequence[LabelledText], where: str) -> None:
@@ -259,9 +268,10 @@ def _text(record: Record, names: Sequence[str]) -> LabelledText | str:
     name = label_name(label)
     if name is None:
         return f"its label is {excerpt(label)}, no word and no whole number"
-    if document and (document[0] is None or isinstance(document[0], list | dict)):
-        return f"its document is {excerpt(document[0])}"
-    return LabelledText("", text, name, str(document[0]) if document else text_digest(text))
+    source = label_name(document[0]) if document else text_digest(text)
+    if source is None:
+        return f"its document is {excerpt(document[0])}, no word and no whole number"
+    return LabelledText("", text, name, source)
 
 
 def text_digest(text: str) -> str:
@@ -270,7 +280,7 @@ def text_digest(text: str) -> str:
 
 
 def label_name(value: Any) -> str | None:
-    """The name of a class: words, truth values and whole numbers, 1.0 among them; None for anything else."""
+    """The name of a class or document: words, truth values, whole numbers (1.0, too); None for anything else."""
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, bool | np.bool_):

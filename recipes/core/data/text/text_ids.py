@@ -93,7 +93,8 @@ class TextIds:
             longest: Most tokens; what is too much at the end of a text is left out.
         """
         before, behind = self._around
-        room = None if longest is None else longest - len(before) - len(behind)
+        # A negative room would count from the end.
+        room = None if longest is None else max(longest - len(before) - len(behind), 0)
         return [[*before, *ids[:room], *behind] for ids in self.batch(texts)]
 
     def documents(self, texts: Sequence[str]) -> list[list[int]]:

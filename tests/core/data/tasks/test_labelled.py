@@ -152,3 +152,34 @@ def test_sentiment_of_reviews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         "negative": 3,
         "positive": 4,
     }
+
+
+def test_documents_of_several_classes_are_drawn_once_and_counted_whole():
+    texts = [
+        LabelledText(f"{d}-{i}", f"text {d} {i}", "abc"[(d + i) % 3], str(d)) for d in range(100) for i in range(6)
+    ]
+    for most in (36, 60, 150):
+        drawn = labelled.draw_texts(texts, most, 0)
+        assert most - 18 <= len(drawn) <= most and all(
+            count == 6 for count in Counter(t.document for t in drawn).values()
+        )
+
+
+def test_a_large_document_is_passed_over_and_smaller_ones_drawn():
+    texts = some({"a": 60, "b": 60}) + [LabelledText(f"x{i}", f"x {i}", "a", "large") for i in range(1000)]
+    for seed in range(5):
+        drawn = labelled.draw_texts(texts, 112, seed)
+        assert len([each for each in drawn if each.label == "a"]) >= 60 or len(drawn) > 1000
+
+
+def test_a_document_is_the_same_as_a_whole_number_and_as_a_float(tmp_path: Path):
+    for name, documents in (("train", pa.array(range(10))), ("test", pa.array([0.0, 1.0] * 5))):
+        columns = {"text": [f"{name} {i}" for i in range(10)], "label": ["a", "b"] * 5, "doc": documents}
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    data = load_labelled(LabelledTextsConfig(path=str(tmp_path), document_column="doc"))
+    assert {each.document for each in data.train} == set("23456789")
+    columns = {"text": ["one", "two"], "label": ["a", "b"], "doc": [float("nan"), 1.0]}
+    pq.write_table(pa.table(columns), tmp_path / "nan.parquet")
+    with pytest.raises(UserError) as caught:
+        load_labelled(LabelledTextsConfig(path=str(tmp_path / "nan.parquet"), document_column="doc"))
+    assert "its document is" in caught.value.hint
