@@ -1,24 +1,23 @@
-"""The work of a run, from its checked config to its finished folder: prepare, build, train, evaluate, report."""
+"""The work of a run, from its checked config to its finished folder: prepare, build, train, evaluate, report.
+
+Imports torch only for what needs it, so that a run which trains nothing can do without.
+"""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from recipes.core.config import compose, registry
 from recipes.core.config.settings import Card, RunConfig
 from recipes.core.evaluation.plots import write_plots
-from recipes.core.evaluation.scores import Scores, read_rows
+from recipes.core.evaluation.scores import read_rows
 from recipes.core.evaluation.strips import write_strips
 from recipes.core.recipe import Evaluation, Recipe
 from recipes.core.report.plots import png
 from recipes.core.report.run import report_run
 from recipes.core.report.strips import run_wall, wall_png
-from recipes.core.runs import checkpoints
 from recipes.core.runs import folder as runs
 from recipes.core.runs.folder import DONE, FAILED, INTERRUPTED, RunFolder
 from recipes.core.runs.identity import Identity, check_unchanged, read_content
@@ -31,25 +30,29 @@ from recipes.core.statistics.outcome import RunOutcome
 from recipes.core.storage.disk import nothing_begun
 from recipes.core.storage.fence import LockLost
 from recipes.core.storage.files import write_bytes, write_json
-from recipes.core.training.parallel import distributed
-from recipes.core.training.parallel.launch import run_workers
+from recipes.core.training.devices import device_of
 from recipes.core.training.seeds import seed_everything
-from recipes.core.training.trainer import TrainEvents, Training, TrainResult, resolve_device, train
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PAGE = "page"  # the word that asks a run's processes for its page
 
 
 def work(config: RunConfig, identity: Identity, folder: RunFolder, command: str, page: bool) -> RunOutcome:
     """Do a run that is not finished, from its last checkpoint; arguments and errors as in `runner.run`."""
-    device = resolve_device(config.trainer)
-    quiet_libraries()
-    environment = seed_everything(config.seed, config.trainer.threads) | {"device": device}
+    device = device_of(config)
+    quiet_libraries(config.needs_torch)
+    environment = seed_everything(config.seed, config.trainer.threads, config.needs_torch) | {"device": device}
     if device == "cuda":
+        import torch
+
         environment["gpu"] = torch.cuda.get_device_name()
     recipe: Recipe = registry.recipe_class(config.recipe)()
     with nothing_begun():
         prepared = recipe.prepare(config, device)
-    nproc, threads = config.trainer.nproc, config.trainer.process_threads
+    nproc = config.trainer.nproc if config.needs_torch else 1
+    threads = config.trainer.process_threads
     environment |= {"threads": threads, "nproc": nproc}
     runs.start(folder, config, identity, command, environment, config.steps)
     # Recorded here alone: a process that lost its partner does not know why, and the one that was typed may be killed.
@@ -58,6 +61,10 @@ def work(config: RunConfig, identity: Identity, folder: RunFolder, command: str,
             return _train_and_evaluate(config, folder, recipe, prepared, page)
         # The processes find in the cache what was just prepared, and need the memory.
         del prepared
+        import torch
+
+        from recipes.core.training.parallel.launch import run_workers
+
         torch.cuda.empty_cache()
         ended = run_workers(folder.path, nproc, "recipes.core.worker", *([PAGE] if page else []))
     if ended["status"] == INTERRUPTED:
@@ -75,6 +82,9 @@ def work_together(config: RunConfig, folder: RunFolder, device: str, page: bool)
     Returns:
         For the first process status, resumed_from and the folder of the baseline of `RunOutcome`; None for the others.
     """
+    from recipes.core.training.parallel import distributed
+    from recipes.core.watching import train_along
+
     recipe: Recipe = registry.recipe_class(config.recipe)()
     prepared = recipe.prepare(config, device)
     if distributed.is_first():
@@ -83,7 +93,7 @@ def work_together(config: RunConfig, folder: RunFolder, device: str, page: bool)
         return {"status": outcome.status, "resumed_from": outcome.resumed_from, "baseline": baseline}
     training = recipe.build(config, prepared)
     if training is not None:
-        train(training, config.trainer, config.seed, folder.path, _Watching(recipe, config, prepared, training))
+        train_along(config, folder.path, recipe, prepared, training)
     return None
 
 
@@ -109,14 +119,16 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
     success = False
     try:
         training = recipe.build(config, prepared)
-        result = TrainResult(DONE, 0, 0)
+        ended, steps, resumed_from = DONE, 0, 0
         if training is not None:
-            events = _Writing(folder, tracker, recipe, config, prepared, training)
-            result = train(training, config.trainer, config.seed, folder.path, events)
-        folder.update_status(step=result.steps, resumed_from=result.resumed_from)
-        if result.status == INTERRUPTED:
+            from recipes.core.watching import train_and_write
+
+            result = train_and_write(config, folder, recipe, prepared, training, tracker)
+            ended, steps, resumed_from = result.status, result.steps, result.resumed_from
+        folder.update_status(step=steps, resumed_from=resumed_from)
+        if ended == INTERRUPTED:
             folder.update_status(state=INTERRUPTED, finished=runs.now())
-            return RunOutcome(folder.path, INTERRUPTED, {}, False, result.resumed_from)
+            return RunOutcome(folder.path, INTERRUPTED, {}, False, resumed_from)
         evaluation = _evaluate(config, folder, recipe, prepared, training.model if training else None)
         check_unchanged(config, read_content(folder.path))
         folder.finish()
@@ -126,56 +138,14 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
         if not isinstance(tracker, NullTracker):
             _track(tracker, evaluation, run, comparison)
         success = True
-        ended = (run, card, baseline, comparison)
-        return RunOutcome(folder.path, DONE, evaluation.metrics, False, result.resumed_from, *ended)
+        read = (run, card, baseline, comparison)
+        return RunOutcome(folder.path, DONE, evaluation.metrics, False, resumed_from, *read)
     finally:
         tracker.finish(success)
 
 
-class _Watching(TrainEvents):
-    """Measures the model in training. Every process does: if one were ahead, it would wait and might give up."""
-
-    def __init__(self, recipe: Recipe, config: RunConfig, prepared: Any, training: Training) -> None:
-        self.recipe, self.config, self.prepared, self.training = recipe, config, prepared, training
-
-    def on_step_end(self, step: int, model: nn.Module) -> None:
-        if step not in self.training.watch_steps:
-            return
-        began = time.perf_counter()
-        scores = self.recipe.watch(self.config, self.prepared, model)
-        self.on_scores(step, scores, time.perf_counter() - began)
-
-    def on_scores(self, step: int, scores: Scores, seconds: float) -> None:
-        """The model was measured after a step, which took `seconds`."""
-
-
-class _Writing(_Watching):
-    """What happens around training: metrics go to the run folder and the tracker, measurements fill the curves."""
-
-    def __init__(
-        self, folder: RunFolder, tracker: Tracker, recipe: Recipe, config: RunConfig, prepared: Any, training: Training
-    ) -> None:
-        super().__init__(recipe, config, prepared, training)
-        self.folder, self.tracker = folder, tracker
-
-    def on_start(self, step: int) -> None:
-        checkpoints.cut_back(self.folder.path, step)
-        self.folder.update_status(step=step, resumed_from=step)
-
-    def on_metrics(self, step: int, metrics: dict[str, float], seconds: float) -> None:
-        self.folder.log(step, "train", metrics, seconds)
-        self.folder.update_status(step=step)
-        self.tracker.log(step, {f"train/{name}": value for name, value in metrics.items()})
-
-    def on_scores(self, step: int, scores: Scores, seconds: float) -> None:
-        scores.write_rows(self.folder.curve(step))
-        metrics = scores.overall()
-        self.folder.log(step, "eval", metrics, seconds)
-        self.tracker.log(step, metrics)
-
-
 def _evaluate(
-    config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any, model: nn.Module | None
+    config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any, model: "nn.Module | None"
 ) -> Evaluation:
     began = time.perf_counter()
     curve = {step: read_rows(folder.curve(step)) for step, _ in folder.read_metrics("eval")}

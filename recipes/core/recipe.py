@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Protocol
 
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.evaluation.strips import Strip
-from recipes.core.training.trainer import Training
+
+if TYPE_CHECKING:  # a recipe that trains nothing may do without torch
+    from torch import nn
+
+    from recipes.core.training.trainer import Training
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,13 @@ class Recipe(Protocol):
     def prepare(self, config: Any, device: str) -> Any:
         """Load data, train or load references, score: everything cached by content. Raises UserError on bad data."""
 
-    def build(self, config: Any, prepared: Any) -> Training | None:
+    def build(self, config: Any, prepared: Any) -> "Training | None":
         """Model, objective and batches, all derived from `config.seed`; None if there is nothing to train."""
 
-    def watch(self, config: Any, prepared: Any, model: nn.Module) -> Scores:
+    def watch(self, config: Any, prepared: Any, model: "nn.Module") -> Scores:
         """Cheap scores of the model in training, for learning curves."""
 
-    def evaluate(self, config: Any, prepared: Any, model: nn.Module | None, curve: dict[int, Scores]) -> Evaluation:
+    def evaluate(self, config: Any, prepared: Any, model: "nn.Module | None", curve: dict[int, Scores]) -> Evaluation:
         """Everything that is measured at the end; `curve` holds what `watch` returned, by step.
 
         `model` is None exactly if `build` returned None.

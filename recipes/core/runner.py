@@ -4,7 +4,6 @@ from pathlib import Path
 
 from recipes.core.config.settings import RunConfig, TrainerConfig
 from recipes.core.errors import UserError
-from recipes.core.process.cores import may_have_gpu
 from recipes.core.process.launchers import without_launchers
 from recipes.core.process.signals import sigterm_as_interrupt
 from recipes.core.runs.checkpoints import KEEP
@@ -15,6 +14,7 @@ from recipes.core.statistics.claims import baseline_of, card_of
 from recipes.core.statistics.compare import compare_beside
 from recipes.core.statistics.outcome import RunOutcome
 from recipes.core.storage.locks import hold
+from recipes.core.training.devices import device_of
 
 __all__ = ["RunOutcome", "dry_run", "needs", "run"]
 
@@ -37,7 +37,7 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False, page: 
     folder = run_folder(config, identity)
     new = not (folder.path / "status.json").exists()
     if fresh or folder.status().get("state") != DONE:
-        _device(config.trainer)  # one that is not there is refused before anything is cleared
+        device_of(config)  # one that is not there is refused before anything is cleared
     with without_launchers(), sigterm_as_interrupt(), hold(folder.lock, f"run folder {folder.path}", wait=wait):
         if fresh:
             folder.clear()
@@ -77,7 +77,7 @@ def dry_run(config: RunConfig) -> list[tuple[str, str]]:
     rows = [
         ("run folder", str(folder.path)),
         ("state", plan),
-        ("device", _device(trainer)),
+        ("device", device_of(config)),
     ]
     if config.steps:
         rows += [("steps", f"{config.steps} x {trainer.batch_size} sequences"), ("processes", _processes(trainer))]
@@ -107,15 +107,6 @@ def _processes(trainer: TrainerConfig) -> str:
     each = f"{size} sequences a step, {trainer.micro_batch_size or size} a forward, {threads} CPU thread"
     each += "s" if threads > 1 else ""
     return f"1: {each}" if trainer.nproc == 1 else f"{trainer.nproc} ({trainer.parallel}), each: {each}"
-
-
-def _device(trainer: TrainerConfig) -> str:
-    """`resolve_device`, without torch where there can be no GPU."""
-    if trainer.device == "cpu" or (trainer.device == "auto" and not may_have_gpu()):
-        return "cpu"
-    from recipes.core.training.trainer import resolve_device
-
-    return resolve_device(trainer)
 
 
 def _reused(config: RunConfig, folder: RunFolder, page: bool) -> RunOutcome:

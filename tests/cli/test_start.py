@@ -60,6 +60,19 @@ def test_every_recipe_is_planned_without_torch(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_selection_of_documents_is_made_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "pool.jsonl").write_text(
+        "".join(f'{{"text": "sea wave {n}"}}\n{{"text": "hill {n}"}}\n' for n in range(9))
+    )
+    (tmp_path / "target.jsonl").write_text('{"text": "sea wave"}\n')
+    data = f"data.source={tmp_path}/pool.jsonl data.target={tmp_path}/target.jsonl data.split=all"
+    run = f"run dsir {data} select.n=5 budget=smoke tracker=none outputs={tmp_path}/runs"
+    assert without_torch(run, run, f"run dsir {data} arm=dsir_topk select.n=5 tracker=none outputs={tmp_path}") == str(
+        [0] * 3
+    )
+    assert len(next(tmp_path.glob("runs/dsir/dsir/*/selection.jsonl")).read_text().splitlines()) == 5
+
+
 def test_a_report_is_drawn_again_only_beside_a_newer_baseline(tmp_path: Path) -> None:
     keys = [*KEYS, f"outputs={tmp_path}"]
     folder = finished_run(compose.compose("prior", keys), 0)

@@ -141,6 +141,13 @@ class RunConfig:
         """Optimizer steps of the run; 0 where its recipe trains nothing, whatever `trainer.max_steps` says."""
         return 0 if self.parameters() == 0 else self.trainer.max_steps
 
+    @property
+    def needs_torch(self) -> bool:
+        """Whether the run computes with torch; one that trains nothing and computes with NumPy says no, and is spared
+        its memory and start: its modules import torch nowhere on the way, and `device` is the CPU.
+        """
+        return True
+
     def describe(self) -> list[tuple[str, str]]:
         """Rows of (what, value) for `--dry-run`: what data and model resolve to. Loads nothing."""
         return []

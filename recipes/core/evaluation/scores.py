@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,9 @@ class Scores:
         return Scores({name: metric for name, metric in self.metrics.items() if name not in absent}, rows)
 
     def write(self, folder: Path) -> None:
-        """Write `examples.parquet` and `metrics_info.json` (see docs of the run folder)."""
-        self.write_rows(folder / "examples.parquet")
+        """Write `examples.parquet`, if there are any, and `metrics_info.json` (see docs of the run folder)."""
+        if self.rows:
+            self.write_rows(folder / "examples.parquet")
         write_json(folder / "metrics_info.json", {name: asdict(metric) for name, metric in self.metrics.items()})
 
     def write_rows(self, path: Path) -> None:
@@ -69,14 +71,27 @@ class Scores:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        columns: list[tuple[Any, ...]] = list(zip(*self.rows, strict=True)) or [()] * len(COLUMNS)
-        types = (pa.string(), pa.string(), pa.string(), pa.float64(), pa.float64())
-        arrays = [pa.array(column, type=kind) for column, kind in zip(columns, types, strict=True)]
+        *names, values, counts = zip(*self.rows, strict=True) if self.rows else [()] * len(COLUMNS)
+        arrays = [_strings(column) for column in names] + [_numbers(column) for column in (values, counts)]
         sink = pa.BufferOutputStream()
         meaning = json.dumps({name: asdict(metric) for name, metric in self.metrics.items()})
         table = pa.Table.from_arrays(arrays, names=list(COLUMNS)).replace_schema_metadata({MEANING: meaning})
         pq.write_table(table, sink)
         write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def _strings(column: Sequence[str]) -> Any:
+    from pyarrow.lib import StringBuilder
+
+    builder = StringBuilder()  # `pyarrow.array` would import pandas
+    builder.append_values(column)
+    return builder.finish()
+
+
+def _numbers(column: Sequence[float]) -> Any:
+    import pyarrow as pa
+
+    return pa.Array.from_buffers(pa.float64(), len(column), [None, pa.py_buffer(np.array(column, np.float64))])
 
 
 def add_class_mean(scores: Scores, metric: str, prefix: str, title: str, higher_is_better: bool = True) -> None:

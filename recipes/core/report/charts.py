@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from matplotlib.ticker import LogLocator, MaxNLocator
 
 from recipes.core.statistics.compare import number_text
 
@@ -219,6 +218,8 @@ def axis(low: float, high: float, ticks: int, whole: bool = False) -> tuple[floa
         low, high = low - max(abs(low), 1) * 0.1, high + max(abs(high), 1) * 0.1
     margin = 0.04 * (high - low)
     start, end = (low, high) if low == 0 else (low - margin, high + margin)
+    from matplotlib.ticker import MaxNLocator
+
     marks = np.round(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(start, end), 12)
     return start, end, [float(mark) for mark in marks if start <= mark <= end]
 
@@ -235,6 +236,8 @@ def value_axis(low: float, high: float, ticks: int, log: bool = False, whole: bo
     """
     if not log:
         return Axis(*axis(low, high, ticks, whole))
+    from matplotlib.ticker import LogLocator
+
     low, high = low / 1.1, high * 1.1
     marks = LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 100 else (1.0,), numticks=ticks + 2).tick_values(low, high)
     return Axis(low, high, [float(mark) for mark in marks if low <= mark <= high], log=True)

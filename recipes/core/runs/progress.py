@@ -1,5 +1,6 @@
 """Progress: a bar on a terminal, a plain line now and then elsewhere, nothing for what is done at once."""
 
+import os
 import sys
 import threading
 import time
@@ -104,8 +105,15 @@ def _bar(description: str, total: int, start: int) -> Iterator[Callable[[int], N
             shown.stop()
 
 
-def quiet_libraries() -> None:
-    """Keep transformers and datasets from drawing bars of their own over ours."""
+def quiet_libraries(needs_torch: bool = True) -> None:
+    """Keep transformers and datasets from drawing bars of their own over ours.
+
+    Args:
+        needs_torch: False imports neither; `datasets` reads what is set here if it is imported later.
+    """
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if not needs_torch:
+        return
     import datasets
     import transformers
 

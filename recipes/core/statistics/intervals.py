@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 Array = NDArray[np.float64]
 DRAW_MEMORY = 4_000_000
@@ -153,11 +153,11 @@ def _bca(estimate: float, resampled: Array, jackknife: Array, level: float) -> I
     left = left.mean() - left
     spread = np.sqrt((left**2).sum())
     skew = float((left**3).sum() / (6 * spread**3)) if spread > 0 else 0.0
-    tails = bias + special.ndtri([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(resampled, special.ndtr(bias + tails / (1 - skew * tails)))
+    tails = bias + scipy.special.ndtri([(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(resampled, scipy.special.ndtr(bias + tails / (1 - skew * tails)))
     # Resamples at zero count on its far side: an interval that ends at zero has not left it.
     shifted = _normal_score(resampled, 0.0, (1 + np.sign(estimate)) / 2) - bias
-    tail = special.ndtr(-abs(shifted / (1 + skew * shifted) - bias))
+    tail = scipy.special.ndtr(-abs(shifted / (1 + skew * shifted) - bias))
     return Interval(estimate, float(low), float(high), float(min(1.0, 2 * max(tail, 1 / len(resampled)))), level)
 
 
@@ -165,7 +165,7 @@ def _normal_score(resampled: Array, point: float, ties: float = 0.5) -> float:
     """Normal quantile of the share of resamples below `point`, of equal ones the share `ties`, kept finite."""
     share = (np.sum(resampled < point) + ties * np.sum(resampled == point)) / len(resampled)
     edge = 0.5 / len(resampled)
-    return float(special.ndtri(np.clip(share, edge, 1 - edge)))
+    return float(scipy.special.ndtri(np.clip(share, edge, 1 - edge)))
 
 
 def paired_t(differences: ArrayLike, level: float = 0.95) -> Interval:
@@ -198,10 +198,10 @@ def paired_t_arrays(differences: Array, level: float) -> tuple[Array, Array, Arr
         raise ValueError(f"an interval over seeds needs at least two seeds, got {number}")
     mean = differences.mean(axis=-1)
     error = differences.std(axis=-1, ddof=1) / np.sqrt(number)
-    half = special.stdtrit(number - 1, (1 + level) / 2) * error
+    half = scipy.special.stdtrit(number - 1, (1 + level) / 2) * error
     with np.errstate(divide="ignore", invalid="ignore"):
         score = np.where(mean == 0, 0.0, np.abs(mean) / error)
-    return mean, half, np.asarray(2 * special.stdtr(number - 1, -score))
+    return mean, half, np.asarray(2 * scipy.special.stdtr(number - 1, -score))
 
 
 def paired_t_power(effect_size: float, seeds: int, level: float = 0.95) -> float:
@@ -215,8 +215,8 @@ def paired_t_power(effect_size: float, seeds: int, level: float = 0.95) -> float
     Source:
         Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2: noncentral t.
     """
-    critical = special.stdtrit(seeds - 1, (1 + level) / 2)
-    return float(1 - special.nctdtr(seeds - 1, effect_size * np.sqrt(seeds), critical))
+    critical = scipy.special.stdtrit(seeds - 1, (1 + level) / 2)
+    return float(1 - scipy.special.nctdtr(seeds - 1, effect_size * np.sqrt(seeds), critical))
 
 
 def support_power(effect_size: float, minimal: float, seeds: int, level: float = 0.95) -> float:
@@ -237,8 +237,8 @@ def support_power(effect_size: float, minimal: float, seeds: int, level: float =
         return 0.0
     nodes, weights = _legendre()
     score = low + (TAIL - low) * (nodes + 1) / 2
-    critical = special.stdtrit(freedom, (1 + level) / 2)
-    narrow = special.chdtr(freedom, freedom * (np.maximum(effect_size * root + score, 0) / critical) ** 2)
+    critical = scipy.special.stdtrit(freedom, (1 + level) / 2)
+    narrow = scipy.special.chdtr(freedom, freedom * (np.maximum(effect_size * root + score, 0) / critical) ** 2)
     return float((TAIL - low) / 2 * np.sum(weights * np.exp(-(score**2) / 2) / np.sqrt(2 * np.pi) * narrow))
 
 

@@ -97,6 +97,11 @@ class DsirConfig(RunConfig):
             return [("downstream", "none trains no model, so model.path would not be read; type downstream=lm")]
         return []
 
+    @property
+    def needs_torch(self) -> bool:
+        """Selecting is counting and adding; only what is trained on the selection needs torch."""
+        return self.downstream == "lm"
+
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
         data, own = self.data, self.select

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from recipes.core.data.config import EMBEDDED_DOMAINS
 from recipes.core.data.text.corpora import Chunked, Corpus, CorpusShard, DomainShard, Part
 from recipes.core.data.text.documents import open_documents
-from recipes.core.data.text.mixture import TEST, TRAIN
+from recipes.core.data.text.splits import TEST, TRAIN
 from recipes.pretraining.dsir.config import DsirConfig, SelectionDataConfig
 
 TARGET_SHARE = 0.4  # of the target domain's documents; the others are in the pool

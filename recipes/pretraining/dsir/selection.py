@@ -13,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -229,6 +228,8 @@ def over_shards(task: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], worke
     if workers.count == 1:
         found = [_result_or_error(task, job) for job in jobs]
     else:
+        import joblib
+
         if workers.backend == "ray":
             from ray.util.joblib import register_ray
 
@@ -261,6 +262,11 @@ def _hasher(features: Features) -> NgramHasher:
     return NgramHasher(features.buckets, features.ngrams)
 
 
+def forget_ngrams() -> None:
+    """Free what this process remembers of hashed n-grams."""
+    _hasher.cache_clear()
+
+
 def _count_shard(shard: CorpusShard, features: Features) -> tuple[Integers, int, Skipped]:
     def build(folder: Path) -> None:
         hasher, total, documents = _hasher(features), np.zeros(features.buckets, np.int64), 0
@@ -291,7 +297,8 @@ def _score_shard(
             np.save(folder / f"{name}.npy", np.concatenate(parts))
 
     folder = cached("ngram-scores", _key(shard, features, scorer_key, quality), build)
-    return np.load(folder / "scores.npy"), np.load(folder / "lengths.npy"), np.load(folder / "quality.npy")
+    scores, lengths, good = (np.load(folder / f"{name}.npy", "r") for name in ("scores", "lengths", "quality"))
+    return scores, lengths, good
 
 
 def _sparse_chosen_shard(shard: CorpusShard, features: Features, chosen: Integers) -> Any:

@@ -43,9 +43,11 @@ def test_the_table_is_written_with_its_titles(tmp_path: Path) -> None:
     }
 
 
-def test_no_scores_make_an_empty_table(tmp_path: Path) -> None:
+def test_no_scores_make_no_table(tmp_path: Path) -> None:
     Scores().write(tmp_path)
-    assert pq.read_table(tmp_path / "examples.parquet").num_rows == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics_info.json"]
+    Scores().write_rows(tmp_path / "rows.parquet")
+    assert pq.read_table(tmp_path / "rows.parquet").num_rows == 0
 
 
 def test_scores_come_back_from_disk_with_their_titles(tmp_path: Path) -> None:

@@ -59,3 +59,11 @@ def test_what_was_set_is_told() -> None:
     assert seed_everything(7, 2) == {"seed": 7, "threads": 2, "deterministic": True}
     assert torch.get_num_threads() == 2
     assert seed_everything(7, None)["threads"] == usable_cores()
+
+
+def test_a_run_without_torch_leaves_its_settings_alone() -> None:
+    seed_everything(5, 1)
+    before = torch.random.get_rng_state()
+    assert seed_everything(7, 3, needs_torch=False) == {"seed": 7, "threads": 3, "deterministic": True}
+    assert torch.get_num_threads() == 1 and torch.equal(torch.random.get_rng_state(), before)
+    assert random.random() == random.Random(7).random()

@@ -7,8 +7,8 @@ from hashlib import sha256
 from typing import Protocol
 
 from recipes.core.data.text.domains import domain_documents
-from recipes.core.data.text.mixture import split_of
 from recipes.core.data.text.shards import Document, Skipped
+from recipes.core.data.text.splits import split_of
 from recipes.core.storage.files import sha256_json
 
 

@@ -13,12 +13,12 @@ from recipes.core.data.config import EMBEDDED_DOMAINS, PUBLISHED_MIXTURES, SLIMP
 from recipes.core.data.text.documents import Document, Skipped, open_documents
 from recipes.core.data.text.domains import domain_documents
 from recipes.core.data.text.packed import PackedTexts, pack
+from recipes.core.data.text.splits import TEST, TRAIN, split_of
 from recipes.core.errors import UserError
 from recipes.core.spelling import did_you_mean
 from recipes.core.storage.cache import cached
 from recipes.core.storage.files import sha256_json, write_json
 
-TRAIN, TEST = "train", "test"
 NO_DOMAIN = "all"  # what documents belong to whose domain is not said
 
 
@@ -153,12 +153,6 @@ def load_mixture(config: DomainsConfig, corpus: DomainCorpus, tokenizer: Any) ->
                     hint="leave it out with data.domains=[...], or type a smaller data.length",
                 )
     return mixture
-
-
-def split_of(document: str, test_fraction: float) -> str:
-    """ "train" or "test": a function of the document's id alone."""
-    place = int.from_bytes(sha256(document.encode()).digest()[8:16], "big") / 2**64
-    return TEST if place < test_fraction else TRAIN
 
 
 def _digest(documents: list[Document]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import special
+import scipy
 
 from recipes.core.report.charts import LARGE, SMALL, Chart, Frame, Series, value_limits, with_names
 from recipes.core.report.curves import chart, closest_first, read_curves
@@ -78,7 +78,7 @@ def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     number = len(values)
     if number < T_SEEDS:
         return values.min(axis=0), values.max(axis=0)
-    half = special.stdtrit(number - 1, 0.975) * values.std(axis=0, ddof=1) / np.sqrt(number)
+    half = scipy.special.stdtrit(number - 1, 0.975) * values.std(axis=0, ddof=1) / np.sqrt(number)
     return values.mean(axis=0) - half, values.mean(axis=0) + half
 
 

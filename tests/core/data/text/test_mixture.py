@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from recipes.core.data.config import DomainsConfig
-from recipes.core.data.text.mixture import DomainCorpus, Mixture, load_mixture, split_of
+from recipes.core.data.text.mixture import DomainCorpus, Mixture, load_mixture
 from recipes.core.data.text.packed import pack
+from recipes.core.data.text.splits import split_of
 from recipes.core.errors import UserError
 from recipes.core.models.config import SmallLMConfig
 from recipes.core.models.text import build_text_tokenizer
