@@ -1,4 +1,4 @@
-"""Documents for training and for testing, told apart by their ids."""
+"""Documents divided into those for training and those for testing, by their ids."""
 
 from hashlib import sha256
 
@@ -7,5 +7,5 @@ TRAIN, TEST = "train", "test"
 
 def split_of(document: str, test_fraction: float) -> str:
     """ "train" or "test": a function of the document's id alone."""
-    place = int.from_bytes(sha256(document.encode()).digest()[8:16], "big") / 2**64
-    return TEST if place < test_fraction else TRAIN
+    position = int.from_bytes(sha256(document.encode()).digest()[8:16], "big") / 2**64
+    return TEST if position < test_fraction else TRAIN
