@@ -7,8 +7,8 @@ import typer
 from cli import completion
 from cli.console import heading, pairs, say, table
 from recipes.core.config import compose, registry
-from recipes.core.config.settings import Claim
 from recipes.core.statistics.claims import card_for
+from recipes.core.statistics.texts import expectation
 
 
 def list_recipes(
@@ -52,9 +52,9 @@ def _show_recipe(recipe: str, overrides: list[str]) -> None:
             ("method", card.summary),
             *([("weights", card.weights)] if card.weights else []),
             ("claim", claim.statement),
-            ("measured as", _measured_as(claim)),
+            ("measured as", expectation(claim)),
             ("published", claim.published),
-            *(("further claim", f"{further.statement}: {_measured_as(further)}") for further in card.claims),
+            *(("further claim", f"{further.statement}: {expectation(further)}") for further in card.claims),
             *([("may pay with", ", ".join(card.price))] if card.price else []),
             ("cost", card.cost),
         ]
@@ -69,11 +69,6 @@ def _show_recipe(recipe: str, overrides: list[str]) -> None:
     say()
     heading("Keys")
     table([_key_row(info) for info in compose.config_keys(recipe, overrides).values() if info.key != "recipe"])
-
-
-def _measured_as(claim: Claim) -> str:
-    sign = "higher" if claim.direction > 0 else "lower"
-    return f"{claim.metric} of {claim.arm} {sign} than of {claim.baseline}"
 
 
 def _key_row(info: compose.SettingInfo) -> dict[str, str]:

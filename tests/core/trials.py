@@ -8,6 +8,7 @@ from recipes.core.config.settings import Card, Claim
 from recipes.core.runs.folder import RunFolder
 from recipes.core.runs.records import load_run
 from recipes.core.statistics.compare import Comparison
+from recipes.core.statistics.measured import read_measurements
 from recipes.core.statistics.verdict import Verdict
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.comparison import compare_trial
@@ -48,7 +49,9 @@ def make_trial(
     manifest = Manifest("trial", "prior", command, "2026-01-01T08:30:00+00:00", 1, cells)
     runs = tuple(load_run(outputs / state.cell.folder) for state in states if state.state == "done")
     claim = card.claim
-    found = tuple(compare_trial(runs, claim.baseline, arm_keys=KEYS, main_metric=claim.metric))
+    found = tuple(
+        compare_trial(list(map(read_measurements, runs)), claim.baseline, arm_keys=KEYS, main_metric=claim.metric)
+    )
     folder = outputs / "prior" / "trials" / "0123456789"
     return TrialResult(folder, manifest, card, states, runs, found, _verdict(found, card, verdict, more_seeds))
 

@@ -10,6 +10,7 @@ from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.evaluation.plots import read_plots
 from recipes.core.runs.records import load_run
+from recipes.core.statistics.measured import read_measurements
 from recipes.core.trial.comparison import compare_trial
 from recipes.core.trial.report.frontiers import frontier_plots
 from recipes.pruning.tokenflex.config import CARD
@@ -69,7 +70,9 @@ def test_an_arm_that_cannot_be_tested_at_a_number_is_compared_where_it_can(
     runs: dict[str, runner.RunOutcome],
 ) -> None:
     records = [load_run(runs[arm].folder) for arm in ("flex", "fixed_large", "pixel_shuffle")]
-    found = compare_trial(records, "fixed_large", arm_keys={"arm", "flex"}, main_metric="accuracy@4")
+    found = compare_trial(
+        list(map(read_measurements, records)), "fixed_large", arm_keys={"arm", "flex"}, main_metric="accuracy@4"
+    )
     assert [comparison.arm for comparison in found] == ["flex", "pixel_shuffle"]
     metrics = [{row.metric for row in comparison.rows} for comparison in found]
     assert {"accuracy@4", "accuracy@16"} <= metrics[0]

@@ -12,6 +12,8 @@ DATA_CONTENT, MODEL_CONTENT, COVERED = "data", "model", "covered"
 SEED_UNIT, EXAMPLE_UNIT = "seeds", "examples"
 SMOKE, SMALL, FULL = "smoke", "small", "full"  # budgets
 DIFFERENCE, EQUIVALENCE, EXACT = "difference", "equivalence", "exact"
+ORDER, CORRELATION = "order", "correlation"
+OF_A_PAIR = (DIFFERENCE, EQUIVALENCE, EXACT)  # kinds of claims that one arm beside one other answers
 
 SEEDS = 2**32  # NumPy takes no larger one
 
@@ -164,8 +166,10 @@ class Claim:
     `direction` is +1 if the arm should have the larger metric, -1 if the smaller; `minimal_effect` is in the metric's
     units. `only` says for which configs the claim is meant, as that of an arm does ("model=minilm"); empty: for all.
     `unit` is what intervals are taken over: seeds, or examples where a method is deterministic. `kind` is "difference";
-    "equivalence" for arms that differ by less than the minimal effect; or "exact" for arms that differ by no more than
-    that (0: not at all) in any example, or seed.
+    "equivalence" for arms that differ by less than the minimal effect; "exact" for arms that differ by no more than
+    that (0: not at all) in any example, or seed; "order" for `arms` of which each is better than the next, `arm` the
+    first and `baseline` the last; or "correlation" of the ranks of `metric` and of the metric `beside`, at least the
+    minimal effect: over the examples of `arm`, or over `arms`, of which every seed has all.
     """
 
     statement: str
@@ -178,12 +182,31 @@ class Claim:
     only: str = ""
     unit: str = SEED_UNIT
     kind: str = DIFFERENCE
+    arms: tuple[str, ...] = ()
+    beside: str = ""
 
     def __post_init__(self) -> None:
-        if self.unit not in (SEED_UNIT, EXAMPLE_UNIT) or self.kind not in (DIFFERENCE, EQUIVALENCE, EXACT):
+        if self.unit not in (SEED_UNIT, EXAMPLE_UNIT) or self.kind not in (*OF_A_PAIR, ORDER, CORRELATION):
             raise ValueError(f"no such unit or kind of a claim: {self.unit}, {self.kind}")
         if self.kind == EQUIVALENCE and self.minimal_effect <= 0:
             raise ValueError("a claim of equivalence needs a minimal effect above 0, within which arms are equal")
+        ends = (self.arms[0], self.arms[-1]) if len(self.arms) > 2 else None
+        if self.kind == ORDER and ends != (self.arm, self.baseline):
+            raise ValueError("a claim of order needs at least three arms, the first its arm, the last its baseline")
+        if self.kind == CORRELATION and not self.beside:
+            raise ValueError("a claim of correlation needs a second metric, `beside`")
+        if self.kind == CORRELATION and self.unit == SEED_UNIT and not {self.arm, self.baseline} <= {*self.arms}:
+            raise ValueError("a claim of correlation over seeds needs the arms it is over, its two among them")
+
+    @property
+    def of_a_pair(self) -> bool:
+        """Whether its arm beside its baseline answers it."""
+        return self.kind in OF_A_PAIR
+
+    @property
+    def needed_arms(self) -> frozenset[str]:
+        """The arms without which it cannot be judged."""
+        return frozenset((self.arm, self.baseline, *self.arms))
 
 
 @dataclass(frozen=True)

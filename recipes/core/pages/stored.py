@@ -150,7 +150,8 @@ def stored_of(recipe: str, trials: Sequence[StoredTrial]) -> list[StoredTrial]:
 def _judged(tree: dict[str, Any]) -> Judged:
     verdict = Verdict(**tree["verdict"] | {"interval": _interval(tree["verdict"]["interval"])})
     prices = tuple(SideEffect(**one | {"interval": _interval(one["interval"])}) for one in tree["prices"])
-    return Judged(Claim(**tree["claim"]), verdict, prices)
+    claim = Claim(**tree["claim"] | {"arms": tuple(tree["claim"].get("arms", ()))})
+    return Judged(claim, verdict, prices)
 
 
 def _interval(tree: dict[str, float] | None) -> Any:

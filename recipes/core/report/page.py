@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.core.runs.folder import RunFolder
 from recipes.core.statistics.compare import MetricRow, interval_text, number_text, p_text
+from recipes.core.statistics.texts import subject
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -48,6 +49,7 @@ def _templates() -> "Environment":
         "p_value": p_text,
         "forest": forest,
         "sentence": sentence,
+        "subject": subject,
     }
     return environment
 

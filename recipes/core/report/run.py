@@ -24,6 +24,7 @@ from recipes.core.runs.records import (
     config_differences,
 )
 from recipes.core.statistics.compare import Comparison, MetricRow, compare_beside, main_metric
+from recipes.core.statistics.texts import expectation
 from recipes.core.storage.files import write_bytes, write_text
 
 BADGES = {
@@ -77,6 +78,7 @@ def report_run(run: RunRecord, baseline: RunRecord | None, card: Card) -> Compar
         "title": card.title,
         "paper": card.paper,
         "claim": asdict(card.claim),
+        "expects": expectation(card.claim),
         "main_metric": main_metric(run, card),
         "command": str(read_environment(run.path).get("command", f"steelyard run {run.recipe} arm={run.arm}")),
     }
@@ -91,8 +93,8 @@ def write_report(run: RunRecord, other: RunRecord | None, comparison: Comparison
         run: The run to report.
         other: The run beside it; None if there is none yet.
         comparison: The two compared; None exactly if `other` is.
-        card: "title", "paper", "claim" ({"metric", "arm", "baseline", "direction", "published"}), "main_metric" and
-            "command" (what was typed).
+        card: "title", "paper", "claim" ({"metric", "arm", "baseline", "direction", "published"}), "expects"
+            (the claim as measured, in words), "main_metric" and "command" (what was typed).
 
     Returns:
         Path of the HTML file.

@@ -25,18 +25,17 @@ def card_for(recipe: str, overrides: Sequence[str] = (), arms: Collection[str] |
     """
     own, applies = registry.card(recipe), compose.applying(recipe, overrides)
     there = set(compose.arms(recipe, overrides) if arms is None else arms)
-    found = [
-        claim for claim in (own.claim, *own.claims) if {claim.arm, claim.baseline} <= there and applies(claim.only)
-    ]
-    return replace(own, claim=found[0] if found else own.claim, claims=tuple(found[1:]))
+    fitting = [claim for claim in (own.claim, *own.claims) if claim.needed_arms <= there and applies(claim.only)]
+    return replace(own, claim=fitting[0] if fitting else own.claim, claims=tuple(fitting[1:]))
 
 
 def no_verdict(card: Card, arms: Collection[str], seeds: int, budget: str) -> str:
     """Why a trial of these arms, so many seeds and this budget will give no verdict; empty if it can."""
-    missing = [name for name in (card.claim.arm, card.claim.baseline) if name not in arms]
+    needed = dict.fromkeys((card.claim.arm, *card.claim.arms, card.claim.baseline))
+    missing = [name for name in needed if name not in arms]
     if missing:
-        pair = f"{card.claim.arm} with {card.claim.baseline}"
-        return f"no verdict: the claim compares {pair}, and --arms leaves out {' and '.join(missing)}"
+        compared = " with ".join(needed) if len(needed) == 2 else ", ".join(needed)
+        return f"no verdict: the claim compares {compared}, and --arms leaves out {' and '.join(missing)}"
     if seeds < 2 and card.claim.unit == SEED_UNIT and card.claim.kind != EXACT:
         return "no verdict: one seed has no interval over seeds; type --seeds 2 or more"
     return f"no verdict: {TOO_SMALL}" if budget == "smoke" else ""

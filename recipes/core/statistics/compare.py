@@ -46,6 +46,7 @@ __all__ = [
     "main_metric",
     "number_text",
     "p_text",
+    "pairs_by_seed",
 ]
 
 
@@ -231,6 +232,12 @@ def compare_measurements(
         tuple(dict.fromkeys(differing)),
         (config_folder(mine.run), config_folder(theirs.run)),
     )
+
+
+def pairs_by_seed(arm: Sequence[Measured], baseline: Sequence[Measured]) -> list[tuple[Measured, Measured]]:
+    """The runs of an arm, each with the baseline's of the same seed, where there is one."""
+    others = {one.run.seed: one for one in baseline}
+    return [(one, others[one.run.seed]) for one in arm if one.run.seed in others]
 
 
 def compare_arms(

@@ -101,6 +101,17 @@ def group_sums(
     return np.stack([np.bincount(index, weights=column) for column in columns], axis=1)
 
 
+def group_means(groups: ArrayLike, values: ArrayLike, counts: ArrayLike) -> Array:
+    """`ratio_mean` of each group of examples.
+
+    Returns:
+        [groups], in the order of their sorted names; NaN where nothing was counted.
+    """
+    sums = group_sums(groups, values, counts, values, counts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(sums[:, 0] / sums[:, 1])
+
+
 def bootstrap_differences(sums: Array, *, draws: int, seed: int) -> Array:
     """The difference of the two ratios in every resample of the groups.
 

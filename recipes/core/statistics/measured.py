@@ -61,6 +61,14 @@ def paired_examples(mine: Measured, theirs: Measured) -> dict[str, tuple[Example
     return shared
 
 
+def shared_rows(run: Measured, metric: str, other: str) -> tuple[Examples, Examples] | None:
+    """The examples of a run that have both metrics, in the same order; None if there are none."""
+    if not {metric, other} <= run.examples.keys():
+        return None
+    both = _joined(run.examples[metric], run.examples[other])
+    return both if len(both[0].ids) else None
+
+
 def final_only(mine: Measured, theirs: Measured) -> list[str]:
     """Metrics that both runs ended with but did not both score per example (areas under curves)."""
     scored = mine.examples.keys() & theirs.examples.keys()

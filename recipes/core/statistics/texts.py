@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from recipes.core.config.settings import CORRELATION, EQUIVALENCE, EXACT, ORDER, SEED_UNIT, Claim
 from recipes.core.statistics.intervals import Interval
 
 NOISE = 1e-12  # differences of equal numbers come to less
@@ -28,6 +29,32 @@ def interval_text(interval: Interval | None) -> str:
 def p_text(p_value: float) -> str:
     """A p-value with three decimals."""
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def subject(claim: Claim) -> str:
+    """What a claim's numbers are of: `prior minus ntp on grounded/auc`."""
+    if claim.kind == ORDER:
+        return f"each of {', '.join(claim.arms)} minus the next on {claim.metric}"
+    if claim.kind == CORRELATION:
+        over = f"the arms {', '.join(claim.arms)}" if claim.unit == SEED_UNIT else f"the examples of {claim.arm}"
+        return f"rank correlation of {claim.metric} and {claim.beside} over {over}"
+    return f"{claim.arm} minus {claim.baseline} on {claim.metric}"
+
+
+def expectation(claim: Claim) -> str:
+    """What a claim expects: `grounded/auc of prior higher than of ntp`."""
+    sign = "higher" if claim.direction > 0 else "lower"
+    if claim.kind == ORDER:
+        return f"{claim.metric} {sign} in each of {', '.join(claim.arms)} than in the next"
+    if claim.kind == CORRELATION:
+        bound = f"at {'least' if claim.direction > 0 else 'most'} {claim.direction * claim.minimal_effect or 0:g}"
+        return f"{subject(claim)} {bound}"
+    if claim.kind == EQUIVALENCE:
+        return f"{claim.metric} of {claim.arm} within {claim.minimal_effect:g} of that of {claim.baseline}"
+    if claim.kind == EXACT:
+        within = f"within {claim.minimal_effect:g} of" if claim.minimal_effect else "equal to"
+        return f"{claim.metric} of {claim.arm} {within} that of {claim.baseline} in every one of the {claim.unit}"
+    return f"{claim.metric} of {claim.arm} {sign} than of {claim.baseline}"
 
 
 def seed_words(seeds: Sequence[int]) -> str:

@@ -40,13 +40,14 @@ class Verdict:
     items: int = 0
 
 
-def judge(claim: Claim, row: MetricRow | None) -> Verdict:
-    """Judge a claim of any kind, over its unit.
+def judge(claim: Claim, row: MetricRow | None, level: float = 0.95) -> Verdict:
+    """Judge a claim about a pair of arms, over its unit.
 
     Args:
         claim: The claim.
         row: Its metric, of its arm beside its baseline; of `over_examples` if that is the claim's unit. None
             if no seed has both.
+        level: Nominal coverage of intervals over seeds; those over examples have that of `row`.
 
     Returns:
         Of a claim of "difference" see `verdict`; over examples the same rule with the bootstrap interval of `row`.
@@ -65,7 +66,7 @@ def judge(claim: Claim, row: MetricRow | None) -> Verdict:
     if claim.kind == EXACT:
         return _exact(claim, row)
     if claim.unit == SEED_UNIT:
-        return verdict(claim, row.differences)
+        return verdict(claim, row.differences, level)
     number = len(row.differences)
     if row.interval is None:
         reason = f"an interval over examples needs at least two source items, got {row.number}"
@@ -162,7 +163,8 @@ def with_verdicts(
 
     def judged(comparison: Comparison, row: MetricRow) -> MetricRow:
         for claim in claims:
-            if (claim.arm, claim.baseline, claim.metric) == (comparison.arm, comparison.baseline, row.metric):
+            tested = (claim.arm, claim.baseline, claim.metric) == (comparison.arm, comparison.baseline, row.metric)
+            if tested and claim.of_a_pair:
                 return replace(row, verdict=answer(claim, row).word)
         return row
 
@@ -171,7 +173,7 @@ def with_verdicts(
 
 def named_tests(claims: Sequence[Claim], baseline: str) -> set[tuple[str, str]]:
     """(arm, metric) of the claims beside a baseline: tests named in advance, which no correction counts."""
-    return {(claim.arm, claim.metric) for claim in claims if claim.baseline == baseline}
+    return {(claim.arm, claim.metric) for claim in claims if claim.baseline == baseline and claim.of_a_pair}
 
 
 def _flat_reason(difference: float, seeds: int) -> str:

@@ -11,10 +11,10 @@ SEEDS = {SMOKE: 2, SMALL: 3, FULL: 5}
 
 
 def arms_of(recipe: str, overrides: Sequence[str]) -> list[str]:
-    """The claim's two arms (smoke), and the card's control (small), or all that apply (full), in the recipe's order."""
+    """The claim's arms (smoke), and the card's control (small), or all that apply (full), in the recipe's order."""
     every, budget = list(compose.arms(recipe, overrides)), compose.budget(recipe, overrides)
     card = card_for(recipe, overrides)
-    short = [card.claim.arm, card.claim.baseline, *([card.control] if budget != SMOKE else [])]
+    short = [*card.claim.needed_arms, *([card.control] if budget != SMOKE else [])]
     return [arm for arm in every if budget == FULL or arm in short] or every
 
 

@@ -2,14 +2,12 @@
 
 from collections.abc import Collection, Sequence
 
-from recipes.core.runs.folder import DONE
-from recipes.core.runs.records import RunRecord
-from recipes.core.statistics.compare import Comparison, compare_measurements, corrected_over_arms
-from recipes.core.statistics.measured import Measured, read_measurements
+from recipes.core.statistics.compare import Comparison, compare_measurements, corrected_over_arms, pairs_by_seed
+from recipes.core.statistics.measured import Measured
 
 
 def compare_trial(
-    runs: Sequence[RunRecord],
+    measured: Sequence[Measured],
     baseline: str,
     *,
     arm_keys: set[str],
@@ -23,7 +21,7 @@ def compare_trial(
     Runs are paired by seed alone: a trial's cells share their config but for what the arms choose.
 
     Args:
-        runs: The runs of the trial's cells; unfinished ones are left out.
+        measured: What the finished runs of the trial's cells measured.
         baseline: Name of the baseline arm.
         arm_keys: Dotted prefixes that arms are free to change.
         main_metric: The metric named in advance, shown first.
@@ -32,18 +30,16 @@ def compare_trial(
         level: Nominal coverage.
 
     Returns:
-        One comparison per arm, in the order of `runs`: over seeds, or over the examples of the only seed that pairs.
-        An arm without a pair is absent.
+        One comparison per arm, in the order of `measured`: over seeds, or over the examples of the only seed that
+        pairs. An arm without a pair is absent.
 
     Raises:
         UserError: an arm shares no example with the baseline.
     """
-    finished = [run for run in runs if run.state == DONE]
-    others = {run.seed: read_measurements(run) for run in finished if run.arm == baseline}
-    comparisons = []
-    for arm in dict.fromkeys(run.arm for run in finished if run.arm != baseline):
-        pairs = _pairs([run for run in finished if run.arm == arm], others)
-        if pairs:
+    by_arm = measured_by_arm(measured)
+    others, comparisons = by_arm.pop(baseline, []), []
+    for runs in by_arm.values():
+        if pairs := pairs_by_seed(runs, others):
             one = compare_measurements(
                 pairs, arm_keys=arm_keys, main_metric=main_metric, over_examples=over_examples, level=level
             )
@@ -51,5 +47,9 @@ def compare_trial(
     return corrected_over_arms(comparisons, named)
 
 
-def _pairs(runs: Sequence[RunRecord], others: dict[int, Measured]) -> list[tuple[Measured, Measured]]:
-    return [(read_measurements(run), others[run.seed]) for run in runs if run.seed in others]
+def measured_by_arm(measured: Sequence[Measured]) -> dict[str, list[Measured]]:
+    """Arm -> what its runs measured."""
+    by_arm: dict[str, list[Measured]] = {}
+    for one in measured:
+        by_arm.setdefault(one.run.arm, []).append(one)
+    return by_arm

@@ -5,16 +5,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recipes.core.config import compose
-from recipes.core.config.settings import EXAMPLE_UNIT, Card, Claim
+from recipes.core.config.settings import EXAMPLE_UNIT, ORDER, SMOKE, Card, Claim
 from recipes.core.runs.folder import DONE
 from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.statistics.claims import card_for
 from recipes.core.statistics.compare import Comparison
+from recipes.core.statistics.correlation import judge_correlation
+from recipes.core.statistics.measured import Measured, read_measurements
+from recipes.core.statistics.order import judge_order
 from recipes.core.statistics.price import SideEffect, side_effects, verdict_words
-from recipes.core.statistics.verdict import Judge, Verdict, judge_at, named_tests, with_verdicts
+from recipes.core.statistics.verdict import Verdict, judge, judge_at, named_tests, unjudged, with_verdicts
 from recipes.core.storage.files import write_json
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.comparison import compare_trial
+from recipes.core.trial.comparison import compare_trial, measured_by_arm
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.states import CellState, cell_states
 
@@ -81,38 +84,45 @@ def analyse(folder: Path) -> TrialResult:
     done = [state.cell for state in states if state.state == DONE]
     runs = tuple(load_run(manifests.outputs_of(folder) / cell.folder) for cell in done)
     card = card_for(manifest.recipe, manifest.cells[0].overrides, manifest.arms)
-    claims = (card.claim, *card.claims)
-    answer = judge_at(compose.budget(manifest.recipe, manifest.cells[0].overrides))
-    baselines = {claim.baseline for claim in claims}
-    beside = {baseline: _compared(card, claims, baseline, runs, answer) for baseline in baselines}
-    lead, *further = (_judged(card, claim, beside[claim.baseline], answer) for claim in claims)
-    found = beside[card.claim.baseline]
-    return TrialResult(folder, manifest, card, states, runs, found, lead.verdict, tuple(further), lead.prices)
+    claims, measured = (card.claim, *card.claims), [read_measurements(run) for run in runs]
+    budget = compose.budget(manifest.recipe, manifest.cells[0].overrides)
+    beside = {claim.baseline: _compare(card, claims, claim.baseline, measured, budget) for claim in claims}
+    lead, *further = (_judge(card, claim, beside[claim.baseline], measured, budget) for claim in claims)
+    comparisons = beside[card.claim.baseline]
+    return TrialResult(folder, manifest, card, states, runs, comparisons, lead.verdict, tuple(further), lead.prices)
 
 
-def _compared(
-    card: Card, claims: Sequence[Claim], baseline: str, runs: Sequence[RunRecord], answer: Judge
+def _compare(
+    card: Card, claims: Sequence[Claim], baseline: str, measured: Sequence[Measured], budget: str
 ) -> tuple[Comparison, ...]:
     """Arms beside a baseline: every arm beside that of the claim that leads, beside others those of their claims."""
-    own = [claim for claim in claims if claim.baseline == baseline]
+    beside = [claim for claim in claims if claim.baseline == baseline]
     if baseline != card.claim.baseline:
-        runs = [run for run in runs if run.arm in {baseline, *(claim.arm for claim in own)}]
-    found = compare_trial(
-        runs,
+        arms = {baseline, *(claim.arm for claim in beside)}
+        measured = [one for one in measured if one.run.arm in arms]
+    comparisons = compare_trial(
+        measured,
         baseline,
         arm_keys=set(card.pair_keys),
-        main_metric=own[0].metric,
-        named=named_tests(own, baseline),
-        over_examples={claim.metric for claim in own if claim.unit == EXAMPLE_UNIT},
+        main_metric=beside[0].metric,
+        named=named_tests(beside, baseline),
+        over_examples={claim.metric for claim in beside if claim.of_a_pair and claim.unit == EXAMPLE_UNIT},
     )
-    return with_verdicts(found, own, answer)
+    return with_verdicts(comparisons, beside, judge_at(budget))
 
 
-def _judged(card: Card, claim: Claim, comparisons: Sequence[Comparison], answer: Judge) -> Judged:
-    """The verdict on a claim and its price; inconclusive where its two arms were not both measured."""
+def _judge(
+    card: Card, claim: Claim, comparisons: Sequence[Comparison], measured: Sequence[Measured], budget: str
+) -> Judged:
+    """The verdict on a claim and its price; inconclusive where its arms were not all measured."""
     comparison = next((one for one in comparisons if one.arm == claim.arm), None)
     row = comparison.row(claim.metric) if comparison else None
-    return Judged(claim, answer(claim, row), side_effects(card, claim, comparison) if row else ())
+    if claim.of_a_pair:
+        verdict = judge(claim, row)
+    else:
+        verdict = (judge_order if claim.kind == ORDER else judge_correlation)(claim, measured_by_arm(measured))
+    prices = side_effects(card, claim, comparison) if row else ()
+    return Judged(claim, unjudged(verdict) if budget == SMOKE else verdict, prices)
 
 
 def write_results(result: TrialResult) -> Path:

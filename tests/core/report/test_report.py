@@ -17,6 +17,7 @@ from recipes.core.report import charts, curves, heatmap
 from recipes.core.report import run as report
 from recipes.core.statistics import compare
 from recipes.core.statistics.claims import baseline_of
+from recipes.core.statistics.texts import expectation
 from recipes.core.storage.files import write_json
 
 KEYS = {"weighting"}
@@ -26,6 +27,7 @@ DICT = {
     "title": CARD.title,
     "paper": CARD.paper,
     "claim": dataclasses.asdict(CLAIM),
+    "expects": expectation(CLAIM),
     "main_metric": "grounded/auc",
     "command": "steelyard run prior data.noise='random words' seed=0",
 }

@@ -138,7 +138,7 @@ def test_the_correction_is_over_the_arms_of_each_metric_but_for_tests_named_in_a
     assert auc[0].p_holm == auc[0].interval.p_value
     assert [row.p_holm for row in auc[1:]] == pytest.approx(holm([row.interval.p_value for row in auc[1:]]))
     assert [row.p_holm for row in other] == pytest.approx(holm([row.interval.p_value for row in other]))
-    trial = compare_trial(records, "ntp", arm_keys=KEYS, main_metric=None, named=named)
+    trial = compare_trial(list(map(read_measurements, records)), "ntp", arm_keys=KEYS, main_metric=None, named=named)
     assert [one.rows for one in trial] == [one.rows for one in found]
 
 

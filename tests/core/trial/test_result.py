@@ -12,8 +12,10 @@ from recipes.core.errors import UserError
 from recipes.core.runs.folder import FAILED
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.manifest import Manifest
+from recipes.core.trial.report.page import write_trial_report
 from recipes.core.trial.result import analyse, write_results
 from recipes.core.trial.states import record_end, record_start
+from tests.core.trial.conftest import make_cell
 
 Planned = tuple[Path, Manifest]
 
@@ -116,6 +118,35 @@ def test_further_claims_are_judged_each_against_its_own_baseline(finished: Path,
     assert [one.arm for one in result.comparisons] == ["prior"]
     (told,) = json.loads(write_results(result).read_text())["further"]
     assert (told["claim"]["arm"], told["verdict"]["word"]) == ("ntp", "contradicted")
+
+
+def test_claims_about_more_than_a_pair_are_judged_and_shown(folder: Path, make_run, monkeypatch) -> None:
+    arms = ("prior", "random", "ntp")
+    cells = tuple(make_cell(arm, seed) for seed in (0, 1) for arm in arms)
+    manifests.write(folder, replace(manifests.read(folder), cells=cells))
+    for cell in cells:
+        make_run(cell.arm, cell.seed)
+    order = Claim("falls", "grounded/auc", "prior", "ntp", 1, "", 0.0, kind="order", arms=arms)
+    both = {"kind": "correlation", "beside": "nll/other", "unit": "examples"}
+    together = Claim("go together", "nll/image", "prior", "ntp", 1, "", 0.1, **both)
+    judging(monkeypatch, order, together)
+    result = analyse(folder)
+    (judged,) = result.further
+    assert result.verdict.reason.startswith(("every step", "prior - random", "random - ntp"))
+    assert judged.verdict.items and judged.verdict.reason.startswith("the rank correlation over")
+    assert all(row.verdict == "" for comparison in result.comparisons for row in comparison.rows)
+    page, text = (write_trial_report(result)[kind].read_text() for kind in ("html", "md"))
+    assert "in every step from prior to random to ntp" in page
+    for one in (page, text):
+        assert "ank correlation of nll/image and nll/other over the examples of prior" in one.replace("\\", "")
+    judging(monkeypatch, together, order)
+    assert "<dt>rank correlation with nll/other</dt>" in write_trial_report(analyse(folder))["html"].read_text()
+
+
+def test_a_claim_whose_arms_are_not_all_there_leads_nowhere(finished: Path, monkeypatch) -> None:
+    order = Claim("falls", "grounded/auc", "prior", "ntp", 1, "", 0.0, kind="order", arms=("prior", "random", "ntp"))
+    judging(monkeypatch, order, able := claim("grounded/auc", "prior", "ntp"))
+    assert analyse(finished).card.claim == able
 
 
 def test_the_first_claim_that_a_trial_can_judge_leads(finished: Path, monkeypatch) -> None:

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Sequence
 
+from recipes.core.config.settings import Claim
 from recipes.core.report.page import sentence
 from recipes.core.runs.folder import DONE
 from recipes.core.statistics.compare import interval_text, number_text, p_text
 from recipes.core.statistics.price import price_below_verdict
+from recipes.core.statistics.texts import subject
 from recipes.core.trial.report.arms import (
     Arm,
     Metric,
@@ -71,12 +73,18 @@ def markdown_report(result: TrialResult) -> str:
 
 def _further(result: TrialResult) -> str:
     lines = [
-        f"- **{_escaped(one.headline)}:** {_escaped(one.claim.statement)} (`{one.claim.arm}` beside "
-        f"`{one.claim.baseline}` on `{one.claim.metric}`). {_escaped(sentence(one.verdict.reason))} "
+        f"- **{_escaped(one.headline)}:** {_escaped(one.claim.statement)} ({_subject(one.claim)}). "
+        f"{_escaped(sentence(one.verdict.reason))} "
         f"Published: {_escaped(one.claim.published)}.\n"
         for one in result.further
     ]
     return f"Further claims:\n\n{''.join(lines)}\n" if lines else ""
+
+
+def _subject(claim: Claim) -> str:
+    if claim.of_a_pair:
+        return f"`{claim.arm}` beside `{claim.baseline}` on `{claim.metric}`"
+    return _escaped(subject(claim))
 
 
 def _price(result: TrialResult) -> str:

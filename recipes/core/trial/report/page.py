@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from recipes.core.config.settings import CORRELATION, ORDER
 from recipes.core.messages import duration_text
 from recipes.core.report.heatmap import HINT, legend, read_hint
 from recipes.core.report.page import environment_rows, render
@@ -43,13 +44,15 @@ class Answer:
 
     Attributes:
         title: The claim's metric, for people.
-        row: The claim's arm beside the baseline; None if no seed of the two could be paired.
-        interval: Of the verdict; on one seed, which has none, that over its examples.
+        label: What the number is: "prior minus ntp", "rank correlation with nll".
+        row: The claim's arm beside the baseline; None if no seed of the two could be paired, or of a correlation.
+        interval: Of the verdict, but for an order that of `row`; on one seed, which has none, that over its examples.
         over: What the interval is, in words ("95% paired t interval over 5 seeds"); empty without one.
         steps: (what it would do, command) of what to type next.
     """
 
     title: str
+    label: str
     row: MetricRow | None
     interval: Interval | None
     over: str
@@ -162,7 +165,7 @@ def _speeds(arms: list[Arm], curves: TrialCurves | None, info: dict[str, Any]) -
 def _forest(result: TrialResult, arms: list[Arm], metric: Metric) -> ForestPlot | None:
     """Only the claim's metric has a minimal effect of interest, and a direction even if the recipe names none."""
     claim = result.card.claim
-    if metric.name == claim.metric:
+    if metric.name == claim.metric and claim.kind != CORRELATION:
         return forest_plot(arms, metric, claim.minimal_effect, claim.direction)
     return forest_plot(arms, metric, 0.0, -1 if metric.higher_is_better is False else 1)
 
@@ -170,9 +173,15 @@ def _forest(result: TrialResult, arms: list[Arm], metric: Metric) -> ForestPlot 
 def _answer(result: TrialResult, arms: list[Arm], metrics: list[Metric]) -> Answer:
     claim, verdict = result.card.claim, result.verdict
     title = next((metric.title for metric in metrics if metric.name == claim.metric), claim.metric)
+    if claim.kind == CORRELATION:
+        number = f"{verdict.items} items" if verdict.items else f"{verdict.seeds} seeds"
+        over = f"{verdict.interval.level:.0%} interval over {number}" if verdict.interval else ""
+        label = f"rank correlation with {claim.beside}"
+        return Answer(title, label, None, verdict.interval, over, _steps(result))
     arm = next((arm for arm in arms if arm.role == "arm"), None)
     row = arm.row(claim.metric) if arm else None
-    over, interval = "", verdict.interval or (row.interval if row else None)
+    of_row = row.interval if row else None
+    over, interval = "", of_row if claim.kind == ORDER else verdict.interval or of_row
     if row and interval and arm and arm.comparison:
         kind = f"paired t interval over {verdict.seeds} seeds"
         if arm.comparison.unit == "examples":
@@ -180,7 +189,8 @@ def _answer(result: TrialResult, arms: list[Arm], metrics: list[Metric]) -> Answ
         elif verdict.items:
             kind = f"bootstrap interval over {verdict.items} test items of {len(arm.comparison.seeds)} seeds"
         over = f"{interval.level:.0%} {kind}"
-    return Answer(title, row, interval, over, _steps(result))
+    label = f"{claim.arm} minus {claim.baseline}"
+    return Answer(title, label, row, interval, over, _steps(result))
 
 
 def _steps(result: TrialResult) -> list[tuple[str, str]]:
