@@ -53,12 +53,12 @@ def trial(
         help="Config keys of all cells; launcher.KEY=VALUE sets a key of the launcher.",
         autocompletion=completion.overrides,
     ),
-    arms: str = typer.Option(
-        "",
+    arms: str | None = typer.Option(
+        None,
         help="Arms, comma-separated, or all. By budget if none: the claim's two, a control too (small), or all (full).",
         autocompletion=completion.arms,
     ),
-    seeds: str = typer.Option("", help="How many seeds (5), or which (0,3,7). By budget if none: 2, 3 or 5."),
+    seeds: str | None = typer.Option(None, help="How many seeds (5), or which (0,3,7). By budget if none: 2, 3 or 5."),
     outputs: str = OUTPUTS_KEY,
     launcher: str = LAUNCHER,
     jobs: int = JOBS,
@@ -74,7 +74,7 @@ def trial(
     registry.card(recipe)  # refuses an unknown name
     keys, options, named = open_jobs(typed_keys(overrides, outputs))
     _check_keys(keys)
-    chosen, seeds = _arms(recipe, arms, keys), seeds or budgets.seeds_of(recipe, keys)
+    chosen, seeds = _arms(recipe, arms, keys), budgets.seeds_of(recipe, keys) if seeds is None else seeds
     launcher = launcher or named
     made = launcher_of(launcher, jobs, options)
     cells = planning.trial_cells(recipe, keys, chosen, seeds_of(seeds))
@@ -176,13 +176,15 @@ def _check_keys(keys: list[str]) -> None:
             raise UserError("a trial chooses arms and seeds itself", where=word, hint=f"type --{key}s {value}{one}")
 
 
-def _arms(recipe: str, text: str, keys: list[str]) -> list[str]:
+def _arms(recipe: str, text: str | None, keys: list[str]) -> list[str]:
+    if text is None:
+        return budgets.arms_of(recipe, keys)
     known = list(compose.arms(recipe, keys))
     wanted = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if not text or wanted == [ALL]:
-        return known if text else budgets.arms_of(recipe, keys)
+    if wanted == [ALL]:
+        return known
     if not wanted:
-        raise UserError("names no arm", where=f"--arms {text}", hint=f"choose from {', '.join(known)}, or type all")
+        raise UserError("names no arm", where=f"--arms {text!r}", hint=f"choose from {', '.join(known)}, or type all")
     for name in wanted:
         if name not in known:
             raise UserError(f"unknown arm {name!r} of {recipe}", where="--arms", hint=did_you_mean(name, known))

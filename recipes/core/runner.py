@@ -70,7 +70,9 @@ def dry_run(config: RunConfig) -> list[tuple[str, str]]:
     elif state == DONE:
         plan = "finished before: would be reused (--fresh starts anew)"
     elif state:
-        plan = f"{state} at step {status.get('step', 0)}: would resume from its last checkpoint"
+        saved = any(folder.checkpoints.glob("checkpoint-*"))
+        again = "resume from its last checkpoint" if saved else "begin again, as no checkpoint was saved"
+        plan = f"{state} at step {status.get('step', 0)}: would {again}"
     else:
         plan = "new"
     trainer = config.trainer

@@ -160,7 +160,7 @@ def test_one_seed_says_that_its_main_metric_has_no_interval(page):
     assert "Better: Digit named right, Loss on image tokens" in page.text
     assert "Worse: Loss on the other tokens" in page.text
     assert "They say nothing about other seeds" in page.text
-    assert "for seed in 1 2 3 4; do steelyard run prior arm=prior 'data.noise=random words' seed=$seed;" in page.text
+    assert "steelyard trial prior --arms prior,ntp --seeds 5 'data.noise=random words'" in page.text
     assert "Published: 8% <and> 19%" in page.text
 
 
@@ -181,7 +181,7 @@ def test_several_seeds_are_told_as_seeds(make_run):
     assert "Result over 3 paired seeds: Digit named right, mean over training Better" in text
     assert "the 95% interval over 3 seeds" in text
     assert "paired t intervals over 3 seeds (0, 1, 2)" in text
-    assert "for seed in" not in text
+    assert "steelyard trial" not in text
 
 
 def test_without_a_baseline_the_page_says_what_to_type(make_run):

@@ -71,6 +71,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return twice
 
 
+BEHIND = "something follows the list"
 _PLAIN = json.JSONDecoder()
 _CAREFUL = json.JSONDecoder(parse_float=Number, object_pairs_hook=_object)
 _ENDLESS = json.JSONDecoder(parse_float=Number, parse_int=Number)  # integers beyond the 4,300 digits that Python takes
@@ -171,13 +172,13 @@ def list_spans(content: bytes, where: str) -> "array[int]":
             place = _SPACE.match(text, place + 1).end()  # type: ignore[union-attr]
     rest = _SPACE.match(text, place + 1).end()  # type: ignore[union-attr]
     if rest < len(text):
-        raise _damaged(text, rest, len(spans) // 2, "something follows the list", where)
+        raise _damaged(text, rest, len(spans) // 2, BEHIND, where)
     return spans
 
 
 def _damaged(text: str, place: int, records: int, why: str, where: str) -> UserError:
     rest = len(text.rstrip()) - place  # an escape that is cut is met up to six characters before the end
-    if not text.rstrip().endswith("]") and (rest <= 6 or "Unterminated" in why):
+    if why != BEHIND and not text.rstrip().endswith("]") and (rest <= 6 or "Unterminated" in why):
         return UserError(f"is cut off: the file ends inside its list, after record {records}", where)
     line = text.count("\n", 0, place) + 1
     return UserError(f"its JSON list is damaged in line {line} (byte {place}), after record {records}: {why}", where)

@@ -284,6 +284,7 @@ DAMAGE = {
         b'[{"text": "a"}]\n{"text": "b"}',
         "damaged in line 2 (byte 16), after record 1: something follows",
     ),
+    "short.json": (b'[{"text": "a"}] x', "damaged in line 1 (byte 16), after record 1: something follows"),
     "object.json": (b'{\n "rows": []\n}', "object.json: is no table: it begins with an object that is spread over"),
     "pointer.jsonl": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
