@@ -9,6 +9,9 @@ softmax, then the gradient of the logits, all in place.
   kept until the weights are known where they fit into memory, and computed again where they do not.
 * `token_nll`: the loss is any function of the per-token NLL, so the softmax is computed again in the backward.
 
+Over a wide vocabulary the processor's cache counts: there `weighted_cross_entropy` takes smaller chunks, and what is
+differentiated of `token_nll` comes in tiles (`recipes.core.losses.tiles`). Only on the CPU; nobody measured GPUs.
+
 Logits are those of an `OutputHead`. The slope of a soft-cap takes one more buffer; a plain head costs nothing more.
 
 `recipes.core.losses.logprobs` adds the divergence from a reference.
@@ -20,12 +23,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recipes.core.losses.tiles import Softmax, add_product, tiled_gradients, tiled_softmax
 from recipes.core.models.head import Curve, OutputHead
 from recipes.core.models.precision import matmul_dtype, softmax_dtype
 
+WIDE = 12_288  # tokens; a chunk of more than that is beyond 48 MiB in fp32
+CHUNK, CHUNK_OF_WIDE = 1024, 256  # tokens whose logits exist at a time
+
 
 def weighted_cross_entropy(
-    hidden: Tensor, head: OutputHead, targets: Tensor, weights: Tensor, chunk: int = 1024
+    hidden: Tensor, head: OutputHead, targets: Tensor, weights: Tensor, chunk: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Sum of weighted token NLLs, with gradients computed in the forward.
 
@@ -37,14 +44,14 @@ def weighted_cross_entropy(
         head: What makes logits of them; gradients flow into its weight and bias.
         targets: [N] int64 token ids.
         weights: [N] what each token's NLL is multiplied by; no gradient flows into it.
-        chunk: Tokens whose logits exist at a time.
+        chunk: Tokens whose logits exist at a time; by default 1,024, over a wide vocabulary on the CPU 256.
 
     Returns:
         The scalar sum_i weights_i * nll_i and the detached [N] NLLs in nats, both fp32 (float64 for float64).
     """
     if not torch.is_grad_enabled():
         hidden, head = hidden.detach(), head.detach()
-    options = (matmul_dtype(hidden), chunk)
+    options = (matmul_dtype(hidden), chunk or (CHUNK_OF_WIDE if _wide(head) else CHUNK))
     loss, nll = _WeightedCrossEntropy.apply(
         hidden, head.weight, head.bias, head.curve, targets, weights.detach(), *options
     )
@@ -56,7 +63,7 @@ def deferred_cross_entropy(
     head: OutputHead,
     targets: Tensor,
     weigh: Callable[[Tensor], Tensor],
-    chunk: int = 1024,
+    chunk: int = CHUNK,
     keep: int = 1 << 26,
 ) -> tuple[Tensor, Tensor]:
     """`weighted_cross_entropy` for weights that are a function of the losses, and through which no gradient flows.
@@ -80,7 +87,7 @@ def deferred_cross_entropy(
     return loss, nll
 
 
-def token_nll(hidden: Tensor, head: OutputHead, targets: Tensor, chunk: int = 1024) -> Tensor:
+def token_nll(hidden: Tensor, head: OutputHead, targets: Tensor, chunk: int = CHUNK) -> Tensor:
     """Differentiable NLL of every target token, its softmax recomputed in the backward.
 
     For losses that are nonlinear in the live model's log-probabilities. Precision as in
@@ -90,11 +97,13 @@ def token_nll(hidden: Tensor, head: OutputHead, targets: Tensor, chunk: int = 10
         hidden: [N, d] last hidden states of the positions that carry loss.
         head: What makes logits of them; gradients flow into its weight and bias.
         targets: [N] int64 token ids.
-        chunk: Tokens whose logits exist at a time.
+        chunk: Tokens whose logits exist at a time where they do not come in tiles.
 
     Returns:
         [N] NLL in nats, fp32 (float64 for float64 inputs).
     """
+    if not torch.is_grad_enabled():
+        hidden, head = hidden.detach(), head.detach()
     nll: Tensor = _TokenNLL.apply(hidden, head.weight, head.bias, head.curve, targets, matmul_dtype(hidden), chunk)
     return nll
 
@@ -180,18 +189,32 @@ class _TokenNLL(torch.autograd.Function):
         dtype: torch.dtype,
         chunk: int,
     ) -> Tensor:
-        ctx.save_for_backward(hidden, weight, bias, targets)
+        head = OutputHead(weight, bias, *curve)
+        softmax: tuple[Tensor, ...] = ()
+        if _wide(head) and any(ctx.needs_input_grad[:3]):
+            softmax = tiled_softmax(hidden, head, targets, dtype)
+            nll = softmax[0]
+        else:
+            nll, *_ = _sweep(hidden, head, targets, None, dtype, chunk, (False, False, False))
+        ctx.save_for_backward(hidden, weight, bias, targets, *softmax)
         ctx.curve, ctx.dtype, ctx.chunk = curve, dtype, chunk
-        nll, *_ = _sweep(hidden, OutputHead(weight, bias, *curve), targets, None, dtype, chunk, (False, False, False))
         return nll
 
     @staticmethod
     def backward(ctx: Any, grad_nll: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivatives()
-        hidden, weight, bias, targets = ctx.saved_tensors
-        head = OutputHead(weight, bias, *ctx.curve)
-        _, *gradients = _sweep(hidden, head, targets, grad_nll, ctx.dtype, ctx.chunk, ctx.needs_input_grad[:3])
+        hidden, weight, bias, targets, *softmax = ctx.saved_tensors
+        head, wanted = OutputHead(weight, bias, *ctx.curve), ctx.needs_input_grad[:3]
+        if softmax:
+            gradients = tiled_gradients(hidden, head, targets, grad_nll, Softmax(*softmax), ctx.dtype, wanted)
+        else:
+            gradients = _sweep(hidden, head, targets, grad_nll, ctx.dtype, ctx.chunk, wanted)[1:]
         return *gradients, None, None, None, None
+
+
+def _wide(head: OutputHead) -> bool:
+    """Whether a chunk of logits is far larger than the cache of the processor."""
+    return head.vocabulary > WIDE and head.weight.device.type == "cpu"
 
 
 class Gradients:
@@ -314,13 +337,11 @@ def _logit_gradients(states: Tensor, head: OutputHead, targets: Tensor, nll: Ten
 def softmax_and_nll(logits: Tensor, probabilities: Tensor, targets: Tensor) -> Tensor:
     """Fill `probabilities` (may be `logits` itself) and return the NLLs [chunk]."""
     exact = probabilities.dtype
-    largest, where = logits.max(1)
-    below = largest.to(exact) - logits.gather(1, targets[:, None]).squeeze(1).to(exact)
+    below = logits.amax(1).to(exact) - logits.gather(1, targets[:, None]).squeeze(1).to(exact)
     torch.softmax(logits, 1, dtype=exact, out=probabilities)
-    # From p(argmax) >= 1/V, because -log p(target) would underflow; the logits are subtracted first, so that the
+    # From the largest p >= 1/V, because -log p(target) would underflow; the logits are subtracted first, so that the
     # NLL of a likely token keeps its digits. Rounding may leave it a hair below zero.
-    log_largest = probabilities.gather(1, where[:, None]).squeeze(1).log()
-    return (below - log_largest).clamp_min_(0)
+    return (below - probabilities.amax(1).log()).clamp_min_(0)
 
 
 def _logit_gradient(
@@ -333,14 +354,6 @@ def _logit_gradient(
     logits.scatter_(1, targets[:, None], torch.expm1(-nll)[:, None].to(logits.dtype))
     if slope is not None:
         logits.mul_(slope)
-
-
-def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add left @ right to `total`, in its dtype."""
-    if left.dtype == total.dtype:
-        total.addmm_(left, right)
-    else:
-        total.add_(left @ right)
 
 
 def refuse_second_derivatives() -> None:

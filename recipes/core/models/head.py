@@ -76,8 +76,8 @@ class OutputHead:
         """Without gradient."""
         return replace(self, weight=self.weight.detach(), bias=None if self.bias is None else self.bias.detach())
 
-    def rows(self, ids: Tensor) -> "OutputHead":
-        """The head of the tokens `ids` [k] alone."""
+    def rows(self, ids: Tensor | slice) -> "OutputHead":
+        """The head of the tokens `ids` [k], or of those of a slice, alone."""
         return replace(self, weight=self.weight[ids], bias=None if self.bias is None else self.bias[ids])
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from recipes.core.losses import kernels
+from recipes.core.losses import kernels, tiles
 from recipes.core.losses.kernels import deferred_cross_entropy, token_nll, weighted_cross_entropy
 from recipes.core.models.head import OutputHead
 
@@ -40,6 +41,18 @@ def by_nll(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, chunk
     return (weights * token_nll(hidden, OutputHead(head), targets, chunk)).sum()
 
 
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither tokens nor vocabulary divide into whole tiles."""
+    monkeypatch.setattr(tiles, "TOKENS", 10)
+    monkeypatch.setattr(tiles, "COLUMNS", 30)
+
+
+def by_tiles(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, chunk: int) -> Tensor:
+    with mock.patch.object(kernels, "WIDE", 0):
+        return by_nll(hidden, head, targets, weights, chunk)
+
+
 def by_deferred(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, chunk: int) -> Tensor:
     return deferred_cross_entropy(hidden, OutputHead(head), targets, lambda _: weights, chunk)[0]
 
@@ -49,8 +62,8 @@ def by_recomputed(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor
     return deferred_cross_entropy(hidden, OutputHead(head), targets, lambda _: weights, chunk, keep=15 * V)[0]
 
 
-BOTH = pytest.mark.parametrize("kernel", [by_weighted, by_nll])
-ALL = pytest.mark.parametrize("kernel", [by_weighted, by_nll, by_deferred, by_recomputed])
+BOTH = pytest.mark.parametrize("kernel", [by_weighted, by_nll, by_tiles])
+ALL = pytest.mark.parametrize("kernel", [by_weighted, by_nll, by_tiles, by_deferred, by_recomputed])
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
 
@@ -153,14 +166,17 @@ def test_a_retained_graph_gives_the_same_gradient_twice(kernel: Kernel) -> None:
 def test_gradients_are_handed_over_without_a_copy(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, head, targets, weights = problem()
     places = []
-    sweep = kernels._sweep
 
-    def spy(*arguments: Any) -> Any:
-        found = sweep(*arguments)
-        places.append([None if tensor is None else tensor.data_ptr() for tensor in found[1:]])
-        return found
+    def with_spy(compute: Callable[..., Any]) -> Callable[..., Any]:
+        def spy(*arguments: Any) -> Any:
+            outcome = compute(*arguments)
+            places.append([None if tensor is None else tensor.data_ptr() for tensor in outcome[-3:]])
+            return outcome
 
-    monkeypatch.setattr(kernels, "_sweep", spy)
+        return spy
+
+    monkeypatch.setattr(kernels, "_sweep", with_spy(kernels._sweep))
+    monkeypatch.setattr(kernels, "tiled_gradients", with_spy(kernels.tiled_gradients))
     (kernel(hidden, head, targets, weights, 10) / 7).backward()
     assert hidden.grad is not None and head.grad is not None
     assert places[-1] == [hidden.grad.data_ptr(), head.grad.data_ptr(), None]

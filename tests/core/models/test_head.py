@@ -4,6 +4,7 @@ import ast
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertLMHeadModel, LlamaForCausalLM
 
 from recipes.core.errors import UserError
-from recipes.core.losses import logprobs
+from recipes.core.losses import kernels, logprobs, tiles
 from recipes.core.losses.kernels import deferred_cross_entropy, token_nll, weighted_cross_entropy
 from recipes.core.losses.logprobs import DIRECTIONS, log_squares, logprobs_and_kl, project
 from recipes.core.models.from_config import load_text_model
@@ -40,6 +41,11 @@ def by_nll(hidden: Tensor, head: OutputHead) -> Tensor:
     return WEIGHTS.to(hidden.dtype) @ token_nll(hidden, head, TARGETS, 5)
 
 
+def by_tiles(hidden: Tensor, head: OutputHead) -> Tensor:
+    with mock.patch.object(kernels, "WIDE", 0):
+        return by_nll(hidden, head)
+
+
 def through_the_head(model: Any, loss: Loss) -> Tensor:
     """A loss of the model's read-out at the positions that predict."""
     read = lambda hidden, head: loss(hidden[:, :-1].flatten(0, 1), head)  # noqa: E731
@@ -63,8 +69,12 @@ def same_gradients(model: Any, ours: Tensor, theirs: Tensor) -> None:
 
 
 @ALL_KINDS
-@pytest.mark.parametrize("loss", [weighted, deferred, by_nll])
-def test_losses_and_gradients_are_those_of_the_models_logits(kind: str, loss: Loss) -> None:
+@pytest.mark.parametrize("loss", [weighted, deferred, by_nll, by_tiles])
+def test_losses_and_gradients_are_those_of_the_models_logits(
+    kind: str, loss: Loss, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "TOKENS", 5)
+    monkeypatch.setattr(tiles, "COLUMNS", 15)
     model = tiny(kind)
     theirs = WEIGHTS @ cross_entropy(full_logits(model), TARGETS, reduction="none")
     same_gradients(model, through_the_head(model, loss), theirs)
@@ -116,7 +126,10 @@ def test_gradcheck_with_bias_scale_and_softcap(curve: tuple[float, float | None]
         kls = [logprobs_and_kl(hidden, head, targets, frozen, 2, way).kl @ weights for way in DIRECTIONS]
         loss, _ = weighted_cross_entropy(hidden, head, targets, weights, 2)
         late, _ = deferred_cross_entropy(hidden, head, targets, lambda _: weights, 2, keep=2 * count)
-        return (*kls, loss, late, weights @ token_nll(hidden, head, targets, 2).square())
+        nlls = [token_nll(hidden, head, targets, 2)]
+        with mock.patch.object(kernels, "WIDE", 0):
+            nlls.append(token_nll(hidden, head, targets))
+        return (*kls, loss, late, *(weights @ nll.square() for nll in nlls))
 
     assert torch.autograd.gradcheck(values, leaves if biased else leaves[:2])
 
