@@ -52,11 +52,11 @@ def fetch(
 @app.command("verify")
 def verify(names: list[str] = _OPTIONAL_NAMES) -> None:
     """Check every file of the assets on this machine by size and SHA-256."""
-    found = [assets.status(name) for name in names or assets.ASSETS]
+    states = [assets.status(name) for name in names or assets.ASSETS]
     table(
-        [{"asset": s.asset.name, "state": s.state, "folder": str(s.path), "problems": _problem_text(s)} for s in found]
+        [{"asset": s.asset.name, "state": s.state, "folder": str(s.path), "problems": _problem_text(s)} for s in states]
     )
-    wrong = [s for s in found if s.state == "damaged" or (names and s.state != "ready")]
+    wrong = [s for s in states if s.state == "damaged" or (names and s.state != "ready")]
     if wrong:
         listed = " ".join(s.asset.name for s in wrong)
         raise RunFailed("not every asset is whole", hint=f"type: steelyard assets fetch {listed}")

@@ -95,12 +95,12 @@ def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> li
     from recipes.core.statistics.compare import compare_arms, corrected_over_arms
     from recipes.core.statistics.verdict import judge_at, named_tests, with_verdicts
 
-    card, found = registry.card(recipe), find_runs(outputs, recipe)
-    known = list(dict.fromkeys([*compose.every_arm(recipe), *(run.arm for run in found)]))
+    card, all_runs = registry.card(recipe), find_runs(outputs, recipe)
+    known = list(dict.fromkeys([*compose.every_arm(recipe), *(run.arm for run in all_runs)]))
     for name in wanted:
         if name not in known:
             raise UserError(f"unknown arm {name!r} of {recipe}", hint=did_you_mean(name, known))
-    runs = having(found, where)
+    runs = having(all_runs, where)
     finished = {run.arm for run in runs if run.state == DONE} - {card.claim.baseline}
     names = wanted or [name for name in known if name in finished] or [card.claim.arm]
     comparisons, failures = [], []

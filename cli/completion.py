@@ -51,8 +51,8 @@ def overrides(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     except UserError:
         return []
     if key is not None:
-        found = [(f"{prefix}{value}", text) for value, text in values.get(key, [])]
-        return [item for item in found if item[0].startswith(incomplete)]
+        offers = [(f"{prefix}{value}", text) for value, text in values.get(key, [])]
+        return [item for item in offers if item[0].startswith(incomplete)]
     matching = [name for name in values if name.startswith(incomplete)]
     if len(matching) == 1:  # the shell would add a blank after a lone `key=`
         return [(f"{matching[0]}={value}", text) for value, text in values[matching[0]]]
@@ -79,15 +79,15 @@ def _position(words: list[str], incomplete: str) -> tuple[list[str], str | None,
 
 def _values(recipe: str, typed: list[str]) -> dict[str, list[tuple[str, str]]]:
     """Every key with the values to offer: choices, or the default."""
-    found = {"arm": list(compose.arms(recipe, typed).items())}
+    offers = {"arm": list(compose.arms(recipe, typed).items())}
     groups = compose.options(recipe) | compose.kinds(recipe)
-    found |= {group: [(option, "") for option in options] for group, options in groups.items()}
+    offers |= {group: [(option, "") for option in options] for group, options in groups.items()}
     for key, info in compose.config_keys(recipe, typed).items():
-        if key in found or key == "recipe":
+        if key in offers or key == "recipe":
             continue
         options = info.choices or ((True, False) if isinstance(info.default, bool) else (info.default,))
-        found[key] = [(text_of(option), info.help) for option in options]
-    return found
+        offers[key] = [(text_of(option), info.help) for option in options]
+    return offers
 
 
 def text_of(value: object) -> str:

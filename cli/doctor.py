@@ -27,7 +27,7 @@ class Check:
     """One thing looked at. `advice` says what to do about a problem; `fatal`: nothing can run until then."""
 
     what: str
-    found: str
+    state: str
     advice: str = ""
     fatal: bool = False
 
@@ -39,7 +39,7 @@ def doctor(outputs: Path = OUTPUTS_PLACE) -> None:
     """
     checks = [_python(), *_torch(), _cores(), _memory(), _disk("disk at outputs", outputs)]
     checks += [_disk("disk at STEELYARD_HOME", home()), _wandb(), *_assets()]
-    table([{"": _mark(check), "what": check.what, "found": check.found} for check in checks])
+    table([{"": _mark(check), "what": check.what, "found": check.state} for check in checks])
     problems = [check for check in checks if check.advice]
     say()
     for check in problems:

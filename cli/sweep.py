@@ -169,7 +169,7 @@ def _conclude(
     from recipes.core.trial.report.frontiers import write_frontiers
     from recipes.core.trial.sweep_table import best_first, settings, write_sweep
 
-    found = settings(states, metric)
+    measured = settings(states, metric)
     rows = [
         {
             "setting": setting.label,
@@ -177,7 +177,7 @@ def _conclude(
             "+-": "" if setting.half_width is None else number_text(setting.half_width),
             "done": f"{len(setting.values)}/{setting.cells}",
         }
-        for setting in (best_first(found, states, metric) if ranked else found)
+        for setting in (best_first(measured, states, metric) if ranked else measured)
     ]
     heading(f"{metric}: mean over seeds, +- half of its 95% t interval")
     table(rows, numbers=[metric, "+-", "done"])

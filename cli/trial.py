@@ -200,7 +200,7 @@ def seeds_of(text: str) -> list[int]:
     if any(len(word) > DIGITS for word in numbers) or (len(words) == 1 and int(numbers[0]) > MOST_CELLS):
         hint = "type how many (5), or which (0,3,7); one seed has a comma behind it (7,)"
         raise UserError(f"is more than {MOST_CELLS:,} seeds", where=f"--seeds {text}", hint=hint)
-    found = [int(word) for word in numbers] if len(words) > 1 else list(range(int(numbers[0])))
-    if not found or len(set(found)) < len(found):
+    seeds = [int(word) for word in numbers] if len(words) > 1 else list(range(int(numbers[0])))
+    if not seeds or len(set(seeds)) < len(seeds):
         raise UserError("needs at least one seed, each once", where=f"--seeds {text}", hint="type 5 or 0,3,7")
-    return found
+    return seeds

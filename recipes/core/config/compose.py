@@ -70,10 +70,10 @@ def compose(recipe: str, overrides: list[str]) -> Any:
             _set(tree, key, value)
         else:
             problems.append(Problem(key, value, f"unknown key; {nearest_key(key, list(known), list(groups()))}"))
-    config, found = build(kind, _resolved(tree))
+    config, value_problems = build(kind, _resolved(tree))
     unnamed = label_problems(recipe, overrides, keys, str(typed.get("arm", tree["arm"])), arm_settings(recipe))
     reported = {problem.key.partition("=")[0] for problem in problems}
-    raise_problems(problems + [problem for problem in [*found, *unnamed] if problem.key not in reported])
+    raise_problems(problems + [problem for problem in [*value_problems, *unnamed] if problem.key not in reported])
     return config
 
 
@@ -131,20 +131,22 @@ def kinds(recipe: str) -> dict[str, list[str]]:
     """Keys that hold one of several kinds of config and are no group, with the names of the kinds."""
     hints = typing.get_type_hints(registry.config_class(recipe))
     unions = {key: _dataclasses(hint) for key, hint in hints.items() if key not in groups()}
-    return {key: [name for kind in found for name in _names(kind)] for key, found in unions.items() if len(found) > 1}
+    return {
+        key: [name for kind in members for name in _names(kind)] for key, members in unions.items() if len(members) > 1
+    }
 
 
 @cache
 def options(recipe: str) -> dict[str, list[str]]:
     """Config groups with those of their options that a recipe takes."""
     hints = typing.get_type_hints(registry.config_class(recipe))
-    found = {}
+    by_group = {}
     for group, names in groups().items():
         accepted = {name for kind in _dataclasses(hints.get(group)) for name in _names(kind)}
-        found[group] = [
+        by_group[group] = [
             name for name in names if not accepted or read_yaml(CONF / group / f"{name}.yaml").get("name") in accepted
         ]
-    return found
+    return by_group
 
 
 def config_keys(recipe: str, overrides: list[str] | None = None) -> dict[str, SettingInfo]:

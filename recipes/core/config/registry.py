@@ -28,14 +28,14 @@ def family(name: str) -> str:
 
 def card(name: str) -> Card:
     """What the recipe is: title, paper, claim, cost. Imports no torch."""
-    found: Card = _config_module(name).CARD
-    return found
+    recipe_card: Card = _config_module(name).CARD
+    return recipe_card
 
 
 def config_class(name: str) -> type[RunConfig]:
     """The recipe's config dataclass. Imports no torch."""
-    found: type[RunConfig] = _config_module(name).CONFIG
-    return found
+    kind: type[RunConfig] = _config_module(name).CONFIG
+    return kind
 
 
 def recipe_class(name: str) -> Any:

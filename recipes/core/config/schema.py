@@ -60,17 +60,17 @@ def build(kind: type, tree: dict[str, Any], path: str = "") -> tuple[Any, list[P
     for name, field in fields.items():
         key = _join(path, name)
         if name in tree:
-            values[name], found = _value(hints[name], tree[name], key, field.metadata)
-            problems += found
+            values[name], more = _value(hints[name], tree[name], key, field.metadata)
+            problems += more
         elif field.default is not dataclasses.MISSING:
             values[name] = field.default
         else:
             problems.append(Problem(key, None, f"is missing; type {key}=VALUE"))
     if problems:
         return None, problems
-    made = kind(**values)
+    config = kind(**values)
     check = getattr(kind, "check", None)
-    return made, [Problem(_join(path, key), None, message) for key, message in check(made)] if check else []
+    return config, [Problem(_join(path, key), None, message) for key, message in check(config)] if check else []
 
 
 def _value(hint: Any, value: Any, key: str, metadata: typing.Mapping[str, Any]) -> tuple[Any, list[Problem]]:

@@ -86,10 +86,10 @@ class ImageTextConfig(DataConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""
-        found = []
+        problems = []
         if self.path is None:
-            found.append(("path", "is missing; type data.path=FILE, FOLDER or a datasets name"))
-        return [*found, *test_split_problems(self.split, self.test_split, self.test_fraction)]
+            problems.append(("path", "is missing; type data.path=FILE, FOLDER or a datasets name"))
+        return [*problems, *test_split_problems(self.split, self.test_split, self.test_fraction)]
 
 
 def test_split_problems(split: str, test_split: str | None, test_fraction: float | None) -> list[tuple[str, str]]:
@@ -171,19 +171,23 @@ class DomainsConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""
-        found = []
+        problems = []
         if self.path is None:
             unknown = [name for name in self.domains or () if name not in EMBEDDED_DOMAINS]
-            found += [("domains", f"there is no {name}; {did_you_mean(name, [*EMBEDDED_DOMAINS])}") for name in unknown]
+            problems += [
+                ("domains", f"there is no {name}; {did_you_mean(name, [*EMBEDDED_DOMAINS])}") for name in unknown
+            ]
             if self.mixture in PUBLISHED_MIXTURES:
-                found.append(("mixture", f"{self.mixture} is for SlimPajama; type data.path= and data.domain_column="))
+                problems.append(
+                    ("mixture", f"{self.mixture} is for SlimPajama; type data.path= and data.domain_column=")
+                )
         if self.domains is not None and len(set(self.domains)) < len(self.domains):
-            found.append(("domains", "names a domain twice"))
+            problems.append(("domains", "names a domain twice"))
         if (self.mixture == "custom") != (self.weights is not None):
-            found.append(("weights", "belongs to data.mixture=custom; type both or neither"))
+            problems.append(("weights", "belongs to data.mixture=custom; type both or neither"))
         elif self.weights is not None:
-            found += self._check_weights(self.weights)
-        return found
+            problems += self._check_weights(self.weights)
+        return problems
 
     def _check_weights(self, weights: tuple[float, ...]) -> list[tuple[str, str]]:
         if abs(sum(weights) - 1) > SUM_TOLERANCE:

@@ -92,20 +92,20 @@ class CaptionScorer:
                 asked.setdefault(row, []).append(i)
         within = {row: [choices[i] for i in members] for row, members in asked.items()}
         nlls, read = self._read_captions(images, captions, within)
-        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(choices)
+        option_nlls: list[np.ndarray] = [np.zeros(0, np.float32)] * len(choices)
         for row, members in asked.items():
             for i, values in zip(members, read[row], strict=True):
-                found[i] = values
+                option_nlls[i] = values
         rest = sorted(set(range(len(choices))).difference(*asked.values()))
         for i, values in zip(rest, self.choice_nlls([choices[i] for i in rest]), strict=True):
-            found[i] = values
-        return nlls, found
+            option_nlls[i] = values
+        return nlls, option_nlls
 
     def _read_captions(
         self, images: Sequence[int], captions: Sequence[Tokens], choices: dict[int, list[Choice]]
     ) -> tuple[list[np.ndarray], dict[int, list[np.ndarray]]]:
         """Token NLLs of captions and, by caption, the option NLLs of single-token choices that it goes through."""
-        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(captions)
+        nlls: list[np.ndarray] = [np.zeros(0, np.float32)] * len(captions)
         options: dict[int, list[np.ndarray]] = {}
 
         def read(reading: Reading) -> None:
@@ -114,38 +114,38 @@ class CaptionScorer:
             parts = np.split(nll, np.cumsum(reading.lengths)[:-1])
             for i, part, row in zip(reading.numbers, parts, rows, strict=True):
                 asked = choices.get(i, [])
-                found[i] = part
+                nlls[i] = part
                 options[i] = [_option_nlls(row[len(choice.context)], reading.head, choice) for choice in asked]
 
         self._read(images, [(self.model.prefix_ids, caption) for caption in captions], read)
-        return found, options
+        return nlls, options
 
     def choice_nlls(self, choices: Sequence[Choice]) -> list[np.ndarray]:
         """NLL of every option of each choice, up to one constant per choice."""
         single = [i for i, choice in enumerate(choices) if all(len(option) == 1 for option in choice.options)]
-        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(choices)
+        option_nlls: list[np.ndarray] = [np.zeros(0, np.float32)] * len(choices)
         for i, values in zip(single, self._single_token([choices[i] for i in single]), strict=True):
-            found[i] = values
+            option_nlls[i] = values
         several = sorted(set(range(len(choices))) - set(single))
         flat = [(i, option) for i in several for option in choices[i].options]
         nlls = self.token_nlls([choices[i].image for i, _ in flat], [choices[i].context + option for i, option in flat])
         sums = iter([float(nll[len(choices[i].context) :].sum()) for (i, _), nll in zip(flat, nlls, strict=True)])
         for i in several:
-            found[i] = np.array([next(sums) for _ in choices[i].options], np.float32)
-        return found
+            option_nlls[i] = np.array([next(sums) for _ in choices[i].options], np.float32)
+        return option_nlls
 
     def _single_token(self, choices: Sequence[Choice]) -> list[np.ndarray]:
         """`choice_nlls` where every option is one token: one forward for all options of a choice."""
-        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(choices)
+        option_nlls: list[np.ndarray] = [np.zeros(0, np.float32)] * len(choices)
         # The state behind the context predicts every option: the first one stands for all.
         rows = [([*self.model.prefix_ids, *choice.context], choice.options[0]) for choice in choices]
 
         def read(reading: Reading) -> None:
             for i, state in zip(reading.numbers, reading.hidden, strict=True):
-                found[i] = _option_nlls(state, reading.head, choices[i])
+                option_nlls[i] = _option_nlls(state, reading.head, choices[i])
 
         self._read([choice.image for choice in choices], rows, read)
-        return found
+        return option_nlls
 
     def _read(self, images: Sequence[int], rows: Sequence[Row], read: Callable[[Reading], None]) -> None:
         def pixels(numbers: list[int]) -> dict[str, Tensor]:

@@ -52,9 +52,9 @@ def read_plots(folder: Path) -> list[Plot]:
     path = folder / FILE
     if not path.exists():
         return []
-    found = []
+    plots = []
     for tree in json.loads(path.read_text(encoding="utf-8"))["plots"]:
         for name in ("series", "bands"):
             tree[name] = {label: [tuple(point) for point in points] for label, points in tree.get(name, {}).items()}
-        found.append(Plot(**tree))
-    return found
+        plots.append(Plot(**tree))
+    return plots

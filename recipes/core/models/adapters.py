@@ -42,12 +42,12 @@ def add_adapters(model: TextModel, rank: int, alpha: float, targets: Sequence[st
     except ImportError as error:
         hint = "type pip install 'steelyard[lora]', or lora.rank=0 to train all weights"
         raise UserError("low-rank adapters need the package peft", f"lora.rank={rank}", hint) from error
-    found = list(targets) or "all-linear"
+    layers = list(targets) or "all-linear"
     transposed = any(isinstance(part, Conv1D) for part in model.modules())
     options = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # any number scales
-        target_modules=found,
+        target_modules=layers,
         task_type="CAUSAL_LM",
         fan_in_fan_out=transposed,
     )
@@ -113,8 +113,8 @@ class Unadapted(nn.Module):
         """As `TextModel.forward`, without adapters and without gradient."""
         [model] = self._shared
         with torch.no_grad(), without_adapters(model.language_model):
-            found: R = model(input_ids, attention_mask, pixels, readout)
-        return found
+            result: R = model(input_ids, attention_mask, pixels, readout)
+        return result
 
     def to(self, *args: Any, **kwargs: Any) -> "Unadapted":
         """Move the shared weights."""

@@ -99,11 +99,11 @@ def _encoder(
     device: str,
 ) -> tuple[nn.Module, list[int], Callable[[np.ndarray], Tensor]]:
     if config.vision.path:
-        found = encoders.pretrained_encoder(config.vision.path)
+        encoder = encoders.pretrained_encoder(config.vision.path)
     else:
-        found = encoders.trained_encoder(config.vision, data, normalize, size, channels, device)
-    prefix = [tokenizer.convert_tokens_to_ids(PATCH)] * found.tokens
-    return EncoderProjector(found.module, found.width, width), prefix, found.normalize
+        encoder = encoders.trained_encoder(config.vision, data, normalize, size, channels, device)
+    prefix = [tokenizer.convert_tokens_to_ids(PATCH)] * encoder.tokens
+    return EncoderProjector(encoder.module, encoder.width, width), prefix, encoder.normalize
 
 
 @contextmanager

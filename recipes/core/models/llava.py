@@ -81,8 +81,8 @@ class LlavaCaptionModel(nn.Module):
         """Features per image, counted by asking the model: it depends on tower and selection strategy."""
         vision = self.llava.config.vision_config
         blank = torch.zeros(1, vision.num_channels, vision.image_size, vision.image_size, dtype=self.llava.dtype)
-        found = self.llava.get_image_features(pixel_values=blank, return_dict=True).pooler_output
-        return int(found[0].shape[0])
+        features = self.llava.get_image_features(pixel_values=blank, return_dict=True).pooler_output
+        return int(features[0].shape[0])
 
 
 def load_llava(config: LlavaConfig, tokenizer: Any) -> LlavaCaptionModel:

@@ -65,8 +65,8 @@ def forward_packed(policy: Any, batch: dict[str, Tensor], readout: Readout[R]) -
     if not packable(policy):
         return policy(input_ids=ids, attention_mask=attention, pixels=None, readout=readout)
     lengths, shared = torch.stack([attention.sum(1), shared_tokens(ids, attention)]).tolist()
-    found = layout(lengths, shared, ids.shape[1], BALANCE * policy.language_model.config.get_text_config().hidden_size)
-    source, positions, owners, branches, places = (torch.from_numpy(part).to(ids.device) for part in found)
+    plan = layout(lengths, shared, ids.shape[1], BALANCE * policy.language_model.config.get_text_config().hidden_size)
+    source, positions, owners, branches, places = (torch.from_numpy(part).to(ids.device) for part in plan)
 
     def read(hidden: Tensor, head: OutputHead) -> R:
         rows = hidden.flatten(0, 1).index_select(0, places.flatten())
@@ -149,7 +149,7 @@ def fit(sizes: Sequence[int], balance: float) -> list[list[int]]:
     filled first-fit, longest first.
     """
     order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
-    found: list[tuple[float, list[list[int]]]] = []
+    plans: list[tuple[float, list[list[int]]]] = []
     for times in range(1, 5):
         rows: list[list[int]] = []
         room: list[int] = []
@@ -161,5 +161,5 @@ def fit(sizes: Sequence[int], balance: float) -> list[list[int]]:
             rows[row].append(i)
             room[row] -= sizes[i]
         width = times * sizes[order[0]] - min(room)
-        found.append((len(rows) * width * (1 + width / balance), rows))
-    return min(found, key=lambda one: one[0])[1]
+        plans.append((len(rows) * width * (1 + width / balance), rows))
+    return min(plans, key=lambda one: one[0])[1]

@@ -121,7 +121,7 @@ def merge_adapters(weights: dict[str, Tensor], scale: float, transposed: bool) -
     Source:
         LoRA (arXiv 2106.09685), Section 4.1: W + alpha / r B A.
     """
-    found = {}
+    merged = {}
     for name, values in weights.items():
         if ".lora_" in name:
             continue
@@ -129,8 +129,8 @@ def merge_adapters(weights: dict[str, Tensor], scale: float, transposed: bool) -
             layer = name.removesuffix(".base_layer.weight")
             added = scale * weights[f"{layer}.lora_B.default.weight"] @ weights[f"{layer}.lora_A.default.weight"]
             values = values + (added.T if transposed else added)
-        found[name.replace(".base_layer.", ".")] = values.contiguous()
-    return found
+        merged[name.replace(".base_layer.", ".")] = values.contiguous()
+    return merged
 
 
 def _language_model(model: nn.Module) -> tuple[str, Any]:

@@ -72,8 +72,8 @@ def markers(text: str, where: str) -> list[Marker]:
     Raises:
         UserError: a marker that is not known or has no end, or an end without a marker.
     """
-    found: list[Marker] = []
-    while line := LINE.search(text, found[-1].end if found else 0):
+    marks: list[Marker] = []
+    while line := LINE.search(text, marks[-1].end if marks else 0):
         at = f"{where}, line {text.count(chr(10), 0, line.start()) + 1}"
         start = START.match(text, line.start())
         if start is None or start["kind"] not in {*ONE, *ALL}:
@@ -82,10 +82,10 @@ def markers(text: str, where: str) -> list[Marker]:
         end = text.find(f"\n{END}", start.end() - 1) + 1
         if not end or LINE.search(text, start.end(), end):
             raise UserError(f"the marker {start['kind']} has no end", at, f"close it by a line {END}")
-        found.append(Marker(at, start["kind"], start["name"] or "", start["options"], start.start(), start.end(), end))
-    if text.count(f"\n{END}") != len(found):
+        marks.append(Marker(at, start["kind"], start["name"] or "", start["options"], start.start(), start.end(), end))
+    if text.count(f"\n{END}") != len(marks):
         raise UserError(f"a line {END} ends no marker", where)
-    return found
+    return marks
 
 
 def with_numbers(text: str, where: str, results: Path = RESULTS) -> str:
@@ -128,8 +128,8 @@ def write_pages(root: Path = ROOT, results: Path = RESULTS) -> list[Path]:
 
 def pending(root: Path = ROOT) -> list[Marker]:
     """Markers that wait for a trial to be stored: what they hold was measured before, and typed."""
-    found = [(path, path.read_text(encoding="utf-8")) for path in pages(root)]
-    return [one for path, text in found for one in markers(text, str(path.relative_to(root))) if one.pending]
+    texts = [(path, path.read_text(encoding="utf-8")) for path in pages(root)]
+    return [one for path, text in texts for one in markers(text, str(path.relative_to(root))) if one.pending]
 
 
 def _content(marker: Marker, results: Path) -> str | None:

@@ -98,8 +98,8 @@ def _arms_words(result: TrialResult, words: list[str]) -> list[str]:
 
 
 def _machines(environments: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    found = [_machine(environment) for environment in environments]
-    return tuple(one for place, one in enumerate(found) if one not in found[:place])
+    machines = [_machine(environment) for environment in environments]
+    return tuple(one for index, one in enumerate(machines) if one not in machines[:index])
 
 
 def _machine(environment: dict[str, Any]) -> dict[str, Any]:

@@ -192,12 +192,12 @@ def find_baseline(run: RunRecord, runs: Sequence[RunRecord], baseline: str, arm_
         arm_keys: Dotted prefixes that arms are free to change ({"weighting"}).
     """
     wanted = pairing_key(run, arm_keys)
-    found = [
+    candidates = [
         other
         for other in runs
         if other.arm == baseline and other.state == DONE and pairing_key(other, arm_keys) == wanted
     ]
-    return max(found, key=lambda other: other.started, default=None)
+    return max(candidates, key=lambda other: other.started, default=None)
 
 
 def pairing_key(run: RunRecord, arm_keys: set[str]) -> dict[str, Any]:

@@ -119,8 +119,8 @@ def _drawn(model: Any, prompts: Sequence[np.ndarray], device: str, options: dict
 
 def _ends(model: Any) -> list[int]:
     """What ends a text by the model's own generation settings."""
-    found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    return [] if found is None else [found] if isinstance(found, int) else list(found)
+    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
 
 
 def _left_padded(prompts: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:

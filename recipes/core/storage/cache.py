@@ -49,10 +49,10 @@ def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
         return folder
     with hold(folder.with_name(f"{key}.lock"), f"cache entry {kind}/{key}", wait=True, guards=folder):
         if folder.exists() or folder.is_symlink():
-            found = problems(folder)
-            if not found:
+            damage = problems(folder)
+            if not damage:
                 return folder
-            note(f"warning: cache entry {folder} is damaged ({found[0]}); building it again")
+            note(f"warning: cache entry {folder} is damaged ({damage[0]}); building it again")
         _build(folder, build)
     return folder
 

@@ -163,12 +163,14 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
     _check_processes(config)
     check_one_batch(len(training.dataset), config)  # type: ignore[arg-type]
     store = folder / "checkpoints"
-    found = distributed.from_first(lambda: checkpoints.newest_valid(store, say=lambda line: note(f"warning: {line}")))
-    start = checkpoints.step_of(found) if found else 0
+    checkpoint = distributed.from_first(
+        lambda: checkpoints.newest_valid(store, say=lambda line: note(f"warning: {line}"))
+    )
+    start = checkpoints.step_of(checkpoint) if checkpoint else 0
     training.model.to(device)
     events.on_start(start)
-    if found and start >= config.max_steps:
-        _load_weights(training.model, found)
+    if checkpoint and start >= config.max_steps:
+        _load_weights(training.model, checkpoint)
         return TrainResult(DONE, start, start)
     if config.parallel == "fsdp" and config.nproc > 1:
         sharding.shard(training.model, device)
@@ -177,7 +179,7 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
     with stop_on_signal(message) as stop, progress("training", config.max_steps, start) as bar:
         watcher = _Watcher(events, training.watch_steps, stop, bar)
         trainer = _Trainer(training, config, training_arguments(config, seed, device, store), store, events, watcher)
-        trainer.train(resume_from_checkpoint=str(found) if found else None)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         # All processes stop once one was asked to. The others' own signal must still find this handler.
         if watcher.stopped:
             stop.wait(SIGNAL_SECONDS)

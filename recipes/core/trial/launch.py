@@ -194,7 +194,7 @@ def _forced(value: str) -> str:
 
 def _flat(node: dict[str, Any], path: str = "") -> set[str]:
     """Dotted keys of all leaves; an empty group counts as one."""
-    found = set()
+    keys = set()
     for key, value in node.items():
-        found |= _flat(value, f"{path}{key}.") if isinstance(value, dict) and value else {f"{path}{key}"}
-    return found
+        keys |= _flat(value, f"{path}{key}.") if isinstance(value, dict) and value else {f"{path}{key}"}
+    return keys

@@ -87,9 +87,9 @@ def plan_search(folder: Path, space: Space, command: str, jobs: int) -> Manifest
     Raises:
         UserError: the manifest found there cannot be read.
     """
-    found = _earlier_manifest(folder)
-    threads = found.threads if found else threads_of([space.fixed], jobs)
-    return Manifest("sweep", space.recipe, command, found.created if found else runs.now(), threads, ())
+    earlier = _earlier_manifest(folder)
+    threads = earlier.threads if earlier else threads_of([space.fixed], jobs)
+    return Manifest("sweep", space.recipe, command, earlier.created if earlier else runs.now(), threads, ())
 
 
 def check_space(space: Space) -> list[PlannedCell]:
@@ -154,8 +154,8 @@ def _batches(
     optuna = _optuna()
     sampler = optuna.samplers.TPESampler(seed=SEED, constant_liar=launcher.jobs > 1)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    found = _earlier_manifest(folder)
-    earlier = found.cells if found else ()
+    previous = _earlier_manifest(folder)
+    earlier = previous.cells if previous else ()
     cells: list[Cell] = []
     while len(cells) < trials:
         size = min(launcher.jobs, trials - len(cells))

@@ -52,11 +52,11 @@ def settings(states: Sequence[CellState], metric: str) -> list[Setting]:
     return [_setting(label, members, metric) for label, members in groups.items()]
 
 
-def best_first(found: Sequence[Setting], states: Sequence[CellState], metric: str) -> list[Setting]:
+def best_first(rows: Sequence[Setting], states: Sequence[CellState], metric: str) -> list[Setting]:
     """The settings, best mean first; those without a mean last."""
     done = next((state for state in states if state.state == DONE), None)
     sign = -1 if done is None or is_better_higher(done.run, metric) else 1
-    return sorted(found, key=lambda setting: (math.isnan(setting.mean), sign * setting.mean))
+    return sorted(rows, key=lambda setting: (math.isnan(setting.mean), sign * setting.mean))
 
 
 def is_better_higher(run: Path, metric: str) -> bool:

@@ -80,10 +80,10 @@ def _run(folder: Path, name: str) -> str:
     outputs = manifests.outputs_of(folder)
     group = f"tracker.group={manifest.recipe}-{folder.name}"
     config = compose.compose(manifest.recipe, [group, *cell.overrides, f"outputs={quote(str(outputs))}"])
-    found = run_folder(config).path.relative_to(outputs)
-    if str(found) != cell.folder:
+    cell_folder = run_folder(config).path.relative_to(outputs)
+    if str(cell_folder) != cell.folder:
         raise RunFailed(
-            f"the config files, the data or a model have changed since this was planned: the cell is now {found}",
+            f"the config files, the data or a model have changed since this was planned: the cell is now {cell_folder}",
             where=str(folder / manifests.NAME),
             hint="type the command again: it plans anew, and finished runs are still reused",
         )

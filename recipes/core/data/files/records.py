@@ -68,8 +68,8 @@ class Records:
 
     def to_test_on(self) -> str:
         """The published split for data that is only asked about: test, else validation, else the only one or train."""
-        if found := held_out(self, "train"):
-            return found
+        if split := held_out(self, "train"):
+            return split
         return self.splits[0] if len(self.splits) == 1 else "train"
 
     def table(self, split: str, key: str = "split") -> Table:

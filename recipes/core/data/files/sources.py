@@ -11,11 +11,11 @@ from recipes.core.storage.files import home_path
 HUB_HINT = "a hub name needs network; a local file or folder must exist"
 
 
-def pick_column(found: Sequence[str], asked: str | None, usual: Sequence[str], key: str) -> str:
+def pick_column(columns: Sequence[str], asked: str | None, usual: Sequence[str], key: str) -> str:
     """The column that the user named, or else the first of the usual ones that is there.
 
     Args:
-        found: Columns of the data.
+        columns: Columns of the data.
         asked: What the user typed; None: choose.
         usual: Names to try, the most usual first.
         key: Config key of the column's name, for the message.
@@ -24,15 +24,15 @@ def pick_column(found: Sequence[str], asked: str | None, usual: Sequence[str], k
         UserError: there is none.
     """
     for name in usual if asked is None else [asked]:
-        if name in found:
+        if name in columns:
             return name
     wanted = " or ".join(repr(name) for name in (usual if asked is None else [asked]))
-    if not found:
+    if not columns:
         raise UserError(f"the data has no column {wanted}; it has no columns at all", key)
     raise UserError(
-        f"the data has no column {wanted}; its columns are {', '.join(found)}",
+        f"the data has no column {wanted}; its columns are {', '.join(columns)}",
         key,
-        f"type {key}=NAME; {did_you_mean(asked or usual[0], list(found))}",
+        f"type {key}=NAME; {did_you_mean(asked or usual[0], list(columns))}",
     )
 
 

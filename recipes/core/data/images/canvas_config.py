@@ -91,12 +91,12 @@ class QuestionCanvasDataConfig(_Canvas):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        found = self._parts(CELLS)
+        problems = self._parts(CELLS)
         if self.most < self.fewest:
-            found.append(("most", f"{self.most} is less than fewest={self.fewest}"))
+            problems.append(("most", f"{self.most} is less than fewest={self.fewest}"))
         if self.questions > self.fewest:
-            found.append(("questions", f"{self.questions} cannot be asked of fewest={self.fewest} digits"))
-        return found
+            problems.append(("questions", f"{self.questions} cannot be asked of fewest={self.fewest} digits"))
+        return problems
 
 
 CanvasConfig = CanvasDataConfig | QuestionCanvasDataConfig

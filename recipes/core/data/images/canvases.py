@@ -143,8 +143,8 @@ def _scan_of(digits: Array, classes: Array, draw: np.random.Generator) -> Array:
     """For each digit the row of a random scan of it."""
     order, counts = np.argsort(classes, kind="stable"), np.bincount(classes, minlength=len(DIGITS))
     starts = np.cumsum(counts) - counts
-    found: Array = order[starts[digits] + (draw.random(digits.shape) * counts[digits]).astype(int)]
-    return found
+    rows: Array = order[starts[digits] + (draw.random(digits.shape) * counts[digits]).astype(int)]
+    return rows
 
 
 def _generator(seed: int, part: str, what: str) -> np.random.Generator:

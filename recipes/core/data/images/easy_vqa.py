@@ -47,12 +47,12 @@ class EasyVqaSplit:
 
     def __init__(self, name: str, files: Sequence[Path], pairs: Sequence[Sequence[Pair]], count: int, seed: int):
         self._files = files
-        self._labels = [_label(found) for found in pairs]
+        self._labels = [_label(of_image) for of_image in pairs]
         stream = ("train", "test").index(name)
         self._captions = []
-        for file, found in zip(files, pairs, strict=True):
-            order = np.random.default_rng((seed, stream, int(file.stem))).permutation(len(found))
-            self._captions.append(_caption(f"{name}-{file.stem}", [found[i] for i in order[:count]]))
+        for file, of_image in zip(files, pairs, strict=True):
+            order = np.random.default_rng((seed, stream, int(file.stem))).permutation(len(of_image))
+            self._captions.append(_caption(f"{name}-{file.stem}", [of_image[i] for i in order[:count]]))
 
     def __len__(self) -> int:
         return len(self._files)
@@ -118,12 +118,14 @@ def _read(folder: Path) -> tuple[list[Path], list[list[Pair]]]:
 
 
 def _questions(files: Sequence[Path], pairs: Sequence[Sequence[Pair]]) -> tuple[Question, ...]:
-    found = []
+    questions = []
     for image, (file, of_image) in enumerate(zip(files, pairs, strict=True)):
         for number, (question, answer) in enumerate(of_image):
             kind, group = _kind(answer), f"test-{file.stem}"
-            found.append(Question(f"{group}-{number}", group, image, kind, _spaced(question), answer, CHOICES[kind]))
-    return tuple(found)
+            questions.append(
+                Question(f"{group}-{number}", group, image, kind, _spaced(question), answer, CHOICES[kind])
+            )
+    return tuple(questions)
 
 
 def _caption(name: str, pairs: Sequence[Pair]) -> Caption:

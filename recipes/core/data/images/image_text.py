@@ -112,9 +112,9 @@ def load_image_text(config: ImageTextConfig, seed: int) -> CaptionData:
     source, test_source = open_sources(config)
     sources = [source] if test_source is None else [source, test_source]
     scans = [scan(each, config.captions) for each in sources]
-    bad = [message for found in scans for message in found.bad.values()]
+    bad = [message for each in scans for message in each.bad.values()]
     judge(bad, sum(len(each.table) for each in sources), f"data.path={config.path}", config.on_error, "examples")
-    train, test = (np.arange(len(found.rows)) for found in (scans[0], scans[-1]))
+    train, test = (np.arange(len(each.rows)) for each in (scans[0], scans[-1]))
     if test_source is None:
         fraction = TEST_FRACTION if config.test_fraction is None else config.test_fraction
         train, test = split_by_image(scans[0].groups[scans[0].rows], fraction, seed)

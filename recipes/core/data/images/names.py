@@ -25,7 +25,7 @@ def named_images(path: str, key: str, *, format: str, column: str | None, start:
         column: Column of images; None: the usual ones.
         start: Folder that relative names start from; None: that of their file.
     """
-    root, found = home_path(path), {}
+    root, images = home_path(path), {}
     try:
         files = open_records(path, key, format if format in FORMATS else "auto").files
     except (UserError, OSError, ValueError):
@@ -35,8 +35,8 @@ def named_images(path: str, key: str, *, format: str, column: str | None, start:
             for folder, name in _names(file, root if root.is_dir() else root.parent, column, key):
                 image = (home_path(start) if start else folder) / home_path(name)
                 if os.path.isfile(image):  # False too for what is no name of a file at all
-                    found[f"image {name}"] = image
-    return found
+                    images[f"image {name}"] = image
+    return images
 
 
 def _names(file: DataFile, root: Path, column: str | None, key: str) -> Iterator[tuple[Path, str]]:

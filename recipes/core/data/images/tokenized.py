@@ -163,8 +163,8 @@ def words_of_tokens(text: str, places: Sequence[tuple[int, int]]) -> list[int]:
     """
     ends = np.array([word.end() for word in re.finditer(r"\S+", text)])
     # A token that begins with a space belongs to the word that follows: the first word that ends after its start.
-    found = np.searchsorted(ends, [start for start, _ in places], side="right")
-    return [int(word) for word in np.minimum(found, max(len(ends) - 1, 0))]
+    words = np.searchsorted(ends, [start for start, _ in places], side="right")
+    return [int(word) for word in np.minimum(words, max(len(ends) - 1, 0))]
 
 
 def _words_with_end(caption: Caption, places: Sequence[tuple[int, int]]) -> list[int]:

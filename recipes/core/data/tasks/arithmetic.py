@@ -70,16 +70,16 @@ class ExactJudge:
 
     def first_wrong(self, ids: np.ndarray, right: str) -> np.ndarray:
         """bool [tokens]: the first token of an answer that leaves the right one; nowhere if none does."""
-        found = np.zeros(len(ids), bool)
+        marks = np.zeros(len(ids), bool)
         place = 0
         for number, token in enumerate(ids):
             piece = self.pieces[token]
             ended = token == self.eos_id
             if (ended and place < len(right)) or not right.startswith(piece, place):
-                found[number] = True
+                marks[number] = True
                 break
             place += len(piece)
-        return found
+        return marks
 
 
 def question(terms: Sequence[int]) -> str:

@@ -36,11 +36,11 @@ class LexiconJudge:
             pieces: Consecutive parts of one text.
         """
         ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-        found = np.zeros(len(pieces))
+        values = np.zeros(len(pieces))
         for start, end, valence in self._words("".join(pieces)):
             # Pieces that begin before the word ends and end after it begins.
-            found[(ends > start) & (ends - [len(piece) for piece in pieces] < end)] = valence
-        return found
+            values[(ends > start) & (ends - [len(piece) for piece in pieces] < end)] = valence
+        return values
 
     def score(self, text: str) -> float:
         """Source: VADER's compound, s / sqrt(s^2 + 15) with s the sum of valences; without its rules of negation."""

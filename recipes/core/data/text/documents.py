@@ -103,11 +103,11 @@ class _Request:
         text = TEXT_COLUMNS if self.text_column is None else (self.text_column,)
         return any(name in names for name in text) and (self.domain_column is None or self.domain_column in names)
 
-    def columns(self, found: list[str]) -> Columns:
-        text = pick_column(found, self.text_column, TEXT_COLUMNS, f"{self.section}.text_column")
-        domain = DOMAIN_COLUMN if DOMAIN_COLUMN in found else None
+    def columns(self, names: list[str]) -> Columns:
+        text = pick_column(names, self.text_column, TEXT_COLUMNS, f"{self.section}.text_column")
+        domain = DOMAIN_COLUMN if DOMAIN_COLUMN in names else None
         if self.domain_column is not None:
-            domain = pick_column(found, self.domain_column, (), f"{self.section}.domain_column")
+            domain = pick_column(names, self.domain_column, (), f"{self.section}.domain_column")
         return Columns(text, domain)
 
 
@@ -310,10 +310,10 @@ def _dataset_shards(path: str, split: str, request: _Request) -> list[Shard]:
     ]
 
 
-def _named(file: Path, columns: Callable[[list[str]], Columns], found: list[str]) -> Columns:
+def _named(file: Path, columns: Callable[[list[str]], Columns], names: list[str]) -> Columns:
     """Choose columns, with the file in the message: a folder may hold several kinds."""
     try:
-        return columns(found)
+        return columns(names)
     except UserError as error:
         raise UserError(f"{error.what} ({file.name})", error.where, error.hint) from error
 

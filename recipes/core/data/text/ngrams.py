@@ -86,22 +86,22 @@ class NgramHasher:
         flat = [word for document in documents for word in document]
         ids = np.fromiter(map(self._words.__getitem__, flat), np.int64, len(flat))
         rows = np.repeat(np.arange(len(documents)), lengths)
-        found = np.array(self._words.buckets, np.int64)[ids]
+        buckets = np.array(self._words.buckets, np.int64)[ids]
         if self.ngrams == 2:
             starts = np.flatnonzero(rows[:-1] == rows[1:])
-            found = np.concatenate([found, self._bigrams(flat, ids, starts)])
+            buckets = np.concatenate([buckets, self._bigrams(flat, ids, starts)])
             rows = np.concatenate([rows, rows[starts]])
         if self._words.end_batch() > len(flat) / 4:  # the corpus has turned to other words
             self._words = _Words(self.buckets, self._limit)
             self._keys[:] = 0
-        return Occurrences(found, rows, lengths)
+        return Occurrences(buckets, rows, lengths)
 
     def _bigrams(self, flat: list[str], ids: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Buckets of the bigrams that begin at `starts`."""
         # Word ids start at 1, so that no key is 0, the mark of an empty slot.
         keys = ((ids[starts] + 1) << 32 | (ids[starts + 1] + 1)).astype(np.uint64)
         slots = (keys * FIBONACCI) >> self._shift
-        found = self._values[slots].astype(np.int64)
+        buckets = self._values[slots].astype(np.int64)
         hit = self._keys[slots] == keys
         self._used[slots[hit]] = True
         missing = np.flatnonzero(~hit)
@@ -109,10 +109,10 @@ class NgramHasher:
         places = starts[missing[first]]
         texts = [f"{flat[i]} {flat[i + 1]}" for i in places.tolist()]
         hashed = np.fromiter((bucket_of(text, self.buckets) for text in texts), np.int64, len(new))
-        found[missing] = hashed[back]
+        buckets[missing] = hashed[back]
         lasting = np.flatnonzero(np.maximum(ids[places], ids[places + 1]) < self._limit)
         self._remember(slots[missing[first[lasting]]], new[lasting], hashed[lasting])
-        return found
+        return buckets
 
     def _remember(self, slots: NDArray[np.uint64], keys: NDArray[np.uint64], values: NDArray[np.int64]) -> None:
         """Store bigrams, but give those that were found since the last attempt on their slot a second chance."""

@@ -60,12 +60,12 @@ class Exchange:
 
     def failures(self) -> list[Failure]:
         """How processes failed, in order of time: the first is the cause, the others lost their partner."""
-        found = []
+        failures = []
         for path in self.path.glob("failure-*.json"):
-            told = json.loads(path.read_text(encoding="utf-8"))
+            report = json.loads(path.read_text(encoding="utf-8"))
             rank = int(path.stem.rpartition("-")[2])
-            found.append(Failure(rank, told["seconds"], _error(rank, told)))
-        return sorted(found, key=lambda failure: failure.seconds)
+            failures.append(Failure(rank, report["seconds"], _error(rank, report)))
+        return sorted(failures, key=lambda failure: failure.seconds)
 
 
 def _error(rank: int, told: dict[str, Any]) -> BaseException:

@@ -215,8 +215,8 @@ class AnswerLoss:
 
     def logits(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """[B, V] of what follows each question."""
-        found: Tensor = model(batch["features"], batch["asked"])
-        return found
+        logits: Tensor = model(batch["features"], batch["asked"])
+        return logits
 
     def __call__(
         self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor

@@ -43,8 +43,8 @@ class Arm:
 
     def values(self, metric: str) -> dict[int, float]:
         """Final value by seed, where it is a number."""
-        found = {seed: final[metric] for seed, final in self.finals.items() if metric in final}
-        return {seed: value for seed, value in found.items() if math.isfinite(value)}
+        values = {seed: final[metric] for seed, final in self.finals.items() if metric in final}
+        return {seed: value for seed, value in values.items() if math.isfinite(value)}
 
 
 @dataclass(frozen=True)
@@ -122,24 +122,24 @@ def trial_metrics(arms: Sequence[Arm], info: dict[str, Any], main_metric: str) -
     """Every metric that some arm measured, the main one first."""
     rows = {row.metric: row for arm in arms if arm.comparison for row in arm.comparison.rows}
     measured = [name for arm in arms for final in arm.finals.values() for name in final]
-    found = []
+    metrics = []
     for name in dict.fromkeys([main_metric, *rows, *measured]):
         row, entry = rows.get(name), info.get(name, {})
         title = row.title if row else entry.get("title", name)
         better = row.higher_is_better if row else entry.get("higher_is_better")
         if row or name in measured:
-            found.append(Metric(name, title, better))
-    return found
+            metrics.append(Metric(name, title, better))
+    return metrics
 
 
 def summaries(arms: Sequence[Arm], metric: Metric) -> list[Summary | None]:
     """Every arm's value of one metric; None for an arm that did not measure it."""
-    found = [_summary(arm, metric.name) for arm in arms]
-    means = [one.mean for one in found if one]
+    per_arm = [_summary(arm, metric.name) for arm in arms]
+    means = [one.mean for one in per_arm if one]
     if metric.higher_is_better is None or len(set(means)) < 2:
-        return found
+        return per_arm
     top = max(means) if metric.higher_is_better else min(means)
-    return [Summary(one.mean, one.deviation, one.mean == top, one.row) if one else None for one in found]
+    return [Summary(one.mean, one.deviation, one.mean == top, one.row) if one else None for one in per_arm]
 
 
 def _summary(arm: Arm, metric: str) -> Summary | None:

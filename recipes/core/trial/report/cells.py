@@ -79,15 +79,15 @@ def more_seeds_command(manifest: Manifest, more: int) -> str:
 def environment_differences(result: TrialResult) -> list[tuple[str, list[tuple[str, list[str]]]]]:
     """Environment keys in which finished cells differ, as (key, [(value, names of the cells)])."""
     labels = {(state.cell.arm, state.cell.seed): state.cell.name for state in result.states}
-    found: dict[str, dict[str, list[str]]] = {}
+    cells_by_value: dict[str, dict[str, list[str]]] = {}
     flat = [(run, flatten(read_environment(run.path))) for run in result.runs]
     for run, environment in flat:
         for key in dict.fromkeys(key for _, one in flat for key in one):
             if key not in NO_ENVIRONMENT:
                 value = str(environment.get(key, "not recorded"))
                 label = labels.get((run.arm, run.seed), f"{run.arm}, seed {run.seed}")
-                found.setdefault(key, {}).setdefault(value, []).append(label)
-    return [(key, list(values.items())) for key, values in found.items() if len(values) > 1]
+                cells_by_value.setdefault(key, {}).setdefault(value, []).append(label)
+    return [(key, list(values.items())) for key, values in cells_by_value.items() if len(values) > 1]
 
 
 def shared_environment(result: TrialResult) -> dict[str, Any]:

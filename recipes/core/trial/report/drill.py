@@ -104,13 +104,13 @@ def side_by_side(arms: Sequence[Arm]) -> tuple[int, list[SideBySide]]:
         The seed in which most arms have a heatmap, and its first captions; an empty list if no run has one.
     """
     seeds = sorted({seed for arm in arms for seed in arm.runs})
-    found = {seed: [(arm, read_heatmap(arm.runs[seed].path)) for arm in arms if seed in arm.runs] for seed in seeds}
-    found = {seed: [(arm, examples) for arm, examples in pairs if examples] for seed, pairs in found.items()}
-    seed = max(seeds, key=lambda seed: (len(found[seed]), -seed), default=0)
-    if not found.get(seed):
+    by_seed = {seed: [(arm, read_heatmap(arm.runs[seed].path)) for arm in arms if seed in arm.runs] for seed in seeds}
+    by_seed = {seed: [(arm, examples) for arm, examples in pairs if examples] for seed, pairs in by_seed.items()}
+    seed = max(seeds, key=lambda seed: (len(by_seed[seed]), -seed), default=0)
+    if not by_seed.get(seed):
         return seed, []
-    by_id = [(arm, {example.id: example for example in examples}) for arm, examples in found[seed]]
-    shown = sorted(found[seed][0][1], key=lambda example: -sum(example.id in one for _, one in by_id))[:CAPTIONS]
+    by_id = [(arm, {example.id: example for example in examples}) for arm, examples in by_seed[seed]]
+    shown = sorted(by_seed[seed][0][1], key=lambda example: -sum(example.id in one for _, one in by_id))[:CAPTIONS]
     return seed, [
         SideBySide(example, [(arm, one[example.id].tokens) for arm, one in by_id if example.id in one])
         for example in shown
@@ -142,14 +142,14 @@ def drill(arms: Sequence[Arm], metrics: Sequence[Metric], main_metric: str, dire
     metric = next((one for one in metrics if one.name == name), Metric(name, name, None))
     if metric.higher_is_better is not None:
         direction = 1 if metric.higher_is_better else -1
-    found = _differences([(mine[seed], theirs[seed]) for seed in seeds], name)
+    differences = _differences([(mine[seed], theirs[seed]) for seed in seeds], name)
     captions = {example.id: example for example in read_heatmap(mine[seeds[0]].path)}
-    gains, losses = (_largest(found, sign * direction, captions) for sign in (1, -1))
-    signs = np.sign([direction * one.difference for one in found])
-    bars, ticks = _histogram([one.difference for one in found], direction)
+    gains, losses = (_largest(differences, sign * direction, captions) for sign in (1, -1))
+    signs = np.sign([direction * one.difference for one in differences])
+    bars, ticks = _histogram([one.difference for one in differences], direction)
     better, equal = int((signs > 0).sum()), int((signs == 0).sum())
     substitute = name != main_metric
-    return Drill(metric, substitute, seeds, len(found), gains, losses, better, equal, bars, ticks, direction)
+    return Drill(metric, substitute, seeds, len(differences), gains, losses, better, equal, bars, ticks, direction)
 
 
 def _scored(run: RunRecord) -> set[str]:
@@ -184,16 +184,16 @@ def _differences(pairs: Sequence[tuple[RunRecord, RunRecord]], metric: str) -> l
         for example, (group, value) in mine.items():
             if example in theirs:
                 collected.setdefault(example, (group, []))[1].append((value, theirs[example][1]))
-    found = []
+    differences = []
     for example, (group, values) in collected.items():
         value, baseline_value = np.mean(values, axis=0).tolist()
-        found.append(Difference(example, group, value, baseline_value, len(values)))
-    return found
+        differences.append(Difference(example, group, value, baseline_value, len(values)))
+    return differences
 
 
-def _largest(found: Sequence[Difference], sign: int, captions: dict[str, Example]) -> list[Difference]:
+def _largest(differences: Sequence[Difference], sign: int, captions: dict[str, Example]) -> list[Difference]:
     """The examples that differ most in one direction; a part of a caption (`id/0`) is shown with its caption."""
-    towards = sorted((one for one in found if sign * one.difference > 0), key=lambda one: -sign * one.difference)
+    towards = sorted((one for one in differences if sign * one.difference > 0), key=lambda one: -sign * one.difference)
     return [
         Difference(
             one.id,

@@ -37,11 +37,11 @@ def frontier_plots(
     """
     plots = []
     for x, y in pairs:
-        found = {arm: _line([way for way in _ways(runs, x, y) if way]) for arm, runs in arms.items()}
-        lines = {arm: line for arm, (line, _) in found.items() if line}
+        by_arm = {arm: _line([way for way in _ways(runs, x, y) if way]) for arm, runs in arms.items()}
+        lines = {arm: line for arm, (line, _) in by_arm.items() if line}
         if not lines:
             continue
-        bands = {arm: edges for arm, (_, edges) in found.items() if edges}
+        bands = {arm: edges for arm, (_, edges) in by_arm.items() if edges}
         across, up = (info.get(name, {}).get("title", name) for name in (x, y))
         name = f"frontier-{x}-{y}".replace("/", "-")
         plots.append(Plot(name, f"{y} against {x}", across, up, lines, bands=bands))
@@ -74,7 +74,7 @@ def _ways(runs: Sequence[RunRecord], x: str, y: str) -> list[Points]:
     seeds: dict[int, list[RunRecord]] = {}
     for run in runs:
         seeds.setdefault(run.seed, []).append(run)
-    found = []
+    ways = []
     for members in seeds.values():
         if len(members) == 1:
             curves = read_curves(members[0])
@@ -83,8 +83,8 @@ def _ways(runs: Sequence[RunRecord], x: str, y: str) -> list[Points]:
         else:
             ends = [run.metrics for run in members]
             points = [(end[x], end[y]) for end in ends if x in end and y in end]
-        found.append(sorted(point for point in points if np.isfinite(point).all()))
-    return found
+        ways.append(sorted(point for point in points if np.isfinite(point).all()))
+    return ways
 
 
 def _at_points(run: RunRecord, x: str, y: str) -> Points:

@@ -210,7 +210,7 @@ def _facts(result: TrialResult) -> list[tuple[str, str]]:
     """The line under the title: what ran, how much of it finished, when, how long."""
     manifest = result.manifest
     done = sum(state.state == DONE for state in result.states)
-    seconds = [found for state in result.states if (found := seconds_of(state)) is not None]
+    seconds = [seconds_taken for state in result.states if (seconds_taken := seconds_of(state)) is not None]
     facts = [
         ("arms", str(len(manifest.arms))),
         ("seed" if len(manifest.seeds) == 1 else "seeds", ", ".join(map(str, manifest.seeds))),

@@ -45,7 +45,7 @@ def speeds(arms: Sequence[Arm], metric: str, higher_is_better: bool | None) -> l
     if baseline is None or higher_is_better is None:
         return []
     ends = {seed: curve for seed, run in baseline.runs.items() if (curve := read_curves(run).get(metric))}
-    found = []
+    rows = []
     for arm in arms:
         shares = {
             seed: _share(curve, ends[seed], 1 if higher_is_better else -1)
@@ -55,8 +55,8 @@ def speeds(arms: Sequence[Arm], metric: str, higher_is_better: bool | None) -> l
         if shares:
             reached = [share for share in shares.values() if share is not None]
             whole = len(reached) == len(shares) > 1
-            found.append(Speed(arm.name, arm.role, shares, paired_t(reached) if whole else None))
-    return found
+            rows.append(Speed(arm.name, arm.role, shares, paired_t(reached) if whole else None))
+    return rows
 
 
 def steps_to(curve: dict[int, float], target: float, direction: int) -> float | None:
@@ -79,5 +79,5 @@ def steps_to(curve: dict[int, float], target: float, direction: int) -> float | 
 
 def _share(curve: dict[int, float], baseline: dict[int, float], direction: int) -> float | None:
     last = max(baseline)
-    found = steps_to(curve, baseline[last], direction)
-    return None if found is None else found / last
+    steps = steps_to(curve, baseline[last], direction)
+    return None if steps is None else steps / last
