@@ -145,21 +145,21 @@ def watch_cells(folder: Path, manifest: "Manifest", metric: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    def drawn() -> Any:
+    def draw() -> Any:
         rows = [_row(state, metric) for state in states]
         shown = [name for name in rows[0] if name != "keys" or any(row[name] for row in rows)]
-        made = Table(*shown, box=None, pad_edge=False)
+        grid = Table(*shown, box=None, pad_edge=False)
         for row in rows:
-            made.add_row(*(row[name] for name in shown))
+            grid.add_row(*(row[name] for name in shown))
         ended = sum(state.state in ENDED for state in states)
-        return Group(made, Text(f"{ended} of {len(states)} ended; Ctrl-C leaves this view, the cells go on"))
+        return Group(grid, Text(f"{ended} of {len(states)} ended; Ctrl-C leaves this view, the cells go on"))
 
-    with Live(drawn(), refresh_per_second=1) as live:
+    with Live(draw(), refresh_per_second=1) as live:
         try:
             while any(state.state not in ENDED for state in states):
                 time.sleep(LOOK_EVERY_SECONDS)
                 states = cell_states(folder, manifest)
-                live.update(drawn())
+                live.update(draw())
         except KeyboardInterrupt:
             note("")
 

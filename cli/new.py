@@ -129,10 +129,10 @@ def _texts(root: Path, name: str, family: str) -> dict[Path, str]:
         target = root / place.format(**words)
         if not target.exists():
             templates[target] = template
-    return {path: _rendered(template, words) for path, template in templates.items()}
+    return {path: _render(template, words) for path, template in templates.items()}
 
 
-def _rendered(template: str, words: dict[str, str]) -> str:
+def _render(template: str, words: dict[str, str]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(SKELETON), undefined=StrictUndefined, keep_trailing_newline=True)

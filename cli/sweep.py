@@ -136,7 +136,7 @@ def _search(
 ) -> None:
     from recipes.core.trial.search import plan_search, search
 
-    folder, space = _planned_search(recipe, keys, launcher, metric)
+    folder, space = _folder_and_space(recipe, keys, launcher, metric)
     manifest = plan_search(folder, space, command, launcher.jobs)
     ended: tuple[list[CellState], bool] = ([], False)
     for ended in search(folder, manifest, space, launcher, metric=metric, trials=trials, retry=retry, fresh=fresh):
@@ -146,13 +146,13 @@ def _search(
 
 def _show_search(recipe: str, keys: list[str], launcher: "Launcher", metric: str) -> None:
     """Print what is searched, and the cells that there are."""
-    folder, space = _planned_search(recipe, keys, launcher, metric)
+    folder, space = _folder_and_space(recipe, keys, launcher, metric)
     pairs([("sweep folder", str(folder)), *((key, repr(kind)) for key, kind in space.distributions.items())])
     if (folder / manifests.NAME).exists():
         watch_cells(folder, manifests.read(folder), metric)
 
 
-def _planned_search(recipe: str, keys: list[str], launcher: "Launcher", metric: str) -> "tuple[Path, Space]":
+def _folder_and_space(recipe: str, keys: list[str], launcher: "Launcher", metric: str) -> "tuple[Path, Space]":
     """Folder and space of a search, its values checked."""
     from recipes.core.trial.search import check_space, read_space, search_identity
 

@@ -15,7 +15,7 @@ from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.data.text.text_ids import token_texts
 from recipes.core.errors import UserError
 from recipes.core.scoring.fingerprints import weights_hash
-from recipes.core.scoring.sampling import sample, sampled_once
+from recipes.core.scoring.sampling import sample, sample_once
 
 VERSION = 1
 
@@ -37,7 +37,7 @@ def load_sums(config: ChainArithmeticConfig, sums: Sums, tokenizer: Any, referen
     model, made = weights_hash(reference), []
     for place, problems in enumerate((sums.questions, sums.test)):
         prompts = sum_prompts(problems, tokenizer)
-        drawn = sampled_once(
+        drawn = sample_once(
             ["chain-arithmetic", VERSION, place, model, asdict(config), [prompt.ids.tolist() for prompt in prompts]],
             reference,
             [prompt.ids for prompt in prompts],

@@ -55,7 +55,9 @@ class Chat:
     def ids(self, messages: Sequence[Message], ask: bool = False) -> list[int]:
         """A conversation as token ids, control tokens in messages being text. Arguments and errors as of `text`."""
         text = self.text(messages, ask)
-        typed = self.reader.typed(json.dumps([messages, self.tools, self.variables], ensure_ascii=False, default=str))
+        typed = self.reader.control_tokens(
+            json.dumps([messages, self.tools, self.variables], ensure_ascii=False, default=str)
+        )
         # What a template itself looks for in messages ("</think>") means to it what it says.
         literal = [name for name in typed if unmark(self._text(messages, ask, [name])) == text]
         if literal:

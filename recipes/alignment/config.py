@@ -46,7 +46,7 @@ class SentimentConfig:
     seed: int = setting(0, help="split and samples; all arms and seeds share one set of pairs", ge=0, lt=SEEDS)
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """What pairs a dry run announces."""
         return f"up to {self.pairs:,} sampled pairs"
 
@@ -79,7 +79,7 @@ class ChainArithmeticConfig:
     seed: int = setting(0, help="split and samples; all arms and seeds share one set of pairs", ge=0, lt=SEEDS)
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """What pairs a dry run announces."""
         return f"{self.questions:,} sums, {self.samples} sampled answers each"
 
@@ -133,7 +133,7 @@ class PreferencesConfig:
     seed: int = setting(0, help="which pairs are kept for testing", ge=0, lt=SEEDS)
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """What pairs a dry run announces."""
         return f"pairs of {self.path}"
 
@@ -165,7 +165,7 @@ class CorruptedConfig:
     seed: int = setting(0, help="split, and which words are replaced by which", ge=0, lt=SEEDS)
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """What pairs a dry run announces."""
         return f"up to {self.pairs:,} sentences with {self.words} words replaced"
 
@@ -277,8 +277,8 @@ class AlignmentRunConfig(RunConfig):
         data, own = self.data, self.reference
         tuned = f"fine-tuned for {own.steps} steps" if own.steps else "as it is"
         return [
-            ("data", f"{data.name}: {data.described}, {data.test_prompts} held-out prompts"),
-            ("model", self.model.described),
+            ("data", f"{data.name}: {data.description}, {data.test_prompts} held-out prompts"),
+            ("model", self.model.description),
             ("reference", own.model or f"the model, {tuned}"),
         ]
 

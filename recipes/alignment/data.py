@@ -21,7 +21,7 @@ from recipes.alignment.pairs import TOKENS, PairSet, PreferenceData
 from recipes.alignment.preferences import load_preferences, load_rows
 from recipes.alignment.reference import prepare_reference
 from recipes.alignment.sentiment import encode, load_sentiment
-from recipes.core.data.tasks.arithmetic import encoded_sums, split_sums
+from recipes.core.data.tasks.arithmetic import encode_sums, split_sums
 from recipes.core.data.tasks.reviews import load_reviews
 from recipes.core.errors import UserError
 from recipes.core.models import text as models
@@ -103,7 +103,7 @@ def _from_file(config: AlignmentRunConfig, own: PreferencesConfig, device: str) 
 def _from_sums(config: AlignmentRunConfig, own: ChainArithmeticConfig, device: str) -> Ground:
     sums = split_sums(own.low, own.high, own.questions, own.test_prompts, own.seed)
     tokenizer = models.build_text_tokenizer(config.model, sums.texts(), sums.fingerprint, begin=True)
-    reference = _reference(config, tokenizer, lambda: encoded_sums(sums, tokenizer), sums.fingerprint)
+    reference = _reference(config, tokenizer, lambda: encode_sums(sums, tokenizer), sums.fingerprint)
     frozen = reference().requires_grad_(False)
     return Ground(tokenizer, reference, frozen, load_sums(own, sums, tokenizer, frozen, device))
 

@@ -14,7 +14,7 @@ from recipes.core.data.tasks.reviews import Review, Reviews, load_lexicon
 from recipes.core.data.text.text_ids import TextIds, token_texts
 from recipes.core.errors import UserError
 from recipes.core.scoring.fingerprints import weights_hash
-from recipes.core.scoring.sampling import sampled_once
+from recipes.core.scoring.sampling import sample_once
 
 VERSION = 1
 
@@ -60,7 +60,7 @@ def load_sentiment(
     }
     sides = []
     for place, part in enumerate(asked):
-        couples = sampled_once(
+        couples = sample_once(
             ["sentiment", place, key],
             reference,
             [prompt.ids for prompt in part],

@@ -48,7 +48,7 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False, page: 
                 hint="type the same command with --fresh: it does the run again",
             )
         elif folder.status().get("state") == DONE:
-            return _reused(config, folder, page)
+            return _reuse(config, folder, page)
         try:
             from recipes.core import execution
 
@@ -111,7 +111,7 @@ def _processes(trainer: TrainerConfig) -> str:
     return f"1: {each}" if trainer.nproc == 1 else f"{trainer.nproc} ({trainer.parallel}), each: {each}"
 
 
-def _reused(config: RunConfig, folder: RunFolder, page: bool) -> RunOutcome:
+def _reuse(config: RunConfig, folder: RunFolder, page: bool) -> RunOutcome:
     """A run that was finished before; its page is drawn where it is older than the run or its baseline's."""
     run = load_run(folder.path)
     card = card_of(run)

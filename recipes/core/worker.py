@@ -59,8 +59,8 @@ def _guard(exchange: Exchange, parent: int) -> None:
     stopping = False
     look = threading.Event()
     while not look.wait(LOOK_EVERY_SECONDS):
-        if os.getppid() != parent or exchange.asked(KILL):
+        if os.getppid() != parent or exchange.was_asked(KILL):
             os.kill(os.getpid(), signal.SIGKILL)
-        if exchange.asked(STOP) and not stopping:
+        if exchange.was_asked(STOP) and not stopping:
             stopping = True
             os.kill(os.getpid(), signal.SIGTERM)

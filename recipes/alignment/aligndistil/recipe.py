@@ -26,7 +26,7 @@ from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.scoring.sampling import settings_key
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json, write_json
 from recipes.core.training.trainer import Training
 
@@ -172,7 +172,7 @@ def _reached(config: AlignDistilConfig, prepared: Distilling, model: Any) -> dic
     hashes = [weights_hash(each) for each in (model, ground.frozen)]
     prompts = [prompt.ids.tolist() for prompt in ground.data.prompts]
     more = settings_key(model, int(ground.tokenizer.eos_token_id))
-    folder = cached("sample-metrics", sha256_json([VERSION, hashes, prompts, options, *more])[:32], build)
+    folder = build_once("sample-metrics", sha256_json([VERSION, hashes, prompts, options, *more])[:32], build)
     return {name: tuple(row) for name, row in json.loads((folder / "metrics.json").read_text(encoding="utf-8")).items()}
 
 

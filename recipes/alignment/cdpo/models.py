@@ -20,7 +20,7 @@ from recipes.core.models.head import output_head
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.scoring.forward import HEAD, Reading, hidden_states, read_rows
 from recipes.core.scoring.rows import completion_batch
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 from recipes.core.training.models import train_reference
 from recipes.core.training.trainer import Training
@@ -87,7 +87,7 @@ def contrast_scores(folders: Sequence[Path], beta_ce: float, pairs: PairSet, dev
         save_file(_score(models, beta_ce, pairs, device), folder / "contrast.safetensors")
 
     key = [[path.parent.name for path in folders], beta_ce, pairs.fingerprint, VERSION]
-    return dict(load_file(cached("contrast-scores", sha256_json(key), build) / "contrast.safetensors"))
+    return dict(load_file(build_once("contrast-scores", sha256_json(key), build) / "contrast.safetensors"))
 
 
 def _score(models: Sequence[Any], beta_ce: float, pairs: PairSet, device: str) -> dict[str, np.ndarray]:

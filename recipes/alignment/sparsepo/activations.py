@@ -19,7 +19,7 @@ from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.head import OutputHead, decoder, output_head
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.scoring.rows import row_batches
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 
 VERSION = 1
@@ -81,7 +81,7 @@ def mapo_masks(model: Any, pairs: PairSet, hooks: Sequence[str], mapping: str, d
         "mapping": mapping,
         "version": VERSION,
     }
-    return load_file(cached("mapo-masks", sha256_json(parts)[:32], build) / "mask.safetensors")["mask"]
+    return load_file(build_once("mapo-masks", sha256_json(parts)[:32], build) / "mask.safetensors")["mask"]
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from recipes.alignment.sparsepo.config import MaskConfig
 from recipes.alignment.sparsepo.method import LearnedMasks, Masks, apply_mask, is_dead, l1_penalty, place_masks
 from recipes.core.errors import UserError
 from recipes.core.losses.objectives import IGNORE
-from recipes.core.models.build import seeded
+from recipes.core.models.build import local_seed
 
 STORED = "mask"
 DRAWS = 100  # tries before masks that are drawn again are given up
@@ -119,7 +119,7 @@ def start_masks(
         masks, values = None, None
         if learned and states is not None:
             layers, width = states.shape[1:]
-            with seeded(seed + draw * STRIDE):
+            with local_seed(seed + draw * STRIDE):
                 masks = LearnedMasks(layers, width, config.share == "indep", config.init)
             values = masks(states.unbind(1))
         if not _dead(config, values, batch):

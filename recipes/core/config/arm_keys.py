@@ -21,7 +21,7 @@ def overlap(key: str, other: str) -> bool:
     return key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.")
 
 
-def typed_over(keys: Sequence[tuple[str, Any]], settings: Settings) -> dict[str, tuple[Any, Any]]:
+def arm_conflicts(keys: Sequence[tuple[str, Any]], settings: Settings) -> dict[str, tuple[Any, Any]]:
     """Typed keys that change what an arm sets.
 
     Args:
@@ -55,7 +55,7 @@ def label_problems(
     if label is not None:
         return _name_problems(str(label), arms)
     problems = []
-    wrong = typed_over(keys, arms.get(arm, {}))
+    wrong = arm_conflicts(keys, arms.get(arm, {}))
     result = {**arms.get(arm, {}), **{key: value for key, (value, _) in wrong.items()}}
     same = [name for name, settings in arms.items() if settings == result]
     other = f"type arm={same[0]}, or " if same else ""
@@ -107,11 +107,11 @@ def _instead(
 ) -> str:
     """What to type in place of a key that arms set."""
     setting = [name for name in chosen if any(name in names for names in wrong.values())]
-    lines = [f"set by {_listed(setting)}"]
+    lines = [f"set by {_list_text(setting)}"]
     typed = [(key, value) for key, value in keys if key in wrong]
     same = [name for name, one in arms.items() if one == dict(typed)]  # one that sets more would be another run
     if same:
-        lines.append(f"arms that have it so: {_listed(same)}; choose arms with --arms")
+        lines.append(f"arms that have it so: {_list_text(same)}; choose arms with --arms")
     left = [name for name in chosen if name not in setting]
     if len(left) > 1:
         lines.append(f"without the arms that set it: --arms {','.join(left)}")
@@ -139,6 +139,6 @@ def _is_typed(keys: Sequence[tuple[str, Any]], key: str) -> bool:
     return any(name == key for name, _ in keys)
 
 
-def _listed(names: Sequence[str], most: int = 6) -> str:
+def _list_text(names: Sequence[str], most: int = 6) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

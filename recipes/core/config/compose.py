@@ -58,8 +58,8 @@ def compose(recipe: str, overrides: list[str]) -> Any:
         UserError: with *all* problems of syntax, keys, types, ranges and cross-field rules.
     """
     kind = registry.config_class(recipe)
-    choices, keys, problems = _typed(recipe, overrides)
-    tree, more = _composed(recipe, choices)
+    choices, keys, problems = _expand(recipe, overrides)
+    tree, more = _config_tree(recipe, choices)
     problems += more
     presets = {name: tree.pop(name, {}) or {} for name in PRESETS}
     typed = dict(keys)
@@ -70,7 +70,7 @@ def compose(recipe: str, overrides: list[str]) -> Any:
             _set(tree, key, value)
         else:
             problems.append(Problem(key, value, f"unknown key; {nearest_key(key, list(known), list(groups()))}"))
-    config, value_problems = build(kind, _resolved(tree))
+    config, value_problems = build(kind, _resolve(tree))
     unnamed = label_problems(recipe, overrides, keys, str(typed.get("arm", tree["arm"])), arm_settings(recipe))
     reported = {problem.key.partition("=")[0] for problem in problems}
     raise_problems(problems + [problem for problem in [*value_problems, *unnamed] if problem.key not in reported])
@@ -79,8 +79,8 @@ def compose(recipe: str, overrides: list[str]) -> Any:
 
 def applying(recipe: str, overrides: Sequence[str] = ()) -> Callable[[str], bool]:
     """A test of the `only` of an arm or a claim: whether it is for what `overrides` choose."""
-    choices, keys, _ = _typed(recipe, overrides)
-    tree, _ = _composed(recipe, choices)
+    choices, keys, _ = _expand(recipe, overrides)
+    tree, _ = _config_tree(recipe, choices)
     return lambda only: _applies(tree, dict(keys) | choices, only)
 
 
@@ -92,7 +92,7 @@ def arms(recipe: str, overrides: Sequence[str] = ()) -> dict[str, str]:
 
 def budget(recipe: str, overrides: Sequence[str] = ()) -> str:
     """The budget that `overrides` choose, as it was typed; `compose` says whether there is one of that name."""
-    _, keys, _ = _typed(recipe, overrides)
+    _, keys, _ = _expand(recipe, overrides)
     return str(dict(keys).get("budget", _hydra_tree(recipe, ())["budget"]))
 
 
@@ -111,7 +111,7 @@ def typed_keys(recipe: str, overrides: Sequence[str]) -> list[tuple[str, Any]]:
 
     What cannot be read is left out; `compose` says what is wrong with it.
     """
-    choices, keys, _ = _typed(recipe, overrides)
+    choices, keys, _ = _expand(recipe, overrides)
     words = [word.lstrip("+~").partition("=") for word in overrides]
     read = {key for key, _ in keys}
     return [*choices.items(), *keys, *((key, value) for key, _, value in words if key not in read | choices.keys())]
@@ -151,11 +151,11 @@ def options(recipe: str) -> dict[str, list[str]]:
 
 def config_keys(recipe: str, overrides: list[str] | None = None) -> dict[str, SettingInfo]:
     """Every key of a recipe (for the data and model that `overrides` choose) with type, default and help."""
-    choices, keys, _ = _typed(recipe, overrides or [])
-    tree, _ = _composed(recipe, choices)
+    choices, keys, _ = _expand(recipe, overrides or [])
+    tree, _ = _config_tree(recipe, choices)
     presets = {name: tree.pop(name, {}) or {} for name in PRESETS}
     _apply_presets(tree, presets, dict(keys), choices)
-    fields, resolved = _flat_types(registry.config_class(recipe), tree), _resolved(tree)
+    fields, resolved = _flat_types(registry.config_class(recipe), tree), _resolve(tree)
     return {
         key: SettingInfo(
             key,
@@ -189,7 +189,7 @@ def to_yaml(config: RunConfig) -> str:
     return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
 
 
-def _typed(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, Any]], list[Problem]]:
+def _expand(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, Any]], list[Problem]]:
     """What `_split` returns, with the shorthands that the recipe allows written out."""
     choices, keys, problems = _split(recipe, overrides)
     rules = _hydra_tree(recipe, ())
@@ -214,7 +214,7 @@ def _split(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list[
         elif override.key.removesuffix(".name") in group_names and override.key.endswith(".name"):
             problems.append(Problem(word, None, f"type {override.key.removesuffix('.name')}={override.value}"))
         else:
-            keys += _flattened(override.key, override.value)
+            keys += _flatten(override.key, override.value)
     return choices, keys, problems
 
 
@@ -238,7 +238,7 @@ def _texts(kind: Any, path: str) -> dict[str, bool]:
     return texts
 
 
-def _composed(recipe: str, choices: dict[str, str]) -> tuple[dict[str, Any], list[Problem]]:
+def _config_tree(recipe: str, choices: dict[str, str]) -> tuple[dict[str, Any], list[Problem]]:
     """The tree of the config files for these group choices; a choice that does not exist becomes a problem."""
     known = options(recipe)
     wrong = [key for key, value in choices.items() if value not in known[key]]
@@ -337,10 +337,10 @@ def _names(kind: Any) -> tuple[str, ...]:
     return next((field.metadata["choices"] for field in dataclasses.fields(kind) if field.name == "name"), None) or ()
 
 
-def _flattened(key: str, value: Any) -> list[tuple[str, Any]]:
+def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
     if not isinstance(value, dict):
         return [(key, value)]
-    return [pair for name, item in value.items() for pair in _flattened(f"{key}.{name}", item)]
+    return [pair for name, item in value.items() for pair in _flatten(f"{key}.{name}", item)]
 
 
 def _plain(value: Any) -> Any:
@@ -352,7 +352,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _resolved(tree: dict[str, Any]) -> dict[str, Any]:
+def _resolve(tree: dict[str, Any]) -> dict[str, Any]:
     """The tree with interpolations (`${trainer.max_steps}`) replaced. Raises UserError if one cannot be."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException

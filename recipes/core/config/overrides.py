@@ -73,7 +73,7 @@ def values_of(key: str, raw: str) -> list[str] | Problem | None:
     if len(parts) > 1:
         empty = any(not part for part in parts)
         return Problem(f"{key}={raw}", None, f"holds an empty value; {LIST_VALUES}") if empty else parts
-    parsed = _parsed(key, raw)
+    parsed = _parse(key, raw)
     if parsed is None or not parsed.is_sweep_override():
         return None
     from hydra.errors import HydraException
@@ -151,7 +151,7 @@ def _one_value(word: str, before: str, texts: Mapping[str, bool], groups: Collec
 
 def _value(key: str, raw: str, texts: Mapping[str, bool], groups: Collection[str]) -> Any:
     """The value that a word gives its key, or a `Problem`."""
-    parsed = _parsed(key, raw)
+    parsed = _parse(key, raw)
     if parsed is None:
         if raw.strip()[0] in "'\"":
             return Problem(f"{key}={raw}", None, f"has quotes that do not match; in a shell: {in_shell(key, raw)}")
@@ -173,7 +173,7 @@ def _text(value: Any, typed: str) -> Any:
     return value if value is None or isinstance(value, str) else typed.strip()
 
 
-def _parsed(key: str, raw: str) -> Any:
+def _parse(key: str, raw: str) -> Any:
     """Hydra's parse of `KEY=VALUE`; None if it is none of its syntax."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

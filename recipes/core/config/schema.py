@@ -80,14 +80,14 @@ def _value(hint: Any, value: Any, key: str, metadata: typing.Mapping[str, Any]) 
         return None, [] if allowed else [Problem(key, "null", f"must be {_type_name(options)}")]
     nested = [option for option in options if dataclasses.is_dataclass(option)]
     if nested:
-        return _nested(typing.cast(list[type], nested), value, key)
+        return _node(typing.cast(list[type], nested), value, key)
     converted, right = _convert(options, value)
     if not right:
         return None, [Problem(key, repr(value) if isinstance(value, str) else value, f"must be {_type_name(options)}")]
     return converted, _out_of_bounds(converted, key, metadata)
 
 
-def _nested(kinds: list[type], value: Any, key: str) -> tuple[Any, list[Problem]]:
+def _node(kinds: list[type], value: Any, key: str) -> tuple[Any, list[Problem]]:
     """A node of config; several kinds are told apart by their `name`."""
     if not isinstance(value, dict):
         return None, [Problem(key, value, "must be a group of keys")]

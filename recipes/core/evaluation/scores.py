@@ -54,7 +54,7 @@ class Scores:
         """Value of each example of a metric."""
         return {example: value for name, example, _, value, _ in self.rows if name == metric}
 
-    def counted(self) -> "Scores":
+    def without_empty_rows(self) -> "Scores":
         """The same without rows that count 0, and without the metrics that have only such rows."""
         rows = [row for row in self.rows if row[4]]
         absent = {row[0] for row in self.rows} - {row[0] for row in rows}

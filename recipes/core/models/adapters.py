@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from recipes.core.errors import UserError
-from recipes.core.models.build import seeded
+from recipes.core.models.build import local_seed
 from recipes.core.models.vision_language import R, Readout, TextModel
 
 
@@ -52,7 +52,7 @@ def add_adapters(model: TextModel, rank: int, alpha: float, targets: Sequence[st
         fan_in_fan_out=transposed,
     )
     try:
-        with seeded(seed):
+        with local_seed(seed):
             inject_adapter_in_model(options, model.language_model)
     except ValueError as error:
         names = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)}

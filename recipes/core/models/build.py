@@ -38,7 +38,7 @@ def build(
     mean, std = GRAY if channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
     normalize: Callable[[np.ndarray], Tensor] = SquarePixels(size, channels, mean, std)
     width = decoder.get_input_embeddings().weight.shape[1]
-    with seeded(seed):
+    with local_seed(seed):
         if setting == "U":
             vision, prefix = _patches(config, tokenizer, size, channels, width)
         else:
@@ -49,7 +49,7 @@ def build(
 
 def language_model(config: SmallConfig | SmolLM2Config, tokenizer: Any, seed: int) -> Any:
     """The decoder: built from `seed`, or the backbone with embeddings for the image tokens drawn from `seed`."""
-    with seeded(seed):
+    with local_seed(seed):
         if isinstance(config, SmallConfig):
             return LlamaForCausalLM(_small(config, len(tokenizer)))
         decoder = load_backbone(config, tokenizer, but=(*IMAGE_TOKENS, PAD))
@@ -99,15 +99,15 @@ def _encoder(
     device: str,
 ) -> tuple[nn.Module, list[int], Callable[[np.ndarray], Tensor]]:
     if config.vision.path:
-        encoder = encoders.pretrained_encoder(config.vision.path)
+        encoder = encoders.load_encoder(config.vision.path)
     else:
-        encoder = encoders.trained_encoder(config.vision, data, normalize, size, channels, device)
+        encoder = encoders.train_encoder(config.vision, data, normalize, size, channels, device)
     prefix = [tokenizer.convert_tokens_to_ids(PATCH)] * encoder.tokens
     return EncoderProjector(encoder.module, encoder.width, width), prefix, encoder.normalize
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def local_seed(seed: int) -> Iterator[None]:
     """Draw from `seed` inside the block and leave the global generators as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

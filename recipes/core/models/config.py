@@ -92,7 +92,7 @@ class SmallConfig(BuiltConfig):
         )
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """What it resolves to, for people."""
         return f"Llama-type decoder, {self.layers} layers, width {self.width}, trained in the run"
 
@@ -113,7 +113,7 @@ class SmolLM2Config(BuiltConfig):
     patch: int = setting(8, help="patch side (setting U)", unit="pixels", ge=1)
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """What it resolves to, for people."""
         return f"Llama-type model {self.path}" if self.path else SMOLLM2
 
@@ -137,7 +137,7 @@ class LlavaConfig:
         return [] if self.path else [("path", "is missing; type model.path=FOLDER or a hub name")]
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """What it resolves to, for people."""
         return f"LLaVA checkpoint {self.path}"
 
@@ -173,7 +173,7 @@ class SmallLMConfig:
         )
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """What it resolves to, for people."""
         kind = {"llama": "Llama", "gpt2": "GPT-2"}[self.architecture]
         return f"{kind}-type model, {self.layers} layers, width {self.width}, trained in the run"
@@ -194,7 +194,7 @@ class SmolLM2TextConfig:
     path: str | None = setting(None, help=LLAMA_INSTEAD, content=MODEL_CONTENT)
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """What it resolves to, for people."""
         return f"causal language model {self.path}" if self.path else SMOLLM2
 
@@ -216,7 +216,7 @@ class CausalLMConfig:
         return [] if self.path else [("path", "is missing; type model.path=FOLDER or a hub name")]
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """What it resolves to, for people."""
         return f"causal language model {self.path}"
 

@@ -18,7 +18,7 @@ from recipes.core.models.normalisation import normalisation
 from recipes.core.models.sources import load_config, load_model
 from recipes.core.models.vision_language import SquarePixels
 from recipes.core.runs.progress import progress
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 
 BATCH = 64
@@ -60,7 +60,7 @@ class PatchFeatures(nn.Module):
         return hidden[:, -self.patches :]
 
 
-def pretrained_encoder(path: str) -> Encoder:
+def load_encoder(path: str) -> Encoder:
     """The vision tower of a CLIP, SigLIP or ViT checkpoint.
 
     Raises:
@@ -82,7 +82,7 @@ def pretrained_encoder(path: str) -> Encoder:
     return Encoder(PatchFeatures(tower, patches), vision.hidden_size, patches, normalize)
 
 
-def trained_encoder(
+def train_encoder(
     config: VisionConfig,
     data: CaptionData,
     normalize: Callable[[np.ndarray], Tensor],
@@ -107,7 +107,7 @@ def trained_encoder(
         )
     shape: dict[str, Any] = {"image_size": size, "num_channels": channels, "num_labels": len(data.label_names)}
     key = sha256_json([asdict(config), shape, data.train.fingerprint(), 1])[:32]
-    folder = cached("encoders", key, lambda staging: _train(config, data.train, normalize, shape, device, staging))
+    folder = build_once("encoders", key, lambda staging: _train(config, data.train, normalize, shape, device, staging))
     tower = load_model(ViTModel, str(folder), "model.vision", add_pooling_layer=False)
     patches = (size // config.patch) ** 2
     return Encoder(PatchFeatures(tower, patches), config.width, patches, normalize)

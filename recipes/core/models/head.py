@@ -82,12 +82,12 @@ class OutputHead:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., V] of hidden states [..., d], differentiable."""
-        return self._curved(functional.linear(hidden, self.weight, self.bias))
+        return self._scale_and_cap(functional.linear(hidden, self.weight, self.bias))
 
     def target_logits(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """[N] logit of one token each, `targets` [N], of hidden states [N, d]."""
         products = (hidden * self.weight[targets]).sum(-1)
-        return self._curved(products if self.bias is None else products + self.bias[targets])
+        return self._scale_and_cap(products if self.bias is None else products + self.bias[targets])
 
     @torch.no_grad()
     def fill_logits(self, hidden: Tensor, out: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class OutputHead:
             return None if self.scale == 1 else self.scale
         return (logits / self.softcap).square_().neg_().add_(1).mul_(self.scale)
 
-    def _curved(self, products: Tensor) -> Tensor:
+    def _scale_and_cap(self, products: Tensor) -> Tensor:
         scaled = products if self.scale == 1 else products * self.scale
         return scaled if self.softcap is None else self.softcap * torch.tanh(scaled / self.softcap)
 

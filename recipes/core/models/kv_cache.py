@@ -113,7 +113,7 @@ class KVCache:
             raise ValueError(f"ids {tuple(ids.shape)} and mask {tuple(mask.shape)} for {len(self.ids)} rows")
         if visible is None and not self._is_path():
             raise ValueError("the rows hold branches of a tree: keep one path of each, or say what is visible")
-        seen = self._seen(mask, visible)
+        seen = self._visibility(mask, visible)
         if positions is None:
             positions = self._next_positions(seen)
         positions = positions.masked_fill(~mask, 0)
@@ -139,7 +139,7 @@ class KVCache:
             raise UserError("a text without a token cannot be continued", self.where, "give at least one token")
         read = self.tokens() if self.columns else [[] for _ in rows]
         # The last token is read again where all were: its hidden state is what is asked for.
-        shared = [_shared(old, new[:-1]) for old, new in zip(read, rows, strict=True)]
+        shared = [_common_prefix(old, new[:-1]) for old, new in zip(read, rows, strict=True)]
         if self.columns:
             self.truncate(shared)
         device = self.ids.device
@@ -207,7 +207,7 @@ class KVCache:
         self.ids = torch.zeros(rows, 0, dtype=torch.int64, device=device)
         self.positions, self.valid = self.ids, self.ids.bool()
 
-    def _seen(self, mask: Tensor, visible: Tensor | None) -> Tensor:
+    def _visibility(self, mask: Tensor, visible: Tensor | None) -> Tensor:
         """bool [rows, n, columns + n]: what each new token sees; padding sees itself, so that no softmax is empty."""
         rows, n = mask.shape
         before = self.valid[:, None].expand(-1, n, -1)
@@ -278,7 +278,7 @@ def _columns(states: Tensor, index: Tensor) -> Tensor:
     return states.gather(2, index[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3]))
 
 
-def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     """How many tokens two texts begin with alike."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))

@@ -59,13 +59,13 @@ def nearest(
     """
     if k < 1 or block < 1:
         raise ValueError(f"k={k}, block={block}: both are at least 1")
-    asked = _prepared(queries, cosine, "query", 0)
+    asked = _prepare(queries, cosine, "query", 0)
     owners, groups = (None, None) if exclude is None else map(torch.as_tensor, exclude)
     if owners is not None and len(owners) != len(asked):
         raise ValueError(f"there are groups of {len(owners)} queries for {len(asked)}")
     best = Nearest(torch.full((len(asked), k), -torch.inf), torch.full((len(asked), k), -1))
     for start, part in _blocks(keys, block, None if groups is None else len(groups)):
-        tried = _prepared(part, cosine, "key", start).to(device)
+        tried = _prepare(part, cosine, "key", start).to(device)
         numbers = torch.arange(start, start + len(tried))
         for at in range(0, len(asked), block):
             rows = slice(at, at + block)
@@ -101,7 +101,7 @@ def _check_all_have(best: Nearest) -> None:
         raise UserError(what, f"query {row}", "ask for fewer, or give more keys")
 
 
-def _prepared(vectors: Vectors, cosine: bool, what: str, start: int) -> Tensor:
+def _prepare(vectors: Vectors, cosine: bool, what: str, start: int) -> Tensor:
     rows = torch.as_tensor(np.array(vectors) if isinstance(vectors, np.ndarray) else vectors).float()
     if cosine:  # the largest entry is 1 before squares are taken, which leave float32 of very large or small ones
         rows = rows / rows.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)

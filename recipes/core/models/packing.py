@@ -64,7 +64,7 @@ def forward_packed(policy: Any, batch: dict[str, Tensor], readout: Readout[R]) -
     ids, attention = batch["input_ids"], batch["attention_mask"]
     if not packable(policy):
         return policy(input_ids=ids, attention_mask=attention, pixels=None, readout=readout)
-    lengths, shared = torch.stack([attention.sum(1), shared_tokens(ids, attention)]).tolist()
+    lengths, shared = torch.stack([attention.sum(1), common_prefix_lengths(ids, attention)]).tolist()
     plan = layout(lengths, shared, ids.shape[1], BALANCE * policy.language_model.config.get_text_config().hidden_size)
     source, positions, owners, branches, places = (torch.from_numpy(part).to(ids.device) for part in plan)
 
@@ -81,7 +81,7 @@ def forward_packed(policy: Any, batch: dict[str, Tensor], readout: Readout[R]) -
     )
 
 
-def shared_tokens(ids: Tensor, attention: Tensor) -> Tensor:
+def common_prefix_lengths(ids: Tensor, attention: Tensor) -> Tensor:
     """[rows] tokens that row i has in common with row i + rows / 2 from the start; 0 for an odd number of rows."""
     if len(ids) % 2:
         return torch.zeros_like(ids[:, 0])

@@ -16,7 +16,7 @@ from recipes.core.errors import UserError
 from recipes.core.runs import checkpoints
 from recipes.core.runs.folder import DONE, RunFolder
 from recipes.core.runs.records import load_run
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import read_json, sha256_file, write_json
 
 FOLDER, ORIGIN, WEIGHTS = "model", "origin.json", "model.safetensors"
@@ -100,13 +100,13 @@ def run_model(folder: Path, key: str, where: str) -> Path:
         names = [path.name for path in (checkpoint / FOLDER).iterdir() if path.name != ORIGIN]
         for name in names:
             shutil.copyfile(checkpoint / FOLDER / name, staging / name)
-        weights = _own(load_file(checkpoint / WEIGHTS), origin["prefix"])
+        weights = _strip_prefix(load_file(checkpoint / WEIGHTS), origin["prefix"])
         if origin["scale"]:
             weights = merge_adapters(weights, origin["scale"], origin["transposed"])
         save_file(weights, staging / WEIGHTS, metadata={"format": "pt"})
 
     content = sha256_file(checkpoint / checkpoints.MANIFEST)
-    return cached("run-models", f"{content[:32]}-{VERSION}", build)
+    return build_once("run-models", f"{content[:32]}-{VERSION}", build)
 
 
 def merge_adapters(weights: dict[str, Tensor], scale: float, transposed: bool) -> dict[str, Tensor]:
@@ -139,5 +139,5 @@ def _language_model(model: nn.Module) -> tuple[str, Any]:
     return next((name, part) for name, part in model.named_modules() if isinstance(part, PreTrainedModel))
 
 
-def _own(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _strip_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): values for name, values in weights.items() if name.startswith(prefix)}

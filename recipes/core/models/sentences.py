@@ -71,7 +71,7 @@ def embed_rows(
     model.to(device)
     with evaluation(model), progress(what, len(distinct)) as show, torch.no_grad():
         for group in batches([len(row) for row in distinct], batch_tokens):
-            pooled = _pooled(model, [distinct[number] for number in group], device, layer, pooling).float().cpu()
+            pooled = _embed_rows(model, [distinct[number] for number in group], device, layer, pooling).float().cpu()
             for number, vector in zip(group, pooled, strict=True):
                 vectors[number] = vector
             show(done := done + len(group))
@@ -114,10 +114,10 @@ class SentenceEncoder:
 
     def embed(self, texts: Sequence[str], batch_tokens: int = BATCH_TOKENS) -> Tensor:
         """Embeddings of texts, float32 [texts, d] of length 1 on the CPU, so that products are cosines."""
-        rows = TextIds(self.tokenizer).framed(texts)
+        rows = TextIds(self.tokenizer).with_special_tokens(texts)
         if long := sum(len(row) > self.max_tokens for row in rows):
             note(f"warning: {long:,} of {len(rows):,} texts are cut to the encoder's {self.max_tokens} tokens")
-            rows = TextIds(self.tokenizer).framed(texts, self.max_tokens)
+            rows = TextIds(self.tokenizer).with_special_tokens(texts, self.max_tokens)
         return normalize(
             embed_rows(self.model, rows, device=self.device, pooling=self.pooling, batch_tokens=batch_tokens), dim=-1
         )
@@ -142,7 +142,7 @@ def load_sentence_encoder(
     positions = int(model.config.max_position_embeddings)
     if max_tokens is not None and max_tokens > positions:
         raise UserError(f"has {positions} positions, fewer than {max_tokens}", f"{key}={source}")
-    longest = max_tokens or min(positions, _trained_length(source, key) or positions)
+    longest = max_tokens or min(positions, _max_length(source, key) or positions)
     return SentenceEncoder(model.to(device), tokenizer, longest, _pooling(source, key, path is None), device)
 
 
@@ -164,13 +164,13 @@ def load_bert(path: str, key: str, dtype: torch.dtype = torch.float32) -> tuple[
     return model.eval(), tokenizer
 
 
-def _pooled(model: Any, rows: Sequence[tuple[int, ...]], device: str, layer: int, pooling: str) -> Tensor:
+def _embed_rows(model: Any, rows: Sequence[tuple[int, ...]], device: str, layer: int, pooling: str) -> Tensor:
     ids, mask = (part.to(device) for part in pad_rows(rows))
     output = model(input_ids=ids, attention_mask=mask, output_hidden_states=layer != LAST)
     return pool(output.last_hidden_state if layer == LAST else output.hidden_states[layer], mask.bool(), pooling)
 
 
-def _trained_length(path: str, key: str) -> int | None:
+def _max_length(path: str, key: str) -> int | None:
     file = source_folder(path, key, weights=False) / LENGTH
     length = read_json(file, f"{key}={path}").get("max_seq_length") if file.exists() else None
     return length if isinstance(length, int) and length > 2 else None

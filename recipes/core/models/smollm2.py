@@ -16,7 +16,7 @@ from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.config import SmolLM2Config, SmolLM2TextConfig
 from recipes.core.models.sources import load_tokenizer as load_any_tokenizer
 from recipes.core.storage.assets import ASSETS, asset_path
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 
 ASSET = "smollm2-135m"
@@ -27,7 +27,7 @@ def backbone_folder(config: SmolLM2Config | SmolLM2TextConfig) -> str:
     if config.path:
         return config.path
     key = sha256_json([ASSETS[ASSET].version, ASSETS[ASSET].sha256, 1])[:32]
-    return str(cached("converted-models", f"{ASSET}-{key}", _convert))
+    return str(build_once("converted-models", f"{ASSET}-{key}", _convert))
 
 
 def load_backbone(config: SmolLM2Config | SmolLM2TextConfig, tokenizer: Any = None, but: tuple[str, ...] = ()) -> Any:

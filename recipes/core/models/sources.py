@@ -52,7 +52,7 @@ def load_model(kind: Any, path: str, key: str, *, unused: str = "", **options: A
     strict: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
     load = _from_pretrained(kind.from_pretrained, output_loading_info=True, ignore_mismatched_sizes=True, **strict)
     what = f"cannot be loaded as {config.model_type} model"
-    model, report = _tried(load, folder, where, what, **options)
+    model, report = _call_loader(load, folder, where, what, **options)
     _check_report(report, unused, where)
     _check_ties(model, where)
     _check_finite(model, where)
@@ -82,7 +82,7 @@ def load_config(path: str, key: str) -> Any:
             f"type {key}=FOLDER of the model in float16, bfloat16 or float32",
         )
     load = _from_pretrained(AutoConfig.from_pretrained, trust_remote_code=False)
-    return _tried(load, folder, where, "config.json does not describe a model")
+    return _call_loader(load, folder, where, "config.json does not describe a model")
 
 
 def load_tokenizer(path: str, key: str, **options: Any) -> Any:
@@ -98,7 +98,7 @@ def load_tokenizer(path: str, key: str, **options: Any) -> Any:
     if (folder / "config.json").exists():  # AutoTokenizer reads it too
         load_config(path, key)
     load = _from_pretrained(AutoTokenizer.from_pretrained, trust_remote_code=False)
-    tokenizer = _tried(load, folder, where, f"the tokenizer cannot be read from {name}", **options)
+    tokenizer = _call_loader(load, folder, where, f"the tokenizer cannot be read from {name}", **options)
     if not tokenizer.get_vocab():
         raise UserError(f"the tokenizer in {name} knows no tokens", where, _tokenizer_hint(key))
     return tokenizer
@@ -118,7 +118,7 @@ def load_processor(path: str, key: str) -> Any:
         if file.suffix == ".json":
             read_json(file, where)
     load = _from_pretrained(AutoProcessor.from_pretrained, trust_remote_code=False)
-    return _tried(load, folder, where, "its processor cannot be loaded")
+    return _call_loader(load, folder, where, "its processor cannot be loaded")
 
 
 def processor_files(path: str, key: str) -> list[Path]:
@@ -242,7 +242,7 @@ def _from_pretrained(load: Callable[..., R], **always: Any) -> Callable[..., R]:
     return lambda folder, **options: load(folder, **always, **options)
 
 
-def _tried(load: Callable[..., R], folder: Path, where: str, what: str, **options: Any) -> R:
+def _call_loader(load: Callable[..., R], folder: Path, where: str, what: str, **options: Any) -> R:
     """Call a loader of a library. What it raises comes from files that people bring, whatever its type."""
     try:
         with silent():

@@ -139,14 +139,14 @@ def attention_taps(model: Any, layers: Sequence[int] | None = None) -> Iterator[
         )
     layer_of = {module: layer for layer in taps.layers for module in blocks[layer].modules()}
     kernel = ALL_ATTENTION_FUNCTIONS[KERNEL]
-    ALL_ATTENTION_FUNCTIONS[KERNEL] = _tapped(kernel, layer_of, taps)
+    ALL_ATTENTION_FUNCTIONS[KERNEL] = _wrap_kernel(kernel, layer_of, taps)
     try:
         yield taps
     finally:
         ALL_ATTENTION_FUNCTIONS[KERNEL] = kernel
 
 
-def _tapped(kernel: Callable[..., Any], layer_of: dict[Module, int], taps: Taps) -> Callable[..., Any]:
+def _wrap_kernel(kernel: Callable[..., Any], layer_of: dict[Module, int], taps: Taps) -> Callable[..., Any]:
     """The kernel, which notes what it was called with for some modules."""
 
     def attend(

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from recipes.core.errors import UserError
-from recipes.core.models.build import llama, seeded
+from recipes.core.models.build import llama, local_seed
 from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.config import (
     GPT2_POSITIONS,
@@ -65,7 +65,7 @@ def build_language_model(config: TextModelConfig, tokenizer: Any, seed: int) -> 
         return TextModel(load_backbone(config, tokenizer))
     if isinstance(config, CausalLMConfig):
         return TextModel(load_causal_lm(str(config.path), "model.path", tokenizer))
-    with seeded(seed):
+    with local_seed(seed):
         return TextModel(_new(config, len(tokenizer)))
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from recipes.core.errors import UserError
 from recipes.core.models.sources import load_tokenizer
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
@@ -35,9 +35,9 @@ def train_bpe(
     """
 
     def build(folder: Path) -> None:
-        _begun(_bpe(texts, vocabulary, extra), begin).save_pretrained(folder)
+        _add_bos(_bpe(texts, vocabulary, extra), begin).save_pretrained(folder)
 
-    folder = cached("tokenizers", sha256_json([FORMAT, fingerprint, vocabulary, list(extra), begin])[:32], build)
+    folder = build_once("tokenizers", sha256_json([FORMAT, fingerprint, vocabulary, list(extra), begin])[:32], build)
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
@@ -54,9 +54,9 @@ def character_tokenizer(
     """
 
     def build(folder: Path) -> None:
-        _begun(_characters(texts, vocabulary), begin).save_pretrained(folder)
+        _add_bos(_characters(texts, vocabulary), begin).save_pretrained(folder)
 
-    folder = cached("tokenizers", sha256_json([FORMAT, fingerprint, vocabulary, "characters", begin])[:32], build)
+    folder = build_once("tokenizers", sha256_json([FORMAT, fingerprint, vocabulary, "characters", begin])[:32], build)
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
@@ -95,7 +95,7 @@ def check_same_tokenizer(path: str, tokenizer: Any, key: str, instead: str) -> A
     return reference
 
 
-def _begun(tokenizer: PreTrainedTokenizerFast, begin: bool) -> PreTrainedTokenizerFast:
+def _add_bos(tokenizer: PreTrainedTokenizerFast, begin: bool) -> PreTrainedTokenizerFast:
     if begin:
         special = [(BOS, tokenizer.convert_tokens_to_ids(BOS))]
         tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(

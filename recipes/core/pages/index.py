@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from recipes.core.config import registry
-from recipes.core.pages.stored import StoredTrial, stored_of
+from recipes.core.pages.stored import StoredTrial, trials_of
 from recipes.core.pages.tables import capital, markdown_rows, price_text, verdict_line
 
 BREAK = "<br>"
@@ -38,15 +38,15 @@ def short_index(trials: Sequence[StoredTrial], options: Mapping[str, Any]) -> st
     """
     rows = []
     for name in options.get("names", registry.recipe_names()):
-        lead = stored_of(name, trials)[:1]
-        shown = "; ".join(_verdict(trial) for trial in lead) or _unmeasured(name, options)
+        lead = trials_of(name, trials)[:1]
+        shown = "; ".join(_verdict(trial) for trial in lead) or _link_to_page(name, options)
         rows.append([_link(name, options), registry.card(name).weights, shown])
     return markdown_rows(["recipe", "what it weights", "verdict on its claim, as measured here"], rows)
 
 
 def _row(name: str, trials: Sequence[StoredTrial], options: Mapping[str, Any]) -> list[str]:
-    card, stored = registry.card(name), stored_of(name, trials)
-    shown = BREAK.join(_verdict(trial).partition("; price:")[0] for trial in stored) or _unmeasured(name, options)
+    card, stored = registry.card(name), trials_of(name, trials)
+    shown = BREAK.join(_verdict(trial).partition("; price:")[0] for trial in stored) or _link_to_page(name, options)
     prices = BREAK.join(f"{_setting(trial)}{price_text(trial.judged[0])}" for trial in stored)
     return [_link(name, options), card.weights, card.claim.statement, shown, prices]
 
@@ -64,7 +64,7 @@ def _setting(trial: StoredTrial) -> str:
     return f"`{trial.setting}`: " if trial.setting else ""
 
 
-def _unmeasured(name: str, options: Mapping[str, Any]) -> str:
+def _link_to_page(name: str, options: Mapping[str, Any]) -> str:
     """What stands where no trial is stored: nothing is measured, or only the page has it."""
     return f"see [its page]({_page(name, options)})"
 

@@ -11,7 +11,7 @@ import yaml
 from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
 from recipes.core.pages.index import index, short_index
-from recipes.core.pages.stored import RESULTS, StoredTrial, read_trial, stored_names
+from recipes.core.pages.stored import RESULTS, StoredTrial, read_trial, trial_names
 from recipes.core.pages.tables import check_options, measurement_line, output, table, verdicts
 from recipes.core.spelling import did_you_mean
 from recipes.core.storage.files import write_text
@@ -134,7 +134,7 @@ def pending(root: Path = ROOT) -> list[Marker]:
 
 def _content(marker: Marker, results: Path) -> str | None:
     """What belongs between a marker and its end; None if it waits for its trial."""
-    stored = stored_names(results)
+    stored = trial_names(results)
     try:
         options = _options(marker)
         if marker.pending and marker.name not in stored:

@@ -126,28 +126,28 @@ def read_trial(name: str, folder: Path = RESULTS) -> StoredTrial:
     path = folder / f"{name}.json"
     try:
         tree = read_json(path)
-        tree["judged"] = tuple(_judged(one) for one in tree["judged"])
+        tree["judged"] = tuple(_read_judged(one) for one in tree["judged"])
         for key in ("commits", "machines", "seeds", "rows"):
             tree[key] = tuple(tree[key])
         return StoredTrial(name=name, **tree)
     except FileNotFoundError as error:
-        hint = did_you_mean(name, stored_names(folder))
+        hint = did_you_mean(name, trial_names(folder))
         raise UserError(f"there is no stored trial {name!r}", str(path), hint) from error
     except (KeyError, TypeError) as error:
         raise UserError("is no stored trial", str(path), "store it again: docs/results/README.md") from error
 
 
-def stored_names(folder: Path = RESULTS) -> list[str]:
+def trial_names(folder: Path = RESULTS) -> list[str]:
     """Names of all stored trials, sorted."""
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob("*/*.json"))
 
 
-def stored_of(recipe: str, trials: Sequence[StoredTrial]) -> list[StoredTrial]:
+def trials_of(recipe: str, trials: Sequence[StoredTrial]) -> list[StoredTrial]:
     """The trials of a recipe: that of its defaults first, the others by name."""
     return sorted((one for one in trials if one.recipe == recipe), key=lambda one: (one.setting != "", one.name))
 
 
-def _judged(tree: dict[str, Any]) -> Judged:
+def _read_judged(tree: dict[str, Any]) -> Judged:
     verdict = Verdict(**tree["verdict"] | {"interval": _interval(tree["verdict"]["interval"])})
     prices = tuple(SideEffect(**one | {"interval": _interval(one["interval"])}) for one in tree["prices"])
     claim = Claim(**tree["claim"] | {"arms": tuple(tree["claim"].get("arms", ()))})

@@ -120,7 +120,7 @@ def verdict_line(trial: StoredTrial, judged: Judged) -> str:
     parts = [f"**{verdict.word}{', at a price' if priced else ''}**"]
     if verdict.interval:
         parts.append(difference_text(verdict.interval.estimate, verdict.interval.low, verdict.interval.high))
-    counted = _counted(verdict.items, "item") if verdict.items else _counted(verdict.seeds, "seed")
+    counted = _count_text(verdict.items, "item") if verdict.items else _count_text(verdict.seeds, "seed")
     parts.append(counted + _version(trial))
     price = price_text(judged)
     return ", ".join(parts) + _remark(judged) + (f"; price: {price}" if priced else "")
@@ -138,8 +138,8 @@ def price_text(judged: Judged) -> str:
 
 def measurement_line(trial: StoredTrial, options: Mapping[str, Any]) -> str:
     """When, where and how a trial was measured, and its command."""
-    arms = capital(_counted(len(trial.values), "arm"))
-    seeds = _counted(len(trial.seeds), "paired seed" if len(trial.seeds) > 1 else "seed")
+    arms = capital(_count_text(len(trial.values), "arm"))
+    seeds = _count_text(len(trial.seeds), "paired seed" if len(trial.seeds) > 1 else "seed")
     commits = ", ".join(re.sub(r"^([0-9a-f]{7})[0-9a-f]*", r"\1", commit) for commit in trial.commits)
     machines = "; ".join(_machine_words(one) for one in trial.machines)
     text = (
@@ -212,10 +212,10 @@ def _machine_words(machine: Mapping[str, Any]) -> str:
     if machine["device"] != "cpu":
         return f"{machine.get('gpu') or machine['device']}, {torch}"
     of = f" ({machine['processor']})" if machine["processor"] else ""
-    return f"{_counted(machine['cores'], 'core')}{of}, {_counted(machine['threads'], 'thread')} a run, {torch}"
+    return f"{_count_text(machine['cores'], 'core')}{of}, {_count_text(machine['threads'], 'thread')} a run, {torch}"
 
 
-def _counted(number: int, what: str) -> str:
+def _count_text(number: int, what: str) -> str:
     """`three seeds`."""
     return f"{count_word(number)} {what}{'s' * (number != 1)}"
 

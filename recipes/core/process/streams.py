@@ -39,10 +39,10 @@ def guard_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
     for number, name in enumerate(NAMES[1:], start=1):
-        setattr(sys, name, _guarded(getattr(sys, name), number))
+        setattr(sys, name, _guard(getattr(sys, name), number))
 
 
-def _guarded(stream: Any, number: int) -> Any:
+def _guard(stream: Any, number: int) -> Any:
     """The stream on top of one that never fails, if it writes to the file descriptor itself."""
     try:
         plain = isinstance(stream, io.TextIOWrapper) and stream.fileno() == number

@@ -93,7 +93,7 @@ class Line:
         return "".join(f"M{x:.1f} {y:.1f}h0" for x, y, _, _ in self.points)
 
     @property
-    def marked(self) -> bool:
+    def has_marks(self) -> bool:
         """Whether each point has a mark with its value."""
         return self.role in ("arm", "baseline") or (self.role == "series" and len(self.points) <= MARKED)
 

@@ -176,11 +176,11 @@ def _more_seeds(command: str, run: RunRecord, arms: tuple[str, str]) -> str:
 def _without_seed(command: str, run: RunRecord, arm: str) -> list[str]:
     """The words of the command of a run's arm or label, or of another arm beside it, but for the seed."""
     own = arm == run.arm and run.config.get("label")
-    words = _own_words(command, run) if own else [f"arm={arm}", *_words_for_arm(command, run, arm)]
+    words = _override_words(command, run) if own else [f"arm={arm}", *_words_for_arm(command, run, arm)]
     return ["steelyard", "run", run.recipe, *(word for word in words if not word.startswith(("seed=", "-")))]
 
 
-def _own_words(command: str, run: RunRecord) -> list[str]:
+def _override_words(command: str, run: RunRecord) -> list[str]:
     try:
         words = shlex.split(command)
     except ValueError:  # env.json of an unfinished run, damaged
@@ -192,7 +192,7 @@ def _own_words(command: str, run: RunRecord) -> list[str]:
 def _words_for_arm(command: str, run: RunRecord, arm: str) -> list[str]:
     """The words of a run's command that also hold for another arm: none about what that arm sets, no label."""
     chosen = tuple(f"{key}{mark}" for key in compose.kinds(run.recipe) for mark in "=.")
-    words = [word for word in _own_words(command, run) if not word.startswith(("arm=", "label=", "-", *chosen))]
+    words = [word for word in _override_words(command, run) if not word.startswith(("arm=", "label=", "-", *chosen))]
     settings = compose.arm_settings(run.recipe).get(arm, {})
     return [word for word in words if not any(overlap(word.lstrip("+").partition("=")[0], key) for key in settings)]
 

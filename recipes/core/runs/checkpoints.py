@@ -106,7 +106,7 @@ def newest_valid(folder: Path, say: Callable[[str], None]) -> Path | None:
         folder: The run's `checkpoints` folder; need not exist.
         say: Takes one line for each checkpoint passed over.
     """
-    for checkpoint in sorted(_published(folder), key=step_of, reverse=True):
+    for checkpoint in sorted(_checkpoint_folders(folder), key=step_of, reverse=True):
         problems = verify(checkpoint)
         if not problems:
             return checkpoint
@@ -116,11 +116,11 @@ def newest_valid(folder: Path, say: Callable[[str], None]) -> Path | None:
 
 def prune(folder: Path) -> None:
     """Keep the last two checkpoints."""
-    for checkpoint in sorted(_published(folder), key=step_of)[:-KEEP]:
+    for checkpoint in sorted(_checkpoint_folders(folder), key=step_of)[:-KEEP]:
         shutil.rmtree(checkpoint)
 
 
-def _published(folder: Path) -> list[Path]:
+def _checkpoint_folders(folder: Path) -> list[Path]:
     return [path for path in folder.glob("checkpoint-*") if NAME.fullmatch(path.name) and path.is_dir()]
 
 

@@ -70,7 +70,7 @@ def content_of(config: RunConfig) -> dict[str, str]:
     Raises:
         UserError: as in `identify`.
     """
-    return {key: _content(kind, value, node, key) for key, kind, value, node in _named(config, "")}
+    return {key: _content(kind, value, node, key) for key, kind, value, node in _content_settings(config, "")}
 
 
 def content_tree(node: Any, key: str) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def content_tree(node: Any, key: str) -> dict[str, Any]:
         UserError: as in `identify`.
     """
     tree: dict[str, Any] = dataclasses.asdict(node)
-    for name, kind, value, owner in _named(node, ""):
+    for name, kind, value, owner in _content_settings(node, ""):
         content = _content(kind, value, owner, f"{key}.{name}" if key else name)
         _replace(tree, name, {"content": content} if content else None)
     return tree
@@ -133,12 +133,12 @@ def check_unchanged(config: RunConfig, content: dict[str, str]) -> None:
             )
 
 
-def _named(config: Any, path: str) -> Iterator[tuple[str, str, str, Any]]:
+def _content_settings(config: Any, path: str) -> Iterator[tuple[str, str, str, Any]]:
     """(key, kind of content, value, node) of every setting below a config that names content and is set."""
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), f"{path}{field.name}"
         if dataclasses.is_dataclass(value):
-            yield from _named(value, f"{key}.")
+            yield from _content_settings(value, f"{key}.")
         elif value is not None and (kind := field.metadata.get("content")):
             yield key, kind, value, config
 
@@ -169,10 +169,10 @@ def _data(value: str, path: Path, node: Any, key: str) -> str:
         raise no_such_path(value, path, key)
     files = {file.relative_to(path).as_posix(): file for file in walk(path)} if path.is_dir() else {"": path}
     if hasattr(node, "image_column"):
-        from recipes.core.data.images.names import named_images
+        from recipes.core.data.images.names import find_images
 
         form, start = getattr(node, "format", "auto"), getattr(node, "images", None)
-        files |= named_images(value, key, format=form, column=node.image_column, start=start)
+        files |= find_images(value, key, format=form, column=node.image_column, start=start)
     return f"sha256 {fingerprint(files, home())}"
 
 

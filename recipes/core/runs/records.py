@@ -125,7 +125,7 @@ def find_runs(outputs: Path, recipe: str | None = None, warn: bool = True, arm: 
         if not any(os.path.lexists(path / name) for name in ("config.yaml", "status.json", SEAL)):
             continue
         try:
-            records.append(_filed(load_run(path)))
+            records.append(_check_filing(load_run(path)))
         except UserError as error:
             if warn and path.exists():
                 note(f"warning: {error.where} {error.what}; it is left out")
@@ -135,7 +135,7 @@ def find_runs(outputs: Path, recipe: str | None = None, warn: bool = True, arm: 
     return sorted(records, key=lambda run: (run.recipe, run.arm, run.seed, run.started))
 
 
-def _filed(run: RunRecord) -> RunRecord:
+def _check_filing(run: RunRecord) -> RunRecord:
     """A run below an outputs folder. Raises UserError if it is not filed under what its config says."""
     recipe, arm = Path(os.path.abspath(run.path)).parts[-3:-1]
     if (recipe, arm) != (run.recipe, run.arm):

@@ -73,15 +73,15 @@ class WandbTracker:
     def __init__(self, start: Callable[[], Any]) -> None:
         self._run: Any = None
         self._failed = False
-        self._guarded(lambda: setattr(self, "_run", start()))
+        self._guard(lambda: setattr(self, "_run", start()))
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Metrics of one step."""
-        self._guarded(lambda: self._run.log({**metrics, "step": step}))
+        self._guard(lambda: self._run.log({**metrics, "step": step}))
 
     def summary(self, metrics: dict[str, float]) -> None:
         """Final metrics."""
-        self._guarded(lambda: self._run.summary.update({f"final/{k}": v for k, v in metrics.items()}))
+        self._guard(lambda: self._run.summary.update({f"final/{k}": v for k, v in metrics.items()}))
 
     def image(self, name: str, path: Path) -> None:
         """A picture."""
@@ -91,7 +91,7 @@ class WandbTracker:
 
             self._run.log({name: wandb.Image(str(path))})
 
-        self._guarded(send)
+        self._guard(send)
 
     def heatmap(self, name: str, heatmap: dict[str, Any]) -> None:
         """Texts beside their images, each token shaded by its weight."""
@@ -106,11 +106,11 @@ class WandbTracker:
                 image = wandb.Image(Image.open(io.BytesIO(png))) if png else None  # texts have none
                 weights = [token["weight"] for token in example["tokens"]]
                 low = sum(weight < 0.05 for weight in weights) / len(weights)
-                shaded = wandb.Html(shaded_text(example["tokens"]))
+                shaded = wandb.Html(text_html(example["tokens"]))
                 table.add_data(example["id"], image, shaded, max(weights), low)
             self._run.log({name: table})
 
-        self._guarded(send)
+        self._guard(send)
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         """A table of texts and numbers."""
@@ -120,13 +120,13 @@ class WandbTracker:
 
             self._run.log({name: wandb.Table(columns=[*columns], data=rows)})
 
-        self._guarded(send)
+        self._guard(send)
 
     def finish(self, success: bool) -> None:
         """Flush and close; W&B shows a run without success as failed."""
-        self._guarded(lambda: self._run.finish(exit_code=0 if success else 1))
+        self._guard(lambda: self._run.finish(exit_code=0 if success else 1))
 
-    def _guarded(self, action: Callable[[], Any]) -> None:
+    def _guard(self, action: Callable[[], Any]) -> None:
         if self._failed:
             return
         try:
@@ -151,7 +151,7 @@ def open_tracker(config: TrackerConfig, folder: Path, name: str, group: str, run
         group: What it is shown with unless the config says so.
         run_config: The resolved config, shown beside the run.
     """
-    mode = resolved_mode(config)
+    mode = wandb_mode(config)
     if mode == "disabled":
         return NullTracker()
 
@@ -179,7 +179,7 @@ def open_tracker(config: TrackerConfig, folder: Path, name: str, group: str, run
     return WandbTracker(start)
 
 
-def resolved_mode(config: TrackerConfig) -> str:
+def wandb_mode(config: TrackerConfig) -> str:
     """ "online", "offline" or "disabled"; `auto` follows W&B's variables, else is online where a login is found."""
     if config.name == "none":
         return "disabled"
@@ -189,7 +189,7 @@ def resolved_mode(config: TrackerConfig) -> str:
         return "disabled"
     if (asked := os.environ.get("WANDB_MODE")) in ("online", "offline", "disabled"):
         return asked
-    return "online" if logged_in() else "offline"
+    return "online" if has_login() else "offline"
 
 
 def is_tracked() -> bool:
@@ -197,7 +197,7 @@ def is_tracked() -> bool:
     return os.environ.get("WANDB_DISABLED", "").strip().lower() in NO
 
 
-def logged_in() -> bool:
+def has_login() -> bool:
     """Whether an API key is at hand: in the environment or in netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
@@ -208,7 +208,7 @@ def logged_in() -> bool:
         return False
 
 
-def shaded_text(tokens: list[dict[str, Any]]) -> str:
+def text_html(tokens: list[dict[str, Any]]) -> str:
     """A text as HTML, each token's background as strong as its weight."""
     top = max(token["weight"] for token in tokens) or 1.0
     spans = []

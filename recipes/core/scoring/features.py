@@ -51,7 +51,7 @@ def text_features(
     """
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f"max_tokens={max_tokens}: at least one token is read")
-    rows = TextIds(tokenizer).framed(texts, max_tokens)
+    rows = TextIds(tokenizer).with_special_tokens(texts, max_tokens)
     if empty := next((number for number, row in enumerate(rows) if not row), None):
         raise UserError("has no tokens, and so no features", f"text {empty}", "take it out of the data")
     check_positions(model.language_model if isinstance(model, TextModel) else model, rows)

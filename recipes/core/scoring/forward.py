@@ -37,7 +37,7 @@ class Reading(NamedTuple):
     layers: Tensor | None
 
     @property
-    def predicted(self) -> Tensor:
+    def positions(self) -> Tensor:
         """bool [rows, time]: the N positions."""
         return self.batch["labels"] != IGNORE
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.core.models.build import seeded
+from recipes.core.models.build import local_seed
 from recipes.core.models.dropout import evaluation
 from recipes.core.runs.progress import progress
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json, write_json
 
 ROWS = 512
@@ -49,14 +49,14 @@ def sample(
     # The library's own top_k and top_p would cut the distribution.
     drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     options = {"max_new_tokens": max_new_tokens, "eos_token_id": eos_id, **(drawn if temperature else GREEDY)}
-    with torch.no_grad(), evaluation(model), seeded(seed), progress("sampling completions", len(prompts)) as show:
+    with torch.no_grad(), evaluation(model), local_seed(seed), progress("sampling completions", len(prompts)) as show:
         for start in range(0, len(prompts), ROWS):
-            samples += _drawn(model.language_model, prompts[start : start + ROWS], device, options)
+            samples += _generate(model.language_model, prompts[start : start + ROWS], device, options)
             show(len(samples))
     return samples
 
 
-def sampled_once(
+def sample_once(
     key: Any,
     model: Any,
     prompts: Sequence[np.ndarray],
@@ -88,7 +88,7 @@ def sampled_once(
         write_json(folder / "samples.json", rows, durable=False)
 
     more = settings_key(model, eos_id)
-    folder = cached("sampled-answers", sha256_json([key, *more] if more else key)[:32], build)
+    folder = build_once("sampled-answers", sha256_json([key, *more] if more else key)[:32], build)
     rows = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
     return [[np.array(ids, np.int32) for ids in row] for row in rows]
 
@@ -107,14 +107,14 @@ def settings_key(model: Any, eos_id: int) -> list[Any]:
     return ["generation", VERSION, ends] if is_loaded or len(ends) > 1 else []
 
 
-def _drawn(model: Any, prompts: Sequence[np.ndarray], device: str, options: dict[str, Any]) -> list[np.ndarray]:
+def _generate(model: Any, prompts: Sequence[np.ndarray], device: str, options: dict[str, Any]) -> list[np.ndarray]:
     eos_id = options["eos_token_id"]
     ends = [eos_id, *(end for end in _ends(model) if end != eos_id)]
-    ids, attention = (part.to(device) for part in _left_padded(prompts, eos_id))
+    ids, attention = (part.to(device) for part in _pad_left(prompts, eos_id))
     drawn = model.generate(
         input_ids=ids, attention_mask=attention, pad_token_id=eos_id, **options | {"eos_token_id": ends}
     )
-    return [_ended(row, ends) for row in drawn[:, ids.shape[1] :].cpu().numpy()]
+    return [_cut_at_end(row, ends) for row in drawn[:, ids.shape[1] :].cpu().numpy()]
 
 
 def _ends(model: Any) -> list[int]:
@@ -123,7 +123,7 @@ def _ends(model: Any) -> list[int]:
     return [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
 
 
-def _left_padded(prompts: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:
+def _pad_left(prompts: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), longest), pad_id)
     attention = torch.zeros_like(ids)
@@ -133,6 +133,6 @@ def _left_padded(prompts: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Te
     return ids, attention
 
 
-def _ended(ids: np.ndarray, ends: Sequence[int]) -> np.ndarray:
+def _cut_at_end(ids: np.ndarray, ends: Sequence[int]) -> np.ndarray:
     places = np.flatnonzero(np.isin(ids, ends))
     return ids[: places[0] + 1 if len(places) else None].astype(np.int32)

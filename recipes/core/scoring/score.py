@@ -24,7 +24,7 @@ from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.scoring.forward import HEAD, Reading, read_rows
 from recipes.core.scoring.rows import Row, row_offsets, rows_fingerprint
 from recipes.core.scoring.statistics import Ask, token_columns
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 
 FORMAT = 1
@@ -126,7 +126,7 @@ def score_once(
         "ask": asdict(ask),
         "format": FORMAT,
     }
-    folder = cached("token-scores", sha256_json(parts), build)
+    folder = build_once("token-scores", sha256_json(parts), build)
     columns = {file.stem: read_column(file) for file in sorted(folder.glob("*.npy"))}
     return TokenScores(columns, row_offsets(rows), forwards)
 
@@ -188,7 +188,7 @@ def _divergence(reading: Reading, other: Any) -> Tensor:
     inputs = {name: reading.batch[name] for name in ("input_ids", "attention_mask")}
 
     def read(hidden: Tensor, head: OutputHead) -> tuple[Tensor, OutputHead]:
-        return hidden[reading.predicted], head
+        return hidden[reading.positions], head
 
     hidden, head = other(**inputs, pixels=None, readout=read)
     logits = project(hidden, head)

@@ -33,7 +33,7 @@ def home() -> Path:
     return Path(base) / "steelyard"
 
 
-def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
+def build_once(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     """The folder of a cache entry, built first if it is absent or damaged.
 
     Args:

@@ -25,7 +25,7 @@ _once: ContextVar[dict[Hashable, str] | None] = ContextVar("once", default=None)
 
 
 @contextmanager
-def asked_once() -> Iterator[None]:
+def look_once() -> Iterator[None]:
     """Within the block, a path that is read in one way is looked at once: all cells of a plan see the same content."""
     token = _once.set({} if (known := _once.get()) is None else known)
     try:
@@ -35,7 +35,7 @@ def asked_once() -> Iterator[None]:
 
 
 def memo() -> dict[Hashable, str] | None:
-    """Where the fingerprints asked for within `asked_once` are; None outside of it."""
+    """Where the fingerprints asked for within `look_once` are; None outside of it."""
     return _once.get()
 
 

@@ -87,11 +87,11 @@ def _commit(repo: str, revision: str | None, kind: str) -> Commit | Exception:
     try:
         return Commit(str(HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=SECONDS).sha), True)
     except Exception as error:  # what was downloaded needs neither network nor a token
-        last = _downloaded(repo, revision or "main", kind)
+        last = _local_commit(repo, revision or "main", kind)
         return Commit(last, False) if last else error
 
 
-def _downloaded(repo: str, revision: str, kind: str) -> str | None:
+def _local_commit(repo: str, revision: str, kind: str) -> str | None:
     """The commit of a revision that lies in the local cache of the hub, or of `datasets`."""
     import huggingface_hub.constants
 

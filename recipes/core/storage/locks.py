@@ -52,7 +52,7 @@ def hold(path: Path, what: str, wait: bool, guards: Path | None = None) -> Itera
             token = _acquire(path, what, wait)
         try:
             hold = Hold(path, what, token, os.path.abspath(guards or path.parent))
-            with _held(hold), background_thread(partial(_heartbeat, hold)):
+            with _guard(hold), background_thread(partial(_heartbeat, hold)):
                 yield
         finally:
             if _read(path).get("token") == token:
@@ -82,12 +82,12 @@ def hold_shared(path: Path, what: str) -> Iterator[None]:
         what: What is owned, for the message.
     """
     token = _read(path).get("token", "")
-    with _held(Hold(path, what, token, os.path.abspath(path.parent))):
+    with _guard(Hold(path, what, token, os.path.abspath(path.parent))):
         yield
 
 
 @contextmanager
-def _held(hold: Hold) -> Iterator[None]:
+def _guard(hold: Hold) -> Iterator[None]:
     fence.enter(hold)
     try:
         yield

@@ -140,7 +140,7 @@ def _shards(index: dict[str, Any], where: str) -> list[str]:
         raise UserError(f"{INDEX} names no files (weight_map)", where, AGAIN)
     for name in names.values():
         if any(Path(name).match(pattern) for pattern in PICKLES):
-            raise _pickled(name, where, f" ({INDEX} names it)")
+            raise _pickle_error(name, where, f" ({INDEX} names it)")
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise UserError(f"{INDEX} names {name!r}, which is no safetensors file of this folder", where, AGAIN)
     return sorted(set(names.values()))
@@ -152,7 +152,7 @@ def _refuse_without_weights(folder: Path, where: str) -> None:
         raise UserError(f"the folder holds adapters ({ADAPTERS}), not a model", where, hint)
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if pickles:
-        raise _pickled(pickles[0], where)
+        raise _pickle_error(pickles[0], where)
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     if others:
         text = f"the folder holds {others[0]}, but neither {WEIGHTS} nor {INDEX}, which says what it is a part of"
@@ -160,7 +160,7 @@ def _refuse_without_weights(folder: Path, where: str) -> None:
     raise UserError("the folder holds no *.safetensors", where, "give the folder of a saved model")
 
 
-def _pickled(name: str, where: str, how: str = "") -> UserError:
+def _pickle_error(name: str, where: str, how: str = "") -> UserError:
     return UserError(
         f"refused: {name} is pickled{how}, and loading it could run any code",
         where,

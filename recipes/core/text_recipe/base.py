@@ -112,7 +112,7 @@ class TextRecipe(ABC):
         add_area(scores, curve, "log_loss", AUC, "log-perplexity, mean over training", higher_is_better=False)
         own, objective = config.evaluation, self.objective(config)
         batches, device = own.probe_batches, prepared.device
-        probe = probe_stream(objective, model, prepared.stream, batches, config.weighed_together, device)
+        probe = probe_stream(objective, model, prepared.stream, batches, config.weighing_batch_size, device)
         extra |= noise_metrics(scores, probe) | self.measure(config, probe, scores)
         shown = heatmap(probe, prepared.tokenizer, own.heatmap)
         return Evaluation(scores.overall() | extra, scores, shown, plots=[_domains(curve)])

@@ -60,7 +60,7 @@ class TextConfig(RunConfig):
         return False
 
     @property
-    def weighed_together(self) -> int:
+    def weighing_batch_size(self) -> int:
         """Sequences whose weights are made together: a micro-batch over all processes."""
         trainer = self.trainer
         return (trainer.micro_batch_size or trainer.process_batch_size) * trainer.nproc
@@ -69,7 +69,7 @@ class TextConfig(RunConfig):
         """Rows for `--dry-run`."""
         data = self.data.path or "the domains that ship with the install or as assets"
         planted = f", {self.noise.share:.0%} of the training tokens are noise" if self.noise.share else ""
-        rows = [("data", f"{data}, mixture {self.data.mixture}{planted}"), ("model", self.model.described)]
+        rows = [("data", f"{data}, mixture {self.data.mixture}{planted}"), ("model", self.model.description)]
         if self.needs_reference:
             rows.append(("reference", self.reference.path or f"trained in the run, {self.reference.steps:,} steps"))
         return rows

@@ -56,11 +56,11 @@ def probe_stream(
             batches_read.append({name: value.to(device) for name, value in batch.items()})
             statistics.append(live_statistics(model, batches_read[-1], objective.ask))
     weights = [objective.alone(*pair) for pair in zip(statistics, batches_read, strict=True)]
-    whole = {name: _joined([batch[name] for batch in batches_read]) for name in batches_read[0]}
-    nll, mask = (_joined([getattr(part, name) for part in statistics]) for name in ("nll", "mask"))
-    columns = {name: _joined([part.columns[name] for part in statistics]) for name in statistics[0].columns}
+    whole = {name: _join([batch[name] for batch in batches_read]) for name in batches_read[0]}
+    nll, mask = (_join([getattr(part, name) for part in statistics]) for name in ("nll", "mask"))
+    columns = {name: _join([part.columns[name] for part in statistics]) for name in statistics[0].columns}
     known = TokenStatistics(nll, mask, whole.get(REFERENCE), columns)
-    return Probe(known, whole, _joined(weights), whole[PLANTED] & mask, ids)
+    return Probe(known, whole, _join(weights), whole[PLANTED] & mask, ids)
 
 
 def noise_metrics(scores: Scores, probe: Probe) -> dict[str, float]:
@@ -85,5 +85,5 @@ def heatmap(probe: Probe, tokenizer: Any, count: int) -> dict[str, Any] | None:
     return {"examples": examples} if examples else None
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
+def _join(parts: list[Tensor]) -> Tensor:
     return torch.cat([part.cpu() for part in parts])

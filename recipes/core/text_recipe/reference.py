@@ -67,10 +67,10 @@ def load_reference(config: Any, mixture: Mixture, corpus: str, tokenizer: Any) -
     if config.reference.path:
         path, instead = config.reference.path, "leave it out: a reference is then trained in the run"
         return load_reference_model(path, "reference.path", tokenizer, instead)
-    return load_text_model(str(_trained(config, mixture, corpus, tokenizer)))
+    return load_text_model(str(_train(config, mixture, corpus, tokenizer)))
 
 
-def _trained(config: Any, mixture: Mixture, corpus: str, tokenizer: Any) -> Path:
+def _train(config: Any, mixture: Mixture, corpus: str, tokenizer: Any) -> Path:
     """Folder of a reference that has the form and the trainer of the run's own model, and its own steps and seed."""
     seed, trainer = config.reference.seed, dataclasses.replace(config.trainer, max_steps=config.reference.steps)
     key = {

@@ -14,7 +14,7 @@ from recipes.core.config.settings import TrainerConfig
 from recipes.core.data.tasks.labelled import LabelledSet, LabelledText
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
-from recipes.core.models.build import seeded
+from recipes.core.models.build import local_seed
 from recipes.core.models.dropout import without_dropout
 from recipes.core.models.head import decoder
 from recipes.core.models.padded import BATCH_TOKENS, batches, pad_rows, pool
@@ -145,7 +145,7 @@ def class_rows(tokenizer: Any, texts: Sequence[LabelledText], max_tokens: int) -
     Raises:
         UserError: a text has no tokens.
     """
-    rows = TextIds(tokenizer).framed([each.text for each in texts], max_tokens)
+    rows = TextIds(tokenizer).with_special_tokens([each.text for each in texts], max_tokens)
     if empty := next((each.id for each, row in zip(texts, rows, strict=True) if not row), None):
         raise UserError("has no tokens, and cannot be classified", empty, "take it out of the data")
     return rows
@@ -154,7 +154,7 @@ def class_rows(tokenizer: Any, texts: Sequence[LabelledText], max_tokens: int) -
 def _fresh(model: Any, data: LabelledSet, pooling: str, seed: int) -> Classifier:
     """A copy of the model with a new head; draws of the run are left as they were."""
     body = decoder(model.language_model) if isinstance(model, TextModel) else model
-    with seeded(seed):
+    with local_seed(seed):
         classifier = Classifier(without_dropout(deepcopy(body)).cpu().float(), len(data.classes), pooling)
         nn.init.normal_(classifier.head.weight, std=START)
         nn.init.zeros_(classifier.head.bias)

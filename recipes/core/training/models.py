@@ -9,7 +9,7 @@ from typing import Any
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.messages import note
 from recipes.core.runs.folder import INTERRUPTED
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 from recipes.core.training.trainer import TrainEvents, Training, train
 
@@ -60,7 +60,7 @@ def train_once(
         shutil.rmtree(folder / CHECKPOINTS)
         save(made.model, folder)
 
-    return cached(kind, sha256_json([key, _decisive(trainer), seed])[:32], build)
+    return build_once(kind, sha256_json([key, _decisive(trainer), seed])[:32], build)
 
 
 def train_reference(

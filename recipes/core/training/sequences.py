@@ -30,13 +30,13 @@ class MixtureItems:
         self.mixture = mixture
         self._sequences = [mixture.train(name) for name in mixture.domains]
         random, set_random = np.random.default_rng(seed), np.random.default_rng(set_seed)
-        repeated = self._drawn(duplicate_set if duplicates else 0, set_random, {})
+        repeated = self._draw(duplicate_set if duplicates else 0, set_random, {})
         taken: dict[int, set[int]] = {}
         for domain, sequence in repeated:
             taken.setdefault(int(domain), set()).add(int(sequence))
         self.duplicate = random.random(size) < duplicates
         places = np.empty((size, 2), np.int64)
-        places[~self.duplicate] = self._drawn(int((~self.duplicate).sum()), random, taken)
+        places[~self.duplicate] = self._draw(int((~self.duplicate).sum()), random, taken)
         if duplicates:
             places[self.duplicate] = repeated[random.integers(len(repeated), size=int(self.duplicate.sum()))]
         self.domain, self.sequence = places[:, 0], places[:, 1]
@@ -53,7 +53,7 @@ class MixtureItems:
             "duplicate": bool(self.duplicate[index]),
         }
 
-    def _drawn(self, count: int, random: np.random.Generator, taken: dict[int, set[int]]) -> np.ndarray:
+    def _draw(self, count: int, random: np.random.Generator, taken: dict[int, set[int]]) -> np.ndarray:
         """[count, 2] (domain, sequence), none of those that are taken."""
         domains = random.choice(len(self._sequences), size=count, p=self.mixture.weights)
         sequences = np.empty(count, np.int64)

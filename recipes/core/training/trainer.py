@@ -374,7 +374,7 @@ class _Watcher(transformers.TrainerCallback):
         """Measure, show progress, and save and stop if asked to."""
         self.bar(state.global_step)
         step, model = state.global_step, kwargs["model"]
-        with _undisturbed_randomness(), sharding.whole(model) if step in self.watch_steps else nullcontext():
+        with _preserve_rng(), sharding.whole(model) if step in self.watch_steps else nullcontext():
             self.events.on_step_end(step, model)
         if distributed.anywhere(self.stop.is_set()):
             self.stopped = control.should_save = control.should_training_stop = True
@@ -392,7 +392,7 @@ def _load_weights(model: nn.Module, checkpoint: Path) -> None:
 
 
 @contextmanager
-def _undisturbed_randomness() -> Iterator[None]:
+def _preserve_rng() -> Iterator[None]:
     """Whatever the block draws, training draws what it would have drawn without it."""
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
         yield

@@ -17,7 +17,7 @@ from recipes.core.process.cores import usable_cores
 from recipes.core.runs.folder import run_folder
 from recipes.core.runs.records import is_below
 from recipes.core.storage.files import sha256_json
-from recipes.core.storage.fingerprints import asked_once
+from recipes.core.storage.fingerprints import look_once
 
 THREADS = "trainer.threads"
 # What keys are for that change no result.
@@ -161,8 +161,8 @@ def with_threads(cells: Sequence[PlannedCell], threads: int) -> list[PlannedCell
 
     That moves their run folders: threads can change bits.
     """
-    with asked_once():
-        return [cell if _typed_threads(cell.overrides) else _on_threads(cell, threads) for cell in cells]
+    with look_once():
+        return [cell if _threads_in(cell.overrides) else _on_threads(cell, threads) for cell in cells]
 
 
 def _on_threads(cell: PlannedCell, threads: int) -> PlannedCell:
@@ -173,11 +173,11 @@ def _on_threads(cell: PlannedCell, threads: int) -> PlannedCell:
 def threads_of(overrides: Iterable[Sequence[str]], jobs: int) -> int:
     """CPU threads of each cell: the most that were typed (null: all), else the cores divided among jobs."""
     cores = usable_cores()
-    typed = [value for words in overrides for value in _typed_threads(words)[-1:]]
+    typed = [value for words in overrides for value in _threads_in(words)[-1:]]
     return max((int(value) if value.isdecimal() else cores for value in typed), default=max(1, cores // jobs))
 
 
-def _typed_threads(overrides: Iterable[str]) -> list[str]:
+def _threads_in(overrides: Iterable[str]) -> list[str]:
     words = [word.partition("=") for word in overrides]
     return [value for key, _, value in words if key == THREADS]
 
@@ -211,7 +211,7 @@ def check_cells(recipe: str, typed: Sequence[tuple[str, str, list[str]]]) -> lis
         lines = [line + _where(labels, len(typed)) for line, labels in problems.items()]
         count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
         raise UserError(f"{count} in the config", hint="\n".join(lines))
-    with asked_once():  # only now are the files looked at that they name
+    with look_once():  # only now are the files looked at that they name
         return [
             PlannedCell.of(name, label, overrides, config)
             for (name, label, overrides), config in zip(typed, configs, strict=True)

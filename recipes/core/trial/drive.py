@@ -93,9 +93,9 @@ def _rounds(
     first = _starts(folder, todo)
     while todo and not stopped.is_set():
         before = _starts(folder, todo)
-        trouble = _launched(partial(launcher, folder, todo, manifest.threads), stopped)
+        trouble = _launch(partial(launcher, folder, todo, manifest.threads), stopped)
         _wait_for_the_living(folder, manifest, todo, stopped)
-        for name in _vanished(folder, manifest, before):
+        for name in _cells_cut_off(folder, manifest, before):
             if not stopped.is_set():
                 _once_more(folder, manifest, launcher, name, stopped)
         nothing = _starts(folder, todo) == before
@@ -132,13 +132,13 @@ def _starts(folder: Path, names: Sequence[str]) -> dict[str, int]:
     return {name: read_record(folder, name).get("attempts", 0) for name in names}
 
 
-def _vanished(folder: Path, manifest: Manifest, before: dict[str, int]) -> list[str]:
+def _cells_cut_off(folder: Path, manifest: Manifest, before: dict[str, int]) -> list[str]:
     """Cells that were started in this round, after `before`, and whose process is gone."""
     started = [name for name, starts in _starts(folder, list(before)).items() if starts > before[name]]
     return [name for name in started if _state(folder, manifest, name) == CUT_OFF]
 
 
-def _launched(launch: Callable[[], None], stopped: threading.Event) -> str:
+def _launch(launch: Callable[[], None], stopped: threading.Event) -> str:
     """Launch; what the launcher raises (a worker that died takes the others along) is only told."""
     try:
         launch()
@@ -154,9 +154,9 @@ def _once_more(folder: Path, manifest: Manifest, launcher: Launcher, name: str, 
     """Start a cell whose process vanished again, alone; if it vanishes again it has failed."""
     note(f"warning: the process of {manifest.cell(name).title} is gone; starting the cell again on its own")
     before = _starts(folder, [name])
-    _launched(partial(launcher, folder, [name], manifest.threads), stopped)
+    _launch(partial(launcher, folder, [name], manifest.threads), stopped)
     _wait_for_the_living(folder, manifest, [name], stopped)
-    if _vanished(folder, manifest, before) and not stopped.is_set():
+    if _cells_cut_off(folder, manifest, before) and not stopped.is_set():
         record_end(folder, name, FAILED, f"{VANISHED}; its output is in {folder / 'logs' / name}.log")
 
 

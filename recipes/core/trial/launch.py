@@ -102,7 +102,7 @@ class Launcher:
         hydra, config = self._config(folder, threads, [*surroundings, *self.options])
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
-        with _own_ctrl_c():
+        with _block_ctrl_c():
             if self.name == "ray":
                 _start_ray(config.hydra.launcher.ray.init)
             launcher.launch([[*keys, f"cell={quote(name)}"] for name in names], initial_job_idx=0)
@@ -118,7 +118,7 @@ class Launcher:
         values = [f"hydra.launcher.{key}={self.jobs}" for key in jobs_keys]
         values += [f"hydra.launcher.{key}={threads}" for key in thread_keys]
         values += [f"hydra.launcher.{option.lstrip('+')}" for option in options]
-        overrides = [f"launcher={self.name}", f"folder={quote(str(folder))}", *(_forced(value) for value in values)]
+        overrides = [f"launcher={self.name}", f"folder={quote(str(folder))}", *(_force(value) for value in values)]
         try:
             with initialize_config_dir(config_dir=str(CONF), version_base="1.3", job_name="steelyard"):
                 hydra = cast(Any, GlobalHydra.instance().hydra)
@@ -143,7 +143,7 @@ def run_in_child(folder: Path, names: Sequence[str]) -> None:
         RunFailed: the process ended before its cells did.
     """
     line = [sys.executable, "-m", "recipes.core.trial.worker", str(folder.absolute()), str(os.getpid()), *names]
-    with _own_ctrl_c():
+    with _block_ctrl_c():
         child = subprocess.Popen(line, stdin=subprocess.DEVNULL, env=os.environ | _import_path())
     with child:
         code = child.wait()
@@ -159,7 +159,7 @@ def _import_path() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _own_ctrl_c() -> Iterator[None]:
+def _block_ctrl_c() -> Iterator[None]:
     """Keep Ctrl-C from the processes that the block starts: they save when the driver tells them to stop.
 
     They inherit the blocked signal. The driver gets it through one of its other threads.
@@ -187,7 +187,7 @@ def _start_ray(init: Any) -> None:
         signal.signal(signal.SIGTERM, plain)
 
 
-def _forced(value: str) -> str:
+def _force(value: str) -> str:
     """`KEY=VALUE` that sets a key whether it is there or not."""
     return value if value.startswith("+") else f"++{value}"
 

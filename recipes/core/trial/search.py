@@ -104,7 +104,7 @@ def check_space(space: Space) -> list[PlannedCell]:
     tried = {key: _examples(distribution) for key, distribution in space.distributions.items()}
     usual = {key: values[0] for key, values in tried.items()}
     proposed = [usual | {key: value} for key, values in tried.items() for value in values]
-    typed = [_typed(space, number, chosen) for number, chosen in enumerate(proposed)]
+    typed = [_cell_words(space, number, chosen) for number, chosen in enumerate(proposed)]
     return check_cells(space.recipe, typed)
 
 
@@ -193,11 +193,11 @@ def _still_right(folder: Path, earlier: Sequence[Cell], cells: Sequence[Cell]) -
 
 
 def _cells(space: Space, manifest: Manifest, first: int, proposed: Sequence[dict[str, Any]]) -> list[Cell]:
-    typed = [_typed(space, number, parameters) for number, parameters in enumerate(proposed, start=first)]
+    typed = [_cell_words(space, number, parameters) for number, parameters in enumerate(proposed, start=first)]
     return [planned.cell for planned in with_threads(check_cells(space.recipe, typed), manifest.threads)]
 
 
-def _typed(space: Space, number: int, parameters: dict[str, Any]) -> tuple[str, str, list[str]]:
+def _cell_words(space: Space, number: int, parameters: dict[str, Any]) -> tuple[str, str, list[str]]:
     """Name, label and overrides of a proposed cell."""
     chosen = [f"{key}={_text(value)}" for key, value in parameters.items()]
     return f"{number:03d}", " ".join(chosen), [*space.fixed, *chosen]

@@ -38,7 +38,7 @@ def task(config: Any) -> str:
     if Path(config.cwd).is_dir():
         os.chdir(config.cwd)
     _end_with_parent(_PARENT)
-    with _saved_before_requeue() as requeued:
+    with _save_before_requeue() as requeued:
         state = run_cell(folder, config.cell)
     if state == INTERRUPTED:
         requeued()
@@ -64,7 +64,7 @@ def run_cell(folder: Path, name: str) -> str:
         state, error = FAILED, ""
         try:
             stoppable = background_thread(partial(_terminate_when_stopped, folder))
-            with _logged(folder / "logs" / f"{name}.log"), sigterm_as_interrupt(), stoppable:
+            with _log_to(folder / "logs" / f"{name}.log"), sigterm_as_interrupt(), stoppable:
                 state = _run(folder, name)
         except (KeyboardInterrupt, SystemExit):
             state = INTERRUPTED
@@ -94,7 +94,7 @@ def _run(folder: Path, name: str) -> str:
 
 
 @contextlib.contextmanager
-def _logged(path: Path) -> Iterator[None]:
+def _log_to(path: Path) -> Iterator[None]:
     """Send all that this process prints to a file, what libraries print from C and a traceback included."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = sys.stdout, sys.stderr
@@ -148,7 +148,7 @@ def _end_with_parent(parent: int) -> None:
 
 
 @contextlib.contextmanager
-def _saved_before_requeue() -> Iterator[Callable[[], None]]:
+def _save_before_requeue() -> Iterator[Callable[[], None]]:
     """Let a run be saved when submitit's signal comes before a timeout; what is given then queues the job again."""
     plain, asked = signal.getsignal(signal.SIGUSR2), threading.Event()
     if not callable(plain):

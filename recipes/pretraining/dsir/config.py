@@ -111,7 +111,7 @@ class DsirConfig(RunConfig):
             ("target", data.target or data.target_domain),
             ("selection", f"{size} by {own.method}, {own.processes} processes"),
         ]
-        return [*rows, ("model", self.model.described)] if self.downstream == "lm" else rows
+        return [*rows, ("model", self.model.description)] if self.downstream == "lm" else rows
 
     def parameters(self) -> int | None:
         """Parameters of the language model; 0 if none is trained."""

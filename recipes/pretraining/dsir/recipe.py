@@ -18,7 +18,7 @@ from recipes.core.data.text.documents import open_documents
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json, share_file
 from recipes.pretraining.dsir import method, selection
 from recipes.pretraining.dsir.config import SHARE, DsirConfig, SelectConfig
@@ -170,7 +170,7 @@ def _written(corpora: Corpora, scores: NDArray[np.float64], by_shard: list[Integ
     def build(folder: Path) -> None:
         write_selection(folder / FILE, corpora.pool, by_shard, scores, workers)
 
-    return cached("selections", sha256_json([corpora.pool.fingerprint(), chosen]), build) / FILE
+    return build_once("selections", sha256_json([corpora.pool.fingerprint(), chosen]), build) / FILE
 
 
 def _score_plot(scores: NDArray[np.float64], chosen: Integers) -> Plot:

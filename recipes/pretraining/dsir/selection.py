@@ -1,6 +1,6 @@
 """Selection from sharded corpora: counting, scoring and writing, one shard per process at a time.
 
-Counts and scores of every shard are cached by content, so a killed selection keeps its finished shards, and a new
+Counts and scores of every shard are build_once by content, so a killed selection keeps its finished shards, and a new
 size, seed or temperature reads no text before the selection is written. What is held in memory is a table of hashed
 n-grams per process and a few numbers per document.
 """
@@ -20,7 +20,7 @@ from recipes.core.data.text.corpora import CorpusShard
 from recipes.core.data.text.ngrams import NgramHasher, Occurrences, batches, words_of
 from recipes.core.data.text.shards import Document, Skipped
 from recipes.core.errors import SteelyardError, UserError
-from recipes.core.storage.cache import cached, home
+from recipes.core.storage.cache import build_once, home
 from recipes.core.storage.files import sha256_json, write_json
 from recipes.pretraining.dsir import method
 
@@ -277,7 +277,7 @@ def _count_shard(shard: CorpusShard, features: Features) -> tuple[Integers, int,
         np.save(folder / "ngrams.npy", total)
         write_json(folder / "documents.json", {"documents": documents, "skipped": asdict(skipped)})
 
-    folder = cached("ngram-counts", _key(shard, features), build)
+    folder = build_once("ngram-counts", _key(shard, features), build)
     told = json.loads((folder / "documents.json").read_text(encoding="utf-8"))
     return np.load(folder / "ngrams.npy"), told["documents"], Skipped(**told["skipped"])
 
@@ -296,7 +296,7 @@ def _score_shard(
         for name, parts in (("scores", scores), ("lengths", lengths), ("quality", good)):
             np.save(folder / f"{name}.npy", np.concatenate(parts))
 
-    folder = cached("ngram-scores", _key(shard, features, scorer_key, quality), build)
+    folder = build_once("ngram-scores", _key(shard, features, scorer_key, quality), build)
     scores, lengths, good = (np.load(folder / f"{name}.npy", "r") for name in ("scores", "lengths", "quality"))
     return scores, lengths, good
 

@@ -99,7 +99,7 @@ class PriorConfig(RunConfig):
         """Rows for `--dry-run`."""
         return [
             ("data", f"{self.data.name}, {self.data.path or 'what ships with the install or as an asset'}"),
-            ("model", f"{self.model.described}, setting {self.setting}"),
+            ("model", f"{self.model.description}, setting {self.setting}"),
             ("reference", self.reference.path or self.reference.source),
         ]
 

@@ -119,7 +119,7 @@ class SampleReweightingConfig(RunConfig):
         mixture = f"mixture {self.data.mixture}, {self.data.duplicates:.0%} duplicates"
         data = f"{self.data.path or 'the domains that ship with the install or as assets'}, {mixture}"
         assert not isinstance(self.model, LinearConfig)
-        return [("data", data), ("model", self.model.described)]
+        return [("data", data), ("model", self.model.description)]
 
     def parameters(self) -> int | None:
         """Parameters of the model."""

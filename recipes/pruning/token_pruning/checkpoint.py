@@ -168,7 +168,7 @@ def prompt_inputs(
         image: The picture.
         question: The question.
     """
-    plain, typed = ask(question), reader.typed(question)
+    plain, typed = ask(question), reader.control_tokens(question)
     start = reader.start
     begun = bool(start) and plain.startswith(processor.tokenizer.convert_ids_to_tokens(start[0]))
     if not typed:
@@ -196,7 +196,7 @@ class _ClipGuide:
     def __call__(self, questions: list[str]) -> Guide:
         longest = self.clip.config.text_config.max_position_embeddings
         words = self.tokenizer.pad(
-            {"input_ids": TextIds(self.tokenizer).framed(questions, longest)}, return_tensors="pt"
+            {"input_ids": TextIds(self.tokenizer).with_special_tokens(questions, longest)}, return_tensors="pt"
         )
         words = {name: words[name].to(self.device) for name in ("input_ids", "attention_mask")}
         pooled = self.clip.text_model(**words).pooler_output

@@ -64,7 +64,7 @@ class PriorDataConfig:
     name: str = setting("prior-captions", help="data set", choices=("prior-captions",))
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """What a dry run announces."""
         return f"test captions of what the model was trained on ({PRIOR_DATA} if that is in the run)"
 
@@ -106,7 +106,7 @@ class PassagesConfig:
     )
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """What a dry run announces."""
         source = self.path or "leads of English Wikipedia (asset wiki-leads)"
         return f"{self.texts} texts of {self.min_tokens} to {self.max_tokens} tokens from {source}"
@@ -215,7 +215,7 @@ def _data_words(config: TokenPruningConfig) -> str:
     data = config.data
     if isinstance(data, VqaConfig):
         return f"{data.path}, answers generated and compared"
-    return getattr(data, "described", data.name)
+    return getattr(data, "description", data.name)
 
 
 def _model_words(config: TokenPruningConfig) -> str:

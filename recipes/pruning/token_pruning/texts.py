@@ -132,7 +132,7 @@ def _long(documents: list[Document], config: PassagesConfig, tokenizer: Any) -> 
     reader = TextIds(tokenizer)
     for start in range(0, len(documents), CHUNK):
         chunk = documents[start : start + CHUNK]
-        rows = reader.framed([each.text for each in chunk], config.max_tokens)
+        rows = reader.with_special_tokens([each.text for each in chunk], config.max_tokens)
         for document, ids in zip(chunk, rows, strict=True):
             if len(ids) >= config.min_tokens:
                 yield Passage(document.id, document.text, ids)

@@ -87,7 +87,7 @@ def read_vqa(config: VqaConfig) -> list[Asked]:
     judge([bad[number] for number in sorted(bad)], len(table), data.where, config.on_error, "records")
     pictures: dict[int, Path | StoredImage] = {**files}
     if len(files) < len(digests):
-        stored = table.indexed((image,))
+        stored = table.with_index((image,))
         pictures |= {number: StoredImage(stored, number, image) for number in digests if number not in files}
     return [
         Asked(str(number), digests[number], *texts[number], pictures[number])

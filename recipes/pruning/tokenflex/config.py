@@ -119,7 +119,7 @@ class TokenFlexConfig(RunConfig):
         own, encoder = self.flex, self.model.encoder
         drawn = ", ".join(map(str, own.tokens))
         return [
-            ("data", self.data.described),
+            ("data", self.data.description),
             ("encoder", f"{encoder.layers} blocks of width {encoder.width}, {encoder.steps:,} steps once, then frozen"),
             ("visual tokens", f"{drawn} of {self.data.patches} patches ({own.schedule}), {own.expected:g} on average"),
             *(("warning", f"{count} tokens enlarge the map: nothing is gained") for count in self.enlarging),

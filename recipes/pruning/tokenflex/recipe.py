@@ -14,7 +14,7 @@ from recipes.core.messages import note
 from recipes.core.models.dropout import evaluation
 from recipes.core.recipe import Evaluation
 from recipes.core.training.toys.encoder import toy_vit
-from recipes.core.training.toys.llava import QuestionItems, cached_features
+from recipes.core.training.toys.llava import QuestionItems, encoder_features
 from recipes.core.training.trainer import Training
 from recipes.pruning.flex import TokenSampler
 from recipes.pruning.tokenflex.config import TokenFlexConfig
@@ -45,7 +45,7 @@ class TokenFlexRecipe:
         items = []
         for part in ("train", "test"):
             canvases = make_canvases(config.data, part, config.seed)
-            features = cached_features(encoder, config.data, canvases, part, config.seed, device)
+            features = encoder_features(encoder, config.data, canvases, part, config.seed, device)
             items.append(QuestionItems(features, canvases, config.data))
         return Prepared(items[0], items[1], encoder, device)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from recipes.core.config import compose
-from recipes.core.config.arm_keys import typed_over
+from recipes.core.config.arm_keys import arm_conflicts
 from recipes.core.errors import UserError
 from recipes.core.runs.identity import identify
 from recipes.core.trial.cells import sweep_cells, trial_cells
@@ -98,12 +98,12 @@ def test_cells_of_a_sweep_need_a_label_where_they_type_over_their_arm() -> None:
 
 def test_keys_overlap_up_and_down() -> None:
     arm = {"mask.kind": "learned", "keep": [0.5]}
-    assert typed_over([("mask.kind", "mapo")], arm) == {"mask.kind": ("mapo", "learned")}
-    assert set(typed_over([("mask", None), ("keep", [0.1]), ("masks.kind", 1), ("mask.norm", 2)], arm)) == {
+    assert arm_conflicts([("mask.kind", "mapo")], arm) == {"mask.kind": ("mapo", "learned")}
+    assert set(arm_conflicts([("mask", None), ("keep", [0.1]), ("masks.kind", 1), ("mask.norm", 2)], arm)) == {
         "mask",
         "keep",
     }
-    assert typed_over([("mask.kind", "learned"), ("keep", [0.5])], arm) == {}
+    assert arm_conflicts([("mask.kind", "learned"), ("keep", [0.5])], arm) == {}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from recipes.core.errors import UserError
 from recipes.core.models import encoder
 from recipes.core.models import from_config as models
-from recipes.core.models.encoder import pretrained_encoder
+from recipes.core.models.encoder import load_encoder
 from recipes.core.scoring.fingerprints import weights_hash
 from tests.core.models.conftest import gray, hidden
 
@@ -74,7 +74,7 @@ def test_a_pretrained_encoder_gives_one_feature_per_patch(kind: str, tmp_path: P
     else:
         model = SiglipModel(SiglipConfig(vision_config=vision, text_config=text))
     model.save_pretrained(tmp_path)
-    encoder = pretrained_encoder(str(tmp_path))
+    encoder = load_encoder(str(tmp_path))
     pixels = encoder.normalize(gray(20, 128))[None]
     assert encoder.tokens == 4 and encoder.width == 16
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_a_pretrained_encoder_gives_one_feature_per_patch(kind: str, tmp_path: P
 def test_a_text_model_is_no_encoder(config: Any, tokenizer: Any, tmp_path: Path) -> None:
     models.build_text_model(config.model, tokenizer, 0).language_model.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="no patch-based vision model"):
-        pretrained_encoder(str(tmp_path))
+        load_encoder(str(tmp_path))
 
 
 def test_another_weight_is_another_hash(config: Any, tokenizer: Any) -> None:

@@ -283,14 +283,14 @@ def test_tensors_that_are_never_read_may_be_absent_and_no_others(drop: str, tmp_
 
 
 def test_a_visual_encoder_may_come_from_a_classifier(tmp_path: Path) -> None:
-    from recipes.core.models.encoder import pretrained_encoder
+    from recipes.core.models.encoder import load_encoder
 
     shape = {"image_size": 8, "patch_size": 4, "num_channels": 3, "num_labels": 3}
     ViTForImageClassification(ViTConfig(**{**BERT, "vocab_size": None}, **shape)).save_pretrained(tmp_path)
-    assert pretrained_encoder(str(tmp_path)).tokens == 4
+    assert load_encoder(str(tmp_path)).tokens == 4
     tensors(lambda w: w.pop("vit.embeddings.cls_token"))(tmp_path)
     with pytest.raises(UserError, match=r"lack 1 tensor of the model: embeddings\.cls_token"):
-        pretrained_encoder(str(tmp_path))
+        load_encoder(str(tmp_path))
 
 
 @pytest.mark.parametrize("how", ["longer", "special"])

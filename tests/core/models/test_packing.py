@@ -109,8 +109,8 @@ def test_other_models_get_padded_rows(config: Any) -> None:
 def test_answers_share_what_they_begin_with() -> None:
     ids = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0], [1, 2, 9, 4], [5, 6, 0, 0]])
     attention = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]])
-    assert packing.shared_tokens(ids, attention).tolist() == [2, 2, 2, 2]
-    assert packing.shared_tokens(ids[:3], attention[:3]).tolist() == [0, 0, 0]
+    assert packing.common_prefix_lengths(ids, attention).tolist() == [2, 2, 2, 2]
+    assert packing.common_prefix_lengths(ids[:3], attention[:3]).tolist() == [0, 0, 0]
 
 
 def test_what_a_token_sees() -> None:

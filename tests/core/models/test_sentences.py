@@ -53,7 +53,7 @@ def test_equal_texts_are_encoded_once_and_long_ones_first(encoder: SentenceEncod
         shapes.append((len(rows), len(rows[0])))
         return torch.tensor([[float(len(row))] for row in rows])
 
-    monkeypatch.setattr(sentences, "_pooled", pooled)
+    monkeypatch.setattr(sentences, "_embed_rows", pooled)
     rows = [[1] * 3, [2] * 8, [1] * 3, [3] * 3, [4] * 2]
     assert embed_rows(encoder.model, rows, device="cpu", batch_tokens=9).flatten().tolist() == [3, 8, 3, 3, 2]
     assert shapes == [(1, 8), (3, 3)]

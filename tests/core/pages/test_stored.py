@@ -8,7 +8,7 @@ from cli.trial import show_verdict
 from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.pages.store import _command, _name, stored_trial
-from recipes.core.pages.stored import RESULTS, read_trial, stored_names, stored_of, write_trial
+from recipes.core.pages.stored import RESULTS, read_trial, trial_names, trials_of, write_trial
 from recipes.core.trial.report.answer import answer_text
 from recipes.core.trial.report.markdown import table_arms
 from tests.core.pages.conftest import judged, priced
@@ -19,7 +19,7 @@ def test_what_was_written_is_read(stored, tmp_path):
     third = {"prior": {"auc": [1 / 3, 0.1 + 0.2, 2 / 3]}}  # every digit: what rounds twice differs from the report
     trial = stored(priced(judged(), True), judged("inconclusive", more_seeds=None), differences=third)
     path = write_trial(trial, tmp_path)
-    assert path == tmp_path / "prior" / "default.json" and stored_names(tmp_path) == ["prior/default"]
+    assert path == tmp_path / "prior" / "default.json" and trial_names(tmp_path) == ["prior/default"]
     assert read_trial("prior/default", tmp_path) == trial
     assert '"auc": [0.8, 0.9, 1.0],' in path.read_text()
 
@@ -39,7 +39,7 @@ def test_keys_that_were_typed_are_the_setting(stored):
     )
     assert typed.setting == "data.filler=x"
     plain = stored(name="prior/z")
-    assert plain.setting == "" and stored_of("prior", [typed, plain]) == [plain, typed]
+    assert plain.setting == "" and trials_of("prior", [typed, plain]) == [plain, typed]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from recipes.core.config.registry import ROOT
 from recipes.core.config.settings import TrackerConfig
 from recipes.core.runs import tracking
 from recipes.core.runs.folder import run_folder
-from recipes.core.runs.tracking import NullTracker, WandbTracker, logged_in, open_tracker, resolved_mode, shaded_text
+from recipes.core.runs.tracking import NullTracker, WandbTracker, has_login, open_tracker, text_html, wandb_mode
 
 KEYS = [
     "budget=smoke",
@@ -62,9 +62,9 @@ class Run:
 
 
 def test_auto_is_online_with_a_login_and_offline_without(no_login: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resolved_mode(TrackerConfig()) == "offline"
+    assert wandb_mode(TrackerConfig()) == "offline"
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    assert resolved_mode(TrackerConfig()) == "online"
+    assert wandb_mode(TrackerConfig()) == "online"
 
 
 @pytest.mark.parametrize(
@@ -73,21 +73,21 @@ def test_auto_is_online_with_a_login_and_offline_without(no_login: Path, monkeyp
 )
 def test_wandb_disabled_is_honoured(value: str, mode: str, no_login: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_DISABLED", value)
-    assert resolved_mode(TrackerConfig()) == mode
-    assert resolved_mode(TrackerConfig(mode="offline")) == "offline"  # typed
+    assert wandb_mode(TrackerConfig()) == mode
+    assert wandb_mode(TrackerConfig(mode="offline")) == "offline"  # typed
 
 
 def test_a_login_in_netrc_counts_for_its_host_only(no_login: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_login.write_text("machine api.wandb.ai login user password secret\n")
     no_login.chmod(0o600)
-    assert logged_in()
+    assert has_login()
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not logged_in()
+    assert not has_login()
 
 
 def test_an_unreadable_netrc_is_no_login(no_login: Path) -> None:
     no_login.write_text("machine\nwhat is this")
-    assert not logged_in()
+    assert not has_login()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_the_config_outranks_the_environment(
     config: TrackerConfig, variable: str, mode: str, no_login: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", variable)
-    assert resolved_mode(config) == mode
+    assert wandb_mode(config) == mode
 
 
 @pytest.mark.parametrize("config", [TrackerConfig(name="none"), TrackerConfig(mode="disabled")])
@@ -253,11 +253,11 @@ print([name for name in sys.modules if name.split(".")[0] == "wandb"])
 
 def test_a_caption_is_shaded_by_weight_and_escaped() -> None:
     tokens = [{"text": "a <b>", "weight": 0.5}, {"text": " three", "weight": 2.0}]
-    shown = shaded_text(tokens)
+    shown = text_html(tokens)
     assert "a &lt;b&gt;" in shown and "<b>" not in shown
     assert "rgba(230, 150, 30, 0.25)" in shown and "rgba(230, 150, 30, 1.00)" in shown
     assert 'title="weight 2.00"' in shown
-    assert "0.00)" in shaded_text([{"text": "a", "weight": 0.0}])
+    assert "0.00)" in text_html([{"text": "a", "weight": 0.0}])
 
 
 def test_a_data_folder_that_the_user_chose_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ class Letters:
     def __init__(self, begin: list[int]) -> None:
         self.begin = begin
 
-    def framed(self, texts: list[str], longest: int | None = None) -> list[list[int]]:
+    def with_special_tokens(self, texts: list[str], longest: int | None = None) -> list[list[int]]:
         return [[*self.begin, *(ord(letter) - 90 for letter in text)][:longest] for text in texts]
 
 
@@ -50,7 +50,7 @@ def test_features_are_the_pooled_states_of_each_text_alone(kind: str, pooling: s
     for layer in (0, 1, LAST):
         found = text_features(model, BEGIN, TEXTS, device="cpu", layer=layer, pooling=pooling, batch_tokens=16)
         for text, vector in zip(TEXTS, found, strict=True):
-            ids = torch.tensor([BEGIN + Letters([]).framed([text])[0]])
+            ids = torch.tensor([BEGIN + Letters([]).with_special_tokens([text])[0]])
             states = inner(input_ids=ids, output_hidden_states=True).hidden_states[layer][0]
             expected = {"mean": states.mean(0), "first": states[0], "last": states[-1]}[pooling]
             torch.testing.assert_close(vector, expected, atol=1e-5, rtol=1e-4)

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from recipes.core.models.vision_language import TextModel
-from recipes.core.scoring.sampling import _ended, _left_padded, sample, sampled_once
+from recipes.core.scoring.sampling import _cut_at_end, _pad_left, sample, sample_once
 
 
 def ids(*values: int) -> np.ndarray:
@@ -16,10 +16,10 @@ def ids(*values: int) -> np.ndarray:
 
 
 def test_prompts_are_padded_on_the_left_and_completions_end_once() -> None:
-    found, attention = _left_padded([ids(5), ids(6, 7)], pad_id=0)
+    found, attention = _pad_left([ids(5), ids(6, 7)], pad_id=0)
     assert found.tolist() == [[0, 5], [6, 7]] and attention.tolist() == [[0, 1], [1, 1]]
-    assert _ended(np.array([4, 2, 2, 2]), [2]).tolist() == [4, 2]
-    assert _ended(np.array([4, 5]), [2]).tolist() == [4, 5]
+    assert _cut_at_end(np.array([4, 2, 2, 2]), [2]).tolist() == [4, 2]
+    assert _cut_at_end(np.array([4, 5]), [2]).tolist() == [4, 5]
 
 
 def test_a_completion_ends_at_the_ends_that_the_model_names_as_well() -> None:
@@ -38,7 +38,7 @@ def test_samples_of_other_settings_are_not_those_in_the_cache(tmp_path: Path, mo
     def drawn(*ends: int | list[int] | None, path: str = "") -> list[int]:
         model = model_of_sixes()
         model.generation_config.eos_token_id, model.config.name_or_path = ends[0], path
-        return sampled_once("key", TextModel(model), [ids(1)], 1, 2, 4, 0.01, 0, "cpu")[0][0].tolist()
+        return sample_once("key", TextModel(model), [ids(1)], 1, 2, 4, 0.01, 0, "cpu")[0][0].tolist()
 
     def entries() -> int:
         return sum(each.is_dir() for each in (tmp_path / "cache/sampled-answers").iterdir())

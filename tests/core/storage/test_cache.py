@@ -28,7 +28,7 @@ class Builder:
 
 def test_an_entry_is_built_once() -> None:
     build = Builder()
-    first, second = cache.cached("kind", "key", build), cache.cached("kind", "key", build)
+    first, second = cache.build_once("kind", "key", build), cache.build_once("kind", "key", build)
     assert first == second
     assert build.calls == 1
     assert (first / "part" / "data.bin").read_bytes() == b"abc" * 100
@@ -37,7 +37,7 @@ def test_an_entry_is_built_once() -> None:
 @pytest.mark.parametrize("damage", ["missing", "truncated", "changed", "folder", "whole", "[]", '{"part/data.bin": 3}'])
 def test_a_damaged_entry_is_built_again_and_said(damage: str, capsys: pytest.CaptureFixture[str]) -> None:
     build = Builder()
-    folder = cache.cached("kind", "key", build)
+    folder = cache.build_once("kind", "key", build)
     data = folder / "part" / "data.bin"
     if damage == "missing":
         data.unlink()
@@ -53,7 +53,7 @@ def test_a_damaged_entry_is_built_again_and_said(damage: str, capsys: pytest.Cap
         folder.write_text("")
     else:
         (folder / cache.MANIFEST).write_text(damage)
-    again = cache.cached("kind", "key", build)
+    again = cache.build_once("kind", "key", build)
     assert build.calls == 2
     assert (again / "part" / "data.bin").read_bytes() == b"abc" * 100
     assert "is damaged" in capsys.readouterr().err
@@ -61,14 +61,14 @@ def test_a_damaged_entry_is_built_again_and_said(damage: str, capsys: pytest.Cap
 
 def test_no_random_damage_of_an_entry_is_ever_read() -> None:
     draw, build = random.Random(20), Builder()
-    folder = cache.cached("kind", "key", build)
+    folder = cache.build_once("kind", "key", build)
     for number in range(100):
         path = draw.choice([folder / "part" / "data.bin", folder / cache.MANIFEST])
         content = path.read_bytes()
         place = draw.randrange(len(content))
         flipped = bytes([*content[:place], content[place] ^ 1 << draw.randrange(8), *content[place + 1 :]])
         path.write_bytes(draw.choice([flipped, content[:place], b"\x00" * 9, b"[" * 20_000, b'{"part/data.bin": {}}']))
-        cache.cached("kind", "key", build)
+        cache.build_once("kind", "key", build)
         assert (folder / "part" / "data.bin").read_bytes() == b"abc" * 100, number
         assert cache.problems(folder) == [], number
 
@@ -79,7 +79,7 @@ def test_a_failed_build_leaves_nothing(home: Path) -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        cache.cached("kind", "key", fail)
+        cache.build_once("kind", "key", fail)
     assert not (home / "cache" / "kind").exists()
 
 

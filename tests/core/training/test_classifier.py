@@ -29,7 +29,7 @@ class Letters:
     def __init__(self, tokenizer: None) -> None:
         pass
 
-    def framed(self, texts: list[str], longest: int | None = None) -> list[list[int]]:
+    def with_special_tokens(self, texts: list[str], longest: int | None = None) -> list[list[int]]:
         return [[1, *(ord(letter) - 90 for letter in text)][:longest] for text in texts]
 
 
@@ -111,6 +111,6 @@ def test_what_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     long = replace(letters, train=[replace(letters.train[0], text="b" * 70), *letters.train[1:]])
     with pytest.raises(UserError, match="71 tokens does not fit the 64 positions of LlamaModel(.|\n)*max_tokens=64"):
         fine_tune(model_of("llama"), None, long, TRAINER, 0)
-    monkeypatch.setattr(Letters, "framed", lambda *_: [[1]] * 39 + [[]])
+    monkeypatch.setattr(Letters, "with_special_tokens", lambda *_: [[1]] * 39 + [[]])
     with pytest.raises(UserError, match="39: has no tokens"):
         fine_tune(model_of("llama"), None, letters, TRAINER, 0)

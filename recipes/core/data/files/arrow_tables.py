@@ -10,7 +10,7 @@ import numpy as np
 from recipes.core.data.files.json_records import Bad, Number
 from recipes.core.data.files.tables import BATCH, IndexedTable, Record, Table, reading
 from recipes.core.errors import UserError
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 
 VERSION = 1
@@ -45,11 +45,11 @@ class ParquetTable(Table):
         for batch in self._batches(names):
             yield from records(batch)
 
-    def indexed(self, names: Sequence[str]) -> IndexedTable:
+    def with_index(self, names: Sequence[str]) -> IndexedTable:
         """A copy of the columns in the cache, as Arrow lays them out: a Parquet file has no single rows."""
         state = self.path.stat()
         place = [str(self.path.resolve()), state.st_size, state.st_mtime_ns]
-        folder = cached("tables", sha256_json([VERSION, place, sorted(names)]), lambda to: self._copy(to, names))
+        folder = build_once("tables", sha256_json([VERSION, place, sorted(names)]), lambda to: self._copy(to, names))
         return ArrowTable(folder / "rows.arrow", self)
 
     def _batches(self, names: Sequence[str]) -> Iterator[Any]:
@@ -82,24 +82,24 @@ class ArrowTable(IndexedTable):
 
     @property
     def columns(self) -> list[str]:
-        return list(self._mapped.column_names)
+        return list(self._table.column_names)
 
     def rows(self, names: Sequence[str]) -> Iterator[Record | Bad]:
-        wanted = [name for name in self._mapped.column_names if name in names]
-        for batch in self._mapped.select(wanted).to_batches():
+        wanted = [name for name in self._table.column_names if name in names]
+        for batch in self._table.select(wanted).to_batches():
             yield from records(batch)
 
     def row(self, index: int) -> Record:
-        return _only(self._mapped.slice(index, 1), self.place(index))
+        return _only(self._table.slice(index, 1), self.place(index))
 
     def place(self, index: int) -> str:
         return self._source.place(index)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_mapped"}
+        return {name: value for name, value in self.__dict__.items() if name != "_table"}
 
     @cached_property
-    def _mapped(self) -> Any:
+    def _table(self) -> Any:
         import pyarrow as pa
 
         return pa.ipc.open_stream(pa.memory_map(str(self._file))).read_all()
@@ -122,7 +122,7 @@ class DatasetTable(IndexedTable):
         for batch in self._only(names).iter(BATCH):
             yield from records(batch)
 
-    def indexed(self, names: Sequence[str]) -> IndexedTable:
+    def with_index(self, names: Sequence[str]) -> IndexedTable:
         return DatasetTable(self._only(names), self.name, self.root)
 
     def row(self, index: int) -> Record:

@@ -109,7 +109,7 @@ def parse_record(raw: bytes, names: Collection[str], start: int = 0, cut: bool =
         type(row.get(name)) in _SIMPLE and raw.count(key) <= 1 for name, key in _keys(tuple(names))
     ):
         return row
-    return _judged(text, names)
+    return _check_record(text, names)
 
 
 def _decode(decoder: json.JSONDecoder, text: str) -> Any:
@@ -127,7 +127,7 @@ def _keys(names: tuple[str, ...]) -> list[tuple[str, bytes]]:
     return [(name, json.dumps(name, ensure_ascii=False).encode()) for name in names]
 
 
-def _judged(text: str, names: Collection[str]) -> dict[str, Any] | Bad:
+def _check_record(text: str, names: Collection[str]) -> dict[str, Any] | Bad:
     """A record whose numbers keep their digits; or that a key stands twice in it, or half a surrogate pair."""
     row: dict[str, Any] = _decode(_CAREFUL, text)
     if isinstance(row, _Twice) and (twice := [name for name in row.keys_twice if name in names]):
@@ -162,21 +162,21 @@ def list_spans(content: bytes, where: str) -> "array[int]":
         try:
             _, end = _SKIPPING.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
-            raise _damaged(text, getattr(error, "pos", place), len(spans) // 2, _reason(error), where) from error
+            raise _damage_error(text, getattr(error, "pos", place), len(spans) // 2, _reason(error), where) from error
         spans.extend((place, end))
         place = _SPACE.match(text, end).end()  # type: ignore[union-attr]
         ended = text.startswith("]", place)
         if not ended:
             if not text.startswith(",", place):
-                raise _damaged(text, place, len(spans) // 2, "a comma or ] is missing", where)
+                raise _damage_error(text, place, len(spans) // 2, "a comma or ] is missing", where)
             place = _SPACE.match(text, place + 1).end()  # type: ignore[union-attr]
     rest = _SPACE.match(text, place + 1).end()  # type: ignore[union-attr]
     if rest < len(text):
-        raise _damaged(text, rest, len(spans) // 2, BEHIND, where)
+        raise _damage_error(text, rest, len(spans) // 2, BEHIND, where)
     return spans
 
 
-def _damaged(text: str, place: int, records: int, why: str, where: str) -> UserError:
+def _damage_error(text: str, place: int, records: int, why: str, where: str) -> UserError:
     rest = len(text.rstrip()) - place  # an escape that is cut is met up to six characters before the end
     if why != BEHIND and not text.rstrip().endswith("]") and (rest <= 6 or "Unterminated" in why):
         return UserError(f"is cut off: the file ends inside its list, after record {records}", where)

@@ -71,7 +71,7 @@ def load_split(name: str, split: str, key: str, split_key: str | None = None, **
     quiet(datasets)
     try:
         if not is_saved(saved):
-            commit = _pinned(name, key)
+            commit = _commit_id(name, key)
             return datasets.load_dataset(name, split=split, **options, **({"revision": commit} if commit else {}))
         rows = datasets.load_from_disk(str(saved))
     except Exception as error:  # network, hub, format or split: the library's reason is what helps
@@ -111,7 +111,7 @@ def hub_splits(name: str, key: str) -> list[str]:
 
     quiet(datasets)
     try:
-        return list(datasets.get_dataset_split_names(name, revision=_pinned(name, key)))
+        return list(datasets.get_dataset_split_names(name, revision=_commit_id(name, key)))
     except Exception as error:  # network or hub: the library's reason is what helps
         raise UserError(
             f"`datasets` cannot list its splits: {reason(error)}",
@@ -120,7 +120,7 @@ def hub_splits(name: str, key: str) -> list[str]:
         ) from error
 
 
-def _pinned(name: str, key: str) -> str | None:
+def _commit_id(name: str, key: str) -> str | None:
     """The commit of a data set that the identity of a run covers; None where the hub does not answer."""
     from recipes.core.storage import hub
 

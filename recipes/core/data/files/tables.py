@@ -51,7 +51,7 @@ class Table(ABC):
         """
 
     @abstractmethod
-    def indexed(self, names: Sequence[str]) -> "IndexedTable":
+    def with_index(self, names: Sequence[str]) -> "IndexedTable":
         """The same records with the columns `names`, in any order."""
 
     def place(self, index: int) -> str:
@@ -79,7 +79,7 @@ class Table(ABC):
 class IndexedTable(Table):
     """Records in any order."""
 
-    def indexed(self, names: Sequence[str]) -> "IndexedTable":
+    def with_index(self, names: Sequence[str]) -> "IndexedTable":
         return self
 
     @abstractmethod
@@ -140,11 +140,11 @@ class JsonTable(IndexedTable):
     def rows(self, names: Sequence[str]) -> Iterator[Record | Bad]:
         with reading(self.path), self.path.open("rb") as file:
             for index in range(len(self)):
-                yield self._parsed(index, file.fileno(), names)
+                yield self._parse(index, file.fileno(), names)
 
     def row(self, index: int) -> Record:
         with reading(self.path), self.path.open("rb") as file:
-            row = self._parsed(index, file.fileno(), ())
+            row = self._parse(index, file.fileno(), ())
         if isinstance(row, Bad):
             raise UserError(f"{row}; it was whole when the run began", self.place(index))
         return row
@@ -152,7 +152,7 @@ class JsonTable(IndexedTable):
     def place(self, index: int) -> str:
         return f"{self.name}:{self._lines[index]}" if len(self._lines) else super().place(index)
 
-    def _parsed(self, index: int, handle: int, names: Collection[str]) -> Record | Bad:
+    def _parse(self, index: int, handle: int, names: Collection[str]) -> Record | Bad:
         start, stop = (int(place) for place in self._spans[index])
         raw = os.pread(handle, stop - start, start) if self._content is None else self._content[start:stop]
         if len(raw) < stop - start:
@@ -213,7 +213,7 @@ class CsvTable(Table):
             wrong = next((byte for cell in record.values() for byte in cell if "\udc80" <= byte <= "\udcff"), None)
             yield record if wrong is None else Bad("is not UTF-8", f"0x{ord(wrong) - 0xDC00:02x}")
 
-    def indexed(self, names: Sequence[str]) -> IndexedTable:
+    def with_index(self, names: Sequence[str]) -> IndexedTable:
         places = [self.place(index) for index in range(len(self))]
         return ListTable(list(self.rows(names)), places, self.root, [name for name in self.columns if name in names])
 
@@ -302,8 +302,8 @@ class Chain(Table):
         for table in self.tables:
             yield from table.rows(names)
 
-    def indexed(self, names: Sequence[str]) -> IndexedTable:
-        return IndexedChain([table.indexed(names) for table in self.tables])
+    def with_index(self, names: Sequence[str]) -> IndexedTable:
+        return IndexedChain([table.with_index(names) for table in self.tables])
 
     def place(self, index: int) -> str:
         table, place = self._find(index)
@@ -336,7 +336,7 @@ class IndexedChain(Chain, IndexedTable):
         super().__init__(tables)
         self._indexed = tables
 
-    def indexed(self, names: Sequence[str]) -> IndexedTable:
+    def with_index(self, names: Sequence[str]) -> IndexedTable:
         return self
 
     def row(self, index: int) -> Record:
@@ -367,8 +367,8 @@ class Chosen(Table):
                 yield row
                 following = next(wanted, None)
 
-    def indexed(self, names: Sequence[str]) -> IndexedTable:
-        return IndexedChosen(self._table.indexed(names), self._indices)
+    def with_index(self, names: Sequence[str]) -> IndexedTable:
+        return IndexedChosen(self._table.with_index(names), self._indices)
 
     def place(self, index: int) -> str:
         return self._table.place(self._indices[index])
@@ -384,7 +384,7 @@ class IndexedChosen(Chosen, IndexedTable):
         super().__init__(table, indices)
         self._indexed = table
 
-    def indexed(self, names: Sequence[str]) -> IndexedTable:
+    def with_index(self, names: Sequence[str]) -> IndexedTable:
         return self
 
     def row(self, index: int) -> Record:

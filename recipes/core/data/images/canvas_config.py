@@ -60,7 +60,7 @@ class CanvasDataConfig(_Canvas):
         return self.digits
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """What a dry run announces."""
         return f"{self.digits} digits on {self.size}x{self.size} pixels, background {self.background}"
 
@@ -85,7 +85,7 @@ class QuestionCanvasDataConfig(_Canvas):
         return 1
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """What a dry run announces."""
         return f"{self.fewest} to {self.most} digits on {self.size}x{self.size} pixels, background {self.background}"
 

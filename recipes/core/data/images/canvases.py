@@ -201,9 +201,9 @@ def _evidence(config: CanvasConfig, rows: Array, columns: Array) -> Tensor:
     """[n, q, patches] bool: patches under the scans at pixel (rows, columns) [n, q]."""
     starts, wide = np.arange(config.grid) * config.patch, config.patch
 
-    def touched(at: Array) -> Array:
+    def touches(at: Array) -> Array:
         result: Array = (starts + wide > at[..., None]) & (starts < at[..., None] + SCAN)
         return result
 
-    both = touched(rows)[..., :, None] & touched(columns)[..., None, :]
+    both = touches(rows)[..., :, None] & touches(columns)[..., None, :]
     return torch.from_numpy(both.reshape(*rows.shape, -1))

@@ -12,7 +12,7 @@ from typing import Any
 from recipes.core.data.files.tables import IndexedTable, Table
 from recipes.core.data.images.decoding import image_content, inspect_image
 from recipes.core.messages import WIDEST, shorten
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json, write_json
 
 VERSION = 2
@@ -61,24 +61,24 @@ class ImageChecks:
             By row: the SHA-256 of the image's bytes; and what is wrong with it, for bad ones.
         """
         digests, problems = {}, {}
-        for path, (digest, problem) in self._checked_files():
+        for path, (digest, problem) in self._check_files():
             for row in self._files[path]:
                 digests[row] = digest
                 if problem:
                     problems[row] = f"{shorten(path, WIDEST)}: {problem}"
-        for digest, problem in self._checked_bytes():
+        for digest, problem in self._check_bytes():
             for row in self._stored[digest]:
                 digests[row] = digest
                 if problem:
                     problems[row] = problem
         return digests, problems
 
-    def _checked_files(self) -> Iterator[tuple[str, tuple[str, str | None]]]:
+    def _check_files(self) -> Iterator[tuple[str, tuple[str, str | None]]]:
         paths = list(self._files)
         key = sha256_json(["files", VERSION, [[path, _state(Path(path))] for path in paths]])
-        yield from zip(paths, _remembered(key, lambda: map(Path, paths)) if paths else [], strict=True)
+        yield from zip(paths, _inspect_all(key, lambda: map(Path, paths)) if paths else [], strict=True)
 
-    def _checked_bytes(self) -> Iterator[tuple[str, str | None]]:
+    def _check_bytes(self) -> Iterator[tuple[str, str | None]]:
         order = sorted(self._stored, key=lambda digest: self._stored[digest][0])
         firsts = {rows[0] for rows in self._stored.values()}
 
@@ -88,11 +88,11 @@ class ImageChecks:
                 if row in firsts and isinstance(record, dict):
                     yield image_content(record[self.column], self.table.folder(row))
 
-        results = _remembered(sha256_json(["bytes", VERSION, order]), contents) if order else []
+        results = _inspect_all(sha256_json(["bytes", VERSION, order]), contents) if order else []
         yield from ((digest, problem) for digest, (_, problem) in zip(order, results, strict=True))
 
 
-def _remembered(key: str, contents: Callable[[], Iterable[Any]]) -> list[tuple[str, str | None]]:
+def _inspect_all(key: str, contents: Callable[[], Iterable[Any]]) -> list[tuple[str, str | None]]:
     """What `inspect_image` says of each image, from the cache where it has been asked before."""
 
     def build(staging: Path) -> None:
@@ -103,7 +103,7 @@ def _remembered(key: str, contents: Callable[[], Iterable[Any]]) -> list[tuple[s
                 results += pool.map(inspect_image, some)
         write_json(staging / "images.json", results)
 
-    folder = cached("image-checks", key, build)
+    folder = build_once("image-checks", key, build)
     return [(digest, problem) for digest, problem in json.loads((folder / "images.json").read_text(encoding="utf-8"))]
 
 

@@ -123,7 +123,7 @@ def _questions(files: Sequence[Path], pairs: Sequence[Sequence[Pair]]) -> tuple[
         for number, (question, answer) in enumerate(of_image):
             kind, group = _kind(answer), f"test-{file.stem}"
             questions.append(
-                Question(f"{group}-{number}", group, image, kind, _spaced(question), answer, CHOICES[kind])
+                Question(f"{group}-{number}", group, image, kind, _with_space(question), answer, CHOICES[kind])
             )
     return tuple(questions)
 
@@ -138,7 +138,7 @@ def _caption(name: str, pairs: Sequence[Pair]) -> Caption:
             if not all(topic in known for known in open_classes):
                 spans.append(_span(len(text) + question.index(topic), topic, f"topic/{_kind(topic)}"))
             open_classes = [known for known in open_classes if topic in known]
-        text += f"{_spaced(question)} "
+        text += f"{_with_space(question)} "
         if len({_answer(question, kind, known) for known in open_classes}) > 1:
             spans.append(_span(len(text), answer, f"answer/{kind}"))
         open_classes = [known for known in open_classes if _answer(question, kind, known) == answer]
@@ -187,5 +187,5 @@ def _kind(word: str) -> str:
         ) from None
 
 
-def _spaced(question: str) -> str:
+def _with_space(question: str) -> str:
     return question.rstrip("?") + " ?"

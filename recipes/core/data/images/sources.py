@@ -67,7 +67,7 @@ def open_sources(config: ImageTextConfig) -> tuple[Source, Source | None]:
     if kind == "folder":
         folder = ImageFolder(str(config.path), where)
         sources = _both(config, folder)
-        _warn_unnamed(folder.unnamed(config.image_column), f"data.path={config.path}")
+        _warn_unnamed(folder.images_without_rows(config.image_column), f"data.path={config.path}")
         return sources
     return _both(config, open_records(str(config.path), format="auto" if kind == "llava" else kind))
 
@@ -118,7 +118,7 @@ def _source(config: ImageTextConfig, table: Table) -> Source:
     caption = table.pick(config.caption_column, usual, "data.caption_column")
     if config.limit is not None and config.limit < len(table):
         table = Chosen(table, range(config.limit))
-    return Source(table.indexed((image, caption)), image, caption)
+    return Source(table.with_index((image, caption)), image, caption)
 
 
 class ImageFolder:
@@ -168,11 +168,11 @@ class ImageFolder:
         if not inside:
             return sidecars([file.path for file in images], self._where)
         tables = [
-            _selected(open_file(file, file.path.parent), None if every or file.split else wanted) for file in inside
+            _rows_about(open_file(file, file.path.parent), None if every or file.split else wanted) for file in inside
         ]
         return tables[0] if len(tables) == 1 else Chain(tables)
 
-    def unnamed(self, column: str | None = None) -> list[str]:
+    def images_without_rows(self, column: str | None = None) -> list[str]:
         """Names of the images that no row of the metadata is about; images of splits without metadata do not count.
 
         Args:
@@ -182,7 +182,7 @@ class ImageFolder:
             UserError: a metadata file cannot be read.
         """
         apart, described = bool(splits_of(self._images)), {file.split for file in self._metadata}
-        rows = {name for file in self._metadata for name in _named_in(open_file(file, file.path.parent), column)}
+        rows = {name for file in self._metadata for name in _image_paths(open_file(file, file.path.parent), column)}
         return [
             image.name
             for image in self._images
@@ -191,7 +191,7 @@ class ImageFolder:
         ]
 
 
-def _named_in(table: Table, column: str | None) -> Iterator[str]:
+def _image_paths(table: Table, column: str | None) -> Iterator[str]:
     """Paths of the images that the rows of a metadata file name."""
     chosen = table.pick(column, IMAGE_COLUMNS, "data.image_column")
     for index, row in enumerate(table.rows((chosen,))):
@@ -205,7 +205,7 @@ def _is_metadata(path: Path) -> bool:
     return path.name.partition(".")[0].lower() == METADATA and path.suffix.lower() != ".json"
 
 
-def _selected(table: Table, images: set[Path] | None) -> Table:
+def _rows_about(table: Table, images: set[Path] | None) -> Table:
     """The rows of a metadata file about some images; all of them where it stands in the folder of its split."""
     if images is None:
         return table

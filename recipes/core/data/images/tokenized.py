@@ -17,7 +17,7 @@ from recipes.core.data.images.captions import Caption, CaptionSplit, Span
 from recipes.core.data.text.text_ids import TextIds, tokenizer_fingerprint
 from recipes.core.errors import UserError
 from recipes.core.messages import note
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 
 FORMAT = 2
@@ -94,7 +94,7 @@ def tokenize(
         UserError: a caption is longer than `max_tokens` and `on_long` is "fail".
     """
     key = sha256_json([FORMAT, split.fingerprint(), tokenizer_fingerprint(tokenizer), eos_id])
-    folder = cached("tokens", key, lambda staging: _write(split, tokenizer, eos_id, staging / "tokens.safetensors"))
+    folder = build_once("tokens", key, lambda staging: _write(split, tokenizer, eos_id, staging / "tokens.safetensors"))
     tokens = TokenizedCaptions(folder / "tokens.safetensors", max_tokens)
     if on_long == "fail":
         _refuse_long(split, tokens, max_tokens)
@@ -120,13 +120,13 @@ def _refuse_long(split: CaptionSplit, tokens: TokenizedCaptions, max_tokens: int
 def _write(split: CaptionSplit, tokenizer: Any, eos_id: int, file: Path) -> None:
     from safetensors.numpy import save_file
 
-    rows = list(_tokenized(split, tokenizer, eos_id))
+    rows = list(_tokenise(split, tokenizer, eos_id))
     ids, spans, words = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     starts = np.concatenate([[0], np.cumsum([len(row[0]) for row in rows])]).astype(np.int64)
     save_file({"ids": ids, "spans": spans, "words": words, "starts": starts}, file)
 
 
-def _tokenized(split: CaptionSplit, tokenizer: Any, eos_id: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _tokenise(split: CaptionSplit, tokenizer: Any, eos_id: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Token ids, span indices and word indices of each caption, end of text included."""
     reader = TextIds(tokenizer)
     for start, end in pairwise([*range(0, len(split), BATCH), len(split)]):

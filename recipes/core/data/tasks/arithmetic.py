@@ -114,7 +114,7 @@ def split_sums(low: int, high: int, questions: int, test: int, seed: int) -> Sum
     return Sums(shuffled[test + questions :], shuffled[test : test + questions], shuffled[:test], digits)
 
 
-def encoded_sums(sums: Sums, tokenizer: Any) -> list[np.ndarray]:
+def encode_sums(sums: Sums, tokenizer: Any) -> list[np.ndarray]:
     """Token ids of what is learned, from begin to end of text; problem and answer tokenised apart."""
     reader, end = TextIds(tokenizer), tokenizer.eos_token_id
     questions = reader.batch([question(terms) for terms in sums.learned])

@@ -10,7 +10,7 @@ import numpy as np
 
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.data.tasks.reviews import Review, Reviews
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 
 WORD = re.compile(r"[a-z]+(?:['-][a-z]+)*")
@@ -124,7 +124,7 @@ def human_judge(reviews: Reviews) -> HumanJudge:
         save_file({"weights": judge.weights, "numbers": numbers}, folder / "judge.safetensors")
 
     rows = [[review.text, review.score] for part in (reviews.train, reviews.test) for review in part]
-    stored = load_file(cached("judges", sha256_json([VERSION, rows])[:32], build) / "judge.safetensors")
+    stored = load_file(build_once("judges", sha256_json([VERSION, rows])[:32], build) / "judge.safetensors")
     return HumanJudge(stored["weights"], *(float(number) for number in stored["numbers"]))
 
 

@@ -58,7 +58,7 @@ class LabelledTextsConfig(LabelledConfig):
     )
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """What a dry run announces."""
         return f"labelled texts of {self.path}"
 

@@ -228,7 +228,7 @@ def _jsonl_columns(file: Path, request: _Request) -> Columns:
                 break
     if not names:
         return Columns(request.text_column or TEXT_COLUMNS[0], request.domain_column)
-    columns = _named(file, request.columns, list(names))
+    columns = _choose_columns(file, request.columns, list(names))
     return Columns(columns.text, columns.domain or DOMAIN_COLUMN)  # it may first appear in a later line
 
 
@@ -236,7 +236,7 @@ def _list_shards(file: Path, name: str, request: _Request) -> list[Shard]:
     table = JsonTable(file, name, file.parent)
     if not len(table):
         return []
-    columns = _named(file, request.columns, table.columns) if table.columns else Columns(TEXT_COLUMNS[0])
+    columns = _choose_columns(file, request.columns, table.columns) if table.columns else Columns(TEXT_COLUMNS[0])
     return [RecordShard(name, request.section, request.on_error, file, name, "jsonl", columns)]
 
 
@@ -244,7 +244,7 @@ def _csv_shards(file: Path, name: str, request: _Request) -> list[Shard]:
     table = CsvTable(file, name, file.parent)
     if not len(table):
         return []
-    columns = _named(file, request.columns, table.columns)
+    columns = _choose_columns(file, request.columns, table.columns)
     return [RecordShard(name, request.section, request.on_error, file, name, "csv", columns)]
 
 
@@ -255,7 +255,7 @@ def _parquet_shards(file: Path, name: str, request: _Request) -> list[Shard]:
     with reading(file):
         metadata = pq.read_metadata(file)
         schema = metadata.schema.to_arrow_schema()
-    columns = _named(file, request.columns, schema.names)
+    columns = _choose_columns(file, request.columns, schema.names)
     _check_type(file, columns.text, schema.field(columns.text).type)
     shards: list[Shard] = []
     groups: list[int] = []
@@ -310,7 +310,7 @@ def _dataset_shards(path: str, split: str, request: _Request) -> list[Shard]:
     ]
 
 
-def _named(file: Path, columns: Callable[[list[str]], Columns], names: list[str]) -> Columns:
+def _choose_columns(file: Path, columns: Callable[[list[str]], Columns], names: list[str]) -> Columns:
     """Choose columns, with the file in the message: a folder may hold several kinds."""
     try:
         return columns(names)

@@ -17,7 +17,7 @@ from recipes.core.data.text.shards import Document
 from recipes.core.errors import UserError
 from recipes.core.spelling import did_you_mean
 from recipes.core.storage.assets import ASSETS, asset_path
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 
 SYNSETS_PER_DOCUMENT = 50
@@ -77,7 +77,7 @@ def _python_reference() -> Iterator[tuple[str, str]]:
 
 def _glosses() -> Iterator[tuple[str, str]]:
     asset = ASSETS["wordnet"]
-    folder = cached("wordnet-glosses", sha256_json([asset.sha256, 1]), _extract_glosses)
+    folder = build_once("wordnet-glosses", sha256_json([asset.sha256, 1]), _extract_glosses)
     lines = (folder / "glosses.txt").read_text(encoding="utf-8").splitlines()
     for start in range(0, len(lines), SYNSETS_PER_DOCUMENT):
         yield f"{start // SYNSETS_PER_DOCUMENT:04}", "\n".join(lines[start : start + SYNSETS_PER_DOCUMENT])

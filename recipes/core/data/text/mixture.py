@@ -16,7 +16,7 @@ from recipes.core.data.text.packed import PackedTexts, pack
 from recipes.core.data.text.splits import TEST, TRAIN, split_of
 from recipes.core.errors import UserError
 from recipes.core.spelling import did_you_mean
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json, write_json
 
 NO_DOMAIN = "all"  # what documents belong to whose domain is not said
@@ -81,7 +81,7 @@ class DomainCorpus:
                     pass
             write_json(folder / "skipped.json", asdict(self._skipped or Skipped()))
 
-        folder = cached("documents-left-out", self.fingerprint, build)
+        folder = build_once("documents-left-out", self.fingerprint, build)
         skipped = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
         Skipped(**skipped).warn(f"data.path={self.config.path}")
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from recipes.core.data.text.text_ids import TextIds, tokenizer_fingerprint
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json, write_json
 
 FORMAT = 2
@@ -60,14 +60,14 @@ def pack(documents: Iterable[tuple[str, str]], fingerprint: str, tokenizer: Any)
         tokenizer: One with an end-of-text token. Special tokens that stand in documents are text.
     """
     key = sha256_json([FORMAT, fingerprint, tokenizer_fingerprint(tokenizer), tokenizer.eos_token_id])[:32]
-    return PackedTexts(cached("packed-texts", key, lambda folder: _write(documents, tokenizer, folder)))
+    return PackedTexts(build_once("packed-texts", key, lambda folder: _write(documents, tokenizer, folder)))
 
 
 def _write(documents: Iterable[tuple[str, str]], tokenizer: Any, folder: Path) -> None:
     files: dict[str, IO[bytes]] = {}
     counts: dict[str, int] = {}
     try:
-        for part, ids in _tokenised(documents, tokenizer):
+        for part, ids in _tokenise(documents, tokenizer):
             if part not in files:
                 files[part] = (folder / f"{len(files)}.i32").open("wb")
             files[part].write(ids.tobytes())
@@ -79,7 +79,7 @@ def _write(documents: Iterable[tuple[str, str]], tokenizer: Any, folder: Path) -
     write_json(folder / "index.json", index)
 
 
-def _tokenised(documents: Iterable[tuple[str, str]], tokenizer: Any) -> Iterator[tuple[str, np.ndarray]]:
+def _tokenise(documents: Iterable[tuple[str, str]], tokenizer: Any) -> Iterator[tuple[str, np.ndarray]]:
     stream, reader = iter(documents), TextIds(tokenizer)
     while batch := list(islice(stream, BATCH)):
         for (part, _), ids in zip(batch, reader.documents([text for _, text in batch]), strict=True):

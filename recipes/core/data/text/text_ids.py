@@ -70,7 +70,7 @@ class TextIds:
             given: What the tokenizer makes of it, if that is known already.
         """
         ids = list(self._plain([text])[0] if given is None else given)
-        return self._literal(text)[0] if self._typed(text, ids) else ids
+        return self._literal(text)[0] if self._has_control_token(text, ids) else ids
 
     def places(self, texts: Sequence[str]) -> list[tuple[list[int], Places]]:
         """Of each text its ids, and the first and one past the last character of each token.
@@ -83,9 +83,11 @@ class TextIds:
             raise UserError(what, "model", "choose a model with a tokenizer.json")
         read = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         rows = zip(texts, read["input_ids"], read["offset_mapping"], strict=True)
-        return [self._literal(text) if self._typed(text, ids) else (ids, places) for text, ids, places in rows]
+        return [
+            self._literal(text) if self._has_control_token(text, ids) else (ids, places) for text, ids, places in rows
+        ]
 
-    def framed(self, texts: Sequence[str], longest: int | None = None) -> list[list[int]]:
+    def with_special_tokens(self, texts: Sequence[str], longest: int | None = None) -> list[list[int]]:
         """Ids of texts with what the tokenizer itself adds before and behind them.
 
         Args:
@@ -101,7 +103,7 @@ class TextIds:
         """Ids of whole texts: begun as the tokenizer begins them, and ended by the end-of-text token, once."""
         return [[*self.start, *ids, self.tokenizer.eos_token_id] for ids in self.batch(texts)]
 
-    def typed(self, text: str) -> list[str]:
+    def control_tokens(self, text: str) -> list[str]:
         """The control tokens that stand in a text."""
         return [name for name in self._names if name in text]
 
@@ -114,7 +116,7 @@ class TextIds:
             return []
         return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
 
-    def _typed(self, text: str, ids: Sequence[int]) -> bool:
+    def _has_control_token(self, text: str, ids: Sequence[int]) -> bool:
         """Whether a control token stands in a text."""
         unknown = self.tokenizer.unk_token
         return not self._suspects.isdisjoint(ids) or (bool(unknown) and str(unknown) in text)

@@ -37,7 +37,7 @@ class Exchange:
         """Ask all processes to stop and save (`STOP`) or to end at once (`KILL`)."""
         write_text(self.path / word, "")
 
-    def asked(self, word: str) -> bool:
+    def was_asked(self, word: str) -> bool:
         """Whether that was asked for."""
         return (self.path / word).exists()
 

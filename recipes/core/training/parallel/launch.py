@@ -50,7 +50,7 @@ def run_workers(folder: Path, nproc: int, module: str, *words: str) -> dict[str,
         exchange = Exchange(Path(name))
 
         def stop(number: int, frame: Any) -> None:
-            again = exchange.asked(STOP) and number == signal.SIGINT
+            again = exchange.was_asked(STOP) and number == signal.SIGINT
             exchange.ask(KILL if again else STOP)
             say_at_once("" if again else STOPPING)
 
@@ -74,7 +74,7 @@ def cause(failures: dict[int, ProcessFailure], exchange: Exchange) -> BaseExcept
     told = exchange.failures()
     silent = [failures[rank] for rank in sorted(failures.keys() - {failure.rank for failure in told})]
     killed = [failure for failure in silent if failure.exitcode not in (1, -signal.SIGTERM)]
-    if exchange.asked(STOP) and not any(isinstance(failure.error, RunFailed) for failure in told):
+    if exchange.was_asked(STOP) and not any(isinstance(failure.error, RunFailed) for failure in told):
         return KeyboardInterrupt()
     if told and not (killed and killed[0].timestamp <= told[0].seconds + CLOCK_SECONDS):
         return told[0].error

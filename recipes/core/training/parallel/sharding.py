@@ -72,7 +72,7 @@ def whole(model: nn.Module) -> Iterator[None]:
 def save(checkpoint: Path, model: nn.Module, optimizer: Any) -> None:
     """Write weights and optimizer state; every process its part."""
     tensors = _weights(model)
-    for name, parameter in _trained(model):
+    for name, parameter in _trainable(model):
         state = optimizer.state[parameter]
         tensors |= {f"{kind}/{name}": state[kind] for kind in (STEP, *MOMENTS)}
     with _quietly_alone():
@@ -105,7 +105,7 @@ def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: Any) -> None:
     """Read the state of an AdamW that has done no step yet; every process its part."""
     tensors: dict[str, Tensor] = {}
     fused = {id(parameter): group["fused"] for group in optimizer.param_groups for parameter in group["params"]}
-    for name, parameter in _trained(model):
+    for name, parameter in _trainable(model):
         device = parameter.device if fused[id(parameter)] else "cpu"
         state = {STEP: torch.zeros((), device=device)} | {kind: torch.zeros_like(parameter) for kind in MOMENTS}
         optimizer.state[parameter] = state
@@ -124,7 +124,7 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {f"{WEIGHT}/{name}": tensor for name, tensor in named.items()}
 
 
-def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+def _trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 

@@ -106,7 +106,7 @@ def toy_vit(config: Any, device: str) -> Path:
     settings = tuning(config.trainer, own.steps, own.batch_size, own.learning_rate)
 
     def training() -> Training:
-        return _training(seeded_digits(own, data, seed), data, make_canvases(data, "train", seed), seed)
+        return _training(build_digits(own, data, seed), data, make_canvases(data, "train", seed), seed)
 
     def save(model: Any, folder: Path) -> None:
         digits = model.digits if isinstance(model, Naming) else model
@@ -139,7 +139,7 @@ def vision_config(own: EncoderConfig, data: CanvasConfig) -> CLIPVisionConfig:
     )
 
 
-def seeded_digits(own: EncoderConfig, data: CanvasConfig, seed: int) -> Digits:
+def build_digits(own: EncoderConfig, data: CanvasConfig, seed: int) -> Digits:
     """An untrained model; draws of the run are left as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

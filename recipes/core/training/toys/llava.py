@@ -26,7 +26,7 @@ from recipes.core.data.images.canvases import SIDES, Canvases, make_canvases, wo
 from recipes.core.data.images.digits import DIGITS
 from recipes.core.models.head import output_head
 from recipes.core.models.sources import load_model
-from recipes.core.storage.cache import cached
+from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 from recipes.core.training.models import train_once
 from recipes.core.training.toys.config import DecoderShape
@@ -228,7 +228,9 @@ class AnswerLoss:
         return loss, {"accuracy": torch.stack([right.sum(), torch.ones_like(right).sum()])}
 
 
-def cached_features(encoder: Path, data: CanvasConfig, canvases: Canvases, part: str, seed: int, device: str) -> Tensor:
+def encoder_features(
+    encoder: Path, data: CanvasConfig, canvases: Canvases, part: str, seed: int, device: str
+) -> Tensor:
     """What the toy encoder sees in canvases: fp16 [n, N, C], computed only if no run has done so before.
 
     Args:
@@ -246,7 +248,7 @@ def cached_features(encoder: Path, data: CanvasConfig, canvases: Canvases, part:
         save_file({"features": features}, folder / "features.safetensors")
 
     key = sha256_json([encoder.name, asdict(data), part, seed, FEATURES_VERSION])[:32]
-    return load_file(cached("toy-features", key, build) / "features.safetensors")["features"]
+    return load_file(build_once("toy-features", key, build) / "features.safetensors")["features"]
 
 
 def toy_llava(config: Any, device: str) -> Path:
@@ -268,7 +270,7 @@ def toy_llava(config: Any, device: str) -> Path:
         canvases = make_canvases(data, "train", seed)
         tower = load_model(CLIPVisionModel, str(encoder), "model")
         items: Any = CanvasItems(encode(tower, canvases.images, device, FEATURES), canvases, data)
-        return Training(Answering(_seeded_llava(tower, own, data, seed)), AnswerLoss(), items, items.collate)
+        return Training(Answering(_build_llava(tower, own, data, seed)), AnswerLoss(), items, items.collate)
 
     def save(model: Any, folder: Path) -> None:
         model.llava.save_pretrained(folder)
@@ -281,7 +283,7 @@ def toy_llava(config: Any, device: str) -> Path:
     return train_once("toy-llavas", key, settings, seed, training, save, name=name, what=what)
 
 
-def _seeded_llava(
+def _build_llava(
     tower: CLIPVisionModel, own: DecoderShape, data: CanvasConfig, seed: int
 ) -> LlavaForConditionalGeneration:
     text = text_config(own, data.patches + 64)

@@ -90,7 +90,7 @@ def environment_differences(result: TrialResult) -> list[tuple[str, list[tuple[s
     return [(key, list(values.items())) for key, values in cells_by_value.items() if len(values) > 1]
 
 
-def shared_environment(result: TrialResult) -> dict[str, Any]:
+def common_environment(result: TrialResult) -> dict[str, Any]:
     """Environment of the first finished run, without what is told of each cell."""
     environment = read_environment(result.runs[0].path) if result.runs else {}
     return {key: value for key, value in environment.items() if key not in NO_ENVIRONMENT}

@@ -134,7 +134,7 @@ def drill(arms: Sequence[Arm], metrics: Sequence[Metric], main_metric: str, dire
         return None
     mine, theirs = named["arm"].runs, named["baseline"].runs
     seeds = [seed for seed in mine if seed in theirs]
-    scored = [_scored(run) for seed in seeds for run in (mine[seed], theirs[seed])]
+    scored = [_metrics_with_scores(run) for seed in seeds for run in (mine[seed], theirs[seed])]
     shared = set.intersection(*scored) if scored else set()
     name = next(iter(closest_first(sorted(shared), main_metric)), None)
     if name is None:
@@ -152,7 +152,7 @@ def drill(arms: Sequence[Arm], metrics: Sequence[Metric], main_metric: str, dire
     return Drill(metric, substitute, seeds, len(differences), gains, losses, better, equal, bars, ticks, direction)
 
 
-def _scored(run: RunRecord) -> set[str]:
+def _metrics_with_scores(run: RunRecord) -> set[str]:
     """Metrics that have scores per example."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq

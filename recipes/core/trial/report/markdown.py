@@ -41,11 +41,11 @@ def markdown_table(result: TrialResult) -> str:
     columns = [summaries(measured, metric) for metric in metrics]
     heads = ["arm", "seeds", *(_head(metric) for metric in metrics)]
     lines = [
-        [_escaped(arm.name), str(len(arm.seeds)), *(_value(column[place]) for column in columns)]
+        [_escape(arm.name), str(len(arm.seeds)), *(_value(column[place]) for column in columns)]
         for place, arm in enumerate(measured)
     ]
     if metrics[0].name == claim.metric and any(arm.comparison for arm in measured):
-        heads[3:3] = [f"difference to {_escaped(claim.baseline)} [{_level(measured)} interval]", "p"]
+        heads[3:3] = [f"difference to {_escape(claim.baseline)} [{_level(measured)} interval]", "p"]
         for arm, line in zip(measured, lines, strict=True):
             line[3:3] = _difference(arm, claim.metric)
     rule = [":--", *["--:"] * (len(heads) - 1)]
@@ -60,10 +60,10 @@ def markdown_report(result: TrialResult) -> str:
     missing = sum(state.state != DONE for state in result.states)
     gaps = f" {missing} of {len(result.states)} runs are not finished; means leave them out." if missing else ""
     return (
-        f"# {_escaped(result.card.title)}\n\n"
-        f"**{_escaped(result.lead.headline)}:** {_escaped(claim.statement)}. "
-        f"{_escaped(sentence(verdict.reason))}{_price(result)}\n\n"
-        f"Published: {_escaped(claim.published)} ({_escaped(result.card.paper)}).\n\n"
+        f"# {_escape(result.card.title)}\n\n"
+        f"**{_escape(result.lead.headline)}:** {_escape(claim.statement)}. "
+        f"{_escape(sentence(verdict.reason))}{_price(result)}\n\n"
+        f"Published: {_escape(claim.published)} ({_escape(result.card.paper)}).\n\n"
         f"{table}\n"
         f"{_caption(result)}{gaps}\n\n"
         f"{_further(result)}"
@@ -73,9 +73,9 @@ def markdown_report(result: TrialResult) -> str:
 
 def _further(result: TrialResult) -> str:
     lines = [
-        f"- **{_escaped(one.headline)}:** {_escaped(one.claim.statement)} ({_subject(one.claim)}). "
-        f"{_escaped(sentence(one.verdict.reason))} "
-        f"Published: {_escaped(one.claim.published)}.\n"
+        f"- **{_escape(one.headline)}:** {_escape(one.claim.statement)} ({_subject(one.claim)}). "
+        f"{_escape(sentence(one.verdict.reason))} "
+        f"Published: {_escape(one.claim.published)}.\n"
         for one in result.further
     ]
     return f"Further claims:\n\n{''.join(lines)}\n" if lines else ""
@@ -84,13 +84,13 @@ def _further(result: TrialResult) -> str:
 def _subject(claim: Claim) -> str:
     if claim.of_a_pair:
         return f"`{claim.arm}` beside `{claim.baseline}` on `{claim.metric}`"
-    return _escaped(subject(claim))
+    return _escape(subject(claim))
 
 
 def _price(result: TrialResult) -> str:
     """The price as a sentence where the verdict's line does not say it."""
     price = price_below_verdict(result.verdict.word, result.prices, result.card)
-    return f" Price: {_escaped(price)}." if price else ""
+    return f" Price: {_escape(price)}." if price else ""
 
 
 def table_arms(result: TrialResult) -> tuple[list[Arm], list[Metric]]:
@@ -116,7 +116,7 @@ def _caption(result: TrialResult) -> str:
 
 
 def _head(metric: Metric) -> str:
-    return f"{_escaped(metric.title)} {metric.arrow}".rstrip()
+    return f"{_escape(metric.title)} {metric.arrow}".rstrip()
 
 
 def _value(summary: Summary | None) -> str:
@@ -140,6 +140,6 @@ def _level(arms: Sequence[Arm]) -> str:
     return f"{rows[0].interval.level:.0%}" if rows and rows[0].interval else "95%"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """Text that cannot end a cell or start a markup of its own."""
     return re.sub(r"([\\|*_`<>])", r"\\\1", " ".join(text.split()))

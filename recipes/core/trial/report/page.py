@@ -21,11 +21,11 @@ from recipes.core.trial.report.arms import Arm, Metric, metrics_info, summaries,
 from recipes.core.trial.report.bands import TrialCurves, band_words, trial_curves
 from recipes.core.trial.report.cells import (
     cell_rows,
+    common_environment,
     config_table,
     environment_differences,
     more_seeds_command,
     seconds_of,
-    shared_environment,
 )
 from recipes.core.trial.report.drill import drill, side_by_side
 from recipes.core.trial.report.figure import draw_trial
@@ -95,7 +95,7 @@ def _context(result: TrialResult) -> dict[str, Any]:
         "answer": _answer(result, arms, metrics),
         "facts": _facts(result),
         "problems": [row for row in cells if row.state.state != DONE],
-        "unplanned": _unplanned(result),
+        "unplanned": _unplanned_keys(result),
         "arms": arms,
         "forest": main,
         "others": [plot for plot in forests if plot is not main],
@@ -114,7 +114,7 @@ def _context(result: TrialResult) -> dict[str, Any]:
         "cells": cells,
         "drawn_pages": any(row.link.endswith("report.html") for row in cells),
         "pages_command": shlex.join(["steelyard", "report", str(result.folder)]),
-        "environment": environment_rows(shared_environment(result)),
+        "environment": environment_rows(common_environment(result)),
         "environment_differences": environment_differences(result),
         "config_keys": keys,
         "configs": configs,
@@ -223,7 +223,7 @@ def _facts(result: TrialResult) -> list[tuple[str, str]]:
     return facts
 
 
-def _unplanned(result: TrialResult) -> list[tuple[str, str, str, str, str]]:
+def _unplanned_keys(result: TrialResult) -> list[tuple[str, str, str, str, str]]:
     """Config keys that differ although no arm chooses them, as (arm, baseline, key, arm's value, baseline's)."""
     return [
         (comparison.arm, comparison.baseline, *entry)

@@ -28,7 +28,7 @@ class Speed:
     interval: Interval | None
 
     @property
-    def reached(self) -> int:
+    def successes(self) -> int:
         """Seeds in which it gets there."""
         return sum(share is not None for share in self.shares.values())
 

@@ -22,7 +22,7 @@ def test_texts_without_control_tokens_have_the_ids_that_the_tokenizer_gives_them
     reader = TextIds(tokenizer)
     bare = tokenizer(PLAIN, add_special_tokens=False, return_offsets_mapping=True)
     assert reader.batch(PLAIN) == [reader.ids(text) for text in PLAIN] == bare["input_ids"]
-    assert reader.framed(PLAIN) == tokenizer(PLAIN)["input_ids"]
+    assert reader.with_special_tokens(PLAIN) == tokenizer(PLAIN)["input_ids"]
     assert reader.places(PLAIN) == list(zip(bare["input_ids"], bare["offset_mapping"], strict=True))
     # The tokenizer without control tokens reads other texts alike, places included.
     assert [reader._literal(text) for text in PLAIN] == reader.places(PLAIN)
@@ -107,7 +107,7 @@ def test_tokenizers_in_python_read_control_tokens_as_text_too() -> None:
     reader = TextIds(tokenizer)
     assert tokenizer("a</s>b", add_special_tokens=False)["input_ids"] == [100, 1, 101]
     assert reader.ids("a</s>b") == [3 + byte for byte in b"a</s>b"] and reader.start == []
-    assert reader.framed(["ab"]) == [[100, 101, 1]] and reader.documents(["a"]) == [[100, 1]]
+    assert reader.with_special_tokens(["ab"]) == [[100, 101, 1]] and reader.documents(["a"]) == [[100, 1]]
     with pytest.raises(UserError, match="does not tell which part of a text its tokens are"):
         reader.places(["a"])
     assert tokenizer_fingerprint(tokenizer) == tokenizer_fingerprint(ByT5Tokenizer())

@@ -38,8 +38,8 @@ def test_arms_beside_the_baseline(tmp_path: Path, metric: str, higher: bool) -> 
         "random", "other", [run(tmp_path, "random", 0, {100: 0.1, 200: 0.3}), run(tmp_path, "random", 5, {9: 1})]
     )
     quick, never = speeds([fast, base, slow], metric, higher)
-    assert quick.shares == {0: 0.5, 1: 0.5} and quick.interval is not None and quick.reached == 2
-    assert never.shares == {0: None} and never.interval is None and never.reached == 0
+    assert quick.shares == {0: 0.5, 1: 0.5} and quick.interval is not None and quick.successes == 2
+    assert never.shares == {0: None} and never.interval is None and never.successes == 0
 
 
 def test_without_direction_or_baseline_there_is_nothing_to_reach(tmp_path: Path) -> None:
