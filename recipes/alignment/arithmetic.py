@@ -75,9 +75,9 @@ class _Answered:
         self.chosen = [select(row, total(p.text), random) for p, row in zip(prompts, finals, strict=True)]
         self.pairs = PairSet(
             [
-                _pair(prompt, answers, found.pair, judge, text)
-                for prompt, answers, found, text in zip(prompts, drawn, self.chosen, right, strict=True)
-                if found.pair is not None
+                _pair(prompt, answers, selection.pair, judge, text)
+                for prompt, answers, selection, text in zip(prompts, drawn, self.chosen, right, strict=True)
+                if selection.pair is not None
             ]
         )
 
@@ -87,13 +87,13 @@ class _Answered:
 
         def of(places: list[list[int]]) -> list[Example]:
             rows = zip(self.prompts, self.drawn, places, strict=True)
-            return [(prompt.ids, answers[place]) for prompt, answers, found in rows for place in found]
+            return [(prompt.ids, answers[number]) for prompt, answers, numbers in rows for number in numbers]
 
-        right = of([[] if found.positive is None else [found.positive] for found in self.chosen])
-        return right, of([found.negatives for found in self.chosen])
+        right = of([[] if selection.positive is None else [selection.positive] for selection in self.chosen])
+        return right, of([selection.negatives for selection in self.chosen])
 
     def facts(self) -> dict[str, tuple[str, bool, float]]:
-        lacking = Counter(_lacking(found) for found in self.chosen)
+        lacking = Counter(_lacking(selection) for selection in self.chosen)
         right, wrong = self.examples
         return {
             "data/pairs": ("training pairs", True, len(self.pairs)),
@@ -105,10 +105,10 @@ class _Answered:
         }
 
 
-def _lacking(found: Selection) -> str:
-    if found.positive is None:
+def _lacking(selection: Selection) -> str:
+    if selection.positive is None:
         return "right"
-    return "" if found.negatives else "wrong"
+    return "" if selection.negatives else "wrong"
 
 
 def _pair(

@@ -52,13 +52,13 @@ class SentimentConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        found = []
+        problems = []
         if self.path is not None:
-            found.append(("path", "sentiment makes its own pairs; for your own file type data=preferences as well"))
+            problems.append(("path", "sentiment makes its own pairs; for your own file type data=preferences as well"))
         if self.prompts < self.pairs:
             message = f"{self.prompts} prompts cannot make {self.pairs} pairs; raise it or lower pairs"
-            found.append(("prompts", message))
-        return found
+            problems.append(("prompts", message))
+        return problems
 
 
 @dataclass(frozen=True)
@@ -90,16 +90,16 @@ class ChainArithmeticConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        found = []
+        problems = []
         if self.path is not None:
             message = "chain-arithmetic makes its own pairs; for your own file type data=preferences as well"
-            found.append(("path", message))
+            problems.append(("path", message))
         if self.high < self.low:
-            found.append(("high", f"{self.high} is less than low={self.low}"))
+            problems.append(("high", f"{self.high} is less than low={self.low}"))
         elif self.problems <= self.questions + self.test_prompts:
             message = f"{self.problems} problems leave none to train the reference on; raise it or lower questions"
-            found.append(("high", message))
-        return found
+            problems.append(("high", message))
+        return problems
 
 
 @dataclass(frozen=True)
@@ -139,14 +139,16 @@ class PreferencesConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        found = [] if self.path else [("path", "is missing; type data.path=FILE or a datasets name")]
+        problems = [] if self.path else [("path", "is missing; type data.path=FILE or a datasets name")]
         if self.test_split is not None and self.test_fraction is not None:
-            found.append(("test_fraction", "and test_split are two ways to choose what is tested on; type one of them"))
+            problems.append(
+                ("test_fraction", "and test_split are two ways to choose what is tested on; type one of them")
+            )
         if self.test_split == self.split:
-            found.append(("test_split", f"{self.split} is what is trained on; name another, or type test_fraction"))
+            problems.append(("test_split", f"{self.split} is what is trained on; name another, or type test_fraction"))
         if not is_day(self.chat_date):
-            found.append(("chat_date", f"{self.chat_date!r} is no day; type one as in {CHAT_DATE}"))
-        return found
+            problems.append(("chat_date", f"{self.chat_date!r} is no day; type one as in {CHAT_DATE}"))
+        return problems
 
 
 @dataclass(frozen=True)
@@ -171,12 +173,12 @@ class CorruptedConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        found = []
+        problems = []
         if self.words >= self.min_words:
-            found.append(("words", f"a sentence of min_words={self.min_words} would not keep one of its words"))
+            problems.append(("words", f"a sentence of min_words={self.min_words} would not keep one of its words"))
         if not self.prompt.strip():
-            found.append(("prompt", "is empty"))
-        return found
+            problems.append(("prompt", "is empty"))
+        return problems
 
 
 AlignmentDataConfig = SentimentConfig | ChainArithmeticConfig | PreferencesConfig | CorruptedConfig
@@ -262,15 +264,17 @@ class AlignmentRunConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found, loss = [], self.preference.loss
+        problems, loss = [], self.preference.loss
         if loss == "kto" and self.trainer.batch_size < 2:
             message = "kto measures drift as a mean over the batch, and one pair is no mean; type 2 or more"
-            found.append(("trainer.batch_size", message))
+            problems.append(("trainer.batch_size", message))
         if loss == "odpo" and not isinstance(self.data, SentimentConfig):
-            found.append(("preference.loss", "odpo needs answers with scores: data=sentiment"))
+            problems.append(("preference.loss", "odpo needs answers with scores: data=sentiment"))
         if not self.reference.steps and isinstance(self.model, SmallLMConfig):
-            found.append(("reference.steps", "0 leaves a model that nobody trained; type more, or model=smollm2-135m"))
-        return found
+            problems.append(
+                ("reference.steps", "0 leaves a model that nobody trained; type more, or model=smollm2-135m")
+            )
+        return problems
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""

@@ -60,10 +60,10 @@ def corrupt(text: str, words: int, running: Sequence[str], random: np.random.Gen
     Returns:
         The new text, and where in it the new words stand.
     """
-    found = list(WORD.finditer(text))
-    chosen = set(random.choice(len(found), words, replace=False).tolist())
+    matches = list(WORD.finditer(text))
+    chosen = set(random.choice(len(matches), words, replace=False).tolist())
     parts, places, end, size = [], [], 0, 0
-    for number, match in enumerate(found):
+    for number, match in enumerate(matches):
         if number not in chosen:
             continue
         word = match.group()
@@ -84,12 +84,12 @@ def _pair(config: CorruptedConfig, review: Review, running: Sequence[str], promp
     # A generator of its own, so that other sentences do not decide what becomes of this one.
     random = np.random.default_rng([config.seed, *review.id.encode()])
     text, places = corrupt(review.text, config.words, running, random)
-    sides = [_marked(review.text, [], reader), _marked(text, places, reader)]
+    sides = [_ids_and_marks(review.text, [], reader), _ids_and_marks(text, places, reader)]
     (chosen, good), (rejected, bad) = sides
     return Pair(review.id, prompt, chosen, rejected, None, (good, bad), config.prompt)
 
 
-def _marked(text: str, places: Sequence[range], reader: TextIds) -> tuple[np.ndarray, np.ndarray]:
+def _ids_and_marks(text: str, places: Sequence[range], reader: TextIds) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of a text, end of text included, and which of them reach into one of the places."""
     ids, spans = reader.places([text])[0]
     marks = [any(start < place.stop and end > place.start for place in places) for start, end in spans]

@@ -90,7 +90,7 @@ def _from_file(config: AlignmentRunConfig, own: PreferencesConfig, device: str) 
     rows = load_rows(own)
     tokenizer = models.build_text_tokenizer(config.model, rows.texts(), rows.fingerprint, begin=True)
     data = load_preferences(own, rows, tokenizer)
-    texts = partial(_chosen, data.train)
+    texts = partial(_prompts_with_chosen, data.train)
     reference = _reference(config, tokenizer, texts, data.train.fingerprint)
     frozen = reference().requires_grad_(False)
     _check_room(frozen, data, own)
@@ -140,7 +140,7 @@ def _check_room(model: Any, data: PreferenceData, own: PreferencesConfig) -> Non
         )
 
 
-def _chosen(pairs: PairSet) -> list[np.ndarray]:
+def _prompts_with_chosen(pairs: PairSet) -> list[np.ndarray]:
     """Prompts with their chosen answers."""
     return [np.concatenate([pair.prompt, pair.chosen]) for pair in pairs.pairs]
 

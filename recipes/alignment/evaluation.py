@@ -126,7 +126,7 @@ def add_frontier(scores: Scores, curve: Mapping[int, Scores], start: Scores, tar
     kls = [0.0, *(each.overall()[KL] for each in measured[1:])]
     at, area = kl_weights(kls, target)
     groups = {row[1]: row[2] for row in start.rows}
-    judged = _judged(start)
+    judged = _judge_metrics(start)
     rows = [(source, f"frontier/{source}", f"at a KL of {target:g} nats", at) for source in judged]
     rows += [(source, "frontier/area", f"mean over KLs up to {target:g} nats", area) for source in judged[:1]]
     for source, name, where, weights in rows:
@@ -142,15 +142,15 @@ def add_frontier(scores: Scores, curve: Mapping[int, Scores], start: Scores, tar
 def frontier_plots(curve: Mapping[int, Scores], start: Scores, arm: str | None) -> list[Plot]:
     """The run's way through KL and the first judgement, if somebody judges."""
     overall = [start.overall(), *(curve[step].overall() for step in sorted(curve))]
-    if not _judged(start):
+    if not _judge_metrics(start):
         return []
-    name = _judged(start)[0]
+    name = _judge_metrics(start)[0]
     way = [(values[KL], values[name]) for values in overall]
     title, label = f"{name.capitalize()} against KL over training", start.metrics[name].title
     return [Plot("frontier", title, "KL to the reference (nats)", label, {arm or "run": way})]
 
 
-def _judged(start: Scores) -> list[str]:
+def _judge_metrics(start: Scores) -> list[str]:
     """The judge's metrics among those of `sample_scores`, the one that counts first."""
     return [name for name in start.metrics if name.split("/")[0] not in TITLES]
 

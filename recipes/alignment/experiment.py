@@ -33,7 +33,7 @@ class Prepared:
         ground: Pairs, prompts, judges, tokenizer and reference.
         train: Items to train on.
         test: Held-out items.
-        said: What the reference says of the held-out answers.
+        reference: What the reference says of the held-out answers.
         states: From a batch to the reference's hidden states.
         device: Where the run computes.
     """
@@ -41,7 +41,7 @@ class Prepared:
     ground: Ground
     train: PairItems
     test: PairItems
-    said: AnswerScores
+    reference: AnswerScores
     states: States
     device: str
 
@@ -54,10 +54,10 @@ class AlignmentRecipe:
         ground = self.ground(config, device)
         sets = (ground.data.train, ground.data.test)
         scores = [answer_scores(ground.frozen, pairs, device) for pairs in sets]
-        complete = all(found.complete for found in scores)
+        complete = all(reference.complete for reference in scores)
         train, test = (
-            PairItems(pairs, self.columns(config, ground, pairs, found, device, config.seed + place))
-            for place, (pairs, found) in enumerate(zip(sets, scores, strict=True))
+            PairItems(pairs, self.columns(config, ground, pairs, reference, device, config.seed + index))
+            for index, (pairs, reference) in enumerate(zip(sets, scores, strict=True))
         )
         if "mismatched" in LOSSES[config.preference.loss].needs:
             train = add_mismatches(train, ground.frozen, device)
@@ -70,7 +70,7 @@ class AlignmentRecipe:
         return prepare_ground(config, device)
 
     def columns(
-        self, config: Any, ground: Ground, pairs: PairSet, said: AnswerScores, device: str, seed: int
+        self, config: Any, ground: Ground, pairs: PairSet, reference: AnswerScores, device: str, seed: int
     ) -> dict[str, np.ndarray]:
         """[tokens, ...] values of all answers' tokens that batches bring along: what the loss reads of the reference.
 
@@ -78,13 +78,13 @@ class AlignmentRecipe:
             config: The run's.
             ground: Models and tokenizer.
             pairs: The answers.
-            said: What the reference says of them.
+            reference: What the reference says of them.
             device: Where to compute more.
             seed: For what is drawn.
         """
-        columns = {"ref_logps": said.logps}
+        columns = {"ref_logps": reference.logps}
         if "kl" in LOSSES[config.preference.loss].needs:
-            columns["states"] = said.states
+            columns["states"] = reference.states
         return columns
 
     def build(self, config: Any, prepared: Prepared) -> Training:
@@ -114,13 +114,13 @@ class AlignmentRecipe:
 
     def add_answers(self, config: Any, prepared: Prepared, scores: Scores, logps: np.ndarray) -> None:
         """Add what is read off the policy's log-probs of held-out answers, float32 [tokens]."""
-        measures.add_pair_scores(scores, prepared.test.pairs, logps, prepared.said.logps)
+        measures.add_pair_scores(scores, prepared.test.pairs, logps, prepared.reference.logps)
 
 
 def lora_of(config: Any) -> LoraConfig:
     """What is trained of the policy; recipes without the key train all of it."""
-    found: LoraConfig = getattr(config, "lora", LoraConfig())
-    return found
+    lora: LoraConfig = getattr(config, "lora", LoraConfig())
+    return lora
 
 
 def one_copy(ground: Ground) -> Ground:

@@ -34,13 +34,13 @@ def with_pairs(values: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     keys = set(seen[-1][1]) if seen and isinstance(seen[-1][1], dict) else set()
     every = chain(seen, values)
     if {"prompt", "completion", "label"} <= keys and not {"chosen", "rejected"} <= keys:
-        return _paired(every)
+        return _pair_up(every)
     if {"info", "summaries", "choice"} <= keys:
         return ((id, _comparison(value)) for id, value in every)
     return every
 
 
-def _paired(values: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+def _pair_up(values: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     waiting: dict[tuple[str, bool], deque[tuple[str, Any]]] = defaultdict(deque)
     for id, value in values:
         label = value.get("label") if isinstance(value, dict) else None

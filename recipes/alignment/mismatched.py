@@ -31,27 +31,27 @@ def mismatched_pairs(pairs: PairSet) -> PairSet:
     Raises:
         UserError: all pairs have one prompt.
     """
-    found, own = pairs.pairs, [pair.prompt.tobytes() for pair in pairs.pairs]
-    if len(set(own)) < 2:
+    originals, prompts = pairs.pairs, [pair.prompt.tobytes() for pair in pairs.pairs]
+    if len(set(prompts)) < 2:
         raise UserError(
             "all training pairs have the same prompt, so that no answer can stand behind that of another",
             where="preference.loss=kto",
             hint="give pairs with different prompts, or type preference.loss=dpo",
         )
-    longest = max(len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) for pair in found)
+    longest = max(len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) for pair in originals)
     # From the end to the start, twice, so that the last pairs look on at the first.
-    following: list[Pair] = [found[0]] * len(found)
-    for i in range(2 * len(found) - 1, -1, -1):
-        here, after = i % len(found), (i + 1) % len(found)
-        following[here] = found[after] if own[after] != own[here] else following[after]
-    made = []
-    for pair, other in zip(found, following, strict=True):
+    following: list[Pair] = [originals[0]] * len(originals)
+    for i in range(2 * len(originals) - 1, -1, -1):
+        here, after = i % len(originals), (i + 1) % len(originals)
+        following[here] = originals[after] if prompts[after] != prompts[here] else following[after]
+    mismatched = []
+    for pair, other in zip(originals, following, strict=True):
         room = longest - max(len(pair.chosen), len(pair.rejected))
-        made.append(replace(pair, prompt=other.prompt[-room:]))
-    if cut := sum(len(pair.prompt) < len(other.prompt) for pair, other in zip(made, following, strict=True)):
-        many = f"{cut:,} of {len(made):,} prompts of other pairs"
+        mismatched.append(replace(pair, prompt=other.prompt[-room:]))
+    if cut := sum(len(pair.prompt) < len(other.prompt) for pair, other in zip(mismatched, following, strict=True)):
+        many = f"{cut:,} of {len(mismatched):,} prompts of other pairs"
         note(f"warning: preference.loss=kto: {many} are cut on their left to fit the longest pair")
-    return PairSet(made)
+    return PairSet(mismatched)
 
 
 def add_mismatches(items: PairItems, reference: nn.Module, device: str) -> PairItems:

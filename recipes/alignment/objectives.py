@@ -58,8 +58,8 @@ class PreferenceModel(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], readout: Readout[Any]) -> tuple[Any, Any]:
         """What the read-out makes of the policy's hidden states, and the masks of the batch's tokens."""
-        found = forward_packed(self.policy, batch, readout)
-        return found, None if self.masks is None else self.masks(self.states(batch).unbind(1))
+        output = forward_packed(self.policy, batch, readout)
+        return output, None if self.masks is None else self.masks(self.states(batch).unbind(1))
 
 
 class Beside(NamedTuple):
@@ -106,12 +106,12 @@ class TokenScores:
                 scores[PROMPTS] = token_logprobs(hidden[asked], head, batch["input_ids"].roll(-1, 1)[asked])
             return scores
 
-        found, masks = model(batch, read)
+        columns, masks = model(batch, read)
         lengths = predicted.sum(1)
         if "ref_logps" in self.needs:
-            found["ref_logps"] = batch[TOKENS + "ref_logps"]
-        prompts = found.pop(PROMPTS, None)
-        rows = {name: by_row(values, lengths) for name, values in found.items()}
+            columns["ref_logps"] = batch[TOKENS + "ref_logps"]
+        prompts = columns.pop(PROMPTS, None)
+        rows = {name: by_row(values, lengths) for name, values in columns.items()}
         chosen, rejected = halves(Completions(mask=valid_tokens(lengths), **rows))
         nll = None if prompts is None else with_prompts(chosen, prompts, batch)
         return chosen, rejected, Beside(lengths, masks, nll)
@@ -122,10 +122,10 @@ class TokenScores:
             reference = project(batch[TOKENS + "states"][:, -1], self.head)
             scores = logprobs_and_kl(hidden, head, targets, reference)
             return {"logps": scores.logps, "kl": scores.kl}
-        found = {"logps": token_logprobs(hidden, head, targets)}
+        columns = {"logps": token_logprobs(hidden, head, targets)}
         if "log_squares" in self.needs:
-            found["log_squares"] = log_squares(hidden.detach(), head.detach())
-        return found
+            columns["log_squares"] = log_squares(hidden.detach(), head.detach())
+        return columns
 
 
 def scores_of(config: PreferenceConfig, head: OutputHead | None) -> TokenScores:
@@ -220,8 +220,8 @@ def loss_of(config: PreferenceConfig) -> tuple[Callable[..., Tensor], dict[str, 
     """The loss function that a config names, and its coefficients."""
     loss = LOSSES[config.loss]
     fields = COEFFICIENTS | {"alpha": "offset_weight" if config.loss == "odpo" else "alpha"}
-    found = {name: getattr(config, fields[name]) for name in loss.coefficients if name in fields}
-    return loss.compute, found
+    coefficients = {name: getattr(config, fields[name]) for name in loss.coefficients if name in fields}
+    return loss.compute, coefficients
 
 
 def halves(answers: Completions) -> tuple[Completions, Completions]:
@@ -238,15 +238,15 @@ def halves(answers: Completions) -> tuple[Completions, Completions]:
 def pair_metrics(pairs: PreferenceBatch, beta: float) -> dict[str, Tensor]:
     """What is logged of a step's pairs: log-probs, reward accuracy and margin, KL. Name -> [sum, count]."""
     chosen, rejected = (replace(side, weights=None, kl_weights=None) for side in (pairs.chosen, pairs.rejected))
-    found = {"logp_chosen": chosen.logp(), "logp_rejected": rejected.logp()}
+    logged = {"logp_chosen": chosen.logp(), "logp_rejected": rejected.logp()}
     if chosen.ref_logps is not None:
         rewards = implicit_rewards(pairs, beta)
-        found |= {"accuracy": (rewards[0] > rewards[1]).float(), "margin": rewards[0] - rewards[1]}
+        logged |= {"accuracy": (rewards[0] > rewards[1]).float(), "margin": rewards[0] - rewards[1]}
     if pairs.mismatched is not None:
-        found["mismatched"] = pairs.mismatched.reshape(1)
+        logged["mismatched"] = pairs.mismatched.reshape(1)
     if chosen.kl is not None:
-        found["answer_kl"] = torch.cat([chosen.sequence_kl(), rejected.sequence_kl()])
-    return {name: sum_count(values) for name, values in found.items()}
+        logged["answer_kl"] = torch.cat([chosen.sequence_kl(), rejected.sequence_kl()])
+    return {name: sum_count(values) for name, values in logged.items()}
 
 
 def sum_count(values: Tensor) -> Tensor:

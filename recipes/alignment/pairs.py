@@ -165,9 +165,9 @@ def _rows(pairs: Sequence[Pair]) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def prompt_tokens(batch: dict[str, Any]) -> Tensor:
     """bool [rows, time]: the positions that predict a token of the prompt, all but its first."""
-    found = torch.zeros_like(batch["labels"], dtype=torch.bool)
-    found[:, :-1] = (batch["labels"][:, :-1] == IGNORE) & batch["attention_mask"][:, 1:].bool()
-    return found
+    mask = torch.zeros_like(batch["labels"], dtype=torch.bool)
+    mask[:, :-1] = (batch["labels"][:, :-1] == IGNORE) & batch["attention_mask"][:, 1:].bool()
+    return mask
 
 
 def by_row(values: Tensor, lengths: Tensor) -> Tensor:

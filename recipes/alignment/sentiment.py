@@ -71,7 +71,7 @@ def load_sentiment(
             config.seed + place,
             device,
         )
-        sides.append(_judged(part, couples, judges, config.min_gap, (config.pairs, config.test_prompts)[place]))
+        sides.append(_judge_couples(part, couples, judges, config.min_gap, (config.pairs, config.test_prompts)[place]))
     (train, counts), (test, _) = sides
     if not len(train) or not len(test):
         raise UserError(
@@ -96,18 +96,18 @@ def _facts(counts: Counts, judges: Judges) -> dict[str, tuple[str, bool, float]]
 
 
 def _prompts(config: SentimentConfig, reviews: Sequence[Review], tokenizer: Any) -> list[Prompt]:
-    found, reader = [], TextIds(tokenizer)
+    prompts, reader = [], TextIds(tokenizer)
     for review in reviews:
         words = review.text.split(" ")
         if len(words) <= config.prompt_words:
             continue
         text = " ".join(words[: config.prompt_words])
         ids = np.array([*reader.start, *reader.ids(text)], np.int32)
-        found.append(Prompt(review.id, text, ids))
-    return found
+        prompts.append(Prompt(review.id, text, ids))
+    return prompts
 
 
-def _judged(
+def _judge_couples(
     prompts: Sequence[Prompt], couples: Sequence[Sequence[np.ndarray]], judges: Judges, min_gap: float, most: int
 ) -> tuple[PairSet, Counts]:
     """Pairs of the couples whose scores differ, the better one chosen, and what became of the others."""

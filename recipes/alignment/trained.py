@@ -21,7 +21,7 @@ from recipes.core.training.trainer import Training
 VERSION = 1
 
 
-def trained_policy(
+def train_policy(
     ground: Ground,
     items: PairItems,
     loss: PreferenceConfig,

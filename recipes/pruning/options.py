@@ -10,8 +10,8 @@ from recipes.core.config.settings import setting
 
 
 def _name(name: str) -> str:
-    found: str = setting(name, help="pruner", choices=(name,))
-    return found
+    field: str = setting(name, help="pruner", choices=(name,))
+    return field
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,12 @@ class FlowCutOptions:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        found = []
+        problems = []
         if not {"attn", "semantic"} & set(self.criteria) or len(set(self.criteria)) < len(self.criteria):
-            found.append(("criteria", "needs attn or semantic, each once"))
+            problems.append(("criteria", "needs attn or semantic, each once"))
         if self.query == "mean" and "semantic" in self.criteria:
-            found.append(("criteria", "semantic compares with CLS; type query=cls or leave it out"))
-        return found
+            problems.append(("criteria", "semantic compares with CLS; type query=cls or leave it out"))
+        return problems
 
 
 @dataclass(frozen=True)
@@ -162,12 +162,12 @@ class ZeroTPruneOptions:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        found = []
+        problems = []
         if self.rates and len(self.rates) != len(self.layers or (2, 5, 8)):
-            found.append(("rates", f"has {len(self.rates)} entries for {len(self.layers or (2, 5, 8))} layers"))
+            problems.append(("rates", f"has {len(self.rates)} entries for {len(self.layers or (2, 5, 8))} layers"))
         if len(self.iterations) != 3:
-            found.append(("iterations", "needs three numbers"))
-        return found
+            problems.append(("iterations", "needs three numbers"))
+        return problems
 
 
 @dataclass(frozen=True)
@@ -220,12 +220,12 @@ class ToMeOptions:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        found = []
+        problems = []
         if self.inflect and self.r is None:
-            found.append(("inflect", "needs r"))
+            problems.append(("inflect", "needs r"))
         if self.schedule and self.r is not None:
-            found.append(("schedule", "replaces r; give one of them"))
-        return found
+            problems.append(("schedule", "replaces r; give one of them"))
+        return problems
 
 
 @dataclass(frozen=True)

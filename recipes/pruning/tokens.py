@@ -139,7 +139,7 @@ class Tokens:
         """One sample alone, padding cut away."""
         index = self.valid[row].nonzero().squeeze(1)
         words = None if self.text_valid is None else self.text_valid[row].nonzero().squeeze(1)
-        found: dict[str, Any] = {"seeds": self.seeds[row : row + 1], "names": (self.name_of(row),)}
+        changes: dict[str, Any] = {"seeds": self.seeds[row : row + 1], "names": (self.name_of(row),)}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
@@ -150,8 +150,8 @@ class Tokens:
                     value = value.index_select(axis, torch.cat([front, index + special]))
                 if words is not None and field.name in _TEXT_AXES:
                     value = value.index_select(_TEXT_AXES[field.name], words)
-                found[field.name] = value
-        return replace(self, **found)
+                changes[field.name] = value
+        return replace(self, **changes)
 
 
 _TOKEN_AXES = {
@@ -313,13 +313,13 @@ def per_sample(tokens: Tokens, choose: Callable[[Tokens], Selection], skip: Tens
         choose: From the tokens of one sample to its selection.
         skip: [B] bool, samples of which everything is kept unseen.
     """
-    found = []
+    parts = []
     for row in range(len(tokens.x)):
         alone = tokens.sample(row)
         one = everything(alone) if skip is not None and skip[row] else choose(alone)
         places = tokens.valid[row].nonzero().squeeze(1)
-        found.append(replace(one, indices=places[one.indices] if one.indices.numel() else one.indices))
-    return _joined(found, tokens)
+        parts.append(replace(one, indices=places[one.indices] if one.indices.numel() else one.indices))
+    return _join(parts, tokens)
 
 
 def cls_scores(tokens: Tokens) -> Tensor:
@@ -342,11 +342,11 @@ def size_bias(sizes: Tensor, special: int) -> Tensor:
     return torch.cat([ones, sizes], 1).log()[:, None, None]
 
 
-def _joined(parts: list[Selection], tokens: Tokens) -> Selection:
+def _join(parts: list[Selection], tokens: Tokens) -> Selection:
     """One selection of several single ones, padded to the longest."""
     out: dict[str, Tensor | None] = {}
     for values, mask in (("indices", "valid"), ("x", "valid"), ("sizes", "valid")):
-        out[values], out[mask] = _stacked([getattr(p, values) for p in parts], [getattr(p, mask) for p in parts])
+        out[values], out[mask] = _stack([getattr(p, values) for p in parts], [getattr(p, mask) for p in parts])
     if out["x"] is not None or out["sizes"] is not None:
         indices = not_none(out["indices"])
         for row, part in enumerate(parts):  # a sample without change among samples with one
@@ -354,11 +354,11 @@ def _joined(parts: list[Selection], tokens: Tokens) -> Selection:
                 if out[name] is not None and getattr(part, name) is None:
                     not_none(out[name])[row] = whole[row, indices[row]].to(not_none(out[name]).dtype)
     for values, mask in (("extra", "extra_valid"), ("front", "front_valid")):
-        out[values], out[mask] = _stacked([getattr(p, values) for p in parts], [getattr(p, mask) for p in parts])
+        out[values], out[mask] = _stack([getattr(p, values) for p in parts], [getattr(p, mask) for p in parts])
     return Selection(**out)  # type: ignore[arg-type]
 
 
-def _stacked(values: list[Tensor | None], masks: list[Tensor | None]) -> tuple[Tensor | None, Tensor | None]:
+def _stack(values: list[Tensor | None], masks: list[Tensor | None]) -> tuple[Tensor | None, Tensor | None]:
     """Rows of different lengths below each other, padded with 0; rows that are None are all padding."""
     model = next((value for value in values if value is not None), None)
     mask_model = next((mask for mask in masks if mask is not None), None)
@@ -388,4 +388,4 @@ def _with_everything(selection: Selection, tokens: Tokens, full: Tensor) -> Sele
                 **{f.name: v[row : row + 1] for f in fields(chosen) if (v := getattr(chosen, f.name)) is not None},
             )
         )
-    return _joined(parts, tokens)
+    return _join(parts, tokens)

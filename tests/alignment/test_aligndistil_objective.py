@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recipes.alignment.aligndistil.method import Rule
-from recipes.alignment.aligndistil.objective import Distillation, OnPolicy, chosen_only, prompts_of
+from recipes.alignment.aligndistil.objective import Distillation, OnPolicy, keep_chosen, prompts_of
 from recipes.alignment.objectives import PreferenceModel
 from recipes.alignment.pairs import IGNORE, PairItems, PairSet, pair_collate
 from recipes.alignment.trained import swap_answers
@@ -29,7 +29,7 @@ def batch_of(numbers: list[int]) -> dict[str, Any]:
     }
 
 
-def objective(texts: Any = chosen_only, rows: int = 1) -> Distillation:
+def objective(texts: Any = keep_chosen, rows: int = 1) -> Distillation:
     return Distillation(RULE, "reverse", (head_of(DPO), head_of(OTHER)), texts, rows)
 
 
@@ -89,7 +89,7 @@ def test_what_is_masked_never_matters() -> None:
     assert padding.any()
     changed = loss_and_gradient(objective(), policy, batch | {"input_ids": batch["input_ids"].masked_fill(padding, 7)})
     assert changed[0] == plain[0] and torch.equal(changed[1], plain[1])
-    assert (chosen_only(batch)["labels"] != IGNORE).sum() == len(chosen_only(batch)["tokens/dpo"])
+    assert (keep_chosen(batch)["labels"] != IGNORE).sum() == len(keep_chosen(batch)["tokens/dpo"])
 
 
 def test_nothing_flows_into_the_teachers() -> None:

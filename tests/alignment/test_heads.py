@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from recipes.alignment import reference
 from recipes.alignment.aligndistil.evaluation import answer_distances
-from recipes.alignment.aligndistil.objective import TEACHERS, Distillation, chosen_only
+from recipes.alignment.aligndistil.objective import TEACHERS, Distillation, keep_chosen
 from recipes.alignment.cdpo.method import contrast
 from recipes.alignment.cdpo.models import _score
 from recipes.alignment.config import ReferenceConfig
@@ -124,7 +124,7 @@ def test_teachers_and_contrasts_are_those_of_the_models_logits(kind: str) -> Non
     close(torch.from_numpy(answer_distances(items, heads, slice(None), "cpu")), distance)
     alpha = RULE.extrapolation(distance)
     terms = RULE.weights(alpha) * kl(z, RULE.logits(z_dpo, z_other, alpha))
-    goal = Distillation(RULE, "reverse", heads, chosen_only)
+    goal = Distillation(RULE, "reverse", heads, keep_chosen)
     batch = pair_collate(0)([items[i] for i in range(len(PAIRS))])
     loss, _ = goal(PreferenceModel(policy), batch, goal.normalizer(batch))
     close(loss, torch.stack([row.mean() for row in by_answer(terms)[::2]]).mean())

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recipes.alignment.pairs import IGNORE, Pair, PairItems, PairSet, by_row, pair_collate, valid_tokens
-from recipes.alignment.sentiment import _judged
+from recipes.alignment.sentiment import _judge_couples
 from recipes.core.data.tasks.judges import Judges, LexiconJudge
 from recipes.core.data.tasks.prompts import Prompt
 
@@ -32,7 +32,7 @@ def test_couples_become_pairs_and_the_rest_is_counted() -> None:
         [ids(*answer) for answer in couple]
         for couple in ([[1, 0], [2]], [[3], [3]], [[3], [3, 0]], [[2], [3]], [[1], [2]])
     ]
-    pairs, counts = _judged(prompts, couples, judges, 0.1, most=2)
+    pairs, counts = _judge_couples(prompts, couples, judges, 0.1, most=2)
     assert [made.id for made in pairs.pairs] == ["a", "d"]
     assert pairs.pairs[1].chosen.tolist() == [3] and pairs.pairs[1].rejected.tolist() == [2]
     assert (counts.kept, counts.ties, counts.equal, counts.unused) == (2, 1, 1, 1)

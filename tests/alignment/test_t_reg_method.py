@@ -10,7 +10,7 @@ from recipes.alignment.losses import Completions, PreferenceBatch
 from recipes.alignment.objectives import Beside, Preference, TokenScores
 from recipes.alignment.pairs import TOKENS
 from recipes.alignment.t_reg.config import RegConfig
-from recipes.alignment.t_reg.method import flip, pair_weight, regulariser, shuffled_within, token_rewards
+from recipes.alignment.t_reg.method import flip, pair_weight, regulariser, shuffle_within, token_rewards
 from recipes.alignment.t_reg.objective import Regularised
 from tests.alignment.pairs import drawn
 
@@ -213,8 +213,8 @@ def test_rewards_are_odd_and_bounded() -> None:
 
 def test_shuffles_stay_within_an_answer() -> None:
     values, offsets = np.arange(40.0), np.array([0, 1, 18, 40])
-    found = shuffled_within(values, offsets, 0)
-    assert not np.array_equal(found, values) and np.array_equal(found, shuffled_within(values, offsets, 0))
+    found = shuffle_within(values, offsets, 0)
+    assert not np.array_equal(found, values) and np.array_equal(found, shuffle_within(values, offsets, 0))
     for start, end in zip(offsets[:-1], offsets[1:], strict=True):
         assert sorted(found[start:end]) == values[start:end].tolist()
 

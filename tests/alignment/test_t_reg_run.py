@@ -79,7 +79,7 @@ def test_the_judges_rewards_stand_on_words_it_knows(ground: Ground) -> None:
 
 def test_self_rewards_score_the_answers_own_ids(ground: Ground) -> None:
     pairs, own = ground.data.test, RegConfig()
-    rows = rewards.asked_rows(ground.tokenizer, pairs, own.better)
+    rows = rewards.prompt_rows(ground.tokenizer, pairs, own.better)
     assert all(np.array_equal(answer, pairs.answer(number)) for number, (_, answer) in enumerate(rows))
     asked = ground.tokenizer.decode(rows[1][0], skip_special_tokens=True)
     said = ground.tokenizer.decode(pairs.answer(1), skip_special_tokens=True).strip()
@@ -118,7 +118,7 @@ def test_prompts_beyond_the_context_are_told_or_left_out(
 ) -> None:
     longest = []
     for pairs in (ground.data.train, ground.data.test):
-        rows = rewards.asked_rows(ground.tokenizer, pairs, RegConfig().worse)
+        rows = rewards.prompt_rows(ground.tokenizer, pairs, RegConfig().worse)
         longest.append(max(len(prompt) + len(answer) for prompt, answer in rows))
     monkeypatch.setattr(rewards, "context", lambda _: min(longest) - 2)  # some pairs fit, some do not
     with pytest.raises(UserError, match="exceed the model's context of") as raised:

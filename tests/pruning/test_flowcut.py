@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recipes.pruning.options import FlowCutOptions
 from recipes.pruning.pruners import make
-from recipes.pruning.pruners.flowcut import combined_score, density, entropy_ratio, llm_score, pruned_count
+from recipes.pruning.pruners.flowcut import combine_scores, density, entropy_ratio, llm_score, tokens_to_prune
 from recipes.pruning.tokens import Point, Tokens
 from tests.pruning.toy import batch, seen_at, walk
 
@@ -21,23 +21,23 @@ V = torch.tensor([[1.0, -1], [2, 0], [0.5, 0.5], [1, 1]], dtype=torch.float64)[N
 
 def test_worked_example():
     assert density(V).tolist() == [[2, 2, 1, 2]]
-    score = combined_score(A, G, density(V))
+    score = combine_scores(A, G, density(V))
     assert score.tolist()[0] == pytest.approx([1, 1, 0.5, 1])
     assert (0.5 * torch.ones(1, 4) + 0.5 * score).tolist()[0] == pytest.approx([1, 1, 0.75, 1])
     ratio = entropy_ratio(A, torch.tensor([4]))
     assert float(ratio) == pytest.approx(0.92322, abs=5e-6)
     assert (4 - 2) / math.sqrt(4) * (1 - float(ratio) ** 2) == pytest.approx(0.14767, abs=5e-6)
-    assert pruned_count(torch.tensor([4]), torch.tensor([2]), 4, ratio).tolist() == [0]
+    assert tokens_to_prune(torch.tensor([4]), torch.tensor([2]), 4, ratio).tolist() == [0]
 
 
 def test_other_ways_to_combine():
     share = density(V) / 7
-    assert combined_score(A, G, density(V), "product").tolist()[0] == pytest.approx([0.08, 0.12, 0.06, 0.08])
-    assert combined_score(A, G, share, "sum").tolist()[0] == pytest.approx(
+    assert combine_scores(A, G, density(V), "product").tolist()[0] == pytest.approx([0.08, 0.12, 0.06, 0.08])
+    assert combine_scores(A, G, share, "sum").tolist()[0] == pytest.approx(
         [0.5 + 2 / 7] * 2 + [0.5 + 1 / 7, 0.5 + 2 / 7]
     )
-    assert combined_score(A, None, None, "sum").equal(A)
-    assert combined_score(A, None, None, "product").equal(combined_score(A, None, None))
+    assert combine_scores(A, None, None, "sum").equal(A)
+    assert combine_scores(A, None, None, "product").equal(combine_scores(A, None, None))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_other_ways_to_combine():
 def test_published_schedule(ratio: float, counts: list[int]):
     now, target, found = torch.tensor([576]), torch.tensor([64]), []
     for layer in range(1, 22, 2):
-        now = now - pruned_count(now, target, 22 - layer - 1, torch.tensor([ratio], dtype=torch.float64))
+        now = now - tokens_to_prune(now, target, 22 - layer - 1, torch.tensor([ratio], dtype=torch.float64))
         found.append(int(now))
     assert found == counts
 
@@ -60,7 +60,7 @@ def test_entropy_decides():
     even = torch.full((1, 8), 1 / 8)
     assert float(entropy_ratio(even, torch.tensor([8]))) == pytest.approx(1)
     counts, target = torch.tensor([100] * 3), torch.tensor([10] * 3)
-    pruned = pruned_count(counts, target, 4, torch.tensor([1.0, 0.8, 0.5]))
+    pruned = tokens_to_prune(counts, target, 4, torch.tensor([1.0, 0.8, 0.5]))
     assert pruned[0] == 0 and pruned[1] < pruned[2]
     assert float(entropy_ratio(torch.tensor([[1.0, 0.0]]), torch.tensor([2]))) == 0  # no NaN of 0 log 0
     assert float(entropy_ratio(torch.tensor([[1.0]]), torch.tensor([1]))) == 1

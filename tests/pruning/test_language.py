@@ -7,7 +7,7 @@ from torch import Tensor
 from recipes.pruning import options as o
 from recipes.pruning.accounting import avg_tokens
 from recipes.pruning.pruners import make
-from recipes.pruning.pruners.sparsevlm import KEPT, dpc_knn, fitted_keep, mean_tokens, rater_attention, raters, recycle
+from recipes.pruning.pruners.sparsevlm import KEPT, dpc_knn, fit_keep, mean_tokens, rater_attention, raters, recycle
 from recipes.pruning.tokens import Depth, Point, Tokens
 from tests.pruning.toy import batch, walk
 
@@ -61,7 +61,7 @@ def test_published_lists_come_to_more_than_their_budget():
 def test_the_mean_over_layers_is_the_budget(count: int, layers: int, behind: tuple[int, ...], share: float):
     least = mean_tokens(count, (1, 1, 1), behind, layers, share)
     for budget in range(int(least) + 1, count):
-        keep = fitted_keep(count, budget, behind, layers, share)
+        keep = fit_keep(count, budget, behind, layers, share)
         mean = mean_tokens(count, keep, behind, layers, share)
         assert budget - max(layers - behind[2], behind[1] - behind[0]) / layers < mean <= budget
         assert list(keep) == sorted(keep, reverse=True) and keep[-1] >= 1

@@ -49,10 +49,12 @@ class AlignDistilConfig(AlignmentRunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found = super().check()
+        problems = super().check()
         if self.distil.sequences == "sampled" and self.trainer.nproc > 1 and self.trainer.parallel == "fsdp":
-            found.append(("distil.sequences", "no samples can be drawn from a shared-out policy: trainer.parallel=ddp"))
-        return found
+            problems.append(
+                ("distil.sequences", "no samples can be drawn from a shared-out policy: trainer.parallel=ddp")
+            )
+        return problems
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""

@@ -26,9 +26,9 @@ def answer_distances(items: PairItems, heads: Heads, tokens: slice, device: str)
         device: Where to compute.
     """
     states = [torch.from_numpy(np.ascontiguousarray(items.columns[name][tokens])).to(device) for name in TEACHERS]
-    dpo, other = (frozen_logits(own, head.to(device)) for own, head in zip(states, heads, strict=True))
-    found: np.ndarray = distances(dpo, other, len(states[0]), states[0]).cpu().numpy()
-    return found
+    dpo, other = (frozen_logits(hidden, head.to(device)) for hidden, head in zip(states, heads, strict=True))
+    disagreement: np.ndarray = distances(dpo, other, len(states[0]), states[0]).cpu().numpy()
+    return disagreement
 
 
 def add_expected_reward(scores: Scores, final: Scores, beta: float) -> None:

@@ -96,11 +96,11 @@ def distances(dpo: Logits, other: Logits, count: int, like: Tensor, chunk: int =
         like: Gives dtype and device.
         chunk: Tokens whose logits exist at a time.
     """
-    found = like.new_zeros(count)
+    values = like.new_zeros(count)
     for start in range(0, count, chunk):
         part = slice(start, min(start + chunk, count))
-        found[part] = distance(dpo(part), other(part))
-    return found
+        values[part] = distance(dpo(part), other(part))
+    return values
 
 
 def frozen_logits(hidden: Tensor, head: OutputHead) -> Logits:
@@ -148,15 +148,17 @@ def distil(
         The loss of a sequence is the mean over its tokens of weights(alpha) * kl (Eq. 17); the gradient of a token's
         reverse KL in the policy's logits is p (log p - log p* - KL).
     """
-    found = torch.full((2, len(hidden)), torch.nan, dtype=softmax_dtype(hidden.dtype), device=hidden.device)
+    alpha_and_distance = torch.full(
+        (2, len(hidden)), torch.nan, dtype=softmax_dtype(hidden.dtype), device=hidden.device
+    )
 
     def teacher(part: slice) -> Tensor:
         first, second = dpo(part), other(part)
-        if bool(found[0, part].isnan().any()):  # the backward needs no softmaxes again
-            found[1, part] = distance(first, second)
-            found[0, part] = rule.extrapolation(found[1, part])
-        return rule.logits(first, second, found[0, part])
+        if bool(alpha_and_distance[0, part].isnan().any()):  # the backward needs no softmaxes again
+            alpha_and_distance[1, part] = distance(first, second)
+            alpha_and_distance[0, part] = rule.extrapolation(alpha_and_distance[1, part])
+        return rule.logits(first, second, alpha_and_distance[0, part])
 
     way = {"reverse": "policy_ref", "forward": "ref_policy"}[direction]
     kl = logprobs_and_kl(hidden, head, targets, teacher, chunk, way).kl
-    return Distilled(kl, found[0], found[1])
+    return Distilled(kl, alpha_and_distance[0], alpha_and_distance[1])

@@ -25,7 +25,7 @@ Batch = dict[str, Any]
 Heads = tuple[OutputHead, OutputHead]
 
 
-def chosen_only(batch: Batch) -> Batch:
+def keep_chosen(batch: Batch) -> Batch:
     """The rows of the chosen answers, with the values of their tokens."""
     half = len(batch["labels"]) // 2
     rows = {name: batch[name][:half] for name in ("input_ids", "attention_mask", "labels")}
@@ -108,26 +108,26 @@ class Distillation:
         def read(hidden: Tensor, head: OutputHead) -> Distilled:
             return distil(hidden[predicted], head, targets, dpo, other, self.rule, self.direction)
 
-        found, _ = model(batch, read)
-        terms = self.rule.weights(found.alpha) * found.kl / lengths.repeat_interleave(lengths)
-        return by_row(terms, lengths).sum() / normalizer, metrics(found, terms, lengths)
+        distilled, _ = model(batch, read)
+        terms = self.rule.weights(distilled.alpha) * distilled.kl / lengths.repeat_interleave(lengths)
+        return by_row(terms, lengths).sum() / normalizer, metrics(distilled, terms, lengths)
 
 
 @torch.no_grad()
-def metrics(found: Distilled, terms: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+def metrics(distilled: Distilled, terms: Tensor, lengths: Tensor) -> dict[str, Tensor]:
     """What is logged of a step: means over tokens, and how much of the loss each quarter of tokens bears.
 
     Args:
-        found: What the tokens say.
+        distilled: What the tokens say.
         terms: [N] what each adds to the loss.
         lengths: [rows] tokens of each sequence.
 
     Returns:
         Name -> [sum, count]. `share/q1` is that of the quarter with the smallest D_t and so the smallest alpha_t.
     """
-    logged = {name: sum_count(values) for name, values in found._asdict().items()}
+    logged = {name: sum_count(values) for name, values in distilled._asdict().items()}
     logged["answer_length"] = sum_count(lengths)
-    ordered, total = terms[found.distance.argsort()], terms.sum()
+    ordered, total = terms[distilled.distance.argsort()], terms.sum()
     for number, part in enumerate(ordered.tensor_split(QUARTERS), 1):
         logged[f"share/q{number}"] = torch.stack([part.sum(), total])
     return logged

@@ -12,13 +12,13 @@ import torch
 from recipes.alignment.aligndistil import evaluation
 from recipes.alignment.aligndistil.config import ADAPTIVE, AUTO, CONTRAST, AlignDistilConfig
 from recipes.alignment.aligndistil.method import FLOOR, Rule
-from recipes.alignment.aligndistil.objective import TEACHERS, Batch, Distillation, Heads, OnPolicy, chosen_only
+from recipes.alignment.aligndistil.objective import TEACHERS, Batch, Distillation, Heads, OnPolicy, keep_chosen
 from recipes.alignment.evaluation import KL
 from recipes.alignment.experiment import AlignmentRecipe, Prepared, judge_samples, training
 from recipes.alignment.heatmaps import heatmap
 from recipes.alignment.pairs import PairItems
 from recipes.alignment.reference import answer_scores
-from recipes.alignment.trained import trained_policy
+from recipes.alignment.trained import train_policy
 from recipes.core.data.text.text_ids import token_texts
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
@@ -65,20 +65,20 @@ class AlignDistilRecipe(AlignmentRecipe):
         loss = replace(config.preference, loss="dpo")
         models = {}
         for name in ("dpo", "reverse"):
-            made = trained_policy(ground, prepared.train, loss, config.teacher, config.trainer, name == "reverse")
-            models[name] = made().requires_grad_(False).to(device).eval()
+            policy = train_policy(ground, prepared.train, loss, config.teacher, config.trainer, name == "reverse")
+            models[name] = policy().requires_grad_(False).to(device).eval()
         other = models["reverse"] if config.distil.mode in CONTRAST else ground.frozen
 
         def with_states(items: PairItems) -> PairItems:
-            said = (answer_scores(model, items.pairs, device, False) for model in (models["dpo"], other))
-            states = {name: scores.states[:, -1] for name, scores in zip(TEACHERS, said, strict=True)}
+            both = (answer_scores(model, items.pairs, device, False) for model in (models["dpo"], other))
+            states = {name: scores.states[:, -1] for name, scores in zip(TEACHERS, both, strict=True)}
             return PairItems(items.pairs, items.columns | states)
 
         train, test = prepared.train, prepared.test
         if config.distil.mode != "none":
             train, test = with_states(train), with_states(test)
-        found = vars(prepared) | {"train": train, "test": test}
-        return Distilling(**found, models=models, other=other)
+        fields = vars(prepared) | {"train": train, "test": test}
+        return Distilling(**fields, models=models, other=other)
 
     def build(self, config: AlignDistilConfig, prepared: Prepared) -> Training:
         """Policy and objective. All arms of a seed share initialisation and data order."""
@@ -86,7 +86,7 @@ class AlignDistilRecipe(AlignmentRecipe):
         own = config.distil
         if own.mode == "none":
             return super().build(config, prepared)
-        texts: Callable[[Batch], Batch] = chosen_only if own.sequences == "chosen" else lambda batch: batch
+        texts: Callable[[Batch], Batch] = keep_chosen if own.sequences == "chosen" else lambda batch: batch
         before_step = None
         if own.sequences == "sampled":
             pair, eos = (prepared.models["dpo"], prepared.other), prepared.ground.tokenizer.eos_token_id
@@ -101,12 +101,12 @@ class AlignDistilRecipe(AlignmentRecipe):
     ) -> Evaluation:
         """Adds reward at half of the steps, what the teachers say of samples and reach themselves, and alpha."""
         assert isinstance(prepared, Distilling)
-        found = super().evaluate(config, prepared, model, curve)
-        scores, extra = found.scores, _facts(config, prepared, found.scores)
+        base = super().evaluate(config, prepared, model, curve)
+        scores, extra = base.scores, _facts(config, prepared, base.scores)
         final = judge_samples(config, prepared, model.policy, prepared.models)
         evaluation.add_expected_reward(scores, final, config.preference.beta)
-        evaluation.add_half(scores, curve, config.trainer.max_steps, [*_judged(prepared)[:1], KL])
-        plots, shown = list(found.plots), None
+        evaluation.add_half(scores, curve, config.trainer.max_steps, [*_judge_metrics(prepared)[:1], KL])
+        plots, shown = list(base.plots), None
         if config.distil.mode != "none":
             rule, test = _rule(config, prepared), prepared.test.pairs
             apart = evaluation.answer_distances(prepared.test, prepared.heads, slice(None), prepared.device)
@@ -117,8 +117,8 @@ class AlignDistilRecipe(AlignmentRecipe):
                 extra["distil/r"] = rule.r
             plots += evaluation.alpha_plots(test, alpha, rule)
             pieces = token_texts(prepared.ground.tokenizer)
-            shown = heatmap(test, {"alpha": alpha}, prepared.said.logps, pieces, config.evaluation.heatmap)
-        return replace(found, metrics=found.metrics | scores.overall() | extra, heatmap=shown, plots=plots)
+            shown = heatmap(test, {"alpha": alpha}, prepared.reference.logps, pieces, config.evaluation.heatmap)
+        return replace(base, metrics=base.metrics | scores.overall() | extra, heatmap=shown, plots=plots)
 
 
 def _rule(config: AlignDistilConfig, prepared: Distilling) -> Rule:
@@ -143,28 +143,28 @@ def _rule(config: AlignDistilConfig, prepared: Distilling) -> Rule:
     return Rule(own.mode, config.preference.beta, scale, own.alpha, own.alpha_max)
 
 
-def _judged(prepared: Prepared) -> list[str]:
+def _judge_metrics(prepared: Prepared) -> list[str]:
     judge = prepared.ground.data.judges
     return [] if judge is None else list(judge.titles)
 
 
 def _facts(config: AlignDistilConfig, prepared: Distilling, scores: Scores) -> dict[str, float]:
     """What reference and teachers reach on the same prompts, on the scale of the policy's metrics; cached."""
-    found = {}
+    facts = {}
     for name, model in {"reference": prepared.ground.frozen, **prepared.models}.items():
-        for metric, (title, higher, value) in _reached(config, prepared, model).items():
+        for metric, (title, higher, value) in _teacher_metrics(config, prepared, model).items():
             scores.define(f"teacher/{name}_{metric}", f"{name} model: {title}", higher)
-            found[f"teacher/{name}_{metric}"] = value
-    return found
+            facts[f"teacher/{name}_{metric}"] = value
+    return facts
 
 
-def _reached(config: AlignDistilConfig, prepared: Distilling, model: Any) -> dict[str, tuple[str, bool, float]]:
+def _teacher_metrics(config: AlignDistilConfig, prepared: Distilling, model: Any) -> dict[str, tuple[str, bool, float]]:
     """Reward, KL and length of a frozen model's samples: metric -> (title, whether higher is better, value)."""
 
     def build(folder: Path) -> None:
         measured = judge_samples(config, prepared, model)
         overall = measured.overall()
-        names = [*_judged(prepared)[:1], KL, "length"]
+        names = [*_judge_metrics(prepared)[:1], KL, "length"]
         rows = {n: (measured.metrics[n].title, measured.metrics[n].higher_is_better, overall[n]) for n in names}
         write_json(folder / "metrics.json", rows, durable=False)
 

@@ -47,19 +47,21 @@ class CDPOConfig(AlignmentRunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found, loss, own = super().check(), self.preference.loss, self.critical
-        if own.weights != "none" and loss not in WEIGHABLE:
+        problems, loss, critical = super().check(), self.preference.loss, self.critical
+        if critical.weights != "none" and loss not in WEIGHABLE:
             hint = f"type preference.loss={' or '.join(WEIGHABLE)}, or critical.weights=none"
-            found.append(("critical.weights", f"{loss} is not weighed by tokens here; {hint}"))
-        if own.agg == "position" and loss != "dpo":
-            found.append(("critical.agg", f"position is a form of dpo, not of {loss}; type preference.loss=dpo"))
+            problems.append(("critical.weights", f"{loss} is not weighed by tokens here; {hint}"))
+        if critical.agg == "position" and loss != "dpo":
+            problems.append(("critical.agg", f"position is a form of dpo, not of {loss}; type preference.loss=dpo"))
         if isinstance(self.data, ChainArithmeticConfig):
             if self.evaluation.samples > 1:
-                found.append(("evaluation.samples", "chain-arithmetic is decoded greedily, where one sample says all"))
-        elif own.weights == "oracle":
+                problems.append(
+                    ("evaluation.samples", "chain-arithmetic is decoded greedily, where one sample says all")
+                )
+        elif critical.weights == "oracle":
             message = "oracle needs answers whose first wrong token is known: data=chain-arithmetic"
-            found.append(("critical.weights", message))
-        return found
+            problems.append(("critical.weights", message))
+        return problems
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`: with the two models, where they are needed."""

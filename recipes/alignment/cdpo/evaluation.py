@@ -38,8 +38,8 @@ def add_detection(scores: Scores, items: PairItems, where: str = "") -> dict[str
     marks, starts = important[rejected], np.concatenate([[0], np.cumsum(items.pairs.lengths[1::2])])
     if not marks.any() or marks.all():
         return {}
-    found: dict[str, float] = {}
-    said = "training pairs" if where else "held-out pairs"
+    detection: dict[str, float] = {}
+    pairs_text = "training pairs" if where else "held-out pairs"
     drawn = np.random.default_rng(0).random(len(marks))
     for name, (title, column) in DETECTORS.items():
         if column and column not in items.columns:
@@ -49,12 +49,12 @@ def add_detection(scores: Scores, items: PairItems, where: str = "") -> dict[str
         define(
             scores,
             {
-                area: (f"AUROC of {title} for the first wrong token, {said}", True),
-                hit: (f"rejected answers where {title} is largest on the first wrong token, {said}", True),
+                area: (f"AUROC of {title} for the first wrong token, {pairs_text}", True),
+                hit: (f"rejected answers where {title} is largest on the first wrong token, {pairs_text}", True),
             },
         )
-        found |= {area: auroc(marks, values), hit: _hit_rate(marks, values, starts)}
-    return found | _mean_scores(scores, items.columns, rejected, important, where)
+        detection |= {area: auroc(marks, values), hit: _hit_rate(marks, values, starts)}
+    return detection | _mean_scores(scores, items.columns, rejected, important, where)
 
 
 def add_weights(scores: Scores, items: PairItems) -> None:
@@ -88,11 +88,11 @@ def _mean_scores(
 ) -> dict[str, float]:
     if "log_s" not in columns:
         return {}
-    found = {}
+    means = {}
     for name, title, tokens in (
         ("wrong", "first wrong tokens", important & rejected),
         ("other", "other rejected tokens", ~important & rejected),
     ):
         scores.define(f"critical/{where}score_{name}", f"mean score s of {title}", name == "other")
-        found[f"critical/{where}score_{name}"] = float(np.exp(columns["log_s"][tokens]).mean())
-    return found
+        means[f"critical/{where}score_{name}"] = float(np.exp(columns["log_s"][tokens]).mean())
+    return means

@@ -57,8 +57,8 @@ def contrast(positive: Logits, negative: Logits, targets: Tensor, beta_ce: float
         mixed = torch.log_softmax((1 + beta_ce) * logp - beta_ce * logn, 1)
         at = targets[part, None]
         parts.append(torch.cat([mixed.gather(1, at), logp.gather(1, at), logn.gather(1, at)], 1))
-    found = torch.cat(parts) if parts else torch.zeros(0, 3, device=targets.device)
-    return Contrast(*found.unbind(1))
+    columns = torch.cat(parts) if parts else torch.zeros(0, 3, device=targets.device)
+    return Contrast(*columns.unbind(1))
 
 
 def weights_of(kind: str, scores: Mapping[str, np.ndarray], important: np.ndarray | None, seed: int) -> np.ndarray:
@@ -126,6 +126,6 @@ def positionwise(batch: PreferenceBatch, *, beta: float = 0.1) -> Tensor:
 
 
 def _log_ratios(side: Completions) -> Tensor:
-    found = exact(side.logps) - exact(require(side.ref_logps, "ref_logps"))
-    weighed = found if side.weights is None else found * exact(side.weights)
+    ratios = exact(side.logps) - exact(require(side.ref_logps, "ref_logps"))
+    weighed = ratios if side.weights is None else ratios * exact(side.weights)
     return torch.where(side.mask.bool(), weighed, 0)

@@ -39,7 +39,7 @@ def examples_of(data: PreferenceData) -> tuple[list[Example], list[Example]]:
 
 def contrast_models(config: ContrastConfig, trainer: TrainerConfig, ground: Ground) -> list[Path]:
     """Folders of the positive and the negative model's weights, each trained from the reference if no run has."""
-    pads, found = pad_id(ground.tokenizer), []
+    pads, folders = pad_id(ground.tokenizer), []
     start = weights_hash(ground.frozen)
     for (name, side), examples in zip(SIDES, examples_of(ground.data), strict=True):
         key = {
@@ -53,8 +53,8 @@ def contrast_models(config: ContrastConfig, trainer: TrainerConfig, ground: Grou
             return Training(ground.reference(), WeightedCrossEntropy(), items, answers_collate(pads))
 
         what = f"{len(examples):,} {side} answers"
-        found.append(train_reference(key, tuning_settings(config, trainer), config.seed, training, what, name))
-    return found
+        folders.append(train_reference(key, tuning_settings(config, trainer), config.seed, training, what, name))
+    return folders
 
 
 def answers_collate(pad_id: int) -> Callable[[list[Example]], dict[str, Any]]:

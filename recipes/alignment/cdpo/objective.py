@@ -34,9 +34,9 @@ def token_weights(config: CriticalConfig, pairs: PairSet, scores: dict[str, np.n
     weights = np.ones(len(rejected), np.float32)
     for side in (rejected, ~rejected):
         if side is rejected or not config.only_negative:
-            own = {name: values[side] for name, values in scores.items()}
-            found = weights_of(config.weights, own, None if important is None else important[side], seed)
-            weights[side] = found if side is rejected else 1 - found
+            side_scores = {name: values[side] for name, values in scores.items()}
+            side_weights = weights_of(config.weights, side_scores, None if important is None else important[side], seed)
+            weights[side] = side_weights if side is rejected else 1 - side_weights
     return weights
 
 

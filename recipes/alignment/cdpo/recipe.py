@@ -24,10 +24,10 @@ class CDPORecipe(AlignmentRecipe):
     """Preference training whose rejected tokens are weighed by how critical they are."""
 
     def columns(
-        self, config: CDPOConfig, ground: Ground, pairs: PairSet, said: AnswerScores, device: str, seed: int
+        self, config: CDPOConfig, ground: Ground, pairs: PairSet, reference: AnswerScores, device: str, seed: int
     ) -> dict[str, np.ndarray]:
         """Adds what both models say of the tokens, and the weights made of it."""
-        columns = super().columns(config, ground, pairs, said, device, seed)
+        columns = super().columns(config, ground, pairs, reference, device, seed)
         own, scores = config.critical, {}
         if own.weights in CONTRASTED:
             folders = contrast_models(config.contrast, config.trainer, ground)
@@ -43,19 +43,19 @@ class CDPORecipe(AlignmentRecipe):
 
     def evaluate(self, config: CDPOConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """Adds whether scores find first wrong tokens, what tokens weigh, and the token heatmap."""
-        found = super().evaluate(config, prepared, model, curve)
-        scores, test, shown = found.scores, prepared.test, None
+        base = super().evaluate(config, prepared, model, curve)
+        scores, test, shown = base.scores, prepared.test, None
         extra = evaluation.add_detection(scores, test) | evaluation.add_detection(scores, prepared.train, "train_")
         if WEIGHTS in test.columns:
             evaluation.add_weights(scores, test)
             pieces, masks = token_texts(prepared.ground.tokenizer), {"weight": test.columns[WEIGHTS]}
-            shown = heatmap(test.pairs, masks, prepared.said.logps, pieces, config.evaluation.heatmap)
+            shown = heatmap(test.pairs, masks, prepared.reference.logps, pieces, config.evaluation.heatmap)
         judge = prepared.ground.data.judges
-        plots = list(found.plots)
+        plots = list(base.plots)
         if judge is not None:
             metric = next(iter(judge.titles))
-            plots += evaluation.curve_plots(curve, metric, found.metrics.get(f"data/{metric}"))
-        return replace(found, metrics=found.metrics | scores.overall() | extra, heatmap=shown, plots=plots)
+            plots += evaluation.curve_plots(curve, metric, base.metrics.get(f"data/{metric}"))
+        return replace(base, metrics=base.metrics | scores.overall() | extra, heatmap=shown, plots=plots)
 
 
 RECIPE = CDPORecipe

@@ -60,7 +60,7 @@ def mapo_masks(model: Any, pairs: PairSet, hooks: Sequence[str], mapping: str, d
 
     def build(folder: Path) -> None:
         """Write mask.safetensors: the mask [tokens] of all answers, one after the other."""
-        found, offsets = np.zeros(int(pairs.lengths.sum()), np.float32), pairs.offsets
+        masks, offsets = np.zeros(int(pairs.lengths.sum()), np.float32), pairs.offsets
         model.to(device).eval()
         for numbers, batch in row_batches(pairs.rows(), device, "reading the reference's activations"):
             lengths = (batch["labels"] != IGNORE).sum(1)
@@ -71,8 +71,8 @@ def mapo_masks(model: Any, pairs: PairSet, hooks: Sequence[str], mapping: str, d
             valid = valid_tokens(lengths)
             mask = mapo_mask(scores, valid, mapping)
             places = [np.arange(offsets[number], offsets[number + 1]) for number in numbers]
-            found[np.concatenate(places)] = mask[valid].cpu().numpy()
-        save_file({"mask": found}, folder / "mask.safetensors")
+            masks[np.concatenate(places)] = mask[valid].cpu().numpy()
+        save_file({"mask": masks}, folder / "mask.safetensors")
 
     parts = {
         "model": weights_hash(model),
@@ -87,26 +87,26 @@ def mapo_masks(model: Any, pairs: PairSet, hooks: Sequence[str], mapping: str, d
 @torch.no_grad()
 def hook_scores(model: Any, batch: dict[str, Tensor], hooks: Sequence[str], mapping: str) -> dict[str, list[Tensor]]:
     """The channel mean [N] of each hook of each type at the positions that predict completion tokens."""
-    found: dict[str, list[Tensor]] = {kind: [] for kind in HOOKS if kind in hooks}
+    by_kind: dict[str, list[Tensor]] = {kind: [] for kind in HOOKS if kind in hooks}
     predicted = batch["labels"] != IGNORE
 
     def take(kind: str, activation: Tensor) -> None:
-        if kind in found:
-            found[kind].append(channel_mean(activation[predicted], mapping))
+        if kind in by_kind:
+            by_kind[kind].append(channel_mean(activation[predicted], mapping))
 
     base = decoder(model.language_model)
-    with _hooked(base, take):
+    with _hooks(base, take):
         last = base(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
     take("resid", last)
-    if "logits" in found:
-        found["logits"].append(_logit_scores(last[predicted], output_head(model.language_model), mapping))
-    if missing := [kind for kind, scores in found.items() if not scores]:
+    if "logits" in by_kind:
+        by_kind["logits"].append(_logit_scores(last[predicted], output_head(model.language_model), mapping))
+    if missing := [kind for kind, scores in by_kind.items() if not scores]:
         raise UserError(
             f"{type(model.language_model).__name__} has no place known for {missing[0]} activations",
             where="mask.hooks",
-            hint=f"type mask.hooks=[{','.join(kind for kind in found if found[kind])}]",
+            hint=f"type mask.hooks=[{','.join(kind for kind in by_kind if by_kind[kind])}]",
         )
-    return found
+    return by_kind
 
 
 def _logit_scores(hidden: Tensor, head: OutputHead, mapping: str) -> Tensor:
@@ -116,7 +116,7 @@ def _logit_scores(hidden: Tensor, head: OutputHead, mapping: str) -> Tensor:
 
 
 @contextmanager
-def _hooked(base: nn.Module, take: Callable[[str, Tensor], None]) -> Iterator[None]:
+def _hooks(base: nn.Module, take: Callable[[str, Tensor], None]) -> Iterator[None]:
     """Call `take(type, activation)` at every place during the forwards inside the block."""
 
     def reader(kind: str, what: str) -> Callable[..., None]:

@@ -42,13 +42,13 @@ class MaskConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        found = []
+        problems = []
         if not self.hooks or len(set(self.hooks)) < len(self.hooks):
-            found.append(("hooks", "needs at least one type, each once"))
+            problems.append(("hooks", "needs at least one type, each once"))
         for key, mask, place, other in (("l1_u", "reward", "kl", "l1_d"), ("l1_d", "KL", "reward", "l1_u")):
             if getattr(self, key) and self.place == place:
-                found.append((key, f"penalises the {mask} mask, which place={place} does not use; type {other}"))
-        return found
+                problems.append((key, f"penalises the {mask} mask, which place={place} does not use; type {other}"))
+        return problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +60,17 @@ class SparsePOConfig(AlignmentRunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found = super().check()
+        problems = super().check()
         if self.lora.rank and self.trainer.parallel == "fsdp":
-            found.append(("trainer.parallel", "fsdp shares out whole models, not adapters; type ddp, or lora.rank=0"))
+            problems.append(
+                ("trainer.parallel", "fsdp shares out whole models, not adapters; type ddp, or lora.rank=0")
+            )
         if self.mask.kind != "none" and self.preference.loss not in MASKABLE:
             hint = "type preference.loss=tdpo1, or mask.kind=none"
-            found.append(("mask.kind", f"{self.preference.loss} has no terms to mask; {hint}"))
+            problems.append(("mask.kind", f"{self.preference.loss} has no terms to mask; {hint}"))
         if isinstance(self.data, PreferencesConfig) and self.mask.kind == "oracle":
-            found.append(("arm", "oracle needs data whose judge looks at known words: data=sentiment"))
-        return found
+            problems.append(("arm", "oracle needs data whose judge looks at known words: data=sentiment"))
+        return problems
 
 
 CONFIG = SparsePOConfig

@@ -34,7 +34,7 @@ def pair_masks(config: MaskConfig, masks: Any, items: PairItems, states: States,
         "reward" and "kl" -> float64 [tokens] in the order of `PairSet.offsets`.
     """
     collate, offsets = pair_collate(0), items.pairs.offsets
-    found = {name: np.zeros(int(offsets[-1])) for name in Masks._fields}
+    arrays = {name: np.zeros(int(offsets[-1])) for name in Masks._fields}
     for start in range(0, len(items), BATCH):
         numbers = range(start, min(start + BATCH, len(items)))
         batch = collate([items[i] for i in numbers])
@@ -46,8 +46,8 @@ def pair_masks(config: MaskConfig, masks: Any, items: PairItems, states: States,
         answers = [2 * i for i in numbers] + [2 * i + 1 for i in numbers]
         where = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in answers])
         for name, mask in used._asdict().items():
-            found[name][where] = mask[valid].double().cpu().numpy()
-    return found
+            arrays[name][where] = mask[valid].double().cpu().numpy()
+    return arrays
 
 
 def add_mask_scores(scores: Scores, pairs: PairSet, masks: Mapping[str, np.ndarray], when: str = "") -> None:
@@ -59,11 +59,11 @@ def add_mask_scores(scores: Scores, pairs: PairSet, masks: Mapping[str, np.ndarr
         masks: From `pair_masks`.
         when: "_before" for those before training.
     """
-    said = " before training" if when else ""
+    when_text = " before training" if when else ""
     for name, values in masks.items():
         titles = {
-            f"mask/{name}{when}": (f"{name} mask{said}, mean over tokens of held-out answers", True),
-            f"mask/{name}_zero{when}": (f"share of tokens whose {name} mask is 0{said}", True),
+            f"mask/{name}{when}": (f"{name} mask{when_text}, mean over tokens of held-out answers", True),
+            f"mask/{name}_zero{when}": (f"share of tokens whose {name} mask is 0{when_text}", True),
         }
         define(scores, titles)
         for number, pair in enumerate(pairs.pairs):
@@ -74,11 +74,11 @@ def add_mask_scores(scores: Scores, pairs: PairSet, masks: Mapping[str, np.ndarr
 
 def add_mask_auroc(scores: Scores, pairs: PairSet, masks: Mapping[str, np.ndarray]) -> dict[str, float]:
     """How well the masks find the tokens that matter; they have no score per example."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, values in masks.items():
         scores.define(f"mask/{name}_auroc", f"AUROC of the {name} mask for the words the judge knows", True)
-        found |= _auroc(f"mask/{name}_auroc", pairs, values)
-    return found
+        metrics |= _auroc(f"mask/{name}_auroc", pairs, values)
+    return metrics
 
 
 def add_surprisal(scores: Scores, pairs: PairSet, ref_logps: np.ndarray) -> dict[str, float]:

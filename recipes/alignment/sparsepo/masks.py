@@ -141,8 +141,8 @@ def _dead(config: MaskConfig, learned: Masks | None, batch: dict[str, Tensor]) -
 
 @torch.no_grad()
 def _metrics(masks: Masks, valid: Tensor) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    metrics: dict[str, Tensor] = {}
     for name, mask in (("reward", masks.reward), ("kl", masks.kl)):
         values = mask[valid]
-        found |= {f"mask/{name}_mean": sum_count(values), f"mask/{name}_zero": sum_count((values == 0).float())}
-    return found
+        metrics |= {f"mask/{name}_mean": sum_count(values), f"mask/{name}_zero": sum_count((values == 0).float())}
+    return metrics

@@ -216,8 +216,8 @@ def place_masks(masks: Masks, valid: Tensor, on: str = "both", norm: str = "none
     reward, kl = masks
     if norm == "mean1":
         common = reward is kl
-        reward = _normalized(reward, valid)
-        kl = reward if common else _normalized(kl, valid)
+        reward = _normalize(reward, valid)
+        kl = reward if common else _normalize(kl, valid)
     return Masks(uniform_mask(reward) if on == "kl" else reward, uniform_mask(kl) if on == "reward" else kl)
 
 
@@ -240,7 +240,7 @@ def is_dead(reward: Tensor, valid: Tensor) -> bool:
     return not mask_statistics(reward, valid)[0] >= DEAD
 
 
-def _normalized(mask: Tensor, valid: Tensor) -> Tensor:
+def _normalize(mask: Tensor, valid: Tensor) -> Tensor:
     mean = _total(mask.detach(), valid) / valid.sum(1).clamp(min=1)
     return mask / torch.where(mean > 0, mean, 1)[:, None]
 

@@ -28,13 +28,13 @@ class SparsePORecipe(AlignmentRecipe):
     """Preference training whose tokens are weighed by masks."""
 
     def columns(
-        self, config: SparsePOConfig, ground: Ground, pairs: PairSet, said: AnswerScores, device: str, seed: int
+        self, config: SparsePOConfig, ground: Ground, pairs: PairSet, reference: AnswerScores, device: str, seed: int
     ) -> dict[str, np.ndarray]:
         """Adds what the masks read, and the masks that are known before training."""
-        columns = super().columns(config, ground, pairs, said, device, seed)
+        columns = super().columns(config, ground, pairs, reference, device, seed)
         own = config.mask
         if own.kind == "learned":
-            columns["states"] = said.states
+            columns["states"] = reference.states
         elif own.kind != "none":
             mapo = None
             if own.kind == "mapo":
@@ -60,9 +60,9 @@ class SparsePORecipe(AlignmentRecipe):
 
     def evaluate(self, config: SparsePOConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """Adds the masks, before training and after, with the token heatmap."""
-        found = super().evaluate(config, prepared, model, curve)
-        scores, test, said = found.scores, prepared.test.pairs, prepared.said
-        extra = evaluation.add_surprisal(scores, test, said.logps)
+        base = super().evaluate(config, prepared, model, curve)
+        scores, test, reference = base.scores, prepared.test.pairs, prepared.reference
+        extra = evaluation.add_surprisal(scores, test, reference.logps)
         shown = None
         if config.mask.kind != "none":
             masks = _test_masks(config, prepared, model.masks)
@@ -72,9 +72,9 @@ class SparsePORecipe(AlignmentRecipe):
             scores.define("mask/redraws", "times that the masks were drawn again because they were 0", False)
             pieces = token_texts(prepared.ground.tokenizer)
             named = {f"{name} mask": values for name, values in masks.items()}
-            shown = heatmap(test, named, said.logps, pieces, config.evaluation.heatmap)
-        metrics = found.metrics | scores.overall() | extra
-        return replace(found, metrics=metrics, heatmap=shown, plots=[*found.plots, *evaluation.mask_plots(curve)])
+            shown = heatmap(test, named, reference.logps, pieces, config.evaluation.heatmap)
+        metrics = base.metrics | scores.overall() | extra
+        return replace(base, metrics=metrics, heatmap=shown, plots=[*base.plots, *evaluation.mask_plots(curve)])
 
 
 def _test_masks(config: SparsePOConfig, prepared: Prepared, masks: Any) -> dict[str, np.ndarray]:

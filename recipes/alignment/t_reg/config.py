@@ -62,14 +62,14 @@ class TRegConfig(AlignmentRunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found = super().check()
+        problems = super().check()
         if self.treg.rewards != "none" and self.preference.loss not in REGULARISABLE:
             hint = "type preference.loss=dpo or simpo, or treg.rewards=none"
-            found.append(("treg.rewards", f"{self.preference.loss} has no token rewards to regularise; {hint}"))
+            problems.append(("treg.rewards", f"{self.preference.loss} has no token rewards to regularise; {hint}"))
         if self.treg.source == "oracle" and not isinstance(self.data, SentimentConfig):
             hint = "data=sentiment, or arm=self, whose rewards come from the model"
-            found.append(("treg.rewards", f"oracle needs data whose judge knows words: {hint}"))
-        return found
+            problems.append(("treg.rewards", f"oracle needs data whose judge knows words: {hint}"))
+        return problems
 
 
 CONFIG = TRegConfig

@@ -69,12 +69,12 @@ def add_corrupted(scores: Scores, pairs: PairSet, suspicions: Mapping[str, np.nd
     }
     marks = pairs.important()
     rejected = pairs.rejected()
-    found = {}
+    metrics = {}
     for name, values in suspicions.items():
         if marks is not None and 0 < marks[rejected].sum() < rejected.sum():
             scores.define(f"corrupted/auroc_{name}", titles[name], True)
-            found[f"corrupted/auroc_{name}"] = auroc(marks[rejected], values[rejected])
-    return found
+            metrics[f"corrupted/auroc_{name}"] = auroc(marks[rejected], values[rejected])
+    return metrics
 
 
 def reward_plots(pairs: PairSet, rewards: np.ndarray) -> list[Plot]:

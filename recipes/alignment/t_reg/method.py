@@ -61,7 +61,7 @@ def pair_weight(pairs: PreferenceBatch, loss: str, beta: float, gamma: float) ->
     return torch.sigmoid(-beta * pairs.margin())
 
 
-def shuffled_within(values: np.ndarray, offsets: np.ndarray, seed: int) -> np.ndarray:
+def shuffle_within(values: np.ndarray, offsets: np.ndarray, seed: int) -> np.ndarray:
     """Control: the same values in each answer, on other tokens.
 
     Args:

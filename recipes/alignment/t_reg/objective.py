@@ -45,10 +45,10 @@ class Regularised(Preference):
 
     def weight(self, pairs: PreferenceBatch) -> Tensor:
         """[pairs] what the regulariser of each is multiplied by besides alpha."""
-        found = pair_weight(pairs, self.config.loss, self.config.beta, self.config.gamma)
+        weight = pair_weight(pairs, self.config.loss, self.config.beta, self.config.gamma)
         if self.reg.weight == "static":
-            return torch.full_like(found, self.reg.static, requires_grad=False)
-        return found.detach() if self.reg.detach_w else found
+            return torch.full_like(weight, self.reg.static, requires_grad=False)
+        return weight.detach() if self.reg.detach_w else weight
 
 
 @torch.no_grad()

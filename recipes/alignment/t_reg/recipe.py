@@ -30,12 +30,12 @@ class TRegRecipe(AlignmentRecipe):
         return fitting(config.treg, ground) if config.treg.on_long == "skip" else ground
 
     def columns(
-        self, config: TRegConfig, ground: Ground, pairs: PairSet, said: AnswerScores, device: str, seed: int
+        self, config: TRegConfig, ground: Ground, pairs: PairSet, reference: AnswerScores, device: str, seed: int
     ) -> dict[str, np.ndarray]:
         """Adds the token rewards."""
-        columns = super().columns(config, ground, pairs, said, device, seed)
+        columns = super().columns(config, ground, pairs, reference, device, seed)
         if config.treg.rewards != "none":
-            columns[REWARDS] = compute_rewards(config, ground, pairs, said, device, seed)
+            columns[REWARDS] = compute_rewards(config, ground, pairs, reference, device, seed)
             if config.treg.rewards != "zero" and pairs is ground.data.train:
                 warn_if_idle(columns[REWARDS])
         return columns
@@ -53,31 +53,31 @@ class TRegRecipe(AlignmentRecipe):
         rewards, test = prepared.test.columns.get(REWARDS), prepared.test.pairs
         if rewards is not None:
             evaluation.add_reward_scores(scores, test, rewards)
-            evaluation.add_drift(scores, test, rewards, logps.astype(np.float64) - prepared.said.logps)
+            evaluation.add_drift(scores, test, rewards, logps.astype(np.float64) - prepared.reference.logps)
 
     def evaluate(self, config: TRegConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """Adds whether broken words are found, pictures of the rewards and the token heatmap."""
-        found = super().evaluate(config, prepared, model, curve)
-        scores, test, said = found.scores, prepared.test.pairs, prepared.said
+        base = super().evaluate(config, prepared, model, curve)
+        scores, test, reference = base.scores, prepared.test.pairs, prepared.reference
         rewards, shown, plots = prepared.test.columns.get(REWARDS), None, []
         if rewards is not None:
             pieces = token_texts(prepared.ground.tokenizer)
-            shown = heatmap(test, {"0.5 + reward": 0.5 + rewards}, said.logps, pieces, config.evaluation.heatmap)
+            shown = heatmap(test, {"0.5 + reward": 0.5 + rewards}, reference.logps, pieces, config.evaluation.heatmap)
             plots = evaluation.reward_plots(test, rewards)
         extra = {}
         if isinstance(config.data, CorruptedConfig):
             extra = evaluation.add_corrupted(scores, test, _suspicions(config, prepared))
-        metrics = found.metrics | scores.overall() | extra
-        return replace(found, metrics=metrics, heatmap=shown, plots=[*found.plots, *plots])
+        metrics = base.metrics | scores.overall() | extra
+        return replace(base, metrics=metrics, heatmap=shown, plots=[*base.plots, *plots])
 
 
 def _suspicions(config: TRegConfig, prepared: Prepared) -> dict[str, np.ndarray]:
     """What may tell replaced words: surprisal, and self rewards if the run has them."""
-    found = {"surprisal": -prepared.said.logps}
+    suspicions = {"surprisal": -prepared.reference.logps}
     if config.treg.rewards == "self":
         logps = self_logps(prepared.ground, prepared.test.pairs, config.treg.better, prepared.device)
-        found |= {"rewards": -prepared.test.columns[REWARDS], "better": -logps}
-    return found
+        suspicions |= {"rewards": -prepared.test.columns[REWARDS], "better": -logps}
+    return suspicions
 
 
 RECIPE = TRegRecipe

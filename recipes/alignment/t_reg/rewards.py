@@ -11,8 +11,8 @@ from recipes.alignment.data import Ground
 from recipes.alignment.pairs import PairItems, PairSet
 from recipes.alignment.reference import AnswerScores, answer_scores, prompt_ids
 from recipes.alignment.t_reg.config import RegConfig, TRegConfig
-from recipes.alignment.t_reg.method import flip, shuffled_within, token_rewards
-from recipes.alignment.trained import trained_policy
+from recipes.alignment.t_reg.method import flip, shuffle_within, token_rewards
+from recipes.alignment.trained import train_policy
 from recipes.core.data.tasks.judges import Judges
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
@@ -41,19 +41,19 @@ def compute_rewards(
     Raises:
         UserError: a prompt exceeds the model's context.
     """
-    own = config.treg
-    if own.source is None:
-        return _constant(pairs, own.constant if own.rewards == "constant" else 0.0)
-    if own.source == "self":
-        better, worse = (self_logps(ground, pairs, prompt, device) for prompt in (own.better, own.worse))
-        found = token_rewards(better, worse)
-    elif own.source == "oracle":
-        found = flip(oracle_rewards(ground, pairs), own.flip, seed)
+    treg = config.treg
+    if treg.source is None:
+        return _constant(pairs, treg.constant if treg.rewards == "constant" else 0.0)
+    if treg.source == "self":
+        better, worse = (self_logps(ground, pairs, prompt, device) for prompt in (treg.better, treg.worse))
+        rewards = token_rewards(better, worse)
+    elif treg.source == "oracle":
+        rewards = flip(oracle_rewards(ground, pairs), treg.flip, seed)
     else:
-        found = token_rewards(_dpo_logps(config, ground, pairs, device), reference.logps)
-    if own.rewards == "random":
-        found = shuffled_within(found, pairs.offsets, seed)
-    return found.astype(np.float32)
+        rewards = token_rewards(_dpo_logps(config, ground, pairs, device), reference.logps)
+    if treg.rewards == "random":
+        rewards = shuffle_within(rewards, pairs.offsets, seed)
+    return rewards.astype(np.float32)
 
 
 def warn_if_idle(rewards: np.ndarray) -> None:
@@ -85,7 +85,7 @@ def self_logps(ground: Ground, pairs: PairSet, prompt: str, device: str) -> np.n
     Raises:
         UserError: prompt and answer exceed the reference's context.
     """
-    rows = asked_rows(ground.tokenizer, pairs, prompt)
+    rows = prompt_rows(ground.tokenizer, pairs, prompt)
     if long := too_long(ground, rows):
         longest, first = context(ground.frozen), pairs.pairs[min(long)]
         raise UserError(
@@ -98,7 +98,7 @@ def self_logps(ground: Ground, pairs: PairSet, prompt: str, device: str) -> np.n
     return score_once(ground.frozen, rows, device=device, what="scoring answers behind a prompt")["logprob"]
 
 
-def asked_rows(tokenizer: Any, pairs: PairSet, prompt: str) -> list[tuple[np.ndarray, np.ndarray]]:
+def prompt_rows(tokenizer: Any, pairs: PairSet, prompt: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Prompt and answer ids of every answer, the answers' as they are in the pairs: they are never tokenised again."""
     rows, reader = [], TextIds(tokenizer)
     for number in range(2 * len(pairs)):
@@ -123,7 +123,7 @@ def fitting(config: RegConfig, ground: Ground) -> Ground:
     for pairs in (data.train, data.test):
         long = set[int]()
         for prompt in (config.better, config.worse):
-            long |= too_long(ground, asked_rows(ground.tokenizer, pairs, prompt))
+            long |= too_long(ground, prompt_rows(ground.tokenizer, pairs, prompt))
         kept.append(PairSet([pair for number, pair in enumerate(pairs.pairs) if number not in long]))
         if not len(kept[-1]):
             message = (
@@ -150,7 +150,7 @@ def _dpo_logps(config: TRegConfig, ground: Ground, pairs: PairSet, device: str) 
     train = ground.data.train
     columns = {"ref_logps": answer_scores(ground.frozen, train, device).logps}
     loss = PreferenceConfig(loss="dpo", beta=0.1)
-    policy = trained_policy(ground, PairItems(train, columns), loss, config.trained, config.trainer)()
+    policy = train_policy(ground, PairItems(train, columns), loss, config.trained, config.trainer)()
     return score(policy, pairs.rows(), device=device, what="scoring answers with the DPO model")["logprob"]
 
 

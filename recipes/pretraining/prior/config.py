@@ -25,10 +25,10 @@ class WeightingConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found = []
+        problems = []
         if self.cap is not None and self.cap < 1:
-            found.append(("cap", f"{self.cap:g} is below 1, the mean weight; use at least 1"))
-        return found
+            problems.append(("cap", f"{self.cap:g} is below 1, the mean weight; use at least 1"))
+        return problems
 
 
 @dataclass(frozen=True)
@@ -79,21 +79,21 @@ class PriorConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found = []
+        problems = []
         if self.weighting.name == "oracle" and isinstance(self.data, ImageTextConfig):
-            found.append(
+            problems.append(
                 ("arm", "oracle needs data whose image-determined tokens are known: digit-captions or easy-vqa")
             )
         if isinstance(self.model, LlavaConfig) and self.setting == "U":
-            found.append(("setting", "a LLaVA model has a visual encoder; type setting=H"))
+            problems.append(("setting", "a LLaVA model has a visual encoder; type setting=H"))
         if self.weighting.name in LIVE and self.weighting.reduction == "global_norm":
-            found.append(
+            problems.append(
                 (
                     "weighting.reduction",
                     f"{self.weighting.name} weights are known per micro-batch only; use token or caption",
                 )
             )
-        return found
+        return problems
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""

@@ -50,15 +50,15 @@ def scaling_metrics(scores: Scores, curve: Curve, batch_size: int, max_steps: in
     if len(points) < 2:
         return {}
     samples = [count for count, _ in points]
-    found = {}
+    scaling = {}
     if ACCURACY in points[0][1]:
         scores.define("scaling/grounded", "grounded accuracy gained per doubling of the samples", higher_is_better=True)
-        found["scaling/grounded"] = scaling_coefficient(samples, [metrics[ACCURACY] for _, metrics in points]).b
+        scaling["scaling/grounded"] = scaling_coefficient(samples, [metrics[ACCURACY] for _, metrics in points]).b
     nll = "nll/image" if "nll/image" in points[0][1] else "nll/all"
     name = f"scaling/{nll.replace('/', '_')}"
     scores.define(name, f"exponent of {nll} in the samples", higher_is_better=True)
-    found[name] = loss_scaling_coefficient(samples, [metrics[nll] for _, metrics in points]).b
-    return found
+    scaling[name] = loss_scaling_coefficient(samples, [metrics[nll] for _, metrics in points]).b
+    return scaling
 
 
 def _geometric(max_steps: int) -> set[int]:

@@ -97,11 +97,11 @@ class PriorRecipe:
     ) -> Evaluation:
         """The whole suite on the test split, with per-example scores and the token heatmap."""
         trainer, weights = config.trainer, heatmap_weights(config, prepared)
-        found = self._suite(config, prepared, model).evaluate(curve, trainer.batch_size, trainer.max_steps, weights)
+        result = self._suite(config, prepared, model).evaluate(curve, trainer.batch_size, trainer.max_steps, weights)
         if cut := prepared.train.cut + prepared.test.cut:
-            found.scores.define("data/cut", "captions cut at data.max_tokens", False)
-            found.metrics["data/cut"] = float(cut)
-        return found
+            result.scores.define("data/cut", "captions cut at data.max_tokens", False)
+            result.metrics["data/cut"] = float(cut)
+        return result
 
     def _suite(self, config: PriorConfig, prepared: Prepared, model: nn.Module) -> Suite:
         """The test suite of a model, made once: it holds decoded images and tokenised choices."""
@@ -123,7 +123,7 @@ def weigher(config: PriorConfig, prepared: Prepared) -> Weigh:
     """The function that gives a batch its coefficients from the stored reference scores."""
 
     def weigh(indices: Sequence[int], mask: Tensor) -> tuple[Tensor, Tensor]:
-        nll = _padded([prepared.reference.train_nll(i) for i in indices])
+        nll = _pad([prepared.reference.train_nll(i) for i in indices])
         scores = token_scores(config, prepared.train, prepared.data.train, indices, nll, mask)
         own = config.weighting
         floor, cap = (0.0, None) if own.name in LIVE else (own.floor, own.cap)
@@ -149,7 +149,7 @@ def token_scores(
     if own.name == "ntp" or own.name in LIVE:
         return method.ntp_scores(mask)
     if own.name == "oracle":
-        return method.oracle_scores(_padded([tokens.span_index(i) for i in indices], fill=-1) >= 0, mask)
+        return method.oracle_scores(_pad([tokens.span_index(i) for i in indices], fill=-1) >= 0, mask)
     if own.name == "inverse":
         scores = method.inverse_scores(nll, mask)
     elif own.name == "drop":
@@ -159,7 +159,7 @@ def token_scores(
     else:
         scores = method.prior_scores(nll, mask, own.alpha)
     if own.word_pool != "none":
-        words = _padded([tokens.word_index(i) for i in indices], fill=-1)
+        words = _pad([tokens.word_index(i) for i in indices], fill=-1)
         scores = method.word_pool(scores, mask, words, own.word_pool)
     if own.name == "random":
         scores = permute_within(scores, mask, config.seed, [split.caption(i).id for i in indices])
@@ -179,14 +179,14 @@ def heatmap_weights(config: PriorConfig, prepared: Prepared) -> list[np.ndarray]
     indices = range(min(config.evaluation.heatmap, config.evaluation.examples, len(prepared.data.test)))
     if not indices:
         return []
-    nll = _padded([prepared.reference.test.nll(i) for i in indices])
-    mask = _padded([np.ones(len(prepared.test.ids(i)), bool) for i in indices], fill=0).bool()
+    nll = _pad([prepared.reference.test.nll(i) for i in indices])
+    mask = _pad([np.ones(len(prepared.test.ids(i)), bool) for i in indices], fill=0).bool()
     scores = token_scores(config, prepared.test, prepared.data.test, indices, nll, mask)
     weights = method.token_weights(scores, mask, config.weighting.floor, config.weighting.cap)
     return [row[kept].numpy() for row, kept in zip(weights, mask, strict=True)]
 
 
-def _padded(rows: Sequence[np.ndarray], fill: float = 0) -> Tensor:
+def _pad(rows: Sequence[np.ndarray], fill: float = 0) -> Tensor:
     return pad_sequence([torch.from_numpy(np.array(row)) for row in rows], batch_first=True, padding_value=fill)
 
 

@@ -70,14 +70,14 @@ def prepare_reference(
 def _reference(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: TokenizedCaptions, fold: int) -> Any:
     """The frozen reference: trained in the run, the untouched backbone, or the user's own."""
     if config.reference.source == "train":
-        return load_text_model(str(_trained(config, split, tokenizer, tokens, fold)))
+        return load_text_model(str(_train(config, split, tokenizer, tokens, fold)))
     if config.reference.source == "backbone":
         return build_text_model(config.model, tokenizer, config.reference.seed)
     path = str(config.reference.path)
     return load_reference_model(path, "reference.path", tokenizer, "type reference.source=train")
 
 
-def _trained(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: TokenizedCaptions, fold: int) -> Path:
+def _train(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: TokenizedCaptions, fold: int) -> Path:
     """Folder of a reference trained on the captions (of one fold)."""
     own = config.reference
     indices = [i for i in range(len(split)) if i % own.cross_fit == fold]

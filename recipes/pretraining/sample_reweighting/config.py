@@ -84,20 +84,20 @@ class SampleReweightingConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        found = []
+        problems = []
         regression = isinstance(self.data, RegressionConfig)
         if regression != isinstance(self.model, LinearConfig):
             hint = "model=linear" if regression else "model=small-lm, smollm2-135m or causal-lm"
-            found.append(("model.name", f"data={self.data.name} needs {hint}"))
+            problems.append(("model.name", f"data={self.data.name} needs {hint}"))
         if (self.reweight.warmup_steps or 0) > self.trainer.max_steps:
-            found.append(
+            problems.append(
                 ("reweight.warmup_steps", f"is longer than the run, trainer.max_steps={self.trainer.max_steps}")
             )
-        together = self._weighed_together()
+        together = self._weighing_batch_size()
         if self.reweight.strategy != "uniform" and together < SMALLEST_BATCH:
             hint = "type reweight.scope=global or a larger batch" if self.reweight.scope == "micro" else "enlarge it"
-            found.append(("reweight.scope", f"{together} sequences are weighed together, too few to tell; {hint}"))
-        return found
+            problems.append(("reweight.scope", f"{together} sequences are weighed together, too few to tell; {hint}"))
+        return problems
 
     @property
     def weighing(self) -> ReweightConfig:
@@ -106,7 +106,7 @@ class SampleReweightingConfig(RunConfig):
         steps = round(own.warmup_ratio * self.trainer.max_steps) if own.warmup_steps is None else own.warmup_steps
         return dataclasses.replace(own, warmup_steps=steps)
 
-    def _weighed_together(self) -> int:
+    def _weighing_batch_size(self) -> int:
         trainer = self.trainer
         if self.reweight.scope == "global":
             return trainer.batch_size

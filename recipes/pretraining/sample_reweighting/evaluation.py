@@ -48,14 +48,19 @@ def plots(curve: Curve) -> list[Plot]:
     """Weights over training, loss against weight, weight by domain and by duplicate, domains over time."""
     steps = sorted(curve)
     probes = {step: _probe(curve[step]) for step in steps}
-    found = []
+    weight_plots = []
     if steps and probes[steps[-1]]:
-        found = [_distribution(probes), _loss_against_weight(probes), _by(probes, "domain"), _by(probes, DUPLICATE)]
+        weight_plots = [
+            _distribution(probes),
+            _loss_against_weight(probes),
+            _by(probes, "domain"),
+            _by(probes, DUPLICATE),
+        ]
     names = sorted({row[0] for step in steps for row in curve[step].rows if row[0].startswith("log_ppl/")})
     overall = {step: curve[step].overall() for step in steps}
     series = {name.removeprefix("log_ppl/"): [(step, overall[step][name]) for step in steps] for name in names}
     domains = Plot("domains", "Log-perplexity of each domain", "step", "nats per token", series)
-    return [*found, domains] if series else found
+    return [*weight_plots, domains] if series else weight_plots
 
 
 Probe = list[tuple[str, str, float, float]]  # (domain, "duplicate" or "unique", loss, weight)

@@ -60,12 +60,12 @@ class Weighing:
         together, counts = distributed.gather_all(losses), distributed.gather_all(lengths)
         kept = (counts > 0) & torch.isfinite(together)
         weights = method.sample_weights(together, self.config.strategy, self.config.alpha, self.r, kept)
-        found = method.coefficients(weights, counts, self.config.length_correction)
+        coefficients = method.coefficients(weights, counts, self.config.length_correction)
         if not kept.any():  # nothing is left to train on: the trainer stops, as at a loss that is not finite
-            found = torch.full_like(found, torch.nan)
-        own = slice(distributed.rank() * len(losses), (distributed.rank() + 1) * len(losses))
+            coefficients = torch.full_like(coefficients, torch.nan)
+        mine = slice(distributed.rank() * len(losses), (distributed.rank() + 1) * len(losses))
         relative = weights * len(weights)
-        return Weighed(found[own], relative[own], _spread(together, weights, kept))
+        return Weighed(coefficients[mine], relative[mine], _spread(together, weights, kept))
 
 
 class Reweighted:
@@ -107,7 +107,7 @@ class Reweighted:
         self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one micro-batch and its metrics as [sum, count] pairs."""
-        predicted, rows, lengths = _predicted(batch)
+        predicted, rows, lengths = _predicting_positions(batch)
         told: list[Weighed] = []
 
         def weigh(nll: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ class ReweightedRegression:
 
 def mean_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Mean NLL [b] of each sequence of a batch in nats, and its number of predicted tokens [b]."""
-    predicted, rows, lengths = _predicted(batch)
+    predicted, rows, lengths = _predicting_positions(batch)
 
     def read(hidden: Tensor, head: OutputHead) -> Tensor:
         return token_nll(hidden[predicted], head, batch["labels"][predicted])
@@ -179,7 +179,7 @@ def mean_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Ten
     return _row_means(model(**model_inputs(batch), readout=read), rows, lengths), lengths
 
 
-def _predicted(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def _predicting_positions(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """[b, time] bool: positions that predict; the row of each of them; how many each row has."""
     predicted = batch["labels"] != IGNORE
     return predicted, predicted.nonzero()[:, 0], predicted.sum(1)

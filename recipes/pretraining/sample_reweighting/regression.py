@@ -48,7 +48,7 @@ def make_regimes(config: RegressionConfig, seed: int) -> list[Regime]:
     )
     noise = normal(config.rows) * config.noise
     chance = torch.rand(2, config.rows, generator=draw, dtype=torch.float64)
-    found = []
+    regimes = []
     for name in config.regimes:
         rows = x.clone()
         if name == "redundant":
@@ -56,8 +56,8 @@ def make_regimes(config: RegressionConfig, seed: int) -> list[Regime]:
         y = rows @ theta
         if name == "corrupted":
             y = y + torch.where(chance[1] < config.corrupted, noise, 0)
-        found.append(Regime(name, rows, y, test_x, test_x @ theta))
-    return found
+        regimes.append(Regime(name, rows, y, test_x, test_x @ theta))
+    return regimes
 
 
 class LinearModels(nn.Module):
@@ -125,8 +125,8 @@ def descent_metrics(scores: Scores, config: SampleReweightingConfig) -> dict[str
     random = np.random.default_rng(config.seed)
     x = torch.from_numpy(random.standard_normal((DESCENT_ROWS, DESCENT_FEATURES)))
     theta = torch.from_numpy(random.standard_normal(DESCENT_FEATURES))
-    own = config.reweight
-    found = method.descend(x, x @ theta, torch.zeros_like(theta), theta, own.strategy, steps, own.r)
+    reweight = config.reweight
+    descent = method.descend(x, x @ theta, torch.zeros_like(theta), theta, reweight.strategy, steps, reweight.r)
     titles = {
         "descent/over_bound": "steps at which descent exceeds its bound",
         "descent/covariance": "mean covariance of weight and gap (tightens the bound if positive)",
@@ -136,9 +136,9 @@ def descent_metrics(scores: Scores, config: SampleReweightingConfig) -> dict[str
     for name, title in titles.items():
         scores.define(name, title, higher_is_better=name == "descent/covariance")
     values = (
-        float((found.weighted_gap > found.bound).sum()),
-        float(found.covariance[-1]),
-        float(found.uniform_gap[-1]),
-        float(found.bound[-1]),
+        float((descent.weighted_gap > descent.bound).sum()),
+        float(descent.covariance[-1]),
+        float(descent.uniform_gap[-1]),
+        float(descent.bound[-1]),
     )
     return dict(zip(titles, values, strict=True))

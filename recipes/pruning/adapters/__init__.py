@@ -103,7 +103,7 @@ def _no_labels(_: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None
 def _words(encoder: EncoderPruning) -> Callable[..., None]:
     """Finds the words of a text encoder's input: all but the first and the last token."""
 
-    def called(_: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note_words(_: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         named = dict(zip(("input_ids", "attention_mask", "token_type_ids"), args, strict=False)) | kwargs
         ids, mask, types = named.get("input_ids"), named.get("attention_mask"), named.get("token_type_ids")
         if ids is None:
@@ -117,4 +117,4 @@ def _words(encoder: EncoderPruning) -> Callable[..., None]:
             raise UserError("a text lacks CLS or SEP", "input_ids", "tokenize with add_special_tokens=True")
         encoder.text_mask = mask.bool()
 
-    return called
+    return note_words

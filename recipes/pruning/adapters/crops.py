@@ -43,13 +43,13 @@ class Crops:
         counts = [image_size_to_num_patches(size, grid, side) for size in sizes]
         rows = sum(counts)
         numbers = torch.arange(rows * patches, dtype=torch.float64).view(rows, patches, 1)
-        packed = packed_chart(core, numbers, counts, sizes, [NEWLINE])
+        packed = pack_chart(core, numbers, counts, sizes, [NEWLINE])
         real = torch.zeros(rows * patches, dtype=torch.bool)
         for part in packed:
             real[part[part[:, 0] >= 0, 0].long()] = True
         return Crops(counts, sizes, real.view(rows, patches), torch.tensor([len(part) for part in packed]))
 
-    def shared_out(self, budgets: Tensor, names: Sequence[str]) -> Tensor:
+    def share_out(self, budgets: Tensor, names: Sequence[str]) -> Tensor:
         """[rows] tokens to leave of each crop, [B] `budgets` in proportion to the patches that are no padding.
 
         Raises:
@@ -63,7 +63,7 @@ class Crops:
         return torch.tensor(shares)
 
 
-def packed_chart(core: Any, chart: Tensor, counts: list[int], sizes: Any, newline: list[float]) -> list[Tensor]:
+def pack_chart(core: Any, chart: Tensor, counts: list[int], sizes: Any, newline: list[float]) -> list[Tensor]:
     """Numbers of patches packed as the model packs its features.
 
     Args:

@@ -85,15 +85,15 @@ class DecoderPruning:
             What takes each of them out.
         """
         handles = [
-            self.core.register_forward_pre_hook(self._called, with_kwargs=True),
-            self.llm.register_forward_pre_hook(self._entered, with_kwargs=True),
-            self.llm.register_forward_hook(self._left),
+            self.core.register_forward_pre_hook(self._on_call, with_kwargs=True),
+            self.llm.register_forward_pre_hook(self._on_enter, with_kwargs=True),
+            self.llm.register_forward_hook(self._on_leave),
         ]
         for index, layer in enumerate(self.llm.layers):
             handles.append(layer.register_forward_pre_hook(self._layer(index), with_kwargs=True))
         return [handle.remove for handle in handles]
 
-    def _called(self, _: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _on_call(self, _: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = args[0] if args else kwargs.get("input_ids")
         if ids is None:
             raise UserError("the image is found by its placeholders", "input_ids", "give input_ids, not inputs_embeds")
@@ -108,7 +108,7 @@ class DecoderPruning:
         self.pictured = kwargs.get("pixel_values") is not None or encoded.get("image") is not None
         self.input_ids = ids
 
-    def _entered(self, _: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _on_enter(self, _: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         embeds, cache, mask = kwargs["inputs_embeds"], kwargs.get("cache"), kwargs.get("attention_mask")
         if mask is not None and mask.ndim != 2:
             raise UserError("pruning makes its own masks", "attention_mask", "give one number for each token: [B, L]")
@@ -167,11 +167,11 @@ class DecoderPruning:
             """Forward pre-hook of a layer: prunes what enters it, and gives it masks and positions that fit."""
             hidden, segment = args[0], self._segment(index)
             if self.active:
-                kwargs = self._seen(segment, index, hidden, kwargs)
+                kwargs = self._with_mask(segment, index, hidden, kwargs)
                 if self.prefill and index in self.points:
                     rotary = kwargs["position_embeddings"]
                     hidden, segment = self._prune(self.points[index], hidden, segment, rotary)
-                    kwargs = self._seen(segment, index, hidden, kwargs)
+                    kwargs = self._with_mask(segment, index, hidden, kwargs)
             if self.prefill:
                 self.visual.append(segment.prompt.count)
                 if self.active and index + 1 in self.points:
@@ -184,7 +184,7 @@ class DecoderPruning:
     def _segment(self, index: int) -> Segment:
         return next(segment for segment in reversed(self.segments) if segment.first <= index)
 
-    def _seen(self, segment: Segment, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _with_mask(self, segment: Segment, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The layer's arguments with mask and positions of its segment."""
         if segment.given is None:
             mask = create_causal_mask(
@@ -211,8 +211,8 @@ class DecoderPruning:
         def read() -> Tokens:
             names = self.session.needs(point)
             current = LayerReads(self.llm.layers[point.layer], hidden, rotary, segment.mask)
-            found = layer_reads(names, prompt, hidden, self.previous, current)
-            return self._tokens(point, x, prompt.valid, prompt.positions, prompt.sizes, found)
+            reads = layer_reads(names, prompt, hidden, self.previous, current)
+            return self._tokens(point, x, prompt.valid, prompt.positions, prompt.sizes, reads)
 
         kept = self.session.prune("llm", read)
         if _same(kept, x, prompt.valid):
@@ -223,14 +223,14 @@ class DecoderPruning:
         return hidden, changed
 
     def _tokens(
-        self, point: Point, x: Tensor, valid: Tensor, positions: Tensor, sizes: Tensor, found: dict[str, Tensor]
+        self, point: Point, x: Tensor, valid: Tensor, positions: Tensor, sizes: Tensor, reads: dict[str, Tensor]
     ) -> Tokens:
         """What the pruner sees."""
         session = self.session
         assert self.features is not None
         newline = gather(self.features.newline, positions.clamp(min=0)) & (positions >= 0)
         if session.guide is not None and "text" in session.needs(point):
-            found = found | {"text": session.guide.text}
+            reads = reads | {"text": session.guide.text}
         return Tokens.of(
             x,
             self.budget,
@@ -238,21 +238,21 @@ class DecoderPruning:
             positions=positions,
             sizes=sizes,
             seeds=session.seeds,
-            names=session.called,
+            names=session.sample_names,
             point=point,
             layers=session.parts.layout.depth.llm if point.place == "llm" else session.depth,
             newline=newline,
-            **found,
+            **reads,
         )
 
-    def _left(self, _: Module, args: tuple[Any, ...], output: Any) -> None:
+    def _on_leave(self, _: Module, args: tuple[Any, ...], output: Any) -> None:
         """The language model is through."""
         trace = self.session.trace
         if self.prefill:
             trace.llm_visual = torch.stack(self.visual, 1).cpu()
             trace.text_tokens = self.segments[0].prompt.text.sum(1).cpu()
             first, last = self._segment(0).prompt, self.segments[-1].prompt
-            require_finite_states(output[0], last.mask, self.session.called, "behind the language model")
+            require_finite_states(output[0], last.mask, self.session.sample_names, "behind the language model")
             trace.entering = survivors(first.valid, first.positions)
             trace.made = (first.valid & (first.positions < 0)).sum(1).cpu()
             trace.survivors = survivors(last.valid, last.positions)

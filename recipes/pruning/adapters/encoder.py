@@ -97,7 +97,7 @@ class EncoderPruning:
                 output = self._prune(output, self.behind[index], index)
             if index == self.used - 1:
                 seen = self.sequence.model_order(self.sequence.everyone())
-                names = self.session.rows_of(self.session.called)
+                names = self.session.rows_of(self.session.sample_names)
                 require_finite_states(output, seen, names, point_words(Point("encoder")))
             if self.output is not None and (last or index == self.used - 1):
                 self.outputs[index] = output
@@ -121,8 +121,8 @@ class EncoderPruning:
 
     def _read_blocks(self) -> set[int]:
         """Blocks whose input is kept."""
-        found = {index for point in (self.inside, self.behind) for index in point}
-        return found | ({self.used - 1, len(self.encoder.blocks) - 1} if self.output is not None else set())
+        blocks = {index for point in (self.inside, self.behind) for index in point}
+        return blocks | ({self.used - 1, len(self.encoder.blocks) - 1} if self.output is not None else set())
 
     def _begin(self, hidden: Tensor) -> None:
         """A new batch enters the first block."""
@@ -192,7 +192,7 @@ class EncoderPruning:
         if point.place == "encoder":
             last = len(self.encoder.blocks) - 1
             given |= last_reads(names, self.encoder, sequence.view(self.inputs[last]))
-            given |= self._guided(names)
+            given |= self._guide_reads(names)
         if special:
             given["cls"] = view[:, 0]
         return Tokens.of(
@@ -202,7 +202,7 @@ class EncoderPruning:
             positions=sequence.positions,
             sizes=sequence.sizes,
             seeds=self._seeds(),
-            names=session.rows_of(session.called),
+            names=session.rows_of(session.sample_names),
             point=point,
             layers=session.depth,
             newline=torch.zeros_like(sequence.valid),
@@ -220,14 +220,14 @@ class EncoderPruning:
         self.sequence, self.real = self.sequence.after(kept), None
         return kept.x
 
-    def _guided(self, names: tuple[str, ...]) -> dict[str, Tensor]:
+    def _guide_reads(self, names: tuple[str, ...]) -> dict[str, Tensor]:
         """The question, and the patches in its space."""
-        guide, found = self.session.guide, {}
+        guide, reads = self.session.guide, {}
         if guide is None:
             return {}
         if "text" in names:
             text, crops = guide.text, self.session.crops
-            found["text"] = (
+            reads["text"] = (
                 text if crops is None else text.repeat_interleave(torch.tensor(crops.counts, device=text.device), 0)
             )
         last, features = self.outputs[len(self.encoder.blocks) - 1], self.outputs[self.used - 1]
@@ -238,8 +238,8 @@ class EncoderPruning:
         ):
             if name in names:
                 norm = self.encoder.closing if closed else None
-                found[name] = guide.project((states if norm is None else norm(states))[:, self.encoder.lead :])
-        return found
+                reads[name] = guide.project((states if norm is None else norm(states))[:, self.encoder.lead :])
+        return reads
 
     def _seeds(self) -> tuple[int, ...]:
         session = self.session

@@ -10,7 +10,7 @@ from torch.nn import Module
 
 from recipes.core.errors import UserError
 from recipes.core.models.padded import gather, pack
-from recipes.pruning.adapters.crops import NEWLINE, Crops, packed_chart
+from recipes.pruning.adapters.crops import NEWLINE, Crops, pack_chart
 from recipes.pruning.adapters.encoder import EncoderPruning, Handle, replace_attribute
 from recipes.pruning.adapters.session import Features, Session
 from recipes.pruning.pruners.simple import Full
@@ -44,10 +44,10 @@ class ImageFeatures:
         ]
         return [
             *handles,
-            replace_attribute(self.core, "get_image_features", self._wrapped(self.core.get_image_features)),
+            replace_attribute(self.core, "get_image_features", self._wrap(self.core.get_image_features)),
         ]
 
-    def _wrapped(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _wrap(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(original)
         def get_image_features(*args: Any, **kwargs: Any) -> Any:
             self._check(kwargs)
@@ -72,7 +72,7 @@ class ImageFeatures:
         session, sequence = self.session, self.encoder.sequence
         session.trace.projected = session.by_sample(sequence.count).cpu()
         if session.parts.anyres:
-            output, session.features = self._packed(output)
+            output, session.features = self._pack(output)
         else:
             slots = torch.arange(sequence.valid.shape[1], device=output.device).expand(sequence.valid.shape)
             newline = torch.zeros(len(output), self.patches, dtype=torch.bool, device=output.device)
@@ -82,7 +82,7 @@ class ImageFeatures:
         self.encoder.clear()
         return output
 
-    def _packed(self, output: Tensor) -> tuple[Tensor, Features]:
+    def _pack(self, output: Tensor) -> tuple[Tensor, Features]:
         """Features of crops in their places of the grid, and where the model's pack takes them."""
         sequence, patches = self.encoder.sequence, self.patches
         made = sequence.valid & (sequence.positions < 0)
@@ -102,7 +102,7 @@ class ImageFeatures:
         chart[row, place, 1] = sequence.sizes[row, column].double()
         crops = self.session.crops
         assert crops is not None
-        packed = packed_chart(self.core, chart, crops.counts, crops.sizes, [NEWLINE, 1.0])
+        packed = pack_chart(self.core, chart, crops.counts, crops.sizes, [NEWLINE, 1.0])
         chart = torch.nn.utils.rnn.pad_sequence(packed, batch_first=True)
         newline = chart[..., 0] < 0
         slots, valid = pack((chart[..., 0] > 0) | (newline & self._room(chart[..., 0], crops)))
@@ -131,9 +131,9 @@ def spans(input_ids: Tensor, image_token: int, images: int) -> tuple[Tensor, Ten
     Raises:
         UserError: a prompt without an image, or with several.
     """
-    found = input_ids == image_token
-    count, start = found.sum(1), found.long().argmax(1)
-    last = input_ids.shape[1] - 1 - found.flip(1).long().argmax(1)
+    is_image = input_ids == image_token
+    count, start = is_image.sum(1), is_image.long().argmax(1)
+    last = input_ids.shape[1] - 1 - is_image.flip(1).long().argmax(1)
     if bool((count == 0).any()):
         raise UserError(
             f"prompt {int((count == 0).long().argmax())} has no image placeholder (token {image_token})",

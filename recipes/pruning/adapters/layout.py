@@ -102,7 +102,7 @@ def _alone(model: PreTrainedModel) -> Parts:
     config = model.config
     if isinstance(model, BertModel) and config.is_decoder:
         raise UserError("pruning needs BertModel as an encoder", hint="load it with is_decoder=False")
-    encoder = _checked_encoder(model)
+    encoder = _encoder_of(model)
     text = isinstance(model, BertModel)
     return Parts(
         Layout(
@@ -121,8 +121,8 @@ def _alone(model: PreTrainedModel) -> Parts:
 
 def _llava(model: PreTrainedModel) -> Parts:
     config, core = model.config, model.model
-    encoder = _checked_encoder(core.vision_tower)
-    used, blocks = _used_blocks(config, encoder), len(encoder.blocks)
+    encoder = _encoder_of(core.vision_tower)
+    used, blocks = _count_blocks(config, encoder), len(encoder.blocks)
     vision, text = config.vision_config, config.text_config
     _check_decoder(text)
     return Parts(
@@ -142,12 +142,12 @@ def _llava(model: PreTrainedModel) -> Parts:
     )
 
 
-def _checked_encoder(tower: PreTrainedModel) -> Encoder:
+def _encoder_of(tower: PreTrainedModel) -> Encoder:
     _check_attention(tower.config, type(tower).__name__)
     return encoder_parts(tower)
 
 
-def _used_blocks(config: Any, encoder: Encoder) -> int:
+def _count_blocks(config: Any, encoder: Encoder) -> int:
     """Blocks in front of the features that go to the projector.
 
     Raises:

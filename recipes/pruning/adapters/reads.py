@@ -33,23 +33,23 @@ def block_reads(
         hidden: [B, T, d] its input, special tokens first.
         bias: [B, 1, 1, T] what is added to the logits: -inf for padding, the log of sizes.
     """
-    wanted, found, module = BLOCK & set(names), {}, encoder.blocks[block]
+    wanted, reads, module = BLOCK & set(names), {}, encoder.blocks[block]
     if not wanted:
         return {}
     normed = encoder.family.normed(module, hidden)
     query, key, value = encoder.family.projections(module)
     if wanted & {"queries", "attention"}:
-        found["queries"] = _heads(query(normed), encoder.heads)
+        reads["queries"] = _heads(query(normed), encoder.heads)
     if wanted & {"keys", "attention", "cls_row"}:
-        found["keys"] = _heads(key(normed), encoder.heads)
+        reads["keys"] = _heads(key(normed), encoder.heads)
     if "values" in wanted:
-        found["values"] = _heads(value(normed), encoder.heads)
+        reads["values"] = _heads(value(normed), encoder.heads)
     if "attention" in wanted:
-        found["attention"] = attention_rows(found["queries"], found["keys"], bias)
+        reads["attention"] = attention_rows(reads["queries"], reads["keys"], bias)
     if "cls_row" in wanted:
-        one = found["queries"][:, :, :1] if "queries" in found else _heads(query(normed[:, :1]), encoder.heads)
-        found["cls_row"] = attention_rows(one, found["keys"], bias)[:, :, 0]
-    return {name: found[name] for name in wanted}
+        one = reads["queries"][:, :, :1] if "queries" in reads else _heads(query(normed[:, :1]), encoder.heads)
+        reads["cls_row"] = attention_rows(one, reads["keys"], bias)[:, :, 0]
+    return {name: reads[name] for name in wanted}
 
 
 def last_reads(names: Sequence[str], encoder: Encoder, hidden: Tensor) -> dict[str, Tensor]:
@@ -85,7 +85,7 @@ class LayerReads:
     @cached_property
     def keys(self) -> Tensor:
         """[B, G, R, c]"""
-        return self._turned(self.attention.k_proj(self.normed), None)
+        return self._rotate(self.attention.k_proj(self.normed), None)
 
     @cached_property
     def values(self) -> Tensor:
@@ -95,7 +95,7 @@ class LayerReads:
     def queries(self, columns: Tensor | None = None) -> Tensor:
         """[B, H, Q, c] of some columns [B, Q], or of all."""
         normed = self.normed if columns is None else gather(self.normed, columns)
-        return self._turned(self.attention.q_proj(normed), columns)
+        return self._rotate(self.attention.q_proj(normed), columns)
 
     def rows(self, columns: Tensor) -> Tensor:
         """[B, H, Q, R] causal attention of the tokens at these columns [B, Q]."""
@@ -109,7 +109,7 @@ class LayerReads:
     def _split(self, projected: Tensor) -> Tensor:
         return projected.unflatten(-1, (-1, self.attention.head_dim)).transpose(1, 2)
 
-    def _turned(self, projected: Tensor, columns: Tensor | None) -> Tensor:
+    def _rotate(self, projected: Tensor, columns: Tensor | None) -> Tensor:
         heads = self._split(projected)
         cos, sin = (part.expand(len(heads), -1, -1) for part in self.rotary)
         if columns is not None:
@@ -134,28 +134,28 @@ def layer_reads(
         before: The layer just run.
         current: The layer about to run.
     """
-    found: dict[str, Tensor] = {}
+    reads: dict[str, Tensor] = {}
     last = torch.full_like(prompt.start, hidden.shape[1] - 1)[:, None]
     words, valid = prompt.words()
     if {"text_states", "text_valid", "text_rows"} & set(names):
-        found |= {"text_states": gather(hidden, words), "text_valid": valid}
+        reads |= {"text_states": gather(hidden, words), "text_valid": valid}
     if "next_row" in names:
-        found["next_row"] = _visual(current.rows(last), prompt)[:, :, 0]
+        reads["next_row"] = _visual(current.rows(last), prompt)[:, :, 0]
     if before is None:
-        return found
+        return reads
     if "last_row" in names:
-        found["last_row"] = _visual(before.rows(last), prompt)[:, :, 0]
+        reads["last_row"] = _visual(before.rows(last), prompt)[:, :, 0]
     if "text_rows" in names:
-        found["text_rows"] = _visual(before.rows(words), prompt)
+        reads["text_rows"] = _visual(before.rows(words), prompt)
     if "last_query" in names:
-        found["last_query"] = before.queries(last)[:, :, 0]
+        reads["last_query"] = before.queries(last)[:, :, 0]
     if "last_value" in names:
-        found["last_value"] = before.values[:, :, -1]
+        reads["last_value"] = before.values[:, :, -1]
     for name in ("keys", "values", "queries"):
         if name in names:
             states = before.queries() if name == "queries" else getattr(before, name)
-            found[name] = _visual(states.mT, prompt).mT
-    return found
+            reads[name] = _visual(states.mT, prompt).mT
+    return reads
 
 
 def _visual(values: Tensor, prompt: Columns) -> Tensor:

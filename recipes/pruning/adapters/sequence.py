@@ -53,9 +53,9 @@ class Sequence:
             return hidden
         place, end = self._places()
         front = torch.where(place < self.lead, place, end + place - self.lead)
-        return gather(hidden, torch.where(place < self.special, front, self._moved(place - self.trail, place, end)))
+        return gather(hidden, torch.where(place < self.special, front, self._move(place - self.trail, place, end)))
 
-    def _moved(self, moved: Tensor, place: Tensor, end: Tensor) -> Tensor:
+    def _move(self, moved: Tensor, place: Tensor, end: Tensor) -> Tensor:
         return torch.where(place < end + self.trail, moved, place)
 
     def model_order(self, view: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class Sequence:
             return view
         place, end = self._places()
         back = torch.where(place < end, place + self.trail, self.lead + place - end)
-        return gather(view, torch.where(place < self.lead, place, self._moved(back, place, end)))
+        return gather(view, torch.where(place < self.lead, place, self._move(back, place, end)))
 
     def _places(self) -> tuple[Tensor, Tensor]:
         """[1, T] columns and [B, 1] the one behind each sample's tokens that may be pruned."""

@@ -153,7 +153,7 @@ class Session:
         """[rows] how many tokens to leave of each row of the encoder, which has `counts` [rows]; crops share one."""
         if self.crops is None:
             return self.budget(counts)
-        return self.crops.shared_out(self.budget(self.crops.totals), self.called).to(counts.device)
+        return self.crops.share_out(self.budget(self.crops.totals), self.sample_names).to(counts.device)
 
     def idle(self, tower: str, counts: Tensor, budget: Tensor) -> bool:
         """Whether no sample of the batch has more tokens than its budget, so that the pruner need not look."""
@@ -220,7 +220,7 @@ class Session:
         return tuple(f"{value}, crop {crop}" for value, crops in pairs for crop in range(crops))
 
     @property
-    def called(self) -> tuple[str, ...]:
+    def sample_names(self) -> tuple[str, ...]:
         """What each sample is called."""
         return self.names or tuple(f"sample {row}" for row in range(len(self.seeds)))
 

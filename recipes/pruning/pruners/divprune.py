@@ -133,7 +133,7 @@ def greedy(
     """[B, steps] the picks of `diverse`, from distances [B, N, N], whose diagonal is overwritten."""
     norms = torch.linalg.vector_norm(x, dim=2) if alpha or seed_rule == "max_norm" else x.new_empty(0)
     current = _seeds(matrix, norms, valid, seed_rule, draws)
-    importance = alpha * _scaled(norms, valid) if alpha else None
+    importance = alpha * _min_max(norms, valid) if alpha else None
     best = torch.where(valid, torch.inf, -torch.inf).to(matrix.dtype)
     row = torch.arange(len(x), device=x.device)
     picks = current.new_zeros(len(x), steps)
@@ -159,7 +159,7 @@ def _seeds(matrix: Tensor, norms: Tensor, valid: Tensor, rule: str, draws: Tenso
     return edge.masked_fill(~valid, -torch.inf).argmax(1)
 
 
-def _scaled(norms: Tensor, valid: Tensor) -> Tensor:
+def _min_max(norms: Tensor, valid: Tensor) -> Tensor:
     """[B, N] norms moved to [0, 1] over the candidates."""
     low = norms.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
     high = norms.masked_fill(~valid, -torch.inf).amax(1, keepdim=True)

@@ -65,13 +65,13 @@ class FlowCut(Pruner):
             return count - (excess + points - 1) // points
         if self.options.ratio == "one_shot":
             return target if left == 0 else count
-        taken = pruned_count(count, target, left, entropy_ratio(attention, count))
+        taken = tokens_to_prune(count, target, left, entropy_ratio(attention, count))
         if self.options.ratio_reduce == "max":
             taken = torch.minimum(taken.max(), excess.clamp(min=0))
         return count - taken
 
 
-def combined_score(
+def combine_scores(
     attention: Tensor | None, semantic: Tensor | None, density: Tensor | None, how: str = "(a+g)n"
 ) -> Tensor:
     """One score of the parts that are given.
@@ -101,7 +101,7 @@ def entropy_ratio(attention: Tensor, count: Tensor) -> Tensor:
     return torch.where(count > 1, entropy / count.clamp(min=2).log(), 1.0)
 
 
-def pruned_count(count: Tensor, target: Tensor, left: int, entropy: Tensor) -> Tensor:
+def tokens_to_prune(count: Tensor, target: Tensor, left: int, entropy: Tensor) -> Tensor:
     """[B] tokens that a pruning layer takes away.
 
     Args:
@@ -130,7 +130,7 @@ def llm_score(tokens: Tokens) -> Tensor:
     keys, values = exact(not_none(tokens.keys)), exact(not_none(tokens.values))
     attention = _against(exact(not_none(tokens.last_query)), keys, tokens.valid, scaled=True)
     semantic = _against(exact(not_none(tokens.last_value)), values, tokens.valid, scaled=True)
-    return combined_score(attention, semantic, density(values))
+    return combine_scores(attention, semantic, density(values))
 
 
 def _score(tokens: Tokens, attention: Tensor, criteria: tuple[str, ...], how: str) -> Tensor:
@@ -141,7 +141,7 @@ def _score(tokens: Tokens, attention: Tensor, criteria: tuple[str, ...], how: st
     if "density" in criteria:
         strength = density(exact(not_none(tokens.values))[:, :, -patches:])
         strength = normalise(strength, tokens.valid) if how == "sum" else strength
-    return combined_score(attention if "attn" in criteria else None, semantic, strength, how)
+    return combine_scores(attention if "attn" in criteria else None, semantic, strength, how)
 
 
 def _relevance(values: Tensor, valid: Tensor) -> Tensor:

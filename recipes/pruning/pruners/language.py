@@ -6,7 +6,7 @@ from recipes.core.errors import UserError
 from recipes.core.models.padded import pack, top
 from recipes.core.models.precision import exact
 from recipes.pruning.draws import random_scores
-from recipes.pruning.pruners.schedules import checked_layers, geometric, scaled_layers
+from recipes.pruning.pruners.schedules import check_layers, geometric, scale_layers
 from recipes.pruning.tokens import (
     Depth,
     Point,
@@ -27,7 +27,7 @@ class FastV(Pruner):
     positions = "original"
 
     def points(self, depth: Depth) -> tuple[Point, ...]:
-        return tuple(Point("llm", k) for k in checked_layers("fastv", (self.options.layer,), depth.llm))
+        return tuple(Point("llm", k) for k in check_layers("fastv", (self.options.layer,), depth.llm))
 
     def needs(self, point: Point) -> tuple[str, ...]:
         return ("last_row",) if point.layer else ()
@@ -49,9 +49,7 @@ class PyramidDrop(Pruner):
         Raises:
             UserError: fewer layers in the model than rates.
         """
-        layers = checked_layers(
-            "pyramiddrop", self.options.layers or scaled_layers((8, 16, 24), 32, depth.llm), depth.llm
-        )
+        layers = check_layers("pyramiddrop", self.options.layers or scale_layers((8, 16, 24), 32, depth.llm), depth.llm)
         if self.options.rates and len(self.options.rates) != len(layers):
             raise UserError(
                 f"pyramiddrop has {len(self.options.rates)} rates for {len(layers)} layers of a model with {depth.llm}",
@@ -81,8 +79,8 @@ class VTW(Pruner):
     positions = "original"
 
     def points(self, depth: Depth) -> tuple[Point, ...]:
-        layers = (self.options.layer,) if self.options.layer else scaled_layers((15,), 32, depth.llm) or (1,)
-        return tuple(Point("llm", each) for each in checked_layers("vtw", layers, depth.llm))
+        layers = (self.options.layer,) if self.options.layer else scale_layers((15,), 32, depth.llm) or (1,)
+        return tuple(Point("llm", each) for each in check_layers("vtw", layers, depth.llm))
 
     def select(self, tokens: Tokens, state: State) -> Selection:
         return Selection(*pack(torch.zeros_like(tokens.valid)))

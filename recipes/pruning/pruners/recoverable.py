@@ -46,7 +46,7 @@ class Recoverable(Pruner):
     def _one(self, tokens: Tokens) -> Selection:
         scores = final_scores(tokens)[0]
         text = self._text_scores(tokens) if self.options.text else None
-        fixed = self._fixed(len(scores), int(tokens.budget[0]))
+        fixed = self._counts(len(scores), int(tokens.budget[0]))
         visual, recovered = self._main(scores, text, fixed)
         main = visual | recovered
         if not main.any():
@@ -54,7 +54,7 @@ class Recoverable(Pruner):
         index = main.nonzero().squeeze(1)
         if self.options.order == "score":
             index = index[scores[index].argsort(descending=True, stable=True)]
-        extra = self._merged(tokens, scores, text, ~main, fixed) if self.options.merge else exact(tokens.x[0, :0])
+        extra = self._merge(tokens, scores, text, ~main, fixed) if self.options.merge else exact(tokens.x[0, :0])
         mask = torch.ones(1, len(index) + len(extra), dtype=torch.bool, device=scores.device)
         return Selection(
             index[None],
@@ -69,7 +69,7 @@ class Recoverable(Pruner):
         sign: int = self.options.text_sign
         return sign * cosine_similarity(patches, text, dim=1, eps=1e-12) / patches.shape[1] ** 0.5
 
-    def _fixed(self, count: int, budget: int) -> Fixed | None:
+    def _counts(self, count: int, budget: int) -> Fixed | None:
         """Numbers that do not depend on the scores: given ones, or the budget shared out."""
         o = self.options
         if o.counts:
@@ -103,7 +103,7 @@ class Recoverable(Pruner):
             wanted = fixed.text
         return visual, _highest(text.masked_fill(visual, -torch.inf), min(wanted, int((~visual).sum())))
 
-    def _merged(self, tokens: Tokens, scores: Tensor, text: Tensor | None, rest: Tensor, fixed: Fixed | None) -> Tensor:
+    def _merge(self, tokens: Tokens, scores: Tensor, text: Tensor | None, rest: Tensor, fixed: Fixed | None) -> Tensor:
         """[K, d] the best of the rest with their members absorbed, and the sum of the others."""
         index, o = rest.nonzero().squeeze(1), self.options
         left, x = scores[index], exact(tokens.x[0, index])

@@ -8,7 +8,7 @@ from torch import Tensor
 from recipes.core.errors import UserError
 
 
-def scaled_layers(layers: Sequence[int], of: int, depth: int, offset: int = 0) -> tuple[int, ...]:
+def scale_layers(layers: Sequence[int], of: int, depth: int, offset: int = 0) -> tuple[int, ...]:
     """Published layers of a model with `of` layers, moved to the same share of `depth`, rising, from 1 on.
 
     Those that the model is too shallow for are left out.
@@ -19,13 +19,13 @@ def scaled_layers(layers: Sequence[int], of: int, depth: int, offset: int = 0) -
         depth: Depth of this one.
         offset: Added to every result (-1: behind a layer instead of entering the next).
     """
-    found: list[int] = []
+    targets: list[int] = []
     for layer in layers:
-        found.append(max(1, round(layer * depth / of), found[-1] + 1 if found else 1))
-    return tuple(layer + offset for layer in found if layer + offset < depth)
+        targets.append(max(1, round(layer * depth / of), targets[-1] + 1 if targets else 1))
+    return tuple(layer + offset for layer in targets if layer + offset < depth)
 
 
-def checked_layers(name: str, layers: Sequence[int], depth: int) -> tuple[int, ...]:
+def check_layers(name: str, layers: Sequence[int], depth: int) -> tuple[int, ...]:
     """The layers, sorted.
 
     Raises:

@@ -9,7 +9,7 @@ from recipes.core.errors import UserError
 from recipes.core.models.padded import pack, top
 from recipes.core.models.precision import exact
 from recipes.pruning.draws import random_scores
-from recipes.pruning.pruners.schedules import checked_layers
+from recipes.pruning.pruners.schedules import check_layers
 from recipes.pruning.tokens import (
     Depth,
     Point,
@@ -38,7 +38,7 @@ class Random(Pruner):
 
     def points(self, depth: Depth) -> tuple[Point, ...]:
         if self.options.place == "vit":
-            return tuple(Point("vit", layer) for layer in checked_layers("random", (self.options.layer,), depth.vit))
+            return tuple(Point("vit", layer) for layer in check_layers("random", (self.options.layer,), depth.vit))
         return (Point(self.options.place),)
 
     def select(self, tokens: Tokens, state: State) -> Selection:
@@ -71,7 +71,7 @@ class Pool(Pruner):
         return (Point(self.options.place),)
 
     def select(self, tokens: Tokens, state: State) -> Selection:
-        return per_sample(tokens, _pooled, tokens.budget >= tokens.count)
+        return per_sample(tokens, _pool, tokens.budget >= tokens.count)
 
 
 class ClsTopk(Pruner):
@@ -87,7 +87,7 @@ class ClsTopk(Pruner):
         return Selection(*pack(top(cls_scores(tokens), tokens.budget, tokens.valid)))
 
 
-def _pooled(tokens: Tokens) -> Selection:
+def _pool(tokens: Tokens) -> Selection:
     count, budget = tokens.x.shape[1], int(tokens.budget[0])
     side, target = isqrt(count), isqrt(budget)
     if side**2 != count or target**2 != budget or not budget:

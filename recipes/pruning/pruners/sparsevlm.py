@@ -11,7 +11,7 @@ from recipes.core.errors import UserError
 from recipes.core.models.padded import pack, top
 from recipes.core.models.precision import exact
 from recipes.pruning.draws import generator
-from recipes.pruning.pruners.schedules import checked_layers, scaled_layers
+from recipes.pruning.pruners.schedules import check_layers, scale_layers
 from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, everything, not_none, per_sample
 
 # The published tokens kept at its three layers, by budget, of 576.
@@ -36,12 +36,12 @@ class SparseVLM(Pruner):
         Raises:
             UserError: the model has too few layers for the published lists.
         """
-        behind = [layer + 1 for layer in self.options.layers] or scaled_layers((3, 7, 16), 32, depth.llm)
+        behind = [layer + 1 for layer in self.options.layers] or scale_layers((3, 7, 16), 32, depth.llm)
         if not self.options.layers and len(behind) < 3:
             raise UserError(
                 f"sparsevlm prunes at three layers, but the model has {depth.llm}", hint="give layers and keep"
             )
-        return (Point("llm", 0), *(Point("llm", k) for k in checked_layers("sparsevlm", behind, depth.llm)))
+        return (Point("llm", 0), *(Point("llm", k) for k in check_layers("sparsevlm", behind, depth.llm)))
 
     def needs(self, point: Point) -> tuple[str, ...]:
         return ("text_rows", "text_valid") if point.layer else ("text_states", "text_valid")
@@ -82,7 +82,7 @@ class SparseVLM(Pruner):
 
     def _keep(self, count: int, budget: int, layers: int) -> tuple[int, ...]:
         keep: tuple[int, ...] = self.options.keep
-        return keep or fitted_keep(count, budget, self._behind(layers), layers, self.options.recycle)
+        return keep or fit_keep(count, budget, self._behind(layers), layers, self.options.recycle)
 
 
 def raters(visual: Tensor, text: Tensor, valid: Tensor, text_valid: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def rater_attention(rows: Tensor, chosen: Tensor) -> Tensor:
 
 
 @lru_cache
-def fitted_keep(count: int, budget: int, behind: tuple[int, ...], layers: int, share: float) -> tuple[int, ...]:
+def fit_keep(count: int, budget: int, behind: tuple[int, ...], layers: int, share: float) -> tuple[int, ...]:
     """Tokens to keep at each pruning layer so that the mean over all layers is the budget, never more.
 
     Args:
@@ -127,7 +127,7 @@ def fitted_keep(count: int, budget: int, behind: tuple[int, ...], layers: int, s
     """
     shape = KEPT[min(KEPT, key=lambda each: abs(each / KEPT_OF - budget / count))]
 
-    def scaled(scale: float) -> list[int]:
+    def counts_at(scale: float) -> list[int]:
         return [min(count, max(1, round(scale * each))) for each in shape]
 
     def fits(keep: Sequence[int]) -> bool:
@@ -136,8 +136,8 @@ def fitted_keep(count: int, budget: int, behind: tuple[int, ...], layers: int, s
     low, high = 0.0, count / min(shape)
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if fits(scaled(middle)) else (low, middle)
-    keep = scaled(low)
+        low, high = (middle, high) if fits(counts_at(middle)) else (low, middle)
+    keep = counts_at(low)
     for place in range(len(keep)):  # what rounding left
         limit = keep[place - 1] if place else count
         while keep[place] < limit and fits([*keep[:place], keep[place] + 1, *keep[place + 1 :]]):
@@ -146,7 +146,7 @@ def fitted_keep(count: int, budget: int, behind: tuple[int, ...], layers: int, s
 
 
 def mean_tokens(count: int, keep: Sequence[int], behind: Sequence[int], layers: int, share: float) -> float:
-    """Mean over the layers of the visual tokens that enter each, clusters included; arguments as of `fitted_keep`."""
+    """Mean over the layers of the visual tokens that enter each, clusters included; arguments as of `fit_keep`."""
     total, start = 0, 0
     for wanted, layer in zip(keep, behind, strict=True):
         total += count * (layer - start)

@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 from recipes.core.errors import UserError
 from recipes.core.models.padded import gather, normalise, pack, ranks, top
 from recipes.core.models.precision import exact
-from recipes.pruning.pruners.schedules import checked_layers, geometric, scaled_layers
+from recipes.pruning.pruners.schedules import check_layers, geometric, scale_layers
 from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, cls_scores, not_none
 
 
@@ -70,7 +70,7 @@ class ATS(Pruner):
 
     def points(self, depth: Depth) -> tuple[Point, ...]:
         layers = self.options.layers or range(round(depth.vit / 4), depth.vit)
-        return tuple(Point("vit_attention", layer) for layer in checked_layers("ats", tuple(layers), depth.vit))
+        return tuple(Point("vit_attention", layer) for layer in check_layers("ats", tuple(layers), depth.vit))
 
     def needs(self, point: Point) -> tuple[str, ...]:
         return ("cls_row", "values")
@@ -94,8 +94,8 @@ class EViT(Pruner):
     """
 
     def points(self, depth: Depth) -> tuple[Point, ...]:
-        layers = self.options.layers or scaled_layers((3, 6, 9), 12, depth.vit)
-        return tuple(Point("vit_attention", layer) for layer in checked_layers("evit", layers, depth.vit))
+        layers = self.options.layers or scale_layers((3, 6, 9), 12, depth.vit)
+        return tuple(Point("vit_attention", layer) for layer in check_layers("evit", layers, depth.vit))
 
     def needs(self, point: Point) -> tuple[str, ...]:
         return ("cls_row",)

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from recipes.core.models.padded import pack, ranks, top
 from recipes.core.models.precision import exact
 from recipes.pruning.draws import random_scores
-from recipes.pruning.pruners.schedules import geometric, scaled_layers
+from recipes.pruning.pruners.schedules import geometric, scale_layers
 from recipes.pruning.tokens import Depth, Point, Pruner, Selection, State, Tokens, not_none
 
 FEATURES = {"key": "keys", "query": "queries", "value": "values", "x": "x"}
@@ -20,14 +20,14 @@ class ZeroTPrune(Pruner):
     """Prunes behind a few encoder blocks: I' ranks, S drops doubles, I keeps the most important of the rest."""
 
     def points(self, depth: Depth) -> tuple[Point, ...]:
-        layers = self.options.layers or scaled_layers((3, 6, 9), 12, depth.vit, offset=-1)
+        layers = self.options.layers or scale_layers((3, 6, 9), 12, depth.vit, offset=-1)
         return tuple(Point("vit", layer) for layer in layers)
 
     def needs(self, point: Point) -> tuple[str, ...]:
-        o, found = self.options, ["attention"]
+        o, names = self.options, ["attention"]
         if "S" in self._stages and o.sim_feature != "x":
-            found.append(FEATURES[o.sim_feature])
-        return tuple(found)
+            names.append(FEATURES[o.sim_feature])
+        return tuple(names)
 
     @property
     def _stages(self) -> str:

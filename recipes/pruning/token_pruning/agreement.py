@@ -49,15 +49,15 @@ def agreement(pruned: Sequence[Tensor], unpruned: Sequence[Tensor]) -> Agreement
 def similarities(embeddings: Sequence[Tensor]) -> Array:
     """[n, n] cosine similarities of n embeddings [d]."""
     unit = normalize(torch.stack(list(embeddings)).double().cpu(), dim=1)
-    found: Array = (unit @ unit.T).numpy()
-    return found
+    cosines: Array = (unit @ unit.T).numpy()
+    return cosines
 
 
 def _spearman(ours: Array, theirs: Array) -> Array:
     """[rows] rank correlation of each row."""
-    found = np.zeros(len(ours))
+    correlations = np.zeros(len(ours))
     ordered = (np.ptp(ours, axis=1) > 0) & (np.ptp(theirs, axis=1) > 0)
     if ordered.any():
         a, b = (rankdata(values[ordered], axis=1) for values in (ours, theirs))
-        found[ordered] = pearsonr(a, b, axis=1).statistic
-    return found
+        correlations[ordered] = pearsonr(a, b, axis=1).statistic
+    return correlations

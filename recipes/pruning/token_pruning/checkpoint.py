@@ -174,11 +174,11 @@ def prompt_inputs(
     if not typed:
         return dict(processor(images=image, text=plain, add_special_tokens=not begun, return_tensors="pt"))
     options = {"add_special_tokens": False, "sanitize_control_tokens": True, "return_tensors": "pt"}
-    found = dict(processor(images=image, text=ask(mark(question, typed)), **options))
+    inputs = dict(processor(images=image, text=ask(mark(question, typed)), **options))
     before = torch.tensor([[] if begun else start], dtype=torch.long)
-    return found | {
-        "input_ids": torch.cat([before, found["input_ids"]], 1),
-        "attention_mask": torch.cat([torch.ones_like(before), found["attention_mask"]], 1),
+    return inputs | {
+        "input_ids": torch.cat([before, inputs["input_ids"]], 1),
+        "attention_mask": torch.cat([torch.ones_like(before), inputs["attention_mask"]], 1),
     }
 
 

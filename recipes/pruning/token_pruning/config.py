@@ -189,11 +189,11 @@ class TokenPruningConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""
-        found = _model_problems(self)
+        problems = _model_problems(self)
         for key, values in (("keep", self.keep), ("keep_tokens", self.keep_tokens)):
             if len(set(values)) < len(values):
-                found.append((key, "names a budget twice"))
-        return found
+                problems.append((key, "names a budget twice"))
+        return problems
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
@@ -232,48 +232,48 @@ def _model_words(config: TokenPruningConfig) -> str:
 def _model_problems(config: TokenPruningConfig) -> list[tuple[str, str]]:
     """What the model has no use for."""
     model, data, pruner = config.model.name, config.data.name, config.pruner.name
-    found: list[tuple[str, str]] = []
+    problems: list[tuple[str, str]] = []
     if data not in MODEL_DATA[model]:
-        found.append(("data", f"{data} is not for model={model}; type data={' or data='.join(MODEL_DATA[model])}"))
+        problems.append(("data", f"{data} is not for model={model}; type data={' or data='.join(MODEL_DATA[model])}"))
     elif isinstance(config.model, PriorVLMConfig):
-        found += _prior_problems(config.model, data)
+        problems += _prior_problems(config.model, data)
     place = getattr(config.pruner, "place", "")
     if model in ENCODERS:
         if pruner in IN_LANGUAGE_MODEL:
-            found.append(("pruner", f"{pruner} prunes in a language model, which {model} lacks; type model=toy-vlm"))
+            problems.append(("pruner", f"{pruner} prunes in a language model, which {model} lacks; type model=toy-vlm"))
         elif pruner in BEHIND_ENCODER or place in ("encoder", "projector"):
-            found.append(
+            problems.append(
                 ("pruner", f"{pruner} prunes behind the encoder, where {ENCODERS[model]}; "
                  f"type pruner={' or pruner='.join(IN_ENCODER)}")
             )  # fmt: skip
     if needs_text(config.pruner) and model == "toy-vlm" and data == "digit-canvases":
-        found.append(
+        problems.append(
             ("pruner", f"{pruner} compares patches with what is asked for, and digit-canvases asks for a side only; "
              "type data=question-canvases")
         )  # fmt: skip
     if needs_text(config.pruner) and model == "prior-vlm":
-        found.append(
+        problems.append(
             ("pruner", f"{pruner} compares patches with the question, and this model has no text in their space; "
              "type pruner=divprune, or data=question-canvases with model=toy-vlm")
         )  # fmt: skip
     if needs_text(config.pruner) and model == "llava" and config.guide.path is None:
-        found.append(
+        problems.append(
             ("guide.path", f"is missing: {pruner} compares patches with the question, and a LLaVA has no text tower; "
              "type guide.path=CLIP, the checkpoint its vision tower comes from")
         )  # fmt: skip
-    return found
+    return problems
 
 
 def _prior_problems(model: PriorVLMConfig, data: str) -> list[tuple[str, str]]:
     """What a model of `prior` cannot be trained as, or asked."""
-    found, arms = [], list(compose.every_arm("prior"))
+    problems, arms = [], list(compose.every_arm("prior"))
     if model.path and data != "prior-captions":
-        found.append(
+        problems.append(
             ("data", f"{data} is for a model trained in the run; a run of prior brings its own: leave data out")
         )
     if model.arm not in arms:
-        found.append(("model.arm", f"{model.arm} is no arm of prior; {did_you_mean(model.arm, arms)}"))
-    return found
+        problems.append(("model.arm", f"{model.arm} is no arm of prior; {did_you_mean(model.arm, arms)}"))
+    return problems
 
 
 def needs_text(pruner: PrunerOptions) -> bool:

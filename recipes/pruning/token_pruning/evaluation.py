@@ -35,7 +35,7 @@ COSTS: dict[str, tuple[str, bool, Cost]] = {
 def metrics(measured: Measured, config: EvaluationConfig) -> tuple[dict[str, float], Scores]:
     """Final metrics and scores per question of a run."""
     scores, full, terms = Scores(), measured.full, measured.terms
-    found: dict[str, float] = {}
+    final: dict[str, float] = {}
     costs = {name: (title.format(**asdict(terms)), better, value) for name, (title, better, value) in COSTS.items()}
     for name, title in ((terms.metric, terms.title), ("evidence_recall", "evidence kept")):
         scores.define(name, title, higher_is_better=True)  # titles of axes
@@ -52,9 +52,9 @@ def metrics(measured: Measured, config: EvaluationConfig) -> tuple[dict[str, flo
             number = value(tally, full)
             if number is not None:
                 scores.define(f"{name}@{tally.label}", f"{title}, {at}", higher_is_better=better)
-                found[f"{name}@{tally.label}"] = number
+                final[f"{name}@{tally.label}"] = number
     _add_at_equal_macs(scores, measured, config)
-    return scores.overall() | found, scores
+    return scores.overall() | final, scores
 
 
 def budget_words(label: str, tokens: str = Terms.tokens) -> str:

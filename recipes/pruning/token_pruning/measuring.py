@@ -130,23 +130,23 @@ class Plan:
 @torch.no_grad()
 def measure(subject: Subject, pruner: Pruner, plan: Plan) -> Measured:
     """Run every batch unpruned and at every budget."""
-    found = Measured(Tally(FULL), [Tally(label) for label, _ in plan.budgets], terms=subject.terms)
+    measured = Measured(Tally(FULL), [Tally(label) for label, _ in plan.budgets], terms=subject.terms)
     nothing = make(FullOptions())
     for number, batch in enumerate(subject.batches()):
         if number == 0:
             subject.prefill(batch)  # what is slow only once is not timed
-        found.groups |= dict(zip(batch.ids, batch.groups, strict=True))
-        if sum(len(each.ids) for each in found.shown) < plan.pictures:
-            found.shown.append(batch)
+        measured.groups |= dict(zip(batch.ids, batch.groups, strict=True))
+        if sum(len(each.ids) for each in measured.shown) < plan.pictures:
+            measured.shown.append(batch)
         timed = number < plan.timed
         features = subject.features(batch)
-        _run(subject, nothing, 1.0, batch, plan, found.full, 0, features, timed)
-        for tally, (_, budget) in zip(found.tallies, plan.budgets, strict=True):
+        _run(subject, nothing, 1.0, batch, plan, measured.full, 0, features, timed)
+        for tally, (_, budget) in zip(measured.tallies, plan.budgets, strict=True):
             for draw in range(plan.draws):
                 _run(subject, pruner, budget, batch, plan, tally, draw, features, timed)
-    for tally in found.every:
-        _compare(tally, found.full)
-    return found
+    for tally in measured.every:
+        _compare(tally, measured.full)
+    return measured
 
 
 def _run(
@@ -168,7 +168,7 @@ def _run(
     guide, positions = batch.guide, plan.positions
     pruning = prune(subject.model, pruner, budget, seeds=seeds, guide=guide, positions=positions, names=batch.samples)
     with pruning as trace:
-        seconds, answers = _timed(subject, batch, timed)
+        seconds, answers = _time_answers(subject, batch, timed)
     if seconds is not None:
         tally.forward.append(seconds / len(seeds))
     if cuda:
@@ -179,13 +179,13 @@ def _run(
         tally.llm.append(cost.llm_macs)
     tally.tokens += visual_tokens(subject.layout, trace)
     tally.distance += [
-        found for one, kept in zip(features, trace.entering, strict=False)
-        if (found := min_distance(one[kept.to(one.device)])) is not None
+        distance for one, kept in zip(features, trace.entering, strict=False)
+        if (distance := min_distance(one[kept.to(one.device)])) is not None
     ]  # fmt: skip
     _judge(subject, batch, trace, answers, tally)
 
 
-def _timed(subject: Subject, batch: Batch, timed: bool) -> tuple[float | None, Any]:
+def _time_answers(subject: Subject, batch: Batch, timed: bool) -> tuple[float | None, Any]:
     """Seconds of a prefill (None: not timed) and the answers."""
     seconds = None
     if timed and not subject.one_forward:
@@ -221,9 +221,9 @@ def _compare(tally: Tally, full: Tally) -> None:
     """Score texts, now that all of them are there."""
     unpruned = [draws[0] for draws in full.embeddings.values()]
     for pruned_ones in zip(*tally.embeddings.values(), strict=True):
-        found = agreement(pruned_ones, unpruned)
-        tally.spearman.append(found.pairs)
-        for name, score in zip(tally.embeddings, found.each, strict=True):
+        result = agreement(pruned_ones, unpruned)
+        tally.spearman.append(result.pairs)
+        for name, score in zip(tally.embeddings, result.each, strict=True):
             tally.right[name].append(score)
 
 

@@ -37,7 +37,7 @@ def strips(measured: Measured, budgets: Sequence[tuple[str, float | int]], chose
     if not shown or first is None or not first.patches or isqrt(first.patches) ** 2 != first.patches:
         return []
     nearest = min(budgets, key=lambda each: abs(_share(each[1], first.patches) - chosen), default=(FULL, 1.0))[0]
-    found = []
+    strips = []
     for tally in measured.every:
         shots = [
             Shot(name, batch.questions[place], _note(seen), data_uri(dim(images[name], seen)))
@@ -45,8 +45,8 @@ def strips(measured: Measured, budgets: Sequence[tuple[str, float | int]], chose
             for seen in [tally.seen[name]]
         ]
         label = _label(tally, first.patches)
-        found.append(Strip(f"kept-{tally.label}", label, shots, tally.label == nearest, FADED))
-    return found
+        strips.append(Strip(f"kept-{tally.label}", label, shots, tally.label == nearest, FADED))
+    return strips
 
 
 def heatmap(
@@ -70,13 +70,13 @@ def heatmap(
     return {
         "hint": f"Word tokens that are left at the end of the encoder weigh 1, dropped and merged ones 0, at {at}.",
         "examples": [
-            {"id": name, "image": "", "tokens": _weighed(words, set(tally.seen[name].kept))}
+            {"id": name, "image": "", "tokens": _heatmap_tokens(words, set(tally.seen[name].kept))}
             for name, words in shown[:number]
         ],
     }
 
 
-def _weighed(words: Sequence[str], kept: set[int]) -> list[dict[str, Any]]:
+def _heatmap_tokens(words: Sequence[str], kept: set[int]) -> list[dict[str, Any]]:
     texts = [word.removeprefix("##") if word.startswith("##") else f" {word}" for word in words]
     return [
         {"text": text, "weight": float(place in kept), "kind": None, "nll": None} for place, text in enumerate(texts)
@@ -111,15 +111,15 @@ def plots(measured: Measured, ratios: dict[str, float], scores: dict[str, float]
         scores: Label -> mean score.
         arm: The arm.
     """
-    found, metric = [], measured.terms.metric
+    plots, metric = [], measured.terms.metric
     for name, title, x in (
         ("macs", "MACs of the prefill, share of the unpruned model's", ratios),
         ("tokens", f"{measured.terms.tokens}, mean over layers", {t.label: fmean(t.tokens) for t in measured.every}),
     ):
         line = sorted((x[label], scores[label]) for label in x)
         against = f"{metric.capitalize()} against {name.replace('macs', 'MACs')}"
-        found.append(Plot(name, against, title, metric, {arm: line}))
-    return found
+        plots.append(Plot(name, against, title, metric, {arm: line}))
+    return plots
 
 
 def _share(budget: float | int, patches: int) -> float:

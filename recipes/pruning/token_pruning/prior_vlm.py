@@ -67,8 +67,8 @@ class PriorVLM(Subject):
 
     def __init__(self, config: TokenPruningConfig, device: str) -> None:
         self.config, self.device = config, device
-        path = _own(config).path
-        self.trained = load_finished(path, device) if path else trained_inside(config, device)
+        path = _model_config(config).path
+        self.trained = load_finished(path, device) if path else train_inside(config, device)
         self.choices = read_choices(self.trained)[: config.evaluation.examples]
         self.by_id = {choice.example: choice for choice in self.choices}
         self.model: Any = as_llava(self.trained.model).to(device)  # type: ignore[arg-type]
@@ -160,10 +160,10 @@ def load_finished(path: str, device: str) -> Trained:
     run: Any = compose.from_tree(record.config)
     if run.setting != "H":
         raise UserError("is a run with setting=U, whose model has no visual encoder to prune behind", where, INSTEAD)
-    return _loaded(run, load_captions(run.data, run.seed), checkpoint / WEIGHTS, device)
+    return _load(run, load_captions(run.data, run.seed), checkpoint / WEIGHTS, device)
 
 
-def trained_inside(config: TokenPruningConfig, device: str) -> Trained:
+def train_inside(config: TokenPruningConfig, device: str) -> Trained:
     """A model that `prior` trains for this seed, as its recipe does it, if no run has done so before.
 
     Args:
@@ -185,12 +185,12 @@ def trained_inside(config: TokenPruningConfig, device: str) -> Trained:
     key = [decides, data.train.fingerprint(), registry.card(RECIPE).version]
     name, what = f"the model of {RECIPE} for seed {run.seed}", f"{len(data.train):,} captions"
     folder = train_once("prior-vlms", key, run.trainer, run.seed, training, save, name=name, what=what)
-    return _loaded(run, data, folder / WEIGHTS, device)
+    return _load(run, data, folder / WEIGHTS, device)
 
 
 def prior_config(config: TokenPruningConfig) -> Any:
     """The config of the run of `prior` that would train the model."""
-    own, data = _own(config), config.data
+    own, data = _model_config(config), config.data
     seed = config.seed if own.seed is None else own.seed
     name = PRIOR_DATA if isinstance(data, PriorDataConfig) else data.name
     typed = [f"model.layers={own.layers}", f"model.vision.layers={own.encoder_layers}"]
@@ -204,7 +204,7 @@ def prior_config(config: TokenPruningConfig) -> Any:
     return replace(run, data=chosen, trainer=replace(run.trainer, **same))
 
 
-def _loaded(run: Any, data: CaptionData, weights: Path, device: str) -> Trained:
+def _load(run: Any, data: CaptionData, weights: Path, device: str) -> Trained:
     """A model of `prior` with its weights; a visual encoder of its own comes from the cache, or is trained for it."""
     tokenizer = models.build_tokenizer(run.model, data)
     model = models.build_caption_model(run.model, run.setting, tokenizer, data, run.seed, device, run.data.max_tokens)
@@ -219,7 +219,7 @@ def _loaded(run: Any, data: CaptionData, weights: Path, device: str) -> Trained:
     return Trained(model, tokenizer, data)
 
 
-def _own(config: TokenPruningConfig) -> PriorVLMConfig:
+def _model_config(config: TokenPruningConfig) -> PriorVLMConfig:
     assert isinstance(config.model, PriorVLMConfig)
     return config.model
 

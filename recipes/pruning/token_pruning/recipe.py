@@ -58,18 +58,23 @@ class TokenPruningRecipe:
         self, config: TokenPruningConfig, prepared: Prepared, model: object, curve: dict[int, Scores]
     ) -> Evaluation:
         """Prune at every budget, answer, count, and draw."""
-        own = config.evaluation
+        settings = config.evaluation
         plan = Plan(
-            config.budgets, config.seed, config.selection_seeds, config.positions, own.timed_batches, own.pictures
+            config.budgets,
+            config.seed,
+            config.selection_seeds,
+            config.positions,
+            settings.timed_batches,
+            settings.pictures,
         )
         measured = measure(prepared.subject, prepared.pruner, plan)
-        found, scores = metrics(measured, own)
+        final, scores = metrics(measured, settings)
         return Evaluation(
-            found,
+            final,
             scores,
-            heatmap=pictures.heatmap(measured, config.budgets, own.picture_keep, own.pictures),
-            plots=_plots(config, measured, found),
-            strips=pictures.strips(measured, config.budgets, own.picture_keep, own.pictures),
+            heatmap=pictures.heatmap(measured, config.budgets, settings.picture_keep, settings.pictures),
+            plots=_plots(config, measured, final),
+            strips=pictures.strips(measured, config.budgets, settings.picture_keep, settings.pictures),
         )
 
 
@@ -85,8 +90,8 @@ def _subject(config: TokenPruningConfig, device: str) -> Subject:
     return Checkpoint(config, device)
 
 
-def _plots(config: TokenPruningConfig, measured: Measured, found: dict[str, float]) -> list[pictures.Plot]:
-    scores = {label: found[f"{measured.terms.metric}@{label}"] for label in ratios(measured)}
+def _plots(config: TokenPruningConfig, measured: Measured, final: dict[str, float]) -> list[pictures.Plot]:
+    scores = {label: final[f"{measured.terms.metric}@{label}"] for label in ratios(measured)}
     return pictures.plots(measured, ratios(measured), scores, config.arm)
 
 

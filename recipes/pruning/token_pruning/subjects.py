@@ -157,8 +157,8 @@ class Canvas(Subject):
 
     def _questions(self) -> list[tuple[int, int]]:
         places = self.canvases.questions.shape[1]
-        found = [(canvas, place) for canvas in range(len(self.canvases)) for place in range(places)]
-        return found[: self.config.evaluation.examples]
+        questions = [(canvas, place) for canvas in range(len(self.canvases)) for place in range(places)]
+        return questions[: self.config.evaluation.examples]
 
 
 class ToyVLM(Canvas):
@@ -167,7 +167,7 @@ class ToyVLM(Canvas):
     def __init__(self, config: TokenPruningConfig, device: str) -> None:
         super().__init__(config, device)
         folder = toy_llava(config, device)
-        self.model = _loaded(folder, device)
+        self.model = _load_llava(folder, device)
         self.layout = layout(self.model)
         self.tokenizer = load_processor(str(folder), "model").tokenizer
         self.told = None if config.data.name == "digit-canvases" else _ToyGuide(folder, device)
@@ -202,7 +202,7 @@ class ToyVLM(Canvas):
         return told if self.config.guide.text == "question" else (told + len(self.asked) // 2) % len(self.asked)
 
 
-def _loaded(folder: Path, device: str) -> Any:
+def _load_llava(folder: Path, device: str) -> Any:
     model: Any = load_model(LlavaForConditionalGeneration, str(folder), "model")
     return model.to(device).eval()
 

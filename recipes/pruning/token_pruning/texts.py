@@ -99,20 +99,21 @@ def read_passages(config: PassagesConfig, seed: int, tokenizer: Any, examples: i
     documents = _documents(config)
     random.Random(seed).shuffle(documents)
     wanted = min(config.texts, examples or config.texts)
-    found: list[Passage] = []
+    passages: list[Passage] = []
     for passage in _long(documents, config, tokenizer):
-        if len(found) == wanted:
+        if len(passages) == wanted:
             break
-        found.append(passage)
-    if len(found) < FEWEST:
+        passages.append(passage)
+    if len(passages) < FEWEST:
         where = "evaluation.examples" if wanted < FEWEST else f"data.path={config.path}"
         raise UserError(
-            f"{len(found)} of {len(documents)} texts are used, and similarities have an order from {FEWEST} texts on",
+            f"{len(passages)} of {len(documents)} texts are used, and similarities have an order from {FEWEST} texts "
+            "on",
             where,
             f"data.min_tokens={config.min_tokens} leaves out shorter ones; a text file is one text, a folder of them "
             "many",
         )
-    return found
+    return passages
 
 
 def _documents(config: PassagesConfig) -> list[Document]:

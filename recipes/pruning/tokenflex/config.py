@@ -37,7 +37,7 @@ class FlexConfig:
     projector_learning_rate: float = setting(1e-3, help="peak learning rate of the projector", gt=0)
 
     @property
-    def expected(self) -> float:
+    def mean_tokens(self) -> float:
         """Visual tokens of a step, on average."""
         shares = [1 / len(self.tokens)] * len(self.tokens) if self.schedule == "cycle" else self.probs
         return sum(count * share for count, share in zip(self.tokens, shares, strict=True))
@@ -45,18 +45,18 @@ class FlexConfig:
     @property
     def batch_share(self) -> float:
         """Share of each batch that is used."""
-        return min(1.0, (self.tokens_per_question or self.expected) / self.expected)
+        return min(1.0, (self.tokens_per_question or self.mean_tokens) / self.mean_tokens)
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        found = [("tokens", message) for message in map(no_square, self.tokens) if message]
+        problems = [("tokens", message) for message in map(no_square, self.tokens) if message]
         if not self.tokens or len(set(self.tokens)) < len(self.tokens):
-            found.append(("tokens", "needs numbers of tokens, each once"))
+            problems.append(("tokens", "needs numbers of tokens, each once"))
         if len(self.probs) != len(self.tokens):
-            found.append(("probs", f"has {len(self.probs)} entries for {len(self.tokens)} numbers of tokens"))
+            problems.append(("probs", f"has {len(self.probs)} entries for {len(self.tokens)} numbers of tokens"))
         elif abs(sum(self.probs) - 1) > 1e-6:
-            found.append(("probs", f"sums to {sum(self.probs):g}, not to 1"))
-        return found
+            problems.append(("probs", f"sums to {sum(self.probs):g}, not to 1"))
+        return problems
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,17 @@ class FlexEvaluationConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        found = [
+        problems = [
             (key, message)
             for key, counts in (("tokens", self.tokens), ("unseen", self.unseen))
             for message in map(no_square, counts)
             if message
         ]
         if not self.tokens:
-            found.append(("tokens", "needs at least one number of tokens"))
+            problems.append(("tokens", "needs at least one number of tokens"))
         if set(self.tokens) & set(self.unseen) or len(set(self.tokens)) < len(self.tokens):
-            found.append(("tokens", "names a number twice, or one of unseen"))
-        return found
+            problems.append(("tokens", "names a number twice, or one of unseen"))
+        return problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,10 @@ class TokenFlexConfig(RunConfig):
         return [
             ("data", self.data.description),
             ("encoder", f"{encoder.layers} blocks of width {encoder.width}, {encoder.steps:,} steps once, then frozen"),
-            ("visual tokens", f"{drawn} of {self.data.patches} patches ({own.schedule}), {own.expected:g} on average"),
+            (
+                "visual tokens",
+                f"{drawn} of {self.data.patches} patches ({own.schedule}), {own.mean_tokens:g} on average",
+            ),
             *(("warning", f"{count} tokens enlarge the map: nothing is gained") for count in self.enlarging),
         ]
 

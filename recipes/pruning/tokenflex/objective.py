@@ -57,8 +57,8 @@ class FlexLoss(AnswerLoss):
 
     def logits(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """At the number of tokens of this step."""
-        found: Tensor = model(batch["features"], batch["asked"], self.tokens)
-        return found
+        logits: Tensor = model(batch["features"], batch["asked"], self.tokens)
+        return logits
 
     def __call__(
         self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
@@ -93,7 +93,7 @@ def cost(config: TokenFlexConfig, tokens: int) -> Prefill:
     """
     own, data, decoder = config.model.encoder, config.data, config.decoder
     # The features are those of the last block but one.
-    found = prefill(
+    counts = prefill(
         LayerShape(own.width, 4 * own.width),
         [data.patches + 1.0] * (own.layers - 1),
         LayerShape(decoder.width, decoder.ffn, matrices=3),
@@ -103,7 +103,7 @@ def cost(config: TokenFlexConfig, tokens: int) -> Prefill:
         patch=patch_macs(data.patches, 3 * data.patch**2, own.width),
     )
     macs = projector_macs(config.flex.projector, tokens, data.patches, own.width, decoder.width)
-    return dataclasses.replace(found, projector_macs=macs)
+    return dataclasses.replace(counts, projector_macs=macs)
 
 
 def projector_macs(name: str, tokens: int, patches: int, width: int, out: int) -> float:

@@ -75,7 +75,7 @@ class TokenFlexRecipe:
     def evaluate(self, config: TokenFlexConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """Accuracy at each number of tokens, the tokens of training, and multiply-adds."""
         scores = answer_scores(config, prepared, model, len(prepared.test))
-        found, trainer = scores.overall(), config.trainer
+        final, trainer = scores.overall(), config.trainer
         micro = trainer.micro_batch_size or trainer.process_batch_size
         questions = trainer.max_steps * trainer.batch_size // micro * questions_used(config)
         extra = {"tokens/total": float(model.visual_tokens) / 1e6}
@@ -90,7 +90,7 @@ class TokenFlexRecipe:
             ):
                 scores.define(f"{name}@{count}", f"{title}, {count} visual tokens", False)
                 extra[f"{name}@{count}"] = value
-        return Evaluation(found | extra, scores, plots=accuracy_plots(config, found, extra))
+        return Evaluation(final | extra, scores, plots=accuracy_plots(config, final, extra))
 
 
 def questions_used(config: TokenFlexConfig) -> int:
@@ -134,12 +134,12 @@ def _add(scores: Scores, metric: str, values: torch.Tensor, each: int) -> None:
         scores.add(metric, f"{row // each}/{row % each}", f"{row // each}", value)
 
 
-def accuracy_plots(config: TokenFlexConfig, found: dict[str, float], extra: dict[str, float]) -> list[Plot]:
+def accuracy_plots(config: TokenFlexConfig, final: dict[str, float], extra: dict[str, float]) -> list[Plot]:
     """Accuracy against visual tokens and against multiply-adds, of this run."""
     counts = sorted(possible(config))
     if len(counts) < 2:
         return []
-    ups = [found[f"accuracy@{count}"] for count in counts]
+    ups = [final[f"accuracy@{count}"] for count in counts]
     across = {
         "tokens": ("visual tokens at inference", [float(count) for count in counts]),
         "macs": ("million multiply-adds up to the first answer token", [extra[f"macs@{count}"] for count in counts]),
