@@ -64,9 +64,9 @@ def _rich_table(names: list[str], cells: list[list[str]], numbers: Sequence[str]
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
-        made.add_column(Text(name), justify="right" if name in numbers else "left", overflow="fold")
+        grid.add_column(Text(name), justify="right" if name in numbers else "left", overflow="fold")
     for row in cells:
-        made.add_row(*(Text(printable(cell)) for cell in row))
-    Console().print(made)
+        grid.add_row(*(Text(printable(cell)) for cell in row))
+    Console().print(grid)

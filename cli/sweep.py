@@ -75,28 +75,30 @@ def sweep(
     measured = card.claim.metric
     launcher, metric = launcher or named, metric or measured
     _check_metric(card, metric)
-    made = launcher_of(launcher, jobs, options)
+    chosen_launcher = launcher_of(launcher, jobs, options)
     words = ["--metric", metric] if metric != measured else []
     if chosen == "optuna":
         # How many run at once is part of a search: the sampler learns from them together.
         words += ["--sweeper", "optuna", "--trials", str(trials)]
-        jobs = made.jobs
+        jobs = chosen_launcher.jobs
     command = shlex.join(["steelyard", "sweep", recipe, *keys, *words, *launcher_words(launcher, jobs, options)])
     if chosen == "optuna":
         if status or dry_run:
-            _show_search(recipe, keys, made, metric)
+            _show_search(recipe, keys, chosen_launcher, metric)
         else:
-            _search(recipe, keys, made, metric, trials, retry, fresh, command)
+            _search(recipe, keys, chosen_launcher, metric, trials, retry, fresh, command)
         return
-    folder, manifest, configs = manifests.plan("sweep", recipe, planning.sweep_cells(recipe, keys), command, made.jobs)
+    folder, manifest, configs = manifests.plan(
+        "sweep", recipe, planning.sweep_cells(recipe, keys), command, chosen_launcher.jobs
+    )
     if status:
         watch_cells(folder, manifest, metric)
     elif dry_run:
-        show_plan(folder, manifest, configs, made)
+        show_plan(folder, manifest, configs, chosen_launcher)
     else:
         from recipes.core.trial.drive import drive
 
-        states, stopped = drive(folder, manifest, made, retry, fresh=fresh)
+        states, stopped = drive(folder, manifest, chosen_launcher, retry, fresh=fresh)
         _conclude(recipe, folder, states, metric, command, stopped)
 
 

@@ -76,11 +76,11 @@ def trial(
     _check_keys(keys)
     chosen, seeds = _arms(recipe, arms, keys), budgets.seeds_of(recipe, keys) if seeds is None else seeds
     launcher = launcher or named
-    made = launcher_of(launcher, jobs, options)
+    chosen_launcher = launcher_of(launcher, jobs, options)
     cells = planning.trial_cells(recipe, keys, chosen, seeds_of(seeds))
     words = [*(["--arms", arms] if arms else []), "--seeds", seeds, *launcher_words(launcher, jobs, options)]
     command = shlex.join(["steelyard", "trial", recipe, *keys, *words])
-    folder, manifest, configs = manifests.plan("trial", recipe, cells, command, made.jobs)
+    folder, manifest, configs = manifests.plan("trial", recipe, cells, command, chosen_launcher.jobs)
     card = card_for(recipe, keys, chosen)
     if status:
         watch_cells(folder, manifest, card.claim.metric)
@@ -88,13 +88,13 @@ def trial(
     if missing := no_verdict(card, chosen, len(manifest.seeds), compose.budget(recipe, keys)):
         note(missing)
     if dry_run:
-        show_plan(folder, manifest, configs, made)
+        show_plan(folder, manifest, configs, chosen_launcher)
         return
     if compose.budget(recipe, keys) == budgets.FULL:
         note(f"{len(configs)} runs: {expected_time(folder, manifest, configs)}")
     from recipes.core.trial.drive import drive
 
-    states, stopped = drive(folder, manifest, made, retry, fresh=fresh)
+    states, stopped = drive(folder, manifest, chosen_launcher, retry, fresh=fresh)
     if not stopped:
         _conclude(folder, command)
     show_cells(states, only=UNFINISHED)

@@ -34,7 +34,7 @@ def load_sums(config: ChainArithmeticConfig, sums: Sums, tokenizer: Any, referen
         UserError: no problem has both right and wrong answers.
     """
     judge = ExactJudge(token_texts(tokenizer), int(tokenizer.eos_token_id))
-    model, made = weights_hash(reference), []
+    model, sets = weights_hash(reference), []
     for place, problems in enumerate((sums.questions, sums.test)):
         prompts = sum_prompts(problems, tokenizer)
         drawn = sample_once(
@@ -48,8 +48,8 @@ def load_sums(config: ChainArithmeticConfig, sums: Sums, tokenizer: Any, referen
             config.seed + place,
             device,
         )
-        made.append(_Answered(prompts, drawn, judge, [answer(terms, sums.digits) for terms in problems], config.seed))
-    train, test = made
+        sets.append(_Answered(prompts, drawn, judge, [answer(terms, sums.digits) for terms in problems], config.seed))
+    train, test = sets
     if not len(train.pairs) or not len(test.pairs):
         raise UserError(
             "no problem has both right and wrong answers",

@@ -278,12 +278,12 @@ class AlignmentRunConfig(RunConfig):
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
-        data, own = self.data, self.reference
-        tuned = f"fine-tuned for {own.steps} steps" if own.steps else "as it is"
+        data, reference = self.data, self.reference
+        tuned = f"fine-tuned for {reference.steps} steps" if reference.steps else "as it is"
         return [
             ("data", f"{data.name}: {data.description}, {data.test_prompts} held-out prompts"),
             ("model", self.model.description),
-            ("reference", own.model or f"the model, {tuned}"),
+            ("reference", reference.model or f"the model, {tuned}"),
         ]
 
     def parameters(self) -> int | None:

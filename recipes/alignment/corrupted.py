@@ -36,8 +36,8 @@ def load_corrupted(config: CorruptedConfig, reviews: Reviews, tokenizer: Any) ->
     prompt = prompt_ids(config.prompt, reader)
     sets = []
     for part, most in ((reviews.train, config.pairs), (reviews.test, config.test_pairs)):
-        made = (_pair(config, review, running, prompt, reader) for review in _long(part, config.min_words)[:most])
-        sets.append(PairSet(list(made)))
+        pairs = (_pair(config, review, running, prompt, reader) for review in _long(part, config.min_words)[:most])
+        sets.append(PairSet(list(pairs)))
         if not len(sets[-1]):
             hint = "type a smaller data.min_words"
             raise UserError("no sentence is long enough", f"data.min_words={config.min_words}", hint)

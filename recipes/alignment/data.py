@@ -60,15 +60,15 @@ def prepare_ground(config: AlignmentRunConfig, device: str) -> Ground:
     return GROUNDS[type(config.data)](config, config.data, device)
 
 
-def _from_reviews(config: AlignmentRunConfig, own: SentimentConfig | CorruptedConfig, device: str) -> Ground:
-    reviews = load_reviews(own.test_fraction, own.seed)
+def _from_reviews(config: AlignmentRunConfig, source: SentimentConfig | CorruptedConfig, device: str) -> Ground:
+    reviews = load_reviews(source.test_fraction, source.seed)
     texts = (review.text for review in reviews.train)
     tokenizer = models.build_text_tokenizer(config.model, texts, reviews.fingerprint, begin=True)
     reference = _reference(config, tokenizer, lambda: encode(reviews.train, tokenizer), reviews.fingerprint)
     frozen = reference().requires_grad_(False)
-    if isinstance(own, CorruptedConfig):
-        return Ground(tokenizer, reference, frozen, load_corrupted(own, reviews, tokenizer))
-    return Ground(tokenizer, reference, frozen, load_sentiment(own, reviews, tokenizer, frozen, device))
+    if isinstance(source, CorruptedConfig):
+        return Ground(tokenizer, reference, frozen, load_corrupted(source, reviews, tokenizer))
+    return Ground(tokenizer, reference, frozen, load_sentiment(source, reviews, tokenizer, frozen, device))
 
 
 def states_of(frozen: Any, complete: bool, device: str) -> States:
@@ -86,26 +86,26 @@ def states_of(frozen: Any, complete: bool, device: str) -> States:
     return lambda batch: hidden_states(frozen, batch, layers)
 
 
-def _from_file(config: AlignmentRunConfig, own: PreferencesConfig, device: str) -> Ground:
-    rows = load_rows(own)
+def _from_file(config: AlignmentRunConfig, source: PreferencesConfig, device: str) -> Ground:
+    rows = load_rows(source)
     tokenizer = models.build_text_tokenizer(config.model, rows.texts(), rows.fingerprint, begin=True)
-    data = load_preferences(own, rows, tokenizer)
+    data = load_preferences(source, rows, tokenizer)
     texts = partial(_prompts_with_chosen, data.train)
     reference = _reference(config, tokenizer, texts, data.train.fingerprint)
     frozen = reference().requires_grad_(False)
-    _check_room(frozen, data, own)
+    _check_room(frozen, data, source)
     if config.reference.model is not None:
         frozen = _other_reference(config.reference.model, tokenizer, frozen)
-        _check_room(frozen, data, own)
+        _check_room(frozen, data, source)
     return Ground(tokenizer, reference, frozen, data)
 
 
-def _from_sums(config: AlignmentRunConfig, own: ChainArithmeticConfig, device: str) -> Ground:
-    sums = split_sums(own.low, own.high, own.questions, own.test_prompts, own.seed)
+def _from_sums(config: AlignmentRunConfig, source: ChainArithmeticConfig, device: str) -> Ground:
+    sums = split_sums(source.low, source.high, source.questions, source.test_prompts, source.seed)
     tokenizer = models.build_text_tokenizer(config.model, sums.texts(), sums.fingerprint, begin=True)
     reference = _reference(config, tokenizer, lambda: encode_sums(sums, tokenizer), sums.fingerprint)
     frozen = reference().requires_grad_(False)
-    return Ground(tokenizer, reference, frozen, load_sums(own, sums, tokenizer, frozen, device))
+    return Ground(tokenizer, reference, frozen, load_sums(source, sums, tokenizer, frozen, device))
 
 
 def _reference(
@@ -127,15 +127,15 @@ def _other_reference(path: str, tokenizer: Any, policy: Any) -> Any:
     return frozen
 
 
-def _check_room(model: Any, data: PreferenceData, own: PreferencesConfig) -> None:
+def _check_room(model: Any, data: PreferenceData, source: PreferencesConfig) -> None:
     """Refuse sequences, to train on or sampled, that are longer than the model's context."""
-    models.check_context(model, own.max_tokens, "data.max_tokens")
+    models.check_context(model, source.max_tokens, "data.max_tokens")
     prompt, longest = max(len(prompt.ids) for prompt in data.prompts), models.context(model)
-    if longest is not None and prompt + own.max_new_tokens > longest:
+    if longest is not None and prompt + source.max_new_tokens > longest:
         raise UserError(
-            f"answers of {own.max_new_tokens} tokens to a held-out prompt of {prompt} do not fit the model's context "
-            f"of {longest}",
-            f"data.max_new_tokens={own.max_new_tokens}",
+            f"answers of {source.max_new_tokens} tokens to a held-out prompt of {prompt} do not fit the "
+            f"model's context of {longest}",
+            f"data.max_new_tokens={source.max_new_tokens}",
             "type a smaller data.max_tokens or data.max_new_tokens",
         )
 

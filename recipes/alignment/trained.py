@@ -25,7 +25,7 @@ def train_policy(
     ground: Ground,
     items: PairItems,
     loss: PreferenceConfig,
-    own: TuningConfig,
+    tuning: TuningConfig,
     trainer: TrainerConfig,
     swap: bool = False,
 ) -> Callable[[], Any]:
@@ -35,7 +35,7 @@ def train_policy(
         ground: Reference and tokenizer.
         items: Training pairs with the columns that the loss reads.
         loss: What it is trained with.
-        own: Its steps, batch, learning rate and seed.
+        tuning: Its steps, batch, learning rate and seed.
         trainer: Everything else, taken from the run.
         swap: Whether rejected answers count as chosen, and chosen ones as rejected.
 
@@ -61,10 +61,10 @@ def train_policy(
         return Training(PreferenceModel(ground.reference()), objective, rows, pair_collate(pads), before_step=before)
 
     settings = dataclasses.replace(
-        trainer, max_steps=own.steps, batch_size=own.batch_size, learning_rate=own.learning_rate
+        trainer, max_steps=tuning.steps, batch_size=tuning.batch_size, learning_rate=tuning.learning_rate
     )
     what = f"{len(used):,} pairs ({loss.loss}{', swapped' if swap else ''})"
-    folder = train_reference(key, settings, own.seed, training, what, name="a policy")
+    folder = train_reference(key, settings, tuning.seed, training, what, name="a policy")
     return lambda: load_text_model(str(folder))
 
 

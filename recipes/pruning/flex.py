@@ -127,11 +127,11 @@ class PixelShuffleProjector(nn.Module):
             UserError: the side is no multiple of the factor, or another number of tokens is asked for.
         """
         side, f = side_of(x.shape[1]), self.factor
-        made = (side // f) ** 2
-        if side % f or tokens not in (None, made):
-            raise UserError(f"pixel_shuffle makes {made} tokens of {x.shape[1]} at factor {f}, and no other number")
+        count = (side // f) ** 2
+        if side % f or tokens not in (None, count):
+            raise UserError(f"pixel_shuffle makes {count} tokens of {x.shape[1]} at factor {f}, and no other number")
         grid = x.unflatten(1, (side // f, f, side // f, f)).permute(0, 1, 3, 2, 4, 5)
-        projected: Tensor = self.layers(grid.reshape(len(x), made, -1))
+        projected: Tensor = self.layers(grid.reshape(len(x), count, -1))
         return projected
 
 

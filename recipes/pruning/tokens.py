@@ -291,8 +291,8 @@ def apply(tokens: Tokens, selection: Selection) -> Kept:
     for where, more, mask in ((0, selection.front, selection.front_valid), (2, selection.extra, selection.extra_valid)):
         if more is not None and mask is not None:
             none = new(mask, dtype=torch.long) - 1
-            made = Kept(more.to(x.dtype), mask, none, torch.ones_like(none, dtype=sizes.dtype), none)
-            parts = [made, *parts] if where == 0 else [*parts, made]
+            extra = Kept(more.to(x.dtype), mask, none, torch.ones_like(none, dtype=sizes.dtype), none)
+            parts = [extra, *parts] if where == 0 else [*parts, extra]
     if len(parts) == 1:
         return parts[0]
     joined = {field.name: torch.cat([getattr(part, field.name) for part in parts], 1) for field in fields(Kept)}

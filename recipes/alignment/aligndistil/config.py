@@ -58,10 +58,10 @@ class AlignDistilConfig(AlignmentRunConfig):
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
-        own = self.teacher
+        teacher = self.teacher
         return [
             *super().describe(),
-            ("teachers", f"DPO and reverse DPO, {own.steps} steps of {own.batch_size} pairs each"),
+            ("teachers", f"DPO and reverse DPO, {teacher.steps} steps of {teacher.batch_size} pairs each"),
         ]
 
 

@@ -60,10 +60,10 @@ class OnPolicy:
 
     def __call__(self, batch: Batch) -> Batch:
         """The answers to the prompts of the next micro-batch of the step."""
-        own = self.drawn.pop(0)
+        rows = self.drawn.pop(0)
         for name, teacher in zip(TEACHERS, self.teachers, strict=True):
-            own[TOKENS + name] = hidden_states(teacher.to(own["labels"].device).eval(), own, [HEAD])[:, 0]
-        return own
+            rows[TOKENS + name] = hidden_states(teacher.to(rows["labels"].device).eval(), rows, [HEAD])[:, 0]
+        return rows
 
 
 def prompts_of(batch: Batch) -> list[np.ndarray]:

@@ -83,17 +83,17 @@ class AlignDistilRecipe(AlignmentRecipe):
     def build(self, config: AlignDistilConfig, prepared: Prepared) -> Training:
         """Policy and objective. All arms of a seed share initialisation and data order."""
         assert isinstance(prepared, Distilling)
-        own = config.distil
-        if own.mode == "none":
+        distil = config.distil
+        if distil.mode == "none":
             return super().build(config, prepared)
-        texts: Callable[[Batch], Batch] = keep_chosen if own.sequences == "chosen" else lambda batch: batch
+        texts: Callable[[Batch], Batch] = keep_chosen if distil.sequences == "chosen" else lambda batch: batch
         before_step = None
-        if own.sequences == "sampled":
+        if distil.sequences == "sampled":
             pair, eos = (prepared.models["dpo"], prepared.other), prepared.ground.tokenizer.eos_token_id
             texts = sampler = OnPolicy(pair, eos, config.data.max_new_tokens, config.seed)
             before_step = sampler.before_step
-        rows = 2 if own.sequences == "both" else 1
-        objective = Distillation(_rule(config, prepared), own.direction, prepared.heads, texts, rows)
+        rows = 2 if distil.sequences == "both" else 1
+        objective = Distillation(_rule(config, prepared), distil.direction, prepared.heads, texts, rows)
         return replace(training(config, prepared, objective), before_step=before_step)
 
     def evaluate(
@@ -127,9 +127,9 @@ def _rule(config: AlignDistilConfig, prepared: Distilling) -> Rule:
     Raises:
         UserError: r is to be found, and the two models are the same.
     """
-    own = config.distil
-    r = own.r
-    if r == AUTO and own.mode in ADAPTIVE:
+    distil = config.distil
+    r = distil.r
+    if r == AUTO and distil.mode in ADAPTIVE:
         items = prepared.train
         count = min(PROBED * config.trainer.batch_size, len(items))
         offsets = items.pairs.offsets[: 2 * count + 1]
@@ -140,7 +140,7 @@ def _rule(config: AlignDistilConfig, prepared: Distilling) -> Rule:
             raise UserError("the two models agree on every token: nothing to extrapolate", "distil.r=auto", hint)
         r = (TARGET - FLOOR) / mean
     scale = 1.0 if isinstance(r, str) else r  # a mode with one alpha for all tokens reads none
-    return Rule(own.mode, config.preference.beta, scale, own.alpha, own.alpha_max)
+    return Rule(distil.mode, config.preference.beta, scale, distil.alpha, distil.alpha_max)
 
 
 def _judge_metrics(prepared: Prepared) -> list[str]:

@@ -62,8 +62,8 @@ def add_weights(scores: Scores, items: PairItems) -> None:
     scores.define("critical/weight", "weight of rejected tokens, mean over held-out answers' tokens", False)
     weights, offsets = items.columns[WEIGHTS], items.pairs.offsets
     for number, pair in enumerate(items.pairs.pairs):
-        own = weights[offsets[2 * number + 1] : offsets[2 * number + 2]]
-        scores.add("critical/weight", pair.id, pair.id, float(own.mean()), len(own))
+        answer_weights = weights[offsets[2 * number + 1] : offsets[2 * number + 2]]
+        scores.add("critical/weight", pair.id, pair.id, float(answer_weights.mean()), len(answer_weights))
 
 
 def curve_plots(curve: Mapping[int, Scores], metric: str, start: float | None) -> list[Plot]:

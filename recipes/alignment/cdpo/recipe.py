@@ -28,12 +28,12 @@ class CDPORecipe(AlignmentRecipe):
     ) -> dict[str, np.ndarray]:
         """Adds what both models say of the tokens, and the weights made of it."""
         columns = super().columns(config, ground, pairs, reference, device, seed)
-        own, scores = config.critical, {}
-        if own.weights in CONTRASTED:
+        critical, scores = config.critical, {}
+        if critical.weights in CONTRASTED:
             folders = contrast_models(config.contrast, config.trainer, ground)
-            scores = contrast_scores(folders, own.beta_ce, pairs, device)
-        if own.weights != "none":
-            columns[WEIGHTS] = token_weights(own, pairs, scores, seed)
+            scores = contrast_scores(folders, critical.beta_ce, pairs, device)
+        if critical.weights != "none":
+            columns[WEIGHTS] = token_weights(critical, pairs, scores, seed)
         return columns | scores
 
     def build(self, config: CDPOConfig, prepared: Prepared) -> Training:

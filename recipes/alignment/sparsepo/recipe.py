@@ -32,14 +32,14 @@ class SparsePORecipe(AlignmentRecipe):
     ) -> dict[str, np.ndarray]:
         """Adds what the masks read, and the masks that are known before training."""
         columns = super().columns(config, ground, pairs, reference, device, seed)
-        own = config.mask
-        if own.kind == "learned":
+        mask = config.mask
+        if mask.kind == "learned":
             columns["states"] = reference.states
-        elif own.kind != "none":
+        elif mask.kind != "none":
             mapo = None
-            if own.kind == "mapo":
-                mapo = mapo_masks(ground.frozen, pairs, own.hooks, own.mapping, device)
-            columns[STORED] = stored_mask(own, pairs, mapo, seed)
+            if mask.kind == "mapo":
+                mapo = mapo_masks(ground.frozen, pairs, mask.hooks, mask.mapping, device)
+            columns[STORED] = stored_mask(mask, pairs, mapo, seed)
         return columns
 
     def build(self, config: SparsePOConfig, prepared: Prepared) -> Training:

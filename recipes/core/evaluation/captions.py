@@ -228,10 +228,10 @@ def add_probe_scores(scores: Scores, choices: Sequence[Choice], nlls: Sequence[n
 
 def matching_candidates(split: CaptionSplit, indices: Sequence[int], count: int) -> list[list[int]]:
     """For each image its own caption (first) and up to `count - 1` captions that say something else of other images."""
-    said = {i: _content(split, i) for i in indices}
+    contents = {i: _content(split, i) for i in indices}
     candidates = []
     for i in indices:
-        others = [j for j in indices if said[j] != said[i]]
+        others = [j for j in indices if contents[j] != contents[i]]
         draw = np.random.default_rng([7, i])
         picked = draw.permutation(len(others))[: count - 1]
         candidates.append([i, *(others[int(k)] for k in picked)])
@@ -280,9 +280,9 @@ def add_hallucination_scores(
         for number, span in enumerate(caption.spans):
             truth = caption.text[span.start : span.end]
             pattern = "|".join(re.escape(choice) for choice in span.choices)
-            said = re.findall(rf"\b(?:{pattern})\b", text)
+            mentions = re.findall(rf"\b(?:{pattern})\b", text)
             name = f"{caption.id}/{number}"
-            false = sum(word != truth for word in said)
-            if said:
-                scores.add("greedy/hallucinated", name, caption.group, false / len(said), len(said))
-            scores.add("greedy/recall", name, caption.group, float(truth in said))
+            false = sum(word != truth for word in mentions)
+            if mentions:
+                scores.add("greedy/hallucinated", name, caption.group, false / len(mentions), len(mentions))
+            scores.add("greedy/recall", name, caption.group, float(truth in mentions))

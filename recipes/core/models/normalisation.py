@@ -64,9 +64,9 @@ def image_processor(path: str, key: str) -> dict[str, Any]:
         UserError: the files are damaged.
     """
     where, folder = f"{key}={path}", source_folder(path, key, weights=False)
-    own, whole = folder / "preprocessor_config.json", folder / "processor_config.json"
-    if own.exists():
-        return read_json(own, where)
+    alone, whole = folder / "preprocessor_config.json", folder / "processor_config.json"
+    if alone.exists():
+        return read_json(alone, where)
     part = read_json(whole, where).get("image_processor") if whole.exists() else None
     return part if isinstance(part, dict) else {}
 

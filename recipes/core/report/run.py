@@ -74,7 +74,7 @@ def report_run(run: RunRecord, baseline: RunRecord | None, card: Card) -> Compar
     if run.problem:
         check_finished(run)
     comparison = compare_beside(run, baseline, card) if baseline else None
-    told = {
+    sections = {
         "title": card.title,
         "paper": card.paper,
         "claim": asdict(card.claim),
@@ -82,7 +82,7 @@ def report_run(run: RunRecord, baseline: RunRecord | None, card: Card) -> Compar
         "main_metric": main_metric(run, card),
         "command": str(read_environment(run.path).get("command", f"steelyard run {run.recipe} arm={run.arm}")),
     }
-    write_report(run, baseline, comparison, told)
+    write_report(run, baseline, comparison, sections)
     return comparison
 
 
@@ -175,8 +175,8 @@ def _more_seeds(command: str, run: RunRecord, arms: tuple[str, str]) -> str:
 
 def _without_seed(command: str, run: RunRecord, arm: str) -> list[str]:
     """The words of the command of a run's arm or label, or of another arm beside it, but for the seed."""
-    own = arm == run.arm and run.config.get("label")
-    words = _override_words(command, run) if own else [f"arm={arm}", *_words_for_arm(command, run, arm)]
+    is_labelled = arm == run.arm and run.config.get("label")
+    words = _override_words(command, run) if is_labelled else [f"arm={arm}", *_words_for_arm(command, run, arm)]
     return ["steelyard", "run", run.recipe, *(word for word in words if not word.startswith(("seed=", "-")))]
 
 
@@ -185,8 +185,8 @@ def _override_words(command: str, run: RunRecord) -> list[str]:
         words = shlex.split(command)
     except ValueError:  # env.json of an unfinished run, damaged
         words = []
-    own = words[:3] == ["steelyard", "run", run.recipe]
-    return words[3:] if own else [f"seed={run.seed}"] * (run.seed != 0)
+    is_run = words[:3] == ["steelyard", "run", run.recipe]
+    return words[3:] if is_run else [f"seed={run.seed}"] * (run.seed != 0)
 
 
 def _words_for_arm(command: str, run: RunRecord, arm: str) -> list[str]:

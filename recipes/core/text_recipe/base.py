@@ -110,11 +110,11 @@ class TextRecipe(ABC):
         scores = curve[config.trainer.max_steps]
         extra = add_worst_domain(scores)
         add_area(scores, curve, "log_loss", AUC, "log-perplexity, mean over training", higher_is_better=False)
-        own, objective = config.evaluation, self.objective(config)
-        batches, device = own.probe_batches, prepared.device
+        options, objective = config.evaluation, self.objective(config)
+        batches, device = options.probe_batches, prepared.device
         probe = probe_stream(objective, model, prepared.stream, batches, config.weighing_batch_size, device)
         extra |= noise_metrics(scores, probe) | self.measure(config, probe, scores)
-        shown = heatmap(probe, prepared.tokenizer, own.heatmap)
+        shown = heatmap(probe, prepared.tokenizer, options.heatmap)
         return Evaluation(scores.overall() | extra, scores, shown, plots=[_domains(curve)])
 
 

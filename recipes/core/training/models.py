@@ -50,15 +50,15 @@ def train_once(
 
     def build(folder: Path) -> None:
         note(f"training {name} on {what} (once, then cached)")
-        made = training()
-        size = min(trainer.batch_size, len(made.dataset))  # type: ignore[arg-type]
-        own = dataclasses.replace(
+        work = training()
+        size = min(trainer.batch_size, len(work.dataset))  # type: ignore[arg-type]
+        shortened = dataclasses.replace(
             trainer, batch_size=size, micro_batch_size=None, save_steps=trainer.max_steps, nproc=1
         )
-        if train(made, own, seed, folder / CHECKPOINTS, TrainEvents()).status == INTERRUPTED:
+        if train(work, shortened, seed, folder / CHECKPOINTS, TrainEvents()).status == INTERRUPTED:
             raise KeyboardInterrupt
         shutil.rmtree(folder / CHECKPOINTS)
-        save(made.model, folder)
+        save(work.model, folder)
 
     return build_once(kind, sha256_json([key, _decisive(trainer), seed])[:32], build)
 

@@ -236,8 +236,8 @@ class _Trainer(transformers.Trainer):
             with self.compute_loss_context_manager():
                 batches = [self._prepare_inputs(batch) for batch in batch_samples]
                 self.training.before_step(self.state.global_step, self.training.model, batches)
-        own = torch.stack([self.training.objective.normalizer(batch) for batch in batch_samples]).sum().to(device)
-        return self.accelerator.gather(own).sum() if distributed.world_size() > 1 else own
+        local = torch.stack([self.training.objective.normalizer(batch) for batch in batch_samples]).sum().to(device)
+        return self.accelerator.gather(local).sum() if distributed.world_size() > 1 else local
 
     def _get_train_sampler(self, train_dataset: Any = None) -> WholePasses:
         """Epochs of whole global batches, so that micro-batches and processes change no batch."""

@@ -48,8 +48,8 @@ def send_answer(tracker: Tracker, result: TrialResult, picture: Path) -> None:
     tracker.summary(numbers)
     tracker.image("forest plot", picture)
     judged = [result.lead, *result.further]
-    told = [[one.claim.statement, one.headline, one.verdict.reason, one.claim.published] for one in judged]
-    tracker.table("verdict", ["claim", "verdict", "because", "published"], told)
+    answers = [[one.claim.statement, one.headline, one.verdict.reason, one.claim.published] for one in judged]
+    tracker.table("verdict", ["claim", "verdict", "because", "published"], answers)
     for comparison in result.comparisons:
         rows = comparison_table(comparison)
         name = f"{comparison.arm} beside {comparison.baseline}"

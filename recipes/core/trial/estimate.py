@@ -51,5 +51,5 @@ def _paces(runs: Sequence[RunRecord]) -> Iterator[tuple[str, float]]:
 
 def _pace(arm: str, paces: Sequence[tuple[str, float]]) -> float:
     """Mean pace of the arm's runs, of all if it has none."""
-    own = [pace for name, pace in paces if name == arm]
-    return fmean(own or [pace for _, pace in paces])
+    of_arm = [pace for name, pace in paces if name == arm]
+    return fmean(of_arm or [pace for _, pace in paces])

@@ -134,9 +134,9 @@ class Suite:
         )
         filled = [(i, ids) for i, ids in zip(indices, generated, strict=True) if len(ids)]
         rows = text_rows([ids for _, ids in filled], start_id(self.tokenizer))
-        said = score(self.reference.model, rows, device=self.device, what="scoring greedy captions")
+        statistics = score(self.reference.model, rows, device=self.device, what="scoring greedy captions")
         for number, (i, _) in enumerate(filled):
-            caption, nll = self.data.test.caption(i), said.nll(number)
+            caption, nll = self.data.test.caption(i), statistics.nll(number)
             scores.add("greedy/reference_nll", caption.id, caption.group, nll.mean(), len(nll))
 
     def _heatmap(self, weights: list[np.ndarray], nlls: list[np.ndarray]) -> dict[str, Any] | None:

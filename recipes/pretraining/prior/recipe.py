@@ -125,9 +125,9 @@ def weigher(config: PriorConfig, prepared: Prepared) -> Weigh:
     def weigh(indices: Sequence[int], mask: Tensor) -> tuple[Tensor, Tensor]:
         nll = _pad([prepared.reference.train_nll(i) for i in indices])
         scores = token_scores(config, prepared.train, prepared.data.train, indices, nll, mask)
-        own = config.weighting
-        floor, cap = (0.0, None) if own.name in LIVE else (own.floor, own.cap)
-        return method.loss_coefficients(scores, mask, own.reduction, floor, cap)
+        weighting = config.weighting
+        floor, cap = (0.0, None) if weighting.name in LIVE else (weighting.floor, weighting.cap)
+        return method.loss_coefficients(scores, mask, weighting.reduction, floor, cap)
 
     return weigh
 
@@ -145,23 +145,23 @@ def token_scores(
         nll: [batch, time] reference NLL in nats.
         mask: [batch, time].
     """
-    own = config.weighting
-    if own.name == "ntp" or own.name in LIVE:
+    weighting = config.weighting
+    if weighting.name == "ntp" or weighting.name in LIVE:
         return method.ntp_scores(mask)
-    if own.name == "oracle":
+    if weighting.name == "oracle":
         return method.oracle_scores(_pad([tokens.span_index(i) for i in indices], fill=-1) >= 0, mask)
-    if own.name == "inverse":
+    if weighting.name == "inverse":
         scores = method.inverse_scores(nll, mask)
-    elif own.name == "drop":
-        scores = method.drop_scores(nll, mask, own.keep)
-    elif own.name == "surprisal":
-        scores = method.surprisal_scores(nll, mask, own.surprisal_cap)
+    elif weighting.name == "drop":
+        scores = method.drop_scores(nll, mask, weighting.keep)
+    elif weighting.name == "surprisal":
+        scores = method.surprisal_scores(nll, mask, weighting.surprisal_cap)
     else:
-        scores = method.prior_scores(nll, mask, own.alpha)
-    if own.word_pool != "none":
+        scores = method.prior_scores(nll, mask, weighting.alpha)
+    if weighting.word_pool != "none":
         words = _pad([tokens.word_index(i) for i in indices], fill=-1)
-        scores = method.word_pool(scores, mask, words, own.word_pool)
-    if own.name == "random":
+        scores = method.word_pool(scores, mask, words, weighting.word_pool)
+    if weighting.name == "random":
         scores = permute_within(scores, mask, config.seed, [split.caption(i).id for i in indices])
     return scores
 

@@ -79,23 +79,26 @@ def _reference(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens:
 
 def _train(config: PriorConfig, split: CaptionSplit, tokenizer: Any, tokens: TokenizedCaptions, fold: int) -> Path:
     """Folder of a reference trained on the captions (of one fold)."""
-    own = config.reference
-    indices = [i for i in range(len(split)) if i % own.cross_fit == fold]
+    reference = config.reference
+    indices = [i for i in range(len(split)) if i % reference.cross_fit == fold]
     key = {
         "model": content_tree(config.model, "model") | {"vision": None},
-        "fold": (fold, own.cross_fit),
+        "fold": (fold, reference.cross_fit),
         "tokens": tokens.fingerprint(),
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "version": 2,
     }
 
     def training() -> Training:
-        model = build_text_model(config.model, tokenizer, own.seed)
+        model = build_text_model(config.model, tokenizer, reference.seed)
         items = CaptionItems(split, tokens, indices, pixels=None)
         collate = caption_collate([start_id(tokenizer)], tokenizer.pad_token_id, token_mean)
         return Training(model, WeightedCrossEntropy(), items, collate)
 
     trainer = dataclasses.replace(
-        config.trainer, max_steps=own.steps, batch_size=own.batch_size, learning_rate=own.learning_rate
+        config.trainer,
+        max_steps=reference.steps,
+        batch_size=reference.batch_size,
+        learning_rate=reference.learning_rate,
     )
-    return train_reference(key, trainer, own.seed, training, f"{len(indices):,} captions")
+    return train_reference(key, trainer, reference.seed, training, f"{len(indices):,} captions")

@@ -102,9 +102,13 @@ class SampleReweightingConfig(RunConfig):
     @property
     def weighing(self) -> ReweightConfig:
         """`reweight` with its warm-up in steps."""
-        own = self.reweight
-        steps = round(own.warmup_ratio * self.trainer.max_steps) if own.warmup_steps is None else own.warmup_steps
-        return dataclasses.replace(own, warmup_steps=steps)
+        reweight = self.reweight
+        steps = (
+            round(reweight.warmup_ratio * self.trainer.max_steps)
+            if reweight.warmup_steps is None
+            else reweight.warmup_steps
+        )
+        return dataclasses.replace(reweight, warmup_steps=steps)
 
     def _weighing_batch_size(self) -> int:
         trainer = self.trainer

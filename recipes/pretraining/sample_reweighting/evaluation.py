@@ -35,8 +35,8 @@ def add_probe(
             return
         rows = [items[index] for index in batch]
         losses = sequence_nlls(model, np.stack([row["tokens"] for row in rows]), device)
-        own = config.reweight
-        weights = method.sample_weights(torch.from_numpy(losses), own.strategy, own.alpha, own.r) * size
+        reweight = config.reweight
+        weights = method.sample_weights(torch.from_numpy(losses), reweight.strategy, reweight.alpha, reweight.r) * size
         for index, row, loss, weight in zip(batch, rows, losses, weights.tolist(), strict=True):
             group = items.mixture.domains[row["domain"]]
             example = f"{index} {DUPLICATE if row['duplicate'] else 'unique'}"

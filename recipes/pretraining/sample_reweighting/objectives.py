@@ -47,8 +47,8 @@ class Weighing:
 
     def at_step(self, step: int) -> None:
         """Set the temperature of the step that comes, the first being 0."""
-        own = self.config
-        self.r = method.temperature(step, own.r, own.warmup_steps or 0, own.warmup_r)
+        config = self.config
+        self.r = method.temperature(step, config.r, config.warmup_steps or 0, config.warmup_r)
 
     def __call__(self, losses: Tensor, lengths: Tensor) -> Weighed:
         """Weigh sequences.
@@ -108,7 +108,7 @@ class Reweighted:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one micro-batch and its metrics as [sum, count] pairs."""
         predicted, rows, lengths = _predicting_positions(batch)
-        told: list[Weighed] = []
+        passes: list[Weighed] = []
 
         def weigh(nll: Tensor) -> Tensor:
             if self.looks_ahead:
@@ -116,14 +116,14 @@ class Reweighted:
             else:
                 weighed = self.weighing(_row_means(nll, rows, lengths), lengths)
                 share = distributed.world_size() / normalizer  # one micro-batch counts like another
-            told.append(weighed)
+            passes.append(weighed)
             return (share * weighed.coefficients / lengths.clamp(min=1))[rows]
 
         def read(hidden: Tensor, head: OutputHead) -> tuple[Tensor, Tensor]:
             return deferred_cross_entropy(hidden[predicted], head, batch["labels"][predicted], weigh)
 
         loss, nll = model(**model_inputs(batch), readout=read)
-        return loss, told[0].metrics | self._by_group(told[0].relative, batch) | {"nll": _sum_count(nll)}
+        return loss, passes[0].metrics | self._by_group(passes[0].relative, batch) | {"nll": _sum_count(nll)}
 
     def _by_group(self, relative: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Mean weight of each domain, of the duplicates and of the sequences that come once."""
@@ -194,7 +194,7 @@ def _spread(losses: Tensor, weights: Tensor, kept: Tensor) -> dict[str, Tensor]:
     """How losses and weights of all that is weighed together lie; every process tells the same."""
     finite = losses[kept] if kept.any() else losses.new_zeros(1)
     one = torch.ones((), dtype=torch.float64, device=losses.device)
-    told = {
+    values = {
         "sequence_loss": finite.mean(),
         "sequence_loss_min": finite.min(),
         "sequence_loss_max": finite.max(),
@@ -202,7 +202,7 @@ def _spread(losses: Tensor, weights: Tensor, kept: Tensor) -> dict[str, Tensor]:
         "effective_share": method.effective_share(weights),
         "excluded_share": (~kept).double().mean(),
     }
-    return {name: torch.stack([value.double(), one]) for name, value in told.items()}
+    return {name: torch.stack([value.double(), one]) for name, value in values.items()}
 
 
 def _sum_count(nll: Tensor) -> Tensor:

@@ -85,8 +85,8 @@ class ImageFeatures:
     def _pack(self, output: Tensor) -> tuple[Tensor, Features]:
         """Features of crops in their places of the grid, and where the model's pack takes them."""
         sequence, patches = self.encoder.sequence, self.patches
-        made = sequence.valid & (sequence.positions < 0)
-        if bool(made.any()):
+        merged = sequence.valid & (sequence.positions < 0)
+        if bool(merged.any()):
             raise UserError(
                 "tokens that a pruner makes have no place in the grid of LLaVA-NeXT's crops",
                 "pruner",

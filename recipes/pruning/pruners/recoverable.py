@@ -144,13 +144,13 @@ def local_outlier_factor(values: Tensor, neighbors: int = 20) -> Tensor:
     """
     ordered, order = values.double().sort(stable=True)
     count, k = len(ordered), min(neighbors, len(ordered) - 1)
-    own = torch.arange(count, device=values.device)
+    ranks = torch.arange(count, device=values.device)
     # Neighbours stand beside each other after sorting: the k nearest are a window of k + 1 that holds the value.
-    starts = (own[:, None] - k + torch.arange(k + 1, device=values.device)).clamp(0, count - 1 - k)
+    starts = (ranks[:, None] - k + torch.arange(k + 1, device=values.device)).clamp(0, count - 1 - k)
     reach = torch.maximum(ordered[:, None] - ordered[starts], ordered[starts + k] - ordered[:, None])
     start = starts.gather(1, reach.argmin(1, keepdim=True))
     near = start + torch.arange(k, device=values.device)
-    near = near + (near >= own[:, None])  # skips the value itself
+    near = near + (near >= ranks[:, None])  # skips the value itself
     gaps = (ordered[near] - ordered[:, None]).abs()
     kth = gaps.amax(1)
     density = 1 / (torch.maximum(kth[near], gaps).mean(1) + 1e-10)

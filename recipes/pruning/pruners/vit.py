@@ -41,8 +41,8 @@ class ToMe(Pruner):
 
     def smallest_budget(self, count: int, layers: int) -> int:
         """All but the larger half merge in each block; `r` and `schedule` make numbers of their own."""
-        own = self.options.schedule or self.options.r is not None
-        return 0 if own else -(-count // 2**layers)
+        has_schedule = self.options.schedule or self.options.r is not None
+        return 0 if has_schedule else -(-count // 2**layers)
 
     def select(self, tokens: Tokens, state: State) -> Selection:
         keys = exact(not_none(tokens.keys)).mean(1)

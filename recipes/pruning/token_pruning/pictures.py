@@ -136,5 +136,5 @@ def _label(tally: Tally, patches: int) -> str:
 
 
 def _note(seen: Seen) -> str:
-    made = f", {seen.made} merged" if seen.made else ""
-    return f"{seen.answer or 'no answer'}: {'right' if seen.right else 'wrong'}{made}"
+    merged = f", {seen.made} merged" if seen.made else ""
+    return f"{seen.answer or 'no answer'}: {'right' if seen.right else 'wrong'}{merged}"

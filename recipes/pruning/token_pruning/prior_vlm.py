@@ -190,14 +190,14 @@ def train_inside(config: TokenPruningConfig, device: str) -> Trained:
 
 def prior_config(config: TokenPruningConfig) -> Any:
     """The config of the run of `prior` that would train the model."""
-    own, data = _model_config(config), config.data
-    seed = config.seed if own.seed is None else own.seed
+    model, data = _model_config(config), config.data
+    seed = config.seed if model.seed is None else model.seed
     name = PRIOR_DATA if isinstance(data, PriorDataConfig) else data.name
-    typed = [f"model.layers={own.layers}", f"model.vision.layers={own.encoder_layers}"]
-    if own.steps is not None:
-        typed.append(f"trainer.max_steps={own.steps}")
+    typed = [f"model.layers={model.layers}", f"model.vision.layers={model.encoder_layers}"]
+    if model.steps is not None:
+        typed.append(f"trainer.max_steps={model.steps}")
     run: Any = compose.compose(
-        RECIPE, ["setting=H", f"arm={own.arm}", f"seed={seed}", f"budget={config.budget}", f"data={name}", *typed]
+        RECIPE, ["setting=H", f"arm={model.arm}", f"seed={seed}", f"budget={config.budget}", f"data={name}", *typed]
     )
     same = {name: getattr(config.trainer, name) for name in ("device", "precision", "threads")}
     chosen = run.data if isinstance(data, PriorDataConfig) else data

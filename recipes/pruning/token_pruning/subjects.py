@@ -170,8 +170,8 @@ class ToyVLM(Canvas):
         self.model = _load_llava(folder, device)
         self.layout = layout(self.model)
         self.tokenizer = load_processor(str(folder), "model").tokenizer
-        self.told = None if config.data.name == "digit-canvases" else _ToyGuide(folder, device)
-        self.guided = self.told is not None
+        self.toy_guide = None if config.data.name == "digit-canvases" else _ToyGuide(folder, device)
+        self.guided = self.toy_guide is not None
 
     def batches(self) -> Iterator[Batch]:
         questions, size = self._questions(), self.config.evaluation.batch_size
@@ -181,7 +181,7 @@ class ToyVLM(Canvas):
             asked = [int(self.canvases.questions[each]) for each in at]
             ids = torch.stack([places[self.asked[each]] for each in asked]).to(self.device)
             words_in = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            guide = self.told(self._indices(asked)) if self.told else None
+            guide = self.toy_guide(self._indices(asked)) if self.toy_guide else None
             yield self._batch(at, by_canvas=False, words_in=words_in, guide=guide)
 
     def answer(self, batch: Batch) -> list[str]:
@@ -198,8 +198,8 @@ class ToyVLM(Canvas):
 
     def _indices(self, asked: Sequence[int]) -> Tensor:
         """Index of the word that the pruner is told: what is asked for, or another one, the same in every run."""
-        told = torch.tensor(asked, device=self.device)
-        return told if self.config.guide.text == "question" else (told + len(self.asked) // 2) % len(self.asked)
+        indices = torch.tensor(asked, device=self.device)
+        return indices if self.config.guide.text == "question" else (indices + len(self.asked) // 2) % len(self.asked)
 
 
 def _load_llava(folder: Path, device: str) -> Any:
@@ -214,8 +214,8 @@ class _ToyGuide:
         text, patch = load_guide(folder)
         self.text, self.patch = text.to(device), patch.to(device)
 
-    def __call__(self, told: Tensor) -> Guide:
-        return Guide(self.text[told], lambda patches: patches @ self.patch.T.to(patches.dtype))
+    def __call__(self, indices: Tensor) -> Guide:
+        return Guide(self.text[indices], lambda patches: patches @ self.patch.T.to(patches.dtype))
 
 
 class ToyClassifier(Canvas):
@@ -234,6 +234,6 @@ class ToyClassifier(Canvas):
             yield self._batch(questions[start : start + size], by_canvas=True)
 
     def answer(self, batch: Batch) -> list[str]:
-        told = self.digits(**batch.inputs).argmax(2).cpu()
+        labels = self.digits(**batch.inputs).argmax(2).cpu()
         places = [self.asked.index(question) for question in batch.questions]
-        return [self.named[int(told[row, place])] for row, place in zip(batch.rows, places, strict=True)]
+        return [self.named[int(labels[row, place])] for row, place in zip(batch.rows, places, strict=True)]

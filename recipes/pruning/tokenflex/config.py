@@ -105,10 +105,10 @@ class TokenFlexConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        side, own = self.data.grid, self.flex
-        if own.projector == "pixel_shuffle_mlp":
+        side, flex = self.data.grid, self.flex
+        if flex.projector == "pixel_shuffle_mlp":
             fitting = [(side // f) ** 2 for f in range(2, side + 1) if side % f == 0]
-            if len(own.tokens) != 1 or own.tokens[0] not in fitting:
+            if len(flex.tokens) != 1 or flex.tokens[0] not in fitting:
                 offer = " or ".join(f"[{count}]" for count in sorted(fitting))
                 message = f"pixel_shuffle_mlp makes one number of tokens of {side}x{side} patches; type {offer}"
                 return [("flex.tokens", message)]
@@ -116,14 +116,14 @@ class TokenFlexConfig(RunConfig):
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
-        own, encoder = self.flex, self.model.encoder
-        drawn = ", ".join(map(str, own.tokens))
+        flex, encoder = self.flex, self.model.encoder
+        drawn = ", ".join(map(str, flex.tokens))
         return [
             ("data", self.data.description),
             ("encoder", f"{encoder.layers} blocks of width {encoder.width}, {encoder.steps:,} steps once, then frozen"),
             (
                 "visual tokens",
-                f"{drawn} of {self.data.patches} patches ({own.schedule}), {own.mean_tokens:g} on average",
+                f"{drawn} of {self.data.patches} patches ({flex.schedule}), {flex.mean_tokens:g} on average",
             ),
             *(("warning", f"{count} tokens enlarge the map: nothing is gained") for count in self.enlarging),
         ]
@@ -144,13 +144,13 @@ class TokenFlexConfig(RunConfig):
 
 def _projector_parameters(config: TokenFlexConfig) -> int:
     """Weights and biases of each projector, layer by layer (`recipes.pruning.flex`)."""
-    width, out, own = config.model.encoder.width, config.decoder.width, config.flex
-    if own.projector == "swiglu_pool":
+    width, out, flex = config.model.encoder.width, config.decoder.width, config.flex
+    if flex.projector == "swiglu_pool":
         return 2 * width + 2 * (width + 1) * 3 * width + (3 * width + 1) * out
-    if own.projector == "resampler":
+    if flex.projector == "resampler":
         attention, mlp = 4 * (out + 1) * out, (out + 1) * 2 * out + (2 * out + 1) * out
         return 2 * width + (width + 1) * out + config.largest * out + attention + 2 * out + mlp
-    taken = width * config.factor**2 if own.projector == "pixel_shuffle_mlp" else width
+    taken = width * config.factor**2 if flex.projector == "pixel_shuffle_mlp" else width
     return (taken + 1) * out + (out + 1) * out
 
 

@@ -71,16 +71,16 @@ class FlexLoss(AnswerLoss):
 
 def build_model(config: TokenFlexConfig) -> FlexModel:
     """An untrained model. The language model of a seed is the same whatever the projector."""
-    width, own = config.model.encoder.width, config.flex
+    width, flex = config.model.encoder.width, config.flex
     options: dict[str, Any] = {
         "pixel_shuffle_mlp": {"factor": config.factor},
         "resampler": {"most": config.largest, "heads": config.decoder.heads},
-    }.get(own.projector, {"pool": own.pool})
+    }.get(flex.projector, {"pool": flex.pool})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         language_model = LlamaForCausalLM(text_config(config.decoder, config.largest + 64))
         torch.manual_seed(config.seed)
-        projector = PROJECTORS[own.projector](width, config.decoder.width, **options)
+        projector = PROJECTORS[flex.projector](width, config.decoder.width, **options)
     return FlexModel(projector, language_model)
 
 
@@ -91,18 +91,18 @@ def cost(config: TokenFlexConfig, tokens: int) -> Prefill:
         config: Of the run.
         tokens: Visual tokens.
     """
-    own, data, decoder = config.model.encoder, config.data, config.decoder
+    encoder, data, decoder = config.model.encoder, config.data, config.decoder
     # The features are those of the last block but one.
     counts = prefill(
-        LayerShape(own.width, 4 * own.width),
-        [data.patches + 1.0] * (own.layers - 1),
+        LayerShape(encoder.width, 4 * encoder.width),
+        [data.patches + 1.0] * (encoder.layers - 1),
         LayerShape(decoder.width, decoder.ffn, matrices=3),
         [float(tokens)] * decoder.layers,
         TEXT_TOKENS,
         projected=tokens,
-        patch=patch_macs(data.patches, 3 * data.patch**2, own.width),
+        patch=patch_macs(data.patches, 3 * data.patch**2, encoder.width),
     )
-    macs = projector_macs(config.flex.projector, tokens, data.patches, own.width, decoder.width)
+    macs = projector_macs(config.flex.projector, tokens, data.patches, encoder.width, decoder.width)
     return dataclasses.replace(counts, projector_macs=macs)
 
 

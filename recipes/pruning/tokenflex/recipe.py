@@ -51,16 +51,16 @@ class TokenFlexRecipe:
 
     def build(self, config: TokenFlexConfig, prepared: Prepared) -> Training:
         """Model and loss. All arms of a seed share the language model's initialisation and the order of questions."""
-        own, trainer = config.flex, config.trainer
+        flex, trainer = config.flex, config.trainer
         used = questions_used(config)
-        sampler = TokenSampler(own.tokens, own.probs, config.seed, own.schedule, trainer.max_steps)
+        sampler = TokenSampler(flex.tokens, flex.probs, config.seed, flex.schedule, trainer.max_steps)
         loss, train = FlexLoss(sampler, trainer.nproc), prepared.train
 
         def collate(rows: list[int]) -> dict[str, Any]:
             return train.collate(rows[:used])
 
         items: Any = train
-        rates = {"projector": own.projector_learning_rate}
+        rates = {"projector": flex.projector_learning_rate}
         steps = regular_steps(trainer.max_steps, config.evaluation.watch_every)
         return Training(build_model(config), loss, items, collate, rates, steps, before_step=loss.before_step)
 

@@ -64,9 +64,9 @@ class ExactJudge:
 
     def final(self, ids: np.ndarray) -> int | None:
         """The number behind the last comma; None of an answer that is cut off or ends in no number."""
-        said = self.text(ids).rpartition(",")[2]
+        number = self.text(ids).rpartition(",")[2]
         ended = len(ids) > 0 and ids[-1] == self.eos_id
-        return int(said) if ended and said.isascii() and said.isdigit() else None
+        return int(number) if ended and number.isascii() and number.isdigit() else None
 
     def first_wrong(self, ids: np.ndarray, right: str) -> np.ndarray:
         """bool [tokens]: the first token of an answer that leaves the right one; nowhere if none does."""

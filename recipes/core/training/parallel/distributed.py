@@ -72,13 +72,13 @@ def from_first(value: Callable[[], T]) -> T:
     return box[0]  # type: ignore[return-value]
 
 
-def gather_all(own: Tensor) -> Tensor:
+def gather_all(local: Tensor) -> Tensor:
     """The values of all processes [processes * n] in the order of their ranks, from each one's own [n]; no gradient."""
-    own = own.detach()
+    local = local.detach()
     if world_size() == 1:
-        return own
-    parts = [torch.empty_like(own) for _ in range(world_size())]
-    dist.all_gather(parts, own.contiguous())
+        return local
+    parts = [torch.empty_like(local) for _ in range(world_size())]
+    dist.all_gather(parts, local.contiguous())
     return torch.cat(parts)
 
 
@@ -98,12 +98,12 @@ def merge(left: dict[str, Tensor], right: dict[str, Tensor]) -> dict[str, Tensor
     return both
 
 
-def merge_processes(own: dict[str, Tensor]) -> dict[str, Tensor]:
+def merge_processes(local: dict[str, Tensor]) -> dict[str, Tensor]:
     """Metrics of the global batch from those of each process's part; all must have the same names."""
     if world_size() == 1:
-        return own
-    names = sorted(own)
-    stacked = torch.stack([own[name].detach().double().cpu() for name in names])
+        return local
+    names = sorted(local)
+    stacked = torch.stack([local[name].detach().double().cpu() for name in names])
     parts = [torch.empty_like(stacked) for _ in range(world_size())]
     dist.all_gather(parts, stacked)
     total: dict[str, Tensor] = {}

@@ -51,12 +51,12 @@ class Exchange:
 
     def tell(self, rank: int, error: BaseException) -> None:
         """Leave word of how this process fails."""
-        told: dict[str, Any] = {"seconds": time.time(), "kind": type(error).__name__}
+        report: dict[str, Any] = {"seconds": time.time(), "kind": type(error).__name__}
         if isinstance(error, SteelyardError):
-            told |= {"what": error.what, "where": error.where, "hint": error.hint}
+            report |= {"what": error.what, "where": error.where, "hint": error.hint}
         else:
-            told |= {"text": str(error), "traceback": "".join(traceback.format_exception(error))}
-        write_json(self.path / f"failure-{rank}.json", told)
+            report |= {"text": str(error), "traceback": "".join(traceback.format_exception(error))}
+        write_json(self.path / f"failure-{rank}.json", report)
 
     def failures(self) -> list[Failure]:
         """How processes failed, in order of time: the first is the cause, the others lost their partner."""
@@ -68,12 +68,12 @@ class Exchange:
         return sorted(failures, key=lambda failure: failure.seconds)
 
 
-def _error(rank: int, told: dict[str, Any]) -> BaseException:
+def _error(rank: int, report: dict[str, Any]) -> BaseException:
     for kind in (UserError, RunFailed):
-        if told["kind"] == kind.__name__:
-            return kind(told["what"], told["where"], told["hint"])
-    if told["kind"] == KeyboardInterrupt.__name__:
+        if report["kind"] == kind.__name__:
+            return kind(report["what"], report["where"], report["hint"])
+    if report["kind"] == KeyboardInterrupt.__name__:
         return KeyboardInterrupt()
-    error = WorkerError(f"process {rank}: {told['kind']}: {told['text']}")
-    error.add_note(told["traceback"])
+    error = WorkerError(f"process {rank}: {report['kind']}: {report['text']}")
+    error.add_note(report["traceback"])
     return error

@@ -71,13 +71,13 @@ def cause(failures: dict[int, ProcessFailure], exchange: Exchange) -> BaseExcept
         failures: By rank, all processes that did not end well.
         exchange: What they left word of.
     """
-    told = exchange.failures()
-    silent = [failures[rank] for rank in sorted(failures.keys() - {failure.rank for failure in told})]
+    reports = exchange.failures()
+    silent = [failures[rank] for rank in sorted(failures.keys() - {failure.rank for failure in reports})]
     killed = [failure for failure in silent if failure.exitcode not in (1, -signal.SIGTERM)]
-    if exchange.was_asked(STOP) and not any(isinstance(failure.error, RunFailed) for failure in told):
+    if exchange.was_asked(STOP) and not any(isinstance(failure.error, RunFailed) for failure in reports):
         return KeyboardInterrupt()
-    if told and not (killed and killed[0].timestamp <= told[0].seconds + CLOCK_SECONDS):
-        return told[0].error
+    if reports and not (killed and killed[0].timestamp <= reports[0].seconds + CLOCK_SECONDS):
+        return reports[0].error
     worst = (killed or silent)[0]
     how = signal.Signals(-worst.exitcode).name if worst.exitcode < 0 else f"exit code {worst.exitcode}"
     lines = [line for path in exchange.path.rglob(f"{worst.local_rank}/stderr.log") for line in _tail(path)]

@@ -65,14 +65,14 @@ class LabelLoss:
         """Mean over places, and the share of labels that are told right."""
         logits, labels = model(batch["inputs"]), batch["labels"]
         losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
-        told = (logits.argmax(2) == labels).float().detach()
-        return losses.mean(1).sum() / normalizer, {"accuracy": torch.stack([told.sum(), torch.ones_like(told).sum()])}
+        right = (logits.argmax(2) == labels).float().detach()
+        return losses.mean(1).sum() / normalizer, {"accuracy": torch.stack([right.sum(), torch.ones_like(right).sum()])}
 
 
 def encoder_seed(config: Any) -> int:
     """The seed of a run's toy models: their own, or the run's."""
-    own: int | None = config.model.seed
-    return int(config.seed) if own is None else own
+    seed: int | None = config.model.seed
+    return int(config.seed) if seed is None else seed
 
 
 def tuning(trainer: TrainerConfig, steps: int, batch_size: int, learning_rate: float) -> TrainerConfig:
@@ -102,11 +102,11 @@ def toy_vit(config: Any, device: str) -> Path:
         Folder of a `CLIPVisionModel` with `heads.safetensors` (`Digits.load`), for question canvases also with
         `guide.safetensors` (`toys.guide.load_guide`).
     """
-    own, data, seed = config.model.encoder, config.data, encoder_seed(config)
-    settings = tuning(config.trainer, own.steps, own.batch_size, own.learning_rate)
+    shape, data, seed = config.model.encoder, config.data, encoder_seed(config)
+    settings = tuning(config.trainer, shape.steps, shape.batch_size, shape.learning_rate)
 
     def training() -> Training:
-        return _training(build_digits(own, data, seed), data, make_canvases(data, "train", seed), seed)
+        return _training(build_digits(shape, data, seed), data, make_canvases(data, "train", seed), seed)
 
     def save(model: Any, folder: Path) -> None:
         digits = model.digits if isinstance(model, Naming) else model
@@ -115,7 +115,7 @@ def toy_vit(config: Any, device: str) -> Path:
         if isinstance(model, Naming):
             save_guide(model.guide, folder)
 
-    key = [asdict(own), canvas_key(data), VERSION]
+    key = [asdict(shape), canvas_key(data), VERSION]
     name, what = f"a toy vision transformer for seed {seed}", f"{data.train:,} canvases"
     return train_once("toy-encoders", key, settings, seed, training, save, name=name, what=what)
 
@@ -125,25 +125,25 @@ def canvas_key(data: CanvasConfig) -> dict[str, Any]:
     return {name: value for name, value in asdict(data).items() if name != "test"}
 
 
-def vision_config(own: EncoderConfig, data: CanvasConfig) -> CLIPVisionConfig:
+def vision_config(shape: EncoderConfig, data: CanvasConfig) -> CLIPVisionConfig:
     """The shape of the toy vision transformer."""
     return CLIPVisionConfig(
-        hidden_size=own.width,
-        intermediate_size=4 * own.width,
-        num_hidden_layers=own.layers,
-        num_attention_heads=own.heads,
+        hidden_size=shape.width,
+        intermediate_size=4 * shape.width,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
         image_size=data.size,
         patch_size=data.patch,
         hidden_act="gelu",
-        projection_dim=own.width,
+        projection_dim=shape.width,
     )
 
 
-def build_digits(own: EncoderConfig, data: CanvasConfig, seed: int) -> Digits:
+def build_digits(shape: EncoderConfig, data: CanvasConfig, seed: int) -> Digits:
     """An untrained model; draws of the run are left as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Digits(CLIPVisionModel(vision_config(own, data)), data.slots)
+        return Digits(CLIPVisionModel(vision_config(shape, data)), data.slots)
 
 
 @torch.no_grad()

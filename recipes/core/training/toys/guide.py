@@ -79,8 +79,8 @@ class NamingLoss:
         there = binary_cross_entropy_with_logits(presence, batch["presence"], reduction="sum")
         name = cross_entropy(named.flatten(0, 1), batch["named"].flatten(), reduction="sum") / patches
         place = cross_entropy(placed.flatten(0, 1), quadrants.repeat(rows), reduction="sum") / patches
-        told = ((presence > 0) == (batch["presence"] > 0)).float().detach()
-        counts = torch.stack([told.sum(), torch.ones_like(told).sum()])
+        right = ((presence > 0) == (batch["presence"] > 0)).float().detach()
+        counts = torch.stack([right.sum(), torch.ones_like(right).sum()])
         return (there + PATCH_WEIGHT * name + place) / normalizer, {"accuracy": counts}
 
 

@@ -64,14 +64,14 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def text_config(own: DecoderShape, longest: int) -> LlamaConfig:
+def text_config(shape: DecoderShape, longest: int) -> LlamaConfig:
     """The shape of a toy language model for sequences of `longest` tokens."""
     return LlamaConfig(
         vocab_size=len(WORDS),
-        hidden_size=own.width,
-        intermediate_size=own.ffn,
-        num_hidden_layers=own.layers,
-        num_attention_heads=own.heads,
+        hidden_size=shape.width,
+        intermediate_size=shape.ffn,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
         max_position_embeddings=longest,
         pad_token_id=WORDS.index(PAD),
         bos_token_id=WORDS.index(BEGIN),
@@ -262,15 +262,15 @@ def toy_llava(config: Any, device: str) -> Path:
         Folder for `LlavaForConditionalGeneration.from_pretrained` and `AutoProcessor.from_pretrained`, for question
         canvases with `guide.safetensors`. Its prompts are those of `prompt`, its answers one token long.
     """
-    own, data, seed = config.model.decoder, config.data, encoder_seed(config)
+    shape, data, seed = config.model.decoder, config.data, encoder_seed(config)
     encoder = toy_vit(config, device)
-    settings = tuning(config.trainer, own.steps, own.batch_size, own.learning_rate)
+    settings = tuning(config.trainer, shape.steps, shape.batch_size, shape.learning_rate)
 
     def training() -> Training:
         canvases = make_canvases(data, "train", seed)
         tower = load_model(CLIPVisionModel, str(encoder), "model")
         items: Any = CanvasItems(encode(tower, canvases.images, device, FEATURES), canvases, data)
-        return Training(Answering(_build_llava(tower, own, data, seed)), AnswerLoss(), items, items.collate)
+        return Training(Answering(_build_llava(tower, shape, data, seed)), AnswerLoss(), items, items.collate)
 
     def save(model: Any, folder: Path) -> None:
         model.llava.save_pretrained(folder)
@@ -278,17 +278,17 @@ def toy_llava(config: Any, device: str) -> Path:
         if (encoder / GUIDE).exists():
             shutil.copyfile(encoder / GUIDE, folder / GUIDE)
 
-    key = [encoder.name, asdict(own), canvas_key(data), VERSION]
+    key = [encoder.name, asdict(shape), canvas_key(data), VERSION]
     name, what = f"a toy LLaVA for seed {seed}", f"the questions of {data.train:,} canvases"
     return train_once("toy-llavas", key, settings, seed, training, save, name=name, what=what)
 
 
 def _build_llava(
-    tower: CLIPVisionModel, own: DecoderShape, data: CanvasConfig, seed: int
+    tower: CLIPVisionModel, shape: DecoderShape, data: CanvasConfig, seed: int
 ) -> LlavaForConditionalGeneration:
-    text = text_config(own, data.patches + 64)
+    text = text_config(shape, data.patches + 64)
     # Attention of so narrow a model starts even with the usual 0.02, and which patch is asked for is not learned.
-    text.initializer_range = own.width**-0.5
+    text.initializer_range = shape.width**-0.5
     config = LlavaConfig(
         vision_config=tower.config,
         text_config=text,
