@@ -56,8 +56,8 @@ def compare(
         return
     from recipes.core.statistics.texts import seed_words
 
-    for place, comparison in enumerate(comparisons):
-        if place:
+    for index, comparison in enumerate(comparisons):
+        if index:
             say()
         heading(f"{comparison.recipe}: {comparison.arm} - {comparison.baseline}, {seed_words(comparison.seeds)}")
         say(f"runs {comparison.folders[0]} and {comparison.folders[1]}")

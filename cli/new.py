@@ -124,9 +124,9 @@ def _texts(root: Path, name: str, family: str) -> dict[Path, str]:
     """What goes into each file of a new recipe."""
     words = {"name": name, "slug": name.replace("-", "_"), "family": family}
     words["class_name"] = "".join(part.capitalize() for part in name.split("-"))
-    templates = {root / place.format(**words): template for template, place in FILES.items()}
-    for template, place in FAMILY_FILES.items():
-        target = root / place.format(**words)
+    templates = {root / file.format(**words): template for template, file in FILES.items()}
+    for template, file in FAMILY_FILES.items():
+        target = root / file.format(**words)
         if not target.exists():
             templates[target] = template
     return {path: _render(template, words) for path, template in templates.items()}

@@ -108,8 +108,8 @@ def _conclude(folder: Path, command: str) -> None:
     result, files = conclude(folder)
     show_verdict(result)
     say()
-    places = [*((kind, str(path)) for kind, path in files.items()), ("trial folder", str(folder))]
-    pairs([*places, *_cost_and_next(result, command)])
+    paths = [*((kind, str(path)) for kind, path in files.items()), ("trial folder", str(folder))]
+    pairs([*paths, *_cost_and_next(result, command)])
 
 
 def _cost_and_next(result: "TrialResult", command: str) -> list[tuple[str, str]]:
@@ -139,15 +139,15 @@ def _cost_and_next(result: "TrialResult", command: str) -> list[tuple[str, str]]
 def _without_budget(command: str) -> str:
     """The command of a trial of `smoke` at the default budget, with that budget's seeds unless others were typed."""
     words = [word for word in shlex.split(command) if word != f"budget={SMOKE}"]
-    place = words.index("--seeds")  # every trial's command has it
-    usual = words[place + 1] == str(budgets.SEEDS[SMOKE])
-    return shlex.join(words[:place] + words[place + 2 :] if usual else words)
+    index = words.index("--seeds")  # every trial's command has it
+    usual = words[index + 1] == str(budgets.SEEDS[SMOKE])
+    return shlex.join(words[:index] + words[index + 2 :] if usual else words)
 
 
 def _with_all_arms(command: str) -> str:
     words = shlex.split(command)
-    place = next((number for number, word in enumerate(words) if word == "--arms"), len(words))
-    return shlex.join([*words[:place], *words[place + 2 :], "--arms", "all"])
+    index = next((number for number, word in enumerate(words) if word == "--arms"), len(words))
+    return shlex.join([*words[:index], *words[index + 2 :], "--arms", "all"])
 
 
 def show_verdict(result: "TrialResult") -> None:
@@ -158,8 +158,8 @@ def show_verdict(result: "TrialResult") -> None:
     heading(answer.answer_title(result.manifest.recipe, result.card.claim))
     if rows:
         table(rows, numbers=answer.NUMBERS)
-    for place, judged in enumerate([result.lead, *result.further]):
-        leads = place == 0
+    for index, judged in enumerate([result.lead, *result.further]):
+        leads = index == 0
         say()
         heading(answer.answer_head(judged, leads))
         pairs(answer.answer_pairs(judged, result.card, leads))

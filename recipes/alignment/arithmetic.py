@@ -35,17 +35,17 @@ def load_sums(config: ChainArithmeticConfig, sums: Sums, tokenizer: Any, referen
     """
     judge = ExactJudge(token_texts(tokenizer), int(tokenizer.eos_token_id))
     model, sets = weights_hash(reference), []
-    for place, problems in enumerate((sums.questions, sums.test)):
+    for index, problems in enumerate((sums.questions, sums.test)):
         prompts = sum_prompts(problems, tokenizer)
         drawn = sample_once(
-            ["chain-arithmetic", VERSION, place, model, asdict(config), [prompt.ids.tolist() for prompt in prompts]],
+            ["chain-arithmetic", VERSION, index, model, asdict(config), [prompt.ids.tolist() for prompt in prompts]],
             reference,
             [prompt.ids for prompt in prompts],
             config.samples,
             judge.eos_id,
             config.max_new_tokens,
             config.temperature,
-            config.seed + place,
+            config.seed + index,
             device,
         )
         sets.append(_Answered(prompts, drawn, judge, [answer(terms, sums.digits) for terms in problems], config.seed))
@@ -85,8 +85,8 @@ class _Answered:
     def examples(self) -> tuple[list[Example], list[Example]]:
         """Right answers and wrong ones, with their prompts."""
 
-        def of(places: list[list[int]]) -> list[Example]:
-            rows = zip(self.prompts, self.drawn, places, strict=True)
+        def of(picks: list[list[int]]) -> list[Example]:
+            rows = zip(self.prompts, self.drawn, picks, strict=True)
             return [(prompt.ids, answers[number]) for prompt, answers, numbers in rows for number in numbers]
 
         right = of([[] if selection.positive is None else [selection.positive] for selection in self.chosen])
@@ -112,8 +112,8 @@ def _lacking(selection: Selection) -> str:
 
 
 def _pair(
-    prompt: Prompt, answers: Sequence[np.ndarray], places: tuple[int, int], judge: ExactJudge, right: str
+    prompt: Prompt, answers: Sequence[np.ndarray], numbers: tuple[int, int], judge: ExactJudge, right: str
 ) -> Pair:
-    chosen, rejected = (answers[place] for place in places)
+    chosen, rejected = (answers[number] for number in numbers)
     marks = (np.zeros(len(chosen), bool), judge.first_wrong(rejected, right))
     return Pair(prompt.id, prompt.ids, chosen, rejected, (1.0, 0.0), marks)

@@ -62,7 +62,7 @@ def corrupt(text: str, words: int, running: Sequence[str], random: np.random.Gen
     """
     matches = list(WORD.finditer(text))
     chosen = set(random.choice(len(matches), words, replace=False).tolist())
-    parts, places, end, size = [], [], 0, 0
+    parts, ranges, end, size = [], [], 0, 0
     for number, match in enumerate(matches):
         if number not in chosen:
             continue
@@ -71,9 +71,9 @@ def corrupt(text: str, words: int, running: Sequence[str], random: np.random.Gen
             word = running[int(random.integers(len(running)))]
         kept = text[end : match.start()]
         parts += [kept, word]
-        places.append(range(size + len(kept), size + len(kept) + len(word)))
+        ranges.append(range(size + len(kept), size + len(kept) + len(word)))
         end, size = match.end(), size + len(kept) + len(word)
-    return "".join(parts) + text[end:], places
+    return "".join(parts) + text[end:], ranges
 
 
 def _long(reviews: Sequence[Review], words: int) -> list[Review]:
@@ -83,14 +83,14 @@ def _long(reviews: Sequence[Review], words: int) -> list[Review]:
 def _pair(config: CorruptedConfig, review: Review, running: Sequence[str], prompt: np.ndarray, reader: TextIds) -> Pair:
     # A generator of its own, so that other sentences do not decide what becomes of this one.
     random = np.random.default_rng([config.seed, *review.id.encode()])
-    text, places = corrupt(review.text, config.words, running, random)
-    sides = [_ids_and_marks(review.text, [], reader), _ids_and_marks(text, places, reader)]
+    text, ranges = corrupt(review.text, config.words, running, random)
+    sides = [_ids_and_marks(review.text, [], reader), _ids_and_marks(text, ranges, reader)]
     (chosen, good), (rejected, bad) = sides
     return Pair(review.id, prompt, chosen, rejected, None, (good, bad), config.prompt)
 
 
-def _ids_and_marks(text: str, places: Sequence[range], reader: TextIds) -> tuple[np.ndarray, np.ndarray]:
+def _ids_and_marks(text: str, ranges: Sequence[range], reader: TextIds) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of a text, end of text included, and which of them reach into one of the places."""
-    ids, spans = reader.places([text])[0]
-    marks = [any(start < place.stop and end > place.start for place in places) for start, end in spans]
+    ids, spans = reader.with_offsets([text])[0]
+    marks = [any(start < each.stop and end > each.start for each in ranges) for start, end in spans]
     return np.array([*ids, reader.tokenizer.eos_token_id], np.int32), np.array([*marks, False])

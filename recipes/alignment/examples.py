@@ -114,9 +114,9 @@ def example_ids(example: Example, reader: TextIds) -> ExampleIds:
 
 def common(first: Sequence[Any], second: Sequence[Any]) -> int:
     """Length of the longest common beginning."""
-    for place, (left, right) in enumerate(zip(first, second, strict=False)):
+    for index, (left, right) in enumerate(zip(first, second, strict=False)):
         if left != right:
-            return place
+            return index
     return min(len(first), len(second))
 
 

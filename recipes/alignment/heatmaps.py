@@ -37,8 +37,8 @@ def heatmap(
                     heatmap_example(
                         f"{name}, {label}: {start} ...",
                         [pieces[token] for token in ids],
-                        [values[place] / mean for place in tokens],
-                        [-ref_logps[place] for place in tokens],
+                        [values[position] / mean for position in tokens],
+                        [-ref_logps[position] for position in tokens],
                         ["known to matter" if mark else None for mark in marks],
                     )
                 )

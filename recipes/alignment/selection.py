@@ -43,9 +43,9 @@ def select(finals: Sequence[Hashable | None], right: Hashable, random: np.random
         one member, until the groups hold at least half of the wrong answers.
     """
     groups: dict[Hashable, list[int]] = {}
-    for place, final in enumerate(finals):
+    for number, final in enumerate(finals):
         if final is not None:
-            groups.setdefault(final, []).append(place)
+            groups.setdefault(final, []).append(number)
     # Sorting is stable: of groups of one size, the one that came first.
     ordered = sorted(groups, key=lambda final: -len(groups[final]))
     members = {final: int(random.choice(groups[final])) for final in ordered}

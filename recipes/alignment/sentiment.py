@@ -59,19 +59,19 @@ def load_sentiment(
         "version": VERSION,
     }
     sides = []
-    for place, part in enumerate(asked):
+    for index, part in enumerate(asked):
         couples = sample_once(
-            ["sentiment", place, key],
+            ["sentiment", index, key],
             reference,
             [prompt.ids for prompt in part],
             2,
             tokenizer.eos_token_id,
             config.max_new_tokens,
             config.temperature,
-            config.seed + place,
+            config.seed + index,
             device,
         )
-        sides.append(_judge_couples(part, couples, judges, config.min_gap, (config.pairs, config.test_prompts)[place]))
+        sides.append(_judge_couples(part, couples, judges, config.min_gap, (config.pairs, config.test_prompts)[index]))
     (train, counts), (test, _) = sides
     if not len(train) or not len(test):
         raise UserError(

@@ -60,7 +60,7 @@ def _escape(sign: str) -> str:
 
 def align(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
     """Columns two blanks apart, each as wide as its widest cell; nothing is wrapped or cut."""
-    widths = [max(len(line[place]) for line in lines) for place in range(len(right))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(right))]
     texts = []
     for line in lines:
         cells = [

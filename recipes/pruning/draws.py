@@ -16,8 +16,8 @@ def sample_seed(run_seed: int, sample_id: int | str) -> int:
 
 def generator(tokens: Tokens, row: int) -> torch.Generator:
     """The generator of one sample at this point; on the CPU, so that devices agree."""
-    place = f"{tokens.point.place}{tokens.point.layer}"
-    return torch.Generator().manual_seed(sample_seed(tokens.seeds[row], place))
+    label = f"{tokens.point.place}{tokens.point.layer}"
+    return torch.Generator().manual_seed(sample_seed(tokens.seeds[row], label))
 
 
 def random_scores(tokens: Tokens) -> Tensor:

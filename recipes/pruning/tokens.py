@@ -317,8 +317,8 @@ def per_sample(tokens: Tokens, choose: Callable[[Tokens], Selection], skip: Tens
     for row in range(len(tokens.x)):
         alone = tokens.sample(row)
         one = everything(alone) if skip is not None and skip[row] else choose(alone)
-        places = tokens.valid[row].nonzero().squeeze(1)
-        parts.append(replace(one, indices=places[one.indices] if one.indices.numel() else one.indices))
+        positions = tokens.valid[row].nonzero().squeeze(1)
+        parts.append(replace(one, indices=positions[one.indices] if one.indices.numel() else one.indices))
     return _join(parts, tokens)
 
 

@@ -90,9 +90,11 @@ def alpha_plots(pairs: PairSet, alpha: np.ndarray, rule: Rule) -> list[Plot]:
     """Extrapolation against the position in the answer, and how it is distributed."""
     chosen = [alpha[pairs.offsets[i] : pairs.offsets[i + 1]] for i in range(0, 2 * len(pairs), 2)]
     longest = max(len(values) for values in chosen)
-    at = [[float(values[place]) for values in chosen if len(values) > place] for place in range(longest)]
+    at = [[float(values[position]) for values in chosen if len(values) > position] for position in range(longest)]
     fewest = min(FEWEST, len(chosen))
-    means = [(float(place + 1), sum(values) / len(values)) for place, values in enumerate(at) if len(values) >= fewest]
+    means = [
+        (float(position + 1), sum(values) / len(values)) for position, values in enumerate(at) if len(values) >= fewest
+    ]
     ordered = np.sort(np.concatenate(chosen))
     ranks = [(float(value), (number + 1) / len(ordered)) for number, value in enumerate(ordered)]
     title = "of held-out chosen tokens"

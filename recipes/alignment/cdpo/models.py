@@ -99,9 +99,9 @@ def _score(models: Sequence[Any], beta_ce: float, pairs: PairSet, device: str) -
         states = hidden_states(negative, reading.batch, [HEAD])[:, 0]
         logits = project(reading.hidden, reading.head), project(states, negative_head)
         scores = contrast(*logits, reading.targets, beta_ce)
-        places = np.concatenate([np.arange(offsets[number], offsets[number + 1]) for number in reading.numbers])
+        positions = np.concatenate([np.arange(offsets[number], offsets[number + 1]) for number in reading.numbers])
         for name, values in scores._asdict().items():
-            columns[name][places] = values.float().cpu().numpy()
+            columns[name][positions] = values.float().cpu().numpy()
 
     read_rows(positive, pairs.rows(), read, device=device, what="scoring answers with both models")
     return columns

@@ -70,8 +70,8 @@ def mapo_masks(model: Any, pairs: PairSet, hooks: Sequence[str], mapping: str, d
             }
             valid = valid_tokens(lengths)
             mask = mapo_mask(scores, valid, mapping)
-            places = [np.arange(offsets[number], offsets[number + 1]) for number in numbers]
-            masks[np.concatenate(places)] = mask[valid].cpu().numpy()
+            positions = [np.arange(offsets[number], offsets[number + 1]) for number in numbers]
+            masks[np.concatenate(positions)] = mask[valid].cpu().numpy()
         save_file({"mask": masks}, folder / "mask.safetensors")
 
     parts = {

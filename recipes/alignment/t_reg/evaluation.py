@@ -79,13 +79,13 @@ def add_corrupted(scores: Scores, pairs: PairSet, suspicions: Mapping[str, np.nd
 
 def reward_plots(pairs: PairSet, rewards: np.ndarray) -> list[Plot]:
     """Mean reward by position in the answer: a prompt about length would reward or punish late tokens."""
-    places = np.concatenate([np.arange(length) for length in pairs.lengths])
+    positions = np.concatenate([np.arange(length) for length in pairs.lengths])
     rejected = pairs.rejected()
     series = {}
     for label, side in (("chosen", ~rejected), ("rejected", rejected)):
-        counts = np.bincount(places[side])
-        sums = np.bincount(places[side], rewards[side])
+        counts = np.bincount(positions[side])
+        sums = np.bincount(positions[side], rewards[side])
         enough = np.flatnonzero(counts >= min(FEWEST, counts[0]))
-        series[label] = [(float(place + 1), float(sums[place] / counts[place])) for place in enough]
+        series[label] = [(float(position + 1), float(sums[position] / counts[position])) for position in enough]
     title = "Token rewards by position in held-out answers"
     return [Plot("rewards", title, "position in the answer (tokens)", "mean reward", series)]

@@ -90,19 +90,19 @@ def values_of(key: str, raw: str) -> list[str] | Problem | None:
 def pieces(raw: str) -> list[str]:
     """A typed value, split at the commas that stand in no quotes and no brackets."""
     parts, depth, quote, start = [], 0, "", 0
-    for place, sign in enumerate(raw):
-        escaped = place > 0 and raw[place - 1] == "\\"
+    for position, sign in enumerate(raw):
+        escaped = position > 0 and raw[position - 1] == "\\"
         if quote:
             quote = "" if sign == quote and not escaped else quote
-        elif sign in "'\"" and not escaped and (place == start or depth):
+        elif sign in "'\"" and not escaped and (position == start or depth):
             quote = sign
         elif sign in _OPEN:
             depth += 1
         elif sign in _CLOSED:
             depth -= 1
         elif sign == "," and depth <= 0 and not escaped:
-            parts.append(raw[start:place].strip())
-            start = place + 1
+            parts.append(raw[start:position].strip())
+            start = position + 1
     return [*parts, raw[start:].strip()] if parts else [raw]
 
 

@@ -67,10 +67,10 @@ def no_option(group: str, value: str, known: Sequence[str]) -> str:
     return did_you_mean(value, list(known))
 
 
-def _option_for(place: str, group: str, option: str | Mapping[str, str]) -> str:
+def _option_for(path: str, group: str, option: str | Mapping[str, str]) -> str:
     if isinstance(option, str):
         return option
-    return option.get(kind_of(place, group), option["other"])
+    return option.get(kind_of(path, group), option["other"])
 
 
 def _is_place(text: str) -> bool:

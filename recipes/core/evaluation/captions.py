@@ -195,8 +195,8 @@ def _choice(
     reader: TextIds, example: str, group: str, kind: str, image: int, left: str, options: Sequence[str], truth: str
 ) -> Choice:
     """Tokenise context and options together, so that a piece that begins with the space is cut where it should be."""
-    rows = reader.places([left + option for option in options])
-    cuts = [next(i for i, (_, end) in enumerate(places) if end > len(left)) for _, places in rows]
+    rows = reader.with_offsets([left + option for option in options])
+    cuts = [next(i for i, (_, end) in enumerate(offsets) if end > len(left)) for _, offsets in rows]
     ids = [ids for ids, _ in rows]
     context = tuple(ids[0][: cuts[0]])
     if any(tuple(row[:cut]) != context for row, cut in zip(ids, cuts, strict=True)):

@@ -114,8 +114,8 @@ def _prepare(vectors: Vectors, cosine: bool, what: str, start: int) -> Tensor:
 def _improve(best: Nearest, rows: slice, scores: Tensor, numbers: Tensor) -> None:
     """Merge the scores [rows, n] of the next keys into the best of these rows, in place."""
     k = best.scores.shape[1]
-    values, places = _top(scores, min(k, scores.shape[1]))
-    indices = numbers[places.cpu()].masked_fill(values.cpu() == -torch.inf, -1)
+    values, columns = _top(scores, min(k, scores.shape[1]))
+    indices = numbers[columns.cpu()].masked_fill(values.cpu() == -torch.inf, -1)
     # Keys of earlier blocks stand in front: a stable sort leaves them there where scores are equal.
     values, indices = torch.cat([best.scores[rows], values.cpu()], 1), torch.cat([best.indices[rows], indices], 1)
     order = values.argsort(dim=1, descending=True, stable=True)[:, :k]
@@ -124,12 +124,12 @@ def _improve(best: Nearest, rows: slice, scores: Tensor, numbers: Tensor) -> Non
 
 def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """`torch.topk` [rows, k] with the first columns of those that are equal, in rising order."""
-    values, places = scores.topk(k, 1)
+    values, columns = scores.topk(k, 1)
     # topk takes any of the columns whose score is the k-th; where there are more, a stable sort takes the first.
     more = (scores >= values[:, -1:]).sum(1) > k
     if bool(more.any()):
-        places[more] = scores[more].argsort(dim=1, descending=True, stable=True)[:, :k]
-    places = places.sort(1).values
-    order = scores.gather(1, places).argsort(dim=1, descending=True, stable=True)
-    places = places.gather(1, order)
-    return scores.gather(1, places), places
+        columns[more] = scores[more].argsort(dim=1, descending=True, stable=True)[:, :k]
+    columns = columns.sort(1).values
+    order = scores.gather(1, columns).argsort(dim=1, descending=True, stable=True)
+    columns = columns.gather(1, order)
+    return scores.gather(1, columns), columns

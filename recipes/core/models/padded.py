@@ -37,8 +37,8 @@ def pack(mask: Tensor, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
         ([B, M], [B, M] bool), M the largest count.
     """
     count, width = mask.sum(1), mask.shape[1]
-    place = torch.arange(width, device=mask.device) if order is None else order
-    index = torch.where(mask, place, width).argsort(dim=1, stable=True)[:, : int(count.max()) if len(count) else 0]
+    position = torch.arange(width, device=mask.device) if order is None else order
+    index = torch.where(mask, position, width).argsort(dim=1, stable=True)[:, : int(count.max()) if len(count) else 0]
     valid = torch.arange(index.shape[1], device=mask.device) < count[:, None]
     return index.masked_fill(~valid, 0), valid
 
@@ -75,8 +75,8 @@ def batches(lengths: Sequence[int] | np.ndarray, batch_tokens: int) -> list[list
 def distinct_rows(rows: Sequence[Sequence[int] | np.ndarray]) -> tuple[list[tuple[int, ...]], list[int]]:
     """Each row of ids once, in the order of its first place; and for every row the number of the one it equals."""
     numbers: dict[tuple[int, ...], int] = {}
-    places = [numbers.setdefault(tuple(np.asarray(row).tolist()), len(numbers)) for row in rows]
-    return list(numbers), places
+    indices = [numbers.setdefault(tuple(np.asarray(row).tolist()), len(numbers)) for row in rows]
+    return list(numbers), indices
 
 
 def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -103,6 +103,10 @@ def pool(states: Tensor, mask: Tensor, pooling: str = "mean") -> Tensor:
     if pooling == "mean":
         weights = mask.to(states.dtype)[..., None]
         return (states * weights).sum(1) / weights.sum(1)
-    place = torch.arange(mask.shape[1], device=mask.device)
-    at = place.masked_fill(~mask, mask.shape[1]).amin(1) if pooling == "first" else place.masked_fill(~mask, -1).amax(1)
+    position = torch.arange(mask.shape[1], device=mask.device)
+    at = (
+        position.masked_fill(~mask, mask.shape[1]).amin(1)
+        if pooling == "first"
+        else position.masked_fill(~mask, -1).amax(1)
+    )
     return gather(states, at[:, None])[:, 0]

@@ -65,7 +65,7 @@ def embed_rows(
         raise UserError(f"{type(model).__name__} has no layer {layer}", "layer", f"0 to {depth} exist, and {LAST}")
     if empty := [number for number, row in enumerate(rows) if not len(row)]:
         raise ValueError(f"row {empty[0]} has no ids")
-    distinct, places = distinct_rows(rows)
+    distinct, indices = distinct_rows(rows)
     vectors: list[Tensor] = [torch.empty(0)] * len(distinct)
     done = 0
     model.to(device)
@@ -75,7 +75,7 @@ def embed_rows(
             for number, vector in zip(group, pooled, strict=True):
                 vectors[number] = vector
             show(done := done + len(group))
-    return torch.stack([vectors[number] for number in places]) if rows else torch.empty(0, 0)
+    return torch.stack([vectors[number] for number in indices]) if rows else torch.empty(0, 0)
 
 
 def check_positions(model: Any, rows: Sequence[Sequence[int] | np.ndarray]) -> None:

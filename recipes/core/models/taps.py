@@ -64,22 +64,22 @@ class Tap:
             IndexError: the call had no such token.
         """
         samples, _, count, _ = self.queries.shape
-        places = torch.arange(count) if columns is None else torch.as_tensor(columns)
-        if bool(((places < -count) | (places >= count)).any()):
-            raise IndexError(f"rows of {count} tokens, not {places.tolist()}")
-        places = (places % count).to(self.queries.device).expand(samples, -1)
-        queries, bias = gather(self.queries.transpose(1, 2), places).transpose(1, 2), self._bias(places)
+        positions = torch.arange(count) if columns is None else torch.as_tensor(columns)
+        if bool(((positions < -count) | (positions >= count)).any()):
+            raise IndexError(f"rows of {count} tokens, not {positions.tolist()}")
+        positions = (positions % count).to(self.queries.device).expand(samples, -1)
+        queries, bias = gather(self.queries.transpose(1, 2), positions).transpose(1, 2), self._bias(positions)
         weights = attention_rows(queries, self.keys, bias, self.scale)
         return weights if bias is None else weights.masked_fill((bias == -torch.inf).all(-1, keepdim=True), 0)
 
-    def _bias(self, places: Tensor) -> Tensor | None:
-        """[B, 1, R, T] what is added to the logits of the rows at `places` [B, R]."""
+    def _bias(self, positions: Tensor) -> Tensor | None:
+        """[B, 1, R, T] what is added to the logits of the rows at `positions` [B, R]."""
         if self.mask is None:
             if not self.causal:
                 return None
-            seen = torch.arange(self.keys.shape[2], device=places.device) <= places[:, :, None]
+            seen = torch.arange(self.keys.shape[2], device=positions.device) <= positions[:, :, None]
         else:
-            chosen = gather(self.mask[:, 0].expand(len(places), -1, -1), places)
+            chosen = gather(self.mask[:, 0].expand(len(positions), -1, -1), positions)
             if chosen.dtype != torch.bool:
                 # A mask that is added holds the smallest number of its dtype for what is not attended to.
                 return exact(chosen).masked_fill(chosen <= torch.finfo(chosen.dtype).min, -torch.inf)[:, None]

@@ -131,8 +131,8 @@ def _characters(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFas
     for text in texts:
         counts.update(text)
     kept = sorted(sorted(counts), key=lambda character: -counts[character])[: vocabulary - len(special)]
-    places = {name: place for place, name in enumerate([*special, *sorted(kept)])}
-    tokenizer = Tokenizer(models.WordLevel(places, unk_token=UNKNOWN))
+    ids = {name: id for id, name in enumerate([*special, *sorted(kept)])}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(

@@ -99,16 +99,16 @@ def with_numbers(text: str, where: str, results: Path = RESULTS) -> str:
     Raises:
         UserError: as `markers`, or a marker that asks for what is not stored.
     """
-    parts, place = [], 0
+    parts, position = [], 0
     for marker in markers(text, where):
         head, content = text[marker.start : marker.inside], text[marker.inside : marker.end]
         fresh = _content(marker, results)
         if fresh is not None:
             head, content = head.replace(PENDING, ""), fresh
             head = head.replace("\n-->", " -->") if head.count("\n") == 2 else head
-        parts += [text[place : marker.start], head, content]
-        place = marker.end
-    return "".join([*parts, text[place:]])
+        parts += [text[position : marker.start], head, content]
+        position = marker.end
+    return "".join([*parts, text[position:]])
 
 
 def stale(root: Path = ROOT, results: Path = RESULTS) -> dict[Path, str]:

@@ -40,11 +40,11 @@ def _quotas() -> Iterator[float]:
             # In a container the mount may show the cgroup's own folder as its root.
             below = path if root == "/" else path.removeprefix(root)
             folder = mount / below.strip("/")
-            for place in (folder, *folder.parents):
-                quota = _quota(place)
+            for parent in (folder, *folder.parents):
+                quota = _quota(parent)
                 if quota is not None:
                     yield quota
-                if place == mount:
+                if parent == mount:
                     break
 
 

@@ -264,6 +264,6 @@ def spread(heights: Sequence[float], top: float, bottom: float, gap: float = LAB
         groups.append((middle, members))
     placed = [0.0] * len(heights)
     for middle, members in groups:
-        for place, index in enumerate(members):
-            placed[index] = middle + gap * (place - (len(members) - 1) / 2)
+        for rank, index in enumerate(members):
+            placed[index] = middle + gap * (rank - (len(members) - 1) / 2)
     return placed

@@ -91,16 +91,16 @@ def _draw_curve(axes: Any, chart: Chart) -> None:
 def _draw_differences(panel: Any, rows: list[MetricRow], comparison: Comparison) -> None:
     """Each row on its own scale: metrics have different units, only the place of zero is common."""
     axes = panel.subplots()
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if row.interval is None:
             continue
         scale = max(abs(row.interval.low), abs(row.interval.high)) or 1.0
         color = OUTCOMES.get(row.outcome, MUTED)
-        axes.plot([row.interval.low / scale, row.interval.high / scale], [place, place], color=color, linewidth=2.2)
-        axes.plot([row.difference / scale], [place], "o", color=color, markersize=6)
+        axes.plot([row.interval.low / scale, row.interval.high / scale], [index, index], color=color, linewidth=2.2)
+        axes.plot([row.difference / scale], [index], "o", color=color, markersize=6)
         low, high = number_text(row.interval.low, True), number_text(row.interval.high, True)
         axes.text(
-            1.06, place, f"{number_text(row.difference, True)}  [{low}, {high}]", va="center", fontsize=8.5, color=INK
+            1.06, index, f"{number_text(row.difference, True)}  [{low}, {high}]", va="center", fontsize=8.5, color=INK
         )
     axes.axvline(0, color=MUTED, linewidth=0.9)
     titles = [textwrap.fill(row.title, ROW_LETTERS) for row in rows]

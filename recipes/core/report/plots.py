@@ -52,8 +52,8 @@ def plot_chart(plot: Plot) -> Chart | None:
     """
     many = sum(map(bool, plot.series.values())) > MANY
     series = [
-        Series(label, "series", shown, _edges(plot, label) if place < 2 or not many else (), place % PLACES + 1)
-        for place, (label, points) in enumerate(plot.series.items())
+        Series(label, "series", shown, _edges(plot, label) if index < 2 or not many else (), index % PLACES + 1)
+        for index, (label, points) in enumerate(plot.series.items())
         if (shown := [point for point in points if _can_stand(point, plot.y_log)])
     ]
     if not series:
@@ -121,18 +121,18 @@ def draw_plot(axes: Any, plot: Plot, many: bool = False) -> None:
         plot: What.
         many: Whether there are so many series that only the first two stand out.
     """
-    for place, (label, points) in enumerate(plot.series.items()):
+    for index, (label, points) in enumerate(plot.series.items()):
         if not points:
             continue
         x, y = zip(*points, strict=True)
-        color = COLORS[place % len(COLORS)]
+        color = COLORS[index % len(COLORS)]
         if plot.kind == "scatter":
             axes.scatter(x, y, s=10, color=color, alpha=0.6, label=label, linewidths=0)
         else:
-            style = DASHES[place // len(COLORS) % len(DASHES)]
-            width, mark = (1.0 if many and place > 1 else 1.6), ("o" if len(points) <= MARKED else None)
+            style = DASHES[index // len(COLORS) % len(DASHES)]
+            width, mark = (1.0 if many and index > 1 else 1.6), ("o" if len(points) <= MARKED else None)
             axes.plot(x, y, style, color=color, label=label, linewidth=width, marker=mark, markersize=3)
-        if (edges := plot.bands.get(label)) and (place < 2 or not many):
+        if (edges := plot.bands.get(label)) and (index < 2 or not many):
             axes.fill_between(*zip(*edges, strict=True), color=color, alpha=0.15, linewidth=0)
     if plot.y_log:
         axes.set_yscale("log")

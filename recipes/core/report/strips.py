@@ -67,7 +67,7 @@ def wall_png(wall: Wall) -> bytes:
     figure = Figure(figsize=(1.2 + CELL * columns, 0.3 + (CELL + 0.3) * rows), layout="constrained", facecolor="white")
     grid = figure.subplots(rows, columns, squeeze=False)
     for row, (line, (label, shots)) in enumerate(zip(grid, wall.rows, strict=True)):
-        for place, (axes, shot) in enumerate(zip(line, shots, strict=True)):
+        for column, (axes, shot) in enumerate(zip(line, shots, strict=True)):
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
@@ -75,8 +75,8 @@ def wall_png(wall: Wall) -> bytes:
                 axes.imshow(_pixels(shot), interpolation="nearest" if wall.pixelated else "antialiased")
                 axes.set_xlabel(shot.note.replace(", ", "\n"), fontsize=6.5, color=MUTED)
             if row == 0:
-                axes.set_title(wall.columns[place], fontsize=6.5, color=INK, wrap=True)
-            if place == 0:
+                axes.set_title(wall.columns[column], fontsize=6.5, color=INK, wrap=True)
+            if column == 0:
                 axes.set_ylabel(label, fontsize=7.5, color=INK, rotation=0, ha="right", va="center")
     if wall.hint:
         figure.supxlabel(wall.hint, fontsize=6.5, color=MUTED, x=0.01, ha="left")

@@ -73,7 +73,7 @@ def _encoder_features(model: Any, rows: Sequence[Sequence[int]], options: dict[s
 def _decoder_features(model: TextModel, rows: Sequence[Sequence[int]], options: dict[str, Any]) -> Tensor:
     """Through the scoring pass: it reads the states that predict a token, so each text is followed by one more."""
     layer, pooling = options["layer"], options["pooling"]
-    distinct, places = distinct_rows(rows)
+    distinct, indices = distinct_rows(rows)
     continued = [(row[:1], np.array([*row[1:], row[0]])) for row in distinct]
     vectors: list[Tensor] = [torch.empty(0)] * len(distinct)
 
@@ -93,4 +93,4 @@ def _decoder_features(model: TextModel, rows: Sequence[Sequence[int]], options: 
         batch_tokens=options["batch_tokens"],
         layers=(layer,),
     )
-    return torch.stack([vectors[number] for number in places]) if rows else torch.empty(0, 0)
+    return torch.stack([vectors[number] for number in indices]) if rows else torch.empty(0, 0)

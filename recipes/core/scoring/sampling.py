@@ -134,5 +134,5 @@ def _pad_left(prompts: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tenso
 
 
 def _cut_at_end(ids: np.ndarray, ends: Sequence[int]) -> np.ndarray:
-    places = np.flatnonzero(np.isin(ids, ends))
-    return ids[: places[0] + 1 if len(places) else None].astype(np.int32)
+    positions = np.flatnonzero(np.isin(ids, ends))
+    return ids[: positions[0] + 1 if len(positions) else None].astype(np.int32)

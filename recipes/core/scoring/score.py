@@ -199,10 +199,10 @@ def _check_finite(logprobs: Tensor, reading: Reading) -> None:
     broken = torch.nonzero(~torch.isfinite(logprobs))
     if len(broken):
         ends = np.cumsum(reading.lengths)
-        place = int(np.searchsorted(ends, int(broken[0]), side="right"))
-        token = int(broken[0]) - int(ends[place] - reading.lengths[place])
+        index = int(np.searchsorted(ends, int(broken[0]), side="right"))
+        token = int(broken[0]) - int(ends[index] - reading.lengths[index])
         raise RunFailed(
             "the reference gives a token no finite log-probability",
-            where=f"text {reading.numbers[place]}, token {token}",
+            where=f"text {reading.numbers[index]}, token {token}",
             hint="its weights are broken: train it again with a lower reference.learning_rate, or give another one",
         )

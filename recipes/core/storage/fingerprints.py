@@ -51,8 +51,8 @@ def fingerprint(files: Mapping[str, Path], home: Path) -> str:
         UserError: a file is missing, cannot be read, or is no regular file (a pipe can be read only once).
     """
     seen = {name: _look(path) for name, path in files.items()}
-    places = sorted((name, os.path.abspath(path), *seen[name]) for name, path in files.items())
-    kept = home / "cache" / "fingerprints" / sha256_json(places)
+    stamps = sorted((name, os.path.abspath(path), *seen[name]) for name, path in files.items())
+    kept = home / "cache" / "fingerprints" / sha256_json(stamps)
     keep = sum(size for size, *_ in seen.values()) >= KEPT_FROM
     if keep and (known := _read(kept)):
         return known

@@ -14,19 +14,19 @@ def is_run(folder: Path) -> bool:
     return all((folder / name).is_file() for name in RUN_FILES)
 
 
-def kind_of(place: str, key: str) -> str:
+def kind_of(path: str, key: str) -> str:
     """The `model_type` in a model's config.json, `run of RECIPE` for a run folder, or nothing if neither is there.
 
     Args:
-        place: Folder or hub name; of the latter the small files are downloaded.
+        path: Folder or hub name; of the latter the small files are downloaded.
         key: The config key that it came from, for messages.
 
     Raises:
         UserError: a hub name that cannot be had.
     """
-    folder = home_path(place)
-    if not folder.exists() and hub.is_name(place):
-        folder = hub.download(place, key, weights=False)
+    folder = home_path(path)
+    if not folder.exists() and hub.is_name(path):
+        folder = hub.download(path, key, weights=False)
     if is_run(folder):
         return f"run of {_recipe_of(folder)}"
     try:

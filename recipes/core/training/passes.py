@@ -31,10 +31,10 @@ class WholePasses(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         epoch = self.steps_done() * self.batch_size // self.length
-        place, end = epoch * self.length, (epoch + 1) * self.length
-        while place < end:
-            number, start = divmod(place, self.size)
-            stop = min(self.size, start + end - place)
+        position, end = epoch * self.length, (epoch + 1) * self.length
+        while position < end:
+            number, start = divmod(position, self.size)
+            stop = min(self.size, start + end - position)
             generator = torch.Generator().manual_seed(self.seed + number)
             yield from torch.randperm(self.size, generator=generator)[start:stop].tolist()
-            place += stop - start
+            position += stop - start

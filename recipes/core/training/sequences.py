@@ -35,11 +35,11 @@ class MixtureItems:
         for domain, sequence in repeated:
             taken.setdefault(int(domain), set()).add(int(sequence))
         self.duplicate = random.random(size) < duplicates
-        places = np.empty((size, 2), np.int64)
-        places[~self.duplicate] = self._draw(int((~self.duplicate).sum()), random, taken)
+        pairs = np.empty((size, 2), np.int64)
+        pairs[~self.duplicate] = self._draw(int((~self.duplicate).sum()), random, taken)
         if duplicates:
-            places[self.duplicate] = repeated[random.integers(len(repeated), size=int(self.duplicate.sum()))]
-        self.domain, self.sequence = places[:, 0], places[:, 1]
+            pairs[self.duplicate] = repeated[random.integers(len(repeated), size=int(self.duplicate.sum()))]
+        self.domain, self.sequence = pairs[:, 0], pairs[:, 1]
 
     def __len__(self) -> int:
         return len(self.domain)

@@ -127,7 +127,7 @@ class Reweighted:
 
     def _by_group(self, relative: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Mean weight of each domain, of the duplicates and of the sequences that come once."""
-        groups = {name: batch["domain"] == place for place, name in enumerate(self.domains)}
+        groups = {name: batch["domain"] == index for index, name in enumerate(self.domains)}
         if self.duplicates:
             groups |= {"duplicate": batch["duplicate"], "unique": ~batch["duplicate"]}
         return {

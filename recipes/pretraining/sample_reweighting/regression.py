@@ -108,10 +108,10 @@ def log_losses(regimes: list[Regime], model: LinearModels) -> Scores:
     """Natural logarithm of each regime's mean test loss; the first regime is also `log_loss`, the claim's metric."""
     scores = Scores()
     theta = model.theta.detach().cpu()
-    for place, regime in enumerate(regimes):
-        loss = ((regime.test_x @ theta[place] - regime.test_y).square() / 2).mean()
+    for index, regime in enumerate(regimes):
+        loss = ((regime.test_x @ theta[index] - regime.test_y).square() / 2).mean()
         value = float(loss.clamp_min(SMALLEST).log())
-        name = f"log_loss/{regime.name}" if place else "log_loss"
+        name = f"log_loss/{regime.name}" if index else "log_loss"
         scores.define(name, f"log of the test loss, {regime.name} rows", higher_is_better=False)
         scores.add(name, "test rows", regime.name, value)
     return scores

@@ -43,9 +43,11 @@ class Columns:
         """
         column = torch.arange(mask.shape[1], device=mask.device)
         image = (column >= start[:, None]) & (column < (start + total)[:, None])
-        place = torch.arange(int(total.max()), device=mask.device).expand(len(mask), -1)
-        valid = place < total[:, None]
-        return Columns(mask & ~image, mask, position_ids, start, valid, place, torch.ones(place.shape).to(place.device))
+        position = torch.arange(int(total.max()), device=mask.device).expand(len(mask), -1)
+        valid = position < total[:, None]
+        return Columns(
+            mask & ~image, mask, position_ids, start, valid, position, torch.ones(position.shape).to(position.device)
+        )
 
     @property
     def count(self) -> Tensor:
@@ -55,8 +57,8 @@ class Columns:
     @property
     def visual(self) -> Tensor:
         """[B, M] columns of the visual tokens."""
-        place = torch.arange(self.valid.shape[1], device=self.start.device)
-        return (self.start[:, None] + place).clamp(max=self.mask.shape[1] - 1)
+        position = torch.arange(self.valid.shape[1], device=self.start.device)
+        return (self.start[:, None] + position).clamp(max=self.mask.shape[1] - 1)
 
     @property
     def following(self) -> Tensor:
@@ -96,11 +98,11 @@ class Columns:
     def _order(self, valid: Tensor) -> tuple[Tensor, Tensor]:
         """[B, R'] where each new column comes from, in columns and visual tokens behind each other; [B, R'] mask."""
         columns, tokens = self.mask.shape[1], valid.shape[1]
-        place = torch.arange(max(columns, tokens), device=valid.device)
+        position = torch.arange(max(columns, tokens), device=valid.device)
         key = torch.cat(
             [
-                (place[:columns] * (tokens + 1)).expand(len(valid), -1),
-                self.start[:, None] * (tokens + 1) + place[:tokens],
+                (position[:columns] * (tokens + 1)).expand(len(valid), -1),
+                self.start[:, None] * (tokens + 1) + position[:tokens],
             ],
             1,
         )

@@ -134,8 +134,8 @@ class DecoderPruning:
         self.features, self.previous, self.visual = features, None, []
         self.total, self.budget = total, session.budget(total)
         shape = embeds.shape[:2]
-        place = torch.arange(shape[1], device=embeds.device)[None] if kwargs.get("position_ids") is None else None
-        positions = kwargs["position_ids"] if place is None else place
+        position = torch.arange(shape[1], device=embeds.device)[None] if kwargs.get("position_ids") is None else None
+        positions = kwargs["position_ids"] if position is None else position
         seen = torch.ones(shape, dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
         whole = Columns.of_prompt(seen, positions.expand(shape), start, total)
         self.active = not session.idle("llm", total, self.budget)
@@ -195,8 +195,8 @@ class DecoderPruning:
                 layer_idx=index,
             )
             rotary = self.llm.rotary_emb(hidden, position_ids=segment.position_ids)
-            places = {"position_ids": segment.position_ids, "position_embeddings": rotary}
-            segment.given = {"attention_mask": mask, **places}
+            positions = {"position_ids": segment.position_ids, "position_embeddings": rotary}
+            segment.given = {"attention_mask": mask, **positions}
         return kwargs | segment.given
 
     def _prune(
@@ -265,5 +265,5 @@ def _same(kept: Kept, x: Tensor, valid: Tensor) -> bool:
     """Whether the kept tokens are those that were there."""
     if kept.valid.shape != valid.shape or not torch.equal(kept.valid, valid):
         return False
-    place = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
-    return torch.equal(kept.source[valid], place[valid]) and torch.equal(kept.x[valid], x[valid])
+    position = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
+    return torch.equal(kept.source[valid], position[valid]) and torch.equal(kept.x[valid], x[valid])

@@ -93,13 +93,13 @@ class ImageFeatures:
                 f"choose one that only drops: {GATHERING}",
             )
         row, column = sequence.valid.nonzero(as_tuple=True)
-        place = sequence.positions[row, column]
+        position = sequence.positions[row, column]
         grid = output.new_zeros(len(output), patches, output.shape[2])
-        grid[row, place] = output[row, column]
+        grid[row, position] = output[row, column]
         # The model packs a map of the places as it packs features: is it kept, how many tokens it stands for.
         chart = torch.zeros(len(output), patches, 2, dtype=torch.float64, device=output.device)
-        chart[row, place, 0] = 1
-        chart[row, place, 1] = sequence.sizes[row, column].double()
+        chart[row, position, 0] = 1
+        chart[row, position, 1] = sequence.sizes[row, column].double()
         crops = self.session.crops
         assert crops is not None
         packed = pack_chart(self.core, chart, crops.counts, crops.sizes, [NEWLINE, 1.0])

@@ -99,8 +99,8 @@ class LayerReads:
 
     def rows(self, columns: Tensor) -> Tensor:
         """[B, H, Q, R] causal attention of the tokens at these columns [B, Q]."""
-        place = torch.arange(self.mask.shape[1], device=columns.device)
-        seen = self.mask[:, None] & (place <= columns[:, :, None])
+        position = torch.arange(self.mask.shape[1], device=columns.device)
+        seen = self.mask[:, None] & (position <= columns[:, :, None])
         # A row of padding would see nothing, and its softmax be NaN.
         seen = seen | ~seen.any(2, keepdim=True)
         bias = torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, -torch.inf)

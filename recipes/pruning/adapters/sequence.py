@@ -34,8 +34,8 @@ class Sequence:
     @staticmethod
     def start(lead: int, trail: int, valid: Tensor) -> "Sequence":
         """All tokens, none pruned yet."""
-        place = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
-        return Sequence(lead, trail, valid, place, torch.ones(valid.shape, device=valid.device))
+        position = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
+        return Sequence(lead, trail, valid, position, torch.ones(valid.shape, device=valid.device))
 
     @property
     def special(self) -> int:
@@ -51,25 +51,27 @@ class Sequence:
         """[B, S + N, ...] special tokens first, of `hidden` in the model's order."""
         if not self.trail:
             return hidden
-        place, end = self._places()
-        front = torch.where(place < self.lead, place, end + place - self.lead)
-        return gather(hidden, torch.where(place < self.special, front, self._move(place - self.trail, place, end)))
+        position, end = self._positions()
+        front = torch.where(position < self.lead, position, end + position - self.lead)
+        return gather(
+            hidden, torch.where(position < self.special, front, self._move(position - self.trail, position, end))
+        )
 
-    def _move(self, moved: Tensor, place: Tensor, end: Tensor) -> Tensor:
-        return torch.where(place < end + self.trail, moved, place)
+    def _move(self, moved: Tensor, position: Tensor, end: Tensor) -> Tensor:
+        return torch.where(position < end + self.trail, moved, position)
 
     def model_order(self, view: Tensor) -> Tensor:
         """[B, T, ...] back to the model's order."""
         if not self.trail:
             return view
-        place, end = self._places()
-        back = torch.where(place < end, place + self.trail, self.lead + place - end)
-        return gather(view, torch.where(place < self.lead, place, self._move(back, place, end)))
+        position, end = self._positions()
+        back = torch.where(position < end, position + self.trail, self.lead + position - end)
+        return gather(view, torch.where(position < self.lead, position, self._move(back, position, end)))
 
-    def _places(self) -> tuple[Tensor, Tensor]:
+    def _positions(self) -> tuple[Tensor, Tensor]:
         """[1, T] columns and [B, 1] the one behind each sample's tokens that may be pruned."""
-        place = torch.arange(self.special + self.valid.shape[1], device=self.valid.device)[None]
-        return place, self.lead + self.count[:, None]
+        position = torch.arange(self.special + self.valid.shape[1], device=self.valid.device)[None]
+        return position, self.lead + self.count[:, None]
 
     def everyone(self) -> Tensor:
         """[B, S + N] bool, special tokens first."""

@@ -233,7 +233,7 @@ class Session:
 
 def survivors(valid: Tensor, positions: Tensor) -> list[Tensor]:
     """For each sample the original positions of valid tokens, ascending."""
-    return [place[mask & (place >= 0)].sort().values.cpu() for place, mask in zip(positions, valid, strict=True)]
+    return [each[mask & (each >= 0)].sort().values.cpu() for each, mask in zip(positions, valid, strict=True)]
 
 
 def now() -> float:

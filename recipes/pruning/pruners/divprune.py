@@ -171,9 +171,9 @@ def _selection(picks: Tensor, counts: Tensor, safe: Tensor, sort: bool) -> Selec
     taken = torch.arange(picks.shape[1], device=picks.device) < counts[:, None]
     mask, width = safe.clone(), safe.shape[1]
     order = torch.arange(width, 2 * width, device=picks.device).repeat(len(picks), 1)
-    row, place = taken.nonzero(as_tuple=True)
-    mask[row, picks[row, place]] = True
+    row, column = taken.nonzero(as_tuple=True)
+    mask[row, picks[row, column]] = True
     if sort:
         return Selection(*pack(mask))
-    order[row, picks[row, place]] = place
+    order[row, picks[row, column]] = column
     return Selection(*pack(mask, order.argsort(1).argsort(1)))

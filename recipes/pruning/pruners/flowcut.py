@@ -49,13 +49,13 @@ class FlowCut(Pruner):
 
     def _running(self, tokens: Tokens, score: Tensor, state: State) -> Tensor:
         """The score averaged over the layers so far; kept by original position, so that it survives any gather."""
-        place = tokens.positions.clamp(min=0)
+        position = tokens.positions.clamp(min=0)
         if "flow" not in state:
-            state["flow"] = score.new_zeros(len(score), int(place.max()) + 1)
+            state["flow"] = score.new_zeros(len(score), int(position.max()) + 1)
         else:
-            score = self.options.cumulative * gather(state["flow"], place) + (1 - self.options.cumulative) * score
+            score = self.options.cumulative * gather(state["flow"], position) + (1 - self.options.cumulative) * score
         row, column = tokens.valid.nonzero(as_tuple=True)
-        state["flow"][row, place[row, column]] = score[row, column]
+        state["flow"][row, position[row, column]] = score[row, column]
         return score
 
     def _keep(self, attention: Tensor, count: Tensor, target: Tensor, left: int) -> Tensor:

@@ -138,10 +138,10 @@ def fit_keep(count: int, budget: int, behind: tuple[int, ...], layers: int, shar
         middle = (low + high) / 2
         low, high = (middle, high) if fits(counts_at(middle)) else (low, middle)
     keep = counts_at(low)
-    for place in range(len(keep)):  # what rounding left
-        limit = keep[place - 1] if place else count
-        while keep[place] < limit and fits([*keep[:place], keep[place] + 1, *keep[place + 1 :]]):
-            keep[place] += 1
+    for index in range(len(keep)):  # what rounding left
+        limit = keep[index - 1] if index else count
+        while keep[index] < limit and fits([*keep[:index], keep[index] + 1, *keep[index + 1 :]]):
+            keep[index] += 1
     return tuple(keep)
 
 

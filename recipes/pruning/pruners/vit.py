@@ -150,8 +150,8 @@ def merge(tokens: Tokens, keys: Tensor, special: int, amount: Tensor) -> Selecti
     Returns:
         Kept tokens in the order of the method: unmerged A ascending, then B; size-weighted means where merged.
     """
-    place = tokens.valid.cumsum(1) - 1 + special
-    first = tokens.valid & (place % 2 == 0)
+    position = tokens.valid.cumsum(1) - 1 + special
+    first = tokens.valid & (position % 2 == 0)
     second = tokens.valid & ~first
     unit = normalize(keys, dim=2, eps=1e-12)
     similarity = (unit @ unit.mT).masked_fill(~(first[:, :, None] & second[:, None]), -torch.inf)

@@ -203,8 +203,8 @@ def _groups(score: Tensor, alive: Tensor, partition: str, draws: Tensor | None) 
     elif partition == "seq_i":
         group = rank < half
     elif partition == "alternate":
-        place = count - 1 - rank  # 0 for the least important
-        group = (place % 2 == 0) & (place < 2 * half)
+        order = count - 1 - rank  # 0 for the least important
+        group = (order % 2 == 0) & (order < 2 * half)
     else:
         group = ranks(not_none(draws), alive) < half
     group = group & alive

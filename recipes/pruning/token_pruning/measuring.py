@@ -201,17 +201,17 @@ def _time_answers(subject: Subject, batch: Batch, timed: bool) -> tuple[float | 
 
 def _judge(subject: Subject, batch: Batch, trace: Trace, answers: Any, tally: Tally) -> None:
     patches, embeddings = subject.patches, subject.embeddings(answers, trace)
-    for place, (name, row) in enumerate(zip(batch.ids, batch.rows, strict=True)):
+    for index, (name, row) in enumerate(zip(batch.ids, batch.rows, strict=True)):
         answer, right = "", False
         if embeddings is None:
-            answer = answers[place]
-            right = subject.is_right(answer, batch.answers[place])
+            answer = answers[index]
+            right = subject.is_right(answer, batch.answers[index])
             tally.right[name].append(float(right))
         else:
             tally.embeddings[name].append(embeddings[row])
         kept = (trace.survivors if subject.layout.llm else trace.entering)[row]
         if batch.evidence is not None:
-            evidence = batch.evidence[place]
+            evidence = batch.evidence[index]
             tally.recall[name].append(float(evidence[trace.entering[row]].sum() / evidence.sum()))
         if name not in tally.seen:
             tally.seen[name] = Seen(tuple(kept.tolist()), patches, int(trace.made[row]), answer, right)

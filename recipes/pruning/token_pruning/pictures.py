@@ -29,9 +29,9 @@ def strips(measured: Measured, budgets: Sequence[tuple[str, float | int]], chose
         chosen: Share at which arms are put below each other; the nearest budget stands in.
         number: Questions to show.
     """
-    shown = [(name, batch, place) for batch in measured.shown for place, name in enumerate(batch.ids)][:number]
+    shown = [(name, batch, index) for batch in measured.shown for index, name in enumerate(batch.ids)][:number]
     images = {
-        name: picture(batch.pixels[batch.rows[place]]) for name, batch, place in shown if batch.pixels is not None
+        name: picture(batch.pixels[batch.rows[index]]) for name, batch, index in shown if batch.pixels is not None
     }
     first = next(iter(measured.full.seen.values()), None)
     if not shown or first is None or not first.patches or isqrt(first.patches) ** 2 != first.patches:
@@ -40,8 +40,8 @@ def strips(measured: Measured, budgets: Sequence[tuple[str, float | int]], chose
     strips = []
     for tally in measured.every:
         shots = [
-            Shot(name, batch.questions[place], _note(seen), data_uri(dim(images[name], seen)))
-            for name, batch, place in shown
+            Shot(name, batch.questions[index], _note(seen), data_uri(dim(images[name], seen)))
+            for name, batch, index in shown
             for seen in [tally.seen[name]]
         ]
         label = _label(tally, first.patches)
@@ -79,7 +79,7 @@ def heatmap(
 def _heatmap_tokens(words: Sequence[str], kept: set[int]) -> list[dict[str, Any]]:
     texts = [word.removeprefix("##") if word.startswith("##") else f" {word}" for word in words]
     return [
-        {"text": text, "weight": float(place in kept), "kind": None, "nll": None} for place, text in enumerate(texts)
+        {"text": text, "weight": float(index in kept), "kind": None, "nll": None} for index, text in enumerate(texts)
     ]
 
 

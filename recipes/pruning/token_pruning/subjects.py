@@ -147,7 +147,7 @@ class Canvas(Subject):
             pixels=pixels,
             samples=[f"canvas {canvas}" for canvas in canvases],
             rows=[canvases.index(canvas) for canvas, _ in at] if by_canvas else list(range(len(at))),
-            ids=[f"canvas {canvas}/{place}" for canvas, place in at],
+            ids=[f"canvas {canvas}/{slot}" for canvas, slot in at],
             groups=[f"canvas {canvas}" for canvas, _ in at],
             questions=[self.asked[int(c.questions[each])] for each in at],
             answers=[(self.named[int(c.answers[each])],) for each in at],
@@ -156,8 +156,8 @@ class Canvas(Subject):
         )
 
     def _questions(self) -> list[tuple[int, int]]:
-        places = self.canvases.questions.shape[1]
-        questions = [(canvas, place) for canvas in range(len(self.canvases)) for place in range(places)]
+        slots = self.canvases.questions.shape[1]
+        questions = [(canvas, slot) for canvas in range(len(self.canvases)) for slot in range(slots)]
         return questions[: self.config.evaluation.examples]
 
 
@@ -175,11 +175,11 @@ class ToyVLM(Canvas):
 
     def batches(self) -> Iterator[Batch]:
         questions, size = self._questions(), self.config.evaluation.batch_size
-        places = {word: self._ids(word) for word in self.asked}
+        ids_of = {word: self._ids(word) for word in self.asked}
         for start in range(0, len(questions), size):
             at = questions[start : start + size]
             asked = [int(self.canvases.questions[each]) for each in at]
-            ids = torch.stack([places[self.asked[each]] for each in asked]).to(self.device)
+            ids = torch.stack([ids_of[self.asked[each]] for each in asked]).to(self.device)
             words_in = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
             guide = self.toy_guide(self._indices(asked)) if self.toy_guide else None
             yield self._batch(at, by_canvas=False, words_in=words_in, guide=guide)
@@ -192,9 +192,9 @@ class ToyVLM(Canvas):
         return list(self.model.get_image_features(pixel_values=batch.pixels, return_dict=True).pooler_output)
 
     def _ids(self, question: str) -> Tensor:
-        place = self.tokenizer.convert_tokens_to_ids("<image>")
+        image = self.tokenizer.convert_tokens_to_ids("<image>")
         ids = self.tokenizer(prompt(question)).input_ids
-        return torch.tensor([each for one in ids for each in ([one] * self.patches if one == place else [one])])
+        return torch.tensor([each for one in ids for each in ([one] * self.patches if one == image else [one])])
 
     def _indices(self, asked: Sequence[int]) -> Tensor:
         """Index of the word that the pruner is told: what is asked for, or another one, the same in every run."""
@@ -228,12 +228,12 @@ class ToyClassifier(Canvas):
         self.layout = layout(self.model)
 
     def batches(self) -> Iterator[Batch]:
-        places = self.canvases.questions.shape[1]
-        questions, size = self._questions(), self.config.evaluation.batch_size * places
+        slots = self.canvases.questions.shape[1]
+        questions, size = self._questions(), self.config.evaluation.batch_size * slots
         for start in range(0, len(questions), size):
             yield self._batch(questions[start : start + size], by_canvas=True)
 
     def answer(self, batch: Batch) -> list[str]:
         labels = self.digits(**batch.inputs).argmax(2).cpu()
-        places = [self.asked.index(question) for question in batch.questions]
-        return [self.named[int(labels[row, place])] for row, place in zip(batch.rows, places, strict=True)]
+        slots = [self.asked.index(question) for question in batch.questions]
+        return [self.named[int(labels[row, slot])] for row, slot in zip(batch.rows, slots, strict=True)]

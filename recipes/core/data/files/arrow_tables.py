@@ -48,8 +48,8 @@ class ParquetTable(Table):
     def with_index(self, names: Sequence[str]) -> IndexedTable:
         """A copy of the columns in the cache, as Arrow lays them out: a Parquet file has no single rows."""
         state = self.path.stat()
-        place = [str(self.path.resolve()), state.st_size, state.st_mtime_ns]
-        folder = build_once("tables", sha256_json([VERSION, place, sorted(names)]), lambda to: self._copy(to, names))
+        stamp = [str(self.path.resolve()), state.st_size, state.st_mtime_ns]
+        folder = build_once("tables", sha256_json([VERSION, stamp, sorted(names)]), lambda to: self._copy(to, names))
         return ArrowTable(folder / "rows.arrow", self)
 
     def _batches(self, names: Sequence[str]) -> Iterator[Any]:
@@ -143,10 +143,10 @@ def records(batch: Any) -> Iterator[Record | Bad]:
         yield dict(zip(names, values, strict=True)) if bad is None else bad
 
 
-def _only(batch: Any, place: str) -> Record:
+def _only(batch: Any, where: str) -> Record:
     [row] = records(batch)
     if isinstance(row, Bad):
-        raise UserError(str(row), place)
+        raise UserError(str(row), where)
     return row
 
 

@@ -242,7 +242,7 @@ def _below_its_data_set(name: str) -> tuple[str, str]:
     "main/train/0.parquet" is "train/0.parquet" in "main".
     """
     parts = PurePosixPath(name).parts
-    depth = next((place for place, part in enumerate(parts[:-1]) if _split_of_folder(part)), len(parts) - 1)
+    depth = next((index for index, part in enumerate(parts[:-1]) if _split_of_folder(part)), len(parts) - 1)
     shard = _SHARD.match(parts[-1])
     return "/".join(parts[:depth]) or ".", "/".join((*parts[depth:-1], shard[1] if shard else parts[-1]))
 

@@ -27,7 +27,7 @@ class Bad:
     """Why a record cannot be used.
 
     Attributes:
-        what: The kind of fault, as the rest of a sentence about the record's place ("is not UTF-8").
+        what: The kind of fault, as the rest of a sentence about the record's offset ("is not UTF-8").
         detail: What differs between records of one fault ("0xe9 at byte 17"); may be empty.
     """
 
@@ -156,32 +156,32 @@ def list_spans(content: bytes, where: str) -> "array[int]":
     # One character a byte: what JSON is built of is ASCII, and no byte of a longer UTF-8 character looks like it.
     text = content.decode("latin-1")
     spans = array("q")
-    place = _SPACE.match(text, text.index("[") + 1).end()  # type: ignore[union-attr]
-    ended = text.startswith("]", place)
+    offset = _SPACE.match(text, text.index("[") + 1).end()  # type: ignore[union-attr]
+    ended = text.startswith("]", offset)
     while not ended:
         try:
-            _, end = _SKIPPING.raw_decode(text, place)
+            _, end = _SKIPPING.raw_decode(text, offset)
         except (ValueError, RecursionError) as error:
-            raise _damage_error(text, getattr(error, "pos", place), len(spans) // 2, _reason(error), where) from error
-        spans.extend((place, end))
-        place = _SPACE.match(text, end).end()  # type: ignore[union-attr]
-        ended = text.startswith("]", place)
+            raise _damage_error(text, getattr(error, "pos", offset), len(spans) // 2, _reason(error), where) from error
+        spans.extend((offset, end))
+        offset = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+        ended = text.startswith("]", offset)
         if not ended:
-            if not text.startswith(",", place):
-                raise _damage_error(text, place, len(spans) // 2, "a comma or ] is missing", where)
-            place = _SPACE.match(text, place + 1).end()  # type: ignore[union-attr]
-    rest = _SPACE.match(text, place + 1).end()  # type: ignore[union-attr]
+            if not text.startswith(",", offset):
+                raise _damage_error(text, offset, len(spans) // 2, "a comma or ] is missing", where)
+            offset = _SPACE.match(text, offset + 1).end()  # type: ignore[union-attr]
+    rest = _SPACE.match(text, offset + 1).end()  # type: ignore[union-attr]
     if rest < len(text):
         raise _damage_error(text, rest, len(spans) // 2, BEHIND, where)
     return spans
 
 
-def _damage_error(text: str, place: int, records: int, why: str, where: str) -> UserError:
-    rest = len(text.rstrip()) - place  # an escape that is cut is met up to six characters before the end
+def _damage_error(text: str, offset: int, records: int, why: str, where: str) -> UserError:
+    rest = len(text.rstrip()) - offset  # an escape that is cut is met up to six characters before the end
     if why != BEHIND and not text.rstrip().endswith("]") and (rest <= 6 or "Unterminated" in why):
         return UserError(f"is cut off: the file ends inside its list, after record {records}", where)
-    line = text.count("\n", 0, place) + 1
-    return UserError(f"its JSON list is damaged in line {line} (byte {place}), after record {records}: {why}", where)
+    line = text.count("\n", 0, offset) + 1
+    return UserError(f"its JSON list is damaged in line {line} (byte {offset}), after record {records}: {why}", where)
 
 
 def refuse_foreign(head: bytes, where: str, json: bool = True) -> None:

@@ -153,7 +153,7 @@ class JsonTable(IndexedTable):
         return f"{self.name}:{self._lines[index]}" if len(self._lines) else super().place(index)
 
     def _parse(self, index: int, handle: int, names: Collection[str]) -> Record | Bad:
-        start, stop = (int(place) for place in self._spans[index])
+        start, stop = (int(offset) for offset in self._spans[index])
         raw = os.pread(handle, stop - start, start) if self._content is None else self._content[start:stop]
         if len(raw) < stop - start:
             raise UserError("the file has become shorter while it was read", str(self.path))
@@ -167,13 +167,13 @@ class JsonTable(IndexedTable):
 
     def _line_index(self) -> "tuple[array[int], array[int]]":
         """First byte of each line that is not blank and one past its last, behind one another; numbers of the lines."""
-        spans, lines, place = array("q"), array("q"), 0
+        spans, lines, offset = array("q"), array("q"), 0
         with open_lines(self.path) as file:
             for number, line in enumerate(file, 1):
-                start = place + len(BOM) if not place and line.startswith(BOM) else place
-                place += len(line)
-                if line[start - place :].strip():
-                    spans.extend((start, place))
+                start = offset + len(BOM) if not offset and line.startswith(BOM) else offset
+                offset += len(line)
+                if line[start - offset :].strip():
+                    spans.extend((start, offset))
                     lines.append(number)
         return spans, lines
 
@@ -214,8 +214,8 @@ class CsvTable(Table):
             yield record if wrong is None else Bad("is not UTF-8", f"0x{ord(wrong) - 0xDC00:02x}")
 
     def with_index(self, names: Sequence[str]) -> IndexedTable:
-        places = [self.place(index) for index in range(len(self))]
-        return ListTable(list(self.rows(names)), places, self.root, [name for name in self.columns if name in names])
+        locations = [self.place(index) for index in range(len(self))]
+        return ListTable(list(self.rows(names)), locations, self.root, [name for name in self.columns if name in names])
 
     def place(self, index: int) -> str:
         return f"{self.name}:{self._lines[index]}"
@@ -261,9 +261,9 @@ class ListTable(IndexedTable):
     """
 
     def __init__(
-        self, records: Sequence[Record | Bad], places: Sequence[str], root: Path, columns: Sequence[str]
+        self, records: Sequence[Record | Bad], locations: Sequence[str], root: Path, columns: Sequence[str]
     ) -> None:
-        self._records, self._places, self._columns, self.name, self.root = records, places, columns, "", root
+        self._records, self._places, self._columns, self.name, self.root = records, locations, columns, "", root
 
     def __len__(self) -> int:
         return len(self._records)
@@ -306,12 +306,12 @@ class Chain(Table):
         return IndexedChain([table.with_index(names) for table in self.tables])
 
     def place(self, index: int) -> str:
-        table, place = self._find(index)
-        return table.place(place)
+        table, row = self._find(index)
+        return table.place(row)
 
     def folder(self, index: int) -> Path:
-        table, place = self._find(index)
-        return table.folder(place)
+        table, row = self._find(index)
+        return table.folder(row)
 
     def pick(self, asked: str | None, usual: Sequence[str], key: str) -> str:
         for table in self.tables:
@@ -320,8 +320,8 @@ class Chain(Table):
         return super().pick(asked, usual, key)
 
     def _find(self, index: int) -> tuple[Table, int]:
-        number, place = self._place(index)
-        return self.tables[number], place
+        number, row = self._place(index)
+        return self.tables[number], row
 
     def _place(self, index: int) -> tuple[int, int]:
         """The number of a row's table, and the row's place in it."""
@@ -340,8 +340,8 @@ class IndexedChain(Chain, IndexedTable):
         return self
 
     def row(self, index: int) -> Record:
-        number, place = self._place(index)
-        return self._indexed[number].row(place)
+        number, row = self._place(index)
+        return self._indexed[number].row(row)
 
 
 class Chosen(Table):

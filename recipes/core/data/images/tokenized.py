@@ -131,42 +131,42 @@ def _tokenise(split: CaptionSplit, tokenizer: Any, eos_id: int) -> Iterator[tupl
     reader = TextIds(tokenizer)
     for start, end in pairwise([*range(0, len(split), BATCH), len(split)]):
         captions = [split.caption(index) for index in range(start, end)]
-        rows = reader.places([caption.text for caption in captions])
-        for caption, (ids, places) in zip(captions, rows, strict=True):
-            spans = [*spans_of_tokens(caption.spans, places), NO_SPAN]
+        rows = reader.with_offsets([caption.text for caption in captions])
+        for caption, (ids, offsets) in zip(captions, rows, strict=True):
+            spans = [*spans_of_tokens(caption.spans, offsets), NO_SPAN]
             yield (
                 np.array([*ids, eos_id], np.int32),
                 np.array(spans, np.int16),
-                np.array(_words_with_end(caption, places), np.int16),
+                np.array(_words_with_end(caption, offsets), np.int16),
             )
 
 
-def spans_of_tokens(spans: Sequence[Span], places: Sequence[tuple[int, int]]) -> list[int]:
+def spans_of_tokens(spans: Sequence[Span], offsets: Sequence[tuple[int, int]]) -> list[int]:
     """For each token the first span whose characters overlap the token's, -1 for none.
 
     Args:
         spans: Of the caption.
-        places: First and one past the last character of each token.
+        offsets: First and one past the last character of each token.
     """
     return [
         next((i for i, span in enumerate(spans) if max(start, span.start) < min(end, span.end)), NO_SPAN)
-        for start, end in places
+        for start, end in offsets
     ]
 
 
-def words_of_tokens(text: str, places: Sequence[tuple[int, int]]) -> list[int]:
+def words_of_tokens(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
     """For each token the whitespace-separated word of its first visible character.
 
     Args:
         text: The caption.
-        places: First and one past the last character of each token.
+        offsets: First and one past the last character of each token.
     """
     ends = np.array([word.end() for word in re.finditer(r"\S+", text)])
     # A token that begins with a space belongs to the word that follows: the first word that ends after its start.
-    words = np.searchsorted(ends, [start for start, _ in places], side="right")
+    words = np.searchsorted(ends, [start for start, _ in offsets], side="right")
     return [int(word) for word in np.minimum(words, max(len(ends) - 1, 0))]
 
 
-def _words_with_end(caption: Caption, places: Sequence[tuple[int, int]]) -> list[int]:
-    words = words_of_tokens(caption.text, places)
+def _words_with_end(caption: Caption, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    words = words_of_tokens(caption.text, offsets)
     return [*words, words[-1] + 1 if words else 0]

@@ -71,14 +71,14 @@ class ExactJudge:
     def first_wrong(self, ids: np.ndarray, right: str) -> np.ndarray:
         """bool [tokens]: the first token of an answer that leaves the right one; nowhere if none does."""
         marks = np.zeros(len(ids), bool)
-        place = 0
+        length = 0
         for number, token in enumerate(ids):
             piece = self.pieces[token]
             ended = token == self.eos_id
-            if (ended and place < len(right)) or not right.startswith(piece, place):
+            if (ended and length < len(right)) or not right.startswith(piece, length):
                 marks[number] = True
                 break
-            place += len(piece)
+            length += len(piece)
         return marks
 
 

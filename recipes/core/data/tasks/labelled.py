@@ -70,8 +70,8 @@ class LabelledSet:
 
     def numbers(self, part: Sequence[LabelledText]) -> np.ndarray:
         """int64 [texts] the number of each text's label."""
-        place = {name: number for number, name in enumerate(self.classes)}
-        return np.array([place[each.label] for each in part], np.int64)
+        number_of = {name: number for number, name in enumerate(self.classes)}
+        return np.array([number_of[each.label] for each in part], np.int64)
 
     def counts(self, part: Sequence[LabelledText]) -> dict[str, int]:
         """Texts of each class, in the order of `classes`."""

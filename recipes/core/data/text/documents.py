@@ -267,8 +267,8 @@ def _parquet_shards(file: Path, name: str, request: _Request) -> list[Shard]:
             rows = sum(metadata.row_group(group).num_rows for group in groups)
             if rows:
                 span = _span(metadata, groups)
-                place = (file, name, columns, tuple(groups), row, span)
-                shards.append(ParquetShard(f"{name}#{row}", request.section, request.on_error, *place))
+                arguments = (file, name, columns, tuple(groups), row, span)
+                shards.append(ParquetShard(f"{name}#{row}", request.section, request.on_error, *arguments))
             groups, size, row = [], 0, row + rows
     return shards
 

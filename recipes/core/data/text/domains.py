@@ -36,10 +36,10 @@ def domain_documents(name: str) -> list[Document]:
     """
     if name not in _READERS:
         raise UserError(f"unknown domain {name!r}", hint=did_you_mean(name, list(_READERS)))
-    texts = [(place, text) for place, text in _READERS[name]() if text and not text.isspace()]
+    texts = [(source, text) for source, text in _READERS[name]() if text and not text.isspace()]
     if not texts:
         raise UserError(f"domain {name} has no documents in this installation", sys.executable)
-    return [Document(f"{name}/{place}", text, name) for place, text in texts]
+    return [Document(f"{name}/{source}", text, name) for source, text in texts]
 
 
 def _speeches(first: int, last: int) -> Iterator[tuple[str, str]]:
@@ -62,11 +62,11 @@ def _leads(language: str) -> Iterator[tuple[str, str]]:
 def _python_source() -> Iterator[tuple[str, str]]:
     root = Path(sysconfig.get_path("stdlib"))
     for file in sorted(root.glob("*.py")) + sorted(root.glob("*/**/*.py")):
-        place = file.relative_to(root)
-        known = place.parts[0].removesuffix(".py") in sys.stdlib_module_names
-        if known and _NO_SOURCES.isdisjoint(place.parts):
+        relative = file.relative_to(root)
+        known = relative.parts[0].removesuffix(".py") in sys.stdlib_module_names
+        if known and _NO_SOURCES.isdisjoint(relative.parts):
             with tokenize.open(file) as opened:  # honours the encoding that a source file declares
-                yield place.as_posix(), opened.read()
+                yield relative.as_posix(), opened.read()
 
 
 def _python_reference() -> Iterator[tuple[str, str]]:

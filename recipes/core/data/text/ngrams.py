@@ -106,11 +106,11 @@ class NgramHasher:
         self._used[slots[hit]] = True
         missing = np.flatnonzero(~hit)
         new, first, back = np.unique(keys[missing], return_index=True, return_inverse=True)
-        places = starts[missing[first]]
-        texts = [f"{flat[i]} {flat[i + 1]}" for i in places.tolist()]
+        positions = starts[missing[first]]
+        texts = [f"{flat[i]} {flat[i + 1]}" for i in positions.tolist()]
         hashed = np.fromiter((bucket_of(text, self.buckets) for text in texts), np.int64, len(new))
         buckets[missing] = hashed[back]
-        lasting = np.flatnonzero(np.maximum(ids[places], ids[places + 1]) < self._limit)
+        lasting = np.flatnonzero(np.maximum(ids[positions], ids[positions + 1]) < self._limit)
         self._remember(slots[missing[first[lasting]]], new[lasting], hashed[lasting])
         return buckets
 

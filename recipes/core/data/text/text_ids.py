@@ -72,7 +72,7 @@ class TextIds:
         ids = list(self._plain([text])[0] if given is None else given)
         return self._literal(text)[0] if self._has_control_token(text, ids) else ids
 
-    def places(self, texts: Sequence[str]) -> list[tuple[list[int], Places]]:
+    def with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], Places]]:
         """Of each text its ids, and the first and one past the last character of each token.
 
         Raises:
@@ -84,7 +84,7 @@ class TextIds:
         read = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         rows = zip(texts, read["input_ids"], read["offset_mapping"], strict=True)
         return [
-            self._literal(text) if self._has_control_token(text, ids) else (ids, places) for text, ids, places in rows
+            self._literal(text) if self._has_control_token(text, ids) else (ids, offsets) for text, ids, offsets in rows
         ]
 
     def with_special_tokens(self, texts: Sequence[str], longest: int | None = None) -> list[list[int]]:

@@ -64,9 +64,9 @@ def answer_text(recipe: str, rows: Sequence[Mapping[str, str]], judged: Sequence
     if rows:
         cells = [[row[name] for name in names] for row in rows]
         lines.append(align([names, *cells], [name in NUMBERS for name in names]))
-    for place, one in enumerate(judged):
-        shown = [list(row) for row in answer_pairs(one, card, place == 0)]
-        lines += ["", answer_head(one, place == 0), align(shown, [False, False])]
-        if place == 0 and seeds_line(one):
+    for index, one in enumerate(judged):
+        shown = [list(row) for row in answer_pairs(one, card, index == 0)]
+        lines += ["", answer_head(one, index == 0), align(shown, [False, False])]
+        if index == 0 and seeds_line(one):
             lines.append(seeds_line(one))
     return "\n".join(lines) + "\n"

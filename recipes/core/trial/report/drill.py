@@ -216,12 +216,12 @@ def _histogram(differences: Sequence[float], direction: int) -> tuple[list[Bar],
     edges = (np.arange(BINS + 1) - BINS / 2) * width
     counts, _ = np.histogram(differences, edges)
     bars = []
-    for place, count in enumerate(counts.tolist()):
-        middle = direction * (place - BINS // 2)
+    for index, count in enumerate(counts.tolist()):
+        middle = direction * (index - BINS // 2)
         side = "more" if middle > 0 else "less" if middle < 0 else "same"
         height = round(max(2.0, BAR_HEIGHT * count / counts.max()), 1) if count else 0.0
-        x = round(100 * place / BINS, 2)
-        bars.append(Bar(x, round(100 / BINS, 2), height, count, float(edges[place]), float(edges[place + 1]), side))
+        x = round(100 * index / BINS, 2)
+        bars.append(Bar(x, round(100 / BINS, 2), height, count, float(edges[index]), float(edges[index + 1]), side))
     _, _, marks = axis(-reach, reach, 4)
     ticks = [(round(50 + 100 * mark / (BINS * width), 2), tick_text(mark)) for mark in marks]
     return bars, ticks

@@ -72,8 +72,8 @@ def _draw_forest(axes: Any, plot: ForestPlot, baseline: str) -> None:
     if plot.minimal:
         axes.axvspan(-plot.minimal, plot.minimal, color=GRID, alpha=0.55, linewidth=0)
     axes.axvline(0, color=MUTED, linewidth=0.8)
-    for place, row in enumerate(plot.rows):
-        _draw_row(axes, place, row, plot.limits)
+    for index, row in enumerate(plot.rows):
+        _draw_row(axes, index, row, plot.limits)
     axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(len(plot.rows) - 0.35, -0.65)
     axes.set_yticks(range(len(plot.rows)), [row.arm.name for row in plot.rows], fontsize=8.5, color=INK)
@@ -91,20 +91,20 @@ def _draw_forest(axes: Any, plot: ForestPlot, baseline: str) -> None:
     axes.set_xlabel(f"mean and 95% interval over {over}{band}", fontsize=8, color=MUTED)
 
 
-def _draw_row(axes: Any, place: int, row: ForestRow, limits: tuple[float, float]) -> None:
+def _draw_row(axes: Any, y: int, row: ForestRow, limits: tuple[float, float]) -> None:
     color = OUTCOMES.get(row.row.outcome, MUTED)
     interval = row.row.interval
     if interval:
         ends = [max(interval.low, limits[0]), min(interval.high, limits[1])]
-        axes.plot(ends, [place, place], color=color, linewidth=1.8, solid_capstyle="butt")
+        axes.plot(ends, [y, y], color=color, linewidth=1.8, solid_capstyle="butt")
         for end, cut, marker in zip(ends, (row.cut_low, row.cut_high), "<>", strict=True):
-            axes.plot([end], [place], marker if cut else "|", color=color, markersize=5, markeredgewidth=1.8)
-    axes.plot([row.row.difference], [place], "D", color=color, markersize=5, zorder=4)
+            axes.plot([end], [y], marker if cut else "|", color=color, markersize=5, markeredgewidth=1.8)
+    axes.plot([row.row.difference], [y], "D", color=color, markersize=5, zorder=4)
     values = [value for _, _, value in row.dots]
-    axes.plot(values, [place + 0.28] * len(values), "o", color="none", markeredgecolor=MUTED, markersize=2.6, mew=0.7)
+    axes.plot(values, [y + 0.28] * len(values), "o", color="none", markeredgecolor=MUTED, markersize=2.6, mew=0.7)
     text = f"{number_text(row.row.difference, True)}  {interval_text(interval)}".rstrip()
     where: Any = axes.get_yaxis_transform()
-    axes.text(1.02, place, text, transform=where, va="center", fontsize=8, color=INK)
+    axes.text(1.02, y, text, transform=where, va="center", fontsize=8, color=INK)
 
 
 def _draw_curves(axes: Any, chart: Chart, band: str) -> None:

@@ -90,8 +90,8 @@ def _ways(runs: Sequence[RunRecord], x: str, y: str) -> list[Points]:
 def _at_points(run: RunRecord, x: str, y: str) -> Points:
     """(x@point, y@point) of each point at which both were measured at the end."""
     end = run.metrics
-    places = [name.removeprefix(f"{x}@") for name in end if name.startswith(f"{x}@")]
-    return [(end[f"{x}@{place}"], end[f"{y}@{place}"]) for place in places if f"{y}@{place}" in end]
+    labels = [name.removeprefix(f"{x}@") for name in end if name.startswith(f"{x}@")]
+    return [(end[f"{x}@{label}"], end[f"{y}@{label}"]) for label in labels if f"{y}@{label}" in end]
 
 
 def _line(ways: Sequence[Points]) -> tuple[Points, list[tuple[float, float, float]]]:

@@ -41,8 +41,8 @@ def markdown_table(result: TrialResult) -> str:
     columns = [summaries(measured, metric) for metric in metrics]
     heads = ["arm", "seeds", *(_head(metric) for metric in metrics)]
     lines = [
-        [_escape(arm.name), str(len(arm.seeds)), *(_value(column[place]) for column in columns)]
-        for place, arm in enumerate(measured)
+        [_escape(arm.name), str(len(arm.seeds)), *(_value(column[index]) for column in columns)]
+        for index, arm in enumerate(measured)
     ]
     if metrics[0].name == claim.metric and any(arm.comparison for arm in measured):
         heads[3:3] = [f"difference to {_escape(claim.baseline)} [{_level(measured)} interval]", "p"]

@@ -69,11 +69,11 @@ def steps_to(curve: dict[int, float], target: float, direction: int) -> float | 
     """
     steps = sorted(curve)
     gaps = [direction * (curve[step] - target) for step in steps]
-    for place, gap in enumerate(gaps):
+    for index, gap in enumerate(gaps):
         if gap >= 0:
-            if place == 0:
+            if index == 0:
                 return float(steps[0])
-            return float(np.interp(0, [gaps[place - 1], gap], [steps[place - 1], steps[place]]))
+            return float(np.interp(0, [gaps[index - 1], gap], [steps[index - 1], steps[index]]))
     return None
 
 

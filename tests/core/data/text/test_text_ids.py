@@ -23,9 +23,9 @@ def test_texts_without_control_tokens_have_the_ids_that_the_tokenizer_gives_them
     bare = tokenizer(PLAIN, add_special_tokens=False, return_offsets_mapping=True)
     assert reader.batch(PLAIN) == [reader.ids(text) for text in PLAIN] == bare["input_ids"]
     assert reader.with_special_tokens(PLAIN) == tokenizer(PLAIN)["input_ids"]
-    assert reader.places(PLAIN) == list(zip(bare["input_ids"], bare["offset_mapping"], strict=True))
+    assert reader.with_offsets(PLAIN) == list(zip(bare["input_ids"], bare["offset_mapping"], strict=True))
     # The tokenizer without control tokens reads other texts alike, places included.
-    assert [reader._literal(text) for text in PLAIN] == reader.places(PLAIN)
+    assert [reader._literal(text) for text in PLAIN] == reader.with_offsets(PLAIN)
 
 
 @pytest.mark.parametrize("text", TYPED)
@@ -34,8 +34,8 @@ def test_control_tokens_in_data_are_text(tokenizer: Any, text: str) -> None:
     ids = reader.ids(text)
     unknown = {tokenizer.unk_token_id}
     assert set(ids) & reader.control <= unknown, tokenizer.convert_ids_to_tokens(ids)
-    assert reader.batch([PLAIN[0], text])[1] == ids and reader.places([text])[0][0] == ids
-    places = reader.places([text])[0][1]
+    assert reader.batch([PLAIN[0], text])[1] == ids and reader.with_offsets([text])[0][0] == ids
+    places = reader.with_offsets([text])[0][1]
     assert len(places) == len(ids) and all(0 <= start <= end <= len(text) for start, end in places)
     if tokenizer.unk_token is None:  # byte-level: nothing is lost
         assert tokenizer.decode(ids) == text
@@ -109,5 +109,5 @@ def test_tokenizers_in_python_read_control_tokens_as_text_too() -> None:
     assert reader.ids("a</s>b") == [3 + byte for byte in b"a</s>b"] and reader.start == []
     assert reader.with_special_tokens(["ab"]) == [[100, 101, 1]] and reader.documents(["a"]) == [[100, 1]]
     with pytest.raises(UserError, match="does not tell which part of a text its tokens are"):
-        reader.places(["a"])
+        reader.with_offsets(["a"])
     assert tokenizer_fingerprint(tokenizer) == tokenizer_fingerprint(ByT5Tokenizer())
