@@ -21,12 +21,12 @@ from recipes.pretraining.dsir.selection import (
     LogRatio,
     Scored,
     Workers,
-    chosen_by_shard,
     count,
     fit_log_ratio,
     score,
     select,
     sparse_chosen,
+    split_by_shard,
 )
 from tests.core.data.text.memory import Memory
 from tests.pretraining.weights import log_weights
@@ -66,7 +66,7 @@ def selected(source: Pool, folder: Path, size: int = 20, workers: Workers = ALON
     scored = score(source, FEATURES, fit_log_ratio(count(TARGET, FEATURES), raw), workers=workers)
     keys = method.gumbel_keys(scored.scores, np.random.default_rng(seed), temperature=3)
     chosen = select(scored, keys, size)
-    parts = chosen_by_shard(chosen, raw.documents)
+    parts = split_by_shard(chosen, raw.documents)
     write_selection(folder / "selection.jsonl", source, parts, scored.scores[chosen], workers)
     return (folder / "selection.jsonl").read_bytes()
 
@@ -143,7 +143,7 @@ def test_a_broken_shard_keeps_the_others(own_home: Path) -> None:
 
 def test_a_shard_that_breaks_while_written_leaves_nothing(own_home: Path, tmp_path: Path) -> None:
     sources = Pool([Memory("a", tuple(RAW[:30])), Memory("b", tuple(RAW[30:]), cut=True)])
-    parts = chosen_by_shard(np.arange(0, 60, 2), np.array([30, 30]))
+    parts = split_by_shard(np.arange(0, 60, 2), np.array([30, 30]))
     with pytest.raises(UserError, match="b: is cut off"):
         write_selection(tmp_path / "out" / "selection.jsonl", sources, parts, np.zeros(30))
     assert list((tmp_path / "out").iterdir()) == []
@@ -193,7 +193,7 @@ def test_quality_is_judged_when_asked_for(own_home: Path) -> None:
 
 def test_chosen_documents_become_a_matrix(own_home: Path) -> None:
     source, chosen = pool(RAW, [10, 0, 50]), np.array([1, 9, 10, 59])
-    parts = chosen_by_shard(chosen, np.array([10, 0, 50]))
+    parts = split_by_shard(chosen, np.array([10, 0, 50]))
     assert [part.tolist() for part in parts] == [[1, 9], [], [0, 49]]
     alone = count(pool([RAW[i] for i in chosen], [4]), FEATURES).ngrams
     rows = sparse_chosen(source, FEATURES, parts)

@@ -104,12 +104,12 @@ class DsirConfig(RunConfig):
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
-        data, own = self.data, self.select
-        size = f"{own.n:,} documents" if own.n else f"{SHARE:.0%} of the documents"
+        data, select = self.data, self.select
+        size = f"{select.n:,} documents" if select.n else f"{SHARE:.0%} of the documents"
         rows = [
             ("data", data.source or "the domains that ship with the install or as assets"),
             ("target", data.target or data.target_domain),
-            ("selection", f"{size} by {own.method}, {own.processes} processes"),
+            ("selection", f"{size} by {select.method}, {select.processes} processes"),
         ]
         return [*rows, ("model", self.model.description)] if self.downstream == "lm" else rows
 

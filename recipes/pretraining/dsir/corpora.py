@@ -36,22 +36,22 @@ def open_corpora(config: DsirConfig) -> Corpora:
     """
     data, held_out = config.data, config.downstream == "lm"
     if data.source is None:
-        raw, target = _embedded(data)
+        raw, target = _from_domains(data)
     else:
-        raw, target = _opened(data, "source"), _opened(data, "target")
+        raw, target = _open(data, "source"), _open(data, "target")
     if not held_out:
         pool, sample = _cut(raw, data), _cut(target, data)
         return Corpora(pool, sample, sample, Corpus(()))
-    own = config.evaluation
+    evaluation = config.evaluation
     return Corpora(
-        pool=_cut(_side(raw, own.held_out_pool, TRAIN, "pool"), data),
-        target=_cut(_side(target, own.held_out, TRAIN, "target"), data),
-        target_test=_cut(_side(target, own.held_out, TEST, "target"), data),
-        pool_test=_cut(_side(raw, own.held_out_pool, TEST, "pool"), data),
+        pool=_cut(_side(raw, evaluation.held_out_pool, TRAIN, "pool"), data),
+        target=_cut(_side(target, evaluation.held_out, TRAIN, "target"), data),
+        target_test=_cut(_side(target, evaluation.held_out, TEST, "target"), data),
+        pool_test=_cut(_side(raw, evaluation.held_out_pool, TEST, "pool"), data),
     )
 
 
-def _embedded(data: SelectionDataConfig) -> tuple[list[CorpusShard], list[CorpusShard]]:
+def _from_domains(data: SelectionDataConfig) -> tuple[list[CorpusShard], list[CorpusShard]]:
     """All domains; the target's documents are divided between the target and the pool, or are all the target's."""
     domain = DomainShard(data.target_domain, data.characters)
     others: list[CorpusShard] = [
@@ -63,7 +63,7 @@ def _embedded(data: SelectionDataConfig) -> tuple[list[CorpusShard], list[Corpus
     return [*others, *rest], list(target)
 
 
-def _opened(data: SelectionDataConfig, name: str) -> list[CorpusShard]:
+def _open(data: SelectionDataConfig, name: str) -> list[CorpusShard]:
     documents = open_documents(
         str(getattr(data, name)),
         key=f"data.{name}",

@@ -63,20 +63,20 @@ class DsirRecipe:
 
     def prepare(self, config: DsirConfig, device: str) -> Prepared:
         """Score the pool (cached per shard) and select. Raises UserError on bad data."""
-        corpora, own = open_corpora(config), config.select
-        features, workers = Features(own.buckets, own.ngrams), Workers(own.processes, own.backend)
+        corpora, select = open_corpora(config), config.select
+        features, workers = Features(select.buckets, select.ngrams), Workers(select.processes, select.backend)
         target, raw = (selection.count(corpus, features, workers) for corpus in (corpora.target, corpora.pool))
         for name, counts in (("target", target), ("source", raw)):
             counts.skipped.warn(f"data.{name}={getattr(config.data, name)}")
-        ratio = selection.fit_log_ratio(target, raw, own.smoothing)
+        ratio = selection.fit_log_ratio(target, raw, select.smoothing)
         random = np.random.default_rng(config.seed)
         scorer: Any = ratio
-        if own.method.startswith("heuristic"):
+        if select.method.startswith("heuristic"):
             scorer = _classifier(corpora, features, workers, target, raw, config.seed)
-        scored = selection.score(corpora.pool, features, scorer, own.quality, workers)
-        size = own.n or max(1, round(SHARE * len(scored.eligible(own.min_words))))
-        chosen = selection.select(scored, selection_keys(own, scored, random), size, own.min_words)
-        file = _written(corpora, scored.scores[chosen], selection.chosen_by_shard(chosen, raw.documents), workers)
+        scored = selection.score(corpora.pool, features, scorer, select.quality, workers)
+        size = select.n or max(1, round(SHARE * len(scored.eligible(select.min_words))))
+        chosen = selection.select(scored, selection_keys(select, scored, random), size, select.min_words)
+        file = _write(corpora, scored.scores[chosen], selection.split_by_shard(chosen, raw.documents), workers)
         selected = Corpus(tuple(open_documents(str(file), key="select.n").shards))
         judged = selection.count(corpora.target_test, features, workers).ngrams
         if not judged.any():
@@ -155,7 +155,7 @@ def _classifier(
     everything = [np.arange(count) for count in target.documents]
     size = min(CLASSIFIED * int(target.documents.sum()), int(raw.documents.sum()))
     drawn = np.sort(np.random.default_rng(seed).choice(int(raw.documents.sum()), size=size, replace=False))
-    some = selection.chosen_by_shard(drawn, raw.documents)
+    some = selection.split_by_shard(drawn, raw.documents)
     return train_classifier(
         selection.sparse_chosen(corpora.target, features, everything, workers),
         selection.sparse_chosen(corpora.pool, features, some, workers),
@@ -163,7 +163,7 @@ def _classifier(
     )
 
 
-def _written(corpora: Corpora, scores: NDArray[np.float64], by_shard: list[Integers], workers: Workers) -> Path:
+def _write(corpora: Corpora, scores: NDArray[np.float64], by_shard: list[Integers], workers: Workers) -> Path:
     """The selection as a file, written once: what judges it and trains on it reads that, and not the pool again."""
     chosen = [sha256(part.tobytes()).hexdigest() for part in (*by_shard, scores)]
 

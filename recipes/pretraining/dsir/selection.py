@@ -1,6 +1,6 @@
 """Selection from sharded corpora: counting, scoring and writing, one shard per process at a time.
 
-Counts and scores of every shard are build_once by content, so a killed selection keeps its finished shards, and a new
+Counts and scores of every shard are cached by content, so a killed selection keeps its finished shards, and a new
 size, seed or temperature reads no text before the selection is written. What is held in memory is a table of hashed
 n-grams per process and a few numbers per document.
 """
@@ -115,12 +115,12 @@ def count(corpus: Corpus, features: Features, workers: Workers = ALONE) -> Count
     Raises:
         UserError: a shard cannot be read; the counts of the others are kept.
     """
-    found = over_shards(_count_shard, [(shard, features) for shard in corpus.shards], workers)
+    results = over_shards(_count_shard, [(shard, features) for shard in corpus.shards], workers)
     total, skipped = np.zeros(features.buckets, np.int64), Skipped()
-    for ngrams, _, left_out in found:
+    for ngrams, _, left_out in results:
         total += ngrams
         skipped.extend(left_out)
-    return Counts(total, np.array([documents for _, documents, _ in found], np.int64), skipped)
+    return Counts(total, np.array([documents for _, documents, _ in results], np.int64), skipped)
 
 
 def fit_log_ratio(target: Counts, raw: Counts, smoothing: float = 0.0) -> LogRatio:
@@ -168,9 +168,9 @@ def score(
         UserError: a shard cannot be read; the scores of the others are kept.
     """
     jobs = [(shard, features, scorer, scorer.fingerprint(), quality) for shard in corpus.shards]
-    found = over_shards(_score_shard, jobs, workers)
+    results = over_shards(_score_shard, jobs, workers)
     none: tuple[Any, ...] = (np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool))
-    return Scored(*(np.concatenate(parts) for parts in zip(none, *found, strict=True)))
+    return Scored(*(np.concatenate(parts) for parts in zip(none, *results, strict=True)))
 
 
 def select(scored: Scored, keys: Floats, size: int, min_words: int = 0) -> Integers:
@@ -197,7 +197,7 @@ def select(scored: Scored, keys: Floats, size: int, min_words: int = 0) -> Integ
     return eligible[method.top_k(keys[eligible], size)]
 
 
-def chosen_by_shard(chosen: Integers, documents: Integers) -> list[Integers]:
+def split_by_shard(chosen: Integers, documents: Integers) -> list[Integers]:
     """Corpus indices as indices within each shard.
 
     Args:
@@ -226,7 +226,7 @@ def sparse_chosen(
 def over_shards(task: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], workers: Workers) -> list[Any]:
     """Results of `task` in the order of the jobs. One that fails does not stop the others; then the first is told."""
     if workers.count == 1:
-        found = [_result_or_error(task, job) for job in jobs]
+        results = [_result_or_error(task, job) for job in jobs]
     else:
         import joblib
 
@@ -235,11 +235,11 @@ def over_shards(task: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], worke
 
             register_ray()
         parallel = joblib.Parallel(n_jobs=workers.count, backend=workers.backend)
-        found = list(parallel(joblib.delayed(_in_worker)(str(home()), task, job) for job in jobs))
-    for result in found:
+        results = list(parallel(joblib.delayed(_in_worker)(str(home()), task, job) for job in jobs))
+    for result in results:
         if isinstance(result, SteelyardError):
             raise result
-    return found
+    return results
 
 
 def _in_worker(cache: str, task: Callable[..., Any], job: tuple[Any, ...]) -> Any:
@@ -278,8 +278,8 @@ def _count_shard(shard: CorpusShard, features: Features) -> tuple[Integers, int,
         write_json(folder / "documents.json", {"documents": documents, "skipped": asdict(skipped)})
 
     folder = build_once("ngram-counts", _key(shard, features), build)
-    told = json.loads((folder / "documents.json").read_text(encoding="utf-8"))
-    return np.load(folder / "ngrams.npy"), told["documents"], Skipped(**told["skipped"])
+    record = json.loads((folder / "documents.json").read_text(encoding="utf-8"))
+    return np.load(folder / "ngrams.npy"), record["documents"], Skipped(**record["skipped"])
 
 
 def _score_shard(
@@ -307,8 +307,8 @@ def _sparse_chosen_shard(shard: CorpusShard, features: Features, chosen: Integer
     from recipes.pretraining.dsir.heuristic import sparse_counts
 
     hasher = _hasher(features)
-    found = batches(words_of(document.text) for document in read_chosen(shard, chosen))
-    return vstack([sparse_counts(hasher.occurrences(batch), features.buckets) for batch in found], format="csr")
+    parts = batches(words_of(document.text) for document in read_chosen(shard, chosen))
+    return vstack([sparse_counts(hasher.occurrences(batch), features.buckets) for batch in parts], format="csr")
 
 
 def read_chosen(shard: CorpusShard, chosen: Integers) -> Iterator[Document]:

@@ -137,11 +137,11 @@ def load_mixture(config: DomainsConfig, corpus: DomainCorpus, tokenizer: Any) ->
     """
     packed = pack(corpus.parts(), corpus.fingerprint, tokenizer)
     corpus.warn_of_skipped()
-    found = sorted({part.rpartition("/")[0] for part in packed.parts})
-    domains = config.domains or (EMBEDDED_DOMAINS if config.path is None else _ordered(config, found))
+    names = sorted({part.rpartition("/")[0] for part in packed.parts})
+    domains = config.domains or (EMBEDDED_DOMAINS if config.path is None else _domain_names(config, names))
     for name in domains:
-        if name not in found:
-            raise UserError(f"domain {name!r} has no documents", "data.domains", did_you_mean(name, found))
+        if name not in names:
+            raise UserError(f"domain {name!r} has no documents", "data.domains", did_you_mean(name, names))
     mixture = Mixture(packed, tuple(domains), _weights(config, packed, domains), config.length)
     for name, weight in zip(mixture.domains, mixture.weights, strict=True):
         for part, sequences in ((TRAIN, mixture.train(name)), (TEST, mixture.test(name))):
@@ -162,10 +162,10 @@ def _digest(documents: list[Document]) -> str:
     return digest.hexdigest()
 
 
-def _ordered(config: DomainsConfig, found: list[str]) -> tuple[str, ...]:
+def _domain_names(config: DomainsConfig, names: list[str]) -> tuple[str, ...]:
     """The domains of the user's data; a published mixture names its own."""
     if config.mixture not in PUBLISHED_MIXTURES:
-        return tuple(found)
+        return tuple(names)
     return SLIMPAJAMA
 
 
