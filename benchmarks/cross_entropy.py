@@ -75,8 +75,8 @@ def _child(options: argparse.Namespace, measure: str, variant: str) -> dict[str,
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     command = [sys.executable, "-m", "benchmarks.cross_entropy", *arguments]
     root = Path(__file__).resolve().parents[1]
-    found = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, encoding="utf-8", check=True)
-    return dict(json.loads(found.stdout))
+    process = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, encoding="utf-8", check=True)
+    return dict(json.loads(process.stdout))
 
 
 def _inputs(options: argparse.Namespace) -> tuple[Any, ...]:

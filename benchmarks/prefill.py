@@ -38,9 +38,9 @@ def main(options: argparse.Namespace) -> int:
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
     model = _model(options.device)
-    found = layout(model)
+    parts = layout(model)
     # The last block is counted, too: it runs, though nobody reads what it makes.
-    shape = dataclasses.replace(found, used_blocks=found.depth.vit)
+    shape = dataclasses.replace(parts, used_blocks=parts.depth.vit)
     inputs = _inputs(options.device)
     with prune(model, make(FullOptions()), 1.0, seeds=[0]) as whole_trace:
         model(**inputs, logits_to_keep=1)

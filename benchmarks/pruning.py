@@ -44,7 +44,7 @@ def main(options: argparse.Namespace) -> int:
         "whole": lambda: diverse(x, valid, wanted)[0].tolist(),
         "whole, straightforward": lambda: straightforward(plain_distances(x[0]), count),
     }
-    found, seconds = _measured(variants, options.repeats)
+    picks, seconds = _measured(variants, options.repeats)
     result: dict[str, Any] = {
         "tokens": options.tokens,
         "width": options.width,
@@ -53,7 +53,7 @@ def main(options: argparse.Namespace) -> int:
         "seconds": seconds,
         "picking_ratio": seconds["picking, straightforward"] / seconds["picking"],
         "whole_ratio": seconds["whole, straightforward"] / seconds["whole"],
-        "same_picks": all(each == found["picking"] for each in found.values()),
+        "same_picks": all(each == picks["picking"] for each in picks.values()),
         "share_of_prefill": {str(tokens): _share(tokens) for tokens in (576, 2880)},
     }
     print(json.dumps(result, indent=2))
@@ -88,14 +88,14 @@ def _measured(
     variants: dict[str, Callable[[], list[int]]], repeats: int
 ) -> tuple[dict[str, list[int]], dict[str, float]]:
     """What each picks, and its median seconds; they take turns, after a first round that does not count."""
-    found, times = {}, {name: [] for name in variants}  # type: tuple[dict[str, list[int]], dict[str, list[float]]]
+    picks, times = {}, {name: [] for name in variants}  # type: tuple[dict[str, list[int]], dict[str, list[float]]]
     for turn in range(repeats + 1):
         for name, run in variants.items():
             start = time.perf_counter()
-            found[name] = run()
+            picks[name] = run()
             if turn:
                 times[name].append(time.perf_counter() - start)
-    return found, {name: statistics.median(each) for name, each in times.items()}
+    return picks, {name: statistics.median(each) for name, each in times.items()}
 
 
 def _share(tokens: int) -> dict[str, float]:

@@ -56,7 +56,7 @@ def main() -> None:
     for block in range(BLOCKS):
         for name in sorted(runs, reverse=bool(block % 2)):
             times[name].append(runs[name].block(block))
-    result = {"step_ms": {name: 1000 * statistics.median(found) / STEPS for name, found in times.items()}}
+    result = {"step_ms": {name: 1000 * statistics.median(measured) / STEPS for name, measured in times.items()}}
     pairs = [("linupper", "plain"), ("linupper", "uniform"), ("accumulated, global", "accumulated, micro")]
     result["ratios"] = {f"{one} / {other}": _ratio(times[one], times[other]) for one, other in pairs}
     print(json.dumps(result, indent=2))

@@ -73,12 +73,12 @@ def settled() -> list[dict[str, object]]:
     """Trials of as many seeds as `more_seeds` asks for, with the sample's mean and deviation."""
     claim, rows = Claim("a", "m", "arm", "baseline", 1, "", 0.02), []
     for name, sample in SAMPLES.items():
-        found, values = verdict(claim, sample), np.array(sample)
-        seeds = len(sample) + (found.more_seeds or 0)
+        answer, values = verdict(claim, sample), np.array(sample)
+        seeds = len(sample) + (answer.more_seeds or 0)
         draws = np.random.default_rng([seeds, 17]).standard_normal((DRAWS // 4, seeds))
         power = shares(values.mean() + values.std(ddof=1) * draws, 0.02)
         word = "supported" if values.mean() >= 0.02 else "contradicted"
-        rows.append({"sample": name, "more": found.more_seeds, "seeds": seeds, "word": word, "share": power[word]})
+        rows.append({"sample": name, "more": answer.more_seeds, "seeds": seeds, "word": word, "share": power[word]})
     return rows
 
 

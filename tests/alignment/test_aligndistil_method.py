@@ -53,14 +53,14 @@ def test_the_worked_example(
     r: float, alpha: float, teacher: list[float], divergence: float, weight: float, term: float
 ) -> None:
     rule = Rule("aligndistil", 0.1, r)
-    found = of_logits(row(0, 0, 0), DPO, REVERSE, rule)
-    assert found.distance.item() == pytest.approx(0.663815, abs=1e-6)
-    assert found.alpha.item() == pytest.approx(alpha, abs=1e-6)
-    assert rule.logits(DPO, REVERSE, found.alpha).softmax(1)[0].tolist() == pytest.approx(teacher, abs=1e-6)
-    assert found.kl.item() == pytest.approx(divergence, abs=1e-6)
-    weights = rule.weights(found.alpha)
+    distilled = of_logits(row(0, 0, 0), DPO, REVERSE, rule)
+    assert distilled.distance.item() == pytest.approx(0.663815, abs=1e-6)
+    assert distilled.alpha.item() == pytest.approx(alpha, abs=1e-6)
+    assert rule.logits(DPO, REVERSE, distilled.alpha).softmax(1)[0].tolist() == pytest.approx(teacher, abs=1e-6)
+    assert distilled.kl.item() == pytest.approx(divergence, abs=1e-6)
+    weights = rule.weights(distilled.alpha)
     assert weights.item() == pytest.approx(weight, abs=1e-6)
-    assert (weights * found.kl).item() == pytest.approx(term, abs=1e-6)
+    assert (weights * distilled.kl).item() == pytest.approx(term, abs=1e-6)
 
 
 def test_the_worked_example_of_the_theorem() -> None:
@@ -73,10 +73,10 @@ def test_the_worked_example_of_the_theorem() -> None:
 
 def test_models_that_agree_are_not_extrapolated() -> None:
     logits = drawn(0, N, V)
-    found = of_logits(drawn(1, N, V), logits, logits, Rule("aligndistil", 0.1, 10))
-    assert found.distance.tolist() == [0] * N and found.alpha.tolist() == [1e-3] * N
-    torch.testing.assert_close(found.kl, kl(drawn(1, N, V), logits))
-    assert Rule("aligndistil", 0.1).weights(found.alpha).tolist() == pytest.approx([100] * N)
+    distilled = of_logits(drawn(1, N, V), logits, logits, Rule("aligndistil", 0.1, 10))
+    assert distilled.distance.tolist() == [0] * N and distilled.alpha.tolist() == [1e-3] * N
+    torch.testing.assert_close(distilled.kl, kl(drawn(1, N, V), logits))
+    assert Rule("aligndistil", 0.1).weights(distilled.alpha).tolist() == pytest.approx([100] * N)
 
 
 def test_the_strength_of_theorem_1_moves_from_reference_to_dpo_model() -> None:
@@ -84,8 +84,8 @@ def test_the_strength_of_theorem_1_moves_from_reference_to_dpo_model() -> None:
     apart = distance(dpo, reference)
     for alpha, expected in ((1.0, dpo), (1e-12, reference)):
         rule = Rule("theorem1", 0.1, alpha=alpha)
-        found = rule.logits(dpo, reference, rule.extrapolation(apart))
-        torch.testing.assert_close(found.log_softmax(1), expected.log_softmax(1))
+        logits = rule.logits(dpo, reference, rule.extrapolation(apart))
+        torch.testing.assert_close(logits.log_softmax(1), expected.log_softmax(1))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -93,9 +93,9 @@ def test_the_strength_of_theorem_1_moves_from_reference_to_dpo_model() -> None:
 def test_a_policy_that_is_its_teacher_has_no_loss_and_no_gradient(mode: str, direction: str) -> None:
     dpo, other, rule = drawn(0, N, V), drawn(1, N, V), Rule(mode, 0.1, r=2.0, alpha=1.5)
     student = rule.logits(dpo, other, rule.extrapolation(distance(dpo, other))).requires_grad_()
-    found = of_logits(student, dpo, other, rule, direction=direction)
-    assert found.kl.detach().abs().max() < 1e-12
-    (gradient,) = torch.autograd.grad(found.kl.sum(), student)
+    distilled = of_logits(student, dpo, other, rule, direction=direction)
+    assert distilled.kl.detach().abs().max() < 1e-12
+    (gradient,) = torch.autograd.grad(distilled.kl.sum(), student)
     assert gradient.abs().max() < 1e-12
 
 
@@ -127,20 +127,20 @@ def test_the_theorem_at_one_state() -> None:
         student = drawn(seed, 1, V)
         reward = beta_0 * (dpo.log_softmax(1) - reference.log_softmax(1))
         rlhf = -(student.softmax(1) * reward).sum(1) + beta * kl(student, reference)
-        found = of_logits(student, dpo, reference, rule)
-        differences.append((rlhf - rule.weights(found.alpha) * found.kl).item())
+        distilled = of_logits(student, dpo, reference, rule)
+        differences.append((rlhf - rule.weights(distilled.alpha) * distilled.kl).item())
     assert differences[0] == pytest.approx(differences[1], abs=1e-6) and abs(differences[0]) > 1e-3
 
 
 def test_the_gradient_is_the_formula() -> None:
     student, dpo, reverse = drawn(2, N, V).requires_grad_(), drawn(0, N, V), drawn(1, N, V)
     rule = Rule("aligndistil", 0.1, 1.5)
-    found = of_logits(student, dpo, reverse, rule)
-    weights = rule.weights(found.alpha)
-    (gradient,) = torch.autograd.grad((weights * found.kl).sum() / N, student)
+    distilled = of_logits(student, dpo, reverse, rule)
+    weights = rule.weights(distilled.alpha)
+    (gradient,) = torch.autograd.grad((weights * distilled.kl).sum() / N, student)
     logp = student.detach().log_softmax(1)
-    logq = rule.logits(dpo, reverse, found.alpha).log_softmax(1)
-    expected = weights[:, None] / N * logp.exp() * (logp - logq - found.kl.detach()[:, None])
+    logq = rule.logits(dpo, reverse, distilled.alpha).log_softmax(1)
+    expected = weights[:, None] / N * logp.exp() * (logp - logq - distilled.kl.detach()[:, None])
     torch.testing.assert_close(gradient, expected)
 
 
@@ -168,15 +168,15 @@ def test_chunks_equal_full_logits_and_autograd(mode: str, direction: str, chunk:
     torch.testing.assert_close(ours.distance, apart)
     assert mode != "aligndistil" or alpha.max() == 2.5
     weights = drawn(6, N)
-    found = torch.autograd.grad((weights * ours.kl).sum(), (hidden, head))
-    for a, b in zip(found, torch.autograd.grad((weights * expected).sum(), (hidden, head)), strict=True):
+    gradients = torch.autograd.grad((weights * ours.kl).sum(), (hidden, head))
+    for a, b in zip(gradients, torch.autograd.grad((weights * expected).sum(), (hidden, head)), strict=True):
         torch.testing.assert_close(a, b)
 
 
 def test_distances_in_chunks() -> None:
     dpo, other = drawn(0, N, V), drawn(1, N, V)
-    found = distances(given(dpo), given(other), N, dpo, chunk=4)
-    torch.testing.assert_close(found, distance(dpo, other))
+    values = distances(given(dpo), given(other), N, dpo, chunk=4)
+    torch.testing.assert_close(values, distance(dpo, other))
     opposite = distance(row(1000, 0, 0), row(0, 1000, 0))
     assert opposite.tolist() == [2]
 
@@ -193,6 +193,6 @@ def test_strong_extrapolation_stays_finite() -> None:
     student, dpo, reverse = (5 * drawn(seed, N, V).float() for seed in range(3))
     student.requires_grad_()
     rule = Rule("aligndistil", 0.1, 20)
-    found = of_logits(student, dpo, reverse, rule)
-    (gradient,) = torch.autograd.grad((rule.weights(found.alpha) * found.kl).sum(), student)
-    assert found.alpha.max() > 20 and found.kl.isfinite().all() and gradient.isfinite().all()
+    distilled = of_logits(student, dpo, reverse, rule)
+    (gradient,) = torch.autograd.grad((rule.weights(distilled.alpha) * distilled.kl).sum(), student)
+    assert distilled.alpha.max() > 20 and distilled.kl.isfinite().all() and gradient.isfinite().all()

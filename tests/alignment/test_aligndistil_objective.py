@@ -64,10 +64,10 @@ def by_hand(policy: Any, rows: list[tuple[np.ndarray, np.ndarray]]) -> float:
 def test_the_loss_is_the_mean_over_answers_of_the_mean_over_tokens(both: bool) -> None:
     policy = model(1)
     goal = objective(lambda batch: batch, 2) if both else objective()
-    found, _, [metrics] = loss_and_gradient(goal, PreferenceModel(policy), batch_of([0, 1, 2, 3]))
+    loss, _, [metrics] = loss_and_gradient(goal, PreferenceModel(policy), batch_of([0, 1, 2, 3]))
     rows = [(pair.prompt, pair.chosen) for pair in pair_set().pairs]
     rows += [(pair.prompt, pair.rejected) for pair in pair_set().pairs] if both else []
-    assert found == pytest.approx(by_hand(policy, rows), rel=1e-5)
+    assert loss == pytest.approx(by_hand(policy, rows), rel=1e-5)
     assert metrics["alpha"][1] == sum(len(answer) for _, answer in rows)
     shares = [float(metrics[f"share/q{i}"][0] / metrics[f"share/q{i}"][1]) for i in (1, 2, 3, 4)]
     assert sum(shares) == pytest.approx(1, abs=1e-5) and min(shares) > 0
@@ -102,8 +102,8 @@ def test_nothing_flows_into_the_teachers() -> None:
 
 
 def test_prompts_come_back_out_of_a_batch() -> None:
-    found = prompts_of(batch_of([3, 0, 2]))
-    for ids, number in zip(found, [3, 0, 2], strict=True):
+    prompts = prompts_of(batch_of([3, 0, 2]))
+    for ids, number in zip(prompts, [3, 0, 2], strict=True):
         assert ids.tolist() == pair_set().pairs[number].prompt.tolist()
 
 
@@ -138,8 +138,8 @@ def test_the_loss_of_samples() -> None:
     rows = [
         (prompt, labels[i][labels[i] != IGNORE].numpy().astype(np.int32)) for i, prompt in enumerate(prompts_of(batch))
     ]
-    found, gradient, _ = loss_and_gradient(objective(sampler), wrapped, batch)
-    assert found == pytest.approx(by_hand(policy, rows), rel=1e-5) and gradient.abs().max() > 0
+    loss, gradient, _ = loss_and_gradient(objective(sampler), wrapped, batch)
+    assert loss == pytest.approx(by_hand(policy, rows), rel=1e-5) and gradient.abs().max() > 0
     assert not sampler.drawn and policy.training == model(1).training
 
 
@@ -147,13 +147,13 @@ def test_swapped_pairs() -> None:
     pairs = pair_set()
     values = np.arange(int(pairs.lengths.sum()), dtype=np.float32)
     items = PairItems(pairs, {"ref_logps": values, "states": np.stack([values, values], 1)})
-    found = swap_answers(items)
-    assert found.pairs.pairs[1].scores == (0.1, 0.7) and found.pairs.fingerprint != pairs.fingerprint
+    swapped = swap_answers(items)
+    assert swapped.pairs.pairs[1].scores == (0.1, 0.7) and swapped.pairs.fingerprint != pairs.fingerprint
     for number in range(len(pairs)):
-        ours, theirs = found[number]["columns"], items[number]["columns"]
+        ours, theirs = swapped[number]["columns"], items[number]["columns"]
         for name in ours:
             assert [side.tolist() for side in ours[name]] == [side.tolist() for side in theirs[name]][::-1]
-    again = swap_answers(found)
+    again = swap_answers(swapped)
     assert again.pairs.fingerprint == pairs.fingerprint
     assert again.columns["states"].tolist() == items.columns["states"].tolist()
     bare = PairItems(PairSet([replace(pair, scores=None, important=None) for pair in pairs.pairs]), {})

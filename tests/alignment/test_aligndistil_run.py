@@ -84,8 +84,8 @@ def test_a_resumed_run_ends_as_one_that_was_not_cut_off(arm: str, tmp_path: Path
     (whole.folder / "status.json").write_text(json.dumps(status | {"state": "interrupted", "step": 2}))
     resumed = run(tmp_path, *keys)
     assert resumed.resumed_from == 2 and resumed.metrics == whole.metrics
-    found = load_file(last / "model.safetensors")
-    assert all(found[name].equal(values) for name, values in expected.items()) and logged(whole.folder) == lines
+    weights = load_file(last / "model.safetensors")
+    assert all(weights[name].equal(values) for name, values in expected.items()) and logged(whole.folder) == lines
 
 
 def test_micro_batches_change_nothing(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ def test_the_selection_of_the_paper() -> None:
     finals = [*"aaabbcdefg", "right", None]
     taken = Counter()
     for seed in range(20):
-        found = select(finals, "right", np.random.default_rng(seed))
-        assert found.positive == 10 and [finals[place] for place in found.negatives] == ["a", "b"]
-        assert found.pair == (10, found.negatives[0])
-        taken[found.negatives[0]] += 1
+        selection = select(finals, "right", np.random.default_rng(seed))
+        assert selection.positive == 10 and [finals[place] for place in selection.negatives] == ["a", "b"]
+        assert selection.pair == (10, selection.negatives[0])
+        taken[selection.negatives[0]] += 1
     assert set(taken) == {0, 1, 2}  # a random member of the group
 
 
@@ -36,9 +36,9 @@ def test_the_selection_of_the_paper() -> None:
     ],
 )
 def test_how_many_wrong_answers_are_taken(finals: str, negatives: int) -> None:
-    found = select([*finals], "r", np.random.default_rng(0))
-    assert len(found.negatives) == negatives
-    assert (found.pair is None) == ("r" not in finals or not negatives)
+    selection = select([*finals], "r", np.random.default_rng(0))
+    assert len(selection.negatives) == negatives
+    assert (selection.pair is None) == ("r" not in finals or not negatives)
 
 
 def test_detectors_of_first_wrong_tokens() -> None:
@@ -51,13 +51,15 @@ def test_detectors_of_first_wrong_tokens() -> None:
         "ref_logps": np.array([-9.0, -1, -2, -3, -9, -2, -1]),
     }
     scores = Scores()
-    found = add_detection(scores, PairItems(PairSet([pair(3, 1), pair(2, 1)]), columns))
+    metrics = add_detection(scores, PairItems(PairSet([pair(3, 1), pair(2, 1)]), columns))
     # Rejected tokens are 1 to 3 and 5 and 6, first wrong ones 2 and 6.
-    assert found["critical/auroc_contrast"] == 1 and found["critical/hit_contrast"] == 1
-    assert found["critical/auroc_reference"] == pytest.approx((1.5 + 0.5) / 6) and found["critical/hit_reference"] == 0
-    assert found["critical/score_wrong"] == pytest.approx(0.15)
-    assert found["critical/score_other"] == pytest.approx((0.9 + 0.8 + 0.7) / 3)
-    assert found.keys() == scores.metrics.keys() and "critical/auroc_surprisal" not in found
+    assert metrics["critical/auroc_contrast"] == 1 and metrics["critical/hit_contrast"] == 1
+    assert (
+        metrics["critical/auroc_reference"] == pytest.approx((1.5 + 0.5) / 6) and metrics["critical/hit_reference"] == 0
+    )
+    assert metrics["critical/score_wrong"] == pytest.approx(0.15)
+    assert metrics["critical/score_other"] == pytest.approx((0.9 + 0.8 + 0.7) / 3)
+    assert metrics.keys() == scores.metrics.keys() and "critical/auroc_surprisal" not in metrics
     assert add_detection(Scores(), PairItems(PairSet([Pair("a", *[np.zeros(2)] * 3)]), {})) == {}
 
 

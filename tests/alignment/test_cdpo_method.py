@@ -51,11 +51,11 @@ def test_the_worked_example() -> None:
 @pytest.mark.parametrize("chunk", [1, 3, 256])
 def test_the_score_is_a_softmax_of_logits(beta_ce: float, chunk: int) -> None:
     positive, negative, targets = logits(1)
-    found = scored(positive, negative, targets, beta_ce, chunk)
+    result = scored(positive, negative, targets, beta_ce, chunk)
     whole = ((1 + beta_ce) * positive - beta_ce * negative).log_softmax(1)
-    torch.testing.assert_close(found.log_s, whole.gather(1, targets[:, None])[:, 0])
-    torch.testing.assert_close(found.log_positive, positive.log_softmax(1).gather(1, targets[:, None])[:, 0])
-    torch.testing.assert_close(found.log_negative, negative.log_softmax(1).gather(1, targets[:, None])[:, 0])
+    torch.testing.assert_close(result.log_s, whole.gather(1, targets[:, None])[:, 0])
+    torch.testing.assert_close(result.log_positive, positive.log_softmax(1).gather(1, targets[:, None])[:, 0])
+    torch.testing.assert_close(result.log_negative, negative.log_softmax(1).gather(1, targets[:, None])[:, 0])
 
 
 def test_the_contrast_is_a_distribution() -> None:
@@ -66,8 +66,8 @@ def test_the_contrast_is_a_distribution() -> None:
 
 def test_without_contrast_it_is_the_positive_model() -> None:
     positive, negative, targets = logits(3)
-    for found in (scored(positive, negative, targets, 0.0), scored(positive, positive, targets, 1.7)):
-        torch.testing.assert_close(found.log_s, found.log_positive)
+    for result in (scored(positive, negative, targets, 0.0), scored(positive, positive, targets, 1.7)):
+        torch.testing.assert_close(result.log_s, result.log_positive)
 
 
 def test_constants_in_logits_change_nothing() -> None:
@@ -84,9 +84,9 @@ def test_half_precision_logits_are_scored_in_fp32() -> None:
 @pytest.mark.parametrize(("s", "expected"), [(0.0, "dpo"), (1.0, "chosen")])
 def test_certain_scores(s: float, expected: str) -> None:
     pairs = drawn(6)
-    found = cdpo(pairs, torch.full_like(pairs.rejected.logps, 1 - s), beta=0.3)
+    losses = cdpo(pairs, torch.full_like(pairs.rejected.logps, 1 - s), beta=0.3)
     only = -torch.nn.functional.logsigmoid(0.3 * pairs.chosen.log_ratio())
-    torch.testing.assert_close(found, dpo(pairs, beta=0.3) if expected == "dpo" else only)
+    torch.testing.assert_close(losses, dpo(pairs, beta=0.3) if expected == "dpo" else only)
 
 
 def test_gradients_are_those_of_dpo_times_the_weights() -> None:
@@ -150,13 +150,13 @@ def test_every_kind_of_weight() -> None:
     scores = {name: np.log(random.random(8).astype(np.float32)) for name in Contrast._fields}
     rejected = [2, 3, 4, 6, 7]
     s, p, n = (np.exp(scores[name][rejected]) for name in Contrast._fields)
-    found = {
+    weights_by_kind = {
         kind: token_weights(CriticalConfig(weights=kind), pairs, scores, seed=0)
         for kind in ("contrast", "surprisal", "ratio", "random", "uniform", "oracle")
     }
-    for weights in found.values():
+    for weights in weights_by_kind.values():
         assert weights.dtype == np.float32 and weights[[0, 1, 5]].tolist() == [1, 1, 1]
-    own = {kind: weights[rejected] for kind, weights in found.items()}
+    own = {kind: weights[rejected] for kind, weights in weights_by_kind.items()}
     assert own["contrast"] == pytest.approx(1 - s, abs=1e-6)
     assert own["surprisal"] == pytest.approx(1 - p, abs=1e-6)
     assert own["ratio"] == pytest.approx(1 - np.minimum(p / n, 1), abs=1e-6)
@@ -183,8 +183,8 @@ def test_positions_are_averaged_over_the_batch() -> None:
     for row, tokens in enumerate((2, 1, 1, 3)):
         labels[row, :tokens] = 1
     scores = SimpleNamespace(needs=("ref_logps",))
-    found = [
+    drops = [
         float(Critical(PreferenceConfig(loss="dpo"), agg, scores).normalizer({"labels": labels}))  # type: ignore[arg-type]
         for agg in ("position", "sequence")
     ]
-    assert found == [5, 2]
+    assert drops == [5, 2]

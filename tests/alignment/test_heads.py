@@ -37,13 +37,13 @@ ALL_KINDS = pytest.mark.parametrize("kind", KINDS)
 
 def full_logits(model: TextModel) -> Tensor:
     """[tokens, V] the model's own logits at the positions that predict completion tokens, an answer at a time."""
-    found = []
+    rows = []
     for number in range(2 * len(PAIRS)):
         prompt, answer = PAIRS.pairs[number // 2].prompt, PAIRS.answer(number)
         row = torch.from_numpy(np.concatenate([prompt, answer]).astype(np.int64))[None]
         with torch.no_grad():
-            found.append(model.language_model(row).logits[0, len(prompt) - 1 : -1])
-    return torch.cat(found)
+            rows.append(model.language_model(row).logits[0, len(prompt) - 1 : -1])
+    return torch.cat(rows)
 
 
 def tokens() -> Tensor:
@@ -95,21 +95,21 @@ def test_scores_of_policy_and_reference_are_those_of_their_logits(kind: str) -> 
         for own, other in zip((side.logps, side.ref_logps, side.kl), expected, strict=True):
             assert own is not None
             close(own[valid], other[number][valid])
-        found, plain = squares[number].log_squares, stacked(ours.log_softmax(1).exp().square().sum(1).log())
-        assert found is not None
-        close(found[valid], plain[number][valid])
+        squared, plain = squares[number].log_squares, stacked(ours.log_softmax(1).exp().square().sum(1).log())
+        assert squared is not None
+        close(squared[valid], plain[number][valid])
 
 
 @ALL_KINDS
 def test_masks_read_the_reference_and_its_logits(kind: str) -> None:
     reference = TextModel(tiny(kind)).eval()
     batch = pair_collate(0)([PairItems(PAIRS, {})[i] for i in range(len(PAIRS))])
-    found = hook_scores(reference, batch, ("logits",), "zn_rescale")["logits"][0]
+    means = hook_scores(reference, batch, ("logits",), "zn_rescale")["logits"][0]
     order = [*range(0, 2 * len(PAIRS), 2), *range(1, 2 * len(PAIRS), 2)]
-    close(found, torch.cat([by_answer(full_logits(reference).mean(1))[i] for i in order]))
+    close(means, torch.cat([by_answer(full_logits(reference).mean(1))[i] for i in order]))
     states = hidden_states(reference, batch, every_layer(reference))
     masks, _ = start_masks(MaskConfig(), batch, states, 0)
-    assert masks is not None and len(masks(states.unbind(1)).reward) == len(found)
+    assert masks is not None and len(masks(states.unbind(1)).reward) == len(means)
     # OPT with a projected width: what is cached is what the head gets, and masks read the other layers.
     assert (states.shape[1], scored(reference).complete) == ((1, False) if kind == "opt" else (2, True))
 

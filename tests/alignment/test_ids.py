@@ -86,8 +86,8 @@ def row(values: dict[str, Any]) -> Row:
 
 
 def ids(tokenizer: Any, values: dict[str, Any]) -> tuple[list[int], list[int], list[int]]:
-    found = example_ids(example(row(values), TextIds(tokenizer)), TextIds(tokenizer))
-    return found.prompt, found.chosen, found.rejected
+    encoded = example_ids(example(row(values), TextIds(tokenizer)), TextIds(tokenizer))
+    return encoded.prompt, encoded.chosen, encoded.rejected
 
 
 @pytest.mark.parametrize(("kind", "values"), CASES)
@@ -112,11 +112,11 @@ def test_an_answer_is_read_behind_its_prompt() -> None:
 
 def test_a_token_across_the_border_belongs_to_the_answers() -> None:
     tokenizer = byte_level(bos=True, adds_bos=True)
-    found = example_ids(example(Row("1", "the ca", "t", "r"), TextIds(tokenizer)), TextIds(tokenizer))
-    pieces = [tokenizer.convert_ids_to_tokens(part) for part in (found.prompt, found.chosen, found.rejected)]
-    assert pieces == [["<s>", "the"], ["Ġcat", "</s>"], ["Ġ", "c", "a", "r", "</s>"]] and found.lost == 3
-    assert tokenizer.decode([*found.prompt[1:], *found.chosen[:-1]]) == "the cat"
-    assert tokenizer.decode([*found.prompt[1:], *found.rejected[:-1]]) == "the car"
+    encoded = example_ids(example(Row("1", "the ca", "t", "r"), TextIds(tokenizer)), TextIds(tokenizer))
+    pieces = [tokenizer.convert_ids_to_tokens(part) for part in (encoded.prompt, encoded.chosen, encoded.rejected)]
+    assert pieces == [["<s>", "the"], ["Ġcat", "</s>"], ["Ġ", "c", "a", "r", "</s>"]] and encoded.lost == 3
+    assert tokenizer.decode([*encoded.prompt[1:], *encoded.chosen[:-1]]) == "the cat"
+    assert tokenizer.decode([*encoded.prompt[1:], *encoded.rejected[:-1]]) == "the car"
 
 
 def test_turns_end_as_the_template_writes_them_and_no_token_is_added() -> None:
@@ -131,9 +131,9 @@ def test_turns_end_as_the_template_writes_them_and_no_token_is_added() -> None:
 
 def test_an_open_thought_that_an_answer_does_not_begin_with_is_cut_off() -> None:
     tokenizer = KINDS["thinking"]()
-    found = example_ids(example(row(CHATS["conversation"]), TextIds(tokenizer)), TextIds(tokenizer))
-    assert tokenizer.decode(found.prompt).endswith("<|im_start|>assistant\n") and found.lost > 0
-    assert tokenizer.decode(found.chosen) == "you are good.<|im_end|>\n"
+    encoded = example_ids(example(row(CHATS["conversation"]), TextIds(tokenizer)), TextIds(tokenizer))
+    assert tokenizer.decode(encoded.prompt).endswith("<|im_start|>assistant\n") and encoded.lost > 0
+    assert tokenizer.decode(encoded.chosen) == "you are good.<|im_end|>\n"
 
 
 def test_a_tokenizer_that_ends_texts_by_itself_ends_answers_once() -> None:

@@ -67,9 +67,9 @@ def loss(name: str, batch: PreferenceBatch, **coefficients: float) -> Tensor:
 
 def leaves(batch: PreferenceBatch) -> tuple[PreferenceBatch, list[Tensor]]:
     """The batch with log-probs and KLs that gradients are taken of: chosen l, chosen k, rejected l, rejected k."""
-    found = [x.clone().requires_grad_() for side in (batch.chosen, batch.rejected) for x in (side.logps, side.kl)]
-    chosen = replace(batch.chosen, logps=found[0], kl=found[1])
-    return replace(batch, chosen=chosen, rejected=replace(batch.rejected, logps=found[2], kl=found[3])), found
+    tensors = [x.clone().requires_grad_() for side in (batch.chosen, batch.rejected) for x in (side.logps, side.kl)]
+    chosen = replace(batch.chosen, logps=tensors[0], kl=tensors[1])
+    return replace(batch, chosen=chosen, rejected=replace(batch.rejected, logps=tensors[2], kl=tensors[3])), tensors
 
 
 def test_the_worked_example_has_its_ratios_and_divergences() -> None:
@@ -135,15 +135,15 @@ def test_gradients_of_the_token_losses(seed: int) -> None:
         ("tdpo2", 0.3 * (batch.margin() - 0.5 * (batch.rejected.sequence_kl() - batch.chosen.sequence_kl())), 0.5),
     ):
         g = (0.3 * torch.sigmoid(-z)).detach()[:, None]
-        found = torch.autograd.grad(loss(name, batch, beta=0.3).sum(), (lw, ll, kw, kl), allow_unused=True)
+        gradients = torch.autograd.grad(loss(name, batch, beta=0.3).sum(), (lw, ll, kw, kl), allow_unused=True)
         chosen_kl = g if name == "tdpo1" else None  # version 2 stops the gradient there
-        torch.testing.assert_close(found[0], -g * batch.chosen.mask)
-        torch.testing.assert_close(found[1], g * batch.rejected.mask)
-        assert (found[2] is None) == (chosen_kl is None)
+        torch.testing.assert_close(gradients[0], -g * batch.chosen.mask)
+        torch.testing.assert_close(gradients[1], g * batch.rejected.mask)
+        assert (gradients[2] is None) == (chosen_kl is None)
         if chosen_kl is not None:
-            torch.testing.assert_close(found[2], -chosen_kl * batch.chosen.mask)
+            torch.testing.assert_close(gradients[2], -chosen_kl * batch.chosen.mask)
         if alpha:
-            torch.testing.assert_close(found[3], alpha * g * batch.rejected.mask)
+            torch.testing.assert_close(gradients[3], alpha * g * batch.rejected.mask)
 
 
 @given(seeds)
@@ -153,12 +153,12 @@ def test_the_gradient_of_a_weighed_token_is_weighed(seed: int) -> None:
     chosen = replace(batch.chosen, weights=heavy[0])
     batch = PreferenceBatch(chosen, replace(batch.rejected, weights=heavy[1]))
     g = 0.3 * torch.sigmoid(-0.3 * batch.margin()).detach()[:, None]
-    found = torch.autograd.grad(losses.dpo(batch, beta=0.3).sum(), (lw, ll, *heavy))
+    gradients = torch.autograd.grad(losses.dpo(batch, beta=0.3).sum(), (lw, ll, *heavy))
     ratio = (lw - batch.chosen.ref_logps).detach(), (ll - batch.rejected.ref_logps).detach()
-    torch.testing.assert_close(found[0], (-g * heavy[0] * batch.chosen.mask).detach())
-    torch.testing.assert_close(found[1], (g * heavy[1] * batch.rejected.mask).detach())
-    torch.testing.assert_close(found[2], -g * ratio[0] * batch.chosen.mask)
-    torch.testing.assert_close(found[3], g * ratio[1] * batch.rejected.mask)
+    torch.testing.assert_close(gradients[0], (-g * heavy[0] * batch.chosen.mask).detach())
+    torch.testing.assert_close(gradients[1], (g * heavy[1] * batch.rejected.mask).detach())
+    torch.testing.assert_close(gradients[2], -g * ratio[0] * batch.chosen.mask)
+    torch.testing.assert_close(gradients[3], g * ratio[1] * batch.rejected.mask)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -196,8 +196,8 @@ def test_no_gradient_reaches_masked_tokens_not_even_nan(name: str) -> None:
         lambda side: replace(side, logps=torch.where(side.mask, side.logps, torch.nan).requires_grad_()),
     )
     sides = [batch.chosen] if name == "sft" else [batch.chosen, batch.rejected]
-    found = torch.autograd.grad(loss(name, batch).sum(), [side.logps for side in sides])
-    for side, gradient in zip(sides, found, strict=True):
+    gradients = torch.autograd.grad(loss(name, batch).sum(), [side.logps for side in sides])
+    for side, gradient in zip(sides, gradients, strict=True):
         assert bool((gradient[~side.mask] == 0).all()) and bool(torch.isfinite(gradient).all())
 
 
@@ -297,8 +297,8 @@ def test_the_mean_nll_counts_answers_or_tokens_alike() -> None:
 def test_orpo_can_take_the_nll_of_more_than_the_completion() -> None:
     batch = drawn(4)
     everything = replace(batch.chosen, mask=torch.ones_like(batch.chosen.mask))
-    found = losses.orpo(replace(batch, nll=everything)) - losses.orpo(batch)
-    torch.testing.assert_close(found, -everything.mean_logp() + batch.chosen.mean_logp())
+    difference = losses.orpo(replace(batch, nll=everything)) - losses.orpo(batch)
+    torch.testing.assert_close(difference, -everything.mean_logp() + batch.chosen.mean_logp())
 
 
 def test_a_certain_answer_has_finite_odds() -> None:

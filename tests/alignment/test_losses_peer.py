@@ -101,9 +101,9 @@ def gradients(policy: nn.Module, loss: Tensor) -> list[Tensor]:
 
 def assert_same(policy: nn.Module, ours: Tensor, theirs: Tensor) -> None:
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-    found = gradients(policy, ours)
-    assert any(bool(gradient.abs().max() > 1e-3) for gradient in found)
-    for a, b in zip(found, gradients(policy, theirs), strict=True):
+    gradients_of_ours = gradients(policy, ours)
+    assert any(bool(gradient.abs().max() > 1e-3) for gradient in gradients_of_ours)
+    for a, b in zip(gradients_of_ours, gradients(policy, theirs), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 

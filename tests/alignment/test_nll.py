@@ -45,15 +45,15 @@ def test_the_nll_is_the_mean_that_was_asked_for_whatever_the_micro_batches(
 ) -> None:
     rows, policy = items(model(0)), PreferenceModel(model(1))
     goal = objective(name, reduction, prompt)
-    found = loss(goal, policy, [batch_of(rows, [0, 1, 2, 3])])
-    assert loss(goal, policy, [batch_of(rows, part) for part in ([0, 1], [2], [3])]) == pytest.approx(found, rel=1e-5)
+    whole = loss(goal, policy, [batch_of(rows, [0, 1, 2, 3])])
+    assert loss(goal, policy, [batch_of(rows, part) for part in ([0, 1], [2], [3])]) == pytest.approx(whole, rel=1e-5)
     pairs = rows.pairs.pairs
     texts = [np.concatenate([pair.prompt, pair.chosen]) for pair in pairs]
     cuts = [1 if prompt else len(pair.prompt) for pair in pairs]
     usual = [len(pair.prompt) for pair in pairs]
     default = loss(objective(name, "answer", False), policy, [batch_of(rows, [0, 1, 2, 3])])
     difference = nll_by_hand(policy, texts, cuts, reduction) - nll_by_hand(policy, texts, usual, "answer")
-    assert found - default == pytest.approx(difference, abs=1e-5)
+    assert whole - default == pytest.approx(difference, abs=1e-5)
     if (reduction, prompt) != ("answer", False):
         assert abs(difference) > 1e-3
 

@@ -63,14 +63,14 @@ def first_step(outcome: runner.RunOutcome) -> dict[str, float]:
 
 
 def test_the_policy_starts_as_its_reference_even_if_it_has_dropout(models: Path, pairs: Path) -> None:
-    found = first_step(run(models, pairs, "trainer.log_steps=1"))
-    assert abs(found["margin"]) < 1e-5 and found["answer_kl"] < 1e-5
+    metrics = first_step(run(models, pairs, "trainer.log_steps=1"))
+    assert abs(metrics["margin"]) < 1e-5 and metrics["answer_kl"] < 1e-5
 
 
 def test_a_reference_of_the_users_is_what_the_policy_is_measured_against(models: Path, pairs: Path) -> None:
     outcome = run(models, pairs, f"reference.model={models / 'other'}", "trainer.log_steps=1")
-    found = first_step(outcome)
-    assert abs(found["margin"]) > 1e-4 and found["answer_kl"] > 1e-3
+    metrics = first_step(outcome)
+    assert abs(metrics["margin"]) > 1e-4 and metrics["answer_kl"] > 1e-3
     [last, *_] = sorted((outcome.folder / "checkpoints").glob("*/model.safetensors"), reverse=True)
     trained = load_file(last)["policy.language_model.transformer.h.0.attn.c_attn.weight"]
     start, other = (
@@ -109,9 +109,9 @@ def test_a_tokenizer_without_a_padding_token_is_padded_with_the_end_of_text(
     save_model(tmp_path / "policy", 0, tokenizer)
     tokenizer.pad_token = None
     tokenizer.save_pretrained(tmp_path / "policy")
-    found = [run(folder, pairs, f"outputs={tmp_path / str(i)}") for i, folder in enumerate((models, tmp_path))]
+    outcomes = [run(folder, pairs, f"outputs={tmp_path / str(i)}") for i, folder in enumerate((models, tmp_path))]
     assert AutoTokenizer.from_pretrained(tmp_path / "policy").pad_token is None
-    assert found[0].metrics["pairs/margin"] == pytest.approx(found[1].metrics["pairs/margin"], rel=1e-4)
+    assert outcomes[0].metrics["pairs/margin"] == pytest.approx(outcomes[1].metrics["pairs/margin"], rel=1e-4)
 
 
 def test_sampled_pairs_have_the_model_itself_as_reference(models: Path, tmp_path: Path) -> None:

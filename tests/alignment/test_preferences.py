@@ -29,12 +29,12 @@ def tokenizer(session_home: Path) -> PreTrainedTokenizerFast:
         return train_bpe(["which one is it, this or that one"], "preferences", 300, begin=True)
 
 
-def texts(found: Example) -> tuple[str, str, str]:
+def texts(parsed: Example) -> tuple[str, str, str]:
     """The prompt alone and with each answer, as they are tokenised."""
-    if found.chat is None:
-        return found.prompt, found.prompt + found.chosen, found.prompt + found.rejected
-    first, second = (found.chat.text([*found.prompt, *answer]) for answer in (found.chosen, found.rejected))
-    return found.chat.text(found.prompt, ask=True), first, second
+    if parsed.chat is None:
+        return parsed.prompt, parsed.prompt + parsed.chosen, parsed.prompt + parsed.rejected
+    first, second = (parsed.chat.text([*parsed.prompt, *answer]) for answer in (parsed.chosen, parsed.rejected))
+    return parsed.chat.text(parsed.prompt, ask=True), first, second
 
 
 def turn(role: str, content: str) -> dict[str, str]:
@@ -52,15 +52,15 @@ def pair(number: int) -> dict[str, str]:
 
 
 def test_plain_rows_stay_as_they_are(tokenizer: Any) -> None:
-    found = example(Row("1", "Which?", " This.", " That."), TextIds(tokenizer))
-    assert (found.prompt, found.chosen, found.rejected, found.chat) == ("Which?", " This.", " That.", None)
+    parsed = example(Row("1", "Which?", " This.", " That."), TextIds(tokenizer))
+    assert (parsed.prompt, parsed.chosen, parsed.rejected, parsed.chat) == ("Which?", " This.", " That.", None)
 
 
 def test_without_a_prompt_it_is_what_both_begin_with(tokenizer: Any) -> None:
-    found = example(
+    parsed = example(
         Row("1", None, "Human: Which?\n\nAssistant: this", "Human: Which?\n\nAssistant: that"), TextIds(tokenizer)
     )
-    assert (found.prompt, found.chosen, found.rejected) == ("Human: Which?\n\nAssistant:", " this", " that")
+    assert (parsed.prompt, parsed.chosen, parsed.rejected) == ("Human: Which?\n\nAssistant:", " this", " that")
 
 
 @pytest.mark.parametrize(
@@ -221,8 +221,8 @@ def test_long_answers_are_cut(tmp_path: Path, tokenizer: Any) -> None:
     rows = [{"prompt": "Which?", "chosen": f"{i}" + " this" * 99, "rejected": " that"} for i in range(2)]
     config = PreferencesConfig(path=write(tmp_path, rows), max_tokens=20)
     data = load_preferences(config, load_rows(config), tokenizer)
-    found = data.train.pairs[0]
-    assert len(found.prompt) + len(found.chosen) == 20 and found.chosen[-1] != tokenizer.eos_token_id
+    first = data.train.pairs[0]
+    assert len(first.prompt) + len(first.chosen) == 20 and first.chosen[-1] != tokenizer.eos_token_id
 
 
 def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:
@@ -248,8 +248,8 @@ def test_parquet_holds_the_same_rows(tmp_path: Path, tokenizer: Any) -> None:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
     stored = PreferencesConfig(path=str(tmp_path / "pairs.parquet"))
     plain = PreferencesConfig(path=write(tmp_path, rows))
-    found = [load_preferences(config, load_rows(config), tokenizer) for config in (stored, plain)]
-    assert found[0].train.fingerprint == found[1].train.fingerprint
+    sets = [load_preferences(config, load_rows(config), tokenizer) for config in (stored, plain)]
+    assert sets[0].train.fingerprint == sets[1].train.fingerprint
 
 
 def test_too_few_pairs_are_refused(tmp_path: Path, tokenizer: Any) -> None:

@@ -53,9 +53,9 @@ def test_worked_example_with_its_mask_gradients() -> None:
     batch, beta = worked(), 0.5
     chosen, rejected = Masks(row(2, 0.5), row(1, 0)), Masks(row(0, 1), row(0.5, 1))
     leaves = [mask.requires_grad_() for mask in (*chosen, *rejected)]
-    found = method.apply_mask(batch, chosen, rejected)
-    delta = found.rejected.sequence_kl() - found.chosen.sequence_kl()
-    assert found.margin().tolist() == pytest.approx([1.367919], abs=1e-6)
+    weighed = method.apply_mask(batch, chosen, rejected)
+    delta = weighed.rejected.sequence_kl() - weighed.chosen.sequence_kl()
+    assert weighed.margin().tolist() == pytest.approx([1.367919], abs=1e-6)
     assert delta.tolist() == pytest.approx([-0.059750], abs=1e-6)
     loss = method.sparsepo(batch, chosen, rejected, beta=beta)
     assert loss.tolist() == pytest.approx([0.398617], abs=1e-6)
@@ -76,10 +76,10 @@ def test_gradients_follow_the_formulas(seed: int) -> None:
     chosen, rejected = drawn_masks(seed, batch)
     loss = method.sparsepo(batch, chosen, rejected, beta=beta)
     g = (beta * (1 - torch.exp(-loss))).detach()[:, None]
-    found = torch.autograd.grad(loss.sum(), [*tensors, *chosen, *rejected])
+    gradients = torch.autograd.grad(loss.sum(), [*tensors, *chosen, *rejected])
     for sign, side, masks, (on_l, on_k, on_u, on_d) in (
-        (-1, batch.chosen, chosen, (*found[:2], *found[4:6])),
-        (1, batch.rejected, rejected, (*found[2:4], *found[6:8])),
+        (-1, batch.chosen, chosen, (*gradients[:2], *gradients[4:6])),
+        (1, batch.rejected, rejected, (*gradients[2:4], *gradients[6:8])),
     ):
         scale = sign * g * side.mask
         torch.testing.assert_close(on_l, (scale * masks.reward).detach())
@@ -168,13 +168,13 @@ def test_penalty_follows_what_is_masked(common: bool) -> None:
     u, d = (row(9, 1, 2), row(3, 4, 9)), (row(9, 5, 6), row(7, 8, 9))
     d, total = (u, 10) if common else (d, 26)
     for on, expected in (("reward", 0.1 * 10), ("kl", 0.01 * total)):
-        found = method.l1_penalty(Masks(u[0], d[0]), Masks(u[1], d[1]), valid, 0.1, 0.01, on)
-        assert found.tolist() == pytest.approx([expected])
+        penalty = method.l1_penalty(Masks(u[0], d[0]), Masks(u[1], d[1]), valid, 0.1, 0.01, on)
+        assert penalty.tolist() == pytest.approx([expected])
 
 
 def test_worked_rescaling() -> None:
-    found = method.rescale(row(0.3, -0.1, 0.7, 0.2), torch.ones(1, 4))
-    assert found[0].tolist() == pytest.approx([0.5, 0, 1, 0.375])
+    mask = method.rescale(row(0.3, -0.1, 0.7, 0.2), torch.ones(1, 4))
+    assert mask[0].tolist() == pytest.approx([0.5, 0, 1, 0.375])
 
 
 @given(seeds)
@@ -182,12 +182,12 @@ def test_rescaling_is_the_papers_and_spans_0_to_1(seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
     scores = torch.randn(2, 6, generator=random, dtype=torch.float64)
     valid = torch.tensor([[0, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1]])
-    found = method.rescale(scores, valid)
-    for ours, raw, here in zip(found, scores, valid.bool(), strict=True):
+    masks = method.rescale(scores, valid)
+    for ours, raw, here in zip(masks, scores, valid.bool(), strict=True):
         z = (raw[here] - raw[here].mean()) / (raw[here].std() + 1e-12)
         torch.testing.assert_close(ours[here], (z - z.min()) / (z.max() - z.min()))
         assert not ours[~here].any() and float(ours[here].min()) == 0 and float(ours[here].max()) == 1
-    torch.testing.assert_close(method.rescale(torch.where(valid.bool(), scores, torch.nan), valid), found)
+    torch.testing.assert_close(method.rescale(torch.where(valid.bool(), scores, torch.nan), valid), masks)
 
 
 @pytest.mark.parametrize("scores", [[5.0, 0.3, 7.0], [1.0, 0.3, 0.3 + 2e-8]])
@@ -212,9 +212,9 @@ def test_mapo_averages_hooks_within_types_and_then_types() -> None:
 def test_channel_means_are_taken_in_fp32_without_gradient() -> None:
     activation = torch.tensor([[[256.0, 1.0], [-1.0, 1.0]]], dtype=torch.bfloat16, requires_grad=True)
     assert method.channel_mean(activation).tolist() == [[128.5, 0.0]]
-    found = method.channel_mean(activation, "sigmoid")
-    assert found.dtype == torch.float32 and not found.requires_grad
-    assert found[0, 1].item() == pytest.approx(0.5)
+    means = method.channel_mean(activation, "sigmoid")
+    assert means.dtype == torch.float32 and not means.requires_grad
+    assert means[0, 1].item() == pytest.approx(0.5)
 
 
 @ALL_INITS
@@ -228,11 +228,11 @@ def test_mask_network_is_the_formula(init: str) -> None:
         for h, w, b in zip(hidden, network.weight, network.bias, strict=True)
     ]
     expected = torch.relu(torch.stack(units, -1) @ network.mixer)
-    found = network(hidden)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    mask = network(hidden)
+    torch.testing.assert_close(mask, expected, atol=1e-5, rtol=1e-5)
     on = torch.linspace(0.5, 1.5, 6)
     pairs = zip(
-        torch.autograd.grad(found @ on, list(network.parameters())),
+        torch.autograd.grad(mask @ on, list(network.parameters())),
         torch.autograd.grad(expected @ on, list(network.parameters())),
         strict=True,
     )
@@ -297,10 +297,10 @@ def test_dead_masks_cannot_move() -> None:
 def test_masks_of_mean_1_keep_their_shape_and_no_gradient_flows_through_the_mean() -> None:
     mask = torch.tensor([[9.0, 1.0, 3.0], [0.0, 0.0, 0.0]], requires_grad=True)
     valid = torch.tensor([[0, 1, 1], [1, 1, 0]])
-    found = method.place_masks(Masks(mask, mask), valid, norm="mean1")
-    assert found.kl is found.reward
-    assert found.reward.tolist() == [[4.5, 0.5, 1.5], [0, 0, 0]]
-    assert torch.autograd.grad(found.reward.sum(), mask)[0].tolist() == [[0.5] * 3, [1.0] * 3]
+    masks = method.place_masks(Masks(mask, mask), valid, norm="mean1")
+    assert masks.kl is masks.reward
+    assert masks.reward.tolist() == [[4.5, 0.5, 1.5], [0, 0, 0]]
+    assert torch.autograd.grad(masks.reward.sum(), mask)[0].tolist() == [[0.5] * 3, [1.0] * 3]
 
 
 @pytest.mark.parametrize("norm", ["none", "mean1"])

@@ -104,7 +104,7 @@ def test_every_loss_equals_that_of_full_logits(name: str) -> None:
     reference, policy = model(0), model(1)
     batch = batch_of(items(reference), [0, 1, 2, 3])
     goal = objective(reference, loss=name, beta=0.3)
-    found, _ = loss_and_gradient(goal, PreferenceModel(policy), batch)
+    value, _ = loss_and_gradient(goal, PreferenceModel(policy), batch)
     logits, ref_logits = (
         each.language_model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         for each in (policy, reference)
@@ -127,12 +127,12 @@ def test_every_loss_equals_that_of_full_logits(name: str) -> None:
     compute, coefficients = loss_of(goal.config)
     gaps, drift = torch.full((half,), 0.6), torch.tensor(drift_by_hand(policy, reference))
     expected = compute(losses.PreferenceBatch(first, second, None, None, gaps, drift), **coefficients).mean().detach()
-    assert found == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
+    assert value == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
 
 
 def drift_by_hand(policy: TextModel, reference: TextModel) -> list[float]:
     """Summed log-ratio of each answer behind the prompt of the next pair, a sequence at a time."""
-    pairs, found = pair_set().pairs, []
+    pairs, ratios = pair_set().pairs, []
     for i, pair in enumerate(pairs):
         for answer in (pair.chosen, pair.rejected):
             prompt = pairs[(i + 1) % len(pairs)].prompt
@@ -142,8 +142,8 @@ def drift_by_hand(policy: TextModel, reference: TextModel) -> list[float]:
                     each.language_model(row).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
                     for each in (policy, reference)
                 ]
-            found.append(float((logps[0] - logps[1]).gather(1, row[0, len(prompt) :, None]).sum()))
-    return found
+            ratios.append(float((logps[0] - logps[1]).gather(1, row[0, len(prompt) :, None]).sum()))
+    return ratios
 
 
 def test_the_drift_of_kto_is_that_of_answers_behind_the_prompts_of_others() -> None:
@@ -152,8 +152,8 @@ def test_the_drift_of_kto_is_that_of_answers_behind_the_prompts_of_others() -> N
     expected = np.mean(drift_by_hand(policy, reference))
     assert abs(expected) > 0.1
     for parts in ([[0, 1, 2, 3]], [[2, 0], [3, 1]]):
-        found = mismatched_log_ratio(PreferenceModel(policy), [batch_of(made, numbers) for numbers in parts])
-        assert float(found) == pytest.approx(expected, rel=1e-5) and not found.requires_grad
+        ratio = mismatched_log_ratio(PreferenceModel(policy), [batch_of(made, numbers) for numbers in parts])
+        assert float(ratio) == pytest.approx(expected, rel=1e-5) and not ratio.requires_grad
     same = mismatched_log_ratio(PreferenceModel(reference), [batch_of(made, [0, 1, 2, 3])])
     assert float(same) == pytest.approx(0, abs=1e-5)
 
@@ -165,11 +165,11 @@ def test_mismatched_prompts_are_those_of_others_and_fit(capsys: pytest.CaptureFi
     prompts = [ids(1), ids(1), ids(2, 3, 4, 5), ids(1)]
     answers = [(ids(7, 8, 9), ids(7)), (ids(8), ids(9)), (ids(5), ids(6)), (ids(6), ids(5))]
     pairs = PairSet([Pair(str(i), prompts[i], *answers[i]) for i in range(4)])
-    found = mismatched_pairs(pairs)
+    shifted = mismatched_pairs(pairs)
     # The longest sequence has 5 tokens, so the first pair's answers leave room for two of the prompt's last tokens.
-    assert [pair.prompt.tolist() for pair in found.pairs] == [[4, 5], [2, 3, 4, 5], [1], [2, 3, 4, 5]]
+    assert [pair.prompt.tolist() for pair in shifted.pairs] == [[4, 5], [2, 3, 4, 5], [1], [2, 3, 4, 5]]
     assert "1 of 4 prompts of other pairs are cut on their left" in capsys.readouterr().err
-    assert [pair.chosen.tolist() for pair in found.pairs] == [pair.chosen.tolist() for pair in pairs.pairs]
+    assert [pair.chosen.tolist() for pair in shifted.pairs] == [pair.chosen.tolist() for pair in pairs.pairs]
     with pytest.raises(UserError, match="all training pairs have the same prompt"):
         mismatched_pairs(PairSet(pairs.pairs[:2]))
 
@@ -218,9 +218,9 @@ def test_learned_masks_start_as_tdpo_and_get_a_gradient(share: str) -> None:
     config = MaskConfig(share=share, norm="none")
     batch = batch_of(items(reference), [0, 1, 2, 3])
     policy = PreferenceModel(model(1), start_masks(config, batch, batch["tokens/states"], 0)[0])
-    found, _ = loss_and_gradient(objective(reference, config), policy, batch)
+    value, _ = loss_and_gradient(objective(reference, config), policy, batch)
     plain, _ = loss_and_gradient(objective(reference, loss="tdpo1"), PreferenceModel(policy.policy), batch)
-    assert found == pytest.approx(plain, abs=0.02) and policy.masks is not None
+    assert value == pytest.approx(plain, abs=0.02) and policy.masks is not None
     policy.zero_grad()
     goal = objective(reference, config)
     loss, metrics = goal(policy, batch, goal.normalizer(batch))
@@ -262,10 +262,10 @@ def test_dead_masks_are_refused_with_what_to_type() -> None:
             assert "0 on nearly all tokens" in error.what and "type mask.init=positive" in error.hint
             dead.append(seed)
     assert 0 < len(dead) < 20
-    found, redraws = start_masks(replace(config, dead="redraw"), batch, batch["tokens/states"], dead[0])
+    masks, redraws = start_masks(replace(config, dead="redraw"), batch, batch["tokens/states"], dead[0])
     again, _ = start_masks(replace(config, dead="redraw"), batch, batch["tokens/states"], dead[0])
-    assert redraws > 0 and found is not None and again is not None
-    assert torch.equal(found.reward.weight, again.reward.weight)
+    assert redraws > 0 and masks is not None and again is not None
+    assert torch.equal(masks.reward.weight, again.reward.weight)
     assert start_masks(MaskConfig(), batch, batch["tokens/states"], dead[0])[1] == 0
 
 
@@ -292,9 +292,9 @@ def test_hidden_states_are_those_of_the_positions_that_predict() -> None:
     reference = model(0)
     made = items(reference)
     batch = batch_of(made, [0, 1, 2, 3])
-    found = hidden_states(reference, batch, every_layer(reference))
-    assert torch.allclose(found, batch["tokens/states"], atol=1e-5)
-    assert torch.allclose(hidden_states(reference, batch, [HEAD]), found[:, -1:], atol=1e-6)
+    states = hidden_states(reference, batch, every_layer(reference))
+    assert torch.allclose(states, batch["tokens/states"], atol=1e-5)
+    assert torch.allclose(hidden_states(reference, batch, [HEAD]), states[:, -1:], atol=1e-6)
 
 
 def gpt2() -> TextModel:
@@ -307,9 +307,9 @@ def gpt2() -> TextModel:
 def test_every_hook_fires_once_and_reads_the_right_rows(make: object, attention: int, residual: int) -> None:
     reference = make(0) if make is model else make()  # type: ignore[operator]
     batch = batch_of(items(model(0)), [0, 1, 2, 3])
-    found = hook_scores(reference, batch, HOOKS, "zn_rescale")
+    scores = hook_scores(reference, batch, HOOKS, "zn_rescale")
     # Two layers: two norms, MLP and block each, embeddings and the final norm.
-    assert {kind: len(hooks) for kind, hooks in found.items()} == {
+    assert {kind: len(hooks) for kind, hooks in scores.items()} == {
         "mlp": 2,
         "attn": attention,
         "resid": residual,
@@ -317,10 +317,10 @@ def test_every_hook_fires_once_and_reads_the_right_rows(make: object, attention:
     }
     logits = reference.language_model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     valid = batch["labels"] != IGNORE
-    assert torch.allclose(found["logits"][0], logits[valid].mean(-1), atol=1e-5)
+    assert torch.allclose(scores["logits"][0], logits[valid].mean(-1), atol=1e-5)
     states = hidden_states(reference, batch, every_layer(reference))
-    assert torch.allclose(found["resid"][-1], states[:, -1].mean(-1), atol=1e-6)
-    assert any(torch.allclose(hook, states[:, 0].mean(-1), atol=1e-6) for hook in found["resid"])
+    assert torch.allclose(scores["resid"][-1], states[:, -1].mean(-1), atol=1e-6)
+    assert any(torch.allclose(hook, states[:, 0].mean(-1), atol=1e-6) for hook in scores["resid"])
 
 
 @pytest.mark.parametrize(
@@ -335,8 +335,8 @@ def test_every_hook_fires_once_and_reads_the_right_rows(make: object, attention:
     ],
 )
 def test_rewards_are_read_at_one_kl(kls: list[float], at: list[float], area: list[float]) -> None:
-    found = kl_weights(kls, 0.5)
-    assert found[0].tolist() == pytest.approx(at) and found[1].tolist() == pytest.approx(area)
+    weights = kl_weights(kls, 0.5)
+    assert weights[0].tolist() == pytest.approx(at) and weights[1].tolist() == pytest.approx(area)
 
 
 def test_the_mean_up_to_a_kl_is_that_of_a_line() -> None:

@@ -96,9 +96,9 @@ def test_the_worked_example() -> None:
     assert float(regulariser(pairs.chosen, row(CHOSEN), 0.1).detach()) == pytest.approx(-0.036343, abs=1e-6)
     assert float(regulariser(pairs.rejected, row(REJECTED), 0.1).detach()) == pytest.approx(-0.052847, abs=1e-6)
     assert float(plain(pairs, PreferenceConfig(loss="dpo")).detach()) == pytest.approx(0.644397, abs=1e-6)
-    found = loss(pairs, (row(CHOSEN), row(REJECTED)))
-    assert float(found.detach()) == pytest.approx(0.633805, abs=1e-6)
-    chosen, rejected = gradients(found, pairs)
+    value = loss(pairs, (row(CHOSEN), row(REJECTED)))
+    assert float(value.detach()) == pytest.approx(0.633805, abs=1e-6)
+    chosen, rejected = gradients(value, pairs)
     expected = -0.0475021 * torch.tensor([1.024672, 1, 0.942235])
     assert torch.allclose(chosen[0], expected.double(), atol=1e-6)
     assert torch.allclose(rejected[0, :2], 0.0475021 * (1 - 0.25 * torch.from_numpy(REJECTED)), atol=1e-6)
@@ -112,8 +112,8 @@ def test_the_gradient_is_dpos_with_weighted_tokens(alpha: float) -> None:
     value = loss(pairs, rewards, PreferenceConfig(loss="dpo", beta=beta), alpha=alpha)
     weight = pair_weight(pairs, "dpo", beta, 0.0).detach()[:, None] / len(pairs.chosen.mask)
     expected = (-beta * weight * (1 + alpha * rewards[0]), beta * weight * (1 - alpha * rewards[1]))
-    for side, found, want in zip((pairs.chosen, pairs.rejected), gradients(value, pairs), expected, strict=True):
-        assert torch.allclose(found, want * side.mask, atol=1e-6)
+    for side, gradient, want in zip((pairs.chosen, pairs.rejected), gradients(value, pairs), expected, strict=True):
+        assert torch.allclose(gradient, want * side.mask, atol=1e-6)
 
 
 def test_the_gradient_of_simpo_likewise() -> None:
@@ -122,9 +122,9 @@ def test_the_gradient_of_simpo_likewise() -> None:
     value = loss(pairs, rewards, PreferenceConfig(loss="simpo", beta=beta, gamma=0.5), alpha=alpha)
     weight = pair_weight(pairs, "simpo", beta, 0.5).detach()[:, None] / len(pairs.chosen.mask)
     signs = ((pairs.chosen, -(1 + alpha * rewards[0])), (pairs.rejected, 1 - alpha * rewards[1]))
-    for (side, factor), found in zip(signs, gradients(value, pairs), strict=True):
+    for (side, factor), gradient in zip(signs, gradients(value, pairs), strict=True):
         want = beta / side.lengths[:, None] * weight * factor * side.mask
-        assert torch.allclose(found, want, atol=1e-6)
+        assert torch.allclose(gradient, want, atol=1e-6)
 
 
 def test_without_detaching_the_gradient_is_that_of_the_whole_loss() -> None:
@@ -151,8 +151,11 @@ def test_against_log_ratios_the_gradient_is_the_same_and_the_value_is_not() -> N
     assert side.ref_logps is not None
     ratios = Completions(side.logps - side.ref_logps, side.mask)
     values = [regulariser(each, rewards, 0.1).sum() for each in (side, ratios)]
-    found = [torch.autograd.grad(value, side.logps)[0] for value in values]
-    assert torch.allclose(found[0], found[1], atol=1e-12) and abs(float((values[0] - values[1]).detach())) > 1e-3
+    gradients_of_chosen = [torch.autograd.grad(value, side.logps)[0] for value in values]
+    assert (
+        torch.allclose(gradients_of_chosen[0], gradients_of_chosen[1], atol=1e-12)
+        and abs(float((values[0] - values[1]).detach())) > 1e-3
+    )
 
 
 @pytest.mark.parametrize("name", ["dpo", "simpo"])
@@ -161,30 +164,30 @@ def test_without_alpha_or_rewards_it_is_the_plain_loss(name: str, keys: dict[str
     config, pairs = PreferenceConfig(loss=name), free(8)
     scale = keys.get("scale", 1.0)
     rewards = tuple(scale * values for values in random_rewards(pairs, 9))
-    found = loss(pairs, rewards, config, alpha=keys.get("alpha", 0.25))  # type: ignore[arg-type]
+    value = loss(pairs, rewards, config, alpha=keys.get("alpha", 0.25))  # type: ignore[arg-type]
     expected = plain(pairs, config)
-    assert torch.equal(found, expected)
-    for mine, theirs in zip(gradients(found, pairs), gradients(expected, pairs), strict=True):
+    assert torch.equal(value, expected)
+    for mine, theirs in zip(gradients(value, pairs), gradients(expected, pairs), strict=True):
         assert torch.equal(mine, theirs)
 
 
 def test_one_reward_everywhere_scales_both_sides() -> None:
     pairs, c, alpha = free(10), 0.3, 0.5
     rewards = tuple(torch.full_like(side.logps, c).detach() for side in (pairs.chosen, pairs.rejected))
-    found = gradients(loss(pairs, rewards, alpha=alpha), pairs)  # type: ignore[arg-type]
+    scaled = gradients(loss(pairs, rewards, alpha=alpha), pairs)  # type: ignore[arg-type]
     base = gradients(plain(pairs, PreferenceConfig(loss="dpo")), pairs)
-    assert torch.allclose(found[0], (1 + alpha * c) * base[0], atol=1e-12)
-    assert torch.allclose(found[1], (1 - alpha * c) * base[1], atol=1e-12)
+    assert torch.allclose(scaled[0], (1 + alpha * c) * base[0], atol=1e-12)
+    assert torch.allclose(scaled[1], (1 - alpha * c) * base[1], atol=1e-12)
 
 
 @pytest.mark.parametrize(("sides", "other"), [("chosen", 1), ("rejected", 0)])
 def test_one_side_alone(sides: str, other: int) -> None:
     pairs = free(11)
     rewards = random_rewards(pairs, 12)
-    found = gradients(loss(pairs, rewards, sides=sides), pairs)
+    one_sided = gradients(loss(pairs, rewards, sides=sides), pairs)
     base = gradients(plain(pairs, PreferenceConfig(loss="dpo")), pairs)
-    assert torch.allclose(found[other], base[other], atol=1e-12)
-    assert not torch.allclose(found[1 - other], base[1 - other], atol=1e-6)
+    assert torch.allclose(one_sided[other], base[other], atol=1e-12)
+    assert not torch.allclose(one_sided[1 - other], base[1 - other], atol=1e-6)
 
 
 def test_a_static_weight_is_one_number() -> None:
@@ -192,8 +195,8 @@ def test_a_static_weight_is_one_number() -> None:
     rewards = random_rewards(pairs, 14)
     values = [regulariser(s, r, 0.1) for s, r in zip((pairs.chosen, pairs.rejected), rewards, strict=True)]
     expected = plain(pairs, PreferenceConfig(loss="dpo")) + 0.25 * 0.5 * (values[0] + values[1]).mean()
-    found = loss(pairs, rewards, weight="static", static=0.5)
-    assert torch.allclose(found, expected, atol=1e-12, rtol=0)
+    value = loss(pairs, rewards, weight="static", static=0.5)
+    assert torch.allclose(value, expected, atol=1e-12, rtol=0)
 
 
 def test_at_the_reference_every_pair_weighs_a_half() -> None:
@@ -204,19 +207,19 @@ def test_at_the_reference_every_pair_weighs_a_half() -> None:
 def test_rewards_are_odd_and_bounded() -> None:
     random = np.random.default_rng(0)
     better, worse = -random.exponential(5, 1000), -random.exponential(5, 1000)
-    found = token_rewards(better, worse)
-    assert np.array_equal(found, -token_rewards(worse, better)) and not token_rewards(better, better).any()
+    rewards = token_rewards(better, worse)
+    assert np.array_equal(rewards, -token_rewards(worse, better)) and not token_rewards(better, better).any()
     extreme = token_rewards(np.array([0.0, -1e4, -np.inf]), np.array([-1e4, 0.0, 0.0]))
     assert (np.abs(extreme) < 0.5).all() and np.sign(extreme).tolist() == [1, -1, -1]
-    assert found == pytest.approx(1 / (1 + np.exp(worse - better)) - 0.5, abs=1e-12)
+    assert rewards == pytest.approx(1 / (1 + np.exp(worse - better)) - 0.5, abs=1e-12)
 
 
 def test_shuffles_stay_within_an_answer() -> None:
     values, offsets = np.arange(40.0), np.array([0, 1, 18, 40])
-    found = shuffle_within(values, offsets, 0)
-    assert not np.array_equal(found, values) and np.array_equal(found, shuffle_within(values, offsets, 0))
+    shuffled = shuffle_within(values, offsets, 0)
+    assert not np.array_equal(shuffled, values) and np.array_equal(shuffled, shuffle_within(values, offsets, 0))
     for start, end in zip(offsets[:-1], offsets[1:], strict=True):
-        assert sorted(found[start:end]) == values[start:end].tolist()
+        assert sorted(shuffled[start:end]) == values[start:end].tolist()
 
 
 def test_flips() -> None:

@@ -71,10 +71,10 @@ def test_micro_batches_change_nothing(tmp_path: Path) -> None:
 
 def test_the_judges_rewards_stand_on_words_it_knows(ground: Ground) -> None:
     pairs = ground.data.train
-    found = rewards.oracle_rewards(ground, pairs)
-    assert set(found.tolist()) == {-0.5, 0.0, 0.5}
+    values = rewards.oracle_rewards(ground, pairs)
+    assert set(values.tolist()) == {-0.5, 0.0, 0.5}
     marks = pairs.important()
-    assert marks is not None and np.array_equal(found != 0, marks)
+    assert marks is not None and np.array_equal(values != 0, marks)
 
 
 def test_self_rewards_score_the_answers_own_ids(ground: Ground) -> None:
@@ -108,9 +108,9 @@ def test_exchanging_the_prompts_negates_and_equal_prompts_give_nothing(ground: G
 
 
 def test_constant_rewards_are_those_of_chosen_answers(ground: Ground) -> None:
-    found, pairs = given(ground, "arm=dpo_sft"), ground.data.test
+    values, pairs = given(ground, "arm=dpo_sft"), ground.data.test
     rejected = np.repeat(np.arange(2 * len(pairs)) % 2 == 1, pairs.lengths)
-    assert (found[~rejected] == 0.5).all() and (found[rejected] == 0).all()
+    assert (values[~rejected] == 0.5).all() and (values[rejected] == 0).all()
 
 
 def test_prompts_beyond_the_context_are_told_or_left_out(
@@ -161,11 +161,11 @@ def test_another_recipe_takes_corrupted_sentences(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_words_are_replaced_where_it_is_said(seed: int) -> None:
     text, running = "It was a good, good film - 10 of 10 - go.", ["dull", "Film", "plot"]
-    found, places = corrupt(text, 3, running, np.random.default_rng(seed))
-    assert len(places) == 3 and all(found[place.start : place.stop] in running for place in places)
-    old, new = (re.split(r"[^A-Za-z0-9]+", line) for line in (text, found))
+    corrupted, places = corrupt(text, 3, running, np.random.default_rng(seed))
+    assert len(places) == 3 and all(corrupted[place.start : place.stop] in running for place in places)
+    old, new = (re.split(r"[^A-Za-z0-9]+", line) for line in (text, corrupted))
     assert sum(before.lower() != after.lower() for before, after in zip(old, new, strict=True)) == 3
-    assert re.sub(r"[A-Za-z]+", "", found) == re.sub(r"[A-Za-z]+", "", text)
+    assert re.sub(r"[A-Za-z]+", "", corrupted) == re.sub(r"[A-Za-z]+", "", text)
 
 
 def test_the_marks_are_those_of_the_replaced_words() -> None:

@@ -57,10 +57,10 @@ def ending(folder: RunFolder) -> dict[str, Any]:
 
 
 def assert_same(folder: RunFolder, expected: dict[str, Any], what: object = "") -> None:
-    found = ending(folder)
-    assert found["metrics"] == expected["metrics"], what
-    assert [name for name in expected if found.get(name) != expected[name]] == [], what
-    assert found.keys() == expected.keys(), what
+    end = ending(folder)
+    assert end["metrics"] == expected["metrics"], what
+    assert [name for name in expected if end.get(name) != expected[name]] == [], what
+    assert end.keys() == expected.keys(), what
     assert folder.status()["state"] == "done" and folder.status()["error"] is None
     assert not folder.lock.exists()
 

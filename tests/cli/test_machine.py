@@ -85,7 +85,7 @@ def test_a_small_disk_is_a_note(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage(free=1e8))
     check = doctor._disk("disk at outputs", tmp_path / "not" / "made")
     assert dataclasses.astuple(check)[2:] == ("free 2 GB", False)
-    assert check.found.startswith("0.1 GB free")
+    assert check.state.startswith("0.1 GB free")
 
 
 def test_the_wandb_login_is_read_without_its_key(tmp_path, monkeypatch) -> None:
@@ -97,7 +97,7 @@ def test_the_wandb_login_is_read_without_its_key(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("NETRC", str(path))
     assert doctor._wandb() == doctor.Check("W&B", "logged in at api.wandb.ai; runs are tracked online")
     monkeypatch.setenv("WANDB_API_KEY", "secret")
-    assert "secret" not in doctor._wandb().found
+    assert "secret" not in doctor._wandb().state
 
 
 def test_plain_columns_are_aligned_and_never_cut() -> None:

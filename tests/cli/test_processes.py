@@ -41,8 +41,8 @@ def folder_of(outputs: Path, *more: str) -> RunFolder:
 
 
 def lines(folder: RunFolder) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in found]
+    records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in records]
 
 
 @contextlib.contextmanager
@@ -83,11 +83,11 @@ def has_ended(process: psutil.Process) -> bool:
 
 def assert_alike(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> None:
     """The same metrics but for rounding, and but for those that are measured in parts of the batch."""
-    for expected, found in zip(left, right, strict=True):
-        assert (expected["step"], expected["kind"]) == (found["step"], found["kind"])
-        assert expected["metrics"].keys() == found["metrics"].keys()
+    for expected, other in zip(left, right, strict=True):
+        assert (expected["step"], expected["kind"]) == (other["step"], other["kind"])
+        assert expected["metrics"].keys() == other["metrics"].keys()
         for name in expected["metrics"].keys() - PARTWISE:
-            assert found["metrics"][name] == pytest.approx(expected["metrics"][name], rel=1e-4, abs=1e-6), name
+            assert other["metrics"][name] == pytest.approx(expected["metrics"][name], rel=1e-4, abs=1e-6), name
 
 
 @pytest.fixture(scope="module")

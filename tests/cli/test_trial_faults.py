@@ -77,10 +77,10 @@ def make(outputs: Path, home: Path, *words: str) -> Driver:
 
 def assert_same(driver: Driver, expected: dict[str, Any]) -> None:
     assert_done_once(driver)
-    found = endings(driver)
-    for name in found:
-        different = [part for part in expected[name] if found[name].get(part) != expected[name][part]]
-        assert (different, found[name].keys()) == ([], expected[name].keys()), name
+    ends = endings(driver)
+    for name in ends:
+        different = [part for part in expected[name] if ends[name].get(part) != expected[name][part]]
+        assert (different, ends[name].keys()) == ([], expected[name].keys()), name
 
 
 @pytest.mark.slow

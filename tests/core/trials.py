@@ -49,11 +49,13 @@ def make_trial(
     manifest = Manifest("trial", "prior", command, "2026-01-01T08:30:00+00:00", 1, cells)
     runs = tuple(load_run(outputs / state.cell.folder) for state in states if state.state == "done")
     claim = card.claim
-    found = tuple(
+    comparisons = tuple(
         compare_trial(list(map(read_measurements, runs)), claim.baseline, arm_keys=KEYS, main_metric=claim.metric)
     )
     folder = outputs / "prior" / "trials" / "0123456789"
-    return TrialResult(folder, manifest, card, states, runs, found, _verdict(found, card, verdict, more_seeds))
+    return TrialResult(
+        folder, manifest, card, states, runs, comparisons, _verdict(comparisons, card, verdict, more_seeds)
+    )
 
 
 def _cell_state(arm: str, seed: int, state: str, folder: Path, outputs: Path) -> CellState:
@@ -68,8 +70,8 @@ def _cell_state(arm: str, seed: int, state: str, folder: Path, outputs: Path) ->
     return CellState(cell, state)
 
 
-def _verdict(found: Sequence[Comparison], card: Card, word: str, more_seeds: int | None) -> Verdict:
-    one = next((one for one in found if one.arm == card.claim.arm), None)
+def _verdict(comparisons: Sequence[Comparison], card: Card, word: str, more_seeds: int | None) -> Verdict:
+    one = next((one for one in comparisons if one.arm == card.claim.arm), None)
     row = one.row(card.claim.metric) if one else None
     if row is None or one is None:
         return Verdict("inconclusive", None, 0, None, "No seed has both arms <finished>.")

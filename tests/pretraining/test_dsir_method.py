@@ -76,9 +76,9 @@ def test_gumbel_keys_sample_without_replacement() -> None:
     draws = 400_000
     weights = np.broadcast_to(np.log([0.5, 0.3, 0.2]), (draws, 3))
     order = np.argsort(-method.gumbel_keys(weights, np.random.default_rng(0)), axis=1)[:, :2]
-    found = Counter(map(tuple, order.tolist()))
+    counts = Counter(map(tuple, order.tolist()))
     expected = {(0, 1): 0.3, (0, 2): 0.2, (1, 0): 0.2143, (1, 2): 0.0857, (2, 0): 0.125, (2, 1): 0.075}
-    assert {pair: count / draws for pair, count in found.items()} == pytest.approx(expected, abs=0.002)
+    assert {pair: count / draws for pair, count in counts.items()} == pytest.approx(expected, abs=0.002)
 
 
 def test_temperature_goes_from_top_k_to_uniform() -> None:
@@ -111,8 +111,8 @@ def test_pareto_keys_keep_as_repeated_passes_do() -> None:
 
 
 def test_length_normalized_weights_are_per_ngram() -> None:
-    found = method.length_normalize(np.array([6.0, 0.0]), np.array([2, 0]), 2)
-    assert found.tolist() == [2.0, 0.0]
+    weights = method.length_normalize(np.array([6.0, 0.0]), np.array([2, 0]), 2)
+    assert weights.tolist() == [2.0, 0.0]
 
 
 def test_ngrams_of_a_document_follow_from_its_words() -> None:
@@ -154,7 +154,7 @@ def test_classifier_tells_the_target_from_the_pool() -> None:
 
 
 def test_classifier_scores_occurrences() -> None:
-    found = NgramHasher(8).occurrences([["a", "b"], ["c"], []])
+    occurrences = NgramHasher(8).occurrences([["a", "b"], ["c"], []])
     model = TargetClassifier(np.arange(8.0), 0.5)
-    assert model.scores(found).tolist() == model.probabilities(sparse_counts(found, 8)).tolist()
-    assert model.scores(found)[2] == pytest.approx(1 / (1 + np.exp(-0.5)))
+    assert model.scores(occurrences).tolist() == model.probabilities(sparse_counts(occurrences, 8)).tolist()
+    assert model.scores(occurrences)[2] == pytest.approx(1 / (1 + np.exp(-0.5)))

@@ -17,11 +17,11 @@ data_selection = pytest.importorskip("data_selection")
 def pieces() -> list[str]:
     """Some 600 pieces of 150 words from Python's standard library, prose of its docstrings included."""
     paths = sorted(Path(sysconfig.get_path("stdlib")).glob("[a-f]*.py"))
-    found = []
+    texts = []
     for path in paths:
         words = path.read_text(encoding="utf-8", errors="ignore").split(" ")
-        found += [" ".join(words[start : start + 150]) for start in range(0, len(words), 150)]
-    return found[:600]
+        texts += [" ".join(words[start : start + 150]) for start in range(0, len(words), 150)]
+    return texts[:600]
 
 
 def written(path: Path, texts: list[str]) -> str:

@@ -107,11 +107,11 @@ def test_sharding_changes_nothing(tmp_path_factory: pytest.TempPathFactory, cuts
     edges = [0, *sorted(cuts), 60]
     sizes = np.diff(edges).tolist()
 
-    def found(source: Pool) -> list[dict[str, object]]:
+    def outcome(source: Pool) -> list[dict[str, object]]:
         lines = selected(source, tmp_path_factory.mktemp("selection")).splitlines()
         return [{**json.loads(line), "domain": None} for line in lines]
 
-    assert found(pool(RAW, sizes)) == found(pool(RAW, [60]))
+    assert outcome(pool(RAW, sizes)) == outcome(pool(RAW, [60]))
 
 
 @pytest.mark.parametrize("backend", ["loky", "ray"])

@@ -43,8 +43,8 @@ def test_no_grounded_classes_no_areas() -> None:
 
 def test_scaling_over_doublings() -> None:
     curve = {step: measured([], [0.5 + 0.05 * k], nll=2.0**-k) for k, step in enumerate((1, 2, 4, 8, 16, 32))}
-    found = scaling_metrics(Scores(), curve, batch_size=8, max_steps=32)
-    assert found == pytest.approx({"scaling/grounded": 0.05, "scaling/nll_image": 1.0})
+    metrics = scaling_metrics(Scores(), curve, batch_size=8, max_steps=32)
+    assert metrics == pytest.approx({"scaling/grounded": 0.05, "scaling/nll_image": 1.0})
 
 
 def test_watch_steps_are_the_regular_ones_and_the_doublings() -> None:

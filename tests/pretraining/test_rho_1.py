@@ -44,8 +44,8 @@ def test_what_each_arm_weighs(arm, weights):
     planted = torch.tensor([[False, True, False], [False, False, False]])
     random = torch.tensor([[0.1, 0.9, 0.0], [0.2, 0.8, 0.3]])
     statistics = TokenStatistics(nll, MASK, reference)
-    found = Rho1Recipe().weigh(config, statistics, {"planted": planted, "random": random})
-    assert (found * MASK).tolist() == (torch.tensor(weights) * MASK).tolist()
+    token_weights = Rho1Recipe().weigh(config, statistics, {"planted": planted, "random": random})
+    assert (token_weights * MASK).tolist() == (torch.tensor(weights) * MASK).tolist()
 
 
 def test_noise_is_planted_in_what_ships_and_not_in_the_users_text():

@@ -63,8 +63,8 @@ def test_weights_are_a_distribution_that_follows_the_samples(losses: Tensor, str
 def test_shift_and_scale_of_the_losses_change_nothing(losses: Tensor, strategy: str, a: float, b: float) -> None:
     if 0 < float(losses.max() - losses.min()) < 1e-3:
         return
-    found = method.sample_weights(a * losses + b, strategy)
-    torch.testing.assert_close(found, method.sample_weights(losses, strategy), atol=1e-9, rtol=1e-7)
+    weights = method.sample_weights(a * losses + b, strategy)
+    torch.testing.assert_close(weights, method.sample_weights(losses, strategy), atol=1e-9, rtol=1e-7)
 
 
 @given(losses_of_a_batch)
@@ -157,8 +157,8 @@ def test_half_precision_losses_that_hardly_differ_keep_their_order() -> None:
 
 def test_length_correction_with_uniform_weights_is_the_token_mean() -> None:
     lengths, uniform = torch.tensor([3, 1, 0, 6]), torch.tensor([1 / 3, 1 / 3, 0, 1 / 3], dtype=torch.float64)
-    found = method.coefficients(uniform, lengths, length_correction=True)
-    assert found.tolist() == pytest.approx([0.3, 0.1, 0.0, 0.6])
+    coefficients = method.coefficients(uniform, lengths, length_correction=True)
+    assert coefficients.tolist() == pytest.approx([0.3, 0.1, 0.0, 0.6])
     assert method.coefficients(uniform, lengths, length_correction=False) is uniform
 
 
@@ -178,9 +178,9 @@ def test_effective_share() -> None:
 def test_descent_obeys_its_bound_at_every_step(seed: int, strategy: str) -> None:
     random = np.random.default_rng(seed)
     x, theta = torch.from_numpy(random.standard_normal((60, 8))), torch.from_numpy(random.standard_normal(8))
-    found = method.descend(x, x @ theta, torch.zeros_like(theta), theta, strategy, 200)
-    assert bool((found.weighted_gap <= found.bound * (1 + 1e-9)).all())
-    assert strategy not in ("linupper", "upper_linear") or bool((found.covariance >= -1e-12).all())
+    descent = method.descend(x, x @ theta, torch.zeros_like(theta), theta, strategy, 200)
+    assert bool((descent.weighted_gap <= descent.bound * (1 + 1e-9)).all())
+    assert strategy not in ("linupper", "upper_linear") or bool((descent.covariance >= -1e-12).all())
 
 
 def test_worked_descent() -> None:
@@ -189,7 +189,7 @@ def test_worked_descent() -> None:
     theta = torch.randn(20, generator=draw, dtype=torch.float64)
     expected = {"linupper": (0.0461, 0.1142), "quadratic": (0.0394, 0.1207), "uniform": (0, 0.1598)}
     for strategy, (covariance, gap) in (expected | {"extremes": (-0.0412, 0.2008)}).items():
-        found = method.descend(x, x @ theta, torch.zeros(20, dtype=torch.float64), theta, strategy, 2000)
-        assert float(found.covariance[-1]) == pytest.approx(covariance, abs=1e-4)
-        assert float(found.uniform_gap[-1]) == pytest.approx(gap, abs=1e-4)
-        assert float(found.bound[-1]) == pytest.approx(0.635, abs=1e-3)
+        descent = method.descend(x, x @ theta, torch.zeros(20, dtype=torch.float64), theta, strategy, 2000)
+        assert float(descent.covariance[-1]) == pytest.approx(covariance, abs=1e-4)
+        assert float(descent.uniform_gap[-1]) == pytest.approx(gap, abs=1e-4)
+        assert float(descent.bound[-1]) == pytest.approx(0.635, abs=1e-3)

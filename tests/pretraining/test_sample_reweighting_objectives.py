@@ -116,8 +116,8 @@ def test_two_processes_equal_one_on_the_same_global_batch(tmp_path: Path) -> Non
     alone = go(tmp_path / "alone")
     torch.multiprocessing.start_processes(_work, (tmp_path,), nprocs=2, start_method="spawn")
     for rank in range(2):
-        for found in torch.load(tmp_path / f"rank-{rank}.pt", weights_only=False):
-            assert_same(found, alone)
+        for outcome in torch.load(tmp_path / f"rank-{rank}.pt", weights_only=False):
+            assert_same(outcome, alone)
 
 
 def _work(rank: int, folder: Path) -> None:

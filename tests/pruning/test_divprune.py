@@ -89,14 +89,14 @@ def test_at_least_half_the_best_smallest_angle(seed: int, size: int, share: floa
 def test_never_picks_twice_not_even_of_equal_tokens(seed: int, count: int):
     draw = torch.Generator().manual_seed(seed)
     x = torch.randn(3, 4, generator=draw)[torch.randint(0, 3, (12,), generator=draw)]
-    found = picked(x, count)
-    assert len(set(found)) == count
+    picks = picked(x, count)
+    assert len(set(picks)) == count
 
 
 def test_one_of_each_group_of_equal_tokens():
     x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = picked(x.repeat(3, 1), 4)
-    assert sorted(each % 4 for each in found) == [0, 1, 2, 3]
+    picks = picked(x.repeat(3, 1), 4)
+    assert sorted(each % 4 for each in picks) == [0, 1, 2, 3]
 
 
 @given(seed=seeds)

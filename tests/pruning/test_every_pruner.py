@@ -216,8 +216,8 @@ def test_a_model_that_is_too_shallow_is_told(options: Any, depth: Depth, message
     ids=lambda each: getattr(each, "name", None),
 )
 def test_options_that_contradict_each_other_are_told(options: Any, key: str, message: str):
-    found = options.check()
-    assert [each[0] for each in found] == [key] and message in found[0][1]
+    problems = options.check()
+    assert [each[0] for each in problems] == [key] and message in problems[0][1]
 
 
 def test_published_layers():

@@ -49,11 +49,11 @@ def test_other_ways_to_combine():
     ],
 )
 def test_published_schedule(ratio: float, counts: list[int]):
-    now, target, found = torch.tensor([576]), torch.tensor([64]), []
+    now, target, left = torch.tensor([576]), torch.tensor([64]), []
     for layer in range(1, 22, 2):
         now = now - tokens_to_prune(now, target, 22 - layer - 1, torch.tensor([ratio], dtype=torch.float64))
-        found.append(int(now))
-    assert found == counts
+        left.append(int(now))
+    assert left == counts
 
 
 def test_entropy_decides():

@@ -70,11 +70,11 @@ def test_the_mean_over_layers_is_the_budget(count: int, layers: int, behind: tup
 def test_sparsevlm_recycles_a_tenth_of_a_third():
     tokens = Tokens.of(torch.randn(1, 100, 4), 10)
     scores = torch.arange(100.0)
-    found = recycle(tokens, scores >= 60, scores, 0.3)
-    assert found.indices.tolist() == [list(range(60, 100))]
-    assert found.extra.shape == (1, 13 // 10 + 1, 4)  # int(.3 x 60) + 1 = 19 taken -> 2 groups
+    selection = recycle(tokens, scores >= 60, scores, 0.3)
+    assert selection.indices.tolist() == [list(range(60, 100))]
+    assert selection.extra.shape == (1, 13 // 10 + 1, 4)  # int(.3 x 60) + 1 = 19 taken -> 2 groups
     again = recycle(tokens, scores >= 60, scores, 0.3)
-    assert torch.equal(found.extra, again.extra)
+    assert torch.equal(selection.extra, again.extra)
     alone = recycle(tokens, scores >= 99, scores, 0.0)
     assert torch.equal(alone.extra[0, 0], tokens.x[0, 98])  # one taken: its own mean
     assert recycle(tokens, scores >= 0, scores, 0.3).extra is None

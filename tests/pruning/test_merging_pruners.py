@@ -39,20 +39,20 @@ def test_grid_strides_evenly():
 
 def test_random_is_uniform_and_seeded():
     tokens = [Tokens.of(numbered(8), 2, seeds=(sample_seed(0, index),)) for index in range(2000)]
-    found = torch.zeros(8)
+    counts = torch.zeros(8)
     for each in tokens:
-        found[make(o.RandomOptions())(each, {}).indices[0]] += 1
+        counts[make(o.RandomOptions())(each, {}).indices[0]] += 1
     # Chi-square with 7 degrees of freedom: 24.3 is exceeded once in a thousand.
-    assert float(((found - 500) ** 2 / 500).sum()) < 24.3
+    assert float(((counts - 500) ** 2 / 500).sum()) < 24.3
     again, other = (make(o.RandomOptions())(tokens[k], {}).indices for k in (3, 3))
     assert torch.equal(again, other)
 
 
 def test_pool_averages_squares():
     tokens = Tokens.of(torch.arange(16, dtype=torch.float64)[None, :, None], 4)
-    found = make(o.PoolOptions())(tokens, {})
-    assert found.x.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
-    assert found.sizes.tolist() == [[4] * 4] and kept(found) == [5, 7, 13, 15]
+    selection = make(o.PoolOptions())(tokens, {})
+    assert selection.x.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert selection.sizes.tolist() == [[4] * 4] and kept(selection) == [5, 7, 13, 15]
     with pytest.raises(UserError, match="was to make 5 tokens of 16"):
         make(o.PoolOptions())(Tokens.of(numbered(16), 5), {})
 
@@ -94,9 +94,9 @@ def zipped(budget: int, keys: Tensor | None = None, **given: object) -> Selectio
 
 
 def test_visionzip_worked_example():
-    found = zipped(4, contextual=1)
-    assert kept(found) == [1, 3] and found.front.tolist() == [[[50, 50]]]
-    assert found.extra.tolist() == [[[1 + (3 + 5) / 2] * 2]]
+    selection = zipped(4, contextual=1)
+    assert kept(selection) == [1, 3] and selection.front.tolist() == [[[50, 50]]]
+    assert selection.extra.tolist() == [[[1 + (3 + 5) / 2] * 2]]
     assert kept(zipped(3, contextual=1, keep_cls=False)) == [1, 3]
 
 
@@ -120,15 +120,15 @@ def test_contextual_tokens():
 def test_prumerge_equals_the_double_loop():
     tokens = seen_at(batch([25], [6]), Point("encoder"))
     scores, x, keys = final_scores(tokens)[0], tokens.x[0], tokens.final_keys[0, 1:]
-    found = make(o.PruMergeOptions(count="budget", neighbors=4))(tokens, {})
-    assert kept(found) == scores.topk(5).indices.tolist()
-    for place, i in enumerate(kept(found)):
+    selection = make(o.PruMergeOptions(count="budget", neighbors=4))(tokens, {})
+    assert kept(selection) == scores.topk(5).indices.tolist()
+    for place, i in enumerate(kept(selection)):
         near = sorted(
             (j for j in range(25) if j != i), key=lambda j: -float(torch.cosine_similarity(keys[i], keys[j], dim=0))
         )
-        torch.testing.assert_close(found.x[0, place], x[i] + sum(scores[j] * x[j] for j in near[:4]))
-    rest = [j for j in range(25) if j not in kept(found)]
-    torch.testing.assert_close(found.extra[0, 0], sum(scores[j] * x[j] for j in rest))
+        torch.testing.assert_close(selection.x[0, place], x[i] + sum(scores[j] * x[j] for j in near[:4]))
+    rest = [j for j in range(25) if j not in kept(selection)]
+    torch.testing.assert_close(selection.extra[0, 0], sum(scores[j] * x[j] for j in rest))
 
 
 def test_final_scores_are_those_of_one_wide_head():
@@ -177,14 +177,18 @@ def test_tome_worked_example():
     keys = torch.tensor([[[1.0, 0], [0.9, 0.1], [0, 1], [0.5, 0.5]]], dtype=torch.float64)
     x = torch.tensor([[[1.0], [3], [5], [7]]], dtype=torch.float64)
     assert float(torch.cosine_similarity(keys[0, 0], keys[0, 1], dim=0)) == pytest.approx(0.9939, abs=5e-5)
-    found = tome(x, keys, 1)
-    assert kept(found) == [2, 1, 3] and found.x.flatten().tolist() == [5, 2, 7] and found.sizes.tolist() == [[1, 2, 1]]
+    selection = tome(x, keys, 1)
+    assert (
+        kept(selection) == [2, 1, 3]
+        and selection.x.flatten().tolist() == [5, 2, 7]
+        and selection.sizes.tolist() == [[1, 2, 1]]
+    )
 
 
 def test_tome_without_merging_keeps_bits():
     x, keys = torch.randn(1, 5, 3), torch.randn(1, 6, 2)
-    found = tome(x, keys, 0)
-    assert torch.equal(found.x, x[:, kept(found)]) and sorted(kept(found)) == list(range(5))
+    selection = tome(x, keys, 0)
+    assert torch.equal(selection.x, x[:, kept(selection)]) and sorted(kept(selection)) == list(range(5))
 
 
 @given(seed=seeds)
@@ -199,15 +203,15 @@ def test_tome_keeps_the_sum_of_sizes_and_equal_values(seed: int):
 def test_tome_merges_sizes_by_weight():
     keys = torch.tensor([[[1.0, 0], [1, 0]]], dtype=torch.float64)
     x = torch.tensor([[[1.0], [4.0]]], dtype=torch.float64)
-    found = tome(x, keys, 1, sizes=torch.tensor([[3.0, 1.0]]))
-    assert found.x.item() == pytest.approx((3 * 1 + 4) / 4) and found.sizes.item() == 4
+    selection = tome(x, keys, 1, sizes=torch.tensor([[3.0, 1.0]]))
+    assert selection.x.item() == pytest.approx((3 * 1 + 4) / 4) and selection.sizes.item() == 4
 
 
 def test_tome_without_cls_keeps_the_order_of_the_image():
     """The official code leaves what does not merge in the order of its similarity, and sorts it only beside CLS."""
     keys = torch.tensor([[[1.0, 0.0], [0, 1], [0.6, 0.8], [-1, 0.2], [0.1, 0.99], [-1, 0]]])  # 4 merges; 2 before 0
-    found = tome(numbered(6), keys, 1)
-    assert kept(found) == [0, 2, 1, 3, 5]
+    selection = tome(numbered(6), keys, 1)
+    assert kept(selection) == [0, 2, 1, 3, 5]
     beside = tome(numbered(6), torch.cat([torch.zeros(1, 1, 2), keys], 1), 0)
     assert kept(beside) == [1, 3, 5, 0, 2, 4]  # CLS is the first of group A
 
@@ -266,7 +270,7 @@ def test_ats_that_keeps_all_does_not_sample():
 def test_evit_keeps_in_descending_order_and_fuses_the_rest():
     row = torch.tensor([[[0.1, 0.1, 0.3, 0.05, 0.45]]], dtype=torch.float64)
     tokens = Tokens.of(numbered(4), 1, cls_row=row, point=Point("vit_attention", 3), layers=12)
-    found = make(o.EViTOptions(rate=0.5))(tokens, {})
-    assert kept(found) == [3, 1]
-    assert found.extra.flatten().tolist() == pytest.approx([0.1 * 1 + 0.05 * 3] * 2)
+    selection = make(o.EViTOptions(rate=0.5))(tokens, {})
+    assert kept(selection) == [3, 1]
+    assert selection.extra.flatten().tolist() == pytest.approx([0.1 * 1 + 0.05 * 3] * 2)
     assert len(kept(make(o.EViTOptions(rate=0.51, fuse=False))(tokens, {}))) == 3  # rounded up

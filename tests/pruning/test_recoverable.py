@@ -108,8 +108,8 @@ def test_merging_equals_the_double_loop(seed: int):
     tokens = example(seed)
     scores, x, keys = final_scores(tokens)[0], tokens.x[0], tokens.final_keys[0, 1:]
     text = torch.cosine_similarity(tokens.patch_text_raw[0], tokens.text) / tokens.text.shape[1] ** 0.5
-    found = run(tokens, counts=(4, 3, 2), merge_members=5)
-    rest = [i for i in range(49) if i not in kept(found)]
+    selection = run(tokens, counts=(4, 3, 2), merge_members=5)
+    rest = [i for i in range(49) if i not in kept(selection)]
     centres = sorted(rest, key=lambda i: -float(scores[i]))[:2]
     for place, i in enumerate(centres):
         near = sorted(
@@ -117,8 +117,8 @@ def test_merging_equals_the_double_loop(seed: int):
             key=lambda j: -float(torch.cosine_similarity(keys[i], keys[j], dim=0) + 50 * text[j]),
         )
         expected = x[i] + sum(scores[j] * x[j] for j in near[:5])
-        torch.testing.assert_close(found.extra[0, place], expected)
-    torch.testing.assert_close(found.extra[0, 2], sum(scores[j] * x[j] for j in rest if j not in centres))
+        torch.testing.assert_close(selection.extra[0, place], expected)
+    torch.testing.assert_close(selection.extra[0, 2], sum(scores[j] * x[j] for j in rest if j not in centres))
 
 
 def test_members_of_no_weight_change_nothing():
@@ -159,6 +159,6 @@ def test_order_by_score():
 
 
 def test_a_fixed_budget_is_shared_out():
-    found = run(example(budget=12), threshold="topk")
-    assert len(kept(found)) == 10 and found.extra.shape[1] == 2
-    assert int(found.count) == 12
+    selection = run(example(budget=12), threshold="topk")
+    assert len(kept(selection)) == 10 and selection.extra.shape[1] == 2
+    assert int(selection.count) == 12

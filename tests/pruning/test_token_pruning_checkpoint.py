@@ -83,8 +83,8 @@ def test_text_guided_pruners_read_the_question_through_clip(
     tokenizer.save_pretrained(tmp_path / "clip")
     words = [f"model={toy[0]}", f"data.path={questions}", f"guide.path={tmp_path / 'clip'}"]
     for pruner in ("trim", "recoverable"):
-        found = evaluated(*words, f"arm={pruner}")
-        assert 1 <= found["tokens@0.25"] <= 16
+        metrics = evaluated(*words, f"arm={pruner}")
+        assert 1 <= metrics["tokens@0.25"] <= 16
 
 
 def test_a_model_of_another_kind_is_refused(toy: tuple[Path, Any], questions: Path, tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_control_tokens_in_questions_are_text_and_texts_begin_once(begins: bool)
     before = "<s>" if begins else ""
 
     def ids(question: str) -> list[int]:
-        found = prompt_inputs(processor, reader, lambda text: f"{before}ask <image>\n{text}?", blank, question)
-        assert found["input_ids"].shape == found["attention_mask"].shape
-        return found["input_ids"][0].tolist()
+        inputs = prompt_inputs(processor, reader, lambda text: f"{before}ask <image>\n{text}?", blank, question)
+        assert inputs["input_ids"].shape == inputs["attention_mask"].shape
+        return inputs["input_ids"][0].tolist()
 
     image, control = tokenizer.convert_tokens_to_ids("<image>"), reader.control
     for question in ("the cat", "the <image> and </s>"):

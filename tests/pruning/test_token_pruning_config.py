@@ -79,9 +79,9 @@ def test_every_pruner_has_an_arm_of_its_name_and_a_place() -> None:
     ],
 )
 def test_arms_are_those_that_make_sense(overrides: list[str], has: set[str], lacks: set[str]) -> None:
-    found = compose.arms(NAME, overrides)
-    assert has <= set(found) and not lacks & set(found)
-    for arm in found:
+    arms = compose.arms(NAME, overrides)
+    assert has <= set(arms) and not lacks & set(arms)
+    for arm in arms:
         assert compose.compose(NAME, [*overrides, f"arm={arm}"]).arm == arm
 
 

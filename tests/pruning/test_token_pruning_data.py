@@ -37,12 +37,12 @@ def record(number: int, **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["vqa.json", "vqa.jsonl"])
 def test_json_and_jsonl_are_read(folder: Path, name: str) -> None:
-    found = read_vqa(write(folder, [record(0), record(1, answer="a cat"), record(0, question="Where?")], name))
-    assert [(each.question, each.answers) for each in found] == [
+    questions = read_vqa(write(folder, [record(0), record(1, answer="a cat"), record(0, question="Where?")], name))
+    assert [(each.question, each.answers) for each in questions] == [
         ("How many?", ("two",)), ("How many?", ("a cat",)), ("Where?", ("two",)),
     ]  # fmt: skip
-    assert found[0].group == found[2].group != found[1].group and len({each.id for each in found}) == 3
-    assert found[1].pixels().shape == (6, 8, 3) and found[1].pixels()[0, 0, 0] == 40
+    assert questions[0].group == questions[2].group != questions[1].group and len({each.id for each in questions}) == 3
+    assert questions[1].pixels().shape == (6, 8, 3) and questions[1].pixels()[0, 0, 0] == 40
 
 
 def test_images_may_stand_in_another_folder_and_columns_may_be_named(folder: Path) -> None:
@@ -51,14 +51,14 @@ def test_images_may_stand_in_another_folder_and_columns_may_be_named(folder: Pat
     with pytest.raises(UserError, match="the data has no column 'image' or 'file_name'; its columns are file, q, a"):
         read_vqa(config)
     named = {"image_column": "file", "question_column": "q", "answer_column": "a", "images": str(folder / "images")}
-    [found] = read_vqa(VqaConfig(path=config.path, **named))
-    assert found.answers == ("2", "two")
+    [question] = read_vqa(VqaConfig(path=config.path, **named))
+    assert question.answers == ("2", "two")
 
 
 def test_conversations_of_llava(folder: Path) -> None:
     turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}]
-    [found] = read_vqa(write(folder, [{"id": "7", "image": "images/1.png", "conversations": turns}]))
-    assert (found.question, found.answers) == ("What is it?", ("A cat.",))
+    [question] = read_vqa(write(folder, [{"id": "7", "image": "images/1.png", "conversations": turns}]))
+    assert (question.question, question.answers) == ("What is it?", ("A cat.",))
 
 
 BAD = [
@@ -132,8 +132,8 @@ def test_the_test_questions_of_easy_vqa(tmp_path: Path) -> None:
         Image.new("RGB", (64, 64), color).save(tmp_path / part / "images" / "0.png")
         rows = [["what color is the circle?", color, 0], ["is there a circle?", "yes", 0]]
         (tmp_path / part / "questions.json").write_text(json.dumps(rows))
-    found = read_easy_vqa(EasyVqaConfig(path=str(tmp_path)))
-    assert [(each.question, each.answers) for each in found] == [
+    questions = read_easy_vqa(EasyVqaConfig(path=str(tmp_path)))
+    assert [(each.question, each.answers) for each in questions] == [
         ("what color is the circle ?", ("blue",)), ("is there a circle ?", ("yes",)),
     ]  # fmt: skip
-    assert {each.group for each in found} == {"test-0"} and tuple(found[0].pixels()[0, 0]) == (0, 0, 255)
+    assert {each.group for each in questions} == {"test-0"} and tuple(questions[0].pixels()[0, 0]) == (0, 0, 255)

@@ -90,14 +90,14 @@ def tally(label: str, right: list[list[float]], macs: float, llm: float) -> Tall
 def test_metrics_of_budgets_and_at_equal_macs() -> None:
     full, half = tally("1", [[1], [1]], 4e6, 2e6), tally("0.5", [[1, 0], [0, 0]], 2e6, 0.5e6)
     measured = Measured(full, [half], {"a": "image", "b": "image"})
-    found, scores = metrics(measured, EvaluationConfig(mac_ratios=(0.75, 0.25), llm_mac_ratios=(0.625,)))
-    assert (found["accuracy@1"], found["accuracy@0.5"]) == (1, 0.25)
-    assert (found["macs_ratio@0.5"], found["llm_macs_ratio@0.5"], found["macs@0.5"]) == (0.5, 0.25, 2)
-    assert found["selection_ms@0.5"] == 2 and found["evidence_recall@0.5"] == 0.5
-    assert found["accuracy@macs0.75"] == found["accuracy@llm_macs0.625"] == pytest.approx(0.625)
-    assert "accuracy@macs0.25" not in found and "prefill_ms@0.5" not in found and "peak_mib@1" not in found
+    final, scores = metrics(measured, EvaluationConfig(mac_ratios=(0.75, 0.25), llm_mac_ratios=(0.625,)))
+    assert (final["accuracy@1"], final["accuracy@0.5"]) == (1, 0.25)
+    assert (final["macs_ratio@0.5"], final["llm_macs_ratio@0.5"], final["macs@0.5"]) == (0.5, 0.25, 2)
+    assert final["selection_ms@0.5"] == 2 and final["evidence_recall@0.5"] == 0.5
+    assert final["accuracy@macs0.75"] == final["accuracy@llm_macs0.625"] == pytest.approx(0.625)
+    assert "accuracy@macs0.25" not in final and "prefill_ms@0.5" not in final and "peak_mib@1" not in final
     assert scores.values("accuracy@0.5") == {"a": 0.5, "b": 0.0}
-    assert {row[2] for row in scores.rows} == {"image"} and found.keys() <= scores.metrics.keys()
+    assert {row[2] for row in scores.rows} == {"image"} and final.keys() <= scores.metrics.keys()
 
 
 def test_budgets_in_words() -> None:

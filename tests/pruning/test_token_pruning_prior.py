@@ -129,9 +129,9 @@ def test_a_finished_run_is_asked_what_it_was_asked_itself(
     # 60 captions of `prior` have two words each: unpruned, every answer is the same.
     own = pq.read_table(run_folder / "examples.parquet").to_pandas()
     own = own[own.metric.isin(["grounded/digit", "grounded/thickness"])].set_index("example")["value"]
-    found = pq.read_table(folder / "examples.parquet").to_pandas()
-    found = found[found.metric == "accuracy@1"].set_index("example")["value"]
-    assert len(found) == 120 and found.to_dict() == own.to_dict()
+    scores = pq.read_table(folder / "examples.parquet").to_pandas()
+    scores = scores[scores.metric == "accuracy@1"].set_index("example")["value"]
+    assert len(scores) == 120 and scores.to_dict() == own.to_dict()
     page = (folder / "report.html").read_text()
     assert "4 of 16 tokens" in page and "it shows a ..." in page
 
@@ -148,9 +148,9 @@ def test_a_model_is_trained_in_the_run_and_cached(
 
 
 def test_which_arms_a_trial_has() -> None:
-    found = compose.arms("token-pruning", ["model=prior-vlm"])
-    assert {"divprune", "random", "fastv", "sparsevlm", "flowcut", "tome"} <= set(found)
-    assert not {"trim", "recoverable", "zero_tprune_votes"} & set(found)
+    arms = compose.arms("token-pruning", ["model=prior-vlm"])
+    assert {"divprune", "random", "fastv", "sparsevlm", "flowcut", "tome"} <= set(arms)
+    assert not {"trim", "recoverable", "zero_tprune_votes"} & set(arms)
 
 
 @pytest.mark.parametrize(

@@ -54,35 +54,35 @@ def arms(*overrides: str) -> list[str]:
     return list(compose.arms("token-pruning", overrides))
 
 
-def check(found: dict[str, float]) -> None:
+def check(final: dict[str, float]) -> None:
     """What holds of every arm: the unpruned model costs most, shares are shares."""
-    assert found["macs_ratio@1"] == 1
+    assert final["macs_ratio@1"] == 1
     for budget in ("0.25", "0.125", "0.0625"):
-        if f"tokens@{budget}" in found:
-            assert found[f"macs_ratio@{budget}"] <= 1 and found[f"macs@{budget}"] <= found["macs@1"]
-            assert 0 <= found[f"accuracy@{budget}"] <= 1 and 0 <= found[f"evidence_recall@{budget}"] <= 1
-            assert found[f"prefill_ms@{budget}"] > 0
+        if f"tokens@{budget}" in final:
+            assert final[f"macs_ratio@{budget}"] <= 1 and final[f"macs@{budget}"] <= final["macs@1"]
+            assert 0 <= final[f"accuracy@{budget}"] <= 1 and 0 <= final[f"evidence_recall@{budget}"] <= 1
+            assert final[f"prefill_ms@{budget}"] > 0
 
 
 @pytest.mark.parametrize("arm", arms(QUESTIONS))
 def test_every_arm_of_the_language_model(arm: str) -> None:
-    found = evaluated_arm(arm, QUESTIONS)
-    check(found)
+    final = evaluated_arm(arm, QUESTIONS)
+    check(final)
     if arm == "full":
-        assert found["tokens@0.0625"] == 144 and found["macs_ratio@0.0625"] == 1
+        assert final["tokens@0.0625"] == 144 and final["macs_ratio@0.0625"] == 1
     elif arm == "sparsevlm":
-        assert found["tokens@0.5"] == 72 and 42.5 < found["tokens@0.3"] <= 43
+        assert final["tokens@0.5"] == 72 and 42.5 < final["tokens@0.3"] <= 43
     elif arm not in ("vtw", "recoverable_lof"):  # which do not look at the budget
-        assert found["tokens@0.0625"] < found["tokens@0.25"] < 144
+        assert final["tokens@0.0625"] < final["tokens@0.25"] < 144
 
 
 @pytest.mark.parametrize("arm", arms(CLASSIFIER))
 def test_every_arm_of_the_classifier(arm: str) -> None:
-    found = evaluated_arm(arm, CLASSIFIER)
-    check(found)
-    assert "min_distance@0.25" not in found and "llm_macs_ratio@0.25" not in found
+    final = evaluated_arm(arm, CLASSIFIER)
+    check(final)
+    assert "min_distance@0.25" not in final and "llm_macs_ratio@0.25" not in final
     if arm != "full":
-        assert found["macs_ratio@0.0625"] < found["macs_ratio@0.25"] < 1
+        assert final["macs_ratio@0.0625"] < final["macs_ratio@0.25"] < 1
 
 
 def test_a_run_writes_what_its_report_shows(tmp_path: Path) -> None:

@@ -69,9 +69,9 @@ def at(*degrees: float) -> list[torch.Tensor]:
 def test_agreement_on_worked_angles() -> None:
     # Unpruned pairs, the most similar first: 01 (10 degrees apart), 12, 02, 23, 13, 03. The second and the third text
     # change places: 02, 12, 01, 13, 23, 03. Each text sees two of its three others swapped: 1 - 6 x 2 / (3 x 8).
-    found = agreement(at(0, 30, 10, 90), at(0, 10, 30, 90))
-    assert found.each == pytest.approx([0.5] * 4)
-    assert found.pairs == pytest.approx(1 - 6 * 10 / (6 * 35))
+    closeness = agreement(at(0, 30, 10, 90), at(0, 10, 30, 90))
+    assert closeness.each == pytest.approx([0.5] * 4)
+    assert closeness.pairs == pytest.approx(1 - 6 * 10 / (6 * 35))
 
 
 def test_agreement_is_one_for_the_same_order_and_zero_without_any() -> None:
@@ -87,9 +87,9 @@ def test_unpruned_embeddings_are_the_models_own(encoder: Path, corpus: Path) -> 
     [batch] = subject.batches()
     assert batch.inputs["attention_mask"].sum(1).unique().numel() > 1
     with prune(subject.model, make(FullOptions()), 1.0, seeds=range(len(batch.ids))) as trace:
-        found = subject.embeddings(subject.answer(batch), trace)
+        embeddings = subject.embeddings(subject.answer(batch), trace)
     model = BertModel.from_pretrained(encoder).eval()
-    for passage, embedding, words in zip(subject.passages, found, batch.words, strict=True):
+    for passage, embedding, words in zip(subject.passages, embeddings, batch.words, strict=True):
         own = model(input_ids=torch.tensor([passage.ids])).last_hidden_state[0].mean(0)
         assert torch.allclose(embedding, own / own.norm(), atol=1e-5)
         assert words == passage.text.split()[: len(words)]
@@ -100,9 +100,9 @@ def arms() -> list[str]:
 
 
 def test_arms_are_those_that_prune_inside_an_encoder() -> None:
-    found = set(arms())
-    assert {"full", "random", "flowcut", "tome", "ats", "evit", "zero_tprune_random", "zero_tprune_once"} <= found
-    assert not found & {"divprune", "grid", "fastv", "trim", "recoverable"}
+    names = set(arms())
+    assert {"full", "random", "flowcut", "tome", "ats", "evit", "zero_tprune_random", "zero_tprune_once"} <= names
+    assert not names & {"divprune", "grid", "fastv", "trim", "recoverable"}
 
 
 @pytest.fixture(scope="module")
@@ -114,15 +114,15 @@ def subject(encoder: Path, corpus: Path) -> Texts:
 @pytest.mark.parametrize("arm", arms())
 def test_every_arm_prunes_words(encoder: Path, corpus: Path, subject: Texts, arm: str) -> None:
     config = composed(encoder, corpus, f"arm={arm}", "data.texts=6")
-    found = TokenPruningRecipe().evaluate(config, Prepared(subject, make(config.pruner)), None, {}).metrics
-    assert found["agreement@1"] == pytest.approx(1) and found["spearman@1"] == pytest.approx(1)
-    assert not any(name.startswith(("accuracy", "evidence_recall", "llm_macs_ratio")) for name in found)
+    final = TokenPruningRecipe().evaluate(config, Prepared(subject, make(config.pruner)), None, {}).metrics
+    assert final["agreement@1"] == pytest.approx(1) and final["spearman@1"] == pytest.approx(1)
+    assert not any(name.startswith(("accuracy", "evidence_recall", "llm_macs_ratio")) for name in final)
     if arm == "full":
-        assert found["agreement@0.25"] == pytest.approx(1) and found["macs_ratio@0.25"] == 1
+        assert final["agreement@0.25"] == pytest.approx(1) and final["macs_ratio@0.25"] == 1
     else:
-        assert -1 <= found["agreement@0.25"] <= 1 and found["macs_ratio@0.25"] < found["macs_ratio@0.5"] < 1
+        assert -1 <= final["agreement@0.25"] <= 1 and final["macs_ratio@0.25"] < final["macs_ratio@0.5"] < 1
         if arm != "ats":  # which samples, and may take fewer
-            assert found["tokens@0.25"] < found["tokens@0.5"] < found["tokens@1"]
+            assert final["tokens@0.25"] < final["tokens@0.5"] < final["tokens@1"]
 
 
 def test_a_run_shows_which_words_are_left(encoder: Path, corpus: Path, tmp_path: Path) -> None:

@@ -153,12 +153,12 @@ def test_costs_of_projectors() -> None:
 
 
 def test_cost_of_a_question() -> None:
-    found = cost(config(), 16)
+    counts = cost(config(), 16)
     block, layer = LayerShape(48, 192), LayerShape(64, 172, matrices=3)
-    assert found.encoder_macs == 5 * block.macs(65) + 64 * 48 * 48
-    assert found.llm_macs == layer.macs(19)
-    assert found.projector_macs == 16 * (6 * 48 * 48 + 3 * 48 * 64)
-    assert cost(config(), 4).encoder_macs == found.encoder_macs  # pooling comes behind it
+    assert counts.encoder_macs == 5 * block.macs(65) + 64 * 48 * 48
+    assert counts.llm_macs == layer.macs(19)
+    assert counts.projector_macs == 16 * (6 * 48 * 48 + 3 * 48 * 64)
+    assert cost(config(), 4).encoder_macs == counts.encoder_macs  # pooling comes behind it
 
 
 def test_more_tokens_than_patches_are_told(

@@ -70,11 +70,11 @@ def test_an_arm_that_cannot_be_tested_at_a_number_is_compared_where_it_can(
     runs: dict[str, runner.RunOutcome],
 ) -> None:
     records = [load_run(runs[arm].folder) for arm in ("flex", "fixed_large", "pixel_shuffle")]
-    found = compare_trial(
+    comparisons = compare_trial(
         list(map(read_measurements, records)), "fixed_large", arm_keys={"arm", "flex"}, main_metric="accuracy@4"
     )
-    assert [comparison.arm for comparison in found] == ["flex", "pixel_shuffle"]
-    metrics = [{row.metric for row in comparison.rows} for comparison in found]
+    assert [comparison.arm for comparison in comparisons] == ["flex", "pixel_shuffle"]
+    metrics = [{row.metric for row in comparison.rows} for comparison in comparisons]
     assert {"accuracy@4", "accuracy@16"} <= metrics[0]
     assert "accuracy@16" in metrics[1] and "accuracy@4" not in metrics[1]
 

@@ -96,8 +96,8 @@ ALL = torch.ones(1, 6, dtype=torch.bool)
 
 
 def removed(count: int, **rules: object) -> list[int]:
-    found = similar_doubles(KEYS, IMPORTANCE, ALL, torch.tensor([count]), **rules)  # type: ignore[arg-type]
-    return found[0].nonzero().squeeze(1).tolist()
+    mask = similar_doubles(KEYS, IMPORTANCE, ALL, torch.tensor([count]), **rules)  # type: ignore[arg-type]
+    return mask[0].nonzero().squeeze(1).tolist()
 
 
 def test_worked_doubles():
@@ -133,15 +133,15 @@ def test_doubles_equal_an_exhaustive_search(seed: int, size: int, count: int):
     keys = torch.randn(1, size, 3, generator=draw, dtype=torch.float64)
     score = torch.rand(1, size, generator=draw, dtype=torch.float64)
     alive = torch.ones(1, size, dtype=torch.bool)
-    found = similar_doubles(keys, score, alive, torch.tensor([count]))[0].nonzero().squeeze(1).tolist()
+    doubles = similar_doubles(keys, score, alive, torch.tensor([count]))[0].nonzero().squeeze(1).tolist()
     order = sorted(range(size), key=lambda i: float(score[0, i]))
     group, rest = order[: size // 2], order[size // 2 :]
     unit = keys[0] / keys[0].norm(dim=1, keepdim=True)
     best = {a: max(float(unit[a] @ unit[b]) for b in rest) for a in group}
     count = min(count, len(group))
     wanted = max(combinations(group, count), key=lambda each: sum(best[a] for a in each))
-    assert sorted(wanted) == found
-    assert not set(found) & set(rest)
+    assert sorted(wanted) == doubles
+    assert not set(doubles) & set(rest)
 
 
 def test_of_two_equal_keys_the_less_important_goes():

@@ -61,7 +61,7 @@ def seen_at(tokens: Tokens, point: Point) -> Tokens:
         (text_queries @ keys[:, :, special:].mT).masked_fill(~tokens.valid[:, None, None], -torch.inf).softmax(3)
     )
     first = words[:, 0]
-    found: dict[str, Any] = {
+    reads: dict[str, Any] = {
         "queries": queries,
         "keys": keys,
         "values": values,
@@ -83,7 +83,7 @@ def seen_at(tokens: Tokens, point: Point) -> Tokens:
         "point": point,
         "layers": LAYERS,
     }
-    return Tokens(**{**vars(tokens), **found})
+    return Tokens(**{**vars(tokens), **reads})
 
 
 def given_words(tokens: Tokens) -> Tensor:
@@ -93,12 +93,12 @@ def given_words(tokens: Tokens) -> Tensor:
 
 def walk(options: Any, tokens: Tokens) -> list[Kept]:
     """What is left behind each point of a pruner; budgets that it cannot meet are raised to its smallest."""
-    pruner, state, found = make(options), {}, []
+    pruner, state, steps = make(options), {}, []
     least = torch.tensor([pruner.smallest_budget(count, LAYERS) for count in tokens.count.tolist()])
     tokens = Tokens(**{**vars(tokens), "budget": torch.maximum(tokens.budget, least)})
     for point in pruner.points(DEPTH):
         kept = apply(tokens, pruner(seen_at(tokens, point), state))
-        found.append(kept)
+        steps.append(kept)
         changed = {"x": kept.x, "valid": kept.valid, "positions": kept.positions, "sizes": kept.sizes}
         tokens = Tokens(**{**vars(tokens), **changed})
-    return found
+    return steps

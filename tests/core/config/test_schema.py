@@ -38,8 +38,8 @@ def problems(tree: dict) -> list[str]:
 
 
 def test_a_right_tree_becomes_the_dataclass() -> None:
-    config, found = build(Outer, {"part": {"name": "other", "sizes": [3, 4]}, "mode": "exact"})
-    assert not found
+    config, wrong = build(Outer, {"part": {"name": "other", "sizes": [3, 4]}, "mode": "exact"})
+    assert not wrong
     assert config == Outer(part=Other(sizes=(3, 4)), mode="exact")
 
 
@@ -82,8 +82,8 @@ def test_elements_of_a_list_are_bounded() -> None:
 
 
 def test_a_list_of_one_needs_no_brackets() -> None:
-    config, found = build(Outer, {"part": {"name": "other", "sizes": 3}})
-    assert not found and config.part.sizes == (3,)
+    config, wrong = build(Outer, {"part": {"name": "other", "sizes": 3}})
+    assert not wrong and config.part.sizes == (3,)
     assert problems({"part": {"name": "other", "sizes": -3}}) == ["part.sizes = -3: must be > 0"]
     assert problems({"part": {"name": "other", "sizes": 0.5}}) == ["part.sizes = 0.5: must be a list"]
 
@@ -107,9 +107,9 @@ def test_what_a_word_begins_wins_over_what_is_spelled_alike() -> None:
 
 
 def test_problems_become_one_error_with_exit_code_2() -> None:
-    _, found = build(Outer, {"part": {"name": "inner", "rate": 2}, "mode": "x"})
+    _, wrong = build(Outer, {"part": {"name": "inner", "rate": 2}, "mode": "x"})
     with pytest.raises(UserError) as caught:
-        raise_problems(found)
+        raise_problems(wrong)
     assert caught.value.exit_code == 2
     assert str(caught.value).splitlines()[0] == "2 problems in the config"
     assert len(str(caught.value).splitlines()) == 3

@@ -104,8 +104,8 @@ def test_token_nlls_equal_full_logits_whatever_the_batch(
 
 
 def test_choices_are_cut_where_their_words_stand() -> None:
-    found = tasks.span_choices(Split(), [0, 1, 2], Words())
-    assert [(c.example, c.kind, c.context, c.options, c.truth) for c in found] == [
+    choices = tasks.span_choices(Split(), [0, 1, 2], Words())
+    assert [(c.example, c.kind, c.context, c.options, c.truth) for c in choices] == [
         ("a/0", "color", (3, 4), ((5,), (6,)), 0),
         ("a/1", "size", (3, 4, 5), ((9,), (10,)), 0),
         ("b/0", "color", (3, 4), ((5,), (6,)), 1),
@@ -142,11 +142,11 @@ def test_choices_read_off_their_captions_equal_choices_read_alone(scorer: Captio
     forwards: list[int] = []
     plain = scorer._single_token
     scorer._single_token = lambda alone: forwards.append(len(alone)) or plain(alone)  # type: ignore[method-assign]
-    nlls, found = scorer.caption_and_choice_nlls(images, captions, choices)
+    nlls, option_nlls = scorer.caption_and_choice_nlls(images, captions, choices)
     assert forwards == [5]  # three of image 2, and two that their captions do not go through
     for nll, expected in zip(nlls, scorer.token_nlls(images, captions), strict=True):
         np.testing.assert_allclose(nll, expected, rtol=1e-6)
-    for values, expected in zip(found, scorer.choice_nlls(choices), strict=True):
+    for values, expected in zip(option_nlls, scorer.choice_nlls(choices), strict=True):
         np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
@@ -193,9 +193,9 @@ def test_greedy_captions_against_the_truth() -> None:
 def test_options_that_merge_with_their_context_are_refused() -> None:
     class Merging(Words):
         def __call__(self, texts: list[str], **options: Any) -> dict[str, list[list[Any]]]:
-            found = super().__call__(texts)
-            found["input_ids"][1][0] = 9
-            return found
+            encoded = super().__call__(texts)
+            encoded["input_ids"][1][0] = 9
+            return encoded
 
     with pytest.raises(ValueError, match="merges the options"):
         tasks.span_choices(Split(), [0], Merging())

@@ -39,8 +39,8 @@ def brute_force(x: np.ndarray, labels: np.ndarray, classes: int, strength: float
         picked = log_softmax(logits(flat), 1)[np.arange(len(labels)), labels]
         return float(-strength * picked.sum() + (flat.reshape(free, -1)[:, :-1] ** 2).sum() / 2)
 
-    found = minimize(loss, np.zeros(free * (x.shape[1] + 1)), method="BFGS", options={"gtol": 1e-7}).x
-    table = np.asarray(found).reshape(free, -1)
+    optimum = minimize(loss, np.zeros(free * (x.shape[1] + 1)), method="BFGS", options={"gtol": 1e-7}).x
+    table = np.asarray(optimum).reshape(free, -1)
     return table if free == classes else np.concatenate([np.zeros_like(table), table])
 
 

@@ -279,9 +279,9 @@ def test_weights_that_follow_from_the_losses_see_them_once_and_get_no_gradient()
 
     nll = full(hidden, head, targets)
     expected = torch.autograd.grad((torch.softmax(nll.detach(), 0) * nll).sum(), (hidden, head))
-    loss, found = deferred_cross_entropy(hidden, OutputHead(head), targets, weigh, chunk=10)
+    loss, losses = deferred_cross_entropy(hidden, OutputHead(head), targets, weigh, chunk=10)
     assert len(seen) == 1
-    torch.testing.assert_close(found, nll.detach())
+    torch.testing.assert_close(losses, nll.detach())
     for a, b in zip(torch.autograd.grad(loss, (hidden, head)), expected, strict=True):
         torch.testing.assert_close(a, b)
 

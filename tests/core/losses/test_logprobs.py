@@ -75,8 +75,8 @@ def test_values_and_gradients_equal_full_logits(chunk: int, direction: str) -> N
     ours, theirs = problem.scores(direction, chunk), problem.full(direction)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
-    found = torch.autograd.grad(problem.loss(ours), problem.leaves)
-    for a, b in zip(found, torch.autograd.grad(problem.loss(theirs), problem.leaves), strict=True):
+    gradients = torch.autograd.grad(problem.loss(ours), problem.leaves)
+    for a, b in zip(gradients, torch.autograd.grad(problem.loss(theirs), problem.leaves), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
@@ -143,8 +143,8 @@ def test_only_the_wanted_gradients_are_computed(direction: str, monkeypatch: pyt
     expected = torch.autograd.grad(problem.loss(problem.full(direction)), problem.hidden)[0]
     problem.head.requires_grad_(False)
     monkeypatch.setattr(kernels, "add_product", None)  # the head's gradient would now raise
-    found = torch.autograd.grad(problem.loss(problem.scores(direction)), problem.hidden)[0]
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    gradient = torch.autograd.grad(problem.loss(problem.scores(direction)), problem.hidden)[0]
+    torch.testing.assert_close(gradient, expected, atol=1e-4, rtol=1e-4)
     with torch.no_grad():
         assert not problem.scores(direction).kl.requires_grad
 
@@ -199,8 +199,8 @@ def test_autocast_multiplies_in_its_dtype_and_returns_fp32_gradients(direction: 
         scores, expected = problem.scores(direction), problem.full(direction)
     for a, b in zip(scores, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
-    found = torch.autograd.grad(scores.kl.sum(), problem.leaves)
-    for a, b in zip(found, torch.autograd.grad(expected.kl.sum(), problem.leaves), strict=True):
+    gradients = torch.autograd.grad(scores.kl.sum(), problem.leaves)
+    for a, b in zip(gradients, torch.autograd.grad(expected.kl.sum(), problem.leaves), strict=True):
         assert a.dtype == torch.float32
         torch.testing.assert_close(a, b, atol=0.1, rtol=5e-2)
 

@@ -26,8 +26,8 @@ def gpt2() -> TextModel:
 
 
 def logits(model: TextModel) -> torch.Tensor:
-    found: torch.Tensor = model(IDS, torch.ones_like(IDS), None, lambda hidden, head: head.logits(hidden))
-    return found
+    result: torch.Tensor = model(IDS, torch.ones_like(IDS), None, lambda hidden, head: head.logits(hidden))
+    return result
 
 
 def disturbed(model: TextModel) -> TextModel:
@@ -81,11 +81,13 @@ def test_they_are_switched_on_again_after_an_error() -> None:
 def test_the_seed_decides_and_the_global_generator_is_left_alone() -> None:
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    found = [dict(add_adapters(llama(), 2, 8.0, ("q_proj",), seed).named_parameters()) for seed in (0, 0, 1)]
+    parameters = [dict(add_adapters(llama(), 2, 8.0, ("q_proj",), seed).named_parameters()) for seed in (0, 0, 1)]
     torch.manual_seed(7)
     assert torch.equal(torch.get_rng_state(), state)
-    [*_, name] = [name for name in found[0] if "lora_A" in name]
-    assert torch.equal(found[0][name], found[1][name]) and not torch.equal(found[0][name], found[2][name])
+    [*_, name] = [name for name in parameters[0] if "lora_A" in name]
+    assert torch.equal(parameters[0][name], parameters[1][name]) and not torch.equal(
+        parameters[0][name], parameters[2][name]
+    )
 
 
 def test_only_the_named_layers_get_one() -> None:

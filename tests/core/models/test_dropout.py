@@ -46,8 +46,8 @@ NOISY: dict[str, dict[str, Any]] = {
 def logits(model: Any, training: bool, seed: int) -> torch.Tensor:
     torch.manual_seed(seed)
     ids = torch.arange(3, 11)[None]
-    found: torch.Tensor = model.train(training)(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.detach()
-    return found
+    result: torch.Tensor = model.train(training)(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.detach()
+    return result
 
 
 @pytest.mark.parametrize("kind", NOISY)

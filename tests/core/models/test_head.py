@@ -173,9 +173,9 @@ def strange(change: Callable[[Tensor], Tensor]) -> Any:
 
     class Strange(LlamaForCausalLM):
         def forward(self, *args: Any, **kwargs: Any) -> Any:
-            found = super().forward(*args, **kwargs)
-            found.logits = change(found.logits)
-            return found
+            output = super().forward(*args, **kwargs)
+            output.logits = change(output.logits)
+            return output
 
     model = tiny("llama")
     model.__class__ = Strange

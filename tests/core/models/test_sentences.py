@@ -35,14 +35,14 @@ def encoder(folder: Path) -> SentenceEncoder:
 
 @torch.no_grad()
 def test_each_embedding_is_that_of_the_text_alone(folder: Path, encoder: SentenceEncoder):
-    found = encoder.embed(TEXTS, batch_tokens=16)
+    embeddings = encoder.embed(TEXTS, batch_tokens=16)
     model, tokenizer = BertModel.from_pretrained(folder).eval(), encoder.tokenizer
-    for text, vector in zip(TEXTS, found, strict=True):
+    for text, vector in zip(TEXTS, embeddings, strict=True):
         mean = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
         torch.testing.assert_close(vector, mean / mean.norm(), atol=1e-5, rtol=1e-5)
     order = [3, 0, 5, 1, 4, 2]
     torch.testing.assert_close(
-        encoder.embed([TEXTS[i] for i in order], batch_tokens=999), found[order], atol=1e-5, rtol=0
+        encoder.embed([TEXTS[i] for i in order], batch_tokens=999), embeddings[order], atol=1e-5, rtol=0
     )
 
 
@@ -66,12 +66,12 @@ def test_equal_texts_are_encoded_once_and_long_ones_first(encoder: SentenceEncod
 def test_inner_layers_and_the_first_token(folder: Path, encoder: SentenceEncoder):
     model, rows = BertModel.from_pretrained(folder).eval(), [[2, 5, 6, 3], [2, 7, 3]]
     for layer in (0, 1, 2):
-        found = embed_rows(encoder.model, rows, device="cpu", layer=layer, pooling="first")
-        for row, vector in zip(rows, found, strict=True):
+        embeddings = embed_rows(encoder.model, rows, device="cpu", layer=layer, pooling="first")
+        for row, vector in zip(rows, embeddings, strict=True):
             states = model(input_ids=torch.tensor([row]), output_hidden_states=True).hidden_states[layer]
             torch.testing.assert_close(vector, states[0, 0], atol=1e-5, rtol=1e-5)
     last = embed_rows(encoder.model, rows, device="cpu", pooling="first")
-    torch.testing.assert_close(last, found, atol=0, rtol=0)
+    torch.testing.assert_close(last, embeddings, atol=0, rtol=0)
 
 
 def test_long_texts_are_cut_and_counted(encoder: SentenceEncoder, capsys: pytest.CaptureFixture[str]):

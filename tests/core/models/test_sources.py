@@ -54,8 +54,8 @@ def test_the_bpe_keeps_frequent_words_whole_and_gives_the_text_back(tokenizer: A
 
 def test_offsets_point_at_the_words(tokenizer: Any) -> None:
     text = "it shows a bold handwritten seven on white paper ."
-    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    words = {text[start:end].strip() for start, end in found["offset_mapping"]}
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    words = {text[start:end].strip() for start, end in encoded["offset_mapping"]}
     assert {"bold", "seven", "paper"} <= words
 
 

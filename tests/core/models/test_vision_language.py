@@ -81,7 +81,7 @@ def test_building_leaves_the_global_generator_alone(config: Any, data: Any, toke
 
 
 def test_generation_with_a_cache_equals_generation_without(model: Any, batch: dict[str, torch.Tensor]) -> None:
-    found = model.generate_captions(batch["pixels"], max_new_tokens=6)
+    captions = model.generate_captions(batch["pixels"], max_new_tokens=6)
     model.eos = -1  # never ends, so that all six steps are compared
     endless = model.generate_captions(batch["pixels"], max_new_tokens=6)
     for row, pixels in zip(endless, batch["pixels"], strict=True):
@@ -91,7 +91,7 @@ def test_generation_with_a_cache_equals_generation_without(model: Any, batch: di
             logits = model(rows, torch.ones_like(rows), pixels[None], lambda states, head: head.logits(states[0, -1]))
             assert int(logits.argmax()) == token
             ids.append(token)
-    assert [len(row) <= 6 for row in found] == [True, True]
+    assert [len(row) <= 6 for row in captions] == [True, True]
 
 
 def test_generation_ends_at_the_end_of_text(model: Any, batch: dict[str, torch.Tensor]) -> None:

@@ -64,7 +64,7 @@ def test_affinity_counts_everywhere(machine, monkeypatch: pytest.MonkeyPatch) ->
     machine("", "", {})
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5})
     assert cores.usable_cores() == TrainerConfig().process_threads == 1
-    assert doctor._cores().found.startswith("1 usable")
+    assert doctor._cores().state.startswith("1 usable")
 
 
 def test_no_module_counts_the_cores_of_the_machine() -> None:

@@ -141,9 +141,9 @@ def themes():
 
 
 def test_contrast_meets_aa_in_both_themes():
-    found = list(themes())
-    assert len(found) == 2
-    for colors in found:
+    palettes = list(themes())
+    assert len(palettes) == 2
+    for colors in palettes:
         for surface in ("page", "card", "sunken"):
             for text in ("ink", "muted", "arm", "better", "worse", "unclear", "brass"):
                 assert contrast(colors[text], colors[surface]) >= 4.5, (text, surface)
@@ -165,10 +165,10 @@ def test_one_seed_says_that_its_main_metric_has_no_interval(page):
 
 
 def test_main_metric_with_an_interval_is_told_with_it(one_seed):
-    run, other, found = one_seed
+    run, other, comparison = one_seed
     card = DICT | {"main_metric": "nll/other"}
-    text = Page(report.write_report(run, other, found, card).read_text()).text
-    row = found.row("nll/other")
+    text = Page(report.write_report(run, other, comparison, card).read_text()).text
+    row = comparison.row("nll/other")
     assert f"a difference of {compare.number_text(row.difference, True)} [+" in text
     assert "the 95% interval over 60 test items of this seed. Lower is better" in text
     assert "Result on seed 0: Loss on the other tokens Worse" in text
@@ -176,8 +176,8 @@ def test_main_metric_with_an_interval_is_told_with_it(one_seed):
 
 def test_several_seeds_are_told_as_seeds(make_run):
     pairs = [tuple(compare.load_run(make_run(arm, seed)) for arm in ("prior", "ntp")) for seed in range(3)]
-    found = compare.compare_seeds(pairs, arm_keys=KEYS, main_metric="grounded/auc")
-    text = Page(report.write_report(*pairs[0], found, DICT).read_text()).text
+    comparison = compare.compare_seeds(pairs, arm_keys=KEYS, main_metric="grounded/auc")
+    text = Page(report.write_report(*pairs[0], comparison, DICT).read_text()).text
     assert "Result over 3 paired seeds: Digit named right, mean over training Better" in text
     assert "the 95% interval over 3 seeds" in text
     assert "paired t intervals over 3 seeds (0, 1, 2)" in text
@@ -206,8 +206,8 @@ def test_command_of_the_partner_keeps_what_was_typed(make_run):
 
 def test_keys_that_differ_unplanned_are_warned_of(make_run):
     run, other = compare.load_run(make_run("prior")), compare.load_run(make_run("ntp", trainer__batch_size=64))
-    found = compare.compare_runs(run, other, arm_keys=KEYS, draws=200)
-    text = Page(report.write_report(run, other, found, DICT).read_text()).text
+    comparison = compare.compare_runs(run, other, arm_keys=KEYS, draws=200)
+    text = Page(report.write_report(run, other, comparison, DICT).read_text()).text
     assert "Not a clean pair. The two runs also differ in trainer.batch_size (32 and 64)" in text
 
 
@@ -226,8 +226,8 @@ def test_text_from_files_is_escaped(one_seed):
 
 
 def test_baseline_and_comparison_belong_together(one_seed):
-    run, other, found = one_seed
-    for arguments in ((other, None), (None, found)):
+    run, other, comparison = one_seed
+    for arguments in ((other, None), (None, comparison)):
         with pytest.raises(ValueError, match="belong together"):
             report.write_report(run, *arguments, DICT)
 
@@ -246,9 +246,9 @@ def test_report_of_a_run_stands_beside_its_baseline(make_run):
 
 
 def test_picture_is_written_with_and_without_a_comparison(one_seed):
-    run, other, found = one_seed
+    run, other, comparison = one_seed
     heights = []
-    for arguments in ((other, found), (None, None)):
+    for arguments in ((other, comparison), (None, None)):
         report.write_report(run, *arguments, DICT)
         with Image.open(run.path / "report.png") as picture:
             assert picture.format == "PNG"

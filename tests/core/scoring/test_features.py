@@ -48,8 +48,8 @@ def test_features_are_the_pooled_states_of_each_text_alone(kind: str, pooling: s
     model = model_of(kind)
     inner = model.language_model.eval() if kind != "bert" else model.eval()
     for layer in (0, 1, LAST):
-        found = text_features(model, BEGIN, TEXTS, device="cpu", layer=layer, pooling=pooling, batch_tokens=16)
-        for text, vector in zip(TEXTS, found, strict=True):
+        vectors = text_features(model, BEGIN, TEXTS, device="cpu", layer=layer, pooling=pooling, batch_tokens=16)
+        for text, vector in zip(TEXTS, vectors, strict=True):
             ids = torch.tensor([BEGIN + Letters([]).with_special_tokens([text])[0]])
             states = inner(input_ids=ids, output_hidden_states=True).hidden_states[layer][0]
             expected = {"mean": states.mean(0), "first": states[0], "last": states[-1]}[pooling]
@@ -58,7 +58,7 @@ def test_features_are_the_pooled_states_of_each_text_alone(kind: str, pooling: s
         again = text_features(
             model, BEGIN, [TEXTS[i] for i in order], device="cpu", layer=layer, pooling=pooling, batch_tokens=999
         )
-        torch.testing.assert_close(again, found[order], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(again, vectors[order], atol=1e-5, rtol=1e-4)
 
 
 def test_what_has_no_features_is_refused():

@@ -16,20 +16,20 @@ def ids(*values: int) -> np.ndarray:
 
 
 def test_prompts_are_padded_on_the_left_and_completions_end_once() -> None:
-    found, attention = _pad_left([ids(5), ids(6, 7)], pad_id=0)
-    assert found.tolist() == [[0, 5], [6, 7]] and attention.tolist() == [[0, 1], [1, 1]]
+    padded, attention = _pad_left([ids(5), ids(6, 7)], pad_id=0)
+    assert padded.tolist() == [[0, 5], [6, 7]] and attention.tolist() == [[0, 1], [1, 1]]
     assert _cut_at_end(np.array([4, 2, 2, 2]), [2]).tolist() == [4, 2]
     assert _cut_at_end(np.array([4, 5]), [2]).tolist() == [4, 5]
 
 
 def test_a_completion_ends_at_the_ends_that_the_model_names_as_well() -> None:
-    def found(*ends: int | list[int] | None) -> list[int]:
+    def completion(*ends: int | list[int] | None) -> list[int]:
         model = model_of_sixes()
         model.generation_config.eos_token_id = ends[0]
         return sample(TextModel(model), [ids(1)], 2, 4, 0.0, 0, "cpu")[0].tolist()
 
-    assert found(None) == found(2) == [6, 6, 6, 6]
-    assert found(6) == found([2, 6]) == [6]
+    assert completion(None) == completion(2) == [6, 6, 6, 6]
+    assert completion(6) == completion([2, 6]) == [6]
 
 
 def test_samples_of_other_settings_are_not_those_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,8 +36,8 @@ def test_worked_numbers(probabilities: list[float], target: int, expected: tuple
     # Logits are the log-probs: hidden state 1 on a head whose rows are the logits.
     head = OutputHead(torch.tensor(probabilities).log()[:, None])
     columns = token_columns(torch.ones(1, 1), head, torch.tensor([target]), ALL)
-    found = [float(columns[name]) for name in ("logprob", "entropy", "max_logprob", "rank", "mass")]
-    assert found == pytest.approx(expected, abs=1e-5)
+    values = [float(columns[name]) for name in ("logprob", "entropy", "max_logprob", "rank", "mass")]
+    assert values == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -114,7 +114,7 @@ class Driver:
 
     def count(self, state: str) -> int:
         """Cells in a state."""
-        return sum(found.state == state for found in self.states())
+        return sum(each.state == state for each in self.states())
 
     def logs(self) -> str:
         """All logs of cells."""
@@ -122,22 +122,22 @@ class Driver:
 
     def processes(self) -> list[int]:
         """Living processes that this driver's starts have left or made, the drivers themselves included."""
-        found = []
+        pids = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             with contextlib.suppress(OSError):
                 if f"{MARK}={self.mark}".encode() in path.read_bytes().split(b"\0"):
-                    found.append(int(path.parent.name))
-        return found
+                    pids.append(int(path.parent.name))
+        return pids
 
     def workers(self) -> list[int]:
         """Living processes that cells run in."""
-        found = []
+        pids = []
         for record in self.outputs.glob("prior/trials/*/cells/*.json"):
             with contextlib.suppress(OSError, ValueError):
                 owner = json.loads(record.read_text())
                 if owner["state"] == "running" and is_alive(record, owner):
-                    found.append(int(owner["pid"]))
-        return sorted(set(found))
+                    pids.append(int(owner["pid"]))
+        return sorted(set(pids))
 
 
 def signal_training(driver: Driver, number: int) -> None:

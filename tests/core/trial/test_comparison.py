@@ -32,43 +32,43 @@ def compared(runs, **options):
 
 def test_each_arm_stands_beside_the_baseline_over_all_seeds(trial):
     runs = trial()
-    found = compared(runs)
-    assert [(one.arm, one.baseline, one.seeds, one.unit) for one in found] == [
+    comparisons = compared(runs)
+    assert [(one.arm, one.baseline, one.seeds, one.unit) for one in comparisons] == [
         (arm, "ntp", (0, 1, 2), "seeds") for arm in ARMS
     ]
     cells = {(run.arm, run.seed): run for run in runs}
-    for one in found:
+    for one in comparisons:
         alone = compare.compare_seeds([(cells[one.arm, seed], cells["ntp", seed]) for seed in range(3)], arm_keys=KEYS)
         assert [row.interval for row in one.rows] == [row.interval for row in alone.rows]
 
 
 def test_holm_over_the_arms_for_each_metric(trial):
-    found = compared(trial())
+    comparisons = compared(trial())
     for metric in ("grounded/auc", "nll/other", "grounded/digit/accuracy"):
-        rows = [one.row(metric) for one in found]
+        rows = [one.row(metric) for one in comparisons]
         assert [row.p_holm for row in rows] == pytest.approx(holm([row.interval.p_value for row in rows]))
-    smallest = min((one.row("nll/other") for one in found), key=lambda row: row.interval.p_value)
+    smallest = min((one.row("nll/other") for one in comparisons), key=lambda row: row.interval.p_value)
     assert smallest.p_holm == pytest.approx(3 * smallest.interval.p_value)
 
 
 def test_holm_counts_only_the_arms_that_have_an_interval(trial):
     """On one seed the area under the curve of an arm has no interval: two arms are left to correct for."""
     runs = trial(("ntp", "prior", "random")) + trial(("oracle",), seeds=(2,))
-    found = {one.arm: one.row("grounded/auc") for one in compared(runs)}
-    assert found["oracle"].interval is None and found["oracle"].p_holm is None
-    raw = [found[arm].interval.p_value for arm in ("prior", "random")]
-    assert [found[arm].p_holm for arm in ("prior", "random")] == pytest.approx(holm(raw))
+    row_of = {one.arm: one.row("grounded/auc") for one in compared(runs)}
+    assert row_of["oracle"].interval is None and row_of["oracle"].p_holm is None
+    raw = [row_of[arm].interval.p_value for arm in ("prior", "random")]
+    assert [row_of[arm].p_holm for arm in ("prior", "random")] == pytest.approx(holm(raw))
 
 
 def test_differences_follow_the_seeds(trial):
     runs = trial(("ntp", "prior"), seeds=(2, 0, 1))
-    (found,) = compared(runs)
+    (comparison,) = compared(runs)
     finals = {(run.arm, run.seed): final_metrics(run.path)["grounded/auc"] for run in runs}
     expected = [finals["prior", seed] - finals["ntp", seed] for seed in (0, 1, 2)]
-    row = found.row("grounded/auc")
-    assert (found.seeds, row.differences) == ((0, 1, 2), tuple(expected))
+    row = comparison.row("grounded/auc")
+    assert (comparison.seeds, row.differences) == ((0, 1, 2), tuple(expected))
     assert row.interval == paired_t(row.differences)
-    assert all(len(row.differences) == 3 for row in found.rows)
+    assert all(len(row.differences) == 3 for row in comparison.rows)
 
 
 def test_missing_seeds_are_left_out(trial):
@@ -85,14 +85,14 @@ def test_without_a_finished_baseline_there_is_nothing_to_compare(trial):
 
 def test_one_seed_gives_intervals_over_examples(trial):
     runs = trial(("ntp", "prior", "random"), seeds=(3,))
-    found = compared(runs)
-    for one, run in zip(found, runs[1:], strict=True):
+    comparisons = compared(runs)
+    for one, run in zip(comparisons, runs[1:], strict=True):
         alone = compare.compare_runs(run, runs[0], arm_keys=KEYS)
         assert (one.unit, one.seeds) == ("examples", (3,))
         assert [row.interval for row in one.rows] == [row.interval for row in alone.rows]
         assert all(row.differences == (row.value - row.baseline,) for row in one.rows)
-    raw = [one.row("nll/image").interval.p_value for one in found]
-    assert [one.row("nll/image").p_holm for one in found] == pytest.approx(holm(raw))
+    raw = [one.row("nll/image").interval.p_value for one in comparisons]
+    assert [one.row("nll/image").p_holm for one in comparisons] == pytest.approx(holm(raw))
 
 
 def test_each_table_is_read_once(trial, monkeypatch):
@@ -110,8 +110,8 @@ def test_each_table_is_read_once(trial, monkeypatch):
 
 def test_unplanned_differences_are_reported(trial):
     runs = trial(("ntp",), seeds=(0, 1)) + trial(("prior",), seeds=(0, 1), trainer__learning_rate=0.001)
-    (found,) = compared(runs)
-    assert found.unplanned == (("trainer.learning_rate", "0.001", "0.002"),)
+    (comparison,) = compared(runs)
+    assert comparison.unplanned == (("trainer.learning_rate", "0.001", "0.002"),)
 
 
 def test_arms_must_share_examples(trial):

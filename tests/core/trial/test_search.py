@@ -28,8 +28,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def distribution(value: str):
-    (found,) = read_space("prior", [f"weighting.alpha={value}"]).distributions.values()
-    return found
+    (result,) = read_space("prior", [f"weighting.alpha={value}"]).distributions.values()
+    return result
 
 
 def refused(*overrides: str) -> str:
@@ -166,12 +166,12 @@ def test_cells_are_proposed_in_batches_that_fill_the_jobs(folder: Path) -> None:
 
 def test_the_sampler_learns_which_direction_is_better(folder: Path) -> None:
     launcher = FakeLauncher(measures(lambda alpha: (alpha - 3) ** 2), jobs=1)
-    found = {}
+    late_mean = {}
     for metric in (METRIC, "nll/all"):  # the same numbers; the first is to be raised, the second to be lowered
         states, _ = searched(folder.with_name(metric.replace("/", "-")), launcher, trials=14, metric=metric)
         late = [abs(alpha_of(state.cell) - 3) for state in states[10:]]
-        found[metric] = sum(late) / len(late)
-    assert found["nll/all"] < found[METRIC] / 2
+        late_mean[metric] = sum(late) / len(late)
+    assert late_mean["nll/all"] < late_mean[METRIC] / 2
 
 
 def test_a_search_that_is_started_again_proposes_the_same_and_starts_nothing(folder: Path) -> None:

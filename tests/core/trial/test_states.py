@@ -61,9 +61,9 @@ def test_the_run_folder_says_how_a_cell_ended(folder: Path, cell: Cell, run: Run
     if state == DONE:
         run.finish(finished=finished)
     record_end(folder, cell.name, state)
-    found = cell_state(folder, cell)
-    assert (found.state, found.step, found.max_steps, found.attempts) == (state, 6, 6, 1)
-    assert (found.started, found.finished, found.error) == (started, finished, "")
+    read = cell_state(folder, cell)
+    assert (read.state, read.step, read.max_steps, read.attempts) == (state, 6, 6, 1)
+    assert (read.started, read.finished, read.error) == (started, finished, "")
 
 
 def test_a_run_is_done_when_its_report_is_written_too(folder: Path, cell: Cell, run: RunFolder) -> None:
@@ -85,9 +85,9 @@ def test_a_run_that_failed_elsewhere_is_failed_with_its_error(folder: Path, cell
 def test_a_cell_that_failed_before_it_had_a_folder_is_failed(folder: Path, cell: Cell) -> None:
     record_start(folder, cell.name)
     record_end(folder, cell.name, FAILED, "data.path: is missing\n  type data.path=FOLDER")
-    found = cell_state(folder, cell)
-    assert (found.state, found.attempts) == (FAILED, 1)
-    assert found.error == "data.path: is missing\n  type data.path=FOLDER"
+    state = cell_state(folder, cell)
+    assert (state.state, state.attempts) == (FAILED, 1)
+    assert state.error == "data.path: is missing\n  type data.path=FOLDER"
 
 
 def test_a_failed_attempt_whose_run_was_done_elsewhere_is_done(folder: Path, cell: Cell, run: RunFolder) -> None:
@@ -134,8 +134,8 @@ def test_a_run_cut_off_outside_the_trial_is_cut_off(folder: Path, cell: Cell, ru
     import os
 
     os.utime(run.lock, (0, 0))
-    found = cell_state(folder, cell)
-    assert (found.state, found.step, found.attempts) == (CUT_OFF, 3, 0)
+    after = cell_state(folder, cell)
+    assert (after.state, after.step, after.attempts) == (CUT_OFF, 3, 0)
 
 
 def test_a_fresh_lock_of_another_host_is_running(folder: Path, cell: Cell, run: RunFolder) -> None:

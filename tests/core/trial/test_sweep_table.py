@@ -51,23 +51,23 @@ def test_a_setting_with_one_seed_has_no_interval_and_with_none_no_mean(cell) -> 
 
 def test_failed_cells_and_those_without_the_metric_do_not_count(cell) -> None:
     states = [cell("a=1 seed=0", 1.0), cell("a=1 seed=1", None), cell("a=1 seed=2", 3.0, metric="nll/all")]
-    (found,) = settings(states, METRIC)
-    assert (found.seeds, found.cells, found.values) == ((0,), 3, (1.0,))
+    (setting,) = settings(states, METRIC)
+    assert (setting.seeds, setting.cells, setting.values) == ((0,), 3, (1.0,))
 
 
 def test_the_seed_is_taken_out_wherever_it_was_typed(cell) -> None:
-    found = settings([cell("seed=0 a=1", 1.0), cell("seed=1 a=1", 2.0), cell("seed=0 reference.seed=1", 3.0)], METRIC)
-    assert [setting.label for setting in found] == ["a=1", "reference.seed=1"]
+    rows = settings([cell("seed=0 a=1", 1.0), cell("seed=1 a=1", 2.0), cell("seed=0 reference.seed=1", 3.0)], METRIC)
+    assert [setting.label for setting in rows] == ["a=1", "reference.seed=1"]
 
 
 def test_a_sweep_over_seeds_alone_is_one_setting(cell) -> None:
-    (found,) = settings([cell("seed=0", 1.0), cell("seed=1", 2.0)], METRIC)
-    assert (found.label, found.mean) == ("(only the seed differs)", 1.5)
+    (setting,) = settings([cell("seed=0", 1.0), cell("seed=1", 2.0)], METRIC)
+    assert (setting.label, setting.mean) == ("(only the seed differs)", 1.5)
 
 
 def test_quoted_values_with_blanks_keep_their_settings_apart(cell) -> None:
-    found = settings([cell("p='a  b' seed=0", 1.0), cell("p='a b' seed=0", 2.0)], METRIC)
-    assert [setting.label for setting in found] == ["p='a  b'", "p='a b'"]
+    rows = settings([cell("p='a  b' seed=0", 1.0), cell("p='a b' seed=0", 2.0)], METRIC)
+    assert [setting.label for setting in rows] == ["p='a  b'", "p='a b'"]
 
 
 @pytest.mark.parametrize(("higher", "expected"), [(True, ["a=2", "a=1"]), (False, ["a=1", "a=2"])])

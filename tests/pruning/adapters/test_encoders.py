@@ -41,8 +41,8 @@ def test_dropping_equals_a_forward_on_the_kept_tokens(place: str):
         states = model(pixels)
     for row, kept in enumerate(KEPT):
         expected = by_hand(model, pixels[row : row + 1], kept, 2, place == "vit_attention")
-        found = states.last_hidden_state[row, trace.output_mask[row]]
-        torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=1e-5)
+        kept_states = states.last_hidden_state[row, trace.output_mask[row]]
+        torch.testing.assert_close(kept_states, expected[0], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(
             states.pooler_output[row], model.post_layernorm(expected[0, 0]), atol=1e-5, rtol=1e-5
         )
@@ -224,11 +224,11 @@ def test_attention_of_text_is_read_with_special_tokens_first():
 
 
 def test_layouts_in_numbers():
-    found = layout(llava())
-    assert isinstance(found, Layout) and found.kind == "llava" and found.special == 1
-    assert (found.depth.vit, found.depth.llm, found.used_blocks) == (6, 6, 5)
-    assert found.llm is not None and (found.llm.width, found.llm.matrices, found.llm.kv_width) == (16, 3, 8)
-    assert found.projector == (16, 16, 16) and found.patch_pixels == 48 and found.encoder.ffn == 24
+    parts = layout(llava())
+    assert isinstance(parts, Layout) and parts.kind == "llava" and parts.special == 1
+    assert (parts.depth.vit, parts.depth.llm, parts.used_blocks) == (6, 6, 5)
+    assert parts.llm is not None and (parts.llm.width, parts.llm.matrices, parts.llm.kv_width) == (16, 3, 8)
+    assert parts.projector == (16, 16, 16) and parts.patch_pixels == 48 and parts.encoder.ffn == 24
     assert layout(llava(siglip=True)).special == 0
     words = layout(bert())
     assert (words.kind, words.special, words.llm, words.patch_pixels) == ("text", 2, None, 0)

@@ -212,8 +212,8 @@ def test_decode_steps_equal_a_forward_on_the_kept_tokens_and_the_answer(position
         ones = torch.ones(embeds.shape[:2], dtype=torch.long)
         states = llm(inputs_embeds=embeds, attention_mask=ones, position_ids=place).last_hidden_state
         expected = model.lm_head(states)[0, -STEPS - 1 : -1]
-        found = torch.stack([step[row] for step in out.logits])
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        logits = torch.stack([step[row] for step in out.logits])
+        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

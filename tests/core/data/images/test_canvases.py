@@ -79,13 +79,13 @@ def test_no_scan_is_in_both_parts() -> None:
 
     def shown(part: str) -> set[bytes]:
         made = flat(replace(TWO, train=1500, test=1500), part)
-        found = set()
+        scans = set()
         for image, evidence in zip(made.images[:, 0], made.evidence, strict=True):
             for patches in evidence:
                 rows, columns = np.nonzero(patches.numpy().reshape(8, 8))
                 y, x = 4 * rows[0], 4 * columns[0]
-                found.add(image[y : y + 8, x : x + 8].numpy().tobytes())
-        return found
+                scans.add(image[y : y + 8, x : x + 8].numpy().tobytes())
+        return scans
 
     train, test = shown("train"), shown("test")
     assert train <= known and test <= known and not train & test

@@ -22,22 +22,22 @@ def spans(pairs: list[tuple[str, str]]) -> tuple[str, list[tuple[str, str]]]:
 
 
 def test_answers_that_nothing_settled_are_spans() -> None:
-    text, found = spans([("what shape is in the image?", "circle"), ("is there a red shape?", "no")])
+    text, kinds = spans([("what shape is in the image?", "circle"), ("is there a red shape?", "no")])
     assert text == "what shape is in the image ? circle . is there a red shape ? no ."
-    assert found == [("circle", "answer/shape"), ("no", "answer/yesno")]
+    assert kinds == [("circle", "answer/shape"), ("no", "answer/yesno")]
 
 
 def test_a_repeated_fact_is_no_span() -> None:
-    _, found = spans([("what color is the shape?", "blue"), ("is there not a teal shape?", "yes")])
-    assert found == [("blue", "answer/color")]
-    _, found = spans([("is there not a blue shape in the image?", "no"), ("what color is the shape?", "blue")])
-    assert found == [("no", "answer/yesno")]
+    _, kinds = spans([("what color is the shape?", "blue"), ("is there not a teal shape?", "yes")])
+    assert kinds == [("blue", "answer/color")]
+    _, kinds = spans([("is there not a blue shape in the image?", "no"), ("what color is the shape?", "blue")])
+    assert kinds == [("no", "answer/yesno")]
 
 
 def test_a_question_about_the_color_of_a_triangle_gives_the_triangle_away() -> None:
-    text, found = spans([("what is the color of the triangle?", "red"), ("what is the red shape?", "triangle")])
+    text, kinds = spans([("what is the color of the triangle?", "red"), ("what is the red shape?", "triangle")])
     assert text == "what is the color of the triangle ? red . what is the red shape ? triangle ."
-    assert found == [("triangle", "topic/shape"), ("red", "answer/color")]
+    assert kinds == [("triangle", "topic/shape"), ("red", "answer/color")]
 
 
 def test_the_last_shape_left_is_no_span() -> None:

@@ -361,9 +361,9 @@ def test_several_captions_of_an_image(images: Path) -> None:
     for captions, count in (("all", 9), ("first", 5)):
         data = load(path, captions=captions, test_fraction=0.4)
         parts = [(part, index) for part in (data.train, data.test) for index in range(len(part))]
-        found = [part.caption(index) for part, index in parts]
-        assert len(found) == len({caption.id for caption in found}) == count
-        assert ({"again 0", "again 3"} <= {caption.text for caption in found}) == (captions == "all")
+        captions_of_both = [part.caption(index) for part, index in parts]
+        assert len(captions_of_both) == len({caption.id for caption in captions_of_both}) == count
+        assert ({"again 0", "again 3"} <= {caption.text for caption in captions_of_both}) == (captions == "all")
         groups = [{part.caption(i).group for i in range(len(part))} for part in (data.train, data.test)]
         assert (len(groups[0]), len(groups[1])) == (3, 2) and not groups[0] & groups[1]
         for part, index in parts:

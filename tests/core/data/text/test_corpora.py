@@ -7,8 +7,8 @@ SHARD = Memory("memory", ("one two three four five", "six"))
 
 
 def test_chunks_keep_all_words_in_order() -> None:
-    found = list(Chunked(SHARD, 2).read())
-    assert [(document.id, document.text) for document in found] == [
+    chunks = list(Chunked(SHARD, 2).read())
+    assert [(document.id, document.text) for document in chunks] == [
         ("0#0", "one two"),
         ("0#1", "three four"),
         ("0#2", "five"),

@@ -77,9 +77,9 @@ def test_mixtures(path: str) -> None:
 def test_a_limit_in_characters_holds_for_each_domain(path: str) -> None:
     few = list(DomainCorpus(config_of(path, characters=500)).parts())
     for domain in WORDS:
-        found = [(part, len(text)) for part, text in few if part.startswith(domain)]
-        assert sum(length for _, length in found) >= 500 and len({part for part, _ in found}) == 2
-        before = found[:-1]
+        lengths = [(part, len(text)) for part, text in few if part.startswith(domain)]
+        assert sum(length for _, length in lengths) >= 500 and len({part for part, _ in lengths}) == 2
+        before = lengths[:-1]
         assert sum(length for _, length in before) < 500 or len({part for part, _ in before}) == 1
 
 

@@ -12,18 +12,18 @@ texts = st.lists(st.text(alphabet=st.sampled_from("abçİß²½_. ,\n1"), max_si
 
 def counts_of(text: str, buckets: int = 10_000, ngrams: int = 2) -> np.ndarray:
     """Brute force: one n-gram after another."""
-    words, found = words_of(text), np.zeros(buckets, np.int64)
+    words, counts = words_of(text), np.zeros(buckets, np.int64)
     for order in range(1, ngrams + 1):
         for start in range(len(words) - order + 1):
-            found[bucket_of(" ".join(words[start : start + order]), buckets)] += 1
-    return found
+            counts[bucket_of(" ".join(words[start : start + order]), buckets)] += 1
+    return counts
 
 
 def test_buckets_of_the_published_test() -> None:
     assert (bucket_of("alice", 10_000), bucket_of("alice went", 10_000)) == (6720, 114)
-    found = NgramHasher(10_000).occurrences([words_of("Alice went to the store")])
-    assert len(found.buckets) == 9 and found.lengths.tolist() == [5]
-    assert found.counts(10_000).sum() == 9
+    occurrences = NgramHasher(10_000).occurrences([words_of("Alice went to the store")])
+    assert len(occurrences.buckets) == 9 and occurrences.lengths.tolist() == [5]
+    assert occurrences.counts(10_000).sum() == 9
 
 
 def test_words_are_lower_cased_and_punctuation_stays_together() -> None:
@@ -40,12 +40,12 @@ def test_a_lone_surrogate_has_a_bucket() -> None:
 def test_remembered_buckets_are_the_hashed_ones(documents: list[str], ngrams: int, slots: int, vocabulary: int) -> None:
     hasher = NgramHasher(50, ngrams, slots, vocabulary)
     for batch in batches(map(words_of, documents * 2), words=7):
-        found = hasher.occurrences(batch)
+        occurrences = hasher.occurrences(batch)
         rows = np.zeros((len(batch), 50), np.int64)
-        np.add.at(rows, (found.rows, found.buckets), 1)
+        np.add.at(rows, (occurrences.rows, occurrences.buckets), 1)
         assert rows.tolist() == [counts_of(" ".join(words), 50, ngrams).tolist() for words in batch]
-        assert found.counts(50).tolist() == rows.sum(0).tolist()
-        assert found.lengths.tolist() == [len(words) for words in batch]
+        assert occurrences.counts(50).tolist() == rows.sum(0).tolist()
+        assert occurrences.lengths.tolist() == [len(words) for words in batch]
 
 
 @given(texts, st.integers(1, 30))

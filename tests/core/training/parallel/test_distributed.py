@@ -61,8 +61,8 @@ def together(folder: Path) -> Ends:
 def assert_close(left: dict[str, Any], right: dict[str, Any]) -> None:
     for name, value in left["weights"].items():
         torch.testing.assert_close(value, right["weights"][name], rtol=1e-5, atol=1e-5)
-    for (step, metrics), (other, found) in zip(left["lines"], right["lines"], strict=False):
-        assert step == other and metrics == pytest.approx(found, rel=1e-5, abs=1e-6)
+    for (step, metrics), (other, others) in zip(left["lines"], right["lines"], strict=False):
+        assert step == other and metrics == pytest.approx(others, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", LIKE_ONE)
@@ -150,10 +150,10 @@ def test_a_sharded_checkpoint_is_split_and_ends_in_whole_weights(together: Ends,
         }
         assert not (checkpoint / "optimizer.pt").exists()
     assert not (before / "model.safetensors").exists()
-    found = Blocks(0)
-    safetensors.torch.load_model(found, last / "model.safetensors")
+    restored = Blocks(0)
+    safetensors.torch.load_model(restored, last / "model.safetensors")
     expected = together["sharded"][0]["weights"]
-    assert all(torch.equal(value, expected[name]) for name, value in found.named_parameters())
+    assert all(torch.equal(value, expected[name]) for name, value in restored.named_parameters())
     shutil.copytree(folder / "sharded", tmp_path / "copy")
     again = go(tmp_path / "copy")
     assert again["result"] == ("done", 12, 12) and not again["seen"]

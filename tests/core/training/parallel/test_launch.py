@@ -27,8 +27,8 @@ def tell(exchange: Exchange, patch: pytest.MonkeyPatch, rank: int, seconds: floa
 def test_errors_for_people_arrive_as_they_were(error: Exception, tmp_path: Path) -> None:
     exchange = Exchange(tmp_path)
     exchange.tell(1, error)
-    (found,) = exchange.failures()
-    assert found.rank == 1 and type(found.error) is type(error) and str(found.error) == str(error)
+    (failure,) = exchange.failures()
+    assert failure.rank == 1 and type(failure.error) is type(error) and str(failure.error) == str(error)
 
 
 def test_an_unforeseen_error_names_its_process_and_keeps_its_traceback(tmp_path: Path) -> None:
@@ -37,9 +37,9 @@ def test_an_unforeseen_error_names_its_process_and_keeps_its_traceback(tmp_path:
         raise ZeroDivisionError("by zero")
     except ZeroDivisionError as error:
         exchange.tell(1, error)
-    (found,) = exchange.failures()
-    assert isinstance(found.error, WorkerError) and str(found.error) == "process 1: ZeroDivisionError: by zero"
-    assert "test_launch.py" in found.error.__notes__[0]
+    (failure,) = exchange.failures()
+    assert isinstance(failure.error, WorkerError) and str(failure.error) == "process 1: ZeroDivisionError: by zero"
+    assert "test_launch.py" in failure.error.__notes__[0]
 
 
 def test_the_first_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,9 +97,9 @@ def test_page_is_accessible(page):
 def test_colours_of_arms_can_be_read_in_both_themes():
     parts = PAGE_STYLE.split("@media", 2)[:2]
     for text, colors in zip(parts, themes(), strict=True):
-        found = re.findall(r"--p\d: #(\w{6})", text)
-        assert len(found) == 7
-        for value in found:
+        colours = re.findall(r"--p\d: #(\w{6})", text)
+        assert len(colours) == 7
+        for value in colours:
             color = tuple(int(value[at : at + 2], 16) / 255 for at in (0, 2, 4))
             assert contrast(color, colors["card"]) >= 4.5, value
 
@@ -136,28 +136,28 @@ def test_forest_and_table_show_every_number_of_every_comparison(trial, page):
 
 
 def test_table_has_mean_and_deviation_over_seeds_and_marks_the_best(trial):
-    found = arms.trial_arms(trial)
-    info = arms.metrics_info(found)
-    metrics = arms.trial_metrics(found, info, "grounded/auc")
+    rows = arms.trial_arms(trial)
+    info = arms.metrics_info(rows)
+    metrics = arms.trial_metrics(rows, info, "grounded/auc")
     assert metrics[0] == arms.Metric("grounded/auc", "Digit named right, mean over training", True)
     assert {metric.name for metric in metrics} == {row.metric for row in trial.comparisons[0].rows}
-    values = [final["grounded/auc"] for final in found[0].finals.values()]
-    first, second, third = arms.summaries(found, metrics[0])
+    values = [final["grounded/auc"] for final in rows[0].finals.values()]
+    first, second, third = arms.summaries(rows, metrics[0])
     assert first.mean == pytest.approx(np.mean(values))
     assert first.deviation == pytest.approx(np.std(values, ddof=1))
     assert [first.best, second.best, third.best] == [True, False, False]
     loss = next(metric for metric in metrics if metric.name == "nll/other")
-    assert [one.best for one in arms.summaries(found, loss)] == [False, True, False]
+    assert [one.best for one in arms.summaries(rows, loss)] == [False, True, False]
     text = page_of(trial).text
     assert f"{number_text(first.mean)} (best) ± {number_text(first.deviation)}" in text
 
 
 def test_nothing_is_best_where_all_arms_are_equal(trial):
-    found = arms.trial_arms(trial)
+    rows = arms.trial_arms(trial)
     equal = arms.Metric("grounded/thickness/accuracy", "Thickness", True)
-    assert len({one.mean for one in arms.summaries(found, equal)}) == 1
-    assert not any(one.best for one in arms.summaries(found, equal))
-    assert not any(one.best for one in arms.summaries(found, replace(equal, name="nll/image", higher_is_better=None)))
+    assert len({one.mean for one in arms.summaries(rows, equal)}) == 1
+    assert not any(one.best for one in arms.summaries(rows, equal))
+    assert not any(one.best for one in arms.summaries(rows, replace(equal, name="nll/image", higher_is_better=None)))
 
 
 def exact_run(make_run, values):
@@ -214,8 +214,8 @@ def test_markdown_table_of_one_seed_has_no_deviation(make_run):
 def test_forest_keeps_everything_but_far_ends_of_intervals_inside(make_run):
     values = {"prior": (0.5, 0.6), "ntp": (0.4, 0.4), "random": (0.40, 0.401)}
     trial = make_trial(exact_run(make_run, values), tuple(values), (0, 1), card=card_of("a|b"))
-    found = arms.trial_arms(trial)
-    plot = forests.forest_plot(found, arms.Metric("a|b", "A", True), 0.02, 1)
+    rows = arms.trial_arms(trial)
+    plot = forests.forest_plot(rows, arms.Metric("a|b", "A", True), 0.02, 1)
     wide, narrow = plot.rows
     assert (wide.arm.name, wide.cut_low, wide.cut_high) == ("prior", True, True)
     assert (narrow.cut_low, narrow.cut_high) == (False, False)
@@ -230,15 +230,15 @@ def test_forest_keeps_everything_but_far_ends_of_intervals_inside(make_run):
 def test_arms_are_sorted_by_what_the_claim_wants(make_run):
     values = {"random": (0.5, 0.6), "ntp": (0.4, 0.4), "drop": (0.9, 0.91), "prior": (0.1, 0.11)}
     trial = make_trial(exact_run(make_run, values), tuple(values), (0, 1), card=card_of("a|b"))
-    found = arms.trial_arms(trial)
-    assert [(arm.name, arm.role, arm.place) for arm in found] == [
+    rows = arms.trial_arms(trial)
+    assert [(arm.name, arm.role, arm.place) for arm in rows] == [
         ("prior", "arm", 0),
         ("ntp", "baseline", 0),
         ("random", "other", 1),
         ("drop", "other", 2),
     ]
-    assert [arm.name for arm in arms.best_first(found, "a|b", 1)] == ["prior", "drop", "random"]
-    assert [arm.name for arm in arms.best_first(found, "a|b", -1)] == ["prior", "random", "drop"]
+    assert [arm.name for arm in arms.best_first(rows, "a|b", 1)] == ["prior", "drop", "random"]
+    assert [arm.name for arm in arms.best_first(rows, "a|b", -1)] == ["prior", "random", "drop"]
 
 
 # learning curves
@@ -255,13 +255,13 @@ def test_band_is_the_t_interval_from_four_seeds_on():
 
 def test_curves_are_means_over_seeds_at_steps_that_all_measured(trial):
     RunFolder(trial.runs[0].path).log(650, "eval", {"nll/image": 9.0}, 1.0)
-    found = arms.trial_arms(trial)
-    charts = bands.trial_curves(found, {}, "nll/image")
+    rows = arms.trial_arms(trial)
+    charts = bands.trial_curves(rows, {}, "nll/image")
     assert [line.arm for line in charts.main.lines] == ["prior", "ntp", "random"]
     assert [bool(line.band) for line in charts.main.lines] == [True, True, False]
     first = charts.main.lines[0]
     assert [point[2] for point in first.points] == [100, 200, 300, 400, 500, 600]
-    everyone = [curves.read_curves(run)["nll/image"][100] for run in found[0].runs.values()]
+    everyone = [curves.read_curves(run)["nll/image"][100] for run in rows[0].runs.values()]
     assert first.points[0][3] == pytest.approx(np.mean(everyone))
     assert charts.band == "95% t intervals of each arm's mean over 5 seeds"
     assert [[line.arm for line in chart.lines] for chart in charts.pairs] == [["ntp", "random"]]
@@ -269,8 +269,8 @@ def test_curves_are_means_over_seeds_at_steps_that_all_measured(trial):
 
 
 def test_lines_bands_and_names_stay_inside_the_frame(make_run):
-    found = arms.trial_arms(make_trial(make_run, TEN, (0, 1, 2, 3)))
-    shown = bands.trial_curves(found, {}, "grounded/auc")
+    rows = arms.trial_arms(make_trial(make_run, TEN, (0, 1, 2, 3)))
+    shown = bands.trial_curves(rows, {}, "grounded/auc")
     for chart in (shown.main, shown.narrow, *shown.pairs, *shown.rest):
         frame = chart.frame
         for line in chart.lines:
@@ -345,12 +345,12 @@ def test_text_without_an_image_is_shown(trial):
 
 def test_examples_that_differ_most_are_averaged_over_seeds(make_run):
     trial = make_trial(make_run, seeds=(0, 1, 2), card=card_of("nll/image", direction=-1))
-    found = arms.trial_arms(trial)
-    metrics = arms.trial_metrics(found, arms.metrics_info(found), "nll/image")
-    result = drill.drill(found, metrics, "nll/image", -1)
+    rows = arms.trial_arms(trial)
+    metrics = arms.trial_metrics(rows, arms.metrics_info(rows), "nll/image")
+    result = drill.drill(rows, metrics, "nll/image", -1)
     assert (result.number, result.seeds, result.substitute, result.direction) == (120, [0, 1, 2], False, -1)
     pairs = [
-        (drill._scores(found[0].runs[seed].path, "nll/image"), drill._scores(found[1].runs[seed].path, "nll/image"))
+        (drill._scores(rows[0].runs[seed].path, "nll/image"), drill._scores(rows[1].runs[seed].path, "nll/image"))
         for seed in range(3)
     ]
     expected = {name: np.mean([mine[name][1] - theirs[name][1] for mine, theirs in pairs]) for name in pairs[0][0]}
@@ -590,8 +590,8 @@ def test_browser_finds_no_sideways_scrolling_and_toggles_arms(make_run, tmp_path
     shown = browser(
         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom", probe.as_uri()
     )
-    found = json.loads(html.unescape(re.search(r'data-found="([^"]*)"', shown.stdout)[1]))
-    assert found == {"width": width, "before": "inline", "after": "none", "loaded": 0}
+    state = json.loads(html.unescape(re.search(r'data-found="([^"]*)"', shown.stdout)[1]))
+    assert state == {"width": width, "before": "inline", "after": "none", "loaded": 0}
 
 
 @pytest.mark.browser
