@@ -98,7 +98,7 @@ def expected_time(folder: Path, manifest: "Manifest", configs: "Sequence[RunConf
 
 
 def show_cells(states: Sequence["CellState"], only: Sequence[str] | None = None, metric: str | None = None) -> None:
-    """Print cells; only those in some states if told."""
+    """Print cells; only those in some states if asked."""
     rows = [_row(state, metric) for state in states if only is None or state.state in only]
     if rows:
         say()

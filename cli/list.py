@@ -1,4 +1,4 @@
-"""`steelyard list`: the recipes, and what one of them is and can be told."""
+"""`steelyard list`: the recipes, and what one of them is and takes."""
 
 from itertools import groupby
 

@@ -15,7 +15,7 @@ class BadRow(Exception):
 
 
 def with_pairs(values: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Rows with prompt, chosen and rejected from those of a layout that the first row tells; others as they are.
+    """Rows with prompt, chosen and rejected from those of a layout that the first row shows; others as they are.
 
     Layouts: `trl`'s unpaired preferences (prompt, completion, label), whose rows are paired by prompt in their order;
     comparisons of summaries as OpenAI published them (info, summaries, choice).

@@ -4,7 +4,7 @@ from recipes.core.messages import WIDEST, printable, shorten
 
 
 class SteelyardError(Exception):
-    """A failure told as what is wrong, where, and what to type instead.
+    """A failure, stated as what is wrong, where, and what to type instead.
 
     Args:
         what: One sentence: what is wrong.

@@ -55,7 +55,7 @@ def work(config: RunConfig, identity: Identity, folder: RunFolder, command: str,
     threads = config.trainer.process_threads
     environment |= {"threads": threads, "nproc": nproc}
     runs.start(folder, config, identity, command, environment, config.steps)
-    # Recorded here alone: a process that lost its partner does not know why, and the one that was typed may be killed.
+    # Recorded here alone: a process that lost its partner does not know why, and the launching process may be killed.
     with _ending_recorded(folder):
         if nproc == 1:
             return _train_and_evaluate(config, folder, recipe, prepared, page)

@@ -1,4 +1,4 @@
-"""From a resolved config tree to frozen dataclasses, with every problem collected before any is told."""
+"""From a resolved config tree to frozen dataclasses, with every problem collected before any is reported."""
 
 import dataclasses
 import math

@@ -211,7 +211,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Card:
-    """What `steelyard list` tells of a recipe.
+    """What `steelyard list` shows of a recipe.
 
     `claim` is the recipe's own; `claims` are further ones, judged where they apply (see `cards.card_for`).
     `pair_keys` are the config keys that arms are free to change; metrics whose names start with one of `headlines`

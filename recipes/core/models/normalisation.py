@@ -26,7 +26,7 @@ def normalisation(
         path: Local folder or hub name.
         key: The config key it came from, for messages.
         channels: Of the model's images.
-        default: Mean and std of a checkpoint that says nothing; it is told that they are taken.
+        default: Mean and std of a checkpoint that says nothing; a note says that they are taken.
 
     Raises:
         UserError: the files are damaged, or the processor does not scale 8 bits to [0, 1].

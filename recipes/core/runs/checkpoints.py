@@ -100,7 +100,7 @@ def cut_back(run: Path, step: int) -> None:
 
 
 def newest_valid(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that can be trusted; tells which were passed over and why.
+    """The newest checkpoint that can be trusted; says which were passed over and why.
 
     Args:
         folder: The run's `checkpoints` folder; need not exist.

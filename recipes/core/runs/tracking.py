@@ -38,7 +38,7 @@ class Tracker(Protocol):
         """A table of texts and numbers."""
 
     def finish(self, success: bool) -> None:
-        """Flush and close; tells whether the run came to its end."""
+        """Flush and close; records whether the run came to its end."""
 
 
 class NullTracker:
@@ -64,7 +64,7 @@ class NullTracker:
 
 
 class WandbTracker:
-    """W&B, guarded: the first failure is told once on stderr, after which nothing more is sent.
+    """W&B, guarded: the first failure is reported once on stderr, after which nothing more is sent.
 
     Args:
         start: Starts the W&B run and returns it.

@@ -168,7 +168,7 @@ ASSETS: dict[str, Asset] = {entry.name: entry for entry in _ENTRIES}
 
 @dataclass(frozen=True)
 class AssetStatus:
-    """What `steelyard assets list` tells: the entry, "ready", "missing" or "damaged", its folder and what is wrong."""
+    """What `steelyard assets list` shows: the entry, "ready", "missing" or "damaged", its folder and what is wrong."""
 
     asset: Asset
     state: str

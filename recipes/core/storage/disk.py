@@ -1,4 +1,4 @@
-"""What a disk refuses, told by place: it is full, read-only, or a folder cannot be where it should.
+"""What a disk refuses, reported with its place: it is full, read-only, or a folder cannot be where it should.
 
 Python raises `OSError`; libraries that write on their own raise whatever they like, so that only their text tells.
 """

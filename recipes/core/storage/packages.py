@@ -96,7 +96,7 @@ def download_source(name: str, version: str, folder: Path) -> Path:
 def members(archive: Path) -> Iterator[Member]:
     """Names and content of a zip (a wheel is one) or tar archive, in order, each to be opened before the next is taken.
 
-    Folders, devices and links are not told: a link could lead out of the folder that files are copied to.
+    Folders, devices and links are left out: a link could lead out of the folder that files are copied to.
     """
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as zipped:

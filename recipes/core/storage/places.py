@@ -1,4 +1,4 @@
-"""What a folder or hub name holds, as far as its small files tell. Imports no torch."""
+"""What a folder or hub name holds, as far as its small files show. Imports no torch."""
 
 import json
 from pathlib import Path

@@ -19,7 +19,9 @@ UNSEALED = (SEAL, STATUS, "owner.lock", "report.html", "report.png")
 UNSEALED_FOLDERS = ("wandb", "plots", "logs")
 # Read wherever they are there: one that was added to a finished run is no part of it.
 OPTIONAL = ("heatmap.json", "plots.json", "strips.json", "examples.parquet", "metrics_info.json", "env.json")
-HASHED_BELOW = 2**26  # larger files that nobody compares runs by (a selection of documents) are told by their size
+HASHED_BELOW = (
+    2**26
+)  # larger files that nobody compares runs by (a selection of documents) are recognised by their size
 MISSING = "seal.json is missing: the run was finished by an older version, or the file was removed"
 
 _compared: dict[Path, tuple[Any, str]] = {}  # folder -> what `stat` said of its files, and what was wrong then

@@ -8,7 +8,7 @@ from recipes.core.config.settings import TrainerConfig
 
 
 def training_arguments(config: TrainerConfig, seed: int, device: str, store: Path) -> transformers.TrainingArguments:
-    """What `transformers.Trainer` is told.
+    """The arguments of `transformers.Trainer`.
 
     Args:
         config: Trainer settings.

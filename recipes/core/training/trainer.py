@@ -174,7 +174,7 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
         return TrainResult(DONE, start, start)
     if config.parallel == "fsdp" and config.nproc > 1:
         sharding.shard(training.model, device)
-    # In a run of several processes, the one that was typed says so.
+    # In a run of several processes, the launching one says so.
     message = STOPPING if distributed.world_size() == 1 else ""
     with stop_on_signal(message) as stop, progress("training", config.max_steps, start) as bar:
         watcher = _Watcher(events, training.watch_steps, stop, bar)

@@ -188,7 +188,7 @@ def identity(cells: Sequence[Cell]) -> str:
 
 
 def check_cells(recipe: str, typed: Sequence[tuple[str, str, list[str]]]) -> list[PlannedCell]:
-    """Compose every cell; one `UserError` tells all problems, each with the cells that have it.
+    """Compose every cell; one `UserError` lists all problems, each with the cells that have it.
 
     Args:
         recipe: Name of the recipe.

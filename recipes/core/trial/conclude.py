@@ -10,7 +10,7 @@ from recipes.core.trial.result import TrialResult, analyse, write_results
 
 
 def conclude(folder: Path) -> tuple[TrialResult, dict[str, Path]]:
-    """Compare the finished cells, judge the claim, write results and report, and tell the tracker.
+    """Compare the finished cells, judge the claim, write results and report, and send them to the tracker.
 
     Args:
         folder: The trial's folder.

@@ -139,7 +139,7 @@ def _cells_cut_off(folder: Path, manifest: Manifest, before: dict[str, int]) -> 
 
 
 def _launch(launch: Callable[[], None], stopped: threading.Event) -> str:
-    """Launch; what the launcher raises (a worker that died takes the others along) is only told."""
+    """Launch; what the launcher raises (a worker that died takes the others along) is only reported."""
     try:
         launch()
     except Exception as error:

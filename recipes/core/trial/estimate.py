@@ -13,7 +13,7 @@ from recipes.core.runs.records import RunRecord
 
 
 def time_words(recipe: str, configs: Sequence[RunConfig], runs: Sequence[RunRecord]) -> str:
-    """The computing time of cells in words, or why it cannot be told.
+    """The computing time of cells in words, or why it cannot be estimated.
 
     Args:
         recipe: Its name.

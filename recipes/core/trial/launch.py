@@ -178,7 +178,7 @@ def _start_ray(init: Any) -> None:
     """
     from hydra_plugins.hydra_ray_launcher import _launcher_util
 
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the driver tells what went wrong
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the driver says what went wrong
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # its notice would not be seen
     plain = signal.getsignal(signal.SIGTERM)
     with contextlib.chdir(ROOT):

@@ -224,7 +224,7 @@ def sparse_chosen(
 
 
 def over_shards(task: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], workers: Workers) -> list[Any]:
-    """Results of `task` in the order of the jobs. One that fails does not stop the others; then the first is told."""
+    """Results of `task` in the order of the jobs. One that fails does not stop the others; then the first is raised."""
     if workers.count == 1:
         results = [_result_or_error(task, job) for job in jobs]
     else:

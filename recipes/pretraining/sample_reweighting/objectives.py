@@ -191,7 +191,7 @@ def _row_means(nll: Tensor, rows: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _spread(losses: Tensor, weights: Tensor, kept: Tensor) -> dict[str, Tensor]:
-    """How losses and weights of all that is weighed together lie; every process tells the same."""
+    """How losses and weights of all that is weighed together lie; every process reports the same."""
     finite = losses[kept] if kept.any() else losses.new_zeros(1)
     one = torch.ones((), dtype=torch.float64, device=losses.device)
     values = {

@@ -82,7 +82,7 @@ def data_files(folder: Path, kinds: dict[str, str], by_name: Sequence[str] = tup
         folder: Where to look.
         kinds: Format of each ending.
         by_name: Formats of files whose own name may name a split. Others, each one example, belong to that of a
-            folder only, unless every name tells one ("wiki.train.txt", "wiki.test.txt").
+            folder only, unless every name shows one ("wiki.train.txt", "wiki.test.txt").
 
     Raises:
         UserError: one of them is a link to nothing: data that is not there is not left out in silence.
@@ -207,7 +207,7 @@ def refuse_several(files: Sequence[DataFile], split: str, where: str, key: str) 
     """Folders side by side that each hold the split are data sets of their own ("main/", "socratic/"), not its parts.
 
     They are where a name of one is repeated in another ("train.jsonl"), or where two of them hold further splits alike.
-    Files of kind "image", each one example, tell nothing of this.
+    Files of kind "image", each one example, say nothing of this.
 
     Raises:
         UserError: there are two such folders.

@@ -411,7 +411,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # pyarrow is told by its name: importing it would cost every process that reads JSONL 15 MiB.
+        # pyarrow is recognised by its name: importing it would cost every process that reads JSONL 15 MiB.
         if not isinstance(error, OSError | EOFError | zlib.error) and type(error).__module__ != "pyarrow.lib":
             raise
         kind = {".parquet": " as Parquet", ".gz": " as gzip"}.get(path.suffix, "")

@@ -16,7 +16,7 @@ from recipes.core.storage.files import home_path
 def find_images(path: str, key: str, *, format: str, column: str | None, start: str | None) -> dict[str, Path]:
     """The image files that records name, as "image NAME" -> file.
 
-    What cannot be read is left out: it is told when the data is read in earnest.
+    What cannot be read is left out: it is reported when the run reads the data.
 
     Args:
         path: File or folder of the records.

@@ -1,4 +1,4 @@
-"""What the process that was typed and the processes of its run tell each other: files in a folder of their own."""
+"""What the launching process and the processes of its run tell each other: files in a folder of their own."""
 
 import json
 import time
@@ -42,7 +42,7 @@ class Exchange:
         return (self.path / word).exists()
 
     def hand_back(self, outcome: dict[str, Any]) -> None:
-        """Give the result of the run to the process that was typed."""
+        """Give the result of the run to the launching process."""
         write_json(self.path / OUTCOME, outcome)
 
     def outcome(self) -> dict[str, Any]:

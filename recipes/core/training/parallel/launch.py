@@ -1,6 +1,6 @@
-"""Starts the processes of one run, passes on a request to stop, and tells of one failure only.
+"""Starts the processes of one run, passes on a request to stop, and reports one failure only.
 
-The process that was typed prepares and then only waits: it owns the lock and the ending, its workers train. They meet
+The launching process prepares and then only waits: it owns the lock and the ending, its workers train. They meet
 over a file and talk over loopback: nothing that another machine could reach listens.
 """
 

@@ -30,7 +30,7 @@ class Digits(nn.Module):
 
     Args:
         tower: The transformer.
-        slots: Places whose digit is told; 1 where the heads tell which digits a canvas shows.
+        slots: Places whose digit is predicted; 1 where the heads predict which digits a canvas shows.
     """
 
     def __init__(self, tower: CLIPVisionModel, slots: int) -> None:
@@ -62,7 +62,7 @@ class LabelLoss:
     def __call__(
         self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean over places, and the share of labels that are told right."""
+        """Mean over places, and the share of labels that are predicted right."""
         logits, labels = model(batch["inputs"]), batch["labels"]
         losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
         right = (logits.argmax(2) == labels).float().detach()

@@ -44,10 +44,10 @@ class Guide(nn.Module):
 
 
 class Naming(nn.Module):
-    """The encoder with all that it learns to tell.
+    """The encoder with all that it learns to predict.
 
     Args:
-        digits: A `toys.encoder.Digits`; its heads tell which digits a canvas shows.
+        digits: A `toys.encoder.Digits`; its heads predict which digits a canvas shows.
     """
 
     def __init__(self, digits: Any) -> None:
@@ -73,7 +73,7 @@ class NamingLoss:
     def __call__(
         self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean over canvases, and the share of digits whose presence is told right."""
+        """Mean over canvases, and the share of digits whose presence is predicted right."""
         presence, named, placed = model(batch["inputs"])
         rows, patches, quadrants = named.shape[0], named.shape[1], _quadrants(named.shape[1]).to(named.device)
         there = binary_cross_entropy_with_logits(presence, batch["presence"], reduction="sum")

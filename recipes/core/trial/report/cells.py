@@ -91,7 +91,7 @@ def environment_differences(result: TrialResult) -> list[tuple[str, list[tuple[s
 
 
 def common_environment(result: TrialResult) -> dict[str, Any]:
-    """Environment of the first finished run, without what is told of each cell."""
+    """Environment of the first finished run, without what is recorded for each cell."""
     environment = read_environment(result.runs[0].path) if result.runs else {}
     return {key: value for key, value in environment.items() if key not in NO_ENVIRONMENT}
 
