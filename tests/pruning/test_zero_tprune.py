@@ -42,7 +42,7 @@ def test_worked_votes(times: int, expected: tuple[float, ...]):
 def test_votes_keep_their_sum_and_reach_the_eigenvector(seed: int):
     graph = drawn_graph(seed)
     starts = [torch.rand(1, 6, generator=torch.Generator().manual_seed(seed + k), dtype=torch.float64) for k in (1, 2)]
-    ends = [vote(graph, start / start.sum(), 40) for start in starts]
+    ends = [vote(graph, start / start.sum(), 80) for start in starts]
     torch.testing.assert_close(ends[0].sum(2), torch.ones(1, 2, dtype=torch.float64), atol=1e-6, rtol=0)
     torch.testing.assert_close(ends[0], ends[1], atol=1e-4, rtol=0)
     torch.testing.assert_close(torch.einsum("bhij,bhi->bhj", graph, ends[0]), ends[0], atol=1e-4, rtol=0)
