@@ -92,7 +92,7 @@ def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> li
     from recipes.core.runs.folder import DONE
     from recipes.core.runs.records import find_runs
     from recipes.core.statistics.claims import card_of
-    from recipes.core.statistics.compare import compare_arms, corrected_over_arms
+    from recipes.core.statistics.compare import compare_arms, correct_over_arms
     from recipes.core.statistics.verdict import judge_at, named_tests, with_verdicts
 
     card, all_runs = registry.card(recipe), find_runs(outputs, recipe)
@@ -119,7 +119,7 @@ def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> li
     _warn_of_other_configs(comparisons, runs)
     fitting = card_of(next(run for run in runs if run.arm == comparisons[0].arm))
     claims = (fitting.claim, *fitting.claims)
-    comparisons = corrected_over_arms(comparisons, named_tests(claims, card.claim.baseline))
+    comparisons = correct_over_arms(comparisons, named_tests(claims, card.claim.baseline))
     over_seeds = [claim for claim in claims if claim.unit == SEED_UNIT]
     budgets = {config_folder(run): run.config.get("budget", "") for run in runs}
     return [

@@ -23,10 +23,10 @@ def card_for(recipe: str, overrides: Sequence[str] = (), arms: Collection[str] |
     Returns:
         A card whose `claim` is the recipe's own if none can be judged.
     """
-    own, applies = registry.card(recipe), compose.applying(recipe, overrides)
+    card, applies = registry.card(recipe), compose.applying(recipe, overrides)
     there = set(compose.arms(recipe, overrides) if arms is None else arms)
-    fitting = [claim for claim in (own.claim, *own.claims) if claim.needed_arms <= there and applies(claim.only)]
-    return replace(own, claim=fitting[0] if fitting else own.claim, claims=tuple(fitting[1:]))
+    fitting = [claim for claim in (card.claim, *card.claims) if claim.needed_arms <= there and applies(claim.only)]
+    return replace(card, claim=fitting[0] if fitting else card.claim, claims=tuple(fitting[1:]))
 
 
 def no_verdict(card: Card, arms: Collection[str], seeds: int, budget: str) -> str:
@@ -59,7 +59,7 @@ def baseline_of(run: RunRecord, card: Card, outputs: Path, warn: bool = True) ->
 
 def card_of(run: RunRecord) -> Card:
     """`card_for` the data and model of a run."""
-    found = {group: run.config.get(group) for group in compose.options(run.recipe)}
+    settings = {group: run.config.get(group) for group in compose.options(run.recipe)}
     return card_for(
-        run.recipe, [f"{group}={config['name']}" for group, config in found.items() if config and "name" in config]
+        run.recipe, [f"{group}={config['name']}" for group, config in settings.items() if config and "name" in config]
     )

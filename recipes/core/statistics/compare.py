@@ -37,7 +37,7 @@ __all__ = [
     "compare_measurements",
     "compare_runs",
     "compare_seeds",
-    "corrected_over_arms",
+    "correct_over_arms",
     "comparison_table",
     "find_baseline",
     "find_runs",
@@ -65,7 +65,7 @@ class MetricRow:
 
     `number` counts what the interval was taken over: source items or seeds. `interval` and what follows from it are
     None where the runs hold no repeated measurement (a metric without per-example scores, on one seed).
-    `p_holm` is corrected over the arms that are compared, see `corrected_over_arms`; `verdict` is that on a claim which
+    `p_holm` is corrected over the arms that are compared, see `correct_over_arms`; `verdict` is that on a claim which
     the row tests, empty elsewhere.
     `differences` has arm minus baseline of each seed, in the order of the comparison's seeds.
     `examples` is what the examples of all seeds say, for a claim that is judged over them; its interval is the row's.
@@ -160,8 +160,8 @@ def compare_runs(
     """
     _check_pair(run, baseline)
     measured = [(read_measurements(run), read_measurements(baseline))]
-    found = compare_measurements(measured, arm_keys=arm_keys, main_metric=main_metric, draws=draws, level=level)
-    return corrected_over_arms([found])[0]
+    comparison = compare_measurements(measured, arm_keys=arm_keys, main_metric=main_metric, draws=draws, level=level)
+    return correct_over_arms([comparison])[0]
 
 
 def compare_seeds(
@@ -187,8 +187,8 @@ def compare_seeds(
     for run, baseline in pairs:
         _check_pair(run, baseline)
     measured = [(read_measurements(run), read_measurements(baseline)) for run, baseline in pairs]
-    found = compare_measurements(measured, arm_keys=arm_keys, main_metric=main_metric, level=level)
-    return corrected_over_arms([found])[0]
+    comparison = compare_measurements(measured, arm_keys=arm_keys, main_metric=main_metric, level=level)
+    return correct_over_arms([comparison])[0]
 
 
 def compare_measurements(
@@ -220,7 +220,7 @@ def compare_measurements(
     one_seed = len(ordered) == 1
     rows = _example_rows(mine, theirs, draws=draws, level=level) if one_seed else _seed_rows(ordered, level=level)
     rows = [_over_examples(row, ordered, draws, level) if row.metric in over_examples else row for row in rows]
-    differing = [entry for left, right in ordered for entry in _unplanned(left.run, right.run, arm_keys)]
+    differing = [entry for left, right in ordered for entry in _unplanned_differences(left.run, right.run, arm_keys)]
     return Comparison(
         mine.run.recipe,
         mine.run.arm,
@@ -228,7 +228,7 @@ def compare_measurements(
         tuple(left.run.seed for left, _ in ordered),
         "examples" if one_seed else "seeds",
         main_metric,
-        tuple(_described(rows, theirs.info | mine.info)),
+        tuple(_add_titles(rows, theirs.info | mine.info)),
         tuple(dict.fromkeys(differing)),
         (config_folder(mine.run), config_folder(theirs.run)),
     )
@@ -258,11 +258,11 @@ def compare_arms(
     Raises:
         UserError: no finished run of either arm, or none that can be paired; the text lists what exists.
     """
-    newest = max(_finished(runs, arm), key=lambda run: run.started)
-    _finished(runs, baseline)
-    same = {run.seed: run for run in _finished(runs, arm) if _config_of(run) == _config_of(newest)}
-    found = [(same[seed], find_baseline(same[seed], runs, baseline, arm_keys)) for seed in sorted(same)]
-    pairs = [(run, other) for run, other in found if other is not None]
+    newest = max(_finished_runs(runs, arm), key=lambda run: run.started)
+    _finished_runs(runs, baseline)
+    same = {run.seed: run for run in _finished_runs(runs, arm) if _config_of(run) == _config_of(newest)}
+    candidates = [(same[seed], find_baseline(same[seed], runs, baseline, arm_keys)) for seed in sorted(same)]
+    pairs = [(run, other) for run, other in candidates if other is not None]
     if not pairs:
         raise UserError(
             f"no finished run of {baseline} has the seed, config and recipe version of {newest.path}",
@@ -271,7 +271,7 @@ def compare_arms(
     return compare_seeds(pairs, arm_keys=arm_keys, main_metric=main_metric)
 
 
-def corrected_over_arms(comparisons: Sequence[Comparison], named: Collection[tuple[str, str]] = ()) -> list[Comparison]:
+def correct_over_arms(comparisons: Sequence[Comparison], named: Collection[tuple[str, str]] = ()) -> list[Comparison]:
     """The comparisons with `p_holm`: what `p (Holm)` means wherever it is printed.
 
     For each metric, Holm over the arms that are compared with one baseline and have an interval for it: the answer to
@@ -292,13 +292,13 @@ def corrected_over_arms(comparisons: Sequence[Comparison], named: Collection[tup
         for metric, by_arm in p_values.items()
     }
 
-    def corrected(arm: str, row: MetricRow) -> MetricRow:
+    def correct(arm: str, row: MetricRow) -> MetricRow:
         if row.interval and (arm, row.metric) in named:
             return replace(row, p_holm=row.interval.p_value)
         return replace(row, p_holm=adjusted.get(row.metric, {}).get(arm))
 
     return [
-        replace(comparison, rows=tuple(corrected(comparison.arm, row) for row in comparison.rows))
+        replace(comparison, rows=tuple(correct(comparison.arm, row) for row in comparison.rows))
         for comparison in comparisons
     ]
 
@@ -355,7 +355,7 @@ def _over_examples(row: MetricRow, pairs: Sequence[tuple[Measured, Measured]], d
     shared = [both for pair in pairs if (both := paired_examples(*pair).get(row.metric))]
     if len(shared) < len(pairs):
         return replace(row, interval=None, effect_size=None)
-    mine, theirs = (_joined(side) for side in zip(*shared, strict=True))
+    mine, theirs = (_join(side) for side in zip(*shared, strict=True))
     pooled = _example_row(row.metric, mine, theirs, draws=draws, level=level)
     apart = np.abs(mine.values - theirs.values)
     facts = OverExamples(len(apart), int(np.sum(apart != 0)), float(np.max(apart, initial=0.0)))
@@ -363,7 +363,7 @@ def _over_examples(row: MetricRow, pairs: Sequence[tuple[Measured, Measured]], d
     return replace(kept, value=pooled.value, baseline=pooled.baseline)
 
 
-def _joined(seeds: Sequence[Examples]) -> Examples:
+def _join(seeds: Sequence[Examples]) -> Examples:
     """The examples of all seeds; those of one source item stay one group."""
     columns = ("ids", "groups", "values", "counts")
     return Examples(*(np.concatenate([getattr(one, name) for one in seeds]) for name in columns))
@@ -385,11 +385,11 @@ def _seed_rows(pairs: Sequence[tuple[Measured, Measured]], *, level: float) -> l
 
 def _overall(mine: Measured, theirs: Measured) -> dict[str, tuple[float, float]]:
     """(arm, baseline) of every metric: over the examples both have, or from the final metrics."""
-    found = {
+    overall = {
         metric: (ratio_mean(left.values, left.counts), ratio_mean(right.values, right.counts))
         for metric, (left, right) in paired_examples(mine, theirs).items()
     }
-    return found | {metric: (mine.final[metric], theirs.final[metric]) for metric in final_only(mine, theirs)}
+    return overall | {metric: (mine.final[metric], theirs.final[metric]) for metric in final_only(mine, theirs)}
 
 
 def _row(metric: str, values: Sequence[float], baseline: Sequence[float]) -> MetricRow:
@@ -399,7 +399,7 @@ def _row(metric: str, values: Sequence[float], baseline: Sequence[float]) -> Met
     return MetricRow(metric, metric, None, *means, len(differences), differences=differences)
 
 
-def _described(rows: list[MetricRow], info: dict[str, Any]) -> list[MetricRow]:
+def _add_titles(rows: list[MetricRow], info: dict[str, Any]) -> list[MetricRow]:
     named = {name: entry for name, entry in info.items() if name in {row.metric for row in rows}}
     return [
         replace(row, title=named[row.metric]["title"], higher_is_better=named[row.metric]["higher_is_better"])
@@ -426,15 +426,15 @@ def _check_pair(run: RunRecord, baseline: RunRecord) -> None:
         )
 
 
-def _unplanned(run: RunRecord, baseline: RunRecord, arm_keys: set[str]) -> tuple[tuple[str, str, str], ...]:
+def _unplanned_differences(run: RunRecord, baseline: RunRecord, arm_keys: set[str]) -> tuple[tuple[str, str, str], ...]:
     return tuple(entry for entry in config_differences(run, baseline) if not is_below(entry[0], {"arm", *arm_keys}))
 
 
-def _finished(runs: Sequence[RunRecord], arm: str) -> list[RunRecord]:
-    found = [run for run in runs if run.arm == arm and run.state == DONE]
-    if not found:
+def _finished_runs(runs: Sequence[RunRecord], arm: str) -> list[RunRecord]:
+    finished = [run for run in runs if run.arm == arm and run.state == DONE]
+    if not finished:
         raise UserError(f"there is no finished run of arm {arm}", hint=_what_exists(runs))
-    return found
+    return finished
 
 
 def _what_exists(runs: Sequence[RunRecord]) -> str:

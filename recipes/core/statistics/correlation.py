@@ -106,7 +106,7 @@ def correlation_interval(correlation: float, number: int, level: float = LEVEL) 
 def _over_items(claim: Claim, runs: Sequence[Measured]) -> Verdict:
     columns = [both for run in runs if (both := shared_rows(run, claim.metric, claim.beside))]
     if not columns:
-        return _unmeasured(claim, len(runs), f"no run of {claim.arm} has values of examples of both")
+        return _inconclusive(claim, len(runs), f"no run of {claim.arm} has values of examples of both")
     groups = np.concatenate([left.groups for left, _ in columns])
     sides = [[both[side] for both in columns] for side in (0, 1)]
     means = [
@@ -117,12 +117,12 @@ def _over_items(claim: Claim, runs: Sequence[Measured]) -> Verdict:
     left, right = (np.asarray(side)[kept][None] for side in means)
     number = left.shape[1]
     if number < FEWEST_ITEMS:
-        return _unmeasured(claim, len(runs), f"it needs at least {FEWEST_ITEMS} source items, got {number}")
+        return _inconclusive(claim, len(runs), f"it needs at least {FEWEST_ITEMS} source items, got {number}")
     correlation = float(rank_correlations(left, right)[0])
     if not np.isfinite(correlation):
-        return _unmeasured(claim, len(runs), f"one of them has the same value in all {number} items")
+        return _inconclusive(claim, len(runs), f"one of them has the same value in all {number} items")
     interval = correlation_interval(correlation, number)
-    return _judged(claim, interval, permutation_p(left, right, claim.direction), len(runs), number)
+    return _judge(claim, interval, permutation_p(left, right, claim.direction), len(runs), number)
 
 
 def _over_arms(claim: Claim, arms: Mapping[str, Sequence[Measured]]) -> Verdict:
@@ -134,17 +134,17 @@ def _over_arms(claim: Claim, arms: Mapping[str, Sequence[Measured]]) -> Verdict:
         if all(np.isfinite(finals[arm][seed].get(name, np.nan)) for arm in finals for name in names)
     ]
     if len(finals) < FEWEST_ARMS:
-        return _unmeasured(claim, len(seeds), f"it needs at least {FEWEST_ARMS} arms, got {len(finals)}")
+        return _inconclusive(claim, len(seeds), f"it needs at least {FEWEST_ARMS} arms, got {len(finals)}")
     if len(seeds) < 2:
-        return _unmeasured(claim, len(seeds), f"it needs two seeds that have both in every arm, got {len(seeds)}")
+        return _inconclusive(claim, len(seeds), f"it needs two seeds that have both in every arm, got {len(seeds)}")
     left, right = (np.array([[finals[arm][seed][name] for arm in finals] for seed in seeds]) for name in names)
     correlations = rank_correlations(left, right)
     if not np.isfinite(correlations).all():
-        return _unmeasured(claim, len(seeds), "in some seed one of them has the same value in all arms")
-    return _judged(claim, paired_t(correlations), permutation_p(left, right, claim.direction), len(seeds), 0)
+        return _inconclusive(claim, len(seeds), "in some seed one of them has the same value in all arms")
+    return _judge(claim, paired_t(correlations), permutation_p(left, right, claim.direction), len(seeds), 0)
 
 
-def _judged(claim: Claim, interval: Interval, p_value: float, seeds: int, items: int) -> Verdict:
+def _judge(claim: Claim, interval: Interval, p_value: float, seeds: int, items: int) -> Verdict:
     over = f"{items} items" if items else f"{len(claim.arms)} arms and {seeds} seeds"
     shown = (
         f"the rank correlation over {over} is {number_text(interval.estimate, signed=True)} {interval_text(interval)}, "
@@ -163,7 +163,7 @@ def _judged(claim: Claim, interval: Interval, p_value: float, seeds: int, items:
     return Verdict(INCONCLUSIVE, interval, seeds, None, f"{shown}: it may be chance", items)
 
 
-def _unmeasured(claim: Claim, seeds: int, why: str) -> Verdict:
+def _inconclusive(claim: Claim, seeds: int, why: str) -> Verdict:
     return Verdict(INCONCLUSIVE, None, seeds, None, f"no correlation of {claim.metric} and {claim.beside}: {why}")
 
 

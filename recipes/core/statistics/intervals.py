@@ -125,7 +125,7 @@ def bootstrap_differences(sums: Array, *, draws: int, seed: int) -> Array:
     """
     number = len(sums)
     if draws * number <= DRAW_MEMORY:
-        return _difference(_resampled(number, draws, seed) @ sums)
+        return _difference(_resample_counts(number, draws, seed) @ sums)
     generator = np.random.default_rng(seed)
     chunk = max(1, DRAW_MEMORY // number)
     sizes = [min(chunk, draws - start) for start in range(0, draws, chunk)]
@@ -133,7 +133,7 @@ def bootstrap_differences(sums: Array, *, draws: int, seed: int) -> Array:
 
 
 @lru_cache(maxsize=1)
-def _resampled(number: int, draws: int, seed: int) -> Array:
+def _resample_counts(number: int, draws: int, seed: int) -> Array:
     """`_times_drawn` from a seed; kept, because all metrics of a comparison have the same groups."""
     return _times_drawn(np.random.default_rng(seed), number, draws)
 

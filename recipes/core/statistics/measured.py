@@ -47,7 +47,7 @@ def paired_examples(mine: Measured, theirs: Measured) -> dict[str, tuple[Example
         UserError: both runs have scores per example, but none in common.
     """
     joined = {
-        metric: _joined(mine.examples[metric], theirs.examples[metric])
+        metric: _join(mine.examples[metric], theirs.examples[metric])
         for metric in mine.examples
         if metric in theirs.examples
     }
@@ -65,7 +65,7 @@ def shared_rows(run: Measured, metric: str, other: str) -> tuple[Examples, Examp
     """The examples of a run that have both metrics, in the same order; None if there are none."""
     if not {metric, other} <= run.examples.keys():
         return None
-    both = _joined(run.examples[metric], run.examples[other])
+    both = _join(run.examples[metric], run.examples[other])
     return both if len(both[0].ids) else None
 
 
@@ -89,6 +89,6 @@ def _read_examples(path: Path) -> dict[str, Examples]:
     return {metric: everything.take(np.flatnonzero(names == metric)) for metric in dict.fromkeys(names)}
 
 
-def _joined(mine: Examples, theirs: Examples) -> tuple[Examples, Examples]:
+def _join(mine: Examples, theirs: Examples) -> tuple[Examples, Examples]:
     _, left, right = np.intersect1d(mine.ids, theirs.ids, return_indices=True)
     return mine.take(left), theirs.take(right)

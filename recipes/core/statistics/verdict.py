@@ -74,7 +74,7 @@ def judge(claim: Claim, row: MetricRow | None, level: float = 0.95) -> Verdict:
     if row.examples and row.examples.unequal == 0 and claim.kind == DIFFERENCE:
         reason = f"the two arms do not differ in any of {row.examples.number} examples"
         return Verdict(INCONCLUSIVE, row.interval, number, None, reason, row.number)
-    word, reason = _judged(claim, row.interval)
+    word, reason = _word_and_reason(claim, row.interval)
     return Verdict(word, row.interval, number, None if word == INCONCLUSIVE else 0, reason, row.number)
 
 
@@ -106,7 +106,7 @@ def verdict(claim: Claim, differences: ArrayLike, level: float = 0.95) -> Verdic
     equal = claim.kind == EQUIVALENCE and not sample.any()  # what the claim says, in every seed
     if not equal and np.ptp(sample) <= FLAT * np.abs(sample).max():
         return Verdict(INCONCLUSIVE, interval, len(sample), None, _flat_reason(interval.estimate, len(sample)))
-    word, reason = _judged(claim, interval)
+    word, reason = _word_and_reason(claim, interval)
     more: int | None = 0
     if word == INCONCLUSIVE:
         more = more_seeds(claim, sample, level) if claim.kind == DIFFERENCE else None
@@ -137,11 +137,11 @@ def more_seeds(claim: Claim, differences: Array, level: float = 0.95) -> int | N
         return paired_t_power(minimal - effect_size, number, level)
 
     numbers = range(2, MAX_SEEDS + 1)
-    place = bisect_left(numbers, POWER, key=power)
-    return max(numbers[place] - len(differences), 1) if place < len(numbers) else None
+    index = bisect_left(numbers, POWER, key=power)
+    return max(numbers[index] - len(differences), 1) if index < len(numbers) else None
 
 
-def unjudged(measured: Verdict) -> Verdict:
+def without_judgement(measured: Verdict) -> Verdict:
     """The verdict of a trial that is too small to judge: its interval, and no word on the claim."""
     return replace(measured, word=NOT_JUDGED, more_seeds=None, reason=TOO_SMALL)
 
@@ -151,7 +151,7 @@ Judge = Callable[[Claim, MetricRow | None], Verdict]
 
 def judge_at(budget: str) -> Judge:
     """How claims are judged: at `budget=smoke` not at all."""
-    return (lambda claim, row: unjudged(judge(claim, row))) if budget == SMOKE else judge
+    return (lambda claim, row: without_judgement(judge(claim, row))) if budget == SMOKE else judge
 
 
 def with_verdicts(
@@ -161,14 +161,14 @@ def with_verdicts(
 ) -> tuple[Comparison, ...]:
     """The comparisons with the verdict of `answer` on every claim in the row that tests it."""
 
-    def judged(comparison: Comparison, row: MetricRow) -> MetricRow:
+    def judge_row(comparison: Comparison, row: MetricRow) -> MetricRow:
         for claim in claims:
             tested = (claim.arm, claim.baseline, claim.metric) == (comparison.arm, comparison.baseline, row.metric)
             if tested and claim.of_a_pair:
                 return replace(row, verdict=answer(claim, row).word)
         return row
 
-    return tuple(replace(one, rows=tuple(judged(one, row) for row in one.rows)) for one in comparisons)
+    return tuple(replace(one, rows=tuple(judge_row(one, row) for row in one.rows)) for one in comparisons)
 
 
 def named_tests(claims: Sequence[Claim], baseline: str) -> set[tuple[str, str]]:
@@ -187,7 +187,7 @@ def _flat_reason(difference: float, seeds: int) -> str:
     )
 
 
-def _judged(claim: Claim, interval: Interval) -> tuple[str, str]:
+def _word_and_reason(claim: Claim, interval: Interval) -> tuple[str, str]:
     return _equivalent(claim, interval) if claim.kind == EQUIVALENCE else _different(claim, interval)
 
 

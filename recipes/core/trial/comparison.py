@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from recipes.core.statistics.compare import Comparison, compare_measurements, corrected_over_arms, pairs_by_seed
+from recipes.core.statistics.compare import Comparison, compare_measurements, correct_over_arms, pairs_by_seed
 from recipes.core.statistics.measured import Measured
 
 
@@ -25,7 +25,7 @@ def compare_trial(
         baseline: Name of the baseline arm.
         arm_keys: Dotted prefixes that arms are free to change.
         main_metric: The metric named in advance, shown first.
-        named: (arm, metric) of the claims, which `corrected_over_arms` leaves out.
+        named: (arm, metric) of the claims, which `correct_over_arms` leaves out.
         over_examples: Metrics of claims that are judged over examples.
         level: Nominal coverage.
 
@@ -44,7 +44,7 @@ def compare_trial(
                 pairs, arm_keys=arm_keys, main_metric=main_metric, over_examples=over_examples, level=level
             )
             comparisons.append(one)
-    return corrected_over_arms(comparisons, named)
+    return correct_over_arms(comparisons, named)
 
 
 def measured_by_arm(measured: Sequence[Measured]) -> dict[str, list[Measured]]:

@@ -14,7 +14,7 @@ from recipes.core.statistics.correlation import judge_correlation
 from recipes.core.statistics.measured import Measured, read_measurements
 from recipes.core.statistics.order import judge_order
 from recipes.core.statistics.price import SideEffect, side_effects, verdict_words
-from recipes.core.statistics.verdict import Verdict, judge, judge_at, named_tests, unjudged, with_verdicts
+from recipes.core.statistics.verdict import Verdict, judge, judge_at, named_tests, with_verdicts, without_judgement
 from recipes.core.storage.files import write_json
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.comparison import compare_trial, measured_by_arm
@@ -122,7 +122,7 @@ def _judge(
     else:
         verdict = (judge_order if claim.kind == ORDER else judge_correlation)(claim, measured_by_arm(measured))
     prices = side_effects(card, claim, comparison) if row else ()
-    return Judged(claim, unjudged(verdict) if budget == SMOKE else verdict, prices)
+    return Judged(claim, without_judgement(verdict) if budget == SMOKE else verdict, prices)
 
 
 def write_results(result: TrialResult) -> Path:

@@ -30,15 +30,15 @@ def test_runs_are_found_by_recipe_and_ordered(make_run):
     make_run("ntp", 0)
     make_run("prior", 0, state="failed")
     make_run("other", 0, recipe="elsewhere")
-    found = compare.find_runs(outputs_of(first), "prior")
-    assert [(run.arm, run.seed, run.state) for run in found] == [
+    runs = compare.find_runs(outputs_of(first), "prior")
+    assert [(run.arm, run.seed, run.state) for run in runs] == [
         ("ntp", 0, "done"),
         ("prior", 0, "failed"),
         ("prior", 1, "done"),
     ]
     assert len(compare.find_runs(outputs_of(first))) == 4
-    assert found[2].path == first
-    assert found[2].started == "2026-01-02T00:00:00"
+    assert runs[2].path == first
+    assert runs[2].started == "2026-01-02T00:00:00"
     assert compare.find_runs(first / "nothing") == []
 
 
@@ -56,8 +56,8 @@ def test_baseline_shares_seed_and_config_but_for_what_arms_choose(make_run):
 
 def test_one_seed_gives_bootstrap_intervals_over_source_items(make_run):
     run, baseline = pair(make_run)
-    found = compare.compare_runs(run, baseline, arm_keys=KEYS, draws=1_000)
-    row = found.row("nll/image")
+    comparison = compare.compare_runs(run, baseline, arm_keys=KEYS, draws=1_000)
+    row = comparison.row("nll/image")
     tables = [pq.read_table(record.path / "examples.parquet").to_pandas() for record in (run, baseline)]
     mine, theirs = (table[table.metric == "nll/image"] for table in tables)
     expected = paired_bootstrap(mine.value, mine["count"], theirs.value, theirs["count"], mine.group, draws=1_000)
@@ -65,15 +65,15 @@ def test_one_seed_gives_bootstrap_intervals_over_source_items(make_run):
     assert row.number == 60
     assert row.value == pytest.approx(np.average(mine.value, weights=mine["count"]))
     assert row.title == "Loss on image tokens"
-    assert (found.unit, found.seeds, found.unplanned) == ("examples", (0,), ())
+    assert (comparison.unit, comparison.seeds, comparison.unplanned) == ("examples", (0,), ())
 
 
 def test_direction_of_good_decides_the_outcome(make_run):
-    found = compare.compare_runs(*pair(make_run), arm_keys=KEYS, draws=1_000)
-    assert found.row("grounded/digit/accuracy").outcome == "better"
-    assert found.row("nll/image").outcome == "better"
-    assert found.row("nll/other").outcome == "worse"
-    assert found.row("grounded/thickness/accuracy").outcome == "unclear"
+    comparison = compare.compare_runs(*pair(make_run), arm_keys=KEYS, draws=1_000)
+    assert comparison.row("grounded/digit/accuracy").outcome == "better"
+    assert comparison.row("nll/image").outcome == "better"
+    assert comparison.row("nll/other").outcome == "worse"
+    assert comparison.row("grounded/thickness/accuracy").outcome == "unclear"
 
 
 def test_metric_without_examples_has_no_interval_on_one_seed(make_run):
@@ -98,15 +98,15 @@ def test_examples_are_joined_by_name_not_by_place(make_run):
 
 def test_several_seeds_give_t_intervals_also_for_curve_areas(make_run):
     pairs = [pair(make_run, seed=seed) for seed in range(3)]
-    found = compare.compare_seeds(pairs, arm_keys=KEYS, main_metric="grounded/auc")
-    row = found.row("grounded/auc")
+    comparison = compare.compare_seeds(pairs, arm_keys=KEYS, main_metric="grounded/auc")
+    row = comparison.row("grounded/auc")
     finals = [[final_metrics(record.path)["grounded/auc"] for record in both] for both in pairs]
     expected = paired_t([mine - theirs for mine, theirs in finals])
     assert row.interval == expected
     assert row.p_holm == expected.p_value
     assert row.effect_size > 1
-    assert (found.unit, found.seeds, row.number) == ("seeds", (0, 1, 2), 3)
-    assert found.row("nll/other").outcome == "worse"
+    assert (comparison.unit, comparison.seeds, row.number) == ("seeds", (0, 1, 2), 3)
+    assert comparison.row("nll/other").outcome == "worse"
 
 
 def test_one_pair_of_seeds_gets_the_intervals_over_examples(make_run):
@@ -116,15 +116,15 @@ def test_one_pair_of_seeds_gets_the_intervals_over_examples(make_run):
 
 def test_differences_are_in_the_order_of_the_seeds(make_run):
     pairs = [pair(make_run, seed=seed) for seed in (2, 0, 1)]
-    found = compare.compare_seeds(pairs, arm_keys=KEYS)
+    comparison = compare.compare_seeds(pairs, arm_keys=KEYS)
     single = [compare.compare_runs(*pairs[place], arm_keys=KEYS).row("nll/image").differences for place in (1, 2, 0)]
-    assert found.seeds == (0, 1, 2)
-    assert found.row("nll/image").differences == tuple(value for (value,) in single)
+    assert comparison.seeds == (0, 1, 2)
+    assert comparison.row("nll/image").differences == tuple(value for (value,) in single)
 
 
 def test_one_arm_alone_has_nothing_to_correct_for(make_run):
-    found = compare.compare_runs(*pair(make_run), arm_keys=KEYS, draws=500)
-    assert all(row.p_holm == row.interval.p_value for row in found.rows if row.interval)
+    comparison = compare.compare_runs(*pair(make_run), arm_keys=KEYS, draws=500)
+    assert all(row.p_holm == row.interval.p_value for row in comparison.rows if row.interval)
 
 
 def test_the_correction_is_over_the_arms_of_each_metric_but_for_tests_named_in_advance(make_run):
@@ -133,13 +133,13 @@ def test_the_correction_is_over_the_arms_of_each_metric_but_for_tests_named_in_a
     records = [compare.load_run(make_run(arm, seed)) for seed in range(3) for arm in ("ntp", *arms)]
     alone = [compare.compare_arms(records, arm, "ntp", arm_keys=KEYS) for arm in arms]
     named = {("prior", "grounded/auc")}
-    found = compare.corrected_over_arms(alone, named)
-    auc, other = ([one.row(metric) for one in found] for metric in ("grounded/auc", "nll/other"))
+    together = compare.correct_over_arms(alone, named)
+    auc, other = ([one.row(metric) for one in together] for metric in ("grounded/auc", "nll/other"))
     assert auc[0].p_holm == auc[0].interval.p_value
     assert [row.p_holm for row in auc[1:]] == pytest.approx(holm([row.interval.p_value for row in auc[1:]]))
     assert [row.p_holm for row in other] == pytest.approx(holm([row.interval.p_value for row in other]))
     trial = compare_trial(list(map(read_measurements, records)), "ntp", arm_keys=KEYS, main_metric=None, named=named)
-    assert [one.rows for one in trial] == [one.rows for one in found]
+    assert [one.rows for one in trial] == [one.rows for one in together]
 
 
 def test_arms_are_compared_with_the_config_of_the_newest_run(make_run):
@@ -156,14 +156,14 @@ def test_arms_are_compared_with_the_config_of_the_newest_run(make_run):
 def test_keys_that_differ_unplanned_are_reported(make_run):
     run = compare.load_run(make_run("prior"))
     baseline = compare.load_run(make_run("ntp", trainer__learning_rate=0.001))
-    found = compare.compare_runs(run, baseline, arm_keys=KEYS, draws=200)
-    assert found.unplanned == (("trainer.learning_rate", "0.002", "0.001"),)
+    comparison = compare.compare_runs(run, baseline, arm_keys=KEYS, draws=200)
+    assert comparison.unplanned == (("trainer.learning_rate", "0.002", "0.001"),)
     assert ("weighting.name", "prior", "ntp") in compare.config_differences(run, baseline)
 
 
 def test_table_starts_with_the_main_metric(make_run):
-    found = compare.compare_runs(*pair(make_run), arm_keys=KEYS, draws=200, main_metric="grounded/auc")
-    table = compare.comparison_table(found)
+    comparison = compare.compare_runs(*pair(make_run), arm_keys=KEYS, draws=200, main_metric="grounded/auc")
+    table = compare.comparison_table(comparison)
     assert table[0]["metric"] == "grounded/auc"
     assert table[0]["interval"] == ""
     assert set(table[0]) == {
@@ -248,8 +248,8 @@ def test_over_examples_source_items_of_all_seeds_are_resampled_together(make_run
         tuple(read_measurements(compare.load_run(make_run(arm, seed))) for arm in ("prior", "ntp")) for seed in range(3)
     ]
     metric = "grounded/digit/accuracy"
-    found = compare.compare_measurements(pairs, arm_keys=KEYS, over_examples={metric}, draws=500)
-    pooled, other = found.row(metric), found.row("nll/image")
+    comparison = compare.compare_measurements(pairs, arm_keys=KEYS, over_examples={metric}, draws=500)
+    pooled, other = comparison.row(metric), comparison.row("nll/image")
     both = [paired_examples(*pair)[metric] for pair in pairs]
     columns = [
         np.concatenate([getattr(pair[side], name) for pair in both])
@@ -259,5 +259,5 @@ def test_over_examples_source_items_of_all_seeds_are_resampled_together(make_run
     assert (pooled.number, pooled.examples.number, len(pooled.differences)) == (60, 360, 3)
     assert pooled.examples.unequal == np.sum(columns[0] != columns[2]) and pooled.examples.largest == 1
     assert other.examples is None and other.number == 3
-    table = {line["metric"]: line["n"] for line in compare.comparison_table(found)}
+    table = {line["metric"]: line["n"] for line in compare.comparison_table(comparison)}
     assert (table[metric], table["nll/image"]) == ("60 items", "3 seeds")

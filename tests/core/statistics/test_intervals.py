@@ -102,14 +102,14 @@ def test_pairing_cancels_what_both_arms_share():
 
 def test_equal_arms_give_an_interval_of_zero_width():
     values = np.random.default_rng(0).random(20)
-    found = own.paired_bootstrap(values, ones(values), values, ones(values), np.arange(20), draws=200)
-    assert (found.estimate, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+    interval = own.paired_bootstrap(values, ones(values), values, ones(values), np.arange(20), draws=200)
+    assert (interval.estimate, interval.low, interval.high, interval.p_value) == (0, 0, 0, 1)
 
 
 def test_resamples_that_count_nothing_are_left_out():
     values, counts = np.array([0.3, 0.7, 0.0, 0.0]), np.array([1.0, 1.0, 0.0, 0.0])
-    found = own.paired_bootstrap(values, counts, values * 0.5, counts, np.arange(4), draws=2_000)
-    assert np.isfinite([found.low, found.high]).all()
+    interval = own.paired_bootstrap(values, counts, values * 0.5, counts, np.arange(4), draws=2_000)
+    assert np.isfinite([interval.low, interval.high]).all()
     with pytest.raises(ValueError, match="nothing was counted"):
         own.paired_bootstrap(values, counts * 0, values, counts, np.arange(4))
     with pytest.raises(ValueError, match="two groups, got 1"):
@@ -127,8 +127,8 @@ def test_only_the_grouped_bootstrap_covers_grouped_examples():
         values = shared + generator.normal(0, 0.5, images * captions)
         zeros = np.zeros_like(values)
         for name, groups in (("grouped", index), ("single", np.arange(len(values)))):
-            found = own.paired_bootstrap(values, ones(zeros), zeros, ones(zeros), groups, draws=400)
-            covered[name] += found.low <= 0.3 <= found.high
+            interval = own.paired_bootstrap(values, ones(zeros), zeros, ones(zeros), groups, draws=400)
+            covered[name] += interval.low <= 0.3 <= interval.high
     assert 0.91 <= covered["grouped"] / rounds <= 0.985
     assert covered["single"] / rounds < 0.8
 

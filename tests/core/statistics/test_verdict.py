@@ -40,11 +40,11 @@ def by_hand(differences, level=0.95):
 
 def test_supported_by_worked_numbers():
     """Mean 0.07, s = 0.01, t(2) = 4.303: 0.07 -+ 4.303 * 0.01 / 1.732 = [0.0452, 0.0948]."""
-    found = verdict(claim(), [0.06, 0.07, 0.08])
-    assert (found.interval.low, found.interval.high) == pytest.approx((0.0452, 0.0948), abs=5e-5)
-    assert (found.interval.low, found.interval.high) == pytest.approx(by_hand([0.06, 0.07, 0.08]))
-    assert (found.word, found.seeds, found.more_seeds) == ("supported", 3, 0)
-    assert found.reason == (
+    answer = verdict(claim(), [0.06, 0.07, 0.08])
+    assert (answer.interval.low, answer.interval.high) == pytest.approx((0.0452, 0.0948), abs=5e-5)
+    assert (answer.interval.low, answer.interval.high) == pytest.approx(by_hand([0.06, 0.07, 0.08]))
+    assert (answer.word, answer.seeds, answer.more_seeds) == ("supported", 3, 0)
+    assert answer.reason == (
         "the interval lies above zero and the difference of +0.070 is at least the minimal effect of interest, 0.02"
     )
 
@@ -90,10 +90,10 @@ def test_supported_by_worked_numbers():
     ],
 )
 def test_other_branches(differences, word, reason):
-    found = verdict(claim(), differences)
-    assert (found.word, found.reason) == (word, reason)
-    assert (found.interval.low, found.interval.high) == pytest.approx(by_hand(differences))
-    assert (found.more_seeds == 0) == (word == "contradicted")
+    answer = verdict(claim(), differences)
+    assert (answer.word, answer.reason) == (word, reason)
+    assert (answer.interval.low, answer.interval.high) == pytest.approx(by_hand(differences))
+    assert (answer.more_seeds == 0) == (word == "contradicted")
 
 
 def test_a_smaller_metric_is_judged_as_the_mirror_image():
@@ -113,31 +113,31 @@ def test_a_smaller_metric_is_judged_as_the_mirror_image():
 
 @pytest.mark.parametrize("differences", [[], [0.07]])
 def test_fewer_than_two_seeds_say_nothing(differences):
-    found = verdict(claim(), differences)
-    assert (found.word, found.interval, found.more_seeds) == ("inconclusive", None, None)
-    assert found.seeds == len(differences)
-    assert found.reason == f"an interval over seeds needs at least two seeds, got {len(differences)}"
+    answer = verdict(claim(), differences)
+    assert (answer.word, answer.interval, answer.more_seeds) == ("inconclusive", None, None)
+    assert answer.seeds == len(differences)
+    assert answer.reason == f"an interval over seeds needs at least two seeds, got {len(differences)}"
 
 
 def test_differences_that_are_not_finite_say_nothing():
-    found = verdict(claim(), [0.07, np.nan, -np.inf])
-    assert (found.word, found.interval, found.seeds, found.more_seeds) == ("inconclusive", None, 3, None)
-    assert found.reason == "the metric is not a finite number in 2 of 3 paired seeds"
+    answer = verdict(claim(), [0.07, np.nan, -np.inf])
+    assert (answer.word, answer.interval, answer.seeds, answer.more_seeds) == ("inconclusive", None, 3, None)
+    assert answer.reason == "the metric is not a finite number in 2 of 3 paired seeds"
 
 
 @pytest.mark.parametrize("value", [0.25, -0.25, 0.07, 1e-6])
 @pytest.mark.parametrize("noise", [0.0, 1e-16])
 def test_the_same_difference_in_every_seed_says_nothing_of_other_seeds(value, noise):
     """Equal differences of metrics differ by rounding; their interval has no width."""
-    found = verdict(claim(), value * (1 + noise * np.array([0, 1, -1])))
-    assert (found.word, found.more_seeds, found.seeds) == ("inconclusive", None, 3)
-    assert found.reason.startswith("all 3 seeds have the same difference of ")
+    answer = verdict(claim(), value * (1 + noise * np.array([0, 1, -1])))
+    assert (answer.word, answer.more_seeds, answer.seeds) == ("inconclusive", None, 3)
+    assert answer.reason.startswith("all 3 seeds have the same difference of ")
 
 
 def test_arms_that_never_differ_are_said_to():
-    found = verdict(claim(), [0.0, 0.0])
-    assert (found.word, found.more_seeds) == ("inconclusive", None)
-    assert found.reason == (
+    answer = verdict(claim(), [0.0, 0.0])
+    assert (answer.word, answer.more_seeds) == ("inconclusive", None)
+    assert answer.reason == (
         "the two arms do not differ in any of 2 seeds: they may be the same run, or the metric is too coarse"
     )
 
@@ -184,8 +184,8 @@ def settled(judged, word, mean, spread, seeds):
 def test_more_seeds_are_the_fewest_with_enough_power_of_the_whole_rule(differences, word):
     """Brute force: trials of as many seeds with the same estimate and spread, judged by the rule."""
     judged = claim(0.02)
-    found = verdict(judged, differences)
-    needed = len(differences) + found.more_seeds
+    answer = verdict(judged, differences)
+    needed = len(differences) + answer.more_seeds
     mean, spread = np.mean(differences), np.std(differences, ddof=1)
     error = 4 * (0.8 * 0.2 / 40_000) ** 0.5
     assert settled(judged, word, mean, spread, needed) > 0.8 - error
@@ -237,8 +237,8 @@ def test_direction_mirrors(differences, minimal_effect):
 
 @given(numbers, st.integers(0, 5))
 def test_a_verdict_is_settled_or_says_what_is_missing(differences, minimal_effect):
-    found = verdict(claim(minimal_effect), differences)
-    assert (found.more_seeds == 0) == (found.word != "inconclusive")
+    answer = verdict(claim(minimal_effect), differences)
+    assert (answer.more_seeds == 0) == (answer.word != "inconclusive")
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
@@ -287,9 +287,9 @@ def row(differences, **changes):
     ],
 )
 def test_arms_are_equivalent_within_the_minimal_effect(differences, word, reason):
-    found = judge(equal(), row(differences))
-    assert found.word == word and found.reason.startswith(reason), found
-    assert found.more_seeds == (None if word == "inconclusive" else 0)
+    answer = judge(equal(), row(differences))
+    assert answer.word == word and answer.reason.startswith(reason), answer
+    assert answer.more_seeds == (None if word == "inconclusive" else 0)
 
 
 def test_equivalence_is_wrong_no_more_often_than_the_interval_allows():
@@ -310,9 +310,9 @@ def test_equivalence_is_wrong_no_more_often_than_the_interval_allows():
     ],
 )
 def test_exact_claims_allow_no_example_to_differ(examples, tolerance, word, reason):
-    found = judge(equal(tolerance, "examples", "exact"), row((0.0,), number=60, examples=examples))
-    assert found.word == word and found.reason.startswith(reason), found
-    assert (found.seeds, found.items) == (1, 60)
+    answer = judge(equal(tolerance, "examples", "exact"), row((0.0,), number=60, examples=examples))
+    assert answer.word == word and answer.reason.startswith(reason), answer
+    assert (answer.seeds, answer.items) == (1, 60)
 
 
 def test_exact_claims_over_seeds_need_one_seed():
