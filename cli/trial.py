@@ -85,7 +85,8 @@ def trial(
     if status:
         watch_cells(folder, manifest, card.claim.metric)
         return
-    if missing := no_verdict(card, chosen, len(manifest.seeds), compose.budget(recipe, keys)):
+    applies = compose.applying(recipe, keys)
+    if missing := no_verdict(card, chosen, len(manifest.seeds), compose.budget(recipe, keys), applies):
         note(missing)
     if dry_run:
         show_plan(folder, manifest, configs, chosen_launcher)
@@ -124,13 +125,14 @@ def _cost_and_next(result: "TrialResult", command: str) -> list[tuple[str, str]]
         return [*rows, ("next", more_seeds_command(replace(manifest, command=command), result.verdict.more_seeds))]
     typed = [word for word in manifest.cells[0].overrides if not word.startswith("arm=")]
     every, budget = compose.arms(manifest.recipe, typed), compose.budget(manifest.recipe, typed)
+    applies = compose.applying(manifest.recipe, typed)
     if budget == SMOKE:
-        if no_verdict(result.card, manifest.arms, len(manifest.seeds), SMALL):
+        if no_verdict(result.card, manifest.arms, len(manifest.seeds), SMALL, applies):
             return rows
         return [*rows, ("next", f"what judges: {_without_budget(command)}")]
     # What no run measured, or no pair of the claim, will not be judged with more arms either.
     measured = any(comparison.row(result.card.claim.metric) for comparison in result.comparisons)
-    missing = no_verdict(result.card, manifest.arms, len(manifest.seeds), budget)
+    missing = no_verdict(result.card, manifest.arms, len(manifest.seeds), budget, applies)
     if set(every) - set(manifest.arms) and measured and not missing:
         rows.append(("next", f"all {len(every)} arms: {_with_all_arms(command)}"))
     return rows

@@ -82,6 +82,7 @@ CARD = Card(
         published="better than DPO and other baselines on AlpacaEval 2, MT-Bench and Arena-Hard, and faster to "
         "converge (abstract; numbers unknown to us)",
         minimal_effect=0.02,
+        only="data=sentiment",
     ),
     cost="two DPO trainings before the first run, cached; a step then adds two products with output embeddings",
     pair_keys=("arm", "preference", "distil"),

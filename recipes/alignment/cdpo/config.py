@@ -88,6 +88,7 @@ CARD = Card(
         published="77.2 against 70.5 on GSM8K and 33.4 against 29.4 on MATH500, average of three models (RPO: 75.4 and "
         "32.3)",
         minimal_effect=0.02,
+        only="data=chain-arithmetic",
     ),
     cost="two short fine-tunings and two forwards over all answers, cached; a training step costs what one of DPO does",
     pair_keys=("arm", "preference", "critical"),

@@ -90,6 +90,7 @@ CARD = Card(
         published="better frontiers of reward and KL on sentiment control (figure only); win rates 10 points higher "
         "on summarisation and 3 on dialogue",
         minimal_effect=0.02,
+        only="data=sentiment",
     ),
     cost="one pass of the reference over all answers, cached; then a KL over the vocabulary and a tiny network a step",
     pair_keys=("arm", "preference", "mask"),

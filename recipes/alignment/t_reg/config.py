@@ -90,6 +90,7 @@ CARD = Card(
         published="AlpacaEval 2 length-controlled win rate 50.8 against 47.0 of DPO, Arena-Hard 40.3 against 35.9 "
         "(Llama-3-8B-Instruct)",
         minimal_effect=0.02,
+        only="data=sentiment",
     ),
     cost="two more passes of the reference over answers behind longer prompts, cached; a step costs what DPO's does",
     pair_keys=("arm", "preference", "treg"),

@@ -1,6 +1,6 @@
 """Which of a recipe's claims can be judged: those meant for the config, whose two arms are there."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,8 +29,20 @@ def card_for(recipe: str, overrides: Sequence[str] = (), arms: Collection[str] |
     return replace(card, claim=fitting[0] if fitting else card.claim, claims=tuple(fitting[1:]))
 
 
-def no_verdict(card: Card, arms: Collection[str], seeds: int, budget: str) -> str:
-    """Why a trial of these arms, so many seeds and this budget will give no verdict; empty if it can."""
+def no_verdict(
+    card: Card, arms: Collection[str], seeds: int, budget: str, applies: Callable[[str], bool] = lambda only: True
+) -> str:
+    """Why a trial of these arms, so many seeds and this budget will give no verdict; empty if it can.
+
+    Args:
+        card: From `card_for`.
+        arms: Those of the trial.
+        seeds: How many.
+        budget: As typed.
+        applies: Whether an `only` is for the trial's config: `compose.applying`.
+    """
+    if not applies(card.claim.only):
+        return f"no verdict: {card.claim.metric}, which the claim is about, is measured with {card.claim.only} only"
     needed = dict.fromkeys((card.claim.arm, *card.claim.arms, card.claim.baseline))
     missing = [name for name in needed if name not in arms]
     if missing:

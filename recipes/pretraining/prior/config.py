@@ -124,6 +124,7 @@ CARD = Card(
         direction=1,
         published="average relative improvement of 8% without and 19% with a visual encoder, on large benchmarks",
         minimal_effect=0.02,
+        only="data=digit-captions or data=easy-vqa",
     ),
     cost="one reference trained and one scoring pass over the captions, cached; then no cost per step",
     pair_keys=("arm", "weighting"),
