@@ -209,7 +209,7 @@ def _measured(command: list[str], folder: Path, system: str) -> dict[str, Any]:
             time.sleep(0.05)
     seconds = time.perf_counter() - began
     if child.returncode:
-        raise SystemExit(f"{system} ended with {child.returncode}: {log.read_text()[-2000:]}")
+        raise SystemExit(f"{system} ended with {child.returncode}: {log.read_text(encoding='utf-8')[-2000:]}")
     return {"seconds": seconds, "peak_mib": peak / 2**20}
 
 
