@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from recipes.core.config.settings import CORRELATION, EQUIVALENCE, EXACT, ORDER, SEED_UNIT, Claim
-from recipes.core.statistics.intervals import Interval
+
+if TYPE_CHECKING:  # the command line says what a claim expects, and starts without numpy
+    from recipes.core.statistics.intervals import Interval
 
 NOISE = 1e-12  # differences of equal numbers come to less
 
@@ -21,7 +24,7 @@ def number_text(value: float, signed: bool = False) -> str:
     return f"{value:{sign}.1e}" if 0 < size < 5e-4 else f"{value:{sign}.{digits}f}"
 
 
-def interval_text(interval: Interval | None) -> str:
+def interval_text(interval: "Interval | None") -> str:
     """`[low, high]`, empty without an interval."""
     return "" if interval is None else f"[{number_text(interval.low, True)}, {number_text(interval.high, True)}]"
 
