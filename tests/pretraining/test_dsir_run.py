@@ -51,6 +51,14 @@ def test_a_users_files_become_a_selection_and_nothing_is_trained(tmp_path: Path)
     assert "Scores of the pool and of the selection" in (outcome.folder / "report.html").read_text()
 
 
+def test_near_duplicates_are_left_out_of_pool_and_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool, target = (write(tmp_path / f"{name}.jsonl", ("sea", "land"), 20, seed) for seed, name in enumerate("pt"))
+    pool.write_text(pool.read_text() * 3)
+    words = [f"data.source={pool}", f"data.target={target}", "select.n=5", "data.near_duplicates=0.8"]
+    run(tmp_path / "runs", *words)
+    assert f"data.source={pool}: 80 documents were left out: p.jsonl@" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arm", compose.arms("dsir"))
 def test_every_arm_selects_and_trains(arm: str, tmp_path: Path) -> None:
     outcome = run(tmp_path / "runs", *files(tmp_path), *LM, f"arm={arm}", "select.n=30", "trainer.max_steps=4")

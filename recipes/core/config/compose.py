@@ -29,6 +29,9 @@ LARGEST_CONFIG = 2**20  # bytes
 PRESETS = ("arms", "budgets", "when", "implied", "folders")
 # Cannot change the result, so they are not part of a run's identity.
 NOT_IDENTITY = ("outputs", "label", "tracker", "trainer.save_steps", "trainer.log_steps")
+# Came after runs had been filed: at this value a run is what it was without the key, which is then no part of its
+# identity, so that those runs are still found.
+LATER_KEYS = {"data.near_duplicates": None}
 
 
 @dataclass(frozen=True)
@@ -141,12 +144,19 @@ def options(recipe: str) -> dict[str, list[str]]:
     """Config groups with those of their options that a recipe takes."""
     hints = typing.get_type_hints(registry.config_class(recipe))
     by_group = {}
-    for group, names in groups().items():
+    for group, names in _names_of_options().items():
         accepted = {name for kind in _dataclasses(hints.get(group)) for name in _names(kind)}
-        by_group[group] = [
-            name for name in names if not accepted or read_yaml(CONF / group / f"{name}.yaml").get("name") in accepted
-        ]
+        by_group[group] = [option for option, name in names.items() if not accepted or name in accepted]
     return by_group
+
+
+@cache
+def _names_of_options() -> dict[str, dict[str, Any]]:
+    """Config groups with the `name` that stands in each option's file: that of its kind of config."""
+    return {
+        group: {option: read_yaml(CONF / group / f"{option}.yaml").get("name") for option in options}
+        for group, options in groups().items()
+    }
 
 
 def config_keys(recipe: str, overrides: list[str] | None = None) -> dict[str, SettingInfo]:
@@ -193,7 +203,9 @@ def _expand(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list
     """What `_split` returns, with the shorthands that the recipe allows written out."""
     choices, keys, problems = _split(recipe, overrides)
     rules = _hydra_tree(recipe, ())
-    return *write_out(choices, keys, options=options(recipe), unions=kinds(recipe), rules=rules), problems
+    names = _names_of_options()
+    written = write_out(choices, keys, options=options(recipe), names=names, unions=kinds(recipe), rules=rules)
+    return *written, problems
 
 
 def _split(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, Any]], list[Problem]]:

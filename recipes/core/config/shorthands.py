@@ -23,6 +23,7 @@ def write_out(
     keys: Keys,
     *,
     options: Mapping[str, Collection[str]],
+    names: Mapping[str, Mapping[str, Any]],
     unions: Collection[str],
     rules: Mapping[str, Any],
 ) -> tuple[Choices, Keys]:
@@ -32,6 +33,7 @@ def write_out(
         choices: Typed options of groups.
         keys: Other keys with their values.
         options: Of each group, those that the recipe takes.
+        names: Of each group, option -> `name` in its file: what follows from a name follows from all options of it.
         unions: Keys that hold one of several kinds of config, told apart by `name`: `KEY=x` is `KEY.name=x`.
         rules: `folders` and `implied` of the recipe.
 
@@ -50,7 +52,8 @@ def write_out(
     typed = {key.removesuffix(".name"): value for key, value in keys}
     for condition, values in (rules.get("implied") or {}).items():
         key, _, value = condition.partition("=")
-        if str((typed | choices).get(key)) == value:
+        chosen = str((typed | choices).get(key))
+        if value in (chosen, names.get(key, {}).get(chosen)):
             for name, implied in values.items():
                 if name != "arm":
                     choices.setdefault(name, implied)

@@ -1,6 +1,7 @@
 """Config of data sets, told apart by `name`: image-caption data, then texts. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from recipes.core.config.settings import DATA_CONTENT, SEEDS, setting
 from recipes.core.spelling import did_you_mean
@@ -102,12 +103,24 @@ def test_split_problems(split: str, test_split: str | None, test_fraction: float
     return problems
 
 
+def near_duplicates_setting() -> Any:
+    """The setting of data sets of documents that leaves near-duplicates out before anything is split."""
+    return setting(
+        None,
+        help="leave out documents of at least this similarity (Jaccard, runs of five words) with an earlier one, "
+        "before any split; null: keep all",
+        ge=LEAST_SIMILARITY,
+        le=1,
+    )
+
+
 DATA: dict[str, type[DataConfig]] = {
     "digit-captions": DigitCaptionsConfig,
     "easy-vqa": EasyVqaConfig,
     "image-text": ImageTextConfig,
 }
 
+# What a mixture holds that names no domains: it stays as it is, or runs of before would be other runs.
 EMBEDDED_DOMAINS = (
     "sotu-early",
     "sotu-middle",
@@ -119,6 +132,7 @@ EMBEDDED_DOMAINS = (
     "python-reference",
     "wordnet-glosses",
 )
+DOMAINS = (*EMBEDDED_DOMAINS, "licences", "docstrings", "news", "korean-law")
 # Sampling weights of published runs on SlimPajama, by the names its domains have there (arXiv 2502.06733, configs).
 PUBLISHED_MIXTURES = {
     "doge": (0.088, 0.045, 0.269, 0.214, 0.070, 0.166, 0.148),
@@ -126,6 +140,7 @@ PUBLISHED_MIXTURES = {
     "cc-c4": (0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.0),
 }
 SLIMPAJAMA = ("arxiv", "book", "cc", "c4", "github", "stackexchange", "wikipedia")
+LEAST_SIMILARITY = 0.2  # of near-duplicates: below it MinHash would propose nearly every pair
 SUM_TOLERANCE = 0.01  # published lists are rounded
 
 
@@ -150,7 +165,9 @@ class DomainsConfig:
         help="a bad document stops the run, or is left out and counted",
         choices=("fail", "skip"),
     )
-    domains: tuple[str, ...] | None = setting(None, help="domains to use, in the order of weights; null: all")
+    domains: tuple[str, ...] | None = setting(
+        None, help="domains to use, in the order of weights; null: all of the data, or the usual ones of what ships"
+    )
     mixture: str = setting(
         "uniform",
         help="how often each domain is drawn: equally, by its tokens, or by a list (published ones: SlimPajama)",
@@ -165,6 +182,7 @@ class DomainsConfig:
         ge=1,
     )
     test_fraction: float = setting(0.1, help="share of the documents of each domain kept for testing", gt=0, lt=1)
+    near_duplicates: float | None = near_duplicates_setting()
     duplicates: float = setting(0.0, help="share of the stream drawn from a small set, again and again", ge=0, lt=1)
     duplicate_set: int = setting(200, help="sequences in that set", unit="sequences", ge=1)
     seed: int = setting(0, help="which sequences are in that set", ge=0, lt=SEEDS)
@@ -173,10 +191,8 @@ class DomainsConfig:
         """Rules between the settings, as (key, message)."""
         problems = []
         if self.path is None:
-            unknown = [name for name in self.domains or () if name not in EMBEDDED_DOMAINS]
-            problems += [
-                ("domains", f"there is no {name}; {did_you_mean(name, [*EMBEDDED_DOMAINS])}") for name in unknown
-            ]
+            unknown = [name for name in self.domains or () if name not in DOMAINS]
+            problems += [("domains", f"there is no {name}; {did_you_mean(name, [*DOMAINS])}") for name in unknown]
             if self.mixture in PUBLISHED_MIXTURES:
                 problems.append(
                     ("mixture", f"{self.mixture} is for SlimPajama; type data.path= and data.domain_column=")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.config import registry
-from recipes.core.config.compose import NOT_IDENTITY, to_tree
+from recipes.core.config.compose import LATER_KEYS, NOT_IDENTITY, to_tree
 from recipes.core.config.settings import COVERED, DATA_CONTENT, RunConfig
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.storage.cache import home
@@ -59,6 +59,10 @@ def hash_of(tree: dict[str, Any], content: dict[str, str], version: int) -> str:
     tree = typing.cast(dict[str, Any], _copy(tree))
     for key in (*NOT_IDENTITY, "seed"):
         _remove(tree, key)
+    for key, value in LATER_KEYS.items():
+        node, last = _parent(tree, key)
+        if last in node and node[last] == value:
+            del node[last]
     for key, value in content.items():
         _replace(tree, key, {"content": value} if value else None)
     return sha256_json({"config": tree, "version": version})[:10]

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from recipes.core.config.compose import NOT_IDENTITY, read_yaml
+from recipes.core.config.compose import LATER_KEYS, NOT_IDENTITY, read_yaml
 from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.runs.folder import AGAIN, DAMAGED, DONE, QUEUED, RunFolder
@@ -50,7 +50,11 @@ class RunRecord:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """The flat config without what results do not depend on; files stand for their content, not for their name."""
-        flat = {key: value for key, value in flatten(self.config).items() if not is_below(key, set(NOT_IDENTITY))}
+        flat = {
+            key: value
+            for key, value in flatten(self.config).items()
+            if not is_below(key, set(NOT_IDENTITY)) and LATER_KEYS.get(key, ABSENT) != value
+        }
         return flat | {key: value or None for key, value in self.content.items()}
 
     @cached_property

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from recipes.core.config.settings import DATA_CONTENT, Card, Claim, RunConfig, setting
-from recipes.core.data.config import EMBEDDED_DOMAINS
+from recipes.core.data.config import DOMAINS, near_duplicates_setting
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 
 SHARE = 0.1  # of the pool that is selected where no number is typed
@@ -35,11 +35,12 @@ class SelectionDataConfig:
     chunk_words: int | None = setting(
         None, help="documents are cut into chunks of this many words; null: not cut", unit="words", ge=1, origin="code"
     )
-    target_domain: str = setting("sotu-modern", help="domain to resemble (source=null)", choices=EMBEDDED_DOMAINS)
+    target_domain: str = setting("sotu-modern", help="domain to resemble (source=null)", choices=DOMAINS)
     target_in_pool: bool = setting(True, help="whether the pool holds documents of that domain, too (source=null)")
     characters: int | None = setting(
         2_000_000, help="text of each domain in the pool (source=null); null: all", unit="characters", ge=1
     )
+    near_duplicates: float | None = near_duplicates_setting()
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""

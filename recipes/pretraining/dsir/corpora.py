@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from recipes.core.data.config import EMBEDDED_DOMAINS
-from recipes.core.data.text.corpora import Chunked, Corpus, CorpusShard, DomainShard, Part
+from recipes.core.data.text.corpora import Chunked, Corpus, CorpusShard, DomainShard, Part, distinct
 from recipes.core.data.text.documents import open_documents
 from recipes.core.data.text.splits import TEST, TRAIN
 from recipes.pretraining.dsir.config import DsirConfig, SelectionDataConfig
@@ -53,10 +53,9 @@ def open_corpora(config: DsirConfig) -> Corpora:
 
 def _from_domains(data: SelectionDataConfig) -> tuple[list[CorpusShard], list[CorpusShard]]:
     """All domains; the target's documents are divided between the target and the pool, or are all the target's."""
-    domain = DomainShard(data.target_domain, data.characters)
-    others: list[CorpusShard] = [
-        DomainShard(name, data.characters) for name in EMBEDDED_DOMAINS if name != data.target_domain
-    ]
+    names = [name for name in EMBEDDED_DOMAINS if name != data.target_domain]
+    shards = [DomainShard(name, data.characters) for name in (*names, data.target_domain)]
+    *others, domain = distinct(shards, data.near_duplicates, f"data.target_domain={data.target_domain} and the pool")
     share = TARGET_SHARE
     target = [Part(domain, share, TEST, "sample")] if data.target_in_pool else [domain]
     rest: list[CorpusShard] = [Part(domain, share, TRAIN, "sample")] if data.target_in_pool else []
@@ -64,8 +63,9 @@ def _from_domains(data: SelectionDataConfig) -> tuple[list[CorpusShard], list[Co
 
 
 def _open(data: SelectionDataConfig, name: str) -> list[CorpusShard]:
+    path = str(getattr(data, name))
     documents = open_documents(
-        str(getattr(data, name)),
+        path,
         key=f"data.{name}",
         format=data.format,
         text_column=data.text_column,
@@ -73,7 +73,7 @@ def _open(data: SelectionDataConfig, name: str) -> list[CorpusShard]:
         split=data.split,
         on_error=data.on_error,
     )
-    return list(documents.shards)
+    return distinct(documents.shards, data.near_duplicates, f"data.{name}={path}")
 
 
 def _side(shards: list[CorpusShard], share: float, side: str, salt: str) -> list[CorpusShard]:

@@ -11,6 +11,7 @@ from recipes.core.config.shorthands import write_out
 from recipes.core.errors import UserError
 
 OPTIONS = {"model": ["toy", "llava"], "data": ["digits", "vqa"]}
+NAMES = {"model": {"toy": "toy", "llava": "llava"}, "data": {"digits": "digits", "vqa": "vqa"}}
 RULES = {
     "folders": {"model": "llava"},
     "implied": {
@@ -21,7 +22,7 @@ RULES = {
 
 
 def out(choices: dict[str, str], *keys: tuple[str, Any], rules: dict[str, Any] = RULES) -> Any:
-    return write_out(choices, list(keys), options=OPTIONS, unions=["pruner"], rules=rules)
+    return write_out(choices, list(keys), options=OPTIONS, names=NAMES, unions=["pruner"], rules=rules)
 
 
 def test_a_union_is_chosen_by_its_name() -> None:
@@ -42,6 +43,14 @@ def test_a_group_follows_from_another_unless_it_was_typed() -> None:
     assert out({"model": "llava"}) == ({"model": "llava", "data": "vqa"}, [("arm", "divprune")])
     assert out({"model": "llava", "data": "digits"})[0] == {"model": "llava", "data": "digits"}
     assert out({"model": "toy"}) == ({"model": "toy"}, [])
+
+
+def test_what_follows_from_a_name_follows_from_all_options_that_have_it() -> None:
+    rules = {"implied": {"data=vqa": {"model": "llava"}}}
+    names = {"data": {"digits": "digits", "questions": "vqa"}}
+    choices = {"data": "questions"}
+    written = write_out(choices, [], options=OPTIONS, names=names, unions=[], rules=rules)
+    assert written == ({"data": "questions", "model": "llava"}, [])
 
 
 def test_the_first_rule_for_an_arm_wins() -> None:

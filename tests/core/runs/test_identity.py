@@ -18,6 +18,7 @@ from recipes.core.models.config import CausalLMConfig, SmallLMConfig
 from recipes.core.runs import identity
 from recipes.core.runs.folder import RunFolder, run_folder
 from recipes.core.runs.identity import check_unchanged, content_of, content_tree, identify
+from recipes.core.runs.records import RunRecord, config_differences
 from recipes.core.storage import fingerprints, hub
 from recipes.core.trial.cells import sweep_cells
 
@@ -261,6 +262,19 @@ def test_runs_that_read_no_files_are_named_as_before() -> None:
     config = compose.compose("prior", [])
     assert content_of(config) == {} and run_folder(config).path.parts[:3] == ("outputs", "prior", config.arm)
     assert identity.hash_of(compose.to_tree(config), {}, identify(config).version) == identify(config).hash
+
+
+@pytest.mark.parametrize("words", [["data=domains"], ["model=small-lm"]])
+def test_a_key_that_came_later_changes_no_identity_until_it_is_set(words: list[str], tmp_path: Path) -> None:
+    tree = compose.to_tree(compose.compose("sample-reweighting", words))
+    before = {**tree, "data": {key: value for key, value in tree["data"].items() if key != "near_duplicates"}}
+    assert tree["data"]["near_duplicates"] is None
+    assert identity.hash_of(tree, {}, 1) == identity.hash_of(before, {}, 1)
+    later = compose.to_tree(compose.compose("sample-reweighting", [*words, "data.near_duplicates=0.8"]))
+    assert identity.hash_of(later, {}, 1) != identity.hash_of(tree, {}, 1)
+    old, new, other = (RunRecord(tmp_path, "", "", 0, "done", "", each) for each in (before, tree, later))
+    assert old.identity == new.identity
+    assert config_differences(other, old) == [("data.near_duplicates", "0.8", "(not set)")]
 
 
 @pytest.fixture

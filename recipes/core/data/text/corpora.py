@@ -1,12 +1,13 @@
 """Corpora as shards that are read one by one: embedded domains, sides of a split, documents cut into chunks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from typing import Protocol
 
 from recipes.core.data.text.domains import domain_documents
+from recipes.core.data.text.near_duplicates import near_duplicate_ids
 from recipes.core.data.text.shards import Document, Skipped
 from recipes.core.data.text.splits import split_of
 from recipes.core.storage.files import sha256_json
@@ -93,6 +94,47 @@ class Part:
     def fingerprint(self) -> str:
         """Hash of the content."""
         return sha256_json([self.shard.fingerprint(), self.share, self.side, self.salt])
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """The documents of a shard without near-duplicates of others of its corpus.
+
+    Attributes:
+        shard: All documents.
+        left_out: Ids of near-duplicates.
+    """
+
+    shard: CorpusShard
+    left_out: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """Name of the shard."""
+        return self.shard.name
+
+    def read(self, skipped: Skipped | None = None) -> Iterator[Document]:
+        """The documents that are kept."""
+        yield from (document for document in self.shard.read(skipped) if document.id not in self.left_out)
+
+    def fingerprint(self) -> str:
+        """Hash of the content."""
+        return sha256_json([self.shard.fingerprint(), sorted(self.left_out)])
+
+
+def distinct(shards: Sequence[CorpusShard], threshold: float | None, where: str) -> list[CorpusShard]:
+    """The shards of a corpus, the first of each group of near-duplicates kept.
+
+    Args:
+        shards: All documents.
+        threshold: Least similarity of a near-duplicate; None: the shards stay as they are.
+        where: Which documents, for the warning of how many are left out.
+    """
+    if threshold is None:
+        return list(shards)
+    corpus = Corpus(tuple(shards))
+    left_out = near_duplicate_ids(corpus.documents, corpus.fingerprint(), threshold, where)
+    return [Distinct(shard, left_out) for shard in shards]
 
 
 @dataclass(frozen=True)

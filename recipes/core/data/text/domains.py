@@ -1,13 +1,16 @@
-"""Domains of text that need no hub: speeches, encyclopedias, source code, a reference manual, a dictionary.
+"""Domains of text that need no hub: speeches, encyclopedias, source code, manuals, a dictionary, licences, news, law.
 
 The two Python domains are read from the running interpreter, so they differ a little between Python versions.
 """
 
+import ast
 import csv
 import json
+import re
 import sys
 import sysconfig
 import tokenize
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,9 +21,10 @@ from recipes.core.errors import UserError
 from recipes.core.spelling import did_you_mean
 from recipes.core.storage.assets import ASSETS, asset_path
 from recipes.core.storage.cache import build_once
-from recipes.core.storage.files import sha256_json
+from recipes.core.storage.files import read_json, sha256_json, write_json
 
 SYNSETS_PER_DOCUMENT = 50
+DOCSTRING_WORDS = 20  # a shorter one names what it stands at
 # Tests are no typical source code, and pydoc_data holds the text of the domain python-reference.
 _NO_SOURCES = frozenset({"test", "tests", "idle_test", "pydoc_data"})
 
@@ -29,7 +33,7 @@ def domain_documents(name: str) -> list[Document]:
     """The documents of an embedded domain, always in the same order; fetches the asset it needs.
 
     Args:
-        name: One of `recipes.core.data.config.EMBEDDED_DOMAINS`.
+        name: One of `recipes.core.data.config.DOMAINS`.
 
     Raises:
         UserError: no such domain, or its asset cannot be had.
@@ -94,6 +98,60 @@ def _extract_glosses(folder: Path) -> None:
                 element.clear()
 
 
+def _licences() -> Iterator[tuple[str, str]]:
+    """English licences of software, without the header that says which one it is."""
+    for file in sorted((asset_path("licences") / "licenses").glob("*.LICENSE")):
+        header, _, text = file.read_text(encoding="utf-8").removeprefix("---\n").partition("\n---\n")
+        if "\nlanguage: " not in header:  # of all others it is said
+            yield file.stem, text.strip()
+
+
+def _news() -> Iterator[tuple[str, str]]:
+    """News of the Australian ABC, one a line."""
+    lines = (asset_path("gensim-texts") / "lee_background.cor").read_text(encoding="utf-8").splitlines()
+    yield from ((f"{number:03}", line) for number, line in enumerate(lines))
+
+
+def _korean_law() -> Iterator[tuple[str, str]]:
+    """Chapters of the constitution, and pages of bills."""
+    root = asset_path("korean-law")
+    bills = sorted((root / "kobill").glob("*.txt"))
+    cuts = {root / "kolaw" / "constitution.txt": r"(?m)^(?= *제\d+장 )"} | dict.fromkeys(bills, r"(?m)^- \d+ -$")
+    for file, cut in cuts.items():
+        for number, text in enumerate(re.split(cut, file.read_text(encoding="utf-8"))):
+            yield f"{file.stem}/{number}", text.strip()
+
+
+def _docstrings() -> Iterator[tuple[str, str]]:
+    asset = ASSETS["sympy-source"]
+    folder = build_once("docstrings", sha256_json([asset.sha256, DOCSTRING_WORDS, 1]), _extract_docstrings)
+    yield from read_json(folder / "docstrings.json").items()
+
+
+def _extract_docstrings(folder: Path) -> None:
+    """Docstrings of modules, classes and functions by file and line; those of tests are left out."""
+    root = asset_path("sympy-source")
+    docstrings = {
+        f"{file.relative_to(root).as_posix()}:{line}": text
+        for file in sorted(root.rglob("*.py"))
+        if "tests" not in file.relative_to(root).parts
+        for line, text in _docstrings_of(file.read_text(encoding="utf-8"))
+    }
+    write_json(folder / "docstrings.json", docstrings)
+
+
+def _docstrings_of(source: str) -> Iterator[tuple[int, str]]:
+    """(line, docstring) of every module, class and function with a docstring of some length. Nothing is run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escapes in what others wrote
+        tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text and len(text.split()) >= DOCSTRING_WORDS:
+                yield node.body[0].lineno, text
+
+
 _READERS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "sotu-early": partial(_speeches, 1790, 1860),
     "sotu-middle": partial(_speeches, 1861, 1945),
@@ -104,4 +162,8 @@ _READERS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "python-source": _python_source,
     "python-reference": _python_reference,
     "wordnet-glosses": _glosses,
+    "licences": _licences,
+    "docstrings": _docstrings,
+    "news": _news,
+    "korean-law": _korean_law,
 }

@@ -12,6 +12,7 @@ import numpy as np
 from recipes.core.data.config import EMBEDDED_DOMAINS, PUBLISHED_MIXTURES, SLIMPAJAMA, DomainsConfig
 from recipes.core.data.text.documents import Document, Skipped, open_documents
 from recipes.core.data.text.domains import domain_documents
+from recipes.core.data.text.near_duplicates import near_duplicate_ids
 from recipes.core.data.text.packed import PackedTexts, pack
 from recipes.core.data.text.splits import TEST, TRAIN, split_of
 from recipes.core.errors import UserError
@@ -20,6 +21,7 @@ from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json, write_json
 
 NO_DOMAIN = "all"  # what documents belong to whose domain is not said
+LEAST = 500  # characters of a domain in either split, where there are as many: a sequence at the default length
 
 
 class DomainCorpus:
@@ -49,9 +51,14 @@ class DomainCorpus:
                 on_error=config.on_error,
             )
             content = [shard.fingerprint() for shard in self._source.shards]
-        choices = [config.characters, config.test_fraction, config.text_column, config.domain_column, "both splits"]
+        until = "both splits" if config.characters is None else f"{LEAST} of both splits"
+        choices = [config.characters, config.test_fraction, config.text_column, config.domain_column, until]
+        if config.near_duplicates is not None:
+            choices.append(config.near_duplicates)
         self.fingerprint: str = sha256_json([content, *choices])
         self._skipped: Skipped | None = None
+        where = f"data.path={config.path}" if config.path else "data.domains"
+        self._left_out = near_duplicate_ids(self._read, sha256_json(content), config.near_duplicates, where)
 
     def parts(self) -> Iterator[tuple[str, str]]:
         """(part, text) of every document; a part is "<domain>/train" or "<domain>/test".
@@ -62,9 +69,9 @@ class DomainCorpus:
         for document in self._documents():
             domain = document.domain or NO_DOMAIN
             sizes = read.setdefault(domain, {})
-            # One long document may be all that `characters` asks for: go on until both splits have one.
+            # One long document may be all that `characters` asks for: go on until both splits have enough.
             whole = self.config.characters is not None and sum(sizes.values()) >= self.config.characters
-            if whole and len(sizes) == 2:
+            if whole and min(sizes.get(TRAIN, 0), sizes.get(TEST, 0)) >= LEAST:
                 continue
             split = split_of(document.id, self.config.test_fraction)
             sizes[split] = sizes.get(split, 0) + len(document.text)
@@ -90,13 +97,17 @@ class DomainCorpus:
         return (text for part, text in self.parts() if part.endswith(f"/{TRAIN}"))
 
     def _documents(self) -> Iterator[Document]:
-        if self._source is None:
-            for documents in self._embedded.values():
-                yield from sorted(documents, key=lambda document: sha256(document.id.encode()).digest())
-            return
         skipped = Skipped()
-        yield from self._source.read(skipped)
+        yield from (document for document in self._read(skipped) if document.id not in self._left_out)
         self._skipped = skipped
+
+    def _read(self, skipped: Skipped | None = None) -> Iterator[Document]:
+        """All that can be used, near-duplicates too."""
+        if self._source is not None:
+            yield from self._source.read(skipped)
+            return
+        for documents in self._embedded.values():
+            yield from sorted(documents, key=lambda document: sha256(document.id.encode()).digest())
 
 
 @dataclass(frozen=True)

