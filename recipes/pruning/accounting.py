@@ -18,21 +18,6 @@ def avg_tokens(tokens: Sequence[float]) -> float:
     return sum(tokens) / len(tokens)
 
 
-def tokens_by_layer(layers: int, tokens: float, stages: Sequence[tuple[int, float]]) -> list[float]:
-    """Tokens entering each layer.
-
-    Args:
-        layers: Number of layers.
-        tokens: At the start.
-        stages: (layer, tokens from there on), pruning happens on entering that layer.
-    """
-    changes, out = dict(stages), []
-    for layer in range(layers):
-        tokens = changes.get(layer, tokens)
-        out.append(tokens)
-    return out
-
-
 @dataclass(frozen=True)
 class Prefill:
     """Multiply-adds up to the first answer token, by part."""
@@ -89,8 +74,3 @@ def prefill(
 def divprune_macs(tokens: int, width: int) -> float:
     """Multiply-adds of all pairwise products, which is what its distances cost."""
     return float(tokens * tokens * width)
-
-
-def wpr_macs(tokens: int, heads: int, iterations: int) -> float:
-    """Multiply-adds of Zero-TPrune's votes in one layer."""
-    return float(iterations * heads * tokens * tokens)
