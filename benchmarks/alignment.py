@@ -2,10 +2,11 @@
 
     python -m benchmarks.alignment --threads 2 [--peer-python PYTHON]
 
-Both trainers run the whole way that users run, each in a process of its own: SmolLM2-135M, the same pairs of mixed
-length in the same global batches, reference log-probs precomputed, AdamW with the same settings, no dropout, no
-gradient checkpointing. For time they take turns step by step, the other one waiting. Memory is the peak of a step above
-what lies there before it (model and optimizer state), in processes of their own whose allocator gives all memory back.
+Both trainers run the whole way that users run, each in a process of its own: SmolLM2-135M, the same pairs in the same
+global batches, reference log-probs precomputed, AdamW with the same settings, no dropout. `trl` runs with gradient
+checkpointing, its default, and without; Steelyard has none. For time they take turns step by step, the others waiting,
+on pairs of mixed length. Memory is the peak of a step above what lies there before it (model and optimizer state), in
+processes of their own whose allocator gives all memory back, on pairs of mixed and of equal length (in words).
 Targets: at least 1.5x the pairs per second on the CPU, at most 0.8x the memory, losses equal to 1e-4, and at most
 1.35x the time of a DPO step for SparsePO.
 """
@@ -29,10 +30,12 @@ from typing import Any
 
 from benchmarks.record import record
 
-SYSTEMS = ("steelyard", "trl")
+PEERS = {"trl": False, "trl-checkpointing": True}  # and whether activations are computed again in the backward
+SYSTEMS = ("steelyard", *PEERS)
 WARM_UP = 1  # steps that are not counted: the optimizer's state is made in the first
 LONGEST = 75  # words of a prompt and of an answer, about 100 tokens
-# What both trainers are told by the same values.
+SHORTEST = {"mixed": 8, "equal": LONGEST}
+# Settings that both trainers share.
 SETTINGS = (
     *("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "learning_rate"),
     *("weight_decay", "adam_beta1", "adam_beta2", "max_grad_norm", "warmup_steps", "lr_scheduler_type"),
@@ -41,21 +44,16 @@ SETTINGS = (
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure, print and record."""
+    """Measure the chosen parts, print and record each."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        _write_pairs(folder / "pairs.jsonl", options.steps * options.batch)
-        memory = {system: _alone(system, folder, options) for system in SYSTEMS}
-        outcomes = _taking_turns(folder, options)
-        result: dict[str, Any] = {"setting": _setting(options), **_compared(outcomes, memory, options)}
-        if options.arm_steps:
-            pairs = [f"data.path={folder / 'pairs.jsonl'}", *_keys(options)]
-            result["sparsepo_over_dpo"] = {
-                "small-lm": _arms(["model.width=64", "budget=smoke"], 10 * options.arm_steps, options),
-                "smollm2-135m": _arms(pairs, options.arm_steps, options),
-            }
-    print(json.dumps(result, indent=2))
-    record("alignment", options.device, result)
+        folders = {lengths: Path(name) / lengths for lengths in SHORTEST}
+        for lengths, folder in folders.items():
+            folder.mkdir()
+            _write_pairs(folder / "pairs.jsonl", options.steps * options.batch, SHORTEST[lengths])
+        for part in options.parts.split(","):
+            result = {"threads": options.threads, "setting": _setting(options), **PARTS[part](folders, options)}
+            print(json.dumps(result, indent=2))
+            record(NAMES[part], options.device, result)
 
 
 def _options() -> argparse.Namespace:
@@ -64,7 +62,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=4, help="pairs per step")
-    parser.add_argument("--arm-steps", type=int, default=6, help="steps of SparsePO and DPO in turn; 0: none")
+    parser.add_argument("--arm-steps", type=int, default=6, help="steps of SparsePO and DPO in turn")
+    parser.add_argument("--lengths", default="mixed,equal", help="of the pairs on which memory is measured")
+    parser.add_argument("--parts", default="memory,time,arms", help="which to measure, each written to its own file")
     parser.add_argument("--peer-python", default=sys.executable, help="a Python that has Steelyard and trl")
     parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -75,8 +75,8 @@ def _setting(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in ("threads", "steps", "batch", "arm_steps")}
 
 
-def _write_pairs(path: Path, count: int) -> None:
-    """Passages of speeches: how one goes on is chosen, something from elsewhere rejected."""
+def _write_pairs(path: Path, count: int, shortest: int) -> None:
+    """Passages of speeches of `shortest` to LONGEST words: how one goes on is chosen, something else rejected."""
     from recipes.core.storage.assets import asset_path
 
     words = [
@@ -94,7 +94,7 @@ def _write_pairs(path: Path, count: int) -> None:
     with path.open("w", encoding="utf-8") as sink:
         # A tenth of the pairs is kept for testing.
         for _ in range(count + count // 4 + 4):
-            lengths = tuple(draw.randint(8, LONGEST) for _ in range(3))
+            lengths = tuple(draw.randint(shortest, LONGEST) for _ in range(3))
             (prompt, chosen), (rejected,) = passage(lengths[:2]), passage(lengths[2:])
             sink.write(json.dumps({"prompt": prompt, "chosen": f" {chosen}", "rejected": f" {rejected}"}) + "\n")
 
@@ -109,17 +109,17 @@ def _keys(options: argparse.Namespace) -> list[str]:
 
 
 class _Child:
-    """A process that trains one step whenever it is told to."""
+    """A process that trains one step at a time, each on request."""
 
     def __init__(self, system: str, folder: Path, options: argparse.Namespace, environment: dict[str, str]) -> None:
-        python = options.peer_python if system == "trl" else sys.executable
+        python = options.peer_python if system in PEERS else sys.executable
         arguments = [f"--{name}={getattr(options, name)}" for name in ("device", "threads", "steps", "batch")]
         command = [python, "-m", "benchmarks.alignment", f"--system={system}", f"--folder={folder}", *arguments]
-        own = {"OMP_NUM_THREADS": str(options.threads), "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", **environment}
+        variables = {"OMP_NUM_THREADS": str(options.threads), "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", **environment}
         self.process = subprocess.Popen(
             command,
             cwd=Path(__file__).resolve().parents[1],
-            env={**os.environ, **own},
+            env={**os.environ, **variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
@@ -133,10 +133,10 @@ class _Child:
         self.steps.append(self._read())
 
     def finish(self) -> dict[str, Any]:
-        """What it tells at its end, beside its counted steps."""
-        told = self._read()
+        """What it sends at its end, beside its counted steps."""
+        outcome = self._read()
         self.process.wait()
-        return {**told, "steps": self.steps[WARM_UP:]}
+        return {**outcome, "steps": self.steps[WARM_UP:]}
 
     def stop(self) -> None:
         """End it if it still runs."""
@@ -164,6 +164,23 @@ def _alone(system: str, folder: Path, options: argparse.Namespace) -> float:
         child.stop()
 
 
+def _memory(folders: dict[str, Path], options: argparse.Namespace) -> dict[str, Any]:
+    """Peaks of a step in MiB, and Steelyard's over those of its peers."""
+    peaks: dict[str, dict[str, float]] = {}
+    for lengths in options.lengths.split(","):
+        peaks[lengths] = {}
+        for system in SYSTEMS:
+            peaks[lengths][system] = _alone(system, folders[lengths], options) / 2**20
+            print(f"pairs of {lengths} length, {system}: {peaks[lengths][system]:,.0f} MiB", flush=True)
+    ratios = {lengths: {peer: mib["steelyard"] / mib[peer] for peer in PEERS} for lengths, mib in peaks.items()}
+    return {"activation_mib": peaks, "memory_ratio": ratios}
+
+
+def _time(folders: dict[str, Path], options: argparse.Namespace) -> dict[str, Any]:
+    """Pairs per second in turn, and how far apart the losses are."""
+    return _compared(_taking_turns(folders["mixed"], options), options)
+
+
 def _taking_turns(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     with ExitStack() as stack:
         children = {}
@@ -176,22 +193,23 @@ def _taking_turns(folder: Path, options: argparse.Namespace) -> dict[str, dict[s
         return {system: child.finish() for system, child in children.items()}
 
 
-def _compared(outcomes: dict[str, Any], memory: dict[str, float], options: argparse.Namespace) -> dict[str, Any]:
-    ours, theirs = (outcomes[system] for system in SYSTEMS)
-    if ours["batches"][: options.steps] != theirs["batches"][: options.steps]:
+def _compared(outcomes: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Speed and losses beside those of each peer."""
+    batches = {tuple(outcome["batches"][: options.steps]) for outcome in outcomes.values()}
+    if len(batches) > 1:
         raise SystemExit("the trainers saw different batches")
     seconds = {system: [step["seconds"] for step in outcomes[system]["steps"]] for system in SYSTEMS}
-    ratios = [slow / fast for fast, slow in zip(*seconds.values(), strict=True)]
-    gaps = [abs(one - other) for one, other in zip(ours["losses"], theirs["losses"], strict=True)]
+    losses = {system: outcomes[system]["losses"] for system in SYSTEMS}
+    gaps = [abs(a - b) for peer in PEERS for a, b in zip(losses["steelyard"], losses[peer], strict=True)]
     return {
-        "pairs_per_second": {system: options.batch / statistics.median(found) for system, found in seconds.items()},
-        "speed_ratio": _spread(ratios),
-        "activation_mib": {system: found / 2**20 for system, found in memory.items()},
-        "memory_ratio": memory["steelyard"] / memory["trl"],
+        "pairs_per_second": {system: options.batch / statistics.median(steps) for system, steps in seconds.items()},
+        "speed_ratio": {
+            peer: _spread([b / a for a, b in zip(seconds["steelyard"], seconds[peer], strict=True)]) for peer in PEERS
+        },
         "largest_loss_gap": max(gaps),
-        "losses": {system: outcomes[system]["losses"] for system in SYSTEMS},
+        "losses": losses,
         "step_seconds": seconds,
-        "trl": theirs["version"],
+        "trl": outcomes["trl"]["version"],
     }
 
 
@@ -200,7 +218,7 @@ def _spread(values: list[float]) -> dict[str, Any]:
 
 
 class _Turns:
-    """The child's end: waits for its turn before each step and tells what the step took."""
+    """The child's end: waits for its turn before each step and reports what the step took."""
 
     def __init__(self, device: str) -> None:
         self.device, self.losses, self.batches = device, [], []  # type: ignore[var-annotated]
@@ -211,7 +229,7 @@ class _Turns:
     def begin(self) -> None:
         """Wait; then a step starts."""
         if not self.started:
-            self.tell({"ready": True})
+            self.send({"ready": True})
             self.started = True
         if not sys.stdin.readline():
             raise SystemExit("nobody waits for this step any more")
@@ -224,9 +242,9 @@ class _Turns:
 
             torch.cuda.synchronize()
         seconds = time.perf_counter() - self.began
-        self.tell({"seconds": seconds, "bytes": self._memory(reset=False) - self.before})
+        self.send({"seconds": seconds, "bytes": self._memory(reset=False) - self.before})
 
-    def tell(self, what: dict[str, Any]) -> None:
+    def send(self, what: dict[str, Any]) -> None:
         """One line to the parent."""
         print(json.dumps(what), file=self.wire, flush=True)
 
@@ -342,7 +360,7 @@ def _run_trl(folder: Path, options: argparse.Namespace, turns: _Turns) -> str:
         **{name: getattr(same, name) for name in SETTINGS},
         beta=config.preference.beta,
         precompute_ref_log_probs=True,
-        gradient_checkpointing=False,
+        gradient_checkpointing=PEERS[options.system],
         save_strategy="no",
         logging_steps=1,
         report_to="none",
@@ -357,7 +375,16 @@ def _run_trl(folder: Path, options: argparse.Namespace, turns: _Turns) -> str:
     return version("trl")
 
 
-def _arms(keys: list[str], steps: int, options: argparse.Namespace) -> dict[str, Any]:
+def _arms(folders: dict[str, Path], options: argparse.Namespace) -> dict[str, Any]:
+    """What a SparsePO step costs beside a DPO step, on two models."""
+    pairs = [f"data.path={folders['mixed'] / 'pairs.jsonl'}", *_keys(options)]
+    return {
+        "small-lm": _arms_of(["model.width=64", "budget=smoke"], 10 * options.arm_steps, options),
+        "smollm2-135m": _arms_of(pairs, options.arm_steps, options),
+    }
+
+
+def _arms_of(keys: list[str], steps: int, options: argparse.Namespace) -> dict[str, Any]:
     """Steps of SparsePO and of DPO in turn, from the batch to the updated weights."""
     import torch
 
@@ -372,9 +399,9 @@ def _arms(keys: list[str], steps: int, options: argparse.Namespace) -> dict[str,
         for arm in sorted(runs, reverse=bool(number % 2)):
             config, _, training = runs[arm]
             seconds[arm].append(_step(training, optimizers[arm], number, config.trainer.batch_size, options.device))
-    counted = {arm: found[WARM_UP:] for arm, found in seconds.items()}
-    ratios = [own / plain for plain, own in zip(*counted.values(), strict=True)]
-    medians = {arm: statistics.median(found) for arm, found in counted.items()}
+    counted = {arm: steps[WARM_UP:] for arm, steps in seconds.items()}
+    ratios = [sparse / plain for plain, sparse in zip(*counted.values(), strict=True)]
+    medians = {arm: statistics.median(steps) for arm, steps in counted.items()}
     return {"step_seconds": medians, "ratio": _spread(ratios)}
 
 
@@ -398,9 +425,13 @@ def _child(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(options.threads)
     turns = _Turns(options.device)
-    run = {"steelyard": _run_steelyard, "trl": _run_trl}[options.system]
-    told = run(options.folder, options, turns)
-    turns.tell({"losses": turns.losses, "batches": turns.batches, "version": told})
+    run = _run_trl if options.system in PEERS else _run_steelyard
+    release = run(options.folder, options, turns)
+    turns.send({"losses": turns.losses, "batches": turns.batches, "version": release})
+
+
+PARTS = {"memory": _memory, "time": _time, "arms": _arms}
+NAMES = {"memory": "alignment_memory", "time": "alignment", "arms": "sparsepo_step"}
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
     python -m benchmarks.cross_entropy --device cpu --threads 2
 
-Memory is measured in a process of its own for each variant (on the CPU it is the growth of the peak resident set),
-time in one process with the variants taking turns, median over the repetitions.
+Also `F.linear_cross_entropy(reduction="none")`, in chunks of its own choice, where torch has it (2.13 and later).
+Memory is measured in a process of its own for each variant (on the CPU it is the growth of the peak resident set), time
+in one process with the variants taking turns: median over the repetitions, and of the ratios to full logits in the same
+repetition.
 """
 
 import argparse
@@ -20,12 +22,14 @@ from typing import Any
 
 from benchmarks.record import record
 
-VARIANTS = ("full", "weighted", "recomputing")
 TITLES = {
     "full": "full logits",
     "weighted": "weighted_cross_entropy",
+    "chunked": "the same, chunks of {chunk:,}",
     "recomputing": "token_nll",
+    "torch": "F.linear_cross_entropy",
 }
+VARIANTS = tuple(TITLES)
 MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 
 
@@ -33,24 +37,39 @@ def main() -> None:
     """Measure every variant, print the table and write it down."""
     options = _options()
     # Before anything large is loaded here: a child's peak resident set starts at its parent's size.
-    memory = {variant: _child(options, "memory", variant)["bytes"] for variant in VARIANTS}
     timed = _child(options, "time", "full")
+    variants = list(timed["seconds"])
+    memory = {variant: _child(options, "memory", variant)["bytes"] for variant in variants}
     rows = [
         {
-            "variant": TITLES[variant],
+            "variant": TITLES[variant].format(chunk=options.chunk),
             "peak_extra_mib": memory[variant] / 2**20,
             "memory_ratio": memory[variant] / memory["full"],
-            "seconds": statistics.median(timed["seconds"][variant]),
-            "time_ratio": statistics.median(timed["seconds"][variant]) / statistics.median(timed["seconds"]["full"]),
-            "seconds_all": timed["seconds"][variant],
+            **_speed(timed["seconds"][variant], timed["seconds"]["full"]),
             **timed["differences"][variant],
         }
-        for variant in VARIANTS
+        for variant in variants
     ]
     setting = {name: value for name, value in vars(options).items() if name not in ("measure", "variant")}
-    result = {"setting": setting, "rows": rows}
+    result = {"threads": options.threads, "setting": setting, "rows": rows}
     print(_table(result))
-    record("cross_entropy", options.device, result)
+    record(
+        f"cross_entropy-threads{options.threads}" if options.device == "cpu" else "cross_entropy",
+        options.device,
+        result,
+    )
+
+
+def _speed(seconds: list[float], full: list[float]) -> dict[str, Any]:
+    """Seconds of a variant beside those of full logits, repetition by repetition."""
+    ratios = [mine / theirs for mine, theirs in zip(seconds, full, strict=True)]
+    lower, middle, upper = statistics.quantiles(ratios, n=4, method="inclusive")
+    return {
+        "seconds": statistics.median(seconds),
+        "time_ratio": middle,
+        "time_ratio_quartiles": [lower, upper],
+        "seconds_all": seconds,
+    }
 
 
 def _options() -> argparse.Namespace:
@@ -61,7 +80,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sequences", type=int, default=4)
     parser.add_argument("--length", type=int, default=2048, help="tokens of a sequence")
     parser.add_argument("--width", type=int, default=576, help="hidden size")
-    parser.add_argument("--chunk", type=int, default=1024, help="tokens whose logits exist at a time")
+    parser.add_argument("--chunk", type=int, default=1024, help="the larger chunks, in tokens")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--measure", choices=("memory", "time"), help=argparse.SUPPRESS)
@@ -77,6 +96,13 @@ def _child(options: argparse.Namespace, measure: str, variant: str) -> dict[str,
     root = Path(__file__).resolve().parents[1]
     process = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, encoding="utf-8", check=True)
     return dict(json.loads(process.stdout))
+
+
+def _variants() -> tuple[str, ...]:
+    """Those that the installed torch has."""
+    from torch.nn import functional
+
+    return tuple(name for name in VARIANTS if name != "torch" or hasattr(functional, "linear_cross_entropy"))
 
 
 def _inputs(options: argparse.Namespace) -> tuple[Any, ...]:
@@ -99,12 +125,19 @@ def _step(variant: str, hidden: Any, head: Any, targets: Any, weights: Any, chun
     from recipes.core.losses.kernels import token_nll, weighted_cross_entropy
     from recipes.core.models.head import OutputHead
 
-    if variant == "full":
+    if variant == "torch":
+        from torch.nn import LinearCrossEntropyOptions
+        from torch.nn.functional import linear_cross_entropy
+
+        options = LinearCrossEntropyOptions()
+        total = (weights * linear_cross_entropy(hidden, head, targets, reduction="none", options=options)).sum()
+    elif variant == "full":
         total = (weights * cross_entropy((hidden @ head.t()).float(), targets, reduction="none")).sum()
-    elif variant == "weighted":
-        total, _ = weighted_cross_entropy(hidden, OutputHead(head), targets, weights, chunk)
+    elif variant == "recomputing":
+        total = (weights * token_nll(hidden, OutputHead(head), targets)).sum()
     else:
-        total = (weights * token_nll(hidden, OutputHead(head), targets, chunk)).sum()
+        rows = chunk if variant == "chunked" else None
+        total, _ = weighted_cross_entropy(hidden, OutputHead(head), targets, weights, rows)
     loss = total / len(targets)
     loss.backward()
     return loss.detach()
@@ -145,17 +178,17 @@ def _measure_time(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(options.threads)
-    inputs = _inputs(options)
+    inputs, variants = _inputs(options), _variants()
     differences: dict[str, dict[str, float]] = {}
     expected = _outcome("full", inputs, options.chunk)
-    for variant in VARIANTS:  # also warms each variant up
+    for variant in variants:  # also warms each variant up
         pairs = zip(_outcome(variant, inputs, options.chunk), expected, strict=True)
         gaps = [((ours - theirs).abs().max() / theirs.abs().max()).item() for ours, theirs in pairs]
         differences[variant] = dict(zip(("loss_gap", "grad_hidden_gap", "grad_head_gap"), gaps, strict=True))
     del expected
-    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
     for repetition in range(options.repetitions):
-        order = VARIANTS if repetition % 2 == 0 else VARIANTS[::-1]
+        order = variants if repetition % 2 == 0 else variants[::-1]
         for variant in order:
             inputs[0].grad = inputs[1].grad = None
             seconds[variant].append(_seconds(lambda v=variant: _step(v, *inputs, options.chunk), options.device))
@@ -184,12 +217,15 @@ def _seconds(step: Callable[[], Any], device: str) -> float:
 
 
 def _table(result: dict[str, Any]) -> str:
-    lines = [f"{'':24}{'peak MiB':>10}{'ratio':>8}{'seconds':>10}{'ratio':>8}{'loss gap':>11}{'grad gap':>11}"]
+    lines = [
+        f"{'':26}{'peak MiB':>10}{'ratio':>8}{'seconds':>10}{'ratio':>8}{'quartiles':>14}{'gaps: loss':>11}{'grad':>11}"
+    ]
     for row in result["rows"]:
         gap = max(row["grad_hidden_gap"], row["grad_head_gap"])
+        quartiles = "{:.2f} to {:.2f}".format(*row["time_ratio_quartiles"])
         lines.append(
-            f"{row['variant']:24}{row['peak_extra_mib']:>10,.0f}{row['memory_ratio']:>8.2f}{row['seconds']:>10.3f}"
-            f"{row['time_ratio']:>8.2f}{row['loss_gap']:>11.1e}{gap:>11.1e}"
+            f"{row['variant']:26}{row['peak_extra_mib']:>10,.0f}{row['memory_ratio']:>8.2f}{row['seconds']:>10.3f}"
+            f"{row['time_ratio']:>8.2f}{quartiles:>14}{row['loss_gap']:>11.1e}{gap:>11.1e}"
         )
     return "\n".join(lines)
 
