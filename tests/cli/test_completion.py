@@ -25,7 +25,7 @@ def offered(line: str, shell: str = "bash") -> list[str]:
     [
         ("steelyard ru", ["run", "runs"]),
         ("steelyard run p", ["prior"]),
-        ("steelyard run sample-reweighting data =", ["domains", "linear-regression"]),
+        ("steelyard run sample-reweighting data = l", ["licences", "linear-regression"]),
         ("steelyard run prior arm=pr", ["arm=prior", "arm=prior_floor"]),
         ("steelyard run prior arm = pr", ["prior", "prior_floor"]),  # Bash breaks words at =
         ("steelyard run prior data =", ["digit-captions", "easy-vqa", "image-text"]),
