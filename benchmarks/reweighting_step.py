@@ -43,13 +43,13 @@ def main() -> None:
     config = compose.compose("sample-reweighting", ["model=small-lm", "reweight.warmup_steps=0"])
     recipe = SampleReweightingRecipe()
     prepared = recipe.prepare(config, device)
-    own = config.reweight
+    reweight = config.reweight
     objectives: dict[str, tuple[Any, int]] = {
         "plain": (Plain(), 1),
-        "uniform": (Reweighted(dataclasses.replace(own, strategy="uniform"), 1), 1),
-        "linupper": (Reweighted(own, 1), 1),
-        "accumulated, micro": (Reweighted(own, PARTS), PARTS),
-        "accumulated, global": (Reweighted(dataclasses.replace(own, scope="global"), PARTS), PARTS),
+        "uniform": (Reweighted(dataclasses.replace(reweight, strategy="uniform"), 1), 1),
+        "linupper": (Reweighted(reweight, 1), 1),
+        "accumulated, micro": (Reweighted(reweight, PARTS), PARTS),
+        "accumulated, global": (Reweighted(dataclasses.replace(reweight, scope="global"), PARTS), PARTS),
     }
     runs = {name: _Run(recipe.build(config, prepared), *what, device) for name, what in objectives.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
