@@ -1,6 +1,7 @@
 """Verdict on a claim of correlation: where one metric is large, another is too."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -141,7 +142,9 @@ def _over_arms(claim: Claim, arms: Mapping[str, Sequence[Measured]]) -> Verdict:
     correlations = rank_correlations(left, right)
     if not np.isfinite(correlations).all():
         return _inconclusive(claim, len(seeds), "in some seed one of them has the same value in all arms")
-    return _judge(claim, paired_t(correlations), permutation_p(left, right, claim.direction), len(seeds), 0)
+    interval = paired_t(correlations)
+    interval = replace(interval, low=max(interval.low, -1.0), high=min(interval.high, 1.0))
+    return _judge(claim, interval, permutation_p(left, right, claim.direction), len(seeds), 0)
 
 
 def _judge(claim: Claim, interval: Interval, p_value: float, seeds: int, items: int) -> Verdict:

@@ -162,6 +162,7 @@ def test_a_correlation_over_arms(measure):
     outcome = judge_correlation(OVER_ARMS, measure(finals))
     assert (outcome.word, outcome.seeds, outcome.items) == ("supported", 3, 0)
     assert outcome.reason.startswith("the rank correlation over 6 arms and 3 seeds is +0.")
+    assert -1 <= outcome.interval.low < outcome.interval.high <= 1
     against = judge_correlation(replace(OVER_ARMS, direction=-1), measure(finals))
     assert against.word == "contradicted" and against.reason.endswith("all of it lies above -0.2")
 
