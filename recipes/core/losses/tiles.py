@@ -54,7 +54,11 @@ def tiled_softmax(hidden: Tensor, head: OutputHead, targets: Tensor, dtype: torc
         head: What makes logits of them.
         targets: [N] int64 token ids.
         dtype: Of the matrix products.
+
+    Raises:
+        RuntimeError: a target is no token of the vocabulary, of which no tile would take notice.
     """
+    _require_tokens(targets, head.vocabulary)
     exact = softmax_dtype(dtype)
     # Not -inf, whose difference from itself is no number.
     largest = hidden.new_full((len(hidden),), torch.finfo(exact).min, dtype=exact)
@@ -116,6 +120,14 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left, right)
     else:
         total.add_(left @ right)
+
+
+def _require_tokens(targets: Tensor, vocabulary: int) -> None:
+    if not len(targets):
+        return
+    for target in (int(end) for end in targets.aminmax()):
+        if not 0 <= target < vocabulary:
+            raise RuntimeError(f"target {target} is out of bounds for a vocabulary of size {vocabulary}")
 
 
 def _tiles(hidden: Tensor, head: OutputHead, targets: Tensor, dtype: torch.dtype) -> Iterator[_Tile]:

@@ -41,6 +41,24 @@ def test_a_certain_token_keeps_its_tiny_gradient() -> None:
     assert torch.autograd.grad(nll, hidden)[0].item() == pytest.approx(-12 * 6.144e-6, rel=2e-2)
 
 
+@pytest.mark.parametrize("wide", [1, 5])
+@pytest.mark.parametrize("target", [-100, -1, 5, 40_000])
+def test_a_target_outside_the_vocabulary_is_refused_with_and_without_tiles(
+    wide: int, target: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "WIDE", wide)
+    hidden = torch.randn(2, 2, requires_grad=True)
+    with pytest.raises(RuntimeError, match=rf" {target} is out of bounds for .* size 5"):
+        token_nll(hidden, OutputHead(torch.randn(5, 2)), torch.tensor([4, target]))
+
+
+@pytest.mark.parametrize("wide", [1, 5])
+def test_no_tokens_have_no_losses(wide: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "WIDE", wide)
+    hidden = torch.randn(0, 2, requires_grad=True)
+    assert token_nll(hidden, OutputHead(torch.randn(5, 2)), torch.tensor([], dtype=torch.int64)).shape == (0,)
+
+
 @pytest.mark.parametrize(("wide", "grad", "tiled"), [(4, True, True), (5, True, False), (4, False, False)])
 def test_tiles_are_for_wide_vocabularies_that_are_trained_on(
     wide: int, grad: bool, tiled: bool, monkeypatch: pytest.MonkeyPatch
