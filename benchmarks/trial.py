@@ -4,8 +4,8 @@
 
 CPU time to compose and check every cell, with its threads. Then the time to write and read the manifest, to read the
 states of all cells, and the CPU time of the records of every cell (start and end): 100 ms a cell are promised for the
-first, 5 ms a cell for the rest together. `records_wall` is what a worker waits for its two records: each is flushed to
-the disk, which takes as long as the disk takes.
+first, 5 ms a cell for the rest together. `records_wall_ms_per_cell` is what a worker waits for its two records: each is
+flushed to the disk, which takes as long as the disk takes.
 """
 
 import json

@@ -62,7 +62,7 @@ def test_cls_topk():
     assert kept(make(o.ClsTopkOptions())(Tokens.of(numbered(4), 2, cls_row=row), {})) == [2, 3]
 
 
-def test_kept_count_rounds_halves_to_even():
+def test_token_budget_rounds_halves_to_even():
     assert [token_budget(576, 0.098), token_budget(5, 0.5), token_budget(7, 0.5)] == [56, 2, 4]
 
 

@@ -213,7 +213,7 @@ class Claim:
 class Card:
     """What `steelyard list` shows of a recipe.
 
-    `claim` is the recipe's own; `claims` are further ones, judged where they apply (see `cards.card_for`).
+    `claim` is the recipe's own; `claims` are further ones, judged where they apply (see `statistics.claims.card_for`).
     `pair_keys` are the config keys that arms are free to change; metrics whose names start with one of `headlines`
     are printed when a run ends, all are in its report. Trials and sweeps draw for each (x, y) of `frontiers` metric y
     against metric x. `price` names metrics that the claim's arm may pay with: what it does to them stands beside every

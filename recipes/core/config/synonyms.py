@@ -52,7 +52,7 @@ REMARKS = {
 def nearest_key(key: str, known: Sequence[str], groups: Sequence[str] = ()) -> str:
     """What to type for a key that a recipe lacks: "did you mean X?", or where all keys are shown.
 
-    Arguments as in `meant_keys`.
+    Arguments as in `likely_keys`.
     """
     meant = likely_keys(key, known, groups)
     if not meant:

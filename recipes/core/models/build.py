@@ -29,7 +29,7 @@ from recipes.core.models.vision_language import (
 def build(
     config: SmallConfig | SmolLM2Config, setting: str, tokenizer: Any, data: CaptionData, seed: int, device: str
 ) -> CaptionModel:
-    """See `recipes.core.models.build_caption_model`."""
+    """See `recipes.core.models.from_config.build_caption_model`."""
     decoder = language_model(config, tokenizer, seed)
     if isinstance(config, SmolLM2Config):
         decoder.requires_grad_(config.train_backbone)

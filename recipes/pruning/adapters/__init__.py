@@ -64,7 +64,7 @@ def prune(
     Args:
         model: A model of `transformers`, see `layout`.
         pruner: What prunes it.
-        keep: Fraction in (0, 1] (the budget is `kept_count` of the tokens) or number of tokens.
+        keep: Fraction in (0, 1] (the budget is `tokens.token_budget` of them) or number of tokens.
         seeds: One for each sample.
         guide: The question, for pruners that read it.
         positions: Rotary positions behind the pruning, at every decode step too: "compact" counts the tokens that are

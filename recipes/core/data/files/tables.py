@@ -255,7 +255,7 @@ class ListTable(IndexedTable):
 
     Args:
         records: In order.
-        places: Where each stands.
+        locations: Where each stands.
         root: See `Table`.
         columns: What the good ones have.
     """
