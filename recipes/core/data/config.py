@@ -107,8 +107,8 @@ def near_duplicates_setting() -> Any:
     """The setting of data sets of documents that leaves near-duplicates out before anything is split."""
     return setting(
         None,
-        help="leave out documents of at least this similarity (Jaccard, runs of five words) with an earlier one, "
-        "before any split; null: keep all",
+        help="leave out documents of at least this similarity (Jaccard, runs of five words, whatever their case and "
+        "punctuation) with an earlier one that is read, before any split; null: keep all",
         ge=LEAST_SIMILARITY,
         le=1,
     )
@@ -186,6 +186,14 @@ class DomainsConfig:
     duplicates: float = setting(0.0, help="share of the stream drawn from a small set, again and again", ge=0, lt=1)
     duplicate_set: int = setting(200, help="sequences in that set", unit="sequences", ge=1)
     seed: int = setting(0, help="which sequences are in that set", ge=0, lt=SEEDS)
+
+    @property
+    def description(self) -> str:
+        """What is read, for `--dry-run`."""
+        named = None if self.domains is None else ", ".join(self.domains)
+        if self.path is None:
+            return named or "the domains that ship with the install or as assets"
+        return f"{self.path} ({named})" if named else self.path
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""

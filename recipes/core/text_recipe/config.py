@@ -67,9 +67,11 @@ class TextConfig(RunConfig):
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
-        data = self.data.path or "the domains that ship with the install or as assets"
         planted = f", {self.noise.share:.0%} of the training tokens are noise" if self.noise.share else ""
-        rows = [("data", f"{data}, mixture {self.data.mixture}{planted}"), ("model", self.model.description)]
+        rows = [
+            ("data", f"{self.data.description}, mixture {self.data.mixture}{planted}"),
+            ("model", self.model.description),
+        ]
         if self.needs_reference:
             rows.append(("reference", self.reference.path or f"trained in the run, {self.reference.steps:,} steps"))
         return rows

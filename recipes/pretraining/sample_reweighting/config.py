@@ -121,9 +121,8 @@ class SampleReweightingConfig(RunConfig):
         if isinstance(self.data, RegressionConfig):
             return [("data", f"{self.data.rows:,} rows of {self.data.features} features, drawn from the seed")]
         mixture = f"mixture {self.data.mixture}, {self.data.duplicates:.0%} duplicates"
-        data = f"{self.data.path or 'the domains that ship with the install or as assets'}, {mixture}"
         assert not isinstance(self.model, LinearConfig)
-        return [("data", data), ("model", self.model.description)]
+        return [("data", f"{self.data.description}, {mixture}"), ("model", self.model.description)]
 
     def parameters(self) -> int | None:
         """Parameters of the model."""

@@ -159,6 +159,19 @@ def test_what_a_config_alone_shows_to_be_wrong(keys: dict[str, object], message:
     assert [text for _, text in DomainsConfig(**keys).check()] == [message]  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("keys", "description"),
+    [
+        ({}, "the domains that ship with the install or as assets"),
+        ({"domains": ("licences", "news")}, "licences, news"),
+        ({"path": "a.jsonl"}, "a.jsonl"),
+        ({"path": "a.jsonl", "domains": ("sea", "land")}, "a.jsonl (sea, land)"),
+    ],
+)
+def test_what_is_read_is_described_by_path_and_domains(keys: dict[str, object], description: str) -> None:
+    assert DomainsConfig(**keys).description == description  # type: ignore[arg-type]
+
+
 def test_near_duplicates_are_left_out_before_the_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "copies.jsonl"
     text = " ".join(f"word{number}" for number in range(40))
