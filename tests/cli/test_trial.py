@@ -372,12 +372,14 @@ def test_a_trial_that_cannot_judge_says_so_first(
     assert (ended.code, ended.err.startswith("no verdict: ")) == (0, True) and told in ended.err
 
 
-@pytest.mark.parametrize("words", [["cdpo", "data=sentiment"], ["sparsepo", "data=corrupted-reviews"]])
+@pytest.mark.parametrize(
+    "words", [["cdpo", "data=sentiment"], ["sparsepo", "data=corrupted-reviews"], ["dsir", "downstream=none"]]
+)
 def test_data_that_do_not_give_the_claims_metric_are_named_first(
     words: list[str], tmp_path: Path, steelyard: Steelyard
 ) -> None:
     ended = steelyard("trial", *words, f"outputs={tmp_path}", "--dry-run")
-    assert ended.code == 0 and ", which the claim is about, is measured with data=" in ended.err
+    assert ended.code == 0 and ", which the claim is about, is measured with d" in ended.err
 
 
 def test_a_trial_of_the_smallest_budget_judges_nothing_and_others_do(tmp_path: Path, steelyard: Steelyard) -> None:

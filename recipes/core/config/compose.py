@@ -84,6 +84,7 @@ def applying(recipe: str, overrides: Sequence[str] = ()) -> Callable[[str], bool
     """A test of the `only` of an arm or a claim: whether it is for what `overrides` choose."""
     choices, keys, _ = _expand(recipe, overrides)
     tree, _ = _config_tree(recipe, choices)
+    _apply_presets(tree, {name: tree.get(name) or {} for name in PRESETS}, dict(keys), choices)
     return lambda only: _applies(tree, dict(keys) | choices, only)
 
 

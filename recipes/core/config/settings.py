@@ -188,13 +188,17 @@ class Claim:
     def __post_init__(self) -> None:
         if self.unit not in (SEED_UNIT, EXAMPLE_UNIT) or self.kind not in (*OF_A_PAIR, ORDER, CORRELATION):
             raise ValueError(f"no such unit or kind of a claim: {self.unit}, {self.kind}")
+        if not self.minimal_effect >= 0 or abs(self.direction) != 1:
+            raise ValueError("a claim needs a minimal effect of at least 0, and a direction of 1 or -1")
+        if len(set(self.arms)) < len(self.arms):
+            raise ValueError("a claim names each of its arms once")
         if self.kind == EQUIVALENCE and self.minimal_effect <= 0:
             raise ValueError("a claim of equivalence needs a minimal effect above 0, within which arms are equal")
         ends = (self.arms[0], self.arms[-1]) if len(self.arms) > 2 else None
         if self.kind == ORDER and ends != (self.arm, self.baseline):
             raise ValueError("a claim of order needs at least three arms, the first its arm, the last its baseline")
-        if self.kind == CORRELATION and not self.beside:
-            raise ValueError("a claim of correlation needs a second metric, `beside`")
+        if self.kind == CORRELATION and (self.beside in ("", self.metric) or self.minimal_effect > 1):
+            raise ValueError("a claim of correlation needs a second metric, `beside`, and an effect of at most 1")
         if self.kind == CORRELATION and self.unit == SEED_UNIT and not {self.arm, self.baseline} <= {*self.arms}:
             raise ValueError("a claim of correlation over seeds needs the arms it is over, its two among them")
 

@@ -163,14 +163,17 @@ def command_for(command: str, run: RunRecord, arm: str) -> str:
 
 
 def _more_seeds(command: str, run: RunRecord, arms: tuple[str, str]) -> str:
-    """A trial of both arms over five seeds; a shell loop where one of them is a label, which no trial knows."""
-    words = [_without_seed(command, run, arm) for arm in arms]
+    """A trial of both arms over five seeds; a shell loop where one of them is a label, which no trial knows.
+
+    At the budget that judges: `smoke` is too small.
+    """
+    words = [[word for word in _without_seed(command, run, arm) if word != "budget=smoke"] for arm in arms]
     if not run.config.get("label") and len({tuple(each[4:]) for each in words}) == 1:
         seeds = "5" if run.seed < 5 else f"{run.seed},0,1,2,3"
         return shlex.join(["steelyard", "trial", run.recipe, "--arms", ",".join(arms), "--seeds", seeds, *words[0][4:]])
     runs = [shlex.join(each) + " seed=$seed" for each in words]
     others = [str(seed) for seed in range(5) if seed != run.seed][:4]
-    return f"for seed in {' '.join(others)}; do {'; '.join(runs)}; done"
+    return f"for seed in {' '.join(others)}; do {'; '.join(runs)}; done; steelyard compare {run.recipe}"
 
 
 def _without_seed(command: str, run: RunRecord, arm: str) -> list[str]:

@@ -14,7 +14,8 @@ from recipes.core.statistics.verdict import CONTRADICTED, INCONCLUSIVE, SUPPORTE
 
 FEWEST_ARMS = 5  # of 4 arms the least p-value is 1/24 to one side
 FEWEST_ITEMS = 5
-PERMUTATIONS = 9_999
+PERMUTATIONS, FEWER = 9_999, 1_999  # fewer of more items than
+MANY_ITEMS = 1_000
 LEVEL = 0.95
 
 
@@ -45,15 +46,16 @@ def rank_correlations(left: ArrayLike, right: ArrayLike) -> Array:
         right: [rows, n]
 
     Returns:
-        [rows]; NaN where one of the two does not vary.
+        [rows], rounded to 12 digits, so that a perfect one is 1; NaN where one of the two does not vary.
     """
-    return np.asarray((_scores(left) * _scores(right)).sum(-1))
+    return np.round((_scores(left) * _scores(right)).sum(-1), 12)
 
 
 def permutation_p(left: ArrayLike, right: ArrayLike, direction: int, seed: int = 0) -> float:
     """Share of permutations of the n, the same in every row, whose mean rank correlation is at least as large.
 
-    All permutations if there are at most 9,999, else so many drawn ones and the data's own.
+    All permutations if there are at most 9,999, else so many drawn ones (1,999 of more than 1,000 items) and the
+    data's own.
 
     Args:
         left: [rows, n]
@@ -76,7 +78,7 @@ def permutation_p(left: ArrayLike, right: ArrayLike, direction: int, seed: int =
         mean,
         permutation_type="pairings",
         vectorized=False,
-        n_resamples=PERMUTATIONS,
+        n_resamples=PERMUTATIONS if mine.shape[1] <= MANY_ITEMS else FEWER,
         alternative="greater" if direction > 0 else "less",
         rng=np.random.default_rng(seed),
     )
@@ -101,13 +103,17 @@ def correlation_interval(correlation: float, number: int, level: float = LEVEL) 
     error = np.sqrt((1 + correlation**2 / 2) / (number - 3))
     half = ndtri((1 + level) / 2) * error
     p_value = float(2 * ndtr(-abs(middle) / error))
-    return Interval(correlation, float(np.tanh(middle - half)), float(np.tanh(middle + half)), p_value, level)
+    low, high = (float(np.tanh(middle + sign * half)) for sign in (-1, 1))
+    return Interval(correlation, min(low, correlation), max(high, correlation), p_value, level)
 
 
 def _over_items(claim: Claim, runs: Sequence[Measured]) -> Verdict:
     columns = [both for run in runs if (both := shared_rows(run, claim.metric, claim.beside))]
     if not columns:
         return _inconclusive(claim, len(runs), f"no run of {claim.arm} has values of examples of both")
+    wrong = [np.sum(~np.isfinite(one.values) & (one.counts > 0)) for both in columns for one in both]
+    if any(wrong):
+        return _inconclusive(claim, len(runs), f"in {sum(wrong)} examples one of them is not a finite number")
     groups = np.concatenate([left.groups for left, _ in columns])
     sides = [[both[side] for both in columns] for side in (0, 1)]
     means = [
@@ -128,23 +134,36 @@ def _over_items(claim: Claim, runs: Sequence[Measured]) -> Verdict:
 
 def _over_arms(claim: Claim, arms: Mapping[str, Sequence[Measured]]) -> Verdict:
     finals = {arm: {one.run.seed: one.final for one in arms.get(arm, ())} for arm in claim.arms}
-    names = (claim.metric, claim.beside)
-    seeds = [
-        seed
-        for seed in sorted(set.intersection(*(set(by_seed) for by_seed in finals.values())))
-        if all(np.isfinite(finals[arm][seed].get(name, np.nan)) for arm in finals for name in names)
-    ]
-    if len(finals) < FEWEST_ARMS:
-        return _inconclusive(claim, len(seeds), f"it needs at least {FEWEST_ARMS} arms, got {len(finals)}")
-    if len(seeds) < 2:
-        return _inconclusive(claim, len(seeds), f"it needs two seeds that have both in every arm, got {len(seeds)}")
-    left, right = (np.array([[finals[arm][seed][name] for arm in finals] for seed in seeds]) for name in names)
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in finals.values())))
+    if problem := _problem(claim, finals, seeds):
+        return _inconclusive(claim, len(seeds), problem)
+    left, right = (
+        np.array([[finals[arm][seed][name] for arm in finals] for seed in seeds])
+        for name in (claim.metric, claim.beside)
+    )
     correlations = rank_correlations(left, right)
     if not np.isfinite(correlations).all():
         return _inconclusive(claim, len(seeds), "in some seed one of them has the same value in all arms")
     interval = paired_t(correlations)
     interval = replace(interval, low=max(interval.low, -1.0), high=min(interval.high, 1.0))
     return _judge(claim, interval, permutation_p(left, right, claim.direction), len(seeds), 0)
+
+
+def _problem(claim: Claim, finals: Mapping[str, Mapping[int, Mapping[str, float]]], seeds: Sequence[int]) -> str:
+    """Why a correlation over arms cannot be taken from these final metrics by arm and seed; empty if it can."""
+    if len(finals) < FEWEST_ARMS:
+        return f"it needs at least {FEWEST_ARMS} arms, got {len(finals)}"
+    if missing := [arm for arm, by_seed in finals.items() if not by_seed]:
+        return f"there is no finished run of {', '.join(missing)}"
+    if len(seeds) < 2:
+        return f"it needs two seeds of which every arm is finished, got {len(seeds)}"
+    for name in (claim.metric, claim.beside):
+        for arm, by_seed in finals.items():
+            if any(name not in by_seed[seed] for seed in seeds):
+                return f"{arm} does not measure {name}"
+            if wrong := sum(not np.isfinite(by_seed[seed][name]) for seed in seeds):
+                return f"{name} of {arm} is not a finite number in {wrong} of {len(seeds)} seeds"
+    return ""
 
 
 def _judge(claim: Claim, interval: Interval, p_value: float, seeds: int, items: int) -> Verdict:
@@ -155,11 +174,16 @@ def _judge(claim: Claim, interval: Interval, p_value: float, seeds: int, items: 
     )
     low, high = sorted((claim.direction * interval.low, claim.direction * interval.high))
     target = f"{claim.direction * claim.minimal_effect or 0:g}"
+    if high < claim.minimal_effect and low == high:
+        # Ranks are whole numbers: seeds may agree by chance. For "supported" the permutations say how likely that is.
+        return Verdict(INCONCLUSIVE, interval, seeds, None, f"{shown}: its width of zero knows no other seeds", items)
     if high < claim.minimal_effect:
         side = "below" if claim.direction > 0 else "above"
         return Verdict(CONTRADICTED, interval, seeds, 0, f"{shown}: all of it lies {side} {target}", items)
     if claim.direction * interval.estimate < claim.minimal_effect:
-        return Verdict(INCONCLUSIVE, interval, seeds, None, f"{shown}: short of {target}, which it includes", items)
+        return Verdict(
+            INCONCLUSIVE, interval, seeds, None, f"{shown}: short of {target}, which the interval includes", items
+        )
     if low > 0 and p_value <= (1 - LEVEL) / 2:
         bound = "at least" if claim.direction > 0 else "at most"
         return Verdict(SUPPORTED, interval, seeds, 0, f"{shown}: {bound} {target}", items)

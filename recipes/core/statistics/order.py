@@ -24,8 +24,8 @@ def judge_order(claim: Claim, arms: Mapping[str, Sequence[Measured]]) -> Verdict
         arms: Arm -> what its finished runs measured.
 
     Returns:
-        The verdict with the interval of the smallest step, or of the one that is against it. Over examples `items` is
-        the smallest number of them.
+        The verdict with the interval of the smallest step, or the widened one of the step that is against it. Over
+        examples `items` is the smallest number of them.
     """
     names = list(pairwise(claim.arms))
     beside = [replace(claim, kind=DIFFERENCE, arm=arm, baseline=other, arms=()) for arm, other in names]
@@ -33,16 +33,16 @@ def judge_order(claim: Claim, arms: Mapping[str, Sequence[Measured]]) -> Verdict
     rows = {level: [_row(step, arms, level) for step in beside] for level in (LEVEL, strict)}
     words = [judge(step, row) for step, row in zip(beside, rows[LEVEL], strict=True)]
     against = [judge(step, row, strict) for step, row in zip(beside, rows[strict], strict=True)]
-    measured = [one for one in words if one.interval]
     seeds, items = min(one.seeds for one in words), min(one.items for one in words)
+    wrong = next((place for place, one in enumerate(against) if one.word == CONTRADICTED), None)
+    if wrong is not None:
+        reason = f"{_step(beside[wrong])} is against it, by its {100 * strict:.4g}% interval: {against[wrong].reason}"
+        return Verdict(CONTRADICTED, against[wrong].interval, seeds, 0, reason, items)
+    measured = [one.interval for one in words if one.interval]
     if len(measured) < len(words):
         place = next(place for place, one in enumerate(words) if one.interval is None)
         return Verdict(INCONCLUSIVE, None, seeds, None, f"{_step(beside[place])}: {words[place].reason}", items)
-    wrong = next((place for place, one in enumerate(against) if one.word == CONTRADICTED), None)
-    if wrong is not None:
-        reason = f"{_step(beside[wrong])} is against it: {against[wrong].reason}"
-        return Verdict(CONTRADICTED, words[wrong].interval, seeds, 0, reason, items)
-    interval = min((one.interval for one in measured if one.interval), key=lambda one: claim.direction * one.estimate)
+    interval = min(measured, key=lambda one: claim.direction * one.estimate)
     if all(one.word == SUPPORTED for one in words):
         shown = ", ".join(f"{_step(step)} {_numbers(one)}" for step, one in zip(beside, words, strict=True))
         return Verdict(SUPPORTED, interval, seeds, 0, f"every step of the order holds: {shown}", items)

@@ -70,6 +70,8 @@ def judge(claim: Claim, row: MetricRow | None, level: float = 0.95) -> Verdict:
     number = len(row.differences)
     if row.interval is None:
         reason = f"an interval over examples needs at least two source items, got {row.number}"
+        if row.number > 1:
+            reason = f"{claim.metric} was not measured as a finite number in both arms"
         return Verdict(INCONCLUSIVE, None, number, None, reason)
     if row.examples and row.examples.unequal == 0 and claim.kind == DIFFERENCE:
         reason = f"the two arms do not differ in any of {row.examples.number} examples"
@@ -143,7 +145,9 @@ def more_seeds(claim: Claim, differences: Array, level: float = 0.95) -> int | N
 
 def without_judgement(measured: Verdict) -> Verdict:
     """The verdict of a trial that is too small to judge: its interval, and no word on the claim."""
-    return replace(measured, word=NOT_JUDGED, more_seeds=None, reason=TOO_SMALL)
+    # Where nothing was measured, no larger trial would judge either.
+    reason = TOO_SMALL if measured.seeds else measured.reason
+    return replace(measured, word=NOT_JUDGED, more_seeds=None, reason=reason)
 
 
 Judge = Callable[[Claim, MetricRow | None], Verdict]

@@ -135,6 +135,7 @@ CARD = Card(
         direction=-1,
         published="82.30 against 80.25 on GLUE for BERT-base trained on 51 million chunks of the Pile",
         minimal_effect=0.05,
+        only="downstream=lm",
     ),
     claims=(
         Claim(
@@ -148,6 +149,7 @@ CARD = Card(
             direction=-1,
             published="r = 0.82 of KL reduction with mean accuracy downstream, over eight selections",
             minimal_effect=0.5,
+            only="downstream=lm",
         ),
     ),
     cost="two passes over the corpus on CPUs, cached per shard; then seconds for any size, seed or temperature",

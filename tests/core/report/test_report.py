@@ -378,5 +378,5 @@ def test_commands_for_other_arms_leave_out_the_label_and_what_those_arms_set(mak
     loop = report._more_seeds(command, run, ("ipo", "dpo"))
     assert loop == (
         "for seed in 0 2 3 4; do steelyard run sparsepo arm=dpo preference.loss=ipo preference.beta=0.2 label=ipo "
-        "seed=$seed; steelyard run sparsepo arm=dpo preference.beta=0.2 seed=$seed; done"
+        "seed=$seed; steelyard run sparsepo arm=dpo preference.beta=0.2 seed=$seed; done; steelyard compare sparsepo"
     )

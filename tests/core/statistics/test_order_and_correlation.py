@@ -60,7 +60,11 @@ def column(values, groups=None):
         # Steps of 0.11 and 0.1, whose standard deviations are 0.01 and 0: 0.11 -+ 4.303 * 0.01 / 1.732.
         ([0.70, 0.71, 0.73], "supported", "every step of the order holds: a - b +0.107 [+0.092, +0.121], b - c +0.103"),
         # At 97.5%, t = 6.205: -0.16 -+ 6.205 * 0.00577 / 1.732.
-        ([0.95, 0.96, 0.98], "contradicted", "a - b is against it: the opposite holds: the interval [-0.164, -0.123]"),
+        (
+            [0.95, 0.96, 0.98],
+            "contradicted",
+            "a - b is against it, by its 97.5% interval: the opposite holds: the interval [-0.164,",
+        ),
         ([0.70, 0.78, 0.86], "inconclusive", "a - b: the difference of +0.040 is at least the minimal effect of"),
     ],
 )
@@ -76,6 +80,12 @@ def test_a_step_that_would_not_survive_the_correction_leaves_an_order_open(measu
     outcome = judge_order(replace(ORDER, minimal_effect=0.0), measure(accuracies(a=[0.81, 0.82, 0.83], b=b, c=C)))
     assert outcome.word == "inconclusive"
     assert outcome.reason.startswith("a - b: the difference of -0.020 is short of the minimal effect of interest, 0,")
+
+
+def test_one_step_that_is_against_it_contradicts_an_order_of_which_others_are_not_measured(measure):
+    outcome = judge_order(ORDER, measure(accuracies(b=[0.10, 0.12, 0.11], c=[0.90, 0.95, 0.93])))
+    assert outcome.word == "contradicted" and outcome.reason.startswith("b - c is against it")
+    assert outcome.interval.level == pytest.approx(0.975)
 
 
 def test_of_an_order_all_arms_must_be_measured(measure):
@@ -167,6 +177,32 @@ def test_a_correlation_over_arms(measure):
     assert against.word == "contradicted" and against.reason.endswith("all of it lies above -0.2")
 
 
+def test_values_that_are_no_numbers_are_not_left_out(measure):
+    """A seed that diverged, and examples without a value, are no reason to judge by the others."""
+    finals = {
+        arm: [{"gain": place + 0.1 * seed, "score": float(place)} for seed in range(10)]
+        for place, arm in enumerate(ARMS)
+    }
+    finals["d"][3]["gain"] = finals["d"][5]["gain"] = float("nan")
+    outcome = judge_correlation(OVER_ARMS, measure(finals))
+    assert outcome.word == "inconclusive"
+    assert outcome.reason.endswith("gain of d is not a finite number in 2 of 10 seeds")
+    del finals["d"][3]["gain"]
+    assert judge_correlation(OVER_ARMS, measure(finals)).reason.endswith("d does not measure gain")
+    assert judge_correlation(OVER_ARMS, measure(finals | {"f": []})).reason.endswith("no finished run of f")
+    examples = {"score": column(range(80)), "gain": column([*range(75), *[float("nan")] * 5])}
+    outcome = judge_correlation(OVER_ITEMS, measure({"a": [{}]}, examples))
+    assert outcome.reason.endswith("in 5 examples one of them is not a finite number")
+
+
+def test_a_perfect_correlation_reaches_an_effect_of_1(measure):
+    examples = {"score": column(range(30)), "gain": column(range(30))}
+    outcome = judge_correlation(replace(OVER_ITEMS, minimal_effect=1.0), measure({"a": [{}]}, examples))
+    assert (outcome.word, outcome.interval.high) == ("supported", 1.0)
+    finals = {arm: [{"gain": float(place), "score": float(place)}] * 3 for place, arm in enumerate(ARMS)}
+    assert judge_correlation(replace(OVER_ARMS, minimal_effect=1.0), measure(finals)).word == "supported"
+
+
 def test_what_cannot_be_correlated_says_why(measure):
     def reason(claim, *measured):
         outcome = judge_correlation(claim, measure(*measured))
@@ -183,7 +219,7 @@ def test_what_cannot_be_correlated_says_why(measure):
     both = [{"gain": 1.0, "score": 1.0}] * 2
     assert reason(four, dict.fromkeys(ARMS, both)) == head + "it needs at least 5 arms, got 4"
     assert reason(OVER_ARMS, dict.fromkeys(ARMS, both[:1])) == (
-        head + "it needs two seeds that have both in every arm, got 1"
+        head + "it needs two seeds of which every arm is finished, got 1"
     )
     assert reason(OVER_ARMS, dict.fromkeys(ARMS, both)) == (
         head + "in some seed one of them has the same value in all arms"
@@ -202,7 +238,13 @@ def test_claims_that_cannot_be_judged_are_refused():
         replace(ORDER, arms=("a", "c"))
     with pytest.raises(ValueError, match="the first its arm, the last its baseline"):
         replace(ORDER, arms=("b", "a", "c"))
-    with pytest.raises(ValueError, match="needs a second metric"):
+    with pytest.raises(ValueError, match="needs a second metric, .beside., and an effect of at most 1"):
         replace(OVER_ITEMS, beside="")
+    with pytest.raises(ValueError, match="needs a second metric"):
+        replace(OVER_ITEMS, beside=OVER_ITEMS.metric)
+    with pytest.raises(ValueError, match="each of its arms once"):
+        replace(ORDER, arms=("a", "b", "b", "c"))
+    with pytest.raises(ValueError, match="at least 0, and a direction of 1 or -1"):
+        replace(ORDER, minimal_effect=float("nan"))
     with pytest.raises(ValueError, match="over seeds needs the arms it is over"):
         replace(OVER_ITEMS, unit="seeds")

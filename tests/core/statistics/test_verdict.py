@@ -11,7 +11,7 @@ from scipy import stats
 from recipes.core.config.settings import Claim
 from recipes.core.statistics.compare import MetricRow, OverExamples
 from recipes.core.statistics.intervals import Interval, paired_t_arrays, paired_t_power, support_power
-from recipes.core.statistics.verdict import judge, verdict
+from recipes.core.statistics.verdict import judge, verdict, without_judgement
 
 TRIALS = 1_000
 WORDS = ("contradicted", "inconclusive", "supported")
@@ -339,3 +339,8 @@ def test_a_claim_of_no_known_kind_or_without_a_margin_is_refused():
         replace(claim(), unit="prompts")
     with pytest.raises(ValueError, match="needs a minimal effect above 0"):
         equal(0)
+
+
+def test_a_small_trial_says_why_a_larger_one_would_not_judge_either():
+    assert "no seed has accuracy of both" in without_judgement(judge(claim(), None)).reason
+    assert without_judgement(judge(claim(), row((0.1, 0.2)))).reason.startswith("budget=smoke shows that everything")
