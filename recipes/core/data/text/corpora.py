@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Protocol
 
 from recipes.core.data.text.domains import domain_documents
-from recipes.core.data.text.near_duplicates import near_duplicate_ids
+from recipes.core.data.text.near_duplicates import near_duplicate_ids, near_duplicates
 from recipes.core.data.text.shards import Document, Skipped
 from recipes.core.data.text.splits import split_of
 from recipes.core.storage.files import sha256_json
@@ -133,7 +133,8 @@ def distinct(shards: Sequence[CorpusShard], threshold: float | None, where: str)
     if threshold is None:
         return list(shards)
     corpus = Corpus(tuple(shards))
-    left_out = near_duplicate_ids(corpus.documents, corpus.fingerprint(), threshold, where)
+    key = sha256_json([corpus.fingerprint(), threshold, 1])
+    left_out = near_duplicate_ids(lambda: near_duplicates(corpus.documents(), threshold), key, where)
     return [Distinct(shard, left_out) for shard in shards]
 
 

@@ -1,7 +1,7 @@
 """Domain mixtures: which documents belong to which domain, which are held out, how often each domain is drawn."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from recipes.core.data.config import EMBEDDED_DOMAINS, PUBLISHED_MIXTURES, SLIMPAJAMA, DomainsConfig
 from recipes.core.data.text.documents import Document, Skipped, open_documents
 from recipes.core.data.text.domains import domain_documents
-from recipes.core.data.text.near_duplicates import near_duplicate_ids
+from recipes.core.data.text.near_duplicates import NearDuplicates, near_duplicate_ids
 from recipes.core.data.text.packed import PackedTexts, pack
 from recipes.core.data.text.splits import TEST, TRAIN, split_of
 from recipes.core.errors import UserError
@@ -20,6 +20,7 @@ from recipes.core.spelling import did_you_mean
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json, write_json
 
+SEARCH = 2  # version of which near-duplicates are left out
 NO_DOMAIN = "all"  # what documents belong to whose domain is not said
 LEAST = 500  # characters of a domain in either split, where there are as many: a sequence at the default length
 
@@ -52,26 +53,46 @@ class DomainCorpus:
             )
             content = [shard.fingerprint() for shard in self._source.shards]
         until = "both splits" if config.characters is None else f"{LEAST} of both splits"
-        choices = [config.characters, config.test_fraction, config.text_column, config.domain_column, until]
+        choices: list[Any] = [config.characters, config.test_fraction, config.text_column, config.domain_column, until]
         if config.near_duplicates is not None:
-            choices.append(config.near_duplicates)
+            choices += [config.near_duplicates, sorted(domains_of(config) or ()), SEARCH]
         self.fingerprint: str = sha256_json([content, *choices])
         self._skipped: Skipped | None = None
-        where = f"data.path={config.path}" if config.path else "data.domains"
-        self._left_out = near_duplicate_ids(self._read, sha256_json(content), config.near_duplicates, where)
+        self._left_out: frozenset[str] = frozenset()
+        if config.near_duplicates is not None:
+            where = f"data.path={config.path}" if config.path else "data.domains"
+            self._left_out = near_duplicate_ids(self._near_duplicates, self.fingerprint, where)
 
     def parts(self) -> Iterator[tuple[str, str]]:
         """(part, text) of every document; a part is "<domain>/train" or "<domain>/test".
 
         Domains that the mixture leaves out are packed too: they need no second pass when they are asked for.
         """
+        skipped = Skipped()
+        yield from self._parts(lambda document: document.id in self._left_out, skipped)
+        self._skipped = skipped
+
+    def _near_duplicates(self) -> dict[str, str]:
+        """Those among the documents that the run reads: of the domains of its mixture, up to their characters."""
+        assert self.config.near_duplicates is not None
+        search, domains = NearDuplicates(self.config.near_duplicates), domains_of(self.config)
+        for _ in self._parts(lambda document: _is_of(document, domains) and search.repeats(document)):
+            pass
+        return search.originals
+
+    def _parts(
+        self, leave_out: Callable[[Document], bool], skipped: Skipped | None = None
+    ) -> Iterator[tuple[str, str]]:
+        """See `parts`; `leave_out` is asked in order of every document that its domain has room for."""
         read: dict[str, dict[str, int]] = {}  # characters by domain and split
-        for document in self._documents():
+        for document in self._read(skipped):
             domain = document.domain or NO_DOMAIN
             sizes = read.setdefault(domain, {})
             # One long document may be all that `characters` asks for: go on until both splits have enough.
             whole = self.config.characters is not None and sum(sizes.values()) >= self.config.characters
             if whole and min(sizes.get(TRAIN, 0), sizes.get(TEST, 0)) >= LEAST:
+                continue
+            if leave_out(document):
                 continue
             split = split_of(document.id, self.config.test_fraction)
             sizes[split] = sizes.get(split, 0) + len(document.text)
@@ -84,9 +105,10 @@ class DomainCorpus:
 
         def build(folder: Path) -> None:
             if self._skipped is None:
-                for _ in self._documents():
+                self._skipped = Skipped()
+                for _ in self._read(self._skipped):
                     pass
-            write_json(folder / "skipped.json", asdict(self._skipped or Skipped()))
+            write_json(folder / "skipped.json", asdict(self._skipped))
 
         folder = build_once("documents-left-out", self.fingerprint, build)
         skipped = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
@@ -95,11 +117,6 @@ class DomainCorpus:
     def texts(self) -> Iterator[str]:
         """The training documents, for a tokenizer."""
         return (text for part, text in self.parts() if part.endswith(f"/{TRAIN}"))
-
-    def _documents(self) -> Iterator[Document]:
-        skipped = Skipped()
-        yield from (document for document in self._read(skipped) if document.id not in self._left_out)
-        self._skipped = skipped
 
     def _read(self, skipped: Skipped | None = None) -> Iterator[Document]:
         """All that can be used, near-duplicates too."""
@@ -149,11 +166,11 @@ def load_mixture(config: DomainsConfig, corpus: DomainCorpus, tokenizer: Any) ->
     packed = pack(corpus.parts(), corpus.fingerprint, tokenizer)
     corpus.warn_of_skipped()
     names = sorted({part.rpartition("/")[0] for part in packed.parts})
-    domains = config.domains or (EMBEDDED_DOMAINS if config.path is None else _domain_names(config, names))
+    domains = domains_of(config) or tuple(names)
     for name in domains:
         if name not in names:
             raise UserError(f"domain {name!r} has no documents", "data.domains", did_you_mean(name, names))
-    mixture = Mixture(packed, tuple(domains), _weights(config, packed, domains), config.length)
+    mixture = Mixture(packed, domains, _weights(config, packed, domains), config.length)
     for name, weight in zip(mixture.domains, mixture.weights, strict=True):
         for part, sequences in ((TRAIN, mixture.train(name)), (TEST, mixture.test(name))):
             if not len(sequences) and (weight or part == TEST):
@@ -173,11 +190,15 @@ def _digest(documents: list[Document]) -> str:
     return digest.hexdigest()
 
 
-def _domain_names(config: DomainsConfig, names: list[str]) -> tuple[str, ...]:
-    """The domains of the user's data; a published mixture names its own."""
-    if config.mixture not in PUBLISHED_MIXTURES:
-        return tuple(names)
-    return SLIMPAJAMA
+def domains_of(config: DomainsConfig) -> tuple[str, ...] | None:
+    """The domains of a mixture, a published one names its own; None: all that the user's data hold."""
+    if config.domains or config.path is None:
+        return config.domains or EMBEDDED_DOMAINS
+    return SLIMPAJAMA if config.mixture in PUBLISHED_MIXTURES else None
+
+
+def _is_of(document: Document, domains: tuple[str, ...] | None) -> bool:
+    return domains is None or (document.domain or NO_DOMAIN) in domains
 
 
 def _weights(config: DomainsConfig, packed: PackedTexts, domains: tuple[str, ...]) -> tuple[float, ...]:

@@ -16,31 +16,26 @@ from numpy.typing import NDArray
 
 from recipes.core.data.text.shards import Document, Skipped
 from recipes.core.storage.cache import build_once
-from recipes.core.storage.files import read_json, sha256_json, write_json
+from recipes.core.storage.files import read_json, write_json
 
 RUN = 5  # words
 PERMUTATIONS, MISSED = 128, 1e-6
 _WORD = re.compile(r"\w+")
 
 
-def near_duplicate_ids(
-    documents: Callable[[], Iterable[Document]], fingerprint: str, threshold: float | None, where: str
-) -> frozenset[str]:
-    """Ids of the near-duplicates to leave out, found once for a content, and a warning of how many they are.
+def near_duplicate_ids(search: Callable[[], dict[str, str]], key: str, where: str) -> frozenset[str]:
+    """Ids of the near-duplicates to leave out, searched for once, and a warning of how many they are.
 
     Args:
-        documents: Reads them, in an order that `fingerprint` settles.
-        fingerprint: Of their content.
-        threshold: Least similarity of a near-duplicate; None: all documents are kept.
+        search: Returns them as `near_duplicates` does.
+        key: Hash of all that the result depends on: documents, their order, the threshold.
         where: Which documents, for the warning.
     """
-    if threshold is None:
-        return frozenset()
 
     def build(folder: Path) -> None:
-        write_json(folder / "originals.json", near_duplicates(documents(), threshold))
+        write_json(folder / "originals.json", search())
 
-    folder = build_once("near-duplicates", sha256_json([fingerprint, threshold, 1]), build)
+    folder = build_once("near-duplicates", key, build)
     skipped = Skipped()
     for copy, original in (originals := read_json(folder / "originals.json")).items():
         skipped.add(f"{copy} nearly repeats {original}")
@@ -49,41 +44,58 @@ def near_duplicate_ids(
 
 
 def near_duplicates(documents: Iterable[Document], threshold: float) -> dict[str, str]:
-    """The documents to leave out, each with the first one kept that it is similar to.
+    """The documents to leave out: id -> id of the document that is kept in its place.
+
+    Args:
+        documents: In the order in which they count as first.
+        threshold: See `NearDuplicates`.
+    """
+    search = NearDuplicates(threshold)
+    for document in documents:
+        search.repeats(document)
+    return search.originals
+
+
+class NearDuplicates:
+    """A search through documents that come one by one; only those that it was asked about count.
 
     A document is kept unless its similarity with one kept before is at least `threshold`: no two that are kept are that
     similar. A pair at the threshold is missed with a probability of at most 1e-6, a more similar one less.
 
     Args:
-        documents: In the order in which they count as first.
         threshold: Jaccard similarity of the sets of runs of five words in lower case, from `LEAST_SIMILARITY` to 1.
 
-    Returns:
-        Id -> id of the document that is kept in its place.
+    Attributes:
+        originals: Id of every near-duplicate -> id of the first document kept that it is similar to.
 
     Source:
         Broder, On the resemblance and containment of documents (1997); bands as in Leskovec, Rajaraman and Ullman,
         Mining of Massive Datasets, section 3.4.
     """
-    from datasketch import MinHash, MinHashLSH
 
-    rows = band_rows(threshold)
-    index = MinHashLSH(num_perm=PERMUTATIONS, params=(PERMUTATIONS // rows, rows))
-    empty = MinHash(PERMUTATIONS, seed=1, hashfunc=int)
-    kept: list[tuple[str, NDArray[np.uint64]]] = []
-    originals: dict[str, str] = {}
-    for document in documents:
+    def __init__(self, threshold: float) -> None:
+        from datasketch import MinHash, MinHashLSH
+
+        rows = band_rows(threshold)
+        self.originals: dict[str, str] = {}
+        self._threshold = threshold
+        self._kept: list[tuple[str, NDArray[np.uint64]]] = []
+        self._index = MinHashLSH(num_perm=PERMUTATIONS, params=(PERMUTATIONS // rows, rows))
+        self._empty = MinHash(PERMUTATIONS, seed=1, hashfunc=int)
+
+    def repeats(self, document: Document) -> bool:
+        """Whether the next document is a near-duplicate; it is kept if not."""
         runs = word_runs(document.text)
-        sketch: Any = empty.copy()
+        sketch: Any = self._empty.copy()
         sketch.update_batch((runs & np.uint64(2**32 - 1)).tolist())
-        candidates = sorted(index.query(sketch))
-        first = next((each for each in candidates if jaccard(runs, kept[each][1]) >= threshold), None)
+        candidates = sorted(self._index.query(sketch))
+        first = next((each for each in candidates if jaccard(runs, self._kept[each][1]) >= self._threshold), None)
         if first is None:
-            index.insert(len(kept), sketch, check_duplication=False)
-            kept.append((document.id, runs))
-        else:
-            originals[document.id] = kept[first][0]
-    return originals
+            self._index.insert(len(self._kept), sketch, check_duplication=False)
+            self._kept.append((document.id, runs))
+            return False
+        self.originals[document.id] = self._kept[first][0]
+        return True
 
 
 def band_rows(threshold: float) -> int:

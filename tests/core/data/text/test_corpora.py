@@ -2,7 +2,9 @@
 
 import pytest
 
-from recipes.core.data.text.corpora import Chunked, Corpus, Part, distinct
+from recipes.core.data.text import corpora
+from recipes.core.data.text.corpora import Chunked, Corpus, DomainShard, Part, distinct
+from recipes.core.data.text.shards import Document
 from tests.core.data.text.memory import Memory
 
 SHARD = Memory("memory", ("one two three four five", "six"))
@@ -32,3 +34,20 @@ def test_near_duplicates_are_left_out_over_all_shards_of_a_corpus(capsys: pytest
     assert [document.text for shard in kept for document in shard.read()] == ["one two", "three", "five"]
     assert "data.source=x: 1 document was left out: 3 nearly repeats 0" in capsys.readouterr().err
     assert Corpus(tuple(kept)).fingerprint() != Corpus(tuple(shards)).fingerprint()
+
+
+def test_copies_beyond_the_characters_of_a_domain_leave_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"news": ("one two", "three"), "licences": ("three", "One two")}
+    monkeypatch.setattr(
+        corpora,
+        "domain_documents",
+        lambda name: [Document(f"{name}/{number}", text, name) for number, text in enumerate(texts[name])],
+    )
+
+    def kept(characters: int | None) -> list[str]:
+        shards = distinct([DomainShard(name, characters) for name in texts], 0.9, "the pool")
+        return [document.id for shard in shards for document in shard.read()]
+
+    assert {name.partition("/")[0] for name in kept(None)} == {"news"} and len(kept(None)) == 2
+    first = [next(DomainShard(name, 1).read()) for name in texts]
+    assert first[0].text != first[1].text and kept(1) == [document.id for document in first]

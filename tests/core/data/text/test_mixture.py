@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recipes.core.data.config import DomainsConfig
+from recipes.core.data.config import EMBEDDED_DOMAINS, SLIMPAJAMA, DomainsConfig
 from recipes.core.data.text.documents import open_documents
-from recipes.core.data.text.mixture import LEAST, DomainCorpus, Mixture, load_mixture
+from recipes.core.data.text.mixture import LEAST, DomainCorpus, Mixture, domains_of, load_mixture
+from recipes.core.data.text.near_duplicates import NearDuplicates
 from recipes.core.data.text.packed import pack
 from recipes.core.data.text.splits import split_of
 from recipes.core.errors import UserError
@@ -184,6 +185,76 @@ def test_near_duplicates_are_left_out_before_the_split(tmp_path: Path, capsys: p
     assert [text for part, text in corpus.parts() if part.startswith("sea/")] == [rows[0]["text"]]
     assert len(list(corpus.parts())) == 51
     assert f"data.path={path}: 49 documents were left out: copies.jsonl@" in capsys.readouterr().err
+
+
+def write_twice(path: Path, domains: tuple[str, str]) -> list[str]:
+    """50 texts, all of them in the first domain and then in the second."""
+    texts = [" ".join(f"{number}-{word}" for word in range(40)) for number in range(50)]
+    path.write_text("".join(json.dumps({"text": text, "domain": name}) + "\n" for name in domains for text in texts))
+    return texts
+
+
+def texts_of(corpus: DomainCorpus, domain: str) -> list[str]:
+    return [text for part, text in corpus.parts() if part.startswith(f"{domain}/")]
+
+
+def test_a_copy_in_a_domain_that_is_not_read_leaves_nothing_out(tmp_path: Path) -> None:
+    texts = write_twice(tmp_path / "a.jsonl", ("land", "sea"))
+
+    def corpus(**keys: object) -> DomainCorpus:
+        return DomainCorpus(config_of(str(tmp_path / "a.jsonl"), near_duplicates=0.8, **keys))
+
+    assert texts_of(corpus(domains=("sea",)), "sea") == texts
+    for keys in ({}, {"domains": ("sea", "land")}):
+        assert texts_of(corpus(**keys), "land") == texts and not texts_of(corpus(**keys), "sea")
+    fingerprints = {corpus(**keys).fingerprint for keys in ({}, {"domains": ("sea",)}, {"domains": ("land",)})}
+    assert len(fingerprints) == 3
+    assert corpus(domains=("sea", "land")).fingerprint == corpus(domains=("land", "sea")).fingerprint
+
+
+def test_a_copy_beyond_the_characters_of_its_domain_leaves_nothing_out(tmp_path: Path) -> None:
+    texts = write_twice(tmp_path / "a.jsonl", ("land", "sea"))
+    keys = {"characters": 5_000, "domains": ("land", "sea")}
+    path = str(tmp_path / "a.jsonl")
+    land, sea = (texts_of(DomainCorpus(config_of(path, near_duplicates=0.8, **keys)), name) for name in keys["domains"])
+    plain = texts_of(DomainCorpus(config_of(path, **keys)), "land")
+    assert 0 < len(land) < 40 and land == plain == texts[: len(land)]
+    assert sea == texts[len(land) : len(land) + len(sea)] and sea  # its first ones repeat what was read of land
+
+
+def test_copies_within_a_domain_make_room_for_further_documents(tmp_path: Path) -> None:
+    texts = write_twice(tmp_path / "a.jsonl", ("sea", "sea"))
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:1] * 30 + texts))
+    corpus = DomainCorpus(config_of(str(tmp_path / "a.jsonl"), near_duplicates=0.8, characters=5_000))
+    read = [text for _, text in corpus.parts()]
+    assert read == texts[: len(read)] and sum(map(len, read)) >= 5_000
+
+
+def test_the_search_stops_where_reading_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path / "home"))  # where nothing is cached
+    write_twice(tmp_path / "a.jsonl", ("land", "sea"))
+    asked: list[str] = []
+    repeats = NearDuplicates.repeats
+    monkeypatch.setattr(NearDuplicates, "repeats", lambda *given: (asked.append(given[1].domain), repeats(*given))[1])
+    corpus = DomainCorpus(
+        config_of(str(tmp_path / "a.jsonl"), near_duplicates=0.7, characters=5_000, domains=("land",))
+    )
+    assert asked == ["land"] * len(texts_of(corpus, "land"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "domains"),
+    [
+        ({}, EMBEDDED_DOMAINS),
+        ({"domains": ("news",)}, ("news",)),
+        ({"path": "x"}, None),
+        ({"path": "x", "domains": ()}, None),
+        ({"path": "x", "mixture": "doge"}, SLIMPAJAMA),
+        ({"path": "x", "mixture": "doge", "domains": ("b", "a")}, ("b", "a")),
+    ],
+)
+def test_domains_of_a_mixture(keys: dict[str, object], domains: tuple[str, ...] | None) -> None:
+    assert domains_of(DomainsConfig(**keys)) == domains  # type: ignore[arg-type]
 
 
 def test_without_near_duplicates_a_corpus_is_that_of_before(path: str) -> None:

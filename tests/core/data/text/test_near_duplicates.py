@@ -1,7 +1,6 @@
 """Near-duplicates, beside brute force over all pairs."""
 
 import uuid
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from recipes.core.data.text.near_duplicates import (
     MISSED,
     PERMUTATIONS,
     RUN,
+    NearDuplicates,
     band_rows,
     jaccard,
     near_duplicate_ids,
@@ -18,7 +18,7 @@ from recipes.core.data.text.near_duplicates import (
 )
 from recipes.core.data.text.shards import Document
 
-CONTENT = str(uuid.uuid4())
+KEYS = [str(uuid.uuid4()) for _ in range(2)]
 
 
 def planted(originals: int = 25, copies: int = 4) -> list[Document]:
@@ -87,16 +87,21 @@ def test_bands_miss_next_to_nothing_at_the_threshold(threshold: float, rows: int
     assert (1 - threshold**rows) ** (PERMUTATIONS // rows) <= MISSED
 
 
-def test_each_content_is_read_once_and_what_is_left_out_is_said_each_time(capsys: pytest.CaptureFixture[str]) -> None:
-    reads = []
+def test_documents_that_the_search_is_not_asked_about_do_not_count() -> None:
+    search = NearDuplicates(0.8)
+    assert [search.repeats(document) for document in planted(2, 0) * 2] == [False, False, True, True]
+    assert search.originals == {"d0": "d0", "d1": "d1"}
 
-    def read() -> Iterator[Document]:
-        reads.append(1)
-        yield from (Document(f"d{number}", "same text", "") for number in range(3))
 
-    for threshold in (0.8, 0.8, 0.9):
-        assert near_duplicate_ids(read, str(uuid.uuid4()), None, "data.path=x") == frozenset()
-        assert near_duplicate_ids(read, CONTENT, threshold, "data.path=x") == {"d1", "d2"}
+def test_each_key_is_searched_once_and_what_is_left_out_is_said_each_time(capsys: pytest.CaptureFixture[str]) -> None:
+    searches = []
+
+    def search() -> dict[str, str]:
+        searches.append(1)
+        return near_duplicates((Document(f"d{number}", "same text", "") for number in range(3)), 0.8)
+
+    for key in (KEYS[0], KEYS[0], KEYS[1]):
+        assert near_duplicate_ids(search, key, "data.path=x") == {"d1", "d2"}
         said = "warning: data.path=x: 2 documents were left out: d1 nearly repeats d0; d2 nearly repeats d0"
         assert said in capsys.readouterr().err
-    assert len(reads) == 2
+    assert len(searches) == 2
