@@ -6,7 +6,6 @@ never torch.
 """
 
 import dataclasses
-import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 from recipes.core.config import registry
 from recipes.core.config.arm_keys import Settings, label_problems
+from recipes.core.config.fields import dataclasses_of, flat_types, names_of, union_of
 from recipes.core.config.overrides import read_overrides
 from recipes.core.config.schema import Problem, build, raise_problems
 from recipes.core.config.settings import RunConfig
@@ -67,12 +67,12 @@ def compose(recipe: str, overrides: list[str]) -> Any:
     presets = {name: tree.pop(name, {}) or {} for name in PRESETS}
     typed = dict(keys)
     problems += _apply_presets(tree, presets, typed, choices)
-    known = _flat_types(kind, tree)
+    known = flat_types(kind, tree)
     for key, value in keys:
         if key in known:
             _set(tree, key, value)
         else:
-            problems.append(Problem(key, value, f"unknown key; {nearest_key(key, list(known), list(groups()))}"))
+            problems.append(Problem(key, value, _unknown_key(recipe, key, list(known), tree)))
     config, value_problems = build(kind, _resolve(tree))
     unnamed = label_problems(recipe, overrides, keys, str(typed.get("arm", tree["arm"])), arm_settings(recipe))
     reported = {problem.key.partition("=")[0] for problem in problems}
@@ -134,9 +134,11 @@ def groups() -> dict[str, list[str]]:
 def kinds(recipe: str) -> dict[str, list[str]]:
     """Keys that hold one of several kinds of config and are no group, with the names of the kinds."""
     hints = typing.get_type_hints(registry.config_class(recipe))
-    unions = {key: _dataclasses(hint) for key, hint in hints.items() if key not in groups()}
+    unions = {key: dataclasses_of(hint) for key, hint in hints.items() if key not in groups()}
     return {
-        key: [name for kind in members for name in _names(kind)] for key, members in unions.items() if len(members) > 1
+        key: [name for kind in members for name in names_of(kind)]
+        for key, members in unions.items()
+        if len(members) > 1
     }
 
 
@@ -146,7 +148,7 @@ def options(recipe: str) -> dict[str, list[str]]:
     hints = typing.get_type_hints(registry.config_class(recipe))
     by_group = {}
     for group, names in _names_of_options().items():
-        accepted = {name for kind in _dataclasses(hints.get(group)) for name in _names(kind)}
+        accepted = {name for kind in dataclasses_of(hints.get(group)) for name in names_of(kind)}
         by_group[group] = [option for option, name in names.items() if not accepted or name in accepted]
     return by_group
 
@@ -160,13 +162,33 @@ def _names_of_options() -> dict[str, dict[str, Any]]:
     }
 
 
+def _unknown_key(recipe: str, key: str, known: list[str], tree: dict[str, Any]) -> str:
+    """What is wrong with a key that a config lacks: it belongs to what could be chosen instead, or another is near."""
+    group = key.partition(".")[0]
+    if owners := _owners(recipe, key):
+        return f"unknown key of {group}={_get(tree, f'{group}.name', '')}; it belongs to {group}={', '.join(owners)}"
+    return f"unknown key; {nearest_key(key, known, list(groups()))}"
+
+
+def _owners(recipe: str, key: str) -> list[str]:
+    """Options of a key's group (or kinds of its union) that have the key; those that others build on come first."""
+    group = key.partition(".")[0]
+    hint = typing.get_type_hints(registry.config_class(recipe)).get(group)
+    names = {name for kind in dataclasses_of(hint) if key in flat_types(kind, {}, group) for name in names_of(kind)}
+    if group not in groups():
+        return sorted(names)
+    by_option = _names_of_options()[group]
+    owners = [option for option in options(recipe)[group] if by_option[option] in names]
+    return sorted(owners, key=lambda option: (option != by_option[option], option))
+
+
 def config_keys(recipe: str, overrides: list[str] | None = None) -> dict[str, SettingInfo]:
     """Every key of a recipe (for the data and model that `overrides` choose) with type, default and help."""
     choices, keys, _ = _expand(recipe, overrides or [])
     tree, _ = _config_tree(recipe, choices)
     presets = {name: tree.pop(name, {}) or {} for name in PRESETS}
     _apply_presets(tree, presets, dict(keys), choices)
-    fields, resolved = _flat_types(registry.config_class(recipe), tree), _resolve(tree)
+    fields, resolved = flat_types(registry.config_class(recipe), tree), _resolve(tree)
     return {
         key: SettingInfo(
             key,
@@ -241,8 +263,8 @@ def _texts(kind: Any, path: str) -> dict[str, bool]:
     hints = typing.get_type_hints(kind)
     texts: dict[str, bool] = {}
     for field in dataclasses.fields(kind):
-        key, options = f"{path}{field.name}", _union(hints[field.name])
-        for nested in _dataclasses(hints[field.name]):
+        key, options = f"{path}{field.name}", union_of(hints[field.name])
+        for nested in dataclasses_of(hints[field.name]):
             texts |= _texts(nested, f"{key}.")
         if str in options and not {int, float} & set(options):
             texts[key] = False
@@ -311,43 +333,6 @@ def _holds(tree: dict[str, Any], typed: dict[str, Any], condition: str) -> bool:
     if isinstance(node, dict):
         return value in (typed.get(key), node.get("name"))
     return str(typed.get(key, node)) == value
-
-
-def _flat_types(kind: type, tree: dict[str, Any], path: str = "") -> dict[str, tuple[str, Any, Any]]:
-    """Dotted key -> (type name, metadata, default) of every leaf below a config dataclass."""
-    hints = typing.get_type_hints(kind)
-    flat: dict[str, tuple[str, Any, Any]] = {}
-    for field in dataclasses.fields(kind):
-        hint = hints[field.name]
-        union = _union(hint)
-        nested = _dataclasses(hint)
-        key = f"{path}.{field.name}" if path else field.name
-        if nested:
-            node = tree.get(field.name) or {}
-            names = {next((f.default for f in dataclasses.fields(n) if f.name == "name"), None): n for n in nested}
-            chosen = names.get(node.get("name"), nested[0])
-            flat |= _flat_types(typing.cast(type, chosen), node, key)
-        else:
-            default = None if field.default is dataclasses.MISSING else field.default
-            flat[key] = (
-                " | ".join(getattr(option, "__name__", str(option)) for option in union),
-                field.metadata,
-                default,
-            )
-    return flat
-
-
-def _union(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-
-
-def _dataclasses(hint: Any) -> list[Any]:
-    return [option for option in _union(hint) if dataclasses.is_dataclass(option)]
-
-
-def _names(kind: Any) -> tuple[str, ...]:
-    """What the `name` of a config dataclass may be; empty if it has none."""
-    return next((field.metadata["choices"] for field in dataclasses.fields(kind) if field.name == "name"), None) or ()
 
 
 def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:

@@ -111,3 +111,31 @@ except errors.UserError:
 assert "torch" not in sys.modules and "transformers" not in sys.modules, "torch was imported"
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "problem"),
+    [
+        (
+            "sample-reweighting",
+            ["data.near_duplicates=0.8"],
+            "data.near_duplicates = 0.8: unknown key of data=linear-regression; "
+            "it belongs to data=domains, docstrings, korean-law, licences, news",
+        ),
+        (
+            "sample-reweighting",
+            ["data=licences", "data.features=3"],
+            "data.features = 3: unknown key of data=domains; it belongs to data=linear-regression",
+        ),
+        (
+            "token-pruning",
+            ["pruner=grid", "pruner.metric=l2"],
+            "pruner.metric = l2: unknown key of pruner=grid; it belongs to pruner=divprune, zero_tprune",
+        ),
+        ("rho-1", ["data.features=3"], "data.features = 3: unknown key; did you mean"),
+    ],
+)
+def test_a_key_of_another_kind_says_what_it_belongs_to(recipe: str, words: list[str], problem: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose.compose(recipe, words)
+    assert problem in str(caught.value)
