@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What `make check` leaves to `make test`: marked tests, and files whose tests start processes or do whole runs.
 QUICK := not slow and not asset and not gpu and not browser
-WHOLE := tests/cli/* tests/core/training/parallel/* tests/core/trial/* tests/core/storage/* *_run.py *test_launchers.py *peer.py
+WHOLE := tests/cli/* tests/core/training/parallel/* tests/core/trial/* tests/core/storage/* *_run.py *test_launchers.py *test_tracking.py *test_token_pruning_prior.py *peer.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check kills lint bench docs clean

@@ -114,7 +114,7 @@ def test_sharding_changes_nothing(tmp_path_factory: pytest.TempPathFactory, cuts
     assert outcome(pool(RAW, sizes)) == outcome(pool(RAW, [60]))
 
 
-@pytest.mark.parametrize("backend", ["loky", "ray"])
+@pytest.mark.parametrize("backend", ["loky", pytest.param("ray", marks=pytest.mark.slow)])
 def test_workers_change_nothing(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     pytest.importorskip("joblib" if backend == "loky" else "ray")
     alone = selected(pool(RAW, [31, 29]), tmp_path / "alone")

@@ -123,6 +123,7 @@ def test_the_last_two_checkpoints_stay(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["checkpoint-12", "checkpoint-8"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 4}])
 def test_a_run_stopped_at_any_step_ends_bit_for_bit_like_one_never_stopped(
     changes: dict[str, int], tmp_path: Path
@@ -147,6 +148,7 @@ def test_a_run_stopped_at_any_step_ends_bit_for_bit_like_one_never_stopped(
         assert first.lines + second.lines == whole.lines, stop_after
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_once_resumes_bit_for_bit(tmp_path: Path) -> None:
     expected, _ = go(tmp_path / "whole")
     code = f"""
