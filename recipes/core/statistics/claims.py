@@ -29,9 +29,7 @@ def card_for(recipe: str, overrides: Sequence[str] = (), arms: Collection[str] |
     return replace(card, claim=fitting[0] if fitting else card.claim, claims=tuple(fitting[1:]))
 
 
-def no_verdict(
-    card: Card, arms: Collection[str], seeds: int, budget: str, applies: Callable[[str], bool] = lambda only: True
-) -> str:
+def no_verdict(card: Card, arms: Collection[str], seeds: int, budget: str, applies: Callable[[str], bool]) -> str:
     """Why a trial of these arms, so many seeds and this budget will give no verdict; empty if it can.
 
     Args:

@@ -1,6 +1,6 @@
 """What finished runs measured, read once, and the examples two of them share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,14 @@ class Measured:
     examples: dict[str, Examples]
     final: dict[str, float]
     info: dict[str, Any]
+
+    def only(self, metric: str) -> "Measured":
+        """This metric alone: a comparison computes nothing of the others."""
+        return replace(
+            self,
+            examples={name: values for name, values in self.examples.items() if name == metric},
+            final={name: value for name, value in self.final.items() if name == metric},
+        )
 
 
 def read_measurements(run: RunRecord) -> Measured:
