@@ -7,6 +7,8 @@ import typer
 from cli import completion
 from cli.console import heading, pairs, say, table
 from recipes.core.config import compose, registry
+from recipes.core.errors import UserError
+from recipes.core.messages import note
 from recipes.core.statistics.claims import card_for
 from recipes.core.statistics.texts import expectation
 
@@ -36,9 +38,17 @@ def _show_families() -> None:
     names = sorted(registry.recipe_names(), key=lambda name: (registry.family(name), name))
     for family, members in groupby(names, key=registry.family):
         heading(family)
-        table([{"recipe": name, "title": registry.card(name).title} for name in members])
+        table([{"recipe": name, "title": _title(name)} for name in members])
         say()
     say("steelyard list RECIPE shows its arms and keys")
+
+
+def _title(name: str) -> str:
+    try:
+        return registry.card(name).title
+    except UserError as error:  # one that is being written does not hide the others
+        note(f"warning: {error}")
+        return "cannot be read"
 
 
 def _show_recipe(recipe: str, overrides: list[str]) -> None:

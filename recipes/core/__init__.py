@@ -6,15 +6,15 @@ worker           one of the processes of a run
 runner           one run: what it would be, and done, finished or reused
 execution        the work of a run, from its config to its report
 watching         the training of a run: measured on the way, written into its folder
-report           a run's page; figures, tables and styles of all pages
+report           a run's page; charts, figures, tables and styles of all pages
 text_recipe      the base of methods that weight tokens or samples of text: they write the weights, it does the rest
 recipe           what the author of a recipe writes: read this first
 statistics       intervals, comparison of arms, claims, verdict, price, scaling
-evaluation       scores of examples, curves, plots, strips of images
+evaluation       scores of examples, curves, data of plots, strips of images
 training         the one trainer: arguments, passes, batches, models trained inside a run, several processes
 scoring          what a model says about tokens, cached by content; samples
 losses           kernels, log-probs, weights, objectives
-models           language and vision-language models, encoders, adapters, tokenizers, the output head, KV cache, taps
+models           language and vision-language models, encoders, tokenizers, the output head, KV cache, attention taps
 runs             the folder of a run: identity, records, checkpoints, tracking, progress
 data             what is read: files, text, images, tasks and labelled texts
 config           settings, schema, compose, overrides, the registry of recipes

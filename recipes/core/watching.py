@@ -1,4 +1,4 @@
-"""The training of a run: measured on the way, written into the run's folder. Imports torch, as `execution` does not."""
+"""The training of a run: measured on the way, written into the run's folder. It imports torch; `execution` does not."""
 
 import time
 from pathlib import Path
@@ -24,12 +24,12 @@ def train_and_write(
 
 
 def train_along(config: RunConfig, folder: Path, recipe: Recipe, prepared: Any, training: Training) -> None:
-    """Train as one of the processes that keep the first company, and write nothing."""
+    """Train as one of the other processes of a distributed run, which write nothing."""
     train(training, config.trainer, config.seed, folder, _Watching(recipe, config, prepared, training))
 
 
 class _Watching(TrainEvents):
-    """Measures the model in training. Every process does: if one were ahead, it would wait and might give up."""
+    """Measures the model in training. Every process does: one that did not would wait, and might give up."""
 
     def __init__(self, recipe: Recipe, config: RunConfig, prepared: Any, training: Training) -> None:
         self.recipe, self.config, self.prepared, self.training = recipe, config, prepared, training

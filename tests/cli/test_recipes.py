@@ -23,6 +23,13 @@ def test_its_claim_is_about_arms_it_has(recipe: str) -> None:
     assert next(iter(arms)) == claim.arm == compose.compose(recipe, []).arm
 
 
+def test_all_its_claims_are_about_arms_and_metrics_it_has(recipe: str) -> None:
+    card = registry.card(recipe)
+    for claim in (card.claim, *card.claims):
+        assert claim.needed_arms <= set(compose.every_arm(recipe))
+        assert all(card.measures(metric) for metric in (claim.metric, claim.beside) if metric)
+
+
 def test_every_arm_composes_at_every_budget(recipe: str) -> None:
     for budget in ("smoke", "small", "full"):
         hashes = {

@@ -360,8 +360,11 @@ def test_the_command_to_type_again_names_the_launcher_and_its_keys(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--arms", "random,ntp", "--seeds", "2"], "the claim compares prior with ntp, and --arms leaves out prior"),
-        (["--arms", "random", "--seeds", "2"], "and --arms leaves out prior and ntp"),
+        (
+            ["--arms", "random,ntp", "--seeds", "2"],
+            "the claim compares prior with ntp, and the trial's arms leave out prior",
+        ),
+        (["--arms", "random", "--seeds", "2"], "and the trial's arms leave out prior and ntp"),
         (["--arms", "prior,ntp", "--seeds", "1"], "one seed has no interval over seeds; type --seeds 2 or more"),
     ],
 )

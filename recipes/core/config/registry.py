@@ -5,6 +5,7 @@ class). The folder name is the recipe's name with underscores for hyphens.
 """
 
 import importlib
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,18 @@ def recipe_class(name: str) -> Any:
 
 def _config_module(name: str) -> Any:
     folder = _folder(name)
-    return importlib.import_module(f"recipes.{folder.parent.name}.{folder.name}.config")
+    try:
+        return importlib.import_module(f"recipes.{folder.parent.name}.{folder.name}.config")
+    except (TypeError, ValueError) as error:  # a card or setting that cannot be what it says
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(_file(name))
+        ]
+        where = f"recipe {name}, {_file(name).relative_to(ROOT)}, line {lines[-1] if lines else 1}"
+        raise UserError(str(error).replace("Claim.__init__()", "a claim is"), where) from error
+
+
+def _file(name: str) -> Path:
+    return _folder(name) / "config.py"
 
 
 def _folders() -> dict[str, Path]:

@@ -13,6 +13,7 @@ SEED_UNIT, EXAMPLE_UNIT = "seeds", "examples"
 SMOKE, SMALL, FULL = "smoke", "small", "full"  # budgets
 DIFFERENCE, EQUIVALENCE, EXACT = "difference", "equivalence", "exact"
 ORDER, CORRELATION = "order", "correlation"
+FEWEST_ARMS = 5  # of a correlation over arms: of four the least permutation p is 1/24 to one side
 OF_A_PAIR = (DIFFERENCE, EQUIVALENCE, EXACT)  # kinds of claims that one arm beside one other answers
 
 SEEDS = 2**32  # NumPy takes no larger one
@@ -187,7 +188,9 @@ class Claim:
 
     def __post_init__(self) -> None:
         if self.unit not in (SEED_UNIT, EXAMPLE_UNIT) or self.kind not in (*OF_A_PAIR, ORDER, CORRELATION):
-            raise ValueError(f"no such unit or kind of a claim: {self.unit}, {self.kind}")
+            kinds = ", ".join((*OF_A_PAIR, ORDER, CORRELATION))
+            what = f"no such unit or kind of a claim: {self.unit}, {self.kind}"
+            raise ValueError(f"{what}; units are {SEED_UNIT} and {EXAMPLE_UNIT}, kinds {kinds}")
         if not self.minimal_effect >= 0 or abs(self.direction) != 1:
             raise ValueError("a claim needs a minimal effect of at least 0, and a direction of 1 or -1")
         if len(set(self.arms)) < len(self.arms):
@@ -201,6 +204,8 @@ class Claim:
             raise ValueError("a claim of correlation needs a second metric, `beside`, and an effect of at most 1")
         if self.kind == CORRELATION and self.unit == SEED_UNIT and not {self.arm, self.baseline} <= {*self.arms}:
             raise ValueError("a claim of correlation over seeds needs the arms it is over, its two among them")
+        if self.kind == CORRELATION and self.unit == SEED_UNIT and len(self.arms) < FEWEST_ARMS:
+            raise ValueError(f"a claim of correlation over seeds needs at least {FEWEST_ARMS} arms")
 
     @property
     def of_a_pair(self) -> bool:

@@ -191,9 +191,11 @@ class DomainsConfig:
     def description(self) -> str:
         """What is read, for `--dry-run`."""
         named = None if self.domains is None else ", ".join(self.domains)
-        if self.path is None:
-            return named or "the domains that ship with the install or as assets"
-        return f"{self.path} ({named})" if named else self.path
+        what = named or "the domains that ship with the install or as assets"
+        if self.path is not None:
+            what = f"{self.path} ({named})" if named else self.path
+        alike = self.near_duplicates
+        return what if alike is None else f"{what}, without near-duplicates ({alike:g} or more alike)"
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""

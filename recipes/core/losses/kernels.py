@@ -41,7 +41,7 @@ def weighted_cross_entropy(
 
     Args:
         hidden: [N, d] last hidden states of the positions that carry loss.
-        head: What makes logits of them; gradients flow into its weight and bias.
+        head: The output head that turns them into logits; gradients flow into its weight and bias.
         targets: [N] int64 token ids.
         weights: [N] what each token's NLL is multiplied by; no gradient flows into it.
         chunk: Tokens whose logits exist at a time; by default 1,024, over a wide vocabulary on the CPU 256.
@@ -70,7 +70,7 @@ def deferred_cross_entropy(
 
     Args:
         hidden: [N, d] last hidden states of the positions that carry loss.
-        head: What makes logits of them; gradients flow into its weight and bias.
+        head: The output head that turns them into logits; gradients flow into its weight and bias.
         targets: [N] int64 token ids.
         weigh: Detached NLLs [N] -> what each is multiplied by [N]; called once, inside the forward. A weight of
             exactly zero takes its token out, even if its NLL is not finite.
@@ -95,7 +95,7 @@ def token_nll(hidden: Tensor, head: OutputHead, targets: Tensor, chunk: int = CH
 
     Args:
         hidden: [N, d] last hidden states of the positions that carry loss.
-        head: What makes logits of them; gradients flow into its weight and bias.
+        head: The output head that turns them into logits; gradients flow into its weight and bias.
         targets: [N] int64 token ids.
         chunk: Tokens whose logits exist at a time where they do not come in tiles.
 
@@ -222,7 +222,7 @@ class Gradients:
 
     Args:
         hidden: [N, d] hidden states.
-        head: In the dtype that its gradients are handed over in.
+        head: The output head, in the dtype of the returned gradients.
         dtype: Of the sums over chunks.
         wanted: Whether hidden states, weight and bias need one.
     """

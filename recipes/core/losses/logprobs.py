@@ -41,7 +41,7 @@ def token_logprobs(hidden: Tensor, head: OutputHead, targets: Tensor, chunk: int
 
     Args:
         hidden: [N, d] last hidden states of the positions that are scored.
-        head: What makes logits of them.
+        head: The output head that turns them into logits.
         targets: [N] int64 token ids.
         chunk: Tokens whose logits exist at a time.
 
@@ -56,7 +56,7 @@ def project(hidden: Tensor, head: OutputHead) -> Logits:
 
     Args:
         hidden: [N, d] last hidden states.
-        head: What makes logits of them.
+        head: The output head that turns them into logits.
 
     Returns:
         Function from a slice of the N tokens to their logits [n, V], without gradient.
@@ -110,7 +110,7 @@ def log_squares(hidden: Tensor, head: OutputHead, chunk: int = CHUNK) -> Tensor:
 
     Args:
         hidden: [N, d] last hidden states of the positions.
-        head: What makes logits of them.
+        head: The output head that turns them into logits.
         chunk: Tokens whose logits exist at a time.
 
     Returns:

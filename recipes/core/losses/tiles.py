@@ -51,12 +51,12 @@ def tiled_softmax(hidden: Tensor, head: OutputHead, targets: Tensor, dtype: torc
 
     Args:
         hidden: [N, d] last hidden states.
-        head: What makes logits of them.
+        head: The output head that turns them into logits.
         targets: [N] int64 token ids.
         dtype: Of the matrix products.
 
     Raises:
-        RuntimeError: a target is no token of the vocabulary, of which no tile would take notice.
+        RuntimeError: a target is no token of the vocabulary, which no tile would notice.
     """
     _require_tokens(targets, head.vocabulary)
     exact = softmax_dtype(dtype)
@@ -83,11 +83,11 @@ def tiled_gradients(
     dtype: torch.dtype,
     wanted: Wanted,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Of sum_i weights_i * nll_i in hidden states [N, d], weight [V, d] and bias [V]; None where nobody needs one.
+    """Gradients of sum_i weights_i * nll_i in hidden states [N, d], weight [V, d], bias [V]; None where none is wanted.
 
     Args:
         hidden: [N, d] last hidden states.
-        head: In the dtype that its gradients are handed over in.
+        head: The output head, in the dtype of the returned gradients.
         targets: [N] int64 token ids.
         weights: [N]
         softmax: What `tiled_softmax` gave for them.

@@ -1,4 +1,4 @@
-"""Which of a recipe's claims can be judged: those meant for the config, whose two arms are there."""
+"""Which of a recipe's claims can be judged: those meant for the config, whose arms are present."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -13,12 +13,12 @@ TOO_SMALL = "budget=smoke shows that everything runs, and is too small to judge 
 
 
 def card_for(recipe: str, overrides: Sequence[str] = (), arms: Collection[str] | None = None) -> Card:
-    """The recipe's card with the claims that can be judged for what `overrides` choose; the first of them leads.
+    """The recipe's card with the claims that can be judged for what `overrides` choose; the first is the main one.
 
     Args:
         recipe: Name of the recipe.
         overrides: `KEY=VALUE`, as for `compose`.
-        arms: Those there are; None: all that apply.
+        arms: The arms that exist; None: all that apply.
 
     Returns:
         A card whose `claim` is the recipe's own if none can be judged.
@@ -45,7 +45,7 @@ def no_verdict(card: Card, arms: Collection[str], seeds: int, budget: str, appli
     missing = [name for name in needed if name not in arms]
     if missing:
         compared = " with ".join(needed) if len(needed) == 2 else ", ".join(needed)
-        return f"no verdict: the claim compares {compared}, and --arms leaves out {' and '.join(missing)}"
+        return f"no verdict: the claim compares {compared}, and the trial's arms leave out {' and '.join(missing)}"
     if seeds < 2 and card.claim.unit == SEED_UNIT and card.claim.kind != EXACT:
         return "no verdict: one seed has no interval over seeds; type --seeds 2 or more"
     return f"no verdict: {TOO_SMALL}" if budget == "smoke" else ""

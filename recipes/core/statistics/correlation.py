@@ -12,10 +12,9 @@ from recipes.core.statistics.measured import Measured, shared_rows
 from recipes.core.statistics.texts import interval_text, number_text, p_text
 from recipes.core.statistics.verdict import CONTRADICTED, INCONCLUSIVE, SUPPORTED, Verdict
 
-FEWEST_ARMS = 5  # of 4 arms the least p-value is 1/24 to one side
 FEWEST_ITEMS = 5
-PERMUTATIONS, FEWER = 9_999, 1_999  # fewer of more items than
 MANY_ITEMS = 1_000
+PERMUTATIONS, OF_MANY_ITEMS = 9_999, 1_999  # draws; fewer above `MANY_ITEMS`, where each takes longer
 LEVEL = 0.95
 
 
@@ -54,13 +53,13 @@ def rank_correlations(left: ArrayLike, right: ArrayLike) -> Array:
 def permutation_p(left: ArrayLike, right: ArrayLike, direction: int, seed: int = 0) -> float:
     """Share of permutations of the n, the same in every row, whose mean rank correlation is at least as large.
 
-    All permutations if there are at most 9,999, else so many drawn ones (1,999 of more than 1,000 items) and the
-    data's own.
+    All permutations if there are at most 9,999 of them; else that many random ones (1,999 above 1,000 items) and the
+    observed order.
 
     Args:
         left: [rows, n]
         right: [rows, n]
-        direction: +1 if a large correlation is expected, -1 if a small one.
+        direction: +1 if a positive correlation is expected, -1 if a negative one.
         seed: Of the drawn permutations.
 
     Source:
@@ -78,7 +77,7 @@ def permutation_p(left: ArrayLike, right: ArrayLike, direction: int, seed: int =
         mean,
         permutation_type="pairings",
         vectorized=False,
-        n_resamples=PERMUTATIONS if mine.shape[1] <= MANY_ITEMS else FEWER,
+        n_resamples=PERMUTATIONS if mine.shape[1] <= MANY_ITEMS else OF_MANY_ITEMS,
         alternative="greater" if direction > 0 else "less",
         rng=np.random.default_rng(seed),
     )
@@ -151,8 +150,6 @@ def _over_arms(claim: Claim, arms: Mapping[str, Sequence[Measured]]) -> Verdict:
 
 def _problem(claim: Claim, finals: Mapping[str, Mapping[int, Mapping[str, float]]], seeds: Sequence[int]) -> str:
     """Why a correlation over arms cannot be taken from these final metrics by arm and seed; empty if it can."""
-    if len(finals) < FEWEST_ARMS:
-        return f"it needs at least {FEWEST_ARMS} arms, got {len(finals)}"
     if missing := [arm for arm, by_seed in finals.items() if not by_seed]:
         return f"there is no finished run of {', '.join(missing)}"
     if len(seeds) < 2:
@@ -176,7 +173,14 @@ def _judge(claim: Claim, interval: Interval, p_value: float, seeds: int, items: 
     target = f"{claim.direction * claim.minimal_effect or 0:g}"
     if high < claim.minimal_effect and low == high:
         # Ranks are whole numbers: seeds may agree by chance. For "supported" the permutations say how likely that is.
-        return Verdict(INCONCLUSIVE, interval, seeds, None, f"{shown}: its width of zero knows no other seeds", items)
+        return Verdict(
+            INCONCLUSIVE,
+            interval,
+            seeds,
+            None,
+            f"{shown}: an interval of width zero says nothing about other seeds",
+            items,
+        )
     if high < claim.minimal_effect:
         side = "below" if claim.direction > 0 else "above"
         return Verdict(CONTRADICTED, interval, seeds, 0, f"{shown}: all of it lies {side} {target}", items)

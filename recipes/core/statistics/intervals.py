@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 DRAW_MEMORY = 4_000_000
+ROUNDING = 1e-12  # of the ratios that are subtracted
 TAIL = 8.0  # standard deviations beyond which a normal density counts as 0
 
 
@@ -82,7 +83,13 @@ def paired_bootstrap(
         raise ValueError("nothing was counted in one of the arms")
     estimate = float(_difference(totals))
     resampled = bootstrap_differences(sums, draws=draws, seed=seed)
-    return _bca(estimate, resampled[np.isfinite(resampled)], _difference(totals - sums), level)
+    resampled = resampled[np.isfinite(resampled)]
+    # Ties with the estimate and with zero are counted: differences that are equal but for rounding must be equal.
+    rounding = ROUNDING * max(abs(totals[0] / totals[1]), abs(totals[2] / totals[3]))
+    estimate = 0.0 if abs(estimate) <= rounding else estimate
+    for point in (0.0, estimate):
+        resampled = np.where(np.abs(resampled - point) <= rounding, point, resampled)
+    return _bca(estimate, resampled, _difference(totals - sums), level)
 
 
 def group_sums(

@@ -13,7 +13,7 @@ NOISE = 1e-12  # differences of equal numbers come to less
 
 
 def number_text(value: float, signed: bool = False) -> str:
-    """A number with about three significant digits; what rounding left of nothing is 0.000, without a sign."""
+    """A number with about three significant digits; what is zero but for rounding is 0.000, without a sign."""
     sign = "+" if signed else ""
     if not math.isfinite(value):
         return f"{value:{sign}}"
@@ -35,7 +35,7 @@ def p_text(p_value: float) -> str:
 
 
 def subject(claim: Claim) -> str:
-    """What a claim's numbers are of: `prior minus ntp on grounded/auc`."""
+    """What a claim's numbers measure: `prior minus ntp on grounded/auc`."""
     if claim.kind == ORDER:
         return f"each of {', '.join(claim.arms)} minus the next on {claim.metric}"
     if claim.kind == CORRELATION:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from recipes.core.config import compose
 from recipes.core.config.settings import EXAMPLE_UNIT, ORDER, SMOKE, Card, Claim
+from recipes.core.errors import UserError
 from recipes.core.runs.folder import DONE
 from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.statistics.claims import card_for
@@ -14,12 +15,15 @@ from recipes.core.statistics.correlation import judge_correlation
 from recipes.core.statistics.measured import Measured, read_measurements
 from recipes.core.statistics.order import judge_order
 from recipes.core.statistics.price import SideEffect, side_effects, verdict_words
+from recipes.core.statistics.texts import expectation
 from recipes.core.statistics.verdict import Verdict, judge, judge_at, named_tests, with_verdicts, without_judgement
-from recipes.core.storage.files import write_json
+from recipes.core.storage.files import read_json, write_json
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.comparison import compare_trial, measured_by_arm
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.states import CellState, cell_states
+
+RESULTS = "results.json"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class TrialResult:
         verdict: The answer to the claim.
         further: The recipe's other claims whose arms the trial has, with their answers.
         prices: What the claim's arm does to the side effects that the card names.
+        former_claims: What the claim that leads said when the trial had results before, where it said something else.
     """
 
     folder: Path
@@ -63,6 +68,7 @@ class TrialResult:
     verdict: Verdict
     further: tuple[Judged, ...] = ()
     prices: tuple[SideEffect, ...] = ()
+    former_claims: tuple[str, ...] = ()
 
     @property
     def lead(self) -> Judged:
@@ -88,8 +94,26 @@ def analyse(folder: Path) -> TrialResult:
     budget = compose.budget(manifest.recipe, manifest.cells[0].overrides)
     beside = {claim.baseline: _compare(card, claims, claim.baseline, measured, budget) for claim in claims}
     lead, *further = (_judge(card, claim, beside[claim.baseline], measured, budget) for claim in claims)
-    comparisons = beside[card.claim.baseline]
-    return TrialResult(folder, manifest, card, states, runs, comparisons, lead.verdict, tuple(further), lead.prices)
+    comparisons, former = beside[card.claim.baseline], _former_claims(folder, card.claim)
+    return TrialResult(
+        folder, manifest, card, states, runs, comparisons, lead.verdict, tuple(further), lead.prices, former
+    )
+
+
+def _former_claims(folder: Path, claim: Claim) -> tuple[str, ...]:
+    """What `results.json` of the trial was written for before, where that is not this claim."""
+    try:
+        tree = read_json(folder / RESULTS)
+        former, last = tuple(tree.get("former_claims", ())), tree["test"]
+    except (OSError, UserError, KeyError):  # none yet, or damaged, or from before this was noted: it is written anew
+        return ()
+    return former if last == _test(claim) else (*former, last)
+
+
+def _test(claim: Claim) -> str:
+    """What is tested: a claim's words may be mended afterwards, this may not."""
+    over = f"over {claim.unit}, {claim.kind} with a minimal effect of {claim.minimal_effect:g}"
+    return f"{expectation(claim)}, {over}"
 
 
 def _compare(
@@ -131,10 +155,12 @@ def write_results(result: TrialResult) -> Path:
     Returns:
         Its path.
     """
-    path = result.folder / "results.json"
+    path = result.folder / RESULTS
     tree = {
         "recipe": result.manifest.recipe,
         "claim": asdict(result.card.claim),
+        "test": _test(result.card.claim),
+        "former_claims": result.former_claims,
         "verdict": asdict(result.verdict),
         "price": [asdict(effect) for effect in result.prices],
         "further": [asdict(judged) for judged in result.further],

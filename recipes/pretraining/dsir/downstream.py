@@ -1,4 +1,4 @@
-"""The second half of the claim: a language model trained on the selection, judged on held-out text. Imports torch."""
+"""What a selection is worth downstream: a language model trained on it, judged on held-out text. Imports torch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ TOKENIZER_CHARACTERS = 20_000_000  # of target and pool that a tokenizer is trai
 
 @dataclass(frozen=True)
 class Texts:
-    """The tokenizer, and "selected/train", "target/test" and "pool/test" as it packs them."""
+    """The tokenizer, and "selected/train", "target/test" and "pool/test" packed by it."""
 
     tokenizer: Any
     packed: PackedTexts

@@ -98,7 +98,7 @@ class PriorConfig(RunConfig):
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
         return [
-            ("data", f"{self.data.name}, {self.data.path or 'what ships with the install or as an asset'}"),
+            ("data", f"{self.data.name}, {self.data.path or 'from the install or an asset'}"),
             ("model", f"{self.model.description}, setting {self.setting}"),
             ("reference", self.reference.path or self.reference.source),
         ]

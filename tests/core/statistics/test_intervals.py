@@ -73,6 +73,18 @@ def test_interval_that_touches_zero_is_not_significant(wrong, sign):
     assert wrong > 1 or interval.p_value > 0.05
 
 
+@pytest.mark.parametrize("worse", [1, 2, 4])
+def test_how_many_items_both_arms_get_right_changes_nothing(worse):
+    """The differences are the same; only their last bits are not, on which ties with the estimate once depended."""
+    intervals = set()
+    for right in range(worse, 58):
+        baseline = np.arange(60) < right
+        arm = baseline & (np.arange(60) >= worse)
+        outcome = own.paired_bootstrap(arm, ones(arm), baseline, ones(arm), np.arange(60))
+        intervals.add(tuple(np.round([outcome.low, outcome.high, outcome.p_value], 9)))
+    assert len(intervals) == 1
+
+
 def test_bootstrap_is_seeded_and_ignores_example_order():
     generator = np.random.default_rng(0)
     columns = [generator.random(30), ones(range(30)), generator.random(30), ones(range(30)), np.arange(30) // 3]

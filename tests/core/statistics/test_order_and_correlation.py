@@ -18,6 +18,7 @@ from recipes.core.statistics.correlation import (
 from recipes.core.statistics.measured import Examples, read_measurements
 from recipes.core.statistics.order import judge_order
 from recipes.core.statistics.texts import expectation, subject
+from recipes.core.statistics.verdict import more_seeds
 
 ARMS = tuple("abcdef")
 ORDER = Claim("falls", "accuracy", "a", "c", 1, "as published", 0.02, kind="order", arms=("a", "b", "c"))
@@ -63,7 +64,7 @@ def column(values, groups=None):
         (
             [0.95, 0.96, 0.98],
             "contradicted",
-            "a - b is against it, by its 97.5% interval: the opposite holds: the interval [-0.164,",
+            "a - b contradicts it at 97.5%: the opposite holds: the interval [-0.164, -0.123]",
         ),
         ([0.70, 0.78, 0.86], "inconclusive", "a - b: the difference of +0.040 is at least the minimal effect of"),
     ],
@@ -82,9 +83,20 @@ def test_a_step_that_would_not_survive_the_correction_leaves_an_order_open(measu
     assert outcome.reason.startswith("a - b: the difference of -0.020 is short of the minimal effect of interest, 0,")
 
 
+@pytest.mark.parametrize("other_step", [(0.05, 0.06, 0.055), (0.09, -0.06, 0.05)])
+def test_more_seeds_are_those_after_which_one_step_contradicts_an_order(measure, other_step):
+    """Of a step of .01, -.02, .02 that is short of .02: at the widened level, whatever the other step still needs."""
+    c = np.array(C)
+    b = c + other_step
+    outcome = judge_order(ORDER, measure(accuracies(a=b + (0.01, -0.02, 0.02), b=b, c=c)))
+    short = replace(ORDER, kind="difference", arms=())
+    assert outcome.word == "inconclusive"
+    assert outcome.more_seeds == more_seeds(short, np.array([0.01, -0.02, 0.02]), 0.975) == 15
+
+
 def test_one_step_that_is_against_it_contradicts_an_order_of_which_others_are_not_measured(measure):
     outcome = judge_order(ORDER, measure(accuracies(b=[0.10, 0.12, 0.11], c=[0.90, 0.95, 0.93])))
-    assert outcome.word == "contradicted" and outcome.reason.startswith("b - c is against it")
+    assert outcome.word == "contradicted" and outcome.reason.startswith("b - c contradicts it")
     assert outcome.interval.level == pytest.approx(0.975)
 
 
@@ -215,9 +227,7 @@ def test_what_cannot_be_correlated_says_why(measure):
     assert reason(OVER_ITEMS, {"a": [{}]}, few) == head + "it needs at least 5 source items, got 4"
     flat = {"score": column([1] * 9), "gain": column(range(9))}
     assert reason(OVER_ITEMS, {"a": [{}]}, flat) == head + "one of them has the same value in all 9 items"
-    four = replace(OVER_ARMS, arms=ARMS[:4])
     both = [{"gain": 1.0, "score": 1.0}] * 2
-    assert reason(four, dict.fromkeys(ARMS, both)) == head + "it needs at least 5 arms, got 4"
     assert reason(OVER_ARMS, dict.fromkeys(ARMS, both[:1])) == (
         head + "it needs two seeds of which every arm is finished, got 1"
     )
@@ -246,5 +256,7 @@ def test_claims_that_cannot_be_judged_are_refused():
         replace(ORDER, arms=("a", "b", "b", "c"))
     with pytest.raises(ValueError, match="at least 0, and a direction of 1 or -1"):
         replace(ORDER, minimal_effect=float("nan"))
+    with pytest.raises(ValueError, match="at least 5 arms"):
+        replace(OVER_ARMS, arms=ARMS[:4])
     with pytest.raises(ValueError, match="over seeds needs the arms it is over"):
         replace(OVER_ITEMS, unit="seeds")

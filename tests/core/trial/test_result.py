@@ -143,6 +143,23 @@ def test_claims_about_more_than_a_pair_are_judged_and_shown(folder: Path, make_r
     assert "<dt>rank correlation with nll/other</dt>" in write_trial_report(analyse(folder))["html"].read_text()
 
 
+def test_a_claim_that_is_changed_after_results_is_reported_as_such(finished: Path, monkeypatch) -> None:
+    first = claim("grounded/auc", "prior", "ntp")
+    judging(monkeypatch, first)
+    write_results(analyse(finished))
+    judging(monkeypatch, replace(first, statement="the same in better words"))
+    assert analyse(finished).former_claims == ()
+    judging(monkeypatch, replace(first, minimal_effect=0.3))
+    write_results(result := analyse(finished))
+    (former,) = result.former_claims
+    assert former == "grounded/auc of prior higher than of ntp, over seeds, difference with a minimal effect of 0"
+    files = write_trial_report(analyse(finished))
+    for kind in ("html", "md"):
+        assert "The claim was changed after this trial had results." in files[kind].read_text()
+    judging(monkeypatch, first)
+    assert len(analyse(finished).former_claims) == 2
+
+
 def test_a_claim_whose_arms_are_not_all_there_leads_nowhere(finished: Path, monkeypatch) -> None:
     order = Claim("falls", "grounded/auc", "prior", "ntp", 1, "", 0.0, kind="order", arms=("prior", "random", "ntp"))
     judging(monkeypatch, order, able := claim("grounded/auc", "prior", "ntp"))

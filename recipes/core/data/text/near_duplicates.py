@@ -47,7 +47,7 @@ def near_duplicates(documents: Iterable[Document], threshold: float) -> dict[str
     """The documents to leave out: id -> id of the document that is kept in its place.
 
     Args:
-        documents: In the order in which they count as first.
+        documents: In order of precedence: of similar ones the first is kept.
         threshold: See `NearDuplicates`.
     """
     search = NearDuplicates(threshold)
@@ -57,7 +57,7 @@ def near_duplicates(documents: Iterable[Document], threshold: float) -> dict[str
 
 
 class NearDuplicates:
-    """A search through documents that come one by one; only those that it was asked about count.
+    """A search through documents that come one by one; only those passed to `repeats` are compared.
 
     A document is kept unless its similarity with one kept before is at least `threshold`: no two that are kept are that
     similar. A pair at the threshold is missed with a probability of at most 1e-6, a more similar one less.
@@ -99,7 +99,7 @@ class NearDuplicates:
 
 
 def band_rows(threshold: float) -> int:
-    """Hashes of a band: as many as miss a pair at the threshold with a probability of at most `MISSED`.
+    """The most hashes per band that still miss a pair at the threshold with a probability of at most `MISSED`.
 
     All `r` hashes of one of the `b` bands must agree, which a pair of similarity s fails with (1 - s^r)^b.
     """

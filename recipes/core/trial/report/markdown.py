@@ -67,6 +67,7 @@ def markdown_report(result: TrialResult) -> str:
         f"{table}\n"
         f"{_caption(result)}{gaps}\n\n"
         f"{_further(result)}"
+        f"{_former(result)}"
         f"Seeds {seeds}; written by `{result.manifest.command}`.\n"
     )
 
@@ -79,6 +80,13 @@ def _further(result: TrialResult) -> str:
         for one in result.further
     ]
     return f"Further claims:\n\n{''.join(lines)}\n" if lines else ""
+
+
+def _former(result: TrialResult) -> str:
+    return "".join(
+        f"The claim was changed after this trial had results. Before: {_escape(former)}.\n\n"
+        for former in result.former_claims
+    )
 
 
 def _subject(claim: Claim) -> str:
@@ -108,10 +116,10 @@ def _caption(result: TrialResult) -> str:
         intervals = "differences are paired by seed, with t intervals over seeds"
     else:
         intervals = "differences are paired by example, with bootstrap intervals over the examples of one seed"
+    but = " but for the claim's own test, which was named in advance" if result.card.claim.of_a_pair else ""
     return (
         f"Mean over seeds, \N{PLUS-MINUS SIGN} standard deviation over seeds where there are several; {intervals}; "
-        "p is corrected over the arms (Holm) but for the claim's own test, which was named in advance; the best mean "
-        "of each metric is bold."
+        f"p is corrected over the arms (Holm){but}; the best mean of each metric is bold."
     )
 
 

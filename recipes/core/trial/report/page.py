@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from recipes.core.config.settings import CORRELATION, ORDER
+from recipes.core.config.settings import CORRELATION
 from recipes.core.messages import duration_text
 from recipes.core.report.heatmap import HINT, legend, read_hint
 from recipes.core.report.page import environment_rows, render
@@ -45,8 +45,9 @@ class Answer:
     Attributes:
         title: The claim's metric, for people.
         label: What the number is: "prior minus ntp", "rank correlation with nll".
-        row: The claim's arm beside the baseline; None if no seed of the two could be paired, or of a correlation.
-        interval: Of the verdict, but for an order that of `row`; on one seed, which has none, that over its examples.
+        row: The claim's arm beside the baseline; None if no seed of the two could be paired, or if it is not a pair
+            that the claim is about.
+        interval: Of the verdict; on one seed, which has none, that over its examples.
         over: What the interval is, in words ("95% paired t interval over 5 seeds"); empty without one.
         steps: (what it would do, command) of what to type next.
     """
@@ -128,6 +129,7 @@ def _judgement(result: TrialResult) -> dict[str, Any]:
         "claim": result.card.claim,
         "verdict": result.verdict,
         "further": result.further,
+        "former_claims": result.former_claims,
         "paid": price_in_verdict(result.verdict.word, result.prices),
         "price": price_words(result.prices, result.card),
         "side_effects": result.prices,
@@ -173,15 +175,14 @@ def _forest(result: TrialResult, arms: list[Arm], metric: Metric) -> ForestPlot 
 def _answer(result: TrialResult, arms: list[Arm], metrics: list[Metric]) -> Answer:
     claim, verdict = result.card.claim, result.verdict
     title = next((metric.title for metric in metrics if metric.name == claim.metric), claim.metric)
-    if claim.kind == CORRELATION:
+    if not claim.of_a_pair:
         number = f"{verdict.items} items" if verdict.items else f"{verdict.seeds} seeds"
-        over = f"{verdict.interval.level:.0%} interval over {number}" if verdict.interval else ""
-        label = f"rank correlation with {claim.beside}"
+        over = f"{100 * verdict.interval.level:.4g}% interval over {number}" if verdict.interval else ""
+        label = f"rank correlation with {claim.beside}" if claim.kind == CORRELATION else "the step that decides"
         return Answer(title, label, None, verdict.interval, over, _steps(result))
     arm = next((arm for arm in arms if arm.role == "arm"), None)
     row = arm.row(claim.metric) if arm else None
-    of_row = row.interval if row else None
-    over, interval = "", of_row if claim.kind == ORDER else verdict.interval or of_row
+    over, interval = "", verdict.interval or (row.interval if row else None)
     if row and interval and arm and arm.comparison:
         kind = f"paired t interval over {verdict.seeds} seeds"
         if arm.comparison.unit == "examples":
