@@ -29,9 +29,10 @@ LARGEST_CONFIG = 2**20  # bytes
 PRESETS = ("arms", "budgets", "when", "implied", "folders")
 # Cannot change the result, so they are not part of a run's identity.
 NOT_IDENTITY = ("outputs", "label", "tracker", "trainer.save_steps", "trainer.log_steps")
+NOT_IDENTITY += ("trainer.gradient_checkpointing",)
 # Came after runs had been filed: at this value a run is what it was without the key, which is then no part of its
 # identity, so that those runs are still found.
-LATER_KEYS = {"data.near_duplicates": None}
+LATER_KEYS: dict[str, Any] = {"data.near_duplicates": None}
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,9 @@ class TrainerConfig:
     parallel: str = setting(
         "ddp", help="what processes share: gradients (ddp) or also weights (fsdp)", choices=("ddp", "fsdp")
     )
+    gradient_checkpointing: bool = setting(
+        False, help="compute activations anew in the backward pass instead of keeping them: less memory, more time"
+    )
 
     @property
     def process_batch_size(self) -> int:

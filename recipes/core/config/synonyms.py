@@ -23,6 +23,7 @@ NAMES = {
     "trainer.optimizer": "optim opt",
     "trainer.save_steps": "save_every checkpoint_every ckpt_interval",
     "trainer.log_steps": "logging_steps log_every log_every_n_steps log_interval",
+    "trainer.gradient_checkpointing": "activation_checkpointing checkpointing recompute",
     "outputs": "output_dir out_dir save_dir log_dir output run_dir dir",
     "seed": "random_seed manual_seed rng",
     "arm": "experiment method variant algo algorithm",

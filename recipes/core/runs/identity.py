@@ -62,7 +62,7 @@ def hash_of(tree: dict[str, Any], content: dict[str, str], version: int) -> str:
     for key, value in LATER_KEYS.items():
         node, last = _parent(tree, key)
         if last in node and node[last] == value:
-            del node[last]
+            _remove_with_parents(tree, key)
     for key, value in content.items():
         _replace(tree, key, {"content": value} if value else None)
     return sha256_json({"config": tree, "version": version})[:10]
@@ -213,6 +213,16 @@ def _replace(tree: dict[str, Any], key: str, value: Any) -> None:
     node, last = _parent(tree, key)
     if last in node:
         node[last] = value
+
+
+def _remove_with_parents(tree: dict[str, Any], key: str) -> None:
+    """Remove what stands at a dotted key, and the nodes that held nothing else."""
+    while key:
+        _remove(tree, key)
+        key = key.rpartition(".")[0]
+        node, last = _parent(tree, key)
+        if node.get(last) != {}:
+            return
 
 
 def _remove(tree: dict[str, Any], key: str) -> None:

@@ -11,11 +11,13 @@ from recipes.core.messages import note
 from recipes.core.runs.folder import INTERRUPTED
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
+from recipes.core.training.model_options import can_checkpoint
 from recipes.core.training.trainer import TrainEvents, Training, train
 
 CHECKPOINTS = "training"  # where they come and go while a model is trained
 # Trainer settings that do not decide the weights.
 _FREE = ("micro_batch_size", "save_steps", "log_steps", "threads", "device", "nproc", "parallel")
+_FREE += ("gradient_checkpointing",)
 
 
 def train_once(
@@ -53,7 +55,12 @@ def train_once(
         work = training()
         size = min(trainer.batch_size, len(work.dataset))  # type: ignore[arg-type]
         shortened = dataclasses.replace(
-            trainer, batch_size=size, micro_batch_size=None, save_steps=trainer.max_steps, nproc=1
+            trainer,
+            batch_size=size,
+            micro_batch_size=None,
+            save_steps=trainer.max_steps,
+            nproc=1,
+            gradient_checkpointing=trainer.gradient_checkpointing and can_checkpoint(work.model),
         )
         if train(work, shortened, seed, folder / CHECKPOINTS, TrainEvents()).status == INTERRUPTED:
             raise KeyboardInterrupt

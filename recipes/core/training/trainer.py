@@ -31,6 +31,7 @@ from recipes.core.runs.folder import DONE, INTERRUPTED
 from recipes.core.runs.progress import progress
 from recipes.core.training.arguments import training_arguments
 from recipes.core.training.divergence import StepCheck
+from recipes.core.training.model_options import apply_options
 from recipes.core.training.parallel import distributed, sharding
 from recipes.core.training.passes import WholePasses
 
@@ -156,7 +157,8 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
         events: What to tell the caller.
 
     Raises:
-        UserError: fewer examples than one batch; CUDA is asked for and absent.
+        UserError: fewer examples than one batch; CUDA is asked for and absent; the model cannot be trained in the way
+            that the settings ask for.
         RunFailed: loss, gradient or weights are not finite, or the disk is full; the last good checkpoint stays.
     """
     device = resolve_device(config)
@@ -167,6 +169,7 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
         lambda: checkpoints.newest_valid(store, say=lambda line: note(f"warning: {line}"))
     )
     start = checkpoints.step_of(checkpoint) if checkpoint else 0
+    apply_options(training.model, config)
     training.model.to(device)
     events.on_start(start)
     if checkpoint and start >= config.max_steps:
