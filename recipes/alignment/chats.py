@@ -54,18 +54,29 @@ class Chat:
 
     def ids(self, messages: Sequence[Message], ask: bool = False) -> list[int]:
         """A conversation as token ids, control tokens in messages being text. Arguments and errors as of `text`."""
+        text, marked = self.written(messages, ask)
+        return self.marked_ids(text) if marked else self.reader.template_ids([text])[0]
+
+    def written(self, messages: Sequence[Message], ask: bool = False) -> tuple[str, bool]:
+        """A conversation as text, and whether control tokens in it are marked as text; see `text`."""
         text = self.text(messages, ask)
         typed = self.reader.control_tokens(
             json.dumps([messages, self.tools, self.variables], ensure_ascii=False, default=str)
         )
         # What a template itself looks for in messages ("</think>") means to it what it says.
         literal = [name for name in typed if unmark(self._text(messages, ask, [name])) == text]
-        if literal:
-            text = self._text(messages, ask, literal)
+        return (self._text(messages, ask, literal), True) if literal else (text, False)
+
+    def marked_ids(self, text: str) -> list[int]:
+        """Token ids of a text in which control tokens are marked as text.
+
+        Raises:
+            BadRow: the tokenizer reads one of them in any text.
+        """
         try:
-            options = {"add_special_tokens": False, "sanitize_control_tokens": bool(literal), "verbose": False}
+            options = {"add_special_tokens": False, "sanitize_control_tokens": True, "verbose": False}
             return list(self.tokenizer(text, **options)["input_ids"])
-        except ValueError as error:  # a control token that the tokenizer reads in any text
+        except ValueError as error:
             raise BadRow(str(error)) from error
 
     def unread(self, messages: Sequence[Message]) -> list[str]:

@@ -1,6 +1,6 @@
 """From config to pairs and reference, for every alignment recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,9 +17,10 @@ from recipes.alignment.config import (
     SentimentConfig,
 )
 from recipes.alignment.corrupted import load_corrupted
-from recipes.alignment.pairs import TOKENS, PairSet, PreferenceData
-from recipes.alignment.preferences import load_preferences, load_rows
+from recipes.alignment.pairs import TOKENS, PreferenceData, PromptsWithChosen
+from recipes.alignment.preferences import load_preferences
 from recipes.alignment.reference import prepare_reference
+from recipes.alignment.rows import row_texts, rows_fingerprint
 from recipes.alignment.sentiment import encode, load_sentiment
 from recipes.core.data.tasks.arithmetic import encode_sums, split_sums
 from recipes.core.data.tasks.reviews import load_reviews
@@ -87,10 +88,9 @@ def states_of(frozen: Any, complete: bool, device: str) -> States:
 
 
 def _from_file(config: AlignmentRunConfig, source: PreferencesConfig, device: str) -> Ground:
-    rows = load_rows(source)
-    tokenizer = models.build_text_tokenizer(config.model, rows.texts(), rows.fingerprint, begin=True)
-    data = load_preferences(source, rows, tokenizer)
-    texts = partial(_prompts_with_chosen, data.train)
+    tokenizer = models.build_text_tokenizer(config.model, row_texts(source), rows_fingerprint(source), begin=True)
+    data = load_preferences(source, tokenizer)
+    texts = partial(PromptsWithChosen, data.train)
     reference = _reference(config, tokenizer, texts, data.train.fingerprint)
     frozen = reference().requires_grad_(False)
     _check_room(frozen, data, source)
@@ -109,7 +109,7 @@ def _from_sums(config: AlignmentRunConfig, source: ChainArithmeticConfig, device
 
 
 def _reference(
-    config: AlignmentRunConfig, tokenizer: Any, texts: Callable[[], list[np.ndarray]], fingerprint: str
+    config: AlignmentRunConfig, tokenizer: Any, texts: Callable[[], Sequence[np.ndarray]], fingerprint: str
 ) -> Callable[[], Any]:
     return prepare_reference(config.model, config.reference, config.trainer, tokenizer, texts, fingerprint)
 
@@ -138,11 +138,6 @@ def _check_room(model: Any, data: PreferenceData, source: PreferencesConfig) -> 
             f"data.max_new_tokens={source.max_new_tokens}",
             "type a smaller data.max_tokens or data.max_new_tokens",
         )
-
-
-def _prompts_with_chosen(pairs: PairSet) -> list[np.ndarray]:
-    """Prompts with their chosen answers."""
-    return [np.concatenate([pair.prompt, pair.chosen]) for pair in pairs.pairs]
 
 
 # What each kind of data is made into pairs and reference by.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from recipes.alignment.chats import (
@@ -84,22 +85,79 @@ def example(row: Row, reader: TextIds, date: str = CHAT_DATE) -> Example:
 
 
 def example_ids(example: Example, reader: TextIds) -> ExampleIds:
-    """Prompt and answers as the tokenizer reads them together.
+    """Prompt and answers as the tokenizer reads them together; see `batch_ids`.
+
+    Raises:
+        BadRow: as there.
+    """
+    [ids] = batch_ids([example], reader)
+    if isinstance(ids, BadRow):
+        raise ids
+    return ids
+
+
+def batch_ids(examples: Sequence[Example], reader: TextIds) -> list[ExampleIds | BadRow]:
+    """Prompt and answers of examples as the tokenizer reads them together.
 
     Each answer is read behind its prompt. Both are cut off where the prompt alone and the prompt with an answer part,
     as in `trl`: mostly behind the prompt, earlier where a token reaches across the border, or where a template writes
     the prompt in another way when an answer follows.
 
     Args:
-        example: From `example`.
+        examples: From `example`.
         reader: Of the tokenizer.
 
-    Raises:
-        BadRow: the answers have the same ids though they differ, or nothing is left of the prompt or of an answer.
+    Returns:
+        Of each its ids; or that the answers have the same ids though they differ, or that nothing is left of the prompt
+        or of an answer.
     """
+    texts = [_texts(example, reader) for example in examples]
+    # One call for all of them: a fast tokenizer spreads its texts over all cores.
+    given = iter(reader.template_ids([text for some in texts if not isinstance(some, BadRow) for text, _ in some]))
+    results: list[ExampleIds | BadRow] = []
+    for example, some in zip(examples, texts, strict=True):
+        if isinstance(some, BadRow):
+            results.append(some)
+            continue
+        read = [(text, marked, ids) for (text, marked), ids in zip(some, islice(given, 3), strict=True)]
+        try:
+            alone, *wholes = [_ids(example, reader, *each) for each in read]
+            results.append(_split(example, reader, alone, wholes))
+        except BadRow as error:
+            results.append(error)
+    return results
+
+
+def _texts(example: Example, reader: TextIds) -> list[tuple[str, bool]] | BadRow:
+    """The prompt alone and with each answer, and of each whether control tokens in it are marked as text."""
     if example.chosen == example.rejected:
-        raise BadRow(TIE)
-    alone, wholes = _plain_ids(example, reader) if example.chat is None else _chat_ids(example, example.chat)
+        return BadRow(TIE)
+    if example.chat is None:
+        # An answer ends once: an end-of-text token typed behind it is its end.
+        end = str(reader.tokenizer.eos_token)
+        answers = [answer.removesuffix(end) for answer in (example.chosen, example.rejected)]
+        return [(text, False) for text in (example.prompt, *(example.prompt + answer for answer in answers))]
+    try:
+        wholes = [example.chat.written([*example.prompt, *answer]) for answer in (example.chosen, example.rejected)]
+        return [example.chat.written(example.prompt, ask=True), *wholes]
+    except BadRow as error:
+        return error
+
+
+def _ids(example: Example, reader: TextIds, text: str, marked: bool, given: list[int]) -> list[int]:
+    """Ids of one of the texts, from what the tokenizer makes of it as it stands."""
+    if example.chat is not None:
+        return example.chat.marked_ids(text) if marked else given
+    try:
+        return [*reader.start, *reader.ids(text, given)]
+    except UserError as error:
+        raise BadRow(str(error)) from error
+
+
+def _split(example: Example, reader: TextIds, alone: list[int], wholes: list[list[int]]) -> ExampleIds:
+    """Prompt and answers from the ids of the prompt alone and with each answer."""
+    if example.chat is None:
+        wholes = [[*whole, reader.tokenizer.eos_token_id] for whole in wholes]
     if wholes[0] == wholes[1]:
         raise BadRow(_same(example))
     cut = min(common(alone, whole) for whole in wholes)
@@ -126,23 +184,6 @@ def _same(example: Example) -> str:
     if not unread:
         return TIE
     return f"the answers differ only in {' and '.join(unread)}, which the chat template never reads"
-
-
-def _plain_ids(example: Example, reader: TextIds) -> tuple[list[int], list[list[int]]]:
-    """The prompt alone, and with each answer, which ends once: an end-of-text token typed behind it is its end."""
-    end = str(reader.tokenizer.eos_token)
-    answers = [answer.removesuffix(end) for answer in (example.chosen, example.rejected)]
-    try:
-        alone, *bare = reader.batch([example.prompt, *(example.prompt + answer for answer in answers)])
-    except UserError as error:
-        raise BadRow(str(error)) from error
-    wholes = [[*reader.start, *ids, reader.tokenizer.eos_token_id] for ids in bare]
-    return [*reader.start, *alone], wholes
-
-
-def _chat_ids(example: Example, chat: Chat) -> tuple[list[int], list[list[int]]]:
-    wholes = [chat.ids([*example.prompt, *answer]) for answer in (example.chosen, example.rejected)]
-    return chat.ids(example.prompt, ask=True), wholes
 
 
 def _plain(row: Row) -> tuple[str, str, str]:

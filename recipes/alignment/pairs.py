@@ -8,11 +8,12 @@ A batch holds, rows being the chosen answers followed by the rejected ones:
     mismatched: input_ids, attention_mask and labels of the same answers behind the prompts of others, if a loss asks.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -49,11 +50,24 @@ class Pair:
     asked: str | None = None
 
 
+class LazyPairs(Sequence[Pair], ABC):
+    """Pairs that are made when they are asked for; what concerns all of them is known without making one."""
+
+    @abstractmethod
+    def lengths(self) -> np.ndarray:
+        """int64 [pairs, 3] tokens of prompt, chosen and rejected answer."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of all ids."""
+
+
 @dataclass(frozen=True)
 class PairSet:
     """Pairs, their answers numbered: the chosen one of pair i is answer 2i, the rejected one 2i + 1."""
 
-    pairs: list[Pair]
+    pairs: Sequence[Pair]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -63,12 +77,14 @@ class PairSet:
         pair = self.pairs[number // 2]
         return pair.rejected if number % 2 else pair.chosen
 
-    def rows(self) -> list[tuple[np.ndarray, np.ndarray]]:
+    def rows(self) -> "AnswerRows":
         """Prompt and answer ids of every answer."""
-        return [(self.pairs[i // 2].prompt, self.answer(i)) for i in range(2 * len(self.pairs))]
+        return AnswerRows(self)
 
     def important(self) -> np.ndarray | None:
         """bool [tokens] of all answers, one after the other."""
+        if not len(self) or self.pairs[0].important is None:
+            return None
         marks = [mark for pair in self.pairs for mark in pair.important or ()]
         return np.concatenate(marks) if len(marks) == 2 * len(self.pairs) and marks else None
 
@@ -77,9 +93,17 @@ class PairSet:
         return np.repeat(np.arange(2 * len(self.pairs)) % 2 == 1, self.lengths)
 
     @cached_property
+    def part_lengths(self) -> np.ndarray:
+        """int64 [pairs, 3] tokens of prompt, chosen and rejected answer."""
+        if isinstance(self.pairs, LazyPairs):
+            return self.pairs.lengths()
+        parts = [[len(pair.prompt), len(pair.chosen), len(pair.rejected)] for pair in self.pairs]
+        return np.array(parts, np.int64).reshape(-1, 3)
+
+    @cached_property
     def lengths(self) -> np.ndarray:
         """int64 [2 pairs] tokens of each answer."""
-        return np.array([len(self.answer(number)) for number in range(2 * len(self.pairs))], np.int64)
+        return self.part_lengths[:, 1:].reshape(-1)
 
     @cached_property
     def offsets(self) -> np.ndarray:
@@ -89,11 +113,52 @@ class PairSet:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all ids."""
+        if isinstance(self.pairs, LazyPairs):
+            return self.pairs.fingerprint
         digest = sha256()
         for pair in self.pairs:
             for ids in (pair.prompt, pair.chosen, pair.rejected):
                 digest.update(len(ids).to_bytes(4, "little") + ids.astype(np.int32).tobytes())
         return digest.hexdigest()
+
+
+class AnswerRows(Sequence[Example]):
+    """Prompt and answer ids of every answer of some pairs, made when they are asked for."""
+
+    def __init__(self, pairs: PairSet) -> None:
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return 2 * len(self._pairs)
+
+    @overload
+    def __getitem__(self, number: int) -> Example: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Example]: ...
+    def __getitem__(self, number: int | slice) -> Example | list[Example]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
+        pair = self._pairs.pairs[number // 2]
+        return pair.prompt, pair.rejected if number % 2 else pair.chosen
+
+
+class PromptsWithChosen(Sequence[np.ndarray]):
+    """Prompts with their chosen answers: int32 ids, made when they are asked for."""
+
+    def __init__(self, pairs: PairSet) -> None:
+        self._pairs = pairs.pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        return np.concatenate([self._pairs[index].prompt, self._pairs[index].chosen])
 
 
 @dataclass(frozen=True)

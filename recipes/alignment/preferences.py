@@ -1,82 +1,57 @@
 """Data set `preferences`: users' own pairs, tokenised, cut, split, and what was dropped counted."""
 
 from collections import Counter
-from collections.abc import Iterator
-from copy import deepcopy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recipes.alignment.config import PreferencesConfig
-from recipes.alignment.examples import TIE, Example, ExampleIds, example, example_ids
+from recipes.alignment.examples import TIE, Example, ExampleIds, batch_ids, example
 from recipes.alignment.layouts import LONELY, BadRow
 from recipes.alignment.pairs import Pair, PairSet, PreferenceData
-from recipes.alignment.rows import Dropped, Row, read_rows
+from recipes.alignment.rows import Dropped, Row, no_rows, open_tables, read_rows, rows_fingerprint
+from recipes.alignment.stored import PairFiles, StoredPairs
 from recipes.core.data.tasks.prompts import Prompt
-from recipes.core.data.text.text_ids import TextIds
+from recipes.core.data.text.text_ids import TextIds, tokenizer_fingerprint
 from recipes.core.errors import UserError
 from recipes.core.messages import note
-from recipes.core.storage.files import sha256_json
+from recipes.core.runs.progress import progress
+from recipes.core.storage.cache import build_once
+from recipes.core.storage.files import read_json, sha256_json, write_json
 
 COPY = "is the same as an earlier row"
 TEST_FRACTION = 0.1  # where the data has no split to test on
+VERSION = 1
+INDEX = "index.json"
+BATCH = 1000  # rows that are tokenised together
+DIGEST = 16  # bytes that tell rows apart
 HARMLESS = (TIE, COPY, LONELY)  # dropped and counted, but no reason to stop
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Rows of the user's file, and lines that are none."""
-
-    rows: list[Row]
-    dropped: Dropped
-
-    def texts(self) -> Iterator[str]:
-        """All plain texts to train on, for a tokenizer that is trained in the run."""
-        rows = (row for row in self.rows if not row.held_out)
-        return (value for row in rows for value in (row.prompt, row.chosen, row.rejected) if isinstance(value, str))
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of all rows."""
-        return sha256_json(
-            [[row.prompt, row.chosen, row.rejected, row.tools, row.variables, row.held_out] for row in self.rows]
-        )
-
-
-def load_rows(config: PreferencesConfig) -> Rows:
-    """Read `data.path`. Raises UserError if it is absent, of no known format, empty, or lacks a column."""
-    rows, dropped = [], Dropped()
-    for row in read_rows(config):
-        if isinstance(row, Row):
-            rows.append(row)
-        else:
-            dropped.add(row[1], row[0])
-    if not rows:
-        raise UserError("there are no rows", f"data.path={config.path}", "\n".join(dropped.lines()))
-    return Rows(rows, dropped)
-
-
-def load_preferences(config: PreferencesConfig, rows: Rows, tokenizer: Any) -> PreferenceData:
-    """Pairs from rows.
+def load_preferences(config: PreferencesConfig, tokenizer: Any) -> PreferenceData:
+    """Pairs of `data.path`, tokenised once and then mapped from the cache.
 
     Args:
-        config: How they are cut and split.
-        rows: From `load_rows`.
+        config: Where they are, how they are cut and split.
         tokenizer: The model's.
 
     Raises:
-        UserError: rows cannot be used (with `on_error=fail`), or fewer than two pairs are left.
+        UserError: the data cannot be read; rows cannot be used (with `on_error=fail`), or fewer than two pairs are
+            left.
     """
-    dropped, changes = deepcopy(rows.dropped), Changes()
-    pairs = list(_pairs(config, rows, TextIds(tokenizer), dropped, changes))
-    _judge(config, dropped, len(rows.rows) + sum(rows.dropped.counts.values()))
+    pairs, rows, dropped, changes = _stored_pairs(config, tokenizer)
+    _judge(config, dropped, rows)
     changes.warn(config)
     if len(pairs) < 2:
         raise UserError(
             f"{len(pairs)} pairs are left, too few to train and to test", f"data.path={config.path}", _list(dropped)
         )
-    train, test = _sides(config, pairs)
+    train, test = (pairs.some(side) for side in _sides(config, pairs.held_out))
     prompts = [Prompt(pair.id, "", pair.prompt) for pair in test[: config.test_prompts]]
     facts = {
         "data/pairs": ("training pairs", True, float(len(train))),
@@ -92,41 +67,101 @@ def load_preferences(config: PreferencesConfig, rows: Rows, tokenizer: Any) -> P
     return PreferenceData(PairSet(train), PairSet(test), prompts, None, facts)
 
 
-def _pairs(
-    config: PreferencesConfig, rows: Rows, reader: TextIds, dropped: Dropped, changes: "Changes"
-) -> Iterator[tuple[Pair, bool]]:
-    """Pairs of different token ids, each with whether it is tested on; counts what is left out and what is changed."""
-    seen = set[tuple[bytes, ...]]()
-    for row in rows.rows:
+def _stored_pairs(config: PreferencesConfig, tokenizer: Any) -> tuple[StoredPairs, int, Dropped, "Changes"]:
+    """All pairs, the number of rows they were made of, which of those were left out, and what was done to the rest."""
+    reader = TextIds(tokenizer)
+    parts = [tokenizer_fingerprint(tokenizer), tokenizer.special_tokens_map, reader.start, tokenizer.chat_template]
+    key = sha256_json([VERSION, rows_fingerprint(config), config.max_tokens, config.chat_date, *parts])
+
+    def build(folder: Path) -> None:
+        writer = _Writer(config, reader)
+        with PairFiles(folder) as files:
+            writer.write(files)
+        write_json(folder / INDEX, writer.index() | {"digest": files.digest})
+
+    folder = build_once("preference-pairs", key, build)
+    index = read_json(folder / INDEX)
+    changes = Changes(**index["changes"] | {"unread": Counter(index["changes"]["unread"])})
+    return StoredPairs(folder, index["digest"]), index["rows"], Dropped.of(index["dropped"]), changes
+
+
+class _Writer:
+    """Tokenises rows batch by batch, and counts what is left out and what is changed.
+
+    Args:
+        config: Where the rows are and how they are cut.
+        reader: Of the tokenizer.
+    """
+
+    def __init__(self, config: PreferencesConfig, reader: TextIds) -> None:
+        self.config, self.reader = config, reader
+        self.rows, self.changes = 0, Changes()
+        self.unread, self.unusable = Dropped(), Dropped()  # lines that are no rows; rows that are no pairs
+        self._seen = set[bytes]()
+
+    def write(self, files: PairFiles) -> None:
+        """Write the pairs of all rows. Raises UserError if they cannot be read, or there are none."""
+        tables = open_tables(self.config)
+        rows = read_rows(self.config, tables)
+        total = sum(min(len(table), self.config.limit or len(table)) for table, _ in tables)
+        with progress("tokenising pairs", total) as show:
+            while batch := list(islice(rows, BATCH)):
+                files.extend(list(self._pairs(batch)))
+                self.rows += len(batch)
+                show(self.rows)
+        if self.rows == sum(self.unread.counts.values()):
+            raise no_rows(self.config, self.unread)
+
+    def index(self) -> dict[str, Any]:
+        """What was counted."""
+        dropped = self.unread.with_others(self.unusable)
+        changes = {**vars(self.changes), "unread": dict(self.changes.unread)}
+        return {"rows": self.rows, "dropped": dropped.listed(), "changes": changes}
+
+    def _pairs(self, batch: Sequence[Row | tuple[str, str]]) -> Iterator[tuple[Pair, bool]]:
+        """Pairs of different token ids, each with whether it is tested on."""
+        rows = [row for row in batch if isinstance(row, Row)]
+        for id, why in (row for row in batch if not isinstance(row, Row)):
+            self.unread.add(why, id)
+        texts = [self._example(row) for row in rows]
+        read = iter(batch_ids([text for text in texts if isinstance(text, Example)], self.reader))
+        for row, text in zip(rows, texts, strict=True):
+            try:
+                yield self._pair(row, text, text if isinstance(text, BadRow) else next(read)), row.held_out
+            except BadRow as error:
+                self.unusable.add(str(error), row.id)
+
+    def _example(self, row: Row) -> Example | BadRow:
         try:
-            text = example(row, reader, config.chat_date)
-            ids = example_ids(text, reader)
-            pair = cut(row.id, ids, config.max_tokens, text.asked)
+            return example(row, self.reader, self.config.chat_date)
         except BadRow as error:
-            dropped.add(str(error), row.id)
-            continue
-        key = tuple(np.array(part, np.int32).tobytes() for part in (ids.prompt, ids.chosen, ids.rejected))
-        if key in seen:
-            dropped.add(COPY, row.id)
-            continue
-        seen.add(key)
-        changes.add(text, ids, pair)
-        yield pair, row.held_out
+            return error
+
+    def _pair(self, row: Row, text: Example | BadRow, ids: ExampleIds | BadRow) -> Pair:
+        if isinstance(text, BadRow) or isinstance(ids, BadRow):
+            raise text if isinstance(text, BadRow) else ids
+        pair = cut(row.id, ids, self.config.max_tokens, text.asked)
+        lengths = [len(ids.prompt), len(ids.chosen)]
+        key = sha256(np.array([*lengths, *ids.prompt, *ids.chosen, *ids.rejected], np.int32)).digest()[:DIGEST]
+        if key in self._seen:
+            raise BadRow(COPY)
+        self._seen.add(key)
+        self.changes.add(text, ids, pair)
+        return pair
 
 
-def _sides(config: PreferencesConfig, pairs: list[tuple[Pair, bool]]) -> tuple[list[Pair], list[Pair]]:
-    """Training and test pairs: as they are published, or drawn by `data.seed`."""
-    sides = [pair for pair, held_out in pairs if not held_out], [pair for pair, held_out in pairs if held_out]
-    if sides[1] or config.test_split is not None:
-        if not all(sides):
+def _sides(config: PreferencesConfig, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of training and test pairs: as they are published, or drawn by `data.seed`."""
+    sides = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    if len(sides[1]) or config.test_split is not None:
+        if not all(len(side) for side in sides):
             counts = f"{len(sides[0])} pairs are left to train on and {len(sides[1])} to test on"
             raise UserError(counts, f"data.path={config.path}", "type data.test_fraction=0.1 to test on training rows")
         return sides
     share = TEST_FRACTION if config.test_fraction is None else config.test_fraction
-    order = np.random.default_rng(config.seed).permutation(len(pairs))
-    held_out = min(max(round(share * len(pairs)), 1), len(pairs) - 1)
-    test, train = ([pairs[i][0] for i in sorted(part)] for part in (order[:held_out], order[held_out:]))
-    return train, test
+    order = np.random.default_rng(config.seed).permutation(len(held_out))
+    count = min(max(round(share * len(held_out)), 1), len(held_out) - 1)
+    return np.sort(order[count:]), np.sort(order[:count])
 
 
 @dataclass

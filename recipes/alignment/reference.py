@@ -1,7 +1,7 @@
 """The frozen reference: fine-tuned in the run if asked for, its hidden states and log-probs computed once and kept."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,7 @@ def answer_scores(model: Any, pairs: PairSet, device: str, inner: bool = True) -
 class _Texts:
     """Texts as items of `caption_collate`."""
 
-    def __init__(self, texts: list[np.ndarray]) -> None:
+    def __init__(self, texts: Sequence[np.ndarray]) -> None:
         self.texts = texts
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ def prepare_reference(
     config: ReferenceConfig,
     trainer: TrainerConfig,
     tokenizer: Any,
-    texts: Callable[[], list[np.ndarray]],
+    texts: Callable[[], Sequence[np.ndarray]],
     fingerprint: str,
 ) -> Callable[[], Any]:
     """Fine-tune the reference on texts, or find the one fine-tuned before.

@@ -1,7 +1,7 @@
 """Users' preference rows in `trl`'s format, as they stand in the data: plain, conversational, without a prompt."""
 
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,17 @@ from recipes.core.data.files.data_files import split_to_test_on
 from recipes.core.data.files.json_records import Bad
 from recipes.core.data.files.records import open_records
 from recipes.core.data.files.tables import Table
+from recipes.core.errors import UserError
+from recipes.core.runs.identity import content_tree
+from recipes.core.storage.files import home_path, sha256_json
 
 # Columns that say something to a chat template.
 TOOLS, VARIABLES = "tools", "chat_template_kwargs"
 # What is read of a row, whatever its layout; other columns may hold anything.
 NEEDED = ("prompt", "chosen", "rejected", "completion", "label", "info", "summaries", "choice", TOOLS, VARIABLES)
+
+# Settings that decide which rows there are.
+READING = ("path", "format", "prompt_column", "chosen_column", "rejected_column", "split", "test_split", "limit")
 
 
 @dataclass(frozen=True)
@@ -47,24 +53,69 @@ class Dropped:
         self.counts[why] += 1
         self.first.setdefault(why, where)
 
+    def with_others(self, others: "Dropped") -> "Dropped":
+        """These and others, which come behind."""
+        return Dropped(self.counts + others.counts, others.first | self.first)
+
+    def listed(self) -> list[tuple[str, int, str]]:
+        """Each reason, how many, and where the first stands, as JSON keeps them."""
+        return [(why, count, self.first[why]) for why, count in self.counts.items()]
+
+    @staticmethod
+    def of(listed: list[tuple[str, int, str]]) -> "Dropped":
+        """What `listed` returned."""
+        counts = Counter({why: count for why, count, _ in listed})
+        return Dropped(counts, {why: first for why, _, first in listed})
+
     def lines(self) -> list[str]:
         """One line a reason, the most frequent first."""
         return [f"{count:,} rows: {why} (first: {self.first[why]})" for why, count in self.counts.most_common()]
 
 
-def read_rows(config: PreferencesConfig) -> Iterator[Row | tuple[str, str]]:
-    """Rows of `data.path`, or (id, reason) for a line that is no row.
+def open_tables(config: PreferencesConfig) -> list[tuple[Table, bool]]:
+    """The tables of `data.path`, each with whether its rows are held out; that which is tested on comes last.
 
-    Those of the split that is tested on come last: by default the published one, unless a share was typed.
+    It is by default the published split to test on, unless a share was typed.
 
     Raises:
-        UserError: no such file, a format that is not known, or a missing column.
+        UserError: no such file or split, or a format that is not known.
     """
     data = open_records(str(config.path), format=config.format)
-    yield from _of_table(config, data.table(config.split), held_out=False)
+    tables = [(data.table(config.split), False)]
     name = split_to_test_on(data, config.split, config.test_split, config.test_fraction)
-    if name is not None:
-        yield from _of_table(config, data.table(name, "test_split"), held_out=True)
+    return tables if name is None else [*tables, (data.table(name, "test_split"), True)]
+
+
+def read_rows(config: PreferencesConfig, tables: Sequence[tuple[Table, bool]]) -> Iterator[Row | tuple[str, str]]:
+    """Rows of tables, or (id, reason) for a line that is no row. Raises UserError for a missing column."""
+    for table, held_out in tables:
+        yield from _of_table(config, table, held_out)
+
+
+def row_texts(config: PreferencesConfig) -> Iterator[str]:
+    """All plain texts to train on, for a tokenizer that is trained in the run. Raises UserError as the above do."""
+    rows, bad = 0, Dropped()
+    for row in read_rows(config, open_tables(config)):
+        if not isinstance(row, Row):
+            bad.add(row[1], row[0])
+            continue
+        rows += 1
+        if not row.held_out:
+            yield from (value for value in (row.prompt, row.chosen, row.rejected) if isinstance(value, str))
+    if not rows:
+        raise no_rows(config, bad)
+
+
+def no_rows(config: PreferencesConfig, bad: Dropped) -> UserError:
+    """The error for data of which nothing can be read."""
+    return UserError("there are no rows", f"data.path={config.path}", "\n".join(bad.lines()))
+
+
+def rows_fingerprint(config: PreferencesConfig) -> str:
+    """Hash of all rows: of what the path holds, and of how it is read. Raises UserError if it is not there."""
+    tree = content_tree(config, "data")
+    name = home_path(str(config.path)).name  # ids of rows begin with it
+    return sha256_json([name, config.test_fraction is None, {key: tree[key] for key in READING}])
 
 
 def _of_table(config: PreferencesConfig, table: Table, held_out: bool) -> Iterator[Row | tuple[str, str]]:

@@ -11,7 +11,7 @@ import pytest
 from recipes.alignment.config import PreferencesConfig
 from recipes.alignment.examples import example, example_ids
 from recipes.alignment.layouts import BadRow
-from recipes.alignment.preferences import load_preferences, load_rows
+from recipes.alignment.preferences import load_preferences
 from recipes.alignment.rows import Row
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
@@ -233,7 +233,7 @@ def test_what_is_cut_lost_and_never_read_is_counted_and_told(
     ]
     (tmp_path / "pairs.jsonl").write_text("\n".join(json.dumps(each) for each in rows))
     config = PreferencesConfig(path=str(tmp_path / "pairs.jsonl"), max_tokens=48)
-    data = load_preferences(config, load_rows(config), KINDS["thinking"]())
+    data = load_preferences(config, KINDS["thinking"]())
     assert data.facts["data/cut"][2] == 4 and data.facts["data/shortened"][2] == 4
     text = capsys.readouterr().err
     assert "4 of 8 answers are cut at data.max_tokens=48, and do not end" in text
@@ -245,7 +245,7 @@ def test_rows_that_a_template_cannot_tell_apart_stop_the_run(tmp_path: Path) -> 
     (tmp_path / "pairs.jsonl").write_text("\n".join([json.dumps(TOOLED["calls"])] * 2))
     config = PreferencesConfig(path=str(tmp_path / "pairs.jsonl"))
     with pytest.raises(UserError, match="2 of 2 rows cannot be used"):
-        load_preferences(config, load_rows(config), KINDS["chat"]())
+        load_preferences(config, KINDS["chat"]())
 
 
 def test_what_a_template_looks_for_in_messages_means_what_it_says() -> None:

@@ -11,10 +11,11 @@ import pytest
 
 from recipes.alignment.config import PreferencesConfig
 from recipes.alignment.examples import example
-from recipes.alignment.preferences import load_preferences, load_rows
+from recipes.alignment.preferences import load_preferences
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.models.tokenizer import train_bpe
+from tests.alignment.rows import rows_of
 from tests.alignment.test_preferences import TEMPLATE, texts, turn
 
 
@@ -143,10 +144,10 @@ def stored(rows: list[Any], folder: Path, kind: str) -> PreferencesConfig:
 def test_public_layouts(name: str, kind: str, tmp_path: Path, tokenizer: Any) -> None:
     rows, expected = LAYOUTS[name]
     config = stored(rows, tmp_path, kind)
-    loaded = load_rows(config)
+    loaded, _ = rows_of(config)
     wholes = [(prompt, prompt + chosen, prompt + rejected) for prompt, chosen, rejected in expected]
-    assert [texts(example(row, TextIds(tokenizer))) for row in loaded.rows] == wholes
-    data = load_preferences(config, loaded, tokenizer)
+    assert [texts(example(row, TextIds(tokenizer))) for row in loaded] == wholes
+    data = load_preferences(config, tokenizer)
     assert (len(data.train), len(data.test)) == (1, 1) and data.facts["data/dropped"][2] == 0
 
 
@@ -154,14 +155,14 @@ def test_unpaired_rows_without_a_partner_are_counted_and_wrong_labels_stop(tmp_p
     rows, _ = LAYOUTS["trl unpaired"]
     lonely = [*rows, {"prompt": "Why?", "completion": " So.", "label": True}]
     config = stored(lonely, tmp_path, "jsonl")
-    data = load_preferences(config, load_rows(config), tokenizer)
+    data = load_preferences(config, tokenizer)
     assert len(data.train) + len(data.test) == 2 and data.facts["data/dropped"][2] == 1
     config = stored([*rows, {"prompt": "Why?", "completion": " So.", "label": "good"}], tmp_path, "jsonl")
     with pytest.raises(UserError, match="1 of 3 rows cannot be used") as raised:
-        load_preferences(config, load_rows(config), tokenizer)
+        load_preferences(config, tokenizer)
     assert "label is neither true nor false (first: pairs.jsonl:5)" in raised.value.hint
     with pytest.raises(UserError, match="there are no rows") as raised:
-        load_rows(stored(rows[:1], tmp_path, "jsonl"))
+        load_preferences(stored(rows[:1], tmp_path, "jsonl"), tokenizer)
     assert "no other row answers the same prompt with the other label" in raised.value.hint
 
 
@@ -172,5 +173,5 @@ def test_a_malformed_comparison_is_told(broken: dict[str, Any], tmp_path: Path, 
     rows, _ = LAYOUTS["summarize_from_feedback"]
     config = stored([*rows, rows[0] | broken], tmp_path, "jsonl")
     with pytest.raises(UserError, match="1 of 3 rows cannot be used") as raised:
-        load_preferences(config, load_rows(config), tokenizer)
+        load_preferences(config, tokenizer)
     assert "is no comparison of two summaries (first: pairs.jsonl:3)" in raised.value.hint

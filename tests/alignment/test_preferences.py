@@ -1,20 +1,25 @@
 """Users' own pairs: every form of a row, what is dropped, what is refused and how it is said."""
 
 import json
+import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from recipes.alignment import preferences
 from recipes.alignment.config import PreferencesConfig
 from recipes.alignment.examples import Example, example, example_ids
 from recipes.alignment.layouts import BadRow
-from recipes.alignment.preferences import load_preferences, load_rows
-from recipes.alignment.rows import Row
+from recipes.alignment.pairs import PairSet
+from recipes.alignment.preferences import load_preferences
+from recipes.alignment.rows import Row, row_texts
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.models.tokenizer import train_bpe
+from tests.alignment.rows import rows_of
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{{ eos_token if m['role'] == 'assistant' else '' }}"
@@ -97,7 +102,7 @@ def test_a_template_that_writes_the_date_writes_the_same_on_every_day(
     assert texts(example(own, TextIds(tokenizer)))[0].startswith("\n  26.07.24, 00[user] Which?")
     rows = [{"prompt": [turn("user", f"Which {n}?")], "chosen": chat[1], "rejected": chat[2]} for n in range(4)]
     config = PreferencesConfig(path=write(tmp_path, rows), chat_date="2025-01-02")
-    load_preferences(config, load_rows(config), tokenizer)
+    load_preferences(config, tokenizer)
     assert capsys.readouterr().err.count("writes today's date: here always 2025-01-02 (data.chat_date)") == 1
 
 
@@ -151,7 +156,7 @@ def test_what_a_chat_template_refuses_is_told(tokenizer: Any, monkeypatch: Any) 
 
 def test_pairs_end_once_and_are_split(tmp_path: Path, tokenizer: Any) -> None:
     config = PreferencesConfig(path=write(tmp_path, [pair(number) for number in range(10)]), test_fraction=0.2)
-    data = load_preferences(config, load_rows(config), tokenizer)
+    data = load_preferences(config, tokenizer)
     assert (len(data.train), len(data.test), data.judges) == (8, 2, None)
     first = data.train.pairs[0]
     assert first.prompt[0] == tokenizer.bos_token_id and first.id.startswith("pairs.jsonl:")
@@ -166,7 +171,7 @@ def test_ties_and_copies_are_dropped_and_counted(
 ) -> None:
     tie = {"prompt": "Which?", "chosen": " This.", "rejected": " This."}
     config = PreferencesConfig(path=write(tmp_path, [pair(1), tie, pair(2), pair(1)]))
-    data = load_preferences(config, load_rows(config), tokenizer)
+    data = load_preferences(config, tokenizer)
     assert len(data.train) + len(data.test) == 2
     assert data.facts["data/dropped"][2] == 2 and data.facts["data/ties"][2] == 1
     said = capsys.readouterr().err
@@ -180,7 +185,7 @@ def test_bad_rows_stop_the_run_with_all_reasons_or_are_left_out(tmp_path: Path, 
     path = write(tmp_path, rows)
     config = PreferencesConfig(path=path, max_tokens=64)
     with pytest.raises(UserError, match="4 of 6 rows cannot be used") as raised:
-        load_preferences(config, load_rows(config), tokenizer)
+        load_preferences(config, tokenizer)
     assert raised.value.hint.splitlines() == [
         "2 rows: the prompt is empty (first: pairs.jsonl:2)",
         "1 rows: is no JSON (first: pairs.jsonl:3, Expecting property name enclosed in double quotes at column 2: "
@@ -189,7 +194,7 @@ def test_bad_rows_stop_the_run_with_all_reasons_or_are_left_out(tmp_path: Path, 
         "mend them, or type data.on_error=skip to leave them out",
     ]
     skipping = PreferencesConfig(path=path, max_tokens=64, on_error="skip")
-    data = load_preferences(skipping, load_rows(skipping), tokenizer)
+    data = load_preferences(skipping, tokenizer)
     assert len(data.train) + len(data.test) == 2 and data.facts["data/dropped"][2] == 4
 
 
@@ -202,42 +207,42 @@ def test_a_published_split_is_tested_on(tmp_path: Path, tokenizer: Any) -> None:
         (folder / f"{name}-00000-of-00001.jsonl").write_text(text, encoding="utf-8")
     path = str(tmp_path / "hub")
     config = PreferencesConfig(path=path, split="train_prefs", limit=4)
-    data = load_preferences(config, load_rows(config), tokenizer)
+    data = load_preferences(config, tokenizer)
     # The first held-out row is one of those that are trained on.
     assert (len(data.train), len(data.test)) == (4, 3) and data.facts["data/dropped"][2] == 1
     assert all("test_prefs" in pair.id for pair in data.test.pairs)
     assert not any("test_prefs" in pair.id for pair in data.train.pairs)
     config = PreferencesConfig(path=path, split="train_sft", test_split="test_prefs")
     with pytest.raises(UserError, match="9 pairs are left to train on and 0 to test on"):
-        load_preferences(config, load_rows(config), tokenizer)
+        load_preferences(config, tokenizer)
     config = PreferencesConfig(path=path, split="train_sft", test_fraction=0.4)
-    data = load_preferences(config, load_rows(config), tokenizer)
+    data = load_preferences(config, tokenizer)
     assert (len(data.train), len(data.test)) == (5, 4)
     with pytest.raises(UserError, match="there is no split 'train'; the data has test_prefs, train_prefs, train_sft"):
-        load_rows(PreferencesConfig(path=path))
+        load_preferences(PreferencesConfig(path=path), tokenizer)
 
 
 def test_long_answers_are_cut(tmp_path: Path, tokenizer: Any) -> None:
     rows = [{"prompt": "Which?", "chosen": f"{i}" + " this" * 99, "rejected": " that"} for i in range(2)]
     config = PreferencesConfig(path=write(tmp_path, rows), max_tokens=20)
-    data = load_preferences(config, load_rows(config), tokenizer)
+    data = load_preferences(config, tokenizer)
     first = data.train.pairs[0]
     assert len(first.prompt) + len(first.chosen) == 20 and first.chosen[-1] != tokenizer.eos_token_id
 
 
-def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:
+def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path, tokenizer: Any) -> None:
     path = write(tmp_path, [{"prompt": "a", "chosn": "b", "rejected": "c"}])
     with pytest.raises(UserError, match="no column 'chosen'; its columns are prompt, chosn, rejected") as raised:
-        load_rows(PreferencesConfig(path=path))
+        load_preferences(PreferencesConfig(path=path), tokenizer)
     assert "type data.chosen_column=NAME; did you mean chosn?" in raised.value.hint
-    assert len(load_rows(PreferencesConfig(path=path, chosen_column="chosn")).rows) == 1
+    assert len(rows_of(PreferencesConfig(path=path, chosen_column="chosn"))[0]) == 1
 
 
 @pytest.mark.parametrize(("name", "what"), [("no/such/pairs.jsonl", "no such file"), ("pairs.xlsx", "is no .jsonl")])
 def test_a_wrong_path_is_refused(name: str, what: str, tmp_path: Path) -> None:
     (tmp_path / "pairs.xlsx").touch()
     with pytest.raises(UserError, match=what):
-        load_rows(PreferencesConfig(path=str(tmp_path / name)))
+        list(row_texts(PreferencesConfig(path=str(tmp_path / name))))
 
 
 def test_parquet_holds_the_same_rows(tmp_path: Path, tokenizer: Any) -> None:
@@ -248,11 +253,38 @@ def test_parquet_holds_the_same_rows(tmp_path: Path, tokenizer: Any) -> None:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
     stored = PreferencesConfig(path=str(tmp_path / "pairs.parquet"))
     plain = PreferencesConfig(path=write(tmp_path, rows))
-    sets = [load_preferences(config, load_rows(config), tokenizer) for config in (stored, plain)]
+    sets = [load_preferences(config, tokenizer) for config in (stored, plain)]
     assert sets[0].train.fingerprint == sets[1].train.fingerprint
 
 
 def test_too_few_pairs_are_refused(tmp_path: Path, tokenizer: Any) -> None:
     config = PreferencesConfig(path=write(tmp_path, [pair(1)]))
     with pytest.raises(UserError, match="1 pairs are left, too few"):
-        load_preferences(config, load_rows(config), tokenizer)
+        load_preferences(config, tokenizer)
+
+
+def test_pairs_are_tokenised_once_and_made_when_they_are_asked_for(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [pair(number) for number in range(40)]
+    config = PreferencesConfig(path=write(tmp_path, [*rows, rows[3], "{broken"]), on_error="skip", test_fraction=0.1)
+    first = load_preferences(config, tokenizer)
+    said = capsys.readouterr().err
+    monkeypatch.setattr(preferences, "read_rows", None)  # the file is not read again
+    again = load_preferences(replace(config, test_fraction=0.5), tokenizer)
+    assert capsys.readouterr().err == said and "1 rows: is the same as an earlier row" in said
+    assert again.facts["data/dropped"] == first.facts["data/dropped"] and len(again.train) == len(again.test) == 20
+    for data in (first, again):
+        listed = PairSet(list(data.train.pairs))
+        assert (listed.lengths == data.train.lengths).all() and (listed.offsets == data.train.offsets).all()
+        assert [each.id for each in data.train.pairs] == [listed.pairs[i].id for i in range(len(listed))]
+    copy = pickle.dumps(first.train.pairs)
+    assert len(copy) < 2000 and pickle.loads(copy)[5].chosen.tolist() == first.train.pairs[5].chosen.tolist()
+
+
+def test_pairs_that_are_read_in_another_way_are_other_pairs(tmp_path: Path, tokenizer: Any) -> None:
+    config = PreferencesConfig(path=write(tmp_path, [pair(number) for number in range(40)]))
+    sides = [load_preferences(each, tokenizer).train for each in (config, replace(config, limit=20))]
+    assert [len(side) for side in sides] == [36, 18] and sides[0].fingerprint != sides[1].fingerprint
+    seeds = [load_preferences(replace(config, seed=seed), tokenizer).train.fingerprint for seed in (0, 0, 1)]
+    assert seeds[0] == seeds[1] != seeds[2]

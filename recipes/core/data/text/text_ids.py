@@ -60,7 +60,7 @@ class TextIds:
 
     def batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts, nothing added before or behind them."""
-        return [self.ids(text, ids) for text, ids in zip(texts, self._plain(texts), strict=True)]
+        return [self.ids(text, ids) for text, ids in zip(texts, self.template_ids(texts), strict=True)]
 
     def ids(self, text: str, given: Sequence[int] | None = None) -> list[int]:
         """Ids of a text, nothing added before or behind it.
@@ -69,8 +69,15 @@ class TextIds:
             text: The text.
             given: What the tokenizer makes of it, if that is known already.
         """
-        ids = list(self._plain([text])[0] if given is None else given)
+        ids = list(self.template_ids([text])[0] if given is None else given)
         return self._literal(text)[0] if self._has_control_token(text, ids) else ids
+
+    def template_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts that a template wrote: control tokens in them are control tokens."""
+        if not texts:
+            return []
+        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
 
     def with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], Places]]:
         """Of each text its ids, and the first and one past the last character of each token.
@@ -110,11 +117,6 @@ class TextIds:
     @cached_property
     def _names(self) -> list[str]:
         return list(self.tokenizer.convert_ids_to_tokens(sorted(self.control)))
-
-    def _plain(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
 
     def _has_control_token(self, text: str, ids: Sequence[int]) -> bool:
         """Whether a control token stands in a text."""

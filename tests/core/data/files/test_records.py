@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from recipes.alignment.config import PreferencesConfig
-from recipes.alignment.preferences import load_rows
 from recipes.core.data.config import ImageTextConfig
 from recipes.core.data.images.checks import StoredImage
 from recipes.core.data.images.load import load_captions
@@ -23,6 +22,7 @@ from recipes.core.data.text.shards import Skipped
 from recipes.core.errors import UserError
 from recipes.pruning.token_pruning.config import VqaConfig
 from recipes.pruning.token_pruning.vqa import read_vqa
+from tests.alignment.rows import rows_of
 
 # One row serves all readers: what one of them needs is a column that the others ignore.
 ROWS: list[dict[str, Any]] = [
@@ -56,8 +56,8 @@ Seen = tuple[list[Any], int]  # what a reader has read, and how many rows it lef
 def pairs(path: Path, **words: Any) -> Seen:
     if "split" in words or path.is_dir():
         words.setdefault("test_fraction", 0.1)  # one split at a time
-    rows = load_rows(PreferencesConfig(path=str(path), **words))
-    return [(row.prompt, row.chosen, row.rejected) for row in rows.rows], sum(rows.dropped.counts.values())
+    rows, bad = rows_of(PreferencesConfig(path=str(path), **words))
+    return [(row.prompt, row.chosen, row.rejected) for row in rows], bad
 
 
 def captions(path: Path, **words: Any) -> Seen:
@@ -531,7 +531,7 @@ def test_splits_of_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(datasets, "load_dataset", hub)
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name, revision: list(splits))
-    rows = load_rows(PreferencesConfig(path="owner/name")).rows
+    rows, _ = rows_of(PreferencesConfig(path="owner/name"))
     assert [row.held_out for row in rows] == [False] * 3 + [True] * 3 and rows[3].id == "test row 0"
     data = load_captions(ImageTextConfig(path="owner/name", caption_column="caption"), 0)
     assert (len(data.train), len(data.test)) == (3, 3) and data.test.image(0)[0, 0, 0] == 120
@@ -546,7 +546,7 @@ def test_saved_splits_are_kept(folder: Path) -> None:
         name: datasets.Dataset.from_list(named(rows, folder)) for name, rows in (("train", ROWS[:4]), ("test", ROWS))
     }
     datasets.DatasetDict(parts).save_to_disk(folder / "saved")
-    rows = load_rows(PreferencesConfig(path=str(folder / "saved"))).rows
+    rows, _ = rows_of(PreferencesConfig(path=str(folder / "saved")))
     assert [row.held_out for row in rows] == [False] * 4 + [True] * 6
     assert len(read_vqa(VqaConfig(path=str(folder / "saved"), question_column="question"))) == 6
     assert len(documents(folder / "saved")[0]) == 4
