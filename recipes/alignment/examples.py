@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from recipes.alignment.chats import (
@@ -24,6 +23,8 @@ from recipes.core.errors import UserError
 # The turns of a transcript in one text, as HH-RLHF marks them.
 ASSISTANT = "\n\nAssistant:"
 TIE = "chosen and rejected are the same"
+# The prompt alone and with each answer, and of each whether control tokens in it are marked as text.
+Texts = list[tuple[str, bool]]
 
 
 @dataclass(frozen=True)
@@ -85,51 +86,15 @@ def example(row: Row, reader: TextIds, date: str = CHAT_DATE) -> Example:
 
 
 def example_ids(example: Example, reader: TextIds) -> ExampleIds:
-    """Prompt and answers as the tokenizer reads them together; see `batch_ids`.
-
-    Raises:
-        BadRow: as there.
-    """
-    [ids] = batch_ids([example], reader)
-    if isinstance(ids, BadRow):
-        raise ids
-    return ids
+    """Prompt and answers as the tokenizer reads them together; see `ids_of`. Raises BadRow as it does."""
+    texts = example_texts(example, reader)
+    if isinstance(texts, BadRow):
+        raise texts
+    return ids_of(example, texts, reader.template_ids([text for text, _ in texts]), reader)
 
 
-def batch_ids(examples: Sequence[Example], reader: TextIds) -> list[ExampleIds | BadRow]:
-    """Prompt and answers of examples as the tokenizer reads them together.
-
-    Each answer is read behind its prompt. Both are cut off where the prompt alone and the prompt with an answer part,
-    as in `trl`: mostly behind the prompt, earlier where a token reaches across the border, or where a template writes
-    the prompt in another way when an answer follows.
-
-    Args:
-        examples: From `example`.
-        reader: Of the tokenizer.
-
-    Returns:
-        Of each its ids; or that the answers have the same ids though they differ, or that nothing is left of the prompt
-        or of an answer.
-    """
-    texts = [_texts(example, reader) for example in examples]
-    # One call for all of them: a fast tokenizer spreads its texts over all cores.
-    given = iter(reader.template_ids([text for some in texts if not isinstance(some, BadRow) for text, _ in some]))
-    results: list[ExampleIds | BadRow] = []
-    for example, some in zip(examples, texts, strict=True):
-        if isinstance(some, BadRow):
-            results.append(some)
-            continue
-        read = [(text, marked, ids) for (text, marked), ids in zip(some, islice(given, 3), strict=True)]
-        try:
-            alone, *wholes = [_ids(example, reader, *each) for each in read]
-            results.append(_split(example, reader, alone, wholes))
-        except BadRow as error:
-            results.append(error)
-    return results
-
-
-def _texts(example: Example, reader: TextIds) -> list[tuple[str, bool]] | BadRow:
-    """The prompt alone and with each answer, and of each whether control tokens in it are marked as text."""
+def example_texts(example: Example, reader: TextIds) -> Texts | BadRow:
+    """The texts that an example's ids are made from, or why there are none."""
     if example.chosen == example.rejected:
         return BadRow(TIE)
     if example.chat is None:
@@ -144,18 +109,23 @@ def _texts(example: Example, reader: TextIds) -> list[tuple[str, bool]] | BadRow
         return error
 
 
-def _ids(example: Example, reader: TextIds, text: str, marked: bool, given: list[int]) -> list[int]:
-    """Ids of one of the texts, from what the tokenizer makes of it as it stands."""
-    if example.chat is not None:
-        return example.chat.marked_ids(text) if marked else given
-    try:
-        return [*reader.start, *reader.ids(text, given)]
-    except UserError as error:
-        raise BadRow(str(error)) from error
+def ids_of(example: Example, texts: Texts, given: Sequence[list[int]], reader: TextIds) -> ExampleIds:
+    """Prompt and answers as the tokenizer reads them together.
 
+    Each answer is read behind its prompt. Both are cut off where the prompt alone and the prompt with an answer part,
+    as in `trl`: mostly behind the prompt, earlier where a token reaches across the border, or where a template writes
+    the prompt in another way when an answer follows.
 
-def _split(example: Example, reader: TextIds, alone: list[int], wholes: list[list[int]]) -> ExampleIds:
-    """Prompt and answers from the ids of the prompt alone and with each answer."""
+    Args:
+        example: From `example`.
+        texts: From `example_texts`.
+        given: What `TextIds.template_ids` makes of them as they stand.
+        reader: Of the tokenizer.
+
+    Raises:
+        BadRow: the answers have the same ids though they differ, or nothing is left of the prompt or of an answer.
+    """
+    alone, *wholes = [_ids(example, reader, *text, ids) for text, ids in zip(texts, given, strict=True)]
     if example.chat is None:
         wholes = [[*whole, reader.tokenizer.eos_token_id] for whole in wholes]
     if wholes[0] == wholes[1]:
@@ -170,8 +140,20 @@ def _split(example: Example, reader: TextIds, alone: list[int], wholes: list[lis
     return ExampleIds(alone[:cut], chosen, rejected, len(alone) - cut)
 
 
+def _ids(example: Example, reader: TextIds, text: str, marked: bool, given: list[int]) -> list[int]:
+    """Ids of one of the texts, from what the tokenizer makes of it as it stands."""
+    if example.chat is not None:
+        return example.chat.marked_ids(text) if marked else given
+    try:
+        return [*reader.start, *reader.ids(text, given)]
+    except UserError as error:
+        raise BadRow(str(error)) from error
+
+
 def common(first: Sequence[Any], second: Sequence[Any]) -> int:
     """Length of the longest common beginning."""
+    if first == second[: len(first)]:
+        return len(first)
     for index, (left, right) in enumerate(zip(first, second, strict=False)):
         if left != right:
             return index

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from recipes.core.data.tasks.prompts import Judge, Prompt
 from recipes.core.losses.objectives import IGNORE
-from recipes.core.scoring.rows import completion_batch
+from recipes.core.scoring.rows import LazyRows, completion_batch
 
 TOKENS, MISMATCHED = "tokens/", "mismatched/"
 Example = tuple[np.ndarray, np.ndarray]
@@ -77,9 +77,11 @@ class PairSet:
         pair = self.pairs[number // 2]
         return pair.rejected if number % 2 else pair.chosen
 
-    def rows(self) -> "AnswerRows":
+    def rows(self) -> Sequence[Example]:
         """Prompt and answer ids of every answer."""
-        return AnswerRows(self)
+        if isinstance(self.pairs, LazyPairs):
+            return AnswerRows(self.pairs)
+        return [(self.pairs[i // 2].prompt, self.answer(i)) for i in range(2 * len(self.pairs))]
 
     def important(self) -> np.ndarray | None:
         """bool [tokens] of all answers, one after the other."""
@@ -122,23 +124,25 @@ class PairSet:
         return digest.hexdigest()
 
 
-class AnswerRows(Sequence[Example]):
-    """Prompt and answer ids of every answer of some pairs, made when they are asked for."""
+class AnswerRows(LazyRows):
+    """Prompt and answer ids of every answer of some pairs."""
 
-    def __init__(self, pairs: PairSet) -> None:
+    def __init__(self, pairs: LazyPairs) -> None:
         self._pairs = pairs
 
     def __len__(self) -> int:
         return 2 * len(self._pairs)
 
-    @overload
-    def __getitem__(self, number: int) -> Example: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Example]: ...
-    def __getitem__(self, number: int | slice) -> Example | list[Example]:
-        if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(len(self)))]
-        pair = self._pairs.pairs[number // 2]
+    def lengths(self) -> np.ndarray:
+        parts = self._pairs.lengths()
+        return np.stack([np.repeat(parts[:, 0], 2), parts[:, 1:].reshape(-1)], 1)
+
+    @property
+    def fingerprint(self) -> str:
+        return self._pairs.fingerprint
+
+    def row(self, number: int) -> Example:
+        pair = self._pairs[number // 2]
         return pair.prompt, pair.rejected if number % 2 else pair.chosen
 
 

@@ -1,17 +1,18 @@
 """Data set `preferences`: users' own pairs, tokenised, cut, split, and what was dropped counted."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from recipes.alignment.config import PreferencesConfig
-from recipes.alignment.examples import TIE, Example, ExampleIds, batch_ids, example
+from recipes.alignment.examples import TIE, Example, ExampleIds, Texts, example, example_texts, ids_of
 from recipes.alignment.layouts import LONELY, BadRow
 from recipes.alignment.pairs import Pair, PairSet, PreferenceData
 from recipes.alignment.rows import Dropped, Row, no_rows, open_tables, read_rows, rows_fingerprint
@@ -28,7 +29,8 @@ COPY = "is the same as an earlier row"
 TEST_FRACTION = 0.1  # where the data has no split to test on
 VERSION = 1
 INDEX = "index.json"
-BATCH = 1000  # rows that are tokenised together
+BATCH = 500  # rows that are tokenised together
+BATCHES_AHEAD = 2
 DIGEST = 16  # bytes that tell rows apart
 HARMLESS = (TIE, COPY, LONELY)  # dropped and counted, but no reason to stop
 
@@ -85,6 +87,14 @@ def _stored_pairs(config: PreferencesConfig, tokenizer: Any) -> tuple[StoredPair
     return StoredPairs(folder, index["digest"]), index["rows"], Dropped.of(index["dropped"]), changes
 
 
+class _Row(NamedTuple):
+    """A row, the example that it is, and its texts; a row that cannot be read or used has neither."""
+
+    row: Row | tuple[str, str]
+    example: Example | None
+    texts: Texts | BadRow
+
+
 class _Writer:
     """Tokenises rows batch by batch, and counts what is left out and what is changed.
 
@@ -102,15 +112,39 @@ class _Writer:
     def write(self, files: PairFiles) -> None:
         """Write the pairs of all rows. Raises UserError if they cannot be read, or there are none."""
         tables = open_tables(self.config)
-        rows = read_rows(self.config, tables)
         total = sum(min(len(table), self.config.limit or len(table)) for table, _ in tables)
         with progress("tokenising pairs", total) as show:
-            while batch := list(islice(rows, BATCH)):
-                files.extend(list(self._pairs(batch)))
+            for batch, ids in self._tokenised(read_rows(self.config, tables)):
+                files.extend(list(self._pairs(batch, ids)))
                 self.rows += len(batch)
                 show(self.rows)
         if self.rows == sum(self.unread.counts.values()):
             raise no_rows(self.config, self.unread)
+
+    def _tokenised(self, rows: Iterator[Row | tuple[str, str]]) -> Iterator[tuple[list[_Row], list[list[int]]]]:
+        """Rows in batches, each with the ids of all its texts; a thread makes them while other rows are read."""
+        # Python's tokenizers are not made for several threads: there nothing is done ahead.
+        ahead = BATCHES_AHEAD if self.reader.tokenizer.is_fast else 0
+        waiting = deque[tuple[list[_Row], Future[list[list[int]]]]]()
+        with ThreadPoolExecutor(1) as pool:
+            while batch := [self._row(row) for row in islice(rows, BATCH)]:
+                texts = [text for row in batch if not isinstance(row.texts, BadRow) for text, _ in row.texts]
+                waiting.append((batch, pool.submit(self.reader.template_ids, texts)))
+                if len(waiting) > ahead:
+                    batch, ids = waiting.popleft()
+                    yield batch, ids.result()
+            for batch, ids in waiting:
+                yield batch, ids.result()
+
+    def _row(self, row: Row | tuple[str, str]) -> _Row:
+        if not isinstance(row, Row):
+            self.unread.add(row[1], row[0])
+            return _Row(row, None, BadRow())
+        try:
+            text = example(row, self.reader, self.config.chat_date)
+        except BadRow as error:
+            return _Row(row, None, error)
+        return _Row(row, text, example_texts(text, self.reader))
 
     def index(self) -> dict[str, Any]:
         """What was counted."""
@@ -118,35 +152,32 @@ class _Writer:
         changes = {**vars(self.changes), "unread": dict(self.changes.unread)}
         return {"rows": self.rows, "dropped": dropped.listed(), "changes": changes}
 
-    def _pairs(self, batch: Sequence[Row | tuple[str, str]]) -> Iterator[tuple[Pair, bool]]:
+    def _pairs(self, batch: Sequence[_Row], ids: Sequence[list[int]]) -> Iterator[tuple[Pair, bool]]:
         """Pairs of different token ids, each with whether it is tested on."""
-        rows = [row for row in batch if isinstance(row, Row)]
-        for id, why in (row for row in batch if not isinstance(row, Row)):
-            self.unread.add(why, id)
-        texts = [self._example(row) for row in rows]
-        read = iter(batch_ids([text for text in texts if isinstance(text, Example)], self.reader))
-        for row, text in zip(rows, texts, strict=True):
+        given = iter(ids)
+        for row in batch:
+            if not isinstance(row.row, Row):
+                continue
             try:
-                yield self._pair(row, text, text if isinstance(text, BadRow) else next(read)), row.held_out
+                if isinstance(row.texts, BadRow):
+                    raise row.texts
+                yield self._pair(row, row.texts, list(islice(given, len(row.texts)))), row.row.held_out
             except BadRow as error:
-                self.unusable.add(str(error), row.id)
+                self.unusable.add(str(error), row.row.id)
 
-    def _example(self, row: Row) -> Example | BadRow:
-        try:
-            return example(row, self.reader, self.config.chat_date)
-        except BadRow as error:
-            return error
-
-    def _pair(self, row: Row, text: Example | BadRow, ids: ExampleIds | BadRow) -> Pair:
-        if isinstance(text, BadRow) or isinstance(ids, BadRow):
-            raise text if isinstance(text, BadRow) else ids
-        pair = cut(row.id, ids, self.config.max_tokens, text.asked)
-        lengths = [len(ids.prompt), len(ids.chosen)]
-        key = sha256(np.array([*lengths, *ids.prompt, *ids.chosen, *ids.rejected], np.int32)).digest()[:DIGEST]
+    def _pair(self, row: _Row, texts: Texts, given: Sequence[list[int]]) -> Pair:
+        assert isinstance(row.row, Row) and row.example is not None
+        ids = ids_of(row.example, texts, given, self.reader)
+        parts = [np.array(part, np.int32) for part in (ids.prompt, ids.chosen, ids.rejected)]
+        pair = cut(row.row.id, parts, self.config.max_tokens, row.example.asked)
+        digest = sha256(np.array([len(part) for part in parts]))
+        for part in parts:
+            digest.update(part)
+        key = digest.digest()[:DIGEST]
         if key in self._seen:
             raise BadRow(COPY)
         self._seen.add(key)
-        self.changes.add(text, ids, pair)
+        self.changes.add(row.example, ids, pair)
         return pair
 
 
@@ -204,26 +235,25 @@ class Changes:
             note(f"warning: data.path={config.path}: {line}")
 
 
-def cut(id: str, ids: ExampleIds, max_tokens: int, asked: str) -> Pair:
+def cut(id: str, parts: Sequence[np.ndarray], max_tokens: int, asked: str) -> Pair:
     """A pair that is no longer than allowed: its answers are cut, its prompt is not.
 
     Args:
         id: Of the row.
-        ids: From `example_ids`.
+        parts: int32 ids of prompt, chosen and rejected answer.
         max_tokens: Most tokens of a prompt with an answer.
         asked: The prompt as text.
 
     Raises:
         BadRow: nothing of the answers is left, or nothing in which they differ.
     """
-    room = max_tokens - len(ids.prompt)
+    room = max_tokens - len(parts[0])
     if room < 1:
         raise BadRow(f"the prompt leaves no room for an answer in data.max_tokens={max_tokens}")
-    chosen, rejected = ids.chosen[:room], ids.rejected[:room]
-    if chosen == rejected:
+    chosen, rejected = (part[:room] for part in parts[1:])
+    if np.array_equal(chosen, rejected):
         raise BadRow(f"the answers differ only behind data.max_tokens={max_tokens}")
-    prompt, chosen_ids, rejected_ids = (np.array(part, np.int32) for part in (ids.prompt, chosen, rejected))
-    return Pair(id, prompt, chosen_ids, rejected_ids, asked=asked)
+    return Pair(id, parts[0], chosen, rejected, asked=asked)
 
 
 def _judge(config: PreferencesConfig, dropped: Dropped, rows: int) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
@@ -19,6 +20,7 @@ from recipes.alignment.rows import Row, row_texts
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.models.tokenizer import train_bpe
+from recipes.core.scoring.rows import row_lengths, row_offsets
 from tests.alignment.rows import rows_of
 
 TEMPLATE = (
@@ -277,6 +279,13 @@ def test_pairs_are_tokenised_once_and_made_when_they_are_asked_for(
     for data in (first, again):
         listed = PairSet(list(data.train.pairs))
         assert (listed.lengths == data.train.lengths).all() and (listed.offsets == data.train.offsets).all()
+        rows, expected = data.train.rows(), listed.rows()
+        assert (row_lengths(rows) == row_lengths(expected)).all() and (row_offsets(rows) == listed.offsets).all()
+        assert all(
+            np.array_equal(ids, other)
+            for i in range(len(rows))
+            for ids, other in zip(rows[i], expected[i], strict=False)
+        )
         assert [each.id for each in data.train.pairs] == [listed.pairs[i].id for i in range(len(listed))]
     copy = pickle.dumps(first.train.pairs)
     assert len(copy) < 2000 and pickle.loads(copy)[5].chosen.tolist() == first.train.pairs[5].chosen.tolist()

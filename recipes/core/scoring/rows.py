@@ -5,8 +5,10 @@ A batch holds, right-padded:
     labels: [rows, time], the completion token that a position predicts, `IGNORE` elsewhere.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
+from typing import overload
 
 import numpy as np
 import torch
@@ -28,13 +30,47 @@ def text_rows(texts: Sequence[Ids] | np.ndarray, start_id: int | None = None) ->
     return [((start_id,), text) for text in texts]
 
 
+class LazyRows(Sequence[Row], ABC):
+    """Rows that are made when they are asked for; what concerns all of them is known without making one."""
+
+    @abstractmethod
+    def lengths(self) -> np.ndarray:
+        """int64 [rows, 2] tokens of context and completion."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of all ids and of where they are cut."""
+
+    @abstractmethod
+    def row(self, number: int) -> Row:
+        """One row."""
+
+    @overload
+    def __getitem__(self, number: int) -> Row: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Row]: ...
+    def __getitem__(self, number: int | slice) -> Row | list[Row]:
+        numbers = range(len(self))[number]
+        return self.row(numbers) if isinstance(numbers, int) else [self.row(each) for each in numbers]
+
+
+def row_lengths(rows: Sequence[Row]) -> np.ndarray:
+    """int64 [rows, 2] tokens of context and completion."""
+    if isinstance(rows, LazyRows):
+        return rows.lengths()
+    return np.array([[len(context), len(completion)] for context, completion in rows], np.int64).reshape(-1, 2)
+
+
 def row_offsets(rows: Sequence[Row]) -> np.ndarray:
     """int64 [rows + 1]: where the completion of each row starts among the tokens of all completions."""
-    return np.concatenate([[0], np.cumsum([len(completion) for _, completion in rows])]).astype(np.int64)
+    return np.concatenate([[0], np.cumsum(row_lengths(rows)[:, 1])]).astype(np.int64)
 
 
 def rows_fingerprint(rows: Sequence[Row]) -> str:
     """Hash of all ids and of where they are cut."""
+    if isinstance(rows, LazyRows):
+        return rows.fingerprint
     digest = sha256()
     for row in rows:
         for ids in row:
@@ -84,14 +120,15 @@ def row_batches(
     Raises:
         ValueError: a completion has no context, so that nothing predicts its first token.
     """
-    if bare := [i for i, (context, completion) in enumerate(rows) if len(completion) and not len(context)]:
+    lengths = row_lengths(rows)
+    if len(bare := np.flatnonzero((lengths[:, 1] > 0) & (lengths[:, 0] == 0))):
         raise ValueError(f"nothing predicts the first token of row {bare[0]}: its context is empty")
     if groups is None:
-        groups = batches([len(context) + len(completion) for context, completion in rows], batch_tokens)
+        groups = batches(lengths.sum(1), batch_tokens)
     done = 0
     with progress(what, len(rows)) as show:
         for group in groups:
-            if numbers := [i for i in group if len(rows[i][1])]:
+            if numbers := [i for i in group if lengths[i, 1]]:
                 batch = completion_batch([rows[i] for i in numbers])
                 yield numbers, {name: values.to(device) for name, values in batch.items()}
             done += len(group)
