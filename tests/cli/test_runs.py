@@ -7,6 +7,9 @@ import pytest
 
 from cli.runs import age
 from recipes.core.storage.locks import hold
+from recipes.core.trial import manifest as manifests
+from recipes.core.trial.cells import Cell
+from recipes.core.trial.manifest import Manifest
 
 
 def test_a_table_of_what_ran(steelyard, make_run) -> None:
@@ -150,3 +153,59 @@ def test_a_trial_or_sweep_beside_the_runs_is_no_run(steelyard, make_run) -> None
     listed = json.loads(steelyard("runs", "--outputs", outputs, "--json").out)
     assert [entry["arm"] for entry in listed] == ["prior"]
     assert steelyard("report", "prior", "--outputs", outputs).code == 0
+
+
+@pytest.fixture
+def planned_trial(make_run):
+    """A folder of a trial of two arms over two seeds, every run finished."""
+    folders = [make_run(arm, seed) for seed in (0, 1) for arm in ("prior", "ntp")]
+    outputs = folders[0].parents[2]
+    cells = tuple(
+        Cell(f"{one.parent.name}-s{one.name[-1]}", "", one.parent.name, int(one.name[-1]), (f"arm={one.parent.name}",),
+             str(one.relative_to(outputs)))
+        for one in folders
+    )  # fmt: skip
+    trial = outputs / "prior" / "trials" / "0123456789"
+    manifests.write(trial, Manifest("trial", "prior", "steelyard trial prior", "2026-01-01T00:00:00+00:00", 1, cells))
+    return trial
+
+
+def test_a_trials_tables_and_figures_go_where_they_are_asked_for(steelyard, planned_trial, tmp_path) -> None:
+    paper = tmp_path / "paper"
+    words = ("report", planned_trial, "--format", "tex,csv,svg", "--metrics", "nll/other", "--to", paper)
+    ended = steelyard(*words)
+    assert ended.code == 0, ended.err
+    files = ["table.tex", "table.csv", "runs.csv", "forest-nll-other.svg", "curves-nll-other.svg"]
+    assert [line.split()[-1] for line in ended.out.splitlines()] == [str(paper / name) for name in files]
+    assert sorted(one.name for one in paper.iterdir()) == sorted(files)
+    assert not (planned_trial / "report.html").exists()
+    written = json.loads(steelyard(*words, "--json").out)["result"]["files"]
+    assert [one["path"] for one in written] == [str(paper / name) for name in files]
+
+
+def test_a_runs_tables_lie_beside_its_page_and_say_what_they_leave_out(steelyard, make_run) -> None:
+    make_run("ntp", 0)
+    folder = make_run("prior", 0)
+    ended = steelyard("report", folder, "--format", "html,md")
+    assert (folder / "report.html").exists() and "| ntp (baseline) |" in (folder / "table.md").read_text()
+    assert "table.md shows grounded/auc, nll/other; --metrics chooses among 3 more" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["--format", "tx"], "--format: unknown format 'tx'\n  did you mean tex?"),
+        (["--format", ","], "--format ',': names nothing"),
+        (["--format", "csv", "--metrics", "nll/othr"], "no arm measured 'nll/othr'\n  did you mean nll/other?"),
+        (["--format", "md", "--arms", "pryor"], "no finished run of an arm 'pryor'\n  did you mean prior?"),
+        (["--metrics", "nll/other"], "--metrics is for tables and figures\n  type --format tex,csv,md,pdf or svg"),
+        (["--to", "paper"], "--to is for tables and figures"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is(steelyard, make_run, typed, message) -> None:
+    make_run("ntp", 0)
+    folder = make_run("prior", 0)
+    before = sorted(folder.iterdir())
+    refused = steelyard("report", folder, *typed)
+    assert (refused.code, refused.out) == (2, "") and message in refused.err
+    assert sorted(folder.iterdir()) == before

@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+from dataclasses import dataclass
 from typing import Any
 
 from recipes.core.report.charts import Chart, spread
@@ -20,6 +21,24 @@ TITLE_LETTERS = 72  # of one line
 HEADING_LETTERS = 72  # of a line of a heading above axes, which begin right of their labels
 OTHERS = ("#7d44b3", "#a8450f", "#2f7034", "#ad2c68", "#3c5bbd", "#75600a", "#8c3b3b")
 DASHES: tuple[tuple[float, ...], ...] = ((1.2, 1.8), (6, 1.8, 1.2, 1.8), (3.2, 1.8), (8, 2.4))
+
+
+@dataclass(frozen=True)
+class Look:
+    """How axes are labelled.
+
+    Attributes:
+        size: Of the letters, in points.
+        heading: Whether a heading above the axes says what they show; else their labels do.
+        letters: Of one line of a heading or label.
+    """
+
+    size: float = 8.0
+    heading: bool = True
+    letters: int = HEADING_LETTERS
+
+
+PAGE = Look()
 
 
 def draw_trial(forest: ForestPlot | None, curves: TrialCurves | None, result: TrialResult) -> dict[str, bytes]:
@@ -55,9 +74,9 @@ def _figure(forest: ForestPlot | None, curves: TrialCurves | None, result: Trial
     figure.suptitle("\n".join(title), x=0.012, ha="left", color=INK, fontsize=11, fontweight="bold")
     panels: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0] if heights else []
     if forest:
-        _draw_forest(panels[0].subplots(), forest, claim.baseline)
+        draw_forest(panels[0].subplots(), forest, claim.baseline)
     if curves:
-        _draw_curves(panels[-1].subplots(), curves.main, curves.band)
+        draw_curves(panels[-1].subplots(), curves.main, curves.band)
     return figure
 
 
@@ -66,32 +85,43 @@ def _headline(result: TrialResult) -> str:
     return result.verdict.word.capitalize() + (", at a price" if paid else "")
 
 
-def _draw_forest(axes: Any, plot: ForestPlot, baseline: str) -> None:
+def draw_forest(axes: Any, plot: ForestPlot, baseline: str, look: Look = PAGE) -> None:
+    """A forest plot into axes of matplotlib.
+
+    Args:
+        axes: Where to draw.
+        plot: What.
+        baseline: The arm that differences are to.
+        look: How it is labelled.
+    """
     low, high = plot.limits
     margin = 0.03 * (high - low)
     if plot.minimal:
         axes.axvspan(-plot.minimal, plot.minimal, color=GRID, alpha=0.55, linewidth=0)
     axes.axvline(0, color=MUTED, linewidth=0.8)
     for index, row in enumerate(plot.rows):
-        _draw_row(axes, index, row, plot.limits)
+        _draw_row(axes, index, row, plot.limits, look.size)
     axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(len(plot.rows) - 0.35, -0.65)
-    axes.set_yticks(range(len(plot.rows)), [row.arm.name for row in plot.rows], fontsize=8.5, color=INK)
+    axes.set_yticks(range(len(plot.rows)), [row.arm.name for row in plot.rows], color=INK)
     for label, row in zip(axes.get_yticklabels(), plot.rows, strict=True):
         label.set_fontweight("bold" if row.arm.role == "arm" else "normal")
-    axes.tick_params(labelsize=8, colors=MUTED, length=0)
-    axes.tick_params(axis="y", labelcolor=INK, labelsize=8.5)
+    axes.tick_params(labelsize=look.size, colors=MUTED, length=0)
+    axes.tick_params(axis="y", labelcolor=INK, labelsize=look.size + 0.5)
     axes.spines[["top", "left", "right"]].set_visible(False)
     axes.spines["bottom"].set_color(GRID)
     axes.locator_params(axis="x", nbins=6)
-    heading = textwrap.fill(f"{plot.metric.title}: difference to {baseline}", HEADING_LETTERS)
-    axes.set_title(heading, loc="left", fontsize=9.5, color=INK)
+    heading = textwrap.fill(f"{plot.metric.title}: difference to {baseline}", look.letters)
+    if not look.heading:
+        axes.set_xlabel(heading, fontsize=look.size, color=INK)
+        return
+    axes.set_title(heading, loc="left", fontsize=look.size + 1.5, color=INK)
     over = f"{plot.rows[0].row.number} {'seeds' if plot.unit == 'seeds' else 'test items'}"
     band = f"; shaded: below the minimal effect of {plot.minimal:g}" if plot.minimal else ""
-    axes.set_xlabel(f"mean and 95% interval over {over}{band}", fontsize=8, color=MUTED)
+    axes.set_xlabel(f"mean and 95% interval over {over}{band}", fontsize=look.size, color=MUTED)
 
 
-def _draw_row(axes: Any, y: int, row: ForestRow, limits: tuple[float, float]) -> None:
+def _draw_row(axes: Any, y: int, row: ForestRow, limits: tuple[float, float], size: float) -> None:
     color = OUTCOMES.get(row.row.outcome, MUTED)
     interval = row.row.interval
     if interval:
@@ -104,30 +134,41 @@ def _draw_row(axes: Any, y: int, row: ForestRow, limits: tuple[float, float]) ->
     axes.plot(values, [y + 0.28] * len(values), "o", color="none", markeredgecolor=MUTED, markersize=2.6, mew=0.7)
     text = f"{number_text(row.row.difference, True)}  {interval_text(interval)}".rstrip()
     where: Any = axes.get_yaxis_transform()
-    axes.text(1.02, y, text, transform=where, va="center", fontsize=8, color=INK)
+    axes.text(1.02, y, text, transform=where, va="center", fontsize=size, color=INK)
 
 
-def _draw_curves(axes: Any, chart: Chart, band: str) -> None:
-    """The claim's two arms bold with bands, the others thin; every line is named at its end."""
+def draw_curves(axes: Any, chart: Chart, band: str, look: Look = PAGE) -> None:
+    """The claim's two arms bold with bands, the others thin; every line is named at its end.
+
+    Args:
+        axes: Of matplotlib.
+        chart: What to draw.
+        band: What the bands are, in words; empty if there are none.
+        look: How it is labelled.
+    """
     for line in reversed(chart.lines):
         color, width, dashes = _look(line.role, line.series.place)
         steps = [step for _, _, step, _ in line.points]
         axes.plot(steps, [point[3] for point in line.points], color=color, linewidth=width, dashes=dashes)
         if line.series.band:
             axes.fill_between(*zip(*line.series.band, strict=True), color=color, alpha=0.16, linewidth=0)
-    heading = textwrap.fill(chart.title + (f" ({chart.note})" if chart.note else ""), HEADING_LETTERS)
-    axes.set_title(heading, loc="left", fontsize=9.5, color=INK)
-    axes.set_xlabel("step" + (f"; bands: {band}" if band else ""), fontsize=8, color=MUTED)
-    axes.tick_params(labelsize=8, colors=MUTED, length=0)
+    heading = textwrap.fill(chart.title + (f" ({chart.note})" if chart.note else ""), look.letters)
+    if look.heading:
+        axes.set_title(heading, loc="left", fontsize=look.size + 1.5, color=INK)
+        axes.set_xlabel("step" + (f"; bands: {band}" if band else ""), fontsize=look.size, color=MUTED)
+    else:
+        axes.set_ylabel(textwrap.fill(chart.title, look.letters * 2 // 3), fontsize=look.size, color=INK)
+        axes.set_xlabel("step", fontsize=look.size, color=INK)
+    axes.tick_params(labelsize=look.size, colors=MUTED, length=0)
     axes.grid(axis="y", color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "left", "right"]].set_visible(False)
     axes.spines["bottom"].set_color(GRID)
     axes.margins(x=0.01)
-    _name_lines(axes, chart)
+    _name_lines(axes, chart, look.size)
 
 
-def _name_lines(axes: Any, chart: Chart) -> None:
+def _name_lines(axes: Any, chart: Chart, size: float) -> None:
     """Names at the right ends, moved apart: 8 points are about 0.05 of the axes' height."""
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
@@ -135,7 +176,7 @@ def _name_lines(axes: Any, chart: Chart) -> None:
     for line, height in zip(chart.lines, spread(heights, 0, 1, 0.065), strict=True):
         color, _, _ = _look(line.role, line.series.place)
         weight = "normal" if line.role == "other" else "bold"
-        at = {"transform": axes.transAxes, "va": "center", "fontsize": 8, "color": color, "fontweight": weight}
+        at = {"transform": axes.transAxes, "va": "center", "fontsize": size, "color": color, "fontweight": weight}
         axes.text(1.015, 1 - height, line.arm, **at)
 
 

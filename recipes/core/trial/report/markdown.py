@@ -41,11 +41,11 @@ def markdown_table(result: TrialResult) -> str:
     columns = [summaries(measured, metric) for metric in metrics]
     heads = ["arm", "seeds", *(_head(metric) for metric in metrics)]
     lines = [
-        [_escape(arm.name), str(len(arm.seeds)), *(_value(column[index]) for column in columns)]
+        [escape(arm.name), str(len(arm.seeds)), *(_value(column[index]) for column in columns)]
         for index, arm in enumerate(measured)
     ]
     if metrics[0].name == claim.metric and any(arm.comparison for arm in measured):
-        heads[3:3] = [f"difference to {_escape(claim.baseline)} [{_level(measured)} interval]", "p"]
+        heads[3:3] = [f"difference to {escape(claim.baseline)} [{_level(measured)} interval]", "p"]
         for arm, line in zip(measured, lines, strict=True):
             line[3:3] = _difference(arm, claim.metric)
     rule = [":--", *["--:"] * (len(heads) - 1)]
@@ -60,10 +60,10 @@ def markdown_report(result: TrialResult) -> str:
     missing = sum(state.state != DONE for state in result.states)
     gaps = f" {missing} of {len(result.states)} runs are not finished; means leave them out." if missing else ""
     return (
-        f"# {_escape(result.card.title)}\n\n"
-        f"**{_escape(result.lead.headline)}:** {_escape(claim.statement)}. "
-        f"{_escape(sentence(verdict.reason))}{_price(result)}\n\n"
-        f"Published: {_escape(claim.published)} ({_escape(result.card.paper)}).\n\n"
+        f"# {escape(result.card.title)}\n\n"
+        f"**{escape(result.lead.headline)}:** {escape(claim.statement)}. "
+        f"{escape(sentence(verdict.reason))}{_price(result)}\n\n"
+        f"Published: {escape(claim.published)} ({escape(result.card.paper)}).\n\n"
         f"{table}\n"
         f"{_caption(result)}{gaps}\n\n"
         f"{_further(result)}"
@@ -74,9 +74,9 @@ def markdown_report(result: TrialResult) -> str:
 
 def _further(result: TrialResult) -> str:
     lines = [
-        f"- **{_escape(one.headline)}:** {_escape(one.claim.statement)} ({_subject(one.claim)}). "
-        f"{_escape(sentence(one.verdict.reason))} "
-        f"Published: {_escape(one.claim.published)}.\n"
+        f"- **{escape(one.headline)}:** {escape(one.claim.statement)} ({_subject(one.claim)}). "
+        f"{escape(sentence(one.verdict.reason))} "
+        f"Published: {escape(one.claim.published)}.\n"
         for one in result.further
     ]
     return f"Further claims:\n\n{''.join(lines)}\n" if lines else ""
@@ -84,7 +84,7 @@ def _further(result: TrialResult) -> str:
 
 def _former(result: TrialResult) -> str:
     return "".join(
-        f"The claim was changed after this trial had results. Before: {_escape(former)}.\n\n"
+        f"The claim was changed after this trial had results. Before: {escape(former)}.\n\n"
         for former in result.former_claims
     )
 
@@ -92,13 +92,13 @@ def _former(result: TrialResult) -> str:
 def _subject(claim: Claim) -> str:
     if claim.of_a_pair:
         return f"`{claim.arm}` beside `{claim.baseline}` on `{claim.metric}`"
-    return _escape(subject(claim))
+    return escape(subject(claim))
 
 
 def _price(result: TrialResult) -> str:
     """The price as a sentence where the verdict's line does not say it."""
     price = price_below_verdict(result.verdict.word, result.prices, result.card)
-    return f" Price: {_escape(price)}." if price else ""
+    return f" Price: {escape(price)}." if price else ""
 
 
 def table_arms(result: TrialResult) -> tuple[list[Arm], list[Metric]]:
@@ -124,7 +124,7 @@ def _caption(result: TrialResult) -> str:
 
 
 def _head(metric: Metric) -> str:
-    return f"{_escape(metric.title)} {metric.arrow}".rstrip()
+    return f"{escape(metric.title)} {metric.arrow}".rstrip()
 
 
 def _value(summary: Summary | None) -> str:
@@ -148,6 +148,6 @@ def _level(arms: Sequence[Arm]) -> str:
     return f"{rows[0].interval.level:.0%}" if rows and rows[0].interval else "95%"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Text that cannot end a cell or start a markup of its own."""
     return re.sub(r"([\\|*_`<>])", r"\\\1", " ".join(text.split()))
