@@ -71,7 +71,10 @@ def latex_table(table: ResultTable) -> str:
     blocks = [groups[start : start + BESIDE] for start in range(0, len(groups), BESIDE)]
     timed = any(row.seconds is not None for row in table.rows)
     times = ["time", *map(_time, table.rows)] if timed else []
-    bodies = [_block(table.rows, block, len(blocks[0]), times if block is blocks[0] else [""] * len(times)) for block in blocks]
+    bodies = [
+        _block(table.rows, block, len(blocks[0]), times if block is blocks[0] else [""] * len(times))
+        for block in blocks
+    ]
     body = "\n    \\midrule\n".join(bodies)
     caption = ". ".join([escape(table.title), *map(escape, table.notes)]) + "."
     columns = "@{}l" + "rl" * len(blocks[0]) + "r" * timed + "@{}"

@@ -23,7 +23,7 @@ NAME = 0.13  # inches of one name at the end of a curve
 LOOK = Look(size=7.0, heading=False, letters=46)
 FORMATS = ("pdf", "svg")
 # Type 42 keeps letters as letters in a PDF, "none" in an SVG; the salt and no dates keep the bytes the same.
-SETTINGS = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "steelyard", "text.parse_math": False}
+SETTINGS: Any = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "steelyard", "text.parse_math": False}
 METADATA: dict[str, dict[str, None]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "svg": {"Date": None, "Creator": None},
