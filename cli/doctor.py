@@ -13,7 +13,7 @@ import typer
 from cli.console import say, table
 from cli.keys import OUTPUTS_PLACE
 from recipes.core.process.cores import usable_cores
-from recipes.core.runs.tracking import is_tracked
+from recipes.core.runs.tracking.wandb_tracker import is_tracked
 from recipes.core.storage import assets
 from recipes.core.storage.cache import home
 

@@ -22,8 +22,10 @@ from recipes.core.runs import folder as runs
 from recipes.core.runs.folder import DONE, FAILED, INTERRUPTED, RunFolder
 from recipes.core.runs.identity import Identity, check_unchanged, read_content
 from recipes.core.runs.progress import quiet_libraries, stage
+from recipes.core.runs.provenance import gpus
 from recipes.core.runs.records import RunRecord, load_run
-from recipes.core.runs.tracking import NullTracker, Tracker, open_tracker
+from recipes.core.runs.tracking.opening import open_tracker
+from recipes.core.runs.tracking.tracker import NullTracker, Tracked, Tracker
 from recipes.core.statistics.claims import baseline_of, card_of
 from recipes.core.statistics.compare import Comparison, compare_beside, comparison_table
 from recipes.core.statistics.outcome import RunOutcome
@@ -45,9 +47,7 @@ def work(config: RunConfig, identity: Identity, folder: RunFolder, command: str,
     quiet_libraries(config.needs_torch)
     environment = seed_everything(config.seed, config.trainer.threads, config.needs_torch) | {"device": device}
     if device == "cuda":
-        import torch
-
-        environment["gpu"] = torch.cuda.get_device_name()
+        environment |= gpus()
     recipe: Recipe = registry.recipe_class(config.recipe)()
     with nothing_begun():
         prepared = recipe.prepare(config, device)
@@ -115,7 +115,9 @@ def _ending_recorded(folder: RunFolder) -> Iterator[None]:
 
 def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any, page: bool) -> RunOutcome:
     name = f"{config.recipe}/{config.variant}/{folder.path.name}"
-    tracker = open_tracker(config.tracker, folder.path, name, config.recipe, compose.to_tree(config))
+    about = compose.to_tree(config)
+    tracked = Tracked(config.tracker, folder.path, Path(config.outputs), name, config.recipe, about)
+    tracker = open_tracker(tracked, config.budget)
     success = False
     try:
         training = recipe.build(config, prepared)

@@ -11,7 +11,7 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Recipe
 from recipes.core.runs import checkpoints
 from recipes.core.runs.folder import RunFolder
-from recipes.core.runs.tracking import Tracker
+from recipes.core.runs.tracking.tracker import Tracker
 from recipes.core.training.trainer import TrainEvents, Training, TrainResult, train
 
 

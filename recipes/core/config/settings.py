@@ -3,6 +3,7 @@
 import os
 from dataclasses import MISSING, dataclass, field
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from typing import Any
 
 from recipes.core.process.cores import usable_cores
@@ -107,15 +108,28 @@ class TrainerConfig:
 class TrackerConfig:
     """Where metrics go besides the run folder."""
 
-    name: str = setting("wandb", help="tracker", choices=("wandb", "none"))
+    kind: str = setting(
+        "auto",
+        help="tracker; auto: wandb, but none at budget=smoke unless tracker= or tracker.mode is typed",
+        choices=("auto", "wandb", "tensorboard", "mlflow", "none"),
+    )
     mode: str = setting(
         "auto",
-        help="auto: online when logged in, else offline",
+        help="W&B; auto: online when logged in, else offline",
         choices=("auto", "online", "offline", "disabled"),
     )
-    project: str = setting("steelyard", help="W&B project")
+    project: str = setting("steelyard", help="W&B project, MLflow experiment")
     entity: str | None = setting(None, help="W&B team or user; null: your default")
-    group: str | None = setting(None, help="what the run is shown with in W&B; null: the recipe")
+    group: str | None = setting(None, help="what the run is shown with; null: the recipe, in a trial the trial")
+    name: str | None = setting(None, help="name of the run there; null: recipe, arm and folder; a cell adds its own")
+    tags: tuple[str, ...] = setting((), help="labels of the run there")
+    notes: str | None = setting(None, help="a longer remark about the run there")
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings, as (key, message)."""
+        if self.kind in ("tensorboard", "mlflow") and find_spec(self.kind) is None:
+            return [("kind", f"{self.kind} is not installed: type pip install -e '.[{self.kind}]', or tracker=none")]
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)

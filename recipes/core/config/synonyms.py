@@ -28,7 +28,9 @@ NAMES = {
     "seed": "random_seed manual_seed rng",
     "arm": "experiment method variant algo algorithm",
     "tracker": "wandb logger report_to logging",
-    "tracker.project": "wandb_project project_name",
+    "tracker.project": "wandb_project project_name experiment_name",
+    "tracker.name": "run_name wandb_run_name exp_name",
+    "tracker.tags": "wandb_tags",
     "data": "dataset datasets datamodule corpus",
     "data.path": "dataset_path data_path data_dir data_files train_file file dataset_name",
     "model.path": "model_name_or_path model_path model_name checkpoint pretrained pretrained_model_name_or_path "

@@ -78,9 +78,9 @@ def read_environment(folder: Path) -> dict[str, Any]:
 
 
 def environment_rows(environment: dict[str, Any]) -> list[tuple[str, str]]:
-    """`env.json` as rows; the command has its own place on the page."""
+    """`env.json` as rows; the command has its own place on the page, and a list of all packages none."""
     rows = []
     for key, value in environment.items():
         text = ", ".join(f"{name} {item}" for name, item in value.items()) if isinstance(value, dict) else str(value)
-        rows += [(key, text)] if key != "command" and value is not None else []
+        rows += [(key, text)] if key not in ("command", "all_packages") and value is not None else []
     return rows

@@ -1,22 +1,17 @@
 """Run folders: where a run keeps all it was, did and measured."""
 
 import json
-import platform
 import shutil
-import socket
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from recipes.core.config import compose
-from recipes.core.config.registry import ROOT
 from recipes.core.config.settings import RunConfig
 from recipes.core.errors import UserError
-from recipes.core.process.cores import processor_name, usable_cores
 from recipes.core.runs.identity import FILE, Identity, identify
+from recipes.core.runs.provenance import DIFF, machine, write_changes
 from recipes.core.storage import fence
 from recipes.core.storage.disk import raising_disk_full
 from recipes.core.storage.files import read_json, remove, write_json, write_text
@@ -160,9 +155,11 @@ def start(
         steps: That the run will take; 0 where nothing is trained.
     """
     remove(folder.path / SEAL)
+    remove(folder.path / DIFF)
     write_text(folder.path / "config.yaml", compose.to_yaml(config))
     write_json(folder.path / FILE, asdict(identity))
-    write_json(folder.path / "env.json", {"command": command} | environment | _machine())
+    write_json(folder.path / "env.json", {"command": command} | environment | machine())
+    write_changes(folder.path)
     folder.update_status(
         state=RUNNING,
         step=0,
@@ -209,33 +206,3 @@ def _metric_line(line: bytes, where: str) -> dict[str, Any]:
     if not right or not all(isinstance(number, int | float) for number in numbers):
         raise UserError("is damaged: it is no measurement", where=where, hint=AGAIN)
     return dict(entry)
-
-
-def _machine() -> dict[str, Any]:
-    from importlib.metadata import version
-
-    packages = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "hydra-core", "wandb")
-    return {
-        "python": sys.version.split()[0],
-        "packages": {name: version(name) for name in packages},
-        "platform": platform.platform(),
-        "host": socket.gethostname(),
-        "processor": processor_name(),
-        "cores": usable_cores(),
-        "commit": _commit(),
-    }
-
-
-def _commit() -> str | None:
-    """Commit of the checkout, with "+changes" if files differ from it; None outside a checkout."""
-    git = ["git", "-C", str(ROOT)]
-    try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, encoding="utf-8", check=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("+changes" if changed else "")

@@ -13,10 +13,11 @@ from recipes.core.storage.checksums import are_entries, checksums, files_below, 
 from recipes.core.storage.files import read_json, sha256_json, write_json
 
 SEAL, STATUS, CHECKPOINT = "seal.json", "status.json", "complete.json"
+TRACKER_IDS = "tracker.json"
 VERSION = 1
 # Written again at any time, or read by nobody.
-UNSEALED = (SEAL, STATUS, "owner.lock", "report.html", "report.png")
-UNSEALED_FOLDERS = ("wandb", "plots", "logs")
+UNSEALED = (SEAL, STATUS, TRACKER_IDS, "owner.lock", "report.html", "report.png")
+UNSEALED_FOLDERS = ("wandb", "tensorboard", "plots", "logs")
 # Read wherever they are there: one that was added to a finished run is no part of it.
 OPTIONAL = ("heatmap.json", "plots.json", "strips.json", "examples.parquet", "metrics_info.json", "env.json")
 HASHED_BELOW = (

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from recipes.core.config import compose
-from recipes.core.runs.tracking import NullTracker, Tracker, open_tracker
+from recipes.core.runs.tracking.opening import open_tracker
+from recipes.core.runs.tracking.tracker import NullTracker, Tracked, Tracker
 from recipes.core.statistics.compare import comparison_table
+from recipes.core.trial.manifest import outputs_of
 from recipes.core.trial.report.page import write_trial_report
 from recipes.core.trial.result import TrialResult, analyse, write_results
 
@@ -27,10 +29,12 @@ def conclude(folder: Path) -> tuple[TrialResult, dict[str, Path]]:
 def _track(result: TrialResult, files: dict[str, Path]) -> None:
     """Send verdict, forest plot and tables to a summary run in the group of the cells."""
     manifest, folder = result.manifest, result.folder
-    config = compose.compose(manifest.recipe, [*manifest.cells[0].overrides]).tracker
+    config = compose.compose(manifest.recipe, [*manifest.cells[0].overrides])
     group = f"{manifest.recipe}-{folder.name}"
     about = {"command": manifest.command, "arms": manifest.arms, "seeds": manifest.seeds, "claim": result.card.claim}
-    tracker = open_tracker(config, folder, f"{manifest.recipe}/trial/{folder.name}", group, about)
+    title = f"{manifest.recipe}/trial/{folder.name}"
+    tracked = Tracked(config.tracker, folder, outputs_of(folder), title, group, about)
+    tracker = open_tracker(tracked, config.budget)
     if isinstance(tracker, NullTracker):
         return
     try:

@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,8 @@ def _run(folder: Path, name: str) -> str:
     outputs = manifests.outputs_of(folder)
     group = f"tracker.group={manifest.recipe}-{folder.name}"
     config = compose.compose(manifest.recipe, [group, *cell.overrides, f"outputs={quote(str(outputs))}"])
+    if config.tracker.name:
+        config = replace(config, tracker=replace(config.tracker, name=f"{config.tracker.name} {name}"))
     cell_folder = run_folder(config).path.relative_to(outputs)
     if str(cell_folder) != cell.folder:
         raise RunFailed(

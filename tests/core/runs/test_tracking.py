@@ -12,12 +12,15 @@ import pytest
 import wandb
 
 from cli import app
-from recipes.core.config import compose, registry
+from recipes.core.config import compose, registry, settings
 from recipes.core.config.registry import ROOT
-from recipes.core.config.settings import TrackerConfig
-from recipes.core.runs import tracking
-from recipes.core.runs.folder import run_folder
-from recipes.core.runs.tracking import NullTracker, WandbTracker, has_login, open_tracker, text_html, wandb_mode
+from recipes.core.config.settings import SMALL, SMOKE, TrackerConfig
+from recipes.core.errors import UserError
+from recipes.core.runs.folder import RunFolder, run_folder
+from recipes.core.runs.tracking import wandb_tracker
+from recipes.core.runs.tracking.opening import open_tracker, tracker_kind
+from recipes.core.runs.tracking.tracker import GuardedTracker, NullTracker, Tracked, run_id
+from recipes.core.runs.tracking.wandb_tracker import WandbTracker, has_login, text_html, wandb_mode
 
 KEYS = [
     "budget=smoke",
@@ -38,6 +41,11 @@ def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / ".netrc"
 
 
+def tracked(config: TrackerConfig, folder: Path) -> Tracked:
+    """What a tracker is opened for."""
+    return Tracked(config, folder, folder.parent, "prior/ntp/0-s0", "prior", {"trainer": {"max_steps": 6}})
+
+
 class Run:
     """A W&B run whose methods fail as told."""
 
@@ -50,7 +58,7 @@ class Run:
         if name in self.failing:
             raise ConnectionError(f"{name} lost\nsecond line")
 
-    def log(self, entry: dict[str, Any]) -> None:
+    def log(self, entry: dict[str, Any], step: int | None = None) -> None:
         self._called("log")
 
     def update(self, entry: dict[str, Any]) -> None:
@@ -99,7 +107,6 @@ def test_an_unreadable_netrc_is_no_login(no_login: Path) -> None:
         (TrackerConfig(), "nonsense", "offline"),
         (TrackerConfig(mode="offline"), "online", "offline"),
         (TrackerConfig(mode="disabled"), "online", "disabled"),
-        (TrackerConfig(name="none", mode="online"), "online", "disabled"),
     ],
 )
 def test_the_config_outranks_the_environment(
@@ -109,9 +116,9 @@ def test_the_config_outranks_the_environment(
     assert wandb_mode(config) == mode
 
 
-@pytest.mark.parametrize("config", [TrackerConfig(name="none"), TrackerConfig(mode="disabled")])
+@pytest.mark.parametrize("config", [TrackerConfig(kind="none"), TrackerConfig(mode="disabled")])
 def test_no_tracker_takes_everything_and_writes_nothing(config: TrackerConfig, tmp_path: Path) -> None:
-    tracker = open_tracker(config, tmp_path, "name", "group", {})
+    tracker = open_tracker(tracked(config, tmp_path), SMALL)
     assert isinstance(tracker, NullTracker)
     tracker.log(1, {"a": 1.0})
     tracker.table("beside ntp", ["metric"], [["a"]])
@@ -121,7 +128,7 @@ def test_no_tracker_takes_everything_and_writes_nothing(config: TrackerConfig, t
 
 def test_what_fails_is_told_once_and_not_tried_again(capsys: pytest.CaptureFixture[str]) -> None:
     run = Run("log")
-    tracker = WandbTracker(lambda: run)
+    tracker = GuardedTracker("W&B", lambda: WandbTracker(run))
     for step in range(5):
         tracker.log(step, {"loss": 1.0})
     tracker.summary({"loss": 1.0})
@@ -136,7 +143,7 @@ def test_what_fails_is_told_once_and_not_tried_again(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(("success", "code"), [(True, 0), (False, 1)])
 def test_a_run_without_success_is_marked_failed(success: bool, code: int) -> None:
     run = Run()
-    WandbTracker(lambda: run).finish(success)
+    WandbTracker(run).finish(success)
     assert run.endings == [code]
 
 
@@ -219,7 +226,7 @@ def test_an_offline_run_holds_metrics_heatmap_and_picture(offline: tuple[Path, s
 def test_captions_without_an_image_are_a_table_too(capsys: pytest.CaptureFixture[str]) -> None:
     logged: list[dict[str, Any]] = []
     tokens = [{"text": "one", "weight": 1.0}, {"text": " two", "weight": 0.0}]
-    tracker = WandbTracker(lambda: SimpleNamespace(log=logged.append))
+    tracker = WandbTracker(SimpleNamespace(log=logged.append))
     tracker.heatmap("words", {"examples": [{"id": "text 0", "image": "", "tokens": tokens}]})
     ((name, image, _, largest, low),) = logged[0]["words"].data
     assert (name, image, largest, low) == ("text 0", None, 1.0, 0.5)
@@ -242,8 +249,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from recipes.core import execution
 from recipes.core.config.settings import TrackerConfig
-from recipes.core.runs.tracking import open_tracker
-open_tracker(TrackerConfig(name="none"), Path("."), "", "", {})
+from recipes.core.runs.tracking.opening import open_tracker
+from recipes.core.runs.tracking.tracker import Tracked
+open_tracker(Tracked(TrackerConfig(kind="none"), Path("."), Path("."), "", "", {}), "small")
 print([name for name in sys.modules if name.split(".")[0] == "wandb"])
 """
     environment = os.environ | {"WANDB_MODE": "offline"}
@@ -264,9 +272,82 @@ def test_a_data_folder_that_the_user_chose_stays(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("WANDB_DATA_DIR", "set by a run before")
     monkeypatch.setattr(wandb, "init", lambda **_: Run())
     config = TrackerConfig(mode="offline")
-    monkeypatch.setattr(tracking, "DATA_DIR", None)
-    open_tracker(config, tmp_path, "name", "group", {})
+    monkeypatch.setattr(wandb_tracker, "DATA_DIR", None)
+    open_tracker(tracked(config, tmp_path), SMALL)
     assert os.environ["WANDB_DATA_DIR"] == str(tmp_path / "wandb")
-    monkeypatch.setattr(tracking, "DATA_DIR", "/chosen")
-    open_tracker(config, tmp_path, "name", "group", {})
+    monkeypatch.setattr(wandb_tracker, "DATA_DIR", "/chosen")
+    open_tracker(tracked(config, tmp_path), SMALL)
     assert os.environ["WANDB_DATA_DIR"] == "/chosen"
+
+
+@pytest.mark.parametrize(
+    ("config", "budget", "kind"),
+    [
+        (TrackerConfig(), SMOKE, "none"),
+        (TrackerConfig(), SMALL, "wandb"),
+        (TrackerConfig(mode="offline"), SMOKE, "wandb"),
+        (TrackerConfig(kind="wandb"), SMOKE, "wandb"),
+        (TrackerConfig(kind="tensorboard"), SMOKE, "tensorboard"),
+        (TrackerConfig(kind="mlflow", mode="disabled"), SMALL, "mlflow"),
+        (TrackerConfig(kind="none", mode="online"), SMALL, "none"),
+        (TrackerConfig(kind="wandb", mode="disabled"), SMALL, "none"),
+    ],
+)
+def test_a_smoke_run_has_a_tracker_only_where_one_is_typed(
+    config: TrackerConfig, budget: str, kind: str, no_login: Path
+) -> None:
+    assert tracker_kind(config, budget) == kind
+
+
+@pytest.mark.parametrize("kind", ["auto", "none", "wandb", "tensorboard", "mlflow"])
+def test_each_tracker_has_its_file(kind: str) -> None:
+    assert compose.compose("prior", [f"tracker={kind}"]).tracker.kind == kind
+
+
+def test_a_tracker_that_is_not_installed_is_refused_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "find_spec", lambda name: None)
+    with pytest.raises(UserError) as refused:
+        compose.compose("prior", ["tracker=mlflow"])
+    assert "mlflow is not installed: type pip install -e '.[mlflow]', or tracker=none" in refused.value.hint
+
+
+def test_the_id_of_a_run_is_its_folders_and_another_in_each(tmp_path: Path) -> None:
+    first, known = run_id(tmp_path / "a", "wandb")
+    assert not known
+    assert run_id(tmp_path / "a", "wandb") == (first, True)
+    assert run_id(tmp_path / "b", "wandb")[0] != first
+    assert run_id(tmp_path / "a", "mlflow")[0] != first
+    RunFolder(tmp_path / "a").clear()  # what --fresh does
+    assert run_id(tmp_path / "a", "wandb")[0] != first
+
+
+def test_a_damaged_file_of_ids_starts_another_run(tmp_path: Path) -> None:
+    first, _ = run_id(tmp_path, "wandb")
+    (tmp_path / "tracker.json").write_text('{"wandb": ')
+    second, known = run_id(tmp_path, "wandb")
+    assert second != first and not known
+    assert run_id(tmp_path, "wandb") == (second, True)
+
+
+def test_wandb_is_sent_name_tags_and_notes_and_goes_on_in_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[dict[str, Any]] = []
+    logged: list[tuple[dict[str, float], int]] = []
+    run = SimpleNamespace(log=lambda entry, step: logged.append((entry, step)))
+
+    def init(**keys: Any) -> Any:
+        started.append(keys)
+        return run
+
+    monkeypatch.setattr(wandb, "init", init)
+    config = TrackerConfig(mode="online", name="mine", tags=("a", "b"), notes="why")
+    for _ in range(2):
+        open_tracker(tracked(config, tmp_path), SMALL).log(3, {"loss": 1.0})
+    first, second = started
+    assert (first["name"], first["tags"], first["notes"], first["group"]) == ("mine", ["a", "b"], "why", "prior")
+    assert first["id"] == second["id"] and second["resume"] == "allow"
+    assert logged[0] == ({"loss": 1.0, "step": 3}, 3)
+    other = tmp_path / "other"
+    open_tracker(tracked(config, other), SMALL)
+    assert started[2]["id"] != first["id"]
