@@ -10,8 +10,9 @@ import numpy as np
 from recipes.core.data.files.json_records import Bad, Number
 from recipes.core.data.files.tables import BATCH, IndexedTable, Record, Table, reading
 from recipes.core.errors import UserError
-from recipes.core.storage.cache import build_once
+from recipes.core.storage.cache import build_once, home
 from recipes.core.storage.files import sha256_json
+from recipes.core.storage.fingerprints import fingerprint
 
 VERSION = 1
 
@@ -44,6 +45,9 @@ class ParquetTable(Table):
     def rows(self, names: Sequence[str]) -> Iterator[Record | Bad]:
         for batch in self._batches(names):
             yield from records(batch)
+
+    def fingerprint(self) -> str:
+        return fingerprint({self.name: self.path}, home())
 
     def with_index(self, names: Sequence[str]) -> IndexedTable:
         """A copy of the columns in the cache, as Arrow lays them out: a Parquet file has no single rows."""
@@ -95,6 +99,9 @@ class ArrowTable(IndexedTable):
     def place(self, index: int) -> str:
         return self._source.place(index)
 
+    def fingerprint(self) -> str:
+        return self._source.fingerprint()
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_table"}
 
@@ -121,6 +128,9 @@ class DatasetTable(IndexedTable):
     def rows(self, names: Sequence[str]) -> Iterator[Record | Bad]:
         for batch in self._only(names).iter(BATCH):
             yield from records(batch)
+
+    def fingerprint(self) -> str:
+        return sha256_json([self.name, self._rows._fingerprint])
 
     def with_index(self, names: Sequence[str]) -> IndexedTable:
         return DatasetTable(self._only(names), self.name, self.root)

@@ -2,12 +2,14 @@
 
 import csv
 import gzip
+import json
 import os
 import zlib
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ import numpy as np
 from recipes.core.data.files.json_records import BOM, Bad, list_spans, parse_record, refuse_foreign
 from recipes.core.data.files.sources import pick_column, reason
 from recipes.core.errors import UserError
+from recipes.core.storage.cache import home
+from recipes.core.storage.files import sha256_json
+from recipes.core.storage.fingerprints import fingerprint
 
 Record = dict[str, Any]
 BATCH = 200
@@ -49,6 +54,10 @@ class Table(ABC):
         Raises:
             UserError: the file cannot be read.
         """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash that changes when the records or their places do; of large files it is kept by size and time."""
 
     @abstractmethod
     def with_index(self, names: Sequence[str]) -> "IndexedTable":
@@ -152,6 +161,9 @@ class JsonTable(IndexedTable):
     def place(self, index: int) -> str:
         return f"{self.name}:{self._lines[index]}" if len(self._lines) else super().place(index)
 
+    def fingerprint(self) -> str:
+        return fingerprint({self.name: self.path}, home())
+
     def _parse(self, index: int, handle: int, names: Collection[str]) -> Record | Bad:
         start, stop = (int(offset) for offset in self._spans[index])
         raw = os.pread(handle, stop - start, start) if self._content is None else self._content[start:stop]
@@ -212,6 +224,9 @@ class CsvTable(Table):
             record = {name: cell for name, cell in zip(self._header, row, strict=True) if name in names}
             wrong = next((byte for cell in record.values() for byte in cell if "\udc80" <= byte <= "\udcff"), None)
             yield record if wrong is None else Bad("is not UTF-8", f"0x{ord(wrong) - 0xDC00:02x}")
+
+    def fingerprint(self) -> str:
+        return fingerprint({self.name: self.path}, home())
 
     def with_index(self, names: Sequence[str]) -> IndexedTable:
         locations = [self.place(index) for index in range(len(self))]
@@ -275,6 +290,12 @@ class ListTable(IndexedTable):
     def rows(self, names: Sequence[str]) -> Iterator[Record | Bad]:
         yield from self._records
 
+    def fingerprint(self) -> str:
+        digest = sha256()
+        for place, record in zip(self._places, self._records, strict=True):
+            digest.update(json.dumps([place, record], default=str).encode())
+        return digest.hexdigest()
+
     def row(self, index: int) -> Record:
         record = self._records[index]
         assert isinstance(record, dict)
@@ -301,6 +322,9 @@ class Chain(Table):
     def rows(self, names: Sequence[str]) -> Iterator[Record | Bad]:
         for table in self.tables:
             yield from table.rows(names)
+
+    def fingerprint(self) -> str:
+        return sha256_json([table.fingerprint() for table in self.tables])
 
     def with_index(self, names: Sequence[str]) -> IndexedTable:
         return IndexedChain([table.with_index(names) for table in self.tables])
@@ -366,6 +390,9 @@ class Chosen(Table):
             if index == following:
                 yield row
                 following = next(wanted, None)
+
+    def fingerprint(self) -> str:
+        return sha256_json([self._table.fingerprint(), sha256(np.array(self._indices, np.int64)).hexdigest()])
 
     def with_index(self, names: Sequence[str]) -> IndexedTable:
         return IndexedChosen(self._table.with_index(names), self._indices)

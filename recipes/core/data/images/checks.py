@@ -1,6 +1,5 @@
 """Every image of a table decoded once before it is used, and the outcome remembered."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -9,13 +8,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from recipes.core.data.files.tables import IndexedTable, Table
 from recipes.core.data.images.decoding import image_content, inspect_image
 from recipes.core.messages import WIDEST, shorten
 from recipes.core.storage.cache import build_once
-from recipes.core.storage.files import sha256_json, write_json
+from recipes.core.storage.files import read_json, sha256_json, write_json
 
-VERSION = 2
+VERSION = 3
 THREADS = 8
 WAITING = 64  # images that wait for a thread
 
@@ -75,10 +76,10 @@ class ImageChecks:
 
     def _check_files(self) -> Iterator[tuple[str, tuple[str, str | None]]]:
         paths = list(self._files)
-        key = sha256_json(["files", VERSION, [[path, _state(Path(path))] for path in paths]])
-        yield from zip(paths, _inspect_all(key, lambda: map(Path, paths)) if paths else [], strict=True)
+        key = ["files", [[path, state_of(Path(path))] for path in paths]]
+        yield from zip(paths, _listed(*inspect_all(key, lambda: map(Path, paths))) if paths else [], strict=True)
 
-    def _check_bytes(self) -> Iterator[tuple[str, str | None]]:
+    def _check_bytes(self) -> Iterator[tuple[str, tuple[str, str | None]]]:
         order = sorted(self._stored, key=lambda digest: self._stored[digest][0])
         firsts = {rows[0] for rows in self._stored.values()}
 
@@ -88,28 +89,46 @@ class ImageChecks:
                 if row in firsts and isinstance(record, dict):
                     yield image_content(record[self.column], self.table.folder(row))
 
-        results = _inspect_all(sha256_json(["bytes", VERSION, order]), contents) if order else []
+        results = _listed(*inspect_all(["bytes", order], contents)) if order else []
         yield from ((digest, problem) for digest, (_, problem) in zip(order, results, strict=True))
 
 
-def _inspect_all(key: str, contents: Callable[[], Iterable[Any]]) -> list[tuple[str, str | None]]:
-    """What `inspect_image` says of each image, from the cache where it has been asked before."""
+def inspect_all(key: list[Any], contents: Callable[[], Iterable[Any]]) -> tuple[np.ndarray, dict[int, str]]:
+    """What `inspect_image` says of each image, from the cache where it has been asked before.
+
+    Args:
+        key: What the answers depend on.
+        contents: The images, asked for only if the answers are not known.
+
+    Returns:
+        SHA-256 of each image, none where there is no such file; and what is wrong with those that are bad.
+    """
 
     def build(staging: Path) -> None:
-        waiting = iter(contents())
-        results: list[tuple[str, str | None]] = []
-        with ThreadPoolExecutor(THREADS) as pool:
+        waiting, problems, count = iter(contents()), {}, 0
+        with (staging / "digests").open("wb") as file, ThreadPoolExecutor(THREADS) as pool:
             while some := list(islice(waiting, WAITING)):
-                results += pool.map(inspect_image, some)
-        write_json(staging / "images.json", results)
+                for number, (digest, problem) in enumerate(pool.map(inspect_image, some), count):
+                    file.write(bytes.fromhex(digest) or bytes(sha256().digest_size))
+                    if problem is not None:
+                        problems[str(number)] = problem
+                count += len(some)
+        write_json(staging / "problems.json", problems)
 
-    folder = build_once("image-checks", key, build)
-    return [(digest, problem) for digest, problem in json.loads((folder / "images.json").read_text(encoding="utf-8"))]
+    folder = build_once("image-checks", sha256_json([VERSION, *key]), build)
+    problems = read_json(folder / "problems.json")
+    return np.fromfile(folder / "digests", "S32"), {int(number): why for number, why in problems.items()}
 
 
-def _state(path: Path) -> list[int]:
+def _listed(digests: np.ndarray, problems: dict[int, str]) -> list[tuple[str, str | None]]:
+    rows = digests.view(np.uint8).reshape(len(digests), -1)
+    return [(row.tobytes().hex() if row.any() else "", problems.get(number)) for number, row in enumerate(rows)]
+
+
+def state_of(path: Path) -> tuple[int, int]:
+    """Size and time of change of a file; -1 where there is none."""
     try:
         state = path.stat()
     except (OSError, ValueError):
-        return []
-    return [state.st_size, state.st_mtime_ns]
+        return -1, -1
+    return state.st_size, state.st_mtime_ns

@@ -71,14 +71,18 @@ def image_content(value: Any, root: Path) -> Path | bytes | None:
     Raises:
         ValueError: it is something else.
     """
+    cell = image_cell(value)
+    return root / home_path(cell) if isinstance(cell, str) else cell
+
+
+def image_cell(value: Any) -> str | bytes | None:
+    """The name or the bytes of an image in a cell; None and errors as of `image_content`."""
     if isinstance(value, dict) and {"bytes", "path"} & set(value):
         value = value.get("bytes") or value.get("path")
     if value is None or value == "" or value == b"":
         return None
-    if isinstance(value, bytes):
+    if isinstance(value, bytes | str):
         return value
-    if isinstance(value, str):
-        return root / home_path(value)
     raise ValueError(f"its image is no path and no bytes but {type(value).__name__}")
 
 

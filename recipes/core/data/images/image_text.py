@@ -1,6 +1,5 @@
 """Real image-caption corpora: checked whole before training, read row by row, images decoded only when asked for."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -10,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.config import ImageTextConfig
-from recipes.core.data.files.json_records import Bad
 from recipes.core.data.files.records import judge
+from recipes.core.data.images.caption_rows import CaptionRows, look_at_images, read_captions
 from recipes.core.data.images.captions import Caption, CaptionData
-from recipes.core.data.images.checks import ImageChecks
 from recipes.core.data.images.decoding import decode, image_content
-from recipes.core.data.images.sources import Source, caption_texts, open_sources
+from recipes.core.data.images.sources import Source, open_sources
 from recipes.core.errors import UserError
 from recipes.core.storage.files import sha256_json
 
@@ -28,17 +26,22 @@ class Scan:
 
     Attributes:
         bad: Reason for each unusable row.
-        rows: Row of each usable caption, int64 [captions].
-        turns: Which of its row's captions each is, int64 [captions].
+        read: All captions.
+        captions: Which of them are usable, int64 [captions].
         groups: For each row the first row with the same image, int64 [rows].
-        digest: Hash of all captions and of the bytes of all images.
+        digest: Hash of all usable captions and of the bytes of their images.
     """
 
     bad: dict[int, str]
-    rows: np.ndarray
-    turns: np.ndarray
+    read: CaptionRows
+    captions: np.ndarray
     groups: np.ndarray
     digest: str
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Row of each usable caption, int64 [captions]."""
+        return self.read.rows[self.captions]
 
 
 class ImageTextSplit:
@@ -48,21 +51,20 @@ class ImageTextSplit:
         source: The rows.
         scan: What was found in them.
         indices: Which captions of the scan, int [n].
-        captions: See `ImageTextConfig.captions`.
         prefix: Begins all ids; tells sources apart.
     """
 
-    def __init__(self, source: Source, scan: Scan, indices: np.ndarray, captions: str | None, prefix: str) -> None:
-        self._source, self._scan, self._indices = source, scan, indices
-        self._all, self._prefix = captions, prefix
+    def __init__(self, source: Source, scan: Scan, indices: np.ndarray, prefix: str) -> None:
+        self._source, self._scan, self._indices, self._prefix = source, scan, indices, prefix
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def caption(self, index: int) -> Caption:
         """The caption at `index`; nothing is known of what the image determines."""
-        row, turn = (int(part[self._indices[index]]) for part in (self._scan.rows, self._scan.turns))
-        text = caption_texts(self._source.table.row(row).get(self._source.caption_column), self._all)[turn]
+        read, number = self._scan.read, int(self._scan.captions[self._indices[index]])
+        row, text = int(read.rows[number]), read.text(number)
+        turn = number - int(np.searchsorted(read.rows, row))  # which of its row's captions it is
         name = f"row-{row}" + (f"-{turn}" if turn else "")
         return Caption(f"{self._prefix}{name}", f"{self._prefix}image-{self._scan.groups[row]}", text, ())
 
@@ -76,7 +78,7 @@ class ImageTextSplit:
         Raises:
             UserError: it cannot be decoded.
         """
-        row, table = int(self._scan.rows[self._indices[index]]), self._source.table
+        row, table = int(self._scan.read.rows[self._scan.captions[self._indices[index]]]), self._source.table
         content = image_content(table.row(row).get(self._source.image_column), table.folder(row))
         try:
             return decode(content, size)
@@ -114,7 +116,7 @@ def load_image_text(config: ImageTextConfig, seed: int) -> CaptionData:
     scans = [scan(each, config.captions) for each in sources]
     bad = [message for each in scans for message in each.bad.values()]
     judge(bad, sum(len(each.table) for each in sources), f"data.path={config.path}", config.on_error, "examples")
-    train, test = (np.arange(len(each.rows)) for each in (scans[0], scans[-1]))
+    train, test = (np.arange(len(each.captions)) for each in (scans[0], scans[-1]))
     if test_source is None:
         fraction = TEST_FRACTION if config.test_fraction is None else config.test_fraction
         train, test = split_by_image(scans[0].groups[scans[0].rows], fraction, seed)
@@ -122,8 +124,8 @@ def load_image_text(config: ImageTextConfig, seed: int) -> CaptionData:
     prefix = "" if test_source is None else "test-"
     return CaptionData(
         config.name,
-        ImageTextSplit(source, scans[0], train, config.captions, ""),
-        ImageTextSplit(sources[-1], scans[-1], test, config.captions, prefix),
+        ImageTextSplit(source, scans[0], train, ""),
+        ImageTextSplit(sources[-1], scans[-1], test, prefix),
         (),
         (),
         tuple(bad),
@@ -154,37 +156,21 @@ def scan(source: Source, captions: str | None = None) -> Scan:
         source: The rows.
         captions: See `ImageTextConfig.captions`.
     """
-    bad: dict[int, str] = {}
-    counts: dict[int, int] = {}
-    digest = sha256()
-    checks = ImageChecks(source.table, source.image_column)
-    for row, record in enumerate(source.table.rows(source.names)):
-        if isinstance(record, Bad):
-            bad[row] = f"{source.table.place(row)} {record}"
-            continue
-        try:
-            content = image_content(record.get(source.image_column), source.table.folder(row))
-            if content is None:
-                raise ValueError("it names no image")
-            texts = caption_texts(record.get(source.caption_column), captions)
-        except ValueError as error:
-            bad[row] = f"{source.table.place(row)}: {error}"
-            continue
-        counts[row] = len(texts)
-        digest.update(json.dumps([row, texts]).encode())
-        checks.add(row, content)
-    images, problems = checks.run()
-    bad |= {row: f"{source.table.place(row)}: {problem}" for row, problem in problems.items()}
-    good = sorted(row for row in counts if row not in bad)
-    first: dict[str, int] = {}
-    groups = np.zeros(len(source.table), np.int64)
-    for row in good:
-        groups[row] = first.setdefault(images[row], row)
-        digest.update(json.dumps([row, images[row]]).encode())
-    repeats = [counts[row] for row in good]
-    rows = np.repeat(np.array(good, np.int64), repeats)
-    turns = np.concatenate([np.arange(count) for count in repeats] or [np.zeros(0, np.int64)])
-    return Scan(dict(sorted(bad.items())), rows, turns, groups, digest.hexdigest())
+    read = read_captions(source, captions)
+    images = look_at_images(source, read)
+    wrong = np.zeros(len(images.digests), bool)
+    wrong[list(images.problems)] = True
+    good = ~wrong[images.numbers]
+    bad = read.bad | {
+        int(read.usable[at]): f"{source.table.place(int(read.usable[at]))}: {images.problems[int(images.numbers[at])]}"
+        for at in np.flatnonzero(~good)
+    }
+    rows, digests = read.usable[good], images.digests[images.numbers[good]]
+    _, first, same = np.unique(digests, return_index=True, return_inverse=True)
+    groups, is_good = np.zeros(len(source.table), np.int64), np.zeros(len(source.table), bool)
+    groups[rows], is_good[rows] = rows[first[same]], True
+    digest = sha256_json([read.digest, *(sha256(part).hexdigest() for part in (rows, digests))])
+    return Scan(dict(sorted(bad.items())), read, np.flatnonzero(is_good[read.rows]), groups, digest)
 
 
 def _require(config: ImageTextConfig, train: int, test: int) -> None:

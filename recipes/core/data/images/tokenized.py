@@ -5,6 +5,7 @@ The arrays are memory-mapped, so loader processes and the cells of a trial share
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
@@ -19,29 +20,27 @@ from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
+from recipes.core.storage.ragged import Ragged, RaggedFile
 
-FORMAT = 2
+FORMAT = 3
 BATCH = 1024
 NO_SPAN = -1
+COLUMNS: dict[str, type] = {"ids": np.int32, "spans": np.int16, "words": np.int16}
 
 
 class TokenizedCaptions:
     """One split, tokenised. Flat arrays in the order of the captions are addressed by `offsets`.
 
     Args:
-        file: The safetensors file that `tokenize` wrote.
+        folder: The folder that `tokenize` wrote.
         max_tokens: Longer captions end after this many tokens (then without the end-of-text token); `cut` is how many.
     """
 
-    def __init__(self, file: Path, max_tokens: int) -> None:
-        from safetensors import safe_open
-
-        with safe_open(file, framework="pt") as stored:
-            self._ids, self._spans, self._words, self._starts = (
-                stored.get_tensor(name).numpy() for name in ("ids", "spans", "words", "starts")
-            )
-        self.lengths: np.ndarray = np.minimum(np.diff(self._starts), max_tokens).astype(np.int32)
-        self.cut = int((np.diff(self._starts) > max_tokens).sum())
+    def __init__(self, folder: Path, max_tokens: int) -> None:
+        self._ids, self._spans, self._words = (Ragged(folder / name, dtype) for name, dtype in COLUMNS.items())
+        full = self._ids.lengths()
+        self.lengths: np.ndarray = np.minimum(full, max_tokens).astype(np.int32)
+        self.cut = int((full > max_tokens).sum())
         self.offsets: np.ndarray = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
 
     def __len__(self) -> int:
@@ -49,18 +48,27 @@ class TokenizedCaptions:
 
     def ids(self, index: int) -> np.ndarray:
         """Token ids of a caption, the end-of-text token last: int32 [tokens]."""
-        return self._ids[self._slice(index)]
+        return self._ids[index][: self.lengths[index]]
+
+    def whole(self, index: int) -> np.ndarray:
+        """Token ids of a caption, however long it is: int32 [tokens]."""
+        return self._ids[index]
+
+    @property
+    def longest(self) -> int:
+        """Which caption has most tokens."""
+        return int(self._ids.lengths().argmax())
 
     def span_index(self, index: int) -> np.ndarray:
         """For each token the index in `Caption.spans` of the span it overlaps, -1 for none: int16 [tokens]."""
-        return self._spans[self._slice(index)]
+        return self._spans[index][: self.lengths[index]]
 
     def word_index(self, index: int) -> np.ndarray:
         """For each token the whitespace-separated word it is a piece of: int16 [tokens].
 
         The end-of-text token is a word of its own, after the last.
         """
-        return self._words[self._slice(index)]
+        return self._words[index][: self.lengths[index]]
 
     def fingerprint(self) -> str:
         """Hash of all token ids and of where captions begin."""
@@ -68,14 +76,10 @@ class TokenizedCaptions:
 
     @cached_property
     def _fingerprint(self) -> str:
-        digest = sha256(self.offsets.tobytes())
-        for index in range(len(self)):
-            digest.update(self.ids(index).tobytes())
+        digest = sha256(self.offsets)
+        for ids in (self.ids(index) for index in range(len(self))) if self.cut else [self._ids.values]:
+            digest.update(ids)
         return digest.hexdigest()
-
-    def _slice(self, index: int) -> slice:
-        start = int(self._starts[index])
-        return slice(start, start + int(self.lengths[index]))
 
 
 def tokenize(
@@ -94,8 +98,8 @@ def tokenize(
         UserError: a caption is longer than `max_tokens` and `on_long` is "fail".
     """
     key = sha256_json([FORMAT, split.fingerprint(), tokenizer_fingerprint(tokenizer), eos_id])
-    folder = build_once("tokens", key, lambda staging: _write(split, tokenizer, eos_id, staging / "tokens.safetensors"))
-    tokens = TokenizedCaptions(folder / "tokens.safetensors", max_tokens)
+    folder = build_once("tokens", key, lambda staging: _write(split, tokenizer, eos_id, staging))
+    tokens = TokenizedCaptions(folder, max_tokens)
     if on_long == "fail":
         _refuse_long(split, tokens, max_tokens)
     elif tokens.cut:
@@ -105,40 +109,32 @@ def tokenize(
 
 
 def _refuse_long(split: CaptionSplit, tokens: TokenizedCaptions, max_tokens: int) -> None:
-    full = np.diff(tokens._starts)
-    longest = int(full.argmax())
-    if full[longest] <= max_tokens:
+    if not tokens.cut:
         return
+    longest = len(tokens.whole(tokens.longest))
     raise UserError(
-        f"{int((full > max_tokens).sum())} of {len(full)} captions are longer than {max_tokens} tokens; "
-        f"the longest has {full[longest]}",
-        where=f"caption {split.caption(longest).id}",
-        hint=f"type data.max_tokens={full[longest]} to keep them whole, or data.on_long=truncate to cut them",
+        f"{tokens.cut} of {len(tokens)} captions are longer than {max_tokens} tokens; the longest has {longest}",
+        where=f"caption {split.caption(tokens.longest).id}",
+        hint=f"type data.max_tokens={longest} to keep them whole, or data.on_long=truncate to cut them",
     )
 
 
-def _write(split: CaptionSplit, tokenizer: Any, eos_id: int, file: Path) -> None:
-    from safetensors.numpy import save_file
-
-    rows = list(_tokenise(split, tokenizer, eos_id))
-    ids, spans, words = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-    starts = np.concatenate([[0], np.cumsum([len(row[0]) for row in rows])]).astype(np.int64)
-    save_file({"ids": ids, "spans": spans, "words": words, "starts": starts}, file)
-
-
-def _tokenise(split: CaptionSplit, tokenizer: Any, eos_id: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Token ids, span indices and word indices of each caption, end of text included."""
+def _write(split: CaptionSplit, tokenizer: Any, eos_id: int, folder: Path) -> None:
     reader = TextIds(tokenizer)
-    for start, end in pairwise([*range(0, len(split), BATCH), len(split)]):
-        captions = [split.caption(index) for index in range(start, end)]
-        rows = reader.with_offsets([caption.text for caption in captions])
-        for caption, (ids, offsets) in zip(captions, rows, strict=True):
-            spans = [*spans_of_tokens(caption.spans, offsets), NO_SPAN]
-            yield (
-                np.array([*ids, eos_id], np.int32),
-                np.array(spans, np.int16),
-                np.array(_words_with_end(caption, offsets), np.int16),
-            )
+    with ExitStack() as open_files:
+        files = [open_files.enter_context(RaggedFile(folder / name, dtype)) for name, dtype in COLUMNS.items()]
+        for start, end in pairwise([*range(0, len(split), BATCH), len(split)]):
+            captions = [split.caption(index) for index in range(start, end)]
+            for file, rows in zip(files, zip(*_tokenise(captions, reader, eos_id), strict=True), strict=True):
+                file.extend(rows)
+
+
+def _tokenise(captions: Sequence[Caption], reader: TextIds, eos_id: int) -> Iterator[tuple[list[int], ...]]:
+    """Token ids, span indices and word indices of each caption, end of text included."""
+    rows = reader.with_offsets([caption.text for caption in captions])
+    for caption, (ids, offsets) in zip(captions, rows, strict=True):
+        spans = [*spans_of_tokens(caption.spans, offsets), NO_SPAN]
+        yield [*ids, eos_id], spans, _words_with_end(caption, offsets)
 
 
 def spans_of_tokens(spans: Sequence[Span], offsets: Sequence[tuple[int, int]]) -> list[int]:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from recipes.core.data.config import ImageTextConfig
+from recipes.core.data.images import caption_rows, checks
 from recipes.core.data.images.captions import CaptionData
 from recipes.core.data.images.decoding import decode
 from recipes.core.data.images.image_text import split_by_image
@@ -478,3 +479,14 @@ def test_the_fingerprint_is_that_of_the_content(images: Path, tmp_path: Path) ->
     assert load(tmp_path / "elsewhere" / "pairs.jsonl").train.fingerprint() == first
     Image.new("RGB", (6, 4), "blue").save(tmp_path / "elsewhere" / "pictures" / "3.png")
     assert load(tmp_path / "elsewhere" / "pairs.jsonl").train.fingerprint() != first
+
+
+def test_a_second_start_looks_at_no_row_and_no_image(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_jsonl(images, [*rows(), {"image": "pictures/gone.png", "caption": "gone"}])
+    first = load(path, on_error="skip")
+    monkeypatch.setattr(caption_rows, "_Writer", None)
+    monkeypatch.setattr(checks, "inspect_image", None)
+    again = load(path, on_error="skip")
+    assert again.skipped == first.skipped and again.train.fingerprint() == first.train.fingerprint()
+    parts = [[split.caption(i) for i in range(len(split))] for split in (first.train, again.train)]
+    assert parts[0] == parts[1] and len(parts[0]) == 9

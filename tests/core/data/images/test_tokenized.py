@@ -13,8 +13,9 @@ from transformers import PreTrainedTokenizerFast
 from recipes.core.data.config import DigitCaptionsConfig
 from recipes.core.data.images.captions import Caption, Span, fingerprint
 from recipes.core.data.images.load import load_captions
-from recipes.core.data.images.tokenized import TokenizedCaptions, spans_of_tokens, tokenize, words_of_tokens
+from recipes.core.data.images.tokenized import COLUMNS, TokenizedCaptions, spans_of_tokens, tokenize, words_of_tokens
 from recipes.core.errors import UserError
+from recipes.core.storage.ragged import RaggedFile
 
 EOS = 0
 
@@ -183,13 +184,12 @@ def test_cached_equals_fresh(home: Path) -> None:
 
 
 def test_arrays_are_memory_mapped(home: Path) -> None:
-    from safetensors.numpy import save_file
-
     big = 30_000_000
-    arrays = {"ids": np.ones(big, np.int32), "spans": np.zeros(big, np.int16), "words": np.zeros(big, np.int16)}
-    save_file(arrays | {"starts": np.array([0, 3, big], np.int64)}, home / "tokens.safetensors")
+    for name, dtype in COLUMNS.items():
+        with RaggedFile(home / name, dtype) as file:
+            file.extend([np.ones(3), np.ones(big - 3)])
     before = anonymous_memory()
-    tokens = TokenizedCaptions(home / "tokens.safetensors", max_tokens=big)
+    tokens = TokenizedCaptions(home, max_tokens=big)
     assert tokens.ids(0).tolist() == [1, 1, 1] and int(tokens.ids(1).sum()) == big - 3
     assert anonymous_memory() - before < 50_000_000
 
