@@ -1,6 +1,7 @@
 """A frozen model's forwards over rows: what it has at the positions that predict the tokens of completions."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -53,6 +54,8 @@ def read_rows(
     groups: Sequence[Sequence[int]] | None = None,
     layers: Sequence[int] = (),
     inputs: Callable[[list[int]], dict[str, Tensor]] | None = None,
+    bf16: bool = False,
+    before: int = 0,
 ) -> None:
     """Run a model over rows without gradient; each forward is read from inside, where wrappers hold its head together.
 
@@ -66,11 +69,13 @@ def read_rows(
         groups: Numbers of the rows of each forward instead.
         layers: As in `hidden_states`.
         inputs: From numbers of rows to what else the model is given (its pixels).
+        bf16: Compute as a model is trained in bf16: by autocast.
+        before: Rows that were read before, for the progress.
     """
     model.to(device)
     with evaluation(model):
-        for numbers, batch in row_batches(rows, device, what, batch_tokens, groups):
-            with torch.no_grad():
+        for numbers, batch in row_batches(rows, device, what, batch_tokens, groups, before):
+            with torch.no_grad(), torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
                 _forward(model, numbers, batch, read, layers, inputs(numbers) if inputs else {})
 
 

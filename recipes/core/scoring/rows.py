@@ -101,12 +101,18 @@ def completion_batch(rows: Sequence[Row], pad_id: int = PAD) -> dict[str, Tensor
     }
 
 
+def row_groups(rows: Sequence[Row], batch_tokens: int) -> list[list[int]]:
+    """Numbers of the rows of each batch, rows of similar length together."""
+    return batches(row_lengths(rows).sum(1), batch_tokens)
+
+
 def row_batches(
     rows: Sequence[Row],
     device: str,
     what: str,
     batch_tokens: int = BATCH_TOKENS,
     groups: Sequence[Sequence[int]] | None = None,
+    before: int = 0,
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
     """All rows in batches of similar length, with progress: numbers of the rows, and the batch on the device.
 
@@ -116,6 +122,7 @@ def row_batches(
         what: What is being done, for people.
         batch_tokens: Most padded tokens of a batch, unless one row has more.
         groups: Numbers of the rows of each batch instead.
+        before: Rows that were done before, for the progress.
 
     Raises:
         ValueError: a completion has no context, so that nothing predicts its first token.
@@ -124,9 +131,9 @@ def row_batches(
     if len(bare := np.flatnonzero((lengths[:, 1] > 0) & (lengths[:, 0] == 0))):
         raise ValueError(f"nothing predicts the first token of row {bare[0]}: its context is empty")
     if groups is None:
-        groups = batches(lengths.sum(1), batch_tokens)
-    done = 0
-    with progress(what, len(rows)) as show:
+        groups = row_groups(rows, batch_tokens)
+    done = before
+    with progress(what, len(rows), before) as show:
         for group in groups:
             if numbers := [i for i in group if lengths[i, 1]]:
                 batch = completion_batch([rows[i] for i in numbers])

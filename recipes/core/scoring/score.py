@@ -9,6 +9,7 @@ rounding.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Required, TypedDict, Unpack
 
@@ -19,15 +20,16 @@ from torch import Tensor
 from recipes.core.errors import RunFailed
 from recipes.core.losses.logprobs import logprobs_and_kl, project
 from recipes.core.models.head import OutputHead, output_head
-from recipes.core.scoring.columns import ColumnFile, read_column
+from recipes.core.models.padded import BATCH_TOKENS
+from recipes.core.scoring.columns import BF16, ColumnFile, SavedProgress, column_array, read_column
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.scoring.forward import HEAD, Reading, read_rows
-from recipes.core.scoring.rows import Row, row_offsets, rows_fingerprint
+from recipes.core.scoring.rows import Row, row_groups, row_lengths, row_offsets, rows_fingerprint
 from recipes.core.scoring.statistics import Ask, token_columns
-from recipes.core.storage.cache import build_once
+from recipes.core.storage.cache import build_once, entry_folder
 from recipes.core.storage.files import sha256_json
 
-FORMAT = 1
+KIND, FORMAT = "token-scores", 1
 LOGPROB = Ask()
 # (name, shape, dtype) -> what takes values by slices of tokens.
 Allocate = Callable[[str, tuple[int, ...], type], Any]
@@ -39,7 +41,8 @@ class TokenScores:
 
     Attributes:
         columns: Name -> [tokens, ...]: logprob (nats, fp32), what `Ask` names, and kl where there is another model.
-            hidden is fp32 [tokens, layers, width], top_ids and top_logits [tokens, top_k].
+            hidden is fp32 [tokens, layers, width], or the bits of bf16 (see `column_tensor`), top_ids and top_logits
+            [tokens, top_k].
         offsets: int64 [rows + 1] where each row starts.
         forwards: Forward passes it took to get them; 0 when they came from the cache.
     """
@@ -69,12 +72,14 @@ class Options(TypedDict, total=False):
         batch_tokens: Padded tokens of a forward.
         groups: Numbers of the rows of each forward instead.
         what: What is being done, for people.
+        bf16: Compute as a model is trained in bf16; hidden states are then kept in it.
     """
 
     device: Required[str]
     batch_tokens: int
     groups: Sequence[Sequence[int]] | None
     what: str
+    bf16: bool
 
 
 def score(
@@ -83,8 +88,8 @@ def score(
     """Score the completion tokens of rows.
 
     Args:
-        model: A `TextModel`. It computes in the dtype of its weights, the softmax in fp32; its training mode is left as
-            it was.
+        model: A `TextModel`. It computes in the dtype of its weights (or as `Options.bf16` says), the softmax in fp32;
+            its training mode is left as it was.
         rows: (context, completion) ids; `text_rows` makes them of texts.
         ask: What is read besides log-probs.
         other: A second `TextModel` with the same vocabulary: column kl is KL(model || other) over the whole of it.
@@ -96,7 +101,7 @@ def score(
         columns[name] = np.zeros(shape, dtype)
         return columns[name]
 
-    forwards = _fill(model, rows, ask, other, allocate, lambda *_: None, options)
+    forwards = _fill(model, rows, ask, other, allocate, lambda *_: None, options, _groups(rows, options))
     return TokenScores(columns, row_offsets(rows), forwards)
 
 
@@ -105,6 +110,8 @@ def score_once(
 ) -> TokenScores:
     """`score`, computed only if no run has done so before, and memory-mapped from the cache.
 
+    It is written as it is computed. A computation that was stopped or killed goes on from what is on disk.
+
     Raises:
         RunFailed: the model gives a token no finite log-probability.
     """
@@ -112,13 +119,35 @@ def score_once(
 
     def build(folder: Path) -> None:
         nonlocal forwards
-        with ExitStack() as files:
+        groups = _groups(rows, options)
+        saved = SavedProgress(folder, _plan(groups))
+        files: dict[str, ColumnFile] = {}
+        with ExitStack() as stack:
 
             def allocate(name: str, shape: tuple[int, ...], dtype: type) -> ColumnFile:
-                return files.enter_context(closing(ColumnFile(folder / f"{name}.npy", shape, dtype)))
+                column = ColumnFile(folder / f"{name}.npy", shape, dtype, resume=saved.done > 0)
+                files[name] = stack.enter_context(closing(column))
+                return column
 
-            forwards = _fill(model, rows, ask, other, allocate, _check_finite, options)
+            def advance() -> None:
+                saved.advance(files.values())
 
+            forwards = _fill(model, rows, ask, other, allocate, _check_finite, options, groups, saved.done, advance)
+        saved.finish()
+
+    key = scores_key(model, rows, ask, other, bf16=options.get("bf16", False))
+    folder = build_once(KIND, key, build, resumable=True)
+    columns = {file.stem: read_column(file) for file in sorted(folder.glob("*.npy"))}
+    return TokenScores(columns, row_offsets(rows), forwards)
+
+
+def is_scored(model: Any, rows: Sequence[Row], ask: Ask = LOGPROB, bf16: bool = False) -> bool:
+    """Whether `score_once` finds these scores in the cache."""
+    return entry_folder(KIND, scores_key(model, rows, ask, bf16=bf16)).is_dir()
+
+
+def scores_key(model: Any, rows: Sequence[Row], ask: Ask, other: Any = None, bf16: bool = False) -> str:
+    """What the cache knows the scores by."""
     parts = {
         "model": weights_hash(model),
         "other": None if other is None else weights_hash(other),
@@ -126,9 +155,23 @@ def score_once(
         "ask": asdict(ask),
         "format": FORMAT,
     }
-    folder = build_once("token-scores", sha256_json(parts), build)
-    columns = {file.stem: read_column(file) for file in sorted(folder.glob("*.npy"))}
-    return TokenScores(columns, row_offsets(rows), forwards)
+    return sha256_json(parts | ({"bf16": True} if bf16 else {}))
+
+
+def _groups(rows: Sequence[Row], options: Options) -> list[Sequence[int]]:
+    """Numbers of the rows of each forward."""
+    groups = options.get("groups")
+    if groups is None:
+        groups = row_groups(rows, options.get("batch_tokens", BATCH_TOKENS))
+    lengths = row_lengths(rows)[:, 1]
+    return [group for group in groups if len(group) and lengths[group].any()]
+
+
+def _plan(groups: Sequence[Sequence[int]]) -> str:
+    digest = sha256()
+    for group in groups:
+        digest.update(len(group).to_bytes(8, "little") + np.asarray(group, np.int64).tobytes())
+    return digest.hexdigest()
 
 
 def _fill(
@@ -139,10 +182,13 @@ def _fill(
     allocate: Allocate,
     check: Callable[[Tensor, Reading], None],
     options: Options,
+    groups: Sequence[Sequence[int]],
+    done: int = 0,
+    advance: Callable[[], None] = lambda: None,
 ) -> int:
-    """Fill the columns, each log-prob checked; returns how many forwards it took."""
+    """Fill the columns, each log-prob checked, behind the first `done` groups; returns how many forwards it took."""
     offsets, forwards = row_offsets(rows), 0
-    shapes = _shapes(model, ask, other)
+    shapes = _shapes(model, ask, other, options.get("bf16", False))
     columns = {name: allocate(name, (int(offsets[-1]), *shape), dtype) for name, (shape, dtype) in shapes.items()}
     if other is not None:
         other.to(options["device"]).eval()
@@ -157,15 +203,17 @@ def _fill(
             values["kl"] = _divergence(reading, other)
         check(values["logprob"], reading)
         for name, column in columns.items():
-            array = values[name].to(torch.int32 if shapes[name][1] is np.int32 else torch.float32).cpu().numpy()
+            array = column_array(values[name], shapes[name][1])
             for number, part in zip(reading.numbers, np.split(array, np.cumsum(reading.lengths)[:-1]), strict=True):
                 column[offsets[number] : offsets[number + 1]] = part
+        advance()
 
-    read_rows(model, rows, read, layers=ask.hidden, **options)
+    left: Any = options | {"groups": groups[done:]}
+    read_rows(model, rows, read, layers=ask.hidden, before=sum(map(len, groups[:done])), **left)
     return forwards
 
 
-def _shapes(model: Any, ask: Ask, other: Any) -> dict[str, tuple[tuple[int, ...], type]]:
+def _shapes(model: Any, ask: Ask, other: Any, bf16: bool) -> dict[str, tuple[tuple[int, ...], type]]:
     """Name -> shape of one token's values and their type, of every column."""
     shapes: dict[str, tuple[tuple[int, ...], type]] = {"logprob": ((), np.float32)}
     shapes |= {name: ((), np.float32) for name in ("entropy", "max_logprob", "mass") if getattr(ask, name)}
@@ -179,7 +227,7 @@ def _shapes(model: Any, ask: Ask, other: Any) -> dict[str, tuple[tuple[int, ...]
         width = output_head(model.language_model).weight.shape[1]
         if set(ask.hidden) != {HEAD}:
             width = model.language_model.config.get_text_config().hidden_size
-        shapes["hidden"] = ((len(ask.hidden), width), np.float32)
+        shapes["hidden"] = ((len(ask.hidden), width), BF16 if bf16 else np.float32)
     return shapes
 
 

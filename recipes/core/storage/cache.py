@@ -8,12 +8,14 @@ from pathlib import Path
 
 from recipes.core.errors import UserError
 from recipes.core.messages import note
-from recipes.core.storage.checksums import checksums, files_below, mismatches, read_checksums
-from recipes.core.storage.disk import raising_disk_full
-from recipes.core.storage.files import publish_folder, write_json
+from recipes.core.storage.checksums import Entries, checksums, files_below, mismatches, read_checksums
+from recipes.core.storage.disk import DiskFull, raising_disk_full
+from recipes.core.storage.files import publish_folder, remove, sha256_json, write_json
+from recipes.core.storage.fingerprints import fingerprint
 from recipes.core.storage.locks import hold
 
 MANIFEST = "manifest.json"
+PARTIAL = ".partial"  # how the folder of a build ends that was stopped and goes on when it is asked for again
 
 
 def home() -> Path:
@@ -33,18 +35,26 @@ def home() -> Path:
     return Path(base) / "steelyard"
 
 
-def build_once(kind: str, key: str, build: Callable[[Path], None]) -> Path:
+def entry_folder(kind: str, key: str) -> Path:
+    """Where an entry lies once it is built; arguments as in `build_once`."""
+    return home() / "cache" / kind / key
+
+
+def build_once(kind: str, key: str, build: Callable[[Path], None], resumable: bool = False) -> Path:
     """The folder of a cache entry, built first if it is absent or damaged.
 
     Args:
         kind: What it holds, in plain words that make a folder name ("references", "tokens").
         key: Hash of everything the content depends on.
-        build: Fills the empty folder it is given. Runs under a lock that other processes and nodes wait for.
+        build: Fills the folder it is given. Runs under a lock that other processes and nodes wait for.
+        resumable: `build` goes on from what its folder holds if it was stopped or killed, or the disk was full, when it
+            was called before; else the folder it is given is always empty.
 
     Returns:
-        A folder whose files match the checksums written when it was built.
+        A folder whose files match the checksums written when it was built. Files of a megabyte and more are hashed
+        the first time, and again when `stat` tells that they changed.
     """
-    folder = home() / "cache" / kind / key
+    folder = entry_folder(kind, key)
     if folder.is_dir() and not problems(folder):
         return folder
     with hold(folder.with_name(f"{key}.lock"), f"cache entry {kind}/{key}", wait=True, guards=folder):
@@ -53,14 +63,21 @@ def build_once(kind: str, key: str, build: Callable[[Path], None]) -> Path:
             if not damage:
                 return folder
             note(f"warning: cache entry {folder} is damaged ({damage[0]}); building it again")
-        _build(folder, build)
+        _build(folder, build, resumable)
     return folder
 
 
-def problems(folder: Path) -> list[str]:
-    """What is wrong with a published folder: missing or changed files. Empty if it is whole."""
+def problems(folder: Path, hashed: bool = False) -> list[str]:
+    """What is wrong with a published folder: missing or changed files. Empty if it is whole.
+
+    Args:
+        folder: As from `build_once`.
+        hashed: Hash all files, whatever `stat` says of them.
+    """
     entries = read_checksums(folder / MANIFEST)
-    return [f"{MANIFEST} is missing or unreadable"] if entries is None else mismatches(folder, entries)
+    if entries is None:
+        return [f"{MANIFEST} is missing or unreadable"]
+    return [] if not hashed and _is_known(folder, entries) else mismatches(folder, entries)
 
 
 def write_manifest(folder: Path) -> None:
@@ -69,13 +86,27 @@ def write_manifest(folder: Path) -> None:
     write_json(folder / MANIFEST, checksums(folder, files))
 
 
-def _build(folder: Path, build: Callable[[Path], None]) -> None:
-    staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.staging")
-    staging.mkdir(parents=True)
+def _is_known(folder: Path, entries: Entries) -> bool:
+    """Whether the files are those of the manifest: large ones by their fingerprint, which is kept with size and time."""
+    try:
+        found = fingerprint({name: folder / name for name in entries}, home())
+    except UserError:
+        return False
+    return found == sha256_json(sorted((name, entry["sha256"]) for name, entry in entries.items()))
+
+
+def _build(folder: Path, build: Callable[[Path], None], resumable: bool) -> None:
+    end = PARTIAL if resumable else f".{uuid.uuid4().hex[:8]}.staging"
+    staging, kept = folder.with_name(f".{folder.name}{end}"), False
+    staging.mkdir(parents=True, exist_ok=resumable)
     try:
         with raising_disk_full(folder):
             build(staging)
             write_manifest(staging)
             publish_folder(staging, folder)
+    except (KeyboardInterrupt, SystemExit, DiskFull):
+        kept = resumable
+        raise
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if not kept:
+            remove(staging)
