@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, SEEDS, RunConfig, setting
 from recipes.core.data.text.chat_dates import CHAT_DATE, is_day
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
+from recipes.core.scoring.sizes import AUTO, STORE
 
 LOSSES = (
     "sft",
@@ -25,6 +26,23 @@ LOSSES = (
     "odpo",
     "wpo",
 )
+
+WITHOUT_REFERENCE = ("sft", "simpo", "cpo", "orpo")
+READ_DISTRIBUTIONS = ("tdpo1", "tdpo2")  # a KL over the vocabulary, for which the reference's last states are needed
+NO_STATES, LAST_STATES, ALL_STATES = "none", "last", "all"
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What training reads of the reference at the tokens of answers; nothing else is computed.
+
+    Attributes:
+        logps: Its log-probs.
+        states: Its hidden states: of no layer, of the last one, which its head gets, or of all.
+    """
+
+    logps: bool
+    states: str
 
 
 @dataclass(frozen=True)
@@ -208,6 +226,13 @@ class ReferenceConfig(TuningConfig):
         help="folder or hub name of another reference (data=preferences); null: what the policy starts from",
         content=MODEL_CONTENT,
     )
+    store: str = setting(
+        AUTO,
+        help="what the loss reads of it is kept on disk for all runs (always), or computed beside each step (never); "
+        "auto: kept within max_gib and half of the free disk, if runs see most of the pairs",
+        choices=STORE,
+    )
+    max_gib: float = setting(8.0, help="auto: most disk that it may take for the training pairs", unit="GiB", gt=0)
 
 
 @dataclass(frozen=True)
@@ -261,6 +286,12 @@ class AlignmentRunConfig(RunConfig):
     reference: ReferenceConfig = setting(help="reference model")
     preference: PreferenceConfig = setting(help="preference loss")
     evaluation: EvaluationConfig = setting(help="evaluation")
+
+    @property
+    def reads(self) -> Reads:
+        """What training reads of the reference."""
+        loss = self.preference.loss
+        return Reads(loss not in WITHOUT_REFERENCE, LAST_STATES if loss in READ_DISTRIBUTIONS else NO_STATES)
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""

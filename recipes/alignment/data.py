@@ -20,6 +20,7 @@ from recipes.alignment.corrupted import load_corrupted
 from recipes.alignment.pairs import TOKENS, PreferenceData, PromptsWithChosen
 from recipes.alignment.preferences import load_preferences
 from recipes.alignment.reference import prepare_reference
+from recipes.alignment.reference_scores import STATES
 from recipes.alignment.rows import row_texts, rows_fingerprint
 from recipes.alignment.sentiment import encode, load_sentiment
 from recipes.core.data.tasks.arithmetic import encode_sums, split_sums
@@ -28,7 +29,8 @@ from recipes.core.errors import UserError
 from recipes.core.models import text as models
 from recipes.core.models.from_config import load_reference_model
 from recipes.core.models.head import output_head
-from recipes.core.scoring.forward import every_layer, hidden_states
+from recipes.core.models.precision import exact
+from recipes.core.scoring.forward import HEAD, every_layer, hidden_states
 
 States = Callable[[dict[str, Tensor]], Tensor]
 
@@ -72,19 +74,20 @@ def _from_reviews(config: AlignmentRunConfig, source: SentimentConfig | Corrupte
     return Ground(tokenizer, reference, frozen, load_sentiment(source, reviews, tokenizer, frozen, device))
 
 
-def states_of(frozen: Any, complete: bool, device: str) -> States:
+def states_of(frozen: Any) -> States:
     """Function from a batch to the reference's hidden states [N, layers, width] of its completion tokens.
 
-    Args:
-        frozen: The reference.
-        complete: Whether the batch brings them along; else the reference computes them.
-        device: Where it does.
+    They are those that the batch brings along, unless what the head gets is none of them.
     """
-    if complete:
-        return lambda batch: batch[TOKENS + "states"]
-    frozen.to(device).eval()
-    layers = every_layer(frozen)
-    return lambda batch: hidden_states(frozen, batch, layers)
+    layers, name = every_layer(frozen), TOKENS + STATES
+    complete = HEAD in layers
+
+    def states(batch: dict[str, Tensor]) -> Tensor:
+        if complete and name in batch:
+            return exact(batch[name])
+        return hidden_states(frozen.to(batch["labels"].device).eval(), batch, layers)
+
+    return states
 
 
 def _from_file(config: AlignmentRunConfig, source: PreferencesConfig, device: str) -> Ground:

@@ -155,9 +155,9 @@ def _judge_metrics(start: Scores) -> list[str]:
     return [name for name in start.metrics if name.split("/")[0] not in TITLES]
 
 
-def policy_logps(policy: Any, pairs: PairSet, device: str) -> np.ndarray:
-    """float32 [tokens]: log-probs of all answers' tokens under the policy."""
-    return score(policy, pairs.rows(), device=device, what="scoring held-out answers")["logprob"]
+def policy_logps(policy: Any, pairs: PairSet, device: str, bf16: bool = False) -> np.ndarray:
+    """float32 [tokens]: log-probs of all answers' tokens under the policy, computed as those of the reference are."""
+    return score(policy, pairs.rows(), device=device, what="scoring held-out answers", bf16=bf16)["logprob"]
 
 
 def add_pair_scores(scores: Scores, pairs: PairSet, logps: np.ndarray, ref_logps: np.ndarray) -> None:

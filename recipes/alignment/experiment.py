@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from recipes.alignment import evaluation as measures
-from recipes.alignment.config import AlignmentRunConfig, LoraConfig
+from recipes.alignment.config import ALL_STATES, NO_STATES, AlignmentRunConfig, LoraConfig, Reads
 from recipes.alignment.data import Ground, States, prepare_ground, states_of
 from recipes.alignment.losses import LOSSES
 from recipes.alignment.mismatched import add_mismatches
 from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores, scores_of
 from recipes.alignment.pairs import PairItems, PairSet, pair_collate
-from recipes.alignment.reference import AnswerScores, answer_scores, pad_id
+from recipes.alignment.reference import pad_id
+from recipes.alignment.reference_scores import AnswerScores, StepReference, choose_scores
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.adapters import Unadapted, add_adapters, save_adapters
@@ -36,6 +37,7 @@ class Prepared:
         reference: What the reference says of the held-out answers.
         states: From a batch to the reference's hidden states.
         device: Where the run computes.
+        beside: Gives training batches what the loss reads of the reference; None: they bring it along.
     """
 
     ground: Ground
@@ -44,6 +46,7 @@ class Prepared:
     reference: AnswerScores
     states: States
     device: str
+    beside: StepReference | None
 
 
 class AlignmentRecipe:
@@ -51,19 +54,24 @@ class AlignmentRecipe:
 
     def prepare(self, config: Any, device: str) -> Prepared:
         """Reference, pairs and what is known of their tokens, each cached by content. Raises UserError on bad data."""
-        ground = self.ground(config, device)
-        sets = (ground.data.train, ground.data.test)
-        scores = [answer_scores(ground.frozen, pairs, device) for pairs in sets]
-        complete = all(reference.complete for reference in scores)
-        train, test = (
-            PairItems(pairs, self.columns(config, ground, pairs, reference, device, config.seed + index))
-            for index, (pairs, reference) in enumerate(zip(sets, scores, strict=True))
-        )
+        ground, reads = self.ground(config, device), config.reads
+        # Of held-out answers, nothing but what masks read; their log-probs are computed when they are measured.
+        states = reads.states if reads.states == ALL_STATES else NO_STATES
+        sets = ((ground.data.train, reads), (ground.data.test, Reads(False, states)))
+        items, scores, besides = [], [], []
+        for index, (pairs, read) in enumerate(sets):
+            reference, beside = choose_scores(config, ground.frozen, pairs, read, device)
+            columns = self.columns(config, ground, pairs, reference, device, config.seed + index)
+            items.append(PairItems(pairs, columns | (reference.columns(read) if beside is None else {})))
+            scores.append(reference)
+            besides.append(beside)
+        train, beside = items[0], besides[0]
         if "mismatched" in LOSSES[config.preference.loss].needs:
-            train = add_mismatches(train, ground.frozen, device)
+            train = add_mismatches(train, ground.frozen if beside is None else None, device)
         if lora_of(config).rank and config.reference.model is None:
             ground = one_copy(ground)
-        return Prepared(ground, train, test, scores[1], states_of(ground.frozen, complete, device), device)
+            beside = beside and StepReference(ground.frozen, beside.layers)
+        return Prepared(ground, train, items[1], scores[1], states_of(ground.frozen), device, beside)
 
     def ground(self, config: Any, device: str) -> Ground:
         """Models and pairs. Raises UserError on bad data."""
@@ -72,7 +80,7 @@ class AlignmentRecipe:
     def columns(
         self, config: Any, ground: Ground, pairs: PairSet, reference: AnswerScores, device: str, seed: int
     ) -> dict[str, np.ndarray]:
-        """[tokens, ...] values of all answers' tokens that batches bring along: what the loss reads of the reference.
+        """[tokens, ...] values of all answers' tokens that batches bring along besides those of the reference.
 
         Args:
             config: The run's.
@@ -82,10 +90,7 @@ class AlignmentRecipe:
             device: Where to compute more.
             seed: For what is drawn.
         """
-        columns = {"ref_logps": reference.logps}
-        if "kl" in LOSSES[config.preference.loss].needs:
-            columns["states"] = reference.states
-        return columns
+        return {}
 
     def build(self, config: Any, prepared: Prepared) -> Training:
         """Policy and objective. All arms of a seed share initialisation and data order."""
@@ -101,7 +106,7 @@ class AlignmentRecipe:
         scores = curve[config.trainer.max_steps].without_empty_rows()
         start = judge_samples(config, prepared, ground.frozen)
         extra = measures.add_frontier(scores, curve, start, config.evaluation.kl)
-        logps = measures.policy_logps(model.policy, test, prepared.device)
+        logps = measures.policy_logps(model.policy, test, prepared.device, prepared.reference.bf16)
         self.add_answers(config, prepared, scores, logps)
         for name, (title, higher, value) in ground.data.facts.items():
             scores.define(name, title, higher)
@@ -132,7 +137,7 @@ def one_copy(ground: Ground) -> Ground:
 def token_scores(config: AlignmentRunConfig, prepared: Prepared) -> TokenScores:
     """What computes the per-token scores that the config's loss reads."""
     head = output_head(prepared.ground.frozen.language_model).detach()
-    return scores_of(config.preference, head)
+    return scores_of(config.preference, head, prepared.beside)
 
 
 def training(

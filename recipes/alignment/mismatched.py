@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from recipes.alignment.pairs import MISMATCHED, TOKENS, Pair, PairItems, PairSet
+from recipes.alignment.reference_scores import LOGPS, StepReference
 from recipes.core.errors import UserError
 from recipes.core.losses.logprobs import token_logprobs
 from recipes.core.losses.objectives import IGNORE
@@ -54,24 +55,34 @@ def mismatched_pairs(pairs: PairSet) -> PairSet:
     return PairSet(mismatched)
 
 
-def add_mismatches(items: PairItems, reference: nn.Module, device: str) -> PairItems:
+def add_mismatches(items: PairItems, reference: nn.Module | None, device: str) -> PairItems:
     """The items with their mismatched prompts and what the reference says of the answers behind them, cached.
+
+    Args:
+        items: The items.
+        reference: None if it says so beside each step.
+        device: Where to compute.
 
     Raises:
         UserError: all pairs have one prompt.
     """
     others = mismatched_pairs(items.pairs)
+    if reference is None:
+        return PairItems(items.pairs, items.columns, others)
     scores = score_once(reference, others.rows(), device=device, what="scoring answers behind the prompts of others")
     return PairItems(items.pairs, items.columns | {COLUMN: scores["logprob"]}, others)
 
 
 @torch.no_grad()
-def mismatched_log_ratio(model: nn.Module, batches: list[dict[str, Any]]) -> Tensor:
+def mismatched_log_ratio(
+    model: nn.Module, batches: list[dict[str, Any]], beside: StepReference | None = None
+) -> Tensor:
     """Scalar: mean summed log-ratio of the mismatched completions of a global batch, over all processes.
 
     Args:
         model: A `PreferenceModel`.
         batches: This process's micro-batches; each process has as many rows.
+        beside: The reference, where batches do not bring its log-probs along.
     """
     total, rows = torch.zeros(()), 0
     for batch in batches:
@@ -83,6 +94,10 @@ def mismatched_log_ratio(model: nn.Module, batches: list[dict[str, Any]]) -> Ten
 
         inputs = {name: batch[MISMATCHED + name] for name in ("input_ids", "attention_mask")}
         logps = model.policy(**inputs, pixels=None, readout=read)  # type: ignore[operator]
-        total = total.to(logps.device) + (logps.float() - batch[TOKENS + COLUMN]).sum()
+        if beside is None:
+            reference = batch[TOKENS + COLUMN]
+        else:
+            reference = beside.complete(inputs | {"labels": labels})[TOKENS + LOGPS]
+        total = total.to(logps.device) + (logps.float() - reference).sum()
         rows += len(labels)
     return gather_all((total / rows)[None]).mean()

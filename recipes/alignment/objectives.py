@@ -11,6 +11,7 @@ from recipes.alignment.config import PreferenceConfig
 from recipes.alignment.losses import LOSSES, Completions, PreferenceBatch, implicit_rewards
 from recipes.alignment.mismatched import mismatched_log_ratio
 from recipes.alignment.pairs import TOKENS, by_row, prompt_tokens, valid_tokens
+from recipes.alignment.reference_scores import LOGPS, STATES, StepReference
 from recipes.core.losses.logprobs import log_squares, logprobs_and_kl, project, token_logprobs
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.head import OutputHead
@@ -46,7 +47,7 @@ class PreferenceModel(nn.Module):
         self,
         policy: TextModel,
         masks: nn.Module | None = None,
-        states: Callable[[dict[str, Tensor]], Tensor] = lambda batch: batch[TOKENS + "states"],
+        states: Callable[[dict[str, Tensor]], Tensor] = lambda batch: batch[TOKENS + STATES],
     ) -> None:
         super().__init__()
         self.policy, self.masks, self.states = policy, masks, states
@@ -83,10 +84,17 @@ class TokenScores:
         needs: Fields of `Completions` to fill besides `logps`.
         head: That of the reference; None if no KL is needed.
         prompts: Whether a loss that reads the NLL of whole texts gets that of prompts with answers.
+        beside: Gives batches what the reference says of their tokens; None: they bring it along.
     """
 
-    def __init__(self, needs: tuple[str, ...], head: OutputHead | None, prompts: bool = False) -> None:
-        self.needs, self.head, self.prompts = needs, head, prompts
+    def __init__(
+        self,
+        needs: tuple[str, ...],
+        head: OutputHead | None,
+        prompts: bool = False,
+        beside: StepReference | None = None,
+    ) -> None:
+        self.needs, self.head, self.prompts, self.beside = needs, head, prompts, beside
 
     def __call__(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Completions, Completions, Beside]:
         """Chosen and rejected answers [pairs, time], and what comes with them.
@@ -95,6 +103,8 @@ class TokenScores:
             model: A `PreferenceModel`, or what wraps it.
             batch: As in `recipes.alignment.pairs`.
         """
+        if self.beside is not None:
+            batch = self.beside.complete(batch)
         predicted = batch["labels"] != IGNORE
         targets = batch["labels"][predicted]
 
@@ -109,7 +119,7 @@ class TokenScores:
         columns, masks = model(batch, read)
         lengths = predicted.sum(1)
         if "ref_logps" in self.needs:
-            columns["ref_logps"] = batch[TOKENS + "ref_logps"]
+            columns[LOGPS] = batch[TOKENS + LOGPS]
         prompts = columns.pop(PROMPTS, None)
         rows = {name: by_row(values, lengths) for name, values in columns.items()}
         chosen, rejected = halves(Completions(mask=valid_tokens(lengths), **rows))
@@ -119,7 +129,7 @@ class TokenScores:
     def _read(self, hidden: Tensor, head: OutputHead, targets: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if "kl" in self.needs and self.head is not None:
             self.head = self.head.to(hidden.device)
-            reference = project(batch[TOKENS + "states"][:, -1], self.head)
+            reference = project(exact(batch[TOKENS + STATES][:, -1]), self.head)
             scores = logprobs_and_kl(hidden, head, targets, reference)
             return {"logps": scores.logps, "kl": scores.kl}
         columns = {"logps": token_logprobs(hidden, head, targets)}
@@ -128,10 +138,10 @@ class TokenScores:
         return columns
 
 
-def scores_of(config: PreferenceConfig, head: OutputHead | None) -> TokenScores:
-    """The scores that a config's loss reads; `head` is that of the reference."""
+def scores_of(config: PreferenceConfig, head: OutputHead | None, beside: StepReference | None = None) -> TokenScores:
+    """The scores that a config's loss reads; arguments as in `TokenScores`."""
     loss = LOSSES[config.loss]
-    return TokenScores(loss.needs, head, config.nll_prompt and "nll" in loss.optional)
+    return TokenScores(loss.needs, head, config.nll_prompt and "nll" in loss.optional, beside)
 
 
 def chosen_prompts(batch: dict[str, Tensor]) -> Tensor:
@@ -182,7 +192,7 @@ class Preference:
 
     def _look(self, step: int, model: nn.Module, batches: list[dict[str, Any]]) -> None:
         if self.drifts:
-            self.mismatched = mismatched_log_ratio(model, batches)
+            self.mismatched = mismatched_log_ratio(model, batches, self.scores.beside)
         if self.by_batch:
             self.nll_length = mean_nll_length(batches, self.scores.prompts)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from recipes.core.data.tasks.prompts import Judge, Prompt
 from recipes.core.losses.objectives import IGNORE
+from recipes.core.scoring.columns import column_tensor
 from recipes.core.scoring.rows import LazyRows, completion_batch
 
 TOKENS, MISMATCHED = "tokens/", "mismatched/"
@@ -220,7 +221,7 @@ def pair_collate(pad_id: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]
             batch |= {MISMATCHED + name: values for name, values in others.items()}
         for name in items[0]["columns"]:
             values = [item["columns"][name][side] for side in (0, 1) for item in items]
-            batch[TOKENS + name] = torch.from_numpy(np.concatenate(values))
+            batch[TOKENS + name] = column_tensor(np.concatenate(values))
         if all(pair.scores for pair in pairs):
             batch["score_gap"] = torch.tensor([pair.scores[0] - pair.scores[1] for pair in pairs])
         return batch

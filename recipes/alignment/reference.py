@@ -1,8 +1,7 @@
-"""The frozen reference: fine-tuned in the run if asked for, its hidden states and log-probs computed once and kept."""
+"""The frozen reference: fine-tuned in the run if asked for."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,57 +9,18 @@ import numpy as np
 from recipes.alignment.chats import Chat
 from recipes.alignment.config import ReferenceConfig, TuningConfig
 from recipes.alignment.layouts import BadRow
-from recipes.alignment.pairs import PairSet
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.data.text.text_ids import TextIds, tokenizer_fingerprint
 from recipes.core.errors import UserError
 from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.from_config import load_text_model
-from recipes.core.models.head import output_head
 from recipes.core.models.text import TextModelConfig, build_language_model
 from recipes.core.runs.identity import content_tree
-from recipes.core.scoring.forward import HEAD, every_layer
-from recipes.core.scoring.score import score_once
-from recipes.core.scoring.statistics import Ask
 from recipes.core.training.caption_batches import caption_collate, token_mean
 from recipes.core.training.models import train_reference
 from recipes.core.training.trainer import Training
 
-LARGEST = 1 << 30  # bytes of hidden states of all layers that are kept; else only the last layer's
 VERSION = 2
-
-
-@dataclass(frozen=True)
-class AnswerScores:
-    """What the reference says of the tokens of all answers, memory-mapped.
-
-    Attributes:
-        logps: float32 [tokens] log-probs in nats.
-        states: float32 [tokens, layers, width] hidden states at the positions that predict the tokens, the last one
-            that of the head. One layer where all of them would be too large to keep, or the head's has another width.
-        complete: Whether all layers are there.
-    """
-
-    logps: np.ndarray
-    states: np.ndarray
-    complete: bool
-
-
-def answer_scores(model: Any, pairs: PairSet, device: str, inner: bool = True) -> AnswerScores:
-    """Log-probs and hidden states of all answers, computed only if no run has done so before.
-
-    Args:
-        model: A frozen `TextModel`.
-        pairs: The answers.
-        device: Where to compute.
-        inner: Keep the hidden states of all layers if they are not too large, or only the last ones.
-    """
-    layers, width = every_layer(model), output_head(model.language_model).weight.shape[1]
-    fits = 4 * int(pairs.lengths.sum()) * len(layers) * width <= LARGEST
-    complete = inner and fits and HEAD in layers
-    ask = Ask(hidden=layers if complete else (HEAD,))
-    scores = score_once(model, pairs.rows(), ask, device=device, what="scoring answers with the reference")
-    return AnswerScores(scores["logprob"], scores["hidden"], complete)
 
 
 class _Texts:

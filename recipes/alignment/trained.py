@@ -11,6 +11,7 @@ from recipes.alignment.data import Ground
 from recipes.alignment.objectives import Preference, PreferenceModel, scores_of
 from recipes.alignment.pairs import PairItems, PairSet, pair_collate
 from recipes.alignment.reference import pad_id
+from recipes.alignment.reference_scores import StepReference
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.models.from_config import load_text_model
 from recipes.core.models.head import output_head
@@ -28,6 +29,7 @@ def train_policy(
     tuning: TuningConfig,
     trainer: TrainerConfig,
     swap: bool = False,
+    beside: StepReference | None = None,
 ) -> Callable[[], Any]:
     """Train a policy from the reference, or find the one trained before.
 
@@ -38,6 +40,7 @@ def train_policy(
         tuning: Its steps, batch, learning rate and seed.
         trainer: Everything else, taken from the run.
         swap: Whether rejected answers count as chosen, and chosen ones as rejected.
+        beside: The reference, where the pairs have no columns of it.
 
     Returns:
         Makes a new `TextModel` with the policy's weights.
@@ -55,7 +58,7 @@ def train_policy(
 
     def training() -> Training:
         head = output_head(ground.frozen.language_model).detach()
-        objective = Preference(loss, scores_of(loss, head))
+        objective = Preference(loss, scores_of(loss, head, beside))
         rows: Any = used
         before = objective.before_step
         return Training(PreferenceModel(ground.reference()), objective, rows, pair_collate(pads), before_step=before)

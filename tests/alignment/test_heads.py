@@ -13,11 +13,11 @@ from recipes.alignment.aligndistil.evaluation import answer_distances
 from recipes.alignment.aligndistil.objective import TEACHERS, Distillation, keep_chosen
 from recipes.alignment.cdpo.method import contrast
 from recipes.alignment.cdpo.models import _score
-from recipes.alignment.config import ReferenceConfig
+from recipes.alignment.config import ALL_STATES, LAST_STATES, ReferenceConfig
 from recipes.alignment.evaluation import _sequence_kls
 from recipes.alignment.objectives import PreferenceModel, TokenScores
 from recipes.alignment.pairs import PairItems, pair_collate
-from recipes.alignment.reference import AnswerScores, answer_scores
+from recipes.alignment.reference_scores import AnswerScores, layers_of
 from recipes.alignment.sparsepo.activations import hook_scores
 from recipes.alignment.sparsepo.config import MaskConfig
 from recipes.alignment.sparsepo.masks import start_masks
@@ -26,7 +26,7 @@ from recipes.core.models.config import CausalLMConfig
 from recipes.core.models.head import output_head
 from recipes.core.models.tokenizer import train_bpe
 from recipes.core.models.vision_language import TextModel
-from recipes.core.scoring.forward import every_layer, hidden_states
+from recipes.core.scoring.forward import HEAD, every_layer, hidden_states
 from tests.alignment.test_aligndistil_objective import RULE
 from tests.alignment.test_sparsepo_objectives import pair_set
 from tests.core.models.heads import KINDS, tiny
@@ -70,8 +70,8 @@ def stacked(values: Tensor) -> tuple[Tensor, Tensor]:
     return rows[0::2], rows[1::2]
 
 
-def scored(model: TextModel, inner: bool = True) -> AnswerScores:
-    return answer_scores(model, PAIRS, "cpu", inner)
+def scored(model: TextModel, states: str = ALL_STATES) -> AnswerScores:
+    return AnswerScores(model, PAIRS, "cpu", layers_of(model, states))
 
 
 def close(ours: Tensor, theirs: Tensor) -> None:
@@ -111,14 +111,16 @@ def test_masks_read_the_reference_and_its_logits(kind: str) -> None:
     masks, _ = start_masks(MaskConfig(), batch, states, 0)
     assert masks is not None and len(masks(states.unbind(1)).reward) == len(means)
     # OPT with a projected width: what is cached is what the head gets, and masks read the other layers.
-    assert (states.shape[1], scored(reference).complete) == ((1, False) if kind == "opt" else (2, True))
+    assert (states.shape[1], scored(reference).layers) == ((1, (HEAD,)) if kind == "opt" else (2, (1, HEAD)))
 
 
 @ALL_KINDS
 def test_teachers_and_contrasts_are_those_of_the_models_logits(kind: str) -> None:
     dpo, other, policy = (TextModel(tiny(kind, seed)).eval() for seed in range(3))
     z_dpo, z_other, z = (full_logits(model) for model in (dpo, other, policy))
-    columns = {name: scored(model, False).states[:, -1] for name, model in zip(TEACHERS, (dpo, other), strict=True)}
+    columns = {
+        name: scored(model, LAST_STATES).states[:, -1] for name, model in zip(TEACHERS, (dpo, other), strict=True)
+    }
     items, heads = PairItems(PAIRS, columns), (output_head(dpo.language_model), output_head(other.language_model))
     distance = (z_dpo.softmax(1) - z_other.softmax(1)).abs().sum(1)
     close(torch.from_numpy(answer_distances(items, heads, slice(None), "cpu")), distance)

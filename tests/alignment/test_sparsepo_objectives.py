@@ -9,11 +9,12 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from recipes.alignment import losses
-from recipes.alignment.config import LOSSES, PreferenceConfig
+from recipes.alignment.config import LAST_STATES, LOSSES, PreferenceConfig
 from recipes.alignment.evaluation import kl_weights
 from recipes.alignment.mismatched import add_mismatches, mismatched_log_ratio, mismatched_pairs
 from recipes.alignment.objectives import Preference, PreferenceModel, TokenScores, loss_of
 from recipes.alignment.pairs import IGNORE, Pair, PairItems, PairSet, pair_collate
+from recipes.alignment.reference_scores import StepReference, layers_of
 from recipes.alignment.sparsepo.activations import hook_scores
 from recipes.alignment.sparsepo.config import HOOKS, MaskConfig
 from recipes.alignment.sparsepo.masks import Masked, start_masks, stored_mask
@@ -97,6 +98,21 @@ def loss_and_gradient(goal: Preference, policy: PreferenceModel, batch: dict[str
 
 def test_the_config_and_the_core_name_the_same_losses() -> None:
     assert set(LOSSES) == set(losses.LOSSES)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_reference_beside_the_step_gives_the_same_loss_and_gradient(name: str) -> None:
+    reference, policy = model(0), PreferenceModel(model(1))
+    kept, beside = items(reference), StepReference(reference, layers_of(reference, LAST_STATES))
+    bare = PairItems(kept.pairs, {}, kept.mismatched)
+    needs, head = losses.LOSSES[name].needs, head_of(reference)
+    goals = [Preference(PreferenceConfig(loss=name), TokenScores(needs, head, beside=each)) for each in (None, beside)]
+    stored, live = (
+        loss_and_gradient(goal, policy, batch_of(rows, [0, 1, 2, 3]))
+        for goal, rows in zip(goals, (kept, bare), strict=True)
+    )
+    assert live[0] == pytest.approx(stored[0], rel=1e-4, abs=1e-6)
+    torch.testing.assert_close(live[1], stored[1], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)

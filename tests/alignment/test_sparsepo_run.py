@@ -91,10 +91,8 @@ def test_masks_are_in_the_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_a_file_of_the_users(live: bool, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if live:  # as if the hidden states of all layers were too large to keep
-        monkeypatch.setattr("recipes.alignment.reference.LARGEST", 0)
-    keys = [key for key in TINY if not key.startswith("data.")]
+def test_a_file_of_the_users(live: bool, pairs: Path, tmp_path: Path) -> None:
+    keys = [key for key in TINY if not key.startswith("data.")] + ["reference.store=never"] * live
     config = compose.compose("sparsepo", [*keys, f"outputs={tmp_path}", "data=preferences", f"data.path={pairs}"])
     metrics = runner.run(config, False, "steelyard run sparsepo").metrics
     assert {"kl", "length", "pairs/accuracy", "mask/reward", "data/dropped"} < metrics.keys()
@@ -102,14 +100,11 @@ def test_a_file_of_the_users(live: bool, pairs: Path, tmp_path: Path, monkeypatc
     assert metrics["mask/reward_before"] == pytest.approx(1, abs=0.1)
 
 
-def test_stored_and_live_hidden_states_train_alike(
-    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kept_reference_and_one_beside_the_step_train_alike(pairs: Path, tmp_path: Path) -> None:
     keys = [*(key for key in TINY if not key.startswith("data.")), "data=preferences", f"data.path={pairs}"]
     margins = []
-    for number, largest in enumerate((1 << 30, 0)):
-        monkeypatch.setattr("recipes.alignment.reference.LARGEST", largest)
-        config = compose.compose("sparsepo", [*keys, f"outputs={tmp_path / str(number)}"])
+    for store in ("always", "never"):
+        config = compose.compose("sparsepo", [*keys, f"outputs={tmp_path / store}", f"reference.store={store}"])
         margins.append(runner.run(config, False, "steelyard run sparsepo").metrics["pairs/margin"])
     assert margins[0] == pytest.approx(margins[1], rel=1e-3)
 

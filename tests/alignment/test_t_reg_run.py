@@ -96,7 +96,7 @@ def test_self_rewards_score_the_answers_own_ids(ground: Ground) -> None:
 
 def given(ground: Ground, *overrides: str) -> np.ndarray:
     config, pairs = composed(*overrides), ground.data.test
-    said = rewards.answer_scores(ground.frozen, pairs, "cpu")
+    said = rewards.AnswerScores(ground.frozen, pairs, "cpu")
     return rewards.compute_rewards(config, ground, pairs, said, "cpu", 0)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.alignment.config import AlignmentRunConfig, TuningConfig
+from recipes.alignment.config import NO_STATES, AlignmentRunConfig, Reads, TuningConfig
 from recipes.core.config.settings import Card, Claim, setting
 
 MODES = ("gkd", "theorem1", "theorem1_contrast", "theorem1_adaptive", "aligndistil")
@@ -46,6 +46,11 @@ class AlignDistilConfig(AlignmentRunConfig):
 
     teacher: TuningConfig = setting(help="DPO model and reverse DPO model")
     distil: DistilConfig = setting(help="distillation")
+
+    @property
+    def reads(self) -> Reads:
+        """Both teachers are trained with DPO; distillation itself reads the teachers."""
+        return super().reads if self.distil.mode == "none" else Reads(logps=True, states=NO_STATES)
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""

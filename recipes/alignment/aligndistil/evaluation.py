@@ -13,6 +13,7 @@ from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 
 FEWEST = 20  # answers that reach a position which is drawn
+PART = 1 << 14  # tokens whose states are in memory at a time
 
 
 @torch.no_grad()
@@ -25,10 +26,13 @@ def answer_distances(items: PairItems, heads: Heads, tokens: slice, device: str)
         tokens: Which, in the order of `PairSet.offsets`.
         device: Where to compute.
     """
-    states = [torch.from_numpy(np.ascontiguousarray(items.columns[name][tokens])).to(device) for name in TEACHERS]
-    dpo, other = (frozen_logits(hidden, head.to(device)) for hidden, head in zip(states, heads, strict=True))
-    disagreement: np.ndarray = distances(dpo, other, len(states[0]), states[0]).cpu().numpy()
-    return disagreement
+    columns, heads = [items.columns[name][tokens] for name in TEACHERS], (heads[0].to(device), heads[1].to(device))
+    parts = []
+    for start in range(0, len(columns[0]), PART):
+        states = [torch.from_numpy(np.ascontiguousarray(column[start : start + PART])).to(device) for column in columns]
+        dpo, other = (frozen_logits(hidden, head) for hidden, head in zip(states, heads, strict=True))
+        parts.append(distances(dpo, other, len(states[0]), states[0]).cpu().numpy())
+    return np.concatenate(parts)
 
 
 def add_expected_reward(scores: Scores, final: Scores, beta: float) -> None:

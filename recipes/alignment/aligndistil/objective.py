@@ -33,6 +33,24 @@ def keep_chosen(batch: Batch) -> Batch:
     return rows | {name: values[:tokens] for name, values in batch.items() if name.startswith(TOKENS)}
 
 
+class Teachers:
+    """Gives rows what both teachers say of their tokens: columns `TEACHERS`, one forward each.
+
+    Args:
+        models: The DPO model and the other one, frozen.
+    """
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        self.models = models
+
+    def __call__(self, rows: Batch) -> Batch:
+        """The rows with their columns."""
+        columns = {}
+        for name, model in zip(TEACHERS, self.models, strict=True):
+            columns[TOKENS + name] = hidden_states(model.to(rows["labels"].device).eval(), rows, [HEAD])[:, 0]
+        return rows | columns
+
+
 class OnPolicy:
     """One answer of the current policy to each prompt of a step, with what the teachers say of its tokens.
 
@@ -44,7 +62,7 @@ class OnPolicy:
     """
 
     def __init__(self, teachers: Sequence[nn.Module], eos_id: int, max_new_tokens: int, seed: int) -> None:
-        self.teachers, self.eos_id, self.max_new_tokens, self.seed = teachers, eos_id, max_new_tokens, seed
+        self.teachers, self.eos_id, self.max_new_tokens, self.seed = Teachers(teachers), eos_id, max_new_tokens, seed
         self.drawn: list[Batch] = []
 
     def before_step(self, step: int, model: Any, batches: list[Batch]) -> None:
@@ -60,10 +78,7 @@ class OnPolicy:
 
     def __call__(self, batch: Batch) -> Batch:
         """The answers to the prompts of the next micro-batch of the step."""
-        rows = self.drawn.pop(0)
-        for name, teacher in zip(TEACHERS, self.teachers, strict=True):
-            rows[TOKENS + name] = hidden_states(teacher.to(rows["labels"].device).eval(), rows, [HEAD])[:, 0]
-        return rows
+        return self.teachers(self.drawn.pop(0))
 
 
 def prompts_of(batch: Batch) -> list[np.ndarray]:

@@ -1,7 +1,7 @@
 """AlignDistil as an experiment: two teachers trained in the run, and the policy that learns from them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,20 @@ import torch
 from recipes.alignment.aligndistil import evaluation
 from recipes.alignment.aligndistil.config import ADAPTIVE, AUTO, CONTRAST, AlignDistilConfig
 from recipes.alignment.aligndistil.method import FLOOR, Rule
-from recipes.alignment.aligndistil.objective import TEACHERS, Batch, Distillation, Heads, OnPolicy, keep_chosen
+from recipes.alignment.aligndistil.objective import (
+    TEACHERS,
+    Batch,
+    Distillation,
+    Heads,
+    OnPolicy,
+    Teachers,
+    keep_chosen,
+)
 from recipes.alignment.evaluation import KL
 from recipes.alignment.experiment import AlignmentRecipe, Prepared, judge_samples, training
 from recipes.alignment.heatmaps import heatmap
-from recipes.alignment.pairs import PairItems
-from recipes.alignment.reference import answer_scores
+from recipes.alignment.pairs import PairItems, PairSet
+from recipes.alignment.reference_scores import AnswerScores, worth_keeping
 from recipes.alignment.trained import train_policy
 from recipes.core.data.text.text_ids import token_texts
 from recipes.core.errors import UserError
@@ -25,7 +33,10 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation
 from recipes.core.scoring.fingerprints import weights_hash
+from recipes.core.scoring.forward import HEAD
 from recipes.core.scoring.sampling import settings_key
+from recipes.core.scoring.score import score
+from recipes.core.scoring.statistics import Ask
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json, write_json
 from recipes.core.training.trainer import Training
@@ -34,6 +45,7 @@ TARGET = 1.0  # mean alpha that `r: auto` aims at
 PROBED = 8  # batches whose tokens it looks at
 VERSION = 1
 SAME = 1e-4  # mean disagreement of models that are one
+BLOCK = 64  # pairs whose states are in memory at a time, where they are not kept
 
 
 @dataclass(frozen=True)
@@ -65,18 +77,13 @@ class AlignDistilRecipe(AlignmentRecipe):
         loss = replace(config.preference, loss="dpo")
         models = {}
         for name in ("dpo", "reverse"):
-            policy = train_policy(ground, prepared.train, loss, config.teacher, config.trainer, name == "reverse")
+            swap = name == "reverse"
+            policy = train_policy(ground, prepared.train, loss, config.teacher, config.trainer, swap, prepared.beside)
             models[name] = policy().requires_grad_(False).to(device).eval()
         other = models["reverse"] if config.distil.mode in CONTRAST else ground.frozen
-
-        def with_states(items: PairItems) -> PairItems:
-            both = (answer_scores(model, items.pairs, device, False) for model in (models["dpo"], other))
-            states = {name: scores.states[:, -1] for name, scores in zip(TEACHERS, both, strict=True)}
-            return PairItems(items.pairs, items.columns | states)
-
         train, test = prepared.train, prepared.test
         if config.distil.mode != "none":
-            train, test = with_states(train), with_states(test)
+            train, test = (_with_states(config, items, (models["dpo"], other), device) for items in (train, test))
         fields = vars(prepared) | {"train": train, "test": test}
         return Distilling(**fields, models=models, other=other)
 
@@ -86,12 +93,18 @@ class AlignDistilRecipe(AlignmentRecipe):
         distil = config.distil
         if distil.mode == "none":
             return super().build(config, prepared)
-        texts: Callable[[Batch], Batch] = keep_chosen if distil.sequences == "chosen" else lambda batch: batch
-        before_step = None
+        kept: Callable[[Batch], Batch] = keep_chosen if distil.sequences == "chosen" else lambda batch: batch
+        texts, before_step, pair = kept, None, (prepared.models["dpo"], prepared.other)
         if distil.sequences == "sampled":
-            pair, eos = (prepared.models["dpo"], prepared.other), prepared.ground.tokenizer.eos_token_id
+            eos = prepared.ground.tokenizer.eos_token_id
             texts = sampler = OnPolicy(pair, eos, config.data.max_new_tokens, config.seed)
             before_step = sampler.before_step
+        elif TEACHERS[0] not in prepared.train.columns:
+            teachers = Teachers(pair)
+
+            def texts(batch: Batch) -> Batch:
+                return teachers(kept(batch))
+
         rows = 2 if distil.sequences == "both" else 1
         objective = Distillation(_rule(config, prepared), distil.direction, prepared.heads, texts, rows)
         return replace(training(config, prepared, objective), before_step=before_step)
@@ -109,7 +122,7 @@ class AlignDistilRecipe(AlignmentRecipe):
         plots, shown = list(base.plots), None
         if config.distil.mode != "none":
             rule, test = _rule(config, prepared), prepared.test.pairs
-            apart = evaluation.answer_distances(prepared.test, prepared.heads, slice(None), prepared.device)
+            apart = _distances(prepared, prepared.test, len(test))
             alpha = rule.extrapolation(torch.from_numpy(apart)).numpy()
             evaluation.add_alpha(scores, test, apart, alpha)
             if config.distil.mode in ADAPTIVE:
@@ -132,8 +145,7 @@ def _rule(config: AlignDistilConfig, prepared: Distilling) -> Rule:
     if r == AUTO and distil.mode in ADAPTIVE:
         items = prepared.train
         count = min(PROBED * config.trainer.batch_size, len(items))
-        offsets = items.pairs.offsets[: 2 * count + 1]
-        apart = evaluation.answer_distances(items, prepared.heads, slice(0, int(offsets[-1])), prepared.device)
+        offsets, apart = items.pairs.offsets, _distances(prepared, items, count)
         mean = float(np.concatenate([apart[offsets[i] : offsets[i + 1]] for i in range(0, 2 * count, 2)]).mean())
         if mean < SAME:
             hint = "type more teacher.steps or a higher teacher.learning_rate, or a number for distil.r"
@@ -141,6 +153,31 @@ def _rule(config: AlignDistilConfig, prepared: Distilling) -> Rule:
         r = (TARGET - FLOOR) / mean
     scale = 1.0 if isinstance(r, str) else r  # a mode with one alpha for all tokens reads none
     return Rule(distil.mode, config.preference.beta, scale, distil.alpha, distil.alpha_max)
+
+
+def _with_states(config: AlignDistilConfig, items: PairItems, models: Sequence[Any], device: str) -> PairItems:
+    """The items with the teachers' last hidden states, in fp32; without, where they are not worth keeping."""
+    scores = [AnswerScores(model, items.pairs, device, (HEAD,)) for model in models]
+    if not all(worth_keeping(config, each) for each in scores):
+        return items
+    states = {name: each.states[:, -1] for name, each in zip(TEACHERS, scores, strict=True)}
+    return PairItems(items.pairs, items.columns | states)
+
+
+def _distances(prepared: Distilling, items: PairItems, count: int) -> np.ndarray:
+    """float32 [tokens]: how much the two models disagree at the tokens of the answers of the first pairs."""
+    offsets, parts = items.pairs.offsets, []
+    if TEACHERS[0] in items.columns:
+        return evaluation.answer_distances(items, prepared.heads, slice(0, int(offsets[2 * count])), prepared.device)
+    for start in range(0, count, BLOCK):
+        block = PairSet([items.pairs.pairs[i] for i in range(start, min(start + BLOCK, count))])
+        models, ask = (prepared.models["dpo"], prepared.other), Ask(hidden=(HEAD,))
+        both = [score(model, block.rows(), ask, device=prepared.device)["hidden"][:, -1] for model in models]
+        columns = dict(zip(TEACHERS, both, strict=True))
+        parts.append(
+            evaluation.answer_distances(PairItems(block, columns), prepared.heads, slice(None), prepared.device)
+        )
+    return np.concatenate(parts)
 
 
 def _judge_metrics(prepared: Prepared) -> list[str]:

@@ -7,6 +7,7 @@ import numpy as np
 from recipes.alignment.cdpo.objective import WEIGHTS
 from recipes.alignment.evaluation import auroc, define
 from recipes.alignment.pairs import PairItems
+from recipes.alignment.reference_scores import LOGPS
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 
@@ -14,7 +15,7 @@ from recipes.core.evaluation.scores import Scores
 DETECTORS = {
     "contrast": ("1 - s", "log_s"),
     "surprisal": ("-log P of the positive model", "log_positive"),
-    "reference": ("-log P of the reference", "ref_logps"),
+    "reference": ("-log P of the reference", LOGPS),
     "random": ("control: numbers drawn at random", ""),
 }
 

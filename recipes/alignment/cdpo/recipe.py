@@ -13,7 +13,7 @@ from recipes.alignment.data import Ground
 from recipes.alignment.experiment import AlignmentRecipe, Prepared, token_scores, training
 from recipes.alignment.heatmaps import heatmap
 from recipes.alignment.pairs import PairSet
-from recipes.alignment.reference import AnswerScores
+from recipes.alignment.reference_scores import LOGPS, AnswerScores
 from recipes.core.data.text.text_ids import token_texts
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation
@@ -34,6 +34,8 @@ class CDPORecipe(AlignmentRecipe):
             scores = contrast_scores(folders, critical.beta_ce, pairs, device)
         if critical.weights != "none":
             columns[WEIGHTS] = token_weights(critical, pairs, scores, seed)
+        if pairs.important() is not None:  # where first wrong tokens are known, the reference is one of the detectors
+            columns[LOGPS] = reference.logps
         return columns | scores
 
     def build(self, config: CDPOConfig, prepared: Prepared) -> Training:

@@ -1,8 +1,8 @@
 """Config and card of the recipe `sparsepo`. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from recipes.alignment.config import AlignmentRunConfig, LoraConfig, PreferencesConfig
+from recipes.alignment.config import ALL_STATES, AlignmentRunConfig, LoraConfig, PreferencesConfig, Reads
 from recipes.core.config.settings import Card, Claim, setting
 
 KINDS = ("none", "learned", "mapo", "uniform", "random", "oracle")
@@ -57,6 +57,11 @@ class SparsePOConfig(AlignmentRunConfig):
 
     mask: MaskConfig = setting(help="token masks")
     lora: LoraConfig = setting(LoraConfig(), help="low-rank adapters")
+
+    @property
+    def reads(self) -> Reads:
+        """Learned masks read the hidden states of all layers."""
+        return replace(super().reads, states=ALL_STATES) if self.mask.kind == "learned" else super().reads
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""

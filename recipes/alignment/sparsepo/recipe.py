@@ -11,7 +11,8 @@ from recipes.alignment.experiment import AlignmentRecipe, Prepared, token_scores
 from recipes.alignment.heatmaps import heatmap
 from recipes.alignment.objectives import Preference
 from recipes.alignment.pairs import PairSet, pair_collate
-from recipes.alignment.reference import AnswerScores, pad_id
+from recipes.alignment.reference import pad_id
+from recipes.alignment.reference_scores import AnswerScores
 from recipes.alignment.sparsepo import evaluation
 from recipes.alignment.sparsepo.activations import mapo_masks
 from recipes.alignment.sparsepo.config import SparsePOConfig
@@ -30,12 +31,10 @@ class SparsePORecipe(AlignmentRecipe):
     def columns(
         self, config: SparsePOConfig, ground: Ground, pairs: PairSet, reference: AnswerScores, device: str, seed: int
     ) -> dict[str, np.ndarray]:
-        """Adds what the masks read, and the masks that are known before training."""
+        """Adds the masks that are known before training."""
         columns = super().columns(config, ground, pairs, reference, device, seed)
         mask = config.mask
-        if mask.kind == "learned":
-            columns["states"] = reference.states
-        elif mask.kind != "none":
+        if mask.kind not in ("none", "learned"):
             mapo = None
             if mask.kind == "mapo":
                 mapo = mapo_masks(ground.frozen, pairs, mask.hooks, mask.mapping, device)

@@ -10,7 +10,7 @@ from recipes.alignment.data import Ground
 from recipes.alignment.experiment import AlignmentRecipe, Prepared, token_scores, training
 from recipes.alignment.heatmaps import heatmap
 from recipes.alignment.pairs import PairSet
-from recipes.alignment.reference import AnswerScores
+from recipes.alignment.reference_scores import AnswerScores
 from recipes.alignment.t_reg import evaluation
 from recipes.alignment.t_reg.config import TRegConfig
 from recipes.alignment.t_reg.objective import REWARDS, Regularised

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from recipes.alignment.config import PreferenceConfig
+from recipes.alignment.config import NO_STATES, PreferenceConfig, Reads
 from recipes.alignment.data import Ground
 from recipes.alignment.pairs import PairItems, PairSet
-from recipes.alignment.reference import AnswerScores, answer_scores, prompt_ids
+from recipes.alignment.reference import prompt_ids
+from recipes.alignment.reference_scores import AnswerScores, choose_scores
 from recipes.alignment.t_reg.config import RegConfig, TRegConfig
 from recipes.alignment.t_reg.method import flip, shuffle_within, token_rewards
 from recipes.alignment.trained import train_policy
@@ -148,10 +149,13 @@ def too_long(ground: Ground, rows: list[tuple[np.ndarray, np.ndarray]]) -> set[i
 
 def _dpo_logps(config: TRegConfig, ground: Ground, pairs: PairSet, device: str) -> np.ndarray:
     train = ground.data.train
-    columns = {"ref_logps": answer_scores(ground.frozen, train, device).logps}
+    reads = Reads(logps=True, states=NO_STATES)
+    reference, beside = choose_scores(config, ground.frozen, train, reads, device)
+    items = PairItems(train, reference.columns(reads) if beside is None else {})
     loss = PreferenceConfig(loss="dpo", beta=0.1)
-    policy = train_policy(ground, PairItems(train, columns), loss, config.trained, config.trainer)()
-    return score(policy, pairs.rows(), device=device, what="scoring answers with the DPO model")["logprob"]
+    policy = train_policy(ground, items, loss, config.trained, config.trainer, beside=beside)()
+    what = "scoring answers with the DPO model"
+    return score(policy, pairs.rows(), device=device, what=what, bf16=reference.bf16)["logprob"]
 
 
 def _constant(pairs: PairSet, value: float) -> np.ndarray:

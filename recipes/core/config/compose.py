@@ -32,7 +32,7 @@ NOT_IDENTITY = ("outputs", "label", "tracker", "trainer.save_steps", "trainer.lo
 NOT_IDENTITY += ("trainer.gradient_checkpointing",)
 # Came after runs had been filed: at this value a run is what it was without the key, which is then no part of its
 # identity, so that those runs are still found.
-LATER_KEYS: dict[str, Any] = {"data.near_duplicates": None}
+LATER_KEYS: dict[str, Any] = {"data.near_duplicates": None, "reference.store": "auto", "reference.max_gib": 8.0}
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,19 @@ def read_rows(
                 _forward(model, numbers, batch, read, layers, inputs(numbers) if inputs else {})
 
 
+def read_batch(model: Any, batch: dict[str, Tensor], read: Callable[[Reading], None], layers: Sequence[int]) -> None:
+    """One forward of `read_rows`, over a batch of rows as `recipes.core.scoring.rows` describes; no row has a number.
+
+    Args:
+        model: A `TextModel` on the batch's device.
+        batch: The rows.
+        read: Called once, inside the forward.
+        layers: As in `hidden_states`.
+    """
+    with torch.no_grad():
+        _forward(model, [], batch, read, layers, {})
+
+
 def hidden_states(model: Any, batch: dict[str, Tensor], layers: Sequence[int]) -> Tensor:
     """Hidden states of a frozen model at the positions that predict completion tokens.
 

@@ -1,7 +1,6 @@
 """The content-addressed cache: what depends on content only is computed once for all arms, seeds and cells."""
 
 import os
-import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -87,7 +86,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def _is_known(folder: Path, entries: Entries) -> bool:
-    """Whether the files are those of the manifest: large ones by their fingerprint, which is kept with size and time."""
+    """Whether the files are those of the manifest, by the fingerprint that is kept with the times of large ones."""
     try:
         found = fingerprint({name: folder / name for name in entries}, home())
     except UserError:

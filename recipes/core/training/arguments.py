@@ -5,6 +5,7 @@ from pathlib import Path
 import transformers
 
 from recipes.core.config.settings import TrainerConfig
+from recipes.core.training.devices import trains_in_bf16
 
 
 def training_arguments(config: TrainerConfig, seed: int, device: str, store: Path) -> transformers.TrainingArguments:
@@ -18,7 +19,6 @@ def training_arguments(config: TrainerConfig, seed: int, device: str, store: Pat
     """
     micro = config.micro_batch_size or config.process_batch_size
     schedules = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and device == "cuda")
     return transformers.TrainingArguments(
         output_dir=str(store),
         max_steps=config.max_steps,
@@ -37,7 +37,7 @@ def training_arguments(config: TrainerConfig, seed: int, device: str, store: Pat
         logging_strategy="steps",
         logging_steps=config.log_steps,
         logging_nan_inf_filter=False,
-        bf16=bf16,
+        bf16=trains_in_bf16(config, device),
         use_cpu=device == "cpu",
         ddp_find_unused_parameters=False,
         ddp_backend={"cpu": "gloo", "cuda": "nccl"}[device] if config.nproc > 1 else None,

@@ -1,6 +1,6 @@
 """Which device a run works on, without torch where torch has no say."""
 
-from recipes.core.config.settings import RunConfig
+from recipes.core.config.settings import RunConfig, TrainerConfig
 from recipes.core.process.cores import may_have_gpu
 
 
@@ -16,3 +16,8 @@ def device_of(config: RunConfig) -> str:
     from recipes.core.training.trainer import resolve_device
 
     return resolve_device(config.trainer)
+
+
+def trains_in_bf16(config: TrainerConfig, device: str) -> bool:
+    """Whether models are trained in bf16, by autocast, on "cpu" or "cuda"."""
+    return config.precision == "bf16" or (config.precision == "auto" and device == "cuda")

@@ -94,6 +94,45 @@ def test_the_second_arm_makes_no_forward_and_maps_the_same_bits(model: CountingM
         assert "top_logits.npy" in maps.read_text()
 
 
+class Stopping(CountingModel):
+    """Is stopped in its forward number `at`."""
+
+    at = 0
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.calls + 1 == self.at:
+            self.at = 0
+            raise KeyboardInterrupt
+        return super().forward(*args, **kwargs)
+
+
+def test_a_pass_that_was_stopped_goes_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recipes.core.scoring.columns.SAVE_EVERY_SECONDS", 0.0)
+    model, ask = Stopping(), Ask(top_k=3, hidden=(HEAD,))
+    model.at = 3
+    options: Any = {"device": "cpu", "batch_tokens": 12}
+    whole = score(Stopping(), ROWS, ask, **options)
+    with pytest.raises(KeyboardInterrupt):
+        score_once(model, ROWS, ask, **options)
+    [partial] = (home / "cache" / "token-scores").iterdir()
+    assert partial.name.endswith(".partial")
+    again = score_once(Stopping(), ROWS, ask, **options)
+    assert again.forwards == whole.forwards - 2 and not partial.exists()
+    np.testing.assert_equal(dict(again.columns), dict(whole.columns))
+
+
+def test_a_pass_in_other_batches_begins_anew(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recipes.core.scoring.columns.SAVE_EVERY_SECONDS", 0.0)
+    model = Stopping()
+    model.at = 3
+    with pytest.raises(KeyboardInterrupt):
+        score_once(model, ROWS, device="cpu", batch_tokens=12)
+    whole = score(Stopping(), ROWS, device="cpu", batch_tokens=30)
+    again = score_once(Stopping(), ROWS, device="cpu", batch_tokens=30)
+    assert again.forwards == whole.forwards
+    np.testing.assert_equal(dict(again.columns), dict(whole.columns))
+
+
 def test_columns_can_be_given_to_torch_and_are_those_of_the_file(model: CountingModel) -> None:
     first = score_once(model, ROWS, device="cpu")
     torch.from_numpy(first["logprob"]).zero_()

@@ -1,5 +1,6 @@
 """The cache builds once, verifies what it finds and heals what is damaged."""
 
+import errno
 import random
 import shutil
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from recipes.core.errors import UserError
-from recipes.core.storage import cache
+from recipes.core.storage import cache, fingerprints
+from recipes.core.storage.disk import DiskFull
+from recipes.core.storage.files import sha256_file
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +84,43 @@ def test_a_failed_build_leaves_nothing(home: Path) -> None:
     with pytest.raises(ValueError, match="no"):
         cache.build_once("kind", "key", fail)
     assert not (home / "cache" / "kind").exists()
+
+
+def test_a_build_that_was_stopped_goes_on_and_one_that_failed_does_not(home: Path) -> None:
+    seen: list[list[str]] = []
+
+    def build(folder: Path) -> None:
+        seen.append(sorted(path.name for path in folder.iterdir()))
+        (folder / f"part{len(seen)}").write_text("")
+        for error in errors[len(seen) - 1 :][:1]:
+            raise error
+
+    errors: list[BaseException] = [KeyboardInterrupt(), OSError(errno.ENOSPC, "full"), ValueError()]
+    for kind in (KeyboardInterrupt, DiskFull, ValueError):
+        with pytest.raises(kind):
+            cache.build_once("kind", "key", build, resumable=True)
+    folder = cache.build_once("kind", "key", build, resumable=True)
+    assert seen == [[], ["part1"], ["part1", "part2"], []]
+    assert cache.problems(folder) == [] and len(list(folder.parent.iterdir())) == 1
+
+
+def test_a_large_entry_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(folder: Path) -> None:
+        (folder / "data.bin").write_bytes(b"x" * (1 << 20))
+
+    folder = cache.build_once("kind", "key", build)
+    data, hashed = folder / "data.bin", []
+    monkeypatch.setattr(fingerprints, "SETTLED_SECONDS", 0.0)
+    monkeypatch.setattr(fingerprints, "sha256_file", lambda path: hashed.append(path) or sha256_file(path))
+    for _ in range(3):
+        cache.build_once("kind", "key", build)
+    assert hashed == [data]
+    assert cache.problems(folder, hashed=True) == []
+    with data.open("r+b") as file:
+        file.write(b"y")
+    assert cache.problems(folder) == ["data.bin has changed"]
+    cache.build_once("kind", "key", build)
+    assert data.read_bytes()[:1] == b"x"
 
 
 @pytest.mark.parametrize(

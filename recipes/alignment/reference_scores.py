@@ -1,0 +1,144 @@
+"""What losses read of the reference at the tokens of answers: kept on disk for all runs, or computed beside a step."""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from recipes.alignment.config import ALL_STATES, LAST_STATES, NO_STATES, AlignmentRunConfig, Reads
+from recipes.alignment.pairs import TOKENS, PairSet
+from recipes.core.models.head import output_head
+from recipes.core.scoring.forward import HEAD, Reading, every_layer, read_batch
+from recipes.core.scoring.score import LOGPROB, TokenScores, is_scored, score_once
+from recipes.core.scoring.sizes import ALWAYS, NEVER, check_room, is_worth_keeping, kept_bytes
+from recipes.core.scoring.statistics import Ask, token_columns
+from recipes.core.storage.cache import home
+from recipes.core.training.devices import trains_in_bf16
+
+LOGPS, STATES = "ref_logps", "states"  # columns
+
+
+class AnswerScores:
+    """What the reference says of the tokens of all answers: computed when it is read, and only if no run has before.
+
+    Args:
+        model: A frozen `TextModel`.
+        pairs: The answers.
+        device: Where to compute.
+        layers: Whose hidden states there are, as in `hidden_states`.
+        bf16: Compute as the policy is trained in bf16.
+    """
+
+    def __init__(
+        self, model: Any, pairs: PairSet, device: str, layers: tuple[int, ...] = (), bf16: bool = False
+    ) -> None:
+        self.model, self.pairs, self.device, self.layers, self.bf16 = model, pairs, device, layers, bf16
+
+    @property
+    def logps(self) -> np.ndarray:
+        """float32 [tokens] log-probs in nats, memory-mapped."""
+        return self._scores["logprob"]
+
+    @property
+    def states(self) -> np.ndarray:
+        """[tokens, layers, width] hidden states at the positions that predict the tokens, memory-mapped, in fp32 or as
+        the bits of bf16.
+        """
+        return self._scores["hidden"]
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes on disk."""
+        width = output_head(self.model.language_model).weight.shape[1]
+        return kept_bytes(int(self.pairs.lengths.sum()), len(self.layers), width, self.bf16)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a run has computed it before."""
+        return is_scored(self.model, self.pairs.rows(), Ask(hidden=self.layers), self.bf16)
+
+    def columns(self, reads: Reads) -> dict[str, np.ndarray]:
+        """What is read of it, by the names that batches have it under."""
+        columns = {STATES: self.states} if self.layers else {}
+        return columns | ({LOGPS: self.logps} if reads.logps else {})
+
+    @cached_property
+    def _scores(self) -> TokenScores:
+        options: Any = {"device": self.device, "what": "scoring answers with the reference", "bf16": self.bf16}
+        return score_once(self.model, self.pairs.rows(), Ask(hidden=self.layers), **options)
+
+
+class StepReference:
+    """The reference beside a step: it gives batches what they do not bring along, in one forward.
+
+    Args:
+        model: A frozen `TextModel`.
+        layers: Whose hidden states a batch gets, as in `hidden_states`.
+    """
+
+    def __init__(self, model: Any, layers: tuple[int, ...] = ()) -> None:
+        self.model, self.layers = model, layers
+
+    def complete(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with the columns that `AnswerScores` has, of its completion tokens."""
+        columns: dict[str, Tensor] = {}
+
+        def read(reading: Reading) -> None:
+            scores = token_columns(reading.hidden, reading.head, reading.targets, LOGPROB)
+            columns[TOKENS + LOGPS] = scores["logprob"]
+            if reading.layers is not None:
+                columns[TOKENS + STATES] = reading.layers
+
+        read_batch(self.model.to(batch["labels"].device).eval(), batch, read, self.layers)
+        return batch | columns
+
+
+def choose_scores(
+    config: AlignmentRunConfig, model: Any, pairs: PairSet, reads: Reads, device: str
+) -> tuple[AnswerScores, StepReference | None]:
+    """What is kept of a reference, and what gives batches the rest.
+
+    Args:
+        config: The run's.
+        model: The reference.
+        pairs: The answers.
+        reads: What is read at their tokens.
+        device: Where to compute.
+
+    Returns:
+        Scores, not computed yet; and the reference beside the step, if what is read is not worth keeping.
+
+    Raises:
+        UserError: it is to be kept, and the disk has no room for it.
+    """
+    bf16, layers = trains_in_bf16(config.trainer, device), layers_of(model, reads.states)
+    scores = AnswerScores(model, pairs, device, layers, bf16)
+    if not (reads.logps or layers) or worth_keeping(config, scores):
+        return scores, None
+    return AnswerScores(model, pairs, device, (), bf16), StepReference(model, layers)
+
+
+def layers_of(model: Any, states: str) -> tuple[int, ...]:
+    """Layers whose hidden states are kept for a loss that reads these, as `Reads.states` says."""
+    if states == ALL_STATES and HEAD in (layers := every_layer(model)):
+        return layers
+    return {NO_STATES: (), LAST_STATES: (HEAD,), ALL_STATES: (HEAD,)}[states]
+
+
+def worth_keeping(config: AlignmentRunConfig, scores: AnswerScores) -> bool:
+    """Whether scores are kept, as `reference.store` says.
+
+    Raises:
+        UserError: they are to be kept, and the disk has no room for them.
+    """
+    store, limit = config.reference.store, config.reference.max_gib
+    if store == NEVER:
+        return False
+    if scores.is_kept:
+        return True
+    if store == ALWAYS:
+        check_room(scores.size, home(), f"reference.store={store}", "type reference.store=never")
+        return True
+    seen = config.trainer.max_steps * config.trainer.batch_size
+    return is_worth_keeping(scores.size, limit, len(scores.pairs), seen, home())
