@@ -20,13 +20,14 @@ LOGPS, STATES = "ref_logps", "states"  # columns
 
 
 class AnswerScores:
-    """What the reference says of the tokens of all answers: computed when it is read, and only if no run has before.
+    """What the reference says of the tokens of all answers: computed when it is read, and only if no run has before,
+    with the hidden states of these layers or of more.
 
     Args:
         model: A frozen `TextModel`.
         pairs: The answers.
         device: Where to compute.
-        layers: Whose hidden states there are, as in `hidden_states`.
+        layers: Whose hidden states there are, as in `layers_of`.
         bf16: Compute as the policy is trained in bf16.
     """
 
@@ -45,7 +46,7 @@ class AnswerScores:
         """[tokens, layers, width] hidden states at the positions that predict the tokens, memory-mapped, in fp32 or as
         the bits of bf16.
         """
-        return self._scores["hidden"]
+        return self._scores["hidden"][:, -len(self.layers) :]
 
     @property
     def size(self) -> int:
@@ -53,10 +54,12 @@ class AnswerScores:
         width = output_head(self.model.language_model).weight.shape[1]
         return kept_bytes(int(self.pairs.lengths.sum()), len(self.layers), width, self.bf16)
 
-    @property
-    def is_kept(self) -> bool:
-        """Whether a run has computed it before."""
-        return is_scored(self.model, self.pairs.rows(), Ask(hidden=self.layers), self.bf16)
+    @cached_property
+    def kept(self) -> Ask | None:
+        """What a run has asked for before that has all of this in it; None if none has."""
+        sets = dict.fromkeys((self.layers, *(layers_of(self.model, states) for states in (LAST_STATES, ALL_STATES))))
+        asks = [Ask(hidden=layers) for layers in sets if len(layers) >= len(self.layers)]
+        return next((ask for ask in asks if is_scored(self.model, self.pairs.rows(), ask, self.bf16)), None)
 
     def columns(self, reads: Reads) -> dict[str, np.ndarray]:
         """What is read of it, by the names that batches have it under."""
@@ -66,7 +69,7 @@ class AnswerScores:
     @cached_property
     def _scores(self) -> TokenScores:
         options: Any = {"device": self.device, "what": "scoring answers with the reference", "bf16": self.bf16}
-        return score_once(self.model, self.pairs.rows(), Ask(hidden=self.layers), **options)
+        return score_once(self.model, self.pairs.rows(), self.kept or Ask(hidden=self.layers), **options)
 
 
 class StepReference:
@@ -135,7 +138,7 @@ def worth_keeping(config: AlignmentRunConfig, scores: AnswerScores) -> bool:
     store, limit = config.reference.store, config.reference.max_gib
     if store == NEVER:
         return False
-    if scores.is_kept:
+    if scores.kept:
         return True
     if store == ALWAYS:
         check_room(scores.size, home(), f"reference.store={store}", "type reference.store=never")

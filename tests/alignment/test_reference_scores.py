@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from recipes.alignment.config import LAST_STATES, LOSSES, NO_STATES, Reads
+from recipes.alignment.config import ALL_STATES, LAST_STATES, LOSSES, NO_STATES, Reads
 from recipes.alignment.losses import LOSSES as COMPUTED
 from recipes.alignment.objectives import PreferenceModel, TokenScores
 from recipes.alignment.pairs import TOKENS, PairItems, pair_collate
@@ -65,6 +65,16 @@ def test_dpo_keeps_log_probs_and_nothing_else(home: Path) -> None:
     [entry] = (home / "cache" / "token-scores").iterdir()
     assert sorted(path.name for path in entry.iterdir()) == ["logprob.npy", "manifest.json"]
     assert (entry / "logprob.npy").stat().st_size - 128 == scores.size == kept_bytes(len(scores.logps), 0, 16, False)
+
+
+def test_arms_share_what_one_that_reads_more_has_computed(home: Path) -> None:
+    everything, _ = choose_scores(config(), model(0), PAIRS, Reads(True, ALL_STATES), "cpu")
+    states = everything.columns(TDPO)[STATES]
+    for reads in (DPO, TDPO):
+        columns = choose_scores(config(), model(0), PAIRS, reads, "cpu")[0].columns(reads)
+        assert np.array_equal(columns[LOGPS], everything.logps)
+    assert np.array_equal(columns[STATES], states[:, -1:]) and states.shape[1] == 2
+    assert len(list((home / "cache" / "token-scores").iterdir())) == 1
 
 
 def test_what_nobody_reads_is_not_computed(home: Path) -> None:
