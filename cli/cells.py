@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 MOST_JOBS = 4
 ENDED = (DONE, FAILED, DAMAGED)
 LOOK_EVERY_SECONDS = 2.0
-RECIPE: Any = typer.Argument(metavar="RECIPE", help="Name of the recipe.", autocompletion=completion.recipes)
 LAUNCHER: Any = typer.Option(
     "",
     help="Where cells run: local, joblib, slurm, submitit or ray; joblib if several run at once, else local.",

@@ -47,7 +47,7 @@ def overrides(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """`KEY=VALUE`: keys as long as there is no `=`, then the key's values."""
     typed, key, prefix = _position(list(context.params.get("overrides") or []), incomplete)
     try:
-        values = _values(context.params["recipe"], typed)
+        values = _values(context.params["recipe"] or "", typed)
     except UserError:
         return []
     if key is not None:

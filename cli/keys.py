@@ -3,13 +3,24 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.exceptions import TyperException
 
+from cli.completion import recipes
 from recipes.core.errors import UserError
 from recipes.core.storage.files import home_path
 
+if TYPE_CHECKING:
+    from recipes.core.config.config_file import ConfigFile
+
+RECIPE: Any = typer.Argument(
+    None, metavar="RECIPE", help="Name of the recipe; may stand in the file of --config.", autocompletion=recipes
+)
+CONFIG: Any = typer.Option(
+    "", "--config", metavar="FILE", help="YAML file of keys and own arms, or a run's config.yaml; typed keys win."
+)
 OUTPUTS_KEY: Any = typer.Option("", "--outputs", metavar="FOLDER", help="Folder of runs; the same as outputs=FOLDER.")
 
 
@@ -18,6 +29,27 @@ def typed_keys(overrides: Sequence[str] | None, outputs: str) -> list[str]:
     from recipes.core.config.overrides import quote
 
     return [*(overrides or []), *([f"outputs={quote(outputs)}"] if outputs else [])]
+
+
+def recipe_and_file(
+    recipe: str | None, overrides: Sequence[str] | None, config: str
+) -> "tuple[str, list[str], ConfigFile | None]":
+    """The recipe, the typed `KEY=VALUE` words and the file of --config, in which the recipe may stand.
+
+    Raises:
+        UserError: the file cannot be read, or nothing names a recipe.
+    """
+    words = list(overrides or [])
+    if not config:
+        if recipe is None:
+            raise TyperException("Missing argument 'RECIPE'.")
+        return recipe, words, None
+    if recipe is not None and "=" in recipe:
+        words, recipe = [recipe, *words], None
+    from recipes.core.config.config_file import read_config_file
+
+    file = read_config_file(home_path(config), recipe or "")
+    return file.recipe, words, file
 
 
 def outputs_option(word: str) -> list[str]:

@@ -7,11 +7,14 @@ import typer
 
 from cli import completion
 from cli.console import INTERRUPTED_CODE, heading, note, pairs, say, table
-from cli.keys import OUTPUTS_KEY, typed_keys
+from cli.keys import CONFIG, OUTPUTS_KEY, RECIPE, recipe_and_file, typed_keys
 from recipes.core.config import compose
+from recipes.core.config.config_file import run_words
 from recipes.core.runs.folder import INTERRUPTED
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from recipes.core.config.settings import Card, Claim, RunConfig
     from recipes.core.runner import RunOutcome
     from recipes.core.runs.records import RunRecord
@@ -20,7 +23,7 @@ MULTIRUN = ("-m", "--multirun")
 
 
 def run(
-    recipe: str = typer.Argument(metavar="RECIPE", help="Name of the recipe.", autocompletion=completion.recipes),
+    recipe: str = RECIPE,
     overrides: list[str] = typer.Argument(
         None,
         metavar="KEY=VALUE",
@@ -29,6 +32,7 @@ def run(
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Show what the run would be; load and write nothing."),
     fresh: bool = typer.Option(False, "--fresh", help="Throw away what the run folder holds and start anew."),
+    config: str = CONFIG,
     outputs: str = OUTPUTS_KEY,
     multirun: bool = typer.Option(False, *MULTIRUN, help="The same as `steelyard sweep`, with its options."),
 ) -> None:
@@ -37,23 +41,38 @@ def run(
     The same command again resumes a run that was cut off and reuses one that is finished.
     """
     # `main` makes a sweep of a line with -m before this command sees it; it is declared here to stand in the help.
-    typed = typed_keys(overrides, outputs)
-    config = compose.compose(recipe, typed)
+    recipe, keys, file = recipe_and_file(recipe, overrides, config)
+    typed = typed_keys(keys, outputs)
+    words = run_words(file, typed) if file else typed
+    composed = compose.compose(recipe, words)
+    if file and file.run and not typed:
+        _compare_folder(composed, file.run)
     if dry_run:
-        _show_plan(config)
+        _show_plan(composed)
         return
     from recipes.core import runner
 
-    command = shlex.join(["steelyard", "run", recipe, *typed])
+    # The run's own record is to hold without the file.
+    command = shlex.join(["steelyard", "run", recipe, *words])
+    again = shlex.join(["steelyard", "run", recipe, *(["--config", config] if file else []), *typed])
     try:
-        outcome = runner.run(config, fresh, command)
+        outcome = runner.run(composed, fresh, command)
     except KeyboardInterrupt:
-        note(f"interrupted; the same command goes on from the last checkpoint:\n  {command}")
+        note(f"interrupted; the same command goes on from the last checkpoint:\n  {again}")
         raise typer.Exit(INTERRUPTED_CODE) from None
     if outcome.status == INTERRUPTED:
-        note(f"interrupted, state saved in {outcome.folder}; the same command resumes:\n  {command}")
+        note(f"interrupted, state saved in {outcome.folder}; the same command resumes:\n  {again}")
         raise typer.Exit(INTERRUPTED_CODE)
-    _show_outcome(outcome, config, command)
+    _show_outcome(outcome, composed, command)
+
+
+def _compare_folder(config: "RunConfig", run: "Path") -> None:
+    """Say so if the config of a run's folder is by now that of another run."""
+    from recipes.core.runs.folder import run_folder
+
+    if (folder := run_folder(config).path) != run:
+        what = "its data, a model or the version of its recipe has changed since"
+        note(f"warning: this is another run than that of {run}: {what}; it goes into\n  {folder}")
 
 
 def _show_plan(config: "RunConfig") -> None:

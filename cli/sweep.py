@@ -14,7 +14,6 @@ from cli.cells import (
     FRESH,
     JOBS,
     LAUNCHER,
-    RECIPE,
     RETRY,
     STATUS,
     UNFINISHED,
@@ -27,8 +26,9 @@ from cli.cells import (
     watch_cells,
 )
 from cli.console import heading, note, pairs, say, table
-from cli.keys import OUTPUTS_KEY, typed_keys
+from cli.keys import CONFIG, OUTPUTS_KEY, RECIPE, recipe_and_file, typed_keys
 from recipes.core.config import registry
+from recipes.core.config.config_file import cell_words
 from recipes.core.errors import UserError
 from recipes.core.runs.folder import DONE
 from recipes.core.spelling import did_you_mean
@@ -58,6 +58,7 @@ def sweep(
     trials: int = typer.Option(20, min=1, help="Cells that Optuna proposes."),
     metric: str = typer.Option("", help="Final metric of the table and the search; the claim's if none."),
     outputs: str = OUTPUTS_KEY,
+    config: str = CONFIG,
     launcher: str = LAUNCHER,
     jobs: int = JOBS,
     retry: bool = RETRY,
@@ -69,7 +70,9 @@ def sweep(
 
     The same command again goes on where it was stopped; finished cells are reused.
     """
-    keys, options, named = open_jobs(typed_keys(overrides, outputs))
+    recipe, typed, file = recipe_and_file(recipe, overrides, config)
+    typed = typed_keys(typed, outputs)
+    keys, options, named = open_jobs(cell_words(file, typed, chooses_arms=False) if file else typed)
     chosen, keys = _sweeper(sweeper, keys)
     card = card_for(recipe, keys)
     measured = card.claim.metric
@@ -81,7 +84,9 @@ def sweep(
         # How many run at once is part of a search: the sampler learns from them together.
         words += ["--sweeper", "optuna", "--trials", str(trials)]
         jobs = chosen_launcher.jobs
-    command = shlex.join(["steelyard", "sweep", recipe, *keys, *words, *launcher_words(launcher, jobs, options)])
+    words += launcher_words(launcher, jobs, options)
+    typed = ["--config", config, *_sweeper("grid", open_jobs(typed)[0])[1]] if file else keys
+    command = shlex.join(["steelyard", "sweep", recipe, *typed, *words])
     if chosen == "optuna":
         if status or dry_run:
             _show_search(recipe, keys, chosen_launcher, metric)

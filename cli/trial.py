@@ -13,7 +13,6 @@ from cli.cells import (
     FRESH,
     JOBS,
     LAUNCHER,
-    RECIPE,
     RETRY,
     STATUS,
     UNFINISHED,
@@ -27,9 +26,10 @@ from cli.cells import (
     watch_cells,
 )
 from cli.console import heading, note, pairs, say, table
-from cli.keys import OUTPUTS_KEY, typed_keys
+from cli.keys import CONFIG, OUTPUTS_KEY, RECIPE, recipe_and_file, typed_keys
 from recipes.core.config import compose, registry
-from recipes.core.config.overrides import MOST_CELLS
+from recipes.core.config.config_file import cell_words
+from recipes.core.config.overrides import MOST_CELLS, FileWord
 from recipes.core.config.settings import SMALL, SMOKE
 from recipes.core.errors import UserError
 from recipes.core.messages import duration_text
@@ -60,6 +60,7 @@ def trial(
     ),
     seeds: str | None = typer.Option(None, help="How many seeds (5), or which (0,3,7). By budget if none: 2, 3 or 5."),
     outputs: str = OUTPUTS_KEY,
+    config: str = CONFIG,
     launcher: str = LAUNCHER,
     jobs: int = JOBS,
     retry: bool = RETRY,
@@ -71,15 +72,20 @@ def trial(
 
     The same command again goes on where it was stopped; finished cells are reused.
     """
+    recipe, typed, file = recipe_and_file(recipe, overrides, config)
     registry.card(recipe)  # refuses an unknown name
-    keys, options, named = open_jobs(typed_keys(overrides, outputs))
+    typed = typed_keys(typed, outputs)
+    keys, options, named = open_jobs(cell_words(file, typed, chooses_arms=True) if file else typed)
     _check_keys(keys)
-    chosen, seeds = _arms(recipe, arms, keys), budgets.seeds_of(recipe, keys) if seeds is None else seeds
+    user_arms = file.arms if file else {}
+    chosen = _arms(recipe, arms, keys, list(user_arms))
+    seeds = budgets.seeds_of(recipe, keys) if seeds is None else seeds
     launcher = launcher or named
     chosen_launcher = launcher_of(launcher, jobs, options)
-    cells = planning.trial_cells(recipe, keys, chosen, seeds_of(seeds))
+    cells = planning.trial_cells(recipe, keys, chosen, seeds_of(seeds), user_arms)
     words = [*(["--arms", arms] if arms else []), "--seeds", seeds, *launcher_words(launcher, jobs, options)]
-    command = shlex.join(["steelyard", "trial", recipe, *keys, *words])
+    typed = ["--config", config, *open_jobs(typed)[0]] if file else keys
+    command = shlex.join(["steelyard", "trial", recipe, *typed, *words])
     folder, manifest, configs = manifests.plan("trial", recipe, cells, command, chosen_launcher.jobs)
     card = card_for(recipe, keys, chosen)
     if status:
@@ -175,13 +181,15 @@ def _check_keys(keys: list[str]) -> None:
         key, _, value = word.lstrip("+").partition("=")
         if key in ("arm", "seed"):
             one = "," if key == "seed" and "," not in value else ""  # --seeds 3 would be three
-            raise UserError("a trial chooses arms and seeds itself", where=word, hint=f"type --{key}s {value}{one}")
+            where = f"{word.where}: {word}" if isinstance(word, FileWord) else word
+            raise UserError("a trial chooses arms and seeds itself", where, f"type --{key}s {value}{one}")
 
 
-def _arms(recipe: str, text: str | None, keys: list[str]) -> list[str]:
+def _arms(recipe: str, text: str | None, keys: list[str], user_arms: list[str]) -> list[str]:
+    """The arms that were typed; else those of the budget, and all that the file adds."""
     if text is None:
-        return budgets.arms_of(recipe, keys)
-    known = list(compose.arms(recipe, keys))
+        return [*budgets.arms_of(recipe, keys), *user_arms]
+    known = [*compose.arms(recipe, keys), *user_arms]
     wanted = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if wanted == [ALL]:
         return known

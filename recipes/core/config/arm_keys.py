@@ -6,14 +6,40 @@ In a trial such a key is refused; a run with one needs `label=NAME` and is filed
 import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from recipes.core.config.overrides import place_of
 from recipes.core.config.schema import Problem
 from recipes.core.errors import UserError
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 TAKEN = ("trials", "sweeps")  # folders beside those of the arms
 Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class UserArm:
+    """An arm of a user's file: a recipe's arm with some keys changed, whose runs are filed under its name.
+
+    Attributes:
+        name: Its name.
+        base: The recipe's arm that it changes.
+        description: What it is, for people.
+        settings: What it sets.
+        words: The same as `KEY=VALUE` words.
+    """
+
+    name: str
+    base: str
+    description: str
+    settings: Settings
+    words: tuple[str, ...]
+
+    @property
+    def cell(self) -> list[str]:
+        """What chooses it, as would be typed without the file."""
+        return [f"arm={self.base}", *self.words, f"label={self.name}"]
 
 
 def overlap(key: str, other: str) -> bool:
@@ -67,7 +93,11 @@ def label_problems(
 
 
 def refuse_in_trial(
-    recipe: str, keys: Sequence[tuple[str, Any]], arms: Mapping[str, Settings], chosen: Collection[str]
+    recipe: str,
+    keys: Sequence[tuple[str, Any]],
+    arms: Mapping[str, Settings],
+    chosen: Collection[str],
+    words: Sequence[str] = (),
 ) -> None:
     """Refuse keys that an arm of a trial sets, and a label.
 
@@ -76,6 +106,7 @@ def refuse_in_trial(
         keys: The typed (dotted key, value); the value of a key that holds others may be anything.
         arms: What every arm of the recipe sets.
         chosen: Arms of the trial.
+        words: What the keys were read from, some of them perhaps in a file.
 
     Raises:
         UserError: says which arms set the key, and what to type instead.
@@ -93,7 +124,7 @@ def refuse_in_trial(
     keys_text = " and ".join(wrong)
     raise UserError(
         f"{keys_text} {'is' if len(wrong) == 1 else 'are'} what arms choose",
-        where=", ".join(_word(key, value) for key, value in keys if key in wrong),
+        where=", ".join(_word_with_place(key, value, words) for key, value in keys if key in wrong),
         hint=_instead(recipe, keys, arms, chosen, wrong),
     )
 
@@ -125,14 +156,26 @@ def _word(key: str, value: Any) -> str:
     return f"{key}={value}".replace(" ", "")
 
 
+def _word_with_place(key: str, value: Any, words: Sequence[str]) -> str:
+    place = place_of(key, words)
+    return f"{place}: {_word(key, value)}" if place else _word(key, value)
+
+
 def _name_problems(label: str, arms: Collection[str]) -> list[Problem]:
     if label in arms:
         return [Problem("label", label, f"is the name of an arm; type arm={label}, or another label")]
-    if label in TAKEN:
-        return [Problem("label", label, "is a folder of trials and sweeps; choose another name")]
-    if not PLAIN_NAME.fullmatch(label):
-        return [Problem("label", repr(label), "must be a plain file name: letters, digits, dots, hyphens, at most 80")]
+    if problem := name_problem(label):
+        return [Problem("label", label if PLAIN_NAME.fullmatch(label) else repr(label), problem)]
     return []
+
+
+def name_problem(name: str) -> str:
+    """Why runs cannot be filed under a name; empty if they can."""
+    if name in TAKEN:
+        return "is a folder of trials and sweeps; choose another name"
+    if not PLAIN_NAME.fullmatch(name):
+        return "must be a plain file name: letters, digits, dots, hyphens, at most 80"
+    return ""
 
 
 def _is_typed(keys: Sequence[tuple[str, Any]], key: str) -> bool:

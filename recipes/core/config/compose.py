@@ -7,7 +7,7 @@ never torch.
 
 import dataclasses
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any
 from recipes.core.config import registry
 from recipes.core.config.arm_keys import Settings, label_problems
 from recipes.core.config.fields import dataclasses_of, flat_types, names_of, union_of
-from recipes.core.config.overrides import read_overrides
-from recipes.core.config.schema import Problem, build, raise_problems
+from recipes.core.config.overrides import located, read_overrides
+from recipes.core.config.schema import ConfigError, Problem, build, raise_problems
 from recipes.core.config.settings import RunConfig
 from recipes.core.config.shorthands import no_option, write_out
 from recipes.core.config.synonyms import nearest_key
@@ -74,10 +74,17 @@ def compose(recipe: str, overrides: list[str]) -> Any:
             _set(tree, key, value)
         else:
             problems.append(Problem(key, value, _unknown_key(recipe, key, list(known), tree)))
-    config, value_problems = build(kind, _resolve(tree))
+    try:
+        resolved = _resolve(tree)
+    except ConfigError as error:
+        problems += error.problems
+        raise_problems(located(problems, overrides))
+        raise AssertionError("unreachable") from error
+    config, value_problems = build(kind, resolved)
     unnamed = label_problems(recipe, overrides, keys, str(typed.get("arm", tree["arm"])), arm_settings(recipe))
     reported = {problem.key.partition("=")[0] for problem in problems}
-    raise_problems(problems + [problem for problem in [*value_problems, *unnamed] if problem.key not in reported])
+    problems += [problem for problem in [*value_problems, *unnamed] if problem.key not in reported]
+    raise_problems(located(problems, overrides))
     return config
 
 
@@ -161,6 +168,13 @@ def _names_of_options() -> dict[str, dict[str, Any]]:
         group: {option: read_yaml(CONF / group / f"{option}.yaml").get("name") for option in options}
         for group, options in groups().items()
     }
+
+
+def options_named(recipe: str, group: str, name: str) -> list[str]:
+    """Options of a group that a `name` in a config may stand for: that of the name itself, or of its kind of config."""
+    names = _names_of_options().get(group, {})
+    fitting = [option for option in options(recipe).get(group, []) if name in (option, names[option])]
+    return sorted(fitting, key=lambda option: option != name)
 
 
 def _unknown_key(recipe: str, key: str, known: list[str], tree: dict[str, Any]) -> str:
@@ -272,6 +286,21 @@ def _texts(kind: Any, path: str) -> dict[str, bool]:
         elif any(typing.get_origin(option) is tuple and str in typing.get_args(option) for option in options):
             texts[key] = True
     return texts
+
+
+@cache
+def content_keys(recipe: str) -> frozenset[str]:
+    """Every key of a recipe that may name files or folders, whatever data and model are chosen."""
+    return frozenset(_content_keys(registry.config_class(recipe), ""))
+
+
+def _content_keys(kind: Any, path: str) -> Iterator[str]:
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        for nested in dataclasses_of(hints[field.name]):
+            yield from _content_keys(nested, f"{path}{field.name}.")
+        if field.metadata.get("content"):
+            yield f"{path}{field.name}"
 
 
 def _config_tree(recipe: str, choices: dict[str, str]) -> tuple[dict[str, Any], list[Problem]]:

@@ -43,3 +43,12 @@ def dataclasses_of(hint: Any) -> list[Any]:
 def names_of(kind: Any) -> tuple[str, ...]:
     """What the `name` of a config dataclass may be; empty if it has none."""
     return next((field.metadata["choices"] for field in dataclasses.fields(kind) if field.name == "name"), None) or ()
+
+
+def flatten(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """A nested config as dotted key -> value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{path}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return flat

@@ -6,19 +6,42 @@ but those of the shell. Keys that hold a text keep what was typed: `2024_11` and
 
 import re
 import shlex
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from recipes.core.config.schema import Problem, raise_problems
 
 KEY = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*")
+SIMPLE = re.compile(r"[A-Za-z_/~.][\w/~.-]*")  # texts that need no quotes
+NO_TEXTS = ("true", "false", "null", "inf", "nan", ".inf", ".nan")  # in Hydra's grammar
 RESOLVER = re.compile(r"\$\{[^{}]*:")
 LIST_VALUES = "type key=1,2 or key=range(3), or --sweeper optuna for key=interval(0,1)"
 MOST_CELLS = 10_000  # of a trial or sweep; each is composed before the first starts
 OUTPUT_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.chdir")
 _OPEN, _CLOSED = "([{", ")]}"
+
+
+class FileWord(str):
+    """A `KEY=VALUE` word that was not typed, but stands in a file: the same text, with its value and place.
+
+    Attributes:
+        value: The value of the key.
+        where: File and line.
+    """
+
+    value: Any
+    where: str
+
+    def __new__(cls, word: str, value: Any, where: str) -> "FileWord":
+        """The word, the value in it, and its file and line."""
+        one = super().__new__(cls, word)
+        one.value, one.where = value, where
+        return one
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.value, self.where)
 
 
 @dataclass(frozen=True)
@@ -111,6 +134,37 @@ def quote(text: str) -> str:
     # A backslash stands for itself, but for those right before a quote.
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), text)
     return f"'{escaped}'"
+
+
+def word_of(key: str, value: Any) -> str:
+    """A key and its value (a scalar or a list of scalars) as one `KEY=VALUE` word."""
+    if isinstance(value, list | tuple):
+        return f"{key}=[{','.join(_literal(item) for item in value)}]"
+    return f"{key}={_literal(value)}"
+
+
+def _literal(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, str):
+        return value if SIMPLE.fullmatch(value) and value.lower() not in NO_TEXTS else quote(value)
+    return repr(value)
+
+
+def located(problems: Sequence[Problem], words: Sequence[str]) -> list[Problem]:
+    """The problems, those with keys that stand in a file with its name and line.
+
+    Args:
+        problems: Of a config.
+        words: What it was made of; the last of a key counts.
+    """
+    return [one if one.where else replace(one, where=place_of(one.key.partition("=")[0], words)) for one in problems]
+
+
+def place_of(key: str, words: Sequence[str]) -> str:
+    """File and line in which a key is set; empty if it was typed, or is not set."""
+    places = {word.lstrip("+~").partition("=")[0]: getattr(word, "where", "") for word in words}
+    return places.get(key) or places.get(key.removesuffix(".name"), "")
 
 
 def in_shell(key: str, text: str) -> str:

@@ -5,33 +5,46 @@ import math
 import re
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from recipes.core.errors import UserError
-from recipes.core.messages import shorten
+from recipes.core.messages import WIDEST, shorten
 from recipes.core.spelling import did_you_mean
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a config: the dotted key, the value found (or None) and what is wrong with it."""
+    """One thing wrong with a config: the dotted key, the value it has (or None), what is wrong, and where it stands."""
 
     key: str
     value: Any
     message: str
+    where: str = ""  # file and line, of a key that was read from a file
 
     def __str__(self) -> str:
         value = "" if self.value is None else f" = {shorten(self.value)}"
-        return f"{shorten(self.key)}{value}: {self.message}"
+        text = f"{shorten(self.key)}{value}: {self.message}"
+        return f"{shorten(self.where, WIDEST)}: {text}" if self.where else text
 
 
-def raise_problems(problems: list[Problem]) -> None:
-    """Raise one `UserError` that lists all problems; nothing if there are none."""
-    if not problems:
-        return
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    raise UserError(f"{count} in the config", hint="\n".join(str(problem) for problem in problems))
+class ConfigError(UserError):
+    """Wrong input in a config, with each of its problems."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(f"{count} in the config", hint="\n".join(str(problem) for problem in problems))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.problems,)
+
+
+def raise_problems(problems: Sequence[Problem]) -> None:
+    """Raise one `ConfigError` that lists all problems; nothing if there are none."""
+    if problems:
+        raise ConfigError(problems)
 
 
 def build(kind: type, tree: dict[str, Any], path: str = "") -> tuple[Any, list[Problem]]:

@@ -1,6 +1,7 @@
 """Run folders: where a run keeps all it was, did and measured."""
 
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -158,7 +159,7 @@ def start(
     remove(folder.path / DIFF)
     write_text(folder.path / "config.yaml", compose.to_yaml(config))
     write_json(folder.path / FILE, asdict(identity))
-    write_json(folder.path / "env.json", {"command": command} | environment | machine())
+    write_json(folder.path / "env.json", {"command": command, "folder": _working_folder()} | environment | machine())
     write_changes(folder.path)
     folder.update_status(
         state=RUNNING,
@@ -169,6 +170,14 @@ def start(
         finished=None,
         resumed_from=0,
     )
+
+
+def _working_folder() -> str:
+    """Where relative paths of the config begin; empty if the folder is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 def now() -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from recipes.core.config.compose import LATER_KEYS, NOT_IDENTITY, read_yaml
+from recipes.core.config.fields import flatten
 from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.runs.folder import AGAIN, DAMAGED, DONE, QUEUED, RunFolder
@@ -216,15 +217,6 @@ def config_differences(run: RunRecord, baseline: RunRecord) -> list[tuple[str, s
     differing = [key for key in {**left, **right} if left.get(key, ABSENT) != right.get(key, ABSENT)]
     versions = [(VERSION, str(run.version), str(baseline.version))] if run.version != baseline.version else []
     return versions + [(key, _value_text(run, baseline, key), _value_text(baseline, run, key)) for key in differing]
-
-
-def flatten(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """A nested config as dotted key -> value."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{path}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
-    return flat
 
 
 def read_info(folder: Path) -> dict[str, Any]:

@@ -4,12 +4,13 @@ import dataclasses
 import itertools
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from recipes.core.config import compose
-from recipes.core.config.arm_keys import refuse_in_trial
+from recipes.core.config.arm_keys import UserArm, refuse_in_trial
 from recipes.core.config.overrides import MOST_CELLS, sweep_choices
 from recipes.core.config.settings import RunConfig
 from recipes.core.errors import UserError
@@ -31,7 +32,7 @@ class Cell:
     Attributes:
         name: Short and unique among the cells: file names are made of it.
         label: What tells it from the others: the name in a trial, the keys and values of the cell in a sweep.
-        arm: Its arm.
+        arm: Its arm, or the label that it is filed under.
         seed: Its seed.
         overrides: What would be typed after `steelyard run RECIPE`.
         folder: Its run folder, relative to the outputs folder.
@@ -64,7 +65,7 @@ class PlannedCell(Cell):
     @classmethod
     def of(cls, name: str, label: str, overrides: Sequence[str], config: RunConfig) -> "PlannedCell":
         """The cell of a composed config."""
-        return cls(name, label, config.arm, config.seed, tuple(overrides), _folder(config), config)
+        return cls(name, label, config.variant, config.seed, tuple(overrides), _folder(config), config)
 
     @property
     def cell(self) -> Cell:
@@ -73,11 +74,17 @@ class PlannedCell(Cell):
 
 
 def command_of(recipe: str, cell: Cell) -> str:
-    """What to type to do a cell on its own."""
+    """What to type to do a cell on its arm."""
     return shlex.join(["steelyard", "run", recipe, *cell.overrides])
 
 
-def trial_cells(recipe: str, overrides: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> list[PlannedCell]:
+def trial_cells(
+    recipe: str,
+    overrides: Sequence[str],
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    user_arms: Mapping[str, UserArm] = MappingProxyType({}),
+) -> list[PlannedCell]:
     """All arms x seeds, seed by seed, so that a trial that is stopped holds whole pairs.
 
     The first cell of each seed stands before all others: it makes what the seed's other cells take from the cache, and
@@ -88,15 +95,19 @@ def trial_cells(recipe: str, overrides: Sequence[str], arms: Sequence[str], seed
         overrides: `KEY=VALUE` of all cells.
         arms: Arms.
         seeds: Seeds.
+        user_arms: Those of the arms that the recipe lacks.
 
     Raises:
         UserError: with all problems of all cells; what arms choose was typed; two arms are the same run.
     """
-    refuse_in_trial(recipe, compose.typed_keys(recipe, overrides), compose.arm_settings(recipe), arms)
+    settings = compose.arm_settings(recipe)
+    settings |= {name: {**settings[arm.base], **arm.settings} for name, arm in user_arms.items()}
+    refuse_in_trial(recipe, compose.typed_keys(recipe, overrides), settings, arms, overrides)
     order = [(seed, arms[0]) for seed in seeds] + list(itertools.product(seeds, arms[1:]))
     names = [f"{arm}-s{seed}" for seed, arm in order]
+    words = {arm: user_arms[arm].cell if arm in user_arms else [f"arm={arm}"] for arm in arms}
     typed = [
-        (name, name, [*overrides, f"arm={arm}", f"seed={seed}"]) for name, (seed, arm) in zip(names, order, strict=True)
+        (name, name, [*overrides, *words[arm], f"seed={seed}"]) for name, (seed, arm) in zip(names, order, strict=True)
     ]
     cells = check_cells(recipe, typed)
     _refuse_same_arms(cells)
@@ -108,7 +119,7 @@ def _refuse_same_arms(cells: Sequence[PlannedCell]) -> None:
     seen: dict[str, str] = {}
     for cell in (cell for cell in cells if cell.seed == cells[0].seed):
         tree = compose.to_tree(cell.config)
-        key = sha256_json({name: value for name, value in tree.items() if name != "arm"})
+        key = sha256_json({name: value for name, value in tree.items() if name not in ("arm", "label")})
         if other := seen.get(key):
             raise UserError(
                 f"arms {other} and {cell.arm} are the same run with this config: nothing is to be compared",

@@ -23,7 +23,7 @@ def time_words(recipe: str, configs: Sequence[RunConfig], runs: Sequence[RunReco
     paces = list(_paces(runs))
     if not paces:
         return f"cannot be told before a run of {recipe} has finished here; its first cell will tell"
-    seconds = sum(_pace(config.arm, paces) * work(config) for config in configs)
+    seconds = sum(_pace(config.variant, paces) * work(config) for config in configs)
     count = f"{len(paces)} finished run{'s' * (len(paces) > 1)}"
     return (
         f"about {duration_text(seconds)} of computing, by the pace of {count} here; what is prepared once comes on top"
