@@ -13,7 +13,7 @@ HYDRA = {
     "--resolve": DRY,
     "--info": f"{DRY}; steelyard doctor shows what this machine can do",
     "--package": DRY,
-    "--config-name": "--config FILE reads keys from a YAML file of yours; the recipe is the first word after `run`; steelyard list shows all",
+    "--config-name": "the recipe is the first word after `run`; --config FILE reads keys from a YAML file of yours",
     "--config-path": "--config FILE reads keys from a YAML file of yours",
     "--hydra-help": LIST,
     "--shell-completion": "steelyard --install-completion",

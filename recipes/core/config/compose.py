@@ -170,8 +170,20 @@ def _names_of_options() -> dict[str, dict[str, Any]]:
     }
 
 
+@cache
+def choosers(recipe: str) -> dict[str, str]:
+    """Keys that say which option of a group a config has (`data.name`, `tracker.kind`), with the group."""
+    keys = {}
+    for group, hint in typing.get_type_hints(registry.config_class(recipe)).items():
+        fields = [field for kind in dataclasses_of(hint) for field in dataclasses.fields(kind)]
+        named = {field.name for field in fields if field.metadata.get("choices")}
+        if group in groups() and (chooser := next((name for name in ("name", "kind") if name in named), "")):
+            keys[f"{group}.{chooser}"] = group
+    return keys
+
+
 def options_named(recipe: str, group: str, name: str) -> list[str]:
-    """Options of a group that a `name` in a config may stand for: that of the name itself, or of its kind of config."""
+    """Options of a group that a value in a config may stand for: that of its name, or of its kind of config."""
     names = _names_of_options().get(group, {})
     fitting = [option for option in options(recipe).get(group, []) if name in (option, names[option])]
     return sorted(fitting, key=lambda option: option != name)
@@ -261,8 +273,8 @@ def _split(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list[
             problems.append(Problem(word, None, "the recipe is the first word after `run`"))
         elif override.key in group_names and not isinstance(override.value, dict):
             choices[override.key] = override.value
-        elif override.key.removesuffix(".name") in group_names and override.key.endswith(".name"):
-            problems.append(Problem(word, None, f"type {override.key.removesuffix('.name')}={override.value}"))
+        elif override.key.endswith(".name") and override.key in choosers(recipe):
+            problems.append(Problem(word, None, f"type {choosers(recipe)[override.key]}={override.value}"))
         else:
             keys += _flatten(override.key, override.value)
     return choices, keys, problems

@@ -144,8 +144,7 @@ def _recipe(file: YamlFile, typed: str) -> str:
 def _word(recipe: str, entry: Entry, problems: list[Problem], path: str = "") -> FileWord:
     """An entry as it would be typed. The `name` of a group chooses its option; texts stay as they were written."""
     key, value = entry.key.removeprefix(path), entry.value
-    group, _, last = key.rpartition(".")
-    if last == "name" and group in compose.groups():
+    if group := compose.choosers(recipe).get(key):
         key, fitting = group, compose.options_named(recipe, group, str(value))
         value = fitting[0] if fitting else value
     elif key == "defaults":
