@@ -126,9 +126,15 @@ class PreferencesConfig:
 
     name: str = setting("preferences", help="data set", choices=("preferences",))
     path: str | None = setting(
-        None, help="JSON, JSONL, Parquet or CSV file, a folder of them, or a datasets name", content=DATA_CONTENT
+        None,
+        help="JSON, JSONL, Parquet or CSV file, a folder of them, or a name on the hub",
+        content=DATA_CONTENT,
     )
-    format: str = setting("auto", help="auto: from the path", choices=("auto", "jsonl", "parquet", "csv", "datasets"))
+    format: str = setting(
+        "auto",
+        help="auto: from the path; stream: a hub data set, fetched row by row and not stored whole",
+        choices=("auto", "jsonl", "parquet", "csv", "datasets", "stream"),
+    )
     prompt_column: str | None = setting(None, help="null: prompt, or what both answers begin with")
     chosen_column: str | None = setting(None, help="null: chosen")
     rejected_column: str | None = setting(None, help="null: rejected")
@@ -157,7 +163,7 @@ class PreferencesConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        problems = [] if self.path else [("path", "is missing; type data.path=FILE or a datasets name")]
+        problems = [] if self.path else [("path", "is missing; type data.path=FILE or a name on the hub")]
         if self.test_split is not None and self.test_fraction is not None:
             problems.append(
                 ("test_fraction", "and test_split are two ways to choose what is tested on; type one of them")

@@ -112,7 +112,7 @@ class _Writer:
     def write(self, files: PairFiles) -> None:
         """Write the pairs of all rows. Raises UserError if they cannot be read, or there are none."""
         tables = open_tables(self.config)
-        total = sum(min(len(table), self.config.limit or len(table)) for table, _ in tables)
+        total = sum(min(table.about(), self.config.limit or table.about()) for table, _ in tables)
         with progress("tokenising pairs", total) as show:
             for batch, ids in self._tokenised(read_rows(self.config, tables)):
                 files.extend(list(self._pairs(batch, ids)))

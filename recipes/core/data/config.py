@@ -64,8 +64,8 @@ class ImageTextConfig(DataConfig):
     name: str = setting("image-text", help="data set", choices=("image-text",))
     format: str = setting(
         "auto",
-        help="auto: from the path",
-        choices=("auto", "jsonl", "parquet", "csv", "folder", "llava", "datasets"),
+        help="auto: from the path; stream: a hub data set, fetched row by row and not stored whole",
+        choices=("auto", "jsonl", "parquet", "csv", "folder", "llava", "datasets", "stream"),
     )
     image_column: str | None = setting(None, help="column of image paths or bytes; null: image or file_name")
     caption_column: str | None = setting(None, help="column of captions; null: caption, text, captions, conversations")
@@ -89,7 +89,7 @@ class ImageTextConfig(DataConfig):
         """Rules between the settings, as (key, message)."""
         problems = []
         if self.path is None:
-            problems.append(("path", "is missing; type data.path=FILE, FOLDER or a datasets name"))
+            problems.append(("path", "is missing; type data.path=FILE, FOLDER or a name on the hub"))
         return [*problems, *test_split_problems(self.split, self.test_split, self.test_fraction)]
 
 

@@ -19,7 +19,7 @@ def progress(description: str, total: int, start: int = 0) -> Iterator[Callable[
 
     Args:
         description: What is being done ("training").
-        total: Steps in all.
+        total: Steps in all; 0 where nobody knows.
         start: Steps done before, when something resumes.
     """
     if sys.stderr.isatty():
@@ -63,8 +63,8 @@ class _Lines:
         if now - self.shown < LINE_EVERY_SECONDS:
             return
         self.shown = now
-        text = f"{self.description}: {done}/{self.total}"
-        if done > self.start:
+        text = f"{self.description}: {done}" + (f"/{self.total}" if self.total else "")
+        if done > self.start and self.total:
             left = (now - self.began) / (done - self.start) * (self.total - done)
             text += f", about {duration_text(left)} left"
         note(text)
@@ -91,7 +91,7 @@ def _bar(description: str, total: int, start: int) -> Iterator[Callable[[int], N
     )
     began = time.monotonic()
     shown = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = shown.add_task(description, total=total, completed=start)
+    task = shown.add_task(description, total=total or None, completed=start)
 
     def update(done: int) -> None:
         shown.update(task, completed=done)

@@ -1,5 +1,7 @@
 """Names on the Hugging Face hub, `owner/name` or `owner/name@revision`: which commit they mean, and a model's files.
 
+A data set of several subsets is named `owner/name:subset` or `owner/name:subset@revision`.
+
 Imports no torch, so that the identity of a run can cover the commit.
 """
 
@@ -14,6 +16,7 @@ from recipes.core.storage.model_files import first_line
 
 # A name alone ("gpt2") is one of the hub's oldest models. The first character keeps paths out.
 _NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)(?:@(?P<revision>[\w./-]+))?")
+_DATA_NAME = re.compile(_NAME.pattern.replace("(?:@", r"(?::(?P<subset>[\w.-]+))?(?:@"))
 _SMALL = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 _WEIGHTS = ("model.safetensors", "model-*.safetensors")
 # `original/`, `onnx/`: other forms of the same weights. In folders with a number lies how a sentence encoder pools.
@@ -33,6 +36,20 @@ class Commit(NamedTuple):
     online: bool
 
 
+class DataName(NamedTuple):
+    """A data set of the hub; without a subset it has only one, or one that is meant where none is named."""
+
+    repo: str
+    subset: str | None
+    revision: str | None
+
+
+def data_name(text: str) -> DataName | None:
+    """What the name of a data set says; None for what has another form."""
+    match = _DATA_NAME.fullmatch(text)
+    return DataName(match["repo"], match["subset"], match["revision"]) if match else None
+
+
 def is_name(text: str) -> bool:
     """Whether a text has the form of a hub name and is no file or folder here."""
     return _NAME.fullmatch(text) is not None and not Path(text).exists()
@@ -44,7 +61,7 @@ def commit(name: str, key: str, kind: str = MODEL) -> Commit:
     Without network it is the one that was downloaded last.
 
     Args:
-        name: `owner/name` or `name`, with `@revision` if it is not the newest.
+        name: `owner/name` or `name`, with `@revision` if it is not the newest; of data with `:subset` before it.
         key: The config key that it came from, for messages.
         kind: `MODEL` or `DATA`.
 
@@ -53,7 +70,7 @@ def commit(name: str, key: str, kind: str = MODEL) -> Commit:
     """
     from huggingface_hub.errors import HFValidationError
 
-    match = _NAME.fullmatch(name)
+    match = (_DATA_NAME if kind == DATA else _NAME).fullmatch(name)
     answer = _commit(match["repo"], match["revision"], kind) if match else HFValidationError()
     if isinstance(answer, Commit):
         return answer
@@ -105,8 +122,9 @@ def _local_commit(repo: str, revision: str, kind: str) -> str | None:
     import datasets.config
 
     folder = Path(datasets.config.HF_DATASETS_CACHE) / repo.replace("/", "___")
-    commits = sorted((path.stat().st_mtime, path.name) for path in folder.glob("*/*/*") if path.is_dir())
-    return commits[-1][1] if commits else None
+    paths = sorted((path for path in folder.glob("*/*/*") if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    commits = [path.name for path in paths if revision in ("main", path.name)]
+    return commits[-1] if commits else None
 
 
 def _snapshot(repo: str, commit: Commit, files: Sequence[str]) -> Path:

@@ -64,6 +64,9 @@ def test_a_data_set_is_named_by_what_was_downloaded_last(
     (tmp_path / "datasets--owner--data" / "refs" / "main").write_text(OLD)
     hub._commit.cache_clear()
     assert hub.commit("owner/data", "data.path", hub.DATA) == (OLD, False)
+    assert hub.commit(f"owner/data:subset@{NEW}", "data.path", hub.DATA) == (NEW, False)
+    with pytest.raises(UserError, match="without network only a data set that was downloaded before"):
+        hub.commit("owner/data@v2", "data.path", hub.DATA)
 
 
 def test_a_download_without_its_weights_is_refused_by_name(offline: Path) -> None:

@@ -2,19 +2,23 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recipes.core.data.files.json_records import Bad, Number
+from recipes.core.data.files.sources import load_split, reason
 from recipes.core.data.files.tables import BATCH, IndexedTable, Record, Table, reading
 from recipes.core.errors import UserError
+from recipes.core.storage import hub
 from recipes.core.storage.cache import build_once, home
 from recipes.core.storage.files import sha256_json
 from recipes.core.storage.fingerprints import fingerprint
 
 VERSION = 1
+ROWS = "rows.arrow"
 
 
 class ParquetTable(Table):
@@ -53,26 +57,16 @@ class ParquetTable(Table):
         """A copy of the columns in the cache, as Arrow lays them out: a Parquet file has no single rows."""
         state = self.path.stat()
         stamp = [str(self.path.resolve()), state.st_size, state.st_mtime_ns]
-        folder = build_once("tables", sha256_json([VERSION, stamp, sorted(names)]), lambda to: self._copy(to, names))
-        return ArrowTable(folder / "rows.arrow", self)
+        folder = build_once(
+            "tables", sha256_json([VERSION, stamp, sorted(names)]), lambda to: _copy(self._batches(names), to)
+        )
+        return ArrowTable(folder / ROWS, self)
 
     def _batches(self, names: Sequence[str]) -> Iterator[Any]:
         import pyarrow.parquet as pq
 
         with reading(self.path), pq.ParquetFile(self.path, buffer_size=1 << 20) as file:
             yield from file.iter_batches(batch_size=BATCH, columns=[name for name in self._columns if name in names])
-
-    def _copy(self, folder: Path, names: Sequence[str]) -> None:
-        import pyarrow as pa
-
-        batches = self._batches(names)
-        first = next(batches, None)
-        schema = pa.schema([]) if first is None else first.schema
-        with pa.ipc.new_stream(str(folder / "rows.arrow"), schema) as file:
-            if first is not None:
-                file.write_batch(first)
-            for batch in batches:
-                file.write_batch(batch)
 
 
 class ArrowTable(IndexedTable):
@@ -82,7 +76,7 @@ class ArrowTable(IndexedTable):
         self._file, self._source, self.name, self.root = file, source, source.name, source.root
 
     def __len__(self) -> int:
-        return len(self._source)
+        return int(self._table.num_rows)
 
     @property
     def columns(self) -> list[str]:
@@ -140,6 +134,76 @@ class DatasetTable(IndexedTable):
 
     def _only(self, names: Sequence[str]) -> Any:
         return self._rows.select_columns([name for name in self._rows.column_names if name in names])
+
+
+class StreamTable(Table):
+    """Records of a split of a hub data set, fetched row by row whenever they are read.
+
+    Args:
+        path: Its name.
+        split: Name of the split.
+        key: Config key of the name.
+        split_key: Config key of the split.
+        most: Only the first rows; None: all.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+
+    def __init__(self, path: str, split: str, key: str, split_key: str, most: int | None = None) -> None:
+        rows = load_split(path, split, key, split_key=split_key, streaming=True)
+        self._arguments, self._most = (path, split, key, split_key), most
+        self.name, self.root, self._rows = split, Path(), rows if most is None else rows.take(most)
+        self._path, self._key = path, key
+
+    def __len__(self) -> int:
+        raise TypeError("the length of a stream is not known")
+
+    def about(self) -> int:
+        known = (self._rows.info.splits or {}).get(self.name)
+        counts = [count for count in (self._most, known.num_examples if known else None) if count]
+        return min(counts, default=0)
+
+    @cached_property
+    def columns(self) -> list[str]:
+        return list(self._rows.column_names or next(iter(self._rows), {}))
+
+    def first(self, count: int) -> Table:
+        return StreamTable(*self._arguments, count)
+
+    def rows(self, names: Sequence[str]) -> Iterator[Record | Bad]:
+        for batch in self._batches(names):
+            yield from records(batch)
+
+    def fingerprint(self) -> str:
+        return sha256_json([hub.commit(self._path, self._key, hub.DATA).id, *self._arguments, self._most])
+
+    def with_index(self, names: Sequence[str]) -> IndexedTable:
+        key = sha256_json([VERSION, self.fingerprint(), sorted(names)])
+        file = build_once("tables", key, lambda to: _copy(self._batches(names), to)) / ROWS
+        return ArrowTable(file, self)
+
+    def _batches(self, names: Sequence[str]) -> Iterator[Any]:
+        import datasets
+
+        rows = self._rows.select_columns([name for name in self.columns if name in names])
+        for name, kind in (rows.features or {}).items():
+            if isinstance(kind, datasets.Image):
+                rows = rows.cast_column(name, datasets.Image(decode=False))
+        try:
+            yield from rows.with_format("arrow").iter(BATCH)
+        except Exception as error:  # network or format: the library's reason is what helps
+            raise UserError(f"`datasets` stopped: {reason(error)}", f"{self._key}={self._path}") from error
+
+
+def _copy(batches: Iterator[Any], folder: Path) -> None:
+    """Batches of one schema as a file in Arrow's own layout."""
+    import pyarrow as pa
+
+    first = next(batches, None)
+    with pa.ipc.new_stream(str(folder / ROWS), pa.schema([]) if first is None else first.schema) as file:
+        for batch in chain([] if first is None else [first], batches):
+            file.write(batch)
 
 
 def records(batch: Any) -> Iterator[Record | Bad]:

@@ -11,6 +11,7 @@ from typing import Protocol
 from recipes.core.data.files.sources import is_saved, require_split
 from recipes.core.errors import UserError
 from recipes.core.spelling import nearest
+from recipes.core.storage import hub
 
 TABLES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv",
@@ -28,8 +29,6 @@ DESCRIPTIONS = (
     "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "croissant.json", "config.json",
     "index.json", "package.json", "manifest.json",
 )  # fmt: skip
-# "name" is one of the hub's oldest data sets; "name/" is a folder.
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _SHARD = re.compile(r"(.+)-(\d{5})-of-\d{5}")
 
 
@@ -264,7 +263,7 @@ def no_such_path(path: str, where: Path, key: str) -> UserError:
 
 def is_hub_name(path: str, where: Path, kinds: dict[str, str]) -> bool:
     """Whether a path that is not there looks like the name of a data set on the hub ("owner/name")."""
-    return _HUB_NAME.fullmatch(path) is not None and kind_of(where, kinds) is None and not where.exists()
+    return hub.data_name(path) is not None and kind_of(where, kinds) is None and not where.exists()
 
 
 def is_dataset(path: str, where: Path, kinds: dict[str, str]) -> bool:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recipes.core.data.files.arrow_tables import DatasetTable, ParquetTable
+from recipes.core.data.files.arrow_tables import DatasetTable, ParquetTable, StreamTable
 from recipes.core.data.files.data_files import (
     TABLES,
     DataFile,
@@ -15,6 +15,7 @@ from recipes.core.data.files.data_files import (
     endings,
     held_out,
     is_dataset,
+    is_hub_name,
     kind_of,
     no_such_path,
     require_train,
@@ -26,7 +27,8 @@ from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.storage.files import home_path
 
-FORMATS = ("auto", "jsonl", "parquet", "csv", "datasets")
+STREAM = "stream"
+FORMATS = ("auto", "jsonl", "parquet", "csv", "datasets", STREAM)
 NAMED = 5  # bad rows that a message names
 _TABLE: dict[str, Callable[[Path, str, Path], Table]] = {"jsonl": JsonTable, "parquet": ParquetTable, "csv": CsvTable}
 
@@ -39,11 +41,13 @@ class Records:
         path: What the user typed.
         key: Config key it came from.
         files: Its files; empty with `datasets`.
+        stream: Read a hub data set row by row, without storing it.
     """
 
     path: str
     key: str
     files: list[DataFile] = field(default_factory=list)
+    stream: bool = False
     _loaded: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -83,6 +87,8 @@ class Records:
             UserError: there is no such split, or a file cannot be read.
         """
         key = f"{self._section}.{key}"
+        if self.stream:
+            return StreamTable(self.path, split, self.key, key)
         if not self.files:
             self._loaded[split] = load_split(self.path, split, self.key, split_key=key)
             return DatasetTable(self._loaded[split], split, home_path(self.path))
@@ -106,6 +112,11 @@ def open_records(path: str, key: str = "data.path", format: str = "auto") -> Rec
         UserError: no such path, or it holds no records, or records of several formats.
     """
     where, format_key = home_path(path), f"{key.rpartition('.')[0]}.format"
+    if format == STREAM:
+        if not is_hub_name(path, where, TABLES):
+            what = "is no name of a data set on the hub, and only those are read as a stream"
+            raise UserError(what, f"{key}={path}", f"leave out {format_key}: files are never held in memory either")
+        return Records(path, key, stream=True)
     if format == "datasets" or (format == "auto" and is_dataset(path, where, TABLES)):
         return Records(path, key)
     if not where.exists():

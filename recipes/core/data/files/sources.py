@@ -6,6 +6,7 @@ from typing import Any
 
 from recipes.core.errors import UserError
 from recipes.core.spelling import did_you_mean
+from recipes.core.storage import hub
 from recipes.core.storage.files import home_path
 
 HUB_HINT = "a hub name needs network; a local file or folder must exist"
@@ -71,9 +72,10 @@ def load_split(name: str, split: str, key: str, split_key: str | None = None, **
     quiet(datasets)
     try:
         if not is_saved(saved):
-            commit = _commit_id(name, key)
-            return datasets.load_dataset(name, split=split, **options, **({"revision": commit} if commit else {}))
+            return _load_from_hub(name, split, key, **options)
         rows = datasets.load_from_disk(str(saved))
+    except UserError:
+        raise
     except Exception as error:  # network, hub, format or split: the library's reason is what helps
         raise UserError(
             f"`datasets` cannot load split {split!r}: {reason(error)}",
@@ -111,7 +113,9 @@ def hub_splits(name: str, key: str) -> list[str]:
 
     quiet(datasets)
     try:
-        return list(datasets.get_dataset_split_names(name, revision=_commit_id(name, key)))
+        repo, subset, _ = _hub_name(name)
+        options = {"config_name": subset} if subset else {}
+        return list(datasets.get_dataset_split_names(repo, revision=_commit_id(name, key), **options))
     except Exception as error:  # network or hub: the library's reason is what helps
         raise UserError(
             f"`datasets` cannot list its splits: {reason(error)}",
@@ -120,10 +124,28 @@ def hub_splits(name: str, key: str) -> list[str]:
         ) from error
 
 
+def _hub_name(name: str) -> hub.DataName:
+    return hub.data_name(name) or hub.DataName(name, None, None)
+
+
+def _load_from_hub(name: str, split: str, key: str, **options: Any) -> Any:
+    """A split of a hub data set, at the commit that the identity of a run covers."""
+    import datasets
+
+    repo, subset, revision = _hub_name(name)
+    commit = _commit_id(name, key)
+    options |= ({"name": subset} if subset else {}) | ({"revision": commit} if commit else {})
+    rows = datasets.load_dataset(repo, split=split, **options)
+    if revision is not None and commit is None:  # without network `datasets` takes what it finds, whatever was asked
+        wanted = hub.commit(name, key, hub.DATA).id
+        if not all(wanted in Path(file["filename"]).parts for file in getattr(rows, "cache_files", [{"filename": ""}])):
+            what = "without network only the revision that was downloaded last can be had, and this is another"
+            raise UserError(what, f"{key}={name}", HUB_HINT)
+    return rows
+
+
 def _commit_id(name: str, key: str) -> str | None:
     """The commit of a data set that the identity of a run covers; None where the hub does not answer."""
-    from recipes.core.storage import hub
-
     try:
         commit = hub.commit(name, key, hub.DATA)
     except UserError:  # `datasets` says why in its own words

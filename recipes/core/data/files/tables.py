@@ -63,6 +63,14 @@ class Table(ABC):
     def with_index(self, names: Sequence[str]) -> "IndexedTable":
         """The same records with the columns `names`, in any order."""
 
+    def about(self) -> int:
+        """How many records there are, for people who wait; 0 where nobody knows."""
+        return len(self)
+
+    def first(self, count: int) -> "Table":
+        """The first records."""
+        return Chosen(self, range(count)) if count < len(self) else self
+
     def place(self, index: int) -> str:
         """Where a row stands, for messages and ids."""
         return f"{self.name} row {index}"

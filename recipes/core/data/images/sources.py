@@ -116,8 +116,8 @@ def _source(config: ImageTextConfig, table: Table) -> Source:
     image = table.pick(config.image_column, IMAGE_COLUMNS, "data.image_column")
     usual = (CONVERSATIONS,) if config.format == "llava" else (*CAPTION_COLUMNS, CONVERSATIONS)
     caption = table.pick(config.caption_column, usual, "data.caption_column")
-    if config.limit is not None and config.limit < len(table):
-        table = Chosen(table, range(config.limit))
+    if config.limit is not None:
+        table = table.first(config.limit)
     return Source(table.with_index((image, caption)), image, caption)
 
 

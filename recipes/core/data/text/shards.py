@@ -8,6 +8,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -19,6 +20,7 @@ from recipes.core.data.files.sources import load_split, reason
 from recipes.core.data.files.tables import BATCH, CsvTable, JsonTable, Record, Table, open_lines, reading
 from recipes.core.errors import UserError
 from recipes.core.messages import note
+from recipes.core.storage import hub
 from recipes.core.storage.files import sha256_json
 
 MESSAGES_KEPT = 20
@@ -310,7 +312,11 @@ class DatasetShard(Shard):
     stop: int | None = None
 
     def fingerprint(self) -> str:
-        """Hash of the documents, read once more for it: `datasets` has no cheaper one that follows the content."""
+        """Hash of what a hub name stands for; of a folder, hash of the documents, read once more for it."""
+        if self.stop is None:
+            with suppress(UserError):  # a hub that does not answer: the documents do
+                commit = hub.commit(self.source, self.key, hub.DATA).id
+                return sha256_json([self.source, commit, self.split, self.columns.names, self.on_error])
         digest = hashlib.sha256(self.on_error.encode())
         for item in self._items():
             if isinstance(item, Document):

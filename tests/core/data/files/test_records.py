@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from recipes.core.data.images.load import load_captions
 from recipes.core.data.text.documents import open_documents
 from recipes.core.data.text.shards import Skipped
 from recipes.core.errors import UserError
+from recipes.core.storage import hub
 from recipes.pruning.token_pruning.config import VqaConfig
 from recipes.pruning.token_pruning.vqa import read_vqa
 from tests.alignment.rows import rows_of
@@ -550,3 +552,50 @@ def test_saved_splits_are_kept(folder: Path) -> None:
     assert [row.held_out for row in rows] == [False] * 4 + [True] * 6
     assert len(read_vqa(VqaConfig(path=str(folder / "saved"), question_column="question"))) == 6
     assert len(documents(folder / "saved")[0]) == 4
+
+
+@pytest.fixture
+def hub_rows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """`datasets` with six rows under every name, streamed where asked; returns what it was asked for."""
+    import datasets
+
+    asked: list[dict[str, Any]] = []
+
+    def load(path: str, split: str, streaming: bool = False, **options: Any) -> Any:
+        asked.append({"path": path, "split": split, **options})
+        rows = datasets.Dataset.from_list(named(ROWS, folder)).cast_column("image", datasets.Image())
+        return rows.to_iterable_dataset() if streaming else rows
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name, **_: ["train"])
+    monkeypatch.setattr(hub, "commit", lambda *_: hub.Commit("c" * 40, True))
+    return asked
+
+
+def test_a_hub_data_set_is_named_with_subset_and_revision(hub_rows: list[dict[str, Any]]) -> None:
+    assert len(rows_of(PreferencesConfig(path="owner/name:small@v2"))[0]) == 6
+    assert hub_rows == [{"path": "owner/name", "split": "train", "name": "small", "revision": "c" * 40}]
+
+
+def test_a_stream_holds_the_same_rows(hub_rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    streamed, stored = (PreferencesConfig(path="owner/name", format=form, limit=4) for form in ("stream", "datasets"))
+    assert rows_of(streamed) == rows_of(stored) and len(rows_of(streamed)[0]) == 4
+    seen = [captions(Path("owner/name"), format=form, limit=5, test_fraction=0.4)[0] for form in ("stream", "datasets")]
+    assert seen[0] == seen[1] and len(seen[0]) == 5
+
+
+def test_files_are_no_stream(folder: Path) -> None:
+    path = write(folder, "all.jsonl", b"{}")
+    with pytest.raises(UserError, match="is no name of a data set on the hub, and only those are read as a stream"):
+        rows_of(PreferencesConfig(path=str(path), format="stream"))
+
+
+def test_without_network_another_revision_is_not_taken(
+    hub_rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "commit", lambda *_: hub.Commit("c" * 40, False))
+    assert len(rows_of(PreferencesConfig(path="owner/name"))[0]) == 6
+    stored = SimpleNamespace(cache_files=[{"filename": f"/cache/{'b' * 40}/data.arrow"}])
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: stored)
+    with pytest.raises(UserError, match="without network only the revision that was downloaded last can be had"):
+        rows_of(PreferencesConfig(path="owner/name@v2"))
