@@ -59,7 +59,7 @@ def report(
     if is_path and is_trial(Path(str(target))):
         rows, files = _report_trial(Path(str(target)), kinds, chosen, to)
     else:
-        run = load_run(Path(str(target))) if is_path else load_run(_newest(target, outputs))
+        run = load_run(Path(str(target))) if is_path else load_run(newest(target, outputs))
         found_in = run.path.absolute().parents[2] if is_path else outputs  # a link is not resolved: runs lie beside it
         rows, files = _report_run(run, found_in, is_path, kinds, chosen, to)
     if as_json:
@@ -143,7 +143,7 @@ def _words(option: str, typed: str) -> list[str]:
     return words
 
 
-def _newest(recipe: str | None, outputs: Path) -> Path:
+def newest(recipe: str | None, outputs: Path) -> Path:
     """Folder of the finished run that started last."""
     if recipe is not None:
         registry.card(recipe)  # refuses an unknown name

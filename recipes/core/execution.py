@@ -133,6 +133,8 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
             return RunOutcome(folder.path, INTERRUPTED, {}, False, resumed_from)
         evaluation = _evaluate(config, folder, recipe, prepared, training.model if training else None)
         check_unchanged(config, read_content(folder.path))
+        if training is not None:
+            _write_model(folder, steps)
         folder.finish()
         run = load_run(folder.path)
         card = card_of(run)
@@ -164,6 +166,13 @@ def _evaluate(
         write(folder.path / name)
     folder.log(config.steps, "final", evaluation.metrics, time.perf_counter() - began)
     return evaluation
+
+
+def _write_model(folder: RunFolder, steps: int) -> None:
+    from recipes.core.export.folder import write_in_run
+
+    with stage("writing the model"):
+        write_in_run(folder, steps)
 
 
 def _report(config: RunConfig, run: RunRecord, card: Card) -> tuple[RunRecord | None, Comparison | None]:

@@ -1,48 +1,65 @@
 """The model that a run has trained, as a folder that the loader takes like any other.
 
-A final checkpoint holds the weights of all that was trained, under the names they had there. Beside them the run leaves
-what tells how to read the model out of it: its config, its tokenizer, and where among the names it is.
+A run leaves it in `hf/`. One of before that had none has a final checkpoint, from which the same folder is made.
 """
 
+import copy
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from recipes.core.errors import UserError
+from recipes.core.models.hf_folder import ADAPTER, FOLDER, ORIGIN, WEIGHTS, Prefixes, holds_model, write_model
 from recipes.core.runs import checkpoints
 from recipes.core.runs.folder import DONE, RunFolder
 from recipes.core.runs.records import load_run
 from recipes.core.storage.cache import build_once
-from recipes.core.storage.files import read_json, sha256_file, write_json
+from recipes.core.storage.checksums import mismatches
+from recipes.core.storage.files import read_json, sha256_file, write_json, write_text
+from recipes.core.storage.places import HF
+from recipes.core.storage.seals import MANIFESTS
 
-FOLDER, ORIGIN, WEIGHTS = "model", "origin.json", "model.safetensors"
-VERSION = 1
+__all__ = ["WEIGHTS", "describer", "final_checkpoint", "run_model"]
+
+VERSION = 2
+CONFIG = "config.json"
 
 
-def describer(model: nn.Module, tokenizer: Any, beside: Sequence[Path] = ()) -> Callable[[Path], None]:
-    """What writes, into the folder of a checkpoint, how to read a language model out of its weights.
+def describer(
+    model: nn.Module,
+    tokenizer: Any,
+    beside: Sequence[Path] = (),
+    *,
+    language_model: Any = None,
+    prefixes: Prefixes | None = None,
+) -> Callable[[Path], None]:
+    """What writes, into the folder of a checkpoint, how to read a model of `transformers` out of its weights.
 
     Args:
         model: What is trained; the first `transformers` model in it is the one that is meant.
         tokenizer: Its tokenizer.
         beside: Files that belong to it too.
+        language_model: The model that is meant, where it is another view of the same weights; together with `prefixes`.
+        prefixes: How the names of its weights begin in the checkpoint, and in itself.
     """
 
     def describe(checkpoint: Path) -> None:
-        """Write config, tokenizer and origin.json into `model/` of a checkpoint."""
-        name, language_model = _language_model(model)
+        """Write config, tokenizer, settings of generation and adapters, and origin.json into `model/`."""
+        name, meant = ("", language_model) if language_model is not None else _language_model(model)
         folder = checkpoint / FOLDER
-        language_model.config.save_pretrained(folder)
+        _save_config(meant, tokenizer, folder)
         tokenizer.save_pretrained(folder)
         for file in beside:
             shutil.copyfile(file, folder / file.name)
-        adapters = getattr(language_model, "peft_config", {}).get("default")
+        adapters = getattr(meant, "peft_config", {}).get("default")
+        if adapters:
+            _save_adapter_config(adapters, folder / ADAPTER)
         origin = {
-            "prefix": f"{name}." if name else "",
+            "prefixes": prefixes or [(f"{name}." if name else "", "")],
             "scale": adapters.lora_alpha / adapters.r if adapters else 0.0,
             "transposed": bool(adapters and adapters.fan_in_fan_out),
         }
@@ -62,11 +79,7 @@ def final_checkpoint(folder: Path, where: str, instead: str) -> Path:
     Raises:
         UserError: the run is not finished or damaged, or the checkpoint missing or damaged.
     """
-    record = load_run(folder)
-    if record.problem:
-        raise UserError(f"the run is damaged: {record.problem}", where, instead)
-    if record.state != DONE:
-        raise UserError(f"the run is {record.state}, not {DONE}", where, "finish it: type its command again")
+    _check_done(folder, where, instead)
     passed_over: list[str] = []
     checkpoint = checkpoints.newest_valid(RunFolder(folder).checkpoints, passed_over.append)
     steps = RunFolder(folder).status().get("step")
@@ -77,9 +90,7 @@ def final_checkpoint(folder: Path, where: str, instead: str) -> Path:
 
 
 def run_model(folder: Path, key: str, where: str) -> Path:
-    """The language model of a finished run, as a folder in the cache that holds config, tokenizer and weights.
-
-    Adapters are merged into the weights that they were trained on.
+    """The model of a finished run, as a folder that holds config, tokenizer and weights.
 
     Args:
         folder: The run's folder.
@@ -87,50 +98,48 @@ def run_model(folder: Path, key: str, where: str) -> Path:
         where: Key and value, for messages.
 
     Raises:
-        UserError: the run is not finished or damaged, or has trained no language model.
+        UserError: the run is not finished or damaged, or has trained no such model.
     """
     instead = f"type {key}=FOLDER of another model, or mend the run: type its command with --fresh"
+    _check_done(folder, where, instead)
+    if not (folder / HF).exists():
+        return _from_checkpoint(folder, where, instead)
+    if problem := folder_problem(folder / HF):
+        raise UserError(f"the run is damaged: {HF}/{problem}", where, instead)
+    if not (folder / HF / CONFIG).exists():
+        raise _no_model(folder, where, instead)
+    return folder / HF
+
+
+def folder_problem(folder: Path) -> str:
+    """The first thing that is wrong with a folder of a model with our manifest; empty if nothing is."""
+    try:
+        files = read_json(folder / MANIFESTS[HF])["files"]
+    except (OSError, UserError, KeyError):
+        return f"{MANIFESTS[HF]} is missing or damaged"
+    return next(iter(mismatches(folder, files)), "")
+
+
+def _check_done(folder: Path, where: str, instead: str) -> None:
+    record = load_run(folder)
+    if record.problem:
+        raise UserError(f"the run is damaged: {record.problem}", where, instead)
+    if record.state != DONE:
+        raise UserError(f"the run is {record.state}, not {DONE}", where, "finish it: type its command again")
+
+
+def _from_checkpoint(folder: Path, where: str, instead: str) -> Path:
+    """The model of a run without `hf/`, made once from its final checkpoint and kept in the cache."""
     checkpoint = final_checkpoint(folder, where, instead)
-    if not (checkpoint / FOLDER / ORIGIN).exists():
-        recipe = load_run(folder).recipe
-        raise UserError(f"a run of {recipe} like this one leaves no language model to load", where, instead)
-
-    def build(staging: Path) -> None:
-        origin = read_json(checkpoint / FOLDER / ORIGIN)
-        names = [path.name for path in (checkpoint / FOLDER).iterdir() if path.name != ORIGIN]
-        for name in names:
-            shutil.copyfile(checkpoint / FOLDER / name, staging / name)
-        weights = _strip_prefix(load_file(checkpoint / WEIGHTS), origin["prefix"])
-        if origin["scale"]:
-            weights = merge_adapters(weights, origin["scale"], origin["transposed"])
-        save_file(weights, staging / WEIGHTS, metadata={"format": "pt"})
-
+    if not holds_model(checkpoint):
+        raise _no_model(folder, where, instead)
     content = sha256_file(checkpoint / checkpoints.MANIFEST)
-    return build_once("run-models", f"{content[:32]}-{VERSION}", build)
+    return build_once("run-models", f"{content[:32]}-{VERSION}", lambda staging: write_model(checkpoint, staging))
 
 
-def merge_adapters(weights: dict[str, Tensor], scale: float, transposed: bool) -> dict[str, Tensor]:
-    """Weights with their adapters added, under the names of the model without adapters.
-
-    Args:
-        weights: By name: `x.base_layer.weight` beside `x.lora_A.default.weight` [r, in] and `x.lora_B.default.weight`
-            [out, r]; others stay.
-        scale: alpha / r.
-        transposed: Whether base weights are [in, out].
-
-    Source:
-        LoRA (arXiv 2106.09685), Section 4.1: W + alpha / r B A.
-    """
-    merged = {}
-    for name, values in weights.items():
-        if ".lora_" in name:
-            continue
-        if name.endswith(".base_layer.weight"):
-            layer = name.removesuffix(".base_layer.weight")
-            added = scale * weights[f"{layer}.lora_B.default.weight"] @ weights[f"{layer}.lora_A.default.weight"]
-            values = values + (added.T if transposed else added)
-        merged[name.replace(".base_layer.", ".")] = values.contiguous()
-    return merged
+def _no_model(folder: Path, where: str, instead: str) -> UserError:
+    recipe = load_run(folder).recipe
+    return UserError(f"a run of {recipe} like this one leaves no language model to load", where, instead)
 
 
 def _language_model(model: nn.Module) -> tuple[str, Any]:
@@ -139,5 +148,28 @@ def _language_model(model: nn.Module) -> tuple[str, Any]:
     return next((name, part) for name, part in model.named_modules() if isinstance(part, PreTrainedModel))
 
 
-def _strip_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): values for name, values in weights.items() if name.startswith(prefix)}
+def _save_config(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write what the model is, and with which tokens it begins and ends texts: its own, or its tokenizer's."""
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(folder)
+    if not model.can_generate():
+        return
+    generation = copy.deepcopy(model.generation_config)
+    generation._from_model_config = False  # a mark of the library's that means nothing in a file
+    rows = len(model.get_input_embeddings().weight)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(generation, name)
+        if value is None or any(one >= rows for one in (value if isinstance(value, list) else [value])):
+            setattr(generation, name, getattr(tokenizer, name))
+    generation.save_pretrained(folder)
+
+
+def _save_adapter_config(adapters: Any, folder: Path) -> None:
+    """Write the config of adapters; of a set of layers, the library writes the names in any order."""
+    adapters.save_pretrained(str(folder))
+    path = folder / "adapter_config.json"
+    content = read_json(path)
+    layers = content.get("target_modules")
+    content["target_modules"] = sorted(layers) if isinstance(layers, list) else layers
+    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -16,7 +16,7 @@ from recipes.core.models.dropout import without_dropout
 from recipes.core.storage import hub
 from recipes.core.storage.files import home_path
 from recipes.core.storage.model_files import AGAIN, check_tokenizer_files, check_weight_files, first_line, read_json
-from recipes.core.storage.places import is_run
+from recipes.core.storage.places import is_run, run_of
 
 R = TypeVar("R")
 # Buffers that older versions of transformers saved and newer ones compute.
@@ -154,10 +154,10 @@ def source_folder(path: str, key: str, weights: bool = True) -> Path:
 
 def _of_run(folder: Path, key: str, where: str) -> Path:
     """The folder itself, or that of the model that it, being the folder of a run, has trained."""
-    if is_run(folder):
+    if run := run_of(folder):
         from recipes.core.models.run_models import run_model
 
-        return run_model(folder, key, where)
+        return run_model(run, key, where)
     if folder.parent.name == "checkpoints" and is_run(run := folder.parent.parent):
         raise UserError("is a checkpoint of a run", where, f"type {key}={run}, which stands for its final model")
     return folder

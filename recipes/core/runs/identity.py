@@ -19,6 +19,7 @@ from recipes.core.errors import RunFailed, UserError
 from recipes.core.storage.cache import home
 from recipes.core.storage.files import home_path, read_json, sha256_json
 from recipes.core.storage.fingerprints import fingerprint, memo
+from recipes.core.storage.places import run_of
 from recipes.core.storage.seals import SEAL, seal_digest, seal_problem
 
 FILE = "identity.json"
@@ -190,10 +191,11 @@ def _model(value: str, path: Path, key: str) -> str:
         raise UserError("there is no such folder", where, f"type {key}=FOLDER or a hub name")
     if not path.is_dir():
         raise UserError("is a file, not the folder of a model", where, f"type {key}={path.parent}")
-    if (path / SEAL).exists():
-        if problem := seal_problem(path):
+    run = run_of(path) or path
+    if (run / SEAL).exists():
+        if problem := seal_problem(run):
             raise UserError(f"the run is damaged: {problem}", where, "type its command again with --fresh")
-        return f"run {seal_digest(path)}"
+        return f"run {seal_digest(run)}"
     from recipes.core.data.files.data_files import walk
 
     names = {file.relative_to(path).as_posix(): file for file in walk(path) if file.suffix.lower() in MODEL_FILES}

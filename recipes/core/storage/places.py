@@ -1,17 +1,30 @@
 """What a folder or hub name holds, as far as its small files show. Imports no torch."""
 
 import json
+import os
 from pathlib import Path
 
 from recipes.core.storage import hub
 from recipes.core.storage.files import home_path
 
 RUN_FILES = ("config.yaml", "status.json")
+HF = "hf"  # folder of a run that holds its model as `from_pretrained` takes it
 
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run of ours."""
     return all((folder / name).is_file() for name in RUN_FILES)
+
+
+def run_of(folder: Path) -> Path | None:
+    """The run that a folder stands for: it is that of the run, or the one in it that holds its model; None for others.
+
+    Both stand for the same model, so whatever asks for one of them asks here.
+    """
+    if is_run(folder):
+        return folder
+    parent = Path(os.path.abspath(folder)).parent
+    return folder.parent if folder.name == HF and is_run(parent) else None
 
 
 def kind_of(path: str, key: str) -> str:
@@ -27,8 +40,8 @@ def kind_of(path: str, key: str) -> str:
     folder = home_path(path)
     if not folder.exists() and hub.is_name(path):
         folder = hub.download(path, key, weights=False)
-    if is_run(folder):
-        return f"run of {_recipe_of(folder)}"
+    if run := run_of(folder):
+        return f"run of {_recipe_of(run)}"
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

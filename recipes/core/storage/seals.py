@@ -2,7 +2,7 @@
 
 What is read of a finished run is either what the run wrote, or refused with the name of the file that changed. The
 final status stands inside the seal, so that a seal without its `status.json`, or the other way round, is noticed too.
-Weights are sealed through the manifest of their checkpoint, which whoever reads them compares.
+Weights are sealed through the manifest of their checkpoint, or of `hf/`, which whoever reads them compares.
 """
 
 from pathlib import Path
@@ -12,12 +12,14 @@ from recipes.core.errors import UserError
 from recipes.core.storage.checksums import are_entries, checksums, files_below, mismatches
 from recipes.core.storage.files import read_json, sha256_json, write_json
 
-SEAL, STATUS, CHECKPOINT = "seal.json", "status.json", "complete.json"
+SEAL, STATUS = "seal.json", "status.json"
 TRACKER_IDS = "tracker.json"
+# Folders of weights, and the manifest that stands in the seal for all that they hold.
+MANIFESTS = {"checkpoints": "complete.json", "hf": "steelyard.json"}
 VERSION = 1
 # Written again at any time, or read by nobody.
 UNSEALED = (SEAL, STATUS, TRACKER_IDS, "owner.lock", "report.html", "report.png")
-UNSEALED_FOLDERS = ("wandb", "tensorboard", "plots", "logs")
+UNSEALED_FOLDERS = ("wandb", "tensorboard", "plots", "logs", "evaluate")
 # Read wherever they are there: one that was added to a finished run is no part of it.
 OPTIONAL = ("heatmap.json", "plots.json", "strips.json", "examples.parquet", "metrics_info.json", "env.json")
 HASHED_BELOW = (
@@ -87,7 +89,7 @@ def _read_seal(folder: Path) -> dict[str, Any] | None:
 def _is_sealed(name: Path) -> bool:
     if str(name) in UNSEALED or name.parts[0] in UNSEALED_FOLDERS or any(part.startswith(".") for part in name.parts):
         return False
-    return name.parts[0] != "checkpoints" or name.name == CHECKPOINT
+    return name.parts[0] not in MANIFESTS or name.name == MANIFESTS[name.parts[0]]
 
 
 def _look(folder: Path) -> tuple[tuple[str, int, int, int, int], ...]:

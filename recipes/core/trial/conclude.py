@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from recipes.core.config import compose
+from recipes.core.export.card import renew_card
 from recipes.core.runs.tracking.opening import open_tracker
 from recipes.core.runs.tracking.tracker import NullTracker, Tracked, Tracker
 from recipes.core.statistics.compare import comparison_table
+from recipes.core.trial.answers import answer_of
 from recipes.core.trial.manifest import outputs_of
 from recipes.core.trial.report.page import write_trial_report
 from recipes.core.trial.result import TrialResult, analyse, write_results
@@ -22,6 +24,8 @@ def conclude(folder: Path) -> tuple[TrialResult, dict[str, Path]]:
     """
     result = analyse(folder)
     files = write_trial_report(result) | {"results": write_results(result)}
+    for run in result.runs:
+        renew_card(run, answer_of(run))
     _track(result, files)
     return result, files
 

@@ -15,7 +15,7 @@ from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.models.adapters import add_adapters
 from recipes.core.models.causal import load_causal_lm
-from recipes.core.models.run_models import merge_adapters
+from recipes.core.models.hf_folder import merge_adapters
 from recipes.core.models.sources import load_tokenizer
 from recipes.core.models.vision_language import TextModel
 

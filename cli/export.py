@@ -1,0 +1,80 @@
+"""`steelyard export`: the model that a run trained, as others load it."""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from cli import completion
+from cli.console import pairs, print_json
+from cli.keys import OUTPUTS
+from cli.report import newest
+from recipes.core.config import registry
+from recipes.core.runs.records import RunRecord, load_run
+from recipes.core.storage.files import home_path
+from recipes.core.storage.places import run_of
+
+
+def export(
+    target: str = typer.Argument(
+        metavar="RUN_FOLDER|RECIPE",
+        help="The run; of a recipe, the finished run that started last.",
+        autocompletion=completion.recipes,
+    ),
+    to: Path = typer.Option(
+        None, "--to", metavar="FOLDER", help="Copy the model into this folder, which must be empty or new."
+    ),
+    push: str = typer.Option("", "--push", metavar="NAME", help="Upload it to the hub as NAME; a new one is private."),
+    outputs: Path = OUTPUTS,
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Write the model that a run trained as `from_pretrained` takes it, with tokenizer and model card.
+
+    Without --to it lies in `hf/` of the run folder, where every run that trains a model leaves it.
+    """
+    if push:
+        from recipes.core.export.push import check_can_push
+
+        check_can_push(push)
+    run = run_at(target, outputs)
+    from recipes.core.export import folder as exports
+    from recipes.core.trial.answers import answer_of
+
+    answer = answer_of(run)
+    folder = exports.export_to(run, home_path(to), answer) if to else exports.export_in_run(run, answer)
+    address = _push(folder, push, run) if push else ""
+    if as_json:
+        print_json({"run": str(run.path), "folder": str(folder), "pushed": address or None})
+    else:
+        pairs(_rows(folder, address))
+
+
+def run_at(target: str, outputs: Path) -> RunRecord:
+    """The run that a folder stands for, or the newest finished one of a recipe.
+
+    Raises:
+        UserError: it is neither.
+    """
+    path = home_path(target)
+    if target in registry.recipe_names() or not path.exists() and "/" not in target:
+        return load_run(newest(target, outputs))
+    return load_run(run_of(path) or path)
+
+
+def _push(folder: Path, name: str, run: RunRecord) -> str:
+    from recipes.core.export.push import push
+
+    return push(folder, name, f"{run.recipe}: {run.arm}, seed {run.seed}")
+
+
+def _rows(folder: Path, address: str) -> list[tuple[str, str]]:
+    from recipes.core.export.card import auto_class
+    from recipes.core.models.hf_folder import ADAPTER
+
+    rows: list[tuple[str, Any]] = [("model", folder)]
+    if kind := auto_class(folder):
+        rows.append(("load it", f'{kind}.from_pretrained("{folder}")'))
+    if (folder / ADAPTER).exists():
+        rows.append(("adapters alone", folder / ADAPTER))
+    rows += [("card", folder / "README.md"), *([("pushed", f"{address} (a new one is private)")] if address else [])]
+    return [(what, str(value)) for what, value in rows]

@@ -1,0 +1,189 @@
+"""The card of a model, README.md, as the Hugging Face hub reads it: what trained it, on what, and how well it did."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recipes.core.config.settings import Card
+from recipes.core.models.hf_folder import ADAPTER
+from recipes.core.runs.folder import RunFolder
+from recipes.core.runs.records import RunRecord, flatten, is_below
+from recipes.core.statistics.claims import card_of
+from recipes.core.statistics.texts import number_text
+from recipes.core.storage import hub
+from recipes.core.storage.assets import ASSETS
+from recipes.core.storage.files import home_path, read_json, write_text
+
+CARD, CONFIG = "README.md", "config.json"
+PIPELINES = {"AutoModelForCausalLM": "text-generation", "AutoModelForImageTextToText": "image-text-to-text"}
+SMOLLM2 = ("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct")  # the asset, and its model on the hub
+# Settings that say how any model was trained.
+TRAINER = ("max_steps", "batch_size", "optimizer", "learning_rate", "schedule", "weight_decay", "precision")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the trial that a run is part of came to.
+
+    Attributes:
+        claim: Of the paper.
+        headline: The verdict, with its price.
+        reason: Why.
+        published: What the paper measured.
+        command: That of the trial.
+    """
+
+    claim: str
+    headline: str
+    reason: str
+    published: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that training began with: in words, its name on the hub, its licence; the last two where known."""
+
+    text: str
+    name: str = ""
+    licence: str = ""
+
+
+def write_card(run: RunRecord, folder: Path, answer: Answer | None) -> None:
+    """Write README.md into a folder that holds the run's model.
+
+    Args:
+        run: The run, measured.
+        folder: The folder.
+        answer: That of the trial it is part of; None if there is none.
+    """
+    card, base = card_of(run), base_of(run)
+    front = yaml.safe_dump(front_matter(run, base, folder), sort_keys=False, allow_unicode=True)
+    parts = [
+        f"---\n{front}---",
+        f"# {run.recipe}: {run.arm}, seed {run.seed}",
+        f"What one run of Steelyard trained. **{card.title}.** {card.summary} Paper: {card.paper}.",
+        f"## Load it\n\n{_use(folder)}",
+        f"## How it was trained\n\n{_table(('', ''), _settings(run, card, base))}",
+        f"## What was measured\n\n{_table(('metric', 'value', 'meaning'), _metrics(run, card))}",
+        f"## Does the claim hold?\n\n{_verdict(answer)}",
+        f"## How to train it again\n\n{_again(run)}",
+    ]
+    write_text(folder / CARD, "\n\n".join(parts) + "\n")
+
+
+def front_matter(run: RunRecord, base: Base, folder: Path) -> dict[str, Any]:
+    """What the hub reads at the head of a card; what is not known is left out."""
+    kind, data = auto_class(folder), str((run.config.get("data") or {}).get("path") or "")
+    known = {
+        "license": base.licence,
+        "base_model": base.name,
+        "datasets": [data.partition("@")[0]] if hub.is_name(data) and "/" in data else [],
+        "library_name": "transformers" if kind else "",
+        "pipeline_tag": PIPELINES.get(kind, ""),
+        "tags": ["steelyard", run.recipe, *(["lora"] if (folder / ADAPTER).exists() else [])],
+    }
+    return {key: value for key, value in known.items() if value}
+
+
+def base_of(run: RunRecord) -> Base:
+    """The model that training began with."""
+    model = run.config.get("model") or {}
+    path, (asset, name) = model.get("path"), SMOLLM2
+    if not path:
+        if model.get("name") == asset:
+            return Base(f"{name} ({ASSETS[asset].label})", name, ASSETS[asset].licence.lower())
+        return Base("none: made and trained in the run")
+    if hub.is_name(path):
+        return Base(path, path.partition("@")[0], _licence(_in_hub_cache(path.partition("@")[0])))
+    return Base(f"the folder {home_path(path).name}", "", _licence(home_path(path) / CARD))
+
+
+def _in_hub_cache(name: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(name, CARD)
+    return Path(path) if isinstance(path, str) else None
+
+
+def _licence(card: Path | None) -> str:
+    """The licence that a model's card names; empty if it has none that can be read."""
+    try:
+        text = card.read_text(encoding="utf-8") if card else ""
+        front = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else {}
+    except (OSError, ValueError, IndexError, yaml.YAMLError):
+        return ""
+    licence = front.get("license") if isinstance(front, dict) else ""
+    return licence if isinstance(licence, str) else ""
+
+
+def auto_class(folder: Path) -> str:
+    """The Auto class of `transformers` that loads what a folder holds; empty if none does."""
+    if not (folder / CONFIG).exists():
+        return ""
+    return "AutoModelForImageTextToText" if "vision_config" in read_json(folder / CONFIG) else "AutoModelForCausalLM"
+
+
+def _use(folder: Path) -> str:
+    """How to load what the folder holds, as code."""
+    kind = auto_class(folder)
+    lines = [
+        f"from transformers import {kind}, AutoTokenizer",
+        "",
+        "# FOLDER: where this page lies, or its name on the hub",
+        f'model = {kind}.from_pretrained("FOLDER")',
+        'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+    ]
+    if (folder / ADAPTER).exists():
+        lines += ["", "# The adapters are merged into these weights; by themselves they lie in FOLDER/adapter:"]
+        lines += ["from peft import PeftModel", "", f'model = PeftModel.from_pretrained(base, "FOLDER/{ADAPTER}")']
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _settings(run: RunRecord, card: Card, base: Base) -> list[tuple[str, str]]:
+    """Recipe, base, data, and the settings that say how it was trained: the trainer's, adapters', the arm's."""
+    data, flat = run.config.get("data") or {}, flatten(run.config)
+    rows = [("recipe", run.recipe), ("arm", run.arm), ("weighted", card.weights), ("base model", base.text)]
+    rows += [("data", f"{data.get('name', '')} {data.get('path') or ''}".strip())]
+    keys = {f"trainer.{name}" for name in TRAINER} | set(card.pair_keys) - {"arm"}
+    keys |= {"lora"} if (run.config.get("lora") or {}).get("rank") else set()
+    rows += [(f"`{key}`", str(value)) for key, value in flat.items() if is_below(key, keys)]
+    return [(key, value) for key, value in [*rows, ("`seed`", str(run.seed))] if value]
+
+
+def _metrics(run: RunRecord, card: Card) -> list[tuple[str, str, str]]:
+    """The metrics that head the run's page."""
+    shown = [name for name in run.metrics if name.startswith(card.headlines) or name == card.claim.metric]
+    return [(f"`{name}`", number_text(run.metrics[name]), run.info.get(name, {}).get("title", "")) for name in shown]
+
+
+def _verdict(answer: Answer | None) -> str:
+    if answer is None:
+        return "Not answered by this model alone: it is part of no finished trial."
+    return (
+        f"**{answer.headline}**: {answer.claim}. {answer.reason}. Published: {answer.published}.\n\n"
+        f"The trial that this model is part of:\n\n    {answer.command}"
+    )
+
+
+def _again(run: RunRecord) -> str:
+    environment = RunFolder(run.path).read_json("env.json")
+    packages = ", ".join(f"{name} {version}" for name, version in (environment.get("packages") or {}).items())
+    lines = [f"    {environment.get('command', f'steelyard run {run.recipe} arm={run.arm}')}"]
+    if environment.get("commit"):
+        lines += ["", f"Commit {environment['commit']} of Steelyard; {packages}."]
+    return "\n".join(lines)
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *(list(row) for row in rows)]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

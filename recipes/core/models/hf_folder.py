@@ -1,0 +1,142 @@
+"""The model in a checkpoint of ours, written into a folder as the libraries of others load it.
+
+A checkpoint names weights as they are named in what was trained; beside them, `model/` says what of it is a model, and
+under which names `transformers` knows it.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from recipes.core.models.sources import silent
+from recipes.core.storage.files import read_json
+
+FOLDER, ORIGIN, WEIGHTS = "model", "origin.json", "model.safetensors"
+ADAPTER, ADAPTER_WEIGHTS = "adapter", "adapter_model.safetensors"
+GENERATION = "generation_config.json"
+Prefixes = Sequence[tuple[str, str]]
+
+
+def holds_model(checkpoint: Path) -> bool:
+    """Whether a checkpoint says how a model is read out of it."""
+    return (checkpoint / FOLDER / ORIGIN).is_file()
+
+
+def write_model(checkpoint: Path, folder: Path) -> None:
+    """Write the model of a checkpoint into an empty folder, for `from_pretrained` of the class in its config.json.
+
+    Adapters are merged into the weights that they were trained on, and written into `adapter/` by themselves too, for
+    `peft.PeftModel.from_pretrained`.
+
+    Args:
+        checkpoint: Its folder, which `holds_model`.
+        folder: Where to write.
+    """
+    described = checkpoint / FOLDER
+    origin = read_json(described / ORIGIN)
+    shutil.copytree(described, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(ORIGIN))
+    weights = rename(load_file(checkpoint / WEIGHTS), _prefixes(origin))
+    if origin["scale"]:
+        save_adapter(weights, folder / ADAPTER)
+        weights = merge_adapters(weights, origin["scale"], origin["transposed"])
+    save_weights(weights, folder)
+
+
+def rename(weights: Mapping[str, Tensor], prefixes: Prefixes) -> dict[str, Tensor]:
+    """The weights whose names begin with one of the prefixes, under the names that begin with its partner instead."""
+    renamed = {}
+    for name, values in weights.items():
+        for old, new in prefixes:
+            if name.startswith(old):
+                renamed[new + name.removeprefix(old)] = values
+                break
+    return renamed
+
+
+def merge_adapters(weights: Mapping[str, Tensor], scale: float, transposed: bool) -> dict[str, Tensor]:
+    """Weights with their adapters added, under the names of the model without adapters.
+
+    Args:
+        weights: By name: `x.base_layer.weight` beside `x.lora_A.default.weight` [r, in] and `x.lora_B.default.weight`
+            [out, r]; others stay.
+        scale: alpha / r.
+        transposed: Whether base weights are [in, out].
+
+    Source:
+        LoRA (arXiv 2106.09685), Section 4.1: W + alpha / r B A.
+    """
+    merged = {}
+    for name, values in weights.items():
+        if ".lora_" in name:
+            continue
+        if name.endswith(".base_layer.weight"):
+            layer = name.removesuffix(".base_layer.weight")
+            added = scale * weights[f"{layer}.lora_B.default.weight"] @ weights[f"{layer}.lora_A.default.weight"]
+            values = values + (added.T if transposed else added)
+        merged[name.replace(".base_layer.", ".")] = values.contiguous()
+    return merged
+
+
+def save_adapter(weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write the adapters among weights into a folder, under the names that peft gives them there.
+
+    Args:
+        weights: As in `merge_adapters`.
+        folder: Of the adapters; it holds their `adapter_config.json` already, unless an older version trained them.
+    """
+    folder.mkdir(exist_ok=True)
+    adapters = {
+        f"base_model.model.{name.replace('.default', '')}": values.contiguous()
+        for name, values in weights.items()
+        if ".lora_" in name
+    }
+    save_file(adapters, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+
+
+def save_weights(weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write weights as `save_pretrained` of the model does: its names on disk, its shards, tied ones once.
+
+    Args:
+        weights: Under the names that the model has in memory; of tied ones at least one.
+        folder: Holds the config of the model, and its settings for generation if it has any.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    with silent():
+        config = AutoConfig.from_pretrained(folder)
+        with torch.device("meta"):  # every weight is replaced
+            model = model_class(config)(config)
+        tied = {**model.all_tied_weights_keys}
+        weights = {**weights}
+        for name, other in [*tied.items(), *((other, name) for name, other in tied.items())]:
+            if other in weights:
+                weights.setdefault(name, weights[other])
+        model.load_state_dict(weights, assign=True)
+        model.tie_weights()
+        if (folder / GENERATION).exists():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        model.save_pretrained(folder)
+
+
+def model_class(config: Any) -> Any:
+    """The class of the model with a config: the one that it names, or that of its type with a head for text."""
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    for name in config.architectures or ():
+        if hasattr(transformers, name):
+            return getattr(transformers, name)
+    for kind in (AutoModelForCausalLM, AutoModelForImageTextToText):
+        if type(config) in kind._model_mapping:
+            return kind._model_mapping[type(config)]
+    raise ValueError(f"no class is known for {type(config).__name__}")
+
+
+def _prefixes(origin: Mapping[str, Any]) -> Prefixes:
+    """Pairs of the names' beginnings; checkpoints of before name the one that is left out."""
+    return [(old, new) for old, new in origin.get("prefixes", [(origin.get("prefix", ""), "")])]
