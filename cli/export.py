@@ -12,7 +12,7 @@ from cli.report import newest
 from recipes.core.config import registry
 from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.storage.files import home_path
-from recipes.core.storage.places import run_of
+from recipes.core.storage.places import ADAPTER, run_of
 
 
 def export(
@@ -28,9 +28,9 @@ def export(
     outputs: Path = OUTPUTS,
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Write the model that a run trained as `from_pretrained` takes it, with tokenizer and model card.
+    """Write the model of a run as `from_pretrained` takes it.
 
-    Without --to it lies in `hf/` of the run folder, where every run that trains a model leaves it.
+    With its tokenizer and a model card; without --to into `hf/` of the run folder, where runs leave it anyway.
     """
     if push:
         from recipes.core.export.push import check_can_push
@@ -69,7 +69,6 @@ def _push(folder: Path, name: str, run: RunRecord) -> str:
 
 def _rows(folder: Path, address: str) -> list[tuple[str, str]]:
     from recipes.core.export.card import auto_class
-    from recipes.core.models.hf_folder import ADAPTER
 
     rows: list[tuple[str, Any]] = [("model", folder)]
     if kind := auto_class(folder):

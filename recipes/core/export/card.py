@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 
 from recipes.core.config.settings import Card
-from recipes.core.models.hf_folder import ADAPTER
 from recipes.core.runs.folder import RunFolder
 from recipes.core.runs.records import RunRecord, flatten, is_below
 from recipes.core.statistics.claims import card_of
@@ -16,6 +15,8 @@ from recipes.core.statistics.texts import number_text
 from recipes.core.storage import hub
 from recipes.core.storage.assets import ASSETS
 from recipes.core.storage.files import home_path, read_json, write_text
+from recipes.core.storage.places import ADAPTER, HF
+from recipes.core.storage.seals import MANIFESTS
 
 CARD, CONFIG = "README.md", "config.json"
 PIPELINES = {"AutoModelForCausalLM": "text-generation", "AutoModelForImageTextToText": "image-text-to-text"}
@@ -73,6 +74,12 @@ def write_card(run: RunRecord, folder: Path, answer: Answer | None) -> None:
         f"## How to train it again\n\n{_again(run)}",
     ]
     write_text(folder / CARD, "\n\n".join(parts) + "\n")
+
+
+def renew_card(run: RunRecord, answer: Answer | None) -> None:
+    """Write the card in a run's `hf/` again, now that its trial has an answer; nothing where it has none."""
+    if (run.path / HF / MANIFESTS[HF]).exists():
+        write_card(run, run.path / HF, answer)
 
 
 def front_matter(run: RunRecord, base: Base, folder: Path) -> dict[str, Any]:

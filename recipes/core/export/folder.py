@@ -87,12 +87,6 @@ def export_to(run: RunRecord, target: Path, answer: Answer | None) -> Path:
     return target
 
 
-def renew_card(run: RunRecord, answer: Answer | None) -> None:
-    """Write the card in a run's `hf/` again, now that its trial has an answer; nothing where it has none."""
-    if (run.path / HF / MANIFEST).exists():
-        write_card(run, run.path / HF, answer)
-
-
 def _source(run: RunRecord) -> Path:
     """The intact `hf/` of a finished run, or its final checkpoint if the run has none.
 

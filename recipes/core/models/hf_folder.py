@@ -15,10 +15,10 @@ from torch import Tensor
 
 from recipes.core.models.sources import silent
 from recipes.core.storage.files import read_json
+from recipes.core.storage.places import ADAPTER
 
 FOLDER, ORIGIN, WEIGHTS = "model", "origin.json", "model.safetensors"
-ADAPTER, ADAPTER_WEIGHTS = "adapter", "adapter_model.safetensors"
-GENERATION = "generation_config.json"
+ADAPTER_WEIGHTS, GENERATION = "adapter_model.safetensors", "generation_config.json"
 Prefixes = Sequence[tuple[str, str]]
 
 

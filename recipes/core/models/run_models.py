@@ -13,14 +13,14 @@ from typing import Any
 from torch import nn
 
 from recipes.core.errors import UserError
-from recipes.core.models.hf_folder import ADAPTER, FOLDER, ORIGIN, WEIGHTS, Prefixes, holds_model, write_model
+from recipes.core.models.hf_folder import FOLDER, ORIGIN, WEIGHTS, Prefixes, holds_model, write_model
 from recipes.core.runs import checkpoints
 from recipes.core.runs.folder import DONE, RunFolder
 from recipes.core.runs.records import load_run
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.checksums import mismatches
 from recipes.core.storage.files import read_json, sha256_file, write_json, write_text
-from recipes.core.storage.places import HF
+from recipes.core.storage.places import ADAPTER, HF
 from recipes.core.storage.seals import MANIFESTS
 
 __all__ = ["WEIGHTS", "describer", "final_checkpoint", "run_model"]

@@ -8,7 +8,8 @@ from recipes.core.storage import hub
 from recipes.core.storage.files import home_path
 
 RUN_FILES = ("config.yaml", "status.json")
-HF = "hf"  # folder of a run that holds its model as `from_pretrained` takes it
+# Folder of a run that holds its model as `from_pretrained` takes it; in that, adapters by themselves.
+HF, ADAPTER = "hf", "adapter"
 
 
 def is_run(folder: Path) -> bool:

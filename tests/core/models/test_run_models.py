@@ -8,16 +8,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
-from recipes.core.models.adapters import add_adapters
 from recipes.core.models.causal import load_causal_lm
-from recipes.core.models.hf_folder import merge_adapters
-from recipes.core.models.sources import load_tokenizer
-from recipes.core.models.vision_language import TextModel
+from recipes.core.models.sources import load_tokenizer, source_folder
+from recipes.core.runs.identity import content_of
+from recipes.core.storage.seals import seal_digest, write_seal
 
 KEY = "model.path"
 TINY = ["tracker=none", "trainer.threads=1", "budget=smoke", "trainer.max_steps=2", "trainer.batch_size=4"]
@@ -48,6 +46,23 @@ def test_a_run_folder_stands_for_its_final_weights_and_its_tokenizer(finished: P
     assert tokenizer.eos_token and len(tokenizer) == len(model.get_input_embeddings().weight)
 
 
+@pytest.mark.parametrize("name", ["", "hf"])
+def test_the_run_and_its_model_stand_for_one_content(name: str, finished: Path, tmp_path: Path) -> None:
+    texts = TEXTS.format(finished.parents[2] / "texts.jsonl").split()
+    config = compose.compose("sample-reweighting", [*TINY, *texts, f"model={finished / name}"])
+    assert config.model.name == "causal-lm"  # type: ignore[attr-defined]
+    assert content_of(config)["model.path"] == f"run {seal_digest(finished)}"
+    assert source_folder(str(finished / name), KEY) == finished / "hf"
+
+
+def test_a_run_of_before_is_read_from_its_final_checkpoint(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / Path(*finished.parts[-3:])))
+    make_older(run)
+    first, second = (load_causal_lm(str(one), KEY).state_dict() for one in (run, finished))
+    assert not (run / "hf").exists() and first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_it_is_trained_further_as_any_model_is(finished: Path, tmp_path: Path) -> None:
     texts = TEXTS.format(finished.parents[2] / "texts.jsonl").split()
     config = compose.compose("sample-reweighting", [*TINY, *texts, f"model={finished}", f"outputs={tmp_path}"])
@@ -57,11 +72,17 @@ def test_it_is_trained_further_as_any_model_is(finished: Path, tmp_path: Path) -
     assert outcome.status == "done" and again.config.hidden_size == 16
 
 
-def damage_weights(run: Path) -> None:
-    path = run / "checkpoints" / "checkpoint-2" / "model.safetensors"
+def damage(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
+
+
+def make_older(run: Path) -> Path:
+    """A run as it was left before runs had `hf/`."""
+    shutil.rmtree(run / "hf")
+    write_seal(run, json.loads((run / "status.json").read_text()))
+    return run / "checkpoints" / "checkpoint-2"
 
 
 def interrupt(run: Path) -> None:
@@ -73,9 +94,11 @@ def interrupt(run: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (damage_weights, "final weights are missing or damaged"),
+        (lambda run: damage(run / "hf" / "model.safetensors"), "the run is damaged: hf/model.safetensors has changed"),
+        (lambda run: damage(run / "hf" / "steelyard.json"), "the run is damaged: hf/steelyard.json has changed"),
+        (lambda run: damage(make_older(run) / "model.safetensors"), "final weights are missing or damaged"),
         (lambda run: shutil.rmtree(run / "checkpoints" / "checkpoint-2"), "the run is damaged: .* is missing"),
-        (lambda run: shutil.rmtree(run / "checkpoints" / "checkpoint-2" / "model"), "missing or damaged"),
+        (lambda run: shutil.rmtree(make_older(run) / "model"), "missing or damaged"),
         (interrupt, "the run is interrupted, not done"),
     ],
 )
@@ -99,23 +122,3 @@ def test_a_run_without_a_language_model_says_so(tmp_path: Path) -> None:
     run = runner.run(compose.compose("sample-reweighting", keys), False, "steelyard run sample-reweighting").folder
     with pytest.raises(UserError, match="a run of sample-reweighting like this one leaves no language model to load"):
         load_causal_lm(str(run), KEY)
-
-
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_merged_adapters_compute_what_adapters_beside_do(kind: str) -> None:
-    pytest.importorskip("peft")
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    plain: Any = (
-        LlamaForCausalLM(LlamaConfig(vocab_size=30, **shape))
-        if kind == "llama"
-        else GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2, n_positions=16)).eval()
-    )
-    config, ids = plain.config, torch.arange(3, 11)[None]
-    adapted = add_adapters(TextModel(plain), 2, 6.0, [], 0).language_model
-    for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    names = {name: values.detach() for name, values in adapted.state_dict().items()}
-    again = type(plain)(config).eval()
-    again.load_state_dict(merge_adapters(names, 3.0, kind == "gpt2"))
-    torch.testing.assert_close(again(ids).logits, adapted.eval()(ids).logits)
