@@ -27,7 +27,20 @@ def test_no_words_at_all_show_the_help(steelyard) -> None:
     ended = steelyard()
     assert ended.code == 0
     assert ended == steelyard("--help")
-    for command in ("run", "trial", "sweep", "list", "new", "runs", "compare", "report", "export", "assets", "doctor"):
+    for command in (
+        "run",
+        "trial",
+        "sweep",
+        "list",
+        "new",
+        "runs",
+        "compare",
+        "report",
+        "export",
+        "evaluate",
+        "assets",
+        "doctor",
+    ):
         assert f"\n  {command} " in ended.out
     assert "..." not in ended.out.partition("Commands:")[2]
 
@@ -36,7 +49,10 @@ def test_no_words_at_all_show_the_help(steelyard) -> None:
     ("words", "told"),
     [
         (["rum", "prior"], ["No such command 'rum'. Did you mean 'run'"]),
-        (["frobnicate"], ["No such command 'frobnicate'.", "choose from assets, compare, doctor, export, list, new, report"]),
+        (
+            ["frobnicate"],
+            ["No such command 'frobnicate'.", "choose from assets, compare, doctor, evaluate, export,"],
+        ),
         (["assets", "lst"], ["No such command 'lst'. Did you mean 'list'?", "steelyard assets --help"]),
         (["runs", "--outptus", "x"], ["No such option: --outptus", "--outputs", "steelyard runs --help"]),
         (["run"], ["Missing argument 'RECIPE'", "steelyard run --help"]),

@@ -1,0 +1,157 @@
+"""A language model in the benchmarks of lm-evaluation-harness, read by the same loader as everywhere."""
+
+import io
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from recipes.core.errors import UserError
+from recipes.core.runs.benchmarks import Benchmark, Mark
+from recipes.core.spelling import did_you_mean, nearest
+from recipes.core.storage.model_files import first_line
+
+EXTRA = "type pip install 'steelyard[eval]'"
+LISTED = 20  # tasks that a message names
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is asked.
+
+    Attributes:
+        limit: Only so many examples of each task; None: all.
+        few_shot: Examples with answers before each; None: as the task says.
+        include_path: A folder of more tasks, as YAML; None: those of the library.
+        batch_size: Requests of a forward.
+        device: "cpu" or "cuda"; empty: the GPU if there is one.
+    """
+
+    limit: int | None = None
+    few_shot: int | None = None
+    include_path: Path | None = None
+    batch_size: int = 8
+    device: str = ""
+
+
+def check_tasks(tasks: Sequence[str], settings: Settings) -> Any:
+    """The library's list of tasks, which has all that are asked for. Loads no model.
+
+    Raises:
+        UserError: lm-eval is not installed, or there is no such task or folder.
+    """
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise UserError("benchmarks need the package lm-eval", "evaluate", EXTRA) from error
+    include = settings.include_path
+    if include is not None and not include.is_dir():
+        raise UserError("there is no such folder", f"--include-path {include}", "give the folder of the tasks' YAML")
+    with _quiet():
+        manager = TaskManager(include_path=str(include) if include else None)
+    for task in tasks:
+        if task not in manager.all_tasks:
+            raise UserError("there is no such task", f"--tasks {task}", _nearest(task, manager, include))
+    return manager
+
+
+def evaluate(path: str, tasks: Sequence[str], settings: Settings, manager: Any) -> Benchmark:
+    """Ask a model.
+
+    Args:
+        path: Folder of a model or run, or a hub name.
+        tasks: Names of tasks.
+        settings: How.
+        manager: From `check_tasks`.
+
+    Raises:
+        UserError: it is no language model, or the data of a task cannot be had.
+    """
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    device = _device(settings.device)
+    model, tokenizer = _load(path)
+    with _quiet():
+        asked = HFLM(pretrained=model.to(device), tokenizer=tokenizer, batch_size=settings.batch_size, device=device)
+        try:
+            results = simple_evaluate(
+                model=asked,
+                tasks=list(tasks),
+                num_fewshot=settings.few_shot,
+                limit=settings.limit,
+                task_manager=manager,
+                log_samples=False,
+            )
+        except Exception as error:  # of the library, the hub, and the tasks that people bring
+            hint = "its data come from the hub unless its YAML names files: without network it must be in the cache"
+            raise UserError(f"cannot be evaluated: {first_line(error)}", f"--tasks {','.join(tasks)}", hint) from error
+    used = {"tasks": list(tasks), "limit": settings.limit, "few_shot": settings.few_shot}
+    used |= {"batch_size": settings.batch_size, "device": device, "lm_eval": version("lm_eval")}
+    return Benchmark(used, tuple(read_marks(results or {})))
+
+
+def read_marks(results: dict[str, Any]) -> Iterator[Mark]:
+    """The numbers among the library's results, task by task."""
+    for task, entries in results.get("results", {}).items():
+        directions = results.get("higher_is_better", {}).get(task, {})
+        counts = results.get("n-samples", {}).get(task, {})
+        for name, value in entries.items():
+            metric, _, kind = name.partition(",")
+            if not isinstance(value, int | float) or isinstance(value, bool) or not kind or metric.endswith("_stderr"):
+                continue
+            error = entries.get(f"{metric}_stderr,{kind}")
+            shown = metric if kind == "none" else name
+            shots = results.get("n-shot", {}).get(task)
+            error = float(error) if isinstance(error, int | float) else None
+            yield Mark(task, shown, float(value), error, counts.get("effective"), shots, directions.get(metric))
+
+
+def _load(path: str) -> tuple[Any, Any]:
+    from recipes.core.models.causal import load_causal_lm
+    from recipes.core.models.sources import load_tokenizer
+
+    try:
+        tokenizer = load_tokenizer(path, "model")
+        return load_causal_lm(path, "model", tokenizer), tokenizer
+    except UserError as error:
+        hint = "give the folder of a run that trained a language model, of any such model, or a hub name"
+        raise UserError(error.what, path, hint if "model=" in error.hint else error.hint) from error
+
+
+def _device(typed: str) -> str:
+    import torch
+
+    there = torch.cuda.is_available()
+    if typed == "cuda" and not there:
+        raise UserError("no CUDA device is available", "--device cuda", "type --device cpu")
+    return typed or ("cuda" if there else "cpu")
+
+
+def _nearest(task: str, manager: Any, include: Path | None) -> str:
+    near = nearest(task, manager.all_tasks)
+    if near is None and include is not None:
+        names = [name for name in manager.all_tasks if _is_below(manager.task_index[name], include)]
+        return f"{include} has {', '.join(names[:LISTED]) or 'no task'}"
+    return did_you_mean(task, manager.all_tasks) if near else "lm_eval ls tasks lists them; --include-path adds yours"
+
+
+def _is_below(entry: Any, folder: Path) -> bool:
+    return entry.yaml_path is not None and Path(entry.yaml_path).resolve().is_relative_to(folder.resolve())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library's advice off the terminal, and off a file its bars; what goes wrong in it is raised."""
+    logger = logging.getLogger("lm_eval")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(before)
