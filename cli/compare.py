@@ -33,7 +33,7 @@ def compare(
     outputs: Path = OUTPUTS,
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Compare finished arms with the baseline, or one run with another.
+    """Compare arms with the baseline, or one run with another.
 
     Runs are paired by seed and config; of several configs of an arm the one with the newest run is taken, unless
     --where chooses another. `steelyard runs` lists what there is.

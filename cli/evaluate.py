@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli import completion
-from cli.console import pairs, print_json, say, table
+from cli.console import pairs, say, table
 from cli.export import run_at
 from cli.keys import OUTPUTS
+from cli.results import JSON, print_result
 from recipes.core.config import registry
 from recipes.core.errors import UserError
 from recipes.core.storage.files import home_path
@@ -33,7 +34,7 @@ def evaluate(
     few_shot: int = typer.Option(None, "--few-shot", min=0, metavar="N", help="Examples with answers before each."),
     device: str = typer.Option("", "--device", metavar="cpu|cuda", help="Where; the GPU if there is one."),
     outputs: Path = OUTPUTS,
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    as_json: bool = JSON,
 ) -> None:
     """Ask a language model the tasks of lm-eval.
 
@@ -54,7 +55,7 @@ def evaluate(
     benchmark = benchmarks.evaluate(str(run.path) if run else target, names, settings, manager)
     file = _keep(run, names, benchmark) if run else None
     if as_json:
-        print_json({"model": target, "file": str(file) if file else None} | asdict(benchmark))
+        print_result("evaluate", {"model": target, "file": str(file) if file else None} | asdict(benchmark))
     else:
         _show(benchmark, run, file)
 

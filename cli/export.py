@@ -6,9 +6,10 @@ from typing import Any
 import typer
 
 from cli import completion
-from cli.console import pairs, print_json
+from cli.console import pairs
 from cli.keys import OUTPUTS
 from cli.report import newest
+from cli.results import JSON, print_result
 from recipes.core.config import registry
 from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.storage.files import home_path
@@ -26,7 +27,7 @@ def export(
     ),
     push: str = typer.Option("", "--push", metavar="NAME", help="Upload it to the hub as NAME; a new one is private."),
     outputs: Path = OUTPUTS,
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    as_json: bool = JSON,
 ) -> None:
     """Write the model of a run as `from_pretrained` takes it.
 
@@ -44,7 +45,7 @@ def export(
     folder = exports.export_to(run, home_path(to), answer) if to else exports.export_in_run(run, answer)
     address = _push(folder, push, run) if push else ""
     if as_json:
-        print_json({"run": str(run.path), "folder": str(folder), "pushed": address or None})
+        print_result("export", {"run": str(run.path), "folder": str(folder), "pushed": address or None})
     else:
         pairs(_rows(folder, address))
 

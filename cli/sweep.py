@@ -66,7 +66,7 @@ def sweep(
     status: bool = STATUS,
     dry_run: bool = DRY_RUN,
 ) -> None:
-    """Run a recipe for every combination of values and print one table.
+    """Run a recipe for every combination of values, in one table.
 
     The same command again goes on where it was stopped; finished cells are reused.
     """

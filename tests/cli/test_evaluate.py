@@ -67,7 +67,7 @@ def test_marks_of_a_run_stand_in_its_folder_and_on_its_page(run: Path, tasks: Pa
     assert benchmark.marks[0] == Mark("tiny_choice", "acc", 0.5, pytest.approx(0.2236, abs=1e-4), 6, 0, True)  # type: ignore[arg-type]
     assert "Benchmarks of the trained model" in (run / "report.html").read_text()
     assert not seal_problem(run) and load_run(run).state == "done"
-    limited = json.loads(steelyard(*words[:1], run / "hf", *words[2:], "--limit", "4", "--json").out)
+    limited = json.loads(steelyard(*words[:1], run / "hf", *words[2:], "--limit", "4", "--json").out)["result"]
     assert limited["marks"][0]["examples"] == 4 and limited["settings"]["limit"] == 4
     assert Path(limited["file"]) == run / "evaluate" / "tiny_choice_first-4.json" and len(read_benchmarks(run)) == 2
 
@@ -75,7 +75,7 @@ def test_marks_of_a_run_stand_in_its_folder_and_on_its_page(run: Path, tasks: Pa
 def test_a_model_that_is_no_run_is_asked_too(run: Path, tasks: Path, tmp_path: Path, steelyard: Steelyard) -> None:
     (run / "hf").rename(tmp_path / "plain")
     words = ("--tasks", "tiny_choice", "--include-path", tasks, "--limit", "2", "--device", "cpu", "--json")
-    result = json.loads(steelyard("evaluate", tmp_path / "plain", *words).out)
+    result = json.loads(steelyard("evaluate", tmp_path / "plain", *words).out)["result"]
     assert result["file"] is None and result["marks"][0]["examples"] == 2
 
 

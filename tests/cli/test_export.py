@@ -60,7 +60,7 @@ def test_a_run_leaves_its_model_with_a_card(run: Path) -> None:
 
 def test_it_is_exported_from_where_it_lies_or_elsewhere(run: Path, tmp_path: Path, steelyard: Steelyard) -> None:
     ended = steelyard("export", "sample-reweighting", f"outputs={run.parents[2]}", "--json")
-    assert json.loads(ended.out) == {"run": str(run), "folder": str(run / "hf"), "pushed": None}
+    assert json.loads(ended.out)["result"] == {"run": str(run), "folder": str(run / "hf"), "pushed": None}
     for target in (run, run / "hf", run):  # the third is written over the second
         ended = steelyard("export", target, "--to", tmp_path / "mine")
         assert ended.code == 0 and f'AutoModelForCausalLM.from_pretrained("{tmp_path / "mine"}")' in ended.out
