@@ -13,7 +13,7 @@ from cli.results import JSON, print_result
 from recipes.core.config import registry
 from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.storage.files import home_path
-from recipes.core.storage.places import ADAPTER, run_of
+from recipes.core.storage.places import ADAPTER, CAPTION_MODEL, run_of
 
 
 def export(
@@ -74,6 +74,8 @@ def _rows(folder: Path, address: str) -> list[tuple[str, str]]:
     rows: list[tuple[str, Any]] = [("model", folder)]
     if kind := auto_class(folder):
         rows.append(("load it", f'{kind}.from_pretrained("{folder}")'))
+    if (folder / CAPTION_MODEL).exists():
+        rows.append(("load it", f'recipes.core.models.caption_folder.load_caption_model(Path("{folder}"))'))
     if (folder / ADAPTER).exists():
         rows.append(("adapters alone", folder / ADAPTER))
     rows += [("card", folder / "README.md"), *([("pushed", f"{address} (a new one is private)")] if address else [])]

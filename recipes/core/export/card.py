@@ -15,11 +15,30 @@ from recipes.core.statistics.texts import number_text
 from recipes.core.storage import hub
 from recipes.core.storage.assets import ASSETS
 from recipes.core.storage.files import home_path, read_json, write_text
-from recipes.core.storage.places import ADAPTER, HF
+from recipes.core.storage.places import ADAPTER, CAPTION_MODEL, HF, LANGUAGE_MODEL
 from recipes.core.storage.seals import MANIFESTS
 
 CARD, CONFIG = "README.md", "config.json"
-PIPELINES = {"AutoModelForCausalLM": "text-generation", "AutoModelForImageTextToText": "image-text-to-text"}
+TEXT, IMAGES = "AutoModelForCausalLM", "AutoModelForImageTextToText"
+PIPELINES = {TEXT: "text-generation", IMAGES: "image-text-to-text"}
+PLACE = ("", "# FOLDER: where this page lies, or its name on the hub")
+ADAPTERS = (
+    "",
+    f"# The adapters are merged into these weights; by themselves they lie in FOLDER/{ADAPTER}:",
+    "from peft import PeftModel",
+    "",
+    f'model = PeftModel.from_pretrained(base, "FOLDER/{ADAPTER}")',
+)
+PARTS = (
+    f"from transformers import {TEXT}",
+    *PLACE,
+    f'decoder = {TEXT}.from_pretrained("FOLDER/{LANGUAGE_MODEL}")  # without what makes embeddings of images',
+    "",
+    "# No class of transformers is the whole model; in a checkout of Steelyard:",
+    "from recipes.core.models.caption_folder import load_caption_model",
+    "",
+    'model = load_caption_model(Path("FOLDER"))  # captions follow model.prefix_ids and model.pixels(image)',
+)
 SMOLLM2 = ("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct")  # the asset, and its model on the hub
 # Settings that say how any model was trained.
 TRAINER = ("max_steps", "batch_size", "optimizer", "learning_rate", "schedule", "weight_decay", "precision")
@@ -131,23 +150,37 @@ def auto_class(folder: Path) -> str:
     """The Auto class of `transformers` that loads what a folder holds; empty if none does."""
     if not (folder / CONFIG).exists():
         return ""
-    return "AutoModelForImageTextToText" if "vision_config" in read_json(folder / CONFIG) else "AutoModelForCausalLM"
+    return IMAGES if "vision_config" in read_json(folder / CONFIG) else TEXT
 
 
 def _use(folder: Path) -> str:
     """How to load what the folder holds, as code."""
     kind = auto_class(folder)
-    lines = [
-        f"from transformers import {kind}, AutoTokenizer",
-        "",
-        "# FOLDER: where this page lies, or its name on the hub",
-        f'model = {kind}.from_pretrained("FOLDER")',
-        'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
-    ]
+    if (folder / CAPTION_MODEL).exists():
+        lines = PARTS
+    elif kind == IMAGES:
+        lines = (f"from transformers import {kind}, AutoProcessor", *PLACE, f'model = {kind}.from_pretrained("FOLDER")',
+                 'processor = AutoProcessor.from_pretrained("FOLDER")', *_prompt(folder))  # fmt: skip
+    else:
+        lines = (f"from transformers import {kind}, AutoTokenizer", *PLACE, f'model = {kind}.from_pretrained("FOLDER")',
+                 'tokenizer = AutoTokenizer.from_pretrained("FOLDER")')  # fmt: skip
     if (folder / ADAPTER).exists():
-        lines += ["", "# The adapters are merged into these weights; by themselves they lie in FOLDER/adapter:"]
-        lines += ["from peft import PeftModel", "", f'model = PeftModel.from_pretrained(base, "FOLDER/{ADAPTER}")']
+        lines += ADAPTERS
     return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _prompt(folder: Path) -> tuple[str, ...]:
+    """How a model whose image tokens were made here is asked: as it was trained; others say it in their own card."""
+    image = read_json(folder / "processor_config.json").get("image_token")
+    if image != "<vpatch>":
+        return ()
+    tokens = read_json(folder / "tokenizer_config.json")
+    start = tokens.get("bos_token") or tokens.get("eos_token")
+    return (
+        "",
+        "# A caption follows this prompt:",
+        f'processor(images=image, text="{start}{image}", return_tensors="pt")',
+    )
 
 
 def _settings(run: RunRecord, card: Card, base: Base) -> list[tuple[str, str]]:

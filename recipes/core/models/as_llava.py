@@ -42,14 +42,14 @@ def as_llava(model: CaptionModel | LlavaCaptionModel) -> LlavaForConditionalGene
         kind = type(language).__name__
         raise UserError(f"{kind} does more to its logits than LLaVA, which multiplies by a weight", "model.path")
     tower: Any = vision.encoder.tower
-    norm, special = _output(tower)
+    norm, strategy = _output_norm(tower), feature_strategy(tower)
     config = LlavaConfig(
         vision_config=tower.config,
         text_config=language.config,
         image_token_index=model.placeholder,
         image_seq_length=model.prefix_ids.count(model.placeholder),
         vision_feature_layer=-1,
-        vision_feature_select_strategy="default" if special else "full",
+        vision_feature_select_strategy=strategy,
     )
     with torch.device("meta"):  # every part of it is replaced
         llava = LlavaForConditionalGeneration(config)
@@ -60,16 +60,27 @@ def as_llava(model: CaptionModel | LlavaCaptionModel) -> LlavaForConditionalGene
     return llava.eval()
 
 
-def _output(tower: PreTrainedModel) -> tuple[nn.Module, bool]:
-    """What a tower does behind its last block, which LLaVA's features leave out, and whether a class token leads."""
-    if isinstance(tower, ViTModel):
-        return tower.layernorm, True
+def feature_strategy(tower: PreTrainedModel) -> str:
+    """How LLaVA selects the patches of a tower: "default" leaves out the class token that leads, "full" takes all.
+
+    Raises:
+        UserError: the tower is of a kind that is not known here.
+    """
+    if isinstance(tower, ViTModel | CLIPVisionModel):
+        return "default"
     if isinstance(tower, SiglipVisionModel):
-        return tower.post_layernorm, False
-    if isinstance(tower, CLIPVisionModel):  # norms its class token only
-        return nn.Identity(), True
+        return "full"
     raise UserError(
         f"the visual encoder is a {type(tower).__name__}; it is known how to take apart a CLIP, SigLIP or ViT",
         "model.vision.path",
         "train on an encoder of these",
     )
+
+
+def _output_norm(tower: PreTrainedModel) -> nn.Module:
+    """What a tower does behind its last block, which LLaVA's features leave out."""
+    if isinstance(tower, ViTModel):
+        return tower.layernorm
+    if isinstance(tower, SiglipVisionModel):
+        return tower.post_layernorm
+    return nn.Identity()  # a CLIP norms its class token only

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from recipes.core.models.sources import silent
 from recipes.core.storage.files import read_json
-from recipes.core.storage.places import ADAPTER
+from recipes.core.storage.places import ADAPTER, LANGUAGE_MODEL
 
 FOLDER, ORIGIN, WEIGHTS = "model", "origin.json", "model.safetensors"
 ADAPTER_WEIGHTS, GENERATION = "adapter_model.safetensors", "generation_config.json"
+VISION = "vision.safetensors"  # of a caption model that no class of transformers is
 Prefixes = Sequence[tuple[str, str]]
 
 
@@ -40,11 +41,15 @@ def write_model(checkpoint: Path, folder: Path) -> None:
     described = checkpoint / FOLDER
     origin = read_json(described / ORIGIN)
     shutil.copytree(described, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(ORIGIN))
-    weights = rename(load_file(checkpoint / WEIGHTS), _prefixes(origin))
+    stored = load_file(checkpoint / WEIGHTS)
+    weights = rename(stored, _prefixes(origin))
     if origin["scale"]:
         save_adapter(weights, folder / ADAPTER)
         weights = merge_adapters(weights, origin["scale"], origin["transposed"])
-    save_weights(weights, folder)
+    if origin.get("vision"):
+        save_file(rename(stored, [(origin["vision"], "")]), folder / VISION, metadata={"format": "pt"})
+        folder = folder / LANGUAGE_MODEL
+    save_weights(weights, folder, origin.get("unread", ()))
 
 
 def rename(weights: Mapping[str, Tensor], prefixes: Prefixes) -> dict[str, Tensor]:
@@ -98,12 +103,13 @@ def save_adapter(weights: Mapping[str, Tensor], folder: Path) -> None:
     save_file(adapters, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
-def save_weights(weights: Mapping[str, Tensor], folder: Path) -> None:
+def save_weights(weights: Mapping[str, Tensor], folder: Path, unread: Sequence[str] = ()) -> None:
     """Write weights as `save_pretrained` of the model does: its names on disk, its shards, tied ones once.
 
     Args:
         weights: Under the names that the model has in memory; of tied ones at least one.
         folder: Holds the config of the model, and its settings for generation if it has any.
+        unread: Names of weights that its class has and nothing reads; zeros stand for them.
     """
     from transformers import AutoConfig, GenerationConfig
 
@@ -112,7 +118,8 @@ def save_weights(weights: Mapping[str, Tensor], folder: Path) -> None:
         with torch.device("meta"):  # every weight is replaced
             model = model_class(config)(config)
         tied = {**model.all_tied_weights_keys}
-        weights = {**weights}
+        shapes = model.state_dict()
+        weights = {**weights} | {name: torch.zeros(shapes[name].shape) for name in unread}
         for name, other in [*tied.items(), *((other, name) for name, other in tied.items())]:
             if other in weights:
                 weights.setdefault(name, weights[other])

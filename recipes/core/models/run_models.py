@@ -34,8 +34,10 @@ def describer(
     tokenizer: Any,
     beside: Sequence[Path] = (),
     *,
-    language_model: Any = None,
+    meant: Any = None,
     prefixes: Prefixes | None = None,
+    unread: Sequence[str] = (),
+    processor: Any = None,
 ) -> Callable[[Path], None]:
     """What writes, into the folder of a checkpoint, how to read a model of `transformers` out of its weights.
 
@@ -43,25 +45,28 @@ def describer(
         model: What is trained; the first `transformers` model in it is the one that is meant.
         tokenizer: Its tokenizer.
         beside: Files that belong to it too.
-        language_model: The model that is meant, where it is another view of the same weights; together with `prefixes`.
+        meant: The model that is meant, where it is another view of the same weights; its own weights are not looked at.
         prefixes: How the names of its weights begin in the checkpoint, and in itself.
+        unread: Names of weights that it has in itself alone, and never reads.
+        processor: What makes its inputs of images and text.
     """
 
     def describe(checkpoint: Path) -> None:
         """Write config, tokenizer, settings of generation and adapters, and origin.json into `model/`."""
-        name, meant = ("", language_model) if language_model is not None else _language_model(model)
+        name, shown = ("", meant) if meant is not None else _language_model(model)
         folder = checkpoint / FOLDER
-        _save_config(meant, tokenizer, folder)
-        tokenizer.save_pretrained(folder)
+        save_config(shown, tokenizer, folder)
+        (processor or tokenizer).save_pretrained(folder)
         for file in beside:
             shutil.copyfile(file, folder / file.name)
-        adapters = getattr(meant, "peft_config", {}).get("default")
+        adapters = getattr(shown, "peft_config", {}).get("default")
         if adapters:
             _save_adapter_config(adapters, folder / ADAPTER)
         origin = {
             "prefixes": prefixes or [(f"{name}." if name else "", "")],
             "scale": adapters.lora_alpha / adapters.r if adapters else 0.0,
             "transposed": bool(adapters and adapters.fan_in_fan_out),
+            "unread": list(unread),
         }
         write_json(folder / ORIGIN, origin)
 
@@ -148,7 +153,7 @@ def _language_model(model: nn.Module) -> tuple[str, Any]:
     return next((name, part) for name, part in model.named_modules() if isinstance(part, PreTrainedModel))
 
 
-def _save_config(model: Any, tokenizer: Any, folder: Path) -> None:
+def save_config(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write what the model is, and with which tokens it begins and ends texts: its own, or its tokenizer's."""
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]

@@ -209,7 +209,7 @@ class SquarePixels:
     """
 
     def __init__(self, image_size: int, channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.image_size, self.channels = image_size, channels
+        self.image_size, self.channels, self.mean, self.std = image_size, channels, list(mean), list(std)
         self._mean, self._std = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (mean, std))
 
     def __call__(self, image: np.ndarray) -> Tensor:

@@ -8,8 +8,10 @@ from recipes.core.storage import hub
 from recipes.core.storage.files import home_path
 
 RUN_FILES = ("config.yaml", "status.json")
-# Folder of a run that holds its model as `from_pretrained` takes it; in that, adapters by themselves.
+# Folder of a run that holds its model as `from_pretrained` takes it; in that, adapters by themselves, and of a caption
+# model that no class of transformers is, what it is and its language model.
 HF, ADAPTER = "hf", "adapter"
+CAPTION_MODEL, LANGUAGE_MODEL = "caption_model.json", "language_model"
 
 
 def is_run(folder: Path) -> bool:

@@ -17,6 +17,7 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.losses.weights import permute_within
 from recipes.core.models import from_config as models
+from recipes.core.models.caption_folder import caption_describer
 from recipes.core.models.config import LlavaConfig
 from recipes.core.models.run_models import describer
 from recipes.core.models.sources import processor_files
@@ -166,10 +167,10 @@ def token_scores(
     return scores
 
 
-def _describe(config: PriorConfig, prepared: Prepared, model: Any) -> Callable[[Path], None] | None:
-    """How a LLaVA is read out of a checkpoint; the parts of other caption models are no model on their own."""
+def _describe(config: PriorConfig, prepared: Prepared, model: Any) -> Callable[[Path], None]:
+    """How the model is read out of a checkpoint."""
     if not isinstance(config.model, LlavaConfig):
-        return None
+        return caption_describer(model, prepared.tokenizer)
     files = processor_files(str(config.model.path), "model.path")
     return describer(model, prepared.tokenizer, files)
 

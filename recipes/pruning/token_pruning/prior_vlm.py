@@ -24,6 +24,7 @@ from recipes.core.models.run_models import final_checkpoint
 from recipes.core.runs.identity import content_tree
 from recipes.core.runs.records import load_run
 from recipes.core.storage.files import home_path
+from recipes.core.storage.places import run_of
 from recipes.core.training.models import train_once
 from recipes.core.training.trainer import Training
 from recipes.pruning.adapters import layout
@@ -152,7 +153,7 @@ def load_finished(path: str, device: str) -> Trained:
     Raises:
         UserError: it is no such run, or its final weights are missing or damaged.
     """
-    where, folder = f"{KEY}={path}", home_path(path)
+    where, folder = f"{KEY}={path}", run_of(home_path(path)) or home_path(path)
     record = load_run(folder)
     if record.recipe != RECIPE:
         raise UserError(f"is a run of {record.recipe}; only {RECIPE} trains such a model", where, INSTEAD)
