@@ -13,7 +13,8 @@ from cli import list as list_command
 from cli.console import note, say
 from cli.habits import pointer
 from cli.keys import outputs_option
-from recipes.core.errors import SteelyardError
+from cli.results import FLAG, print_error
+from recipes.core.errors import SteelyardError, UserError
 from recipes.core.messages import WIDEST, shorten
 from recipes.core.process.streams import guard_streams, start_in_utf8
 from recipes.core.storage.disk import refusal
@@ -102,26 +103,40 @@ def _without_switches(words: list[str]) -> list[str]:
 
 
 def _report_error(error: Exception, words: list[str]) -> int:
-    """Say on stderr what went wrong; returns the exit code."""
+    """Say on stderr what went wrong, and on stdout as JSON if that was asked for; returns the exit code."""
+    failure = _failure(error, words)
+    note(f"error: {failure}" if isinstance(failure, SteelyardError) else f"internal error: {failure}")
+    if FLAG in words:
+        print_error(_command(words), failure)
+    return failure.exit_code if isinstance(failure, SteelyardError) else 1
+
+
+def _failure(error: Exception, words: list[str]) -> SteelyardError | str:
+    """An error as people read it; a text if it is a defect of ours."""
     if isinstance(error, OSError):
         error = refusal(error, hint="look at the path and its permissions") or error
     if isinstance(error, SteelyardError):
-        note(f"error: {error}")
-        return error.exit_code
+        return error
     if isinstance(error, TyperException):
-        commands, groups = app.registered_commands, app.registered_groups
-        known = {str(command.name) for command in commands} | {str(group.name) for group in groups}
-        typed = next((f" {word}" for word in words if word in known), "")
+        typed = _command(words)
         option = re.search(r"No such option: (-\S+)", error.message)
         hint = pointer(option[1].rstrip("."), words) if option else ""
-        hint = hint or f"steelyard{typed} --help shows what can be typed"
+        hint = hint or f"steelyard{f' {typed}' if typed else ''} --help shows what can be typed"
         if not typed and "command" in error.message and "Did you mean" not in error.message:
-            hint = f"choose from {', '.join(sorted(known))}"
-        note(f"error: {shorten(error.format_message(), WIDEST)}\n  {hint}")
-        return 2
+            hint = f"choose from {', '.join(sorted(_commands()))}"
+        return UserError(shorten(error.format_message(), WIDEST), hint=hint)
     text = " ".join(str(error).split())
-    note(f"internal error: {type(error).__name__}: {text}; type the same command with {DEBUG} for the traceback")
-    return 1
+    return f"{type(error).__name__}: {text}; type the same command with {DEBUG} for the traceback"
+
+
+def _command(words: list[str]) -> str:
+    """The command that was typed; empty if there is none."""
+    return next((word for word in words if word in _commands()), "")
+
+
+def _commands() -> set[str]:
+    commands, groups = app.registered_commands, app.registered_groups
+    return {str(command.name) for command in commands} | {str(group.name) for group in groups}
 
 
 if __name__ == "__main__":

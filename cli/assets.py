@@ -1,9 +1,12 @@
 """`steelyard assets`: models and data carried by the package index."""
 
+from typing import Any
+
 import typer
 
 from cli import completion
 from cli.console import pairs, table
+from cli.results import JSON, print_result
 from recipes.core.errors import RunFailed
 from recipes.core.storage import assets
 
@@ -19,8 +22,11 @@ _OPTIONAL_NAMES = typer.Argument(
 
 
 @app.command("list")
-def list_assets() -> None:
+def list_assets(as_json: bool = JSON) -> None:
     """List the assets with licence, source and whether they are on this machine."""
+    if as_json:
+        print_result("assets list", [_as_dict(name) for name in assets.ASSETS])
+        return
     rows = []
     for name, asset in assets.ASSETS.items():
         rows.append(
@@ -36,6 +42,22 @@ def list_assets() -> None:
             }
         )
     table(rows, numbers=["MB"])
+
+
+def _as_dict(name: str) -> dict[str, Any]:
+    asset, status = assets.ASSETS[name], assets.status(name)
+    return {
+        "name": name,
+        "kind": asset.kind,
+        "state": status.state,
+        "megabytes": asset.megabytes,
+        "licence": asset.licence,
+        "package": asset.package,
+        "version": asset.version,
+        "source": asset.source,
+        "what": asset.label,
+        "folder": str(status.path),
+    }
 
 
 @app.command("fetch")

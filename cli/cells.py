@@ -10,6 +10,7 @@ import typer
 
 from cli import completion
 from cli.console import INTERRUPTED_CODE, note, pairs, say, table
+from cli.results import print_result
 from recipes.core.errors import UserError
 from recipes.core.messages import duration_text
 from recipes.core.process.cores import may_have_gpu, usable_cores
@@ -39,6 +40,7 @@ RETRY: Any = typer.Option(False, "--retry", help="Start failed cells again, and 
 FRESH: Any = typer.Option(False, "--fresh", help="Throw away what the cells' run folders hold and do all anew.")
 STATUS: Any = typer.Option(False, "--status", help="Show how far the cells are; start nothing.")
 DRY_RUN: Any = typer.Option(False, "--dry-run", help="Show the cells and what they need; start nothing.")
+PLANNED = "planned"
 UNFINISHED = (FAILED, DAMAGED, INTERRUPTED, CUT_OFF)
 
 
@@ -64,14 +66,34 @@ def launcher_of(name: str, jobs: int, options: Sequence[str]) -> "Launcher":
     return Launcher(name or ("joblib" if jobs > 1 else "local"), jobs, options)
 
 
-def show_plan(folder: Path, manifest: "Manifest", configs: "Sequence[RunConfig]", launcher: "Launcher") -> None:
+def show_plan(
+    folder: Path, manifest: "Manifest", configs: "Sequence[RunConfig]", launcher: "Launcher", as_json: bool = False
+) -> None:
     """Print what would run: cells by state, threads, what they need."""
-    from recipes.core import runner
     from recipes.core.trial.states import cell_states
 
     states = cell_states(folder, manifest)
+    rows = _plan_rows(folder, manifest, configs, launcher, states)
+    if as_json:
+        plan = [{"what": what, "value": value} for what, value in rows]
+        print_result(manifest.kind, cells_result(folder, manifest, states, PLANNED) | {"plan": plan})
+        return
+    pairs(rows)
+    say()
+    table([{"cell": s.cell.name, "state": s.state, "keys": " ".join(s.cell.overrides)} for s in states])
+
+
+def _plan_rows(
+    folder: Path,
+    manifest: "Manifest",
+    configs: "Sequence[RunConfig]",
+    launcher: "Launcher",
+    states: Sequence["CellState"],
+) -> list[tuple[str, str]]:
+    from recipes.core import runner
+
     counts = {name: sum(s.state == name for s in states) for name in dict.fromkeys(s.state for s in states)}
-    rows = [
+    return [
         (f"{manifest.kind} folder", str(folder)),
         ("cells", f"{len(states)}: {', '.join(f'{number} {name}' for name, number in counts.items())}"),
         *([("steps", f"{steps:,} in all cells")] if (steps := sum(config.steps for config in configs)) else []),
@@ -83,9 +105,6 @@ def show_plan(folder: Path, manifest: "Manifest", configs: "Sequence[RunConfig]"
         *runner.needs(configs[0], runs=len(configs)),
         ("time", expected_time(folder, manifest, configs)),
     ]
-    pairs(rows)
-    say()
-    table([{"cell": s.cell.name, "state": s.state, "keys": " ".join(s.cell.overrides)} for s in states])
 
 
 def expected_time(folder: Path, manifest: "Manifest", configs: "Sequence[RunConfig]") -> str:
@@ -110,6 +129,37 @@ def launcher_words(name: str, jobs: int, options: Sequence[str]) -> list[str]:
     return words + (["--launcher", name] if name else []) + (["--jobs", str(jobs)] if jobs else [])
 
 
+def cells_result(
+    folder: Path, manifest: "Manifest", states: Sequence["CellState"], state: str, command: str | None = None
+) -> dict[str, Any]:
+    """A trial or sweep and its cells as plain values, for --json."""
+    cells = [
+        {
+            "name": one.cell.name,
+            "arm": one.cell.arm,
+            "seed": one.cell.seed,
+            "overrides": list(one.cell.overrides),
+            "state": one.state,
+            "step": one.step,
+            "max_steps": one.max_steps,
+            "error": one.error or None,
+            "folder": str(one.run),
+        }
+        for one in states
+    ]
+    about = {"recipe": manifest.recipe, "state": state, "command": command or manifest.command, "folder": str(folder)}
+    return about | {"arms": manifest.arms, "seeds": manifest.seeds, "cells": cells}
+
+
+def state_of_all(states: Sequence["CellState"], stopped: bool) -> str:
+    """How a trial or sweep ended: "interrupted", "failed", "unfinished" (damaged or stopped cells) or "done"."""
+    if stopped:
+        return INTERRUPTED
+    if any(state.state == FAILED for state in states):
+        return FAILED
+    return DONE if all(state.state == DONE for state in states) else "unfinished"
+
+
 def end(states: Sequence["CellState"], stopped: bool, command: str) -> None:
     """Leave with 130 if it was told to stop, 1 if cells are not done, and say what to type next."""
     failed = sum(state.state == FAILED for state in states)
@@ -129,13 +179,16 @@ def end(states: Sequence["CellState"], stopped: bool, command: str) -> None:
         raise typer.Exit(1)
 
 
-def watch_cells(folder: Path, manifest: "Manifest", metric: str) -> None:
+def watch_cells(folder: Path, manifest: "Manifest", metric: str, as_json: bool = False) -> None:
     """Show how far the cells are: on a terminal until all have ended, once elsewhere."""
     from recipes.core.trial.states import cell_states
 
     if not (folder / "manifest.json").exists():
         raise UserError("was never started", where=str(folder), hint=f"type: {manifest.command}")
     states = cell_states(folder, manifest)
+    if as_json:
+        print_result(manifest.kind, cells_result(folder, manifest, states, state_of_all(states, False)))
+        return
     if not sys.stdout.isatty():
         show_cells(states, metric=metric)
         return

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cli import completion
-from cli.console import heading, note, print_json, say, table
+from cli.console import heading, note, say, table
 from cli.keys import OUTPUTS
+from cli.results import JSON, print_result
 from recipes.core.config import compose, registry
 from recipes.core.errors import UserError
 from recipes.core.runs.records import no_run
@@ -31,7 +32,7 @@ def compare(
     metric: list[str] = typer.Option([], help="Only this metric; may be repeated."),
     where: list[str] = typer.Option([], help="Only runs with KEY=VALUE in their config; may be repeated."),
     outputs: Path = OUTPUTS,
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    as_json: bool = JSON,
 ) -> None:
     """Compare arms with the baseline, or one run with another.
 
@@ -52,7 +53,7 @@ def compare(
         comparisons = _arms(recipe, list(arm), list(where), outputs)
     chosen = _metrics(comparisons, list(metric))
     if as_json:
-        print_json([_as_dict(comparison, chosen) for comparison in comparisons])
+        print_result("compare", [as_dict(comparison, chosen) for comparison in comparisons])
         return
     from recipes.core.statistics.texts import seed_words
 
@@ -154,7 +155,7 @@ def _metrics(comparisons: list["Comparison"], wanted: list[str]) -> list[str]:
     return wanted or known
 
 
-def _as_dict(comparison: "Comparison", metrics: list[str]) -> dict[str, Any]:
+def as_dict(comparison: "Comparison", metrics: list[str]) -> dict[str, Any]:
     """A comparison as plain values, numbers unrounded."""
     rows = [
         {

@@ -4,7 +4,8 @@ import netrc
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ import typer
 
 from cli.console import say, table
 from cli.keys import OUTPUTS_PLACE
+from cli.results import JSON, print_result
 from recipes.core.process.cores import usable_cores
 from recipes.core.runs.tracking.wandb_tracker import is_tracked
 from recipes.core.storage import assets
@@ -32,21 +34,31 @@ class Check:
     fatal: bool = False
 
 
-def doctor(outputs: Path = OUTPUTS_PLACE) -> None:
+def doctor(outputs: Path = OUTPUTS_PLACE, as_json: bool = JSON) -> None:
     """Say what this machine can do, and how to mend what it cannot.
 
     Ends with exit code 1 only if nothing can run on this machine.
     """
     checks = [_python(), *_torch(), _cores(), _memory(), _disk("disk at outputs", outputs)]
     checks += [_disk("disk at STEELYARD_HOME", home()), _wandb(), *_assets()]
+    fatal = any(check.fatal for check in checks)
+    if as_json:
+        rows = [asdict(check) | {"mark": _mark(check)} for check in checks]
+        print_result("doctor", {"can_run": not fatal, "checks": rows})
+    else:
+        _show(checks)
+    if fatal:
+        raise typer.Exit(1)
+
+
+def _show(checks: Sequence[Check]) -> None:
     table([{"": _mark(check), "what": check.what, "found": check.state} for check in checks])
     problems = [check for check in checks if check.advice]
     say()
     for check in problems:
         say(f"{check.what}: {check.advice}")
-    if any(check.fatal for check in checks):
-        raise typer.Exit(1)
-    say("this machine can run the recipes" + (", with what is said above" if problems else ""))
+    if not any(check.fatal for check in checks):
+        say("this machine can run the recipes" + (", with what is said above" if problems else ""))
 
 
 def _mark(check: Check) -> str:

@@ -1,11 +1,14 @@
 """`steelyard list`: the recipes, and what one of them is and takes."""
 
+from dataclasses import asdict
 from itertools import groupby
+from typing import Any
 
 import typer
 
 from cli import completion
 from cli.console import heading, pairs, say, table
+from cli.results import JSON, print_result
 from recipes.core.config import compose, registry
 from recipes.core.errors import UserError
 from recipes.core.messages import note
@@ -23,15 +26,57 @@ def list_recipes(
         help="Show the keys for this choice: data=easy-vqa model=smollm2-135m.",
         autocompletion=completion.overrides,
     ),
+    as_json: bool = JSON,
 ) -> None:
     """List the recipes; with a name: its paper, claim, arms and keys.
 
     Keys are shown with default, unit and where the default comes from.
     """
-    if recipe is None:
+    if as_json:
+        print_result("list", _recipe(recipe, list(overrides or [])) if recipe else _recipes())
+    elif recipe is None:
         _show_families()
     else:
         _show_recipe(recipe, list(overrides or []))
+
+
+def _recipes() -> list[dict[str, Any]]:
+    """Every recipe as plain values; one that is being written has an error in place of a card."""
+    entries: list[dict[str, Any]] = []
+    for name in registry.recipe_names():
+        entry: dict[str, Any] = {"recipe": name, "family": registry.family(name)}
+        try:
+            card = registry.card(name)
+        except UserError as error:
+            entries.append(entry | {"error": str(error)})
+            continue
+        about = {"title": card.title, "paper": card.paper, "weights": card.weights, "version": card.version}
+        entries.append(entry | about | {"claim": card.claim.statement, "metric": card.claim.metric})
+    return entries
+
+
+def _recipe(recipe: str, overrides: list[str]) -> dict[str, Any]:
+    """One recipe as plain values: its card, arms, groups and keys."""
+    keys = [
+        {
+            "key": info.key,
+            "default": info.default,
+            "unit": info.unit,
+            "origin": info.origin,
+            "help": info.help,
+            "choices": list(info.choices) if info.choices else None,
+        }
+        for info in compose.config_keys(recipe, overrides).values()
+        if info.key != "recipe"
+    ]
+    return {
+        "recipe": recipe,
+        "family": registry.family(recipe),
+        "card": asdict(card_for(recipe, overrides)),
+        "arms": compose.arms(recipe, overrides),
+        "groups": compose.options(recipe) | compose.kinds(recipe),
+        "keys": keys,
+    }
 
 
 def _show_families() -> None:

@@ -27,10 +27,13 @@ def print_result(command: str, result: Any) -> None:
     print_json({"steelyard": FORMAT, "command": command, "result": result})
 
 
-def print_error(command: str, error: SteelyardError) -> None:
-    """Print what a command refused, or what it failed at."""
-    refused = {"what": error.what, "where": error.where, "hint": error.hint, "exit_code": error.exit_code}
-    print_json({"steelyard": FORMAT, "command": command, "error": refused})
+def print_error(command: str, error: SteelyardError | str) -> None:
+    """Print what a command refused or failed at; a text is a defect of ours."""
+    if isinstance(error, str):
+        failed: dict[str, Any] = {"what": error, "where": "", "hint": "", "exit_code": 1}
+    else:
+        failed = {"what": error.what, "where": error.where, "hint": error.hint, "exit_code": error.exit_code}
+    print_json({"steelyard": FORMAT, "command": command, "error": failed})
 
 
 def as_files(files: Iterable[tuple[str, Path]]) -> list[dict[str, str]]:

@@ -1,13 +1,14 @@
 """`steelyard run`: one arm, one seed."""
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cli import completion
 from cli.console import INTERRUPTED_CODE, heading, note, pairs, say, table
 from cli.keys import CONFIG, OUTPUTS_KEY, RECIPE, recipe_and_file, typed_keys
+from cli.results import JSON, as_files, only_the_result, print_result
 from recipes.core.config import compose
 from recipes.core.config.config_file import run_words
 from recipes.core.runs.folder import INTERRUPTED
@@ -35,6 +36,7 @@ def run(
     config: str = CONFIG,
     outputs: str = OUTPUTS_KEY,
     multirun: bool = typer.Option(False, *MULTIRUN, help="The same as `steelyard sweep`, with its options."),
+    as_json: bool = JSON,
 ) -> None:
     """Run one arm of a recipe, then show it beside the baseline.
 
@@ -48,7 +50,7 @@ def run(
     if file and file.run and not typed:
         _compare_folder(composed, file.run)
     if dry_run:
-        _show_plan(composed)
+        _show_plan(composed, as_json)
         return
     from recipes.core import runner
 
@@ -56,14 +58,22 @@ def run(
     command = shlex.join(["steelyard", "run", recipe, *words])
     again = shlex.join(["steelyard", "run", recipe, *(["--config", config] if file else []), *typed])
     try:
-        outcome = runner.run(composed, fresh, command)
+        with only_the_result(as_json):
+            outcome = runner.run(composed, fresh, command)
     except KeyboardInterrupt:
-        note(f"interrupted; the same command goes on from the last checkpoint:\n  {again}")
+        if as_json:
+            about = {"recipe": recipe, "arm": composed.variant, "seed": composed.seed}
+            print_result("run", about | {"state": INTERRUPTED, "command": command})
+        note(f"interrupted; the same command goes on from the last checkpoint:
+  {again}")
         raise typer.Exit(INTERRUPTED_CODE) from None
+    if as_json:
+        print_result("run", _as_dict(outcome, composed, command))
     if outcome.status == INTERRUPTED:
         note(f"interrupted, state saved in {outcome.folder}; the same command resumes:\n  {again}")
         raise typer.Exit(INTERRUPTED_CODE)
-    _show_outcome(outcome, composed, command)
+    if not as_json:
+        _show_outcome(outcome, composed, command)
 
 
 def _compare_folder(config: "RunConfig", run: "Path") -> None:
@@ -75,12 +85,40 @@ def _compare_folder(config: "RunConfig", run: "Path") -> None:
         note(f"warning: this is another run than that of {run}: {what}; it goes into\n  {folder}")
 
 
-def _show_plan(config: "RunConfig") -> None:
+def _show_plan(config: "RunConfig", as_json: bool) -> None:
     from recipes.core import runner
 
-    pairs(runner.dry_run(config))
+    rows = runner.dry_run(config)
+    if as_json:
+        plan = [{"what": what, "value": value} for what, value in rows]
+        about = {"recipe": config.recipe, "arm": config.variant, "seed": config.seed, "state": "planned"}
+        print_result("run", about | {"plan": plan, "config": compose.to_tree(config)})
+        return
+    pairs(rows)
     say()
     say(compose.to_yaml(config).rstrip())
+
+
+def _as_dict(outcome: "RunOutcome", config: "RunConfig", command: str) -> dict[str, Any]:
+    """How a run ended as plain values, for --json."""
+    from cli.compare import as_dict
+
+    compared = outcome.comparison
+    page = outcome.folder / "report.html"
+    return {
+        "recipe": config.recipe,
+        "arm": config.variant,
+        "seed": config.seed,
+        "state": outcome.status,
+        "reused": outcome.reused,
+        "resumed_from": outcome.resumed_from,
+        "metric": outcome.card.claim.metric if outcome.card else None,
+        "metrics": outcome.metrics,
+        "comparison": as_dict(compared, [row.metric for row in compared.rows]) if compared else None,
+        "command": command,
+        "folder": str(outcome.folder),
+        "files": as_files([("report", page)] if page.exists() else []),
+    }
 
 
 def _show_outcome(outcome: "RunOutcome", config: "RunConfig", command: str) -> None:

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,19 +16,23 @@ from cli.cells import (
     FRESH,
     JOBS,
     LAUNCHER,
+    PLANNED,
     RETRY,
     STATUS,
     UNFINISHED,
+    cells_result,
     end,
     launcher_of,
     launcher_words,
     open_jobs,
     show_cells,
     show_plan,
+    state_of_all,
     watch_cells,
 )
 from cli.console import heading, note, pairs, say, table
 from cli.keys import CONFIG, OUTPUTS_KEY, RECIPE, recipe_and_file, typed_keys
+from cli.results import JSON, as_files, only_the_result, print_result
 from recipes.core.config import registry
 from recipes.core.config.config_file import cell_words
 from recipes.core.errors import UserError
@@ -40,7 +46,9 @@ from recipes.core.trial.states import CellState
 if TYPE_CHECKING:
     from recipes.core.config.settings import Card
     from recipes.core.trial.launch import Launcher
+    from recipes.core.trial.manifest import Manifest
     from recipes.core.trial.search import Space
+    from recipes.core.trial.sweep_table import Setting
 
 
 ALIKE = 0.85  # share of letters from which on a name is another one mistyped
@@ -65,6 +73,7 @@ def sweep(
     fresh: bool = FRESH,
     status: bool = STATUS,
     dry_run: bool = DRY_RUN,
+    as_json: bool = JSON,
 ) -> None:
     """Run a recipe for every combination of values, in one table.
 
@@ -89,22 +98,23 @@ def sweep(
     command = shlex.join(["steelyard", "sweep", recipe, *typed, *words])
     if chosen == "optuna":
         if status or dry_run:
-            _show_search(recipe, keys, chosen_launcher, metric)
+            _show_search(recipe, keys, chosen_launcher, metric, as_json)
         else:
-            _search(recipe, keys, chosen_launcher, metric, trials, retry, fresh, command)
+            _search(recipe, keys, chosen_launcher, metric, trials, retry, fresh, command, as_json)
         return
     folder, manifest, configs = manifests.plan(
         "sweep", recipe, planning.sweep_cells(recipe, keys), command, chosen_launcher.jobs
     )
     if status:
-        watch_cells(folder, manifest, metric)
+        watch_cells(folder, manifest, metric, as_json)
     elif dry_run:
-        show_plan(folder, manifest, configs, chosen_launcher)
+        show_plan(folder, manifest, configs, chosen_launcher, as_json)
     else:
         from recipes.core.trial.drive import drive
 
-        states, stopped = drive(folder, manifest, chosen_launcher, retry, fresh=fresh)
-        _conclude(recipe, folder, states, metric, command, stopped)
+        with only_the_result(as_json):
+            states, stopped = drive(folder, manifest, chosen_launcher, retry, fresh=fresh)
+        _conclude(folder, manifest, states, metric, command, stopped, as_json=as_json)
 
 
 def _sweeper(typed: str, keys: list[str]) -> tuple[str, list[str]]:
@@ -140,20 +150,26 @@ def _search(
     retry: bool,
     fresh: bool,
     command: str,
+    as_json: bool,
 ) -> None:
     from recipes.core.trial.search import plan_search, search
 
     folder, space = _folder_and_space(recipe, keys, launcher, metric)
     manifest = plan_search(folder, space, command, launcher.jobs)
     ended: tuple[list[CellState], bool] = ([], False)
-    for ended in search(folder, manifest, space, launcher, metric=metric, trials=trials, retry=retry, fresh=fresh):
-        note(f"{sum(state.state == DONE for state in ended[0])} of {trials} cells done")
-    _conclude(recipe, folder, ended[0], metric, command, ended[1], ranked=True)
+    with only_the_result(as_json):
+        for ended in search(folder, manifest, space, launcher, metric=metric, trials=trials, retry=retry, fresh=fresh):
+            note(f"{sum(state.state == DONE for state in ended[0])} of {trials} cells done")
+    _conclude(folder, manifests.read(folder), ended[0], metric, command, ended[1], ranked=True, as_json=as_json)
 
 
-def _show_search(recipe: str, keys: list[str], launcher: "Launcher", metric: str) -> None:
+def _show_search(recipe: str, keys: list[str], launcher: "Launcher", metric: str, as_json: bool) -> None:
     """Print what is searched, and the cells that there are."""
     folder, space = _folder_and_space(recipe, keys, launcher, metric)
+    if as_json:
+        searched = {key: repr(kind) for key, kind in space.distributions.items()}
+        print_result("sweep", {"recipe": recipe, "state": PLANNED, "folder": str(folder), "space": searched})
+        return
     pairs([("sweep folder", str(folder)), *((key, repr(kind)) for key, kind in space.distributions.items())])
     if (folder / manifests.NAME).exists():
         watch_cells(folder, manifests.read(folder), metric)
@@ -169,14 +185,42 @@ def _folder_and_space(recipe: str, keys: list[str], launcher: "Launcher", metric
 
 
 def _conclude(
-    recipe: str, folder: Path, states: list[CellState], metric: str, command: str, stopped: bool, ranked: bool = False
+    folder: Path,
+    manifest: "Manifest",
+    states: list[CellState],
+    metric: str,
+    command: str,
+    stopped: bool,
+    ranked: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Print the table, write the results and end with the right exit code."""
-    from recipes.core.statistics.compare import number_text
     from recipes.core.trial.report.frontiers import write_frontiers
     from recipes.core.trial.sweep_table import best_first, settings, write_sweep
 
     measured = settings(states, metric)
+    measured = best_first(measured, states, metric) if ranked else measured
+    card = registry.card(manifest.recipe)
+    drawn = [("frontier", path) for path in write_frontiers(folder, card, states)]
+    files = [("results", write_sweep(folder, states, metric)), *drawn]
+    _tell_unknown(states, metric)
+    if card.frontiers and not drawn:
+        note(f"no frontier: the seeds of no arm reach a common {card.frontiers[0][0]}")
+    if as_json:
+        ended = cells_result(folder, manifest, states, state_of_all(states, stopped), command)
+        rows = [asdict(setting) | {"mean": setting.mean} for setting in measured]
+        print_result("sweep", ended | {"metric": metric, "settings": rows, "files": as_files(files)})
+    else:
+        _show_settings(measured, metric)
+        show_cells(states, only=UNFINISHED)
+        say()
+        pairs([*((kind, str(path)) for kind, path in files), ("sweep folder", str(folder))])
+    end(states, stopped, command)
+
+
+def _show_settings(measured: "Sequence[Setting]", metric: str) -> None:
+    from recipes.core.statistics.compare import number_text
+
     rows = [
         {
             "setting": setting.label,
@@ -184,19 +228,10 @@ def _conclude(
             "+-": "" if setting.half_width is None else number_text(setting.half_width),
             "done": f"{len(setting.values)}/{setting.cells}",
         }
-        for setting in (best_first(measured, states, metric) if ranked else measured)
+        for setting in measured
     ]
     heading(f"{metric}: mean over seeds, +- half of its 95% t interval")
     table(rows, numbers=[metric, "+-", "done"])
-    _tell_unknown(states, metric)
-    show_cells(states, only=UNFINISHED)
-    say()
-    card = registry.card(recipe)
-    drawn = [("frontier", str(path)) for path in write_frontiers(folder, card, states)]
-    if card.frontiers and not drawn:
-        note(f"no frontier: the seeds of no arm reach a common {card.frontiers[0][0]}")
-    pairs([("results", str(write_sweep(folder, states, metric))), *drawn, ("sweep folder", str(folder))])
-    end(states, stopped, command)
 
 
 def _tell_unknown(states: list[CellState], metric: str) -> None:

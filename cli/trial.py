@@ -16,6 +16,7 @@ from cli.cells import (
     RETRY,
     STATUS,
     UNFINISHED,
+    cells_result,
     end,
     expected_time,
     launcher_of,
@@ -23,10 +24,12 @@ from cli.cells import (
     open_jobs,
     show_cells,
     show_plan,
+    state_of_all,
     watch_cells,
 )
 from cli.console import heading, note, pairs, say, table
 from cli.keys import CONFIG, OUTPUTS_KEY, RECIPE, recipe_and_file, typed_keys
+from cli.results import JSON, as_files, only_the_result, print_result
 from recipes.core.config import compose, registry
 from recipes.core.config.config_file import cell_words
 from recipes.core.config.overrides import MOST_CELLS, FileWord
@@ -67,6 +70,7 @@ def trial(
     fresh: bool = FRESH,
     status: bool = STATUS,
     dry_run: bool = DRY_RUN,
+    as_json: bool = JSON,
 ) -> None:
     """Run arms over paired seeds and judge the claim of the paper.
 
@@ -89,33 +93,39 @@ def trial(
     folder, manifest, configs = manifests.plan("trial", recipe, cells, command, chosen_launcher.jobs)
     card = card_for(recipe, keys, chosen)
     if status:
-        watch_cells(folder, manifest, card.claim.metric)
+        watch_cells(folder, manifest, card.claim.metric, as_json)
         return
     applies = compose.applying(recipe, keys)
     if missing := no_verdict(card, chosen, len(manifest.seeds), compose.budget(recipe, keys), applies):
         note(missing)
     if dry_run:
-        show_plan(folder, manifest, configs, chosen_launcher)
+        show_plan(folder, manifest, configs, chosen_launcher, as_json)
         return
     if compose.budget(recipe, keys) == budgets.FULL:
         note(f"{len(configs)} runs: {expected_time(folder, manifest, configs)}")
+    from recipes.core.trial.conclude import conclude
     from recipes.core.trial.drive import drive
+    from recipes.core.trial.result import answers
 
-    states, stopped = drive(folder, manifest, chosen_launcher, retry, fresh=fresh)
-    if not stopped:
-        _conclude(folder, command)
-    show_cells(states, only=UNFINISHED)
+    with only_the_result(as_json):
+        states, stopped = drive(folder, manifest, chosen_launcher, retry, fresh=fresh)
+        result, files = (None, {}) if stopped else conclude(folder)
+    if as_json:
+        answered = answers(result) if result else {}
+        ended = cells_result(folder, manifest, states, state_of_all(states, stopped), command)
+        print_result("trial", ended | answered | {"files": as_files(files.items())})
+    else:
+        if result:
+            _show_answer(result, files, command)
+        show_cells(states, only=UNFINISHED)
     end(states, stopped, command)
 
 
-def _conclude(folder: Path, command: str) -> None:
-    """Compare, judge, write the report and print the answer."""
-    from recipes.core.trial.conclude import conclude
-
-    result, files = conclude(folder)
+def _show_answer(result: "TrialResult", files: dict[str, Path], command: str) -> None:
+    """Print the verdict, the files and what to type next."""
     show_verdict(result)
     say()
-    paths = [*((kind, str(path)) for kind, path in files.items()), ("trial folder", str(folder))]
+    paths = [*((kind, str(path)) for kind, path in files.items()), ("trial folder", str(result.folder))]
     pairs([*paths, *_cost_and_next(result, command)])
 
 

@@ -30,7 +30,7 @@ def test_arm_and_metric_can_be_chosen_and_json_is_unrounded(steelyard, make_run)
     make_run("random", 0)
     folder = make_run("prior", 0)
     words = ["--arm", "prior", "--metric", "nll/image", "--json", "--outputs", folder.parents[2]]
-    (comparison,) = json.loads(steelyard("compare", "prior", *words).out)
+    (comparison,) = json.loads(steelyard("compare", "prior", *words).out)["result"]
     (row,) = comparison["rows"]
     assert (comparison["arm"], comparison["unit"], comparison["seeds"]) == ("prior", "examples", [0])
     assert row["metric"] == "nll/image"
@@ -43,7 +43,7 @@ def test_several_seeds_give_one_comparison_over_seeds(steelyard, make_run) -> No
     for seed in (0, 1, 2):
         make_run("ntp", seed)
         folder = make_run("prior", seed)
-    (comparison,) = json.loads(steelyard("compare", "prior", "--json", "--outputs", folder.parents[2]).out)
+    (comparison,) = json.loads(steelyard("compare", "prior", "--json", "--outputs", folder.parents[2]).out)["result"]
     assert (comparison["unit"], comparison["seeds"]) == ("seeds", [0, 1, 2])
 
 
@@ -52,7 +52,7 @@ def test_runs_of_the_smallest_budget_are_not_judged_here_either(steelyard, make_
     for seed in (0, 1, 2):
         make_run("ntp", seed, budget=budget)
         folder = make_run("prior", seed, budget=budget)
-    (comparison,) = json.loads(steelyard("compare", "prior", "--json", "--outputs", folder.parents[2]).out)
+    (comparison,) = json.loads(steelyard("compare", "prior", "--json", "--outputs", folder.parents[2]).out)["result"]
     (claim,) = [row for row in comparison["rows"] if row["metric"] == "grounded/auc"]
     assert (claim["outcome"] != "not judged") == judged
 

@@ -6,6 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cli.runs import age
+from recipes.core.runs.folder import RunFolder
+from recipes.core.runs.records import load_run
+from recipes.core.statistics.texts import number_text
 from recipes.core.storage.locks import hold
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell
@@ -16,19 +19,59 @@ def test_a_table_of_what_ran(steelyard, make_run) -> None:
     done = make_run("prior", 0)
     make_run("ntp", 1, state="failed")
     ended = steelyard("runs", "--outputs", done.parents[2])
-    header, first, second = ended.out.splitlines()
-    assert header.split() == ["recipe", "arm", "seed", "state", "step", "age", "folder"]
-    assert first.split()[:5] == ["prior", "ntp", "1", "failed", "600/600"]
-    assert second.split()[:5] == ["prior", "prior", "0", "done", "600/600"]
+    recipe, header, first, second = ended.out.splitlines()
+    assert recipe == "prior"
+    assert header.split() == ["arm", "seed", "state", "step", "grounded/auc", "age", "folder"]
+    assert first.split()[:4] == ["ntp", "1", "failed", "600/600"]
+    value = number_text(load_run(done).metrics["grounded/auc"])
+    assert second.split()[:5] == ["prior", "0", "done", "600/600", value]
     assert second.endswith(str(done))
+
+
+def test_keys_in_which_runs_of_one_arm_differ_are_columns_and_what_arms_choose_is_not(steelyard, make_run) -> None:
+    make_run("ntp", 0)
+    make_run("prior", 0, weighting__alpha=2.0, tag="1" * 10, outputs="elsewhere")
+    folder = make_run("prior", 1, trainer__learning_rate=0.01)
+    RunFolder(folder).finish(finished="2026-01-02T00:01:15")
+    words = ("runs", "--outputs", folder.parents[2])
+    header, ntp, first, second = steelyard(*words).out.splitlines()[1:]
+    assert header.split()[5:] == ["took", "age", "trainer.learning_rate", "weighting.alpha", "folder"]
+    assert "75 s" in second and "0.01  " in second and "2.0" in first and "0.002" in ntp
+    entries = {(one["arm"], one["seed"]): one for one in json.loads(steelyard(*words, "--json").out)["result"]}
+    assert entries["prior", 1]["keys"] == {"trainer.learning_rate": "0.01", "weighting.alpha": "1.0"}
+    assert entries["prior", 1]["seconds"] == 75 and entries["ntp", 0]["seconds"] is None
+
+
+def test_each_recipe_has_a_table_with_its_own_metric(steelyard, make_run) -> None:
+    make_run("dpo", 0, recipe="sparsepo", state="running")
+    outputs = make_run("prior", 0).parents[2]
+    assert [line for line in steelyard("runs", "--outputs", outputs).out.splitlines() if " " not in line] == [
+        *("prior", "", "sparsepo"),
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_what_a_terminal_has_no_room_for_is_said(steelyard, make_run, monkeypatch, width: int) -> None:
+    for seed, name in enumerate(("a/long/name/of/a/corpus/of/captions", "b")):
+        folder = make_run("prior", seed, data__noise=name, weighting__alpha=float(seed), trainer__batch_size=8 + seed)
+    monkeypatch.setenv("COLUMNS", str(width))
+    ended = steelyard("runs", "--outputs", folder.parents[2])
+    lines = ended.out.splitlines()
+    shown, said = lines[:4], " ".join(lines[4:])
+    assert all(len(line) <= width for line in shown)
+    assert f"run folders: {folder.parents[1]}/ARM/RUN" in said and shown[2].endswith(f"{folder.name[:-1]}0")
+    assert f"no room in {width} columns for step, age, data.noise" in said
+    assert ("weighting.alpha" in shown[1]) != ("weighting.alpha" in said)
+    whole = json.loads(steelyard("runs", "--outputs", folder.parents[2], "--json").out)["result"]
+    assert set(whole[0]["keys"]) == {"data.noise", "weighting.alpha", "trainer.batch_size"}
 
 
 def test_a_run_without_a_live_owner_is_cut_off(steelyard, make_run) -> None:
     folder = make_run("prior", 0, state="running")
     words = ("runs", "prior", "--outputs", folder.parents[2], "--json")
-    assert json.loads(steelyard(*words).out)[0]["state"] == "cut off"
+    assert json.loads(steelyard(*words).out)["result"][0]["state"] == "cut off"
     with hold(folder / "owner.lock", "run folder", wait=False):
-        assert json.loads(steelyard(*words).out)[0]["state"] == "running"
+        assert json.loads(steelyard(*words).out)["result"][0]["state"] == "running"
 
 
 @pytest.mark.parametrize("damage", [b"arm: [", b"\xff\xfe", b"arm: prior", b""])
@@ -36,7 +79,7 @@ def test_a_folder_that_cannot_be_read_is_told_and_left_out(damage: bytes, steely
     done, other = make_run("prior", 0), make_run("ntp", 0, state="interrupted")
     (other / "config.yaml").write_bytes(damage)
     ended = steelyard("runs", "--outputs", done.parents[2])
-    assert ended.code == 0 and len(ended.out.splitlines()) == 2
+    assert ended.code == 0 and len(ended.out.splitlines()) == 3
     assert f"warning: {other} is not a run folder: it has no readable config.yaml; it is left out" in ended.err
 
 
@@ -44,7 +87,7 @@ def test_a_finished_run_that_changed_is_listed_as_damaged_and_named_with_its_fil
     done, other = make_run("prior", 0), make_run("ntp", 0)
     (other / "metrics.jsonl").write_bytes((other / "metrics.jsonl").read_bytes()[:-1])
     ended = steelyard("runs", "--outputs", done.parents[2])
-    assert [line.split()[3] for line in ended.out.splitlines()[1:]] == ["damaged", "done"]
+    assert [line.split()[2] for line in ended.out.splitlines()[2:]] == ["damaged", "done"]
     assert f"warning: {other} is damaged: metrics.jsonl has" in ended.err
     for words in (("compare", done, other), ("report", other)):
         refused = steelyard(*words)
@@ -56,7 +99,7 @@ def test_a_finished_run_that_changed_is_listed_as_damaged_and_named_with_its_fil
 
 def test_json_holds_the_plain_values(steelyard, make_run) -> None:
     folder = make_run("prior", 3)
-    (entry,) = json.loads(steelyard("runs", "--outputs", folder.parents[2], "--json").out)
+    (entry,) = json.loads(steelyard("runs", "--outputs", folder.parents[2], "--json").out)["result"]
     assert (entry["arm"], entry["seed"], entry["step"], entry["max_steps"]) == ("prior", 3, 600, 600)
     assert entry["started"] == "2026-01-04T00:00:00"
     assert entry["error"] is None
@@ -150,7 +193,7 @@ def test_a_trial_or_sweep_beside_the_runs_is_no_run(steelyard, make_run) -> None
         (inside / "launcher" / "0-s0").mkdir(parents=True)
         (inside / "manifest.json").write_text("{}")
         (inside / "launcher" / "0-s0" / "config.yaml").write_text("not: a run")
-    listed = json.loads(steelyard("runs", "--outputs", outputs, "--json").out)
+    listed = json.loads(steelyard("runs", "--outputs", outputs, "--json").out)["result"]
     assert [entry["arm"] for entry in listed] == ["prior"]
     assert steelyard("report", "prior", "--outputs", outputs).code == 0
 

@@ -155,7 +155,7 @@ def test_a_dry_run_shows_what_is_done_and_starts_nothing(
 def test_runs_compare_and_report_see_the_runs_and_not_the_trial(
     finished: Ended, outputs: Path, steelyard: Steelyard
 ) -> None:
-    listed = json.loads(steelyard("runs", "--outputs", outputs, "--json").out)
+    listed = json.loads(steelyard("runs", "--outputs", outputs, "--json").out)["result"]
     assert sorted((run["arm"], run["seed"]) for run in listed) == [("ntp", 0), ("ntp", 1), ("prior", 0), ("prior", 1)]
     assert steelyard("compare", "prior", "--outputs", outputs).code == 0
     assert steelyard("report", "prior", "--outputs", outputs).code == 0

@@ -54,6 +54,30 @@ def other_configs(configs: Sequence[ArmConfig], taken: str) -> list[tuple[ArmCon
     return [(one, _differing(one.config, base)) for one in others]
 
 
+def differing_keys(runs: Sequence[RunRecord]) -> list[str]:
+    """Config keys in which runs of one recipe and arm differ, in the order of their configs.
+
+    What differs between arms only, their arm says. Runs whose config cannot be read are left out.
+    """
+    arms: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in runs:
+        if run.config:
+            arms.setdefault((run.recipe, run.arm), []).append(_decisive(run))
+    keys = {}
+    for configs in arms.values():
+        for key in dict.fromkeys(key for config in configs for key in config):
+            if len({str(config.get(key, ABSENT)) for config in configs}) > 1:
+                keys[key] = True
+    return list(keys)
+
+
+def value_text(run: RunRecord, key: str) -> str:
+    """A run's value of a key; of one that names files also eight digits of what they hold. Empty where it has none."""
+    value = flatten(run.config).get(key)
+    held = f" ({run.content[key].removeprefix('sha256:')[:8]})" if run.content.get(key) else ""
+    return "" if key not in flatten(run.config) else f"{value}{held}"
+
+
 def having(runs: Sequence[RunRecord], conditions: Sequence[str]) -> list[RunRecord]:
     """The runs whose configs hold every `KEY=VALUE`.
 

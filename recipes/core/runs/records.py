@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,15 @@ def final_metrics(folder: Path) -> dict[str, float]:
     """The metrics of the last line of kind "final"; empty if there is none."""
     lines = RunFolder(folder).read_metrics("final")
     return lines[-1][1] if lines else {}
+
+
+def seconds_taken(folder: Path) -> float | None:
+    """Seconds that a run took; None if it has not ended, or was cut off: its clock counts the last start."""
+    status = RunFolder(folder).status()
+    if not (status.get("started") and status.get("finished")) or status.get("resumed_from"):
+        return None
+    passed = datetime.fromisoformat(status["finished"]) - datetime.fromisoformat(status["started"])
+    return passed.total_seconds()
 
 
 def is_below(key: str, prefixes: set[str]) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from recipes.core.config import compose
 from recipes.core.config.settings import EXAMPLE_UNIT, ORDER, SMOKE, Card, Claim
@@ -156,8 +157,17 @@ def write_results(result: TrialResult) -> Path:
         Its path.
     """
     path = result.folder / RESULTS
-    tree = {
-        "recipe": result.manifest.recipe,
+    cells = [
+        {"name": s.cell.name, "arm": s.cell.arm, "seed": s.cell.seed, "state": s.state, "error": s.error}
+        for s in result.states
+    ]
+    write_json(path, {"recipe": result.manifest.recipe} | answers(result) | {"cells": cells})
+    return path
+
+
+def answers(result: TrialResult) -> dict[str, Any]:
+    """The claims with their verdicts and prices, and every comparison, as plain values."""
+    return {
         "claim": asdict(result.card.claim),
         "test": _test(result.card.claim),
         "former_claims": result.former_claims,
@@ -165,10 +175,4 @@ def write_results(result: TrialResult) -> Path:
         "price": [asdict(effect) for effect in result.prices],
         "further": [asdict(judged) for judged in result.further],
         "comparisons": [asdict(comparison) for comparison in result.comparisons],
-        "cells": [
-            {"name": s.cell.name, "arm": s.cell.arm, "seed": s.cell.seed, "state": s.state, "error": s.error}
-            for s in result.states
-        ],
     }
-    write_json(path, tree)
-    return path

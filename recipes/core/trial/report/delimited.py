@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from recipes.core.runs.records import seconds_taken
 from recipes.core.trial.report.arms import Arm, Metric
-from recipes.core.trial.report.results import run_seconds
 from recipes.core.trial.report.tables import ResultTable
 
 ARM_COLUMNS = (
@@ -42,7 +42,7 @@ def runs_csv(arms: Sequence[Arm], metrics: Sequence[Metric]) -> str:
         for seed, run in sorted(arm.runs.items()):
             final = arm.finals[seed]
             lines += [[arm.name, seed, one.name, final[one.name]] for one in metrics if one.name in final]
-            seconds = run_seconds(run.path)
+            seconds = seconds_taken(run.path)
             lines += [] if seconds is None else [[arm.name, seed, SECONDS, seconds]]
     return _csv(RUN_COLUMNS, lines)
 

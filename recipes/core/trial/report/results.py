@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from recipes.core.config.settings import SMOKE, Card
 from recipes.core.errors import UserError
-from recipes.core.runs.folder import DONE, RunFolder
+from recipes.core.runs.folder import DONE
 from recipes.core.runs.records import RunRecord
 from recipes.core.spelling import did_you_mean
 from recipes.core.statistics.compare import Comparison, compare_beside, main_metric
@@ -102,14 +100,6 @@ def results_of_run(run: RunRecord, baseline: RunRecord | None, card: Card) -> Re
     metrics = trial_metrics(arms, info, claim.metric)
     remarks = _budget_remark(str(run.config.get("budget", "")))
     return Results(run.recipe, replace(card, claim=claim), tuple(arms), tuple(metrics), info, remarks)
-
-
-def run_seconds(path: Path) -> float | None:
-    """Seconds that a run took; None if it has not ended, or was cut off: its clock counts the last start."""
-    status = RunFolder(path).status()
-    if not (status.get("started") and status.get("finished")) or status.get("resumed_from"):
-        return None
-    return (datetime.fromisoformat(status["finished"]) - datetime.fromisoformat(status["started"])).total_seconds()
 
 
 def _arm(run: RunRecord, role: str, comparison: Comparison | None) -> Arm:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from recipes.core.runs.records import seconds_taken
 from recipes.core.statistics.compare import unit_of
 from recipes.core.statistics.intervals import Interval, holm, paired_t
 from recipes.core.trial.report.arms import Arm, Metric, Summary, summaries
-from recipes.core.trial.report.results import Results, run_seconds
+from recipes.core.trial.report.results import Results
 
 CLEAR = 0.05  # largest corrected p-value of a lead that is bold
 
@@ -162,7 +163,7 @@ def _value(arm: Arm, summary: Summary, best: bool) -> Value:
 
 
 def _mean_seconds(arm: Arm) -> float | None:
-    seconds = [spent for run in arm.runs.values() if (spent := run_seconds(run.path)) is not None]
+    seconds = [spent for run in arm.runs.values() if (spent := seconds_taken(run.path)) is not None]
     return fmean(seconds) if seconds else None
 
 

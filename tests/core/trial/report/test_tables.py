@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from recipes.core.errors import UserError
+from recipes.core.runs.records import seconds_taken
 from recipes.core.statistics.compare import interval_text, number_text
 from recipes.core.statistics.intervals import paired_t
 from recipes.core.storage.files import write_json
@@ -21,7 +22,7 @@ from recipes.core.trial.report.delimited import ARM_COLUMNS, RUN_COLUMNS, arms_c
 from recipes.core.trial.report.files import write_files
 from recipes.core.trial.report.latex import escape, latex_table
 from recipes.core.trial.report.narrow import narrow_markdown
-from recipes.core.trial.report.results import results_of_run, results_of_trial, run_seconds
+from recipes.core.trial.report.results import results_of_run, results_of_trial
 from recipes.core.trial.report.tables import clear_best, result_table
 from tests.core.trials import CARD, make_trial
 
@@ -110,7 +111,7 @@ def test_time_is_the_mean_of_runs_that_were_not_cut_off_and_cost_is_over_the_bas
         ("prior", 90, 1.5),
         ("random", 30, 0.5),
     ]
-    assert run_seconds(results.arms[0].runs[4].path) is None
+    assert seconds_taken(results.arms[0].runs[4].path) is None
 
 
 def test_runs_that_are_missing_and_a_smoke_budget_are_said(make_run) -> None:

@@ -1,0 +1,143 @@
+"""`--json`: stdout is one object with the same frame, whatever a command does; the page that describes it is whole."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli import doctor
+from cli.results import FORMAT
+from recipes.core import runner
+from recipes.core.config import compose
+from recipes.core.config.registry import ROOT
+from recipes.core.errors import UserError
+from recipes.core.runs.folder import DONE
+from recipes.core.trial import cells
+from recipes.core.trial import manifest as manifests
+from recipes.core.trial.states import record_end, record_start
+from tests.cli.conftest import Ended, in_process
+from tests.finished import finished_run
+
+Steelyard = Callable[..., Ended]
+KEYS = ["budget=smoke", "tracker=none", "trainer.device=cpu", "trainer.threads=1"]
+TRIAL = ["trial", "prior", *KEYS, "--arms", "prior,ntp", "--seeds", "2", "--launcher", "local"]
+RUN = ["run", "prior", *KEYS, "arm=prior", "seed=0"]
+SWEEP = ["sweep", "prior", *KEYS, "seed=0,1", "--launcher", "local"]
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, steelyard: Steelyard, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of a finished trial of two arms and two seeds, which is where commands look."""
+    monkeypatch.chdir(tmp_path)
+    planned = cells.trial_cells("prior", KEYS, ["prior", "ntp"], [0, 1])
+    folder, manifest, _ = manifests.plan("trial", "prior", planned, "steelyard trial prior", 1)
+    manifests.write(folder, manifest)
+    for cell in manifest.cells:
+        finished_run(compose.compose("prior", [*cell.overrides]), cell.seed)
+        record_start(folder, cell.name)
+        record_end(folder, cell.name, DONE)
+    return folder.parents[2]
+
+
+def result(ended: Ended, command: str) -> Any:
+    """The result of a command whose stdout is one object and nothing else."""
+    tree = json.loads(ended.out)
+    assert list(tree) == ["steelyard", "command", "result"], ended
+    assert (tree["steelyard"], tree["command"]) == (FORMAT, command)
+    return tree["result"]
+
+
+def test_a_trial_gives_its_cells_its_verdict_and_its_files(steelyard: Steelyard, outputs: Path) -> None:
+    ended = steelyard(*TRIAL, "--json")
+    tree = result(ended, "trial")
+    assert (ended.code, tree["recipe"], tree["state"]) == (0, "prior", "done")
+    assert [(one["arm"], one["seed"], one["state"]) for one in tree["cells"]] == [
+        (arm, seed, "done") for arm, seed in (("prior", 0), ("prior", 1), ("ntp", 0), ("ntp", 1))
+    ]
+    assert tree["verdict"]["word"] == "not judged" and tree["comparisons"][0]["arm"] == "prior"
+    assert {one["kind"] for one in tree["files"]} == {"html", "md", "png", "svg", "results"}
+    assert all(Path(one["path"]).exists() for one in tree["files"])
+    stored = json.loads((Path(tree["folder"]) / "results.json").read_text())
+    assert stored["verdict"] == tree["verdict"]
+
+
+def test_what_would_run_and_how_far_it_is(steelyard: Steelyard, outputs: Path) -> None:
+    planned = result(steelyard(*TRIAL, "--dry-run", "--json"), "trial")
+    assert planned["state"] == "planned" and planned["plan"][0]["what"] == "trial folder"
+    assert result(steelyard(*TRIAL, "--status", "--json"), "trial")["state"] == "done"
+    run = result(steelyard(*RUN, "--dry-run", "--json"), "run")
+    assert run["state"] == "planned" and run["config"]["weighting"]["name"] == "prior"
+    assert result(steelyard(*SWEEP, "--dry-run", "--json"), "sweep")["state"] == "planned"
+
+
+def test_a_run_gives_its_metrics_beside_the_baselines(steelyard: Steelyard, outputs: Path) -> None:
+    tree = result(steelyard(*RUN, "--json"), "run")
+    assert (tree["state"], tree["reused"], tree["metric"]) == ("done", True, "grounded/auc")
+    assert set(tree["metrics"]) == {"grounded/auc", "nll/other"}
+    assert tree["comparison"]["baseline"] == "ntp" and Path(tree["files"][0]["path"]).name == "report.html"
+
+
+def test_a_sweep_gives_its_settings(steelyard: Steelyard, outputs: Path) -> None:
+    tree = result(steelyard(*SWEEP, "--json"), "sweep")
+    assert (tree["state"], tree["metric"]) == ("done", "grounded/auc")
+    (setting,) = tree["settings"]
+    assert setting["seeds"] == [0, 1] and setting["mean"] == pytest.approx(sum(setting["values"]) / 2)
+
+
+def test_commands_that_only_read(steelyard: Steelyard, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_torch", lambda: [])
+    assert len(result(steelyard("runs", "--json"), "runs")) == 4
+    assert result(steelyard("compare", "prior", "--json"), "compare")[0]["baseline"] == "ntp"
+    assert {one["recipe"] for one in result(steelyard("list", "--json"), "list")} >= {"prior", "dsir"}
+    recipe = result(steelyard("list", "prior", "--json"), "list")
+    assert recipe["card"]["claim"]["arm"] == "prior" and "trainer.max_steps" in [key["key"] for key in recipe["keys"]]
+    assert {"name", "state", "licence"} <= set(result(steelyard("assets", "list", "--json"), "assets list")[0])
+    assert result(steelyard("doctor", "--json"), "doctor")["can_run"] in (True, False)
+    assert result(steelyard("report", "prior", "--json"), "report")["files"][0]["kind"] == "report"
+
+
+def test_what_is_refused_is_an_object_too(steelyard: Steelyard) -> None:
+    for words, what in (
+        (["run", "priro"], "unknown recipe 'priro'"),
+        (["runs", "--nothing"], "No such option: --nothing"),
+        (["trial", "prior", "seed=1"], "a trial chooses arms and seeds itself"),
+    ):
+        ended = steelyard(*words, "--json")
+        tree = json.loads(ended.out)
+        assert (tree["command"], tree["error"]["exit_code"], ended.code) == (words[0], 2, 2)
+        assert tree["error"]["what"].startswith(what) and what in ended.err
+
+
+def test_what_a_library_prints_goes_to_stderr(
+    steelyard: Steelyard, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        print("a library says hello")
+        raise UserError("and stops")
+
+    monkeypatch.setattr(runner, "run", fail)
+    ended = steelyard(*RUN, "--json")
+    assert json.loads(ended.out)["error"]["what"] == "and stops" and "a library says hello" in ended.err
+
+
+def test_what_child_processes_print_goes_to_stderr_and_the_object_comes_after() -> None:
+    code = (
+        "import os, subprocess\nfrom cli.results import only_the_result, print_result\n"
+        "with only_the_result(True):\n    subprocess.run(['echo', 'child'])\n    print('parent')\n"
+        "print_result('run', {'state': 'done'})"
+    )
+    ended = in_process("-c", code, environment=dict(os.environ))
+    assert json.loads(ended.stdout)["result"] == {"state": "done"}
+    assert {"child", "parent"} <= set(ended.stderr.split())
+
+
+def test_the_page_names_every_command_and_every_entry_of_a_trial(steelyard: Steelyard, outputs: Path) -> None:
+    page = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
+    for command in ("run", "trial", "sweep", "runs", "list", "compare", "report", "assets list", "doctor"):
+        assert f"`{command}`" in page, command
+    for words, command in ((TRIAL, "trial"), (RUN, "run"), (SWEEP, "sweep")):
+        for entry in result(steelyard(*words, "--json"), command):
+            assert f"`{entry}`" in page, (command, entry)
