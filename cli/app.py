@@ -8,7 +8,7 @@ import traceback
 import typer
 from typer.exceptions import TyperException
 
-from cli import assets, compare, doctor, evaluate, export, new, report, run, runs, sweep, trial
+from cli import assets, board, compare, doctor, evaluate, export, new, report, run, runs, sweep, trial
 from cli import list as list_command
 from cli.console import note, say
 from cli.habits import pointer
@@ -23,7 +23,7 @@ from recipes.core.storage.disk import refusal
 guard_streams()
 
 DEBUG = "--debug"
-KEYLESS = ("runs", "compare", "report", "export", "evaluate", "doctor")  # commands that take no keys
+KEYLESS = ("runs", "compare", "report", "export", "evaluate", "board", "doctor")  # commands that take no keys
 
 app = typer.Typer(
     name="steelyard",
@@ -63,6 +63,7 @@ app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("evaluate")(evaluate.evaluate)
+app.command("board")(board.board)
 app.add_typer(assets.app, name="assets")
 app.command("doctor")(doctor.doctor)
 

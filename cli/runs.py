@@ -37,9 +37,9 @@ def runs(
     outputs: Path = OUTPUTS,
     as_json: bool = JSON,
 ) -> None:
-    """List what ran, the claim's metric, and the keys in which runs of one arm differ.
+    """List what ran, how it ended and what came out.
 
-    Columns that the terminal has no room for are named below the table; --json has all.
+    Beside the claim's metric stand the keys in which runs of one arm differ. Columns that the terminal has no room for are named below the table; --json has all.
     """
     if recipe is not None:
         registry.card(recipe)  # refuses an unknown name

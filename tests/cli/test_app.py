@@ -27,20 +27,8 @@ def test_no_words_at_all_show_the_help(steelyard) -> None:
     ended = steelyard()
     assert ended.code == 0
     assert ended == steelyard("--help")
-    for command in (
-        "run",
-        "trial",
-        "sweep",
-        "list",
-        "new",
-        "runs",
-        "compare",
-        "report",
-        "export",
-        "evaluate",
-        "assets",
-        "doctor",
-    ):
+    words = "run trial sweep list new runs compare report export evaluate board assets doctor"
+    for command in words.split():
         assert f"\n  {command} " in ended.out
     assert "..." not in ended.out.partition("Commands:")[2]
 
@@ -51,7 +39,8 @@ def test_no_words_at_all_show_the_help(steelyard) -> None:
         (["rum", "prior"], ["No such command 'rum'. Did you mean 'run'"]),
         (
             ["frobnicate"],
-            ["No such command 'frobnicate'.", "choose from assets, compare, doctor, evaluate, export,"],
+    words = "run trial sweep list new runs compare report export evaluate board assets doctor"
+    for command in words.split():
         ),
         (["assets", "lst"], ["No such command 'lst'. Did you mean 'list'?", "steelyard assets --help"]),
         (["runs", "--outptus", "x"], ["No such option: --outptus", "--outputs", "steelyard runs --help"]),

@@ -236,6 +236,22 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class System:
+    """A published method that a recipe covers: its name, its paper, and the arms that are it.
+
+    A claim is about the system that its arm belongs to; without arms it is about every claim of the recipe.
+    """
+
+    name: str
+    paper: str
+    arms: tuple[str, ...] = ()
+
+    def has(self, claim: Claim) -> bool:
+        """Whether a claim is about it."""
+        return not self.arms or claim.arm in self.arms
+
+
+@dataclass(frozen=True)
 class Card:
     """What `steelyard list` shows of a recipe.
 
@@ -246,7 +262,7 @@ class Card:
     verdict. `trains` is False if the recipe trains no model of its own. `metrics` are patterns of the names of all
     final metrics ("nll/*"); empty: not known. `weights` says what the method weights, and by what ("caption tokens, by
     how badly a text-only model predicts them"). `control` is the arm that a short trial runs beside the
-    claim's two.
+    claim's two. `systems` are the published methods that it covers; empty: one, which the title and `paper` name.
     """
 
     title: str
@@ -264,6 +280,12 @@ class Card:
     metrics: tuple[str, ...] = ()
     weights: str = ""
     control: str = ""
+    systems: tuple[System, ...] = ()
+
+    @property
+    def covers(self) -> tuple[System, ...]:
+        """The published methods that the recipe covers, at least one."""
+        return self.systems or (System(self.title.partition(":")[0], self.paper),)
 
     def measures(self, metric: str) -> bool:
         """Whether a finished run may have this final metric."""

@@ -10,6 +10,8 @@ import yaml
 
 from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
+from recipes.core.pages.board import NAME as BOARD
+from recipes.core.pages.board import stored_board
 from recipes.core.pages.index import index, short_index
 from recipes.core.pages.stored import RESULTS, StoredTrial, read_trial, trial_names
 from recipes.core.pages.tables import check_options, measurement_line, output, table, verdicts
@@ -112,9 +114,12 @@ def with_numbers(text: str, where: str, results: Path = RESULTS) -> str:
 
 
 def stale(root: Path = ROOT, results: Path = RESULTS) -> dict[Path, str]:
-    """Pages that differ from what their markers ask for, with the text they should have."""
+    """Pages that differ from what their markers ask for, and the board, with the text they should have."""
     texts = {path: path.read_text(encoding="utf-8") for path in pages(root)}
     fresh = {path: with_numbers(text, str(path.relative_to(root)), results) for path, text in texts.items()}
+    board = root / "docs" / BOARD
+    texts[board] = board.read_text(encoding="utf-8") if board.exists() else ""
+    fresh[board] = stored_board([read_trial(name, results) for name in trial_names(results)])
     return {path: text for path, text in fresh.items() if text != texts[path]}
 
 

@@ -126,7 +126,7 @@ def read_trial(name: str, folder: Path = RESULTS) -> StoredTrial:
     path = folder / f"{name}.json"
     try:
         tree = read_json(path)
-        tree["judged"] = tuple(_read_judged(one) for one in tree["judged"])
+        tree["judged"] = tuple(read_judged(one) for one in tree["judged"])
         for key in ("commits", "machines", "seeds", "rows"):
             tree[key] = tuple(tree[key])
         return StoredTrial(name=name, **tree)
@@ -147,7 +147,8 @@ def trials_of(recipe: str, trials: Sequence[StoredTrial]) -> list[StoredTrial]:
     return sorted((one for one in trials if one.recipe == recipe), key=lambda one: (one.setting != "", one.name))
 
 
-def _read_judged(tree: dict[str, Any]) -> Judged:
+def read_judged(tree: dict[str, Any]) -> Judged:
+    """A claim with its answer from plain values. Raises KeyError or TypeError if they are none."""
     verdict = Verdict(**tree["verdict"] | {"interval": _interval(tree["verdict"]["interval"])})
     prices = tuple(SideEffect(**one | {"interval": _interval(one["interval"])}) for one in tree["prices"])
     claim = Claim(**tree["claim"] | {"arms": tuple(tree["claim"].get("arms", ()))})

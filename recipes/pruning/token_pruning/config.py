@@ -4,7 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recipes.core.config import compose
-from recipes.core.config.settings import COVERED, DATA_CONTENT, MODEL_CONTENT, SEEDS, Card, Claim, RunConfig, setting
+from recipes.core.config.settings import (
+    COVERED,
+    DATA_CONTENT,
+    MODEL_CONTENT,
+    SEEDS,
+    Card,
+    Claim,
+    RunConfig,
+    System,
+    setting,
+)
 from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig
 from recipes.core.data.images.canvas_config import CanvasDataConfig, QuestionCanvasDataConfig
 from recipes.core.models.config import LlavaConfig, MiniLMConfig
@@ -306,6 +316,12 @@ CARD = Card(
     control="full",
     headlines=("accuracy", "agreement", "spearman", "macs_ratio@", "tokens@", "selection_ms@"),
     price=("macs_ratio@0.125", "selection_ms@0.125"),
+    systems=(
+        System("DivPrune", "arXiv 2503.02175 (CVPR 2025)", ("divprune",)),
+        System("FlowCut", "arXiv 2505.19536 (NeurIPS 2025)", ("flowcut",)),
+        System("Zero-TPrune", "arXiv 2305.17328 (CVPR 2024)", ("zero_tprune",)),
+        System("Recoverable Compression", "arXiv 2409.01179 (AAAI 2025)", ("recoverable",)),
+    ),
     trains=False,
     metrics=("*@*",),
     frontiers=(

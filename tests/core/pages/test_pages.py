@@ -84,7 +84,7 @@ def test_only_pages_that_changed_are_written(results, tmp_path):
     (tmp_path / "docs").mkdir()
     for name in ("README.md", "docs/a.md"):
         (tmp_path / name).write_text(f"{MARKER}<!-- end -->\n", encoding="utf-8")
-    assert write_pages(tmp_path, results) == pages(tmp_path)
+    assert write_pages(tmp_path, results) == [*pages(tmp_path), tmp_path / "docs" / "board.html"]
     assert (tmp_path / "docs" / "a.md").read_text(encoding="utf-8") == f"{MARKER}{BODY}<!-- end -->\n"
     assert write_pages(tmp_path, results) == []
 
