@@ -18,7 +18,8 @@ def board(
 ) -> None:
     """Write all verdicts measured here on one page.
 
-    Every system that a recipe covers has its row. The page needs nothing else, is sorted by a click on a column's name, and links the reports of the trials.
+    Every system that a recipe covers has its row. The page needs nothing else, is sorted by a click on a column's
+    name, and links the reports of the trials.
     """
     from recipes.core.pages.board import NAME, board_page, board_rows, measured_trials
     from recipes.core.storage.files import write_text

@@ -64,8 +64,7 @@ def run(
         if as_json:
             about = {"recipe": recipe, "arm": composed.variant, "seed": composed.seed}
             print_result("run", about | {"state": INTERRUPTED, "command": command})
-        note(f"interrupted; the same command goes on from the last checkpoint:
-  {again}")
+        note(f"interrupted; the same command goes on from the last checkpoint:\n  {again}")
         raise typer.Exit(INTERRUPTED_CODE) from None
     if as_json:
         print_result("run", _as_dict(outcome, composed, command))

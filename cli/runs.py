@@ -39,7 +39,8 @@ def runs(
 ) -> None:
     """List what ran, how it ended and what came out.
 
-    Beside the claim's metric stand the keys in which runs of one arm differ. Columns that the terminal has no room for are named below the table; --json has all.
+    Beside the claim's metric stand the keys in which runs of one arm differ. Columns that the terminal has no room
+    for are named below the table; --json has all.
     """
     if recipe is not None:
         registry.card(recipe)  # refuses an unknown name
