@@ -197,7 +197,7 @@ def test_a_run_filed_under_another_name_is_left_out_and_named(finished: Path, st
     shutil.copytree(run, run.with_name("0123456789-s1"))
     shutil.copytree(run, finished / "outputs" / "prior" / "random" / run.name)
     _, out, err = steelyard("runs")
-    assert len(out.splitlines()) == 5
+    assert len(out.splitlines()) == 6
     assert "0123456789-s1 its config.yaml is not the one it was started with" in err
     assert "is filed under prior/random, its config says prior/ntp" in err
 
