@@ -167,10 +167,10 @@ def board_rows(trials: Sequence[BoardTrial], pages: str = "") -> list[BoardRow]:
         except UserError as error:  # one that is being written does not hide the others
             note(f"warning: {error}")
             continue
-        own = [trial for trial in trials if trial.recipe == name]
+        measured = [trial for trial in trials if trial.recipe == name]
         page = f"{pages}{name}.md" if pages else ""
         for system in card.covers:
-            rows += _system_rows(registry.family(name), name, card, system, own, page)
+            rows += _system_rows(registry.family(name), name, card, system, measured, page)
     for trial in trials:
         if trial.recipe not in names:
             rows += [BoardRow(ELSEWHERE, trial.recipe, "", trial.recipe, one.claim, trial, one) for one in trial.judged]
