@@ -103,7 +103,7 @@ class AlignmentRecipe:
     def evaluate(self, config: Any, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """The last samples, the frontier, held-out pairs, and facts of the data."""
         ground, test = prepared.ground, prepared.test.pairs
-        scores = curve[config.trainer.max_steps].without_empty_rows()
+        scores = curve[max(curve)].without_empty_rows()
         start = judge_samples(config, prepared, ground.frozen)
         extra = measures.add_frontier(scores, curve, start, config.evaluation.kl)
         logps = measures.policy_logps(model.policy, test, prepared.device, prepared.reference.bf16)

@@ -199,6 +199,13 @@ class PairItems:
     def __init__(self, pairs: PairSet, columns: dict[str, np.ndarray], mismatched: PairSet | None = None) -> None:
         self.pairs, self.columns, self.mismatched = pairs, columns, mismatched
 
+    @property
+    def sequence_lengths(self) -> np.ndarray:
+        """int64 [pairs] tokens of the prompt and the longer answer."""
+        parts = self.pairs.part_lengths
+        lengths: np.ndarray = parts[:, 0] + parts[:, 1:].max(1)
+        return lengths
+
     def __len__(self) -> int:
         return len(self.pairs)
 

@@ -131,7 +131,7 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
         if ended == INTERRUPTED:
             folder.update_status(state=INTERRUPTED, finished=runs.now())
             return RunOutcome(folder.path, INTERRUPTED, {}, False, resumed_from)
-        evaluation = _evaluate(config, folder, recipe, prepared, training.model if training else None)
+        evaluation = _evaluate(config, folder, recipe, prepared, training.model if training else None, steps)
         check_unchanged(config, read_content(folder.path))
         if training is not None:
             _write_model(folder, steps)
@@ -149,7 +149,7 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
 
 
 def _evaluate(
-    config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any, model: "nn.Module | None"
+    config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any, model: "nn.Module | None", steps: int
 ) -> Evaluation:
     began = time.perf_counter()
     curve = {step: read_rows(folder.curve(step)) for step, _ in folder.read_metrics("eval")}
@@ -164,7 +164,7 @@ def _evaluate(
         write_strips(folder.path, evaluation.strips)
     for name, write in evaluation.files.items():
         write(folder.path / name)
-    folder.log(config.steps, "final", evaluation.metrics, time.perf_counter() - began)
+    folder.log(steps, "final", evaluation.metrics, time.perf_counter() - began)
     return evaluation
 
 

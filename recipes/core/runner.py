@@ -15,6 +15,7 @@ from recipes.core.statistics.compare import compare_beside
 from recipes.core.statistics.outcome import RunOutcome
 from recipes.core.storage.locks import hold
 from recipes.core.training.devices import device_of
+from recipes.core.training.requirements import check_requirements
 
 __all__ = ["RunOutcome", "dry_run", "needs", "run"]
 
@@ -37,7 +38,7 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False, page: 
     folder = run_folder(config, identity)
     new = not (folder.path / "status.json").exists()
     if fresh or folder.status().get("state") != DONE:
-        device_of(config)  # one that is not there is refused before anything is cleared
+        _check_machine(config)  # what it lacks is refused before anything is cleared
     with without_launchers(), sigterm_as_interrupt(), hold(folder.lock, f"run folder {folder.path}", wait=wait):
         if fresh:
             folder.clear()
@@ -79,7 +80,7 @@ def dry_run(config: RunConfig) -> list[tuple[str, str]]:
     rows = [
         ("run folder", str(folder.path)),
         ("state", plan),
-        ("device", device_of(config)),
+        ("device", _check_machine(config)),
     ]
     if config.steps:
         rows += [("steps", f"{config.steps} x {trainer.batch_size} sequences"), ("processes", _processes(trainer))]
@@ -102,6 +103,14 @@ def needs(config: RunConfig, runs: int = 1) -> list[tuple[str, str]]:
         ("memory", f"about {memory / 2**20:,.0f} MiB for weights, gradients and optimizer, plus activations"),
         ("disk", f"about {disk / 2**20:,.0f} MiB for the last {KEEP} checkpoints{' of each cell' * (runs > 1)}"),
     ]
+
+
+def _check_machine(config: RunConfig) -> str:
+    """The device of a run. Raises UserError if this machine or install lacks what the run's settings need."""
+    device = device_of(config)
+    if config.steps:
+        check_requirements(config.trainer, device)
+    return device
 
 
 def _processes(trainer: TrainerConfig) -> str:

@@ -7,12 +7,15 @@ from typing import Any
 from torch import nn
 
 from recipes.core.config.settings import RunConfig
+from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Recipe
 from recipes.core.runs import checkpoints
 from recipes.core.runs.folder import RunFolder
 from recipes.core.runs.tracking.tracker import Tracker
-from recipes.core.training.trainer import TrainEvents, Training, TrainResult, train
+from recipes.core.spelling import did_you_mean
+from recipes.core.training.early_stopping import exhausted
+from recipes.core.training.trainer import TrainEvents, Training, TrainResult, preserve_rng, train
 
 
 def train_and_write(
@@ -57,6 +60,25 @@ class _Writing(_Watching):
     def on_start(self, step: int) -> None:
         checkpoints.cut_back(self.folder.path, step)
         self.folder.update_status(step=step, resumed_from=step)
+        if self.config.trainer.early_stopping.metric is not None:
+            self.higher = self._direction(self.config.trainer.early_stopping.metric)
+
+    def stop_early(self) -> bool:
+        options = self.config.trainer.early_stopping
+        values = [metrics[options.metric] for _, metrics in self.folder.read_metrics("eval")]
+        return exhausted(values, self.higher, options.patience, options.min_delta)
+
+    def _direction(self, metric: str) -> bool:
+        """Whether a metric is better if it is higher, by measuring once. Raises UserError if training measures none."""
+        where = f"trainer.early_stopping.metric={metric}"
+        if not self.training.watch_steps:
+            raise UserError("nothing is measured while this run trains", where, "leave it out")
+        with preserve_rng():
+            scores = self.recipe.watch(self.config, self.prepared, self.training.model)
+        if metric not in scores.overall():
+            hint = did_you_mean(metric, sorted(scores.overall()))
+            raise UserError("is not measured while this run trains", where, hint)
+        return scores.metrics[metric].higher_is_better
 
     def on_metrics(self, step: int, metrics: dict[str, float], seconds: float) -> None:
         self.folder.log(step, "train", metrics, seconds)

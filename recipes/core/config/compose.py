@@ -29,10 +29,23 @@ LARGEST_CONFIG = 2**20  # bytes
 PRESETS = ("arms", "budgets", "when", "implied", "folders")
 # Cannot change the result, so they are not part of a run's identity.
 NOT_IDENTITY = ("outputs", "label", "tracker", "trainer.save_steps", "trainer.log_steps")
-NOT_IDENTITY += ("trainer.gradient_checkpointing",)
+NOT_IDENTITY += ("trainer.gradient_checkpointing", "trainer.workers")
 # Came after runs had been filed: at this value a run is what it was without the key, which is then no part of its
 # identity, so that those runs are still found.
-LATER_KEYS: dict[str, Any] = {"data.near_duplicates": None, "reference.store": "auto", "reference.max_gib": 8.0}
+LATER_KEYS: dict[str, Any] = {
+    "data.near_duplicates": None,
+    "reference.store": "auto",
+    "reference.max_gib": 8.0,
+    "trainer.adam_epsilon": 1e-8,
+    "trainer.decay_ratio": 0.1,
+    "trainer.attention": "auto",
+    "trainer.compile": False,
+    "trainer.dtype": "float32",
+    "trainer.group_by_length": False,
+    "trainer.early_stopping.metric": None,
+    "trainer.early_stopping.patience": 3,
+    "trainer.early_stopping.min_delta": 0.0,
+}
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,33 @@ def setting(
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
+# Optimizers by the names of `transformers`, and the package that each needs besides torch.
+TORCH_OPTIMIZERS = ("adamw", "sgd", "adamw_torch", "adamw_torch_fused", "adafactor", "adagrad", "rmsprop")
+BNB_OPTIMIZERS = (
+    *("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit", "lion_32bit"),
+    *("paged_lion_8bit", "paged_lion_32bit", "ademamix", "ademamix_8bit", "paged_ademamix_8bit"),
+    *("paged_ademamix_32bit", "rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit"),
+)
+PACKAGE_OF = dict.fromkeys(BNB_OPTIMIZERS, "bitsandbytes") | {
+    "adamw_torch_8bit": "torchao",
+    "adamw_torch_4bit": "torchao",
+    "grokadamw": "grokadamw",
+    "stable_adamw": "torch-optimi",
+}
+SHARDED_OPTIMIZERS = ("adamw", "adamw_torch", "adamw_torch_fused")  # whose state FSDP's checkpoints hold
+SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt", "warmup_stable_decay")
+ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2", "flex_attention")
+
+
+@dataclass(frozen=True)
+class EarlyStoppingConfig:
+    """When a run may end before its steps are done: its model is that of the step at which it ends."""
+
+    metric: str | None = setting(None, help="metric measured during training that must get better; null: all steps")
+    patience: int = setting(3, help="measurements in a row without a better value that end it", ge=1)
+    min_delta: float = setting(0.0, help="a value is better if it is so by more than this", ge=0)
+
+
 @dataclass(frozen=True)
 class TrainerConfig:
     """The one trainer's settings."""
@@ -59,15 +86,21 @@ class TrainerConfig:
     micro_batch_size: int | None = setting(
         None, help="sequences per forward; null: the whole batch of the process", unit="sequences", ge=1
     )
-    optimizer: str = setting("adamw", help="optimizer; sgd is plain, without momentum", choices=("adamw", "sgd"))
+    optimizer: str = setting(
+        "adamw",
+        help="optimizer, by its name in transformers; adamw: adamw_torch_fused; sgd is plain, without momentum",
+        choices=(*TORCH_OPTIMIZERS, *PACKAGE_OF),
+    )
     learning_rate: float = setting(2e-3, help="peak learning rate", gt=0)
     weight_decay: float = setting(0.01, help="weight decay, decoupled in AdamW", ge=0)
     adam_beta1: float = setting(0.9, help="AdamW beta 1", ge=0, lt=1)
     adam_beta2: float = setting(0.95, help="AdamW beta 2", ge=0, lt=1)
+    adam_epsilon: float = setting(1e-8, help="AdamW epsilon", gt=0)
     max_grad_norm: float = setting(1.0, help="gradients are clipped to this norm", gt=0)
     warmup_ratio: float = setting(1 / 12, help="share of the steps with linear warm-up", ge=0, lt=1)
-    schedule: str = setting(
-        "constant", help="learning rate after the warm-up", choices=("constant", "cosine", "linear")
+    schedule: str = setting("constant", help="learning rate after the warm-up", choices=SCHEDULES)
+    decay_ratio: float = setting(
+        0.1, help="warmup_stable_decay: share of the steps, at the end, in which the rate falls to 0", gt=0, lt=1
     )
     save_steps: int = setting(200, help="steps between checkpoints", unit="steps", ge=1)
     log_steps: int = setting(10, help="steps between log lines", unit="steps", ge=1)
@@ -81,6 +114,18 @@ class TrainerConfig:
     gradient_checkpointing: bool = setting(
         False, help="compute activations anew in the backward pass instead of keeping them: less memory, more time"
     )
+    attention: str = setting(
+        "auto", help="attention of what is trained; auto: what transformers takes for the model", choices=ATTENTIONS
+    )
+    compile: bool = setting(False, help="compile the layers of what is trained with torch.compile")
+    dtype: str = setting(
+        "float32",
+        help="dtype of the trained language model's weights, and so of gradients and optimizer; adapters stay float32",
+        choices=("float32", "bfloat16"),
+    )
+    workers: int = setting(0, help="processes that make batches ahead of training; 0: none", unit="processes", ge=0)
+    group_by_length: bool = setting(False, help="batches of sequences of similar length: less padding")
+    early_stopping: EarlyStoppingConfig = setting(EarlyStoppingConfig(), help="early stopping")
 
     @property
     def process_batch_size(self) -> int:
@@ -94,14 +139,27 @@ class TrainerConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""
+        problems = []
         if self.batch_size % self.nproc:
-            return [("batch_size", f"{self.batch_size} does not divide by nproc={self.nproc}")]
-        if self.process_batch_size % (self.micro_batch_size or 1):
+            problems.append(("batch_size", f"{self.batch_size} does not divide by nproc={self.nproc}"))
+        elif self.process_batch_size % (self.micro_batch_size or 1):
             share = f" / nproc={self.nproc}" if self.nproc > 1 else ""
-            return [
-                ("batch_size", f"{self.batch_size}{share} does not divide by micro_batch_size={self.micro_batch_size}")
-            ]
-        return []
+            message = f"{self.batch_size}{share} does not divide by micro_batch_size={self.micro_batch_size}"
+            problems.append(("batch_size", message))
+        if self.parallel == "fsdp":
+            problems += self._check_sharding()
+        if self.schedule == "warmup_stable_decay" and self.warmup_ratio + self.decay_ratio > 1:
+            problems.append(("decay_ratio", f"and warmup_ratio={self.warmup_ratio:g} are more than the whole run"))
+        return problems
+
+    def _check_sharding(self) -> list[tuple[str, str]]:
+        problems = []
+        if self.optimizer not in SHARDED_OPTIMIZERS:
+            message = f"checkpoints of parallel=fsdp hold the state of AdamW only; type {SHARDED_OPTIMIZERS[0]}, or ddp"
+            problems.append(("optimizer", message))
+        if self.compile:
+            problems.append(("compile", "is not for weights that are shared out; type parallel=ddp, or compile=false"))
+        return problems
 
 
 @dataclass(frozen=True)

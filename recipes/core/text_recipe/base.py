@@ -107,7 +107,7 @@ class TextRecipe(ABC):
 
     def evaluate(self, config: Any, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """The last held-out losses, the area under their curve, and what the weights are at the end."""
-        scores = curve[config.trainer.max_steps]
+        scores = curve[max(curve)]
         extra = add_worst_domain(scores)
         add_area(scores, curve, "log_loss", AUC, "log-perplexity, mean over training", higher_is_better=False)
         options, objective = config.evaluation, self.objective(config)

@@ -1,6 +1,7 @@
 """Trainer settings in the words of transformers."""
 
 from pathlib import Path
+from typing import Any
 
 import transformers
 
@@ -18,20 +19,21 @@ def training_arguments(config: TrainerConfig, seed: int, device: str, store: Pat
         store: Where checkpoints go.
     """
     micro = config.micro_batch_size or config.process_batch_size
-    schedules = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
     return transformers.TrainingArguments(
         output_dir=str(store),
         max_steps=config.max_steps,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=config.process_batch_size // micro,
-        optim={"adamw": "adamw_torch_fused", "sgd": "sgd"}[config.optimizer],
+        optim="adamw_torch_fused" if config.optimizer == "adamw" else config.optimizer,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         adam_beta1=config.adam_beta1,
         adam_beta2=config.adam_beta2,
+        adam_epsilon=config.adam_epsilon,
         max_grad_norm=config.max_grad_norm,
         warmup_steps=round(config.warmup_ratio * config.max_steps),
-        lr_scheduler_type=schedules[config.schedule],
+        lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
+        lr_scheduler_kwargs=_schedule_options(config),
         save_strategy="steps",
         save_steps=config.save_steps,
         logging_strategy="steps",
@@ -44,9 +46,17 @@ def training_arguments(config: TrainerConfig, seed: int, device: str, store: Pat
         seed=seed,
         data_seed=seed,
         dataloader_drop_last=True,
+        dataloader_num_workers=config.workers,
         dataloader_pin_memory=device == "cuda",
         remove_unused_columns=False,
         report_to=[],
         disable_tqdm=True,
         log_level="error",
     )
+
+
+def _schedule_options(config: TrainerConfig) -> dict[str, Any]:
+    """What a schedule is told besides its warm-up."""
+    if config.schedule == "warmup_stable_decay":
+        return {"num_decay_steps": max(round(config.decay_ratio * config.max_steps), 1)}
+    return {}

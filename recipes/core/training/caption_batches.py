@@ -40,6 +40,12 @@ class CaptionItems(Dataset[dict[str, Any]]):
     ) -> None:
         self.split, self.tokens, self.indices, self.pixels = split, tokens, indices, pixels
 
+    @property
+    def sequence_lengths(self) -> np.ndarray:
+        """[items] tokens of each caption."""
+        lengths: np.ndarray = self.tokens.lengths[np.asarray(self.indices)]
+        return lengths
+
     def __len__(self) -> int:
         return len(self.indices)
 

@@ -1,12 +1,18 @@
-"""What the trainer's settings change in the model: `transformers` does it, in whatever model is wrapped by ours."""
+"""What the trainer's settings change in the model: `transformers` and torch do it, in whatever model wraps theirs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import UserError
+from recipes.core.models.sources import silent
+from recipes.core.storage.model_files import first_line
 
 
 def apply_options(model: nn.Module, config: TrainerConfig) -> None:
@@ -19,8 +25,14 @@ def apply_options(model: nn.Module, config: TrainerConfig) -> None:
     Raises:
         UserError: the model cannot do what is asked for; names the key.
     """
+    if config.attention != "auto":
+        _set_attention(model, config.attention)
+    if config.dtype != "float32":
+        _cast(model, getattr(torch, config.dtype))
     if config.gradient_checkpointing:
         _checkpoint(model)
+    if config.compile:
+        _compile(model)
 
 
 def can_checkpoint(model: nn.Module) -> bool:
@@ -35,6 +47,45 @@ def trained_models(model: nn.Module) -> list[Any]:
     return [part for child in model.children() for part in trained_models(child)]
 
 
+def without_compiled_layers(model: nn.Module) -> None:
+    """Run a model's layers as they are from here on, compiled or not."""
+    for module in model.modules():
+        module._compiled_call_impl = None
+
+
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Inside the block compiled layers run as they are: each new shape, as of measurements, would be compiled."""
+    compiled = {module: module._compiled_call_impl for module in model.modules() if module._compiled_call_impl}
+    without_compiled_layers(model)
+    try:
+        yield
+    finally:
+        for module, call in compiled.items():
+            module._compiled_call_impl = call
+
+
+def _set_attention(model: nn.Module, kind: str) -> None:
+    where, hint = f"trainer.attention={kind}", "type trainer.attention=auto"
+    parts = _transformers_in(model, where, hint)
+    for part in parts:
+        try:
+            with silent():
+                part.set_attn_implementation(kind)
+        except Exception as error:  # whatever the library says of what it cannot do
+            raise UserError(f"{type(part).__name__} has no such attention: {first_line(error)}", where, hint) from error
+        if part.config._attn_implementation != kind:
+            raise UserError(f"the attention of {type(part).__name__} cannot be chosen", where, hint)
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+    """Parameters alone: frequencies of rotary embeddings and the like are buffers, and stay exact."""
+    for part in _transformers_in(model, f"trainer.dtype={str(dtype).removeprefix('torch.')}", "leave it out"):
+        for name, parameter in part.named_parameters():
+            if parameter.is_floating_point() and "lora_" not in name:
+                parameter.data = parameter.data.to(dtype)
+
+
 def _checkpoint(model: nn.Module) -> None:
     if not can_checkpoint(model):
         raise UserError(
@@ -46,6 +97,24 @@ def _checkpoint(model: nn.Module) -> None:
         if _has_layers(part):
             # Reentrant checkpointing drops gradients where no input of a layer has one, as under adapters.
             part.activation_checkpointing_enable({"use_reentrant": False})
+
+
+def _compile(model: nn.Module) -> None:
+    """Each layer by itself: all have one code, compiled once; what reads their states changes from batch to batch."""
+    where, hint = "trainer.compile=true", "leave it out"
+    parts = _transformers_in(model, where, hint)
+    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    if not layers:
+        raise UserError("what this run trains has no layers that can be compiled one by one", where, hint)
+    for layer in layers:
+        layer.compile()
+
+
+def _transformers_in(model: nn.Module, where: str, hint: str) -> list[Any]:
+    """`trained_models`. Raises UserError if there is none."""
+    if parts := trained_models(model):
+        return parts
+    raise UserError("this run trains no model of transformers", where, hint)
 
 
 def _has_layers(part: Any) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recipes.core.config.settings import TrainerConfig
+from recipes.core.config.compose import LATER_KEYS
+from recipes.core.config.settings import EarlyStoppingConfig, TrainerConfig
 from recipes.core.messages import note
 from recipes.core.runs.folder import INTERRUPTED
 from recipes.core.storage.cache import build_once
@@ -14,10 +15,11 @@ from recipes.core.storage.files import sha256_json
 from recipes.core.training.model_options import can_checkpoint
 from recipes.core.training.trainer import TrainEvents, Training, train
 
+ABSENT = object()
 CHECKPOINTS = "training"  # where they come and go while a model is trained
-# Trainer settings that do not decide the weights.
+# Trainer settings that do not decide the weights, or that are for the run's own training only.
 _FREE = ("micro_batch_size", "save_steps", "log_steps", "threads", "device", "nproc", "parallel")
-_FREE += ("gradient_checkpointing",)
+_FREE += ("gradient_checkpointing", "attention", "compile", "dtype", "workers", "group_by_length", "early_stopping")
 
 
 def train_once(
@@ -61,6 +63,11 @@ def train_once(
             save_steps=trainer.max_steps,
             nproc=1,
             gradient_checkpointing=trainer.gradient_checkpointing and can_checkpoint(work.model),
+            attention="auto",
+            compile=False,
+            dtype="float32",
+            group_by_length=False,
+            early_stopping=EarlyStoppingConfig(),
         )
         if train(work, shortened, seed, folder / CHECKPOINTS, TrainEvents()).status == INTERRUPTED:
             raise KeyboardInterrupt
@@ -91,5 +98,8 @@ def train_reference(
 
 
 def _decisive(trainer: TrainerConfig) -> dict[str, Any]:
-    """The settings that decide what is trained."""
-    return {name: value for name, value in dataclasses.asdict(trainer).items() if name not in _FREE}
+    """The settings that decide what is trained; later ones only where they are not as they were before they came."""
+    values = dataclasses.asdict(trainer)
+    decisive = {name: value for name, value in values.items() if name not in _FREE}
+    later = {name for name in decisive if LATER_KEYS.get(f"trainer.{name}", ABSENT) == decisive[name]}
+    return {name: value for name, value in decisive.items() if name not in later}

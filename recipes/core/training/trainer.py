@@ -7,9 +7,11 @@ cut off.
 """
 
 import io
+import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,10 +33,12 @@ from recipes.core.runs.folder import DONE, INTERRUPTED
 from recipes.core.runs.progress import progress
 from recipes.core.training.arguments import training_arguments
 from recipes.core.training.divergence import StepCheck
-from recipes.core.training.model_options import apply_options
+from recipes.core.training.model_options import apply_options, uncompiled, without_compiled_layers
 from recipes.core.training.parallel import distributed, sharding
 from recipes.core.training.passes import WholePasses
 
+# What it has for CPUs only, it logs when transformers' trainer imports it.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # With WANDB_MODE=offline, transformers prints a line when its trainer is imported.
 with redirect_stdout(io.StringIO()):
     from transformers.trainer import SAFE_WEIGHTS_NAME, SCHEDULER_NAME
@@ -68,7 +72,8 @@ class Training:
     Attributes:
         model: The model to train; ends up holding the final weights.
         objective: Its loss.
-        dataset: Map-style; an item depends on its index only.
+        dataset: Map-style; an item depends on its index only. If they differ in length, its `sequence_lengths` are the
+            tokens of each.
         collate: Items -> batch of tensors, with the example ids under "ids".
         learning_rates: Peak learning rate by parameter-name prefix, where it differs from the config's.
         watch_steps: Steps after which the recipe measures the model.
@@ -111,6 +116,10 @@ class TrainEvents:
 
         A model that is shared out among processes is whole after the steps in `Training.watch_steps`.
         """
+
+    def stop_early(self) -> bool:
+        """Whether what was measured so far ends training; asked only where `trainer.early_stopping` has a metric."""
+        return False
 
 
 def check_one_batch(size: int, config: TrainerConfig) -> None:
@@ -169,23 +178,29 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
         lambda: checkpoints.newest_valid(store, say=lambda line: note(f"warning: {line}"))
     )
     start = checkpoints.step_of(checkpoint) if checkpoint else 0
+    if config.group_by_length:
+        _lengths(training.dataset)
     apply_options(training.model, config)
     training.model.to(device)
     events.on_start(start)
-    if checkpoint and start >= config.max_steps:
+    early = config.early_stopping.metric is not None
+    if checkpoint and (start >= config.max_steps or (early and distributed.anywhere(events.stop_early()))):
         _load_weights(training.model, checkpoint)
         return TrainResult(DONE, start, start)
     if config.parallel == "fsdp" and config.nproc > 1:
         sharding.shard(training.model, device)
     # In a run of several processes, the launching one says so.
     message = STOPPING if distributed.world_size() == 1 else ""
+    if config.workers:  # or each of them would warn that it was forked
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with stop_on_signal(message) as stop, progress("training", config.max_steps, start) as bar:
-        watcher = _Watcher(events, training.watch_steps, stop, bar)
+        watcher = _Watcher(events, training.watch_steps, early, stop, bar)
         trainer = _Trainer(training, config, training_arguments(config, seed, device, store), store, events, watcher)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         # All processes stop once one was asked to. The others' own signal must still find this handler.
         if watcher.stopped:
             stop.wait(SIGNAL_SECONDS)
+    without_compiled_layers(training.model)
     sharding.keep_whole(training.model)
     steps = trainer.state.global_step
     return TrainResult(INTERRUPTED if watcher.stopped and steps < config.max_steps else DONE, steps, start)
@@ -245,7 +260,8 @@ class _Trainer(transformers.Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> WholePasses:
         """Epochs of whole global batches, so that micro-batches and processes change no batch."""
         size = len(self.training.dataset)  # type: ignore[arg-type]
-        return WholePasses(size, self.config.batch_size, self.args.seed, lambda: self.state.global_step)
+        lengths = _lengths(self.training.dataset) if self.config.group_by_length else None
+        return WholePasses(size, self.config.batch_size, self.args.seed, lambda: self.state.global_step, lengths)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -363,9 +379,14 @@ class _Watcher(transformers.TrainerCallback):
     """Tells the caller of every step, and turns a signal into a saved stop."""
 
     def __init__(
-        self, events: TrainEvents, watch_steps: frozenset[int], stop: threading.Event, bar: Callable[[int], None]
+        self,
+        events: TrainEvents,
+        watch_steps: frozenset[int],
+        early: bool,
+        stop: threading.Event,
+        bar: Callable[[int], None],
     ) -> None:
-        self.events, self.watch_steps, self.stop, self.bar = events, watch_steps, stop, bar
+        self.events, self.watch_steps, self.early, self.stop, self.bar = events, watch_steps, early, stop, bar
         self.check = StepCheck()
         self.stopped = False
 
@@ -377,10 +398,22 @@ class _Watcher(transformers.TrainerCallback):
         """Measure, show progress, and save and stop if asked to."""
         self.bar(state.global_step)
         step, model = state.global_step, kwargs["model"]
-        with _preserve_rng(), sharding.whole(model) if step in self.watch_steps else nullcontext():
+        measured = step in self.watch_steps
+        with preserve_rng(), uncompiled(model), sharding.whole(model) if measured else nullcontext():
             self.events.on_step_end(step, model)
+        if measured and self.early and distributed.anywhere(self.events.stop_early()):
+            control.should_save = control.should_training_stop = True
         if distributed.anywhere(self.stop.is_set()):
             self.stopped = control.should_save = control.should_training_stop = True
+
+
+def _lengths(dataset: Any) -> Sequence[int]:
+    """Tokens of each item. Raises UserError if the data set has no sequences of different lengths."""
+    lengths: Sequence[int] | None = getattr(dataset, "sequence_lengths", None)
+    if lengths is None:
+        what = "this run trains on sequences of one length, or on what has none"
+        raise UserError(what, "trainer.group_by_length=true", "leave it out")
+    return lengths
 
 
 def _load_weights(model: nn.Module, checkpoint: Path) -> None:
@@ -395,7 +428,7 @@ def _load_weights(model: nn.Module, checkpoint: Path) -> None:
 
 
 @contextmanager
-def _preserve_rng() -> Iterator[None]:
+def preserve_rng() -> Iterator[None]:
     """Whatever the block draws, training draws what it would have drawn without it."""
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
         yield

@@ -109,7 +109,7 @@ class DsirRecipe:
 
     def evaluate(self, config: DsirConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """KL reduction, where the selection comes from, the model's losses, and the selection as a file."""
-        scores = curve[config.trainer.max_steps] if model is not None else Scores()
+        scores = curve[max(curve)] if model is not None else Scores()
         metrics = scores.overall() | {"kl_reduction": prepared.kl_reduction}
         scores.define("kl_reduction", "KL reduction towards the target (nats)", higher_is_better=True)
         for domain, number in prepared.domains.most_common(DOMAINS_SHOWN):

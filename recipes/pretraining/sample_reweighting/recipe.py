@@ -76,7 +76,7 @@ class SampleReweightingRecipe:
         self, config: SampleReweightingConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]
     ) -> Evaluation:
         """The last test losses, the area under their curve, and the pictures."""
-        scores = curve[config.trainer.max_steps].without_empty_rows()
+        scores = curve[max(curve)].without_empty_rows()
         if isinstance(config.data, RegressionConfig):
             extra = regression.descent_metrics(scores, config)
         else:

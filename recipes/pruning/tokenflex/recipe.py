@@ -77,7 +77,7 @@ class TokenFlexRecipe:
         scores = answer_scores(config, prepared, model, len(prepared.test))
         final, trainer = scores.overall(), config.trainer
         micro = trainer.micro_batch_size or trainer.process_batch_size
-        questions = trainer.max_steps * trainer.batch_size // micro * questions_used(config)
+        questions = max(curve) * trainer.batch_size // micro * questions_used(config)
         extra = {"tokens/total": float(model.visual_tokens) / 1e6}
         scores.define("tokens/total", "visual tokens trained on, in millions", False)
         extra["tokens/question"] = float(model.visual_tokens) / questions

@@ -277,6 +277,47 @@ def test_a_key_that_came_later_changes_no_identity_until_it_is_set(words: list[s
     assert config_differences(other, old) == [("data.near_duplicates", "0.8", "(not set)")]
 
 
+def without(tree: dict[str, Any], key: str) -> dict[str, Any]:
+    """A tree without what stands at a dotted key, and without the node that held nothing else."""
+    head, _, rest = key.partition(".")
+    kept = {name: value for name, value in tree.items() if name != head}
+    inner = without(tree[head], rest) if rest else {}
+    return kept | {head: inner} if inner else kept
+
+
+OTHER = {
+    "trainer.adam_epsilon": "1e-6",
+    "trainer.decay_ratio": "0.5",
+    "trainer.attention": "eager",
+    "trainer.compile": "true",
+    "trainer.dtype": "bfloat16",
+    "trainer.group_by_length": "true",
+    "trainer.early_stopping.metric": "log_loss",
+    "trainer.early_stopping.patience": "9",
+    "trainer.early_stopping.min_delta": "0.5",
+}
+TRAINER_KEYS = [key for key in compose.LATER_KEYS if key.startswith("trainer.")]
+
+
+def test_runs_of_before_a_trainer_setting_came_keep_their_names() -> None:
+    tree = compose.to_tree(compose.compose("rho-1", []))
+    before = tree
+    for key in TRAINER_KEYS:
+        before = without(before, key)
+    assert "early_stopping" not in before["trainer"]
+    assert identity.hash_of(tree, {}, 1) == identity.hash_of(before, {}, 1)
+
+
+@pytest.mark.parametrize("key", TRAINER_KEYS)
+def test_a_later_trainer_setting_that_is_typed_makes_another_run(key: str) -> None:
+    assert of("rho-1", f"{key}={OTHER[key]}") != of("rho-1")
+
+
+@pytest.mark.parametrize("key", ["trainer.gradient_checkpointing=true", "trainer.workers=2"])
+def test_what_changes_no_bit_of_a_result_is_the_same_run(key: str) -> None:
+    assert of("rho-1", key) == of("rho-1")
+
+
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[Path]]:
     """A file whose fingerprint is kept, and the files that were hashed."""

@@ -14,7 +14,7 @@ from recipes.core.errors import UserError
 from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.adapters import add_adapters
 from recipes.core.models.vision_language import TextModel
-from recipes.core.training.model_options import apply_options, can_checkpoint, trained_models
+from recipes.core.training.model_options import apply_options, can_checkpoint, trained_models, uncompiled
 from recipes.core.training.trainer import TrainEvents, Training, train
 from tests.core.models.heads import tiny
 
@@ -96,3 +96,55 @@ def test_a_model_without_such_layers_is_refused_before_training(tmp_path: Path) 
     assert caught.value.where == "trainer.gradient_checkpointing=true"
     assert "no transformer layers that can compute their activations anew" in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_attention_is_chosen_and_computes_the_same() -> None:
+    chosen = text_model()
+    apply_options(chosen, TrainerConfig(attention="eager"))
+    assert chosen.language_model.config._attn_implementation == "eager"
+    for loss in (weighted_loss, packed_loss):
+        expected, _ = gradients(text_model(), loss)
+        chosen.zero_grad()
+        measured, _ = gradients(chosen, loss)
+        for name, gradient in expected.items():
+            torch.testing.assert_close(measured[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_that_the_model_lacks_is_refused() -> None:
+    with pytest.raises(UserError, match="FalconH1ForCausalLM has no such attention") as caught:
+        apply_options(text_model("falcon_h1"), TrainerConfig(attention="flex_attention"))
+    assert caught.value.where == "trainer.attention=flex_attention"
+
+
+def test_weights_in_bfloat16_leave_buffers_adapters_and_other_parts_as_they_are() -> None:
+    whole = nn.ModuleDict({"text": adapted(), "masks": nn.Linear(2, 2)})
+    apply_options(whole, TrainerConfig(dtype="bfloat16"))
+    for name, parameter in whole.named_parameters():
+        exact = "lora_" in name or name.startswith("masks.")
+        assert parameter.dtype == (torch.float32 if exact else torch.bfloat16), name
+    assert all(buffer.dtype != torch.bfloat16 for buffer in whole.buffers())
+    tied = whole["text"].language_model
+    assert (tied.lm_head.weight is tied.model.embed_tokens.weight) == tied.config.tie_word_embeddings
+
+
+@pytest.mark.slow
+def test_compiled_layers_give_the_same_gradients_and_can_be_switched_off() -> None:
+    compiled = text_model()
+    apply_options(compiled, TrainerConfig(compile=True))
+    layers = list(compiled.language_model.model.layers)
+    calls = [layer._compiled_call_impl for layer in layers]
+    assert all(calls)
+    expected, _ = gradients(text_model(), packed_loss)
+    measured, _ = gradients(compiled, packed_loss)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(measured[name], gradient, rtol=1e-4, atol=1e-5)
+    with uncompiled(compiled):
+        assert not any(layer._compiled_call_impl for layer in layers)
+    assert [layer._compiled_call_impl for layer in layers] == calls
+    assert compiled.state_dict().keys() == text_model().state_dict().keys()
+
+
+@pytest.mark.parametrize("settings", [{"attention": "eager"}, {"dtype": "bfloat16"}, {"compile": True}])
+def test_a_run_without_a_transformer_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="this run trains no model of transformers"):
+        apply_options(nn.Linear(2, 2), TrainerConfig(**settings))

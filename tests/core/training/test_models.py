@@ -79,3 +79,12 @@ def test_a_training_that_was_stopped_publishes_nothing(
             train_numbers()
     assert not list(tmp_path.rglob("model.safetensors"))
     assert train_numbers().is_dir() and len(trainings) == 2
+
+
+def test_settings_that_came_later_leave_models_of_before_in_the_cache() -> None:
+    before = {"max_steps", "batch_size", "optimizer", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2"}
+    before |= {"max_grad_norm", "warmup_ratio", "schedule", "precision"}
+    assert models._decisive(TRAINER).keys() == before
+    assert models._decisive(replace(TRAINER, adam_epsilon=1e-6)).keys() == before | {"adam_epsilon"}
+    for_the_run = replace(TRAINER, dtype="bfloat16", compile=True, attention="eager", workers=2, group_by_length=True)
+    assert models._decisive(for_the_run) == models._decisive(TRAINER)

@@ -280,3 +280,38 @@ def test_a_resumed_run_goes_on_in_the_same_pass(tmp_path: Path) -> None:
     with sigterm_as_interrupt():
         order(tmp_path / "cut", Stopper())
     assert order(tmp_path / "cut")[-3 * 16 :] == whole[-3 * 16 :]
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "adamw_bnb_8bit"])
+def test_optimizers_of_transformers_resume_bit_for_bit(optimizer: str, tmp_path: Path) -> None:
+    class Stopper(TrainEvents):
+        def on_step_end(self, step: int, model: nn.Module) -> None:
+            if step == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    expected, _ = go(tmp_path / "whole", optimizer=optimizer)
+    assert not same(expected, go(tmp_path / "adamw")[0])
+    with sigterm_as_interrupt():
+        go(tmp_path / "cut", Stopper(), optimizer=optimizer)
+    resumed, result = go(tmp_path / "cut", optimizer=optimizer)
+    assert result.resumed_from == 5 and same(expected, resumed)
+
+
+def test_batches_made_by_other_processes_are_the_same(tmp_path: Path) -> None:
+    alone, helped = Recorder(), Recorder()
+    expected, _ = go(tmp_path / "alone", alone)
+    assert same(expected, go(tmp_path / "helped", helped, workers=2)[0]) and alone.lines == helped.lines
+
+
+def test_rates_of_a_schedule_that_ends_in_a_decay(tmp_path: Path) -> None:
+    events = Recorder()
+    go(tmp_path, events, schedule="warmup_stable_decay", decay_ratio=0.5, log_steps=1)
+    rates = [metrics["learning_rate"] for _, metrics in events.lines]
+    assert rates[2:7] == [0.05] * 5 and 0 < rates[-1] < 0.01
+    assert rates[6:] == sorted(rates[6:], reverse=True)
+
+
+def test_lengths_that_are_not_known_cannot_be_grouped(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="sequences of one length") as caught:
+        go(tmp_path, group_by_length=True)
+    assert caught.value.where == "trainer.group_by_length=true"
