@@ -65,7 +65,7 @@ class _Writing(_Watching):
 
     def stop_early(self) -> bool:
         options = self.config.trainer.early_stopping
-        values = [metrics[options.metric] for _, metrics in self.folder.read_metrics("eval")]
+        values = [metrics[str(options.metric)] for _, metrics in self.folder.read_metrics("eval")]
         return exhausted(values, self.higher, options.patience, options.min_delta)
 
     def _direction(self, metric: str) -> bool:

@@ -18,8 +18,10 @@ from recipes.core.training.trainer import TrainEvents, Training, train
 ABSENT = object()
 CHECKPOINTS = "training"  # where they come and go while a model is trained
 # Trainer settings that do not decide the weights, or that are for the run's own training only.
-_FREE = ("micro_batch_size", "save_steps", "log_steps", "threads", "device", "nproc", "parallel")
-_FREE += ("gradient_checkpointing", "attention", "compile", "dtype", "workers", "group_by_length", "early_stopping")
+_FREE = (
+    *("micro_batch_size", "save_steps", "log_steps", "threads", "device", "nproc", "parallel"),
+    *("gradient_checkpointing", "attention", "compile", "dtype", "workers", "group_by_length", "early_stopping"),
+)
 
 
 def train_once(
