@@ -74,7 +74,7 @@ def fetch(
 @app.command("verify")
 def verify(names: list[str] = _OPTIONAL_NAMES) -> None:
     """Check every file of the assets on this machine by size and SHA-256."""
-    states = [assets.status(name) for name in names or assets.ASSETS]
+    states = [assets.status(name, hashed=True) for name in names or assets.ASSETS]
     table(
         [{"asset": s.asset.name, "state": s.state, "folder": str(s.path), "problems": _problem_text(s)} for s in states]
     )

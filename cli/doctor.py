@@ -17,7 +17,8 @@ from cli.results import JSON, print_result
 from recipes.core.process.cores import usable_cores
 from recipes.core.runs.tracking.wandb_tracker import is_tracked
 from recipes.core.storage import assets
-from recipes.core.storage.cache import home
+from recipes.core.storage.cache import entries, home, partial_builds, problems
+from recipes.core.storage.checksums import files_below
 
 GIGABYTE = 1e9
 OLDEST_PYTHON = (3, 11)
@@ -34,13 +35,16 @@ class Check:
     fatal: bool = False
 
 
-def doctor(outputs: Path = OUTPUTS_PLACE, as_json: bool = JSON) -> None:
+_CACHES = typer.Option(False, "--caches", help="Hash every file of the cache and of the assets, large ones as well.")
+
+
+def doctor(outputs: Path = OUTPUTS_PLACE, caches: bool = _CACHES, as_json: bool = JSON) -> None:
     """Say what this machine can do, and how to mend what it cannot.
 
     Ends with exit code 1 only if nothing can run on this machine.
     """
     checks = [_python(), *_torch(), _cores(), _memory(), _disk("disk at outputs", outputs)]
-    checks += [_disk("disk at STEELYARD_HOME", home()), _wandb(), *_assets()]
+    checks += [_disk("disk at STEELYARD_HOME", home()), _wandb(), *_cache(caches), *_assets(caches)]
     fatal = any(check.fatal for check in checks)
     if as_json:
         rows = [asdict(check) | {"mark": _mark(check)} for check in checks]
@@ -137,10 +141,26 @@ def _in_netrc(server: str) -> bool:
         return False
 
 
-def _assets() -> list[Check]:
+def _cache(hashed: bool) -> list[Check]:
+    """The cache, if all of it is asked for; and what was left of builds that were stopped."""
+    checks = []
+    if hashed:
+        folders = entries()
+        damaged = [folder for folder in folders if problems(folder, hashed=True)]
+        state = f"{len(folders):,} entries, {len(damaged):,} damaged"
+        places = ", ".join(str(folder) for folder in damaged[:3])
+        checks.append(Check("cache", state, f"{places}: a run that needs it builds it again" if damaged else ""))
+    if partial := partial_builds():
+        gigabytes = sum(path.stat().st_blocks * 512 for folder in partial for path in files_below(folder)) / GIGABYTE
+        advice = f"the run that was stopped goes on from there; or remove {partial[0]}"
+        checks.append(Check("stopped builds", f"{len(partial)} in the cache, {gigabytes:.1f} GB", advice))
+    return checks
+
+
+def _assets(hashed: bool) -> list[Check]:
     checks = []
     for name in assets.ASSETS:
-        state = assets.status(name).state
+        state = assets.status(name, hashed).state
         advice = "" if state == "ready" else f"type: steelyard assets fetch {name} (a run that needs it does so itself)"
         checks.append(Check(f"asset {name}", state, advice))
     return checks

@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 
 from recipes.core.errors import UserError
 from recipes.core.models.dropout import without_dropout
+from recipes.core.models.loaded import note_source
 from recipes.core.storage import hub
 from recipes.core.storage.files import home_path
+from recipes.core.storage.fingerprints import stamp_of
 from recipes.core.storage.model_files import AGAIN, check_tokenizer_files, check_weight_files, first_line, read_json
 from recipes.core.storage.places import is_run, run_of
 
@@ -24,6 +26,7 @@ _COMPUTED = re.compile(
     r"\.(masked_bias|causal_mask|rotary_emb\.inv_freq)$|\.attn\.attention\.bias$|(^|\.)position_ids$"
 )
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "chat_template.json", "chat_template.jinja")
+WEIGHT_FILES = (".json", ".safetensors")  # what a model is made of
 SHOWN = 4  # tensors or pieces that a message lists
 _PATH_LIKE = re.compile(r"[/.~]|.*(/.*/|/$|\\)")  # absolute, relative to here or home, or more than owner/name
 
@@ -50,6 +53,7 @@ def load_model(kind: Any, path: str, key: str, *, unused: str = "", **options: A
     if (folder / "generation_config.json").exists():
         read_json(folder / "generation_config.json", where)
     strict: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+    stamp = stamp_of({file.name: file for file in folder.iterdir() if file.suffix in WEIGHT_FILES})
     load = _from_pretrained(kind.from_pretrained, output_loading_info=True, ignore_mismatched_sizes=True, **strict)
     what = f"cannot be loaded as {config.model_type} model"
     model, report = _call_loader(load, folder, where, what, **options)
@@ -57,6 +61,7 @@ def load_model(kind: Any, path: str, key: str, *, unused: str = "", **options: A
     _check_ties(model, where)
     _check_finite(model, where)
     _keep_ends(model, where)
+    note_source(model, stamp)
     return without_dropout(model)
 
 

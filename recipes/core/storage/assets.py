@@ -46,24 +46,28 @@ def asset_path(name: str) -> Path:
     return folder if not problems(folder) else fetch(name)
 
 
-def verify(name: str) -> list[str]:
+def verify(name: str, hashed: bool = True) -> list[str]:
     """What is wrong with an asset on this machine, by size and SHA-256 of every file; empty if it is whole.
+
+    Args:
+        name: Which asset.
+        hashed: Hash every file; else large ones only where `stat` tells that they changed.
 
     Raises:
         UserError: no such asset.
     """
     folder = _folder(_asset(name))
-    return problems(folder) if folder.is_dir() else ["not fetched yet"]
+    return problems(folder, hashed) if folder.is_dir() else ["not fetched yet"]
 
 
-def status(name: str) -> AssetStatus:
-    """The state of an asset on this machine; fetches nothing.
+def status(name: str, hashed: bool = False) -> AssetStatus:
+    """The state of an asset on this machine; fetches nothing. Arguments as in `verify`.
 
     Raises:
         UserError: no such asset.
     """
     asset = _asset(name)
-    faults = verify(name)
+    faults = verify(name, hashed)
     state = "ready" if not faults else "damaged" if _folder(asset).is_dir() else "missing"
     return AssetStatus(asset, state, _folder(asset), tuple(faults))
 

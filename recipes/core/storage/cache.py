@@ -79,6 +79,16 @@ def problems(folder: Path, hashed: bool = False) -> list[str]:
     return [] if not hashed and _is_known(folder, entries) else mismatches(folder, entries)
 
 
+def entries() -> list[Path]:
+    """The folders of all entries, sorted."""
+    return sorted(path.parent for path in (home() / "cache").glob(f"*/*/{MANIFEST}") if path.parent.name[0] != ".")
+
+
+def partial_builds() -> list[Path]:
+    """The folders of builds that were stopped, or are going on, and can go on from what they hold, sorted."""
+    return sorted((home() / "cache").glob(f"*/.*{PARTIAL}"))
+
+
 def write_manifest(folder: Path) -> None:
     """Record size and SHA-256 of every file below `folder` in its manifest."""
     files = [path for path in files_below(folder) if path.name != MANIFEST]

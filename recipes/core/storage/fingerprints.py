@@ -1,16 +1,17 @@
 """Fingerprints: what files hold, wherever they lie, in 64 hex digits.
 
 Hashing gigabytes at each command would take minutes, so the fingerprint of a set of files is kept in `STEELYARD_HOME`
-under what `stat` says of all of them (names, sizes, times of change, inodes). A home that cannot be written, or an
-entry that is damaged, only costs the time to hash again.
+under what `stat` says of all of them (names, sizes, times of change, inodes); so are hashes of models that were loaded
+from them. A home that cannot be written, or an entry that is damaged, only costs the time to hash again.
 """
 
 import os
 import stat
 import time
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 
 from recipes.core.errors import SteelyardError, UserError
@@ -50,15 +51,67 @@ def fingerprint(files: Mapping[str, Path], home: Path) -> str:
     Raises:
         UserError: a file is missing, cannot be read, or is no regular file (a pipe can be read only once).
     """
+    stamp = stamp_of(files)
+
+    def compute() -> str:
+        return sha256_json(sorted((name, _hash(path)) for name, path in files.items()))
+
+    return keep_hash(stamp.digest, home, stamp, compute)
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What `stat` says of a set of files.
+
+    Attributes:
+        files: The files by name.
+        digest: Hash of what it says.
+        size: Bytes of all of them.
+        changed: When the last of them changed, in nanoseconds of the clock of their disk.
+    """
+
+    files: Mapping[str, Path]
+    digest: str
+    size: int
+    changed: int
+
+    def holds(self) -> bool:
+        """Whether it still says the same of files that will not change without its telling."""
+        settled = self.changed < time.time_ns() - SETTLED_SECONDS * 1e9
+        try:
+            return settled and stamp_of(self.files) == self
+        except UserError:
+            return False
+
+
+def stamp_of(files: Mapping[str, Path]) -> Stamp:
+    """What `stat` says of files.
+
+    Raises:
+        UserError: as in `fingerprint`.
+    """
     seen = {name: _look(path) for name, path in files.items()}
     stamps = sorted((name, os.path.abspath(path), *seen[name]) for name, path in files.items())
-    kept = home / "cache" / "fingerprints" / sha256_json(stamps)
-    keep = sum(size for size, *_ in seen.values()) >= KEPT_FROM
-    if keep and (known := _read(kept)):
+    changed = max((changed for _, *times, _ in seen.values() for changed in times), default=0)
+    return Stamp(files, sha256_json(stamps), sum(size for size, *_ in seen.values()), changed)
+
+
+def keep_hash(key: str, home: Path, stamp: Stamp, compute: Callable[[], str]) -> str:
+    """A hash of 64 hex digits that follows from large files: computed once, and again when `stat` tells of a change.
+
+    Args:
+        key: What it is kept under, 64 hex digits made of the stamp's and of all else that it depends on.
+        home: Where it is kept.
+        stamp: Of the files, from before they were read.
+        compute: Gives it.
+    """
+    kept = home / "cache" / "fingerprints" / key
+    if stamp.size < KEPT_FROM:
+        return compute()
+    if known := _read(kept):
         return known
-    value = sha256_json(sorted((name, _hash(path)) for name, path in files.items()))
-    newest = max((changed for _, *times, _ in seen.values() for changed in times), default=0)
-    if keep and newest < time.time_ns() - SETTLED_SECONDS * 1e9 and seen == {n: _look(p) for n, p in files.items()}:
+    value = compute()
+    if stamp.holds():
         _keep(kept, value)
     return value
 

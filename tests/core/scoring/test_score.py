@@ -10,11 +10,14 @@ from transformers import LlamaForCausalLM
 
 from recipes.core.errors import RunFailed
 from recipes.core.models.adapters import Unadapted
+from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.vision_language import TextModel
+from recipes.core.scoring import fingerprints
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.scoring.forward import HEAD, every_layer
 from recipes.core.scoring.score import TokenScores, score, score_once
 from recipes.core.scoring.statistics import Ask
+from recipes.core.storage import fingerprints as stamps
 from tests.core.models.heads import KINDS, tiny
 from tests.core.scoring.models import CountingModel, some_rows
 
@@ -221,3 +224,26 @@ def test_weights_hash_does_not_see_where_the_model_was_saved(model: CountingMode
 def test_a_model_whose_weights_are_those_of_another_has_no_hash() -> None:
     with pytest.raises(ValueError, match="has no weights of its own"):
         weights_hash(Unadapted(TextModel(tiny("llama"))))
+
+
+def test_the_hash_of_large_weights_is_kept_beside_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Any] = []
+    digest = fingerprints._digest
+    monkeypatch.setattr(fingerprints, "_digest", lambda *given: hashed.append(given) or digest(*given))
+    monkeypatch.setattr(stamps, "SETTLED_SECONDS", 0.0)
+    CountingModel(hidden_size=128, intermediate_size=512).language_model.save_pretrained(tmp_path / "model")
+
+    def load() -> TextModel:
+        return TextModel(load_causal_lm(str(tmp_path / "model"), "model.path"))
+
+    first = weights_hash(load())
+    assert [weights_hash(load()) for _ in range(2)] == [first] * 2 and len(hashed) == 1
+    changed, replaced = load(), load()
+    with torch.no_grad():
+        changed.language_model.lm_head.weight[0, 0] += 1  # no number that is looked at
+        replaced.language_model.lm_head.weight.data = replaced.language_model.lm_head.weight + 1
+    others = {weights_hash(changed), weights_hash(replaced), weights_hash(load().to(torch.bfloat16))}
+    assert len(others | {first}) == 4 and len(hashed) == 4
+    assert weights_hash(load()) == first and len(hashed) == 4
+    CountingModel(1, hidden_size=128, intermediate_size=512).language_model.save_pretrained(tmp_path / "model")
+    assert weights_hash(load()) not in others | {first}
