@@ -2,20 +2,21 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from recipes.alignment.config import PreferenceConfig, TuningConfig
 from recipes.alignment.data import Ground
 from recipes.alignment.objectives import Preference, PreferenceModel, scores_of
-from recipes.alignment.pairs import PairItems, PairSet, pair_collate
+from recipes.alignment.pairs import LazyPairs, Pair, PairItems, PairSet, pair_collate
 from recipes.alignment.reference import pad_id
 from recipes.alignment.reference_scores import StepReference
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.models.from_config import load_text_model
 from recipes.core.models.head import output_head
 from recipes.core.scoring.fingerprints import weights_hash
+from recipes.core.storage.files import sha256_text
 from recipes.core.training.models import train_reference
 from recipes.core.training.trainer import Training
 
@@ -45,7 +46,7 @@ def train_policy(
     Returns:
         Makes a new `TextModel` with the policy's weights.
     """
-    used = swap_answers(items) if swap else items
+    used = SwappedItems(items) if swap else items
     pads = pad_id(ground.tokenizer)
     key = {
         "reference": weights_hash(ground.frozen),
@@ -71,19 +72,51 @@ def train_policy(
     return lambda: load_text_model(str(folder))
 
 
-def swap_answers(items: PairItems) -> PairItems:
-    """The same pairs with chosen and rejected answers exchanged, and their columns likewise."""
-    pairs, offsets = items.pairs, items.pairs.offsets
-    exchanged = [
-        dataclasses.replace(
+class SwappedItems(PairItems):
+    """The same pairs with chosen and rejected answers exchanged, and their columns likewise.
+
+    Args:
+        items: The pairs.
+    """
+
+    def __init__(self, items: PairItems) -> None:
+        super().__init__(PairSet(_SwappedPairs(items.pairs)), items.columns)
+        self._items = items
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self._items[index]
+        columns = {name: sides[::-1] for name, sides in item["columns"].items()}
+        return {"pair": self.pairs.pairs[index], "columns": columns}
+
+
+class _SwappedPairs(LazyPairs):
+    """Pairs with their answers exchanged, made when they are asked for."""
+
+    def __init__(self, pairs: PairSet) -> None:
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Pair]: ...
+    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(len(self))[index]]
+        pair = self._pairs.pairs[index]
+        return dataclasses.replace(
             pair,
             chosen=pair.rejected,
             rejected=pair.chosen,
             scores=pair.scores and (pair.scores[1], pair.scores[0]),
             important=pair.important and (pair.important[1], pair.important[0]),
         )
-        for pair in pairs.pairs
-    ]
-    answers = [answer for number in range(0, 2 * len(pairs), 2) for answer in (number + 1, number)]
-    order = np.concatenate([np.arange(offsets[answer], offsets[answer + 1]) for answer in answers])
-    return PairItems(PairSet(exchanged), {name: values[order] for name, values in items.columns.items()})
+
+    def lengths(self) -> np.ndarray:
+        return self._pairs.part_lengths[:, [0, 2, 1]]
+
+    @property
+    def fingerprint(self) -> str:
+        return sha256_text(f"swapped {self._pairs.fingerprint}")

@@ -12,7 +12,7 @@ from recipes.alignment.aligndistil.method import Rule
 from recipes.alignment.aligndistil.objective import Distillation, OnPolicy, keep_chosen, prompts_of
 from recipes.alignment.objectives import PreferenceModel
 from recipes.alignment.pairs import IGNORE, PairItems, PairSet, pair_collate
-from recipes.alignment.trained import swap_answers
+from recipes.alignment.trained import SwappedItems
 from recipes.core.models.head import OutputHead
 from recipes.core.scoring.forward import HEAD, hidden_states
 from tests.alignment.test_sparsepo_objectives import head_of, model, pair_set
@@ -147,14 +147,15 @@ def test_swapped_pairs() -> None:
     pairs = pair_set()
     values = np.arange(int(pairs.lengths.sum()), dtype=np.float32)
     items = PairItems(pairs, {"ref_logps": values, "states": np.stack([values, values], 1)})
-    swapped = swap_answers(items)
+    swapped = SwappedItems(items)
     assert swapped.pairs.pairs[1].scores == (0.1, 0.7) and swapped.pairs.fingerprint != pairs.fingerprint
     for number in range(len(pairs)):
         ours, theirs = swapped[number]["columns"], items[number]["columns"]
         for name in ours:
             assert [side.tolist() for side in ours[name]] == [side.tolist() for side in theirs[name]][::-1]
-    again = swap_answers(swapped)
-    assert again.pairs.fingerprint == pairs.fingerprint
-    assert again.columns["states"].tolist() == items.columns["states"].tolist()
+    again = SwappedItems(swapped)
+    assert again.pairs.fingerprint not in (pairs.fingerprint, swapped.pairs.fingerprint)
+    assert again[2]["columns"]["states"][1].tolist() == items[2]["columns"]["states"][1].tolist()
+    assert swapped.pairs.lengths.reshape(-1, 2).tolist() == pairs.lengths.reshape(-1, 2)[:, ::-1].tolist()
     bare = PairItems(PairSet([replace(pair, scores=None, important=None) for pair in pairs.pairs]), {})
-    assert swap_answers(bare).pairs.pairs[0].scores is None and swap_answers(bare).pairs.important() is None
+    assert SwappedItems(bare).pairs.pairs[0].scores is None and SwappedItems(bare).pairs.important() is None

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from recipes.alignment.aligndistil.recipe import AlignDistilRecipe
-from recipes.alignment.trained import swap_answers, train_policy
+from recipes.alignment.trained import SwappedItems, train_policy
 from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
@@ -57,7 +57,7 @@ def test_training_on_swapped_pairs_is_the_reverse_model(tmp_path: Path) -> None:
     config: Any = compose.compose("aligndistil", [*KEYS, f"outputs={tmp_path}"])
     prepared = AlignDistilRecipe().prepare(config, "cpu")
     again = train_policy(
-        prepared.ground, swap_answers(prepared.train), config.preference, config.teacher, config.trainer
+        prepared.ground, SwappedItems(prepared.train), config.preference, config.teacher, config.trainer
     )()
     hashes = {weights_hash(model) for model in (again, prepared.models["reverse"], prepared.models["dpo"])}
     assert weights_hash(again) == weights_hash(prepared.models["reverse"]) and len(hashes) == 2

@@ -11,8 +11,8 @@ from torch.nn.functional import pad
 from recipes.alignment import reference
 from recipes.alignment.aligndistil.evaluation import answer_distances
 from recipes.alignment.aligndistil.objective import TEACHERS, Distillation, keep_chosen
-from recipes.alignment.cdpo.method import contrast
-from recipes.alignment.cdpo.models import _score
+from recipes.alignment.cdpo.method import Contrast, contrast
+from recipes.alignment.cdpo.models import fill_contrast
 from recipes.alignment.config import ALL_STATES, LAST_STATES, ReferenceConfig
 from recipes.alignment.evaluation import _sequence_kls
 from recipes.alignment.objectives import PreferenceModel, TokenScores
@@ -130,10 +130,9 @@ def test_teachers_and_contrasts_are_those_of_the_models_logits(kind: str) -> Non
     batch = pair_collate(0)([items[i] for i in range(len(PAIRS))])
     loss, _ = goal(PreferenceModel(policy), batch, goal.normalizer(batch))
     close(loss, torch.stack([row.mean() for row in by_answer(terms)[::2]]).mean())
-    scores, plain = (
-        _score([dpo, other], 1.0, PAIRS, "cpu"),
-        contrast(lambda p: z_dpo[p], lambda p: z_other[p], tokens()),
-    )
+    scores = {name: np.zeros(int(PAIRS.offsets[-1]), np.float32) for name in Contrast._fields}
+    fill_contrast(scores, [dpo, other], 1.0, PAIRS, "cpu")
+    plain = contrast(lambda p: z_dpo[p], lambda p: z_other[p], tokens())
     for name, values in plain._asdict().items():
         close(torch.from_numpy(scores[name]), values)
     rows = PAIRS.rows()

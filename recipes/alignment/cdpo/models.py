@@ -1,11 +1,10 @@
 """The positive and the negative model, and what they say of all answers: trained and computed once, then cached."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
 from recipes.alignment.cdpo.config import ContrastConfig
 from recipes.alignment.cdpo.method import Contrast, contrast
@@ -17,6 +16,7 @@ from recipes.core.losses.logprobs import project
 from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.models.from_config import load_text_model
 from recipes.core.models.head import output_head
+from recipes.core.scoring.columns import Shape, column_files, read_columns, write_rows
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.scoring.forward import HEAD, Reading, hidden_states, read_rows
 from recipes.core.scoring.rows import completion_batch
@@ -25,7 +25,8 @@ from recipes.core.storage.files import sha256_json
 from recipes.core.training.models import train_reference
 from recipes.core.training.trainer import Training
 
-VERSION = 1
+VERSION = 1  # of the models
+SCORES_VERSION = 2
 SIDES = (("the positive model", "right"), ("the negative model", "wrong"))
 
 
@@ -73,7 +74,7 @@ def answers_collate(pad_id: int) -> Callable[[list[Example]], dict[str, Any]]:
 
 
 def contrast_scores(folders: Sequence[Path], beta_ce: float, pairs: PairSet, device: str) -> dict[str, Any]:
-    """The fields of `Contrast` as float32 [tokens] of all answers, computed only if no run has done so before.
+    """The fields of `Contrast` as float32 [tokens] of all answers, mapped, computed only if no run has done so before.
 
     Args:
         folders: From `contrast_models`; their names stand for the weights.
@@ -84,24 +85,26 @@ def contrast_scores(folders: Sequence[Path], beta_ce: float, pairs: PairSet, dev
 
     def build(folder: Path) -> None:
         models = [load_text_model(str(path)).to(device).eval() for path in folders]
-        save_file(_score(models, beta_ce, pairs, device), folder / "contrast.safetensors")
+        shapes: dict[str, Shape] = {name: ((int(pairs.offsets[-1]),), np.float32) for name in Contrast._fields}
+        with column_files(folder, shapes) as columns:
+            fill_contrast(columns, models, beta_ce, pairs, device)
 
-    key = [[path.parent.name for path in folders], beta_ce, pairs.fingerprint, VERSION]
-    return dict(load_file(build_once("contrast-scores", sha256_json(key), build) / "contrast.safetensors"))
+    key = [[path.parent.name for path in folders], beta_ce, pairs.fingerprint, SCORES_VERSION]
+    return read_columns(build_once("contrast-scores", sha256_json(key), build))
 
 
-def _score(models: Sequence[Any], beta_ce: float, pairs: PairSet, device: str) -> dict[str, np.ndarray]:
+def fill_contrast(
+    columns: Mapping[str, Any], models: Sequence[Any], beta_ce: float, pairs: PairSet, device: str
+) -> None:
+    """Fill the columns of the fields of `Contrast` [tokens]; `models` are the positive and the negative one."""
     positive, negative = models
-    negative_head, offsets = output_head(negative.language_model), pairs.offsets
-    columns = {name: np.zeros(int(offsets[-1]), np.float32) for name in Contrast._fields}
+    negative_head = output_head(negative.language_model)
 
     def read(reading: Reading) -> None:
         states = hidden_states(negative, reading.batch, [HEAD])[:, 0]
         logits = project(reading.hidden, reading.head), project(states, negative_head)
         scores = contrast(*logits, reading.targets, beta_ce)
-        positions = np.concatenate([np.arange(offsets[number], offsets[number + 1]) for number in reading.numbers])
         for name, values in scores._asdict().items():
-            columns[name][positions] = values.float().cpu().numpy()
+            write_rows(columns[name], pairs.offsets, reading.numbers, values.float().cpu().numpy())
 
     read_rows(positive, pairs.rows(), read, device=device, what="scoring answers with both models")
-    return columns

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from recipes.alignment.pairs import PairSet, by_row, valid_tokens
@@ -17,12 +16,13 @@ from recipes.core.errors import UserError
 from recipes.core.losses.logprobs import CHUNK, project
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.head import OutputHead, decoder, output_head
+from recipes.core.scoring.columns import Shape, column_files, read_columns, write_rows
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.scoring.rows import row_batches
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 
-VERSION = 1
+VERSION = 2
 # (end of a module's name, whether its input or its output is read, type of hook), of Llama- and GPT-2-type models.
 _PLACES = (
     ("mlp.down_proj", "input", "mlp"),
@@ -59,20 +59,19 @@ def mapo_masks(model: Any, pairs: PairSet, hooks: Sequence[str], mapping: str, d
     """
 
     def build(folder: Path) -> None:
-        """Write mask.safetensors: the mask [tokens] of all answers, one after the other."""
-        masks, offsets = np.zeros(int(pairs.lengths.sum()), np.float32), pairs.offsets
+        """Write mask.npy: the mask [tokens] of all answers, one after the other."""
         model.to(device).eval()
-        for numbers, batch in row_batches(pairs.rows(), device, "reading the reference's activations"):
-            lengths = (batch["labels"] != IGNORE).sum(1)
-            scores = {
-                kind: [by_row(values, lengths) for values in hook]
-                for kind, hook in hook_scores(model, batch, hooks, mapping).items()
-            }
-            valid = valid_tokens(lengths)
-            mask = mapo_mask(scores, valid, mapping)
-            positions = [np.arange(offsets[number], offsets[number + 1]) for number in numbers]
-            masks[np.concatenate(positions)] = mask[valid].cpu().numpy()
-        save_file({"mask": masks}, folder / "mask.safetensors")
+        shape: Shape = ((int(pairs.offsets[-1]),), np.float32)
+        with column_files(folder, {"mask": shape}) as columns:
+            for numbers, batch in row_batches(pairs.rows(), device, "reading the reference's activations"):
+                lengths = (batch["labels"] != IGNORE).sum(1)
+                scores = {
+                    kind: [by_row(values, lengths) for values in hook]
+                    for kind, hook in hook_scores(model, batch, hooks, mapping).items()
+                }
+                valid = valid_tokens(lengths)
+                mask = mapo_mask(scores, valid, mapping)
+                write_rows(columns["mask"], pairs.offsets, numbers, mask[valid].cpu().numpy())
 
     parts = {
         "model": weights_hash(model),
@@ -81,7 +80,7 @@ def mapo_masks(model: Any, pairs: PairSet, hooks: Sequence[str], mapping: str, d
         "mapping": mapping,
         "version": VERSION,
     }
-    return load_file(build_once("mapo-masks", sha256_json(parts)[:32], build) / "mask.safetensors")["mask"]
+    return read_columns(build_once("mapo-masks", sha256_json(parts)[:32], build))["mask"]
 
 
 @torch.no_grad()

@@ -2,8 +2,10 @@
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from recipes.core.errors import UserError
 from recipes.core.storage.files import read_json, write_json
 
+Shape = tuple[tuple[int, ...], type]  # of a column, and the type of its numbers
 BF16 = np.uint16  # NumPy has no bf16: columns of its bits
 PROGRESS = "progress.json"
 SAVE_EVERY_SECONDS = 20.0
@@ -49,6 +52,43 @@ class ColumnFile:
     def close(self) -> None:
         """Write what is left."""
         self._file.close()
+
+
+@contextmanager
+def column_files(folder: Path, shapes: Mapping[str, Shape], resume: bool = False) -> Iterator[dict[str, ColumnFile]]:
+    """New columns `<name>.npy` in a folder, closed behind the block.
+
+    Args:
+        folder: Where.
+        shapes: Name -> shape, tokens first, and type.
+        resume: Go on with what they hold.
+    """
+    with ExitStack() as files:
+        yield {
+            name: files.enter_context(closing(ColumnFile(folder / f"{name}.npy", shape, dtype, resume)))
+            for name, (shape, dtype) in shapes.items()
+        }
+
+
+def write_rows(column: Any, offsets: np.ndarray, numbers: Sequence[int], values: np.ndarray) -> None:
+    """Write the tokens of some rows into a column.
+
+    Args:
+        column: A `ColumnFile` or an array.
+        offsets: int64 [all rows + 1] where each row starts.
+        numbers: Which rows.
+        values: [tokens, ...] of these, row after row.
+    """
+    start = 0
+    for number in numbers:
+        end = start + int(offsets[number + 1] - offsets[number])
+        column[offsets[number] : offsets[number + 1]] = values[start:end]
+        start = end
+
+
+def read_columns(folder: Path) -> dict[str, np.ndarray]:
+    """All columns in a folder by name, as `read_column` reads them."""
+    return {file.stem: read_column(file) for file in sorted(folder.glob("*.npy"))}
 
 
 class SavedProgress:

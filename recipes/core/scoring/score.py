@@ -7,7 +7,6 @@ rounding.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +20,15 @@ from recipes.core.errors import RunFailed
 from recipes.core.losses.logprobs import logprobs_and_kl, project
 from recipes.core.models.head import OutputHead, output_head
 from recipes.core.models.padded import BATCH_TOKENS
-from recipes.core.scoring.columns import BF16, ColumnFile, SavedProgress, column_array, read_column
+from recipes.core.scoring.columns import (
+    BF16,
+    SavedProgress,
+    Shape,
+    column_array,
+    column_files,
+    read_columns,
+    write_rows,
+)
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.scoring.forward import HEAD, Reading, read_rows
 from recipes.core.scoring.rows import Row, row_groups, row_lengths, row_offsets, rows_fingerprint
@@ -31,8 +38,6 @@ from recipes.core.storage.files import sha256_json
 
 KIND, FORMAT = "token-scores", 1
 LOGPROB = Ask()
-# (name, shape, dtype) -> what takes values by slices of tokens.
-Allocate = Callable[[str, tuple[int, ...], type], Any]
 
 
 @dataclass(frozen=True)
@@ -95,14 +100,11 @@ def score(
         other: A second `TextModel` with the same vocabulary: column kl is KL(model || other) over the whole of it.
         options: See `Options`.
     """
-    columns: dict[str, np.ndarray] = {}
-
-    def allocate(name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        columns[name] = np.zeros(shape, dtype)
-        return columns[name]
-
-    forwards = _fill(model, rows, ask, other, allocate, lambda *_: None, options, _groups(rows, options))
-    return TokenScores(columns, row_offsets(rows), forwards)
+    offsets = row_offsets(rows)
+    shapes = _shapes(model, int(offsets[-1]), ask, other, options.get("bf16", False))
+    columns = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
+    forwards = _fill(model, rows, ask, other, columns, lambda *_: None, options, _groups(rows, options))
+    return TokenScores(columns, offsets, forwards)
 
 
 def score_once(
@@ -121,24 +123,18 @@ def score_once(
         nonlocal forwards
         groups = _groups(rows, options)
         saved = SavedProgress(folder, _plan(groups))
-        files: dict[str, ColumnFile] = {}
-        with ExitStack() as stack:
-
-            def allocate(name: str, shape: tuple[int, ...], dtype: type) -> ColumnFile:
-                column = ColumnFile(folder / f"{name}.npy", shape, dtype, resume=saved.done > 0)
-                files[name] = stack.enter_context(closing(column))
-                return column
+        shapes = _shapes(model, int(row_offsets(rows)[-1]), ask, other, options.get("bf16", False))
+        with column_files(folder, shapes, resume=saved.done > 0) as files:
 
             def advance() -> None:
                 saved.advance(files.values())
 
-            forwards = _fill(model, rows, ask, other, allocate, _check_finite, options, groups, saved.done, advance)
+            forwards = _fill(model, rows, ask, other, files, _check_finite, options, groups, saved.done, advance)
         saved.finish()
 
     key = scores_key(model, rows, ask, other, bf16=options.get("bf16", False))
     folder = build_once(KIND, key, build, resumable=True)
-    columns = {file.stem: read_column(file) for file in sorted(folder.glob("*.npy"))}
-    return TokenScores(columns, row_offsets(rows), forwards)
+    return TokenScores(read_columns(folder), row_offsets(rows), forwards)
 
 
 def is_scored(model: Any, rows: Sequence[Row], ask: Ask = LOGPROB, bf16: bool = False) -> bool:
@@ -179,17 +175,16 @@ def _fill(
     rows: Sequence[Row],
     ask: Ask,
     other: Any,
-    allocate: Allocate,
+    columns: Mapping[str, Any],
     check: Callable[[Tensor, Reading], None],
     options: Options,
     groups: Sequence[Sequence[int]],
     done: int = 0,
     advance: Callable[[], None] = lambda: None,
 ) -> int:
-    """Fill the columns, each log-prob checked, behind the first `done` groups; returns how many forwards it took."""
+    """Fill the columns of `_shapes`, each log-prob checked, behind the first `done` groups; returns its forwards."""
     offsets, forwards = row_offsets(rows), 0
-    shapes = _shapes(model, ask, other, options.get("bf16", False))
-    columns = {name: allocate(name, (int(offsets[-1]), *shape), dtype) for name, (shape, dtype) in shapes.items()}
+    shapes = _shapes(model, int(offsets[-1]), ask, other, options.get("bf16", False))
     if other is not None:
         other.to(options["device"]).eval()
 
@@ -203,9 +198,7 @@ def _fill(
             values["kl"] = _divergence(reading, other)
         check(values["logprob"], reading)
         for name, column in columns.items():
-            array = column_array(values[name], shapes[name][1])
-            for number, part in zip(reading.numbers, np.split(array, np.cumsum(reading.lengths)[:-1]), strict=True):
-                column[offsets[number] : offsets[number + 1]] = part
+            write_rows(column, offsets, reading.numbers, column_array(values[name], shapes[name][1]))
         advance()
 
     left: Any = options | {"groups": groups[done:]}
@@ -213,21 +206,21 @@ def _fill(
     return forwards
 
 
-def _shapes(model: Any, ask: Ask, other: Any, bf16: bool) -> dict[str, tuple[tuple[int, ...], type]]:
-    """Name -> shape of one token's values and their type, of every column."""
-    shapes: dict[str, tuple[tuple[int, ...], type]] = {"logprob": ((), np.float32)}
-    shapes |= {name: ((), np.float32) for name in ("entropy", "max_logprob", "mass") if getattr(ask, name)}
+def _shapes(model: Any, tokens: int, ask: Ask, other: Any, bf16: bool) -> dict[str, Shape]:
+    """Name -> shape and type of every column."""
+    shapes: dict[str, Shape] = {"logprob": ((tokens,), np.float32)}
+    shapes |= {name: ((tokens,), np.float32) for name in ("entropy", "max_logprob", "mass") if getattr(ask, name)}
     if ask.rank:
-        shapes["rank"] = ((), np.int32)
+        shapes["rank"] = ((tokens,), np.int32)
     if ask.top_k:
-        shapes |= {"top_ids": ((ask.top_k,), np.int32), "top_logits": ((ask.top_k,), np.float32)}
+        shapes |= {"top_ids": ((tokens, ask.top_k), np.int32), "top_logits": ((tokens, ask.top_k), np.float32)}
     if other is not None:
-        shapes["kl"] = ((), np.float32)
+        shapes["kl"] = ((tokens,), np.float32)
     if ask.hidden:
         width = output_head(model.language_model).weight.shape[1]
         if set(ask.hidden) != {HEAD}:
             width = model.language_model.config.get_text_config().hidden_size
-        shapes["hidden"] = ((len(ask.hidden), width), BF16 if bf16 else np.float32)
+        shapes["hidden"] = ((tokens, len(ask.hidden), width), BF16 if bf16 else np.float32)
     return shapes
 
 
