@@ -10,7 +10,6 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from recipes.core.config import registry
@@ -20,12 +19,10 @@ from recipes.core.config.overrides import located, read_overrides
 from recipes.core.config.schema import ConfigError, Problem, build, raise_problems
 from recipes.core.config.settings import RunConfig
 from recipes.core.config.shorthands import no_option, write_out
+from recipes.core.config.sources import composed, names_in_files, option_files, search_path
 from recipes.core.config.synonyms import nearest_key
-from recipes.core.errors import UserError
 from recipes.core.spelling import did_you_mean
 
-CONF = registry.ROOT / "conf"
-LARGEST_CONFIG = 2**20  # bytes
 PRESETS = ("arms", "budgets", "when", "implied", "folders")
 # Cannot change the result, so they are not part of a run's identity.
 NOT_IDENTITY = ("outputs", "label", "tracker", "trainer.save_steps", "trainer.log_steps")
@@ -143,12 +140,8 @@ def typed_keys(recipe: str, overrides: Sequence[str]) -> list[tuple[str, Any]]:
 
 
 def groups() -> dict[str, list[str]]:
-    """Config groups of a run with their options, from the folders below `conf`."""
-    return {
-        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
-        for folder in sorted(CONF.iterdir())
-        if folder.is_dir() and folder.name not in ("recipe", "launcher")
-    }
+    """Config groups of a run with their options, from the folders below `conf` and in folders of --config-dir."""
+    return {group: sorted(files) for group, files in option_files(search_path("")).items()}
 
 
 @cache
@@ -163,24 +156,19 @@ def kinds(recipe: str) -> dict[str, list[str]]:
     }
 
 
-@cache
 def options(recipe: str) -> dict[str, list[str]]:
     """Config groups with those of their options that a recipe takes."""
     hints = typing.get_type_hints(registry.config_class(recipe))
     by_group = {}
-    for group, names in _names_of_options().items():
+    for group, names in _names_of_options(recipe).items():
         accepted = {name for kind in dataclasses_of(hints.get(group)) for name in names_of(kind)}
         by_group[group] = [option for option, name in names.items() if not accepted or name in accepted]
     return by_group
 
 
-@cache
-def _names_of_options() -> dict[str, dict[str, Any]]:
+def _names_of_options(recipe: str) -> dict[str, dict[str, Any]]:
     """Config groups with the `name` that stands in each option's file: that of its kind of config."""
-    return {
-        group: {option: read_yaml(CONF / group / f"{option}.yaml").get("name") for option in options}
-        for group, options in groups().items()
-    }
+    return names_in_files(search_path(recipe))
 
 
 @cache
@@ -197,7 +185,7 @@ def choosers(recipe: str) -> dict[str, str]:
 
 def options_named(recipe: str, group: str, name: str) -> list[str]:
     """Options of a group that a value in a config may stand for: that of its name, or of its kind of config."""
-    names = _names_of_options().get(group, {})
+    names = _names_of_options(recipe).get(group, {})
     fitting = [option for option in options(recipe).get(group, []) if name in (option, names[option])]
     return sorted(fitting, key=lambda option: option != name)
 
@@ -217,7 +205,7 @@ def _owners(recipe: str, key: str) -> list[str]:
     names = {name for kind in dataclasses_of(hint) if key in flat_types(kind, {}, group) for name in names_of(kind)}
     if group not in groups():
         return sorted(names)
-    by_option = _names_of_options()[group]
+    by_option = _names_of_options(recipe)[group]
     owners = [option for option in options(recipe)[group] if by_option[option] in names]
     return sorted(owners, key=lambda option: (option != by_option[option], option))
 
@@ -266,7 +254,7 @@ def _expand(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list
     """What `_split` returns, with the shorthands that the recipe allows written out."""
     choices, keys, problems = _split(recipe, overrides)
     rules = _hydra_tree(recipe, ())
-    names = _names_of_options()
+    names = _names_of_options(recipe)
     written = write_out(choices, keys, options=options(recipe), names=names, unions=kinds(recipe), rules=rules)
     return *written, problems
 
@@ -337,20 +325,8 @@ def _config_tree(recipe: str, choices: dict[str, str]) -> tuple[dict[str, Any], 
     return _plain(_hydra_tree(recipe, right)), problems
 
 
-@cache
 def _hydra_tree(recipe: str, choices: tuple[str, ...]) -> dict[str, Any]:
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-            config = hydra_compose("config", overrides=[f"recipe={recipe}", *choices])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"the config files do not compose: {error}", where=f"conf/recipe/{recipe}.yaml") from error
-    return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+    return composed(recipe, choices, search_path(recipe))
 
 
 def _apply_presets(
@@ -433,25 +409,3 @@ def _get(tree: dict[str, Any], key: str, default: Any) -> Any:
             return default
         node = node[part]
     return node
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A run folder's `config.yaml` as a tree.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is larger than any config, not UTF-8, or names a node twice (`&a`, `*a`) as ours never do.
-        yaml.YAMLError: it is no YAML, or one with tags.
-    """
-    import yaml
-
-    if path.stat().st_size > LARGEST_CONFIG:
-        raise ValueError(f"{path} is no config: it has {path.stat().st_size:,} bytes")
-
-    class Loader(yaml.SafeLoader):
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                raise ValueError(f"{path} is no config of ours: it has aliases")
-            return super().compose_node(parent, index)
-
-    return typing.cast(dict[str, Any], yaml.load(path.read_bytes().decode("utf-8"), Loader))  # noqa: S506

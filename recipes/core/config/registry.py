@@ -2,10 +2,20 @@
 
 A recipe's folder holds `config.py` (CONFIG, the dataclass, and CARD; imports no torch) and `recipe.py` (RECIPE, the
 class). The folder name is the recipe's name with underscores for hyphens.
+
+Recipes may also lie outside the checkout: in folders that STEELYARD_RECIPES names (`FOLDER/<slug>/` or
+`FOLDER/<family>/<slug>/`), or in installed packages that name them as entry points of the group `steelyard.recipes`
+(`my-method = "my_package.my_method"`). Such a folder holds its config file too, `conf/recipe/<name>.yaml`.
 """
 
 import importlib
+import os
+import sys
 import traceback
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,58 +25,221 @@ from recipes.core.errors import UserError
 from recipes.core.spelling import did_you_mean
 
 ROOT = Path(recipes.__file__).resolve().parents[1]
+RECIPES = "STEELYARD_RECIPES"  # folders of recipes outside, joined as those of PATH are
+ENTRY_POINTS = "steelyard.recipes"
 
 
-def recipe_names() -> list[str]:
-    """Names of all recipes, sorted."""
-    return sorted(_folders())
+@dataclass(frozen=True)
+class Place:
+    """Where a recipe lies.
+
+    Attributes:
+        name: Of the recipe.
+        folder: Its folder.
+        module: What its folder is imported as.
+        source: The folder or package that brought it; None of those of the checkout.
+    """
+
+    name: str
+    folder: Path
+    module: str
+    source: Path | None = None
+
+
+def recipe_names(outside: bool = True) -> list[str]:
+    """Names of all recipes, sorted; those of the checkout only if asked."""
+    return sorted(place.name for place in (_places() if outside else _shipped()).values())
 
 
 def family(name: str) -> str:
     """The family a recipe belongs to: the folder its folder stands in."""
-    return _folder(name).parent.name
+    return _place(name).folder.parent.name
+
+
+def source(name: str) -> Path | None:
+    """The folder or package outside the checkout that brought a recipe; None of those of the checkout."""
+    return _place(name).source
+
+
+def conf_folder(name: str) -> Path:
+    """The folder that holds `recipe/<name>.yaml` of a recipe."""
+    place = _place(name)
+    return ROOT / "conf" if place.source is None else place.folder / "conf"
+
+
+def page(name: str) -> Path:
+    """The page of a recipe; of one outside, the README.md of its folder."""
+    place = _place(name)
+    return ROOT / "docs" / "recipes" / f"{name}.md" if place.source is None else place.folder / "README.md"
 
 
 def card(name: str) -> Card:
     """What the recipe is: title, paper, claim, cost. Imports no torch."""
-    recipe_card: Card = _config_module(name).CARD
-    return recipe_card
+    return _part(name, "config", "CARD", Card)
 
 
 def config_class(name: str) -> type[RunConfig]:
     """The recipe's config dataclass. Imports no torch."""
-    kind: type[RunConfig] = _config_module(name).CONFIG
-    return kind
+    return _part(name, "config", "CONFIG", type)
 
 
 def recipe_class(name: str) -> Any:
     """The recipe itself (see `recipes.core.recipe.Recipe`). Imports torch."""
-    folder = _folder(name)
-    return importlib.import_module(f"recipes.{folder.parent.name}.{folder.name}.recipe").RECIPE
+    return _part(name, "recipe", "RECIPE", type)
 
 
-def _config_module(name: str) -> Any:
-    folder = _folder(name)
+def outside_problems() -> list[UserError]:
+    """What is wrong with the recipes outside as far as their folders show: none of these stops another recipe."""
+    return [*_scan()[1], *(_clash(places) for places in _by_name().values() if len(places) > 1)]
+
+
+def outside_folders() -> list[Path]:
+    """The folders that STEELYARD_RECIPES names, absolute."""
+    return [
+        Path(os.path.abspath(os.path.expanduser(text)))
+        for text in os.environ.get(RECIPES, "").split(os.pathsep)
+        if text
+    ]
+
+
+def _part(name: str, module: str, attribute: str, kind: type) -> Any:
+    """What a module of a recipe has to hold. Raises UserError with file and line for one that cannot be read."""
+    place = _place(name)
+    _make_importable(place)
+    file = place.folder / f"{module}.py"
     try:
-        return importlib.import_module(f"recipes.{folder.parent.name}.{folder.name}.config")
-    except (TypeError, ValueError) as error:  # a card or setting that cannot be what it says
-        lines = [
-            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(_file(name))
-        ]
-        where = f"recipe {name}, {_file(name).relative_to(ROOT)}, line {lines[-1] if lines else 1}"
-        raise UserError(str(error).replace("Claim.__init__()", "a claim is"), where) from error
+        part = getattr(importlib.import_module(f"{place.module}.{module}"), attribute, None)
+    except UserError:
+        raise
+    except Exception as error:  # whatever stands in a recipe that is being written
+        what, line = _what_failed(error, place.folder)
+        raise UserError(what, f"recipe {name}, {line or f'{_shown(file)}, line 1'}") from error
+    if not isinstance(part, kind):
+        raise UserError(f"has no {attribute}", f"recipe {name}, {_shown(file)}", "docs/tutorial.md shows one")
+    return part
 
 
-def _file(name: str) -> Path:
-    return _folder(name) / "config.py"
+def _what_failed(error: Exception, folder: Path) -> tuple[str, str]:
+    """An error in words, and the last line of the recipe's own folder that led to it."""
+    plain = isinstance(error, TypeError | ValueError) and not isinstance(error, UnicodeError)
+    what = str(error).replace("Claim.__init__()", "a claim is") if plain else f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"SyntaxError: {error.msg}", f"{_shown(Path(error.filename))}, line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [
+        f"{_shown(Path(one.filename))}, line {one.lineno}"
+        for one in frames
+        if Path(one.filename).is_relative_to(folder)
+    ]
+    return " ".join(what.split()), lines[-1] if lines else ""
 
 
-def _folders() -> dict[str, Path]:
-    return {path.parent.name.replace("_", "-"): path.parent for path in (ROOT / "recipes").glob("*/*/recipe.py")}
+def _shown(file: Path) -> Path:
+    return file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
 
 
-def _folder(name: str) -> Path:
-    folders = _folders()
-    if name not in folders:
-        raise UserError(f"unknown recipe {name!r}", hint=did_you_mean(name, sorted(folders)))
-    return folders[name]
+@cache
+def _make_importable(place: Place) -> None:
+    """Let Python find a recipe of a folder outside, behind all that it finds without.
+
+    Raises:
+        UserError: it finds something else of that name.
+    """
+    if place.source not in outside_folders():
+        return
+    if str(place.source) not in sys.path:
+        sys.path.append(str(place.source))
+        importlib.invalidate_caches()
+    try:
+        spec = find_spec(place.module)
+    except (ImportError, ValueError):
+        spec = None
+    if place.folder not in [Path(path) for path in (spec and spec.submodule_search_locations) or ()]:
+        other = f" ({spec.origin})" if spec and spec.origin else ""
+        what = f"Python has another module {place.module}{other}"
+        raise UserError(what, f"recipe {place.name}, {place.folder}", "give the folder another name")
+
+
+def _place(name: str) -> Place:
+    places = _by_name().get(name, [])
+    if len(places) > 1:
+        raise _clash(places)
+    if not places:
+        problems = _scan()[1]
+        hint = "\n".join(
+            [did_you_mean(name, recipe_names()), *(f"{problem.where}: {problem.what}" for problem in problems)]
+        )
+        raise UserError(f"unknown recipe {name!r}", hint=hint)
+    return places[0]
+
+
+def _clash(places: list[Place]) -> UserError:
+    name, folders = places[0].name, " and ".join(str(place.folder) for place in places)
+    return UserError(f"two recipes have this name: {folders}", f"recipe {name}", "give the folder of one another name")
+
+
+def _places() -> dict[str, Place]:
+    return {name: places[0] for name, places in _by_name().items() if len(places) == 1}
+
+
+def _by_name() -> dict[str, list[Place]]:
+    by_name: dict[str, list[Place]] = {}
+    for place in (*_shipped().values(), *_scan()[0]):
+        by_name.setdefault(place.name, []).append(place)
+    return by_name
+
+
+def _shipped() -> dict[str, Place]:
+    paths = (path.parent for path in (ROOT / "recipes").glob("*/*/recipe.py"))
+    places = (Place(_name(path), path, f"recipes.{path.parent.name}.{path.name}") for path in paths)
+    return {place.name: place for place in places}
+
+
+def _name(folder: Path) -> str:
+    return folder.name.replace("_", "-")
+
+
+def _scan() -> tuple[list[Place], list[UserError]]:
+    """The recipes outside the checkout, and what is wrong with where they are looked for."""
+    places: list[Place] = []
+    problems: list[UserError] = []
+    for folder in dict.fromkeys(outside_folders()):
+        if not folder.is_dir():
+            problems.append(
+                UserError("there is no such folder", f"{RECIPES}={folder}", f"set {RECIPES} to folders of recipes")
+            )
+        elif (folder / "recipe.py").exists():
+            problems.append(UserError("is a recipe's folder", f"{RECIPES}={folder}", f"type {RECIPES}={folder.parent}"))
+        for path in sorted({*folder.glob("*/recipe.py"), *folder.glob("*/*/recipe.py")}):
+            parts = path.parent.relative_to(folder).parts
+            if all(part.isidentifier() for part in parts):
+                places.append(Place(_name(path.parent), path.parent, ".".join(parts), folder))
+            else:
+                what = "is no name that Python imports"
+                problems.append(UserError(what, str(path.parent), "use letters, digits and underscores"))
+    for point in _entry_points():
+        try:
+            places.append(_installed(point))
+        except UserError as error:
+            problems.append(error)
+    return places, problems
+
+
+@cache
+def _entry_points() -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=ENTRY_POINTS))
+
+
+@cache
+def _installed(point: EntryPoint) -> Place:
+    """The recipe of an entry point, whose value is the package that is its folder. Raises UserError if it is none."""
+    where = f"entry point {point.name} = {point.value}"
+    try:
+        spec = find_spec(point.value)
+    except Exception as error:
+        raise UserError(f"cannot be imported: {type(error).__name__}: {error}", where) from error
+    locations = list(spec.submodule_search_locations or ()) if spec else []
+    if not locations or not (Path(locations[0]) / "recipe.py").exists():
+        raise UserError("is no package with recipe.py", where, "name the package that holds config.py and recipe.py")
+    folder = Path(locations[0]).absolute()
+    return Place(point.name, folder, point.value, folder.parent)

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from recipes.core.config.compose import CONF
 from recipes.core.config.overrides import quote
 from recipes.core.config.registry import ROOT
 from recipes.core.config.schema import Problem, raise_problems
+from recipes.core.config.sources import CONF
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.spelling import did_you_mean
 from recipes.core.storage.files import write_text
