@@ -1,6 +1,7 @@
 """The `steelyard` command: assembles the commands and turns every error into a message and an exit code."""
 
 import io
+import os
 import re
 import sys
 import traceback
@@ -14,6 +15,7 @@ from cli.console import note, say
 from cli.habits import pointer
 from cli.keys import outputs_option
 from cli.results import FLAG, print_error
+from recipes.core.config.sources import CONFIG_DIR
 from recipes.core.errors import SteelyardError, UserError
 from recipes.core.messages import WIDEST, shorten
 from recipes.core.process.streams import guard_streams, start_in_utf8
@@ -84,12 +86,16 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     debug = DEBUG in words
     command = typer.main.get_command(app)
+    config_dir = os.environ.get(CONFIG_DIR)
     try:
         ended = command.main(args=_without_switches(words) or ["--help"], prog_name="steelyard", standalone_mode=False)
     except Exception as error:
         if debug:
             traceback.print_exc()
         return _report_error(error, words)
+    finally:  # --config-dir holds for one command
+        os.environ.pop(CONFIG_DIR, None)
+        os.environ.update({CONFIG_DIR: config_dir} if config_dir is not None else {})
     return ended if isinstance(ended, int) else 0
 
 

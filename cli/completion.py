@@ -13,7 +13,14 @@ from recipes.core.storage.assets import ASSETS
 
 def recipes(incomplete: str) -> list[tuple[str, str]]:
     """Recipe names with their titles."""
-    return [(name, registry.card(name).title) for name in registry.recipe_names() if name.startswith(incomplete)]
+    return [(name, _title(name)) for name in registry.recipe_names() if name.startswith(incomplete)]
+
+
+def _title(name: str) -> str:
+    try:
+        return registry.card(name).title
+    except UserError:  # of a recipe that is being written
+        return ""
 
 
 def asset_names(incomplete: str) -> list[tuple[str, str]]:

@@ -9,6 +9,8 @@ import typer
 from typer.exceptions import TyperException
 
 from cli.completion import recipes
+from recipes.core.config import registry
+from recipes.core.config.sources import CONFIG_DIR, config_folders
 from recipes.core.errors import UserError
 from recipes.core.storage.files import home_path
 
@@ -20,6 +22,23 @@ RECIPE: Any = typer.Argument(
 )
 CONFIG: Any = typer.Option(
     "", "--config", metavar="FILE", help="YAML file of keys and own arms, or a run's config.yaml; typed keys win."
+)
+
+
+def _use_config_dir(folder: str) -> str:
+    """Let the config be composed with the options of a folder, in this process and in those that it starts."""
+    if folder:
+        os.environ[CONFIG_DIR] = os.path.abspath(home_path(folder))
+    return folder
+
+
+CONFIG_FOLDER: Any = typer.Option(
+    "",
+    "--config-dir",
+    metavar="DIR",
+    is_eager=True,
+    callback=_use_config_dir,
+    help="Folder of further options: data/NAME.yaml, model/NAME.yaml, and recipe/NAME.yaml that is typed as a recipe.",
 )
 OUTPUTS_KEY: Any = typer.Option("", "--outputs", metavar="FOLDER", help="Folder of runs; the same as outputs=FOLDER.")
 
@@ -40,6 +59,8 @@ def recipe_and_file(
         UserError: the file cannot be read, or nothing names a recipe.
     """
     words = list(overrides or [])
+    if not config and recipe is not None and (preset := _preset(recipe)):
+        recipe, config = None, str(preset)
     if not config:
         if recipe is None:
             raise TyperException("Missing argument 'RECIPE'.")
@@ -50,6 +71,19 @@ def recipe_and_file(
 
     file = read_config_file(home_path(config), recipe or "")
     return file.recipe, words, file
+
+
+def file_words(config: str, config_dir: str) -> list[str]:
+    """The files of a command, to be typed again."""
+    return [*(["--config", config] if config else []), *([f"--config-dir={config_dir}"] if config_dir else [])]
+
+
+def _preset(recipe: str) -> Path | None:
+    """The file of --config-dir that was typed in place of a recipe."""
+    if CONFIG_DIR not in os.environ or recipe in registry.recipe_names():
+        return None
+    files = [folder / "recipe" / f"{recipe}.yaml" for folder in config_folders()]
+    return next((file for file in files if file.is_file()), None)
 
 
 def outputs_option(word: str) -> list[str]:

@@ -8,6 +8,7 @@ import typer
 
 from cli import completion
 from cli.console import heading, pairs, say, table
+from cli.keys import CONFIG_FOLDER
 from cli.results import JSON, print_result
 from recipes.core.config import compose, registry
 from recipes.core.errors import UserError
@@ -26,6 +27,7 @@ def list_recipes(
         help="Show the keys for this choice: data=easy-vqa model=smollm2-135m.",
         autocompletion=completion.overrides,
     ),
+    config_dir: str = CONFIG_FOLDER,
     as_json: bool = JSON,
 ) -> None:
     """List the recipes; with a name: its paper, claim, arms and keys.
@@ -44,7 +46,9 @@ def _recipes() -> list[dict[str, Any]]:
     """Every recipe as plain values; one that is being written has an error in place of a card."""
     entries: list[dict[str, Any]] = []
     for name in registry.recipe_names():
+        source = registry.source(name)
         entry: dict[str, Any] = {"recipe": name, "family": registry.family(name)}
+        entry["outside"] = str(source) if source else None
         try:
             card = registry.card(name)
         except UserError as error:
@@ -52,6 +56,8 @@ def _recipes() -> list[dict[str, Any]]:
             continue
         about = {"title": card.title, "paper": card.paper, "weights": card.weights, "version": card.version}
         entries.append(entry | about | {"claim": card.claim.statement, "metric": card.claim.metric})
+    for problem in registry.outside_problems():
+        note(f"warning: {problem}")
     return entries
 
 
@@ -80,12 +86,19 @@ def _recipe(recipe: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def _show_families() -> None:
-    names = sorted(registry.recipe_names(), key=lambda name: (registry.family(name), name))
-    for family, members in groupby(names, key=registry.family):
-        heading(family)
+    names = sorted(registry.recipe_names(), key=lambda name: (*_home(name), name))
+    for (source, family), members in groupby(names, key=_home):
+        heading(f"{family} (outside, from {source})" if source else family)
         table([{"recipe": name, "title": _title(name)} for name in members])
         say()
+    for problem in registry.outside_problems():
+        note(f"warning: {problem}")
     say("steelyard list RECIPE shows its arms and keys")
+
+
+def _home(name: str) -> tuple[str, str]:
+    """The folder outside the checkout that a recipe comes from, empty of ours, and its family."""
+    return str(registry.source(name) or ""), registry.family(name)
 
 
 def _title(name: str) -> str:
@@ -103,6 +116,7 @@ def _show_recipe(recipe: str, overrides: list[str]) -> None:
     pairs(
         [
             ("recipe", f"{recipe} ({registry.family(recipe)})"),
+            *([("from", f"outside: {source}")] if (source := registry.source(recipe)) else []),
             ("paper", card.paper),
             ("method", card.summary),
             *([("weights", card.weights)] if card.weights else []),

@@ -1,8 +1,11 @@
 """`steelyard new`: the skeleton of a method that weights tokens or samples of text, whose tests pass and which runs."""
 
 import keyword
+import os
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import typer
 import yaml
@@ -11,7 +14,7 @@ from cli.console import say
 from recipes.core.config import registry
 from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
-from recipes.core.storage.files import write_text
+from recipes.core.storage.files import home_path, write_text
 
 SKELETON = Path(__file__).parent / "skeleton"
 LONGEST = 20  # characters of a name, so that no line of the skeleton is too long
@@ -26,20 +29,43 @@ FILES = {
     "page.md.j2": "docs/recipes/{name}.md",
     "test.py.j2": "tests/{family}/test_{slug}.py",
 }
+# Of one outside the checkout: all in a folder of its own, but for the tests.
+OUTSIDE = {
+    "init.py.j2": "{folder}/__init__.py",
+    "config.py.j2": "{folder}/config.py",
+    "method.py.j2": "{folder}/method.py",
+    "recipe.py.j2": "{folder}/recipe.py",
+    "recipe.yaml.j2": "{folder}/conf/recipe/{name}.yaml",
+    "page.md.j2": "{folder}/README.md",
+    "test.py.j2": "tests/test_{slug}.py",
+    "contract.py.j2": "tests/test_{slug}_contract.py",
+}
+OUTSIDE_ONCE = {"conftest.py.j2": "conftest.py"}
 # Written only where the family is new.
 FAMILY_FILES = {"family.py.j2": "recipes/{family}/__init__.py", "tests.py.j2": "tests/{family}/__init__.py"}
 
 
 def new(
     name: str = typer.Argument(..., metavar="NAME", help="Name of the recipe: lower-case words joined by hyphens."),
-    family: str = typer.Option("pretraining", "--family", help="Family it belongs to; a new name makes a new family."),
+    family: str = typer.Option(
+        "", "--family", help="Family it belongs to, pretraining if none; a new name makes a new family."
+    ),
+    to: str = typer.Option("", "--to", metavar="FOLDER", help="Folder outside the checkout; made if it is not there."),
 ) -> None:
     """Write the skeleton of a recipe that weights text.
 
     It runs, and its tests pass; docs/tutorial.md goes from it to a published method.
     """
     check_name(name)
-    check_family(family)
+    if family:
+        check_family(family)
+    if to:
+        _new_outside(outside_place(to), name, family)
+    else:
+        _new_here(name, family or "pretraining")
+
+
+def _new_here(name: str, family: str) -> None:
     for path in write_skeleton(ROOT, name, family):
         say(f"written: {path.relative_to(ROOT)}")
     slug = name.replace("-", "_")
@@ -49,6 +75,31 @@ def new(
     say(f"to test it:               python -m pytest {tests} -k '{slug} or {name}'")
     say("to list it on the pages:  make docs")
     say("what to write where:      docs/tutorial.md")
+
+
+def _new_outside(root: Path, name: str, family: str) -> None:
+    for path in write_skeleton(root, name, family, outside=True):
+        say(f"written: {path}")
+    say()
+    if root not in registry.outside_folders():
+        say(f"to let it be found, type:  export {registry.RECIPES}={shlex.quote(str(root))}")
+    say(f"to run it:                 steelyard run {name} budget=smoke")
+    say(f"to test it:                python -m pytest {shlex.quote(str(root))}")
+    say("what to write where:       docs/tutorial.md")
+
+
+def outside_place(to: str) -> Path:
+    """The folder that recipes outside are to lie in, absolute.
+
+    Raises:
+        UserError: it is a file, or lies in the checkout.
+    """
+    root = Path(os.path.abspath(home_path(to)))
+    if root.exists() and not root.is_dir():
+        raise UserError("is a file", f"--to {to}", "type a folder")
+    if root.is_relative_to(ROOT):
+        raise UserError("is a folder of the checkout", f"--to {to}", "leave --to out, or type a folder outside it")
+    return root
 
 
 def check_name(name: str) -> None:
@@ -84,13 +135,14 @@ def check_family(family: str) -> None:
         raise UserError(f"{family!r} is no family", "--family", "type another name")
 
 
-def write_skeleton(root: Path, name: str, family: str) -> list[Path]:
-    """Write the files of a new recipe into a checkout, all of them or none.
+def write_skeleton(root: Path, name: str, family: str, outside: bool = False) -> list[Path]:
+    """Write the files of a new recipe into a checkout, or into a folder of recipes outside it: all of them or none.
 
     Args:
-        root: The checkout.
+        root: The checkout, or the folder.
         name: Of the recipe, with hyphens.
-        family: Its family, with underscores.
+        family: Its family, with underscores; of a recipe outside it may be empty.
+        outside: Whether `root` is a folder of recipes.
 
     Returns:
         What was written, in order.
@@ -98,7 +150,7 @@ def write_skeleton(root: Path, name: str, family: str) -> list[Path]:
     Raises:
         UserError: one of the files is there already.
     """
-    texts = _texts(root, name, family)
+    texts = _texts(root, name, family, outside)
     for path in texts:
         if path.exists():
             raise UserError("is there already", str(path), "type another name, or move it away")
@@ -120,19 +172,23 @@ def write_skeleton(root: Path, name: str, family: str) -> list[Path]:
     return written
 
 
-def _texts(root: Path, name: str, family: str) -> dict[Path, str]:
+def _texts(root: Path, name: str, family: str, outside: bool) -> dict[Path, str]:
     """What goes into each file of a new recipe."""
-    words = {"name": name, "slug": name.replace("-", "_"), "family": family}
+    slug = name.replace("-", "_")
+    folder = "/".join(filter(None, (family, slug)))
+    words: dict[str, Any] = {"name": name, "slug": slug, "family": family, "folder": folder, "outside": outside}
+    words["module"] = folder.replace("/", ".") if outside else f"recipes.{family}.{slug}"
+    words["page"] = "README.md" if outside else f"docs/recipes/{name}.md"
     words["class_name"] = "".join(part.capitalize() for part in name.split("-"))
-    templates = {root / file.format(**words): template for template, file in FILES.items()}
-    for template, file in FAMILY_FILES.items():
+    templates = {root / file.format(**words): template for template, file in (OUTSIDE if outside else FILES).items()}
+    for template, file in (OUTSIDE_ONCE if outside else FAMILY_FILES).items():
         target = root / file.format(**words)
         if not target.exists():
             templates[target] = template
     return {path: _render(template, words) for path, template in templates.items()}
 
 
-def _render(template: str, words: dict[str, str]) -> str:
+def _render(template: str, words: dict[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(SKELETON), undefined=StrictUndefined, keep_trailing_newline=True)

@@ -7,7 +7,7 @@ import typer
 
 from cli import completion
 from cli.console import INTERRUPTED_CODE, heading, note, pairs, say, table
-from cli.keys import CONFIG, OUTPUTS_KEY, RECIPE, recipe_and_file, typed_keys
+from cli.keys import CONFIG, CONFIG_FOLDER, OUTPUTS_KEY, RECIPE, file_words, recipe_and_file, typed_keys
 from cli.results import JSON, as_files, only_the_result, print_result
 from recipes.core.config import compose
 from recipes.core.config.config_file import run_words
@@ -34,6 +34,7 @@ def run(
     dry_run: bool = typer.Option(False, "--dry-run", help="Show what the run would be; load and write nothing."),
     fresh: bool = typer.Option(False, "--fresh", help="Throw away what the run folder holds and start anew."),
     config: str = CONFIG,
+    config_dir: str = CONFIG_FOLDER,
     outputs: str = OUTPUTS_KEY,
     multirun: bool = typer.Option(False, *MULTIRUN, help="The same as `steelyard sweep`, with its options."),
     as_json: bool = JSON,
@@ -55,8 +56,8 @@ def run(
     from recipes.core import runner
 
     # The run's own record is to hold without the file.
-    command = shlex.join(["steelyard", "run", recipe, *words])
-    again = shlex.join(["steelyard", "run", recipe, *(["--config", config] if file else []), *typed])
+    command = shlex.join(["steelyard", "run", recipe, *file_words("", config_dir), *words])
+    again = shlex.join(["steelyard", "run", recipe, *file_words(config, config_dir), *typed]) if file else command
     try:
         with only_the_result(as_json):
             outcome = runner.run(composed, fresh, command)

@@ -31,7 +31,7 @@ from cli.cells import (
     watch_cells,
 )
 from cli.console import heading, note, pairs, say, table
-from cli.keys import CONFIG, OUTPUTS_KEY, RECIPE, recipe_and_file, typed_keys
+from cli.keys import CONFIG, CONFIG_FOLDER, OUTPUTS_KEY, RECIPE, file_words, recipe_and_file, typed_keys
 from cli.results import JSON, as_files, only_the_result, print_result
 from recipes.core.config import registry
 from recipes.core.config.config_file import cell_words
@@ -67,6 +67,7 @@ def sweep(
     metric: str = typer.Option("", help="Final metric of the table and the search; the claim's if none."),
     outputs: str = OUTPUTS_KEY,
     config: str = CONFIG,
+    config_dir: str = CONFIG_FOLDER,
     launcher: str = LAUNCHER,
     jobs: int = JOBS,
     retry: bool = RETRY,
@@ -94,8 +95,8 @@ def sweep(
         words += ["--sweeper", "optuna", "--trials", str(trials)]
         jobs = chosen_launcher.jobs
     words += launcher_words(launcher, jobs, options)
-    typed = ["--config", config, *_sweeper("grid", open_jobs(typed)[0])[1]] if file else keys
-    command = shlex.join(["steelyard", "sweep", recipe, *typed, *words])
+    typed = _sweeper("grid", open_jobs(typed)[0])[1] if config else keys
+    command = shlex.join(["steelyard", "sweep", recipe, *file_words(config, config_dir), *typed, *words])
     if chosen == "optuna":
         if status or dry_run:
             _show_search(recipe, keys, chosen_launcher, metric, as_json)

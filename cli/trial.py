@@ -28,7 +28,7 @@ from cli.cells import (
     watch_cells,
 )
 from cli.console import heading, note, pairs, say, table
-from cli.keys import CONFIG, OUTPUTS_KEY, RECIPE, recipe_and_file, typed_keys
+from cli.keys import CONFIG, CONFIG_FOLDER, OUTPUTS_KEY, RECIPE, file_words, recipe_and_file, typed_keys
 from cli.results import JSON, as_files, only_the_result, print_result
 from recipes.core.config import compose, registry
 from recipes.core.config.config_file import cell_words
@@ -64,6 +64,7 @@ def trial(
     seeds: str | None = typer.Option(None, help="How many seeds (5), or which (0,3,7). By budget if none: 2, 3 or 5."),
     outputs: str = OUTPUTS_KEY,
     config: str = CONFIG,
+    config_dir: str = CONFIG_FOLDER,
     launcher: str = LAUNCHER,
     jobs: int = JOBS,
     retry: bool = RETRY,
@@ -88,8 +89,8 @@ def trial(
     chosen_launcher = launcher_of(launcher, jobs, options)
     cells = planning.trial_cells(recipe, keys, chosen, seeds_of(seeds), user_arms)
     words = [*(["--arms", arms] if arms else []), "--seeds", seeds, *launcher_words(launcher, jobs, options)]
-    typed = ["--config", config, *open_jobs(typed)[0]] if file else keys
-    command = shlex.join(["steelyard", "trial", recipe, *typed, *words])
+    typed = open_jobs(typed)[0] if config else keys
+    command = shlex.join(["steelyard", "trial", recipe, *file_words(config, config_dir), *typed, *words])
     folder, manifest, configs = manifests.plan("trial", recipe, cells, command, chosen_launcher.jobs)
     card = card_for(recipe, keys, chosen)
     if status:

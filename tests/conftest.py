@@ -19,7 +19,8 @@ settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "offline"
-os.environ.pop("STEELYARD_OUTPUTS", None)
+for name in ("STEELYARD_OUTPUTS", "STEELYARD_RECIPES", "STEELYARD_CONFIG_DIR"):
+    os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session", autouse=True)

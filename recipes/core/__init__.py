@@ -1,6 +1,7 @@
 """What recipes share, in rooms. An import only ever points down this list; no room knows a recipe or the command line.
 
 pages            measured numbers on pages, from stored trials
+contract         what every recipe owes its users, as checks that its tests run
 trial            many runs, one answer: cells, manifest, drive, worker, launch, search, the trial's report
 worker           one of the processes of a run
 runner           one run: what it would be, and done, finished or reused

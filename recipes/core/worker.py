@@ -10,6 +10,7 @@ import torch
 
 from recipes.core import execution
 from recipes.core.config import compose
+from recipes.core.config.sources import read_yaml
 from recipes.core.process.signals import sigterm_as_interrupt
 from recipes.core.process.streams import guard_streams
 from recipes.core.runs.folder import RunFolder
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 def _work(folder: RunFolder, exchange: Exchange) -> None:
-    config = compose.from_tree(compose.read_yaml(folder.path / "config.yaml"))
+    config = compose.from_tree(read_yaml(folder.path / "config.yaml"))
     threads = config.trainer.process_threads
     # Accelerate chooses a number of threads of its own where this is not set.
     os.environ["OMP_NUM_THREADS"] = str(threads)

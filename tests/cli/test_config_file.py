@@ -67,6 +67,22 @@ def test_nothing_is_written_for_a_file_with_problems(file: Path, steelyard: Stee
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_of_options_and_presets(file: Path, tmp_path: Path, steelyard: Steelyard) -> None:
+    mine = "defaults: [licences, _self_]\ncharacters: 7000\n"
+    for group, name, text in (("data", "mine", mine), ("recipe", "quick", TEXT)):
+        (tmp_path / "dir" / group).mkdir(parents=True)
+        (tmp_path / "dir" / group / f"{name}.yaml").write_text(text)
+    ended = steelyard("run", "quick", f"--config-dir={tmp_path}/dir", "data=mine", "arm=few", "--dry-run")
+    assert ended.code == 0 and "outputs/rho-1/few/" in ended.out and "characters: 7000" in ended.out, ended.err
+    assert "mine" in steelyard("list", "rho-1", "--config-dir", tmp_path / "dir").out
+    ended = steelyard("trial", "rho-1", "--config-dir", tmp_path / "dir", "data=mine", "--dry-run")
+    assert ended.code == 0 and "data=mine" in ended.out
+    ended = steelyard("run", "rho-1", "data=mine", "--dry-run")  # it holds for one command
+    assert ended.code == 2 and "data = mine: " in ended.err
+    ended = steelyard("run", "rho-1", "--config-dir", tmp_path / "none", "--dry-run")
+    assert ended.code == 2 and f"--config-dir {tmp_path}/none: there is no such folder" in ended.err
+
+
 @pytest.mark.slow
 def test_a_runs_own_config_reuses_it_and_its_record_holds_without_the_file(
     file: Path, tmp_path: Path, steelyard: Steelyard

@@ -65,6 +65,60 @@ def test_names_that_cannot_be_are_refused(steelyard, words, message):
     assert {path.name for path in ROOT.glob("recipes/*/*")} == before
 
 
+def test_outside_the_checkout(steelyard, tmp_path, monkeypatch):
+    ended = steelyard("new", "far-away", "--to", tmp_path / "mine", "--family", "ours")
+    assert ended.code == 0 and f"export STEELYARD_RECIPES={tmp_path}/mine" in ended.out
+    ended = steelyard("list", "far-away")
+    assert ended.code == 2 and "unknown recipe 'far-away'" in ended.err
+    monkeypatch.setenv("STEELYARD_RECIPES", str(tmp_path / "mine"))
+    assert f"ours (outside, from {tmp_path}/mine)\nrecipe    title\nfar-away  FarAway" in steelyard("list").out
+    assert f"outside: {tmp_path}/mine" in steelyard("list", "far-away").out
+    ended = steelyard("run", "far-away", "budget=smoke", "--dry-run")
+    assert ended.code == 0 and "outputs/far-away/far-away/" in ended.out
+    ended = steelyard("new", "far-away", "--to", tmp_path / "mine")
+    assert ended.code == 2 and "there is a recipe far-away already, in ours" in ended.err
+
+
+def test_one_that_is_broken_does_not_hide_the_others(steelyard, tmp_path, monkeypatch):
+    steelyard("new", "half-done", "--to", tmp_path)
+    (tmp_path / "half_done" / "config.py").write_text("import nothing_such\n")
+    (tmp_path / "prior").mkdir()
+    (tmp_path / "prior" / "recipe.py").touch()
+    monkeypatch.setenv("STEELYARD_RECIPES", str(tmp_path))
+    ended = steelyard("list")
+    assert ended.code == 0 and "half-done  cannot be read" in ended.out and "rho-1 " in ended.out
+    assert f"warning: recipe half-done, {tmp_path}/half_done/config.py, line 1: ModuleNotFoundError" in ended.err
+    assert "warning: recipe prior: two recipes have this name" in ended.err
+    for words in (["half-done"], ["prior"]):
+        ended = steelyard("run", *words, "--dry-run")
+        assert ended.code == 2 and ended.err.startswith(f"error: recipe {words[0]}"), ended.err
+
+
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [(ROOT / "docs", "is a folder of the checkout"), (ROOT / "README.md", "is a file\n  type a folder")],
+)
+def test_where_no_recipe_outside_can_lie(steelyard, to, message):
+    ended = steelyard("new", "ours", "--to", to)
+    assert ended.code == 2 and f"--to {to}: {message}" in ended.err
+
+
+@pytest.mark.slow
+def test_one_outside_passes_its_tests_and_runs_in_the_workers_of_a_trial(tmp_path, steelyard_home, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    write_skeleton(tmp_path, "far-off", "", outside=True)
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    monkeypatch.setenv("STEELYARD_RECIPES", ".")  # its workers may start elsewhere
+    keys = ["budget=smoke", "tracker=none", "trainer.max_steps=2", "outputs=out", "--seeds", "1", "--jobs", "2"]
+    words = [sys.executable, "-m", "cli.app", "trial", "far-off", *keys, "--launcher", "joblib"]
+    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert len(list(tmp_path.glob("out/far-off/*/*-s0/report.html"))) == 0
+    assert len(list(tmp_path.glob("out/far-off/*/*-s0/status.json"))) == 2
+
+
 def test_a_file_that_is_there_is_not_written_over(tmp_path):
     page = tmp_path / "docs" / "recipes" / "ours.md"
     page.parent.mkdir(parents=True)

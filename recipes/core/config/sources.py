@@ -5,6 +5,7 @@ Ours lie in `conf/`, those of a recipe outside the checkout in its own folder, a
 
 import os
 import typing
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,19 +65,23 @@ def option_files(path: tuple[Path, ...]) -> dict[str, dict[str, Path]]:
 def names_in_files(path: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
     """Group -> option -> the `name` that stands in its file: that of its kind of config."""
     return {
-        group: {option: _name_in(files[option]) for option in sorted(files)}
+        group: {option: _name_in(option, files) for option in sorted(files)}
         for group, files in option_files(path).items()
     }
 
 
-def _name_in(file: Path) -> Any:
+def _name_in(option: str, files: Mapping[str, Path], above: tuple[str, ...] = ()) -> Any:
+    """The `name` in an option's file, or in that of the option that it begins with."""
     try:
-        tree = read_yaml(file)
+        tree = read_yaml(files[option])
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError("cannot be read: " + " ".join(str(error).split()), str(file)) from error
+        raise UserError("cannot be read: " + " ".join(str(error).split()), str(files[option])) from error
     if not isinstance(tree, dict):
-        raise UserError("holds no keys with values", str(file), "copy a file of conf/ and change it")
-    return tree.get("name")
+        raise UserError("holds no keys with values", str(files[option]), "copy a file of conf/ and change it")
+    bases = [name for name in tree.get("defaults") or () if isinstance(name, str) and name in files]
+    if "name" in tree or not bases or option in above:
+        return tree.get("name")
+    return _name_in(bases[0], files, (*above, option))
 
 
 @cache

@@ -159,7 +159,7 @@ def board_rows(trials: Sequence[BoardTrial], pages: str = "") -> list[BoardRow]:
         trials: Of any recipes; of one recipe in the order in which they are shown.
         pages: `folder/` of the recipes' pages, seen from the board; empty: they are not linked.
     """
-    names = registry.recipe_names()
+    names = registry.recipe_names(outside=not pages)
     rows: list[BoardRow] = []
     for name in sorted(names, key=lambda name: (registry.family(name), name)):
         try:
@@ -196,7 +196,7 @@ def _test(claim: Claim) -> tuple[str, ...]:
 
 def stored_board(trials: Sequence[StoredTrial]) -> str:
     """The page of docs/results, `docs/board.html`."""
-    ordered = [trial for name in registry.recipe_names() for trial in trials_of(name, trials)]
+    ordered = [trial for name in registry.recipe_names(outside=False) for trial in trials_of(name, trials)]
     shown = [BoardTrial(one.recipe, one.command, one.date, one.judged, f"results/{one.name}.json") for one in ordered]
     return board_page(board_rows(shown, "recipes/"), "the trials stored in docs/results")
 

@@ -18,7 +18,7 @@ def index(trials: Sequence[StoredTrial], options: Mapping[str, Any]) -> str:
         trials: All stored trials.
         options: Of the marker; `folder/` of the recipes' pages, seen from the page that shows the list.
     """
-    names = sorted(registry.recipe_names(), key=lambda name: (registry.family(name), name))
+    names = sorted(registry.recipe_names(outside=False), key=lambda name: (registry.family(name), name))
     heads = ["recipe", "what it weights", "its claim", "verdict here", "its price"]
     return "\n".join(
         f"### {capital(family)}\n\n{markdown_rows(heads, [_row(name, trials, options) for name in members])}"
@@ -37,7 +37,7 @@ def short_index(trials: Sequence[StoredTrial], options: Mapping[str, Any]) -> st
         UserError: a name of no recipe.
     """
     rows = []
-    for name in options.get("names", registry.recipe_names()):
+    for name in options.get("names", registry.recipe_names(outside=False)):
         lead = trials_of(name, trials)[:1]
         shown = "; ".join(_verdict(trial) for trial in lead) or _link_to_page(name, options)
         rows.append([_link(name, options), registry.card(name).weights, shown])

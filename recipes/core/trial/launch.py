@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from recipes.core.config.overrides import quote
-from recipes.core.config.registry import ROOT
+from recipes.core.config.registry import RECIPES, ROOT, outside_folders
 from recipes.core.config.schema import Problem, raise_problems
-from recipes.core.config.sources import CONF
+from recipes.core.config.sources import CONF, CONFIG_DIR
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.spelling import did_you_mean
 from recipes.core.storage.files import write_text
@@ -34,7 +34,17 @@ KEYS: dict[str, tuple[list[str], list[str]]] = {
 # Keys below which a user may add any.
 OPEN = ("ray.init", "ray.remote", "additional_parameters")
 # What a cell needs of the driver's environment, for workers that a cluster has started before.
-CARRIED = ("PYTHONPATH", "PYTHONSAFEPATH", "STEELYARD_HOME", "WANDB_MODE", "WANDB_DISABLED", "WANDB_DIR", "HF_HOME")
+CARRIED = (
+    "PYTHONPATH",
+    "PYTHONSAFEPATH",
+    "STEELYARD_HOME",
+    RECIPES,
+    CONFIG_DIR,
+    "WANDB_MODE",
+    "WANDB_DISABLED",
+    "WANDB_DIR",
+    "HF_HOME",
+)
 
 
 class Launcher:
@@ -153,9 +163,10 @@ def run_in_child(folder: Path, names: Sequence[str]) -> None:
 
 
 def _import_path() -> dict[str, str]:
-    """Variables that make workers import this checkout wherever they start, whatever lies in their folder."""
+    """Variables that make workers import this checkout wherever they start, and recipes outside it as here."""
+    outside = {RECIPES: os.pathsep.join(map(str, folders))} if (folders := outside_folders()) else {}
     others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", str(ROOT))]
-    return {"PYTHONPATH": os.pathsep.join([str(ROOT), *others]), "PYTHONSAFEPATH": "1"}
+    return {"PYTHONPATH": os.pathsep.join([str(ROOT), *others]), "PYTHONSAFEPATH": "1"} | outside
 
 
 @contextlib.contextmanager

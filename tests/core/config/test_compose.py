@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from recipes.core.config import compose, registry
+from recipes.core.config.sources import read_yaml
 from recipes.core.errors import UserError
 from recipes.core.runs.identity import identify
 
@@ -91,7 +92,7 @@ def test_the_hash_holds_what_changes_the_result_and_nothing_else() -> None:
 def test_the_written_config_reads_back_the_same(tmp_path) -> None:  # type: ignore[no-untyped-def]
     config = compose.compose("prior", ["arm=random", "seed=3"])
     (tmp_path / "config.yaml").write_text(compose.to_yaml(config))
-    assert compose.read_yaml(tmp_path / "config.yaml") == compose.to_tree(config)
+    assert read_yaml(tmp_path / "config.yaml") == compose.to_tree(config)
 
 
 def test_every_key_is_explained() -> None:
