@@ -68,12 +68,12 @@ def test_nothing_is_written_for_a_file_with_problems(file: Path, steelyard: Stee
 
 
 def test_a_folder_of_options_and_presets(file: Path, tmp_path: Path, steelyard: Steelyard) -> None:
-    mine = "defaults: [licences, _self_]\ncharacters: 7000\n"
+    mine = "defaults: [licences, _self_]\nlength: 48\n"
     for group, name, text in (("data", "mine", mine), ("recipe", "quick", TEXT)):
         (tmp_path / "dir" / group).mkdir(parents=True)
         (tmp_path / "dir" / group / f"{name}.yaml").write_text(text)
     ended = steelyard("run", "quick", f"--config-dir={tmp_path}/dir", "data=mine", "arm=few", "--dry-run")
-    assert ended.code == 0 and "outputs/rho-1/few/" in ended.out and "characters: 7000" in ended.out, ended.err
+    assert ended.code == 0 and "outputs/rho-1/few/" in ended.out and "length: 48" in ended.out, ended.err
     assert "mine" in steelyard("list", "rho-1", "--config-dir", tmp_path / "dir").out
     ended = steelyard("trial", "rho-1", "--config-dir", tmp_path / "dir", "data=mine", "--dry-run")
     assert ended.code == 0 and "data=mine" in ended.out
