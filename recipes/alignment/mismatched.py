@@ -7,10 +7,11 @@ the last pair on to the first. So the reference scores them once, and micro-batc
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recipes.alignment.pairs import MISMATCHED, TOKENS, Pair, PairItems, PairSet
+from recipes.alignment.pairs import MISMATCHED, TOKENS, LazyPairs, Pair, PairItems, PairSet
 from recipes.alignment.reference_scores import LOGPS, StepReference
 from recipes.core.errors import UserError
 from recipes.core.losses.logprobs import token_logprobs
@@ -18,9 +19,45 @@ from recipes.core.losses.objectives import IGNORE
 from recipes.core.messages import note
 from recipes.core.models.head import OutputHead
 from recipes.core.scoring.score import score_once
+from recipes.core.storage.files import sha256_json
 from recipes.core.training.parallel.distributed import gather_all
 
 COLUMN = "mismatched_logps"
+
+
+class MismatchedPairs(LazyPairs):
+    """The answers of some pairs behind the prompts of others, cut on their left where they are too long.
+
+    Args:
+        pairs: The pairs.
+        others: int64 [pairs] whose prompt each gets.
+        longest: Most tokens of a prompt with an answer.
+    """
+
+    def __init__(self, pairs: PairSet, others: np.ndarray, longest: int) -> None:
+        self._pairs, self._others, self._longest = pairs, others, longest
+
+    def __len__(self) -> int:
+        return len(self._others)
+
+    def pair(self, index: int) -> Pair:
+        pair, other = (self._pairs.pairs[number] for number in (index, int(self._others[index])))
+        room = self._longest - max(len(pair.chosen), len(pair.rejected))
+        return replace(pair, prompt=other.prompt[-room:])
+
+    def lengths(self) -> np.ndarray:
+        parts = self._pairs.part_lengths
+        prompts = np.minimum(parts[self._others, 0], self._longest - parts[:, 1:].max(1))
+        return np.column_stack([prompts, parts[:, 1:]])
+
+    @property
+    def cut(self) -> int:
+        """How many prompts are cut."""
+        return int((self.lengths()[:, 0] < self._pairs.part_lengths[self._others, 0]).sum())
+
+    @property
+    def fingerprint(self) -> str:
+        return sha256_json([self._pairs.fingerprint, "mismatched", self._longest])  # which decide the rest
 
 
 def mismatched_pairs(pairs: PairSet) -> PairSet:
@@ -32,25 +69,21 @@ def mismatched_pairs(pairs: PairSet) -> PairSet:
     Raises:
         UserError: all pairs have one prompt.
     """
-    originals, prompts = pairs.pairs, [pair.prompt.tobytes() for pair in pairs.pairs]
-    if len(set(prompts)) < 2:
+    parts, count = pairs.part_lengths, len(pairs)
+    changes = parts[:, 0] != np.roll(parts[:, 0], -1)  # whether the next pair asks something else
+    for i in np.flatnonzero(~changes):
+        changes[i] = not np.array_equal(pairs.pairs[i].prompt, pairs.pairs[(i + 1) % count].prompt)
+    if not changes.any():
         raise UserError(
             "all training pairs have the same prompt, so that no answer can stand behind that of another",
             where="preference.loss=kto",
             hint="give pairs with different prompts, or type preference.loss=dpo",
         )
-    longest = max(len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) for pair in originals)
-    # From the end to the start, twice, so that the last pairs look on at the first.
-    following: list[Pair] = [originals[0]] * len(originals)
-    for i in range(2 * len(originals) - 1, -1, -1):
-        here, after = i % len(originals), (i + 1) % len(originals)
-        following[here] = originals[after] if prompts[after] != prompts[here] else following[after]
-    mismatched = []
-    for pair, other in zip(originals, following, strict=True):
-        room = longest - max(len(pair.chosen), len(pair.rejected))
-        mismatched.append(replace(pair, prompt=other.prompt[-room:]))
-    if cut := sum(len(pair.prompt) < len(other.prompt) for pair, other in zip(mismatched, following, strict=True)):
-        many = f"{cut:,} of {len(mismatched):,} prompts of other pairs"
+    places = np.flatnonzero(changes)
+    ends = places[np.searchsorted(places, np.arange(count)) % len(places)]  # the last pair that asks the same
+    mismatched = MismatchedPairs(pairs, (ends + 1) % count, int((parts[:, 0] + parts[:, 1:].max(1)).max()))
+    if cut := mismatched.cut:
+        many = f"{cut:,} of {count:,} prompts of other pairs"
         note(f"warning: preference.loss=kto: {many} are cut on their left to fit the longest pair")
     return PairSet(mismatched)
 

@@ -55,6 +55,18 @@ class LazyPairs(Sequence[Pair], ABC):
     """Pairs that are made when they are asked for; what concerns all of them is known without making one."""
 
     @abstractmethod
+    def pair(self, index: int) -> Pair:
+        """One pair."""
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Pair]: ...
+    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
+        numbers = range(len(self))[index]
+        return self.pair(numbers) if isinstance(numbers, int) else [self.pair(number) for number in numbers]
+
+    @abstractmethod
     def lengths(self) -> np.ndarray:
         """int64 [pairs, 3] tokens of prompt, chosen and rejected answer."""
 

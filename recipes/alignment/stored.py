@@ -6,7 +6,7 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -65,13 +65,7 @@ class StoredPairs(LazyPairs):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    @overload
-    def __getitem__(self, index: int) -> Pair: ...
-    @overload
-    def __getitem__(self, index: slice) -> "StoredPairs": ...
-    def __getitem__(self, index: int | slice) -> "Pair | StoredPairs":
-        if isinstance(index, slice):
-            return self.some(np.arange(len(self))[index])
+    def pair(self, index: int) -> Pair:
         number = int(self._numbers[index])
         prompt, chosen, rejected = (self._tokens[3 * number + part] for part in range(3))
         id, asked = (self._texts[2 * number + part].tobytes().decode() for part in range(2))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -98,13 +98,7 @@ class _SwappedPairs(LazyPairs):
     def __len__(self) -> int:
         return len(self._pairs)
 
-    @overload
-    def __getitem__(self, index: int) -> Pair: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Pair]: ...
-    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(len(self))[index]]
+    def pair(self, index: int) -> Pair:
         pair = self._pairs.pairs[index]
         return dataclasses.replace(
             pair,
