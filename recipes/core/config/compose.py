@@ -31,6 +31,7 @@ NOT_IDENTITY += ("trainer.gradient_checkpointing", "trainer.workers")
 # identity, so that those runs are still found.
 LATER_KEYS: dict[str, Any] = {
     "data.near_duplicates": None,
+    "data.paths": None,
     "reference.store": "auto",
     "reference.max_gib": 8.0,
     "trainer.adam_epsilon": 1e-8,

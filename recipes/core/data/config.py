@@ -154,6 +154,11 @@ class DomainsConfig:
         help="JSONL, Parquet or text file, a folder of them, or a datasets name; null: what ships",
         content=DATA_CONTENT,
     )
+    paths: tuple[str, ...] | None = setting(
+        None,
+        help="several of these in place of path, NAME:PATH each: every one is a domain, in the order of weights",
+        content=DATA_CONTENT,
+    )
     format: str = setting(
         "auto", help="auto: from the path", choices=("auto", "jsonl", "parquet", "csv", "text", "folder", "datasets")
     )
@@ -192,18 +197,19 @@ class DomainsConfig:
         """What is read, for `--dry-run`."""
         named = None if self.domains is None else ", ".join(self.domains)
         what = named or "the domains that ship with the install or as assets"
-        if self.path is not None:
-            what = f"{self.path} ({named})" if named else self.path
+        if read := self.path or ", ".join(self.paths or ()):
+            what = f"{read} ({named})" if named else read
         alike = self.near_duplicates
         return what if alike is None else f"{what}, without near-duplicates ({alike:g} or more alike)"
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""
-        problems = []
+        problems = self._check_paths()
         if self.path is None:
-            unknown = [name for name in self.domains or () if name not in DOMAINS]
-            problems += [("domains", f"there is no {name}; {did_you_mean(name, [*DOMAINS])}") for name in unknown]
-            if self.mixture in PUBLISHED_MIXTURES:
+            known = [name for name, _ in self.sources] or [*DOMAINS]
+            unknown = [name for name in self.domains or () if name not in known]
+            problems += [("domains", f"there is no {name}; {did_you_mean(name, known)}") for name in unknown]
+            if self.mixture in PUBLISHED_MIXTURES and not self.paths:
                 problems.append(
                     ("mixture", f"{self.mixture} is for SlimPajama; type data.path= and data.domain_column=")
                 )
@@ -215,10 +221,26 @@ class DomainsConfig:
             problems += self._check_weights(self.weights)
         return problems
 
+    @property
+    def sources(self) -> tuple[tuple[str, str], ...]:
+        """Name and path of each of `paths`."""
+        return tuple((name, path) for name, _, path in (each.partition(":") for each in self.paths or ()))
+
+    def _check_paths(self) -> list[tuple[str, str]]:
+        names = [name for name, _ in self.sources]
+        problems = [("paths", f"{each!r} is no NAME:PATH") for each in self.paths or () if not each.partition(":")[2]]
+        if len(set(names)) < len(names):
+            problems.append(("paths", "gives a name twice"))
+        if self.paths is not None and self.path is not None:
+            problems.append(("paths", "and path are two ways to name the data; type one of them"))
+        if self.paths is not None and self.domain_column is not None:
+            problems.append(("domain_column", "is of no use where each of data.paths is a domain; leave it out"))
+        return problems
+
     def _check_weights(self, weights: tuple[float, ...]) -> list[tuple[str, str]]:
         if abs(sum(weights) - 1) > SUM_TOLERANCE:
             return [("weights", f"sum to {sum(weights):g}, not to 1")]
-        named = self.domains or (EMBEDDED_DOMAINS if self.path is None else None)
+        named = self.domains or self.paths or (EMBEDDED_DOMAINS if self.path is None else None)
         if named is not None and len(named) != len(weights):
             return [("weights", f"are {len(weights)}, the domains {len(named)}")]
         return []

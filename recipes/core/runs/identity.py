@@ -138,7 +138,7 @@ def check_unchanged(config: RunConfig, content: dict[str, str]) -> None:
             )
 
 
-def _content_settings(config: Any, path: str) -> Iterator[tuple[str, str, str, Any]]:
+def _content_settings(config: Any, path: str) -> Iterator[tuple[str, str, Any, Any]]:
     """(key, kind of content, value, node) of every setting below a config that names content and is set."""
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), f"{path}{field.name}"
@@ -148,9 +148,12 @@ def _content_settings(config: Any, path: str) -> Iterator[tuple[str, str, str, A
             yield key, kind, value, config
 
 
-def _content(kind: str, value: str, node: Any, key: str) -> str:
+def _content(kind: str, value: str | tuple[str, ...], node: Any, key: str) -> str:
     if kind == COVERED:
         return ""
+    if isinstance(value, tuple):  # NAME:PATH each
+        named = [(name, path) for name, _, path in (each.partition(":") for each in value)]
+        return f"sha256 {sha256_json([[name, _content(kind, path, node, key)] for name, path in named])}"
     path, known = home_path(value), memo()
     asked = (kind, path, *(getattr(node, name, None) for name in READING))
     if known is not None and asked in known:

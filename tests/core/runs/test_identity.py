@@ -354,3 +354,21 @@ def test_a_home_that_cannot_be_written_costs_time_only(large, tmp_path: Path) ->
     for _ in range(2):
         assert fingerprints.fingerprint({"": path}, tmp_path / "file")
     assert hashed == [path, path]
+
+
+def test_each_path_of_a_mixture_counts_by_its_content(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": name}), encoding="utf-8")
+    words = [f"data.paths=[one:{tmp_path}/a.jsonl,two:{tmp_path}/b.jsonl]"]
+
+    def now() -> identity.Identity:
+        return identify(compose.compose("rho-1", words))
+
+    before = now()
+    assert set(before.content) == {"data.paths"}
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "c"}), encoding="utf-8")
+    assert now().hash != before.hash
+    (tmp_path / "b.jsonl").unlink()
+    with pytest.raises(UserError, match="no such file or folder") as caught:
+        now()
+    assert caught.value.where == f"data.paths={tmp_path}/b.jsonl"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.config import EMBEDDED_DOMAINS, PUBLISHED_MIXTURES, SLIMPAJAMA, DomainsConfig
-from recipes.core.data.text.documents import Document, Skipped, open_documents
+from recipes.core.data.text.documents import Document, Documents, Skipped, open_documents
 from recipes.core.data.text.domains import domain_documents
 from recipes.core.data.text.near_duplicates import NearDuplicates, near_duplicate_ids
 from recipes.core.data.text.packed import PackedTexts, pack
@@ -37,21 +37,16 @@ class DomainCorpus:
 
     def __init__(self, config: DomainsConfig) -> None:
         self.config = config
-        self._source = None
-        if config.path is None:
+        self._sources: dict[str, Documents] = {}
+        if config.path is None and not config.paths:
             self._embedded = {name: domain_documents(name) for name in config.domains or EMBEDDED_DOMAINS}
             content: Any = [_digest(documents) for documents in self._embedded.values()]
+        elif config.path is not None:
+            self._sources[""] = _open(config, "data.path", config.path)
+            content = self._contents()[0]
         else:
-            self._source = open_documents(
-                config.path,
-                key="data.path",
-                format=config.format,
-                text_column=config.text_column,
-                domain_column=config.domain_column,
-                split=config.split,
-                on_error=config.on_error,
-            )
-            content = [shard.fingerprint() for shard in self._source.shards]
+            self._sources = {name: _open(config, "data.paths", path) for name, path in config.sources}
+            content = [[*self._sources], self._contents()]
         until = "both splits" if config.characters is None else f"{LEAST} of both splits"
         choices: list[Any] = [config.characters, config.test_fraction, config.text_column, config.domain_column, until]
         if config.near_duplicates is not None:
@@ -60,8 +55,7 @@ class DomainCorpus:
         self._skipped: Skipped | None = None
         self._left_out: frozenset[str] = frozenset()
         if config.near_duplicates is not None:
-            where = f"data.path={config.path}" if config.path else "data.domains"
-            self._left_out = near_duplicate_ids(self._near_duplicates, self.fingerprint, where)
+            self._left_out = near_duplicate_ids(self._near_duplicates, self.fingerprint, _where(config))
 
     def parts(self) -> Iterator[tuple[str, str]]:
         """(part, text) of every document; a part is "<domain>/train" or "<domain>/test".
@@ -100,7 +94,7 @@ class DomainCorpus:
 
     def warn_of_skipped(self) -> None:
         """Warn of documents that were left out, also where their tokens come from the cache."""
-        if self._source is None or self.config.on_error == "fail":
+        if not self._sources or self.config.on_error == "fail":
             return
 
         def build(folder: Path) -> None:
@@ -112,18 +106,22 @@ class DomainCorpus:
 
         folder = build_once("documents-left-out", self.fingerprint, build)
         skipped = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
-        Skipped(**skipped).warn(f"data.path={self.config.path}")
+        Skipped(**skipped).warn(_where(self.config))
 
     def texts(self) -> Iterator[str]:
         """The training documents, for a tokenizer."""
         return (text for part, text in self.parts() if part.endswith(f"/{TRAIN}"))
 
+    def _contents(self) -> list[list[str]]:
+        return [[shard.fingerprint() for shard in source.shards] for source in self._sources.values()]
+
     def _read(self, skipped: Skipped | None = None) -> Iterator[Document]:
         """All that can be used, near-duplicates too."""
-        if self._source is not None:
-            yield from self._source.read(skipped)
-            return
-        for documents in self._embedded.values():
+        for name, source in self._sources.items():
+            for document in source.read(skipped):
+                # What is alike in two data sets is told apart by its id; a name given here is the domain.
+                yield replace(document, id=f"{name}/{document.id}", domain=name) if name else document
+        for documents in () if self._sources else self._embedded.values():
             yield from sorted(documents, key=lambda document: sha256(document.id.encode()).digest())
 
 
@@ -177,10 +175,29 @@ def load_mixture(config: DomainsConfig, corpus: DomainCorpus, tokenizer: Any) ->
                 tokens = len(packed.ids(f"{name}/{part}"))
                 raise UserError(
                     f"domain {name!r} has {tokens} tokens to {part} on, less than one sequence of {config.length}",
-                    where=f"data.path={config.path}",
+                    where=_where(config),
                     hint="leave it out with data.domains=[...], or type a smaller data.length",
                 )
     return mixture
+
+
+def _open(config: DomainsConfig, key: str, path: str) -> Documents:
+    return open_documents(
+        path,
+        key=key,
+        format=config.format,
+        text_column=config.text_column,
+        domain_column=config.domain_column,
+        split=config.split,
+        on_error=config.on_error,
+    )
+
+
+def _where(config: DomainsConfig) -> str:
+    """The data, for messages."""
+    if config.paths:
+        return f"data.paths=[{','.join(config.paths)}]"
+    return f"data.path={config.path}" if config.path else "data.domains"
 
 
 def _digest(documents: list[Document]) -> str:
@@ -193,7 +210,7 @@ def _digest(documents: list[Document]) -> str:
 def domains_of(config: DomainsConfig) -> tuple[str, ...] | None:
     """The domains of a mixture, a published one names its own; None: all that the user's data hold."""
     if config.domains or config.path is None:
-        return config.domains or EMBEDDED_DOMAINS
+        return config.domains or tuple(name for name, _ in config.sources) or EMBEDDED_DOMAINS
     return SLIMPAJAMA if config.mixture in PUBLISHED_MIXTURES else None
 
 

@@ -1,7 +1,9 @@
 """Domain mixtures: packing, splits, weights, the stream and its duplicates, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -265,3 +267,44 @@ def test_without_near_duplicates_a_corpus_is_that_of_before(path: str) -> None:
         DomainCorpus(config_of(path, characters=None, near_duplicates=0.9)).fingerprint
         != DomainCorpus(config).fingerprint
     )
+
+
+def mixed(folder: Path, **words: Any) -> DomainsConfig:
+    """Two files, each a domain by the name that it is given."""
+    for name in ("a", "b"):
+        lines = [json.dumps({"text": f"{name} {number} " * 30}) for number in range(40)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return DomainsConfig(paths=(f"one:{folder}/a.jsonl", f"two:{folder}/b.jsonl"), length=16, **words)
+
+
+def test_several_data_sets_are_a_domain_each(tmp_path: Path) -> None:
+    config = mixed(tmp_path, mixture="custom", weights=(0.7, 0.3))
+    assert config.check() == []
+    mixture = mixture_of(config)
+    assert (mixture.domains, mixture.weights) == (("one", "two"), (0.7, 0.3))
+    turned = replace(config, paths=(config.paths or ())[::-1])
+    assert DomainCorpus(turned).fingerprint != DomainCorpus(config).fingerprint
+    assert mixture_of(turned).domains == ("two", "one")
+    assert mixture_of(replace(config, domains=("two",), mixture="natural", weights=None)).weights == (1.0,)
+    alike = mixed(tmp_path)
+    same = replace(alike, paths=(f"one:{tmp_path}/a.jsonl", f"two:{tmp_path}/a.jsonl"))
+    assert [len(mixture_of(same).train(name)) > 0 for name in ("one", "two")] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ({"path": "c.jsonl"}, ("paths", "and path are two ways to name the data; type one of them")),
+        ({"domain_column": "source"}, ("domain_column", "is of no use where each of data.paths is a domain")),
+        ({"domains": ("three",)}, ("domains", "there is no three")),
+        ({"mixture": "custom", "weights": (1.0,)}, ("weights", "are 1, the domains 2")),
+    ],
+)
+def test_what_does_not_go_with_several_data_sets(words: Any, problem: tuple[str, str], tmp_path: Path) -> None:
+    [(key, message)] = mixed(tmp_path, **words).check()
+    assert key == problem[0] and message.startswith(problem[1])
+
+
+def test_every_path_of_a_mixture_has_a_name() -> None:
+    problems = DomainsConfig(paths=("a.jsonl", "b:b.jsonl", "b:c.jsonl")).check()
+    assert problems == [("paths", "'a.jsonl' is no NAME:PATH"), ("paths", "gives a name twice")]
