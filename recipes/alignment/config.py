@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, SEEDS, RunConfig, setting
 from recipes.core.data.text.chat_dates import CHAT_DATE, is_day
-from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
-from recipes.core.scoring.sizes import AUTO, STORE
+from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig, text_model_shape
+from recipes.core.scoring.sizes import ALWAYS, AUTO, NEVER, STORE, kept_bytes
 
 LOSSES = (
     "sft",
@@ -68,6 +68,11 @@ class SentimentConfig:
         """What pairs a dry run announces."""
         return f"up to {self.pairs:,} sampled pairs"
 
+    @property
+    def max_pairs(self) -> int:
+        """Most pairs to train on."""
+        return self.pairs
+
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
         problems = []
@@ -100,6 +105,11 @@ class ChainArithmeticConfig:
     def description(self) -> str:
         """What pairs a dry run announces."""
         return f"{self.questions:,} sums, {self.samples} sampled answers each"
+
+    @property
+    def max_pairs(self) -> int:
+        """Most pairs to train on."""
+        return self.questions
 
     @property
     def problems(self) -> int:
@@ -321,7 +331,37 @@ class AlignmentRunConfig(RunConfig):
             ("data", f"{data.name}: {data.description}, {data.test_prompts} held-out prompts"),
             ("model", self.model.description),
             ("reference", reference.model or f"the model, {tuned}"),
+            ("reference says", self._reads_text()),
         ]
+
+    def kept_bytes(self, tokens: int) -> int | None:
+        """Bytes on disk of what training reads of the reference at the tokens of answers; None if its size is unknown.
+
+        Args:
+            tokens: Of all answers to train on.
+        """
+        shape = text_model_shape(self.model)
+        if shape is None:
+            return None
+        layers = {NO_STATES: 0, LAST_STATES: 1, ALL_STATES: shape[0]}[self.reads.states]
+        bf16 = "bf16" in (self.trainer.precision, self.trainer.dtype.replace("bfloat", "bf"))
+        return kept_bytes(tokens, layers, shape[1], bf16)
+
+    def _reads_text(self) -> str:
+        """What training reads of the reference, and what it costs where that is known before the data are read."""
+        reads, data = self.reads, self.data
+        if not reads.logps:
+            return "nothing that training reads"
+        states = {NO_STATES: "", LAST_STATES: " and last hidden states", ALL_STATES: " and hidden states of all layers"}
+        what = f"log-probs{states[reads.states]} of answers' tokens"
+        if self.reference.store == NEVER:
+            return f"{what}, computed beside each step"
+        size = self.kept_bytes(1)
+        cost = "" if size is None else f", {size:,} bytes a token"
+        if size and isinstance(data, SentimentConfig | ChainArithmeticConfig):
+            cost = f", at most {size * 2 * data.max_pairs * data.max_new_tokens / 2**20:,.1f} MiB"
+        beside = "" if self.reference.store == ALWAYS else f"; beside each step above {self.reference.max_gib:g} GiB"
+        return f"{what}, kept on disk{cost}{beside}"
 
     def parameters(self) -> int | None:
         """Parameters of the policy."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from recipes.alignment import evaluation as measures
 from recipes.alignment.config import ALL_STATES, NO_STATES, AlignmentRunConfig, LoraConfig, Reads
@@ -23,6 +24,7 @@ from recipes.core.models.adapters import Unadapted, add_adapters, save_adapters
 from recipes.core.models.head import output_head
 from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
+from recipes.core.training.model_options import cast_parameters
 from recipes.core.training.trainer import Objective, Training
 
 
@@ -55,6 +57,8 @@ class AlignmentRecipe:
     def prepare(self, config: Any, device: str) -> Prepared:
         """Reference, pairs and what is known of their tokens, each cached by content. Raises UserError on bad data."""
         ground, reads = self.ground(config, device), config.reads
+        if config.trainer.dtype != "float32":  # as the policy's are before its first step
+            cast_parameters(ground.frozen, getattr(torch, config.trainer.dtype))
         # Of held-out answers, nothing but what masks read; their log-probs are computed when they are measured.
         states = reads.states if reads.states == ALL_STATES else NO_STATES
         sets = ((ground.data.train, reads), (ground.data.test, Reads(False, states)))

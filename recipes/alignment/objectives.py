@@ -129,7 +129,7 @@ class TokenScores:
     def _read(self, hidden: Tensor, head: OutputHead, targets: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if "kl" in self.needs and self.head is not None:
             self.head = self.head.to(hidden.device)
-            reference = project(exact(batch[TOKENS + STATES][:, -1]), self.head)
+            reference = project(batch[TOKENS + STATES][:, -1], self.head)
             scores = logprobs_and_kl(hidden, head, targets, reference)
             return {"logps": scores.logps, "kl": scores.kl}
         columns = {"logps": token_logprobs(hidden, head, targets)}

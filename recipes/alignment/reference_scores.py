@@ -10,7 +10,7 @@ from recipes.alignment.config import ALL_STATES, LAST_STATES, NO_STATES, Alignme
 from recipes.alignment.pairs import TOKENS, PairSet
 from recipes.core.models.head import output_head
 from recipes.core.scoring.forward import HEAD, Reading, every_layer, read_batch
-from recipes.core.scoring.score import LOGPROB, TokenScores, is_scored, score_once
+from recipes.core.scoring.score import LOGPROB, TokenScores, in_bf16, is_scored, score_once
 from recipes.core.scoring.sizes import ALWAYS, NEVER, check_room, is_worth_keeping, kept_bytes
 from recipes.core.scoring.statistics import Ask, token_columns
 from recipes.core.storage.cache import home
@@ -52,7 +52,7 @@ class AnswerScores:
     def size(self) -> int:
         """Bytes that it takes on disk."""
         width = output_head(self.model.language_model).weight.shape[1]
-        return kept_bytes(int(self.pairs.lengths.sum()), len(self.layers), width, self.bf16)
+        return kept_bytes(int(self.pairs.lengths.sum()), len(self.layers), width, in_bf16(self.model, self.bf16))
 
     @cached_property
     def kept(self) -> Ask | None:

@@ -19,6 +19,7 @@ from recipes.core.models.head import output_head
 from recipes.core.scoring.columns import column_tensor
 from recipes.core.scoring.forward import HEAD
 from recipes.core.scoring.sizes import is_worth_keeping, kept_bytes
+from recipes.core.training.model_options import cast_parameters
 from tests.alignment.test_sparsepo_objectives import model, pair_set
 
 PAIRS = pair_set()
@@ -32,7 +33,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def config(*keys: str) -> Any:
-    return compose.compose("sparsepo", ["arm=dpo", *keys])
+    arm = [] if any(key.startswith("arm=") for key in keys) else ["arm=dpo"]
+    return compose.compose("sparsepo", [*arm, *keys])
 
 
 def test_the_config_names_what_each_loss_reads_of_the_reference() -> None:
@@ -122,6 +124,26 @@ def test_a_pass_over_pairs_that_no_run_sees_is_not_worth_it(tmp_path: Path) -> N
     assert not is_worth_keeping(1, 1.0, 80_001, 10_000, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        (("arm=dpo",), "log-probs of answers' tokens, kept on disk, at most 0.2 MiB; beside each step above 8 GiB"),
+        (
+            ("arm=random", "model=smollm2-135m", "data.path=x"),
+            "and last hidden states of answers' tokens, kept on disk, 2,308 bytes a token;",
+        ),
+        (
+            ("arm=sparsepo_common", "trainer.dtype=bfloat16", "reference.store=always"),
+            "all layers of answers' tokens, kept on disk, at most 17.8 MiB",
+        ),
+        (("reference.store=never",), "log-probs of answers' tokens, computed beside each step"),
+        (("arm=simpo",), "nothing that training reads"),
+    ],
+)
+def test_a_dry_run_says_what_is_kept(keys: tuple[str, ...], text: str) -> None:
+    assert text in dict(config(*keys).describe())["reference says"]
+
+
 def test_in_bf16_a_policy_that_has_not_moved_is_where_its_reference_is() -> None:
     reference = model(0)
     kept = AnswerScores(reference, PAIRS, "cpu", (HEAD,), bf16=True)
@@ -141,3 +163,19 @@ def test_in_bf16_a_policy_that_has_not_moved_is_where_its_reference_is() -> None
                 assert float((side.logps - side.ref_logps)[side.mask.bool()].abs().max()) < 2e-2
                 assert float(side.kl[side.mask.bool()].abs().max()) < 1e-3
     assert batches[0][TOKENS + STATES].dtype == torch.bfloat16
+
+
+def test_a_reference_whose_policy_has_bf16_weights_has_them_too() -> None:
+    reference = model(0)
+    cast_parameters(reference, torch.bfloat16)
+    scores, _ = choose_scores(config(), reference, PAIRS, TDPO, "cpu")
+    columns = scores.columns(TDPO)
+    assert columns[STATES].dtype == np.uint16 and columns[STATES].nbytes + columns[LOGPS].nbytes == scores.size
+    batch = pair_collate(0)([PairItems(PAIRS, columns)[i] for i in range(4)])
+    policy = model(0)
+    cast_parameters(policy, torch.bfloat16)
+    sides = TokenScores(("ref_logps", "kl"), output_head(reference.language_model).detach())
+    for side in sides(PreferenceModel(policy), batch)[:2]:
+        assert side.ref_logps is not None and side.kl is not None
+        assert float((side.logps - side.ref_logps)[side.mask.bool()].abs().max()) < 2e-2
+        assert float(side.kl[side.mask.bool()].abs().max()) < 1e-3

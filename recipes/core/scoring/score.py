@@ -77,7 +77,7 @@ class Options(TypedDict, total=False):
         batch_tokens: Padded tokens of a forward.
         groups: Numbers of the rows of each forward instead.
         what: What is being done, for people.
-        bf16: Compute as a model is trained in bf16; hidden states are then kept in it.
+        bf16: Compute as a model is trained in bf16; hidden states are then kept in it, as of models in bf16.
     """
 
     device: Required[str]
@@ -140,6 +140,11 @@ def score_once(
 def is_scored(model: Any, rows: Sequence[Row], ask: Ask = LOGPROB, bf16: bool = False) -> bool:
     """Whether `score_once` finds these scores in the cache."""
     return entry_folder(KIND, scores_key(model, rows, ask, bf16=bf16)).is_dir()
+
+
+def in_bf16(model: Any, bf16: bool) -> bool:
+    """Whether hidden states are kept in bf16: they are computed in it, or the weights are in it."""
+    return bf16 or output_head(model.language_model).weight.dtype == torch.bfloat16
 
 
 def scores_key(model: Any, rows: Sequence[Row], ask: Ask, other: Any = None, bf16: bool = False) -> str:
@@ -220,7 +225,7 @@ def _shapes(model: Any, tokens: int, ask: Ask, other: Any, bf16: bool) -> dict[s
         width = output_head(model.language_model).weight.shape[1]
         if set(ask.hidden) != {HEAD}:
             width = model.language_model.config.get_text_config().hidden_size
-        shapes["hidden"] = ((tokens, len(ask.hidden), width), BF16 if bf16 else np.float32)
+        shapes["hidden"] = ((tokens, len(ask.hidden), width), BF16 if in_bf16(model, bf16) else np.float32)
     return shapes
 
 

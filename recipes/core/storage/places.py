@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from recipes.core.storage import hub
 from recipes.core.storage.files import home_path
@@ -45,11 +46,30 @@ def kind_of(path: str, key: str) -> str:
         folder = hub.download(path, key, weights=False)
     if run := run_of(folder):
         return f"run of {_recipe_of(run)}"
+    return str(_read_config(folder).get("model_type", ""))
+
+
+def decoder_shape(path: str) -> tuple[int, int] | None:
+    """Layers and width of the language model in a local folder, or of a run; None if its config.json does not say."""
+    folder = home_path(path)
+    content = _read_config(folder / HF if is_run(folder) else folder)
+    text = content.get("text_config", content)
+    sizes = [
+        next((text[name] for name in names if isinstance(text.get(name), int)), None)
+        if isinstance(text, dict)
+        else None
+        for names in (("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd"))
+    ]
+    return (sizes[0], sizes[1]) if sizes[0] and sizes[1] else None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """What a folder's config.json says; empty if it cannot be read, as whoever loads it says what is wrong with it."""
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return ""  # whoever loads it says what is wrong with it
-    return str(content.get("model_type", "")) if isinstance(content, dict) else ""
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _recipe_of(folder: Path) -> str:

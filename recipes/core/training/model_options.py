@@ -35,6 +35,16 @@ def apply_options(model: nn.Module, config: TrainerConfig) -> None:
         _compile(model)
 
 
+def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
+    """Change the dtype of a model's weights in place, but for adapters.
+
+    Parameters alone: frequencies of rotary embeddings and the like are buffers, and stay exact.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and "lora_" not in name:
+            parameter.data = parameter.data.to(dtype)
+
+
 def can_checkpoint(model: nn.Module) -> bool:
     """Whether the layers that are trained can compute their activations anew in the backward pass."""
     return any(_has_layers(part) for part in trained_models(model))
@@ -79,11 +89,8 @@ def _set_attention(model: nn.Module, kind: str) -> None:
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:
-    """Parameters alone: frequencies of rotary embeddings and the like are buffers, and stay exact."""
     for part in _transformers_in(model, f"trainer.dtype={str(dtype).removeprefix('torch.')}", "leave it out"):
-        for name, parameter in part.named_parameters():
-            if parameter.is_floating_point() and "lora_" not in name:
-                parameter.data = parameter.data.to(dtype)
+        cast_parameters(part, dtype)
 
 
 def _checkpoint(model: nn.Module) -> None:
