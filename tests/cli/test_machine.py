@@ -7,6 +7,7 @@ from collections import namedtuple
 from cli import doctor
 from recipes.core.messages import align
 from recipes.core.storage import assets
+from recipes.core.storage.cache import PARTIAL, build_once
 
 
 def test_recipes_are_listed_by_family(steelyard) -> None:
@@ -107,3 +108,15 @@ def test_plain_columns_are_aligned_and_never_cut() -> None:
         wide + "  10",
         "b" + " " * 299 + "   5",
     ]
+
+
+def test_doctor_hashes_the_cache_when_asked_to_and_names_stopped_builds(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path))
+    entry = build_once("kind", "key", lambda folder: (folder / "data").write_text("abc"))
+    assert doctor._cache(hashed=False) == []
+    assert doctor._cache(hashed=True) == [doctor.Check("cache", "1 entries, 0 damaged")]
+    (entry / "data").write_text("abd")
+    (tmp_path / "cache" / "kind" / f".other{PARTIAL}").mkdir()
+    damaged, stopped = doctor._cache(hashed=True)
+    assert damaged.state == "1 entries, 1 damaged" and str(entry) in damaged.advice
+    assert stopped.state == "1 in the cache, 0.0 GB" and "goes on from there" in stopped.advice
