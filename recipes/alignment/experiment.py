@@ -1,9 +1,7 @@
 """One alignment experiment, loss aside: pairs, reference, policy, and what is measured of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,7 @@ from recipes.alignment.reference import pad_id
 from recipes.alignment.reference_scores import AnswerScores, StepReference, choose_scores
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.scores import Scores
-from recipes.core.models.adapters import Unadapted, add_adapters, save_adapters
+from recipes.core.models.adapters import Unadapted, add_adapters
 from recipes.core.models.head import output_head
 from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
@@ -115,11 +113,8 @@ class AlignmentRecipe:
         for name, (title, higher, value) in ground.data.facts.items():
             scores.define(name, title, higher)
             extra[name] = float(value)
-        files: dict[str, Callable[[Path], None]] = {}
-        if lora_of(config).rank:
-            files["adapter"] = partial(save_adapters, model.policy)
         plots = measures.frontier_plots(curve, start, config.arm)
-        return Evaluation(scores.overall() | extra, scores, plots=plots, files=files)
+        return Evaluation(scores.overall() | extra, scores, plots=plots)
 
     def add_answers(self, config: Any, prepared: Prepared, scores: Scores, logps: np.ndarray) -> None:
         """Add what is read off the policy's log-probs of held-out answers, float32 [tokens]."""

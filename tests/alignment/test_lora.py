@@ -107,7 +107,8 @@ def test_the_adapter_of_a_run_loads_onto_its_reference(pairs: Path) -> None:
     recipe = AlignmentRecipe()
     prepared = recipe.prepare(config_of(pairs, "arm=dpo", "lora.rank=0"), "cpu")
     ids = torch.arange(4, 10)[None]
-    model = PeftModel.from_pretrained(prepared.ground.reference().language_model, str(outcome.folder / "adapter"))
+    reference = prepared.ground.reference().language_model
+    model = PeftModel.from_pretrained(reference, str(outcome.folder / "hf" / "adapter"))
     trained = recipe.build(config, recipe.prepare(config, "cpu")).model
     trained.load_state_dict(checkpoint(outcome, 4), strict=False)
     assert torch.allclose(model(ids).logits, trained.policy.language_model(ids).logits, atol=1e-6)

@@ -130,6 +130,47 @@ def test_a_run_that_trains_no_model_of_a_library_says_what_it_trains(tmp_path: P
     assert "a run of sample-reweighting with data=linear-regression and model=linear trains no model" in ended.err
 
 
+def test_a_model_that_the_libraries_cannot_write_costs_no_results(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], steelyard: Steelyard
+) -> None:
+    from recipes.core.export import folder
+    from recipes.core.runs.folder import RunFolder
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no such mapping")
+
+    shutil.rmtree(run / "hf")
+    write_seal(run, read_json(run / "status.json"))
+    monkeypatch.setattr(folder, "write_model", fail)
+    folder.write_in_run(RunFolder(run), 2)
+    text = "the model cannot be written as transformers takes it: no such mapping"
+    assert text in capsys.readouterr().err and not (run / "hf").exists()
+    ended = steelyard("export", run)
+    assert ended.code == 1 and text in ended.err and not list(run.glob(".staging*"))
+
+
+def test_a_run_that_was_stopped_before_its_model_was_written_writes_it_when_it_goes_on(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recipes.core.export import folder
+
+    words = [*KEYS, *TEXT, f"data.path={finished.parents[2] / 'texts.jsonl'}", f"outputs={tmp_path}"]
+    config = compose.compose("sample-reweighting", words)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(folder, "publish_folder", stop)
+        runner.run(config, False, "steelyard", page=False)
+    [run] = tmp_path.glob("*/*/*-s0")
+    assert read_json(run / "status.json")["state"] == "interrupted" and not (run / "hf").exists()
+    assert runner.run(config, False, "steelyard", page=False).resumed_from == 2
+    ours, theirs = ({name: file["sha256"] for name, file in read_json(one / "hf" / "steelyard.json")["files"].items()}
+                    for one in (run, finished))  # fmt: skip
+    assert ours == theirs and not seal_problem(run)
+
+
 class Hub:
     """The hub's side of an upload."""
 

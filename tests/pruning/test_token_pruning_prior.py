@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import (
+    AutoModelForImageTextToText,
     CLIPVisionConfig,
     CLIPVisionModel,
     LlamaForCausalLM,
@@ -80,8 +81,9 @@ def differences(model: CaptionModel, batch: dict[str, Any]) -> torch.Tensor:
     return (own - theirs)[mask.bool()].abs()
 
 
-def test_a_trained_model_and_its_llava_have_the_same_logits(run_folder: Path) -> None:
-    trained = load_finished(str(run_folder), "cpu")
+@pytest.mark.parametrize("name", ["", "hf"])
+def test_a_trained_model_and_its_llava_have_the_same_logits(name: str, run_folder: Path) -> None:
+    trained = load_finished(str(run_folder / name), "cpu")
     test, model, tokenizer = trained.data.test, trained.model, trained.tokenizer
     tokens = tokenize(test, tokenizer, tokenizer.eos_token_id, 64)
     items = CaptionItems(test, tokens, range(16), model.pixels)
@@ -89,6 +91,12 @@ def test_a_trained_model_and_its_llava_have_the_same_logits(run_folder: Path) ->
     batch = caption_collate(model.prefix_ids, tokenizer.pad_token_id, weigh)([items[i] for i in range(16)])
     assert not batch["attention_mask"].all()  # captions of several lengths
     assert differences(model, batch).max() < 1e-5
+    mask = batch["attention_mask"]
+    llava = AutoModelForImageTextToText.from_pretrained(run_folder / "hf").eval()
+    with torch.no_grad():
+        left = llava(input_ids=batch["input_ids"], attention_mask=mask, pixel_values=batch["pixels"]).logits
+        own = model.eval()(batch["input_ids"], mask, batch["pixels"], lambda hidden, head: head.logits(hidden))
+    assert (own - left)[mask.bool()].abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("tower", TOWERS)

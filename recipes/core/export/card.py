@@ -15,7 +15,7 @@ from recipes.core.statistics.texts import number_text
 from recipes.core.storage import hub
 from recipes.core.storage.assets import ASSETS
 from recipes.core.storage.files import home_path, read_json, write_text
-from recipes.core.storage.places import ADAPTER, CAPTION_MODEL, HF, LANGUAGE_MODEL
+from recipes.core.storage.places import ADAPTER, HF, LANGUAGE_MODEL
 from recipes.core.storage.seals import MANIFESTS
 
 CARD, CONFIG = "README.md", "config.json"
@@ -29,7 +29,7 @@ ADAPTERS = (
     "",
     f'model = PeftModel.from_pretrained(base, "FOLDER/{ADAPTER}")',
 )
-PARTS = (
+PARTS: tuple[str, ...] = (
     f"from transformers import {TEXT}",
     *PLACE,
     f'decoder = {TEXT}.from_pretrained("FOLDER/{LANGUAGE_MODEL}")  # without what makes embeddings of images',
@@ -65,11 +65,24 @@ class Answer:
 
 @dataclass(frozen=True)
 class Base:
-    """The model that training began with: in words, its name on the hub, its licence; the last two where known."""
+    """The model that training began with.
+
+    Attributes:
+        text: In words.
+        name: The model on the hub that it is or comes from; empty where none is known.
+        licence: Its licence, where that is known.
+        exact: Whether its weights are those of the hub.
+    """
 
     text: str
     name: str = ""
     licence: str = ""
+    exact: bool = False
+
+    @property
+    def hub_name(self) -> str:
+        """The name under which the hub has exactly these weights; empty if it has not."""
+        return self.name if self.exact else ""
 
 
 def write_card(run: RunRecord, folder: Path, answer: Answer | None) -> None:
@@ -124,7 +137,7 @@ def base_of(run: RunRecord) -> Base:
             return Base(f"{name} ({ASSETS[asset].label})", name, ASSETS[asset].licence.lower())
         return Base("none: made and trained in the run")
     if hub.is_name(path):
-        return Base(path, path.partition("@")[0], _licence(_in_hub_cache(path.partition("@")[0])))
+        return Base(path, path.partition("@")[0], _licence(_in_hub_cache(path.partition("@")[0])), True)
     return Base(f"the folder {home_path(path).name}", "", _licence(home_path(path) / CARD))
 
 
@@ -155,13 +168,11 @@ def auto_class(folder: Path) -> str:
 
 def _use(folder: Path) -> str:
     """How to load what the folder holds, as code."""
-    kind = auto_class(folder)
-    if (folder / CAPTION_MODEL).exists():
-        lines = PARTS
-    elif kind == IMAGES:
+    kind, lines = auto_class(folder), PARTS
+    if kind == IMAGES:
         lines = (f"from transformers import {kind}, AutoProcessor", *PLACE, f'model = {kind}.from_pretrained("FOLDER")',
                  'processor = AutoProcessor.from_pretrained("FOLDER")', *_prompt(folder))  # fmt: skip
-    else:
+    elif kind == TEXT:
         lines = (f"from transformers import {kind}, AutoTokenizer", *PLACE, f'model = {kind}.from_pretrained("FOLDER")',
                  'tokenizer = AutoTokenizer.from_pretrained("FOLDER")')  # fmt: skip
     if (folder / ADAPTER).exists():

@@ -90,7 +90,7 @@ def evaluate(path: str, tasks: Sequence[str], settings: Settings, manager: Any) 
         except Exception as error:  # of the library, the hub, and the tasks that people bring
             hint = "its data come from the hub unless its YAML names files: without network it must be in the cache"
             raise UserError(f"cannot be evaluated: {first_line(error)}", f"--tasks {','.join(tasks)}", hint) from error
-    used = {"tasks": list(tasks), "limit": settings.limit, "few_shot": settings.few_shot}
+    used: dict[str, Any] = {"tasks": list(tasks), "limit": settings.limit, "few_shot": settings.few_shot}
     used |= {"batch_size": settings.batch_size, "device": device, "lm_eval": version("lm_eval")}
     return Benchmark(used, tuple(read_marks(results or {})))
 

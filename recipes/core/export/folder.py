@@ -4,30 +4,39 @@ It is whole or absent. The manifest says which run it is of, and holds size and 
 which is written again when more is known.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from recipes.core.errors import UserError
-from recipes.core.export.card import CARD, Answer, write_card
+from recipes.core.errors import RunFailed, SteelyardError, UserError
+from recipes.core.export.card import CARD, Answer, base_of, write_card
+from recipes.core.messages import note
 from recipes.core.models.hf_folder import holds_model, write_model
 from recipes.core.models.run_models import final_checkpoint, folder_problem
 from recipes.core.runs.folder import AGAIN, RunFolder
 from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.storage import fence
 from recipes.core.storage.checksums import checksums, files_below
-from recipes.core.storage.disk import make_folder, raising_disk_full
-from recipes.core.storage.files import publish_folder, read_json, write_json
+from recipes.core.storage.disk import is_full, make_folder, raising_disk_full
+from recipes.core.storage.files import publish_folder, read_json, write_json, write_text
 from recipes.core.storage.locks import hold
-from recipes.core.storage.places import HF
+from recipes.core.storage.model_files import first_line
+from recipes.core.storage.places import ADAPTER, HF
 from recipes.core.storage.seals import MANIFESTS
 
 MANIFEST, VERSION = MANIFESTS[HF], 1
 
 
+class NotWritten(RunFailed):
+    """The libraries cannot write a model, though it was trained and measured."""
+
+
 def write_in_run(run: RunFolder, steps: int) -> None:
     """Write `hf/` of a run that has just been measured; nothing if what it trained is no model of a library.
+
+    What the libraries cannot write is reported, and takes nothing from what the run has measured.
 
     Args:
         run: Its folder, which this process holds.
@@ -37,8 +46,12 @@ def write_in_run(run: RunFolder, steps: int) -> None:
         RunFailed: the disk is full.
     """
     checkpoint = run.checkpoints / f"checkpoint-{steps}"
-    if holds_model(checkpoint):
+    if not holds_model(checkpoint):
+        return
+    try:
         _publish(load_run(run.path), run.path / HF, lambda staging: write_model(checkpoint, staging), None)
+    except NotWritten as error:
+        note(f"warning: {error}")
 
 
 def export_in_run(run: RunRecord, answer: Answer | None) -> Path:
@@ -155,7 +168,7 @@ def _publish(run: RunRecord, target: Path, fill: Callable[[Path], None], answer:
     with raising_disk_full(target):
         try:
             staging.mkdir()
-            fill(staging)
+            _fill(staging, fill, run)
             files = [path for path in files_below(staging) if path.name not in (MANIFEST, CARD)]
             tree = {"version": VERSION, "run": name_of(run), "files": checksums(staging, files)}
             write_json(staging / MANIFEST, tree)
@@ -163,3 +176,19 @@ def _publish(run: RunRecord, target: Path, fill: Callable[[Path], None], answer:
             publish_folder(staging, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _fill(staging: Path, fill: Callable[[Path], None], run: RunRecord) -> None:
+    try:
+        fill(staging)
+    except (SteelyardError, OSError):
+        raise
+    except Exception as error:  # of libraries, about a model of any kind
+        if is_full(error, staging):
+            raise
+        what = f"the model cannot be written as transformers takes it: {first_line(error)}"
+        hint = f"its weights, as the recipe's code names them, lie in {run.path / 'checkpoints'}"
+        raise NotWritten(what, str(run.path), hint) from error
+    name, config = base_of(run).hub_name, staging / ADAPTER / "adapter_config.json"
+    if name and config.exists():
+        write_text(config, json.dumps(read_json(config) | {"base_model_name_or_path": name}, indent=2, sort_keys=True))

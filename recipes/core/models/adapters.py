@@ -5,11 +5,9 @@ One set of weights serves both: the adapted model and the model as it was before
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -64,17 +62,6 @@ def add_adapters(model: TextModel, rank: int, alpha: float, targets: Sequence[st
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
     return model
-
-
-def save_adapters(model: TextModel, folder: Path) -> None:
-    """Write the adapters as a folder that `peft.PeftModel.from_pretrained` puts onto the model they were trained on."""
-    from peft import get_peft_model_state_dict
-
-    folder.mkdir(parents=True, exist_ok=True)
-    model.language_model.peft_config["default"].save_pretrained(str(folder))
-    state = get_peft_model_state_dict(model.language_model)
-    weights = {f"base_model.model.{name}": values.detach().cpu().contiguous() for name, values in state.items()}
-    save_file(weights, folder / "adapter_model.safetensors")
 
 
 @contextmanager

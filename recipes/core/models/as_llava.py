@@ -1,6 +1,6 @@
 """A caption model of setting H as the LLaVA that it is, for code that knows LLaVAs only."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -60,7 +60,7 @@ def as_llava(model: CaptionModel | LlavaCaptionModel) -> LlavaForConditionalGene
     return llava.eval()
 
 
-def feature_strategy(tower: PreTrainedModel) -> str:
+def feature_strategy(tower: Any) -> Literal["default", "full"]:
     """How LLaVA selects the patches of a tower: "default" leaves out the class token that leads, "full" takes all.
 
     Raises:

@@ -22,7 +22,7 @@ from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.encoder import PatchFeatures
 from recipes.core.models.head import output_head
 from recipes.core.models.hf_folder import ORIGIN, VISION
-from recipes.core.models.run_models import describer, save_config
+from recipes.core.models.run_models import describe_adapters, describer, save_config
 from recipes.core.models.tokenizer import PATCH
 from recipes.core.models.vision_language import CaptionModel, EncoderProjector, PatchEmbedding, SquarePixels
 from recipes.core.storage.files import read_json, write_json
@@ -90,11 +90,12 @@ def _as_plain_llava(model: CaptionModel) -> Any:
     vision, language = model.vision, model.language_model
     if not isinstance(vision, EncoderProjector) or not output_head(language).plain:
         return None
+    tower: Any = vision.encoder.tower
     try:
-        strategy = feature_strategy(vision.encoder.tower)
+        strategy = feature_strategy(tower)
     except UserError:
         return None
-    encoder = copy.deepcopy(vision.encoder.tower.config)
+    encoder = copy.deepcopy(tower.config)
     encoder.tie_last_hidden_states = True
     config = LlavaConfig(
         vision_config=encoder,
@@ -143,7 +144,7 @@ def _describe_parts(model: CaptionModel, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     save_config(model.language_model, tokenizer, folder / LANGUAGE_MODEL)
     tokenizer.save_pretrained(folder / LANGUAGE_MODEL)
-    parts = {
+    parts: dict[str, Any] = {
         "setting": "H" if isinstance(vision, EncoderProjector) else "U",
         "read_by": f"{__name__}.{load_caption_model.__name__}",
         "image_size": pixels.image_size,
@@ -160,6 +161,8 @@ def _describe_parts(model: CaptionModel, tokenizer: Any, folder: Path) -> None:
         first: Any = vision.project[0]
         parts |= {"patches": encoder.patches, "features": first.in_features}
     else:
+        assert isinstance(vision, PatchEmbedding)
         parts["patch"] = vision.patch
     write_json(folder / CAPTION_MODEL, parts)
-    write_json(folder / ORIGIN, {"prefixes": [("language_model.", "")], "vision": "vision.", "scale": 0.0})
+    origin = {"prefixes": [("language_model.", "")], "vision": "vision."} | describe_adapters(model, folder)
+    write_json(folder / ORIGIN, origin)

@@ -82,7 +82,7 @@ def merge_adapters(weights: Mapping[str, Tensor], scale: float, transposed: bool
         if name.endswith(".base_layer.weight"):
             layer = name.removesuffix(".base_layer.weight")
             added = scale * weights[f"{layer}.lora_B.default.weight"] @ weights[f"{layer}.lora_A.default.weight"]
-            values = values + (added.T if transposed else added)
+            values = (values + (added.T if transposed else added)).to(values.dtype)
         merged[name.replace(".base_layer.", ".")] = values.contiguous()
     return merged
 

@@ -17,8 +17,8 @@ from recipes.core.models.hf_folder import FOLDER, ORIGIN, WEIGHTS, Prefixes, hol
 from recipes.core.runs import checkpoints
 from recipes.core.runs.folder import DONE, RunFolder
 from recipes.core.runs.records import load_run
-from recipes.core.storage.cache import build_once
-from recipes.core.storage.checksums import mismatches
+from recipes.core.storage.cache import build_once, changes
+from recipes.core.storage.checksums import are_entries
 from recipes.core.storage.files import read_json, sha256_file, write_json, write_text
 from recipes.core.storage.places import ADAPTER, HF
 from recipes.core.storage.seals import MANIFESTS
@@ -59,18 +59,20 @@ def describer(
         (processor or tokenizer).save_pretrained(folder)
         for file in beside:
             shutil.copyfile(file, folder / file.name)
-        adapters = getattr(shown, "peft_config", {}).get("default")
-        if adapters:
-            _save_adapter_config(adapters, folder / ADAPTER)
-        origin = {
-            "prefixes": prefixes or [(f"{name}." if name else "", "")],
-            "scale": adapters.lora_alpha / adapters.r if adapters else 0.0,
-            "transposed": bool(adapters and adapters.fan_in_fan_out),
-            "unread": list(unread),
-        }
-        write_json(folder / ORIGIN, origin)
+        origin = {"prefixes": prefixes or [(f"{name}." if name else "", "")], "unread": list(unread)}
+        write_json(folder / ORIGIN, origin | describe_adapters(model, folder))
 
     return describe
+
+
+def describe_adapters(model: nn.Module, folder: Path) -> dict[str, Any]:
+    """How the adapters in a model are merged, for origin.json; their config goes into `adapter/` of a folder."""
+    configs = (getattr(part, "peft_config", {}).get("default") for part in model.modules())
+    adapters = next((config for config in configs if config), None)
+    if adapters is None:
+        return {"scale": 0.0, "transposed": False}
+    _save_adapter_config(adapters, folder / ADAPTER)
+    return {"scale": adapters.lora_alpha / adapters.r, "transposed": adapters.fan_in_fan_out}
 
 
 def final_checkpoint(folder: Path, where: str, instead: str) -> Path:
@@ -119,10 +121,12 @@ def run_model(folder: Path, key: str, where: str) -> Path:
 def folder_problem(folder: Path) -> str:
     """The first thing that is wrong with a folder of a model with our manifest; empty if nothing is."""
     try:
-        files = read_json(folder / MANIFESTS[HF])["files"]
-    except (OSError, UserError, KeyError):
+        files = read_json(folder / MANIFESTS[HF]).get("files")
+    except (OSError, UserError):
+        files = None
+    if not files or not are_entries(files):
         return f"{MANIFESTS[HF]} is missing or damaged"
-    return next(iter(mismatches(folder, files)), "")
+    return next(iter(changes(folder, files)), "")
 
 
 def _check_done(folder: Path, where: str, instead: str) -> None:

@@ -76,6 +76,17 @@ def problems(folder: Path, hashed: bool = False) -> list[str]:
     entries = read_checksums(folder / MANIFEST)
     if entries is None:
         return [f"{MANIFEST} is missing or unreadable"]
+    return changes(folder, entries, hashed)
+
+
+def changes(folder: Path, entries: Entries, hashed: bool = False) -> list[str]:
+    """What is wrong with the files of a folder: missing, changed. Large ones are hashed as in `build_once`.
+
+    Args:
+        folder: Where the files lie.
+        entries: As from `checksums`.
+        hashed: Hash all files, whatever `stat` says of them.
+    """
     return [] if not hashed and _is_known(folder, entries) else mismatches(folder, entries)
 
 
@@ -98,10 +109,10 @@ def write_manifest(folder: Path) -> None:
 def _is_known(folder: Path, entries: Entries) -> bool:
     """Whether the files are those of the manifest, by the fingerprint that is kept with the times of large ones."""
     try:
-        found = fingerprint({name: folder / name for name in entries}, home())
+        actual = fingerprint({name: folder / name for name in entries}, home())
     except UserError:
         return False
-    return found == sha256_json(sorted((name, entry["sha256"]) for name, entry in entries.items()))
+    return actual == sha256_json(sorted((name, entry["sha256"]) for name, entry in entries.items()))
 
 
 def _build(folder: Path, build: Callable[[Path], None], resumable: bool) -> None:

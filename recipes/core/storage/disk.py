@@ -48,7 +48,7 @@ def raising_disk_full(path: Path) -> Iterator[None]:
     except (RunFailed, UserError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # torch's CheckpointException is no Exception
-        if not _is_full(error, path):
+        if not is_full(error, path):
             raise
         raise DiskFull("the disk is full", where=str(path), hint=FREE) from error
 
@@ -123,7 +123,7 @@ def nothing_begun() -> Iterator[None]:
         raise UserError(error.what, error.where, error.hint) from error
 
 
-def _is_full(error: BaseException | None, path: Path) -> bool:
+def is_full(error: BaseException | None, path: Path) -> bool:
     """Whether an error, or one that led to it, says that a disk is full."""
     while error is not None:
         text = str(error)

@@ -1,14 +1,11 @@
 """Adapters: the same at the start, off means the model itself, one copy of weights, only they are trained."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from peft import PeftModel
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from recipes.core.errors import UserError
-from recipes.core.models.adapters import Unadapted, add_adapters, save_adapters, without_adapters
+from recipes.core.models.adapters import Unadapted, add_adapters, without_adapters
 from recipes.core.models.vision_language import TextModel
 
 IDS = torch.arange(12).view(2, 6)
@@ -108,10 +105,3 @@ def test_the_head_gets_none_because_losses_read_its_weight() -> None:
     with pytest.raises(UserError, match="the output head can have no adapter") as raised:
         add_adapters(llama(), 2, 8.0, ("q_proj", "lm_head"), 0)
     assert "lora.targets=[q_proj,lm_head]" in str(raised.value)
-
-
-def test_a_saved_adapter_loads_into_the_model_again(tmp_path: Path) -> None:
-    model = disturbed(add_adapters(llama(), 2, 8.0, (), 0))
-    save_adapters(model, tmp_path / "adapter")
-    again = PeftModel.from_pretrained(llama().language_model, str(tmp_path / "adapter"))
-    assert torch.equal(again(IDS).logits, logits(model))

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from recipes.core.models.adapters import add_adapters
-from recipes.core.models.hf_folder import rename, write_model
+from recipes.core.models.hf_folder import merge_adapters, rename, write_model
 from recipes.core.models.run_models import describer
 from recipes.core.models.tokenizer import train_bpe
 from recipes.core.models.vision_language import TextModel
@@ -84,6 +84,13 @@ def test_adapters_are_merged_and_lie_beside_as_peft_reads_them(kind: str, tmp_pa
     torch.testing.assert_close(logits(merged), expected, atol=1e-5, rtol=0)
     beside = peft.PeftModel.from_pretrained(base, folder / "adapter")
     torch.testing.assert_close(logits(beside), expected, atol=1e-5, rtol=0)
+
+
+def test_merged_weights_keep_their_kind() -> None:
+    weights = {"x.base_layer.weight": torch.ones(2, 2, dtype=torch.bfloat16)}
+    weights |= {"x.lora_A.default.weight": torch.ones(1, 2), "x.lora_B.default.weight": torch.ones(2, 1)}
+    merged = merge_adapters(weights, 0.5, transposed=False)
+    assert torch.equal(merged["x.weight"], torch.full((2, 2), 1.5, dtype=torch.bfloat16))
 
 
 def test_a_checkpoint_of_before_names_the_prefix_alone(tmp_path: Path) -> None:
