@@ -151,15 +151,6 @@ def cells_result(
     return about | {"arms": manifest.arms, "seeds": manifest.seeds, "cells": cells}
 
 
-def state_of_all(states: Sequence["CellState"], stopped: bool) -> str:
-    """How a trial or sweep ended: "interrupted", "failed", "unfinished" (damaged or stopped cells) or "done"."""
-    if stopped:
-        return INTERRUPTED
-    if any(state.state == FAILED for state in states):
-        return FAILED
-    return DONE if all(state.state == DONE for state in states) else "unfinished"
-
-
 def end(states: Sequence["CellState"], stopped: bool, command: str) -> None:
     """Leave with 130 if it was told to stop, 1 if cells are not done, and say what to type next."""
     failed = sum(state.state == FAILED for state in states)
@@ -181,13 +172,13 @@ def end(states: Sequence["CellState"], stopped: bool, command: str) -> None:
 
 def watch_cells(folder: Path, manifest: "Manifest", metric: str, as_json: bool = False) -> None:
     """Show how far the cells are: on a terminal until all have ended, once elsewhere."""
-    from recipes.core.trial.states import cell_states
+    from recipes.core.trial.states import cell_states, state_of_cells
 
     if not (folder / "manifest.json").exists():
         raise UserError("was never started", where=str(folder), hint=f"type: {manifest.command}")
     states = cell_states(folder, manifest)
     if as_json:
-        print_result(manifest.kind, cells_result(folder, manifest, states, state_of_all(states, False)))
+        print_result(manifest.kind, cells_result(folder, manifest, states, state_of_cells(states)))
         return
     if not sys.stdout.isatty():
         show_cells(states, metric=metric)

@@ -27,7 +27,6 @@ from cli.cells import (
     open_jobs,
     show_cells,
     show_plan,
-    state_of_all,
     watch_cells,
 )
 from cli.console import heading, note, pairs, say, table
@@ -41,7 +40,7 @@ from recipes.core.spelling import did_you_mean
 from recipes.core.statistics.claims import card_for
 from recipes.core.trial import cells as planning
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.states import CellState
+from recipes.core.trial.states import CellState, state_of_cells
 
 if TYPE_CHECKING:
     from recipes.core.config.settings import Card
@@ -208,7 +207,7 @@ def _conclude(
     if card.frontiers and not drawn:
         note(f"no frontier: the seeds of no arm reach a common {card.frontiers[0][0]}")
     if as_json:
-        ended = cells_result(folder, manifest, states, state_of_all(states, stopped), command)
+        ended = cells_result(folder, manifest, states, state_of_cells(states, stopped), command)
         rows = [asdict(setting) | {"mean": setting.mean} for setting in measured]
         print_result("sweep", ended | {"metric": metric, "settings": rows, "files": as_files(files)})
     else:

@@ -24,12 +24,12 @@ from cli.cells import (
     open_jobs,
     show_cells,
     show_plan,
-    state_of_all,
     watch_cells,
 )
 from cli.console import heading, note, pairs, say, table
 from cli.keys import CONFIG, CONFIG_FOLDER, OUTPUTS_KEY, RECIPE, file_words, recipe_and_file, typed_keys
 from cli.results import JSON, as_files, only_the_result, print_result
+from cli.trial_all import ALL, trial_all
 from recipes.core.config import compose, registry
 from recipes.core.config.config_file import cell_words
 from recipes.core.config.overrides import MOST_CELLS, FileWord
@@ -42,7 +42,6 @@ from recipes.core.trial import budget as budgets
 from recipes.core.trial import cells as planning
 from recipes.core.trial import manifest as manifests
 
-ALL = "all"  # arms
 DIGITS = 10  # of the largest seed
 if TYPE_CHECKING:
     from recipes.core.trial.result import TrialResult
@@ -75,8 +74,22 @@ def trial(
 ) -> None:
     """Run arms over paired seeds and judge the claim of the paper.
 
-    The same command again goes on where it was stopped; finished cells are reused.
+    The same command again goes on where it was stopped; finished cells are reused. `trial all` runs the trial of every
+    recipe as one job.
     """
+    if recipe == ALL:
+        _refuse_for_all(arms, config)
+        typed = typed_keys(overrides, outputs)
+        _check_keys(typed)
+
+        def choose(name: str, keys: list[str]) -> tuple[list[str], str, list[int]]:
+            number = budgets.seeds_of(name, keys) if seeds is None else seeds
+            return _arms(name, arms, keys, []), number, seeds_of(number)
+
+        options = [*(["--arms", arms] if arms else []), *(["--seeds", seeds] if seeds else [])]
+        switches = {"retry": retry, "fresh": fresh, "status": status, "dry_run": dry_run, "as_json": as_json}
+        trial_all(typed, options, choose, launcher=launcher, jobs=jobs, **switches)
+        return
     recipe, typed, file = recipe_and_file(recipe, overrides, config)
     registry.card(recipe)  # refuses an unknown name
     typed = typed_keys(typed, outputs)
@@ -107,13 +120,14 @@ def trial(
     from recipes.core.trial.conclude import conclude
     from recipes.core.trial.drive import drive
     from recipes.core.trial.result import answers
+    from recipes.core.trial.states import state_of_cells
 
     with only_the_result(as_json):
         states, stopped = drive(folder, manifest, chosen_launcher, retry, fresh=fresh)
         result, files = (None, {}) if stopped else conclude(folder)
     if as_json:
         answered = answers(result) if result else {}
-        ended = cells_result(folder, manifest, states, state_of_all(states, stopped), command)
+        ended = cells_result(folder, manifest, states, state_of_cells(states, stopped), command)
         print_result("trial", ended | answered | {"files": as_files(files.items())})
     else:
         if result:
@@ -184,6 +198,16 @@ def show_verdict(result: "TrialResult") -> None:
         pairs(answer.answer_pairs(judged, result.card, leads))
         if leads and answer.seeds_line(judged):
             say(answer.seeds_line(judged))
+
+
+def _refuse_for_all(arms: str | None, config: str) -> None:
+    """Refuse what is of one recipe where every recipe's trial is to run."""
+    if config:
+        raise UserError(
+            "is of one recipe", where=f"--config {config}", hint="type the name of its recipe in place of all"
+        )
+    if arms and arms != ALL:
+        raise UserError("are arms of one recipe", where=f"--arms {arms}", hint="type --arms all, or leave it out")
 
 
 def _check_keys(keys: list[str]) -> None:

@@ -4,18 +4,31 @@ The run folder is the truth of a run; what it cannot tell (an attempt that faile
 process vanished) stands in `cells/<name>.json` of the trial.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from recipes.core.errors import UserError
-from recipes.core.runs.folder import CUT_OFF, DAMAGED, DONE, FAILED, QUEUED, RUNNING, STATES, RunFolder
+from recipes.core.runs.folder import (
+    CUT_OFF,
+    DAMAGED,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    QUEUED,
+    RUNNING,
+    STATES,
+    RunFolder,
+)
 from recipes.core.storage.files import read_json, write_json
 from recipes.core.storage.locks import is_alive, owner_of
 from recipes.core.storage.processes import myself
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.manifest import Manifest, outputs_of
+
+UNFINISHED = "unfinished"  # of a trial: cells are damaged or were not started
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,15 @@ def cell_state(folder: Path, cell: Cell) -> CellState:
 def cell_states(folder: Path, manifest: Manifest) -> list[CellState]:
     """State of every cell, in the manifest's order."""
     return [cell_state(folder, cell) for cell in manifest.cells]
+
+
+def state_of_cells(states: Sequence[CellState], stopped: bool = False) -> str:
+    """How a trial or sweep ended: "interrupted", "failed", "unfinished" (damaged or not started) or "done"."""
+    if stopped:
+        return INTERRUPTED
+    if any(state.state == FAILED for state in states):
+        return FAILED
+    return DONE if all(state.state == DONE for state in states) else UNFINISHED
 
 
 def read_record(folder: Path, name: str) -> dict[str, Any]:

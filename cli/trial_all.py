@@ -1,0 +1,222 @@
+"""`steelyard trial all`: every recipe's trial as one job that can be stopped, and goes on where it was."""
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cli.cells import PLANNED, launcher_of, launcher_words, open_jobs
+from cli.console import INTERRUPTED_CODE, note, say, table
+from cli.results import as_files, only_the_result, print_result
+from recipes.core.config import registry
+from recipes.core.errors import UserError
+from recipes.core.messages import duration_text
+from recipes.core.runs.folder import DONE, FAILED, INTERRUPTED
+from recipes.core.statistics.texts import interval_text, number_text
+from recipes.core.trial import cells as planning
+
+if TYPE_CHECKING:
+    from recipes.core.trial.jobs import JobState, TrialJob
+    from recipes.core.trial.launch import Launcher
+
+ALL = "all"
+# Recipe, keys -> its arms, its seeds as they are typed, its seeds.
+Choose = Callable[[str, list[str]], tuple[list[str], str, list[int]]]
+
+
+def trial_all(
+    typed: list[str],
+    options: list[str],
+    choose: Choose,
+    *,
+    launcher: str,
+    jobs: int,
+    retry: bool,
+    fresh: bool,
+    status: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Run every recipe's trial, or show how far they are.
+
+    Args:
+        typed: `KEY=VALUE` of all trials, and keys of the launcher.
+        options: `--arms` and `--seeds` as they were typed.
+        choose: What a recipe's trial compares.
+        launcher: As of `trial`, like all that follows.
+        jobs: Cells at once.
+        retry: Start failed cells again.
+        fresh: Do all anew.
+        status: Only show how far the trials are.
+        dry_run: Only show what would run, and about how long.
+        as_json: Print one object.
+    """
+    keys, of_launcher, named = open_jobs(typed)
+    launcher = launcher or named
+    chosen, behind = launcher_of(launcher, jobs, of_launcher), launcher_words(launcher, jobs, of_launcher)
+    command = shlex.join(["steelyard", "trial", ALL, *keys, *options, *behind])
+    planned = _plan(keys, options, behind, choose, chosen.jobs)
+    from recipes.core.trial.jobs import look
+
+    states = [look(job) for job in planned]
+    if status or dry_run:
+        _show(states, command, dry_run, as_json)
+        return
+    ended = _run(states, chosen, retry, fresh, as_json)
+    stopped = any(one.state == INTERRUPTED for one in ended)
+    if as_json:
+        overall = INTERRUPTED if stopped else DONE if all(one.state == DONE for one in ended) else FAILED
+        trials = [_as_dict(one) for one in ended]
+        print_result("trial", {"recipe": ALL, "state": overall, "command": command, "trials": trials})
+    else:
+        table([_row(one) for one in ended], numbers=["difference", "runs", "took"])
+        say("\nsteelyard board shows all verdicts on one page")
+    _end(ended, stopped, command)
+
+
+def _plan(keys: list[str], options: list[str], behind: list[str], choose: Choose, jobs: int) -> "list[TrialJob]":
+    """The trials of all recipes. Raises UserError with what each recipe refuses, before any starts."""
+    from recipes.core.trial.jobs import TrialJob
+
+    planned, problems = [], []
+    for name in registry.recipe_names():
+        try:
+            arms, seeds, numbers = choose(name, keys)
+            cells = planning.trial_cells(name, keys, arms, numbers)
+        except UserError as error:
+            problems.append(f"{name}: {error}")
+            continue
+        words = options if "--seeds" in options else [*options, "--seeds", seeds]
+        command = shlex.join(["steelyard", "trial", name, *keys, *words, *behind])
+        planned.append(TrialJob(name, tuple(cells), command, jobs))
+    if problems:
+        count = f"{len(problems)} of {len(problems) + len(planned)} recipes refuse this"
+        raise UserError(count, where=" ".join(["trial", ALL, *keys]), hint="\n".join(problems))
+    return planned
+
+
+def _run(
+    states: "Sequence[JobState]", launcher: "Launcher", retry: bool, fresh: bool, as_json: bool
+) -> "list[JobState]":
+    """Run the trials, and say of each how it ended and how much is left."""
+    from recipes.core.trial.jobs import run_jobs
+
+    note(f"{len(states)} trials, {_cells_words(states)}; {_left_words(states, [])}")
+    ended: list[JobState] = []
+    with only_the_result(as_json):
+        for one in run_jobs([state.job for state in states], launcher, retry, fresh):
+            ended.append(one)
+            left = states[len(ended) :]
+            still = f"; {len(left)} left, {_left_words(left, ended)}" if left and one.state != INTERRUPTED else ""
+            note(f"[{len(ended)}/{len(states)}] {one.job.recipe}: {_ended_words(one)}{still}")
+    return ended
+
+
+def _cells_words(states: "Sequence[JobState]") -> str:
+    """`38 runs, 4 done`."""
+    done = sum(state.done for state in states)
+    return f"{sum(len(state.job.cells) for state in states)} runs" + (f", {done} done" if done else "")
+
+
+def _left_words(left: "Sequence[JobState]", ended: "Sequence[JobState]") -> str:
+    """About how long trials will take: by the pace of earlier runs here, else as long as those that have ended."""
+    known = [state.seconds for state in left if state.seconds is not None and state.state != DONE]
+    unknown = sum(state.seconds is None for state in left)
+    taken = [one.seconds for one in ended if one.seconds is not None]
+    if not known and not unknown:
+        return "nothing is left to compute"
+    if unknown and not taken:
+        what = f"about {duration_text(sum(known))} of computing for {len(known)} trials; of " if known else "of "
+        return f"{what}{unknown} trials the time cannot be told before a run of theirs has finished here"
+    return f"about {duration_text(sum(known) + unknown * fmean(taken or [0.0]))} of computing"
+
+
+def _ended_words(one: "JobState") -> str:
+    """`supported, 4 min`, or why there is no verdict."""
+    took = f", {duration_text(one.seconds)}" if one.seconds is not None else ""
+    return f"{_verdict(one) or one.state}{took}" + (f": {one.error.splitlines()[0]}" if one.error else "")
+
+
+def _verdict(one: "JobState") -> str:
+    if one.result is None:
+        return ""
+    from recipes.core.statistics.price import price_in_verdict
+
+    priced = price_in_verdict(one.result.verdict.word, one.result.prices)
+    return one.result.verdict.word + (", at a price" if priced else "")
+
+
+def _row(one: "JobState") -> dict[str, str]:
+    interval = one.result.verdict.interval if one.result else None
+    return {
+        "recipe": one.job.recipe,
+        "state": one.state,
+        "verdict": _verdict(one),
+        "difference": f"{number_text(interval.estimate, True)} {interval_text(interval)}" if interval else "",
+        "runs": f"{one.done}/{len(one.job.cells)}",
+        "took": duration_text(one.seconds) if one.seconds is not None else "",
+        "error": (one.error.splitlines() or [""])[0],
+    }
+
+
+def _show(states: "Sequence[JobState]", command: str, dry_run: bool, as_json: bool) -> None:
+    """Print what would run, or how far it is, and how long it would take."""
+    if as_json:
+        trials = [_as_dict(state) for state in states]
+        overall = PLANNED if dry_run else DONE if all(state.state == DONE for state in states) else "unfinished"
+        print_result("trial", {"recipe": ALL, "state": overall, "command": command, "trials": trials})
+        return
+    rows = [
+        {
+            "recipe": state.job.recipe,
+            "arms": str(len({cell.arm for cell in state.job.cells})),
+            "seeds": str(len({cell.seed for cell in state.job.cells})),
+            "runs": f"{state.done}/{len(state.job.cells)}",
+            "state": state.state,
+            "time left": _time_left(state),
+            "error": (state.error.splitlines() or [""])[0],
+        }
+        for state in states
+    ]
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    table(rows, columns, numbers=["arms", "seeds", "runs", "time left"])
+    say(f"\n{len(states)} trials, {_cells_words(states)}; {_left_words(states, [])}")
+
+
+def _time_left(state: "JobState") -> str:
+    if state.state == DONE:
+        return ""
+    return "not known" if state.seconds is None else f"about {duration_text(state.seconds)}"
+
+
+def _as_dict(one: "JobState") -> dict[str, Any]:
+    """A trial as plain values, for --json."""
+    return {
+        "recipe": one.job.recipe,
+        "state": one.state,
+        "command": one.job.command,
+        "folder": str(one.folder) if one.folder else None,
+        "runs": len(one.job.cells),
+        "done": one.done,
+        "seconds": one.seconds,
+        "verdict": asdict(one.result.verdict) if one.result else None,
+        "price": [asdict(effect) for effect in one.result.prices] if one.result else [],
+        "error": one.error or None,
+        "files": as_files(one.files.items()),
+    }
+
+
+def _end(ended: "Sequence[JobState]", stopped: bool, command: str) -> None:
+    """Leave with 130 if it was told to stop, with 1 if a trial is not done, and say what to type next."""
+    if stopped:
+        note(f"interrupted; the same command goes on:\n  {command}")
+        raise typer.Exit(INTERRUPTED_CODE)
+    undone = [one for one in ended if one.state != DONE]
+    if undone:
+        for one in undone:
+            note(f"{one.job.recipe}: {one.error or one.state}")
+        note(f"{len(undone)} of {len(ended)} trials are not done; to start what failed again:\n  {command} --retry")
+        raise typer.Exit(1)
