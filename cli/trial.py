@@ -81,6 +81,8 @@ def trial(
         _refuse_for_all(arms, config)
         typed = typed_keys(overrides, outputs)
         _check_keys(typed)
+        if seeds is not None:
+            seeds_of(seeds)  # refuses what is none, once for all
 
         def choose(name: str, keys: list[str]) -> tuple[list[str], str, list[int]]:
             number = budgets.seeds_of(name, keys) if seeds is None else seeds

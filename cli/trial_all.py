@@ -72,8 +72,12 @@ def trial_all(
         trials = [_as_dict(one) for one in ended]
         print_result("trial", {"recipe": ALL, "state": overall, "command": command, "trials": trials})
     else:
-        table([_row(one) for one in ended], numbers=["difference", "runs", "took"])
-        say("\nsteelyard board shows all verdicts on one page")
+        rows = [_row(one) for one in ended]
+        columns = [name for name in rows[0] if any(row[name] for row in rows)]
+        table(rows, columns, numbers=["difference", "runs", "took"])
+        if not stopped:
+            outputs = [word for word in keys if word.startswith("outputs=")]
+            say(f"\nall verdicts on one page: {shlex.join(['steelyard', 'board', *outputs])}")
     _end(ended, stopped, command)
 
 
@@ -104,7 +108,7 @@ def _run(
     """Run the trials, and say of each how it ended and how much is left."""
     from recipes.core.trial.jobs import run_jobs
 
-    note(f"{len(states)} trials, {_cells_words(states)}; {_left_words(states, [])}")
+    note(f"{_trials(len(states))}, {_cells_words(states)}; {_left_words(states, [])}")
     ended: list[JobState] = []
     with only_the_result(as_json):
         for one in run_jobs([state.job for state in states], launcher, retry, fresh):
@@ -129,9 +133,13 @@ def _left_words(left: "Sequence[JobState]", ended: "Sequence[JobState]") -> str:
     if not known and not unknown:
         return "nothing is left to compute"
     if unknown and not taken:
-        what = f"about {duration_text(sum(known))} of computing for {len(known)} trials; of " if known else "of "
-        return f"{what}{unknown} trials the time cannot be told before a run of theirs has finished here"
+        what = f"about {duration_text(sum(known))} of computing for {_trials(len(known))}; of " if known else "of "
+        return f"{what}{_trials(unknown)} the time cannot be told before a run of theirs has finished here"
     return f"about {duration_text(sum(known) + unknown * fmean(taken or [0.0]))} of computing"
+
+
+def _trials(number: int) -> str:
+    return f"{number} trial{'s' * (number != 1)}"
 
 
 def _ended_words(one: "JobState") -> str:
@@ -183,7 +191,7 @@ def _show(states: "Sequence[JobState]", command: str, dry_run: bool, as_json: bo
     ]
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
     table(rows, columns, numbers=["arms", "seeds", "runs", "time left"])
-    say(f"\n{len(states)} trials, {_cells_words(states)}; {_left_words(states, [])}")
+    say(f"\n{_trials(len(states))}, {_cells_words(states)}; {_left_words(states, [])}")
 
 
 def _time_left(state: "JobState") -> str:
@@ -218,5 +226,5 @@ def _end(ended: "Sequence[JobState]", stopped: bool, command: str) -> None:
     if undone:
         for one in undone:
             note(f"{one.job.recipe}: {one.error or one.state}")
-        note(f"{len(undone)} of {len(ended)} trials are not done; to start what failed again:\n  {command} --retry")
+        note(f"{len(undone)} of {_trials(len(ended))} are not done; to start what failed again:\n  {command} --retry")
         raise typer.Exit(1)
