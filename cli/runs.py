@@ -116,10 +116,9 @@ def _show(recipe: str, records: Sequence[RunRecord], outputs: Path) -> None:
     rows = [_row(entry, metric) for entry in entries]
     shown = [name for name in rows[0] if name in NEEDED or any(row[name] for row in rows)]
     width = _width()
-    whole = [name for name in shown if name != "run"]
-    if width is None or _fits(whole, rows, width):
-        names, dropped = whole, []
-    else:
+    names: list[str] = [name for name in shown if name != "run"]
+    dropped: list[str] = []
+    if width is not None and not _fits(names, rows, width):
         names, dropped = _drop([name for name in shown if name != "folder"], rows, keys, width)
     heading(recipe)
     table(rows, names, numbers=["seed", "step", metric or "", "took"])
