@@ -172,4 +172,4 @@ def _partner(run: "RunRecord", claim: "Claim", command: str) -> str:
 
 
 def _is_headline(name: str, card: "Card") -> bool:
-    return name == card.claim.metric or name.startswith(card.headlines)
+    return name == card.claim.metric or name.startswith((*card.headlines, "extra/"))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, SEEDS, RunConfig, setting
 from recipes.core.data.text.chat_dates import CHAT_DATE, is_day
+from recipes.core.evaluation.extra_config import QuestionsConfig
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig, text_model_shape
 from recipes.core.scoring.sizes import ALWAYS, AUTO, NEVER, STORE, kept_bytes
 
@@ -284,7 +285,7 @@ class LoraConfig:
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(QuestionsConfig):
     """What is measured, and when."""
 
     watch_every: int = setting(12, help="steps between measurements of reward and KL", unit="steps", ge=1)

@@ -102,6 +102,10 @@ class AlignmentRecipe:
         """Reward and KL of samples."""
         return judge_samples(config, prepared, model.policy)
 
+    def answering(self, prepared: Prepared, model: Any) -> tuple[Any, Any]:
+        """The model and its tokenizer, for the user's own questions."""
+        return (None if model is None else model.policy), prepared.ground.tokenizer
+
     def evaluate(self, config: Any, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """The last samples, the frontier, held-out pairs, and facts of the data."""
         ground, test = prepared.ground, prepared.test.pairs

@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from recipes.core.config import compose, registry
 from recipes.core.config.settings import Card, RunConfig
 from recipes.core.evaluation.plots import write_plots
 from recipes.core.evaluation.scores import read_rows
 from recipes.core.evaluation.strips import write_strips
-from recipes.core.recipe import Evaluation, Recipe
+from recipes.core.recipe import AnswersText, Evaluation, Recipe
 from recipes.core.report.plots import png
 from recipes.core.report.run import report_run
 from recipes.core.report.strips import run_wall, wall_png
@@ -38,6 +38,8 @@ from recipes.core.training.seeds import seed_everything
 if TYPE_CHECKING:
     from torch import nn
 
+    from recipes.core.evaluation.extra import Questions
+
 PAGE = "page"  # the word that asks a run's processes for its page
 
 
@@ -50,7 +52,12 @@ def work(config: RunConfig, identity: Identity, folder: RunFolder, command: str,
         environment |= gpus()
     recipe: Recipe = registry.recipe_class(config.recipe)()
     with nothing_begun():
+        if path := _questions_path(config):
+            from recipes.core.evaluation.extra import load_questions
+
+            load_questions(path)  # rows that cannot be used are refused before anything is trained
         prepared = recipe.prepare(config, device)
+        questions_of(config, recipe, prepared)
     nproc = config.trainer.nproc if config.needs_torch else 1
     threads = config.trainer.process_threads
     environment |= {"threads": threads, "nproc": nproc}
@@ -121,6 +128,7 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
     success = False
     try:
         training = recipe.build(config, prepared)
+        questions = questions_of(config, recipe, prepared, training.model if training else None)
         ended, steps, resumed_from = DONE, 0, 0
         if training is not None:
             from recipes.core.watching import train_and_write
@@ -131,7 +139,8 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
         if ended == INTERRUPTED:
             folder.update_status(state=INTERRUPTED, finished=runs.now())
             return RunOutcome(folder.path, INTERRUPTED, {}, False, resumed_from)
-        evaluation = _evaluate(config, folder, recipe, prepared, training.model if training else None, steps)
+        model = training.model if training else None
+        evaluation = _evaluate(config, folder, recipe, prepared, model, steps, questions)
         check_unchanged(config, read_content(folder.path))
         if training is not None:
             _write_model(folder, steps)
@@ -148,13 +157,51 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
         tracker.finish(success)
 
 
+def _questions_path(config: RunConfig) -> str | None:
+    path: str | None = getattr(getattr(config, "evaluation", None), "extra", None)
+    return path
+
+
+def questions_of(
+    config: RunConfig, recipe: Recipe, prepared: Any, model: "nn.Module | None" = None
+) -> "Questions | None":
+    """The user's own questions (`evaluation.extra`) as the run's tokenizer reads them; None if there are none.
+
+    Raises:
+        UserError: they cannot be read, or do not fit the model's context.
+    """
+    path = _questions_path(config)
+    if path is None:
+        return None
+    from recipes.core.evaluation.extra import check_length, read_questions
+
+    reading, tokenizer = cast(AnswersText, recipe).answering(prepared, model)
+    questions = read_questions(path, tokenizer)
+    if reading is not None:
+        check_length(questions, reading)
+    return questions
+
+
 def _evaluate(
-    config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any, model: "nn.Module | None", steps: int
+    config: RunConfig,
+    folder: RunFolder,
+    recipe: Recipe,
+    prepared: Any,
+    model: "nn.Module | None",
+    steps: int,
+    questions: "Questions | None",
 ) -> Evaluation:
     began = time.perf_counter()
     curve = {step: read_rows(folder.curve(step)) for step, _ in folder.read_metrics("eval")}
     with stage("evaluating"):
         evaluation = recipe.evaluate(config, prepared, model, curve)
+        if questions is not None:
+            from recipes.core.evaluation.extra import ask
+
+            answers = ask(questions, cast(AnswersText, recipe).answering(prepared, model)[0], device_of(config))
+            evaluation.scores.metrics.update(answers.metrics)
+            evaluation.scores.rows.extend(answers.rows)
+            evaluation.metrics.update(answers.overall())
     evaluation.scores.write(folder.path)
     if evaluation.heatmap:
         write_json(folder.path / "heatmap.json", evaluation.heatmap)

@@ -54,3 +54,10 @@ class Recipe(Protocol):
 
         `model` is None exactly if `build` returned None.
         """
+
+
+class AnswersText(Protocol):
+    """What a recipe with the key `evaluation.extra` (see `QuestionsConfig`) has besides: a model that reads text."""
+
+    def answering(self, prepared: Any, model: Any) -> tuple[Any, Any]:
+        """The `TextModel` in what is trained, None where that is None, and its tokenizer."""

@@ -108,6 +108,7 @@ CARD = Card(
         "distance*",
         "distil/*",
         "teacher/*",
+        "extra/*",
     ),
     headlines=("frontier/", "reward", "kl", "expected_reward", "alpha", "distance", "teacher/", "pairs/accuracy"),
 )

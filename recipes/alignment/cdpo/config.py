@@ -96,7 +96,7 @@ CARD = Card(
     control="random",
     frontiers=(("kl", "accuracy"),),
     price=("kl", "pairs/chosen"),
-    metrics=("frontier/*", "reward*", "kl*", "length", "pairs/*", "data/*", "accuracy*", "critical/*"),
+    metrics=("frontier/*", "reward*", "kl*", "length", "pairs/*", "data/*", "accuracy*", "critical/*", "extra/*"),
     headlines=(
         "accuracy",
         "reward",

@@ -104,5 +104,5 @@ CARD = Card(
     headlines=("frontier/", "reward", "kl", "pairs/accuracy", "mask/", "data/"),
     frontiers=(("kl", "reward"),),
     price=("kl", "pairs/chosen"),
-    metrics=("frontier/*", "reward*", "kl*", "length", "pairs/*", "data/*", "accuracy*", "mask/*"),
+    metrics=("frontier/*", "reward*", "kl*", "length", "pairs/*", "data/*", "accuracy*", "mask/*", "extra/*"),
 )

@@ -98,6 +98,17 @@ CARD = Card(
     control="random",
     frontiers=(("kl", "reward"),),
     price=("kl", "pairs/chosen"),
-    metrics=("frontier/*", "reward*", "kl*", "length", "pairs/*", "data/*", "accuracy*", "rewards/*", "corrupted/*"),
+    metrics=(
+        "frontier/*",
+        "reward*",
+        "kl*",
+        "length",
+        "pairs/*",
+        "data/*",
+        "accuracy*",
+        "rewards/*",
+        "corrupted/*",
+        "extra/*",
+    ),
     headlines=("frontier/", "reward", "kl", "pairs/accuracy", "rewards/", "corrupted/", "data/"),
 )

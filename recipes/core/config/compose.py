@@ -32,6 +32,7 @@ NOT_IDENTITY += ("trainer.gradient_checkpointing", "trainer.workers")
 LATER_KEYS: dict[str, Any] = {
     "data.near_duplicates": None,
     "data.paths": None,
+    "evaluation.extra": None,
     "reference.store": "auto",
     "reference.max_gib": 8.0,
     "trainer.adam_epsilon": 1e-8,

@@ -105,6 +105,10 @@ class TextRecipe(ABC):
         """Unweighted losses of held-out text, by domain."""
         return domain_losses(prepared.mixture, model, config.evaluation.test_sequences, prepared.device)
 
+    def answering(self, prepared: Prepared, model: Any) -> tuple[Any, Any]:
+        """The model and its tokenizer, for the user's own questions."""
+        return model, prepared.tokenizer
+
     def evaluate(self, config: Any, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """The last held-out losses, the area under their curve, and what the weights are at the end."""
         scores = curve[max(curve)]

@@ -4,14 +4,15 @@ from dataclasses import dataclass
 
 from recipes.core.config.settings import MODEL_CONTENT, SEEDS, RunConfig, setting
 from recipes.core.data.config import DomainsConfig
+from recipes.core.evaluation.extra_config import QuestionsConfig
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 
 # Patterns of the metrics that every `TextRecipe` measures, for `Card.metrics`.
-METRICS = ("log_loss", "log_loss/auc", "log_ppl/*", "worst_domain", "weight/*", "kept/*")
+METRICS = ("log_loss", "log_loss/auc", "log_ppl/*", "worst_domain", "weight/*", "kept/*", "extra/*")
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(QuestionsConfig):
     """What is measured, and when."""
 
     watch_every: int = setting(50, help="steps between measurements", unit="steps", ge=1)

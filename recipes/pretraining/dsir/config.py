@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from recipes.core.config.settings import CORRELATION, DATA_CONTENT, Card, Claim, RunConfig, setting
 from recipes.core.data.config import DOMAINS, near_duplicates_setting
+from recipes.core.evaluation.extra_config import QuestionsConfig
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 
 SHARE = 0.1  # of the pool that is selected where no number is typed
@@ -68,7 +69,7 @@ class SelectConfig:
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(QuestionsConfig):
     """How the selection is judged."""
 
     held_out: float = setting(0.2, help="share of the target's documents kept for testing (downstream=lm)", gt=0, lt=1)
@@ -96,6 +97,8 @@ class DsirConfig(RunConfig):
         """Rules between the settings."""
         if self.downstream == "none" and getattr(self.model, "path", None):
             return [("downstream", "none trains no model, so model.path would not be read; type downstream=lm")]
+        if self.downstream == "none" and self.evaluation.extra:
+            return [("evaluation.extra", "is asked of a language model, and downstream=none trains none")]
         return []
 
     @property
@@ -158,5 +161,5 @@ CARD = Card(
     control="unigrams",
     headlines=("nll/", "kl_reduction", "selected/"),
     price=("nll/pool",),
-    metrics=("nll/*", "kl_reduction", "selected/*"),
+    metrics=("nll/*", "kl_reduction", "selected/*", "extra/*"),
 )

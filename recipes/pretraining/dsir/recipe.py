@@ -107,6 +107,10 @@ class DsirRecipe:
         assert prepared.texts is not None
         return downstream.watch(config, prepared.texts, model, prepared.device)
 
+    def answering(self, prepared: Prepared, model: Any) -> tuple[Any, Any]:
+        """The model and its tokenizer, for the user's own questions."""
+        return model, prepared.texts.tokenizer if prepared.texts else None
+
     def evaluate(self, config: DsirConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """KL reduction, where the selection comes from, the model's losses, and the selection as a file."""
         scores = curve[max(curve)] if model is not None else Scores()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from recipes.core.config.settings import Card, Claim, RunConfig, setting
 from recipes.core.data.config import DomainsConfig
+from recipes.core.evaluation.extra_config import QuestionsConfig
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 
 STRATEGIES = ("uniform", "linupper", "quadratic", "extremes", "upper_linear", "kl_dro")
@@ -62,7 +63,7 @@ class LinearConfig:
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(QuestionsConfig):
     """What is measured, and when."""
 
     watch_every: int = setting(50, help="steps between measurements", unit="steps", ge=1)
@@ -92,6 +93,10 @@ class SampleReweightingConfig(RunConfig):
         if (self.reweight.warmup_steps or 0) > self.trainer.max_steps:
             problems.append(
                 ("reweight.warmup_steps", f"is longer than the run, trainer.max_steps={self.trainer.max_steps}")
+            )
+        if regression and self.evaluation.extra:
+            problems.append(
+                ("evaluation.extra", f"is asked of a language model, and data={self.data.name} trains none")
             )
         together = self._weighing_batch_size()
         if self.reweight.strategy != "uniform" and together < SMALLEST_BATCH:
@@ -156,5 +161,5 @@ CARD = Card(
     control="extremes",
     headlines=("log_loss", "log_ppl/", "worst_domain", "descent/"),
     price=("log_loss", "worst_domain"),
-    metrics=("log_loss*", "log_ppl/*", "worst_domain", "descent/*"),
+    metrics=("log_loss*", "log_ppl/*", "worst_domain", "descent/*", "extra/*"),
 )

@@ -72,6 +72,10 @@ class SampleReweightingRecipe:
             evaluation.add_probe(scores, config, stream, model, device)
         return scores
 
+    def answering(self, prepared: Prepared, model: Any) -> tuple[Any, Any]:
+        """The model and its tokenizer, for the user's own questions."""
+        return model, prepared.tokenizer
+
     def evaluate(
         self, config: SampleReweightingConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]
     ) -> Evaluation:
