@@ -97,11 +97,12 @@ def needs(config: RunConfig, runs: int = 1) -> list[tuple[str, str]]:
     trainer = config.trainer
     sharing = trainer.nproc if trainer.parallel == "fsdp" else 1
     # In fp32: weights, gradients and two AdamW moments; a checkpoint has no gradients.
-    memory, disk = 16 * parameters / sharing, 12 * parameters * KEEP * runs
+    # The last checkpoints, and the model once more in `hf/`.
+    memory, disk = 16 * parameters / sharing, (12 * KEEP + 4) * parameters * runs
     return [
         ("parameters", f"{parameters:,}"),
         ("memory", f"about {memory / 2**20:,.0f} MiB for weights, gradients and optimizer, plus activations"),
-        ("disk", f"about {disk / 2**20:,.0f} MiB for the last {KEEP} checkpoints{' of each cell' * (runs > 1)}"),
+        ("disk", f"about {disk / 2**20:,.0f} MiB for {KEEP} checkpoints and the model{' of each cell' * (runs > 1)}"),
     ]
 
 

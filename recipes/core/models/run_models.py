@@ -159,19 +159,19 @@ def _language_model(model: nn.Module) -> tuple[str, Any]:
 
 def save_config(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write what the model is, and with which tokens it begins and ends texts: its own, or its tokenizer's."""
+    from transformers import GenerationConfig
+
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
     if not model.can_generate():
         return
-    generation = copy.deepcopy(model.generation_config)
-    generation._from_model_config = False  # a mark of the library's that means nothing in a file
-    rows = len(model.get_input_embeddings().weight)
+    ids, rows = {}, len(model.get_input_embeddings().weight)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        value = getattr(generation, name)
-        if value is None or any(one >= rows for one in (value if isinstance(value, list) else [value])):
-            setattr(generation, name, getattr(tokenizer, name))
-    generation.save_pretrained(folder)
+        value = getattr(model.generation_config, name)
+        known = value if isinstance(value, list) else [value]
+        ids[name] = value if all(one is not None and one < rows for one in known) else getattr(tokenizer, name)
+    GenerationConfig(**ids).save_pretrained(folder)
 
 
 def _save_adapter_config(adapters: Any, folder: Path) -> None:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from recipes.core.config import compose
+from recipes.core.errors import UserError
 from recipes.core.export.card import renew_card
+from recipes.core.messages import note
 from recipes.core.runs.tracking.opening import open_tracker
 from recipes.core.runs.tracking.tracker import NullTracker, Tracked, Tracker
 from recipes.core.statistics.compare import comparison_table
@@ -24,10 +26,19 @@ def conclude(folder: Path) -> tuple[TrialResult, dict[str, Path]]:
     """
     result = analyse(folder)
     files = write_trial_report(result) | {"results": write_results(result)}
-    for run in result.runs:
-        renew_card(run, answer_of(run))
+    _renew_cards(result)
     _track(result, files)
     return result, files
+
+
+def _renew_cards(result: TrialResult) -> None:
+    """Write the answer into the cards of the models that the cells left."""
+    answer = answer_of(result.runs[0]) if result.runs else None
+    for run in result.runs:
+        try:
+            renew_card(run, answer)
+        except (OSError, UserError) as error:  # somebody else's folder
+            note(f"warning: the card of the model in {run.path} could not be written again: {error}")
 
 
 def _track(result: TrialResult, files: dict[str, Path]) -> None:
