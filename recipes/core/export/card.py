@@ -39,6 +39,7 @@ PARTS: tuple[str, ...] = (
     "",
     'model = load_caption_model(Path("FOLDER"))  # captions follow model.prefix_ids and model.pixels(image)',
 )
+PATCH = "<vpatch>"  # the image token of models that are made here
 SMOLLM2 = ("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct")  # the asset, and its model on the hub
 # Settings that say how any model was trained.
 TRAINER = ("max_steps", "batch_size", "optimizer", "learning_rate", "schedule", "weight_decay", "precision")
@@ -182,10 +183,11 @@ def _use(folder: Path) -> str:
 
 def _prompt(folder: Path) -> tuple[str, ...]:
     """How a model whose image tokens were made here is asked: as it was trained; others say it in their own card."""
-    image = read_json(folder / "processor_config.json").get("image_token")
-    if image != "<vpatch>":
+    processor, tokenizer = folder / "processor_config.json", folder / "tokenizer_config.json"
+    image = read_json(processor).get("image_token") if processor.exists() else None
+    if image != PATCH or not tokenizer.exists():
         return ()
-    tokens = read_json(folder / "tokenizer_config.json")
+    tokens = read_json(tokenizer)
     start = tokens.get("bos_token") or tokens.get("eos_token")
     return (
         "",
