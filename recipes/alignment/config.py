@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, SEEDS, RunConfig, setting
 from recipes.core.data.text.chat_dates import CHAT_DATE, is_day
 from recipes.core.evaluation.extra_config import QuestionsConfig
+from recipes.core.models.adapter_config import LoraConfig, lora_problems
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig, text_model_shape
 from recipes.core.scoring.sizes import ALWAYS, AUTO, NEVER, STORE, kept_bytes
 
@@ -276,15 +277,6 @@ class PreferenceConfig:
 
 
 @dataclass(frozen=True)
-class LoraConfig:
-    """What is trained of the policy: low-rank adapters beside its linear layers, or all of it."""
-
-    rank: int = setting(0, help="rank of the adapters; 0: all weights are trained", ge=0)
-    alpha: float = setting(16.0, help="their output is scaled by alpha / rank", gt=0, origin="paper")
-    targets: tuple[str, ...] = setting((), help="names of the layers that get one; []: all linear ones but the head")
-
-
-@dataclass(frozen=True)
 class EvaluationConfig(QuestionsConfig):
     """What is measured, and when."""
 
@@ -302,6 +294,7 @@ class AlignmentRunConfig(RunConfig):
     model: SmallLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
     reference: ReferenceConfig = setting(help="reference model")
     preference: PreferenceConfig = setting(help="preference loss")
+    lora: LoraConfig = setting(LoraConfig(), help="low-rank adapters")
     evaluation: EvaluationConfig = setting(help="evaluation")
 
     @property
@@ -312,7 +305,7 @@ class AlignmentRunConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        problems, loss = [], self.preference.loss
+        problems, loss = lora_problems(self.lora, self.trainer), self.preference.loss
         if loss == "kto" and self.trainer.batch_size < 2:
             message = "kto measures drift as a mean over the batch, and one pair is no mean; type 2 or more"
             problems.append(("trainer.batch_size", message))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from recipes.alignment import evaluation as measures
-from recipes.alignment.config import ALL_STATES, NO_STATES, AlignmentRunConfig, LoraConfig, Reads
+from recipes.alignment.config import ALL_STATES, NO_STATES, AlignmentRunConfig, Reads
 from recipes.alignment.data import Ground, States, prepare_ground, states_of
 from recipes.alignment.losses import LOSSES
 from recipes.alignment.mismatched import add_mismatches
@@ -18,7 +18,7 @@ from recipes.alignment.reference import pad_id
 from recipes.alignment.reference_scores import AnswerScores, StepReference, choose_scores
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.scores import Scores
-from recipes.core.models.adapters import Unadapted, add_adapters
+from recipes.core.models.adapters import Unadapted, with_adapters
 from recipes.core.models.head import output_head
 from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
@@ -50,7 +50,14 @@ class Prepared:
 
 
 class AlignmentRecipe:
-    """Preference training without token weights. A recipe overrides where its method differs."""
+    """Preference training without token weights. A recipe overrides where its method differs.
+
+    Attributes:
+        one_copy: Whether the reference may be the policy with its adapters off. Not where it is scored once more, and
+            so hashed, or tuned, when the policy has been made.
+    """
+
+    one_copy = True
 
     def prepare(self, config: Any, device: str) -> Prepared:
         """Reference, pairs and what is known of their tokens, each cached by content. Raises UserError on bad data."""
@@ -70,7 +77,7 @@ class AlignmentRecipe:
         train, beside = items[0], besides[0]
         if "mismatched" in LOSSES[config.preference.loss].needs:
             train = add_mismatches(train, ground.frozen if beside is None else None, device)
-        if lora_of(config).rank and config.reference.model is None:
+        if self.one_copy and config.lora.rank and config.reference.model is None:
             ground = one_copy(ground)
             beside = beside and StepReference(ground.frozen, beside.layers)
         return Prepared(ground, train, items[1], scores[1], states_of(ground.frozen), device, beside)
@@ -125,12 +132,6 @@ class AlignmentRecipe:
         measures.add_pair_scores(scores, prepared.test.pairs, logps, prepared.reference.logps)
 
 
-def lora_of(config: Any) -> LoraConfig:
-    """What is trained of the policy; recipes without the key train all of it."""
-    lora: LoraConfig = getattr(config, "lora", LoraConfig())
-    return lora
-
-
 def one_copy(ground: Ground) -> Ground:
     """The ground with the reference as the policy without its adapters, so that its weights are held once."""
     policy = ground.frozen
@@ -160,9 +161,7 @@ def training(
         rates: Learning rates of parameters whose names begin so.
     """
     ground = prepared.ground
-    policy, lora = ground.reference(), lora_of(config)
-    if lora.rank:
-        add_adapters(policy, lora.rank, lora.alpha, lora.targets, config.seed)
+    policy = with_adapters(ground.reference(), config.lora, config.seed)
     model = PreferenceModel(policy, masks, prepared.states)
     rows: Any = prepared.train
     steps = regular_steps(config.trainer.max_steps, config.evaluation.watch_every)

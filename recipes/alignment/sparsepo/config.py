@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from recipes.alignment.config import ALL_STATES, AlignmentRunConfig, LoraConfig, PreferencesConfig, Reads
+from recipes.alignment.config import ALL_STATES, AlignmentRunConfig, PreferencesConfig, Reads
 from recipes.core.config.settings import Card, Claim, setting
 
 KINDS = ("none", "learned", "mapo", "uniform", "random", "oracle")
@@ -56,7 +56,6 @@ class SparsePOConfig(AlignmentRunConfig):
     """Config of one `sparsepo` run."""
 
     mask: MaskConfig = setting(help="token masks")
-    lora: LoraConfig = setting(LoraConfig(), help="low-rank adapters")
 
     @property
     def reads(self) -> Reads:
@@ -66,10 +65,6 @@ class SparsePOConfig(AlignmentRunConfig):
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
         problems = super().check()
-        if self.lora.rank and self.trainer.parallel == "fsdp":
-            problems.append(
-                ("trainer.parallel", "fsdp shares out whole models, not adapters; type ddp, or lora.rank=0")
-            )
         if self.mask.kind != "none" and self.preference.loss not in MASKABLE:
             hint = "type preference.loss=tdpo1, or mask.kind=none"
             problems.append(("mask.kind", f"{self.preference.loss} has no terms to mask; {hint}"))

@@ -35,6 +35,9 @@ LATER_KEYS: dict[str, Any] = {
     "evaluation.extra": None,
     "reference.store": "auto",
     "reference.max_gib": 8.0,
+    "lora.rank": 0,
+    "lora.alpha": 16.0,
+    "lora.targets": [],
     "trainer.adam_epsilon": 1e-8,
     "trainer.decay_ratio": 0.1,
     "trainer.attention": "auto",
@@ -45,6 +48,8 @@ LATER_KEYS: dict[str, Any] = {
     "trainer.early_stopping.patience": 3,
     "trainer.early_stopping.min_delta": 0.0,
 }
+# Recipes that had some of them from the start: there they are part of the identity.
+EARLIER_KEYS = {"sparsepo": ("lora.rank", "lora.alpha", "lora.targets")}
 
 
 @dataclass(frozen=True)

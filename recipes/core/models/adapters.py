@@ -5,22 +5,30 @@ One set of weights serves both: the adapted model and the model as it was before
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from recipes.core.errors import UserError
+from recipes.core.models.adapter_config import LoraConfig
 from recipes.core.models.build import local_seed
 from recipes.core.models.vision_language import R, Readout, TextModel
 
+M = TypeVar("M", bound=nn.Module)
 
-def add_adapters(model: TextModel, rank: int, alpha: float, targets: Sequence[str], seed: int) -> TextModel:
-    """Put adapters beside linear layers, in place; they and nothing else are trainable from then on.
+
+def with_adapters(model: M, lora: LoraConfig, seed: int) -> M:
+    """The model as a run trains it: with the adapters of its config, or as it is. Arguments as in `add_adapters`."""
+    return add_adapters(model, lora.rank, lora.alpha, lora.targets, seed) if lora.rank else model
+
+
+def add_adapters(model: M, rank: int, alpha: float, targets: Sequence[str], seed: int) -> M:
+    """Put adapters beside linear layers of the language model, in place; from then on nothing else of it is trained.
 
     Args:
-        model: The model. At the start the adapters change nothing.
+        model: The model, with images or without. At the start the adapters change nothing.
         rank: Rank r of each adapter.
         alpha: Its output is scaled by alpha / r.
         targets: Names of the layers, or of what their names end in; empty: all linear layers but the head.
@@ -41,7 +49,8 @@ def add_adapters(model: TextModel, rank: int, alpha: float, targets: Sequence[st
         hint = "type pip install 'steelyard[lora]', or lora.rank=0 to train all weights"
         raise UserError("low-rank adapters need the package peft", f"lora.rank={rank}", hint) from error
     layers = list(targets) or "all-linear"
-    transposed = any(isinstance(part, Conv1D) for part in model.modules())
+    language_model = _language_model(model)
+    transposed = any(isinstance(part, Conv1D) for part in language_model.modules())
     options = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # any number scales
@@ -51,17 +60,27 @@ def add_adapters(model: TextModel, rank: int, alpha: float, targets: Sequence[st
     )
     try:
         with local_seed(seed):
-            inject_adapter_in_model(options, model.language_model)
+            inject_adapter_in_model(options, language_model)
     except ValueError as error:
-        names = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+        names = {
+            name.rpartition(".")[2] for name, part in language_model.named_modules() if isinstance(part, nn.Linear)
+        }
         hint = f"its linear layers are {', '.join(sorted(names))}; [] takes all but the head"
         raise UserError("the model has no such layers", f"lora.targets=[{','.join(targets)}]", hint) from error
-    if hasattr(model.language_model.get_output_embeddings(), "lora_A"):
+    if hasattr(language_model.get_output_embeddings(), "lora_A"):
         hint = "leave the head out; [] takes all linear layers but the head"
         raise UserError("the output head can have no adapter", f"lora.targets=[{','.join(targets)}]", hint)
-    for name, parameter in model.named_parameters():
+    for name, parameter in language_model.named_parameters():
         parameter.requires_grad_("lora_" in name)
     return model
+
+
+def _language_model(model: Any) -> Any:
+    """The `transformers` model that reads the tokens; in a LLaVA, its text part. The head of that is never trained."""
+    if hasattr(model, "llava"):
+        model.llava.get_output_embeddings().requires_grad_(False)
+        return model.llava.model.language_model
+    return model.language_model
 
 
 @contextmanager

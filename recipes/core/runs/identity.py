@@ -7,13 +7,13 @@ another name is the same run, and one changed line another. Imports no torch.
 
 import dataclasses
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recipes.core.config import registry
-from recipes.core.config.compose import LATER_KEYS, NOT_IDENTITY, to_tree
+from recipes.core.config.compose import EARLIER_KEYS, LATER_KEYS, NOT_IDENTITY, to_tree
 from recipes.core.config.settings import COVERED, DATA_CONTENT, RunConfig
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.storage.cache import home
@@ -60,10 +60,8 @@ def hash_of(tree: dict[str, Any], content: dict[str, str], version: int) -> str:
     tree = typing.cast(dict[str, Any], _copy(tree))
     for key in (*NOT_IDENTITY, "seed"):
         _remove(tree, key)
-    for key, value in LATER_KEYS.items():
-        node, last = _parent(tree, key)
-        if last in node and node[last] == value:
-            _remove_with_parents(tree, key)
+    earlier = EARLIER_KEYS.get(str(tree.get("recipe")), ())
+    _remove_later(tree, "", [key for key in LATER_KEYS if key not in earlier])
     for key, value in content.items():
         _replace(tree, key, {"content": value} if value else None)
     return sha256_json({"config": tree, "version": version})[:10]
@@ -92,6 +90,7 @@ def content_tree(node: Any, key: str) -> dict[str, Any]:
     for name, kind, value, owner in _content_settings(node, ""):
         content = _content(kind, value, owner, f"{key}.{name}" if key else name)
         _replace(tree, name, {"content": content} if content else None)
+    _remove_later(tree, f"{key}." if key else "", LATER_KEYS)
     return tree
 
 
@@ -218,6 +217,18 @@ def _replace(tree: dict[str, Any], key: str, value: Any) -> None:
     node, last = _parent(tree, key)
     if last in node:
         node[last] = value
+
+
+def _remove_later(tree: dict[str, Any], start: str, keys: Iterable[str]) -> None:
+    """Remove of the keys that begin with `start` those that came later and are as if they had not."""
+    for key in keys:
+        node, last = _parent(tree, key.removeprefix(start))
+        if key.startswith(start) and last in node and LATER_KEYS[key] in (node[last], _listed(node[last])):
+            _remove_with_parents(tree, key.removeprefix(start))
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _remove_with_parents(tree: dict[str, Any], key: str) -> None:

@@ -17,6 +17,7 @@ from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.evaluation.texts import add_worst_domain, domain_losses
 from recipes.core.models import text as models
+from recipes.core.models.adapters import with_adapters
 from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
 from recipes.core.text_recipe.items import Items, NoisyItems, RandomItems, text_collate
@@ -93,6 +94,7 @@ class TextRecipe(ABC):
         model = models.build_language_model(config.model, prepared.tokenizer, config.seed)
         models.check_context(model, config.data.length, "data.length")
         steps = regular_steps(config.trainer.max_steps, config.evaluation.watch_every)
+        with_adapters(model, config.lora, config.seed)
         stream: Any = prepared.stream
         describe = describer(model, prepared.tokenizer)
         return Training(model, self.objective(config), stream, text_collate, {}, steps, describe=describe)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from recipes.core.config.settings import MODEL_CONTENT, SEEDS, RunConfig, setting
 from recipes.core.data.config import DomainsConfig
 from recipes.core.evaluation.extra_config import QuestionsConfig
+from recipes.core.models.adapter_config import LoraConfig, lora_problems
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 
 # Patterns of the metrics that every `TextRecipe` measures, for `Card.metrics`.
@@ -51,9 +52,14 @@ class TextConfig(RunConfig):
 
     data: DomainsConfig = setting(help="data")
     model: SmallLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
+    lora: LoraConfig = setting(LoraConfig(), help="low-rank adapters")
     reference: ReferenceConfig = setting(ReferenceConfig(), help="reference model, of arms that need one")
     noise: NoiseConfig = setting(NoiseConfig(), help="noise planted in the training stream")
     evaluation: EvaluationConfig = setting(EvaluationConfig(), help="evaluation")
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the keys; a recipe that has more adds its own."""
+        return lora_problems(self.lora, self.trainer, self.model)
 
     @property
     def needs_reference(self) -> bool:

@@ -231,7 +231,7 @@ class _Trainer(transformers.Trainer):
         watcher: "_Watcher",
     ) -> None:
         self.training, self.config, self.store, self.events = training, config, store, events
-        self.check = watcher.check
+        self.watcher, self.check = watcher, watcher.check
         self.sums: dict[str, Tensor] = {}
         self.logged_at = time.perf_counter()
         super().__init__(
@@ -334,12 +334,16 @@ class _Trainer(transformers.Trainer):
         folder = Path(str(output_dir or self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         if self.config.parallel == "fsdp":
-            if self.state.global_step == self.args.max_steps:
+            if self._is_last():
                 sharding.save_whole(folder / SAFE_WEIGHTS_NAME, self.training.model, write=distributed.is_first())
         elif distributed.is_first():
             safetensors.torch.save_model(self.training.model, str(folder / SAFE_WEIGHTS_NAME))
-        if self.training.describe and self.state.global_step == self.args.max_steps and distributed.is_first():
+        if self.training.describe and self._is_last() and distributed.is_first():
             self.training.describe(folder)
+
+    def _is_last(self) -> bool:
+        """Whether no step comes after this one."""
+        return self.watcher.ended or self.state.global_step == self.args.max_steps
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.config.parallel == "ddp":
@@ -388,7 +392,7 @@ class _Watcher(transformers.TrainerCallback):
     ) -> None:
         self.events, self.watch_steps, self.early, self.stop, self.bar = events, watch_steps, early, stop, bar
         self.check = StepCheck()
-        self.stopped = False
+        self.stopped = self.ended = False
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Look at the new weights before anything measures or saves them."""
@@ -402,7 +406,7 @@ class _Watcher(transformers.TrainerCallback):
         with preserve_rng(), uncompiled(model), sharding.whole(model) if measured else nullcontext():
             self.events.on_step_end(step, model)
         if measured and self.early and distributed.anywhere(self.events.stop_early()):
-            control.should_save = control.should_training_stop = True
+            self.ended = control.should_save = control.should_training_stop = True
         if distributed.anywhere(self.stop.is_set()):
             self.stopped = control.should_save = control.should_training_stop = True
 

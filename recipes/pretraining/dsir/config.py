@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from recipes.core.config.settings import CORRELATION, DATA_CONTENT, Card, Claim, RunConfig, setting
 from recipes.core.data.config import DOMAINS, near_duplicates_setting
 from recipes.core.evaluation.extra_config import QuestionsConfig
+from recipes.core.models.adapter_config import LoraConfig, lora_problems
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 
 SHARE = 0.1  # of the pool that is selected where no number is typed
@@ -87,6 +88,7 @@ class DsirConfig(RunConfig):
 
     data: SelectionDataConfig = setting(help="pool and target")
     model: SmallLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model trained on the selection")
+    lora: LoraConfig = setting(LoraConfig(), help="low-rank adapters")
     select: SelectConfig = setting(help="selection")
     downstream: str = setting(
         "none", help="none: select only; lm: then train a language model on it", choices=("none", "lm")
@@ -99,7 +101,9 @@ class DsirConfig(RunConfig):
             return [("downstream", "none trains no model, so model.path would not be read; type downstream=lm")]
         if self.downstream == "none" and self.evaluation.extra:
             return [("evaluation.extra", "is asked of a language model, and downstream=none trains none")]
-        return []
+        if self.downstream == "none" and self.lora.rank:
+            return [("downstream", "none trains no model that could have adapters; type downstream=lm")]
+        return lora_problems(self.lora, self.trainer, self.model)
 
     @property
     def needs_torch(self) -> bool:

@@ -13,6 +13,7 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.evaluation.texts import sequence_nlls
 from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
 from recipes.core.models import text as models
+from recipes.core.models.adapters import with_adapters
 from recipes.core.models.run_models import describer
 from recipes.core.storage.files import sha256_json
 from recipes.core.training.sequences import MixtureItems, sequence_collate
@@ -80,6 +81,7 @@ def build(config: DsirConfig, texts: Texts) -> Training:
         )
     model = models.build_language_model(config.model, texts.tokenizer, config.seed)
     models.check_context(model, length, "evaluation.length")
+    with_adapters(model, config.lora, config.seed)
     items: Any = MixtureItems(mixture, trainer.max_steps * trainer.batch_size, config.seed)
     steps = regular_steps(trainer.max_steps, config.evaluation.watch_every)
     describe = describer(model, texts.tokenizer)

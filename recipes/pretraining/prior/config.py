@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from recipes.core.config.settings import MODEL_CONTENT, SEEDS, Card, Claim, RunConfig, setting
 from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig, ImageTextConfig
+from recipes.core.models.adapter_config import LoraConfig, lora_problems
 from recipes.core.models.config import LlavaConfig, SmallConfig, SmolLM2Config
 
 WEIGHTINGS = ("ntp", "prior", "random", "inverse", "drop", "surprisal", "focal", "cal", "oracle")
@@ -72,6 +73,7 @@ class PriorConfig(RunConfig):
 
     data: DigitCaptionsConfig | EasyVqaConfig | ImageTextConfig = setting(help="image-caption data")
     model: SmallConfig | SmolLM2Config | LlavaConfig = setting(help="vision-language model")
+    lora: LoraConfig = setting(LoraConfig(), help="low-rank adapters in the language model")
     weighting: WeightingConfig = setting(help="token weights")
     reference: ReferenceConfig = setting(help="reference model")
     evaluation: EvaluationConfig = setting(help="evaluation")
@@ -79,7 +81,7 @@ class PriorConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        problems = []
+        problems = lora_problems(self.lora, self.trainer, self.model)
         if self.weighting.name == "oracle" and isinstance(self.data, ImageTextConfig):
             problems.append(
                 ("arm", "oracle needs data whose image-determined tokens are known: digit-captions or easy-vqa")

@@ -17,6 +17,7 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.losses.weights import permute_within
 from recipes.core.models import from_config as models
+from recipes.core.models.adapters import with_adapters
 from recipes.core.models.caption_folder import caption_describer
 from recipes.core.models.config import LlavaConfig
 from recipes.core.models.run_models import describer
@@ -87,7 +88,9 @@ class PriorRecipe:
 
         steps = watch_steps(config.trainer.max_steps, config.evaluation.watch_every)
         rates = models.learning_rates(config.model)
-        return Training(model, objective, items, collate, rates, steps, describe=_describe(config, prepared, model))
+        describe = _describe(config, prepared, model)
+        with_adapters(model, config.lora, config.seed)
+        return Training(model, objective, items, collate, rates, steps, describe=describe)
 
     def watch(self, config: PriorConfig, prepared: Prepared, model: nn.Module) -> Scores:
         """Grounded-token accuracy and NLL by class on a few test captions."""

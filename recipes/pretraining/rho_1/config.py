@@ -31,9 +31,10 @@ class Rho1Config(TextConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
+        problems = super().check()
         if self.select.by == "oracle" and not self.noise.share:
-            return [("noise.share", "is 0: the oracle leaves planted tokens out, and none is planted")]
-        return []
+            problems.append(("noise.share", "is 0: the oracle leaves planted tokens out, and none is planted"))
+        return problems
 
 
 CONFIG = Rho1Config

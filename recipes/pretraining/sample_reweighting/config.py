@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from recipes.core.config.settings import Card, Claim, RunConfig, setting
 from recipes.core.data.config import DomainsConfig
 from recipes.core.evaluation.extra_config import QuestionsConfig
+from recipes.core.models.adapter_config import LoraConfig, lora_problems
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 
 STRATEGIES = ("uniform", "linupper", "quadratic", "extremes", "upper_linear", "kl_dro")
@@ -80,12 +81,13 @@ class SampleReweightingConfig(RunConfig):
 
     data: RegressionConfig | DomainsConfig = setting(help="data")
     model: LinearConfig | SmallLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
+    lora: LoraConfig = setting(LoraConfig(), help="low-rank adapters")
     reweight: ReweightConfig = setting(help="sample weights")
     evaluation: EvaluationConfig = setting(help="evaluation")
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        problems = []
+        problems = lora_problems(self.lora, self.trainer, self.model)
         regression = isinstance(self.data, RegressionConfig)
         if regression != isinstance(self.model, LinearConfig):
             hint = "model=linear" if regression else "model=small-lm, smollm2-135m or causal-lm"

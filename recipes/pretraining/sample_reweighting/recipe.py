@@ -8,6 +8,7 @@ from recipes.core.evaluation.curves import add_area, regular_steps
 from recipes.core.evaluation.scores import Scores
 from recipes.core.evaluation.texts import add_worst_domain, domain_losses
 from recipes.core.models import text as models
+from recipes.core.models.adapters import with_adapters
 from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
 from recipes.core.training.sequences import MixtureItems, sequence_collate
@@ -55,6 +56,7 @@ class SampleReweightingRecipe:
             )
         model = models.build_language_model(_text_model(config), prepared.tokenizer, config.seed)
         models.check_context(model, config.data.length, "data.length")
+        with_adapters(model, config.lora, config.seed)
         trainer = config.trainer
         micro_batches = trainer.process_batch_size // (trainer.micro_batch_size or trainer.process_batch_size)
         stream: Any = _stream(prepared)

@@ -1,12 +1,19 @@
 """Adapters: the same at the start, off means the model itself, one copy of weights, only they are trained."""
 
+import typing
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from recipes.core.config import registry
+from recipes.core.config.fields import dataclasses_of
+from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import UserError
-from recipes.core.models.adapters import Unadapted, add_adapters, without_adapters
-from recipes.core.models.vision_language import TextModel
+from recipes.core.models.adapter_config import LoraConfig, lora_problems
+from recipes.core.models.adapters import Unadapted, add_adapters, with_adapters, without_adapters
+from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2Config
+from recipes.core.models.vision_language import CaptionModel, PatchEmbedding, TextModel
 
 IDS = torch.arange(12).view(2, 6)
 
@@ -105,3 +112,42 @@ def test_the_head_gets_none_because_losses_read_its_weight() -> None:
     with pytest.raises(UserError, match="the output head can have no adapter") as raised:
         add_adapters(llama(), 2, 8.0, ("q_proj", "lm_head"), 0)
     assert "lora.targets=[q_proj,lm_head]" in str(raised.value)
+
+
+def test_no_adapters_leave_a_model_as_it_is() -> None:
+    model = llama()
+    assert with_adapters(model, LoraConfig(), 0) is model
+    assert all(part.requires_grad for part in model.parameters())
+    with_adapters(model, LoraConfig(rank=2, alpha=6.0), 0)
+    assert model.language_model.peft_config["default"].lora_alpha == 6.0
+
+
+def test_what_sees_images_is_trained_beside_the_adapters() -> None:
+    vision = PatchEmbedding(4, 2, 1, 16)
+    model = CaptionModel(llama().language_model, vision, [1, 2, 2, 2, 2], 2, 0, lambda image: torch.zeros(1, 4, 4))
+    with_adapters(model, LoraConfig(rank=2), 0)
+    trained = {name for name, part in model.named_parameters() if part.requires_grad}
+    assert {name for name in trained if "lora_" not in name} == {"vision.project.weight", "vision.position"}
+    ids = torch.tensor([[1, 2, 2, 2, 2, 7, 8]])
+    loss = model(ids, torch.ones_like(ids), torch.ones(1, 1, 4, 4), lambda hidden, head: head.logits(hidden).sum())
+    loss.backward()
+    assert all(part.grad is not None for name, part in model.named_parameters() if name in trained)
+
+
+def test_every_recipe_that_trains_a_model_people_bring_takes_adapters() -> None:
+    for recipe in registry.recipe_names():
+        hints = typing.get_type_hints(registry.config_class(recipe))
+        brings = {CausalLMConfig, SmolLM2Config} & {*dataclasses_of(hints.get("model"))}
+        assert not (brings and registry.card(recipe).trains) or hints["lora"] is LoraConfig, recipe
+
+
+def test_adapters_stand_beside_trained_weights_of_one_process_or_of_equal_ones() -> None:
+    lora, sharded = LoraConfig(rank=2), TrainerConfig(parallel="fsdp")
+    frozen = SmolLM2Config(train_backbone=False)
+    keys = [
+        [key for key, _ in lora_problems(lora, TrainerConfig(), model)]
+        for model in (None, CausalLMConfig(path="x"), SmallLMConfig(), frozen)
+    ]
+    assert keys == [[], [], ["lora.rank"], ["lora.rank"]]
+    assert [key for key, _ in lora_problems(lora, sharded)] == ["trainer.parallel"]
+    assert lora_problems(LoraConfig(), sharded, SmallLMConfig()) == []

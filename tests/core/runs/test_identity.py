@@ -278,11 +278,10 @@ def test_a_key_that_came_later_changes_no_identity_until_it_is_set(words: list[s
 
 
 def without(tree: dict[str, Any], key: str) -> dict[str, Any]:
-    """A tree without what stands at a dotted key, and without the node that held nothing else."""
+    """A tree without what stands at a dotted key."""
     head, _, rest = key.partition(".")
     kept = {name: value for name, value in tree.items() if name != head}
-    inner = without(tree[head], rest) if rest else {}
-    return kept | {head: inner} if inner else kept
+    return kept | {head: without(tree[head], rest)} if rest else kept
 
 
 OTHER = {
@@ -299,13 +298,25 @@ OTHER = {
 TRAINER_KEYS = [key for key in compose.LATER_KEYS if key.startswith("trainer.")]
 
 
-def test_runs_of_before_a_trainer_setting_came_keep_their_names() -> None:
+def test_runs_of_before_a_setting_came_keep_their_names() -> None:
     tree = compose.to_tree(compose.compose("rho-1", []))
     before = tree
-    for key in TRAINER_KEYS:
+    for key in (*TRAINER_KEYS, "lora.rank", "lora.alpha", "lora.targets"):
         before = without(before, key)
-    assert "early_stopping" not in before["trainer"]
+    assert not before["trainer"].pop("early_stopping") and not before.pop("lora")
     assert identity.hash_of(tree, {}, 1) == identity.hash_of(before, {}, 1)
+
+
+def test_a_recipe_that_had_a_key_from_the_start_keeps_it_in_its_names() -> None:
+    tree = compose.to_tree(compose.compose("sparsepo", []))
+    del tree["lora"]
+    assert identity.hash_of(tree, {}, 1) != identity.hash_of(compose.to_tree(compose.compose("sparsepo", [])), {}, 1)
+
+
+def test_keys_of_the_cache_are_those_of_before_a_setting_came() -> None:
+    config = compose.compose("rho-1", [])
+    assert "lora" not in content_tree(config, "") and "early_stopping" not in content_tree(config, "")["trainer"]
+    assert content_tree(config.trainer, "trainer").keys() == content_tree(config, "")["trainer"].keys()
 
 
 @pytest.mark.parametrize("key", TRAINER_KEYS)

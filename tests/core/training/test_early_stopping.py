@@ -52,6 +52,7 @@ def test_a_run_ends_early_and_one_killed_behind_its_last_step_does_not_go_on(
     assert [line["step"] for line in lines if line["kind"] == "eval"] == [1, 2, 3]
     assert [line["step"] for line in lines if line["kind"] == "final"] == [3]
     assert {path.name for path in (outcome.folder / "checkpoints").iterdir()} == {"checkpoint-2", "checkpoint-3"}
+    assert (outcome.folder / "hf" / "config.json").exists()  # the last step's model leaves all the same
 
 
 def test_a_metric_that_training_does_not_measure_is_refused_before_the_first_step(tmp_path: Path) -> None:
