@@ -118,6 +118,7 @@ def _show_recipe(recipe: str, overrides: list[str]) -> None:
             ("recipe", f"{recipe} ({registry.family(recipe)})"),
             *([("from", f"outside: {source}")] if (source := registry.source(recipe)) else []),
             ("paper", card.paper),
+            *(("covers", f"{system.name}, {system.paper}") for system in card.systems),
             ("method", card.summary),
             *([("weights", card.weights)] if card.weights else []),
             ("claim", claim.statement),

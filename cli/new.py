@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from cli.console import say
+from cli.trial_all import ALL
 from recipes.core.config import registry
 from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
@@ -116,6 +117,8 @@ def check_name(name: str) -> None:
         raise UserError(f"{name!r} means something else in Python or YAML", "NAME", "type another name")
     if name in ARMS:
         raise UserError(f"{name} is an arm that the skeleton has besides the method", "NAME", "type another name")
+    if name == ALL:
+        raise UserError(f"`steelyard trial {ALL}` means every recipe", "NAME", "type another name")
     if name in registry.recipe_names():
         raise UserError(f"there is a recipe {name} already, in {registry.family(name)}", "NAME", "type another name")
 

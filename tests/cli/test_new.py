@@ -46,6 +46,7 @@ def files(tree: Path) -> dict[str, bytes]:
     ("words", "message"),
     [
         (["prior"], "NAME: there is a recipe prior already, in pretraining\n  type another name"),
+        (["all"], "NAME: `steelyard trial all` means every recipe\n  type another name"),
         (["My_Method"], "NAME: 'My_Method' is no name for a recipe\n  type lower-case words and hyphens: my-method"),
         (["../x"], "NAME: '../x' is no name for a recipe"),
         (["1-bit"], "NAME: '1-bit' is no name for a recipe"),

@@ -33,7 +33,8 @@ OPTIONS = {
     "sweep": ("--status", "--sweeper x", "--sweeper optuna", "--trials 0", "--metric x", "--jobs 1"),
     "compare": ("--arm x", "--metric x", "--json", "--outputs nosuch"),
     "runs": ("--json", "--outputs nosuch", "--outputs ''"),
-    "report": ("--outputs nosuch",),
+    "report": ("--outputs nosuch", "--format x", "--format ,", "--metrics x", "--arms ,", "--to ''", "--json"),
+    "board": ("--outputs nosuch", "--outputs ''", "--json"),
     "list": ("--json",),
 }
 

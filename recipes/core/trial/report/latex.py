@@ -9,7 +9,8 @@ from recipes.core.statistics.compare import interval_text, number_text
 from recipes.core.trial.report.arms import Metric
 from recipes.core.trial.report.tables import ArmRow, ResultTable, Value
 
-BESIDE = 2  # groups of columns that fit into the width of a text of 12 cm
+BESIDE = 2  # metrics that fit beside each other into a text 12 cm wide
+LONGEST_ARM = 15  # letters of an arm's name beside which they do
 BREAK = r" \\ "
 HEAD_LETTERS = 26  # of a line of a heading above two columns
 SPECIAL = {
@@ -61,6 +62,8 @@ def escape(text: str) -> str:
 def latex_table(table: ResultTable) -> str:
     """A `table` with caption and label: the baseline's row first, two metrics beside each other, further ones below.
 
+    Beside arms with long names there is room for one.
+
     Args:
         table: What to show.
 
@@ -68,7 +71,8 @@ def latex_table(table: ResultTable) -> str:
         LaTeX that compiles behind `\\usepackage{booktabs}`.
     """
     groups = [_metric_group(table, index, metric) for index, metric in enumerate(table.metrics)]
-    blocks = [groups[start : start + BESIDE] for start in range(0, len(groups), BESIDE)]
+    beside = BESIDE if max(len(_name(row)) for row in table.rows) <= LONGEST_ARM else 1
+    blocks = [groups[start : start + beside] for start in range(0, len(groups), beside)]
     timed = any(row.seconds is not None for row in table.rows)
     times = ["time", *map(_time, table.rows)] if timed else []
     bodies = [
@@ -136,10 +140,13 @@ def _block(rows: Sequence[ArmRow], groups: Sequence[Group], width: int, times: S
     lines += [_line(["arm", *(name for _, names, _ in groups for name in names), *empty, *times[:1]]), "    \\midrule"]
     for index, row in enumerate(rows):
         cells = [cell for _, _, column in groups for cell in column[index]]
-        name = f"{escape(row.arm)} (baseline)" if row.role == "baseline" else escape(row.arm)
-        lines.append(_line([name, *cells, *empty, *times[index + 1 : index + 2]]))
+        lines.append(_line([escape(_name(row)), *cells, *empty, *times[index + 1 : index + 2]]))
         lines += ["    \\addlinespace"] if row.role == "baseline" and index + 1 < len(rows) else []
     return "\n".join(lines)
+
+
+def _name(row: ArmRow) -> str:
+    return f"{row.arm} (baseline)" if row.role == "baseline" else row.arm
 
 
 def _line(cells: Sequence[str]) -> str:
