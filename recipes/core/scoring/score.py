@@ -102,7 +102,7 @@ def score(
     """
     offsets = row_offsets(rows)
     shapes = _shapes(model, int(offsets[-1]), ask, other, options.get("bf16", False))
-    columns = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
+    columns: dict[str, np.ndarray] = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
     forwards = _fill(model, rows, ask, other, columns, lambda *_: None, options, _groups(rows, options))
     return TokenScores(columns, offsets, forwards)
 

@@ -24,6 +24,7 @@ from recipes.core.text_recipe.items import Items, NoisyItems, RandomItems, text_
 from recipes.core.text_recipe.objective import LOSS_ONLY, TokenStatistics, WeightedText
 from recipes.core.text_recipe.probe import Probe, heatmap, noise_metrics, probe_stream
 from recipes.core.text_recipe.reference import ScoredItems, load_reference
+from recipes.core.training.devices import trains_in_bf16
 from recipes.core.training.sequences import MixtureItems
 from recipes.core.training.trainer import Training
 
@@ -86,7 +87,8 @@ class TextRecipe(ABC):
         vocabulary = [token for token in range(len(tokenizer)) if token not in special]
         items: Items = RandomItems(NoisyItems(drawn, config.noise, vocabulary), config.seed)
         if config.needs_reference:
-            items = ScoredItems(items, load_reference(config, mixture, corpus.fingerprint, tokenizer), device)
+            reference = load_reference(config, mixture, corpus.fingerprint, tokenizer)
+            items = ScoredItems(items, reference, device, trains_in_bf16(config.trainer, device))
         return Prepared(mixture, items, tokenizer, device)
 
     def build(self, config: Any, prepared: Prepared) -> Training:

@@ -28,12 +28,13 @@ class ScoredItems:
         items: The sequences.
         model: The reference, a `TextModel`.
         device: Where to score what is not in the cache.
+        bf16: Score as the run's model is trained in bf16.
 
     Raises:
         RunFailed: the reference gives a token no finite log-probability.
     """
 
-    def __init__(self, items: Items, model: Any, device: str) -> None:
+    def __init__(self, items: Items, model: Any, device: str, bf16: bool = False) -> None:
         self.items = items
         first: dict[str, int] = {}
         for index in range(len(items)):
@@ -41,7 +42,7 @@ class ScoredItems:
         self.rows = {name: row for row, name in enumerate(first)}
         rows = text_rows([items[index]["tokens"] for index in first.values()])
         what = "scoring sequences with the reference"
-        self.scores = score_once(model, rows, device=device, batch_tokens=BATCH_TOKENS, what=what)
+        self.scores = score_once(model, rows, device=device, batch_tokens=BATCH_TOKENS, what=what, bf16=bf16)
 
     def __len__(self) -> int:
         return len(self.items)
