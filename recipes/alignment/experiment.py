@@ -64,7 +64,7 @@ class AlignmentRecipe:
         ground, reads = self.ground(config, device), config.reads
         if config.trainer.dtype != "float32":  # as the policy's are before its first step
             cast_parameters(ground.frozen, getattr(torch, config.trainer.dtype))
-        # Of held-out answers, nothing but what masks read; their log-probs are computed when they are measured.
+        # Of held-out answers, nothing but what masks read beside what is measured.
         states = reads.states if reads.states == ALL_STATES else NO_STATES
         sets = ((ground.data.train, reads), (ground.data.test, Reads(False, states)))
         items, scores, besides = [], [], []
@@ -74,6 +74,7 @@ class AlignmentRecipe:
             items.append(PairItems(pairs, columns | (reference.columns(read) if beside is None else {})))
             scores.append(reference)
             besides.append(beside)
+        scores[1].compute()  # now: the reference's weights may be the policy's, which will have adapters
         train, beside = items[0], besides[0]
         if "mismatched" in LOSSES[config.preference.loss].needs:
             train = add_mismatches(train, ground.frozen if beside is None else None, device)

@@ -61,6 +61,11 @@ class AnswerScores:
         asks = [Ask(hidden=layers) for layers in sets if len(layers) >= len(self.layers)]
         return next((ask for ask in asks if is_scored(self.model, self.pairs.rows(), ask, self.bf16)), None)
 
+    def compute(self) -> None:
+        """Compute it from the model as it is now, and let the model go."""
+        _ = self._scores
+        del self.model
+
     def columns(self, reads: Reads) -> dict[str, np.ndarray]:
         """What is read of it, by the names that batches have it under."""
         columns = {STATES: self.states} if self.layers else {}

@@ -68,6 +68,7 @@ def test_only_adapters_move(keys: tuple[str, ...], live: bool, pairs: Path) -> N
     steps = [line["metrics"] for line in lines if line["kind"] == "train"]
     assert abs(steps[0]["margin"]) < 1e-5 < abs(steps[-1]["margin"])
     assert outcome.metrics["kl"] > 1e-6
+    assert abs(outcome.metrics["pairs/margin"]) > 1e-6  # of the reference's own log-probs, not the policy's
 
 
 def test_policy_and_reference_are_one_copy(pairs: Path) -> None:

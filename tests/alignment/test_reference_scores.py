@@ -79,6 +79,16 @@ def test_arms_share_what_one_that_reads_more_has_computed(home: Path) -> None:
     assert len(list((home / "cache" / "token-scores").iterdir())) == 1
 
 
+def test_scores_are_those_of_the_model_as_it_was(home: Path) -> None:
+    reference = model(0)
+    scores, _ = choose_scores(config(), reference, PAIRS, DPO, "cpu")
+    scores.compute()
+    before = scores.logps.copy()
+    with torch.no_grad():
+        reference.language_model.lm_head.weight.mul_(2)
+    assert np.array_equal(scores.logps, before)
+
+
 def test_what_nobody_reads_is_not_computed(home: Path) -> None:
     nothing = Reads(False, NO_STATES)
     scores, beside = choose_scores(config("reference.store=always"), model(0), PAIRS, nothing, "cpu")
@@ -174,8 +184,10 @@ def test_a_reference_whose_policy_has_bf16_weights_has_them_too() -> None:
     batch = pair_collate(0)([PairItems(PAIRS, columns)[i] for i in range(4)])
     policy = model(0)
     cast_parameters(policy, torch.bfloat16)
-    sides = TokenScores(("ref_logps", "kl"), output_head(reference.language_model).detach())
-    for side in sides(PreferenceModel(policy), batch)[:2]:
+    read = TokenScores(("ref_logps", "kl"), output_head(reference.language_model).detach())
+    with torch.no_grad():
+        sides = read(PreferenceModel(policy), batch)[:2]
+    for side in sides:
         assert side.ref_logps is not None and side.kl is not None
         assert float((side.logps - side.ref_logps)[side.mask.bool()].abs().max()) < 2e-2
         assert float(side.kl[side.mask.bool()].abs().max()) < 1e-3
