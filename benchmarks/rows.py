@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.record import record
 from recipes.core.config.registry import ROOT
 
-ROWS, COMPARED, STEPS, TESTED = 1_000_000, 20_000, 20, 200
+ROWS, COMPARED, STEPS, TESTED = 1_000_000, 20_000, 20, 20
 WORDS, PROMPT_WORDS, CAPTION_WORDS, PER_IMAGE = 150, 15, 9, 5
 LIMIT, SECOND_START = 2 << 30, 10.0
 EVERY = 0.2  # seconds between two looks at a process
@@ -56,7 +56,11 @@ def main(rows: int = ROWS, compared: int = COMPARED) -> int:
 def _twice(folder: Path, words: list[str]) -> dict[str, dict[str, float]]:
     """The same run with empty caches and with warm ones."""
     tail = [f"trainer.max_steps={STEPS}", f"outputs={folder / 'outputs'}", "trainer.threads=1", "budget=smoke"]
-    return {when: _measure(["-m", "benchmarks.rows", "run", *words, *tail], folder) for when in ("first", "second")}
+    runs = {}
+    for when in ("first", "second"):
+        runs[when] = _measure(["-m", "benchmarks.rows", "run", *words, *tail], folder)
+        print(words[0], when, json.dumps(runs[when]), flush=True)
+    return runs
 
 
 def _beside_map(folder: Path, pairs: Path, model: Path, count: int) -> dict[str, float]:
