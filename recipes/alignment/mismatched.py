@@ -71,7 +71,7 @@ def mismatched_pairs(pairs: PairSet) -> PairSet:
     """
     parts, count = pairs.part_lengths, len(pairs)
     changes = parts[:, 0] != np.roll(parts[:, 0], -1)  # whether the next pair asks something else
-    for i in np.flatnonzero(~changes):
+    for i in np.flatnonzero(~changes).tolist():
         changes[i] = not np.array_equal(pairs.pairs[i].prompt, pairs.pairs[(i + 1) % count].prompt)
     if not changes.any():
         raise UserError(

@@ -23,6 +23,7 @@ from recipes.core.data.tasks.prompts import Judge, Prompt
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.scoring.columns import column_tensor
 from recipes.core.scoring.rows import LazyRows, completion_batch
+from recipes.core.scoring.rows import Row as ScoredRow
 
 TOKENS, MISMATCHED = "tokens/", "mismatched/"
 Example = tuple[np.ndarray, np.ndarray]
@@ -90,7 +91,7 @@ class PairSet:
         pair = self.pairs[number // 2]
         return pair.rejected if number % 2 else pair.chosen
 
-    def rows(self) -> Sequence[Example]:
+    def rows(self) -> Sequence[ScoredRow]:
         """Prompt and answer ids of every answer."""
         if isinstance(self.pairs, LazyPairs):
             return AnswerRows(self.pairs)

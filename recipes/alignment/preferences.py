@@ -170,9 +170,9 @@ class _Writer:
         ids = ids_of(row.example, texts, given, self.reader)
         parts = [np.array(part, np.int32) for part in (ids.prompt, ids.chosen, ids.rejected)]
         pair = cut(row.row.id, parts, self.config.max_tokens, row.example.asked)
-        digest = sha256(np.array([len(part) for part in parts]))
+        digest = sha256(np.array([len(part) for part in parts]).tobytes())
         for part in parts:
-            digest.update(part)
+            digest.update(part.data)
         key = digest.digest()[:DIGEST]
         if key in self._seen:
             raise BadRow(COPY)

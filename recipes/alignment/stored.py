@@ -39,7 +39,7 @@ class PairFiles:
         self._tokens.extend(ids)
         self._texts.extend(np.frombuffer(text, np.uint8) for text in texts)
         self._held_out.write(bytes(side for _, side in pairs))
-        self._digests[0].update(np.array([len(part) for part in ids], np.int64))
+        self._digests[0].update(np.array([len(part) for part in ids], np.int64).tobytes())
         self._digests[1].update(b"".join(part.tobytes() for part in ids))
 
     @property
@@ -85,7 +85,7 @@ class StoredPairs(LazyPairs):
 
     @cached_property
     def fingerprint(self) -> str:
-        return sha256_json([self._digest, sha256(np.ascontiguousarray(self._numbers)).hexdigest()])
+        return sha256_json([self._digest, sha256(self._numbers.tobytes()).hexdigest()])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("held_out", "fingerprint")}

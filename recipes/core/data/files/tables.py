@@ -400,7 +400,7 @@ class Chosen(Table):
                 following = next(wanted, None)
 
     def fingerprint(self) -> str:
-        return sha256_json([self._table.fingerprint(), sha256(np.array(self._indices, np.int64)).hexdigest()])
+        return sha256_json([self._table.fingerprint(), sha256(np.array(self._indices, np.int64).tobytes()).hexdigest()])
 
     def with_index(self, names: Sequence[str]) -> IndexedTable:
         return IndexedChosen(self._table.with_index(names), self._indices)

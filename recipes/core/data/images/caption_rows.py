@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ def look_at_images(source: Source, rows: CaptionRows) -> RowImages:
     order = np.argsort(first)  # images in the order in which they first come
     numbers, firsts = np.argsort(order)[inverse], first[order]
     in_files = rows.names.lengths()[firsts] > 0
-    digests, problems = np.zeros(len(firsts), DIGEST), {}
+    digests = np.zeros(len(firsts), DIGEST)
+    problems: dict[int, str] = {}
     for which, look in ((in_files, _look_at_files), (~in_files, _look_at_bytes)):
         chosen = np.flatnonzero(which)
         if len(chosen):
@@ -136,7 +138,8 @@ class _Writer:
             self.bad[row] = f"{table.place(row)}: {error}"
             return
         name = image.encode() if isinstance(image, str) else b""
-        self.images += sha256(f"{table.folder(row)}\0{image}".encode() if name else image).digest()  # type: ignore[arg-type]
+        content = image if isinstance(image, bytes) else f"{table.folder(row)}\0{image}".encode()
+        self.images += sha256(content).digest()
         self.usable.append(row)
         self.names.append(name)
         self.texts += texts
@@ -162,8 +165,8 @@ def _look_at_files(source: Source, rows: CaptionRows, places: np.ndarray) -> Loo
             name = rows.names[place].tobytes().decode()
             yield source.table.folder(int(rows.usable[place])) / home_path(name)
 
-    states = np.array([state_of(path) for path in paths()], np.int64)
-    hashes = [sha256(part).hexdigest() for part in (rows.images[places], states)]
+    states = np.fromiter(chain.from_iterable(map(state_of, paths())), np.int64)
+    hashes = [sha256(part.tobytes()).hexdigest() for part in (rows.images[places], states)]
     digests, problems = inspect_all(["files", str(source.table.root), *hashes], paths)
     named = {number: path for number, path in enumerate(paths()) if number in problems} if problems else {}
     return digests, {number: f"{shorten(str(named[number]), WIDEST)}: {why}" for number, why in problems.items()}
@@ -181,4 +184,4 @@ def _look_at_bytes(source: Source, rows: CaptionRows, places: np.ndarray) -> Loo
                 yield image_content(record[source.image_column], source.table.folder(row))  # type: ignore[index]
                 following = next(wanted, None)
 
-    return inspect_all(["bytes", sha256(rows.images[places]).hexdigest()], contents)
+    return inspect_all(["bytes", sha256(rows.images[places].tobytes()).hexdigest()], contents)

@@ -169,7 +169,7 @@ def scan(source: Source, captions: str | None = None) -> Scan:
     _, first, same = np.unique(digests, return_index=True, return_inverse=True)
     groups, is_good = np.zeros(len(source.table), np.int64), np.zeros(len(source.table), bool)
     groups[rows], is_good[rows] = rows[first[same]], True
-    digest = sha256_json([read.digest, *(sha256(part).hexdigest() for part in (rows, digests))])
+    digest = sha256_json([read.digest, *(sha256(part.tobytes()).hexdigest() for part in (rows, digests))])
     return Scan(dict(sorted(bad.items())), read, np.flatnonzero(is_good[read.rows]), groups, digest)
 
 

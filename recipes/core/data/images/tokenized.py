@@ -76,9 +76,9 @@ class TokenizedCaptions:
 
     @cached_property
     def _fingerprint(self) -> str:
-        digest = sha256(self.offsets)
+        digest = sha256(self.offsets.tobytes())
         for ids in (self.ids(index) for index in range(len(self))) if self.cut else [self._ids.values]:
-            digest.update(ids)
+            digest.update(ids.data)
         return digest.hexdigest()
 
 
