@@ -79,7 +79,7 @@ class ImageChecks:
         key = ["files", [[path, state_of(Path(path))] for path in paths]]
         yield from zip(paths, _listed(*inspect_all(key, lambda: map(Path, paths))) if paths else [], strict=True)
 
-    def _check_bytes(self) -> Iterator[tuple[str, tuple[str, str | None]]]:
+    def _check_bytes(self) -> Iterator[tuple[str, str | None]]:
         order = sorted(self._stored, key=lambda digest: self._stored[digest][0])
         firsts = {rows[0] for rows in self._stored.values()}
 
