@@ -22,7 +22,7 @@ from typing import Any
 import recipes
 from recipes.core.config.settings import Card, RunConfig
 from recipes.core.errors import UserError
-from recipes.core.spelling import did_you_mean
+from recipes.core.spelling import did_you_mean, nearest
 
 ROOT = Path(recipes.__file__).resolve().parents[1]
 RECIPES = "STEELYARD_RECIPES"  # folders of recipes outside, joined as those of PATH are
@@ -165,10 +165,10 @@ def _place(name: str) -> Place:
     if len(places) > 1:
         raise _clash(places)
     if not places:
-        problems = _scan()[1]
-        hint = "\n".join(
-            [did_you_mean(name, recipe_names()), *(f"{problem.where}: {problem.what}" for problem in problems)]
-        )
+        lines = [did_you_mean(name, recipe_names()), *(f"{one.where}: {one.what}" for one in _scan()[1])]
+        if nearest(name, recipe_names()) is None:
+            lines.append(f"a recipe outside the checkout needs {RECIPES}=FOLDER")
+        hint = "\n".join(lines)
         raise UserError(f"unknown recipe {name!r}", hint=hint)
     return places[0]
 

@@ -221,8 +221,13 @@ def _name(record: dict[str, Any], key: str) -> str:
 
 
 def _row(reader: TextIds, prompt: str, text: str) -> Row:
-    """A text behind its prompt, one blank between them where neither has any; it belongs to the text."""
-    blank = "" if not prompt or prompt[-1].isspace() or text[0].isspace() else " "
+    """A text behind its prompt, one blank between them where neither has any; it belongs to the text.
+
+    There is none where the tokenizer has no blanks, as one of digits and signs may have none.
+    """
+    unknown = reader.tokenizer.unk_token_id
+    joined = not prompt or prompt[-1].isspace() or text[0].isspace()
+    blank = "" if joined or (unknown is not None and unknown in reader.ids(" ")) else " "
     before = prompt.rstrip()
     whole = reader.ids(prompt + blank + text)
     ahead = reader.ids(before) if before else []
@@ -230,7 +235,6 @@ def _row(reader: TextIds, prompt: str, text: str) -> Row:
     completion = whole[shared:]
     if not completion:
         raise _BadRow(f"{excerpt(text)} adds no token to its prompt")
-    unknown = reader.tokenizer.unk_token_id
     if unknown is not None and unknown in completion:
         raise _BadRow(f"{excerpt(text)} holds what the model's tokenizer does not know")
     context = [*reader.start, *whole[:shared]]

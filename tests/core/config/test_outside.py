@@ -121,6 +121,13 @@ def test_folders_that_hold_no_recipes_are_named(folder, monkeypatch):
         registry.card("innr")
 
 
+def test_a_name_that_is_far_from_all_may_be_of_a_folder_that_was_not_named():
+    with pytest.raises(
+        UserError, match="choose from aligndistil.*\n  a recipe outside the checkout needs STEELYARD_RECIPES"
+    ):
+        registry.card("zzz")
+
+
 def test_a_recipe_of_an_installed_package(tmp_path, monkeypatch):
     write_skeleton(tmp_path, "packaged", "some_package", outside=True)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -18,6 +18,7 @@ from recipes.core.evaluation.extra import (
     load_questions,
     read_questions,
 )
+from recipes.core.models.tokenizer import character_tokenizer
 from recipes.core.runs.identity import hash_of, identify
 from tests.core import tokenizer_kinds
 from tests.core.scoring.models import CountingModel
@@ -114,6 +115,13 @@ def test_text_that_the_tokenizer_does_not_know_is_refused(tmp_path):
     rows = [MIXED[0], {"prompt": "the", "answer": "zebra"}]
     with pytest.raises(UserError, match="own.v2.jsonl:2: .*zebra.* holds what the model's tokenizer does not know"):
         read_questions(write(tmp_path, rows), tokenizer_kinds.words())
+
+
+def test_a_tokenizer_without_blanks_joins_without_one(tmp_path):
+    tokenizer = character_tokenizer(["1+2=3"], "digits", 64)
+    rows = [{"prompt": "1+2=", "answer": "3"}]
+    (row,) = read_questions(write(tmp_path, rows), tokenizer).rows
+    assert tokenizer.convert_ids_to_tokens(row[0])[-4:] == list("1+2=") and tokenizer.decode(row[1]) == "3"
 
 
 def test_worked_numbers():
