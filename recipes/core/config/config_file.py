@@ -264,11 +264,23 @@ def _where_it_ran(recipe: str, words: Sequence[FileWord], run: Path) -> list[Fil
         key, value = _key(word), word.value
         if key == "outputs" and filed:
             placed.append(_file_word(key, str(run.parents[2]), word.where))
-        elif key in paths and isinstance(value, str) and (began / home_path(value)).exists():
-            placed.append(_file_word(key, os.path.abspath(began / home_path(value)), word.where))
+        elif key in paths and value is not None:
+            there = (
+                [_from_folder(one, began) for one in value] if isinstance(value, list) else _from_folder(value, began)
+            )
+            placed.append(_file_word(key, there, word.where))
         else:
             placed.append(word)
     return placed
+
+
+def _from_folder(value: Any, folder: Path) -> Any:
+    """A path, or NAME:PATH, from a folder, if there is something; else as it is."""
+    name, colon, path = "", "", str(value)
+    if not (folder / home_path(path)).exists():
+        name, colon, path = path.partition(":")
+    place = folder / home_path(path)
+    return f"{name}{colon}{os.path.abspath(place)}" if path and place.exists() else value
 
 
 def _is_filed(run: Path, recipe: str, words: Sequence[str]) -> bool:

@@ -142,10 +142,13 @@ def finished(outputs: Path, *words: str) -> Path:
         ["seed=3", "trainer.learning_rate=1e-3"],
         ["arm=random", "select.share=0.25", "data=news", "data.domains=[news]"],
         ["arm=uniform", "select.by=random", "label=mine", "reference.path='a, b'"],
+        ["data.paths=[one:one.jsonl,two:two.jsonl]"],
     ],
 )
 def test_a_runs_config_is_the_same_run_in_the_same_folder_from_anywhere(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "x"}\n')
     (tmp_path / "a, b").mkdir()
     (tmp_path / "a, b" / "config.json").write_text("{}")
     path = tmp_path / finished(Path("results"), *words)
