@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_model
+from safetensors.torch import load_file, save_model
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from recipes.core.errors import UserError
+from recipes.core.models.adapters import add_adapters
 from recipes.core.models.build import llama
 from recipes.core.models.caption_folder import caption_describer, load_caption_model
 from recipes.core.models.encoder import PatchFeatures
@@ -49,17 +50,22 @@ def encoder(kind: str) -> EncoderProjector:
     return vision
 
 
-def written(vision: Any, folder: Path, language: Any = None) -> tuple[CaptionModel, Path]:
-    """A caption model and the folder that is made of its checkpoint."""
+def written(vision: Any, folder: Path, language: Any = None, rank: int = 0) -> tuple[CaptionModel, Path]:
+    """A caption model, with adapters of a rank, and the folder that is made of its checkpoint."""
     tokenizer = train_bpe(["a b c"], "captions", 300, IMAGE_TOKENS)
     language = language or LlamaForCausalLM(llama(300, 2, 16, 2, 32))
     placeholder = tokenizer.convert_tokens_to_ids("<vpatch>")
     prefix, pixels = [1, *[placeholder] * 16], SquarePixels(8, 1, [0.4], [0.3])
     model = CaptionModel(language, vision, prefix, placeholder, 2, pixels).eval()
-    checkpoint = folder / "checkpoint-1"
+    describe, checkpoint = caption_describer(model, tokenizer), folder / "checkpoint-1"
     checkpoint.mkdir()
+    if rank:
+        add_adapters(model, rank, 6.0, [], 0)  # type: ignore[arg-type]
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
     save_model(model, str(checkpoint / "model.safetensors"))
-    caption_describer(model, tokenizer)(checkpoint)
+    describe(checkpoint)
     write_model(checkpoint, folder / "hf")
     return model, folder / "hf"
 
@@ -84,6 +90,22 @@ def test_a_model_of_setting_h_is_a_llava(kind: str, tmp_path: Path) -> None:
     with torch.no_grad():
         theirs = llava.eval()(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=PIXELS).logits
     torch.testing.assert_close(theirs, logits(model, ids), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("setting", ["U", "H"])
+def test_adapters_in_its_language_model_are_merged_and_lie_beside(setting: str, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    model, folder = written(encoder("clip") if setting == "H" else PatchEmbedding(8, 2, 1, 16), tmp_path, rank=2)
+    ids = ids_of(model)
+    expected, adapters = logits(model, ids), load_file(folder / "adapter" / "adapter_model.safetensors")
+    assert len(adapters) == 28 and all(name.startswith("base_model.model.model.") for name in adapters)
+    if setting == "U":
+        torch.testing.assert_close(logits(load_caption_model(folder), ids), expected, atol=1e-5, rtol=0)
+        return
+    llava = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    with torch.no_grad():
+        theirs = llava(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=PIXELS).logits
+    torch.testing.assert_close(theirs, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["vit", "siglip"])
