@@ -51,8 +51,10 @@ def evaluate(
     settings = benchmarks.Settings(
         limit, few_shot, home_path(include_path) if include_path else None, batch_size, device
     )
-    manager = benchmarks.check_tasks(names, settings)
-    benchmark = benchmarks.evaluate(str(run.path) if run else target, names, settings, manager)
+    path = str(run.path) if run else target
+    benchmarks.check_library()
+    benchmarks.check_model(path)
+    benchmark = benchmarks.evaluate(path, names, settings, benchmarks.check_tasks(names, settings))
     file = _keep(run, names, benchmark) if run else None
     if as_json:
         print_result("evaluate", {"model": target, "file": str(file) if file else None} | asdict(benchmark))

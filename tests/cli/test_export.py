@@ -127,7 +127,7 @@ def test_a_run_that_trains_no_model_of_a_library_says_what_it_trains(tmp_path: P
     ).folder
     ended = steelyard("export", run)
     assert ended.code == 2 and not (run / "hf").exists()
-    assert "a run of sample-reweighting with data=linear-regression and model=linear trains no model" in ended.err
+    assert "this run of sample-reweighting with data=linear-regression and model=linear left no model" in ended.err
 
 
 def test_a_model_that_the_libraries_cannot_write_costs_no_results(

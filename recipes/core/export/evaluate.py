@@ -16,6 +16,7 @@ from recipes.core.spelling import did_you_mean, nearest
 from recipes.core.storage.model_files import first_line
 
 EXTRA = "type pip install 'steelyard[eval]'"
+KEY = "model"  # under which the loader speaks of a model
 LISTED = 20  # tasks that a message names
 
 
@@ -38,16 +39,39 @@ class Settings:
     device: str = ""
 
 
+def check_library() -> None:
+    """Refuse to begin without lm-eval. Raises UserError that names the extra."""
+    try:
+        import lm_eval.tasks  # noqa: F401
+    except ImportError as error:
+        raise UserError("benchmarks need the package lm-eval", "evaluate", EXTRA) from error
+
+
+def check_model(path: str) -> None:
+    """Refuse what is no language model, before tasks are read or weights loaded.
+
+    Args:
+        path: Folder of a model or run, or a hub name.
+
+    Raises:
+        UserError: as said.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from recipes.core.models.sources import check_kind, load_config
+
+    with _about(path):
+        check_kind(AutoModelForCausalLM, load_config(path, KEY), path)
+
+
 def check_tasks(tasks: Sequence[str], settings: Settings) -> Any:
     """The library's list of tasks, which has all that are asked for. Loads no model.
 
     Raises:
-        UserError: lm-eval is not installed, or there is no such task or folder.
+        UserError: there is no such task or folder.
     """
-    try:
-        from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise UserError("benchmarks need the package lm-eval", "evaluate", EXTRA) from error
+    from lm_eval.tasks import TaskManager
+
     include = settings.include_path
     if include is not None and not include.is_dir():
         raise UserError("there is no such folder", f"--include-path {include}", "give the folder of the tasks' YAML")
@@ -115,12 +139,19 @@ def _load(path: str) -> tuple[Any, Any]:
     from recipes.core.models.causal import load_causal_lm
     from recipes.core.models.sources import load_tokenizer
 
+    with _about(path):
+        tokenizer = load_tokenizer(path, KEY)
+        return load_causal_lm(path, KEY, tokenizer), tokenizer
+
+
+@contextmanager
+def _about(path: str) -> Iterator[None]:
+    """Errors of the loader name the model as it was typed here, where there is no key."""
     try:
-        tokenizer = load_tokenizer(path, "model")
-        return load_causal_lm(path, "model", tokenizer), tokenizer
+        yield
     except UserError as error:
         hint = "give the folder of a run that trained a language model, of any such model, or a hub name"
-        raise UserError(error.what, path, hint if "model=" in error.hint else error.hint) from error
+        raise UserError(error.what, path, hint if f"{KEY}=" in error.hint else error.hint) from error
 
 
 def _device(typed: str) -> str:

@@ -114,8 +114,9 @@ def _source(run: RunRecord) -> Path:
         return run.path / HF
     if not holds_model(checkpoint):
         chosen = [f"{group}={run.config[group]['name']}" for group in ("data", "model") if _has_name(run, group)]
-        what = f"a run of {run.recipe} with {' and '.join(chosen)} trains no model that from_pretrained loads"
-        raise UserError(what, where, f"its weights, as the recipe's code names them, lie in {checkpoint}")
+        what = f"this run of {run.recipe} with {' and '.join(chosen)} left no model that from_pretrained loads"
+        hint = f"its weights, as the recipe's code names them, lie in {checkpoint}"
+        raise UserError(what, where, f"{hint};\nif an older version finished it, type its command with --fresh")
     return checkpoint
 
 
