@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from recipes.core.errors import UserError
+from recipes.core.errors import RunFailed, UserError
 from recipes.core.runs.benchmarks import Benchmark, Mark
 from recipes.core.spelling import did_you_mean, nearest
 from recipes.core.storage.model_files import first_line
@@ -94,7 +94,9 @@ def evaluate(path: str, tasks: Sequence[str], settings: Settings, manager: Any) 
 
     Raises:
         UserError: it is no language model, or the data of a task cannot be had.
+        RunFailed: the device has not enough memory.
     """
+    import torch
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
@@ -111,6 +113,9 @@ def evaluate(path: str, tasks: Sequence[str], settings: Settings, manager: Any) 
                 task_manager=manager,
                 log_samples=False,
             )
+        except torch.OutOfMemoryError as error:
+            where = f"--batch-size {settings.batch_size}"
+            raise RunFailed("the device has not enough memory", where, "type a smaller one") from error
         except Exception as error:  # of the library, the hub, and the tasks that people bring
             hint = "its data come from the hub unless its YAML names files: without network it must be in the cache"
             raise UserError(f"cannot be evaluated: {first_line(error)}", f"--tasks {','.join(tasks)}", hint) from error
