@@ -7,6 +7,7 @@ from pathlib import Path
 
 from recipes.core.config.settings import RunConfig
 from recipes.core.errors import SteelyardError, UserError
+from recipes.core.process.signals import sigterm_as_interrupt
 from recipes.core.runs.folder import DONE, FAILED, INTERRUPTED, QUEUED
 from recipes.core.runs.records import find_runs
 from recipes.core.trial import manifest as manifests
@@ -102,10 +103,11 @@ def _run(job: TrialJob, launcher: Launcher, retry: bool, fresh: bool) -> JobStat
 
     began, folder, done = time.monotonic(), None, 0
     try:
-        folder, manifest, _ = job.plan()
-        states, stopped = drive(folder, manifest, launcher, retry, fresh=fresh)
-        done = sum(state.state == DONE for state in states)
-        result, files = (None, {}) if stopped else conclude(folder)
+        with sigterm_as_interrupt():  # drive takes signals itself, what comes before and after it does not
+            folder, manifest, _ = job.plan()
+            states, stopped = drive(folder, manifest, launcher, retry, fresh=fresh)
+            done = sum(state.state == DONE for state in states)
+            result, files = (None, {}) if stopped else conclude(folder)
         state = state_of_cells(states, stopped)
         return JobState(job, state, done, folder, time.monotonic() - began, result, files)
     except KeyboardInterrupt:

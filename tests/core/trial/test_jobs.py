@@ -1,5 +1,7 @@
 """Trials of several recipes as one job: one that fails stops no other, one that was stopped stops all."""
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,16 @@ def test_after_one_that_was_stopped_no_other_starts(ends: Any, tmp_path: Path, e
     driven = ends(prior=end, dsir=(states(DONE), False))
     ended = list(run_jobs([job("prior", tmp_path), job("dsir", tmp_path)], FakeLauncher(), retry=False, fresh=False))
     assert driven == ["prior"] and [one.state for one in ended] == [INTERRUPTED] and ended[0].result is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_verdict_is_written_stops_the_job_as_ctrl_c_does(
+    ends: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    driven = ends(prior=(states(DONE), False), dsir=(states(DONE), False))
+    monkeypatch.setattr(conclude, "conclude", lambda folder: os.kill(os.getpid(), number))
+    (only,) = run_jobs([job("prior", tmp_path), job("dsir", tmp_path)], FakeLauncher(), retry=False, fresh=False)
+    assert (driven, only.state, only.done) == (["prior"], INTERRUPTED, 4)
 
 
 def test_a_folder_that_holds_another_plan_fails_its_trial_alone(ends: Any, tmp_path: Path) -> None:
