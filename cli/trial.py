@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -44,6 +44,8 @@ from recipes.core.trial import manifest as manifests
 
 DIGITS = 10  # of the largest seed
 if TYPE_CHECKING:
+    from recipes.core.trial.launch import Launcher
+    from recipes.core.trial.manifest import Manifest
     from recipes.core.trial.result import TrialResult
 
 
@@ -78,19 +80,10 @@ def trial(
     recipe as one job.
     """
     if recipe == ALL:
-        _refuse_for_all(arms, config)
-        typed = typed_keys(overrides, outputs)
-        _check_keys(typed)
-        if seeds is not None:
-            seeds_of(seeds)  # refuses what is none, once for all
-
-        def choose(name: str, keys: list[str]) -> tuple[list[str], str, list[int]]:
-            number = budgets.seeds_of(name, keys) if seeds is None else seeds
-            return _arms(name, arms, keys, []), number, seeds_of(number)
-
-        options = [*(["--arms", arms] if arms else []), *(["--seeds", seeds] if seeds else [])]
         switches = {"retry": retry, "fresh": fresh, "status": status, "dry_run": dry_run, "as_json": as_json}
-        trial_all(typed, options, choose, launcher=launcher, jobs=jobs, **switches)
+        _refuse_for_all(arms, config)
+        folders = file_words("", config_dir)
+        _all(typed_keys(overrides, outputs), folders, arms, seeds, launcher=launcher, jobs=jobs, **switches)
         return
     recipe, typed, file = recipe_and_file(recipe, overrides, config)
     registry.card(recipe)  # refuses an unknown name
@@ -119,13 +112,40 @@ def trial(
         return
     if compose.budget(recipe, keys) == budgets.FULL:
         note(f"{len(configs)} runs: {expected_time(folder, manifest, configs)}")
+    _run(folder, manifest, chosen_launcher, command, retry, fresh, as_json)
+
+
+def _all(typed: list[str], folders: list[str], arms: str | None, seeds: str | None, **how: Any) -> None:
+    """Run the trials of all recipes, `how` as `trial_all` takes it; `folders` are words of --config-dir."""
+    _check_keys(typed)
+    if seeds is not None:
+        seeds_of(seeds)  # refuses what is none, once for all
+
+    def choose(name: str, keys: list[str]) -> tuple[list[str], str, list[int]]:
+        number = budgets.seeds_of(name, keys) if seeds is None else seeds
+        return _arms(name, arms, keys, []), number, seeds_of(number)
+
+    options = [*folders, *(["--arms", arms] if arms else []), *(["--seeds", seeds] if seeds else [])]
+    trial_all(typed, options, choose, **how)
+
+
+def _run(
+    folder: Path,
+    manifest: "Manifest",
+    launcher: "Launcher",
+    command: str,
+    retry: bool,
+    fresh: bool,
+    as_json: bool,
+) -> None:
+    """Run the cells, print the answer and leave with the exit code that says how it ended."""
     from recipes.core.trial.conclude import conclude
     from recipes.core.trial.drive import drive
     from recipes.core.trial.result import answers
     from recipes.core.trial.states import state_of_cells
 
     with only_the_result(as_json):
-        states, stopped = drive(folder, manifest, chosen_launcher, retry, fresh=fresh)
+        states, stopped = drive(folder, manifest, launcher, retry, fresh=fresh)
         result, files = (None, {}) if stopped else conclude(folder)
     if as_json:
         answered = answers(result) if result else {}
