@@ -1,9 +1,11 @@
 """Shell completion through the protocol that the shells use: environment variables in, lines out."""
 
 import os
+from pathlib import Path
 
 import pytest
 
+from cli.new import write_skeleton
 from tests.cli.conftest import in_process
 
 
@@ -48,3 +50,13 @@ def test_bash(line, expected) -> None:
 
 def test_zsh_gets_descriptions() -> None:
     assert '("arm=ntp":"baseline' in " ".join(offered("steelyard run prior arm=n", "zsh"))
+
+
+def test_recipes_outside_and_options_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_skeleton(tmp_path / "recipes", "quite-far", "", outside=True)
+    monkeypatch.setenv("STEELYARD_RECIPES", str(tmp_path / "recipes"))
+    assert offered("steelyard run qui") == ["quite-far"]
+    assert offered("steelyard run quite-far arm = ra") == ["random"]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "lamps.yaml").write_text("defaults: [licences, _self_]\n")
+    assert offered(f"steelyard run quite-far --config-dir {tmp_path} data = la") == ["lamps"]

@@ -14,7 +14,7 @@ from typing import Any
 from recipes.core.config import compose, registry
 from recipes.core.config.arm_keys import UserArm, name_problem, overlap
 from recipes.core.config.fields import flatten
-from recipes.core.config.overrides import FileWord, sweep_choices, word_of
+from recipes.core.config.overrides import FileWord, place_of, sweep_choices, word_of
 from recipes.core.config.schema import ConfigError, Problem, raise_problems
 from recipes.core.config.yaml_file import Entry, YamlFile, read_yaml_file
 from recipes.core.errors import UserError
@@ -67,6 +67,9 @@ def read_config_file(path: Path, recipe: str = "") -> ConfigFile:
     recipe = _recipe(file, recipe)
     keys = [entry for entry in file.entries if entry.key.partition(".")[0] not in ("recipe", ARMS)]
     problems = [*file.problems]
+    for entry in file.entries:
+        if entry.key.startswith("recipe."):
+            problems.append(Problem(entry.key, entry.value, "is no key; write recipe: NAME", entry.where))
     words = [_word(recipe, entry, problems) for entry in keys]
     arms = dict(_arms(file, recipe, problems))
     is_whole = set(WHOLE) <= {entry.key for entry in file.entries}
@@ -88,6 +91,9 @@ def run_words(file: ConfigFile, typed: Sequence[str]) -> list[str]:
         words, more = _with_user_arm(arm, words)
         problems += more
     problems += _problems_of(file.recipe, words)
+    if file.arms and chosen and chosen not in (arms := [*compose.arm_settings(file.recipe), *file.arms]):
+        unknown = Problem("arm", chosen, did_you_mean(chosen, arms), place_of("arm", words))
+        problems = [unknown if problem.key == "arm" else problem for problem in problems]
     problems += _problems_of_arms(file, typed, leave_out=chosen)
     raise_problems(_distinct(problems))
     return _shortest(file, words) if file.is_whole else words

@@ -114,6 +114,13 @@ def test_what_an_own_arm_sets_is_typed_over_under_another_name_only(tmp_path):
     assert (config.variant, config.select.share) == ("third", 0.3)
 
 
+def test_what_is_near_a_misspelt_arm_or_no_recipe(tmp_path):
+    assert problems(read(tmp_path, ARMS), "arm=fw") == ["arm = fw: did you mean few?"]
+    assert problems(read(tmp_path, "recipe: {name: rho-1}\n", "rho-1")) == [
+        "mine.yaml, line 1: recipe.name = rho-1: is no key; write recipe: NAME"
+    ]
+
+
 def test_own_arms_are_cells_of_a_trial_that_need_no_file(tmp_path):
     file = read(tmp_path, ARMS)
     words = cell_words(file, ["outputs=here"], chooses_arms=True)
