@@ -91,6 +91,7 @@ def _plan_rows(
     states: Sequence["CellState"],
 ) -> list[tuple[str, str]]:
     from recipes.core import runner
+    from recipes.core.training.devices import device_of
 
     counts = {name: sum(s.state == name for s in states) for name in dict.fromkeys(s.state for s in states)}
     return [
@@ -102,7 +103,7 @@ def _plan_rows(
             f"{launcher.name}, {launcher.jobs} at once, {manifest.threads} thread{'s' * (manifest.threads > 1)} each",
         ),
         *configs[0].describe(),
-        *runner.needs(configs[0], runs=len(configs)),
+        *runner.needs(configs[0], device_of(configs[0]), runs=len(configs)),
         ("time", expected_time(folder, manifest, configs)),
     ]
 

@@ -317,6 +317,16 @@ class AlignmentRunConfig(RunConfig):
             )
         return problems
 
+    @property
+    def sequence_tokens(self) -> int | None:
+        """Most tokens of a pair: both answers with their prompt."""
+        return 2 * self.data.max_tokens if isinstance(self.data, PreferencesConfig) else None
+
+    @property
+    def frozen_models(self) -> int:
+        """The reference, unless it is the policy with its adapters off."""
+        return 0 if self.lora.rank and self.reference.model is None else 1
+
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
         data, reference = self.data, self.reference

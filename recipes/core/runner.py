@@ -6,7 +6,6 @@ from recipes.core.config.settings import RunConfig, TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.process.launchers import without_launchers
 from recipes.core.process.signals import sigterm_as_interrupt
-from recipes.core.runs.checkpoints import KEEP
 from recipes.core.runs.folder import DONE, RunFolder, run_folder
 from recipes.core.runs.identity import identify
 from recipes.core.runs.records import RunRecord, load_run
@@ -15,6 +14,7 @@ from recipes.core.statistics.compare import compare_beside
 from recipes.core.statistics.outcome import RunOutcome
 from recipes.core.storage.locks import hold
 from recipes.core.training.devices import device_of
+from recipes.core.training.needs import check_memory, needs
 from recipes.core.training.requirements import check_requirements
 
 __all__ = ["RunOutcome", "dry_run", "needs", "run"]
@@ -38,7 +38,7 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False, page: 
     folder = run_folder(config, identity)
     new = not (folder.path / "status.json").exists()
     if fresh or folder.status().get("state") != DONE:
-        _check_machine(config)  # what it lacks is refused before anything is cleared
+        check_memory(config, _check_machine(config))  # what it lacks is refused before anything is cleared
     with without_launchers(), sigterm_as_interrupt(), hold(folder.lock, f"run folder {folder.path}", wait=wait):
         if fresh:
             folder.clear()
@@ -76,34 +76,15 @@ def dry_run(config: RunConfig) -> list[tuple[str, str]]:
         plan = f"{state} at step {status.get('step', 0)}: would {again}"
     else:
         plan = "new"
-    trainer = config.trainer
+    trainer, device = config.trainer, _check_machine(config)
     rows = [
         ("run folder", str(folder.path)),
         ("state", plan),
-        ("device", _check_machine(config)),
+        ("device", device),
     ]
     if config.steps:
         rows += [("steps", f"{config.steps} x {trainer.batch_size} sequences"), ("processes", _processes(trainer))]
-    return rows + config.describe() + needs(config)
-
-
-def needs(config: RunConfig, runs: int = 1) -> list[tuple[str, str]]:
-    """Rows for `--dry-run`: parameters, memory of a process and disk of all `runs`, as far as they can be estimated."""
-    parameters = config.parameters()
-    if parameters is None:
-        return [("parameters", "known when the checkpoint is loaded")]
-    if not parameters:
-        return [("parameters", "0: nothing is trained")]
-    trainer = config.trainer
-    sharing = trainer.nproc if trainer.parallel == "fsdp" else 1
-    # In fp32: weights, gradients and two AdamW moments; a checkpoint has no gradients.
-    # The last checkpoints, and the model once more in `hf/`.
-    memory, disk = 16 * parameters / sharing, (12 * KEEP + 4) * parameters * runs
-    return [
-        ("parameters", f"{parameters:,}"),
-        ("memory", f"about {memory / 2**20:,.0f} MiB for weights, gradients and optimizer, plus activations"),
-        ("disk", f"about {disk / 2**20:,.0f} MiB for {KEEP} checkpoints and the model{' of each cell' * (runs > 1)}"),
-    ]
+    return rows + config.describe() + needs(config, device)
 
 
 def _check_machine(config: RunConfig) -> str:

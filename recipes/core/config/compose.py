@@ -26,7 +26,7 @@ from recipes.core.spelling import did_you_mean
 PRESETS = ("arms", "budgets", "when", "implied", "folders")
 # Cannot change the result, so they are not part of a run's identity.
 NOT_IDENTITY: tuple[str, ...] = ("outputs", "label", "tracker", "trainer.save_steps", "trainer.log_steps")
-NOT_IDENTITY += ("trainer.gradient_checkpointing", "trainer.workers")
+NOT_IDENTITY += ("trainer.gradient_checkpointing", "trainer.workers", "trainer.check_memory")
 # Came after runs had been filed: at this value a run is what it was without the key, which is then no part of its
 # identity, so that those runs are still found.
 LATER_KEYS: dict[str, Any] = {

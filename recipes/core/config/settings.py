@@ -124,6 +124,9 @@ class TrainerConfig:
         choices=("float32", "bfloat16"),
     )
     workers: int = setting(0, help="processes that make batches ahead of training; 0: none", unit="processes", ge=0)
+    check_memory: bool = setting(
+        True, help="refuse a run whose weights, gradients and optimizer are more than the memory of this machine"
+    )
     group_by_length: bool = setting(False, help="batches of sequences of similar length: less padding")
     early_stopping: EarlyStoppingConfig = setting(EarlyStoppingConfig(), help="early stopping")
 
@@ -225,6 +228,16 @@ class RunConfig:
         its memory and start: its modules import torch nowhere on the way, and `device` is the CPU.
         """
         return True
+
+    @property
+    def sequence_tokens(self) -> int | None:
+        """Most tokens that a forward sees for one of the batch's sequences; None if only the data know."""
+        return None
+
+    @property
+    def frozen_models(self) -> int:
+        """Models of the size of the trained one that stand beside it while it is trained."""
+        return 0
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows of (what, value) for `--dry-run`: what data and model resolve to. Loads nothing."""

@@ -51,8 +51,7 @@ def kind_of(path: str, key: str) -> str:
 
 def decoder_shape(path: str) -> tuple[int, int] | None:
     """Layers and width of the language model in a local folder, or of a run; None if its config.json does not say."""
-    folder = home_path(path)
-    content = _read_config(folder / HF if is_run(folder) else folder)
+    content = model_config(path)
     text = content.get("text_config", content)
     sizes = [
         next((text[name] for name in names if isinstance(text.get(name), int)), None)
@@ -61,6 +60,17 @@ def decoder_shape(path: str) -> tuple[int, int] | None:
         for names in (("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd"))
     ]
     return (sizes[0], sizes[1]) if sizes[0] and sizes[1] else None
+
+
+def model_config(path: str) -> dict[str, Any]:
+    """The config.json of a local folder, or of the model of a run; empty if it cannot be read."""
+    return _read_config(model_folder(path))
+
+
+def model_folder(path: str) -> Path:
+    """The folder of a model's files: the one that is named, or where the run that is named has left them."""
+    folder = home_path(path)
+    return folder / HF if is_run(folder) else folder
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -72,6 +72,11 @@ class TextConfig(RunConfig):
         trainer = self.trainer
         return (trainer.micro_batch_size or trainer.process_batch_size) * trainer.nproc
 
+    @property
+    def sequence_tokens(self) -> int | None:
+        """Tokens of a packed sequence."""
+        return self.data.length
+
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
         planted = f", {self.noise.share:.0%} of the training tokens are noise" if self.noise.share else ""

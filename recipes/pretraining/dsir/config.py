@@ -110,6 +110,11 @@ class DsirConfig(RunConfig):
         """Selecting is counting and adding; only what is trained on the selection needs torch."""
         return self.downstream == "lm"
 
+    @property
+    def sequence_tokens(self) -> int | None:
+        """Tokens of a packed sequence."""
+        return self.evaluation.length
+
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
         data, select = self.data, self.select

@@ -123,6 +123,11 @@ class SampleReweightingConfig(RunConfig):
             return trainer.batch_size
         return (trainer.micro_batch_size or trainer.process_batch_size) * trainer.nproc
 
+    @property
+    def sequence_tokens(self) -> int | None:
+        """Tokens of a packed sequence; None for rows of numbers."""
+        return None if isinstance(self.data, RegressionConfig) else self.data.length
+
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
         if isinstance(self.data, RegressionConfig):

@@ -1,0 +1,181 @@
+"""What training a language model takes in memory, counted from its shape before anything is loaded. No torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipes.core.config.settings import TrainerConfig
+from recipes.core.models.adapter_config import LoraConfig
+from recipes.core.models.config import SmallConfig, SmallLMConfig, SmolLM2Config, SmolLM2TextConfig, mlp_width
+from recipes.core.storage.places import model_config, model_folder
+
+# Bytes of optimizer state a trained weight: in the weight's own dtype by its factor, or in a fixed number of bytes.
+MOMENTS = {"sgd": 0, "adafactor": 0, "adagrad": 1, "rmsprop": 1, "stable_adamw": 2, "grokadamw": 2}
+MOMENTS |= {"adamw": 2, "adamw_torch": 2, "adamw_torch_fused": 2}
+LOGITS = {True: 256, False: 1024}  # tokens whose logits exist at a time; over more than 12,288 tokens of vocabulary
+WIDE = 12_288
+COPIES_OF_LOGITS = 3  # logits, their softmax in fp32, and what becomes their gradient
+BACKWARD = 2.5  # what one layer keeps, this often: gradients on their way and what they are computed with, measured
+PROGRAM = 470 * 2**20  # the interpreter with torch and transformers, measured
+
+
+@dataclass(frozen=True)
+class DecoderSize:
+    """The shape of a causal language model.
+
+    Attributes:
+        parameters: All of them.
+        layers, width, inner, keys, vocabulary: Layers, widths of a token, inside the MLP, and of keys; tokens it knows.
+        gated: Whether the MLP has a gate, as in Llama.
+    """
+
+    parameters: int
+    layers: int
+    width: int
+    inner: int
+    keys: int
+    vocabulary: int
+    gated: bool = True
+
+    def kept_floats(self) -> int:
+        """Numbers that one layer keeps of a token for the backward pass, counted with saved tensors.
+
+        With a gate: norms, projections, attention and residuals 8 d + 2 k, the MLP 4 i; GPT-2 12 d + 4 i.
+        """
+        if self.gated:
+            return 8 * self.width + 2 * self.keys + 4 * self.inner + 6
+        return 12 * self.width + 4 * self.inner
+
+    def adapter_parameters(self, rank: int) -> int:
+        """Parameters of adapters beside all linear layers but the head."""
+        attention = 6 * self.width + 2 * self.keys  # q, k, v, o: rank x (in + out)
+        mlp = (3 if self.gated else 2) * (self.width + self.inner)
+        return rank * self.layers * (attention + mlp)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a process that trains, by what takes them; `frozen` are models beside the trained one."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+
+    frozen: float = 0.0
+
+    @property
+    def certain(self) -> float:
+        """What is needed whatever the data are."""
+        return self.weights + self.frozen + self.gradients + self.optimizer
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.certain + self.activations
+
+
+def training_memory(
+    size: DecoderSize, trainer: TrainerConfig, lora: LoraConfig, tokens: int, references: int, bf16: bool
+) -> Memory:
+    """What a process needs to train a model.
+
+    Args:
+        size: Of the model.
+        trainer: Its settings.
+        lora: Adapters, if only these are trained.
+        tokens: Tokens of one forward.
+        references: Frozen copies of the model beside it.
+        bf16: Whether the forward runs in bf16 by autocast.
+    """
+    stored = 2 if trainer.dtype == "bfloat16" else 4
+    sharing = trainer.nproc if trainer.parallel == "fsdp" else 1
+    adapters = size.adapter_parameters(lora.rank) if lora.rank else 0
+    trained, bytes_of_trained = (adapters, 4) if lora.rank else (size.parameters, stored)
+    weights = (size.parameters * stored + adapters * 4) / sharing
+    gradients = trained * bytes_of_trained / sharing
+    optimizer = trained * optimizer_bytes(trainer.optimizer, bytes_of_trained) / sharing
+    activations = _activations(size, trainer, bool(lora.rank), tokens, bf16)
+    return Memory(weights, gradients, optimizer, activations, references * size.parameters * 4)
+
+
+def optimizer_bytes(name: str, weight: int) -> float:
+    """Bytes of optimizer state for one trained weight of so many bytes."""
+    if name in MOMENTS:
+        return MOMENTS[name] * weight
+    one = 1 if "8bit" in name else 0.5 if "4bit" in name else 4
+    if "lion" in name or "rmsprop" in name:
+        return one
+    return (3 if "ademamix" in name else 2) * one
+
+
+def _activations(size: DecoderSize, trainer: TrainerConfig, adapted: bool, tokens: int, bf16: bool) -> float:
+    number = 2 if bf16 or trainer.dtype == "bfloat16" else 4
+    layer = size.kept_floats()
+    floats = size.layers * size.width + layer if trainer.gradient_checkpointing else size.layers * layer
+    wide = size.vocabulary > WIDE
+    logits = min(tokens, LOGITS[wide]) * size.vocabulary * 4 * COPIES_OF_LOGITS
+    head = (
+        0 if adapted else size.vocabulary * size.width * 4
+    )  # its gradient comes before it is added to the embedding's
+    return tokens * number * (floats + BACKWARD * layer + 4 * size.width) + logits + head
+
+
+def decoder_size(model: Any) -> DecoderSize | None:
+    """The shape of the language model that a config names; None if only its files know, and they are not here."""
+    if isinstance(model, SmallLMConfig) and model.architecture == "gpt2":
+        width = model.width
+        return DecoderSize(model.parameters, model.layers, width, 4 * width, width, model.vocabulary, gated=False)
+    if isinstance(model, SmallLMConfig | SmallConfig):
+        inner = mlp_width(model.width) if isinstance(model, SmallLMConfig) else 4 * model.width
+        return DecoderSize(model.parameters, model.layers, model.width, inner, model.width, model.vocabulary)
+    if path := getattr(model, "path", None):
+        return file_size(path)
+    if isinstance(model, SmolLM2Config | SmolLM2TextConfig) and model.parameters:
+        return DecoderSize(model.parameters, 30, 576, 1536, 192, 49152)
+    return None
+
+
+def file_size(path: str) -> DecoderSize | None:
+    """The shape of the model in a local folder or of a finished run; None if its files do not say.
+
+    Args:
+        path: As typed for `model.path`.
+    """
+    content = model_config(path)
+    text: Any = content.get("text_config", content)
+    if not isinstance(text, dict):
+        return None
+
+    def value(*names: str) -> int | None:
+        return next((text[name] for name in names if isinstance(text.get(name), int)), None)
+
+    layers, width = value("num_hidden_layers", "n_layer"), value("hidden_size", "n_embd")
+    vocabulary, heads = value("vocab_size"), value("num_attention_heads", "n_head")
+    parameters = stored_parameters(model_folder(path))
+    if not (layers and width and vocabulary and heads and parameters):
+        return None
+    keys = (value("num_key_value_heads") or heads) * (value("head_dim") or width // heads)
+    gated = "n_embd" not in text
+    return DecoderSize(
+        parameters, layers, width, value("intermediate_size", "n_inner") or 4 * width, keys, vocabulary, gated
+    )
+
+
+def stored_parameters(folder: Path) -> int | None:
+    """Numbers in the safetensors files of a folder, by their headers; None without any, or if one cannot be read."""
+    count = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        except (OSError, ValueError, MemoryError):
+            return None
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                numbers = 1
+                for side in tensor["shape"]:
+                    numbers *= side
+                count += numbers
+    return count or None

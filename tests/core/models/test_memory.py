@@ -1,0 +1,106 @@
+"""What training takes, counted from shapes: compared with saved tensors, peft and files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from recipes.core.config.settings import PACKAGE_OF, TORCH_OPTIMIZERS, TrainerConfig
+from recipes.core.models.adapter_config import LoraConfig
+from recipes.core.models.adapters import add_adapters
+from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
+from recipes.core.models.memory import DecoderSize, decoder_size, optimizer_bytes, training_memory
+from recipes.core.models.vision_language import TextModel
+
+WIDTH, INNER, LAYERS = 64, 96, 2
+
+
+def llama(layers: int = LAYERS, keys: int = 2) -> Any:
+    sizes = {"hidden_size": WIDTH, "intermediate_size": INNER, "num_attention_heads": 4, "num_key_value_heads": keys}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=40, num_hidden_layers=layers, tie_word_embeddings=False, **sizes))
+
+
+def gpt2(layers: int = LAYERS) -> Any:
+    free = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 1, "eos_token_id": 2}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=WIDTH, n_layer=layers, n_head=4, **free))
+
+
+def kept(model: Any) -> float:
+    """Numbers of activations that a forward keeps for each token."""
+    ids = torch.ones(4, 32, dtype=torch.long)
+    weights = {part.untyped_storage().data_ptr() for part in (*model.parameters(), *model.buffers())}
+    storages = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            storages[storage.data_ptr()] = (storage.nbytes(), tensor)  # the tensor, lest its place be used again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.train().base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    return sum(size for size, _ in storages.values()) / ids.numel() / 4
+
+
+@pytest.mark.parametrize("make", [llama, lambda layers: llama(layers, keys=4), gpt2])
+def test_what_a_layer_keeps_is_what_is_saved_for_the_backward_pass(make: Any, tmp_path: Path) -> None:
+    make(2).save_pretrained(tmp_path)
+    size = decoder_size(CausalLMConfig(path=str(tmp_path)))
+    assert size is not None
+    assert (kept(make(4)) - kept(make(2))) / 2 == pytest.approx(size.kept_floats(), rel=0.01)
+
+
+def test_a_folder_says_its_shape_without_its_weights_being_read(tmp_path: Path) -> None:
+    model = llama()
+    model.save_pretrained(tmp_path)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    expected = DecoderSize(count, LAYERS, WIDTH, INNER, WIDTH // 2, 40)
+    assert decoder_size(CausalLMConfig(path=str(tmp_path))) == expected
+    assert decoder_size(SmolLM2TextConfig(path=str(tmp_path))) == expected
+    (tmp_path / "model.safetensors").write_bytes(b"{" * 30)
+    assert decoder_size(CausalLMConfig(path=str(tmp_path))) is None
+    assert decoder_size(CausalLMConfig(path="owner/name")) is None
+
+
+def test_adapters_are_counted_as_peft_makes_them() -> None:
+    model = add_adapters(TextModel(llama()), 3, 6.0, (), 0)
+    counted = sum(part.numel() for part in model.parameters() if part.requires_grad)
+    assert DecoderSize(0, LAYERS, WIDTH, INNER, WIDTH // 2, 40).adapter_parameters(3) == counted
+
+
+def test_weights_gradients_and_optimizer() -> None:
+    size = DecoderSize(1000, 2, 8, 16, 8, 40)
+
+    def parts(lora: int = 0, references: int = 0, **settings: Any) -> tuple[float, ...]:
+        memory = training_memory(size, TrainerConfig(**settings), LoraConfig(rank=lora), 0, references, False)
+        return memory.weights, memory.frozen, memory.gradients, memory.optimizer
+
+    assert parts() == (4000, 0, 4000, 8000)
+    assert parts(references=2) == (4000, 8000, 4000, 8000)
+    assert parts(dtype="bfloat16") == (2000, 0, 2000, 4000)
+    assert parts(optimizer="adamw_bnb_8bit") == (4000, 0, 4000, 2000)
+    assert parts(parallel="fsdp", nproc=4) == (1000, 0, 1000, 2000)
+    adapters = size.adapter_parameters(1)
+    assert parts(lora=1, dtype="bfloat16") == (2000 + 4 * adapters, 0, 4 * adapters, 8 * adapters)
+    for name in (*TORCH_OPTIMIZERS, *PACKAGE_OF):
+        assert 0 <= optimizer_bytes(name, 4) <= 12, name
+    assert [optimizer_bytes(name, 4) for name in ("lion_8bit", "ademamix", "adamw_torch_4bit")] == [1, 12, 1]
+
+
+def test_checkpointing_keeps_one_input_a_layer() -> None:
+    size = DecoderSize(0, 30, 576, 1536, 192, 49152)
+    plain, checkpointed = (
+        training_memory(size, TrainerConfig(gradient_checkpointing=on), LoraConfig(), 4096, 0, False).activations
+        for on in (False, True)
+    )
+    assert plain - checkpointed == 4096 * 4 * (29 * size.kept_floats() - 30 * 576)
+
+
+def test_models_made_in_the_run_have_the_shape_of_their_config() -> None:
+    assert decoder_size(SmallLMConfig(width=64)) == DecoderSize(
+        SmallLMConfig(width=64).parameters, 2, 64, 176, 64, 1024
+    )
+    gpt = decoder_size(SmallLMConfig(architecture="gpt2"))
+    assert gpt is not None and not gpt.gated and gpt.inner == 4 * gpt.width
