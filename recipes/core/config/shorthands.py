@@ -1,7 +1,7 @@
 """What may be typed shorter: a union by its name, a folder in place of a group's option, an arm by what it stands for.
 
 A recipe's file says which: `folders` names, for a group, the option that a typed folder or hub name is the path of, or
-options by what the folder holds (a `model_type` of transformers, `run of RECIPE`, or `other`). `implied` names, for
+options by what the folder holds (`run of RECIPE`, a `model_type` of transformers, or `other`). `implied` names, for
 something typed (`model=llava`, `pruner=random`), group choices and the arm that follow from it where the user typed
 none.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from recipes.core.errors import UserError
 from recipes.core.spelling import did_you_mean
 from recipes.core.storage.files import home_path
-from recipes.core.storage.places import kind_of
+from recipes.core.storage.places import kinds_of
 
 Keys = list[tuple[str, Any]]
 Choices = dict[str, str]
@@ -73,7 +73,7 @@ def no_option(group: str, value: str, known: Sequence[str]) -> str:
 def _option_for(path: str, group: str, option: str | Mapping[str, str]) -> str:
     if isinstance(option, str):
         return option
-    return option.get(kind_of(path, group), option["other"])
+    return next((option[kind] for kind in kinds_of(path, group) if kind in option), option["other"])
 
 
 def _is_place(text: str) -> bool:

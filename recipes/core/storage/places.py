@@ -31,8 +31,9 @@ def run_of(folder: Path) -> Path | None:
     return folder.parent if folder.name == HF and is_run(parent) else None
 
 
-def kind_of(path: str, key: str) -> str:
-    """The `model_type` in a model's config.json, `run of RECIPE` for a run folder, or nothing if neither is there.
+def kinds_of(path: str, key: str) -> tuple[str, ...]:
+    """What a folder or hub name may be taken for: the `model_type` in its config.json; of a run `run of RECIPE`, then
+    the type of the model that it left. Empty if neither is there.
 
     Args:
         path: Folder or hub name; of the latter the small files are downloaded.
@@ -44,9 +45,9 @@ def kind_of(path: str, key: str) -> str:
     folder = home_path(path)
     if not folder.exists() and hub.is_name(path):
         folder = hub.download(path, key, weights=False)
-    if run := run_of(folder):
-        return f"run of {_recipe_of(run)}"
-    return str(_read_config(folder).get("model_type", ""))
+    run = run_of(folder)
+    kind = str(_read_config(run / HF if run else folder).get("model_type", ""))
+    return tuple(one for one in (f"run of {_recipe_of(run)}" if run else "", kind) if one)
 
 
 def decoder_shape(path: str) -> tuple[int, int] | None:

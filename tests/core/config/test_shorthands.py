@@ -80,6 +80,14 @@ def holding(folder: Path, kind: str) -> Path:
     return folder
 
 
+def test_a_run_stands_for_the_option_that_takes_the_model_it_left(tmp_path: Path) -> None:
+    run = holding(tmp_path / "mine", "run of prior")
+    holding(run / "hf", "llava")
+    for folder in (run, run / "hf"):
+        assert compose.compose("prior", [f"model={folder}"]).model.name == "llava"
+        assert compose.compose("token-pruning", [f"model={folder}"]).model.name == "prior-vlm"  # is asked for first
+
+
 TEXT = ("sparsepo", "cdpo", "t-reg", "aligndistil", "sample-reweighting")
 STANDS_FOR = [
     *(
