@@ -7,7 +7,7 @@ rows, layouts, chats, examples            users' rows, columns of public data se
 preferences, stored                       data set of users' own pairs; pairs on disk, mapped into memory
 sentiment, corrupted, arithmetic          data sets that are made in the run; `selection` picks pairs among samples
 pairs, mismatched                         pairs as token ids, their batches; answers behind the prompts of others
-reference                                 the frozen model, its log-probs and hidden states
+reference, reference_scores               the frozen model; what losses read of it, kept or computed beside a step
 data                                      all of the above from one config
 losses, objectives                        17 preference losses with one hook for token weights; on the shared trainer
 trained                                   a policy that is trained before that of the run

@@ -96,11 +96,11 @@ class SavedProgress:
 
     Args:
         folder: Where its column files lie.
-        plan: What decides the parts and their order; of another plan nothing counts.
+        plan: What decides the parts and their order; of another plan, or beside files of other sizes, nothing counts.
     """
 
     def __init__(self, folder: Path, plan: str) -> None:
-        self._path, self._plan = folder / PROGRESS, plan
+        self._folder, self._path, self._plan = folder, folder / PROGRESS, plan
         self._saved_at = time.monotonic()
         self.done = self._read()
 
@@ -110,7 +110,7 @@ class SavedProgress:
         if time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS:
             for column in columns:
                 column.save()
-            write_json(self._path, {"plan": self._plan, "done": self.done})
+            write_json(self._path, {"plan": self._plan, "done": self.done, "sizes": self._sizes()})
             self._saved_at = time.monotonic()
 
     def finish(self) -> None:
@@ -122,7 +122,11 @@ class SavedProgress:
             saved = read_json(self._path)
         except (OSError, UserError):
             return 0
-        return int(saved["done"]) if saved.get("plan") == self._plan else 0
+        usable = saved.get("plan") == self._plan and saved.get("sizes") == self._sizes()
+        return int(saved["done"]) if usable else 0
+
+    def _sizes(self) -> dict[str, int]:
+        return {path.name: path.stat().st_size for path in self._folder.glob("*.npy")}
 
 
 def read_column(path: Path) -> np.ndarray:

@@ -124,14 +124,20 @@ def test_a_pass_that_was_stopped_goes_on(home: Path, monkeypatch: pytest.MonkeyP
     np.testing.assert_equal(dict(again.columns), dict(whole.columns))
 
 
-def test_a_pass_in_other_batches_begins_anew(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("batch_tokens", [12, 30])
+def test_a_pass_in_other_batches_or_beside_cut_files_begins_anew(
+    batch_tokens: int, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("recipes.core.scoring.columns.SAVE_EVERY_SECONDS", 0.0)
     model = Stopping()
     model.at = 3
     with pytest.raises(KeyboardInterrupt):
         score_once(model, ROWS, device="cpu", batch_tokens=12)
-    whole = score(Stopping(), ROWS, device="cpu", batch_tokens=30)
-    again = score_once(Stopping(), ROWS, device="cpu", batch_tokens=30)
+    if batch_tokens == 12:
+        [column] = home.rglob("logprob.npy")
+        column.write_bytes(column.read_bytes()[:-4])
+    whole = score(Stopping(), ROWS, device="cpu", batch_tokens=batch_tokens)
+    again = score_once(Stopping(), ROWS, device="cpu", batch_tokens=batch_tokens)
     assert again.forwards == whole.forwards
     np.testing.assert_equal(dict(again.columns), dict(whole.columns))
 
