@@ -118,7 +118,7 @@ def test_models_that_are_one_are_refused(tmp_path: Path) -> None:
         (["distil.mode=theorem"], "did you mean theorem1"),
         (["teacher.steps=0"], "teacher.steps = 0: must be >= 1"),
         (["reference.steps=0"], "0 leaves a model that nobody trained"),
-        (["model=smollm2-135m"], "is missing; type data.path=FILE or a datasets name"),
+        (["model=smollm2-135m"], "is missing; type data.path=FILE or a name on the hub"),
         (
             ["data=preferences", "data.path=x.jsonl", "arm=dpo", "preference.loss=odpo"],
             "odpo needs answers with scores",

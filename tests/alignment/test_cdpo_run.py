@@ -116,7 +116,7 @@ def test_a_reference_that_knows_nothing_makes_no_pairs(tmp_path: Path) -> None:
         (["data.low=50"], "49 is less than low=50"),
         (["data.high=15"], "216 problems leave none to train the reference on"),
         (["data.path=pairs.jsonl"], "for your own file type data=preferences as well"),
-        (["model=smollm2-135m"], "is missing; type data.path=FILE or a datasets name"),
+        (["model=smollm2-135m"], "is missing; type data.path=FILE or a name on the hub"),
         (["data=preferences", "data.path=x.jsonl", "arm=oracle"], "oracle needs answers whose first wrong token"),
         (
             ["data=preferences", "data.path=x.jsonl", "arm=dpo", "preference.loss=odpo"],

@@ -134,7 +134,7 @@ def test_samples_without_a_difference_are_refused(tmp_path: Path) -> None:
         (["preference.loss=kot"], "did you mean"),
         (["arm=dpo", "preference.loss=kto", "trainer.batch_size=1"], "one pair is no mean; type 2 or more"),
         (["data.path=pairs.jsonl"], "for your own file type data=preferences as well"),
-        (["model=smollm2-135m"], "is missing; type data.path=FILE or a datasets name"),
+        (["model=smollm2-135m"], "is missing; type data.path=FILE or a name on the hub"),
         (["data=preferences", "data.path=x.jsonl", "arm=oracle"], "oracle needs data whose judge looks at known words"),
         (
             ["data=preferences", "data.path=x.jsonl", "arm=dpo", "preference.loss=odpo"],
