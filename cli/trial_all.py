@@ -114,7 +114,8 @@ def _run(
         for one in run_jobs([state.job for state in states], launcher, retry, fresh):
             ended.append(one)
             left = states[len(ended) :]
-            still = f"; {len(left)} left, {_left_words(left, ended)}" if left and one.state != INTERRUPTED else ""
+            computed = [end for state, end in zip(states, ended, strict=False) if state.state != DONE]  # none reused
+            still = f"; {len(left)} left, {_left_words(left, computed)}" if left and one.state != INTERRUPTED else ""
             note(f"[{len(ended)}/{len(states)}] {one.job.recipe}: {_ended_words(one)}{still}")
     return ended
 

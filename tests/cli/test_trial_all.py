@@ -62,6 +62,17 @@ def test_each_recipes_trial_runs_and_the_table_at_the_end_has_its_verdict(steely
     assert "[1/2] dsir: supported, 65 s; 1 left, about 65 s of computing" in ended.err
 
 
+def test_the_time_left_is_not_that_of_trials_that_were_reused(
+    steelyard: Steelyard, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(dsir=(DONE, answer("supported"), ""), prior=(DONE, answer("supported"), ""))
+    monkeypatch.setattr(
+        jobs, "look", lambda job: JobState(job, DONE if job.recipe == "dsir" else "queued", seconds=None)
+    )
+    untold = "[1/2] dsir: supported, 65 s; 1 left, of 1 trial the time cannot be told"
+    assert untold in steelyard(*WORDS).err
+
+
 def test_one_that_fails_is_named_with_what_to_type_and_the_exit_code_says_so(steelyard: Steelyard, run: Any) -> None:
     run(dsir=(FAILED, None, "no space left\n  free some"), prior=(DONE, answer("supported"), ""))
     ended = steelyard(*WORDS, "--seeds", "2")

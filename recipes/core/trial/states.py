@@ -120,9 +120,14 @@ def cell_states(folder: Path, manifest: Manifest) -> list[CellState]:
 
 
 def state_of_cells(states: Sequence[CellState], stopped: bool = False) -> str:
-    """How a trial or sweep ended: "interrupted", "failed", "unfinished" (damaged or not started) or "done"."""
+    """How a trial or sweep ended: "interrupted", "failed", "unfinished" (damaged or not started) or "done".
+
+    One that goes on is "running".
+    """
     if stopped:
         return INTERRUPTED
+    if any(state.state == RUNNING for state in states):
+        return RUNNING
     if any(state.state == FAILED for state in states):
         return FAILED
     return DONE if all(state.state == DONE for state in states) else UNFINISHED

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from recipes.core.errors import RunFailed, UserError
-from recipes.core.runs.folder import DAMAGED, DONE, FAILED, INTERRUPTED, QUEUED
+from recipes.core.runs.folder import DAMAGED, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING
 from recipes.core.trial import conclude, jobs
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.budget import arms_of
@@ -108,4 +108,5 @@ def test_the_state_of_a_trial_is_that_of_its_worst_cell() -> None:
     assert state_of_cells(states(DONE)) == DONE
     assert state_of_cells(states(DONE, FAILED)) == FAILED
     assert state_of_cells(states(DONE, DAMAGED)) == UNFINISHED == state_of_cells(states(DONE, QUEUED))
+    assert state_of_cells(states(DONE, RUNNING)) == RUNNING
     assert state_of_cells(states(FAILED), stopped=True) == INTERRUPTED
