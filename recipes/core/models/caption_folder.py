@@ -164,5 +164,6 @@ def _describe_parts(model: CaptionModel, tokenizer: Any, folder: Path) -> None:
         assert isinstance(vision, PatchEmbedding)
         parts["patch"] = vision.patch
     write_json(folder / CAPTION_MODEL, parts)
-    origin = {"prefixes": [("language_model.", "")], "vision": "vision."} | describe_adapters(model, folder)
+    names = [("language_model.", "")]
+    origin = {"prefixes": names, "vision": "vision."} | describe_adapters(model, names, folder)
     write_json(folder / ORIGIN, origin)

@@ -31,8 +31,8 @@ def holds_model(checkpoint: Path) -> bool:
 def write_model(checkpoint: Path, folder: Path) -> None:
     """Write the model of a checkpoint into an empty folder, for `from_pretrained` of the class in its config.json.
 
-    Adapters are merged into the weights that they were trained on, and written into `adapter/` by themselves too, for
-    `peft.PeftModel.from_pretrained`.
+    Adapters are merged into the weights that they were trained on; where nothing else was trained they are written into
+    `adapter/` by themselves too, for `peft.PeftModel.from_pretrained`.
 
     Args:
         checkpoint: Its folder, which `holds_model`.
@@ -44,7 +44,8 @@ def write_model(checkpoint: Path, folder: Path) -> None:
     stored = load_file(checkpoint / WEIGHTS)
     weights = rename(stored, _prefixes(origin))
     if origin["scale"]:
-        save_adapter(weights, folder / ADAPTER)
+        if (folder / ADAPTER).exists():
+            save_adapter(weights, folder / ADAPTER)
         weights = merge_adapters(weights, origin["scale"], origin["transposed"])
     if origin.get("vision"):
         save_file(rename(stored, [(origin["vision"], "")]), folder / VISION, metadata={"format": "pt"})
@@ -92,9 +93,8 @@ def save_adapter(weights: Mapping[str, Tensor], folder: Path) -> None:
 
     Args:
         weights: As in `merge_adapters`.
-        folder: Of the adapters; it holds their `adapter_config.json` already, unless an older version trained them.
+        folder: Of the adapters; it holds their `adapter_config.json` already.
     """
-    folder.mkdir(exist_ok=True)
     adapters = {
         f"base_model.model.{name.replace('.default', '')}": values.contiguous()
         for name, values in weights.items()

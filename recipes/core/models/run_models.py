@@ -59,19 +59,31 @@ def describer(
         (processor or tokenizer).save_pretrained(folder)
         for file in beside:
             shutil.copyfile(file, folder / file.name)
-        origin = {"prefixes": prefixes or [(f"{name}." if name else "", "")], "unread": list(unread)}
-        write_json(folder / ORIGIN, origin | describe_adapters(model, folder))
+        names = prefixes or [(f"{name}." if name else "", "")]
+        origin = {"prefixes": names, "unread": list(unread)} | describe_adapters(model, names, folder)
+        write_json(folder / ORIGIN, origin)
 
     return describe
 
 
-def describe_adapters(model: nn.Module, folder: Path) -> dict[str, Any]:
-    """How the adapters in a model are merged, for origin.json; their config goes into `adapter/` of a folder."""
+def describe_adapters(model: nn.Module, prefixes: Prefixes, folder: Path) -> dict[str, Any]:
+    """How the adapters in a model are merged, for origin.json.
+
+    Their config goes into `adapter/` of a folder, unless more was trained: without that they would be another model.
+
+    Args:
+        model: What is trained.
+        prefixes: How the names of the weights begin that are the model which is left.
+        folder: Of the description.
+    """
     configs = (getattr(part, "peft_config", {}).get("default") for part in model.modules())
     adapters = next((config for config in configs if config), None)
     if adapters is None:
         return {"scale": 0.0, "transposed": False}
-    _save_adapter_config(adapters, folder / ADAPTER)
+    beginnings = tuple(old for old, _ in prefixes)
+    trained = (name for name, weights in model.named_parameters() if weights.requires_grad)
+    if all("lora_" in name for name in trained if name.startswith(beginnings)):
+        _save_adapter_config(adapters, folder / ADAPTER)
     return {"scale": adapters.lora_alpha / adapters.r, "transposed": adapters.fan_in_fan_out}
 
 
