@@ -305,7 +305,8 @@ class AlignmentRunConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        problems, loss = lora_problems(self.lora, self.trainer), self.preference.loss
+        tuned = self.reference.steps > 0
+        problems, loss = lora_problems(self.lora, self.trainer, self.model, tuned), self.preference.loss
         if loss == "kto" and self.trainer.batch_size < 2:
             message = "kto measures drift as a mean over the batch, and one pair is no mean; type 2 or more"
             problems.append(("trainer.batch_size", message))

@@ -35,6 +35,7 @@ LATER_KEYS: dict[str, Any] = {
     "evaluation.extra": None,
     "reference.store": "auto",
     "reference.max_gib": 8.0,
+    "model.load_in": "float32",
     "lora.rank": 0,
     "lora.alpha": 16.0,
     "lora.targets": [],

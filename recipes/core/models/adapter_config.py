@@ -6,6 +6,8 @@ from typing import Any
 from recipes.core.config.settings import TrainerConfig, setting
 from recipes.core.models.config import SmallConfig, SmallLMConfig
 
+PLAIN = "float32"  # how weights are loaded that are not in 4 or 8 bits
+
 
 @dataclass(frozen=True)
 class LoraConfig:
@@ -16,20 +18,26 @@ class LoraConfig:
     targets: tuple[str, ...] = setting((), help="names of the layers that get one; []: all linear ones but the head")
 
 
-def lora_problems(lora: LoraConfig, trainer: TrainerConfig, model: Any = None) -> list[tuple[str, str]]:
+def lora_problems(lora: LoraConfig, trainer: TrainerConfig, model: Any, tuned: bool = False) -> list[tuple[str, str]]:
     """Rules between adapters and what a run trains, as (key, message).
 
     Args:
         lora: Of the run.
         trainer: Of the run.
-        model: Config of the model, where the run trains it as it is loaded or made.
+        model: Config of the model.
+        tuned: Whether the run tunes the model whole before it trains it.
     """
-    if not lora.rank:
-        return []
     problems = []
+    if tuned and getattr(model, "load_in", PLAIN) != PLAIN:
+        problems.append(("reference.steps", f"tunes weights, and {model.load_in} ones cannot be; type 0"))
+    if not lora.rank and (bits := getattr(model, "load_in", PLAIN)) != PLAIN:
+        message = f"{bits} weights cannot be trained themselves; type lora.rank=8, or model.load_in={PLAIN}"
+        problems.append(("model.load_in", message))
+    if not lora.rank:
+        return problems
     if trainer.parallel == "fsdp":
         problems.append(("trainer.parallel", "fsdp shares out whole models, not adapters; type ddp, or lora.rank=0"))
-    if isinstance(model, SmallConfig | SmallLMConfig) or (model is not None and not hasattr(model, "path")):
+    if not tuned and (isinstance(model, SmallConfig | SmallLMConfig) or not hasattr(model, "path")):
         hint = "type model=smollm2-135m or model=FOLDER, or lora.rank=0"
         problems.append(("lora.rank", f"adapters stand beside weights that somebody trained; {hint}"))
     if not getattr(model, "train_backbone", True):

@@ -7,13 +7,15 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from recipes.core.errors import UserError
+from recipes.core.models.adapter_config import PLAIN
 from recipes.core.models.head import check_head, trial_forward
+from recipes.core.models.quantised import quantisation, settle
 from recipes.core.models.sources import check_tokenizer_fits, load_model
 
 PROBE = 6  # tokens that the check of causality reads
 
 
-def load_causal_lm(path: str, key: str, tokenizer: Any = None, but: tuple[str, ...] = ()) -> Any:
+def load_causal_lm(path: str, key: str, tokenizer: Any = None, but: tuple[str, ...] = (), load_in: str = PLAIN) -> Any:
     """A causal language model in fp32.
 
     Args:
@@ -21,13 +23,18 @@ def load_causal_lm(path: str, key: str, tokenizer: Any = None, but: tuple[str, .
         key: The config key it came from, for messages.
         tokenizer: What makes its ids, if it is known by now; each must have an embedding.
         but: Pieces of the tokenizer that the model gets embeddings for later.
+        load_in: "4bit" or "8bit" for linear layers that stay frozen.
 
     Raises:
         UserError: it cannot be loaded (see `load_model`), sees the tokens to come, has logits that are not those of its
             output head, or fewer embeddings than its tokenizer ids.
     """
-    model = load_model(AutoModelForCausalLM, path, key, dtype=torch.float32)
-    where = f"{key}={path}"
+    where, options = f"{key}={path}", {}
+    if load_in != PLAIN:
+        options["quantization_config"] = quantisation(load_in, f"model.load_in={load_in}")
+    model = load_model(AutoModelForCausalLM, path, key, dtype=torch.float32, **options)
+    if options:
+        settle(model)
     if tokenizer is not None:
         check_tokenizer_fits(tokenizer, model, where, but)
     check_causal(model, where)

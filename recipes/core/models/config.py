@@ -202,6 +202,11 @@ class SmolLM2TextConfig:
 
     name: str = setting("smollm2-135m", help="model", choices=("smollm2-135m",))
     path: str | None = setting(None, help=LLAMA_INSTEAD, content=MODEL_CONTENT)
+    load_in: str = setting(
+        "float32",
+        help="dtype of the weights; in 4 or 8 bits (bitsandbytes) they stay frozen under lora.*",
+        choices=("float32", "8bit", "4bit"),
+    )
 
     @property
     def description(self) -> str:
@@ -220,6 +225,11 @@ class CausalLMConfig:
 
     name: str = setting("causal-lm", help="model", choices=("causal-lm",))
     path: str | None = setting(None, help="folder or hub name of the model", content=MODEL_CONTENT)
+    load_in: str = setting(
+        "float32",
+        help="dtype of the weights; in 4 or 8 bits (bitsandbytes) they stay frozen under lora.*",
+        choices=("float32", "8bit", "4bit"),
+    )
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.config.settings import TrainerConfig
-from recipes.core.models.adapter_config import LoraConfig
+from recipes.core.models.adapter_config import PLAIN, LoraConfig
 from recipes.core.models.config import SmallConfig, SmallLMConfig, SmolLM2Config, SmolLM2TextConfig, mlp_width
 from recipes.core.storage.places import model_config, model_folder
 
@@ -17,6 +17,10 @@ LOGITS = {True: 256, False: 1024}  # tokens whose logits exist at a time; over m
 WIDE = 12_288
 COPIES_OF_LOGITS = 3  # logits, their softmax in fp32, and what becomes their gradient
 BACKWARD = 2.5  # what one layer keeps, this often: gradients on their way and what they are computed with, measured
+BITS = {
+    "8bit": 1.0,
+    "4bit": 0.5625,
+}  # bytes of a quantised weight with its scales; a head that is no embedding is plain
 PROGRAM = 470 * 2**20  # the interpreter with torch and transformers, measured
 
 
@@ -77,7 +81,13 @@ class Memory:
 
 
 def training_memory(
-    size: DecoderSize, trainer: TrainerConfig, lora: LoraConfig, tokens: int, references: int, bf16: bool
+    size: DecoderSize,
+    trainer: TrainerConfig,
+    lora: LoraConfig,
+    tokens: int,
+    references: int,
+    bf16: bool,
+    load_in: str = PLAIN,
 ) -> Memory:
     """What a process needs to train a model.
 
@@ -88,12 +98,14 @@ def training_memory(
         tokens: Tokens of one forward.
         references: Frozen copies of the model beside it.
         bf16: Whether the forward runs in bf16 by autocast.
+        load_in: As the config of the model has it.
     """
-    stored = 2 if trainer.dtype == "bfloat16" else 4
+    stored = 2.0 if trainer.dtype == "bfloat16" else 4.0
     sharing = trainer.nproc if trainer.parallel == "fsdp" else 1
     adapters = size.adapter_parameters(lora.rank) if lora.rank else 0
     trained, bytes_of_trained = (adapters, 4) if lora.rank else (size.parameters, stored)
-    weights = (size.parameters * stored + adapters * 4) / sharing
+    linear = max(size.parameters - size.vocabulary * size.width, 0) if load_in in BITS else 0
+    weights = ((size.parameters - linear) * stored + linear * BITS.get(load_in, 0) + adapters * 4) / sharing
     gradients = trained * bytes_of_trained / sharing
     optimizer = trained * optimizer_bytes(trainer.optimizer, bytes_of_trained) / sharing
     activations = _activations(size, trainer, bool(lora.rank), tokens, bf16)

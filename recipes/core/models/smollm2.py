@@ -32,7 +32,8 @@ def backbone_folder(config: SmolLM2Config | SmolLM2TextConfig) -> str:
 
 def load_backbone(config: SmolLM2Config | SmolLM2TextConfig, tokenizer: Any = None, but: tuple[str, ...] = ()) -> Any:
     """The causal language model in fp32; tokenizer and `but` as in `load_causal_lm`."""
-    return load_causal_lm(backbone_folder(config), "model.path", tokenizer, but)
+    load_in = config.load_in if isinstance(config, SmolLM2TextConfig) else "float32"
+    return load_causal_lm(backbone_folder(config), "model.path", tokenizer, but, load_in)
 
 
 def load_tokenizer(config: SmolLM2Config | SmolLM2TextConfig) -> Any:

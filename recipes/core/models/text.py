@@ -64,7 +64,7 @@ def build_language_model(config: TextModelConfig, tokenizer: Any, seed: int) -> 
     if isinstance(config, SmolLM2TextConfig):
         return TextModel(load_backbone(config, tokenizer))
     if isinstance(config, CausalLMConfig):
-        return TextModel(load_causal_lm(str(config.path), "model.path", tokenizer))
+        return TextModel(load_causal_lm(str(config.path), "model.path", tokenizer, load_in=config.load_in))
     with local_seed(seed):
         return TextModel(_new(config, len(tokenizer)))
 

@@ -11,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import UserError
+from recipes.core.models.quantised import check_trainable
 from recipes.core.models.sources import silent
 from recipes.core.storage.model_files import first_line
 
@@ -25,6 +26,7 @@ def apply_options(model: nn.Module, config: TrainerConfig) -> None:
     Raises:
         UserError: the model cannot do what is asked for; names the key.
     """
+    check_trainable(model)
     if config.attention != "auto":
         _set_attention(model, config.attention)
     if config.dtype != "float32":

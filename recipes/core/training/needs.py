@@ -4,10 +4,11 @@ from typing import Any
 
 from recipes.core.config.settings import RunConfig
 from recipes.core.errors import UserError
-from recipes.core.models.adapter_config import LoraConfig
+from recipes.core.models.adapter_config import PLAIN, LoraConfig
 from recipes.core.models.memory import PROGRAM, Memory, decoder_size, training_memory
 from recipes.core.process.memory import usable_memory
 from recipes.core.runs.checkpoints import KEEP
+from recipes.core.training.devices import trains_in_bf16
 
 MIB = 2**20
 
@@ -101,9 +102,9 @@ def _estimate(config: RunConfig, device: str) -> Memory | None:
         return None
     trainer = config.trainer
     tokens = (config.sequence_tokens or 0) * (trainer.micro_batch_size or trainer.process_batch_size)
-    bf16 = trainer.precision == "bf16" or (trainer.precision == "auto" and device == "cuda")
+    bf16 = trains_in_bf16(trainer, device)
     lora = getattr(config, "lora", LoraConfig())
-    return training_memory(size, trainer, lora, tokens, config.frozen_models, bf16)
+    return training_memory(size, trainer, lora, tokens, config.frozen_models, bf16, getattr(model, "load_in", PLAIN))
 
 
 def _room(device: str) -> int | None:

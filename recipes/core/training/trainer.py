@@ -27,11 +27,13 @@ from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.losses.objectives import WEIGHT_MAX
 from recipes.core.messages import note
+from recipes.core.models.quantised import compute_in, load_trained, plain_weights, quantised_layers, trained_weights
 from recipes.core.process.signals import STOPPING, stop_on_signal
 from recipes.core.runs import checkpoints
 from recipes.core.runs.folder import DONE, INTERRUPTED
 from recipes.core.runs.progress import progress
 from recipes.core.training.arguments import training_arguments
+from recipes.core.training.devices import trains_in_bf16
 from recipes.core.training.divergence import StepCheck
 from recipes.core.training.model_options import apply_options, uncompiled, without_compiled_layers
 from recipes.core.training.parallel import distributed, sharding
@@ -181,6 +183,7 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
     if config.group_by_length:
         _lengths(training.dataset)
     apply_options(training.model, config)
+    compute_in(training.model, torch.bfloat16 if trains_in_bf16(config, device) else torch.float32)
     training.model.to(device)
     events.on_start(start)
     early = config.early_stopping.metric is not None
@@ -336,6 +339,10 @@ class _Trainer(transformers.Trainer):
         if self.config.parallel == "fsdp":
             if self._is_last():
                 sharding.save_whole(folder / SAFE_WEIGHTS_NAME, self.training.model, write=distributed.is_first())
+        elif quantised_layers(self.training.model):
+            if distributed.is_first():
+                weights = plain_weights if self._is_last() else trained_weights
+                safetensors.torch.save_file(weights(self.training.model), folder / SAFE_WEIGHTS_NAME)
         elif distributed.is_first():
             safetensors.torch.save_model(self.training.model, str(folder / SAFE_WEIGHTS_NAME))
         if self.training.describe and self._is_last() and distributed.is_first():
@@ -427,6 +434,8 @@ def _load_weights(model: nn.Module, checkpoint: Path) -> None:
         raise UserError(
             "holds whole weights, as trainer.parallel=ddp saves them", str(checkpoint), "type trainer.parallel=ddp"
         )
+    elif quantised_layers(model):
+        load_trained(model, safetensors.torch.load_file(checkpoint / SAFE_WEIGHTS_NAME))
     else:
         safetensors.torch.load_model(model, str(checkpoint / SAFE_WEIGHTS_NAME))
 

@@ -143,11 +143,19 @@ def test_every_recipe_that_trains_a_model_people_bring_takes_adapters() -> None:
 
 def test_adapters_stand_beside_trained_weights_of_one_process_or_of_equal_ones() -> None:
     lora, sharded = LoraConfig(rank=2), TrainerConfig(parallel="fsdp")
-    frozen = SmolLM2Config(train_backbone=False)
-    keys = [
-        [key for key, _ in lora_problems(lora, TrainerConfig(), model)]
-        for model in (None, CausalLMConfig(path="x"), SmallLMConfig(), frozen)
+    own, small, frozen = CausalLMConfig(path="x"), SmallLMConfig(), SmolLM2Config(train_backbone=False)
+    assert lora_problems(lora, TrainerConfig(), own) == lora_problems(lora, TrainerConfig(), small, tuned=True) == []
+    for model in (small, frozen):
+        assert [key for key, _ in lora_problems(lora, TrainerConfig(), model)] == ["lora.rank"]
+    assert [key for key, _ in lora_problems(lora, sharded, own)] == ["trainer.parallel"]
+    assert lora_problems(LoraConfig(), sharded, small) == []
+
+
+def test_quantised_weights_need_adapters_and_are_not_tuned() -> None:
+    model = CausalLMConfig(path="x", load_in="4bit")
+    [(key, message)] = lora_problems(LoraConfig(), TrainerConfig(), model)
+    assert key == "model.load_in" and "4bit weights cannot be trained themselves; type lora.rank=8" in message
+    assert lora_problems(LoraConfig(rank=2), TrainerConfig(), model) == []
+    assert [key for key, _ in lora_problems(LoraConfig(rank=2), TrainerConfig(), model, tuned=True)] == [
+        "reference.steps"
     ]
-    assert keys == [[], [], ["lora.rank"], ["lora.rank"]]
-    assert [key for key, _ in lora_problems(lora, sharded)] == ["trainer.parallel"]
-    assert lora_problems(LoraConfig(), sharded, SmallLMConfig()) == []
