@@ -115,8 +115,6 @@ def check_name(name: str) -> None:
         raise UserError(f"{name!r} has over {LONGEST} characters", "NAME", "type a shorter name")
     if keyword.iskeyword(name) or not isinstance(yaml.safe_load(name), str):
         raise UserError(f"{name!r} means something else in Python or YAML", "NAME", "type another name")
-    if name == "all":
-        raise UserError("all is what `steelyard trial all` runs", "NAME", "type another name")
     if name in ARMS:
         raise UserError(f"{name} is an arm that the skeleton has besides the method", "NAME", "type another name")
     if name == ALL:

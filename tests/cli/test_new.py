@@ -53,7 +53,6 @@ def files(tree: Path) -> dict[str, bytes]:
         (["x" * (LONGEST + 1)], f"has over {LONGEST} characters\n  type a shorter name"),
         (["import"], "NAME: 'import' means something else in Python or YAML"),
         (["on"], "NAME: 'on' means something else in Python or YAML"),
-        (["all"], "NAME: all is what `steelyard trial all` runs"),
         (["uniform"], "NAME: uniform is an arm that the skeleton has besides the method"),
         (["ours", "--family", "my-family"], "--family: 'my-family' is no name for a family\n  type lower-case words"),
         (["ours", "--family", "core"], "--family: 'core' is no family"),
