@@ -112,7 +112,7 @@ def training_memory(
     return Memory(weights, gradients, optimizer, activations, references * size.parameters * 4)
 
 
-def optimizer_bytes(name: str, weight: int) -> float:
+def optimizer_bytes(name: str, weight: float) -> float:
     """Bytes of optimizer state for one trained weight of so many bytes."""
     if name in MOMENTS:
         return MOMENTS[name] * weight
