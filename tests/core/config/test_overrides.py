@@ -163,8 +163,8 @@ def refusal(*words: str) -> str:
         ("output_dir", "outputs?"),
         ("dataset", "data?"),
         ("model_name_or_path", "model?"),
-        ("trainer.alpha", "weighting.alpha?"),
-        ("alpha", "weighting.alpha?"),
+        ("trainer.alpha", "lora.alpha or weighting.alpha?"),
+        ("alpha", "lora.alpha or weighting.alpha?"),
     ],
 )
 def test_the_nearest_key_is_found_by_its_last_segment(key: str, meant: str) -> None:
