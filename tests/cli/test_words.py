@@ -46,7 +46,7 @@ OPTIONS = {
         ("run prior --learning_rate=1e-3", "keys are typed without dashes: trainer.learning_rate=1e-3"),
         ("run prior --epochs", "keys are typed without dashes: trainer.max_steps=VALUE"),
         ("run prior --cfg job", "steelyard run RECIPE --dry-run shows the composed config"),
-        ("run prior --config-name x", "the recipe is the first word after `run`; steelyard list shows all"),
+        ("run prior --config-name x", "the recipe is the first word after `run`; --config FILE reads keys"),
         ("run prior --resume", "the same command again resumes a run; --fresh starts anew"),
         ("run prior --frobnicate", "steelyard run --help shows what can be typed"),
     ],
