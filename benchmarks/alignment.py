@@ -3,12 +3,13 @@
     python -m benchmarks.alignment --threads 2 [--peer-python PYTHON]
 
 Both trainers run the whole way that users run, each in a process of its own: SmolLM2-135M, the same pairs in the same
-global batches, reference log-probs precomputed, AdamW with the same settings, no dropout. `trl` runs with gradient
-checkpointing, its default, and without; Steelyard has none. For time they take turns step by step, the others waiting,
-on pairs of mixed length. Memory is the peak of a step above what lies there before it (model and optimizer state), in
-processes of their own whose allocator gives all memory back, on pairs of mixed and of equal length (in words).
-Targets: at least 1.5x the pairs per second on the CPU, at most 0.8x the memory, losses equal to 1e-4, and at most
-1.35x the time of a DPO step for SparsePO.
+global batches, reference log-probs precomputed, AdamW with the same settings, no dropout. Both run with gradient
+checkpointing, the default of `trl`, and without, the default here. For time they take turns step by step, the others
+waiting. Memory is the peak of a step above what lies there before it (model and optimizer state), in processes of
+their own whose allocator gives all memory back. Pairs are of mixed or of equal length (in words); those of `short` have
+equal answers behind short prompts. Targets on pairs of mixed length: beside `trl` at its defaults at least 2x the pairs
+a second and at most 0.5x the memory, with checkpointing or without; beside `trl` at its fastest 1.5x and 0.4x. Never
+slower on equal lengths. Losses equal to 1e-4, and at most 1.35x the time of a DPO step for SparsePO.
 """
 
 import argparse
@@ -30,11 +31,19 @@ from typing import Any
 
 from benchmarks.record import record
 
-PEERS = {"trl": False, "trl-checkpointing": True}  # and whether activations are computed again in the backward
-SYSTEMS = ("steelyard", *PEERS)
+# And whether activations are computed again in the backward.
+OURS = {"steelyard": False, "steelyard-checkpointing": True}
+PEERS = {"trl": False, "trl-checkpointing": True}
+SYSTEMS = (*OURS, *PEERS)
 WARM_UP = 1  # steps that are not counted: the optimizer's state is made in the first
 LONGEST = 75  # words of a prompt and of an answer, about 100 tokens
-SHORTEST = {"mixed": 8, "equal": LONGEST}
+SHORT = 8
+# Words of the shortest prompt, the longest prompt, the shortest and the longest answer.
+LENGTHS = {
+    "mixed": (SHORT, LONGEST, SHORT, LONGEST),
+    "equal": (LONGEST, LONGEST, LONGEST, LONGEST),
+    "short": (SHORT, SHORT, LONGEST, LONGEST),
+}
 # Settings that both trainers share.
 SETTINGS = (
     *("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "learning_rate"),
@@ -46,10 +55,10 @@ SETTINGS = (
 def main(options: argparse.Namespace) -> None:
     """Measure the chosen parts, print and record each."""
     with tempfile.TemporaryDirectory() as name:
-        folders = {lengths: Path(name) / lengths for lengths in SHORTEST}
+        folders = {lengths: Path(name) / lengths for lengths in options.lengths.split(",")}
         for lengths, folder in folders.items():
             folder.mkdir()
-            _write_pairs(folder / "pairs.jsonl", options.steps * options.batch, SHORTEST[lengths])
+            _write_pairs(folder / "pairs.jsonl", options.steps * options.batch, *LENGTHS[lengths])
         for part in options.parts.split(","):
             result = {"threads": options.threads, "setting": _setting(options), **PARTS[part](folders, options)}
             print(json.dumps(result, indent=2))
@@ -63,7 +72,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=4, help="pairs per step")
     parser.add_argument("--arm-steps", type=int, default=6, help="steps of SparsePO and DPO in turn")
-    parser.add_argument("--lengths", default="mixed,equal", help="of the pairs on which memory is measured")
+    parser.add_argument("--lengths", default="mixed,equal,short", help="of the pairs")
     parser.add_argument("--parts", default="memory,time,arms", help="which to measure, each written to its own file")
     parser.add_argument("--peer-python", default=sys.executable, help="a Python that has Steelyard and trl")
     parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
@@ -75,8 +84,8 @@ def _setting(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in ("threads", "steps", "batch", "arm_steps")}
 
 
-def _write_pairs(path: Path, count: int, shortest: int) -> None:
-    """Passages of speeches of `shortest` to LONGEST words: how one goes on is chosen, something else rejected."""
+def _write_pairs(path: Path, count: int, *words_of: int) -> None:
+    """Passages of speeches of so many words: how one goes on is chosen, something else rejected."""
     from recipes.core.storage.assets import asset_path
 
     words = [
@@ -84,6 +93,7 @@ def _write_pairs(path: Path, count: int, shortest: int) -> None:
     ]
     words = [speech for speech in words if len(speech) > 4 * LONGEST]
     draw = random.Random(0)
+    prompts, answers = words_of[:2], words_of[2:]
 
     def passage(lengths: tuple[int, ...]) -> list[str]:
         speech = draw.choice(words)
@@ -94,7 +104,7 @@ def _write_pairs(path: Path, count: int, shortest: int) -> None:
     with path.open("w", encoding="utf-8") as sink:
         # A tenth of the pairs is kept for testing.
         for _ in range(count + count // 4 + 4):
-            lengths = tuple(draw.randint(shortest, LONGEST) for _ in range(3))
+            lengths = (draw.randint(*prompts), draw.randint(*answers), draw.randint(*answers))
             (prompt, chosen), (rejected,) = passage(lengths[:2]), passage(lengths[2:])
             sink.write(json.dumps({"prompt": prompt, "chosen": f" {chosen}", "rejected": f" {rejected}"}) + "\n")
 
@@ -172,13 +182,20 @@ def _memory(folders: dict[str, Path], options: argparse.Namespace) -> dict[str, 
         for system in SYSTEMS:
             peaks[lengths][system] = _alone(system, folders[lengths], options) / 2**20
             print(f"pairs of {lengths} length, {system}: {peaks[lengths][system]:,.0f} MiB", flush=True)
-    ratios = {lengths: {peer: mib["steelyard"] / mib[peer] for peer in PEERS} for lengths, mib in peaks.items()}
+    ratios = {
+        lengths: {peer: {system: mib[system] / mib[peer] for system in OURS} for peer in PEERS}
+        for lengths, mib in peaks.items()
+    }
     return {"activation_mib": peaks, "memory_ratio": ratios}
 
 
 def _time(folders: dict[str, Path], options: argparse.Namespace) -> dict[str, Any]:
-    """Pairs per second in turn, and how far apart the losses are."""
-    return _compared(_taking_turns(folders["mixed"], options), options)
+    """Pairs per second in turn, and how far apart the losses are, on pairs of each length."""
+    results = {}
+    for lengths, folder in folders.items():
+        results[lengths] = _compared(_taking_turns(folder, options), options)
+        print(f"pairs of {lengths} length: {results[lengths]['speed_ratio']}", flush=True)
+    return results
 
 
 def _taking_turns(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -200,11 +217,14 @@ def _compared(outcomes: dict[str, Any], options: argparse.Namespace) -> dict[str
         raise SystemExit("the trainers saw different batches")
     seconds = {system: [step["seconds"] for step in outcomes[system]["steps"]] for system in SYSTEMS}
     losses = {system: outcomes[system]["losses"] for system in SYSTEMS}
-    gaps = [abs(a - b) for peer in PEERS for a, b in zip(losses["steelyard"], losses[peer], strict=True)]
+    gaps = [abs(a - b) for other in SYSTEMS for a, b in zip(losses["steelyard"], losses[other], strict=True)]
     return {
         "pairs_per_second": {system: options.batch / statistics.median(steps) for system, steps in seconds.items()},
         "speed_ratio": {
-            peer: _spread([b / a for a, b in zip(seconds["steelyard"], seconds[peer], strict=True)]) for peer in PEERS
+            peer: {
+                system: _spread([b / a for a, b in zip(seconds[system], seconds[peer], strict=True)]) for system in OURS
+            }
+            for peer in PEERS
         },
         "largest_loss_gap": max(gaps),
         "losses": losses,
@@ -291,9 +311,9 @@ def _run_steelyard(folder: Path, options: argparse.Namespace, turns: _Turns) -> 
 
     from recipes.core.training import trainer
 
-    config, prepared, training = _prepared(
-        "dpo", [f"data.path={folder / 'pairs.jsonl'}", *_keys(options)], options.device
-    )
+    keys = [f"data.path={folder / 'pairs.jsonl'}", *_keys(options)]
+    keys.append(f"trainer.gradient_checkpointing={str(OURS[options.system]).lower()}")
+    config, prepared, training = _prepared("dpo", keys, options.device)
     pairs = prepared.train.pairs.pairs
     tokens = [
         {f"{name}_ids": getattr(pair, name).tolist() for name in ("prompt", "chosen", "rejected")} for pair in pairs

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recipes.core.data.images.captions import CaptionSplit, image_for
 from recipes.core.data.text.text_ids import TextIds
+from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
 from recipes.core.losses.kernels import token_nll
 from recipes.core.models.head import OutputHead
@@ -200,7 +201,11 @@ def _choice(
     ids = [ids for ids, _ in rows]
     context = tuple(ids[0][: cuts[0]])
     if any(tuple(row[:cut]) != context for row, cut in zip(ids, cuts, strict=True)):
-        raise ValueError(f"the tokenizer merges the options of {example} with their context")
+        raise UserError(
+            "the tokenizer merges the options of a question with what stands before them, so they cannot be compared",
+            where=f"question {example}",
+            hint="type model=NAME of a model with another tokenizer",
+        )
     pieces = tuple(tuple(row[cut:]) for row, cut in zip(ids, cuts, strict=True))
     return Choice(example, group, kind, image, context, pieces, list(options).index(truth))
 

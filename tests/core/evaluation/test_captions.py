@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recipes.core.data.images.captions import Caption, Question, Span
+from recipes.core.errors import UserError
 from recipes.core.evaluation import captions as tasks
 from recipes.core.evaluation.captions import CaptionScorer, Choice
 from recipes.core.evaluation.scores import Scores
@@ -197,5 +198,5 @@ def test_options_that_merge_with_their_context_are_refused() -> None:
             encoded["input_ids"][1][0] = 9
             return encoded
 
-    with pytest.raises(ValueError, match="merges the options"):
+    with pytest.raises(UserError, match="merges the options"):
         tasks.span_choices(Split(), [0], Merging())
