@@ -18,6 +18,7 @@ from cli.results import FLAG, print_error
 from recipes.core.config.sources import CONFIG_DIR
 from recipes.core.errors import SteelyardError, UserError
 from recipes.core.messages import WIDEST, shorten
+from recipes.core.process.signals import sigterm_as_interrupt
 from recipes.core.process.streams import guard_streams, start_in_utf8
 from recipes.core.storage.disk import refusal
 
@@ -88,7 +89,10 @@ def main(arguments: list[str] | None = None) -> int:
     command = typer.main.get_command(app)
     config_dir = os.environ.get(CONFIG_DIR)
     try:
-        ended = command.main(args=_without_switches(words) or ["--help"], prog_name="steelyard", standalone_mode=False)
+        # A scheduler's stop ends whatever a command does as Ctrl-C would; a run or trial takes signals itself.
+        with sigterm_as_interrupt():
+            args = _without_switches(words) or ["--help"]
+            ended = command.main(args=args, prog_name="steelyard", standalone_mode=False)
     except Exception as error:
         if debug:
             traceback.print_exc()

@@ -1,6 +1,7 @@
 """What holds for every command: quick start, exit codes, messages, plain output."""
 
 import os
+import signal
 
 import pytest
 
@@ -104,6 +105,14 @@ def test_failed_and_interrupted_have_their_own_codes(steelyard, monkeypatch, err
     ended = steelyard("list")
     assert ended.code == code
     assert ended.err == ("error: step 7: loss is NaN\n" if code == 1 else "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_schedulers_stop_ends_any_command_as_ctrl_c_does(steelyard, monkeypatch, number: int) -> None:
+    before = signal.getsignal(number)
+    monkeypatch.setattr(registry, "recipe_names", lambda: os.kill(os.getpid(), number))
+    assert steelyard("list").code == 130
+    assert signal.getsignal(number) == before
 
 
 def test_a_pipe_gets_text_without_colours_borders_or_breaks() -> None:
