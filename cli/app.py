@@ -89,6 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = typer.main.get_command(app)
     config_dir = os.environ.get(CONFIG_DIR)
     try:
+        _check_values(words)
         # A scheduler's stop ends whatever a command does as Ctrl-C would; a run or trial takes signals itself.
         with sigterm_as_interrupt():
             args = _without_switches(words) or ["--help"]
@@ -101,6 +102,17 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ.pop(CONFIG_DIR, None)
         os.environ.update({CONFIG_DIR: config_dir} if config_dir is not None else {})
     return ended if isinstance(ended, int) else 0
+
+
+def _check_values(words: list[str]) -> None:
+    """Refuse an option whose value is empty text, as that of a variable of the shell that is not set.
+
+    Raises:
+        UserError: there is one.
+    """
+    for word, value in zip(words, [*words[1:], None], strict=False):
+        if word.startswith("--") and (word.endswith("=") or (value == "" and "=" not in word)):
+            raise UserError("has no value (is a variable of the shell empty?)", word.rstrip("="), "type one")
 
 
 def _without_switches(words: list[str]) -> list[str]:

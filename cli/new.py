@@ -4,6 +4,7 @@ import keyword
 import os
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ def new(
     if family:
         check_family(family)
     if to:
-        _new_outside(outside_place(to), name, family)
+        root = outside_place(to)
+        check_module(name)
+        _new_outside(root, name, family)
     else:
         _new_here(name, family or "pretraining")
 
@@ -121,6 +124,17 @@ def check_name(name: str) -> None:
         raise UserError(f"`steelyard trial {ALL}` means every recipe", "NAME", "type another name")
     if name in registry.recipe_names():
         raise UserError(f"there is a recipe {name} already, in {registry.family(name)}", "NAME", "type another name")
+
+
+def check_module(name: str) -> None:
+    """Refuse a name whose folder, of a recipe outside the checkout, would hide a module or be hidden by one.
+
+    Raises:
+        UserError: it is the name of one.
+    """
+    module = name.replace("-", "_")
+    if module in ("tests", "conftest", "conf") or find_spec(module) is not None:
+        raise UserError(f"{module} is the name of another module of Python", "NAME", "type another name")
 
 
 def check_family(family: str) -> None:

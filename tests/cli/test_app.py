@@ -107,6 +107,15 @@ def test_failed_and_interrupted_have_their_own_codes(steelyard, monkeypatch, err
     assert ended.err == ("error: step 7: loss is NaN\n" if code == 1 else "")
 
 
+@pytest.mark.parametrize(
+    "words", [("new", "a-b", "--to", ""), ("runs", "--outputs="), ("trial", "prior", "--arms", "")]
+)
+def test_an_option_with_an_empty_value_is_refused_for_every_command(steelyard, words: tuple[str, ...]) -> None:
+    ended = steelyard(*words)
+    assert ended.code == 2 and ended.out == ""
+    assert "has no value (is a variable of the shell empty?)" in ended.err
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_schedulers_stop_ends_any_command_as_ctrl_c_does(steelyard, monkeypatch, number: int) -> None:
     before = signal.getsignal(number)

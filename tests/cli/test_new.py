@@ -66,6 +66,13 @@ def test_names_that_cannot_be_are_refused(steelyard, words, message):
     assert {path.name for path in ROOT.glob("recipes/*/*")} == before
 
 
+@pytest.mark.parametrize("name", ["json", "tests", "torch"])
+def test_a_name_that_another_module_has_is_refused_outside(steelyard, tmp_path, name):
+    ended = steelyard("new", name, "--to", tmp_path / "mine")
+    assert ended.code == 2 and "is the name of another module of Python" in ended.err
+    assert not (tmp_path / "mine").exists()
+
+
 def test_outside_the_checkout(steelyard, tmp_path, monkeypatch):
     ended = steelyard("new", "far-away", "--to", tmp_path / "mine", "--family", "ours")
     assert ended.code == 0 and f"export STEELYARD_RECIPES={tmp_path}/mine" in ended.out

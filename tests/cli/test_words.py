@@ -118,7 +118,7 @@ def test_outputs_that_is_no_folder_is_named_in_commands_that_read_it(steelyard, 
     for typed, text in (
         ("outputs=file", "outputs=file: is a file, not a folder of runs"),
         ("outputs=link", "outputs=link: is a link to nothing, not a folder of runs"),
-        ("--outputs=", "is an empty text"),
+        ("--outputs=", "has no value"),
         ("outputs=", "has no value"),
         ("outputs=null", "is an empty text"),
         ("outputs=a\x1b[31m", "holds a control character"),

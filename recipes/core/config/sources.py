@@ -75,13 +75,26 @@ def _name_in(option: str, files: Mapping[str, Path], above: tuple[str, ...] = ()
     try:
         tree = read_yaml(files[option])
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError("cannot be read: " + " ".join(str(error).split()), str(files[option])) from error
+        raise UserError(
+            _unreadable(error), f"{files[option]}{_line(error)}", "mend the file or move it away"
+        ) from error
     if not isinstance(tree, dict):
         raise UserError("holds no keys with values", str(files[option]), "copy a file of conf/ and change it")
     bases = [name for name in tree.get("defaults") or () if isinstance(name, str) and name in files]
     if "name" in tree or not bases or option in above:
         return tree.get("name")
     return _name_in(bases[0], files, (*above, option))
+
+
+def _unreadable(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError):
+        return f"is not valid YAML: {error.problem}"
+    return "cannot be read: " + " ".join(str(error).split())
+
+
+def _line(error: Exception) -> str:
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    return f", line {mark.line + 1}" if mark else ""
 
 
 @cache
@@ -104,13 +117,15 @@ def composed(recipe: str, choices: tuple[str, ...], path: tuple[Path, ...]) -> d
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
             tree = OmegaConf.to_container(hydra_compose("config", overrides=words), resolve=False)
     except yaml.MarkedYAMLError as error:
-        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"is no YAML: {error.problem}", f"{_shown(file)}{where}") from error
+        raise UserError(_unreadable(error), f"{_shown(file)}{_line(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"the config files do not compose: {error}", where=_shown(file)) from error
     tree = typing.cast(dict[str, Any], tree)
     if problem := _arms_problem(tree):
         raise UserError(problem, _shown(file), "write arms: {NAME: {description: TEXT, set: {KEY: VALUE}}}")
+    named = tree.get("recipe", recipe)
+    if named != recipe and recipe in registry.recipe_names():
+        raise UserError(f"its key recipe is {named}", _shown(file), f"write recipe: {recipe}")
     return tree
 
 

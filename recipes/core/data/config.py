@@ -228,11 +228,14 @@ class DomainsConfig:
 
     def _check_paths(self) -> list[tuple[str, str]]:
         names = [name for name, _ in self.sources]
-        problems = [("paths", f"{each!r} is no NAME:PATH") for each in self.paths or () if not each.partition(":")[2]]
+        wrong = [each for each, (name, path) in zip(self.paths or (), self.sources, strict=True) if not (name and path)]
+        problems = [("paths", f"{each!r} is not NAME:PATH") for each in wrong]
+        if self.paths == ():
+            problems.append(("paths", "is empty; type [NAME:PATH,...], or leave it out"))
         if len(set(names)) < len(names):
             problems.append(("paths", "gives a name twice"))
         if self.paths is not None and self.path is not None:
-            problems.append(("paths", "and path are two ways to name the data; type one of them"))
+            problems.append(("paths", "names the data as data.path does; type one of them"))
         if self.paths is not None and self.domain_column is not None:
             problems.append(("domain_column", "is of no use where each of data.paths is a domain; leave it out"))
         return problems

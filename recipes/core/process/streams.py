@@ -6,12 +6,14 @@ without stdout, and in the C locale Python knows ASCII only. What a run computes
 
 import errno
 import io
+import logging
 import os
 import sys
 from typing import Any
 
 from recipes.core.messages import note
 
+CHATTY = ("bitsandbytes",)  # transformers imports it wherever it is installed
 NAMES = ("stdin", "stdout", "stderr")
 GONE = (errno.EPIPE, errno.EIO, errno.ENXIO, errno.EBADF)  # nobody reads any more
 
@@ -30,7 +32,12 @@ def start_in_utf8() -> None:
 
 
 def guard_streams() -> None:
-    """Make sure that there are three standard streams, and that printing to one that is gone does nothing."""
+    """Make sure that there are three standard streams, and that printing to one that is gone does nothing.
+
+    Libraries that print whenever they are imported are quiet.
+    """
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     for number, name in enumerate(NAMES):
         try:
             os.fstat(number)

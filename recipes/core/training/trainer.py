@@ -7,7 +7,6 @@ cut off.
 """
 
 import io
-import logging
 import os
 import threading
 import time
@@ -39,8 +38,6 @@ from recipes.core.training.model_options import apply_options, uncompiled, witho
 from recipes.core.training.parallel import distributed, sharding
 from recipes.core.training.passes import WholePasses
 
-# What it has for CPUs only, it logs when transformers' trainer imports it.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # With WANDB_MODE=offline, transformers prints a line when its trainer is imported.
 with redirect_stdout(io.StringIO()):
     from transformers.trainer import SAFE_WEIGHTS_NAME, SCHEDULER_NAME

@@ -80,10 +80,11 @@ def test_one_without_a_card_says_what_is_missing(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("arms: [1\n", "line 2: is no YAML"),
+        ("arms: [1\n", "line 2: is not valid YAML"),
         ("# @package _global_\narm: x\n", "has no arms"),
         ("# @package _global_\narm: x\narms: {y: {description: z}}\n", "its default arm is none of its arms: x"),
         ("# @package _global_\narm: y\narms: {y: {set: {}}}\n", "arm y has no description"),
+        ("# @package _global_\nrecipe: prior\narm: y\narms: {y: {description: z}}\n", "its key recipe is prior"),
     ],
 )
 def test_a_config_file_that_breaks_the_contract(text, message, folder):

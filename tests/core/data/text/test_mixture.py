@@ -294,7 +294,7 @@ def test_several_data_sets_are_a_domain_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ({"path": "c.jsonl"}, ("paths", "and path are two ways to name the data; type one of them")),
+        ({"path": "c.jsonl"}, ("paths", "names the data as data.path does; type one of them")),
         ({"domain_column": "source"}, ("domain_column", "is of no use where each of data.paths is a domain")),
         ({"domains": ("three",)}, ("domains", "there is no three")),
         ({"mixture": "custom", "weights": (1.0,)}, ("weights", "are 1, the domains 2")),
@@ -307,4 +307,4 @@ def test_what_does_not_go_with_several_data_sets(words: Any, problem: tuple[str,
 
 def test_every_path_of_a_mixture_has_a_name() -> None:
     problems = DomainsConfig(paths=("a.jsonl", "b:b.jsonl", "b:c.jsonl")).check()
-    assert problems == [("paths", "'a.jsonl' is no NAME:PATH"), ("paths", "gives a name twice")]
+    assert problems == [("paths", "'a.jsonl' is not NAME:PATH"), ("paths", "gives a name twice")]
