@@ -1,6 +1,5 @@
 """`steelyard runs`: what ran, in which keys it differs, what came out and how it ended."""
 
-import os
 import shutil
 import sys
 import textwrap
@@ -165,7 +164,7 @@ def _column_width(name: str, rows: Sequence[dict[str, str]]) -> int:
 
 
 def _width() -> int | None:
-    """Columns of the terminal, or those that COLUMNS says; None where the lines go into a file or another program."""
-    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+    """Columns of the terminal; None where the lines go into a file or another program, whatever COLUMNS says."""
+    if sys.stdout.isatty():
         return shutil.get_terminal_size().columns
     return None

@@ -296,7 +296,12 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 
 def test_the_cases_above_are_all_files_of_a_checkpoint(trained: Path) -> None:
     newest = folder_of(trained).checkpoints / f"checkpoint-{STEPS}"
-    assert {path.name for path in newest.iterdir()} == {*FILES, checkpoints.MANIFEST, checkpoints.MEASURED}
+    files = {path.name for path in newest.iterdir() if path.is_file()}
+    assert files == {*FILES, checkpoints.MANIFEST, checkpoints.MEASURED}
+    described = {
+        f"model/{path.relative_to(newest / 'model')}" for path in (newest / "model").rglob("*") if path.is_file()
+    }
+    assert described and described <= set(json.loads((newest / checkpoints.MANIFEST).read_text(encoding="utf-8")))
 
 
 def test_without_any_good_checkpoint_the_run_starts_anew(

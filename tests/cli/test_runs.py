@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from cli import runs
 from cli.runs import age
 from recipes.core.runs.folder import RunFolder
 from recipes.core.runs.records import load_run
@@ -54,7 +55,7 @@ def test_each_recipe_has_a_table_with_its_own_metric(steelyard, make_run) -> Non
 def test_what_a_terminal_has_no_room_for_is_said(steelyard, make_run, monkeypatch, width: int) -> None:
     for seed, name in enumerate(("a/long/name/of/a/corpus/of/captions", "b")):
         folder = make_run("prior", seed, data__noise=name, weighting__alpha=float(seed), trainer__batch_size=8 + seed)
-    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(runs, "_width", lambda: width)
     ended = steelyard("runs", "--outputs", folder.parents[2])
     lines = ended.out.splitlines()
     shown, said = lines[:4], " ".join(lines[4:])

@@ -33,7 +33,7 @@ class ColumnFile:
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: type, resume: bool = False) -> None:
-        self._file = path.open("r+b" if resume else "wb")
+        self._file = path.open("r+b") if resume else path.open("wb")
         self._dtype = np.dtype(dtype)
         header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)

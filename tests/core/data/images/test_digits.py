@@ -121,7 +121,7 @@ def test_the_yaml_file_holds_the_defaults_of_the_dataclass(name: str) -> None:
 
 def test_config_rules_name_the_key() -> None:
     assert DigitCaptionsConfig(path="x").check()[0][0] == "path"
-    assert ImageTextConfig().check() == [("path", "is missing; type data.path=FILE, FOLDER or a datasets name")]
+    assert ImageTextConfig().check() == [("path", "is missing; type data.path=FILE, FOLDER or a name on the hub")]
     assert ImageTextConfig(path="x", test_fraction=0.2, test_split="test").check()[0][0] == "test_fraction"
     assert ImageTextConfig(path="x", split="test", test_split="test").check()[0][0] == "test_split"
     _, problems = build(DATA["digit-captions"], {"name": "digit-captions", "filler": "predictible"}, "data")
