@@ -74,6 +74,7 @@ def _twice_prepared(folder: Path, captions: Path, model: Path) -> dict[str, dict
 
 
 def _beside_map(folder: Path, pairs: Path, model: Path, count: int) -> dict[str, Any]:
+    """Preparation of the first pairs by Steelyard and by `datasets.map`, one after the other, and their ratio."""
     few = folder / "few.jsonl"
     with pairs.open("rb") as source:
         few.write_bytes(b"".join(line for line, _ in zip(source, range(count), strict=False)))

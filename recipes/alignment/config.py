@@ -7,7 +7,7 @@ from recipes.core.data.text.chat_dates import CHAT_DATE, is_day
 from recipes.core.evaluation.extra_config import QuestionsConfig
 from recipes.core.models.adapter_config import LoraConfig, lora_problems
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig, text_model_shape
-from recipes.core.scoring.sizes import ALWAYS, AUTO, NEVER, STORE, kept_bytes
+from recipes.core.scoring.sizes import ALWAYS, AUTO, NEVER, STORE, score_bytes
 
 LOSSES = (
     "sft",
@@ -339,7 +339,7 @@ class AlignmentRunConfig(RunConfig):
             ("reference says", self._reads_text()),
         ]
 
-    def kept_bytes(self, tokens: int) -> int | None:
+    def reference_bytes(self, tokens: int) -> int | None:
         """Bytes on disk of what training reads of the reference at the tokens of answers; None if its size is unknown.
 
         Args:
@@ -350,7 +350,7 @@ class AlignmentRunConfig(RunConfig):
             return None
         layers = {NO_STATES: 0, LAST_STATES: 1, ALL_STATES: shape[0]}[self.reads.states]
         bf16 = "bf16" in (self.trainer.precision, self.trainer.dtype.replace("bfloat", "bf"))
-        return kept_bytes(tokens, layers, shape[1], bf16)
+        return score_bytes(tokens, layers, shape[1], bf16)
 
     def _reads_text(self) -> str:
         """What training reads of the reference, and what it costs where that is known before the data are read."""
@@ -361,7 +361,7 @@ class AlignmentRunConfig(RunConfig):
         what = f"log-probs{states[reads.states]} of answers' tokens"
         if self.reference.store == NEVER:
             return f"{what}, computed beside each step"
-        size = self.kept_bytes(1)
+        size = self.reference_bytes(1)
         cost = "" if size is None else f", {size:,} bytes a token"
         if size and isinstance(data, SentimentConfig | ChainArithmeticConfig):
             cost = f", at most {size * 2 * data.max_pairs * data.max_new_tokens / 2**20:,.1f} MiB"

@@ -11,7 +11,7 @@ from recipes.alignment.pairs import TOKENS, PairSet
 from recipes.core.models.head import output_head
 from recipes.core.scoring.forward import HEAD, Reading, every_layer, read_batch
 from recipes.core.scoring.score import LOGPROB, TokenScores, in_bf16, is_scored, score_once
-from recipes.core.scoring.sizes import ALWAYS, NEVER, check_room, is_worth_keeping, kept_bytes
+from recipes.core.scoring.sizes import ALWAYS, NEVER, check_room, is_worth_keeping, score_bytes
 from recipes.core.scoring.statistics import Ask, token_columns
 from recipes.core.storage.cache import home
 from recipes.core.training.devices import trains_in_bf16
@@ -52,11 +52,11 @@ class AnswerScores:
     def size(self) -> int:
         """Bytes that it takes on disk."""
         width = output_head(self.model.language_model).weight.shape[1]
-        return kept_bytes(int(self.pairs.lengths.sum()), len(self.layers), width, in_bf16(self.model, self.bf16))
+        return score_bytes(int(self.pairs.lengths.sum()), len(self.layers), width, in_bf16(self.model, self.bf16))
 
     @cached_property
-    def kept(self) -> Ask | None:
-        """What a run has asked for before that has all of this in it; None if none has."""
+    def stored_ask(self) -> Ask | None:
+        """What an earlier run has asked for and stored, with all of this in it; None if none has."""
         sets = dict.fromkeys((self.layers, *(layers_of(self.model, states) for states in (LAST_STATES, ALL_STATES))))
         asks = [Ask(hidden=layers) for layers in sets if len(layers) >= len(self.layers)]
         return next((ask for ask in asks if is_scored(self.model, self.pairs.rows(), ask, self.bf16)), None)
@@ -74,7 +74,7 @@ class AnswerScores:
     @cached_property
     def _scores(self) -> TokenScores:
         options: Any = {"device": self.device, "what": "scoring answers with the reference", "bf16": self.bf16}
-        return score_once(self.model, self.pairs.rows(), self.kept or Ask(hidden=self.layers), **options)
+        return score_once(self.model, self.pairs.rows(), self.stored_ask or Ask(hidden=self.layers), **options)
 
 
 class StepReference:
@@ -143,7 +143,7 @@ def worth_keeping(config: AlignmentRunConfig, scores: AnswerScores) -> bool:
     store, limit = config.reference.store, config.reference.max_gib
     if store == NEVER:
         return False
-    if scores.kept:
+    if scores.stored_ask:
         return True
     if store == ALWAYS:
         check_room(scores.size, home(), f"reference.store={store}", "type reference.store=never")

@@ -18,7 +18,7 @@ from recipes.core.errors import UserError
 from recipes.core.models.head import output_head
 from recipes.core.scoring.columns import column_tensor
 from recipes.core.scoring.forward import HEAD
-from recipes.core.scoring.sizes import is_worth_keeping, kept_bytes
+from recipes.core.scoring.sizes import is_worth_keeping, score_bytes
 from recipes.core.training.model_options import cast_parameters
 from tests.alignment.test_sparsepo_objectives import model, pair_set
 
@@ -66,7 +66,7 @@ def test_dpo_keeps_log_probs_and_nothing_else(home: Path) -> None:
     assert beside is None and list(scores.columns(DPO)) == [LOGPS]
     [entry] = (home / "cache" / "token-scores").iterdir()
     assert sorted(path.name for path in entry.iterdir()) == ["logprob.npy", "manifest.json"]
-    assert (entry / "logprob.npy").stat().st_size - 128 == scores.size == kept_bytes(len(scores.logps), 0, 16, False)
+    assert (entry / "logprob.npy").stat().st_size - 128 == scores.size == score_bytes(len(scores.logps), 0, 16, False)
 
 
 def test_arms_share_what_one_that_reads_more_has_computed(home: Path) -> None:
@@ -127,7 +127,7 @@ def test_what_is_to_be_kept_and_has_no_room_is_refused(monkeypatch: pytest.Monke
 
 
 def test_a_pass_over_pairs_that_no_run_sees_is_not_worth_it(tmp_path: Path) -> None:
-    assert kept_bytes(1000, 30, 576, bf16=True) == 1000 * (4 + 30 * 576 * 2)
+    assert score_bytes(1000, 30, 576, bf16=True) == 1000 * (4 + 30 * 576 * 2)
     assert is_worth_keeping(2**30, 1.0, 10_000, 1, tmp_path)
     assert not is_worth_keeping(2**30 + 1, 1.0, 10_000, 1, tmp_path)
     assert is_worth_keeping(1, 1.0, 80_000, 10_000, tmp_path)

@@ -113,9 +113,9 @@ def _part(name: str, module: str, attribute: str, kind: type) -> Any:
         raise
     except Exception as error:  # whatever stands in a recipe that is being written
         what, line = _what_failed(error, place.folder)
-        raise UserError(what, f"recipe {name}, {line or f'{_shown(file)}, line 1'}") from error
+        raise UserError(what, f"recipe {name}, {line or f'{short_path(file)}, line 1'}") from error
     if not isinstance(part, kind):
-        raise UserError(f"has no {attribute}", f"recipe {name}, {_shown(file)}", "docs/tutorial.md shows one")
+        raise UserError(f"has no {attribute}", f"recipe {name}, {short_path(file)}", "docs/tutorial.md shows one")
     return part
 
 
@@ -124,18 +124,19 @@ def _what_failed(error: Exception, folder: Path) -> tuple[str, str]:
     plain = isinstance(error, TypeError | ValueError) and not isinstance(error, UnicodeError)
     what = str(error).replace("Claim.__init__()", "a claim is") if plain else f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError) and error.filename:
-        return f"SyntaxError: {error.msg}", f"{_shown(Path(error.filename))}, line {error.lineno}"
+        return f"SyntaxError: {error.msg}", f"{short_path(Path(error.filename))}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
     lines = [
-        f"{_shown(Path(one.filename))}, line {one.lineno}"
+        f"{short_path(Path(one.filename))}, line {one.lineno}"
         for one in frames
         if Path(one.filename).is_relative_to(folder)
     ]
     return " ".join(what.split()), lines[-1] if lines else ""
 
 
-def _shown(file: Path) -> Path:
-    return file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
+def short_path(file: Path) -> str:
+    """A file as messages name it: from the checkout if it lies in it, else whole."""
+    return str(file.relative_to(ROOT) if file.is_relative_to(ROOT) else file)
 
 
 @cache

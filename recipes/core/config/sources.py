@@ -111,26 +111,23 @@ def composed(recipe: str, choices: tuple[str, ...], path: tuple[Path, ...]) -> d
     from omegaconf.errors import OmegaConfBaseException
 
     file = registry.conf_folder(recipe) / "recipe" / f"{recipe}.yaml"
+    where = registry.short_path(file)
     more = ",".join(quote(f"file://{folder}") for folder in path[1:])
     words = [f"recipe={recipe}", *choices, *([f"hydra.searchpath=[{more}]"] if more else [])]
     try:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
             tree = OmegaConf.to_container(hydra_compose("config", overrides=words), resolve=False)
     except yaml.MarkedYAMLError as error:
-        raise UserError(_unreadable(error), f"{_shown(file)}{_line(error)}") from error
+        raise UserError(_unreadable(error), f"{where}{_line(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"the config files do not compose: {error}", where=_shown(file)) from error
+        raise UserError(f"the config files do not compose: {error}", where) from error
     tree = typing.cast(dict[str, Any], tree)
     if problem := _arms_problem(tree):
-        raise UserError(problem, _shown(file), "write arms: {NAME: {description: TEXT, set: {KEY: VALUE}}}")
+        raise UserError(problem, where, "write arms: {NAME: {description: TEXT, set: {KEY: VALUE}}}")
     named = tree.get("recipe", recipe)
     if named != recipe and recipe in registry.recipe_names():
-        raise UserError(f"its key recipe is {named}", _shown(file), f"write recipe: {recipe}")
+        raise UserError(f"its key recipe is {named}", where, f"write recipe: {recipe}")
     return tree
-
-
-def _shown(file: Path) -> str:
-    return str(file.relative_to(registry.ROOT) if file.is_relative_to(registry.ROOT) else file)
 
 
 def _arms_problem(tree: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ class DecoderSize:
     vocabulary: int
     gated: bool = True
 
-    def kept_floats(self) -> int:
+    def saved_numbers(self) -> int:
         """Numbers that one layer keeps of a token for the backward pass, counted with saved tensors.
 
         With a gate: norms, projections, attention and residuals 8 d + 2 k, the MLP 4 i; GPT-2 12 d + 4 i.
@@ -124,7 +124,7 @@ def optimizer_bytes(name: str, weight: float) -> float:
 
 def _activations(size: DecoderSize, trainer: TrainerConfig, adapted: bool, tokens: int, bf16: bool) -> float:
     number = 2 if bf16 or trainer.dtype == "bfloat16" else 4
-    layer = size.kept_floats()
+    layer = size.saved_numbers()
     floats = size.layers * size.width + layer if trainer.gradient_checkpointing else size.layers * layer
     wide = size.vocabulary > WIDE
     logits = min(tokens, LOGITS[wide]) * size.vocabulary * 4 * COPIES_OF_LOGITS

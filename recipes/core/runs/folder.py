@@ -12,7 +12,7 @@ from recipes.core.config import compose
 from recipes.core.config.settings import RunConfig
 from recipes.core.errors import UserError
 from recipes.core.runs.identity import FILE, Identity, identify
-from recipes.core.runs.provenance import DIFF, machine, write_changes
+from recipes.core.runs.provenance import DIFF, checkout, machine, write_changes
 from recipes.core.storage import fence
 from recipes.core.storage.disk import raising_disk_full
 from recipes.core.storage.files import read_json, remove, write_json, write_text
@@ -159,8 +159,10 @@ def start(
     remove(folder.path / DIFF)
     write_text(folder.path / "config.yaml", compose.to_yaml(config))
     write_json(folder.path / FILE, asdict(identity))
-    write_json(folder.path / "env.json", {"command": command, "folder": _working_folder()} | environment | machine())
-    write_changes(folder.path)
+    code = checkout()
+    environment = {"command": command, "folder": _working_folder()} | environment | machine(code)
+    write_json(folder.path / "env.json", environment)
+    write_changes(folder.path, code)
     folder.update_status(
         state=RUNNING,
         step=0,

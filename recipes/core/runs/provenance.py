@@ -21,8 +21,8 @@ LARGEST_DIFF = 2**20  # characters; a longer one is cut behind its last whole fi
 SHOWN = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "hydra-core", "wandb")
 
 
-def machine() -> dict[str, Any]:
-    """Python, packages, host, processor and commit, for `env.json`."""
+def machine(code: "Checkout") -> dict[str, Any]:
+    """Python, packages, host, processor and the commit of the code, for `env.json`."""
     versions = package_versions()
     return {
         "python": sys.version.split()[0],
@@ -32,7 +32,7 @@ def machine() -> dict[str, Any]:
         "host": socket.gethostname(),
         "processor": processor_name(),
         "cores": usable_cores(),
-        "commit": checkout().name,
+        "commit": code.name,
     }
 
 
@@ -109,11 +109,10 @@ def short_diff(diff: str, largest: int = LARGEST_DIFF) -> str:
     )
 
 
-def write_changes(folder: Path) -> None:
+def write_changes(folder: Path, code: Checkout) -> None:
     """Write `changes.diff` of a run: which files differ from the commit and how; nothing if none do."""
-    state = checkout()
-    if state.changed:
-        write_text(folder / DIFF, "\n".join([f"commit {state.commit}", *state.changed, "", state.diff]))
+    if code.changed:
+        write_text(folder / DIFF, "\n".join([f"commit {code.commit}", *code.changed, "", code.diff]))
 
 
 def _driver() -> str | None:

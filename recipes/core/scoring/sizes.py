@@ -12,7 +12,7 @@ FEW = 10_000  # rows that are read in minutes even if a run sees a part of them
 FREE_SHARE = 0.5  # of the free disk, which others need as well
 
 
-def kept_bytes(tokens: int, layers: int, width: int, bf16: bool) -> int:
+def score_bytes(tokens: int, layers: int, width: int, bf16: bool) -> int:
     """Bytes of the log-probs of tokens and of their hidden states, as `score_once` keeps them.
 
     Args:

@@ -49,7 +49,7 @@ def test_what_a_layer_keeps_is_what_is_saved_for_the_backward_pass(make: Any, tm
     make(2).save_pretrained(tmp_path)
     size = decoder_size(CausalLMConfig(path=str(tmp_path)))
     assert size is not None
-    assert (kept(make(4)) - kept(make(2))) / 2 == pytest.approx(size.kept_floats(), rel=0.01)
+    assert (kept(make(4)) - kept(make(2))) / 2 == pytest.approx(size.saved_numbers(), rel=0.01)
 
 
 def test_a_folder_says_its_shape_without_its_weights_being_read(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_checkpointing_keeps_one_input_a_layer() -> None:
         training_memory(size, TrainerConfig(gradient_checkpointing=on), LoraConfig(), 4096, 0, False).activations
         for on in (False, True)
     )
-    assert plain - checkpointed == 4096 * 4 * (29 * size.kept_floats() - 30 * 576)
+    assert plain - checkpointed == 4096 * 4 * (29 * size.saved_numbers() - 30 * 576)
 
 
 def test_models_made_in_the_run_have_the_shape_of_their_config() -> None:

@@ -28,7 +28,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def test_every_package_is_listed_and_few_are_shown() -> None:
-    described = machine()
+    described = machine(checkout())
     assert described["all_packages"]["torch"] == torch.__version__
     assert {"pyyaml", "pytest"} <= set(described["all_packages"])
     assert list(package_versions()) == sorted(package_versions())
@@ -37,23 +37,19 @@ def test_every_package_is_listed_and_few_are_shown() -> None:
     json.dumps(described)
 
 
-def test_a_clean_checkout_is_its_commit(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clean_checkout_is_its_commit(repository: Path, tmp_path: Path) -> None:
     state = checkout(repository)
     assert state.commit and state.name == state.commit and state.diff == ""
-    monkeypatch.setattr(provenance, "checkout", lambda: state)
-    write_changes(tmp_path)
+    write_changes(tmp_path, state)
     assert not (tmp_path / provenance.DIFF).exists()
 
 
-def test_what_differs_from_the_commit_is_kept(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_differs_from_the_commit_is_kept(repository: Path, tmp_path: Path) -> None:
     (repository / "a.py").write_text("x = 2\n")
     (repository / "new.py").write_text("y = 3\n")
     state = checkout(repository)
     assert state.name == f"{state.commit}+changes"
-    monkeypatch.setattr(provenance, "checkout", lambda: state)
-    write_changes(tmp_path)
+    write_changes(tmp_path, state)
     text = (tmp_path / provenance.DIFF).read_text()
     assert text.startswith(f"commit {state.commit}\n M a.py\n?? new.py\n")
     assert "-x = 1\n+x = 2\n" in text

@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recipes.core.runs.tracking.tracker import Tracked, flat, run_id
+from recipes.core.runs.tracking.tracker import Tracked, Tracker, flat, run_id
 from recipes.core.runs.tracking.wandb_tracker import text_html
 
 KIND = "mlflow"
 LONGEST = 6000  # characters of a parameter's value that MLflow takes
 
 
-class MlflowTracker:
+class MlflowTracker(Tracker):
     """An MLflow run: metrics by step, the config as parameters, pictures and tables as artifacts.
 
     Args:

@@ -4,10 +4,10 @@ import html
 from pathlib import Path
 from typing import Any
 
-from recipes.core.runs.tracking.tracker import Tracked, flat
+from recipes.core.runs.tracking.tracker import Tracked, Tracker, flat
 
 
-class TensorBoardTracker:
+class TensorBoardTracker(Tracker):
     """Scalars by step, pictures, tables as text.
 
     Args:

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from recipes.core.config.settings import TrackerConfig
 from recipes.core.errors import UserError
@@ -13,8 +13,8 @@ from recipes.core.storage.files import read_json, write_json
 from recipes.core.storage.seals import TRACKER_IDS
 
 
-class Tracker(Protocol):
-    """Where metrics go besides the run folder."""
+class Tracker:
+    """Where metrics go besides the run folder; the base class sends nothing anywhere."""
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Metrics of one step."""
@@ -35,29 +35,11 @@ class Tracker(Protocol):
         """Flush and close; records whether the run came to its end."""
 
 
-class NullTracker:
-    """The tracker of a run that has none: takes everything, does nothing."""
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Nothing."""
-
-    def summary(self, metrics: dict[str, float]) -> None:
-        """Nothing."""
-
-    def image(self, name: str, path: Path) -> None:
-        """Nothing."""
-
-    def heatmap(self, name: str, heatmap: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
-        """Nothing."""
-
-    def finish(self, success: bool) -> None:
-        """Nothing."""
+class NullTracker(Tracker):
+    """The tracker of a run that has none."""
 
 
-class GuardedTracker:
+class GuardedTracker(Tracker):
     """A tracker whose first failure is reported once on stderr, after which nothing more is sent.
 
     Args:

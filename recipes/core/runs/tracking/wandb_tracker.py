@@ -10,7 +10,7 @@ from typing import Any, Literal
 from urllib.parse import urlparse
 
 from recipes.core.config.settings import TrackerConfig
-from recipes.core.runs.tracking.tracker import Tracked, run_id
+from recipes.core.runs.tracking.tracker import Tracked, Tracker, run_id
 
 KIND = "wandb"
 NO = ("", "0", "false", "f", "no", "n", "off")
@@ -19,7 +19,7 @@ WANDB_HOST = "https://api.wandb.ai"
 DATA_DIR = os.environ.get("WANDB_DATA_DIR")
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """A W&B run.
 
     Args:
