@@ -123,7 +123,7 @@ def _ending_recorded(folder: RunFolder) -> Iterator[None]:
 def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any, page: bool) -> RunOutcome:
     name = f"{config.recipe}/{config.variant}/{folder.path.name}"
     about = compose.to_tree(config)
-    tracked = Tracked(config.tracker, folder.path, Path(config.outputs), name, config.recipe, about)
+    tracked = Tracked(config.tracker, folder.path, Path(config.outputs), name, config.recipe, about, config.steps)
     tracker = open_tracker(tracked, config.budget)
     success = False
     try:

@@ -16,7 +16,7 @@ from recipes.core.process.cores import processor_name, usable_cores
 from recipes.core.storage.files import write_text
 
 DIFF = "changes.diff"
-LARGEST_DIFF = 2**20  # characters; a longer one is cut behind its last whole file that fits
+LARGEST_DIFF = 2**20  # characters; of a longer one, files that do not fit are left out
 # What pages show of all packages that `env.json` lists.
 SHOWN = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "hydra-core", "wandb")
 
@@ -87,9 +87,12 @@ def checkout(folder: Path = ROOT) -> Checkout:
     try:
         commit = _git(folder, "rev-parse", "HEAD").strip()
         changed = tuple(_git(folder, "status", "--porcelain").splitlines())
-        diff = _git(folder, "diff", "HEAD", "--no-color", "--no-ext-diff") if changed else ""
     except (OSError, subprocess.SubprocessError):
         return Checkout(None)
+    try:
+        diff = _git(folder, "diff", "HEAD", "--no-color", "--no-ext-diff") if changed else ""
+    except (OSError, subprocess.SubprocessError) as error:
+        return Checkout(commit, changed, f"git diff failed: {error}\n")
     return Checkout(commit, changed, short_diff(diff))
 
 

@@ -17,7 +17,8 @@ HEATMAP = {"examples": [{"id": "text 0", "image": "", "tokens": [{"text": "one <
 def opened(kind: str, folder: Path) -> Tracker:
     """A tracker of a run."""
     config = TrackerConfig(kind=kind, name="mine", tags=("a",), notes="why")
-    return open_tracker(Tracked(config, folder, folder.parent, "title", "prior", {"trainer": {"max_steps": 6}}), SMALL)
+    about = {"trainer": {"max_steps": 5}}
+    return open_tracker(Tracked(config, folder, folder.parent, "title", "prior", about, steps=5), SMALL)
 
 
 def track(kind: str, folder: Path) -> None:
@@ -29,7 +30,7 @@ def track(kind: str, folder: Path) -> None:
     second = opened(kind, folder)
     for step in (3, 4, 5):
         second.log(step, {"train/loss": 10.0 * step})
-    second.summary({"nll": 0.5})
+    second.summary({"nll": 0.5, "accuracy@0.125": 0.25})
     picture = folder / "report.png"
     Image.new("RGB", (4, 3)).save(picture)
     second.image("report", picture)
@@ -55,10 +56,28 @@ def test_tensorboard_holds_the_curve_the_picture_and_the_table(folder: Path, cap
     events.Reload()
     curve = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert curve == [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0), (5, 50.0)]
-    assert [event.value for event in events.Scalars("final/nll")] == [0.5]
+    assert [(event.step, event.value) for event in events.Scalars("final/accuracy@0.125")] == [(5, 0.25)]
     assert [(event.width, event.height) for event in events.Images("report")] == [(4, 3)]
     texts = events.Tags()["tensors"]
     assert {"beside ntp/text_summary", "config/text_summary", "token weights/text 0/text_summary"} <= set(texts)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_resumed_run_that_only_ends_keeps_its_curve(trained: bool, folder: Path) -> None:
+    first = opened("tensorboard", folder)
+    for step in (1, 2, 3):
+        first.log(step, {"train/loss": float(step)})
+    first.finish(False)
+    second = opened("tensorboard", folder)
+    if trained:  # all that was left to do was to evaluate it
+        second.summary({"nll": 0.5})
+    second.finish(trained)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("train/loss")] == [1.0, 2.0, 3.0]
+    assert ("final/nll" in events.Tags()["scalars"]) == trained
 
 
 def test_a_table_in_markdown_keeps_its_cells_apart() -> None:
@@ -77,11 +96,11 @@ def test_mlflow_holds_config_curve_picture_and_table_of_one_run(
     experiment = client.get_experiment_by_name("steelyard")
     (run,) = client.search_runs([experiment.experiment_id])
     assert (run.info.run_name, run.info.status) == ("mine", "FINISHED")
-    assert run.data.params == {"trainer.max_steps": "6"}
+    assert run.data.params == {"trainer.max_steps": "5"}
     assert run.data.tags["mlflow.note.content"] == "why" and run.data.tags["group"] == "prior" and "a" in run.data.tags
     history = client.get_metric_history(run.info.run_id, "train/loss")
     assert [(one.step, one.value) for one in history][-3:] == [(3, 30.0), (4, 40.0), (5, 50.0)]
-    assert run.data.metrics["final/nll"] == 0.5
+    assert run.data.metrics["final/nll"] == 0.5 and run.data.metrics["final/accuracy at 0.125"] == 0.25
     artifacts = folder.parent / "mlartifacts" / run.info.run_id / "artifacts"
     assert (artifacts / "tables" / "beside ntp.csv").read_text() == "metric,value\nnll | x,0.5\nb,\n"
     assert "&lt;b&gt;" in (artifacts / "token weights.html").read_text()

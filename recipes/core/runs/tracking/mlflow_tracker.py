@@ -4,11 +4,12 @@ import csv
 import io
 import logging
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
 
-from recipes.core.runs.tracking.tracker import Tracked, Tracker, flat, run_id
+from recipes.core.runs.tracking.tracker import Tracked, Tracker, run_id, texts
 from recipes.core.runs.tracking.wandb_tracker import text_html
 
 KIND = "mlflow"
@@ -29,6 +30,7 @@ class MlflowTracker(Tracker):
         from mlflow.tracking import MlflowClient
 
         self._client: Any = MlflowClient(tracking_uri=tracking_uri(tracked.outputs))
+        self._steps = tracked.steps
         self._id, resumed = run_id(tracked.folder, KIND, lambda: self._create(tracked))
         if resumed:
             self._client.update_run(self._id, status="RUNNING")
@@ -38,11 +40,13 @@ class MlflowTracker(Tracker):
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._client.log_batch(self._id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
+        self._client.log_batch(
+            self._id, metrics=[Metric(mlflow_name(name), value, now, step) for name, value in metrics.items()]
+        )
 
     def summary(self, metrics: dict[str, float]) -> None:
         """Final metrics."""
-        self.log(0, {f"final/{name}": value for name, value in metrics.items()})
+        self.log(self._steps, {f"final/{name}": value for name, value in metrics.items()})
 
     def image(self, name: str, path: Path) -> None:
         """A picture, as it is."""
@@ -67,12 +71,12 @@ class MlflowTracker(Tracker):
         from mlflow.entities import Param
 
         config = tracked.config
-        tags = {"group": config.group or tracked.group} | dict.fromkeys(config.tags, "")
+        tags = {"group": config.group or tracked.group} | dict.fromkeys(map(mlflow_name, config.tags), "")
         if config.notes:
             tags["mlflow.note.content"] = config.notes
         experiment = self._experiment(config.project, tracked.outputs)
         run = self._client.create_run(experiment, run_name=tracked.name, tags=tags).info.run_id
-        params = [Param(key, value[:LONGEST]) for key, value in flat(tracked.about).items()]
+        params = [Param(key, value[:LONGEST]) for key, value in texts(tracked.about).items()]
         for start in range(0, len(params), 100):  # MLflow takes a hundred at once
             self._client.log_batch(run, params=params[start : start + 100])
         return str(run)
@@ -90,6 +94,11 @@ class MlflowTracker(Tracker):
             if known := self._client.get_experiment_by_name(name):
                 return str(known.experiment_id)
             raise
+
+
+def mlflow_name(name: str) -> str:
+    """A name as MLflow takes it: letters, digits, `_-. :/` and no other; `accuracy@0.125` is `accuracy at 0.125`."""
+    return re.sub(r"[^\w\-. :/]", "_", name.replace("@", " at "))
 
 
 def tracking_uri(outputs: Path) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recipes.core.config.fields import flatten
 from recipes.core.config.settings import TrackerConfig
 from recipes.core.errors import UserError
 from recipes.core.messages import note
@@ -94,7 +95,7 @@ class GuardedTracker(Tracker):
 
 @dataclass(frozen=True)
 class Tracked:
-    """What a tracker is opened for.
+    """The run, or the summary of a trial, that a tracker shows.
 
     Attributes:
         config: Tracker settings.
@@ -103,6 +104,7 @@ class Tracked:
         title: Name of the run unless the settings say so.
         group: What it is shown with unless the settings say so.
         about: The resolved config, shown beside the run.
+        steps: Optimizer steps of the run: where final metrics, pictures and tables stand on its axis.
     """
 
     config: TrackerConfig
@@ -111,6 +113,7 @@ class Tracked:
     title: str
     group: str
     about: dict[str, Any]
+    steps: int = 0
 
     @property
     def name(self) -> str:
@@ -141,12 +144,6 @@ def run_id(folder: Path, kind: str, new: Callable[[], str] = lambda: secrets.tok
     return drawn, False
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def texts(tree: dict[str, Any]) -> dict[str, str]:
     """A nested config as dotted keys and texts."""
-    leaves: dict[str, str] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            leaves |= flat(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = str(value)
-    return leaves
+    return {key: str(value) for key, value in flatten(tree).items()}
