@@ -1,7 +1,7 @@
 """Tables of results for papers: every arm's mean, its difference to the baseline with the interval, time and cost."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from recipes.core.runs.records import seconds_taken
@@ -120,27 +120,41 @@ def result_table(results: Results, metrics: Sequence[Metric]) -> ResultTable:
 def clear_best(arms: Sequence[Arm], metric: Metric) -> str:
     """The arm with the best mean, if its lead over every other arm is clear; else empty.
 
-    Clear is a lead with a p-value of at most 0.05, Holm-corrected over the other arms. Beside the baseline it is that
-    of the comparison, beside another arm that of the paired t test over the seeds that both have: on one seed no arm
-    is the best of several that are not the baseline.
+    Clear is a lead that the paired difference has too, with a p-value of at most 0.05, Holm-corrected over the other
+    arms. Beside the baseline both are those of the comparison, beside another arm those of the paired t test over the
+    seeds that both have: on one seed no arm is the best of several that are not the baseline.
     """
     measured = [(arm, one.mean) for arm, one in zip(arms, summaries(arms, metric), strict=True) if one]
     if metric.higher_is_better is None or len(measured) < 2:
         return ""
     sign = 1 if metric.higher_is_better else -1
     (best, _), *others = sorted(measured, key=lambda pair: -sign * pair[1])
-    p_values = holm([_lead_p_value(best, other, metric.name) for other, _ in others])
+    p_values = holm([_lead_p_value(best, other, metric.name, sign) for other, _ in others])
     return best.name if max(p_values) <= CLEAR else ""
 
 
-def _lead_p_value(best: Arm, other: Arm, metric: str) -> float:
-    """The p-value of "the two arms are equal"; 1 where it cannot be told."""
-    compared = {"baseline": other.row(metric)}.get(best.role) or {"baseline": best.row(metric)}.get(other.role)
-    if compared:
-        return compared.interval.p_value if compared.interval else 1.0
+def _lead_p_value(best: Arm, other: Arm, metric: str, sign: int) -> float:
+    """The p-value of "the two arms are equal"; 1 where it is not known, or no lead on the seeds that both have.
+
+    Args:
+        best: The arm with the better mean, over seeds that the other may lack.
+        other: The arm beside it.
+        metric: Name of the metric.
+        sign: +1 where a higher value is better, -1 where a lower one is.
+    """
+    interval = _lead(best, other, metric)
+    return interval.p_value if interval and sign * interval.estimate > 0 else 1.0
+
+
+def _lead(best: Arm, other: Arm, metric: str) -> Interval | None:
+    """The paired difference of two arms; None without one."""
+    if best.role == "baseline" and (row := other.row(metric)):
+        return replace(row.interval, estimate=-row.interval.estimate) if row.interval else None
+    if other.role == "baseline" and (row := best.row(metric)):
+        return row.interval
     mine, theirs = best.values(metric), other.values(metric)
     differences = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
-    return paired_t(differences).p_value if len(differences) > 1 else 1.0
+    return paired_t(differences) if len(differences) > 1 else None
 
 
 def _column(arms: Sequence[Arm], metric: Metric) -> list[Value | None]:

@@ -14,7 +14,7 @@ import pytest
 
 from recipes.core.errors import UserError
 from recipes.core.runs.records import seconds_taken
-from recipes.core.statistics.compare import interval_text, number_text
+from recipes.core.statistics.compare import Comparison, MetricRow, interval_text, number_text
 from recipes.core.statistics.intervals import paired_t
 from recipes.core.storage.files import write_json
 from recipes.core.trial.report.arms import Arm, Metric
@@ -75,6 +75,19 @@ def test_leads_are_corrected_over_the_other_arms() -> None:
 
 def test_on_one_seed_nothing_is_best_of_arms_that_are_not_the_baseline() -> None:
     assert clear_best([with_runs(arm("a", "other", 1.0)), with_runs(arm("b", "other", 0.1))], AUC) == ""
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_arm_that_loses_on_the_seeds_that_both_have_is_not_bold(sign: int) -> None:
+    base = with_runs(arm("base", "baseline", *(sign * value for value in (1.0, 1.0, 1.0, 3.0, 3.0))))
+    better = with_runs(arm("better", "other", *(sign * value for value in (1.10, 1.11, 1.12))))
+    metric = replace(AUC, higher_is_better=sign > 0)
+    interval = paired_t([sign * value for value in (0.10, 0.11, 0.12)])
+    assert interval.p_value < 0.05 and clear_best([base, better], metric) == ""
+    row = MetricRow("auc", "area", metric.higher_is_better, sign * 1.11, sign * 1.0, 3, interval)
+    compared = replace(better, comparison=Comparison("", "better", "base", (0, 1, 2), "seeds", "auc", (row,)))
+    assert clear_best([base, compared], metric) == ""
+    assert clear_best([with_runs(arm("base", "baseline", sign, sign, sign)), compared], metric) == "better"
 
 
 # the numbers
