@@ -17,7 +17,7 @@ from cli.results import JSON, print_result
 from recipes.core.process.cores import usable_cores
 from recipes.core.runs.tracking.wandb_tracker import is_tracked
 from recipes.core.storage import assets
-from recipes.core.storage.cache import entries, home, partial_builds, problems
+from recipes.core.storage.cache import entries, home, problems, stopped_builds
 from recipes.core.storage.checksums import files_below
 
 GIGABYTE = 1e9
@@ -150,10 +150,10 @@ def _cache(hashed: bool) -> list[Check]:
         state = f"{len(folders):,} entries, {len(damaged):,} damaged"
         places = ", ".join(str(folder) for folder in damaged[:3])
         checks.append(Check("cache", state, f"{places}: a run that needs it builds it again" if damaged else ""))
-    if partial := partial_builds():
-        gigabytes = sum(path.stat().st_blocks * 512 for folder in partial for path in files_below(folder)) / GIGABYTE
-        advice = f"the run that was stopped goes on from there; or remove {partial[0]}"
-        checks.append(Check("stopped builds", f"{len(partial)} in the cache, {gigabytes:.1f} GB", advice))
+    if stopped := stopped_builds():
+        gigabytes = sum(path.stat().st_blocks * 512 for folder in stopped for path in files_below(folder)) / GIGABYTE
+        advice = f"the run that was stopped goes on from there; or remove {stopped[0]}"
+        checks.append(Check("stopped builds", f"{len(stopped)} in the cache, {gigabytes:.1f} GB", advice))
     return checks
 
 

@@ -3,11 +3,12 @@
 import dataclasses
 import os
 from collections import namedtuple
+from pathlib import Path
 
 from cli import doctor
 from recipes.core.messages import align
 from recipes.core.storage import assets
-from recipes.core.storage.cache import PARTIAL, build_once
+from recipes.core.storage.cache import PARTIAL, build_once, stopped_builds
 
 
 def test_recipes_are_listed_by_family(steelyard) -> None:
@@ -120,3 +121,8 @@ def test_doctor_hashes_the_cache_when_asked_to_and_names_stopped_builds(tmp_path
     damaged, stopped = doctor._cache(hashed=True)
     assert damaged.state == "1 entries, 1 damaged" and str(entry) in damaged.advice
     assert stopped.state == "1 in the cache, 0.0 GB" and "goes on from there" in stopped.advice
+
+    def going_on(folder: Path) -> None:
+        assert len(stopped_builds()) == 1 and folder not in stopped_builds()  # advice is to remove what is listed
+
+    build_once("kind", "living", going_on, resumable=True)

@@ -11,7 +11,7 @@ from recipes.core.storage.checksums import Entries, checksums, files_below, mism
 from recipes.core.storage.disk import DiskFull, raising_disk_full
 from recipes.core.storage.files import publish_folder, remove, sha256_json, write_json
 from recipes.core.storage.fingerprints import fingerprint
-from recipes.core.storage.locks import hold
+from recipes.core.storage.locks import hold, owner_of
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"  # how the folder of a build ends that was stopped and goes on when it is asked for again
@@ -56,7 +56,7 @@ def build_once(kind: str, key: str, build: Callable[[Path], None], resumable: bo
     folder = entry_folder(kind, key)
     if folder.is_dir() and not problems(folder):
         return folder
-    with hold(folder.with_name(f"{key}.lock"), f"cache entry {kind}/{key}", wait=True, guards=folder):
+    with hold(_lock(folder.parent, key), f"cache entry {kind}/{key}", wait=True, guards=folder):
         if folder.exists() or folder.is_symlink():
             damage = problems(folder)
             if not damage:
@@ -95,9 +95,14 @@ def entries() -> list[Path]:
     return sorted(path.parent for path in (home() / "cache").glob(f"*/*/{MANIFEST}") if path.parent.name[0] != ".")
 
 
-def partial_builds() -> list[Path]:
-    """The folders of builds that were stopped, or are going on, and can go on from what they hold, sorted."""
-    return sorted((home() / "cache").glob(f"*/.*{PARTIAL}"))
+def stopped_builds() -> list[Path]:
+    """The folders of builds that were stopped and can go on from what they hold, sorted; none that is going on."""
+    partial = sorted((home() / "cache").glob(f"*/.*{PARTIAL}"))
+    return [path for path in partial if not owner_of(_lock(path.parent, path.name[1 : -len(PARTIAL)]))]
+
+
+def _lock(folder: Path, key: str) -> Path:
+    return folder / f"{key}.lock"
 
 
 def write_manifest(folder: Path) -> None:
