@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,8 @@ import yaml
 
 from recipes.core import runner
 from recipes.core.config import compose
+from recipes.core.config.settings import Claim
+from recipes.core.statistics.verdict import Verdict
 from recipes.core.storage.files import read_json
 from recipes.core.storage.seals import seal_problem, write_seal
 from tests.cli.conftest import Ended
@@ -226,10 +229,10 @@ def test_the_card_of_a_cell_has_the_answer_of_its_trial(run: Path, monkeypatch: 
 
     trial = run.parents[1] / "trials" / "0123456789"
     trial.mkdir(parents=True)
-    claim = {"statement": "it needs fewer steps", "published": "8% fewer"}
+    claim = asdict(Claim("it needs fewer steps", "loss", "linupper", "uniform", -1, "8% fewer", 0.0))
     interval = {"estimate": 0.2, "low": 0.1, "high": 0.3, "p_value": 0.01, "level": 0.95}
     price = {"metric": "kl", "title": "KL", "difference": 0.2, "interval": interval, "worse": True}
-    verdict = {"word": "supported", "reason": "the interval lies above zero"}
+    verdict = asdict(Verdict("supported", None, 3, 0, "the interval lies above zero"))
     (trial / "results.json").write_text(json.dumps({"claim": claim, "verdict": verdict, "price": [price]}))
     cells = [SimpleNamespace(folder=f"sample-reweighting/linupper/{run.name}")]
     monkeypatch.setattr(answers.manifests, "read", lambda _: SimpleNamespace(cells=cells, command="steelyard trial x"))

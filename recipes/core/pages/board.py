@@ -13,14 +13,13 @@ from recipes.core.config import registry
 from recipes.core.config.settings import Card, Claim, System
 from recipes.core.errors import UserError
 from recipes.core.messages import note
-from recipes.core.pages.stored import NO_SETTING, StoredTrial, read_judged, trials_of
+from recipes.core.pages.stored import NO_SETTING, StoredTrial, trials_of
 from recipes.core.report.page import MINUS, render
 from recipes.core.runs.folder import RunFolder
 from recipes.core.statistics.price import price_in_verdict
 from recipes.core.statistics.texts import interval_text, number_text, subject
-from recipes.core.storage.files import read_json
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.result import RESULTS, Judged
+from recipes.core.trial.result import RESULTS, Judged, read_results
 
 NAME = "board.html"
 UNMEASURED = "not measured"
@@ -232,7 +231,7 @@ def measured_trials(outputs: Iterable[Path], board: Path) -> tuple[list[BoardTri
             continue
         try:
             trials.append(_read(folder, board))
-        except (OSError, UserError, KeyError, TypeError, ValueError) as error:
+        except (OSError, UserError) as error:
             note(f"warning: {folder} is left out: {error}")
     newest = sorted(trials, key=lambda trial: trial.date, reverse=True)
     by_recipe = groupby(sorted(newest, key=lambda trial: trial.recipe), key=lambda trial: trial.recipe)
@@ -240,9 +239,7 @@ def measured_trials(outputs: Iterable[Path], board: Path) -> tuple[list[BoardTri
 
 
 def _read(folder: Path, board: Path) -> BoardTrial:
-    manifest, tree = manifests.read(folder), read_json(folder / RESULTS)
-    lead = {"claim": tree["claim"], "verdict": tree["verdict"], "prices": tree["price"]}
-    judged = tuple(read_judged(one) for one in (lead, *tree.get("further", ())))
+    manifest, (judged, _) = manifests.read(folder), read_results(folder)
     ends = [RunFolder(manifests.outputs_of(folder) / cell.folder).status().get("finished") for cell in manifest.cells]
     date = max((end for end in ends if end), default=manifest.created)[:10]
     report = folder / "report.html"

@@ -15,11 +15,9 @@ from recipes.core.config.registry import ROOT
 from recipes.core.config.settings import Claim
 from recipes.core.errors import UserError
 from recipes.core.spelling import did_you_mean
-from recipes.core.statistics.intervals import Interval, paired_t
-from recipes.core.statistics.price import SideEffect
-from recipes.core.statistics.verdict import Verdict
+from recipes.core.statistics.intervals import paired_t
 from recipes.core.storage.files import finite, read_json, write_text
-from recipes.core.trial.result import Judged
+from recipes.core.trial.result import Judged, read_judged
 
 RESULTS = ROOT / "docs" / "results"
 NO_SETTING = ("-", "launcher.", "tracker")  # words of a command that change no result
@@ -145,15 +143,3 @@ def trial_names(folder: Path = RESULTS) -> list[str]:
 def trials_of(recipe: str, trials: Sequence[StoredTrial]) -> list[StoredTrial]:
     """The trials of a recipe: that of its defaults first, the others by name."""
     return sorted((one for one in trials if one.recipe == recipe), key=lambda one: (one.setting != "", one.name))
-
-
-def read_judged(tree: dict[str, Any]) -> Judged:
-    """A claim with its answer from plain values. Raises KeyError or TypeError if they are none."""
-    verdict = Verdict(**tree["verdict"] | {"interval": _interval(tree["verdict"]["interval"])})
-    prices = tuple(SideEffect(**one | {"interval": _interval(one["interval"])}) for one in tree["prices"])
-    claim = Claim(**tree["claim"] | {"arms": tuple(tree["claim"].get("arms", ()))})
-    return Judged(claim, verdict, prices)
-
-
-def _interval(tree: dict[str, float] | None) -> Any:
-    return Interval(**tree) if tree else None

@@ -2,16 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 from recipes.core.errors import UserError
 from recipes.core.export.card import Answer
 from recipes.core.runs.records import RunRecord
-from recipes.core.statistics.intervals import Interval
-from recipes.core.statistics.price import SideEffect, verdict_words
-from recipes.core.storage.files import read_json
+from recipes.core.statistics.price import verdict_words
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.result import RESULTS
+from recipes.core.trial.result import RESULTS, Judged, read_results
 
 
 def answer_of(run: RunRecord) -> Answer | None:
@@ -22,14 +19,14 @@ def answer_of(run: RunRecord) -> Answer | None:
         try:
             manifest = manifests.read(trial)
             if any(manifests.outputs_of(trial) / cell.folder == folder for cell in manifest.cells):
-                return _read(read_json(trial / RESULTS), manifest.command)
-        except (OSError, UserError, KeyError, TypeError):
+                return answer_to(read_results(trial)[0][0], manifest.command)
+        except (OSError, UserError):
             continue
     return None
 
 
-def _read(results: dict[str, Any], command: str) -> Answer:
-    claim, verdict = results["claim"], results["verdict"]
-    effects = [SideEffect(**effect | {"interval": Interval(**effect["interval"])}) for effect in results["price"]]
-    headline = verdict_words(verdict["word"], effects)
-    return Answer(claim["statement"], headline, verdict["reason"], claim["published"], command)
+def answer_to(lead: Judged, command: str) -> Answer:
+    """The answer to the claim that leads in the trial of a command."""
+    claim, verdict = lead.claim, lead.verdict
+    headline = verdict_words(verdict.word, lead.prices)
+    return Answer(claim.statement, headline, verdict.reason, claim.published, command)

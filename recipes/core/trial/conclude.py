@@ -9,7 +9,7 @@ from recipes.core.messages import note
 from recipes.core.runs.tracking.opening import open_tracker
 from recipes.core.runs.tracking.tracker import NullTracker, Tracked, Tracker
 from recipes.core.statistics.compare import comparison_table
-from recipes.core.trial.answers import answer_of
+from recipes.core.trial.answers import answer_to
 from recipes.core.trial.manifest import outputs_of
 from recipes.core.trial.report.page import write_trial_report
 from recipes.core.trial.result import TrialResult, analyse, write_results
@@ -33,7 +33,7 @@ def conclude(folder: Path) -> tuple[TrialResult, dict[str, Path]]:
 
 def _renew_cards(result: TrialResult) -> None:
     """Write the answer into the cards of the models that the cells left."""
-    answer = answer_of(result.runs[0]) if result.runs else None
+    answer = answer_to(result.lead, result.manifest.command)
     for run in result.runs:
         try:
             renew_card(run, answer)

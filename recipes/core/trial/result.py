@@ -1,7 +1,7 @@
 """What a trial came to: every arm beside the baseline over the seeds, and the verdict on the claim."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.statistics.claims import card_for
 from recipes.core.statistics.compare import Comparison
 from recipes.core.statistics.correlation import judge_correlation
+from recipes.core.statistics.intervals import Interval
 from recipes.core.statistics.measured import Measured, read_measurements
 from recipes.core.statistics.order import judge_order
 from recipes.core.statistics.price import SideEffect, side_effects, verdict_words
@@ -104,15 +105,19 @@ def analyse(folder: Path) -> TrialResult:
 def _former_claims(folder: Path, claim: Claim) -> tuple[str, ...]:
     """What `results.json` of the trial was written for before, where that is not this claim."""
     try:
-        tree = read_json(folder / RESULTS)
-        former, last = tuple(tree.get("former_claims", ())), tree["test"]
-    except (OSError, UserError, KeyError):  # none yet, or damaged, or from before this was noted: it is written anew
+        (lead, *_), former = read_results(folder)
+    except (OSError, UserError):  # none yet, or damaged: it is written anew
         return ()
-    return former if last == _test(claim) else (*former, last)
+    return former if _tested(lead.claim) == _tested(claim) else (*former, _test(lead.claim))
+
+
+def _tested(claim: Claim) -> Claim:
+    """A claim without what may be mended afterwards: its words, and for which configs it is meant."""
+    return replace(claim, statement="", published="", only="")
 
 
 def _test(claim: Claim) -> str:
-    """What is tested: a claim's words may be mended afterwards, this may not."""
+    """What is tested, in words."""
     over = f"over {claim.unit}, {claim.kind} with a minimal effect of {claim.minimal_effect:g}"
     return f"{expectation(claim)}, {over}"
 
@@ -176,3 +181,38 @@ def answers(result: TrialResult) -> dict[str, Any]:
         "further": [asdict(judged) for judged in result.further],
         "comparisons": [asdict(comparison) for comparison in result.comparisons],
     }
+
+
+def read_results(folder: Path) -> tuple[tuple[Judged, ...], tuple[str, ...]]:
+    """What `write_results` wrote for a trial.
+
+    Args:
+        folder: The trial's folder.
+
+    Returns:
+        Every claim with its answer, the one that leads first; and the former claims, in words.
+
+    Raises:
+        UserError: it is damaged, or of a version that cannot be read.
+        OSError: there is none.
+    """
+    path = folder / RESULTS
+    tree = read_json(path)
+    try:
+        lead = {"claim": tree["claim"], "verdict": tree["verdict"], "prices": tree["price"]}
+        judged = tuple(read_judged(one) for one in (lead, *tree.get("further", ())))
+        return judged, tuple(map(str, tree.get("former_claims", ())))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError("holds no results of a trial", str(path), "type the trial's command again") from error
+
+
+def read_judged(tree: dict[str, Any]) -> Judged:
+    """A claim with its answer from plain values. Raises KeyError, TypeError or ValueError if they are none."""
+    verdict = Verdict(**tree["verdict"] | {"interval": _interval(tree["verdict"]["interval"])})
+    prices = tuple(SideEffect(**one | {"interval": _interval(one["interval"])}) for one in tree["prices"])
+    claim = Claim(**tree["claim"] | {"arms": tuple(tree["claim"].get("arms", ()))})
+    return Judged(claim, verdict, prices)
+
+
+def _interval(tree: dict[str, float] | None) -> Any:
+    return Interval(**tree) if tree else None

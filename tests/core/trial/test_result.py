@@ -160,6 +160,19 @@ def test_a_claim_that_is_changed_after_results_is_reported_as_such(finished: Pat
     assert len(analyse(finished).former_claims) == 2
 
 
+def test_whether_a_claim_was_changed_is_asked_of_its_fields_and_not_of_sentences(finished: Path, monkeypatch) -> None:
+    judging(monkeypatch, first := claim("grounded/auc", "prior", "ntp"))
+    path = write_results(analyse(finished))
+    tree = json.loads(path.read_text())
+    path.write_text(json.dumps(tree | {"test": "the same in a sentence of another version"}))
+    assert analyse(finished).former_claims == ()
+    del tree["test"], tree["former_claims"]  # as versions before wrote it
+    path.write_text(json.dumps(tree))
+    assert analyse(finished).former_claims == ()
+    judging(monkeypatch, replace(first, minimal_effect=1e-9))  # the same digits in a sentence are not the same test
+    assert len(analyse(finished).former_claims) == 1
+
+
 def test_a_claim_whose_arms_are_not_all_there_leads_nowhere(finished: Path, monkeypatch) -> None:
     order = Claim("falls", "grounded/auc", "prior", "ntp", 1, "", 0.0, kind="order", arms=("prior", "random", "ntp"))
     judging(monkeypatch, order, able := claim("grounded/auc", "prior", "ntp"))
