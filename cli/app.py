@@ -14,7 +14,7 @@ from cli import list as list_command
 from cli.console import note, say
 from cli.habits import pointer
 from cli.keys import outputs_option
-from cli.results import FLAG, print_error
+from cli.results import FLAG, only_the_result, print_error
 from recipes.core.config.sources import CONFIG_DIR
 from recipes.core.errors import SteelyardError, UserError
 from recipes.core.messages import WIDEST, shorten
@@ -85,6 +85,12 @@ def main(arguments: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     words = sys.argv[1:] if arguments is None else arguments
+    with only_the_result(FLAG in words):
+        return _main(words)
+
+
+def _main(words: list[str]) -> int:
+    """Run one command line, and say what it refuses or fails at; returns the exit code."""
     debug = DEBUG in words
     command = typer.main.get_command(app)
     config_dir = os.environ.get(CONFIG_DIR)
@@ -153,8 +159,16 @@ def _failure(error: Exception, words: list[str]) -> SteelyardError | str:
 
 
 def _command(words: list[str]) -> str:
-    """The command that was typed; empty if there is none."""
-    return next((word for word in words if word in _commands()), "")
+    """The command that was typed, as it runs (`run -m` is `sweep`), a group's with its name; empty if there is none."""
+    typed = next((index for index, word in enumerate(words) if word in _commands()), None)
+    if typed is None:
+        return ""
+    name, behind = words[typed], words[typed + 1 :]
+    if name == "run" and set(words) & set(run.MULTIRUN):
+        return "sweep"
+    group = next((one.typer_instance for one in app.registered_groups if one.name == name), None)
+    members = {str(command.name) for command in group.registered_commands} if group else set()
+    return " ".join([name, *[word for word in behind if word in members][:1]])
 
 
 def _commands() -> set[str]:

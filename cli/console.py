@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from recipes.core.messages import align, note, printable
 from recipes.core.storage.files import finite
@@ -51,11 +51,11 @@ def pairs(rows: Sequence[tuple[str, str]]) -> None:
     say(align([list(row) for row in rows], [False, False]))
 
 
-def print_json(value: Any) -> None:
+def print_json(value: Any, file: TextIO) -> None:
     """Print a value as indented JSON; NaN and infinities become null."""
     value = finite(value)
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    say(text if text == printable(text) else json.dumps(value, indent=2))
+    print(text if text == printable(text) else json.dumps(value, indent=2), file=file, flush=True)
 
 
 def _rich_table(names: list[str], cells: list[list[str]], numbers: Sequence[str]) -> None:

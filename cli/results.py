@@ -5,15 +5,17 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
 from cli.console import print_json
 from recipes.core.errors import SteelyardError
+from recipes.core.process.streams import forgiving_stream
 
 FORMAT = 1  # rises when an entry changes its meaning or goes
 FLAG = "--json"
+_streams: list[TextIO] = []  # of `only_the_result`, the innermost last: where the result goes in place of stdout
 JSON: Any = typer.Option(False, FLAG, help="Print the result as one JSON object; progress and notes go to stderr.")
 
 
@@ -24,7 +26,7 @@ def print_result(command: str, result: Any) -> None:
         command: Its name ("runs").
         result: Plain values; NaN and infinities become null.
     """
-    print_json({"steelyard": FORMAT, "command": command, "result": result})
+    _print({"steelyard": FORMAT, "command": command, "result": result})
 
 
 def print_error(command: str, error: SteelyardError | str) -> None:
@@ -33,7 +35,11 @@ def print_error(command: str, error: SteelyardError | str) -> None:
         failed: dict[str, Any] = {"what": error, "where": "", "hint": "", "exit_code": 1}
     else:
         failed = {"what": error.what, "where": error.where, "hint": error.hint, "exit_code": error.exit_code}
-    print_json({"steelyard": FORMAT, "command": command, "error": failed})
+    _print({"steelyard": FORMAT, "command": command, "error": failed})
+
+
+def _print(frame: dict[str, Any]) -> None:
+    print_json(frame, _streams[-1] if _streams else sys.stdout)
 
 
 def as_files(files: Iterable[tuple[str, Path]]) -> list[dict[str, str]]:
@@ -43,7 +49,9 @@ def as_files(files: Iterable[tuple[str, Path]]) -> list[dict[str, str]]:
 
 @contextlib.contextmanager
 def only_the_result(wanted: bool) -> Iterator[None]:
-    """Send what the block prints to stderr, what libraries print from C and child processes print included.
+    """Keep stdout for the result: what the block prints otherwise goes to stderr.
+
+    That includes what libraries print from C, and child processes.
 
     Args:
         wanted: Whether `--json` was typed; else nothing changes.
@@ -52,13 +60,17 @@ def only_the_result(wanted: bool) -> Iterator[None]:
         yield
         return
     with contextlib.ExitStack() as stack:
+        result = sys.stdout
         if _has_descriptor():
-            sys.stdout.flush()
-            kept = os.dup(1)
+            result.flush()
+            descriptor = os.dup(1)
+            stack.callback(os.close, descriptor)
+            stack.callback(os.dup2, descriptor, 1)
             os.dup2(2, 1)
-            stack.callback(os.close, kept)
-            stack.callback(os.dup2, kept, 1)
+            result = forgiving_stream(descriptor, result.encoding)
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        _streams.append(result)
+        stack.callback(_streams.pop)
         yield
 
 

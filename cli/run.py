@@ -8,7 +8,7 @@ import typer
 from cli import completion
 from cli.console import INTERRUPTED_CODE, heading, note, pairs, say, table
 from cli.keys import CONFIG, CONFIG_FOLDER, OUTPUTS_KEY, RECIPE, file_words, recipe_and_file, typed_keys
-from cli.results import JSON, as_files, only_the_result, print_result
+from cli.results import JSON, as_files, print_result
 from recipes.core.config import compose
 from recipes.core.config.config_file import run_words
 from recipes.core.runs.folder import INTERRUPTED
@@ -59,8 +59,7 @@ def run(
     command = shlex.join(["steelyard", "run", recipe, *file_words("", config_dir), *words])
     again = shlex.join(["steelyard", "run", recipe, *file_words(config, config_dir), *typed]) if file else command
     try:
-        with only_the_result(as_json):
-            outcome = runner.run(composed, fresh, command)
+        outcome = runner.run(composed, fresh, command)
     except KeyboardInterrupt:
         if as_json:
             about = {"recipe": recipe, "arm": composed.variant, "seed": composed.seed}

@@ -31,7 +31,7 @@ from cli.cells import (
 )
 from cli.console import heading, note, pairs, say, table
 from cli.keys import CONFIG, CONFIG_FOLDER, OUTPUTS_KEY, RECIPE, file_words, recipe_and_file, typed_keys
-from cli.results import JSON, as_files, only_the_result, print_result
+from cli.results import JSON, as_files, print_result
 from recipes.core.config import registry
 from recipes.core.config.config_file import cell_words
 from recipes.core.errors import UserError
@@ -112,8 +112,7 @@ def sweep(
     else:
         from recipes.core.trial.drive import drive
 
-        with only_the_result(as_json):
-            states, stopped = drive(folder, manifest, chosen_launcher, retry, fresh=fresh)
+        states, stopped = drive(folder, manifest, chosen_launcher, retry, fresh=fresh)
         _conclude(folder, manifest, states, metric, command, stopped, as_json=as_json)
 
 
@@ -157,9 +156,8 @@ def _search(
     folder, space = _folder_and_space(recipe, keys, launcher, metric)
     manifest = plan_search(folder, space, command, launcher.jobs)
     ended: tuple[list[CellState], bool] = ([], False)
-    with only_the_result(as_json):
-        for ended in search(folder, manifest, space, launcher, metric=metric, trials=trials, retry=retry, fresh=fresh):
-            note(f"{sum(state.state == DONE for state in ended[0])} of {trials} cells done")
+    for ended in search(folder, manifest, space, launcher, metric=metric, trials=trials, retry=retry, fresh=fresh):
+        note(f"{sum(state.state == DONE for state in ended[0])} of {trials} cells done")
     _conclude(folder, manifests.read(folder), ended[0], metric, command, ended[1], ranked=True, as_json=as_json)
 
 

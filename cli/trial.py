@@ -28,7 +28,7 @@ from cli.cells import (
 )
 from cli.console import heading, note, pairs, say, table
 from cli.keys import CONFIG, CONFIG_FOLDER, OUTPUTS_KEY, RECIPE, file_words, recipe_and_file, typed_keys
-from cli.results import JSON, as_files, only_the_result, print_result
+from cli.results import JSON, as_files, print_result
 from cli.trial_all import ALL, trial_all
 from recipes.core.config import compose, registry
 from recipes.core.config.config_file import cell_words
@@ -144,9 +144,8 @@ def _run(
     from recipes.core.trial.result import answers
     from recipes.core.trial.states import state_of_cells
 
-    with only_the_result(as_json):
-        states, stopped = drive(folder, manifest, launcher, retry, fresh=fresh)
-        result, files = (None, {}) if stopped else conclude(folder)
+    states, stopped = drive(folder, manifest, launcher, retry, fresh=fresh)
+    result, files = (None, {}) if stopped else conclude(folder)
     if as_json:
         answered = answers(result) if result else {}
         ended = cells_result(folder, manifest, states, state_of_cells(states, stopped), command)

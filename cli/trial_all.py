@@ -10,7 +10,7 @@ import typer
 
 from cli.cells import PLANNED, launcher_of, launcher_words, open_jobs
 from cli.console import INTERRUPTED_CODE, note, say, table
-from cli.results import as_files, only_the_result, print_result
+from cli.results import as_files, print_result
 from recipes.core.config import registry
 from recipes.core.errors import UserError
 from recipes.core.messages import duration_text
@@ -65,7 +65,7 @@ def trial_all(
     if status or dry_run:
         _show(states, command, dry_run, as_json)
         return
-    ended = _run(states, chosen, retry, fresh, as_json)
+    ended = _run(states, chosen, retry, fresh)
     stopped = any(one.state == INTERRUPTED for one in ended)
     if as_json:
         overall = INTERRUPTED if stopped else DONE if all(one.state == DONE for one in ended) else FAILED
@@ -102,21 +102,18 @@ def _plan(keys: list[str], options: list[str], behind: list[str], choose: Choose
     return planned
 
 
-def _run(
-    states: "Sequence[JobState]", launcher: "Launcher", retry: bool, fresh: bool, as_json: bool
-) -> "list[JobState]":
+def _run(states: "Sequence[JobState]", launcher: "Launcher", retry: bool, fresh: bool) -> "list[JobState]":
     """Run the trials, and say of each how it ended and how much is left."""
     from recipes.core.trial.jobs import run_jobs
 
     note(f"{_trials(len(states))}, {_cells_words(states)}; {_left_words(states, [])}")
     ended: list[JobState] = []
-    with only_the_result(as_json):
-        for one in run_jobs([state.job for state in states], launcher, retry, fresh):
-            ended.append(one)
-            left = states[len(ended) :]
-            computed = [end for state, end in zip(states, ended, strict=False) if state.state != DONE]  # none reused
-            still = f"; {len(left)} left, {_left_words(left, computed)}" if left and one.state != INTERRUPTED else ""
-            note(f"[{len(ended)}/{len(states)}] {one.job.recipe}: {_ended_words(one)}{still}")
+    for one in run_jobs([state.job for state in states], launcher, retry, fresh):
+        ended.append(one)
+        left = states[len(ended) :]
+        computed = [end for state, end in zip(states, ended, strict=False) if state.state != DONE]  # none reused
+        still = f"; {len(left)} left, {_left_words(left, computed)}" if left and one.state != INTERRUPTED else ""
+        note(f"[{len(ended)}/{len(states)}] {one.job.recipe}: {_ended_words(one)}{still}")
     return ended
 
 

@@ -11,7 +11,7 @@ import pytest
 from cli import doctor
 from cli.results import FORMAT
 from recipes.core import runner
-from recipes.core.config import compose
+from recipes.core.config import compose, registry
 from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
 from recipes.core.runs.folder import DONE
@@ -111,27 +111,34 @@ def test_what_is_refused_is_an_object_too(steelyard: Steelyard) -> None:
         assert tree["error"]["what"].startswith(what) and what in ended.err
 
 
-def test_what_a_library_prints_goes_to_stderr(
+def test_what_a_library_prints_goes_to_stderr_whatever_the_command(
     steelyard: Steelyard, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
         print("a library says hello")
         raise UserError("and stops")
 
     monkeypatch.setattr(runner, "run", fail)
-    ended = steelyard(*RUN, "--json")
-    assert json.loads(ended.out)["error"]["what"] == "and stops" and "a library says hello" in ended.err
+    monkeypatch.setattr(registry, "recipe_names", fail)  # an outside recipe prints when it is imported
+    for words in (RUN, ["list"], ["board"], ["export", "prior"]):
+        ended = steelyard(*words, "--json")
+        assert json.loads(ended.out)["error"]["what"] == "and stops" and "a library says hello" in ended.err
 
 
-def test_what_child_processes_print_goes_to_stderr_and_the_object_comes_after() -> None:
+def test_what_child_processes_print_goes_to_stderr_and_the_object_alone_to_stdout() -> None:
     code = (
         "import os, subprocess\nfrom cli.results import only_the_result, print_result\n"
         "with only_the_result(True):\n    subprocess.run(['echo', 'child'])\n    print('parent')\n"
-        "print_result('run', {'state': 'done'})"
+        "    print_result('run', {'state': 'done'})\n    print('afterwards')\n"
     )
     ended = in_process("-c", code, environment=dict(os.environ))
     assert json.loads(ended.stdout)["result"] == {"state": "done"}
-    assert {"child", "parent"} <= set(ended.stderr.split())
+    assert {"child", "parent", "afterwards"} <= set(ended.stderr.split())
+
+
+def test_an_error_names_the_command_as_its_result_does(steelyard: Steelyard) -> None:
+    for words, name in ((["assets", "list", "more"], "assets list"), (["run", "-m", "priro"], "sweep"), ([], "")):
+        assert json.loads(steelyard(*words, "--json").out)["command"] == name
 
 
 def test_the_page_names_every_command_and_every_entry_of_a_trial(steelyard: Steelyard, outputs: Path) -> None:

@@ -58,8 +58,13 @@ def _guard(stream: Any, number: int) -> Any:
     if not plain or isinstance(getattr(stream.buffer, "raw", None), _Forgiving):
         return stream
     stream.flush()
+    return forgiving_stream(number, stream.encoding)
+
+
+def forgiving_stream(number: int, encoding: str) -> io.TextIOWrapper:
+    """A text stream on a file descriptor, which stays open; printing to it does nothing once nobody can read it."""
     buffer = io.BufferedWriter(_Forgiving(number, "w", closefd=False))
-    return io.TextIOWrapper(buffer, encoding=stream.encoding, errors="backslashreplace", line_buffering=True)
+    return io.TextIOWrapper(buffer, encoding=encoding, errors="backslashreplace", line_buffering=True)
 
 
 class _Forgiving(io.FileIO):
