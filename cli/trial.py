@@ -115,18 +115,18 @@ def trial(
     _run(folder, manifest, chosen_launcher, command, retry, fresh, as_json)
 
 
-def _all(typed: list[str], folders: list[str], arms: str | None, seeds: str | None, **how: Any) -> None:
-    """Run the trials of all recipes, `how` as `trial_all` takes it; `folders` are words of --config-dir."""
+def _all(typed: list[str], folders: list[str], arms: str | None, seeds: str | None, **options: Any) -> None:
+    """Run the trials of all recipes, `options` as `trial_all` takes them; `folders` are words of --config-dir."""
     _check_keys(typed)
     if seeds is not None:
         seeds_of(seeds)  # refuses what is none, once for all
 
-    def choose(name: str, keys: list[str]) -> tuple[list[str], str, list[int]]:
+    def arms_and_seeds(name: str, keys: list[str]) -> tuple[list[str], str, list[int]]:
         number = budgets.seeds_of(name, keys) if seeds is None else seeds
         return _arms(name, arms, keys, []), number, seeds_of(number)
 
-    options = [*folders, *(["--arms", arms] if arms else []), *(["--seeds", seeds] if seeds else [])]
-    trial_all(typed, options, choose, **how)
+    words = [*folders, *(["--arms", arms] if arms else []), *(["--seeds", seeds] if seeds else [])]
+    trial_all(typed, words, arms_and_seeds, **options)
 
 
 def _run(

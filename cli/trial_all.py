@@ -14,7 +14,7 @@ from cli.results import as_files, print_result
 from recipes.core.config import registry
 from recipes.core.errors import UserError
 from recipes.core.messages import duration_text
-from recipes.core.runs.folder import DONE, FAILED, INTERRUPTED
+from recipes.core.runs.folder import DONE, INTERRUPTED
 from recipes.core.statistics.texts import interval_text, number_text
 from recipes.core.trial import cells as planning
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 ALL = "all"
 # Recipe, keys -> its arms, its seeds as they are typed, its seeds.
-Choose = Callable[[str, list[str]], tuple[list[str], str, list[int]]]
+ArmsAndSeeds = Callable[[str, list[str]], tuple[list[str], str, list[int]]]
 
 
 def trial_all(
     typed: list[str],
     options: list[str],
-    choose: Choose,
+    arms_and_seeds: ArmsAndSeeds,
     *,
     launcher: str,
     jobs: int,
@@ -45,7 +45,7 @@ def trial_all(
     Args:
         typed: `KEY=VALUE` of all trials, and keys of the launcher.
         options: `--arms` and `--seeds` as they were typed.
-        choose: What a recipe's trial compares.
+        arms_and_seeds: What a recipe's trial compares.
         launcher: As of `trial`, like all that follows.
         jobs: Cells at once.
         retry: Start failed cells again.
@@ -58,17 +58,18 @@ def trial_all(
     launcher = launcher or named
     chosen, behind = launcher_of(launcher, jobs, of_launcher), launcher_words(launcher, jobs, of_launcher)
     command = shlex.join(["steelyard", "trial", ALL, *keys, *options, *behind])
-    planned = _plan(keys, options, behind, choose, chosen.jobs)
-    from recipes.core.trial.jobs import look
+    planned = _plan(keys, options, behind, arms_and_seeds, chosen.jobs)
+    from recipes.core.trial.jobs import job_state
+    from recipes.core.trial.states import state_of_all
 
-    states = [look(job) for job in planned]
+    states = [job_state(job, retry, fresh) for job in planned]
     if status or dry_run:
         _show(states, command, dry_run, as_json)
         return
     ended = _run(states, chosen, retry, fresh)
     stopped = any(one.state == INTERRUPTED for one in ended)
     if as_json:
-        overall = INTERRUPTED if stopped else DONE if all(one.state == DONE for one in ended) else FAILED
+        overall = state_of_all([one.state for one in ended], stopped)
         trials = [_as_dict(one) for one in ended]
         print_result("trial", {"recipe": ALL, "state": overall, "command": command, "trials": trials})
     else:
@@ -81,14 +82,16 @@ def trial_all(
     _end(ended, stopped, command)
 
 
-def _plan(keys: list[str], options: list[str], behind: list[str], choose: Choose, jobs: int) -> "list[TrialJob]":
+def _plan(
+    keys: list[str], options: list[str], behind: list[str], arms_and_seeds: ArmsAndSeeds, jobs: int
+) -> "list[TrialJob]":
     """The trials of all recipes. Raises UserError with what each recipe refuses, before any starts."""
     from recipes.core.trial.jobs import TrialJob
 
     planned, problems = [], []
     for name in registry.recipe_names():
         try:
-            arms, seeds, numbers = choose(name, keys)
+            arms, seeds, numbers = arms_and_seeds(name, keys)
             cells = planning.trial_cells(name, keys, arms, numbers)
         except UserError as error:
             problems.append(f"{name}: {error}")
@@ -111,7 +114,7 @@ def _run(states: "Sequence[JobState]", launcher: "Launcher", retry: bool, fresh:
     for one in run_jobs([state.job for state in states], launcher, retry, fresh):
         ended.append(one)
         left = states[len(ended) :]
-        computed = [end for state, end in zip(states, ended, strict=False) if state.state != DONE]  # none reused
+        computed = [end for state, end in zip(states, ended, strict=False) if state.seconds != 0]  # none reused
         still = f"; {len(left)} left, {_left_words(left, computed)}" if left and one.state != INTERRUPTED else ""
         note(f"[{len(ended)}/{len(states)}] {one.job.recipe}: {_ended_words(one)}{still}")
     return ended
@@ -125,14 +128,14 @@ def _cells_words(states: "Sequence[JobState]") -> str:
 
 def _left_words(left: "Sequence[JobState]", ended: "Sequence[JobState]") -> str:
     """About how long trials will take: by the pace of earlier runs here, else as long as those that have ended."""
-    known = [state.seconds for state in left if state.seconds is not None and state.state != DONE]
-    unknown = sum(state.seconds is None for state in left)
-    taken = [one.seconds for one in ended if one.seconds is not None]
+    known = [state.seconds for state in left if state.seconds]
+    unknown = sum(state.seconds is None and not state.error for state in left)
+    taken = [one.seconds for one in ended if one.seconds is not None and one.state == DONE]
     if not known and not unknown:
         return "nothing is left to compute"
     if unknown and not taken:
         what = f"about {duration_text(sum(known))} of computing for {_trials(len(known))}; of " if known else "of "
-        return f"{what}{_trials(unknown)} the time cannot be told before a run of theirs has finished here"
+        return f"{what}{_trials(unknown)} the time is not known before a run of theirs has finished here"
     return f"about {duration_text(sum(known) + unknown * fmean(taken or [0.0]))} of computing"
 
 
@@ -171,8 +174,10 @@ def _row(one: "JobState") -> dict[str, str]:
 def _show(states: "Sequence[JobState]", command: str, dry_run: bool, as_json: bool) -> None:
     """Print what would run, or how far it is, and how long it would take."""
     if as_json:
+        from recipes.core.trial.states import state_of_all
+
         trials = [_as_dict(state) for state in states]
-        overall = PLANNED if dry_run else DONE if all(state.state == DONE for state in states) else "unfinished"
+        overall = PLANNED if dry_run else state_of_all([state.state for state in states])
         print_result("trial", {"recipe": ALL, "state": overall, "command": command, "trials": trials})
         return
     rows = [
@@ -193,7 +198,7 @@ def _show(states: "Sequence[JobState]", command: str, dry_run: bool, as_json: bo
 
 
 def _time_left(state: "JobState") -> str:
-    if state.state == DONE:
+    if state.seconds == 0 or state.error:
         return ""
     return "not known" if state.seconds is None else f"about {duration_text(state.seconds)}"
 

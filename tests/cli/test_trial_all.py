@@ -58,7 +58,7 @@ def test_each_recipes_trial_runs_and_the_table_at_the_end_has_its_verdict(steely
     assert head.split() == ["recipe", "state", "verdict", "difference", "runs", "took"]
     assert first.split() == ["dsir", "done", "supported", "+0.300", "[+0.200,", "+0.400]", "4/4", "65", "s"]
     assert "not judged" in second and ended.out.endswith("all verdicts on one page: steelyard board\n")
-    assert "2 trials, 8 runs; of 2 trials the time cannot be told before a run of theirs has finished here" in ended.err
+    assert "2 trials, 8 runs; of 2 trials the time is not known before a run of theirs has finished here" in ended.err
     assert "[1/2] dsir: supported, 65 s; 1 left, about 65 s of computing" in ended.err
 
 
@@ -66,11 +66,22 @@ def test_the_time_left_is_not_that_of_trials_that_were_reused(
     steelyard: Steelyard, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(dsir=(DONE, answer("supported"), ""), prior=(DONE, answer("supported"), ""))
+    known = {"dsir": (DONE, 0.0), "prior": ("queued", None)}
     monkeypatch.setattr(
-        jobs, "look", lambda job: JobState(job, DONE if job.recipe == "dsir" else "queued", seconds=None)
+        jobs, "job_state", lambda job, *_: JobState(job, known[job.recipe][0], seconds=known[job.recipe][1])
     )
-    untold = "[1/2] dsir: supported, 65 s; 1 left, of 1 trial the time cannot be told"
-    assert untold in steelyard(*WORDS).err
+    assert "[1/2] dsir: supported, 65 s; 1 left, of 1 trial the time is not known" in steelyard(*WORDS).err
+
+
+def test_the_pace_is_that_of_trials_that_were_done(
+    steelyard: Steelyard, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(dsir=(FAILED, None, "no space left"), prior=(DONE, answer("supported"), ""))
+    assert "[1/2] dsir: failed, 65 s: no space left; 1 left, of 1 trial the time is not known" in steelyard(*WORDS).err
+    monkeypatch.setattr(jobs, "job_state", lambda job, *_: JobState(job, FAILED, seconds=0.0))
+    ended = steelyard(*WORDS, "--status", "--json")
+    assert json.loads(ended.out)["result"]["state"] == "failed"
+    assert steelyard(*WORDS, "--status").out.endswith("2 trials, 8 runs; nothing is left to compute\n")
 
 
 def test_one_that_fails_is_named_with_what_to_type_and_the_exit_code_says_so(steelyard: Steelyard, run: Any) -> None:
@@ -136,6 +147,6 @@ def test_the_time_left_is_by_earlier_runs_or_by_the_trials_that_have_ended() -> 
     left = trial_all._left_words
     assert left([state("a", 60.0), state("b", 30.0)], []) == "about 90 s of computing"
     assert left([state("a", 60.0), state("b", None)], [state("c", 100.0, DONE)]) == "about 2 min 40 s of computing"
-    untold = "of 1 trial the time cannot be told before a run of theirs has finished here"
+    untold = "of 1 trial the time is not known before a run of theirs has finished here"
     assert left([state("a", 60.0), state("b", None)], []) == f"about 60 s of computing for 1 trial; {untold}"
     assert left([state("a", 0.0, DONE)], []) == "nothing is left to compute"

@@ -67,7 +67,7 @@ def drive(
         manifests.write(folder, manifest)
         names = [cell.name for cell in manifest.cells if only is None or cell.name in only]
         _clear(folder, [manifest.cell(name) for name in names], fresh, retry)
-        todo = [name for name in names if _is_due(cell_state(folder, manifest.cell(name)), retry)]
+        todo = [name for name in names if is_due(cell_state(folder, manifest.cell(name)), retry)]
         with _cell_progress(folder, manifest, _starts(folder, todo)), suppress(KeyboardInterrupt):
             _rounds(folder, manifest, launcher, todo, stopped)
     return cell_states(folder, manifest), stopped.is_set()
@@ -108,7 +108,8 @@ def _rounds(
             )
 
 
-def _is_due(state: CellState, retry: bool) -> bool:
+def is_due(state: CellState, retry: bool) -> bool:
+    """Whether `drive` starts a cell: one that failed or is damaged only on `--retry`."""
     return state.state != DONE and (retry or state.state not in (FAILED, DAMAGED))
 
 

@@ -1,18 +1,19 @@
 """Trials of several recipes as one job: one after another, each in its own folder; one that fails stops no other."""
 
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from recipes.core.config.settings import RunConfig
 from recipes.core.errors import SteelyardError, UserError
-from recipes.core.process.signals import sigterm_as_interrupt
+from recipes.core.messages import note
 from recipes.core.runs.folder import DONE, FAILED, INTERRUPTED, QUEUED
 from recipes.core.runs.records import find_runs
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import PlannedCell
-from recipes.core.trial.drive import drive
+from recipes.core.trial.drive import drive, is_due
 from recipes.core.trial.estimate import expected_seconds
 from recipes.core.trial.launch import Launcher
 from recipes.core.trial.manifest import Manifest
@@ -50,7 +51,7 @@ class JobState:
         state: "done", "failed", "unfinished", "interrupted"; "queued" before its first cell starts.
         done: Cells that are done.
         folder: Its folder; None if it could not be planned.
-        seconds: What is left to compute, or what this start took; None where that cannot be told.
+        seconds: What is left to compute, or what this start took; None where that is not known.
         result: Its verdict; None without one.
         files: What was written, by kind.
         error: Why it failed, where no cell says it.
@@ -66,15 +67,21 @@ class JobState:
     error: str = ""
 
 
-def look(job: TrialJob) -> JobState:
-    """How far a trial is, and about how many seconds its unfinished cells will take."""
+def job_state(job: TrialJob, retry: bool, fresh: bool) -> JobState:
+    """How far a trial is, and about how many seconds the cells will take that a start would run.
+
+    Args:
+        job: The trial.
+        retry: As of `run_jobs`.
+        fresh: As of `run_jobs`.
+    """
     try:
         folder, manifest, configs = job.plan()
     except UserError as error:
         return JobState(job, FAILED, error=str(error))
     states = cell_states(folder, manifest)
-    left = [config for config, state in zip(configs, states, strict=True) if state.state != DONE]
-    seconds = expected_seconds(left, find_runs(manifests.outputs_of(folder), job.recipe, warn=False)) if left else 0.0
+    due = [config for config, state in zip(configs, states, strict=True) if fresh or is_due(state, retry)]
+    seconds = expected_seconds(due, find_runs(manifests.outputs_of(folder), job.recipe, warn=False)) if due else 0.0
     state = QUEUED if all(one.state == QUEUED for one in states) else state_of_cells(states)
     return JobState(job, state, sum(one.state == DONE for one in states), folder, seconds)
 
@@ -103,11 +110,10 @@ def _run(job: TrialJob, launcher: Launcher, retry: bool, fresh: bool) -> JobStat
 
     began, folder, done = time.monotonic(), None, 0
     try:
-        with sigterm_as_interrupt():  # drive takes signals itself, what comes before and after it does not
-            folder, manifest, _ = job.plan()
-            states, stopped = drive(folder, manifest, launcher, retry, fresh=fresh)
-            done = sum(state.state == DONE for state in states)
-            result, files = (None, {}) if stopped else conclude(folder)
+        folder, manifest, _ = job.plan()
+        states, stopped = drive(folder, manifest, launcher, retry, fresh=fresh)
+        done = sum(state.state == DONE for state in states)
+        result, files = (None, {}) if stopped else conclude(folder)
         state = state_of_cells(states, stopped)
         return JobState(job, state, done, folder, time.monotonic() - began, result, files)
     except KeyboardInterrupt:
@@ -116,4 +122,5 @@ def _run(job: TrialJob, launcher: Launcher, retry: bool, fresh: bool) -> JobStat
         return JobState(job, FAILED, done, folder, time.monotonic() - began, error=str(error))
     except Exception as error:
         text = f"internal error: {type(error).__name__}: {' '.join(str(error).split())}"
+        note(f"{job.recipe}: {traceback.format_exc()}")  # the other trials go on: it would be lost
         return JobState(job, FAILED, done, folder, time.monotonic() - began, error=text)

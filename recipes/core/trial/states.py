@@ -4,7 +4,7 @@ The run folder is the truth of a run; what it cannot tell (an attempt that faile
 process vanished) stands in `cells/<name>.json` of the trial.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,17 +120,20 @@ def cell_states(folder: Path, manifest: Manifest) -> list[CellState]:
 
 
 def state_of_cells(states: Sequence[CellState], stopped: bool = False) -> str:
-    """How a trial or sweep ended: "interrupted", "failed", "unfinished" (damaged or not started) or "done".
+    """How a trial or sweep ended, see `state_of_all`."""
+    return state_of_all([state.state for state in states], stopped)
 
-    One that goes on is "running".
+
+def state_of_all(states: Collection[str], stopped: bool = False) -> str:
+    """The state of what has parts with these states: that of its worst part.
+
+    "interrupted" if it was stopped; "running" while a part is; "failed"; "unfinished" (parts are damaged or were not
+    started); "done".
     """
     if stopped:
         return INTERRUPTED
-    if any(state.state == RUNNING for state in states):
-        return RUNNING
-    if any(state.state == FAILED for state in states):
-        return FAILED
-    return DONE if all(state.state == DONE for state in states) else UNFINISHED
+    worst = next((state for state in (RUNNING, FAILED) if state in states), None)
+    return worst or (DONE if set(states) <= {DONE} else UNFINISHED)
 
 
 def read_record(folder: Path, name: str) -> dict[str, Any]:
