@@ -1,7 +1,6 @@
 """The board: every system that a recipe covers, with the verdicts on its claims, on one whole page."""
 
 import os
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -13,7 +12,7 @@ from recipes.core.config import registry
 from recipes.core.config.settings import Card, Claim, System
 from recipes.core.errors import UserError
 from recipes.core.messages import note
-from recipes.core.pages.stored import NO_SETTING, StoredTrial, trials_of
+from recipes.core.pages.stored import StoredTrial, setting_of, trials_of
 from recipes.core.report.page import MINUS, render
 from recipes.core.runs.folder import RunFolder
 from recipes.core.statistics.price import price_in_verdict
@@ -37,6 +36,7 @@ class BoardTrial:
         date: Day on which the last run ended, ISO; empty if no run says.
         judged: Every claim with its verdict and price.
         link: Its report, seen from the board; empty without one.
+        setting: The keys that all its runs share; empty for the defaults.
     """
 
     recipe: str
@@ -44,13 +44,7 @@ class BoardTrial:
     date: str
     judged: tuple[Judged, ...]
     link: str = ""
-
-    @property
-    def setting(self) -> str:
-        """The keys that were typed; empty for the defaults."""
-        words = shlex.split(self.command)
-        ignored = (*NO_SETTING, "outputs=")
-        return " ".join(word for word in words if "=" in word and not word.startswith(ignored))
+    setting: str = ""
 
 
 @dataclass(frozen=True)
@@ -196,7 +190,10 @@ def _test(claim: Claim) -> tuple[str, ...]:
 def stored_board(trials: Sequence[StoredTrial]) -> str:
     """The page of docs/results, `docs/board.html`."""
     ordered = [trial for name in registry.recipe_names(outside=False) for trial in trials_of(name, trials)]
-    shown = [BoardTrial(one.recipe, one.command, one.date, one.judged, f"results/{one.name}.json") for one in ordered]
+    shown = [
+        BoardTrial(one.recipe, one.command, one.date, one.judged, f"results/{one.name}.json", one.setting)
+        for one in ordered
+    ]
     return board_page(board_rows(shown, "recipes/"), "the trials stored in docs/results")
 
 
@@ -244,4 +241,5 @@ def _read(folder: Path, board: Path) -> BoardTrial:
     date = max((end for end in ends if end), default=manifest.created)[:10]
     report = folder / "report.html"
     link = quote(os.path.relpath(report, board.absolute().parent)) if report.exists() else ""
-    return BoardTrial(manifest.recipe, manifest.command, date, judged, link)
+    shared = [word for word in manifest.cells[0].overrides if all(word in cell.overrides for cell in manifest.cells)]
+    return BoardTrial(manifest.recipe, manifest.command, date, judged, link, setting_of(shared))

@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,8 @@ from recipes.core.storage.files import finite, read_json, write_text
 from recipes.core.trial.result import Judged, read_judged
 
 RESULTS = ROOT / "docs" / "results"
-NO_SETTING = ("-", "launcher.", "tracker")  # words of a command that change no result
+# Words that change no result, or differ between cells. Threads are added to every cell.
+NO_SETTING = ("-", "launcher", "tracker", "outputs=", "arm=", "label=", "seed=", "trainer.threads=")
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,7 @@ class StoredTrial:
     @cached_property
     def setting(self) -> str:
         """The keys that were typed, `data=question-canvases`; empty for the defaults."""
-        words = shlex.split(self.command)
-        return " ".join(word for word in words if "=" in word and not word.startswith(NO_SETTING))
+        return setting_of(shlex.split(self.command))
 
     def check(self, arm: str, metric: str) -> None:
         """Raises UserError if the trial has no such arm or metric."""
@@ -102,6 +102,11 @@ class StoredTrial:
             return None
         interval = paired_t(pairs[:, 0] - pairs[:, 1])
         return interval.estimate, interval.low, interval.high
+
+
+def setting_of(words: Iterable[str]) -> str:
+    """What the words of a command, or the keys of cells, choose: `data=question-canvases`; empty for the defaults."""
+    return " ".join(word for word in words if "=" in word and not word.startswith(NO_SETTING))
 
 
 def write_trial(trial: StoredTrial, folder: Path = RESULTS) -> Path:

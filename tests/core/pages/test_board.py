@@ -33,6 +33,7 @@ COMMAND = "steelyard trial prior data=easy-vqa --seeds 3"
 
 def trial(recipe: str = "prior", *answers, **changes) -> BoardTrial:
     fields = {"recipe": recipe, "command": COMMAND, "date": "2026-11-28", "judged": answers or (judged(),)}
+    fields["setting"] = "data=easy-vqa"
     return BoardTrial(**fields | changes)
 
 
@@ -169,6 +170,17 @@ def test_trials_of_this_machine_are_read_from_their_results(make_run, tmp_path) 
     assert unanswered == 0 and (one.recipe, one.date) == ("prior", "2026-01-05")
     assert one.link == "outputs/prior/trials/0123456789/report.html"
     assert one.judged[0].verdict == made.verdict and one.judged[0].claim == made.card.claim
+
+
+def test_the_setting_is_what_all_cells_share_whether_it_was_typed_or_stood_in_a_file(make_run, tmp_path) -> None:
+    made = make_trial(make_run)
+    added = ("model=small-lm", "tracker=none", "trainer.threads=1", "outputs=x")
+    cells = tuple(replace(cell, overrides=(*cell.overrides, *added)) for cell in made.manifest.cells)
+    command = "steelyard trial --config mine.yaml --seeds 5"
+    manifests.write(made.folder, replace(made.manifest, command=command, cells=cells))
+    write_results(made)
+    ((one,), _) = measured_trials([tmp_path / "outputs"], tmp_path / "board.html")
+    assert one.setting == "data.noise=a b model=small-lm"
 
 
 def test_a_trial_that_cannot_be_read_is_named_and_left_out(make_run, tmp_path, capsys) -> None:
