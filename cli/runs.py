@@ -45,8 +45,8 @@ def runs(
         registry.card(recipe)  # refuses an unknown name
     records = find_runs(outputs, recipe)
     if as_json:
-        keys = {name: differing_keys(list(group)) for name, group in groupby(records, key=lambda run: run.recipe)}
-        print_result("runs", [_entry(run, keys[run.recipe]) for run in records])
+        groups = [(name, list(group)) for name, group in groupby(records, key=lambda run: run.recipe)]
+        print_result("runs", [entry for name, group in groups for entry in _entries(name, group)])
     elif not records:
         say(f"no runs{f' of {recipe}' if recipe else ''} in {outputs}; start one: steelyard run {recipe or 'RECIPE'}")
     else:
@@ -74,10 +74,15 @@ def age(since: str, now: datetime) -> str:
     return f"{max(0, int(seconds))} s"
 
 
-def _entry(run: RunRecord, keys: Sequence[str]) -> dict[str, Any]:
-    """A run as plain values."""
+def _entries(recipe: str, records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """The runs of a recipe as plain values."""
+    keys, claimed = differing_keys(records), _claimed(recipe)
+    return [_entry(run, keys, claimed) for run in records]
+
+
+def _entry(run: RunRecord, keys: Sequence[str], claimed: str | None) -> dict[str, Any]:
     status = RunFolder(run.path).status()
-    metric, value = _headline(run)
+    metric, value = _headline(run, claimed)
     return {
         "recipe": run.recipe,
         "arm": run.arm,
@@ -96,10 +101,19 @@ def _entry(run: RunRecord, keys: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _headline(run: RunRecord) -> tuple[str | None, float | None]:
-    """Name and value of the claim's metric, None for a run without: not finished, or its recipe is not here."""
+def _claimed(recipe: str) -> str | None:
+    """The claim's metric; None of a recipe that is not here."""
     try:
-        claimed = registry.card(run.recipe).claim.metric
+        return registry.card(recipe).claim.metric
+    except UserError:
+        return None
+
+
+def _headline(run: RunRecord, claimed: str | None) -> tuple[str | None, float | None]:
+    """Name and value of the claim's metric, as the run has it; the value is None of one that is not finished."""
+    if claimed is None:
+        return None, None
+    try:
         measured = run.metrics if run.state == DONE else {}
     except UserError:
         return None, None
@@ -109,8 +123,8 @@ def _headline(run: RunRecord) -> tuple[str | None, float | None]:
 
 def _show(recipe: str, records: Sequence[RunRecord], outputs: Path) -> None:
     """Print the runs of a recipe, and what there was no room for."""
-    keys = differing_keys(records)
-    entries = [_entry(run, keys) for run in records]
+    entries = _entries(recipe, records)
+    keys = list(entries[0]["keys"])
     metric = next((entry["metric"] for entry in entries if entry["value"] is not None), None)
     rows = [_row(entry, metric) for entry in entries]
     shown = [name for name in rows[0] if name in NEEDED or any(row[name] for row in rows)]

@@ -55,11 +55,9 @@ def write_files(
 def _tables(results: Results, formats: Sequence[str], metrics: Sequence[Metric]) -> dict[str, str]:
     """Tables as file name -> text."""
     files = {}
-    table = result_table(results, metrics or results.leading)
-    if "md" in formats:
-        files["table.md"] = narrow_markdown(table)
-    if "tex" in formats:
-        files["table.tex"] = latex_table(table)
+    for kind, write in (("md", narrow_markdown), ("tex", latex_table)):
+        if kind in formats:
+            files[f"table.{kind}"] = write(result_table(results, metrics or results.leading))
     if "csv" in formats:
         chosen = metrics or results.metrics
         files["table.csv"] = arms_csv(result_table(results, chosen))

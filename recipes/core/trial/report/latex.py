@@ -4,8 +4,6 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from recipes.core.messages import duration_text
-from recipes.core.statistics.compare import interval_text, number_text
 from recipes.core.trial.report.arms import Metric
 from recipes.core.trial.report.tables import ArmRow, ResultTable, Value
 
@@ -71,7 +69,7 @@ def latex_table(table: ResultTable) -> str:
         LaTeX that compiles behind `\\usepackage{booktabs}`.
     """
     groups = [_metric_group(table, index, metric) for index, metric in enumerate(table.metrics)]
-    beside = BESIDE if max(len(_name(row)) for row in table.rows) <= LONGEST_ARM else 1
+    beside = BESIDE if max(len(row.title) for row in table.rows) <= LONGEST_ARM else 1
     blocks = [groups[start : start + beside] for start in range(0, len(groups), beside)]
     timed = any(row.seconds is not None for row in table.rows)
     times = ["time", *map(_time, table.rows)] if timed else []
@@ -111,10 +109,8 @@ def _metric_group(table: ResultTable, index: int, metric: Metric) -> Group:
 
 def _time(row: ArmRow) -> str:
     """`24 s ($\\times$1.22)`: time of a run, and that over the baseline's."""
-    if row.seconds is None:
-        return "--"
     cost = "" if row.cost is None or row.role == "baseline" else f" ($\\times${row.cost:.2f})"
-    return duration_text(row.seconds) + cost
+    return row.time + cost if row.time else "--"
 
 
 def _heading(title: str, arrow: str) -> str:
@@ -140,13 +136,9 @@ def _block(rows: Sequence[ArmRow], groups: Sequence[Group], width: int, times: S
     lines += [_line(["arm", *(name for _, names, _ in groups for name in names), *empty, *times[:1]]), "    \\midrule"]
     for index, row in enumerate(rows):
         cells = [cell for _, _, column in groups for cell in column[index]]
-        lines.append(_line([escape(_name(row)), *cells, *empty, *times[index + 1 : index + 2]]))
+        lines.append(_line([escape(row.title), *cells, *empty, *times[index + 1 : index + 2]]))
         lines += ["    \\addlinespace"] if row.role == "baseline" and index + 1 < len(rows) else []
     return "\n".join(lines)
-
-
-def _name(row: ArmRow) -> str:
-    return f"{row.arm} (baseline)" if row.role == "baseline" else row.arm
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -157,21 +149,14 @@ def _cells(value: Value | None) -> tuple[str, str]:
     """The mean, and the difference with its interval."""
     if value is None:
         return "--", ""
-    mean = _number(value.mean)
-    if value.difference is None:
-        return _bold(mean, value.best), ""
-    interval = _signs(interval_text(value.interval))
+    mean, difference, interval = map(_signs, value.texts)
+    shown = f"${mean}$" if mean.startswith("-") or "\\" in mean else mean
     small = f" {{\\scriptsize ${interval}$}}" if interval else ""
-    return _bold(mean, value.best), f"${_signs(number_text(value.difference, True))}${small}"
+    return _bold(shown, value.best), f"${difference}${small}" if difference else ""
 
 
 def _bold(number: str, best: bool) -> str:
     return f"\\textbf{{{number}}}" if best else number
-
-
-def _number(value: float) -> str:
-    text = number_text(value)
-    return f"${_signs(text)}$" if text.startswith("-") or "e" in text or "inf" in text or "nan" in text else text
 
 
 def _signs(text: str) -> str:

@@ -1,7 +1,5 @@
 """Results as Markdown that is no wider than a page: one table for each metric."""
 
-from recipes.core.messages import duration_text
-from recipes.core.statistics.compare import interval_text, number_text
 from recipes.core.trial.report.markdown import escape
 from recipes.core.trial.report.tables import ArmRow, ResultTable, Value
 
@@ -16,10 +14,10 @@ def narrow_markdown(table: ResultTable) -> str:
     for index, metric in enumerate(table.metrics):
         head = f"**{escape(metric.title)}** (`{metric.name}`) {metric.arrow}".rstrip()
         heads = ["arm", "mean", "difference", f"{table.level} interval"]
-        rows = [[_name(row), *_cells(row.values[index])] for row in table.rows]
+        rows = [[escape(row.title), *_cells(row.values[index])] for row in table.rows]
         parts.append(f"{head}\n\n{_table(heads, rows)}")
     if any(row.seconds is not None for row in table.rows):
-        rows = [[_name(row), *_time(row)] for row in table.rows]
+        rows = [[escape(row.title), row.time, _cost(row)] for row in table.rows]
         heads = ["arm", "time", f"over that of {escape(table.baseline)}"]
         parts.append(f"**Time of a run**\n\n{_table(heads, rows)}")
     notes = ". ".join(map(escape, table.notes))
@@ -31,21 +29,13 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (heads, rule, *rows))
 
 
-def _name(row: ArmRow) -> str:
-    return f"{escape(row.arm)} (baseline)" if row.role == "baseline" else escape(row.arm)
-
-
 def _cells(value: Value | None) -> list[str]:
     """Mean, difference and interval."""
     if value is None:
         return ["", "", ""]
-    mean = f"**{number_text(value.mean)}**" if value.best else number_text(value.mean)
-    difference = "" if value.difference is None else number_text(value.difference, True)
-    return [mean, difference, interval_text(value.interval)]
+    mean, *others = value.texts
+    return [f"**{mean}**" if value.best else mean, *others]
 
 
-def _time(row: ArmRow) -> list[str]:
-    return [
-        "" if row.seconds is None else duration_text(row.seconds),
-        "" if row.cost is None else f"{row.cost:.2f}",
-    ]
+def _cost(row: ArmRow) -> str:
+    return "" if row.cost is None else f"{row.cost:.2f}"

@@ -93,7 +93,7 @@ def results_of_run(run: RunRecord, baseline: RunRecord | None, card: Card) -> Re
     """A finished run, beside the baseline's where there is one, on the metric that heads the run."""
     claim = replace(card.claim, metric=main_metric(run, card)) if card.claim.of_a_pair else card.claim
     comparison = compare_beside(run, baseline, card) if baseline else None
-    role = "baseline" if run.arm == card.claim.baseline else "arm"
+    role = {claim.arm: "arm", claim.baseline: "baseline"}.get(run.arm, "other")
     arms = [_arm(baseline, "baseline", None)] if baseline else []
     arms.append(_arm(run, role, comparison))
     info = metrics_info(arms)
@@ -103,7 +103,7 @@ def results_of_run(run: RunRecord, baseline: RunRecord | None, card: Card) -> Re
 
 
 def _arm(run: RunRecord, role: str, comparison: Comparison | None) -> Arm:
-    return Arm(run.arm, role, 0, {run.seed: run}, {run.seed: run.metrics}, comparison)
+    return Arm(run.arm, role, int(role == "other"), {run.seed: run}, {run.seed: run.metrics}, comparison)
 
 
 def _budget_remark(budget: str) -> tuple[str, ...]:

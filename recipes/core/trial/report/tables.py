@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from recipes.core.messages import duration_text
 from recipes.core.runs.records import seconds_taken
-from recipes.core.statistics.compare import unit_of
+from recipes.core.statistics.compare import interval_text, number_text, unit_of
 from recipes.core.statistics.intervals import Interval, holm, paired_t
 from recipes.core.trial.report.arms import Arm, Metric, Summary, summaries
 from recipes.core.trial.report.results import Results
@@ -39,6 +40,12 @@ class Value:
     outcome: str = ""
     best: bool = False
 
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """Mean, difference and interval; empty where there is none."""
+        difference = "" if self.difference is None else number_text(self.difference, True)
+        return number_text(self.mean), difference, interval_text(self.interval)
+
 
 @dataclass(frozen=True)
 class ArmRow:
@@ -59,6 +66,16 @@ class ArmRow:
     seconds: float | None
     cost: float | None
     values: tuple[Value | None, ...]
+
+    @property
+    def title(self) -> str:
+        """`ntp (baseline)`, or the arm's name alone."""
+        return f"{self.arm} (baseline)" if self.role == "baseline" else self.arm
+
+    @property
+    def time(self) -> str:
+        """Time of a run as text; empty where it is not known."""
+        return "" if self.seconds is None else duration_text(self.seconds)
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,9 @@ def test_a_run_stands_beside_the_baseline_with_intervals_over_items(trial) -> No
     results = results_of_run(run, base, CARD)
     value = result_table(results, results.named(["nll/other"])).rows[1].values[0]
     assert (value.unit, value.number) == ("items", 60) and value.interval.low > 0
+    other = next(one for one in trial.runs if (one.arm, one.seed) == ("random", 0))
+    assert [(one.name, one.role) for one in results.arms] == [("ntp", "baseline"), ("prior", "arm")]
+    assert [(one.role, one.place) for one in results_of_run(other, base, CARD).arms] == [("baseline", 0), ("other", 1)]
     alone = results_of_run(run, None, CARD)
     assert [one.name for one in alone.arms] == ["prior"] and result_table(alone, alone.leading).notes == (
         "Seed 0",
