@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recipes.core.config.overrides import place_of
+from recipes.core.config.overrides import FileWord, place_of
 from recipes.core.config.schema import Problem
 from recipes.core.errors import UserError
 
@@ -85,8 +85,10 @@ def label_problems(
     result = {**arms.get(arm, {}), **{key: value for key, (value, _) in wrong.items()}}
     same = [name for name, settings in arms.items() if settings == result]
     other = f"type arm={same[0]}, or " if same else ""
+    typed = [word for word in overrides if not isinstance(word, FileWord)]
+    files = dict.fromkeys(f"--config={word.file}" for word in overrides if isinstance(word, FileWord))
+    command = shlex.join(["steelyard", "run", recipe, *files, *typed, f"label=my-{arm}"])
     for key, (value, theirs) in wrong.items():
-        command = shlex.join(["steelyard", "run", recipe, *overrides, f"label=my-{arm}"])
         message = f"arm {arm} sets it to {theirs}; {other}give the run a name of its own with label=NAME: {command}"
         problems.append(Problem(key, value, message))
     return problems

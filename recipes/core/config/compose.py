@@ -246,6 +246,9 @@ def to_tree(config: RunConfig) -> dict[str, Any]:
 
 def from_tree(tree: dict[str, Any]) -> RunConfig:
     """The config whose tree this is, as a run folder's `config.yaml` holds it. Raises UserError if it is none."""
+    tracker = tree.get("tracker")
+    if isinstance(tracker, dict) and "name" in tracker and "kind" not in tracker:  # of an old run
+        tree = tree | {"tracker": {**tracker, "kind": tracker["name"], "name": None}}
     config, problems = build(registry.config_class(tree["recipe"]), tree)
     raise_problems(problems)
     return typing.cast(RunConfig, config)

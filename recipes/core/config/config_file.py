@@ -6,16 +6,17 @@ a run's folder does, becomes the shortest words that make the same config.
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from recipes.core.config import compose, registry
 from recipes.core.config.arm_keys import UserArm, name_problem, overlap
-from recipes.core.config.fields import flatten
-from recipes.core.config.overrides import FileWord, place_of, sweep_choices, word_of
+from recipes.core.config.overrides import FileWord, Override, place_of, read_overrides, sweep_choices, word_of
 from recipes.core.config.schema import ConfigError, Problem, raise_problems
+from recipes.core.config.shorthands import is_path
 from recipes.core.config.yaml_file import Entry, YamlFile, read_yaml_file
 from recipes.core.errors import UserError
 from recipes.core.spelling import did_you_mean
@@ -65,14 +66,15 @@ def read_config_file(path: Path, recipe: str = "") -> ConfigFile:
     """
     file = read_yaml_file(path)
     recipe = _recipe(file, recipe)
-    keys = [entry for entry in file.entries if entry.key.partition(".")[0] not in ("recipe", ARMS)]
+    is_whole = set(WHOLE) <= {entry.key for entry in file.entries}
+    entries = _with_tracker_kind(file.entries) if is_whole else file.entries
+    keys = [entry for entry in entries if entry.key.partition(".")[0] not in ("recipe", ARMS)]
     problems = [*file.problems]
     for entry in file.entries:
         if entry.key.startswith("recipe."):
             problems.append(Problem(entry.key, entry.value, "is no key; write recipe: NAME", entry.where))
     words = [_word(recipe, entry, problems) for entry in keys]
     arms = dict(_arms(file, recipe, problems))
-    is_whole = set(WHOLE) <= {entry.key for entry in file.entries}
     run = path.absolute().parent if is_whole and path.name == "config.yaml" and is_run(path.parent) else None
     if run is not None:
         words = _where_it_ran(recipe, words, run)
@@ -86,7 +88,7 @@ def run_words(file: ConfigFile, typed: Sequence[str]) -> list[str]:
         ConfigError: with all problems of the file and of what was typed.
     """
     words = _merged(file, typed)
-    chosen, problems = _values(words).get("arm", ""), [*file.problems]
+    chosen, problems = _text_of("arm", words) or "", [*file.problems]
     if arm := file.arms.get(chosen):
         words, more = _with_user_arm(arm, words)
         problems += more
@@ -96,7 +98,7 @@ def run_words(file: ConfigFile, typed: Sequence[str]) -> list[str]:
         problems = [unknown if problem.key == "arm" else problem for problem in problems]
     problems += _problems_of_arms(file, typed, leave_out=chosen)
     raise_problems(_distinct(problems))
-    return _shortest(file, words) if file.is_whole else words
+    return words
 
 
 def cell_words(file: ConfigFile, typed: Sequence[str], *, chooses_arms: bool) -> list[str]:
@@ -114,18 +116,15 @@ def cell_words(file: ConfigFile, typed: Sequence[str], *, chooses_arms: bool) ->
     fixed, swept = sweep_choices([word for word in words if not word.startswith(("launcher", "sweeper="))])
     first = [*fixed, *(values[0] for values in swept)]
     problems = [*file.problems]
-    if _values(first).get("arm", "") in file.arms:
-        where = next(getattr(word, "where", "") for word in first if _key(word) == "arm")
-        message = "is an arm of the file's own; type `steelyard trial --arms`, or `steelyard run`"
-        problems.append(Problem("arm", _values(first)["arm"], message, where))
-    else:
-        # What arms choose is refused where a trial's cells are planned; with a label it is no problem of a run.
-        problems += _problems_of(file.recipe, [*first, "label=trial"] if chooses_arms else first)
+    for word in (*fixed, *chain.from_iterable(swept)):
+        if _key(word) == "arm" and (arm := _text_of("arm", [word])) in file.arms:
+            message = "is an arm of the file's own; type `steelyard trial --arms`, or `steelyard run`"
+            problems.append(Problem("arm", arm, message, getattr(word, "where", "")))
+    shipped = [word for word in first if _key(word) != "arm" or _text_of("arm", [word]) not in file.arms]
+    # What arms choose is refused where a trial's cells are planned; with a label it is no problem of a run.
+    problems += _problems_of(file.recipe, [*shipped, "label=trial"] if chooses_arms else shipped)
     problems += _problems_of_arms(file, [word for word in first if not isinstance(word, FileWord)])
     raise_problems(_distinct(problems))
-    if file.is_whole:
-        kept = set(_shortest(file, first))
-        words = [word for word in words if word in kept or not isinstance(word, FileWord)]
     if chooses_arms and file.is_whole:
         words = [word for word in words if not (isinstance(word, FileWord) and _key(word) in CHOSEN_BY_TRIALS)]
     return words
@@ -147,6 +146,13 @@ def _recipe(file: YamlFile, typed: str) -> str:
     return recipe
 
 
+def _with_tracker_kind(entries: Sequence[Entry]) -> list[Entry]:
+    """The keys of a run's config; an old one calls the kind of tracker `tracker.name`."""
+    if any(entry.key == "tracker.kind" for entry in entries):
+        return list(entries)
+    return [replace(one, key="tracker.kind") if one.key == "tracker.name" else one for one in entries]
+
+
 def _word(recipe: str, entry: Entry, problems: list[Problem], path: str = "") -> FileWord:
     """An entry as it would be typed. The `name` of a group chooses its option; texts stay as they were written."""
     key, value = entry.key.removeprefix(path), entry.value
@@ -157,6 +163,8 @@ def _word(recipe: str, entry: Entry, problems: list[Problem], path: str = "") ->
         problems.append(Problem(key, None, "is Hydra's; write data: NAME to choose from a group", entry.where))
     elif entry.raw is not None and value is not None and compose.texts(recipe).get(key) is False:
         value = entry.raw
+    elif isinstance(value, list) and compose.texts(recipe).get(key):
+        value = [one if raw is None or one is None else raw for one, raw in zip(value, entry.raws, strict=True)]
     return _file_word(key, value, entry.where)
 
 
@@ -204,19 +212,45 @@ def _base(recipe: str, name: str, members: Sequence[Entry], shipped: list[str], 
 
 
 def _merged(file: ConfigFile, typed: Sequence[str]) -> list[str]:
-    """The words of the file that were not typed anew, then those that were."""
-    keys = {_key(word) for word in typed}
-    kept = [word for word in file.words if not {_key(word), _key(word).removesuffix(".name")} & keys]
-    if file.run is not None and "outputs" not in keys and not _is_filed(file.run, file.recipe, file.words):
-        what = "this run does not lie where runs are filed (OUTPUTS/RECIPE/ARM/HASH-sSEED)"
-        raise UserError(what, str(file.run), "type outputs=FOLDER: it is run again below that folder")
-    return [*kept, *typed]
+    """The words of the file that were not typed anew, then those that were.
+
+    The file of a whole run is shortened first: what follows from its budget, arm and options must not stay where others
+    are typed. A typed option takes the place of all keys of the run's option.
+    """
+    if file.run is not None and not _is_filed(file.run, file.recipe, file.words):
+        if "outputs" not in map(_key, typed):
+            what = "this run does not lie where runs are filed (OUTPUTS/RECIPE/ARM/HASH-sSEED)"
+            raise UserError(what, str(file.run), "type outputs=FOLDER: it is run again below that folder")
+    words = _shortest(file) if file.is_whole else list(file.words)
+    unions, typed = compose.kinds(file.recipe), _paths_as_options(words, typed)
+    values = {_chooser(_key(word), unions): word.partition("=")[2] for word in typed}
+    values = {key: value for key, value in values.items() if not value.lstrip().startswith("{")}
+    options = {key: value for key, value in values.items() if key in unions or key in compose.groups()}
+
+    def is_typed(word: str) -> bool:
+        key, group = _key(word), _key(word).partition(".")[0]
+        of_old_option = file.is_whole or (key == f"{group}.path" and is_path(options.get(group, "")))
+        return _chooser(key, unions) in values or (group in options and of_old_option)
+
+    return [*(word for word in words if not is_typed(word)), *typed]
+
+
+def _paths_as_options(words: Sequence[FileWord], typed: Sequence[str]) -> list[str]:
+    """What was typed, `GROUP.path=PATH` as `GROUP=PATH` where the file has a folder for that group."""
+    groups = compose.groups().keys() - {_key(word) for word in typed}
+    folders = {f"{_key(word)}.path": _key(word) for word in words if _key(word) in groups and is_path(str(word.value))}
+    return [f"{folders[_key(word)]}={word.partition('=')[2]}" if _key(word) in folders else word for word in typed]
+
+
+def _chooser(key: str, unions: Collection[str]) -> str:
+    """A key; that of a union for the `name` that says which of its kinds it is."""
+    return key.removesuffix(".name") if key.removesuffix(".name") in unions else key
 
 
 def _with_user_arm(arm: UserArm, words: Sequence[str]) -> tuple[list[str], list[Problem]]:
     """Words in which an own arm is what it stands for; keys that it sets are free only under another label."""
     others = [word for word in words if _key(word) != "arm"]
-    if _values(others).get("label", "null") != "null":
+    if _text_of("label", others) is not None:
         return [f"arm={arm.base}", *arm.words, *others], []
     problems = [
         Problem(_key(word), None, f"arm {arm.name} sets it; give the run a name of its own with label=NAME")
@@ -248,36 +282,44 @@ def _problems_of_arms(file: ConfigFile, typed: Sequence[str], leave_out: str = "
     return problems
 
 
-def _shortest(file: ConfigFile, words: list[str]) -> list[str]:
-    """The words without those of the file that change nothing, where the config stays the same."""
-    config = compose.compose(file.recipe, words)
-    choices = {*compose.groups(), *compose.kinds(file.recipe), "arm", "budget", "outputs"}
-    needed = [word for word in words if not isinstance(word, FileWord) or _key(word).removesuffix(".name") in choices]
-    full, plain = flatten(compose.to_tree(config)), compose.config_keys(file.recipe, needed)
-    changes = [word for word in words if (key := _key(word)) in plain and plain[key].default != full[key]]
-    kept = [word for word in words if word in needed or word in changes]
-    return kept if compose.compose(file.recipe, kept) == config else words
+def _shortest(file: ConfigFile) -> list[FileWord]:
+    """The words of a whole run's file without those that follow from the others."""
+    unions = compose.kinds(file.recipe)
+    choices = {*compose.groups(), *unions, "arm", "budget", "outputs"}
+    kept = {word for word in file.words if _chooser(_key(word), unions) in choices}
+    more = kept
+    while more:  # a default may follow from a key that is kept (${...})
+        plain = compose.config_keys(file.recipe, [word for word in file.words if word in kept])
+        more = {word for word in file.words if word not in kept and _differs(word, plain)}
+        kept |= more
+    return [word for word in file.words if word in kept]
+
+
+def _differs(word: FileWord, plain: Mapping[str, compose.SettingInfo]) -> bool:
+    """Whether a key would have another value without its word."""
+    info = plain.get(_key(word))
+    default = info and (list(info.default) if isinstance(info.default, tuple) else info.default)
+    return info is None or default != word.value
 
 
 def _where_it_ran(recipe: str, words: Sequence[FileWord], run: Path) -> list[FileWord]:
     """Words of a run's config whose relative paths are as they were where it ran, and whose outputs are around it."""
     try:
-        began = Path(str(read_json(run / "env.json").get("folder", "")))
+        start = Path(str(read_json(run / "env.json").get("folder", "")))
     except (OSError, UserError):
-        began = Path()
-    paths, filed, placed = compose.content_keys(recipe), _is_filed(run, recipe, words), []
-    for word in words:
+        start = Path()
+    paths, filed = compose.content_keys(recipe), _is_filed(run, recipe, words)
+
+    def absolute(word: FileWord) -> FileWord:
         key, value = _key(word), word.value
         if key == "outputs" and filed:
-            placed.append(_file_word(key, str(run.parents[2]), word.where))
+            value = str(run.parents[2])
         elif key in paths and value is not None:
-            there = (
-                [_from_folder(one, began) for one in value] if isinstance(value, list) else _from_folder(value, began)
-            )
-            placed.append(_file_word(key, there, word.where))
-        else:
-            placed.append(word)
-    return placed
+            many = isinstance(value, list)
+            value = [_from_folder(one, start) for one in value] if many else _from_folder(value, start)
+        return _file_word(key, value, word.where)
+
+    return [absolute(word) for word in words]
 
 
 def _from_folder(value: Any, folder: Path) -> Any:
@@ -289,10 +331,10 @@ def _from_folder(value: Any, folder: Path) -> Any:
     return f"{name}{colon}{os.path.abspath(place)}" if path and place.exists() else value
 
 
-def _is_filed(run: Path, recipe: str, words: Sequence[str]) -> bool:
+def _is_filed(run: Path, recipe: str, words: Sequence[FileWord]) -> bool:
     """Whether a run's folder lies where its config says that it is filed."""
-    values = _values(words)
-    variant = values["arm"] if values["label"] == "null" else values["label"]
+    values = {_key(word): word.value for word in words}
+    variant = values["arm"] if values["label"] is None else values["label"]
     return run.parts[-3:-1] == (recipe, variant) and run.name.endswith(f"-s{values['seed']}")
 
 
@@ -308,6 +350,14 @@ def _key(word: str) -> str:
     return word.lstrip("+~").partition("=")[0]
 
 
-def _values(words: Sequence[str]) -> dict[str, str]:
-    """What each key is set to, as typed; the last of a key counts."""
-    return {_key(word): word.partition("=")[2] for word in words}
+def _text_of(key: str, words: Sequence[str]) -> str | None:
+    """The text that a key is set to (as it stands, where it cannot be read); the last word of the key counts."""
+    word = next((word for word in reversed(words) if _key(word) == key), None)
+    if word is None:
+        return None
+    if isinstance(word, FileWord):
+        value = word.value
+    else:
+        [read] = read_overrides([word], {key: False}, ())
+        value = read.value if isinstance(read, Override) else word.partition("=")[2]
+    return None if value is None else str(value)

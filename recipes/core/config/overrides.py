@@ -43,6 +43,11 @@ class FileWord(str):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.value, self.where)
 
+    @property
+    def file(self) -> str:
+        """The file that it stands in."""
+        return self.where.rpartition(", line ")[0]
+
 
 @dataclass(frozen=True)
 class Override:

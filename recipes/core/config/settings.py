@@ -65,6 +65,7 @@ PACKAGE_OF = dict.fromkeys(BNB_OPTIMIZERS, "bitsandbytes") | {
 }
 SHARDED_OPTIMIZERS = ("adamw", "adamw_torch", "adamw_torch_fused")  # whose state FSDP's checkpoints hold
 SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt", "warmup_stable_decay")
+TRACKERS = ("auto", "wandb", "tensorboard", "mlflow", "none")
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2", "flex_attention")
 
 
@@ -172,7 +173,7 @@ class TrackerConfig:
     kind: str = setting(
         "auto",
         help="tracker; auto: wandb, but none at budget=smoke unless tracker= or tracker.mode is typed",
-        choices=("auto", "wandb", "tensorboard", "mlflow", "none"),
+        choices=TRACKERS,
     )
     mode: str = setting(
         "auto",
@@ -188,6 +189,8 @@ class TrackerConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""
+        if self.name in TRACKERS:
+            return [("name", f"is what the run is called there; type tracker={self.name}")]
         if self.kind in ("tensorboard", "mlflow") and find_spec(self.kind) is None:
             return [("kind", f"{self.kind} is not installed: type pip install -e '.[{self.kind}]', or tracker=none")]
         return []

@@ -43,7 +43,7 @@ def write_out(
     choices, keys = dict(choices), [(f"{key}.name" if key in unions else key, value) for key, value in keys]
     for group, option in (rules.get("folders") or {}).items():
         typed_option = choices.get(group, "")
-        if typed_option not in options[group] and _is_place(typed_option):
+        if typed_option not in options[group] and is_path(typed_option):
             for key, value in keys:
                 if key == f"{group}.path" and value != typed_option:
                     raise UserError(f"two are typed, {typed_option} and {key}={value}", group, "leave out one of them")
@@ -65,7 +65,7 @@ def write_out(
 
 def no_option(group: str, value: str, known: Sequence[str]) -> str:
     """Why a value is no option of a group, and what is."""
-    if _is_place(value):
+    if is_path(value):
         return f"is a folder or hub name, and this recipe takes none for {group}; type {' or '.join(known)}"
     return did_you_mean(value, list(known))
 
@@ -76,6 +76,6 @@ def _option_for(path: str, group: str, option: str | Mapping[str, str]) -> str:
     return next((option[kind] for kind in kinds_of(path, group) if kind in option), option["other"])
 
 
-def _is_place(text: str) -> bool:
+def is_path(text: str) -> bool:
     """Whether this is a folder or file, or looks like one or like a name on the hub (owner/name)."""
     return "/" in text or bool(text) and home_path(text).exists()

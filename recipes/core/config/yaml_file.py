@@ -30,6 +30,7 @@ class Entry:
         key: Dotted.
         value: A scalar or a list.
         raw: A plain scalar as it was written; None of anything else.
+        raws: The same of each item of a list.
         where: File and line.
     """
 
@@ -37,6 +38,7 @@ class Entry:
     value: typing.Any
     raw: str | None
     where: str
+    raws: tuple[str | None, ...] = ()
 
 
 @dataclass
@@ -133,7 +135,8 @@ def _leaves(file: YamlFile, node: yaml.Node, key: str, above: frozenset[int], wh
         yield from _entries(file, node, key, above | {id(node)})
     elif isinstance(node, yaml.SequenceNode):
         if all(isinstance(item, yaml.ScalarNode) and item.tag.removeprefix(STANDARD) in TAGS for item in node.value):
-            yield Entry(key, [_scalar(item)[0] for item in node.value], None, where)
+            items = [_scalar(item) for item in node.value]
+            yield Entry(key, [value for value, _ in items], None, where, tuple(raw for _, raw in items))
         else:
             file.problems.append(Problem(key, None, "is a list of other things than values", where))
     else:

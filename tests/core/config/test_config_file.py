@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from recipes.core.config import compose
 from recipes.core.config.config_file import ConfigFile, cell_words, read_config_file, run_words
@@ -184,3 +185,83 @@ def test_a_trial_around_a_run_chooses_arms_and_seeds_itself(tmp_path):
     words = cell_words(file, [], chooses_arms=True)
     assert "select.share=0.25" in words and not [word for word in words if word.startswith(("arm=", "seed=", "label="))]
     assert [cell.seed for cell in trial_cells("rho-1", words, ["rho1", "uniform"], [0])] == [0, 0]
+
+
+def again(folder: Path, *typed: str):
+    return composed(read_config_file(folder / "config.yaml"), *typed)
+
+
+def test_what_is_typed_over_a_runs_config_is_not_held_back_by_what_followed_from_the_old_choice(tmp_path):
+    path = finished(tmp_path, "arm=random", "trainer.learning_rate=1e-3")
+    rest = ["tracker=none", f"outputs={tmp_path}", "arm=random", "trainer.learning_rate=1e-3"]
+    for typed in (["budget=full"], ["model=gpt2-small"], ["data=licences"], ["arm=uniform"]):
+        changed = {word.partition("=")[0] for word in typed}
+        same = [word for word in ["budget=smoke", *rest] if word.partition("=")[0] not in changed]
+        assert again(path, *typed) == compose.compose("rho-1", [*same, *typed]), typed
+    grown = again(finished(tmp_path, "model.layers=3", "data.length=48", "data=licences"), "model=gpt2-small")
+    assert grown == compose.compose(
+        "rho-1", ["budget=smoke", "tracker=none", f"outputs={tmp_path}", "data=licences", "data.length=48", "model=gpt2-small"]
+    )  # fmt: skip
+
+
+def test_in_a_sweep_the_order_of_values_does_not_count(tmp_path):
+    file = read_config_file(finished(tmp_path) / "config.yaml")
+    for values in (["smoke", "full"], ["full", "smoke"]):
+        words = cell_words(file, [f"budget={','.join(values)}"], chooses_arms=False)
+        assert not [word for word in words if word.startswith("trainer.max_steps")]
+    assert cell_words(file, ["data=licences,news"], chooses_arms=False)[:-1] == cell_words(
+        file, ["data=news,licences"], chooses_arms=False
+    )[:-1]  # fmt: skip
+
+
+@pytest.mark.parametrize("label", ["8bit", "2024", "1e3", "2024_11", "no"])
+def test_a_label_that_reads_as_something_else_is_a_label(label, tmp_path):
+    path = finished(tmp_path, f"label='{label}'", "select.share=0.2")
+    assert run_folder(again(path)).path == path
+    file = read(tmp_path, ARMS)
+    assert composed(file, "arm=few", "select.share=0.3", f"label='{label}'").variant == label
+    assert composed(file, "arm='few'", "label=null").variant == "few"
+
+
+def test_a_typed_folder_wins_over_the_path_of_the_file_and_the_other_way_round(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+        (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    wanted = compose.compose("rho-1", ["budget=smoke", "tracker=none", f"model={two}"])
+    assert composed(read(tmp_path, f"{RHO}model: {one}\n"), f"model.path={two}") == wanted
+    assert composed(read(tmp_path, f"{RHO}model: {one}\n"), f"model={two}") == wanted
+    for written in (f"model.path: {one}", f"model: {{name: {wanted.model.name}, path: {one}}}"):
+        assert composed(read(tmp_path, f"{RHO}{written}\n"), f"model={two}") == wanted
+    words = cell_words(read(tmp_path, f"{RHO}model: {one}\n"), [f"model.path={one},{two}"], chooses_arms=False)
+    assert words[-1] == f"model={one},{two}" and f"model={one}" not in words
+
+
+def test_an_own_arm_is_refused_in_a_sweep_wherever_it_stands(tmp_path):
+    for values in ("few,uniform", "uniform,few", "'few'"):
+        lines = problems(
+            read(tmp_path, ARMS), f"arm={values}", words=lambda file, typed: cell_words(file, typed, chooses_arms=False)
+        )
+        assert lines == ["arm = few: is an arm of the file's own; type `steelyard trial --arms`, or `steelyard run`"]
+
+
+@pytest.mark.parametrize("kind", ["none", "wandb"])
+def test_an_old_runs_config_calls_the_kind_of_tracker_its_name(kind, tmp_path):
+    path = finished(tmp_path, "label=old", "select.share=0.2")
+    tree = compose.to_tree(again(path)) | {"tracker": {"name": kind, "mode": "disabled", "project": "p"}}
+    (path / "config.yaml").write_text(yaml.safe_dump(tree))
+    config = again(path)
+    assert (config.tracker.kind, config.tracker.name, config.tracker.mode) == (kind, None, "disabled")
+    assert run_folder(config).path == path
+    read_back = compose.from_tree(tree).tracker
+    assert (read_back.kind, read_back.name, read_back.project) == (kind, None, "p")
+
+
+def test_texts_in_a_list_stay_as_they_were_written(tmp_path):
+    assert composed(read(tmp_path, RHO + "tracker.tags: [007, 1e3, '2', x]\n")).tracker.tags == ("007", "1e3", "2", "x")
+
+
+def test_what_to_type_for_a_run_names_the_file_and_not_all_its_keys(tmp_path):
+    file = read(tmp_path, RHO + "trainer.max_steps: 7\nselect.by: random\n")
+    (line,) = problems(file, "seed=3")
+    assert line.endswith(f"steelyard run rho-1 --config={file.path} seed=3 label=my-rho1".replace(f"{tmp_path}/", ""))

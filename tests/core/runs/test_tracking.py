@@ -304,6 +304,13 @@ def test_each_tracker_has_its_file(kind: str) -> None:
     assert compose.compose("prior", [f"tracker={kind}"]).tracker.kind == kind
 
 
+@pytest.mark.parametrize("kind", ["auto", "none", "wandb", "tensorboard", "mlflow"])
+def test_a_run_that_is_called_as_a_tracker_is_refused(kind: str) -> None:
+    with pytest.raises(UserError) as refused:
+        compose.compose("prior", [f"tracker.name={kind}"])
+    assert f"tracker.name: is what the run is called there; type tracker={kind}" in refused.value.hint
+
+
 def test_a_tracker_that_is_not_installed_is_refused_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "find_spec", lambda name: None)
     with pytest.raises(UserError) as refused:
