@@ -73,9 +73,10 @@ def recipe_and_file(
     return file.recipe, words, file
 
 
-def file_words(config: str, config_dir: str) -> list[str]:
-    """The files of a command, to be typed again."""
-    return [*(["--config", config] if config else []), *([f"--config-dir={config_dir}"] if config_dir else [])]
+def file_words(file: "ConfigFile | None", config_dir: str) -> list[str]:
+    """The files of a command, to be typed again; a preset of --config-dir as the file that it is."""
+    folder = [f"--config-dir={config_dir}"] if config_dir else []
+    return [*(["--config", str(file.path)] if file else []), *folder]
 
 
 def _preset(recipe: str) -> Path | None:

@@ -56,8 +56,8 @@ def run(
     from recipes.core import runner
 
     # The run's own record is to hold without the file.
-    command = shlex.join(["steelyard", "run", recipe, *file_words("", config_dir), *words])
-    again = shlex.join(["steelyard", "run", recipe, *file_words(config, config_dir), *typed]) if file else command
+    command = shlex.join(["steelyard", "run", recipe, *file_words(None, config_dir), *words])
+    again = shlex.join(["steelyard", "run", recipe, *file_words(file, config_dir), *typed]) if file else command
     try:
         outcome = runner.run(composed, fresh, command)
     except KeyboardInterrupt:

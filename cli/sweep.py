@@ -94,8 +94,8 @@ def sweep(
         words += ["--sweeper", "optuna", "--trials", str(trials)]
         jobs = chosen_launcher.jobs
     words += launcher_words(launcher, jobs, options)
-    typed = _sweeper("grid", open_jobs(typed)[0])[1] if config else keys
-    command = shlex.join(["steelyard", "sweep", recipe, *file_words(config, config_dir), *typed, *words])
+    typed = _sweeper("grid", open_jobs(typed)[0])[1] if file else keys
+    command = shlex.join(["steelyard", "sweep", recipe, *file_words(file, config_dir), *typed, *words])
     if chosen == "optuna":
         if status or dry_run:
             _show_search(recipe, keys, chosen_launcher, metric, as_json)

@@ -82,7 +82,7 @@ def trial(
     if recipe == ALL:
         switches = {"retry": retry, "fresh": fresh, "status": status, "dry_run": dry_run, "as_json": as_json}
         _refuse_for_all(arms, config)
-        folders = file_words("", config_dir)
+        folders = file_words(None, config_dir)
         _all(typed_keys(overrides, outputs), folders, arms, seeds, launcher=launcher, jobs=jobs, **switches)
         return
     recipe, typed, file = recipe_and_file(recipe, overrides, config)
@@ -97,8 +97,8 @@ def trial(
     chosen_launcher = launcher_of(launcher, jobs, options)
     cells = planning.trial_cells(recipe, keys, chosen, seeds_of(seeds), user_arms)
     words = [*(["--arms", arms] if arms else []), "--seeds", seeds, *launcher_words(launcher, jobs, options)]
-    typed = open_jobs(typed)[0] if config else keys
-    command = shlex.join(["steelyard", "trial", recipe, *file_words(config, config_dir), *typed, *words])
+    typed = open_jobs(typed)[0] if file else keys
+    command = shlex.join(["steelyard", "trial", recipe, *file_words(file, config_dir), *typed, *words])
     folder, manifest, configs = manifests.plan("trial", recipe, cells, command, chosen_launcher.jobs)
     card = card_for(recipe, keys, chosen)
     if status:

@@ -1,11 +1,13 @@
 """`--config FILE` of run, trial and sweep, from the command line."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from recipes.core import runner
 from tests.cli.conftest import Ended
 
 Steelyard = Callable[..., Ended]
@@ -81,6 +83,32 @@ def test_a_folder_of_options_and_presets(file: Path, tmp_path: Path, steelyard: 
     assert ended.code == 2 and "data = mine: " in ended.err
     ended = steelyard("run", "rho-1", "--config-dir", tmp_path / "none", "--dry-run")
     assert ended.code == 2 and f"--config-dir {tmp_path}/none: there is no such folder" in ended.err
+
+
+def test_the_command_of_a_preset_typed_again_is_the_same(
+    tmp_path: Path, steelyard: Steelyard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "dir"
+    (folder / "recipe").mkdir(parents=True)
+    (folder / "recipe" / "quick.yaml").write_text(TEXT)
+    for words in (["trial", "quick", "--arms", "few,uniform"], ["sweep", "quick", "select.share=0.2,0.4"]):
+        first = json.loads(steelyard(*words, f"--config-dir={folder}", "--dry-run", "--json").out)
+        typed = shlex.split(first["command"])[1:]
+        second = json.loads(steelyard(*typed, "--dry-run", "--json").out)
+        assert [second[key] for key in ("folder", "cells", "command")] == [
+            first[key] for key in ("folder", "cells", "command")
+        ]
+
+    def stop(config: object, *_: object) -> None:
+        stopped.append(config)
+        raise KeyboardInterrupt
+
+    stopped: list[object] = []
+    monkeypatch.setattr(runner, "run", stop)
+    ended = steelyard("run", "quick", f"--config-dir={folder}", "arm=few", "seed=3")
+    assert ended.code == 130
+    steelyard(*shlex.split(ended.err.splitlines()[-1])[1:])
+    assert len(stopped) == 2 and stopped[0] == stopped[1]
 
 
 @pytest.mark.slow
