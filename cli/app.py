@@ -117,8 +117,9 @@ def _check_values(words: list[str]) -> None:
         UserError: there is one.
     """
     for word, value in zip(words, [*words[1:], None], strict=False):
-        if word.startswith("--") and (word.endswith("=") or (value == "" and "=" not in word)):
-            raise UserError("has no value (is a variable of the shell empty?)", word.rstrip("="), "type one")
+        option, equals, text = word.partition("=")
+        if option.startswith("--") and (text if equals else value) == "":
+            raise UserError("has no value (is a variable of the shell empty?)", option, "type one")
 
 
 def _without_switches(words: list[str]) -> list[str]:

@@ -20,6 +20,7 @@ from recipes.core.storage.files import home_path, write_text
 
 SKELETON = Path(__file__).parent / "skeleton"
 LONGEST = 20  # characters of a name, so that no line of the skeleton is too long
+OUTSIDE_FOLDERS = ("tests", "conftest", "conf")  # of a folder of recipes outside, that are no recipe's
 RESERVED = ("cli", "core")  # folders of tests/ that are no family's
 ARMS = ("uniform", "random")  # of the skeleton, besides that of the method
 FILES = {
@@ -63,7 +64,7 @@ def new(
         check_family(family)
     if to:
         root = outside_place(to)
-        check_module(name)
+        check_module(family or name.replace("-", "_"), "--family" if family else "NAME", root)
         _new_outside(root, name, family)
     else:
         _new_here(name, family or "pretraining")
@@ -126,15 +127,21 @@ def check_name(name: str) -> None:
         raise UserError(f"there is a recipe {name} already, in {registry.family(name)}", "NAME", "type another name")
 
 
-def check_module(name: str) -> None:
-    """Refuse a name whose folder, of a recipe outside the checkout, would hide a module or be hidden by one.
+def check_module(module: str, where: str, root: Path) -> None:
+    """Refuse a name whose folder in a folder of recipes would hide a module or be hidden by one.
+
+    Args:
+        module: The first name of what the recipe is imported as: its family, if it has one.
+        where: What it was typed as.
+        root: The folder of recipes; a family that lies in it may have further members.
 
     Raises:
         UserError: it is the name of one.
     """
-    module = name.replace("-", "_")
-    if module in ("tests", "conftest", "conf") or find_spec(module) is not None:
-        raise UserError(f"{module} is the name of another module of Python", "NAME", "type another name")
+    spec = None if module in OUTSIDE_FOLDERS else find_spec(module)
+    is_there = spec and str(root / module) in (spec.submodule_search_locations or ())
+    if module in OUTSIDE_FOLDERS or (spec and not is_there):
+        raise UserError(f"{module} is the name of another module of Python", where, "type another name")
 
 
 def check_family(family: str) -> None:

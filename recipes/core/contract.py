@@ -16,7 +16,7 @@ from recipes.core.config.settings import FULL, SMALL, SMOKE
 from recipes.core.runs.identity import identify
 from recipes.core.runs.records import final_metrics, read_info
 
-# The smallest run, that tells nobody.
+# The smallest run, in no tracker.
 QUICK = (f"budget={SMOKE}", "tracker=none", "trainer.threads=1")
 
 
@@ -52,6 +52,8 @@ def arms_differ_where_the_card_says(recipe: str, _: Path) -> None:
     keys = registry.card(recipe).pair_keys
     trees = {arm: compose.to_tree(compose.compose(recipe, [f"arm={arm}"])) for arm in compose.arms(recipe)}
     shared = {arm: {key: value for key, value in tree.items() if key not in keys} for arm, tree in trees.items()}
+    unknown = set(keys) - compose.to_tree(compose.compose(recipe, [])).keys()
+    assert not unknown, f"the card's `pair_keys` are no keys: {', '.join(sorted(unknown))}"
     first = next(iter(shared.values()))
     others = [arm for arm, tree in shared.items() if tree != first]
     assert not others, f"{', '.join(others)} set keys beside {', '.join(keys)}"

@@ -116,6 +116,11 @@ def test_an_option_with_an_empty_value_is_refused_for_every_command(steelyard, w
     assert "has no value (is a variable of the shell empty?)" in ended.err
 
 
+def test_a_value_may_end_as_an_option_without_one_does(steelyard) -> None:
+    ended = steelyard("runs", "--outputs=a=")
+    assert "has no value" not in ended.err
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_schedulers_stop_ends_any_command_as_ctrl_c_does(steelyard, monkeypatch, number: int) -> None:
     before = signal.getsignal(number)

@@ -73,6 +73,16 @@ def test_a_name_that_another_module_has_is_refused_outside(steelyard, tmp_path, 
     assert not (tmp_path / "mine").exists()
 
 
+def test_of_one_in_a_family_outside_it_is_the_family_that_python_imports(steelyard, tmp_path, monkeypatch):
+    for family in ("json", "cli", "tests"):
+        ended = steelyard("new", "far-off-one", "--to", tmp_path / "mine", "--family", family)
+        assert ended.code == 2 and not (tmp_path / "mine").exists()
+    monkeypatch.syspath_prepend(tmp_path / "mine")
+    for name in ("json", "far-off-two"):
+        ended = steelyard("new", name, "--to", tmp_path / "mine", "--family", "far_off_family")
+        assert ended.code == 0, ended.err
+
+
 def test_outside_the_checkout(steelyard, tmp_path, monkeypatch):
     ended = steelyard("new", "far-away", "--to", tmp_path / "mine", "--family", "ours")
     assert ended.code == 0 and f"export STEELYARD_RECIPES={tmp_path}/mine" in ended.out

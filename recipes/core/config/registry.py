@@ -23,6 +23,7 @@ import recipes
 from recipes.core.config.settings import Card, RunConfig
 from recipes.core.errors import UserError
 from recipes.core.spelling import did_you_mean, nearest
+from recipes.core.storage.files import home_path
 
 ROOT = Path(recipes.__file__).resolve().parents[1]
 RECIPES = "STEELYARD_RECIPES"  # folders of recipes outside, joined as those of PATH are
@@ -30,7 +31,7 @@ ENTRY_POINTS = "steelyard.recipes"
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where a recipe lies.
 
     Attributes:
@@ -48,29 +49,29 @@ class Place:
 
 def recipe_names(outside: bool = True) -> list[str]:
     """Names of all recipes, sorted; those of the checkout only if asked."""
-    return sorted(place.name for place in (_places() if outside else _shipped()).values())
+    return sorted(location.name for location in (_locations() if outside else _shipped()).values())
 
 
 def family(name: str) -> str:
     """The family a recipe belongs to: the folder its folder stands in."""
-    return _place(name).folder.parent.name
+    return _location(name).folder.parent.name
 
 
 def source(name: str) -> Path | None:
     """The folder or package outside the checkout that brought a recipe; None of those of the checkout."""
-    return _place(name).source
+    return _location(name).source
 
 
 def conf_folder(name: str) -> Path:
     """The folder that holds `recipe/<name>.yaml` of a recipe."""
-    place = _place(name)
-    return ROOT / "conf" if place.source is None else place.folder / "conf"
+    location = _location(name)
+    return ROOT / "conf" if location.source is None else location.folder / "conf"
 
 
 def page(name: str) -> Path:
     """The page of a recipe; of one outside, the README.md of its folder."""
-    place = _place(name)
-    return ROOT / "docs" / "recipes" / f"{name}.md" if place.source is None else place.folder / "README.md"
+    location = _location(name)
+    return ROOT / "docs" / "recipes" / f"{name}.md" if location.source is None else location.folder / "README.md"
 
 
 def card(name: str) -> Card:
@@ -90,29 +91,29 @@ def recipe_class(name: str) -> Any:
 
 def outside_problems() -> list[UserError]:
     """What is wrong with the recipes outside as far as their folders show: none of these stops another recipe."""
-    return [*_scan()[1], *(_clash(places) for places in _by_name().values() if len(places) > 1)]
+    return [*_scan()[1], *(_clash(locations) for locations in _by_name().values() if len(locations) > 1)]
 
 
 def outside_folders() -> list[Path]:
-    """The folders that STEELYARD_RECIPES names, absolute."""
-    return [
-        Path(os.path.abspath(os.path.expanduser(text)))
-        for text in os.environ.get(RECIPES, "").split(os.pathsep)
-        if text
-    ]
+    """The folders that STEELYARD_RECIPES names, absolute; each once, whatever links lead to it."""
+    names = [text for text in os.environ.get(RECIPES, "").split(os.pathsep) if text]
+    folders: dict[Path, Path] = {}
+    for folder in (Path(os.path.abspath(home_path(name))) for name in names):
+        folders.setdefault(folder.resolve(), folder)
+    return list(folders.values())
 
 
 def _part(name: str, module: str, attribute: str, kind: type) -> Any:
     """What a module of a recipe has to hold. Raises UserError with file and line for one that cannot be read."""
-    place = _place(name)
-    _make_importable(place)
-    file = place.folder / f"{module}.py"
+    location = _location(name)
+    _make_importable(location)
+    file = location.folder / f"{module}.py"
     try:
-        part = getattr(importlib.import_module(f"{place.module}.{module}"), attribute, None)
+        part = getattr(importlib.import_module(f"{location.module}.{module}"), attribute, None)
     except UserError:
         raise
     except Exception as error:  # whatever stands in a recipe that is being written
-        what, line = _what_failed(error, place.folder)
+        what, line = _what_failed(error, location.folder)
         raise UserError(what, f"recipe {name}, {line or f'{short_path(file)}, line 1'}") from error
     if not isinstance(part, kind):
         raise UserError(f"has no {attribute}", f"recipe {name}, {short_path(file)}", "docs/tutorial.md shows one")
@@ -140,71 +141,71 @@ def short_path(file: Path) -> str:
 
 
 @cache
-def _make_importable(place: Place) -> None:
+def _make_importable(location: Location) -> None:
     """Let Python find a recipe of a folder outside, behind all that it finds without.
 
     Raises:
         UserError: it finds something else of that name.
     """
-    if place.source not in outside_folders():
+    if location.source not in outside_folders():
         return
-    if str(place.source) not in sys.path:
-        sys.path.append(str(place.source))
+    if str(location.source) not in sys.path:
+        sys.path.append(str(location.source))
         importlib.invalidate_caches()
     try:
-        spec = find_spec(place.module)
+        spec = find_spec(location.module)
     except (ImportError, ValueError):
         spec = None
-    if place.folder not in [Path(path) for path in (spec and spec.submodule_search_locations) or ()]:
+    if location.folder not in [Path(path) for path in (spec and spec.submodule_search_locations) or ()]:
         other = f" ({spec.origin})" if spec and spec.origin else ""
-        what = f"Python has another module {place.module}{other}"
-        raise UserError(what, f"recipe {place.name}, {place.folder}", "give the folder another name")
+        what = f"Python has another module {location.module}{other}"
+        raise UserError(what, f"recipe {location.name}, {location.folder}", "give the folder another name")
 
 
-def _place(name: str) -> Place:
-    places = _by_name().get(name, [])
-    if len(places) > 1:
-        raise _clash(places)
-    if not places:
+def _location(name: str) -> Location:
+    locations = _by_name().get(name, [])
+    if len(locations) > 1:
+        raise _clash(locations)
+    if not locations:
         lines = [did_you_mean(name, recipe_names()), *(f"{one.where}: {one.what}" for one in _scan()[1])]
         if nearest(name, recipe_names()) is None:
             lines.append(f"a recipe outside the checkout needs {RECIPES}=FOLDER")
         hint = "\n".join(lines)
         raise UserError(f"unknown recipe {name!r}", hint=hint)
-    return places[0]
+    return locations[0]
 
 
-def _clash(places: list[Place]) -> UserError:
-    name, folders = places[0].name, " and ".join(str(place.folder) for place in places)
+def _clash(locations: list[Location]) -> UserError:
+    name, folders = locations[0].name, " and ".join(str(location.folder) for location in locations)
     return UserError(f"two recipes have this name: {folders}", f"recipe {name}", "give the folder of one another name")
 
 
-def _places() -> dict[str, Place]:
-    return {name: places[0] for name, places in _by_name().items() if len(places) == 1}
+def _locations() -> dict[str, Location]:
+    return {name: locations[0] for name, locations in _by_name().items() if len(locations) == 1}
 
 
-def _by_name() -> dict[str, list[Place]]:
-    by_name: dict[str, list[Place]] = {}
-    for place in (*_shipped().values(), *_scan()[0]):
-        by_name.setdefault(place.name, []).append(place)
+def _by_name() -> dict[str, list[Location]]:
+    by_name: dict[str, list[Location]] = {}
+    for location in (*_shipped().values(), *_scan()[0]):
+        by_name.setdefault(location.name, []).append(location)
     return by_name
 
 
-def _shipped() -> dict[str, Place]:
+def _shipped() -> dict[str, Location]:
     paths = (path.parent for path in (ROOT / "recipes").glob("*/*/recipe.py"))
-    places = (Place(_name(path), path, f"recipes.{path.parent.name}.{path.name}") for path in paths)
-    return {place.name: place for place in places}
+    locations = (Location(_name(path), path, f"recipes.{path.parent.name}.{path.name}") for path in paths)
+    return {location.name: location for location in locations}
 
 
 def _name(folder: Path) -> str:
     return folder.name.replace("_", "-")
 
 
-def _scan() -> tuple[list[Place], list[UserError]]:
+def _scan() -> tuple[list[Location], list[UserError]]:
     """The recipes outside the checkout, and what is wrong with where they are looked for."""
-    places: list[Place] = []
+    locations: list[Location] = []
     problems: list[UserError] = []
-    for folder in dict.fromkeys(outside_folders()):
+    for folder in outside_folders():
         if not folder.is_dir():
             problems.append(
                 UserError("there is no such folder", f"{RECIPES}={folder}", f"set {RECIPES} to folders of recipes")
@@ -214,16 +215,16 @@ def _scan() -> tuple[list[Place], list[UserError]]:
         for path in sorted({*folder.glob("*/recipe.py"), *folder.glob("*/*/recipe.py")}):
             parts = path.parent.relative_to(folder).parts
             if all(part.isidentifier() for part in parts):
-                places.append(Place(_name(path.parent), path.parent, ".".join(parts), folder))
+                locations.append(Location(_name(path.parent), path.parent, ".".join(parts), folder))
             else:
                 what = "is no name that Python imports"
                 problems.append(UserError(what, str(path.parent), "use letters, digits and underscores"))
     for point in _entry_points():
         try:
-            places.append(_installed(point))
+            locations.append(_installed(point))
         except UserError as error:
             problems.append(error)
-    return places, problems
+    return locations, problems
 
 
 @cache
@@ -232,7 +233,7 @@ def _entry_points() -> tuple[EntryPoint, ...]:
 
 
 @cache
-def _installed(point: EntryPoint) -> Place:
+def _installed(point: EntryPoint) -> Location:
     """The recipe of an entry point, whose value is the package that is its folder. Raises UserError if it is none."""
     where = f"entry point {point.name} = {point.value}"
     try:
@@ -243,4 +244,4 @@ def _installed(point: EntryPoint) -> Place:
     if not locations or not (Path(locations[0]) / "recipe.py").exists():
         raise UserError("is no package with recipe.py", where, "name the package that holds config.py and recipe.py")
     folder = Path(locations[0]).absolute()
-    return Place(point.name, folder, point.value, folder.parent)
+    return Location(point.name, folder, point.value, folder.parent)

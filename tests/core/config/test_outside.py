@@ -9,6 +9,7 @@ import pytest
 from cli.new import write_skeleton
 from recipes.core.config import compose, registry
 from recipes.core.config.sources import CONF, CONFIG_DIR
+from recipes.core.contract import arms_differ_where_the_card_says
 from recipes.core.errors import UserError
 from recipes.core.runs.identity import identify
 
@@ -107,6 +108,25 @@ def test_a_name_that_python_has_already(folder):
     name = broken(folder, "json", "CARD = 1\n")
     with pytest.raises(UserError, match=r"Python has another module json \(.*json.*\)\n  give the folder another name"):
         registry.card(name)
+
+
+def test_a_folder_that_is_named_twice_counts_once(folder, tmp_path_factory, monkeypatch):
+    write_skeleton(folder, "seen-twice", "", outside=True)
+    link = tmp_path_factory.mktemp("home") / "link"
+    link.symlink_to(folder)
+    monkeypatch.setenv("HOME", str(link.parent))
+    monkeypatch.setenv(registry.RECIPES, f"{folder}:{folder}/:~/link")
+    assert registry.outside_folders() == [folder] and registry.outside_problems() == []
+    assert registry.source("seen-twice") == folder
+    monkeypatch.setenv(registry.RECIPES, "~/link")
+    assert registry.outside_folders() == [link] and registry.card("seen-twice").version == 1
+
+
+def test_a_card_whose_pair_keys_are_no_keys_breaks_the_contract(monkeypatch, tmp_path):
+    right = registry.card("prior")
+    monkeypatch.setattr(registry, "card", lambda name: replace(right, pair_keys=(*right.pair_keys, "weigthing")))
+    with pytest.raises(AssertionError, match="the card's `pair_keys` are no keys: weigthing"):
+        arms_differ_where_the_card_says("prior", tmp_path)
 
 
 def test_folders_that_hold_no_recipes_are_named(folder, monkeypatch):
