@@ -1,7 +1,9 @@
 """A user's own questions, asked of the final model: prompts with an answer, or with choices of which one is right.
 
 A row is a JSON object as `EXPECTED` says, with `id` and `group` where wanted. Nothing is generated: what the model says
-of the tokens of the texts is read in one scoring pass. Texts are joined and cut as the LM Evaluation Harness does it.
+of the tokens of the texts is read in one scoring pass. Texts are joined as the LM Evaluation Harness joins them, and cut
+where the tokens of both stop being those of the prompt alone: a token that holds the end of the prompt and the begin of
+the text counts for the text. (The harness cuts after as many tokens as the prompt alone has.)
 
 Source:
     https://github.com/EleutherAI/lm-evaluation-harness: `acc`, `acc_norm`, `is_greedy`.
@@ -10,6 +12,7 @@ Source:
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,7 +74,7 @@ class Questions:
     """Questions of a file as rows for the scoring pass, those of each question behind each other.
 
     Attributes:
-        name: What metrics are named after: the file's name without its ending.
+        name: What metrics are named after: the file's name without its ending (`my.v1` of `my.v1.jsonl.gz`).
         questions: The questions.
         rows: (context, completion) of every text of every question.
     """
@@ -130,7 +133,7 @@ def read_questions(path: str, tokenizer: Any) -> Questions:
         except _BadRow as error:
             bad.append(f"{question.place}: {error}")
     _refuse(path, bad, len(questions))
-    name = re.sub(r"[^\w.-]+", "-", home_path(path).name.split(".")[0])
+    name = re.sub(r"[^\w.-]+", "-", Path(home_path(path).name.removesuffix(".gz")).stem)
     return Questions(name, tuple(questions), tuple(rows))
 
 

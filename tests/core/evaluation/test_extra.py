@@ -1,5 +1,6 @@
 """A user's own questions: what a row may be, how texts become tokens, and what is measured, by brute force."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -109,6 +110,24 @@ def test_texts_become_the_tokens_that_the_evaluation_harness_makes_of_them(kind,
     blanks = ["" if prompt[-1].isspace() else " " for prompt, _ in pairs]
     theirs = [Peer()._encode_pair(prompt, blank + text) for (prompt, text), blank in zip(pairs, blanks, strict=True)]
     assert [(list(a), list(b)) for a, b in read.rows] == [(list(pair[0]), list(pair[1])) for pair in theirs]
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("my.v1.jsonl", "my.v1"), ("my.v2.jsonl", "my.v2"), ("my.v2.jsonl.gz", "my.v2"), ("my own.json", "my-own")],
+)
+def test_metrics_are_named_after_the_file_without_its_ending(file, name, tmp_path):
+    path = write(tmp_path, MIXED, file)
+    if file.endswith(".gz"):
+        Path(path).write_bytes(gzip.compress(Path(path).read_bytes()))
+    assert read_questions(path, tokenizer_kinds.byte_level(False, False)).name == name
+
+
+def test_a_token_over_the_end_of_the_prompt_counts_for_the_text(tmp_path):
+    tokenizer = tokenizer_kinds.byte_level(False, False)
+    rows = [{"prompt": "why\n", "answer": "\nwe"}]
+    ((before, after),) = read_questions(write(tmp_path, rows), tokenizer).rows
+    assert tokenizer.decode(before).endswith("why") and tokenizer.decode(after) == "\n\nwe"
 
 
 def test_text_that_the_tokenizer_does_not_know_is_refused(tmp_path):
