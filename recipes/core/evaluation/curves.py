@@ -2,12 +2,18 @@
 
 from collections import defaultdict
 
+from recipes.core.config.settings import TrainerConfig
 from recipes.core.evaluation.scores import Scores
 
 
 def regular_steps(max_steps: int, every: int) -> frozenset[int]:
     """Steps after which a run is measured: every `every`, and the last."""
     return frozenset({*range(every, max_steps + 1, every), max_steps})
+
+
+def over_training(trainer: TrainerConfig) -> str:
+    """What an area is, as titles say it: runs that stop early are measured over spans of different lengths."""
+    return "mean over training" + (" until it stopped early" if trainer.early_stopping.metric else "")
 
 
 def add_area(

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from recipes.core.data.text.mixture import DomainCorpus, Mixture, load_mixture
-from recipes.core.evaluation.curves import add_area, regular_steps
+from recipes.core.evaluation.curves import add_area, over_training, regular_steps
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.evaluation.texts import add_worst_domain, domain_losses
@@ -117,7 +117,8 @@ class TextRecipe(ABC):
         """The last held-out losses, the area under their curve, and what the weights are at the end."""
         scores = curve[max(curve)]
         extra = add_worst_domain(scores)
-        add_area(scores, curve, "log_loss", AUC, "log-perplexity, mean over training", higher_is_better=False)
+        title = f"log-perplexity, {over_training(config.trainer)}"
+        add_area(scores, curve, "log_loss", AUC, title, higher_is_better=False)
         options, objective = config.evaluation, self.objective(config)
         batches, device = options.probe_batches, prepared.device
         probe = probe_stream(objective, model, prepared.stream, batches, config.weighing_batch_size, device)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipes.core.data.text.mixture import DomainCorpus, load_mixture
-from recipes.core.evaluation.curves import add_area, regular_steps
+from recipes.core.evaluation.curves import add_area, over_training, regular_steps
 from recipes.core.evaluation.scores import Scores
 from recipes.core.evaluation.texts import add_worst_domain, domain_losses
 from recipes.core.models import text as models
@@ -89,7 +89,7 @@ class SampleReweightingRecipe:
             extra = add_worst_domain(scores)
         for name in [name for name in scores.metrics if name.startswith("log_loss")]:
             area = AUC if name == "log_loss" else name.replace("log_loss/", f"{AUC}/")
-            title = f"{scores.metrics[name].title}, mean over training"
+            title = f"{scores.metrics[name].title}, {over_training(config.trainer)}"
             add_area(scores, curve, name, area, title, higher_is_better=False)
         return Evaluation(scores.overall() | extra, scores, plots=evaluation.plots(curve))
 
