@@ -92,9 +92,9 @@ def test_the_command_of_a_preset_typed_again_is_the_same(
     (folder / "recipe").mkdir(parents=True)
     (folder / "recipe" / "quick.yaml").write_text(TEXT)
     for words in (["trial", "quick", "--arms", "few,uniform"], ["sweep", "quick", "select.share=0.2,0.4"]):
-        first = json.loads(steelyard(*words, f"--config-dir={folder}", "--dry-run", "--json").out)
+        first = json.loads(steelyard(*words, f"--config-dir={folder}", "--dry-run", "--json").out)["result"]
         typed = shlex.split(first["command"])[1:]
-        second = json.loads(steelyard(*typed, "--dry-run", "--json").out)
+        second = json.loads(steelyard(*typed, "--dry-run", "--json").out)["result"]
         assert [second[key] for key in ("folder", "cells", "command")] == [
             first[key] for key in ("folder", "cells", "command")
         ]

@@ -217,10 +217,7 @@ def _merged(file: ConfigFile, typed: Sequence[str]) -> list[str]:
     The file of a whole run is shortened first: what follows from its budget, arm and options must not stay where others
     are typed. A typed option takes the place of all keys of the run's option.
     """
-    if file.run is not None and not _is_filed(file.run, file.recipe, file.words):
-        if "outputs" not in map(_key, typed):
-            what = "this run does not lie where runs are filed (OUTPUTS/RECIPE/ARM/HASH-sSEED)"
-            raise UserError(what, str(file.run), "type outputs=FOLDER: it is run again below that folder")
+    _check_filed(file, typed)
     words = _shortest(file) if file.is_whole else list(file.words)
     unions, typed = compose.kinds(file.recipe), _paths_as_options(words, typed)
     values = {_chooser(_key(word), unions): word.partition("=")[2] for word in typed}
@@ -233,6 +230,14 @@ def _merged(file: ConfigFile, typed: Sequence[str]) -> list[str]:
         return _chooser(key, unions) in values or (group in options and of_old_option)
 
     return [*(word for word in words if not is_typed(word)), *typed]
+
+
+def _check_filed(file: ConfigFile, typed: Sequence[str]) -> None:
+    """Refuse a run that was moved, unless an outputs folder is typed. Raises UserError."""
+    if file.run is None or "outputs" in map(_key, typed) or _is_filed(file.run, file.recipe, file.words):
+        return
+    what = "this run does not lie where runs are filed (OUTPUTS/RECIPE/ARM/HASH-sSEED)"
+    raise UserError(what, str(file.run), "type outputs=FOLDER: it is run again below that folder")
 
 
 def _paths_as_options(words: Sequence[FileWord], typed: Sequence[str]) -> list[str]:

@@ -1,9 +1,9 @@
 """A user's own questions, asked of the final model: prompts with an answer, or with choices of which one is right.
 
 A row is a JSON object as `EXPECTED` says, with `id` and `group` where wanted. Nothing is generated: what the model says
-of the tokens of the texts is read in one scoring pass. Texts are joined as the LM Evaluation Harness joins them, and cut
-where the tokens of both stop being those of the prompt alone: a token that holds the end of the prompt and the begin of
-the text counts for the text. (The harness cuts after as many tokens as the prompt alone has.)
+of the tokens of the texts is read in one scoring pass. Texts are joined to prompts as the LM Evaluation Harness joins
+them, and cut where the tokens of both stop being those of the prompt alone: a token that holds the end of the prompt
+and the begin of the text counts for the text. (The harness cuts after as many tokens as the prompt alone has.)
 
 Source:
     https://github.com/EleutherAI/lm-evaluation-harness: `acc`, `acc_norm`, `is_greedy`.

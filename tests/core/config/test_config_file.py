@@ -198,10 +198,10 @@ def test_what_is_typed_over_a_runs_config_is_not_held_back_by_what_followed_from
         changed = {word.partition("=")[0] for word in typed}
         same = [word for word in ["budget=smoke", *rest] if word.partition("=")[0] not in changed]
         assert again(path, *typed) == compose.compose("rho-1", [*same, *typed]), typed
-    grown = again(finished(tmp_path, "model.layers=3", "data.length=48", "data=licences"), "model=gpt2-small")
-    assert grown == compose.compose(
-        "rho-1", ["budget=smoke", "tracker=none", f"outputs={tmp_path}", "data=licences", "data.length=48", "model=gpt2-small"]
-    )  # fmt: skip
+    rest = ["data=licences", "data.length=48"]
+    grown = again(finished(tmp_path, "model.layers=3", *rest), "model=gpt2-small")
+    rest += ["budget=smoke", "tracker=none", f"outputs={tmp_path}"]
+    assert grown == compose.compose("rho-1", [*rest, "model=gpt2-small"])
 
 
 def test_in_a_sweep_the_order_of_values_does_not_count(tmp_path):
