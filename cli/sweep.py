@@ -201,7 +201,7 @@ def _conclude(
     card = registry.card(manifest.recipe)
     drawn = [("frontier", path) for path in write_frontiers(folder, card, states)]
     files = [("results", write_sweep(folder, states, metric)), *drawn]
-    _tell_unknown(states, metric)
+    _note_missing(states, metric)
     if card.frontiers and not drawn:
         note(f"no frontier: the seeds of no arm reach a common {card.frontiers[0][0]}")
     if as_json:
@@ -232,7 +232,7 @@ def _show_settings(measured: "Sequence[Setting]", metric: str) -> None:
     table(rows, numbers=[metric, "+-", "done"])
 
 
-def _tell_unknown(states: list[CellState], metric: str) -> None:
+def _note_missing(states: list[CellState], metric: str) -> None:
     """Say which metrics there are if no finished cell has the one asked for."""
     from recipes.core.runs.records import final_metrics
 

@@ -219,15 +219,16 @@ def _merged(file: ConfigFile, typed: Sequence[str]) -> list[str]:
     """
     _check_filed(file, typed)
     words = _shortest(file) if file.is_whole else list(file.words)
-    unions, typed = compose.kinds(file.recipe), _paths_as_options(words, typed)
+    unions, typed = compose.kinds(file.recipe), _paths_as_options(file.recipe, words, typed)
     values = {_chooser(_key(word), unions): word.partition("=")[2] for word in typed}
     values = {key: value for key, value in values.items() if not value.lstrip().startswith("{")}
     options = {key: value for key, value in values.items() if key in unions or key in compose.groups()}
+    folders = {f"{group}.path" for group, value in options.items() if _is_folder(file.recipe, group, value)}
 
     def is_typed(word: str) -> bool:
-        key, group = _key(word), _key(word).partition(".")[0]
-        of_old_option = file.is_whole or (key == f"{group}.path" and is_path(options.get(group, "")))
-        return _chooser(key, unions) in values or (group in options and of_old_option)
+        key = _key(word)
+        of_old_option = file.is_whole and key.partition(".")[0] in options
+        return _chooser(key, unions) in values or key in folders or of_old_option
 
     return [*(word for word in words if not is_typed(word)), *typed]
 
@@ -240,11 +241,17 @@ def _check_filed(file: ConfigFile, typed: Sequence[str]) -> None:
     raise UserError(what, str(file.run), "type outputs=FOLDER: it is run again below that folder")
 
 
-def _paths_as_options(words: Sequence[FileWord], typed: Sequence[str]) -> list[str]:
+def _paths_as_options(recipe: str, words: Sequence[FileWord], typed: Sequence[str]) -> list[str]:
     """What was typed, `GROUP.path=PATH` as `GROUP=PATH` where the file has a folder for that group."""
-    groups = compose.groups().keys() - {_key(word) for word in typed}
-    folders = {f"{_key(word)}.path": _key(word) for word in words if _key(word) in groups and is_path(str(word.value))}
+    values = {_key(word): str(word.value) for word in words if _key(word) in compose.groups()}
+    free = values.keys() - {_key(word) for word in typed}
+    folders = {f"{group}.path": group for group in free if _is_folder(recipe, group, values[group])}
     return [f"{folders[_key(word)]}={word.partition('=')[2]}" if _key(word) in folders else word for word in typed]
+
+
+def _is_folder(recipe: str, group: str, value: str) -> bool:
+    """Whether what a group is set to is a folder or hub name, and no option of that name."""
+    return is_path(value) and value not in compose.options(recipe).get(group, ())
 
 
 def _chooser(key: str, unions: Collection[str]) -> str:

@@ -237,6 +237,16 @@ def test_a_typed_folder_wins_over_the_path_of_the_file_and_the_other_way_round(t
     assert words[-1] == f"model={one},{two}" and f"model={one}" not in words
 
 
+def test_an_option_is_no_folder_where_one_has_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "local").mkdir()
+    (tmp_path / "one.jsonl").touch()
+    file = read(tmp_path, f"{RHO}data: local\n")
+    wanted = compose.compose("rho-1", ["budget=smoke", "tracker=none", "data=local", "data.path=one.jsonl"])
+    assert composed(file, "data.path=one.jsonl") == wanted
+    assert cell_words(file, ["data.path=one.jsonl"], chooses_arms=False)[-1] == "data.path=one.jsonl"
+
+
 def test_an_own_arm_is_refused_in_a_sweep_wherever_it_stands(tmp_path):
     for values in ("few,uniform", "uniform,few", "'few'"):
         lines = problems(
