@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from cli.console import note, pairs
-from cli.keys import OUTPUTS, outputs_folder
+from cli.keys import OUTPUTS, outputs_folder, target_folder
 from cli.results import JSON, as_files, print_result
 from recipes.core.errors import UserError
 
@@ -22,15 +22,17 @@ def board(
     name, and links the reports of the trials.
     """
     from recipes.core.pages.board import NAME, board_page, board_rows, measured_trials
-    from recipes.core.storage.files import write_text
+    from recipes.core.storage.files import home_path, write_text
 
     places = [outputs_folder(folder) for folder in folders or []] or [outputs]
     for place in folders or []:
         if not outputs_folder(place).is_dir():
             raise UserError("there is no such folder of runs", where=place, hint="steelyard runs --outputs FOLDER")
-    path = to or places[0] / NAME
+    path = home_path(to) if to else places[0] / NAME
     if path.is_dir():
         raise UserError("is a folder", where=f"--to {path}", hint=f"type --to {path / NAME}")
+    if to:
+        target_folder(to, beside=True)
     trials, unanswered = measured_trials(places, path)
     rows = board_rows(trials)
     write_text(path, board_page(rows, "the trials of this machine"))

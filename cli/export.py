@@ -7,7 +7,7 @@ import typer
 
 from cli import completion
 from cli.console import pairs
-from cli.keys import OUTPUTS
+from cli.keys import OUTPUTS, target_folder
 from cli.report import newest
 from cli.results import JSON, print_result
 from recipes.core.config import registry
@@ -37,12 +37,13 @@ def export(
         from recipes.core.export.push import check_can_push
 
         check_can_push(push)
+    folder = target_folder(to, beside=True) if to else None
     run = run_at(target, outputs)
     from recipes.core.export import folder as exports
     from recipes.core.trial.answers import answer_of
 
     answer = answer_of(run)
-    folder = exports.export_to(run, home_path(to), answer) if to else exports.export_in_run(run, answer)
+    folder = exports.export_to(run, folder, answer) if folder else exports.export_in_run(run, answer)
     address = _push(folder, push, run) if push else ""
     if as_json:
         print_result("export", {"run": str(run.path), "folder": str(folder), "pushed": address or None})

@@ -1,6 +1,7 @@
 """The outputs folder, which every command takes as `outputs=FOLDER` and as an option, and the keys of a command."""
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from cli.completion import recipes
 from recipes.core.config import registry
 from recipes.core.config.sources import CONFIG_DIR, config_folders
 from recipes.core.errors import UserError
+from recipes.core.storage.disk import REASONS
 from recipes.core.storage.files import home_path
 
 if TYPE_CHECKING:
@@ -124,6 +126,28 @@ def outputs_folder(typed: str | Path) -> Path:
         what = "is a link to nothing" if folder.is_symlink() and not folder.exists() else "is a file"
         raise UserError(f"{what}, not a folder of runs", where=f"outputs={typed}", hint="type outputs=FOLDER")
     return folder
+
+
+def target_folder(typed: str | Path, beside: bool = False) -> Path:
+    """The folder of `--to`, its `~` written out; it need not be there yet.
+
+    Args:
+        typed: The folder, or with `beside` what will lie in one.
+        beside: Only look at the folder that it will lie in.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    path = home_path(typed)
+    folder = path.absolute().parent if beside else path.absolute()
+    nearest = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+    try:
+        with tempfile.TemporaryDirectory(dir=nearest):
+            pass
+    except OSError as error:
+        why = REASONS.get(error.errno or 0, "nothing can be written there")
+        raise UserError(why, where=f"--to {typed} ({nearest})", hint="type --to with a folder of yours") from error
+    return path
 
 
 def _outputs_option(parser: Callable[[str | Path], Path]) -> Any:

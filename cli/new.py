@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from cli.console import say
+from cli.keys import target_folder
 from cli.trial_all import ALL
 from recipes.core.config import registry
 from recipes.core.config.registry import ROOT
@@ -97,13 +98,14 @@ def outside_place(to: str) -> Path:
     """The folder that recipes outside are to lie in, absolute.
 
     Raises:
-        UserError: it is a file, or lies in the checkout.
+        UserError: it is a file, lies in the checkout, or cannot be written.
     """
     root = Path(os.path.abspath(home_path(to)))
     if root.exists() and not root.is_dir():
         raise UserError("is a file", f"--to {to}", "type a folder")
     if root.is_relative_to(ROOT):
         raise UserError("is a folder of the checkout", f"--to {to}", "leave --to out, or type a folder outside it")
+    target_folder(to)
     return root
 
 

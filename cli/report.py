@@ -2,13 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cli import completion
 from cli.console import note, pairs
-from cli.keys import OUTPUTS
+from cli.keys import OUTPUTS, target_folder
 from cli.results import JSON, as_files, print_result
 from recipes.core.config import registry
 from recipes.core.errors import UserError
@@ -55,28 +55,29 @@ def report(
         typed = "--metrics" if metrics else "--arms" if arms else "--to"
         raise UserError(f"the page shows everything, in its folder: {typed} is for tables and figures", "--format html",
                         "type --format tex,csv,md,pdf or svg")  # fmt: skip
+    folder = target_folder(to) if to else None
     is_path = target is not None and target not in registry.recipe_names() and os.path.lexists(target)
     if is_path and is_trial(Path(str(target))):
-        rows, files = _report_trial(Path(str(target)), kinds, chosen, to)
+        about, files = _report_trial(Path(str(target)), kinds, chosen, folder)
     else:
         run = load_run(Path(str(target))) if is_path else load_run(newest(target, outputs))
-        found_in = run.path.absolute().parents[2] if is_path else outputs  # a link is not resolved: runs lie beside it
-        rows, files = _report_run(run, found_in, is_path, kinds, chosen, to)
+        runs = run.path.absolute().parents[2] if is_path else outputs  # a link is not resolved: runs lie beside it
+        about, files = _report_run(run, runs, is_path, kinds, chosen, folder)
     if as_json:
-        print_result("report", dict(rows) | {"files": as_files(files)})
+        print_result("report", about | {"files": as_files(files)})
     else:
-        pairs([*((kind, str(path)) for kind, path in files), *rows])
+        pairs([*((kind, str(path)) for kind, path in files), *_rows(about)])
 
 
-Rows = list[tuple[str, str]]
+About = dict[str, Any]
 Files = list[tuple[str, Path]]  # kind, path
 Chosen = tuple[list[str], list[str]]  # metrics, arms
 
 
 def _report_run(
     run: "RunRecord", outputs: Path, warn: bool, kinds: list[str], chosen: Chosen, to: Path | None
-) -> tuple[Rows, Files]:
-    """Write what was asked of a run; what to print, and the files."""
+) -> tuple[About, Files]:
+    """Write what was asked of a run; the baseline's run beside it, and the files."""
     from recipes.core.runs.records import check_finished
     from recipes.core.trial.report.results import results_of_run
 
@@ -88,7 +89,14 @@ def _report_run(
         files = _write(results_of_run(run, baseline, card), kinds, chosen, to or run.path)
     if HTML in kinds:
         files = [*_page(run, baseline, card), *files]
-    return [("baseline", str(baseline.path) if baseline else "none finished that can be paired")], files
+    return {"baseline": str(baseline.path) if baseline else None}, files
+
+
+def _rows(about: About) -> list[tuple[str, str]]:
+    """What is printed besides the files."""
+    if "baseline" in about:
+        return [("baseline", about["baseline"] or "none finished that can be paired")]
+    return [("pages of runs", str(about["run_pages"]))] if about["run_pages"] else []
 
 
 def _page(run: "RunRecord", baseline: "RunRecord | None", card: "Card") -> Files:
@@ -99,8 +107,8 @@ def _page(run: "RunRecord", baseline: "RunRecord | None", card: "Card") -> Files
     return [(kind, path) for kind, path in drawn if path.exists()]
 
 
-def _report_trial(folder: Path, kinds: list[str], chosen: Chosen, to: Path | None) -> tuple[Rows, Files]:
-    """Write what was asked of a trial; what to print, and the files."""
+def _report_trial(folder: Path, kinds: list[str], chosen: Chosen, to: Path | None) -> tuple[About, Files]:
+    """Write what was asked of a trial; how many pages of runs there are, and the files."""
     from recipes.core.trial.report.results import results_of_trial
     from recipes.core.trial.report.runs import write_pages
     from recipes.core.trial.result import analyse
@@ -108,8 +116,8 @@ def _report_trial(folder: Path, kinds: list[str], chosen: Chosen, to: Path | Non
     result = analyse(folder)
     files = _write(results_of_trial(result), kinds, chosen, to or folder) if set(kinds) - {HTML} else []
     if HTML not in kinds:
-        return [], files
-    return [("pages of runs", str(len(result.runs)))], [*write_pages(result).items(), *files]
+        return {"run_pages": 0}, files
+    return {"run_pages": len(result.runs)}, [*write_pages(result).items(), *files]
 
 
 def _write(results: "Results", kinds: list[str], chosen: Chosen, folder: Path) -> Files:

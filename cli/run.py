@@ -62,8 +62,11 @@ def run(
         outcome = runner.run(composed, fresh, command)
     except KeyboardInterrupt:
         if as_json:
-            about = {"recipe": recipe, "arm": composed.variant, "seed": composed.seed}
-            print_result("run", about | {"state": INTERRUPTED, "command": command})
+            from recipes.core.runs.folder import run_folder
+            from recipes.core.statistics.outcome import RunOutcome
+
+            stopped = RunOutcome(run_folder(composed).path, INTERRUPTED, {}, reused=False, resumed_from=0)
+            print_result("run", _as_dict(stopped, composed, command))
         note(f"interrupted; the same command goes on from the last checkpoint:\n  {again}")
         raise typer.Exit(INTERRUPTED_CODE) from None
     if as_json:

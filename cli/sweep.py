@@ -40,7 +40,7 @@ from recipes.core.spelling import did_you_mean
 from recipes.core.statistics.claims import card_for
 from recipes.core.trial import cells as planning
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.states import CellState, state_of_cells
+from recipes.core.trial.states import CellState, cell_states, state_of_cells
 
 if TYPE_CHECKING:
     from recipes.core.config.settings import Card
@@ -98,7 +98,7 @@ def sweep(
     command = shlex.join(["steelyard", "sweep", recipe, *file_words(file, config_dir), *typed, *words])
     if chosen == "optuna":
         if status or dry_run:
-            _show_search(recipe, keys, chosen_launcher, metric, as_json)
+            _show_search(recipe, keys, chosen_launcher, metric, command, dry_run, as_json)
         else:
             _search(recipe, keys, chosen_launcher, metric, trials, retry, fresh, command, as_json)
         return
@@ -161,16 +161,22 @@ def _search(
     _conclude(folder, manifests.read(folder), ended[0], metric, command, ended[1], ranked=True, as_json=as_json)
 
 
-def _show_search(recipe: str, keys: list[str], launcher: "Launcher", metric: str, as_json: bool) -> None:
+def _show_search(
+    recipe: str, keys: list[str], launcher: "Launcher", metric: str, command: str, dry_run: bool, as_json: bool
+) -> None:
     """Print what is searched, and the cells that there are."""
     folder, space = _folder_and_space(recipe, keys, launcher, metric)
+    searched = {key: repr(kind) for key, kind in space.distributions.items()}
+    manifest = manifests.read(folder) if (folder / manifests.NAME).exists() else None
     if as_json:
-        searched = {key: repr(kind) for key, kind in space.distributions.items()}
-        print_result("sweep", {"recipe": recipe, "state": PLANNED, "folder": str(folder), "space": searched})
+        planned = manifest or manifests.Manifest("sweep", recipe, command, "", 0, ())
+        states = cell_states(folder, planned)
+        state = PLANNED if dry_run or not manifest else state_of_cells(states)
+        print_result("sweep", cells_result(folder, planned, states, state, command) | {"space": searched})
         return
-    pairs([("sweep folder", str(folder)), *((key, repr(kind)) for key, kind in space.distributions.items())])
-    if (folder / manifests.NAME).exists():
-        watch_cells(folder, manifests.read(folder), metric)
+    pairs([("sweep folder", str(folder)), *searched.items()])
+    if manifest:
+        watch_cells(folder, manifest, metric)
 
 
 def _folder_and_space(recipe: str, keys: list[str], launcher: "Launcher", metric: str) -> "tuple[Path, Space]":
@@ -201,7 +207,7 @@ def _conclude(
     card = registry.card(manifest.recipe)
     drawn = [("frontier", path) for path in write_frontiers(folder, card, states)]
     files = [("results", write_sweep(folder, states, metric)), *drawn]
-    _note_missing(states, metric)
+    _note_missing_metric(states, metric)
     if card.frontiers and not drawn:
         note(f"no frontier: the seeds of no arm reach a common {card.frontiers[0][0]}")
     if as_json:
@@ -232,8 +238,8 @@ def _show_settings(measured: "Sequence[Setting]", metric: str) -> None:
     table(rows, numbers=[metric, "+-", "done"])
 
 
-def _note_missing(states: list[CellState], metric: str) -> None:
-    """Say which metrics there are if no finished cell has the one asked for."""
+def _note_missing_metric(states: list[CellState], metric: str) -> None:
+    """Name the metrics that there are if no finished cell has the one asked for."""
     from recipes.core.runs.records import final_metrics
 
     measured = [final_metrics(state.run) for state in states if state.state == DONE]

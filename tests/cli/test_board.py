@@ -30,3 +30,13 @@ def test_without_trials_every_system_stands_there_unmeasured_and_a_wrong_folder_
     refused = steelyard("board", tmp_path / "nowhere")
     assert (refused.code, refused.out) == (2, "") and "there is no such folder of runs" in refused.err
     assert "is a folder" in steelyard("board", "--to", tmp_path).err
+
+
+def test_where_nothing_can_be_written_is_refused_with_what_to_type(steelyard, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert steelyard("board", "--to", "~/mine/board.html").code == 0 and (tmp_path / "mine" / "board.html").exists()
+    (tmp_path / "file").touch()
+    for words in (["board"], ["export", "prior"], ["new", "some-name"], ["report", "prior", "--format", "csv"]):
+        for place in ("/proc/x/y", tmp_path / "file" / "x"):
+            ended = steelyard(*words, "--to", place)
+            assert ended.code == 2 and f"--to {place}" in ended.err and "outputs=" not in ended.err
