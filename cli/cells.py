@@ -148,8 +148,15 @@ def cells_result(
         }
         for one in states
     ]
-    about = {"recipe": manifest.recipe, "state": state, "command": command or manifest.command, "folder": str(folder)}
-    return about | {"arms": manifest.arms, "seeds": manifest.seeds, "cells": cells}
+    return {
+        "recipe": manifest.recipe,
+        "state": state,
+        "command": command or manifest.command,
+        "folder": str(folder),
+        "arms": manifest.arms,
+        "seeds": manifest.seeds,
+        "cells": cells,
+    }
 
 
 def end(states: Sequence["CellState"], stopped: bool, command: str) -> None:

@@ -54,8 +54,8 @@ def _recipes() -> list[dict[str, Any]]:
         except UserError as error:
             entries.append(entry | {"error": str(error)})
             continue
-        about = {"title": card.title, "paper": card.paper, "weights": card.weights, "version": card.version}
-        entries.append(entry | about | {"claim": card.claim.statement, "metric": card.claim.metric})
+        texts = {"title": card.title, "paper": card.paper, "weights": card.weights, "version": card.version}
+        entries.append(entry | texts | {"claim": card.claim.statement, "metric": card.claim.metric})
     for problem in registry.outside_problems():
         note(f"warning: {problem}")
     return entries

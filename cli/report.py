@@ -58,25 +58,25 @@ def report(
     folder = target_folder(to) if to else None
     is_path = target is not None and target not in registry.recipe_names() and os.path.lexists(target)
     if is_path and is_trial(Path(str(target))):
-        about, files = _report_trial(Path(str(target)), kinds, chosen, folder)
+        details, files = _report_trial(Path(str(target)), kinds, chosen, folder)
     else:
         run = load_run(Path(str(target))) if is_path else load_run(newest(target, outputs))
         runs = run.path.absolute().parents[2] if is_path else outputs  # a link is not resolved: runs lie beside it
-        about, files = _report_run(run, runs, is_path, kinds, chosen, folder)
+        details, files = _report_run(run, runs, is_path, kinds, chosen, folder)
     if as_json:
-        print_result("report", about | {"files": as_files(files)})
+        print_result("report", details | {"files": as_files(files)})
     else:
-        pairs([*((kind, str(path)) for kind, path in files), *_rows(about)])
+        pairs([*((kind, str(path)) for kind, path in files), *_rows(details)])
 
 
-About = dict[str, Any]
+Details = dict[str, Any]
 Files = list[tuple[str, Path]]  # kind, path
 Chosen = tuple[list[str], list[str]]  # metrics, arms
 
 
 def _report_run(
     run: "RunRecord", outputs: Path, warn: bool, kinds: list[str], chosen: Chosen, to: Path | None
-) -> tuple[About, Files]:
+) -> tuple[Details, Files]:
     """Write what was asked of a run; the baseline's run beside it, and the files."""
     from recipes.core.runs.records import check_finished
     from recipes.core.trial.report.results import results_of_run
@@ -92,11 +92,11 @@ def _report_run(
     return {"baseline": str(baseline.path) if baseline else None}, files
 
 
-def _rows(about: About) -> list[tuple[str, str]]:
+def _rows(details: Details) -> list[tuple[str, str]]:
     """What is printed besides the files."""
-    if "baseline" in about:
-        return [("baseline", about["baseline"] or "none finished that can be paired")]
-    return [("pages of runs", str(about["run_pages"]))] if about["run_pages"] else []
+    if "baseline" in details:
+        return [("baseline", details["baseline"] or "none finished that can be paired")]
+    return [("pages of runs", str(details["run_pages"]))] if details["run_pages"] else []
 
 
 def _page(run: "RunRecord", baseline: "RunRecord | None", card: "Card") -> Files:
@@ -107,7 +107,7 @@ def _page(run: "RunRecord", baseline: "RunRecord | None", card: "Card") -> Files
     return [(kind, path) for kind, path in drawn if path.exists()]
 
 
-def _report_trial(folder: Path, kinds: list[str], chosen: Chosen, to: Path | None) -> tuple[About, Files]:
+def _report_trial(folder: Path, kinds: list[str], chosen: Chosen, to: Path | None) -> tuple[Details, Files]:
     """Write what was asked of a trial; how many pages of runs there are, and the files."""
     from recipes.core.trial.report.results import results_of_trial
     from recipes.core.trial.report.runs import write_pages

@@ -93,8 +93,8 @@ def _show_plan(config: "RunConfig", as_json: bool) -> None:
     rows = runner.dry_run(config)
     if as_json:
         plan = [{"what": what, "value": value} for what, value in rows]
-        about = {"recipe": config.recipe, "arm": config.variant, "seed": config.seed, "state": "planned"}
-        print_result("run", about | {"plan": plan, "config": compose.to_tree(config)})
+        identity = {"recipe": config.recipe, "arm": config.variant, "seed": config.seed, "state": "planned"}
+        print_result("run", identity | {"plan": plan, "config": compose.to_tree(config)})
         return
     pairs(rows)
     say()

@@ -147,6 +147,6 @@ def test_the_time_left_is_by_earlier_runs_or_by_the_trials_that_have_ended() -> 
     left = trial_all._left_words
     assert left([state("a", 60.0), state("b", 30.0)], []) == "about 90 s of computing"
     assert left([state("a", 60.0), state("b", None)], [state("c", 100.0, DONE)]) == "about 2 min 40 s of computing"
-    untold = "of 1 trial the time is not known before a run of theirs has finished here"
-    assert left([state("a", 60.0), state("b", None)], []) == f"about 60 s of computing for 1 trial; {untold}"
+    unknown = "of 1 trial the time is not known before a run of theirs has finished here"
+    assert left([state("a", 60.0), state("b", None)], []) == f"about 60 s of computing for 1 trial; {unknown}"
     assert left([state("a", 0.0, DONE)], []) == "nothing is left to compute"

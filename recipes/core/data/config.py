@@ -120,7 +120,7 @@ DATA: dict[str, type[DataConfig]] = {
     "image-text": ImageTextConfig,
 }
 
-# What a mixture holds that names no domains: it stays as it is, or runs of before would be other runs.
+# What a mixture holds that names no domains: it stays as it is, or earlier runs would be other runs.
 EMBEDDED_DOMAINS = (
     "sotu-early",
     "sotu-middle",

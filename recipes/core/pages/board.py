@@ -177,9 +177,9 @@ def _system_rows(
     judged = [(trial, one) for trial in trials for one in trial.judged if system.has(one.claim)]
     tested = {_test(one.claim) for _, one in judged}
     left = [claim for claim in (card.claim, *card.claims) if system.has(claim) and _test(claim) not in tested]
-    about = (family, system.name, system.paper, recipe)
-    return [BoardRow(*about, one.claim, trial, one, page) for trial, one in judged] + [
-        BoardRow(*about, claim, page=page) for claim in left
+    names = (family, system.name, system.paper, recipe)
+    return [BoardRow(*names, one.claim, trial, one, page) for trial, one in judged] + [
+        BoardRow(*names, claim, page=page) for claim in left
     ]
 
 

@@ -103,7 +103,7 @@ def _machines(environments: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
 
 
 def _machine(environment: dict[str, Any]) -> dict[str, Any]:
-    """What a run was measured on; runs of before `processor` was noted have it if they ran on this host."""
+    """What a run was measured on; runs from before `processor` was recorded get it if they ran on this host."""
     here = environment.get("host") == socket.gethostname()
     return {
         "device": environment.get("device", "cpu"),

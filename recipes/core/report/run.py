@@ -182,7 +182,12 @@ def _without_seed(command: str, run: RunRecord, arm: str) -> list[str]:
     """The words of the command of a run's arm or label, or of another arm beside it, but for the seed."""
     is_labelled = arm == run.arm and run.config.get("label")
     words = _override_words(command, run) if is_labelled else [f"arm={arm}", *_words_for_arm(command, run, arm)]
-    return ["steelyard", "run", run.recipe, *(word for word in words if not word.startswith("seed=") and _holds(word))]
+    return [
+        "steelyard",
+        "run",
+        run.recipe,
+        *(word for word in words if not word.startswith("seed=") and _fits_other_runs(word)),
+    ]
 
 
 def _override_words(command: str, run: RunRecord) -> list[str]:
@@ -197,13 +202,13 @@ def _override_words(command: str, run: RunRecord) -> list[str]:
 def _words_for_arm(command: str, run: RunRecord, arm: str) -> list[str]:
     """The words of a run's command that also hold for another arm: none about what that arm sets, no label."""
     chosen = tuple(f"{key}{mark}" for key in compose.kinds(run.recipe) for mark in "=.")
-    words = [word for word in _override_words(command, run) if _holds(word)]
+    words = [word for word in _override_words(command, run) if _fits_other_runs(word)]
     words = [word for word in words if not word.startswith(("arm=", "label=", *chosen))]
     settings = compose.arm_settings(run.recipe).get(arm, {})
     return [word for word in words if not any(overlap(word.lstrip("+").partition("=")[0], key) for key in settings)]
 
 
-def _holds(word: str) -> bool:
+def _fits_other_runs(word: str) -> bool:
     """Whether a word of a run's command holds for other runs as well: keys, and where their options lie."""
     return not word.startswith("-") or word.startswith("--config-dir=")
 

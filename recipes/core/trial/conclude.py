@@ -46,9 +46,9 @@ def _track(result: TrialResult, files: dict[str, Path]) -> None:
     manifest, folder = result.manifest, result.folder
     config = compose.compose(manifest.recipe, [*manifest.cells[0].overrides])
     group = f"{manifest.recipe}-{folder.name}"
-    about = {"command": manifest.command, "arms": manifest.arms, "seeds": manifest.seeds, "claim": result.card.claim}
+    settings = {"command": manifest.command, "arms": manifest.arms, "seeds": manifest.seeds, "claim": result.card.claim}
     title = f"{manifest.recipe}/trial/{folder.name}"
-    tracked = Tracked(config.tracker, folder, outputs_of(folder), title, group, about)
+    tracked = Tracked(config.tracker, folder, outputs_of(folder), title, group, settings)
     tracker = open_tracker(tracked, config.budget)
     if isinstance(tracker, NullTracker):
         return

@@ -194,7 +194,7 @@ def _cell_progress(folder: Path, manifest: Manifest, starts: dict[str, int]) -> 
     """Show how far cells, started so often before, are; a log, which has no bar, gets a line for each that ended."""
     each = _steps_of(manifest)
 
-    def look(show: Callable[[int], None], ended: threading.Event) -> None:
+    def watch(show: Callable[[int], None], ended: threading.Event) -> None:
         """Read the states of the cells again and again until the block has ended, and once after it."""
         ended_cells: set[str] = set()
         steps = dict.fromkeys(starts, 0.0)
@@ -218,7 +218,7 @@ def _cell_progress(folder: Path, manifest: Manifest, starts: dict[str, int]) -> 
 
     begun = sum(cell_state(folder, manifest.cell(name)).step for name in starts) if each > 1 else 0
     what = f"{len(starts)} runs of {manifest.recipe}" + (", steps" if each > 1 else "")
-    with progress(what, each * len(starts), begun) as show, background_thread(partial(look, show)):
+    with progress(what, each * len(starts), begun) as show, background_thread(partial(watch, show)):
         yield
 
 
