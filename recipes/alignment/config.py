@@ -1,12 +1,14 @@
 """Config that the alignment recipes share: data of pairs, the reference, the loss. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, SEEDS, RunConfig, setting
 from recipes.core.data.text.chat_dates import CHAT_DATE, is_day
 from recipes.core.evaluation.extra_config import QuestionsConfig
 from recipes.core.models.adapter_config import LoraConfig, lora_problems
-from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig, text_model_shape
+from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
+from recipes.core.models.memory import decoder_size
 from recipes.core.scoring.sizes import ALWAYS, AUTO, NEVER, STORE, score_bytes
 
 LOSSES = (
@@ -324,9 +326,18 @@ class AlignmentRunConfig(RunConfig):
         return 2 * self.data.max_tokens if isinstance(self.data, PreferencesConfig) else None
 
     @property
-    def frozen_models(self) -> int:
-        """The reference, unless it is the policy with its adapters off."""
-        return 0 if self.lora.rank and self.reference.model is None else 1
+    def one_copy(self) -> bool:
+        """Whether the reference is the policy with its adapters off, so that the weights are held once.
+
+        Not where it is scored once more, and so hashed, or tuned, when the policy has been made: a recipe says so.
+        """
+        return self.lora.rank > 0 and self.reference.model is None
+
+    @property
+    def frozen_models(self) -> tuple[Any, ...]:
+        """The reference, unless it is the policy."""
+        path = self.reference.model
+        return () if self.one_copy else (CausalLMConfig(path=path) if path else self.model,)
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
@@ -345,12 +356,12 @@ class AlignmentRunConfig(RunConfig):
         Args:
             tokens: Of all answers to train on.
         """
-        shape = text_model_shape(self.model)
-        if shape is None:
+        size = decoder_size(self.model)
+        if size is None:
             return None
-        layers = {NO_STATES: 0, LAST_STATES: 1, ALL_STATES: shape[0]}[self.reads.states]
+        layers = {NO_STATES: 0, LAST_STATES: 1, ALL_STATES: size.layers}[self.reads.states]
         bf16 = "bf16" in (self.trainer.precision, self.trainer.dtype.replace("bfloat", "bf"))
-        return score_bytes(tokens, layers, shape[1], bf16)
+        return score_bytes(tokens, layers, size.width, bf16)
 
     def _reads_text(self) -> str:
         """What training reads of the reference, and what it costs where that is known before the data are read."""

@@ -50,14 +50,7 @@ class Prepared:
 
 
 class AlignmentRecipe:
-    """Preference training without token weights. A recipe overrides where its method differs.
-
-    Attributes:
-        one_copy: Whether the reference may be the policy with its adapters off. Not where it is scored once more, and
-            so hashed, or tuned, when the policy has been made.
-    """
-
-    one_copy = True
+    """Preference training without token weights. A recipe overrides where its method differs."""
 
     def prepare(self, config: Any, device: str) -> Prepared:
         """Reference, pairs and what is known of their tokens, each cached by content. Raises UserError on bad data."""
@@ -78,7 +71,7 @@ class AlignmentRecipe:
         train, beside = items[0], besides[0]
         if "mismatched" in LOSSES[config.preference.loss].needs:
             train = add_mismatches(train, ground.frozen if beside is None else None, device)
-        if self.one_copy and config.lora.rank and config.reference.model is None:
+        if config.one_copy:
             ground = one_copy(ground)
             beside = beside and StepReference(ground.frozen, beside.layers)
         return Prepared(ground, train, items[1], scores[1], states_of(ground.frozen), device, beside)

@@ -1,6 +1,7 @@
 """Config and card of the recipe `aligndistil`. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from recipes.alignment.config import NO_STATES, AlignmentRunConfig, Reads, TuningConfig
 from recipes.core.config.settings import Card, Claim, setting
@@ -51,6 +52,16 @@ class AlignDistilConfig(AlignmentRunConfig):
     def reads(self) -> Reads:
         """Both teachers are trained with DPO; distillation itself reads the teachers."""
         return super().reads if self.distil.mode == "none" else Reads(logps=True, states=NO_STATES)
+
+    @property
+    def one_copy(self) -> bool:
+        """Never: both teachers are tuned from the reference."""
+        return False
+
+    @property
+    def frozen_models(self) -> tuple[Any, ...]:
+        """The reference and both teachers."""
+        return (*super().frozen_models, self.model, self.model)
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""

@@ -70,8 +70,6 @@ class Distilling(Prepared):
 class AlignDistilRecipe(AlignmentRecipe):
     """A policy that learns the distribution extrapolated from two models."""
 
-    one_copy = False
-
     def prepare(self, config: AlignDistilConfig, device: str) -> Distilling:
         """Adds DPO model and reverse DPO model, and their last hidden states at the answers' tokens, all cached."""
         prepared = super().prepare(config, device)

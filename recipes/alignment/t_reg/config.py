@@ -60,6 +60,11 @@ class TRegConfig(AlignmentRunConfig):
     treg: RegConfig = setting(help="token rewards and their regulariser")
     trained: TuningConfig = setting(help="the DPO model that rewards are read off (treg.rewards=dpo)")
 
+    @property
+    def one_copy(self) -> bool:
+        """Never: rewards are scored with the reference."""
+        return False
+
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
         problems = super().check()

@@ -24,8 +24,6 @@ from recipes.core.training.trainer import Training
 class TRegRecipe(AlignmentRecipe):
     """Preference training with a regulariser on token rewards."""
 
-    one_copy = False
-
     def ground(self, config: TRegConfig, device: str) -> Ground:
         """Leaves out pairs that are too long for self rewards, if asked to."""
         ground = super().ground(config, device)

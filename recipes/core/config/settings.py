@@ -238,9 +238,9 @@ class RunConfig:
         return None
 
     @property
-    def frozen_models(self) -> int:
-        """Models of the size of the trained one that stand beside it while it is trained."""
-        return 0
+    def frozen_models(self) -> tuple[Any, ...]:
+        """Configs of the models that stand beside the trained one, one for each."""
+        return ()
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows of (what, value) for `--dry-run`: what data and model resolve to. Loads nothing."""

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from recipes.core.config.settings import MODEL_CONTENT, setting
-from recipes.core.storage.places import decoder_shape
 
 LLAMA_INSTEAD = "folder or hub name of a Llama-type model instead; null: the asset"
 SMOLLM2 = "SmolLM2-135M-Instruct (Q4_1 weights, asset smollm2-135m)"
@@ -35,15 +34,6 @@ def gpt2_parameters(vocabulary: int, layers: int, width: int) -> int:
     # Attention 4 w^2 + 4 w, MLP 8 w^2 + 5 w, two norms 4 w; one norm at the end.
     block = 12 * width**2 + 13 * width
     return (vocabulary + GPT2_POSITIONS) * width + layers * block + 2 * width
-
-
-def text_model_shape(config: "TextModelConfig") -> tuple[int, int] | None:
-    """Layers and width of a language model; None if only its files know, and they are not here."""
-    if isinstance(config, SmallLMConfig):
-        return config.layers, config.width
-    if isinstance(config, SmolLM2TextConfig) and not config.path:
-        return 30, 576
-    return decoder_shape(str(config.path))
 
 
 def smollm2_parameters(path: str | None) -> int | None:

@@ -1,13 +1,20 @@
-"""What training a language model takes in memory, counted from its shape before anything is loaded. No torch."""
+"""What training a language model takes in memory, counted from its shape before anything is loaded. No torch.
+
+What the constants below were measured on: docs/decisions/0008-in-and-out.md.
+"""
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recipes.core.config.settings import TrainerConfig
+from recipes.core.errors import UserError
 from recipes.core.models.adapter_config import PLAIN, LoraConfig
 from recipes.core.models.config import SmallConfig, SmallLMConfig, SmolLM2Config, SmolLM2TextConfig, mlp_width
+from recipes.core.storage.model_files import weight_files
 from recipes.core.storage.places import model_config, model_folder
 
 # Bytes of optimizer state a trained weight: in the weight's own dtype by its factor, or in a fixed number of bytes.
@@ -17,11 +24,10 @@ LOGITS = {True: 256, False: 1024}  # tokens whose logits exist at a time; over m
 WIDE = 12_288
 COPIES_OF_LOGITS = 3  # logits, their softmax in fp32, and what becomes their gradient
 BACKWARD = 2.5  # what one layer keeps, this often: gradients on their way and what they are computed with, measured
-BITS = {
-    "8bit": 1.0,
-    "4bit": 0.5625,
-}  # bytes of a quantised weight with its scales; a head that is no embedding is plain
+# Bytes of a quantised weight with its scales; a head that is no embedding is plain.
+BITS = {"8bit": 1.0, "4bit": 0.5625}
 PROGRAM = 470 * 2**20  # the interpreter with torch and transformers, measured
+TOWER = "vision_tower."  # in the names of a LLaVA's weights
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class DecoderSize:
         parameters: All of them.
         layers, width, inner, keys, vocabulary: Layers, widths of a token, inside the MLP, and of keys; tokens it knows.
         gated: Whether the MLP has a gate, as in Llama.
+        tower: Those of the parameters that are a LLaVA's visual encoder, which stays frozen.
     """
 
     parameters: int
@@ -41,6 +48,7 @@ class DecoderSize:
     keys: int
     vocabulary: int
     gated: bool = True
+    tower: int = 0
 
     def saved_numbers(self) -> int:
         """Numbers that one layer keeps of a token for the backward pass, counted with saved tensors.
@@ -50,6 +58,11 @@ class DecoderSize:
         if self.gated:
             return 8 * self.width + 2 * self.keys + 4 * self.inner + 6
         return 12 * self.width + 4 * self.inner
+
+    def weight_bytes(self, stored: float, load_in: str = PLAIN) -> float:
+        """Bytes of all weights; those in 4 or 8 bits are the linear layers, others take `stored` bytes each."""
+        linear = max(self.parameters - self.vocabulary * self.width, 0) if load_in in BITS else 0
+        return (self.parameters - linear) * stored + linear * BITS.get(load_in, 0)
 
     def adapter_parameters(self, rank: int) -> int:
         """Parameters of adapters beside all linear layers but the head."""
@@ -66,7 +79,6 @@ class Memory:
     gradients: float
     optimizer: float
     activations: float
-
     frozen: float = 0.0
 
     @property
@@ -85,9 +97,9 @@ def training_memory(
     trainer: TrainerConfig,
     lora: LoraConfig,
     tokens: int,
-    references: int,
     bf16: bool,
-    load_in: str = PLAIN,
+    model: Any = None,
+    frozen: Sequence[Any] = (),
 ) -> Memory:
     """What a process needs to train a model.
 
@@ -96,20 +108,27 @@ def training_memory(
         trainer: Its settings.
         lora: Adapters, if only these are trained.
         tokens: Tokens of one forward.
-        references: Frozen copies of the model beside it.
         bf16: Whether the forward runs in bf16 by autocast.
-        load_in: As the config of the model has it.
+        model: Config of the model: in how many bits it is loaded, and whether it is trained itself.
+        frozen: Configs of models beside it; one whose size is not known counts as nothing.
     """
     stored = 2.0 if trainer.dtype == "bfloat16" else 4.0
     sharing = trainer.nproc if trainer.parallel == "fsdp" else 1
     adapters = size.adapter_parameters(lora.rank) if lora.rank else 0
-    trained, bytes_of_trained = (adapters, 4) if lora.rank else (size.parameters, stored)
-    linear = max(size.parameters - size.vocabulary * size.width, 0) if load_in in BITS else 0
-    weights = ((size.parameters - linear) * stored + linear * BITS.get(load_in, 0) + adapters * 4) / sharing
+    # Beside a frozen backbone what is new is trained; its size is known with the data.
+    whole = size.parameters - size.tower if getattr(model, "train_backbone", True) else 0
+    trained, bytes_of_trained = (adapters, 4) if lora.rank else (whole, stored)
+    weights = (_loaded_bytes(size, stored, model) + adapters * 4) / sharing
     gradients = trained * bytes_of_trained / sharing
     optimizer = trained * optimizer_bytes(trainer.optimizer, bytes_of_trained) / sharing
     activations = _activations(size, trainer, bool(lora.rank), tokens, bf16)
-    return Memory(weights, gradients, optimizer, activations, references * size.parameters * 4)
+    sizes = ((decoder_size(other), other) for other in frozen)
+    beside = sum(_loaded_bytes(other_size, stored, other) for other_size, other in sizes if other_size)
+    return Memory(weights, gradients, optimizer, activations, beside)
+
+
+def _loaded_bytes(size: DecoderSize, stored: float, model: Any) -> float:
+    return size.weight_bytes(stored, getattr(model, "load_in", PLAIN))
 
 
 def optimizer_bytes(name: str, weight: float) -> float:
@@ -128,9 +147,8 @@ def _activations(size: DecoderSize, trainer: TrainerConfig, adapted: bool, token
     floats = size.layers * size.width + layer if trainer.gradient_checkpointing else size.layers * layer
     wide = size.vocabulary > WIDE
     logits = min(tokens, LOGITS[wide]) * size.vocabulary * 4 * COPIES_OF_LOGITS
-    head = (
-        0 if adapted else size.vocabulary * size.width * 4
-    )  # its gradient comes before it is added to the embedding's
+    # The head's gradient comes before it is added to the embedding's.
+    head = 0 if adapted else size.vocabulary * size.width * 4
     return tokens * number * (floats + BACKWARD * layer + 4 * size.width) + logits + head
 
 
@@ -165,29 +183,29 @@ def file_size(path: str) -> DecoderSize | None:
 
     layers, width = value("num_hidden_layers", "n_layer"), value("hidden_size", "n_embd")
     vocabulary, heads = value("vocab_size"), value("num_attention_heads", "n_head")
-    parameters = stored_parameters(model_folder(path))
+    parameters, tower = stored_parameters(model_folder(path))
     if not (layers and width and vocabulary and heads and parameters):
         return None
     keys = (value("num_key_value_heads") or heads) * (value("head_dim") or width // heads)
     gated = "n_embd" not in text
-    return DecoderSize(
-        parameters, layers, width, value("intermediate_size", "n_inner") or 4 * width, keys, vocabulary, gated
-    )
+    inner = value("intermediate_size", "n_inner") or 4 * width
+    return DecoderSize(parameters, layers, width, inner, keys, vocabulary, gated, tower)
 
 
-def stored_parameters(folder: Path) -> int | None:
-    """Numbers in the safetensors files of a folder, by their headers; None without any, or if one cannot be read."""
-    count = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
+def stored_parameters(folder: Path) -> tuple[int, int]:
+    """Numbers in the weights that the loader reads of a folder, by the headers of their files.
+
+    Returns:
+        All of them, and those of a LLaVA's visual encoder; zeros where a file is absent or cannot be read.
+    """
+    count = tower = 0
+    try:
+        for path in weight_files(folder, str(folder)):
             with path.open("rb") as file:
                 header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        except (OSError, ValueError, MemoryError):
-            return None
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                numbers = 1
-                for side in tensor["shape"]:
-                    numbers *= side
-                count += numbers
-    return count or None
+            numbers = {name: math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+            count += sum(numbers.values())
+            tower += sum(number for name, number in numbers.items() if TOWER in name)
+    except (UserError, OSError, ValueError, MemoryError, TypeError, KeyError, AttributeError):
+        return 0, 0
+    return count, tower

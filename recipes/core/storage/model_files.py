@@ -43,19 +43,30 @@ def check_weight_files(folder: Path, where: str) -> None:
     Raises:
         UserError: they are absent, pickled, adapters only, cut short, pointers, or shards without one another.
     """
-    if (folder / WEIGHTS).exists():
-        _check_safetensors(folder / WEIGHTS, where)
-    elif (folder / INDEX).exists():
-        for name in _shards(read_json(folder / INDEX, where), where):
-            _check_safetensors(folder / name, where)
-    else:
+    files = weight_files(folder, where)
+    if not files:
         _refuse_without_weights(folder, where)
+    for file in files:
+        _check_safetensors(file, where)
     if (folder / ADAPTERS).exists():
         raise UserError(
             f"the folder holds adapters beside a model ({ADAPTERS}), and which of the two is meant is not clear",
             where,
             "merge them (merge_and_unload) and save the model, or move the adapters elsewhere",
         )
+
+
+def weight_files(folder: Path, where: str) -> list[Path]:
+    """The files that hold a folder's weights: one, or the shards that its index names; empty if it has neither.
+
+    Raises:
+        UserError: the index is damaged, or names what is no safetensors file of the folder.
+    """
+    if (folder / WEIGHTS).exists():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).exists():
+        return [folder / name for name in _shards(read_json(folder / INDEX, where), where)]
+    return []
 
 
 def check_tokenizer_files(folder: Path, where: str) -> str:

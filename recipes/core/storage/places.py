@@ -27,8 +27,8 @@ def run_of(folder: Path) -> Path | None:
     """
     if is_run(folder):
         return folder
-    parent = Path(os.path.abspath(folder)).parent
-    return folder.parent if folder.name == HF and is_run(parent) else None
+    folder = Path(os.path.abspath(folder))  # "." may be the one in a run; a link is not resolved
+    return folder.parent if folder.name == HF and is_run(folder.parent) else None
 
 
 def kinds_of(path: str, key: str) -> tuple[str, ...]:
@@ -48,19 +48,6 @@ def kinds_of(path: str, key: str) -> tuple[str, ...]:
     run = run_of(folder)
     kind = str(_read_config(run / HF if run else folder).get("model_type", ""))
     return tuple(one for one in (f"run of {_recipe_of(run)}" if run else "", kind) if one)
-
-
-def decoder_shape(path: str) -> tuple[int, int] | None:
-    """Layers and width of the language model in a local folder, or of a run; None if its config.json does not say."""
-    content = model_config(path)
-    text = content.get("text_config", content)
-    sizes = [
-        next((text[name] for name in names if isinstance(text.get(name), int)), None)
-        if isinstance(text, dict)
-        else None
-        for names in (("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd"))
-    ]
-    return (sizes[0], sizes[1]) if sizes[0] and sizes[1] else None
 
 
 def model_config(path: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from recipes.core.config.settings import RunConfig
 from recipes.core.errors import UserError
-from recipes.core.models.adapter_config import PLAIN, LoraConfig
+from recipes.core.models.adapter_config import LoraConfig
 from recipes.core.models.memory import PROGRAM, Memory, decoder_size, training_memory
 from recipes.core.process.memory import usable_memory
 from recipes.core.runs.checkpoints import KEEP
@@ -42,10 +42,11 @@ def check_memory(config: RunConfig, device: str) -> None:
     if memory is None or room is None or not config.trainer.check_memory:
         return
     certain = memory.certain * _processes(config, device)
+    what = "weights, frozen models, gradients" if memory.frozen else "weights, gradients"
     if certain > room:
         raise UserError(
-            f"the run does not fit: weights, gradients and optimizer take {certain / MIB:,.0f} MiB, "
-            f"and this {_place(device)} has {room / MIB:,.0f} MiB",
+            f"the run does not fit: {what} and optimizer take {certain / MIB:,.0f} MiB, "
+            f"and this {_machine(device)} has {room / MIB:,.0f} MiB",
             f"model={getattr(config, 'model').name}",  # noqa: B009
             f"{_remedies(config, certain=True)}, or trainer.check_memory=false if you know better",
         )
@@ -76,7 +77,7 @@ def _advice(config: RunConfig, device: str) -> str:
     total = (memory.total + (PROGRAM if device == "cpu" else 0)) * _processes(config, device)
     if total <= room:
         return ""
-    return f"this {_place(device)} has {room / MIB:,.0f} MiB: {_remedies(config, certain=memory.certain > room)}"
+    return f"this {_machine(device)} has {room / MIB:,.0f} MiB: {_remedies(config, certain=memory.certain > room)}"
 
 
 def _remedies(config: RunConfig, certain: bool) -> str:
@@ -104,7 +105,7 @@ def _estimate(config: RunConfig, device: str) -> Memory | None:
     tokens = (config.sequence_tokens or 0) * (trainer.micro_batch_size or trainer.process_batch_size)
     bf16 = trains_in_bf16(trainer, device)
     lora = getattr(config, "lora", LoraConfig())
-    return training_memory(size, trainer, lora, tokens, config.frozen_models, bf16, getattr(model, "load_in", PLAIN))
+    return training_memory(size, trainer, lora, tokens, bf16, model, config.frozen_models)
 
 
 def _room(device: str) -> int | None:
@@ -120,5 +121,5 @@ def _processes(config: RunConfig, device: str) -> int:
     return config.trainer.nproc if device == "cpu" else 1
 
 
-def _place(device: str) -> str:
+def _machine(device: str) -> str:
     return "machine" if device == "cpu" else "GPU"

@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from recipes.core.config.settings import PACKAGE_OF, TORCH_OPTIMIZERS, TrainerConfig
 from recipes.core.models.adapter_config import LoraConfig
 from recipes.core.models.adapters import add_adapters
-from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
-from recipes.core.models.memory import DecoderSize, decoder_size, optimizer_bytes, training_memory
+from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2Config, SmolLM2TextConfig
+from recipes.core.models.memory import DecoderSize, decoder_size, optimizer_bytes, stored_parameters, training_memory
 from recipes.core.models.vision_language import TextModel
+from recipes.core.storage.model_files import weight_files
 
 WIDTH, INNER, LAYERS = 64, 96, 2
 
@@ -73,12 +75,15 @@ def test_adapters_are_counted_as_peft_makes_them() -> None:
 def test_weights_gradients_and_optimizer() -> None:
     size = DecoderSize(1000, 2, 8, 16, 8, 40)
 
-    def parts(lora: int = 0, references: int = 0, **settings: Any) -> tuple[float, ...]:
-        memory = training_memory(size, TrainerConfig(**settings), LoraConfig(rank=lora), 0, references, False)
+    def parts(lora: int = 0, model: Any = None, frozen: tuple[Any, ...] = (), **settings: Any) -> tuple[float, ...]:
+        memory = training_memory(size, TrainerConfig(**settings), LoraConfig(rank=lora), 0, False, model, frozen)
         return memory.weights, memory.frozen, memory.gradients, memory.optimizer
 
     assert parts() == (4000, 0, 4000, 8000)
-    assert parts(references=2) == (4000, 8000, 4000, 8000)
+    small = SmallLMConfig()
+    assert parts(frozen=(small, small)) == (4000, 2 * 4 * small.parameters, 4000, 8000)
+    assert parts(frozen=(small, CausalLMConfig(path="owner/name")), dtype="bfloat16")[1] == 2 * small.parameters
+    assert parts(model=SmolLM2Config(train_backbone=False)) == (4000, 0, 0, 0)
     assert parts(dtype="bfloat16") == (2000, 0, 2000, 4000)
     assert parts(optimizer="adamw_bnb_8bit") == (4000, 0, 4000, 2000)
     assert parts(parallel="fsdp", nproc=4) == (1000, 0, 1000, 2000)
@@ -92,10 +97,38 @@ def test_weights_gradients_and_optimizer() -> None:
 def test_checkpointing_keeps_one_input_a_layer() -> None:
     size = DecoderSize(0, 30, 576, 1536, 192, 49152)
     plain, checkpointed = (
-        training_memory(size, TrainerConfig(gradient_checkpointing=on), LoraConfig(), 4096, 0, False).activations
+        training_memory(size, TrainerConfig(gradient_checkpointing=on), LoraConfig(), 4096, False).activations
         for on in (False, True)
     )
     assert plain - checkpointed == 4096 * 4 * (29 * size.saved_numbers() - 30 * 576)
+
+
+def test_a_frozen_model_takes_what_it_is_loaded_in() -> None:
+    size = DecoderSize(1000, 2, 8, 16, 8, 40)
+    assert [size.weight_bytes(*how) for how in ((4,), (2,), (2, "8bit"))] == [4000, 2000, 2 * 40 * 8 + 680]
+    eight = SmolLM2TextConfig(load_in="8bit")
+    memory = training_memory(size, TrainerConfig(), LoraConfig(rank=8), 0, False, eight, (eight,))
+    smol = decoder_size(eight)
+    assert smol is not None and memory.frozen == smol.weight_bytes(4, "8bit") < 2 * smol.parameters
+
+
+def test_the_weights_are_those_that_the_loader_reads(tmp_path: Path) -> None:
+    model = llama()
+    model.save_pretrained(tmp_path, max_shard_size="20kB")
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert len(weight_files(tmp_path, "")) > 1 and stored_parameters(tmp_path) == (count, 0)
+    save_file({"old": torch.zeros(7)}, tmp_path / "consolidated.safetensors")
+    assert stored_parameters(tmp_path) == (count, 0)
+    save_file({"model.vision_tower.x": torch.zeros(2, 3), "y": torch.zeros(4)}, tmp_path / "model.safetensors")
+    assert stored_parameters(tmp_path) == (10, 6)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text("[]")
+    assert stored_parameters(tmp_path) == (0, 0)
+
+
+def test_the_visual_encoder_of_a_llava_is_not_trained() -> None:
+    memory = training_memory(DecoderSize(1000, 2, 8, 16, 8, 40, tower=300), TrainerConfig(), LoraConfig(), 0, False)
+    assert (memory.weights, memory.gradients, memory.optimizer) == (4000, 2800, 5600)
 
 
 def test_models_made_in_the_run_have_the_shape_of_their_config() -> None:

@@ -27,12 +27,17 @@ def test_a_dry_run_names_what_takes_memory() -> None:
 
 
 def test_a_reference_stands_beside_the_policy_unless_it_is_the_policy() -> None:
-    def memory_of(*words: str) -> str:
-        return dict(needs.needs(compose.compose("sparsepo", ["data.path=x", "model=smollm2-135m", *words]), "cpu"))[
-            "memory"
-        ]
+    def memory_of(recipe: str, *words: str) -> str:
+        config = compose.compose(recipe, ["data.path=x", "model=smollm2-135m", *words])
+        return dict(needs.needs(config, "cpu"))["memory"]
 
-    assert "weights 513, frozen 513," in memory_of() and "frozen" not in memory_of("lora.rank=8")
+    adapters = ("lora.rank=8", "reference.steps=0")
+    assert "weights 513, frozen 513," in memory_of("sparsepo")
+    assert "frozen 257," in memory_of("sparsepo", "trainer.dtype=bfloat16")
+    assert "frozen" not in memory_of("sparsepo", *adapters)
+    assert "frozen" not in memory_of("sparsepo", "reference.model=owner/name")  # nothing is known of it
+    assert "frozen 513," in memory_of("t-reg", "treg.rewards=self", "label=x", *adapters)
+    assert "frozen 1,539," in memory_of("aligndistil", *adapters)
 
 
 def test_what_does_not_fit_says_what_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +58,14 @@ def test_a_run_that_cannot_fit_is_refused_before_it_begins(monkeypatch: pytest.M
     assert not list(tmp_path.iterdir())
     needs.check_memory(compose.compose("rho-1", [*SMOL, "trainer.check_memory=false"]), "cpu")
     needs.check_memory(compose.compose("rho-1", [*SMOL, "lora.rank=8"]), "cpu")
+
+
+def test_a_frozen_language_model_has_no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(needs, "usable_memory", lambda: 1000 * 2**20)
+    words = ["model=smollm2-135m"]
+    needs.check_memory(compose.compose("prior", [*words, "model.train_backbone=false"]), "cpu")
+    with pytest.raises(UserError, match="does not fit"):
+        needs.check_memory(compose.compose("prior", words), "cpu")
 
 
 def test_the_memory_of_a_container_is_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
