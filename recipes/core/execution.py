@@ -38,7 +38,7 @@ from recipes.core.training.seeds import seed_everything
 if TYPE_CHECKING:
     from torch import nn
 
-    from recipes.core.evaluation.extra import Questions
+    from recipes.core.evaluation.extra import Question, Questions
 
 PAGE = "page"  # the word that asks a run's processes for its page
 
@@ -52,12 +52,9 @@ def work(config: RunConfig, identity: Identity, folder: RunFolder, command: str,
         environment |= gpus()
     recipe: Recipe = registry.recipe_class(config.recipe)()
     with nothing_begun():
-        if path := _questions_path(config):
-            from recipes.core.evaluation.extra import load_questions
-
-            load_questions(path)  # rows that cannot be used are refused before anything is trained
+        rows = _load_questions(config)  # those that cannot be used are refused before anything is trained
         prepared = recipe.prepare(config, device)
-        questions_of(config, recipe, prepared)
+        questions = _questions(config, recipe, prepared, rows)
     nproc = config.trainer.nproc if config.needs_torch else 1
     threads = config.trainer.process_threads
     environment |= {"threads": threads, "nproc": nproc}
@@ -65,7 +62,7 @@ def work(config: RunConfig, identity: Identity, folder: RunFolder, command: str,
     # Recorded here alone: a process that lost its partner does not know why, and the launching process may be killed.
     with _ending_recorded(folder):
         if nproc == 1:
-            return _train_and_evaluate(config, folder, recipe, prepared, page)
+            return _train_and_evaluate(config, folder, recipe, prepared, page, questions)
         # The processes find in the cache what was just prepared, and need the memory.
         del prepared
         import torch
@@ -95,7 +92,8 @@ def work_together(config: RunConfig, folder: RunFolder, device: str, page: bool)
     recipe: Recipe = registry.recipe_class(config.recipe)()
     prepared = recipe.prepare(config, device)
     if distributed.is_first():
-        outcome = _train_and_evaluate(config, folder, recipe, prepared, page)
+        questions = _questions(config, recipe, prepared, _load_questions(config))
+        outcome = _train_and_evaluate(config, folder, recipe, prepared, page, questions)
         baseline = str(outcome.baseline.path) if outcome.baseline else None
         return {"status": outcome.status, "resumed_from": outcome.resumed_from, "baseline": baseline}
     training = recipe.build(config, prepared)
@@ -120,7 +118,9 @@ def _ending_recorded(folder: RunFolder) -> Iterator[None]:
         raise
 
 
-def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any, page: bool) -> RunOutcome:
+def _train_and_evaluate(
+    config: RunConfig, folder: RunFolder, recipe: Recipe, prepared: Any, page: bool, questions: "Questions | None"
+) -> RunOutcome:
     name = f"{config.recipe}/{config.variant}/{folder.path.name}"
     about = compose.to_tree(config)
     tracked = Tracked(config.tracker, folder.path, Path(config.outputs), name, config.recipe, about, config.steps)
@@ -128,7 +128,8 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
     success = False
     try:
         training = recipe.build(config, prepared)
-        questions = questions_of(config, recipe, prepared, training.model if training else None)
+        if questions is not None and training is not None:
+            _check_length(questions, recipe, prepared, training.model)
         ended, steps, resumed_from = DONE, 0, 0
         if training is not None:
             from recipes.core.watching import train_and_write
@@ -157,29 +158,43 @@ def _train_and_evaluate(config: RunConfig, folder: RunFolder, recipe: Recipe, pr
         tracker.finish(success)
 
 
+def _load_questions(config: RunConfig) -> "list[Question] | None":
+    """The user's own questions (`evaluation.extra`), None if there are none. Raises UserError of bad rows."""
+    path = _questions_path(config)
+    if path is None:
+        return None
+    from recipes.core.evaluation.extra import load_questions
+
+    return load_questions(path)
+
+
 def _questions_path(config: RunConfig) -> str | None:
     path: str | None = getattr(getattr(config, "evaluation", None), "extra", None)
     return path
 
 
-def questions_of(
-    config: RunConfig, recipe: Recipe, prepared: Any, model: "nn.Module | None" = None
-) -> "Questions | None":
-    """The user's own questions (`evaluation.extra`) as the run's tokenizer reads them; None if there are none.
+def _questions(config: RunConfig, recipe: Recipe, prepared: Any, rows: "list[Question] | None") -> "Questions | None":
+    """Questions as the run's tokenizer reads them; None if there are none.
 
     Raises:
-        UserError: they cannot be read, or do not fit the model's context.
+        UserError: they hold what it does not know, or do not fit the context of a model that is not trained.
     """
-    path = _questions_path(config)
-    if path is None:
+    if rows is None:
         return None
-    from recipes.core.evaluation.extra import check_length, read_questions
+    from recipes.core.evaluation.extra import read_questions
 
-    reading, tokenizer = cast(AnswersText, recipe).answering(prepared, model)
-    questions = read_questions(path, tokenizer)
+    tokenizer = cast(AnswersText, recipe).answering(prepared, None)[1]
+    questions = read_questions(str(_questions_path(config)), rows, tokenizer)
+    _check_length(questions, recipe, prepared, None)
+    return questions
+
+
+def _check_length(questions: "Questions", recipe: Recipe, prepared: Any, model: "nn.Module | None") -> None:
+    from recipes.core.evaluation.extra import check_length
+
+    reading = cast(AnswersText, recipe).answering(prepared, model)[0]
     if reading is not None:
         check_length(questions, reading)
-    return questions
 
 
 def _evaluate(

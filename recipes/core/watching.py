@@ -15,6 +15,7 @@ from recipes.core.runs.folder import RunFolder
 from recipes.core.runs.tracking.tracker import Tracker
 from recipes.core.spelling import did_you_mean
 from recipes.core.training.early_stopping import exhausted
+from recipes.core.training.model_options import uncompiled
 from recipes.core.training.trainer import TrainEvents, Training, TrainResult, preserve_rng, train
 
 
@@ -36,6 +37,11 @@ class _Watching(TrainEvents):
 
     def __init__(self, recipe: Recipe, config: RunConfig, prepared: Any, training: Training) -> None:
         self.recipe, self.config, self.prepared, self.training = recipe, config, prepared, training
+        self.higher_is_better = False  # of the metric of early stopping
+
+    def on_start(self, step: int) -> None:
+        if (metric := self.config.trainer.early_stopping.metric) is not None:
+            self.higher_is_better = self._direction(metric)
 
     def on_step_end(self, step: int, model: nn.Module) -> None:
         if step not in self.training.watch_steps:
@@ -46,6 +52,22 @@ class _Watching(TrainEvents):
 
     def on_scores(self, step: int, scores: Scores, seconds: float) -> None:
         """The model was measured after a step, which took `seconds`."""
+
+    def _direction(self, metric: str) -> bool:
+        """Whether a metric is better if it is higher, by measuring once before the first step.
+
+        Raises:
+            UserError: training measures no such metric.
+        """
+        where = f"trainer.early_stopping.metric={metric}"
+        if not self.training.watch_steps:
+            raise UserError("nothing is measured while this run trains", where, "leave it out")
+        with preserve_rng(), uncompiled(self.training.model):
+            scores = self.recipe.watch(self.config, self.prepared, self.training.model)
+        if metric not in scores.overall():
+            hint = did_you_mean(metric, sorted(scores.overall()))
+            raise UserError("is not measured while this run trains", where, hint)
+        return scores.metrics[metric].higher_is_better
 
 
 class _Writing(_Watching):
@@ -60,25 +82,12 @@ class _Writing(_Watching):
     def on_start(self, step: int) -> None:
         checkpoints.cut_back(self.folder.path, step)
         self.folder.update_status(step=step, resumed_from=step)
-        if self.config.trainer.early_stopping.metric is not None:
-            self.higher = self._direction(self.config.trainer.early_stopping.metric)
+        super().on_start(step)
 
     def stop_early(self) -> bool:
         options = self.config.trainer.early_stopping
         values = [metrics[str(options.metric)] for _, metrics in self.folder.read_metrics("eval")]
-        return exhausted(values, self.higher, options.patience, options.min_delta)
-
-    def _direction(self, metric: str) -> bool:
-        """Whether a metric is better if it is higher, by measuring once. Raises UserError if training measures none."""
-        where = f"trainer.early_stopping.metric={metric}"
-        if not self.training.watch_steps:
-            raise UserError("nothing is measured while this run trains", where, "leave it out")
-        with preserve_rng():
-            scores = self.recipe.watch(self.config, self.prepared, self.training.model)
-        if metric not in scores.overall():
-            hint = did_you_mean(metric, sorted(scores.overall()))
-            raise UserError("is not measured while this run trains", where, hint)
-        return scores.metrics[metric].higher_is_better
+        return exhausted(values, self.higher_is_better, options.patience, options.min_delta)
 
     def on_metrics(self, step: int, metrics: dict[str, float], seconds: float) -> None:
         self.folder.log(step, "train", metrics, seconds)

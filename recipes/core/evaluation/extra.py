@@ -115,17 +115,18 @@ def load_questions(path: str) -> list[Question]:
     return questions
 
 
-def read_questions(path: str, tokenizer: Any) -> Questions:
+def read_questions(path: str, questions: Sequence[Question], tokenizer: Any) -> Questions:
     """The questions of a file as a tokenizer reads them.
 
     Args:
-        path: As in `load_questions`.
+        path: The file.
+        questions: What `load_questions` has read of it.
         tokenizer: Of the model that is asked.
 
     Raises:
-        UserError: as there, and of texts that the tokenizer does not know.
+        UserError: a text holds what the tokenizer does not know.
     """
-    questions, reader = load_questions(path), TextIds(tokenizer)
+    reader = TextIds(tokenizer)
     rows, bad = list[Row](), list[str]()
     for question in questions:
         try:

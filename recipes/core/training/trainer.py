@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -407,7 +407,7 @@ class _Watcher(transformers.TrainerCallback):
         self.bar(state.global_step)
         step, model = state.global_step, kwargs["model"]
         measured = step in self.watch_steps
-        with preserve_rng(), uncompiled(model), sharding.whole(model) if measured else nullcontext():
+        with _measuring(model) if measured else preserve_rng():
             self.events.on_step_end(step, model)
         if measured and self.early and distributed.anywhere(self.events.stop_early()):
             self.ended = control.should_save = control.should_training_stop = True
@@ -435,6 +435,13 @@ def _load_weights(model: nn.Module, checkpoint: Path) -> None:
         load_trained(model, safetensors.torch.load_file(checkpoint / SAFE_WEIGHTS_NAME))
     else:
         safetensors.torch.load_model(model, str(checkpoint / SAFE_WEIGHTS_NAME))
+
+
+@contextmanager
+def _measuring(model: nn.Module) -> Iterator[None]:
+    """Inside the block a model is whole and runs as it is, and nothing that is drawn changes what training draws."""
+    with preserve_rng(), uncompiled(model), sharding.whole(model):
+        yield
 
 
 @contextmanager

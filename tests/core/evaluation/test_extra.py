@@ -3,6 +3,7 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,10 @@ def write(folder: Path, rows: list, name: str = "my own.v2.jsonl") -> str:
     path = folder / name
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return str(path)
+
+
+def read(path: str, tokenizer: Any) -> Questions:
+    return read_questions(path, load_questions(path), tokenizer)
 
 
 def test_rows_with_answers_and_with_choices(tmp_path):
@@ -105,8 +110,8 @@ def test_texts_become_the_tokens_that_the_evaluation_harness_makes_of_them(kind,
         {"prompt": "what is the dog ", "choices": ["sat", "ran fast"], "answer": 0},
         {"prompt": "why  " if kind == "word_mark" else "why\n", "choices": ["we", "they are"], "answer": 0},
     ]
-    read = read_questions(write(tmp_path, rows), tokenizer)
-    pairs = [(q.prompt, text) for q in read.questions for text in q.texts]
+    questions = read(write(tmp_path, rows), tokenizer)
+    pairs = [(q.prompt, text) for q in questions.questions for text in q.texts]
     blanks = ["" if prompt[-1].isspace() else " " for prompt, _ in pairs]
     theirs = [Peer()._encode_pair(prompt, blank + text) for (prompt, text), blank in zip(pairs, blanks, strict=True)]
     assert [(list(a), list(b)) for a, b in read.rows] == [(list(pair[0]), list(pair[1])) for pair in theirs]
@@ -133,13 +138,13 @@ def test_a_token_over_the_end_of_the_prompt_counts_for_the_text(tmp_path):
 def test_text_that_the_tokenizer_does_not_know_is_refused(tmp_path):
     rows = [MIXED[0], {"prompt": "the", "answer": "zebra"}]
     with pytest.raises(UserError, match="own.v2.jsonl:2: .*zebra.* holds what the model's tokenizer does not know"):
-        read_questions(write(tmp_path, rows), tokenizer_kinds.words())
+        read(write(tmp_path, rows), tokenizer_kinds.words())
 
 
 def test_a_tokenizer_without_blanks_joins_without_one(tmp_path):
     tokenizer = character_tokenizer(["1+2=3"], "digits", 64)
     rows = [{"prompt": "1+2=", "answer": "3"}]
-    (row,) = read_questions(write(tmp_path, rows), tokenizer).rows
+    (row,) = read(write(tmp_path, rows), tokenizer).rows
     assert tokenizer.convert_ids_to_tokens(row[0])[-4:] == list("1+2=") and tokenizer.decode(row[1]) == "3"
 
 
