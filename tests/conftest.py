@@ -1,5 +1,6 @@
 """Every test works in its own outputs folder; the cache is shared by the session and never the user's."""
 
+import json
 import os
 import random
 import signal
@@ -12,6 +13,9 @@ import pytest
 from hypothesis import settings
 
 CHECKOUT = Path(__file__).parents[1]
+TINY_RUN = ("tracker=none", "trainer.threads=1", "budget=smoke", "trainer.max_steps=2", "trainer.batch_size=4")
+TINY_RUN += ("reweight.warmup_steps=0",)
+TEXT_RUN = (*TINY_RUN, "data.length=16", "evaluation.test_sequences=4", "model=small-lm", "model.width=16")
 # A shell that starts the tests in the background ignores Ctrl-C for them and their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it
@@ -45,6 +49,22 @@ def steelyard_home(session_home: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     """`STEELYARD_HOME` of every test; a test that needs an empty one sets its own."""
     monkeypatch.setenv("STEELYARD_HOME", str(session_home))
     yield session_home
+
+
+@pytest.fixture(scope="session")
+def finished_text_run(tmp_path_factory: pytest.TempPathFactory, session_home: Path) -> Path:
+    """A run that trained a small language model, two steps; `texts.jsonl` lies in its outputs. Copy it to spoil it."""
+    from recipes.core import runner
+    from recipes.core.config import compose
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEELYARD_HOME", str(session_home))
+        folder = tmp_path_factory.mktemp("outputs")
+        texts = [{"text": f"It is this or that, {number} or {number + 1}; nobody knows which."} for number in range(80)]
+        (folder / "texts.jsonl").write_text("\n".join(json.dumps(row) for row in texts), encoding="utf-8")
+        words = [*TEXT_RUN, f"data.path={folder / 'texts.jsonl'}", f"outputs={folder}"]
+        command = "steelyard run sample-reweighting budget=smoke"
+        return runner.run(compose.compose("sample-reweighting", words), False, command, page=False).folder
 
 
 @pytest.fixture(autouse=True)

@@ -52,7 +52,7 @@ def language_model(config: SmallConfig | SmolLM2Config, tokenizer: Any, seed: in
     with local_seed(seed):
         if isinstance(config, SmallConfig):
             return LlamaForCausalLM(_small(config, len(tokenizer)))
-        decoder = load_backbone(config, tokenizer, but=(*IMAGE_TOKENS, PAD))
+        decoder = load_backbone(config, tokenizer, later=(*IMAGE_TOKENS, PAD))
         # A head with more rows than the tokenizer has ids stays as it is: rows taken away would change its softmax.
         rows = max(len(decoder.get_input_embeddings().weight), 1 + max(tokenizer.get_vocab().values()))
         decoder.resize_token_embeddings(rows, mean_resizing=False)

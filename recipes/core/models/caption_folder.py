@@ -21,21 +21,21 @@ from recipes.core.models.as_llava import feature_strategy
 from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.encoder import PatchFeatures
 from recipes.core.models.head import output_head
-from recipes.core.models.hf_folder import ORIGIN, VISION
+from recipes.core.models.hf_folder import DESCRIPTION, ORIGIN, VISION
 from recipes.core.models.run_models import describe_adapters, describer, save_config
 from recipes.core.models.tokenizer import PATCH
 from recipes.core.models.vision_language import CaptionModel, EncoderProjector, PatchEmbedding, SquarePixels
 from recipes.core.storage.files import read_json, write_json
 from recipes.core.storage.places import CAPTION_MODEL, LANGUAGE_MODEL
 
-FOLDER, ENCODER = "model", "encoder"
+ENCODER = "encoder"
 
 
 def caption_describer(model: CaptionModel, tokenizer: Any) -> Callable[[Path], None]:
     """What writes, into the folder of a checkpoint, how the model is read out of its weights."""
     llava = _as_plain_llava(model)
     if llava is None:
-        return lambda checkpoint: _describe_parts(model, tokenizer, checkpoint / FOLDER)
+        return lambda checkpoint: _describe_parts(model, tokenizer, checkpoint / DESCRIPTION)
     vision: Any = model.vision
     base = model.language_model.base_model_prefix
     names = [
@@ -48,7 +48,7 @@ def caption_describer(model: CaptionModel, tokenizer: Any) -> Callable[[Path], N
     read = set(vision.encoder.tower.state_dict())
     unread = [f"model.vision_tower.{name}" for name in llava.model.vision_tower.state_dict() if name not in read]
     processor = _processor(model, tokenizer, llava.config)
-    return describer(model, tokenizer, meant=llava, prefixes=names, unread=unread, processor=processor)
+    return describer(model, tokenizer, view=llava, prefixes=names, unread=unread, processor=processor)
 
 
 def load_caption_model(folder: Path) -> CaptionModel:

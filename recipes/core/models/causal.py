@@ -9,20 +9,22 @@ from transformers import AutoModelForCausalLM
 from recipes.core.errors import UserError
 from recipes.core.models.adapter_config import PLAIN
 from recipes.core.models.head import check_head, trial_forward
-from recipes.core.models.quantised import quantisation, settle
+from recipes.core.models.quantised import prepare_for_adapters, quantisation
 from recipes.core.models.sources import check_tokenizer_fits, load_model
 
 PROBE = 6  # tokens that the check of causality reads
 
 
-def load_causal_lm(path: str, key: str, tokenizer: Any = None, but: tuple[str, ...] = (), load_in: str = PLAIN) -> Any:
+def load_causal_lm(
+    path: str, key: str, tokenizer: Any = None, later: tuple[str, ...] = (), load_in: str = PLAIN
+) -> Any:
     """A causal language model in fp32.
 
     Args:
         path: Local folder or hub name.
         key: The config key it came from, for messages.
         tokenizer: What makes its ids, if it is known by now; each must have an embedding.
-        but: Pieces of the tokenizer that the model gets embeddings for later.
+        later: Pieces of the tokenizer that the model gets embeddings for later.
         load_in: "4bit" or "8bit" for linear layers that stay frozen.
 
     Raises:
@@ -34,9 +36,9 @@ def load_causal_lm(path: str, key: str, tokenizer: Any = None, but: tuple[str, .
         options["quantization_config"] = quantisation(load_in, f"model.load_in={load_in}")
     model = load_model(AutoModelForCausalLM, path, key, dtype=torch.float32, **options)
     if options:
-        settle(model)
+        prepare_for_adapters(model)
     if tokenizer is not None:
-        check_tokenizer_fits(tokenizer, model, where, but)
+        check_tokenizer_fits(tokenizer, model, where, later)
     check_causal(model, where)
     check_head(model, where)
     return model

@@ -1,6 +1,7 @@
 """Config of models, told apart by `name`: vision-language models, then language models. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from recipes.core.config.settings import MODEL_CONTENT, setting
 
@@ -186,17 +187,21 @@ class SmallLMConfig:
         return llama_parameters(self.vocabulary, self.layers, self.width, mlp_width(self.width))
 
 
+def _load_in() -> Any:
+    return setting(
+        "float32",
+        help="dtype of the weights; in 4 or 8 bits (bitsandbytes) they stay frozen under lora.*",
+        choices=("float32", "8bit", "4bit"),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SmolLM2TextConfig:
     """SmolLM2-135M: Instruct weights that passed through Q4_1, read from a GGUF asset."""
 
     name: str = setting("smollm2-135m", help="model", choices=("smollm2-135m",))
     path: str | None = setting(None, help=LLAMA_INSTEAD, content=MODEL_CONTENT)
-    load_in: str = setting(
-        "float32",
-        help="dtype of the weights; in 4 or 8 bits (bitsandbytes) they stay frozen under lora.*",
-        choices=("float32", "8bit", "4bit"),
-    )
+    load_in: str = _load_in()
 
     @property
     def description(self) -> str:
@@ -215,11 +220,7 @@ class CausalLMConfig:
 
     name: str = setting("causal-lm", help="model", choices=("causal-lm",))
     path: str | None = setting(None, help="folder or hub name of the model", content=MODEL_CONTENT)
-    load_in: str = setting(
-        "float32",
-        help="dtype of the weights; in 4 or 8 bits (bitsandbytes) they stay frozen under lora.*",
-        choices=("float32", "8bit", "4bit"),
-    )
+    load_in: str = _load_in()
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""

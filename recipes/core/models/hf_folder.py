@@ -17,7 +17,7 @@ from recipes.core.models.sources import silent
 from recipes.core.storage.files import read_json
 from recipes.core.storage.places import ADAPTER, LANGUAGE_MODEL
 
-FOLDER, ORIGIN, WEIGHTS = "model", "origin.json", "model.safetensors"
+DESCRIPTION, ORIGIN, WEIGHTS = "model", "origin.json", "model.safetensors"
 ADAPTER_WEIGHTS, GENERATION = "adapter_model.safetensors", "generation_config.json"
 VISION = "vision.safetensors"  # of a caption model that no class of transformers is
 Prefixes = Sequence[tuple[str, str]]
@@ -25,7 +25,7 @@ Prefixes = Sequence[tuple[str, str]]
 
 def holds_model(checkpoint: Path) -> bool:
     """Whether a checkpoint says how a model is read out of it."""
-    return (checkpoint / FOLDER / ORIGIN).is_file()
+    return (checkpoint / DESCRIPTION / ORIGIN).is_file()
 
 
 def write_model(checkpoint: Path, folder: Path) -> None:
@@ -38,7 +38,7 @@ def write_model(checkpoint: Path, folder: Path) -> None:
         checkpoint: Its folder, which `holds_model`.
         folder: Where to write.
     """
-    described = checkpoint / FOLDER
+    described = checkpoint / DESCRIPTION
     origin = read_json(described / ORIGIN)
     shutil.copytree(described, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(ORIGIN))
     stored = load_file(checkpoint / WEIGHTS)

@@ -33,7 +33,7 @@ def quantisation(load_in: str, where: str) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
 
 
-def settle(model: Any) -> Any:
+def prepare_for_adapters(model: Any) -> Any:
     """Make a model that was just loaded in 4 or 8 bits one that can be trained under adapters, and saved.
 
     On CPUs with AVX512-BF16 a 4-bit layer that is evaluated changes into a form that has no gradient, without a word.

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from recipes.core.errors import UserError
-from recipes.core.models.hf_folder import FOLDER, ORIGIN, WEIGHTS, Prefixes, holds_model, write_model
+from recipes.core.models.hf_folder import DESCRIPTION, ORIGIN, WEIGHTS, Prefixes, holds_model, write_model
 from recipes.core.runs import checkpoints
 from recipes.core.runs.folder import DONE, RunFolder
 from recipes.core.runs.records import load_run
@@ -34,7 +34,7 @@ def describer(
     tokenizer: Any,
     beside: Sequence[Path] = (),
     *,
-    meant: Any = None,
+    view: Any = None,
     prefixes: Prefixes | None = None,
     unread: Sequence[str] = (),
     processor: Any = None,
@@ -42,10 +42,10 @@ def describer(
     """What writes, into the folder of a checkpoint, how to read a model of `transformers` out of its weights.
 
     Args:
-        model: What is trained; the first `transformers` model in it is the one that is meant.
+        model: What is trained; the first `transformers` model in it is described, unless `view` is given.
         tokenizer: Its tokenizer.
         beside: Files that belong to it too.
-        meant: The model that is meant, where it is another view of the same weights; its own weights are not looked at.
+        view: The model to describe, where it is another one of the same weights; its own weights are not looked at.
         prefixes: How the names of its weights begin in the checkpoint, and in itself.
         unread: Names of weights that it has in itself alone, and never reads.
         processor: What makes its inputs of images and text.
@@ -53,8 +53,8 @@ def describer(
 
     def describe(checkpoint: Path) -> None:
         """Write config, tokenizer, settings of generation and adapters, and origin.json into `model/`."""
-        name, shown = ("", meant) if meant is not None else _language_model(model)
-        folder = checkpoint / FOLDER
+        name, shown = ("", view) if view is not None else _language_model(model)
+        folder = checkpoint / DESCRIPTION
         save_config(shown, tokenizer, folder)
         (processor or tokenizer).save_pretrained(folder)
         for file in beside:
@@ -98,7 +98,7 @@ def final_checkpoint(folder: Path, where: str, instead: str) -> Path:
     Raises:
         UserError: the run is not finished or damaged, or the checkpoint missing or damaged.
     """
-    _check_done(folder, where, instead)
+    check_done(folder, where, instead)
     passed_over: list[str] = []
     checkpoint = checkpoints.newest_valid(RunFolder(folder).checkpoints, passed_over.append)
     steps = RunFolder(folder).status().get("step")
@@ -120,7 +120,7 @@ def run_model(folder: Path, key: str, where: str) -> Path:
         UserError: the run is not finished or damaged, or has trained no such model.
     """
     instead = f"type {key}=FOLDER of another model, or mend the run: type its command with --fresh"
-    _check_done(folder, where, instead)
+    check_done(folder, where, instead)
     if not (folder / HF).exists():
         return _from_checkpoint(folder, where, instead)
     if problem := folder_problem(folder / HF):
@@ -141,7 +141,8 @@ def folder_problem(folder: Path) -> str:
     return next(iter(changes(folder, files)), "")
 
 
-def _check_done(folder: Path, where: str, instead: str) -> None:
+def check_done(folder: Path, where: str, instead: str) -> None:
+    """Refuse a run that is damaged or not finished; arguments and errors as in `final_checkpoint`."""
     record = load_run(folder)
     if record.problem:
         raise UserError(f"the run is damaged: {record.problem}", where, instead)

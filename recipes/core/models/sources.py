@@ -187,20 +187,20 @@ def check_kind(kind: Any, config: Any, where: str) -> None:
         )
 
 
-def check_tokenizer_fits(tokenizer: Any, model: Any, where: str, but: tuple[str, ...] = ()) -> None:
+def check_tokenizer_fits(tokenizer: Any, model: Any, where: str, later: tuple[str, ...] = ()) -> None:
     """Refuse a tokenizer with ids that the model has no embedding for.
 
     Args:
         tokenizer: The tokenizer.
         model: A `transformers` model.
         where: Key and value of the model, for the message.
-        but: Pieces that do not count.
+        later: Pieces that the model gets embeddings for later, and that do not count.
 
     Raises:
         UserError: there are such ids.
     """
     rows = len(model.get_input_embeddings().weight)
-    beyond = {piece: i for piece, i in tokenizer.get_vocab().items() if i >= rows and piece not in but}
+    beyond = {piece: i for piece, i in tokenizer.get_vocab().items() if i >= rows and piece not in later}
     if beyond:
         pieces = list_text([f"{piece!r} = {i:,}" for piece, i in sorted(beyond.items(), key=lambda item: item[1])])
         raise UserError(

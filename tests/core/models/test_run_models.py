@@ -16,24 +16,15 @@ from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.sources import load_tokenizer, source_folder
 from recipes.core.runs.identity import content_of
 from recipes.core.storage.seals import seal_digest, write_seal
+from tests.conftest import TINY_RUN
 
 KEY = "model.path"
-TINY = ["tracker=none", "trainer.threads=1", "budget=smoke", "trainer.max_steps=2", "trainer.batch_size=4"]
-TINY += ["reweight.warmup_steps=0"]
 TEXTS = "data.path={} data.length=16 evaluation.test_sequences=4"
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, session_home: Path) -> Path:
-    """A run that trained a small language model on domains, two steps."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STEELYARD_HOME", str(session_home))
-        folder = tmp_path_factory.mktemp("outputs")
-        texts = [{"text": f"It is this or that, {number} or {number + 1}; nobody knows which."} for number in range(80)]
-        (folder / "texts.jsonl").write_text("\n".join(json.dumps(row) for row in texts), encoding="utf-8")
-        keys = [*TEXTS.format(folder / "texts.jsonl").split(), "model=small-lm", "model.width=16", f"outputs={folder}"]
-        config = compose.compose("sample-reweighting", [*TINY, *keys])
-        return runner.run(config, False, "steelyard run sample-reweighting").folder
+@pytest.fixture
+def finished(finished_text_run: Path) -> Path:
+    return finished_text_run
 
 
 def test_a_run_folder_stands_for_its_final_weights_and_its_tokenizer(finished: Path) -> None:
@@ -49,7 +40,7 @@ def test_a_run_folder_stands_for_its_final_weights_and_its_tokenizer(finished: P
 @pytest.mark.parametrize("name", ["", "hf"])
 def test_the_run_and_its_model_stand_for_one_content(name: str, finished: Path, tmp_path: Path) -> None:
     texts = TEXTS.format(finished.parents[2] / "texts.jsonl").split()
-    config = compose.compose("sample-reweighting", [*TINY, *texts, f"model={finished / name}"])
+    config = compose.compose("sample-reweighting", [*TINY_RUN, *texts, f"model={finished / name}"])
     assert config.model.name == "causal-lm"  # type: ignore[attr-defined]
     assert content_of(config)["model.path"] == f"run {seal_digest(finished)}"
     assert source_folder(str(finished / name), KEY) == finished / "hf"
@@ -65,7 +56,7 @@ def test_a_run_of_before_is_read_from_its_final_checkpoint(finished: Path, tmp_p
 
 def test_it_is_trained_further_as_any_model_is(finished: Path, tmp_path: Path) -> None:
     texts = TEXTS.format(finished.parents[2] / "texts.jsonl").split()
-    config = compose.compose("sample-reweighting", [*TINY, *texts, f"model={finished}", f"outputs={tmp_path}"])
+    config = compose.compose("sample-reweighting", [*TINY_RUN, *texts, f"model={finished}", f"outputs={tmp_path}"])
     assert (config.model.name, config.model.path) == ("causal-lm", str(finished))
     outcome = runner.run(config, False, "steelyard run sample-reweighting")
     again = load_causal_lm(str(outcome.folder), KEY)
@@ -118,7 +109,7 @@ def test_a_checkpoint_stands_for_nothing(finished: Path) -> None:
 
 
 def test_a_run_without_a_language_model_says_so(tmp_path: Path) -> None:
-    keys = [*TINY, "data=linear-regression", "evaluation.descent_steps=0", f"outputs={tmp_path}"]
+    keys = [*TINY_RUN, "data=linear-regression", "evaluation.descent_steps=0", f"outputs={tmp_path}"]
     run = runner.run(compose.compose("sample-reweighting", keys), False, "steelyard run sample-reweighting").folder
     with pytest.raises(UserError, match="a run of sample-reweighting like this one leaves no language model to load"):
         load_causal_lm(str(run), KEY)
