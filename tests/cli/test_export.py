@@ -15,33 +15,21 @@ import yaml
 from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.config.settings import Claim
+from recipes.core.export.card import Answer
 from recipes.core.statistics.verdict import Verdict
 from recipes.core.storage.files import read_json
 from recipes.core.storage.seals import seal_problem, write_seal
 from tests.cli.conftest import Ended
+from tests.conftest import TEXT_RUN, TINY_RUN
+from tests.core.export.test_card import card_code
 
-KEYS = ["tracker=none", "trainer.threads=1", "budget=smoke", "trainer.max_steps=2", "trainer.batch_size=4"]
-TEXT = ["reweight.warmup_steps=0", "data.length=16", "evaluation.test_sequences=4", "model=small-lm", "model.width=16"]
 Steelyard = Callable[..., Ended]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, session_home: Path) -> Path:
-    """A run that trained a small language model, two steps."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STEELYARD_HOME", str(session_home))
-        folder = tmp_path_factory.mktemp("outputs")
-        texts = [{"text": f"It is this or that, {number} or {number + 1}; nobody knows which."} for number in range(80)]
-        (folder / "texts.jsonl").write_text("\n".join(json.dumps(row) for row in texts), encoding="utf-8")
-        words = [*KEYS, *TEXT, f"data.path={folder / 'texts.jsonl'}", f"outputs={folder}"]
-        command = "steelyard run sample-reweighting budget=smoke"
-        return runner.run(compose.compose("sample-reweighting", words), False, command, page=False).folder
-
-
 @pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    """A copy of that run that a test may spoil."""
-    return Path(shutil.copytree(finished, tmp_path / "outputs" / Path(*finished.parts[-3:])))
+def run(finished_text_run: Path, tmp_path: Path) -> Path:
+    """A copy of a run that a test may spoil."""
+    return Path(shutil.copytree(finished_text_run, tmp_path / "outputs" / Path(*finished_text_run.parts[-3:])))
 
 
 def front(card: Path) -> dict[str, Any]:
@@ -80,6 +68,35 @@ def test_a_run_of_before_gets_its_model_from_its_final_checkpoint(run: Path, ste
     assert read_json(run / "hf" / "steelyard.json") == before and not seal_problem(run)
 
 
+def test_a_model_that_lies_in_the_run_needs_no_checkpoint(
+    run: Path, steelyard: Steelyard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recipes.core.export import folder
+
+    monkeypatch.setattr(folder, "final_checkpoint", lambda *_: 1 / 0)  # would be hashed
+    assert steelyard("export", run).code == 0
+
+
+def test_the_code_of_a_card_runs(run: Path) -> None:
+    names: dict[str, Any] = {}
+    exec(card_code(run / "hf", {"FOLDER": run / "hf"}), names)
+    assert names["model"].config.hidden_size == 16 and names["tokenizer"].eos_token
+
+
+def test_a_card_names_no_folder_of_this_machine(run: Path) -> None:
+    from recipes.core.export.card import write_card
+    from recipes.core.runs.records import load_run
+
+    record = load_run(run)
+    (run / "env.json").write_text(json.dumps({"command": f"steelyard run x data.path={run}/a.jsonl model=o/n"}))
+    answer = Answer("c", "supported", "r", "p", f"steelyard trial x 'data.path=[{run}/a.jsonl,b/c.jsonl.gz/d]' y=1")
+    write_card(record, run, answer)
+    text = (run / "README.md").read_text()
+    assert str(run.parents[3]) not in text and "| data | texts texts.jsonl |" in text.replace("domains", "texts")
+    assert "    steelyard run x data.path=a.jsonl model=o/n" in text
+    assert "    steelyard trial x 'data.path=[a.jsonl,d]' y=1" in text
+
+
 def fill(folder: Path, **files: str) -> None:
     folder.mkdir()
     for name, text in files.items():
@@ -99,6 +116,10 @@ def fill(folder: Path, **files: str) -> None:
             lambda target, run: (shutil.copytree(run / "hf", target), (target / "notes").write_text("mine")),
             "holds notes, which no export wrote",
         ),
+        (
+            lambda target, run: (shutil.copytree(run / "hf", target), (target / "config.json").write_text("{}")),
+            "was changed since it was exported: config.json has",
+        ),
     ],
 )
 def test_a_folder_in_which_something_would_be_lost_is_refused(
@@ -108,7 +129,8 @@ def test_a_folder_in_which_something_would_be_lost_is_refused(
     prepare(target, run)
     ended = steelyard("export", run, "--to", target)
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err.startswith(f"error: --to {target}: {message}\n  give a folder that is empty, or a new one")
+    assert ended.err.startswith(f"error: --to {target}: {message}")
+    assert ended.err.endswith("\n  give a folder that is empty, or a new one\n")
 
 
 def test_the_runs_own_folder_is_no_target(run: Path, steelyard: Steelyard) -> None:
@@ -124,7 +146,7 @@ def test_a_damaged_model_is_not_exported(run: Path, tmp_path: Path, steelyard: S
 
 
 def test_a_run_that_trains_no_model_of_a_library_says_what_it_trains(tmp_path: Path, steelyard: Steelyard) -> None:
-    keys = [*KEYS, "reweight.warmup_steps=0", "data=linear-regression", "evaluation.descent_steps=0"]
+    keys = [*TINY_RUN, "data=linear-regression", "evaluation.descent_steps=0"]
     run = runner.run(
         compose.compose("sample-reweighting", [*keys, f"outputs={tmp_path}"]), False, "steelyard", page=False
     ).folder
@@ -153,11 +175,11 @@ def test_a_model_that_the_libraries_cannot_write_costs_no_results(
 
 
 def test_a_run_that_was_stopped_before_its_model_was_written_writes_it_when_it_goes_on(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_text_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from recipes.core.export import folder
 
-    words = [*KEYS, *TEXT, f"data.path={finished.parents[2] / 'texts.jsonl'}", f"outputs={tmp_path}"]
+    words = [*TEXT_RUN, f"data.path={finished_text_run.parents[2] / 'texts.jsonl'}", f"outputs={tmp_path}"]
     config = compose.compose("sample-reweighting", words)
 
     def stop(*_: Any) -> None:
@@ -170,7 +192,7 @@ def test_a_run_that_was_stopped_before_its_model_was_written_writes_it_when_it_g
     assert read_json(run / "status.json")["state"] == "interrupted" and not (run / "hf").exists()
     assert runner.run(config, False, "steelyard", page=False).resumed_from == 2
     ours, theirs = ({name: file["sha256"] for name, file in read_json(one / "hf" / "steelyard.json")["files"].items()}
-                    for one in (run, finished))  # fmt: skip
+                    for one in (run, finished_text_run))  # fmt: skip
     assert ours == theirs and not seal_problem(run)
 
 

@@ -1,5 +1,7 @@
 """The card of a model, README.md, as the Hugging Face hub reads it: what trained it, on what, and how well it did."""
 
+import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,24 +23,21 @@ from recipes.core.storage.seals import MANIFESTS
 CARD, CONFIG = "README.md", "config.json"
 TEXT, IMAGES = "AutoModelForCausalLM", "AutoModelForImageTextToText"
 PIPELINES = {TEXT: "text-generation", IMAGES: "image-text-to-text"}
-PLACE = ("", "# FOLDER: where this page lies, or its name on the hub")
-ADAPTERS = (
-    "",
-    f"# The adapters are merged into these weights; by themselves they lie in FOLDER/{ADAPTER}:",
-    "from peft import PeftModel",
-    "",
-    f'model = PeftModel.from_pretrained(base, "FOLDER/{ADAPTER}")',
-)
-PARTS: tuple[str, ...] = (
+WHERE = ("", "# FOLDER: the folder of this page, or its name on the hub")
+# Of a caption model that no class of transformers is.
+CAPTION_CODE: tuple[str, ...] = (
     f"from transformers import {TEXT}",
-    *PLACE,
-    f'decoder = {TEXT}.from_pretrained("FOLDER/{LANGUAGE_MODEL}")  # without what makes embeddings of images',
+    *WHERE,
+    f'decoder = {TEXT}.from_pretrained("FOLDER", subfolder="{LANGUAGE_MODEL}")',
+    "# That is the language model alone. The whole model is no class of transformers; in a checkout of Steelyard, with",
+    "# the folder on this machine, captions follow model.prefix_ids and model.pixels(image):",
+    "from pathlib import Path",
     "",
-    "# No class of transformers is the whole model; in a checkout of Steelyard:",
     "from recipes.core.models.caption_folder import load_caption_model",
     "",
-    'model = load_caption_model(Path("FOLDER"))  # captions follow model.prefix_ids and model.pixels(image)',
+    'model = load_caption_model(Path("FOLDER"))',
 )
+PIECE = re.compile(r"[^\s=:,\[\]{}'\"][^=:,\[\]{}'\"]*")  # of a value, which may be a list or a mixture
 PATCH = "<vpatch>"  # the image token of models that are made here
 SMOLLM2 = ("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct")  # the asset, and its model on the hub
 # Settings that say how any model was trained.
@@ -100,11 +99,11 @@ def write_card(run: RunRecord, folder: Path, answer: Answer | None) -> None:
         f"---\n{front}---",
         f"# {run.recipe}: {run.arm}, seed {run.seed}",
         f"What one run of Steelyard trained. **{card.title}.** {card.summary} Paper: {card.paper}.",
-        f"## Load it\n\n{_use(folder)}",
+        f"## Load it\n\n{_code(folder, base)}",
         f"## How it was trained\n\n{_table(('', ''), _settings(run, card, base))}",
         f"## What was measured\n\n{_table(('metric', 'value', 'meaning'), _metrics(run, card))}",
         f"## Does the claim hold?\n\n{_verdict(answer)}",
-        f"## How to train it again\n\n{_again(run)}",
+        f"## How to train it again\n\n{_command(run)}",
     ]
     write_text(folder / CARD, "\n\n".join(parts) + "\n")
 
@@ -167,18 +166,32 @@ def auto_class(folder: Path) -> str:
     return IMAGES if "vision_config" in read_json(folder / CONFIG) else TEXT
 
 
-def _use(folder: Path) -> str:
-    """How to load what the folder holds, as code."""
-    kind, lines = auto_class(folder), PARTS
+def _code(folder: Path, base: Base) -> str:
+    """How to load what the folder holds."""
+    kind, lines = auto_class(folder), CAPTION_CODE
     if kind == IMAGES:
-        lines = (f"from transformers import {kind}, AutoProcessor", *PLACE, f'model = {kind}.from_pretrained("FOLDER")',
+        lines = (f"from transformers import {kind}, AutoProcessor", *WHERE, f'model = {kind}.from_pretrained("FOLDER")',
                  'processor = AutoProcessor.from_pretrained("FOLDER")', *_prompt(folder))  # fmt: skip
     elif kind == TEXT:
-        lines = (f"from transformers import {kind}, AutoTokenizer", *PLACE, f'model = {kind}.from_pretrained("FOLDER")',
+        lines = (f"from transformers import {kind}, AutoTokenizer", *WHERE, f'model = {kind}.from_pretrained("FOLDER")',
                  'tokenizer = AutoTokenizer.from_pretrained("FOLDER")')  # fmt: skip
     if (folder / ADAPTER).exists():
-        lines += ADAPTERS
+        lines += _adapter_code(base)
     return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _adapter_code(base: Base) -> tuple[str, ...]:
+    name, _, revision = (base.hub_name or "BASE").partition("@")
+    chosen = f', revision="{revision}"' if revision else ""
+    return (
+        "",
+        "# The adapters are merged into these weights. By themselves, beside the weights that they were trained on"
+        + (":" if base.hub_name else " (BASE):"),
+        "from peft import PeftModel",
+        "",
+        f'base = {TEXT}.from_pretrained("{name}"{chosen})',
+        f'model = PeftModel.from_pretrained(base, "FOLDER", subfolder="{ADAPTER}")',
+    )
 
 
 def _prompt(folder: Path) -> tuple[str, ...]:
@@ -191,8 +204,11 @@ def _prompt(folder: Path) -> tuple[str, ...]:
     start = tokens.get("bos_token") or tokens.get("eos_token")
     return (
         "",
-        "# A caption follows this prompt:",
-        f'processor(images=image, text="{start}{image}", return_tensors="pt")',
+        "# A caption follows this prompt; IMAGE: a file",
+        "from PIL import Image",
+        "",
+        'image = Image.open("IMAGE")',
+        f'inputs = processor(images=image, text="{start}{image}", return_tensors="pt")',
     )
 
 
@@ -200,10 +216,10 @@ def _settings(run: RunRecord, card: Card, base: Base) -> list[tuple[str, str]]:
     """Recipe, base, data, and the settings that say how it was trained: the trainer's, adapters', the arm's."""
     data, flat = run.config.get("data") or {}, flatten(run.config)
     rows = [("recipe", run.recipe), ("arm", run.arm), ("weighted", card.weights), ("base model", base.text)]
-    rows += [("data", f"{data.get('name', '')} {data.get('path') or ''}".strip())]
+    rows += [("data", f"{data.get('name', '')} {without_folders(str(data.get('path') or ''))}".strip())]
     keys = {f"trainer.{name}" for name in TRAINER} | set(card.pair_keys) - {"arm"}
     keys |= {"lora"} if (run.config.get("lora") or {}).get("rank") else set()
-    rows += [(f"`{key}`", str(value)) for key, value in flat.items() if is_below(key, keys)]
+    rows += [(f"`{key}`", without_folders(str(value))) for key, value in flat.items() if is_below(key, keys)]
     return [(key, value) for key, value in [*rows, ("`seed`", str(run.seed))] if value]
 
 
@@ -218,17 +234,38 @@ def _verdict(answer: Answer | None) -> str:
         return "Not answered by this model alone: it is part of no finished trial."
     return (
         f"**{answer.headline}**: {answer.claim}. {answer.reason}. Published: {answer.published}.\n\n"
-        f"The trial that this model is part of:\n\n    {answer.command}"
+        f"The trial that this model is part of:\n\n    {command_without_folders(answer.command)}"
     )
 
 
-def _again(run: RunRecord) -> str:
+def _command(run: RunRecord) -> str:
     environment = RunFolder(run.path).read_json("env.json")
     packages = ", ".join(f"{name} {version}" for name, version in (environment.get("packages") or {}).items())
-    lines = [f"    {environment.get('command', f'steelyard run {run.recipe} arm={run.arm}')}"]
+    command = environment.get("command", f"steelyard run {run.recipe} arm={run.arm}")
+    lines = [f"    {command_without_folders(command)}"]
     if environment.get("commit"):
         lines += ["", f"Commit {environment['commit']} of Steelyard; {packages}."]
     return "\n".join(lines)
+
+
+def command_without_folders(command: str) -> str:
+    """A command in which paths of this machine are their last names."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # not one of ours
+        words = command.split()
+    shown = [without_folders(word) for word in words]
+    return command if shown == words else shlex.join(shown)
+
+
+def without_folders(text: str) -> str:
+    """A value, or KEY=VALUE, in which paths of this machine are their last names; names of the hub stay."""
+    return PIECE.sub(lambda piece: _last_name(piece[0]), text)
+
+
+def _last_name(piece: str) -> str:
+    is_path = piece.startswith(("/", "~", "./", "../")) or ("/" in piece and " " not in piece)
+    return Path(piece).name if is_path and not hub.is_name(piece) else piece
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

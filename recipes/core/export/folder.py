@@ -14,7 +14,7 @@ from recipes.core.errors import RunFailed, SteelyardError, UserError
 from recipes.core.export.card import CARD, Answer, base_of, write_card
 from recipes.core.messages import note
 from recipes.core.models.hf_folder import holds_model, write_model
-from recipes.core.models.run_models import final_checkpoint, folder_problem
+from recipes.core.models.run_models import check_done, final_checkpoint, folder_problem
 from recipes.core.runs.folder import AGAIN, RunFolder
 from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.storage import fence
@@ -78,7 +78,7 @@ def export_to(run: RunRecord, target: Path, answer: Answer | None) -> Path:
 
     Args:
         run: The run.
-        target: A folder that is empty, absent, or holds an export of the same run and nothing else.
+        target: A folder that is empty, absent, or holds an export of the same run as it was written, and nothing else.
         answer: That of the trial the run is part of.
 
     Raises:
@@ -107,23 +107,20 @@ def _source(run: RunRecord) -> Path:
         UserError: it is not finished, damaged, or has trained no model of a library.
     """
     where = str(run.path)
-    checkpoint = _final(run, where)
+    if RunFolder(run.path).status().get("max_steps") == 0:
+        raise UserError(f"a run of {run.recipe} like this one trains no model: there is nothing to export", where)
     if (run.path / HF).exists():
+        check_done(run.path, where, AGAIN)
         if problem := folder_problem(run.path / HF):
             raise UserError(f"the run is damaged: {HF}/{problem}", where, AGAIN)
         return run.path / HF
+    checkpoint = final_checkpoint(run.path, where, AGAIN)
     if not holds_model(checkpoint):
         chosen = [f"{group}={run.config[group]['name']}" for group in ("data", "model") if _has_name(run, group)]
         what = f"this run of {run.recipe} with {' and '.join(chosen)} left no model that from_pretrained loads"
         hint = f"its weights, as the recipe's code names them, lie in {checkpoint}"
         raise UserError(what, where, f"{hint};\nif an older version finished it, type its command with --fresh")
     return checkpoint
-
-
-def _final(run: RunRecord, where: str) -> Path:
-    if RunFolder(run.path).status().get("max_steps") == 0:
-        raise UserError(f"a run of {run.recipe} like this one trains no model: there is nothing to export", where)
-    return final_checkpoint(run.path, where, AGAIN)
 
 
 def _has_name(run: RunRecord, group: str) -> bool:
@@ -152,6 +149,8 @@ def _check_target(run: RunRecord, target: Path) -> None:
     else:
         names -= {*manifest.get("files", ()), MANIFEST, CARD}
         what = f"holds {min(names, default='')}, which no export wrote"
+        if not names and (problem := folder_problem(target)):
+            names, what = {problem}, f"was changed since it was exported: {problem}"
     if names:
         raise UserError(what, where, "give a folder that is empty, or a new one")
 

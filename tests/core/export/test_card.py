@@ -1,13 +1,23 @@
 """The card of a model: what the hub reads at its head, and what is left out where it is not known."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import LlamaForCausalLM
 
 from recipes.core.export import card
 from recipes.core.export.card import Base, base_of, front_matter
+
+
+def card_code(folder: Path, names: dict[str, Any]) -> Any:
+    """The Python of a card, compiled; words in capitals stand for what a reader fills in."""
+    [code] = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    for name, value in names.items():
+        code = code.replace(f'"{name}"', f'"{value}"')
+    return compile(code, "README.md", "exec")
 
 
 def run_with(**config: Any) -> Any:
@@ -55,3 +65,46 @@ def test_the_head_names_data_of_the_hub_and_adapters(tmp_path: Path) -> None:
     assert front_matter(run_with(data={"path": "/mine/pairs.jsonl"}), Base("x"), tmp_path) == {
         "tags": ["steelyard", "sparsepo", "lora"]
     }
+
+
+@pytest.mark.parametrize("kind", ["parts", "llava"])
+def test_the_code_of_a_caption_models_card_runs(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    from PIL import Image
+
+    from recipes.core.models.build import llama
+    from recipes.core.models.vision_language import PatchEmbedding
+    from tests.core.models.test_caption_folder import encoder, written
+
+    vision = encoder("clip") if kind == "llava" else PatchEmbedding(8, 2, 1, 16)
+    _, folder = written(vision, tmp_path, rank=0 if kind == "llava" else 2)
+    LlamaForCausalLM(llama(300, 2, 16, 2, 32)).save_pretrained(tmp_path / "base")
+    Image.new("L", (8, 8)).save(tmp_path / "image.png")
+    (folder / "README.md").write_text(card._code(folder, Base("x")), encoding="utf-8")
+    names: dict[str, Any] = {}
+    values = {"FOLDER": folder, "BASE": tmp_path / "base", "IMAGE": tmp_path / "image.png"}
+    exec(card_code(folder, values), names)
+    if kind == "llava":
+        assert names["model"](**names["inputs"]).logits.shape[-1] == 300
+    else:
+        assert names["decoder"].config.hidden_size == 16 and names["model"].peft_config
+
+
+def test_a_base_of_the_hub_is_loaded_at_its_revision() -> None:
+    [line] = [line for line in card._adapter_code(Base("x", "o/n", exact=True)) if line.startswith("base = ")]
+    assert line == 'base = AutoModelForCausalLM.from_pretrained("o/n")'
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("data.path=/home/me/my texts/a.jsonl", "data.path=a.jsonl"),
+        ("--config=~/mine.yaml", "--config=mine.yaml"),
+        ("model=owner/name@v1", "model=owner/name@v1"),
+        ("data.path=[/a/b.jsonl, ../c/d.jsonl]", "data.path=[b.jsonl, d.jsonl]"),
+        ("{'/a/b.jsonl': 0.5, owner/name: 1}", "{'b.jsonl': 0.5, owner/name: 1}"),
+        ("Is this good and/or bad? {x}", "Is this good and/or bad? {x}"),
+    ],
+)
+def test_paths_of_this_machine_become_their_last_names(text: str, shown: str) -> None:
+    assert card.without_folders(text) == shown
