@@ -1,9 +1,11 @@
 """Run folders as finished runs of `prior` leave them, written and not trained: of a config, so that they are reused."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recipes.core.config import compose
 from recipes.core.evaluation.plots import Plot, write_plots
 from recipes.core.evaluation.scores import Scores
 from recipes.core.evaluation.strips import Shot, Strip, write_strips
@@ -11,9 +13,24 @@ from recipes.core.runs import folder as runs
 from recipes.core.runs.folder import run_folder
 from recipes.core.runs.identity import identify
 from recipes.core.storage.files import write_json
+from recipes.core.trial import cells
+from recipes.core.trial import manifest as manifests
+from recipes.core.trial.states import record_end, record_start
 from tests.core.conftest import heatmap
 
 METRICS = ("grounded/auc", "nll/other")
+
+
+def finished_trial(words: Sequence[str]) -> Path:
+    """The outputs, in the working folder, of a finished trial of two arms and two seeds."""
+    planned = cells.trial_cells("prior", words, ["prior", "ntp"], [0, 1])
+    folder, manifest, _ = manifests.plan("trial", "prior", planned, "steelyard trial prior", 1)
+    manifests.write(folder, manifest)
+    for cell in manifest.cells:
+        finished_run(compose.compose("prior", [*cell.overrides]), cell.seed)
+        record_start(folder, cell.name)
+        record_end(folder, cell.name, runs.DONE)
+    return folder.parents[2]
 
 
 def finished_run(config: Any, seed: int) -> Path:

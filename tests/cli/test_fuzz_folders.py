@@ -15,10 +15,10 @@ from cli import app
 from recipes.core import execution
 from recipes.core.config import compose
 from recipes.core.runs import folder as runs
-from recipes.core.trial import cells, launch
+from recipes.core.trial import launch
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.states import record_end, record_start
-from tests.finished import finished_run
+from tests.finished import finished_run, finished_trial
 
 DAMAGES, SEED = 300, 20
 WORDS = ["budget=smoke", "tracker=none", "trainer.max_steps=2", "trainer.threads=1"]
@@ -41,13 +41,7 @@ NONSENSE = (
 def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder whose `outputs` hold a finished trial of two arms and two seeds."""
     monkeypatch.chdir(tmp_path)
-    planned = cells.trial_cells("prior", WORDS, ["prior", "ntp"], [0, 1])
-    folder, manifest, _ = manifests.plan("trial", "prior", planned, "steelyard trial prior", 1)
-    manifests.write(folder, manifest)
-    for cell in manifest.cells:
-        finished_run(compose.compose("prior", [*cell.overrides]), cell.seed)
-        record_start(folder, cell.name)
-        record_end(folder, cell.name, runs.DONE)
+    finished_trial(WORDS)
     return tmp_path
 
 

@@ -15,7 +15,7 @@ from cli import app, doctor
 from cli.cells import PLANNED
 from cli.results import FORMAT
 from recipes.core import runner
-from recipes.core.config import compose, registry
+from recipes.core.config import registry
 from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
 from recipes.core.export import evaluate as benchmarks
@@ -26,7 +26,7 @@ from recipes.core.trial import cells
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.states import UNFINISHED, record_end, record_start
 from tests.cli.conftest import Ended, in_process
-from tests.finished import finished_run
+from tests.finished import finished_trial
 
 Steelyard = Callable[..., Ended]
 KEYS = ["budget=smoke", "tracker=none", "trainer.device=cpu", "trainer.threads=1"]
@@ -39,14 +39,7 @@ SWEEP = ["sweep", "prior", *KEYS, "seed=0,1", "--launcher", "local"]
 def outputs(tmp_path: Path, steelyard: Steelyard, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder of a finished trial of two arms and two seeds, which is where commands look."""
     monkeypatch.chdir(tmp_path)
-    planned = cells.trial_cells("prior", KEYS, ["prior", "ntp"], [0, 1])
-    folder, manifest, _ = manifests.plan("trial", "prior", planned, "steelyard trial prior", 1)
-    manifests.write(folder, manifest)
-    for cell in manifest.cells:
-        finished_run(compose.compose("prior", [*cell.overrides]), cell.seed)
-        record_start(folder, cell.name)
-        record_end(folder, cell.name, DONE)
-    return folder.parents[2]
+    return finished_trial(KEYS)
 
 
 def result(ended: Ended, command: str) -> Any:
