@@ -1,4 +1,4 @@
-"""`steelyard evaluate`: a language model in benchmarks of lm-evaluation-harness."""
+"""`steelyard evaluate`: a language model in tasks of lm-evaluation-harness."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -13,12 +13,13 @@ from cli.keys import OUTPUTS
 from cli.results import JSON, print_result
 from recipes.core.config import registry
 from recipes.core.errors import UserError
+from recipes.core.storage import hub
 from recipes.core.storage.files import home_path
 from recipes.core.storage.places import run_of
 
 if TYPE_CHECKING:
-    from recipes.core.runs.benchmarks import Benchmark
     from recipes.core.runs.records import RunRecord
+    from recipes.core.runs.task_scores import TaskEvaluation
 
 
 def evaluate(
@@ -38,58 +39,69 @@ def evaluate(
 ) -> None:
     """Ask a language model the tasks of lm-eval.
 
-    The marks of a run stand in `evaluate/` of its folder, and on its page.
+    The scores of a run stand in `evaluate/` of its folder, and on its page.
     """
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names or device not in ("", "cpu", "cuda"):
         where, hint = ("--tasks", "type --tasks A,B") if not names else (f"--device {device}", "type cpu or cuda")
         raise UserError("is not known" if names else "names no task", where, hint)
     is_run = target in registry.recipe_names() or run_of(home_path(target)) is not None
+    if not is_run:
+        _check_model(target)
     run = run_at(target, outputs) if is_run else None
-    from recipes.core.export import evaluate as benchmarks
+    from recipes.core.export import evaluate as tasks_of_lm_eval
 
-    settings = benchmarks.Settings(
-        limit, few_shot, home_path(include_path) if include_path else None, batch_size, device
-    )
+    include = home_path(include_path) if include_path else None
+    settings = tasks_of_lm_eval.Settings(limit, few_shot, include, batch_size, device)
     path = str(run.path) if run else target
-    benchmarks.check_library()
-    benchmarks.check_model(path)
-    benchmark = benchmarks.evaluate(path, names, settings, benchmarks.check_tasks(names, settings))
-    file = _keep(run, names, benchmark) if run else None
+    tasks_of_lm_eval.check_library()
+    tasks_of_lm_eval.check_model(path)
+    manager = tasks_of_lm_eval.check_tasks(names, settings)
+    evaluation = tasks_of_lm_eval.evaluate(path, names, settings, manager)
+    file = _write(run, evaluation) if run else None
     if as_json:
-        print_result("evaluate", {"model": target, "file": str(file) if file else None} | asdict(benchmark))
+        print_result("evaluate", {"model": target, "file": str(file) if file else None} | asdict(evaluation))
     else:
-        _show(benchmark, run, file)
+        _show(evaluation, run, file)
 
 
-def _keep(run: "RunRecord", tasks: list[str], benchmark: "Benchmark") -> Path:
-    """Write the marks into the run's folder, and its page again."""
+def _check_model(target: str) -> None:
+    """Refuse at once what can be no model. Raises UserError."""
+    path, hint = home_path(target), "give the folder of a run or of a model, a recipe, or a hub name"
+    if not path.exists() and not hub.is_name(target):
+        raise UserError("there is no such folder, and it is no hub name", target, hint)
+    if path.exists() and not (path / "config.json").exists():
+        raise UserError("is neither a run nor a model: it holds no config.json", target, hint)
+
+
+def _write(run: "RunRecord", evaluation: "TaskEvaluation") -> Path:
+    """Write the scores into the run's folder, and its page again."""
     from recipes.core.report.run import report_run
-    from recipes.core.runs.benchmarks import file_name, write_benchmark
+    from recipes.core.runs.records import outputs_of
+    from recipes.core.runs.task_scores import write_evaluation
     from recipes.core.statistics.claims import baseline_of, card_of
 
-    used = benchmark.settings
-    file = write_benchmark(run.path, file_name(tasks, used["few_shot"], used["limit"]), benchmark)
+    file = write_evaluation(run.path, evaluation)
     card = card_of(run)
-    report_run(run, baseline_of(run, card, run.path.absolute().parents[2], warn=False), card)
+    report_run(run, baseline_of(run, card, outputs_of(run), warn=False), card)
     return file
 
 
-def _show(benchmark: "Benchmark", run: "RunRecord | None", file: Path | None) -> None:
+def _show(evaluation: "TaskEvaluation", run: "RunRecord | None", file: Path | None) -> None:
     from recipes.core.statistics.texts import number_text
 
     rows = [
         {
-            "task": mark.task,
-            "metric": mark.metric,
-            "value": number_text(mark.value),
-            "+-": "" if mark.error is None else number_text(mark.error),
-            "examples": "" if mark.examples is None else f"{mark.examples:,}",
-            "shots": "" if mark.few_shot is None else str(mark.few_shot),
+            "task": score.task,
+            "metric": score.metric,
+            "value": number_text(score.value),
+            "+-": "" if score.error is None else number_text(score.error),
+            "examples": "" if score.examples is None else f"{score.examples:,}",
+            "shots": "" if score.few_shot is None else str(score.few_shot),
         }
-        for mark in benchmark.marks
+        for score in evaluation.scores
     ]
     table(rows, ["task", "metric", "value", "+-", "examples", "shots"], ["value", "+-", "examples", "shots"])
     if run and file:
         say()
-        pairs([("marks", str(file)), ("report", str(run.path / "report.html"))])
+        pairs([("scores", str(file)), ("report", str(run.path / "report.html"))])

@@ -13,7 +13,7 @@ from cli.results import JSON, as_files, print_result
 from recipes.core.config import registry
 from recipes.core.errors import UserError
 from recipes.core.runs.folder import DONE
-from recipes.core.runs.records import find_runs, load_run
+from recipes.core.runs.records import find_runs, load_run, outputs_of
 from recipes.core.spelling import did_you_mean
 from recipes.core.statistics.claims import baseline_of, card_of
 from recipes.core.trial.manifest import is_trial
@@ -61,7 +61,7 @@ def report(
         details, files = _report_trial(Path(str(target)), kinds, chosen, folder)
     else:
         run = load_run(Path(str(target))) if is_path else load_run(newest(target, outputs))
-        runs = run.path.absolute().parents[2] if is_path else outputs  # a link is not resolved: runs lie beside it
+        runs = outputs_of(run) if is_path else outputs
         details, files = _report_run(run, runs, is_path, kinds, chosen, folder)
     if as_json:
         print_result("report", details | {"files": as_files(files)})

@@ -7,7 +7,7 @@ worker           one of the processes of a run
 runner           one run: what it would be, and done, finished or reused
 execution        the work of a run, from its config to its report
 watching         the training of a run: measured on the way, written into its folder
-export           the model of a run as others load it: its folder, its card, its upload, its marks in benchmarks
+export           the model of a run as others load it: its folder, its card, its upload, its scores in tasks of lm-eval
 report           a run's page; charts, figures, tables and styles of all pages
 text_recipe      the base of methods that weight tokens or samples of text: they write the weights, it does the rest
 recipe           what the author of a recipe writes: read this first

@@ -1,21 +1,23 @@
-"""`steelyard evaluate`: marks of a run's model in tasks of lm-eval, from files alone; what it refuses in one line."""
+"""`steelyard evaluate`: scores of a run's model in tasks of lm-eval, from files alone; what it refuses in one line."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from recipes.core.export.evaluate import Settings, check_tasks, read_marks
-from recipes.core.runs.benchmarks import Benchmark, Mark, file_name, read_benchmarks, write_benchmark
-from recipes.core.runs.records import load_run
+from recipes.core.export.evaluate import Settings, check_tasks, read_scores
+from recipes.core.runs.records import load_run, outputs_of
+from recipes.core.runs.task_scores import TaskEvaluation, TaskScore, file_name, read_evaluations, write_evaluation
 from recipes.core.storage.seals import seal_problem
 from tests.cli.conftest import Ended
-from tests.cli.test_export import finished, run
+from tests.cli.test_export import run
 
-__all__ = ["finished", "run"]  # fixtures
+__all__ = ["run"]  # a fixture
 Steelyard = Callable[..., Ended]
 
 TASK = """
@@ -59,24 +61,24 @@ def only_these(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lm_eval.tasks, "TaskManager", Quick)
 
 
-def test_marks_of_a_run_stand_in_its_folder_and_on_its_page(run: Path, tasks: Path, steelyard: Steelyard) -> None:
+def test_scores_of_a_run_stand_in_its_folder_and_on_its_page(run: Path, tasks: Path, steelyard: Steelyard) -> None:
     words = ("evaluate", run, "--tasks", "tiny_choice", "--include-path", tasks, "--device", "cpu")
     ended = steelyard(*words)
     assert ended.code == 0 and ended.out.splitlines()[1].split() == ["tiny_choice", "acc", "0.500", "0.224", "6", "0"]
-    [benchmark] = read_benchmarks(run)
-    assert benchmark.marks[0] == Mark("tiny_choice", "acc", 0.5, pytest.approx(0.2236, abs=1e-4), 6, 0, True)  # type: ignore[arg-type]
-    assert "Benchmarks of the trained model" in (run / "report.html").read_text()
+    [evaluation] = read_evaluations(run)
+    assert evaluation.scores[0] == TaskScore("tiny_choice", "acc", 0.5, pytest.approx(0.2236, abs=1e-4), 6, 0, True)  # type: ignore[arg-type]
+    assert "Tasks of lm-eval" in (run / "report.html").read_text()
     assert not seal_problem(run) and load_run(run).state == "done"
     limited = json.loads(steelyard(*words[:1], run / "hf", *words[2:], "--limit", "4", "--json").out)["result"]
-    assert limited["marks"][0]["examples"] == 4 and limited["settings"]["limit"] == 4
-    assert Path(limited["file"]) == run / "evaluate" / "tiny_choice_first-4.json" and len(read_benchmarks(run)) == 2
+    assert limited["scores"][0]["examples"] == 4 and limited["settings"]["limit"] == 4
+    assert Path(limited["file"]).name.startswith("tiny_choice_first-4_tasks-") and len(read_evaluations(run)) == 2
 
 
 def test_a_model_that_is_no_run_is_asked_too(run: Path, tasks: Path, tmp_path: Path, steelyard: Steelyard) -> None:
     (run / "hf").rename(tmp_path / "plain")
     words = ("--tasks", "tiny_choice", "--include-path", tasks, "--limit", "2", "--device", "cpu", "--json")
     result = json.loads(steelyard("evaluate", tmp_path / "plain", *words).out)["result"]
-    assert result["file"] is None and result["marks"][0]["examples"] == 2
+    assert result["file"] is None and result["scores"][0]["examples"] == 2
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,42 @@ def test_what_cannot_be_asked_is_refused(
 def test_data_that_cannot_be_had_are_one_line(run: Path, tasks: Path, steelyard: Steelyard) -> None:
     (tasks / "tiny.jsonl").unlink()
     ended = steelyard("evaluate", run, "--tasks", "tiny_choice", "--include-path", tasks, "--device", "cpu")
-    assert ended.code == 2 and ended.err.startswith("error: --tasks tiny_choice: cannot be evaluated: ")
+    assert ended.code == 2 and ended.err.startswith("error: --tasks tiny_choice: cannot be loaded: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("no such kernel"), "--tasks tiny_choice: the evaluation failed: RuntimeError: no such kernel"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't"), "--batch-size 8: the device has not enough memory"),
+    ],
+)
+def test_an_evaluation_that_fails_is_no_fault_of_the_data(
+    error: Exception, message: str, run: Path, tasks: Path, steelyard: Steelyard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("lm_eval.evaluator.simple_evaluate", fail)
+    ended = steelyard("evaluate", run, "--tasks", "tiny_choice", "--include-path", tasks, "--device", "cpu")
+    assert ended.code == 1 and ended.err.startswith(f"error: {message}")
+
+
+def test_a_copy_of_a_run_elsewhere_lies_in_no_outputs(run: Path, tmp_path: Path) -> None:
+    copy = load_run(shutil.copytree(run, tmp_path / "run"))
+    assert outputs_of(load_run(run)) == run.parents[2] and outputs_of(copy) == copy.path
+    assert outputs_of(replace(copy, path=Path("/run"))) == Path("/run")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"), [(".", "neither a run nor a model"), ("/nowhere/at/all", "no such folder")]
+)
+def test_what_is_no_model_is_refused_at_once(
+    target: str, message: str, steelyard: Steelyard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recipes.core.export.evaluate.check_library", lambda: 1 / 0)
+    ended = steelyard("evaluate", target, "--tasks", "x")
+    assert ended.code == 2 and message in ended.err and f"error: {target}: " in ended.err
 
 
 def test_a_run_without_a_language_model_is_refused(make_run: Any, tasks: Path, steelyard: Steelyard) -> None:
@@ -113,26 +150,33 @@ def test_without_lm_eval_the_extra_is_named(run: Path, steelyard: Steelyard, mon
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
     ended = steelyard("evaluate", run, "--tasks", "hellaswag")
     assert ended.code == 2
-    assert ended.err == "error: evaluate: benchmarks need the package lm-eval\n  type pip install 'steelyard[eval]'\n"
+    assert ended.err == "error: evaluate: the tasks need the package lm-eval\n  type pip install 'steelyard[eval]'\n"
 
 
-def test_only_numbers_of_the_results_are_marks() -> None:
+def test_only_numbers_of_the_results_are_scores() -> None:
     numbers = {"alias": "t", "sample_len": 5, "acc,none": 0.5, "acc_stderr,none": "N/A", "em,strict": 1.0}
     numbers |= {"em_stderr,strict": 0.1}
     results = {"results": {"t": numbers}, "n-samples": {"t": {"original": 9, "effective": 5}}, "n-shot": {"t": 2}}
     results |= {"higher_is_better": {"t": {"acc": True, "em": True}}}
-    first, second = read_marks(results)
-    assert first == Mark("t", "acc", 0.5, None, 5, 2, True) and second == Mark("t", "em,strict", 1.0, 0.1, 5, 2, True)
+    first, second = read_scores(results)
+    assert first == TaskScore("t", "acc", 0.5, None, 5, 2, True) and second == TaskScore(
+        "t", "em,strict", 1.0, 0.1, 5, 2, True
+    )
 
 
 def test_a_part_of_a_task_has_a_file_of_its_own_and_long_names_are_cut(tmp_path: Path) -> None:
-    assert file_name(["b", "a/c"], None, None) == "b,a-c.json"
-    assert file_name(["b"], 5, 10) == "b_5-shot_first-10.json"
-    names = {file_name(["x" * 200 + end], None, None) for end in "ab"}
+    def name(*tasks: str, few_shot: int | None = None, limit: int | None = None, include: str | None = None) -> str:
+        return file_name({"tasks": tasks, "few_shot": few_shot, "limit": limit, "include_path": include})
+
+    assert name("b", "a/c") == "b,a-c.json"
+    assert name("b", few_shot=5, limit=10) == "b_5-shot_first-10.json"
+    names = {name("x" * 200 + end) for end in "ab"}
     assert len(names) == 2 and max(map(len, names)) < 140
-    write_benchmark(tmp_path, "b.json", Benchmark({}, ()))
+    assert len({name("b", include=f"/{folder}/tasks") for folder in "ab"}) == 2
+    settings = {"tasks": ["b"], "few_shot": None, "limit": None, "include_path": None}
+    assert write_evaluation(tmp_path, TaskEvaluation(settings, ())).name == "b.json"
     (tmp_path / "evaluate" / "c.json").write_text("{}")  # of somebody else
-    assert read_benchmarks(tmp_path) == [Benchmark({}, ())]
+    assert read_evaluations(tmp_path) == [TaskEvaluation(settings, ())]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A language model in the benchmarks of lm-evaluation-harness, read by the same loader as everywhere."""
+"""A language model in tasks of lm-evaluation-harness, read by the same loader as everywhere."""
 
 import io
 import logging
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.errors import RunFailed, UserError
-from recipes.core.runs.benchmarks import Benchmark, Mark
+from recipes.core.runs.task_scores import TaskEvaluation, TaskScore
 from recipes.core.spelling import did_you_mean, nearest
 from recipes.core.storage.model_files import first_line
 
 EXTRA = "type pip install 'steelyard[eval]'"
 KEY = "model"  # under which the loader speaks of a model
 LISTED = 20  # tasks that a message names
+CPU_IS_FULL = "DefaultCPUAllocator"  # in the error of torch where the machine has no memory left
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def check_library() -> None:
     try:
         import lm_eval.tasks  # noqa: F401
     except ImportError as error:
-        raise UserError("benchmarks need the package lm-eval", "evaluate", EXTRA) from error
+        raise UserError("the tasks need the package lm-eval", "evaluate", EXTRA) from error
 
 
 def check_model(path: str) -> None:
@@ -83,7 +84,7 @@ def check_tasks(tasks: Sequence[str], settings: Settings) -> Any:
     return manager
 
 
-def evaluate(path: str, tasks: Sequence[str], settings: Settings, manager: Any) -> Benchmark:
+def evaluate(path: str, tasks: Sequence[str], settings: Settings, manager: Any) -> TaskEvaluation:
     """Ask a model.
 
     Args:
@@ -94,37 +95,63 @@ def evaluate(path: str, tasks: Sequence[str], settings: Settings, manager: Any) 
 
     Raises:
         UserError: it is no language model, or the data of a task cannot be had.
-        RunFailed: the device has not enough memory.
+        RunFailed: the evaluation fails, or the device has not enough memory.
     """
-    import torch
-    from lm_eval.evaluator import simple_evaluate
+    from lm_eval import evaluator
     from lm_eval.models.huggingface import HFLM
 
+    evaluator.get_git_commit_hash = str  # of the working folder; git's complaint that it is no repository would show
     device = _device(settings.device)
-    model, tokenizer = _load(path)
     with _quiet():
+        items = _load_tasks(tasks, manager)
+    model, tokenizer = _load(path)
+    with _quiet(), _failing(tasks, settings):
         asked = HFLM(pretrained=model.to(device), tokenizer=tokenizer, batch_size=settings.batch_size, device=device)
+        results = evaluator.simple_evaluate(
+            model=asked,
+            tasks=items,
+            num_fewshot=settings.few_shot,
+            limit=settings.limit,
+            task_manager=manager,
+            log_samples=False,
+        )
+    include = settings.include_path
+    used: dict[str, Any] = {"tasks": list(tasks), "limit": settings.limit, "few_shot": settings.few_shot}
+    used |= {"include_path": str(include.resolve()) if include else None}
+    used |= {"batch_size": settings.batch_size, "device": device, "lm_eval": version("lm_eval")}
+    return TaskEvaluation(used, tuple(read_scores(results or {})))
+
+
+def _load_tasks(tasks: Sequence[str], manager: Any) -> list[Any]:
+    """The library's tasks and groups of tasks with their data. Raises UserError where one cannot be had."""
+    items: list[Any] = []
+    for task in tasks:
         try:
-            results = simple_evaluate(
-                model=asked,
-                tasks=list(tasks),
-                num_fewshot=settings.few_shot,
-                limit=settings.limit,
-                task_manager=manager,
-                log_samples=False,
-            )
-        except torch.OutOfMemoryError as error:
-            where = f"--batch-size {settings.batch_size}"
-            raise RunFailed("the device has not enough memory", where, "type a smaller one") from error
+            loaded = manager.load([task])
         except Exception as error:  # of the library, the hub, and the tasks that people bring
             hint = "its data come from the hub unless its YAML names files: without network it must be in the cache"
-            raise UserError(f"cannot be evaluated: {first_line(error)}", f"--tasks {','.join(tasks)}", hint) from error
-    used: dict[str, Any] = {"tasks": list(tasks), "limit": settings.limit, "few_shot": settings.few_shot}
-    used |= {"batch_size": settings.batch_size, "device": device, "lm_eval": version("lm_eval")}
-    return Benchmark(used, tuple(read_marks(results or {})))
+            raise UserError(f"cannot be loaded: {first_line(error)}", f"--tasks {task}", hint) from error
+        group = loaded["groups"].get(task)
+        items += loaded["tasks"].values() if group is None else [group]
+    return items
 
 
-def read_marks(results: dict[str, Any]) -> Iterator[Mark]:
+@contextmanager
+def _failing(tasks: Sequence[str], settings: Settings) -> Iterator[None]:
+    """What fails while a model is asked is no fault of what was typed: it becomes a RunFailed that names the error."""
+    import torch
+
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_IS_FULL in str(error):
+            where = f"--batch-size {settings.batch_size}"
+            raise RunFailed("the device has not enough memory", where, "type a smaller one") from error
+        what = f"the evaluation failed: {type(error).__name__}: {first_line(error)}"
+        raise RunFailed(what, f"--tasks {','.join(tasks)}", "--debug shows where") from error
+
+
+def read_scores(results: dict[str, Any]) -> Iterator[TaskScore]:
     """The numbers among the library's results, task by task."""
     for task, entries in results.get("results", {}).items():
         directions = results.get("higher_is_better", {}).get(task, {})
@@ -137,7 +164,7 @@ def read_marks(results: dict[str, Any]) -> Iterator[Mark]:
             shown = metric if kind == "none" else name
             shots = results.get("n-shot", {}).get(task)
             error = float(error) if isinstance(error, int | float) else None
-            yield Mark(task, shown, float(value), error, counts.get("effective"), shots, directions.get(metric))
+            yield TaskScore(task, shown, float(value), error, counts.get("effective"), shots, directions.get(metric))
 
 
 def _load(path: str) -> tuple[Any, Any]:

@@ -17,13 +17,13 @@ from recipes.core.report.heatmap import HINT, legend, read_heatmap, read_hint
 from recipes.core.report.page import environment_rows, read_environment, render
 from recipes.core.report.plots import pictures
 from recipes.core.report.strips import run_wall
-from recipes.core.runs.benchmarks import read_benchmarks
 from recipes.core.runs.folder import DONE, RunFolder
 from recipes.core.runs.records import (
     RunRecord,
     check_finished,
     config_differences,
 )
+from recipes.core.runs.task_scores import read_evaluations
 from recipes.core.statistics.compare import Comparison, MetricRow, compare_beside, main_metric
 from recipes.core.statistics.texts import expectation
 from recipes.core.storage.files import write_bytes, write_text
@@ -121,7 +121,7 @@ def write_report(run: RunRecord, other: RunRecord | None, comparison: Comparison
         "config_text": (run.path / "config.yaml").read_text(encoding="utf-8"),
         "environment": environment_rows(read_environment(run.path)),
         "facts": _facts(run),
-        "benchmarks": read_benchmarks(run.path),
+        "task_evaluations": read_evaluations(run.path),
         "trained": bool(RunFolder(run.path).status().get("max_steps")),
     }
     write_text(run.path / "report.html", render("template.html.j2", context))

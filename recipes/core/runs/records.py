@@ -142,6 +142,15 @@ def find_runs(outputs: Path, recipe: str | None = None, warn: bool = True, arm: 
     return sorted(records, key=lambda run: (run.recipe, run.arm, run.seed, run.started))
 
 
+def outputs_of(run: RunRecord) -> Path:
+    """The outputs that a run lies in, where others can be paired with it; of a copy elsewhere its own folder.
+
+    A link is not resolved: the runs to pair with lie beside it.
+    """
+    path = run.path.absolute()
+    return path.parents[2] if path.parts[-3:-1] == (run.recipe, run.arm) else path
+
+
 def _check_filing(run: RunRecord) -> RunRecord:
     """A run below an outputs folder. Raises UserError if it is not filed under what its config says."""
     recipe, arm = Path(os.path.abspath(run.path)).parts[-3:-1]

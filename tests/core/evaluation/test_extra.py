@@ -114,7 +114,7 @@ def test_texts_become_the_tokens_that_the_evaluation_harness_makes_of_them(kind,
     pairs = [(q.prompt, text) for q in questions.questions for text in q.texts]
     blanks = ["" if prompt[-1].isspace() else " " for prompt, _ in pairs]
     theirs = [Peer()._encode_pair(prompt, blank + text) for (prompt, text), blank in zip(pairs, blanks, strict=True)]
-    assert [(list(a), list(b)) for a, b in read.rows] == [(list(pair[0]), list(pair[1])) for pair in theirs]
+    assert [(list(a), list(b)) for a, b in questions.rows] == [(list(pair[0]), list(pair[1])) for pair in theirs]
 
 
 @pytest.mark.parametrize(

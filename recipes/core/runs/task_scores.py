@@ -1,7 +1,7 @@
-"""What a run's model reached in benchmarks that were asked after it was finished: `evaluate/`, outside the seal."""
+"""Scores of a run's model in tasks of lm-eval, evaluated after it was finished: `evaluate/`, outside the seal."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ LONGEST = 120  # characters of a file's name
 
 
 @dataclass(frozen=True)
-class Mark:
+class TaskScore:
     """One metric of one task.
 
     Attributes:
@@ -37,41 +37,49 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """Marks of one evaluation, and how it was done ("limit", "batch_size", "device", versions of packages)."""
+class TaskEvaluation:
+    """Scores of one evaluation, and how it was done ("limit", "batch_size", "device", versions of packages)."""
 
     settings: dict[str, Any]
-    marks: tuple[Mark, ...]
+    scores: tuple[TaskScore, ...]
 
 
-def file_name(tasks: Sequence[str], few_shot: int | None, limit: int | None) -> str:
-    """Name of the file of an evaluation: its tasks, and what makes its marks others than those of the whole tasks."""
+def file_name(settings: Mapping[str, Any]) -> str:
+    """Name of the file of an evaluation: its tasks, and what makes its scores others than those of the whole tasks.
+
+    Args:
+        settings: Of a `TaskEvaluation`: "tasks", "few_shot", "limit" and "include_path".
+    """
+    tasks, few_shot, limit, include = (settings[key] for key in ("tasks", "few_shot", "limit", "include_path"))
     name = ",".join(tasks).replace("/", "-")
     if len(name) > LONGEST:
         name = f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     shots = f"_{few_shot}-shot" if few_shot is not None else ""
-    return f"{name}{shots}{f'_first-{limit}' if limit is not None else ''}.json"
+    first = f"_first-{limit}" if limit is not None else ""
+    # Two folders may have a task of one name.
+    folder = f"_{Path(include).name}-{hashlib.sha256(include.encode()).hexdigest()[:8]}" if include else ""
+    return f"{name}{shots}{first}{folder}.json"
 
 
-def write_benchmark(run: Path, name: str, benchmark: Benchmark) -> Path:
+def write_evaluation(run: Path, evaluation: TaskEvaluation) -> Path:
     """Write an evaluation into a run's folder; an earlier one of the same tasks and settings gives way.
 
     Returns:
         The file.
     """
-    path = run / FOLDER / name
-    write_json(path, asdict(benchmark))
+    path = run / FOLDER / file_name(evaluation.settings)
+    write_json(path, asdict(evaluation))
     return path
 
 
-def read_benchmarks(run: Path) -> list[Benchmark]:
+def read_evaluations(run: Path) -> list[TaskEvaluation]:
     """All evaluations in a run's folder that can be read, in the order of their files' names."""
-    return [benchmark for path in sorted((run / FOLDER).glob("*.json")) if (benchmark := _read(path))]
+    return [evaluation for path in sorted((run / FOLDER).glob("*.json")) if (evaluation := _read(path))]
 
 
-def _read(path: Path) -> Benchmark | None:
+def _read(path: Path) -> TaskEvaluation | None:
     try:
         tree = read_json(path)
-        return Benchmark(dict(tree["settings"]), tuple(Mark(**mark) for mark in tree["marks"]))
+        return TaskEvaluation(dict(tree["settings"]), tuple(TaskScore(**score) for score in tree["scores"]))
     except (OSError, UserError, KeyError, TypeError, ValueError):
         return None
