@@ -15,6 +15,7 @@ from recipes.core.errors import UserError
 from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.sources import load_tokenizer, source_folder
 from recipes.core.runs.identity import content_of
+from recipes.core.storage.places import run_of
 from recipes.core.storage.seals import seal_digest, write_seal
 from tests.conftest import TINY_RUN
 
@@ -44,6 +45,13 @@ def test_the_run_and_its_model_stand_for_one_content(name: str, finished: Path, 
     assert config.model.name == "causal-lm"  # type: ignore[attr-defined]
     assert content_of(config)["model.path"] == f"run {seal_digest(finished)}"
     assert source_folder(str(finished / name), KEY) == finished / "hf"
+
+
+def test_the_working_folder_may_be_the_model_of_a_run(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished / "hf")
+    assert run_of(Path()) == finished
+    monkeypatch.chdir(finished)
+    assert run_of(Path("hf")) == finished
 
 
 def test_a_run_of_before_is_read_from_its_final_checkpoint(finished: Path, tmp_path: Path) -> None:
