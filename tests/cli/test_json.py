@@ -18,13 +18,11 @@ from recipes.core import runner
 from recipes.core.config import registry
 from recipes.core.config.registry import ROOT
 from recipes.core.errors import UserError
-from recipes.core.export import evaluate as benchmarks
+from recipes.core.export import evaluate as evaluations
 from recipes.core.export import folder as exports
-from recipes.core.runs.benchmarks import Benchmark, Mark
 from recipes.core.runs.folder import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING
-from recipes.core.trial import cells
-from recipes.core.trial import manifest as manifests
-from recipes.core.trial.states import UNFINISHED, record_end, record_start
+from recipes.core.runs.task_scores import TaskEvaluation, TaskScore
+from recipes.core.trial.states import UNFINISHED
 from tests.cli.conftest import Ended, in_process
 from tests.finished import finished_trial
 
@@ -195,12 +193,12 @@ def test_the_page_has_what_trials_sweeps_and_runs_print(
 def test_the_page_has_what_other_commands_print(
     steelyard: Steelyard, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mark = Mark("task", "acc", 0.5, 0.1, 8, None, True)
+    score = TaskScore("task", "acc", 0.5, 0.1, 8, None, True)
     monkeypatch.setattr(doctor, "_torch", lambda: [])
     monkeypatch.setattr(exports, "export_in_run", lambda run, answer: run.path / "hf")
-    monkeypatch.setattr(benchmarks, "evaluate", lambda *_: Benchmark({}, (mark,)))
+    monkeypatch.setattr(evaluations, "evaluate", lambda *_: TaskEvaluation({}, (score,)))
     for name in ("check_library", "check_model", "check_tasks"):
-        monkeypatch.setattr(benchmarks, name, lambda *_: None)
+        monkeypatch.setattr(evaluations, name, lambda *_: None)
     trial = next(path.parent for path in outputs.glob("prior/trials/*/manifest.json"))
     check_row("list", *(result(steelyard("list", *more, "--json"), "list") for more in ([], ["prior"])),
               optional=OF_A_BROKEN_RECIPE)  # fmt: skip
