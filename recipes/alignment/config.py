@@ -249,10 +249,12 @@ class ReferenceConfig(TuningConfig):
     store: str = setting(
         AUTO,
         help="what the loss reads of it is kept on disk for all runs (always), or computed beside each step (never); "
-        "auto: kept within max_gib and half of the free disk, if runs see most of the pairs",
+        "auto: kept if it takes at most max_gib, and the pairs are at most 10,000 or 8 times those that a run sees",
         choices=STORE,
     )
-    max_gib: float = setting(8.0, help="auto: most disk that it may take for the training pairs", unit="GiB", gt=0)
+    max_gib: float = setting(
+        8.0, help="auto: most disk that it may take, for the training and for the held-out pairs", unit="GiB", gt=0
+    )
 
 
 @dataclass(frozen=True)
@@ -347,8 +349,15 @@ class AlignmentRunConfig(RunConfig):
             ("data", f"{data.name}: {data.description}, {data.test_prompts} held-out prompts"),
             ("model", self.model.description),
             ("reference", reference.model or f"the model, {tuned}"),
-            ("reference says", self._reads_text()),
+            ("reference scores", self._reads_text()),
         ]
+
+    @property
+    def reference_in_bf16(self) -> bool:
+        """Whether hidden states of the reference are kept in bf16, as far as is known before a device is chosen."""
+        trainer = self.trainer
+        on_cuda = trainer.precision == "auto" and trainer.device == "cuda"
+        return on_cuda or trainer.precision == "bf16" or trainer.dtype == "bfloat16"
 
     def reference_bytes(self, tokens: int) -> int | None:
         """Bytes on disk of what training reads of the reference at the tokens of answers; None if its size is unknown.
@@ -360,8 +369,7 @@ class AlignmentRunConfig(RunConfig):
         if size is None:
             return None
         layers = {NO_STATES: 0, LAST_STATES: 1, ALL_STATES: size.layers}[self.reads.states]
-        bf16 = "bf16" in (self.trainer.precision, self.trainer.dtype.replace("bfloat", "bf"))
-        return score_bytes(tokens, layers, size.width, bf16)
+        return score_bytes(tokens, layers, size.width, self.reference_in_bf16)
 
     def _reads_text(self) -> str:
         """What training reads of the reference, and what it costs where that is known before the data are read."""
@@ -376,6 +384,8 @@ class AlignmentRunConfig(RunConfig):
         cost = "" if size is None else f", {size:,} bytes a token"
         if size and isinstance(data, SentimentConfig | ChainArithmeticConfig):
             cost = f", at most {size * 2 * data.max_pairs * data.max_new_tokens / 2**20:,.1f} MiB"
+        if cost and reads.states != NO_STATES:
+            cost += f" in {'bf16' if self.reference_in_bf16 else 'fp32'}"
         beside = "" if self.reference.store == ALWAYS else f"; beside each step above {self.reference.max_gib:g} GiB"
         return f"{what}, kept on disk{cost}{beside}"
 

@@ -34,7 +34,7 @@ class Prepared:
         ground: Pairs, prompts, judges, tokenizer and reference.
         train: Items to train on.
         test: Held-out items.
-        reference: What the reference says of the held-out answers.
+        reference: The reference's scores of the held-out answers.
         states: From a batch to the reference's hidden states.
         device: Where the run computes.
         beside: Gives training batches what the loss reads of the reference; None: they bring it along.
@@ -73,7 +73,7 @@ class AlignmentRecipe:
             train = add_mismatches(train, ground.frozen if beside is None else None, device)
         if config.one_copy:
             ground = one_copy(ground)
-            beside = beside and StepReference(ground.frozen, beside.layers)
+            beside = beside and StepReference(ground.frozen, beside.layers, beside.bf16)
         return Prepared(ground, train, items[1], scores[1], states_of(ground.frozen), device, beside)
 
     def ground(self, config: Any, device: str) -> Ground:
@@ -89,7 +89,7 @@ class AlignmentRecipe:
             config: The run's.
             ground: Models and tokenizer.
             pairs: The answers.
-            reference: What the reference says of them.
+            reference: The reference's scores of them.
             device: Where to compute more.
             seed: For what is drawn.
         """

@@ -40,7 +40,7 @@ class MismatchedPairs(LazyPairs):
     def __len__(self) -> int:
         return len(self._others)
 
-    def pair(self, index: int) -> Pair:
+    def item(self, index: int) -> Pair:
         pair, other = (self._pairs.pairs[number] for number in (index, int(self._others[index])))
         room = self._longest - max(len(pair.chosen), len(pair.rejected))
         return replace(pair, prompt=other.prompt[-room:])
@@ -89,11 +89,11 @@ def mismatched_pairs(pairs: PairSet) -> PairSet:
 
 
 def add_mismatches(items: PairItems, reference: nn.Module | None, device: str) -> PairItems:
-    """The items with their mismatched prompts and what the reference says of the answers behind them, cached.
+    """The items with their mismatched prompts and the reference's log-probs of the answers behind them, cached.
 
     Args:
         items: The items.
-        reference: None if it says so beside each step.
+        reference: None if it gives them beside each step.
         device: Where to compute.
 
     Raises:
@@ -130,7 +130,8 @@ def mismatched_log_ratio(
         if beside is None:
             reference = batch[TOKENS + COLUMN]
         else:
-            reference = beside.complete(inputs | {"labels": labels})[TOKENS + LOGPS]
+            # In fp32, as the policy here: before a step there is no autocast around it.
+            reference = StepReference(beside.model).complete(inputs | {"labels": labels})[TOKENS + LOGPS]
         total = total.to(logps.device) + (logps.float() - reference).sum()
         rows += len(labels)
     return gather_all((total / rows)[None]).mean()

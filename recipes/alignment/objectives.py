@@ -84,7 +84,7 @@ class TokenScores:
         needs: Fields of `Completions` to fill besides `logps`.
         head: That of the reference; None if no KL is needed.
         prompts: Whether a loss that reads the NLL of whole texts gets that of prompts with answers.
-        beside: Gives batches what the reference says of their tokens; None: they bring it along.
+        beside: Gives batches the reference's scores of their tokens; None: they bring them along.
     """
 
     def __init__(

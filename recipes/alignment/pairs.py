@@ -8,12 +8,12 @@ A batch holds, rows being the chosen answers followed by the rejected ones:
     mismatched: input_ids, attention_mask and labels of the same answers behind the prompts of others, if a loss asks.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 from recipes.core.data.tasks.prompts import Judge, Prompt
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.scoring.columns import column_tensor
-from recipes.core.scoring.rows import LazyRows, completion_batch
+from recipes.core.scoring.rows import LazyRows, LazySequence, completion_batch
 from recipes.core.scoring.rows import Row as ScoredRow
 
 TOKENS, MISMATCHED = "tokens/", "mismatched/"
@@ -52,20 +52,8 @@ class Pair:
     asked: str | None = None
 
 
-class LazyPairs(Sequence[Pair], ABC):
+class LazyPairs(LazySequence[Pair]):
     """Pairs that are made when they are asked for; what concerns all of them is known without making one."""
-
-    @abstractmethod
-    def pair(self, index: int) -> Pair:
-        """One pair."""
-
-    @overload
-    def __getitem__(self, index: int) -> Pair: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Pair]: ...
-    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
-        numbers = range(len(self))[index]
-        return self.pair(numbers) if isinstance(numbers, int) else [self.pair(number) for number in numbers]
 
     @abstractmethod
     def lengths(self) -> np.ndarray:
@@ -155,12 +143,12 @@ class AnswerRows(LazyRows):
     def fingerprint(self) -> str:
         return self._pairs.fingerprint
 
-    def row(self, number: int) -> Example:
-        pair = self._pairs[number // 2]
-        return pair.prompt, pair.rejected if number % 2 else pair.chosen
+    def item(self, index: int) -> Example:
+        pair = self._pairs[index // 2]
+        return pair.prompt, pair.rejected if index % 2 else pair.chosen
 
 
-class PromptsWithChosen(Sequence[np.ndarray]):
+class PromptsWithChosen(LazySequence[np.ndarray]):
     """Prompts with their chosen answers: int32 ids, made when they are asked for."""
 
     def __init__(self, pairs: PairSet) -> None:
@@ -169,13 +157,7 @@ class PromptsWithChosen(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self._pairs)
 
-    @overload
-    def __getitem__(self, index: int) -> np.ndarray: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
-    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
+    def item(self, index: int) -> np.ndarray:
         return np.concatenate([self._pairs[index].prompt, self._pairs[index].chosen])
 
 

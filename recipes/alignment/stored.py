@@ -65,7 +65,7 @@ class StoredPairs(LazyPairs):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def pair(self, index: int) -> Pair:
+    def item(self, index: int) -> Pair:
         number = int(self._numbers[index])
         prompt, chosen, rejected = (self._tokens[3 * number + part] for part in range(3))
         id, asked = (self._texts[2 * number + part].tobytes().decode() for part in range(2))

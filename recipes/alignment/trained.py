@@ -25,7 +25,7 @@ VERSION = 1
 
 def train_policy(
     ground: Ground,
-    items: PairItems,
+    items: "PairItems | SwappedItems",
     loss: PreferenceConfig,
     tuning: TuningConfig,
     trainer: TrainerConfig,
@@ -72,20 +72,28 @@ def train_policy(
     return lambda: load_text_model(str(folder))
 
 
-class SwappedItems(PairItems):
-    """The same pairs with chosen and rejected answers exchanged, and their columns likewise.
+class SwappedItems:
+    """The same pairs with chosen and rejected answers exchanged, and the columns of an item likewise.
+
+    It is no `PairItems`: columns of all tokens in another order would be a copy of what may not fit into memory.
 
     Args:
         items: The pairs.
     """
 
-    def __init__(self, items: PairItems) -> None:
-        super().__init__(PairSet(_SwappedPairs(items.pairs)), items.columns)
-        self._items = items
+    def __init__(self, items: "PairItems | SwappedItems") -> None:
+        self.pairs, self._items = PairSet(_SwappedPairs(items.pairs)), items
+
+    @property
+    def sequence_lengths(self) -> np.ndarray:
+        """int64 [pairs] tokens of the prompt and the longer answer."""
+        return self._items.sequence_lengths
+
+    def __len__(self) -> int:
+        return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item = self._items[index]
-        columns = {name: sides[::-1] for name, sides in item["columns"].items()}
+        columns = {name: sides[::-1] for name, sides in self._items[index]["columns"].items()}
         return {"pair": self.pairs.pairs[index], "columns": columns}
 
 
@@ -98,7 +106,7 @@ class _SwappedPairs(LazyPairs):
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def pair(self, index: int) -> Pair:
+    def item(self, index: int) -> Pair:
         pair = self._pairs.pairs[index]
         return dataclasses.replace(
             pair,

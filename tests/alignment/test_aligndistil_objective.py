@@ -153,6 +153,8 @@ def test_swapped_pairs() -> None:
         ours, theirs = swapped[number]["columns"], items[number]["columns"]
         for name in ours:
             assert [side.tolist() for side in ours[name]] == [side.tolist() for side in theirs[name]][::-1]
+    assert not hasattr(swapped, "columns")  # those of all tokens would have to be copied
+    assert swapped.sequence_lengths.tolist() == items.sequence_lengths.tolist()
     again = SwappedItems(swapped)
     assert again.pairs.fingerprint not in (pairs.fingerprint, swapped.pairs.fingerprint)
     assert again[2]["columns"]["states"][1].tolist() == items[2]["columns"]["states"][1].tolist()

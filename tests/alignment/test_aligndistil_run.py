@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from recipes.alignment.aligndistil.evaluation import add_half
 from recipes.alignment.aligndistil.recipe import AlignDistilRecipe
 from recipes.alignment.trained import SwappedItems, train_policy
 from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import read_plots
+from recipes.core.evaluation.scores import Scores
 from recipes.core.scoring.fingerprints import weights_hash
 from tests.alignment.tiny import TINY, logged
 
@@ -102,6 +104,27 @@ def test_a_file_of_the_users(pairs: Path, tmp_path: Path) -> None:
         metrics = runner.run(compose.compose("aligndistil", own), False, "steelyard run aligndistil").metrics
         assert {"kl", "length", "pairs/accuracy", "alpha", "expected_reward", "kl/half"} < metrics.keys()
         assert "reward" not in metrics and "teacher/dpo_reward" not in metrics and metrics["teacher/dpo_kl"] > 0
+
+
+@pytest.mark.parametrize("store", ["always", "never"])
+def test_a_teacher_may_have_bf16_weights_and_the_other_not(store: str, tmp_path: Path) -> None:
+    """The reference has the dtype of the policy; what is trained before the run stays in fp32."""
+    keys = ("distil.mode=theorem1_adaptive", "label=bf16", f"reference.store={store}")
+    plain, cast = (run(tmp_path, *keys, f"trainer.dtype={dtype}") for dtype in ("float32", "bfloat16"))
+    for name in ("alpha", "distance", "distil/r"):
+        assert cast.metrics[name] == pytest.approx(plain.metrics[name], rel=0.05)
+    assert logged(cast.folder)[0]["kl"] == pytest.approx(logged(plain.folder)[0]["kl"], rel=0.2)
+
+
+def test_half_of_the_steps_is_half_of_those_that_were_done() -> None:
+    curve = {}
+    for step in (2, 4, 6):  # of twenty, ended early
+        curve[step] = Scores()
+        curve[step].define("reward", "reward", True)
+        curve[step].add("reward", "0", "0", float(step))
+    scores = Scores()
+    add_half(scores, curve, ["reward"])
+    assert scores.overall() == {"reward/half": 2.0}
 
 
 def test_models_that_are_one_are_refused(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from recipes.alignment.evaluation import KL, define
 from recipes.alignment.pairs import PairItems, PairSet
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
+from recipes.core.models.precision import exact
+from recipes.core.scoring.columns import column_tensor
 
 FEWEST = 20  # answers that reach a position which is drawn
 PART = 1 << 14  # tokens whose states are in memory at a time
@@ -29,7 +31,8 @@ def answer_distances(items: PairItems, heads: Heads, tokens: slice, device: str)
     columns, heads = [items.columns[name][tokens] for name in TEACHERS], (heads[0].to(device), heads[1].to(device))
     parts = []
     for start in range(0, len(columns[0]), PART):
-        states = [torch.from_numpy(np.ascontiguousarray(column[start : start + PART])).to(device) for column in columns]
+        part = slice(start, start + PART)
+        states = [exact(column_tensor(np.ascontiguousarray(column[part])).to(device)) for column in columns]
         dpo, other = (frozen_logits(hidden, head) for hidden, head in zip(states, heads, strict=True))
         parts.append(distances(dpo, other, len(states[0]), states[0]).cpu().numpy())
     return np.concatenate(parts)
@@ -58,9 +61,11 @@ def add_expected_reward(scores: Scores, final: Scores, beta: float) -> None:
             scores.add("expected_reward", example, group, beta * (reverse[example] - dpo[example]))
 
 
-def add_half(scores: Scores, curve: Mapping[int, Scores], steps: int, names: Sequence[str]) -> None:
-    """Add metrics at the last measurement within the first half of the steps (the first, if there is none)."""
-    half = max((step for step in curve if 2 * step <= steps), default=min(curve))
+def add_half(scores: Scores, curve: Mapping[int, Scores], names: Sequence[str]) -> None:
+    """Add metrics at the last measurement within the first half of the steps that were done (the first, if there is
+    none); the last step of a run, wherever it ended, is always measured.
+    """
+    half = max((step for step in curve if 2 * step <= max(curve)), default=min(curve))
     for name in names:
         groups = {row[1]: row[2] for row in curve[half].rows if row[0] == name}
         if groups:

@@ -118,7 +118,7 @@ class AlignDistilRecipe(AlignmentRecipe):
         scores, extra = base.scores, _facts(config, prepared, base.scores)
         final = judge_samples(config, prepared, model.policy, prepared.models)
         evaluation.add_expected_reward(scores, final, config.preference.beta)
-        evaluation.add_half(scores, curve, config.trainer.max_steps, [*_judge_metrics(prepared)[:1], KL])
+        evaluation.add_half(scores, curve, [*_judge_metrics(prepared)[:1], KL])
         plots, shown = list(base.plots), None
         if config.distil.mode != "none":
             rule, test = _rule(config, prepared), prepared.test.pairs
@@ -158,7 +158,7 @@ def _rule(config: AlignDistilConfig, prepared: Distilling) -> Rule:
 def _with_states(config: AlignDistilConfig, items: PairItems, models: Sequence[Any], device: str) -> PairItems:
     """The items with the teachers' last hidden states, in fp32; without, where they are not worth keeping."""
     scores = [AnswerScores(model, items.pairs, device, (HEAD,)) for model in models]
-    if not all(worth_keeping(config, each) for each in scores):
+    if not worth_keeping(config, scores):
         return items
     states = {name: each.states[:, -1] for name, each in zip(TEACHERS, scores, strict=True)}
     return PairItems(items.pairs, items.columns | states)

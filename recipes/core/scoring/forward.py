@@ -1,7 +1,7 @@
 """A frozen model's forwards over rows: what it has at the positions that predict the tokens of completions."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -75,11 +75,13 @@ def read_rows(
     model.to(device)
     with evaluation(model):
         for numbers, batch in row_batches(rows, device, what, batch_tokens, groups, before):
-            with torch.no_grad(), torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
+            with torch.no_grad(), _autocast(device, bf16):
                 _forward(model, numbers, batch, read, layers, inputs(numbers) if inputs else {})
 
 
-def read_batch(model: Any, batch: dict[str, Tensor], read: Callable[[Reading], None], layers: Sequence[int]) -> None:
+def read_batch(
+    model: Any, batch: dict[str, Tensor], read: Callable[[Reading], None], layers: Sequence[int], bf16: bool = False
+) -> None:
     """One forward of `read_rows`, over a batch of rows as `recipes.core.scoring.rows` describes; no row has a number.
 
     Args:
@@ -87,8 +89,9 @@ def read_batch(model: Any, batch: dict[str, Tensor], read: Callable[[Reading], N
         batch: The rows.
         read: Called once, inside the forward.
         layers: As in `hidden_states`.
+        bf16: As in `read_rows`.
     """
-    with torch.no_grad():
+    with torch.no_grad(), _autocast(batch["labels"].device.type, bf16):
         _forward(model, [], batch, read, layers, {})
 
 
@@ -116,6 +119,11 @@ def every_layer(model: Any) -> tuple[int, ...]:
     width = output_head(model.language_model).weight.shape[1]
     last = (HEAD,) if width == getattr(config, "hidden_size", width) else ()
     return (*range(1, config.num_hidden_layers), *last)
+
+
+def _autocast(device: str, bf16: bool) -> AbstractContextManager[Any]:
+    """What a forward of a model that is trained in bf16 runs in; nothing otherwise."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16) if bf16 else nullcontext()
 
 
 def _forward(

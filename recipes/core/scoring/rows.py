@@ -8,7 +8,7 @@ A batch holds, right-padded:
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from recipes.core.runs.progress import progress
 PAD = 0  # masked everywhere, so that any token would do
 Ids = Sequence[int] | np.ndarray
 Row = tuple[Ids, Ids]
+Item = TypeVar("Item", covariant=True)
 
 
 def text_rows(texts: Sequence[Ids] | np.ndarray, start_id: int | None = None) -> list[Row]:
@@ -30,7 +31,23 @@ def text_rows(texts: Sequence[Ids] | np.ndarray, start_id: int | None = None) ->
     return [((start_id,), text) for text in texts]
 
 
-class LazyRows(Sequence[Row], ABC):
+class LazySequence(Sequence[Item], ABC):
+    """Items that are made when they are asked for."""
+
+    @abstractmethod
+    def item(self, index: int) -> Item:
+        """One of them; the index is neither negative nor too large."""
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        numbers = range(len(self))[index]
+        return self.item(numbers) if isinstance(numbers, int) else [self.item(number) for number in numbers]
+
+
+class LazyRows(LazySequence[Row]):
     """Rows that are made when they are asked for; what concerns all of them is known without making one."""
 
     @abstractmethod
@@ -41,18 +58,6 @@ class LazyRows(Sequence[Row], ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Hash of all ids and of where they are cut."""
-
-    @abstractmethod
-    def row(self, number: int) -> Row:
-        """One row."""
-
-    @overload
-    def __getitem__(self, number: int) -> Row: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Row]: ...
-    def __getitem__(self, number: int | slice) -> Row | list[Row]:
-        numbers = range(len(self))[number]
-        return self.row(numbers) if isinstance(numbers, int) else [self.row(each) for each in numbers]
 
 
 def row_lengths(rows: Sequence[Row]) -> np.ndarray:

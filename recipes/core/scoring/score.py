@@ -107,12 +107,45 @@ def score(
     return TokenScores(columns, offsets, forwards)
 
 
+@dataclass(frozen=True)
+class Content:
+    """Hashes of what is scored.
+
+    Attributes:
+        model: Of the weights.
+        other: Of those of the other model; None without one.
+        rows: Of all ids.
+    """
+
+    model: str
+    other: str | None
+    rows: str
+
+
+def content_of(model: Any, rows: Sequence[Row], other: Any = None) -> Content:
+    """What is scored, as it is now; arguments as in `score`."""
+    return Content(weights_hash(model), None if other is None else weights_hash(other), rows_fingerprint(rows))
+
+
 def score_once(
-    model: Any, rows: Sequence[Row], ask: Ask = LOGPROB, other: Any = None, **options: Unpack[Options]
+    model: Any,
+    rows: Sequence[Row],
+    ask: Ask = LOGPROB,
+    other: Any = None,
+    content: Content | None = None,
+    **options: Unpack[Options],
 ) -> TokenScores:
     """`score`, computed only if no run has done so before, and memory-mapped from the cache.
 
     It is written as it is computed. A computation that was stopped or killed goes on from what is on disk.
+
+    Args:
+        model: As in `score`.
+        rows: As in `score`.
+        ask: As in `score`.
+        other: As in `score`.
+        content: `content_of` all of it, where that is known.
+        options: As in `score`.
 
     Raises:
         RunFailed: the model gives a token no finite log-probability.
@@ -132,14 +165,14 @@ def score_once(
             forwards = _fill(model, rows, ask, other, files, _check_finite, options, groups, saved.done, advance)
         saved.finish()
 
-    key = scores_key(model, rows, ask, other, bf16=options.get("bf16", False))
+    key = scores_key(content or content_of(model, rows, other), ask, options.get("bf16", False))
     folder = build_once(KIND, key, build, resumable=True)
     return TokenScores(read_columns(folder), row_offsets(rows), forwards)
 
 
-def is_scored(model: Any, rows: Sequence[Row], ask: Ask = LOGPROB, bf16: bool = False) -> bool:
+def is_scored(content: Content, ask: Ask = LOGPROB, bf16: bool = False) -> bool:
     """Whether `score_once` finds these scores in the cache."""
-    return entry_folder(KIND, scores_key(model, rows, ask, bf16=bf16)).is_dir()
+    return entry_folder(KIND, scores_key(content, ask, bf16)).is_dir()
 
 
 def in_bf16(model: Any, bf16: bool) -> bool:
@@ -147,15 +180,9 @@ def in_bf16(model: Any, bf16: bool) -> bool:
     return bf16 or output_head(model.language_model).weight.dtype == torch.bfloat16
 
 
-def scores_key(model: Any, rows: Sequence[Row], ask: Ask, other: Any = None, bf16: bool = False) -> str:
+def scores_key(content: Content, ask: Ask, bf16: bool = False) -> str:
     """What the cache knows the scores by."""
-    parts = {
-        "model": weights_hash(model),
-        "other": None if other is None else weights_hash(other),
-        "rows": rows_fingerprint(rows),
-        "ask": asdict(ask),
-        "format": FORMAT,
-    }
+    parts = asdict(content) | {"ask": asdict(ask), "format": FORMAT}
     return sha256_json(parts | ({"bf16": True} if bf16 else {}))
 
 

@@ -9,7 +9,6 @@ AUTO, ALWAYS, NEVER = "auto", "always", "never"
 STORE = (AUTO, ALWAYS, NEVER)
 RUNS = 8  # that share what is kept, about: some arms and seeds
 FEW = 10_000  # rows that are read in minutes even if a run sees a part of them
-FREE_SHARE = 0.5  # of the free disk, which others need as well
 
 
 def score_bytes(tokens: int, layers: int, width: int, bf16: bool) -> int:
@@ -24,7 +23,7 @@ def score_bytes(tokens: int, layers: int, width: int, bf16: bool) -> int:
     return tokens * (4 + layers * width * (2 if bf16 else 4))
 
 
-def is_worth_keeping(size: int, limit_gib: float, rows: int, rows_seen: int, folder: Path) -> bool:
+def is_worth_keeping(size: int, limit_gib: float, rows: int, rows_seen: int) -> bool:
     """Whether `store=auto` keeps scores, rather than compute them beside each step.
 
     Args:
@@ -32,10 +31,8 @@ def is_worth_keeping(size: int, limit_gib: float, rows: int, rows_seen: int, fol
         limit_gib: Most gibibytes they may take.
         rows: How many rows are scored to keep them.
         rows_seen: How many a run trains on, those seen twice counted twice.
-        folder: Where they would lie.
     """
-    few = rows <= max(FEW, RUNS * rows_seen)
-    return few and size <= limit_gib * 2**30 and size <= FREE_SHARE * free_bytes(folder)
+    return size <= limit_gib * 2**30 and rows <= max(FEW, RUNS * rows_seen)
 
 
 def check_room(size: int, folder: Path, where: str, hint: str) -> None:
@@ -51,10 +48,10 @@ def check_room(size: int, folder: Path, where: str, hint: str) -> None:
         UserError: there is no room.
     """
     if size > (free := free_bytes(folder)):
-        message = f"what the reference says takes {size / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free"
+        message = f"the reference's scores take {size / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free"
         raise UserError(f"{message} at {folder}", where, hint)
 
 
 def free_bytes(folder: Path) -> int:
     """Free bytes of the disk that a folder is or would be on."""
-    return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.is_dir())).free
+    return shutil.disk_usage(next(there for there in (folder, *folder.absolute().parents) if there.is_dir())).free
