@@ -54,10 +54,10 @@ class Chat:
 
     def ids(self, messages: Sequence[Message], ask: bool = False) -> list[int]:
         """A conversation as token ids, control tokens in messages being text. Arguments and errors as of `text`."""
-        text, marked = self.written(messages, ask)
+        text, marked = self.marked_text(messages, ask)
         return self.marked_ids(text) if marked else self.reader.template_ids([text])[0]
 
-    def written(self, messages: Sequence[Message], ask: bool = False) -> tuple[str, bool]:
+    def marked_text(self, messages: Sequence[Message], ask: bool = False) -> tuple[str, bool]:
         """A conversation as text, and whether control tokens in it are marked as text; see `text`."""
         text = self.text(messages, ask)
         typed = self.reader.control_tokens(

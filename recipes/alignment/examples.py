@@ -103,8 +103,8 @@ def example_texts(example: Example, reader: TextIds) -> Texts | BadRow:
         answers = [answer.removesuffix(end) for answer in (example.chosen, example.rejected)]
         return [(text, False) for text in (example.prompt, *(example.prompt + answer for answer in answers))]
     try:
-        wholes = [example.chat.written([*example.prompt, *answer]) for answer in (example.chosen, example.rejected)]
-        return [example.chat.written(example.prompt, ask=True), *wholes]
+        wholes = [example.chat.marked_text([*example.prompt, *answer]) for answer in (example.chosen, example.rejected)]
+        return [example.chat.marked_text(example.prompt, ask=True), *wholes]
     except BadRow as error:
         return error
 

@@ -79,8 +79,8 @@ def mismatched_pairs(pairs: PairSet) -> PairSet:
             where="preference.loss=kto",
             hint="give pairs with different prompts, or type preference.loss=dpo",
         )
-    places = np.flatnonzero(changes)
-    ends = places[np.searchsorted(places, np.arange(count)) % len(places)]  # the last pair that asks the same
+    lasts = np.flatnonzero(changes)
+    ends = lasts[np.searchsorted(lasts, np.arange(count)) % len(lasts)]  # the last pair that asks the same
     mismatched = MismatchedPairs(pairs, (ends + 1) % count, int((parts[:, 0] + parts[:, 1:].max(1)).max()))
     if cut := mismatched.cut:
         many = f"{cut:,} of {count:,} prompts of other pairs"

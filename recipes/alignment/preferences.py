@@ -53,7 +53,7 @@ def load_preferences(config: PreferencesConfig, tokenizer: Any) -> PreferenceDat
         raise UserError(
             f"{len(pairs)} pairs are left, too few to train and to test", f"data.path={config.path}", _list(dropped)
         )
-    train, test = (pairs.some(side) for side in _sides(config, pairs.held_out))
+    train, test = (pairs.select(side) for side in _sides(config, pairs.held_out))
     prompts = [Prompt(pair.id, "", pair.prompt) for pair in test[: config.test_prompts]]
     facts = {
         "data/pairs": ("training pairs", True, float(len(train))),
@@ -150,7 +150,7 @@ class _Writer:
         """What was counted."""
         dropped = self.unread.with_others(self.unusable)
         changes = {**vars(self.changes), "unread": dict(self.changes.unread)}
-        return {"rows": self.rows, "dropped": dropped.listed(), "changes": changes}
+        return {"rows": self.rows, "dropped": dropped.as_list(), "changes": changes}
 
     def _pairs(self, batch: Sequence[_Row], ids: Sequence[list[int]]) -> Iterator[tuple[Pair, bool]]:
         """Pairs of different token ids, each with whether it is tested on."""

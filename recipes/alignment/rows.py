@@ -57,15 +57,15 @@ class Dropped:
         """These and others, which come behind."""
         return Dropped(self.counts + others.counts, others.first | self.first)
 
-    def listed(self) -> list[tuple[str, int, str]]:
+    def as_list(self) -> list[tuple[str, int, str]]:
         """Each reason, how many, and where the first stands, as JSON keeps them."""
         return [(why, count, self.first[why]) for why, count in self.counts.items()]
 
     @staticmethod
-    def of(listed: list[tuple[str, int, str]]) -> "Dropped":
-        """What `listed` returned."""
-        counts = Counter({why: count for why, count, _ in listed})
-        return Dropped(counts, {why: first for why, _, first in listed})
+    def of(reasons: list[tuple[str, int, str]]) -> "Dropped":
+        """What `as_list` returned."""
+        counts = Counter({why: count for why, count, _ in reasons})
+        return Dropped(counts, {why: first for why, _, first in reasons})
 
     def lines(self) -> list[str]:
         """One line a reason, the most frequent first."""

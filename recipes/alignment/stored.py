@@ -14,7 +14,7 @@ from recipes.alignment.pairs import LazyPairs, Pair
 from recipes.core.storage.files import sha256_json
 from recipes.core.storage.ragged import Ragged, RaggedFile
 
-TOKENS, TEXTS, HELD_OUT = "tokens", "texts", "held-out"
+TOKEN_FILE, TEXT_FILE, HELD_OUT_FILE = "tokens", "texts", "held-out"
 
 
 class PairFiles:
@@ -22,9 +22,9 @@ class PairFiles:
 
     def __init__(self, folder: Path) -> None:
         self._open, self._digests = ExitStack(), (sha256(), sha256())
-        self._tokens = self._open.enter_context(RaggedFile(folder / TOKENS, np.int32))
-        self._texts = self._open.enter_context(RaggedFile(folder / TEXTS, np.uint8))
-        self._held_out = self._open.enter_context((folder / HELD_OUT).open("wb"))
+        self._tokens = self._open.enter_context(RaggedFile(folder / TOKEN_FILE, np.int32))
+        self._texts = self._open.enter_context(RaggedFile(folder / TEXT_FILE, np.uint8))
+        self._held_out = self._open.enter_context((folder / HELD_OUT_FILE).open("wb"))
 
     def __enter__(self) -> "PairFiles":
         return self
@@ -58,7 +58,7 @@ class StoredPairs(LazyPairs):
     """
 
     def __init__(self, folder: Path, digest: str, numbers: np.ndarray | None = None) -> None:
-        self._tokens, self._texts = Ragged(folder / TOKENS, np.int32), Ragged(folder / TEXTS, np.uint8)
+        self._tokens, self._texts = Ragged(folder / TOKEN_FILE, np.int32), Ragged(folder / TEXT_FILE, np.uint8)
         self._folder, self._digest = folder, digest
         self._numbers = np.arange(len(self._tokens) // 3) if numbers is None else numbers
 
@@ -71,14 +71,14 @@ class StoredPairs(LazyPairs):
         id, asked = (self._texts[2 * number + part].tobytes().decode() for part in range(2))
         return Pair(id, prompt, chosen, rejected, asked=asked)
 
-    def some(self, indices: np.ndarray) -> "StoredPairs":
+    def select(self, indices: np.ndarray) -> "StoredPairs":
         """Those at some indices, in their order."""
         return StoredPairs(self._folder, self._digest, self._numbers[indices])
 
     @cached_property
     def held_out(self) -> np.ndarray:
         """bool [pairs]: which of them are tested on."""
-        return np.fromfile(self._folder / HELD_OUT, np.bool_)[self._numbers]
+        return np.fromfile(self._folder / HELD_OUT_FILE, np.bool_)[self._numbers]
 
     def lengths(self) -> np.ndarray:
         return self._tokens.lengths().reshape(-1, 3)[self._numbers]

@@ -64,7 +64,8 @@ class ImageTextConfig(DataConfig):
     name: str = setting("image-text", help="data set", choices=("image-text",))
     format: str = setting(
         "auto",
-        help="auto: from the path; stream: a hub data set, fetched row by row and not stored whole",
+        help="auto: from the path; stream: a hub data set, fetched row by row (with limit only the first); its "
+        "captions and whole images are kept below STEELYARD_HOME",
         choices=("auto", "jsonl", "parquet", "csv", "folder", "llava", "datasets", "stream"),
     )
     image_column: str | None = setting(None, help="column of image paths or bytes; null: image or file_name")

@@ -123,6 +123,7 @@ class _WeightedCrossEntropy(torch.autograd.Function):
         dtype: torch.dtype,
         chunk: int,
     ) -> tuple[Tensor, Tensor]:
+        """The loss and the NLLs; gradients with respect to hidden states and head are kept."""
         head, weights = OutputHead(weight, bias, *curve), weights.to(softmax_dtype(dtype))
         nll, *gradients = _sweep(hidden, head, targets, weights, dtype, chunk, ctx.needs_input_grad[:3])
         ctx.save_for_backward(*gradients)
@@ -132,6 +133,7 @@ class _WeightedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        """The gradients of the forward times that of the loss."""
         return *_scaled_gradients(ctx.saved_tensors, grad_loss), None, None, None, None, None
 
 
@@ -151,6 +153,7 @@ class _DeferredCrossEntropy(torch.autograd.Function):
         chunk: int,
         keep: int,
     ) -> tuple[Tensor, Tensor]:
+        """The loss and the NLLs, from which the weights are made; gradients are kept."""
         head, wanted = OutputHead(weight, bias, *curve), ctx.needs_input_grad[:3]
         nll, weights, *gradients = _deferred_sweep(hidden, head, targets, weigh, dtype, chunk, keep, wanted)
         ctx.save_for_backward(*gradients)
@@ -160,6 +163,7 @@ class _DeferredCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        """The gradients of the forward times that of the loss."""
         return *_scaled_gradients(ctx.saved_tensors, grad_loss), None, None, None, None, None, None
 
 
@@ -189,6 +193,7 @@ class _TokenNLL(torch.autograd.Function):
         dtype: torch.dtype,
         chunk: int,
     ) -> Tensor:
+        """The NLLs; of a wide head, what the backward reads of its softmax is kept."""
         head = OutputHead(weight, bias, *curve)
         softmax: tuple[Tensor, ...] = ()
         if _wide(head) and any(ctx.needs_input_grad[:3]):
@@ -202,6 +207,7 @@ class _TokenNLL(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_nll: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients from logits that are computed again, a chunk or a tile at a time."""
         refuse_second_derivatives()
         hidden, weight, bias, targets, *softmax = ctx.saved_tensors
         head, wanted = OutputHead(weight, bias, *ctx.curve), ctx.needs_input_grad[:3]

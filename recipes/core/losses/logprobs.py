@@ -140,6 +140,7 @@ class _Divergence(torch.autograd.Function):
         chunk: int,
         direction: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probs and KL of all tokens, from logits of a chunk at a time."""
         head = OutputHead(weight, bias, *curve)
         logps, ref_logps, kl = (hidden.new_empty(len(hidden), dtype=softmax_dtype(dtype)) for _ in range(3))
         # Of capped logits the backward needs the slope, which log-probs do not tell.
@@ -158,6 +159,7 @@ class _Divergence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_logps: Tensor, _: None, grad_kl: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the policy, from log-softmaxes that were kept or are computed again."""
         refuse_second_derivatives()
         hidden, weight, bias, targets, logps, kl = ctx.saved_tensors
         head = OutputHead(weight, bias, *ctx.curve)

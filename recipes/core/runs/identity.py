@@ -223,11 +223,11 @@ def _remove_later(tree: dict[str, Any], start: str, keys: Iterable[str]) -> None
     """Remove of the keys that begin with `start` those that came later and are as if they had not."""
     for key in keys:
         node, last = _parent(tree, key.removeprefix(start))
-        if key.startswith(start) and last in node and LATER_KEYS[key] in (node[last], _listed(node[last])):
+        if key.startswith(start) and last in node and LATER_KEYS[key] in (node[last], _as_list(node[last])):
             _remove_with_parents(tree, key.removeprefix(start))
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -51,7 +51,7 @@ def verify(name: str, hashed: bool = True) -> list[str]:
 
     Args:
         name: Which asset.
-        hashed: Hash every file; else large ones only where `stat` tells that they changed.
+        hashed: Hash every file; else large ones only where `stat` shows that they changed.
 
     Raises:
         UserError: no such asset.

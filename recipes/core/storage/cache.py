@@ -51,7 +51,7 @@ def build_once(kind: str, key: str, build: Callable[[Path], None], resumable: bo
 
     Returns:
         A folder whose files match the checksums written when it was built. Files of a megabyte and more are hashed
-        the first time, and again when `stat` tells that they changed.
+        the first time, and again when `stat` shows that they changed.
     """
     folder = entry_folder(kind, key)
     if folder.is_dir() and not problems(folder):

@@ -19,7 +19,7 @@ from recipes.core.storage.files import sha256_file, sha256_json, sha256_text, wr
 
 KEPT_FROM = 2**20  # bytes; smaller sets of files are hashed each time
 MOST_KEPT = 4096
-# A file that changed so recently may change again without its time telling: clocks of disks are coarse.
+# A file that changed so recently may change again and keep its time: clocks of disks are coarse.
 SETTLED_SECONDS = 2.0
 
 _once: ContextVar[dict[Hashable, str] | None] = ContextVar("once", default=None)
@@ -76,7 +76,7 @@ class Stamp:
     changed: int
 
     def holds(self) -> bool:
-        """Whether it still says the same of files that will not change without its telling."""
+        """Whether it still says the same, of files that cannot change from here on and leave it as it is."""
         settled = self.changed < time.time_ns() - SETTLED_SECONDS * 1e9
         try:
             return settled and stamp_of(self.files) == self
@@ -97,7 +97,7 @@ def stamp_of(files: Mapping[str, Path]) -> Stamp:
 
 
 def keep_hash(key: str, home: Path, stamp: Stamp, compute: Callable[[], str]) -> str:
-    """A hash of 64 hex digits that follows from large files: computed once, and again when `stat` tells of a change.
+    """A hash of 64 hex digits that follows from large files: computed once, and again when `stat` shows a change.
 
     Args:
         key: What it is kept under, 64 hex digits made of the stamp's and of all else that it depends on.

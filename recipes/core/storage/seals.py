@@ -46,7 +46,7 @@ def seal_digest(folder: Path) -> str | None:
 def seal_problem(folder: Path) -> str:
     """The first thing that is wrong with a finished run; empty if it is what it was when it ended.
 
-    Files are hashed once in a process, and again when `stat` tells that they changed.
+    Files are hashed once in a process, and again when `stat` shows that they changed.
     """
     seen = _look(folder)
     known = _compared.get(folder)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from recipes.core.data.files.data_files import walk
 from recipes.core.data.files.json_records import Bad, Number
-from recipes.core.data.files.sources import load_split, reason
+from recipes.core.data.files.sources import is_saved, load_split, reason
 from recipes.core.data.files.tables import BATCH, IndexedTable, Record, Table, reading
 from recipes.core.errors import UserError
 from recipes.core.storage import hub
@@ -124,7 +125,11 @@ class DatasetTable(IndexedTable):
             yield from records(batch)
 
     def fingerprint(self) -> str:
-        return sha256_json([self.name, self._rows._fingerprint])
+        """Of a folder, of what its files hold; of a hub data set, whose files are those of a commit, as it says."""
+        if not is_saved(self.root):
+            return sha256_json([self.name, self._rows._fingerprint])
+        files = {str(path.relative_to(self.root)): path for path in walk(self.root)}
+        return sha256_json([self.name, fingerprint(files, home())])
 
     def with_index(self, names: Sequence[str]) -> IndexedTable:
         return DatasetTable(self._only(names), self.name, self.root)

@@ -22,7 +22,8 @@ from recipes.core.data.files.data_files import (
     splits_of,
 )
 from recipes.core.data.files.sources import hub_splits, is_saved, load_split, saved_splits
-from recipes.core.data.files.tables import Chain, CsvTable, JsonTable, Table
+from recipes.core.data.files.tables import Chain, Table
+from recipes.core.data.files.text_tables import CsvTable, JsonTable
 from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.storage.files import home_path

@@ -157,31 +157,31 @@ class _Writer:
 Looked = tuple[np.ndarray, dict[int, str]]
 
 
-def _look_at_files(source: Source, rows: CaptionRows, places: np.ndarray) -> Looked:
+def _look_at_files(source: Source, rows: CaptionRows, indices: np.ndarray) -> Looked:
     """SHA-256 and problems of the image files of some usable rows."""
 
     def paths() -> Iterator[Path]:
-        for place in places:
-            name = rows.names[place].tobytes().decode()
-            yield source.table.folder(int(rows.usable[place])) / home_path(name)
+        for index in indices:
+            name = rows.names[index].tobytes().decode()
+            yield source.table.folder(int(rows.usable[index])) / home_path(name)
 
     states = np.fromiter(chain.from_iterable(map(state_of, paths())), np.int64)
-    hashes = [sha256(part.tobytes()).hexdigest() for part in (rows.images[places], states)]
+    hashes = [sha256(part.tobytes()).hexdigest() for part in (rows.images[indices], states)]
     digests, problems = inspect_all(["files", str(source.table.root), *hashes], paths)
     named = {number: path for number, path in enumerate(paths()) if number in problems} if problems else {}
     return digests, {number: f"{shorten(str(named[number]), WIDEST)}: {why}" for number, why in problems.items()}
 
 
-def _look_at_bytes(source: Source, rows: CaptionRows, places: np.ndarray) -> Looked:
+def _look_at_bytes(source: Source, rows: CaptionRows, indices: np.ndarray) -> Looked:
     """SHA-256 and problems of the images of some usable rows whose bytes stand in the source."""
 
     def contents() -> Iterator[Any]:
         """The table once more: holding all images until here would fill the memory."""
-        wanted = iter(rows.usable[places])
+        wanted = iter(rows.usable[indices])
         following = next(wanted, None)
         for row, record in enumerate(source.table.rows((source.image_column,))):
             if row == following:
                 yield image_content(record[source.image_column], source.table.folder(row))  # type: ignore[index]
                 following = next(wanted, None)
 
-    return inspect_all(["bytes", sha256(rows.images[places].tobytes()).hexdigest()], contents)
+    return inspect_all(["bytes", sha256(rows.images[indices].tobytes()).hexdigest()], contents)

@@ -77,7 +77,7 @@ class ImageChecks:
     def _check_files(self) -> Iterator[tuple[str, tuple[str, str | None]]]:
         paths = list(self._files)
         key = ["files", [[path, state_of(Path(path))] for path in paths]]
-        yield from zip(paths, _listed(*inspect_all(key, lambda: map(Path, paths))) if paths else [], strict=True)
+        yield from zip(paths, _results(*inspect_all(key, lambda: map(Path, paths))) if paths else [], strict=True)
 
     def _check_bytes(self) -> Iterator[tuple[str, str | None]]:
         order = sorted(self._stored, key=lambda digest: self._stored[digest][0])
@@ -89,7 +89,7 @@ class ImageChecks:
                 if row in firsts and isinstance(record, dict):
                     yield image_content(record[self.column], self.table.folder(row))
 
-        results = _listed(*inspect_all(["bytes", order], contents)) if order else []
+        results = _results(*inspect_all(["bytes", order], contents)) if order else []
         yield from ((digest, problem) for digest, (_, problem) in zip(order, results, strict=True))
 
 
@@ -120,7 +120,7 @@ def inspect_all(key: list[Any], contents: Callable[[], Iterable[Any]]) -> tuple[
     return np.fromfile(folder / "digests", "S32"), {int(number): why for number, why in problems.items()}
 
 
-def _listed(digests: np.ndarray, problems: dict[int, str]) -> list[tuple[str, str | None]]:
+def _results(digests: np.ndarray, problems: dict[int, str]) -> list[tuple[str, str | None]]:
     rows = digests.view(np.uint8).reshape(len(digests), -1)
     return [(row.tobytes().hex() if row.any() else "", problems.get(number)) for number, row in enumerate(rows)]
 

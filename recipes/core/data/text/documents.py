@@ -18,7 +18,8 @@ from recipes.core.data.files.data_files import (
 )
 from recipes.core.data.files.json_records import BOM, parse_record, refuse_foreign
 from recipes.core.data.files.sources import is_saved, load_split, pick_column
-from recipes.core.data.files.tables import CsvTable, JsonTable, begins_list, open_lines, reading
+from recipes.core.data.files.tables import reading
+from recipes.core.data.files.text_tables import CsvTable, JsonTable, begins_list, open_lines
 from recipes.core.data.text.shards import (
     Columns,
     DatasetShard,

@@ -17,7 +17,8 @@ from typing import IO, Any
 from recipes.core.data.files.arrow_tables import records
 from recipes.core.data.files.json_records import BOM, Bad, excerpt, is_unicode, parse_record, text_of
 from recipes.core.data.files.sources import load_split, reason
-from recipes.core.data.files.tables import BATCH, CsvTable, JsonTable, Record, Table, open_lines, reading
+from recipes.core.data.files.tables import BATCH, Record, Table, reading
+from recipes.core.data.files.text_tables import CsvTable, JsonTable, open_lines
 from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.storage import hub

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shutil
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -552,6 +553,16 @@ def test_saved_splits_are_kept(folder: Path) -> None:
     assert [row.held_out for row in rows] == [False] * 4 + [True] * 6
     assert len(read_vqa(VqaConfig(path=str(folder / "saved"), question_column="question"))) == 6
     assert len(documents(folder / "saved")[0]) == 4
+
+
+def test_a_saved_data_set_counts_by_what_its_files_hold(folder: Path) -> None:
+    """Not by the fingerprint that `datasets` wrote beside them, which survives a change."""
+    before, _ = captions(saved(folder, ROWS))
+    state = (folder / "saved" / "state.json").read_bytes()
+    shutil.rmtree(folder / "saved")
+    path = saved(folder, [row | {"caption": f"new: {row['caption']}"} for row in ROWS])
+    (path / "state.json").write_bytes(state)
+    assert captions(path)[0] != before
 
 
 @pytest.fixture
