@@ -1,15 +1,19 @@
-"""A million preference pairs and a million captions: time and memory to prepare them and to train on them.
+"""Preference pairs and captions of any number: time and memory to prepare them and to train on them.
 
-    python -m benchmarks.rows [ROWS] [COMPARED]
+    python -m benchmarks.rows [--parts pairs,prepared,captions,map] [--rows N] [--answer-words N] [--compared N]
 
-Writes ROWS pairs of about 200 tokens an answer and ROWS captions of small images, five an image. In processes of their
-own, pairs are prepared and trained on for 20 steps by a tiny model, and captions are prepared and read in 20 batches
-with their images; both once for the first time and once with warm caches. The first COMPARED pairs are also prepared by
-`datasets.map` with the same tokenizer, as TRL has it: the prompt alone and with each answer. Memory is what no file
-backs ("Anonymous"), the peak of a process and its children. Promises: under 2 GiB, a second start in under 10 s, no
-slower than `datasets.map`.
+Writes N pairs (answers of 150 words, about 200 tokens) and N captions of small images, five an image. Each part runs in
+processes of its own, and is recorded in a file of its own:
+    pairs: pairs are prepared and trained on for 20 steps by a tiny model;
+    prepared: pairs are prepared only;
+    captions: captions are prepared and read in 20 batches with their images;
+    map: the first pairs are prepared beside `datasets.map` with the same tokenizer, as TRL has it: the prompt alone and
+    with each answer.
+All but the last are done twice, for the first time and with warm caches. Memory is what no file backs ("Anonymous"),
+the peak of a process and its children. Promises: under 2 GiB, a second start in under 10 s, no slower than `datasets.map`.
 """
 
+import argparse
 import json
 import os
 import random
@@ -27,64 +31,90 @@ from benchmarks.record import record
 from recipes.core.config.registry import ROOT
 
 ROWS, COMPARED, STEPS, TESTED = 1_000_000, 20_000, 20, 20
-WORDS, PROMPT_WORDS, CAPTION_WORDS, PER_IMAGE = 150, 15, 9, 5
+PROMPT_WORDS, ANSWER_WORDS, CAPTION_WORDS, PER_IMAGE = 15, 150, 9, 5
 LIMIT, SECOND_START = 2 << 30, 10.0
 EVERY = 0.2  # seconds between two looks at a process
 PAIRS = ("sparsepo", "arm=simpo", "data=preferences", "reference.steps=0", "data.max_tokens=512", "data.test_prompts=2")
 
+Result = dict[str, Any]
 
-def main(rows: int = ROWS, compared: int = COMPARED) -> int:
-    """Measure, print and record; the exit code is 1 if a promise is broken."""
+
+def main(options: argparse.Namespace) -> int:
+    """Measure the chosen parts, print and record each; the exit code is 1 if a promise is broken."""
+    broken = False
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name:
         folder = Path(name)
         model = _tiny_model(folder / "model")
-        pairs, captions = _write_pairs(folder / "pairs.jsonl", rows), _write_captions(folder / "captions", rows)
-        result: dict[str, Any] = {"rows": rows, "bytes": {"pairs": pairs.stat().st_size}}
-        tested = f"data.test_fraction={TESTED / rows}"
-        result["pairs"] = _twice(folder, [*PAIRS, f"data.path={pairs}", f"model={model}", tested])
-        result["captions"] = _twice_prepared(folder, captions, model)
-        result["beside_datasets_map"] = _beside_map(folder, pairs, model, compared)
-        print(json.dumps(result, indent=2))
-        record("rows", "cpu", result)
-    runs = [run for kind in ("pairs", "captions") for run in result[kind].values()]
-    slow = any(result[kind]["second"]["prepare_seconds"] > SECOND_START for kind in ("pairs", "captions"))
-    return int(
-        slow or any(run["anonymous_bytes"] > LIMIT for run in runs) or result["beside_datasets_map"]["ratio"] < 1
-    )
+        for part in options.parts:
+            result = PARTS[part](folder / part, model, options)
+            print(json.dumps(result, indent=2))
+            record(f"rows_{part}", "cpu", result)
+            broken |= _is_broken(result)
+    return int(broken)
 
 
-def _twice(folder: Path, words: list[str]) -> dict[str, dict[str, float]]:
-    """The same run with empty caches and with warm ones."""
-    tail = [f"trainer.max_steps={STEPS}", f"outputs={folder / 'outputs'}", "trainer.threads=1", "budget=smoke"]
-    runs = {}
-    for when in ("first", "second"):
-        runs[when] = _measure(["-m", "benchmarks.rows", "run", *words, *tail], folder)
-        print(words[0], when, json.dumps(runs[when]), flush=True)
-    return runs
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", default=",".join(PARTS), type=lambda text: text.split(","), help="which to measure")
+    parser.add_argument("--rows", type=int, default=ROWS, help="pairs and captions")
+    parser.add_argument("--answer-words", type=int, default=ANSWER_WORDS, help="words of an answer")
+    parser.add_argument("--compared", type=int, default=COMPARED, help="pairs of the part map")
+    options = parser.parse_args()
+    if unknown := next((part for part in options.parts if part not in PARTS), None):
+        parser.error(f"there is no part {unknown!r}; choose from {', '.join(PARTS)}")
+    return options
 
 
-def _twice_prepared(folder: Path, captions: Path, model: Path) -> dict[str, dict[str, float]]:
-    runs = {}
-    for when in ("first", "second"):
-        runs[when] = _measure(
-            ["-m", "benchmarks.rows", "captions", str(captions), str(model)], folder / "home-captions"
-        )
-        print("captions", when, json.dumps(runs[when]), flush=True)
-    return runs
+def _is_broken(result: Result) -> bool:
+    runs = [result[when] for when in ("first", "second") if when in result]
+    slow = any(run["prepare_seconds"] > SECOND_START for run in runs[1:])
+    return slow or any(run["anonymous_bytes"] > LIMIT for run in runs) or result.get("ratio", 1) < 1
 
 
-def _beside_map(folder: Path, pairs: Path, model: Path, count: int) -> dict[str, Any]:
-    """Preparation of the first pairs by Steelyard and by `datasets.map`, one after the other, and their ratio."""
-    few = folder / "few.jsonl"
-    with pairs.open("rb") as source:
-        few.write_bytes(b"".join(line for line, _ in zip(source, range(count), strict=False)))
+def _pairs(folder: Path, model: Path, options: argparse.Namespace) -> Result:
+    """Pairs to the end of a short run, with empty caches and with warm ones."""
+    pairs = _write_pairs(folder, options.rows, options.answer_words)
+    words = [*PAIRS, f"data.path={pairs}", f"model={model}", f"data.test_fraction={TESTED / options.rows}"]
+    words += [f"trainer.max_steps={STEPS}", f"outputs={folder / 'outputs'}", "trainer.threads=1", "budget=smoke"]
+    return _setting(options, pairs) | _twice(["run", *words], folder)
+
+
+def _prepared(folder: Path, model: Path, options: argparse.Namespace) -> Result:
+    """Pairs, prepared only."""
+    pairs = _write_pairs(folder, options.rows, options.answer_words)
+    return _setting(options, pairs) | _twice(["steelyard", str(pairs), str(model)], folder)
+
+
+def _captions(folder: Path, model: Path, options: argparse.Namespace) -> Result:
+    """Captions, prepared and read."""
+    captions = _write_captions(folder, options.rows)
+    return {"rows": options.rows} | _twice(["captions", str(captions), str(model)], folder)
+
+
+def _beside_map(folder: Path, model: Path, options: argparse.Namespace) -> Result:
+    """Preparation of pairs by Steelyard and by `datasets.map`, one after the other, and their ratio."""
+    pairs = _write_pairs(folder, options.compared, options.answer_words)
     runs = {}
     for how in ("steelyard", "datasets"):
-        runs[how] = _measure(["-m", "benchmarks.rows", how, str(few), str(model)], folder / f"home-{how}")
+        runs[how] = _measure(["-m", "benchmarks.rows", how, str(pairs), str(model)], folder / f"home-{how}")
     wall, cpu = (
         runs["datasets"][name] / runs["steelyard"][name] for name in ("prepare_seconds", "prepare_cpu_seconds")
     )
-    return {"rows": count, **runs, "ratio": wall, "cpu_ratio": cpu}
+    setting = {"rows": options.compared, "answer_words": options.answer_words}
+    return setting | runs | {"ratio": wall, "cpu_ratio": cpu}
+
+
+def _setting(options: argparse.Namespace, pairs: Path) -> Result:
+    return {"rows": options.rows, "answer_words": options.answer_words, "bytes": pairs.stat().st_size}
+
+
+def _twice(words: list[str], folder: Path) -> Result:
+    """The same with empty caches and with warm ones."""
+    runs = {}
+    for when in ("first", "second"):
+        runs[when] = _measure(["-m", "benchmarks.rows", *words], folder / "home")
+        print(words[0], when, json.dumps(runs[when]), flush=True)
+    return runs
 
 
 def _measure(words: list[str], home: Path) -> dict[str, float]:
@@ -214,8 +244,9 @@ def _words() -> list[str]:
     return [word for document in documents for word in document.text.split()]
 
 
-def _write_pairs(path: Path, rows: int) -> Path:
-    words, draws = _words(), random.Random(0)
+def _write_pairs(folder: Path, rows: int, answer: int) -> Path:
+    folder.mkdir()
+    path, words, draws = folder / "pairs.jsonl", _words(), random.Random(0)
 
     def text(count: int) -> str:
         start = draws.randrange(len(words) - count)
@@ -223,7 +254,7 @@ def _write_pairs(path: Path, rows: int) -> Path:
 
     with path.open("w", encoding="utf-8") as file:
         for _ in range(rows):
-            row = {"prompt": text(PROMPT_WORDS), "chosen": f" {text(WORDS)}", "rejected": f" {text(WORDS)}"}
+            row = {"prompt": text(PROMPT_WORDS), "chosen": f" {text(answer)}", "rejected": f" {text(answer)}"}
             file.write(json.dumps(row) + "\n")
     return path
 
@@ -265,8 +296,15 @@ CHILDREN: dict[str, Callable[..., None]] = {
     "datasets": _prepare_with_map,
 }
 
+PARTS: dict[str, Callable[[Path, Path, argparse.Namespace], Result]] = {
+    "pairs": _pairs,
+    "prepared": _prepared,
+    "captions": _captions,
+    "map": _beside_map,
+}
+
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in CHILDREN:
         CHILDREN[sys.argv[1]](*sys.argv[2:])
     else:
-        sys.exit(main(*map(int, sys.argv[1:])))
+        sys.exit(main(_options()))
