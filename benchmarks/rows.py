@@ -10,7 +10,8 @@ processes of its own, and is recorded in a file of its own:
     map: the first pairs are prepared beside `datasets.map` with the same tokenizer, as TRL has it: the prompt alone and
     with each answer.
 All but the last are done twice, for the first time and with warm caches. Memory is what no file backs ("Anonymous"),
-the peak of a process and its children. Promises: under 2 GiB, a second start in under 10 s, no slower than `datasets.map`.
+the peak of a process and its children. Promises: under 2 GiB, a second start in under 10 s, no slower than
+`datasets.map`.
 """
 
 import argparse
