@@ -7,34 +7,25 @@ global batches, reference log-probs precomputed, AdamW with the same settings, n
 checkpointing, the default of `trl`, and without, the default here. For time they take turns step by step, the others
 waiting. Memory is the peak of a step above what lies there before it (model and optimizer state), in processes of
 their own whose allocator gives all memory back. Pairs are of mixed or of equal length (in words); those of `short` have
-equal answers behind short prompts. Targets on pairs of mixed length: beside `trl` at its defaults at least 2x the pairs
-a second and at most 0.5x the memory, with checkpointing or without; beside `trl` at its fastest 1.5x and 0.4x. Never
-slower on equal lengths. Losses equal to 1e-4, and at most 1.35x the time of a DPO step for SparsePO.
+equal answers behind short prompts. The targets stand in benchmarks/README.md.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.alignment_trainer import OURS, PEERS, SYSTEMS, prepare_run, run_keys
 from benchmarks.record import record
 
-# And whether activations are computed again in the backward.
-OURS = {"steelyard": False, "steelyard-checkpointing": True}
-PEERS = {"trl": False, "trl-checkpointing": True}
-SYSTEMS = (*OURS, *PEERS)
 WARM_UP = 1  # steps that are not counted: the optimizer's state is made in the first
 LONGEST = 75  # words of a prompt and of an answer, about 100 tokens
 SHORT = 8
@@ -44,12 +35,6 @@ LENGTHS = {
     "equal": (LONGEST, LONGEST, LONGEST, LONGEST),
     "short": (SHORT, SHORT, LONGEST, LONGEST),
 }
-# Settings that both trainers share.
-SETTINGS = (
-    *("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "learning_rate"),
-    *("weight_decay", "adam_beta1", "adam_beta2", "max_grad_norm", "warmup_steps", "lr_scheduler_type"),
-    *("bf16", "use_cpu", "seed", "data_seed", "dataloader_drop_last", "dataloader_pin_memory", "disable_tqdm"),
-)
 
 
 def main(options: argparse.Namespace) -> None:
@@ -75,8 +60,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--lengths", default="mixed,equal,short", help="of the pairs")
     parser.add_argument("--parts", default="memory,time,arms", help="which to measure, each written to its own file")
     parser.add_argument("--peer-python", default=sys.executable, help="a Python that has Steelyard and trl")
-    parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -109,22 +92,13 @@ def _write_pairs(path: Path, count: int, *words_of: int) -> None:
             sink.write(json.dumps({"prompt": prompt, "chosen": f" {chosen}", "rejected": f" {rejected}"}) + "\n")
 
 
-def _keys(options: argparse.Namespace) -> list[str]:
-    return [
-        *("data=preferences", "model=smollm2-135m", "tracker=none", "trainer.precision=fp32", "trainer.log_steps=1"),
-        *(f"trainer.{name}" for name in ("schedule=constant", "learning_rate=1e-5", f"device={options.device}")),
-        *(f"trainer.{name}" for name in (f"threads={options.threads}", f"max_steps={options.steps}")),
-        f"trainer.batch_size={options.batch}",
-    ]
-
-
 class _Child:
     """A process that trains one step at a time, each on request."""
 
     def __init__(self, system: str, folder: Path, options: argparse.Namespace, environment: dict[str, str]) -> None:
         python = options.peer_python if system in PEERS else sys.executable
         arguments = [f"--{name}={getattr(options, name)}" for name in ("device", "threads", "steps", "batch")]
-        command = [python, "-m", "benchmarks.alignment", f"--system={system}", f"--folder={folder}", *arguments]
+        command = [python, "-m", "benchmarks.alignment_trainer", f"--system={system}", f"--folder={folder}", *arguments]
         variables = {"OMP_NUM_THREADS": str(options.threads), "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", **environment}
         self.process = subprocess.Popen(
             command,
@@ -237,167 +211,9 @@ def _spread(values: list[float]) -> dict[str, Any]:
     return {"median": statistics.median(values), "quartiles": statistics.quantiles(values, n=4)}
 
 
-class _Turns:
-    """The child's end: waits for its turn before each step and reports what the step took."""
-
-    def __init__(self, device: str) -> None:
-        self.device, self.losses, self.batches = device, [], []  # type: ignore[var-annotated]
-        self.wire = os.fdopen(os.dup(1), "w", encoding="utf-8")
-        os.dup2(2, 1)  # whatever libraries print
-        self.started = False
-
-    def begin(self) -> None:
-        """Wait; then a step starts."""
-        if not self.started:
-            self.send({"ready": True})
-            self.started = True
-        if not sys.stdin.readline():
-            raise SystemExit("nobody waits for this step any more")
-        self.before, self.began = self._memory(reset=True), time.perf_counter()
-
-    def end(self) -> None:
-        """A step has ended."""
-        if self.device == "cuda":
-            import torch
-
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - self.began
-        self.send({"seconds": seconds, "bytes": self._memory(reset=False) - self.before})
-
-    def send(self, what: dict[str, Any]) -> None:
-        """One line to the parent."""
-        print(json.dumps(what), file=self.wire, flush=True)
-
-    def noting(self, collate: Callable[..., Any], rows: Callable[[Any], Iterable[Any]]) -> Callable[..., Any]:
-        """A collate function that remembers what went into each batch."""
-
-        def noted(items: list[Any]) -> Any:
-            tokens = sorted([list(map(int, ids)) for ids in rows(item)] for item in items)
-            self.batches.append(hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:12])
-            return collate(items)
-
-        return noted
-
-    def _memory(self, reset: bool) -> int:
-        """Bytes in use now, from where the peak is counted; or the peak since then."""
-        if self.device == "cuda":
-            import torch
-
-            if reset:
-                torch.cuda.reset_peak_memory_stats()
-            return torch.cuda.max_memory_allocated()
-        status = Path("/proc/self/status")
-        if not status.exists():  # the peak of the whole process so far
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        if reset:
-            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-        fields = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
-        return int(fields["VmHWM"].split()[0]) * 1024
-
-
-def _prepared(arm: str, keys: list[str], device: str) -> tuple[Any, Any, Any]:
-    from recipes.alignment.sparsepo.recipe import SparsePORecipe
-    from recipes.core.config import compose
-
-    config = compose.compose("sparsepo", [f"arm={arm}", *keys])
-    recipe = SparsePORecipe()
-    prepared = recipe.prepare(config, device)
-    return config, prepared, recipe.build(config, prepared)
-
-
-def _run_steelyard(folder: Path, options: argparse.Namespace, turns: _Turns) -> str:
-    """Train as a run does."""
-    import dataclasses
-
-    from recipes.core.training import trainer
-
-    keys = [f"data.path={folder / 'pairs.jsonl'}", *_keys(options)]
-    keys.append(f"trainer.gradient_checkpointing={str(OURS[options.system]).lower()}")
-    config, prepared, training = _prepared("dpo", keys, options.device)
-    pairs = prepared.train.pairs.pairs
-    tokens = [
-        {f"{name}_ids": getattr(pair, name).tolist() for name in ("prompt", "chosen", "rejected")} for pair in pairs
-    ]
-    (folder / "tokens.json").write_text(json.dumps(tokens), encoding="utf-8")
-
-    class Events(trainer.TrainEvents):
-        def on_metrics(self, step: int, metrics: dict[str, float], seconds: float) -> None:
-            turns.losses.append(metrics["loss"])
-
-        def on_step_end(self, step: int, model: Any) -> None:
-            turns.end()
-
-    training = dataclasses.replace(
-        training,
-        watch_steps=frozenset(),
-        before_step=lambda *_: turns.begin(),
-        collate=turns.noting(
-            training.collate, lambda item: (item["pair"].prompt, item["pair"].chosen, item["pair"].rejected)
-        ),
-    )
-    # A folder of its own: training would go on from the checkpoint of an earlier measurement.
-    trainer.train(training, config.trainer, config.seed, Path(tempfile.mkdtemp(dir=folder)), Events())
-    return version("steelyard")
-
-
-def _run_trl(folder: Path, options: argparse.Namespace, turns: _Turns) -> str:
-    """Train with `trl` on the tokens that Steelyard has made."""
-    import transformers
-    import trl
-    from datasets import Dataset
-    from torch.utils.data import RandomSampler
-
-    from recipes.core.config import compose
-    from recipes.core.models import text
-    from recipes.core.training.arguments import training_arguments
-
-    config = compose.compose("sparsepo", ["arm=dpo", f"data.path={folder / 'pairs.jsonl'}", *_keys(options)])
-    same = training_arguments(config.trainer, config.seed, options.device, folder / "trl")
-    tokenizer = text.build_text_tokenizer(config.model, [], "")
-    rows = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
-
-    class Trainer(trl.DPOTrainer):
-        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
-            return dataset
-
-        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            return RandomSampler(self.train_dataset, num_samples=len(rows) - len(rows) % options.batch)
-
-        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-            loss = super().compute_loss(*args, **kwargs)
-            turns.losses.append(float(loss.detach()))
-            return loss
-
-    class Taking(transformers.TrainerCallback):
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            turns.begin()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            turns.end()
-
-    arguments = trl.DPOConfig(
-        str(folder / "trl"),
-        **{name: getattr(same, name) for name in SETTINGS},
-        beta=config.preference.beta,
-        precompute_ref_log_probs=True,
-        gradient_checkpointing=PEERS[options.system],
-        save_strategy="no",
-        logging_steps=1,
-        report_to="none",
-    )
-    model = text.build_language_model(config.model, tokenizer, config.seed).language_model
-    trainer = Trainer(
-        model, None, arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[Taking()]
-    )
-    parts = ("prompt_ids", "chosen_ids", "rejected_ids")
-    trainer.data_collator = turns.noting(trainer.data_collator, lambda item: (item[part] for part in parts))
-    trainer.train()
-    return version("trl")
-
-
 def _arms(folders: dict[str, Path], options: argparse.Namespace) -> dict[str, Any]:
     """What a SparsePO step costs beside a DPO step, on two models."""
-    pairs = [f"data.path={folders['mixed'] / 'pairs.jsonl'}", *_keys(options)]
+    pairs = [f"data.path={folders['mixed'] / 'pairs.jsonl'}", *run_keys(options)]
     return {
         "small-lm": _arms_of(["model.width=64", "budget=smoke"], 10 * options.arm_steps, options),
         "smollm2-135m": _arms_of(pairs, options.arm_steps, options),
@@ -409,7 +225,7 @@ def _arms_of(keys: list[str], steps: int, options: argparse.Namespace) -> dict[s
     import torch
 
     torch.set_num_threads(options.threads)
-    runs = {arm: _prepared(arm, keys, options.device) for arm in ("dpo", "sparsepo_common")}
+    runs = {arm: prepare_run(arm, keys, options.device) for arm in ("dpo", "sparsepo_common")}
     optimizers = {}
     for arm, (_, _, training) in runs.items():
         training.model.to(options.device).train()
@@ -440,23 +256,9 @@ def _step(training: Any, optimizer: Any, number: int, size: int, device: str) ->
     return time.perf_counter() - began
 
 
-def _child(options: argparse.Namespace) -> None:
-    import torch
-
-    torch.set_num_threads(options.threads)
-    turns = _Turns(options.device)
-    run = _run_trl if options.system in PEERS else _run_steelyard
-    release = run(options.folder, options, turns)
-    turns.send({"losses": turns.losses, "batches": turns.batches, "version": release})
-
-
 PARTS = {"memory": _memory, "time": _time, "arms": _arms}
 NAMES = {"memory": "alignment_memory", "time": "alignment", "arms": "sparsepo_step"}
 
 
 if __name__ == "__main__":
-    chosen = _options()
-    if chosen.system:
-        _child(chosen)
-    else:
-        main(chosen)
+    main(_options())
