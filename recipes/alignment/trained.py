@@ -82,7 +82,8 @@ class SwappedItems:
     """
 
     def __init__(self, items: "PairItems | SwappedItems") -> None:
-        self.pairs, self._items = PairSet(_SwappedPairs(items.pairs)), items
+        self.pairs: PairSet = PairSet(_SwappedPairs(items.pairs))
+        self._items = items
 
     @property
     def sequence_lengths(self) -> np.ndarray:
