@@ -118,10 +118,22 @@ def test_the_adapter_of_a_run_loads_onto_its_reference(pairs: Path) -> None:
     assert not torch.allclose(model(ids).logits, prepared.ground.frozen.language_model(ids).logits, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_shared_out_over_two_processes_they_end_like_in_one(pairs: Path) -> None:
+    keys = ("arm=sparsepo_common", "reference.store=never", "trainer.adam_epsilon=1e-3")
+    alone = run(pairs, *keys)
+    sharded = run(pairs, *keys, "trainer.nproc=2", "trainer.parallel=fsdp")
+    first, second = (load_file(outcome.folder / "hf/adapter/adapter_model.safetensors") for outcome in (alone, sharded))
+    assert first.keys() == second.keys()
+    assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in first)
+    ids = torch.arange(4, 10)[None]
+    one, other = (load_causal_lm(str(outcome.folder), "model.path")(ids).logits for outcome in (alone, sharded))
+    assert torch.allclose(one, other, atol=1e-5)
+    assert {*alone.metrics} == {*sharded.metrics}
+    assert sharded.metrics["kl"] == pytest.approx(alone.metrics["kl"], rel=1e-3)
+
+
 def test_what_adapters_cannot_do_is_told(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError) as raised:
-        config_of(pairs, "trainer.parallel=fsdp")
-    assert "fsdp shares out whole models, not adapters" in raised.value.hint
     with pytest.raises(UserError, match="the model has no such layers"):
         run(pairs, "lora.targets=[query]")
     monkeypatch.setitem(__import__("sys").modules, "peft", None)

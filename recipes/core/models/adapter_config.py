@@ -35,8 +35,9 @@ def lora_problems(lora: LoraConfig, trainer: TrainerConfig, model: Any, tuned: b
         problems.append(("model.load_in", message))
     if not lora.rank:
         return problems
-    if trainer.parallel == "fsdp":
-        problems.append(("trainer.parallel", "fsdp shares out whole models, not adapters; type ddp, or lora.rank=0"))
+    if trainer.parallel == "fsdp" and (bits := getattr(model, "load_in", PLAIN)) != PLAIN:
+        message = f"fsdp shares out weights as they are, not {bits} ones; type ddp, or model.load_in={PLAIN}"
+        problems.append(("trainer.parallel", message))
     if not tuned and (isinstance(model, SmallConfig | SmallLMConfig) or not hasattr(model, "path")):
         hint = "type model=smollm2-135m or model=FOLDER, or lora.rank=0"
         problems.append(("lora.rank", f"adapters stand beside weights that somebody trained; {hint}"))

@@ -250,6 +250,7 @@ class _Trainer(transformers.Trainer):
         """Normalizer of the global batch: over accumulated micro-batches and processes."""
         self.sums = {}
         self.check.begin(self.state.global_step + 1)
+        sharding.gather_rest(self.training.model)
         if self.training.before_step and batch_samples:
             with self.compute_loss_context_manager():
                 batches = [self._prepare_inputs(batch) for batch in batch_samples]
@@ -268,6 +269,7 @@ class _Trainer(transformers.Trainer):
     ) -> Any:
         """The objective's partial loss; stops the run if it is not finite."""
         ids = inputs.pop(IDS)
+        sharding.gather_rest(self.training.model)
         loss, metrics = self.training.objective(model, inputs, num_items_in_batch)
         self.check.loss(loss, ids)
         pair = torch.stack([loss.detach().float(), torch.zeros_like(loss, dtype=torch.float32)])

@@ -141,14 +141,15 @@ def test_every_recipe_that_trains_a_model_people_bring_takes_adapters() -> None:
         assert not (brings and registry.card(recipe).trains) or hints["lora"] is LoraConfig, recipe
 
 
-def test_adapters_stand_beside_trained_weights_of_one_process_or_of_equal_ones() -> None:
+def test_adapters_stand_beside_trained_weights_in_any_number_of_processes() -> None:
     lora, sharded = LoraConfig(rank=2), TrainerConfig(parallel="fsdp")
     own, small, frozen = CausalLMConfig(path="x"), SmallLMConfig(), SmolLM2Config(train_backbone=False)
     assert lora_problems(lora, TrainerConfig(), own) == lora_problems(lora, TrainerConfig(), small, tuned=True) == []
     for model in (small, frozen):
         assert [key for key, _ in lora_problems(lora, TrainerConfig(), model)] == ["lora.rank"]
-    assert [key for key, _ in lora_problems(lora, sharded, own)] == ["trainer.parallel"]
-    assert lora_problems(LoraConfig(), sharded, small) == []
+    assert lora_problems(lora, sharded, own) == lora_problems(LoraConfig(), sharded, small) == []
+    [(key, message)] = lora_problems(lora, sharded, CausalLMConfig(path="x", load_in="4bit"))
+    assert key == "trainer.parallel" and "not 4bit ones; type ddp, or model.load_in=float32" in message
 
 
 def test_quantised_weights_need_adapters_and_are_not_tuned() -> None:

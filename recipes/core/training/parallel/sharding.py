@@ -37,6 +37,17 @@ def shard(model: nn.Module, device: str) -> None:
             for block in module:
                 fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
+    # Or the first block that runs by itself would take itself for the whole model.
+    model._get_fsdp_state()._lazy_init()  # type: ignore[operator]
+
+
+def gather_rest(model: nn.Module) -> None:
+    """Hold what is outside of blocks in every process until the next backward pass; nothing if it is not shared out.
+
+    A model's own forward does so too. An objective may run a part of it before: a language model without its adapters.
+    """
+    if isinstance(model, FSDPModule):
+        model.unshard()
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -57,6 +68,9 @@ def keep_whole(model: nn.Module) -> None:
     for unit in _units(model):
         # `to` would share the weights out again, and gathering them would wait for processes that have left.
         unit._apply = lambda *_, unit=unit, **__: unit  # type: ignore[method-assign, misc]
+    for module in model.modules():
+        # By this mark of torch's, `generate` would wait for them as well.
+        module._is_fsdp_managed_module = False  # type: ignore[assignment]
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,12 @@ import torch
 import torch.multiprocessing
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from recipes.core.config.settings import TrainerConfig
+from recipes.core.models.adapter_config import LoraConfig
+from recipes.core.models.adapters import Unadapted, with_adapters
+from recipes.core.models.vision_language import TextModel
 from recipes.core.training.parallel import distributed
 from recipes.core.training.parallel.launch import variables
 from recipes.core.training.trainer import TrainEvents, Training, TrainResult, train
@@ -39,9 +45,14 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class TokenMean:
-    """Squared error per token over the tokens of the global batch; keeps which items it saw."""
+    """Squared error per token over the tokens of the global batch; keeps which items it saw.
 
-    def __init__(self) -> None:
+    Args:
+        reference: What it reads of a frozen model before it calls the one that is trained.
+    """
+
+    def __init__(self, reference: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.reference = reference
         self.seen: list[list[int]] = []
 
     def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
@@ -51,7 +62,8 @@ class TokenMean:
         self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         self.seen.append(batch["indices"].tolist())
-        error = (model(batch["x"]).squeeze(-1) - batch["x"].sum(-1).sin()).square()
+        start = 0.0 if self.reference is None else self.reference(batch["x"])
+        error = (model(batch["x"]).squeeze(-1) - start - batch["x"].sum(-1).sin()).square()
         count = torch.tensor(float(len(error)))
         metrics = {"error": torch.stack([error.sum(), count]), "error_max": torch.stack([error.max(), torch.ones(())])}
         return error.sum() / normalizer, {name: pair.detach() for name, pair in metrics.items()}
@@ -81,6 +93,37 @@ class Blocks(nn.Module):
             return self.blocks[0](self.start(torch.ones(2, 3))).sum()
 
 
+class Decoder(nn.Module):
+    """A small Llama behind the interface of `Blocks`.
+
+    Args:
+        rank: Of its low-rank adapters; 0: all weights are trained.
+    """
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+        self.text = TextModel(LlamaForCausalLM(LlamaConfig(vocab_size=40, initializer_range=0.3, **sizes)))
+        with_adapters(self.text, LoraConfig(rank=rank), 0)
+        self.reference = partial(last_logits, Unadapted(self.text)) if rank else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return last_logits(self.text, x)
+
+    def measured(self) -> Tensor:
+        """As of `Blocks`."""
+        with torch.no_grad():
+            return last_logits(self.text, torch.ones(2, 3)).sum()
+
+
+def last_logits(model: nn.Module, x: Tensor) -> Tensor:
+    """[rows] means of the logits behind the three numbers of a row, as tokens."""
+    ids = (x * 10).long() % 40
+    mean: Tensor = model(ids, torch.ones_like(ids), None, lambda hidden, head: head.logits(hidden[:, -1]).mean(-1))
+    return mean
+
+
 class Recorder(TrainEvents):
     """Keeps metrics and measurements; asks to stop after a step in the last process only."""
 
@@ -98,10 +141,13 @@ class Recorder(TrainEvents):
             signal.raise_signal(signal.SIGTERM)
 
 
-def go(folder: Path, stop_after: int = 0, dropout: float = 0.0, **changes: Any) -> dict[str, Any]:
-    """Train (on) in a folder; how it ended, as plain values."""
+def go(
+    folder: Path, stop_after: int = 0, dropout: float = 0.0, rank: int | None = None, **changes: Any
+) -> dict[str, Any]:
+    """Train `Blocks`, or with a `rank` a `Decoder`, (on) in a folder; how it ended, as plain values."""
     config = replace(CONFIG, nproc=distributed.world_size(), **changes)
-    net, objective, events = Blocks(dropout), TokenMean(), Recorder(stop_after)
+    net: Any = Blocks(dropout) if rank is None else Decoder(rank)
+    objective, events = TokenMean(getattr(net, "reference", None)), Recorder(stop_after)
     result: TrainResult = train(
         Training(net, objective, Numbers(), collate, watch_steps=frozenset(range(1, 13))), config, 3, folder, events
     )

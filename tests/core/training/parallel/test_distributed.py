@@ -17,6 +17,8 @@ from tests.core.training.parallel.processes import CONFIG, Blocks, Numbers, Toke
 
 STOP = 7
 SHARDED = {"parallel": "fsdp"}
+# Adapters begin without gradients, which AdamW without this would make steps of their rounding errors.
+ADAPTED = {"rank": 2, "adam_epsilon": 1e-2, "learning_rate": 0.01}
 TOGETHER: dict[str, dict[str, Any]] = {
     "plain": {},
     "accumulated": {"micro_batch_size": 2},
@@ -29,8 +31,11 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "sharded stopped": SHARDED | {"stop_after": STOP},
     "sharded one to two": SHARDED,
     "sharded two to one": SHARDED | {"stop_after": STOP},
+    "adapted": ADAPTED,
+    "adapted sharded": ADAPTED | SHARDED,
+    "adapted sharded stopped": ADAPTED | SHARDED | {"stop_after": STOP},
 }
-AGAIN = ["dropout stopped", "sharded stopped"]
+AGAIN = ["dropout stopped", "sharded stopped", "adapted sharded stopped"]
 LIKE_ONE = ["plain", "accumulated", "sharded", "sharded accumulated"]
 Ends = dict[str, list[dict[str, Any]]]
 
@@ -74,6 +79,25 @@ def test_two_processes_end_like_one(name: str, together: Ends, alone: dict[str, 
         assert end["measured"] == pytest.approx(alone["measured"], rel=1e-4, abs=1e-5)
 
 
+def test_adapters_end_like_in_one_process_shared_out_or_not(together: Ends, tmp_path: Path) -> None:
+    alone = go(tmp_path, **ADAPTED)
+    for end in (*together["adapted"], *together["adapted sharded"]):
+        assert_close(end, alone)
+        assert end["measured"] == pytest.approx(alone["measured"], rel=1e-4, abs=1e-5)
+    whole = go(tmp_path / "start", max_steps=1, **ADAPTED)["weights"]
+    moved = {name for name, value in alone["weights"].items() if not torch.equal(value, whole[name])}
+    assert moved == {name for name in whole if "lora_" in name}
+
+
+@pytest.mark.slow
+def test_layers_that_are_compiled_and_shared_out_end_like_one_process(tmp_path: Path) -> None:
+    short = {"rank": 0, "max_steps": 2}
+    alone = go(tmp_path / "alone", **short)
+    [ends] = run_together(tmp_path, [("compiled", short | SHARDED | {"compile": True})])
+    for end in ends:
+        assert_close(end, alone)
+
+
 def test_both_processes_hold_the_same_weights_and_metrics(together: Ends) -> None:
     for first, second in together.values():
         assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
@@ -101,7 +125,7 @@ def test_a_stop_in_one_process_stops_both_at_the_same_step(together: Ends) -> No
     assert [end["result"] for end in together["dropout stopped"]] == [("interrupted", STOP, 0)] * 2
 
 
-@pytest.mark.parametrize(("whole", "stopped"), [("dropout", "dropout stopped"), ("sharded", "sharded stopped")])
+@pytest.mark.parametrize(("whole", "stopped"), [(name.removesuffix(" stopped"), name) for name in AGAIN])
 def test_a_resumed_run_of_two_processes_ends_bit_for_bit_like_one_never_stopped(
     whole: str, stopped: str, together: Ends
 ) -> None:
