@@ -3,7 +3,7 @@
 What the recipes of this family share, in the order in which a run passes it:
 
 config                                    keys of all of them; imports no torch
-rows, layouts, chats, examples            users' rows, columns of public data sets, chat templates; a row as token ids
+rows, layouts, examples                   users' rows, columns of public data sets; a row as token ids
 preferences, stored                       data set of users' own pairs; pairs on disk, mapped into memory
 sentiment, corrupted, arithmetic          data sets that are made in the run; `selection` picks pairs among samples
 pairs, mismatched                         pairs as token ids, their batches; answers behind the prompts of others

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recipes.alignment.chats import (
+from recipes.alignment.rows import Row
+from recipes.core.data.files.records import BadRow
+from recipes.core.data.text.chat_dates import CHAT_DATE
+from recipes.core.data.text.chats import (
     BESIDE,
     Chat,
     Message,
@@ -14,9 +17,6 @@ from recipes.alignment.chats import (
     says_something,
     with_texts,
 )
-from recipes.alignment.layouts import BadRow
-from recipes.alignment.rows import Row
-from recipes.core.data.text.chat_dates import CHAT_DATE
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 

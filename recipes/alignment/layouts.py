@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
+from recipes.core.data.files.records import BadRow
+
 LONELY = "no other row answers the same prompt with the other label"
 ASKED = ("prompt", "tools", "chat_template_kwargs")  # what two rows have to share to be a pair
-
-
-class BadRow(Exception):
-    """Why a row cannot be used."""
 
 
 def with_pairs(values: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:

@@ -13,10 +13,11 @@ import numpy as np
 
 from recipes.alignment.config import PreferencesConfig
 from recipes.alignment.examples import TIE, Example, ExampleIds, Texts, example, example_texts, ids_of
-from recipes.alignment.layouts import LONELY, BadRow
+from recipes.alignment.layouts import LONELY
 from recipes.alignment.pairs import Pair, PairSet, PreferenceData
 from recipes.alignment.rows import Dropped, Row, no_rows, open_tables, read_rows, rows_fingerprint
 from recipes.alignment.stored import PairFiles, StoredPairs
+from recipes.core.data.files.records import BadRow
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.data.text.text_ids import TextIds, tokenizer_fingerprint
 from recipes.core.errors import UserError

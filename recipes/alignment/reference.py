@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from recipes.alignment.chats import Chat
 from recipes.alignment.config import ReferenceConfig, TuningConfig
-from recipes.alignment.layouts import BadRow
 from recipes.core.config.settings import TrainerConfig
+from recipes.core.data.files.records import BadRow
+from recipes.core.data.text.chats import Chat
 from recipes.core.data.text.text_ids import TextIds, tokenizer_fingerprint
 from recipes.core.errors import UserError
 from recipes.core.losses.objectives import WeightedCrossEntropy

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recipes.alignment.config import PreferencesConfig
-from recipes.alignment.layouts import BadRow, with_pairs
+from recipes.alignment.layouts import with_pairs
 from recipes.core.data.files.data_files import split_to_test_on
 from recipes.core.data.files.json_records import Bad
-from recipes.core.data.files.records import open_records
+from recipes.core.data.files.records import BadRow, open_records
 from recipes.core.data.files.tables import Table
 from recipes.core.errors import UserError
 from recipes.core.runs.identity import content_tree

@@ -10,9 +10,9 @@ import pytest
 
 from recipes.alignment.config import PreferencesConfig
 from recipes.alignment.examples import example, example_ids
-from recipes.alignment.layouts import BadRow
 from recipes.alignment.preferences import load_preferences
 from recipes.alignment.rows import Row
+from recipes.core.data.files.records import BadRow
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from tests.core.tokenizer_kinds import CHATML, KINDS, byte_level

@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerFast
 from recipes.alignment import preferences
 from recipes.alignment.config import PreferencesConfig
 from recipes.alignment.examples import Example, example, example_ids
-from recipes.alignment.layouts import BadRow
 from recipes.alignment.pairs import PairSet
 from recipes.alignment.preferences import load_preferences
 from recipes.alignment.rows import Row, row_texts
+from recipes.core.data.files.records import BadRow
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.models.tokenizer import train_bpe

@@ -19,7 +19,7 @@ import numpy as np
 
 from recipes.core.data.files.data_files import TABLES, kind_of
 from recipes.core.data.files.json_records import Bad, excerpt
-from recipes.core.data.files.records import open_records
+from recipes.core.data.files.records import BadRow, open_records
 from recipes.core.data.text.text_ids import TextIds, start_id
 from recipes.core.errors import UserError
 from recipes.core.evaluation.extra_config import EXTRA
@@ -42,10 +42,6 @@ TITLES = {
     "acc": ("right choice is the likeliest", True),
     "acc_norm": ("right choice is the likeliest by character", True),
 }
-
-
-class _BadRow(Exception):
-    """Why a row cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +97,13 @@ def load_questions(path: str) -> list[Question]:
         place = table.place(number)
         try:
             if isinstance(record, Bad):
-                raise _BadRow(str(record))
+                raise BadRow(str(record))
             question = _question(record, f"row {number + 1}", place)
             if question.id in lines:
-                raise _BadRow(f"has the id {question.id!r} of {lines[question.id]}")
+                raise BadRow(f"has the id {question.id!r} of {lines[question.id]}")
             lines[question.id] = place
             questions.append(question)
-        except _BadRow as error:
+        except BadRow as error:
             bad.append(f"{place}: {error}")
     _refuse(path, bad, len(table))
     if not questions:
@@ -131,7 +127,7 @@ def read_questions(path: str, questions: Sequence[Question], tokenizer: Any) -> 
     for question in questions:
         try:
             rows += [_row(reader, question.prompt, text) for text in question.texts]
-        except _BadRow as error:
+        except BadRow as error:
             bad.append(f"{question.place}: {error}")
     _refuse(path, bad, len(questions))
     name = re.sub(r"[^\w.-]+", "-", Path(home_path(path).name.removesuffix(".gz")).stem)
@@ -196,31 +192,31 @@ def _measures(question: Question, logprobs: Sequence[np.ndarray], greedy: bool) 
 
 
 def _question(record: dict[str, Any], usual_id: str, place: str) -> Question:
-    """A record as a question. Raises _BadRow."""
+    """A record as a question. Raises BadRow."""
     prompt, answer, choices = record.get("prompt"), record.get("answer"), record.get("choices")
     if not isinstance(prompt, str):
-        raise _BadRow(f"prompt is no text: {excerpt(prompt)}" if "prompt" in record else "has no prompt")
+        raise BadRow(f"prompt is no text: {excerpt(prompt)}" if "prompt" in record else "has no prompt")
     id, group = (_name(record, key) for key in ("id", "group"))
     id = id or usual_id
     if choices is None:
         if not isinstance(answer, str) or not answer.strip():
-            raise _BadRow(f"answer is no text: {excerpt(answer)}" if "answer" in record else "has no answer")
+            raise BadRow(f"answer is no text: {excerpt(answer)}" if "answer" in record else "has no answer")
         return Question(id, group or id, prompt, (answer,), 0, place)
     if not isinstance(choices, list) or not all(isinstance(one, str) and one.strip() for one in choices):
-        raise _BadRow(f"choices are no list of texts: {excerpt(choices)}")
+        raise BadRow(f"choices are no list of texts: {excerpt(choices)}")
     if len(choices) < 2 or len(set(choices)) < len(choices):
-        raise _BadRow("choices are fewer than two, or the same twice")
+        raise BadRow("choices are fewer than two, or the same twice")
     if isinstance(answer, str) and answer in choices:
         answer = choices.index(answer)
     if type(answer) is not int or not 0 <= answer < len(choices):
-        raise _BadRow(f"answer is none of the choices, nor a number from 0 to {len(choices) - 1}: {excerpt(answer)}")
+        raise BadRow(f"answer is none of the choices, nor a number from 0 to {len(choices) - 1}: {excerpt(answer)}")
     return Question(id, group or id, prompt, tuple(choices), answer, place)
 
 
 def _name(record: dict[str, Any], key: str) -> str:
     value = record.get(key)
     if value is not None and (not isinstance(value, str | int) or isinstance(value, bool) or value == ""):
-        raise _BadRow(f"{key} is neither a text nor a whole number: {excerpt(value)}")
+        raise BadRow(f"{key} is neither a text nor a whole number: {excerpt(value)}")
     return "" if value is None else str(value)
 
 
@@ -238,8 +234,8 @@ def _row(reader: TextIds, prompt: str, text: str) -> Row:
     shared = next((i for i, pair in enumerate(zip(ahead, whole, strict=False)) if pair[0] != pair[1]), len(ahead))
     completion = whole[shared:]
     if not completion:
-        raise _BadRow(f"{excerpt(text)} adds no token to its prompt")
+        raise BadRow(f"{excerpt(text)} adds no token to its prompt")
     if unknown is not None and unknown in completion:
-        raise _BadRow(f"{excerpt(text)} holds what the model's tokenizer does not know")
+        raise BadRow(f"{excerpt(text)} holds what the model's tokenizer does not know")
     context = [*reader.start, *whole[:shared]]
     return (context or [start_id(reader.tokenizer)]), completion

@@ -125,13 +125,13 @@ def test_metrics_are_named_after_the_file_without_its_ending(file, name, tmp_pat
     path = write(tmp_path, MIXED, file)
     if file.endswith(".gz"):
         Path(path).write_bytes(gzip.compress(Path(path).read_bytes()))
-    assert read_questions(path, tokenizer_kinds.byte_level(False, False)).name == name
+    assert read(path, tokenizer_kinds.byte_level(False, False)).name == name
 
 
 def test_a_token_over_the_end_of_the_prompt_counts_for_the_text(tmp_path):
     tokenizer = tokenizer_kinds.byte_level(False, False)
     rows = [{"prompt": "why\n", "answer": "\nwe"}]
-    ((before, after),) = read_questions(write(tmp_path, rows), tokenizer).rows
+    ((before, after),) = read(write(tmp_path, rows), tokenizer).rows
     assert tokenizer.decode(before).endswith("why") and tokenizer.decode(after) == "\n\nwe"
 
 

@@ -34,6 +34,10 @@ NAMED = 5  # bad rows that a message names
 _TABLE: dict[str, Callable[[Path, str, Path], Table]] = {"jsonl": JsonTable, "parquet": ParquetTable, "csv": CsvTable}
 
 
+class BadRow(Exception):
+    """Why a row cannot be used."""
+
+
 @dataclass
 class Records:
     """Records of a user's data, by split. Nothing but names of files is read before `table`.

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recipes.alignment.layouts import BadRow
+from recipes.core.data.files.records import BadRow
 from recipes.core.data.text.chat_dates import CHAT_DATE, CLOCK, with_fixed_date
 from recipes.core.data.text.text_ids import TextIds, mark, unmark
 
