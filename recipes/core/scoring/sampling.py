@@ -102,14 +102,14 @@ def settings_key(model: Any, eos_id: int) -> list[Any]:
         model: As in `sample`.
         eos_id: As in `sample`.
     """
-    ends = sorted({*_ends(model.language_model), eos_id})
+    ends = sorted({*end_ids(model.language_model), eos_id})
     is_loaded = bool(getattr(model.language_model.config, "name_or_path", ""))
     return ["generation", VERSION, ends] if is_loaded or len(ends) > 1 else []
 
 
 def _generate(model: Any, prompts: Sequence[np.ndarray], device: str, options: dict[str, Any]) -> list[np.ndarray]:
     eos_id = options["eos_token_id"]
-    ends = [eos_id, *(end for end in _ends(model) if end != eos_id)]
+    ends = [eos_id, *(end for end in end_ids(model) if end != eos_id)]
     ids, attention = (part.to(device) for part in _pad_left(prompts, eos_id))
     drawn = model.generate(
         input_ids=ids, attention_mask=attention, pad_token_id=eos_id, **options | {"eos_token_id": ends}
@@ -117,7 +117,7 @@ def _generate(model: Any, prompts: Sequence[np.ndarray], device: str, options: d
     return [_cut_at_end(row, ends) for row in drawn[:, ids.shape[1] :].cpu().numpy()]
 
 
-def _ends(model: Any) -> list[int]:
+def end_ids(model: Any) -> list[int]:
     """What ends a text by the model's own generation settings."""
     eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     return [] if eos is None else [eos] if isinstance(eos, int) else list(eos)

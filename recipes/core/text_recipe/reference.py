@@ -9,7 +9,7 @@ import numpy as np
 from recipes.core.data.text.mixture import Mixture
 from recipes.core.data.text.text_ids import tokenizer_fingerprint
 from recipes.core.evaluation.texts import BATCH_TOKENS
-from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
+from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.from_config import load_reference_model, load_text_model
 from recipes.core.models.text import build_language_model
 from recipes.core.runs.identity import content_tree
@@ -17,7 +17,7 @@ from recipes.core.scoring.rows import text_rows
 from recipes.core.scoring.score import score_once
 from recipes.core.text_recipe.items import REFERENCE, Items
 from recipes.core.training.models import train_reference
-from recipes.core.training.sequences import MixtureItems, sequence_collate
+from recipes.core.training.sequences import MixtureItems, next_token_collate
 from recipes.core.training.trainer import Training
 
 
@@ -84,13 +84,8 @@ def _train(config: Any, mixture: Mixture, corpus: str, tokenizer: Any) -> Path:
 
     def training() -> Training:
         items: Any = MixtureItems(mixture, trainer.max_steps * trainer.batch_size, seed)
-        return Training(build_language_model(config.model, tokenizer, seed), WeightedCrossEntropy(), items, _collate)
+        return Training(
+            build_language_model(config.model, tokenizer, seed), WeightedCrossEntropy(), items, next_token_collate
+        )
 
     return train_reference(key, trainer, seed, training, f"{trainer.max_steps:,} steps of clean text")
-
-
-def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Sequences as a batch of plain next-token prediction."""
-    batch = sequence_collate(items)
-    predicted = batch["labels"] != IGNORE
-    return batch | {"weights": predicted.float(), "normalizer": predicted.sum().float()}

@@ -85,3 +85,10 @@ def sequence_collate(items: list[dict[str, Any]]) -> dict[str, Any]:
         "duplicate": torch.tensor([item["duplicate"] for item in items]),
         "ids": [item["id"] for item in items],
     }
+
+
+def next_token_collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sequences as a batch of plain next-token prediction: `sequence_collate` with equal weights [batch, length]."""
+    batch = sequence_collate(items)
+    predicted = batch["labels"] != IGNORE
+    return batch | {"weights": predicted.float(), "normalizer": predicted.sum().float()}

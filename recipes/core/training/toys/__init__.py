@@ -1,4 +1,5 @@
-"""Small models that a run trains on canvases of digits before its own: a vision transformer, and a LLaVA behind it.
+"""Small models that a run trains before it measures anything: a language model on domains that ship; on canvases of
+digits a vision transformer, and a LLaVA behind it.
 
 May import what `training` may.
 """

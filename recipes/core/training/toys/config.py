@@ -1,8 +1,12 @@
-"""Config of the small models that a run trains on canvases. Imports no torch."""
+"""Config of the small models that a run trains before it measures anything. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from recipes.core.config.settings import SEEDS, setting
+from recipes.core.data.config import DOMAINS
+from recipes.core.models.config import SmallLMConfig
+from recipes.core.spelling import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -69,3 +73,36 @@ class ToyVLMConfig:
     encoder: EncoderConfig = setting(EncoderConfig(), help="vision transformer")
     decoder: DecoderConfig = setting(DecoderConfig(), help="language model")
     seed: int | None = setting(None, help="its own, one model for all seeds; null: that of the run", ge=0, lt=SEEDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyLMConfig(SmallLMConfig):
+    """A small causal language model trained in the run on domains that ship, with a tokenizer made from them."""
+
+    name: str = setting("toy-lm", help="model", choices=("toy-lm",))
+    layers: int = setting(4, help="decoder layers", ge=1)
+    width: int = setting(128, help="hidden width", ge=4)
+    vocabulary: int = setting(2048, help="largest size of the tokenizer made in the run", unit="tokens", ge=300)
+    domains: tuple[str, ...] = setting(
+        ("sotu-modern", "wiki-en", "python-reference"),
+        help="domains that ship, on whose training documents it is trained",
+    )
+    characters: int = setting(1_000_000, help="text of each domain that is read", unit="characters", ge=1_000)
+    length: int = setting(128, help="tokens of a training sequence", unit="tokens", ge=2)
+    steps: int = setting(1000, help="steps of its training", unit="steps", ge=1)
+    batch_size: int = setting(16, help="sequences per step", unit="sequences", ge=1)
+    learning_rate: float = setting(3e-3, help="peak learning rate", gt=0)
+    seed: int | None = setting(0, help="its own, one model for all seeds; null: that of the run", ge=0, lt=SEEDS)
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        unknown: list[Any] = [name for name in self.domains if name not in DOMAINS]
+        problems = [("domains", f"there is no {name}; {did_you_mean(name, list(DOMAINS))}") for name in unknown]
+        if not self.domains or len(set(self.domains)) < len(self.domains):
+            problems.append(("domains", "names no domain, or one twice"))
+        return super().check() + problems
+
+    @property
+    def description(self) -> str:
+        """What it resolves to, for people."""
+        return f"{super().description} on {', '.join(self.domains)} ({self.steps:,} steps, once, then cached)"

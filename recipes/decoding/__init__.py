@@ -1,0 +1,12 @@
+"""Decoding methods: which tokens a frozen model has to think about, and which of its thoughts to take.
+
+What the recipes of this family share, in the order in which a run passes it:
+
+config                      prompts, model, length of continuations; imports no torch
+instructions, prompts       what ships to be continued; prompts as token ids
+experiment                  the run itself, the choice of tokens aside: what a recipe calls
+trees                       drafts as trees, read in one forward; the path of them that is accepted
+speculation                 draft, read, accept, again
+exactness                   whether outputs are those of plain decoding, or draws of a distribution
+generations                 what comes out: `generations.jsonl`, token heatmaps
+"""

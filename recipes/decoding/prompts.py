@@ -1,0 +1,137 @@
+"""Prompts as token ids: the user's rows, the instructions that ship, or the openings of held-out documents."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from recipes.core.data.files.json_records import Bad, excerpt, is_unicode
+from recipes.core.data.files.records import BadRow, judge, open_records
+from recipes.core.data.tasks.prompts import Prompt
+from recipes.core.data.text.chats import Chat, Message, message_text, read_messages
+from recipes.core.data.text.domains import domain_documents
+from recipes.core.data.text.splits import TEST, split_of
+from recipes.core.data.text.text_ids import TextIds, start_id
+from recipes.core.errors import UserError
+from recipes.decoding.config import OpeningsConfig, PromptsConfig
+from recipes.decoding.instructions import INSTRUCTIONS
+
+COLUMNS = ("prompt", "messages", "id")
+EXPECTED = 'a row is {"prompt": TEXT} or {"messages": [{"role": "user", "content": TEXT}]}, with "id" where wanted'
+TEST_FRACTION = 0.1  # of the documents of a domain, as in mixtures: what a toy model was not trained on
+
+
+def load_prompts(config: PromptsConfig | OpeningsConfig, tokenizer: Any) -> list[Prompt]:
+    """The prompts that a config describes, each with at least one token.
+
+    Args:
+        config: Which prompts.
+        tokenizer: The model's.
+
+    Raises:
+        UserError: there are none, they cannot be read, or rows cannot be used (with on_error=fail).
+    """
+    if isinstance(config, OpeningsConfig):
+        return _openings(config, tokenizer)
+    if config.path is None:
+        return _instructions(config, tokenizer)
+    return _rows(config, config.path, tokenizer)
+
+
+def _openings(config: OpeningsConfig, tokenizer: Any) -> list[Prompt]:
+    """First tokens of held-out documents that go on behind them; domains take turns."""
+    reader, prompts, sources = TextIds(tokenizer), list[Prompt](), [_held_out(name) for name in config.domains]
+    while sources and len(prompts) < config.limit:
+        for source in tuple(sources):
+            # What is cut off must be there, or there is nothing to continue.
+            texts = ((name, [*reader.start, *reader.ids(text[: 20 * config.tokens])]) for name, text in source)
+            opening = next(((name, ids) for name, ids in texts if len(ids) > config.tokens), None)
+            if opening is None:
+                sources.remove(source)
+            elif len(prompts) < config.limit:
+                name, ids = opening[0], np.array(opening[1][: config.tokens], np.int32)
+                prompts.append(Prompt(name, tokenizer.decode(ids), ids))
+    if not prompts:
+        raise UserError("no document is so long", f"data.tokens={config.tokens}", "type a smaller data.tokens")
+    return prompts
+
+
+def _held_out(domain: str) -> Iterator[tuple[str, str]]:
+    """(id, text) of the documents of a domain that no mixture trains on, in an order that their ids decide."""
+    documents = (each for each in domain_documents(domain) if split_of(each.id, TEST_FRACTION) == TEST)
+    for document in sorted(documents, key=lambda each: sha256(each.id.encode()).digest()):
+        yield document.id, document.text
+
+
+def _instructions(config: PromptsConfig, tokenizer: Any) -> list[Prompt]:
+    reader, names, kinds = TextIds(tokenizer), list[str](), dict[str, int]()
+    for kind, _ in INSTRUCTIONS:
+        kinds[kind] = kinds.get(kind, 0) + 1
+        names.append(f"{kind}-{kinds[kind]}")
+    has_template = config.template != "none" and bool(tokenizer.chat_template)
+    prompts = []
+    for name, (_, text) in list(zip(names, INSTRUCTIONS, strict=True))[: config.limit]:
+        ids = _chat_ids(reader, [{"role": "user", "content": text}]) if has_template else _text_ids(reader, text)
+        prompts.append(Prompt(name, text, ids))
+    return prompts
+
+
+def _rows(config: PromptsConfig, path: str, tokenizer: Any) -> list[Prompt]:
+    """The user's prompts."""
+    records = open_records(path, format=config.format)
+    table = records.table(config.split or records.to_test_on())
+    names = [name for name in COLUMNS if name in table.columns]
+    if not {"prompt", "messages"} & set(names):
+        raise UserError(f"has no column prompt or messages, but {', '.join(table.columns)}", records.where, EXPECTED)
+    reader, prompts, bad, places = TextIds(tokenizer), list[Prompt](), list[str](), dict[str, str]()
+    for number, record in enumerate(table.rows(names)):
+        if len(prompts) == config.limit:
+            break
+        place = table.place(number)
+        try:
+            if isinstance(record, Bad):
+                raise BadRow(str(record))
+            prompt = _prompt(record, f"row-{number}", reader, config.template)
+            if prompt.id in places:
+                raise BadRow(f"has the id {prompt.id!r} of {places[prompt.id]}")
+            places[prompt.id] = place
+            prompts.append(prompt)
+        except BadRow as error:
+            bad.append(f"{place}: {error}")
+    judge(bad, len(prompts) + len(bad), records.where, config.on_error)
+    if not prompts:
+        raise UserError("has no prompt", records.where, EXPECTED)
+    return prompts
+
+
+def _prompt(record: dict[str, Any], name: str, reader: TextIds, template: str) -> Prompt:
+    """A row as a prompt. Raises BadRow that says why it is none."""
+    text, messages, id = (record.get(column) for column in COLUMNS)
+    if (text is None) == (messages is None):
+        raise BadRow("has a prompt and messages; one of them is meant" if text is not None else "has no prompt")
+    name = name if id is None else str(id)
+    if text is None:
+        chat = read_messages(messages, "messages")
+        if template == "none":
+            text = "\n\n".join(map(message_text, chat))
+            return Prompt(name, text, _text_ids(reader, text))
+        return Prompt(name, message_text(chat[-1]), _chat_ids(reader, chat))
+    if isinstance(text, list):
+        return _prompt({"messages": text, "id": name}, name, reader, template)
+    if not isinstance(text, str) or not text:
+        raise BadRow("its prompt is empty" if text == "" else f"its prompt is no text: {excerpt(text)}")
+    if not is_unicode(text):
+        raise BadRow("its prompt holds half of a surrogate pair")
+    ids = _chat_ids(reader, [{"role": "user", "content": text}]) if template == "chat" else _text_ids(reader, text)
+    return Prompt(name, text, ids)
+
+
+def _text_ids(reader: TextIds, text: str) -> np.ndarray:
+    """Begun as the tokenizer begins texts; a text without a token starts from what stands before texts."""
+    ids = [*reader.start, *reader.ids(text)]
+    return np.array(ids or [start_id(reader.tokenizer)], np.int32)
+
+
+def _chat_ids(reader: TextIds, messages: list[Message]) -> np.ndarray:
+    return np.array(Chat(reader).ids(messages, ask=True), np.int32)

@@ -1,0 +1,1 @@
+"""Token Recycling: drafts from candidates that the model gave before."""

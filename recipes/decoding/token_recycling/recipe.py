@@ -1,0 +1,39 @@
+"""Token Recycling as an experiment: prompts continued by a frozen model, with drafts that cost no second model."""
+
+import torch
+
+from recipes.decoding.experiment import Prepared, SpeculativeRecipe
+from recipes.decoding.speculation import Drafter
+from recipes.decoding.token_recycling.config import TokenRecyclingConfig
+from recipes.decoding.token_recycling.drafters import Matrix, NgramCache, Nothing, PromptLookup
+from recipes.decoding.token_recycling.method import Template, published_paths, random_paths, smaller
+
+
+class TokenRecyclingRecipe(SpeculativeRecipe):
+    """Recycled candidates, and three drafters that need no model either."""
+
+    def drafter(self, config: TokenRecyclingConfig, prepared: Prepared) -> Drafter:
+        """The drafter that the config names."""
+        options, model = config.drafter, prepared.model.language_model
+        if options.name == "greedy":
+            return Nothing()
+        if options.name == "prompt_lookup":
+            return PromptLookup(options.ngram, options.lookup_tokens)
+        vocabulary = len(model.get_output_embeddings().weight)
+        kept = {"hot_start": options.hot_start}
+        if options.name == "ngram_cache":
+            return NgramCache(template(config), options.k, vocabulary, model.device, **kept)
+        update = {"update": options.update, "update_prefill": options.update_prefill}
+        return Matrix(template(config), options.k, vocabulary, model.device, **kept, **update)
+
+
+def template(config: TokenRecyclingConfig) -> Template:
+    """The tree of a config."""
+    options = config.drafter
+    paths = published_paths() if options.nodes == len(published_paths()) else smaller(published_paths(), options.nodes)
+    if options.tree == "random":
+        paths = random_paths(paths, options.k, torch.Generator().manual_seed(config.seed))
+    return Template(paths, options.k)
+
+
+RECIPE = TokenRecyclingRecipe
