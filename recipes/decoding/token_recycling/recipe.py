@@ -20,11 +20,16 @@ class TokenRecyclingRecipe(SpeculativeRecipe):
         if options.name == "prompt_lookup":
             return PromptLookup(options.ngram, options.lookup_tokens)
         vocabulary = len(model.get_output_embeddings().weight)
-        kept = {"hot_start": options.hot_start}
-        if options.name == "ngram_cache":
-            return NgramCache(template(config), options.k, vocabulary, model.device, **kept)
-        update = {"update": options.update, "update_prefill": options.update_prefill}
-        return Matrix(template(config), options.k, vocabulary, model.device, **kept, **update)
+        kind = NgramCache if options.name == "ngram_cache" else Matrix
+        return kind(
+            template(config),
+            options.k,
+            vocabulary,
+            model.device,
+            update=options.update,
+            update_prefill=options.update_prefill,
+            hot_start=options.hot_start,
+        )
 
 
 def template(config: TokenRecyclingConfig) -> Template:
