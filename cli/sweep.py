@@ -107,7 +107,11 @@ def sweep(
     )
     if status:
         watch_cells(folder, manifest, metric, as_json)
-    elif dry_run:
+        return
+    from recipes.core.trial.starting import check_cells
+
+    check_cells(cell_states(folder, manifest), configs, chosen_launcher, fresh)
+    if dry_run:
         show_plan(folder, manifest, configs, chosen_launcher, as_json)
     else:
         from recipes.core.trial.drive import drive
@@ -153,7 +157,7 @@ def _search(
 ) -> None:
     from recipes.core.trial.search import plan_search, search
 
-    folder, space = _folder_and_space(recipe, keys, launcher, metric)
+    folder, space = _folder_and_space(recipe, keys, launcher, metric, starts=True)
     manifest = plan_search(folder, space, command, launcher.jobs)
     ended: tuple[list[CellState], bool] = ([], False)
     for ended in search(folder, manifest, space, launcher, metric=metric, trials=trials, retry=retry, fresh=fresh):
@@ -165,7 +169,7 @@ def _show_search(
     recipe: str, keys: list[str], launcher: "Launcher", metric: str, command: str, dry_run: bool, as_json: bool
 ) -> None:
     """Print what is searched, and the cells that there are."""
-    folder, space = _folder_and_space(recipe, keys, launcher, metric)
+    folder, space = _folder_and_space(recipe, keys, launcher, metric, starts=dry_run)
     searched = {key: repr(kind) for key, kind in space.distributions.items()}
     manifest = manifests.read(folder) if (folder / manifests.NAME).exists() else None
     if as_json:
@@ -179,12 +183,18 @@ def _show_search(
         watch_cells(folder, manifest, metric)
 
 
-def _folder_and_space(recipe: str, keys: list[str], launcher: "Launcher", metric: str) -> "tuple[Path, Space]":
-    """Folder and space of a search, its values checked."""
+def _folder_and_space(
+    recipe: str, keys: list[str], launcher: "Launcher", metric: str, starts: bool
+) -> "tuple[Path, Space]":
+    """Folder and space of a search, its values checked; if it `starts`, whether its cells may too."""
     from recipes.core.trial.search import check_space, read_space, search_identity
+    from recipes.core.trial.starting import check_configs
 
     space = read_space(recipe, keys)
-    outputs = Path(check_space(space)[0].config.outputs)
+    tried = [cell.config for cell in check_space(space)]
+    if starts:
+        check_configs(tried, launcher)
+    outputs = Path(tried[0].outputs)
     return outputs / recipe / "sweeps" / search_identity(space, metric, launcher.jobs), space
 
 

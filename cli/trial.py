@@ -105,6 +105,10 @@ def trial(
         watch_cells(folder, manifest, card.claim.metric, as_json)
         return
     applies = compose.applying(recipe, keys)
+    from recipes.core.trial.starting import check_cells
+    from recipes.core.trial.states import cell_states
+
+    check_cells(cell_states(folder, manifest), configs, chosen_launcher, fresh)
     if missing := no_verdict(card, chosen, len(manifest.seeds), compose.budget(recipe, keys), applies):
         note(missing)
     if dry_run:

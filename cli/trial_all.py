@@ -63,6 +63,8 @@ def trial_all(
     from recipes.core.trial.states import state_of_all
 
     states = [job_state(job, retry, fresh) for job in planned]
+    if not status:
+        _check(states, chosen, fresh, keys)
     if status or dry_run:
         _show(states, command, dry_run, as_json)
         return
@@ -99,10 +101,29 @@ def _plan(
         words = options if "--seeds" in options else [*options, "--seeds", seeds]
         command = shlex.join(["steelyard", "trial", name, *keys, *words, *behind])
         planned.append(TrialJob(name, tuple(cells), command, jobs))
-    if problems:
-        count = f"{len(problems)} of {len(problems) + len(planned)} recipes refuse this"
-        raise UserError(count, where=" ".join(["trial", ALL, *keys]), hint="\n".join(problems))
+    _refuse(problems, len(problems) + len(planned), keys)
     return planned
+
+
+def _check(states: "Sequence[JobState]", launcher: "Launcher", fresh: bool, keys: list[str]) -> None:
+    """Refuse trials whose cells would refuse to run; one that cannot be planned says so itself."""
+    from recipes.core.trial.starting import check_cells
+    from recipes.core.trial.states import cell_states
+
+    problems = []
+    for job in (state.job for state in states if state.folder):
+        folder, manifest, configs = job.plan()
+        try:
+            check_cells(cell_states(folder, manifest), configs, launcher, fresh)
+        except UserError as error:
+            problems.append(f"{job.recipe}: {error}")
+    _refuse(problems, len(states), keys)
+
+
+def _refuse(problems: list[str], recipes: int, keys: list[str]) -> None:
+    if problems:
+        count = f"{len(problems)} of {recipes} recipes refuse this"
+        raise UserError(count, where=" ".join(["trial", ALL, *keys]), hint="\n".join(problems))
 
 
 def _run(states: "Sequence[JobState]", launcher: "Launcher", retry: bool, fresh: bool) -> "list[JobState]":

@@ -11,6 +11,9 @@ from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2Tex
 from recipes.core.models.memory import decoder_size
 from recipes.core.scoring.sizes import ALWAYS, AUTO, NEVER, STORE, score_bytes
 
+# Patterns of what every alignment recipe measures during training, for `Card.watched`.
+WATCHED = ("reward*", "kl*", "length", "accuracy*")
+
 LOSSES = (
     "sft",
     "dpo",
@@ -326,6 +329,11 @@ class AlignmentRunConfig(RunConfig):
     def sequence_tokens(self) -> int | None:
         """Most tokens of a pair: both answers with their prompt."""
         return 2 * self.data.max_tokens if isinstance(self.data, PreferencesConfig) else None
+
+    @property
+    def sequence_limit(self) -> tuple[str, int] | None:
+        """Tokens of an answer with its prompt."""
+        return ("data.max_tokens", self.data.max_tokens) if isinstance(self.data, PreferencesConfig) else None
 
     @property
     def one_copy(self) -> bool:

@@ -6,6 +6,7 @@ trial            many runs, one answer: cells, manifest, drive, worker, launch, 
 worker           one of the processes of a run
 runner           one run: what it would be, and done, finished or reused
 execution        the work of a run, from its config to its report
+preflight        what a run needs before it starts: this machine, its recipe, models and questions that fit
 watching         the training of a run: measured on the way, written into its folder
 export           the model of a run as others load it: its folder, its card, its upload, its scores in tasks of lm-eval
 report           a run's page; charts, figures, tables and styles of all pages

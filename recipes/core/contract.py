@@ -13,6 +13,7 @@ from pathlib import Path
 
 from recipes.core.config import compose, registry
 from recipes.core.config.settings import FULL, SMALL, SMOKE
+from recipes.core.runs.folder import RunFolder
 from recipes.core.runs.identity import identify
 from recipes.core.runs.records import final_metrics, read_info
 
@@ -87,6 +88,9 @@ def it_runs_to_the_report_and_is_reused(recipe: str, folder: Path) -> None:
     assert card.claim.metric in metrics, f"the run does not measure {card.claim.metric}"
     unknown = [name for name in metrics if not card.measures(name)]
     assert not unknown, f"the card's `metrics` leave out {', '.join(unknown)}"
+    measured = {name for _, values in RunFolder(outcome.folder).read_metrics("eval") for name in values}
+    unwatched = sorted(name for name in measured if not card.watches(name))
+    assert not unwatched, f"the card's `watched` leave out {', '.join(unwatched)}"
     nameless = metrics.keys() - read_info(outcome.folder).keys()
     assert not nameless, f"not defined: {', '.join(sorted(nameless))}"
     assert "<h1>" in (outcome.folder / "report.html").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from recipes.core.config import compose, registry
 from recipes.core.config.settings import Card, RunConfig
+from recipes.core.evaluation.extra_config import questions_path
 from recipes.core.evaluation.plots import write_plots
 from recipes.core.evaluation.scores import read_rows
 from recipes.core.evaluation.strips import write_strips
@@ -160,17 +161,12 @@ def _train_and_evaluate(
 
 def _load_questions(config: RunConfig) -> "list[Question] | None":
     """The user's own questions (`evaluation.extra`), None if there are none. Raises UserError of bad rows."""
-    path = _questions_path(config)
+    path = questions_path(config)
     if path is None:
         return None
     from recipes.core.evaluation.extra import load_questions
 
     return load_questions(path)
-
-
-def _questions_path(config: RunConfig) -> str | None:
-    path: str | None = getattr(getattr(config, "evaluation", None), "extra", None)
-    return path
 
 
 def _questions(config: RunConfig, recipe: Recipe, prepared: Any, rows: "list[Question] | None") -> "Questions | None":
@@ -184,17 +180,19 @@ def _questions(config: RunConfig, recipe: Recipe, prepared: Any, rows: "list[Que
     from recipes.core.evaluation.extra import read_questions
 
     tokenizer = cast(AnswersText, recipe).answering(prepared, None)[1]
-    questions = read_questions(str(_questions_path(config)), rows, tokenizer)
+    questions = read_questions(str(questions_path(config)), rows, tokenizer)
     _check_length(questions, recipe, prepared, None)
     return questions
 
 
 def _check_length(questions: "Questions", recipe: Recipe, prepared: Any, model: "nn.Module | None") -> None:
     from recipes.core.evaluation.extra import check_length
+    from recipes.core.models.text import context
 
     reading = cast(AnswersText, recipe).answering(prepared, model)[0]
-    if reading is not None:
-        check_length(questions, reading)
+    room = None if reading is None else context(reading)
+    if room is not None:
+        check_length(questions, room)
 
 
 def _evaluate(

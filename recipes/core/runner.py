@@ -4,6 +4,7 @@ from pathlib import Path
 
 from recipes.core.config.settings import RunConfig, TrainerConfig
 from recipes.core.errors import UserError
+from recipes.core.preflight import check_input, check_machine
 from recipes.core.process.launchers import without_launchers
 from recipes.core.process.signals import sigterm_as_interrupt
 from recipes.core.runs.folder import DONE, RunFolder, run_folder
@@ -13,11 +14,9 @@ from recipes.core.statistics.claims import baseline_of, card_of
 from recipes.core.statistics.compare import compare_beside
 from recipes.core.statistics.outcome import RunOutcome
 from recipes.core.storage.locks import hold
-from recipes.core.training.devices import device_of
 from recipes.core.training.needs import check_memory, needs
-from recipes.core.training.requirements import check_requirements
 
-__all__ = ["RunOutcome", "dry_run", "needs", "run"]
+__all__ = ["RunOutcome", "check", "dry_run", "needs", "run"]
 
 
 def run(config: RunConfig, fresh: bool, command: str, wait: bool = False, page: bool = True) -> RunOutcome:
@@ -38,7 +37,7 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False, page: 
     folder = run_folder(config, identity)
     new = not (folder.path / "status.json").exists()
     if fresh or folder.status().get("state") != DONE:
-        check_memory(config, _check_machine(config))  # what it lacks is refused before anything is cleared
+        check(config)  # what it lacks is refused before anything is cleared
     with without_launchers(), sigterm_as_interrupt(), hold(folder.lock, f"run folder {folder.path}", wait=wait):
         if fresh:
             folder.clear()
@@ -61,6 +60,21 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False, page: 
     raise AssertionError("unreachable")
 
 
+def check(config: RunConfig, here: bool = True) -> None:
+    """Refuse a run that cannot be, as far as its config and small files show.
+
+    Args:
+        config: The checked config.
+        here: Whether it will run on this machine.
+
+    Raises:
+        UserError: the machine lacks what it needs, its recipe breaks the contract, its questions cannot be asked.
+    """
+    if here:
+        check_memory(config, check_machine(config))
+    check_input(config)
+
+
 def dry_run(config: RunConfig) -> list[tuple[str, str]]:
     """What a run would do, as rows of (what, value). Loads no weights and writes nothing."""
     folder = run_folder(config)
@@ -76,7 +90,8 @@ def dry_run(config: RunConfig) -> list[tuple[str, str]]:
         plan = f"{state} at step {status.get('step', 0)}: would {again}"
     else:
         plan = "new"
-    trainer, device = config.trainer, _check_machine(config)
+    trainer, device = config.trainer, check_machine(config)
+    check_input(config)
     rows = [
         ("run folder", str(folder.path)),
         ("state", plan),
@@ -85,14 +100,6 @@ def dry_run(config: RunConfig) -> list[tuple[str, str]]:
     if config.steps:
         rows += [("steps", f"{config.steps} x {trainer.batch_size} sequences"), ("processes", _processes(trainer))]
     return rows + config.describe() + needs(config, device)
-
-
-def _check_machine(config: RunConfig) -> str:
-    """The device of a run. Raises UserError if this machine or install lacks what the run's settings need."""
-    device = device_of(config)
-    if config.steps:
-        check_requirements(config.trainer, device)
-    return device
 
 
 def _processes(trainer: TrainerConfig) -> str:

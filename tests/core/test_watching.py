@@ -1,5 +1,6 @@
 """The direction of the metric that may end training, which every process takes before its first step."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,11 +28,13 @@ class Measured:
         return scores
 
 
-def watching(metric: str, steps: frozenset[int] = frozenset({2})) -> tuple[_Watching, Any]:
+def watching(metric: str | None, steps: frozenset[int] = frozenset({2})) -> tuple[_Watching, Any]:
     model, recipe, rest = nn.Linear(1, 1), Measured(), [None] * 2
     model._compiled_call_impl = model._call_impl  # as if compiled
     training: Any = Training(model, *rest, lambda items: {}, watch_steps=steps)  # type: ignore[arg-type]
-    config = compose.compose("rho-1", [f"trainer.early_stopping.metric={metric}"])
+    config = compose.compose("rho-1", [])
+    stopping = replace(config.trainer.early_stopping, metric=metric)
+    config = replace(config, trainer=replace(config.trainer, early_stopping=stopping))
     return _Watching(recipe, config, None, training), recipe  # type: ignore[arg-type]
 
 
@@ -45,7 +48,7 @@ def test_a_process_that_writes_nothing_takes_the_direction_too(metric: str, high
 
 
 def test_a_run_that_does_not_stop_early_measures_nothing_before_it_begins() -> None:
-    process, recipe = watching("null")
+    process, recipe = watching(None)
     process.on_start(0)
     assert not recipe.uncompiled
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from recipes.alignment.config import NO_STATES, AlignmentRunConfig, Reads, TuningConfig
+from recipes.alignment.config import NO_STATES, WATCHED, AlignmentRunConfig, Reads, TuningConfig
 from recipes.core.config.settings import Card, Claim, setting
 
 MODES = ("gkd", "theorem1", "theorem1_contrast", "theorem1_adaptive", "aligndistil")
@@ -121,5 +121,6 @@ CARD = Card(
         "teacher/*",
         "extra/*",
     ),
+    watched=WATCHED,
     headlines=("frontier/", "reward", "kl", "expected_reward", "alpha", "distance", "teacher/", "pairs/accuracy"),
 )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.alignment.config import AlignmentRunConfig, ChainArithmeticConfig, TuningConfig
+from recipes.alignment.config import WATCHED, AlignmentRunConfig, ChainArithmeticConfig, TuningConfig
 from recipes.core.config.settings import SEEDS, Card, Claim, setting
 
 WEIGHTS = ("none", "contrast", "surprisal", "ratio", "random", "uniform", "oracle")
@@ -97,6 +97,7 @@ CARD = Card(
     frontiers=(("kl", "accuracy"),),
     price=("kl", "pairs/chosen"),
     metrics=("frontier/*", "reward*", "kl*", "length", "pairs/*", "data/*", "accuracy*", "critical/*", "extra/*"),
+    watched=WATCHED,
     headlines=(
         "accuracy",
         "reward",

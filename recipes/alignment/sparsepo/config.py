@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from recipes.alignment.config import ALL_STATES, AlignmentRunConfig, PreferencesConfig, Reads
+from recipes.alignment.config import ALL_STATES, WATCHED, AlignmentRunConfig, PreferencesConfig, Reads
 from recipes.core.config.settings import Card, Claim, setting
 
 KINDS = ("none", "learned", "mapo", "uniform", "random", "oracle")
@@ -96,6 +96,7 @@ CARD = Card(
     pair_keys=("arm", "preference", "mask"),
     version=1,
     control="random",
+    watched=(*WATCHED, "mask/*"),
     headlines=("frontier/", "reward", "kl", "pairs/accuracy", "mask/", "data/"),
     frontiers=(("kl", "reward"),),
     price=("kl", "pairs/chosen"),

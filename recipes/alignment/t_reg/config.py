@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.alignment.config import AlignmentRunConfig, SentimentConfig, TuningConfig
+from recipes.alignment.config import WATCHED, AlignmentRunConfig, SentimentConfig, TuningConfig
 from recipes.core.config.settings import Card, Claim, setting
 
 GIVEN = ("self", "oracle", "dpo")
@@ -115,5 +115,6 @@ CARD = Card(
         "corrupted/*",
         "extra/*",
     ),
+    watched=WATCHED,
     headlines=("frontier/", "reward", "kl", "pairs/accuracy", "rewards/", "corrupted/", "data/"),
 )

@@ -20,6 +20,7 @@ from recipes.core.config.schema import ConfigError, Problem, build, raise_proble
 from recipes.core.config.settings import RunConfig
 from recipes.core.config.shorthands import no_option, write_out
 from recipes.core.config.sources import composed, names_in_files, option_files, search_path
+from recipes.core.config.stopping import stopping_problems
 from recipes.core.config.synonyms import nearest_key
 from recipes.core.spelling import did_you_mean
 
@@ -100,6 +101,8 @@ def compose(recipe: str, overrides: list[str]) -> Any:
         raise AssertionError("unreachable") from error
     config, value_problems = build(kind, resolved)
     unnamed = label_problems(recipe, overrides, keys, str(typed.get("arm", tree["arm"])), arm_settings(recipe))
+    if config is not None:
+        value_problems += stopping_problems(config, registry.card(recipe))
     reported = {problem.key.partition("=")[0] for problem in problems}
     problems += [problem for problem in [*value_problems, *unnamed] if problem.key not in reported]
     raise_problems(located(problems, overrides))

@@ -12,12 +12,12 @@ import importlib
 import os
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import recipes
 from recipes.core.config.settings import Card, RunConfig
@@ -28,6 +28,7 @@ from recipes.core.storage.files import home_path
 ROOT = Path(recipes.__file__).resolve().parents[1]
 RECIPES = "STEELYARD_RECIPES"  # folders of recipes outside, joined as those of PATH are
 ENTRY_POINTS = "steelyard.recipes"
+METHODS = ("prepare", "build", "watch", "evaluate")  # of a recipe, see `recipes.core.recipe.Recipe`
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,24 @@ def card(name: str) -> Card:
 
 def config_class(name: str) -> type[RunConfig]:
     """The recipe's config dataclass. Imports no torch."""
-    return _part(name, "config", "CONFIG", type)
+    kind = _part(name, "config", "CONFIG", type)
+    if not issubclass(kind, RunConfig) or not is_dataclass(kind):
+        where = f"recipe {name}, {short_path(_location(name).folder / 'config.py')}"
+        raise UserError(
+            f"CONFIG is {kind.__name__}, no dataclass that extends RunConfig", where, "docs/tutorial.md shows one"
+        )
+    return kind
 
 
 def recipe_class(name: str) -> Any:
-    """The recipe itself (see `recipes.core.recipe.Recipe`). Imports torch."""
-    return _part(name, "recipe", "RECIPE", type)
+    """The recipe itself (see `recipes.core.recipe.Recipe`). Imports torch. Raises UserError if it lacks a method."""
+    kind = _part(name, "recipe", "RECIPE", type)
+    methods = (*METHODS, *(["answering"] if _takes_questions(name) else []))
+    missing = [method for method in methods if not callable(getattr(kind, method, None))]
+    if missing := [*missing, *sorted(getattr(kind, "__abstractmethods__", ()))]:
+        where = f"recipe {name}, {short_path(_location(name).folder / 'recipe.py')}"
+        raise UserError(f"{kind.__name__} has no {', no '.join(missing)}", where, "docs/tutorial.md shows one")
+    return kind
 
 
 def outside_problems() -> list[UserError]:
@@ -118,6 +131,11 @@ def _part(name: str, module: str, attribute: str, kind: type) -> Any:
     if not isinstance(part, kind):
         raise UserError(f"has no {attribute}", f"recipe {name}, {short_path(file)}", "docs/tutorial.md shows one")
     return part
+
+
+def _takes_questions(name: str) -> bool:
+    kinds = get_type_hints(config_class(name)).get("evaluation")
+    return any(kind.name == "extra" for kind in fields(kinds)) if is_dataclass(kinds) else False
 
 
 def _what_failed(error: Exception, folder: Path) -> tuple[str, str]:

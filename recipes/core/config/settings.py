@@ -235,6 +235,11 @@ class RunConfig:
         return None
 
     @property
+    def sequence_limit(self) -> tuple[str, int] | None:
+        """The key that says how long the sequences are which the model of `model.path` reads, and its value."""
+        return None
+
+    @property
     def frozen_models(self) -> tuple[Any, ...]:
         """Configs of the models that stand beside the trained one, one for each."""
         return ()
@@ -331,7 +336,8 @@ class Card:
     are printed when a run ends, all are in its report. Trials and sweeps draw for each (x, y) of `frontiers` metric y
     against metric x. `price` names metrics that the claim's arm may pay with: what it does to them stands beside every
     verdict. `trains` is False if the recipe trains no model of its own. `metrics` are patterns of the names of all
-    final metrics ("nll/*"); empty: not known. `weights` says what the method weights, and by what ("caption tokens, by
+    final metrics ("nll/*"); empty: not known. `watched` are patterns of those that are measured during training; empty:
+    not known. `weights` says what the method weights, and by what ("caption tokens, by
     how badly a text-only model predicts them"). `control` is the arm that a short trial runs beside the
     claim's two. `systems` are the published methods that it covers; empty: one, which the title and `paper` name.
     """
@@ -349,6 +355,7 @@ class Card:
     price: tuple[str, ...] = ()
     trains: bool = True
     metrics: tuple[str, ...] = ()
+    watched: tuple[str, ...] = ()
     weights: str = ""
     control: str = ""
     systems: tuple[System, ...] = ()
@@ -361,3 +368,7 @@ class Card:
     def measures(self, metric: str) -> bool:
         """Whether a finished run may have this final metric."""
         return not self.metrics or any(fnmatchcase(metric, pattern) for pattern in self.metrics)
+
+    def watches(self, metric: str) -> bool:
+        """Whether a run may measure this metric while it trains."""
+        return not self.watched or any(fnmatchcase(metric, pattern) for pattern in self.watched)

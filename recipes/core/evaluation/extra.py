@@ -24,7 +24,6 @@ from recipes.core.data.text.text_ids import TextIds, start_id
 from recipes.core.errors import UserError
 from recipes.core.evaluation.extra_config import EXTRA
 from recipes.core.evaluation.scores import Scores
-from recipes.core.models.text import context
 from recipes.core.scoring.rows import Row
 from recipes.core.scoring.score import score
 from recipes.core.scoring.statistics import Ask
@@ -141,10 +140,10 @@ def _refuse(path: str, bad: Sequence[str], total: int) -> None:
         raise UserError(f"{len(bad)} of {total} rows cannot be used", f"{KEY}={path}", "\n".join(lines))
 
 
-def check_length(questions: Questions, model: Any) -> None:
-    """Refuse questions that are longer than the context of a `TextModel`. Raises UserError that names the longest."""
-    longest, room = max(len(before) + len(text) for before, text in questions.rows), context(model)
-    if room is not None and longest > room:
+def check_length(questions: Questions, room: int) -> None:
+    """Refuse questions of more tokens than the context of a model. Raises UserError that names the longest."""
+    longest = max(len(before) + len(text) for before, text in questions.rows)
+    if longest > room:
         at = next(i for i, (before, text) in enumerate(questions.rows) if len(before) + len(text) == longest)
         owners = [question for question in questions.questions for _ in question.texts]
         what = f"question {owners[at].id!r} has {longest} tokens, and the model's context {room}"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import DATA_CONTENT, setting
+from recipes.core.config.settings import DATA_CONTENT, RunConfig, setting
 
 EXTRA = "extra"  # what names of its metrics begin with
 
@@ -16,3 +16,9 @@ class QuestionsConfig:
         help="your own questions, asked of the final model: a JSONL file of prompts with an answer or with choices",
         content=DATA_CONTENT,
     )
+
+
+def questions_path(config: RunConfig) -> str | None:
+    """The file of the user's own questions; None if there is none, or the recipe takes none."""
+    path: str | None = getattr(getattr(config, "evaluation", None), "extra", None)
+    return path

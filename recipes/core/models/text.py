@@ -16,6 +16,7 @@ from recipes.core.models.config import (
     TextModelConfig,
     mlp_width,
 )
+from recipes.core.models.context import check_length
 from recipes.core.models.smollm2 import load_backbone, load_tokenizer
 from recipes.core.models.sources import load_tokenizer as load_any_tokenizer
 from recipes.core.models.tokenizer import character_tokenizer, train_bpe
@@ -87,12 +88,8 @@ def check_context(model: TextModel, tokens: int, key: str) -> None:
         UserError: they do not fit.
     """
     longest = context(model)
-    if longest is not None and tokens > longest:
-        raise UserError(
-            f"sequences of {tokens} tokens do not fit the model's context of {longest}",
-            where=f"{key}={tokens}",
-            hint=f"type {key}={longest} or less",
-        )
+    if longest is not None:
+        check_length(tokens, longest, key)
 
 
 def _new(config: SmallLMConfig, vocabulary: int) -> Any:

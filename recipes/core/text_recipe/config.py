@@ -10,6 +10,7 @@ from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2Tex
 
 # Patterns of the metrics that every `TextRecipe` measures, for `Card.metrics`.
 METRICS = ("log_loss", "log_loss/auc", "log_ppl/*", "worst_domain", "weight/*", "kept/*", "extra/*")
+WATCHED = ("log_loss", "log_ppl/*")  # of those that are measured during training, for `Card.watched`
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ class TextConfig(RunConfig):
     def sequence_tokens(self) -> int | None:
         """Tokens of a packed sequence."""
         return self.data.length
+
+    @property
+    def sequence_limit(self) -> tuple[str, int] | None:
+        """Tokens of a packed sequence."""
+        return "data.length", self.data.length
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""

@@ -29,6 +29,13 @@ def check_requirements(config: TrainerConfig, device: str) -> None:
         _check_compiler(device)
 
 
+def check_quantisation(load_in: str) -> None:
+    """Refuse weights in 4 or 8 bits without the package for them. Raises UserError that names the key."""
+    if not is_installed("bitsandbytes"):
+        hint = f"{install_hint('bitsandbytes')}, or model.load_in=float32"
+        raise UserError("weights in 4 or 8 bits need the package bitsandbytes", f"model.load_in={load_in}", hint)
+
+
 def install_hint(package: str) -> str:
     """What to type to get a package."""
     wanted = EXTRAS.get(package)

@@ -115,6 +115,11 @@ class DsirConfig(RunConfig):
         """Tokens of a packed sequence."""
         return self.evaluation.length
 
+    @property
+    def sequence_limit(self) -> tuple[str, int] | None:
+        """Tokens of a packed sequence."""
+        return "evaluation.length", self.evaluation.length
+
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
         data, select = self.data, self.select
@@ -170,5 +175,6 @@ CARD = Card(
     control="unigrams",
     headlines=("nll/", "kl_reduction", "selected/"),
     price=("nll/pool",),
+    watched=("nll/*",),
     metrics=("nll/*", "kl_reduction", "selected/*", "extra/*"),
 )

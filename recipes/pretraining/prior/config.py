@@ -134,5 +134,6 @@ CARD = Card(
     control="random",
     headlines=("grounded/", "nll/", "matching/", "answers/"),
     price=("nll/other", "greedy/reference_nll", "greedy/recall"),
+    watched=("grounded/*/accuracy", "nll/*"),
     metrics=("grounded/*", "nll/*", "matching/*", "answers/*", "probe/*", "greedy/*", "scaling/*"),
 )

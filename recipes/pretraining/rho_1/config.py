@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from recipes.core.config.settings import Card, Claim, setting
-from recipes.core.text_recipe.config import METRICS, TextConfig
+from recipes.core.text_recipe.config import METRICS, WATCHED, TextConfig
 
 RANKINGS = ("rho1", "uniform", "random", "top_loss", "oracle")
 
@@ -61,4 +61,5 @@ CARD = Card(
     headlines=("log_loss", "noise/", "kept/"),
     price=("worst_domain",),
     metrics=(*METRICS, "noise/*"),
+    watched=WATCHED,
 )

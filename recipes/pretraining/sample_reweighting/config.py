@@ -128,6 +128,11 @@ class SampleReweightingConfig(RunConfig):
         """Tokens of a packed sequence; None for rows of numbers."""
         return None if isinstance(self.data, RegressionConfig) else self.data.length
 
+    @property
+    def sequence_limit(self) -> tuple[str, int] | None:
+        """Tokens of a packed sequence."""
+        return None if isinstance(self.data, RegressionConfig) else ("data.length", self.data.length)
+
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
         if isinstance(self.data, RegressionConfig):
@@ -168,5 +173,6 @@ CARD = Card(
     control="extremes",
     headlines=("log_loss", "log_ppl/", "worst_domain", "descent/"),
     price=("log_loss", "worst_domain"),
+    watched=("log_loss", "log_loss/*", "log_ppl/*"),
     metrics=("log_loss*", "log_ppl/*", "worst_domain", "descent/*", "extra/*"),
 )

@@ -188,6 +188,7 @@ CARD = Card(
     control="fixed_small",
     headlines=("accuracy", "tokens/", "macs@"),
     price=("accuracy@64", "accuracy@16"),
+    watched=("accuracy*", "tokens/total"),
     metrics=("accuracy*", "tokens/*", "macs@*", "encoder_share@*"),
     frontiers=(("tokens/total", "accuracy/mean"), ("tokens/total", "accuracy@64"), ("tokens/total", "accuracy@4")),
 )

@@ -189,11 +189,10 @@ def test_a_greedy_answer_is_exact():
 
 
 def test_a_question_longer_than_the_context_is_refused():
-    model = CountingModel(max_position_embeddings=8)
     asked = tuple(Question(name, name, "", ("x",), 0) for name in ("short", "long"))
     questions = Questions("mine", asked, (([1], [2]), ([1] * 7, [2, 3])))
     with pytest.raises(UserError, match="question 'long' has 9 tokens, and the model's context 8"):
-        check_length(questions, model)
+        check_length(questions, 8)
 
 
 def test_content_counts_for_identity_where_it_is_set_and_nothing_does_elsewhere(tmp_path):

@@ -1,0 +1,38 @@
+"""Whether cells may start: what a cell would refuse by itself is refused once, before the first one runs."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from recipes.core import runner
+from recipes.core.config.settings import RunConfig
+from recipes.core.runs.folder import DONE
+from recipes.core.trial.launch import Launcher
+from recipes.core.trial.states import CellState
+
+HERE = ("local", "joblib")  # launchers whose cells run on this machine
+
+
+def check_cells(states: Sequence[CellState], configs: Sequence[RunConfig], launcher: Launcher, fresh: bool) -> None:
+    """Refuse cells that would refuse to run; those that are done are reused, unless all are done anew.
+
+    Args:
+        states: Of all cells.
+        configs: Their configs, in the same order.
+        launcher: Where they run.
+        fresh: Whether those that are done start again.
+
+    Raises:
+        UserError: as `runner.check`, of the first cell that has a problem.
+    """
+    due = (config for state, config in zip(states, configs, strict=True) if fresh or state.state != DONE)
+    check_configs(due, launcher)
+
+
+def check_configs(configs: Iterable[RunConfig], launcher: Launcher) -> None:
+    """Refuse runs that would refuse to start; arguments and errors as those of `check_cells`."""
+    checked = set[str]()
+    for config in configs:
+        decisive = repr(dataclasses.replace(config, arm="", label=None, seed=0))
+        if decisive not in checked:
+            runner.check(config, here=launcher.name in HERE)
+            checked.add(decisive)
