@@ -121,12 +121,14 @@ def _twice(words: list[str], folder: Path) -> Result:
 def _measure(words: list[str], home: Path) -> dict[str, float]:
     """Run Python; its wall time, the peak of its anonymous memory, and what it prints last as JSON."""
     caches = {"STEELYARD_HOME": str(home / "caches"), "HF_HOME": str(home / "hf"), "OMP_NUM_THREADS": "1"}
-    began, peak = time.perf_counter(), 0
+    began, peak, seen = time.perf_counter(), 0, set[int]()
     process = subprocess.Popen(
         [sys.executable, *words], cwd=ROOT, env=os.environ | caches, stdout=subprocess.PIPE, encoding="utf-8"
     )
     while process.poll() is None:
-        peak = max(peak, sum(_anonymous(pid) for pid in _family(process.pid)))
+        family = {process.pid, *_below(process.pid)}
+        # One that has just been forked and runs no program yet has its parent's memory, which would count twice.
+        peak, seen = max(peak, sum(_anonymous(pid) for pid in family & (seen | {process.pid}))), family
         time.sleep(EVERY)
     output, _ = process.communicate()
     if process.returncode:
@@ -135,24 +137,26 @@ def _measure(words: list[str], home: Path) -> dict[str, float]:
     return {"wall_seconds": time.perf_counter() - began, "anonymous_bytes": peak, **json.loads(lines[-1])}
 
 
-def _family(pid: int) -> Iterator[int]:
-    """A process and all below it."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = task.read_text(encoding="utf-8").split()
-        except OSError:
-            continue
-        for child in children:
-            yield from _family(int(child))
+def _below(pid: int) -> Iterator[int]:
+    """The processes that a process has started, and theirs."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").glob("*/children"))
+        children = [int(child) for task in tasks for child in task.read_text(encoding="utf-8").split()]
+    except OSError:  # it has ended
+        return
+    for child in children:
+        yield child
+        yield from _below(child)
 
 
 def _anonymous(pid: int) -> int:
+    """Bytes; what a process shares with others, as one that was forked does, is divided among them."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     except OSError:  # it has ended
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:")), 0)
+    sizes = {name: int(size.split()[0]) * 1024 for name, _, size in (line.partition(":") for line in lines[1:])}
+    return sizes.get("Pss_Anon", sizes["Anonymous"]) if sizes else 0
 
 
 def _clock() -> Callable[[], dict[str, float]]:
