@@ -96,7 +96,7 @@ class PairSet:
         """bool [tokens] of all answers: those of rejected ones."""
         return np.repeat(np.arange(2 * len(self.pairs)) % 2 == 1, self.lengths)
 
-    @cached_property
+    @property
     def part_lengths(self) -> np.ndarray:
         """int64 [pairs, 3] tokens of prompt, chosen and rejected answer."""
         if isinstance(self.pairs, LazyPairs):
@@ -104,7 +104,7 @@ class PairSet:
         parts = [[len(pair.prompt), len(pair.chosen), len(pair.rejected)] for pair in self.pairs]
         return np.array(parts, np.int64).reshape(-1, 3)
 
-    @cached_property
+    @property
     def lengths(self) -> np.ndarray:
         """int64 [2 pairs] tokens of each answer."""
         return self.part_lengths[:, 1:].reshape(-1)
@@ -205,9 +205,11 @@ class PairItems:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        offsets = self.pairs.offsets[2 * index : 2 * index + 3]
-        sides = [slice(int(start), int(end)) for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
-        columns = {name: [values[side] for side in sides] for name, values in self.columns.items()}
+        columns = {}
+        if self.columns:  # without them nobody needs the offsets of all tokens
+            offsets = self.pairs.offsets[2 * index : 2 * index + 3]
+            sides = [slice(int(start), int(end)) for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+            columns = {name: [values[side] for side in sides] for name, values in self.columns.items()}
         mismatched = {} if self.mismatched is None else {"mismatched": self.mismatched.pairs[index]}
         return {"pair": self.pairs.pairs[index], "columns": columns} | mismatched
 

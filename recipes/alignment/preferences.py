@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recipes.alignment.config import PreferencesConfig
+from recipes.alignment.digests import SIZE, Digests
 from recipes.alignment.examples import TIE, Example, ExampleIds, Texts, example, example_texts, ids_of
 from recipes.alignment.layouts import LONELY
 from recipes.alignment.pairs import Pair, PairSet, PreferenceData
@@ -32,7 +33,6 @@ VERSION = 1
 INDEX = "index.json"
 BATCH = 500  # rows that are tokenised together
 BATCHES_AHEAD = 2
-DIGEST = 16  # bytes that tell rows apart
 HARMLESS = (TIE, COPY, LONELY)  # dropped and counted, but no reason to stop
 
 
@@ -108,7 +108,7 @@ class _Writer:
         self.config, self.reader = config, reader
         self.rows, self.changes = 0, Changes()
         self.unread, self.unusable = Dropped(), Dropped()  # lines that are no rows; rows that are no pairs
-        self._seen = set[bytes]()
+        self._seen = Digests()
 
     def write(self, files: PairFiles) -> None:
         """Write the pairs of all rows. Raises UserError if they cannot be read, or there are none."""
@@ -174,10 +174,8 @@ class _Writer:
         digest = sha256(np.array([len(part) for part in parts]).tobytes())
         for part in parts:
             digest.update(part.data)
-        key = digest.digest()[:DIGEST]
-        if key in self._seen:
+        if not self._seen.add(digest.digest()[:SIZE]):
             raise BadRow(COPY)
-        self._seen.add(key)
         self.changes.add(row.example, ids, pair)
         return pair
 

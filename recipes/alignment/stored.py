@@ -85,7 +85,7 @@ class StoredPairs(LazyPairs):
 
     @cached_property
     def fingerprint(self) -> str:
-        return sha256_json([self._digest, sha256(self._numbers.tobytes()).hexdigest()])
+        return sha256_json([self._digest, sha256(self._numbers.data).hexdigest()])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("held_out", "fingerprint")}

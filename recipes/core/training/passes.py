@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 POOL = 50  # batches whose sequences are sorted by length together, as in `transformers`
+PART = 1024  # sequences whose numbers are Python objects at a time
 
 
 class WholePasses(Sampler[int]):
@@ -47,7 +48,8 @@ class WholePasses(Sampler[int]):
         while position < end:
             number, start = divmod(position, self.size)
             stop = min(self.size, start + end - position)
-            yield from self._pass(number)[start:stop].tolist()
+            for part in self._pass(number)[start:stop].split(PART):
+                yield from part.tolist()
             position += stop - start
 
     def _pass(self, number: int) -> Tensor:

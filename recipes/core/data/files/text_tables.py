@@ -37,9 +37,9 @@ class JsonTable(IndexedTable):
                 head = file.read(4096)
             refuse_foreign(head, str(path))
             self._list = begins_list(head)
-            spans, lines = self._list_index() if self._list else self._line_index()
-        self._spans = np.array(spans, np.int64).reshape(-1, 2)
-        self._lines = np.array(lines, np.int64)
+            spans, blank = self._list_index() if self._list else self._line_index()
+        # First byte of each record and one past its last, and how many records stand before each blank line.
+        self._spans, self._blank = _as_array(spans).reshape(-1, 2), _as_array(blank)
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -78,7 +78,10 @@ class JsonTable(IndexedTable):
         return row
 
     def place(self, index: int) -> str:
-        return f"{self.name}:{self._lines[index]}" if len(self._lines) else super().place(index)
+        if self._list:
+            return super().place(index)
+        blank = int(np.searchsorted(self._blank, index, side="right"))
+        return f"{self.name}:{index + blank + 1}"
 
     def fingerprint(self) -> str:
         return fingerprint({self.name: self.path}, home())
@@ -92,21 +95,22 @@ class JsonTable(IndexedTable):
         return parse_record(raw, names, start, cut)
 
     def _list_index(self) -> "tuple[array[int], array[int]]":
-        """First byte of each element and one past its last, behind one another; no lines."""
+        """First byte of each element and one past its last, behind one another; no blank lines."""
         content = self.path.read_bytes() if self._content is None else self._content
         return list_spans(content, str(self.path)), array("q")
 
     def _line_index(self) -> "tuple[array[int], array[int]]":
-        """First byte of each line that is not blank and one past its last, behind one another; numbers of the lines."""
-        spans, lines, offset = array("q"), array("q"), 0
+        """First byte of each record and one past its last, behind one another; records before each blank line."""
+        spans, blank, offset = array("q"), array("q"), 0
         with open_lines(self.path) as file:
-            for number, line in enumerate(file, 1):
-                start = offset + len(BOM) if not offset and line.startswith(BOM) else offset
+            for line in file:
+                text = line if offset else line.removeprefix(BOM)
                 offset += len(line)
-                if line[start - offset :].strip():
-                    spans.extend((start, offset))
-                    lines.append(number)
-        return spans, lines
+                if text and not text.isspace():
+                    spans.extend((offset - len(text), offset))
+                else:
+                    blank.append(len(spans) // 2)
+        return spans, blank
 
 
 class CsvTable(Table):
@@ -121,7 +125,7 @@ class CsvTable(Table):
         with reading(path), path.open("rb") as file:
             refuse_foreign(file.read(4096), str(path), json=False)
         self._header = self._clean_header(next(self._cells(), (0, []))[1])
-        self._lines = np.array([line for line, _ in self._cells()][1:], np.int64)
+        self._lines = np.fromiter((line for line, _ in self._cells()), np.int64)[1:]
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -182,6 +186,11 @@ class CsvTable(Table):
         if twice := next((name for name in header if header.count(name) > 1), None):
             raise UserError(f"its header has {twice!r} twice", str(self.path))
         return header
+
+
+def _as_array(numbers: "array[int]") -> np.ndarray:
+    """The same numbers, without a copy."""
+    return np.frombuffer(numbers, np.int64) if numbers else np.zeros(0, np.int64)
 
 
 def open_lines(path: Path) -> Any:

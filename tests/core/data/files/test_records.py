@@ -17,6 +17,7 @@ from PIL import Image
 
 from recipes.alignment.config import PreferencesConfig
 from recipes.core.data.config import ImageTextConfig
+from recipes.core.data.files.text_tables import JsonTable
 from recipes.core.data.images.checks import StoredImage
 from recipes.core.data.images.load import load_captions
 from recipes.core.data.text.documents import open_documents
@@ -180,6 +181,16 @@ UNUSED = {
     "half a pair": lambda number: {"emoji": "\ud83d"},
     "empty key": lambda number: {"": number, " ": {}},
 }
+
+
+def test_places_count_blank_lines(tmp_path: Path) -> None:
+    for begin in ("", "\ufeff"):
+        file = write(tmp_path, "a.jsonl", f'{begin}\n \t\n{{"a": 1}}\n{{"a": 2}}\n\n\r\n{{"a": 3}}'.encode())
+        table = JsonTable(file, "a.jsonl", tmp_path)
+        assert [table.place(index) for index in range(len(table))] == ["a.jsonl:3", "a.jsonl:4", "a.jsonl:7"]
+        assert [*table.rows(["a"])] == [{"a": 1}, {"a": 2}, {"a": 3}] == [table.row(index) for index in range(3)]
+    file = write(tmp_path, "b.json", b'[{"a": 1},\n\n{"a": 2}]')
+    assert JsonTable(file, "b.json", tmp_path).place(1) == "b.json row 1"
 
 
 @pytest.mark.parametrize("reader", READERS)
