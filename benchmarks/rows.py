@@ -1,6 +1,7 @@
 """Preference pairs and captions of any number: time and memory to prepare them and to train on them.
 
     python -m benchmarks.rows [--parts pairs,prepared,captions,map] [--rows N] [--answer-words N] [--compared N]
+                              [--folder FOLDER]
 
 Writes N pairs (answers of 150 words, about 200 tokens) and N captions of small images, five an image. Each part runs in
 processes of its own, and is recorded in a file of its own:
@@ -9,7 +10,8 @@ processes of its own, and is recorded in a file of its own:
     captions: captions are prepared and read in 20 batches with their images;
     map: the first pairs are prepared beside `datasets.map` with the same tokenizer, as TRL has it: the prompt alone and
     with each answer.
-All but the last are done twice, for the first time and with warm caches. Memory is what no file backs ("Anonymous"),
+All but the last are done twice, for the first time and with warm caches. With `--folder` the data stay there, and are
+used again where they lie there already; caches and outputs are always new. Memory is what no file backs ("Anonymous"),
 the peak of a process and its children. Promises: under 2 GiB, a second start in under 10 s, no slower than
 `datasets.map`.
 """
@@ -18,11 +20,13 @@ import argparse
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +47,8 @@ Result = dict[str, Any]
 def main(options: argparse.Namespace) -> int:
     """Measure the chosen parts, print and record each; the exit code is 1 if a promise is broken."""
     broken = False
-    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name:
-        folder = Path(name)
+    with ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR"))))
         model = _tiny_model(folder / "model")
         for part in options.parts:
             result = PARTS[part](folder / part, model, options)
@@ -60,6 +64,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=ROWS, help="pairs and captions")
     parser.add_argument("--answer-words", type=int, default=ANSWER_WORDS, help="words of an answer")
     parser.add_argument("--compared", type=int, default=COMPARED, help="pairs of the part map")
+    parser.add_argument(
+        "--folder", type=lambda text: Path(text).resolve(), help="where the data stay; otherwise they are removed"
+    )
     options = parser.parse_args()
     if unknown := next((part for part in options.parts if part not in PARTS), None):
         parser.error(f"there is no part {unknown!r}; choose from {', '.join(PARTS)}")
@@ -112,6 +119,8 @@ def _setting(options: argparse.Namespace, pairs: Path) -> Result:
 def _twice(words: list[str], folder: Path) -> Result:
     """The same with empty caches and with warm ones."""
     runs = {}
+    for name in ("home", "outputs"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     for when in ("first", "second"):
         runs[when] = _measure(["-m", "benchmarks.rows", *words], folder / "home")
         print(words[0], when, json.dumps(runs[when]), flush=True)
@@ -119,9 +128,9 @@ def _twice(words: list[str], folder: Path) -> Result:
 
 
 def _measure(words: list[str], home: Path) -> dict[str, float]:
-    """Run Python; its wall time, the peak of its anonymous memory, and what it prints last as JSON."""
+    """Run Python; wall time, peak of anonymous memory, load of the machine, and what is printed last as JSON."""
     caches = {"STEELYARD_HOME": str(home / "caches"), "HF_HOME": str(home / "hf"), "OMP_NUM_THREADS": "1"}
-    began, peak, seen = time.perf_counter(), 0, set[int]()
+    began, peak, seen, loads = time.perf_counter(), 0, set[int](), []
     process = subprocess.Popen(
         [sys.executable, *words], cwd=ROOT, env=os.environ | caches, stdout=subprocess.PIPE, encoding="utf-8"
     )
@@ -129,12 +138,14 @@ def _measure(words: list[str], home: Path) -> dict[str, float]:
         family = {process.pid, *_below(process.pid)}
         # One that has just been forked and runs no program yet has its parent's memory, which would count twice.
         peak, seen = max(peak, sum(_anonymous(pid) for pid in family & (seen | {process.pid}))), family
+        loads.append(os.getloadavg()[0])
         time.sleep(EVERY)
     output, _ = process.communicate()
     if process.returncode:
         raise RuntimeError(f"{words[2:4]} ended with {process.returncode}")
     lines = output.strip().splitlines()
-    return {"wall_seconds": time.perf_counter() - began, "anonymous_bytes": peak, **json.loads(lines[-1])}
+    measured = {"wall_seconds": time.perf_counter() - began, "anonymous_bytes": peak}
+    return measured | {"load": float(np.mean(loads))} | json.loads(lines[-1])
 
 
 def _below(pid: int) -> Iterator[int]:
@@ -250,14 +261,16 @@ def _words() -> list[str]:
 
 
 def _write_pairs(folder: Path, rows: int, answer: int) -> Path:
-    folder.mkdir()
-    path, words, draws = folder / "pairs.jsonl", _words(), random.Random(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    path, words, draws = folder / f"pairs-{rows}x{answer}.jsonl", _words(), random.Random(0)
 
     def text(count: int) -> str:
         start = draws.randrange(len(words) - count)
         return " ".join(words[start : start + count])
 
-    with path.open("w", encoding="utf-8") as file:
+    if path.exists():
+        return path
+    with _new_file(path) as file:
         for _ in range(rows):
             row = {"prompt": text(PROMPT_WORDS), "chosen": f" {text(answer)}", "rejected": f" {text(answer)}"}
             file.write(json.dumps(row) + "\n")
@@ -267,9 +280,11 @@ def _write_pairs(folder: Path, rows: int, answer: int) -> Path:
 def _write_captions(folder: Path, rows: int) -> Path:
     from PIL import Image
 
-    folder.mkdir()
-    words, draws, pixels = _words(), random.Random(0), np.random.default_rng(0)
-    with (folder / "captions.jsonl").open("w", encoding="utf-8") as file:
+    folder.mkdir(parents=True, exist_ok=True)
+    path, words, draws, pixels = folder / f"captions-{rows}.jsonl", _words(), random.Random(0), np.random.default_rng(0)
+    if path.exists():
+        return path
+    with _new_file(path) as file:
         for number in range(rows // PER_IMAGE):
             name = f"{number // 1000}/{number}.png"
             (folder / name).parent.mkdir(exist_ok=True)
@@ -277,7 +292,16 @@ def _write_captions(folder: Path, rows: int) -> Path:
             starts = [draws.randrange(len(words) - CAPTION_WORDS) for _ in range(PER_IMAGE)]
             texts = [" ".join(words[start : start + CAPTION_WORDS]) for start in starts]
             file.write(json.dumps({"image": name, "caption": texts}) + "\n")
-    return folder / "captions.jsonl"
+    return path
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[Any]:
+    """A file to write, under its name once it is whole."""
+    part = path.with_suffix(".part")
+    with part.open("w", encoding="utf-8") as file:
+        yield file
+    part.rename(path)
 
 
 def _tiny_model(folder: Path) -> Path:

@@ -58,12 +58,12 @@ class Ragged:
     @cached_property
     def values(self) -> np.ndarray:
         """The numbers of all rows, one row behind another."""
-        return _map(_file(self.path, ENDINGS[0]), self.dtype)
+        return map_numbers(_file(self.path, ENDINGS[0]), self.dtype)
 
     @cached_property
     def ends(self) -> np.ndarray:
         """int64 [rows]: where each row ends among `values`."""
-        return _map(_file(self.path, ENDINGS[1]), np.int64)
+        return map_numbers(_file(self.path, ENDINGS[1]), np.int64)
 
     def lengths(self) -> np.ndarray:
         """int64 [rows]"""
@@ -80,6 +80,6 @@ def _file(path: Path, ending: str) -> Path:
     return path.with_name(f"{path.name}.{ending}")
 
 
-def _map(path: Path, dtype: type) -> np.ndarray:
-    """A plain array over a file; slices of numpy's own kind of mapped array take ten times as long."""
+def map_numbers(path: Path, dtype: type | str) -> np.ndarray:
+    """A plain array over a file, not to be written; slices of numpy's own mapped arrays take ten times as long."""
     return np.asarray(np.memmap(path, dtype, mode="r")).view(np.ndarray) if path.stat().st_size else np.zeros(0, dtype)

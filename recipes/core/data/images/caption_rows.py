@@ -3,6 +3,7 @@
 The captions are mapped into memory. Images are looked at whenever the size or time of one has changed, and not before.
 """
 
+import os
 from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,8 +21,8 @@ from recipes.core.data.images.decoding import image_cell, image_content
 from recipes.core.data.images.sources import Source, caption_texts
 from recipes.core.messages import WIDEST, shorten
 from recipes.core.storage.cache import build_once
-from recipes.core.storage.files import home_path, read_json, sha256_json, write_json
-from recipes.core.storage.ragged import Ragged, RaggedFile
+from recipes.core.storage.files import read_json, sha256_json, write_json
+from recipes.core.storage.ragged import Ragged, RaggedFile, map_numbers
 
 VERSION = 1
 BATCH = 1000
@@ -43,8 +44,8 @@ class CaptionRows:
 
     def __init__(self, folder: Path) -> None:
         self.texts, self.names = Ragged(folder / "texts", np.uint8), Ragged(folder / "names", np.uint8)
-        self.rows, self.usable = (np.fromfile(folder / name, np.int64) for name in ("rows", "usable"))
-        self.images = np.fromfile(folder / "images", DIGEST)
+        self.rows, self.usable = (map_numbers(folder / name, np.int64) for name in ("rows", "usable"))
+        self.images = map_numbers(folder / "images", DIGEST)
         index = read_json(folder / "index.json")
         self.bad: dict[int, str] = {int(row): why for row, why in index["bad"].items()}
         self.digest: str = index["digest"]
@@ -160,15 +161,15 @@ Looked = tuple[np.ndarray, dict[int, str]]
 def _look_at_files(source: Source, rows: CaptionRows, indices: np.ndarray) -> Looked:
     """SHA-256 and problems of the image files of some usable rows."""
 
-    def paths() -> Iterator[Path]:
+    def paths() -> Iterator[str]:  # no `Path`: it would take longer than to look at the file
         for index in indices:
             name = rows.names[index].tobytes().decode()
-            yield source.table.folder(int(rows.usable[index])) / home_path(name)
+            yield os.path.join(source.table.folder(int(rows.usable[index])), os.path.expanduser(name))
 
     states = np.fromiter(chain.from_iterable(map(state_of, paths())), np.int64)
     hashes = [sha256(part.tobytes()).hexdigest() for part in (rows.images[indices], states)]
-    digests, problems = inspect_all(["files", str(source.table.root), *hashes], paths)
-    named = {number: path for number, path in enumerate(paths()) if number in problems} if problems else {}
+    digests, problems = inspect_all(["files", str(source.table.root), *hashes], lambda: map(Path, paths()))
+    named = {number: Path(path) for number, path in enumerate(paths()) if number in problems} if problems else {}
     return digests, {number: f"{shorten(str(named[number]), WIDEST)}: {why}" for number, why in problems.items()}
 
 

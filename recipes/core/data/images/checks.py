@@ -1,5 +1,6 @@
 """Every image of a table decoded once before it is used, and the outcome remembered."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ class ImageChecks:
 
     def _check_files(self) -> Iterator[tuple[str, tuple[str, str | None]]]:
         paths = list(self._files)
-        key = ["files", [[path, state_of(Path(path))] for path in paths]]
+        key = ["files", [[path, state_of(path)] for path in paths]]
         yield from zip(paths, _results(*inspect_all(key, lambda: map(Path, paths))) if paths else [], strict=True)
 
     def _check_bytes(self) -> Iterator[tuple[str, str | None]]:
@@ -125,10 +126,10 @@ def _results(digests: np.ndarray, problems: dict[int, str]) -> list[tuple[str, s
     return [(row.tobytes().hex() if row.any() else "", problems.get(number)) for number, row in enumerate(rows)]
 
 
-def state_of(path: Path) -> tuple[int, int]:
+def state_of(path: str | Path) -> tuple[int, int]:
     """Size and time of change of a file; -1 where there is none."""
     try:
-        state = path.stat()
+        state = os.stat(path)
     except (OSError, ValueError):
         return -1, -1
     return state.st_size, state.st_mtime_ns
