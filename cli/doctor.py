@@ -14,6 +14,10 @@ import typer
 from cli.console import say, table
 from cli.keys import OUTPUTS_PLACE
 from cli.results import JSON, print_result
+from recipes.core.config import registry
+from recipes.core.config.outside import recipe_problem
+from recipes.core.config.sources import CONFIG_DIR, config_folders
+from recipes.core.errors import UserError
 from recipes.core.process.cores import usable_cores
 from recipes.core.runs.tracking.wandb_tracker import is_tracked
 from recipes.core.storage import assets
@@ -45,6 +49,7 @@ def doctor(outputs: Path = OUTPUTS_PLACE, caches: bool = _CACHES, as_json: bool 
     """
     checks = [_python(), *_torch(), _cores(), _memory(), _disk("disk at outputs", outputs)]
     checks += [_disk("disk at STEELYARD_HOME", home()), _wandb(), *_cache(caches), *_assets(caches)]
+    checks += [*_outside_recipes(), *_config_dir()]
     fatal = any(check.fatal for check in checks)
     if as_json:
         rows = [asdict(check) | {"mark": _mark(check)} for check in checks]
@@ -155,6 +160,37 @@ def _cache(hashed: bool) -> list[Check]:
         advice = f"the run that was stopped goes on from there; or remove {stopped[0]}"
         checks.append(Check("stopped builds", f"{len(stopped)} in the cache, {gigabytes:.1f} GB", advice))
     return checks
+
+
+def _outside_recipes() -> list[Check]:
+    """The recipes outside the checkout, their classes too: torch is imported by now."""
+    what = "recipes outside"
+    checks = [Check(what, f"{error.where}: {error.what}", error.hint) for error in registry.outside_problems()]
+    for name in sorted({*registry.recipe_names()} - {*registry.recipe_names(outside=False)}):
+        problem = recipe_problem(name) or _class_problem(name)
+        advice = f"{problem.where}: {problem.what}\n{problem.hint}".lstrip(": ").rstrip() if problem else ""
+        checks.append(Check(f"recipe {name}", "cannot be used" if problem else str(registry.source(name)), advice))
+    return checks
+
+
+def _class_problem(name: str) -> UserError | None:
+    try:
+        registry.recipe_class(name)
+    except UserError as error:
+        return error
+    return None
+
+
+def _config_dir() -> list[Check]:
+    """The folders of further options that a variable names."""
+    names = os.environ.get(CONFIG_DIR)
+    if not names:
+        return []
+    try:
+        folders = config_folders()
+    except UserError as error:
+        return [Check(CONFIG_DIR, f"{error.where}: {error.what}", error.hint)]
+    return [Check(CONFIG_DIR, ", ".join(map(str, folders)))]
 
 
 def _assets(hashed: bool) -> list[Check]:

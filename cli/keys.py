@@ -11,8 +11,9 @@ from typer.exceptions import TyperException
 
 from cli.completion import recipes
 from recipes.core.config import registry
-from recipes.core.config.sources import CONFIG_DIR, config_folders
+from recipes.core.config.sources import CONFIG_DIR, check_config_folder, config_folders
 from recipes.core.errors import UserError
+from recipes.core.messages import note
 from recipes.core.storage.disk import REASONS
 from recipes.core.storage.files import home_path
 
@@ -28,9 +29,17 @@ CONFIG: Any = typer.Option(
 
 
 def _use_config_dir(folder: str) -> str:
-    """Let the config be composed with the options of a folder, in this process and in those that it starts."""
+    """Let the config be composed with the options of a folder, in this process and in those that it starts.
+
+    Raises:
+        UserError: no options lie there, or what lies there would not be read.
+    """
     if folder:
-        os.environ[CONFIG_DIR] = os.path.abspath(home_path(folder))
+        path = Path(os.path.abspath(home_path(folder)))
+        check_config_folder(path, "--config-dir ")
+        os.environ[CONFIG_DIR] = str(path)
+    elif CONFIG_DIR in os.environ:
+        config_folders()
     return folder
 
 
@@ -61,6 +70,9 @@ def recipe_and_file(
         UserError: the file cannot be read, or nothing names a recipe.
     """
     words = list(overrides or [])
+    for folder in registry.outside_folders():
+        if not folder.is_dir():
+            note(f"warning: {registry.RECIPES}={folder}: there is no such folder, so no recipe comes from it")
     if not config and recipe is not None and (preset := _preset(recipe)):
         recipe, config = None, str(preset)
     if not config:

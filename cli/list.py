@@ -49,11 +49,10 @@ def _recipes() -> list[dict[str, Any]]:
         source = registry.source(name)
         entry: dict[str, Any] = {"recipe": name, "family": registry.family(name)}
         entry["outside"] = str(source) if source else None
-        try:
-            card = registry.card(name)
-        except UserError as error:
-            entries.append(entry | {"error": str(error)})
+        if problem := _problem(name):
+            entries.append(entry | {"error": str(problem)})
             continue
+        card = registry.card(name)
         texts = {"title": card.title, "paper": card.paper, "weights": card.weights, "version": card.version}
         entries.append(entry | texts | {"claim": card.claim.statement, "metric": card.claim.metric})
     for problem in registry.outside_problems():
@@ -102,11 +101,23 @@ def _home(name: str) -> tuple[str, str]:
 
 
 def _title(name: str) -> str:
+    if problem := _problem(name):  # one that is being written does not hide the others
+        note(f"warning: {problem}" if name in problem.where else f"warning: recipe {name}: {problem}")
+        return "cannot be used: see the warning"
+    return registry.card(name).title
+
+
+def _problem(name: str) -> UserError | None:
+    """Why a recipe cannot be used; config files are looked at of those outside, ours are right."""
+    if registry.source(name):
+        from recipes.core.config.outside import recipe_problem
+
+        return recipe_problem(name)
     try:
-        return registry.card(name).title
-    except UserError as error:  # one that is being written does not hide the others
-        note(f"warning: {error}")
-        return "cannot be read"
+        registry.card(name)
+    except UserError as error:
+        return error
+    return None
 
 
 def _show_recipe(recipe: str, overrides: list[str]) -> None:

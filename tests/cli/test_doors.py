@@ -113,3 +113,40 @@ def test_a_metric_of_early_stopping_that_training_does_not_measure(recipe, metri
     keys = [f"trainer.early_stopping.metric={metric}"]
     for command in (COMMANDS[0], COMMANDS[3]):
         assert what in refusal(steelyard, recipe, keys, command, tmp_path / "outputs")
+
+
+def test_list_and_doctor_name_a_recipe_that_cannot_be_used_and_go_on(steelyard, tmp_path, monkeypatch):
+    for name in ("door-yaml", "door-keys", "door-right"):
+        write_skeleton(tmp_path, name, "", outside=True)
+    monkeypatch.setenv(registry.RECIPES, f"{tmp_path}:{tmp_path}/none")
+    files = {
+        name: tmp_path / name.replace("-", "_") / "conf" / "recipe" / f"{name}.yaml"
+        for name in ("door-yaml", "door-keys")
+    }
+    for name, line in (("door-yaml", "x: ["), ("door-keys", "bogus: 1")):
+        files[name].write_text(f"{files[name].read_text()}{line}\n")
+    (tmp_path / "door_right" / "recipe.py").write_text("import nothing_such\n")
+    listed, looked = steelyard("list"), steelyard("doctor")
+    assert listed.code == looked.code == 0
+    assert "Prior" in listed.out or "PRIOR" in listed.out
+    for shown in (listed.err, looked.out):
+        assert f"{files['door-yaml']}, line" in shown and "bogus = 1: unknown key" in shown
+        assert f"{tmp_path}/none: there is no such folder" in shown
+    assert "door_right/recipe.py, line 1: ModuleNotFoundError" in looked.out
+    errors = {one["recipe"]: one.get("error") for one in json.loads(steelyard("list", "--json").out)["result"]}
+    assert "bogus" in errors["door-keys"] and errors["door-right"] is None
+
+
+@pytest.mark.parametrize("words", [["list"], ["run", "rho-1", "--dry-run"], ["trial", "rho-1", "--dry-run"]])
+def test_a_config_dir_that_is_not_there_is_refused_however_it_is_named(words, steelyard, monkeypatch):
+    ended = steelyard(*words, "--config-dir=/nodir")
+    assert ended.code == 2 and "--config-dir /nodir: there is no such folder" in ended.err
+    monkeypatch.setenv("STEELYARD_CONFIG_DIR", "/nodir")
+    ended = steelyard(*words)
+    assert ended.code == 2 and "STEELYARD_CONFIG_DIR=/nodir: there is no such folder" in ended.err
+
+
+def test_a_folder_of_recipes_that_is_not_there_is_no_secret(steelyard, monkeypatch):
+    monkeypatch.setenv(registry.RECIPES, "/nodir")
+    ended = steelyard("run", "rho-1", "--dry-run")
+    assert ended.code == 0 and "warning: STEELYARD_RECIPES=/nodir: there is no such folder" in ended.err

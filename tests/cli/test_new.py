@@ -104,7 +104,7 @@ def test_one_that_is_broken_does_not_hide_the_others(steelyard, tmp_path, monkey
     (tmp_path / "prior" / "recipe.py").touch()
     monkeypatch.setenv("STEELYARD_RECIPES", str(tmp_path))
     ended = steelyard("list")
-    assert ended.code == 0 and "half-done  cannot be read" in ended.out and "rho-1 " in ended.out
+    assert ended.code == 0 and "half-done  cannot be used" in ended.out and "rho-1 " in ended.out
     assert f"warning: recipe half-done, {tmp_path}/half_done/config.py, line 1: ModuleNotFoundError" in ended.err
     assert "warning: recipe prior: two recipes have this name" in ended.err
     for words in (["half-done"], ["prior"]):

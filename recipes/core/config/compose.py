@@ -8,7 +8,7 @@ never torch.
 import dataclasses
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -16,6 +16,7 @@ from recipes.core.config import registry
 from recipes.core.config.arm_keys import Settings, label_problems
 from recipes.core.config.fields import dataclasses_of, flat_types, names_of, union_of
 from recipes.core.config.overrides import located, read_overrides
+from recipes.core.config.places import key_places
 from recipes.core.config.schema import ConfigError, Problem, build, raise_problems
 from recipes.core.config.settings import RunConfig
 from recipes.core.config.shorthands import no_option, write_out
@@ -97,7 +98,7 @@ def compose(recipe: str, overrides: list[str]) -> Any:
         resolved = _resolve(tree)
     except ConfigError as error:
         problems += error.problems
-        raise_problems(located(problems, overrides))
+        raise_problems(_located(recipe, overrides, problems, typed, choices))
         raise AssertionError("unreachable") from error
     config, value_problems = build(kind, resolved)
     unnamed = label_problems(recipe, overrides, keys, str(typed.get("arm", tree["arm"])), arm_settings(recipe))
@@ -105,7 +106,7 @@ def compose(recipe: str, overrides: list[str]) -> Any:
         value_problems += stopping_problems(config, registry.card(recipe))
     reported = {problem.key.partition("=")[0] for problem in problems}
     problems += [problem for problem in [*value_problems, *unnamed] if problem.key not in reported]
-    raise_problems(located(problems, overrides))
+    raise_problems(_located(recipe, overrides, problems, typed, choices))
     return config
 
 
@@ -199,6 +200,17 @@ def options_named(recipe: str, group: str, name: str) -> list[str]:
     names = _names_of_options(recipe).get(group, {})
     fitting = [option for option in options(recipe).get(group, []) if name in (option, names[option])]
     return sorted(fitting, key=lambda option: option != name)
+
+
+def _located(
+    recipe: str, overrides: list[str], problems: list[Problem], typed: dict[str, Any], choices: dict[str, str]
+) -> list[Problem]:
+    """The problems, those that stand in a file of the user's with its name and line."""
+    free = {problem.key.partition("=")[0] for problem in problems} - typed.keys()
+    chosen = {name: str(typed[name]) for name in ("arm", "budget") if name in typed}
+    places = key_places(recipe, search_path(recipe), choices, chosen) if free else {}
+    lines = {key: places[key] for key in free & places.keys()}
+    return located([replace(one, where=one.where or lines.get(one.key, "")) for one in problems], overrides)
 
 
 def _unknown_key(recipe: str, key: str, known: list[str], tree: dict[str, Any]) -> str:

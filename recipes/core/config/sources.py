@@ -5,7 +5,7 @@ Ours lie in `conf/`, those of a recipe outside the checkout in its own folder, a
 
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,28 +14,53 @@ import yaml
 
 from recipes.core.config import registry
 from recipes.core.config.overrides import quote
+from recipes.core.config.schema import raise_problems
+from recipes.core.config.yaml_file import LARGEST, YamlFile, read_yaml_file
 from recipes.core.errors import UserError
+from recipes.core.spelling import did_you_mean, nearest
 from recipes.core.storage.files import home_path
 
 CONF = registry.ROOT / "conf"
 CONFIG_DIR = "STEELYARD_CONFIG_DIR"  # folders of --config-dir, for workers
-LARGEST_CONFIG = 2**20  # bytes
 
 
 def config_folders() -> list[Path]:
     """The folders of --config-dir, absolute, in which further options of groups lie.
 
     Raises:
-        UserError: there is no such folder, or it has no option.
+        UserError: there is no such folder, it has no option, or files that would not be read.
     """
     folders = [
         Path(os.path.abspath(home_path(text))) for text in os.environ.get(CONFIG_DIR, "").split(os.pathsep) if text
     ]
     for folder in folders:
-        if not any((folder / group.name).is_dir() for group in CONF.iterdir()):
-            what = "has no folder of options" if folder.is_dir() else "there is no such folder"
-            raise UserError(what, f"--config-dir {folder}", "options lie in it as data/NAME.yaml, model/NAME.yaml")
+        check_config_folder(folder)
     return folders
+
+
+def check_config_folder(folder: Path, typed: str = f"{CONFIG_DIR}=") -> None:
+    """Refuse a folder that holds no options, or what looks like one and would not be read.
+
+    Args:
+        folder: The folder.
+        typed: What it was typed behind, for messages.
+
+    Raises:
+        UserError: as said.
+    """
+    groups = [path.name for path in CONF.iterdir() if path.is_dir()]
+    if not any((folder / group).is_dir() for group in groups):
+        what = "has no folder of options" if folder.is_dir() else "there is no such folder"
+        raise UserError(what, f"{typed}{folder}", "options lie in it as data/NAME.yaml, model/NAME.yaml")
+    for file in sorted(folder.glob("*/*.y*ml")):
+        group = file.parent.name
+        if group not in groups and (near := nearest(group, groups)):
+            raise UserError("is in the folder of no group", str(file), f"did you mean {folder / near / file.name}?")
+        if group in groups and file.suffix == ".yml":
+            raise UserError("would not be read", str(file), f"call it {file.stem}.yaml")
+        if group == "recipe" and file.stem in registry.recipe_names():
+            what = f"{file.stem} is the name of a recipe, which it would not change"
+            raise UserError(what, str(file), "give the file another name; with recipe: NAME in it, it is typed as one")
 
 
 def search_path(recipe: str) -> tuple[Path, ...]:
@@ -72,29 +97,52 @@ def names_in_files(path: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
 
 def _name_in(option: str, files: Mapping[str, Path], above: tuple[str, ...] = ()) -> Any:
     """The `name` in an option's file, or in that of the option that it begins with."""
-    try:
-        tree = read_yaml(files[option])
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(
-            _unreadable(error), f"{files[option]}{_line(error)}", "mend the file or move it away"
-        ) from error
-    if not isinstance(tree, dict):
-        raise UserError("holds no keys with values", str(files[option]), "copy a file of conf/ and change it")
-    bases = [name for name in tree.get("defaults") or () if isinstance(name, str) and name in files]
-    if "name" in tree or not bases or option in above:
-        return tree.get("name")
+    values = {entry.key: entry.value for entry in config_file(files[option]).entries}
+    bases = _bases(values)
+    if unknown := [name for name in bases if name not in files]:
+        raise UserError(f"begins with {unknown[0]}, which is no option", str(files[option]), _near(unknown[0], files))
+    if "name" in values or not bases or option in above:
+        return values.get("name")
     return _name_in(bases[0], files, (*above, option))
 
 
-def _unreadable(error: Exception) -> str:
-    if isinstance(error, yaml.MarkedYAMLError):
-        return f"is not valid YAML: {error.problem}"
-    return "cannot be read: " + " ".join(str(error).split())
+def _bases(values: Mapping[str, Any]) -> list[str]:
+    """The options of its own group that a file's list of defaults names."""
+    return [name for name in values.get("defaults") or () if isinstance(name, str) and name != "_self_"]
 
 
-def _line(error: Exception) -> str:
-    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-    return f", line {mark.line + 1}" if mark else ""
+def _near(name: str, options: Iterable[str]) -> str:
+    return did_you_mean(name, sorted(options))
+
+
+def option_keys(group: str, option: str, files: Mapping[str, Path]) -> dict[str, str]:
+    """Every key that an option's file or those that it begins with set, dotted from the config's root: file and line.
+
+    Files of the checkout are left out, which are right.
+    """
+    keys: dict[str, str] = {}
+    entries = config_file(files[option]).entries
+    for base in _bases({entry.key: entry.value for entry in entries}):
+        keys |= option_keys(group, base, files)
+    ours = files[option].is_relative_to(CONF)
+    return keys if ours else keys | {f"{group}.{entry.key}": entry.where for entry in entries}
+
+
+@cache
+def config_file(path: Path) -> YamlFile:
+    """The keys of a config file.
+
+    Raises:
+        UserError: it cannot be read, or sets keys twice.
+    """
+    file = read_yaml_file(path, of_hydra=True)
+    raise_problems(file.problems)
+    return file
+
+
+def recipe_file(recipe: str) -> Path:
+    """The config file of a recipe."""
+    return registry.conf_folder(recipe) / "recipe" / f"{recipe}.yaml"
 
 
 @cache
@@ -110,15 +158,14 @@ def composed(recipe: str, choices: tuple[str, ...], path: tuple[Path, ...]) -> d
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    file = registry.conf_folder(recipe) / "recipe" / f"{recipe}.yaml"
+    file = recipe_file(recipe)
+    config_file(file)
     where = registry.short_path(file)
     more = ",".join(quote(f"file://{folder}") for folder in path[1:])
     words = [f"recipe={recipe}", *choices, *([f"hydra.searchpath=[{more}]"] if more else [])]
     try:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
             tree = OmegaConf.to_container(hydra_compose("config", overrides=words), resolve=False)
-    except yaml.MarkedYAMLError as error:
-        raise UserError(_unreadable(error), f"{where}{_line(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"the config files do not compose: {error}", where) from error
     tree = typing.cast(dict[str, Any], tree)
@@ -151,7 +198,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ValueError: it is larger than any config, not UTF-8, or names a node twice (`&a`, `*a`) as ours never do.
         yaml.YAMLError: it is no YAML, or one with tags.
     """
-    if path.stat().st_size > LARGEST_CONFIG:
+    if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} is no config: it has {path.stat().st_size:,} bytes")
 
     class Loader(yaml.SafeLoader):

@@ -1,4 +1,7 @@
-"""A user's YAML file as dotted keys with values, each with its line; all that is wrong with it is collected.
+"""A YAML file as dotted keys with values, each with its line; all that is wrong with it is collected.
+
+It is a user's file of --config, or a config file of Hydra's: one with a list of defaults, and with presets, whose keys
+may have any form.
 
 Scalars are read as Hydra reads them (`3e-3` is a number, `1:30` a text), not as YAML 1.1 has it.
 """
@@ -46,6 +49,7 @@ class YamlFile:
     """What a file holds, and what is wrong with it."""
 
     path: Path
+    of_hydra: bool = False
     entries: list[Entry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -73,8 +77,12 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"{STANDARD}{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
-def read_yaml_file(path: Path) -> YamlFile:
+def read_yaml_file(path: Path, of_hydra: bool = False) -> YamlFile:
     """The keys of a YAML file.
+
+    Args:
+        path: The file.
+        of_hydra: Whether it is a config file of Hydra's, not one of --config.
 
     Returns:
         All keys that can be read, and problems: keys that are set twice or are none, and values that are none.
@@ -82,18 +90,19 @@ def read_yaml_file(path: Path) -> YamlFile:
     Raises:
         UserError: there is no such file, it is no UTF-8, no YAML, empty, or no mapping.
     """
-    text = _text(path)
+    where = str(path) if of_hydra else f"--config {path}"
+    text = _text(path, where)
     try:
         node = yaml.compose(text, Loader=_Loader)
     except (yaml.MarkedYAMLError, yaml.reader.ReaderError, RecursionError, ValueError) as error:
         raise _no_yaml(path, error) from error
     if node is None or (isinstance(node, yaml.ScalarNode) and not node.value.strip()):
-        raise UserError("is empty", f"--config {path}", "write keys as in `trainer: {max_steps: 100}`")
+        raise UserError("is empty", where, "write keys as in `trainer: {max_steps: 100}`")
     if not isinstance(node, yaml.MappingNode):
         kind = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
-        where = f"{path}, line {node.start_mark.line + 1}"
-        raise UserError(f"holds {kind}, not keys with values", where, "write keys as in `seed: 1`")
-    file, first = YamlFile(path), dict[str, str]()
+        line = f"{path}, line {node.start_mark.line + 1}"
+        raise UserError(f"holds {kind}, not keys with values", line, "write keys as in `seed: 1`")
+    file, first = YamlFile(path, of_hydra), dict[str, str]()
     for number, entry in enumerate(_entries(file, node, "", frozenset())):
         if number >= MOST_KEYS:
             raise UserError(f"holds more than {MOST_KEYS:,} keys", str(path), "is it a config?")
@@ -113,7 +122,9 @@ def _entries(file: YamlFile, node: yaml.MappingNode, path: str, above: frozenset
         where = file.where(key_node.start_mark.line)
         name = key_node.value if isinstance(key_node, yaml.ScalarNode) else ""
         key = f"{path}.{name}" if path else str(name)
-        if not KEY.fullmatch(str(name)):
+        if file.of_hydra and name == "<<":
+            continue  # what it brings along stands elsewhere in the file
+        if not (name if file.of_hydra else KEY.fullmatch(str(name))):
             message = "is no key; << is not read here" if name == "<<" else "is no key, as trainer.max_steps is one"
             file.problems.append(Problem(key, None, message, where))
         elif name in seen:
@@ -130,9 +141,11 @@ def _leaves(file: YamlFile, node: yaml.Node, key: str, above: frozenset[int], wh
         tag = node.tag.replace(STANDARD, "!!")
         file.problems.append(Problem(key, None, f"has a tag ({tag}); write the value alone", where))
     elif isinstance(node, yaml.MappingNode):
-        if not node.value:
+        if not node.value and not file.of_hydra:
             file.problems.append(Problem(key, None, f"sets nothing; write {key}: {{NAME: VALUE}}", where))
         yield from _entries(file, node, key, above | {id(node)})
+    elif isinstance(node, yaml.SequenceNode) and file.of_hydra:
+        yield Entry(key, [_item(item) for item in node.value], None, where)
     elif isinstance(node, yaml.SequenceNode):
         if all(isinstance(item, yaml.ScalarNode) and item.tag.removeprefix(STANDARD) in TAGS for item in node.value):
             items = [_scalar(item) for item in node.value]
@@ -142,6 +155,15 @@ def _leaves(file: YamlFile, node: yaml.Node, key: str, above: frozenset[int], wh
     else:
         value, raw = _scalar(typing.cast(yaml.ScalarNode, node))
         yield Entry(key, value, raw, where)
+
+
+def _item(node: yaml.Node) -> typing.Any:
+    """An item of a list of defaults: a text, or one key with a value."""
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node)[0]
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return {key.value: value.value for key, value in node.value if isinstance(value, yaml.ScalarNode)}
 
 
 def _scalar(node: yaml.ScalarNode) -> tuple[typing.Any, str | None]:
@@ -154,9 +176,8 @@ def _scalar(node: yaml.ScalarNode) -> tuple[typing.Any, str | None]:
     return _BOOLEANS.get(text.lower()), text
 
 
-def _text(path: Path) -> str:
-    """The text of a file; UTF-8 with or without a byte order mark."""
-    where = f"--config {path}"
+def _text(path: Path, where: str) -> str:
+    """The text of a file, as `where` in messages; UTF-8 with or without a byte order mark."""
     try:
         if path.is_dir():
             hint = f"type --config {path / 'config.yaml'}" if (path / "config.yaml").is_file() else "type a YAML file"

@@ -81,7 +81,7 @@ def test_one_without_a_card_says_what_is_missing(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("arms: [1\n", "line 2: is not valid YAML"),
+        ("arms: [1\n", "line 2: is no YAML"),
         ("# @package _global_\narm: x\n", "has no arms"),
         ("# @package _global_\narm: x\narms: {y: {description: z}}\n", "its default arm is none of its arms: x"),
         ("# @package _global_\narm: y\narms: {y: {set: {}}}\n", "arm y has no description"),
