@@ -50,7 +50,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory, session_home: Path) -> Pa
         config = compose.compose("prior", [])
         tokenizer = models.build_tokenizer(config.model, load_captions(config.data, 0))
     tokenizer.save_pretrained(folder)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2}
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, **shape)).save_pretrained(folder)
     return folder
 
@@ -78,6 +78,30 @@ def test_a_pretrained_backbone(setting: str, train: bool, backbone: Path, tmp_pa
     layers = [name for name in start if "layers" in name]
     same = all((weights[f"language_model.{name}"] == start[name]).all() for name in layers)
     assert same != train
+
+
+@pytest.mark.parametrize("keys", [("setting=U", "lora.rank=2"), ("setting=H", "model.train_backbone=false")])
+def test_a_backbone_in_4_bits_stays_as_it_is(keys: tuple[str, str], backbone: Path, tmp_path: Path) -> None:
+    typed = ["model=smollm2-135m", f"model.path={backbone}", "model.load_in=4bit", "model.vision.steps=2", *keys]
+    outcome = run(tmp_path, *typed)
+    weights = load_file(outcome.folder / "checkpoints" / "checkpoint-3" / "model.safetensors")
+    start = load_file(backbone / "model.safetensors")
+    adapted = keys[1] == "lora.rank=2"
+    for name in ("model.layers.0.mlp.up_proj.weight", "model.norm.weight"):
+        at = name.replace(".weight", ".base_layer.weight") if adapted and "proj" in name else name
+        difference = (weights[f"language_model.{at}"] - start[name]).abs().max() / start[name].abs().max()
+        assert difference == 0 if "norm" in name else 0 < difference < 0.2
+    assert any("lora_B" in name and weights[name].any() for name in weights) == adapted
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [((), "model.load_in"), (("lora.rank=2", "reference.source=train"), "reference.source")],
+)
+def test_few_bits_are_for_what_is_not_trained(keys: tuple[str, ...], key: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose.compose("prior", ["model=smollm2-135m", "model.load_in=8bit", *keys])
+    assert key in str(caught.value) and "8bit" in str(caught.value)
 
 
 def test_the_untouched_backbone_is_the_reference(backbone: Path) -> None:

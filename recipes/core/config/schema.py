@@ -143,7 +143,8 @@ def _out_of_bounds(value: Any, key: str, metadata: typing.Mapping[str, Any]) -> 
     if isinstance(value, tuple):
         return [problem for item in value for problem in _out_of_bounds(item, key, metadata)]
     if choices and value not in choices:
-        return [Problem(key, value, did_you_mean(str(value), [str(choice) for choice in choices]))]
+        why = metadata.get("refused", {}).get(value)
+        return [Problem(key, value, why or did_you_mean(str(value), [str(choice) for choice in choices]))]
     if isinstance(value, str):
         return [] if choices else _text_problems(value, key)
     if isinstance(value, bool):

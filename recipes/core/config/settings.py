@@ -30,6 +30,7 @@ def setting(
     le: float | None = None,
     lt: float | None = None,
     choices: tuple[Any, ...] | None = None,
+    refused: dict[str, str] | None = None,
     origin: str = "ours",
     content: str | None = None,
 ) -> Any:
@@ -41,12 +42,14 @@ def setting(
         unit: Unit of the number ("steps", "tokens").
         ge, gt, le, lt: Bounds of a number (of each element of a tuple).
         choices: The only values allowed.
+        refused: Values that people expect among them -> why they are not, and what to type.
         origin: Where the default comes from: "paper", "code" or "ours".
         content: DATA_CONTENT or MODEL_CONTENT if it names files, folders or hub names: what they hold is part of a
             run's identity, their names are not. COVERED if the content of another setting says all that it decides.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     metadata = {"help": help, "unit": unit, "bounds": bounds, "choices": choices, "origin": origin, "content": content}
+    metadata |= {"refused": refused or {}}
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
@@ -91,6 +94,10 @@ class TrainerConfig:
         "adamw",
         help="optimizer, by its name in transformers; adamw: adamw_torch_fused; sgd is plain, without momentum",
         choices=(*TORCH_OPTIMIZERS, *PACKAGE_OF),
+        refused={
+            "muon": "transformers has no such optimizer, and torch's takes matrices only: embeddings, heads and "
+            "vectors would need an AdamW of their own beside it; type adamw"
+        },
     )
     learning_rate: float = setting(2e-3, help="peak learning rate", gt=0)
     weight_decay: float = setting(0.01, help="weight decay, decoupled in AdamW", ge=0)

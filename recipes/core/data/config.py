@@ -42,6 +42,11 @@ class DigitCaptionsConfig(DataConfig):
         choices=("predictable", "unpredictable"),
     )
 
+    @property
+    def image_side(self) -> int | None:
+        """Pixels of a side of its images; None if only they know."""
+        return 8
+
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""
         if self.path is None:
@@ -55,6 +60,11 @@ class EasyVqaConfig(DataConfig):
 
     name: str = setting("easy-vqa", help="data set", choices=("easy-vqa",))
     pairs: int = setting(3, help="question-answer pairs in a caption (fewer where the image has fewer)", ge=1)
+
+    @property
+    def image_side(self) -> int | None:
+        """As of `DigitCaptionsConfig`."""
+        return 64
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,11 @@ class ImageTextConfig(DataConfig):
     )  # fmt: skip
     limit: int | None = setting(None, help="read only the first examples; null: all", unit="examples", ge=2)
     max_tokens: int = setting(128, help="longest caption, end-of-text token included", unit="tokens", ge=2)
+
+    @property
+    def image_side(self) -> int | None:
+        """As of `DigitCaptionsConfig`."""
+        return None
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""

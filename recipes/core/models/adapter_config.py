@@ -27,21 +27,22 @@ def lora_problems(lora: LoraConfig, trainer: TrainerConfig, model: Any, tuned: b
         model: Config of the model.
         tuned: Whether the run tunes the model whole before it trains it.
     """
-    problems = []
-    if tuned and getattr(model, "load_in", PLAIN) != PLAIN:
-        problems.append(("reference.steps", f"tunes weights, and {model.load_in} ones cannot be; type 0"))
-    if not lora.rank and (bits := getattr(model, "load_in", PLAIN)) != PLAIN:
-        message = f"{bits} weights cannot be trained themselves; type lora.rank=8, or model.load_in={PLAIN}"
-        problems.append(("model.load_in", message))
+    problems, trains = [], getattr(model, "train_backbone", True)
+    if (bits := getattr(model, "load_in", PLAIN)) != PLAIN:
+        if tuned:
+            problems.append(("reference.steps", f"tunes weights, and {bits} ones cannot be; type 0"))
+        if trains and not lora.rank:
+            message = f"{bits} weights cannot be trained themselves; type lora.rank=8, or model.load_in={PLAIN}"
+            problems.append(("model.load_in", message))
+        if trainer.parallel == "fsdp":
+            message = f"fsdp shares out weights as they are, not {bits} ones; type ddp, or model.load_in={PLAIN}"
+            problems.append(("trainer.parallel", message))
     if not lora.rank:
         return problems
-    if trainer.parallel == "fsdp" and (bits := getattr(model, "load_in", PLAIN)) != PLAIN:
-        message = f"fsdp shares out weights as they are, not {bits} ones; type ddp, or model.load_in={PLAIN}"
-        problems.append(("trainer.parallel", message))
     if not tuned and (isinstance(model, SmallConfig | SmallLMConfig) or not hasattr(model, "path")):
         hint = "type model=smollm2-135m or model=FOLDER, or lora.rank=0"
         problems.append(("lora.rank", f"adapters stand beside weights that somebody trained; {hint}"))
-    if not getattr(model, "train_backbone", True):
+    if not trains:
         message = "trains adapters in the language model that model.train_backbone=false leaves as it is; type one"
         problems.append(("lora.rank", message))
     return problems

@@ -13,6 +13,7 @@ from recipes.core.data.images.captions import CaptionData
 from recipes.core.data.text.text_ids import start_id
 from recipes.core.errors import UserError
 from recipes.core.models import encoder as encoders
+from recipes.core.models.adapter_config import PLAIN
 from recipes.core.models.config import SmallConfig, SmolLM2Config
 from recipes.core.models.from_config import GRAY, IMAGENET_MEAN, IMAGENET_STD
 from recipes.core.models.smollm2 import load_backbone
@@ -32,7 +33,7 @@ def build(
     """See `recipes.core.models.from_config.build_caption_model`."""
     decoder = language_model(config, tokenizer, seed)
     if isinstance(config, SmolLM2Config):
-        decoder.requires_grad_(config.train_backbone)
+        decoder.requires_grad_(config.train_backbone and config.load_in == PLAIN)
     first = data.train.image(0)
     size, channels = config.image_size or max(first.shape[:2]), first.shape[2]
     mean, std = GRAY if channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)

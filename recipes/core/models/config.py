@@ -42,6 +42,14 @@ def smollm2_parameters(path: str | None) -> int | None:
     return None if path else llama_parameters(49152, 30, 576, 1536, keys=192)
 
 
+def _load_in() -> Any:
+    return setting(
+        "float32",
+        help="dtype of the weights; in 4 or 8 bits (bitsandbytes) they stay frozen, under lora.* or beside new parts",
+        choices=("float32", "8bit", "4bit"),
+    )
+
+
 @dataclass(frozen=True)
 class VisionConfig:
     """The frozen visual encoder of setting H."""
@@ -109,6 +117,7 @@ class SmolLM2Config(BuiltConfig):
 
     name: str = setting("smollm2-135m", help="model", choices=("smollm2-135m",))
     path: str | None = setting(None, help=LLAMA_INSTEAD, content=MODEL_CONTENT)
+    load_in: str = _load_in()
     train_backbone: bool = setting(True, help="train the language model too, not only the new parts")
     new_learning_rate: float = setting(1e-3, help="peak learning rate of patch embedding or projector", gt=0)
     patch: int = setting(8, help="patch side (setting U)", unit="pixels", ge=1)
@@ -130,6 +139,7 @@ class LlavaConfig:
 
     name: str = setting("llava", help="model", choices=("llava",))
     path: str | None = setting(None, help="folder or hub name of the checkpoint", content=MODEL_CONTENT)
+    load_in: str = _load_in()
     train_backbone: bool = setting(True, help="train the language model too, not only the projector")
     projector_learning_rate: float = setting(1e-3, help="peak learning rate of the projector", gt=0)
 
@@ -185,14 +195,6 @@ class SmallLMConfig:
         if self.architecture == "gpt2":
             return gpt2_parameters(self.vocabulary, self.layers, self.width)
         return llama_parameters(self.vocabulary, self.layers, self.width, mlp_width(self.width))
-
-
-def _load_in() -> Any:
-    return setting(
-        "float32",
-        help="dtype of the weights; in 4 or 8 bits (bitsandbytes) they stay frozen under lora.*",
-        choices=("float32", "8bit", "4bit"),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

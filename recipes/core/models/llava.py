@@ -9,15 +9,22 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration
 
 from recipes.core.data.text.text_ids import TextIds
+from recipes.core.models.adapter_config import PLAIN
 from recipes.core.models.config import LlavaConfig
 from recipes.core.models.dropout import evaluation
 from recipes.core.models.head import check_head, output_head
 from recipes.core.models.normalisation import normalisation
+from recipes.core.models.quantised import prepare_for_adapters, quantisation
 from recipes.core.models.sources import check_tokenizer_fits, load_model, load_tokenizer
 from recipes.core.models.vision_language import R, Readout, SquarePixels
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 KEY = "model.path"
+PLAIN_PARTS = [
+    "lm_head",
+    "model.vision_tower",
+    "model.multi_modal_projector",
+]  # whatever the bits of the language model
 
 
 class LlavaCaptionModel(nn.Module):
@@ -86,20 +93,28 @@ class LlavaCaptionModel(nn.Module):
 
 
 def load_llava(config: LlavaConfig, tokenizer: Any) -> LlavaCaptionModel:
-    """The checkpoint in fp32.
+    """The checkpoint in fp32, the language model as `load_in` says.
 
     Raises:
         UserError: it cannot be loaded, is no LLaVA, or does not fit the tokenizer.
     """
-    path = str(config.path)
-    llava: Any = load_model(LlavaForConditionalGeneration, path, KEY, dtype=torch.float32)
+    path, llava = str(config.path), _load(config)
     check_tokenizer_fits(tokenizer, llava, f"{KEY}={path}")
     check_head(llava, f"{KEY}={path}")
     vision = llava.config.vision_config
     mean, std = normalisation(path, KEY, vision.num_channels, (CLIP_MEAN, CLIP_STD))
     normalize = SquarePixels(vision.image_size, vision.num_channels, mean, std)
     start = TextIds(tokenizer).start
-    return LlavaCaptionModel(llava, start, tokenizer.eos_token_id, normalize, config.train_backbone)
+    trains = config.train_backbone and config.load_in == PLAIN
+    return LlavaCaptionModel(llava, start, tokenizer.eos_token_id, normalize, trains)
+
+
+def _load(config: LlavaConfig) -> Any:
+    options: dict[str, Any] = {}
+    if config.load_in != PLAIN:
+        options["quantization_config"] = quantisation(config.load_in, f"model.load_in={config.load_in}", PLAIN_PARTS)
+    llava = load_model(LlavaForConditionalGeneration, str(config.path), KEY, dtype=torch.float32, **options)
+    return prepare_for_adapters(llava) if options else llava
 
 
 def load_llava_tokenizer(config: LlavaConfig) -> Any:
@@ -112,9 +127,10 @@ def load_llava_tokenizer(config: LlavaConfig) -> Any:
 
 def load_llava_text_model(config: LlavaConfig) -> Any:
     """The checkpoint's language model alone, as a causal LM."""
-    llava = load_model(LlavaForConditionalGeneration, str(config.path), KEY, dtype=torch.float32)
-    text = AutoModelForCausalLM.from_config(llava.config.text_config, dtype=torch.float32)
-    text.model.load_state_dict(llava.model.language_model.state_dict())
-    text.get_output_embeddings().load_state_dict(llava.get_output_embeddings().state_dict())
+    llava = _load(config)
+    with torch.device("meta"):  # every part of it is replaced
+        text: Any = AutoModelForCausalLM.from_config(llava.config.text_config, dtype=torch.float32)
+    text.model, text.lm_head = llava.model.language_model, llava.get_output_embeddings()
+    text.eval()
     check_head(text, f"{KEY}={config.path}")
     return text

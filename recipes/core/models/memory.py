@@ -13,7 +13,15 @@ from typing import Any
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.models.adapter_config import PLAIN, LoraConfig
-from recipes.core.models.config import SmallConfig, SmallLMConfig, SmolLM2Config, SmolLM2TextConfig, mlp_width
+from recipes.core.models.config import (
+    LlavaConfig,
+    ModelConfig,
+    SmallConfig,
+    SmallLMConfig,
+    SmolLM2Config,
+    SmolLM2TextConfig,
+    mlp_width,
+)
 from recipes.core.storage.model_files import weight_files
 from recipes.core.storage.places import model_config, model_folder
 
@@ -61,7 +69,7 @@ class DecoderSize:
 
     def weight_bytes(self, stored: float, load_in: str = PLAIN) -> float:
         """Bytes of all weights; those in 4 or 8 bits are the linear layers, others take `stored` bytes each."""
-        linear = max(self.parameters - self.vocabulary * self.width, 0) if load_in in BITS else 0
+        linear = max(self.parameters - self.tower - self.vocabulary * self.width, 0) if load_in in BITS else 0
         return (self.parameters - linear) * stored + linear * BITS.get(load_in, 0)
 
     def adapter_parameters(self, rank: int) -> int:
@@ -73,7 +81,9 @@ class DecoderSize:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a process that trains, by what takes them; `frozen` are models beside the trained one."""
+    """Bytes of a process that trains, by what takes them; `frozen` are models beside the trained one, and `activations`
+    what they take beyond the room of gradients that come only as they go.
+    """
 
     weights: float
     gradients: float
@@ -122,6 +132,9 @@ def training_memory(
     gradients = trained * bytes_of_trained / sharing
     optimizer = trained * optimizer_bytes(trainer.optimizer, bytes_of_trained) / sharing
     activations = _activations(size, trainer, bool(lora.rank), tokens, bf16)
+    if trainer.micro_batch_size in (None, trainer.process_batch_size):
+        # Gradients come as activations go: at the end of the backward pass all of them stand beside one layer's.
+        activations = max(activations - gradients, _in_flight(size, trainer, tokens, bf16))
     sizes = ((decoder_size(other), other) for other in frozen)
     beside = sum(_loaded_bytes(other_size, stored, other) for other_size, other in sizes if other_size)
     return Memory(weights, gradients, optimizer, activations, beside)
@@ -142,14 +155,24 @@ def optimizer_bytes(name: str, weight: float) -> float:
 
 
 def _activations(size: DecoderSize, trainer: TrainerConfig, adapted: bool, tokens: int, bf16: bool) -> float:
-    number = 2 if bf16 or trainer.dtype == "bfloat16" else 4
-    layer = size.saved_numbers()
+    number, layer = _number_bytes(trainer, bf16), size.saved_numbers()
     floats = size.layers * size.width + layer if trainer.gradient_checkpointing else size.layers * layer
     wide = size.vocabulary > WIDE
     logits = min(tokens, LOGITS[wide]) * size.vocabulary * 4 * COPIES_OF_LOGITS
     # The head's gradient comes before it is added to the embedding's.
     head = 0 if adapted else size.vocabulary * size.width * 4
-    return tokens * number * (floats + BACKWARD * layer + 4 * size.width) + logits + head
+    in_flight = _in_flight(size, trainer, tokens, bf16)
+    return tokens * number * (floats + 4 * size.width) + in_flight + logits + head
+
+
+def _in_flight(size: DecoderSize, trainer: TrainerConfig, tokens: int, bf16: bool) -> float:
+    """What the backward pass holds of one layer."""
+    return tokens * _number_bytes(trainer, bf16) * BACKWARD * size.saved_numbers()
+
+
+def _number_bytes(trainer: TrainerConfig, bf16: bool) -> int:
+    """Of one number that a layer computes."""
+    return 2 if bf16 or trainer.dtype == "bfloat16" else 4
 
 
 def decoder_size(model: Any) -> DecoderSize | None:
@@ -190,6 +213,34 @@ def file_size(path: str) -> DecoderSize | None:
     gated = "n_embd" not in text
     inner = value("intermediate_size", "n_inner") or 4 * width
     return DecoderSize(parameters, layers, width, inner, keys, vocabulary, gated, tower)
+
+
+def image_tokens(model: ModelConfig, setting: str, side: int | None) -> int | None:
+    """Tokens that stand for an image before its caption; None if only image or encoder know.
+
+    Args:
+        model: Config of the model.
+        setting: "U" (patches into the decoder) or "H" (visual encoder and projector).
+        side: Of the data's images in pixels, if it is known.
+    """
+    if isinstance(model, LlavaConfig):
+        return _patches_of_encoder(str(model.path))
+    side = model.image_size or side
+    if setting == "H":
+        if model.vision.path:
+            return _patches_of_encoder(model.vision.path)
+        return side and (side // model.vision.patch) ** 2
+    # Patches, what stands between their rows, and the two ends, as in `solo_layout`.
+    return side and (side // model.patch) ** 2 + side // model.patch + 1
+
+
+def _patches_of_encoder(path: str) -> int | None:
+    content = model_config(path)
+    vision: Any = content.get("vision_config", content)
+    side, patch = (vision.get(name) if isinstance(vision, dict) else None for name in ("image_size", "patch_size"))
+    if isinstance(side, int) and isinstance(patch, int) and patch > 0:
+        return int((side // patch) ** 2)
+    return None
 
 
 def stored_parameters(folder: Path) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Frozen weights in 4 or 8 bits under adapters: bitsandbytes keeps them, what leaves a run is plain weights again."""
 
+import os
 from typing import Any
 
 import torch
@@ -7,13 +8,16 @@ from torch import Tensor, nn
 
 from recipes.core.errors import UserError
 
+BLOCK = 64  # weights of 4 bits that share a scale; the CPU kernel reads rows as if they began a new one
 
-def quantisation(load_in: str, where: str) -> Any:
+
+def quantisation(load_in: str, where: str, plain: list[str] | None = None) -> Any:
     """How `from_pretrained` is to quantise the linear layers but the head.
 
     Args:
         load_in: "4bit" (NF4) or "8bit" (LLM.int8).
         where: Key and value, for the message.
+        plain: Names of what stays in float32; None: the head.
 
     Raises:
         UserError: `bitsandbytes` is not installed.
@@ -29,16 +33,27 @@ def quantisation(load_in: str, where: str) -> Any:
     from transformers import BitsAndBytesConfig
 
     if load_in == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=plain)
+    four: dict[str, Any] = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
+    return BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=plain, **four)
 
 
 def prepare_for_adapters(model: Any) -> Any:
-    """Make a model that was just loaded in 4 or 8 bits one that can be trained under adapters, and saved.
+    """Make a model that was just loaded in 4 or 8 bits one that can be trained under adapters or beside, and saved.
 
     On CPUs with AVX512-BF16 a 4-bit layer that is evaluated changes into a form that has no gradient, without a word.
+
+    Raises:
+        UserError: bitsandbytes does not give the weights of a layer back as they are.
     """
-    for layer in quantised_layers(model).values():
+    for name, layer in quantised_layers(model).items():
+        if type(layer).__name__ == "Linear4bit" and layer.in_features % BLOCK:
+            raise UserError(
+                f"{name} reads {layer.in_features} numbers, no multiple of {BLOCK}, and bitsandbytes gives such "
+                "weights back wrong on the CPU",
+                "model.load_in=4bit",
+                "type model.load_in=8bit",
+            )
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False
     del model.config.quantization_config  # of a folder that is saved later, whose weights are plain
@@ -94,7 +109,9 @@ def check_trainable(model: nn.Module) -> None:
     Raises:
         UserError: they have no adapters, as in a model that the run trains beforehand.
     """
-    if quantised_layers(model) and not any("lora_" in name for name, _ in model.named_parameters()):
+    layers = os.path.commonprefix([*quantised_layers(model)])
+    named = [(name, part) for name, part in model.named_parameters() if layers and name.startswith(layers)]
+    if any(part.requires_grad for _, part in named) and not any("lora_" in name for name, _ in named):
         raise UserError(
             "weights in 4 or 8 bits are trained under adapters only, and this run trains a model whole beforehand",
             "model.load_in",

@@ -12,7 +12,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from recipes.core.messages import note
-from recipes.core.models.adapter_config import PLAIN
 from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.config import SmolLM2Config, SmolLM2TextConfig
 from recipes.core.models.sources import load_tokenizer as load_any_tokenizer
@@ -32,9 +31,8 @@ def backbone_folder(config: SmolLM2Config | SmolLM2TextConfig) -> str:
 
 
 def load_backbone(config: SmolLM2Config | SmolLM2TextConfig, tokenizer: Any = None, later: tuple[str, ...] = ()) -> Any:
-    """The causal language model in fp32; tokenizer and `later` as in `load_causal_lm`."""
-    load_in = config.load_in if isinstance(config, SmolLM2TextConfig) else PLAIN
-    return load_causal_lm(backbone_folder(config), "model.path", tokenizer, later, load_in)
+    """The causal language model in fp32, or as `load_in` says; tokenizer and `later` as in `load_causal_lm`."""
+    return load_causal_lm(backbone_folder(config), "model.path", tokenizer, later, config.load_in)
 
 
 def load_tokenizer(config: SmolLM2Config | SmolLM2TextConfig) -> Any:

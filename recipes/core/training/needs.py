@@ -26,7 +26,7 @@ def needs(config: RunConfig, device: str, runs: int = 1) -> list[tuple[str, str]
     if advice := _advice(config, device):
         rows.append(("does not fit", advice))
     # A checkpoint has weights and optimizer, no gradients.
-    memory = _estimate(config, device)
+    memory = training_estimate(config, device)
     disk = (memory.weights + memory.optimizer if memory else 12 * parameters) * KEEP * runs
     text = f"about {disk / MIB:,.0f} MiB for the last {KEEP} checkpoints{' of each cell' * (runs > 1)}"
     return [*rows, ("disk", text)]
@@ -38,7 +38,7 @@ def check_memory(config: RunConfig, device: str) -> None:
     Raises:
         UserError: weights, gradients and optimizer are more than the memory there is; says what to change.
     """
-    memory, room = _estimate(config, device), _room(device)
+    memory, room = training_estimate(config, device), _room(device)
     if memory is None or room is None or not config.trainer.check_memory:
         return
     certain = memory.certain * _processes(config, device)
@@ -53,7 +53,7 @@ def check_memory(config: RunConfig, device: str) -> None:
 
 
 def _memory_text(config: RunConfig, parameters: int, device: str) -> str:
-    memory = _estimate(config, device)
+    memory = training_estimate(config, device)
     if memory is None:
         return f"about {16 * parameters / MIB:,.0f} MiB for weights, gradients and optimizer, plus activations"
     tokens = config.sequence_tokens
@@ -71,10 +71,10 @@ def _memory_text(config: RunConfig, parameters: int, device: str) -> str:
 
 def _advice(config: RunConfig, device: str) -> str:
     """What to change where the whole estimate is more than there is; empty if it fits."""
-    memory, room = _estimate(config, device), _room(device)
+    memory, room = training_estimate(config, device), _room(device)
     if memory is None or room is None:
         return ""
-    total = (memory.total + (PROGRAM if device == "cpu" else 0)) * _processes(config, device)
+    total = process_memory(memory, device) * _processes(config, device)
     if total <= room:
         return ""
     return f"this {_machine(device)} has {room / MIB:,.0f} MiB: {_remedies(config, certain=memory.certain > room)}"
@@ -96,7 +96,8 @@ def _remedies(config: RunConfig, certain: bool) -> str:
     return f"type {', '.join(ways)}" if ways else "choose a smaller model"
 
 
-def _estimate(config: RunConfig, device: str) -> Memory | None:
+def training_estimate(config: RunConfig, device: str) -> Memory | None:
+    """What a process of a run needs to train; None if the model's size is not known, or nothing is trained."""
     model: Any = getattr(config, "model", None)
     size = decoder_size(model)
     if size is None or config.steps == 0:
@@ -106,6 +107,11 @@ def _estimate(config: RunConfig, device: str) -> Memory | None:
     bf16 = trains_in_bf16(trainer, device)
     lora = getattr(config, "lora", LoraConfig())
     return training_memory(size, trainer, lora, tokens, bf16, model, config.frozen_models)
+
+
+def process_memory(memory: Memory, device: str) -> float:
+    """Bytes of a process that trains, with the program on the CPU."""
+    return memory.total + (PROGRAM if device == "cpu" else 0)
 
 
 def _room(device: str) -> int | None:

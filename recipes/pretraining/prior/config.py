@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from recipes.core.config.settings import MODEL_CONTENT, SEEDS, Card, Claim, RunConfig, setting
 from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig, ImageTextConfig
-from recipes.core.models.adapter_config import LoraConfig, lora_problems
+from recipes.core.models.adapter_config import PLAIN, LoraConfig, lora_problems
 from recipes.core.models.config import LlavaConfig, SmallConfig, SmolLM2Config
+from recipes.core.models.memory import image_tokens
 
 WEIGHTINGS = ("ntp", "prior", "random", "inverse", "drop", "surprisal", "focal", "cal", "oracle")
 LIVE = ("focal", "cal")  # weights come from the model in training, step by step
@@ -88,6 +89,8 @@ class PriorConfig(RunConfig):
             )
         if isinstance(self.model, LlavaConfig) and self.setting == "U":
             problems.append(("setting", "a LLaVA model has a visual encoder; type setting=H"))
+        if self.reference.source == "train" and (bits := getattr(self.model, "load_in", PLAIN)) != PLAIN:
+            problems.append(("reference.source", f"trains weights, and {bits} ones cannot be; type backbone or path"))
         if self.weighting.name in LIVE and self.weighting.reduction == "global_norm":
             problems.append(
                 (
@@ -96,6 +99,12 @@ class PriorConfig(RunConfig):
                 )
             )
         return problems
+
+    @property
+    def sequence_tokens(self) -> int | None:
+        """Most tokens of an image with its caption, and the begin of the text."""
+        image = image_tokens(self.model, self.setting, self.data.image_side)
+        return None if image is None else 1 + image + self.data.max_tokens
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""

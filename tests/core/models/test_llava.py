@@ -21,6 +21,7 @@ from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.models import from_config as caption_models
 from recipes.core.models.normalisation import image_processor
+from recipes.core.models.quantised import plain_weights, quantised_layers
 from recipes.core.models.sources import load_model
 from recipes.core.scoring.fingerprints import weights_hash
 from tests.core.models.conftest import hidden
@@ -46,7 +47,7 @@ WORDS = [
 ]
 
 
-def save_llava(folder: Path, context: int = 256) -> Path:
+def save_llava(folder: Path, context: int = 256, width: int = 16) -> Path:
     """A random LLaVA: CLIP of 8x8 images in 4x4 patches, a two-layer Llama, a tokenizer of whole words."""
     tokens = {word: i for i, word in enumerate(WORDS)}
     vocabulary = models.WordLevel(tokens | {"<unk>": len(WORDS)}, unk_token="<unk>")
@@ -55,7 +56,7 @@ def save_llava(folder: Path, context: int = 256) -> Path:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>"
     ).save_pretrained(folder)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(0)
     LlavaForConditionalGeneration(
         LlavaConfig(
@@ -165,6 +166,28 @@ def test_prior_trains_it_end_to_end(train: bool, folder: Path, tmp_path: Path) -
     again = load_model(LlavaForConditionalGeneration, str(outcome.folder), "model.path").state_dict()
     assert all(torch.equal(again[name], weights[f"llava.{name}"]) for name in start)
     assert image_processor(str(outcome.folder), "model.path") == image_processor(str(folder), "model.path")
+
+
+@pytest.mark.parametrize("keys", [("4bit", "model.train_backbone=false"), ("8bit", "lora.rank=2")])
+def test_prior_trains_beside_frozen_weights_in_few_bits(keys: tuple[str, str], tmp_path: Path) -> None:
+    (load_in, how), folder = keys, save_llava(tmp_path / "llava", width=64)
+    typed = ["model=llava", f"model.path={folder}", f"model.load_in={load_in}", how, "tracker=none"]
+    typed += ["trainer.max_steps=3", "trainer.threads=1", "evaluation.examples=4", f"outputs={tmp_path}"]
+    config = compose.compose("prior", typed)
+    outcome = runner.run(config, False, "steelyard run prior")
+    tokenizer = caption_models.build_tokenizer(config.model, None)  # type: ignore[arg-type]
+    quantised = caption_models.build_caption_model(config.model, "H", tokenizer, None, 0, "cpu", 32)  # type: ignore[arg-type]
+    layers = {name.removeprefix("llava.") for name in quantised_layers(quantised)}
+    assert len(layers) == 14 and all(name.startswith("model.language_model.layers.") for name in layers)
+    start, plain = plain_weights(quantised), LlavaForConditionalGeneration.from_pretrained(folder).state_dict()
+    again = load_model(LlavaForConditionalGeneration, str(outcome.folder), "model.path").state_dict()
+    for name, values in again.items():
+        if name.removesuffix(".weight") in layers:
+            assert torch.allclose(values, start[f"llava.{name}"]) == (how != "lora.rank=2"), name
+        elif "multi_modal_projector" in name and name.endswith("weight"):
+            assert not torch.equal(values, plain[name]), name
+        else:
+            assert torch.equal(values, plain[name]) or "projector" in name, name
 
 
 def test_loading_twice_gives_one_hash(config: Any) -> None:

@@ -1,5 +1,6 @@
 """What training takes, counted from shapes: compared with saved tensors, peft and files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,31 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from recipes.core.config.settings import PACKAGE_OF, TORCH_OPTIMIZERS, TrainerConfig
 from recipes.core.models.adapter_config import LoraConfig
 from recipes.core.models.adapters import add_adapters
-from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2Config, SmolLM2TextConfig
-from recipes.core.models.memory import DecoderSize, decoder_size, optimizer_bytes, stored_parameters, training_memory
+from recipes.core.models.config import (
+    CausalLMConfig,
+    LlavaConfig,
+    SmallConfig,
+    SmallLMConfig,
+    SmolLM2Config,
+    SmolLM2TextConfig,
+    VisionConfig,
+)
+from recipes.core.models.memory import (
+    DecoderSize,
+    decoder_size,
+    image_tokens,
+    optimizer_bytes,
+    stored_parameters,
+    training_memory,
+)
 from recipes.core.models.vision_language import TextModel
 from recipes.core.storage.model_files import weight_files
 
 WIDTH, INNER, LAYERS = 64, 96, 2
 
 
-def llama(layers: int = LAYERS, keys: int = 2) -> Any:
-    sizes = {"hidden_size": WIDTH, "intermediate_size": INNER, "num_attention_heads": 4, "num_key_value_heads": keys}
+def llama(layers: int = LAYERS, keys: int = 2, inner: int = INNER) -> Any:
+    sizes = {"hidden_size": WIDTH, "intermediate_size": inner, "num_attention_heads": 4, "num_key_value_heads": keys}
     return LlamaForCausalLM(LlamaConfig(vocab_size=40, num_hidden_layers=layers, tie_word_embeddings=False, **sizes))
 
 
@@ -101,6 +117,34 @@ def test_checkpointing_keeps_one_input_a_layer() -> None:
         for on in (False, True)
     )
     assert plain - checkpointed == 4096 * 4 * (29 * size.saved_numbers() - 30 * 576)
+
+
+def test_gradients_come_as_activations_go_unless_they_are_added_up() -> None:
+    size = DecoderSize(2_000_000, 30, 64, 96, 32, 40)
+
+    def activations(tokens: int, **settings: Any) -> float:
+        return training_memory(size, TrainerConfig(batch_size=8, **settings), LoraConfig(), tokens, False).activations
+
+    alone = activations(4096, micro_batch_size=4)
+    assert activations(4096) == activations(4096, micro_batch_size=8) == alone - 4 * size.parameters
+    layer = 2.5 * size.saved_numbers()
+    assert activations(8) == 8 * 4 * layer
+
+
+@pytest.mark.parametrize(("setting", "patch", "expected"), [("U", 8, 8 * 8 + 8 + 1), ("H", 4, 16 * 16)])
+def test_an_image_is_as_many_tokens_as_it_has_patches(setting: str, patch: int, expected: int) -> None:
+    model = SmallConfig(patch=patch, vision=VisionConfig(patch=patch))
+    assert image_tokens(model, setting, 64) == expected
+    assert image_tokens(replace(model, image_size=64), setting, None) == expected
+    assert image_tokens(model, setting, None) is None
+
+
+def test_an_encoders_files_say_how_many_patches_an_image_has(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"vision_config": {"image_size": 336, "patch_size": 14}}')
+    model = SmallConfig(vision=VisionConfig(path=str(tmp_path)))
+    assert image_tokens(model, "H", None) == image_tokens(LlavaConfig(path=str(tmp_path)), "H", None) == 576
+    (tmp_path / "config.json").write_text('{"vision_config": [], "image_size": 3}')
+    assert image_tokens(model, "H", 64) is None
 
 
 def test_a_frozen_model_takes_what_it_is_loaded_in() -> None:

@@ -1,5 +1,6 @@
 """Weights in 4 and 8 bits under adapters: gradients are those of the numbers they stand for, on the CPU too."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from tests.core.training.test_model_options import gradients, weighted_loss
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
-    model, path = llama(), tmp_path_factory.mktemp("llama")
+    model, path = llama(inner=128), tmp_path_factory.mktemp("llama")
     for parameter in model.parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.15)
@@ -60,6 +61,14 @@ def test_gradients_are_those_of_the_numbers_that_the_bits_stand_for(
     assert relative(measured, expected) < tolerance
 
 
+def test_widths_that_4_bits_are_wrong_for_are_refused(tmp_path: Path) -> None:
+    llama(inner=96).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="down_proj reads 96 numbers, no multiple of 64") as caught:
+        load_causal_lm(str(tmp_path), "model.path", load_in="4bit")
+    assert caught.value.hint == "type model.load_in=8bit"
+    load_causal_lm(str(tmp_path), "model.path", load_in="8bit")
+
+
 def test_what_is_trained_is_all_that_a_checkpoint_needs(folder: str) -> None:
     first, second = adapted(folder, "4bit"), adapted(folder, "4bit")
     with torch.no_grad():
@@ -75,6 +84,8 @@ def test_they_are_not_trained_themselves_and_need_their_package(folder: str, mon
     with pytest.raises(UserError, match="under adapters only"):
         check_trainable(TextModel(load_causal_lm(folder, "model.path", load_in="8bit")))
     check_trainable(adapted(folder, "8bit"))
+    beside = TextModel(load_causal_lm(folder, "model.path", load_in="8bit")).requires_grad_(False)
+    check_trainable(nn.ModuleDict({"frozen": beside, "new": nn.Linear(2, 2)}))
     monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
     with pytest.raises(UserError, match="need the package bitsandbytes") as caught:
         load_causal_lm(folder, "model.path", load_in="4bit")

@@ -3,6 +3,7 @@
 import pytest
 from transformers.training_args import OptimizerNames
 
+from recipes.core.config.compose import compose
 from recipes.core.config.settings import PACKAGE_OF, TORCH_OPTIMIZERS, TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.training import requirements
@@ -25,6 +26,14 @@ def refusal(device: str = "cpu", **settings: object) -> str:
 def test_optimizers_are_those_of_transformers() -> None:
     names = {*TORCH_OPTIMIZERS, *PACKAGE_OF} - {"adamw"}
     assert names | LEFT_OUT == {name.value for name in OptimizerNames} and not names & LEFT_OUT
+
+
+def test_an_optimizer_that_people_expect_is_refused_with_a_reason() -> None:
+    with pytest.raises(UserError) as caught:
+        compose("prior", ["trainer.optimizer=muon"])
+    assert "trainer.optimizer = muon: transformers has no such optimizer, and torch's takes matrices" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize(
