@@ -60,11 +60,10 @@ def prepare(config: Any, device: str) -> Prepared:
     Raises:
         UserError: one of them cannot be had, or a continuation may not fit the model's context.
     """
+    tokenizer = build_tokenizer(config)
     if isinstance(config.model, ToyLMConfig):
-        toy = ToyLM(config.model, config.trainer, config.seed)
-        model, tokenizer = toy.load(), toy.tokenizer
+        model = ToyLM(config.model, config.trainer, config.seed).load()
     else:
-        tokenizer = build_text_tokenizer(config.model, (), "")
         model = build_language_model(config.model, tokenizer, config.seed)
     prompts = load_prompts(config.data, tokenizer)
     check_lengths(prompts, config.generation.max_new_tokens, model)
@@ -72,6 +71,13 @@ def prepare(config: Any, device: str) -> Prepared:
     order = np.random.default_rng(config.seed).permutation(len(prompts))
     ends = frozenset([*end_ids(model.language_model), tokenizer.eos_token_id])
     return Prepared(model, tokenizer, [prompts[i] for i in order], ends)
+
+
+def build_tokenizer(config: Any) -> Any:
+    """The tokenizer of the model of a `DecodingConfig`; trains no model. Raises UserError: it cannot be had."""
+    if isinstance(config.model, ToyLMConfig):
+        return ToyLM(config.model, config.trainer, config.seed).tokenizer
+    return build_text_tokenizer(config.model, (), "")
 
 
 class SpeculativeRecipe(ABC):
@@ -84,6 +90,10 @@ class SpeculativeRecipe(ABC):
     def verify(self, config: Any, prepared: Any, generator: torch.Generator) -> Verify:
         """How drafts are accepted; here a draft is whatever the model itself chooses."""
         return verify_with(config.generation.temperature, generator)
+
+    def measure(self, scores: Scores, drafter: Drafter, generations: Sequence[Generation]) -> list[Plot]:
+        """Add metrics that only this method has, by prompt, and draw what it shows; here nothing."""
+        return []
 
     def prepare(self, config: Any, device: str) -> Any:
         """Model and prompts, and what is made once of them. Raises UserError."""
@@ -115,7 +125,7 @@ class SpeculativeRecipe(ABC):
             )
         write = partial(write_generations, generations=generations, tokenizer=prepared.tokenizer)
         shown = heatmap(generations[: options.heatmap], WEIGHTS, prepared.tokenizer, HINT)
-        plots = [by_prompts(config.variant, generations)]
+        plots = [by_prompts(config.variant, generations), *self.measure(scores, drafter, generations)]
         return Evaluation(scores.overall(), scores, shown, plots, files={FILE: write})
 
 

@@ -15,7 +15,7 @@ from recipes.core.errors import UserError
 from recipes.core.models.kv_cache import KVCache
 from recipes.core.models.text import context
 from recipes.decoding.generations import CHOSEN, Generation, Step
-from recipes.decoding.trees import TokenTree, accept, greedy, read, sampled
+from recipes.decoding.trees import TokenTree, accept, chain, greedy, read, sampled
 
 DRAFTED = "drafted"
 # (tree, logits) -> nodes of the accepted path and the token behind it
@@ -52,6 +52,20 @@ class Drafter(Protocol):
         """
 
 
+class Nothing:
+    """Plain decoding: no draft."""
+
+    def begin(self, prompt: Sequence[int], logits: Tensor) -> None:
+        """Nothing is kept."""
+
+    def draft(self, text: Sequence[int], deepest: int) -> TokenTree:
+        """The last token alone."""
+        return chain(text[-1:])
+
+    def learn(self, tree: TokenTree, logits: Tensor, path: Sequence[int], token: int) -> None:
+        """Nothing is kept."""
+
+
 def verify_with(temperature: float, generator: torch.Generator) -> Verify:
     """Accept what the model itself chooses: the likeliest token at temperature 0, else one that is drawn."""
 
@@ -61,13 +75,20 @@ def verify_with(temperature: float, generator: torch.Generator) -> Verify:
     return verify
 
 
-def check_lengths(prompts: Sequence[Prompt], max_new_tokens: int, model: Any) -> None:
-    """Refuse prompts whose continuation does not fit the model's context. Raises UserError that names the longest."""
+def check_lengths(prompts: Sequence[Prompt], max_new_tokens: int, model: Any, whose: str = "") -> None:
+    """Refuse prompts whose continuation does not fit a model's context. Raises UserError that names the longest.
+
+    Args:
+        prompts: What is continued.
+        max_new_tokens: How far.
+        model: A `TextModel`.
+        whose: Which model it is, where there are two: " of the draft model".
+    """
     longest, room = max(prompts, key=lambda prompt: len(prompt.ids)), context(model)
     if room is not None and len(longest.ids) + max_new_tokens > room:
         what = f"{len(longest.ids)} tokens of the prompt and {max_new_tokens} new ones do not fit the context of {room}"
         raise UserError(
-            what, f"prompt {longest.id}", "give shorter prompts, or type a smaller generation.max_new_tokens"
+            what + whose, f"prompt {longest.id}", "give shorter prompts, or type a smaller generation.max_new_tokens"
         )
 
 

@@ -10,8 +10,8 @@ from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.errors import UserError
 from recipes.decoding.exactness import GreedyText, fit, greedy_texts, matches
 from recipes.decoding.generations import CHOSEN
-from recipes.decoding.speculation import DRAFTED, Speculation, check_lengths, verify_with
-from recipes.decoding.token_recycling.drafters import Matrix, NgramCache, Nothing, PromptLookup
+from recipes.decoding.speculation import DRAFTED, Nothing, Speculation, check_lengths, verify_with
+from recipes.decoding.token_recycling.drafters import Matrix, NgramCache, PromptLookup
 from recipes.decoding.token_recycling.method import Template, published_paths, smaller
 from tests.decoding.conftest import VOCABULARY
 

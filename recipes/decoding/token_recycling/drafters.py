@@ -5,22 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from recipes.decoding.speculation import Nothing
 from recipes.decoding.token_recycling.method import ACCEPTED, ALL, Template, recycle
 from recipes.decoding.trees import TokenTree, chain
-
-
-class Nothing:
-    """Plain decoding: no draft."""
-
-    def begin(self, prompt: Sequence[int], logits: Tensor) -> None:
-        """Nothing is kept."""
-
-    def draft(self, text: Sequence[int], deepest: int) -> TokenTree:
-        """The last token alone."""
-        return chain(text[-1:])
-
-    def learn(self, tree: TokenTree, logits: Tensor, path: Sequence[int], token: int) -> None:
-        """Nothing is kept."""
 
 
 class PromptLookup(Nothing):

@@ -3,9 +3,9 @@
 import torch
 
 from recipes.decoding.experiment import Prepared, SpeculativeRecipe
-from recipes.decoding.speculation import Drafter
+from recipes.decoding.speculation import Drafter, Nothing
 from recipes.decoding.token_recycling.config import TokenRecyclingConfig
-from recipes.decoding.token_recycling.drafters import Matrix, NgramCache, Nothing, PromptLookup
+from recipes.decoding.token_recycling.drafters import Matrix, NgramCache, PromptLookup
 from recipes.decoding.token_recycling.method import Template, published_paths, random_paths, smaller
 
 
