@@ -197,6 +197,8 @@ def _one_value(word: str, before: str, texts: Mapping[str, bool], groups: Collec
         return Problem(key, None, "has no value (is a variable of the shell empty?)")
     if values_of(key, raw) is not None:
         one = f"a value that holds a comma: {in_shell(key, raw)}" if "," in raw else "one value"
+        if texts.get(key):
+            one = f"a list: {shlex.quote(f'{key}=[{raw}]')}"
         return Problem(word, None, f"a run takes one value for each key; type {one}, or `steelyard sweep` for several")
     value = _value(key, raw, texts, groups)
     if isinstance(value, Problem):

@@ -68,6 +68,7 @@ PACKAGE_OF = dict.fromkeys(BNB_OPTIMIZERS, "bitsandbytes") | {
 }
 SHARDED_OPTIMIZERS = ("adamw", "adamw_torch", "adamw_torch_fused")  # whose state FSDP's checkpoints hold
 SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt", "warmup_stable_decay")
+LONGEST_TAG = 64  # characters that W&B takes
 TRACKERS = ("auto", "wandb", "tensorboard", "mlflow", "none")
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2", "flex_attention")
 
@@ -195,6 +196,9 @@ class TrackerConfig:
         """Rules between the settings, as (key, message)."""
         if self.name in TRACKERS:
             return [("name", f"is what the run is called there; type tracker={self.name}")]
+        long = [tag for tag in self.tags if len(tag) > LONGEST_TAG]
+        if long and self.kind in ("auto", "wandb"):
+            return [("tags", f"W&B takes tags of at most {LONGEST_TAG} characters, and {long[0]} has {len(long[0])}")]
         if self.kind in ("tensorboard", "mlflow") and find_spec(self.kind) is None:
             return [("kind", f"{self.kind} is not installed: type pip install -e '.[{self.kind}]', or tracker=none")]
         return []

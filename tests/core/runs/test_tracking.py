@@ -358,3 +358,11 @@ def test_wandb_is_sent_name_tags_and_notes_and_goes_on_in_its_run(
     other = tmp_path / "other"
     open_tracker(tracked(config, other), SMALL)
     assert started[2]["id"] != first["id"]
+
+
+def test_a_tag_that_wandb_would_refuse_is_refused_and_several_tags_are_a_list():
+    with pytest.raises(UserError, match="tracker.tags: W&B takes tags of at most 64 characters, and x+ has 65"):
+        compose.compose("prior", [f"tracker.tags=[a,{'x' * 65}]"])
+    assert compose.compose("prior", [f"tracker.tags=[{'x' * 65}]", "tracker=tensorboard"]).tracker.tags == ("x" * 65,)
+    with pytest.raises(UserError, match=r"type a list: 'tracker.tags=\[a,b\]'"):
+        compose.compose("prior", ["tracker.tags=a,b"])

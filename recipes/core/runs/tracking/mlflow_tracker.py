@@ -71,7 +71,7 @@ class MlflowTracker(Tracker):
         from mlflow.entities import Param
 
         config = tracked.config
-        tags = {"group": config.group or tracked.group} | dict.fromkeys(map(mlflow_name, config.tags), "")
+        tags = dict.fromkeys(map(mlflow_name, config.tags), "") | {"group": config.group or tracked.group}
         if config.notes:
             tags["mlflow.note.content"] = config.notes
         experiment = self._experiment(config.project, tracked.outputs)
