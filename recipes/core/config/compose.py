@@ -207,7 +207,7 @@ def _located(
 ) -> list[Problem]:
     """The problems, those that stand in a file of the user's with its name and line."""
     free = {problem.key.partition("=")[0] for problem in problems} - typed.keys()
-    chosen = {name: str(typed[name]) for name in ("arm", "budget") if name in typed}
+    chosen: dict[str, str] = {name: str(typed[name]) for name in ("arm", "budget") if name in typed}
     places = key_places(recipe, search_path(recipe), choices, chosen) if free else {}
     lines = {key: places[key] for key in free & places.keys()}
     return located([replace(one, where=one.where or lines.get(one.key, "")) for one in problems], overrides)

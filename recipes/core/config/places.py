@@ -21,7 +21,7 @@ def key_places(
     """
     files, entries = option_files(path), config_file(recipe_file(recipe)).entries
     places: dict[str, str] = {}
-    for group, option in (_defaults(entries) | choices).items():
+    for group, option in {**_defaults(entries), **choices}.items():
         if option in files.get(group, {}):
             places |= option_keys(group, option, files[group])
     if registry.source(recipe):
@@ -59,4 +59,4 @@ def _groups(places: Mapping[str, str]) -> dict[str, str]:
         while key := key.rpartition(".")[0]:
             yield key
 
-    return {group: line for key, line in reversed(places.items()) for group in above(key) if group not in places}
+    return {group: line for key, line in reversed([*places.items()]) for group in above(key) if group not in places}

@@ -82,11 +82,11 @@ def card(name: str) -> Card:
 
 def config_class(name: str) -> type[RunConfig]:
     """The recipe's config dataclass. Imports no torch."""
-    kind = _part(name, "config", "CONFIG", type)
-    if not issubclass(kind, RunConfig) or not is_dataclass(kind):
+    kind: type[RunConfig] = _part(name, "config", "CONFIG", type)
+    if not issubclass(kind, RunConfig):
         where = f"recipe {name}, {short_path(_location(name).folder / 'config.py')}"
         raise UserError(
-            f"CONFIG is {kind.__name__}, no dataclass that extends RunConfig", where, "docs/tutorial.md shows one"
+            f"CONFIG is {kind.__name__}, which does not extend RunConfig", where, "docs/tutorial.md shows one"
         )
     return kind
 
