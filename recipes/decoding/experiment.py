@@ -13,6 +13,7 @@ from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.text import build_language_model, build_text_tokenizer
+from recipes.core.models.vision_language import TextModel
 from recipes.core.recipe import Evaluation
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.sampling import end_ids
@@ -54,20 +55,29 @@ class Prepared:
     ends: frozenset[int]
 
 
-def prepare(config: Any, device: str) -> Prepared:
-    """The model and the prompts of a `DecodingConfig`.
+def load_frozen(config: Any, device: str) -> tuple[TextModel, Any]:
+    """The model of a config with `model`, `trainer` and `seed`, frozen, in evaluation mode, and its tokenizer.
 
-    Raises:
-        UserError: one of them cannot be had, or a continuation may not fit the model's context.
+    A toy is trained if no run has done so before. Raises UserError: one of them cannot be had.
     """
     tokenizer = build_tokenizer(config)
     if isinstance(config.model, ToyLMConfig):
         model = ToyLM(config.model, config.trainer, config.seed).load()
     else:
         model = build_language_model(config.model, tokenizer, config.seed)
+    model.requires_grad_(False).eval().to(device)
+    return model, tokenizer
+
+
+def prepare(config: Any, device: str) -> Prepared:
+    """The model and the prompts of a `DecodingConfig`.
+
+    Raises:
+        UserError: one of them cannot be had, or a continuation may not fit the model's context.
+    """
+    model, tokenizer = load_frozen(config, device)
     prompts = load_prompts(config.data, tokenizer)
     check_lengths(prompts, config.generation.max_new_tokens, model)
-    model.requires_grad_(False).eval().to(device)
     order = np.random.default_rng(config.seed).permutation(len(prompts))
     ends = frozenset([*end_ids(model.language_model), tokenizer.eos_token_id])
     return Prepared(model, tokenizer, [prompts[i] for i in order], ends)

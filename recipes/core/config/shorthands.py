@@ -2,8 +2,8 @@
 
 A recipe's file says which: `folders` names, for a group, the option that a typed folder or hub name is the path of, or
 options by what the folder holds (`run of RECIPE`, a `model_type` of transformers, or `other`). `implied` names, for
-something typed (`model=llava`, `pruner=random`), group choices and the arm that follow from it where the user typed
-none.
+something typed (`model=llava`, `pruner=random`; `data.path`: whatever its value), group choices and the arm that follow
+from it where the user typed none.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -51,9 +51,9 @@ def write_out(
             choices[group] = _option_for(typed_option, group, option)
     typed = {key.removesuffix(".name"): value for key, value in keys}
     for condition, values in (rules.get("implied") or {}).items():
-        key, _, value = condition.partition("=")
+        key, equals, value = condition.partition("=")
         chosen = str((typed | choices).get(key))
-        if value in (chosen, names.get(key, {}).get(chosen)):
+        if value in (chosen, names.get(key, {}).get(chosen)) if equals else key in typed:
             for name, implied in values.items():
                 if name != "arm":
                     choices.setdefault(name, implied)

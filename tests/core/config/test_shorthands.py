@@ -45,6 +45,13 @@ def test_a_group_follows_from_another_unless_it_was_typed() -> None:
     assert out({"model": "toy"}) == ({"model": "toy"}, [])
 
 
+def test_a_group_follows_from_a_key_whatever_its_value() -> None:
+    rules = {"implied": {"data.path": {"data": "vqa"}}}
+    assert out({}, ("data.path", "mine.json"), rules=rules)[0] == {"data": "vqa"}
+    assert out({"data": "digits"}, ("data.path", "mine.json"), rules=rules)[0] == {"data": "digits"}
+    assert out({}, ("model.path", "mine"), rules=rules)[0] == {}
+
+
 def test_what_follows_from_a_name_follows_from_all_options_that_have_it() -> None:
     rules = {"implied": {"data=vqa": {"model": "llava"}}}
     names = {"data": {"digits": "digits", "questions": "vqa"}}

@@ -143,8 +143,8 @@ class TextIds:
         Raises:
             UserError: the tokenizer cannot read it so.
         """
-        if self._blind is not None:
-            read = self._blind.encode(text, add_special_tokens=False)
+        if self.literal is not None:
+            read = self.literal.encode(text, add_special_tokens=False)
             return list(read.ids), list(read.offsets)
         ids = list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
         if typed := self._suspects.intersection(ids):
@@ -153,8 +153,8 @@ class TextIds:
         return ids, []
 
     @cached_property
-    def _blind(self) -> Tokenizer | None:
-        """The tokenizer with its control tokens renamed to what no text contains; None of one that is not fast.
+    def literal(self) -> Tokenizer | None:
+        """The tokenizer that reads control tokens as text: renamed to what no text has; None of one that is not fast.
 
         Only so neither the search for added tokens nor the model's own vocabulary, which often lists them, sees them.
         """

@@ -1,0 +1,1 @@
+"""Probabilities of the next byte from a model of tokens."""
