@@ -36,7 +36,7 @@ def load_prompts(config: PromptsConfig | OpeningsConfig, tokenizer: Any) -> list
         return _openings(config, tokenizer)
     if config.path is None:
         return _instructions(config, tokenizer)
-    return _rows(config, config.path, tokenizer)
+    return [prompt for prompt, _ in read_prompts(config, config.path, tokenizer)]
 
 
 def _openings(config: OpeningsConfig, tokenizer: Any) -> list[Prompt]:
@@ -77,16 +77,30 @@ def _instructions(config: PromptsConfig, tokenizer: Any) -> list[Prompt]:
     return prompts
 
 
-def _rows(config: PromptsConfig, path: str, tokenizer: Any) -> list[Prompt]:
-    """The user's prompts."""
+def read_prompts(config: PromptsConfig, path: str, tokenizer: Any, column: str = "") -> list[tuple[Prompt, str]]:
+    """The prompts of a user's rows, each with the text in another column.
+
+    Args:
+        config: How rows are read.
+        path: Where they lie.
+        tokenizer: The model's.
+        column: A column of texts that every row must have; empty: none.
+
+    Raises:
+        UserError: as in `load_prompts`.
+    """
     records = open_records(path, format=config.format)
     table = records.table(config.split or records.to_test_on())
-    names = [name for name in COLUMNS if name in table.columns]
+    names = [name for name in (*COLUMNS, column) if name in table.columns]
     if not {"prompt", "messages"} & set(names):
         raise UserError(f"has no column prompt or messages, but {', '.join(table.columns)}", records.where, EXPECTED)
-    reader, prompts, bad, places = TextIds(tokenizer), list[Prompt](), list[str](), dict[str, str]()
+    if column and column not in names:
+        raise UserError(
+            f"has no column {column}, but {', '.join(table.columns)}", records.where, f'give each row "{column}"'
+        )
+    reader, rows, bad, places = TextIds(tokenizer), list[tuple[Prompt, str]](), list[str](), dict[str, str]()
     for number, record in enumerate(table.rows(names)):
-        if len(prompts) == config.limit:
+        if len(rows) == config.limit:
             break
         place = table.place(number)
         try:
@@ -95,14 +109,14 @@ def _rows(config: PromptsConfig, path: str, tokenizer: Any) -> list[Prompt]:
             prompt = _prompt(record, f"row-{number}", reader, config.template)
             if prompt.id in places:
                 raise BadRow(f"has the id {prompt.id!r} of {places[prompt.id]}")
+            rows.append((prompt, _text(record.get(column), column) if column else ""))
             places[prompt.id] = place
-            prompts.append(prompt)
         except BadRow as error:
             bad.append(f"{place}: {error}")
-    judge(bad, len(prompts) + len(bad), records.where, config.on_error)
-    if not prompts:
+    judge(bad, len(rows) + len(bad), records.where, config.on_error)
+    if not rows:
         raise UserError("has no prompt", records.where, EXPECTED)
-    return prompts
+    return rows
 
 
 def _prompt(record: dict[str, Any], name: str, reader: TextIds, template: str) -> Prompt:
@@ -119,12 +133,23 @@ def _prompt(record: dict[str, Any], name: str, reader: TextIds, template: str) -
         return Prompt(name, message_text(chat[-1]), _chat_ids(reader, chat))
     if isinstance(text, list):
         return _prompt({"messages": text, "id": name}, name, reader, template)
-    if not isinstance(text, str) or not text:
-        raise BadRow("its prompt is empty" if text == "" else f"its prompt is no text: {excerpt(text)}")
-    if not is_unicode(text):
-        raise BadRow("its prompt holds half of a surrogate pair")
+    text = _text(text, "prompt")
     ids = _chat_ids(reader, [{"role": "user", "content": text}]) if template == "chat" else _text_ids(reader, text)
     return Prompt(name, text, ids)
+
+
+def _text(value: Any, column: str) -> str:
+    """A cell as text. Raises BadRow that says why it is none."""
+    if not isinstance(value, str) or not value:
+        raise BadRow(f"its {column} is empty" if value == "" else f"its {column} is no text: {excerpt(value)}")
+    if not is_unicode(value):
+        raise BadRow(f"its {column} holds half of a surrogate pair")
+    return value
+
+
+def text_prompt(name: str, text: str, tokenizer: Any) -> Prompt:
+    """A text as a prompt, continued as it stands."""
+    return Prompt(name, text, _text_ids(TextIds(tokenizer), text))
 
 
 def _text_ids(reader: TextIds, text: str) -> np.ndarray:

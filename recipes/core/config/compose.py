@@ -88,6 +88,10 @@ def compose(recipe: str, overrides: list[str]) -> Any:
     presets = {name: tree.pop(name, {}) or {} for name in PRESETS}
     typed = dict(keys)
     problems += _apply_presets(tree, presets, typed, choices)
+    for key in kinds(recipe):  # a kind that was typed has keys of its own
+        name = typed.get(f"{key}.name")
+        if name is not None and name != _get(tree, f"{key}.name", None):
+            tree[key] = {"name": name}
     known = flat_types(kind, tree)
     for key, value in keys:
         if key in known:

@@ -48,8 +48,8 @@ def setting(
             run's identity, their names are not. COVERED if the content of another setting says all that it decides.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
-    metadata = {"help": help, "unit": unit, "bounds": bounds, "choices": choices, "origin": origin, "content": content}
-    metadata |= {"refused": refused or {}}
+    metadata: dict[str, Any] = {"help": help, "unit": unit, "bounds": bounds, "choices": choices, "origin": origin}
+    metadata |= {"content": content, "refused": refused or {}}
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 

@@ -15,6 +15,7 @@ from recipes.core.models.causal import load_causal_lm
 from recipes.core.models.kv_cache import KVCache
 from recipes.core.models.sources import load_tokenizer
 from recipes.core.models.vision_language import TextModel
+from recipes.core.training.toys.config import ToyLMConfig
 from recipes.core.training.toys.language import ToyLM
 from recipes.decoding.config import OpeningsConfig
 from recipes.decoding.dyspec.calibration import Acceptance, acceptance
@@ -133,6 +134,7 @@ def load_draft(config: DySpecConfig, tokenizer: Any) -> TextModel:
     """The draft model in fp32 on the CPU; a toy is trained if no run has done so before."""
     if config.draft.path is not None:
         return TextModel(load_causal_lm(config.draft.path, "draft.path", tokenizer))
+    assert isinstance(config.model, ToyLMConfig)  # checked with the config
     return ToyLM(config.draft.toy(config.model), config.trainer, config.seed).load()
 
 

@@ -140,3 +140,12 @@ def test_a_key_of_another_kind_says_what_it_belongs_to(recipe: str, words: list[
     with pytest.raises(UserError) as caught:
         compose.compose(recipe, words)
     assert problem in str(caught.value)
+
+
+def test_a_kind_that_is_typed_has_its_own_keys(tmp_path):
+    words = ["data=answers", "data.path=x.jsonl", "model=causal-lm", "model.path=x"]
+    for order in (["small=causal-lm", "small.path=y"], ["small.path=y", "small=causal-lm"]):
+        assert compose.compose("cascades", [*words, *order]).small.path == "y"
+    with pytest.raises(UserError) as refused:
+        compose.compose("cascades", [*words, "small=causal-lm", "small.path=y", "small.layers=2"])
+    assert "small.layers = 2: unknown key of small=causal-lm; it belongs to small=transducer" in refused.value.hint

@@ -239,10 +239,10 @@ def test_a_typed_folder_wins_over_the_path_of_the_file_and_the_other_way_round(t
 
 def test_an_option_is_no_folder_where_one_has_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "local").mkdir()
+    (tmp_path / "news").mkdir()
     (tmp_path / "one.jsonl").touch()
-    file = read(tmp_path, f"{RHO}data: local\n")
-    wanted = compose.compose("rho-1", ["budget=smoke", "tracker=none", "data=local", "data.path=one.jsonl"])
+    file = read(tmp_path, f"{RHO}data: news\n")
+    wanted = compose.compose("rho-1", ["budget=smoke", "tracker=none", "data=news", "data.path=one.jsonl"])
     assert composed(file, "data.path=one.jsonl") == wanted
     assert cell_words(file, ["data.path=one.jsonl"], chooses_arms=False)[-1] == "data.path=one.jsonl"
 

@@ -1,0 +1,1 @@
+"""Language model cascades: when a small model's answer is good enough."""

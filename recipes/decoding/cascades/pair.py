@@ -1,0 +1,202 @@
+"""A small and a large model, what they answer, and what the small one says of its tokens: one table for all rules."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from recipes.core.config.settings import TrainerConfig
+from recipes.core.data.tasks.prompts import Prompt
+from recipes.core.data.text.text_ids import TextIds, tokenizer_fingerprint
+from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
+from recipes.core.models.from_config import load_text_model
+from recipes.core.models.text import build_language_model, build_text_tokenizer
+from recipes.core.runs.identity import content_tree
+from recipes.core.scoring.columns import column_tensor
+from recipes.core.scoring.fingerprints import weights_hash
+from recipes.core.scoring.sampling import sample_once
+from recipes.core.scoring.score import TokenScores, score_once
+from recipes.core.scoring.statistics import Ask
+from recipes.core.training.models import train_reference
+from recipes.core.training.trainer import Training
+from recipes.decoding.cascades.config import TransducerConfig
+from recipes.decoding.cascades.tasks import Question, Questions
+
+STATISTICS = Ask(entropy=True, top_k=2)
+SMALL_STATES, LARGE_STATES = Ask(hidden=(-1,)), Ask(hidden=(1,))
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model that answers, and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+
+
+def transducer(config: TransducerConfig, questions: Questions, trainer: TrainerConfig, run_seed: int) -> Reader:
+    """A model that has learned to answer the training questions; trained if no run has done so before."""
+    seed = run_seed if config.seed is None else config.seed
+    texts = [each.prompt + each.answer for each in questions.train]
+    tokenizer = build_text_tokenizer(config, texts, questions.fingerprint)
+    settings = TrainerConfig(
+        max_steps=config.steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        schedule="cosine",
+        device=trainer.device,
+        threads=trainer.threads,
+        precision=trainer.precision,
+    )
+    key = {
+        "model": content_tree(config, "model"),
+        "questions": questions.fingerprint,
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "version": VERSION,
+    }
+
+    def training() -> Training:
+        model = build_language_model(config, tokenizer, seed)
+        items: Any = AnswerItems(questions.train, tokenizer)
+        return Training(model, WeightedCrossEntropy(), items, answer_collate(tokenizer.eos_token_id))
+
+    what = f"{len(questions.train):,} questions"
+    folder = train_reference(key, settings, seed, training, what, name=f"a model of {config.layers} layers")
+    return Reader(load_text_model(str(folder), "model"), tokenizer)
+
+
+class AnswerItems:
+    """Questions with their answers as token ids."""
+
+    def __init__(self, questions: Sequence[Question], tokenizer: Any) -> None:
+        reader = TextIds(tokenizer)
+        self._prompts = reader.batch([each.prompt for each in questions])
+        self._answers = reader.batch([each.answer for each in questions])
+        self._start, self._end = reader.start, tokenizer.eos_token_id
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        prompt, answer = [*self._start, *self._prompts[index]], [*self._answers[index], self._end]
+        return {"id": f"question {index}", "prompt": prompt, "answer": answer}
+
+
+def answer_collate(pad_id: int) -> Any:
+    """Makes batches of such items, in which the tokens of answers carry loss and those of prompts do not."""
+
+    def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+        rows, longest = len(items), max(len(item["prompt"]) + len(item["answer"]) for item in items) - 1
+        ids, labels = torch.full((rows, longest), pad_id), torch.full((rows, longest), IGNORE)
+        attention = torch.zeros(rows, longest, dtype=torch.int64)
+        for row, item in enumerate(items):
+            text, start = [*item["prompt"], *item["answer"]], len(item["prompt"]) - 1
+            ids[row, : len(text) - 1] = torch.tensor(text[:-1])
+            labels[row, start : len(text) - 1] = torch.tensor(item["answer"])
+            attention[row, : len(text) - 1] = 1
+        predicted = labels != IGNORE
+        batch = {"input_ids": ids, "attention_mask": attention, "labels": labels, "weights": predicted.float()}
+        return batch | {"normalizer": predicted.sum().float(), "ids": [item["id"] for item in items]}
+
+    return collate
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What both models answer to some questions.
+
+    Attributes:
+        ids: What each question is called.
+        small: [questions] quality of the small model's answers: 1 if right.
+        large: [questions] of the large model's.
+        scores: What the small model says of the tokens of its own answers: logprob, entropy, top_logits.
+        lengths: int64 [questions] tokens of the small model's answers.
+        states: [questions, width] means over their tokens, of the small model's last layer, and of that and the large
+            model's first one; empty where no rule wants them.
+    """
+
+    ids: Sequence[str]
+    small: np.ndarray
+    large: np.ndarray
+    scores: TokenScores
+    lengths: np.ndarray
+    states: dict[str, np.ndarray]
+
+    @property
+    def logprobs(self) -> list[np.ndarray]:
+        """Log-probabilities of the tokens of each answer, in nats."""
+        return [self.scores.row("logprob", row) for row in range(len(self.ids))]
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Two models that are asked the same.
+
+    Attributes:
+        small: Answers first.
+        large: Answers what is deferred.
+        max_new_tokens: Longest answer.
+        match: "exact" or "contains".
+        device: Where to compute.
+    """
+
+    small: Reader
+    large: Reader
+    max_new_tokens: int
+    match: str
+    device: str
+
+    def ask(self, prompts: tuple[Sequence[Prompt], Sequence[Prompt]], right: Sequence[str], states: str) -> Answers:
+        """What both models answer; everything is cached by content.
+
+        Args:
+            prompts: The same questions as the small and the large model read them.
+            right: The right answers.
+            states: Whose states are read: "", "embed1" or "embed12".
+        """
+        small, large = prompts
+        answers = self._answer(self.small, small)
+        qualities = (
+            self._quality(self.small, answers, right),
+            self._quality(self.large, self._answer(self.large, large), right),
+        )
+        rows = [(prompt.ids, ids) for prompt, ids in zip(small, answers, strict=True)]
+        options: Any = {"device": self.device, "what": "reading answers of the small model"}
+        scores = score_once(self.small.model, rows, STATISTICS, **options)
+        pooled = {}
+        if states:
+            pooled["embed1"] = _means(score_once(self.small.model, rows, SMALL_STATES, **options))
+        if states == "embed12":
+            read_by = TextIds(self.large.tokenizer)
+            texts = [self.small.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
+            ends = [np.array([*read_by.ids(text), self.large.tokenizer.eos_token_id], np.int32) for text in texts]
+            others = [(prompt.ids, ids) for prompt, ids in zip(large, ends, strict=True)]
+            options["what"] = "reading them with the first layer of the large model"
+            pooled["embed2"] = _means(score_once(self.large.model, others, LARGE_STATES, **options))
+        lengths = np.array([len(ids) for ids in answers], np.int64)
+        return Answers([prompt.id for prompt in small], *qualities, scores, lengths, pooled)
+
+    def _quality(self, reader: Reader, answers: Sequence[np.ndarray], right: Sequence[str]) -> np.ndarray:
+        pairs = zip(answers, right, strict=True)
+        return np.array([quality(reader.tokenizer, ids, one, self.match) for ids, one in pairs])
+
+    def _answer(self, reader: Reader, prompts: Sequence[Prompt]) -> list[np.ndarray]:
+        key = [weights_hash(reader.model), [prompt.ids.tolist() for prompt in prompts], self.max_new_tokens, VERSION]
+        arrays, end = [prompt.ids for prompt in prompts], reader.tokenizer.eos_token_id
+        rows = sample_once(key, reader.model, arrays, 1, end, self.max_new_tokens, 0.0, 0, self.device)
+        return [row[0] for row in rows]
+
+
+def quality(tokenizer: Any, ids: np.ndarray, right: str, match: str) -> float:
+    """1 if an answer is right, white space aside; else 0."""
+    text, right = (" ".join(each.split()) for each in (tokenizer.decode(ids, skip_special_tokens=True), right))
+    return float(text == right if match == "exact" else right.casefold() in text.casefold())
+
+
+def _means(scores: TokenScores) -> np.ndarray:
+    """[rows, width] mean state over the tokens of each row."""
+    hidden = [column_tensor(scores.row("hidden", row)).float().mean(0)[0] for row in range(len(scores.offsets) - 1)]
+    return torch.stack(hidden).numpy()

@@ -1,0 +1,145 @@
+"""Transductions with one right answer each, whose answers are of very different lengths. Imports no torch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recipes.core.storage.files import sha256_json
+
+MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip
+ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+EQUAL_DIGITS = 6
+Random = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and its only right answer."""
+
+    id: str
+    prompt: str
+    answer: str
+
+
+def number_words(number: int) -> str:
+    """A number below 1,000 in words: `three hundred forty-two`."""
+    if number >= 100:
+        rest = f" {number_words(number % 100)}" if number % 100 else ""
+        return f"{ONES[number // 100]} hundred{rest}"
+    if number < 20:
+        return ONES[number]
+    return TENS[number // 10] + (f"-{ONES[number % 10]}" if number % 10 else "")
+
+
+def column_sums(first: int, second: int) -> str:
+    """Addition as it is written down: the sum of each column with its carry, from the right, then the whole sum."""
+    steps, carry, a, b = list[int](), 0, first, second
+    while a or b:
+        steps.append(a % 10 + b % 10 + carry)
+        carry, a, b = steps[-1] // 10, a // 10, b // 10
+    return ";".join(map(str, [*steps, first + second]))
+
+
+def _digits(random: Random, equal: bool) -> str:
+    return "".join(map(str, random.integers(0, 10, EQUAL_DIGITS if equal else int(random.integers(1, 13)))))
+
+
+def _copy(random: Random, equal: bool) -> tuple[str, str]:
+    digits = _digits(random, equal)
+    return digits, digits
+
+
+def _reverse(random: Random, equal: bool) -> tuple[str, str]:
+    digits = _digits(random, equal)
+    return digits, digits[::-1]
+
+
+def _sort(random: Random, equal: bool) -> tuple[str, str]:
+    digits = _digits(random, equal)
+    return digits, "".join(sorted(digits))
+
+
+def _add(random: Random, equal: bool) -> tuple[str, str]:
+    first, second = (int(random.integers(1, 10 ** int(random.integers(1, 5)))) for _ in range(2))
+    return f"{first}+{second}", column_sums(first, second)
+
+
+def _date(random: Random, equal: bool) -> tuple[str, str]:
+    year, month, day = int(random.integers(1900, 2100)), int(random.integers(12)), int(random.integers(1, 29))
+    return f"{year}-{month + 1:02d}-{day:02d}", f"{day} {MONTHS[month]} {year}"
+
+
+def _words(random: Random, equal: bool) -> tuple[str, str]:
+    number = int(random.integers(1, 1000))
+    return str(number), number_words(number)
+
+
+TASKS: dict[str, Callable[[Random, bool], tuple[str, str]]] = {
+    "copy": _copy,
+    "reverse": _reverse,
+    "sort": _sort,
+    "add": _add,
+    "date": _date,
+    "words": _words,
+}
+EQUAL = ("copy", "reverse", "sort")  # that can be asked with answers of one length
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Questions by what they are for; no prompt stands in two of them.
+
+    Attributes:
+        train: What both models learn from.
+        validation: What learned rules, and what is chosen for the others, are fitted on.
+        test: What everything is measured on.
+    """
+
+    train: Sequence[Question]
+    validation: Sequence[Question]
+    test: Sequence[Question]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what the models learn from."""
+        return sha256_json([[each.prompt, each.answer] for each in self.train])
+
+
+def draw_questions(tasks: Sequence[str], train: int, validation: int, test: int, equal: bool, seed: int) -> Questions:
+    """Questions of several tasks in equal shares.
+
+    Args:
+        tasks: Names in `TASKS`.
+        train: How many to learn from.
+        validation: How many to fit rules on.
+        test: How many to measure on.
+        equal: Whether all answers have `EQUAL_DIGITS` characters.
+        seed: Decides all of them.
+
+    Raises:
+        ValueError: a task has not so many different prompts.
+    """
+    random, wanted = np.random.default_rng(seed), train + validation + test
+    each, drawn = -(-wanted // len(tasks)), list[Question]()
+    for task in tasks:
+        answers: dict[str, str] = {}
+        for _ in range(40 * each):
+            asked, answer = TASKS[task](random, equal)
+            answers[f"{task} {asked}="] = answer
+            if len(answers) == each:
+                break
+        # What there is less of than asked for comes as often as there is: small tasks are small.
+        drawn += [Question(prompt, prompt, answer) for prompt, answer in answers.items()]
+    order = random.permutation(len(drawn))
+    if len(drawn) < validation + test + len(tasks):
+        raise ValueError(f"{len(drawn)} different questions for {validation + test} to validate and test on")
+    shuffled = [drawn[i] for i in order]
+    return Questions(shuffled[validation + test :], shuffled[:validation], shuffled[validation : validation + test])
