@@ -47,7 +47,7 @@ def main(options: argparse.Namespace) -> int:
     from benchmarks.record import record
 
     if subprocess.run([options.peer_python, "-c", "import data_selection"], stderr=subprocess.DEVNULL).returncode:
-        print("data-selection is not installed; type: pip install 'steelyard[peers]'", file=sys.stderr)
+        print("data-selection is not installed; type: pip install -e '.[peers]'", file=sys.stderr)
         return 2
     result = {
         "processes": options.processes,

@@ -139,4 +139,4 @@ def test_what_adapters_cannot_do_is_told(pairs: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     with pytest.raises(UserError, match="need the package peft") as raised:
         run(pairs)
-    assert "steelyard[lora]" in str(raised.value.hint)
+    assert ".[lora]" in str(raised.value.hint)

@@ -150,7 +150,7 @@ def test_without_lm_eval_the_extra_is_named(run: Path, steelyard: Steelyard, mon
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
     ended = steelyard("evaluate", run, "--tasks", "hellaswag")
     assert ended.code == 2
-    assert ended.err == "error: evaluate: the tasks need the package lm-eval\n  type pip install 'steelyard[eval]'\n"
+    assert ended.err == "error: evaluate: the tasks need the package lm-eval\n  type pip install -e '.[eval]'\n"
 
 
 def test_only_numbers_of_the_results_are_scores() -> None:

@@ -15,7 +15,7 @@ from recipes.core.runs.task_scores import TaskEvaluation, TaskScore
 from recipes.core.spelling import did_you_mean, nearest
 from recipes.core.storage.model_files import first_line
 
-EXTRA = "type pip install 'steelyard[eval]'"
+EXTRA = "type pip install -e '.[eval]'"
 KEY = "model"  # under which the loader speaks of a model
 LISTED = 20  # tasks that a message names
 CPU_IS_FULL = "DefaultCPUAllocator"  # in the error of torch where the machine has no memory left

@@ -46,7 +46,7 @@ def add_adapters(model: M, rank: int, alpha: float, targets: Sequence[str], seed
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        hint = "type pip install 'steelyard[lora]', or lora.rank=0 to train all weights"
+        hint = "type pip install -e '.[lora]', or lora.rank=0 to train all weights"
         raise UserError("low-rank adapters need the package peft", f"lora.rank={rank}", hint) from error
     layers = list(targets) or "all-linear"
     language_model = _language_model(model)

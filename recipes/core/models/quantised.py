@@ -28,7 +28,7 @@ def quantisation(load_in: str, where: str, plain: list[str] | None = None) -> An
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
-        hint = "type pip install 'steelyard[bnb]', or model.load_in=float32"
+        hint = "type pip install -e '.[bnb]', or model.load_in=float32"
         raise UserError("weights in 4 or 8 bits need the package bitsandbytes", where, hint) from error
     from transformers import BitsAndBytesConfig
 

@@ -9,7 +9,7 @@ from recipes.core.errors import UserError
 
 # Packages by the names under which they are imported, where these differ.
 MODULES = {"torch-optimi": "optimi"}
-EXTRAS = {"bitsandbytes": "steelyard[bnb]"}
+EXTRAS = {"bitsandbytes": "-e '.[bnb]'"}
 COMPILERS = ("g++", "clang++", "c++")
 
 
@@ -38,8 +38,7 @@ def check_quantisation(load_in: str) -> None:
 
 def install_hint(package: str) -> str:
     """What to type to get a package."""
-    wanted = EXTRAS.get(package)
-    return f"type pip install '{wanted}'" if wanted else f"type pip install {package}"
+    return f"type pip install {EXTRAS.get(package, package)}"
 
 
 def is_installed(package: str) -> bool:

@@ -89,4 +89,4 @@ def test_they_are_not_trained_themselves_and_need_their_package(folder: str, mon
     monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
     with pytest.raises(UserError, match="need the package bitsandbytes") as caught:
         load_causal_lm(folder, "model.path", load_in="4bit")
-    assert caught.value.where == "model.load_in=4bit" and "steelyard[bnb]" in str(caught.value.hint)
+    assert caught.value.where == "model.load_in=4bit" and ".[bnb]" in str(caught.value.hint)

@@ -39,7 +39,7 @@ def test_an_optimizer_that_people_expect_is_refused_with_a_reason() -> None:
 @pytest.mark.parametrize(
     ("optimizer", "package", "install"),
     [
-        ("adamw_bnb_8bit", "bitsandbytes", "'steelyard[bnb]'"),
+        ("adamw_bnb_8bit", "bitsandbytes", "-e '.[bnb]'"),
         ("adamw_torch_8bit", "torchao", "torchao"),
         ("stable_adamw", "torch-optimi", "torch-optimi"),
     ],
