@@ -62,7 +62,7 @@ def tail_weights(tails: Iterable[Tail], ahead: Mapping[Tail, np.ndarray]) -> dic
         tails: With each, all its beginnings.
         ahead: Of each tail [vocabulary] log probabilities of the token behind it.
     """
-    weights = {(): 0.0}
+    weights: dict[Tail, float] = {(): 0.0}
     for tail in sorted(tails, key=len):
         if tail:
             weights[tail] = weights[tail[:-1]] + float(ahead[tail[:-1]][tail[-1]])

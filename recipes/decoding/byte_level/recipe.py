@@ -204,10 +204,10 @@ def _measure(config: ByteLevelConfig, speakers: Sequence[Speaker], text: Text, c
         alone if config.bytes.models == APART or len(rows) == 1 else bits(combine(rows, config.bytes.models), symbol)
     )
     name = f"{text.id}@{cut.at}"
-    values = {
+    values: dict[str, float] = {
         BITS if cut.inside else AT_ENDS: together,
-        "leaked": np.mean([state.leaked for state in states]),
-        "covers": np.mean([len(state.covers) for state in states]),
+        "leaked": float(np.mean([state.leaked for state in states])),
+        "covers": float(np.mean([len(state.covers) for state in states])),
         "forwards_per_cut": _forwards(speakers) - forwards,
         "encodings_per_cut": _checks(speakers) - checks,
         "ms_per_cut": 1000 * (time.perf_counter() - start),

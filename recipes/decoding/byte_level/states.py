@@ -29,12 +29,14 @@ class ByteState(Protocol):
     """A text whose next byte is asked for.
 
     Attributes:
-        covers: Token lists that count.
         leaked: Share of the probability that the last answer left out, given to tokens that cannot stand there.
     """
 
-    covers: Sequence[object]
     leaked: float
+
+    @property
+    def covers(self) -> Sequence[object]:
+        """Token lists that count."""
 
     def symbols(self) -> np.ndarray:
         """[257] probabilities of the next byte, and of the end of the text last; they sum to 1."""
