@@ -1,7 +1,7 @@
 """`dyspec` with models: what the draft model reads, whole texts, and runs from config to report."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,7 @@ def test_sampled_arms_run_and_are_the_same_for_a_seed(tmp_path: Path) -> None:
 
 
 def test_a_target_of_the_user_needs_a_draft_model(tmp_path: Path) -> None:
-    words: Sequence[str] = ["model=smollm2-135m", f"outputs={tmp_path}"]
+    words = ["model=smollm2-135m", f"outputs={tmp_path}"]
     with pytest.raises(UserError, match="is missing; name a smaller model with the target's tokenizer"):
         compose.compose("dyspec", words)
 
