@@ -50,7 +50,10 @@ def evaluate(
         _check_model(target)
     run = run_at(target, outputs) if is_run else None
     from recipes.core.export import evaluate as tasks_of_lm_eval
+    from recipes.core.export.folder import check_trains
 
+    if run:
+        check_trains(run)
     include = home_path(include_path) if include_path else None
     settings = tasks_of_lm_eval.Settings(limit, few_shot, include, batch_size, device)
     path = str(run.path) if run else target

@@ -354,7 +354,7 @@ class AlignmentRunConfig(RunConfig):
         data, reference = self.data, self.reference
         tuned = f"fine-tuned for {reference.steps} steps" if reference.steps else "as it is"
         return [
-            ("data", f"{data.name}: {data.description}, {data.test_prompts} held-out prompts"),
+            ("data", f"{data.name}: {data.description}, up to {data.test_prompts} held-out prompts"),
             ("model", self.model.description),
             ("reference", reference.model or f"the model, {tuned}"),
             ("reference scores", self._reads_text()),

@@ -95,7 +95,8 @@ def heatmap(
     examples = []
     for one in generations:
         kinds = [kind for step in one.steps for kind in step.kinds]
+        marked = [None if kind == CHOSEN else kind for kind in kinds]
         nlls = [nll for step in one.steps for nll in step.nlls]
         texts = [tokenizer.decode([token]) for token in one.ids]
-        examples.append(heatmap_example(one.prompt.id, texts, [weights[kind] for kind in kinds], nlls, kinds))
+        examples.append(heatmap_example(one.prompt.id, texts, [weights[kind] for kind in kinds], nlls, marked))
     return {"hint": hint, "examples": examples}

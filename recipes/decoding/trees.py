@@ -146,7 +146,12 @@ def sampled(logits: Tensor, temperature: float, generator: torch.Generator) -> C
     """
 
     def draw(node: int) -> int:
-        probabilities = (logits[node].double() / temperature).softmax(-1).cpu()
-        return int(torch.multinomial(probabilities, 1, generator=generator))
+        return int(torch.multinomial(softmax(logits[node], temperature).cpu(), 1, generator=generator))
 
     return draw
+
+
+def softmax(logits: Tensor, temperature: float) -> Tensor:
+    """float64 [..., vocabulary] probabilities at a temperature above 0, however small: the largest logit is 0 first."""
+    logits = logits.double()
+    return ((logits - logits.amax(-1, keepdim=True)) / temperature).softmax(-1)

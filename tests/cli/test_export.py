@@ -138,6 +138,16 @@ def test_the_runs_own_folder_is_no_target(run: Path, steelyard: Steelyard) -> No
     assert ended.code == 2 and "lies in the run's folder, which is sealed" in ended.err
 
 
+def test_the_folders_of_other_runs_and_exports_are_no_targets(run: Path, tmp_path: Path, steelyard: Steelyard) -> None:
+    other = shutil.copytree(run, tmp_path / "other")
+    for target in (other / "hf", other / "new"):
+        ended = steelyard("export", run, "--to", target)
+        assert ended.code == 2 and f"lies in another run's folder, {other}, which is sealed" in ended.err
+    assert steelyard("export", run, "--to", tmp_path / "mine").code == 0
+    ended = steelyard("export", run, "--to", tmp_path / "mine" / "below")
+    assert ended.code == 2 and f"lies in another export, {tmp_path / 'mine'}" in ended.err
+
+
 def test_a_damaged_model_is_not_exported(run: Path, tmp_path: Path, steelyard: Steelyard) -> None:
     (run / "hf" / "config.json").write_text("{}")
     ended = steelyard("export", run, "--to", tmp_path / "mine")

@@ -387,7 +387,7 @@ def test_data_that_do_not_give_the_claims_metric_are_named_first(
 
 def test_a_trial_of_the_smallest_budget_judges_nothing_and_others_do(tmp_path: Path, steelyard: Steelyard) -> None:
     words = ["trial", "prior", *QUICK, f"outputs={tmp_path}", "--dry-run"]
-    assert steelyard(*words).err.startswith("no verdict: budget=smoke shows that everything runs")
+    assert steelyard(*words).err.startswith("no verdict: a trial at budget=smoke shows that everything runs")
     assert "no verdict" not in steelyard(*words, "budget=small", "--arms", "prior,ntp").err
 
 

@@ -46,3 +46,9 @@ def test_continuations_longer_than_the_context_are_refused_before_anything_is_co
     )
     with pytest.raises(UserError, match="5000 new ones do not fit the context of 4096"):
         runner.run(config, False, "")
+
+
+def test_more_candidates_than_tokens_are_refused(tmp_path: Path) -> None:
+    config = compose.compose("token-recycling", [*SMOKE, *TINY, "drafter.k=2000", "label=x", f"outputs={tmp_path}"])
+    with pytest.raises(UserError, match="drafter.k=2000: more candidates than the model's"):
+        runner.run(config, False, "")

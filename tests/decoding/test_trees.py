@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recipes.core.models.kv_cache import KVCache
-from recipes.decoding.trees import TokenTree, TreeShape, accept, chain, greedy, read, sampled
+from recipes.decoding.trees import TokenTree, TreeShape, accept, chain, greedy, read, sampled, softmax
 
 SHAPE = TreeShape((-1, 0, 0, 1, 1, 3))
 TREE = TokenTree(SHAPE, torch.tensor([4, 7, 2, 9, 1, 3]))
@@ -83,3 +83,11 @@ def test_what_is_drawn_does_not_depend_on_the_tree() -> None:
         assert sampled(logits, 0.7, torch.Generator().manual_seed(3))(0) == sampled(
             logits, 0.7, torch.Generator().manual_seed(3)
         )(0)
+
+
+@pytest.mark.parametrize("temperature", [1e-310, 1e-6, 1.0, 1e6])
+def test_any_temperature_above_zero_gives_probabilities(temperature: float) -> None:
+    chances = softmax(torch.tensor([[3.0, 1.0, -2.0], [800.0, 0.0, 799.0]]), temperature)
+    torch.testing.assert_close(chances.sum(-1), torch.ones(2).double())
+    if temperature < 1e-3:
+        assert chances.tolist() == [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]

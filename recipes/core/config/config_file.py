@@ -118,7 +118,8 @@ def cell_words(file: ConfigFile, typed: Sequence[str], *, chooses_arms: bool) ->
     problems = [*file.problems]
     for word in (*fixed, *chain.from_iterable(swept)):
         if _key(word) == "arm" and (arm := _text_of("arm", [word])) in file.arms:
-            message = "is an arm of the file's own; type `steelyard trial --arms`, or `steelyard run`"
+            way = "take the line out and type --arms" if chooses_arms else "type `steelyard trial --arms`"
+            message = f"is an arm of the file's own; {way}, or `steelyard run`"
             problems.append(Problem("arm", arm, message, getattr(word, "where", "")))
     shipped = [word for word in first if _key(word) != "arm" or _text_of("arm", [word]) not in file.arms]
     # What arms choose is refused where a trial's cells are planned; with a label it is no problem of a run.

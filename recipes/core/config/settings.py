@@ -211,7 +211,8 @@ class RunConfig:
     recipe: str = setting(help="name of the recipe")
     arm: str = setting(help="variant inside the recipe")
     label: str | None = setting(
-        None, help="name that the run is filed under in place of its arm; needed where keys that the arm sets are typed"
+        None,
+        help="name that the run is filed under in place of its arm; required if you override a key that the arm sets",
     )
     seed: int = setting(0, help="initialisation, data order and sampling", ge=0, lt=SEEDS)
     budget: str = setting("small", help="size preset of the whole experiment", choices=(SMOKE, SMALL, FULL))

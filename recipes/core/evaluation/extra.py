@@ -198,7 +198,9 @@ def _question(record: dict[str, Any], usual_id: str, place: str) -> Question:
     id, group = (_name(record, key) for key in ("id", "group"))
     id = id or usual_id
     if choices is None:
-        if not isinstance(answer, str) or not answer.strip():
+        if isinstance(answer, str) and not answer.strip():
+            raise BadRow("answer is empty")
+        if not isinstance(answer, str):
             raise BadRow(f"answer is no text: {excerpt(answer)}" if "answer" in record else "has no answer")
         return Question(id, group or id, prompt, (answer,), 0, place)
     if not isinstance(choices, list) or not all(isinstance(one, str) and one.strip() for one in choices):

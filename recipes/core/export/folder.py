@@ -23,7 +23,7 @@ from recipes.core.storage.disk import is_full, make_folder, raising_disk_full
 from recipes.core.storage.files import publish_folder, read_json, write_json, write_text
 from recipes.core.storage.locks import hold
 from recipes.core.storage.model_files import first_line
-from recipes.core.storage.places import ADAPTER, HF
+from recipes.core.storage.places import ADAPTER, HF, is_run
 from recipes.core.storage.seals import MANIFESTS
 
 MANIFEST, VERSION = MANIFESTS[HF], 1
@@ -100,6 +100,12 @@ def export_to(run: RunRecord, target: Path, answer: Answer | None) -> Path:
     return target
 
 
+def check_trains(run: RunRecord) -> None:
+    """Refuse a run that has no model of its own. Raises UserError."""
+    if RunFolder(run.path).status().get("max_steps") == 0:
+        raise UserError(f"a run of {run.recipe} like this one trains no model: it has none", str(run.path))
+
+
 def _source(run: RunRecord) -> Path:
     """The intact `hf/` of a finished run, or its final checkpoint if the run has none.
 
@@ -107,8 +113,7 @@ def _source(run: RunRecord) -> Path:
         UserError: it is not finished, damaged, or has trained no model of a library.
     """
     where = str(run.path)
-    if RunFolder(run.path).status().get("max_steps") == 0:
-        raise UserError(f"a run of {run.recipe} like this one trains no model: there is nothing to export", where)
+    check_trains(run)
     if (run.path / HF).exists():
         check_done(run.path, where, AGAIN)
         if problem := folder_problem(run.path / HF):
@@ -134,6 +139,10 @@ def _check_target(run: RunRecord, target: Path) -> None:
         raise UserError(
             "lies in the run's folder, which is sealed", where, "give a folder elsewhere, or leave out --to"
         )
+    if other := next((parent for parent in (target, *target.parents) if is_run(parent)), None):
+        raise UserError(f"lies in another run's folder, {other}, which is sealed", where, "give a folder elsewhere")
+    if other := next((parent for parent in target.parents if (parent / MANIFEST).exists()), None):
+        raise UserError(f"lies in another export, {other}", where, "give a folder beside it")
     if not target.exists():
         return
     if not target.is_dir():

@@ -12,6 +12,8 @@ from recipes.core.statistics.compare import number_text
 
 OCTAVES = 4  # full shade at 2^4 times the mean weight, or at 1/2^4 of it
 PIXELATED_BELOW = 100
+# Control characters, which no page may hold, as the pictures that Unicode has of them.
+PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
 HINT = "Weight in the loss, relative to the mean weight 1."
 
 
@@ -88,4 +90,6 @@ def _token(entry: dict[str, Any]) -> Token:
     signed = shade(entry["weight"])
     side = "mean" if abs(signed) < 0.01 else "more" if signed > 0 else "less"
     nll = "" if entry["nll"] is None else number_text(entry["nll"])
-    return Token(entry["text"], number_text(entry["weight"]), entry["kind"], nll, side, round(abs(signed), 3))
+    return Token(
+        entry["text"].translate(PICTURES), number_text(entry["weight"]), entry["kind"], nll, side, round(abs(signed), 3)
+    )

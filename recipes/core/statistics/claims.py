@@ -9,7 +9,7 @@ from recipes.core.config.settings import EXACT, SEED_UNIT, Card
 from recipes.core.runs.folder import DONE
 from recipes.core.runs.records import RunRecord, find_baseline, find_runs
 
-TOO_SMALL = "budget=smoke shows that everything runs, and is too small to judge by; run without it"
+TOO_SMALL = "a trial at budget=smoke shows that everything runs, and is too small to judge by; run without it"
 
 
 def card_for(recipe: str, overrides: Sequence[str] = (), arms: Collection[str] | None = None) -> Card:

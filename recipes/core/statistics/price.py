@@ -69,7 +69,7 @@ def price_words(effects: Sequence[SideEffect], card: Card) -> str:
     if not card.price:
         return ""
     if not effects:
-        return f"not measured ({', '.join(card.price)})"
+        return f"not compared ({', '.join(card.price)})"
     return _worse(effects) or f"none: no side effect is worse ({'; '.join(effect.text for effect in effects)})"
 
 

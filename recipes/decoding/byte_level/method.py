@@ -198,8 +198,8 @@ def reweighted(probabilities: np.ndarray, temperature: float, top_p: float) -> n
         temperature: Above 0.
         top_p: In (0, 1].
     """
-    logs = np.log(np.maximum(probabilities, 1e-300)) / temperature
-    warm = np.where(probabilities > 0, np.exp(logs - logs.max()), 0.0)
+    logs = np.log(np.maximum(probabilities, 1e-300))
+    warm = np.where(probabilities > 0, np.exp((logs - logs.max()) / temperature), 0.0)
     warm /= warm.sum()
     order = np.argsort(-warm, kind="stable")
     before = np.cumsum(warm[order]) - warm[order]

@@ -11,7 +11,7 @@ from recipes.core.models.kv_cache import KVCache
 from recipes.decoding.dyspec.draft import Draft, Draws, Place
 from recipes.decoding.dyspec.verification import children_of
 from recipes.decoding.speculation import Nothing
-from recipes.decoding.trees import TokenTree
+from recipes.decoding.trees import TokenTree, softmax
 
 
 class DraftModel:
@@ -76,7 +76,7 @@ class DraftModel:
         """float64 [n, vocabulary] on the CPU of logits [n, its own vocabulary]; rows without a token get nothing."""
         shared = logits[:, : self.vocabulary].double()
         if self.temperature:
-            chances = (shared / self.temperature).softmax(-1)
+            chances = softmax(shared, self.temperature)
         else:
             chances = torch.zeros_like(shared).scatter(1, shared.argmax(-1, keepdim=True), 1.0)
         return torch.nn.functional.pad(chances, (0, self.vocabulary - shared.shape[1])).cpu()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recipes.decoding.dyspec.draft import Drafted, Draws
 from recipes.decoding.speculation import Verify
-from recipes.decoding.trees import TokenTree
+from recipes.decoding.trees import TokenTree, softmax
 
 ROUNDING = 1e-12  # mass by which two distributions differ where they are one
 
@@ -52,7 +52,7 @@ def multi_round(temperature: float, generator: torch.Generator) -> Verify:
     def verify(tree: TokenTree, logits: Tensor) -> tuple[list[int], int]:
         children, path = children_of(tree), [0]
         while True:
-            target = (logits[path[-1]].double() / temperature).softmax(-1).cpu()
+            target = softmax(logits[path[-1]], temperature).cpu()
             behind = children.get(path[-1], [])
             child, rest = _choose(target, tree.draft, path[-1], behind, lambda: _uniform(generator))
             if child is None:

@@ -2,6 +2,7 @@
 
 import torch
 
+from recipes.core.errors import UserError
 from recipes.decoding.experiment import Prepared, SpeculativeRecipe
 from recipes.decoding.speculation import Drafter, Nothing
 from recipes.decoding.token_recycling.config import TokenRecyclingConfig
@@ -11,6 +12,15 @@ from recipes.decoding.token_recycling.method import Template, published_paths, r
 
 class TokenRecyclingRecipe(SpeculativeRecipe):
     """Recycled candidates, and three drafters that need no model either."""
+
+    def prepare(self, config: TokenRecyclingConfig, device: str) -> Prepared:
+        """Model and prompts. Raises UserError, also where the model has fewer tokens than candidates are kept."""
+        prepared: Prepared = super().prepare(config, device)
+        tokens = len(prepared.model.language_model.get_output_embeddings().weight)
+        if config.drafter.k > tokens:
+            what = f"more candidates than the model's {tokens:,} tokens"
+            raise UserError(what, f"drafter.k={config.drafter.k}", "the paper keeps 8")
+        return prepared
 
     def drafter(self, config: TokenRecyclingConfig, prepared: Prepared) -> Drafter:
         """The drafter that the config names."""

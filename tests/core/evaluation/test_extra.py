@@ -58,7 +58,7 @@ def test_rows_with_answers_and_with_choices(tmp_path):
         ({"prompt": ["x"], "answer": "x"}, "prompt is no text"),
         ({"prompt": "x"}, "has no answer"),
         ({"prompt": "x", "answer": 3}, "answer is no text: 3"),
-        ({"prompt": "x", "answer": " "}, "answer is no text"),
+        ({"prompt": "x", "answer": " "}, "answer is empty"),
         ({"prompt": "x", "choices": "ab", "answer": 0}, "choices are no list of texts"),
         ({"prompt": "x", "choices": ["a", ""], "answer": 0}, "choices are no list of texts"),
         ({"prompt": "x", "choices": ["a"], "answer": 0}, "choices are fewer than two, or the same twice"),

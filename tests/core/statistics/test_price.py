@@ -45,7 +45,7 @@ def test_only_support_has_its_price_in_the_verdict_line() -> None:
 
 
 def test_what_was_not_measured_is_said() -> None:
-    assert words()[1] == "not measured (nll/other, greedy/recall, missing)"
+    assert words()[1] == "not compared (nll/other, greedy/recall, missing)"
     assert side_effects(PRICED, PRICED.claim, None) == ()
     assert price_words((), CARD) == ""
 

@@ -343,4 +343,6 @@ def test_a_claim_of_no_known_kind_or_without_a_margin_is_refused():
 
 def test_a_small_trial_says_why_a_larger_one_would_not_judge_either():
     assert "no seed has accuracy of both" in without_judgement(judge(claim(), None)).reason
-    assert without_judgement(judge(claim(), row((0.1, 0.2)))).reason.startswith("budget=smoke shows that everything")
+    assert without_judgement(judge(claim(), row((0.1, 0.2)))).reason.startswith(
+        "a trial at budget=smoke shows that everything"
+    )

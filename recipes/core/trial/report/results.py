@@ -107,4 +107,4 @@ def _arm(run: RunRecord, role: str, comparison: Comparison | None) -> Arm:
 
 
 def _budget_remark(budget: str) -> tuple[str, ...]:
-    return ("budget=smoke is too small to judge by",) if budget == SMOKE else ()
+    return ("runs at budget=smoke are too small to judge by",) if budget == SMOKE else ()

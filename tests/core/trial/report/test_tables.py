@@ -133,7 +133,7 @@ def test_runs_that_are_missing_and_a_smoke_budget_are_said(make_run) -> None:
     results = results_of_trial(replace(trial, runs=(smoke, *trial.runs[1:])))
     assert result_table(results, results.leading).notes[-2:] == (
         "2 of 15 runs are not finished and left out",
-        "Budget=smoke is too small to judge by",
+        "Runs at budget=smoke are too small to judge by",
     )
 
 
