@@ -64,8 +64,8 @@ def sequoia(rates: Sequence[float], size: int, depth: int) -> tuple[TreeShape, f
         if not nodes or child == len(chances):
             return 0.0, 0
         return max(
-            ((chances[child] * best(own, layers - 1) if own else 0.0) + share(nodes - own, child + 1, layers)[0], own)
-            for own in range(1, nodes + 1)
+            (chances[child] * best(taken, layers - 1) + share(nodes - taken, child + 1, layers)[0], taken)
+            for taken in range(1, nodes + 1)
         )
 
     parents, layer = [NO_PARENT], [(0, size + 1)]
@@ -74,9 +74,9 @@ def sequoia(rates: Sequence[float], size: int, depth: int) -> tuple[TreeShape, f
         for node, nodes in layer:
             left, child = nodes - 1, 0
             while left and child < len(chances):
-                own = share(left, child, layers)[1]
+                taken = share(left, child, layers)[1]
                 parents.append(node)
-                below.append((len(parents) - 1, own))
-                left, child = left - own, child + 1
+                below.append((len(parents) - 1, taken))
+                left, child = left - taken, child + 1
         layer = below
     return TreeShape(tuple(parents)), best(size + 1, depth)
