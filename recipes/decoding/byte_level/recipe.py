@@ -57,6 +57,7 @@ class Text:
         cuts: Where the next byte is asked for.
         prompt: Bytes that are continued.
         truth: What stands behind them in the text; empty if nobody knows.
+        question: Of a conversation what is asked, which stands before the text; else empty.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Text:
     cuts: list[Cut]
     prompt: int
     truth: bytes
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,30 +167,35 @@ def _texts(config: ByteLevelConfig, speakers: Sequence[Speaker]) -> list[Text]:
     are no conversations.
     """
     most, texts = config.generation.max_new_bytes, list[Text]()
-    for name, text, before, chat in _rows(config, speakers):
-        cuts = [] if chat else draw_cuts(text, name, config.cuts, config.seed)
+    for name, text, before, question in _rows(config, speakers):
+        cuts = [] if question else draw_cuts(text, name, config.cuts, config.seed)
         data = text.encode()
         at = len(data)
         if isinstance(config.data, OpeningsConfig):
             at = next((cut.at for cut in cuts if cut.inside and cut.at + most <= len(data)), at)
         for speaker, tokens in zip(speakers, before, strict=True):
             speaker.check_length(name, tokens, text, most)
-        texts.append(Text(name, text, before, cuts, at, data[at : at + most]))
+        texts.append(Text(name, text, before, cuts, at, data[at : at + most], question))
     return texts
 
 
 def _rows(
     config: ByteLevelConfig, speakers: Sequence[Speaker]
-) -> Iterator[tuple[str, str, tuple[list[int], ...], bool]]:
-    """Of each prompt its id, its text, what stands before it in tokens of each model, whether it is a conversation."""
+) -> Iterator[tuple[str, str, tuple[list[int], ...], str]]:
+    """Of each prompt its id, its text, what stands before it in tokens of each model, what a conversation asks."""
     if isinstance(config.data, OpeningsConfig):
         # The first model's tokens end the openings of all: arms are compared on the same texts.
         for prompt in load_prompts(config.data, build_tokenizer(config)):
-            yield prompt.id, whole_characters(prompt.text), tuple(speaker.start for speaker in speakers), False
+            yield prompt.id, whole_characters(prompt.text), tuple(speaker.start for speaker in speakers), ""
         return
     for prompts in zip(*(load_prompts(config.data, speaker.tokenizer) for speaker in speakers), strict=True):
         parts = [speaker.split(prompt) for speaker, prompt in zip(speakers, prompts, strict=True)]
-        yield prompts[0].id, parts[0][1], tuple(part[0] for part in parts), any(part[2] for part in parts)
+        yield (
+            prompts[0].id,
+            parts[0][1],
+            tuple(part[0] for part in parts),
+            prompts[0].text if any(part[2] for part in parts) else "",
+        )
 
 
 def _measure(config: ByteLevelConfig, speakers: Sequence[Speaker], text: Text, cut: Cut, scores: Scores) -> None:
@@ -296,7 +303,7 @@ def write_continuations(path: Path, continuations: Sequence[Continuation]) -> No
     for one in continuations:
         line = {
             "id": one.text.id,
-            "prompt": one.text.text.encode()[: one.text.prompt].decode(),
+            "prompt": one.text.question or one.text.text.encode()[: one.text.prompt].decode(),
             "text": one.data.decode(errors="ignore"),  # a last character may be cut
             "hex": one.data.hex(),
             "ended": one.ended,
