@@ -57,8 +57,8 @@ class CascadesRecipe:
 
     def prepare(self, config: CascadesConfig, device: str) -> Prepared:
         """Train (or find in the cache) or load both models; ask them. Raises UserError."""
-        own = isinstance(config.data, AnswersConfig)
-        small, large, asked = _users(config) if own else _transducers(config)
+        of_user = isinstance(config.data, AnswersConfig)
+        small, large, asked = _users(config) if of_user else _transducers(config)
         for reader in (small, large):
             reader.model.requires_grad_(False).eval().to(device)
         match = config.data.match if isinstance(config.data, AnswersConfig) else "exact"
