@@ -10,6 +10,7 @@ import numpy as np
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
+from recipes.core.models.head import output_head
 from recipes.core.models.text import context
 from recipes.decoding.byte_level.canonical import Canonical
 from recipes.decoding.byte_level.config import CutsConfig
@@ -50,7 +51,7 @@ class Speaker:
     def __init__(self, model: Any, tokenizer: Any, ends: Sequence[int], where: str, **options: Any) -> None:
         self.model, self.tokenizer, self.where = model, tokenizer, where
         self.reader = TailReader(model, where)
-        rows = len(model.language_model.get_output_embeddings().weight)
+        rows = output_head(model.language_model).vocabulary
         vocabulary = vocabulary_bytes(tokenizer, rows, ends, where)
         self.canonical = Canonical(tokenizer, vocabulary, where)
         start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id

@@ -235,5 +235,5 @@ CARD = Card(
     headlines=("auc", "auc_gain", "accuracy/"),
     price=("length/deferred",),
     trains=False,
-    metrics=("auc", "auc_gain", "accuracy/*", "accuracy@*", "length/*", "alpha"),
+    metrics=("auc", "auc_gain", "accuracy/*", "accuracy@*", "length/*"),
 )

@@ -10,6 +10,7 @@ from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
+from recipes.core.messages import note
 from recipes.core.models.text import build_language_model, build_text_tokenizer
 from recipes.core.recipe import Evaluation
 from recipes.core.training.trainer import Training
@@ -79,10 +80,9 @@ class CascadesRecipe:
         self, config: CascadesConfig, prepared: Prepared, model: object, curve_: dict[int, Scores]
     ) -> Evaluation:
         """Score the small model's answers by the rule, and read off the curve."""
-        scores, more = rule_scores(config, prepared)
-        test, order = prepared.test, ranks(scores, config.seed)
+        test, order = prepared.test, ranks(rule_scores(config, prepared), config.seed)
         table = score(test, order)
-        points, whole = curve(test.small, test.large, order), table.overall()
+        points, whole, more = curve(test.small, test.large, order), table.overall(), dict[str, float]()
         for share in config.evaluation.shares:
             more[f"accuracy@{share:g}"] = float(points[round(share * len(order))])
             table.define(f"accuracy@{share:g}", f"accuracy with {share:.0%} deferred", True)
@@ -139,8 +139,8 @@ def _users(config: CascadesConfig) -> tuple[Reader, Reader, list[list[Asked]]]:
     return small, large, [[asked[i] for i in part] for part in np.split(order, [count])]
 
 
-def rule_scores(config: CascadesConfig, prepared: Prepared) -> tuple[np.ndarray, dict[str, float]]:
-    """[answers] scores of the test answers, the lowest deferred first, and what was fitted."""
+def rule_scores(config: CascadesConfig, prepared: Prepared) -> np.ndarray:
+    """[answers] scores of the test answers, the lowest deferred first."""
     name, test, fitted = config.rule.name, prepared.test, prepared.validation
     logprobs, columns = test.logprobs, test.scores
     rows = range(len(test.ids))
@@ -148,9 +148,10 @@ def rule_scores(config: CascadesConfig, prepared: Prepared) -> tuple[np.ndarray,
         alpha = config.rule.alpha
         if alpha is None:
             alpha = best_alpha(fitted.logprobs, fitted.small, fitted.large, config.seed)
-        return chow_quantile(logprobs, alpha), {"alpha": alpha}
+            note(f"quantile {alpha:g} of the token log-probabilities is the best on validation questions")
+        return chow_quantile(logprobs, alpha)
     if name in LEARNED:
-        return _learned(config, prepared), {}
+        return _learned(config, prepared)
     plain = {
         "chow_sum": lambda: chow_sum(logprobs),
         "chow_average": lambda: chow_average(logprobs),
@@ -162,7 +163,7 @@ def rule_scores(config: CascadesConfig, prepared: Prepared) -> tuple[np.ndarray,
         "random": lambda: np.random.default_rng(config.seed).random(len(test.ids)),
         "oracle": lambda: test.small - test.large,
     }
-    return plain[name](), {}
+    return plain[name]()
 
 
 def _learned(config: CascadesConfig, prepared: Prepared) -> np.ndarray:

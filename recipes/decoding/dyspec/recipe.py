@@ -12,6 +12,7 @@ from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.causal import load_causal_lm
+from recipes.core.models.head import output_head
 from recipes.core.models.kv_cache import KVCache
 from recipes.core.models.sources import load_tokenizer
 from recipes.core.models.vision_language import TextModel
@@ -194,7 +195,7 @@ def add_calibration(scores: Scores, drawn: Sequence[tuple[float, bool]]) -> list
 
 
 def _draft_model(config: DySpecConfig, prepared: Pair) -> DraftModel:
-    vocabulary = len(prepared.model.language_model.get_output_embeddings().weight)
+    vocabulary = output_head(prepared.model.language_model).vocabulary
     return DraftModel(
         prepared.draft.language_model, vocabulary, config.tree.temperature, f"draft.path={config.draft.path}"
     )

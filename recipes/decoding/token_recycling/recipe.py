@@ -3,6 +3,7 @@
 import torch
 
 from recipes.core.errors import UserError
+from recipes.core.models.head import output_head
 from recipes.decoding.experiment import Prepared, SpeculativeRecipe
 from recipes.decoding.speculation import Drafter, Nothing
 from recipes.decoding.token_recycling.config import TokenRecyclingConfig
@@ -16,7 +17,7 @@ class TokenRecyclingRecipe(SpeculativeRecipe):
     def prepare(self, config: TokenRecyclingConfig, device: str) -> Prepared:
         """Model and prompts. Raises UserError, also where the model has fewer tokens than candidates are kept."""
         prepared: Prepared = super().prepare(config, device)
-        tokens = len(prepared.model.language_model.get_output_embeddings().weight)
+        tokens = output_head(prepared.model.language_model).vocabulary
         if config.drafter.k > tokens:
             what = f"more candidates than the model's {tokens:,} tokens"
             raise UserError(what, f"drafter.k={config.drafter.k}", "the paper keeps 8")
@@ -29,7 +30,7 @@ class TokenRecyclingRecipe(SpeculativeRecipe):
             return Nothing()
         if options.name == "prompt_lookup":
             return PromptLookup(options.ngram, options.lookup_tokens)
-        vocabulary = len(model.get_output_embeddings().weight)
+        vocabulary = output_head(model).vocabulary
         kind = NgramCache if options.name == "ngram_cache" else Matrix
         return kind(
             template(config),

@@ -57,7 +57,7 @@ def test_a_run_ends_early_and_one_killed_behind_its_last_step_does_not_go_on(
 
 def test_a_metric_that_training_does_not_measure_is_refused_before_the_first_step(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        run(tmp_path, "trainer.early_stopping.metric=log_los")
-    expected = "trainer.early_stopping.metric=log_los: is not measured while this run trains\n  did you mean log_loss?"
-    assert str(caught.value) == expected
+        run(tmp_path, "trainer.early_stopping.metric=log_ppl/nowhere")
+    expected = "trainer.early_stopping.metric=log_ppl/nowhere: is not measured while this run trains\n  "
+    assert str(caught.value).startswith(expected)
     assert not list(tmp_path.rglob("checkpoint-*"))

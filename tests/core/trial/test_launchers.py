@@ -99,7 +99,7 @@ class LauncherSuite:
         assert [name for name, text in logs.items() if "Traceback" in text] == ["ntp-s0"]
         told = re.compile(
             r"\w+-s\d: (done|failed)|4 runs of prior, steps: |cells of prior: |"
-            r"1 of 4 cells failed|  steelyard trial |no verdict: budget=smoke "
+            r"1 of 4 cells failed|  steelyard trial |no verdict: a trial at budget=smoke "
         )
         assert [line for line in ended.err.splitlines() if not told.match(line)] == []
 
