@@ -9,18 +9,16 @@ import torch
 
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.data.tasks.prompts import Prompt
-from recipes.core.data.text.text_ids import TextIds, tokenizer_fingerprint
-from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
+from recipes.core.data.text.text_ids import TextIds
+from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.from_config import load_text_model
-from recipes.core.models.text import build_language_model, build_text_tokenizer
-from recipes.core.runs.identity import content_tree
+from recipes.core.models.text import build_text_tokenizer
 from recipes.core.scoring.columns import column_tensor
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.scoring.sampling import sample_once
 from recipes.core.scoring.score import TokenScores, score_once
 from recipes.core.scoring.statistics import Ask
-from recipes.core.training.models import train_reference
-from recipes.core.training.trainer import Training
+from recipes.core.training.toys.language import train_small_lm
 from recipes.decoding.cascades.config import TransducerConfig
 from recipes.decoding.cascades.tasks import Question, Questions
 
@@ -42,29 +40,17 @@ def transducer(config: TransducerConfig, questions: Questions, trainer: TrainerC
     seed = run_seed if config.seed is None else config.seed
     texts = [each.prompt + each.answer for each in questions.train]
     tokenizer = build_text_tokenizer(config, texts, questions.fingerprint)
-    settings = TrainerConfig(
-        max_steps=config.steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        schedule="cosine",
-        device=trainer.device,
-        threads=trainer.threads,
-        precision=trainer.precision,
+    folder = train_small_lm(
+        config,
+        trainer,
+        seed,
+        tokenizer,
+        {"questions": questions.fingerprint},
+        lambda: AnswerItems(questions.train, tokenizer),
+        answer_collate(tokenizer.eos_token_id),
+        f"{len(questions.train):,} questions",
+        f"a model of {config.layers} layers",
     )
-    key = {
-        "model": content_tree(config, "model"),
-        "questions": questions.fingerprint,
-        "tokenizer": tokenizer_fingerprint(tokenizer),
-        "version": VERSION,
-    }
-
-    def training() -> Training:
-        model = build_language_model(config, tokenizer, seed)
-        items: Any = AnswerItems(questions.train, tokenizer)
-        return Training(model, WeightedCrossEntropy(), items, answer_collate(tokenizer.eos_token_id))
-
-    what = f"{len(questions.train):,} questions"
-    folder = train_reference(key, settings, seed, training, what, name=f"a model of {config.layers} layers")
     return Reader(load_text_model(str(folder), "model"), tokenizer)
 
 

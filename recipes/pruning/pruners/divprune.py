@@ -28,6 +28,7 @@ class DivPrune(Pruner):
         return ("newline",) if self.options.protect_newline else ()
 
     def select(self, tokens: Tokens, state: State) -> Selection:
+        """The budget's tokens, greedily the farthest from those picked before; newline tokens first where protected."""
         o = self.options
         safe = torch.zeros_like(tokens.valid)
         if o.protect_newline:

@@ -53,6 +53,7 @@ class SparseVLM(Pruner):
         return ceil(mean_tokens(count, (1, 1, 1), self._behind(layers), layers, self.options.recycle))
 
     def select(self, tokens: Tokens, state: State) -> Selection:
+        """Behind the first layer the raters are chosen; behind the others, the tokens that they rate highest."""
         if not tokens.point.layer:
             state["raters"] = raters(tokens.x, not_none(tokens.text_states), tokens.valid, not_none(tokens.text_valid))
             return everything(tokens)

@@ -101,6 +101,7 @@ class EViT(Pruner):
         return ("cls_row",)
 
     def select(self, tokens: Tokens, state: State) -> Selection:
+        """The tokens that CLS attends to most; the rest of a sample is fused into one where asked for."""
         o, count, scores = self.options, tokens.count, cls_scores(tokens)
         points = self.points(Depth(vit=tokens.layers))
         if o.rate is not None:

@@ -97,11 +97,11 @@ class LauncherSuite:
         assert set(logs) == set(NAMES)
         assert "Traceback" in logs["ntp-s0"] and "IsADirectoryError" in logs["ntp-s0"]
         assert [name for name, text in logs.items() if "Traceback" in text] == ["ntp-s0"]
-        told = re.compile(
+        expected = re.compile(
             r"\w+-s\d: (done|failed)|4 runs of prior, steps: |cells of prior: |"
             r"1 of 4 cells failed|  steelyard trial |no verdict: a trial at budget=smoke "
         )
-        assert [line for line in ended.err.splitlines() if not told.match(line)] == []
+        assert [line for line in ended.err.splitlines() if not expected.match(line)] == []
 
 
 class TestLocal(LauncherSuite):

@@ -1,5 +1,6 @@
 """The toy language model: a small decoder and its tokenizer, trained on the training documents of domains that ship."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,30 +58,64 @@ class ToyLM:
     def folder(self) -> Path:
         """Folder with its weights; trained if no run has done so before."""
         config, seed = self.config, self.run_seed if self.config.seed is None else self.config.seed
-        trainer = TrainerConfig(
-            max_steps=config.steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            schedule="cosine",
-            device=self.trainer.device,
-            threads=self.trainer.threads,
-            precision=self.trainer.precision,
-        )
-        key = {
-            "model": content_tree(config, "model"),
-            "corpus": self._corpus.fingerprint,
-            "tokenizer": tokenizer_fingerprint(self.tokenizer),
-            "version": VERSION,
-        }
 
-        def training() -> Training:
-            items: Any = MixtureItems(self.mixture, config.steps * config.batch_size, seed)
-            model = build_language_model(config, self.tokenizer, seed)
-            return Training(model, WeightedCrossEntropy(), items, next_token_collate)
+        def items() -> Any:
+            return MixtureItems(self.mixture, config.steps * config.batch_size, seed)
 
         what = f"{config.steps:,} steps of {', '.join(config.domains)}"
-        return train_reference(key, trainer, seed, training, what, name="a toy language model")
+        key = {"corpus": self._corpus.fingerprint}
+        return train_small_lm(
+            config, self.trainer, seed, self.tokenizer, key, items, next_token_collate, what, "a toy language model"
+        )
 
     def load(self) -> TextModel:
         """The trained model, in fp32."""
         return load_text_model(str(self.folder()), "model")
+
+
+def train_small_lm(
+    config: Any,
+    trainer: TrainerConfig,
+    seed: int,
+    tokenizer: Any,
+    key: dict[str, Any],
+    items: Callable[[], Any],
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
+    what: str,
+    name: str,
+) -> Path:
+    """Train a small language model from nothing, or find the one that was trained before.
+
+    Args:
+        config: A `SmallLMConfig` with steps, batch_size and learning_rate.
+        trainer: The run's: device, threads and precision are taken from it.
+        seed: Of initialisation and data order.
+        tokenizer: Its tokenizer.
+        key: What it is trained on, as JSON.
+        items: Makes the items; called only to train.
+        collate: Makes batches of them, for `WeightedCrossEntropy`.
+        what: What it is trained on, for people.
+        name: What it is called, for people.
+
+    Returns:
+        Folder with its weights, for `load_text_model`.
+    """
+    settings = TrainerConfig(
+        max_steps=config.steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        schedule="cosine",
+        device=trainer.device,
+        threads=trainer.threads,
+        precision=trainer.precision,
+    )
+    whole = key | {
+        "model": content_tree(config, "model"),
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "version": VERSION,
+    }
+
+    def training() -> Training:
+        return Training(build_language_model(config, tokenizer, seed), WeightedCrossEntropy(), items(), collate)
+
+    return train_reference(whole, settings, seed, training, what, name=name)
