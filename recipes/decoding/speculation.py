@@ -75,7 +75,9 @@ def verify_with(temperature: float, generator: torch.Generator) -> Verify:
     return verify
 
 
-def check_lengths(prompts: Sequence[Prompt], max_new_tokens: int, model: Any, whose: str = "") -> None:
+def check_lengths(
+    prompts: Sequence[Prompt], max_new_tokens: int, model: Any, whose: str = "", key: str = "generation.max_new_tokens"
+) -> None:
     """Refuse prompts whose continuation does not fit a model's context. Raises UserError that names the longest.
 
     Args:
@@ -83,13 +85,12 @@ def check_lengths(prompts: Sequence[Prompt], max_new_tokens: int, model: Any, wh
         max_new_tokens: How far.
         model: A `TextModel`.
         whose: Which model it is, where there are two: " of the draft model".
+        key: The config key of `max_new_tokens`.
     """
     longest, room = max(prompts, key=lambda prompt: len(prompt.ids)), context(model)
     if room is not None and len(longest.ids) + max_new_tokens > room:
         what = f"{len(longest.ids)} tokens of the prompt and {max_new_tokens} new ones do not fit the context of {room}"
-        raise UserError(
-            what + whose, f"prompt {longest.id}", "give shorter prompts, or type a smaller generation.max_new_tokens"
-        )
+        raise UserError(what + whose, f"prompt {longest.id}", f"give shorter prompts, or type a smaller {key}")
 
 
 class Speculation:

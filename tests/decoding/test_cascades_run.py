@@ -47,6 +47,8 @@ def test_a_users_two_models_answer_a_users_questions(tmp_path: Path) -> None:
     words = [f"model={paths[1]}", "small=causal-lm", f"small.path={paths[0]}", f"data.path={tmp_path / 'mine.jsonl'}"]
     metrics = final(tmp_path, *words, "evaluation.max_new_tokens=3", "data.match=contains")
     assert {"auc", "accuracy/small", "accuracy/large"} <= metrics.keys()
+    with pytest.raises(UserError, match="500 new ones do not fit the context of 128 of the small model"):
+        final(tmp_path, *words, "evaluation.max_new_tokens=500")
     rows[3].pop("answer")
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     with pytest.raises(UserError, match="its answer is no text: null"):

@@ -30,6 +30,7 @@ from recipes.decoding.cascades.pair import Answers, Cascade, Reader, transducer
 from recipes.decoding.cascades.post_hoc import fit_rule, targets
 from recipes.decoding.cascades.tasks import Question, draw_questions
 from recipes.decoding.prompts import read_prompts, text_prompt
+from recipes.decoding.speculation import check_lengths
 
 TITLES = {
     "auc": ("area under the deferral curve", True),
@@ -60,7 +61,13 @@ class CascadesRecipe:
         """Train (or find in the cache) or load both models; ask them. Raises UserError."""
         of_user = isinstance(config.data, AnswersConfig)
         small, large, asked = _users(config) if of_user else _transducers(config)
-        for reader in (small, large):
+        questions = [each for part in asked for each in part]
+        for reader, prompts, whose in (
+            (small, [each.small for each in questions], " of the small model"),
+            (large, [each.large for each in questions], " of the large model"),
+        ):
+            most = config.evaluation.max_new_tokens
+            check_lengths(prompts, most, reader.model, whose, "evaluation.max_new_tokens")
             reader.model.requires_grad_(False).eval().to(device)
         match = config.data.match if isinstance(config.data, AnswersConfig) else "exact"
         cascade = Cascade(small, large, config.evaluation.max_new_tokens, match, device)
