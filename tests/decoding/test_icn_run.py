@@ -39,11 +39,10 @@ def read_lists(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "generations.jsonl").read_text("utf-8").splitlines()]
 
 
-def test_a_run_of_each_arm_writes_its_lists(tmp_path: Path) -> None:
+def test_runs_write_their_lists(tmp_path: Path) -> None:
     metrics, lists = {}, {}
-    for arm in compose.arms("icn"):
-        words = [word for word in TINY if arm not in ("icn_1", "icn_5") or "n_tol" not in word]
-        folder = run(tmp_path, *words, f"arm={arm}", page=arm == "icn")
+    for arm in ("icn", "rank", "chance", "cluster_ban", "sample", "no_repeat"):
+        folder = run(tmp_path, *TINY, f"arm={arm}", page=arm == "icn")
         metrics[arm], lists[arm] = final_metrics(folder), read_lists(folder)
         assert [each["id"] for each in lists[arm]] == ["us-states", "fruits"]
         assert all(len(each["items"]) == 10 for each in lists[arm]) or arm == "cluster_ban"
