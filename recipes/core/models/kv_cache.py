@@ -1,8 +1,8 @@
 """Keys and values of what a frozen causal language model has read, for methods that choose tokens while generating.
 
-A `KVCache` holds several rows of tokens. Rows are extended, repeated, reordered and cut back; branches of a tree are
-read in one forward and one path of them kept. A token's position is the length of the path that leads to it, whatever
-happens to the columns around it: what the model says is always what it says of the row's tokens alone.
+A `KVCache` holds several rows of tokens. Rows are extended, repeated, reordered, cut back, split and joined; branches
+of a tree are read in one forward and one path of them kept. A token's position is the length of the path that leads to
+it, whatever happens to the columns around it: what the model says is always what it says of the row's tokens alone.
 
 Layers with a sliding window keep what lies outside of it as well, since a row that is cut back needs it again: the
 window is in the mask, and memory is that of a model without windows.
@@ -201,6 +201,30 @@ class KVCache:
             other._layers.layers.append(copy(layer))
         return other
 
+    def split(self) -> "list[KVCache]":
+        """Each row in a cache of its own, without padding: rows that go on at different times."""
+        parts = [self.fork() for _ in range(len(self.ids))]
+        for row, (part, length) in enumerate(zip(parts, self.lengths.tolist(), strict=True)):
+            part.gather([row])
+            part.truncate(length)
+        return parts
+
+    @staticmethod
+    def join(caches: "Sequence[KVCache]") -> "KVCache":
+        """One cache of the rows of several, of one model, each of which has read something; they stay as they are."""
+        if len({id(cache.model) for cache in caches}) != 1 or not all(cache.columns for cache in caches):
+            raise ValueError("caches of one model, none of them empty, can be joined")
+        joined, width = caches[0].fork(), max(cache.columns for cache in caches)
+        joined.ids, joined.positions, joined.valid = (
+            _stack([getattr(cache, name) for cache in caches], width) for name in ("ids", "positions", "valid")
+        )
+        for number, layer in enumerate(joined._layers.layers):
+            layers = [cache._layers.layers[number] for cache in caches]
+            layer.keys, layer.values = (
+                _stack([getattr(each, name) for each in layers], width) for name in ("keys", "values")
+            )
+        return joined
+
     def _clear(self, rows: int = 0) -> None:
         device = self.model.device
         self._layers = DynamicCache()  # without a config, which would have it drop what is outside of a window
@@ -276,6 +300,18 @@ def _columns(states: Tensor, index: Tensor) -> Tensor:
     if len(index) == 1:
         return states.index_select(2, index[0])
     return states.gather(2, index[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3]))
+
+
+def _stack(parts: Sequence[Tensor], width: int) -> Tensor:
+    """Rows of tensors of different numbers of columns behind one another, padded on the right."""
+    column = 2 if parts[0].ndim == 4 else 1
+    sizes = [*parts[0].shape]
+    sizes[0], sizes[column] = sum(map(len, parts)), width
+    whole, start = parts[0].new_zeros(sizes), 0
+    for part in parts:
+        whole[start : start + len(part)].narrow(column, 0, part.shape[column]).copy_(part)
+        start += len(part)
+    return whole
 
 
 def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:

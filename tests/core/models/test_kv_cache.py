@@ -196,6 +196,21 @@ def test_a_repeated_row_is_copied_when_it_goes_on_and_a_fork_leaves_the_other() 
     assert cache.tokens() == [[1, 2, 3]] and fork.tokens()[3] == [1, 2, 3, 7]
 
 
+def test_rows_that_went_on_by_themselves_are_joined(model: Any) -> None:
+    cache = KVCache(model)
+    cache.catch_up([[1, 2, 3, 4], [5, 6], [7, 8, 9]])
+    first, second, third = cache.split()
+    assert [part.columns for part in (first, second, third)] == [4, 2, 3]
+    second.catch_up([[5, 6, 7, 8, 9]])
+    joined = KVCache.join([third, second])
+    rows = [[7, 8, 9, 1], [5, 6, 7, 8, 9, 2, 3]]
+    for hidden, row in zip(joined.catch_up(rows), rows, strict=True):
+        same(joined, hidden, model, row)
+    assert (third.tokens(), second.tokens(), cache.columns) == ([[7, 8, 9]], [[5, 6, 7, 8, 9]], 4)
+    with pytest.raises(ValueError, match="none of them empty"):
+        KVCache.join([first, KVCache(model)])
+
+
 def test_hidden_tokens_need_positions_of_their_own() -> None:
     """A mask that drops tokens: the model sees the last of five alone, at its true place."""
     model, places = build("llama"), torch.arange(5)[None]
