@@ -2,8 +2,10 @@
 
 What the recipes of this family share, in the order in which a run passes it:
 
-config                      prompts, model, length of continuations; imports no torch
+config, pair_config         prompts, model, length of continuations; a small and a large model; they import no torch
 instructions, prompts       what ships to be continued; prompts as token ids
+questions, transducers      questions with right answers; models that are trained in the run to answer them
+vocabularies                whether two models have the same tokens
 experiment                  the run itself, the choice of tokens aside: what a recipe calls
 trees                       drafts as trees, read in one forward; the path of them that is accepted
 speculation                 draft, read, accept, again

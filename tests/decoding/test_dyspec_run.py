@@ -13,12 +13,10 @@ from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.errors import UserError
-from recipes.core.models.tokenizer import character_tokenizer
 from recipes.core.models.vision_language import TextModel
 from recipes.core.runs.records import final_metrics
 from recipes.decoding.dyspec.draft import Draft, grow_by_heap, grow_by_layers, likeliest, without_replacement
 from recipes.decoding.dyspec.drafters import DraftModel, TreeDrafter
-from recipes.decoding.dyspec.recipe import check_vocabularies
 from recipes.decoding.dyspec.verification import multi_round
 from recipes.decoding.exactness import fit, greedy_texts, matches
 from recipes.decoding.speculation import Speculation, verify_with
@@ -163,11 +161,3 @@ def test_a_target_of_the_user_needs_a_draft_model(tmp_path: Path) -> None:
     words = ["model=smollm2-135m", f"outputs={tmp_path}"]
     with pytest.raises(UserError, match="is missing; name a smaller model with the target's tokenizer"):
         compose.compose("dyspec", words)
-
-
-def test_other_vocabularies_are_refused_by_the_first_token_that_differs() -> None:
-    target, draft = (character_tokenizer([text], name, 300) for name, text in (("one", "abc"), ("two", "abd")))
-    config = composed(Path("x"), "draft.path=/small")
-    check_vocabularies(target, target, config)
-    with pytest.raises(UserError, match="different vocabularies, of .* tokens: 'c' is .* in the target and missing in"):
-        check_vocabularies(target, draft, config)

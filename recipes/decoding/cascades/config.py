@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, SEEDS, Card, Claim, RunConfig, setting
-from recipes.core.data.files.records import FORMATS
-from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
+from recipes.core.config.settings import Card, Claim, RunConfig, setting
+from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.spelling import did_you_mean
 from recipes.decoding.cascades.tasks import EQUAL, TASKS
-from recipes.decoding.config import PromptsConfig
+from recipes.decoding.pair_config import AnswersConfig, SmallConfig, SmallTransducerConfig, TransducerConfig
 
 PLAIN = (
     "chow_sum", "chow_average", "chow_quantile", "first_token", "entropy_mean", "entropy_max", "margin", "length",
@@ -47,73 +46,6 @@ class TransductionsConfig:
         elif not self.asked:
             problems.append(("tasks", "names no task" + (f" of equal length: {', '.join(EQUAL)}" * self.equal_length)))
         return problems
-
-
-@dataclass(frozen=True)
-class AnswersConfig(PromptsConfig):
-    """Your own questions, each with its right answer in a column `answer`."""
-
-    name: str = setting("answers", help="data set", choices=("answers",))
-    path: str | None = setting(
-        None,
-        help="JSONL, Parquet or CSV file with a column prompt or messages, and answer; a folder, or a datasets name",
-        content=DATA_CONTENT,
-    )
-    format: str = setting("auto", help="auto: from the path", choices=FORMATS)
-    validation: float = setting(
-        0.5, help="share of the questions that rules are fitted on, drawn by the seed", gt=0, lt=1
-    )
-    match: str = setting(
-        "exact", help="when an answer is right: it is the right one but for white space, or contains it",
-        choices=("exact", "contains"),
-    )  # fmt: skip
-
-    @property
-    def description(self) -> str:
-        """What a dry run announces."""
-        return f"questions of {self.path}"
-
-    def check(self) -> list[tuple[str, str]]:
-        """Rules between the settings."""
-        return [] if self.path else [("path", "is missing; type data.path=FILE, FOLDER or a datasets name")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransducerConfig(SmallLMConfig):
-    """A small causal language model of characters, trained in the run to answer the questions of `transductions`."""
-
-    name: str = setting("transducer", help="model", choices=("transducer",))
-    layers: int = setting(3, help="decoder layers", ge=1)
-    width: int = setting(128, help="hidden width", ge=4)
-    tokenizer: str = setting("characters", help="one token a character", choices=("characters",))
-    steps: int = setting(1500, help="steps of its training", unit="steps", ge=1)
-    batch_size: int = setting(64, help="questions per step", unit="questions", ge=1)
-    learning_rate: float = setting(2e-3, help="peak learning rate", gt=0)
-    seed: int | None = setting(None, help="its own; null: that of the run", ge=0, lt=SEEDS)
-
-    @property
-    def description(self) -> str:
-        """What it resolves to, for people."""
-        return f"{super().description} ({self.steps:,} steps, once, then cached)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SmallTransducerConfig(TransducerConfig):
-    """The small one of two such models."""
-
-    layers: int = setting(1, help="decoder layers", ge=1)
-    width: int = setting(64, help="hidden width", ge=4)
-
-
-@dataclass(frozen=True)
-class SmallConfig(CausalLMConfig):
-    """The small model of a user's cascade; it may have another tokenizer than the large one."""
-
-    path: str | None = setting(None, help="folder or hub name of the small model", content=MODEL_CONTENT)
-
-    def check(self) -> list[tuple[str, str]]:
-        """Rules between the settings."""
-        return [] if self.path else [("path", "is missing; type small.path=FOLDER or a hub name")]
 
 
 @dataclass(frozen=True)

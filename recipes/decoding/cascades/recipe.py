@@ -14,7 +14,7 @@ from recipes.core.messages import note
 from recipes.core.models.text import build_language_model, build_text_tokenizer
 from recipes.core.recipe import Evaluation
 from recipes.core.training.trainer import Training
-from recipes.decoding.cascades.config import LEARNED, AnswersConfig, CascadesConfig, TransducerConfig
+from recipes.decoding.cascades.config import LEARNED, CascadesConfig
 from recipes.decoding.cascades.method import (
     areas,
     best_alpha,
@@ -26,11 +26,14 @@ from recipes.decoding.cascades.method import (
     random_area,
     ranks,
 )
-from recipes.decoding.cascades.pair import Answers, Cascade, Reader, transducer
+from recipes.decoding.cascades.pair import Answers, Cascade
 from recipes.decoding.cascades.post_hoc import fit_rule, targets
-from recipes.decoding.cascades.tasks import Question, draw_questions
+from recipes.decoding.cascades.tasks import draw_questions
+from recipes.decoding.pair_config import AnswersConfig, TransducerConfig
 from recipes.decoding.prompts import read_prompts, text_prompt
+from recipes.decoding.questions import Question
 from recipes.decoding.speculation import check_lengths
+from recipes.decoding.transducers import Reader, transducer
 
 TITLES = {
     "auc": ("area under the deferral curve", True),

@@ -1,11 +1,9 @@
 """Transductions with one right answer each, whose answers are of very different lengths. Imports no torch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
-
-from recipes.core.storage.files import sha256_json
+from recipes.decoding.questions import Questions, Random, draw
 
 MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
@@ -17,16 +15,6 @@ ONES = (
 )  # fmt: skip
 TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 EQUAL_DIGITS = 6
-Random = np.random.Generator
-
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt and its only right answer."""
-
-    id: str
-    prompt: str
-    answer: str
 
 
 def number_words(number: int) -> str:
@@ -93,32 +81,12 @@ TASKS: dict[str, Callable[[Random, bool], tuple[str, str]]] = {
 EQUAL = ("copy", "reverse", "sort")  # that can be asked with answers of one length
 
 
-@dataclass(frozen=True)
-class Questions:
-    """Questions by what they are for; no prompt stands in two of them.
-
-    Attributes:
-        train: What both models learn from.
-        validation: What learned rules, and what is chosen for the others, are fitted on.
-        test: What everything is measured on.
-    """
-
-    train: Sequence[Question]
-    validation: Sequence[Question]
-    test: Sequence[Question]
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of what the models learn from."""
-        return sha256_json([[each.prompt, each.answer] for each in self.train])
-
-
 def draw_questions(tasks: Sequence[str], train: int, validation: int, test: int, equal: bool, seed: int) -> Questions:
     """Questions of several tasks in equal shares.
 
     Args:
         tasks: Names in `TASKS`.
-        train: How many to learn from.
+        train: As in `draw`, with the arguments behind it.
         validation: How many to fit rules on.
         test: How many to measure on.
         equal: Whether all answers have `EQUAL_DIGITS` characters.
@@ -127,19 +95,4 @@ def draw_questions(tasks: Sequence[str], train: int, validation: int, test: int,
     Raises:
         ValueError: a task has not so many different prompts.
     """
-    random, wanted = np.random.default_rng(seed), train + validation + test
-    each, drawn = -(-wanted // len(tasks)), list[Question]()
-    for task in tasks:
-        answers: dict[str, str] = {}
-        for _ in range(40 * each):
-            asked, answer = TASKS[task](random, equal)
-            answers[f"{task} {asked}="] = answer
-            if len(answers) == each:
-                break
-        # What there is less of than asked for comes as often as there is: small tasks are small.
-        drawn += [Question(prompt, prompt, answer) for prompt, answer in answers.items()]
-    order = random.permutation(len(drawn))
-    if len(drawn) < validation + test + len(tasks):
-        raise ValueError(f"{len(drawn)} different questions for {validation + test} to validate and test on")
-    shuffled = [drawn[i] for i in order]
-    return Questions(shuffled[validation + test :], shuffled[:validation], shuffled[validation : validation + test])
+    return draw({name: partial(TASKS[name], equal=equal) for name in tasks}, train, validation, test, seed)

@@ -39,6 +39,7 @@ from recipes.decoding.experiment import Prepared, SpeculativeRecipe, build_token
 from recipes.decoding.generations import Generation
 from recipes.decoding.prompts import load_prompts
 from recipes.decoding.speculation import Drafter, Nothing, Speculation, Verify, check_lengths, verify_with
+from recipes.decoding.vocabularies import check_vocabularies
 
 BINS = 20  # of shares, in the calibration plot
 CALIBRATION_TOKENS = 32
@@ -61,7 +62,12 @@ class DySpecRecipe(SpeculativeRecipe):
     def prepare(self, config: DySpecConfig, device: str) -> Pair:
         """Both models, and the prompts. Raises UserError: their vocabularies differ, or as in `prepare`."""
         if config.draft.path is not None:
-            check_vocabularies(build_tokenizer(config), load_tokenizer(config.draft.path, "draft.path"), config)
+            check_vocabularies(
+                build_tokenizer(config),
+                load_tokenizer(config.draft.path, "draft.path"),
+                ("target", "draft model"),
+                f"draft.path={config.draft.path}",
+            )
         target = prepare(config, device)
         draft = load_draft(config, target.tokenizer)
         check_lengths(target.prompts, config.generation.max_new_tokens, draft, " of the draft model")
@@ -137,22 +143,6 @@ def load_draft(config: DySpecConfig, tokenizer: Any) -> TextModel:
         return TextModel(load_causal_lm(config.draft.path, "draft.path", tokenizer))
     assert isinstance(config.model, ToyLMConfig)  # checked with the config
     return ToyLM(config.draft.toy(config.model), config.trainer, config.seed).load()
-
-
-def check_vocabularies(target: Any, draft: Any, config: DySpecConfig) -> None:
-    """Refuse a draft model whose tokens are not the target's. Raises UserError that names one of them."""
-    one, other = target.get_vocab(), draft.get_vocab()
-    if one == other:
-        return
-    token = min((name for name in one.keys() | other.keys() if one.get(name) != other.get(name)), key=repr)
-    places = [f"{ids[token]} in the {name}" if token in ids else f"missing in the {name}"
-              for name, ids in (("target", one), ("draft model", other))]  # fmt: skip
-    raise UserError(
-        f"target and draft model have different vocabularies, of {len(one):,} and {len(other):,} tokens: {token!r} is "
-        + " and ".join(places),
-        f"draft.path={config.draft.path}",
-        "give a draft model with the target's tokenizer",
-    )
 
 
 def calibrate(config: DySpecConfig, prepared: Pair) -> Acceptance:
