@@ -52,7 +52,7 @@ class VocabularyBytes:
 
     def starting_with(self, prefix: bytes) -> np.ndarray:
         """int64 ids of the tokens whose bytes begin with these, in the order of their bytes."""
-        return self._ids[bisect_left(self._sorted, prefix) : self._behind(prefix)]
+        return self._ids[bisect_left(self._sorted, prefix) : self.behind(prefix)]
 
     def spelling(self, text: bytes) -> list[int]:
         """Ids of the tokens that stand for exactly these bytes."""
@@ -72,8 +72,8 @@ class VocabularyBytes:
         """Bytes of the longest token."""
         return max(map(len, self._sorted))
 
-    def _behind(self, prefix: bytes) -> int:
-        """Place of the first token behind all that begin with a prefix."""
+    def behind(self, prefix: bytes) -> int:
+        """Place, in the order of their bytes, of the first token behind all that begin with a prefix."""
         kept = prefix.rstrip(b"\xff")
         return bisect_left(self._sorted, kept[:-1] + bytes([kept[-1] + 1])) if kept else len(self._sorted)
 

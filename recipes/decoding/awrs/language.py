@@ -1,0 +1,65 @@
+"""A model that particles read: all texts of a step in one forward, keys and values of what was read before kept."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from recipes.core.models.kv_cache import KVCache
+from recipes.decoding.awrs.movers import Row, merge_ends
+from recipes.decoding.vocabulary_bytes import VocabularyBytes
+
+
+class ModelLanguage:
+    """A frozen model.
+
+    Args:
+        model: A `TextModel` on its device.
+        vocabulary: Bytes of its tokens.
+        ends: Tokens that end a text; the first stands for all.
+        temperature: Of its softmax.
+        where: Key and value that named it, for messages.
+
+    Attributes:
+        seconds: That its forwards took.
+    """
+
+    def __init__(
+        self, model: Any, vocabulary: VocabularyBytes, ends: Sequence[int], temperature: float, where: str = ""
+    ) -> None:
+        self._model, self._vocabulary, self._where = model.language_model, vocabulary, where
+        self._ends, self._temperature = np.array(ends, np.int64), temperature
+        self._cache = KVCache(self._model, where)
+        self.seconds = 0.0
+
+    def start(self, prompts: Sequence[Sequence[int]]) -> list[Row]:
+        """Rows behind prompts of at least one token; what was read before is forgotten."""
+        start = self._now()
+        self._cache = KVCache(self._model, self._where)
+        return self._rows(self._cache.catch_up(prompts), start)
+
+    def extend(self, parents: Sequence[int], tokens: Sequence[int]) -> list[Row]:
+        """Rows behind one token more of some of the last texts."""
+        start = self._now()
+        if list(parents) != list(range(len(self._cache.ids))):
+            self._cache.gather(parents)
+        ids = torch.tensor(tokens, device=self._model.device)[:, None]
+        return self._rows(self._cache.extend(ids)[:, -1], start)
+
+    def _rows(self, hidden: torch.Tensor, start: float) -> list[Row]:
+        logits = self._cache.head.logits(hidden).float().cpu().numpy()
+        self.seconds += self._now() - start
+        return [Row(lambda one=one: self._logp(one)) for one in logits]
+
+    def _logp(self, logits: np.ndarray) -> np.ndarray:
+        scaled = logits.astype(np.float64) / self._temperature
+        scaled -= scaled.max()
+        scaled -= np.log(np.exp(scaled).sum())
+        return merge_ends(scaled, self._vocabulary, self._ends)
+
+    def _now(self) -> float:
+        if self._model.device.type == "cuda":
+            torch.cuda.synchronize(self._model.device)
+        return time.perf_counter()
