@@ -12,13 +12,10 @@ import torch
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
-from recipes.core.models.text import build_language_model, build_text_tokenizer
-from recipes.core.models.vision_language import TextModel
 from recipes.core.recipe import Evaluation
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.sampling import end_ids
-from recipes.core.training.toys.config import ToyLMConfig
-from recipes.core.training.toys.language import ToyLM
+from recipes.core.training.toys.frozen import load_frozen
 from recipes.core.training.trainer import Training
 from recipes.decoding.exactness import GreedyText, greedy_texts, matches
 from recipes.decoding.generations import CHOSEN, FILE, Generation, heatmap, write_generations
@@ -55,20 +52,6 @@ class Prepared:
     ends: frozenset[int]
 
 
-def load_frozen(config: Any, device: str) -> tuple[TextModel, Any]:
-    """The model of a config with `model`, `trainer` and `seed`, frozen, in evaluation mode, and its tokenizer.
-
-    A toy is trained if no run has done so before. Raises UserError: one of them cannot be had.
-    """
-    tokenizer = build_tokenizer(config)
-    if isinstance(config.model, ToyLMConfig):
-        model = ToyLM(config.model, config.trainer, config.seed).load()
-    else:
-        model = build_language_model(config.model, tokenizer, config.seed)
-    model.requires_grad_(False).eval().to(device)
-    return model, tokenizer
-
-
 def prepare(config: Any, device: str) -> Prepared:
     """The model and the prompts of a `DecodingConfig`.
 
@@ -81,13 +64,6 @@ def prepare(config: Any, device: str) -> Prepared:
     order = np.random.default_rng(config.seed).permutation(len(prompts))
     ends = frozenset([*end_ids(model.language_model), tokenizer.eos_token_id])
     return Prepared(model, tokenizer, [prompts[i] for i in order], ends)
-
-
-def build_tokenizer(config: Any) -> Any:
-    """The tokenizer of the model of a `DecodingConfig`; trains no model. Raises UserError: it cannot be had."""
-    if isinstance(config.model, ToyLMConfig):
-        return ToyLM(config.model, config.trainer, config.seed).tokenizer
-    return build_text_tokenizer(config.model, (), "")
 
 
 class SpeculativeRecipe(ABC):

@@ -16,13 +16,13 @@ from recipes.core.recipe import Evaluation
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.sampling import end_ids
 from recipes.core.storage.files import write_text
+from recipes.core.training.toys.frozen import build_tokenizer, load_frozen
 from recipes.core.training.trainer import Training
 from recipes.decoding.byte_level.config import APART, AT_ENDS, BITS, BROKEN, FIRST, MEAN, SECOND, ByteLevelConfig
 from recipes.decoding.byte_level.method import bits, combine, reweighted
 from recipes.decoding.byte_level.states import AfterTokens, ByteState, Covers
 from recipes.decoding.byte_level.texts import Cut, Speaker, draw_cuts, whole_characters
 from recipes.decoding.config import OpeningsConfig
-from recipes.decoding.experiment import build_tokenizer, load_frozen
 from recipes.decoding.generations import FILE
 from recipes.decoding.prompts import load_prompts
 from recipes.decoding.vocabulary_bytes import END

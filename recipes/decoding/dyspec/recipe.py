@@ -17,6 +17,7 @@ from recipes.core.models.kv_cache import KVCache
 from recipes.core.models.sources import load_tokenizer
 from recipes.core.models.vision_language import TextModel
 from recipes.core.training.toys.config import ToyLMConfig
+from recipes.core.training.toys.frozen import build_tokenizer
 from recipes.core.training.toys.language import ToyLM
 from recipes.decoding.config import OpeningsConfig
 from recipes.decoding.dyspec.calibration import Acceptance, acceptance
@@ -35,7 +36,7 @@ from recipes.decoding.dyspec.draft import (
 from recipes.decoding.dyspec.drafters import DraftModel, TreeDrafter
 from recipes.decoding.dyspec.shapes import chains, levels, sequoia
 from recipes.decoding.dyspec.verification import multi_round
-from recipes.decoding.experiment import Prepared, SpeculativeRecipe, build_tokenizer, prepare
+from recipes.decoding.experiment import Prepared, SpeculativeRecipe, prepare
 from recipes.decoding.generations import Generation
 from recipes.decoding.prompts import load_prompts
 from recipes.decoding.speculation import Drafter, Nothing, Speculation, Verify, check_lengths, verify_with

@@ -1,0 +1,11 @@
+"""Methods that weigh passages, terms and tokens when something is searched for.
+
+config        the collections: leads of Wikipedia, a user's folder in the layout of BEIR
+collection    passages, queries, judgements
+leads, beir   where they come from
+first_stage   candidates of each query: BM25, a sentence encoder, a run of the user's
+rankings      an order of passages per query; TREC runs read and written
+measures      nDCG, MRR, recall of each query, by `ir_measures`
+windows       lists that are longer than a prompt, in windows from the tail to the head
+listwise      prompts of a list of passages, and where in the tokens each of them stands
+"""

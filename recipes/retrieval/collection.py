@@ -1,0 +1,105 @@
+"""What is searched: passages, queries, and which passages answer which query."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from recipes.core.errors import UserError
+from recipes.core.storage.files import sha256_json
+
+
+@dataclass(frozen=True)
+class Passages:
+    """Everything that may be retrieved.
+
+    Attributes:
+        ids: What runs and judgements call them, each once.
+        titles: Empty where a passage has none.
+        texts: What they say.
+    """
+
+    ids: Sequence[str]
+    titles: Sequence[str]
+    texts: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def whole(self, number: int) -> str:
+        """Title and text of a passage, as they are searched."""
+        return f"{self.titles[number]} {self.texts[number]}".strip()
+
+    @cached_property
+    def number_of(self) -> dict[str, int]:
+        """Id -> number."""
+        return {id: number for number, id in enumerate(self.ids)}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of ids, titles and texts."""
+        return sha256_json([list(self.ids), list(self.titles), list(self.texts)])
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What is searched for.
+
+    Attributes:
+        ids: What runs and judgements call them, each once.
+        texts: What is asked.
+        grades: For each query the number of a judged passage -> its grade; above 0: relevant.
+    """
+
+    ids: Sequence[str]
+    texts: Sequence[str]
+    grades: Sequence[Mapping[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, numbers: Sequence[int] | np.ndarray) -> "Queries":
+        """Some of them, in this order."""
+        ids, texts, grades = ([part[int(i)] for i in numbers] for part in (self.ids, self.texts, self.grades))
+        return Queries(ids, texts, grades)
+
+    def draw(self, count: int | None, seed: int) -> "Queries":
+        """At most so many of them, drawn by a seed, in their order; None: all."""
+        if count is None or count >= len(self):
+            return self
+        return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:count]))
+
+    def relevant(self, number: int) -> list[int]:
+        """Numbers of the passages that answer a query."""
+        return [passage for passage, grade in self.grades[number].items() if grade > 0]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Passages with the queries that are tested on, and those that may be trained on.
+
+    Attributes:
+        passages: What is searched.
+        test: Queries that everything is measured on.
+        train: Others; a passage that answers one of them answers none of `test` if the collection is ours.
+        where: The collection, for messages ("data.path=FOLDER").
+    """
+
+    passages: Passages
+    test: Queries
+    train: Queries
+    where: str
+
+    def check(self) -> None:
+        """Refuse a collection that nothing can be measured on.
+
+        Raises:
+            UserError: it has no passage, no query, or an id that a TREC run cannot hold.
+        """
+        for what, ids in (("passage", self.passages.ids), ("query", self.test.ids)):
+            if not len(ids):
+                raise UserError(f"has no {what}", self.where, "a collection has passages, queries and judgements")
+            if spaced := next((id for id in ids if id.split() != [id]), None):
+                hint = "a TREC run parts its columns by spaces; give ids without"
+                raise UserError(f"the {what} id {spaced!r} is empty or has a space", self.where, hint)

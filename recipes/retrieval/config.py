@@ -1,0 +1,115 @@
+"""Config that recipes of this family share: what is searched, and which passages are candidates. Imports no torch."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, SEEDS, setting
+
+QUERY_KINDS = ("description", "first_sentence", "title")
+MEASURES = ("RR@10", "nDCG@10", "R@100")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """What every collection has."""
+
+    queries: int | None = setting(
+        200, help="queries that the run's seed draws at most; null: all", unit="queries", ge=1
+    )
+    measures: tuple[str, ...] = setting(
+        MEASURES, help="measures of a ranking by the names of ir_measures; the first one is that of claims"
+    )
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        from recipes.retrieval.measure_names import wrong_measures
+
+        return [("measures", problem) for problem in wrong_measures(self.measures)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WikiSearchConfig(SearchConfig):
+    """Leads of English Wikipedia (asset wiki-leads); a query describes an article, whose title its passage hides."""
+
+    name: str = setting("wiki-search", help="data set", choices=("wiki-search",))
+    query: str = setting(
+        "description", help="what is asked: the article's description, its first sentence, its title; the passage is "
+        "the rest of the lead", choices=QUERY_KINDS,
+    )  # fmt: skip
+    sentences: int = setting(3, help="leads with fewer are left out", unit="sentences", ge=2)
+    test_fraction: float = setting(0.5, help="share of the passages whose queries are tested on", gt=0, lt=1)
+    described: ClassVar[str] = "leads of English Wikipedia (asset wiki-leads)"
+
+    @property
+    def description(self) -> str:
+        """What a dry run announces."""
+        return f"{self.described}, asked for by {self.query.replace('_', ' ')}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionConfig(SearchConfig):
+    """Your own collection in the layout of BEIR: corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv."""
+
+    name: str = setting("collection", help="data set", choices=("collection",))
+    path: str | None = setting(
+        None, help="folder in the layout of BEIR, or such a name of the hub (BeIR/scifact)", content=DATA_CONTENT
+    )
+    split: str = setting("test", help="judgements that are tested on: qrels/SPLIT.tsv")
+    train_split: str | None = setting(
+        None, help="judgements that are trained on, where a method trains; null: train, if there is one"
+    )
+    on_error: str = setting(
+        "fail", help="a row that cannot be used stops the run, or is left out and counted", choices=("fail", "skip")
+    )
+
+    @property
+    def description(self) -> str:
+        """What a dry run announces."""
+        return f"collection {self.path}, judgements of {self.split}"
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        missing = [] if self.path else [("path", "is missing; type data.path=FOLDER in the layout of BEIR")]
+        same = [("train_split", "is what is tested on")] if self.train_split == self.split else []
+        return [*super().check(), *missing, *same]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstStageConfig:
+    """Where the candidates of a query come from, and in which order they are handed on."""
+
+    name: str = setting(
+        "bm25", help="bm25; dense: cosines of a sentence encoder; run: a TREC run of yours",
+        choices=("bm25", "dense", "run"),
+    )  # fmt: skip
+    candidates: int = setting(100, help="passages of each query", unit="passages", ge=1)
+    order: str = setting(
+        "ranked", help="how they are handed on: the best first, or shuffled by the seed (a control)",
+        choices=("ranked", "shuffled"),
+    )  # fmt: skip
+    gold: str = setting(
+        "as_it_comes", help="queries whose candidates hold no relevant passage: kept, or left out and counted",
+        choices=("as_it_comes", "required"),
+    )  # fmt: skip
+    k1: float = setting(1.5, help="bm25: how soon repeated terms stop to count", gt=0)
+    b: float = setting(0.75, help="bm25: how much long passages are discounted", ge=0, le=1)
+    encoder: str | None = setting(
+        None, help="dense: folder or hub name of a BERT-type sentence encoder; null: all-MiniLM-L6-v2",
+        content=MODEL_CONTENT,
+    )  # fmt: skip
+    path: str | None = setting(None, help="run: file of a TREC run", content=DATA_CONTENT)
+    seed: int | None = setting(None, help="of the shuffled order; null: that of the run", ge=0, lt=SEEDS)
+
+    @property
+    def description(self) -> str:
+        """What a dry run announces."""
+        source = {"bm25": "BM25", "dense": self.encoder or "all-MiniLM-L6-v2", "run": self.path}[self.name]
+        return f"{self.candidates:,} passages by {source}{', shuffled' * (self.order == 'shuffled')}"
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        if self.name == "run" and self.path is None:
+            return [("path", "is missing; type first_stage.path=FILE of a TREC run")]
+        if self.name != "run" and self.path is not None:
+            return [("path", f"is for first_stage=run, not {self.name}; type first_stage.name=run")]
+        return []

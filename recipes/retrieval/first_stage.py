@@ -1,0 +1,164 @@
+"""Candidates of each query, before a method orders them: by BM25, a sentence encoder, or a run of the user's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import bm25s
+import numpy as np
+
+from recipes.core.errors import UserError
+from recipes.core.messages import note
+from recipes.core.models.nearest import nearest
+from recipes.core.models.sentences import SentenceEncoder, load_sentence_encoder
+from recipes.core.scoring.fingerprints import module_hash
+from recipes.core.storage.cache import build_once
+from recipes.core.storage.files import sha256_json
+from recipes.retrieval.collection import Collection, Passages, Queries
+from recipes.retrieval.config import FirstStageConfig
+from recipes.retrieval.rankings import Ranking, by_scores, read_run
+
+STOPWORDS = "en"
+CHUNK = 64  # queries that are looked at together for a relevant candidate
+
+
+class BM25:
+    """An index of terms, built once for passages and settings.
+
+    Args:
+        passages: What is searched.
+        k1: How soon repeated terms stop to count.
+        b: How much long passages are discounted.
+    """
+
+    def __init__(self, passages: Passages, k1: float = 1.5, b: float = 0.75) -> None:
+        key = sha256_json([passages.fingerprint, k1, b, STOPWORDS, bm25s.__version__])
+
+        def build(folder: Path) -> None:
+            index = bm25s.BM25(k1=k1, b=b)
+            texts = [passages.whole(number) for number in range(len(passages))]
+            tokens = bm25s.tokenize(texts, stopwords=STOPWORDS, show_progress=False)
+            if not tokens.vocab:
+                raise UserError("the passages have no word that BM25 could look for", "data", "give other passages")
+            index.index(tokens, show_progress=False)
+            index.save(folder / "index")
+
+        self._index: Any = bm25s.BM25.load(build_once("bm25", key, build) / "index", load_corpus=False)
+
+    def rank(self, query: str, count: int) -> Ranking:
+        """At most so many passages that share a term with a query; of equal scores the first of the collection."""
+        terms = bm25s.tokenize([query], stopwords=STOPWORDS, show_progress=False, return_ids=False)[0]
+        known = [term for term in terms if term in self._index.vocab_dict]
+        if not known:
+            return by_scores([], [])
+        scores = np.asarray(self._index.get_scores(known))
+        hits = np.flatnonzero(scores > 0)
+        if len(hits) > count:
+            edge = np.partition(scores[hits], len(hits) - count)[len(hits) - count]
+            hits = hits[scores[hits] >= edge]
+        return by_scores(hits, scores[hits]).first(count)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Queries, and the passages among which a method is to choose.
+
+    Attributes:
+        queries: Those that are left.
+        ranked: Candidates of each, as the first stage ranks them; a query may have none.
+        given: The same in the order in which a method gets them.
+    """
+
+    queries: Queries
+    ranked: Sequence[Ranking]
+    given: Sequence[Ranking]
+
+
+def candidates(
+    config: FirstStageConfig,
+    collection: Collection,
+    queries: Queries,
+    count: int | None,
+    seed: int,
+    device: str = "cpu",
+) -> Candidates:
+    """Candidates of queries.
+
+    Args:
+        config: Where candidates come from.
+        collection: What is searched.
+        queries: What may be asked.
+        count: How many of them the seed draws (of those that have a relevant candidate, if it is required); None: all.
+        seed: Of that, and of the shuffled order.
+        device: Where an encoder runs.
+
+    Raises:
+        UserError: a run cannot be read, or no query has candidates.
+    """
+    if config.gold == "required":
+        queries, rankings = _with_gold(config, collection, queries, count, seed, device)
+    else:
+        queries = queries.draw(count, seed)
+        rankings = _ranked(config, collection, queries, device)
+    if not any(map(len, rankings)):
+        hint = "type a larger first_stage.candidates, or another first_stage.name"
+        raise UserError("no query has candidates that could be ordered", collection.where, hint)
+    if config.order == "ranked":
+        return Candidates(queries, rankings, rankings)
+    seed = seed if config.seed is None else config.seed
+    shuffled = [_shuffled(each, [seed, id_seed(id)]) for id, each in zip(queries.ids, rankings, strict=True)]
+    return Candidates(queries, rankings, shuffled)
+
+
+def id_seed(id: str) -> int:
+    """A seed that a query's id decides, so that its draws do not depend on the other queries."""
+    return int(sha256_json(id)[:12], 16)
+
+
+def embed_once(encoder: SentenceEncoder, texts: Sequence[str], what: str) -> np.ndarray:
+    """[texts, d] embeddings of length 1, computed once for an encoder and its texts."""
+    key = sha256_json(
+        [module_hash(encoder.model, encoder.model.config), encoder.max_tokens, encoder.pooling, list(texts)]
+    )
+
+    def build(folder: Path) -> None:
+        np.save(folder / "vectors.npy", encoder.embed(texts).numpy())
+
+    return np.load(build_once(what, key, build) / "vectors.npy", mmap_mode="r")
+
+
+def _with_gold(
+    config: FirstStageConfig, collection: Collection, queries: Queries, count: int | None, seed: int, device: str
+) -> tuple[Queries, list[Ranking]]:
+    """So many queries that have a relevant candidate, and their candidates; the seed draws in which order they come."""
+    order, wanted = np.random.default_rng(seed).permutation(len(queries)), len(queries) if count is None else count
+    kept, asked = dict[int, Ranking](), 0
+    while len(kept) < wanted and asked < len(order):
+        part = order[asked : asked + max(2 * (wanted - len(kept)), CHUNK)]
+        asked += len(part)
+        for number, ranking in zip(part, _ranked(config, collection, queries.take(part), device), strict=True):
+            if not set(queries.relevant(int(number))).isdisjoint(ranking.passages.tolist()):
+                kept[int(number)] = ranking
+    numbers = sorted(list(kept)[:wanted])
+    share = f"{len(kept):,} of {asked:,} queries have a relevant passage among {config.candidates:,} candidates"
+    note(f"{collection.where}: {share}; only such are asked")
+    return queries.take(numbers), [kept[number] for number in numbers]
+
+
+def _ranked(config: FirstStageConfig, collection: Collection, queries: Queries, device: str) -> list[Ranking]:
+    passages, count = collection.passages, min(config.candidates, len(collection.passages))
+    if config.name == "run":
+        return [each.first(count) for each in read_run(str(config.path), "first_stage.path", queries, passages)]
+    if config.name == "bm25":
+        index = BM25(passages, config.k1, config.b)
+        return [index.rank(text, count) for text in queries.texts]
+    encoder = load_sentence_encoder(config.encoder, "first_stage.encoder", device)
+    keys = embed_once(encoder, [passages.whole(number) for number in range(len(passages))], "passage-vectors")
+    best = nearest(encoder.embed(queries.texts), keys, count, device=device)
+    return [by_scores(row, values) for row, values in zip(best.indices.numpy(), best.scores.numpy(), strict=True)]
+
+
+def _shuffled(ranking: Ranking, seed: Sequence[int]) -> Ranking:
+    order = np.random.default_rng(seed).permutation(len(ranking))
+    return replace(ranking, passages=ranking.passages[order], scores=-np.arange(len(ranking), dtype=np.float64))

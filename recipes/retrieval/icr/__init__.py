@@ -1,0 +1,1 @@
+"""In-context re-ranking: passages by the attention that a query pays them."""

@@ -1,0 +1,82 @@
+"""Leads of Wikipedia as a collection: each is asked for by its description, its first sentence or its title.
+
+The first sentence says what the description says, so it is no part of the passage.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from recipes.core.data.text.splits import TEST, split_of
+from recipes.core.storage.assets import asset_path
+from recipes.retrieval.collection import Collection, Passages, Queries
+from recipes.retrieval.config import WikiSearchConfig
+
+# A sentence ends at a point behind a word of at least two small letters or a closing bracket ("Dr." and "B." do not).
+_END = re.compile(r"(?<=[a-z0-9)\]\"]{2}[.!?])\s+(?=[A-Z\"(])")
+
+
+class Lead(NamedTuple):
+    """An article.
+
+    Attributes:
+        title: Its title.
+        description: A few words on it; may be empty.
+        sentences: Its first paragraph.
+    """
+
+    title: str
+    description: str
+    sentences: list[str]
+
+
+def wiki_search(config: WikiSearchConfig) -> Collection:
+    """The collection; titles are hidden in passages and queries, or they would be found by their name.
+
+    Raises:
+        UserError: the asset cannot be had.
+    """
+    ids, texts = list[str](), list[str]()
+    parts: dict[str, tuple[list[str], list[str], list[dict[int, int]]]] = {"train": ([], [], []), TEST: ([], [], [])}
+    for lead in _leads(config.sentences):
+        asked, passage = _pair(lead, config.query)
+        if asked and passage:
+            number, id = len(ids), lead.title.replace(" ", "_")
+            ids.append(id)
+            texts.append(passage)
+            part = parts[TEST if split_of(lead.title, config.test_fraction) == TEST else "train"]
+            for column, value in zip(part, (f"q:{id}", asked, {number: 1}), strict=True):
+                column.append(value)  # type: ignore[arg-type]
+    test, train = (Queries(*parts[name]) for name in (TEST, "train"))
+    return Collection(Passages(ids, [""] * len(ids), texts), test, train, f"data={config.name}")
+
+
+def sentences(text: str) -> list[str]:
+    """A text in sentences, cut behind points that end one."""
+    return [part for part in _END.split(" ".join(text.split())) if part]
+
+
+def hide(title: str, text: str) -> str:
+    """A text whose title is called "it", wherever it stands as a word of its own; so is the title without brackets."""
+    for name in (title, re.sub(r"\s*\([^)]*\)$", "", title)):
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "it", text, flags=re.IGNORECASE) if name else text
+    return text
+
+
+def _leads(fewest: int) -> Iterator[Lead]:
+    """An article that is listed under several names comes once."""
+    file = asset_path("wiki-leads") / "summaries_en-us.json"
+    titles: set[str] = set()
+    for article in json.loads(file.read_text(encoding="utf-8")).values():
+        lead = Lead(article["title"], " ".join((article["description"] or "").split()), sentences(article["extract"]))
+        if lead.title not in titles and len(lead.sentences) >= fewest:
+            titles.add(lead.title)
+            yield lead
+
+
+def _pair(lead: Lead, query: str) -> tuple[str, str]:
+    """What is asked, and the passage that answers it; empty if the article has no such thing."""
+    first, *rest = [hide(lead.title, sentence) for sentence in lead.sentences]
+    asked = {"first_sentence": first, "title": lead.title, "description": hide(lead.title, lead.description)}
+    return asked[query], " ".join(rest)
