@@ -61,8 +61,9 @@ class Queries:
 
     def take(self, numbers: Sequence[int] | np.ndarray) -> "Queries":
         """Some of them, in this order."""
-        ids, texts, grades = ([part[int(i)] for i in numbers] for part in (self.ids, self.texts, self.grades))
-        return Queries(ids, texts, grades)
+        chosen = [int(number) for number in numbers]
+        ids, texts = ([part[number] for number in chosen] for part in (self.ids, self.texts))
+        return Queries(ids, texts, [self.grades[number] for number in chosen])
 
     def draw(self, count: int | None, seed: int) -> "Queries":
         """At most so many of them, drawn by a seed, in their order; None: all."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from recipes.core.data.text.splits import TEST, split_of
+from recipes.core.data.text.splits import TEST, TRAIN, split_of
 from recipes.core.storage.assets import asset_path
 from recipes.retrieval.collection import Collection, Passages, Queries
 from recipes.retrieval.config import WikiSearchConfig
@@ -38,17 +38,15 @@ def wiki_search(config: WikiSearchConfig) -> Collection:
         UserError: the asset cannot be had.
     """
     ids, texts = list[str](), list[str]()
-    parts: dict[str, tuple[list[str], list[str], list[dict[int, int]]]] = {"train": ([], [], []), TEST: ([], [], [])}
+    asked_of: dict[str, list[tuple[str, str, dict[int, int]]]] = {TRAIN: [], TEST: []}
     for lead in _leads(config.sentences):
         asked, passage = _pair(lead, config.query)
         if asked and passage:
             number, id = len(ids), lead.title.replace(" ", "_")
             ids.append(id)
             texts.append(passage)
-            part = parts[TEST if split_of(lead.title, config.test_fraction) == TEST else "train"]
-            for column, value in zip(part, (f"q:{id}", asked, {number: 1}), strict=True):
-                column.append(value)  # type: ignore[arg-type]
-    test, train = (Queries(*parts[name]) for name in (TEST, "train"))
+            asked_of[split_of(lead.title, config.test_fraction)].append((f"q:{id}", asked, {number: 1}))
+    test, train = (Queries(*map(list, zip(*asked_of[split], strict=True))) for split in (TEST, TRAIN))
     return Collection(Passages(ids, [""] * len(ids), texts), test, train, f"data={config.name}")
 
 

@@ -161,8 +161,14 @@ def _rank(config: ICRConfig, prepared: Prepared) -> tuple[list[Ranking], list[in
 def _scores(config: ICRConfig, attention: Attention, heads: np.ndarray | None) -> np.ndarray:
     """[n] scores of the passages, in the order of the prompt."""
     if heads is not None:
-        return calibrate(*attention.heads.astype(np.float64), config.scoring.calibration)[heads].sum(0)
+        return _paid(config, attention)[heads].sum(0)
     return passage_scores(_token_scores(config, attention), _spans(config, attention), config.scoring.mask)
+
+
+def _paid(config: ICRConfig, attention: Attention) -> np.ndarray:
+    """[heads, n] what each head pays to each passage, in the order of the prompt."""
+    heads = attention.heads.astype(np.float64)
+    return calibrate(heads[QUERY], heads[NOTHING], config.scoring.calibration)
 
 
 def _token_scores(config: ICRConfig, attention: Attention) -> np.ndarray:
@@ -187,7 +193,7 @@ def _heads(config: ICRConfig, prepared: Prepared, prompts: Prompts) -> np.ndarra
     assert prepared.labelled is not None
     asked, numbers = _asked(config, prepared, prepared.labelled)
     read = attention_once(model, prompts, asked)
-    paid = [calibrate(*each.heads.astype(np.float64), options.calibration) for each in read]  # [heads, n] each
+    paid = [_paid(config, each) for each in read]  # [heads, n] each
     right = [_right(config, prepared.labelled, number) for number in numbers]
     if options.heads == "retrieval":
         gold = np.stack([each[:, places].sum(1) for each, places in zip(paid, right, strict=True)])
@@ -224,7 +230,8 @@ def _given_order(config: ICRConfig, values: np.ndarray) -> np.ndarray:
 def _prompts(config: ICRConfig, prepared: Prepared) -> Prompts:
     text = prepared.model.language_model.config.get_text_config()
     longest = getattr(text, "max_position_embeddings", None)
-    where = f"model.path={config.model.path}" if getattr(config.model, "path", None) else f"model={config.model.name}"
+    path = getattr(config.model, "path", None)
+    where = f"model.path={path}" if path else f"model={config.model.name}"
     return Prompts(chat_frame(prepared.tokenizer), config.prompt, config.scoring.query_span, longest, where)
 
 
