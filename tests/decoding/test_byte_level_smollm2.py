@@ -7,8 +7,8 @@ import pytest
 
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.models.config import SmolLM2TextConfig
+from recipes.core.training.toys.frozen import load_frozen
 from recipes.decoding.byte_level.texts import Speaker
-from recipes.decoding.experiment import load_frozen
 
 pytestmark = [pytest.mark.asset, pytest.mark.slow]
 

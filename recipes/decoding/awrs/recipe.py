@@ -21,6 +21,7 @@ from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.sampling import end_ids
+from recipes.core.training.toys.frozen import build_tokenizer, load_frozen
 from recipes.core.training.trainer import Training
 from recipes.decoding.awrs.answers import TITLES, Answer, heatmap, score, write_answers
 from recipes.decoding.awrs.config import RATIO, TV, AwrsConfig, FormatsConfig, TaskConstraint
@@ -30,7 +31,6 @@ from recipes.decoding.awrs.movers import ConstrainedMover
 from recipes.decoding.awrs.smc import Cloud, Particle, run
 from recipes.decoding.awrs.tasks import requests
 from recipes.decoding.awrs.worlds import World, total_variation, with_particles
-from recipes.decoding.experiment import build_tokenizer, load_frozen
 from recipes.decoding.generations import FILE
 from recipes.decoding.prompts import load_prompts, read_prompts, text_prompt
 from recipes.decoding.speculation import check_lengths

@@ -13,8 +13,8 @@ from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.sampling import end_ids
+from recipes.core.training.toys.frozen import load_frozen
 from recipes.core.training.trainer import Training
-from recipes.decoding.experiment import load_frozen
 from recipes.decoding.generations import FILE
 from recipes.decoding.icn.config import RANKS, ICNConfig
 from recipes.decoding.icn.keys import vocabulary_clusters
