@@ -6,7 +6,8 @@ SmolLM2-135M and the first instructions that ship, greedy, prompt by prompt. All
 decoding of `transformers` and of Steelyard, prompt lookup of both, Token Recycling with trees of several sizes. Outputs
 are compared token for token. Besides, the time of one forward behind 128 tokens by the number of tokens that it reads:
 where a tree yields more tokens per step than a forward of its size costs plain ones, it saves time (`break_even`).
-Promise: drafting and bookkeeping take at most 10% of a step.
+`memory_bound` is arithmetic, not measured: what forwards of these sizes would cost where weights, read once a forward,
+or multiply-adds are all that takes time. Promise: drafting and bookkeeping take at most 10% of a step.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +36,11 @@ SIZES = (8, 16, 40, 80)
 LOOKED_UP, NGRAM, K = 10, 3, 8
 CONTEXT, REPEATS = 128, 5
 LARGEST_SHARE = 0.1
+GPU: dict[str, Any] = {
+    "name": "H200, bf16",
+    "bytes_per_second": 4.8e12,
+    "operations_per_second": 9.89e14,
+}  # of its data sheet, dense
 Result = tuple[list[int], int, float, float]  # new tokens, forwards, seconds, seconds of drafting
 
 
@@ -62,6 +68,7 @@ def main(options: argparse.Namespace) -> int:
         "ways": table,
         "forward_seconds": forwards,
         "break_even": {size - 1: seconds / forwards[1] for size, seconds in forwards.items() if size > 1},
+        "memory_bound": memory_bound(sum(each.numel() for each in model.parameters()), tuple(forwards)),
         "drafting_share": share,
     }
     print(json.dumps(result, indent=2))
@@ -150,6 +157,26 @@ def _forward_seconds(model: Any, size: int, device: str) -> float:
         fork.head.logits(fork.extend(ids)[0])
         seconds.append(_now(device) - start)
     return statistics.median(seconds[1:])
+
+
+def memory_bound(parameters: int, sizes: Sequence[int]) -> dict[str, Any]:
+    """What forwards of some sizes cost beside one of one token on `GPU`, by arithmetic.
+
+    A forward takes as long as its weights take to be read (2 bytes each) or its multiply-adds to be done (2 operations
+    a weight and token), whichever is longer. Nothing is counted for starting kernels, nor for keys and values.
+
+    Args:
+        parameters: Weights of the model.
+        sizes: Tokens that a forward reads.
+    """
+    read = 2 * parameters / GPU["bytes_per_second"]
+    ratios = {size: max(1.0, 2 * parameters * size / GPU["operations_per_second"] / read) for size in sizes}
+    return {
+        **GPU,
+        "forward_seconds": read,
+        "tokens_for_free": int(read / (2 * parameters) * GPU["operations_per_second"]),
+        "forward_ratio": ratios,
+    }
 
 
 def _now(device: str) -> float:
