@@ -41,7 +41,7 @@ def load_prompts(config: PromptsConfig | OpeningsConfig, tokenizer: Any) -> list
 
 def _openings(config: OpeningsConfig, tokenizer: Any) -> list[Prompt]:
     """First tokens of held-out documents that go on behind them; domains take turns."""
-    reader, prompts, sources = TextIds(tokenizer), list[Prompt](), [_held_out(name) for name in config.domains]
+    reader, prompts, sources = TextIds(tokenizer), list[Prompt](), [held_out(name) for name in config.domains]
     while sources and len(prompts) < config.limit:
         for source in tuple(sources):
             # What is cut off must be there, or there is nothing to continue.
@@ -57,7 +57,7 @@ def _openings(config: OpeningsConfig, tokenizer: Any) -> list[Prompt]:
     return prompts
 
 
-def _held_out(domain: str) -> Iterator[tuple[str, str]]:
+def held_out(domain: str) -> Iterator[tuple[str, str]]:
     """(id, text) of the documents of a domain that no mixture trains on, in an order that their ids decide."""
     documents = (each for each in domain_documents(domain) if split_of(each.id, TEST_FRACTION) == TEST)
     for document in sorted(documents, key=lambda each: sha256(each.id.encode()).digest()):
