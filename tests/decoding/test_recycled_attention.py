@@ -8,6 +8,7 @@ import torch
 
 from recipes.core.errors import UserError
 from recipes.core.models.head import output_head
+from recipes.core.training.sequences import next_token_collate
 from recipes.decoding.recycled_attention.config import CACHES, CacheConfig, RecallConfig
 from recipes.decoding.recycled_attention.config import SYMBOLS as COUNT
 from recipes.decoding.recycled_attention.emulation import Reading, emulate, keys_held, read_in_steps, with_budget
@@ -28,6 +29,7 @@ from recipes.decoding.recycled_attention.method import (
 from recipes.decoding.recycled_attention.recall import MARKS, SYMBOLS, copy_text, recall_text
 from recipes.decoding.recycled_attention.selections import KINDS, HeavyHitters, causal_weights
 from recipes.decoding.recycled_attention.stepping import RecycledLayer, Stepper
+from recipes.decoding.recycled_attention.training import EmulatedCrossEntropy
 from tests.decoding.conftest import VOCABULARY
 
 SCORES = torch.tensor([0.40, 0.05, 0.20, 0.05, 0.25, 0.05])
@@ -246,6 +248,21 @@ def test_attention_that_cannot_be_replaced_is_refused_by_name(model: Any) -> Non
     lm.config._attn_implementation = "eager"
     with pytest.raises(UserError, match=f"model.path=x: {type(lm).__name__} runs with attention of eager"):
         check_attention(lm, "model.path=x")
+
+
+def test_training_sees_what_decoding_sees(model: Any) -> None:
+    lm, start = model.requires_grad_(True).language_model, LENGTH // 2
+    rows = torch.stack([text(LENGTH, 0), text(LENGTH, 1)])
+    batch = next_token_collate([{"id": "x", "tokens": row.numpy(), "domain": 0, "duplicate": False} for row in rows])
+    for options in (OPTIONS, VARIANTS["dynamic"], CacheConfig(name="full")):
+        model.zero_grad()
+        objective = EmulatedCrossEntropy(options, start)
+        loss, _ = objective(model, batch, objective.normalizer(batch))
+        loss.backward()
+        behind = [emulate(lm, options, row, start).nlls for row in rows]
+        plain = [-lm(input_ids=row[None]).logits[0].log_softmax(-1)[range(start - 1), row[1:start]] for row in rows]
+        assert float(loss.detach()) == pytest.approx(float(torch.cat([*behind, *plain]).detach().mean()), abs=1e-4)
+        assert all(each.grad is not None and each.grad.isfinite().all() for each in model.parameters())
 
 
 def test_texts_hold_their_answers() -> None:

@@ -39,6 +39,14 @@ def test_arms_read_documents(tmp_path: Path) -> None:
     assert "recovered" not in metrics["recycled_global"]
 
 
+def test_a_model_is_trained_further_once(tmp_path: Path) -> None:
+    words = [*TOY, *SHORT, "continued.steps=2", "continued.length=48", "continued.learning_rate=1e-2"]
+    outputs = [run(tmp_path / str(at), *words, f"arm={arm}_trained")[1] for at, arm in enumerate(("plain", "recycled"))]
+    assert outputs[0]["nll"] != outputs[1]["nll"] != run(tmp_path, *words)[1]["nll"]
+    again = run(tmp_path / "again", *words, "arm=recycled_trained")[1]
+    assert again["nll"] == outputs[1]["nll"]
+
+
 def test_questions_are_answered_by_a_model_of_the_run(tmp_path: Path) -> None:
     metrics = {arm: run(tmp_path, *RECALL, f"arm={arm}")[1] for arm in ("recycled", "full")}
     assert all({"accuracy", "accuracy/recall", "accuracy/copy", "nll"} <= each.keys() for each in metrics.values())
@@ -71,6 +79,8 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         (["cache.k=32", "cache.stride=17"], "17 is more than half of k=32"),
         (["data=recall", "model=toy-lm"], "model: toy-lm was not trained on data=recall; type model=recaller"),
         (["model=recaller"], "recaller reads nothing but data=recall"),
+        (["continued.attention=plain", "data=recall"], "trains on documents, not data=recall"),
+        (["continued.attention=plain", "cache.schedule=global", "label=x"], "cannot emulate cache.schedule=global"),
         (["data.prompt=1024"], "leaves nothing of tokens=1024"),
     ):
         with pytest.raises(UserError) as refused:

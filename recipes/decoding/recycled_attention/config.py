@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from recipes.core.config.settings import EXACT, EXAMPLE_UNIT, SEEDS, Card, Claim, RunConfig, setting
 from recipes.core.data.config import DOMAINS
+from recipes.core.models.adapter_config import LoraConfig, lora_problems
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 from recipes.core.spelling import did_you_mean
 from recipes.core.training.toys.config import ToyLMConfig
@@ -15,6 +16,7 @@ CACHES = (RECYCLED, FULL, STREAMING, H2O, SNAPKV, ORACLE, RANDOM)
 UNREFRESHED = (STREAMING, H2O, SNAPKV, ORACLE, RANDOM)
 SYMBOLS = 126  # that texts of `recall` are made of
 FIXED, DYNAMIC, GLOBAL = "fixed", "dynamic", "global"
+EMULATED = "emulated"
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,23 @@ class RecallerConfig(SmallLMConfig):
         return f"{super().description} ({self.steps:,} steps, once, then cached)"
 
 
+@dataclass(frozen=True)
+class ContinuedConfig:
+    """Training of the model before it is evaluated, on training documents of the domains of `data`."""
+
+    attention: str = setting(
+        "none",
+        help="none: no training; emulated: the second half of each text is read with the cache of the run; plain: with "
+        "full attention",
+        choices=("none", EMULATED, "plain"),
+    )
+    steps: int = setting(40, help="steps", unit="steps", ge=1)
+    batch_size: int = setting(1, help="texts per step", unit="texts", ge=1)
+    length: int = setting(512, help="tokens of a text", unit="tokens", ge=4)
+    learning_rate: float = setting(1e-5, help="peak learning rate", gt=0)
+    characters: int = setting(1_000_000, help="text of each domain that is read", unit="characters", ge=1_000)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecycledAttentionConfig(RunConfig):
     """Config of one `recycled-attention` run."""
@@ -153,23 +172,37 @@ class RecycledAttentionConfig(RunConfig):
     data: LongDocumentsConfig | RecallConfig | PromptsConfig = setting(help="texts")
     model: ToyLMConfig | RecallerConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
     cache: CacheConfig = setting(CacheConfig(), help="cache")
+    continued: ContinuedConfig = setting(ContinuedConfig(), help="continued training")
+    lora: LoraConfig = setting(LoraConfig(), help="low-rank adapters, of continued training")
     generation: GenerationConfig = setting(GenerationConfig(), help="continuations, of data=prompts")
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
         recall, trained = isinstance(self.data, RecallConfig), isinstance(self.model, RecallerConfig)
+        if self.continued.attention != "none":
+            return self._check_training()
         if recall and not trained:
             return [("model", f"{self.model.name} was not trained on data=recall; type model=recaller")]
         if trained and not recall:
             return [("model", f"recaller reads nothing but data=recall, not data={self.data.name}; type model=FOLDER")]
         return []
 
+    def _check_training(self) -> list[tuple[str, str]]:
+        """Rules of continued training."""
+        if not isinstance(self.data, LongDocumentsConfig):
+            return [("continued.attention", f"trains on documents, not data={self.data.name}; type none")]
+        if self.cache.schedule == GLOBAL:
+            return [("continued.attention", "one forward cannot emulate cache.schedule=global; type fixed or dynamic")]
+        return lora_problems(self.lora, self.trainer, self.model)
+
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
+        training = f"{self.continued.steps:,} steps with {self.continued.attention} attention, once, then cached"
         return [
             ("data", self.data.description),
             ("model", self.model.description),
             ("cache", self.cache.description),
+            *([("continued training", training)] if self.continued.attention != "none" else []),
         ]
 
     def parameters(self) -> int:
@@ -234,6 +267,16 @@ CARD = Card(
             unit=EXAMPLE_UNIT,
         ),
         Claim(
+            statement="Trained further with its own attention, it predicts better than trained with full attention",
+            metric=NLL,
+            arm="recycled_trained",
+            baseline="plain_trained",
+            direction=-1,
+            published="perplexity 2.96 to 2.87 at stride 50, 2.90 to 2.81 at stride 25, against no training",
+            minimal_effect=0.01,
+            unit=EXAMPLE_UNIT,
+        ),
+        Claim(
             statement="With a stride of 1 it is full attention: nats per token differ by no more than 0.0001",
             metric=NLL,
             arm="stride_1",
@@ -268,7 +311,7 @@ CARD = Card(
         ),
     ),
     cost="two forwards of a frozen model a document",
-    pair_keys=("arm", "cache"),
+    pair_keys=("arm", "cache", "continued"),
     version=1,
     control="h2o",
     headlines=(NLL, RECOVERED, ACCURACY, "keys_read"),

@@ -37,6 +37,7 @@ from recipes.decoding.recycled_attention.generating import HINT, WEIGHTS, genera
 from recipes.decoding.recycled_attention.interface import check_attention
 from recipes.decoding.recycled_attention.recall import COPY, RECALL, recall_texts, recaller, recaller_tokenizer
 from recipes.decoding.recycled_attention.texts import Text, long_documents
+from recipes.decoding.recycled_attention.training import continue_training
 from recipes.decoding.speculation import check_lengths
 
 TITLES = {
@@ -81,6 +82,10 @@ class RecycledAttentionRecipe:
         """
         model, tokenizer = _load(config, device)
         check_attention(model.language_model, _where(config))
+        if config.continued.attention != "none":
+            check_context(model, config.continued.length, "continued.length")
+            continue_training(config, model, tokenizer)
+            model.to(device)
         ends = frozenset([*end_ids(model.language_model), tokenizer.eos_token_id])
         if isinstance(config.data, PromptsConfig):
             prompts, most = load_prompts(config.data, tokenizer), config.generation.max_new_tokens
