@@ -43,6 +43,14 @@ def test_prompts_of_a_file_are_continued_from_where_they_end(tmp_path: Path) -> 
     assert metrics["bits"] > 0 and "continuation" not in metrics
 
 
+def test_texts_too_short_for_a_cut_are_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "He plays the gu"}\n', encoding="utf-8")
+    metrics, _ = run(tmp_path, f"data.path={path}")
+    assert "bits" not in metrics
+    assert "no text can be cut inside of a word behind 16 characters: bits is not measured" in capsys.readouterr().err
+
+
 def test_what_is_wrong_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": ""}\n', encoding="utf-8")

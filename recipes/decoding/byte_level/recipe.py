@@ -12,6 +12,7 @@ import numpy as np
 
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
+from recipes.core.messages import note
 from recipes.core.recipe import Evaluation
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.sampling import end_ids
@@ -114,7 +115,11 @@ class ByteLevelRecipe:
         for key in [key for key, other in (("model", SECOND), ("second", FIRST)) if config.bytes.models == other]:
             del models[key]
         speakers = [_speaker(config, key, model, device) for key, model in models.items()]
-        return Prepared(speakers, _texts(config, speakers))
+        texts = _texts(config, speakers)
+        if config.cuts.inside and not any(cut.inside for text in texts for cut in text.cuts):
+            places = f"inside of a word behind {config.cuts.after} characters"
+            note(f"warning: no text can be cut {places}: {BITS} is not measured")
+        return Prepared(speakers, texts)
 
     def build(self, config: ByteLevelConfig, prepared: Prepared) -> Training | None:
         """Nothing is trained."""
@@ -242,12 +247,13 @@ def _continue(
         speaker.read(config.bytes.mode, before, text.text, text.prompt)
         for speaker, before in zip(speakers, text.before, strict=False)
     ]
+    by_bytes = [state for state in states if not isinstance(state, AfterTokens)]
     if isinstance(states[0], AfterTokens):
         data, ended = _by_tokens(states[0], choose, options.max_new_bytes)
         costs, beyond = list[float](), list[float]()
     else:
         how = config.bytes.models if len(states) > 1 else MEAN
-        data, ended, costs, beyond = _by_bytes(states, how, choose, options.max_new_bytes)
+        data, ended, costs, beyond = _by_bytes(by_bytes, how, choose, options.max_new_bytes)
     seconds = time.perf_counter() - start
     return Continuation(text, data, ended, costs, beyond, _forwards(speakers) - forwards, seconds)
 

@@ -25,7 +25,7 @@ EXACT, EXACT_FAST, ALL, HEALING, TOKEN = "exact", "exact_fast", "all_segmentatio
 MODES = (EXACT, EXACT_FAST, ALL, HEALING, TOKEN)
 
 
-class ByteState(Protocol):
+class TextState(Protocol):
     """A text whose next byte is asked for.
 
     Attributes:
@@ -40,6 +40,10 @@ class ByteState(Protocol):
 
     def symbols(self) -> np.ndarray:
         """[257] probabilities of the next byte, and of the end of the text last; they sum to 1."""
+
+
+class ByteState(TextState, Protocol):
+    """A text that goes on byte by byte."""
 
     def push(self, byte: int) -> None:
         """The text goes on with this byte."""
@@ -67,7 +71,7 @@ class Language:
     beam: int = 5
     threshold: float = 0.05
 
-    def read(self, mode: str, before: Sequence[int], text: bytes) -> ByteState:
+    def read(self, mode: str, before: Sequence[int], text: bytes) -> "ByteState | AfterTokens":
         """A text, to be asked for its next byte.
 
         Args:
@@ -185,6 +189,8 @@ class Covers:
 class AfterTokens:
     """Baselines: the text is taken to be the tokens that the tokenizer gives it, or all but the last of them.
 
+    It goes on by tokens.
+
     Args:
         language: The model.
         before: Tokens that the text is taken to have.
@@ -225,10 +231,6 @@ class AfterTokens:
         self._before.append(token)
         self._ahead = {}
         return text, vocabulary.symbols[token] == END
-
-    def push(self, byte: int) -> None:
-        """Bytes are not pushed: tokens are taken, with `next_token`."""
-        raise NotImplementedError
 
 
 @dataclass

@@ -15,7 +15,7 @@ from recipes.core.models.text import context
 from recipes.decoding.byte_level.canonical import Canonical
 from recipes.decoding.byte_level.config import CutsConfig
 from recipes.decoding.byte_level.reading import TailReader
-from recipes.decoding.byte_level.states import ByteState, Language
+from recipes.decoding.byte_level.states import AfterTokens, ByteState, Language
 from recipes.decoding.vocabulary_bytes import vocabulary_bytes
 
 BROKEN_OFF = "\ufffd"  # what decoding makes of a character whose last bytes are missing
@@ -71,7 +71,7 @@ class Speaker:
             return self.start, prompt.text, False
         return ids[:last], self.language.vocabulary.join(ids[last:]).decode(), True
 
-    def read(self, mode: str, before: Sequence[int], text: str, at: int | None = None) -> ByteState:
+    def read(self, mode: str, before: Sequence[int], text: str, at: int | None = None) -> ByteState | AfterTokens:
         """The first `at` bytes of a text, or the whole, to be asked for what comes next."""
         data = self.canonical.bytes_of(text)
         end = len(data) if at is None else len(data) - len(text.encode()) + at
