@@ -26,11 +26,13 @@ from recipes.decoding.icn.method import (
     share_of_vocabulary,
 )
 from recipes.decoding.icn.topics import Topic, prompt_text
+from recipes.decoding.icn.writer import Listing, Writer
 from tests.core import tokenizer_kinds
 from tests.decoding.conftest import tiny
 
 KEYS = torch.tensor([[1, 0], [0.98, 0.2], [0.98, -0.2], [0, 1], [-0.7, 0.7]])
 TOPIC = Topic("pets", "A list of pets:", {"cat": "cat", "dog": "dog", "red fox": "red fox", "fox": "red fox"})
+OTHER = Topic("words", "Here is what they say, and why:", {"how": "how", "what": "what"})
 
 
 def test_moving_the_query_moves_a_whole_cluster_and_a_ban_does_not() -> None:
@@ -111,30 +113,38 @@ def test_ngrams_of_earlier_items_do_not_come_again() -> None:
         SeenNgrams(1)
 
 
-def lister(kind: str = "llama", form: str = "plain", **options: Any) -> Lister:
+def lister(kind: str = "llama", form: str = "plain") -> Lister:
     tokenizer = tokenizer_kinds.byte_level(False, False)
-    model, options = TextModel(tiny(kind, 3, len(tokenizer) + 5)), {"items": 6, "n_tol": 2} | options
-    clusters = k_means(output_head(model.language_model).weight.numpy(), 20, 5, 0)
-    prompt = PromptConfig(format=form, item_tokens=4)
-    return Lister(model, tokenizer, NavigationConfig(**options), prompt, frozenset({2}), clusters)
+    model = TextModel(tiny(kind, 3, len(tokenizer) + 5))
+    return Lister(model, tokenizer, PromptConfig(format=form, item_tokens=4), frozenset({2}))
+
+
+def writer(kind: str = "llama", form: str = "plain", **options: Any) -> Writer:
+    one = lister(kind, form)
+    clusters = k_means(one.head.weight.numpy(), 20, 5, 0)
+    return Writer(one, NavigationConfig(**{"items": 6, "n_tol": 2} | options), clusters)
+
+
+def write(form: str = "plain", topic: Topic = TOPIC, seed: int = 0, **options: Any) -> Listing:
+    return writer(form=form, **options).write([topic], seed)[0]
 
 
 def greedy(model: Any, ids: list[int]) -> int:
     return int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
 
 
-def plainly(one: Lister, topic: Topic) -> list[str]:
+def plainly(writer: Writer, topic: Topic) -> list[str]:
     """The loop of the paper's code: every token of every item with a forward over the whole prompt."""
-    model, items, first_tokens = one.model.language_model, list[str](), set[str]()
-    while len(items) < one.options.items:
-        listed = [text for text in items if text] if one.options.listed else []
-        behind_list = one.ids(topic, listed)
+    one, options, items, first_tokens = writer.lister, writer.options, list[str](), set[str]()
+    model = one.model.language_model
+    while len(items) < options.items:
+        behind_list = one.ids(topic, [text for text in items if text] if options.listed else [])
         order = model(input_ids=torch.tensor([behind_list])).logits[0, -1].argsort(descending=True, stable=True)
         new = list[str]()
         for token in order.tolist():
-            if one.texts[token] and one.texts[token] not in first_tokens and len(new) < one.options.n_tol:
+            if one.texts[token] and one.texts[token] not in first_tokens and len(new) < options.n_tol:
                 first_tokens.add(one.texts[token])
-                ids, start = [token], one.ids(topic) if one.options.reg else behind_list
+                ids, start = [token], one.ids(topic) if options.reg else behind_list
                 while len(ids) < 4 and "\n" not in one.texts[ids[-1]] and ids[-1] != 2:
                     ids.append(greedy(model, start + ids))
                 text = one.tokenizer.decode([each for each in ids if each != 2], skip_special_tokens=True)
@@ -145,11 +155,14 @@ def plainly(one: Lister, topic: Topic) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 @pytest.mark.parametrize("options", [{}, {"reg": False}, {"listed": False}, {"n_tol": 3}], ids=str)
-def test_lists_are_those_of_a_plain_loop(kind: str, options: dict[str, Any]) -> None:
-    one = lister(kind, **options)
-    listing = one.write(TOPIC, 0)
-    assert [item.text for item in listing.items] == plainly(one, TOPIC)
-    assert len({one.texts[item.token] for item in listing.items}) == 6 and listing.read > 0
+def test_lists_side_by_side_are_those_of_a_plain_loop(
+    kind: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recipes.decoding.icn.lister.COLUMNS", 40)  # some items a forward
+    one = writer(kind, **options)
+    for topic, listing in zip((TOPIC, OTHER), one.write([TOPIC, OTHER], 0), strict=True):
+        assert [item.text for item in listing.items] == plainly(one, topic)
+        assert len({one.lister.texts[item.token] for item in listing.items}) == 6 and listing.read > 0
 
 
 def test_logits_are_products_of_query_and_keys() -> None:
@@ -161,45 +174,65 @@ def test_logits_are_products_of_query_and_keys() -> None:
 
 
 def test_without_explored_items_navigation_is_plain_ranks() -> None:
-    first = lister(items=2).write(TOPIC, 0)
-    assert [item.token for item in first.items] == [item.token for item in lister(listed=False).write(TOPIC, 0).items][
-        :2
-    ]
-    assert first.items == lister(listed=False, items=2).write(TOPIC, 0).items
-    assert first.items == lister(items=4).write(TOPIC, 0).items[:2]
+    first = write(items=2)
+    assert [item.token for item in first.items] == [item.token for item in write(listed=False).items][:2]
+    assert first.items == write(listed=False, items=2).items == write(items=4).items[:2]
 
 
 def test_a_ban_repeats_no_first_token_in_any_writing() -> None:
-    one = lister(listed=False, exclude="beginnings", items=40, n_tol=5)
-    tokens = [item.token for item in one.write(TOPIC, 0).items]
-    words = [normalise(one.texts[token]) for token in tokens if normalise(one.texts[token])]
+    one = writer(listed=False, exclude="beginnings", items=40, n_tol=5)
+    tokens = [item.token for item in one.write([TOPIC], 0)[0].items]
+    words = [normalise(one.lister.texts[token]) for token in tokens if normalise(one.lister.texts[token])]
     assert len({*tokens}) == len(tokens) and len({*words}) == len(words)
 
 
 def test_a_ban_of_clusters_ends_where_none_is_left() -> None:
-    one = lister(listed=False, exclude="clusters", items=40, n_tol=5)
-    tokens = [item.token for item in one.write(TOPIC, 0).items]
-    assert len(tokens) == len({*one.clusters[tokens]}) <= 20
+    one = writer(listed=False, exclude="clusters", items=40, n_tol=5)
+    for listing in one.write([TOPIC, OTHER], 0):
+        tokens = [item.token for item in listing.items]
+        assert len(tokens) == len({*one.clusters[tokens]}) <= 20
 
 
-def test_what_is_drawn_follows_from_seed_and_list() -> None:
-    one = lister(name="sample", listed=False, items=30)
-    assert one.write(TOPIC, 0) == one.write(TOPIC, 0) != one.write(TOPIC, 1)
-    assert one.write(replace(TOPIC, id="others"), 0) != one.write(TOPIC, 0)
-    cold = lister(name="sample", listed=False, temperature=1e-4).write(TOPIC, 0)
-    assert {item.token for item in cold.items} == {int(one.query(TOPIC).argmax())}
+def test_what_is_drawn_follows_from_seed_and_list_alone() -> None:
+    options: dict[str, Any] = {"name": "sample", "listed": False, "items": 30}
+    first = write(**options)
+    assert first == write(**options) != write(seed=1, **options)
+    assert first != write(topic=replace(TOPIC, id="others"), **options)
+    beside = writer(**options).write([OTHER, TOPIC], 0)[1]
+    assert [item.text for item in beside.items] == [item.text for item in first.items]
+    cold = write(temperature=1e-4, **options)
+    assert {item.token for item in cold.items} == {int(lister().query(TOPIC).argmax())}
 
 
-def test_a_list_that_is_written_on_has_no_item_twice() -> None:
-    for form in ("plain", "quoted"):
-        listing = lister(name="no_repeat", form=form, items=7).write(TOPIC, 0)
+@pytest.mark.parametrize("form", ["plain", "quoted"])
+def test_a_list_that_is_written_on_has_no_item_twice(form: str) -> None:
+    one = writer(form=form, name="no_repeat", reg=False, items=7)
+    for listing in one.write([TOPIC, OTHER], 0):
         written = [item.text for item in listing.items if item.text]
         assert len(listing.items) == 7 and len({*written}) == len(written)
 
 
-def test_a_list_ends_where_the_context_does() -> None:
-    for options in ({"listed": True, "n_tol": 2}, {"name": "no_repeat"}):
-        assert 0 < len(lister(items=40, **options).write(TOPIC, 0).items) < 40
+def test_without_ngrams_a_list_that_is_written_on_is_greedy() -> None:
+    one = writer(name="no_repeat", reg=False, items=3, ngram=9)
+    model, items = one.lister.model.language_model, list[str]()
+    for item in one.write([TOPIC], 0)[0].items:
+        prompt, ids = one.lister.ids(TOPIC, [text for text in items if text]), list[int]()
+        while len(ids) < 4 and not (ids and one.lister.stops[ids[-1]]):
+            logits = model(input_ids=torch.tensor([prompt + ids])).logits[0, -1]
+            logits[torch.from_numpy(one.lister.stops)] -= 1e9 * (not ids)  # an item has a token
+            ids.append(int(logits.argmax()))
+        assert item.text == one.lister.text(ids)
+        items.append(item.text)
+
+
+def test_a_list_ends_where_the_context_does_and_no_other_does() -> None:
+    for options in ({"n_tol": 2}, {"name": "no_repeat", "reg": False}):
+        long, short = (
+            writer(items=40, **options).write([topic], 0)[0] for topic in (replace(TOPIC, instruction="a " * 50), TOPIC)
+        )
+        assert 0 < len(long.items) < len(short.items) < 40
+        both = writer(items=40, **options).write([replace(TOPIC, instruction="a " * 50), TOPIC], 0)
+        assert [len(each.items) for each in both] == [len(long.items), len(short.items)]
 
 
 def test_prompts() -> None:
@@ -214,7 +247,7 @@ def test_prompts() -> None:
 def test_quoted_items_end_with_a_quote_or_say_nothing() -> None:
     one = lister(form="quoted")
     ids = one.tokenizer('red fox" and', add_special_tokens=False)["input_ids"]
-    assert one._text(ids) == "red fox" and one._text(ids[:2]) == ""
+    assert one.text(ids) == "red fox" and one.text(ids[:2]) == ""
 
 
 def test_the_clusters_are_checked_against_the_vocabulary() -> None:

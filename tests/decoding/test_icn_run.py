@@ -12,11 +12,11 @@ from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.runs.records import final_metrics
 from recipes.decoding.icn.config import ListsConfig, ProbeConfig
-from recipes.decoding.icn.lister import Item, Listing
 from recipes.decoding.icn.lists import LISTS, plural
 from recipes.decoding.icn.method import normalise
 from recipes.decoding.icn.results import Judged, score
 from recipes.decoding.icn.topics import Topic, load_topics
+from recipes.decoding.icn.writer import Item, Listing
 from tests.core import tokenizer_kinds
 from tests.decoding.conftest import tiny
 
@@ -115,7 +115,10 @@ def test_keys_that_do_not_fit_are_refused_before_anything_loads() -> None:
     for words, message in (
         (["navigation.n_tol=7"], "navigation.n_tol: items=100 does not divide by it"),
         (["navigation.name=sample"], "navigation.listed: what is drawn is drawn from one distribution"),
-        (["navigation.name=no_repeat", "arm=rank"], "navigation.listed: the model writes on behind its own list"),
+        (
+            ["navigation.name=no_repeat", "navigation.reg=false", "arm=rank"],
+            "navigation.listed: the model writes on behind its own list",
+        ),
         (["navigation.temperature=0"], "navigation.temperature"),
         (["navigation.ngram=1"], "navigation.ngram"),
         (["probe.top=100"], "probe.top: leaves none of ranks=100"),

@@ -93,8 +93,9 @@ class NavigationConfig:
             problems.append(("n_tol", f"items={self.items} does not divide by it"))
         if self.name == SAMPLE and self.listed:
             problems.append(("listed", "what is drawn is drawn from one distribution; type navigation.listed=false"))
-        if self.name == NO_REPEAT and not self.listed:
-            problems.append(("listed", "the model writes on behind its own list; type navigation.listed=true"))
+        if self.name == NO_REPEAT and (not self.listed or self.reg):
+            what = "the model writes on behind its own list; type navigation.listed=true navigation.reg=false"
+            problems.append(("listed" if not self.listed else "reg", what))
         return problems
 
 

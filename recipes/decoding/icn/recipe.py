@@ -11,7 +11,6 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation
-from recipes.core.runs.progress import progress
 from recipes.core.scoring.sampling import end_ids
 from recipes.core.training.toys.frozen import load_frozen
 from recipes.core.training.trainer import Training
@@ -22,6 +21,7 @@ from recipes.decoding.icn.lister import Lister
 from recipes.decoding.icn.method import TOKENS
 from recipes.decoding.icn.results import RIGHT, Judged, heatmap, score, write_lists
 from recipes.decoding.icn.topics import Topic, load_topics
+from recipes.decoding.icn.writer import Listing, Writer
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,12 @@ class Prepared:
     """What a run needs.
 
     Attributes:
-        lister: The model that is asked.
+        writer: The model, and the clusters of its keys.
         topics: What it is asked for.
-        clusters: int [V] the cluster of each token.
     """
 
-    lister: Lister
+    writer: Writer
     topics: Sequence[Topic]
-    clusters: np.ndarray
 
 
 class ICNRecipe:
@@ -50,10 +48,10 @@ class ICNRecipe:
         where = f"model.path={path}" if path else f"model={config.model.name}"
         clusters = vocabulary_clusters(output_head(model.language_model), config.clusters, where)
         ends = frozenset([*end_ids(model.language_model), tokenizer.eos_token_id])
-        lister = Lister(model, tokenizer, config.navigation, config.prompt, ends, clusters, where)
+        writer = Writer(Lister(model, tokenizer, config.prompt, ends, where), config.navigation, clusters)
         for topic in topics:
-            lister.check_length(topic, config.probe.listed)
-        return Prepared(lister, topics, clusters)
+            writer.check_length(topic, config.probe.listed)
+        return Prepared(writer, topics)
 
     def build(self, config: ICNConfig, prepared: Prepared) -> Training | None:
         """Nothing is trained."""
@@ -65,34 +63,32 @@ class ICNRecipe:
 
     def evaluate(self, config: ICNConfig, prepared: Prepared, model: object, curve: dict[int, Scores]) -> Evaluation:
         """Write all lists, judge them, look at the ranks and the query."""
-        lists, options = list[Judged](), config.navigation
-        with progress("lists", len(prepared.topics)) as show:
-            for topic in prepared.topics:
-                lists.append(ask(config, prepared, topic))
-                show(len(lists))
+        writer, options = prepared.writer, config.navigation
+        listings = writer.write_once(prepared.topics, config.seed)
+        lists = [look(config, writer, *pair) for pair in zip(prepared.topics, listings, strict=True)]
         short = [one.topic.id for one in lists if len(one.listing.items) < options.items]
         if short:
             what = "have fewer items than asked for, as no token or no room was left for more"
             note(f"warning: {len(short)} lists {what}: {', '.join(short)}")
         plain = options.name == RANKS and not options.listed and options.exclude == TOKENS
         random = np.random.default_rng(config.seed) if config.probe.by_chance else None
-        scores = score(lists, options.items, prepared.clusters, config.probe, plain, random)
-        write = partial(write_lists, lists=lists, texts=prepared.lister.texts, clusters=prepared.clusters)
+        scores = score(lists, options.items, writer.clusters, config.probe, plain, random)
+        write = partial(write_lists, lists=lists, texts=writer.lister.texts, clusters=writer.clusters)
         shown = heatmap(lists[: config.heatmap])
         return Evaluation(scores.overall(), scores, shown, [by_items(config.variant, lists)], files={FILE: write})
 
 
-def ask(config: ICNConfig, prepared: Prepared, topic: Topic) -> Judged:
-    """A list, and what the model says of its first token: before, and with some right answers listed if the arm lists.
+def look(config: ICNConfig, writer: Writer, topic: Topic, listing: Listing) -> Judged:
+    """What the model says of a list's first token: before, and with some right answers listed if the arm lists.
 
     Args:
         config: Of the run.
-        prepared: From `prepare`.
-        topic: What is asked for.
+        writer: Has the model and the clusters.
+        topic: What was asked for.
+        listing: What came.
     """
-    lister, clusters = prepared.lister, prepared.clusters
-    listing, logits = lister.write_once(topic, config.seed), lister.query(topic)
-    answers = topic.usual[: config.probe.listed]
+    lister, clusters = writer.lister, writer.clusters
+    logits, answers = lister.query(topic), topic.usual[: config.probe.listed]
     tokens = [lister.answer_tokens(topic, answer) for answer in answers]
     chances = (lister.query(topic, answers) if config.navigation.listed else logits).softmax(-1).cpu().numpy()
     literal, writings = [first for first, _ in tokens], sorted({each for _, every in tokens for each in every})

@@ -12,9 +12,9 @@ from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
 from recipes.core.storage.files import write_text
 from recipes.decoding.icn.config import DISTINCT, GAP, MASS, NEAR, SHARE, ProbeConfig
-from recipes.decoding.icn.lister import Listing
 from recipes.decoding.icn.method import in_main, mean_precision, normalise, precision, share_of_vocabulary
 from recipes.decoding.icn.topics import Topic
+from recipes.decoding.icn.writer import Listing
 
 RIGHT, WRONG, REPEAT = "right", "wrong", "repeat"
 TITLES = {
@@ -99,30 +99,36 @@ def score(
     for name, (title, higher_is_better) in TITLES.items():
         scores.define(name, title, higher_is_better)
     for one in lists:
-        missing = items - len(one.listing.items)
-        right, marks = [*one.right, *[False] * missing], one.marks
-        distinct, order = marks.count(RIGHT), one.order
+        order = one.order
         if random is not None:
             order = np.concatenate([order[:top], random.permutation(order[top:])])
-        values = {
-            DISTINCT: distinct,
-            "coverage": distinct / min(items, len(one.topic.usual)),
-            "precision": precision(right),
-            "mean_precision": mean_precision(right),
-            "duplicates": marks.count(REPEAT) / max(len(marks), 1),
-            "read_per_item": one.listing.read / max(len(marks), 1),
+        values = _of_items(one, items) | {
             SHARE: float(in_main(order, clusters, top, probe.ranks).mean()),
             "cluster_chance": share_of_vocabulary(one.order, clusters, top),
             MASS: one.mass,
             NEAR: one.near,
         }
         for name, value in values.items():
-            scores.add(name, one.topic.id, one.topic.id, float(value))
+            scores.add(name, one.topic.id, one.topic.id, value)
         if plain:
             tokens = np.array([item.token for item in one.listing.items], np.int64)
             main = in_main(tokens, clusters, top, probe.ranks)
             _add_parts(scores, one, main if random is None else random.permutation(main), top)
     return scores.without_empty_rows()
+
+
+def _of_items(one: Judged, items: int) -> dict[str, float]:
+    """Metrics of what a list says."""
+    marks, right = one.marks, [*one.right, *[False] * (items - len(one.listing.items))]
+    distinct, number = marks.count(RIGHT), max(len(marks), 1)
+    return {
+        DISTINCT: float(distinct),
+        "coverage": distinct / min(items, len(one.topic.usual)),
+        "precision": precision(right),
+        "mean_precision": mean_precision(right),
+        "duplicates": marks.count(REPEAT) / number,
+        "read_per_item": one.listing.read / number,
+    }
 
 
 def _add_parts(scores: Scores, one: Judged, main: np.ndarray, top: int) -> None:
