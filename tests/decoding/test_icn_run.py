@@ -12,7 +12,7 @@ from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.runs.records import final_metrics
 from recipes.decoding.icn.config import ListsConfig, ProbeConfig
-from recipes.decoding.icn.lists import LISTS, plural
+from recipes.decoding.icn.lists import LISTS, plurals
 from recipes.decoding.icn.method import normalise
 from recipes.decoding.icn.results import Judged, score
 from recipes.decoding.icn.topics import Topic, load_topics
@@ -141,8 +141,8 @@ def test_lists_that_ship_have_every_answer_once() -> None:
         for names in each.answers:
             for name in names:
                 assert owner.setdefault(normalise(name), names[0]) == names[0], f"{each.id}: {name} is two answers"
-    assert [plural(word) for word in ("cherry", "peach", "apple", "tomato", "monkey")] == [
-        "cherries", "peaches", "apples", "tomatoes", "monkeys"
+    assert [plurals(word) for word in ("cherry", "peach", "apple", "monkey", "tomato")] == [
+        ["cherries"], ["peaches"], ["apples"], ["monkeys"], ["tomatos", "tomatoes"]
     ]  # fmt: skip
 
 

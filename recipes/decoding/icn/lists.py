@@ -29,15 +29,17 @@ class KnownList:
         answers = []
         for each in self.text.split(";"):
             names = [name.strip() for name in " ".join(each.split()).split("/")]
-            answers.append([*names, *(plural(name) for name in names if self.plurals)])
+            answers.append([*names, *(each for name in names if self.plurals for each in plurals(name))])
         return answers
 
 
-def plural(name: str) -> str:
-    """The regular plural of a noun."""
+def plurals(name: str) -> list[str]:
+    """The regular plurals of a noun: two for one that ends in o."""
     if name.endswith("y") and name[-2] not in "aeiou":
-        return f"{name[:-1]}ies"
-    return f"{name}es" if name.endswith(("s", "x", "sh", "ch", "o")) else f"{name}s"
+        return [f"{name[:-1]}ies"]
+    if name.endswith("o"):
+        return [f"{name}s", f"{name}es"]
+    return [f"{name}es" if name.endswith(("s", "x", "sh", "ch")) else f"{name}s"]
 
 
 STATES = """
