@@ -17,7 +17,7 @@ from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 from recipes.retrieval.collection import Collection, Passages, Queries
 from recipes.retrieval.config import FirstStageConfig
-from recipes.retrieval.rankings import Ranking, by_scores, read_run
+from recipes.retrieval.rankings import Ranking, best, by_scores, read_run
 
 STOPWORDS = "en"
 CHUNK = 64  # queries that are looked at together for a relevant candidate
@@ -52,12 +52,7 @@ class BM25:
         known = [term for term in terms if term in self._index.vocab_dict]
         if not known:
             return by_scores([], [])
-        scores = np.asarray(self._index.get_scores(known))
-        hits = np.flatnonzero(scores > 0)
-        if len(hits) > count:
-            edge = np.partition(scores[hits], len(hits) - count)[len(hits) - count]
-            hits = hits[scores[hits] >= edge]
-        return by_scores(hits, scores[hits]).first(count)
+        return best(np.asarray(self._index.get_scores(known)), count)
 
 
 @dataclass(frozen=True)

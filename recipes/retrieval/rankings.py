@@ -51,6 +51,15 @@ def by_scores(passages: Sequence[int] | np.ndarray, scores: Sequence[float] | np
     return Ranking(np.asarray(passages, np.int64)[order], values[order])
 
 
+def best(scores: np.ndarray, count: int) -> Ranking:
+    """At most so many passages with a score above 0, of scores [passages] of all; of equal ones the first."""
+    hits = np.flatnonzero(scores > 0)
+    if len(hits) > count:
+        edge = np.partition(scores[hits], len(hits) - count)[len(hits) - count]
+        hits = hits[scores[hits] >= edge]
+    return by_scores(hits, scores[hits]).first(count)
+
+
 def falling(scores: np.ndarray) -> NDArray[np.float32]:
     """[k] float32 that fall strictly and lie as near to non-increasing scores as they can.
 

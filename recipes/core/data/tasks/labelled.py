@@ -42,12 +42,14 @@ class LabelledText:
         text: Never blank.
         label: Name of its class.
         document: What must not stand on both sides of a split.
+        source: Who it comes from; empty where nobody says.
     """
 
     id: str
     text: str
     label: str
     document: str
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -245,11 +247,12 @@ def _texts(config: LabelledTextsConfig, table: Table, prefix: str) -> tuple[list
     """The texts of a table, and what is wrong with rows that are none."""
     text = table.pick(config.text_column, TEXT_COLUMNS, "data.text_column")
     label = table.pick(config.label_column, LABEL_COLUMNS, "data.label_column")
-    names = [text, label]
-    if config.document_column is not None:
-        names.append(table.pick(config.document_column, (), "data.document_column"))
+    names: list[str | None] = [text, label, None, None]
+    for place, key in ((2, "document_column"), (3, "source_column")):
+        if (column := getattr(config, key)) is not None:
+            names[place] = table.pick(column, (), f"data.{key}")
     texts, bad = [], []
-    for index, record in enumerate(table.rows(names)):
+    for index, record in enumerate(table.rows([name for name in names if name is not None])):
         row = record if isinstance(record, Bad) else _text(record, names)
         if isinstance(row, LabelledText):
             texts.append(replace(row, id=f"{prefix}row-{index}"))
@@ -258,9 +261,9 @@ def _texts(config: LabelledTextsConfig, table: Table, prefix: str) -> tuple[list
     return texts, bad
 
 
-def _text(record: Record, names: Sequence[str]) -> LabelledText | str:
-    """A row as a text, or what is wrong with it."""
-    text, label, *document = (record.get(name) for name in names)
+def _text(record: Record, names: Sequence[str | None]) -> LabelledText | str:
+    """A row as a text, or what is wrong with it; columns of text, label, document and source, None where none is."""
+    text, label, document, source = (None if name is None else record.get(name) for name in names)
     if not isinstance(text, str) or not text.strip():
         return "its text is missing or blank" if text is None or isinstance(text, str) else f"no text: {excerpt(text)}"
     if not is_unicode(text):
@@ -268,10 +271,12 @@ def _text(record: Record, names: Sequence[str]) -> LabelledText | str:
     name = label_name(label)
     if name is None:
         return f"its label is {excerpt(label)}, no word and no whole number"
-    source = label_name(document[0]) if document else text_digest(text)
-    if source is None:
-        return f"its document is {excerpt(document[0])}, no word and no whole number"
-    return LabelledText("", text, name, source)
+    parts = [text_digest(text) if names[2] is None else label_name(document)]
+    parts.append("" if names[3] is None else label_name(source))
+    for part, value, what in zip(parts, (document, source), ("document", "source"), strict=True):
+        if part is None:
+            return f"its {what} is {excerpt(value)}, no word and no whole number"
+    return LabelledText("", text, name, *map(str, parts))
 
 
 def text_digest(text: str) -> str:

@@ -49,6 +49,9 @@ class LabelledTextsConfig(LabelledConfig):
     document_column: str | None = setting(
         None, help="column that names the document a text comes from; null: equal texts are one document"
     )
+    source_column: str | None = setting(
+        None, help="column that names who a text comes from, where a recipe weighs sources; null: nobody says"
+    )
     split: str = setting("train", help="published split to train on, or all; data without splits is train")
     test_split: str | None = setting(
         None, help="published split to test on; null: test, else validation, else test_fraction of split"

@@ -1,0 +1,1 @@
+"""Importance of data sources for answers that rest on retrieved passages."""
