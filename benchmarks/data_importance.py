@@ -2,8 +2,8 @@
 
     python -m benchmarks.data_importance [--items 100000 1000000] [--large]
 
-Lists of 50 items of 1,000 sources, K = 10, form A, one core; each size in a process of its own, whose peak memory is what
-it adds to NumPy and its imports. Promise, measured with `--large`: 10,000,000 items in at most 180 CPU-seconds and
+Lists of 50 items of 1,000 sources, K = 10, form A, one core; each size in a process of its own, whose peak memory is
+given, imports and the data included. Promise, measured with `--large`: 10,000,000 items in at most 180 CPU-seconds and
 1.5 GiB. `line` is where the slope of the largest two sizes leads at 100,000,000, which the paper does in ten minutes.
 """
 
