@@ -14,10 +14,17 @@ from typing import Any, TypeVar
 from recipes.core.errors import UserError
 from recipes.core.models.dropout import without_dropout
 from recipes.core.models.loaded import note_source
+from recipes.core.models.memory import stored_parameters
 from recipes.core.storage import hub
 from recipes.core.storage.files import home_path
 from recipes.core.storage.fingerprints import stamp_of
-from recipes.core.storage.model_files import AGAIN, check_tokenizer_files, check_weight_files, first_line, read_json
+from recipes.core.storage.model_files import (
+    AGAIN,
+    check_tokenizer_files,
+    check_weight_files,
+    first_line,
+    read_json,
+)
 from recipes.core.storage.places import is_run, run_of
 
 R = TypeVar("R")
@@ -27,6 +34,7 @@ _COMPUTED = re.compile(
 )
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "chat_template.json", "chat_template.jinja")
 WEIGHT_FILES = (".json", ".safetensors")  # what a model is made of
+LARGER = 4  # times the weights of the files: what is less is compared tensor by tensor
 SHOWN = 4  # tensors or pieces that a message lists
 _PATH_LIKE = re.compile(r"[/.~]|.*(/.*/|/$|\\)")  # absolute, relative to here or home, or more than owner/name
 
@@ -50,6 +58,7 @@ def load_model(kind: Any, path: str, key: str, *, unused: str = "", **options: A
     check_weight_files(folder, where)
     config = load_config(path, key)
     check_kind(kind, config, where)
+    _check_size(kind, config, folder, where)
     if (folder / "generation_config.json").exists():
         read_json(folder / "generation_config.json", where)
     strict: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
@@ -254,6 +263,22 @@ def _call_loader(load: Callable[..., R], folder: Path, where: str, what: str, **
             return load(str(folder), **options)
     except Exception as error:
         raise UserError(f"{what}: {first_line(error)}", where, AGAIN) from error
+
+
+def _check_size(kind: Any, config: Any, folder: Path, where: str) -> None:
+    """Refuse a config of a far larger model than the files hold: memory would be taken for all that they lack."""
+    import torch
+
+    build = getattr(kind, "from_config", None) or kind._from_config
+    try:
+        with silent(), torch.device("meta"):
+            model = build(config)
+    except Exception:  # the loader says in its own words what is wrong
+        return
+    described = sum(parameter.numel() for parameter in model.parameters())
+    if described > LARGER * (stored := stored_parameters(folder)[0]) > 0:
+        what = f"config.json describes a model of {described:,} weights, and the files hold {stored:,}"
+        raise UserError(what, where, "config.json and *.safetensors must come from the same save_pretrained")
 
 
 def _check_report(report: dict[str, Any], unused: str, where: str) -> None:

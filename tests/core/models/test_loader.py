@@ -135,6 +135,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "more layers": (edit("config.json", num_hidden_layers=4), r"lack 18 tensors of the model: .* and 14 more"),
     "fewer layers": (edit("config.json", num_hidden_layers=1), r"hold 9 tensors that the model has not"),
     "other width": (edit("config.json", intermediate_size=24), r"6 tensors with another shape .* not \[16, 24\]"),
+    "far wider": (
+        edit("config.json", vocab_size=2**31, intermediate_size=2**20),
+        r"describes a model of [\d,]+ weights, and the files hold [\d,]+",
+    ),
     "other head": (edit("config.json", num_attention_heads=3), r"config\.json does not describe"),
     "another name": (tensors(lambda w: w.update(x=w.pop("model.norm.weight"))), r"lack 1 .*norm.*; .*hold 1 .*: x"),
     "NaN": (tensors(lambda w: w["model.norm.weight"].fill_(float("nan"))), r"NaN or infinity in 1 tensor: model\.norm"),
