@@ -166,6 +166,9 @@ def test_every_arm_runs_on_the_same_models(tmp_path: Path) -> None:
         if arm != "router_recall":  # so small a pair has no divergent token to find
             metrics[arm], folder = final(tmp_path, *TINY, f"arm={arm}")
             lines = [json.loads(line) for line in (folder / "generations.jsonl").read_text("utf-8").splitlines()]
+            shown = json.loads((folder / "heatmap.json").read_text("utf-8"))["examples"]
+            for one, line in zip(shown, lines, strict=False):
+                assert [at for at, token in enumerate(one["tokens"]) if token["kind"] == "routed"] == line["routed"]
             assert len(lines) == 8 and all(
                 line["usage"] * len(line["ids"]) - len(line["routed"]) < 0.01 for line in lines
             )

@@ -1,8 +1,8 @@
 """Keys and values of what a frozen causal language model has read, for methods that choose tokens while generating.
 
-A `KVCache` holds several rows of tokens. Rows are extended, repeated, reordered, cut back, split and joined; branches
-of a tree are read in one forward and one path of them kept. A token's position is the length of the path that leads to
-it, whatever happens to the columns around it: what the model says is always what it says of the row's tokens alone.
+A `KVCache` holds several rows of tokens. Rows are extended, repeated, reordered, cut back and joined; branches of a
+tree are read in one forward and one path of them kept. A token's position is the length of the path that leads to it,
+whatever happens to the columns around it: what the model says is always what it says of the row's tokens alone.
 
 Layers with a sliding window keep what lies outside of it as well, since a row that is cut back needs it again: the
 window is in the mask, and memory is that of a model without windows.
@@ -200,14 +200,6 @@ class KVCache:
         for layer in self._layers.layers:
             other._layers.layers.append(copy(layer))
         return other
-
-    def split(self) -> "list[KVCache]":
-        """Each row in a cache of its own, without padding: rows that go on at different times."""
-        parts = [self.fork() for _ in range(len(self.ids))]
-        for row, (part, length) in enumerate(zip(parts, self.lengths.tolist(), strict=True)):
-            part.gather([row])
-            part.truncate(length)
-        return parts
 
     @staticmethod
     def join(caches: "Sequence[KVCache]") -> "KVCache":

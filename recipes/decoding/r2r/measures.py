@@ -14,7 +14,7 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.storage.files import write_text
 from recipes.decoding.exactness import GreedyText, matches
 from recipes.decoding.generations import CHOSEN, Generation, Step, heatmap
-from recipes.decoding.r2r.gates import Score, above, always, never
+from recipes.decoding.r2r.gates import Score, above, never
 from recipes.decoding.r2r.labels import Asked, Checker, Labels
 from recipes.decoding.r2r.method import (
     DIVERGENT,
@@ -127,6 +127,8 @@ class Curve:
 def curve_of(pair: Pair, asked: Asked, checker: Checker, live: Score, spread: np.ndarray) -> Curve:
     """Accuracy at thresholds that are quantiles of scores on other questions, between the small and the large model.
 
+    Where the large model writes everything, the answers are those that it has given.
+
     Args:
         pair: Both models.
         asked: The questions.
@@ -136,12 +138,12 @@ def curve_of(pair: Pair, asked: Asked, checker: Checker, live: Score, spread: np
     """
     thresholds = sorted({quantile_threshold(spread, share) for share in SHARES}, reverse=True)
     usages, right = list[float](), list[list[bool]]()
-    for decide in (never, *(above(live, threshold) for threshold in thresholds), always):
+    for decide in (never, *(above(live, threshold) for threshold in thresholds)):
         texts = route(pair, asked.prompts, decide)
         usages.append(total_usage(texts))
-        pairs = zip(texts, asked.right, strict=True)
-        right.append([checker.is_right(one.ids, answer) for one, answer in pairs])
-    return Curve(np.array(usages), np.array(right))
+        right.append([checker.is_right(one.ids, answer) for one, answer in zip(texts, asked.right, strict=True)])
+    large = [checker.is_right(one.ids, answer) for one, answer in zip(asked.answers, asked.right, strict=True)]
+    return Curve(np.array([*usages, 1.0]), np.array([*right, large]))
 
 
 def total_usage(texts: Sequence[Routed]) -> float:

@@ -77,7 +77,7 @@ class Lagging:
 
     def __init__(self, pair: Pair) -> None:
         self._pair, self.read, self.calls = pair, 0, 0
-        self._caches = dict[int, KVCache]()
+        self._caches = dict[int, tuple[KVCache, int]]()  # row -> where it was last read, and which row it is there
         self._behind = dict[int, tuple[int, Tensor]]()  # row -> tokens read, logits behind them
 
     def logits(self, rows: Sequence[int], texts: Texts) -> Tensor:
@@ -97,7 +97,17 @@ class Lagging:
 
     def cache(self, rows: Sequence[int]) -> KVCache:
         """Keys and values of texts as far as they were read, to go on with apart from them."""
-        return KVCache.join([self._caches[row] for row in rows])
+        sources = dict[int, tuple[KVCache, list[int]]]()
+        for at, row in enumerate(rows):
+            sources.setdefault(id(self._caches[row][0]), (self._caches[row][0], []))[1].append(at)
+        parts, order = list[KVCache](), list[int]()
+        for source, places in sources.values():
+            parts.append(source.fork())
+            parts[-1].gather([self._caches[rows[at]][1] for at in places])
+            order += places
+        joined = KVCache.join(parts) if len(parts) > 1 else parts[0]
+        joined.gather(sorted(range(len(order)), key=order.__getitem__))
+        return joined
 
     def forget(self, row: int) -> None:
         """A text has ended."""
@@ -110,8 +120,8 @@ class Lagging:
         self.read += sum(map(len, texts)) - (0 if is_new else int(cache.lengths.sum()))
         self.calls += 1
         logits = self._pair.logits(cache, cache.catch_up(texts))
-        for row, text, one, says in zip(rows, texts, cache.split(), logits, strict=True):
-            self._caches[row], self._behind[row] = one, (len(text), says)
+        for at, (row, text) in enumerate(zip(rows, texts, strict=True)):
+            self._caches[row], self._behind[row] = (cache, at), (len(text), logits[at])
 
 
 # Which of some places the large model writes: bool [rows].
