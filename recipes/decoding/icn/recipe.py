@@ -90,7 +90,7 @@ def look(config: ICNConfig, writer: Writer, topic: Topic, listing: Listing) -> J
     lister, clusters = writer.lister, writer.clusters
     logits, answers = lister.query(topic), topic.usual[: config.probe.listed]
     tokens = [lister.answer_tokens(topic, answer) for answer in answers]
-    chances = (lister.query(topic, answers) if config.navigation.listed else logits).softmax(-1).cpu().numpy()
+    chances = (lister.query(topic, answers) if config.navigation.listed else logits).float().softmax(-1).cpu().numpy()
     literal, writings = [first for first, _ in tokens], sorted({each for _, every in tokens for each in every})
     near = np.isin(clusters, clusters[literal])
     near[writings] = False
