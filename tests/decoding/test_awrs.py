@@ -19,6 +19,7 @@ from recipes.decoding.awrs.method import (
     unweighted,
     with_replacement,
 )
+from recipes.decoding.awrs.movers import Row, RowRejection
 
 FIRST = (np.array([0.5, 0.3, 0.15, 0.05]), np.array([0, 1, 1, 0]))
 SECOND = (np.array([0.9, 0.06, 0.03, 0.01]), np.array([0, 0, 1, 1]))
@@ -216,6 +217,24 @@ def test_tokens_are_those_of_a_mask(name: str) -> None:
         assert each[c == 0].sum() == 0
         assert chisquare(each[c == 1], 6000 * p[c == 1] / 0.41).pvalue > 1e-3
     assert masked(logs(p), np.zeros(6, bool), lambda: random.gumbel(size=6), 6).log_weight == -math.inf
+
+
+def test_tokens_that_are_drawn_by_cumulative_probabilities_come_in_the_same_order() -> None:
+    p, random = np.array([0.0, 0.7, 0.2, 0.08, 0.02]), np.random.default_rng(0)
+    row = Row(logs(p))
+    counts = dict.fromkeys(chances(p), 0)
+    for _ in range(4000):
+        one = RowRejection(row.logp, lambda token: False, row.total, row=row, random=random)
+        counts[tuple(one.order(lambda: random.gumbel(size=5)))] += 1
+    expected = np.array(list(chances(p).values()))
+    kept = expected * 4000 > 5
+    seen = np.array(list(counts.values()))
+    assert (
+        chisquare([*seen[kept], seen[~kept].sum()], [*4000 * expected[kept], 4000 * expected[~kept].sum()]).pvalue
+        > 1e-3
+    )
+    one = RowRejection(row.logp, lambda token: False, row.total, row=row, random=random, rejected=[1, 2])
+    assert {tuple(one.order(lambda: random.gumbel(size=5))) for _ in range(100)} == {(3, 4), (4, 3)}
 
 
 def test_the_order_is_that_of_all_keys_however_few_come_first() -> None:

@@ -47,7 +47,10 @@ def test_a_character_that_has_only_begun_may_be() -> None:
     constraint = Constraint(Regex("[0-9]+.?"), "")
     assert constraint.viable(b"1\xe2\x82") and not constraint.complete(b"1\xe2\x82")
     assert not constraint.viable("12\u20ac.".encode()) and constraint.complete(b"12")
-    # Of patterns that plainly match ASCII only, it cannot be.
+    # Of patterns that plainly match ASCII only, it cannot be; nor outside of the strings of JSON.
+    json_test = json_constraint({"type": "object"}, "")
+    assert [json_test.viable(text + b"\xe2") for text in (b"", b'{"', b'{"a"', b'{"a":1}', b'{"a":"')] == [
+        False, True, False, False, True]  # fmt: skip
     assert not Constraint(Regex("[0-9]+"), "").viable(b"1\xe2\x82")
     assert [is_ascii(each) for each in ("a\\.[b-c]{2}", "\\w", "a.", "[^a]", "(?i)k", "\u20ac")] == [True] + [False] * 5
 
@@ -150,6 +153,10 @@ def test_python_that_can_go_on_goes_on_and_other_python_does_not() -> None:
                  "1 +* 2", "class class ", "def f(:", "x\n  y", "a = b = = c", "import 5", "return ]", "x $",
                  "The date", "\0"):  # fmt: skip
         assert not test.viable(text), text
+    code = Constraint(test, "")
+    assert [code.viable(text + b"\xe2") for text in (b"x", b"'", b"# ", b"x = ", b"x y", b"1")] == [True] * 4 + [
+        False
+    ] * 2
     assert not test.complete("") and not test.complete("if x:") and not test.complete("# only a comment")
 
 

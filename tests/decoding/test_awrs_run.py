@@ -34,7 +34,7 @@ def test_every_arm_answers_and_is_compared_with_known_posteriors(tmp_path: Path)
     masks = [name for name, each in metrics.items() if "walked_per_token" in each]
     assert masks == ["lcd_mask", "mask_smc"] and all(metrics[name]["tests_share"] > 0.8 for name in masks)
     assert metrics["awrs_smc"]["tests_share"] < 0.5 and metrics["base_lm"]["tests_per_token"] == 0
-    assert all(0 <= each["valid"] <= 1 and 0 <= each["tv"] <= 1 for each in metrics.values())
+    assert all(0 <= each[name] < 1 + 1e-9 for name in ("valid", "tv") for each in metrics.values())
     assert {name for name, each in metrics.items() if "probability_ratio" not in each} == {
         "lcd", "lcd_10", "lcd_mask", "base_lm"}  # fmt: skip
 

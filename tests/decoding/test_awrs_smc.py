@@ -41,7 +41,7 @@ class Biased:
         self.read += len(self._texts)
         with np.errstate(divide="ignore"):
             rows = [np.log(np.array(AFTER.get(text, (0, 0, 0, 0, 1)), float)) for text in self._texts]
-        return [Row(lambda row=row: row) for row in rows]
+        return [Row(row) for row in rows]
 
 
 def clouds_of(options: SMCConfig, count: int, longest: int = 5, pattern: str = "[ab]c") -> list[Cloud]:

@@ -150,12 +150,12 @@ class SamplingConfig:
 class WorldsConfig:
     """Small random languages with random sets of valid texts, whose posterior is enumerated."""
 
-    count: int = setting(16, help="languages; 0: none", ge=0)
+    count: int = setting(12, help="languages; 0: none", ge=0)
     vocabulary: int = setting(6, help="tokens", unit="tokens", ge=2, le=64)
     length: int = setting(4, help="longest text", unit="tokens", ge=1, le=6)
     valid: float = setting(0.05, help="share of the texts that are valid", gt=0, le=1)
     spread: float = setting(1.5, help="standard deviation of the logits")
-    draws: int = setting(1500, help="particles of each language, over all repetitions", unit="particles", ge=1)
+    draws: int = setting(1000, help="particles of each language, over all repetitions", unit="particles", ge=1)
     particles: tuple[int, ...] = setting((1, 2, 5, 10, 20), help="numbers of particles that are plotted", ge=1)
 
     def check(self) -> list[tuple[str, str]]:

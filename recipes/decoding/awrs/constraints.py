@@ -13,7 +13,7 @@ from recipes.core.data.files.json_records import excerpt
 from recipes.core.errors import UserError
 from recipes.core.storage.model_files import first_line
 from recipes.decoding.awrs.config import CodeConstraint, JsonConstraint, RegexConstraint, SumConstraint
-from recipes.decoding.awrs.json_prefix import JsonPrefix
+from recipes.decoding.awrs.json_prefix import BEYOND_ASCII, JsonPrefix
 from recipes.decoding.awrs.python_prefix import is_python, may_become_python
 
 SECONDS = 5.0  # a test of a regular expression may take
@@ -23,12 +23,10 @@ class TextTest(Protocol):
     """A constraint on characters.
 
     Where `viable` says yes of a text that nothing completes, particles end there; what it refuses is never generated.
-
-    Attributes:
-        ascii: Whether valid texts are known to hold ASCII only.
     """
 
-    ascii: bool
+    def begins_character(self, text: str) -> bool:
+        """Whether a character beyond ASCII can follow a text; yes where it is not known."""
 
     def viable(self, text: str) -> bool:
         """Whether a text can go on to a valid one, or is one."""
@@ -56,9 +54,9 @@ class Constraint:
             UserError: the test raises.
         """
         text = begun_text(data)
-        if text is None or (self.test.ascii and not data.isascii()):
+        if text is None or not self._ask(self.test.viable, text):
             return False
-        return self._ask(self.test.viable, text)
+        return data[-1:].isascii() or text.encode() == data or self._ask(self.test.begins_character, text)
 
     def complete(self, data: bytes) -> bool:
         """Whether bytes are a valid text. Raises UserError as `viable`."""
@@ -100,7 +98,11 @@ class Regex:
 
     def __init__(self, pattern: str) -> None:
         self._pattern = regex.compile(pattern)
-        self.ascii = is_ascii(pattern)
+        self._ascii = is_ascii(pattern)
+
+    def begins_character(self, text: str) -> bool:
+        """Not where the expression plainly matches ASCII only."""
+        return not self._ascii
 
     def viable(self, text: str) -> bool:
         """Whether a text can go on to a match."""
@@ -124,8 +126,6 @@ class RightSum:
         digits: Most digits of a and of b.
     """
 
-    ascii = True
-
     def __init__(self, digits: int = 3) -> None:
         number = rf"(0|[1-9][0-9]{{0,{digits - 1}}})"
         self._form = regex.compile(rf"{number}\+{number}=([0-9]*)")
@@ -137,6 +137,10 @@ class RightSum:
             return match is not None
         return str(int(match[1]) + int(match[2])).startswith(match[3])
 
+    def begins_character(self, text: str) -> bool:
+        """Never."""
+        return False
+
     def complete(self, text: str) -> bool:
         """Whether it is one."""
         match = self._form.fullmatch(text)
@@ -146,11 +150,13 @@ class RightSum:
 class Python:
     """Python code without a syntax error, at least a statement."""
 
-    ascii = False
-
     def viable(self, text: str) -> bool:
         """Whether a text can go on to such code."""
         return may_become_python(text)
+
+    def begins_character(self, text: str) -> bool:
+        """In names, strings and comments: where a letter can follow, and nowhere else."""
+        return may_become_python(text + BEYOND_ASCII)
 
     def complete(self, text: str) -> bool:
         """Whether it is such code."""
@@ -163,7 +169,10 @@ class Functions:
 
     viable: Callable[[str], bool]
     complete: Callable[[str], bool]
-    ascii: bool = False
+
+    def begins_character(self, text: str) -> bool:
+        """Nobody asks them: it may."""
+        return True
 
 
 def regex_constraint(pattern: str, where: str) -> Constraint:

@@ -11,6 +11,7 @@ from typing import Any
 import regex
 
 SPACE = " \t\n\r"
+BEYOND_ASCII = "\u00e9"
 STRING_END = regex.compile(r'[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*')
 BEGUN_ESCAPE = regex.compile(r"\\(?:u[0-9a-fA-F]{0,3})?")
 NUMBER = regex.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -38,8 +39,6 @@ class JsonPrefix:
         jsonschema.exceptions.SchemaError: it is none.
     """
 
-    ascii = False
-
     def __init__(self, schema: Any) -> None:
         from jsonschema.validators import validator_for
 
@@ -47,6 +46,8 @@ class JsonPrefix:
         kind.check_schema(schema)
         self._schema, self._validator = schema, kind(schema)
         self._validity: dict[tuple[str, str], bool] = {}
+        written = json.dumps(schema, ensure_ascii=False)
+        self._plain = written.isascii() and "pattern" not in written
 
     def viable(self, text: str) -> bool:
         """Whether a text can go on to a valid one."""
@@ -57,6 +58,10 @@ class JsonPrefix:
         except (_Wrong, RecursionError):
             return False
         return not text[end:].strip(SPACE)
+
+    def begins_character(self, text: str) -> bool:
+        """Only inside of strings; where the schema asks for certain ones, it is not known."""
+        return not self._plain or self.viable(text + BEYOND_ASCII)
 
     def complete(self, text: str) -> bool:
         """Whether it is valid."""

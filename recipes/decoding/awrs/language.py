@@ -1,15 +1,15 @@
 """A model that particles read: all texts of a step in one forward, keys and values of what was read before kept."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from recipes.core.models.kv_cache import KVCache
-from recipes.decoding.awrs.movers import Row, merge_ends
-from recipes.decoding.vocabulary_bytes import VocabularyBytes
+from recipes.decoding.awrs.movers import Row
+from recipes.decoding.vocabulary_bytes import END, VocabularyBytes
 
 
 class ModelLanguage:
@@ -29,8 +29,10 @@ class ModelLanguage:
     def __init__(
         self, model: Any, vocabulary: VocabularyBytes, ends: Sequence[int], temperature: float, where: str = ""
     ) -> None:
-        self._model, self._vocabulary, self._where = model.language_model, vocabulary, where
-        self._ends, self._temperature = np.array(ends, np.int64), temperature
+        self._model, self._where, self._temperature = model.language_model, where, temperature
+        device = self._model.device
+        self._ends = torch.tensor(list(ends), device=device)
+        self._no_text = torch.from_numpy(vocabulary.symbols >= END).to(device)
         self._cache = KVCache(self._model, where)
         self.seconds = 0.0
 
@@ -49,15 +51,13 @@ class ModelLanguage:
         return self._rows(self._cache.extend(ids)[:, -1], start)
 
     def _rows(self, hidden: torch.Tensor, start: float) -> list[Row]:
-        logits = self._cache.head.logits(hidden).float().cpu().numpy()
+        logits = self._cache.head.logits(hidden).float()
         self.seconds += self._now() - start
-        return [Row(lambda one=one: self._logp(one)) for one in logits]
-
-    def _logp(self, logits: np.ndarray) -> np.ndarray:
-        scaled = logits.astype(np.float64) / self._temperature
-        scaled -= scaled.max()
-        scaled -= np.log(np.exp(scaled).sum())
-        return merge_ends(scaled, self._vocabulary, self._ends)
+        logp = (logits / self._temperature).log_softmax(-1)
+        end = logp[:, self._ends].logsumexp(-1)
+        logp.masked_fill_(self._no_text, -math.inf)
+        logp[:, self._ends[0]] = end
+        return [Row(one) for one in logp.cpu().numpy()]
 
     def _now(self) -> float:
         if self._model.device.type == "cuda":

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -12,7 +11,9 @@ from recipes.decoding.awrs.config import SMCConfig
 from recipes.decoding.awrs.constraints import Constraint
 from recipes.decoding.awrs.method import (
     Draw,
+    Noise,
     Rejection,
+    decreasing,
     geometric,
     log_sum,
     masked,
@@ -22,10 +23,11 @@ from recipes.decoding.awrs.method import (
     with_replacement,
 )
 from recipes.decoding.awrs.smc import ENDED, OPEN, Choice, Particle
-from recipes.decoding.vocabulary_bytes import END, VocabularyBytes
+from recipes.decoding.vocabulary_bytes import VocabularyBytes
 
 REPLACED = 1000  # rejections with replacement after which a draw ends, where no other number is given
 TINY = np.finfo(np.float32).tiny
+MISSES = 24  # draws in a row of tokens that were tried before, after which the others get keys
 LIKELY = 2 / 3  # probability of a token from which on `auto` counts on several acceptances
 
 
@@ -34,38 +36,64 @@ class Row:
     """What a model says behind a text.
 
     Args:
-        read: float64 [V] log probabilities; the end of the text has one token, tokens that are no text -inf.
+        logp: [V] log probabilities; the end of the text has one token, those that can be in no text have -inf.
     """
 
-    read: Callable[[], np.ndarray]
-
-    @cached_property
-    def logp(self) -> np.ndarray:
-        """float64 [V] log probabilities; -inf of tokens that can be in no text."""
-        return self.read()
+    logp: np.ndarray
 
     @cached_property
     def total(self) -> float:
-        """Logarithm of their sum."""
-        return log_sum(self.logp)
+        """Logarithm of the sum of the probabilities."""
+        return math.log(self._edges[-1]) if self._edges[-1] else -math.inf
 
     @cached_property
-    def edges(self) -> np.ndarray:
-        """[V] cumulative probabilities, the last 1."""
-        sums = np.exp(self.logp - self.logp.max()).cumsum()
-        return sums / sums[-1]
+    def _edges(self) -> np.ndarray:
+        """float64 [V] cumulative probabilities."""
+        return np.exp(self.logp).cumsum(dtype=np.float64)
 
     def proposal(self, temperature: float) -> "Row":
         """The row at another temperature, normalised."""
         if temperature == 1:
             return self
         logq = self.logp / temperature
-        logq -= log_sum(logq)
-        return Row(lambda: logq)
+        return Row(logq - log_sum(logq))
 
     def draw(self, random: np.random.Generator) -> int:
         """A token, drawn."""
-        return int(min(self.edges.searchsorted(random.random(), side="right"), len(self.edges) - 1))
+        edges = self._edges
+        place = edges.searchsorted(random.random() * edges[-1], side="right")
+        return int(place if place < len(edges) else edges.searchsorted(edges[-1]))
+
+
+@dataclass
+class RowRejection(Rejection):
+    """The same order drawn in another way, which touches few tokens as long as most probability is left.
+
+    Tokens are drawn with replacement by their cumulative probabilities, and those that have been tried are passed over;
+    when many draws in a row were, the rest is put in order by keys.
+
+    Args:
+        row: The distribution.
+        random: All draws.
+    """
+
+    row: Row = field(kw_only=True)
+    random: np.random.Generator = field(kw_only=True)
+
+    def order(self, noise: Noise) -> Iterator[int]:
+        """Tokens that have not been rejected, in an order drawn without replacement."""
+        tried, misses = set(self.rejected), 0
+        while misses < MISSES and self.total > -math.inf:
+            token = self.row.draw(self.random)
+            if token in tried:
+                misses += 1
+                continue
+            misses = 0
+            tried.add(token)
+            yield token
+        keys = self.logp + noise()
+        keys[list(tried)] = -math.inf
+        yield from decreasing(keys)
 
 
 @dataclass
@@ -132,7 +160,9 @@ class ConstrainedMover:
 
     def _rejection(self, particle: Particle, row: Row, random: np.random.Generator) -> Draw:
         options, proposal = self.options, row.proposal(self.options.proposal_temperature)
-        rejection = Rejection(proposal.logp, lambda token: self.accepts(particle.text, token), proposal.total)
+        rejection = RowRejection(
+            proposal.logp, partial(self.accepts, particle.text), proposal.total, row=proposal, random=random
+        )
         draw = estimate(options, rejection, proposal, random)
         if proposal is row or draw.log_weight == -math.inf:
             return draw
@@ -217,16 +247,3 @@ def walk(vocabulary: VocabularyBytes, viable: Callable[[bytes], bool]) -> tuple[
             low, high = (middle, high) if viable(data[:middle]) else (low, middle)
         at = max(vocabulary.behind(data[:high]), at + 1)
     return accepted, tests
-
-
-def merge_ends(logp: np.ndarray, vocabulary: VocabularyBytes, ends: Any) -> np.ndarray:
-    """Log probabilities in which the first of the ends of a text stands for all, and what is no text is -inf.
-
-    Args:
-        logp: float64 [V]
-        vocabulary: Bytes of tokens.
-        ends: int64 [ends] tokens that end a text.
-    """
-    merged = np.where(vocabulary.symbols < END, logp, -math.inf)
-    merged[ends[0]] = log_sum(logp[ends])
-    return merged

@@ -57,7 +57,7 @@ class World:
 
     @cache  # noqa: B019 (as many as there are texts, and a world is small)
     def _row(self, node: int) -> Row:
-        return Row(lambda: self.logp[node])
+        return Row(self.logp[node])
 
     @cached_property
     def log_probabilities(self) -> np.ndarray:
@@ -129,8 +129,6 @@ class World:
 class _OneOf:
     """Texts of a list."""
 
-    ascii = True
-
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = frozenset(texts)
         self._begun = frozenset(text[:size] for text in texts for size in range(len(text) + 1))
@@ -138,6 +136,10 @@ class _OneOf:
     def viable(self, text: str) -> bool:
         """Whether one of them begins so."""
         return text in self._begun
+
+    def begins_character(self, text: str) -> bool:
+        """Never: letters are ASCII."""
+        return False
 
     def complete(self, text: str) -> bool:
         """Whether it is one of them."""
