@@ -350,7 +350,8 @@ def _config_tree(recipe: str, choices: dict[str, str]) -> tuple[dict[str, Any], 
     """The tree of the config files for these group choices; a choice that does not exist becomes a problem."""
     known = options(recipe)
     wrong = [key for key, value in choices.items() if value not in known[key]]
-    problems = [Problem(key, choices[key], no_option(key, choices[key], known[key])) for key in wrong]
+    folders = (_hydra_tree(recipe, ()).get("folders") or {}) if wrong else {}
+    problems = [Problem(key, choices[key], no_option(key, choices[key], known[key], key in folders)) for key in wrong]
     right = tuple(f"{key}={value}" for key, value in choices.items() if key not in wrong)
     return _plain(_hydra_tree(recipe, right)), problems
 

@@ -63,11 +63,11 @@ def write_out(
     return choices, keys
 
 
-def no_option(group: str, value: str, known: Sequence[str]) -> str:
-    """Why a value is no option of a group, and what is."""
+def no_option(group: str, value: str, known: Sequence[str], folders: bool) -> str:
+    """Why a value is no option of a group, and what is; `folders`: whether a folder or hub name would be one."""
     if is_path(value):
         return f"is a folder or hub name, and this recipe takes none for {group}; type {' or '.join(known)}"
-    return did_you_mean(value, list(known))
+    return did_you_mean(value, list(known)) + (f" (for a folder, type {group}=./{value})" if folders else "")
 
 
 def _option_for(path: str, group: str, option: str | Mapping[str, str]) -> str:

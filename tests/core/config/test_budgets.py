@@ -17,7 +17,9 @@ PATHS = ("data.path", "model.path")
 
 def names(recipe: str, group: str) -> list[str]:
     """Names of the kinds of data or model that a recipe takes."""
-    hint = typing.get_type_hints(registry.config_class(recipe))[group]
+    hint = typing.get_type_hints(registry.config_class(recipe)).get(group)
+    if hint is None:  # a recipe without a model
+        return []
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     fields = [field for kind in kinds for field in dataclasses.fields(kind) if field.name == "name"]
     return [str(field.default) for field in fields]
