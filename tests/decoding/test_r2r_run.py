@@ -160,18 +160,20 @@ def final(outputs: Path, *words: str) -> tuple[dict[str, float], Path]:
     return final_metrics(folder), folder
 
 
+def written(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "generations.jsonl").read_text("utf-8").splitlines()]
+
+
 def test_every_arm_runs_on_the_same_models(tmp_path: Path) -> None:
-    metrics = dict[str, dict[str, float]]()
+    metrics, texts = dict[str, dict[str, float]](), dict[str, list[list[int]]]()
     for arm in compose.arms("r2r"):
-        if arm != "router_recall":  # so small a pair has no divergent token to find
+        if not arm.startswith("router_"):  # ablations; and so small a pair has no divergent token to recall
             metrics[arm], folder = final(tmp_path, *TINY, f"arm={arm}")
-            lines = [json.loads(line) for line in (folder / "generations.jsonl").read_text("utf-8").splitlines()]
+            lines, texts[arm] = written(folder), [line["ids"] for line in written(folder)]
             shown = json.loads((folder / "heatmap.json").read_text("utf-8"))["examples"]
             for one, line in zip(shown, lines, strict=False):
                 assert [at for at, token in enumerate(one["tokens"]) if token["kind"] == "routed"] == line["routed"]
-            assert len(lines) == 8 and all(
-                line["usage"] * len(line["ids"]) - len(line["routed"]) < 0.01 for line in lines
-            )
+            assert len(lines) == 8 and len(shown) == 6
     assert len({each["accuracy/large"] for each in metrics.values()}) == 1
     assert (metrics["small"]["usage"], metrics["large"]["usage"]) == (0, 1)
     assert metrics["oracle_mismatch"]["matches_large"] == metrics["large"]["matches_large"] == 1
@@ -180,6 +182,9 @@ def test_every_arm_runs_on_the_same_models(tmp_path: Path) -> None:
     assert {"accuracy@0.1", "auc", "threshold"} <= metrics["router"].keys()
     small = metrics["small"]["parameters"]
     assert metrics["large"]["parameters_additive"] == pytest.approx(small + metrics["large"]["parameters"])
+    for threshold, arm in ((1.01, "small"), (0, "large")):
+        _, folder = final(tmp_path, *TINY, "arm=router", f"route.threshold={threshold}")
+        assert [line["ids"] for line in written(folder)] == texts[arm]
 
 
 def user_model(folder: Path, kind: str, seed: int, eos: str = "</s>") -> Path:

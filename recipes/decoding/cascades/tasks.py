@@ -1,9 +1,8 @@
 """Transductions with one right answer each, whose answers are of very different lengths. Imports no torch."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
-from recipes.decoding.questions import Questions, Random, draw
+from recipes.decoding.questions import Questions, Random, Task, draw
 
 MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
@@ -95,4 +94,8 @@ def draw_questions(tasks: Sequence[str], train: int, validation: int, test: int,
     Raises:
         ValueError: a task has not so many different prompts.
     """
-    return draw({name: partial(TASKS[name], equal=equal) for name in tasks}, train, validation, test, seed)
+
+    def asks(name: str) -> Task:
+        return lambda random: TASKS[name](random, equal)
+
+    return draw({name: asks(name) for name in tasks}, train, validation, test, seed)
