@@ -5,13 +5,21 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import MistralConfig, MistralForCausalLM
 
 from recipes.core.errors import UserError
 from recipes.core.models.head import output_head
 from recipes.core.training.sequences import next_token_collate
 from recipes.decoding.recycled_attention.config import CACHES, CacheConfig, RecallConfig
 from recipes.decoding.recycled_attention.config import SYMBOLS as COUNT
-from recipes.decoding.recycled_attention.emulation import Reading, emulate, keys_held, read_in_steps, with_budget
+from recipes.decoding.recycled_attention.emulation import (
+    Reading,
+    emulate,
+    emulate_texts,
+    keys_held,
+    read_in_steps,
+    with_budget,
+)
 from recipes.decoding.recycled_attention.interface import check_attention
 from recipes.decoding.recycled_attention.method import (
     best,
@@ -153,6 +161,15 @@ def test_one_forward_says_what_decoding_says(model: Any, variant: str, start: in
     assert reading.keys_read == pytest.approx(sum(reads) / len(reads), rel=1e-5)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_texts_read_together_are_read_as_alone(model: Any, variant: str) -> None:
+    lm, rows = model.language_model, torch.stack([text(seed=seed) for seed in range(3)])
+    for row, together in zip(rows, emulate_texts(lm, VARIANTS[variant], rows, START, 5), strict=True):
+        alone = emulate(lm, VARIANTS[variant], row, START, 5)
+        assert same(alone, together) and alone.recovered == pytest.approx(together.recovered, abs=1e-5)
+        assert (alone.keys_read, alone.full_steps) == pytest.approx((together.keys_read, together.full_steps))
+
+
 def same(one: Reading, other: Reading) -> bool:
     return torch.allclose(one.nlls, other.nlls, atol=1e-4)
 
@@ -263,6 +280,13 @@ def test_training_sees_what_decoding_sees(model: Any) -> None:
         plain = [-lm(input_ids=row[None]).logits[0].log_softmax(-1)[range(start - 1), row[1:start]] for row in rows]
         assert float(loss.detach()) == pytest.approx(float(torch.cat([*behind, *plain]).detach().mean()), abs=1e-4)
         assert all(each.grad is not None and each.grad.isfinite().all() for each in model.parameters())
+
+
+def test_layers_with_a_window_have_nothing_to_recycle() -> None:
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    lm = MistralForCausalLM(MistralConfig(vocab_size=23, num_key_value_heads=1, sliding_window=4, **shape)).eval()
+    with pytest.raises(UserError, match="model=x: MistralForCausalLM has layers that see a window only"):
+        check_attention(lm, "model=x")
 
 
 def test_texts_hold_their_answers() -> None:

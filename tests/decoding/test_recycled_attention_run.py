@@ -25,17 +25,16 @@ def run(outputs: Path, *words: str) -> tuple[Path, dict[str, float]]:
 
 
 def test_arms_read_documents(tmp_path: Path) -> None:
-    arms = ("recycled", "full", "streaming", "h2o", "snapkv", "oracle", "recycled_global")
+    arms = ("recycled", "full", "h2o", "oracle", "recycled_global")
     metrics = {arm: run(tmp_path, *TOY, *SHORT, f"arm={arm}")[1] for arm in arms}
     metrics["stride_1"] = run(tmp_path, *TOY, *SHORT[:2], "arm=stride_1")[1]
     recycled, full = metrics["recycled"], metrics["full"]
-    for arm in ("streaming", "h2o", "snapkv"):
-        assert metrics[arm]["keys_read"] == pytest.approx(recycled["keys_read"], rel=0.03), arm
+    assert metrics["h2o"]["keys_read"] == pytest.approx(recycled["keys_read"], rel=0.03)
     assert metrics["oracle"]["recovered"] == max(
         one["recovered"] for arm, one in metrics.items() if arm not in ("full", "stride_1", "recycled_global")
     )
     assert metrics["stride_1"]["nll"] == pytest.approx(full["nll"], abs=1e-4) and full["agrees"] == 1
-    assert recycled["keys_held"] > full["keys_held"] > metrics["streaming"]["keys_held"]
+    assert recycled["keys_held"] > full["keys_held"] > metrics["h2o"]["keys_held"]
     assert "recovered" not in metrics["recycled_global"]
 
 
@@ -47,6 +46,25 @@ def test_a_model_is_trained_further_once(tmp_path: Path) -> None:
     assert again["nll"] == outputs[1]["nll"]
 
 
+def test_adapters_are_trained_in_a_users_model(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    model = model_folder(tmp_path, "gpt2")
+    words = [f"model={model}", *TOY[2:], *SHORT, "continued.steps=2", "continued.length=48", "lora.rank=2"]
+    words += ["continued.learning_rate=1e-1", "continued.characters=20000"]
+    trained, plain = (run(tmp_path, *words, f"arm={arm}")[1]["nll"] for arm in ("recycled_trained", "recycled"))
+    assert trained != plain
+    with pytest.raises(UserError) as refused:
+        compose.compose("recycled-attention", [*SMOKE, *TOY, *SHORT, "arm=recycled_trained", "lora.rank=2"])
+    assert "adapters stand beside weights that somebody trained" in refused.value.hint
+
+
+def model_folder(folder: Path, kind: str) -> Path:
+    tokenizer = tokenizer_kinds.byte_level(False, False)
+    tiny(kind, 0, len(tokenizer)).save_pretrained(folder / kind)
+    tokenizer.save_pretrained(folder / kind)
+    return folder / kind
+
+
 def test_questions_are_answered_by_a_model_of_the_run(tmp_path: Path) -> None:
     metrics = {arm: run(tmp_path, *RECALL, f"arm={arm}")[1] for arm in ("recycled", "full")}
     assert all({"accuracy", "accuracy/recall", "accuracy/copy", "nll"} <= each.keys() for each in metrics.values())
@@ -54,9 +72,7 @@ def test_questions_are_answered_by_a_model_of_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_a_users_model_continues_a_users_prompts(tmp_path: Path, kind: str) -> None:
-    tokenizer = tokenizer_kinds.byte_level(False, False)
-    tiny(kind, 0, len(tokenizer)).save_pretrained(tmp_path / kind)
-    tokenizer.save_pretrained(tmp_path / kind)
+    model_folder(tmp_path, kind)
     rows = [{"prompt": "the"}, {"prompt": "one and two and three and four", "id": "long"}]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     words = [f"model={tmp_path / kind}", f"data.path={tmp_path / 'mine.jsonl'}", "generation.max_new_tokens=12"]

@@ -66,9 +66,8 @@ def with_budget(options: CacheConfig, start: int, length: int) -> CacheConfig:
     return replace(options, k=equal_budget(start, length - 1, options.k, options.stride))
 
 
-@torch.no_grad()
 def emulate(model: Any, options: CacheConfig, ids: Tensor, start: int, seed: int = 0) -> Reading:
-    """Read a text as decoding would, and full attention beside it.
+    """Read a text as decoding would, and full attention beside it; see `emulate_texts`.
 
     Args:
         model: A `transformers` causal language model that passes `check_attention`, in evaluation mode.
@@ -77,53 +76,70 @@ def emulate(model: Any, options: CacheConfig, ids: Tensor, start: int, seed: int
         start: Tokens of its prompt, at least 1 and fewer than T.
         seed: Decides what is drawn.
     """
-    tokens, targets = ids[None, :-1], ids[start:]
+    return emulate_texts(model, options, ids[None], start, seed)[0]
+
+
+@torch.no_grad()
+def emulate_texts(model: Any, options: CacheConfig, ids: Tensor, start: int, seed: int = 0) -> list[Reading]:
+    """Read texts of one shape as decoding would, in one forward, and full attention beside it, in another.
+
+    Args:
+        ids: int64 [B, T] the texts.
+        start: Tokens of their prompts; the other arguments as for `emulate`.
+
+    Returns:
+        One for each text.
+    """
+    tokens, targets = ids[:, :-1], ids[:, start:]
     places = torch.arange(tokens.shape[1], device=ids.device)
+    rows = places[start:]
     prefixes: dict[int, Prefix] = {}
-    masses, reads, full = list[Tensor](), list[Tensor](), list[Tensor]()
+    masses, counts = list[Tensor](), list[Tensor]()
 
     def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         prompt = Prefix(*(each[:, :, :start] for each in (queries, keys, values)))
-        prefixes[layer], rows = prompt, places[start:]
+        prefixes[layer] = prompt
         if len(rows):
             selection = KINDS[options.name](options, prompt.queries, prompt.keys, scale, layer, seed)
             weights = causal_weights(queries[:, :, start:], keys, rows, scale)
-            masses.append(kept_mass(weights, selection.rows(queries[:, :, start:], keys, rows)))
+            masses.append(kept_mass(weights, selection.rows(queries[:, :, start:], keys, rows)).mean(1))
         return plain_attention(queries, keys, values, scale)
 
     def selected(layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         prompt = prefixes[layer]
         selection = KINDS[options.name](options, prompt.queries, prompt.keys, scale, layer, seed)
         keys, values = torch.cat([prompt.keys, keys], 2), torch.cat([prompt.values, values], 2)
-        seen = selection.rows(queries, keys, places[start:])
-        count = seen.sum(-1)
-        count = (places[start:] + 1).expand(count.shape) if options.name == ORACLE else count
-        full.append((count == places[start:] + 1).float().mean())
-        reads.append(count.float().mean())
+        seen = selection.rows(queries, keys, rows)
+        counts.append(seen.sum(-1).transpose(0, 1))
         return plain_attention(queries, keys, values, scale, seen)
 
     with replaced_attention(model, attend):
-        hidden = read(model, tokens, places[None])[0, start - 1 :]
+        hidden = read(model, tokens, places[None])[:, start - 1 :]
     likeliest, nlls = _say(model, hidden, targets)
-    if options.name != FULL and len(places) > start:
+    best = likeliest
+    if options.name != FULL and len(rows):
         with replaced_attention(model, selected):
-            behind = read(model, tokens[:, start:], places[None, start:])[0]
-        mine, nlls = _say(model, torch.cat([hidden[:1], behind]), targets)
-    else:
-        mine, length = likeliest, float(places[start:].float().mean() + 1) if len(places) > start else float(start)
-        reads, full = [torch.tensor(length)], [torch.tensor(1.0)]
-    means = [float(torch.stack([each.mean() for each in one]).mean()) if one else 1.0 for one in (masses, reads, full)]
-    return Reading(nlls, mine == likeliest, mine == targets, mine, *means)
+            behind = read(model, tokens[:, start:], rows[None])
+        best, nlls = _say(model, torch.cat([hidden[:, :1], behind], 1), targets)
+    steps = torch.cat(counts) if counts and options.name != ORACLE else (rows + 1).expand(1, len(ids), -1)
+    reads, full = steps.float().mean((0, 2)), (steps == rows + 1).float().mean((0, 2))
+    if not len(rows):  # the text ends with what the prompt says
+        reads, full = torch.full_like(reads, start), torch.ones_like(full)
+    recovered = torch.stack(masses).mean(0) if masses else torch.ones_like(reads)
+    return [
+        Reading(nlls[at], best[at] == likeliest[at], best[at] == targets[at], best[at], *map(float, numbers))
+        for at, numbers in enumerate(zip(recovered, reads, full, strict=True))
+    ]
 
 
 def _say(model: Any, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The likeliest token of each row, and the NLL of its target."""
+    """[B, n] the likeliest token of each row, and the NLL of its target; of hidden states [B, n, width]."""
     head, best, nlls = output_head(model), list[Tensor](), list[Tensor]()
-    for states, right in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+    for states, right in zip(hidden.flatten(0, 1).split(CHUNK), targets.flatten().split(CHUNK), strict=True):
         logits = head.logits(states).float()
         best.append(logits.argmax(-1))
         nlls.append(torch.nn.functional.cross_entropy(logits, right, reduction="none"))
-    return torch.cat(best), torch.cat(nlls)
+    return torch.cat(best).view(targets.shape), torch.cat(nlls).view(targets.shape)
 
 
 @torch.no_grad()
@@ -138,7 +154,7 @@ def read_in_steps(model: Any, options: CacheConfig, ids: Tensor, start: int, see
         states.append(stepper.step(token))
         reads.append(stepper.keys_read)
         steps.append(stepper.full_layers)
-    likeliest, nlls = _say(model, torch.stack(states), ids[start:])
+    likeliest, nlls = (each[0] for each in _say(model, torch.stack(states)[None], ids[None, start:]))
     means = [sum(one) / len(one) if one else other for one, other in ((reads, float(start)), (steps, 1.0))]
     return Reading(nlls, likeliest == full.likeliest, likeliest == ids[start:], likeliest, math.nan, *means)
 

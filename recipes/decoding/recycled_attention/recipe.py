@@ -32,7 +32,7 @@ from recipes.decoding.recycled_attention.config import (
     RecallerConfig,
     RecycledAttentionConfig,
 )
-from recipes.decoding.recycled_attention.emulation import Reading, emulate, keys_held, read_in_steps, with_budget
+from recipes.decoding.recycled_attention.emulation import Reading, emulate_texts, keys_held, read_in_steps, with_budget
 from recipes.decoding.recycled_attention.generating import HINT, WEIGHTS, generate
 from recipes.decoding.recycled_attention.interface import check_attention
 from recipes.decoding.recycled_attention.recall import COPY, RECALL, recall_texts, recaller, recaller_tokenizer
@@ -49,6 +49,7 @@ TITLES = {
     "full_steps": ("share of the steps that read all keys", False),
 }
 BINS = 8
+TOGETHER = 2048  # tokens that a forward reads, of texts of one shape
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,7 @@ class RecycledAttentionRecipe:
         self, config: RecycledAttentionConfig, prepared: Prepared, model: object, curve: dict[int, Scores]
     ) -> Evaluation:
         """Read all texts, then continue all prompts."""
-        readings, lm = list[Reading](), prepared.model.language_model
-        with progress("reading texts", len(prepared.texts)) as show:
-            for text in prepared.texts:
-                options = with_budget(config.cache, text.start, len(text.ids))
-                ids = torch.tensor(text.ids, device=lm.device)
-                read = read_in_steps if options.schedule == GLOBAL else emulate
-                readings.append(read(lm, options, ids, text.start, config.seed))
-                show(len(readings))
+        readings = _read(config, prepared)
         scores = score(config, prepared.texts, readings)
         plots = [_by_place(config.variant, readings)] if isinstance(config.data, LongDocumentsConfig) else []
         if not prepared.prompts:
@@ -141,6 +135,27 @@ def _load(config: RecycledAttentionConfig, device: str) -> tuple[Any, Any]:
 def _where(config: RecycledAttentionConfig) -> str:
     path = getattr(config.model, "path", None)
     return f"model.path={path}" if path else f"model={config.model.name}"
+
+
+def _read(config: RecycledAttentionConfig, prepared: Prepared) -> list[Reading]:
+    """One for each text; texts of one shape are read in one forward."""
+    lm, texts, readings = prepared.model.language_model, prepared.texts, dict[int, Reading]()
+    shapes: dict[tuple[int, int], list[int]] = {}
+    for number, text in enumerate(texts):
+        shapes.setdefault((len(text.ids), text.start), []).append(number)
+    with progress("reading texts", len(texts)) as show:
+        for (length, start), numbers in shapes.items():
+            options, size = with_budget(config.cache, start, length), max(TOGETHER // length, 1)
+            for first in range(0, len(numbers), size):
+                group = numbers[first : first + size]
+                ids = torch.tensor(np.stack([texts[number].ids for number in group]), device=lm.device)
+                if options.schedule == GLOBAL:
+                    read = [read_in_steps(lm, options, row, start, config.seed) for row in ids]
+                else:
+                    read = emulate_texts(lm, options, ids, start, config.seed)
+                readings |= dict(zip(group, read, strict=True))
+                show(len(readings))
+    return [readings[number] for number in range(len(texts))]
 
 
 def score(config: RecycledAttentionConfig, texts: Sequence[Text], readings: Sequence[Reading]) -> Scores:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from recipes.core.models.anatomy import transformer_blocks
 from recipes.decoding.recycled_attention.config import FIXED, FULL, GLOBAL, ORACLE, RECYCLED, CacheConfig
 from recipes.decoding.recycled_attention.interface import plain_attention, read, replaced_attention
 from recipes.decoding.recycled_attention.method import group_scores, queue, similarity, smooth
@@ -188,6 +189,19 @@ class Stepper:
         """[p, width] what the head gets of the prompt's tokens [p], at least one."""
         return self._read(ids, self._begin)
 
+    def begin(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> None:
+        """A prompt of which queries, keys and values are given, the same in all layers, to measure what steps cost.
+
+        Args:
+            queries: [1, H, p, d]
+            keys: [1, G, p, d]
+            values: [1, G, p, d]
+            scale: What products are multiplied by before the softmax.
+        """
+        for layer in range(len(transformer_blocks(self.model))):
+            self._layers[layer] = self._layer(layer, queries, keys, values, scale)
+        self.length = keys.shape[2]
+
     def step(self, token: int) -> Tensor:
         """[width] what the head gets of the next token."""
         if self.options.name == RECYCLED and self.options.schedule == GLOBAL:
@@ -198,6 +212,12 @@ class Stepper:
     def keys_read(self) -> float:
         """Keys that the last step attended to, on average over layers."""
         return sum(layer.keys_read for layer in self._layers.values()) / len(self._layers)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory that the caches of all layers take."""
+        tensors = [each for layer in self._layers.values() for each in vars(layer).values() if isinstance(each, Tensor)]
+        return sum(each.nbytes for each in tensors)
 
     @property
     def full_layers(self) -> float:
@@ -212,15 +232,16 @@ class Stepper:
         return hidden
 
     def _begin(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        self._layers[layer] = self._layer(layer, queries, keys, values, scale)
+        return plain_attention(queries, keys, values, scale)
+
+    def _layer(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> FullLayer:
         options, parts = self.options, (queries, keys, values, scale, self.room)
         if options.name == FULL:
-            self._layers[layer] = FullLayer(*parts)
-        elif options.name == RECYCLED:
-            self._layers[layer] = RecycledLayer(options, *parts)
-        else:
-            selection = KINDS[options.name](options, queries, keys, scale, layer, self.seed)
-            self._layers[layer] = SelectingLayer(selection, *parts)
-        return plain_attention(queries, keys, values, scale)
+            return FullLayer(*parts)
+        if options.name == RECYCLED:
+            return RecycledLayer(options, *parts)
+        return SelectingLayer(KINDS[options.name](options, queries, keys, scale, layer, self.seed), *parts)
 
     def _step(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         return self._layers[layer].step(query, key, value)
