@@ -1,0 +1,1 @@
+"""Clustered retrieval-augmented generation: a prompt that holds one text a cluster in place of all reviews."""
