@@ -172,7 +172,7 @@ CARD = Card(
     paper="arXiv 2406.00029 (Akesson, Santos; 2024)",
     weights="retrieved reviews: one of each cluster stands for the others, with their number",
     summary="Reviews of a product are embedded and divided by k-means; a prompt holds one text of each cluster, with "
-    "the number of reviews that it stands for. Measured without a language model: how near all reviews lie to a kept one, "
+    "the number of reviews that it stands for. Measured without a language model: how near reviews lie to a kept one, "
     "the tokens saved, and the mean rating that the prompt tells.",
     claim=Claim(
         statement="The reviews in the middle of clusters cover all reviews better than drawn ones of as many tokens",
