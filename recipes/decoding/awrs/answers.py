@@ -90,13 +90,13 @@ def score(one: Answer, scores: Scores) -> None:
     posterior, tests = cloud.posterior(), cloud.tests / cloud.moves
     valid = {text: share for text, share in posterior.items() if one.constraint.complete(text)}
     tokens = max((len(each.choices) for each in cloud.particles), default=1)
-    values = {
+    values: dict[str, tuple[float, float]] = {
         SHARE: (tests / (int((mover.vocabulary.symbols < END).sum()) + 1), cloud.moves),
         "tests_per_token": (tests, cloud.moves),
         VALID: (sum(valid.values()), 1),
         "resampled": (cloud.resampled, 1),
         "answers": (len(posterior), 1),
-        "ess": (np.mean(cloud.sizes) / len(cloud.particles), 1),
+        "ess": (float(np.mean(cloud.sizes)) / len(cloud.particles), 1),
         "ms_per_token": (1000 * one.seconds, cloud.moves),
         "rows_per_token": ((one.rows + 1) / tokens, tokens),
         "forward_share": (one.forward_share, cloud.moves),

@@ -1,6 +1,7 @@
 """Config and card of the recipe `awrs`. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from recipes.core.config.settings import DATA_CONTENT, EQUIVALENCE, EXAMPLE_UNIT, Card, Claim, RunConfig, setting
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
@@ -213,7 +214,7 @@ SHARE, TV, RATIO, LOGLIK, VALID = "tests_share", "tv", "probability_ratio", "log
 
 
 def _claim(
-    statement: str, metric: str, arm: str, baseline: str, direction: int, effect: float, published: str, **more: str
+    statement: str, metric: str, arm: str, baseline: str, direction: int, effect: float, published: str, **more: Any
 ) -> Claim:
     return Claim(statement, metric, arm, baseline, direction, published, effect, unit=EXAMPLE_UNIT, **more)
 

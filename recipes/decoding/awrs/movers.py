@@ -83,7 +83,7 @@ class RowRejection(Rejection):
     def order(self, noise: Noise) -> Iterator[int]:
         """Tokens that have not been rejected, in an order drawn without replacement."""
         tried, misses = set(self.rejected), 0
-        while misses < MISSES and self.total > -math.inf:
+        while misses < MISSES and self.log_total > -math.inf:
             token = self.row.draw(self.random)
             if token in tried:
                 misses += 1

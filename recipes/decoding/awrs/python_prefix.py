@@ -1,12 +1,12 @@
 """Whether a text is the beginning of Python code: asked of Python's own parser, with the flag that `codeop` uses."""
 
 import ast
+import codeop
 import warnings
-from codeop import PyCF_ALLOW_INCOMPLETE_INPUT
 from collections.abc import Iterator
 from keyword import kwlist, softkwlist
 
-FLAGS = ast.PyCF_ONLY_AST | PyCF_ALLOW_INCOMPLETE_INPUT
+FLAGS: int = ast.PyCF_ONLY_AST | codeop.PyCF_ALLOW_INCOMPLETE_INPUT  # type: ignore[attr-defined]
 INCOMPLETE = "incomplete input"
 # What a last token may still become another one by.
 OPERATORS = (

@@ -89,7 +89,11 @@ class AwrsRecipe:
         for constraint, mover in movers.items():
             if mover.walks:
                 scores.add(
-                    "walked_per_token", constraint.where, constraint.where, np.mean(mover.walks), len(mover.walks)
+                    "walked_per_token",
+                    constraint.where,
+                    constraint.where,
+                    float(np.mean(mover.walks)),
+                    len(mover.walks),
                 )
         plots = compare_worlds(config, scores)
         scores = scores.without_empty_rows()
