@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from recipes.decoding.r2r.config import RouterConfig
+from recipes.decoding.r2r.labels import Checker
 from recipes.decoding.r2r.method import (
     DIVERGENT,
     IDENTICAL,
@@ -144,3 +145,24 @@ def test_steps_and_final_answers() -> None:
         first, second = asked.replace("*", "+").split("+")
         whole = int(first) + int(second) if task == "add" else int(first) * int(second)
         assert final_answer(one.answer) == str(whole)
+
+
+class Words:
+    """A tokenizer whose ids are words."""
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        return " ".join(("12;13", "432", "is ", "Paris", "Rome")[i] for i in ids)
+
+
+@pytest.mark.parametrize(
+    ("kind", "ids", "right", "other", "outcome"),
+    [
+        ("steps", [0, 1], "9;432", [0], "432"),
+        ("exact", [3, 2], "Paris  is", [3], "Paris is"),
+        ("contains", [3, 2], "paris", [4], "True"),
+    ],
+)
+def test_what_counts_of_an_answer(kind: str, ids: list[int], right: str, other: list[int], outcome: str) -> None:
+    checker = Checker(Words(), kind)
+    assert checker.outcome(ids, right) == outcome != checker.outcome(other, right)
+    assert checker.is_right(ids, right) and not checker.is_right(other, right)

@@ -231,6 +231,12 @@ def test_what_cannot_be_meant_is_refused_before_anything_runs() -> None:
         assert message in refused.value.hint + refused.value.what, words
 
 
+def test_more_questions_than_there_are_are_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there are only 4.. different questions") as refused:
+        final(tmp_path, "data.tasks=[multiply]", "data.digits=2", "data.test=5000")
+    assert refused.value.hint == "ask for fewer questions, or more digits"
+
+
 def test_the_head_of_the_small_model_makes_the_logits(pair: Pair) -> None:
     places = list[Place]()
 
