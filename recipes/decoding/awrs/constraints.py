@@ -231,7 +231,7 @@ def _code(path: str) -> Constraint:
     where = f"constraint.path={path}"
     try:
         names = runpy.run_path(str(Path(path).expanduser()))
-    except Exception as error:  # the user's code
+    except (Exception, SystemExit) as error:  # the user's code
         what = f"cannot be run: {type(error).__name__}: {first_line(error)}"
         raise UserError(what, where, "name a Python file with viable(text) and complete(text)") from error
     missing = [name for name in ("viable", "complete") if not callable(names.get(name))]

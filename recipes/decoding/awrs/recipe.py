@@ -34,7 +34,7 @@ from recipes.decoding.awrs.worlds import World, total_variation, with_particles
 from recipes.decoding.generations import FILE
 from recipes.decoding.prompts import load_prompts, read_prompts, text_prompt
 from recipes.decoding.speculation import check_lengths
-from recipes.decoding.vocabulary_bytes import VocabularyBytes, vocabulary_bytes
+from recipes.decoding.vocabulary_bytes import VocabularyBytes, tokenizer_kind, vocabulary_bytes
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ class AwrsRecipe:
 
     def prepare(self, config: AwrsConfig, device: str) -> Prepared:
         """Prompts with constraints, then the model. Raises UserError."""
-        asked = prompts_with_constraints(config, build_tokenizer(config))
+        tokenizer = build_tokenizer(config)
+        tokenizer_kind(tokenizer, where(config))
+        asked = prompts_with_constraints(config, tokenizer)
         for constraint in dict.fromkeys(constraint for _, constraint in asked):
             check_satisfiable(constraint)
         model, tokenizer = load_frozen(config, device)
