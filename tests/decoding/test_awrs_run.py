@@ -40,7 +40,7 @@ def test_every_arm_answers_and_is_compared_with_known_posteriors(tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_a_users_model_prompts_and_patterns(kind: str, tmp_path: Path) -> None:
+def test_a_users_model_prompts_and_patterns(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer = tokenizer_kinds.byte_level(False, False)
     tiny(kind, 0, len(tokenizer)).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
@@ -54,6 +54,7 @@ def test_a_users_model_prompts_and_patterns(kind: str, tmp_path: Path) -> None:
     words = [f"data.path={path}", f"model={tmp_path / 'model'}", "generation.max_new_tokens=6"]
     metrics, lines = run(tmp_path, *words)
     assert [line["id"] for line in lines] == ["letters", "row-1", "row-2"] and "tv" not in metrics
+    assert "no answer to 1 of 3 prompts, see dead_end in generations.jsonl: row-1" in capsys.readouterr().err
     assert lines[0]["valid"] and str(lines[0]["text"]).strip().isalpha() and len(str(lines[0]["text"]).strip()) == 3
     assert lines[1]["dead_end"] is not None and lines[1]["text"] == "" and not lines[1]["valid"]
     assert lines[2]["valid"] and metrics["valid"] == pytest.approx(2 / 3)

@@ -17,6 +17,7 @@ from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
+from recipes.core.messages import note
 from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation
 from recipes.core.runs.progress import progress
@@ -83,6 +84,8 @@ class AwrsRecipe:
     def evaluate(self, config: AwrsConfig, prepared: Prepared, model: object, curve: dict[int, Scores]) -> Evaluation:
         """Answer all prompts, then compare with posteriors that are known."""
         answers, movers = answer(config, prepared)
+        if dead := [one.prompt.id for one in answers if one.dead]:
+            note(f"no answer to {len(dead)} of {len(answers)} prompts, see dead_end in {FILE}: {', '.join(dead)}")
         scores = Scores()
         for name, (title, higher_is_better) in TITLES.items():
             scores.define(name, title, higher_is_better)
