@@ -50,7 +50,7 @@ class Reading:
     full_steps: float
 
 
-class Prefix(NamedTuple):
+class Prompt(NamedTuple):
     """Queries, keys and values of a prompt in one layer."""
 
     queries: Tensor
@@ -91,45 +91,71 @@ def emulate_texts(model: Any, options: CacheConfig, ids: Tensor, start: int, see
         One for each text.
     """
     tokens, targets = ids[:, :-1], ids[:, start:]
-    places = torch.arange(tokens.shape[1], device=ids.device)
-    rows = places[start:]
-    prefixes: dict[int, Prefix] = {}
-    masses, counts = list[Tensor](), list[Tensor]()
-
-    def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-        prompt = Prefix(*(each[:, :, :start] for each in (queries, keys, values)))
-        prefixes[layer] = prompt
-        if len(rows):
-            selection = KINDS[options.name](options, prompt.queries, prompt.keys, scale, layer, seed)
-            weights = causal_weights(queries[:, :, start:], keys, rows, scale)
-            masses.append(kept_mass(weights, selection.rows(queries[:, :, start:], keys, rows)).mean(1))
-        return plain_attention(queries, keys, values, scale)
-
-    def selected(layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-        prompt = prefixes[layer]
-        selection = KINDS[options.name](options, prompt.queries, prompt.keys, scale, layer, seed)
-        keys, values = torch.cat([prompt.keys, keys], 2), torch.cat([prompt.values, values], 2)
-        seen = selection.rows(queries, keys, rows)
-        counts.append(seen.sum(-1).transpose(0, 1))
-        return plain_attention(queries, keys, values, scale, seen)
-
-    with replaced_attention(model, attend):
-        hidden = read(model, tokens, places[None])[:, start - 1 :]
+    layers = _Layers(options, start, tokens.shape[1], seed, ids.device)
+    places = torch.arange(tokens.shape[1], device=ids.device)[None]
+    with replaced_attention(model, layers.measure):
+        hidden = read(model, tokens, places)[:, start - 1 :]
     likeliest, nlls = _say(model, hidden, targets)
     best = likeliest
-    if options.name != FULL and len(rows):
-        with replaced_attention(model, selected):
-            behind = read(model, tokens[:, start:], rows[None])
+    if options.name != FULL and tokens.shape[1] > start:
+        with replaced_attention(model, layers.select):
+            behind = read(model, tokens[:, start:], places[:, start:])
         best, nlls = _say(model, torch.cat([hidden[:, :1], behind], 1), targets)
-    steps = torch.cat(counts) if counts and options.name != ORACLE else (rows + 1).expand(1, len(ids), -1)
-    reads, full = steps.float().mean((0, 2)), (steps == rows + 1).float().mean((0, 2))
-    if not len(rows):  # the text ends with what the prompt says
-        reads, full = torch.full_like(reads, start), torch.ones_like(full)
-    recovered = torch.stack(masses).mean(0) if masses else torch.ones_like(reads)
+    numbers = zip(*layers.summary(len(ids)), strict=True)
     return [
-        Reading(nlls[at], best[at] == likeliest[at], best[at] == targets[at], best[at], *map(float, numbers))
-        for at, numbers in enumerate(zip(recovered, reads, full, strict=True))
+        Reading(nlls[at], best[at] == likeliest[at], best[at] == targets[at], best[at], *map(float, three))
+        for at, three in enumerate(numbers)
     ]
+
+
+class _Layers:
+    """The attention of two forwards: full, in which it measures what a cache would see; then with what it sees.
+
+    Args:
+        options: Which cache.
+        start: Tokens of the prompts.
+        length: Tokens that are read.
+        seed: Decides what is drawn.
+        device: Of the model.
+    """
+
+    def __init__(self, options: CacheConfig, start: int, length: int, seed: int, device: torch.device) -> None:
+        self.options, self.start, self.seed = options, start, seed
+        self.rows = torch.arange(start, length, device=device)
+        self._prompts: dict[int, Prompt] = {}
+        self._masses, self._counts = list[Tensor](), list[Tensor]()
+
+    def measure(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        """Full attention of whole texts."""
+        start = self.start
+        self._prompts[layer] = Prompt(queries[:, :, :start], keys[:, :, :start], values[:, :, :start])
+        if len(self.rows):
+            weights = causal_weights(queries[:, :, start:], keys, self.rows, scale)
+            self._masses.append(kept_mass(weights, self._seen(layer, queries[:, :, start:], keys, scale)).mean(1))
+        return plain_attention(queries, keys, values, scale)
+
+    def select(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        """Attention of what comes behind the prompts."""
+        prompt = self._prompts[layer]
+        keys, values = torch.cat([prompt.keys, keys], 2), torch.cat([prompt.values, values], 2)
+        seen = self._seen(layer, queries, keys, scale)
+        self._counts.append(seen.sum(-1).transpose(0, 1))
+        return plain_attention(queries, keys, values, scale, seen)
+
+    def summary(self, texts: int) -> tuple[Tensor, Tensor, Tensor]:
+        """[texts] attention recovered, keys read, share of full steps of each text."""
+        whole = (self.rows + 1).expand(1, texts, -1)
+        steps = torch.cat(self._counts) if self._counts and self.options.name != ORACLE else whole
+        reads, full = steps.float().mean((0, 2)), (steps == whole).float().mean((0, 2))
+        if not len(self.rows):  # the text ends with what the prompt says
+            reads, full = torch.full_like(reads, self.start), torch.ones_like(full)
+        return torch.stack(self._masses).mean(0) if self._masses else torch.ones_like(reads), reads, full
+
+    def _seen(self, layer: int, queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+        prompt = self._prompts[layer]
+        selection = KINDS[self.options.name](self.options, prompt.queries, prompt.keys, scale, layer, self.seed)
+        seen: Tensor = selection.rows(queries, keys, self.rows)
+        return seen
 
 
 def _say(model: Any, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

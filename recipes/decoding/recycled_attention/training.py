@@ -19,7 +19,12 @@ from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.training.models import train_once
 from recipes.core.training.sequences import MixtureItems, next_token_collate
 from recipes.core.training.trainer import Training
-from recipes.decoding.recycled_attention.config import EMULATED, CacheConfig, RecycledAttentionConfig
+from recipes.decoding.recycled_attention.config import (
+    EMULATED,
+    CacheConfig,
+    LongDocumentsConfig,
+    RecycledAttentionConfig,
+)
 from recipes.decoding.recycled_attention.interface import plain_attention, replaced_attention
 from recipes.decoding.recycled_attention.selections import KINDS
 
@@ -68,9 +73,9 @@ def continue_training(config: RecycledAttentionConfig, model: Any, tokenizer: An
         tokenizer: Its tokenizer.
     """
     options, data = config.continued, config.data
-    texts = DomainsConfig(domains=data.domains, characters=options.characters, length=options.length)  # type: ignore[union-attr]
-    corpus, trainer = DomainCorpus(texts), config.trainer
-    emulated = options.attention == EMULATED
+    assert isinstance(data, LongDocumentsConfig)
+    texts = DomainsConfig(domains=data.domains, characters=options.characters, length=options.length)
+    corpus, emulated = DomainCorpus(texts), options.attention == EMULATED
     key = {
         "base": weights_hash(model),
         "tokenizer": tokenizer_fingerprint(tokenizer),
@@ -80,14 +85,6 @@ def continue_training(config: RecycledAttentionConfig, model: Any, tokenizer: An
         "cache": asdict(config.cache) if emulated else None,
         "version": VERSION,
     }
-    settings = TrainerConfig(
-        max_steps=options.steps,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        device=trainer.device,
-        threads=trainer.threads,
-        precision=trainer.precision,
-    )
 
     def training() -> Training:
         mixture = load_mixture(texts, corpus, tokenizer)
@@ -101,11 +98,25 @@ def continue_training(config: RecycledAttentionConfig, model: Any, tokenizer: An
 
     without_dropout(model.requires_grad_(True))
     with_adapters(model, config.lora, config.seed)
-    what = f"{options.steps:,} texts of {', '.join(data.domains)}"  # type: ignore[union-attr]
-    name = f"the model with {options.attention} attention"
-    folder = train_once("recycled-models", key, settings, config.seed, training, save, name=name, what=what)
+    what, name = (
+        f"{options.steps:,} texts of {', '.join(data.domains)}",
+        f"the model with {options.attention} attention",
+    )
+    folder = train_once("recycled-models", key, _settings(config), config.seed, training, save, name=name, what=what)
     model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS), strict=False)
     model.requires_grad_(False).eval()
+
+
+def _settings(config: RecycledAttentionConfig) -> TrainerConfig:
+    options, trainer = config.continued, config.trainer
+    return TrainerConfig(
+        max_steps=options.steps,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        device=trainer.device,
+        threads=trainer.threads,
+        precision=trainer.precision,
+    )
 
 
 def _trained(model: Any) -> dict[str, Tensor]:
