@@ -98,7 +98,7 @@ def test_what_cannot_be(tmp_path: Path, words: tuple[str, ...]) -> None:
     for typed, message in (
         (["clusters.rule=silhouette", "clusters.name=agglomerative"], "silhouette is for kmeans"),
         (["data=reviews"], "type data.path=FILE"),
-        (["arm=crag"], "needs budget=full"),
+        (["arm=crag"], "needs budget=full or data=reviews"),
     ):
         with pytest.raises(UserError) as refused:
             compose.compose("crag", typed)
@@ -113,3 +113,36 @@ def test_the_reviews_that_ship() -> None:
     }  # fmt: skip
     assert sum(len(review.sentences) for those in products.values() for review in those) == 3708
     assert all(-4 <= (review.rating or 0) <= 4 for those in products.values() for review in those)
+
+
+def written(outputs: Path, words: tuple[str, ...], *more: str) -> tuple[dict[str, float], list[dict[str, object]]]:
+    """Summaries and answers of a few tokens."""
+    short = ("context.summary_tokens=10", "answers.write=true", "answers.max_tokens=6", "answers.batch_size=3")
+    return final(outputs, *words, *short, *more)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_users_model_writes_summaries_and_answers(tmp_path: Path, words: tuple[str, ...], kind: str) -> None:
+    words = (words[0], f"model={model_folder(tmp_path / kind, kind, 2048)}", words[2])
+    metrics, lines = written(tmp_path, words, "arm=crag")
+    assert [sum(text["stands_for"] for text in line["texts"]) for line in lines] == [9, 7]
+    assert metrics["tokens_in_all"] > metrics["tokens"] and metrics["clusters"] == 4 and "rating_error" not in metrics
+    assert -1 <= metrics["answer_floor"] <= 1 and metrics["answer_seconds"] > 0
+    later, _ = written(tmp_path, words, "arm=crag", "context.amortise_over=10", "label=often")
+    assert later["tokens_in_all"] - later["tokens"] == pytest.approx(
+        (metrics["tokens_in_all"] - metrics["tokens"]) / 10
+    )
+    one, lines = written(tmp_path, words, "arm=summary_all")
+    assert all(len(line["texts"]) == 1 for line in lines)
+    same, _ = written(tmp_path, words, "arm=all")
+    assert same["answer_cosine"] == pytest.approx(1, abs=1e-5)
+
+
+def test_reviews_that_do_not_fit_are_summarised_in_rounds(tmp_path: Path, words: tuple[str, ...]) -> None:
+    small = (words[0], f"model={model_folder(tmp_path / 'small', 'llama', 220)}", words[2])
+    metrics, _ = final(tmp_path, *small, "arm=summary_all", "context.summary_tokens=10")
+    assert metrics["tokens_in_all"] > 300
+    with pytest.raises(UserError, match="are more than its context of 220"):
+        written(tmp_path, small, "arm=all")
+    with pytest.raises(UserError, match="has no room for 2 summaries of 96"):
+        final(tmp_path, *small, "arm=crag")

@@ -122,6 +122,7 @@ class ContextConfig:
     sentences: int = setting(3, help="sentences: of each cluster", unit="sentences", ge=1)
     show_counts: bool = setting(True, help="texts of clusters say how many reviews they stand for")
     words: int = setting(60, help="summary: words that the model is asked for, at most", unit="words", ge=1)
+    summary_tokens: int = setting(96, help="summary: tokens that the model writes, at most", unit="tokens", ge=1)
     amortise_over: int = setting(1, help="summary: questions that one set of summaries answers", unit="questions", ge=1)
 
 
@@ -226,6 +227,6 @@ CARD = Card(
     trains=False,
     metrics=(
         f"{COVERAGE}*", f"{SAVED}*", f"{RATING_ERROR}*", "tokens", "tokens@*", "tokens_in_all*", "break_even*",
-        "clusters", "answer_*",
+        "clusters", "answer_*", "fallbacks",
     ),
 )  # fmt: skip

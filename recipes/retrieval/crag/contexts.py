@@ -88,6 +88,8 @@ class Context:
         kept: Numbers of the reviews that are kept; empty where sentences or summaries stand for them.
         shares: Reviews that each of them stands for.
         clusters: How many there are; 0 where reviews are not divided.
+        summarised: Tokens that a model read and wrote for summaries.
+        fallbacks: Summaries that were empty, or longer than what they summarise, so that reviews stand there.
     """
 
     pieces: Sequence[Piece]
@@ -95,6 +97,8 @@ class Context:
     kept: Sequence[int] = ()
     shares: Sequence[int] = ()
     clusters: int = 0
+    summarised: int = 0
+    fallbacks: int = 0
 
 
 def divide(config: CRAGConfig, points: np.ndarray, seed: Sequence[int]) -> Clusters:

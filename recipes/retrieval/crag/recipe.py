@@ -18,10 +18,12 @@ from recipes.core.recipe import Evaluation
 from recipes.core.storage.files import write_text
 from recipes.core.training.toys.frozen import build_tokenizer, load_frozen
 from recipes.core.training.trainer import Training
-from recipes.retrieval.crag.config import COVERAGE, RATING_ERROR, SAVED, CRAGConfig
+from recipes.retrieval.crag.config import COVERAGE, RATING_ERROR, SAVED, WRITTEN, CRAGConfig
 from recipes.retrieval.crag.contexts import Context, Draw, Library, Piece, build_context, prompt_ids, prompt_text
-from recipes.retrieval.crag.method import coverage, reduction
+from recipes.retrieval.crag.generated import ANSWERS, write_answers, write_summaries
+from recipes.retrieval.crag.method import break_even, coverage, reduction
 from recipes.retrieval.crag.reviews import Review, load_reviews
+from recipes.retrieval.crag.writing import Writer
 from recipes.retrieval.first_stage import embed_once, id_seed
 from recipes.retrieval.listwise import chat_frame
 
@@ -70,14 +72,25 @@ class CRAGRecipe:
 
     def evaluate(self, config: CRAGConfig, prepared: Prepared, model: object, curve: dict[int, Scores]) -> Evaluation:
         """The context of each draw: what it covers, what it saves, what it says of the rating."""
-        library, scores, contexts = prepared.library, Scores(), list[Context]()
-        for draw in prepared.draws:
-            context = build_context(config, library, draw)
-            contexts.append(context)
-            whole = len(prompt_ids(config, library.frame, [Piece(library.ids[number]) for number in draw.members]))
-            tokens = len(prompt_ids(config, library.frame, context.pieces))
-            _measure(scores, library, draw, context, tokens, whole, config.context.name in CUT)
+        library, scores, draws = prepared.library, Scores(), prepared.draws
+        writer = Writer(config, prepared.model, prepared.tokenizer, library.frame) if prepared.model else None
+        if config.context.name in WRITTEN:
+            assert writer is not None
+            contexts = write_summaries(config, library, draws, writer, prepared.tokenizer, prepared.encoder)
+        else:
+            contexts = [build_context(config, library, draw) for draw in draws]
+        prompts = [prompt_ids(config, library.frame, context.pieces) for context in contexts]
+        wholes = [
+            prompt_ids(config, library.frame, [Piece(library.ids[number]) for number in draw.members]) for draw in draws
+        ]
+        for draw, context, prompt, whole in zip(draws, contexts, prompts, wholes, strict=True):
+            _measure(config, scores, library, draw, context, len(prompt), len(whole))
         files = {FILE: partial(write_contexts, prepared=prepared, contexts=contexts)}
+        if config.answers.write:
+            assert writer is not None
+            answers = write_answers(config, draws, writer, prepared.tokenizer, prepared.encoder, prompts, wholes)
+            answers.add(scores)
+            files[ANSWERS] = partial(answers.write, draws=draws)
         return Evaluation(scores.overall(), scores, plots=_plots(scores), files=files)
 
 
@@ -135,7 +148,7 @@ def _library(config: CRAGConfig, reviews: Sequence[Review], encoder: Any, tokeni
 
 
 def _measure(
-    scores: Scores, library: Library, draw: Draw, context: Context, tokens: int, whole: int, is_cut: bool
+    config: CRAGConfig, scores: Scores, library: Library, draw: Draw, context: Context, tokens: int, whole: int
 ) -> None:
     """Metrics of one draw, over all sizes and by its size."""
     points = library.vectors[draw.members]
@@ -144,7 +157,13 @@ def _measure(
         "tokens": ("tokens of the prompt", False, tokens),
         SAVED: ("share of the tokens that a prompt of all reviews has more", True, reduction(whole, tokens)),
     }
-    if is_cut and library.cut is not None:
+    if context.summarised:
+        in_all = tokens + context.summarised / config.context.amortise_over
+        values["tokens_in_all"] = ("tokens of the prompt and of the summaries, by question", False, in_all)
+        questions = break_even(whole, tokens, context.summarised)
+        if np.isfinite(questions):
+            values["break_even"] = ("questions on a product after which tokens are saved in all", False, questions)
+    if library.cut is not None:
         covered = coverage(points, library.cut[list(context.kept)])
         values["coverage_cut"] = ("the same, kept reviews as they stand in the prompt, cut", True, covered)
     error = _rating_error(library, draw, context)
@@ -154,6 +173,9 @@ def _measure(
         for metric in (name, f"{name}@{len(draw.members)}"):
             scores.define(metric, title if metric == name else f"{title}, {len(draw.members)} reviews", higher)
             scores.add(metric, draw.id, draw.id, value)
+    if config.context.name in WRITTEN:
+        scores.define("fallbacks", "summaries in whose place reviews stand", False)
+        scores.add("fallbacks", draw.id, draw.id, context.fallbacks)
     if context.clusters:
         scores.define("clusters", "clusters of a draw", True)
         scores.add("clusters", draw.id, draw.id, context.clusters)
