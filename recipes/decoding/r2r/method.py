@@ -127,7 +127,7 @@ def additive_parameters(small: float, router: float, large: float, usage: float)
     return small + router + usage * large
 
 
-def curve_weights(usages: Sequence[float]) -> np.ndarray:
+def curve_weights(usages: Sequence[float] | np.ndarray) -> np.ndarray:
     """[points] what each point of a curve over usage adds to the area under it, by the trapezoidal rule.
 
     Args:
@@ -140,7 +140,7 @@ def curve_weights(usages: Sequence[float]) -> np.ndarray:
     return weights
 
 
-def usage_weights(usages: Sequence[float], wanted: float) -> np.ndarray:
+def usage_weights(usages: Sequence[float] | np.ndarray, wanted: float) -> np.ndarray:
     """[points] what each point of a curve counts at exactly one usage, linear between the two points beside it.
 
     Args:

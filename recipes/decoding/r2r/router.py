@@ -1,7 +1,6 @@
 """The router: a small network that predicts, from what the small model says, whether its token leads elsewhere."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,7 +115,7 @@ class Router(nn.Module):
 
 
 def fit_router(
-    embedding: Tensor, features: Features, labels: np.ndarray, texts: Sequence[int], config: RouterConfig, seed: int
+    embedding: Tensor, features: Features, labels: np.ndarray, texts: np.ndarray, config: RouterConfig, seed: int
 ) -> Router:
     """Train a router; a fifth of the texts decides when to stop, and which epoch counts.
 
@@ -124,7 +123,7 @@ def fit_router(
         embedding: [vocabulary, d] of the small model, on the device to train on.
         features: Of all places.
         labels: bool [places]; if none is positive, the router learns that.
-        texts: [places] number of the text that each place lies in.
+        texts: int64 [places] number of the text that each place lies in.
         config: Size and training.
         seed: Of split, initialisation and order.
     """

@@ -176,9 +176,10 @@ def _route(pair: Pair, rows: list[int], prompts: Texts, decide: Decide, results:
         if chosen := routed.nonzero()[:, 0].tolist():
             tokens[routed] = large.logits([rows[at] for at in chosen], [texts[at] for at in chosen]).argmax(-1)
         nlls = -logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-        for row, *written in zip(rows, tokens.tolist(), routed.tolist(), nlls.tolist(), strict=True):
-            for column, value in zip((results[row].ids, results[row].routed, results[row].nlls), written, strict=True):
-                column.append(value)
+        for row, token, is_routed, nll in zip(rows, tokens.tolist(), routed.tolist(), nlls.tolist(), strict=True):
+            results[row].ids.append(token)
+            results[row].routed.append(is_routed)
+            results[row].nlls.append(nll)
         kept = [at for at, row in enumerate(rows) if not pair.has_ended(results[row].ids, pair.max_new_tokens)]
         for at in set(range(len(rows))) - set(kept):
             large.forget(rows[at])
