@@ -10,6 +10,7 @@ p = 0 and u = 0. Source: arXiv 2307.03027.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import product
 from math import ceil, log
 from typing import NamedTuple
@@ -41,7 +42,7 @@ def gradient(utilities: np.ndarray, exists: np.ndarray, k: int, epsilon: float =
         [N, M] K dU~ / dp.
     """
     result = np.zeros(utilities.shape)
-    for rows in _blocks(*utilities.shape, k):
+    for rows in _blocks(utilities.shape, k):
         u, p = (np.ascontiguousarray(each[rows].T, np.float64) for each in (utilities, exists))  # [M, n]
         if epsilon > 0:
             seen = _fewer(p, k + 1)  # [M, n] P(at most K of the items before exist)
@@ -76,7 +77,7 @@ def _form_a(u: Floats, p: Floats, k: int, last: int) -> Floats:
 def utility(utilities: np.ndarray, exists: np.ndarray, k: int) -> Floats:
     """[N] expected utility U~ of each question; arguments as of `gradient`."""
     result = np.empty(len(utilities))
-    for rows in _blocks(*utilities.shape, k):
+    for rows in _blocks(utilities.shape, k):
         u, p = (np.ascontiguousarray(each[rows].T, np.float64) for each in (utilities, exists))
         result[rows] = (p * u * _fewer(p, k)).sum(0) / k
     return result
@@ -102,10 +103,10 @@ def gradient_by_counts(utilities: np.ndarray, exists: np.ndarray, k: int) -> Flo
     Returns:
         [N, M] K dU~ / dp.
     """
-    rounded = np.round(np.asarray(utilities, np.float64), ROUNDED)
+    rounded = np.asarray(utilities).astype(np.float64).round(ROUNDED)
     kinds = np.unique(rounded)
     result = np.zeros(rounded.shape)
-    for rows in _blocks(*rounded.shape, k * (len(kinds) + 1)):
+    for rows in _blocks(rounded.shape, k * (len(kinds) + 1)):
         result[rows] = _form_b(rounded[rows].T, np.asarray(exists[rows], np.float64).T, k, kinds).T
     return result
 
@@ -179,7 +180,8 @@ def sampled_gradient(utilities: np.ndarray, exists: np.ndarray, k: int, draws: i
     return total / draws
 
 
-class Sources(NamedTuple):
+@dataclass(frozen=True)
+class Sources:
     """Who an item comes from.
 
     Attributes:
@@ -262,8 +264,9 @@ def ascend(
     return Learnt(weights, course)
 
 
-def _blocks(count: int, length: int, k: int) -> Iterator[slice]:
-    """Questions in blocks whose arrays [M, K, n] stay below `BLOCK` numbers."""
+def _blocks(shape: tuple[int, ...], k: int) -> Iterator[slice]:
+    """Questions of lists [N, M] in blocks whose arrays [M, K, n] stay below `BLOCK` numbers."""
+    count, length = shape
     size = max(BLOCK // max(length * k, 1), 1)
     for start in range(0, count, size):
         yield slice(start, start + size)
