@@ -52,7 +52,9 @@ def test_what_holds_of_k_means() -> None:
     rng = np.random.default_rng(0)
     assert best.inertia == min(lloyd(x, spread_starts(x, 4, rng)).inertia for _ in range(5))
     assert best.sizes.sum() == 30 and best.sizes.min() > 0
-    assert kmeans(x, 30, np.random.default_rng(0)).inertia == pytest.approx(0)
+    alone = kmeans(x, 30, np.random.default_rng(0))
+    assert alone.inertia == pytest.approx(0)
+    assert sorted(int(each[0]) for each in central(x, alone)) == list(range(30))  # all reviews, in some order
     np.testing.assert_allclose(kmeans(x, 1, np.random.default_rng(0)).centroids[0], x.mean(0))
     order = np.random.default_rng(3).permutation(30)
     moved = lloyd(x[order], starts[0])

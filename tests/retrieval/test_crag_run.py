@@ -71,6 +71,7 @@ def test_every_context_of_a_users_reviews(
         results["no_context"]["tokens"] < results["random_k"]["tokens"] <= medoid["tokens"] < results["all"]["tokens"]
     )
     assert results["random_clusters"]["tokens"] > results["random_k"]["tokens"]  # it says how many each stands for
+    assert medoid["tokens"] - results["no_context"]["tokens"] <= 4 * (12 + len("\n\n9 reviews:\n"))  # whatever n
     bare, _ = final(tmp_path, *words, "context.show_counts=false", "label=bare")
     assert results["global_top"]["tokens"] == pytest.approx(bare["tokens"], abs=12)
 

@@ -47,7 +47,7 @@ def write_summaries(
         rows = slice(start, start + len(groups))
         sizes = [len(group) if config.context.show_counts else 0 for group in groups]
         pieces = [Piece(ids, size) for (ids, _, _), size in zip(stand[rows], sizes, strict=True)]
-        tokens, fallbacks = (sum(each[part] for each in stand[rows]) for part in (1, 2))
+        tokens, fallbacks = sum(each[1] for each in stand[rows]), sum(each[2] for each in stand[rows])
         contexts.append(Context(pieces, vectors[rows], (), (), len(groups), tokens, fallbacks))
         start += len(groups)
     return contexts

@@ -10,6 +10,7 @@ from recipes.core.data.tasks.labelled import label_name
 from recipes.core.errors import UserError
 from recipes.core.storage.assets import asset_path
 from recipes.retrieval.crag.config import ProductReviewsConfig, ReviewsConfig
+from recipes.retrieval.leads import sentences
 
 FILE = "amazonReviewSnippets_GroundTruth.txt"
 # The last review of each product, read off the texts: ids of a product follow each other.
@@ -23,7 +24,7 @@ class Review:
 
     Attributes:
         product: Of what.
-        text: What it says, in its sentences.
+        sentences: What it says.
         rating: Of its writer, or of people who read it; None where there is none.
     """
 
@@ -54,14 +55,14 @@ def load_reviews(config: ProductReviewsConfig | ReviewsConfig) -> dict[str, list
 
 def _amazon() -> list[Review]:
     """A review's rating is the mean over its sentences of what twenty people felt in each, in [-4, 4]."""
-    sentences: dict[int, list[tuple[str, float]]] = {}
+    parts_of: dict[int, list[tuple[str, float]]] = {}
     text = (asset_path("vader-reviews") / FILE).read_text(encoding="utf-8-sig")
     for line in text.splitlines():
         if line.strip():
             id, score, sentence = line.split("\t", 2)
-            sentences.setdefault(int(id.split("_")[0]), []).append((" ".join(sentence.split()), float(score)))
+            parts_of.setdefault(int(id.split("_")[0]), []).append((" ".join(sentence.split()), float(score)))
     reviews = []
-    for number, parts in sorted(sentences.items()):
+    for number, parts in sorted(parts_of.items()):
         product = next(name for name, last in LAST.items() if number <= last)
         rating = sum(score for _, score in parts) / len(parts)
         reviews.append(Review(product, tuple(sentence for sentence, _ in parts if sentence), rating))
@@ -107,6 +108,4 @@ def _review(record: Any, names: Sequence[str]) -> Review:
     value = rating[0] if rating else None
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value != value):
         raise BadRow(f"its rating is {excerpt(value)}, no number")
-    from recipes.retrieval.leads import sentences
-
     return Review(name, tuple(sentences(text)), None if value is None else float(value))
