@@ -79,11 +79,10 @@ def show(comparison: "Comparison", metrics: list[str]) -> None:
 
 def _folders(run_folder: Path, baseline: Path) -> "Comparison":
     from recipes.core.statistics.claims import card_of
-    from recipes.core.statistics.compare import compare_runs, load_run
+    from recipes.core.statistics.compare import compare_beside, load_run
 
     run, other = load_run(run_folder), load_run(baseline)
-    card = card_of(run)
-    return compare_runs(run, other, arm_keys=set(card.pair_keys), main_metric=card.claim.metric)
+    return compare_beside(run, other, card_of(run))
 
 
 def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> list["Comparison"]:
@@ -92,7 +91,7 @@ def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> li
     from recipes.core.runs.arm_configs import config_folder, having
     from recipes.core.runs.folder import DONE
     from recipes.core.runs.records import find_runs
-    from recipes.core.statistics.claims import card_of
+    from recipes.core.statistics.claims import card_of, free_keys
     from recipes.core.statistics.compare import compare_arms, correct_over_arms
     from recipes.core.statistics.verdict import judge_at, named_tests, with_verdicts
 
@@ -107,7 +106,7 @@ def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> li
     comparisons, failures = [], []
     for name in names:
         try:
-            keys, metric = set(card.pair_keys), card.claim.metric
+            keys, metric = free_keys(recipe, (name, card.claim.baseline), card), card.claim.metric
             comparisons.append(compare_arms(runs, name, card.claim.baseline, arm_keys=keys, main_metric=metric))
         except UserError as error:
             if wanted:

@@ -144,6 +144,18 @@ def arm_settings(recipe: str) -> dict[str, Settings]:
     return {name: arm.get("set") or {} for name, arm in _hydra_tree(recipe, ())["arms"].items()}
 
 
+def arm_keys(recipe: str, arm: str) -> set[str]:
+    """Dotted keys in which an arm of a recipe may differ from others: those that it sets, or that follow from it.
+
+    Of a key that holds one of several kinds of config, all that is below it.
+    """
+    tree, unions = _hydra_tree(recipe, ()), kinds(recipe)
+    keys = set(tree["arms"][arm].get("set") or {})
+    for condition, settings in (tree.get("when") or {}).items():
+        keys |= set(settings or {}) if f"arm={arm}" in condition.split() else set()
+    return keys | {key.removesuffix(".name") for key in keys if key.removesuffix(".name") in unions}
+
+
 def typed_keys(recipe: str, overrides: Sequence[str]) -> list[tuple[str, Any]]:
     """What was typed as (key, value): group choices, keys with their shorthands written out, and keys that hold others.
 

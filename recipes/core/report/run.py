@@ -200,12 +200,14 @@ def _override_words(command: str, run: RunRecord) -> list[str]:
 
 
 def _words_for_arm(command: str, run: RunRecord, arm: str) -> list[str]:
-    """The words of a run's command that also hold for another arm: none about what that arm sets, no label."""
-    chosen = tuple(f"{key}{mark}" for key in compose.kinds(run.recipe) for mark in "=.")
+    """The words of a run's command that also hold for another arm: none about what either of them sets, no label."""
+    settings = compose.arm_settings(run.recipe)
+    ours = set().union(*(compose.arm_keys(run.recipe, each) for each in (run.arm, arm) if each in settings))
+    chosen = tuple(f"{key}{mark}" for key in ours & compose.kinds(run.recipe).keys() for mark in "=.")
     words = [word for word in _override_words(command, run) if _fits_other_runs(word)]
     words = [word for word in words if not word.startswith(("arm=", "label=", *chosen))]
-    settings = compose.arm_settings(run.recipe).get(arm, {})
-    return [word for word in words if not any(overlap(word.lstrip("+").partition("=")[0], key) for key in settings)]
+    keys = settings.get(arm, {})
+    return [word for word in words if not any(overlap(word.lstrip("+").partition("=")[0], key) for key in keys)]
 
 
 def _fits_other_runs(word: str) -> bool:

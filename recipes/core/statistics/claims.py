@@ -51,6 +51,17 @@ def no_verdict(card: Card, arms: Collection[str], seeds: int, budget: str, appli
     return f"no verdict: {TOO_SMALL}" if budget == "smoke" else ""
 
 
+def free_keys(recipe: str, arms: Collection[str], card: Card) -> set[str]:
+    """Dotted prefixes in which runs of these arms may differ and still be compared.
+
+    They are what the arms themselves set: a key beside it that was typed for one run and not for the other is another
+    experiment. A run with a label, or of an arm of a user's file, may differ in all that arms are free to change.
+    """
+    if not set(arms) <= compose.arm_settings(recipe).keys():
+        return set(card.pair_keys)
+    return {"arm"}.union(*(compose.arm_keys(recipe, arm) for arm in arms))
+
+
 def baseline_of(run: RunRecord, card: Card, outputs: Path, warn: bool = True) -> RunRecord | None:
     """The newest finished run of the claim's baseline that a finished run can be paired with; None for the baseline.
 
@@ -62,9 +73,9 @@ def baseline_of(run: RunRecord, card: Card, outputs: Path, warn: bool = True) ->
     """
     if run.state != DONE or run.arm == card.claim.baseline:
         return None
-    return find_baseline(
-        run, find_runs(outputs, run.recipe, warn, arm=card.claim.baseline), card.claim.baseline, set(card.pair_keys)
-    )
+    baseline = card.claim.baseline
+    runs = find_runs(outputs, run.recipe, warn, arm=baseline)
+    return find_baseline(run, runs, baseline, free_keys(run.recipe, (run.arm, baseline), card))
 
 
 def card_of(run: RunRecord) -> Card:

@@ -21,6 +21,7 @@ from recipes.core.runs.records import (
     is_below,
     load_run,
 )
+from recipes.core.statistics.claims import free_keys
 from recipes.core.statistics.intervals import Interval, holm, paired_bootstrap, paired_effect_size, paired_t, ratio_mean
 from recipes.core.statistics.measured import Examples, Measured, final_only, paired_examples, read_measurements
 from recipes.core.statistics.texts import interval_text, number_text, p_text
@@ -133,7 +134,8 @@ def main_metric(run: RunRecord, card: Card) -> str:
 
 def compare_beside(run: RunRecord, baseline: RunRecord, card: Card) -> Comparison:
     """`compare_runs` of a run and its baseline's, as their card says."""
-    return compare_runs(run, baseline, arm_keys=set(card.pair_keys), main_metric=main_metric(run, card))
+    keys = free_keys(run.recipe, (run.arm, baseline.arm), card)
+    return compare_runs(run, baseline, arm_keys=keys, main_metric=main_metric(run, card))
 
 
 def compare_runs(

@@ -380,3 +380,11 @@ def test_commands_for_other_arms_leave_out_the_label_and_what_those_arms_set(mak
         "for seed in 0 2 3 4; do steelyard run sparsepo arm=dpo preference.loss=ipo preference.beta=0.2 label=ipo "
         "seed=$seed; steelyard run sparsepo arm=dpo preference.beta=0.2 seed=$seed; done; steelyard compare sparsepo"
     )
+
+
+def test_a_kind_that_no_arm_chooses_stays_in_the_command_of_another_arm(make_run):
+    run = compare.load_run(make_run("awrs_smc", 0, recipe="awrs"))
+    words = "constraint=regex constraint.pattern=x"
+    assert report.command_for(f"steelyard run awrs {words}", run, "lcd_mask") == (
+        f"steelyard run awrs arm=lcd_mask {words}"
+    )

@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from recipes.core.config import registry
 from recipes.core.errors import UserError
 from recipes.core.runs.records import final_metrics
-from recipes.core.statistics import compare
+from recipes.core.statistics import claims, compare
 from recipes.core.statistics.intervals import Interval, holm, paired_bootstrap, paired_t
 from recipes.core.statistics.measured import paired_examples, read_measurements
 from recipes.core.statistics.texts import seed_words
@@ -52,6 +53,16 @@ def test_baseline_shares_seed_and_config_but_for_what_arms_choose(make_run):
     assert compare.find_baseline(run, runs, "ntp", KEYS).path == right
     assert compare.find_baseline(run, runs, "random", KEYS) is None
     assert compare.find_baseline(run, runs, "ntp", set()) is None
+
+
+def test_arms_differ_in_what_they_set_and_in_nothing_beside_it():
+    card = registry.card("recycled-attention")
+    keys = claims.free_keys("recycled-attention", ("recycled", "streaming"), card)
+    assert "cache.name" in keys and not {"cache", "cache.k", "cache.equal_cost"} & keys
+    # A label may stand for anything that arms are free to change.
+    assert claims.free_keys("recycled-attention", ("mine", "streaming"), card) == set(card.pair_keys)
+    # Of a key that holds one of several kinds of config, all that is below it.
+    assert "pruner" in claims.free_keys("token-pruning", ("divprune", "random"), registry.card("token-pruning"))
 
 
 def test_one_seed_gives_bootstrap_intervals_over_source_items(make_run):
