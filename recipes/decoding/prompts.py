@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.files.json_records import Bad, excerpt, is_unicode
-from recipes.core.data.files.records import BadRow, judge, open_records
+from recipes.core.data.files.records import BadRow, check_readable, judge, open_records
 from recipes.core.data.tasks.prompts import Prompt
-from recipes.core.data.text.chats import Chat, Message, message_text, read_messages
+from recipes.core.data.text.chats import Chat, Message, chat_text, message_text, read_messages, with_texts
 from recipes.core.data.text.domains import domain_documents
 from recipes.core.data.text.splits import TEST, split_of
 from recipes.core.data.text.text_ids import TextIds, start_id
@@ -18,6 +18,7 @@ from recipes.decoding.config import OpeningsConfig, PromptsConfig
 from recipes.decoding.instructions import INSTRUCTIONS
 
 COLUMNS = ("prompt", "messages", "id")
+OF_CHATS = ("tools", "chat_template_kwargs")  # what a conversation may have besides
 EXPECTED = 'a row is {"prompt": TEXT} or {"messages": [{"role": "user", "content": TEXT}]}, with "id" where wanted'
 TEST_FRACTION = 0.1  # of the documents of a domain, as in mixtures: what a toy model was not trained on
 
@@ -91,7 +92,8 @@ def read_prompts(config: PromptsConfig, path: str, tokenizer: Any, column: str =
     """
     records = open_records(path, format=config.format)
     table = records.table(config.split or records.to_test_on())
-    names = [name for name in (*COLUMNS, column) if name in table.columns]
+    check_readable(table, records.where)
+    names = [name for name in (*COLUMNS, *OF_CHATS, column) if name in table.columns]
     if not {"prompt", "messages"} & set(names):
         raise UserError(f"has no column prompt or messages, but {', '.join(table.columns)}", records.where, EXPECTED)
     if column and column not in names:
@@ -122,20 +124,24 @@ def read_prompts(config: PromptsConfig, path: str, tokenizer: Any, column: str =
 def _prompt(record: dict[str, Any], name: str, reader: TextIds, template: str) -> Prompt:
     """A row as a prompt. Raises BadRow that says why it is none."""
     text, messages, id = (record.get(column) for column in COLUMNS)
+    beside = [record.get(column) for column in OF_CHATS]
     if (text is None) == (messages is None):
         raise BadRow("has a prompt and messages; one of them is meant" if text is not None else "has no prompt")
     name = name if id is None else str(id)
+    if any(beside) and (template == "none" or (template == "auto" and isinstance(text, str))):
+        raise BadRow(f"its {' and '.join(OF_CHATS)} are for what goes through a chat template, and this row does not")
     if text is None:
         chat = read_messages(messages, "messages")
         if template == "none":
             text = "\n\n".join(map(message_text, chat))
             return Prompt(name, text, _text_ids(reader, text))
-        return Prompt(name, message_text(chat[-1]), _chat_ids(reader, chat))
+        return Prompt(name, message_text(chat[-1]), _chat_ids(reader, chat, *beside))
     if isinstance(text, list):
-        return _prompt({"messages": text, "id": name}, name, reader, template)
+        return _prompt({**record, "prompt": None, "messages": text, "id": name}, name, reader, template)
     text = _text(text, "prompt")
-    ids = _chat_ids(reader, [{"role": "user", "content": text}]) if template == "chat" else _text_ids(reader, text)
-    return Prompt(name, text, ids)
+    if template == "chat":
+        return Prompt(name, text, _chat_ids(reader, [{"role": "user", "content": text}], *beside))
+    return Prompt(name, text, _text_ids(reader, text))
 
 
 def _text(value: Any, column: str) -> str:
@@ -158,5 +164,11 @@ def _text_ids(reader: TextIds, text: str) -> np.ndarray:
     return np.array(ids or [start_id(reader.tokenizer)], np.int32)
 
 
-def _chat_ids(reader: TextIds, messages: list[Message]) -> np.ndarray:
-    return np.array(Chat(reader).ids(messages, ask=True), np.int32)
+def _chat_ids(reader: TextIds, messages: list[Message], tools: Any = None, variables: Any = None) -> np.ndarray:
+    """A conversation up to where the model answers. Raises BadRow: its template does not read what stands beside it."""
+    chat = Chat(reader, tools, variables)
+    if not chat_text(chat, [messages]):
+        messages = with_texts(messages)
+    if unread := chat.unread(messages):
+        raise BadRow(f"its {' and '.join(unread)} would be lost: the chat template never reads them")
+    return np.array(chat.ids(messages, ask=True), np.int32)

@@ -68,6 +68,25 @@ def test_rows_that_are_no_prompts_are_refused_or_counted(tmp_path: Path, tokeniz
     assert [each.id for each in load(tmp_path, tokenizer, rows, on_error="skip")] == ["first"]
 
 
+def test_tools_and_variables_of_a_row_reach_the_template_or_are_refused(tmp_path: Path, tokenizer: Any) -> None:
+    row = {"messages": CHAT, "tools": [{"name": "f"}], "chat_template_kwargs": {"mood": "calm"}}
+    with pytest.raises(UserError) as refused:
+        load(tmp_path, tokenizer, [row])
+    assert "its tools and mood would be lost: the chat template never reads them" in refused.value.hint
+    tokenizer.chat_template = "{{ tools | length }}{{ mood }}" + TEMPLATE
+    assert tokenizer.decode(load(tmp_path, tokenizer, [row])[0].ids) == "1calm[user]hello[answer]"
+    for other in ({**row, "prompt": "hello", "messages": None}, row):
+        with pytest.raises(UserError) as refused:
+            load(tmp_path, tokenizer, [other], template="none")
+        assert "are for what goes through a chat template" in refused.value.hint
+
+
+def test_a_file_of_which_nothing_can_be_read_names_its_first_row(tmp_path: Path, tokenizer: Any) -> None:
+    (tmp_path / "latin.jsonl").write_bytes('{"prompt": "caf\u00e9"}\n'.encode("latin-1"))
+    with pytest.raises(UserError, match="none of its 1 records can be used: .*latin.jsonl:1 is not UTF-8"):
+        load_prompts(PromptsConfig(path=str(tmp_path / "latin.jsonl")), tokenizer)
+
+
 def test_a_chat_without_a_template_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the tokenizer has no chat template"):
         load(tmp_path, tokenizer_kinds.byte_level(False, False), [{"messages": CHAT}])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipes.core.data.files.json_records import Bad, excerpt, is_unicode
-from recipes.core.data.files.records import BadRow, judge, open_records
+from recipes.core.data.files.records import BadRow, check_readable, judge, open_records
 from recipes.core.errors import UserError
 from recipes.decoding.icn.config import PLAIN, ListsConfig
 from recipes.decoding.icn.lists import LISTS
@@ -77,6 +77,7 @@ def _answers(names: Sequence[Sequence[str]]) -> dict[str, str]:
 def _read_topics(config: ListsConfig, path: str) -> list[Topic]:
     records = open_records(path, format=config.format)
     table = records.table(config.split or records.to_test_on())
+    check_readable(table, records.where)
     for column in COLUMNS[:2]:
         if column not in table.columns:
             raise UserError(f"has no column {column}, but {', '.join(table.columns)}", records.where, EXPECTED)

@@ -21,6 +21,7 @@ from recipes.core.data.files.data_files import (
     require_train,
     splits_of,
 )
+from recipes.core.data.files.json_records import Bad
 from recipes.core.data.files.sources import hub_splits, is_saved, load_split, saved_splits
 from recipes.core.data.files.tables import Chain, Table
 from recipes.core.data.files.text_tables import CsvTable, JsonTable
@@ -148,6 +149,17 @@ def open_file(file: DataFile, root: Path) -> Table:
     if not len(table):
         raise UserError("the file is empty" if not file.path.stat().st_size else "there are no records", str(file.path))
     return table
+
+
+def check_readable(table: Table, where: str) -> None:
+    """Refuse a table none of whose records can be read: it has no columns that could be asked for.
+
+    Raises:
+        UserError: names the first record and what is wrong with it.
+    """
+    if not table.columns:
+        reasons = (f"{table.place(at)} {row}" for at, row in enumerate(table.rows(())) if isinstance(row, Bad))
+        raise UserError(f"none of its {len(table):,} records can be used: {next(reasons, 'they are empty')}", where)
 
 
 def judge(bad: Sequence[str], total: int, where: str, on_error: str, rows: str = "rows") -> None:
