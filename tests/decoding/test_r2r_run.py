@@ -208,7 +208,7 @@ def test_a_users_two_models_of_either_type_answer_a_users_questions(tmp_path: Pa
     assert {"accuracy", "usage", "share/divergent"} <= metrics.keys() and (folder / "heatmap.json").exists()
     with pytest.raises(UserError, match="500 new ones do not fit the context of 128 of the small model"):
         final(tmp_path, *words, data, f"model={large}", "evaluation.max_new_tokens=500")
-    with pytest.raises(UserError, match="4 questions are too few to learn from and to measure on"):
+    with pytest.raises(UserError, match="4 questions are too few: of each, router, threshold and measures"):
         final(tmp_path, *words, f"data.path={questions(tmp_path, 4)}", f"model={large}")
     with pytest.raises(UserError, match="no token is positive of the validation questions"):
         final(tmp_path, *words, data, f"model={small}", "arm=router_recall", "evaluation.max_new_tokens=2")
@@ -223,6 +223,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_runs() -> None:
         (["data=answers", "data.path=x.jsonl"], "model: transducer is not for data=answers; type model=/folder"),
         (["data.tasks=[ad]"], "there is no ad"),
         (["arm=small", "route.threshold=1"], "route.threshold: small has no scores; type route=router"),
+        (["evaluation.usages=[0.1,0.1]"], "names none, or one twice"),
         (["router.inputs=[]", "label=x"], "names nothing, or something twice"),
         (["arm=router_recall", "route.threshold=0.5"], "and threshold both say where to cut"),
     ):
@@ -232,9 +233,9 @@ def test_what_cannot_be_meant_is_refused_before_anything_runs() -> None:
 
 
 def test_more_questions_than_there_are_are_refused_before_training(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there are only 4.. different questions") as refused:
-        final(tmp_path, "data.tasks=[multiply]", "data.digits=2", "data.test=5000")
-    assert refused.value.hint == "ask for fewer questions, or more digits"
+    with pytest.raises(UserError) as refused:
+        compose.compose("r2r", ["data.tasks=[multiply]", "data.digits=2", "data.test=5000"])
+    assert "there are 400 different questions of 2 digits, and 6,800 are asked" in refused.value.hint
 
 
 def test_the_head_of_the_small_model_makes_the_logits(pair: Pair) -> None:

@@ -6,7 +6,7 @@ from recipes.core.config.settings import EQUIVALENCE, EXACT, EXAMPLE_UNIT, Card,
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.spelling import did_you_mean
 from recipes.decoding.pair_config import AnswersConfig, SmallConfig, SmallTransducerConfig, TransducerConfig
-from recipes.decoding.r2r.tasks import STYLES, TASKS
+from recipes.decoding.r2r.tasks import STYLES, TASKS, different_questions
 
 SCORED = ("router", "entropy", "immediate", "random")
 ROUTES = (*SCORED, "oracle_mismatch", "oracle_divergent", "small", "large")
@@ -37,7 +37,15 @@ class WrittenArithmeticConfig:
         problems = [("tasks", f"there is no {name}; {did_you_mean(name, list(TASKS))}") for name in unknown]
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
             problems.append(("tasks", "names no task, or one twice"))
+        elif not unknown and (most := different_questions(self.tasks, self.digits)) <= self.measured:
+            message = f"there are {most:,} different questions of {self.digits} digits, and {self.measured:,} are asked"
+            problems.append(("digits", f"{message} beside those to learn from; type more digits, or fewer questions"))
         return problems
+
+    @property
+    def measured(self) -> int:
+        """Questions that the two models do not learn from."""
+        return self.router + self.validation + self.test
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,12 @@ class EvaluationConfig:
     batch_size: int = setting(256, help="questions side by side", unit="questions", ge=1)
     usages: tuple[float, ...] = setting((0.05, 0.1, 0.15, 0.2), help="accuracy at these usages", gt=0, lt=1)
     heatmap: int = setting(6, help="answers that the report shows", unit="questions", ge=0)
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        if not self.usages or len(set(self.usages)) < len(self.usages):
+            return [("usages", "names none, or one twice; type [0.05,0.1,0.15,0.2]")]
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -265,7 +265,9 @@ def _users(config: R2RConfig) -> tuple[Reader, Reader, list[list[Any]]]:
     count = round(data.validation * len(rows))
     learned = round(ROUTER_SHARE * count)
     if min(learned, count - learned, len(rows) - count) < 2:
-        raise UserError(f"{len(rows)} questions are too few to learn from and to measure on", f"data.path={data.path}")
+        what = f"{len(rows)} questions are too few: of each, router, threshold and measures, there are to be two"
+        hint = "give more questions, or type another data.validation (the share that router and threshold get)"
+        raise UserError(what, f"data.path={data.path}", hint)
     small = Reader(TextModel(load_causal_lm(path, "small.path", tokenizer, load_in=small_config.load_in)), tokenizer)
     large = Reader(build_language_model(model, tokenizer, config.seed), tokenizer)
     order = np.random.default_rng(config.seed).permutation(len(rows))

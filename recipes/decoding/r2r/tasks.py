@@ -56,6 +56,11 @@ def _multiply(random: Random, digits: int) -> tuple[str, list[str]]:
 TASKS: dict[str, Callable[[Random, int], tuple[str, list[str]]]] = {"add": _add, "multiply": _multiply}
 
 
+def different_questions(tasks: Sequence[str], digits: int) -> int:
+    """How many different questions there are of tasks with numbers of so many digits."""
+    return sum({"add": 10 ** (2 * digits), "multiply": 4 * 10**digits}[task] for task in tasks)
+
+
 def _written(random: Random, task: str, digits: int, styles: int) -> tuple[str, str]:
     asked, steps = TASKS[task](random, digits)
     text = steps[0]
