@@ -31,7 +31,7 @@ TITLES = {
     GAP: ("precision in other clusters above that in those of the first ranks", True),
     "rank/main": ("mean rank of first tokens in the clusters of the first ranks", False),
     "rank/other": ("mean rank of first tokens in other clusters", False),
-    MASS: ("probability of the first tokens of three right answers", False),
+    MASS: ("probability of the first tokens of the right answers that are listed", False),
     NEAR: ("probability of the other tokens in their clusters", False),
 }
 HINT = "Right answers weigh 4, repeats 1 and wrong items 1/4; the NLL is that of an item's first token."
