@@ -93,6 +93,11 @@ def test_a_users_model_continues_a_users_prompts(tmp_path: Path, kind: str) -> N
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     for words, message in (
         (["cache.k=32", "cache.stride=17"], "17 is more than half of k=32"),
+        (
+            ["cache.name=streaming", "cache.k=4", "cache.equal_cost=false", "label=x"],
+            "cache.sinks: 4 tokens that always",
+        ),
+        (["data=recall", "model=./x", "budget=smoke"], "causal-lm was not trained on data=recall"),
         (["data=recall", "model=toy-lm"], "model: toy-lm was not trained on data=recall; type model=recaller"),
         (["model=recaller"], "recaller reads nothing but data=recall"),
         (["continued.attention=plain", "data=recall"], "trains on documents, not data=recall"),

@@ -52,6 +52,9 @@ class CacheConfig:
         problems = []
         if self.pool % 2 == 0:
             problems.append(("pool", f"{self.pool} neighbours have no middle; type an odd number"))
+        for name, key, kept in ((STREAMING, "sinks", self.sinks), (SNAPKV, "window", self.window)):
+            if self.name == name and kept >= self.k and not self.equal_cost:  # which adds keys to k
+                problems.append((key, f"{kept} tokens that always stay leave none of k={self.k}; type fewer"))
         if self.name == RECYCLED and self.schedule == FIXED and 1 < self.stride > self.k / 2 and not self.long_stride:
             message = (
                 f"{self.stride} is more than half of k={self.k}: most of the queue would be gone before the next full "
