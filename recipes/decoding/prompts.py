@@ -1,6 +1,6 @@
 """Prompts as token ids: the user's rows, the instructions that ship, or the openings of held-out documents."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any
 
@@ -78,7 +78,9 @@ def _instructions(config: PromptsConfig, tokenizer: Any) -> list[Prompt]:
     return prompts
 
 
-def read_prompts(config: PromptsConfig, path: str, tokenizer: Any, column: str = "") -> list[tuple[Prompt, str]]:
+def read_prompts(
+    config: PromptsConfig, path: str, tokenizer: Any, column: str = "", check: Callable[[str], None] | None = None
+) -> list[tuple[Prompt, str]]:
     """The prompts of a user's rows, each with the text in another column.
 
     Args:
@@ -86,6 +88,7 @@ def read_prompts(config: PromptsConfig, path: str, tokenizer: Any, column: str =
         path: Where they lie.
         tokenizer: The model's.
         column: A column of texts that every row must have; empty: none.
+        check: Raises BadRow for a text of the column that is of no use.
 
     Raises:
         UserError: as in `load_prompts`.
@@ -111,7 +114,10 @@ def read_prompts(config: PromptsConfig, path: str, tokenizer: Any, column: str =
             prompt = _prompt(record, f"row-{number}", reader, config.template)
             if prompt.id in places:
                 raise BadRow(f"has the id {prompt.id!r} of {places[prompt.id]}")
-            rows.append((prompt, _text(record.get(column), column) if column else ""))
+            text = _text(record.get(column), column) if column else ""
+            if check is not None:
+                check(text)
+            rows.append((prompt, text))
             places[prompt.id] = place
         except BadRow as error:
             bad.append(f"{place}: {error}")

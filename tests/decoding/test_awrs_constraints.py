@@ -9,7 +9,8 @@ import pytest
 import regex
 
 from recipes.core.errors import UserError
-from recipes.decoding.awrs import python_prefix
+from recipes.decoding.awrs import patterns, python_prefix
+from recipes.decoding.awrs.characters import begun_text, can_follow, characters, quote
 from recipes.decoding.awrs.config import CodeConstraint, JsonConstraint, RegexConstraint, SumConstraint
 from recipes.decoding.awrs.constraints import (
     Constraint,
@@ -17,12 +18,11 @@ from recipes.decoding.awrs.constraints import (
     Regex,
     RightSum,
     TextTest,
-    begun_text,
     build_constraint,
     check_satisfiable,
-    is_ascii,
     json_constraint,
 )
+from recipes.decoding.awrs.patterns import is_ascii
 
 PERSON = {
     "type": "object",
@@ -52,7 +52,81 @@ def test_a_character_that_has_only_begun_may_be() -> None:
     assert [json_test.viable(text + b"\xe2") for text in (b"", b'{"', b'{"a"', b'{"a":1}', b'{"a":"')] == [
         False, True, False, False, True]  # fmt: skip
     assert not Constraint(Regex("[0-9]+"), "").viable(b"1\xe2\x82")
-    assert [is_ascii(each) for each in ("a\\.[b-c]{2}", "\\w", "a.", "[^a]", "(?i)k", "\u20ac")] == [True] + [False] * 5
+    assert [is_ascii(each) for each in ("a\\.[b-c]{2,}", "(?:a|b)\\{(?=c)", "\\w", "a.", "[^a]", "(?i)k", "\u20ac",
+                                        "[[:alpha:]]{2}", "(abc){e<=1}")] == [True] * 2 + [False] * 7  # fmt: skip
+
+
+def test_characters_are_those_that_begin_with_these_bytes() -> None:
+    begun: dict[bytes, list[int]] = {}
+    for place in (*range(0x80, 0xD800), *range(0xE000, 0x110000, 0x1000), 0xFFFF, 0x10FFFF):
+        data = chr(place).encode()
+        for size in range(1, len(data)):
+            begun.setdefault(data[:size], []).append(place)
+    for data, places in begun.items():
+        assert set(places) <= set(characters(data)), data
+        ends = (characters(data)[0], characters(data)[-1])
+        assert all(chr(place).encode().startswith(data) for place in ends), data
+    assert characters(b"\xed")[-1] == 0xD7FF and len(characters(b"\xf0")) == 0x30000
+    assert all(begun[data] == list(characters(data)) for data in (b"\xc3", b"\xe2\x82", b"\xe0", b"\xed"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "valid", "wrong"),
+    [
+        ("\u00e9", "\u00e9", "\u0119\u20ac"),
+        ("(ja|n\u00f6)", "n\u00f6", "\u0119\u4e00\u20ac"),
+        ("[\u4e00-\u9fa5]{3}", "\u4e00\u6c49\u9fa5", "\u20ac\u00e9\U0001f600"),
+        ("[^\\x00-\u4fff]", "\u5000", "\u4e00\u00e9"),
+        ("(?i)\u00c9\u0160", "\u00e9\u0161", "\u20ac"),
+        ("[[:alpha:]]{2}", "\u00e9\u4e00", "\u2028"),
+        ("\\d\\s", "\u0663\u2003", "\u4e00"),
+        ("(abc){e<=1}", "ab\u00e9", ""),
+        ("[\U0001f600-\U0001f64f]", "\U0001f602", "\u20ac\U00010000"),
+        (".{0}", "", "\u00e9\u4e00"),
+    ],
+)
+def test_a_character_begins_exactly_where_the_pattern_goes_on_with_one(pattern: str, valid: str, wrong: str) -> None:
+    constraint, data = Constraint(Regex(pattern), ""), valid.encode()
+    assert all(constraint.viable(data[:size]) for size in range(len(data) + 1)) and constraint.complete(data)
+    assert not [letter for letter in wrong if constraint.viable(letter.encode()[:-1])]
+
+
+def test_a_character_of_a_users_test_is_one_that_it_accepts() -> None:
+    asked: list[str] = []
+
+    def viable(text: str) -> bool:
+        asked.append(text)
+        return "n\u00f6".startswith(text)
+
+    assert can_follow(viable, "n", b"\xc3") and not can_follow(viable, "n", b"\xc4")
+    assert not can_follow(viable, "n", b"\xe2") and len(set(asked)) < 5000
+    assert can_follow(viable, "n", b"\xf0"), "too many to ask about all"
+    assert quote(b" \n\xc3") == repr(b" \n\xc3") and quote("\u00f6 ".encode()) == "'\u00f6 '"
+    assert quote(b"a" * 99).startswith("...'aaa")
+
+
+def test_characters_of_json_are_those_of_its_strings() -> None:
+    schema = {"properties": {"a": {"enum": ["\u00fc"]}, "b": {"pattern": "^[\u4e00-\u9fa5]+$"}}}
+    test = json_constraint(schema, "")
+    possible = {'{"a":"\u00fc': 1, '{"a":"\u0119': 0, '{"b":"\u6c49': 1, '{"b":"\u00e9': 0, '{"c":"\u0119': 1}
+    for text, answer in {**possible, "\u0119": 0, "{\u6c49": 0}.items():
+        assert test.viable(text.encode()[:-1]) == bool(answer), text
+
+
+def test_a_pattern_that_takes_too_long_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    constraint = Constraint(Regex("(a|aa)+[bc]"), "constraint.pattern=P")
+
+    def refusal(text: bytes) -> str:
+        with pytest.raises(UserError) as refused:
+            constraint.viable(text)
+        return str(refused.value)
+
+    monkeypatch.setattr(patterns, "SECONDS", 0.01)
+    said = refusal(b"a" * 32 + b"!")
+    assert "the pattern takes more than 0.01 seconds for a text" in said and "constraint.pattern=P" in said
+    for name in ("SLOW", "PROMPT_SECONDS"):
+        monkeypatch.setattr(patterns, name, 0.0)
+    assert "the pattern takes more than 0 seconds for the texts of a prompt" in refusal(b"a")
 
 
 @pytest.mark.parametrize("pattern", ["ab*c?", "(ab|ba)+", "a{2,3}b", "(a|b)*abb", "a(?=b)b", "(a+)b\\1", "[^a]b.", ""])
@@ -79,7 +153,7 @@ def test_sums_are_right() -> None:
 
 VALID_JSON = (
     '{"name": "Ann"}', '{ "age":12,"name":"A\\u00e9\\n" }',
-    '{"name":"a","kind":null,"tags":[true , false]}\n',
+    '{"name":"a","kind":null,"tags":[true , false]}',
     '{"name":"a","kind":12,"code":"A10","size":0.5e0}', '{"name":"a","size":"big","kind":"cat","tags":[]}',
 )  # fmt: skip
 WRONG_JSON = (
@@ -98,6 +172,11 @@ def test_json_that_can_become_valid_goes_on_and_other_json_does_not() -> None:
         assert not any(test.complete(text[:size]) for size in range(len(text.rstrip())))
     for text in WRONG_JSON:
         assert not test.viable(text), text
+    spaces = {'{"name":"a"} ': 0, '{"name":"a"}\n': 0, " " * 20 + "{": 1, " " * 21 + "{": 0, '{"name"' + "\n" * 21: 0}
+    free = json_constraint(PERSON, "", spaces=None)
+    for text, possible in spaces.items():
+        assert test.viable(text) == bool(possible) and free.viable(text.encode()), text
+    assert free.complete(b'{"name":"a"}\n') and not test.complete('{"name":"a"}\n')
     numbers = json_constraint({"type": "number"}, "").test
     assert numbers.viable("-") and numbers.viable("1e") and numbers.complete("1e5") and not numbers.complete("1e")
     assert not numbers.viable("1ee") and not numbers.complete("NaN") and not numbers.viable("N")
@@ -114,6 +193,44 @@ def test_random_json_of_a_schema_is_never_refused() -> None:
             text = json.dumps({"a": a, "b": b}, indent=indent)
             assert test.complete(text)
             assert all(test.viable(text[:size]) for size in range(len(text) + 1)), text
+
+
+def test_the_first_values_of_an_array_have_schemas_of_their_own() -> None:
+    pair = {"prefixItems": [{"type": "string"}, {"type": "integer"}], "items": False}
+    older = {"$schema": "http://json-schema.org/draft-07/schema#", "items": pair["prefixItems"],
+             "additionalItems": False}  # fmt: skip
+    for schema in (pair, older):
+        test = json_constraint(schema, "").test
+        assert test.complete('["a", 1]') and all(test.viable('["a", 1]'[:size]) for size in range(9))
+        assert not any(test.viable(text) for text in ("[1", '["a","', '["a",1,'))
+    rest = json_constraint({"prefixItems": [{"type": "string"}], "items": {"type": "integer"}}, "").test
+    assert rest.viable('["a",1,2') and not rest.viable('["a","') and rest.complete("[]")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("1", "it is an object, or true or false"), ("null", "it is an object"), ("[]", "it is an object"),
+        ('{"$schema": 1}', "it is an object"), ('{"type": "objekt"}', "is no JSON Schema"),
+        ('{"properties": {"a": {"$ref": "#/$defs/none"}}}', "its $ref '#/$defs/none' leads nowhere"),
+        ('{"items": {"$ref": "https://example.org/x.json"}}', "leads nowhere"),
+        ('{"$ref": "#"}', "its $ref '#' leads to itself"), ("{", "cannot be read as JSON"),
+    ],
+)  # fmt: skip
+def test_what_is_no_schema_is_refused_before_anything_is_written(text: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    path.write_text(text)
+    with pytest.raises(UserError) as refused:
+        build_constraint(JsonConstraint(path=str(path)))
+    assert why in str(refused.value) and str(path) in str(refused.value)
+
+
+def test_a_schema_may_begin_with_a_byte_order_mark_and_refer_to_itself(tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    tree = {"type": "object", "properties": {"next": {"$ref": "#"}}, "enum": [{"$ref": "#/none"}, {"next": {}}]}
+    path.write_text(json.dumps({**tree, "enum": [{}, {"next": {}}]}), "utf-8-sig")
+    assert build_constraint(JsonConstraint(path=str(path))).viable(b'{"next"')
+    assert json_constraint(tree, "").viable(b"{")
 
 
 CODE = textwrap.dedent('''
@@ -182,4 +299,6 @@ def test_what_cannot_be_a_constraint_is_refused(tmp_path: Path) -> None:
     code.write_text("def viable(text): return 1 / 0\ndef complete(text): return True")
     assert "the constraint raised ZeroDivisionError: division by zero" in refusal(CodeConstraint(path=str(code)))
     assert str(code) in refusal(CodeConstraint(path=str(code)))
+    code.write_text("import sys\ndef viable(text): sys.exit(3)\ndef complete(text): return True")
+    assert "the constraint raised SystemExit: 3" in refusal(CodeConstraint(path=str(code)))
     assert build_constraint(SumConstraint()).viable(b"1+1=2")

@@ -70,12 +70,18 @@ def test_what_cannot_be_is_refused_in_a_line(tmp_path: Path) -> None:
 
     regex = "constraint=regex"
     assert "no text satisfies it: dead end before the first token" in refusal(regex, "constraint.pattern=(?!)")
-    said = refusal(regex, "constraint.pattern=ab(?!.)x")
-    assert "nothing that satisfies it goes on behind 'a" in said and "constraint.pattern=ab" in said
+    said = refusal(regex, "constraint.pattern=[ ]ab(?!.)x")
+    assert "all 5 particles ended behind ' ab': no token of the vocabulary goes on there" in said
+    assert "constraint.pattern=[ ]ab" in said and "type more smc.particles" in said
+    limits = ("smc.estimator=geometric", "smc.max_rejects=1", "smc.particles=1", "constraint.pattern=q{4}", "label=one")
+    said = refusal(regex, *limits)
+    assert "the particle ended behind '" in said and "at the most rejections of a draw" in said
+    assert "type more smc.max_rejects" in said and "vocabulary" not in said
     assert "pattern: is missing" in refusal(regex) and "path: is missing" in refusal("constraint=code")
     assert "a character says nothing of its bytes" in refusal("model.tokenizer=characters")
     assert "generation.temperature = 0.0: must be > 0" in refusal("generation.temperature=0")
     assert "the instructions that ship have none" in refusal("data=prompts", "constraint=task")
+    assert "worlds.spread = 0: must be > 0" in refusal("worlds.spread=0").replace("0.0", "0")
     assert "5000 new ones do not fit the context of 4096" in refusal("generation.max_new_tokens=5000")
     code = tmp_path / "mine.py"
     code.write_text("def viable(text): return 'a' not in text or 1 / 0\ndef complete(text): return True")
@@ -84,5 +90,20 @@ def test_what_cannot_be_is_refused_in_a_line(tmp_path: Path) -> None:
     prompts = tmp_path / "mine.jsonl"
     prompts.write_text('{"prompt": "a"}')
     assert "has no column pattern" in refusal(f"data.path={prompts}")
-    prompts.write_text('{"prompt": "a", "pattern": "("}')
-    assert "is no regular expression" in refusal(f"data.path={prompts}")
+    prompts.write_text('{"prompt": "a", "pattern": "[0-9]{2}"}\n{"prompt": "b", "pattern": "("}')
+    said = refusal(f"data.path={prompts}")
+    assert "1 of 2 rows cannot be used" in said and "2: pattern (: is no regular expression" in said
+
+
+def test_rows_whose_pattern_is_of_no_use_are_left_out_and_lose_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "mine.jsonl"
+    patterns = ["(", "[0-9]{2}", "(?!)", "(ja|n\u00f6)", ".{0}"]
+    prompts.write_text("\n".join(json.dumps({"prompt": "a", "pattern": each}) for each in patterns))
+    _, lines = run(
+        tmp_path, *TINY, f"data.path={prompts}", "data.on_error=skip", "smc.particles=9", "smc.rows=4", "label=nine"
+    )
+    assert "2 of 5 rows were left out" in capsys.readouterr().err
+    assert [line["valid"] for line in lines] == [True] * 3 and lines[1]["text"] in ("ja", "n\u00f6")
+    assert lines[2]["text"] == "" and "dead_end" not in lines[2]

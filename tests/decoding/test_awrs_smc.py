@@ -144,7 +144,7 @@ def test_a_model_reads_the_particles_that_there_are(name: str, model: Any) -> No
     mover = ConstrainedMover(options, Constraint(Regex("([ab]{2}c?)*"), ""), vocabulary, 0, 6)
     prompts = [[1, 2, 3], [4], [5, 6, 7, 8, 9]]
     clouds = [Cloud([Particle()] * 4, mover, 0.9, "stratified", each) for each in np.random.default_rng(0).spawn(3)]
-    language = ModelLanguage(model, vocabulary, [0, 1], 0.7)
+    language = ModelLanguage(model, vocabulary, [0, 1], 0.7, rows=12 if name == "mask" else 5)
     read = run(language, prompts, clouds)
     assert all(rows <= 6 * 4 for rows in read) and language.seconds > 0
     for prompt, cloud in zip(prompts, clouds, strict=True):
@@ -167,6 +167,15 @@ def test_a_walk_finds_the_mask_with_fewer_tests() -> None:
         accepted, tests = walk(vocabulary, test.viable)
         assert accepted.tolist() == [*(test.viable(text) for text in texts), False]
         assert tests <= len(texts) if pattern == "[a-d]+" else tests < len(texts) / 2
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_steepest_languages_stay_numbers() -> None:
+    for number in range(4):
+        world = World(WorldsConfig(vocabulary=3, length=4, spread=20), number)
+        for options in (SMCConfig(), SMCConfig(method="mask"), SMCConfig(method="twisted", particles=2)):
+            outputs, ratio = world.answers(options, 20, np.random.default_rng(0))
+            assert 0 <= total_variation(outputs, world.posterior) <= 1 + 1e-9 and math.isfinite(ratio)
 
 
 SMALL = WorldsConfig(vocabulary=3, length=3, valid=0.25, spread=1.5)

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.tasks.prompts import Prompt
+from recipes.core.errors import UserError
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
 from recipes.core.storage.files import write_text
+from recipes.decoding.awrs.characters import quote
 from recipes.decoding.awrs.config import LOGLIK, RATIO, SHARE, TV, VALID
 from recipes.decoding.awrs.constraints import Constraint
 from recipes.decoding.awrs.smc import DEAD, Cloud, Particle
@@ -23,7 +25,7 @@ TITLES = {
     "tests_per_token": ("constraint tests per token", False),
     "walked_per_token": ("tests of a mask that leaves out tokens which begin like a rejected one", False),
     VALID: ("probability that an answer is valid", True),
-    LOGLIK: ("log-likelihood of valid answers by the model (nats)", True),
+    LOGLIK: ("log-likelihood of valid answers by the model at generation.temperature (nats)", True),
     "log_probability": ("log of the estimated probability that the model satisfies the constraint", True),
     "ess": ("effective number of particles, as a share of them", True),
     "resampled": ("times that particles were drawn anew, per prompt", False),
@@ -71,9 +73,26 @@ class Answer:
         return self.dead and all(len(one.choices) <= mover.longest for one in self.cloud.particles)
 
     @property
-    def dead_text(self) -> str:
+    def dead_text(self) -> bytes:
         """The longest text behind which nothing was accepted."""
-        return max((_text(one.text) for one in self.cloud.particles if one.state == DEAD), key=len, default="")
+        return max((one.text for one in self.cloud.particles if one.state == DEAD), key=len, default=b"")
+
+    def refusal(self) -> UserError:
+        """What is to be said where no prompt has an answer."""
+        count, behind = len(self.cloud.particles), quote(self.dead_text)
+        who = f"all {count} particles" if count > 1 else "the particle"
+        where = f"{self.constraint.where}, prompt {self.prompt.id}"
+        if any(one.choices[-1].gave_up for one in self.cloud.particles):
+            what = f"{who} ended behind {behind}, at the most rejections of a draw"
+            return UserError(what, where, "type more smc.max_rejects, or smc.estimator=two_loop, which has no such end")
+        if not self.dead_text:
+            return UserError(
+                f"no token of the vocabulary begins a text that satisfies it: {who} ended before the first",
+                where,
+                "take another constraint",
+            )
+        what = f"{who} ended behind {behind}: no token of the vocabulary goes on there"
+        return UserError(what, where, "type more smc.particles, or another constraint")
 
     @property
     def best(self) -> Particle | None:
@@ -144,7 +163,7 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
             "seconds": round(one.seconds * one.cloud.moves, 4),
         }
         if one.dead:
-            line["dead_end"] = one.dead_text
+            line["dead_end"] = one.dead_text.decode(errors="backslashreplace")
         lines.append(json.dumps(line, ensure_ascii=False))
     write_text(path, "\n".join(lines) + "\n")
 

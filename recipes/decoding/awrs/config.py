@@ -155,7 +155,7 @@ class WorldsConfig:
     vocabulary: int = setting(6, help="tokens", unit="tokens", ge=2, le=64)
     length: int = setting(4, help="longest text", unit="tokens", ge=1, le=6)
     valid: float = setting(0.05, help="share of the texts that are valid", gt=0, le=1)
-    spread: float = setting(1.5, help="standard deviation of the logits")
+    spread: float = setting(1.5, help="standard deviation of the logits", gt=0, le=20)
     draws: int = setting(1000, help="particles of each language, over all repetitions", unit="particles", ge=1)
     particles: tuple[int, ...] = setting((1, 2, 5, 10, 20), help="numbers of particles that are plotted", ge=1)
 
@@ -270,7 +270,7 @@ CARD = Card(
     ),
     cost="a forward for each token and distinct particle; constraint tests",
     pair_keys=("arm", "smc"),
-    version=1,
+    version=2,
     control="lcd",
     headlines=(SHARE, "tests_per_token", TV, VALID, LOGLIK),
     price=("ms_per_token", "rows_per_token"),

@@ -4,19 +4,22 @@ import json
 import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import regex
 
-from recipes.core.data.files.json_records import excerpt
 from recipes.core.errors import UserError
 from recipes.core.storage.model_files import first_line
+from recipes.decoding.awrs.characters import begun_text, can_follow, quote
 from recipes.decoding.awrs.config import CodeConstraint, JsonConstraint, RegexConstraint, SumConstraint
-from recipes.decoding.awrs.json_prefix import BEYOND_ASCII, JsonPrefix
+from recipes.decoding.awrs.json_prefix import SPACES, JsonPrefix
+from recipes.decoding.awrs.json_schema import NoSchema
+from recipes.decoding.awrs.patterns import Regex, TooSlow
 from recipes.decoding.awrs.python_prefix import is_python, may_become_python
 
-SECONDS = 5.0  # a test of a regular expression may take
+LETTER = "\u00e9"  # beyond ASCII, in names as well
 
 
 class TextTest(Protocol):
@@ -25,8 +28,8 @@ class TextTest(Protocol):
     Where `viable` says yes of a text that nothing completes, particles end there; what it refuses is never generated.
     """
 
-    def begins_character(self, text: str) -> bool:
-        """Whether a character beyond ASCII can follow a text; yes where it is not known."""
+    def begins_character(self, text: str, begun: bytes) -> bool:
+        """Whether a character that begins with some bytes can follow a text; yes where it is not known."""
 
     def viable(self, text: str) -> bool:
         """Whether a text can go on to a valid one, or is one."""
@@ -47,16 +50,23 @@ class Constraint:
     test: TextTest
     where: str
 
+    def start(self) -> None:
+        """A prompt begins: the time that tests take is counted from here."""
+        if isinstance(self.test, Regex):
+            self.test.seconds = 0.0
+
     def viable(self, data: bytes) -> bool:
-        """Whether bytes can go on to a valid text. Of a character that has only begun nothing is known: it may be.
+        """Whether bytes can go on to a valid text.
 
         Raises:
-            UserError: the test raises.
+            UserError: the test raises, or takes too long.
         """
         text = begun_text(data)
         if text is None or not self._ask(self.test.viable, text):
             return False
-        return data[-1:].isascii() or text.encode() == data or self._ask(self.test.begins_character, text)
+        if data[-1:].isascii() or not (begun := data[len(text.encode()) :]):
+            return True
+        return self._ask(partial(self.test.begins_character, begun=begun), text)
 
     def complete(self, data: bytes) -> bool:
         """Whether bytes are a valid text. Raises UserError as `viable`."""
@@ -69,54 +79,13 @@ class Constraint:
     def _ask(self, test: Callable[[str], bool], text: str) -> bool:
         try:
             return bool(test(text))
-        except Exception as error:  # nobody knows what a test of the user's raises
+        except TooSlow as error:
+            what, hint = str(error), "write it without repetitions inside of repetitions, as in (a+)+"
+            raise UserError(what, f"{self.where}, of the text {quote(text.encode())}", hint) from error
+        except (Exception, SystemExit) as error:  # nobody knows what a test of the user's raises
             what = f"the constraint raised {type(error).__name__}: {first_line(error)}"
-            raise UserError(
-                what, f"{self.where}, of the text {excerpt(text)!r}", "it has to answer every text"
-            ) from error
-
-
-def begun_text(data: bytes) -> str | None:
-    """The whole characters of bytes that may end inside one; None where no text has these bytes."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        if error.end < len(data) or error.reason != "unexpected end of data":
-            return None
-        return data[: error.start].decode()
-
-
-class Regex:
-    """A regular expression that the whole text matches.
-
-    Args:
-        pattern: In the syntax of the package `regex`, whose partial matches say what can still match.
-
-    Raises:
-        regex.error: it is none.
-    """
-
-    def __init__(self, pattern: str) -> None:
-        self._pattern = regex.compile(pattern)
-        self._ascii = is_ascii(pattern)
-
-    def begins_character(self, text: str) -> bool:
-        """Not where the expression plainly matches ASCII only."""
-        return not self._ascii
-
-    def viable(self, text: str) -> bool:
-        """Whether a text can go on to a match."""
-        return self._pattern.fullmatch(text, partial=True, timeout=SECONDS) is not None
-
-    def complete(self, text: str) -> bool:
-        """Whether it is one."""
-        return self._pattern.fullmatch(text, timeout=SECONDS) is not None
-
-
-def is_ascii(pattern: str) -> bool:
-    """Whether all that a regular expression matches is plainly ASCII: no class or flag in it could match more."""
-    plain = regex.sub(r"\\[^\w\s]", "", pattern)
-    return plain.isascii() and not any(sign in plain for sign in ("\\", ".", "[^", "(?"))
+            where = f"{self.where}, of the text {quote(text.encode())}"
+            raise UserError(what, where, "it has to answer every text") from error
 
 
 class RightSum:
@@ -137,7 +106,7 @@ class RightSum:
             return match is not None
         return str(int(match[1]) + int(match[2])).startswith(match[3])
 
-    def begins_character(self, text: str) -> bool:
+    def begins_character(self, text: str, begun: bytes) -> bool:
         """Never."""
         return False
 
@@ -154,9 +123,9 @@ class Python:
         """Whether a text can go on to such code."""
         return may_become_python(text)
 
-    def begins_character(self, text: str) -> bool:
+    def begins_character(self, text: str, begun: bytes) -> bool:
         """In names, strings and comments: where a letter can follow, and nowhere else."""
-        return may_become_python(text + BEYOND_ASCII)
+        return may_become_python(text + LETTER)
 
     def complete(self, text: str) -> bool:
         """Whether it is such code."""
@@ -170,9 +139,9 @@ class Functions:
     viable: Callable[[str], bool]
     complete: Callable[[str], bool]
 
-    def begins_character(self, text: str) -> bool:
-        """Nobody asks them: it may."""
-        return True
+    def begins_character(self, text: str, begun: bytes) -> bool:
+        """Whether one of such characters is viable; if there are more than a few thousand, not all are asked about."""
+        return can_follow(self.viable, text, begun)
 
 
 def regex_constraint(pattern: str, where: str) -> Constraint:
@@ -204,14 +173,21 @@ def check_satisfiable(constraint: Constraint) -> None:
         raise UserError("no text satisfies it: dead end before the first token", constraint.where, "take another one")
 
 
-def json_constraint(schema: Any, where: str) -> Constraint:
-    """A JSON Schema as a constraint. Raises UserError: it is none."""
-    from jsonschema.exceptions import SchemaError
+def json_constraint(schema: Any, where: str, spaces: int | None = SPACES) -> Constraint:
+    """A JSON Schema as a constraint.
 
+    Args:
+        schema: It.
+        where: Key and value that named it, for messages.
+        spaces: Most white space in a row, between tokens, and none at the end; None: as much as one likes.
+
+    Raises:
+        UserError: it is none.
+    """
     try:
-        return Constraint(JsonPrefix(schema), where)
-    except SchemaError as error:
-        raise UserError(f"is no JSON Schema: {first_line(error)}", where, "see json-schema.org") from error
+        return Constraint(JsonPrefix(schema, spaces), where)
+    except NoSchema as error:
+        raise UserError(f"is no JSON Schema: {error}", where, "see json-schema.org") from error
 
 
 def _json(config: JsonConstraint) -> Constraint:
@@ -219,8 +195,8 @@ def _json(config: JsonConstraint) -> Constraint:
         return json_constraint({"type": "object"}, "constraint=json")
     where = f"constraint.path={config.path}"
     try:
-        schema = json.loads(Path(config.path).expanduser().read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        schema = json.loads(Path(config.path).expanduser().read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"cannot be read as JSON: {first_line(error)}", where, "name a file with a JSON Schema"
         ) from error

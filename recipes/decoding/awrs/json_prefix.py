@@ -1,17 +1,23 @@
 """Whether a text is the beginning of a JSON text that satisfies a JSON Schema.
 
 A parser reads as far as the text goes, with the part of the schema that each value has to satisfy. Begun values are
-held against `type`, `enum`, `const`, `properties`, `additionalProperties`, `items`, `maxItems`, `maxLength`, `pattern`,
-`anyOf`, `oneOf`; whole ones, the text as well, are validated by the package `jsonschema`.
+held against `type`, `enum`, `const`, `properties`, `additionalProperties`, `prefixItems`, `items`, `maxItems`,
+`maxLength`, `pattern`, `anyOf`, `oneOf`; whole ones, the text as well, are validated by the package `jsonschema`.
 """
 
 import json
+import math
+from functools import cache
 from typing import Any
 
 import regex
 
+from recipes.decoding.awrs.characters import can_follow
+from recipes.decoding.awrs.json_schema import validator
+from recipes.decoding.awrs.patterns import SECONDS, TooSlow
+
 SPACE = " \t\n\r"
-BEYOND_ASCII = "\u00e9"
+SPACES = 20  # white space in a row that a value may have before and between its tokens
 STRING_END = regex.compile(r'[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*')
 BEGUN_ESCAPE = regex.compile(r"\\(?:u[0-9a-fA-F]{0,3})?")
 NUMBER = regex.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -34,20 +40,19 @@ class JsonPrefix:
 
     Args:
         schema: It.
+        spaces: Most white space in a row, before and between tokens, and none behind the value; None: as much as one
+            likes, which a model may go on with until it is cut off.
 
     Raises:
-        jsonschema.exceptions.SchemaError: it is none.
+        NoSchema: it is none.
     """
 
-    def __init__(self, schema: Any) -> None:
-        from jsonschema.validators import validator_for
-
-        kind = validator_for(schema)
-        kind.check_schema(schema)
-        self._schema, self._validator = schema, kind(schema)
+    def __init__(self, schema: Any, spaces: int | None = SPACES) -> None:
+        self._schema, self._validator, self.spaces = schema, validator(schema), spaces
         self._validity: dict[tuple[str, str], bool] = {}
         written = json.dumps(schema, ensure_ascii=False)
-        self._plain = written.isascii() and "pattern" not in written
+        self._beyond = "".join(dict.fromkeys(letter for letter in written if not letter.isascii()))
+        self._plain = "pattern" not in written
 
     def viable(self, text: str) -> bool:
         """Whether a text can go on to a valid one."""
@@ -57,18 +62,28 @@ class JsonPrefix:
             return True
         except (_Wrong, RecursionError):
             return False
-        return not text[end:].strip(SPACE)
+        return not (text[end:].strip(SPACE) if self.spaces is None else text[end:])
 
-    def begins_character(self, text: str) -> bool:
-        """Only inside of strings; where the schema asks for certain ones, it is not known."""
-        return not self._plain or self.viable(text + BEYOND_ASCII)
+    def begins_character(self, text: str, begun: bytes) -> bool:
+        """Only inside of strings, and of those that the schema names; what its patterns match is tried."""
+        if not self._plain and not _any_json().begins_character(text, begun):
+            return False
+        return can_follow(self.viable, text, begun, self._beyond, self._plain)
 
     def complete(self, text: str) -> bool:
         """Whether it is valid."""
         try:
-            return self._validator.is_valid(json.loads(text, parse_constant=_refuse))
+            valid = self._validator.is_valid(json.loads(text, parse_constant=_refuse))
         except (ValueError, RecursionError):
             return False
+        return valid and (self.spaces is None or self.viable(text))
+
+    def places(self, schema: dict[str, Any]) -> tuple[list[Any], Any, float]:
+        """Of an array the schemas of its first values, that of the others, and how many values it has at most."""
+        first, others = schema.get("prefixItems", []), schema.get("items", True)
+        if "prefixItems" not in self._validator.VALIDATORS:  # before the draft of 2020 the list was in `items`
+            first, others = (others, schema.get("additionalItems", True)) if isinstance(others, list) else ([], others)
+        return first, others, min(schema.get("maxItems", math.inf), len(first) if others is False else math.inf)
 
     def resolve(self, schema: Any) -> Any:
         """The schema that a local reference (`#/$defs/name`) stands for."""
@@ -101,8 +116,12 @@ class _Reader:
 
     def space(self, at: int) -> int:
         """Behind white space. Raises _Ends where nothing follows."""
-        while self._sign(at) in SPACE:
+        start = at
+        while self.text[at : at + 1] and self.text[at] in SPACE:
             at += 1
+        if self.schema.spaces is not None and at - start > self.schema.spaces:
+            raise _Wrong
+        self._sign(at)
         return at
 
     def _sign(self, at: int) -> str:
@@ -193,15 +212,16 @@ class _Reader:
         return end
 
     def _array(self, at: int, schema: dict[str, Any]) -> int:
-        count, items = 0, schema.get("items", True)
+        count, (first, others, most) = 0, self.schema.places(schema)
         at = self.space(at + 1)
         while self._sign(at) != "]" or count:
-            if count >= schema.get("maxItems", count + 1):
+            if count >= most:
                 raise _Wrong
-            at, count = self.space(self.value(at, items)), count + 1
+            at = self.space(self.value(at, first[count] if count < len(first) else others))
+            count += 1
             if self._sign(at) == "]":
                 break
-            if self._sign(at) != "," or count >= schema.get("maxItems", count + 1):
+            if self._sign(at) != "," or count >= most:
                 raise _Wrong
             at = self.space(at + 1)
         return at + 1
@@ -262,7 +282,10 @@ def _begins_match(pattern: str, begun: str) -> bool:
     if not pattern.startswith("^") or "|" in pattern:
         return True
     whole = pattern if pattern.endswith("$") and not pattern.endswith(r"\$") else f"{pattern}.*"
-    return regex.fullmatch(whole, begun, flags=regex.DOTALL, partial=True) is not None
+    try:
+        return regex.fullmatch(whole, begun, flags=regex.DOTALL, partial=True, timeout=SECONDS) is not None
+    except TimeoutError as error:
+        raise TooSlow(f"the pattern {pattern} takes more than {SECONDS:g} seconds for a text") from error
 
 
 def _closed(schema: dict[str, Any]) -> bool:
@@ -280,3 +303,8 @@ def _is(name: str, value: Any) -> bool:
     """Whether a value is of a type; `...` is of each."""
     kinds: dict[str, Any] = {"object": dict, "array": list, "string": str, "number": (int, float)}
     return value is ... or isinstance(value, kinds[name]) and not isinstance(value, bool)
+
+
+@cache
+def _any_json() -> JsonPrefix:
+    return JsonPrefix(True, None)

@@ -30,12 +30,14 @@ class Draw:
         log_weight: Logarithm of the weight, -inf of a dead end: no token is accepted.
         tests: Tokens that were tested.
         rejected: How many were rejected before the one that was drawn.
+        gave_up: Whether it is a dead end only because of the most rejections that are allowed.
     """
 
     token: int
     log_weight: float
     tests: int
     rejected: int
+    gave_up: bool = False
 
 
 @dataclass
@@ -99,10 +101,10 @@ class Rejection:
         """A token that was drawn."""
         return Draw(token, self.log_total + log_weight, len(self.answers), rejected)
 
-    def dead_end(self) -> Draw:
+    def dead_end(self, gave_up: bool = False) -> Draw:
         """No token is accepted. Never the end of the text unless it was rejected: it might be valid."""
         token = self.rejected[-1] if self.rejected else 0
-        return Draw(token, -math.inf, len(self.answers), len(self.rejected))
+        return Draw(token, -math.inf, len(self.answers), len(self.rejected), gave_up)
 
 
 def log_sum(logs: np.ndarray) -> float:
@@ -208,7 +210,7 @@ def geometric(
         else:
             return rejection.dead_end()
     if first is None:
-        return rejection.dead_end()
+        return rejection.dead_end(gave_up=True)
     return rejection.draw(first, stopped_share(accepted, min(rejects, max_rejects), max_accepts), before)
 
 
@@ -233,7 +235,7 @@ def with_replacement(
             rejects += 1
     tests = accepted + rejects
     if first is None:
-        return Draw(rejection.rejected[-1], -math.inf, tests, rejects)
+        return Draw(rejection.rejected[-1], -math.inf, tests, rejects, gave_up=True)
     return Draw(first, rejection.log_total + stopped_share(accepted, rejects, max_accepts), tests, before)
 
 

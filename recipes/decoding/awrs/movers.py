@@ -141,7 +141,8 @@ class ConstrainedMover:
             draw = self._rejection(particle, row, random)
         else:
             draw = self._free(particle, row, random)
-        choice = Choice(draw.token, -float(row.logp[draw.token]), draw.log_weight, draw.rejected, draw.tests)
+        nll = -float(row.logp[draw.token])
+        choice = Choice(draw.token, nll, draw.log_weight, draw.rejected, draw.tests, draw.gave_up)
         return particle.extend(choice, self.vocabulary.table[draw.token], ENDED if draw.token == self.end else OPEN)
 
     def accepts(self, text: bytes, token: int) -> bool:

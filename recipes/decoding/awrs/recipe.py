@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from recipes.core.data.files.json_records import excerpt
+from recipes.core.data.files.records import BadRow
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.data.text.chats import Chat
 from recipes.core.data.text.text_ids import TextIds
@@ -122,12 +122,21 @@ def prompts_with_constraints(config: AwrsConfig, tokenizer: Any) -> list[tuple[P
         return [(_request(one.id, one.text, tokenizer), constraint or one.constraint) for one in each]
     if constraint is not None:
         return [(prompt, constraint) for prompt in load_prompts(config.data, tokenizer)]
-    rows = read_prompts(config.data, str(config.data.path), tokenizer, "pattern")
     patterns: dict[str, Constraint] = {}
-    for prompt, pattern in rows:
-        if pattern not in patterns:
-            patterns[pattern] = regex_constraint(pattern, f"prompt {prompt.id}, pattern {pattern}")
+    check = partial(_check_pattern, patterns)
+    rows = read_prompts(config.data, str(config.data.path), tokenizer, "pattern", check)
     return [(prompt, patterns[pattern]) for prompt, pattern in rows]
+
+
+def _check_pattern(patterns: dict[str, Constraint], pattern: str) -> None:
+    """Keep the constraint of a row's pattern. Raises BadRow: it cannot be had."""
+    if pattern not in patterns:
+        try:
+            constraint = regex_constraint(pattern, f"pattern {pattern}")
+            check_satisfiable(constraint)
+        except UserError as error:
+            raise BadRow(f"{error.where}: {error.what}") from error
+        patterns[pattern] = constraint
 
 
 def _request(name: str, text: str, tokenizer: Any) -> Prompt:
@@ -144,7 +153,9 @@ def answer(config: AwrsConfig, prepared: Prepared) -> tuple[list[Answer], dict[C
         UserError: all particles of all prompts came to a dead end.
     """
     smc, options = config.smc, config.generation
-    language = ModelLanguage(prepared.model, prepared.vocabulary, prepared.ends, options.temperature, where(config))
+    language = ModelLanguage(
+        prepared.model, prepared.vocabulary, prepared.ends, options.temperature, where(config), smc.rows
+    )
     movers = {
         constraint: ConstrainedMover(smc, constraint, prepared.vocabulary, prepared.ends[0], options.max_new_tokens)
         for _, constraint in prepared.asked
@@ -153,6 +164,8 @@ def answer(config: AwrsConfig, prepared: Prepared) -> tuple[list[Answer], dict[C
     with progress("answering prompts", len(prepared.asked)) as show:
         for first in range(0, len(prepared.asked), each):
             part = prepared.asked[first : first + each]
+            for _, constraint in part:
+                constraint.start()
             clouds = [
                 Cloud(
                     [Particle()] * smc.particles, movers[constraint], smc.tau, smc.resampling, _random(config, prompt)
@@ -169,9 +182,7 @@ def answer(config: AwrsConfig, prepared: Prepared) -> tuple[list[Answer], dict[C
             ]
             show(len(answers))
     if smc.method in ("awrs", "mask") and all(one.stuck for one in answers):
-        one = max(answers, key=lambda each: len(each.dead_text))
-        what = f"no text came to its end: nothing that satisfies it goes on behind {excerpt(one.dead_text)!r}"
-        raise UserError(what, f"{one.constraint.where}, prompt {one.prompt.id}", "take another constraint")
+        raise max(answers, key=lambda each: len(each.dead_text)).refusal()
     return answers, movers
 
 

@@ -23,6 +23,7 @@ class Choice:
         log_weight: What it did to the particle's weight, -inf of a dead end.
         rejected: Tokens that the constraint rejected before it.
         tests: Tests of the constraint.
+        gave_up: Whether it is a dead end only because of the most rejections that are allowed.
     """
 
     token: int
@@ -30,6 +31,7 @@ class Choice:
     log_weight: float
     rejected: int = 0
     tests: int = 0
+    gave_up: bool = False
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def requests(tasks: tuple[str, ...], limit: int) -> list[Request]:
     builders: dict[str, Any] = {
         **{task: partial(regex_constraint, pattern) for task, pattern in PATTERNS.items()},
         "sum": partial(Constraint, RightSum()),
-        "json": partial(json_constraint, PERSON),
+        "json": partial(json_constraint, PERSON, spaces=None),
         "python": partial(Constraint, Python()),
     }
     constraints = {task: builders[task](f"task {task}") for task in tasks}
