@@ -137,7 +137,7 @@ class _OneOf:
         """Whether one of them begins so."""
         return text in self._begun
 
-    def begins_character(self, text: str) -> bool:
+    def begins_character(self, text: str, begun: bytes) -> bool:
         """Never: letters are ASCII."""
         return False
 
