@@ -14,6 +14,8 @@ from recipes.core.storage.files import home_path
 from recipes.retrieval.collection import Collection, Passages, Queries
 from recipes.retrieval.config import CollectionConfig
 
+HEADER = "query-id"  # first cell of the header that BEIR's files have
+LARGEST_GRADE = 1000
 CORPUS, QUERIES, QRELS = "corpus", "queries", "qrels"
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 LAYOUT = "a collection is a folder with corpus.jsonl, queries.jsonl and qrels/test.tsv, as BEIR has them"
@@ -117,6 +119,8 @@ def _judged(
             rows.append(known)
         elif not missing:
             bad.append(f"{QRELS}/{split}: no passage is relevant to {id!r}")
+    if config.split == split and (left := len(asked.keys() - grades.keys())):
+        note(f"{where}: {left:,} of {len(asked):,} queries are not judged in {QRELS}/{split}, and are not asked")
     total = sum(map(len, grades.values()))
     judge(bad, max(total, len(bad) + bool(ids)), where, config.on_error, "judgements")
     return Queries(ids, [asked[id] for id in ids], rows)
@@ -147,8 +151,10 @@ def _grades(path: str, split: str, where: str, on_error: str) -> Grades:
         query, passage, grade = cells
         try:
             value = int(grade)
+            if abs(value) > LARGEST_GRADE:
+                raise ValueError
         except ValueError:
-            bad.append(f"{place}: its grade is {excerpt(grade)}, no whole number")
+            bad.append(f"{place}: its grade is {excerpt(grade)}, no whole number up to {LARGEST_GRADE:,}")
             continue
         if grades.setdefault(query, {}).setdefault(passage, value) != value:
             bad.append(f"{place}: judges {passage!r} for {query!r} a second time, and otherwise")
@@ -157,12 +163,12 @@ def _grades(path: str, split: str, where: str, on_error: str) -> Grades:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, list[str]]]:
-    """(place, cells) of the lines of a file; a header, whose last cell is no number, is left out."""
+    """(place, cells) of the lines of a file; BEIR's header is left out."""
     with reading(file):
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     for number, line in enumerate(lines, 1):
         cells = line.split("\t") if "\t" in line else line.split()
-        if cells and not (number == 1 and not cells[-1].lstrip("-").isdigit()):
+        if cells and not (number == 1 and cells[0].strip() == HEADER):
             yield f"{file.parent.name}/{file.name} line {number}", [cell.strip() for cell in cells]
 
 
@@ -183,6 +189,8 @@ def _id(row: Mapping[str, Any], places: Mapping[str, str]) -> str:
     id = row.get("_id")
     if not isinstance(id, str):
         raise BadRow("has no _id" if id is None else f"its _id is {excerpt(id)}, no text; {NUMBERS}")
+    if id.split() != [id]:
+        raise BadRow(f"its _id {id!r} is empty or has a space; a TREC run parts its columns by spaces")
     if id in places:
         raise BadRow(f"has the _id {id!r} of {places[id]}")
     return id

@@ -101,6 +101,7 @@ class Collection:
         for what, ids in (("passage", self.passages.ids), ("query", self.test.ids)):
             if not len(ids):
                 raise UserError(f"has no {what}", self.where, "a collection has passages, queries and judgements")
-            if spaced := next((id for id in ids if id.split() != [id]), None):
+            spaced = next((id for id in ids if id.split() != [id]), None)
+            if spaced is not None:
                 hint = "a TREC run parts its columns by spaces; give ids without"
                 raise UserError(f"the {what} id {spaced!r} is empty or has a space", self.where, hint)

@@ -6,7 +6,8 @@ from typing import ClassVar
 from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, SEEDS, setting
 
 QUERY_KINDS = ("description", "first_sentence", "title")
-MEASURES = ("RR@10", "nDCG@10", "R@100")
+JUDGED = "RR@10"  # the measure of claims
+MEASURES = (JUDGED, "nDCG@10", "R@100")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,14 +18,17 @@ class SearchConfig:
         200, help="queries that the run's seed draws at most; null: all", unit="queries", ge=1
     )
     measures: tuple[str, ...] = setting(
-        MEASURES, help="measures of a ranking by the names of ir_measures; the first one is that of claims"
+        MEASURES, help="measures of a ranking by the names of ir_measures; claims are judged by RR@10"
     )
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
         from recipes.retrieval.measure_names import wrong_measures
 
-        return [("measures", problem) for problem in wrong_measures(self.measures)]
+        problems = wrong_measures(self.measures)
+        if not problems and JUDGED not in self.measures:
+            problems.append(f"lacks {JUDGED}, by which claims are judged; type it beside the others")
+        return [("measures", problem) for problem in problems]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,7 +118,8 @@ def fitting(build: Callable[[int], int], words: int, room: int, count: int, wher
     while (over := build(words) - room) > 0:
         if words == FEWEST_WORDS:
             what = f"{count} passages of one word are {over:,} tokens more than the model's context of {room:,}"
-            raise UserError(what, where, "type a smaller first_stage.candidates, or choose another model")
+            hint = "type a smaller first_stage.candidates (of letters: prompt.window); titles and queries are not cut"
+            raise UserError(what, where, hint)
         words = max(words - max(1, over // (4 * count)), FEWEST_WORDS)
     return words
 
@@ -151,13 +152,14 @@ def letter_prompt(frame: Frame, query: str, passages: Sequence[tuple[str, str]],
         passages: (title, text) of each, in the order of the prompt.
         words: Of a text, at most.
     """
-    count = len(passages)
+    count, query = len(passages), without_letters(query)
     lines = [
         f"You rank passages by how relevant they are to a query. Here are {count} passages, each named by a letter in "
         f"brackets. Rank them for the search query: {query}.\n"
     ]
     for letter, (title, text) in zip(LETTERS, passages, strict=False):
-        lines.append(f"[{letter}] {f'{title}: ' if title else ''}{without_letters(cut_words(text, words))}")
+        passage = f"{f'{title}: ' if title else ''}{cut_words(text, words)}"
+        lines.append(f"[{letter}] {without_letters(passage)}")
     lines.append(
         f"\nSearch query: {query}.\nRank the {count} passages above by relevance to the query, the most relevant "
         "first, as [] > [], for example [B] > [A]. Answer with the ranking only."

@@ -17,8 +17,10 @@ def wrong_measures(names: Sequence[str]) -> list[str]:
     for name in names:
         try:
             measure = ir_measures.parse_measure(name)
+            if str(measure) != name or measure.params.get("cutoff", 1) < 1 or set(measure.params) - {"cutoff"}:
+                raise ValueError(f"a cutoff of at least 1 is meant, as in {measure.NAME}@10, and nothing else")
             if not any(provider.supports(measure) for provider in (ir_measures.pytrec_eval, ir_measures.msmarco)):
                 raise ValueError("it needs a package beside ir_measures")
-        except (ValueError, NameError, TypeError, SyntaxError) as error:
+        except (ValueError, NameError, TypeError, SyntaxError, AssertionError) as error:
             problems.append(f"there is no measure {name!r} ({error}); nDCG@10, RR@10, R@100 and AP are some")
     return problems

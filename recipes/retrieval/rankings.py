@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from recipes.core.data.files.tables import reading
 from recipes.core.errors import UserError
+from recipes.core.messages import note
 from recipes.core.storage.files import home_path, write_text
 from recipes.retrieval.collection import Passages, Queries
 
 FILE = "run.trec"
+LARGEST = 1e37  # score, so that all of a ranking fall in single precision
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,10 @@ def read_run(path: str, key: str, queries: Queries, passages: Passages) -> list[
         raise UserError("there is no such file", where, "give a TREC run: query Q0 passage rank score tag on each line")
     rows: dict[str, list[tuple[float, int, int]]] = {id: [] for id in queries.ids}
     with reading(file):
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         query, passage, rank, score = _cells(line, where, number)
         if query not in rows:
             continue
@@ -117,6 +121,8 @@ def read_run(path: str, key: str, queries: Queries, passages: Passages) -> list[
         rows[query].append((-score, rank, passages.number_of[passage]))
     if not any(rows.values()):
         raise UserError("ranks passages for no query of the collection", where, "it is a run of another collection")
+    if absent := sum(not each for each in rows.values()):
+        note(f"warning: {where}: {absent:,} of {len(rows):,} queries are not in the run, and have no candidates")
     return [_ranking(sorted(rows[id]), id, where) for id in queries.ids]
 
 
@@ -126,7 +132,7 @@ def _cells(line: str, where: str, number: int) -> tuple[str, str, int, float]:
         if len(cells) != 6:
             raise ValueError
         score = float(cells[4])
-        if not np.isfinite(score):
+        if not abs(score) < LARGEST:
             raise ValueError
         return cells[0], cells[2], int(cells[3]), score
     except ValueError:

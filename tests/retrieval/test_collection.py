@@ -39,7 +39,10 @@ CORPUS = [{"_id": id, "title": t, "text": x} for id, (t, x) in PASSAGES.items()]
         ({"corpus": [*CORPUS, ROW | {"_id": "cat"}]}, "has the _id 'cat' of"),
         ({"corpus": [*CORPUS, ROW | {"text": "  "}]}, "is empty"),
         ({"corpus": [*CORPUS, {"title": "", "text": "x"}]}, "has no _id"),
+        ({"corpus": [*CORPUS, ROW | {"_id": ""}]}, "its _id '' is empty or has a space"),
+        ({"queries": [{"_id": "q 1", "text": "x"}]}, "its _id 'q 1' is empty or has a space"),
         ({"queries": [{"_id": "q1", "text": ""}]}, "asks nothing"),
+        ({"qrels": [*JUDGED, ("q3", "cat", 10**20)]}, "no whole number up to 1,000"),
         ({"qrels": [*JUDGED, ("q9", "cat", 1)]}, "judges the query 'q9', which is not there"),
         ({"qrels": [*JUDGED, ("q1", "cow", 1)]}, "judges the passage 'cow' for 'q1', which is not there"),
         ({"qrels": [*JUDGED[:-1], ("q4", "cat", 0)]}, "no passage is relevant to 'q4'"),
@@ -68,9 +71,20 @@ def test_what_is_no_collection_is_refused(tmp_path: Path) -> None:
         write_collection(folder)
     with pytest.raises(UserError, match="has no judgements qrels/dev.tsv"):
         read_collection(CollectionConfig(path=str(folder), split="dev"))
-    spaced = write_collection(tmp_path / "b", queries=[{"_id": "q 1", "text": "x"}], qrels=[("q 1", "cat", 1)])
-    with pytest.raises(UserError, match="the query id 'q 1' is empty or has a space"):
-        read_collection(CollectionConfig(path=str(spaced)))
+    (folder / "qrels" / "test.tsv").write_bytes("q1\tcaf\u00e9\t1\n".encode("latin-1"))
+    with pytest.raises(UserError, match="test.tsv: cannot be read: UnicodeDecodeError"):
+        read_collection(CollectionConfig(path=str(folder)))
+
+
+def test_the_first_judgement_is_no_header_and_what_is_not_asked_is_counted(tmp_path: Path, capsys: Any) -> None:
+    folder = write_collection(tmp_path)
+    (folder / "qrels" / "test.tsv").write_text("q1\tdog\t1.0\nq2\tpine\t1\n", encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        read_collection(CollectionConfig(path=str(folder)))
+    assert "test.tsv line 1: its grade is" in refused.value.hint
+    (folder / "qrels" / "test.tsv").write_text("q1\tdog\t1\n", encoding="utf-8")
+    read_collection(CollectionConfig(path=str(folder)))
+    assert "3 of 4 queries are not judged in qrels/test, and are not asked" in capsys.readouterr().err
 
 
 def test_equal_passages_are_counted(tmp_path: Path, capsys: Any) -> None:

@@ -11,7 +11,7 @@ from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.runs.records import final_metrics
-from recipes.retrieval.crag.config import ProductReviewsConfig
+from recipes.retrieval.crag.config import ProductReviewsConfig, ReviewsConfig
 from recipes.retrieval.crag.reviews import load_reviews
 from tests.core import tokenizer_kinds
 from tests.retrieval.conftest import model_folder
@@ -89,7 +89,7 @@ def test_what_cannot_be(tmp_path: Path, words: tuple[str, ...]) -> None:
     for row, message in (
         ({"product": 1.5, "text": "a"}, "its product is 1.5, no word and no whole number"),
         ({"product": "a", "text": " "}, "its text is missing or blank"),
-        ({"product": "a", "text": "b", "rating": "five"}, "its rating is five, no number"),
+        ({"product": "a", "text": "b", "rating": "five"}, "its rating is 'five', no number"),
     ):
         path = tmp_path / "bad.jsonl"
         path.write_text(json.dumps({"product": "a", "text": "b", "rating": 1}) + "\n" + json.dumps(row) + "\n")
@@ -104,6 +104,16 @@ def test_what_cannot_be(tmp_path: Path, words: tuple[str, ...]) -> None:
         with pytest.raises(UserError) as refused:
             compose.compose("crag", typed)
         assert message in str(refused.value)
+
+
+def test_ratings_of_csv_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("product,text,rating\na,It works.,5\na,It broke.,\n", encoding="utf-8")
+    assert [review.rating for review in load_reviews(ReviewsConfig(path=str(path)))["a"]] == [5.0, None]
+    path.write_text("product,text,rating\na,It works.,inf\n", encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        load_reviews(ReviewsConfig(path=str(path)))
+    assert "no number" in refused.value.hint
 
 
 @pytest.mark.asset

@@ -145,6 +145,21 @@ def test_a_users_collection_and_model(tmp_path: Path, kind: str) -> None:
         final(tmp_path, f"data.path={folder}", f"model={model}", "arm=retrieval_heads")
 
 
+def test_letters_begin_with_the_last_candidates_whatever_the_order_of_attention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def order(model: Any, prompts: Prompts, rows: list[Asked]) -> list[tuple[list[int], int]]:
+        asked.extend([title for title, _ in row.passages] for row in rows)
+        return [(list(range(len(row.passages))), 0) for row in rows]
+
+    monkeypatch.setattr("recipes.retrieval.icr.recipe.letter_orders", order)
+    folder, model = write_collection(tmp_path / "mine"), model_folder(tmp_path / "model")
+    metrics, _ = final(tmp_path, f"data.path={folder}", f"model={model}", "arm=letters")
+    assert asked[0] == ["Dog", "Cat"] and metrics["RR@10"] == 1  # as BM25 ranks them
+
+
 def test_every_file_of_a_collection_is_part_of_a_run(tmp_path: Path) -> None:
     folder = write_collection(tmp_path / "mine")
     words = (f"data.path={folder}", "arm=bm25")
@@ -161,6 +176,8 @@ def test_settings_that_cannot_be(tmp_path: Path) -> None:
         (["arm=letters", "prompt.window=30"], "there are 26 letters"),
         (["scoring.heads=random"], "type scoring.mask=false"),
         (["data.measures=[hits]"], "there is no measure 'hits'"),
+        (["data.measures=[AP]"], "lacks RR@10, by which claims are judged"),
+        (["arm=random_heads", "scoring.tokens=last", "label=x"], "chosen heads are read over the whole question"),
         (["first_stage.name=run"], "type first_stage.path=FILE of a TREC run"),
     ):
         with pytest.raises(UserError) as refused:

@@ -66,6 +66,15 @@ def test_what_is_no_run_of_the_collection_is_refused(
         read_run(str(tmp_path / "run.trec"), "first_stage.path", collection.test, collection.passages)
 
 
+def test_a_run_may_have_a_mark_of_its_encoding_and_blank_lines(
+    collection: Collection, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.trec").write_text("\ufeffq1 Q0 dog 1 2.0 x\n\n", encoding="utf-8")
+    rankings = read_run(str(tmp_path / "run.trec"), "first_stage.path", collection.test, collection.passages)
+    assert rankings[0].passages.tolist() == [1]
+    assert "3 of 4 queries are not in the run" in capsys.readouterr().err
+
+
 def test_bm25_ranks_what_shares_words_and_breaks_ties_by_the_collection(collection: Collection) -> None:
     index = BM25(collection.passages)
     assert index.rank("animal that barks", 5).passages.tolist() == [1, 0]
@@ -90,7 +99,8 @@ def test_candidates_by_a_run_shuffled_and_required(collection: Collection, tmp_p
 
 def test_measures_are_named_as_ir_measures_names_them() -> None:
     assert not wrong_measures(["RR@10", "nDCG@10", "R@100", "AP"])
-    assert "there is no measure 'hits'" in wrong_measures(["hits"])[0]
+    for name in ("hits", "RR@0", "RR@10.5", "AP(rel=0)", "RR@10 ", "MRR@10"):
+        assert f"there is no measure {name!r}" in wrong_measures([name])[0]
     assert wrong_measures([]) and wrong_measures(["AP", "AP"]) == ["names a measure twice"]
 
 

@@ -1,5 +1,6 @@
 """Reviews of products: those of the asset `vader-reviews`, or a user's rows."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +106,17 @@ def _review(record: Any, names: Sequence[str]) -> Review:
         raise BadRow("its text is missing or blank" if text is None or isinstance(text, str) else "its text is no text")
     if not is_unicode(text):
         raise BadRow("its text holds half of a surrogate pair")
-    value = rating[0] if rating else None
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value != value):
-        raise BadRow(f"its rating is {excerpt(value)}, no number")
-    return Review(name, tuple(sentences(text)), None if value is None else float(value))
+    return Review(name, tuple(sentences(text)), _rating(rating[0] if rating else None))
+
+
+def _rating(value: Any) -> float | None:
+    """A rating; cells of CSV are texts, and an empty one is none. Raises BadRow: it is no finite number."""
+    if value is None or value == "":
+        return None
+    try:
+        number = float("nan" if isinstance(value, bool) else value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadRow(f"its rating is {excerpt(value)!r}, no number")
+    return number

@@ -86,6 +86,10 @@ class ICRConfig(RunConfig):
             problems.append(("prompt.window", "there are 26 letters; type prompt.window=26 or less"))
         if self.scoring.heads != "all" and self.scoring.mask:
             problems.append(("scoring.mask", "is for all heads together; type scoring.mask=false"))
+        if self.scoring.heads != "all" and self.scoring.tokens != "span":
+            problems.append(("scoring.tokens", "chosen heads are read over the whole question; type span"))
+        if self.scoring.heads != "all" and self.prompt.span != "with_marker":
+            problems.append(("prompt.span", "chosen heads are summed with the markers; type with_marker"))
         return problems
 
     def describe(self) -> list[tuple[str, str]]:

@@ -140,6 +140,8 @@ def _rank(config: ICRConfig, prepared: Prepared) -> tuple[list[Ranking], list[in
         return list(chosen.ranked), free, {}
     if name == "encoder":
         return _by_encoder(prepared), free, {}
+    if name == "letters":  # whose windows go from the last candidate to the first, the first one being [A]
+        config = replace(config, prompt=replace(config.prompt, order="forward"))
     asked, numbers = _asked(config, prepared, chosen)
     prompts, language_model = _prompts(config, prepared), prepared.model.language_model
     rankings, costs = list(chosen.given), free
@@ -186,6 +188,9 @@ def _heads(config: ICRConfig, prepared: Prepared, prompts: Prompts) -> np.ndarra
     options, model = config.scoring, prepared.model
     text = model.language_model.config.get_text_config()
     total = text.num_hidden_layers * text.num_attention_heads
+    if options.heads != "all" and options.head_count > total:
+        what = f"the model has {total:,} heads, fewer than {options.head_count:,}"
+        raise UserError(what, f"scoring.head_count={options.head_count}", f"type {total} or less")
     if options.heads == "all":
         return None
     if options.heads == "random":

@@ -172,10 +172,10 @@ def retrieve(
         config: How.
     """
     search = _Search(corpus.texts, config.name)
-    results = []
+    items, results = min(config.items, len(corpus.texts)), []
     for asked, right in zip(questions, labels, strict=True):
-        passage = np.full((len(asked), config.items), -1, np.int64)
-        for row, ranking in enumerate(search.rank([each.text for each in asked], config.items)):
+        passage = np.full((len(asked), items), -1, np.int64)
+        for row, ranking in enumerate(search.rank([each.text for each in asked], items)):
             passage[row, : len(ranking)] = ranking.passages
         answers = np.where(passage >= 0, corpus.answers[passage], 0)
         sources = Sources(passage, corpus.source, len(corpus.names))

@@ -259,13 +259,14 @@ def reading(path: Path) -> Iterator[None]:
     """Turn whatever a damaged file raises inside the block into one `UserError`.
 
     Raises:
-        UserError: the file is gone, may not be read, or is no whole gzip or Parquet file.
+        UserError: the file is gone, may not be read, is no whole gzip or Parquet file, or no UTF-8.
     """
     try:
         yield
     except Exception as error:
         # pyarrow is recognised by its name: importing it would cost every process that reads JSONL 15 MiB.
-        if not isinstance(error, OSError | EOFError | zlib.error) and type(error).__module__ != "pyarrow.lib":
+        of_files = isinstance(error, OSError | EOFError | UnicodeError | zlib.error)
+        if not of_files and type(error).__module__ != "pyarrow.lib":
             raise
         kind = {".parquet": " as Parquet", ".gz": " as gzip"}.get(path.suffix, "")
         raise UserError(f"cannot be read{kind}: {reason(error)}", str(path)) from error
