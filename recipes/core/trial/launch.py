@@ -191,6 +191,7 @@ def _start_ray(init: Any) -> None:
 
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the driver says what went wrong
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # its notice would not be seen
+    os.environ.setdefault("RAY_local_fs_capacity_threshold", "1")  # cells hand it nothing that it could spill to a disk
     plain = signal.getsignal(signal.SIGTERM)
     with contextlib.chdir(ROOT):
         _launcher_util.start_ray(init)
