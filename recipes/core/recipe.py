@@ -61,3 +61,14 @@ class AnswersText(Protocol):
 
     def answering(self, prepared: Any, model: Any) -> tuple[Any, Any]:
         """The `TextModel` in what is trained, None where that is None, and its tokenizer."""
+
+
+class Untrained:
+    """The steps of a recipe that trains nothing: there is nothing to build and nothing to watch."""
+
+    def build(self, config: Any, prepared: Any) -> None:
+        """Nothing is trained."""
+
+    def watch(self, config: Any, prepared: Any, model: object) -> Scores:
+        """Never called: nothing is trained."""
+        raise AssertionError("nothing is trained")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import DATA_CONTENT, RunConfig, setting
+from recipes.core.config.settings import DATA_CONTENT, UntrainedConfig, setting
 from recipes.core.data.config import DOMAINS
 from recipes.core.data.files.records import FORMATS
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
@@ -76,7 +76,7 @@ class GenerationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodingConfig(RunConfig):
+class DecodingConfig(UntrainedConfig):
     """Config of a run that continues prompts with a frozen model; a recipe adds its own keys."""
 
     data: PromptsConfig | OpeningsConfig = setting(help="prompts")
@@ -91,7 +91,3 @@ class DecodingConfig(RunConfig):
             ("model", self.model.description),
             ("generation", f"up to {self.generation.max_new_tokens:,} tokens a prompt, {how}"),
         ]
-
-    def parameters(self) -> int:
-        """Nothing is trained in the run itself."""
-        return 0

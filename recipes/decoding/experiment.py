@@ -12,11 +12,10 @@ import torch
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
-from recipes.core.recipe import Evaluation
+from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.sampling import end_ids
 from recipes.core.training.toys.frozen import load_frozen
-from recipes.core.training.trainer import Training
 from recipes.decoding.exactness import GreedyText, greedy_texts, matches
 from recipes.decoding.generations import CHOSEN, FILE, Generation, heatmap, write_generations
 from recipes.decoding.prompts import load_prompts
@@ -66,7 +65,7 @@ def prepare(config: Any, device: str) -> Prepared:
     return Prepared(model, tokenizer, [prompts[i] for i in order], ends)
 
 
-class SpeculativeRecipe(ABC):
+class SpeculativeRecipe(Untrained, ABC):
     """A recipe whose config is a `DecodingConfig` and which drafts. A method writes `drafter`."""
 
     @abstractmethod
@@ -84,14 +83,6 @@ class SpeculativeRecipe(ABC):
     def prepare(self, config: Any, device: str) -> Any:
         """Model and prompts, and what is made once of them. Raises UserError."""
         return prepare(config, device)
-
-    def build(self, config: Any, prepared: Any) -> Training | None:
-        """Nothing is trained."""
-        return None
-
-    def watch(self, config: Any, prepared: Any, model: object) -> Scores:
-        """Never called: nothing is trained."""
-        raise AssertionError("nothing is trained")
 
     def evaluate(self, config: Any, prepared: Any, model: object, curve: dict[int, Scores]) -> Evaluation:
         """Continue all prompts, one by one, with one drafter; compare with plain decoding; draw."""

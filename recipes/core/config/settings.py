@@ -265,6 +265,15 @@ class RunConfig:
         return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class UntrainedConfig(RunConfig):
+    """Config of a run that trains nothing itself, whatever models it trains or loads to ask them."""
+
+    def parameters(self) -> int:
+        """None."""
+        return 0
+
+
 @dataclass(frozen=True)
 class Claim:
     """What a paper says, in a form that a trial can test.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from recipes.core.config.settings import DATA_CONTENT, EQUIVALENCE, EXAMPLE_UNIT, Card, Claim, RunConfig, setting
+from recipes.core.config.settings import DATA_CONTENT, EQUIVALENCE, EXAMPLE_UNIT, Card, Claim, UntrainedConfig, setting
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.spelling import did_you_mean
 from recipes.core.training.toys.config import ToyLMConfig
@@ -168,7 +168,7 @@ class WorldsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AwrsConfig(RunConfig):
+class AwrsConfig(UntrainedConfig):
     """Config of one `awrs` run."""
 
     data: FormatsConfig | PromptsConfig = setting(help="prompts")
@@ -202,10 +202,6 @@ class AwrsConfig(RunConfig):
             ("constraint", self.constraint.name),
             ("sampler", f"{smc.method}{weights}, {smc.particles} particles"),
         ]
-
-    def parameters(self) -> int:
-        """Nothing is trained in the run itself."""
-        return 0
 
 
 CONFIG = AwrsConfig

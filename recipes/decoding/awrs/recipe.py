@@ -19,11 +19,10 @@ from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.head import output_head
-from recipes.core.recipe import Evaluation
+from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.sampling import end_ids
 from recipes.core.training.toys.frozen import build_tokenizer, load_frozen
-from recipes.core.training.trainer import Training
 from recipes.decoding.awrs.answers import TITLES, Answer, heatmap, score, write_answers
 from recipes.decoding.awrs.config import RATIO, TV, AwrsConfig, FormatsConfig, TaskConstraint
 from recipes.decoding.awrs.constraints import Constraint, build_constraint, check_satisfiable, regex_constraint
@@ -57,7 +56,7 @@ class Prepared:
     asked: Sequence[tuple[Prompt, Constraint]]
 
 
-class AwrsRecipe:
+class AwrsRecipe(Untrained):
     """Particles under a constraint, by the method of the config."""
 
     def prepare(self, config: AwrsConfig, device: str) -> Prepared:
@@ -72,14 +71,6 @@ class AwrsRecipe:
         ends = list(dict.fromkeys([tokenizer.eos_token_id, *end_ids(model.language_model)]))
         rows = output_head(model.language_model).vocabulary
         return Prepared(model, tokenizer, vocabulary_bytes(tokenizer, rows, ends, where(config)), ends, asked)
-
-    def build(self, config: AwrsConfig, prepared: Prepared) -> Training | None:
-        """Nothing is trained."""
-        return None
-
-    def watch(self, config: AwrsConfig, prepared: Prepared, model: object) -> Scores:
-        """Never called: nothing is trained."""
-        raise AssertionError("nothing is trained")
 
     def evaluate(self, config: AwrsConfig, prepared: Prepared, model: object, curve: dict[int, Scores]) -> Evaluation:
         """Answer all prompts, then compare with posteriors that are known."""

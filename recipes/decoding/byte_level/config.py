@@ -9,8 +9,8 @@ from recipes.core.config.settings import (
     MODEL_CONTENT,
     Card,
     Claim,
-    RunConfig,
     System,
+    UntrainedConfig,
     setting,
 )
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
@@ -85,7 +85,7 @@ class SecondConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByteLevelConfig(RunConfig):
+class ByteLevelConfig(UntrainedConfig):
     """Config of one `byte-level` run."""
 
     data: PromptsConfig | OpeningsConfig = setting(help="prompts")
@@ -121,10 +121,6 @@ class ByteLevelConfig(RunConfig):
             models.append(("second model", self.second_model.description))
         which = "" if options.models == FIRST else f", of {'both models' if options.both else 'the second model'}"
         return [("data", self.data.description), *models, ("next byte", f"{options.mode}{which}")]
-
-    def parameters(self) -> int:
-        """Nothing is trained in the run itself."""
-        return 0
 
 
 CONFIG = ByteLevelConfig

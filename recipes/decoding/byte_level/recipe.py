@@ -13,12 +13,11 @@ import numpy as np
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
-from recipes.core.recipe import Evaluation
+from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.sampling import end_ids
 from recipes.core.storage.files import write_text
 from recipes.core.training.toys.frozen import build_tokenizer, load_frozen
-from recipes.core.training.trainer import Training
 from recipes.decoding.byte_level.config import APART, AT_ENDS, BITS, BROKEN, FIRST, MEAN, SECOND, ByteLevelConfig
 from recipes.decoding.byte_level.method import bits, combine, reweighted
 from recipes.decoding.byte_level.states import AfterTokens, ByteState, Covers
@@ -106,7 +105,7 @@ class Continuation:
     seconds: float
 
 
-class ByteLevelRecipe:
+class ByteLevelRecipe(Untrained):
     """The next byte of cut texts, and continuations of prompts, from models of tokens."""
 
     def prepare(self, config: ByteLevelConfig, device: str) -> Prepared:
@@ -120,14 +119,6 @@ class ByteLevelRecipe:
             places = f"inside of a word behind {config.cuts.after} characters"
             note(f"warning: no text can be cut {places}: {BITS} is not measured")
         return Prepared(speakers, texts)
-
-    def build(self, config: ByteLevelConfig, prepared: Prepared) -> Training | None:
-        """Nothing is trained."""
-        return None
-
-    def watch(self, config: ByteLevelConfig, prepared: Prepared, model: object) -> Scores:
-        """Never called: nothing is trained."""
-        raise AssertionError("nothing is trained")
 
     def evaluate(
         self, config: ByteLevelConfig, prepared: Prepared, model: object, curve: dict[int, Scores]

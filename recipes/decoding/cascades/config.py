@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import Card, Claim, RunConfig, setting
+from recipes.core.config.settings import Card, Claim, UntrainedConfig, setting
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.spelling import did_you_mean
 from recipes.decoding.cascades.tasks import EQUAL, TASKS
@@ -76,7 +76,7 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CascadesConfig(RunConfig):
+class CascadesConfig(UntrainedConfig):
     """Config of one `cascades` run."""
 
     data: TransductionsConfig | AnswersConfig = setting(help="questions")
@@ -105,10 +105,6 @@ class CascadesConfig(RunConfig):
             ("small model", self.small.description),
             ("rule", self.rule.name),
         ]
-
-    def parameters(self) -> int:
-        """Nothing is trained in the run itself."""
-        return 0
 
 
 CONFIG = CascadesConfig

@@ -12,8 +12,7 @@ from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.text import build_language_model, build_text_tokenizer
-from recipes.core.recipe import Evaluation
-from recipes.core.training.trainer import Training
+from recipes.core.recipe import Evaluation, Untrained
 from recipes.decoding.cascades.config import LEARNED, CascadesConfig
 from recipes.decoding.cascades.method import (
     areas,
@@ -57,7 +56,7 @@ class Prepared:
     test: Answers
 
 
-class CascadesRecipe:
+class CascadesRecipe(Untrained):
     """Deferral rules, plain and learned, on the same answers."""
 
     def prepare(self, config: CascadesConfig, device: str) -> Prepared:
@@ -77,14 +76,6 @@ class CascadesRecipe:
         states = config.rule.name.removeprefix("post_hoc_") if "embed" in config.rule.name else ""
         validation, test = (cascade.ask(_both(part), [each.answer for each in part], states) for part in asked)
         return Prepared(validation, test)
-
-    def build(self, config: CascadesConfig, prepared: Prepared) -> Training | None:
-        """Nothing is trained."""
-        return None
-
-    def watch(self, config: CascadesConfig, prepared: Prepared, model: object) -> Scores:
-        """Never called: nothing is trained."""
-        raise AssertionError("nothing is trained")
 
     def evaluate(
         self, config: CascadesConfig, prepared: Prepared, model: object, curve_: dict[int, Scores]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import DATA_CONTENT, EXAMPLE_UNIT, SEEDS, Card, Claim, RunConfig, setting
+from recipes.core.config.settings import DATA_CONTENT, EXAMPLE_UNIT, SEEDS, Card, Claim, UntrainedConfig, setting
 from recipes.core.data.files.records import FORMATS
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.spelling import did_you_mean
@@ -137,7 +137,7 @@ class ProbeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ICNConfig(RunConfig):
+class ICNConfig(UntrainedConfig):
     """Config of one `icn` run."""
 
     data: ListsConfig = setting(help="lists")
@@ -161,10 +161,6 @@ class ICNConfig(RunConfig):
             ("model", self.model.description),
             ("items", f"{options.items:,} of each list, {how}"),
         ]
-
-    def parameters(self) -> int:
-        """Nothing is trained in the run itself."""
-        return 0
 
 
 CONFIG = ICNConfig

@@ -10,10 +10,9 @@ from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.head import output_head
-from recipes.core.recipe import Evaluation
+from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.scoring.sampling import end_ids
 from recipes.core.training.toys.frozen import load_frozen
-from recipes.core.training.trainer import Training
 from recipes.decoding.generations import FILE
 from recipes.decoding.icn.config import RANKS, ICNConfig
 from recipes.decoding.icn.keys import vocabulary_clusters
@@ -37,7 +36,7 @@ class Prepared:
     topics: Sequence[Topic]
 
 
-class ICNRecipe:
+class ICNRecipe(Untrained):
     """Lists by navigation, by exclusion, by plain ranks and by draws."""
 
     def prepare(self, config: ICNConfig, device: str) -> Prepared:
@@ -52,14 +51,6 @@ class ICNRecipe:
         for topic in topics:
             writer.check_length(topic, config.probe.listed)
         return Prepared(writer, topics)
-
-    def build(self, config: ICNConfig, prepared: Prepared) -> Training | None:
-        """Nothing is trained."""
-        return None
-
-    def watch(self, config: ICNConfig, prepared: Prepared, model: object) -> Scores:
-        """Never called: nothing is trained."""
-        raise AssertionError("nothing is trained")
 
     def evaluate(self, config: ICNConfig, prepared: Prepared, model: object, curve: dict[int, Scores]) -> Evaluation:
         """Write all lists, judge them, look at the ranks and the query."""

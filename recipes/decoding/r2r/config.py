@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import EQUIVALENCE, EXACT, EXAMPLE_UNIT, Card, Claim, RunConfig, setting
+from recipes.core.config.settings import EQUIVALENCE, EXACT, EXAMPLE_UNIT, Card, Claim, UntrainedConfig, setting
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.spelling import did_you_mean
 from recipes.decoding.pair_config import AnswersConfig, SmallConfig, SmallTransducerConfig, TransducerConfig
@@ -121,7 +121,7 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class R2RConfig(RunConfig):
+class R2RConfig(UntrainedConfig):
     """Config of one `r2r` run."""
 
     data: WrittenArithmeticConfig | AnswersConfig = setting(help="questions")
@@ -150,10 +150,6 @@ class R2RConfig(RunConfig):
             ("small model", self.small.description),
             ("route", self.route.name),
         ]
-
-    def parameters(self) -> int:
-        """No language model is trained in the run itself."""
-        return 0
 
 
 CONFIG = R2RConfig

@@ -15,9 +15,8 @@ from recipes.core.models.head import output_head
 from recipes.core.models.sources import load_tokenizer
 from recipes.core.models.text import build_language_model, build_text_tokenizer
 from recipes.core.models.vision_language import TextModel
-from recipes.core.recipe import Evaluation
+from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.scoring.sampling import end_ids
-from recipes.core.training.trainer import Training
 from recipes.decoding.generations import FILE
 from recipes.decoding.pair_config import AnswersConfig, TransducerConfig
 from recipes.decoding.prompts import read_prompts, text_prompt
@@ -69,7 +68,7 @@ class Prepared:
         return label(self.pair, self.models, self.asked[part], self.checker, config.router.top)
 
 
-class R2RRecipe:
+class R2RRecipe(Untrained):
     """A learned router, uncertainty, chance and oracles, with the same two models."""
 
     def prepare(self, config: R2RConfig, device: str) -> Prepared:
@@ -94,14 +93,6 @@ class R2RRecipe:
         if config.route.name == "router":
             prepared.labels("router", config)
         return prepared
-
-    def build(self, config: R2RConfig, prepared: Prepared) -> Training | None:
-        """No language model is trained."""
-        return None
-
-    def watch(self, config: R2RConfig, prepared: Prepared, model: object) -> Scores:
-        """Never called: nothing is trained."""
-        raise AssertionError("nothing is trained")
 
     def evaluate(self, config: R2RConfig, prepared: Prepared, model: object, curve_: dict[int, Scores]) -> Evaluation:
         """Answer the test questions together; read accuracy off at equal usages."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import EXACT, EXAMPLE_UNIT, SEEDS, Card, Claim, RunConfig, setting
+from recipes.core.config.settings import EXACT, EXAMPLE_UNIT, SEEDS, Card, Claim, UntrainedConfig, setting
 from recipes.core.data.config import DOMAINS
 from recipes.core.models.adapter_config import LoraConfig, lora_problems
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
@@ -169,7 +169,7 @@ class ContinuedConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecycledAttentionConfig(RunConfig):
+class RecycledAttentionConfig(UntrainedConfig):
     """Config of one `recycled-attention` run."""
 
     data: LongDocumentsConfig | RecallConfig | PromptsConfig = setting(help="texts")
@@ -207,10 +207,6 @@ class RecycledAttentionConfig(RunConfig):
             ("cache", self.cache.description),
             *([("continued training", training)] if self.continued.attention != "none" else []),
         ]
-
-    def parameters(self) -> int:
-        """Nothing is trained in the run itself."""
-        return 0
 
     @property
     def sequence_limit(self) -> tuple[str, int] | None:

@@ -13,10 +13,9 @@ from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.text import check_context
-from recipes.core.recipe import Evaluation
+from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.sampling import end_ids
-from recipes.core.training.trainer import Training
 from recipes.decoding.config import PromptsConfig
 from recipes.decoding.exactness import greedy_texts, matches
 from recipes.decoding.experiment import load_frozen
@@ -71,7 +70,7 @@ class Prepared:
     ends: frozenset[int]
 
 
-class RecycledAttentionRecipe:
+class RecycledAttentionRecipe(Untrained):
     """Texts read with one cache, next to full attention."""
 
     def prepare(self, config: RecycledAttentionConfig, device: str) -> Prepared:
@@ -99,14 +98,6 @@ class RecycledAttentionRecipe:
             check_context(model, config.data.tokens, "data.tokens")
             return Prepared(model, tokenizer, long_documents(config.data, tokenizer, config.seed), (), ends)
         return Prepared(model, tokenizer, recall_texts(config.data, tokenizer, config.seed), (), ends)
-
-    def build(self, config: RecycledAttentionConfig, prepared: Prepared) -> Training | None:
-        """Nothing is trained."""
-        return None
-
-    def watch(self, config: RecycledAttentionConfig, prepared: Prepared, model: object) -> Scores:
-        """Never called: nothing is trained."""
-        raise AssertionError("nothing is trained")
 
     def evaluate(
         self, config: RecycledAttentionConfig, prepared: Prepared, model: object, curve: dict[int, Scores]

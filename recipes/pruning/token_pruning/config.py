@@ -11,8 +11,8 @@ from recipes.core.config.settings import (
     SEEDS,
     Card,
     Claim,
-    RunConfig,
     System,
+    UntrainedConfig,
     setting,
 )
 from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig
@@ -163,7 +163,7 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenPruningConfig(RunConfig):
+class TokenPruningConfig(UntrainedConfig):
     """Config of one `token-pruning` run."""
 
     data: (
@@ -215,10 +215,6 @@ class TokenPruningConfig(RunConfig):
             ("pruner", self.pruner.name),
             ("budgets", f"{budgets} ({unit}), and unpruned"),
         ]
-
-    def parameters(self) -> int:
-        """Nothing is trained in the run itself."""
-        return 0
 
 
 def _data_words(config: TokenPruningConfig) -> str:

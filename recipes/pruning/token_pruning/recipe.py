@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.config import MiniLMConfig
-from recipes.core.recipe import Evaluation
+from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.training.toys.config import ToyViTConfig, ToyVLMConfig
-from recipes.core.training.trainer import Training
 from recipes.pruning.adapters import check
 from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning import pictures
@@ -28,7 +27,7 @@ class Prepared:
     pruner: Pruner
 
 
-class TokenPruningRecipe:
+class TokenPruningRecipe(Untrained):
     """Every pruner on one interface, at several budgets."""
 
     def prepare(self, config: TokenPruningConfig, device: str) -> Prepared:
@@ -45,14 +44,6 @@ class TokenPruningRecipe:
                 counts=subject.counts,
             )
         return Prepared(subject, pruner)
-
-    def build(self, config: TokenPruningConfig, prepared: Prepared) -> Training | None:
-        """Nothing is trained."""
-        return None
-
-    def watch(self, config: TokenPruningConfig, prepared: Prepared, model: object) -> Scores:
-        """Never called: nothing is trained."""
-        raise AssertionError("nothing is trained")
 
     def evaluate(
         self, config: TokenPruningConfig, prepared: Prepared, model: object, curve: dict[int, Scores]

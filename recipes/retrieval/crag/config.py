@@ -10,7 +10,7 @@ from recipes.core.config.settings import (
     MODEL_CONTENT,
     Card,
     Claim,
-    RunConfig,
+    UntrainedConfig,
     setting,
 )
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
@@ -137,7 +137,7 @@ class AnswersConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CRAGConfig(RunConfig):
+class CRAGConfig(UntrainedConfig):
     """Config of one `crag` run."""
 
     data: ProductReviewsConfig | ReviewsConfig = setting(help="reviews")
@@ -160,10 +160,6 @@ class CRAGConfig(RunConfig):
             ("context", f"{self.context.name}, {self.clusters.k} texts of {self.context.cap} tokens"),
             ("model", f"{self.model.description}{'' if self.asks_model else ' (its tokenizer)'}"),
         ]
-
-    def parameters(self) -> int:
-        """Nothing is trained in the run itself."""
-        return 0
 
 
 CONFIG = CRAGConfig

@@ -14,10 +14,9 @@ from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.sentences import load_sentence_encoder
-from recipes.core.recipe import Evaluation
+from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.storage.files import write_text
 from recipes.core.training.toys.frozen import build_tokenizer, load_frozen
-from recipes.core.training.trainer import Training
 from recipes.retrieval.crag.config import COVERAGE, RATING_ERROR, SAVED, WRITTEN, CRAGConfig
 from recipes.retrieval.crag.contexts import Context, Draw, Library, Piece, build_context, prompt_ids, prompt_text
 from recipes.retrieval.crag.generated import ANSWERS, write_answers, write_summaries
@@ -50,7 +49,7 @@ class Prepared:
     tokenizer: Any
 
 
-class CRAGRecipe:
+class CRAGRecipe(Untrained):
     """Chooses what of the reviews stands in a prompt; nothing is trained."""
 
     def prepare(self, config: CRAGConfig, device: str) -> Prepared:
@@ -61,14 +60,6 @@ class CRAGRecipe:
         model, tokenizer = load_frozen(config, device) if config.asks_model else (None, build_tokenizer(config))
         encoder = load_sentence_encoder(config.encoder.path, "encoder.path", device, config.encoder.max_tokens)
         return Prepared(_library(config, reviews, encoder, tokenizer), draws, encoder, model, tokenizer)
-
-    def build(self, config: CRAGConfig, prepared: Prepared) -> Training | None:
-        """Nothing is trained."""
-        return None
-
-    def watch(self, config: CRAGConfig, prepared: Prepared, model: object) -> Scores:
-        """Never called: nothing is trained."""
-        raise AssertionError("nothing is trained")
 
     def evaluate(self, config: CRAGConfig, prepared: Prepared, model: object, curve: dict[int, Scores]) -> Evaluation:
         """The context of each draw: what it covers, what it saves, what it says of the rating."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import EXAMPLE_UNIT, Card, Claim, RunConfig, setting
+from recipes.core.config.settings import EXAMPLE_UNIT, Card, Claim, UntrainedConfig, setting
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.training.toys.config import ToyLMConfig
 from recipes.retrieval.config import CollectionConfig, FirstStageConfig, WikiSearchConfig
@@ -68,7 +68,7 @@ class PromptConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ICRConfig(RunConfig):
+class ICRConfig(UntrainedConfig):
     """Config of one `icr` run."""
 
     data: WikiSearchConfig | CollectionConfig = setting(help="collection")
@@ -100,10 +100,6 @@ class ICRConfig(RunConfig):
             ("model", self.model.description),
             ("order by", self.scoring.name),
         ]
-
-    def parameters(self) -> int:
-        """Nothing is trained in the run itself."""
-        return 0
 
 
 CONFIG = ICRConfig

@@ -13,10 +13,9 @@ from recipes.core.errors import UserError
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.sentences import load_sentence_encoder
-from recipes.core.recipe import Evaluation
+from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.storage.files import write_text
 from recipes.core.training.toys.frozen import load_frozen
-from recipes.core.training.trainer import Training
 from recipes.retrieval.collection import Collection
 from recipes.retrieval.first_stage import Candidates, candidates, embed_once
 from recipes.retrieval.icr.config import ICRConfig
@@ -62,7 +61,7 @@ class Prepared:
     labelled: Candidates | None
 
 
-class ICRRecipe:
+class ICRRecipe(Untrained):
     """Orders candidates of queries; nothing is trained."""
 
     def prepare(self, config: ICRConfig, device: str) -> Prepared:
@@ -75,14 +74,6 @@ class ICRRecipe:
         asks = config.scoring.name in ("attention", "letters")
         model, tokenizer = load_frozen(config, device) if asks else (None, None)
         return Prepared(model, tokenizer, collection, chosen, labelled)
-
-    def build(self, config: ICRConfig, prepared: Prepared) -> Training | None:
-        """Nothing is trained."""
-        return None
-
-    def watch(self, config: ICRConfig, prepared: Prepared, model: object) -> Scores:
-        """Never called: nothing is trained."""
-        raise AssertionError("nothing is trained")
 
     def evaluate(self, config: ICRConfig, prepared: Prepared, model: object, curve: dict[int, Scores]) -> Evaluation:
         """Order the candidates of all queries; measure, write the run, show what moved passages."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import EQUIVALENCE, Card, Claim, RunConfig, setting
+from recipes.core.config.settings import EQUIVALENCE, Card, Claim, UntrainedConfig, setting
 from recipes.core.data.tasks.labelled_config import LabelledTextsConfig, WikiTopicsConfig
 
 METRIC = "accuracy"
@@ -123,7 +123,7 @@ class UseConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RAGImportanceConfig(RunConfig):
+class RAGImportanceConfig(UntrainedConfig):
     """Config of one `rag-importance` run."""
 
     data: WikiTopicsConfig | LabelledTextsConfig = setting(help="texts with a label each")
@@ -165,10 +165,6 @@ class RAGImportanceConfig(RunConfig):
             ("retrieval", self.retrieval.description),
             ("weights", f"{self.weights.method}, used to {self.use.name}"),
         ]
-
-    def parameters(self) -> int:
-        """No model is trained."""
-        return 0
 
 
 CONFIG = RAGImportanceConfig

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
-from recipes.core.recipe import Evaluation
+from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.storage.files import write_text
 from recipes.retrieval.rag_importance.config import LEARNT, METRIC, RAGImportanceConfig
 from recipes.retrieval.rag_importance.corpus import Corpus, Lists, build_corpus, divide, retrieve
@@ -36,9 +35,6 @@ from recipes.retrieval.rag_importance.values import (
     sampled_shapley,
     vote,
 )
-
-if TYPE_CHECKING:
-    from recipes.core.training.trainer import Training
 
 FILE = "sources.jsonl"
 
@@ -77,7 +73,7 @@ class Choice:
     curve: Sequence[tuple[float, float]] = ()
 
 
-class RAGImportanceRecipe:
+class RAGImportanceRecipe(Untrained):
     """Weighs sources; no model is trained."""
 
     def prepare(self, config: RAGImportanceConfig, device: str) -> Prepared:
@@ -90,14 +86,6 @@ class RAGImportanceRecipe:
         if not lists[0].there.any():
             raise UserError("no question shares a word with any passage", data.name, "give texts that are alike")
         return Prepared(corpus, *lists)
-
-    def build(self, config: RAGImportanceConfig, prepared: Prepared) -> "Training | None":
-        """Nothing is trained."""
-        return None
-
-    def watch(self, config: RAGImportanceConfig, prepared: Prepared, model: object) -> Scores:
-        """Never called: nothing is trained."""
-        raise AssertionError("nothing is trained")
 
     def evaluate(
         self, config: RAGImportanceConfig, prepared: Prepared, model: object, curve: dict[int, Scores]
