@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, SEEDS, setting
+from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, SEEDS, TrainerConfig, setting
 
 QUERY_KINDS = ("description", "first_sentence", "title")
 JUDGED = "RR@10"  # the measure of claims
@@ -117,3 +117,44 @@ class FirstStageConfig:
         if self.name != "run" and self.path is not None:
             return [("path", f"is for first_stage=run, not {self.name}; type first_stage.name=run")]
         return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """An encoder of tokens that is trained."""
+
+    query_tokens: int = setting(32, help="longer queries are cut; CLS and SEP count", unit="tokens", ge=3)
+    passage_tokens: int = setting(96, help="longer passages are cut; CLS and SEP count", unit="tokens", ge=3)
+    trainable_layers: int | None = setting(
+        2, help="layers from the top that are trained; null: all, embeddings too", unit="layers", ge=0
+    )
+    batch_tokens: int = setting(
+        8192, help="padded tokens of a forward without gradient; changes nothing beyond rounding", unit="tokens", ge=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsConfig:
+    """What a retriever is trained on: queries, each with a relevant passage and negatives."""
+
+    queries: int | None = setting(
+        None, help="queries that the run's seed draws at most from those that are not tested on; null: all",
+        unit="queries", ge=1,
+    )  # fmt: skip
+    negatives: int = setting(
+        1, help="passages beside a query's own that BM25 ranks high and nobody judged relevant; those of the other "
+        "queries of the batch are negatives as well", unit="passages", ge=0,
+    )  # fmt: skip
+    depth: int = setting(30, help="how many passages of BM25 they are drawn from", unit="passages", ge=1)
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        short = self.depth < self.negatives
+        return [("depth", f"is less than negatives={self.negatives}; type a larger pairs.depth")] if short else []
+
+
+def in_batch_problems(trainer: TrainerConfig) -> list[tuple[str, str]]:
+    """What a loss over all queries and passages of a batch cannot be trained with."""
+    if trainer.nproc == 1:
+        return []
+    return [("trainer.nproc", "negatives are those of one process; type trainer.nproc=1 and a micro_batch_size")]

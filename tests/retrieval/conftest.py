@@ -1,12 +1,21 @@
 """A collection in the layout of BEIR, and small models with random weights that read it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from tests.core import tokenizer_kinds
 
@@ -31,6 +40,15 @@ def write_collection(folder: Path, **changes: Any) -> Path:
     qrels = changes.get("qrels", JUDGED)
     lines = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, row)) for row in qrels)]
     (folder / "qrels" / "test.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def training_collection(folder: Path) -> Path:
+    """The same with queries t1 to t4 to train on: those of the test with a word more."""
+    queries = {**QUERIES, **{id.replace("q", "t"): f"{text} too" for id, text in QUERIES.items()}}
+    write_collection(folder, queries=[{"_id": id, "text": text} for id, text in queries.items()])
+    test = (folder / "qrels" / "test.tsv").read_text(encoding="utf-8")
+    (folder / "qrels" / "train.tsv").write_text(test.replace("\nq", "\nt"), encoding="utf-8")
     return folder
 
 
@@ -59,4 +77,20 @@ def model_folder(folder: Path, kind: str = "llama", positions: int = 1024) -> Pa
     tokenizer = tokenizer_kinds.byte_level(False, False)
     random_model(kind, len(tokenizer), positions).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def encoder_folder(folder: Path, layers: int = 3, positions: int = 64) -> Path:
+    """A BERT with random weights, whose words are those of the collection above, as a user has it on disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    words = sorted(
+        set(re.findall(r"\w+|[^\w\s]", " ".join([*QUERIES.values(), *map(" ".join, PASSAGES.values())]).lower()))
+    )
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=positions, initializer_range=0.5, **shape)
+    BertModel(config).save_pretrained(folder)
     return folder
