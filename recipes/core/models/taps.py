@@ -4,7 +4,7 @@ A fused kernel never gives its weights away, and eager attention of every layer 
 the queries, keys and values that the kernel was called with, and computes the rows that somebody asks for.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -138,12 +138,25 @@ def attention_taps(model: Any, layers: Sequence[int] | None = None) -> Iterator[
             f"load the model with attn_implementation={KERNEL}",
         )
     layer_of = {module: layer for layer in taps.layers for module in blocks[layer].modules()}
-    kernel = ALL_ATTENTION_FUNCTIONS[KERNEL]
-    ALL_ATTENTION_FUNCTIONS[KERNEL] = _wrap_kernel(kernel, layer_of, taps)
-    try:
+    with kernel_in_place_of(_wrap_kernel(ALL_ATTENTION_FUNCTIONS[KERNEL], layer_of, taps)):
         yield taps
+
+
+@contextmanager
+def kernel_in_place_of(attend: Callable[..., Any]) -> Iterator[None]:
+    """Inside the block a function stands in for the kernel of all models that run with it."""
+    kernel = ALL_ATTENTION_FUNCTIONS[KERNEL]
+    ALL_ATTENTION_FUNCTIONS[KERNEL] = attend
+    try:
+        yield
     finally:
         ALL_ATTENTION_FUNCTIONS[KERNEL] = kernel
+
+
+def refuse_others(options: Mapping[str, Any], model: str) -> None:
+    """Refuse what a kernel is given besides and what would change its weights. Raises UserError that names it."""
+    if other := next((option for option in OTHERS if options.get(option) is not None), None):
+        raise UserError(f"attention of {model} has a {other}, which is not read", "model", "choose another model")
 
 
 def _wrap_kernel(kernel: Callable[..., Any], layer_of: dict[Module, int], taps: Taps) -> Callable[..., Any]:
@@ -154,9 +167,7 @@ def _wrap_kernel(kernel: Callable[..., Any], layer_of: dict[Module, int], taps: 
     ) -> Any:
         """The kernel's output [B, T, H, c] and weights (None), its arguments noted if the module has a tap."""
         if module in layer_of:
-            if other := next((option for option in OTHERS if options.get(option) is not None), None):
-                what = f"attention of {taps.model} has a {other}, which is not read"
-                raise UserError(what, hint="choose another model")
+            refuse_others(options, taps.model)
             scale, causal = options.get("scaling"), options.get("is_causal")
             taps.last[layer_of[module]] = Tap(
                 query,

@@ -72,7 +72,7 @@ def build_language_model(config: TextModelConfig, tokenizer: Any, seed: int) -> 
 
 def context(model: TextModel) -> int | None:
     """Longest sequence that a model takes, in tokens; None if its config sets no limit."""
-    longest = getattr(model.language_model.config, "max_position_embeddings", None)
+    longest = getattr(model.language_model.config.get_text_config(), "max_position_embeddings", None)
     return None if longest is None else int(longest)
 
 

@@ -22,7 +22,7 @@ from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.sampling import end_ids
-from recipes.core.training.toys.frozen import build_tokenizer, load_frozen
+from recipes.core.training.toys.frozen import build_tokenizer, load_frozen, model_where
 from recipes.decoding.awrs.answers import TITLES, Answer, heatmap, score, write_answers
 from recipes.decoding.awrs.config import RATIO, TV, AwrsConfig, FormatsConfig, TaskConstraint
 from recipes.decoding.awrs.constraints import Constraint, build_constraint, check_satisfiable, regex_constraint
@@ -62,7 +62,7 @@ class AwrsRecipe(Untrained):
     def prepare(self, config: AwrsConfig, device: str) -> Prepared:
         """Prompts with constraints, then the model. Raises UserError."""
         tokenizer = build_tokenizer(config)
-        tokenizer_kind(tokenizer, where(config))
+        tokenizer_kind(tokenizer, model_where(config.model))
         asked = prompts_with_constraints(config, tokenizer)
         for constraint in dict.fromkeys(constraint for _, constraint in asked):
             check_satisfiable(constraint)
@@ -70,7 +70,9 @@ class AwrsRecipe(Untrained):
         check_lengths([prompt for prompt, _ in asked], config.generation.max_new_tokens, model)
         ends = list(dict.fromkeys([tokenizer.eos_token_id, *end_ids(model.language_model)]))
         rows = output_head(model.language_model).vocabulary
-        return Prepared(model, tokenizer, vocabulary_bytes(tokenizer, rows, ends, where(config)), ends, asked)
+        return Prepared(
+            model, tokenizer, vocabulary_bytes(tokenizer, rows, ends, model_where(config.model)), ends, asked
+        )
 
     def evaluate(self, config: AwrsConfig, prepared: Prepared, model: object, curve: dict[int, Scores]) -> Evaluation:
         """Answer all prompts, then compare with posteriors that are known."""
@@ -96,12 +98,6 @@ class AwrsRecipe(Untrained):
         write: Callable[[Path], None] = partial(write_answers, answers=answers)
         shown = heatmap(answers[: config.generation.heatmap], prepared.vocabulary)
         return Evaluation(scores.overall(), scores, shown, plots, files={FILE: write})
-
-
-def where(config: AwrsConfig) -> str:
-    """Key and value that named the model."""
-    path = getattr(config.model, "path", None)
-    return f"model.path={path}" if path else f"model={config.model.name}"
 
 
 def prompts_with_constraints(config: AwrsConfig, tokenizer: Any) -> list[tuple[Prompt, Constraint]]:
@@ -145,7 +141,7 @@ def answer(config: AwrsConfig, prepared: Prepared) -> tuple[list[Answer], dict[C
     """
     smc, options = config.smc, config.generation
     language = ModelLanguage(
-        prepared.model, prepared.vocabulary, prepared.ends, options.temperature, where(config), smc.rows
+        prepared.model, prepared.vocabulary, prepared.ends, options.temperature, model_where(config.model), smc.rows
     )
     movers = {
         constraint: ConstrainedMover(smc, constraint, prepared.vocabulary, prepared.ends[0], options.max_new_tokens)

@@ -12,7 +12,7 @@ from recipes.core.messages import note
 from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.scoring.sampling import end_ids
-from recipes.core.training.toys.frozen import load_frozen
+from recipes.core.training.toys.frozen import load_frozen, model_where
 from recipes.decoding.generations import FILE
 from recipes.decoding.icn.config import RANKS, ICNConfig
 from recipes.decoding.icn.keys import vocabulary_clusters
@@ -43,8 +43,7 @@ class ICNRecipe(Untrained):
         """Lists, model and clusters of its keys. Raises UserError."""
         topics = load_topics(config.data, config.prompt.format)
         model, tokenizer = load_frozen(config, device)
-        path = getattr(config.model, "path", None)
-        where = f"model.path={path}" if path else f"model={config.model.name}"
+        where = model_where(config.model)
         clusters = vocabulary_clusters(output_head(model.language_model), config.clusters, where)
         ends = frozenset([*end_ids(model.language_model), tokenizer.eos_token_id])
         writer = Writer(Lister(model, tokenizer, config.prompt, ends, where), config.navigation, clusters)

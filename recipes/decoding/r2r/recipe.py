@@ -17,6 +17,7 @@ from recipes.core.models.text import build_language_model, build_text_tokenizer
 from recipes.core.models.vision_language import TextModel
 from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.scoring.sampling import end_ids
+from recipes.core.training.toys.frozen import model_where
 from recipes.decoding.generations import FILE
 from recipes.decoding.pair_config import AnswersConfig, TransducerConfig
 from recipes.decoding.prompts import read_prompts, text_prompt
@@ -221,13 +222,8 @@ def _pair(config: R2RConfig, small: Reader, large: Reader) -> Pair:
         ends=frozenset(ends),
         max_new_tokens=options.max_new_tokens,
         batch_size=options.batch_size,
-        places=(_where("small", config.small), _where("model", config.model)),
+        places=(model_where(config.small, "small"), model_where(config.model)),
     )
-
-
-def _where(key: str, model: Any) -> str:
-    path = getattr(model, "path", None)
-    return f"{key}.path={path}" if path else ""
 
 
 def _transducers(config: R2RConfig) -> tuple[Reader, Reader, list[list[Any]]]:

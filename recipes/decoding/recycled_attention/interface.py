@@ -13,7 +13,7 @@ from recipes.core.errors import UserError
 from recipes.core.models.anatomy import transformer_blocks
 from recipes.core.models.attention_kinds import attention_kinds
 from recipes.core.models.head import decoder
-from recipes.core.models.taps import KERNEL, OTHERS
+from recipes.core.models.taps import KERNEL, kernel_in_place_of, refuse_others
 
 # (layer, queries [B, H, Q, d], keys and values [B, G, Q, d] of the tokens of the call, scale) -> [B, H, Q, d]
 Attend = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
@@ -79,14 +79,10 @@ def replaced_attention(model: Any, attend: Attend) -> Iterator[None]:
     def function(module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
         if module not in layer_of:
             return kernel(module, query, key, value, mask, **options)
-        if other := next((option for option in OTHERS if options.get(option) is not None), None):
-            raise UserError(f"attention of {type(model).__name__} has a {other}, which is not read", "model", HINT)
+        refuse_others(options, type(model).__name__)
         scale = options.get("scaling")
         output = attend(layer_of[module], query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)
         return output.transpose(1, 2), None
 
-    ALL_ATTENTION_FUNCTIONS[KERNEL] = function
-    try:
+    with kernel_in_place_of(function):
         yield
-    finally:
-        ALL_ATTENTION_FUNCTIONS[KERNEL] = kernel

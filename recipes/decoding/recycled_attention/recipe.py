@@ -16,9 +16,9 @@ from recipes.core.models.text import check_context
 from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.sampling import end_ids
+from recipes.core.training.toys.frozen import load_frozen, model_where
 from recipes.decoding.config import PromptsConfig
 from recipes.decoding.exactness import greedy_texts, matches
-from recipes.decoding.experiment import load_frozen
 from recipes.decoding.generations import FILE, Generation, heatmap, write_generations
 from recipes.decoding.prompts import load_prompts
 from recipes.decoding.recycled_attention.config import (
@@ -81,7 +81,7 @@ class RecycledAttentionRecipe(Untrained):
                 replaced.
         """
         model, tokenizer = _load(config, device)
-        check_attention(model.language_model, _where(config))
+        check_attention(model.language_model, model_where(config.model))
         if config.continued.attention != "none":
             check_context(model, config.continued.length, "continued.length")
             continue_training(config, model, tokenizer)
@@ -121,11 +121,6 @@ def _load(config: RecycledAttentionConfig, device: str) -> tuple[Any, Any]:
     assert isinstance(config.data, RecallConfig)
     model = recaller(config.model, config.data, config.trainer, config.seed)
     return model.requires_grad_(False).eval().to(device), recaller_tokenizer(config.model)
-
-
-def _where(config: RecycledAttentionConfig) -> str:
-    path = getattr(config.model, "path", None)
-    return f"model.path={path}" if path else f"model={config.model.name}"
 
 
 def _read(config: RecycledAttentionConfig, prepared: Prepared) -> list[Reading]:

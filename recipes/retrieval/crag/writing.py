@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from recipes.core.errors import UserError
+from recipes.core.models.text import context
 from recipes.core.scoring.fingerprints import module_hash
 from recipes.core.scoring.sampling import sample, settings_key
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json, write_json
+from recipes.core.training.toys.frozen import model_where
 from recipes.retrieval.crag.config import CRAGConfig
 from recipes.retrieval.listwise import Frame
 
@@ -62,10 +64,7 @@ class Writer:
 
     def __init__(self, config: CRAGConfig, model: Any, tokenizer: Any, frame: Frame) -> None:
         self._config, self._model, self._tokenizer, self._frame = config, model, tokenizer, frame
-        text = model.language_model.config.get_text_config()
-        self._longest = getattr(text, "max_position_embeddings", None)
-        path = getattr(config.model, "path", None)
-        self._where = f"model.path={path}" if path else f"model={config.model.name}"
+        self._longest, self._where = context(model), model_where(config.model)
 
     def write(self, prompts: Sequence[Ids], most: int, temperature: float = 0.0, seed: int = 0) -> list[Written]:
         """At most so many tokens behind each prompt, computed once; equal prompts at temperature 0 are written once.

@@ -13,9 +13,10 @@ from recipes.core.errors import UserError
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.sentences import load_sentence_encoder
+from recipes.core.models.text import context
 from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.storage.files import write_text
-from recipes.core.training.toys.frozen import load_frozen
+from recipes.core.training.toys.frozen import load_frozen, model_where
 from recipes.retrieval.collection import Collection
 from recipes.retrieval.first_stage import Candidates, candidates, embed_once
 from recipes.retrieval.icr.config import ICRConfig
@@ -224,10 +225,7 @@ def _given_order(config: ICRConfig, values: np.ndarray) -> np.ndarray:
 
 
 def _prompts(config: ICRConfig, prepared: Prepared) -> Prompts:
-    text = prepared.model.language_model.config.get_text_config()
-    longest = getattr(text, "max_position_embeddings", None)
-    path = getattr(config.model, "path", None)
-    where = f"model.path={path}" if path else f"model={config.model.name}"
+    longest, where = context(prepared.model), model_where(config.model)
     return Prompts(chat_frame(prepared.tokenizer), config.prompt, config.scoring.query_span, longest, where)
 
 

@@ -22,6 +22,17 @@ def load_frozen(config: Any, device: str) -> tuple[TextModel, Any]:
     return model, tokenizer
 
 
+def model_where(model: Any, key: str = "model") -> str:
+    """Key and value that named a model, for messages: of a folder or hub name its path, else its config.
+
+    Args:
+        model: Its config.
+        key: Where that stands.
+    """
+    path = getattr(model, "path", None)
+    return f"{key}.path={path}" if path else f"{key}={model.name}"
+
+
 def build_tokenizer(config: Any) -> Any:
     """The tokenizer of the same model; trains no model. Raises UserError: it cannot be had."""
     if isinstance(config.model, ToyLMConfig):
