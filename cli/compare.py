@@ -67,7 +67,7 @@ def compare(
 
 def show(comparison: "Comparison", metrics: list[str]) -> None:
     """Print the table of a comparison for these metrics, and what differs though the arms do not choose it."""
-    from recipes.core.statistics.compare import comparison_table
+    from recipes.core.statistics.comparison_table import comparison_table
 
     rows = comparison_table(replace(comparison, rows=tuple(r for r in comparison.rows if r.metric in metrics)))
     words = ("metric", "title", "outcome")

@@ -152,7 +152,8 @@ def _state(outcome: "RunOutcome") -> str:
 
 
 def _show_metrics(run: "RunRecord", card: "Card") -> None:
-    from recipes.core.statistics.compare import main_metric, number_text
+    from recipes.core.statistics.compare import main_metric
+    from recipes.core.statistics.texts import number_text
 
     main = main_metric(run, card)
     names = sorted((name for name in run.metrics if _is_headline(name, card)), key=lambda name: name != main)

@@ -233,7 +233,7 @@ def _conclude(
 
 
 def _show_settings(measured: "Sequence[Setting]", metric: str) -> None:
-    from recipes.core.statistics.compare import number_text
+    from recipes.core.statistics.texts import number_text
 
     rows = [
         {

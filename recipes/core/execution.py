@@ -28,7 +28,8 @@ from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.runs.tracking.opening import open_tracker
 from recipes.core.runs.tracking.tracker import NullTracker, Tracked, Tracker
 from recipes.core.statistics.claims import baseline_of, card_of
-from recipes.core.statistics.compare import Comparison, compare_beside, comparison_table
+from recipes.core.statistics.compare import Comparison, compare_beside
+from recipes.core.statistics.comparison_table import comparison_table
 from recipes.core.statistics.outcome import RunOutcome
 from recipes.core.storage.disk import nothing_begun
 from recipes.core.storage.fence import LockLost

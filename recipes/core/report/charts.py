@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recipes.core.statistics.compare import number_text
+from recipes.core.statistics.texts import number_text
 
 STEPS = "steps"  # label of the axis of learning curves
 LETTER = 7.6  # width of a letter of a name beside its line, in SVG units

@@ -19,7 +19,7 @@ from recipes.core.report.charts import (
 )
 from recipes.core.runs.folder import RunFolder
 from recipes.core.runs.records import RunRecord
-from recipes.core.statistics.compare import number_text
+from recipes.core.statistics.texts import number_text
 
 
 def read_curves(run: RunRecord) -> dict[str, dict[int, float]]:

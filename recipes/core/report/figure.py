@@ -9,7 +9,8 @@ from recipes.core.evaluation.plots import Plot
 from recipes.core.report.charts import Chart
 from recipes.core.report.colors import GRID, INK, MUTED
 from recipes.core.report.plots import draw_plot
-from recipes.core.statistics.compare import Comparison, MetricRow, number_text
+from recipes.core.statistics.compare import Comparison, MetricRow
+from recipes.core.statistics.texts import number_text
 
 COLORS = {"arm": "#0b6e7f", "baseline": "#6a7280"}
 OUTCOMES = {"better": "#1a7f45", "worse": "#b3261e", "supported": "#1a7f45", "contradicted": "#b3261e"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.core.statistics.compare import number_text
+from recipes.core.statistics.texts import number_text
 
 OCTAVES = 4  # full shade at 2^4 times the mean weight, or at 1/2^4 of it
 PIXELATED_BELOW = 100

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.core.runs.folder import RunFolder
-from recipes.core.statistics.compare import MetricRow, interval_text, number_text, p_text
-from recipes.core.statistics.texts import subject
+from recipes.core.statistics.compare import MetricRow
+from recipes.core.statistics.texts import interval_text, number_text, p_text, subject
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -10,7 +10,7 @@ from typing import Any
 from recipes.core.evaluation.plots import Plot, read_plots
 from recipes.core.report.charts import MARKED, Chart, Frame, Series, geometry, value_axis, value_limits
 from recipes.core.report.colors import GRID, INK, MUTED
-from recipes.core.statistics.compare import number_text
+from recipes.core.statistics.texts import number_text
 
 COLORS = ("#0b6e7f", "#b3541e", "#5b4b9a", "#1a7f45", "#b3261e", "#8a6d00", "#2456a6", "#a3357a", "#5d6673", "#3f7d20")
 DASHES = ("-", "--", ":", "-.")

@@ -24,7 +24,6 @@ from recipes.core.runs.records import (
 from recipes.core.statistics.claims import free_keys
 from recipes.core.statistics.intervals import Interval, holm, paired_bootstrap, paired_effect_size, paired_t, ratio_mean
 from recipes.core.statistics.measured import Examples, Measured, final_only, paired_examples, read_measurements
-from recipes.core.statistics.texts import interval_text, number_text, p_text
 
 CLAIM = "claim"  # in place of a corrected p-value: the test was named in advance
 
@@ -39,14 +38,10 @@ __all__ = [
     "compare_runs",
     "compare_seeds",
     "correct_over_arms",
-    "comparison_table",
     "find_baseline",
     "find_runs",
-    "interval_text",
     "load_run",
     "main_metric",
-    "number_text",
-    "p_text",
     "pairs_by_seed",
 ]
 
@@ -303,36 +298,6 @@ def correct_over_arms(comparisons: Sequence[Comparison], named: Collection[tuple
         replace(comparison, rows=tuple(correct(comparison.arm, row) for row in comparison.rows))
         for comparison in comparisons
     ]
-
-
-def comparison_table(comparison: Comparison) -> list[dict[str, str]]:
-    """One dict of texts per metric, the main metric first: what the command line prints and the report shows."""
-    rows = sorted(comparison.rows, key=lambda row: row.metric != comparison.main_metric)
-    return [
-        {
-            "metric": row.metric,
-            "title": row.title,
-            comparison_column(comparison.arm): number_text(row.value),
-            comparison_column(comparison.baseline): number_text(row.baseline),
-            "difference": number_text(row.difference, signed=True),
-            "interval": interval_text(row.interval),
-            "p (Holm)": CLAIM if row.verdict else "" if row.p_holm is None else p_text(row.p_holm),
-            "d_z": "" if row.effect_size is None else number_text(row.effect_size, signed=True),
-            "n": f"{row.number} {unit_of(row, comparison.unit)}" if row.interval else "",
-            "outcome": row.outcome,
-        }
-        for row in rows
-    ]
-
-
-def unit_of(row: MetricRow, unit: str) -> str:
-    """What a row's interval is over, in one word, where `unit` is what those of the comparison are over."""
-    return "seeds" if unit == "seeds" and row.examples is None else "items"
-
-
-def comparison_column(arm: str) -> str:
-    """Heading of an arm's column."""
-    return f"arm {arm}"
 
 
 def _example_rows(mine: Measured, theirs: Measured, *, draws: int, level: float) -> list[MetricRow]:

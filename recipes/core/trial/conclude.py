@@ -8,7 +8,7 @@ from recipes.core.export.card import renew_card
 from recipes.core.messages import note
 from recipes.core.runs.tracking.opening import open_tracker
 from recipes.core.runs.tracking.tracker import NullTracker, Tracked, Tracker
-from recipes.core.statistics.compare import comparison_table
+from recipes.core.statistics.comparison_table import comparison_table
 from recipes.core.trial.answers import answer_to
 from recipes.core.trial.manifest import outputs_of
 from recipes.core.trial.report.page import write_trial_report

@@ -17,7 +17,7 @@ from recipes.core.report import charts, curves, heatmap
 from recipes.core.report import run as report
 from recipes.core.statistics import compare
 from recipes.core.statistics.claims import baseline_of
-from recipes.core.statistics.texts import expectation
+from recipes.core.statistics.texts import expectation, number_text
 from recipes.core.storage.files import write_json
 
 KEYS = {"weighting"}
@@ -169,7 +169,7 @@ def test_main_metric_with_an_interval_is_told_with_it(one_seed):
     card = DICT | {"main_metric": "nll/other"}
     text = Page(report.write_report(run, other, comparison, card).read_text()).text
     row = comparison.row("nll/other")
-    assert f"a difference of {compare.number_text(row.difference, True)} [+" in text
+    assert f"a difference of {number_text(row.difference, True)} [+" in text
     assert "the 95% interval over 60 test items of this seed. Lower is better" in text
     assert "Result on seed 0: Loss on the other tokens Worse" in text
 

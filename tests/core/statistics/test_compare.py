@@ -10,9 +10,10 @@ from recipes.core.config import registry
 from recipes.core.errors import UserError
 from recipes.core.runs.records import final_metrics
 from recipes.core.statistics import claims, compare
+from recipes.core.statistics.comparison_table import comparison_table
 from recipes.core.statistics.intervals import Interval, holm, paired_bootstrap, paired_t
 from recipes.core.statistics.measured import paired_examples, read_measurements
-from recipes.core.statistics.texts import seed_words
+from recipes.core.statistics.texts import interval_text, number_text, p_text, seed_words
 from recipes.core.trial.comparison import compare_trial
 
 KEYS = {"weighting"}
@@ -174,7 +175,7 @@ def test_keys_that_differ_unplanned_are_reported(make_run):
 
 def test_table_starts_with_the_main_metric(make_run):
     comparison = compare.compare_runs(*pair(make_run), arm_keys=KEYS, draws=200, main_metric="grounded/auc")
-    table = compare.comparison_table(comparison)
+    table = comparison_table(comparison)
     assert table[0]["metric"] == "grounded/auc"
     assert table[0]["interval"] == ""
     assert set(table[0]) == {
@@ -185,19 +186,19 @@ def test_table_starts_with_the_main_metric(make_run):
 
 
 def test_numbers_are_short():
-    assert [compare.number_text(value) for value in (0.12345, 14.523, 123.45, 1234.5, 0.00012, 0.0)] == [
+    assert [number_text(value) for value in (0.12345, 14.523, 123.45, 1234.5, 0.00012, 0.0)] == [
         "0.123", "14.52", "123.5", "1234", "1.2e-04", "0.000",
     ]  # fmt: skip
-    assert compare.number_text(-0.5, signed=True) == "-0.500"
+    assert number_text(-0.5, signed=True) == "-0.500"
     for noise in (1.4e-17, -2e-16, 0.1 + 0.2 - 0.3, -0.0):  # what rounding leaves of equal numbers
-        assert compare.number_text(noise, signed=True) == compare.number_text(noise) == "0.000"
-    assert compare.number_text(1.4e-7, signed=True) == "+1.4e-07"
+        assert number_text(noise, signed=True) == number_text(noise) == "0.000"
+    assert number_text(1.4e-7, signed=True) == "+1.4e-07"
 
 
 def test_a_seed_numbered_0_does_not_read_as_none() -> None:
     assert [seed_words(seeds) for seeds in ((0,), (3,), (0, 1, 2))] == ["seed 0", "seed 3", "seeds 0, 1, 2"]
-    assert compare.interval_text(Interval(0.1, 0.01, 0.2, 0.03, 0.95)) == "[+0.010, +0.200]"
-    assert (compare.p_text(0.0002), compare.p_text(0.0312)) == ("<0.001", "0.031")
+    assert interval_text(Interval(0.1, 0.01, 0.2, 0.03, 0.95)) == "[+0.010, +0.200]"
+    assert (p_text(0.0002), p_text(0.0312)) == ("<0.001", "0.031")
 
 
 def refused(call, *words):
@@ -270,5 +271,5 @@ def test_over_examples_source_items_of_all_seeds_are_resampled_together(make_run
     assert (pooled.number, pooled.examples.number, len(pooled.differences)) == (60, 360, 3)
     assert pooled.examples.unequal == np.sum(columns[0] != columns[2]) and pooled.examples.largest == 1
     assert other.examples is None and other.number == 3
-    table = {line["metric"]: line["n"] for line in compare.comparison_table(comparison)}
+    table = {line["metric"]: line["n"] for line in comparison_table(comparison)}
     assert (table[metric], table["nll/image"]) == ("60 items", "3 seeds")

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from recipes.core.config.settings import Card, Claim
 from recipes.core.messages import align
-from recipes.core.statistics.compare import Comparison, comparison_column, comparison_table
+from recipes.core.statistics.compare import Comparison
+from recipes.core.statistics.comparison_table import comparison_column, comparison_table
 from recipes.core.statistics.price import price_below_verdict, verdict_words
 from recipes.core.trial.result import Judged
 

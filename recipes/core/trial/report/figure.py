@@ -8,8 +8,8 @@ from typing import Any
 from recipes.core.report.charts import Chart, spread
 from recipes.core.report.colors import GRID, INK, MUTED
 from recipes.core.report.figure import COLORS, OUTCOMES
-from recipes.core.statistics.compare import interval_text, number_text
 from recipes.core.statistics.price import price_in_verdict
+from recipes.core.statistics.texts import interval_text, number_text
 from recipes.core.trial.report.bands import TrialCurves
 from recipes.core.trial.report.forests import ForestPlot, ForestRow
 from recipes.core.trial.result import TrialResult

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recipes.core.report.charts import axis
-from recipes.core.statistics.compare import MetricRow, number_text
+from recipes.core.statistics.compare import MetricRow
+from recipes.core.statistics.texts import number_text
 from recipes.core.trial.report.arms import Arm, Metric, best_first
 
 REACH = 1.0  # an interval may pass the estimates, the dots and the band by this many times their range

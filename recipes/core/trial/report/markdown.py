@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from recipes.core.config.settings import Claim
 from recipes.core.report.page import sentence
 from recipes.core.runs.folder import DONE
-from recipes.core.statistics.compare import interval_text, number_text, p_text
 from recipes.core.statistics.price import price_below_verdict
-from recipes.core.statistics.texts import subject
+from recipes.core.statistics.texts import interval_text, number_text, p_text, subject
 from recipes.core.trial.report.arms import (
     Arm,
     Metric,

@@ -6,8 +6,9 @@ from statistics import fmean
 
 from recipes.core.messages import duration_text
 from recipes.core.runs.records import seconds_taken
-from recipes.core.statistics.compare import interval_text, number_text, unit_of
+from recipes.core.statistics.comparison_table import unit_of
 from recipes.core.statistics.intervals import Interval, holm, paired_t
+from recipes.core.statistics.texts import interval_text, number_text
 from recipes.core.trial.report.arms import Arm, Metric, Summary, summaries
 from recipes.core.trial.report.results import Results
 

@@ -17,7 +17,7 @@ from scipy import stats
 from recipes.core.report import charts, curves
 from recipes.core.report import run as report
 from recipes.core.runs.folder import RunFolder
-from recipes.core.statistics.compare import interval_text, number_text, p_text
+from recipes.core.statistics.texts import interval_text, number_text, p_text
 from recipes.core.storage.files import write_json
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.manifest import Manifest

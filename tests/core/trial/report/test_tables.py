@@ -14,8 +14,9 @@ import pytest
 
 from recipes.core.errors import UserError
 from recipes.core.runs.records import seconds_taken
-from recipes.core.statistics.compare import Comparison, MetricRow, interval_text, number_text
+from recipes.core.statistics.compare import Comparison, MetricRow
 from recipes.core.statistics.intervals import paired_t
+from recipes.core.statistics.texts import interval_text, number_text
 from recipes.core.storage.files import write_json
 from recipes.core.trial.report.arms import Arm, Metric
 from recipes.core.trial.report.delimited import ARM_COLUMNS, RUN_COLUMNS, arms_csv, runs_csv
