@@ -1,6 +1,7 @@
 """Config of a small and a large model that answer the same questions, trained in the run or yours. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, SEEDS, setting
 from recipes.core.data.files.records import FORMATS
@@ -73,3 +74,20 @@ class SmallConfig(CausalLMConfig):
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
         return [] if self.path else [("path", "is missing; type small.path=FOLDER or a hub name")]
+
+
+def pair_problems(config: Any, trains: type) -> list[tuple[str, str]]:
+    """Models that do not belong to the data of a config: those that a run trains answer its questions, yours yours.
+
+    Args:
+        config: With `data`, `model` and `small`.
+        trains: Config of the questions that transducers are trained for.
+    """
+    problems = []
+    for key, model in (("model", config.model), ("small", config.small)):
+        is_trained = isinstance(model, TransducerConfig)
+        if is_trained != isinstance(config.data, trains):
+            users = "model=/folder small=causal-lm small.path=/folder"
+            instead = users if is_trained else "data=answers data.path=FILE"
+            problems.append((key, f"{model.name} is not for data={config.data.name}; type {instead}"))
+    return problems

@@ -6,7 +6,13 @@ from recipes.core.config.settings import Card, Claim, UntrainedConfig, setting
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.spelling import did_you_mean
 from recipes.decoding.cascades.tasks import EQUAL, TASKS
-from recipes.decoding.pair_config import AnswersConfig, SmallConfig, SmallTransducerConfig, TransducerConfig
+from recipes.decoding.pair_config import (
+    AnswersConfig,
+    SmallConfig,
+    SmallTransducerConfig,
+    TransducerConfig,
+    pair_problems,
+)
 
 PLAIN = (
     "chow_sum", "chow_average", "chow_quantile", "first_token", "entropy_mean", "entropy_max", "margin", "length",
@@ -87,15 +93,7 @@ class CascadesConfig(UntrainedConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        problems = []
-        for key, model in (("model", self.model), ("small", self.small)):
-            trained = isinstance(model, TransducerConfig)
-            if trained != isinstance(self.data, TransductionsConfig):
-                instead = (
-                    "model=/folder small=causal-lm small.path=/folder" if trained else "data=answers data.path=FILE"
-                )
-                problems.append((key, f"{model.name} is not for data={self.data.name}; type {instead}"))
-        return problems
+        return pair_problems(self, TransductionsConfig)
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""

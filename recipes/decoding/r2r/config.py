@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from recipes.core.config.settings import EQUIVALENCE, EXACT, EXAMPLE_UNIT, Card, Claim, UntrainedConfig, setting
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.spelling import did_you_mean
-from recipes.decoding.pair_config import AnswersConfig, SmallConfig, SmallTransducerConfig, TransducerConfig
+from recipes.decoding.pair_config import (
+    AnswersConfig,
+    SmallConfig,
+    SmallTransducerConfig,
+    TransducerConfig,
+    pair_problems,
+)
 from recipes.decoding.r2r.tasks import STYLES, TASKS, different_questions
 
 SCORED = ("router", "entropy", "immediate", "random")
@@ -133,14 +139,7 @@ class R2RConfig(UntrainedConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        problems = []
-        for key, model in (("model", self.model), ("small", self.small)):
-            is_trained = isinstance(model, TransducerConfig)
-            if is_trained != isinstance(self.data, WrittenArithmeticConfig):
-                users = "model=/folder small=causal-lm small.path=/folder"
-                instead = users if is_trained else "data=answers data.path=FILE"
-                problems.append((key, f"{model.name} is not for data={self.data.name}; type {instead}"))
-        return problems
+        return pair_problems(self, WrittenArithmeticConfig)
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
