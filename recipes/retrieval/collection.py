@@ -92,6 +92,29 @@ class Collection:
     train: Queries
     where: str
 
+    def part(self, queries: Queries, count: int | None, seed: int) -> tuple[Passages, Queries]:
+        """At most so many passages: all that answer the queries, and others drawn by a seed; None: all.
+
+        Args:
+            queries: What is asked of them.
+            count: Passages; where more answer the queries, as many as do.
+            seed: Decides which others.
+
+        Returns:
+            The passages in their order, and the queries with grades of these alone.
+        """
+        if count is None or count >= len(self.passages):
+            return self.passages, queries
+        right = {passage for number in range(len(queries)) for passage in queries.relevant(number)}
+        order = np.random.default_rng(seed).permutation(len(self.passages)).tolist()
+        others = [number for number in order if number not in right][: max(count - len(right), 0)]
+        numbers = sorted([*right, *others])
+        place = {number: at for at, number in enumerate(numbers)}
+        columns = (self.passages.ids, self.passages.titles, self.passages.texts)
+        passages = Passages(*([column[number] for number in numbers] for column in columns))
+        grades = [{place[n]: grade for n, grade in one.items() if n in place} for one in queries.grades]
+        return passages, Queries(queries.ids, queries.texts, grades)
+
     def check(self) -> None:
         """Refuse a collection that nothing can be measured on.
 

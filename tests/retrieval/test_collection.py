@@ -114,3 +114,14 @@ def test_leads_are_searched_without_their_titles() -> None:
         (passage,) = collection.test.relevant(number)
         title = collection.passages.ids[passage].replace("_", " ")
         assert hide(title, collection.passages.texts[passage]) == collection.passages.texts[passage]
+
+
+def test_a_part_of_a_collection_keeps_what_answers_its_queries(collection_folder):
+    whole = read_collection(CollectionConfig(path=str(collection_folder)))
+    asked = whole.test.take([1, 3])  # pine, cat
+    passages, queries = whole.part(asked, 3, seed=0)
+    assert len(passages) == 3 and {"pine", "cat"} <= set(passages.ids)
+    assert [passages.ids[queries.relevant(number)[0]] for number in range(2)] == ["pine", "cat"]
+    assert passages.ids == [id for id in whole.passages.ids if id in passages.ids]
+    assert whole.part(asked, 1, seed=0)[0].ids == ["cat", "pine"]  # never fewer than answer
+    assert whole.part(asked, None, seed=0) == (whole.passages, asked)

@@ -1,0 +1,1 @@
+"""XTR: passages found and scored by the tokens that a search returns, and no others."""
