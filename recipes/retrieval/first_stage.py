@@ -123,6 +123,27 @@ def embed_once(encoder: SentenceEncoder, texts: Sequence[str], what: str) -> np.
     return np.load(build_once(what, key, build) / "vectors.npy", mmap_mode="r")
 
 
+def candidate_cosines(
+    encoder: SentenceEncoder, passages: Passages, queries: Queries, rankings: Sequence[Ranking]
+) -> list[np.ndarray]:
+    """Of each query the cosines of its candidates, in their order; only candidates are encoded.
+
+    Args:
+        encoder: Of sentences.
+        passages: What is searched.
+        queries: What is asked.
+        rankings: Candidates of each query.
+    """
+    numbers = sorted({int(passage) for ranking in rankings for passage in ranking.passages})
+    row_of = {number: row for row, number in enumerate(numbers)}
+    vectors = embed_once(encoder, [passages.whole(number) for number in numbers], "passage-vectors")
+    asked = embed_once(encoder, list(queries.texts), "query-vectors")
+    return [
+        vectors[[row_of[int(passage)] for passage in ranking.passages]] @ vector if len(ranking) else np.empty(0)
+        for vector, ranking in zip(asked, rankings, strict=True)
+    ]
+
+
 def _with_gold(
     config: FirstStageConfig, collection: Collection, queries: Queries, count: int | None, seed: int, device: str
 ) -> tuple[Queries, list[Ranking]]:

@@ -1,11 +1,10 @@
-"""Prompts that hold a list of passages, as token ids: where each passage stands, and the letters that name them.
+"""Prompts that hold a list of passages, as token ids, and where each passage stands.
 
 Pieces are tokenised one by one and joined, never the joined text again: so it is known which tokens are a passage's.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from string import ascii_uppercase
 from typing import Any
 
 from recipes.core.data.files.records import BadRow
@@ -14,7 +13,6 @@ from recipes.core.data.text.text_ids import TextIds, start_id
 from recipes.core.errors import UserError
 
 MARK = "\u2042 what is asked \u2042"  # stands in for what the template does not look at
-LETTERS = ascii_uppercase
 FEWEST_WORDS = 1
 
 
@@ -102,74 +100,27 @@ def cut_words(text: str, words: int) -> str:
     return " ".join(parts[:words]) if len(parts) > words else text.strip()
 
 
-def fitting(build: Callable[[int], int], words: int, room: int, count: int, where: str) -> int:
+def fitting(build: Callable[[int], int], words: int, context: int, count: int, where: str, kept: int = 0) -> int:
     """The most words of each passage with which a prompt fits: all passages are cut alike, none is dropped.
 
     Args:
         build: Tokens of the prompt at so many words a passage.
         words: To start from.
-        room: Tokens that there are.
+        context: Tokens that there are.
         count: Passages in the prompt.
         where: Key and value of the model, for the message.
+        kept: Tokens of the context that an answer needs.
 
     Raises:
         UserError: it does not fit with a single word of each.
     """
-    while (over := build(words) - room) > 0:
+    while (over := build(words) + kept - context) > 0:
         if words == FEWEST_WORDS:
-            what = f"{count} passages of one word are {over:,} tokens more than the model's context of {room:,}"
+            answer = f" with the answer of {kept:,}" if kept else ""
+            what = (
+                f"{count} passages of one word are {over:,} tokens more than the model's context of {context:,}{answer}"
+            )
             hint = "type a smaller first_stage.candidates (of letters: prompt.window); titles and queries are not cut"
             raise UserError(what, where, hint)
         words = max(words - max(1, over // (4 * count)), FEWEST_WORDS)
     return words
-
-
-def letter_ids(reader: TextIds, count: int, where: str) -> list[int]:
-    """The token of each of the first letters behind an opening bracket.
-
-    Raises:
-        UserError: there are more passages than letters, or one of these is no token of its own there.
-    """
-    if count > len(LETTERS):
-        hint = f"type a window of {len(LETTERS)} or less"
-        raise UserError(f"{count} passages have no letter each: there are {len(LETTERS)}", where, hint)
-    bracket, ids = reader.ids("["), list[int]()
-    for letter in LETTERS[:count]:
-        together = reader.ids(f"[{letter}")
-        if together[:-1] != bracket or together[-1] in ids:
-            what = f"its tokenizer has no token {letter!r} of its own behind '['"
-            raise UserError(what, where, "choose a model whose tokenizer has one for each capital letter")
-        ids.append(together[-1])
-    return ids
-
-
-def letter_prompt(frame: Frame, query: str, passages: Sequence[tuple[str, str]], words: int) -> list[int]:
-    """A prompt that asks for passages by their letters, the best first, up to the bracket of the first letter.
-
-    Args:
-        frame: Of the chat.
-        query: What is searched for.
-        passages: (title, text) of each, in the order of the prompt.
-        words: Of a text, at most.
-    """
-    count, query = len(passages), without_letters(query)
-    lines = [
-        f"You rank passages by how relevant they are to a query. Here are {count} passages, each named by a letter in "
-        f"brackets. Rank them for the search query: {query}.\n"
-    ]
-    for letter, (title, text) in zip(LETTERS, passages, strict=False):
-        passage = f"{f'{title}: ' if title else ''}{cut_words(text, words)}"
-        lines.append(f"[{letter}] {without_letters(passage)}")
-    lines.append(
-        f"\nSearch query: {query}.\nRank the {count} passages above by relevance to the query, the most relevant "
-        "first, as [] > [], for example [B] > [A]. Answer with the ranking only."
-    )
-    reader = frame.reader
-    return [*frame.before, *reader.ids("\n".join(lines)), *frame.behind, *reader.ids("[")]
-
-
-def without_letters(text: str) -> str:
-    """A text in which no letter in brackets looks like the name of a passage: [A] becomes (A)."""
-    for letter in LETTERS:
-        text = text.replace(f"[{letter}]", f"({letter})")
-    return text

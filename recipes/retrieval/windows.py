@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 Order = Callable[[Sequence[int]], Sequence[int]]
+Orders = Callable[[Sequence[int], Sequence[Sequence[int]]], Sequence[Sequence[int]]]
 
 
 def windows(count: int, size: int, stride: int) -> list[tuple[int, int]]:
@@ -42,10 +43,24 @@ def slide(count: int, size: int, stride: int, order: Order) -> list[int]:
     Returns:
         Each number below `count` once.
     """
-    ranked = list(range(count))
-    for start, end in windows(count, size, stride):
-        part = ranked[start:end]
-        ranked[start:end] = [part[place] for place in checked(order(part), len(part))]
+    return slide_together([count], size, stride, lambda _, parts: [order(parts[0])])[0]
+
+
+def slide_together(counts: Sequence[int], size: int, stride: int, order: Orders) -> list[list[int]]:
+    """The same for many lists, the n-th windows of all of them side by side: those of one list wait for each other.
+
+    Args:
+        counts: Candidates of each list.
+        size: Of a window.
+        stride: Between windows.
+        order: Given numbers of lists and a window of each, returns the order of each window.
+    """
+    ranked, spans = [list(range(count)) for count in counts], [windows(count, size, stride) for count in counts]
+    for turn in range(max(map(len, spans), default=0)):
+        live = [number for number, each in enumerate(spans) if turn < len(each)]
+        parts = [ranked[number][slice(*spans[number][turn])] for number in live]
+        for number, part, places in zip(live, parts, order(live, parts), strict=True):
+            ranked[number][slice(*spans[number][turn])] = [part[place] for place in checked(places, len(part))]
     return ranked
 
 

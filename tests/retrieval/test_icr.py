@@ -15,8 +15,9 @@ from recipes.core.runs.records import final_metrics
 from recipes.retrieval.icr.attention import read_lists, tail_attention
 from recipes.retrieval.icr.config import PromptConfig
 from recipes.retrieval.icr.method import calibrate, contrastive_heads, kept, passage_scores, retrieval_heads
-from recipes.retrieval.icr.reading import Asked, Prompts, attention_once
-from recipes.retrieval.listwise import chat_frame, cut_words, letter_ids, passage_list, without_letters
+from recipes.retrieval.icr.reading import Prompts, attention_once
+from recipes.retrieval.letters.prompts import Asked
+from recipes.retrieval.listwise import chat_frame, passage_list
 from tests.core import tokenizer_kinds
 from tests.retrieval.conftest import PASSAGES, model_folder, random_model, write_collection
 
@@ -106,14 +107,6 @@ def test_nothing_is_asked_that_says_nothing(tmp_path: Path, steelyard_home: Path
     # All heads together are what their sums say.
     sums = [read.tokens[0, 0, start:end].sum() for start, _, end in read.spans]
     np.testing.assert_allclose(read.heads[0].sum(0), sums, rtol=1e-4)
-
-
-def test_letters_are_tokens_of_their_own() -> None:
-    reader = chat_frame(tokenizer_kinds.byte_level(False, False)).reader
-    assert reader.tokenizer.decode(letter_ids(reader, 3, "model=x")) == "ABC"
-    with pytest.raises(UserError, match="27 passages have no letter each: there are 26"):
-        letter_ids(reader, 27, "model=x")
-    assert without_letters("see [A] and [b]") == "see (A) and [b]" and cut_words(" a  b c ", 2) == "a b"
 
 
 def final(outputs: Path, *words: str) -> tuple[dict[str, float], Path]:

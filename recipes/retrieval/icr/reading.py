@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recipes.core.models.kv_cache import KVCache
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 from recipes.retrieval.icr.attention import read_lists, tail_attention
 from recipes.retrieval.icr.config import PromptConfig
-from recipes.retrieval.listwise import Frame, PassageList, fitting, letter_ids, letter_prompt, passage_list
-from recipes.retrieval.windows import slide
+from recipes.retrieval.letters.config import ReadingConfig
+from recipes.retrieval.letters.prompts import Asked, LetterPrompts
+from recipes.retrieval.letters.reading import order_lists
+from recipes.retrieval.listwise import Frame, PassageList, fitting, passage_list
 
 VERSION = 1
 CONTENT_FREE = "N/A"
@@ -28,20 +29,6 @@ ASK = {
 }
 SPAN, LAST = 0, 1  # tokens of the question that are read
 QUERY, NOTHING = 0, 1  # what is asked
-Passage = tuple[str, str]  # title, text
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A query with its candidates in the order of the prompt.
-
-    Attributes:
-        text: The query.
-        passages: Its candidates.
-    """
-
-    text: str
-    passages: Sequence[Passage]
 
 
 @dataclass(frozen=True)
@@ -98,13 +85,10 @@ class Prompts:
         tail = max(len(self.tail(text)[0]) for text in (asked.text, CONTENT_FREE))
         return build(self._words(lambda words: len(build(words).ids) + tail, len(asked.passages)))
 
-    def letters(self, asked: Asked) -> list[int]:
-        """A prompt that asks for letters. Raises UserError: it cannot fit."""
-
-        def build(words: int) -> list[int]:
-            return letter_prompt(self.frame, asked.text, asked.passages, words)
-
-        return build(self._words(lambda words: len(build(words)), len(asked.passages)))
+    @property
+    def letters(self) -> LetterPrompts:
+        """Prompts that ask for letters."""
+        return LetterPrompts(self.frame, self.config.words, self.longest, self.where, answered=False)
 
     def _words(self, tokens: Any, count: int) -> int:
         words = self.config.words
@@ -182,26 +166,7 @@ def letter_orders(model: Any, prompts: Prompts, asked: Sequence[Asked]) -> list[
     Raises:
         UserError: letters are no tokens of their own, or a prompt cannot fit.
     """
-    config, results = prompts.config, []
-    letter_ids(prompts.frame.reader, min(config.window, max(len(each.passages) for each in asked)), prompts.where)
-    with progress("asking for letters", len(asked)) as show:
-        for number, each in enumerate(asked, 1):
-            results.append(_letter_order(model, prompts, each))
-            show(number)
-    return results
-
-
-def _letter_order(model: Any, prompts: Prompts, asked: Asked) -> tuple[list[int], int]:
-    read = 0
-
-    def order(part: Sequence[int]) -> list[int]:
-        nonlocal read
-        ids = prompts.letters(Asked(asked.text, [asked.passages[number] for number in part]))
-        letters = letter_ids(prompts.frame.reader, len(part), prompts.where)
-        read += len(ids)
-        cache = KVCache(model, prompts.where)
-        logits = cache.head.logits(cache.catch_up([ids]))[0, letters]
-        return logits.argsort(descending=True, stable=True).tolist()
-
-    places = slide(len(asked.passages), prompts.config.window, prompts.config.stride, order)
-    return places, read
+    config = prompts.config
+    size = (config.window, config.stride, config.batch_size)
+    ordered = order_lists(model, prompts.letters, asked, ReadingConfig(), *size)
+    return [(each.order, each.work.tokens) for each in ordered]

@@ -1,10 +1,8 @@
 """In-context re-ranking as an experiment: candidates ordered by attention, beside letters, an encoder and BM25."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +13,9 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.models.sentences import load_sentence_encoder
 from recipes.core.models.text import context
 from recipes.core.recipe import Evaluation, Untrained
-from recipes.core.storage.files import write_text
 from recipes.core.training.toys.frozen import load_frozen, model_where
 from recipes.retrieval.collection import Collection
-from recipes.retrieval.first_stage import Candidates, candidates, embed_once
+from recipes.retrieval.first_stage import Candidates, candidate_cosines, candidates
 from recipes.retrieval.icr.config import ICRConfig
 from recipes.retrieval.icr.method import calibrate, contrastive_heads, passage_scores, retrieval_heads
 from recipes.retrieval.icr.reading import (
@@ -26,18 +23,18 @@ from recipes.retrieval.icr.reading import (
     NOTHING,
     QUERY,
     SPAN,
-    Asked,
     Attention,
     Prompts,
     attention_once,
     letter_orders,
 )  # fmt: skip
+from recipes.retrieval.letters.prompts import Asked
 from recipes.retrieval.listwise import chat_frame
 from recipes.retrieval.load import load_collection
 from recipes.retrieval.measures import add_measures
 from recipes.retrieval.rankings import FILE, Ranking, by_scores, write_run
+from recipes.retrieval.reranked import RERANKED, write_reranked
 
-RERANKED = "reranked.jsonl"
 HINT = "A token of a passage weighs the more, up to 16, the more of the query's attention it moved to the passage."
 OCTAVES = 4
 HEAD_SEED = 1_000_003  # apart from that of the shuffled order
@@ -87,30 +84,10 @@ class ICRRecipe(Untrained):
             scores.add("tokens_read", id, id, cost)
         files = {
             FILE: partial(write_run, rankings=rankings, queries=chosen.queries, passages=passages, tag=config.variant),
-            RERANKED: partial(write_reranked, prepared=prepared, rankings=rankings),
+            RERANKED: partial(write_reranked, chosen=chosen, passages=passages, rankings=rankings),
         }
         shown = _heatmap(config, prepared, rankings, read) if read else None
         return Evaluation(scores.overall(), scores, shown, files=files)
-
-
-def write_reranked(path: Path, prepared: Prepared, rankings: Sequence[Ranking]) -> None:
-    """One JSON object a query: its text, and the passages in their new order with score, place before and grade."""
-    chosen, passages, lines = prepared.candidates, prepared.collection.passages, []
-    for number, ranking in enumerate(rankings):
-        before = {int(passage): place for place, passage in enumerate(chosen.given[number].passages, 1)}
-        rows = [
-            {
-                "id": passages.ids[passage],
-                "before": before[int(passage)],
-                "score": round(float(score), 6),
-                "grade": chosen.queries.grades[number].get(int(passage), 0),
-                "text": passages.whole(int(passage)),
-            }
-            for passage, score in zip(ranking.passages, ranking.scores, strict=True)
-        ]
-        line = {"query": chosen.queries.ids[number], "text": chosen.queries.texts[number], "passages": rows}
-        lines.append(json.dumps(line, ensure_ascii=False))
-    write_text(path, "\n".join(lines) + "\n")
 
 
 def _labelled(config: ICRConfig, collection: Collection, device: str) -> Candidates:
@@ -232,15 +209,8 @@ def _prompts(config: ICRConfig, prepared: Prepared) -> Prompts:
 def _by_encoder(prepared: Prepared) -> list[Ranking]:
     """Candidates by the cosine of a sentence encoder with the query."""
     encoder, passages, chosen = load_sentence_encoder(None, "model"), prepared.collection.passages, prepared.candidates
-    numbers = sorted({int(passage) for ranking in chosen.given for passage in ranking.passages})
-    row_of = {number: row for row, number in enumerate(numbers)}
-    vectors = embed_once(encoder, [passages.whole(number) for number in numbers], "passage-vectors")
-    asked = embed_once(encoder, list(chosen.queries.texts), "query-vectors")
-    rankings = []
-    for vector, ranking in zip(asked, chosen.given, strict=True):
-        rows = vectors[[row_of[int(passage)] for passage in ranking.passages]]
-        rankings.append(by_scores(ranking.passages, rows @ vector) if len(ranking) else ranking)
-    return rankings
+    cosines = candidate_cosines(encoder, passages, chosen.queries, chosen.given)
+    return [by_scores(ranking.passages, values) for ranking, values in zip(chosen.given, cosines, strict=True)]
 
 
 def _heatmap(

@@ -1,0 +1,1 @@
+"""FIRST: passages by the logits of the first letter that a model would name."""

@@ -1,0 +1,96 @@
+"""Config and card of the recipe `first`. Imports no torch."""
+
+from dataclasses import dataclass
+
+from recipes.core.config.settings import EXAMPLE_UNIT, FULL, Card, Claim
+from recipes.retrieval.letters.config import MEASURED, LettersRunConfig
+
+METRIC = "rank_loss"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstConfig(LettersRunConfig):
+    """Config of one `first` run."""
+
+
+CONFIG = FirstConfig
+
+CARD = Card(
+    title="FIRST: passages by the logits of the first letter",
+    paper="arXiv 2406.15657 (Reddy, Doo, Xu, Sultan, Swain, Sil, Ji; EMNLP 2024)",
+    weights="pairs of passages, by how near to the top of the teacher's order they stand",
+    summary="A language model that is asked to write an order of passages says it with the logits of its first letter "
+    "already. One forward reads them, no token is generated; a rank loss whose pairs weigh 1 / (r_i + r_j) is learnt "
+    "beside the loss of the written order.",
+    claim=Claim(
+        statement="Learnt with the weighted rank loss, the first letter's logits rank held-out lists better than "
+        "learnt from written orders alone",
+        metric=METRIC,
+        arm="first",
+        baseline="lm",
+        direction=-1,
+        published="nDCG@10 54.3 against 53.7 of RankZephyr (generation) on eleven sets of BEIR; rank loss not reported",
+        minimal_effect=0.005,
+    ),
+    claims=(
+        Claim(
+            statement="No token is generated where written orders take four steps a passage",
+            metric="decode_steps",
+            arm="first",
+            baseline="generation",
+            direction=-1,
+            published="inference about 50% faster than generation",
+            minimal_effect=1.0,
+            unit=EXAMPLE_UNIT,
+        ),
+        Claim(
+            statement="The first letter's logits order pairs as the teacher does more often than by the LM loss alone",
+            metric="pair_agreement",
+            arm="first",
+            baseline="lm",
+            direction=1,
+            published="not reported",
+            minimal_effect=0.02,
+        ),
+        Claim(
+            statement="Pairs near the top that weigh more make a better ranker than pairs that weigh the same",
+            metric=METRIC,
+            arm="first",
+            baseline="unweighted",
+            direction=-1,
+            published="less than one point of nDCG@10",
+            minimal_effect=0.005,
+        ),
+        Claim(
+            statement="Tuning puts the probability of the next token onto letters",
+            metric="letter_mass",
+            arm="first",
+            baseline="zero_shot",
+            direction=1,
+            published="not reported",
+            minimal_effect=0.1,
+        ),
+        Claim(
+            statement="Read off one token it ranks better than the same lists learnt and read as written orders",
+            metric="RR@10",
+            arm="first",
+            baseline="generation",
+            direction=1,
+            published="nDCG@10 54.3 against 53.7",
+            minimal_effect=0.01,
+            only=f"budget={FULL}",
+        ),
+    ),
+    cost="one forward for each window of 20 passages; tuning as for a written order, and one row of logits more",
+    pair_keys=("arm", "ranking", "tuning"),
+    version=1,
+    control="generation",
+    headlines=(METRIC, "pair_agreement", "RR@10", "forwards", "ms"),
+    price=("answer_nll",),
+    metrics=(
+        *("RR*", "nDCG*", "R@*", "AP*", "P@*", "Success*", "*@*"),
+        *MEASURED,
+        *("prefills", "decode_steps", "forwards", "tokens_read", "malformed", "ms", "teacher_tau"),
+    ),
+    watched=MEASURED,
+)
