@@ -20,7 +20,7 @@ from recipes.core.models.text import build_language_model, context
 from recipes.core.models.vision_language import TextModel
 from recipes.core.recipe import Evaluation
 from recipes.core.training.toys.config import ToyLMConfig
-from recipes.core.training.toys.frozen import build_tokenizer
+from recipes.core.training.toys.frozen import build_tokenizer, model_where
 from recipes.core.training.toys.language import ToyLM
 from recipes.core.training.trainer import Training, check_one_batch
 from recipes.retrieval.collection import Collection
@@ -174,8 +174,7 @@ def _model(config: LettersRunConfig) -> tuple[Callable[[], TextModel], LetterPro
         load: Callable[[], TextModel] = ToyLM(config.model, config.trainer, config.seed).load
     else:
         load = partial(build_language_model, config.model, tokenizer, config.seed)
-    path, prompt = getattr(config.model, "path", None), config.prompt
-    where = f"model.path={path}" if path else f"model={config.model.name}"
+    prompt, where = config.prompt, model_where(config.model)
     return load, LetterPrompts(chat_frame(tokenizer), prompt.words, context(load()), where, prompt.names)
 
 
