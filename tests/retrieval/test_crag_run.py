@@ -83,6 +83,20 @@ def test_reviews_without_ratings(tmp_path: Path, words: tuple[str, ...]) -> None
     assert "rating_error" not in metrics and {"coverage@6", "coverage@9"} <= metrics.keys()
 
 
+def test_of_reviews_partly_rated_those_with_a_rating_count(tmp_path: Path, words: tuple[str, ...]) -> None:
+    rows = [json.loads(line) for line in (tmp_path / "reviews.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if row["product"] == "radio"]
+    sparse = [row | {"rating": row["rating"] if number % 2 else None} for number, row in enumerate(rows)]
+    (tmp_path / "sparse.jsonl").write_text("\n".join(map(json.dumps, sparse)) + "\n")
+    whole = ("draws.sizes=null", "draws.each=1", "arm=all")
+    metrics, _ = final(tmp_path, f"data.path={tmp_path / 'sparse.jsonl'}", *words[1:], *whole)
+    assert metrics["rating_error"] == 0
+    first = [row | {"rating": row["rating"] if number < 1 else None} for number, row in enumerate(rows)]
+    (tmp_path / "sparse.jsonl").write_text("\n".join(map(json.dumps, first)) + "\n")
+    metrics, (line,) = final(tmp_path, f"data.path={tmp_path / 'sparse.jsonl'}", *words[1:], *whole[:2], "arm=first_k")
+    assert metrics["rating_error"] == 0  # the only rated one is kept
+
+
 def test_what_cannot_be(tmp_path: Path, words: tuple[str, ...]) -> None:
     with pytest.raises(UserError, match="no product has more reviews than clusters"):
         final(tmp_path, *words, "clusters.k=20")

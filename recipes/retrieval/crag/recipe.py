@@ -173,14 +173,17 @@ def _measure(
 
 
 def _rating_error(library: Library, draw: Draw, context: Context) -> float | None:
-    """None where reviews without a rating are among them, or no review is kept."""
-    ratings = [library.reviews[number].rating for number in draw.members]
-    if not context.kept or any(rating is None for rating in ratings):
+    """Of the reviews that have a rating; None where none has one, or none that is kept."""
+    ratings = [rating for number in draw.members if (rating := library.reviews[number].rating) is not None]
+    kept = [
+        (rating, share)
+        for number, share in zip(context.kept, context.shares, strict=True)
+        if (rating := library.reviews[number].rating) is not None
+    ]
+    if not ratings or not kept:
         return None
-    kept = [library.reviews[number].rating for number in context.kept]
-    return abs(
-        float(np.average(np.array(kept, float), weights=context.shares)) - float(np.mean(np.array(ratings, float)))
-    )
+    values, shares = np.array(kept, float).T
+    return abs(float(np.average(values, weights=shares)) - float(np.mean(ratings)))
 
 
 def _plots(scores: Scores) -> list[Plot]:

@@ -210,7 +210,8 @@ def _scores(config: RAGImportanceConfig, prepared: Prepared, choice: Choice) -> 
         for id, value in zip(asked.ids, _right(asked, choice.keeps[0], k), strict=True):
             scores.add("accuracy/threshold", id, id, value)
         gone = ~choice.keeps[0][corpus.source]
-        _add_share(scores, "precision", "share of the removed passages that were spoiled", corpus.spoiled, gone)
+        if corpus.spoiled.any():
+            _add_share(scores, "precision", "share of the removed passages that were spoiled", corpus.spoiled, gone)
         _add_share(scores, "recall", "share of the spoiled passages that are removed", gone, corpus.spoiled)
     return scores
 
