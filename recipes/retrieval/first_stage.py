@@ -46,6 +46,11 @@ class BM25:
 
         self._index: Any = bm25s.BM25.load(build_once("bm25", key, build) / "index", load_corpus=False)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the index, its words left out."""
+        return sum(part.nbytes for part in self._index.scores.values() if isinstance(part, np.ndarray))
+
     def rank(self, query: str, count: int) -> Ranking:
         """At most so many passages that share a term with a query; of equal scores the first of the collection."""
         terms = bm25s.tokenize([query], stopwords=STOPWORDS, show_progress=False, return_ids=False)[0]

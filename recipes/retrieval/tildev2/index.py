@@ -4,7 +4,8 @@
     index.scores(terms, counts, passages)    # of some passages
     index.search(terms, counts, 1000)        # of all
 
-Terms of a passage lie behind each other (CSR). What a query reads is the same by term, made once when it is first asked.
+Terms of a passage lie behind each other (CSR). What a query reads is the same by term, made once when it is first
+asked.
 """
 
 import io
@@ -81,9 +82,11 @@ class TermIndex:
         values = self.weights[part].astype(np.float32) * self.scale
         return dict(zip(self.terms[part].tolist(), values.tolist(), strict=True))
 
-    def scores(
-        self, terms: np.ndarray, counts: np.ndarray, passages: np.ndarray
-    ) -> NDArray[np.float32]:
+    def terms_of(self, passage: int) -> NDArray[np.int32]:
+        """Ids of the terms of a passage."""
+        return self.terms[int(self.starts[passage]) : int(self.starts[passage + 1])]
+
+    def scores(self, terms: np.ndarray, counts: np.ndarray, passages: np.ndarray) -> NDArray[np.float32]:
         """[k] scores of some passages: sum over the terms of a query of count times weight.
 
         Args:
@@ -97,12 +100,16 @@ class TermIndex:
             total += np.where(postings[place] == passages, weights[place] * np.float32(count), 0)
         return total
 
+    def all_scores(self, terms: np.ndarray, counts: np.ndarray) -> NDArray[np.float32]:
+        """[passages] scores of all; arguments as in `scores`."""
+        total = np.zeros(len(self), np.float32)
+        for postings, weights, count in self._postings(terms, counts):
+            total[postings] += weights * np.float32(count)
+        return total
+
     def search(self, terms: np.ndarray, counts: np.ndarray, count: int) -> Ranking:
         """At most so many passages of all with a score above 0; of equal scores the first of the collection."""
-        total = np.zeros(len(self), np.float32)
-        for postings, weights, times in self._postings(terms, counts):
-            total[postings] += weights * np.float32(times)
-        return best(total, count)
+        return best(self.all_scores(terms, counts), count)
 
     def save(self, path: Path, ids: Sequence[str]) -> None:
         """Write it with the ids of its passages, as a NumPy archive without pickles."""
@@ -132,7 +139,7 @@ class TermIndex:
 
     @cached_property
     def _by_term(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """[t] terms, [t + 1] where the passages of each begin, [pairs] passages, rising within a term, [pairs] weights."""
+        """[t] terms, [t + 1] where the passages of each begin, [pairs] passages, rising in a term, [pairs] weights."""
         order = np.argsort(self.terms, kind="stable")
         passages = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self.starts))[order]
         distinct, first = np.unique(self.terms[order], return_index=True)

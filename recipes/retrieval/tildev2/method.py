@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 
 def score_matrix(query_ids: Tensor, query_weights: Tensor, passage_ids: Tensor, weights: Tensor) -> Tensor:
-    """s(q, p) = sum over the tokens of q of v_i W_p[t_i], where W_p[t] = max over the tokens j of p with p_j = t of w_j.
+    """s(q, p) = sum over i of v_i W_p[t_i], where W_p[t] = max over the tokens j of p with p_j = t of w_j.
 
     A term that stands several times in a query counts each time; one that the passage lacks gives 0.
 

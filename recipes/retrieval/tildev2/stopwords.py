@@ -1,29 +1,27 @@
 """Terms that count nowhere: the same in training, in expansions, in the index and in queries.
 
-Function words of English by their classes, without those that ask (who, what, when, where, which, why, how), and what is
-left of contractions once a tokenizer has cut them at the apostrophe. Fixed here, so that an index reads alike on every
-machine.
+Function words of English by their classes, without those that ask (who, what, when, where, which, why, how), and what
+is left of contractions once a tokenizer has cut them at the apostrophe. Fixed here, so that an index reads alike on
+every machine.
 """
 
 import re
 from collections.abc import Iterable
 from typing import Any
 
-WORDS = frozenset(
-    # articles, demonstratives, quantities
-    "a an the this that these those all any both each few more most other some such no nor not only own same so than too very "
-    # pronouns
-    "i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers herself "
-    "it its itself they them their theirs themselves whom "
-    # forms of be, have, do; modal verbs
-    "am is are was were be been being have has had having do does did doing can will just should now "
-    # prepositions, conjunctions, adverbs of place and time
-    "and but if or because as until while of at by for with about against between into through during before after above "
-    "below to from up down in out on off over under again further then once here there "
-    # pieces of contractions
-    "s t d m o y re ve ll ma don ain aren couldn didn doesn hadn hasn haven isn mightn mustn needn shan shouldn wasn weren "
-    "won wouldn".split()
-)
+# Articles, demonstratives, quantities; pronouns; forms of be, have, do, and modal verbs; prepositions, conjunctions,
+# adverbs of place and time; pieces of contractions.
+_LIST = """
+a an the this that these those all any both each few more most other some such no nor not only own same so than too very
+i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers herself
+it its itself they them their theirs themselves whom
+am is are was were be been being have has had having do does did doing can will just should now
+and but if or because as until while of at by for with about against between into through during before after above
+below to from up down in out on off over under again further then once here there
+s t d m o y re ve ll ma don ain aren couldn didn doesn hadn hasn haven isn mightn mustn needn shan shouldn wasn weren
+won wouldn
+"""
+WORDS = frozenset(_LIST.split())
 PLURAL = "##s"
 PLAIN = re.compile(r"[A-Za-z0-9_-]*")
 CONTINUED = "##"

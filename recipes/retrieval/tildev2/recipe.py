@@ -1,0 +1,184 @@
+"""TILDEv2 as an experiment: candidates ordered by weighed terms, beside uniform weights, TILDE, BM25 and an encoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from recipes.core.evaluation.scores import Scores
+from recipes.core.models.run_models import describer
+from recipes.core.recipe import Evaluation
+from recipes.core.training.trainer import Training
+from recipes.retrieval.collection import Collection, Queries
+from recipes.retrieval.encoders import load_encoder, text_rows
+from recipes.retrieval.first_stage import Candidates, candidates
+from recipes.retrieval.load import load_collection
+from recipes.retrieval.measures import add_measures
+from recipes.retrieval.pairs import TrainingPairs, pair_collate, training_pairs, training_queries
+from recipes.retrieval.rankings import FILE, best, by_scores, write_run
+from recipes.retrieval.tildev2.config import INDEXED, TILDE, TildeV2Config
+from recipes.retrieval.tildev2.expansion import Texts, read_texts, tilde_of
+from recipes.retrieval.tildev2.index import FILE as INDEX
+from recipes.retrieval.tildev2.index import TermIndex
+from recipes.retrieval.tildev2.measures import add_costs, add_coverage, add_expansion, time_scores
+from recipes.retrieval.tildev2.rankers import ByBM25, ByEncoder, ByLikelihood, LookUp, Ranker, weigh_passages
+from recipes.retrieval.tildev2.showing import RERANKED, shaded, write_reranked
+from recipes.retrieval.tildev2.terms import TermLoss, TermWeights, token_classifier
+
+WHOLE, WHOLE_FILE = "whole/", "whole.trec"
+DEPTH = 1000  # passages of a ranking of the whole collection
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run needs.
+
+    Attributes:
+        collection: What is searched.
+        candidates: Of the queries that everything is measured on.
+        asked: As many queries, whether or not they have a relevant candidate, for rankings of the whole collection.
+        body: The encoder, or None.
+        texts: Passages as ids, or None where no ids are read.
+        pairs: What is learnt from, or None.
+        device: Where to compute.
+    """
+
+    collection: Collection
+    candidates: Candidates
+    asked: Queries
+    body: Any
+    texts: Texts | None
+    pairs: TrainingPairs | None
+    device: str
+
+
+class TildeV2Recipe:
+    """Ranks by terms; weights are trained where the scorer has some."""
+
+    def prepare(self, config: TildeV2Config, device: str) -> Prepared:
+        """Collection, candidates, expanded passages and training pairs. Raises UserError."""
+        collection = load_collection(config.data)
+        chosen = candidates(config.first_stage, collection, collection.test, config.data.queries, config.seed, device)
+        asked = collection.test.draw(config.data.queries, config.seed)
+        if config.terms.scorer not in (*INDEXED, TILDE):
+            return Prepared(collection, chosen, asked, None, None, None, device)
+        body, tokenizer = load_encoder(config.model, config.encoder.trainable_layers)
+        texts = read_texts(config, collection, body, tokenizer, device)
+        pairs = _pairs(config, collection, body, texts) if config.learns else None
+        return Prepared(collection, chosen, asked, body, texts, pairs, device)
+
+    def build(self, config: TildeV2Config, prepared: Prepared) -> Training | None:
+        """Weights of terms; all arms of a seed share initialisation, pairs and their order."""
+        if not config.learns:
+            return None
+        assert prepared.texts is not None and prepared.pairs is not None
+        model, trainer = TermWeights(prepared.body, config.seed), config.trainer
+        stop = torch.zeros(int(prepared.body.config.vocab_size), dtype=torch.bool)
+        stop[sorted(prepared.texts.stop)] = True
+        micro_batches = trainer.batch_size // (trainer.micro_batch_size or trainer.batch_size)
+        loss = TermLoss(stop, config.terms.scorer == "unicoil", micro_batches)
+        names = [("body.", "bert."), ("head.", "classifier.")]
+        view, tokenizer = token_classifier(prepared.body.config), prepared.texts.tokenizer
+        return Training(
+            model,
+            loss,
+            prepared.pairs,  # type: ignore[arg-type]
+            pair_collate,
+            {"head.": config.terms.learning_rate},
+            before_step=loss.before_step,
+            describe=describer(model, tokenizer, view=view, prefixes=names),
+        )
+
+    def watch(self, config: TildeV2Config, prepared: Prepared, model: object) -> Scores:
+        """Never called: nothing is measured during training but the loss."""
+        raise AssertionError("no step is watched")
+
+    def evaluate(self, config: TildeV2Config, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
+        """Order the candidates of all queries, and where all passages are weighed the whole collection; measure."""
+        chosen, passages = prepared.candidates, prepared.collection.passages
+        weights, ranker = _ranker(config, prepared, model)
+        timed = time_scores(ranker, chosen)
+        rankings = [by_scores(given.passages, values) for given, values in zip(chosen.given, timed.scores, strict=True)]
+        scores, tag = Scores(), config.variant
+        add_measures(scores, config.data.measures, rankings, chosen.queries, passages)
+        files: dict[str, Any] = {
+            FILE: partial(write_run, rankings=rankings, queries=chosen.queries, passages=passages, tag=tag),
+            RERANKED: partial(
+                write_reranked, chosen=chosen, collection=prepared.collection, rankings=rankings, ranker=ranker
+            ),
+        }
+        if config.terms.passages == "all":
+            whole = [best_of(ranker, text) for text in prepared.asked.texts]
+            add_measures(scores, config.data.measures, whole, prepared.asked, passages, prefix=WHOLE)
+            files[WHOLE_FILE] = partial(write_run, rankings=whole, queries=prepared.asked, passages=passages, tag=tag)
+        extra = add_costs(scores, timed, ranker)
+        shown = None
+        if isinstance(ranker, LookUp) and prepared.texts is not None:
+            files[INDEX] = partial(ranker.index.save, ids=passages.ids)
+            add_coverage(scores, config, prepared.texts, prepared.asked)
+            extra |= add_expansion(scores, ranker.index, prepared.texts, list(weights))
+            shown = shaded(config.terms.shown, prepared.texts, chosen, rankings, weights)
+        return Evaluation(scores.overall() | extra, scores.without_empty_rows(), shown, files=files)
+
+
+def best_of(ranker: Ranker, text: str) -> Any:
+    """The first passages of the whole collection; of equal scores the first of the collection."""
+    values = ranker.scores(text)
+    if isinstance(ranker, LookUp | ByBM25):
+        return best(values, DEPTH)
+    return by_scores(np.arange(len(values)), values).first(DEPTH)
+
+
+def _pairs(config: TildeV2Config, collection: Collection, body: Any, texts: Texts) -> TrainingPairs:
+    asked = training_queries(config.pairs, collection, config.seed)
+    queries = text_rows(body, texts.tokenizer, asked.texts, config.encoder.query_tokens, "queries")
+    return training_pairs(config.pairs, collection, asked, queries, texts.rows, config.seed)
+
+
+def _ranker(config: TildeV2Config, prepared: Prepared, model: Any) -> tuple[dict[int, np.ndarray], Ranker]:
+    """Weights of the tokens of passages, where there are such, and what ranks."""
+    collection, device, scorer = prepared.collection, prepared.device, config.terms.scorer
+    passages = collection.passages
+    numbers = _numbers(config, prepared)
+    if scorer == "bm25":
+        return {}, ByBM25(passages, config.first_stage.k1, config.first_stage.b)
+    if scorer == "encoder":
+        return {}, ByEncoder(passages, numbers, device)
+    texts, encoder = prepared.texts, config.encoder
+    assert texts is not None
+    if scorer == TILDE:
+        tilde = tilde_of(config, collection, texts.plain, texts.tokenizer, texts.words)
+        asked = [*prepared.candidates.queries.texts, *prepared.asked.texts]
+        return {}, ByLikelihood(
+            tilde, texts, numbers, asked, config.terms.alpha, encoder.query_tokens, device, encoder.batch_tokens
+        )
+    weights = weigh_passages(model, texts, numbers, device, encoder.batch_tokens)
+    nothing: tuple[Sequence[int], np.ndarray] = ([], np.zeros(0))
+    count = range(len(passages))
+    rows = ((texts.rows[number], weights[number]) if number in weights else nothing for number in count)
+    index = TermIndex.build(rows, texts.stop)
+    if config.terms.quantise == "int8":
+        index = index.quantise()
+    weigh = partial(query_weights, model, device) if scorer == "unicoil" else None
+    return weights, LookUp(index, texts, encoder.query_tokens, len(numbers), weigh)
+
+
+@torch.no_grad()
+def query_weights(model: Any, device: str, ids: Sequence[int]) -> np.ndarray:
+    """[tokens] weights of the tokens of a query."""
+    asked = torch.tensor([list(ids)], device=device)
+    weights: np.ndarray = model.eval()(asked, torch.ones_like(asked))[0, :, 0].float().cpu().numpy()
+    return weights
+
+
+def _numbers(config: TildeV2Config, prepared: Prepared) -> list[int]:
+    """Passages that are weighed."""
+    if config.terms.passages == "all":
+        return list(range(len(prepared.collection.passages)))
+    return sorted({int(number) for ranking in prepared.candidates.given for number in ranking.passages})
+
+
+RECIPE = TildeV2Recipe

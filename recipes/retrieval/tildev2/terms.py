@@ -1,0 +1,78 @@
+"""What gives terms their weights: an encoder with one number a token behind it, trained on pairs."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BertForTokenClassification
+
+from recipes.core.models.build import local_seed
+from recipes.retrieval.pairs import Encoded, InBatchLoss
+from recipes.retrieval.tildev2.method import contrastive_losses, score_matrix
+
+SPREAD = 0.02  # of what the head's weights begin with
+
+
+class TermWeights(nn.Module):
+    """w_j = ReLU(u . H_j + b) of each token. b begins at 1: all terms weigh about the same, and none is dead.
+
+    Args:
+        body: A `BertModel`.
+        seed: Of u.
+    """
+
+    def __init__(self, body: Any, seed: int) -> None:
+        super().__init__()
+        self.body = body
+        self.body.pooler = None  # never read
+        with local_seed(seed):
+            self.head = nn.Linear(body.config.hidden_size, 1)
+            nn.init.normal_(self.head.weight, std=SPREAD)
+            nn.init.ones_(self.head.bias)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Ids and mask [B, T] to weights [B, T, 1]; 0 for padding."""
+        states = self.body(input_ids=ids, attention_mask=mask).last_hidden_state
+        weights: Tensor = torch.relu(self.head(states)) * mask[..., None]
+        return weights
+
+
+class TermLoss(InBatchLoss):
+    """A query's passage among all of the step, by the weights of shared terms.
+
+    Args:
+        stop: bool [V] the ids that are no terms.
+        queries: Whether terms of queries get weights too (uniCOIL), or count 1 each.
+        micro_batches: Of an optimizer step.
+    """
+
+    def __init__(self, stop: Tensor, queries: bool, micro_batches: int) -> None:
+        super().__init__(micro_batches)
+        self.stop, self.queries = stop, queries
+
+    def encode_batch(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Ids of queries and passages, and the weights of their tokens."""
+        self.stop = self.stop.to(batch["query_ids"].device)
+        counted = (~self.stop[batch["query_ids"]]).float() * batch["query_mask"]
+        if self.queries:
+            counted = counted * model(batch["query_ids"], batch["query_mask"])[..., 0]
+        weights = model(batch["passage_ids"], batch["passage_mask"])[..., 0]
+        return {
+            "query_ids": batch["query_ids"],
+            "counted": counted.float(),
+            "passage_ids": batch["passage_ids"],
+            "weights": weights.float(),
+        }
+
+    def losses(self, encoded: Encoded, targets: Tensor, left_out: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy of each query, and whether its passage is first."""
+        scores = score_matrix(encoded["query_ids"], encoded["counted"], encoded["passage_ids"], encoded["weights"])
+        losses = contrastive_losses(scores, targets, left_out)
+        first = scores.detach().masked_fill(left_out, -torch.inf).argmax(1) == targets
+        return losses, {"accuracy": first.float()}
+
+
+def token_classifier(config: Any) -> Any:
+    """`TermWeights` as a class of `transformers` has it: the ReLU of its one logit a token is the token's weight."""
+    with torch.device("meta"):
+        return BertForTokenClassification(type(config)(**config.to_dict() | {"num_labels": 1}))
