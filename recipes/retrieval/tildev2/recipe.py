@@ -75,7 +75,7 @@ class TildeV2Recipe:
         if not config.learns:
             return None
         assert prepared.texts is not None and prepared.pairs is not None
-        model, trainer = TermWeights(prepared.body, config.seed), config.trainer
+        model, trainer = TermWeights(prepared.body), config.trainer
         stop = torch.zeros(int(prepared.body.config.vocab_size), dtype=torch.bool)
         stop[sorted(prepared.texts.stop)] = True
         micro_batches = trainer.batch_size // (trainer.micro_batch_size or trainer.batch_size)

@@ -6,29 +6,25 @@ import torch
 from torch import Tensor, nn
 from transformers import BertForTokenClassification
 
-from recipes.core.models.build import local_seed
 from recipes.retrieval.pairs import Encoded, InBatchLoss
 from recipes.retrieval.tildev2.method import contrastive_losses, score_matrix
 
-SPREAD = 0.02  # of what the head's weights begin with
-
 
 class TermWeights(nn.Module):
-    """w_j = ReLU(u . H_j + b) of each token. b begins at 1: all terms weigh about the same, and none is dead.
+    """w_j = ReLU(u . H_j + b) of each token. u begins at 0 and b at 1: all terms weigh the same, and none is dead.
 
     Args:
         body: A `BertModel`.
-        seed: Of u.
     """
 
-    def __init__(self, body: Any, seed: int) -> None:
+    def __init__(self, body: Any) -> None:
         super().__init__()
         self.body = body
         self.body.pooler = None  # never read
-        with local_seed(seed):
+        with torch.random.fork_rng(devices=[]):
             self.head = nn.Linear(body.config.hidden_size, 1)
-            nn.init.normal_(self.head.weight, std=SPREAD)
-            nn.init.ones_(self.head.bias)
+        nn.init.zeros_(self.head.weight)
+        nn.init.ones_(self.head.bias)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Ids and mask [B, T] to weights [B, T, 1]; 0 for padding."""
