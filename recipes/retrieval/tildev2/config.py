@@ -102,6 +102,14 @@ class ExpansionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WatchConfig:
+    """What is measured while weights are trained: queries that are neither trained nor tested on."""
+
+    every: int = setting(20, help="from one measurement to the next", unit="steps", ge=1)
+    queries: int = setting(32, help="held out, at most a quarter of those to train on", unit="queries", ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TildeV2Config(RunConfig):
     """Config of one `tildev2` run."""
 
@@ -112,6 +120,7 @@ class TildeV2Config(RunConfig):
     pairs: PairsConfig = setting(PairsConfig(), help="training pairs")
     terms: TermsConfig = setting(TermsConfig(), help="terms and their weights")
     expansion: ExpansionConfig = setting(ExpansionConfig(), help="expansion of passages")
+    watch: WatchConfig = setting(WatchConfig(), help="learning curve")
 
     @property
     def learns(self) -> bool:
@@ -251,8 +260,8 @@ CARD = Card(
     headlines=(METRIC, f"whole/{METRIC}", COVERAGE, "bytes", "query_ms"),
     price=("bytes", "query_ms"),
     metrics=(
-        *("RR*", "nDCG*", "R@*", "AP*", "P@*", "Success*", "*@*", COVERAGE, "bytes", "terms", "added", "query_ms"),
-        "loss",
+        *("RR*", "nDCG*", "R@*", "AP*", "P@*", "Success*", "*@*", "whole/*", COVERAGE, "bytes", "terms", "added"),
+        *("query_ms*", "watch/*"),
     ),
-    watched=("loss",),
+    watched=("watch/*",),
 )

@@ -1,23 +1,25 @@
 """TILDEv2 as an experiment: candidates ordered by weighed terms, beside uniform weights, TILDE, BM25 and an encoder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.scores import Scores
+from recipes.core.models.dropout import evaluation
 from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
-from recipes.core.training.trainer import Training
+from recipes.core.training.trainer import Training, check_one_batch
 from recipes.retrieval.collection import Collection, Queries
 from recipes.retrieval.encoders import load_encoder, text_rows
 from recipes.retrieval.first_stage import Candidates, candidates
 from recipes.retrieval.load import load_collection
 from recipes.retrieval.measures import add_measures
-from recipes.retrieval.pairs import TrainingPairs, pair_collate, training_pairs, training_queries
+from recipes.retrieval.pairs import TrainingPairs, pair_collate, targets, training_pairs, training_queries
 from recipes.retrieval.rankings import FILE, best, by_scores, write_run
 from recipes.retrieval.tildev2.config import INDEXED, TILDE, TildeV2Config
 from recipes.retrieval.tildev2.expansion import Texts, read_texts, tilde_of
@@ -25,7 +27,7 @@ from recipes.retrieval.tildev2.index import FILE as INDEX
 from recipes.retrieval.tildev2.index import TermIndex
 from recipes.retrieval.tildev2.measures import add_costs, add_coverage, add_expansion, time_scores
 from recipes.retrieval.tildev2.rankers import ByBM25, ByEncoder, ByLikelihood, LookUp, Ranker, weigh_passages
-from recipes.retrieval.tildev2.showing import RERANKED, shaded, write_reranked
+from recipes.retrieval.tildev2.showing import RERANKED, learning, shaded, write_reranked
 from recipes.retrieval.tildev2.terms import TermLoss, TermWeights, token_classifier
 
 WHOLE, WHOLE_FILE = "whole/", "whole.trec"
@@ -43,6 +45,7 @@ class Prepared:
         body: The encoder, or None.
         texts: Passages as ids, or None where no ids are read.
         pairs: What is learnt from, or None.
+        held_out: What the learning curve is measured on, or None.
         device: Where to compute.
     """
 
@@ -52,6 +55,7 @@ class Prepared:
     body: Any
     texts: Texts | None
     pairs: TrainingPairs | None
+    held_out: TrainingPairs | None
     device: str
 
 
@@ -64,11 +68,14 @@ class TildeV2Recipe:
         chosen = candidates(config.first_stage, collection, collection.test, config.data.queries, config.seed, device)
         asked = collection.test.draw(config.data.queries, config.seed)
         if config.terms.scorer not in (*INDEXED, TILDE):
-            return Prepared(collection, chosen, asked, None, None, None, device)
+            return Prepared(collection, chosen, asked, None, None, None, None, device)
+        if config.learns:  # before a TILDE is trained
+            count = len(training_queries(config.pairs, collection, config.seed))
+            check_one_batch(count - held_out_count(config, count), config.trainer)
         body, tokenizer = load_encoder(config.model, config.encoder.trainable_layers)
         texts = read_texts(config, collection, body, tokenizer, device)
-        pairs = _pairs(config, collection, body, texts) if config.learns else None
-        return Prepared(collection, chosen, asked, body, texts, pairs, device)
+        pairs, held_out = _pairs(config, collection, body, texts) if config.learns else (None, None)
+        return Prepared(collection, chosen, asked, body, texts, pairs, held_out, device)
 
     def build(self, config: TildeV2Config, prepared: Prepared) -> Training | None:
         """Weights of terms; all arms of a seed share initialisation, pairs and their order."""
@@ -76,10 +83,7 @@ class TildeV2Recipe:
             return None
         assert prepared.texts is not None and prepared.pairs is not None
         model, trainer = TermWeights(prepared.body), config.trainer
-        stop = torch.zeros(int(prepared.body.config.vocab_size), dtype=torch.bool)
-        stop[sorted(prepared.texts.stop)] = True
-        micro_batches = trainer.batch_size // (trainer.micro_batch_size or trainer.batch_size)
-        loss = TermLoss(stop, config.terms.scorer == "unicoil", micro_batches)
+        loss = _loss(config, prepared, trainer.batch_size // (trainer.micro_batch_size or trainer.batch_size))
         names = [("body.", "bert."), ("head.", "classifier.")]
         view, tokenizer = token_classifier(prepared.body.config), prepared.texts.tokenizer
         return Training(
@@ -88,13 +92,26 @@ class TildeV2Recipe:
             prepared.pairs,  # type: ignore[arg-type]
             pair_collate,
             {"head.": config.terms.learning_rate},
+            regular_steps(trainer.max_steps, config.watch.every),
             before_step=loss.before_step,
             describe=describer(model, tokenizer, view=view, prefixes=names),
         )
 
-    def watch(self, config: TildeV2Config, prepared: Prepared, model: object) -> Scores:
-        """Never called: nothing is measured during training but the loss."""
-        raise AssertionError("no step is watched")
+    def watch(self, config: TildeV2Config, prepared: Prepared, model: Any) -> Scores:
+        """The loss of queries that are not trained on, as of one batch, and how often their passage is first."""
+        pairs, scores = prepared.held_out, Scores()
+        assert pairs is not None
+        batch = pair_collate([pairs[number] for number in range(len(pairs))])
+        tensors = {name: values.to(prepared.device) for name, values in batch.items() if name != "ids"}
+        loss = _loss(config, prepared, 1)
+        with evaluation(model), torch.no_grad():
+            losses, right = loss.losses(loss.encode_batch(model, tensors), *targets(tensors))
+        scores.define("watch/loss", "cross-entropy of held-out queries among the passages of all", False)
+        scores.define("watch/accuracy", "held-out queries whose passage is first of those of all", True)
+        for id, value, first in zip(pairs.ids, losses.tolist(), right["accuracy"].tolist(), strict=True):
+            scores.add("watch/loss", id, id, value)
+            scores.add("watch/accuracy", id, id, first)
+        return scores
 
     def evaluate(self, config: TildeV2Config, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """Order the candidates of all queries, and where all passages are weighed the whole collection; measure."""
@@ -121,7 +138,7 @@ class TildeV2Recipe:
             add_coverage(scores, config, prepared.texts, prepared.asked)
             extra |= add_expansion(scores, ranker.index, prepared.texts, list(weights))
             shown = shaded(config.terms.shown, prepared.texts, chosen, rankings, weights)
-        return Evaluation(scores.overall() | extra, scores.without_empty_rows(), shown, files=files)
+        return Evaluation(scores.overall() | extra, scores.without_empty_rows(), shown, learning(curve), files=files)
 
 
 def best_of(ranker: Ranker, text: str) -> Any:
@@ -132,10 +149,34 @@ def best_of(ranker: Ranker, text: str) -> Any:
     return by_scores(np.arange(len(values)), values).first(DEPTH)
 
 
-def _pairs(config: TildeV2Config, collection: Collection, body: Any, texts: Texts) -> TrainingPairs:
+def _loss(config: TildeV2Config, prepared: Prepared, micro_batches: int) -> TermLoss:
+    assert prepared.texts is not None
+    stop = torch.zeros(int(prepared.body.config.vocab_size), dtype=torch.bool)
+    stop[sorted(prepared.texts.stop)] = True
+    return TermLoss(stop, config.terms.scorer == "unicoil", micro_batches)
+
+
+def _pairs(
+    config: TildeV2Config, collection: Collection, body: Any, texts: Texts
+) -> tuple[TrainingPairs, TrainingPairs]:
+    """What is trained on, and what is held out of it; of fewer than four queries all are both."""
     asked = training_queries(config.pairs, collection, config.seed)
     queries = text_rows(body, texts.tokenizer, asked.texts, config.encoder.query_tokens, "queries")
-    return training_pairs(config.pairs, collection, asked, queries, texts.rows, config.seed)
+    pairs = training_pairs(config.pairs, collection, asked, queries, texts.rows, config.seed)
+    order = np.random.default_rng(config.seed).permutation(len(pairs))
+    count = held_out_count(config, len(pairs))
+    return _part(pairs, order[count:]), _part(pairs, order[: count or len(pairs)])
+
+
+def held_out_count(config: TildeV2Config, queries: int) -> int:
+    """How many of the queries to train on are held out."""
+    return min(config.watch.queries, queries // 4)
+
+
+def _part(pairs: TrainingPairs, numbers: np.ndarray) -> TrainingPairs:
+    rows = sorted(numbers.tolist())
+    ids, queries, relevant = ([part[row] for row in rows] for part in (pairs.ids, pairs.queries, pairs.relevant))
+    return replace(pairs, ids=ids, queries=queries, shown=pairs.shown[rows], relevant=relevant)  # type: ignore[arg-type]
 
 
 def _ranker(config: TildeV2Config, prepared: Prepared, model: Any) -> tuple[dict[int, np.ndarray], Ranker]:

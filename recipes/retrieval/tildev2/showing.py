@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from recipes.core.evaluation.heatmaps import heatmap_example
+from recipes.core.evaluation.plots import Plot
+from recipes.core.evaluation.scores import Scores
 from recipes.core.storage.files import write_text
 from recipes.retrieval.collection import Collection
 from recipes.retrieval.first_stage import Candidates
@@ -56,6 +58,13 @@ def matched(ranker: LookUp, text: str, passage: int) -> dict[str, float]:
     }
 
 
+def learning(curve: Mapping[int, Scores]) -> list[Plot]:
+    """The learning curve, where there is one."""
+    points = [(float(step), scores.overall()["watch/loss"]) for step, scores in sorted(curve.items())]
+    title = "Cross-entropy of held-out queries during training"
+    return [Plot("watch", title, "steps", "nats", {"held-out queries": points})] if points else []
+
+
 def shaded(
     count: int, texts: Texts, chosen: Candidates, rankings: Sequence[Ranking], weights: Mapping[int, np.ndarray]
 ) -> dict[str, Any] | None:
@@ -68,7 +77,7 @@ def shaded(
         rankings: Their order.
         weights: Of the tokens of passages.
     """
-    examples = []
+    examples = list[dict[str, Any]]()
     for number in range(len(rankings)):
         if len(examples) == count:
             break
