@@ -3,8 +3,10 @@
 Pieces are tokenised one by one and joined, never the joined text again: so it is known which tokens are a passage's.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from recipes.core.data.files.records import BadRow
@@ -14,6 +16,8 @@ from recipes.core.errors import UserError
 
 MARK = "\u2042 what is asked \u2042"  # stands in for what the template does not look at
 FEWEST_WORDS = 1
+LONGEST_WORD = 40  # characters
+WORD = re.compile(rf"\S{{1,{LONGEST_WORD}}}")
 
 
 @dataclass(frozen=True)
@@ -82,22 +86,25 @@ def passage_list(frame: Frame, opening: str, passages: Sequence[tuple[str, str]]
         frame: Of the chat.
         opening: The line.
         passages: (title, text) of each, in the order of the prompt.
-        words: Of a text, at most; the rest is cut off.
+        words: Of a title and of a text, at most; the rest is cut off.
     """
     ids, spans = [*frame.before, *frame.reader.ids(opening)], list[Span]()
     for number, (title, text) in enumerate(passages, 1):
         start = len(ids)
         ids += frame.reader.ids(f"\n\n[{number}]")
         middle = len(ids)
-        ids += frame.reader.ids(" " + (f"{title}\n" if title else "") + cut_words(text, words))
+        ids += frame.reader.ids(" " + (f"{cut_words(title, words)}\n" if title else "") + cut_words(text, words))
         spans.append(Span(start, middle, len(ids)))
     return PassageList(ids, spans)
 
 
 def cut_words(text: str, words: int) -> str:
-    """The first words of a text, which are parted by white space."""
-    parts = text.split(maxsplit=words)
-    return " ".join(parts[:words]) if len(parts) > words else text.strip()
+    """The first words of a text, parted by white space; one longer than `LONGEST_WORD` characters counts as several.
+
+    So a text in a script without spaces, or one long address, is cut as any other.
+    """
+    pieces = list(islice(WORD.finditer(text), words + 1))
+    return " ".join(text[: pieces[words - 1].end()].split()) if len(pieces) > words else text.strip()
 
 
 def fitting(build: Callable[[int], int], words: int, context: int, count: int, where: str, kept: int = 0) -> int:
@@ -120,7 +127,7 @@ def fitting(build: Callable[[int], int], words: int, context: int, count: int, w
             what = (
                 f"{count} passages of one word are {over:,} tokens more than the model's context of {context:,}{answer}"
             )
-            hint = "type a smaller first_stage.candidates (of letters: prompt.window); titles and queries are not cut"
+            hint = "type a smaller first_stage.candidates (of letters: prompt.window); queries are not cut"
             raise UserError(what, where, hint)
         words = max(words - max(1, over // (4 * count)), FEWEST_WORDS)
     return words

@@ -15,9 +15,9 @@ from recipes.core.runs.records import final_metrics
 from recipes.retrieval.icr.attention import read_lists, tail_attention
 from recipes.retrieval.icr.config import PromptConfig
 from recipes.retrieval.icr.method import calibrate, contrastive_heads, kept, passage_scores, retrieval_heads
-from recipes.retrieval.icr.reading import Prompts, attention_once
+from recipes.retrieval.icr.reading import OPENING, Prompts, attention_once
 from recipes.retrieval.letters.prompts import Asked
-from recipes.retrieval.listwise import chat_frame, passage_list
+from recipes.retrieval.listwise import chat_frame, cut_words, passage_list
 from tests.core import tokenizer_kinds
 from tests.retrieval.conftest import PASSAGES, model_folder, random_model, write_collection
 
@@ -95,6 +95,16 @@ def test_passages_are_cut_alike_and_never_dropped() -> None:
     assert len(_prompts(room).passages(asked).ids) <= room and len(_prompts(room).passages(asked).spans) == 5
     with pytest.raises(UserError, match="5 passages of one word are .* more than the model's context of 40"):
         _prompts(40).passages(asked)
+
+
+def test_scripts_without_spaces_and_long_titles_are_cut_too() -> None:
+    assert cut_words(" a  b c ", 2) == "a b" and cut_words(" a  b ", 2) == "a  b" and cut_words("", 1) == ""
+    assert cut_words("x" * 100, 2) == "x" * 80 and cut_words("a " + "x" * 50 + " b", 2) == "a " + "x" * 40
+    asked = Asked("animal", [("a title " * 50, "\u8c61" * 500), ("", "b" * 500)])
+    prompts = _prompts()
+    tail = len(prompts.tail("animal")[0])
+    room = len(passage_list(prompts.frame, OPENING, asked.passages, 2).ids) + tail
+    assert len(prompts.passages(asked).ids) + tail > room >= len(_prompts(room).passages(asked).ids) + tail
 
 
 def test_nothing_is_asked_that_says_nothing(tmp_path: Path, steelyard_home: Path) -> None:

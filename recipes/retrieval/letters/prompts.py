@@ -103,7 +103,7 @@ class LetterPrompts:
             f"{kind} in brackets. Rank them for the search query: {query}.\n"
         ]
         for name, (title, text) in zip(names, asked.passages, strict=True):
-            passage = f"{f'{title}: ' if title else ''}{cut_words(text, words)}"
+            passage = f"{f'{cut_words(title, words)}: ' if title else ''}{cut_words(text, words)}"
             lines.append(f"[{name}] {without_names(passage, self.kind)}")
         example = "[B] > [A]" if self.kind == ALPHA else "[2] > [1]"
         lines.append(
