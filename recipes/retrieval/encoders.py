@@ -97,7 +97,7 @@ def text_rows(body: Any, tokenizer: Any, texts: Sequence[str], max_tokens: int, 
         what: What they are, for people ("passages"); `encoder.passage_tokens` is the key that cuts passages.
 
     Raises:
-        UserError: the encoder has fewer positions.
+        UserError: the encoder has fewer positions, or a text has no tokens.
     """
     positions = int(body.config.max_position_embeddings)
     if max_tokens > positions:
@@ -108,6 +108,8 @@ def text_rows(body: Any, tokenizer: Any, texts: Sequence[str], max_tokens: int, 
     if long := sum(len(row) > max_tokens for row in rows):
         note(f"{long:,} of {len(rows):,} {what} are cut to {max_tokens} tokens")
         rows = ids.with_special_tokens(texts, max_tokens)
+    if (empty := next((text for text, row in zip(texts, rows, strict=True) if not row), None)) is not None:
+        raise UserError(f"one of the {what} has no tokens: {empty[:60]!r}", "data", "take it out of the collection")
     return rows
 
 

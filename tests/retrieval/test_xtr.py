@@ -20,7 +20,7 @@ from recipes.retrieval.xtr.method import (
     similarities,
     sum_of_max,
 )
-from recipes.retrieval.xtr.search import TokenIndex, score_exhaustively, score_fully, searches
+from recipes.retrieval.xtr.search import TokenIndex, _without_gaps, score_exhaustively, score_fully, searches
 from recipes.retrieval.xtr.tokens import measure_tokens
 
 # The specification's example: tokens of D1, D1, D2, D2, D3, and their similarities to two query tokens.
@@ -214,6 +214,14 @@ def test_selected_similarities_below_zero_count_as_they_are() -> None:
     np.testing.assert_allclose(scores, [[-0.2, -0.5]])
 
 
+def test_tokens_of_passages_are_gathered_in_their_order() -> None:
+    passages = vectors(9, 8)
+    values, owners = TokenIndex(passages).gather([5, 0, 7])
+    expected = [passages.of(5), passages.of(0), passages.of(7)]
+    np.testing.assert_array_equal(values, np.concatenate(expected))
+    assert owners.tolist() == np.repeat(range(3), [len(part) for part in expected]).tolist()
+
+
 def test_candidates_and_all_passages_are_scored_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     passages, query = vectors(7, 15), vectors(8, 1).values
     index = TokenIndex(passages)
@@ -248,3 +256,18 @@ def test_one_search_gives_every_score_and_every_smaller_k() -> None:
     for one, other in zip(results.others["k2/"], alone.rankings, strict=True):
         assert one.passages.tolist() == other.passages.tolist()
         np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
+
+
+def test_neighbours_that_an_approximate_search_lacks_are_the_last_one_again() -> None:
+    near = _without_gaps(np.array([[0.9, 0.5, -9.0], [0.4, -9.0, -9.0]]), np.array([[7, 3, -1], [2, -1, -1]]))
+    assert near.indices.tolist() == [[7, 3, 3], [2, 2, 2]] and near.scores.tolist() == [[0.9, 0.5, 0.5], [0.4] * 3]
+
+
+def test_inverted_lists_find_what_all_products_find_where_all_are_searched() -> None:
+    pytest.importorskip("faiss")
+    passages, query = vectors(0, 200), vectors(1, 1).values
+    exact, lists = TokenIndex(passages).search(query, 9), TokenIndex(passages, probes=1000).search(query, 9)
+    assert lists.indices.equal(exact.indices)
+    torch.testing.assert_close(lists.scores, exact.scores)
+    few = TokenIndex(passages, probes=1).search(query, 300)
+    assert bool((few.indices >= 0).all()) and bool((few.scores.diff(dim=1) <= 0).all())

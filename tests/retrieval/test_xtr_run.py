@@ -105,7 +105,7 @@ def test_without_training_queries(tmp_path: Path, words: tuple[str, ...]) -> Non
         ("search.sweep=[6]", "has k_prime=6"),
         ("search.infer_score=pooled", "does not fit"),
         ("search.infer_score=bm25", "reads no encoder"),
-        ("search.index=approximate", "usearch is not installed"),
+        ("search.index=approximate", "faiss is not installed"),
     ],
 )
 def test_settings_that_do_not_fit(typed: str, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:

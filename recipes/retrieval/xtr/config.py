@@ -62,17 +62,18 @@ class SearchConfig:
         unit="passages", ge=1,
     )  # fmt: skip
     index: str = setting(
-        "exact", help="search of tokens: exact, or approximate by a graph (needs the extra ann)",
+        "exact", help="search of tokens: exact, or approximate in the nearest inverted lists (needs the extra ann)",
         choices=("exact", "approximate"),
     )  # fmt: skip
+    probes: int = setting(16, help="approximate: lists that are searched", unit="lists", ge=1)
     depth: int = setting(1000, help="passages of a ranking that are kept", unit="passages", ge=100)
     shown: int = setting(4, help="queries whose passages the report shades", unit="queries", ge=0)
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
         problems = []
-        if self.index == "approximate" and find_spec("usearch") is None:
-            problems.append(("index", "usearch is not installed: type pip install -e '.[ann]', or search.index=exact"))
+        if self.index == "approximate" and find_spec("faiss") is None:
+            problems.append(("index", "faiss is not installed: type pip install -e '.[ann]', or search.index=exact"))
         if self.k_prime in self.sweep or len(set(self.sweep)) < len(self.sweep):
             problems.append(("sweep", f"has k_prime={self.k_prime} or a number twice; type others"))
         return problems

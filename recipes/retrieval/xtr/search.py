@@ -16,6 +16,7 @@ from recipes.retrieval.xtr.method import Scored, impute, score_all, score_retrie
 
 GROUP = 256  # queries that are searched for together
 PART = 2**18  # tokens that are compared with a query at once
+LEAST = 39  # tokens of a list, of which faiss learns its centre
 
 
 class TokenIndex:
@@ -23,29 +24,38 @@ class TokenIndex:
 
     Args:
         vectors: Of length 1.
-        approximate: Search by a graph (usearch) in place of all products.
-        device: Where to compute.
+        probes: Lists of an inverted index (faiss) that a search looks into; None: it compares all tokens.
+        device: Where to compute; an inverted index is on the CPU.
     """
 
-    def __init__(self, vectors: TokenVectors, approximate: bool = False, device: str = "cpu") -> None:
+    def __init__(self, vectors: TokenVectors, probes: int | None = None, device: str = "cpu") -> None:
         self.vectors, self.device = vectors, device
         self.owners = torch.from_numpy(vectors.owners())
-        self._graph = _graph(vectors.values) if approximate else None
+        self._lists = None if probes is None else _inverted_lists(vectors.values, probes)
 
     def search(self, queries: np.ndarray, k: int) -> Nearest:
-        """The k tokens with the highest products with each of [n, d]; scores fall."""
-        if self._graph is None:
+        """The k tokens with the highest products with each of [n, d]; scores fall.
+
+        An approximate search may return fewer: the last one then stands for the others, as often as they are missing.
+        """
+        if self._lists is None:
             return nearest(queries, self.vectors.values, k, device=self.device)
-        matches = self._graph.search(np.asarray(queries, np.float32), k)
-        keys = np.asarray(matches.keys, np.int64).reshape(len(queries), -1)
-        scores = 1 - np.asarray(matches.distances, np.float32).reshape(keys.shape)
-        return _without_gaps(scores, keys, np.asarray(matches.counts).reshape(-1))
+        asked = np.ascontiguousarray(queries, np.float32)
+        scores, indices = self._lists.search(asked, k)
+        if len(empty := np.flatnonzero(indices[:, 0] < 0)):  # nothing lies in the lists that were searched
+            exact = nearest(asked[empty], self.vectors.values, k)
+            scores[empty], indices[empty] = exact.scores, exact.indices
+        return _without_gaps(scores, indices)
 
     def gather(self, passages: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
         """All tokens [t, d] of some passages, and the place [t] of each one's passage among them."""
-        parts = [self.vectors.of(int(number)) for number in passages]
-        owners = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part) for part in parts]))
-        values = torch.from_numpy(np.concatenate(parts).astype(np.float32))
+        numbers = np.asarray(passages, np.int64)
+        ends = self.vectors.ends[numbers]
+        starts = np.where(numbers > 0, self.vectors.ends[numbers - 1], 0)
+        lengths = ends - starts
+        rows = np.repeat(ends - np.cumsum(lengths), lengths) + np.arange(lengths.sum())
+        values = torch.from_numpy(self.vectors.values[rows].astype(np.float32, copy=False))
+        owners = torch.from_numpy(np.repeat(np.arange(len(numbers)), lengths))
         return values.to(self.device), owners.to(self.device)
 
 
@@ -110,20 +120,22 @@ def ranking(scored: Scored) -> Ranking:
     return by_scores(scored.passages.numpy(), scored.scores.numpy())
 
 
-def _graph(values: np.ndarray) -> Any:
-    from usearch.index import Index
+def _inverted_lists(values: np.ndarray, probes: int) -> Any:
+    """An index of 4 sqrt(tokens) lists, as faiss advises, whose centres are seeded."""
+    import faiss
 
-    graph = Index(ndim=values.shape[1], metric="ip", dtype="f16")
-    graph.add(np.arange(len(values)), np.asarray(values, np.float32))
-    return graph
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    tokens = np.ascontiguousarray(values, np.float32)
+    count = max(min(int(4 * len(tokens) ** 0.5), len(tokens) // LEAST), 1)
+    lists = faiss.IndexIVFFlat(faiss.IndexFlatIP(tokens.shape[1]), tokens.shape[1], count, faiss.METRIC_INNER_PRODUCT)
+    lists.train(tokens)
+    lists.add(tokens)
+    lists.nprobe = probes
+    return lists
 
 
-def _without_gaps(scores: np.ndarray, keys: np.ndarray, counts: np.ndarray) -> Nearest:
-    """Neighbours that an approximate search did not return, or that are no numbers, are the last one again."""
-    scores[np.arange(scores.shape[1]) >= counts[:, None]] = np.nan
-    order = np.argsort(-scores, axis=1, kind="stable")  # what is no number comes last
-    scores, keys = np.take_along_axis(scores, order, 1), np.take_along_axis(keys, order, 1)
-    last = np.maximum((~np.isnan(scores)).sum(1) - 1, 0)[:, None]
-    places = np.minimum(np.arange(scores.shape[1]), last)
-    scores, keys = np.take_along_axis(scores, places, 1), np.take_along_axis(keys, places, 1)
-    return Nearest(torch.from_numpy(scores), torch.from_numpy(keys))
+def _without_gaps(scores: np.ndarray, indices: np.ndarray) -> Nearest:
+    """Neighbours [n, k] of which those that were not returned, -1 at the end of a row, are the last one again."""
+    last = (indices >= 0).sum(1, keepdims=True) - 1
+    places = np.minimum(np.arange(indices.shape[1]), last)
+    return Nearest(*(torch.from_numpy(np.take_along_axis(part, places, 1)) for part in (scores, indices)))

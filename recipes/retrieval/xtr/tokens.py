@@ -65,7 +65,7 @@ def measure_tokens(
         vectors: Of the passages' tokens.
         device: Where to compute.
     """
-    index = TokenIndex(vectors, config.index == "approximate", device)
+    index = TokenIndex(vectors, config.probes if config.index == "approximate" else None, device)
     results, tries = TokenResults(index), (config.k_prime, *config.sweep)
     for number, near in enumerate(searches(index, asked, max(tries))):
         for k in tries:
