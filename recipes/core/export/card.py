@@ -21,8 +21,9 @@ from recipes.core.storage.places import ADAPTER, HF, LANGUAGE_MODEL
 from recipes.core.storage.seals import MANIFESTS
 
 CARD, CONFIG = "README.md", "config.json"
-TEXT, IMAGES = "AutoModelForCausalLM", "AutoModelForImageTextToText"
-PIPELINES = {TEXT: "text-generation", IMAGES: "image-text-to-text"}
+TEXT, IMAGES, STATES = "AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModel"
+PIPELINES = {TEXT: "text-generation", IMAGES: "image-text-to-text", STATES: "feature-extraction"}
+ENCODERS = ("BertModel",)  # models without a head
 WHERE = ("", "# FOLDER: the folder of this page, or its name on the hub")
 # Of a caption model that no class of transformers is.
 CAPTION_CODE: tuple[str, ...] = (
@@ -39,7 +40,11 @@ CAPTION_CODE: tuple[str, ...] = (
 )
 PIECE = re.compile(r"[^\s=:,\[\]{}'\"][^=:,\[\]{}'\"]*")  # of a value, which may be a list or a mixture
 PATCH = "<vpatch>"  # the image token of models that are made here
-SMOLLM2 = ("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct")  # the asset, and its model on the hub
+# Name of a model in a config -> the asset, and its model on the hub.
+OF_ASSETS = {
+    "smollm2-135m": ("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    "minilm": ("all-minilm-l6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
+}
 # Settings that say how any model was trained.
 TRAINER = ("max_steps", "batch_size", "optimizer", "learning_rate", "schedule", "weight_decay", "precision")
 
@@ -131,9 +136,10 @@ def front_matter(run: RunRecord, base: Base, folder: Path) -> dict[str, Any]:
 def base_of(run: RunRecord) -> Base:
     """The model that training began with."""
     model = run.config.get("model") or {}
-    path, (asset, name) = model.get("path"), SMOLLM2
+    path = model.get("path")
     if not path:
-        if model.get("name") == asset:
+        if known := OF_ASSETS.get(model.get("name", "")):
+            asset, name = known
             return Base(f"{name} ({ASSETS[asset].label})", name, ASSETS[asset].licence.lower())
         return Base("none: made and trained in the run")
     if hub.is_name(path):
@@ -163,7 +169,10 @@ def auto_class(folder: Path) -> str:
     """The Auto class of `transformers` that loads what a folder holds; empty if none does."""
     if not (folder / CONFIG).exists():
         return ""
-    return IMAGES if "vision_config" in read_json(folder / CONFIG) else TEXT
+    config = read_json(folder / CONFIG)
+    if config.get("architectures") and config["architectures"][0] in ENCODERS:
+        return STATES
+    return IMAGES if "vision_config" in config else TEXT
 
 
 def _code(folder: Path, base: Base) -> str:
@@ -172,7 +181,7 @@ def _code(folder: Path, base: Base) -> str:
     if kind == IMAGES:
         lines = (f"from transformers import {kind}, AutoProcessor", *WHERE, f'model = {kind}.from_pretrained("FOLDER")',
                  'processor = AutoProcessor.from_pretrained("FOLDER")', *_prompt(folder))  # fmt: skip
-    elif kind == TEXT:
+    elif kind:
         lines = (f"from transformers import {kind}, AutoTokenizer", *WHERE, f'model = {kind}.from_pretrained("FOLDER")',
                  'tokenizer = AutoTokenizer.from_pretrained("FOLDER")')  # fmt: skip
     if (folder / ADAPTER).exists():

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import LlamaForCausalLM
+from transformers import BertConfig, BertModel, LlamaForCausalLM
 
 from recipes.core.export import card
 from recipes.core.export.card import Base, base_of, front_matter
+from tests.core import tokenizer_kinds
 
 
 def card_code(folder: Path, names: dict[str, Any]) -> Any:
@@ -88,6 +89,19 @@ def test_the_code_of_a_caption_models_card_runs(kind: str, tmp_path: Path) -> No
         assert names["model"](**names["inputs"]).logits.shape[-1] == 300
     else:
         assert names["decoder"].config.hidden_size == 16 and names["model"].peft_config
+
+
+def test_the_code_of_an_encoders_card_runs(tmp_path: Path) -> None:
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertModel(BertConfig(vocab_size=30, **shape)).save_pretrained(tmp_path)
+    tokenizer_kinds.byte_level(False, False).save_pretrained(tmp_path)
+    base = base_of(run_with(model={"name": "minilm", "path": None}))
+    assert base.name == "sentence-transformers/all-MiniLM-L6-v2" and base.licence == "apache-2.0"
+    assert front_matter(run_with(), base, tmp_path)["pipeline_tag"] == "feature-extraction"
+    (tmp_path / "README.md").write_text(card._code(tmp_path, base), encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(card_code(tmp_path, {"FOLDER": tmp_path}), names)
+    assert type(names["model"]) is BertModel
 
 
 def test_a_base_of_the_hub_is_loaded_at_its_revision() -> None:
