@@ -1,0 +1,1 @@
+"""EDU plans: many short plans of what a summary should say, a summary for each, and the best of them."""

@@ -1,0 +1,168 @@
+"""Documents with a summary: docstrings of SymPy, or a user's rows."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recipes.core.data.files.json_records import Bad, excerpt, is_unicode
+from recipes.core.data.files.records import BadRow, judge, open_records
+from recipes.core.data.text.domains import domain_documents
+from recipes.core.data.text.splits import TEST, TRAIN, split_of
+from recipes.core.errors import UserError
+from recipes.core.messages import note
+from recipes.retrieval.edu_rerank.config import DocstringSummariesConfig, SummariesConfig
+from recipes.retrieval.edu_rerank.oracles import grams_of
+from recipes.retrieval.edu_rerank.units import Units, divide
+from recipes.retrieval.leads import sentences
+
+DOCUMENTS, SUMMARIES = ("document", "text", "article", "source"), ("summary", "highlights", "abstract", "target")
+RANK = "rank"  # the part that a re-ranker learns from
+PARTS = (TRAIN, RANK, TEST)
+LISTS = {"see also", "references"}  # sections without sentences
+_UNDERLINE = re.compile(r"^[=\-~^]{3,}$")
+_PARAMETER = re.compile(r"^([\w`*, ]+ : |[a-z_*][\w*]*(, [\w*]+)*: )")
+_WORD = re.compile(r"[^\W\d_]{2,}")
+FEWEST_WORDS = 3  # of a sentence, or it is a formula
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text and what somebody says in short of it.
+
+    Attributes:
+        id: What it is called.
+        units: Its sentences and EDUs.
+        reference: The summary.
+        sentences: Of the whole text, those that are left out included.
+    """
+
+    id: str
+    units: Units
+    reference: str
+    sentences: int
+
+
+Documents = dict[str, list[Document]]
+
+
+def load_documents(config: DocstringSummariesConfig | SummariesConfig, longest: int) -> Documents:
+    """Documents by part: those that the plan generator learns from, the re-ranker, and those that are measured.
+
+    The part depends on the document alone. A training document whose text or summary is that of a test document is
+    left out.
+
+    Args:
+        config: Which.
+        longest: EDUs of a document, at most; what follows is left out.
+
+    Raises:
+        UserError: the user's rows cannot be used, or a part is empty.
+    """
+    rows = list(_users(config) if isinstance(config, SummariesConfig) else _docstrings(config))
+    parts: Documents = {name: [] for name in PARTS}
+    seen, short = set[str](), 0
+    for part in (TEST, TRAIN):
+        for key, id, body, reference in rows:
+            if split_of(key, config.test_fraction) != part:
+                continue
+            if len(body) < (config.sentences if part == TEST else config.train_sentences):
+                short += 1
+                continue
+            text = " ".join(body)
+            if not seen.isdisjoint(same := {f"text {text}", f"summary {reference.lower()}"}):
+                continue
+            seen |= same
+            into = parts[_part(part, id, config.rank_fraction)]
+            if config.documents is None or len(into) < config.documents:
+                into.append(Document(id, divide(body, longest), reference, len(body)))
+    _tell(config, parts, short, longest)
+    return parts
+
+
+def _part(part: str, id: str, rank_fraction: float) -> str:
+    return RANK if part == TRAIN and split_of(f"rank {id}", rank_fraction) == TEST else part
+
+
+def _tell(config: Any, parts: Documents, short: int, longest: int) -> None:
+    if empty := [name for name, those in parts.items() if not those]:
+        what = f"no document is left for {' and '.join(empty)} ({short:,} have too few sentences)"
+        hint = "type a smaller data.sentences and data.train_sentences, another data.test_fraction, or give more rows"
+        raise UserError(what, f"data={config.name}", hint)
+    every = [document for those in parts.values() for document in those]
+    if cut := sum(len(document.units.sentences) < document.sentences for document in every):
+        note(f"warning: {cut:,} documents are cut to their first {longest} EDUs (plans.longest_document)")
+    counts = ", ".join(f"{len(those):,} {name}" for name, those in parts.items())
+    note(f"documents: {counts}; left out, as sentences are too few: {short:,}")
+
+
+Row = tuple[str, str, Sequence[str], str]  # what decides its part, id, sentences, summary
+
+
+def _docstrings(config: DocstringSummariesConfig) -> Iterator[Row]:
+    """The first paragraph of a docstring, and the sentences of all others; a source file lies in one part."""
+    for document in domain_documents("docstrings"):
+        reference, body = read_docstring(document.text)
+        if len(_WORD.findall(reference)) > FEWEST_WORDS:
+            yield document.id.rpartition(":")[0], document.id.partition("/")[2], body, reference
+
+
+def read_docstring(text: str) -> tuple[str, list[str]]:
+    """The first paragraph, and the sentences behind it: no examples, headings, lists of parameters or formulas."""
+    first, *rest = re.split(r"\n\s*\n", text)
+    body, in_list, literal = list[str](), False, False
+    for paragraph in rest:
+        lines = paragraph.split("\n")
+        if len(lines) > 1 and _UNDERLINE.match(lines[1].strip()):
+            in_list, lines = lines[0].strip().lower() in LISTS, lines[2:]
+        indented = all(line[:1].isspace() for line in lines)
+        if in_list or not lines or (literal and indented) or lines[0].lstrip().startswith(("..", "...", "$")):
+            continue
+        prose = _prose(lines)
+        literal = prose.endswith("::")
+        body += [one for one in sentences(prose) if len(_WORD.findall(one)) >= FEWEST_WORDS]
+    return " ".join(first.split()), body
+
+
+def _prose(lines: Sequence[str]) -> str:
+    kept = list[str]()
+    for line in map(str.strip, lines):
+        if line.startswith(">>>"):
+            break
+        if not _PARAMETER.match(line):
+            kept.append(line)
+    return " ".join(" ".join(kept).split())
+
+
+def _users(config: SummariesConfig) -> Iterator[Row]:
+    where = f"data.path={config.path}"
+    table = open_records(str(config.path), format=config.format).table(config.split)
+    names = [
+        table.pick(config.document_column, DOCUMENTS, "data.document_column"),
+        table.pick(config.summary_column, SUMMARIES, "data.summary_column"),
+    ]
+    bad, rows = list[str](), list[Row]()
+    for number, record in enumerate(table.rows(names)):
+        try:
+            text, reference = _texts(record, names)
+            rows.append((text, f"{number}", sentences(text), reference))
+        except BadRow as error:
+            bad.append(f"{table.place(number)}: {error}")
+    judge(bad, len(rows) + len(bad), where, config.on_error)
+    yield from rows
+
+
+def _texts(record: Any, names: Sequence[str]) -> tuple[str, str]:
+    if isinstance(record, Bad):
+        raise BadRow(str(record))
+    texts = []
+    for name, kind in zip(names, ("document", "summary"), strict=True):
+        value = record.get(name)
+        if value is not None and not isinstance(value, str):
+            raise BadRow(f"its {kind} is {excerpt(value)}, no text")
+        if value is None or not grams_of(value).ones:
+            raise BadRow(f"its {kind} is missing or has no word")
+        if not is_unicode(value):
+            raise BadRow(f"its {kind} holds half of a surrogate pair")
+        texts.append(" ".join(value.split()))
+    return texts[0], texts[1]
