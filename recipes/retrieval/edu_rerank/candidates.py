@@ -33,17 +33,19 @@ class Candidates:
 
     Attributes:
         document: It.
-        plans: In the order of the generator.
-        edus: Each plan as EDUs.
+        edus: The plan of each as EDUs, in the order of the generator.
         texts: What is written for each.
+        log_probs: [candidates] of the plans, or of the texts where a language model writes them.
+        steps: [candidates] that these are sums over.
         source: [d] vector of the document.
         vectors: [candidates, d] of the texts.
     """
 
     document: Document
-    plans: Sequence[Plan]
     edus: Sequence[tuple[int, ...]]
     texts: Sequence[str]
+    log_probs: Sequence[float]
+    steps: Sequence[int]
     source: np.ndarray
     vectors: np.ndarray
 
@@ -55,8 +57,8 @@ class Candidates:
         return np.stack([likely, [len(edus) for edus in self.edus], words, starts], 1)
 
     def log_likelihoods(self, alpha: float) -> np.ndarray:
-        """[candidates] sum log p / steps^alpha of each plan; minus infinity of an empty text."""
-        scores = [length_normalised(plan.log_prob, plan.steps, alpha) for plan in self.plans]
+        """[candidates] sum log p / steps^alpha of each; minus infinity of an empty text."""
+        scores = [length_normalised(*pair, alpha) for pair in zip(self.log_probs, self.steps, strict=True)]
         return np.array([score if text else -np.inf for score, text in zip(scores, self.texts, strict=True)])
 
 
@@ -77,7 +79,9 @@ def write_plans(
     with progress(what, len(lessons)) as show:
         for lesson in lessons:
             random = np.random.default_rng((seed, id_seed(lesson.id)))
-            if config.name == "oracle":
+            if config.name == "none":
+                plans.append([Plan(())] * config.count)
+            elif config.name == "oracle":
                 plans.append([Plan(lesson.plan)])
             elif config.name == "random":
                 plans.append(random_plans(len(lesson.vectors), sizes, config.count, random))
@@ -120,14 +124,46 @@ def extract(
     """Candidates whose text is that of their plan; a vector is the mean of its units', by words."""
     sets = []
     for document, lesson, those in zip(documents, lessons, plans, strict=True):
-        units = document.units.texts(unit)
-        words = np.array([len(text.split()) for text in units], np.float32)
+        units, words = document.units.texts(unit), _words(document.units.texts(unit))
         texts = [" ".join(units[number] for number in plan.units) for plan in those]
         vectors = np.stack([_mean(lesson.vectors, words, plan.units) for plan in those])
         edus = [document.units.as_edus(plan.units, unit) for plan in those]
         source = _mean(lesson.vectors, words, range(len(units)))
-        sets.append(Candidates(document, those, edus, texts, source, vectors))
+        log_probs, steps = [plan.log_prob for plan in those], [plan.steps for plan in those]
+        sets.append(Candidates(document, edus, texts, log_probs, steps, source, vectors))
     return sets
+
+
+def written(
+    documents: Sequence[Document],
+    lessons: Sequence[Lesson],
+    plans: Sequence[Sequence[Plan]],
+    texts: Sequence[tuple[str, float, int]],
+    vectors: np.ndarray,
+) -> list[Candidates]:
+    """Candidates that a language model wrote.
+
+    Args:
+        documents: Of what.
+        lessons: The same as vectors.
+        plans: Of each, one for each text.
+        texts: One after the other, each with log p and tokens.
+        vectors: [texts, d]
+    """
+    sets, start = list[Candidates](), 0
+    for document, lesson, those in zip(documents, lessons, plans, strict=True):
+        rows = texts[start : start + len(those)]
+        source = _mean(lesson.vectors, _words(document.units.edus), range(len(lesson.vectors)))
+        columns = ([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
+        sets.append(
+            Candidates(document, [plan.units for plan in those], *columns, source, vectors[start : start + len(those)])
+        )
+        start += len(those)
+    return sets
+
+
+def _words(texts: Sequence[str]) -> np.ndarray:
+    return np.array([len(text.split()) for text in texts], np.float32)
 
 
 def _mean(vectors: np.ndarray, words: np.ndarray, rows: Sequence[int]) -> np.ndarray:

@@ -77,14 +77,14 @@ EDU_RERANK = Card(
         ),
     ),
     cost="a generator of 1 million weights on frozen vectors; sixteen summaries a document in place of one",
-    pair_keys=("arm", "plans", "planner", "reranker"),
+    pair_keys=("arm", "plans", "planner", "reranker", "writer"),
     version=1,
     control="random_plans",
     headlines=("best_rouge", "top_rouge", DISTINCT, "diversity"),
     price=("mean_rouge1",),
-    watched=("plan_nll",),
+    watched=("plan_nll", "writer_nll"),
     metrics=(
         *("best_rouge*", "mean_rouge*", "top_rouge*", DISTINCT, "distinct_texts", "diversity", "adherence_*"),
-        *("words", "plan_units", "candidates", "gap_closed", "plan_nll"),
+        *("words", "plan_units", "candidates", "gap_closed", "plan_nll", "writer_nll"),
     ),
 )

@@ -10,7 +10,7 @@ from recipes.retrieval.edu_rerank.card import EDU_RERANK
 
 VECTOR = 384  # width of all-MiniLM-L6-v2
 SEARCHES = ("beam", "diverse_beam", "sampling")  # plans that a trained generator writes
-PLANS = (*SEARCHES, "random", "oracle")
+PLANS = (*SEARCHES, "random", "oracle", "none")
 LOSSES = ("full", "no_unlikelihood", "mle_only")
 RERANKERS = ("brio", "loglik", "none", "random", "oracle")
 
@@ -81,7 +81,7 @@ class PlansConfig:
 
     name: str = setting(
         "beam", help="beam, diverse_beam, sampling: by the trained generator; random: drawn units; oracle: the plan "
-        "nearest to the reference", choices=PLANS,
+        "nearest to the reference; none: a writer writes without", choices=PLANS,
     )  # fmt: skip
     unit: str = setting("edu", help="what a plan chooses from", choices=("edu", "sentence"))
     count: int = setting(16, help="plans of a document", unit="plans", ge=1)
@@ -147,6 +147,41 @@ class RerankerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WriterConfig:
+    """What writes a text for a plan, and how a language model learns to."""
+
+    name: str = setting(
+        "extract", help="extract: the units of the plan; abstract: a language model, trained in the run",
+        choices=("extract", "abstract"),
+    )  # fmt: skip
+    loss: str = setting(
+        "full", help="full: with the oracle's plan, against a random one, without; no_unlikelihood: not against a "
+        "random one; mle_only: without tags only", choices=LOSSES, origin="paper",
+    )  # fmt: skip
+    plan_weight: float = setting(1.0, help="lambda: of the NLL with the oracle's plan", ge=0, origin="paper")
+    unlikelihood_weight: float = setting(1.0, help="of the unlikelihood with a random plan", ge=0, origin="paper")
+    plain_weight: float = setting(1.0, help="beta: of the NLL without tags", ge=0, origin="code")
+    smoothing: float = setting(0.1, help="of labels", ge=0, lt=1, origin="paper")
+    learning_rate: float = setting(1e-4, help="peak learning rate of the language model", gt=0)
+    search: str = setting(
+        "beam", help="beam: the first of some beams, or without plans as many as plans are asked for; "
+        "nucleus: drawn, by plans.top_p", choices=("beam", "nucleus"),
+    )  # fmt: skip
+    beams: int = setting(4, help="beams of a text", ge=1, origin="paper")
+    no_repeat: int = setting(3, help="n-grams that a text has once, at most; 0: no such rule", ge=0, origin="paper")
+    prompt_tokens: int = setting(512, help="of a document in the prompt, tags included", unit="tokens", ge=16)
+    summary_tokens: int = setting(64, help="of a text, at most", unit="tokens", ge=2)
+    batch_size: int = setting(16, help="texts that are written at once", unit="texts", ge=1)
+
+    @property
+    def weights(self) -> tuple[float, float, float]:
+        """Weights of the losses with the oracle's plan, with a random one, and without tags, as `loss` has them."""
+        if self.loss == "mle_only":
+            return 0.0, 0.0, self.plain_weight
+        return self.plan_weight, self.unlikelihood_weight if self.loss == "full" else 0.0, self.plain_weight
+
+
+@dataclass(frozen=True, kw_only=True)
 class WatchConfig:
     """What is measured."""
 
@@ -163,19 +198,44 @@ class EDURerankConfig(RunConfig):
     encoder: EncoderConfig = setting(EncoderConfig(), help="sentence encoder")
     plans: PlansConfig = setting(PlansConfig(), help="plans")
     planner: PlannerConfig = setting(PlannerConfig(), help="plan generator")
+    writer: WriterConfig = setting(WriterConfig(), help="writer")
     reranker: RerankerConfig = setting(RerankerConfig(), help="re-ranker")
     evaluation: WatchConfig = setting(WatchConfig(), help="evaluation")
+
+    @property
+    def writes(self) -> bool:
+        """Whether a language model writes."""
+        return self.writer.name == "abstract"
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the keys."""
+        problems = []
+        if self.plans.name == "none" and not self.writes:
+            problems.append(("plans.name", "without plans nothing is extracted; type writer=abstract"))
+        if self.plans.unit == "sentence" and self.writes:
+            problems.append(("plans.unit", "tags stand around EDUs; type plans.unit=edu, or writer=extract"))
+        if self.writes and not any(self.writer.weights):
+            problems.append(("writer.plain_weight", "and what else loss reads are 0, so that nothing would be learned"))
+        return problems
+
+    @property
+    def sequence_tokens(self) -> int | None:
+        """Tokens of a prompt and its text, at most."""
+        return self.writer.prompt_tokens + self.writer.summary_tokens if self.writes else None
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
         plans = f"{self.plans.count} of {self.plans.unit}s, {self.plans.name}"
-        return [("data", self.data.description), ("plans", plans), ("re-ranker", self.reranker.name)]
+        rows = [("data", self.data.description), ("plans", plans), ("re-ranker", self.reranker.name)]
+        return [*rows, ("writer", f"{self.model.description}, {self.writer.loss}")] if self.writes else rows
 
     def parameters(self) -> int | None:
-        """Weights of the plan generator, where one is trained."""
-        if not self.plans.is_learned:
-            return 0
-        return None if self.encoder.path else self.planner.parameters(self.plans.longest_document)
+        """Weights of what is trained: the plan generator, the writer, both or none; None if only files know."""
+        planner = self.planner.parameters(self.plans.longest_document) if self.plans.is_learned else 0
+        writer = self.model.parameters if self.writes else 0
+        if writer is None or (planner and self.encoder.path):
+            return None
+        return planner + writer
 
 
 CONFIG = EDURerankConfig

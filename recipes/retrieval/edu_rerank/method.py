@@ -88,7 +88,7 @@ def margin_loss(scores: Tensor, is_candidate: Tensor, margin: float = 0.001) -> 
     """
     rank = torch.arange(scores.shape[1], device=scores.device)
     behind = rank[None, :] - rank[:, None]  # j - i
-    loss = relu(scores[:, None, :] - scores[:, :, None] + behind * margin)
+    loss = relu(scores[:, None, :] - scores[:, :, None] + behind.to(scores.dtype) * margin)
     counts = (behind > 0) & is_candidate[:, None, :] & is_candidate[:, :, None]
     return loss.masked_fill(~counts, 0.0).sum((1, 2))
 

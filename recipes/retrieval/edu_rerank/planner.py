@@ -80,15 +80,10 @@ class Planner(nn.Module):
         inputs = torch.cat([self.start.expand(batch, 1, -1), taken], 1)
         causal = torch.ones(steps + 1, steps + 1, dtype=torch.bool, device=states.device).triu(1)
         outputs = self.decoder(inputs, states, tgt_mask=causal, memory_key_padding_mask=~known)
-        pairs = torch.cat(
-            [
-                states[:, None].expand(-1, steps + 1, -1, -1),
-                outputs[:, :, None].expand(-1, -1, states.shape[1], -1),
-            ],
-            -1,
-        )
-        scores = self.point(self.drop(torch.tanh(self.pointer(self.drop(pairs))))).squeeze(-1)
-        previous = torch.cat([torch.full_like(plans[:, :1], -1) if steps else plans.new_full((batch, 1), -1), plans], 1)
+        of_units, of_steps = self.pointer.weight.split(states.shape[-1], dim=1)  # W [z_i ; o_t] = W_z z_i + W_o o_t
+        pairs = (self.drop(states) @ of_units.T)[:, None] + (self.drop(outputs) @ of_steps.T)[:, :, None]
+        scores = self.point(self.drop(torch.tanh(pairs + self.pointer.bias))).squeeze(-1)
+        previous = torch.cat([plans.new_full((batch, 1), -1), plans], 1)
         return mask_scores(scores, previous, lengths)
 
     def forward(self, vectors: Tensor, lengths: Tensor, plans: Tensor) -> tuple[Tensor, Tensor]:

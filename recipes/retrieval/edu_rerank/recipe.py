@@ -4,31 +4,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import torch
 
 from recipes.core.data.text.splits import TEST, TRAIN
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.build import local_seed
-from recipes.core.models.dropout import evaluation
+from recipes.core.models.run_models import describer
 from recipes.core.models.sentences import load_sentence_encoder
 from recipes.core.recipe import Evaluation
+from recipes.core.training.toys.frozen import build_tokenizer, load_frozen
 from recipes.core.training.trainer import Training, check_one_batch
-from recipes.retrieval.edu_rerank.candidates import Candidates, extract, write_plans
+from recipes.retrieval.edu_rerank.candidates import Candidates, extract, write_plans, written
 from recipes.retrieval.edu_rerank.choosing import chooser
 from recipes.retrieval.edu_rerank.config import EDURerankConfig
 from recipes.retrieval.edu_rerank.documents import RANK, Document, Documents, load_documents
 from recipes.retrieval.edu_rerank.oracles import grams_of, oracle_plan
 from recipes.retrieval.edu_rerank.planner import Planner
 from recipes.retrieval.edu_rerank.results import FILE, Results, add_scores, heatmap, measure, write_candidates
-from recipes.retrieval.edu_rerank.training import Lesson, Lessons, PlanObjective, collate, plan_losses
+from recipes.retrieval.edu_rerank.training import Lesson, Lessons, Summariser, SummaryObjective, collate, watch
 from recipes.retrieval.edu_rerank.units import divide_text
+from recipes.retrieval.edu_rerank.writing import Prompts, check_room, with_rows, write_texts
 from recipes.retrieval.first_stage import embed_once
-
-BATCH = 64  # documents of a forward that measures
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,15 @@ class Prepared:
     Attributes:
         documents: By part.
         lessons: The same as vectors, with the oracle's plan of each.
+        encoder: Of texts that are written in the run.
+        tokenizer: Of the language model; None where none writes.
         device: Where the run computes.
     """
 
     documents: Documents
     lessons: dict[str, list[Lesson]]
+    encoder: Any
+    tokenizer: Any
     device: str
 
 
@@ -53,7 +56,7 @@ class EDURerankRecipe:
         """Documents, vectors of their units (cached by content) and the oracle's plans. Raises UserError."""
         documents = load_documents(config.data, config.plans.longest_document)
         flat = [document for those in documents.values() for document in those]
-        if config.plans.is_learned:
+        if config.plans.is_learned or config.writes:
             check_one_batch(len(documents[TRAIN]), config.trainer)
         texts = [text for document in flat for text in document.units.texts(config.plans.unit)]
         encoder = load_sentence_encoder(config.encoder.path, "encoder.path", device, config.encoder.max_tokens)
@@ -64,31 +67,40 @@ class EDURerankRecipe:
             for document, (start, end) in zip(flat, pairwise(ends), strict=True)
         ]
         rest = iter(lessons)
-        return Prepared(documents, {part: [next(rest) for _ in those] for part, those in documents.items()}, device)
+        by_part = {part: [next(rest) for _ in those] for part, those in documents.items()}
+        tokenizer = build_tokenizer(config) if config.writes else None
+        if tokenizer is not None:
+            prompts = Prompts(tokenizer, config.writer)
+            for part in (TRAIN, TEST):
+                by_part[part] = with_rows(config.writer, prompts, documents[part], by_part[part], config.seed)
+            prompts.note_cut()
+        return Prepared(documents, by_part, encoder, tokenizer, device)
 
     def build(self, config: EDURerankConfig, prepared: Prepared) -> Training | None:
-        """The generator and its lessons; None where plans are not learned."""
-        if not config.plans.is_learned:
+        """Plan generator and writer, as far as they are trained, and what they learn from; None if neither is."""
+        if not (config.plans.is_learned or config.writes):
             return None
-        lessons = prepared.lessons[TRAIN]
-        with local_seed(config.seed):
-            planner = Planner(lessons[0].vectors.shape[1], config.plans.longest_document, config.planner)
-        steps = regular_steps(config.trainer.max_steps, config.evaluation.watch_every)
-        rows: Any = Lessons(lessons)
-        return Training(planner, PlanObjective(config.planner.salience_weight), rows, collate, {}, steps)
+        lessons, planner, writer = prepared.lessons[TRAIN], None, None
+        if config.plans.is_learned:
+            with local_seed(config.seed):
+                planner = Planner(lessons[0].vectors.shape[1], config.plans.longest_document, config.planner)
+        if config.writes:
+            writer, _ = load_frozen(config, prepared.device)
+            writer.requires_grad_(True)
+            check_room(writer, config.writer)
+        model = Summariser(planner, writer)
+        objective = SummaryObjective(config.planner.salience_weight, config.writer.smoothing)
+        steps, rows = (
+            regular_steps(config.trainer.max_steps, config.evaluation.watch_every),
+            cast(Any, Lessons(lessons)),
+        )
+        describe = describer(model, prepared.tokenizer) if config.writes else None
+        rates = {"writer.": config.writer.learning_rate}
+        return Training(model, objective, rows, collate, rates, steps, describe=describe)
 
     def watch(self, config: EDURerankConfig, prepared: Prepared, model: Any) -> Scores:
-        """How likely the oracle's plans of measured documents are."""
-        scores, lessons = Scores(), prepared.lessons[TEST]
-        scores.define("plan_nll", "mean NLL of a step of the oracle's plan, nats", False)
-        with evaluation(model), torch.no_grad():
-            for start in range(0, len(lessons), BATCH):
-                part = lessons[start : start + BATCH]
-                batch = collate(part)
-                tensors = {name: each.to(prepared.device) for name, each in batch.items() if name != "ids"}
-                for lesson, nll in zip(part, plan_losses(model, tensors)[0].tolist(), strict=True):
-                    scores.add("plan_nll", lesson.id, lesson.id, nll)
-        return scores
+        """How likely the oracle's plans of measured documents are, and their references."""
+        return watch(model, prepared.lessons[TEST], config.writer.smoothing, prepared.device)
 
     def evaluate(self, config: EDURerankConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """Candidates of measured documents, the one that the re-ranker takes, and what is measured of both."""
@@ -114,10 +126,22 @@ def _lesson(document: Document, unit: str, vectors: np.ndarray) -> Lesson:
 
 
 def _candidates(config: EDURerankConfig, prepared: Prepared, model: Any, part: str) -> Sequence[Candidates]:
-    lessons = prepared.lessons[part]
+    """Plans of the documents of a part, and a text for each."""
+    documents, lessons = prepared.documents[part], prepared.lessons[part]
     sizes = np.array([len(lesson.plan) for lesson in prepared.lessons[TRAIN]])
-    plans = write_plans(config.plans, model, lessons, sizes, config.seed, f"plans of {part} documents")
-    return extract(prepared.documents[part], lessons, plans, config.plans.unit)
+    planner = None if model is None else model.planner
+    plans = write_plans(config.plans, planner, lessons, sizes, config.seed, f"plans of {part} documents")
+    if not config.writes:
+        return extract(documents, lessons, plans, config.plans.unit)
+    prompts = Prompts(prepared.tokenizer, config.writer)
+    asked = [
+        (prompts.prompt(document, plan.units), times)
+        for document, those in zip(documents, plans, strict=True)
+        for plan, times in ([(those[0], len(those))] if config.plans.name == "none" else [(plan, 1) for plan in those])
+    ]
+    texts = write_texts(config.writer, config.plans, model.writer, prepared.tokenizer, asked, config.seed)
+    vectors = prepared.encoder.embed([text for text, *_ in texts]).numpy()
+    return written(documents, lessons, plans, texts, vectors)
 
 
 RECIPE = EDURerankRecipe

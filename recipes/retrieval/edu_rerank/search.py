@@ -50,12 +50,18 @@ class Limits:
     def open(self, scores: Tensor, steps: int) -> Tensor:
         """Log-probabilities in which STOP is closed for too short plans, and the only way out of the longest.
 
-        Where no unit is left, STOP stays open, however short the plan is.
+        A unit is closed, too, behind which too few are left; a document with fewer units than that has one plan.
+
+        Args:
+            scores: [rows, units + 1], changed in place.
+            steps: Units that the plans have.
         """
-        scores = torch.where(scores < IMPOSSIBLE, float("-inf"), scores)
-        goes_on = scores[:, :-1].isfinite().any(1)
-        if steps < self.shortest:
-            scores[goes_on, -1] = float("-inf")
+        units = scores.shape[1] - 1
+        shortest = min(self.shortest, units)
+        scores[scores < IMPOSSIBLE] = float("-inf")
+        if steps < shortest:
+            scores[:, -1] = float("-inf")
+            scores[:, units - (shortest - steps - 1) : -1] = float("-inf")
         if steps >= self.longest:
             scores[:, :-1] = float("-inf")
         return scores
@@ -72,7 +78,7 @@ def beam_search(next_scores: NextScores, beams: int, limits: Limits, alpha: floa
     """
     alive, log_probs, finished = torch.empty(1, 0, dtype=torch.long), torch.zeros(1), list[Plan]()
     for steps in range(limits.longest + 1):
-        scores = limits.open(next_scores(alive).cpu(), steps) + log_probs[:, None]
+        scores = limits.open(next_scores(alive).clone(), steps) + log_probs[:, None]
         options, order = scores.shape[1], scores.flatten().argsort(descending=True, stable=True)
         rows, logs = list[int](), scores.flatten()
         for rank, place in enumerate(order.tolist()):
@@ -149,8 +155,8 @@ def _row_by_row(
     numbers = list(range(count))
     for steps in range(limits.longest + 1):
         given = torch.tensor([plan.units for plan in alive], dtype=torch.long).reshape(len(alive), steps)
-        raw = next_scores(given).cpu()
-        opened = limits.open(raw, steps)
+        raw = next_scores(given)
+        opened = limits.open(raw.clone(), steps)
         going, left = list[Plan](), list[int]()
         for row, (plan, number) in enumerate(zip(alive, numbers, strict=True)):
             unit = choose(opened[row], steps)
