@@ -1,5 +1,7 @@
 """Methods that weigh passages, terms and tokens when something is searched for.
 
+The summaries of `edu_rerank` are searched for, too: among plans of what they say.
+
 config        the collections: leads of Wikipedia, a user's folder in the layout of BEIR
 collection    passages, queries, judgements
 leads, beir   where they come from

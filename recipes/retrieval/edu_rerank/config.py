@@ -72,7 +72,7 @@ class EncoderConfig:
     path: str | None = setting(
         None, help="folder or hub name of a BERT-type sentence encoder; null: all-MiniLM-L6-v2", content=MODEL_CONTENT
     )
-    max_tokens: int | None = setting(64, help="longer units are cut; null: as the encoder was trained", ge=3)
+    max_tokens: int | None = setting(256, help="longer units are cut; null: as the encoder was trained", ge=3)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,9 @@ class Scorer(nn.Module):
         hidden: Width of the hidden layer; 0: none.
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, rows: Tensor, hidden: int) -> None:
         super().__init__()
         self.register_buffer("mean", rows.mean(0))

@@ -16,6 +16,7 @@ from recipes.retrieval.edu_rerank.measures import KINDS, adherence, implied_plan
 from recipes.retrieval.edu_rerank.oracles import grams_of
 
 FILE = "candidates.jsonl"
+PARTS = ("precision", "recall", "f1")
 NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
@@ -69,10 +70,9 @@ def measure(candidates: Candidates, choose: Callable[[Candidates, np.ndarray], n
     values: dict[str, float] = {}
     for name, row in (("best", best), ("mean", mean), ("top", top)):
         values |= {f"{name}_{kind}": float(value) for kind, value in zip(KINDS, row, strict=True)}
-    parts = adherence(candidates.edus, implied)
-    values |= {
-        f"adherence_{name}": float(part) for name, part in zip(("precision", "recall", "f1"), parts, strict=True)
-    }
+    if any(candidates.edus):
+        parts = adherence(candidates.edus, implied)
+        values |= {f"adherence_{name}": float(part) for name, part in zip(PARTS, parts, strict=True)}
     values |= {
         "distinct_plans": len(set(implied)),
         "distinct_texts": len(set(texts)),
