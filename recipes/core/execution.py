@@ -4,7 +4,7 @@ Imports torch only for what needs it, so that a run which trains nothing can do 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -147,6 +147,8 @@ def _train_and_evaluate(
         check_unchanged(config, read_content(folder.path))
         if training is not None:
             _write_model(folder, steps)
+        elif evaluation.model is not None:
+            _write_untrained(folder, evaluation.model)
         folder.finish()
         run = load_run(folder.path)
         card = card_of(run)
@@ -234,6 +236,13 @@ def _write_model(folder: RunFolder, steps: int) -> None:
 
     with stage("writing the model"):
         write_in_run(folder, steps)
+
+
+def _write_untrained(folder: RunFolder, write: Callable[[Path], None]) -> None:
+    from recipes.core.export.folder import write_untrained
+
+    with stage("writing the model"):
+        write_untrained(folder, write)
 
 
 def _report(config: RunConfig, run: RunRecord, card: Card) -> tuple[RunRecord | None, Comparison | None]:

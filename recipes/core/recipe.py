@@ -27,6 +27,8 @@ class Evaluation:
         plots: What the report draws besides curves and comparisons.
         strips: Examples as images.
         files: File name -> what writes it to a path, for results that users take away (a selection of documents).
+        model: Writes, into an empty folder, the model that a method leaves which trains nothing, as `from_pretrained`
+            takes it; None if it leaves none.
     """
 
     metrics: dict[str, float]
@@ -35,6 +37,7 @@ class Evaluation:
     plots: Sequence[Plot] = ()
     strips: Sequence[Strip] = ()
     files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+    model: Callable[[Path], None] | None = None
 
 
 class Recipe(Protocol):

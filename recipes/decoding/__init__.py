@@ -10,6 +10,5 @@ experiment                  the run itself, the choice of tokens aside: what a r
 trees                       drafts as trees, read in one forward; the path of them that is accepted
 speculation                 draft, read, accept, again
 exactness                   whether outputs are those of plain decoding, or draws of a distribution
-vocabulary_bytes            the bytes of each token, and which tokens begin with some
 generations                 what comes out: `generations.jsonl`, token heatmaps
 """

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from recipes.core.data.text.vocabulary_bytes import VocabularyBytes
 from recipes.decoding.awrs.config import SMCConfig, WorldsConfig
 from recipes.decoding.awrs.constraints import Constraint, Regex
 from recipes.decoding.awrs.language import ModelLanguage
 from recipes.decoding.awrs.movers import ConstrainedMover, Row, walk
 from recipes.decoding.awrs.smc import DEAD, ENDED, Cloud, Particle, ancestors, effective_size, run
 from recipes.decoding.awrs.worlds import World, total_variation
-from recipes.decoding.vocabulary_bytes import VocabularyBytes
 from tests.decoding.conftest import VOCABULARY
 
 LETTERS = VocabularyBytes([b"a", b"b", b"c", b"z", b""], [4])

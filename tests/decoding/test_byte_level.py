@@ -11,6 +11,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from recipes.core.data.text.vocabulary_bytes import END, SYMBOLS, vocabulary_bytes
 from recipes.core.errors import UserError
 from recipes.core.models.vision_language import TextModel
 from recipes.decoding.byte_level.canonical import Canonical, completions
@@ -19,7 +20,6 @@ from recipes.decoding.byte_level.method import Tail, accepted, bits, combine, re
 from recipes.decoding.byte_level.reading import TailReader
 from recipes.decoding.byte_level.states import EXACT, HEALING, MODES, TOKEN, Covers, Language, Segmentations
 from recipes.decoding.byte_level.texts import draw_cuts
-from recipes.decoding.vocabulary_bytes import END, SYMBOLS, vocabulary_bytes
 from tests.core import tokenizer_kinds
 from tests.decoding.conftest import tiny
 

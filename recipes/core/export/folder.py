@@ -54,6 +54,21 @@ def write_in_run(run: RunFolder, steps: int) -> None:
         note(f"warning: {error}")
 
 
+def write_untrained(run: RunFolder, write: Callable[[Path], None]) -> None:
+    """Write `hf/` of a run that has just been measured, and whose method makes a model without training one.
+
+    Errors are those of `write_in_run`.
+
+    Args:
+        run: Its folder, which this process holds.
+        write: Writes the model into an empty folder.
+    """
+    try:
+        _publish(load_run(run.path), run.path / HF, write, None)
+    except NotWritten as error:
+        note(f"warning: {error}")
+
+
 def export_in_run(run: RunRecord, answer: Answer | None) -> Path:
     """The `hf/` of a finished run with a card as of now, made from the final checkpoint if the run has none.
 
@@ -101,8 +116,8 @@ def export_to(run: RunRecord, target: Path, answer: Answer | None) -> Path:
 
 
 def check_trains(run: RunRecord) -> None:
-    """Refuse a run that has no model of its own. Raises UserError."""
-    if RunFolder(run.path).status().get("max_steps") == 0:
+    """Refuse a run that has no model of its own: it trains none, and leaves none. Raises UserError."""
+    if RunFolder(run.path).status().get("max_steps") == 0 and not (run.path / HF).exists():
         raise UserError(f"a run of {run.recipe} like this one trains no model: it has none", str(run.path))
 
 

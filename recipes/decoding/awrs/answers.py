@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.tasks.prompts import Prompt
+from recipes.core.data.text.vocabulary_bytes import END, VocabularyBytes
 from recipes.core.errors import UserError
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
@@ -18,7 +19,6 @@ from recipes.decoding.awrs.characters import quote
 from recipes.decoding.awrs.config import LOGLIK, RATIO, SHARE, TV, VALID
 from recipes.decoding.awrs.constraints import Constraint
 from recipes.decoding.awrs.smc import DEAD, Cloud, Particle
-from recipes.decoding.vocabulary_bytes import END, VocabularyBytes
 
 TITLES = {
     SHARE: ("constraint tests per token, as a share of the vocabulary", False),

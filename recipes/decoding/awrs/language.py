@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from recipes.core.data.text.vocabulary_bytes import END, VocabularyBytes
 from recipes.core.models.kv_cache import KVCache
 from recipes.decoding.awrs.movers import Row
-from recipes.decoding.vocabulary_bytes import END, VocabularyBytes
 
 
 class ModelLanguage:

@@ -7,6 +7,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from recipes.core.data.text.vocabulary_bytes import VocabularyBytes
 from recipes.decoding.awrs.config import SMCConfig
 from recipes.decoding.awrs.constraints import Constraint
 from recipes.decoding.awrs.method import (
@@ -23,7 +24,6 @@ from recipes.decoding.awrs.method import (
     with_replacement,
 )
 from recipes.decoding.awrs.smc import ENDED, OPEN, Choice, Particle
-from recipes.decoding.vocabulary_bytes import VocabularyBytes
 
 REPLACED = 1000  # rejections with replacement after which a draw ends, where no other number is given
 TINY = np.finfo(np.float32).tiny

@@ -14,6 +14,7 @@ from recipes.core.data.files.records import BadRow
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.data.text.chats import Chat
 from recipes.core.data.text.text_ids import TextIds
+from recipes.core.data.text.vocabulary_bytes import VocabularyBytes, tokenizer_kind, vocabulary_bytes
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
@@ -34,7 +35,6 @@ from recipes.decoding.awrs.worlds import World, total_variation, with_particles
 from recipes.decoding.generations import FILE
 from recipes.decoding.prompts import load_prompts, read_prompts, text_prompt
 from recipes.decoding.speculation import check_lengths
-from recipes.decoding.vocabulary_bytes import VocabularyBytes, tokenizer_kind, vocabulary_bytes
 
 
 @dataclass(frozen=True)

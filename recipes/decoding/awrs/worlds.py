@@ -7,12 +7,12 @@ from functools import cache, cached_property
 
 import numpy as np
 
+from recipes.core.data.text.vocabulary_bytes import VocabularyBytes
 from recipes.decoding.awrs.config import SMCConfig, WorldsConfig
 from recipes.decoding.awrs.constraints import Constraint
 from recipes.decoding.awrs.method import log_sum
 from recipes.decoding.awrs.movers import ConstrainedMover, Row
 from recipes.decoding.awrs.smc import Cloud, Particle, run
-from recipes.decoding.vocabulary_bytes import VocabularyBytes
 
 FIRST_LETTER = 48
 

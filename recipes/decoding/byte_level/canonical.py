@@ -15,8 +15,8 @@ from unicodedata import category
 from tokenizers import Tokenizer
 
 from recipes.core.data.text.text_ids import TextIds
+from recipes.core.data.text.vocabulary_bytes import VocabularyBytes, flat, tokenizer_kind
 from recipes.core.errors import UserError
-from recipes.decoding.vocabulary_bytes import VocabularyBytes, flat, tokenizer_kind
 
 PROBE = "\ufdd0"  # a character that no text has: what follows spaces at the end of what was read
 SCANNED = 4096  # completions of a character that are looked at

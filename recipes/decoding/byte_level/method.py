@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recipes.decoding.vocabulary_bytes import SYMBOLS, VocabularyBytes
+from recipes.core.data.text.vocabulary_bytes import SYMBOLS, VocabularyBytes
 
 Tail = tuple[int, ...]
 Valid = Callable[[Tail], bool]

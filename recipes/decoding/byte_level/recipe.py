@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from recipes.core.data.text.vocabulary_bytes import END
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
@@ -25,7 +26,6 @@ from recipes.decoding.byte_level.texts import Cut, Speaker, draw_cuts, whole_cha
 from recipes.decoding.config import OpeningsConfig
 from recipes.decoding.generations import FILE
 from recipes.decoding.prompts import load_prompts
-from recipes.decoding.vocabulary_bytes import END
 
 TITLES = {
     BITS: ("bits of the next byte behind cuts inside of words", False),

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from recipes.core.data.text.vocabulary_bytes import END, SYMBOLS, VocabularyBytes
 from recipes.core.errors import UserError
 from recipes.decoding.byte_level.canonical import Canonical
 from recipes.decoding.byte_level.method import (
@@ -17,7 +18,6 @@ from recipes.decoding.byte_level.method import (
     next_symbols,
     valid_tails,
 )
-from recipes.decoding.vocabulary_bytes import END, SYMBOLS, VocabularyBytes
 
 # (text, tails) -> of each tail float64 [vocabulary] log probabilities of the token behind the text and it
 Predict = Callable[[Sequence[int], Sequence[Tail]], dict[Tail, np.ndarray]]

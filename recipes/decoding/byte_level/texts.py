@@ -9,6 +9,7 @@ import numpy as np
 
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.data.text.text_ids import TextIds
+from recipes.core.data.text.vocabulary_bytes import vocabulary_bytes
 from recipes.core.errors import UserError
 from recipes.core.models.head import output_head
 from recipes.core.models.text import context
@@ -16,7 +17,6 @@ from recipes.decoding.byte_level.canonical import Canonical
 from recipes.decoding.byte_level.config import CutsConfig
 from recipes.decoding.byte_level.reading import TailReader
 from recipes.decoding.byte_level.states import AfterTokens, ByteState, Language
-from recipes.decoding.vocabulary_bytes import vocabulary_bytes
 
 BROKEN_OFF = "\ufffd"  # what decoding makes of a character whose last bytes are missing
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tokenizers import pre_tokenizers
 
+from recipes.core.data.text.vocabulary_bytes import END, NO_SYMBOL, VocabularyBytes, unicode_bytes, vocabulary_bytes
 from recipes.core.errors import UserError
-from recipes.decoding.vocabulary_bytes import END, NO_SYMBOL, VocabularyBytes, unicode_bytes, vocabulary_bytes
 from tests.core import tokenizer_kinds
 
 

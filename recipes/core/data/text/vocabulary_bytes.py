@@ -78,7 +78,9 @@ class VocabularyBytes:
         return bisect_left(self._sorted, kept[:-1] + bytes([kept[-1] + 1])) if kept else len(self._sorted)
 
 
-def vocabulary_bytes(tokenizer: Any, rows: int, ends: Sequence[int], where: str) -> VocabularyBytes:
+def vocabulary_bytes(
+    tokenizer: Any, rows: int, ends: Sequence[int], where: str, types: Sequence[str] = ("BPE",)
+) -> VocabularyBytes:
     """The bytes of a tokenizer's tokens.
 
     Args:
@@ -86,11 +88,12 @@ def vocabulary_bytes(tokenizer: Any, rows: int, ends: Sequence[int], where: str)
         rows: Tokens that the model has logits for.
         ends: Ids that end a text.
         where: Key and value that named it, for the message.
+        types: As in `tokenizer_kind`.
 
     Raises:
         UserError: the bytes of its tokens are not known.
     """
-    kind = tokenizer_kind(tokenizer, where)
+    kind = tokenizer_kind(tokenizer, where, types)
     characters, control = unicode_bytes(), control_ids(tokenizer)
     added = {token: each.content for token, each in tokenizer.added_tokens_decoder.items()}
     table = [b""] * rows
@@ -106,8 +109,13 @@ def vocabulary_bytes(tokenizer: Any, rows: int, ends: Sequence[int], where: str)
     return VocabularyBytes(table, [token for token in ends if token < rows])
 
 
-def tokenizer_kind(tokenizer: Any, where: str) -> str:
-    """Which kind of BPE a tokenizer is: "byte-level", or one with "word-marks".
+def tokenizer_kind(tokenizer: Any, where: str, types: Sequence[str] = ("BPE",)) -> str:
+    """How a tokenizer writes bytes in its pieces: "byte-level", or with "word-marks".
+
+    Args:
+        tokenizer: Of `transformers`.
+        where: Key and value that named it, for the message.
+        types: Of models that will do: "BPE", and "Unigram" for those who only ask which bytes a token stands for.
 
     Raises:
         UserError: it is neither.
@@ -117,10 +125,11 @@ def tokenizer_kind(tokenizer: Any, where: str) -> str:
     pipeline = json.loads(tokenizer.backend_tokenizer.to_str())
     kinds = {part["type"] for part in parts(pipeline)}
     model = pipeline["model"]
-    if model["type"] == "BPE" and not model.get("end_of_word_suffix") and not model.get("continuing_subword_prefix"):
+    if model["type"] in types and not model.get("end_of_word_suffix") and not model.get("continuing_subword_prefix"):
         if "ByteLevel" in kinds:
             return "byte-level"
-        if any(piece.startswith(WORD_MARK) for piece in model["vocab"]):
+        pieces = model["vocab"] if isinstance(model["vocab"], dict) else [piece for piece, _ in model["vocab"]]
+        if any(piece.startswith(WORD_MARK) for piece in pieces):
             return "word-marks"
     what = f"a tokenizer of type {model['type']} does not say which bytes its tokens are"
     raise UserError(

@@ -1,0 +1,11 @@
+"""Methods that choose the tokens themselves: a new vocabulary for an old model, and what text costs under any of them.
+
+config        a tokenizer that a run trains or is given; texts to measure on; they import no torch
+texts         documents to train a tokenizer on, and held-out stretches of text
+tokenizers    byte-level BPE from texts, with and without supertokens; tokenizers of the user's
+mapping       which tokens two vocabularies share, by the bytes that they stand for; old tokens that spell a new one
+rows          rows of a new vocabulary as weighted sums of old ones
+transplant    a model with a new vocabulary, in memory and as a folder
+bits          bits per byte of the same text, whatever cuts it into tokens
+measures      fertility, compression, boundaries, Renyi efficiency
+"""
