@@ -57,14 +57,14 @@ def train_tokenizer(config: TokenizerConfig, texts: Sequence[str], fingerprint: 
             ids = [(bos, backend.token_to_id(bos))]
             backend.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=ids)
         others = [name for name in names if name not in roles.values()]
-        made = PreTrainedTokenizerFast(
+        tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=backend,
             additional_special_tokens=others,
             clean_up_tokenization_spaces=False,
             chat_template=template,
             **roles,
         )
-        made.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
     folder = build_once("new-tokenizers", sha256_json(key)[:32], build)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
