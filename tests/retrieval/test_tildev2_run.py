@@ -74,6 +74,15 @@ def test_the_trained_weights_are_a_token_classifier_of_transformers(tmp_path: Pa
         for term in set(ids) - stop_ids(tokenizer)
     }
     assert index.of(1) == pytest.approx({term: w for term, w in expected.items() if w > 0}, rel=2e-3, abs=1e-6)
+    # Another run takes them as they are, of a collection without queries to train on.
+    typed = [*words, "expansion.name=none", "label=taken", f"terms.model={folder}", "terms.passages=candidates"]
+    (tmp_path / "collection" / "qrels" / "train.tsv").unlink()
+    taken = TermIndex.load(finish(tmp_path, *typed)[0] / "index.npz")
+    assert taken.of(1) == index.of(1)
+    with pytest.raises(UserError, match="terms.model=RUN expansion.name=none"):
+        finish(tmp_path, *words, "label=none")
+    with pytest.raises(UserError, match="2 labels, and weighs no terms"):
+        finish(tmp_path, *words, "expansion.name=none", "label=bad", f"terms.model={tmp_path / 'encoder'}")
 
 
 @pytest.mark.parametrize("scorer", ["tildev2", "unicoil"])
@@ -193,6 +202,7 @@ def test_tilde_reads_one_place(tmp_path: Path) -> None:
         (["expansion.name=file", "label=x"], "is missing; type expansion.path=FILE"),
         (["expansion.path=x.jsonl"], "is for expansion.name=file, not tilde"),
         (["expansion.top=201"], "must be >= 0 and <= 200"),
+        (["terms.model=x/y", "arm=bm25"], "is for terms.scorer=tildev2 or unicoil, not bm25"),
         (["trainer.nproc=2"], "negatives are those of one process"),
     ],
 )
@@ -203,10 +213,8 @@ def test_settings_that_cannot_be(typed: list[str], message: str) -> None:
 
 
 def test_collections_that_cannot_be(tmp_path: Path, words: list[str]) -> None:
-    train = next(Path(word.partition("=")[2]) for word in words if word.startswith("data.path")) / "qrels" / "train.tsv"
-    train.unlink()
-    with pytest.raises(UserError, match="has no judged query to train on"):
-        finish(tmp_path, *words)
+    with pytest.raises(UserError, match="2 training examples are fewer than one batch"):
+        finish(tmp_path, *words, "trainer.batch_size=4")
     refused: dict[str, Any] = {"encoder.passage_tokens=100": "the encoder has 64 positions"}
     for word, message in refused.items():
         with pytest.raises(UserError, match=message):

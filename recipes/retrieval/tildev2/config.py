@@ -52,6 +52,10 @@ class TermsConfig:
     quantise: str = setting(
         "none", help="int8: a byte a weight instead of two, w / max * 255", choices=("none", "int8")
     )
+    model: str | None = setting(
+        None, help="a run of ours, or a folder or hub name of a BertForTokenClassification with one label, that weighs "
+        "terms as it is; null: trained in the run", content=MODEL_CONTENT,
+    )  # fmt: skip
     learning_rate: float = setting(1e-3, help="peak learning rate of what weighs tokens, behind the encoder", gt=0)
     passages: str = setting(
         "all", help="that are weighed and go into the index: all, or only candidates of the queries",
@@ -125,7 +129,7 @@ class TildeV2Config(RunConfig):
     @property
     def learns(self) -> bool:
         """Whether the run trains weights of terms."""
-        return self.terms.scorer in LEARNT
+        return self.terms.scorer in LEARNT and self.terms.model is None
 
     @property
     def needs_tilde(self) -> bool:
@@ -138,6 +142,8 @@ class TildeV2Config(RunConfig):
         problems = in_batch_problems(self.trainer) if self.learns else []
         if self.terms.quantise != "none" and self.terms.scorer not in INDEXED:
             problems.append(("terms.quantise", f"the scorer {self.terms.scorer} has no weights of terms"))
+        if self.terms.model is not None and self.terms.scorer not in LEARNT:
+            problems.append(("terms.model", f"is for terms.scorer={' or '.join(LEARNT)}, not {self.terms.scorer}"))
         if self.terms.alpha < 1 and self.terms.scorer != TILDE:
             problems.append(("terms.alpha", f"is for terms.scorer=tilde, not {self.terms.scorer}"))
         if self.needs_tilde and not self.expansion.steps and self.expansion.model is None:
@@ -152,7 +158,7 @@ class TildeV2Config(RunConfig):
             ("data", self.data.description),
             ("candidates", self.first_stage.description),
             ("model", f"encoder {self.model.path or 'all-MiniLM-L6-v2 (asset)'}"),
-            ("score by", self.terms.scorer),
+            ("score by", f"{self.terms.scorer}{f' of {self.terms.model}' if self.terms.model else ''}"),
             ("expansion", terms if self.terms.scorer in INDEXED else "of no use to this scorer"),
             *([("TILDE", self._tilde)] if self.needs_tilde else []),
         ]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recipes.core.errors import UserError
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.dropout import evaluation
@@ -46,6 +47,7 @@ class Prepared:
         texts: Passages as ids, or None where no ids are read.
         pairs: What is learnt from, or None.
         held_out: What the learning curve is measured on, or None.
+        weights: What weighs terms without being trained, or None.
         device: Where to compute.
     """
 
@@ -56,6 +58,7 @@ class Prepared:
     texts: Texts | None
     pairs: TrainingPairs | None
     held_out: TrainingPairs | None
+    weights: TermWeights | None
     device: str
 
 
@@ -68,14 +71,17 @@ class TildeV2Recipe:
         chosen = candidates(config.first_stage, collection, collection.test, config.data.queries, config.seed, device)
         asked = collection.test.draw(config.data.queries, config.seed)
         if config.terms.scorer not in (*INDEXED, TILDE):
-            return Prepared(collection, chosen, asked, None, None, None, None, device)
-        if config.learns:  # before a TILDE is trained
-            count = len(training_queries(config.pairs, collection, config.seed))
-            check_one_batch(count - held_out_count(config, count), config.trainer)
-        body, tokenizer = load_encoder(config.model, config.encoder.trainable_layers)
+            return Prepared(collection, chosen, asked, None, None, None, None, None, device)
+        check_queries(config, collection)
+        body, weights = None, None
+        if config.terms.model is None:
+            body, tokenizer = load_encoder(config.model, config.encoder.trainable_layers)
+        else:
+            weights, tokenizer = TermWeights.load(config.terms.model)
+            body = weights.body
         texts = read_texts(config, collection, body, tokenizer, device)
         pairs, held_out = _pairs(config, collection, body, texts) if config.learns else (None, None)
-        return Prepared(collection, chosen, asked, body, texts, pairs, held_out, device)
+        return Prepared(collection, chosen, asked, body, texts, pairs, held_out, weights, device)
 
     def build(self, config: TildeV2Config, prepared: Prepared) -> Training | None:
         """Weights of terms; all arms of a seed share initialisation, pairs and their order."""
@@ -116,7 +122,7 @@ class TildeV2Recipe:
     def evaluate(self, config: TildeV2Config, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """Order the candidates of all queries, and where all passages are weighed the whole collection; measure."""
         chosen, passages = prepared.candidates, prepared.collection.passages
-        weights, ranker = _ranker(config, prepared, model)
+        weights, ranker = _ranker(config, prepared, model or prepared.weights)
         timed = time_scores(ranker, chosen)
         rankings = [by_scores(given.passages, values) for given, values in zip(chosen.given, timed.scores, strict=True)]
         scores, tag = Scores(), config.variant
@@ -147,6 +153,19 @@ def best_of(ranker: Ranker, text: str) -> Any:
     if isinstance(ranker, LookUp | ByBM25):
         return best(values, DEPTH)
     return by_scores(np.arange(len(values)), values).first(DEPTH)
+
+
+def check_queries(config: TildeV2Config, collection: Collection) -> None:
+    """Refuse what cannot be trained before anything is. Raises UserError."""
+    if not config.learns and not (config.needs_tilde and config.expansion.steps):
+        return
+    try:
+        count = len(training_queries(config.pairs, collection, config.seed))
+    except UserError as error:
+        hint = f"{error.hint}; or train nothing: type terms.model=RUN expansion.name=none"
+        raise UserError(error.what, error.where, hint) from error
+    if config.learns:
+        check_one_batch(count - held_out_count(config, count), config.trainer)
 
 
 def _loss(config: TildeV2Config, prepared: Prepared, micro_batches: int) -> TermLoss:

@@ -6,8 +6,12 @@ import torch
 from torch import Tensor, nn
 from transformers import BertForTokenClassification
 
+from recipes.core.errors import UserError
+from recipes.core.models.sources import check_tokenizer_fits, load_config, load_model, load_tokenizer
 from recipes.retrieval.pairs import Encoded, InBatchLoss
 from recipes.retrieval.tildev2.method import contrastive_losses, score_matrix
+
+KEY = "terms.model"
 
 
 class TermWeights(nn.Module):
@@ -25,6 +29,24 @@ class TermWeights(nn.Module):
             self.head = nn.Linear(body.config.hidden_size, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.ones_(self.head.bias)
+
+    @classmethod
+    def load(cls, path: str) -> tuple["TermWeights", Any]:
+        """Those of a run, or of a user's folder, and their tokenizer; they are not trained.
+
+        Raises:
+            UserError: they cannot be loaded, or are no token classifier of type BERT with one label.
+        """
+        where, kind = f"{KEY}={path}", load_config(path, KEY)
+        if kind.model_type != "bert" or kind.num_labels != 1:
+            what = f"is a {kind.model_type} model with {kind.num_labels} labels, and weighs no terms"
+            raise UserError(what, where, "give a run of tildev2, or a BertForTokenClassification with one label")
+        loaded = load_model(BertForTokenClassification, path, KEY, dtype=torch.float32)
+        tokenizer = load_tokenizer(path, KEY, padding_side="right")
+        check_tokenizer_fits(tokenizer, loaded, where)
+        model = cls(loaded.bert)
+        model.head = loaded.classifier
+        return model.eval().requires_grad_(False), tokenizer
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Ids and mask [B, T] to weights [B, T, 1]; 0 for padding."""

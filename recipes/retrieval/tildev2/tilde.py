@@ -98,7 +98,11 @@ def load_tilde(model: MiniLMConfig, config: ExpansionConfig, tokenizer: Any) -> 
         UserError: it cannot be loaded, is of another type or of another vocabulary.
     """
     if config.model is None:
-        return Tilde(load_encoder(model, None)[0])
+        body, reader = load_encoder(model, None)
+        if reader.get_vocab() != tokenizer.get_vocab():
+            what = "has another vocabulary than what weighs terms"
+            raise UserError(what, f"model.path={model.path}", "type model=FOLDER of an encoder with that tokenizer")
+        return Tilde(body)
     where = f"{KEY}={config.model}"
     if load_config(config.model, KEY).model_type != "bert":
         raise UserError("is no model of type BERT", where, "give a TILDE or a masked language model of type BERT")
