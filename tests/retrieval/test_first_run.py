@@ -9,7 +9,7 @@ from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.runs.records import final_metrics
-from tests.retrieval.conftest import model_folder, write_collection
+from tests.retrieval.conftest import encoder_folder, model_folder, write_collection
 
 SMOKE = ("budget=smoke", "tracker=none", "trainer.threads=1", "trainer.max_steps=2", "trainer.batch_size=2")
 QUERIES = {"q1": "animal that barks", "q4": "small animal", "q5": "an animal that sleeps", "q6": "tree of wood"}
@@ -58,6 +58,16 @@ def test_nothing_is_tuned_without_queries_to_learn_from(tmp_path: Path) -> None:
         final(tmp_path, data, model)
     bm25, _ = final(tmp_path, data, "arm=bm25")
     assert bm25["RR@10"] == 1 and "forwards" not in bm25
+
+
+def test_an_order_moves_the_query_that_searches_again(tmp_path: Path) -> None:
+    words = [*mine(tmp_path / "mine"), f"first_stage.encoder={encoder_folder(tmp_path / 'encoder', positions=128)}"]
+    reached = {}
+    for arm in ("feedback_query", "feedback_teacher"):
+        metrics, _ = final(tmp_path, *words, f"arm={arm}", "feedback.rate=0.1")
+        assert metrics["feedback/R@100"] == 1  # of five passages all are among the first hundred
+        reached[arm] = metrics["feedback/RR@10"]
+    assert reached["feedback_teacher"] > reached["feedback_query"]
 
 
 def test_settings_that_cannot_be() -> None:

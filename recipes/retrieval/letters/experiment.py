@@ -11,6 +11,7 @@ import torch
 from recipes.core.errors import UserError
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.heatmaps import heatmap_example
+from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.adapters import with_adapters
 from recipes.core.models.dropout import evaluation
@@ -127,12 +128,30 @@ class LettersRecipe:
         if ordered is not None:
             _add_work(scores, prepared, ordered)
             _add_teacher(scores, prepared, ordered)
+        self.add_scores(config, prepared, scores, rankings, model)
         files = {
             FILE: partial(write_run, rankings=rankings, queries=chosen.queries, passages=passages, tag=config.variant),
             RERANKED: partial(write_reranked, chosen=chosen, passages=passages, rankings=rankings),
         }
         shown = _heatmap(config, prepared, model) if ordered is not None else None
-        return Evaluation(scores.overall(), scores, shown, files=files)
+        return Evaluation(scores.overall(), scores, shown, self.plots(config, scores), files=files)
+
+    def add_scores(
+        self, config: Any, prepared: Prepared, scores: Scores, rankings: Sequence[Ranking], model: Any
+    ) -> None:
+        """What a recipe measures besides.
+
+        Args:
+            config: The run's.
+            prepared: Its data.
+            scores: Where to.
+            rankings: Candidates of each query in their new order.
+            model: The `TextModel` that ordered them; None where none did.
+        """
+
+    def plots(self, config: Any, scores: Scores) -> Sequence[Plot]:
+        """What the report of a recipe draws besides."""
+        return ()
 
     def order(self, config: LettersRunConfig, prepared: Prepared, model: Any) -> list[Ordered]:
         """The order of all candidates of each query, by the model."""
