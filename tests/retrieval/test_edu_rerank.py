@@ -2,6 +2,7 @@
 
 import math
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from recipes.retrieval.edu_rerank.config import PlannerConfig, RerankerConfig
-from recipes.retrieval.edu_rerank.documents import read_docstring
+from recipes.core.models.vision_language import TextModel
+from recipes.retrieval.edu_rerank.config import PlannerConfig, RerankerConfig, WriterConfig
+from recipes.retrieval.edu_rerank.documents import Document, read_docstring
 from recipes.retrieval.edu_rerank.measures import implied_plans, rouge, self_bleu
 from recipes.retrieval.edu_rerank.method import (
     MASKED,
@@ -28,7 +30,10 @@ from recipes.retrieval.edu_rerank.planner import Planner
 from recipes.retrieval.edu_rerank.reranker import Scorer, fit_scorer
 from recipes.retrieval.edu_rerank.search import Limits, beam_search, diverse_beams, random_plans, sample_plans
 from recipes.retrieval.edu_rerank.training import Lesson, Row, Summariser, SummaryObjective, collate
-from recipes.retrieval.edu_rerank.units import divide_text, split_sentence
+from recipes.retrieval.edu_rerank.units import divide, divide_text, split_sentence
+from recipes.retrieval.edu_rerank.writing import Prompts, with_rows
+from tests.core import tokenizer_kinds
+from tests.retrieval.conftest import random_model
 
 EDUS = ["The storm hit the coast", "residents said on Monday", "thousands lost power", "schools were closed for a week"]
 REFERENCE = "Storm hit coast and thousands lost power"
@@ -236,6 +241,46 @@ def test_the_generator_sees_no_padding_and_nothing_behind() -> None:
     other = alone["plans"].clone()
     other[0, 1] = 2
     assert torch.allclose(model(alone["vectors"], alone["lengths"], other)[0][0, :2], single[0, :2], atol=1e-6)
+
+
+def written_lessons(config: WriterConfig) -> tuple[Any, list[Document], list[Lesson]]:
+    """A random model, and lessons with what it learns from."""
+    tokenizer = tokenizer_kinds.byte_level(False, False)
+    texts = (["one two.", "three four.", "five six."], ["seven.", "eight nine."], ["ten."])
+    documents = [Document(str(number), divide(text), f"sum {number}", 3) for number, text in enumerate(texts)]
+    plain = [Lesson(one.id, np.ones((len(one.units.edus), 8), np.float32), np.ones(len(one.units.edus)), (0,))
+             for one in documents]  # fmt: skip
+    prompts = Prompts(tokenizer, config)
+    return TextModel(random_model("llama", len(tokenizer))), documents, with_rows(config, prompts, documents, plain, 0)
+
+
+def test_prompts_differ_in_tags_alone() -> None:
+    tokenizer = tokenizer_kinds.byte_level(False, False)
+    _, _, every = written_lessons(WriterConfig())
+    followed, drawn, plain = (tokenizer.decode(row.prompt) for row in every[0].rows)
+    assert " <e> one two. </e> three four. five six.\nSummary:" in followed
+    assert plain == followed.replace(" <e>", "").replace(" </e>", "") == drawn.replace(" <e>", "").replace(" </e>", "")
+    assert drawn.count("<e>") == 1 and " <e> one" not in drawn
+    assert [[row.unlikely for row in lesson.rows] for lesson in every] == [[False, True, False]] * 2 + [[False, False]]
+    assert all(tokenizer.decode(row.target[:-1]) == " sum 0" for row in every[0].rows)
+
+
+def test_the_writers_loss_is_that_of_its_micro_batches_and_of_torch() -> None:
+    model, _, every = written_lessons(WriterConfig())
+    objective, summariser = SummaryObjective(1.0, 0.1), Summariser(None, model)
+    whole = collate(every)
+    loss, metrics = objective(summariser, whole, objective.normalizer(whole))
+    parts = [objective(summariser, collate([one]), objective.normalizer(whole))[0] for one in every]
+    assert loss.item() == pytest.approx(sum(part.item() for part in parts), rel=1e-5)
+    assert metrics["writer_unlikelihood"][1] == 2 and metrics["writer_nll"][1] == 6
+    rows = written_lessons(WriterConfig(loss="mle_only"))[2]  # no unlikelihood, no tags: label-smoothed MLE
+    batch = collate(rows)
+    plain, _ = objective(summariser, batch, objective.normalizer(batch))
+    expected = []
+    for row in (lesson.rows[0] for lesson in rows):
+        logits = model.language_model(torch.tensor([[*row.prompt, *row.target]])).logits[0, len(row.prompt) - 1 : -1]
+        expected.append(torch.nn.functional.cross_entropy(logits, torch.tensor(row.target), label_smoothing=0.1).item())
+    assert plain.item() == pytest.approx(np.mean(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize(("width", "layers"), [(16, 1), (32, 2)])

@@ -113,7 +113,7 @@ def test_what_cannot_be(tmp_path: Path, words: tuple[str, ...]) -> None:
     model = model_folder(tmp_path / "short", "llama", 128)
     with pytest.raises(UserError, match="more than the model's context of 128"):
         final(tmp_path, *words, f"model={model}", "arm=abstract")
-    with pytest.raises(UserError, match="for which there is no room"):
+    with pytest.raises(UserError, match="has no room for the first EDU"):
         final(tmp_path, *words, f"model={model}", "arm=abstract", "writer.prompt_tokens=16")
 
 
@@ -124,7 +124,7 @@ def test_configs_that_cannot_be() -> None:
         (["data=summaries"], "type data.path=FILE"),
         (["plans.name=none", "label=x"], "without plans nothing is extracted"),
         (["arm=abstract", "budget=full", "plans.unit=sentence"], "tags stand around EDUs"),
-        (["arm=mle_only", "budget=full", "writer.plain_weight=0"], "nothing would be learned"),
+        (["arm=mle_only", "budget=full", "writer.plain_weight=0"], "makes no text likely"),
         (["arm=abstract"], "needs budget=full or budget=smoke or data=summaries"),
     ):
         with pytest.raises(UserError) as refused:

@@ -214,8 +214,11 @@ class EDURerankConfig(RunConfig):
             problems.append(("plans.name", "without plans nothing is extracted; type writer=abstract"))
         if self.plans.unit == "sentence" and self.writes:
             problems.append(("plans.unit", "tags stand around EDUs; type plans.unit=edu, or writer=extract"))
-        if self.writes and not any(self.writer.weights):
-            problems.append(("writer.plain_weight", "and what else loss reads are 0, so that nothing would be learned"))
+        followed, _, plain = self.writer.weights
+        if self.writes and not followed and not plain:
+            problems.append(
+                ("writer.plain_weight", "makes no text likely; type a weight above 0, or writer.plan_weight")
+            )
         return problems
 
     @property

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from recipes.retrieval.edu_rerank.config import EDURerankConfig
 from recipes.retrieval.edu_rerank.documents import RANK, Document, Documents, load_documents
 from recipes.retrieval.edu_rerank.oracles import grams_of, oracle_plan
 from recipes.retrieval.edu_rerank.planner import Planner
-from recipes.retrieval.edu_rerank.results import FILE, Results, add_scores, heatmap, measure, write_candidates
+from recipes.retrieval.edu_rerank.results import FILE, add_scores, heatmap, measure, write_candidates
 from recipes.retrieval.edu_rerank.training import Lesson, Lessons, Summariser, SummaryObjective, collate, watch
 from recipes.retrieval.edu_rerank.units import divide_text
 from recipes.retrieval.edu_rerank.writing import Prompts, check_room, with_rows, write_texts
@@ -90,10 +90,8 @@ class EDURerankRecipe:
             check_room(writer, config.writer)
         model = Summariser(planner, writer)
         objective = SummaryObjective(config.planner.salience_weight, config.writer.smoothing)
-        steps, rows = (
-            regular_steps(config.trainer.max_steps, config.evaluation.watch_every),
-            cast(Any, Lessons(lessons)),
-        )
+        steps = regular_steps(config.trainer.max_steps, config.evaluation.watch_every)
+        rows: Any = Lessons(lessons)
         describe = describer(model, prepared.tokenizer) if config.writes else None
         rates = {"writer.": config.writer.learning_rate}
         return Training(model, objective, rows, collate, rates, steps, describe=describe)
@@ -109,9 +107,7 @@ class EDURerankRecipe:
         ranked = _candidates(config, prepared, model, RANK) if config.reranker.name == "brio" else []
         choose = chooser(config.reranker, ranked, config.seed)
         scores = curve[max(curve)].without_empty_rows() if curve else Scores()
-        results = list[Results]()
-        for candidates in _candidates(config, prepared, model, TEST):
-            results.append(measure(candidates, choose))
+        results = [measure(candidates, choose) for candidates in _candidates(config, prepared, model, TEST)]
         add_scores(scores, results)
         files = {FILE: partial(write_candidates, results=results)}
         shown = heatmap(results[: config.evaluation.heatmap])

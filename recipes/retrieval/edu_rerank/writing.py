@@ -53,6 +53,10 @@ class Prompts:
             ids += [*self._open, *edu, *self._close] if number in chosen else edu
         return (*ids, *self._behind)
 
+    def edus(self, document: Document) -> int:
+        """How many EDUs of a document stand in its prompts."""
+        return len(self._kept(document))
+
     def target(self, document: Document) -> Ids:
         """The reference and the end of text, cut to the longest text."""
         return (*self._frame.reader.ids(f" {document.reference}")[: self._config.summary_tokens - 1], self._eos)
@@ -74,9 +78,7 @@ class Prompts:
                     break
                 kept.append(edu)
             if not kept:
-                what = (
-                    f"the first EDU of document {document.id} has {len(edus[0]):,} tokens, for which there is no room"
-                )
+                what = f"has no room for the first EDU of document {document.id}, of {len(edus[0]):,} tokens"
                 where = f"writer.prompt_tokens={self._config.prompt_tokens}"
                 raise UserError(what, where, "type a larger writer.prompt_tokens")
             self._cut += len(kept) < len(edus)
@@ -105,12 +107,12 @@ def with_rows(
     results = list[Lesson]()
     for document, lesson in zip(documents, lessons, strict=True):
         draw = np.random.default_rng((seed, id_seed(f"random plan {document.id}")))
-        others = np.setdiff1d(np.arange(len(document.units.edus)), lesson.plan)
+        others = np.setdiff1d(np.arange(prompts.edus(document)), lesson.plan)  # tags of what is cut would be none
         drawn = draw.permutation(others)[: len(lesson.plan)].tolist()
         target = prompts.target(document)
         plans = [(followed, lesson.plan, False), (random_weight if drawn else 0.0, drawn, True), (plain, (), False)]
         rows = [Row(prompts.prompt(document, plan), target, weight, bad) for weight, plan, bad in plans if weight]
-        results.append(replace(lesson, rows=tuple(rows or [Row(prompts.prompt(document, ()), target, 0.0, False)])))
+        results.append(replace(lesson, rows=tuple(rows)))
     return results
 
 
