@@ -39,7 +39,14 @@ def write_documents(folder: Path, count: int = 28) -> Path:
 
 
 def final(outputs: Path, *words: str) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    quick = ("budget=smoke", "tracker=none", "trainer.threads=1", "trainer.max_steps=2", "evaluation.watch_every=2")
+    quick = (
+        "budget=smoke",
+        "tracker=none",
+        "trainer.threads=1",
+        "trainer.max_steps=2",
+        "encoder.max_tokens=64",
+        "evaluation.watch_every=2",
+    )
     config = compose.compose("edu-rerank", [*quick, *words, f"outputs={outputs}"])
     folder = runner.run(config, False, "steelyard run edu-rerank", page=False).folder
     lines = (folder / "candidates.jsonl").read_text(encoding="utf-8").splitlines()
