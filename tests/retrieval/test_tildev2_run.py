@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import ir_measures
 import numpy as np
@@ -13,16 +12,19 @@ from transformers import BertConfig, BertForMaskedLM, BertForTokenClassification
 from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
+from recipes.core.models.config import MiniLMConfig
 from recipes.core.models.padded import pad_rows
 from recipes.core.models.run_models import run_model
 from recipes.core.runs.records import final_metrics
 from recipes.core.training.trainer import TrainEvents, train
 from recipes.retrieval.encoders import load_encoder
+from recipes.retrieval.tildev2.expansion import Texts
 from recipes.retrieval.tildev2.index import TermIndex
+from recipes.retrieval.tildev2.rankers import ByLikelihood, LookUp
 from recipes.retrieval.tildev2.recipe import RECIPE
 from recipes.retrieval.tildev2.stopwords import WORDS, bad_ids, stop_ids
 from recipes.retrieval.tildev2.tilde import Tilde, marked, prior
-from tests.retrieval.conftest import QUERIES, encoder_folder, write_collection
+from tests.retrieval.conftest import PASSAGES, QUERIES, encoder_folder, write_collection
 
 SMALL = (
     *("budget=smoke", "tracker=none", "trainer.threads=1", "trainer.device=cpu", "trainer.max_steps=2"),
@@ -179,8 +181,6 @@ def test_stop_ids_and_marks(tmp_path: Path) -> None:
 
 
 def test_tilde_reads_one_place(tmp_path: Path) -> None:
-    from recipes.core.models.config import MiniLMConfig
-
     body, _ = load_encoder(MiniLMConfig(path=str(encoder_folder(tmp_path / "encoder"))), None)
     model = Tilde(body)
     ids, mask = pad_rows([[2, 7, 9, 3], [2, 8, 3]])
@@ -191,6 +191,40 @@ def test_tilde_reads_one_place(tmp_path: Path) -> None:
     torch.testing.assert_close(logits[0], body.get_input_embeddings().weight @ state, atol=1e-5, rtol=1e-5)
     begin = prior([[5, 5, 6]], [[5, 7]], 9, frozenset({7}))
     assert begin[5] > begin[6] > begin[8] == begin[7] and np.isfinite(begin.numpy()).all()
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.25])
+def test_scores_by_likelihood_are_sums_of_logarithms(tmp_path: Path, alpha: float) -> None:
+    torch.manual_seed(0)
+    body, tokenizer = load_encoder(MiniLMConfig(path=str(encoder_folder(tmp_path / "encoder"))), None)
+    model, stop = Tilde(body).eval().requires_grad_(False), stop_ids(tokenizer)
+    plain = tokenizer([" ".join(passage) for passage in PASSAGES.values()])["input_ids"]
+    query, passages = "tree with a tree animal", np.array([3, 0])
+    texts = Texts(tokenizer, plain, plain, stop, stop)
+    ranker = ByLikelihood(model, texts, [0, 3], [query, "engine"], alpha, 16, "cpu", 64)
+    ids = tokenizer(query)["input_ids"]
+    of_query = torch.sigmoid(model(*pad_rows([ids]))[0]).log10()
+    expected = []
+    for passage in passages:
+        of_passage = torch.sigmoid(model(*pad_rows([plain[passage]]))[0]).log10()
+        likely = sum(float(of_passage[term]) for term in ids if term not in stop)
+        terms = sorted(set(plain[passage]) - stop)
+        expected.append(alpha * likely + (1 - alpha) * float(of_query[terms].mean()))
+    assert ranker.score(query, passages) == pytest.approx(expected, rel=1e-4)
+
+
+def test_weights_of_a_querys_terms_add_up(tmp_path: Path) -> None:
+    tokenizer = BertTokenizer.from_pretrained(encoder_folder(tmp_path / "encoder"))
+    stop = stop_ids(tokenizer)
+    tree, animal = tokenizer.convert_tokens_to_ids(["tree", "animal"])
+    index = TermIndex.build([([tree, animal], np.array([2.0, 0.5])), ([animal], np.array([1.0]))], stop)
+    texts = Texts(tokenizer, [], [], stop, stop)
+    ranker = LookUp(
+        index, texts, 16, 2, weigh=lambda ids: np.arange(len(ids))
+    )  # CLS 0, tree 1, with 2, tree 3, animal 4
+    assert ranker.score("tree with tree animal", np.array([1, 0])).tolist() == [4.0, 4 * 2.0 + 4 * 0.5]
+    assert LookUp(index, texts, 16, 2).scores("tree with tree animal").tolist() == [2 * 2.0 + 0.5, 1.0]
+    assert ranker.bytes == index.nbytes / 2
 
 
 @pytest.mark.parametrize(
@@ -215,7 +249,6 @@ def test_settings_that_cannot_be(typed: list[str], message: str) -> None:
 def test_collections_that_cannot_be(tmp_path: Path, words: list[str]) -> None:
     with pytest.raises(UserError, match="2 training examples are fewer than one batch"):
         finish(tmp_path, *words, "trainer.batch_size=4")
-    refused: dict[str, Any] = {"encoder.passage_tokens=100": "the encoder has 64 positions"}
-    for word, message in refused.items():
-        with pytest.raises(UserError, match=message):
-            finish(tmp_path, *words, word, "arm=plain_uniform", "label=long")
+    for arm in ("plain_uniform", "tildev2"):
+        with pytest.raises(UserError, match="the encoder has 64 positions"):
+            finish(tmp_path, *words, "encoder.passage_tokens=100", f"arm={arm}")

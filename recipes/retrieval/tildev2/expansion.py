@@ -53,6 +53,7 @@ def read_texts(config: TildeV2Config, collection: Collection, body: Any, tokeniz
     words = stop_ids(tokenizer, config.terms.pieces)
     stop = words if config.terms.drop_stop else frozenset(tokenizer.all_special_ids)
     longest = config.encoder.passage_tokens
+    text_rows(body, tokenizer, [], longest, "passages")  # refuses more tokens than the encoder has positions
     cut = longest if config.expansion.name == "none" else min(longest, config.expansion.tokens)
     plain = text_rows(body, tokenizer, texts, cut, "passages")
     rows = plain
