@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import MODEL_CONTENT, setting
+from recipes.core.config.settings import TOKENIZER_CONTENT, setting
 
 FEWEST = 300  # tokens: all bytes and some merges
 
@@ -14,7 +14,7 @@ class TokenizerConfig:
     path: str | None = setting(
         None,
         help="tokenizer.json, folder or hub name; null: one is trained on the training documents",
-        content=MODEL_CONTENT,
+        content=TOKENIZER_CONTENT,
     )
     vocabulary: int = setting(8192, help="tokens of the trained one, special tokens included", unit="tokens", ge=FEWEST)
     supertokens: bool = setting(

@@ -8,7 +8,7 @@ from typing import Any
 
 from recipes.core.process.cores import usable_cores
 
-DATA_CONTENT, MODEL_CONTENT, COVERED = "data", "model", "covered"
+DATA_CONTENT, MODEL_CONTENT, TOKENIZER_CONTENT, COVERED = "data", "model", "tokenizer", "covered"
 
 SEED_UNIT, EXAMPLE_UNIT = "seeds", "examples"
 SMOKE, SMALL, FULL = "smoke", "small", "full"  # budgets
@@ -44,8 +44,9 @@ def setting(
         choices: The only values allowed.
         refused: Values that people expect among them -> why they are not, and what to type.
         origin: Where the default comes from: "paper", "code" or "ours".
-        content: DATA_CONTENT or MODEL_CONTENT if it names files, folders or hub names: what they hold is part of a
-            run's identity, their names are not. COVERED if the content of another setting says all that it decides.
+        content: DATA_CONTENT, MODEL_CONTENT or TOKENIZER_CONTENT (a model's folder, or a file) if it names files,
+            folders or hub names: what they hold is part of a run's identity, their names are not. COVERED if the
+            content of another setting says all that it decides.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     metadata: dict[str, Any] = {"help": help, "unit": unit, "bounds": bounds, "choices": choices, "origin": origin}

@@ -14,7 +14,7 @@ from typing import Any
 
 from recipes.core.config import registry
 from recipes.core.config.compose import EARLIER_KEYS, LATER_KEYS, NOT_IDENTITY, to_tree
-from recipes.core.config.settings import COVERED, DATA_CONTENT, RunConfig
+from recipes.core.config.settings import COVERED, DATA_CONTENT, TOKENIZER_CONTENT, RunConfig
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.storage.cache import home
 from recipes.core.storage.files import home_path, read_json, sha256_json
@@ -158,7 +158,10 @@ def _content(kind: str, value: str | tuple[str, ...], node: Any, key: str) -> st
     if known is not None and asked in known:
         return known[asked]
     try:
-        content = _data(value, path, node, key) if kind == DATA_CONTENT else _model(value, path, key)
+        if kind == TOKENIZER_CONTENT and path.is_file():
+            content = f"sha256 {fingerprint({'': path}, home())}"
+        else:
+            content = _data(value, path, node, key) if kind == DATA_CONTENT else _model(value, path, key)
     except UserError as error:
         raise UserError(error.what, error.where or f"{key}={value}", error.hint) from error
     if known is not None:
