@@ -156,15 +156,21 @@ def write_composed(path: Path, prepared: Prepared) -> None:
     """Each unique token, the old tokens that spell it, and those that its row is made of, heaviest first."""
     both, rows = prepared.both, prepared.rows
     old, new = token_texts(both.tokenizers[0]), token_texts(both.tokenizers[1])
-    weights: dict[int, list[tuple[float, int]]] = {}
+    weights: dict[int, dict[int, float]] = {}
     for target, source, value in zip(rows.targets.tolist(), rows.sources.tolist(), rows.values.tolist(), strict=True):
-        weights.setdefault(target, []).append((value, source))
+        row = weights.setdefault(target, {})
+        row[source] = row.get(source, 0.0) + value
     lines = [
         {
             "token": new[token],
             "pieces": [old[piece] for piece in pieces],
-            "row": [[old[at], round(value, 4)] for value, at in sorted(weights.get(token, []), reverse=True)[:LISTED]],
+            "row": [[old[at], round(value, 4)] for at, value in heaviest(weights.get(token, {}))],
         }
         for token, pieces in both.pieces.items()
     ]
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def heaviest(weights: dict[int, float]) -> list[tuple[int, float]]:
+    """The first `LISTED` old tokens by weight, of equal ones the first."""
+    return sorted(weights.items(), key=lambda item: (-item[1], item[0]))[:LISTED]
