@@ -66,11 +66,9 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _model(options: argparse.Namespace, vocabulary: int) -> Any:
+def _model(options: argparse.Namespace, tokenizer: Any) -> Any:
     if not options.random:
-        return build_language_model(
-            SmolLM2TextConfig(), build_text_tokenizer(SmolLM2TextConfig(), (), ""), 0
-        ).language_model
+        return build_language_model(SmolLM2TextConfig(), tokenizer, 0).language_model
     shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
     return LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=8192, **shape))
 
