@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from recipes.core.errors import UserError
 from recipes.core.models.vision_language import TextModel
 from recipes.retrieval.collection import Passages, Queries
 from recipes.retrieval.letters.config import GENERATE, ReadingConfig, TuningConfig
@@ -124,3 +125,6 @@ def test_a_run_of_somebody_else_teaches(tmp_path: Any) -> None:
     (taught,) = teach(TuningConfig(teacher="run", path=str(path)), queries, passages, rankings, "cpu")
     assert taught.id == "q1" and taught.order == [2, 1, 0]  # what the run lacks stands behind it
     assert np.array_equal(taught.ranks, [3, 2, 1])
+    path.write_text("q2 Q0 pine 1 3 gpt\n")
+    with pytest.raises(UserError, match="no query has 2 candidates and an order of them"):
+        teach(TuningConfig(teacher="run", path=str(path)), queries, passages, rankings, "cpu")

@@ -10,9 +10,11 @@ from recipes.retrieval.config import CollectionConfig, FirstStageConfig, WikiSea
 
 FIRST_LOGIT, GENERATE, TOP = "first_logit", "generate", "first_logit_topk"
 BARE, MAX = "bare", "max"
-LETTERS, NUMBERS = 26, 9  # names that are one token
+ALPHA, NUMERIC = "alpha", "numeric"
+MOST_LETTERS, MOST_NUMBERS = 26, 9  # names that are one token
 NONE, COMBINED, GENERATION, RANKING = "none", "combined", "generation", "ranking"
-RANK_LOSSES = ("ranknet_weighted", "ranknet", "lambdarank", "listnet")
+WEIGHTED, RANKNET, LAMBDARANK, LISTNET = "ranknet_weighted", "ranknet", "lambdarank", "listnet"
+RANK_LOSSES = (WEIGHTED, RANKNET, LAMBDARANK, LISTNET)
 MEASURED = ("rank_loss", "pair_agreement", "letter_mass", "answer_nll")  # of held-out lists, while the model is tuned
 
 
@@ -27,7 +29,7 @@ class PromptConfig:
         20, help="passages of a prompt; longer lists in windows from the tail", unit="passages", ge=2, origin="paper"
     )
     stride: int = setting(10, help="from one window to the next", unit="passages", ge=1, origin="paper")
-    names: str = setting("alpha", help="what names a passage: a letter, or a number", choices=("alpha", "numeric"))
+    names: str = setting(ALPHA, help="what names a passage: a letter, or a number", choices=(ALPHA, NUMERIC))
     batch_size: int = setting(8, help="prompts of a forward", unit="prompts", ge=1)
 
     def check(self) -> list[tuple[str, str]]:
@@ -35,8 +37,8 @@ class PromptConfig:
         problems = []
         if self.stride > self.window:
             problems.append(("stride", f"leaves passages out between windows of {self.window}"))
-        if self.names == "alpha" and self.window > LETTERS:
-            problems.append(("window", f"there are {LETTERS} letters; type prompt.window={LETTERS} or less"))
+        if self.names == ALPHA and self.window > MOST_LETTERS:
+            problems.append(("window", f"there are {MOST_LETTERS} letters; type prompt.window={MOST_LETTERS} or less"))
         return problems
 
 
@@ -72,9 +74,7 @@ class TuningConfig:
         "ranking: the latter; none: the model as it is",
         choices=(COMBINED, GENERATION, RANKING, NONE), origin="paper",
     )  # fmt: skip
-    rank_loss: str = setting(
-        RANK_LOSSES[0], help="rank loss of the first name's logits", choices=RANK_LOSSES, origin="paper"
-    )
+    rank_loss: str = setting(WEIGHTED, help="rank loss of the first name's logits", choices=RANK_LOSSES, origin="paper")
     coefficient: float = setting(10.0, help="what the rank loss is multiplied by", ge=0, origin="paper")
     rank_from: float = setting(
         0.0, help="share of the steps before the rank loss sets in (an LM-tuned start)", ge=0, lt=1
@@ -133,9 +133,9 @@ class LettersRunConfig(RunConfig):
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
         problems = lora_problems(self.lora, self.trainer, self.model)
-        numbers = self.prompt.names == "numeric" and self.prompt.window > NUMBERS
+        numbers = self.prompt.names == NUMERIC and self.prompt.window > MOST_NUMBERS
         if numbers and self.asks:
-            message = f"numbers above {NUMBERS} are no single token; type prompt.window={NUMBERS} or less"
+            message = f"numbers above {MOST_NUMBERS} are no single token; type prompt.window={MOST_NUMBERS} or less"
             problems.append(("prompt.window", message))
         if self.tunes and self.tuning.passages > self.prompt.window:
             message = f"is more than a prompt holds, prompt.window={self.prompt.window}"

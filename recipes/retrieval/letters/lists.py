@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from recipes.core.errors import UserError
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.messages import note
 from recipes.core.models.sentences import load_sentence_encoder
@@ -53,7 +54,7 @@ def ranks_of(grades: Sequence[int], scores: Sequence[float] | np.ndarray) -> lis
 def teach(
     config: TuningConfig, queries: Queries, passages: Passages, rankings: Sequence[Ranking], device: str
 ) -> list[RankedList]:
-    """Lists of queries with the teacher's ranks; queries with fewer than two candidates have none.
+    """Lists of queries with the teacher's ranks; queries with fewer than two candidates, or no order, have none.
 
     Args:
         config: Who the teacher is.
@@ -63,24 +64,29 @@ def teach(
         device: Where an encoder runs.
 
     Raises:
-        UserError: the teacher cannot be had.
+        UserError: the teacher cannot be had, or no query has a list.
     """
+    there = [len(ranking) >= FEWEST for ranking in rankings]
     if config.teacher == "run":
         runs = read_run(str(config.path), "tuning.path", queries, passages)
         scores: Sequence[Any] = [_scores(run, ranking) for run, ranking in zip(runs, rankings, strict=True)]
         relevance: Sequence[Mapping[int, int]] = [{} for _ in queries.ids]
+        there = [enough and len(run) > 0 for enough, run in zip(there, runs, strict=True)]
     else:
         encoder = load_sentence_encoder(config.encoder, "tuning.encoder", device)
         scores, relevance = candidate_cosines(encoder, passages, queries, rankings), queries.grades
+    if not any(there):
+        hint = "type a larger first_stage.candidates or tuning.passages, or give a run of these queries"
+        raise UserError(f"no query has {FEWEST} candidates and an order of them", "tuning", hint)
+    if left := there.count(False):
+        note(f"{left:,} of {len(there):,} queries have no {FEWEST} candidates, or no order of the teacher: no lists")
     lists = []
-    for number, ranking in enumerate(rankings):
-        if len(ranking) >= FEWEST:
-            grades = [relevance[number].get(int(passage), 0) for passage in ranking.passages]
-            texts = [(passages.titles[each], passages.texts[each]) for each in ranking.passages.tolist()]
-            asked = Asked(queries.texts[number], texts)
-            lists.append(RankedList(queries.ids[number], asked, ranks_of(grades, scores[number])))
-    if single := len(rankings) - len(lists):
-        note(f"{single:,} of {len(rankings):,} queries have fewer than {FEWEST} candidates, and are no lists")
+    for number in np.flatnonzero(there).tolist():
+        ranking = rankings[number]
+        grades = [relevance[number].get(int(passage), 0) for passage in ranking.passages]
+        texts = [(passages.titles[each], passages.texts[each]) for each in ranking.passages.tolist()]
+        asked = Asked(queries.texts[number], texts)
+        lists.append(RankedList(queries.ids[number], asked, ranks_of(grades, scores[number])))
     return lists
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-WEIGHTED, RANKNET, LAMBDARANK, LISTNET = "ranknet_weighted", "ranknet", "lambdarank", "listnet"
+from recipes.retrieval.letters.config import LAMBDARANK, LISTNET, RANKNET, WEIGHTED
 
 
 def rank_losses(scores: Tensor, ranks: Tensor, name: str = WEIGHTED) -> Tensor:

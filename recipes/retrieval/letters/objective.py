@@ -11,9 +11,9 @@ from recipes.core.losses.kernels import weighted_cross_entropy
 from recipes.core.losses.objectives import IGNORE, model_inputs
 from recipes.core.models.dropout import evaluation
 from recipes.core.models.head import OutputHead
-from recipes.retrieval.letters.config import GENERATION, RANKING, TuningConfig
+from recipes.retrieval.letters.config import GENERATION, RANKING, WEIGHTED, TuningConfig
 from recipes.retrieval.letters.lists import ListItems, list_collate
-from recipes.retrieval.letters.losses import WEIGHTED, pair_agreement, rank_losses
+from recipes.retrieval.letters.losses import pair_agreement, rank_losses
 
 
 class Listwise:

@@ -7,9 +7,9 @@ from string import ascii_uppercase
 
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
+from recipes.retrieval.letters.config import ALPHA, NUMERIC
 from recipes.retrieval.listwise import Frame, cut_words, fitting
 
-ALPHA, NUMERIC = "alpha", "numeric"
 LETTERS = ascii_uppercase
 BRACKET, BETWEEN, END = "[", "] > [", "]"
 # What looks like the name of a passage, and names where a model writes an order in words of its own.
