@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from recipes.core.models.vision_language import TextModel
-from recipes.retrieval.edu_rerank.config import PlannerConfig, RerankerConfig, WriterConfig
+from recipes.retrieval.edu_rerank.config import PlannerConfig, PlansConfig, RerankerConfig, WriterConfig
 from recipes.retrieval.edu_rerank.documents import Document, read_docstring
 from recipes.retrieval.edu_rerank.measures import implied_plans, rouge, self_bleu
 from recipes.retrieval.edu_rerank.method import (
@@ -31,7 +31,7 @@ from recipes.retrieval.edu_rerank.reranker import Scorer, fit_scorer
 from recipes.retrieval.edu_rerank.search import Limits, beam_search, diverse_beams, random_plans, sample_plans
 from recipes.retrieval.edu_rerank.training import Lesson, Row, Summariser, SummaryObjective, collate
 from recipes.retrieval.edu_rerank.units import divide, divide_text, split_sentence
-from recipes.retrieval.edu_rerank.writing import Prompts, with_rows
+from recipes.retrieval.edu_rerank.writing import Prompts, with_rows, write_texts
 from tests.core import tokenizer_kinds
 from tests.retrieval.conftest import random_model
 
@@ -283,6 +283,22 @@ def test_the_writers_loss_is_that_of_its_micro_batches_and_of_torch() -> None:
     assert plain.item() == pytest.approx(np.mean(expected), rel=1e-4)
 
 
+@pytest.mark.parametrize(("search", "count"), [("nucleus", 1), ("nucleus", 3), ("beam", 3)])
+def test_texts_do_not_depend_on_what_is_written_with_them(search: str, count: int) -> None:
+    tokenizer = tokenizer_kinds.byte_level(False, False)
+    model = TextModel(random_model("llama", len(tokenizer)))
+    asked = [(tuple(tokenizer(text)["input_ids"]), count) for text in ("one two", "three", "four five six")]
+    texts = [
+        write_texts(WriterConfig(search=search, summary_tokens=5, batch_size=size), PlansConfig(), model, tokenizer,
+                    asked, 7)
+        for size in (1, 16)
+    ]  # fmt: skip
+    assert [text for text, *_ in texts[0]] == [text for text, *_ in texts[1]] and len(texts[0]) == 3 * count
+    for (text, log_prob, steps), other in zip(texts[0], texts[1], strict=True):
+        assert (log_prob, steps) == (pytest.approx(other[1], abs=1e-4), other[2]) and (steps > 0 or not text)
+    assert len({text for text, *_ in texts[0]}) > 1
+
+
 @pytest.mark.parametrize(("width", "layers"), [(16, 1), (32, 2)])
 def test_the_config_counts_the_generators_weights(width: int, layers: int) -> None:
     config = PlannerConfig(width=width, heads=2, layers=layers)
@@ -297,6 +313,14 @@ def test_a_scorer_learns_what_is_better() -> None:
     fresh = rng.standard_normal((200, 4)).astype(np.float32)
     assert np.corrcoef(scorer(torch.from_numpy(fresh)).numpy(), fresh[:, 2])[0, 1] > 0.9
     assert fit_scorer([rows[0][:1]], [np.ones(1)], RerankerConfig(), 0) is None
+
+
+def test_what_was_constant_in_training_moves_a_scorer_by_no_more_than_its_change() -> None:
+    rows = torch.tensor([[1.0, 5.0], [2.0, 5.0]])
+    scorer = Scorer(rows, 0)
+    torch.nn.init.ones_(scorer.layers.weight)
+    moved = scorer(torch.tensor([[1.0, 5.5]])) - scorer(torch.tensor([[1.0, 5.0]]))
+    assert moved.item() == pytest.approx(0.5)
 
 
 def test_self_bleu_is_sacrebleus() -> None:
@@ -328,6 +352,14 @@ def test_sentences_are_split_where_both_sides_have_five_words() -> None:
     units = divide_text("If the result is empty, the function returns nothing at all. It is fast.")
     assert units.owner == (0, 0, 1) and units.as_edus([0], "sentence") == (0, 1) and units.as_edus([2], "edu") == (2,)
     assert " ".join(units.edus) == " ".join(units.sentences)
+
+
+def test_a_document_has_no_more_edus_than_are_kept() -> None:
+    long, short = "If the result is empty, the function returns nothing at all.", "It is fast."
+    units = divide([short, long, short], 2)
+    assert units.edus == (short,) and not units.is_whole and divide([long, short], 3).is_whole
+    units = divide([long, short], 1)  # not even the first sentence as a whole
+    assert units.edus == units.sentences == ("If the result is empty,",) and units.owner == (0,) and not units.is_whole
 
 
 def test_docstrings_are_read_without_what_is_no_sentence() -> None:

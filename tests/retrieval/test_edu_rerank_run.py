@@ -12,8 +12,8 @@ from recipes.core.config import compose
 from recipes.core.data.text.splits import TEST, TRAIN
 from recipes.core.errors import UserError
 from recipes.core.runs.records import final_metrics
-from recipes.retrieval.edu_rerank.config import DocstringSummariesConfig
-from recipes.retrieval.edu_rerank.documents import RANK, load_documents
+from recipes.retrieval.edu_rerank.config import DocstringSummariesConfig, SummariesConfig
+from recipes.retrieval.edu_rerank.documents import RANK, Documents, load_documents
 from tests.retrieval.conftest import model_folder
 from tests.retrieval.test_crag_run import encoder_folder
 
@@ -122,6 +122,44 @@ def test_what_cannot_be(tmp_path: Path, words: tuple[str, ...]) -> None:
         final(tmp_path, *words, f"model={model}", "arm=abstract")
     with pytest.raises(UserError, match="has no room for the first EDU"):
         final(tmp_path, *words, f"model={model}", "arm=abstract", "writer.prompt_tokens=16")
+
+
+def load(path: Path, rows: list[dict[str, str]], longest: int = 96) -> Documents:
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    config = SummariesConfig(path=str(path), sentences=1, train_sentences=1, on_error="skip")
+    return load_documents(config, longest)
+
+
+def test_a_sentence_of_more_edus_than_are_kept(tmp_path: Path, words: tuple[str, ...]) -> None:
+    path = write_documents(tmp_path)
+    rows = path.read_text(encoding="utf-8").replace(". ", ", ")  # one sentence a document, of eight EDUs
+    path.write_text(rows, encoding="utf-8")
+    _, lines = final(tmp_path, *words, "plans.longest_document=3", "data.sentences=1", "data.train_sentences=1")
+    assert all(len(line["edus"]) == 3 for line in lines)
+
+
+def test_copies_are_counted_and_rows_have_their_part_wherever_they_stand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in write_documents(tmp_path).read_text(encoding="utf-8").splitlines()]
+    parts = load(tmp_path / "a.jsonl", rows)
+    capsys.readouterr()
+    turned = load(tmp_path / "b.jsonl", [*rows[::-1], *rows])
+    assert "28 with a text or summary of another one" in capsys.readouterr().err
+    for part, documents in parts.items():
+        assert {document.reference for document in documents} == {document.reference for document in turned[part]}
+    with pytest.raises(UserError, match="27 with a text or summary of another one"):
+        load(tmp_path / "c.jsonl", [{**row, "summary": "the same"} for row in rows])
+
+
+def test_other_scripts_are_refused_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.loads(line) for line in write_documents(tmp_path).read_text(encoding="utf-8").splitlines()]
+    foreign = {"document": "Кошка спит дома. Собака бежит.", "summary": "Кошка и собака."}
+    french = {"document": "L'été dernier, nous avons été près de là.", "summary": "Été près de là."}
+    every = load(tmp_path / "a.jsonl", [*rows, foreign, french])
+    references = {document.reference for documents in every.values() for document in documents}
+    assert french["summary"] in references and foreign["summary"] not in references
+    assert "not in Latin letters" in capsys.readouterr().err
 
 
 def test_configs_that_cannot_be() -> None:

@@ -171,7 +171,9 @@ class WriterConfig:
     no_repeat: int = setting(3, help="n-grams that a text has once, at most; 0: no such rule", ge=0, origin="paper")
     prompt_tokens: int = setting(512, help="of a document in the prompt, tags included", unit="tokens", ge=16)
     summary_tokens: int = setting(64, help="of a text, at most", unit="tokens", ge=2)
-    batch_size: int = setting(16, help="texts that are written at once", unit="texts", ge=1)
+    batch_size: int = setting(
+        16, help="beam: texts that are written at once; nucleus: one prompt's", unit="texts", ge=1
+    )
 
     @property
     def weights(self) -> tuple[float, float, float]:

@@ -49,8 +49,8 @@ Documents = dict[str, list[Document]]
 def load_documents(config: DocstringSummariesConfig | SummariesConfig, longest: int) -> Documents:
     """Documents by part: those that the plan generator learns from, the re-ranker, and those that are measured.
 
-    The part depends on the document alone. A training document whose text or summary is that of a test document is
-    left out.
+    The part depends on the document alone. A document whose text or summary is that of another one is left out and
+    counted, so that nothing that is measured was learned from.
 
     Args:
         config: Which.
@@ -61,9 +61,9 @@ def load_documents(config: DocstringSummariesConfig | SummariesConfig, longest: 
     """
     rows = list(_users(config) if isinstance(config, SummariesConfig) else _docstrings(config))
     parts: Documents = {name: [] for name in PARTS}
-    seen, short = set[str](), 0
+    seen, short, copies = set[str](), 0, 0
     for part in (TEST, TRAIN):
-        for key, id, body, reference in rows:
+        for key, rank_key, id, body, reference in rows:
             if split_of(key, config.test_fraction) != part:
                 continue
             if len(body) < (config.sentences if part == TEST else config.train_sentences):
@@ -71,32 +71,34 @@ def load_documents(config: DocstringSummariesConfig | SummariesConfig, longest: 
                 continue
             text = " ".join(body)
             if not seen.isdisjoint(same := {f"text {text}", f"summary {reference.lower()}"}):
+                copies += 1
                 continue
             seen |= same
-            into = parts[_part(part, id, config.rank_fraction)]
+            into = parts[_part(part, rank_key, config.rank_fraction)]
             if config.documents is None or len(into) < config.documents:
                 into.append(Document(id, divide(body, longest), reference, len(body)))
-    _tell(config, parts, short, longest)
+    _tell(config, parts, short, copies, longest)
     return parts
 
 
-def _part(part: str, id: str, rank_fraction: float) -> str:
-    return RANK if part == TRAIN and split_of(f"rank {id}", rank_fraction) == TEST else part
+def _part(part: str, key: str, rank_fraction: float) -> str:
+    return RANK if part == TRAIN and split_of(f"rank {key}", rank_fraction) == TEST else part
 
 
-def _tell(config: Any, parts: Documents, short: int, longest: int) -> None:
+def _tell(config: Any, parts: Documents, short: int, copies: int, longest: int) -> None:
+    left_out = f"{short:,} with too few sentences, {copies:,} with a text or summary of another one"
     if empty := [name for name, those in parts.items() if not those]:
-        what = f"no document is left for {' and '.join(empty)} ({short:,} have too few sentences)"
+        what = f"no document is left for {' and '.join(empty)} (left out: {left_out})"
         hint = "type a smaller data.sentences and data.train_sentences, another data.test_fraction, or give more rows"
         raise UserError(what, f"data={config.name}", hint)
     every = [document for those in parts.values() for document in those]
-    if cut := sum(len(document.units.sentences) < document.sentences for document in every):
+    if cut := sum(not document.units.is_whole for document in every):
         note(f"warning: {cut:,} documents are cut to their first {longest} EDUs (plans.longest_document)")
     counts = ", ".join(f"{len(those):,} {name}" for name, those in parts.items())
-    note(f"documents: {counts}; left out, as sentences are too few: {short:,}")
+    note(f"documents: {counts}; left out: {left_out}")
 
 
-Row = tuple[str, str, Sequence[str], str]  # what decides its part, id, sentences, summary
+Row = tuple[str, str, str, Sequence[str], str]  # what decides its part, and RANK among them; id, sentences, summary
 
 
 def _docstrings(config: DocstringSummariesConfig) -> Iterator[Row]:
@@ -104,7 +106,8 @@ def _docstrings(config: DocstringSummariesConfig) -> Iterator[Row]:
     for document in domain_documents("docstrings"):
         reference, body = read_docstring(document.text)
         if len(_WORD.findall(reference)) > FEWEST_WORDS:
-            yield document.id.rpartition(":")[0], document.id.partition("/")[2], body, reference
+            id = document.id.partition("/")[2]
+            yield document.id.rpartition(":")[0], id, id, body, reference
 
 
 def read_docstring(text: str) -> tuple[str, list[str]]:
@@ -145,7 +148,7 @@ def _users(config: SummariesConfig) -> Iterator[Row]:
     for number, record in enumerate(table.rows(names)):
         try:
             text, reference = _texts(record, names)
-            rows.append((text, f"{number}", sentences(text), reference))
+            rows.append((text, text, f"{number}", sentences(text), reference))
         except BadRow as error:
             bad.append(f"{table.place(number)}: {error}")
     judge(bad, len(rows) + len(bad), where, config.on_error)
@@ -164,5 +167,13 @@ def _texts(record: Any, names: Sequence[str]) -> tuple[str, str]:
             raise BadRow(f"its {kind} is missing or has no word")
         if not is_unicode(value):
             raise BadRow(f"its {kind} holds half of a surrogate pair")
+        if _is_foreign(value):
+            raise BadRow(f"its {kind} is not in Latin letters; sentences and ROUGE are of these alone")
         texts.append(" ".join(value.split()))
     return texts[0], texts[1]
+
+
+def _is_foreign(text: str) -> bool:
+    """Whether most letters are none that ROUGE counts, which are a to z, or that end a sentence."""
+    letters = [letter for letter in text if letter.isalpha()]
+    return 2 * sum(letter.isascii() for letter in letters) < len(letters)

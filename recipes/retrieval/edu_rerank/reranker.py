@@ -43,7 +43,8 @@ class Scorer(nn.Module):
     def __init__(self, rows: Tensor, hidden: int) -> None:
         super().__init__()
         self.register_buffer("mean", rows.mean(0))
-        self.register_buffer("scale", rows.std(0, unbiased=False).clamp_min(1e-6))
+        spread = rows.std(0, unbiased=False)
+        self.register_buffer("scale", spread.where(spread > 1e-6, 1.0))  # a constant says nothing, nor does a new value
         last = nn.Linear(hidden or rows.shape[1], 1)
         nn.init.zeros_(last.weight)
         self.layers = nn.Sequential(nn.Linear(rows.shape[1], hidden), nn.ReLU(), last) if hidden else last

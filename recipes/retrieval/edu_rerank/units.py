@@ -24,11 +24,13 @@ class Units:
         sentences: Its sentences.
         edus: Its EDUs, in order.
         owner: Number of the sentence that each EDU is part of.
+        is_whole: Whether nothing of the text is left out.
     """
 
     sentences: tuple[str, ...]
     edus: tuple[str, ...]
     owner: tuple[int, ...]
+    is_whole: bool = True
 
     def texts(self, unit: str) -> tuple[str, ...]:
         """Its EDUs ("edu") or sentences ("sentence")."""
@@ -47,17 +49,22 @@ def divide(parts: Sequence[str], longest: int | None = None) -> Units:
 
     Args:
         parts: Its sentences.
-        longest: EDUs that are kept; what follows the last whole sentence among them is left out. None: all.
+        longest: EDUs that are kept; what follows the last whole sentence among them is left out, or of the first
+            sentence what is beyond them. None: all.
     """
-    kept, edus, owner = list[str](), list[str](), list[int]()
+    kept, edus, owner, is_whole = list[str](), list[str](), list[int](), True
     for sentence in parts:
         pieces = split_sentence(sentence)
-        if longest is not None and kept and len(edus) + len(pieces) > longest:
-            break
+        if longest is not None and len(edus) + len(pieces) > longest:
+            is_whole = False
+            if kept:
+                break
+            pieces = pieces[:longest]
+            sentence = " ".join(pieces)
         owner += [len(kept)] * len(pieces)
         edus += pieces
         kept.append(sentence)
-    return Units(tuple(kept), tuple(edus), tuple(owner))
+    return Units(tuple(kept), tuple(edus), tuple(owner), is_whole)
 
 
 def divide_text(text: str, longest: int | None = None) -> Units:

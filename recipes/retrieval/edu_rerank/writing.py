@@ -5,6 +5,7 @@ Source: arXiv 2305.17779, section 4.2. Tags are text (`<e>`), no new tokens: any
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -133,11 +134,15 @@ def write_texts(
         For each prompt, one after the other, as many (text, log p of its tokens, tokens).
     """
     rows, start = list[tuple[Ids, list[int]]](), 0
-    with evaluation(writer), torch.no_grad(), local_seed(seed), progress("writing texts", len(asked)) as show:
+    with evaluation(writer), torch.no_grad(), progress("writing texts", len(asked)) as show:
         while start < len(asked):
             count = asked[start][1]
-            part = [ids for ids, times in asked[start : start + max(1, config.batch_size // count)] if times == count]
-            texts = _generate(config, plans, writer.language_model, tokenizer, part, count)
+            # What is drawn of a prompt depends on its place alone, so that `batch_size` changes no text.
+            size = 1 if config.search == "nucleus" else max(1, config.batch_size // count)
+            same = takewhile(lambda ask, count=count: ask[1] == count, asked[start : start + size])
+            part = [ids for ids, _ in same]
+            with local_seed(int(np.random.SeedSequence((seed, start)).generate_state(1)[0])):
+                texts = _generate(config, plans, writer.language_model, tokenizer, part, count)
             rows += [(ids, texts[number * count + one]) for number, ids in enumerate(part) for one in range(count)]
             show(start := start + len(part))
     return _scored(writer, tokenizer, rows)
