@@ -39,8 +39,7 @@ def read_collection(config: CollectionConfig) -> Collection:
         raise UserError(f"has no judgements {QRELS}/{wrong}.tsv", where, hint)
     test = _judged(_grades(path, config.split, where, config.on_error), asked, passages, config, config.split)
     others = {} if train is None else _grades(path, train, where, config.on_error)
-    # What is tested on is not trained on, even where two splits share a query.
-    others = {id: grades for id, grades in others.items() if id not in set(test.ids)}
+    others = _untested(others, asked, test, where)
     rest = _judged(others, asked, passages, config, train or "") if train else Queries([], [], [])
     if not len(test):
         raise UserError("has no judged query", f"{where}, split {config.split}", LAYOUT)
@@ -124,6 +123,19 @@ def _judged(
     total = sum(map(len, grades.values()))
     judge(bad, max(total, len(bad) + bool(ids)), where, config.on_error, "judgements")
     return Queries(ids, [asked[id] for id in ids], rows)
+
+
+def _untested(others: Grades, asked: Mapping[str, str], test: Queries, where: str) -> Grades:
+    """What is tested on is not trained on, even where two splits share a query, or two queries ask the same."""
+    ids, texts = set(test.ids), {_plain(text) for text in test.texts}
+    kept = {id: grades for id, grades in others.items() if id not in ids and _plain(asked.get(id, id)) not in texts}
+    if left := len(others) - len(kept):
+        note(f"{where}: {left:,} of {len(others):,} queries to train on ask what is tested on, and are left out")
+    return kept
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def _splits(path: str, where: str) -> list[str]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from recipes.core.data.text.text_ids import TextIds
-from recipes.core.errors import UserError
+from recipes.core.errors import RunFailed, UserError
 from recipes.core.messages import note
 from recipes.core.models.config import MiniLMConfig
 from recipes.core.models.dropout import evaluation, without_dropout
@@ -135,6 +135,9 @@ def encode(
         dtype: Of the vectors.
         what: What is being done, for people.
         file: Where to keep the vectors, mapped into memory; None: in memory.
+
+    Raises:
+        RunFailed: a vector is not finite.
     """
     ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
     values: np.ndarray | None = None
@@ -144,6 +147,7 @@ def encode(
         for group in batches([len(row) for row in rows], batch_tokens):
             ids, mask = (part.to(device) for part in pad_rows([rows[number] for number in group]))
             states = model(ids, mask).float().cpu().numpy().astype(dtype)
+            check_finite(states)
             if values is None:
                 values = _room(file, (int(ends[-1]), states.shape[-1]), dtype)
             for number, vectors in zip(group, states, strict=True):
@@ -187,6 +191,13 @@ def encode_once(
 def as_tensor(vectors: np.ndarray) -> Tensor:
     """Vectors in memory, as float32."""
     return torch.from_numpy(np.array(vectors, np.float32))
+
+
+def check_finite(vectors: np.ndarray) -> None:
+    """Stop a run whose encoder has diverged. Raises RunFailed: a number is NaN or infinite."""
+    if not np.isfinite(vectors).all():
+        hint = "lower trainer.learning_rate, and the rates of what is trained beside it"
+        raise RunFailed("the encoder gives vectors that are not finite", "encoding texts", hint)
 
 
 def _room(file: Path | None, shape: tuple[int, int], dtype: Any) -> np.ndarray:

@@ -108,7 +108,7 @@ def training_pairs(
         UserError: the collection has too few passages.
     """
     passages, short, shown = collection.passages, 0, []
-    if len(passages) <= config.negatives + max(len(grades) for grades in queries.grades):
+    if len(passages) < config.negatives + max(len(queries.relevant(number)) for number in range(len(queries))):
         what = f"has {len(passages):,} passages, too few for {config.negatives} negatives"
         raise UserError(what, collection.where, "type a smaller pairs.negatives")
     index = BM25(passages) if config.negatives else None

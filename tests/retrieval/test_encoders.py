@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from recipes.core.errors import UserError
+from recipes.core.errors import RunFailed, UserError
 from recipes.core.models.config import MiniLMConfig
 from recipes.retrieval.beir import read_collection
 from recipes.retrieval.collection import Collection
@@ -108,8 +108,30 @@ def test_pairs_hold_a_relevant_passage_and_negatives_of_bm25(encoder: Any, colle
     assert np.array_equal(
         pairs.shown, training_pairs(config, collection, queries, *rows_of(encoder, collection), seed=0).shown
     )
-    with pytest.raises(UserError, match="too few for 4 negatives"):
-        training_pairs(PairsConfig(negatives=4), collection, queries, *rows_of(encoder, collection), seed=0)
+    # Of five passages one is right; what is judged and not relevant is a negative like others.
+    every = training_pairs(PairsConfig(negatives=4), collection, queries, *rows_of(encoder, collection), seed=0)
+    assert [sorted(shown) for shown in every.shown.tolist()] == [list(range(5))] * 4
+    with pytest.raises(UserError, match="too few for 5 negatives"):
+        training_pairs(PairsConfig(negatives=5), collection, queries, *rows_of(encoder, collection), seed=0)
+
+
+def test_an_encoder_that_has_diverged_stops_the_run(encoder: Any) -> None:
+    body, tokenizer = encoder
+    with torch.no_grad():
+        body.embeddings.word_embeddings.weight.fill_(float("nan"))
+    with pytest.raises(RunFailed, match="not finite\n.*lower trainer.learning_rate"):
+        encode(States(body), text_rows(body, tokenizer, ["animal"], 12, "queries"), device="cpu")
+
+
+def test_queries_that_ask_what_is_tested_on_are_not_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = training_collection(tmp_path)
+    file = folder / "queries.jsonl"
+    file.write_text(file.read_text(encoding="utf-8").replace("tree with needles too", " Tree  with NEEDLES"))
+    collection = read_collection(CollectionConfig(path=str(folder)))
+    assert list(collection.train.ids) == ["t1", "t3", "t4"]
+    assert "1 of 4 queries to train on ask what is tested on, and are left out" in capsys.readouterr().err
 
 
 def test_without_queries_to_train_on(tmp_path: Path) -> None:
