@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from recipes.core.models.nearest import nearest
+from recipes.core.models.nearest import Nearest, nearest
 from recipes.retrieval.encoders import TokenVectors
 from recipes.retrieval.xtr.config import IMPUTATIONS, SearchConfig
 from recipes.retrieval.xtr.method import (
@@ -20,7 +20,7 @@ from recipes.retrieval.xtr.method import (
     similarities,
     sum_of_max,
 )
-from recipes.retrieval.xtr.search import TokenIndex, _without_gaps, score_exhaustively, score_fully, searches
+from recipes.retrieval.xtr.search import TokenIndex, _without_gaps, score, score_exhaustively, score_fully, searches
 from recipes.retrieval.xtr.tokens import measure_tokens
 
 # The specification's example: tokens of D1, D1, D2, D2, D3, and their similarities to two query tokens.
@@ -261,6 +261,14 @@ def test_one_search_gives_every_score_and_every_smaller_k() -> None:
 def test_neighbours_that_an_approximate_search_lacks_are_the_last_one_again() -> None:
     near = _without_gaps(np.array([[0.9, 0.5, -9.0], [0.4, -9.0, -9.0]]), np.array([[7, 3, -1], [2, -1, -1]]))
     assert near.indices.tolist() == [[7, 3, 3], [2, 2, 2]] and near.scores.tolist() == [[0.9, 0.5, 0.5], [0.4] * 3]
+
+
+def test_a_neighbour_that_stands_for_others_counts_once() -> None:
+    passages = TokenVectors(np.eye(4, dtype=np.float32), np.array([2, 4]))
+    near = Nearest(torch.tensor([[0.9, 0.5, 0.5], [0.4, 0.4, 0.4]]), torch.tensor([[0, 3, 3], [1, 1, 1]]))
+    scored = score(near, TokenIndex(passages), SearchConfig(k_prime=3, sweep=()))
+    assert scored.passages.tolist() == [0, 1] and scored.tokens.tolist() == [2, 1]
+    assert scored.scores.tolist() == pytest.approx([0.65, 0.45])
 
 
 def test_inverted_lists_find_what_all_products_find_where_all_are_searched() -> None:

@@ -91,6 +91,21 @@ def test_other_k_that_are_too_large_are_left_out(
     assert "search.sweep=1000: left out" in capsys.readouterr().err
 
 
+def test_a_search_that_returns_the_whole_batch_is_announced(
+    tmp_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path / "out", *words)
+    assert "all are returned" not in capsys.readouterr().err
+    run(tmp_path / "out", *words, "objective.k_train=500")
+    assert "objective.k_train=500: a batch has about" in capsys.readouterr().err
+
+
+def test_a_try_is_small_whatever_the_data() -> None:
+    config = compose.compose("xtr", ["budget=smoke", "data.path=/collection"])
+    assert config.trainer.max_steps == 4 and config.watch.passages == 16 and config.search.passages is None
+    assert compose.compose("xtr", ["budget=smoke"]).search.sweep == (5, 50)
+
+
 def test_without_training_queries(tmp_path: Path, words: tuple[str, ...]) -> None:
     folder = write_collection(tmp_path / "untrained")
     with pytest.raises(UserError, match="no judged query to train on"):

@@ -88,7 +88,7 @@ def impute(scores: Tensor, how: str, constant: float = 0.0) -> Tensor | None:
     return torch.full((len(scores),), constant if how == "const" else 0.0, dtype=torch.float64, device=scores.device)
 
 
-def score_retrieved(scores: Tensor, owners: Tensor, missing: Tensor | None) -> Scored:
+def score_retrieved(scores: Tensor, owners: Tensor, missing: Tensor | None, counted: Tensor | None = None) -> Scored:
     """f'(Q, D) = (1/n) sum_i (the highest score of D that q_i returned, else m_i), of passages with a returned token.
 
     No matrix of imputed values is made: (1/n) (sum_i m_i + sum over what was returned of (score - m_i)).
@@ -97,12 +97,14 @@ def score_retrieved(scores: Tensor, owners: Tensor, missing: Tensor | None) -> S
         scores: [n, k'] of the tokens that each query token returned, falling.
         owners: int64 [n, k'] the passage of each.
         missing: m_i [n]; None: the mean is over the query tokens that returned one.
+        counted: bool [n, k'] what is a token of its own, and not the one before once more; None: all.
 
     Source:
         arXiv 2304.01982, equation 5.
     """
-    passages, columns, tokens = torch.unique(owners, return_inverse=True, return_counts=True)
+    passages, columns = torch.unique(owners, return_inverse=True)
     query_tokens, count = len(scores), len(passages)
+    tokens = torch.bincount(columns.flatten() if counted is None else columns[counted], minlength=count)
     cells = columns + count * torch.arange(query_tokens, device=scores.device)[:, None]
     best = scores.new_full((query_tokens * count,), -torch.inf)
     best = best.scatter_reduce_(0, cells.flatten(), scores.flatten(), "amax").view(query_tokens, count)

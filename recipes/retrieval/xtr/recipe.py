@@ -20,7 +20,7 @@ from recipes.core.recipe import Evaluation
 from recipes.core.training.trainer import Training
 from recipes.retrieval.collection import Collection, Passages, Queries
 from recipes.retrieval.config import JUDGED
-from recipes.retrieval.encoders import TokenVectors, encode, encode_once, load_encoder, text_rows
+from recipes.retrieval.encoders import TokenVectors, check_finite, encode, encode_once, load_encoder, text_rows
 from recipes.retrieval.first_stage import BM25
 from recipes.retrieval.load import load_collection
 from recipes.retrieval.measures import add_measures
@@ -163,7 +163,19 @@ def _pairs(config: XTRConfig, collection: Collection, body: Any, tokenizer: Any)
     texts = [passages.whole(number) for number in range(len(passages))]
     query_rows = text_rows(body, tokenizer, list(queries.texts), encoder.query_tokens, "queries")
     passage_rows = text_rows(body, tokenizer, texts, encoder.passage_tokens, "passages")
-    return training_pairs(config.pairs, collection, queries, query_rows, passage_rows, config.seed)
+    pairs = training_pairs(config.pairs, collection, queries, query_rows, passage_rows, config.seed)
+    _note_all_returned(config, pairs)
+    return pairs
+
+
+def _note_all_returned(config: XTRConfig, pairs: TrainingPairs) -> None:
+    """Say so where a batch has no more tokens than a search of it returns: nothing is then left to choose."""
+    shown = [len(pairs.passages[number]) for row in pairs.shown for number in row]
+    tokens, k = int(np.mean(shown) * pairs.shown.shape[1] * config.trainer.batch_size), config.objective.k_train
+    if config.objective.train_score in ("xtr", "xtr_norm_n") and k >= tokens:
+        note(
+            f"warning: objective.k_train={k}: a batch has about {tokens:,} tokens, and all are returned, as in colbert"
+        )
 
 
 def _check_tokens(config: XTRConfig, tokens: int) -> None:
@@ -217,6 +229,7 @@ def _pooled_rankings(config: XTRConfig, prepared: Prepared, model: Any) -> list[
         means = embed_rows(model.encoder, rows, device=prepared.device, batch_tokens=tokens)
         with torch.no_grad():
             vectors.append(normalize(model.projection(means.to(prepared.device)), dim=-1).cpu())
+        check_finite(vectors[-1].numpy())
     count = min(config.search.depth, len(prepared.passages))
     best = nearest(vectors[0], vectors[1], count, device=prepared.device)
     return [by_scores(row, values) for row, values in zip(best.indices.numpy(), best.scores.numpy(), strict=True)]

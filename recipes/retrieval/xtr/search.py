@@ -85,7 +85,9 @@ def score(
         how: Another imputation.
     """
     scores, indices = near.scores[:, : k or config.k_prime], near.indices[:, : k or config.k_prime]
-    return score_retrieved(scores, index.owners[indices], impute(scores, how or config.imputation, config.const))
+    counted = indices.diff(dim=1, prepend=torch.full_like(indices[:, :1], -1)) != 0  # see `_without_gaps`
+    missing = impute(scores, how or config.imputation, config.const)
+    return score_retrieved(scores, index.owners[indices], missing, counted)
 
 
 def score_fully(query: np.ndarray, index: TokenIndex, passages: Tensor) -> Ranking:
