@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
+from recipes.core.runs.folder import run_folder
 from recipes.core.runs.records import final_metrics
 from tests.core import tokenizer_kinds
 from tests.tokenization.test_ground import tiny
@@ -83,6 +84,34 @@ def test_seeds_draw_other_texts_and_tokenizers(tmp_path: Path, mine: tuple[str, 
         [json.loads(line)["id"] for line in (folder / "cuts.jsonl").read_text().splitlines()] for folder in folders
     )
     assert one != other
+
+
+def test_a_tokenizer_file_counts_by_what_it_holds(tmp_path: Path, mine: tuple[str, ...]) -> None:
+    files = [tmp_path / name for name in ("new.json", "moved.json", "other.json")]
+    for file, begins in zip(files, (False, False, True), strict=True):
+        tokenizer_kinds.byte_level(bos=True, adds_bos=begins).backend_tokenizer.save(str(file))
+    words = [[*WORDS, *mine, f"tokenizer.path={file}", f"outputs={tmp_path}"] for file in files]
+    one, moved, other = (run_folder(compose.compose("tokenadapt", each)).path for each in words)
+    assert one == moved != other
+
+
+@pytest.mark.parametrize(("old", "new"), [("word-mark", None), ("plain", "unigram")])
+def test_tokenizers_of_other_kinds(
+    old: str, new: str | None, tmp_path: Path, mine: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = tokenizer_kinds.KINDS[old]()
+    tiny("gpt2", len(tokenizer) + 5).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    typed = []
+    if new:
+        tokenizer_kinds.KINDS[new]().save_pretrained(tmp_path / "new")
+        typed = [f"tokenizer.path={tmp_path / 'new'}"]
+    _, metrics = run(tmp_path / "out", *mine, *typed, "arm=local")
+    assert metrics["vocabulary/shared"] > 0.1
+    # One of the two has no token for a byte: what it loses is said, and what it cannot compose is counted.
+    lost = "do not come back from the " + ("new" if new else "old")
+    assert lost in capsys.readouterr().err and metrics["exact"] == (0 if new else 1)
+    assert (metrics["vocabulary/uncomposed"] > 0) == (new is None)
 
 
 @pytest.mark.parametrize(

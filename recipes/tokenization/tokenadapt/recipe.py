@@ -56,6 +56,7 @@ class TokenAdaptRecipe(Untrained):
         both = Vocabularies(old, new, (tokenizer, new_tokenizer), mapped, where)
         windows = texts.windows(config.evaluation, config.seed)
         before = _bits_before(config, model, tokenizer, windows)
+        _warn_of_lost(before, "old")
         composer = Composer(
             both,
             lambda: StringVectors(config.strings.path, device),
@@ -81,11 +82,14 @@ class TokenAdaptRecipe(Untrained):
         )
         texts, options = [window.text for window in prepared.windows], config.evaluation
         after = text_bits(prepared.model, new, texts, "evaluation.characters", options.batch_tokens)
-        if lost := sum(not one.exact for one in after):
-            note(
-                f"warning: {lost} of {len(after)} texts do not come back from the new tokenizer; their bits are too few"
-            )
+        _warn_of_lost(after, "new")
         return _evaluation(config, prepared, after, new)
+
+
+def _warn_of_lost(texts: Sequence[TextBits], which: str) -> None:
+    if lost := sum(not one.exact for one in texts):
+        what = f"{lost} of {len(texts)} texts do not come back from the {which} tokenizer"
+        note(f"warning: {what}: their bits are too few")
 
 
 def _new_tokenizer(config: TokenAdaptConfig, texts: Texts, like: Any) -> Any:
