@@ -120,6 +120,30 @@ def test_other_arms(tmp_path: Path, words: list[str]) -> None:
     assert results["keep_stop"]["terms"] > results["unicoil_like"]["terms"]
 
 
+def test_no_terms_to_expand_by_is_no_expansion_and_more_than_there_are_is_all(tmp_path: Path, words: list[str]) -> None:
+    typed = [*words, "arm=tf_uniform", "expansion.tokens=5"]
+    indexes = {}
+    for name, changes in (("none", ("expansion.name=none",)), ("zero", ("expansion.top=0",)), ("all", ())):
+        folder, _ = finish(tmp_path, *typed, "expansion.top=200", *changes, f"label={name}")
+        indexes[name] = TermIndex.load(folder / "index.npz")
+    whole = [indexes["none"].of(passage) for passage in range(5)]
+    assert [indexes["zero"].of(passage) for passage in range(5)] == whole
+    tokenizer = BertTokenizer.from_pretrained(tmp_path / "encoder")
+    terms = set(tokenizer.get_vocab().values()) - stop_ids(tokenizer)
+    assert all(indexes["all"].of(passage).keys() == terms for passage in range(5))
+
+
+def test_tilde_ranks_by_what_it_would_expand(tmp_path: Path, words: list[str], steelyard_home: Path) -> None:
+    def trained() -> int:
+        return len(list(steelyard_home.rglob("tilde.safetensors")))
+
+    typed = [*words, "expansion.tokens=7", "expansion.seed=3"]
+    before = trained()
+    for arm in ("tf_uniform", "tilde_ql", "tilde_mix"):
+        finish(tmp_path, *typed, f"arm={arm}")
+        assert trained() == before + 1  # one for all arms: it reads the same tokens in each
+
+
 def test_expansions_of_the_user(tmp_path: Path, words: list[str]) -> None:
     rows = [{"_id": "dog", "text": "a tree that barks"}, {"_id": "dog", "text": "engine"}]
     path = tmp_path / "queries.jsonl"
@@ -211,6 +235,12 @@ def test_scores_by_likelihood_are_sums_of_logarithms(tmp_path: Path, alpha: floa
         terms = sorted(set(plain[passage]) - stop)
         expected.append(alpha * likely + (1 - alpha) * float(of_query[terms].mean()))
     assert ranker.score(query, passages) == pytest.approx(expected, rel=1e-4)
+    bare = Texts(tokenizer, [plain[0], [2, 3]], [], stop, stop)
+    ranker = ByLikelihood(model, bare, [0, 1], [query], alpha, 16, "cpu", 64)
+    scores = ranker.score(query, np.array([1]))  # a passage without terms is as unlikely as the least likely term
+    of_bare = torch.sigmoid(model(*pad_rows([[2, 3]]))[0]).log10()
+    likely = sum(float(of_bare[term]) for term in ids if term not in stop)
+    assert scores == pytest.approx([alpha * likely + (1 - alpha) * float(of_query.min())], rel=1e-4)
 
 
 def test_weights_of_a_querys_terms_add_up(tmp_path: Path) -> None:

@@ -132,10 +132,20 @@ class TildeV2Config(RunConfig):
         return self.terms.scorer in LEARNT and self.terms.model is None
 
     @property
+    def expands(self) -> bool:
+        """Whether passages get terms that they do not say."""
+        return self.terms.scorer in INDEXED and self.expansion.name != "none" and self.expansion.top > 0
+
+    @property
     def needs_tilde(self) -> bool:
         """Whether it needs a TILDE, to expand or to rank."""
-        indexed = self.terms.scorer in INDEXED and self.expansion.name in LIKELY and self.expansion.top > 0
-        return indexed or self.terms.scorer == TILDE
+        return self.terms.scorer == TILDE or (self.expands and self.expansion.name in LIKELY)
+
+    @property
+    def passage_tokens(self) -> int:
+        """Where passages are cut before they are expanded: TILDE reads no more, and an expansion needs room."""
+        longest = self.encoder.passage_tokens
+        return min(longest, self.expansion.tokens) if self.expands or self.needs_tilde else longest
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""

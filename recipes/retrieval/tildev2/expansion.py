@@ -15,7 +15,7 @@ from recipes.retrieval.collection import Collection
 from recipes.retrieval.encoders import text_rows
 from recipes.retrieval.first_stage import id_seed
 from recipes.retrieval.pairs import training_queries
-from recipes.retrieval.tildev2.config import INDEXED, TildeV2Config
+from recipes.retrieval.tildev2.config import TildeV2Config
 from recipes.retrieval.tildev2.method import expand, missing_terms
 from recipes.retrieval.tildev2.stopwords import bad_ids, stop_ids
 from recipes.retrieval.tildev2.tilde import Pairs, Tilde, frequencies, likely_once, load_tilde, marked, train_tilde
@@ -54,10 +54,9 @@ def read_texts(config: TildeV2Config, collection: Collection, body: Any, tokeniz
     stop = words if config.terms.drop_stop else frozenset(tokenizer.all_special_ids)
     longest = config.encoder.passage_tokens
     text_rows(body, tokenizer, [], longest, "passages")  # refuses more tokens than the encoder has positions
-    cut = longest if config.expansion.name == "none" else min(longest, config.expansion.tokens)
-    plain = text_rows(body, tokenizer, texts, cut, "passages")
+    plain = text_rows(body, tokenizer, texts, config.passage_tokens, "passages")
     rows = plain
-    if config.terms.scorer in INDEXED and config.expansion.name != "none":
+    if config.expands:
         terms = _terms(config, collection, plain, tokenizer, words, device)
         rows = [expand(row, terms(number), longest) for number, row in enumerate(plain)]
     return Texts(tokenizer, plain, rows, stop, words)

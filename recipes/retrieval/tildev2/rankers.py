@@ -85,7 +85,7 @@ class ByLikelihood:
     Args:
         model: A TILDE.
         texts: With the passages' ids.
-        numbers: Which passages are read; the others score as low as can be.
+        numbers: Which passages are read; no others may be asked for.
         queries: Texts that will be asked: of the terms of others nothing is kept.
         alpha: Share of the former; 1: no query is encoded.
         query_tokens: Longest query.
@@ -129,8 +129,9 @@ class ByLikelihood:
         asked = torch.tensor(marked(self.texts.tokenizer, [ids], "query"), device=self.device)
         with torch.no_grad():
             likely = log_likelihoods(self.model(asked, torch.ones_like(asked)).float()[0]).cpu().numpy()
-        of_passage = np.array([likely[self.index.terms_of(int(passage))].mean() for passage in passages], np.float32)
-        return self.alpha * of_query + (1 - self.alpha) * np.nan_to_num(of_passage, nan=float(likely.min()))
+        terms_of = [self.index.terms_of(int(passage)) for passage in passages]
+        of_passage = [likely[held].mean() if len(held) else likely.min() for held in terms_of]  # the least without any
+        return self.alpha * of_query + (1 - self.alpha) * np.array(of_passage, np.float32)
 
     def scores(self, text: str) -> Floats:
         """The same of all passages."""
@@ -216,7 +217,7 @@ def weigh_passages(
 
 
 def rows_of(numbers: Sequence[int], count: int) -> NDArray[np.int64]:
-    """int64 [count] the row in which a table of some passages has each of all; -1, its last, for those it lacks."""
+    """int64 [count] the row in which a table of some passages has each of all; -1 for those it lacks: never asked for."""
     rows = np.full(count, -1, np.int64)
     rows[np.asarray(numbers, np.int64)] = np.arange(len(numbers))
     return rows

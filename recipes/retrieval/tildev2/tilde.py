@@ -253,7 +253,8 @@ def train_tilde(
 
 
 def likely_once(model: Tilde, rows: Rows, top: int, device: str, batch_tokens: int) -> np.ndarray:
-    """int32 [rows, top] the likeliest terms of passages, computed once for a TILDE and its passages."""
+    """int32 [rows, top] the likeliest terms of passages, or all of them; computed once for a TILDE and its passages."""
+    top = min(top, int(model.config.vocab_size))
     key = sha256_json([module_hash(model, model.config), [list(row) for row in rows], top, VERSION])
 
     def build(folder: Path) -> None:
