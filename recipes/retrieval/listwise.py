@@ -121,13 +121,15 @@ def fitting(build: Callable[[int], int], words: int, context: int, count: int, w
     Raises:
         UserError: it does not fit with a single word of each.
     """
-    while (over := build(words) + kept - context) > 0:
-        if words == FEWEST_WORDS:
-            answer = f" with the answer of {kept:,}" if kept else ""
-            what = (
-                f"{count} passages of one word are {over:,} tokens more than the model's context of {context:,}{answer}"
-            )
-            hint = "type a smaller first_stage.candidates (of letters: prompt.window); queries are not cut"
-            raise UserError(what, where, hint)
-        words = max(words - max(1, over // (4 * count)), FEWEST_WORDS)
-    return words
+    if build(words) + kept <= context:
+        return words
+    if (over := build(FEWEST_WORDS) + kept - context) > 0:
+        answer = f" with the answer of {kept:,}" if kept else ""
+        what = f"{count} passages of one word are {over:,} tokens more than the model's context of {context:,}{answer}"
+        hint = "type a smaller first_stage.candidates (of letters: prompt.window); queries are not cut"
+        raise UserError(what, where, hint)
+    fits, long = FEWEST_WORDS, words  # it fits with the former, and does not with the latter
+    while long - fits > 1:
+        middle = (fits + long) // 2
+        fits, long = (middle, long) if build(middle) + kept <= context else (fits, middle)
+    return fits

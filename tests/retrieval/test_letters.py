@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from recipes.retrieval.letters.losses import pair_agreement, rank_losses
 from recipes.retrieval.letters.orders import kendall_tau, name_scores, order_of, visible
 from recipes.retrieval.letters.prompts import Asked, LetterPrompts, name_forms, without_names
 from recipes.retrieval.letters.reading import Work, generate, last_logits, order_lists
-from recipes.retrieval.listwise import chat_frame
+from recipes.retrieval.listwise import chat_frame, fitting
 from recipes.retrieval.windows import slide, slide_together, windows
 from tests.core import tokenizer_kinds
 from tests.retrieval.conftest import PASSAGES, random_model
@@ -137,6 +138,25 @@ def test_what_cannot_be_asked_is_refused() -> None:
     whole = letter_prompts().prompt(ASKED)
     room = len(whole) + 10
     assert len(letter_prompts(room).prompt(ASKED)) + len(letter_prompts().answer(range(5))) <= room
+
+
+def test_as_many_words_are_kept_as_fit_whatever_the_limit_was() -> None:
+    lengths = [3, 4000, 7]
+    asked = list[int]()
+
+    def build(words: int) -> int:
+        asked.append(words)
+        return sum(min(length, words) for length in lengths)
+
+    for limit in (500, 10**9):
+        asked.clear()
+        assert fitting(build, limit, 300, 3, "model=x") == 290 and len(asked) < 40
+    assert fitting(build, 100, 300, 3, "model=x") == 100
+    assert fitting(build, 500, 300, 3, "model=x", kept=10) == 280 and fitting(build, 9, 3, 3, "model=x") == 1
+    long = Asked("animal", [("", "animal " * 4000), *PASSAGES.values()])
+    room = len(letter_prompts().prompt(ASKED)) + 200
+    few, many = (replace(letter_prompts(room), words=words).prompt(long) for words in (300, 10**9))
+    assert few == many and 0 <= room - len(many) - len(letter_prompts().answer(range(6))) < 6
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

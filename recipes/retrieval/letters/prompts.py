@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from string import ascii_uppercase
 
 from recipes.core.data.text.text_ids import TextIds
@@ -71,6 +72,7 @@ class LetterPrompts:
     def prompt(self, asked: Asked) -> list[int]:
         """The prompt up to the bracket of the first name, all passages cut alike so that it fits. Raises UserError."""
 
+        @cache
         def build(words: int) -> list[int]:
             return self._build(asked, words)
 
