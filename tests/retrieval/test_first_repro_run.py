@@ -9,7 +9,7 @@ from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.runs.records import final_metrics
 from recipes.retrieval.first_repro.method import agreement
-from tests.retrieval.conftest import encoder_folder, model_folder
+from tests.retrieval.conftest import encoder_folder, model_folder, write_collection
 from tests.retrieval.test_first_run import SMOKE, mine
 
 
@@ -33,6 +33,19 @@ def test_how_a_model_is_read(tmp_path: Path) -> None:
     assert merged["pair_agreement"] == none["pair_agreement"]
     numeric = final(tmp_path, *words, "arm=numeric", "tuning.objective=none", "label=numeric-none")
     assert numeric["letter_mass"] != none["letter_mass"]
+
+
+def test_a_single_candidate_has_no_order(tmp_path: Path) -> None:
+    data, model = write_collection(tmp_path / "mine"), model_folder(tmp_path / "model")
+    words = [f"data.path={data}", f"model={model}", f"tuning.encoder={encoder_folder(tmp_path / 'encoder')}"]
+    with pytest.raises(UserError, match="no query has 2 candidates and an order of them"):
+        final(tmp_path, *words, "arm=none", "first_stage.candidates=1")
+
+
+def test_a_users_lists_fit_the_prompts_of_every_arm(tmp_path: Path) -> None:
+    data = f"data.path={write_collection(tmp_path / 'mine')}"
+    sizes = {arm: compose.compose("first-repro", [data, f"arm={arm}"]).tuning.passages for arm in ("lm", "numeric")}
+    assert sizes == {"lm": 20, "numeric": 9}
 
 
 def test_a_start_from_written_orders_and_another_first_stage(tmp_path: Path) -> None:

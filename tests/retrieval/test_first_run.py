@@ -85,3 +85,36 @@ def test_settings_that_cannot_be() -> None:
         with pytest.raises(UserError) as refused:
             compose.compose("first", words)
         assert message in refused.value.hint
+
+
+def test_a_query_moves_no_further_than_its_length(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"feedback.rate = 2.*must be > 0 and <= 1"):
+        compose.compose("first", ["feedback.rate=2"])
+    words = [*mine(tmp_path / "mine"), f"first_stage.encoder={encoder_folder(tmp_path / 'encoder', positions=128)}"]
+    assert final(tmp_path, *words, "arm=feedback_teacher", "feedback.rate=1")[0]["feedback/R@100"] == 1
+
+
+def test_what_is_typed_and_of_no_use_is_announced() -> None:
+    def of_no_use(*words: str) -> list[str]:
+        rows = compose.compose("first", list(words)).describe()
+        return [text.partition(":")[0] for name, text in rows if name == "of no use"]
+
+    assert [of_no_use(f"arm={arm}") for arm in ("first", "lm", "unweighted", "bm25", "encoder", "feedback")] == [[]] * 6
+    assert of_no_use("ranking.visible=5", "feedback.steps=3") == ["ranking.visible", "feedback"]
+    assert of_no_use("ranking.visible=5", "ranking.decode=first_logit_topk", "label=x") == []
+    assert of_no_use("arm=generation", "tuning.coefficient=3", "ranking.letter_merge=max") == [
+        "ranking.letter_merge", "tuning.coefficient"
+    ]  # fmt: skip
+    assert of_no_use("arm=zero_shot", "tuning.rank_loss=listnet") == ["tuning.rank_loss"]
+    assert of_no_use("first_stage.encoder=a/b") == ["first_stage.encoder"]
+    assert of_no_use("first_stage.encoder=a/b", "arm=feedback") == []
+    assert of_no_use("tuning.teacher=run", "tuning.path=x", "tuning.encoder=a/b") == ["tuning.encoder"]
+
+
+def test_candidates_that_are_cut_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"data.path={write_collection(tmp_path / 'mine')}", f"model={model_folder(tmp_path / 'model')}"]
+    words += [f"tuning.encoder={encoder_folder(tmp_path / 'encoder')}", "arm=zero_shot"]
+    for limit, said in (("9", "2 of 5 candidates are cut to 9 words in a prompt (prompt.words)"), ("10", "")):
+        final(tmp_path, *words, f"prompt.words={limit}")
+        error = capsys.readouterr().err
+        assert said in error and (said or "cut to" not in error)

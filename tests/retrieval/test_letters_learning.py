@@ -128,3 +128,15 @@ def test_a_run_of_somebody_else_teaches(tmp_path: Any) -> None:
     path.write_text("q2 Q0 pine 1 3 gpt\n")
     with pytest.raises(UserError, match="no query has 2 candidates and an order of them"):
         teach(TuningConfig(teacher="run", path=str(path)), queries, passages, rankings, "cpu")
+
+
+def test_a_run_that_ranks_no_candidate_teaches_nothing(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    names = list(PASSAGES)
+    passages = Passages(names, *map(list, zip(*PASSAGES.values(), strict=True)))
+    queries = Queries(["q1", "q2", "q3"], ["animal", "tree", "car"], [{0: 1}, {3: 1}, {4: 1}])
+    rankings = [by_scores([0, 1], [2, 1]), by_scores([2, 3], [2, 1]), by_scores([4, 0], [2, 1])]
+    path = tmp_path / "gpt.trec"
+    path.write_text("q1 Q0 dog 1 9 gpt\nq3 Q0 oak 1 9 gpt\n")  # nothing for q2, no candidate of q3
+    (taught,) = teach(TuningConfig(teacher="run", path=str(path)), queries, passages, rankings, "cpu")
+    assert taught.id == "q1" and taught.order == [1, 0]
+    assert "2 of 3 queries have no 2 candidates, or no order of the teacher" in capsys.readouterr().err

@@ -19,7 +19,9 @@ class FeedbackConfig:
         "is; off: nothing is searched again", choices=(OFF, QUERY, ORDER, TEACHER),
     )  # fmt: skip
     steps: int = setting(20, help="of Adam", unit="steps", ge=1, origin="code")
-    rate: float = setting(1e-3, help="learning rate of the query's vector", gt=0, origin="code")
+    rate: float = setting(
+        1e-3, help="learning rate of the query's vector, whose length is 1", gt=0, le=1, origin="code"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,17 @@ class FirstConfig(LettersRunConfig):
     """Config of one `first` run."""
 
     feedback: FeedbackConfig = setting(FeedbackConfig(), help="relevance feedback")
+
+    @property
+    def searches(self) -> bool:
+        """Feedback searches with the encoder of the first stage, whatever the candidates are of."""
+        return super().searches or self.feedback.by != OFF
+
+    def unread(self) -> list[tuple[str, str]]:
+        """Keys that are typed and change nothing in this run, and why."""
+        feedback, rest = self.feedback, FeedbackConfig(by=self.feedback.by)
+        idle = feedback.by in (OFF, QUERY) and feedback != rest
+        return [*super().unread(), *([("feedback", f"by={feedback.by} moves no query")] if idle else [])]
 
 
 CONFIG = FirstConfig

@@ -12,6 +12,8 @@ FIRST_LOGIT, GENERATE, TOP = "first_logit", "generate", "first_logit_topk"
 BARE, MAX = "bare", "max"
 ALPHA, NUMERIC = "alpha", "numeric"
 MOST_LETTERS, MOST_NUMBERS = 26, 9  # names that are one token
+VISIBLE, COEFFICIENT = 30, 10.0
+NO_RANK_LOSS = "no rank loss is learnt"
 NONE, COMBINED, GENERATION, RANKING = "none", "combined", "generation", "ranking"
 WEIGHTED, RANKNET, LAMBDARANK, LISTNET = "ranknet_weighted", "ranknet", "lambdarank", "listnet"
 RANK_LOSSES = (WEIGHTED, RANKNET, LAMBDARANK, LISTNET)
@@ -57,7 +59,7 @@ class ReadingConfig:
         choices=(FIRST_LOGIT, GENERATE, TOP),
     )  # fmt: skip
     visible: int = setting(
-        30, help="first_logit_topk: best tokens of all that are seen", unit="tokens", ge=0, origin="code"
+        VISIBLE, help="first_logit_topk: best tokens of all that are seen", unit="tokens", ge=0, origin="code"
     )
     letter_merge: str = setting(
         BARE, help="the logit of a name: of its token behind '[', or the largest of all that say it, blanks aside",
@@ -75,7 +77,7 @@ class TuningConfig:
         choices=(COMBINED, GENERATION, RANKING, NONE), origin="paper",
     )  # fmt: skip
     rank_loss: str = setting(WEIGHTED, help="rank loss of the first name's logits", choices=RANK_LOSSES, origin="paper")
-    coefficient: float = setting(10.0, help="what the rank loss is multiplied by", ge=0, origin="paper")
+    coefficient: float = setting(COEFFICIENT, help="what the rank loss is multiplied by", ge=0, origin="paper")
     rank_from: float = setting(
         0.0, help="share of the steps before the rank loss sets in (an LM-tuned start)", ge=0, lt=1
     )
@@ -165,7 +167,28 @@ class LettersRunConfig(RunConfig):
         if self.tunes:
             count = "all" if self.tuning.lists is None else f"{self.tuning.lists:,}"
             rows.append(("tuned on", f"{count} lists of {self.tuning.passages} passages, {self.tuning.objective}"))
-        return [*rows, ("order by", self.ranking.decode if self.asks else self.ranking.by)]
+        rows.append(("order by", self.ranking.decode if self.asks else self.ranking.by))
+        return [*rows, *(("of no use", f"{key}: {why}") for key, why in self.unread())]
+
+    def unread(self) -> list[tuple[str, str]]:
+        """Keys that are typed and change nothing in this run, though they may in other arms, and why."""
+        ranking, tuning, objective = self.ranking, self.tuning, self.tuning.objective if self.asks else NONE
+        rules = (
+            ("ranking.visible", ranking.visible != VISIBLE, self.asks and ranking.decode == TOP, f"only for {TOP}"),
+            ("ranking.letter_merge", ranking.letter_merge != BARE, self.asks and ranking.decode != GENERATE,
+             "no logits of names are read"),
+            ("tuning.rank_loss", tuning.rank_loss != WEIGHTED, objective in (COMBINED, RANKING), NO_RANK_LOSS),
+            ("tuning.coefficient", tuning.coefficient != COEFFICIENT, objective in (COMBINED, RANKING), NO_RANK_LOSS),
+            ("tuning.encoder", tuning.encoder is not None, tuning.teacher == "encoder" or self.ranking.by == "encoder",
+             "a run is the teacher"),
+            ("first_stage.encoder", self.first_stage.encoder is not None, self.searches, "no encoder searches"),
+        )  # fmt: skip
+        return [(key, why) for key, typed, read, why in rules if typed and not read]
+
+    @property
+    def searches(self) -> bool:
+        """Whether the encoder of the first stage searches."""
+        return self.first_stage.name == "dense"
 
     def parameters(self) -> int | None:
         """Parameters of the model; 0 where none is tuned."""

@@ -13,6 +13,7 @@ from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
+from recipes.core.messages import note
 from recipes.core.models.adapters import with_adapters
 from recipes.core.models.dropout import evaluation
 from recipes.core.models.run_models import describer
@@ -24,7 +25,7 @@ from recipes.core.training.toys.config import ToyLMConfig
 from recipes.core.training.toys.frozen import build_tokenizer, model_where
 from recipes.core.training.toys.language import ToyLM
 from recipes.core.training.trainer import Training, check_one_batch
-from recipes.retrieval.collection import Collection
+from recipes.retrieval.collection import Collection, Passages
 from recipes.retrieval.config import FirstStageConfig
 from recipes.retrieval.first_stage import Candidates, candidate_cosines, candidates
 from recipes.retrieval.letters.config import LettersRunConfig
@@ -33,7 +34,7 @@ from recipes.retrieval.letters.objective import Listwise, list_scores
 from recipes.retrieval.letters.orders import kendall_tau
 from recipes.retrieval.letters.prompts import Asked, LetterPrompts
 from recipes.retrieval.letters.reading import Ordered, last_logits, order_lists
-from recipes.retrieval.listwise import chat_frame
+from recipes.retrieval.listwise import chat_frame, cut_words
 from recipes.retrieval.load import load_collection
 from recipes.retrieval.measures import add_measures
 from recipes.retrieval.rankings import FILE, Ranking, by_scores, write_run
@@ -83,6 +84,7 @@ class LettersRecipe:
             return prepared
         load, prompts = _model(config)
         passages = collection.passages
+        note_cuts(passages, chosen.given, config.prompt.words)
         size = min(config.first_stage.candidates, config.prompt.window)
         heads = [ranking.first(size) for ranking in chosen.given]
         held_out = ListItems(teach(config.tuning, chosen.queries, passages, heads, device), prompts)
@@ -163,6 +165,14 @@ class LettersRecipe:
         ]
         size = (prompt.window, prompt.stride, prompt.batch_size)
         return order_lists(model.language_model, prepared.prompts, asked, config.ranking, *size)
+
+
+def note_cuts(passages: Passages, rankings: Sequence[Ranking], words: int) -> None:
+    """Tell how many candidates are longer than what a prompt holds of one."""
+    numbers = sorted({int(number) for ranking in rankings for number in ranking.passages})
+    texts = [(passages.texts[number], passages.titles[number]) for number in numbers]
+    if long := sum(any(len(cut_words(each, words)) < len(each.strip()) for each in pair) for pair in texts):
+        note(f"{long:,} of {len(numbers):,} candidates are cut to {words} words in a prompt (prompt.words)")
 
 
 def _heatmap(config: LettersRunConfig, prepared: Prepared, model: Any) -> dict[str, Any] | None:

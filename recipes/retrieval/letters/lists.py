@@ -71,7 +71,8 @@ def teach(
         runs = read_run(str(config.path), "tuning.path", queries, passages)
         scores: Sequence[Any] = [_scores(run, ranking) for run, ranking in zip(runs, rankings, strict=True)]
         relevance: Sequence[Mapping[int, int]] = [{} for _ in queries.ids]
-        there = [enough and len(run) > 0 for enough, run in zip(there, runs, strict=True)]
+        known = [bool(np.isin(each.passages, run.passages).any()) for each, run in zip(rankings, runs, strict=True)]
+        there = [enough and ranked for enough, ranked in zip(there, known, strict=True)]
     else:
         encoder = load_sentence_encoder(config.encoder, "tuning.encoder", device)
         scores, relevance = candidate_cosines(encoder, passages, queries, rankings), queries.grades

@@ -217,7 +217,7 @@ def weigh_passages(
 
 
 def rows_of(numbers: Sequence[int], count: int) -> NDArray[np.int64]:
-    """int64 [count] the row in which a table of some passages has each of all; -1 for those it lacks: never asked for."""
+    """int64 [count] the row that each passage has in a table of some; -1 for those it lacks, which nobody asks for."""
     rows = np.full(count, -1, np.int64)
     rows[np.asarray(numbers, np.int64)] = np.arange(len(numbers))
     return rows
