@@ -139,13 +139,18 @@ def write_texts(
             count = asked[start][1]
             # What is drawn of a prompt depends on its place alone, so that `batch_size` changes no text.
             size = 1 if config.search == "nucleus" else max(1, config.batch_size // count)
-            same = takewhile(lambda ask, count=count: ask[1] == count, asked[start : start + size])
-            part = [ids for ids, _ in same]
+            part = _first_alike(asked[start : start + size])
             with local_seed(int(np.random.SeedSequence((seed, start)).generate_state(1)[0])):
                 texts = _generate(config, plans, writer.language_model, tokenizer, part, count)
             rows += [(ids, texts[number * count + one]) for number, ids in enumerate(part) for one in range(count)]
             show(start := start + len(part))
     return _scored(writer, tokenizer, rows)
+
+
+def _first_alike(asked: Sequence[tuple[Ids, int]]) -> list[Ids]:
+    """Prompts from the first one on that want as many texts as it does."""
+    count = asked[0][1]
+    return [ids for ids, _ in takewhile(lambda ask: ask[1] == count, asked)]
 
 
 def _scored(writer: Any, tokenizer: Any, rows: Sequence[tuple[Ids, list[int]]]) -> list[tuple[str, float, int]]:
