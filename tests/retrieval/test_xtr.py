@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from recipes.core.models.nearest import Nearest, nearest
 from recipes.retrieval.encoders import TokenVectors
-from recipes.retrieval.xtr.config import IMPUTATIONS, SearchConfig
+from recipes.retrieval.xtr.config import IMPUTATIONS, ObjectiveConfig, SearchConfig
 from recipes.retrieval.xtr.method import (
     Scored,
     impute,
@@ -20,6 +20,7 @@ from recipes.retrieval.xtr.method import (
     similarities,
     sum_of_max,
 )
+from recipes.retrieval.xtr.model import PassageLoss
 from recipes.retrieval.xtr.search import TokenIndex, _without_gaps, score, score_exhaustively, score_fully, searches
 from recipes.retrieval.xtr.tokens import measure_tokens
 
@@ -51,6 +52,22 @@ def test_worked_training_scores(k: int, scores: list[float], loss: float) -> Non
     values = retrieved_max(worked(), QUERY, MASK, k)
     np.testing.assert_allclose(values[0], scores, atol=1e-12)
     assert float(cross_entropy(values, torch.tensor([0]))) == pytest.approx(loss, abs=1e-6)
+
+
+def test_worked_loss_of_a_batch() -> None:
+    """Passages are unit vectors, so that queries are the rows of similarities; what is left out is no negative."""
+    passages = torch.zeros(3, 2, 5)
+    passages.view(6, 5)[:5] = torch.eye(5)
+    batch = {"query": ROWS[None].float(), "query_mask": QUERY.long(), "passage": passages, "passage_mask": MASK.long()}
+    loss, nothing = PassageLoss(ObjectiveConfig(k_train=1, temperature=1.0)), torch.zeros(1, 3, dtype=torch.bool)
+    losses, metrics = loss.losses(batch, torch.tensor([0]), nothing)
+    assert losses.tolist() == pytest.approx([0.764252], abs=1e-6) and metrics["accuracy"].tolist() == [1]
+    without_second = loss.losses(batch, torch.tensor([0]), torch.tensor([[False, True, False]]))[0]
+    assert without_second.tolist() == pytest.approx([np.log(1 + np.exp(-0.9))], abs=1e-6)
+    sharper = PassageLoss(ObjectiveConfig(train_score="colbert", temperature=0.5))
+    by_all, metrics = sharper.losses(batch, torch.tensor([0]), nothing)
+    expected = np.log(np.exp([1.2, 1.4, 0.9]).sum()) - 1.2
+    assert by_all.tolist() == pytest.approx([expected], abs=1e-6) and metrics["accuracy"].tolist() == [0]
 
 
 def test_worked_sum_of_max_and_the_other_divisor() -> None:
