@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import ir_measures
 import numpy as np
@@ -50,7 +51,9 @@ def test_a_users_collection_from_training_to_a_run_that_others_read(tmp_path: Pa
     shown = lines[0]["passages"]
     assert sum(passage["tokens"] for passage in shown) == 6 * len(lines[0]["lowest"])
     assert [passage["score"] for passage in shown] == sorted((passage["score"] for passage in shown), reverse=True)
-    assert load_file(folder / "projection.safetensors")["weight"].shape == (8, 16)
+    weight = load_file(folder / "projection.safetensors")["weight"]
+    assert weight.shape == (8, 16)
+    np.testing.assert_array_equal(load_file(folder / "hf" / "projection.safetensors")["weight"], weight)
     tuned, start = (BertModel.from_pretrained(path) for path in (folder / "hf", tmp_path / "encoder"))
     pairs = zip(tuned.encoder.layer, start.encoder.layer, strict=True)
     assert [one.output.dense.weight.equal(other.output.dense.weight) for one, other in pairs] == [True, True, False]
@@ -69,6 +72,21 @@ def test_arms_on_a_users_collection(arm: str, tmp_path: Path, words: tuple[str, 
     ranks = [line.split() for line in (folder / "run.trec").read_text().splitlines()]
     if arm in ("untrained_full", "untrained_pooled"):
         assert len(ranks) == 4 * 5  # every passage
+
+
+def test_the_card_of_an_exported_encoder_says_how_the_map_behind_it_is_read(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    folder, _ = run(tmp_path / "out", *words)
+    card = (folder / "hf" / "README.md").read_text(encoding="utf-8")
+    code = card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(folder / "hf"))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["vectors"].shape[-1] == 8
+    assert names["vectors"].norm(dim=-1).tolist()[0] == pytest.approx([1.0] * names["vectors"].shape[1])
+    plain, _ = run(tmp_path / "out", *words, "objective.projection=null")
+    assert not (plain / "hf" / "projection.safetensors").exists()
+    assert "projection.safetensors" not in (plain / "hf" / "README.md").read_text(encoding="utf-8")
 
 
 def test_micro_batches_train_the_same_weights(tmp_path: Path, words: tuple[str, ...]) -> None:

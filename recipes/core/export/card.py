@@ -17,7 +17,7 @@ from recipes.core.statistics.texts import number_text
 from recipes.core.storage import hub
 from recipes.core.storage.assets import ASSETS
 from recipes.core.storage.files import home_path, read_json, write_text
-from recipes.core.storage.places import ADAPTER, HF, LANGUAGE_MODEL
+from recipes.core.storage.places import ADAPTER, HF, LANGUAGE_MODEL, PROJECTION
 from recipes.core.storage.seals import MANIFESTS
 
 CARD, CONFIG = "README.md", "config.json"
@@ -37,6 +37,16 @@ CAPTION_CODE: tuple[str, ...] = (
     "from recipes.core.models.caption_folder import load_caption_model",
     "",
     'model = load_caption_model(Path("FOLDER"))',
+)
+PROJECTION_CODE: tuple[str, ...] = (
+    "",
+    f"# It was trained with a linear map behind it, which {PROJECTION} holds:",
+    "from safetensors.torch import load_file",
+    "from torch.nn.functional import normalize",
+    "",
+    f'weight = load_file("FOLDER/{PROJECTION}")["weight"]',
+    'states = model(**tokenizer(["a text"], return_tensors="pt")).last_hidden_state',
+    "vectors = normalize(states @ weight.T, dim=-1)  # of each token",
 )
 PIECE = re.compile(r"[^\s=:,\[\]{}'\"][^=:,\[\]{}'\"]*")  # of a value, which may be a list or a mixture
 PATCH = "<vpatch>"  # the image token of models that are made here
@@ -186,6 +196,8 @@ def _code(folder: Path, base: Base) -> str:
                  'tokenizer = AutoTokenizer.from_pretrained("FOLDER")')  # fmt: skip
     if (folder / ADAPTER).exists():
         lines += _adapter_code(base)
+    if (folder / PROJECTION).exists():
+        lines += PROJECTION_CODE
     return "```python\n" + "\n".join(lines) + "\n```"
 
 

@@ -13,6 +13,7 @@ RUN_FILES = ("config.yaml", "status.json")
 # model that no class of transformers is, what it is and its language model.
 HF, ADAPTER = "hf", "adapter"
 CAPTION_MODEL, LANGUAGE_MODEL = "caption_model.json", "language_model"
+PROJECTION = "projection.safetensors"  # beside an encoder: "weight" [width, d] of a linear map of its states
 
 
 def is_run(folder: Path) -> bool:

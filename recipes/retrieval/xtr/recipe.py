@@ -1,7 +1,9 @@
 """XTR as an experiment: an encoder trained to retrieve tokens, passages scored by the tokens that are returned."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,12 @@ from recipes.core.errors import UserError
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
+from recipes.core.models.hf_folder import DESCRIPTION
 from recipes.core.models.nearest import nearest
 from recipes.core.models.run_models import describer
 from recipes.core.models.sentences import embed_rows
 from recipes.core.recipe import Evaluation
+from recipes.core.storage.places import PROJECTION
 from recipes.core.training.trainer import Training
 from recipes.retrieval.collection import Collection, Passages, Queries
 from recipes.retrieval.config import JUDGED
@@ -31,7 +35,6 @@ from recipes.retrieval.xtr.config import XTRConfig
 from recipes.retrieval.xtr.model import PassageLoss, TokenEncoder
 from recipes.retrieval.xtr.tokens import TokenResults, measure_tokens
 
-PROJECTION = "projection.safetensors"
 STORED = np.float16  # vectors of tokens, as an index keeps them
 Rows = list[list[int]]
 
@@ -92,7 +95,7 @@ class XTRRecipe:
         loss = PassageLoss(config.objective, micro_batches)
         rates = {"projection.": config.objective.projection_rate}
         steps = regular_steps(trainer.max_steps, config.watch.every)
-        describe = describer(prepared.model, prepared.tokenizer)
+        describe = partial(_describe, prepared.model, describer(prepared.model, prepared.tokenizer))
         return Training(prepared.model, loss, dataset, pair_collate, rates, steps, loss.before_step, describe)
 
     def watch(self, config: XTRConfig, prepared: Prepared, model: nn.Module) -> Scores:
@@ -154,6 +157,13 @@ def _evaluation(
     if trained is not None and config.objective.projection is not None:
         files[PROJECTION] = partial(output.write_projection, weights=trained.projection.weight)
     return Evaluation(scores.overall(), scores, shown, plots=plots, files=files)
+
+
+def _describe(model: TokenEncoder, describe: Callable[[Path], None], checkpoint: Path) -> None:
+    """What is written of an encoder into a checkpoint; its map goes along, without which it gives other vectors."""
+    describe(checkpoint)
+    if isinstance(model.projection, nn.Linear):
+        output.write_projection(checkpoint / DESCRIPTION / PROJECTION, model.projection.weight)
 
 
 def _pairs(config: XTRConfig, collection: Collection, body: Any, tokenizer: Any) -> TrainingPairs:
