@@ -99,6 +99,18 @@ def test_a_users_model_learns_to_write_for_plans(tmp_path: Path, words: tuple[st
             assert metrics["candidates"] == 3 and "adherence_f1" not in metrics and "plan_nll" not in metrics
 
 
+def test_a_writer_that_says_nothing(tmp_path: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its texts are empty: they have a vector even of an encoder without a token for them, and are not taken."""
+    monkeypatch.setattr("recipes.retrieval.edu_rerank.writing._until", lambda ids, ends: ids[: ids[0] % 2])
+    model = model_folder(tmp_path / "llama", "llama", 512)
+    few = ("data.documents=8", "plans.count=4", "writer.summary_tokens=6", "label=few")
+    metrics, lines = final(tmp_path, *words, f"model={model}", *few, "arm=abstract")
+    texts = [[bool(each["text"]) for each in line["candidates"]] for line in lines]
+    taken = [next(each["text"] for each in line["candidates"] if each["taken"]) for line in lines]
+    assert any(not all(each) for each in texts) and metrics["words"] < 1
+    assert all(bool(text) == any(each) for text, each in zip(taken, texts, strict=True))
+
+
 def test_what_cannot_be(tmp_path: Path, words: tuple[str, ...]) -> None:
     for row, message in (
         ({"document": 3, "summary": "a"}, "its document is 3, no text"),

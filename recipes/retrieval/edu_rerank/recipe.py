@@ -136,8 +136,16 @@ def _candidates(config: EDURerankConfig, prepared: Prepared, model: Any, part: s
         for plan, times in ([(those[0], len(those))] if config.plans.name == "none" else [(plan, 1) for plan in those])
     ]
     texts = write_texts(config.writer, config.plans, model.writer, prepared.tokenizer, asked, config.seed)
-    vectors = prepared.encoder.embed([text for text, *_ in texts]).numpy()
-    return written(documents, lessons, plans, texts, vectors)
+    return written(documents, lessons, plans, texts, _embed(prepared.encoder, [text for text, *_ in texts]))
+
+
+def _embed(encoder: Any, texts: Sequence[str]) -> np.ndarray:
+    """[texts, d] vectors of length 1; zeros of an empty text, of which some encoders have no token."""
+    said = [number for number, text in enumerate(texts) if text]
+    vectors = np.zeros((len(texts), encoder.model.config.hidden_size), np.float32)
+    if said:
+        vectors[said] = encoder.embed([texts[number] for number in said]).numpy()
+    return vectors
 
 
 RECIPE = EDURerankRecipe
