@@ -141,10 +141,10 @@ def _candidates(config: EDURerankConfig, prepared: Prepared, model: Any, part: s
 
 def _embed(encoder: Any, texts: Sequence[str]) -> np.ndarray:
     """[texts, d] vectors of length 1; zeros of an empty text, of which some encoders have no token."""
-    said = [number for number, text in enumerate(texts) if text]
+    filled = [number for number, text in enumerate(texts) if text]
     vectors = np.zeros((len(texts), encoder.model.config.hidden_size), np.float32)
-    if said:
-        vectors[said] = encoder.embed([texts[number] for number in said]).numpy()
+    if filled:
+        vectors[filled] = encoder.embed([texts[number] for number in filled]).numpy()
     return vectors
 
 
