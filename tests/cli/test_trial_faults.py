@@ -210,7 +210,7 @@ def test_a_stopped_trial_saves_its_cells_and_goes_on_where_it_was(
     assert "interrupted; the same command goes on:\n  steelyard trial prior" in told
     assert "Traceback" not in told + driver.logs() and "warning" not in told
     assert {state.state for state in driver.states()} <= {"interrupted", "queued", "done"}
-    assert driver.count("interrupted") >= 1
+    assert driver.count("done") < len(driver.states())  # a signal between two cells of a busy machine interrupts none
     saved = {state.cell.name: state.step for state in driver.states() if state.state == "interrupted"}
     undisturbed(driver)
     assert_same(driver, expected)

@@ -123,6 +123,10 @@ def test_workers_change_nothing(own_home: Path, tmp_path: Path, monkeypatch: pyt
     assert len(list((tmp_path / "other/cache/ngram-scores").glob("*/scores.npy"))) == 2
     with pytest.raises(UserError, match=r"^broken: is cut off$"):
         count(Pool([Memory("broken", tuple(RAW), cut=True), *TARGET.shards]), FEATURES, Workers(2, backend))
+    if backend == "ray":  # or it would run, and speak, until the last test of this process
+        import ray
+
+        ray.shutdown()
 
 
 def test_other_seeds_and_sizes_read_no_text(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

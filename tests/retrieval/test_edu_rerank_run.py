@@ -93,6 +93,8 @@ def test_a_users_model_learns_to_write_for_plans(tmp_path: Path, words: tuple[st
     metrics, lines = final(tmp_path, *written, "arm=abstract")
     assert {"writer_nll", "plan_nll", "adherence_f1"} <= metrics.keys()
     assert all(len(line["candidates"]) <= 3 for line in lines)
+    adapted, _ = final(tmp_path, *written[:-1], "label=adapted", "arm=abstract", "lora.rank=2")
+    assert adapted.keys() == metrics.keys() and adapted["writer_nll"] != metrics["writer_nll"]
     for arm in WRITERS if kind == "llama" else WRITERS[:1]:
         metrics, lines = final(tmp_path, *written[:-1], f"label=few_{arm}", f"arm={arm}")
         if arm in ("abstract_beam", "abstract_sampling"):
@@ -182,6 +184,7 @@ def test_configs_that_cannot_be() -> None:
         (["plans.name=none", "label=x"], "without plans nothing is extracted"),
         (["arm=abstract", "budget=full", "plans.unit=sentence"], "tags stand around EDUs"),
         (["arm=mle_only", "budget=full", "writer.plain_weight=0"], "makes no text likely"),
+        (["lora.rank=2"], "no language model is trained; type writer=abstract, or lora.rank=0"),
         (["arm=abstract"], "needs budget=full or budget=smoke or data=summaries"),
     ):
         with pytest.raises(UserError) as refused:

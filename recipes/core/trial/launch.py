@@ -19,6 +19,7 @@ from recipes.core.config.registry import RECIPES, ROOT, outside_folders
 from recipes.core.config.schema import Problem, raise_problems
 from recipes.core.config.sources import CONF, CONFIG_DIR
 from recipes.core.errors import RunFailed, UserError
+from recipes.core.process.ray_settings import quiet_ray
 from recipes.core.spelling import did_you_mean
 from recipes.core.storage.files import write_text
 from recipes.core.trial.worker import LAUNCH, task
@@ -189,9 +190,7 @@ def _start_ray(init: Any) -> None:
     """
     from hydra_plugins.hydra_ray_launcher import _launcher_util
 
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the driver says what went wrong
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # its notice would not be seen
-    os.environ.setdefault("RAY_local_fs_capacity_threshold", "1")  # cells hand it nothing that it could spill to a disk
+    quiet_ray()
     plain = signal.getsignal(signal.SIGTERM)
     with contextlib.chdir(ROOT):
         _launcher_util.start_ray(init)

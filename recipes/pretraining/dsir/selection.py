@@ -20,6 +20,7 @@ from recipes.core.data.text.corpora import CorpusShard
 from recipes.core.data.text.ngrams import NgramHasher, Occurrences, batches, words_of
 from recipes.core.data.text.shards import Document, Skipped
 from recipes.core.errors import SteelyardError, UserError
+from recipes.core.process.ray_settings import quiet_ray
 from recipes.core.storage.cache import build_once, home
 from recipes.core.storage.files import sha256_json, write_json
 from recipes.pretraining.dsir import method
@@ -233,6 +234,7 @@ def over_shards(task: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], worke
         if workers.backend == "ray":
             from ray.util.joblib import register_ray
 
+            quiet_ray()
             register_ray()
         parallel = joblib.Parallel(n_jobs=workers.count, backend=workers.backend)
         results = list(parallel(joblib.delayed(_in_worker)(str(home()), task, job) for job in jobs))

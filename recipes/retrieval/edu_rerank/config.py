@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, RunConfig, setting
+from recipes.core.models.adapter_config import LoraConfig, lora_problems
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.training.toys.config import ToyLMConfig
 from recipes.retrieval.edu_rerank.card import EDU_RERANK
@@ -197,6 +198,7 @@ class EDURerankConfig(RunConfig):
 
     data: DocstringSummariesConfig | SummariesConfig = setting(help="documents and summaries")
     model: ToyLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="language model that writes")
+    lora: LoraConfig = setting(LoraConfig(), help="low-rank adapters of the writer")
     encoder: EncoderConfig = setting(EncoderConfig(), help="sentence encoder")
     plans: PlansConfig = setting(PlansConfig(), help="plans")
     planner: PlannerConfig = setting(PlannerConfig(), help="plan generator")
@@ -211,7 +213,9 @@ class EDURerankConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        problems = []
+        problems = lora_problems(self.lora, self.trainer, self.model) if self.writes else []
+        if self.lora.rank and not self.writes:
+            problems.append(("lora.rank", "no language model is trained; type writer=abstract, or lora.rank=0"))
         if self.plans.name == "none" and not self.writes:
             problems.append(("plans.name", "without plans nothing is extracted; type writer=abstract"))
         if self.plans.unit == "sentence" and self.writes:

@@ -11,6 +11,7 @@ import numpy as np
 from recipes.core.data.text.splits import TEST, TRAIN
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.scores import Scores
+from recipes.core.models.adapters import with_adapters
 from recipes.core.models.build import local_seed
 from recipes.core.models.run_models import describer
 from recipes.core.models.sentences import load_sentence_encoder
@@ -86,8 +87,8 @@ class EDURerankRecipe:
                 planner = Planner(lessons[0].vectors.shape[1], config.plans.longest_document, config.planner)
         if config.writes:
             writer, _ = load_frozen(config, prepared.device)
-            writer.requires_grad_(True)
             check_room(writer, config.writer)
+            writer = with_adapters(writer.requires_grad_(not config.lora.rank), config.lora, config.seed)
         model = Summariser(planner, writer)
         objective = SummaryObjective(config.planner.salience_weight, config.writer.smoothing)
         steps = regular_steps(config.trainer.max_steps, config.evaluation.watch_every)

@@ -47,7 +47,7 @@ class Limits:
     shortest: int
     longest: int
 
-    def open(self, scores: Tensor, steps: int) -> Tensor:
+    def allow(self, scores: Tensor, steps: int) -> Tensor:
         """Log-probabilities in which STOP is closed for too short plans, and the only way out of the longest.
 
         A unit is closed, too, behind which too few are left; a document with fewer units than that has one plan.
@@ -78,7 +78,7 @@ def beam_search(next_scores: NextScores, beams: int, limits: Limits, alpha: floa
     """
     alive, log_probs, finished = torch.empty(1, 0, dtype=torch.long), torch.zeros(1), list[Plan]()
     for steps in range(limits.longest + 1):
-        scores = limits.open(next_scores(alive).clone(), steps) + log_probs[:, None]
+        scores = limits.allow(next_scores(alive).clone(), steps) + log_probs[:, None]
         options, order = scores.shape[1], scores.flatten().argsort(descending=True, stable=True)
         rows, logs = list[int](), scores.flatten()
         for rank, place in enumerate(order.tolist()):
@@ -156,7 +156,7 @@ def _row_by_row(
     for steps in range(limits.longest + 1):
         given = torch.tensor([plan.units for plan in alive], dtype=torch.long).reshape(len(alive), steps)
         raw = next_scores(given)
-        opened = limits.open(raw.clone(), steps)
+        opened = limits.allow(raw.clone(), steps)
         going, left = list[Plan](), list[int]()
         for row, (plan, number) in enumerate(zip(alive, numbers, strict=True)):
             unit = choose(opened[row], steps)
