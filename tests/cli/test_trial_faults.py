@@ -199,6 +199,8 @@ def test_a_stopped_trial_saves_its_cells_and_goes_on_where_it_was(
     with driver.started() as process:
         wait_until(trains(driver, cells=1, step=5), "a cell trains", process)
         assert_refused_and_shown(driver, process, steelyard)
+        # On a busy machine that took long enough for a cell to end: the signal is to meet one that trains.
+        wait_until(trains(driver, cells=1, step=5), "a cell trains", process)
         if number == signal.SIGINT:  # as a terminal does: all of its processes get it
             os.killpg(process.pid, number)
         else:
@@ -210,7 +212,7 @@ def test_a_stopped_trial_saves_its_cells_and_goes_on_where_it_was(
     assert "interrupted; the same command goes on:\n  steelyard trial prior" in told
     assert "Traceback" not in told + driver.logs() and "warning" not in told
     assert {state.state for state in driver.states()} <= {"interrupted", "queued", "done"}
-    assert driver.count("done") < len(driver.states())  # a signal between two cells of a busy machine interrupts none
+    assert driver.count("interrupted") >= 1
     saved = {state.cell.name: state.step for state in driver.states() if state.state == "interrupted"}
     undisturbed(driver)
     assert_same(driver, expected)
