@@ -67,7 +67,7 @@ def train_tokenizer(config: TokenizerConfig, texts: Sequence[str], fingerprint: 
         tokenizer.save_pretrained(folder)
 
     folder = build_once("new-tokenizers", sha256_json(key)[:32], build)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer = load_tokenizer(str(folder), KEY)
     if token_rows(tokenizer) < config.vocabulary:
         size = f"{token_rows(tokenizer):,} tokens, not {config.vocabulary:,}"
         note(f"the text has no more pairs to merge: the new tokenizer has {size}")

@@ -338,8 +338,6 @@ ELSEWHERE = {
     # Configs that the run itself has written.
     "recipes/core/models/hf_folder.py": 2,
     "recipes/core/models/caption_folder.py": 1,
-    # Tokenizers that a run has trained.
-    "recipes/tokenization/tokenizers.py": 1,
 }
 
 
