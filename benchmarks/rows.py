@@ -99,7 +99,7 @@ def _captions(folder: Path, model: Path, options: argparse.Namespace) -> Result:
     return {"rows": options.rows} | _twice(["captions", str(captions), str(model)], folder)
 
 
-def _beside_map(folder: Path, model: Path, options: argparse.Namespace) -> Result:
+def _against_datasets_map(folder: Path, model: Path, options: argparse.Namespace) -> Result:
     """Preparation of pairs by Steelyard and by `datasets.map`, one after the other, and their ratio."""
     pairs = _write_pairs(folder, options.compared, options.answer_words)
     runs = {}
@@ -329,7 +329,7 @@ PARTS: dict[str, Callable[[Path, Path, argparse.Namespace], Result]] = {
     "pairs": _pairs,
     "prepared": _prepared,
     "captions": _captions,
-    "map": _beside_map,
+    "map": _against_datasets_map,
 }
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from recipes.decoding.recycled_attention.method import (
     equal_budget,
     fixed_refreshes,
     group_scores,
-    kept_mass,
+    recovered_mass,
     keys_read,
     places,
     queue,
@@ -53,10 +53,10 @@ def test_the_worked_example_of_the_sheet() -> None:
     assert [row.nonzero()[:, 0].tolist() for row in seen] == [[0, 2, 4, 6], [0, 4, 6, 7]]
     sixth = torch.tensor([[[0.35, 0.05, 0.12, 0.03, 0.25, 0.05, 0.15, 0.0]]])
     seventh = torch.tensor([[[0.30, 0.04, 0.22, 0.03, 0.21, 0.04, 0.06, 0.10]]])
-    assert float(kept_mass(sixth, seen[None, :1])) == pytest.approx(0.87)
-    assert float(kept_mass(seventh, seen[None, 1:])) == pytest.approx(0.67)
+    assert float(recovered_mass(sixth, seen[None, :1])) == pytest.approx(0.87)
+    assert float(recovered_mass(seventh, seen[None, 1:])) == pytest.approx(0.67)
     sink_and_recent = torch.tensor([[[1, 0, 0, 0, 1, 1, 1, 0]]]).bool()
-    assert float(kept_mass(sixth, sink_and_recent)) == pytest.approx(0.80)
+    assert float(recovered_mass(sixth, sink_and_recent)) == pytest.approx(0.80)
     assert smooth(SCORES[None], 3)[0].tolist() == pytest.approx([0.40, 0.40, 0.20, 0.25, 0.25, 0.25])
     heads = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]])[:, None]
     assert group_scores(heads, 1, "max")[0, 0].tolist() == pytest.approx([0.5, 0.3, 0.7])
@@ -216,7 +216,7 @@ def test_no_other_keys_hold_more_attention_than_those_of_the_oracle() -> None:
         assert seen[0, :, torch.arange(len(rows)), rows].all() and not (seen & (weights[:, :2] == 0)).any()
         shown = weights.unflatten(1, (2, 2)).masked_fill(~seen[:, :, None], 0)
         assert torch.allclose((shown / shown.sum(-1, keepdim=True)).sum(-1), torch.ones(()))
-        masses[name] = kept_mass(weights, seen)
+        masses[name] = recovered_mass(weights, seen)
     for name in set(CACHES) - {"full", "oracle"}:
         assert (masses["oracle"] >= masses[name] - 1e-6).all() and (masses["full"] > masses[name]).all()
 

@@ -56,6 +56,7 @@ def train_once(
     """
 
     def build(folder: Path) -> None:
+        """Train, and save into the folder of the cache."""
         note(f"training {name} on {what} (once, then cached)")
         work = training()
         size = min(trainer.batch_size, len(work.dataset))  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from recipes.decoding.recycled_attention.config import (
     CacheConfig,
 )
 from recipes.decoding.recycled_attention.interface import plain_attention, read, replaced_attention
-from recipes.decoding.recycled_attention.method import equal_budget, kept_mass
+from recipes.decoding.recycled_attention.method import equal_budget, recovered_mass
 from recipes.decoding.recycled_attention.selections import KINDS, causal_weights
 from recipes.decoding.recycled_attention.stepping import Stepper
 
@@ -131,7 +131,7 @@ class _Layers:
         self._prompts[layer] = Prompt(queries[:, :, :start], keys[:, :, :start], values[:, :, :start])
         if len(self.rows):
             weights = causal_weights(queries[:, :, start:], keys, self.rows, scale)
-            self._masses.append(kept_mass(weights, self._seen(layer, queries[:, :, start:], keys, scale)).mean(1))
+            self._masses.append(recovered_mass(weights, self._seen(layer, queries[:, :, start:], keys, scale)).mean(1))
         return plain_attention(queries, keys, values, scale)
 
     def select(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:

@@ -167,7 +167,7 @@ def equal_budget(start: int, length: int, k: int, stride: int) -> int:
     return min((max(enough - 1, 1), enough), key=lambda kept: abs(reads(kept) - total))
 
 
-def kept_mass(weights: Tensor, seen: Tensor) -> Tensor:
+def recovered_mass(weights: Tensor, seen: Tensor) -> Tensor:
     """Attention that stays where it was if only some keys are seen.
 
     Args:

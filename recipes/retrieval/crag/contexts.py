@@ -136,7 +136,7 @@ def build_context(config: CRAGConfig, library: Library, draw: Draw) -> Context:
         if name == "sentences":
             return _sentences(config, library, draw, clusters)
         chosen = [int(each[0]) for each in central(points, clusters)]
-        return _kept(config, library, draw, chosen, sorted(clusters.sizes.tolist(), reverse=True))
+        return _cut_reviews(config, library, draw, chosen, sorted(clusters.sizes.tolist(), reverse=True))
     k = cluster_count(len(points), config.clusters.rule, config.clusters.k)
     if name == "random_k":
         chosen = np.random.default_rng([*draw.seed, 3]).permutation(len(points))[:k].tolist()
@@ -144,7 +144,7 @@ def build_context(config: CRAGConfig, library: Library, draw: Draw) -> Context:
         chosen = np.argsort(-(points @ points.mean(0)), kind="stable")[:k].tolist()
     else:
         chosen = list(range(k))
-    return _kept(config, library, draw, chosen, [])
+    return _cut_reviews(config, library, draw, chosen, [])
 
 
 def prompt_ids(config: CRAGConfig, frame: Frame, pieces: Sequence[Piece]) -> list[int]:
@@ -171,7 +171,7 @@ def _whole(library: Library, draw: Draw) -> Context:
     return Context(pieces, library.vectors[draw.members], draw.members.tolist(), [1] * len(pieces))
 
 
-def _kept(config: CRAGConfig, library: Library, draw: Draw, chosen: list[int], sizes: list[int]) -> Context:
+def _cut_reviews(config: CRAGConfig, library: Library, draw: Draw, chosen: list[int], sizes: list[int]) -> Context:
     """Reviews at these places of a draw, cut alike; with sizes where they stand for clusters."""
     numbers = [int(draw.members[place]) for place in chosen]
     shown = sizes if sizes and config.context.show_counts else [0] * len(numbers)

@@ -176,14 +176,14 @@ def _passages(corpus: Corpus) -> NDArray[np.int64]:
     return np.bincount(corpus.source, minlength=len(corpus.names))
 
 
-def _kept(lists: Lists, keep: np.ndarray) -> NDArray[np.bool_]:
+def _of_sources(lists: Lists, keep: np.ndarray) -> NDArray[np.bool_]:
     """[N, M] items whose source is kept."""
     return lists.there & keep[lists.sources.of_item]
 
 
 def _right(lists: Lists, keep: np.ndarray, k: int) -> NDArray[np.bool_]:
     """[N] whether the vote of the items that are kept is right."""
-    return vote(lists.answers, _kept(lists, keep), k) == lists.right
+    return vote(lists.answers, _of_sources(lists, keep), k) == lists.right
 
 
 def _scores(config: RAGImportanceConfig, prepared: Prepared, choice: Choice) -> Scores:
@@ -191,9 +191,9 @@ def _scores(config: RAGImportanceConfig, prepared: Prepared, choice: Choice) -> 
     scores, k, corpus = Scores(), config.retrieval.used, prepared.corpus
     right = np.mean([_right(prepared.test, keep, k) for keep in choice.keeps], 0)
     worth = np.mean(
-        [(prepared.test.utilities * used(_kept(prepared.test, keep), k)).sum(1) for keep in choice.keeps], 0
+        [(prepared.test.utilities * used(_of_sources(prepared.test, keep), k)).sum(1) for keep in choice.keeps], 0
     )
-    stay = np.mean([_kept(prepared.test, keep).sum(1) for keep in choice.keeps], 0)
+    stay = np.mean([_of_sources(prepared.test, keep).sum(1) for keep in choice.keeps], 0)
     removed = 1 - stay / np.maximum(prepared.test.lengths, 1)
     of_test = {
         METRIC: ("share of questions that are answered right", True, right),
