@@ -27,10 +27,10 @@ from recipes.decoding.recycled_attention.method import (
     equal_budget,
     fixed_refreshes,
     group_scores,
-    recovered_mass,
     keys_read,
     places,
     queue,
+    recovered_mass,
     recycled_rows,
     smooth,
 )

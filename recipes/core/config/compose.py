@@ -17,42 +17,16 @@ from recipes.core.config.arm_keys import Settings, label_problems
 from recipes.core.config.fields import dataclasses_of, flat_types, names_of, union_of
 from recipes.core.config.overrides import located, read_overrides
 from recipes.core.config.places import key_places
+from recipes.core.config.presets import applies, apply_presets
 from recipes.core.config.schema import ConfigError, Problem, build, raise_problems
 from recipes.core.config.settings import RunConfig
 from recipes.core.config.shorthands import no_option, write_out
 from recipes.core.config.sources import composed, names_in_files, option_files, search_path
 from recipes.core.config.stopping import stopping_problems
 from recipes.core.config.synonyms import nearest_key
-from recipes.core.spelling import did_you_mean
+from recipes.core.config.trees import flatten, get_key, plain, resolve, set_key
 
 PRESETS = ("arms", "budgets", "when", "implied", "folders")
-# Cannot change the result, so they are not part of a run's identity.
-NOT_IDENTITY: tuple[str, ...] = ("outputs", "label", "tracker", "trainer.save_steps", "trainer.log_steps")
-NOT_IDENTITY += ("trainer.gradient_checkpointing", "trainer.workers", "trainer.check_memory")
-# Came after runs had been filed: at this value a run is what it was without the key, which is then no part of its
-# identity, so that those runs are still found.
-LATER_KEYS: dict[str, Any] = {
-    "data.near_duplicates": None,
-    "data.paths": None,
-    "evaluation.extra": None,
-    "reference.store": "auto",
-    "reference.max_gib": 8.0,
-    "model.load_in": "float32",
-    "lora.rank": 0,
-    "lora.alpha": 16.0,
-    "lora.targets": [],
-    "trainer.adam_epsilon": 1e-8,
-    "trainer.decay_ratio": 0.1,
-    "trainer.attention": "auto",
-    "trainer.compile": False,
-    "trainer.dtype": "float32",
-    "trainer.group_by_length": False,
-    "trainer.early_stopping.metric": None,
-    "trainer.early_stopping.patience": 3,
-    "trainer.early_stopping.min_delta": 0.0,
-}
-# Recipes that had some of them from the start: there they are part of the identity.
-EARLIER_KEYS = {"sparsepo": ("lora.rank", "lora.alpha", "lora.targets")}
 
 
 @dataclass(frozen=True)
@@ -87,19 +61,19 @@ def compose(recipe: str, overrides: list[str]) -> Any:
     problems += more
     presets = {name: tree.pop(name, {}) or {} for name in PRESETS}
     typed = dict(keys)
-    problems += _apply_presets(tree, presets, typed, choices)
+    problems += apply_presets(tree, presets, typed, choices)
     for key in kinds(recipe):  # a kind that was typed has keys of its own
         name = typed.get(f"{key}.name")
-        if name is not None and name != _get(tree, f"{key}.name", None):
+        if name is not None and name != get_key(tree, f"{key}.name", None):
             tree[key] = {"name": name}
     known = flat_types(kind, tree)
     for key, value in keys:
         if key in known:
-            _set(tree, key, value)
+            set_key(tree, key, value)
         else:
             problems.append(Problem(key, value, _unknown_key(recipe, key, list(known), tree)))
     try:
-        resolved = _resolve(tree)
+        resolved = resolve(tree)
     except ConfigError as error:
         problems += error.problems
         raise_problems(_located(recipe, overrides, problems, typed, choices))
@@ -118,8 +92,8 @@ def applying(recipe: str, overrides: Sequence[str] = ()) -> Callable[[str], bool
     """A test of the `only` of an arm or a claim: whether it is for what `overrides` choose."""
     choices, keys, _ = _expand(recipe, overrides)
     tree, _ = _config_tree(recipe, choices)
-    _apply_presets(tree, {name: tree.get(name) or {} for name in PRESETS}, dict(keys), choices)
-    return lambda only: _applies(tree, dict(keys) | choices, only)
+    apply_presets(tree, {name: tree.get(name) or {} for name in PRESETS}, dict(keys), choices)
+    return lambda only: applies(tree, dict(keys) | choices, only)
 
 
 def arms(recipe: str, overrides: Sequence[str] = ()) -> dict[str, str]:
@@ -233,7 +207,7 @@ def _unknown_key(recipe: str, key: str, known: list[str], tree: dict[str, Any]) 
     """What is wrong with a key that a config lacks: it belongs to what could be chosen instead, or another is near."""
     group = key.partition(".")[0]
     if owners := _owners(recipe, key):
-        return f"unknown key of {group}={_get(tree, f'{group}.name', '')}; it belongs to {group}={', '.join(owners)}"
+        return f"unknown key of {group}={get_key(tree, f'{group}.name', '')}; it belongs to {group}={', '.join(owners)}"
     return f"unknown key; {nearest_key(key, known, list(groups()))}"
 
 
@@ -254,13 +228,13 @@ def config_keys(recipe: str, overrides: list[str] | None = None) -> dict[str, Se
     choices, keys, _ = _expand(recipe, overrides or [])
     tree, _ = _config_tree(recipe, choices)
     presets = {name: tree.pop(name, {}) or {} for name in PRESETS}
-    _apply_presets(tree, presets, dict(keys), choices)
-    fields, resolved = flat_types(registry.config_class(recipe), tree), _resolve(tree)
+    apply_presets(tree, presets, dict(keys), choices)
+    fields, resolved = flat_types(registry.config_class(recipe), tree), resolve(tree)
     return {
         key: SettingInfo(
             key,
             type_name,
-            _get(resolved, key, metadata_default),
+            get_key(resolved, key, metadata_default),
             meta["help"],
             meta["unit"],
             meta["origin"],
@@ -272,7 +246,7 @@ def config_keys(recipe: str, overrides: list[str] | None = None) -> dict[str, Se
 
 def to_tree(config: RunConfig) -> dict[str, Any]:
     """A config as plain dicts, lists and scalars."""
-    return typing.cast(dict[str, Any], _plain(dataclasses.asdict(config)))
+    return typing.cast(dict[str, Any], plain(dataclasses.asdict(config)))
 
 
 def from_tree(tree: dict[str, Any]) -> RunConfig:
@@ -319,7 +293,7 @@ def _split(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list[
         elif override.key.endswith(".name") and override.key in choosers(recipe):
             problems.append(Problem(word, None, f"type {choosers(recipe)[override.key]}={override.value}"))
         else:
-            keys += _flatten(override.key, override.value)
+            keys += flatten(override.key, override.value)
     return choices, keys, problems
 
 
@@ -365,90 +339,8 @@ def _config_tree(recipe: str, choices: dict[str, str]) -> tuple[dict[str, Any], 
     folders = (_hydra_tree(recipe, ()).get("folders") or {}) if wrong else {}
     problems = [Problem(key, choices[key], no_option(key, choices[key], known[key], key in folders)) for key in wrong]
     right = tuple(f"{key}={value}" for key, value in choices.items() if key not in wrong)
-    return _plain(_hydra_tree(recipe, right)), problems
+    return plain(_hydra_tree(recipe, right)), problems
 
 
 def _hydra_tree(recipe: str, choices: tuple[str, ...]) -> dict[str, Any]:
     return composed(recipe, choices, search_path(recipe))
-
-
-def _apply_presets(
-    tree: dict[str, Any], presets: dict[str, Any], typed: dict[str, Any], choices: dict[str, str]
-) -> list[Problem]:
-    """Apply budget, `when` and arm presets; each may be chosen by what the user typed."""
-    problems = []
-    budget, arm = str(typed.get("budget", tree["budget"])), str(typed.get("arm", tree["arm"]))
-    for key, value in presets["budgets"].get(budget, {}).items():
-        _set(tree, key, value)
-    for condition, values in presets["when"].items():
-        if all(_holds(tree, typed | choices, part) for part in condition.split(" ")):
-            for key, value in values.items():
-                _set(tree, key, value)
-    preset = presets["arms"].get(arm)
-    if preset is None:
-        problems.append(Problem("arm", arm, did_you_mean(arm, list(presets["arms"]))))
-    elif not _applies(tree, typed | choices, preset.get("only", "")):
-        problems.append(Problem("arm", arm, f"needs {preset['only']}"))
-    else:
-        for key, value in (preset.get("set") or {}).items():
-            _set(tree, key, value)
-    return problems
-
-
-def _applies(tree: dict[str, Any], typed: dict[str, Any], conditions: str) -> bool:
-    """Whether an arm or a claim is for what the config holds: one of the conditions of its `only`, if any, is true."""
-    return not conditions or any(_holds(tree, typed, condition) for condition in conditions.split(" or "))
-
-
-def _holds(tree: dict[str, Any], typed: dict[str, Any], condition: str) -> bool:
-    """Whether `key=value` of a `when` preset holds; of a group, `value` is the typed option or the `name` in it."""
-    key, _, value = condition.partition("=")
-    node = _get(tree, key, None)
-    if isinstance(node, dict):
-        return value in (typed.get(key), node.get("name"))
-    return str(typed.get(key, node)) == value
-
-
-def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        return [(key, value)]
-    return [pair for name, item in value.items() for pair in _flatten(f"{key}.{name}", item)]
-
-
-def _plain(value: Any) -> Any:
-    """A copy of a tree with tuples as lists."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _resolve(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree with interpolations (`${trainer.max_steps}`) replaced. Raises UserError if one cannot be."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        return typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(tree), resolve=True))
-    except (OmegaConfBaseException, RecursionError) as error:
-        key = str(getattr(error, "full_key", None) or "the config")
-        message = "${...} names no key of the config; type the value itself"
-        raise_problems([Problem(key, _get(tree, key, None), message)])
-        raise AssertionError("unreachable") from error
-
-
-def _set(tree: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-    tree[last] = value
-
-
-def _get(tree: dict[str, Any], key: str, default: Any) -> Any:
-    node: Any = tree
-    for part in key.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return default
-        node = node[part]
-    return node

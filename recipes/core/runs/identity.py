@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.config import registry
-from recipes.core.config.compose import EARLIER_KEYS, LATER_KEYS, NOT_IDENTITY, to_tree
+from recipes.core.config.compose import to_tree
+from recipes.core.config.identity_keys import EARLIER_KEYS, LATER_KEYS, NOT_IDENTITY
 from recipes.core.config.settings import COVERED, DATA_CONTENT, TOKENIZER_CONTENT, RunConfig
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.storage.cache import home

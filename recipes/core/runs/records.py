@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from recipes.core.config.compose import LATER_KEYS, NOT_IDENTITY
 from recipes.core.config.fields import flatten
+from recipes.core.config.identity_keys import LATER_KEYS, NOT_IDENTITY
 from recipes.core.config.sources import read_yaml
 from recipes.core.errors import UserError
 from recipes.core.messages import note

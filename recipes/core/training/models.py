@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recipes.core.config.compose import LATER_KEYS
+from recipes.core.config.identity_keys import LATER_KEYS
 from recipes.core.config.settings import EarlyStoppingConfig, TrainerConfig
 from recipes.core.messages import note
 from recipes.core.runs.folder import INTERRUPTED

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from recipes.core.config import compose
 from recipes.core.config.arm_keys import UserArm, refuse_in_trial
+from recipes.core.config.identity_keys import NOT_IDENTITY
 from recipes.core.config.overrides import MOST_CELLS, sweep_choices
 from recipes.core.config.settings import RunConfig
 from recipes.core.errors import UserError
@@ -161,7 +162,7 @@ def refuse_idle(keys: Iterable[str], typed: str) -> None:
         UserError: one of them is such a key.
     """
     for key in keys:
-        if is_below(key, set(compose.NOT_IDENTITY)):
+        if is_below(key, set(NOT_IDENTITY)):
             why = IDLE.get(key, "is no part of what a run computes")
             hint = f"type one {key}, and several values of keys that change the result"
             raise UserError(f"{key} {why}: each of its values would do the same run again", where=typed, hint=hint)

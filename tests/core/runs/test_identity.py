@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from recipes.core.config import compose, registry
+from recipes.core.config.identity_keys import LATER_KEYS
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig
 from recipes.core.runs import identity
@@ -295,7 +296,7 @@ OTHER = {
     "trainer.early_stopping.patience": "9",
     "trainer.early_stopping.min_delta": "0.5",
 }
-TRAINER_KEYS = [key for key in compose.LATER_KEYS if key.startswith("trainer.")]
+TRAINER_KEYS = [key for key in LATER_KEYS if key.startswith("trainer.")]
 
 
 def test_runs_of_before_a_setting_came_keep_their_names() -> None:
