@@ -102,21 +102,37 @@ def sweep(
         else:
             _search(recipe, keys, chosen_launcher, metric, trials, retry, fresh, command, as_json)
         return
+    _grid(recipe, keys, chosen_launcher, metric, command, retry, fresh, status, dry_run, as_json)
+
+
+def _grid(
+    recipe: str,
+    keys: list[str],
+    launcher: "Launcher",
+    metric: str,
+    command: str,
+    retry: bool,
+    fresh: bool,
+    status: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Show or run every combination of values."""
     folder, manifest, configs = manifests.plan(
-        "sweep", recipe, planning.sweep_cells(recipe, keys), command, chosen_launcher.jobs
+        "sweep", recipe, planning.sweep_cells(recipe, keys), command, launcher.jobs
     )
     if status:
         watch_cells(folder, manifest, metric, as_json)
         return
     from recipes.core.trial.starting import check_cells
 
-    check_cells(cell_states(folder, manifest), configs, chosen_launcher, fresh)
+    check_cells(cell_states(folder, manifest), configs, launcher, fresh)
     if dry_run:
-        show_plan(folder, manifest, configs, chosen_launcher, as_json)
+        show_plan(folder, manifest, configs, launcher, as_json)
     else:
         from recipes.core.trial.drive import drive
 
-        states, stopped = drive(folder, manifest, chosen_launcher, retry, fresh=fresh)
+        states, stopped = drive(folder, manifest, launcher, retry, fresh=fresh)
         _conclude(folder, manifest, states, metric, command, stopped, as_json=as_json)
 
 

@@ -1,7 +1,8 @@
 """`steelyard trial`: every arm over paired seeds, and the verdict on the paper's claim."""
 
 import shlex
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,65 @@ def trial(
         folders = file_words(None, config_dir)
         _all(typed_keys(overrides, outputs), folders, arms, seeds, launcher=launcher, jobs=jobs, **switches)
         return
+    planned = _plan(recipe, overrides, config, config_dir, outputs, arms, seeds, launcher, jobs)
+    folder, manifest, configs, keys = planned.folder, planned.manifest, planned.configs, planned.keys
+    card = card_for(planned.recipe, keys, planned.arms)
+    if status:
+        watch_cells(folder, manifest, card.claim.metric, as_json)
+        return
+    applies = compose.applying(planned.recipe, keys)
+    from recipes.core.trial.starting import check_cells
+    from recipes.core.trial.states import cell_states
+
+    check_cells(cell_states(folder, manifest), configs, planned.launcher, fresh)
+    budget = compose.budget(planned.recipe, keys)
+    if missing := no_verdict(card, planned.arms, len(manifest.seeds), budget, applies):
+        note(missing)
+    if dry_run:
+        show_plan(folder, manifest, configs, planned.launcher, as_json)
+        return
+    if budget == budgets.FULL:
+        note(f"{len(configs)} runs: {expected_time(folder, manifest, configs)}")
+    _run(folder, manifest, planned.launcher, planned.command, retry, fresh, as_json)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A trial as it was typed.
+
+    Attributes:
+        recipe: Its name.
+        keys: What was typed of the config, for all cells.
+        arms: Names of the arms.
+        folder: Of the trial.
+        manifest: Its cells.
+        configs: Of the cells, in their order.
+        launcher: Where they run.
+        command: What to type to go on.
+    """
+
+    recipe: str
+    keys: list[str]
+    arms: list[str]
+    folder: Path
+    manifest: "Manifest"
+    configs: Sequence[Any]
+    launcher: "Launcher"
+    command: str
+
+
+def _plan(
+    recipe: str,
+    overrides: list[str],
+    config: str,
+    config_dir: str,
+    outputs: str,
+    arms: str | None,
+    seeds: str | None,
+    launcher: str,
+    jobs: int,
+) -> Planned:
+    """The cells of what was typed; nothing is written. Raises UserError: it cannot be."""
     recipe, typed, file = recipe_and_file(recipe, overrides, config)
     registry.card(recipe)  # refuses an unknown name
     typed = typed_keys(typed, outputs)
@@ -100,23 +160,7 @@ def trial(
     typed = open_jobs(typed)[0] if file else keys
     command = shlex.join(["steelyard", "trial", recipe, *file_words(file, config_dir), *typed, *words])
     folder, manifest, configs = manifests.plan("trial", recipe, cells, command, chosen_launcher.jobs)
-    card = card_for(recipe, keys, chosen)
-    if status:
-        watch_cells(folder, manifest, card.claim.metric, as_json)
-        return
-    applies = compose.applying(recipe, keys)
-    from recipes.core.trial.starting import check_cells
-    from recipes.core.trial.states import cell_states
-
-    check_cells(cell_states(folder, manifest), configs, chosen_launcher, fresh)
-    if missing := no_verdict(card, chosen, len(manifest.seeds), compose.budget(recipe, keys), applies):
-        note(missing)
-    if dry_run:
-        show_plan(folder, manifest, configs, chosen_launcher, as_json)
-        return
-    if compose.budget(recipe, keys) == budgets.FULL:
-        note(f"{len(configs)} runs: {expected_time(folder, manifest, configs)}")
-    _run(folder, manifest, chosen_launcher, command, retry, fresh, as_json)
+    return Planned(recipe, keys, chosen, folder, manifest, configs, chosen_launcher, command)
 
 
 def _all(typed: list[str], folders: list[str], arms: str | None, seeds: str | None, **options: Any) -> None:
