@@ -1,13 +1,16 @@
 """Config that recipes of this family share: what is searched, and which passages are candidates. Imports no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, SEEDS, TrainerConfig, setting
+from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, SEEDS, RunConfig, TrainerConfig, setting
+from recipes.core.models.config import MiniLMConfig
 
 QUERY_KINDS = ("description", "first_sentence", "title")
 JUDGED = "RR@10"  # the measure of claims
 MEASURES = (JUDGED, "nDCG@10", "R@100")
+RANKING_METRICS = ("RR*", "nDCG*", "R@*", "AP*", "P@*", "Success*", "*@*")  # of a card: whatever ir_measures names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +154,37 @@ class PairsConfig:
         """Rules between the settings."""
         short = self.depth < self.negatives
         return [("depth", f"is less than negatives={self.negatives}; type a larger pairs.depth")] if short else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderRunConfig(RunConfig):
+    """What runs share that train an encoder of tokens on pairs of a collection."""
+
+    data: WikiSearchConfig | CollectionConfig = setting(help="collection")
+    model: MiniLMConfig = setting(help="encoder")
+    encoder: EncoderConfig = setting(EncoderConfig(), help="encoder of tokens")
+    pairs: PairsConfig = setting(PairsConfig(), help="training pairs")
+
+
+def keys_of_no_use(config: Any, rules: Sequence[tuple[str, bool, str]]) -> list[tuple[str, str]]:
+    """Keys that have another value than their default and change nothing in a run, though they may in other arms.
+
+    Only for keys that no budget and no kind of data presets: what these preset nobody has typed.
+
+    Args:
+        config: Of the run.
+        rules: (section.key, whether the run reads it, why it does not).
+
+    Returns:
+        (section.key, why).
+    """
+    idle = []
+    for key, read, why in rules:
+        section, _, name = key.partition(".")
+        part = getattr(config, section)
+        if not read and getattr(part, name) != getattr(type(part)(), name):
+            idle.append((key, why))
+    return idle
 
 
 def in_batch_problems(trainer: TrainerConfig) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Candidates of each query, before a method orders them: by BM25, a sentence encoder, or a run of the user's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,23 @@ def candidate_cosines(
         vectors[[row_of[int(passage)] for passage in ranking.passages]] @ vector if len(ranking) else np.empty(0)
         for vector, ranking in zip(asked, rankings, strict=True)
     ]
+
+
+def rank_without_model(
+    by: str, chosen: Candidates, passages: Passages, load_encoder: Callable[[], SentenceEncoder]
+) -> list[Ranking]:
+    """The baselines that ask no language model: orders of candidates that somebody else makes.
+
+    Args:
+        by: "given": as they are handed on; "first_stage": as it ranks them; "encoder": by cosine.
+        chosen: Queries and their candidates.
+        passages: What is searched.
+        load_encoder: Loads the sentence encoder, if it is needed.
+    """
+    if by != "encoder":
+        return list({"given": chosen.given, "first_stage": chosen.ranked}[by])
+    cosines = candidate_cosines(load_encoder(), passages, chosen.queries, chosen.given)
+    return [by_scores(ranking.passages, values) for ranking, values in zip(chosen.given, cosines, strict=True)]
 
 
 def _with_gold(

@@ -1,8 +1,9 @@
 """What a re-ranking did, for people: each query with its passages before and after."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from recipes.core.storage.files import write_text
 from recipes.retrieval.collection import Passages
@@ -12,21 +13,32 @@ from recipes.retrieval.rankings import Ranking
 RERANKED = "reranked.jsonl"
 
 
-def write_reranked(path: Path, chosen: Candidates, passages: Passages, rankings: Sequence[Ranking]) -> None:
-    """One JSON object a query: its text, and the passages in their new order with score, place before and grade."""
+def write_reranked(
+    path: Path,
+    chosen: Candidates,
+    passages: Passages,
+    rankings: Sequence[Ranking],
+    first: int | None = None,
+    more: Callable[[str, int], dict[str, Any]] | None = None,
+) -> None:
+    """One JSON object a query: its text, and the passages in their new order with score, place before and grade.
+
+    Args:
+        path: The file.
+        chosen: Queries and candidates.
+        passages: What is searched.
+        rankings: The new order of each.
+        first: How many passages of a query are written; None: all.
+        more: From the text of a query and the number of a passage to what else is written of the passage.
+    """
     lines = []
     for number, ranking in enumerate(rankings):
         before = {int(passage): place for place, passage in enumerate(chosen.given[number].passages, 1)}
-        rows = [
-            {
-                "id": passages.ids[passage],
-                "before": before[int(passage)],
-                "score": round(float(score), 6),
-                "grade": chosen.queries.grades[number].get(int(passage), 0),
-                "text": passages.whole(int(passage)),
-            }
-            for passage, score in zip(ranking.passages, ranking.scores, strict=True)
-        ]
-        line = {"query": chosen.queries.ids[number], "text": chosen.queries.texts[number], "passages": rows}
+        text, grades, rows = chosen.queries.texts[number], chosen.queries.grades[number], []
+        for passage, score in zip(ranking.passages[:first].tolist(), ranking.scores[:first], strict=True):
+            row = {"id": passages.ids[passage], "before": before[passage], "score": round(float(score), 6)}
+            row |= {"grade": grades.get(passage, 0), "text": passages.whole(passage)}
+            rows.append(row | more(text, passage) if more else row)
+        line = {"query": chosen.queries.ids[number], "text": text, "passages": rows}
         lines.append(json.dumps(line, ensure_ascii=False))
     write_text(path, "\n".join(lines) + "\n")

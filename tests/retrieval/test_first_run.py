@@ -100,7 +100,7 @@ def test_what_is_typed_and_of_no_use_is_announced() -> None:
         return [text.partition(":")[0] for name, text in rows if name == "of no use"]
 
     assert [of_no_use(f"arm={arm}") for arm in ("first", "lm", "unweighted", "bm25", "encoder", "feedback")] == [[]] * 6
-    assert of_no_use("ranking.visible=5", "feedback.steps=3") == ["ranking.visible", "feedback"]
+    assert of_no_use("ranking.visible=5", "feedback.steps=3") == ["ranking.visible", "feedback.steps"]
     assert of_no_use("ranking.visible=5", "ranking.decode=first_logit_topk", "label=x") == []
     assert of_no_use("arm=generation", "tuning.coefficient=3", "ranking.letter_merge=max") == [
         "ranking.letter_merge", "tuning.coefficient"
@@ -109,6 +109,23 @@ def test_what_is_typed_and_of_no_use_is_announced() -> None:
     assert of_no_use("first_stage.encoder=a/b") == ["first_stage.encoder"]
     assert of_no_use("first_stage.encoder=a/b", "arm=feedback") == []
     assert of_no_use("tuning.teacher=run", "tuning.path=x", "tuning.encoder=a/b") == ["tuning.encoder"]
+    assert of_no_use("arm=bm25", "prompt.batch_size=3", "evaluation.shown=2") == [
+        "prompt.batch_size",
+        "evaluation.shown",
+    ]
+    ranked = ["first_stage.order=ranked", "first_stage.seed=5"]
+    assert of_no_use(*ranked) == [] and of_no_use(*ranked, "arm=zero_shot") == ["first_stage.seed"]
+    dense = ["first_stage.name=dense", "first_stage.k1=2"]
+    assert of_no_use(*dense) == [] and of_no_use(*dense, "arm=zero_shot") == ["first_stage.k1"]
+
+
+@pytest.mark.parametrize("recipe", ["first", "first-repro", "tildev2"])
+def test_no_budget_or_arm_presets_what_is_of_no_use(recipe: str) -> None:
+    for budget in ("smoke", "small", "full"):
+        for data in ([], ["data.path=x"]):
+            words = [f"budget={budget}", *data]
+            for arm in compose.arms(recipe, words):
+                assert not compose.compose(recipe, [*words, f"arm={arm}"]).unread(), (words, arm)
 
 
 def test_candidates_that_are_cut_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from recipes.core.models.context import NAMES
 from recipes.core.runs.records import final_metrics
 from recipes.retrieval.icr.attention import read_lists, tail_attention
 from recipes.retrieval.icr.config import PromptConfig
-from recipes.retrieval.icr.method import calibrate, contrastive_heads, kept, passage_scores, retrieval_heads
+from recipes.retrieval.icr.method import above_outliers, calibrate, contrastive_heads, passage_scores, retrieval_heads
 from recipes.retrieval.icr.reading import OPENING, Prompts, attention_once
 from recipes.retrieval.letters.prompts import Asked
 from recipes.retrieval.listwise import chat_frame, cut_words, passage_list
@@ -37,13 +37,13 @@ def test_calibration_turns_the_order_round() -> None:
 
 def test_an_outlier_is_left_out_where_there_are_tokens_enough() -> None:
     scores = np.array([0.10, 0.12, 0.08, 0.11, 0.09, 0.10, 0.10, -0.60])
-    assert kept(scores).tolist() == [True] * 7 + [False]
+    assert above_outliers(scores).tolist() == [True] * 7 + [False]
     assert passage_scores(scores, [(0, 8)], True)[0] == pytest.approx(0.70)
     assert passage_scores(scores, [(0, 8)], False)[0] == pytest.approx(0.10)
     # One of fewer than six can never lie so far out: (m - 1) / sqrt(m) <= 2.
     for count in range(1, 6):
-        assert kept(np.array([*[0.0] * (count - 1), -1e9])).all()
-    assert kept(np.full(8, 0.3)).all()
+        assert above_outliers(np.array([*[0.0] * (count - 1), -1e9])).all()
+    assert above_outliers(np.full(8, 0.3)).all()
 
 
 def test_heads_are_chosen_by_what_they_pay_to_right_passages() -> None:

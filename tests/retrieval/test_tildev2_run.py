@@ -276,6 +276,25 @@ def test_settings_that_cannot_be(typed: list[str], message: str) -> None:
     assert message in str(refused.value)
 
 
+def test_what_is_typed_and_of_no_use_is_announced() -> None:
+    def of_no_use(*words: str) -> list[str]:
+        rows = compose.compose("tildev2", list(words)).describe()
+        return [text.partition(":")[0] for name, text in rows if name == "of no use"]
+
+    assert of_no_use("terms.learning_rate=1e-2", "first_stage.k1=2", "expansion.seed=3") == []
+    assert of_no_use("arm=tf_uniform", "terms.learning_rate=1e-2") == ["terms.learning_rate"]
+    assert of_no_use("arm=no_expansion", "expansion.seed=3", "expansion.learning_rate=1e-3") == [
+        "expansion.learning_rate", "expansion.seed"
+    ]  # fmt: skip
+    assert of_no_use("arm=bm25", "model.path=x", "terms.pieces=letters", "pairs.queries=9") == [
+        "model.path", "pairs.queries", "terms.pieces"
+    ]  # fmt: skip
+    dense = ["first_stage.name=dense", "first_stage.k1=2"]
+    assert of_no_use(*dense) == ["first_stage.k1"] and of_no_use(*dense, "arm=bm25") == []
+    taken = ["terms.model=x/y", "model.path=x", "label=x"]
+    assert of_no_use(*taken) == [] and of_no_use(*taken, "expansion.model=y") == ["model.path"]
+
+
 def test_collections_that_cannot_be(tmp_path: Path, words: list[str]) -> None:
     with pytest.raises(UserError, match="2 training examples are fewer than one batch"):
         finish(tmp_path, *words, "trainer.batch_size=4")

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from recipes.core.config.settings import EXAMPLE_UNIT, FULL, Card, Claim, setting
-from recipes.retrieval.letters.config import MEASURED, LettersRunConfig
+from recipes.retrieval.config import keys_of_no_use
+from recipes.retrieval.letters.config import MEASURED, METRICS, LettersRunConfig, no_step_claim
 
 METRIC = "rank_loss"
 FEEDBACK = "feedback/R@100"
@@ -37,9 +38,11 @@ class FirstConfig(LettersRunConfig):
 
     def unread(self) -> list[tuple[str, str]]:
         """Keys that are typed and change nothing in this run, and why."""
-        feedback, rest = self.feedback, FeedbackConfig(by=self.feedback.by)
-        idle = feedback.by in (OFF, QUERY) and feedback != rest
-        return [*super().unread(), *([("feedback", f"by={feedback.by} moves no query")] if idle else [])]
+        by = self.feedback.by
+        rules = [
+            (f"feedback.{key}", by in (ORDER, TEACHER), f"feedback.by={by} moves no query") for key in ("steps", "rate")
+        ]
+        return [*super().unread(), *keys_of_no_use(self, rules)]
 
 
 CONFIG = FirstConfig
@@ -62,16 +65,7 @@ CARD = Card(
         minimal_effect=0.005,
     ),
     claims=(
-        Claim(
-            statement="No token is generated where written orders take four steps a passage",
-            metric="decode_steps",
-            arm="first",
-            baseline="generation",
-            direction=-1,
-            published="inference about 50% faster than generation",
-            minimal_effect=1.0,
-            unit=EXAMPLE_UNIT,
-        ),
+        no_step_claim("first", "generation", "inference about 50% faster than generation"),
         Claim(
             statement="The first letter's logits order pairs as the teacher does more often than by the LM loss alone",
             metric="pair_agreement",
@@ -126,10 +120,6 @@ CARD = Card(
     control="generation",
     headlines=(METRIC, "pair_agreement", "RR@10", "forwards", "ms", FEEDBACK),
     price=("answer_nll",),
-    metrics=(
-        *("RR*", "nDCG*", "R@*", "AP*", "P@*", "Success*", "*@*"),
-        *MEASURED,
-        *("prefills", "decode_steps", "forwards", "tokens_read", "malformed", "ms", "teacher_tau"),
-    ),
+    metrics=METRICS,
     watched=MEASURED,
 )

@@ -10,10 +10,10 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.models.dropout import evaluation
 from recipes.retrieval.config import JUDGED
 from recipes.retrieval.first_repro.config import FirstReproConfig
-from recipes.retrieval.first_repro.method import agreement, seen_orders
+from recipes.retrieval.first_repro.method import agreement
 from recipes.retrieval.letters.config import MAX
 from recipes.retrieval.letters.experiment import LettersRecipe, Prepared
-from recipes.retrieval.letters.prompts import name_forms
+from recipes.retrieval.letters.orders import name_orders
 from recipes.retrieval.letters.reading import last_logits
 from recipes.retrieval.measures import add_measures
 from recipes.retrieval.rankings import Ranking
@@ -57,11 +57,8 @@ def _add_server(
 ) -> None:
     """Orders by the best tokens of all, and that of the run, beside those by all letters, list by list."""
     assert prepared.held_out is not None and prepared.prompts is not None
-    items, prompts, best = prepared.held_out, prepared.prompts, config.evaluation.seen
-    bare = prompts.tokens(items.largest)
-    forms = [[token] for token in bare]
-    if config.ranking.letter_merge == MAX:
-        forms = name_forms(prompts.frame.reader, prompts.names(items.largest), bare)
+    items, best = prepared.held_out, config.evaluation.seen
+    forms = prepared.prompts.forms(items.largest, config.ranking.letter_merge == MAX)
     for count in best:
         scores.define(f"changed@{count}", f"lists whose order changes if the best {count} tokens are seen", False)
         scores.define(f"tau@{count}", f"Kendall's tau with the order by all letters, best {count} tokens", True)
@@ -72,12 +69,12 @@ def _add_server(
             rows = slice(start, start + config.prompt.batch_size)
             lists, logits = items.lists[rows], last_logits(model.language_model, items.prompts[rows])
             counts = [len(each.ranks) for each in lists]
-            whole = seen_orders(logits, forms, counts, logits.shape[1])
+            whole = name_orders(logits, forms, counts)
             for each, order in zip(lists, whole, strict=True):
                 if len(order) == len(ended[each.id]):  # all candidates of the query are one list
                     scores.add(CHANGED, each.id, each.id, order != ended[each.id])
             for count in best:
-                seen = seen_orders(logits, forms, counts, count)
+                seen = name_orders(logits, forms, counts, count)
                 for each, (changed, tau) in zip(lists, agreement(seen, whole), strict=True):
                     scores.add(f"changed@{count}", each.id, each.id, changed)
                     scores.add(f"tau@{count}", each.id, each.id, tau)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from recipes.core.config.settings import EXAMPLE_UNIT, Card, Claim, UntrainedConfig, setting
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.training.toys.config import ToyLMConfig
-from recipes.retrieval.config import CollectionConfig, FirstStageConfig, WikiSearchConfig
+from recipes.retrieval.config import RANKING_METRICS, CollectionConfig, FirstStageConfig, WikiSearchConfig
 
 CHOSEN_HEADS = ("retrieval", "contrastive", "random")
 METRIC = "RR@10"
@@ -160,5 +160,5 @@ CARD = Card(
     headlines=(METRIC, "nDCG@10"),
     price=("tokens_read",),
     trains=False,
-    metrics=("RR*", "nDCG*", "R@*", "AP*", "P@*", "Success*", "*@*", "tokens_read", "forwards"),
+    metrics=(*RANKING_METRICS, "tokens_read"),
 )

@@ -10,8 +10,8 @@ FEWEST = 2  # tokens without which there is no standard deviation
 DEVIATIONS = 2.0
 
 
-def kept(scores: Array) -> NDArray[np.bool_]:
-    """[m] which tokens of a passage count: those that lie more than two deviations below their mean do not.
+def above_outliers(scores: Array) -> NDArray[np.bool_]:
+    """[m] True for the tokens of a passage that count: all but those two standard deviations or more below their mean.
 
     Args:
         scores: [m] calibrated scores c_j of its tokens.
@@ -22,17 +22,17 @@ def kept(scores: Array) -> NDArray[np.bool_]:
 
 
 def passage_scores(scores: Array, spans: Sequence[tuple[int, int]], mask: bool) -> Array:
-    """S_i = sum of c_j over the kept tokens j of passage i, [n].
+    """S_i = sum of c_j over the tokens j of passage i that count, [n].
 
     Args:
         scores: [T] of the tokens of a prompt.
         spans: [start, end) of each passage.
-        mask: Whether outliers are left out; without it, all tokens are kept.
+        mask: Whether outliers are left out; without it, all tokens count.
     """
     sums = []
     for start, end in spans:
         part = np.asarray(scores[start:end], np.float64)
-        sums.append(part[kept(part)].sum() if mask else part.sum())
+        sums.append(part[above_outliers(part)].sum() if mask else part.sum())
     return np.array(sums)
 
 

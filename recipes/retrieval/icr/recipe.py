@@ -15,7 +15,7 @@ from recipes.core.models.text import context
 from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.training.toys.frozen import load_frozen, model_where
 from recipes.retrieval.collection import Collection
-from recipes.retrieval.first_stage import Candidates, candidate_cosines, candidates
+from recipes.retrieval.first_stage import Candidates, candidates, rank_without_model
 from recipes.retrieval.icr.config import ICRConfig
 from recipes.retrieval.icr.method import calibrate, contrastive_heads, passage_scores, retrieval_heads
 from recipes.retrieval.icr.reading import (
@@ -37,6 +37,7 @@ from recipes.retrieval.reranked import RERANKED, write_reranked
 
 HINT = "A token of a passage weighs the more, up to 16, the more of the query's attention it moved to the passage."
 OCTAVES = 4
+ASKS_MODEL = ("attention", "letters")
 HEAD_SEED = 1_000_003  # apart from that of the shuffled order
 
 
@@ -69,8 +70,8 @@ class ICRRecipe(Untrained):
         labelled = None
         if config.scoring.name == "attention" and config.scoring.heads in ("retrieval", "contrastive"):
             labelled = _labelled(config, collection, device)
-        asks = config.scoring.name in ("attention", "letters")
-        model, tokenizer = load_frozen(config, device) if asks else (None, None)
+        asks_model = config.scoring.name in ASKS_MODEL
+        model, tokenizer = load_frozen(config, device) if asks_model else (None, None)
         return Prepared(model, tokenizer, collection, chosen, labelled)
 
     def evaluate(self, config: ICRConfig, prepared: Prepared, model: object, curve: dict[int, Scores]) -> Evaluation:
@@ -103,12 +104,9 @@ def _rank(config: ICRConfig, prepared: Prepared) -> tuple[list[Ranking], list[in
     """Rankings, tokens read for each query, and what was read of those that were asked about."""
     chosen, name = prepared.candidates, config.scoring.name
     free: list[int] = [0] * len(chosen.queries)
-    if name == "given":
-        return list(chosen.given), free, {}
-    if name == "first_stage":
-        return list(chosen.ranked), free, {}
-    if name == "encoder":
-        return _by_encoder(prepared), free, {}
+    if name not in ASKS_MODEL:
+        load = partial(load_sentence_encoder, None, "model")
+        return rank_without_model(name, chosen, prepared.collection.passages, load), free, {}
     if name == "letters":  # whose windows go from the last candidate to the first, the first one being [A]
         config = replace(config, prompt=replace(config.prompt, order="forward"))
     asked, numbers = _asked(config, prepared, chosen)
@@ -124,7 +122,7 @@ def _rank(config: ICRConfig, prepared: Prepared) -> tuple[list[Ranking], list[in
     read = dict(zip(numbers, attention_once(prepared.model, prompts, asked), strict=True))
     for number, attention in read.items():
         values = _scores(config, attention, heads)
-        rankings[number] = by_scores(rankings[number].passages, _given_order(config, values))
+        rankings[number] = by_scores(rankings[number].passages, _by_candidate(config, values))
         costs[number] = attention.read
     return rankings, costs, read
 
@@ -197,20 +195,14 @@ def _place(config: ICRConfig, place: int, count: int) -> int:
     return count - 1 - place if config.prompt.order == "reverse" else place
 
 
-def _given_order(config: ICRConfig, values: np.ndarray) -> np.ndarray:
+def _by_candidate(config: ICRConfig, values: np.ndarray) -> np.ndarray:
+    """[n] values of passages in the order of the candidates, from those in the order of the prompt."""
     return values[::-1] if config.prompt.order == "reverse" else values
 
 
 def _prompts(config: ICRConfig, prepared: Prepared) -> Prompts:
     longest, where = context(prepared.model), model_where(config.model)
     return Prompts(chat_frame(prepared.tokenizer), config.prompt, config.scoring.query_span, longest, where)
-
-
-def _by_encoder(prepared: Prepared) -> list[Ranking]:
-    """Candidates by the cosine of a sentence encoder with the query."""
-    encoder, passages, chosen = load_sentence_encoder(None, "model"), prepared.collection.passages, prepared.candidates
-    cosines = candidate_cosines(encoder, passages, chosen.queries, chosen.given)
-    return [by_scores(ranking.passages, values) for ranking, values in zip(chosen.given, cosines, strict=True)]
 
 
 def _heatmap(

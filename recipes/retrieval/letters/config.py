@@ -2,22 +2,28 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, RunConfig, setting
+from recipes.core.config.settings import DATA_CONTENT, EXAMPLE_UNIT, MODEL_CONTENT, Claim, RunConfig, setting
 from recipes.core.models.adapter_config import LoraConfig, lora_problems
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.training.toys.config import ToyLMConfig
-from recipes.retrieval.config import CollectionConfig, FirstStageConfig, WikiSearchConfig
+from recipes.retrieval.config import (
+    RANKING_METRICS,
+    CollectionConfig,
+    FirstStageConfig,
+    WikiSearchConfig,
+    keys_of_no_use,
+)
 
 FIRST_LOGIT, GENERATE, TOP = "first_logit", "generate", "first_logit_topk"
 BARE, MAX = "bare", "max"
 ALPHA, NUMERIC = "alpha", "numeric"
 MOST_LETTERS, MOST_NUMBERS = 26, 9  # names that are one token
-VISIBLE, COEFFICIENT = 30, 10.0
-NO_RANK_LOSS = "no rank loss is learnt"
 NONE, COMBINED, GENERATION, RANKING = "none", "combined", "generation", "ranking"
 WEIGHTED, RANKNET, LAMBDARANK, LISTNET = "ranknet_weighted", "ranknet", "lambdarank", "listnet"
 RANK_LOSSES = (WEIGHTED, RANKNET, LAMBDARANK, LISTNET)
 MEASURED = ("rank_loss", "pair_agreement", "letter_mass", "answer_nll")  # of held-out lists, while the model is tuned
+WORK = ("prefills", "decode_steps", "forwards", "tokens_read", "malformed", "ms")  # what the order of a query took
+METRICS = (*RANKING_METRICS, *MEASURED, *WORK, "teacher_tau")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +65,7 @@ class ReadingConfig:
         choices=(FIRST_LOGIT, GENERATE, TOP),
     )  # fmt: skip
     visible: int = setting(
-        VISIBLE, help="first_logit_topk: best tokens of all that are seen", unit="tokens", ge=0, origin="code"
+        30, help="first_logit_topk: best tokens of all that are seen", unit="tokens", ge=0, origin="code"
     )
     letter_merge: str = setting(
         BARE, help="the logit of a name: of its token behind '[', or the largest of all that say it, blanks aside",
@@ -77,7 +83,7 @@ class TuningConfig:
         choices=(COMBINED, GENERATION, RANKING, NONE), origin="paper",
     )  # fmt: skip
     rank_loss: str = setting(WEIGHTED, help="rank loss of the first name's logits", choices=RANK_LOSSES, origin="paper")
-    coefficient: float = setting(COEFFICIENT, help="what the rank loss is multiplied by", ge=0, origin="paper")
+    coefficient: float = setting(10.0, help="what the rank loss is multiplied by", ge=0, origin="paper")
     rank_from: float = setting(
         0.0, help="share of the steps before the rank loss sets in (an LM-tuned start)", ge=0, lt=1
     )
@@ -171,19 +177,28 @@ class LettersRunConfig(RunConfig):
         return [*rows, *(("of no use", f"{key}: {why}") for key, why in self.unread())]
 
     def unread(self) -> list[tuple[str, str]]:
-        """Keys that are typed and change nothing in this run, though they may in other arms, and why."""
-        ranking, tuning, objective = self.ranking, self.tuning, self.tuning.objective if self.asks else NONE
-        rules = (
-            ("ranking.visible", ranking.visible != VISIBLE, self.asks and ranking.decode == TOP, f"only for {TOP}"),
-            ("ranking.letter_merge", ranking.letter_merge != BARE, self.asks and ranking.decode != GENERATE,
-             "no logits of names are read"),
-            ("tuning.rank_loss", tuning.rank_loss != WEIGHTED, objective in (COMBINED, RANKING), NO_RANK_LOSS),
-            ("tuning.coefficient", tuning.coefficient != COEFFICIENT, objective in (COMBINED, RANKING), NO_RANK_LOSS),
-            ("tuning.encoder", tuning.encoder is not None, tuning.teacher == "encoder" or self.ranking.by == "encoder",
-             "a run is the teacher"),
-            ("first_stage.encoder", self.first_stage.encoder is not None, self.searches, "no encoder searches"),
-        )  # fmt: skip
-        return [(key, why) for key, typed, read, why in rules if typed and not read]
+        """Keys that are typed and change nothing in this run, and why."""
+        ranking, tuning, no_model = self.ranking, self.tuning, f"ranking.by={self.ranking.by} asks no model"
+        ranks = self.tunes and tuning.objective in (COMBINED, RANKING)
+        by_bm25 = self.first_stage.name == "bm25" or self.tunes
+        rules = [
+            ("ranking.visible", self.asks and ranking.decode == TOP, f"only for {TOP}"),
+            ("ranking.letter_merge", self.asks and ranking.decode != GENERATE, "no logits of names are read"),
+            *((f"prompt.{key}", self.asks, no_model) for key in ("window", "stride", "names", "batch_size")),
+            *((f"tuning.{key}", ranks, "no rank loss is learnt") for key in ("rank_loss", "coefficient")),
+            ("tuning.order", self.tunes, "nothing is learnt"),
+            ("tuning.encoder", tuning.teacher == "encoder" or ranking.by == "encoder", "a run is the teacher"),
+            ("evaluation.shown", self.asks, no_model),
+            ("first_stage.encoder", self.searches, "no encoder searches"),
+            ("first_stage.seed", self.first_stage.order == "shuffled" or self.shuffles, "nothing is shuffled"),
+            *((f"first_stage.{key}", by_bm25, "BM25 ranks nothing") for key in ("k1", "b")),
+        ]
+        return keys_of_no_use(self, rules)
+
+    @property
+    def shuffles(self) -> bool:
+        """Whether lists to learn from are shuffled."""
+        return self.tunes and self.tuning.order == "shuffled"
 
     @property
     def searches(self) -> bool:
@@ -193,3 +208,23 @@ class LettersRunConfig(RunConfig):
     def parameters(self) -> int | None:
         """Parameters of the model; 0 where none is tuned."""
         return self.model.parameters if self.tunes else 0
+
+
+def no_step_claim(arm: str, baseline: str, published: str) -> Claim:
+    """The claim that one forward takes the place of the steps in which an order is written.
+
+    Args:
+        arm: What reads an order off one token.
+        baseline: What writes it.
+        published: What the paper says of it.
+    """
+    return Claim(
+        statement="No token is generated where written orders take four steps a passage",
+        metric="decode_steps",
+        arm=arm,
+        baseline=baseline,
+        direction=-1,
+        published=published,
+        minimal_effect=1.0,
+        unit=EXAMPLE_UNIT,
+    )

@@ -27,7 +27,7 @@ from recipes.core.training.toys.language import ToyLM
 from recipes.core.training.trainer import Training, check_one_batch
 from recipes.retrieval.collection import Collection, Passages
 from recipes.retrieval.config import FirstStageConfig
-from recipes.retrieval.first_stage import Candidates, candidate_cosines, candidates
+from recipes.retrieval.first_stage import Candidates, candidates, rank_without_model
 from recipes.retrieval.letters.config import LettersRunConfig
 from recipes.retrieval.letters.lists import ListItems, list_collate, teach
 from recipes.retrieval.letters.objective import Listwise, list_scores
@@ -37,7 +37,7 @@ from recipes.retrieval.letters.reading import Ordered, last_logits, order_lists
 from recipes.retrieval.listwise import chat_frame, cut_words
 from recipes.retrieval.load import load_collection
 from recipes.retrieval.measures import add_measures
-from recipes.retrieval.rankings import FILE, Ranking, by_scores, write_run
+from recipes.retrieval.rankings import FILE, Ranking, write_run
 from recipes.retrieval.reranked import RERANKED, write_reranked
 
 HINT = "A passage weighs n times the probability of its name among the n names, in one forward."
@@ -124,7 +124,8 @@ class LettersRecipe:
                 for given, each in zip(prepared.candidates.given, ordered, strict=True)
             ]
         else:
-            rankings = _without_model(config, prepared)
+            load = partial(load_sentence_encoder, config.tuning.encoder, "tuning.encoder", prepared.device)
+            rankings = rank_without_model(config.ranking.by, prepared.candidates, prepared.collection.passages, load)
         chosen, passages = prepared.candidates, prepared.collection.passages
         add_measures(scores, config.data.measures, rankings, chosen.queries, passages)
         if ordered is not None:
@@ -226,15 +227,6 @@ def _train_lists(config: LettersRunConfig, collection: Collection, prompts: Lett
     items = ListItems(teach(tuning, chosen.queries, collection.passages, chosen.given, device), prompts)
     check_one_batch(len(items), config.trainer)
     return items
-
-
-def _without_model(config: LettersRunConfig, prepared: Prepared) -> list[Ranking]:
-    chosen = prepared.candidates
-    if config.ranking.by != "encoder":
-        return list(chosen.given if config.ranking.by == "given" else chosen.ranked)
-    encoder = load_sentence_encoder(config.tuning.encoder, "tuning.encoder", prepared.device)
-    cosines = candidate_cosines(encoder, prepared.collection.passages, chosen.queries, chosen.given)
-    return [by_scores(ranking.passages, values) for ranking, values in zip(chosen.given, cosines, strict=True)]
 
 
 def _add_work(scores: Scores, prepared: Prepared, ordered: Sequence[Ordered]) -> None:

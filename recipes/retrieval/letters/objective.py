@@ -31,11 +31,11 @@ class Listwise:
     def __init__(self, config: TuningConfig, names: Sequence[int], steps: int) -> None:
         self.config, self.names = config, list(names)
         self.begins = round(config.rank_from * steps)
-        self.ranks = self.begins == 0
+        self.rank_loss_on = self.begins == 0
 
     def before_step(self, step: int, model: nn.Module, batches: list[dict[str, Any]]) -> None:
         """The rank loss may set in later."""
-        self.ranks = step >= self.begins
+        self.rank_loss_on = step >= self.begins
 
     def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
         """Lists."""
@@ -61,7 +61,7 @@ class Listwise:
         scores, lm, nll = model(**model_inputs(batch), readout=read)
         losses = rank_losses(scores, ranks, self.config.rank_loss)
         loss = lm
-        if self.config.objective != GENERATION and self.ranks:
+        if self.config.objective != GENERATION and self.rank_loss_on:
             loss = loss + self.config.coefficient * losses.sum()
         metrics = {"rank_loss": _pair(losses.detach())}
         if len(nll):
@@ -89,7 +89,8 @@ def list_scores(model: Any, items: ListItems, names: Sequence[int], batch_size: 
     scores.define("pair_agreement", "pairs that the first name's logits order as the teacher, held-out lists", True)
     scores.define("letter_mass", "probability that the next token names a passage, held-out lists", True)
     scores.define("answer_nll", "NLL of the tokens of the teacher's order, held-out lists (nats)", False)
-    order = sorted(range(len(items)), key=lambda index: items.sequence_lengths[index])
+    lengths = items.sequence_lengths
+    order = sorted(range(len(items)), key=lengths.__getitem__)
     with evaluation(model):
         for start in range(0, len(order), batch_size):
             batch = list_collate([items[index] for index in order[start : start + batch_size]])

@@ -29,6 +29,21 @@ def order_of(scores: Tensor) -> list[int]:
     return scores.argsort(descending=True, stable=True).tolist()
 
 
+def name_orders(
+    logits: Tensor, forms: Sequence[Sequence[int]], counts: Sequence[int], best: int | None = None
+) -> list[list[int]]:
+    """Order of each list by the logits of its names; a name that is not seen follows in the order of the prompt.
+
+    Args:
+        logits: [lists, V] of the next token.
+        forms: Tokens that say each name.
+        counts: Passages of each list.
+        best: How many of all tokens, the likeliest, are seen, as by a server; None: all.
+    """
+    scores = name_scores(logits if best is None else visible(logits, best), forms)
+    return [order_of(row[:count]) for row, count in zip(scores, counts, strict=True)]
+
+
 def kendall_tau(first: Sequence[int], second: Sequence[int]) -> float:
     """(concordant - discordant) / pairs of two orders of the same n > 1 places."""
     a, b = np.argsort(first), np.argsort(second)  # rank of each place

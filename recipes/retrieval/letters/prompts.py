@@ -69,6 +69,15 @@ class LetterPrompts:
                 raise UserError(*self._no_token(name))
         return [row[0] for row in rows]
 
+    def forms(self, count: int, merge: bool) -> list[list[int]]:
+        """The tokens of each name whose logits count: behind an opening bracket; with `merge` all that say it.
+
+        Raises:
+            UserError: a name is no token of its own behind a bracket.
+        """
+        bare = self.tokens(count)
+        return name_forms(self.frame.reader, self.names(count), bare) if merge else [[token] for token in bare]
+
     def prompt(self, asked: Asked) -> list[int]:
         """The prompt up to the bracket of the first name, all passages cut alike so that it fits. Raises UserError."""
 

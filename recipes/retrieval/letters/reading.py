@@ -1,7 +1,7 @@
 """Orders of whole lists, read off a model by the names of their passages; windows of many queries side by side."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,8 @@ from recipes.core.models.head import last_hidden_state, output_head
 from recipes.core.models.kv_cache import KVCache
 from recipes.core.runs.progress import progress
 from recipes.retrieval.letters.config import GENERATE, MAX, TOP, ReadingConfig
-from recipes.retrieval.letters.orders import name_scores, order_of, visible
-from recipes.retrieval.letters.prompts import Asked, LetterPrompts, name_forms
+from recipes.retrieval.letters.orders import name_orders
+from recipes.retrieval.letters.prompts import Asked, LetterPrompts
 from recipes.retrieval.windows import completed, slide_together
 
 
@@ -76,30 +76,18 @@ def order_lists(
         UserError: names are no tokens of their own, or a prompt cannot fit.
     """
     reader = _Reader(model, prompts, reading, min(window, max((len(each.passages) for each in lists), default=0)))
-    works, done = [Work() for _ in lists], 0
+    works = [Work() for _ in lists]
+    with evaluation(model), progress("asking for orders", sum(len(each.passages) > 1 for each in lists)) as show:
 
-    def order(numbers: Sequence[int], parts: Sequence[Sequence[int]]) -> list[list[int]]:
-        nonlocal done
-        asked = [
-            Asked(lists[number].text, [lists[number].passages[place] for place in part])
-            for number, part in zip(numbers, parts, strict=True)
-        ]
-        rows = [prompts.prompt(each) if len(each.passages) > 1 else [] for each in asked]
-        orders = [list(range(len(each.passages))) for each in asked]  # of one passage there is nothing to ask
-        open_rows = sorted((place for place, row in enumerate(rows) if row), key=lambda place: len(rows[place]))
-        for start in range(0, len(open_rows), batch_size):
-            group, begun = open_rows[start : start + batch_size], time.perf_counter()
-            counts = [len(asked[place].passages) for place in group]
-            got = reader.read([rows[place] for place in group], counts, [works[numbers[place]] for place in group])
-            for place, each in zip(group, got, strict=True):
-                orders[place] = each
-                works[numbers[place]].seconds += (time.perf_counter() - begun) / len(group)
-            show(done := done + len(group))
-        return orders
+        def order_windows(numbers: Sequence[int], windows: Sequence[Sequence[int]]) -> list[list[int]]:
+            """The order of a window of each of some lists, by the places of its passages in the list."""
+            cut = [
+                Asked(lists[number].text, [lists[number].passages[place] for place in places])
+                for number, places in zip(numbers, windows, strict=True)
+            ]
+            return reader.orders(cut, [works[number] for number in numbers], batch_size, show)
 
-    total = sum(len(each.passages) > 1 for each in lists)
-    with evaluation(model), progress("asking for orders", total) as show:
-        ranked = slide_together([len(each.passages) for each in lists], window, stride, order)
+        ranked = slide_together([len(each.passages) for each in lists], window, stride, order_windows)
     return [Ordered(each, work) for each, work in zip(ranked, works, strict=True)]
 
 
@@ -110,13 +98,31 @@ class _Reader:
         self.model, self.prompts, self.reading = model, prompts, reading
         self.forms: list[list[int]] = []
         if reading.decode != GENERATE:
-            bare = prompts.tokens(largest)
-            forms = [[token] for token in bare]
-            self.forms = name_forms(prompts.frame.reader, prompts.names(largest), bare) if self._merges else forms
+            self.forms = prompts.forms(largest, reading.letter_merge == MAX)
 
-    @property
-    def _merges(self) -> bool:
-        return self.reading.letter_merge == MAX
+    def orders(
+        self, lists: Sequence[Asked], works: Sequence[Work], batch_size: int, show: Callable[[int], None]
+    ) -> list[list[int]]:
+        """The order of each list, all of which fit a prompt; of one passage there is nothing to ask.
+
+        Args:
+            lists: What is asked.
+            works: What each took is added here.
+            batch_size: Prompts of a forward; those of similar length go together.
+            show: Takes how many lists are done.
+        """
+        rows = [self.prompts.prompt(each) if len(each.passages) > 1 else [] for each in lists]
+        orders, done = [list(range(len(each.passages))) for each in lists], 0
+        by_length = sorted((place for place, row in enumerate(rows) if row), key=lambda place: len(rows[place]))
+        for start in range(0, len(by_length), batch_size):
+            group, begun = by_length[start : start + batch_size], time.perf_counter()
+            counts = [len(lists[place].passages) for place in group]
+            read = self.read([rows[place] for place in group], counts, [works[place] for place in group])
+            for place, order in zip(group, read, strict=True):
+                orders[place] = order
+                works[place].seconds += (time.perf_counter() - begun) / len(group)
+            show(done := done + len(group))
+        return orders
 
     def read(self, rows: Sequence[Sequence[int]], counts: Sequence[int], works: Sequence[Work]) -> list[list[int]]:
         """The order of the passages of each prompt."""
@@ -125,11 +131,8 @@ class _Reader:
             work.tokens += len(row)
         if self.reading.decode == GENERATE:
             return self._written(rows, counts, works)
-        logits = last_logits(self.model, rows)
-        if self.reading.decode == TOP:
-            logits = visible(logits, self.reading.visible)
-        scores = name_scores(logits, self.forms)
-        return [order_of(row[:count]) for row, count in zip(scores, counts, strict=True)]
+        best = self.reading.visible if self.reading.decode == TOP else None
+        return name_orders(last_logits(self.model, rows), self.forms, counts, best)
 
     def _written(self, rows: Sequence[Sequence[int]], counts: Sequence[int], works: Sequence[Work]) -> list[list[int]]:
         """Greedy answers, one token a step; an answer that is no order is completed, and counted."""

@@ -9,17 +9,14 @@ from recipes.core.config.settings import (
     SEEDS,
     Card,
     Claim,
-    RunConfig,
     setting,
 )
-from recipes.core.models.config import MiniLMConfig
 from recipes.retrieval.config import (
-    CollectionConfig,
-    EncoderConfig,
+    RANKING_METRICS,
+    EncoderRunConfig,
     FirstStageConfig,
-    PairsConfig,
-    WikiSearchConfig,
     in_batch_problems,
+    keys_of_no_use,
 )
 
 METRIC, COVERAGE = "RR@10", "unseen"
@@ -114,14 +111,10 @@ class WatchConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TildeV2Config(RunConfig):
+class TildeV2Config(EncoderRunConfig):
     """Config of one `tildev2` run."""
 
-    data: WikiSearchConfig | CollectionConfig = setting(help="collection")
-    model: MiniLMConfig = setting(help="encoder")
     first_stage: FirstStageConfig = setting(FirstStageConfig(), help="candidates")
-    encoder: EncoderConfig = setting(EncoderConfig(), help="encoder of tokens")
-    pairs: PairsConfig = setting(PairsConfig(), help="training pairs")
     terms: TermsConfig = setting(TermsConfig(), help="terms and their weights")
     expansion: ExpansionConfig = setting(ExpansionConfig(), help="expansion of passages")
     watch: WatchConfig = setting(WatchConfig(), help="learning curve")
@@ -171,7 +164,30 @@ class TildeV2Config(RunConfig):
             ("score by", f"{self.terms.scorer}{f' of {self.terms.model}' if self.terms.model else ''}"),
             ("expansion", terms if self.terms.scorer in INDEXED else "of no use to this scorer"),
             *([("TILDE", self._tilde)] if self.needs_tilde else []),
+            *(("of no use", f"{key}: {why}") for key, why in self.unread()),
         ]
+
+    def unread(self) -> list[tuple[str, str]]:
+        """Keys that are typed and change nothing in this run, and why."""
+        stage, scorer, expansion = self.first_stage, self.terms.scorer, self.expansion
+        reads_terms, trains_tilde = scorer in (*INDEXED, TILDE), self.needs_tilde and expansion.steps > 0
+        no_terms = f"the scorer {scorer} reads no terms"
+        of_model = self.terms.model is None or (self.needs_tilde and expansion.model is None)
+        rules = [
+            ("model.path", reads_terms and of_model, "nothing is made of it"),
+            ("first_stage.encoder", stage.name == "dense", "no encoder searches"),
+            ("first_stage.seed", stage.order == "shuffled", "nothing is shuffled"),
+            *((f"first_stage.{key}", "bm25" in (stage.name, scorer), "BM25 ranks nothing") for key in ("k1", "b")),
+            ("pairs.queries", self.learns or trains_tilde, "nothing is trained"),
+            *((f"terms.{key}", reads_terms, no_terms) for key in ("drop_stop", "pieces")),
+            ("terms.learning_rate", self.learns, "no weights are trained"),
+            ("terms.shown", scorer in INDEXED, "no tokens are weighed"),
+            ("expansion.on_error", self.expands and expansion.name == "file", "no file is read"),
+            ("expansion.model", self.needs_tilde, "no TILDE is needed"),
+            ("expansion.learning_rate", trains_tilde, "no TILDE is trained"),
+            ("expansion.seed", self.needs_tilde, "nothing is drawn by it"),
+        ]
+        return keys_of_no_use(self, rules)
 
     @property
     def _tilde(self) -> str:
@@ -276,8 +292,8 @@ CARD = Card(
     headlines=(METRIC, f"whole/{METRIC}", COVERAGE, "bytes", "query_ms"),
     price=("bytes", "query_ms"),
     metrics=(
-        *("RR*", "nDCG*", "R@*", "AP*", "P@*", "Success*", "*@*", "whole/*", COVERAGE, "bytes", "terms", "added"),
-        *("query_ms*", "watch/*"),
+        *RANKING_METRICS,
+        *("whole/*", COVERAGE, "bytes", "terms", "added", "query_ms*", "watch/*"),
     ),
     watched=("watch/*",),
 )

@@ -21,7 +21,7 @@ from recipes.retrieval.first_stage import BM25, embed_once
 from recipes.retrieval.tildev2.expansion import Texts
 from recipes.retrieval.tildev2.index import TermIndex, query_terms
 from recipes.retrieval.tildev2.method import log_likelihoods
-from recipes.retrieval.tildev2.tilde import Tilde, marked, vocabulary_logits
+from recipes.retrieval.tildev2.tilde import Tilde, mark_of, marked, vocabulary_logits, with_mark
 
 HALF = 2  # bytes of a number in half precision, as dense indexes of others would be kept
 Floats = NDArray[np.float32]
@@ -107,15 +107,15 @@ class ByLikelihood:
         self.model, self.texts, self.alpha, self.query_tokens, self.device = model, texts, alpha, query_tokens, device
         asked = [query_terms(texts.query(text, query_tokens), texts.stop)[0] for text in queries]
         self.known = np.unique(np.concatenate(asked))
-        self.values, self.row = (
-            np.zeros((len(numbers), len(self.known)), np.float32),
-            rows_of(numbers, len(texts.plain)),
-        )
+        self.values = np.zeros((len(numbers), len(self.known)), np.float32)
+        self.row = rows_of(numbers, len(texts.plain))
         columns = torch.from_numpy(self.known).to(device)
         rows = marked(texts.tokenizer, [texts.plain[number] for number in numbers], "passage")
         for group, logits in vocabulary_logits(model, rows, device, batch_tokens, "reading passages with TILDE"):
             self.values[group] = log_likelihoods(logits[:, columns]).cpu().numpy()
-        self.index = TermIndex.build(((row, np.ones(len(row))) for row in texts.plain), texts.stop)
+        self.mark = mark_of(texts.tokenizer, "query")
+        plain = texts.plain if alpha < 1 else []  # whose terms only the likelihood of passages asks for
+        self.index = TermIndex.build(((row, np.ones(len(row))) for row in plain), texts.stop)
         self.bytes = float(HALF * int(model.config.vocab_size))
 
     def score(self, text: str, passages: np.ndarray) -> Floats:
@@ -126,7 +126,7 @@ class ByLikelihood:
         of_query = self.values[np.ix_(self.row[passages], columns)] @ counts.astype(np.float32)
         if self.alpha == 1:
             return of_query
-        asked = torch.tensor(marked(self.texts.tokenizer, [ids], "query"), device=self.device)
+        asked = torch.tensor([with_mark(self.mark, ids)], device=self.device)
         with torch.no_grad():
             likely = log_likelihoods(self.model(asked, torch.ones_like(asked)).float()[0]).cpu().numpy()
         terms_of = [self.index.terms_of(int(passage)) for passage in passages]

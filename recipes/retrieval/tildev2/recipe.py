@@ -22,14 +22,16 @@ from recipes.retrieval.load import load_collection
 from recipes.retrieval.measures import add_measures
 from recipes.retrieval.pairs import TrainingPairs, pair_collate, targets, training_pairs, training_queries
 from recipes.retrieval.rankings import FILE, best, by_scores, write_run
+from recipes.retrieval.reranked import RERANKED, write_reranked
 from recipes.retrieval.tildev2.config import INDEXED, TILDE, TildeV2Config
 from recipes.retrieval.tildev2.expansion import Texts, read_texts, tilde_of
 from recipes.retrieval.tildev2.index import FILE as INDEX
 from recipes.retrieval.tildev2.index import TermIndex
 from recipes.retrieval.tildev2.measures import add_costs, add_coverage, add_expansion, time_scores
 from recipes.retrieval.tildev2.rankers import ByBM25, ByEncoder, ByLikelihood, LookUp, Ranker, weigh_passages
-from recipes.retrieval.tildev2.showing import RERANKED, learning, shaded, write_reranked
+from recipes.retrieval.tildev2.showing import WRITTEN, learning, matched, shaded
 from recipes.retrieval.tildev2.terms import TermLoss, TermWeights, token_classifier
+from recipes.retrieval.tildev2.tilde import Tilde
 
 WHOLE, WHOLE_FILE = "whole/", "whole.trec"
 DEPTH = 1000  # passages of a ranking of the whole collection
@@ -48,6 +50,7 @@ class Prepared:
         pairs: What is learnt from, or None.
         held_out: What the learning curve is measured on, or None.
         weights: What weighs terms without being trained, or None.
+        tilde: The TILDE that ranks, or None where none does.
         device: Where to compute.
     """
 
@@ -59,6 +62,7 @@ class Prepared:
     pairs: TrainingPairs | None
     held_out: TrainingPairs | None
     weights: TermWeights | None
+    tilde: Tilde | None
     device: str
 
 
@@ -71,7 +75,7 @@ class TildeV2Recipe:
         chosen = candidates(config.first_stage, collection, collection.test, config.data.queries, config.seed, device)
         asked = collection.test.draw(config.data.queries, config.seed)
         if config.terms.scorer not in (*INDEXED, TILDE):
-            return Prepared(collection, chosen, asked, None, None, None, None, None, device)
+            return Prepared(collection, chosen, asked, None, None, None, None, None, None, device)
         check_queries(config, collection)
         body, weights = None, None
         if config.terms.model is None:
@@ -81,7 +85,9 @@ class TildeV2Recipe:
             body = weights.body
         texts = read_texts(config, collection, body, tokenizer, device)
         pairs, held_out = _pairs(config, collection, body, texts) if config.learns else (None, None)
-        return Prepared(collection, chosen, asked, body, texts, pairs, held_out, weights, device)
+        ranks = config.terms.scorer == TILDE
+        tilde = tilde_of(config, collection, texts.plain, texts.tokenizer, texts.words) if ranks else None
+        return Prepared(collection, chosen, asked, body, texts, pairs, held_out, weights, tilde, device)
 
     def build(self, config: TildeV2Config, prepared: Prepared) -> Training | None:
         """Weights of terms; all arms of a seed share initialisation, pairs and their order."""
@@ -129,10 +135,11 @@ class TildeV2Recipe:
         add_measures(scores, config.data.measures, rankings, chosen.queries, passages)
         files: dict[str, Any] = {
             FILE: partial(write_run, rankings=rankings, queries=chosen.queries, passages=passages, tag=tag),
-            RERANKED: partial(
-                write_reranked, chosen=chosen, collection=prepared.collection, rankings=rankings, ranker=ranker
-            ),
         }
+        more = partial(matched, ranker) if isinstance(ranker, LookUp) else None
+        files[RERANKED] = partial(
+            write_reranked, chosen=chosen, passages=passages, rankings=rankings, first=WRITTEN, more=more
+        )
         if config.terms.passages == "all":
             whole = [best_of(ranker, text) for text in prepared.asked.texts]
             add_measures(scores, config.data.measures, whole, prepared.asked, passages, prefix=WHOLE)
@@ -200,8 +207,7 @@ def _part(pairs: TrainingPairs, numbers: np.ndarray) -> TrainingPairs:
 
 def _ranker(config: TildeV2Config, prepared: Prepared, model: Any) -> tuple[dict[int, np.ndarray], Ranker]:
     """Weights of the tokens of passages, where there are such, and what ranks."""
-    collection, device, scorer = prepared.collection, prepared.device, config.terms.scorer
-    passages = collection.passages
+    passages, device, scorer = prepared.collection.passages, prepared.device, config.terms.scorer
     numbers = _numbers(config, prepared)
     if scorer == "bm25":
         return {}, ByBM25(passages, config.first_stage.k1, config.first_stage.b)
@@ -209,11 +215,17 @@ def _ranker(config: TildeV2Config, prepared: Prepared, model: Any) -> tuple[dict
         return {}, ByEncoder(passages, numbers, device)
     texts, encoder = prepared.texts, config.encoder
     assert texts is not None
-    if scorer == TILDE:
-        tilde = tilde_of(config, collection, texts.plain, texts.tokenizer, texts.words)
+    if prepared.tilde is not None:
         asked = [*prepared.candidates.queries.texts, *prepared.asked.texts]
         return {}, ByLikelihood(
-            tilde, texts, numbers, asked, config.terms.alpha, encoder.query_tokens, device, encoder.batch_tokens
+            prepared.tilde,
+            texts,
+            numbers,
+            asked,
+            config.terms.alpha,
+            encoder.query_tokens,
+            device,
+            encoder.batch_tokens,
         )
     weights = weigh_passages(model, texts, numbers, device, encoder.batch_tokens)
     nothing: tuple[Sequence[int], np.ndarray] = ([], np.zeros(0))

@@ -1,8 +1,6 @@
 """What people look at: rankings with the terms that made them, and passages shaded by the weights of their tokens."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,52 +8,21 @@ import numpy as np
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
-from recipes.core.storage.files import write_text
-from recipes.retrieval.collection import Collection
 from recipes.retrieval.first_stage import Candidates
 from recipes.retrieval.rankings import Ranking
 from recipes.retrieval.tildev2.expansion import Texts
-from recipes.retrieval.tildev2.rankers import LookUp, Ranker
+from recipes.retrieval.tildev2.rankers import LookUp
 
-RERANKED = "reranked.jsonl"
 WRITTEN = 20  # passages of a query that are written
 HINT = "What a token weighs, over the mean of its passage. Behind the passage stand the terms that it was expanded by."
 
 
-def write_reranked(
-    path: Path, chosen: Candidates, collection: Collection, rankings: Sequence[Ranking], ranker: Ranker
-) -> None:
-    """One JSON object a query: its text, and its first passages with score, place before, grade and matched terms.
-
-    Args:
-        path: The file.
-        chosen: Queries and candidates.
-        collection: What is searched.
-        rankings: The new order of each.
-        ranker: What made it.
-    """
-    passages, lines = collection.passages, []
-    for number, ranking in enumerate(rankings):
-        before = {int(passage): place for place, passage in enumerate(chosen.given[number].passages, 1)}
-        text, grades, rows = chosen.queries.texts[number], chosen.queries.grades[number], []
-        for passage, score in zip(ranking.passages[:WRITTEN].tolist(), ranking.scores, strict=False):
-            row = {"id": passages.ids[passage], "before": before[passage], "score": round(float(score), 6)}
-            row |= {"grade": grades.get(passage, 0), "text": passages.whole(passage)}
-            if isinstance(ranker, LookUp):
-                row["terms"] = matched(ranker, text, passage)
-            rows.append(row)
-        line = {"query": chosen.queries.ids[number], "text": text, "passages": rows}
-        lines.append(json.dumps(line, ensure_ascii=False))
-    write_text(path, "\n".join(lines) + "\n")
-
-
-def matched(ranker: LookUp, text: str, passage: int) -> dict[str, float]:
+def matched(ranker: LookUp, text: str, passage: int) -> dict[str, Any]:
     """Terms of a query that a passage has, with what they weigh there."""
     weights, (terms, _) = ranker.index.of(passage), ranker.terms(text)
     pieces = ranker.texts.tokenizer.convert_ids_to_tokens([int(term) for term in terms])
-    return {
-        piece: round(weights[int(term)], 4) for piece, term in zip(pieces, terms, strict=True) if int(term) in weights
-    }
+    pairs = zip(pieces, terms.tolist(), strict=True)
+    return {"terms": {piece: round(weights[term], 4) for piece, term in pairs if term in weights}}
 
 
 def learning(curve: Mapping[int, Scores]) -> list[Plot]:

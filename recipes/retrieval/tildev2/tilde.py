@@ -120,8 +120,22 @@ def marked(tokenizer: Any, rows: Rows, kind: str) -> list[list[int]]:
         rows: Ids with CLS and SEP.
         kind: "passage" or "query".
     """
-    mark = tokenizer.get_vocab().get(MARKS[kind])
-    return [list(row) if mark is None else [mark, *row[1:]] for row in rows]
+    mark = mark_of(tokenizer, kind)
+    return [with_mark(mark, row) for row in rows]
+
+
+def mark_of(tokenizer: Any, kind: str) -> int | None:
+    """The id of [DOC] ("passage") or [QRY] ("query"); None: the tokenizer has no unused tokens.
+
+    It reads the whole vocabulary: what is timed query by query asks once.
+    """
+    mark: int | None = tokenizer.get_vocab().get(MARKS[kind])
+    return mark
+
+
+def with_mark(mark: int | None, row: Sequence[int]) -> list[int]:
+    """Ids with a mark in place of CLS; None: as they are."""
+    return list(row) if mark is None else [mark, *row[1:]]
 
 
 class LikelihoodLoss:

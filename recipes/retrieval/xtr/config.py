@@ -3,16 +3,8 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from recipes.core.config.settings import EXAMPLE_UNIT, ORDER, Card, Claim, RunConfig, setting
-from recipes.core.models.config import MiniLMConfig
-from recipes.retrieval.config import (
-    JUDGED,
-    CollectionConfig,
-    EncoderConfig,
-    PairsConfig,
-    WikiSearchConfig,
-    in_batch_problems,
-)
+from recipes.core.config.settings import EXAMPLE_UNIT, ORDER, Card, Claim, setting
+from recipes.retrieval.config import JUDGED, RANKING_METRICS, EncoderRunConfig, in_batch_problems
 
 UNTRAINED = "none"
 TRAIN_SCORES = ("xtr", "xtr_norm_n", "colbert", "pooled", UNTRAINED)
@@ -89,13 +81,9 @@ class WatchConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class XTRConfig(RunConfig):
+class XTRConfig(EncoderRunConfig):
     """Config of one `xtr` run."""
 
-    data: WikiSearchConfig | CollectionConfig = setting(help="collection")
-    model: MiniLMConfig = setting(help="encoder")
-    encoder: EncoderConfig = setting(EncoderConfig(), help="encoder of tokens")
-    pairs: PairsConfig = setting(PairsConfig(), help="training pairs")
     objective: ObjectiveConfig = setting(ObjectiveConfig(), help="training objective")
     search: SearchConfig = setting(SearchConfig(), help="retrieval")
     watch: WatchConfig = setting(WatchConfig(), help="learning curve")
@@ -207,7 +195,7 @@ CARD = Card(
     headlines=(JUDGED, "nDCG@10", RECALL, GOLD_TOKENS),
     price=("full/RR@10", CANDIDATES),
     metrics=(
-        *("RR*", "nDCG*", "R@*", "AP*", "P@*", "Success*", "*@*"),
+        *RANKING_METRICS,
         *(CANDIDATES, RECALL, GOLD_TOKENS, CANDIDATE_TOKENS, f"k*/{RECALL}", f"k*/{GOLD_TOKENS}", "watch/*"),
     ),
     watched=("watch/*",),
