@@ -14,12 +14,12 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from benchmarks.clock import now
 from benchmarks.record import record
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.models.config import SmolLM2TextConfig
@@ -114,17 +114,17 @@ def _library(model: Any, tokenizer: Any, options: argparse.Namespace, **more: An
             calls += 1
             return forward(*arguments, **named)
 
-        start = _now(options.device)
+        start = now(options.device)
         model(input_ids=ids[:, :-1], logits_to_keep=1)
-        read = _now(options.device) - start
+        read = now(options.device) - start
         model.forward = counted
         try:
-            start = _now(options.device)
+            start = now(options.device)
             output = model.generate(
                 ids, attention_mask=torch.ones_like(ids), max_new_tokens=options.tokens, do_sample=False,
                 pad_token_id=tokenizer.eos_token_id, **more,
             )  # fmt: skip
-            seconds = _now(options.device) - start - read
+            seconds = now(options.device) - start - read
         finally:
             del model.forward
         return output[0, ids.shape[1] :].tolist(), calls, seconds, 0.0
@@ -153,9 +153,9 @@ def _forward_seconds(model: Any, size: int, device: str) -> float:
     ids = torch.randint(vocabulary, (1, size), generator=draw).to(device)
     seconds = []
     for _ in range(REPEATS + 1):
-        fork, start = cache.fork(), _now(device)
+        fork, start = cache.fork(), now(device)
         fork.head.logits(fork.extend(ids)[0])
-        seconds.append(_now(device) - start)
+        seconds.append(now(device) - start)
     return statistics.median(seconds[1:])
 
 
@@ -177,12 +177,6 @@ def memory_bound(parameters: int, sizes: Sequence[int]) -> dict[str, Any]:
         "tokens_for_free": int(read / (2 * parameters) * GPU["operations_per_second"]),
         "forward_ratio": ratios,
     }
-
-
-def _now(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def _options() -> argparse.Namespace:

@@ -13,11 +13,11 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from typing import Any
 
 import torch
 
+from benchmarks.clock import now
 from benchmarks.record import record
 from recipes.core.models.config import SmolLM2TextConfig
 from recipes.core.models.kv_cache import KVCache
@@ -59,12 +59,12 @@ def _list(model: Any, prompts: LetterPrompts, collection: Any, count: int, optio
     answer = prompts.answer(list(reversed(range(count))))
     turns: dict[str, list[float]] = {"one_step": [], "written": []}
     for _ in range(options.repeats + 1):
-        start = _now(options.device)
+        start = now(options.device)
         order_of(name_scores(last_logits(model, [prompt]), [[token] for token in letters])[0])
-        middle = _now(options.device)
+        middle = now(options.device)
         _write(model, prompt, answer)
         turns["one_step"].append(middle - start)
-        turns["written"].append(_now(options.device) - middle)
+        turns["written"].append(now(options.device) - middle)
     medians = {name: statistics.median(each[1:]) for name, each in turns.items()}
     return {
         "passages": count,
@@ -85,12 +85,6 @@ def _write(model: Any, prompt: list[int], answer: list[int]) -> None:
         head.logits(hidden).argmax(-1).item()
         hidden = cache.extend(torch.tensor([[token]], device=model.device))[:, -1]
     head.logits(hidden).argmax(-1).item()
-
-
-def _now(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def _options() -> argparse.Namespace:

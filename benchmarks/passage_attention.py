@@ -2,22 +2,22 @@
 
     python -m benchmarks.passage_attention [--device cuda] [--threads 1] [--passages 24] [--words 90] [--random]
 
-SmolLM2-135M (with --random: random weights of a small shape, to try the script) reads a list of leads of Wikipedia,
-then the question of a query and that of "N/A" behind it on the same cache, whose attention is looked at in all layers.
-Turns repeat; the share is that of both questions to the reading of the list, in the same turn. Promise: at most 0.1 at
-2,000 prompt tokens.
+SmolLM2-135M reads a list of leads of Wikipedia, then the question of a query and that of "N/A" behind it on the same
+cache, whose attention is looked at in all layers. Turns repeat; the share is that of both questions to the reading of
+the list, in the same turn. Promise: at most 0.1 at 2,000 prompt tokens or more. --random tries the script with random
+weights of a small shape, and records nothing.
 """
 
 import argparse
 import json
 import statistics
 import sys
-import time
 from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.clock import now
 from benchmarks.record import record
 from recipes.core.models.config import SmolLM2TextConfig
 from recipes.core.models.text import build_language_model, build_text_tokenizer
@@ -30,10 +30,11 @@ from recipes.retrieval.listwise import chat_frame
 from recipes.retrieval.load import load_collection
 
 WHERE = "model=smollm2-135m"
+MOST, PROMPT_TOKENS = 0.1, 2000  # the promised share, and for how long a list
 
 
 def main(options: argparse.Namespace) -> int:
-    """Measure and record."""
+    """Measure and record; the exit code is 1 if the promise is broken."""
     torch.set_num_threads(options.threads)
     tokenizer = build_text_tokenizer(SmolLM2TextConfig(), (), "")
     model = _model(options, tokenizer).to(options.device).eval()
@@ -42,14 +43,14 @@ def main(options: argparse.Namespace) -> int:
     listed, tails = prompts.passages(asked).ids, [prompts.tail(text) for text in (asked.text, CONTENT_FREE)]
     seconds: dict[str, list[float]] = {"list": [], "questions": []}
     for turn in range(options.repeats + 1):
-        start = _now(options.device)
+        start = now(options.device)
         cache = read_lists(model, [listed], WHERE)
-        middle = _now(options.device)
+        middle = now(options.device)
         for ids, span in tails:
             tail_attention(cache, [ids], [span])
         if turn:
             seconds["list"].append(middle - start)
-            seconds["questions"].append(_now(options.device) - middle)
+            seconds["questions"].append(now(options.device) - middle)
     shares = [tail / whole for tail, whole in zip(seconds["questions"], seconds["list"], strict=True)]
     result = {
         "model": "random" if options.random else "SmolLM2-135M",
@@ -62,8 +63,10 @@ def main(options: argparse.Namespace) -> int:
         "share_range": [min(shares), max(shares)],
     }
     print(json.dumps(result, indent=2))
+    if options.random:
+        return 0
     record("passage_attention", options.device, result)
-    return 0
+    return int(result["share"] > MOST and len(listed) >= PROMPT_TOKENS)
 
 
 def _model(options: argparse.Namespace, tokenizer: Any) -> Any:
@@ -79,13 +82,7 @@ def _asked(count: int) -> Asked:
     queries, passages = collection.test, collection.passages
     relevant = queries.relevant(0)
     chosen = [*relevant, *(number for number in range(len(passages)) if number not in relevant)][:count]
-    return Asked(queries.texts[0], [(passages.titles[number], passages.texts[number]) for number in chosen])
-
-
-def _now(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
+    return Asked(queries.texts[0], [passages.titled(number) for number in chosen])
 
 
 def _options() -> argparse.Namespace:

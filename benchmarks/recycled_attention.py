@@ -14,11 +14,11 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from typing import Any
 
 import torch
 
+from benchmarks.clock import now
 from benchmarks.record import record
 from recipes.core.models.config import SmolLM2TextConfig
 from recipes.core.models.head import output_head
@@ -81,16 +81,10 @@ def _stepper(model: Any, cache: CacheConfig, prompt: int, steps: int) -> Stepper
 
 def _stride(model: Any, stepper: Stepper, options: argparse.Namespace) -> float:
     """Seconds of as many steps as lie between two full ones."""
-    head, token, start = output_head(model), 1000, _now(options.device)
+    head, token, start = output_head(model), 1000, now(options.device)
     for _ in range(options.stride):
         token = int(head.logits(stepper.step(token)).argmax())
-    return _now(options.device) - start
-
-
-def _now(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
+    return now(options.device) - start
 
 
 def _options() -> argparse.Namespace:

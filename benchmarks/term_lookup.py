@@ -15,7 +15,6 @@ by `sentence-transformers`, if that is installed (which sorts by length as well)
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.clock import timed
 from benchmarks.record import record
 from recipes.core.models.padded import BATCH_TOKENS
 from recipes.core.models.sentences import SentenceEncoder, load_sentence_encoder
@@ -85,21 +85,14 @@ def queries_of(
     for _ in range(options.queries + 1):  # the first one warms up
         text = " ".join(draw(rng, words, WORDS))
         candidates = rng.choice(options.passages, CANDIDATES, replace=False)
-        milliseconds["tildev2"].append(timed(lambda t=text, c=candidates: look_up.score(t, c)))
-        encoding = timed(lambda t=text: by_encoder.encode(t))
-        milliseconds["query_encoding"].append(encoding)
-        vector = vectors[0]
-        milliseconds["bi_encoder"].append(encoding + timed(lambda v=vector: vectors @ v))
+        looked_up = timed(lambda t=text, c=candidates: look_up.score(t, c))[1]
+        vector, encoding = timed(lambda t=text: by_encoder.encode(t))
+        products = timed(lambda v=vector: vectors @ v)[1]
+        for name, each in (("tildev2", looked_up), ("query_encoding", encoding), ("bi_encoder", encoding + products)):
+            milliseconds[name].append(1000 * each)
     spread = {f"{name}_ms": quantiles(each[1:]) for name, each in milliseconds.items()}
     ratio = spread["query_encoding_ms"]["median"] / spread["tildev2_ms"]["median"]
     return {**spread, "ratio": ratio, "index_bytes_a_passage": index.nbytes / options.passages}
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Milliseconds of some work."""
-    start = time.perf_counter()
-    work()
-    return 1000 * (time.perf_counter() - start)
 
 
 def quantiles(values: list[float]) -> dict[str, float]:
@@ -121,13 +114,14 @@ def encodings(encoder: SentenceEncoder, texts: list[str]) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(TURNS):
         for name, work in ways.items():
-            seconds[name].append(timed(work) / 1000)
-    speeds: dict[str, Any] = {name: len(texts) / float(np.median(each)) for name, each in seconds.items()}
+            seconds[name].append(timed(work)[1])
+    speeds = {name: len(texts) / float(np.median(each)) for name, each in seconds.items()}
+    result: dict[str, Any] = {"texts_a_second": speeds}
     if "sentence_transformers" in speeds:
-        speeds["beside_sentence_transformers"] = speeds["by_length"] / speeds["sentence_transformers"]
+        result["beside_sentence_transformers"] = speeds["by_length"] / speeds["sentence_transformers"]
     else:
         print("sentence-transformers is not installed: nothing to compare with", file=sys.stderr)
-    return {"texts_a_second": speeds, **{k: speeds.pop(k) for k in ("beside_sentence_transformers",) if k in speeds}}
+    return result
 
 
 if __name__ == "__main__":

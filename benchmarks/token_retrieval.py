@@ -13,13 +13,13 @@ import argparse
 import json
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from benchmarks.clock import timed
 from benchmarks.record import record
 from recipes.core.models.nearest import Nearest
 from recipes.retrieval.encoders import TokenVectors
@@ -37,9 +37,7 @@ def main(options: argparse.Namespace) -> int:
     torch.set_num_threads(options.threads)
     passages, queries = corpus(options.passages, options.queries)
     settings = SearchConfig(k_prime=K_PRIME, sweep=())
-    started = time.perf_counter()
-    index = TokenIndex(passages, PROBES if options.approximate else None)
-    built = time.perf_counter() - started
+    index, built = timed(lambda: TokenIndex(passages, PROBES if options.approximate else None))
     searched = [timed(lambda each=each: index.search(each, K_PRIME)) for each in queries]
     near, search = [result for result, _ in searched], [seconds for _, seconds in searched]
     together = timed(lambda: index.search(np.concatenate(queries), K_PRIME))[1] / len(queries)
@@ -104,13 +102,6 @@ def compare(
                 rows["by_tokens"].append(by_tokens)
                 rows["gathered"].append(gathered)
     return rows
-
-
-def timed(call: Callable[[], object]) -> tuple[object, float]:
-    """What a call returns, and its seconds."""
-    start = time.perf_counter()
-    result = call()
-    return result, time.perf_counter() - start
 
 
 if __name__ == "__main__":

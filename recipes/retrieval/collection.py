@@ -31,6 +31,10 @@ class Passages:
         """Title and text of a passage, as they are searched."""
         return f"{self.titles[number]} {self.texts[number]}".strip()
 
+    def titled(self, number: int) -> tuple[str, str]:
+        """Title and text of a passage."""
+        return self.titles[number], self.texts[number]
+
     @cached_property
     def number_of(self) -> dict[str, int]:
         """Id -> number."""

@@ -185,7 +185,7 @@ def _asked(config: ICRConfig, prepared: Prepared, chosen: Candidates) -> tuple[l
     for number, (text, ranking) in enumerate(zip(chosen.queries.texts, chosen.given, strict=True)):
         if len(ranking):
             order = [int(ranking.passages[_place(config, place, len(ranking))]) for place in range(len(ranking))]
-            asked.append(Asked(text, [(passages.titles[each], passages.texts[each]) for each in order]))
+            asked.append(Asked(text, [passages.titled(each) for each in order]))
             numbers.append(number)
     return asked, numbers
 

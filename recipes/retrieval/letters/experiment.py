@@ -161,7 +161,7 @@ class LettersRecipe:
         assert prepared.prompts is not None
         passages, chosen, prompt = prepared.collection.passages, prepared.candidates, config.prompt
         asked = [
-            Asked(text, [(passages.titles[each], passages.texts[each]) for each in ranking.passages.tolist()])
+            Asked(text, [passages.titled(each) for each in ranking.passages.tolist()])
             for text, ranking in zip(chosen.queries.texts, chosen.given, strict=True)
         ]
         size = (prompt.window, prompt.stride, prompt.batch_size)
@@ -171,7 +171,7 @@ class LettersRecipe:
 def note_cuts(passages: Passages, rankings: Sequence[Ranking], words: int) -> None:
     """Tell how many candidates are longer than what a prompt holds of one."""
     numbers = sorted({int(number) for ranking in rankings for number in ranking.passages})
-    texts = [(passages.texts[number], passages.titles[number]) for number in numbers]
+    texts = [passages.titled(number) for number in numbers]
     if long := sum(any(len(cut_words(each, words)) < len(each.strip()) for each in pair) for pair in texts):
         note(f"{long:,} of {len(numbers):,} candidates are cut to {words} words in a prompt (prompt.words)")
 

@@ -85,7 +85,7 @@ def teach(
     for number in np.flatnonzero(there).tolist():
         ranking = rankings[number]
         grades = [relevance[number].get(int(passage), 0) for passage in ranking.passages]
-        texts = [(passages.titles[each], passages.texts[each]) for each in ranking.passages.tolist()]
+        texts = [passages.titled(each) for each in ranking.passages.tolist()]
         asked = Asked(queries.texts[number], texts)
         lists.append(RankedList(queries.ids[number], asked, ranks_of(grades, scores[number])))
     return lists

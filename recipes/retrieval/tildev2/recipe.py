@@ -29,7 +29,7 @@ from recipes.retrieval.tildev2.index import FILE as INDEX
 from recipes.retrieval.tildev2.index import TermIndex
 from recipes.retrieval.tildev2.measures import add_costs, add_coverage, add_expansion, time_scores
 from recipes.retrieval.tildev2.rankers import ByBM25, ByEncoder, ByLikelihood, LookUp, Ranker, weigh_passages
-from recipes.retrieval.tildev2.showing import WRITTEN, learning, matched, shaded
+from recipes.retrieval.tildev2.showing import WRITTEN, learning, matched_terms, shaded
 from recipes.retrieval.tildev2.terms import TermLoss, TermWeights, token_classifier
 from recipes.retrieval.tildev2.tilde import Tilde
 
@@ -45,25 +45,25 @@ class Prepared:
         collection: What is searched.
         candidates: Of the queries that everything is measured on.
         asked: As many queries, whether or not they have a relevant candidate, for rankings of the whole collection.
-        body: The encoder, or None.
-        texts: Passages as ids, or None where no ids are read.
-        pairs: What is learnt from, or None.
-        held_out: What the learning curve is measured on, or None.
-        weights: What weighs terms without being trained, or None.
-        tilde: The TILDE that ranks, or None where none does.
         device: Where to compute.
+        body: The encoder; None: no terms are read.
+        texts: Passages as ids; None: no terms are read.
+        pairs: What is learnt from; None: nothing is.
+        held_out: What the learning curve is measured on, where something is learnt.
+        weights: What weighs terms without being trained; None: what is trained does, or nothing.
+        tilde: The TILDE that ranks; None: something else does.
     """
 
     collection: Collection
     candidates: Candidates
     asked: Queries
-    body: Any
-    texts: Texts | None
-    pairs: TrainingPairs | None
-    held_out: TrainingPairs | None
-    weights: TermWeights | None
-    tilde: Tilde | None
     device: str
+    body: Any = None
+    texts: Texts | None = None
+    pairs: TrainingPairs | None = None
+    held_out: TrainingPairs | None = None
+    weights: TermWeights | None = None
+    tilde: Tilde | None = None
 
 
 class TildeV2Recipe:
@@ -75,7 +75,7 @@ class TildeV2Recipe:
         chosen = candidates(config.first_stage, collection, collection.test, config.data.queries, config.seed, device)
         asked = collection.test.draw(config.data.queries, config.seed)
         if config.terms.scorer not in (*INDEXED, TILDE):
-            return Prepared(collection, chosen, asked, None, None, None, None, None, None, device)
+            return Prepared(collection, chosen, asked, device)
         check_queries(config, collection)
         body, weights = None, None
         if config.terms.model is None:
@@ -87,7 +87,7 @@ class TildeV2Recipe:
         pairs, held_out = _pairs(config, collection, body, texts) if config.learns else (None, None)
         ranks = config.terms.scorer == TILDE
         tilde = tilde_of(config, collection, texts.plain, texts.tokenizer, texts.words) if ranks else None
-        return Prepared(collection, chosen, asked, body, texts, pairs, held_out, weights, tilde, device)
+        return Prepared(collection, chosen, asked, device, body, texts, pairs, held_out, weights, tilde)
 
     def build(self, config: TildeV2Config, prepared: Prepared) -> Training | None:
         """Weights of terms; all arms of a seed share initialisation, pairs and their order."""
@@ -136,7 +136,7 @@ class TildeV2Recipe:
         files: dict[str, Any] = {
             FILE: partial(write_run, rankings=rankings, queries=chosen.queries, passages=passages, tag=tag),
         }
-        more = partial(matched, ranker) if isinstance(ranker, LookUp) else None
+        more = partial(matched_terms, ranker) if isinstance(ranker, LookUp) else None
         files[RERANKED] = partial(
             write_reranked, chosen=chosen, passages=passages, rankings=rankings, first=WRITTEN, more=more
         )

@@ -1,6 +1,6 @@
 """What people look at: rankings with the terms that made them, and passages shaded by the weights of their tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,16 @@ WRITTEN = 20  # passages of a query that are written
 HINT = "What a token weighs, over the mean of its passage. Behind the passage stand the terms that it was expanded by."
 
 
-def matched(ranker: LookUp, text: str, passage: int) -> dict[str, Any]:
-    """Terms of a query that a passage has, with what they weigh there."""
-    weights, (terms, _) = ranker.index.of(passage), ranker.terms(text)
-    pieces = ranker.texts.tokenizer.convert_ids_to_tokens([int(term) for term in terms])
-    pairs = zip(pieces, terms.tolist(), strict=True)
-    return {"terms": {piece: round(weights[term], 4) for piece, term in pairs if term in weights}}
+def matched_terms(ranker: LookUp, text: str) -> Callable[[int], dict[str, Any]]:
+    """From the number of a passage to the terms of a query that it has, with what they weigh there."""
+    terms = ranker.terms(text)[0].tolist()
+    pieces = ranker.texts.tokenizer.convert_ids_to_tokens(terms)
+
+    def of_passage(passage: int) -> dict[str, Any]:
+        weights, pairs = ranker.index.of(passage), zip(pieces, terms, strict=True)
+        return {"terms": {piece: round(weights[term], 4) for piece, term in pairs if term in weights}}
+
+    return of_passage
 
 
 def learning(curve: Mapping[int, Scores]) -> list[Plot]:
