@@ -61,6 +61,12 @@ def typed_keys(overrides: Sequence[str] | None, outputs: str) -> list[str]:
     return [*(overrides or []), *([f"outputs={quote(outputs)}"] if outputs else [])]
 
 
+def note_idle(idle: Sequence[tuple[str, str]]) -> None:
+    """Say which typed keys change nothing, from `of_no_use`."""
+    for key, why in idle:
+        note(f"warning: {key} is of no use: {why}")
+
+
 def recipe_and_file(
     recipe: str | None, overrides: Sequence[str] | None, config: str
 ) -> "tuple[str, list[str], ConfigFile | None]":

@@ -7,10 +7,20 @@ import typer
 
 from cli import completion
 from cli.console import INTERRUPTED_CODE, heading, note, pairs, say, table
-from cli.keys import CONFIG, CONFIG_FOLDER, OUTPUTS_KEY, RECIPE, file_words, recipe_and_file, typed_keys
+from cli.keys import (
+    CONFIG,
+    CONFIG_FOLDER,
+    OUTPUTS_KEY,
+    RECIPE,
+    file_words,
+    note_idle,
+    recipe_and_file,
+    typed_keys,
+)
 from cli.results import JSON, as_files, print_result
 from recipes.core.config import compose
 from recipes.core.config.config_file import run_words
+from recipes.core.config.unread import of_no_use
 from recipes.core.runs.folder import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -50,9 +60,12 @@ def run(
     composed = compose.compose(recipe, words)
     if file and file.run and not typed:
         _compare_folder(composed, file.run)
+    chosen = typed if file and file.run else words  # the file of a run holds every key
+    idle = of_no_use([composed], chosen)
     if dry_run:
-        _show_plan(composed, as_json)
+        _show_plan(composed, idle, as_json)
         return
+    note_idle(idle)
     from recipes.core import runner
 
     # The run's own record is to hold without the file.
@@ -87,10 +100,10 @@ def _compare_folder(config: "RunConfig", run: "Path") -> None:
         note(f"warning: this is another run than that of {run}: {what}; it goes into\n  {folder}")
 
 
-def _show_plan(config: "RunConfig", as_json: bool) -> None:
+def _show_plan(config: "RunConfig", idle: list[tuple[str, str]], as_json: bool) -> None:
     from recipes.core import runner
 
-    rows = runner.dry_run(config)
+    rows = runner.dry_run(config) + [("of no use", f"{key}: {why}") for key, why in idle]
     if as_json:
         plan = [{"what": what, "value": value} for what, value in rows]
         identity = {"recipe": config.recipe, "arm": config.variant, "seed": config.seed, "state": "planned"}

@@ -30,10 +30,20 @@ from cli.cells import (
     watch_cells,
 )
 from cli.console import heading, note, pairs, say, table
-from cli.keys import CONFIG, CONFIG_FOLDER, OUTPUTS_KEY, RECIPE, file_words, recipe_and_file, typed_keys
+from cli.keys import (
+    CONFIG,
+    CONFIG_FOLDER,
+    OUTPUTS_KEY,
+    RECIPE,
+    file_words,
+    note_idle,
+    recipe_and_file,
+    typed_keys,
+)
 from cli.results import JSON, as_files, print_result
 from recipes.core.config import registry
 from recipes.core.config.config_file import cell_words
+from recipes.core.config.unread import of_no_use
 from recipes.core.errors import UserError
 from recipes.core.runs.folder import DONE
 from recipes.core.spelling import did_you_mean
@@ -118,12 +128,12 @@ def _grid(
     as_json: bool,
 ) -> None:
     """Show or run every combination of values."""
-    folder, manifest, configs = manifests.plan(
-        "sweep", recipe, planning.sweep_cells(recipe, keys), command, launcher.jobs
-    )
+    cells = planning.sweep_cells(recipe, keys)
+    folder, manifest, configs = manifests.plan("sweep", recipe, cells, command, launcher.jobs)
     if status:
         watch_cells(folder, manifest, metric, as_json)
         return
+    note_idle(of_no_use(configs, cells[0].overrides))
     from recipes.core.trial.starting import check_cells
 
     check_cells(cell_states(folder, manifest), configs, launcher, fresh)

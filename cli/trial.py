@@ -28,13 +28,23 @@ from cli.cells import (
     watch_cells,
 )
 from cli.console import heading, note, pairs, say, table
-from cli.keys import CONFIG, CONFIG_FOLDER, OUTPUTS_KEY, RECIPE, file_words, recipe_and_file, typed_keys
+from cli.keys import (
+    CONFIG,
+    CONFIG_FOLDER,
+    OUTPUTS_KEY,
+    RECIPE,
+    file_words,
+    note_idle,
+    recipe_and_file,
+    typed_keys,
+)
 from cli.results import JSON, as_files, print_result
 from cli.trial_all import ALL, trial_all
 from recipes.core.config import compose, registry
 from recipes.core.config.config_file import cell_words
 from recipes.core.config.overrides import MOST_CELLS, FileWord
 from recipes.core.config.settings import SMALL, SMOKE
+from recipes.core.config.unread import of_no_use
 from recipes.core.errors import UserError
 from recipes.core.messages import duration_text
 from recipes.core.spelling import did_you_mean
@@ -97,6 +107,7 @@ def trial(
     from recipes.core.trial.states import cell_states
 
     check_cells(cell_states(folder, manifest), configs, planned.launcher, fresh)
+    note_idle(of_no_use(configs, keys))
     budget = compose.budget(planned.recipe, keys)
     if missing := no_verdict(card, planned.arms, len(manifest.seeds), budget, applies):
         note(missing)

@@ -66,6 +66,17 @@ def every_key_is_explained(recipe: str, _: Path) -> None:
     assert not bare, f"without help: {', '.join(bare)}"
 
 
+def an_arm_reads_what_it_sets(recipe: str, _: Path) -> None:
+    """What a config says it does not read are keys of the recipe, and none that its own arm sets."""
+    settings, groups = compose.arm_settings(recipe), set(compose.to_tree(compose.compose(recipe, [])))
+    for arm in compose.arms(recipe):
+        unread = dict(compose.compose(recipe, [f"arm={arm}"]).unread())
+        unknown = unread.keys() - compose.config_keys(recipe, [f"arm={arm}"]).keys() - groups
+        assert not unknown, f"arm {arm}: `unread` names what is no key: {', '.join(sorted(unknown))}"
+        idle = [key for key in settings[arm] if not {key, key.partition(".")[0]}.isdisjoint(unread)]
+        assert not idle, f"arm {arm} sets what it does not read: {', '.join(idle)}"
+
+
 def it_has_a_page(recipe: str, _: Path) -> None:
     """Its page begins with its name."""
     page = registry.page(recipe)
@@ -103,6 +114,7 @@ QUICK_CHECKS: tuple[Callable[[str, Path], None], ...] = (
     every_arm_composes_at_every_budget,
     arms_differ_where_the_card_says,
     every_key_is_explained,
+    an_arm_reads_what_it_sets,
     it_has_a_page,
     its_card_says_what_it_weights,
 )

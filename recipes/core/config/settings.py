@@ -261,6 +261,13 @@ class RunConfig:
         """Rows of (what, value) for `--dry-run`: what data and model resolve to. Loads nothing."""
         return []
 
+    def unread(self) -> list[tuple[str, str]]:
+        """(Key, why) of what changes nothing in this run, whatever its value; a key stands for all below it.
+
+        Those of them that are typed are announced, see `unread.py`.
+        """
+        return []
+
     def parameters(self) -> int | None:
         """Parameters of what is trained; 0 if nothing is, None if only its files know. Loads nothing."""
         return None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, RunConfig, setting
+from recipes.core.config.unread import unread_keys
 from recipes.core.models.adapter_config import LoraConfig, lora_problems
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.training.toys.config import ToyLMConfig
@@ -140,7 +141,7 @@ class RerankerConfig:
         "random; oracle: the best by ROUGE-1", choices=RERANKERS,
     )  # fmt: skip
     margin: float = setting(0.001, help="brio: by which neighbours in rank are to differ", ge=0, origin="code")
-    alpha: float = setting(2.0, help="loglik: power of the plan's length", ge=0, origin="paper")
+    alpha: float = setting(2.0, help="loglik, brio: power of the length, of a likelihood", ge=0, origin="paper")
     hidden: int = setting(0, help="brio: width of a hidden layer; 0: the scorer is linear", ge=0)
     steps: int = setting(200, help="brio: steps over all documents", unit="steps", ge=1)
     learning_rate: float = setting(3e-3, help="brio: of AdamW", gt=0)
@@ -215,11 +216,11 @@ class EDURerankConfig(RunConfig):
         """Rules between the keys."""
         problems = lora_problems(self.lora, self.trainer, self.model) if self.writes else []
         if self.lora.rank and not self.writes:
-            problems.append(("lora.rank", "no language model is trained; type writer=abstract, or lora.rank=0"))
+            problems.append(("lora.rank", "no language model is trained; type writer.name=abstract, or lora.rank=0"))
         if self.plans.name == "none" and not self.writes:
-            problems.append(("plans.name", "without plans nothing is extracted; type writer=abstract"))
+            problems.append(("plans.name", "without plans nothing is extracted; type writer.name=abstract"))
         if self.plans.unit == "sentence" and self.writes:
-            problems.append(("plans.unit", "tags stand around EDUs; type plans.unit=edu, or writer=extract"))
+            problems.append(("plans.unit", "tags stand around EDUs; type plans.unit=edu, or writer.name=extract"))
         followed, _, plain = self.writer.weights
         if self.writes and not followed and not plain:
             problems.append(
@@ -237,6 +238,27 @@ class EDURerankConfig(RunConfig):
         plans = f"{self.plans.count} of {self.plans.unit}s, {self.plans.name}"
         rows = [("data", self.data.description), ("plans", plans), ("re-ranker", self.reranker.name)]
         return [*rows, ("writer", f"{self.model.description}, {self.writer.loss}")] if self.writes else rows
+
+    def unread(self) -> list[tuple[str, str]]:
+        """Keys that change nothing in this run, though they may in other arms, and why."""
+        plans, writer, reranker, loss = self.plans, self.writer, self.reranker.name, self.writer.loss
+        nucleus = self.writes and writer.search == "nucleus"
+        by, no_part = f"plans.name={plans.name}", f"writer.loss={loss} leaves it out"
+        return unread_keys(
+            ("plans.count", plans.name != "oracle", "there is one plan of the oracle"),
+            ("plans.shortest plans.longest planner", plans.is_learned, f"{by} trains no generator"),
+            ("plans.alpha", plans.name == "beam", f"{by} is no search by beams"),
+            ("plans.penalty", plans.name == "diverse_beam", f"{by} is no search by diverse beams"),
+            ("plans.top_p", plans.name == "sampling" or nucleus, "nothing is drawn from a nucleus"),
+            ("reranker.margin reranker.hidden reranker.steps reranker.learning_rate reranker.weight_decay",
+             reranker == "brio", f"reranker.name={reranker} is not trained"),
+            ("reranker.alpha", reranker in ("brio", "loglik"), f"reranker.name={reranker} reads no likelihood"),
+            ("model lora writer", self.writes, f"writer.name={writer.name} asks no language model"),
+            ("writer.plan_weight", loss != "mle_only", no_part),
+            ("writer.unlikelihood_weight", loss == "full", no_part),
+            ("writer.beams writer.batch_size", not nucleus, "texts are drawn, one prompt at a time"),
+            ("evaluation.watch_every", self.plans.is_learned or self.writes, "nothing is trained"),
+        )  # fmt: skip
 
     def parameters(self) -> int | None:
         """Weights of what is trained: the plan generator, the writer, both or none; None if only files know."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from recipes.core.config.settings import EXAMPLE_UNIT, ORDER, Card, Claim, setting
+from recipes.core.config.unread import unread_keys
 from recipes.retrieval.config import JUDGED, RANKING_METRICS, EncoderRunConfig, in_batch_problems
 
 UNTRAINED = "none"
@@ -120,6 +121,23 @@ class XTRConfig(EncoderRunConfig):
             ("trained on", self.objective.train_score if self.trains else "nothing"),
             ("scored by", self.search.infer_score),
         ]
+
+    def unread(self) -> list[tuple[str, str]]:
+        """Keys that change nothing in this run, though they may in other arms, and why."""
+        score, search, infer = self.objective.train_score, self.search, self.search.infer_score
+        untrained, no_tokens = "nothing is trained", f"search.infer_score={infer} searches no tokens"
+        imputes = infer == "xtr" or (self.reads_tokens and search.imputation == "const")
+        return unread_keys(
+            ("objective.projection objective.projection_rate objective.temperature", self.trains, untrained),
+            ("encoder.trainable_layers pairs watch", self.trains, untrained),
+            ("objective.k_train", score in ("xtr", "xtr_norm_n"), f"objective.train_score={score} searches no batch"),
+            ("objective.projection_rate", self.objective.projection is not None, "there is no map"),
+            ("pairs.depth", self.pairs.negatives > 0, "no negatives are drawn"),
+            ("model encoder", infer != "bm25", "bm25 reads no encoder"),
+            ("search.k_prime search.imputation search.sweep search.index search.shown", self.reads_tokens, no_tokens),
+            ("search.const", imputes, "nothing is imputed by it"),
+            ("search.probes", self.reads_tokens and search.index == "approximate", "no inverted lists are searched"),
+        )
 
     def parameters(self) -> int | None:
         """Those of the encoder, which its files know."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from recipes.core.config.settings import EXAMPLE_UNIT, MODEL_CONTENT, ORDER, Card, Claim, UntrainedConfig, setting
+from recipes.core.config.unread import unread_keys
 from recipes.core.data.config import DomainsConfig
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.training.toys.config import ToyLMConfig
@@ -87,6 +88,24 @@ class TokenAdaptConfig(UntrainedConfig):
             ("new tokenizer", self.tokenizer.description),
             ("rows", self.init.name),
         ]
+
+    def unread(self) -> list[tuple[str, str]]:
+        """Keys that change nothing in this run, though they may in other arms, and why."""
+        init, tokenizer = self.init, self.tokenizer
+        other = f"init.name={init.name} does without"
+        return unread_keys(
+            ("init.factors", init.name in (HYBRID, LOCAL), other),
+            ("init.tau", init.name in (HYBRID, LOCAL, GLOBAL), other),
+            ("init.k init.threshold", init.name in (HYBRID, GLOBAL), other),
+            ("init.w_glob", init.name == HYBRID, other),
+            ("init.aligned", init.name == TRANSTOKENIZER, other),
+            ("init.fallback", init.name not in (MEAN, RANDOM, BASE), other),
+            ("init.pad_to save_model", init.name != BASE, "the model stays as it is"),
+            ("strings", self.needs_vectors, other),
+            ("tokenizer.vocabulary tokenizer.min_frequency", not tokenizer.path, "no tokenizer is trained"),
+            ("tokenizer.share", not tokenizer.path or init.name == TRANSTOKENIZER, "no tokenizer is trained"),
+            ("tokenizer.longest", tokenizer.supertokens, "only supertokens are bounded"),
+        )
 
     @property
     def needs_vectors(self) -> bool:
