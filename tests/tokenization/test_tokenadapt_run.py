@@ -78,6 +78,11 @@ def test_arms_on_a_users_model_and_text(arm: str, tmp_path: Path, mine: tuple[st
         assert metrics["vocabulary/supertokens"] > 0
 
 
+def test_mean_rows_have_no_other_fallback(tmp_path: Path, mine: tuple[str, ...]) -> None:
+    plain, other = (run(tmp_path / name, *mine, "arm=mean", f"init.fallback={name}")[1] for name in ("mean", "random"))
+    assert plain == other
+
+
 def test_seeds_draw_other_texts_and_tokenizers(tmp_path: Path, mine: tuple[str, ...]) -> None:
     folders = [run(tmp_path / "out", *mine, "arm=retok", f"seed={seed}")[0] for seed in (0, 1)]
     one, other = (

@@ -20,11 +20,7 @@ from recipes.tokenization.bits import TextBits, text_bits
 from recipes.tokenization.mapping import map_vocabularies, read_vocabulary
 from recipes.tokenization.texts import Texts, Window
 from recipes.tokenization.tokenadapt.compose import Composer, Vocabularies
-from recipes.tokenization.tokenadapt.config import (
-    BASE,
-    RANDOM,
-    TokenAdaptConfig,
-)
+from recipes.tokenization.tokenadapt.config import BASE, MEAN, RANDOM, TokenAdaptConfig
 from recipes.tokenization.tokenadapt.results import (
     COMPOSED,
     CUTS,
@@ -76,7 +72,7 @@ class TokenAdaptRecipe(Untrained):
             new,
             both.mapped,
             prepared.rows,
-            fallback=RANDOM if config.init.name == RANDOM else config.init.fallback,
+            fallback=config.init.name if config.init.name in (MEAN, RANDOM) else config.init.fallback,
             pad_to=config.init.pad_to,
             seed=config.seed,
         )
