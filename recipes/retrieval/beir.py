@@ -128,10 +128,10 @@ def _judged(
 def _untested(others: Grades, asked: Mapping[str, str], test: Queries, where: str) -> Grades:
     """What is tested on is not trained on, even where two splits share a query, or two queries ask the same."""
     ids, texts = set(test.ids), {_plain(text) for text in test.texts}
-    kept = {id: grades for id, grades in others.items() if id not in ids and _plain(asked.get(id, id)) not in texts}
-    if left := len(others) - len(kept):
+    untested = {id: grades for id, grades in others.items() if id not in ids and _plain(asked.get(id, id)) not in texts}
+    if left := len(others) - len(untested):
         note(f"{where}: {left:,} of {len(others):,} queries to train on ask what is tested on, and are left out")
-    return kept
+    return untested
 
 
 def _plain(text: str) -> str:

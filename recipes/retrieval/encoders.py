@@ -1,7 +1,7 @@
 """Encoders of tokens: a BERT-type model that a recipe trains, and vectors of the tokens of many texts.
 
     encoder, tokenizer = load_encoder(config.model, config.encoder.trainable_layers)   # a BertModel, top layers trained
-    rows = text_rows(tokenizer, texts, config.encoder.passage_tokens, "passages")      # ids, CLS and SEP included
+    rows = text_rows(encoder, tokenizer, texts, config.encoder.passage_tokens, "passages")   # ids, CLS and SEP included
     model(ids, mask) -> [B, T, d]         # what a recipe makes of the encoder: a map behind it, weights of tokens
     vectors = encode_once(model, rows, device=device, what="token-vectors")            # of all texts, cached by content
     vectors.of(3)                         # [tokens of text 3, d]
@@ -34,6 +34,7 @@ from recipes.core.storage.files import sha256_json
 KEY = "model.path"
 VERSION = 1
 VALUES, ENDS = "values.npy", "ends.npy"
+CUT_BY = {"passages": "encoder.passage_tokens", "queries": "encoder.query_tokens"}  # texts -> the key that cuts them
 Rows = Sequence[Sequence[int]]
 
 
@@ -94,20 +95,21 @@ def text_rows(body: Any, tokenizer: Any, texts: Sequence[str], max_tokens: int, 
         tokenizer: The same.
         texts: The texts.
         max_tokens: Longer ones are cut, and counted.
-        what: What they are, for people ("passages"); `encoder.passage_tokens` is the key that cuts passages.
+        what: "passages" or "queries".
 
     Raises:
         UserError: the encoder has fewer positions, or a text has no tokens.
     """
     positions = int(body.config.max_position_embeddings)
     if max_tokens > positions:
-        where = f"encoder.{what.removesuffix('s').replace('querie', 'query')}_tokens={max_tokens}"
+        where = f"{CUT_BY[what]}={max_tokens}"
         raise UserError(f"the encoder has {positions} positions", where, f"type {positions} or less")
     ids = TextIds(tokenizer)
     rows = ids.with_special_tokens(texts)
-    if long := sum(len(row) > max_tokens for row in rows):
-        note(f"{long:,} of {len(rows):,} {what} are cut to {max_tokens} tokens")
-        rows = ids.with_special_tokens(texts, max_tokens)
+    if long := [number for number, row in enumerate(rows) if len(row) > max_tokens]:
+        note(f"{len(long):,} of {len(rows):,} {what} are cut to {max_tokens} tokens")
+        for number, row in zip(long, ids.with_special_tokens([texts[n] for n in long], max_tokens), strict=True):
+            rows[number] = row
     if (empty := next((text for text, row in zip(texts, rows, strict=True) if not row), None)) is not None:
         raise UserError(f"one of the {what} has no tokens: {empty[:60]!r}", "data", "take it out of the collection")
     return rows

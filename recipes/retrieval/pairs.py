@@ -16,6 +16,7 @@ other copies of what is relevant to it. `InBatchLoss` makes a loss over all quer
 what a recipe says of one batch, whatever `trainer.micro_batch_size` is.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -172,7 +173,7 @@ def merge(parts: Sequence[Encoded]) -> dict[str, Tensor]:
     return merged
 
 
-class InBatchLoss:
+class InBatchLoss(ABC):
     """Mean loss of queries whose negatives are all other passages of the optimizer step.
 
     Where a step takes several micro-batches, all are encoded first without gradient; each then takes its own vectors
@@ -189,13 +190,13 @@ class InBatchLoss:
     def __init__(self, micro_batches: int = 1) -> None:
         self._several, self._parts, self._at = micro_batches > 1, list[Encoded](), 0
 
+    @abstractmethod
     def encode_batch(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors [rows, T, ...] or [rows] that the loss reads: vectors and masks of queries and of passages."""
-        raise NotImplementedError
 
+    @abstractmethod
     def losses(self, encoded: Encoded, targets: Tensor, left_out: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss [B] of each query, and detached metrics [B]; arguments as `encode_batch` and `targets` return them."""
-        raise NotImplementedError
 
     def before_step(self, step: int, model: nn.Module, batches: list[dict[str, Any]]) -> None:
         """Encode all micro-batches of the step, where there are several."""

@@ -52,19 +52,7 @@ def train_tokenizer(config: TokenizerConfig, texts: Sequence[str], fingerprint: 
         with progress("training a tokenizer", 1) as show:
             backend = _bpe(config, texts, names, seed)
             show(1)
-        if begins and "bos_token" in roles:
-            bos = roles["bos_token"]
-            ids = [(bos, backend.token_to_id(bos))]
-            backend.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=ids)
-        others = [name for name in names if name not in roles.values()]
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=backend,
-            additional_special_tokens=others,
-            clean_up_tokenization_spaces=False,
-            chat_template=template,
-            **roles,
-        )
-        tokenizer.save_pretrained(folder)
+        _with_roles(backend, names, roles, template, begins).save_pretrained(folder)
 
     folder = build_once("new-tokenizers", sha256_json(key)[:32], build)
     tokenizer = load_tokenizer(str(folder), KEY)
@@ -72,6 +60,29 @@ def train_tokenizer(config: TokenizerConfig, texts: Sequence[str], fingerprint: 
         size = f"{token_rows(tokenizer):,} tokens, not {config.vocabulary:,}"
         note(f"the text has no more pairs to merge: the new tokenizer has {size}")
     return tokenizer
+
+
+def _with_roles(backend: Tokenizer, control: list[str], roles: dict[str, str], template: Any, begins: bool) -> Any:
+    """A trained tokenizer as `transformers` has it.
+
+    Args:
+        backend: The tokenizer.
+        control: Names of its control tokens.
+        roles: Role -> name of those that have one.
+        template: Of chats, or None.
+        begins: Whether texts are begun by the `bos_token`, if there is one.
+    """
+    if begins and "bos_token" in roles:
+        bos = roles["bos_token"]
+        ids = [(bos, backend.token_to_id(bos))]
+        backend.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=ids)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        additional_special_tokens=[name for name in control if name not in roles.values()],
+        clean_up_tokenization_spaces=False,
+        chat_template=template,
+        **roles,
+    )
 
 
 def load_new_tokenizer(path: str, like: Any) -> Any:

@@ -12,6 +12,7 @@ from recipes.core.config import compose
 from recipes.core.data.text.splits import TEST, TRAIN
 from recipes.core.errors import UserError
 from recipes.core.runs.records import final_metrics
+from recipes.core.scoring.sampling import generate
 from recipes.retrieval.edu_rerank.config import DocstringSummariesConfig, SummariesConfig
 from recipes.retrieval.edu_rerank.documents import RANK, Documents, load_documents
 from tests.retrieval.conftest import model_folder
@@ -103,7 +104,10 @@ def test_a_users_model_learns_to_write_for_plans(tmp_path: Path, words: tuple[st
 
 def test_a_writer_that_says_nothing(tmp_path: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its texts are empty: they have a vector even of an encoder without a token for them, and are not taken."""
-    monkeypatch.setattr("recipes.retrieval.edu_rerank.writing._until", lambda ids, ends: ids[: ids[0] % 2])
+    monkeypatch.setattr(
+        "recipes.retrieval.edu_rerank.writing.generate",
+        lambda *arguments: [ids[: ids[0] % 2] for ids in generate(*arguments)],
+    )
     model = model_folder(tmp_path / "llama", "llama", 512)
     few = ("data.documents=8", "plans.count=4", "writer.summary_tokens=6", "label=few")
     metrics, lines = final(tmp_path, *words, f"model={model}", *few, "arm=abstract")
@@ -184,7 +188,7 @@ def test_configs_that_cannot_be() -> None:
         (["plans.name=none", "label=x"], "without plans nothing is extracted"),
         (["arm=abstract", "budget=full", "plans.unit=sentence"], "tags stand around EDUs"),
         (["arm=mle_only", "budget=full", "writer.plain_weight=0"], "makes no text likely"),
-        (["lora.rank=2"], "no language model is trained; type writer=abstract, or lora.rank=0"),
+        (["lora.rank=2"], "no language model is trained; type writer.name=abstract, or lora.rank=0"),
         (["arm=abstract"], "needs budget=full or budget=smoke or data=summaries"),
     ):
         with pytest.raises(UserError) as refused:

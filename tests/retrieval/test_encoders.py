@@ -83,8 +83,24 @@ def test_vectors_do_not_depend_on_the_other_texts_and_are_cached(encoder: Any, m
     monkeypatch.setattr("recipes.retrieval.encoders.encode", None)  # nothing is encoded again
     again = encode_once(States(body), rows, device="cpu", what="test-vectors")
     assert np.array_equal(again.values, kept.values) and again.ends.tolist() == kept.ends.tolist()
-    with pytest.raises(UserError, match="has 64 positions"):
+    with pytest.raises(UserError, match="has 64 positions") as refused:
         text_rows(body, tokenizer, texts, 65, "queries")
+    assert refused.value.where == "encoder.query_tokens=65"
+
+
+def test_long_texts_are_cut_and_the_others_are_as_they_were(encoder: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [" ".join(passage).strip() for passage in PASSAGES.values()]
+    whole = text_rows(*encoder, texts, 64, "passages")
+    longest = max(map(len, whole)) - 1
+    cut = text_rows(*encoder, texts, longest, "passages")
+    assert f"{sum(len(row) > longest for row in whole)} of 5 passages are cut" in capsys.readouterr().err
+    for row, before in zip(cut, whole, strict=True):
+        assert row == (before if len(before) <= longest else [*before[: longest - 1], before[-1]])  # SEP stays
+
+
+def test_a_loss_says_how_it_encodes_and_scores() -> None:
+    with pytest.raises(TypeError, match="abstract methods? encode_batch, losses"):
+        InBatchLoss()  # type: ignore[abstract]
 
 
 def rows_of(encoder: Any, collection: Collection) -> tuple[Any, Any]:

@@ -14,6 +14,8 @@ from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.runs.records import final_metrics
+from recipes.retrieval.encoders import text_rows
+from recipes.retrieval.xtr.recipe import XTRRecipe
 from tests.retrieval.conftest import encoder_folder, training_collection, write_collection
 
 QUICK = ("budget=smoke", "tracker=none", "trainer.threads=1", "trainer.max_steps=2", "trainer.batch_size=4",
@@ -116,6 +118,27 @@ def test_a_search_that_returns_the_whole_batch_is_announced(
     assert "all are returned" not in capsys.readouterr().err
     run(tmp_path / "out", *words, "objective.k_train=500")
     assert "objective.k_train=500: a batch has about" in capsys.readouterr().err
+
+
+def test_the_texts_of_a_collection_are_cut_to_tokens_once(
+    tmp_path: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = list[str]()
+
+    def counted(*arguments: Any) -> Any:
+        texts.extend(arguments[2])
+        return text_rows(*arguments)
+
+    monkeypatch.setattr("recipes.retrieval.xtr.recipe.text_rows", counted)
+    config = compose.compose("xtr", [*QUICK, *words, "search.passages=4", f"outputs={tmp_path / 'out'}"])
+    prepared = XTRRecipe().prepare(config, "cpu")
+    assert len(texts) == len(set(texts)) and prepared.pairs is not None
+    assert len(prepared.passage_rows) == 4 < len(prepared.pairs.passages)
+    for number, row in enumerate(prepared.passage_rows):
+        (again,) = text_rows(
+            prepared.model.encoder, prepared.tokenizer, [prepared.passages.whole(number)], 16, "passages"
+        )
+        assert row == again
 
 
 def test_a_try_is_small_whatever_the_data() -> None:

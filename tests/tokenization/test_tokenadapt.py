@@ -18,7 +18,6 @@ from recipes.tokenization.tokenadapt.config import INITS, InitConfig
 from recipes.tokenization.tokenadapt.method import (
     local_weights,
     mix,
-    nearest,
     neighbour_weights,
     segment_softmax,
     sparsemax,
@@ -80,17 +79,6 @@ def test_where_only_one_estimate_is_there_it_is_taken() -> None:
         mixed = mix(one, other, share)
         assert mixed.targets.tolist() == [0, 1] and mixed.values.tolist() == [1.0, 1.0]
         assert mixed.missing.tolist() == [False, False, True]
-
-
-def test_nearest_is_a_whole_sort_and_equal_ones_come_in_order() -> None:
-    draw = torch.Generator().manual_seed(0)
-    keys = torch.randn(40, 4, generator=draw)[torch.randint(40, (200,), generator=draw)]  # most are there many times
-    queries = torch.randn(30, 4, generator=draw)
-    for k in (1, 3, 7, 200):
-        values, indices = nearest(queries, keys, k, chunk=8)
-        products = torch.cat([part @ keys.T for part in queries.split(8)])
-        order = products.sort(descending=True, stable=True).indices[:, :k]
-        assert torch.equal(indices, order) and torch.equal(values, products.gather(1, order))
 
 
 def test_sparsemax_is_the_nearest_point_of_the_simplex() -> None:

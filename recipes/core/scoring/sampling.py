@@ -51,7 +51,7 @@ def sample(
     options = {"max_new_tokens": max_new_tokens, "eos_token_id": eos_id, **(drawn if temperature else GREEDY)}
     with torch.no_grad(), evaluation(model), local_seed(seed), progress("sampling completions", len(prompts)) as show:
         for start in range(0, len(prompts), ROWS):
-            samples += _generate(model.language_model, prompts[start : start + ROWS], device, options)
+            samples += generate(model.language_model, prompts[start : start + ROWS], device, options)
             show(len(samples))
     return samples
 
@@ -107,7 +107,15 @@ def settings_key(model: Any, eos_id: int) -> list[Any]:
     return ["generation", VERSION, ends] if is_loaded or len(ends) > 1 else []
 
 
-def _generate(model: Any, prompts: Sequence[np.ndarray], device: str, options: dict[str, Any]) -> list[np.ndarray]:
+def generate(model: Any, prompts: Sequence[np.ndarray], device: str, options: dict[str, Any]) -> list[np.ndarray]:
+    """int32 ids of the texts behind prompts, one prompt's after the other's, each with the token that ended it.
+
+    Args:
+        model: A language model of `transformers`, on the device and in evaluation mode.
+        prompts: Token ids of each.
+        device: Where to compute.
+        options: Of `generate` of `transformers`; `eos_token_id` ends a text, and so does what the model's settings say.
+    """
     eos_id = options["eos_token_id"]
     ends = [eos_id, *(end for end in end_ids(model) if end != eos_id)]
     ids, attention = (part.to(device) for part in _pad_left(prompts, eos_id))

@@ -33,7 +33,12 @@ def chooser(config: RerankerConfig, ranked: Sequence[Candidates], seed: int) -> 
         return lambda candidates, quality: np.random.default_rng(
             (seed, id_seed(f"choice {candidates.document.id}"))
         ).random(len(quality))
-    return lambda _, quality: -np.arange(len(quality), dtype=float)
+    return _first
+
+
+def _first(_: Candidates, quality: np.ndarray) -> np.ndarray:
+    """Scores that fall from the first candidate on."""
+    return -np.arange(len(quality), dtype=float)
 
 
 def _trained(config: RerankerConfig, ranked: Sequence[Candidates], seed: int) -> Choose:
@@ -42,7 +47,7 @@ def _trained(config: RerankerConfig, ranked: Sequence[Candidates], seed: int) ->
     scorer = fit_scorer(rows, quality, config, seed)
     if scorer is None:
         note("warning: no document has two candidates to learn a re-ranker from; the first candidates are taken")
-        return lambda _, quality: -np.arange(len(quality), dtype=float)
+        return _first
 
     def scores(candidates: Candidates, _: np.ndarray) -> np.ndarray:
         values = scorer(torch.from_numpy(_features(config, candidates))).numpy()

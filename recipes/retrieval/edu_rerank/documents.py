@@ -59,7 +59,7 @@ def load_documents(config: DocstringSummariesConfig | SummariesConfig, longest: 
     Raises:
         UserError: the user's rows cannot be used, or a part is empty.
     """
-    rows = list(_users(config) if isinstance(config, SummariesConfig) else _docstrings(config))
+    rows = list(_user_rows(config) if isinstance(config, SummariesConfig) else _docstring_rows(config))
     parts: Documents = {name: [] for name in PARTS}
     seen, short, copies = set[str](), 0, 0
     for part in (TEST, TRAIN):
@@ -77,7 +77,7 @@ def load_documents(config: DocstringSummariesConfig | SummariesConfig, longest: 
             into = parts[_part(part, rank_key, config.rank_fraction)]
             if config.documents is None or len(into) < config.documents:
                 into.append(Document(id, divide(body, longest), reference, len(body)))
-    _tell(config, parts, short, copies, longest)
+    _check_parts(config, parts, short, copies, longest)
     return parts
 
 
@@ -85,7 +85,8 @@ def _part(part: str, key: str, rank_fraction: float) -> str:
     return RANK if part == TRAIN and split_of(f"rank {key}", rank_fraction) == TEST else part
 
 
-def _tell(config: Any, parts: Documents, short: int, copies: int, longest: int) -> None:
+def _check_parts(config: Any, parts: Documents, short: int, copies: int, longest: int) -> None:
+    """Refuse a part without documents, and say how many each has and how many are left out."""
     left_out = f"{short:,} with too few sentences, {copies:,} with a text or summary of another one"
     if empty := [name for name, those in parts.items() if not those]:
         what = f"no document is left for {' and '.join(empty)} (left out: {left_out})"
@@ -101,7 +102,7 @@ def _tell(config: Any, parts: Documents, short: int, copies: int, longest: int) 
 Row = tuple[str, str, str, Sequence[str], str]  # what decides its part, and RANK among them; id, sentences, summary
 
 
-def _docstrings(config: DocstringSummariesConfig) -> Iterator[Row]:
+def _docstring_rows(config: DocstringSummariesConfig) -> Iterator[Row]:
     """The first paragraph of a docstring, and the sentences of all others; a source file lies in one part."""
     for document in domain_documents("docstrings"):
         reference, body = read_docstring(document.text)
@@ -128,16 +129,16 @@ def read_docstring(text: str) -> tuple[str, list[str]]:
 
 
 def _prose(lines: Sequence[str]) -> str:
-    kept = list[str]()
+    prose = list[str]()
     for line in map(str.strip, lines):
         if line.startswith(">>>"):
             break
         if not _PARAMETER.match(line):
-            kept.append(line)
-    return " ".join(" ".join(kept).split())
+            prose.append(line)
+    return " ".join(" ".join(prose).split())
 
 
-def _users(config: SummariesConfig) -> Iterator[Row]:
+def _user_rows(config: SummariesConfig) -> Iterator[Row]:
     where = f"data.path={config.path}"
     table = open_records(str(config.path), format=config.format).table(config.split)
     names = [

@@ -80,6 +80,6 @@ def implied_plans(units: Sequence[Grams], texts: Sequence[str]) -> list[tuple[in
     return [plans[text] for text in texts]
 
 
-def adherence(given: Sequence[Sequence[int]], implied: Sequence[Sequence[int]]) -> np.ndarray:
-    """float [3] mean precision, recall and F1 of implied plans against given ones."""
-    return np.array([overlap(*pair) for pair in zip(given, implied, strict=True)]).mean(0)
+def adherence(planned: Sequence[Sequence[int]], implied: Sequence[Sequence[int]]) -> np.ndarray:
+    """float [3] mean precision, recall and F1 of implied plans against those that texts were written to."""
+    return np.array([overlap(*pair) for pair in zip(planned, implied, strict=True)]).mean(0)

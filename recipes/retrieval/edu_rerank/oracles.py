@@ -99,10 +99,10 @@ def oracle_plan(units: Sequence[Grams], reference: Sequence[Grams]) -> tuple[lis
     return best or [0], aligned.max(0)
 
 
-def overlap(given: Sequence[int], implied: Sequence[int]) -> tuple[float, float, float]:
+def overlap(planned: Sequence[int], implied: Sequence[int]) -> tuple[float, float, float]:
     """Precision, recall and F1 of the plan that a summary implies against the plan that it was written to."""
-    both = len(set(given) & set(implied))
-    precision, recall = both / max(len(implied), 1), both / max(len(given), 1)
+    both = len(set(planned) & set(implied))
+    precision, recall = both / max(len(implied), 1), both / max(len(planned), 1)
     return precision, recall, 2 * precision * recall / (precision + recall) if both else 0.0
 
 

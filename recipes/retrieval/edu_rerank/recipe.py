@@ -40,6 +40,7 @@ class Prepared:
         lessons: The same as vectors, with the oracle's plan of each.
         encoder: Of texts that are written in the run.
         tokenizer: Of the language model; None where none writes.
+        prompts: Makes its prompts; None where none writes.
         device: Where the run computes.
     """
 
@@ -47,6 +48,7 @@ class Prepared:
     lessons: dict[str, list[Lesson]]
     encoder: Any
     tokenizer: Any
+    prompts: Prompts | None
     device: str
 
 
@@ -70,12 +72,12 @@ class EDURerankRecipe:
         rest = iter(lessons)
         by_part = {part: [next(rest) for _ in those] for part, those in documents.items()}
         tokenizer = build_tokenizer(config) if config.writes else None
-        if tokenizer is not None:
-            prompts = Prompts(tokenizer, config.writer)
+        prompts = Prompts(tokenizer, config.writer) if config.writes else None
+        if prompts is not None:
             for part in (TRAIN, TEST):
                 by_part[part] = with_rows(config.writer, prompts, documents[part], by_part[part], config.seed)
             prompts.note_cut()
-        return Prepared(documents, by_part, encoder, tokenizer, device)
+        return Prepared(documents, by_part, encoder, tokenizer, prompts, device)
 
     def build(self, config: EDURerankConfig, prepared: Prepared) -> Training | None:
         """Plan generator and writer, as far as they are trained, and what they learn from; None if neither is."""
@@ -128,11 +130,10 @@ def _candidates(config: EDURerankConfig, prepared: Prepared, model: Any, part: s
     sizes = np.array([len(lesson.plan) for lesson in prepared.lessons[TRAIN]])
     planner = None if model is None else model.planner
     plans = write_plans(config.plans, planner, lessons, sizes, config.seed, f"plans of {part} documents")
-    if not config.writes:
+    if prepared.prompts is None:
         return extract(documents, lessons, plans, config.plans.unit)
-    prompts = Prompts(prepared.tokenizer, config.writer)
     asked = [
-        (prompts.prompt(document, plan.units), times)
+        (prepared.prompts.prompt(document, plan.units), times)
         for document, those in zip(documents, plans, strict=True)
         for plan, times in ([(those[0], len(those))] if config.plans.name == "none" else [(plan, 1) for plan in those])
     ]

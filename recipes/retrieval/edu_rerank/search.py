@@ -107,8 +107,8 @@ def sample_plans(
         probs = logs[order].double().exp()
         probs = probs / probs.sum()
         before = probs.cumsum(0) - probs
-        kept = probs.masked_fill(before >= top_p, 0.0)
-        return int(order[random.choice(len(kept), p=(kept / kept.sum()).numpy())])
+        nucleus = probs.masked_fill(before >= top_p, 0.0)
+        return int(order[random.choice(len(nucleus), p=(nucleus / nucleus.sum()).numpy())])
 
     return _row_by_row(next_scores, count, limits, draw)
 
@@ -154,8 +154,7 @@ def _row_by_row(
     alive, finished = [Plan(()) for _ in range(count)], dict[int, Plan]()
     numbers = list(range(count))
     for steps in range(limits.longest + 1):
-        given = torch.tensor([plan.units for plan in alive], dtype=torch.long).reshape(len(alive), steps)
-        raw = next_scores(given)
+        raw = next_scores(torch.tensor([plan.units for plan in alive], dtype=torch.long).reshape(len(alive), steps))
         opened = limits.allow(raw.clone(), steps)
         going, left = list[Plan](), list[int]()
         for row, (plan, number) in enumerate(zip(alive, numbers, strict=True)):

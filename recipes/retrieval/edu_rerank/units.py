@@ -52,19 +52,19 @@ def divide(parts: Sequence[str], longest: int | None = None) -> Units:
         longest: EDUs that are kept; what follows the last whole sentence among them is left out, or of the first
             sentence what is beyond them. None: all.
     """
-    kept, edus, owner, is_whole = list[str](), list[str](), list[int](), True
+    whole, edus, owner, is_whole = list[str](), list[str](), list[int](), True
     for sentence in parts:
         pieces = split_sentence(sentence)
         if longest is not None and len(edus) + len(pieces) > longest:
             is_whole = False
-            if kept:
+            if whole:
                 break
             pieces = pieces[:longest]
             sentence = " ".join(pieces)
-        owner += [len(kept)] * len(pieces)
+        owner += [len(whole)] * len(pieces)
         edus += pieces
-        kept.append(sentence)
-    return Units(tuple(kept), tuple(edus), tuple(owner), is_whole)
+        whole.append(sentence)
+    return Units(tuple(whole), tuple(edus), tuple(owner), is_whole)
 
 
 def divide_text(text: str, longest: int | None = None) -> Units:

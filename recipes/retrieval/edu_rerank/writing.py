@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from recipes.core.errors import UserError
 from recipes.core.messages import note
@@ -18,7 +17,7 @@ from recipes.core.models.build import local_seed
 from recipes.core.models.dropout import evaluation
 from recipes.core.models.text import context
 from recipes.core.runs.progress import progress
-from recipes.core.scoring.sampling import end_ids
+from recipes.core.scoring.sampling import end_ids, generate
 from recipes.core.scoring.score import score
 from recipes.retrieval.edu_rerank.config import PlansConfig, WriterConfig
 from recipes.retrieval.edu_rerank.documents import Document
@@ -50,13 +49,13 @@ class Prompts:
     def prompt(self, document: Document, plan: Sequence[int]) -> Ids:
         """A document, EDUs of the plan in tags. Raises UserError: not even its first EDU has room."""
         chosen, ids = set(plan), list(self._frame.before)
-        for number, edu in enumerate(self._kept(document)):
+        for number, edu in enumerate(self._edus_with_room(document)):
             ids += [*self._open, *edu, *self._close] if number in chosen else edu
         return (*ids, *self._behind)
 
     def edus(self, document: Document) -> int:
         """How many EDUs of a document stand in its prompts."""
-        return len(self._kept(document))
+        return len(self._edus_with_room(document))
 
     def target(self, document: Document) -> Ids:
         """The reference and the end of text, cut to the longest text."""
@@ -68,22 +67,19 @@ class Prompts:
             limit = f"writer.prompt_tokens={self._config.prompt_tokens}"
             note(f"warning: {self._cut:,} of {len(self._edus):,} documents are cut to {limit}")
 
-    def _kept(self, document: Document) -> list[list[int]]:
+    def _edus_with_room(self, document: Document) -> list[list[int]]:
         """Ids of the first EDUs that fit, were they all in tags: the same with every plan."""
         if document.id not in self._edus:
             room = self._config.prompt_tokens - len(self._frame.before) - len(self._behind)
-            edus, kept = [self._frame.reader.ids(f" {edu}") for edu in document.units.edus], list[list[int]]()
-            for edu in edus:
-                room -= len(edu) + len(self._open) + len(self._close)
-                if room < 0:
-                    break
-                kept.append(edu)
-            if not kept:
+            edus = [self._frame.reader.ids(f" {edu}") for edu in document.units.edus]
+            ends = np.cumsum([len(edu) + len(self._open) + len(self._close) for edu in edus])
+            first = edus[: int((ends <= room).sum())]
+            if not first:
                 what = f"has no room for the first EDU of document {document.id}, of {len(edus[0]):,} tokens"
                 where = f"writer.prompt_tokens={self._config.prompt_tokens}"
                 raise UserError(what, where, "type a larger writer.prompt_tokens")
-            self._cut += len(kept) < len(edus)
-            self._edus[document.id] = kept
+            self._cut += len(first) < len(edus)
+            self._edus[document.id] = first
         return self._edus[document.id]
 
 
@@ -172,28 +168,12 @@ def _generate(
 ) -> list[list[int]]:
     """So many texts of each prompt, their ends left out."""
     eos = int(tokenizer.eos_token_id)
-    ends = [eos, *(end for end in end_ids(model) if end != eos)]
-    ids, attention = _pad_left(prompts, eos)
     options: dict[str, Any] = {"no_repeat_ngram_size": config.no_repeat, "num_return_sequences": count}
+    options |= {"eos_token_id": eos, "max_new_tokens": config.summary_tokens}
     if config.search == "nucleus":
         options |= {"do_sample": True, "top_p": plans.top_p, "top_k": 0, "num_beams": 1}
     else:
         options |= {"do_sample": False, "num_beams": max(config.beams, count)}
-    device = model.device
-    texts = model.generate(
-        input_ids=ids.to(device), attention_mask=attention.to(device), max_new_tokens=config.summary_tokens,
-        pad_token_id=eos, eos_token_id=ends, **options,
-    )  # fmt: skip
-    return [_until(row, ends) for row in texts[:, ids.shape[1] :].tolist()]
-
-
-def _until(ids: list[int], ends: Sequence[int]) -> list[int]:
-    places = [place for place, token in enumerate(ids) if token in ends]
-    return ids[: places[0]] if places else ids
-
-
-def _pad_left(prompts: Sequence[Ids], pad: int) -> tuple[Tensor, Tensor]:
-    longest = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    return ids, mask
+    texts = generate(model, [np.array(ids) for ids in prompts], str(model.device), options)
+    ends = {eos, *end_ids(model)}
+    return [[token for token in ids.tolist() if token not in ends] for ids in texts]  # an end is the last of its text

@@ -31,7 +31,7 @@ from recipes.retrieval.measures import add_measures
 from recipes.retrieval.pairs import TrainingPairs, pair_collate, training_pairs, training_queries
 from recipes.retrieval.rankings import FILE, Ranking, by_scores, write_run
 from recipes.retrieval.xtr import output
-from recipes.retrieval.xtr.config import XTRConfig
+from recipes.retrieval.xtr.config import SearchConfig, XTRConfig
 from recipes.retrieval.xtr.model import PassageLoss, TokenEncoder
 from recipes.retrieval.xtr.tokens import TokenResults, measure_tokens
 
@@ -75,12 +75,14 @@ class XTRRecipe:
         if config.search.infer_score == "bm25":
             return Prepared(passages, queries, None, None, [], [], None, device)
         body, tokenizer = load_encoder(config.model, config.encoder.trainable_layers if config.trains else 0)
-        asked, texts = list(queries.texts), [passages.whole(number) for number in range(len(passages))]
-        query_rows = text_rows(body, tokenizer, asked, config.encoder.query_tokens, "queries")
-        passage_rows = text_rows(body, tokenizer, texts, config.encoder.passage_tokens, "passages")
+        encoder, every = config.encoder, collection.passages if config.trains else passages  # it learns from all
+        query_rows = text_rows(body, tokenizer, list(queries.texts), encoder.query_tokens, "queries")
+        texts = [every.whole(number) for number in range(len(every))]
+        rows = text_rows(body, tokenizer, texts, encoder.passage_tokens, "passages")
+        passage_rows = [rows[every.number_of[id]] for id in passages.ids]
         if config.reads_tokens:
             _check_tokens(config, sum(map(len, passage_rows)))
-        pairs = _pairs(config, collection, body, tokenizer) if config.trains else None
+        pairs = _pairs(config, collection, rows, body, tokenizer) if config.trains else None
         width = config.objective.projection if config.trains else None
         model = TokenEncoder(body, width, config.seed)
         return Prepared(passages, queries, model, tokenizer, passage_rows, query_rows, pairs, device)
@@ -166,13 +168,10 @@ def _describe(model: TokenEncoder, describe: Callable[[Path], None], checkpoint:
         output.write_projection(checkpoint / DESCRIPTION / PROJECTION, model.projection.weight)
 
 
-def _pairs(config: XTRConfig, collection: Collection, body: Any, tokenizer: Any) -> TrainingPairs:
-    """Pairs of the whole collection, whatever part of it is searched."""
+def _pairs(config: XTRConfig, collection: Collection, passage_rows: Rows, body: Any, tokenizer: Any) -> TrainingPairs:
+    """Pairs of the whole collection, whatever part of it is searched; `passage_rows` are the ids of its passages."""
     queries = training_queries(config.pairs, collection, config.seed)
-    passages, encoder = collection.passages, config.encoder
-    texts = [passages.whole(number) for number in range(len(passages))]
-    query_rows = text_rows(body, tokenizer, list(queries.texts), encoder.query_tokens, "queries")
-    passage_rows = text_rows(body, tokenizer, texts, encoder.passage_tokens, "passages")
+    query_rows = text_rows(body, tokenizer, list(queries.texts), config.encoder.query_tokens, "queries")
     pairs = training_pairs(config.pairs, collection, queries, query_rows, passage_rows, config.seed)
     _note_all_returned(config, pairs)
     return pairs
@@ -194,7 +193,7 @@ def _check_tokens(config: XTRConfig, tokens: int) -> None:
         raise UserError(what, f"search.k_prime={config.search.k_prime}", f"type {tokens} or less")
 
 
-def _fitting(config: XTRConfig, vectors: TokenVectors) -> Any:
+def _fitting(config: XTRConfig, vectors: TokenVectors) -> SearchConfig:
     """Search settings without the other k' that are more than there are tokens."""
     fitting = tuple(k for k in config.search.sweep if k <= len(vectors.values))
     if left_out := [k for k in config.search.sweep if k not in fitting]:

@@ -26,8 +26,8 @@ def overlaps(old: Sequence[int], new: Sequence[int]) -> tuple[np.ndarray, np.nda
     ends, others = np.cumsum(old), np.cumsum(new)
     cuts = np.union1d(ends, others)
     shared = np.diff(cuts, prepend=0)
-    kept = shared > 0
-    return np.searchsorted(ends, cuts[kept]), np.searchsorted(others, cuts[kept]), shared[kept]
+    cuts, shared = cuts[shared > 0], shared[shared > 0]  # a token of no bytes shares none
+    return np.searchsorted(ends, cuts), np.searchsorted(others, cuts), shared
 
 
 def aligned_rows(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recipes.core.data.text.vocabulary_bytes import VocabularyBytes
+from recipes.core.models.nearest import nearest
 from recipes.tokenization.mapping import Speller, VocabularyMap
 from recipes.tokenization.rows import RowWeights, copied_rows, weighted_rows
 from recipes.tokenization.tokenadapt.alignment import aligned_rows
@@ -21,7 +22,7 @@ from recipes.tokenization.tokenadapt.config import (
     TRANSTOKENIZER,
     InitConfig,
 )
-from recipes.tokenization.tokenadapt.method import local_weights, mix, nearest, neighbour_weights, sparsemax
+from recipes.tokenization.tokenadapt.method import local_weights, mix, neighbour_weights, sparsemax
 from recipes.tokenization.tokenadapt.strings import BROKEN, StringVectors, token_strings
 
 CHUNK = 256  # tokens whose likeness to all others is in memory at a time
@@ -139,11 +140,11 @@ class Composer:
     def _global(self, config: InitConfig) -> RowWeights:
         tokens, vectors = self._whole()
         among = torch.tensor([at for at, text in enumerate(self._old_strings) if text and BROKEN not in text])
-        if not tokens:
+        if not tokens or not len(among):
             return weighted_rows(self._count, [], [], [])
         alike, places = nearest(vectors, self._old_vectors[among], min(config.k, len(among)))
         weights = neighbour_weights(alike, config.tau, config.threshold)
-        return self._kept(tokens, [among[row] for row in places], list(weights))
+        return self._positive_rows(tokens, [among[row] for row in places], list(weights))
 
     def _focus(self, config: InitConfig) -> RowWeights:
         tokens, vectors = self._whole()
@@ -159,8 +160,8 @@ class Composer:
                 values.append(row[row > 0])
         return weighted_rows(self._count, tokens, sources, values)
 
-    def _kept(self, tokens: list[int], sources: list[Tensor], values: list[Tensor]) -> RowWeights:
-        """Without weights of 0, and without tokens that have no other."""
+    def _positive_rows(self, tokens: list[int], sources: list[Tensor], values: list[Tensor]) -> RowWeights:
+        """Rows of their weights above 0, of the tokens that have any."""
         rows = [(token, one[row > 0], row[row > 0]) for token, one, row in zip(tokens, sources, values, strict=True)]
         rows = [row for row in rows if len(row[1])]
         return weighted_rows(self._count, [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])

@@ -60,32 +60,6 @@ def neighbour_weights(similarities: Tensor, tau: float, threshold: float = 0.0) 
     return torch.where(total > 0, weights / total.clamp(min=torch.finfo(weights.dtype).tiny), 0)
 
 
-def nearest(queries: Tensor, keys: Tensor, k: int, chunk: int = 256) -> tuple[Tensor, Tensor]:
-    """The keys with the largest inner products, of equal ones the first.
-
-    Args:
-        queries: [n, d]
-        keys: [V, d]
-        k: How many, at most V.
-        chunk: Queries at a time.
-
-    Returns:
-        ([n, k] products, falling; int64 [n, k] keys)
-    """
-    values, indices = [], []
-    for part in queries.split(chunk):
-        products = part @ keys.T
-        least = products.topk(k).values[:, -1:]
-        # What lies above the k-th product, then of those that equal it the first.
-        rank = (products > least).long() + (products >= least)
-        order = (rank * len(keys) - torch.arange(len(keys))).topk(k).indices
-        chosen = products.gather(1, order)
-        by_value = chosen.sort(descending=True, stable=True)
-        values.append(by_value.values)
-        indices.append(order.gather(1, by_value.indices))
-    return torch.cat(values), torch.cat(indices)
-
-
 def sparsemax(scores: Tensor) -> Tensor:
     """[..., n] the nearest point of the simplex: max(z - theta, 0), summing to 1.
 
@@ -111,5 +85,5 @@ def mix(local: RowWeights, neighbours: RowWeights, share: float) -> RowWeights:
         torch.cat([local.sources, neighbours.sources]),
         torch.cat(values),
     )
-    kept = joined.values != 0  # a share of 0 leaves the other bit for bit
-    return RowWeights(local.count, joined.targets[kept], joined.sources[kept], joined.values[kept])
+    counts = joined.values != 0  # a share of 0 leaves the other bit for bit
+    return RowWeights(local.count, joined.targets[counts], joined.sources[counts], joined.values[counts])

@@ -101,6 +101,7 @@ def _pairs(prepared: Prepared) -> list[tuple[TextBits, Window]]:
 
 
 def score_vocabulary(config: TokenAdaptConfig, prepared: Prepared, after: Sequence[TextBits], scores: Scores) -> None:
+    """Metrics of the new vocabulary, one value a run; without `renyi` where the texts are read by the old tokenizer."""
     both, mapped = prepared.both, prepared.both.mapped
     sizes = [len(ids) for ids in both.pieces.values()]
     used, text_tokens = Counter(token for one in after for token in one.ids), len(mapped.shared) + len(mapped.unique)
@@ -121,6 +122,7 @@ def score_vocabulary(config: TokenAdaptConfig, prepared: Prepared, after: Sequen
 
 
 def heatmap(config: TokenAdaptConfig, prepared: Prepared, after: Sequence[TextBits]) -> dict[str, Any]:
+    """Content of `heatmap.json`: the first texts in new tokens, shaded by how many old ones spell each."""
     texts, pieces = token_texts(prepared.both.tokenizers[1]), prepared.both.pieces
     examples = [
         heatmap_example(

@@ -74,8 +74,8 @@ class VocabularyBytes:
 
     def behind(self, prefix: bytes) -> int:
         """Place, in the order of their bytes, of the first token behind all that begin with a prefix."""
-        kept = prefix.rstrip(b"\xff")
-        return bisect_left(self._sorted, kept[:-1] + bytes([kept[-1] + 1])) if kept else len(self._sorted)
+        head = prefix.rstrip(b"\xff")  # the next larger prefix ends in a byte that can grow
+        return bisect_left(self._sorted, head[:-1] + bytes([head[-1] + 1])) if head else len(self._sorted)
 
 
 def vocabulary_bytes(
