@@ -4,8 +4,12 @@ config        a tokenizer that a run trains or is given; texts to measure on; th
 texts         documents to train a tokenizer on, and held-out stretches of text
 tokenizers    byte-level BPE from texts, with and without supertokens; tokenizers of the user's
 mapping       which tokens two vocabularies share, by the bytes that they stand for; old tokens that spell a new one
+vocabularies  an old and a new one side by side; pieces of unique tokens, and their mean
+neighbours    rows from old tokens that are near in some space: softmax of the nearest, sparsemax over shared ones
+strings       what tokens say, and vectors of those strings
 rows          rows of a new vocabulary as weighted sums of old ones
 transplant    a model with a new vocabulary, in memory and as a folder
 bits          bits per byte of the same text, whatever cuts it into tokens
+small_models  small language models trained on given texts with a given tokenizer, by equal steps, bytes or FLOPs
 measures      fertility, compression, boundaries, Renyi efficiency
 """

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from recipes.core.config.settings import TOKENIZER_CONTENT, setting
 
 FEWEST = 300  # tokens: all bytes and some merges
+STEPS, BYTES, FLOPS = "steps", "bytes", "flops"
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,92 @@ class WindowsConfig:
     shortest: int = setting(200, help="documents with fewer are passed over", unit="characters", ge=1)
     batch_tokens: int = setting(2048, help="tokens of a forward, padding included", unit="tokens", ge=1)
     shown: int = setting(6, help="stretches that the report shows", unit="windows", ge=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallModelConfig:
+    """A small language model trained from nothing in the run, with a tokenizer that it is given."""
+
+    architecture: str = setting("llama", help="kind of decoder", choices=("llama", "gpt2"))
+    layers: int = setting(2, help="decoder layers", ge=1)
+    width: int = setting(96, help="hidden width", ge=4)
+    heads: int = setting(4, help="attention heads", ge=1)
+    length: int = setting(128, help="tokens of a training sequence", unit="tokens", ge=2)
+    steps: int = setting(300, help="steps of its training", unit="steps", ge=1)
+    batch_size: int = setting(16, help="sequences per step", unit="sequences", ge=1)
+    learning_rate: float = setting(3e-3, help="peak learning rate", gt=0)
+    equal: str = setting(
+        STEPS,
+        help="what models of different tokenizers have the same of: steps; bytes that they read (those of the steps, "
+        "at 4 bytes a token); FLOPs (those of the steps, at 8,192 tokens)",
+        choices=(STEPS, BYTES, FLOPS),
+    )
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        if self.width % (2 * self.heads):
+            return [("heads", f"width={self.width} does not divide by 2 x heads={self.heads}")]
+        return []
+
+    @property
+    def description(self) -> str:
+        """What it resolves to, for people."""
+        kind = {"llama": "Llama", "gpt2": "GPT-2"}[self.architecture]
+        return f"{kind}-type model, {self.layers} layers, width {self.width}, trained in the run (once, then cached)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledConfig:
+    """Tokenizers that are drawn at random, one for each step of a hypernetwork's training."""
+
+    vocabulary: int = setting(1024, help="tokens of each, bytes included", unit="tokens", ge=FEWEST)
+    texts: int = setting(96, help="stretches of text that its substrings are counted in", unit="texts", ge=1)
+    characters: int = setting(512, help="of a stretch", unit="characters", ge=1)
+    longest: int = setting(15, help="longest substring", unit="bytes", ge=1, origin="code")
+    runs: int = setting(2, help="longest run of white space, behind a blank, that is always a token (code: 15)", ge=0)
+    stride: int = setting(1, help="substrings begin at every so many bytes of a word (code: 4)", unit="bytes", ge=1)
+    noise: bool = setting(True, help="scores are noisy, so that tokenizers differ; arms choose it")
+    noise_scale: float = setting(1e-5, help="median deviation of the noise", gt=0, origin="code")
+    noise_deviation: float = setting(4.0, help="deviation of the logarithm of that", ge=0, origin="code")
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        if 256 + 9 * self.runs > self.vocabulary:
+            return [("runs", f"bytes and runs of white space are more than vocabulary={self.vocabulary} tokens")]
+        return []
+
+
+LM, ROWS = "lm", "rows"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HypernetworkConfig:
+    """A network that predicts rows of new tokens, and how it is trained, once for a model."""
+
+    width: int | None = setting(None, help="of its tokens; null: that of the model's", ge=8)
+    layers: int = setting(3, help="of its encoder", ge=1, origin="paper")
+    pieces: int = setting(7, help="old tokens that are read of a new one", unit="tokens", ge=1, origin="paper")
+    objective: str = setting(
+        LM,
+        help="lm: the model reads texts through predicted rows of random tokenizers; rows: old rows from the pieces "
+        "that half of the merges leave of their tokens, the model is not run",
+        choices=(LM, ROWS),
+    )
+    steps: int = setting(300, help="steps of its training", unit="steps", ge=1)
+    batch_size: int = setting(16, help="texts (lm) or tokens (rows) per step", ge=1)
+    length: int = setting(64, help="tokens of a text", unit="tokens", ge=2)
+    learning_rate: float = setting(1e-3, help="peak learning rate (paper: 6e-5, 190,000 steps)", gt=0)
+    identity_steps: int = setting(
+        300, help="steps before, in which it learns the rows of old tokens from themselves; 0: none", ge=0
+    )
+    identity_batch: int = setting(1024, help="tokens in each of these", unit="tokens", ge=1)
+    identity_rate: float = setting(2e-3, help="their peak learning rate (paper: 3e-4, 10,000 steps)", gt=0)
+    auxiliary: float = setting(
+        0.5, help="weight of the distance of shared tokens to their old rows", ge=0, origin="paper"
+    )
+    clip: float = setting(0.1, help="gradients are clipped to this norm", gt=0, origin="code")
+    held_out: float = setting(
+        0.1, help="share of the old tokens that objective=rows never sees, and rows are compared on", gt=0, lt=1
+    )
+    snapshots: int = setting(4, help="times it is kept during training, for a learning curve", ge=0)
+    sampled: SampledConfig = setting(SampledConfig(), help="random tokenizers")

@@ -1,6 +1,6 @@
 """New tokenizers: byte-level BPE trained on texts by the library `tokenizers`, and those of the user."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -42,23 +42,38 @@ def train_tokenizer(config: TokenizerConfig, texts: Sequence[str], fingerprint: 
         like: The tokenizer of the model.
         seed: Of stretches of text, for supertokens.
     """
+    options = [config.vocabulary, config.supertokens, config.min_frequency, config.longest]
+    drawn = seed if config.supertokens else None
+    return _train_like(
+        like, [VERSION, fingerprint, options], config.vocabulary, lambda names: _bpe(config, texts, names, seed), drawn
+    )
+
+
+def train_unigram(vocabulary: int, texts: Sequence[str], fingerprint: str, like: Any) -> Any:
+    """A byte-level Unigram tokenizer trained on texts, or the one trained on them before; see `train_tokenizer`."""
+    key = [VERSION, fingerprint, vocabulary, "unigram"]
+    return _train_like(like, key, vocabulary, lambda names: _unigram(vocabulary, texts, names))
+
+
+def _train_like(
+    like: Any, key: list[Any], vocabulary: int, train: Callable[[list[str]], Tokenizer], drawn: int | None = None
+) -> Any:
+    """What `train` makes of the names of control tokens, with roles and template of another tokenizer; only once."""
     names = [like.convert_ids_to_tokens(token) for token in sorted(control_ids(like))]
     roles = {role: str(getattr(like, role)) for role in ROLES if getattr(like, role) in names}
     template, begins = getattr(like, "chat_template", None), bool(TextIds(like).start)
-    options = [config.vocabulary, config.supertokens, config.min_frequency, config.longest]
-    key = [VERSION, fingerprint, options, names, roles, template, begins, seed if config.supertokens else None]
 
     def build(folder: Path) -> None:
         with progress("training a tokenizer", 1) as show:
-            backend = _bpe(config, texts, names, seed)
+            backend = train(names)
             show(1)
         _with_roles(backend, names, roles, template, begins).save_pretrained(folder)
 
-    folder = build_once("new-tokenizers", sha256_json(key)[:32], build)
-    tokenizer = load_tokenizer(str(folder), KEY)
-    if token_rows(tokenizer) < config.vocabulary:
-        size = f"{token_rows(tokenizer):,} tokens, not {config.vocabulary:,}"
-        note(f"the text has no more pairs to merge: the new tokenizer has {size}")
+    whole = sha256_json([*key, names, roles, template, begins, drawn])[:32]
+    tokenizer = load_tokenizer(str(build_once("new-tokenizers", whole, build)), KEY)
+    if token_rows(tokenizer) < vocabulary:
+        size = f"{token_rows(tokenizer):,} tokens, not {vocabulary:,}"
+        note(f"the text has no more pairs to merge, or pieces to keep: the new tokenizer has {size}")
     return tokenizer
 
 
@@ -139,6 +154,20 @@ def _bpe(config: TokenizerConfig, texts: Sequence[str], control: list[str], seed
     # A stretch of text is given as a text of its own: no separator is needed, and merges never leave it.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not config.supertokens)
     tokenizer.train_from_iterator(draw_stretches(texts, seed) if config.supertokens else texts, trainer)
+    return tokenizer
+
+
+def _unigram(vocabulary: int, texts: Sequence[str], control: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocabulary,
+        special_tokens=control,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 

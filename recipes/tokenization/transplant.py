@@ -43,12 +43,34 @@ def transplant(
     head = output_head(model)
     old = model.get_input_embeddings().weight
     tied = head.weight.data_ptr() == old.data_ptr()
-    ends = _generation_ends(model, mapped)
-    rows = -(-weights.count // pad_to) * pad_to
+    rows = padded(weights.count, pad_to)
     new_in = _fill(weights, old, rows, fallback, seed)
     new_out = new_in if tied else _fill(weights, head.weight, rows, fallback, seed + 1)
     new_bias = None if head.bias is None else _fill(weights, head.bias[:, None], rows, MEAN, seed)[:, 0]
-    model.resize_token_embeddings(rows, mean_resizing=False)
+    place_rows(model, tokenizer, mapped, new_in, new_out, new_bias)
+
+
+def padded(count: int, pad_to: int) -> int:
+    """Rows of a new model: the next multiple of `pad_to`."""
+    return -(-count // pad_to) * pad_to
+
+
+@torch.no_grad()
+def place_rows(
+    model: Any, tokenizer: Any, mapped: VocabularyMap, new_in: Tensor, new_out: Tensor, new_bias: Tensor | None
+) -> None:
+    """Give a causal language model of `transformers` rows of a new vocabulary, in place; a tied head stays tied.
+
+    Args:
+        model: The model.
+        tokenizer: The new tokenizer.
+        mapped: What becomes of the old tokens.
+        new_in: [rows, d] of the input.
+        new_out: [rows, d] of the head; those of the input where it is tied.
+        new_bias: [rows] of the head, if it has one.
+    """
+    ends = _generation_ends(model, mapped)
+    model.resize_token_embeddings(len(new_in), mean_resizing=False)
     head = output_head(model)
     model.get_input_embeddings().weight.copy_(new_in)
     head.weight.copy_(new_out)

@@ -11,19 +11,19 @@ from torch import Tensor
 
 from recipes.tokenization.config import TokenizerConfig
 from recipes.tokenization.mapping import map_vocabularies, read_vocabulary
+from recipes.tokenization.neighbours import neighbour_weights, sparsemax
 from recipes.tokenization.rows import RowWeights, weighted_rows
+from recipes.tokenization.strings import token_strings
 from recipes.tokenization.tokenadapt.alignment import aligned_rows, overlaps
-from recipes.tokenization.tokenadapt.compose import Composer, Vocabularies
+from recipes.tokenization.tokenadapt.compose import Composer
 from recipes.tokenization.tokenadapt.config import INITS, InitConfig
 from recipes.tokenization.tokenadapt.method import (
     local_weights,
     mix,
-    neighbour_weights,
     segment_softmax,
-    sparsemax,
 )
-from recipes.tokenization.tokenadapt.strings import token_strings
 from recipes.tokenization.tokenizers import train_tokenizer
+from recipes.tokenization.vocabularies import Vocabularies
 from tests.core import tokenizer_kinds
 
 ALIKE, SHARES = torch.tensor([0.60, 0.80]), torch.tensor([4 / 7, 3 / 7])

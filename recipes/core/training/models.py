@@ -35,6 +35,8 @@ def train_once(
     *,
     name: str,
     what: str,
+    events: Callable[[Path, frozenset[int]], TrainEvents] | None = None,
+    resumable: bool = False,
 ) -> Path:
     """Train a model in one process, or find the one trained before.
 
@@ -47,6 +49,9 @@ def train_once(
         save: Writes the trained model into an empty folder.
         name: What it is called, for people.
         what: What it is trained on, for people ("1,400 texts").
+        events: Makes, of the folder that `save` fills and of the steps that the training watches, what is told of each
+            step, and may leave files there; None: nothing is.
+        resumable: A training that was stopped goes on from its last checkpoint, one every `trainer.save_steps`.
 
     Returns:
         Folder that `save` has filled.
@@ -64,7 +69,7 @@ def train_once(
             trainer,
             batch_size=size,
             micro_batch_size=None,
-            save_steps=trainer.max_steps,
+            save_steps=trainer.save_steps if resumable else trainer.max_steps,
             nproc=1,
             gradient_checkpointing=trainer.gradient_checkpointing and can_checkpoint(work.model),
             attention="auto",
@@ -73,12 +78,13 @@ def train_once(
             group_by_length=False,
             early_stopping=EarlyStoppingConfig(),
         )
-        if train(work, shortened, seed, folder / CHECKPOINTS, TrainEvents()).status == INTERRUPTED:
+        listener = events(folder, work.watch_steps) if events else TrainEvents()
+        if train(work, shortened, seed, folder / CHECKPOINTS, listener).status == INTERRUPTED:
             raise KeyboardInterrupt
         shutil.rmtree(folder / CHECKPOINTS)
         save(work.model, folder)
 
-    return build_once(kind, sha256_json([key, _decisive(trainer), seed])[:32], build)
+    return build_once(kind, sha256_json([key, _decisive(trainer), seed])[:32], build, resumable)
 
 
 def train_reference(

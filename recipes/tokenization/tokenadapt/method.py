@@ -41,39 +41,6 @@ def segment_softmax(values: Tensor, owners: Tensor, count: int) -> Tensor:
     return powers / torch.zeros(count, dtype=values.dtype).index_add(0, owners, powers)[owners]
 
 
-def neighbour_weights(similarities: Tensor, tau: float, threshold: float = 0.0) -> Tensor:
-    """Weights of the nearest old tokens: softmax(g / tau), without those below the threshold.
-
-    Args:
-        similarities: [tokens, k] cosines g.
-        tau: Temperature.
-        threshold: Smallest cosine that counts.
-
-    Returns:
-        [tokens, k], summing to 1; all 0 where none counts.
-
-    Source:
-        arXiv 2505.09738, Section 3.1.
-    """
-    weights = (similarities / tau).softmax(-1).masked_fill(similarities < threshold, 0)
-    total = weights.sum(-1, keepdim=True)
-    return torch.where(total > 0, weights / total.clamp(min=torch.finfo(weights.dtype).tiny), 0)
-
-
-def sparsemax(scores: Tensor) -> Tensor:
-    """[..., n] the nearest point of the simplex: max(z - theta, 0), summing to 1.
-
-    Source:
-        arXiv 1602.02068, algorithm 1; weights of FOCUS (arXiv 2305.14481, equation 3).
-    """
-    ordered = scores.sort(dim=-1, descending=True).values
-    sums = ordered.cumsum(-1)
-    places = torch.arange(1, scores.shape[-1] + 1, dtype=scores.dtype, device=scores.device)
-    support = (1 + places * ordered > sums).sum(-1, keepdim=True)
-    theta = (sums.gather(-1, support - 1) - 1) / support
-    return (scores - theta).clamp(min=0)
-
-
 def mix(local: RowWeights, neighbours: RowWeights, share: float) -> RowWeights:
     """(1 - share) local + share neighbours where a row has both; else the one that it has."""
     both = ~local.missing & ~neighbours.missing

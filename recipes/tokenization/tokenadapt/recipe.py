@@ -18,8 +18,9 @@ from recipes.core.storage.files import read_json, sha256_json, write_json
 from recipes.core.training.toys.frozen import load_frozen, model_where
 from recipes.tokenization.bits import TextBits, text_bits
 from recipes.tokenization.mapping import map_vocabularies, read_vocabulary
+from recipes.tokenization.strings import StringVectors
 from recipes.tokenization.texts import Texts, Window
-from recipes.tokenization.tokenadapt.compose import Composer, Vocabularies
+from recipes.tokenization.tokenadapt.compose import Composer
 from recipes.tokenization.tokenadapt.config import BASE, MEAN, RANDOM, TokenAdaptConfig
 from recipes.tokenization.tokenadapt.results import (
     COMPOSED,
@@ -31,9 +32,9 @@ from recipes.tokenization.tokenadapt.results import (
     write_composed,
     write_cuts,
 )
-from recipes.tokenization.tokenadapt.strings import StringVectors
 from recipes.tokenization.tokenizers import load_new_tokenizer, train_tokenizer
 from recipes.tokenization.transplant import transplant, writer
+from recipes.tokenization.vocabularies import Vocabularies
 
 VERSION = 1
 

@@ -17,9 +17,9 @@ from recipes.tokenization.bits import TextBits
 from recipes.tokenization.measures import agreement, boundaries, fertility, renyi_efficiency
 from recipes.tokenization.rows import RowWeights
 from recipes.tokenization.texts import Window
-from recipes.tokenization.tokenadapt.compose import Vocabularies
 from recipes.tokenization.tokenadapt.config import BASE, BITS, PER_TOKEN, RATIO, TOKENS, TokenAdaptConfig
 from recipes.tokenization.tokenizers import is_supertoken
+from recipes.tokenization.vocabularies import Vocabularies
 
 TITLES = {
     BITS: ("bits per byte of held-out text", False),
@@ -109,7 +109,7 @@ def score_vocabulary(config: TokenAdaptConfig, prepared: Prepared, after: Sequen
         "shared": len(mapped.shared) / max(text_tokens, 1),
         "unique": len(mapped.unique),
         "pieces": float(np.mean(sizes)) if sizes else 0.0,
-        "unspelled": both.unspelled,
+        "unspelled": len(both.unspelled),
         "uncomposed": int(prepared.rows.missing.sum()),
         "supertokens": sum(map(is_supertoken, both.new.table)),
     }
