@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.config import compose
+from recipes.core.evaluation.cuts import Cut, Cuts, CutText, write_cuts
 from recipes.core.evaluation.plots import Plot, write_plots
 from recipes.core.evaluation.scores import Scores
 from recipes.core.evaluation.strips import Shot, Strip, write_strips
@@ -58,6 +59,7 @@ def finished_run(config: Any, seed: int) -> Path:
     write_json(folder.path / "heatmap.json", heatmap(config.arm))
     write_plots(folder.path, [Plot("p", "t", "x", "y", {"a": [(0.0, 1.0), (1.0, 2.0)]})])
     write_strips(folder.path, [Strip("s", "l", [Shot("test-0", "t", "n", heatmap("ntp")["examples"][0]["image"])])])
+    write_cuts(folder.path, Cuts([CutText("t", [Cut("one", "2 tokens", ["a", "b"], [False, True])])], "h"))
     checkpoint = folder.checkpoints / "checkpoint-2"
     checkpoint.mkdir(parents=True)
     write_json(checkpoint / "complete.json", {"model.safetensors": {"size": 1, "sha256": "0" * 64}})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from recipes.core.config import compose, registry
 from recipes.core.config.settings import Card, RunConfig
+from recipes.core.evaluation.cuts import write_cuts
 from recipes.core.evaluation.extra_config import questions_path
 from recipes.core.evaluation.plots import write_plots
 from recipes.core.evaluation.scores import read_rows
@@ -225,6 +226,8 @@ def _evaluate(
         write_plots(folder.path, evaluation.plots)
     if evaluation.strips:
         write_strips(folder.path, evaluation.strips)
+    if evaluation.cuts:
+        write_cuts(folder.path, evaluation.cuts)
     for name, write in evaluation.files.items():
         write(folder.path / name)
     folder.log(steps, "final", evaluation.metrics, time.perf_counter() - began)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from recipes.core.evaluation.cuts import Cuts
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.evaluation.strips import Strip
@@ -26,6 +27,7 @@ class Evaluation:
             it is that of a loss; None if the method has none.
         plots: What the report draws besides curves and comparisons.
         strips: Examples as images.
+        cuts: Texts as several tokenizers cut them.
         files: File name -> what writes it to a path, for results that users take away (a selection of documents).
         model: Writes, into an empty folder, the model that a method leaves which trains nothing, as `from_pretrained`
             takes it; None if it leaves none.
@@ -36,6 +38,7 @@ class Evaluation:
     heatmap: dict[str, Any] | None = None
     plots: Sequence[Plot] = ()
     strips: Sequence[Strip] = ()
+    cuts: Cuts | None = None
     files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
     model: Callable[[Path], None] | None = None
 

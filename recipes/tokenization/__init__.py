@@ -12,4 +12,8 @@ transplant    a model with a new vocabulary, in memory and as a folder
 bits          bits per byte of the same text, whatever cuts it into tokens
 small_models  small language models trained on given texts with a given tokenizer, by equal steps, bytes or FLOPs
 measures      fertility, compression, boundaries, Renyi efficiency
+scripts       which characters of a script are one token, several, or cannot be spelled
+edits         Levenshtein's distance and alignment
+noise         text as scanners and hasty fingers leave it
+pictures      the same text cut by several tokenizers, and boundaries that move under noise
 """

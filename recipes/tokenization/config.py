@@ -6,6 +6,8 @@ from recipes.core.config.settings import TOKENIZER_CONTENT, setting
 
 FEWEST = 300  # tokens: all bytes and some merges
 STEPS, BYTES, FLOPS = "steps", "bytes", "flops"
+SUBSTITUTE, DELETE, INSERT, SPACE = "substitute", "delete", "insert", "space"
+NOISES = (SUBSTITUTE, DELETE, INSERT, SPACE)
 
 
 @dataclass(frozen=True)
@@ -134,3 +136,21 @@ class HypernetworkConfig:
     )
     snapshots: int = setting(4, help="times it is kept during training, for a learning curve", ge=0)
     sampled: SampledConfig = setting(SampledConfig(), help="random tokenizers")
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Text that is read badly."""
+
+    rate: float = setting(0.05, help="chance that something happens to a character", ge=0, le=1)
+    kinds: tuple[str, ...] = setting(
+        NOISES,
+        help="what happens: a letter is taken for one that looks like it, left out, put in; a space comes or goes",
+        choices=NOISES,
+    )
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        if not self.kinds or len(set(self.kinds)) < len(self.kinds):
+            return [("kinds", "is empty, or names a kind twice")]
+        return []

@@ -56,6 +56,16 @@ class Texts:
             if part == split:
                 yield from ((id, name, text) for id, text in documents)
 
+    @property
+    def domains(self) -> list[str]:
+        """Names of the domains that have documents, in their order."""
+        return list(dict.fromkeys(part.rpartition("/")[0] for part in self._read()))
+
+    def drawn(self, domain: str, share: float, seed: int) -> list[str]:
+        """A share of the training documents of a domain, in an order that is drawn."""
+        places = {f"{seed}/{id}": text for id, name, text in self.documents(TRAIN) if name == domain}
+        return [places[name] for name in sorted(places, key=_position) if _position(name) < share]
+
     def training(self, share: float, seed: int) -> tuple[list[str], str]:
         """A share of the training documents, drawn, and what stands for them in the key of a cache entry.
 
@@ -107,8 +117,7 @@ def _window(id: str, domain: str, text: str, characters: int, seed: int) -> Wind
     room = len(text) - characters
     start = 0
     if room > 0:
-        drawn = np.random.default_rng([seed, int.from_bytes(sha256(id.encode()).digest()[:8], "big")])
-        start = int(drawn.integers(room + 1))
+        start = int(random_of(seed, id).integers(room + 1))
         behind = text.find(" ", start, start + characters // 4)
         start = start if behind < 0 else behind + 1
     piece = text[start : start + characters]
@@ -116,6 +125,11 @@ def _window(id: str, domain: str, text: str, characters: int, seed: int) -> Wind
     if start + characters < len(text) and last > characters // 2:
         piece = piece[:last]
     return Window(f"{id}@{start}", id, domain, piece)
+
+
+def random_of(seed: int, name: str) -> np.random.Generator:
+    """What is drawn for a thing of this name, whatever else is drawn."""
+    return np.random.default_rng([seed, int.from_bytes(sha256(name.encode()).digest()[:8], "big")])
 
 
 def _position(name: str) -> float:

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
+from recipes.core.evaluation.cuts import read_cuts
 from recipes.core.runs.folder import run_folder
 from recipes.core.runs.records import final_metrics
 from tests.core import tokenizer_kinds
@@ -66,6 +67,9 @@ def test_arms_on_a_users_model_and_text(arm: str, tmp_path: Path, mine: tuple[st
     assert metrics["exact"] == 1 and 0 < metrics["bits_per_byte"] < 100 and not (folder / "hf").exists()
     cuts = [json.loads(line) for line in (folder / "cuts.jsonl").read_text().splitlines()]
     assert len(cuts) == 3 and all("".join(cut["old"]).replace("\ufffd", "")[:20] for cut in cuts)
+    picture = read_cuts(folder)
+    labels = {cut.label.partition(",")[0] for cut in picture.texts[0].cuts} if picture else set()
+    assert labels == {"old tokenizer", "new tokenizer"}
     bits = sum(cut["bits_per_byte"]["new"] for cut in cuts)
     assert bits == pytest.approx(sum(cut["bits_per_byte"]["old"] for cut in cuts)) if arm == "base" else bits > 0
     if arm == "base":

@@ -1,4 +1,4 @@
-"""What is measured: per-example scores, probes on frozen features, curves, plots, strips of images.
+"""What is measured: per-example scores, probes on frozen features, curves, plots, strips of images, cut texts.
 
 May import `training` and what stands below it.
 """

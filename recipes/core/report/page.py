@@ -48,6 +48,7 @@ def _templates() -> "Environment":
         "interval": lambda value: interval_text(value).replace("-", MINUS),
         "p_value": p_text,
         "forest": forest,
+        "zip": zip,
         "sentence": sentence,
         "subject": subject,
     }

@@ -12,6 +12,7 @@ from recipes.core.config.settings import Card
 from recipes.core.evaluation.plots import read_plots
 from recipes.core.messages import duration_text
 from recipes.core.report.curves import learning_curves
+from recipes.core.report.cuts import shown_cuts
 from recipes.core.report.figure import draw
 from recipes.core.report.heatmap import HINT, legend, read_heatmap, read_hint
 from recipes.core.report.page import environment_rows, read_environment, render
@@ -137,12 +138,13 @@ def write_report(run: RunRecord, other: RunRecord | None, comparison: Comparison
 def _examples(run: RunRecord) -> dict[str, Any]:
     """Examples and pictures of a run. What an unfinished one has left of them belongs to no finished evaluation."""
     if run.state != DONE:
-        return {"examples": [], "weights_hint": HINT, "pictures": [], "wall": None}
+        return {"examples": [], "weights_hint": HINT, "pictures": [], "wall": None, "cuts": None}
     return {
         "examples": read_heatmap(run.path),
         "weights_hint": read_hint(run.path),
         "pictures": pictures(run.path),
         "wall": run_wall(run.path),
+        "cuts": shown_cuts(run.path),
     }
 
 

@@ -21,7 +21,15 @@ VERSION = 1
 UNSEALED = (SEAL, STATUS, TRACKER_IDS, "owner.lock", "report.html", "report.png")
 UNSEALED_FOLDERS = ("wandb", "tensorboard", "plots", "logs", "evaluate")
 # Read wherever they are there: one that was added to a finished run is no part of it.
-OPTIONAL = ("heatmap.json", "plots.json", "strips.json", "examples.parquet", "metrics_info.json", "env.json")
+OPTIONAL = (
+    "heatmap.json",
+    "plots.json",
+    "strips.json",
+    "cuts.json",
+    "examples.parquet",
+    "metrics_info.json",
+    "env.json",
+)
 HASHED_BELOW = (
     2**26
 )  # larger files that nobody compares runs by (a selection of documents) are recognised by their size

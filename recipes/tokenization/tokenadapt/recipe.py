@@ -17,7 +17,9 @@ from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import read_json, sha256_json, write_json
 from recipes.core.training.toys.frozen import load_frozen, model_where
 from recipes.tokenization.bits import TextBits, text_bits
+from recipes.tokenization.config import NoiseConfig
 from recipes.tokenization.mapping import map_vocabularies, read_vocabulary
+from recipes.tokenization.pictures import cut_texts
 from recipes.tokenization.strings import StringVectors
 from recipes.tokenization.texts import Texts, Window
 from recipes.tokenization.tokenadapt.compose import Composer
@@ -123,7 +125,9 @@ def _evaluation(config: TokenAdaptConfig, prepared: Prepared, after: Sequence[Te
         if config.save_model:
             write = writer(prepared.model.language_model, tokenizer)
     shown = None if config.init.name == BASE else heatmap(config, prepared, after)
-    return Evaluation(scores.overall(), scores, shown, files=files, model=write)
+    both = dict(zip(("old tokenizer", "new tokenizer"), prepared.both.tokenizers, strict=True))
+    cuts = cut_texts(prepared.windows, both, NoiseConfig(), config.seed, config.evaluation.shown)
+    return Evaluation(scores.overall(), scores, shown, cuts=cuts, files=files, model=write)
 
 
 RECIPE = TokenAdaptRecipe
