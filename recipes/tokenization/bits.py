@@ -5,8 +5,9 @@ of a text over its bytes do.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from recipes.core.models.head import last_hidden_state, output_head
 from recipes.core.models.padded import batches, pad_rows
 from recipes.core.models.text import context
 from recipes.core.runs.progress import progress
+from recipes.core.storage.cache import build_once
+from recipes.core.storage.files import read_json, sha256_json, write_json
 from recipes.tokenization.mapping import token_rows
 
 
@@ -79,6 +82,22 @@ def text_bits(model: Any, tokenizer: Any, texts: Sequence[str], key: str, batch_
         TextBits(row, values, len(text.encode()), says(tokenizer, row, text))
         for row, values, text in zip(rows, bits, texts, strict=True)
     ]
+
+
+def kept_bits(key: Any, read: Callable[[], list[TextBits]]) -> list[TextBits]:
+    """What `read` gives, or gave before under the same key.
+
+    Args:
+        key: Everything that it depends on, as JSON: weights, tokenizer, texts.
+        read: Calls `text_bits`.
+    """
+
+    def build(folder: Path) -> None:
+        rows = [[one.ids, one.bits.tolist(), one.size, one.exact] for one in read()]
+        write_json(folder / "bits.json", {"texts": rows})
+
+    rows = read_json(build_once("text-bits", sha256_json(key)[:32], build) / "bits.json")["texts"]
+    return [TextBits(ids, np.array(bits), size, exact) for ids, bits, size, exact in rows]
 
 
 def says(tokenizer: Any, ids: Sequence[int], text: str) -> bool:

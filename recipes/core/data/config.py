@@ -148,7 +148,7 @@ EMBEDDED_DOMAINS = (
     "python-reference",
     "wordnet-glosses",
 )
-DOMAINS = (*EMBEDDED_DOMAINS, "licences", "docstrings", "news", "korean-law")
+DOMAINS = (*EMBEDDED_DOMAINS, "licences", "docstrings", "news", "korean-law", "wordnet-turkish")
 # Sampling weights of published runs on SlimPajama, by the names its domains have there (arXiv 2502.06733, configs).
 PUBLISHED_MIXTURES = {
     "doge": (0.088, 0.045, 0.269, 0.214, 0.070, 0.166, 0.148),

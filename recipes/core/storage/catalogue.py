@@ -200,5 +200,18 @@ _ENTRIES = (
         root="sympy",
         files=("*.py",),
     ),
+    Asset(
+        name="turkish-lexicon",
+        package="turkish-tokenizer",
+        version="0.2.26",
+        sha256="449895fba2cd8b0b512b9b64cd8ad730291e8ddc66876a0beaf66212c8311772",
+        kind="data",
+        label="turkish-tokenizer: 22,000 Turkish roots and 361 affixes",
+        licence="MIT",
+        source="https://github.com/malibayram/turkish-tokenizer",
+        megabytes=1,
+        root="turkish_tokenizer",
+        files=("kokler.json", "ekler.json"),
+    ),
 )
 ASSETS: dict[str, Asset] = {entry.name: entry for entry in _ENTRIES}

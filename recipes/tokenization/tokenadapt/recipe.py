@@ -5,18 +5,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from recipes.core.data.text.text_ids import tokenizer_fingerprint
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.scoring.fingerprints import weights_hash
-from recipes.core.storage.cache import build_once
-from recipes.core.storage.files import read_json, sha256_json, write_json
 from recipes.core.training.toys.frozen import load_frozen, model_where
-from recipes.tokenization.bits import TextBits, text_bits
+from recipes.tokenization.bits import TextBits, kept_bits, text_bits
 from recipes.tokenization.config import NoiseConfig
 from recipes.tokenization.mapping import map_vocabularies, read_vocabulary
 from recipes.tokenization.pictures import cut_texts
@@ -101,15 +97,9 @@ def _new_tokenizer(config: TokenAdaptConfig, texts: Texts, like: Any) -> Any:
 def _bits_before(config: TokenAdaptConfig, model: Any, tokenizer: Any, windows: Sequence[Window]) -> list[TextBits]:
     """What the old model says of the texts, computed once for all arms."""
     texts = [window.text for window in windows]
-    key = sha256_json([VERSION, weights_hash(model), tokenizer_fingerprint(tokenizer), texts])[:32]
-
-    def build(folder: Path) -> None:
-        read = text_bits(model, tokenizer, texts, "evaluation.characters", config.evaluation.batch_tokens)
-        rows = [[one.ids, one.bits.tolist(), one.size, one.exact] for one in read]
-        write_json(folder / "bits.json", {"texts": rows})
-
-    rows = read_json(build_once("text-bits", key, build) / "bits.json")["texts"]
-    return [TextBits(ids, np.array(bits), size, exact) for ids, bits, size, exact in rows]
+    key = [VERSION, weights_hash(model), tokenizer_fingerprint(tokenizer), texts]
+    options = ("evaluation.characters", config.evaluation.batch_tokens)
+    return kept_bits(key, lambda: text_bits(model, tokenizer, texts, *options))
 
 
 def _evaluation(config: TokenAdaptConfig, prepared: Prepared, after: Sequence[TextBits], tokenizer: Any) -> Evaluation:

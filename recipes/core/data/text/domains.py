@@ -1,4 +1,4 @@
-"""Domains of text that need no hub: speeches, encyclopedias, source code, manuals, a dictionary, licences, news, law.
+"""Domains of text that need no hub: speeches, encyclopedias, source code, manuals, dictionaries, licences, news, law.
 
 The two Python domains are read from the running interpreter, so they differ a little between Python versions.
 """
@@ -24,6 +24,7 @@ from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import read_json, sha256_json, write_json
 
 SYNSETS_PER_DOCUMENT = 50
+ENGLISH, TURKISH = "english_wordnet_version_31.xml", "turkish_wordnet.xml"
 DOCSTRING_WORDS = 20  # a shorter one names what it stands at
 # Tests are no typical source code, and pydoc_data holds the text of the domain python-reference.
 _NO_SOURCES = frozenset({"test", "tests", "idle_test", "pydoc_data"})
@@ -79,22 +80,24 @@ def _python_reference() -> Iterator[tuple[str, str]]:
     yield from sorted(topics.items())
 
 
-def _glosses() -> Iterator[tuple[str, str]]:
+def _glosses(source: str) -> Iterator[tuple[str, str]]:
     asset = ASSETS["wordnet"]
-    folder = build_once("wordnet-glosses", sha256_json([asset.sha256, 1]), _extract_glosses)
+    key = [asset.sha256, 1, *([] if source == ENGLISH else [source])]
+    folder = build_once("wordnet-glosses", sha256_json(key), partial(_extract_glosses, source))
     lines = (folder / "glosses.txt").read_text(encoding="utf-8").splitlines()
     for start in range(0, len(lines), SYNSETS_PER_DOCUMENT):
         yield f"{start // SYNSETS_PER_DOCUMENT:04}", "\n".join(lines[start : start + SYNSETS_PER_DOCUMENT])
 
 
-def _extract_glosses(folder: Path) -> None:
-    """One line `word, word: gloss` for each English synset."""
-    source = asset_path("wordnet") / "english_wordnet_version_31.xml"
+def _extract_glosses(source: str, folder: Path) -> None:
+    """One line `word, word: gloss` for each synset; Turkish ones go on with their examples."""
+    tags = ["DEF"] if source == ENGLISH else ["DEF", "EXAMPLE"]
     with (folder / "glosses.txt").open("w", encoding="utf-8") as file:
-        for _, element in iterparse(source):
+        for _, element in iterparse(asset_path("wordnet") / source):
             if element.tag == "SYNSET":
                 words = ", ".join(literal.text or "" for literal in element.iter("LITERAL"))
-                file.write(" ".join(f"{words}: {element.findtext('DEF', '')}".split()) + "\n")
+                rest = " ".join(element.findtext(tag, "") for tag in tags)
+                file.write(" ".join(f"{words}: {rest}".split()) + "\n")
                 element.clear()
 
 
@@ -161,9 +164,10 @@ _READERS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "wiki-es": partial(_leads, "es-es"),
     "python-source": _python_source,
     "python-reference": _python_reference,
-    "wordnet-glosses": _glosses,
+    "wordnet-glosses": partial(_glosses, ENGLISH),
     "licences": _licences,
     "docstrings": _docstrings,
     "news": _news,
     "korean-law": _korean_law,
+    "wordnet-turkish": partial(_glosses, TURKISH),
 }

@@ -35,6 +35,7 @@ COUNTS = {
     "docstrings": (6_353, 6_353),
     "news": (300, 300),
     "korean-law": (74, 74),
+    "wordnet-turkish": (1_567, 1_567),
 }
 
 
@@ -70,6 +71,7 @@ IDS = {
     "docstrings": ("__init__.py:1", "vector/vector.py:381"),
     "news": ("000", "299"),
     "korean-law": ("constitution/0", "1809899/8"),
+    "wordnet-turkish": ("0000", "1566"),
 }
 
 
