@@ -1,6 +1,7 @@
 """`turkish-tokenization` on a user's text, lists and tokenizers: what it leaves, and what is refused."""
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from recipes.core.storage.cache import home
 from recipes.tokenization.bits import says
 from recipes.tokenization.texts import Texts
 from recipes.tokenization.turkish_tokenization.lexicon import load_lexicon
-from recipes.tokenization.turkish_tokenization.panel import MARK, Panel
+from recipes.tokenization.turkish_tokenization.method import cuts
+from recipes.tokenization.turkish_tokenization.panel import Panel
 from tests.core import tokenizer_kinds
 
 ROOTS = ["ev", "göz", "gözlük", "kitap", "ağaç", "Işık", "şehir", "iş", "su"]
 AFFIXES = ["ler", "lar", "imiz", "ımız", "den", "dan", "de", "da", "lik", "lık"]
-MEMBERS = "[bpe-320,unigram-320,wordpiece-320,morphemes-320,greedy-320,random-320,bytes]"
+MEMBERS = "[bpe-600,unigram-320,wordpiece-320,morphemes-600,greedy-320,random-320,bytes]"
 WORDS = ("budget=smoke", "tracker=none", "trainer.threads=1", "data.test_fraction=0.4", "lm.steps=3", "lm.width=16",
          "lm.length=192", "evaluation.windows=3", "evaluation.shortest=40", "evaluation.characters=60",
          f"panel.members={MEMBERS}")  # fmt: skip
@@ -65,14 +67,16 @@ def test_every_tokenizer_gives_every_text_back(panel: Any) -> None:
 
 
 def test_no_token_reaches_over_a_morpheme(panel: Any) -> None:
-    cut = {name: panel[f"{name}-320"].tokenizer for name in ("morphemes", "bpe")}
-    pieces = {
-        name: [one.decode([id]) for id in one(" evlerimiz kitaplardan")["input_ids"]] for name, one in cut.items()
-    }
-    for name in cut:
-        assert "".join(pieces[name]) == " evlerimiz kitaplardan"
-    assert pieces["morphemes"] == [" ev", "ler", "imiz", " kitap", "lar", "dan"]
-    assert not any(MARK in piece for piece in pieces["morphemes"]) and len(pieces["bpe"]) < 6
+    def pieces(name: str, word: str) -> list[str]:
+        tokenizer = panel[name].tokenizer
+        return [tokenizer.decode([token]) for token in tokenizer(word)["input_ids"]]
+
+    over = {"bpe-600": 0, "morphemes-600": 0}
+    for name, *morphemes in product(over, ((" kitap", " Işık")), ("ler", "lar", "dan"), ("imiz", "lik", "de")):
+        parts = pieces(name, "".join(morphemes))
+        assert "".join(parts) == "".join(morphemes)
+        over[name] += not cuts(morphemes) <= cuts(parts)
+    assert over["morphemes-600"] == 0 < over["bpe-600"]
 
 
 def test_a_run_correlates_the_tokenizers(tmp_path: Path, mine: tuple[str, ...]) -> None:
@@ -94,8 +98,8 @@ def test_a_run_correlates_the_tokenizers(tmp_path: Path, mine: tuple[str, ...]) 
     assert 0 < metrics["prediction/p"] <= 1 and 0 < metrics["prediction/pearson_p"] <= 1
     examples = read_rows(folder / "examples.parquet").values("prediction")
     assert np.mean([*examples.values()]) == pytest.approx(metrics["prediction"]) and len(examples) == 8
-    assert table["bytes"]["fertility"] > table["mine"]["fertility"] > table["bpe-320"]["fertility"] >= 1
-    assert table["morphemes-320"]["boundaries"] > table["random-320"]["boundaries"]
+    assert table["bytes"]["fertility"] > table["mine"]["fertility"] > table["bpe-600"]["fertility"] >= 1
+    assert table["morphemes-600"]["boundaries"] > table["random-320"]["boundaries"]
     assert metrics["valid/bytes"] == table["bytes"]["valid"] and "bits_per_byte/lossy" not in metrics
     cuts = [json.loads(line) for line in (folder / "cuts.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(cuts) == 3 and all(one["cut"].keys() == {line["tokenizer"] for line in judged} for one in cuts)

@@ -223,6 +223,6 @@ CARD = Card(
     metrics=(
         *(f"{name}/*" for name in (BITS, VALID, PURE, FERTILITY)),
         *(PREDICTION, "prediction/*", "tokenizers", BITS, VALID, PURE, FERTILITY, BOUNDARIES, SINGLE, VOCABULARY),
-        *(BYTES_PER_TOKEN, CHANCE, "exact", "text_tokens", "single_letters", "longer/*"),
+        *(BYTES_PER_TOKEN, CHANCE, "exact", "text_tokens", "single_letters", "longer/*", "coverage"),
     ),
 )

@@ -27,10 +27,18 @@ WORDS = 2_000  # word types whose cuts are compared
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run needs: a row for each tokenizer, the texts that its model read, and parses."""
+    """What a run needs.
+
+    Attributes:
+        rows: One for each tokenizer.
+        windows: The texts that its model read.
+        words: Word types of the held-out text.
+        chains: Their parses.
+    """
 
     rows: Sequence[Row]
     windows: Sequence[Window]
+    words: Sequence[str]
     chains: Chains
 
 
@@ -52,13 +60,13 @@ class TurkishTokenizationRecipe(Untrained):
                 bits = _bits(config, panel, member, windows, device)
                 rows.append(Row(member.name, member.tokenizer, values | {CHANCE: drawn[member.name]}, bits))
                 show(len(rows))
-        return Prepared(rows, windows, chains)
+        return Prepared(rows, windows, words, chains)
 
     def evaluate(
         self, config: TurkishTokenizationConfig, prepared: Prepared, model: object, curve: dict[int, Scores]
     ) -> Evaluation:
         """Correlate."""
-        return evaluation(config, prepared.rows, prepared.windows, prepared.chains)
+        return evaluation(config, prepared.rows, prepared.windows, prepared.words, prepared.chains)
 
 
 def _scored(config: TurkishTokenizationConfig, texts: Texts) -> list[str]:

@@ -34,7 +34,7 @@ from recipes.tokenization.turkish_tokenization.config import (
     VOCABULARY,
     TurkishTokenizationConfig,
 )
-from recipes.tokenization.turkish_tokenization.method import Chains, normalise
+from recipes.tokenization.turkish_tokenization.method import Chains, normalise, share
 from recipes.tokenization.turkish_tokenization.scores import Row
 
 TITLES: dict[str, tuple[str, bool]] = {
@@ -59,7 +59,11 @@ HINT = "A token weighs 2 if it is one morpheme, 1 if it is a valid word all the 
 
 
 def evaluation(
-    config: TurkishTokenizationConfig, rows: Sequence[Row], windows: Sequence[Window], chains: Chains
+    config: TurkishTokenizationConfig,
+    rows: Sequence[Row],
+    windows: Sequence[Window],
+    words: Sequence[str],
+    chains: Chains,
 ) -> Evaluation:
     """Everything that a run reports.
 
@@ -73,6 +77,8 @@ def evaluation(
     scores = Scores()
     score_tokenizers(rows, scores)
     score_prediction(config, judged, scores)
+    scores.define("coverage", "percent of word types of the text that are valid words", True)
+    scores.add("coverage", PANEL, PANEL, share(dict.fromkeys(words, 1), chains.is_valid))
     files: dict[str, Callable[[Path], None]] = {
         TABLE: partial(write_table, rows=rows),
         CUTS: partial(write_cuts, rows=judged, windows=windows),
