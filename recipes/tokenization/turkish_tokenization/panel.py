@@ -22,7 +22,7 @@ from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 from recipes.tokenization.config import TokenizerConfig
 from recipes.tokenization.texts import Texts
-from recipes.tokenization.tokenizers import load_new_tokenizer, train_tokenizer
+from recipes.tokenization.tokenizers import load_new_tokenizer, train_tokenizer, train_unigram
 from recipes.tokenization.turkish_tokenization.config import MEMBER, TurkishTokenizationConfig
 from recipes.tokenization.turkish_tokenization.method import Chains, normalise, random_cut
 
@@ -93,6 +93,8 @@ class Panel:
             return Member(name, load_tokenizer(str(asset_path(MINILM)), "panel.members"), "")
         if kind == "bpe":
             return Member(name, self._bpe(size), "")
+        if kind == "unigram":
+            return Member(name, train_unigram(size, self.training, self.fingerprint, _plain()), "")
         if kind == "english":
             return Member(name, self._english(size), "")
         if kind in ("morphemes", "greedy", "random"):
@@ -188,7 +190,6 @@ def _train(kind: str, size: int, texts: Sequence[str], frequency: int) -> Tokeni
     makers: dict[str, Callable[[], tuple[Any, Any]]] = {
         "bytes": lambda: (models.BPE(), trainers.BpeTrainer(vocab_size=rows, **usual)),
         "bpe": lambda: (models.BPE(), trainers.BpeTrainer(vocab_size=size, min_frequency=frequency, **usual)),
-        "unigram": lambda: (models.Unigram(), trainers.UnigramTrainer(vocab_size=size, **usual)),
         "wordpiece": partial(_word_pieces, size, frequency, usual),
     }
     model, trainer = makers[kind]()
