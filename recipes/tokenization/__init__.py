@@ -8,6 +8,8 @@ vocabularies  an old and a new one side by side; pieces of unique tokens, and th
 neighbours    rows from old tokens that are near in some space: softmax of the nearest, sparsemax over shared ones
 strings       what tokens say, and vectors of those strings
 rows          rows of a new vocabulary as weighted sums of old ones
+hypernetwork  rows of new tokens predicted from the rows of the old tokens that spell them; old_rows: what it reads
+hypernetwork_training, sampled_tokenizers  how it is trained, once for a model: through tokenizers drawn at random
 transplant    a model with a new vocabulary, in memory and as a folder
 bits          bits per byte of the same text, whatever cuts it into tokens
 small_models  small language models trained on given texts with a given tokenizer, by equal steps, bytes or FLOPs
