@@ -142,8 +142,8 @@ class DynamicTokenizationConfig(UntrainedConfig):
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
-        data = getattr(self.data, "description", None) or getattr(self.data, "described", self.data.name)
-        model = getattr(self.model, "description", None) or getattr(self.model, "path", None) or "all-MiniLM-L6-v2"
+        data = str(getattr(self.data, "description", getattr(self.data, "described", self.data.name)))
+        model = str(getattr(self.model, "description", getattr(self.model, "path", None) or "all-MiniLM-L6-v2"))
         reductions = ", ".join(f"{each:g}" for each in self.evaluation.reductions)
         return [
             ("data", data),

@@ -80,8 +80,8 @@ def _cut_batch(
         if merges in stops:
             states[merges] = merger.texts()
     cuts.words.extend(map(len, states[merges]))
-    for count, rows in cuts.counted.items():
-        rows.extend(map(len, states[min(count, merges)]))
+    for count, reached in cuts.counted.items():
+        reached.extend(map(len, states[min(count, merges)]))
     drawn = Merger(batch, tokens.join, draw) if config.name == RANDOM else None
     for reduction in sorted(wanted):
         at = wanted[reduction]

@@ -79,7 +79,9 @@ def read_base(tokenizer: Any, rows: int, where: str) -> BaseVocabulary:
         return _word_pieces(tokenizer, backend, pipeline["model"]["continuing_subword_prefix"], rows)
     vocabulary = read_vocabulary(tokenizer, where, rows)
     is_byte_level = any(part["type"] == "ByteLevel" for part in parts(pipeline))
-    cut = (backend.pre_tokenizer if is_byte_level else None) or pre_tokenizers.ByteLevel(add_prefix_space=False)
+    cut = (tokenizer.backend_tokenizer.pre_tokenizer if is_byte_level else None) or pre_tokenizers.ByteLevel(
+        add_prefix_space=False
+    )
     return BaseVocabulary(
         tokenizer,
         vocabulary.table,
