@@ -111,7 +111,7 @@ def heatmap(measured: Measured, tokens: Tokens, shown: int) -> dict[str, Any]:
         sizes = [len(tokens.pieces(token)) for token in text]
         kinds = ["merged" if not tokens.is_base(token) else None for token in text]
         columns = zip([tokens.text(token) for token in text], sizes, kinds, strict=True)
-        cells = [{"text": said, "weight": float(size), "kind": kind, "nll": None} for said, size, kind in columns]
+        cells = [{"text": string, "weight": float(size), "kind": kind, "nll": None} for string, size, kind in columns]
         examples.append({"id": name, "image": "", "tokens": cells})
     return {"examples": examples, "hint": HINT}
 
