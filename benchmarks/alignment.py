@@ -18,13 +18,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from benchmarks.alignment_trainer import OURS, PEERS, SYSTEMS, prepare_run, run_keys
 from benchmarks.record import record
+from recipes.core.process.clock import clock
 
 WARM_UP = 1  # steps that are not counted: the optimizer's state is made in the first
 LONGEST = 75  # words of a prompt and of an answer, about 100 tokens
@@ -242,18 +242,15 @@ def _arms_of(keys: list[str], steps: int, options: argparse.Namespace) -> dict[s
 
 
 def _step(training: Any, optimizer: Any, number: int, size: int, device: str) -> float:
-    import torch
 
     items = [training.dataset[i % len(training.dataset)] for i in range(number * size, (number + 1) * size)]
     batch = {name: value.to(device) for name, value in training.collate(items).items() if name != "ids"}
-    began = time.perf_counter()
+    began = clock()
     loss, _ = training.objective(training.model, batch, training.objective.normalizer(batch))
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 PARTS = {"memory": _memory, "time": _time, "arms": _arms}

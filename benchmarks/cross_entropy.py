@@ -15,12 +15,12 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.record import record
+from recipes.core.process.clock import clock
 
 TITLES = {
     "full": "full logits",
@@ -191,7 +191,7 @@ def _measure_time(options: argparse.Namespace) -> dict[str, Any]:
         order = variants if repetition % 2 == 0 else variants[::-1]
         for variant in order:
             inputs[0].grad = inputs[1].grad = None
-            seconds[variant].append(_seconds(lambda v=variant: _step(v, *inputs, options.chunk), options.device))
+            seconds[variant].append(_seconds(lambda v=variant: _step(v, *inputs, options.chunk)))
     return {
         "seconds": seconds,
         "differences": differences,
@@ -204,16 +204,10 @@ def _outcome(variant: str, inputs: tuple[Any, ...], chunk: int) -> tuple[Any, An
     return _step(variant, *inputs, chunk), hidden.grad, head.grad
 
 
-def _seconds(step: Callable[[], Any], device: str) -> float:
-    import torch
-
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
+def _seconds(step: Callable[[], Any]) -> float:
+    start = clock()
     step()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _table(result: dict[str, Any]) -> str:

@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.clock import now
 from benchmarks.record import record
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.models.config import SmolLM2TextConfig
 from recipes.core.models.kv_cache import KVCache
 from recipes.core.models.text import build_language_model, build_text_tokenizer
+from recipes.core.process.clock import clock
 from recipes.core.scoring.sampling import end_ids
 from recipes.decoding.config import PromptsConfig
 from recipes.decoding.prompts import load_prompts
@@ -114,17 +114,17 @@ def _library(model: Any, tokenizer: Any, options: argparse.Namespace, **more: An
             calls += 1
             return forward(*arguments, **named)
 
-        start = now(options.device)
+        start = clock()
         model(input_ids=ids[:, :-1], logits_to_keep=1)
-        read = now(options.device) - start
+        read = clock() - start
         model.forward = counted
         try:
-            start = now(options.device)
+            start = clock()
             output = model.generate(
                 ids, attention_mask=torch.ones_like(ids), max_new_tokens=options.tokens, do_sample=False,
                 pad_token_id=tokenizer.eos_token_id, **more,
             )  # fmt: skip
-            seconds = now(options.device) - start - read
+            seconds = clock() - start - read
         finally:
             del model.forward
         return output[0, ids.shape[1] :].tolist(), calls, seconds, 0.0
@@ -153,9 +153,9 @@ def _forward_seconds(model: Any, size: int, device: str) -> float:
     ids = torch.randint(vocabulary, (1, size), generator=draw).to(device)
     seconds = []
     for _ in range(REPEATS + 1):
-        fork, start = cache.fork(), now(device)
+        fork, start = cache.fork(), clock()
         fork.head.logits(fork.extend(ids)[0])
-        seconds.append(now(device) - start)
+        seconds.append(clock() - start)
     return statistics.median(seconds[1:])
 
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.clock import now
 from benchmarks.record import record
 from recipes.core.models.config import SmolLM2TextConfig
 from recipes.core.models.kv_cache import KVCache
 from recipes.core.models.text import build_language_model, build_text_tokenizer
+from recipes.core.process.clock import clock
 from recipes.retrieval.config import WikiSearchConfig
 from recipes.retrieval.leads import wiki_search
 from recipes.retrieval.letters.orders import name_scores, order_of
@@ -59,12 +59,12 @@ def _list(model: Any, prompts: LetterPrompts, collection: Any, count: int, optio
     answer = prompts.answer(list(reversed(range(count))))
     turns: dict[str, list[float]] = {"one_step": [], "written": []}
     for _ in range(options.repeats + 1):
-        start = now(options.device)
+        start = clock()
         order_of(name_scores(last_logits(model, [prompt]), [[token] for token in letters])[0])
-        middle = now(options.device)
+        middle = clock()
         _write(model, prompt, answer)
         turns["one_step"].append(middle - start)
-        turns["written"].append(now(options.device) - middle)
+        turns["written"].append(clock() - middle)
     medians = {name: statistics.median(each[1:]) for name, each in turns.items()}
     return {
         "passages": count,

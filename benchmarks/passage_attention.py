@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.clock import now
 from benchmarks.record import record
 from recipes.core.models.config import SmolLM2TextConfig
 from recipes.core.models.text import build_language_model, build_text_tokenizer
+from recipes.core.process.clock import clock
 from recipes.retrieval.config import WikiSearchConfig
 from recipes.retrieval.icr.attention import read_lists, tail_attention
 from recipes.retrieval.icr.config import PromptConfig
@@ -43,14 +43,14 @@ def main(options: argparse.Namespace) -> int:
     listed, tails = prompts.passages(asked).ids, [prompts.tail(text) for text in (asked.text, CONTENT_FREE)]
     seconds: dict[str, list[float]] = {"list": [], "questions": []}
     for turn in range(options.repeats + 1):
-        start = now(options.device)
+        start = clock()
         cache = read_lists(model, [listed], WHERE)
-        middle = now(options.device)
+        middle = clock()
         for ids, span in tails:
             tail_attention(cache, [ids], [span])
         if turn:
             seconds["list"].append(middle - start)
-            seconds["questions"].append(now(options.device) - middle)
+            seconds["questions"].append(clock() - middle)
     shares = [tail / whole for tail, whole in zip(seconds["questions"], seconds["list"], strict=True)]
     result = {
         "model": "random" if options.random else "SmolLM2-135M",

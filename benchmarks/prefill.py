@@ -20,7 +20,8 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from benchmarks.record import record
-from recipes.pruning.adapters import Trace, layout, now, prune
+from recipes.core.process.clock import clock
+from recipes.pruning.adapters import Trace, layout, prune
 from recipes.pruning.options import DivPruneOptions, FullOptions
 from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning.measuring import sample_costs
@@ -76,10 +77,10 @@ def _timed(
 ) -> tuple[float, Trace]:
     """Seconds of a prefill, and what happened if it was pruned."""
     block = nullcontext() if keep is None else prune(model, make(DivPruneOptions()), keep, seeds=[0])
-    start = now()
+    start = clock()
     with block as trace:
         model(**inputs, logits_to_keep=1)
-    return now() - start, trace
+    return clock() - start, trace
 
 
 def _model(device: str) -> Any:

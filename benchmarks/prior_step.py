@@ -10,13 +10,13 @@ import json
 import os
 import statistics
 import tempfile
-import time
 from typing import Any
 
 import torch
 
 from benchmarks.record import record
 from recipes.core.config import compose
+from recipes.core.process.clock import clock
 from recipes.pretraining.prior.recipe import PriorRecipe
 
 BLOCKS, STEPS = 30, 20
@@ -64,7 +64,7 @@ def _forwards(arm: str, device: str) -> int:
 def _block(training: Any, optimizer: Any, config: Any, block: int, device: str) -> float:
     """Seconds for `STEPS` steps, data loading included."""
     size, count = config.trainer.batch_size, len(training.dataset)
-    began = time.perf_counter()
+    began = clock()
     for step in range(STEPS):
         start = (block * STEPS + step) * size
         batch = training.collate([training.dataset[i % count] for i in range(start, start + size)])
@@ -73,9 +73,7 @@ def _block(training: Any, optimizer: Any, config: Any, block: int, device: str) 
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.clock import now
 from benchmarks.record import record
 from recipes.core.models.config import SmolLM2TextConfig
 from recipes.core.models.head import output_head
 from recipes.core.models.text import build_language_model, build_text_tokenizer
+from recipes.core.process.clock import clock
 from recipes.decoding.recycled_attention.config import FULL, RECYCLED, CacheConfig
 from recipes.decoding.recycled_attention.stepping import Stepper
 
@@ -81,10 +81,10 @@ def _stepper(model: Any, cache: CacheConfig, prompt: int, steps: int) -> Stepper
 
 def _stride(model: Any, stepper: Stepper, options: argparse.Namespace) -> float:
     """Seconds of as many steps as lie between two full ones."""
-    head, token, start = output_head(model), 1000, now(options.device)
+    head, token, start = output_head(model), 1000, clock()
     for _ in range(options.stride):
         token = int(head.logits(stepper.step(token)).argmax())
-    return now(options.device) - start
+    return clock() - start
 
 
 def _options() -> argparse.Namespace:

@@ -10,7 +10,6 @@ Promise: `linupper` costs at most 1.01x a uniform step.
 import dataclasses
 import json
 import statistics
-import time
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ import torch
 from benchmarks.record import record
 from recipes.core.config import compose
 from recipes.core.losses.objectives import IGNORE, WeightedCrossEntropy
+from recipes.core.process.clock import clock
 from recipes.pretraining.sample_reweighting.objectives import Reweighted
 from recipes.pretraining.sample_reweighting.recipe import SampleReweightingRecipe
 
@@ -74,7 +74,7 @@ class _Run:
     def block(self, number: int) -> float:
         """Seconds for `STEPS` steps, data loading included."""
         size = 64 // self.parts
-        began = time.perf_counter()
+        began = clock()
         for step in range(STEPS):
             start = (number * STEPS + step) * 64
             batches = [self._batch(range(start + part * size, start + (part + 1) * size)) for part in range(self.parts)]
@@ -85,9 +85,7 @@ class _Run:
                 loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - began
+        return clock() - began
 
     def _batch(self, indices: range) -> dict[str, Any]:
         items = [self.training.dataset[index % len(self.training.dataset)] for index in indices]

@@ -3,7 +3,6 @@
 The output is that of plain decoding: greedy token for token, but for ties within rounding, sampled in distribution.
 """
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.errors import UserError
 from recipes.core.models.kv_cache import KVCache
 from recipes.core.models.text import context
+from recipes.core.process.clock import clock
 from recipes.decoding.generations import CHOSEN, Generation, Step
 from recipes.decoding.trees import TokenTree, accept, chain, greedy, read, sampled
 
@@ -113,7 +113,7 @@ class Speculation:
         text = prompt.ids.tolist()
         cache = KVCache(self.model)
         self.drafter.begin(text, self._read_prompt(cache, text))
-        watch, steps, new = _Watch(self.model.device), list[Step](), 0
+        watch, steps, new = _Watch(), list[Step](), 0
         while new < self.max_new_tokens and not (steps and steps[-1].tokens[-1] in self.ends):
             step = self._step(cache, text, self.max_new_tokens - new - 1, watch)
             text += step.tokens
@@ -150,21 +150,16 @@ class Speculation:
 class _Watch:
     """Seconds since it was made, and those inside its blocks; on CUDA work counts when it is done."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device, self.forward = device, 0.0
-        self._start = self._now()
+    def __init__(self) -> None:
+        self.forward = 0.0
+        self._start = clock()
 
     def __enter__(self) -> None:
-        self._entered = self._now()
+        self._entered = clock()
 
     def __exit__(self, *_: object) -> None:
-        self.forward += self._now() - self._entered
+        self.forward += clock() - self._entered
 
     def total(self) -> float:
         """Seconds since it was made."""
-        return self._now() - self._start
-
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+        return clock() - self._start

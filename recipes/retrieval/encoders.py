@@ -23,7 +23,7 @@ from recipes.core.errors import RunFailed, UserError
 from recipes.core.messages import note
 from recipes.core.models.config import MiniLMConfig
 from recipes.core.models.dropout import evaluation, without_dropout
-from recipes.core.models.padded import BATCH_TOKENS, batches, pad_rows
+from recipes.core.models.padded import BATCH_TOKENS, batches, forward_tokens, pad_rows
 from recipes.core.models.sentences import ASSET, load_bert
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.fingerprints import module_hash
@@ -133,7 +133,7 @@ def encode(
         model: Ids [B, T] and mask [B, T] to [B, T, d]. It is moved to the device; its training mode stays.
         rows: The ids of each text, at least one each.
         device: Where to compute.
-        batch_tokens: Padded tokens of a forward.
+        batch_tokens: Padded tokens of a forward, at most.
         dtype: Of the vectors.
         what: What is being done, for people.
         file: Where to keep the vectors, mapped into memory; None: in memory.
@@ -146,7 +146,7 @@ def encode(
     model.to(device)
     done = 0
     with evaluation(model), progress(what, len(rows)) as show, torch.no_grad():
-        for group in batches([len(row) for row in rows], batch_tokens):
+        for group in batches([len(row) for row in rows], forward_tokens(batch_tokens, device)):
             ids, mask = (part.to(device) for part in pad_rows([rows[number] for number in group]))
             states = model(ids, mask).float().cpu().numpy().astype(dtype)
             check_finite(states)
@@ -174,7 +174,7 @@ def encode_once(
         rows: As in `encode`.
         device: Where to compute.
         what: Kind of the cache entry ("token-vectors").
-        batch_tokens: Padded tokens of a forward.
+        batch_tokens: Padded tokens of a forward, at most.
         dtype: Of the vectors.
     """
     hashed = module_hash(model, model.config)

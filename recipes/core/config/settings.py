@@ -278,7 +278,7 @@ class UntrainedConfig(RunConfig):
     """Config of a run that trains nothing itself, whatever models it trains or loads to ask them."""
 
     def parameters(self) -> int:
-        """None."""
+        """0: nothing is trained in the run itself."""
         return 0
 
 

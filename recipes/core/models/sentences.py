@@ -15,7 +15,7 @@ from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.models.dropout import evaluation
-from recipes.core.models.padded import BATCH_TOKENS, batches, distinct_rows, pad_rows, pool
+from recipes.core.models.padded import BATCH_TOKENS, batches, distinct_rows, forward_tokens, pad_rows, pool
 from recipes.core.models.sources import check_tokenizer_fits, load_config, load_model, load_tokenizer, source_folder
 from recipes.core.runs.progress import progress
 from recipes.core.storage.assets import asset_path
@@ -50,7 +50,7 @@ def embed_rows(
         device: Where to compute.
         layer: 0 for the embeddings, i for what comes out of block i, `LAST` for the encoder's output.
         pooling: As in `pool`.
-        batch_tokens: Padded tokens of a forward.
+        batch_tokens: Padded tokens of a forward, at most.
         what: What is being done, for people.
 
     Returns:
@@ -70,7 +70,7 @@ def embed_rows(
     done = 0
     model.to(device)
     with evaluation(model), progress(what, len(distinct)) as show, torch.no_grad():
-        for group in batches([len(row) for row in distinct], batch_tokens):
+        for group in batches([len(row) for row in distinct], forward_tokens(batch_tokens, device)):
             pooled = _embed_rows(model, [distinct[number] for number in group], device, layer, pooling).float().cpu()
             for number, vector in zip(group, pooled, strict=True):
                 vectors[number] = vector

@@ -1,4 +1,4 @@
-"""This process: the cores it may use, its signals and streams, the launcher that started it, work beside it.
+"""This process: the cores it may use, its signals and streams, its clock, its launcher, work beside it.
 
 May import `errors` and `messages`.
 """

@@ -192,7 +192,8 @@ def _stoppable(folder: Path) -> Iterator[threading.Event]:
 @contextmanager
 def _cell_progress(folder: Path, manifest: Manifest, starts: dict[str, int]) -> Iterator[None]:
     """Show how far cells, started so often before, are; a log, which has no bar, gets a line for each that ended."""
-    each = _steps_of(manifest)
+    length = _steps_of(manifest)
+    totals = {name: length[manifest.cell(name).arm] for name in starts}
 
     def watch(show: Callable[[int], None], ended: threading.Event) -> None:
         """Read the states of the cells again and again until the block has ended, and once after it."""
@@ -206,24 +207,26 @@ def _cell_progress(folder: Path, manifest: Manifest, starts: dict[str, int]) -> 
                 if name in ended_cells:
                     continue
                 state = cell_state(folder, manifest.cell(name))
-                steps[name] = each * state.step / state.max_steps if state.max_steps else 0.0
+                steps[name] = totals[name] * state.step / state.max_steps if state.max_steps else 0.0
                 if state.state == DONE or (state.state == FAILED and state.attempts > starts[name]):
                     ended_cells.add(name)
-                    steps[name] = each
+                    steps[name] = totals[name]
                     if not sys.stderr.isatty():
                         error = f": {state.error.splitlines()[0]}" if state.error else ""
                         note(f"{state.cell.title}: {state.state}{error}")
             show(round(sum(steps.values())))
             took = time.monotonic() - began
 
-    begun = sum(cell_state(folder, manifest.cell(name)).step for name in starts) if each > 1 else 0
-    what = f"{len(starts)} runs of {manifest.recipe}" + (", steps" if each > 1 else "")
-    with progress(what, each * len(starts), begun) as show, background_thread(partial(watch, show)):
+    trains = any(total > 1 for total in totals.values())
+    begun = sum(cell_state(folder, manifest.cell(name)).step for name in starts) if trains else 0
+    what = f"{len(starts)} runs of {manifest.recipe}" + (", steps" if trains else "")
+    with progress(what, sum(totals.values()), begun) as show, background_thread(partial(watch, show)):
         yield
 
 
-def _steps_of(manifest: Manifest) -> int:
-    """Optimizer steps of the first cell; 1 for a recipe that trains nothing. Cells of other lengths count as long."""
+def _steps_of(manifest: Manifest) -> dict[str, int]:
+    """Optimizer steps of each arm, 1 if it trains nothing: those of its first cell stand for all."""
     if not registry.card(manifest.recipe).trains:
-        return 1
-    return int(compose.compose(manifest.recipe, [*manifest.cells[0].overrides]).trainer.max_steps)
+        return dict.fromkeys(manifest.arms, 1)
+    first = {cell.arm: cell for cell in reversed(manifest.cells)}
+    return {arm: compose.compose(manifest.recipe, [*cell.overrides]).steps or 1 for arm, cell in first.items()}

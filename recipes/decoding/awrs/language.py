@@ -1,7 +1,6 @@
 """A model that particles read: all texts of a step in one forward, keys and values of what was read before kept."""
 
 import math
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 
 from recipes.core.data.text.vocabulary_bytes import END, VocabularyBytes
 from recipes.core.models.kv_cache import KVCache
+from recipes.core.process.clock import clock
 from recipes.decoding.awrs.movers import Row
 
 
@@ -45,13 +45,13 @@ class ModelLanguage:
 
     def start(self, prompts: Sequence[Sequence[int]]) -> list[Row]:
         """Rows behind prompts of at least one token; what was read before is forgotten."""
-        start = self._now()
+        start = clock()
         self._cache = KVCache(self._model, self._where)
         return self._rows(self._cache.catch_up(prompts), start)
 
     def extend(self, parents: Sequence[int], tokens: Sequence[int]) -> list[Row]:
         """Rows behind one token more of some of the last texts."""
-        start = self._now()
+        start = clock()
         ids = torch.tensor(tokens, device=self._model.device)[:, None]
         most = self._most or len(tokens)
         if len(tokens) > most:
@@ -71,14 +71,9 @@ class ModelLanguage:
 
     def _rows(self, hidden: torch.Tensor, start: float) -> list[Row]:
         logits = self._cache.head.logits(hidden).float()
-        self.seconds += self._now() - start
+        self.seconds += clock() - start
         logp = (logits / self._temperature).log_softmax(-1)
         end = logp[:, self._ends].logsumexp(-1)
         logp.masked_fill_(self._no_text, -math.inf)
         logp[:, self._ends[0]] = end
         return [Row(one) for one in logp.cpu().numpy()]
-
-    def _now(self) -> float:
-        if self._model.device.type == "cuda":
-            torch.cuda.synchronize(self._model.device)
-        return time.perf_counter()

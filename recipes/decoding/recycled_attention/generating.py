@@ -1,6 +1,5 @@
 """Continuations of prompts, step by step with some cache."""
 
-import time
 from collections.abc import Collection
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.models.head import output_head
+from recipes.core.process.clock import clock
 from recipes.decoding.config import GenerationConfig
 from recipes.decoding.generations import CHOSEN, Generation, Step
 from recipes.decoding.recycled_attention.config import CacheConfig
@@ -45,14 +45,14 @@ def generate(
     head, room = output_head(lm), len(prompt.ids) + most
     stepper = Stepper(lm, with_budget(options, len(prompt.ids), room), room, seed)
     hidden = stepper.prompt(torch.tensor(prompt.ids.tolist(), device=lm.device))[-1]
-    start, steps, kind = _now(lm.device), list[Step](), FULL_STEP
+    start, steps, kind = clock(), list[Step](), FULL_STEP
     while True:
         logits = head.logits(hidden)
         token = _choose(logits, generation.temperature, draw)
         nll = -float(logits.float().log_softmax(-1)[token])
         steps.append(Step((token,), (kind,), (nll,), 1))
         if token in ends or len(steps) == most:
-            return Generation(prompt, tuple(steps), _now(lm.device) - start)
+            return Generation(prompt, tuple(steps), clock() - start)
         hidden = stepper.step(token)
         kind = FULL_STEP if stepper.full_layers else CHOSEN
 
@@ -61,9 +61,3 @@ def _choose(logits: Tensor, temperature: float, draw: torch.Generator) -> int:
     if not temperature:
         return int(logits.argmax())
     return int(torch.multinomial(softmax(logits, temperature).cpu(), 1, generator=draw))
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -13,10 +13,10 @@ from recipes.pruning.adapters.decoder import DecoderPruning
 from recipes.pruning.adapters.encoder import EncoderPruning
 from recipes.pruning.adapters.images import ImageFeatures
 from recipes.pruning.adapters.layout import Layout, layout, parts
-from recipes.pruning.adapters.session import Guide, Session, Trace, now
+from recipes.pruning.adapters.session import Guide, Session, Trace
 from recipes.pruning.tokens import Pruner
 
-__all__ = ["Guide", "Layout", "Trace", "check", "layout", "now", "prune"]
+__all__ = ["Guide", "Layout", "Trace", "check", "layout", "prune"]
 
 
 def check(

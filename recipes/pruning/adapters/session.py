@@ -1,6 +1,5 @@
 """One batch on its way through a model: the pruner, what it is given and what happened."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import UserError
+from recipes.core.process.clock import clock
 from recipes.pruning.adapters.crops import Crops
 from recipes.pruning.adapters.layout import Parts
 from recipes.pruning.pruners.simple import Full
@@ -183,9 +183,9 @@ class Session:
     @contextmanager
     def clock(self, tower: str) -> Iterator[None]:
         """Adds the time inside to that of the tower."""
-        start = now()
+        start = clock()
         yield
-        self.seconds[tower] = self.seconds.get(tower, 0.0) + now() - start
+        self.seconds[tower] = self.seconds.get(tower, 0.0) + clock() - start
         self.trace.selection_seconds = sum(self.seconds.values())
 
     def begin(self, tower: str) -> None:
@@ -234,10 +234,3 @@ class Session:
 def survivors(valid: Tensor, positions: Tensor) -> list[Tensor]:
     """For each sample the original positions of valid tokens, ascending."""
     return [each[mask & (each >= 0)].sort().values.cpu() for each, mask in zip(positions, valid, strict=True)]
-
-
-def now() -> float:
-    """Seconds on a clock that only differences of mean something, once the device has done what it was told."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-    return time.perf_counter()

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from recipes.core.models.costs import mlp_macs, model_macs, patch_macs
+from recipes.core.process.clock import clock
 from recipes.pruning.accounting import Prefill, avg_tokens
-from recipes.pruning.adapters import Layout, Trace, now, prune
+from recipes.pruning.adapters import Layout, Trace, prune
 from recipes.pruning.draws import sample_seed
 from recipes.pruning.options import FullOptions
 from recipes.pruning.pruners import make
@@ -189,13 +190,13 @@ def _time_answers(subject: Subject, batch: Batch, timed: bool) -> tuple[float | 
     """Seconds of a prefill (None: not timed) and the answers."""
     seconds = None
     if timed and not subject.one_forward:
-        start = now()
+        start = clock()
         subject.prefill(batch)
-        seconds = now() - start
-    start = now()
+        seconds = clock() - start
+    start = clock()
     answers = subject.answer(batch)
     if timed and subject.one_forward:
-        seconds = now() - start
+        seconds = clock() - start
     return seconds, answers
 
 

@@ -95,16 +95,20 @@ class TermIndex:
             passages: int [k] numbers.
         """
         total = np.zeros(len(passages), np.float32)
+        order = np.argsort(passages)  # one behind the other they are searched from near to near
+        numbers = passages[order].astype(np.int32)  # as in the lists, which would be copied for another type
         for postings, weights, count in self._postings(terms, counts):
-            place = np.minimum(np.searchsorted(postings, passages), len(postings) - 1)
-            total += np.where(postings[place] == passages, weights[place] * np.float32(count), 0)
-        return total
+            place = np.minimum(np.searchsorted(postings, numbers), len(postings) - 1)
+            total += np.where(postings[place] == numbers, self._floats(weights[place]) * np.float32(count), 0)
+        scores = np.empty_like(total)
+        scores[order] = total
+        return scores
 
     def all_scores(self, terms: np.ndarray, counts: np.ndarray) -> NDArray[np.float32]:
         """[passages] scores of all; arguments as in `scores`."""
         total = np.zeros(len(self), np.float32)
         for postings, weights, count in self._postings(terms, counts):
-            total[postings] += weights * np.float32(count)
+            total[postings] += self._floats(weights) * np.float32(count)
         return total
 
     def search(self, terms: np.ndarray, counts: np.ndarray, count: int) -> Ranking:
@@ -124,10 +128,12 @@ class TermIndex:
         with np.load(path, allow_pickle=False) as parts:
             return cls(parts["starts"], parts["terms"], parts["weights"], float(parts["scale"]))
 
-    def _postings(
-        self, terms: np.ndarray, counts: np.ndarray
-    ) -> Iterable[tuple[np.ndarray, NDArray[np.float32], float]]:
-        """Of each term that the index has: passages that hold it, its weights in them, its count in the query."""
+    def _floats(self, weights: np.ndarray) -> NDArray[np.float32]:
+        """Weights as they are stored -> weights."""
+        return weights.astype(np.float32) * np.float32(self.scale)
+
+    def _postings(self, terms: np.ndarray, counts: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray, float]]:
+        """Of each term that the index has: passages with it, its weights in them as stored, its count in the query."""
         distinct, starts, passages, weights = self._by_term
         if not len(distinct):
             return
@@ -135,7 +141,7 @@ class TermIndex:
             place = int(np.searchsorted(distinct, term))
             if place < len(distinct) and distinct[place] == term:
                 part = slice(int(starts[place]), int(starts[place + 1]))
-                yield passages[part], weights[part].astype(np.float32) * np.float32(self.scale), float(count)
+                yield passages[part], weights[part], float(count)
 
     @cached_property
     def _by_term(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

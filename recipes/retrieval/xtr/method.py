@@ -2,8 +2,11 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+Array = Tensor | np.ndarray
 
 
 def similarities(queries: Tensor, passages: Tensor) -> Tensor:
@@ -88,13 +91,13 @@ def impute(scores: Tensor, how: str, constant: float = 0.0) -> Tensor | None:
     return torch.full((len(scores),), constant if how == "const" else 0.0, dtype=torch.float64, device=scores.device)
 
 
-def score_retrieved(scores: Tensor, owners: Tensor, missing: Tensor | None, counted: Tensor | None = None) -> Scored:
+def score_retrieved(scores: Array, owners: Array, missing: Array | None, counted: Array | None = None) -> Scored:
     """f'(Q, D) = (1/n) sum_i (the highest score of D that q_i returned, else m_i), of passages with a returned token.
 
     No matrix of imputed values is made: (1/n) (sum_i m_i + sum over what was returned of (score - m_i)).
 
     Args:
-        scores: [n, k'] of the tokens that each query token returned, falling.
+        scores: [n, k'] of the tokens that each query token returned, falling; all are arrays, or on the CPU.
         owners: int64 [n, k'] the passage of each.
         missing: m_i [n]; None: the mean is over the query tokens that returned one.
         counted: bool [n, k'] what is a token of its own, and not the one before once more; None: all.
@@ -102,18 +105,35 @@ def score_retrieved(scores: Tensor, owners: Tensor, missing: Tensor | None, coun
     Source:
         arXiv 2304.01982, equation 5.
     """
-    passages, columns = torch.unique(owners, return_inverse=True)
-    query_tokens, count = len(scores), len(passages)
-    tokens = torch.bincount(columns.flatten() if counted is None else columns[counted], minlength=count)
-    cells = columns + count * torch.arange(query_tokens, device=scores.device)[:, None]
-    best = scores.new_full((query_tokens * count,), -torch.inf)
-    best = best.scatter_reduce_(0, cells.flatten(), scores.flatten(), "amax").view(query_tokens, count)
-    returned = best > -torch.inf
+    (query_tokens, k), size, values = scores.shape, scores.shape[0] * scores.shape[1], np.asarray(scores).ravel()
+    # One sort in NumPy, which needs a quarter of the time of several tensor operations on so few numbers. What was
+    # returned is ordered by passage, then query token, then score: of a pair of both the first is the highest.
+    keys = np.sort(np.asarray(owners, np.int64).ravel() * size + np.arange(size))
+    pairs = keys // k
+    first = _starts(pairs)
+    owner = pairs[first] // query_tokens
+    starts = _starts(owner)
+    best = values[keys[first] - owner * size]
+    if missing is not None:
+        best = best - np.asarray(missing, best.dtype)[pairs[first] - owner * query_tokens]
+    sums = np.add.reduceat(best.astype(np.float64), starts)
     if missing is None:
-        sums = best.masked_fill(~returned, 0).double().sum(0)
-        return Scored(passages, sums / returned.sum(0), tokens)
-    excess = (best - missing.to(best.dtype)[:, None]).masked_fill(~returned, 0).double().sum(0)
-    return Scored(passages, (missing.sum() + excess) / query_tokens, tokens)
+        means = sums / np.diff(starts, append=len(first))
+    else:
+        means = (float(missing.sum()) + sums) / query_tokens
+    if counted is None:
+        tokens = np.diff(first[starts], append=size)
+    else:
+        tokens = np.add.reduceat(np.asarray(counted).ravel()[keys % size].astype(np.int64), first[starts])
+    return Scored(*map(torch.from_numpy, (owner[starts], means, tokens)))
+
+
+def _starts(values: np.ndarray) -> np.ndarray:
+    """Where runs of equal values begin, of at least one."""
+    begins = np.empty(len(values), bool)
+    begins[0] = True
+    np.not_equal(values[1:], values[:-1], out=begins[1:])
+    return begins.nonzero()[0]
 
 
 def score_all(query: Tensor, vectors: Tensor, owners: Tensor, count: int) -> Tensor:

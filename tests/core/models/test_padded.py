@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from recipes.core.models.padded import batches, gather, normalise, pack, pool, ranks, top
+from recipes.core.models.padded import (
+    BATCH_TOKENS,
+    CPU_TOKENS,
+    batches,
+    forward_tokens,
+    gather,
+    normalise,
+    pack,
+    pool,
+    ranks,
+    top,
+)
 
 SCORES = torch.tensor([[1.0, 3.0, 3.0, 9.0], [0.0, 0.0, 0.0, 0.0]])
 AMONG = torch.tensor([[True, True, True, False], [False, True, True, True]])
@@ -53,3 +64,9 @@ def test_padding_on_either_side_is_pooled_by_nobody(pooling: str, expected: list
     states = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [9e9, 9e9]], [[9e9, 9e9], [5.0, 6.0], [7.0, 8.0]]])
     mask = torch.tensor([[True, True, False], [False, True, True]])
     assert pool(states, mask, pooling).tolist() == expected
+
+
+def test_a_forward_on_a_cpu_takes_no_more_tokens_than_its_caches_and_never_more_than_asked() -> None:
+    assert forward_tokens(BATCH_TOKENS, "cpu") == CPU_TOKENS < BATCH_TOKENS
+    assert forward_tokens(100, "cpu") == 100
+    assert forward_tokens(BATCH_TOKENS, "cuda") == BATCH_TOKENS

@@ -19,6 +19,7 @@ from recipes.core.storage.locks import hold
 from recipes.core.storage.processes import myself
 from recipes.core.trial import drive as driving
 from recipes.core.trial import manifest as manifests
+from recipes.core.trial.cells import Cell
 from recipes.core.trial.drive import drive
 from recipes.core.trial.manifest import Manifest, outputs_of
 from recipes.core.trial.states import read_record, record_end, record_start
@@ -423,3 +424,11 @@ def test_fresh_does_every_cell_anew_but_not_under_a_live_owner(planned: Planned)
     states, _ = drive(*planned, again, False, fresh=True)
     assert again.launches == [NAMES] and {state.state for state in states} == {DONE}
     assert not (run_of(planned, "ntp-s0").path / "old.txt").exists()
+
+
+def test_arms_that_train_nothing_count_one_step_beside_those_that_do() -> None:
+    small = ("trainer.max_steps=40",)
+    arms = [("tildev2", 0), ("bm25", 0), ("tildev2", 1), ("bm25", 1)]
+    cells = [Cell(f"{arm}-s{seed}", f"{arm}-s{seed}", arm, seed, (f"arm={arm}", *small), "") for arm, seed in arms]
+    manifest = Manifest("trial", "tildev2", "", "", 1, tuple(cells))
+    assert driving._steps_of(manifest) == {"tildev2": 40, "bm25": 1}
