@@ -1,0 +1,1 @@
+"""Hierarchical autoregressive transformers: bytes within words, words within text."""

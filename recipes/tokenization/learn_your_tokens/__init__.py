@@ -1,0 +1,1 @@
+"""Learn your tokens: words pooled to a few vectors, spelt in parallel."""

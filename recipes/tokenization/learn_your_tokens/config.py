@@ -1,0 +1,89 @@
+"""Config and card of the recipe `learn-your-tokens`. Imports no torch."""
+
+from dataclasses import dataclass
+
+from recipes.core.config.settings import Card, Claim
+from recipes.tokenization.words.config import WordRunConfig
+from recipes.tokenization.words.names import METRICS, WATCHED
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnYourTokensConfig(WordRunConfig):
+    """Config of one `learn-your-tokens` run."""
+
+
+CONFIG = LearnYourTokensConfig
+THRICE = "over 300% better than subword and character models"
+
+CARD = Card(
+    title="Learn your tokens: words pooled to a few vectors, spelt in parallel",
+    paper="arXiv 2310.11628 (Thawani, Ghanekar, Zhu, Pujara; Findings of EMNLP 2023)",
+    weights="text, by its words: each has so many vectors, whatever its length",
+    summary="Characters, bytes or pieces of a word are pooled into a few vectors, a GPT runs over the words, and a "
+    "small decoder spells all words in parallel. It replaces the subword vocabulary.",
+    claim=Claim(
+        statement="At equal compute and equal visible words it predicts more words wholly than a subword model",
+        metric="word_accuracy",
+        arm="e2e",
+        baseline="sub",
+        direction=1,
+        published=THRICE,
+        minimal_effect=0.02,
+    ),
+    claims=(
+        Claim(
+            statement="It predicts more words wholly than a character model",
+            metric="word_accuracy",
+            arm="e2e",
+            baseline="char",
+            direction=1,
+            published=THRICE,
+            minimal_effect=0.02,
+        ),
+        Claim(
+            statement="It needs fewer bits per character than a character model",
+            metric="bits_per_character",
+            arm="e2e",
+            baseline="char",
+            direction=-1,
+            published="not known to us",
+            minimal_effect=0.02,
+        ),
+        Claim(
+            statement="It needs fewer bits for rare words than a subword model",
+            metric="rare/bits_per_byte",
+            arm="e2e",
+            baseline="sub",
+            direction=-1,
+            published="30 times the accuracy on rare words",
+            minimal_effect=0.02,
+        ),
+        Claim(
+            statement="Four vectors of a word predict more words wholly than one",
+            metric="word_accuracy",
+            arm="e2e_4",
+            baseline="e2e",
+            direction=1,
+            published="four are the released default; no number known to us",
+            minimal_effect=0.01,
+        ),
+        Claim(
+            statement="A subword model predicts more words wholly where it sees as many words as the hierarchy, in "
+            "place of as many units as that sees words",
+            metric="word_accuracy",
+            arm="sub",
+            baseline="sub_units",
+            direction=1,
+            published="the released comparison counts 192 words for the one, 192 units for the other",
+            minimal_effect=0.01,
+        ),
+    ),
+    cost="two small stacks over all units of words, as wide as the backbone",
+    pair_keys=("arm", "model", "words"),
+    version=1,
+    control="char",
+    headlines=("word_accuracy", "bits_per_", "rare/", "context_gain"),
+    price=("bits_per_character", "rare/bits_per_byte"),
+    metrics=METRICS,
+    watched=WATCHED,
+)
