@@ -13,6 +13,7 @@ hypernetwork_training, sampled_tokenizers  how it is trained, once for a model: 
 transplant    a model with a new vocabulary, in memory and as a folder
 bits          bits per byte of the same text, whatever cuts it into tokens
 small_models  small language models trained on given texts with a given tokenizer, by equal steps, bytes or FLOPs
+words         models that pool bytes, characters or pieces to words, for two recipes
 measures      fertility, compression, boundaries, Renyi efficiency
 scripts       which characters of a script are one token, several, or cannot be spelled
 edits         Levenshtein's distance and alignment

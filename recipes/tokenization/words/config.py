@@ -31,12 +31,12 @@ class WordModelConfig:
         "each, of a closed vocabulary", choices=(BYTES, CHARACTERS, PIECES, CLOSED),
     )  # fmt: skip
     architecture: str = setting("llama", help="kind of all blocks", choices=("llama", "gpt2"))
-    layers: int = setting(3, help="blocks of the backbone, or of the flat model", ge=1)
-    width: int = setting(128, help="of a word in the backbone, or of a unit in the flat model", ge=4)
+    layers: int = setting(2, help="blocks of the backbone, or of the flat model", ge=1)
+    width: int = setting(96, help="of a word in the backbone, or of a unit in the flat model", ge=4)
     heads: int = setting(4, help="attention heads there", ge=1)
-    encoder_layers: int = setting(2, help="blocks of the encoder of words", ge=1)
-    decoder_layers: int = setting(2, help="blocks of the decoder of words", ge=1)
-    unit_width: int = setting(64, help="of a unit in encoder and decoder", ge=4)
+    encoder_layers: int = setting(1, help="blocks of the encoder of words", ge=1)
+    decoder_layers: int = setting(1, help="blocks of the decoder of words", ge=1)
+    unit_width: int = setting(48, help="of a unit in encoder and decoder", ge=4)
     unit_heads: int = setting(2, help="attention heads there", ge=1)
     slots: int = setting(1, help="vectors of a word, each a position of the backbone", ge=1)
     pooling: str = setting(
@@ -106,7 +106,7 @@ class WordsConfig:
         IN_BYTES, help="what `size` counts: bytes, words, or units of whatever model it is (as published: a hierarchy "
         "then sees several times the text of a flat model)", choices=(IN_BYTES, IN_WORDS, IN_UNITS),
     )  # fmt: skip
-    size: int = setting(512, help="longest context, that of a training window", ge=2)
+    size: int = setting(256, help="longest context, that of a training window", ge=2)
     gflops: float | None = setting(
         None, help="forward cost of a training item, in windows; null: one window, so that all models read equal text",
         unit="GFLOP", gt=0,

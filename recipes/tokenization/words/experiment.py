@@ -211,18 +211,16 @@ def cost_per_byte(config: WordRunConfig, corpus: Corpus, units: Units) -> float:
     unit = model.passed_weights(model.unit_width, model.decoder_layers) + model.unit_width * units.size
     unit += model.passed_weights(model.unit_width, model.encoder_layers) if model.encodes else 0
     positions = model.positions
-    word = (
-        positions * model.passed_weights(model.width, model.layers) + 2 * model.slots * model.unit_width * model.width
-    )
-    word += positions * method.attention_cost(model.width, model.layers, positions * words / 2) / 2
+    attention = method.attention_cost(model.width, model.layers, positions * words / 2) / 2
+    word = positions * (model.passed_weights(model.width, model.layers) + attention)
+    word += 2 * model.slots * model.unit_width * model.width
     return method.hierarchy_cost(unit, word, corpus.mean_units, size)
 
 
 def _check_context(config: WordRunConfig, corpora: Sequence[Corpus]) -> None:
     """Refuse windows of more positions than the blocks know."""
-    longest = max(corpus.longest_window for corpus in corpora) * (
-        1 if config.model.kind == FLAT else config.model.positions
-    )
+    each = 1 if config.model.kind == FLAT else config.model.positions
+    longest = each * max(corpus.longest_window for corpus in corpora)
     if config.model.architecture == "gpt2" and longest > GPT2_POSITIONS:
         what = f"a window has {longest:,} positions, and model.architecture=gpt2 has {GPT2_POSITIONS:,}"
         raise UserError(what, f"words.size={config.words.size}", "type a smaller one, or model.architecture=llama")
@@ -230,13 +228,13 @@ def _check_context(config: WordRunConfig, corpora: Sequence[Corpus]) -> None:
 
 def _add_costs(config: WordRunConfig, prepared: Prepared, scores: Scores) -> None:
     corpus, name = prepared.corpora[0], f"run {config.seed}"
-    step = min(config.base_steps, config.trainer.max_steps) * config.trainer.batch_size
-    forward = prepared.costs[0] * corpus.window_bytes * item_rates(config, prepared)[0]
+    step = config.base_steps * config.trainer.batch_size
+    megabytes = step * corpus.window_bytes * item_rates(config, prepared)[0] / 1e6
+    gflops = 3 * prepared.costs[0] * megabytes / 1e3  # a backward is twice a forward
     values = {
         "cost/flops_per_byte": ("FLOPs of a forward over a byte of the training text", prepared.costs[0]),
-        "cost/gflops": ("GFLOPs of all training, a backward twice a forward", 3 * step * forward / 1e9),
-        "cost/megabytes": ("megabytes read in training, before another language",
-                           step * corpus.window_bytes * item_rates(config, prepared)[0] / 1e6),
+        "cost/gflops": ("GFLOPs of training before another language", gflops),
+        "cost/megabytes": ("megabytes read in training, before another language", megabytes),
         "cost/units_per_byte": ("units per byte, without ends", corpus.mean_units / corpus.mean_size),
     }  # fmt: skip
     for metric, (title, value) in values.items():

@@ -21,6 +21,7 @@ from recipes.tokenization.words.method import visible
 from recipes.tokenization.words.units import Units
 
 SHORTEST = 4  # units: longer words are in buckets of twice the length each
+NO_VOCABULARY = 4  # rows that hold what a config takes for special tokens; no unit has one
 SCALE = 0.02  # deviation of first weights, as in the blocks
 
 
@@ -45,7 +46,7 @@ def blocks(config: WordModelConfig, vocabulary: int, width: int, layers: int, he
     if config.architecture == "gpt2":
         return GPT2Config(
             vocab_size=vocabulary, n_embd=width, n_layer=layers, n_head=heads, n_positions=GPT2_POSITIONS,
-            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
         )  # fmt: skip
     return llama(vocabulary, layers, width, heads, mlp_width(width))
 
@@ -206,6 +207,6 @@ def _restore(parts: list[Tensor], order: list[Tensor]) -> Tensor:
 
 def _stack(config: WordModelConfig, width: int, layers: int, heads: int) -> Any:
     """Blocks that are given embeddings."""
-    model = AutoModel.from_config(blocks(config, 1, width, layers, heads))
+    model = AutoModel.from_config(blocks(config, NO_VOCABULARY, width, layers, heads))
     model.set_input_embeddings(nn.Identity())
     return model
