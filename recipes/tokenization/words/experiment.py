@@ -192,10 +192,9 @@ def item_rates(config: WordRunConfig, prepared: Prepared) -> list[float]:
     """Windows of a training item, of each text: at `words.gflops`, else one of the first and as much work of others."""
     costs = [cost * corpus.window_bytes for cost, corpus in zip(prepared.costs, prepared.corpora, strict=True)]
     work = costs[0] if config.words.gflops is None else config.words.gflops * 1e9
-    if work < 0.1 * costs[0]:
-        note(
-            f"warning: words.gflops={config.words.gflops} is a tenth of a window or less: a window costs {costs[0]:.2g}"
-        )
+    if work < costs[0]:
+        what = f"a window costs {costs[0] / 1e9:.2g}, so that windows are shorter than the context"
+        note(f"warning: words.gflops={config.words.gflops}: {what}")
     return [work / cost for cost in costs]
 
 
