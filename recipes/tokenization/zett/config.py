@@ -1,0 +1,258 @@
+"""Config and card of the recipe `zett`. Imports no torch."""
+
+import re
+from dataclasses import dataclass
+
+from recipes.core.config.settings import (
+    EXAMPLE_UNIT,
+    MODEL_CONTENT,
+    TOKENIZER_CONTENT,
+    Card,
+    Claim,
+    UntrainedConfig,
+    setting,
+)
+from recipes.core.config.unread import unread_keys
+from recipes.core.data.config import DOMAINS, DomainsConfig
+from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
+from recipes.core.spelling import did_you_mean
+from recipes.core.training.toys.config import ToyLMConfig
+from recipes.tokenization.config import FEWEST, LM, HypernetworkConfig, WindowsConfig
+
+HYPERNETWORK, FVT, BFVT, LEXICAL, FOCUS, OFA = "hypernetwork", "fvt", "bfvt", "lexical", "focus", "ofa"
+RANDOM, BASE = "random", "base"
+INITS = (HYPERNETWORK, FVT, BFVT, LEXICAL, FOCUS, OFA, RANDOM, BASE)
+UNKNOWN = "unk"
+TARGET = re.compile(r"(bpe|unigram)-([1-9][0-9]*)")
+BITS, TOKENS, VARIANT, COSINE = "bits_per_byte", "tokens_per_byte", "variant", "held_out/cosine"
+OF_NETWORK = " ".join(
+    f"hypernetwork.{key}"
+    for key in (
+        *("width", "layers", "objective", "steps", "batch_size", "length", "learning_rate", "identity_steps"),
+        *("identity_batch", "identity_rate", "auxiliary", "clip", "snapshots", "sampled"),
+    )
+)
+GIVEN = "given"  # the target that the user brings
+
+
+@dataclass(frozen=True)
+class TargetsConfig:
+    """New tokenizers, none of which the hypernetwork sees in training."""
+
+    path: str | None = setting(
+        None, help="tokenizer.json, folder or hub name, the only one then; null: targets", content=TOKENIZER_CONTENT
+    )
+    targets: tuple[str, ...] = setting(
+        ("unigram-4096", "bpe-2048", "bpe-8192"), help="trained in the run: bpe-TOKENS or unigram-TOKENS"
+    )
+    domains: tuple[str, ...] | None = setting(
+        ("sotu-middle", "python-source"),
+        help="domains that ship, on whose training documents they are trained; null: those of data",
+    )
+    min_frequency: int = setting(2, help="bpe: pairs that are rarer are not merged", ge=1)
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        wrong = [name for name in self.targets if not (kind := TARGET.fullmatch(name)) or int(kind[2]) < FEWEST]
+        problems = [("targets", f"{name} is not bpe-TOKENS or unigram-TOKENS of {FEWEST} or more") for name in wrong]
+        if not self.targets or len(set(self.targets)) < len(self.targets):
+            problems.append(("targets", "names none, or one twice"))
+        return problems + _unknown("domains", self.domains)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What targets are called in metrics."""
+        return (GIVEN,) if self.path else self.targets
+
+    @property
+    def description(self) -> str:
+        """What it resolves to, for people."""
+        return str(self.path) if self.path else f"{', '.join(self.targets)}, trained in the run"
+
+
+@dataclass(frozen=True)
+class RowsConfig:
+    """Where the rows of new tokens come from."""
+
+    name: str = setting(
+        HYPERNETWORK,
+        help="hypernetwork: predicted from the old tokens that spell it; fvt: their mean, bfvt: also where they miss a "
+        "byte; lexical: shared tokens alone; focus: sparsemax over shared tokens; ofa: neighbours by the words that a "
+        "token is in; random; base: the old tokenizer; arms choose it",
+        choices=INITS,
+    )
+    fallback: str = setting(
+        UNKNOWN,
+        help="rows that nothing says anything of: that of the unknown token (the mean where there is none), or random",
+        choices=(UNKNOWN, RANDOM),
+    )
+    words: int = setting(5000, help="ofa: most frequent words of the texts, whose vectors are read", ge=1)
+    neighbours: int = setting(10, help="ofa: nearest old tokens", ge=1, origin="code")
+    tau: float = setting(0.1, help="ofa: temperature of their weights", gt=0, origin="code")
+    pad_to: int = setting(1, help="rows of the new model are a multiple of it", unit="rows", ge=1)
+
+
+@dataclass(frozen=True)
+class VariantConfig:
+    """A fine-tuned variant of the model, which gets the rows that are predicted for the model itself."""
+
+    path: str | None = setting(
+        None, help="folder or hub name of one, with the same tokenizer; null: tuned in the run", content=MODEL_CONTENT
+    )
+    steps: int = setting(100, help="steps of its fine-tuning in the run; 0: no variant", unit="steps", ge=0)
+    domains: tuple[str, ...] | None = setting(
+        ("sotu-early",), help="domains that ship, which it is tuned and measured on; null: those of data"
+    )
+    batch_size: int = setting(16, help="sequences per step", unit="sequences", ge=1)
+    length: int = setting(128, help="tokens of a sequence", unit="tokens", ge=2)
+    learning_rate: float = setting(1e-3, help="peak learning rate", gt=0)
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        return _unknown("domains", self.domains)
+
+    @property
+    def used(self) -> bool:
+        """Whether there is one."""
+        return self.path is not None or self.steps > 0
+
+
+@dataclass(frozen=True)
+class StringsConfig:
+    """The encoder of strings, by which tokens and words are alike."""
+
+    path: str | None = setting(
+        None,
+        help="folder or hub name of a sentence encoder of type BERT; null: all-MiniLM-L6-v2",
+        content=MODEL_CONTENT,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZettConfig(UntrainedConfig):
+    """Config of one `zett` run."""
+
+    data: DomainsConfig = setting(help="texts: training documents for the hypernetwork, held-out ones to measure on")
+    model: ToyLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
+    tokenizer: TargetsConfig = setting(TargetsConfig(), help="new tokenizers")
+    init: RowsConfig = setting(RowsConfig(), help="rows of new tokens")
+    hypernetwork: HypernetworkConfig = setting(HypernetworkConfig(), help="hypernetwork")
+    tuned: VariantConfig = setting(VariantConfig(), help="fine-tuned variant")
+    strings: StringsConfig = setting(StringsConfig(), help="encoder of strings")
+    evaluation: WindowsConfig = setting(WindowsConfig(), help="what is measured")
+    save_model: bool = setting(
+        True, help="leave the model with its new tokenizer, the first of several, in the run, for `steelyard export`"
+    )
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the keys."""
+        if getattr(self.model, "load_in", "float32") != "float32":
+            return [("model.load_in", "rows of a new vocabulary are not made in 4 or 8 bits; leave it out")]
+        return []
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`."""
+        measured = f"{self.evaluation.windows} stretches of {self.evaluation.characters:,} characters a domain"
+        return [
+            ("data", f"{self.data.description}: {measured}"),
+            ("model", self.model.description),
+            ("new tokenizers", self.tokenizer.description),
+            ("rows", self.init.name),
+        ]
+
+    @property
+    def predicts(self) -> bool:
+        """Whether a hypernetwork is trained."""
+        return self.init.name == HYPERNETWORK
+
+    def unread(self) -> list[tuple[str, str]]:
+        """Keys that change nothing in this run, though they may in other arms, and why."""
+        name, net, variant = self.init.name, self.hypernetwork, self.tuned
+        other, trained = f"init.name={name} does without", not self.tokenizer.path
+        reads = self.predicts and net.objective == LM
+        return unread_keys(
+            (OF_NETWORK, self.predicts, other),
+            ("hypernetwork.sampled hypernetwork.length hypernetwork.auxiliary", reads, "the model reads no texts"),
+            (
+                "hypernetwork.identity_batch hypernetwork.identity_rate",
+                net.identity_steps > 0,
+                "there are no such steps",
+            ),
+            ("hypernetwork.sampled.noise_scale hypernetwork.sampled.noise_deviation", net.sampled.noise, "no noise"),
+            ("init.words init.neighbours init.tau", name == OFA, other),
+            ("init.fallback", name not in (BASE, RANDOM), other),
+            ("strings", name in (FOCUS, OFA), other),
+            ("init.pad_to save_model", name != BASE, "the model stays as it is"),
+            ("tokenizer", name != BASE, other),
+            ("tokenizer.targets tokenizer.domains tokenizer.min_frequency", trained, "no tokenizer is trained"),
+            (
+                "tuned.steps tuned.batch_size tuned.length tuned.learning_rate",
+                not variant.path,
+                "none is tuned",
+            ),
+            ("tuned.domains tuned.batch_size tuned.length tuned.learning_rate", variant.used, "no variant"),
+        )
+
+
+def _unknown(key: str, names: tuple[str, ...] | None) -> list[tuple[str, str]]:
+    return [
+        (key, f"there is no {name}; {did_you_mean(name, list(DOMAINS))}") for name in names or () if name not in DOMAINS
+    ]
+
+
+CONFIG = ZettConfig
+
+
+def _claim(
+    statement: str, baseline: str, effect: float, published: str, arm: str = HYPERNETWORK, metric: str = BITS
+) -> Claim:
+    return Claim(statement, metric, arm, baseline, 1 if metric == COSINE else -1, published, effect, unit=EXAMPLE_UNIT)
+
+
+NO_NUMBER = "not in the material that was at hand; on XNLI FVT and lexical lose several points of accuracy (recalled)"
+
+CARD = Card(
+    title="ZeTT: zero-shot tokenizer transfer by a hypernetwork",
+    paper="arXiv 2405.07883 (Minixhofer, Ponti, Vulic; NeurIPS 2024)",
+    weights="old tokens that spell a new one, by attention of a network that has learned to make its row of theirs",
+    summary="A small network is trained once for a model: it reads the rows of the old tokens that spell a new one "
+    "and predicts its row, so that the frozen model reads texts through tokenizers that are drawn at random. Any "
+    "tokenizer's rows are then one forward away.",
+    claim=_claim(
+        "Through tokenizers unseen in training predicted rows leave fewer bits per byte than the mean of the pieces",
+        FVT,
+        0.02,
+        NO_NUMBER,
+    ),
+    claims=(
+        _claim("They leave fewer than shared rows alone, the others unknown", LEXICAL, 0.1, NO_NUMBER),
+        _claim("They leave fewer than FOCUS", FOCUS, 0.02, "FOCUS is near chance zero-shot on Mistral-7B (recalled)"),
+        _claim(
+            "Put into a fine-tuned variant of the model, they leave fewer than the mean of the pieces",
+            FVT,
+            0.02,
+            "transfers to fine-tuned variants (no number at hand)",
+            metric=f"{VARIANT}/{BITS}",
+        ),
+        _claim("Learning the old rows first leaves fewer bits", "no_identity", 0.01, "an ablation, no number at hand"),
+        _claim("The auxiliary loss leaves fewer bits", "no_auxiliary", 0.01, "untied models diverge without it"),
+        _claim("Noise in the scores leaves fewer bits", "no_noise", 0.01, "an ablation, no number at hand"),
+        _claim(
+            "Trained on old rows alone, without the model, it predicts unseen rows better than the mean of the pieces",
+            FVT,
+            0.02,
+            "not the paper's: a stand-in for models that are too large to train through",
+            arm="supervised",
+            metric=COSINE,
+        ),
+    ),
+    cost="one training of the hypernetwork for a model, then cached: a forward and backward of the model a step",
+    pair_keys=("arm", "init", "hypernetwork"),
+    version=1,
+    control=LEXICAL,
+    headlines=(BITS, f"{VARIANT}/{BITS}", "held_out/"),
+    price=(TOKENS,),
+    frontiers=((TOKENS, BITS),),
+    trains=False,
+    metrics=(BITS, f"{BITS}/*", TOKENS, f"{TOKENS}/*", f"{VARIANT}/*", "exact", "vocabulary/*", "held_out/*"),
+)
