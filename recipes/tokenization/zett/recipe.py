@@ -17,9 +17,11 @@ from recipes.core.models.vision_language import TextModel
 from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.training.toys.frozen import load_frozen, model_where
 from recipes.tokenization.bits import TextBits, text_bits
+from recipes.tokenization.config import NoiseConfig
 from recipes.tokenization.hypernetwork import Hypernetwork, predict_rows
 from recipes.tokenization.hypernetwork_training import Trained, half_merged, trained_hypernetwork
 from recipes.tokenization.old_rows import OldRows
+from recipes.tokenization.pictures import cut_texts
 from recipes.tokenization.rows import copied_rows
 from recipes.tokenization.strings import StringVectors
 from recipes.tokenization.texts import Texts, Window
@@ -113,8 +115,9 @@ class ZettRecipe(Untrained):
         files[CUTS] = partial(write_cuts, read=read, windows=prepared.windows, tokenizers=tokenizers)
         first = prepared.targets[0]
         shown = heatmap(first, prepared.source, read[first.name], prepared.windows, config.evaluation.shown)
+        cuts = cut_texts(prepared.windows, tokenizers, NoiseConfig(), config.seed, config.evaluation.shown)
         plots = _curve(config, prepared)
-        return Evaluation(scores.overall(), scores, shown, plots=plots, files=files, model=write)
+        return Evaluation(scores.overall(), scores, shown, cuts=cuts, plots=plots, files=files, model=write)
 
 
 def _of_base(config: ZettConfig, prepared: Prepared, scores: Scores) -> Evaluation:
