@@ -1,7 +1,7 @@
 """Config and card of the recipe `zett`. Imports no torch."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from recipes.core.config.settings import (
     EXAMPLE_UNIT,
@@ -17,7 +17,7 @@ from recipes.core.data.config import DOMAINS, DomainsConfig
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.spelling import did_you_mean
 from recipes.core.training.toys.config import ToyLMConfig
-from recipes.tokenization.config import FEWEST, LM, HypernetworkConfig, WindowsConfig
+from recipes.tokenization.config import FEWEST, LM, HypernetworkConfig, SampledConfig, WindowsConfig
 
 HYPERNETWORK, FVT, BFVT, LEXICAL, FOCUS, OFA = "hypernetwork", "fvt", "bfvt", "lexical", "focus", "ofa"
 RANDOM, BASE = "random", "base"
@@ -25,12 +25,12 @@ INITS = (HYPERNETWORK, FVT, BFVT, LEXICAL, FOCUS, OFA, RANDOM, BASE)
 UNKNOWN = "unk"
 TARGET = re.compile(r"(bpe|unigram)-([1-9][0-9]*)")
 BITS, TOKENS, VARIANT, COSINE = "bits_per_byte", "tokens_per_byte", "variant", "held_out/cosine"
+OF_SAMPLED = " ".join(f"hypernetwork.sampled.{key.name}" for key in fields(SampledConfig))
+# Surface forms and held-out rows are asked of other arms too.
 OF_NETWORK = " ".join(
-    f"hypernetwork.{key}"
-    for key in (
-        *("width", "layers", "objective", "steps", "batch_size", "length", "learning_rate", "identity_steps"),
-        *("identity_batch", "identity_rate", "auxiliary", "clip", "snapshots", "sampled"),
-    )
+    f"hypernetwork.{key.name}"
+    for key in fields(HypernetworkConfig)
+    if key.name not in ("pieces", "held_out", "sampled")
 )
 GIVEN = "given"  # the target that the user brings
 
@@ -171,8 +171,9 @@ class ZettConfig(UntrainedConfig):
         other, trained = f"init.name={name} does without", not self.tokenizer.path
         reads = self.predicts and net.objective == LM
         return unread_keys(
-            (OF_NETWORK, self.predicts, other),
-            ("hypernetwork.sampled hypernetwork.length hypernetwork.auxiliary", reads, "the model reads no texts"),
+            (f"{OF_NETWORK} {OF_SAMPLED}", self.predicts, other),
+            ("hypernetwork.held_out", self.predicts or name == FVT, other),
+            (f"{OF_SAMPLED} hypernetwork.length hypernetwork.auxiliary", reads, "the model reads no texts"),
             (
                 "hypernetwork.identity_batch hypernetwork.identity_rate",
                 net.identity_steps > 0,
