@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from recipes.core.config.settings import TOKENIZER_CONTENT, setting
 
 FEWEST = 300  # tokens: all bytes and some merges
-STEPS, BYTES, FLOPS = "steps", "bytes", "flops"
+STEPS, BYTES, BATCHES, FLOPS = "steps", "bytes", "batches", "flops"
 SUBSTITUTE, DELETE, INSERT, SPACE = "substitute", "delete", "insert", "space"
 NOISES = (SUBSTITUTE, DELETE, INSERT, SPACE)
 
@@ -64,8 +64,9 @@ class SmallModelConfig:
     equal: str = setting(
         STEPS,
         help="what models of different tokenizers have the same of: steps; bytes that they read (those of the steps, "
-        "at 4 bytes a token); FLOPs (those of the steps, at 8,192 tokens)",
-        choices=(STEPS, BYTES, FLOPS),
+        "at 4 bytes a token); batches: bytes and steps, by larger batches of shorter tokens; FLOPs (those of the "
+        "steps, at 8,192 tokens)",
+        choices=(STEPS, BYTES, BATCHES, FLOPS),
     )
 
     def check(self) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ from recipes.core.models.from_config import load_text_model
 from recipes.core.models.vision_language import TextModel
 from recipes.core.training.sequences import MixtureItems, next_token_collate
 from recipes.core.training.toys.language import train_small_lm
-from recipes.tokenization.config import BYTES, FLOPS, STEPS, SmallModelConfig
+from recipes.tokenization.config import BATCHES, BYTES, FLOPS, STEPS, SmallModelConfig
 
 DOMAIN = "texts"
 # What `equal=bytes` and `equal=flops` count the steps in.
@@ -80,12 +80,15 @@ def train_small_model(
     """
     packed = pack(((f"{DOMAIN}/{TRAIN}", text) for text in texts), fingerprint, tokenizer)
     tokens = check_size(packed, config.length, "length")
-    per_token = sum(len(text.encode()) for text in texts) / tokens if config.equal == BYTES else USUAL_BYTES
-    fitting = replace(config, steps=equal_steps(config, per_token, len(tokenizer)), equal=STEPS)
+    per_token = USUAL_BYTES
+    if config.equal in (BYTES, BATCHES):
+        per_token = sum(len(text.encode()) for text in texts) / tokens
+    batch = equal_batch(config, per_token)
+    fitting = replace(config, steps=equal_steps(config, per_token, len(tokenizer)), batch_size=batch, equal=STEPS)
 
     def items() -> Any:
         mixture = Mixture(packed, (DOMAIN,), (1.0,), config.length)
-        return BegunItems(MixtureItems(mixture, fitting.steps * config.batch_size, seed), start_id(tokenizer))
+        return BegunItems(MixtureItems(mixture, fitting.steps * fitting.batch_size, seed), start_id(tokenizer))
 
     what = f"{fitting.steps:,} steps of texts of {tokens:,} tokens"
     key = {"texts": fingerprint, "start": start_id(tokenizer)}
@@ -110,9 +113,17 @@ def equal_steps(config: SmallModelConfig, bytes_per_token: float, vocabulary: in
     share = 1.0
     if config.equal == BYTES:
         share = USUAL_BYTES / bytes_per_token
+    elif config.equal == BATCHES:  # what rounding the batch leaves
+        share = config.batch_size * USUAL_BYTES / (equal_batch(config, bytes_per_token) * bytes_per_token)
     elif config.equal == FLOPS:
         share = sequence_macs(config, USUAL_VOCABULARY) / sequence_macs(config, vocabulary)
     return max(1, round(config.steps * share))
+
+
+def equal_batch(config: SmallModelConfig, bytes_per_token: float) -> int:
+    """Sequences of a step: with `equal=batches` as many as hold the bytes of `batch_size` at 4 bytes a token."""
+    share = USUAL_BYTES / bytes_per_token if config.equal == BATCHES else 1
+    return max(1, round(config.batch_size * share))
 
 
 def sequence_macs(config: SmallModelConfig, vocabulary: int) -> float:

@@ -9,7 +9,13 @@ from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import UserError
 from recipes.tokenization.bits import text_bits
 from recipes.tokenization.config import SmallModelConfig
-from recipes.tokenization.small_models import equal_steps, load_small_model, sequence_macs, train_small_model
+from recipes.tokenization.small_models import (
+    equal_batch,
+    equal_steps,
+    load_small_model,
+    sequence_macs,
+    train_small_model,
+)
 from tests.core import tokenizer_kinds
 
 SMALL = SmallModelConfig(layers=1, width=16, heads=2, length=16, steps=60, batch_size=8, learning_rate=0.02)
@@ -20,6 +26,10 @@ def test_steps_that_are_equal_in_bytes_or_flops() -> None:
     config = replace(SMALL, steps=300, width=96, layers=2, length=128)
     assert equal_steps(config, 2.0, 8192) == 300
     assert equal_steps(replace(config, equal="bytes"), 2.0, 8192) == 600  # half the bytes a token
+    batches = replace(config, equal="batches", batch_size=8)
+    assert (equal_batch(batches, 1.0), equal_steps(batches, 1.0, 8192)) == (32, 300)
+    assert equal_batch(batches, 3.4) == 9 and equal_steps(batches, 3.4, 8192) == round(300 * 8 * 4 / (9 * 3.4))
+    assert equal_batch(config, 3.4) == 8
     # 2 layers of 4 n d^2 + 2 n^2 d + 3 n d 256, and n d V for the head
     layer, n, d = 4 * 128 * 96**2 + 2 * 128**2 * 96 + 3 * 128 * 96 * 256, 128, 96
     assert sequence_macs(config, 1000) == 2 * layer + n * d * 1000

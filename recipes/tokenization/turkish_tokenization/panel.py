@@ -1,8 +1,8 @@
 """The tokenizers that are compared, each trained once: algorithms, sizes, texts, and words that are cut before."""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
@@ -99,7 +99,7 @@ class Panel:
             return Member(name, self._english(size), "")
         if kind in ("morphemes", "greedy", "random"):
             return self._cut(name, kind, size)
-        return Member(name, self._trained(kind, size, self.training, [self.fingerprint]), "")
+        return Member(name, self._trained(kind, size, lambda: self.training, []), "")
 
     def _bpe(self, size: int, texts: Sequence[str] | None = None, fingerprint: str = "") -> Any:
         config = TokenizerConfig(vocabulary=size, min_frequency=self._config.panel.min_frequency)
@@ -110,13 +110,11 @@ class Panel:
         return self._bpe(size, *Texts(data).training(self._config.panel.share, self._config.seed))
 
     def _cut(self, name: str, kind: str, size: int) -> Member:
-        cut: Cut = {"morphemes": self._chains.parse_cut, "greedy": self._chains.greedy_cut}.get(kind) or self._random(
-            size
-        )
-        mark = WordMarks(cut, self._config.lexicon.turkish_case)
-        marked = [mark(text) for text in self.training]
-        key = sha256_json([kind, marked])
-        loaded = self._trained("bpe", size, marked, [key])
+        cuts: dict[str, Cut] = {"morphemes": self._chains.parse_cut, "greedy": self._chains.greedy_cut}
+        mark = WordMarks(cuts.get(kind) or self._random(size), self._config.lexicon.turkish_case)
+        chains, options = self._chains, asdict(self._config.lexicon) | {"roots": "", "affixes": ""}
+        key = sha256_json([kind, options, sorted(chains.roots), sorted(chains.affixes), self._config.seed])
+        loaded = self._trained("bpe", size, lambda: map(mark, self.training), [key])
         tokenizer = CutTokenizer(tokenizer_object=loaded.backend_tokenizer, clean_up_tokenization_spaces=False, **ROLES)
         tokenizer.cut_words = mark
         return Member(name, tokenizer, key)
@@ -134,17 +132,19 @@ class Panel:
 
         return cut
 
-    def _trained(self, kind: str, size: int, texts: Sequence[str], key: list[str]) -> Any:
+    def _trained(self, kind: str, size: int, texts: Callable[[], Iterable[str]], key: list[str]) -> Any:
         """A tokenizer of another algorithm, or with cut words, trained once."""
         frequency = self._config.panel.min_frequency
 
         def build(folder: Path) -> None:
-            backend = _train(kind, size, texts, frequency)
+            backend = _train(kind, size, texts(), frequency)
             PreTrainedTokenizerFast(
                 tokenizer_object=backend, clean_up_tokenization_spaces=False, **ROLES
             ).save_pretrained(folder)
 
-        folder = build_once("panel-tokenizers", sha256_json([VERSION, kind, size, frequency, *key])[:32], build)
+        folder = build_once(
+            "panel-tokenizers", sha256_json([VERSION, kind, size, frequency, self.fingerprint, *key])[:32], build
+        )
         return load_tokenizer(str(folder), "panel.members")
 
 
@@ -182,7 +182,7 @@ def _plain() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=backend, **ROLES)
 
 
-def _train(kind: str, size: int, texts: Sequence[str], frequency: int) -> Tokenizer:
+def _train(kind: str, size: int, texts: Iterable[str], frequency: int) -> Tokenizer:
     """A byte-level tokenizer of an algorithm: every text comes back to the byte."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     usual: dict[str, Any] = {"special_tokens": [END], "initial_alphabet": alphabet, "show_progress": False}

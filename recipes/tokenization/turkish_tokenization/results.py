@@ -19,47 +19,18 @@ from recipes.core.statistics.correlation import permutation_p as rank_p
 from recipes.core.storage.files import write_text
 from recipes.tokenization.texts import Window
 from recipes.tokenization.turkish_tokenization import method
-from recipes.tokenization.turkish_tokenization.config import (
-    BITS,
-    BOUNDARIES,
-    BYTES_PER_TOKEN,
-    CHANCE,
-    FERTILITY,
-    PEARSON,
-    PREDICTION,
-    PROMISES,
-    PURE,
-    SINGLE,
-    VALID,
-    VOCABULARY,
-    TurkishTokenizationConfig,
-)
+from recipes.tokenization.turkish_tokenization.config import BITS, PEARSON, PREDICTION, PROMISES
+from recipes.tokenization.turkish_tokenization.config import TurkishTokenizationConfig as Config
 from recipes.tokenization.turkish_tokenization.method import Chains, normalise, share
-from recipes.tokenization.turkish_tokenization.scores import Row
+from recipes.tokenization.turkish_tokenization.scores import NAMED, TITLES, Row
 
-TITLES: dict[str, tuple[str, bool]] = {
-    BITS: ("bits per byte of held-out text under the tokenizer's model", False),
-    VALID: ("percent of tokens that are valid words (%TR)", True),
-    PURE: ("percent of tokens that are one morpheme (%Pure)", True),
-    FERTILITY: ("tokens per word", False),
-    BOUNDARIES: ("F1 of morpheme boundaries inside words, percent", True),
-    SINGLE: ("percent of word types that are one token", True),
-    VOCABULARY: ("tokens of the vocabulary", True),
-    BYTES_PER_TOKEN: ("bytes per token", True),
-    CHANCE: ("a random number", True),
-    "single_letters": ("percent of the distinct tokens that are single letters", False),
-    "text_tokens": ("percent of tokens that are whole characters of text", True),
-    "longer/valid": ("%TR without single letters", True),
-    "longer/pure": ("%Pure without single letters", True),
-}
 PANEL = "panel"  # the one example of what all tokenizers together give
-NAMED = (BITS, VALID, PURE, FERTILITY)  # what is also a metric of each tokenizer
 TABLE, CUTS = "tokenizers.jsonl", "cuts.jsonl"
 HINT = "A token weighs 2 if it is one morpheme, 1 if it is a valid word all the same, 0 if it is neither."
 
 
 def evaluation(
-    config: TurkishTokenizationConfig,
+    config: Config,
     rows: Sequence[Row],
     windows: Sequence[Window],
     words: Sequence[str],
@@ -103,7 +74,7 @@ def score_tokenizers(rows: Sequence[Row], scores: Scores) -> None:
         scores.add("exact", row.name, row.name, float(row.bits is not None))
 
 
-def score_prediction(config: TurkishTokenizationConfig, rows: Sequence[Row], scores: Scores) -> None:
+def score_prediction(config: Config, rows: Sequence[Row], scores: Scores) -> None:
     """How well the chosen score ranks the tokenizers by bits per byte; positive where it does as it promises."""
     by, bits = [row.values[config.measure.by] for row in rows], [row.bits_per_byte for row in rows]
     sign = PROMISES[config.measure.by]
@@ -123,16 +94,14 @@ def score_prediction(config: TurkishTokenizationConfig, rows: Sequence[Row], sco
         scores.add(name, PANEL, PANEL, value)
 
 
-def plot(config: TurkishTokenizationConfig, rows: Sequence[Row]) -> Plot:
+def plot(config: Config, rows: Sequence[Row]) -> Plot:
     """Bits per byte over the chosen score, a point for each tokenizer."""
     by = config.measure.by
     series = {row.name: [(row.values[by], row.bits_per_byte)] for row in rows}
     return Plot("tokenizers", f"Bits per byte over {by}", TITLES[by][0], TITLES[BITS][0], series, kind="scatter")
 
 
-def heatmap(
-    config: TurkishTokenizationConfig, rows: Sequence[Row], windows: Sequence[Window], chains: Chains
-) -> dict[str, Any]:
+def heatmap(config: Config, rows: Sequence[Row], windows: Sequence[Window], chains: Chains) -> dict[str, Any]:
     """Content of `heatmap.json`: the same text cut by every tokenizer, tokens shaded by what they are."""
     examples = []
     for number, window in list(enumerate(windows))[: config.evaluation.shown]:

@@ -14,6 +14,7 @@ from recipes.tokenization.measures import fertility
 from recipes.tokenization.turkish_tokenization import method
 from recipes.tokenization.turkish_tokenization.config import (
     ALPHABETIC,
+    BITS,
     BOUNDARIES,
     BYTES_PER_TOKEN,
     CHANCE,
@@ -26,6 +27,22 @@ from recipes.tokenization.turkish_tokenization.config import (
 )
 from recipes.tokenization.turkish_tokenization.method import BROKEN, Chains, normalise
 
+TITLES: dict[str, tuple[str, bool]] = {
+    BITS: ("bits per byte of held-out text under the tokenizer's model", False),
+    VALID: ("percent of tokens that are valid words (%TR)", True),
+    PURE: ("percent of tokens that are one morpheme (%Pure)", True),
+    FERTILITY: ("tokens per word", False),
+    BOUNDARIES: ("F1 of morpheme boundaries inside words, percent", True),
+    SINGLE: ("percent of word types that are one token", True),
+    VOCABULARY: ("tokens of the vocabulary", True),
+    BYTES_PER_TOKEN: ("bytes per token", True),
+    CHANCE: ("a random number", True),
+    "single_letters": ("percent of the distinct tokens that are single letters", False),
+    "text_tokens": ("percent of tokens that are whole characters of text", True),
+    "longer/valid": ("%TR without single letters", True),
+    "longer/pure": ("%Pure without single letters", True),
+}
+NAMED = (BITS, VALID, PURE, FERTILITY)  # what is also a metric of each tokenizer
 LETTERS = re.compile(r"[^\W\d_]+")
 
 
