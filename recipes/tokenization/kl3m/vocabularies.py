@@ -85,14 +85,15 @@ def _bpe(config: VocabularyConfig, texts: Sequence[str], size: int) -> Tokenizer
     if not config.space_prefix:
         words = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"\s+"), "isolated"), words])
     backend.pre_tokenizer, backend.decoder = words, decoders.ByteLevel()
-    longest = longest_token(config.max_chars)
+    limit = longest_token(config.max_chars)
+    bounded: dict[str, Any] = {} if limit is None else {"max_token_length": limit}
     trainer = trainers.BpeTrainer(
         vocab_size=len(SPECIAL) + len(ALPHABET) if config.max_chars == 1 else size,
         min_frequency=config.min_frequency,
         special_tokens=list(SPECIAL),
         initial_alphabet=ALPHABET,
         show_progress=False,
-        **({} if longest is None else {"max_token_length": longest}),
+        **bounded,
     )
     backend.train_from_iterator(texts, trainer)
     return backend
