@@ -188,6 +188,9 @@ def test_rows_predict_the_clean_line_and_its_end_alone() -> None:
         assert batch["input_ids"][row, at[0]] == tokenizer.sep_token_id
         assert torch.equal(batch["input_ids"][row, at[1:]], labels[at[:-1]])  # each is read before the next is asked
     assert batch["weights"].sum() == batch["normalizer"] == sum(len(item["target"]) for item in items)
+    filled = Format(tokenizer, ["one line", "a line that is longer"])  # clean lines begin at the same place
+    assert len({len(filled.prompt(text)) for text in ("", "one line", "a lline that is longer")}) == 1
+    assert len(filled.prompt("a line that is much, much longer")) > len(filled.prompt(""))
     assert layout.target("") == [tokenizer.eos_token_id] and layout.text([*layout.target("one line")]) == "one line"
 
 

@@ -34,6 +34,7 @@ class Prepared:
         lines: What the model learns to correct; empty where nothing is trained.
         held_out: Lines that it is measured on.
         noisy: Their noisy copies.
+        layout: Makes rows of tokens of them; None where nothing is trained.
         device: Where the run computes.
     """
 
@@ -43,6 +44,7 @@ class Prepared:
     lines: Sequence[str]
     held_out: Sequence[Line]
     noisy: Sequence[str]
+    layout: Format | None
     device: str
 
     @property
@@ -65,19 +67,20 @@ class KL3MRecipe:
             if other != options:
                 beside[f"BPE of {corpus} text"] = _load(corpora, other)
         if not config.correction.trains:
-            return Prepared(tokenizer, beside, windows, (), (), (), device)
+            return Prepared(tokenizer, beside, windows, (), (), (), None, device)
         check_ends(tokenizer, f"tokenizer.path={options.path}")
         held_out = corpora.held_out(windows[DOMAIN])
         noisy = [noisy_copy(line.text, config.noise, config.seed, f"noise of {line.id}") for line in held_out]
-        return Prepared(tokenizer, beside, windows, corpora.lines(), held_out, noisy, device)
+        lines = corpora.lines()
+        return Prepared(tokenizer, beside, windows, lines, held_out, noisy, Format(tokenizer, lines), device)
 
     def build(self, config: KL3MConfig, prepared: Prepared) -> Training | None:
         """A small model from nothing that learns to correct; None where the arm corrects nothing."""
-        if not config.correction.trains:
+        if prepared.layout is None:
             return None
         model = build_language_model(config.model, prepared.tokenizer, config.seed)
         size = config.trainer.max_steps * config.trainer.batch_size
-        lines = NoisyLines(prepared.lines, Format(prepared.tokenizer), config.noise, size, config.seed)
+        lines = NoisyLines(prepared.lines, prepared.layout, config.noise, size, config.seed)
         steps = regular_steps(config.trainer.max_steps, config.correction.watch_every)
         items: Any = lines
         return Training(
@@ -86,8 +89,9 @@ class KL3MRecipe:
 
     def watch(self, config: KL3MConfig, prepared: Prepared, model: Any) -> Scores:
         """Bits per byte of held-out clean lines."""
+        assert prepared.layout is not None
         scores = Scores()
-        bits = bits_behind(model, Format(prepared.tokenizer), prepared.pairs, prepared.device)
+        bits = bits_behind(model, prepared.layout, prepared.pairs, prepared.device)
         results.score_bits(prepared.held_out, bits.tolist(), scores)
         return scores
 
@@ -99,8 +103,8 @@ class KL3MRecipe:
         rows[results.TERM_TOKENS] = results.score_terms(tokenizer, scores)
         results.score_vocabulary(tokenizer, windows[DOMAIN], config.seed, scores)
         plots = [results.length_plot(tokenizer)]
-        if model is not None:
-            written = correct(model, Format(tokenizer), prepared.pairs, prepared.device)
+        if prepared.layout is not None:
+            written = correct(model, prepared.layout, prepared.pairs, prepared.device)
             corrections = results.score_corrections(prepared.held_out, prepared.noisy, written, scores)
             rows[results.CORRECTIONS] = corrections
             last = curve[max(curve)]
