@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import TOKENIZER_CONTENT, setting
+from recipes.core.config.settings import MODEL_CONTENT, TOKENIZER_CONTENT, UntrainedConfig, setting
+from recipes.core.data.config import DomainsConfig
+from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
+from recipes.core.training.toys.config import ToyLMConfig
 
 FEWEST = 300  # tokens: all bytes and some merges
 STEPS, BYTES, BATCHES, FLOPS = "steps", "bytes", "batches", "flops"
@@ -47,6 +50,38 @@ class WindowsConfig:
     shortest: int = setting(200, help="documents with fewer are passed over", unit="characters", ge=1)
     batch_tokens: int = setting(2048, help="tokens of a forward, padding included", unit="tokens", ge=1)
     shown: int = setting(6, help="stretches that the report shows", unit="windows", ge=0)
+
+
+@dataclass(frozen=True)
+class StringsConfig:
+    """The encoder of strings of tokens and words, whose cosines say which are alike."""
+
+    path: str | None = setting(
+        None,
+        help="folder or hub name of a sentence encoder of type BERT; null: all-MiniLM-L6-v2",
+        content=MODEL_CONTENT,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewVocabularyConfig(UntrainedConfig):
+    """Config of a run that makes rows of new tokens for a model that is there."""
+
+    data: DomainsConfig = setting(help="texts: training documents for what is trained, held-out ones to measure on")
+    model: ToyLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
+    strings: StringsConfig = setting(StringsConfig(), help="encoder of strings of tokens and words")
+    evaluation: WindowsConfig = setting(WindowsConfig(), help="what is measured")
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the keys."""
+        if getattr(self.model, "load_in", "float32") != "float32":
+            return [("model.load_in", "rows of a new vocabulary are not made in 4 or 8 bits; leave it out")]
+        return []
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`."""
+        measured = f"{self.evaluation.windows} stretches of {self.evaluation.characters:,} characters a domain"
+        return [("data", f"{self.data.description}: {measured}"), ("model", self.model.description)]
 
 
 @dataclass(frozen=True, kw_only=True)

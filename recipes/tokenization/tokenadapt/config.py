@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import EXAMPLE_UNIT, MODEL_CONTENT, ORDER, Card, Claim, UntrainedConfig, setting
+from recipes.core.config.settings import EXAMPLE_UNIT, ORDER, Card, Claim, setting
 from recipes.core.config.unread import unread_keys
-from recipes.core.data.config import DomainsConfig
-from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
-from recipes.core.training.toys.config import ToyLMConfig
-from recipes.tokenization.config import TokenizerConfig, WindowsConfig
+from recipes.tokenization.config import NewVocabularyConfig, TokenizerConfig
 
 HYBRID, LOCAL, GLOBAL, RETOK, FOCUS = "hybrid", "local", "global", "retok", "focus"
 TRANSTOKENIZER, MEAN, RANDOM, BASE = "transtokenizer", "mean", "random", "base"
@@ -45,49 +42,26 @@ class InitConfig:
     aligned: int = setting(1_000_000, help="transtokenizer: text that is cut twice", unit="characters", ge=1)
 
 
-@dataclass(frozen=True)
-class StringsConfig:
-    """The encoder of strings of tokens, whose cosines say which are alike."""
-
-    path: str | None = setting(
-        None,
-        help="folder or hub name of a sentence encoder of type BERT; null: all-MiniLM-L6-v2",
-        content=MODEL_CONTENT,
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
-class TokenAdaptConfig(UntrainedConfig):
+class TokenAdaptConfig(NewVocabularyConfig):
     """Config of one `tokenadapt` run."""
 
-    data: DomainsConfig = setting(help="texts: training documents for the tokenizer, held-out ones to measure on")
-    model: ToyLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
     tokenizer: TokenizerConfig = setting(TokenizerConfig(), help="new tokenizer")
     init: InitConfig = setting(InitConfig(), help="rows of new tokens")
-    strings: StringsConfig = setting(StringsConfig(), help="encoder of strings of tokens")
-    evaluation: WindowsConfig = setting(WindowsConfig(), help="what is measured")
     save_model: bool = setting(
         True, help="leave the model with its new tokenizer in the run, for `steelyard export`; as large as its weights"
     )
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        problems = []
-        if getattr(self.model, "load_in", "float32") != "float32":
-            problems.append(("model.load_in", "rows of a new vocabulary are not composed in 4 or 8 bits; leave it out"))
+        problems = super().check()
         if self.tokenizer.path and self.tokenizer.supertokens:
             problems.append(("tokenizer.supertokens", "is about a tokenizer that is trained; leave out tokenizer.path"))
         return problems
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
-        measured = f"{self.evaluation.windows} stretches of {self.evaluation.characters:,} characters a domain"
-        return [
-            ("data", f"{self.data.description}: {measured}"),
-            ("model", self.model.description),
-            ("new tokenizer", self.tokenizer.description),
-            ("rows", self.init.name),
-        ]
+        return [*super().describe(), ("new tokenizer", self.tokenizer.description), ("rows", self.init.name)]
 
     def unread(self) -> list[tuple[str, str]]:
         """Keys that change nothing in this run, though they may in other arms, and why."""

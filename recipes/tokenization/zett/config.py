@@ -9,15 +9,12 @@ from recipes.core.config.settings import (
     TOKENIZER_CONTENT,
     Card,
     Claim,
-    UntrainedConfig,
     setting,
 )
 from recipes.core.config.unread import unread_keys
-from recipes.core.data.config import DOMAINS, DomainsConfig
-from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
+from recipes.core.data.config import DOMAINS
 from recipes.core.spelling import did_you_mean
-from recipes.core.training.toys.config import ToyLMConfig
-from recipes.tokenization.config import FEWEST, LM, HypernetworkConfig, SampledConfig, WindowsConfig
+from recipes.tokenization.config import FEWEST, LM, HypernetworkConfig, NewVocabularyConfig, SampledConfig
 
 HYPERNETWORK, FVT, BFVT, LEXICAL, FOCUS, OFA = "hypernetwork", "fvt", "bfvt", "lexical", "focus", "ofa"
 RANDOM, BASE = "random", "base"
@@ -117,48 +114,21 @@ class VariantConfig:
         return self.path is not None or self.steps > 0
 
 
-@dataclass(frozen=True)
-class StringsConfig:
-    """The encoder of strings, by which tokens and words are alike."""
-
-    path: str | None = setting(
-        None,
-        help="folder or hub name of a sentence encoder of type BERT; null: all-MiniLM-L6-v2",
-        content=MODEL_CONTENT,
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
-class ZettConfig(UntrainedConfig):
+class ZettConfig(NewVocabularyConfig):
     """Config of one `zett` run."""
 
-    data: DomainsConfig = setting(help="texts: training documents for the hypernetwork, held-out ones to measure on")
-    model: ToyLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
     tokenizer: TargetsConfig = setting(TargetsConfig(), help="new tokenizers")
     init: RowsConfig = setting(RowsConfig(), help="rows of new tokens")
     hypernetwork: HypernetworkConfig = setting(HypernetworkConfig(), help="hypernetwork")
     tuned: VariantConfig = setting(VariantConfig(), help="fine-tuned variant")
-    strings: StringsConfig = setting(StringsConfig(), help="encoder of strings")
-    evaluation: WindowsConfig = setting(WindowsConfig(), help="what is measured")
     save_model: bool = setting(
         True, help="leave the model with its new tokenizer, the first of several, in the run, for `steelyard export`"
     )
 
-    def check(self) -> list[tuple[str, str]]:
-        """Rules between the keys."""
-        if getattr(self.model, "load_in", "float32") != "float32":
-            return [("model.load_in", "rows of a new vocabulary are not made in 4 or 8 bits; leave it out")]
-        return []
-
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
-        measured = f"{self.evaluation.windows} stretches of {self.evaluation.characters:,} characters a domain"
-        return [
-            ("data", f"{self.data.description}: {measured}"),
-            ("model", self.model.description),
-            ("new tokenizers", self.tokenizer.description),
-            ("rows", self.init.name),
-        ]
+        return [*super().describe(), ("new tokenizers", self.tokenizer.description), ("rows", self.init.name)]
 
     @property
     def predicts(self) -> bool:
