@@ -3,11 +3,13 @@
 import itertools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from recipes.tokenization.words import method
 from recipes.tokenization.words.config import (
@@ -17,6 +19,7 @@ from recipes.tokenization.words.config import (
     model_parameters,
 )
 from recipes.tokenization.words.corpus import flat_batch, hierarchy_batch
+from recipes.tokenization.words.experiment import cost_per_byte
 from recipes.tokenization.words.files import greedy_word
 from recipes.tokenization.words.model import Spelled, WordModel, buckets, flat_model
 from recipes.tokenization.words.perturbing import perturb
@@ -242,6 +245,20 @@ def test_costs_and_sizes_of_the_paper() -> None:
     flat = method.flat_cost(1.07e9 - 65536 * 2048, 1, 4.12)
     assert hierarchy == pytest.approx(2 * 42.4e6 * (1 + 1 / 5.97) + 2 * 1.15e9 / 5.97)
     assert hierarchy / flat == pytest.approx(1.07, abs=0.05)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, {"slots": 4}, {"unit_width": 16}], ids=str)
+def test_what_a_byte_costs_is_what_torch_counts(shape: dict[str, Any]) -> None:
+    config: Any = SimpleNamespace(model=replace(TINY, **({"unit_width": 64, "width": 128} | shape)))
+    config.words = WordsConfig(group=4)
+    model = WordModel(config.model, BYTE_UNITS, 4, 0)
+    words = [bytes([97 + number, 98, 99]) for number in range(20)]  # the end fills up what words are padded to
+    corpus: Any = SimpleNamespace(mean_units=3.0, mean_size=3.0, window_bytes=60.0)
+    with FlopCounterMode(display=False) as counter:
+        spelled(model, [words])
+    # Products inside words, of all pairs and of padding, are left out.
+    expected = 60 * cost_per_byte(config, corpus, BYTE_UNITS)
+    assert counter.get_total_flops() == pytest.approx(expected, rel=0.12)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, {"kind": "flat"}, {"kind": "flat", "architecture": "gpt2"}], ids=str)

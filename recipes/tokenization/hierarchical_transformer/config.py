@@ -70,7 +70,7 @@ CARD = Card(
     ),
     cost="encoder and decoder over every byte, of a small width; the backbone over words",
     pair_keys=("arm", "model", "words"),
-    version=1,
+    version=2,
     control="fixed",
     headlines=("bits_per_byte", "word_accuracy", "context_gain", "rise", "matched/", "adapted/bits", "kept/bits"),
     price=("bits_per_byte", "context_gain", "matched/context_gain", "kept/bits_per_byte"),

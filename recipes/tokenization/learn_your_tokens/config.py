@@ -80,7 +80,7 @@ CARD = Card(
     ),
     cost="two small stacks over all units of words, as wide as the backbone",
     pair_keys=("arm", "model", "words"),
-    version=1,
+    version=2,
     control="char",
     headlines=("word_accuracy", "bits_per_", "rare/", "context_gain"),
     price=("bits_per_character", "rare/bits_per_byte"),

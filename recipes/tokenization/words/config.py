@@ -65,9 +65,22 @@ class WordModelConfig:
         return self.kind == HIERARCHY and self.pooling != CONCATENATED
 
     @property
+    def marks(self) -> int:
+        """Positions before the units of a word in the encoder."""
+        return self.slots if self.pooling in (MARK, JOINED) else 0
+
+    @property
     def positions(self) -> int:
         """Positions of the backbone that a word takes."""
         return self.slots if self.pooling == MARK else 1
+
+    def map_weights(self, group: int) -> int:
+        """Parameters of the maps between units and words, at one position of the backbone; 0 if there are none."""
+        joined = {JOINED: self.slots, CONCATENATED: group}.get(self.pooling, 1)
+        if self.unit_width == self.width and joined == 1:
+            return 0
+        down = self.slots if self.pooling == JOINED else 1
+        return self.width * self.unit_width * (joined + down)
 
     def block_weights(self, width: int, layers: int) -> int:
         """Parameters of a stack of blocks with its last norm, without embedding."""
@@ -112,6 +125,11 @@ class WordsConfig:
         unit="GFLOP", gt=0,
     )  # fmt: skip
     known: int = setting(256, help="units=characters: most beyond ASCII; units=words: words of the vocabulary", ge=0)
+
+    @property
+    def ends_are_spaces(self) -> bool:
+        """Whether the end of a word stands for the space behind it."""
+        return self.normalise and self.rule == WHITESPACE
 
 
 @dataclass(frozen=True)
@@ -229,8 +247,4 @@ def model_parameters(model: WordModelConfig, vocabulary: int, group: int) -> int
     unit, slots = model.unit_width, model.slots
     parts = model.block_weights(model.width, model.layers) + model.block_weights(unit, model.decoder_layers)
     parts += model.block_weights(unit, model.encoder_layers) if model.encodes else 0
-    marks = slots * unit if model.pooling in (MARK, JOINED) else 0
-    joined = {JOINED: slots, CONCATENATED: group}.get(model.pooling, 1)
-    down = unit * (slots if model.pooling == JOINED else 1)
-    maps = 0 if unit == model.width and joined == 1 else model.width * (joined * unit + down)
-    return 2 * vocabulary * unit + parts + marks + slots * unit + maps
+    return 2 * vocabulary * unit + parts + (model.marks + slots) * unit + model.map_weights(group)

@@ -33,7 +33,12 @@ BASE, ADAPTED = "base", "adapted"
 
 def words_of(text: str, config: WordsConfig) -> list[bytes]:
     """The words of a text as a model reads it."""
-    return split(normalise(text, config.longest) if config.normalise else text, config)
+    return split(as_read(text, config), config)
+
+
+def as_read(text: str, config: WordsConfig) -> str:
+    """A text as a model reads it."""
+    return normalise(text, config.longest) if config.normalise else text
 
 
 @dataclass(frozen=True)
@@ -127,8 +132,7 @@ class TrainingText:
         """Documents as the model reads them, of a part."""
         for _, domain, text in self._texts.documents(TRAIN):
             if (domain == self.config.adaptation.domain) == (part == ADAPTED):
-                words = self.config.words
-                yield normalise(text, words.longest) if words.normalise else text
+                yield as_read(text, self.config.words)
 
     @cached_property
     def counts(self) -> Counter[bytes]:

@@ -207,12 +207,14 @@ def cost_per_byte(config: WordRunConfig, corpus: Corpus, units: Units) -> float:
         read = corpus.mean_units * words / 2
         attention = method.attention_cost(model.width, model.layers, read) / 2
         return method.flat_cost(weights + attention, corpus.mean_units, size)
-    unit = model.passed_weights(model.unit_width, model.decoder_layers) + model.unit_width * units.size
-    unit += model.passed_weights(model.unit_width, model.encoder_layers) if model.encodes else 0
-    positions = model.positions
+    decoder = model.passed_weights(model.unit_width, model.decoder_layers)
+    encoder = model.passed_weights(model.unit_width, model.encoder_layers) if model.encodes else 0
+    unit, positions = encoder + decoder + model.unit_width * units.size, model.positions
     attention = method.attention_cost(model.width, model.layers, positions * words / 2) / 2
-    word = positions * (model.passed_weights(model.width, model.layers) + attention)
-    word += 2 * model.slots * model.unit_width * model.width
+    backbone = model.passed_weights(model.width, model.layers) + model.map_weights(config.words.group)
+    word = positions * (backbone + attention)
+    # The formula has one mark and one hint before the units of a word.
+    word += (model.marks - 1) * encoder + (model.slots - 1) * decoder
     return method.hierarchy_cost(unit, word, corpus.mean_units, size)
 
 

@@ -16,7 +16,7 @@ from recipes.core.models.config import GPT2_POSITIONS, mlp_width
 from recipes.core.models.padded import pool
 from recipes.core.models.precision import exact
 from recipes.core.models.vision_language import TextModel
-from recipes.tokenization.words.config import CONCATENATED, JOINED, LAST, MARK, WordModelConfig
+from recipes.tokenization.words.config import CONCATENATED, JOINED, LAST, WordModelConfig
 from recipes.tokenization.words.method import visible
 from recipes.tokenization.words.units import Units
 
@@ -80,7 +80,7 @@ class WordModel(nn.Module):
             self.embedding = nn.Embedding(units.size, unit)
             nn.init.normal_(self.embedding.weight, std=SCALE)
             self.first = nn.Parameter(SCALE * torch.randn(slots, unit))  # the hint for the first word of a text
-            if config.pooling in (MARK, JOINED):
+            if config.marks:
                 self.marks = nn.Parameter(SCALE * torch.randn(slots, unit))
             if config.encodes:
                 self.encoder = _stack(config, unit, config.encoder_layers, config.unit_heads)
@@ -94,13 +94,14 @@ class WordModel(nn.Module):
             self.head = nn.Linear(unit, units.size, bias=False)
             nn.init.normal_(self.head.weight, std=SCALE)
 
-    def forward(self, words: Tensor, lengths: Tensor, sequence: Tensor) -> Spelled:
+    def forward(self, words: Tensor, lengths: Tensor, sequence: Tensor, cut: Tensor | None = None) -> Spelled:
         """What the model gives to each running word behind those before it in its row.
 
         Args:
             words: int64 [n, longest] units of distinct words, padded with the end of words.
             lengths: int64 [n] units of each.
             sequence: int64 [B, T] numbers of running words, -1 for none.
+            cut: bool [B, T] running words that a text breaks off in: their end is not predicted. None: no word is.
 
         Returns:
             Of the running words, row by row.
@@ -108,7 +109,7 @@ class WordModel(nn.Module):
         hints = self.hints(self.encode(words, lengths), sequence)
         running = sequence >= 0
         numbers = sequence[running]
-        return self.spell(words[numbers], lengths[numbers], hints[running])
+        return self.spell(words[numbers], lengths[numbers], hints[running], None if cut is None else cut[running])
 
     def encode(self, words: Tensor, lengths: Tensor) -> Tensor:
         """[n, positions, D] vectors of distinct words."""
@@ -124,8 +125,7 @@ class WordModel(nn.Module):
         if config.pooling == CONCATENATED:
             side_by_side = embedded * visible(lengths, words.shape[1], 0)[..., None]
             return functional.pad(side_by_side, (0, 0, 0, self.group - words.shape[1])).flatten(1)[:, None]
-        marks = config.slots if config.pooling in (MARK, JOINED) else 0
-        if marks:
+        if marks := config.marks:
             embedded = torch.cat([self.marks.expand(len(words), -1, -1), embedded], 1)
         inside = visible(lengths, words.shape[1], marks)
         seen = inside[:, None, None].expand(-1, 1, inside.shape[1], -1)
@@ -150,25 +150,28 @@ class WordModel(nn.Module):
         first = self.first.to(hints.dtype).expand(rows, 1, -1, -1)
         return torch.cat([first, hints[:, :-1]], 1)
 
-    def spell(self, words: Tensor, lengths: Tensor, hints: Tensor) -> Spelled:
+    def spell(self, words: Tensor, lengths: Tensor, hints: Tensor, cut: Tensor | None = None) -> Spelled:
         """What the decoder gives to words, each from its hint alone.
 
         Args:
             words: int64 [m, longest] units, padded with the end of words.
             lengths: int64 [m]
             hints: [m, slots, d]
+            cut: bool [m] words whose end is not predicted, as none is behind the end of a document.
         """
         parts, order = list[Spelled](), list[Tensor]()
+        counts = lengths if cut is None else lengths - cut.long()
+        if words.shape[1]:
+            counts = torch.where(words[:, 0] == self.stop, lengths - 1, counts)
         for rows, width in buckets(lengths, words.shape[1]):
-            parts.append(self._spell(words[rows, :width], lengths[rows], hints[rows]))
+            parts.append(self._spell(words[rows, :width], counts[rows], hints[rows]))
             order.append(rows)
         return Spelled(*(_restore(list(column), order) for column in zip(*parts, strict=True)))
 
-    def _spell(self, words: Tensor, lengths: Tensor, hints: Tensor) -> Spelled:
+    def _spell(self, words: Tensor, last: Tensor, hints: Tensor) -> Spelled:
+        """As `spell`, of words of about the same length; `last` is the last place of each that is predicted."""
         logits = self.logits(words, hints)
         targets = functional.pad(words, (0, 1), value=self.end)
-        # Behind the end of a document no end of a word is predicted.
-        last = lengths - (words[:, 0] == self.stop).long() if words.shape[1] else lengths
         counted = torch.arange(targets.shape[1], device=words.device) <= last[:, None]
         nll = torch.zeros(targets.shape, dtype=torch.float32, device=words.device)
         picked = exact(logits[counted])

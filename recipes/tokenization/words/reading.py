@@ -1,23 +1,27 @@
-"""Bits of each word of held-out text under a hierarchy or a flat model, behind as much text as its context holds."""
+"""Bits of each word of held-out text under a hierarchy or a flat model, behind as much text as its context holds.
+
+A hierarchy predicts that a word ends. A token that begins with the space behind a word says so too, and what the next
+word is: its bits are parted, -log p(space) for the word that it ends, -log p(token | space) for the word it begins.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from recipes.core.models.padded import batches
 from recipes.core.models.precision import exact
 from recipes.tokenization.words.config import FLAT, IN_BYTES, IN_WORDS, WordRunConfig
-from recipes.tokenization.words.corpus import flat_batch, hierarchy_batch, words_of
+from recipes.tokenization.words.corpus import as_read, flat_batch, hierarchy_batch, words_of
 from recipes.tokenization.words.method import windows
 from recipes.tokenization.words.units import SPACE, Units
 
 Part = tuple[str, str]  # a text, and what stands before it
+Row = tuple[Sequence[bytes], Sequence[Sequence[int]]]  # words, and the units of each
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,8 @@ class WordBits:
 
     Attributes:
         words: They themselves; joined they are the text.
-        first: The first that counts; those before it are context.
-        bits: float64 [words], of a hierarchy with the bits of their ends.
+        first: The first that counts: that ends in the text, not in what stands before it.
+        bits: float64 [words], with the bits of their ends.
         right: bool [words], whether all of a word is likeliest: its units, and that it ends there.
         units: int64 [words] that are predicted.
         right_units: int64 [words] that are likeliest.
@@ -51,6 +55,24 @@ class WordBits:
         return float(self.bits[self.first :].sum()) / self.size
 
 
+class Places(NamedTuple):
+    """What a flat model predicts at each place of a window, the one behind its last token too.
+
+    Attributes:
+        bits: float64 [tokens] of each token.
+        hits: bool [tokens] whether it is the likeliest.
+        hits_behind: bool [tokens] whether it is the likeliest of those that begin a word.
+        space: float64 [tokens + 1] bits of any token that begins a word.
+        ends: bool [tokens + 1] whether that is likelier than each other token.
+    """
+
+    bits: np.ndarray
+    hits: np.ndarray
+    hits_behind: np.ndarray
+    space: np.ndarray
+    ends: np.ndarray
+
+
 class Reader:
     """Reads texts with a model.
 
@@ -70,8 +92,9 @@ class Reader:
         """Bits of texts, each behind what stands before it."""
         config, rows = self.config.words, list[tuple[list[bytes], int]]()
         for text, before in parts:
-            context = words_of(before, config)
-            rows.append((context + words_of(text, config), len(context)))
+            words = words_of(before + text, config)
+            ends = np.cumsum([len(word) for word in words])
+            rows.append((words, int(np.searchsorted(ends, len(as_read(before, config).encode()), side="right"))))
         spelt = [self.units.spell(words) for words, _ in rows]
         results = [np.zeros((4, len(words))) for words, _ in rows]
         spans = [
@@ -82,7 +105,10 @@ class Reader:
         costs = [sum(len(row) + 1 for row in spelt[number][start:stop]) for number, start, stop, _ in spans]
         for group in batches(costs, self.config.evaluation.batch_tokens):
             taken = [spans[place] for place in group]
-            values = self._batch([(rows[at][0][start:stop], spelt[at][start:stop]) for at, start, stop, _ in taken])
+            # A text breaks off in its last word, or before the space that the word ends with.
+            cut = [stop == len(spelt[at]) and not config.ends_are_spaces for at, _, stop, _ in taken]
+            windowed = [(rows[at][0][start:stop], spelt[at][start:stop]) for at, start, stop, _ in taken]
+            values = self._flat(windowed) if self.flat else self._hierarchy(windowed, cut)
             for (number, start, stop, first), columns in zip(taken, values, strict=True):
                 results[number][:, first:stop] = columns[:, first - start :]
         return [_word_bits(*row, values) for row, values in zip(rows, results, strict=True)]
@@ -94,47 +120,66 @@ class Reader:
             return [len(word) for word in words]
         return [1] * len(words) if kind == IN_WORDS or not self.flat else [len(row) for row in spelt]
 
-    def _batch(self, rows: Sequence[tuple[Sequence[bytes], Sequence[Sequence[int]]]]) -> list[np.ndarray]:
+    def _hierarchy(self, rows: Sequence[Row], cut: Sequence[bool]) -> list[np.ndarray]:
         """Of each window float64 [4, words]: bits, whether right, units, right units."""
-        if self.flat:
-            return self._flat(rows)
         batch = hierarchy_batch([spelt for _, spelt in rows], self.units)
-        names = ("words", "lengths", "sequence")
+        batch["cut"] = torch.zeros_like(batch["sequence"], dtype=torch.bool)
+        for number, (words, _) in enumerate(rows):
+            batch["cut"][number, len(words) - 1] = cut[number]
+        names = ("words", "lengths", "sequence", "cut")
         spelled = self.model(**{name: batch[name].to(self.device) for name in names})
         nll, counts, right, hits = (part.double().cpu().numpy() for part in spelled)
         values = np.stack([nll / math.log(2), right, counts, hits])
         return np.split(values, np.cumsum([len(words) for words, _ in rows])[:-1], axis=1)
 
-    def _flat(self, rows: Sequence[tuple[Sequence[bytes], Sequence[Sequence[int]]]]) -> list[np.ndarray]:
+    def _flat(self, rows: Sequence[Row]) -> list[np.ndarray]:
+        """As `_hierarchy`."""
         batch = flat_batch([spelt for _, spelt in rows], self.units)
         ids, mask = batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
         logits: Tensor = exact(self.model.language_model(input_ids=ids, attention_mask=mask).logits)
-        nll = functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-        bits = (nll.view(len(ids), -1).double() / math.log(2)).cpu().numpy()
-        best, given = logits.argmax(-1).cpu().numpy(), ids.cpu().numpy()
-        return [self._by_word(row, bits[n], best[n], given[n]) for n, row in enumerate(rows)]
+        log_p = logits.log_softmax(-1)
+        begins = torch.from_numpy(self.units.begins_word).to(self.device)
+        behind = log_p.masked_fill(~begins, -torch.inf)
+        space, following = behind.logsumexp(-1), ids[:, 1:]
+        columns = (
+            -log_p[:, :-1].gather(-1, following[..., None])[..., 0].double() / math.log(2),
+            log_p[:, :-1].argmax(-1) == following,
+            behind[:, :-1].argmax(-1) == following,
+            -space.double() / math.log(2),
+            space > log_p.masked_fill(begins, -torch.inf).amax(-1),
+        )
+        arrays = [column.cpu().numpy() for column in columns]
+        return [self._by_word(row, Places(*(column[number] for column in arrays))) for number, row in enumerate(rows)]
 
-    def _by_word(
-        self, row: tuple[Sequence[bytes], Sequence[Sequence[int]]], bits: np.ndarray, best: np.ndarray, ids: np.ndarray
-    ) -> np.ndarray:
+    def _by_word(self, row: Row, read: Places) -> np.ndarray:
         """float64 [4, words] of a window: tokens summed by the word that they belong to.
 
-        Args:
-            row: Words and their tokens.
-            bits: [tokens] of each.
-            best: [tokens + 1] the likeliest token at each place, and behind the last.
-            ids: [tokens + 1] the tokens, behind one that begins the text.
+        Source:
+            Pimentel, Meister, arXiv 2406.14561; Oh, Schuler, arXiv 2406.10851: the space belongs to the word it ends.
         """
-        values, at = np.zeros((4, len(row[0]))), 0
+        values, at, behind = np.zeros((4, len(row[0]))), 0, False
         for number, (word, tokens) in enumerate(zip(*row, strict=True)):
             end = at + len(tokens)
-            hits = best[at:end] == ids[at + 1 : end + 1]
-            # A word whose space is part of the next token ends where the likeliest token has one.
-            ends = word[-1:] not in SPACE or bool(self.units.ends_word[ids[end]] or self.units.begins_word[best[end]])
+            bits, hits = read.bits[at:end].sum(), read.hits[at:end].copy()
+            if behind and len(tokens):
+                bits, hits[0] = bits - read.space[at], read.hits_behind[at]
+            # Whether the space behind the word is part of the next token.
+            behind = self.units.tokenizer is not None and word[-1:] in SPACE and self._is_open(row[1], number)
+            right = hits.all() and (not behind or read.ends[end])
+            if not len(tokens):  # it is part of a token that ends in a later word
+                right = bool(read.hits[at : at + 1].all())
             extra = self.units.extra_bits(word, tokens)
-            values[:, number] = bits[at:end].sum() + extra, hits.all() and ends and not extra, len(tokens), hits.sum()
+            bits += extra + (read.space[end] if behind else 0.0)
+            values[:, number] = bits, right and not extra, len(tokens), read.hits[at:end].sum()
             at = end
         return values
+
+    def _is_open(self, spelt: Sequence[Sequence[int]], number: int) -> bool:
+        """Whether the tokens of a word say it without the space at its end, with which the next token begins."""
+        units, tokens, after = self.units, spelt[number], spelt[number + 1 : number + 2]
+        if not len(tokens) or units.ends_word[tokens[-1]]:
+            return False
+        return all(len(row) and units.begins_word[row[0]] for row in after)
 
 
 def _word_bits(words: list[bytes], first: int, values: np.ndarray) -> WordBits:

@@ -17,7 +17,7 @@ from recipes.core.errors import UserError
 from recipes.core.models.sources import load_tokenizer
 from recipes.core.models.tokenizer import train_bpe
 from recipes.tokenization.mapping import read_vocabulary
-from recipes.tokenization.words.config import BYTE_IDS, BYTES, CHARACTERS, CLOSED, FLAT, WHITESPACE, WordRunConfig
+from recipes.tokenization.words.config import BYTE_IDS, BYTES, CHARACTERS, CLOSED, FLAT, WordRunConfig
 
 END, STOP = 0xFF, 0xFE
 UNKNOWN = 2  # of a closed vocabulary, behind its two ends
@@ -52,8 +52,10 @@ class Units:
 
     @cached_property
     def begins_word(self) -> np.ndarray:
-        """bool [size] ids that begin with white space: what stands before them is a whole word."""
-        return np.array([bool(data) and data[0] in SPACE for data in self.table])
+        """bool [size] ids that begin with white space, and the end of a document: before them a word is whole."""
+        begins = np.array([bool(data) and data[0] in SPACE for data in self.table])
+        begins[self.stop] = True
+        return begins
 
     @cached_property
     def ends_word(self) -> np.ndarray:
@@ -82,7 +84,7 @@ def make_units(config: WordRunConfig, words: Callable[[], Counter[bytes]], texts
         UserError: the user's tokenizer cannot be loaded, or does not say the bytes of its tokens.
     """
     kind, flat = config.model.units, config.model.kind == FLAT
-    ends_are_spaces = config.words.normalise and config.words.rule == WHITESPACE and not flat
+    ends_are_spaces = config.words.ends_are_spaces and not flat
     if kind == BYTES:
         return byte_units(ends_are_spaces)
     if kind == CHARACTERS:
