@@ -1,6 +1,7 @@
 """Dynamic merges: the sheet's worked example, recounts by brute force, boundaries, rows of merged tokens."""
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from recipes.tokenization.dynamic_tokenization import method
 from recipes.tokenization.dynamic_tokenization.config import BOUNDARIES, MergesConfig, RowsConfig
 from recipes.tokenization.dynamic_tokenization.cuts import StaticVocabulary, cut_texts
 from recipes.tokenization.dynamic_tokenization.encoder import embed
+from recipes.tokenization.dynamic_tokenization.large import Vocabulary, write_text
 from recipes.tokenization.dynamic_tokenization.merging import Merger, merged_lengths
 from recipes.tokenization.dynamic_tokenization.token_rows import TokenRows, lookup_of, make_predictor
 from recipes.tokenization.dynamic_tokenization.vocabulary import BaseVocabulary, Tokens, read_base
 from tests.core import tokenizer_kinds
+from tests.tokenization.test_ground import tiny
 
 BYTE_LEVEL = pre_tokenizers.ByteLevel(add_prefix_space=False)
 
@@ -238,6 +241,25 @@ def test_rows_whatever_is_kept_and_whose_they_are(base: BaseVocabulary) -> None:
     predicted = TokenRows(RowsConfig(known="predicted"), tokens, lookup, lambda pieces: torch.zeros(len(pieces), 4))
     some = next(iter(base.respelled))
     assert torch.equal(predicted([1, some]), torch.stack([lookup(torch.tensor(1)), torch.zeros(4)]))  # 1 is <s>
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_search_by_inner_product_writes_what_the_whole_softmax_writes(kind: str, base: BaseVocabulary) -> None:
+    model = tiny(kind, len(base.table))
+    if kind == "llama":
+        model.lm_head = torch.nn.Linear(16, len(base.table))  # with a bias
+    lookup, weights = lookup_of(model), torch.cat([model.lm_head.weight, torch.zeros(len(base.table), 1)], 1).detach()
+    if model.lm_head.bias is not None:
+        weights[:, -1] = model.lm_head.bias.detach()
+    vocabulary = Vocabulary(range(len(base.table)), lookup(torch.arange(len(base.table))), weights)
+    prompt = torch.tensor([base.tokenizer("the cat sat")["input_ids"]])
+    expected = model.generate(prompt, do_sample=False, max_new_tokens=12, eos_token_id=None, pad_token_id=3)[
+        0, prompt.shape[1] :
+    ]
+    written = write_text(model, lookup(prompt[0]), vocabulary, Tokens(base), 12, len(base.table))
+    text = list(takewhile(lambda token: base.table[token], expected.tolist()))
+    assert written.numbers == text and written.data == b"".join(base.table[token] for token in text)
+    assert set(written.exact) == set(written.cosine) == set(written.recall) == {1.0}
 
 
 def test_an_encoder_reads_plain_tokens_as_it_always_did() -> None:

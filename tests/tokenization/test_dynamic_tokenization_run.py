@@ -101,6 +101,16 @@ def test_plain_prompts_are_read_as_the_model_reads_them(
     assert metrics["abs@100"] > 0 and metrics["bits_per_byte@100"] != metrics["bits_per_byte@0"]
 
 
+def test_text_is_generated_with_a_larger_vocabulary(
+    tmp_path: Path, texts: Path, decoder: Path, steelyard_home: Path
+) -> None:
+    words = (f"data.path={texts}", f"model={decoder}", "arm=large", "large.steps=4", "large.prompts=2")
+    _, metrics = run(tmp_path / "out", *words)
+    assert metrics["large/exact"] == 1 and 0 <= metrics["large/recall"] <= 1 and metrics["abs@100"] > 0
+    with pytest.raises(UserError, match="is about a decoder and arm=large"):
+        compose.compose("dynamic-tokenization", [*WORDS[:3], "large.tokens=9"])
+
+
 def test_seeds_draw_other_prompts_and_pairs(tmp_path: Path, texts: Path, decoder: Path, steelyard_home: Path) -> None:
     words = (f"data.path={texts}", f"model={decoder}", "evaluation.reductions=[50]", "arm=random")
     one, other = (lines(run(tmp_path / "out", *words, f"seed={seed}")[0]) for seed in (0, 1))

@@ -226,7 +226,7 @@ CARD = Card(
             )
             for metric, only in ((LOSS, ENCODER), (BITS, DECODERS))
             for statement, level, baseline, published in (
-                ("At the level of words, predicted rows lose less than mean rows", 100, "fvt", "none for ridge rows"),
+                ("At the level of words, ridge rows lose less than mean rows", 100, "fvt", "none for ridge rows"),
                 ("Merging what is frequent loses less than merging drawn pairs as far", 50, "random", "none"),
             )
         ),

@@ -100,7 +100,7 @@ def write_text(
     written, cache, inputs = Written(b"", [], [], [], []), None, prompt
     data, keys = [], min(candidates, len(vocabulary.numbers))
     for _ in range(steps):
-        output = decoder(language_model)(inputs_embeds=inputs[None], past_key_values=cache, use_cache=True)
+        output = decoder(language_model)(inputs_embeds=inputs[None], cache=cache, use_cache=True)
         cache, state = output.past_key_values, output.last_hidden_state[0, -1:].float()
         query = torch.cat([state, torch.ones_like(state[:, :1])], 1)
         proposed = nearest(query, vocabulary.outputs, keys).indices[0]
