@@ -6,6 +6,7 @@ pure (%Pure)     share of tokens that are one morpheme: on the lists, or with pa
 correlation      mean over tokenizers of n a_i b_i, where a and b are centred and of length 1
 """
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -15,6 +16,7 @@ from math import factorial
 import numpy as np
 from numpy.typing import ArrayLike
 
+WORD = re.compile(r"[^\W\d_]+")  # letters alone
 PERMUTATIONS = 9_999
 MOST_PARSES = 32  # of a word, those with the longest root and the longest affixes first
 BROKEN = "\ufffd"  # what stands for a part of a character

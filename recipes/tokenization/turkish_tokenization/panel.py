@@ -1,6 +1,5 @@
 """The tokenizers that are compared, each trained once: algorithms, sizes, texts, and words that are cut before."""
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
@@ -24,12 +23,11 @@ from recipes.tokenization.config import TokenizerConfig
 from recipes.tokenization.texts import Texts
 from recipes.tokenization.tokenizers import load_new_tokenizer, train_tokenizer, train_unigram
 from recipes.tokenization.turkish_tokenization.config import MEMBER, TurkishTokenizationConfig
-from recipes.tokenization.turkish_tokenization.method import Chains, normalise, random_cut
+from recipes.tokenization.turkish_tokenization.method import WORD, Chains, normalise, random_cut
 
 VERSION = 1
 END = "<|endoftext|>"
 MARK = "\ufdd1"  # where a word is cut: a noncharacter of Unicode, which no text may contain
-WORD = re.compile(r"[^\W\d_]+")
 ENGLISH = "wordnet-glosses"
 SAMPLE = 200_000  # characters whose tokens give the lengths of random parts
 Cut = Callable[[str], tuple[str, ...]]

@@ -17,8 +17,8 @@ from recipes.tokenization.small_models import load_small_model, train_small_mode
 from recipes.tokenization.texts import Texts, Window
 from recipes.tokenization.turkish_tokenization.config import CHANCE, TurkishTokenizationConfig
 from recipes.tokenization.turkish_tokenization.lexicon import load_lexicon
-from recipes.tokenization.turkish_tokenization.method import Chains, normalise
-from recipes.tokenization.turkish_tokenization.panel import WORD, Member, Panel
+from recipes.tokenization.turkish_tokenization.method import WORD, Chains, normalise
+from recipes.tokenization.turkish_tokenization.panel import Member, Panel
 from recipes.tokenization.turkish_tokenization.results import evaluation
 from recipes.tokenization.turkish_tokenization.scores import Row, chance, score
 

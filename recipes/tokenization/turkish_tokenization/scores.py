@@ -1,6 +1,5 @@
 """How a tokenizer scores: what its tokens are, how it cuts words, what a model says that is trained with it."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from recipes.tokenization.turkish_tokenization.config import (
     VOCABULARY,
     MeasureConfig,
 )
-from recipes.tokenization.turkish_tokenization.method import BROKEN, Chains, normalise
+from recipes.tokenization.turkish_tokenization.method import BROKEN, WORD, Chains, normalise
 
 TITLES: dict[str, tuple[str, bool]] = {
     BITS: ("bits per byte of held-out text under the tokenizer's model", False),
@@ -43,7 +42,6 @@ TITLES: dict[str, tuple[str, bool]] = {
     "longer/pure": ("%Pure without single letters", True),
 }
 NAMED = (BITS, VALID, PURE, FERTILITY)  # what is also a metric of each tokenizer
-LETTERS = re.compile(r"[^\W\d_]+")
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def shares(counts: TokenCounts, chains: Chains, config: MeasureConfig, shortest:
     kept = {
         token: count
         for token, count in counts.words.items()
-        if len(token) >= shortest and (not alone or LETTERS.fullmatch(token))
+        if len(token) >= shortest and (not alone or WORD.fullmatch(token))
     }
     holds: dict[str, Callable[[str], bool]] = {
         VALID: lambda token: chains.is_valid(token, config.validity),
