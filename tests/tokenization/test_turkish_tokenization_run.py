@@ -133,3 +133,16 @@ def test_lists_that_cannot_be_read(content: bytes, problem: str, tmp_path: Path,
     (tmp_path / "roots.txt").write_bytes(content)
     with pytest.raises(UserError, match=problem):
         run(tmp_path / "out", *mine, f"lexicon.roots={tmp_path / 'roots.txt'}")
+
+
+@pytest.mark.parametrize(("content", "problem"), [("gaps", "tokens up to .* with gaps"), ("{}", "no tokenizer.json")])
+def test_tokenizers_that_cannot_be_used(content: str, problem: str, tmp_path: Path, mine: tuple[str, ...]) -> None:
+    file = tmp_path / "mine.json"
+    if content == "gaps":
+        pipeline = json.loads(tokenizer_kinds.byte_level().backend_tokenizer.to_str())
+        vocabulary = pipeline["model"]["vocab"]
+        vocabulary[max(vocabulary, key=vocabulary.get)] += 10
+        content = json.dumps(pipeline)
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=f"panel.paths=.*{problem}"):
+        run(tmp_path / "out", *mine, f"panel.paths=[mine:{file}]")

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from recipes.core.data.config import DomainsConfig
+from recipes.core.errors import UserError
 from recipes.core.models.config import SmolLM2TextConfig
 from recipes.core.models.sentences import ASSET as MINILM
 from recipes.core.models.smollm2 import load_tokenizer as load_smollm2
@@ -20,6 +21,7 @@ from recipes.core.storage.assets import asset_path
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 from recipes.tokenization.config import TokenizerConfig
+from recipes.tokenization.mapping import token_rows
 from recipes.tokenization.texts import Texts
 from recipes.tokenization.tokenizers import load_new_tokenizer, train_tokenizer, train_unigram
 from recipes.tokenization.turkish_tokenization.config import MEMBER, TurkishTokenizationConfig
@@ -77,8 +79,7 @@ class Panel:
         Raises:
             UserError: one of the user's cannot be loaded, or an asset cannot be had.
         """
-        like = self._bpe(300)
-        mine = [Member(name, load_new_tokenizer(path, like), "") for name, path in self._config.panel.sources]
+        mine = [Member(name, _load(path), "") for name, path in self._config.panel.sources]
         return [*map(self._member, self._config.panel.members), *mine]
 
     def _member(self, name: str) -> Member:
@@ -178,6 +179,19 @@ def _plain() -> Any:
     backend = Tokenizer(models.BPE())
     backend.add_special_tokens([END])
     return PreTrainedTokenizerFast(tokenizer_object=backend, **ROLES)
+
+
+def _load(path: str) -> Any:
+    """A tokenizer of the user's, for a model that has a row for each of its tokens."""
+    where = f"panel.paths={path}"
+    try:
+        tokenizer = load_new_tokenizer(path, _plain())
+    except UserError as error:  # it names the key of other recipes
+        raise UserError(error.what, where, error.hint) from error
+    if token_rows(tokenizer) > len(tokenizer):
+        what = f"the tokenizer numbers {len(tokenizer):,} tokens up to {token_rows(tokenizer):,}, with gaps"
+        raise UserError(what, where, "give one whose ids have none")
+    return tokenizer
 
 
 def _train(kind: str, size: int, texts: Iterable[str], frequency: int) -> Tokenizer:
