@@ -111,6 +111,17 @@ def test_text_is_generated_with_a_larger_vocabulary(
         compose.compose("dynamic-tokenization", [*WORDS[:3], "large.tokens=9"])
 
 
+def test_rows_by_a_hypernetwork(tmp_path: Path, texts: Path, decoder: Path, steelyard_home: Path) -> None:
+    words = (f"data.path={texts}", f"model={decoder}", "hypernetwork.steps=2", "hypernetwork.identity_steps=2",
+             "hypernetwork.identity_batch=16", "hypernetwork.sampled.vocabulary=300", "hypernetwork.sampled.texts=4",
+             "hypernetwork.batch_size=2", "hypernetwork.length=8")  # fmt: skip
+    arms = ("hypernetwork", "fvt", "hypernetwork_predicted")
+    metrics = {arm: run(tmp_path / "out", *words, f"arm={arm}")[1] for arm in arms}
+    known, mean, predicted = (metrics[arm]["bits_per_byte@0"] for arm in arms)
+    assert known == pytest.approx(mean) and predicted != pytest.approx(known)  # known tokens have their own rows
+    assert metrics["hypernetwork"]["bits_per_byte@100"] != metrics["fvt"]["bits_per_byte@100"]
+
+
 def test_seeds_draw_other_prompts_and_pairs(tmp_path: Path, texts: Path, decoder: Path, steelyard_home: Path) -> None:
     words = (f"data.path={texts}", f"model={decoder}", "evaluation.reductions=[50]", "arm=random")
     one, other = (lines(run(tmp_path / "out", *words, f"seed={seed}")[0]) for seed in (0, 1))
@@ -123,6 +134,7 @@ def test_seeds_draw_other_prompts_and_pairs(tmp_path: Path, texts: Path, decoder
         (("data=domains", "model=minilm"), "is not for model=minilm"),
         (("data=wiki-topics", "model=toy-lm"), "is not for model=toy-lm"),
         (("merges.allow_spaces=true", "label=x"), "merges.boundary=sentence"),
+        (("rows.name=hypernetwork", "label=x"), "trained by a decoder's loss"),
         (("evaluation.reductions=[0,0]",), "names none, or one twice"),
         (("evaluation.reductions=[120]",), "100"),
     ],

@@ -8,10 +8,10 @@ from recipes.core.data.config import DomainsConfig
 from recipes.core.data.tasks.labelled_config import LabelledTextsConfig, ReviewSentimentConfig, WikiTopicsConfig
 from recipes.core.models.config import CausalLMConfig, MiniLMConfig, SmolLM2TextConfig
 from recipes.core.training.toys.config import ToyLMConfig
-from recipes.tokenization.config import WindowsConfig
+from recipes.tokenization.config import HypernetworkConfig, WindowsConfig
 
 DYNAMIC, RANDOM, NONE, STATIC = "dynamic", "random", "none", "static"
-RIDGE, FVT = "ridge", "fvt"
+RIDGE, FVT, HYPERNETWORK = "ridge", "fvt", "hypernetwork"
 ORIGINAL, PREDICTED = "original", "predicted"
 BOUNDARIES = ("pretokens", "word", "word_hyphen", "sentence")
 ACCURACY, LOSS, BITS, ABSOLUTE, RELATIVE = "accuracy", "log_loss", "bits_per_byte", "abs", "rel"
@@ -56,8 +56,8 @@ class RowsConfig:
     name: str = setting(
         RIDGE,
         help="ridge: predicted from the first piece, the last one and the mean of all, by a regression fitted on the "
-        "vocabulary; fvt: the mean of the pieces",
-        choices=(RIDGE, FVT),
+        "vocabulary; fvt: the mean of the pieces; hypernetwork: by a network that is trained in the run (decoders)",
+        choices=(RIDGE, FVT, HYPERNETWORK),
     )
     known: str = setting(
         ORIGINAL,
@@ -119,6 +119,7 @@ class DynamicTokenizationConfig(UntrainedConfig):
     model: MiniLMConfig | ToyLMConfig | SmolLM2TextConfig | CausalLMConfig = setting(help="model")
     merges: MergesConfig = setting(MergesConfig(), help="merges")
     rows: RowsConfig = setting(RowsConfig(), help="rows of merged tokens")
+    hypernetwork: HypernetworkConfig = setting(HypernetworkConfig(), help="network that predicts rows")
     head: HeadConfig = setting(HeadConfig(), help="classifier")
     evaluation: ReductionsConfig = setting(ReductionsConfig(), help="what is measured")
     large: LargeConfig = setting(LargeConfig(), help="generation with a larger vocabulary")
@@ -136,6 +137,8 @@ class DynamicTokenizationConfig(UntrainedConfig):
             problems.append(("data", f"{self.data.name} is not for model={self.model.name}; type data={right}"))
         if getattr(self.model, "load_in", "float32") != "float32":
             problems.append(("model.load_in", "rows are predicted in float32; leave it out"))
+        if self.rows.name == HYPERNETWORK and self.is_encoder:
+            problems.append(("rows.name", "a hypernetwork is trained by a decoder's loss; type model=toy-lm, or ridge"))
         if self.large.tokens and (self.is_encoder or self.merges.name != STATIC):
             problems.append(("large.tokens", "is about a decoder and arm=large; leave it out, or type both"))
         return problems
@@ -161,6 +164,7 @@ class DynamicTokenizationConfig(UntrainedConfig):
         return unread_keys(
             ("rows.name rows.checked rows.cache", is_predicting, "all rows are the model's own"),
             ("rows.penalty rows.fitted", ridge, "nothing is fitted"),
+            ("hypernetwork", is_predicting and self.rows.name == HYPERNETWORK, "no network predicts rows"),
             ("merges.most", self.merges.name == STATIC, f"merges.name={self.merges.name} learns no vocabulary"),
             ("head", self.is_encoder, "a decoder has no classifier"),
             (evaluation, not self.is_encoder, "an encoder reads whole texts"),
@@ -210,6 +214,17 @@ CARD = Card(
             direction=1,
             published="over 20% on average over 14 languages; 14.7% for English",
             minimal_effect=20.0,
+            unit=EXAMPLE_UNIT,
+        ),
+        Claim(
+            statement="At the level of words, rows of a hypernetwork lose less than mean rows",
+            metric=f"{BITS}@100",
+            arm="hypernetwork",
+            baseline="fvt",
+            direction=-1,
+            published="no number for decoders at hand",
+            minimal_effect=0.005,
+            only=DECODERS,
             unit=EXAMPLE_UNIT,
         ),
         *(

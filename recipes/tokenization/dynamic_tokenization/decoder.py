@@ -24,9 +24,12 @@ from recipes.core.runs.progress import progress
 from recipes.core.training.toys.frozen import load_frozen, model_where
 from recipes.tokenization.dynamic_tokenization.config import BITS, DynamicTokenizationConfig
 from recipes.tokenization.dynamic_tokenization.cuts import Rows
-from recipes.tokenization.dynamic_tokenization.token_rows import TokenRows, lookup_of
+from recipes.tokenization.dynamic_tokenization.token_rows import Predict, TokenRows, lookup_of
 from recipes.tokenization.dynamic_tokenization.vocabulary import BaseVocabulary, Tokens, read_base
+from recipes.tokenization.hypernetwork import predict_rows
+from recipes.tokenization.hypernetwork_training import trained_hypernetwork
 from recipes.tokenization.mapping import token_rows
+from recipes.tokenization.old_rows import OldRows
 from recipes.tokenization.texts import Texts, Window
 
 
@@ -77,6 +80,15 @@ class DecoderTask:
     def lookup(self) -> Any:
         """Rows of the model's own tokens."""
         return lookup_of(self.model.language_model)
+
+    def network(self) -> Predict:
+        """A hypernetwork for the model, trained on the training documents if no run has done so before."""
+        source = OldRows(self.model, self.base.tokenizer, model_where(self.config.model))
+        texts, fingerprint = self.documents.training(1.0, 0)
+        options, trainer = self.config.hypernetwork, self.config.trainer
+        network = trained_hypernetwork(source, options, trainer, 0, texts, fingerprint).network()
+        network.to(source.rows.device)
+        return lambda pieces: predict_rows(network, pieces)[:, : source.width]
 
     @property
     def training(self) -> Rows:

@@ -8,7 +8,13 @@ from torch import Tensor
 
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation, Untrained
-from recipes.tokenization.dynamic_tokenization.config import NONE, PREDICTED, STATIC, DynamicTokenizationConfig
+from recipes.tokenization.dynamic_tokenization.config import (
+    HYPERNETWORK,
+    NONE,
+    PREDICTED,
+    STATIC,
+    DynamicTokenizationConfig,
+)
 from recipes.tokenization.dynamic_tokenization.cuts import Cuts, StaticVocabulary, cut_texts
 from recipes.tokenization.dynamic_tokenization.decoder import DecoderTask
 from recipes.tokenization.dynamic_tokenization.encoder import EncoderTask
@@ -48,7 +54,8 @@ class DynamicTokenizationRecipe(Untrained):
         learnt = StaticVocabulary(task.training, tokens, merges.most) if merges.name == STATIC else None
         cuts = cut_texts(task.texts, tokens, merges, config.evaluation.reductions, config.seed, learnt)
         is_predicting = merges.name != NONE or config.rows.known == PREDICTED
-        predictor = make_predictor(config.rows, task.base, task.lookup) if is_predicting else None
+        network = task.network() if isinstance(task, DecoderTask) and config.rows.name == HYPERNETWORK else None
+        predictor = make_predictor(config.rows, task.base, task.lookup, network) if is_predicting else None
         return Prepared(task, tokens, cuts, predictor, learnt)
 
     def evaluate(

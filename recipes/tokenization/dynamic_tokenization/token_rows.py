@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from recipes.core.errors import UserError
-from recipes.tokenization.dynamic_tokenization.config import FVT, ORIGINAL, RowsConfig
+from recipes.tokenization.dynamic_tokenization.config import FVT, HYPERNETWORK, ORIGINAL, RowsConfig
 from recipes.tokenization.dynamic_tokenization.method import Lookup, fit_ridge, mean_rows, piece_features
 from recipes.tokenization.dynamic_tokenization.vocabulary import BaseVocabulary, Tokens
 
@@ -45,10 +45,18 @@ class Predictor:
 
 
 @torch.no_grad()
-def make_predictor(config: RowsConfig, base: BaseVocabulary, lookup: Lookup) -> Predictor:
+def make_predictor(
+    config: RowsConfig, base: BaseVocabulary, lookup: Lookup, network: Predict | None = None
+) -> Predictor:
     """How rows are predicted.
 
     Ridge regression is fitted on tokens of the vocabulary, spelled by others of it, of which every tenth is held out.
+
+    Args:
+        config: How.
+        base: The vocabulary.
+        lookup: Its rows.
+        network: What predicts them if a hypernetwork does.
 
     Raises:
         UserError: the vocabulary has too few tokens that others spell.
@@ -60,7 +68,8 @@ def make_predictor(config: RowsConfig, base: BaseVocabulary, lookup: Lookup) -> 
     def pieces(some: Sequence[int]) -> list[list[int]]:
         return [base.respelled[token] for token in some]
 
-    predict = _mean(lookup) if config.name == FVT else _ridge(config, pieces(fitted), fitted, lookup)
+    mean = _mean(lookup) if config.name == FVT else None
+    predict = network or mean or _ridge(config, pieces(fitted), fitted, lookup)
     held_out = held_out[: config.checked]
     true = lookup(torch.tensor(held_out, dtype=torch.long)).float()
     cosine = cosine_similarity(predict(pieces(held_out)), true).tolist() if held_out else []
@@ -119,12 +128,13 @@ class TokenRows:
     def _is_fixed(self, number: int) -> bool:
         if not self._tokens.is_base(number):
             return False
-        known = self._config.known == ORIGINAL or number not in self._tokens.base.respelled
-        return known or not self._tokens.data(number)
+        is_alone = self._config.name != HYPERNETWORK and number not in self._tokens.base.respelled
+        return self._config.known == ORIGINAL or is_alone or not self._tokens.data(number)
 
     def _pieces(self, number: int) -> list[int]:
-        base = self._tokens.base
-        return base.respelled[number] if self._tokens.is_base(number) else self._tokens.pieces(number)
+        """What a row is predicted from; a hypernetwork has learnt the rows of known tokens from themselves."""
+        is_respelled = self._tokens.is_base(number) and self._config.name != HYPERNETWORK
+        return self._tokens.base.respelled[number] if is_respelled else self._tokens.pieces(number)
 
     @torch.no_grad()
     def _rows(self, numbers: Sequence[int]) -> list[Tensor]:
