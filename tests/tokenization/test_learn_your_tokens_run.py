@@ -38,7 +38,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"data.path={file}"
 
 
-@pytest.mark.parametrize("arm", ["e2e", "e2e_4", "e2e_sub", "joined", "fixed", "sub", "char_units", "word"])
+@pytest.mark.parametrize("arm", ["e2e", "released", "e2e_sub", "joined", "fixed", "sub", "char_units", "word"])
 def test_arms_on_a_users_text(arm: str, tmp_path: Path, text: str) -> None:
     folder, metrics = run(tmp_path / "out", text, f"arm={arm}")
     assert 0 < metrics["bits_per_byte"] < metrics["bits_per_character"] < 20

@@ -171,6 +171,18 @@ def test_padding_is_not_seen_and_words_are_encoded_once() -> None:
     torch.testing.assert_close(vectors, swapped.flip(0))
 
 
+def test_faults_of_the_release_are_seen_and_counted() -> None:
+    right, faulty = tiny(slots=2), tiny(slots=2)
+    faulty.faults, faulty.longest = ("padding_seen", "padding_counted"), 6
+    words, lengths = torch.tensor([[*b"cat"], [*b"a", END, END]]), torch.tensor([3, 1])
+    hints = torch.randn(2, 2, 8)
+    with torch.no_grad():
+        assert not torch.isclose(right.encode(words, lengths), faulty.encode(words, lengths)).any()
+        counts = [faulty.train(mode).spell(words, lengths, hints).units.tolist() for mode in (False, True)]
+        torch.testing.assert_close(faulty.eval().spell(words, lengths, hints), right.spell(words, lengths, hints))
+    assert counts == [[4, 2], [7, 7]]
+
+
 def test_probabilities_of_all_words_of_a_trie_sum_to_at_most_one() -> None:
     units = Units([b"a", b"b", b"", b""], 2, 3, lambda words: [[b"ab".index(byte) for byte in word] for word in words])
     model, total = WordModel(TINY, units, 8, 1), 0.0

@@ -14,6 +14,7 @@ MARK, MEAN, LAST, JOINED, CONCATENATED = "mark", "mean", "last", "joined", "conc
 WHITESPACE, UNICODE, FIXED = "whitespace", "unicode", "fixed"
 IN_BYTES, IN_WORDS, IN_UNITS = "bytes", "words", "units"
 PERTURBATIONS = ("permute", "replace", "delete", "upper")
+PADDING_SEEN, PADDING_COUNTED = "padding_seen", "padding_counted"
 BYTE_IDS = 256
 
 
@@ -179,6 +180,11 @@ class WordRunConfig(RunConfig):
     tokenizer: PiecesConfig = setting(PiecesConfig(), help="pieces")
     adaptation: AdaptationConfig = setting(AdaptationConfig(), help="a language that is new to the model")
     evaluation: ReadingConfig = setting(ReadingConfig(), help="what is measured")
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Faults of a release that the run repeats."""
+        return ()
 
     @property
     def base_steps(self) -> int:

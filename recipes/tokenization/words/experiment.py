@@ -25,7 +25,7 @@ from recipes.core.recipe import Evaluation
 from recipes.core.training.trainer import IDS, Training
 from recipes.tokenization.texts import Texts
 from recipes.tokenization.words import measures, method, names
-from recipes.tokenization.words.config import FLAT, WordRunConfig
+from recipes.tokenization.words.config import FLAT, PADDING_COUNTED, WordRunConfig
 from recipes.tokenization.words.corpus import (
     ADAPTED,
     BASE,
@@ -34,6 +34,7 @@ from recipes.tokenization.words.corpus import (
     WordStream,
     flat_batch,
     hierarchy_batch,
+    words_of,
 )
 from recipes.tokenization.words.files import WORDS, continue_text, heatmap, write_words
 from recipes.tokenization.words.measures import Stretch, stretches
@@ -107,6 +108,10 @@ class WordRecipe:
                 what = f"no held-out document of {domain} is long enough"
                 raise UserError(what, texts.where, "give more text, or type a smaller evaluation.shortest")
         _check_context(config, corpora)
+        lost = sum(not units.says(words_of(part.window.text, config.words)) for part in held_out[BASE])
+        if lost:
+            what = f"{lost} of {len(held_out[BASE])} texts do not come back from the tokenizer"
+            note(f"warning: {what}: their bits are too few")
         costs = [cost_per_byte(config, corpus, units) for corpus in corpora]
         return Prepared(units, corpora, text.counts, held_out, costs, device)
 
@@ -116,13 +121,16 @@ class WordRecipe:
         model: nn.Module = (
             flat_model(config.model, units, config.seed)
             if flat
-            else WordModel(config.model, units, config.words.group, config.seed)
+            else WordModel(config.model, units, config.words.group, config.seed, config.faults, config.words.longest)
         )
         make = flat_batch if flat else hierarchy_batch
 
         def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
             windows = [window for item in items for window in item["windows"]]
-            return {**make(windows, units), IDS: [item["id"] for item in items]}
+            batch = {**make(windows, units), IDS: [item["id"] for item in items]}
+            if not flat and PADDING_COUNTED in config.faults:
+                batch["symbols"] = float(config.words.longest + 1) * (batch["sequence"] >= 0).sum()
+            return batch
 
         def count_step(step: int, model: nn.Module, batches: list[dict[str, Any]]) -> None:
             prepared.step = step + 1

@@ -37,12 +37,13 @@ class Stretch:
 
 
 def stretches(windows: Sequence[Window]) -> list[Stretch]:
-    """Windows cut at a word, about where three quarters of them end."""
+    """Windows cut at a word, about where three quarters of them end; none whose last part is blank."""
     rows = []
     for window in windows:
         place = 3 * len(window.text) // 4
         cut = max(window.text.rfind(" ", 0, place), window.text.rfind("\n", 0, place)) + 1 or place
-        rows.append(Stretch(window, window.text[:cut], window.text[cut:]))
+        if not window.text[cut:].isspace():
+            rows.append(Stretch(window, window.text[:cut], window.text[cut:]))
     return rows
 
 

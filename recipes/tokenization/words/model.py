@@ -3,7 +3,7 @@
 Each distinct word of a batch is encoded once, among words of about its length; words are decoded so too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,14 @@ from recipes.core.models.config import GPT2_POSITIONS, mlp_width
 from recipes.core.models.padded import pool
 from recipes.core.models.precision import exact
 from recipes.core.models.vision_language import TextModel
-from recipes.tokenization.words.config import CONCATENATED, JOINED, LAST, WordModelConfig
+from recipes.tokenization.words.config import (
+    CONCATENATED,
+    JOINED,
+    LAST,
+    PADDING_COUNTED,
+    PADDING_SEEN,
+    WordModelConfig,
+)
 from recipes.tokenization.words.method import visible
 from recipes.tokenization.words.units import Units
 
@@ -67,13 +74,24 @@ class WordModel(nn.Module):
         units: What words are spelt in.
         group: Most units of a word whose embeddings are put side by side.
         seed: Of its first weights.
+        faults: Faults of a release that it repeats; words are then padded to the longest there may be.
+        longest: How long that is.
 
     Source:
         arXiv 2501.10322, Section 2 (one mark, blocks of Llama, d < D); arXiv 2310.11628 (several marks, d = D).
     """
 
-    def __init__(self, config: WordModelConfig, units: Units, group: int, seed: int) -> None:
+    def __init__(
+        self,
+        config: WordModelConfig,
+        units: Units,
+        group: int,
+        seed: int,
+        faults: Sequence[str] = (),
+        longest: int = 0,
+    ) -> None:
         super().__init__()
+        self.faults, self.longest = faults, longest
         self.shape, self.end, self.stop, self.group = config, units.end, units.stop, group
         unit, word, slots = config.unit_width, config.width, config.slots
         with local_seed(seed):
@@ -114,10 +132,19 @@ class WordModel(nn.Module):
     def encode(self, words: Tensor, lengths: Tensor) -> Tensor:
         """[n, positions, D] vectors of distinct words."""
         parts, order = list[Tensor](), list[Tensor]()
-        for rows, width in buckets(lengths, words.shape[1]):
-            parts.append(self.to_word(self.pooled(words[rows, :width], lengths[rows])))
+        for rows, alike in self._alike(words, lengths):
+            parts.append(self.to_word(self.pooled(alike, lengths[rows])))
             order.append(rows)
         return _restore(parts, order)
+
+    def _alike(self, words: Tensor, lengths: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows of words that are about as long, and their units, padded to the width of the widest."""
+        if self.faults:
+            padding = (0, self.longest - words.shape[1])
+            yield torch.arange(len(words), device=words.device), functional.pad(words, padding, value=self.end)
+            return
+        for rows, width in buckets(lengths, words.shape[1]):
+            yield rows, words[rows, :width]
 
     def pooled(self, words: Tensor, lengths: Tensor) -> Tensor:
         """[m, positions, width] of words [m, width of the widest]: what is mapped to their vectors."""
@@ -127,7 +154,7 @@ class WordModel(nn.Module):
             return functional.pad(side_by_side, (0, 0, 0, self.group - words.shape[1])).flatten(1)[:, None]
         if marks := config.marks:
             embedded = torch.cat([self.marks.expand(len(words), -1, -1), embedded], 1)
-        inside = visible(lengths, words.shape[1], marks)
+        inside = visible(lengths, words.shape[1], marks) | (PADDING_SEEN in self.faults)
         seen = inside[:, None, None].expand(-1, 1, inside.shape[1], -1)
         states = self.encoder(inputs_embeds=embedded, attention_mask=seen).last_hidden_state
         if not marks:
@@ -163,8 +190,8 @@ class WordModel(nn.Module):
         counts = lengths if cut is None else lengths - cut.long()
         if words.shape[1]:
             counts = torch.where(words[:, 0] == self.stop, lengths - 1, counts)
-        for rows, width in buckets(lengths, words.shape[1]):
-            parts.append(self._spell(words[rows, :width], counts[rows], hints[rows]))
+        for rows, alike in self._alike(words, lengths):
+            parts.append(self._spell(alike, counts[rows], hints[rows]))
             order.append(rows)
         return Spelled(*(_restore(list(column), order) for column in zip(*parts, strict=True)))
 
@@ -173,6 +200,7 @@ class WordModel(nn.Module):
         logits = self.logits(words, hints)
         targets = functional.pad(words, (0, 1), value=self.end)
         counted = torch.arange(targets.shape[1], device=words.device) <= last[:, None]
+        counted |= self.training and PADDING_COUNTED in self.faults
         nll = torch.zeros(targets.shape, dtype=torch.float32, device=words.device)
         picked = exact(logits[counted])
         values = functional.cross_entropy(picked, targets[counted], reduction="none")

@@ -66,6 +66,11 @@ class Units:
         """What ids say."""
         return b"".join(self.table[unit] for unit in ids)
 
+    def says(self, words: Sequence[bytes]) -> bool:
+        """Whether all bytes of words but spaces come back from their ids; always so where words are unknown as such."""
+        data = b"".join(self.bytes_of(row) for row in self.spell(words))
+        return self.tokenizer is None or data.replace(b" ", b"") == b"".join(words).replace(b" ", b"")
+
     def extra_bits(self, word: bytes, ids: Sequence[int]) -> float:
         """Bits of the bytes of a word that the vocabulary does not know; 0 of others."""
         return 8.0 * len(word) if self.unknown is not None and self.unknown in ids else 0.0
