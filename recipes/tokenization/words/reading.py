@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recipes.core.models.dropout import evaluation
 from recipes.core.models.padded import batches
 from recipes.core.models.precision import exact
 from recipes.tokenization.words.config import FLAT, IN_BYTES, IN_WORDS, WordRunConfig
@@ -108,7 +109,8 @@ class Reader:
             # A text breaks off in its last word, or before the space that the word ends with.
             cut = [stop == len(spelt[at]) and not config.ends_are_spaces for at, _, stop, _ in taken]
             windowed = [(rows[at][0][start:stop], spelt[at][start:stop]) for at, start, stop, _ in taken]
-            values = self._flat(windowed) if self.flat else self._hierarchy(windowed, cut)
+            with evaluation(self.model):
+                values = self._flat(windowed) if self.flat else self._hierarchy(windowed, cut)
             for (number, start, stop, first), columns in zip(taken, values, strict=True):
                 results[number][:, first:stop] = columns[:, first - start :]
         return [_word_bits(*row, values) for row, values in zip(rows, results, strict=True)]
