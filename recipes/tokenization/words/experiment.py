@@ -127,7 +127,7 @@ class WordRecipe:
 
         def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
             windows = [window for item in items for window in item["windows"]]
-            batch = {**make(windows, units), IDS: [item["id"] for item in items]}
+            batch: dict[str, Any] = {**make(windows, units), IDS: [item["id"] for item in items]}
             if not flat and PADDING_COUNTED in config.faults:
                 batch["symbols"] = float(config.words.longest + 1) * (batch["sequence"] >= 0).sum()
             return batch
