@@ -14,10 +14,11 @@ from recipes.core.config.settings import TrainerConfig
 from recipes.core.data.text.text_ids import start_id, tokenizer_fingerprint
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.models.padded import pad_rows
+from recipes.core.models.text import check_context
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.training.models import train_once
 from recipes.core.training.trainer import TrainEvents, Training
-from recipes.tokenization.config import LM, HypernetworkConfig
+from recipes.tokenization.config import LM, ROWS, HypernetworkConfig
 from recipes.tokenization.hypernetwork import Forms, Hypernetwork, auxiliary_loss, squared_errors
 from recipes.tokenization.old_rows import OldRows
 from recipes.tokenization.sampled_tokenizers import TextWindows, TokenizerSampler
@@ -158,9 +159,15 @@ def trained_hypernetwork(
         fingerprint: Hash of the texts.
 
     Raises:
-        UserError: the pieces of old tokens are asked for, and the tokenizer has no merges.
+        UserError: the pieces of old tokens are asked for, and the tokenizer has no merges; or texts of `length` tokens
+            do not fit the context of the model.
     """
+    if config.objective == LM:
+        check_context(source.model, 1 + config.length, "hypernetwork.length")
+    config = replace(config, identity_batch=min(config.identity_batch, len(source.text_tokens)))
     common = [VERSION, weights_hash(source.model), tokenizer_fingerprint(source.tokenizer)]
+    if config.objective == ROWS:
+        common.append(["without held-out rows", config.held_out])
     shape = [config.width, config.layers, config.pieces, config.clip]
     network = Hypernetwork(source.rows, source.width, config, seed)
     begun: Path | None = None
@@ -215,9 +222,12 @@ def half_merged(source: OldRows, config: HypernetworkConfig, seed: int) -> tuple
 
 def _identity(source: OldRows, config: HypernetworkConfig, network: Hypernetwork, seed: int) -> Callable[[], Training]:
     tokens = source.text_tokens
+    if config.objective == ROWS:
+        shuffled, _, count = half_merged(source, config, seed)
+        tokens = sorted(shuffled[:count])
 
     def training() -> Training:
-        size = config.identity_steps * min(config.identity_batch, len(tokens))
+        size = config.identity_steps * config.identity_batch
         items: Any = RowItems(tokens, [[token] for token in tokens], size, seed)
         return Training(network, RowLoss(source, config.pieces), items, RowItems.collate)
 

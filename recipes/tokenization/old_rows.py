@@ -100,7 +100,8 @@ class OldRows:
         if not self.has_merges:
             what = f"old tokens are to be spelt by half of the merges, and a {model['type']} has none"
             raise UserError(what, self.where, "give a model with a BPE, or type hypernetwork.objective=lm")
-        fewer = model | {"merges": model["merges"][: len(model["merges"]) // 2]}
+        # Llama 3 takes a word that is a token as it is, without merges: none would have several pieces.
+        fewer = model | {"merges": model["merges"][: len(model["merges"]) // 2], "ignore_merges": False}
         backend = Tokenizer.from_str(json.dumps(self._pipeline | {"model": fewer}))
         return Speller(PreTrainedTokenizerFast(tokenizer_object=backend), self.vocabulary, self.where)
 

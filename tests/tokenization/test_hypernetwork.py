@@ -1,17 +1,22 @@
 """The hypernetwork and what it is trained on: invariants of the sheet, worked numbers, gradients."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.data.text.text_ids import start_id
 from recipes.core.errors import UserError
 from recipes.core.models.vision_language import TextModel
+from recipes.tokenization import hypernetwork_training
 from recipes.tokenization.bits import text_bits
 from recipes.tokenization.config import HypernetworkConfig, SampledConfig
 from recipes.tokenization.hypernetwork import Forms, Hypernetwork, auxiliary_loss, predict_rows, squared_errors
@@ -103,6 +108,10 @@ def test_the_old_tokens_are_spelt_by_themselves() -> None:
         old.vocabulary.join(row) == old.vocabulary.table[token] for token, row in zip(shuffled, pieces, strict=True)
     )
     assert 0 < sum(len(row) > 1 for row in pieces) < len(tokens) / 2
+    pipeline = json.loads(old.tokenizer.backend_tokenizer.to_str())
+    pipeline["model"]["ignore_merges"] = True  # as Llama 3 has it: tokens are taken whole, also with half of the merges
+    whole = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(pipeline)), eos_token="</s>")
+    assert half_merged(OldRows(old.model, whole, "model"), CONFIG, 0)[1] == pieces
     unigram = tokenizer_kinds.unigram()
     other = OldRows(TextModel(tiny("gpt2", token_rows(unigram))), unigram, "model.path=/u")
     with pytest.raises(UserError, match="half of the merges, and a Unigram has none"):
@@ -201,6 +210,23 @@ def test_rows_that_are_right_cost_nothing() -> None:
     batch = RowItems.collate([items[at] for at in range(10)])
     loss, _ = RowLoss(old, 7)(Copies(old.rows), batch, torch.tensor(10.0))
     assert float(loss) == 0 and len(set(batch["tokens"].tolist())) == 10
+
+
+def test_held_out_rows_are_no_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of the first steps nor of those behind."""
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path))  # where nothing is trained yet
+    old, targets = source(), set[int]()
+
+    class Spy(RowLoss):
+        def __call__(self, model: nn.Module, batch: dict[str, Any], normalizer: torch.Tensor) -> Any:
+            targets.update(batch["tokens"].tolist())
+            return super().__call__(model, batch, normalizer)
+
+    monkeypatch.setattr(hypernetwork_training, "RowLoss", Spy)
+    config = replace(CONFIG, objective="rows", identity_batch=10**6, held_out=0.3)
+    trained_hypernetwork(old, config, TrainerConfig(threads=1, device="cpu"), 0, TEXTS, "held-out-test")
+    tokens, _, count = half_merged(old, config, 0)
+    assert targets == set(tokens[:count])
 
 
 @pytest.mark.parametrize("objective", ["lm", "rows"])

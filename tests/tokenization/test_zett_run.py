@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from recipes.core import runner
 from recipes.core.config import compose
@@ -79,6 +79,38 @@ def test_a_users_variant(tmp_path: Path, mine: tuple[str, ...]) -> None:
     _, metrics = run(tmp_path / "out", *mine, "arm=fvt", f"tuned.path={tmp_path / 'variant'}")
     assert metrics["variant/bits_per_byte"] == pytest.approx(metrics["bits_per_byte"])  # it is the model itself
     assert "variant/bits_per_byte" not in run(tmp_path / "none", *mine, "arm=fvt", "tuned.steps=0")[1]
+
+
+def test_a_variant_may_get_the_mean_of_its_own_rows(tmp_path: Path, mine: tuple[str, ...]) -> None:
+    tokenizer = tokenizer_kinds.byte_level(bos=True)
+    tiny("llama", len(tokenizer), seed=1).save_pretrained(tmp_path / "variant")
+    tokenizer.save_pretrained(tmp_path / "variant")
+    of_it = run(tmp_path / "out", *mine, "arm=fvt_variant", f"tuned.path={tmp_path / 'variant'}")[1]
+    mixed = run(tmp_path / "out", *mine, "arm=fvt", f"tuned.path={tmp_path / 'variant'}")[1]
+    itself = run(tmp_path / "out", f"model={tmp_path / 'variant'}", mine[1], "arm=fvt", "tuned.steps=0")[1]
+    assert of_it["variant/bits_per_byte"] == pytest.approx(itself["bits_per_byte"])
+    assert mixed["variant/bits_per_byte"] != pytest.approx(itself["bits_per_byte"])
+    assert mixed["bits_per_byte"] == of_it["bits_per_byte"]
+
+
+@pytest.mark.parametrize(("kind", "what"), [("gpt2", "16 wide with a tied"), ("wide", "24 wide with a separate")])
+def test_a_variant_with_other_rows_is_refused(kind: str, what: str, tmp_path: Path, mine: tuple[str, ...]) -> None:
+    tokenizer = tokenizer_kinds.byte_level(bos=True)
+    save(tokenizer, tmp_path / "variant", "gpt2" if kind == "gpt2" else "llama")
+    if kind == "wide":
+        config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=24, intermediate_size=32, num_hidden_layers=1,
+                             num_attention_heads=2)  # fmt: skip
+        LlamaForCausalLM(config).save_pretrained(tmp_path / "variant")
+    with pytest.raises(UserError, match=what):
+        run(tmp_path / "out", *mine, "arm=fvt", f"tuned.path={tmp_path / 'variant'}")
+
+
+@pytest.mark.parametrize("words", [("arm=hypernetwork", "hypernetwork.length=256"), ("arm=fvt", "tuned.length=256")])
+def test_texts_that_do_not_fit_the_model_are_refused(
+    words: tuple[str, ...], tmp_path: Path, mine: tuple[str, ...]
+) -> None:
+    with pytest.raises(UserError, match=r"257.*256"):
+        run(tmp_path / "out", *mine, *words)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class Prepared:
     maker: RowMaker
     trained: Trained | None
     windows: Sequence[Window]
-    variant: tuple[Any, Sequence[Window]] | None
+    variant: tuple[OldRows, Sequence[Window]] | None
 
 
 class ZettRecipe(Untrained):
@@ -126,9 +126,10 @@ def _of_base(config: ZettConfig, prepared: Prepared, scores: Scores) -> Evaluati
     bits = _read(config, source.model, source.tokenizer, prepared.windows)
     read = dict.fromkeys(names, bits)
     score_texts(read, prepared.windows, scores)
+    _warn_of_lost({"the old tokenizer": bits})
     if prepared.variant:
         variant, windows = prepared.variant
-        its_bits = _read(config, variant, source.tokenizer, windows)
+        its_bits = _read(config, variant.model, source.tokenizer, windows)
         score_texts(dict.fromkeys(names, its_bits), windows, scores, f"{VARIANT}/")
     cuts = partial(write_cuts, read={"old": bits}, windows=prepared.windows, tokenizers={"old": source.tokenizer})
     return Evaluation(scores.overall(), scores, files={CUTS: cuts})
@@ -148,9 +149,13 @@ def _read(config: ZettConfig, model: Any, tokenizer: Any, windows: Sequence[Wind
 
 def _score_variant(config: ZettConfig, prepared: Prepared, rows: dict[str, Tensor], scores: Scores) -> None:
     assert prepared.variant
-    model, windows = prepared.variant
+    variant, windows = prepared.variant
+    if config.tuned.rows == VARIANT:
+        rows = {target.name: prepared.maker(target, source=variant)[0] for target in prepared.targets}
     read = {
-        target.name: _read(config, _changed(model, prepared, target, rows[target.name]), target.tokenizer, windows)
+        target.name: _read(
+            config, _changed(variant.model, prepared, target, rows[target.name]), target.tokenizer, windows
+        )
         for target in prepared.targets
     }
     score_texts(read, windows, scores, f"{VARIANT}/")

@@ -44,16 +44,19 @@ class RowMaker:
         self._config, self._source, self._make_vectors, self._texts = config, source, vectors, texts
         self._seed = seed
 
-    def __call__(self, target: Target, network: Hypernetwork | None = None) -> tuple[Tensor, int]:
+    def __call__(
+        self, target: Target, network: Hypernetwork | None = None, source: OldRows | None = None
+    ) -> tuple[Tensor, int]:
         """[rows, width of a row] of a target, and how many of its tokens got the fallback.
 
         Args:
             target: The new tokenizer.
             network: Predicts rows; asked for by `hypernetwork` alone.
+            source: Whose rows the others are made of; None: the old model's.
         """
-        old, name = self._source.rows, self._config.name
+        old, name = (source or self._source).rows, self._config.name
         count = len(target.both.new)
-        rows = self._fallback(padded(count, self._config.pad_to))
+        rows = self._fallback(old, padded(count, self._config.pad_to))
         if name == HYPERNETWORK and network is not None:
             tokens = torch.tensor(target.tokens, device=old.device)
             rows[tokens] = predict_rows(network, target.pieces(self._source))
@@ -81,8 +84,8 @@ class RowMaker:
         copied = copied_rows(target.both.mapped)
         return copied if self._config.name == LEXICAL else copied.with_others(makers[self._config.name](target))
 
-    def _fallback(self, count: int) -> Tensor:
-        old, unknown = self._source.rows, role_id(self._source.tokenizer, "unk_token")
+    def _fallback(self, old: Tensor, count: int) -> Tensor:
+        unknown = role_id(self._source.tokenizer, "unk_token")
         if RANDOM in (self._config.fallback, self._config.name):
             return normal_rows(old, count, self._seed)
         return (old.mean(0) if unknown is None else old[unknown]).expand(count, -1).clone()

@@ -8,8 +8,10 @@ from recipes.core.data.text.mixture import Mixture
 from recipes.core.data.text.packed import pack
 from recipes.core.data.text.splits import TRAIN
 from recipes.core.data.text.text_ids import start_id, tokenizer_fingerprint
+from recipes.core.errors import UserError
 from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.from_config import load_reference_model, load_text_model
+from recipes.core.models.text import check_context
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.training.models import train_reference
 from recipes.core.training.sequences import MixtureItems, next_token_collate
@@ -22,8 +24,12 @@ from recipes.tokenization.zett.config import ZettConfig
 VERSION = 1
 
 
-def load_variant(config: ZettConfig, source: OldRows, texts: Texts, device: str) -> Any:
-    """The variant, a frozen `TextModel`; tuned if no run has done so before. Raises UserError: it cannot be had."""
+def load_variant(config: ZettConfig, source: OldRows, texts: Texts, device: str) -> OldRows:
+    """The variant, frozen; tuned if no run has done so before.
+
+    Raises:
+        UserError: it cannot be had, or rows of the model are none of its.
+    """
     options = config.tuned
     if options.path:
         instead = "leave it out: one is then tuned in the run"
@@ -31,7 +37,15 @@ def load_variant(config: ZettConfig, source: OldRows, texts: Texts, device: str)
     else:
         model = load_text_model(str(_tune(config, source, texts)), "model")
     model.requires_grad_(False).eval().to(device)
-    return model
+    variant = OldRows(model, source.tokenizer, f"tuned.path={options.path}")
+    if (variant.width, variant.tied, variant.parts) != (source.width, source.tied, source.parts):
+        what = f"its rows are {_kind(variant)}, and those of the model {_kind(source)}"
+        raise UserError(what, variant.where, "give one that was fine-tuned from the model")
+    return variant
+
+
+def _kind(rows: OldRows) -> str:
+    return f"{rows.width} wide with a {'tied' if rows.tied else 'separate'} head"
 
 
 def _tune(config: ZettConfig, source: OldRows, texts: Texts) -> Any:
@@ -39,6 +53,7 @@ def _tune(config: ZettConfig, source: OldRows, texts: Texts) -> Any:
     training_texts, fingerprint = texts.training(1.0, seed)
     packed = pack(((f"{DOMAIN}/{TRAIN}", text) for text in training_texts), fingerprint, source.tokenizer)
     tokens = check_size(packed, options.length, "tuned.length")
+    check_context(source.model, 1 + options.length, "tuned.length")
     settings = TrainerConfig(
         max_steps=options.steps,
         batch_size=options.batch_size,
