@@ -123,7 +123,11 @@ def test_parses(chains: Chains) -> None:
     assert chains.parses("evlerimizden") == (("ev", "ler", "imiz", "den"), ("ev", "ler", "imiz", "de", "n"))
     assert chains.parses("lerev") == chains.parses("e") == ()
     assert chains.is_pure("ler") and chains.is_valid("evler") and not chains.is_pure("evler")
-    assert chains.is_valid("ler", "analyser") and not chains.is_valid("evler", "lexicon")
+    assert chains.is_valid("evler", "analyser") and not chains.is_valid("evler", "lexicon")
+    alone = ["either", "lexicon"]  # an affix has no parse
+    for validity in ("either", "lexicon", "analyser"):
+        assert chains.is_valid("ler", validity) == chains.is_pure("ler", validity) == (validity in alone)
+        assert chains.is_pure("ev", validity) and not chains.is_pure("evler", validity)
     every = Counter(map(len, Chains(["aa"], ["a", "aa"], 9, 2).parses("a" * 6)))
     assert every == {3: 1, 4: 3, 5: 1}  # ways to write 4 as ones and twos, and the root
 

@@ -16,9 +16,10 @@ from recipes.core.runs.records import final_metrics
 from recipes.core.storage.cache import home
 from recipes.tokenization.bits import says
 from recipes.tokenization.texts import Texts
+from recipes.tokenization.turkish_tokenization.config import LexiconConfig
 from recipes.tokenization.turkish_tokenization.lexicon import load_lexicon
 from recipes.tokenization.turkish_tokenization.method import cuts
-from recipes.tokenization.turkish_tokenization.panel import Panel
+from recipes.tokenization.turkish_tokenization.panel import MARK, Panel, WordMarks
 from tests.core import tokenizer_kinds
 
 ROOTS = ["ev", "göz", "gözlük", "kitap", "ağaç", "Işık", "şehir", "iş", "su"]
@@ -126,6 +127,17 @@ def test_what_cannot_be_is_refused(word: str, problem: str, tmp_path: Path, mine
     with pytest.raises(UserError, match=problem):
         run(tmp_path / "out", *mine, word)
     assert not list((tmp_path / "out").glob("*/*/*/metrics.jsonl"))
+
+
+def test_words_of_other_scripts_have_marks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Vowels of Hindi are marks, no letters; what is no word is counted."""
+    (tmp_path / "roots.txt").write_text("किताब\nघर\nघर-घर\n\n12\n", encoding="utf-8")
+    (tmp_path / "affixes.txt").write_text("ें\n", encoding="utf-8")
+    lists = {name: str(tmp_path / f"{name}.txt") for name in ("roots", "affixes")}
+    chains = load_lexicon(LexiconConfig(turkish_case=False, **lists))
+    assert chains.roots == {"किताब", "घर"} and chains.parses("किताबें") == (("किताब", "ें"),)
+    assert "2 of 4 lines are not letters alone" in capsys.readouterr().err
+    assert WordMarks(chains.parse_cut, False)("किताबें, घर") == f"किताब{MARK}ें, घर"
 
 
 @pytest.mark.parametrize(("content", "problem"), [(b"ev\n\xfe\n", "is not UTF-8"), (b" \n", "holds no word")])

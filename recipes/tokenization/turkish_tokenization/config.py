@@ -112,7 +112,10 @@ class MeasureConfig:
         UNIQUE, help="a token counts once, or as often as it occurs", choices=(UNIQUE, FREQUENCY), origin="code"
     )
     validity: str = setting(
-        EITHER, help="what makes a token a valid word", choices=(EITHER, LEXICON, ANALYSER), origin="code"
+        EITHER,
+        help="what makes a token a word, and one morpheme: that it is listed, its parses, or either",
+        choices=(EITHER, LEXICON, ANALYSER),
+        origin="code",
     )
     denominator: str = setting(
         ALL,

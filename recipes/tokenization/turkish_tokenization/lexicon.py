@@ -5,10 +5,11 @@ from collections.abc import Iterable
 
 from recipes.core.data.files.json_records import Bad, text_of
 from recipes.core.errors import UserError
+from recipes.core.messages import note
 from recipes.core.storage.assets import asset_path
 from recipes.core.storage.files import home_path
 from recipes.tokenization.turkish_tokenization.config import LexiconConfig
-from recipes.tokenization.turkish_tokenization.method import Chains, normalise
+from recipes.tokenization.turkish_tokenization.method import WORD, Chains, normalise
 
 ASSET = "turkish-lexicon"
 ROOTS, AFFIXES = "kokler.json", "ekler.json"
@@ -36,7 +37,10 @@ def _words(config: LexiconConfig, name: str) -> set[str]:
         raise UserError(f"cannot be read: {error.strerror}", where, "give a text file with one word a line") from error
     if isinstance(text, Bad):
         raise UserError(str(text), where, "save it as UTF-8")
-    words = _normalised(text.splitlines(), config)
+    lines = [line for line in text.splitlines() if line.strip()]
+    words = _normalised(lines, config)
+    if left := sum(not WORD.fullmatch(normalise(line, config.turkish_case)) for line in lines):
+        note(f"{where}: {left:,} of {len(lines):,} lines are not letters alone, and are left out")
     if not words:
         raise UserError("holds no word", where, "give a text file with one word a line")
     return words
@@ -44,4 +48,4 @@ def _words(config: LexiconConfig, name: str) -> set[str]:
 
 def _normalised(words: Iterable[str], config: LexiconConfig) -> set[str]:
     """Those that are letters alone: a list may hold control tokens of a tokenizer too."""
-    return {word for each in words if (word := normalise(each, config.turkish_case)).isalpha()}
+    return {word for each in words if WORD.fullmatch(word := normalise(each, config.turkish_case))}

@@ -2,11 +2,11 @@
 
 chain parse      word = root + affix + ... + affix, all of them on lists
 valid (%TR)      share of tokens that are words: on the lists, or with a parse
-pure (%Pure)     share of tokens that are one morpheme: on the lists, or with parses of one part alone
+pure (%Pure)     share of tokens that are one morpheme: on the lists, or with a parse of one part
+                 each of both as `validity` says: by the lists, by parses, or by either
 correlation      mean over tokenizers of n a_i b_i, where a and b are centred and of length 1
 """
 
-import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -14,12 +14,16 @@ from itertools import accumulate, islice, permutations
 from math import factorial
 
 import numpy as np
+import regex
 from numpy.typing import ArrayLike
 
-WORD = re.compile(r"[^\W\d_]+")  # letters alone
+from recipes.tokenization.turkish_tokenization.config import ANALYSER, EITHER, LEXICON
+
 PERMUTATIONS = 9_999
 MOST_PARSES = 32  # of a word, those with the longest root and the longest affixes first
 BROKEN = "\ufffd"  # what stands for a part of a character
+# A word: letters with their marks, which are vowels in many scripts, and numbers that are no digits.
+WORD = regex.compile(r"[\p{L}\p{M}\p{Nl}\p{No}]+")
 
 
 def normalise(text: str, turkish: bool = True) -> str:
@@ -72,16 +76,15 @@ class Chains:
                 if rest[:end] in self.affixes:
                     yield from ((rest[:end], *behind) for behind in self._affixes(rest[end:], most - 1))
 
-    def is_pure(self, token: str) -> bool:
-        """Whether a token is one morpheme: on the lists, or with parses of one part alone."""
-        parses = self.parses(token)
-        return token in self.lexicon or (bool(parses) and all(len(parse) == 1 for parse in parses))
+    def is_pure(self, token: str, validity: str = EITHER) -> bool:
+        """Whether a token is one morpheme: on the lists ("lexicon"), its root in a parse ("analyser"), or "either"."""
+        listed = validity != ANALYSER and token in self.lexicon
+        return listed or (validity != LEXICON and (token,) in self.parses(token))
 
-    def is_valid(self, token: str, validity: str = "either") -> bool:
-        """Whether a token is a word: on the lists ("lexicon"), with a parse ("analyser"), or "either"; or pure."""
-        listed = validity != "analyser" and token in self.lexicon
-        parsed = validity != "lexicon" and bool(self.parses(token))
-        return listed or parsed or self.is_pure(token)
+    def is_valid(self, token: str, validity: str = EITHER) -> bool:
+        """Whether a token is a word: on the lists ("lexicon"), with a parse ("analyser"), or "either"."""
+        listed = validity != ANALYSER and token in self.lexicon
+        return listed or (validity != LEXICON and bool(self.parses(token)))
 
     def parse_cut(self, word: str) -> tuple[str, ...]:
         """The first parse of a word; the word itself where it has none."""

@@ -109,9 +109,10 @@ def heatmap(config: Config, rows: Sequence[Row], windows: Sequence[Window], chai
             assert row.bits is not None
             texts, one = token_texts(row.tokenizer), row.bits[number]
             words = [normalise(texts[token], config.lexicon.turkish_case) for token in one.ids]
-            valid = [chains.is_valid(word, config.measure.validity) for word in words]
+            by = config.measure.validity
+            valid = [chains.is_valid(word, by) for word in words]
             weights = [
-                2 if chains.is_pure(word) else int(is_valid) for word, is_valid in zip(words, valid, strict=True)
+                2 if chains.is_pure(word, by) else int(is_valid) for word, is_valid in zip(words, valid, strict=True)
             ]
             name = f"{row.name}, {len(one.ids)} tokens, {one.per_byte:.2f} bits per byte: {window.id}"
             nlls = one.bits * np.log(2)

@@ -117,7 +117,7 @@ def shares(counts: TokenCounts, chains: Chains, config: MeasureConfig, shortest:
     }
     holds: dict[str, Callable[[str], bool]] = {
         VALID: lambda token: chains.is_valid(token, config.validity),
-        PURE: chains.is_pure,
+        PURE: lambda token: chains.is_pure(token, config.validity),
     }
     return {name: method.share(kept, check, config.weighting) for name, check in holds.items()}
 
