@@ -114,7 +114,7 @@ def _run_steelyard(folder: Path, options: argparse.Namespace, turns: _Turns) -> 
     """Train as a run does."""
     import dataclasses
 
-    from recipes.core.training import trainer
+    from recipes.core.training import task, trainer
 
     keys = [f"data.path={folder / 'pairs.jsonl'}", *run_keys(options)]
     keys.append(f"trainer.gradient_checkpointing={str(OURS[options.system]).lower()}")
@@ -125,7 +125,7 @@ def _run_steelyard(folder: Path, options: argparse.Namespace, turns: _Turns) -> 
     ]
     (folder / "tokens.json").write_text(json.dumps(tokens), encoding="utf-8")
 
-    class Events(trainer.TrainEvents):
+    class Events(task.TrainEvents):
         def on_metrics(self, step: int, metrics: dict[str, float], seconds: float) -> None:
             turns.losses.append(metrics["loss"])
 

@@ -23,7 +23,7 @@ from recipes.core.models.head import output_head
 from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
 from recipes.core.training.model_options import cast_parameters
-from recipes.core.training.trainer import Objective, Training
+from recipes.core.training.task import Objective, Training
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from recipes.core.models.text import TextModelConfig, build_language_model
 from recipes.core.runs.identity import content_tree
 from recipes.core.training.caption_batches import caption_collate, token_mean
 from recipes.core.training.models import train_reference
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 
 VERSION = 2
 

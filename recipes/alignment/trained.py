@@ -18,7 +18,7 @@ from recipes.core.models.head import output_head
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.storage.files import sha256_text
 from recipes.core.training.models import train_reference
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 
 VERSION = 1
 

@@ -13,7 +13,7 @@ from recipes.core.evaluation.strips import Strip
 if TYPE_CHECKING:  # a recipe that trains nothing may do without torch
     from torch import nn
 
-    from recipes.core.training.trainer import Training
+    from recipes.core.training.task import Training
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from recipes.core.runs.tracking.tracker import Tracker
 from recipes.core.spelling import did_you_mean
 from recipes.core.training.early_stopping import exhausted
 from recipes.core.training.model_options import uncompiled
-from recipes.core.training.trainer import TrainEvents, Training, TrainResult, preserve_rng, train
+from recipes.core.training.task import TrainEvents, Training, TrainResult
+from recipes.core.training.trainer import preserve_rng, train
 
 
 def train_and_write(

@@ -17,7 +17,7 @@ from recipes.core.models.padded import pad_rows
 from recipes.core.models.text import check_context
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.training.models import train_once
-from recipes.core.training.trainer import TrainEvents, Training
+from recipes.core.training.task import TrainEvents, Training
 from recipes.tokenization.config import LM, ROWS, HypernetworkConfig
 from recipes.tokenization.hypernetwork import Forms, Hypernetwork, auxiliary_loss, squared_errors
 from recipes.tokenization.old_rows import OldRows

@@ -31,7 +31,8 @@ from recipes.core.scoring.forward import HEAD
 from recipes.core.scoring.rows import rows_fingerprint
 from recipes.core.scoring.sizes import is_worth_keeping, score_bytes
 from recipes.core.training.model_options import cast_parameters
-from recipes.core.training.trainer import TrainEvents, Training, train
+from recipes.core.training.task import TrainEvents, Training
+from recipes.core.training.trainer import train
 from tests.alignment.test_sparsepo_objectives import model, pair_set
 
 PAIRS = pair_set()

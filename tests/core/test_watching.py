@@ -9,7 +9,7 @@ from torch import nn
 from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 from recipes.core.watching import _Watching
 
 

@@ -12,7 +12,8 @@ from recipes.core.config.settings import TrainerConfig
 from recipes.core.models.vision_language import TextModel
 from recipes.core.training.parallel import distributed
 from recipes.core.training.sequences import sequence_collate
-from recipes.core.training.trainer import TrainEvents, Training, train
+from recipes.core.training.task import TrainEvents, Training
+from recipes.core.training.trainer import train
 from recipes.pretraining.sample_reweighting.config import ReweightConfig
 from recipes.pretraining.sample_reweighting.objectives import Reweighted
 

@@ -10,8 +10,9 @@ import torch
 from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.models.costs import LayerShape
+from recipes.core.training.task import TrainEvents
 from recipes.core.training.toys.llava import QuestionItems
-from recipes.core.training.trainer import TrainEvents, train
+from recipes.core.training.trainer import train
 from recipes.pruning.flex import TokenSampler
 from recipes.pruning.tokenflex.config import PROJECTORS, FlexConfig
 from recipes.pruning.tokenflex.objective import FlexLoss, build_model, cost, projector_macs

@@ -16,7 +16,8 @@ from recipes.core.models.config import MiniLMConfig
 from recipes.core.models.padded import pad_rows
 from recipes.core.models.run_models import run_model
 from recipes.core.runs.records import final_metrics
-from recipes.core.training.trainer import TrainEvents, train
+from recipes.core.training.task import TrainEvents
+from recipes.core.training.trainer import train
 from recipes.retrieval.encoders import load_encoder
 from recipes.retrieval.tildev2.expansion import Texts
 from recipes.retrieval.tildev2.index import TermIndex

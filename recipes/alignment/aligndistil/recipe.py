@@ -39,7 +39,7 @@ from recipes.core.scoring.score import score
 from recipes.core.scoring.statistics import Ask
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json, write_json
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 
 TARGET = 1.0  # mean alpha that `r: auto` aims at
 PROBED = 8  # batches whose tokens it looks at

@@ -23,7 +23,7 @@ from recipes.core.scoring.rows import completion_batch
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 from recipes.core.training.models import train_reference
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 
 VERSION = 1  # of the models
 SCORES_VERSION = 2

@@ -17,7 +17,7 @@ from recipes.alignment.reference_scores import LOGPS, AnswerScores
 from recipes.core.data.text.text_ids import token_texts
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 
 
 class CDPORecipe(AlignmentRecipe):

@@ -22,7 +22,7 @@ from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 
 
 class SparsePORecipe(AlignmentRecipe):

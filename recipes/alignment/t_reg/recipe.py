@@ -18,7 +18,7 @@ from recipes.alignment.t_reg.rewards import compute_rewards, fitting, self_logps
 from recipes.core.data.text.text_ids import token_texts
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 
 
 class TRegRecipe(AlignmentRecipe):

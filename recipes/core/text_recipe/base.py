@@ -26,7 +26,7 @@ from recipes.core.text_recipe.probe import Probe, heatmap, noise_metrics, probe_
 from recipes.core.text_recipe.reference import ScoredItems, load_reference
 from recipes.core.training.devices import trains_in_bf16
 from recipes.core.training.sequences import MixtureItems
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 
 AUC = "log_loss/auc"
 

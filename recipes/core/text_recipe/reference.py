@@ -18,7 +18,7 @@ from recipes.core.scoring.score import score_once
 from recipes.core.text_recipe.items import REFERENCE, Items
 from recipes.core.training.models import train_reference
 from recipes.core.training.sequences import MixtureItems, next_token_collate
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 
 
 class ScoredItems:

@@ -22,7 +22,7 @@ from recipes.core.models.sentences import check_positions
 from recipes.core.models.vision_language import TextModel
 from recipes.core.scoring.fingerprints import module_hash
 from recipes.core.training.models import train_once
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 
 WEIGHTS, VERSION = "classifier.safetensors", 1
 START = 0.02  # standard deviation of the head's first weights

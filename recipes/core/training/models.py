@@ -13,7 +13,8 @@ from recipes.core.runs.folder import INTERRUPTED
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 from recipes.core.training.model_options import can_checkpoint
-from recipes.core.training.trainer import TrainEvents, Training, train
+from recipes.core.training.task import TrainEvents, Training
+from recipes.core.training.trainer import train
 
 ABSENT = object()
 CHECKPOINTS = "training"  # where they come and go while a model is trained

@@ -18,7 +18,7 @@ from recipes.core.models.dropout import without_dropout
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.training.models import train_once
 from recipes.core.training.sequences import MixtureItems, next_token_collate
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 from recipes.decoding.recycled_attention.config import (
     EMULATED,
     CacheConfig,

@@ -17,7 +17,7 @@ from recipes.core.models.adapters import with_adapters
 from recipes.core.models.run_models import describer
 from recipes.core.storage.files import sha256_json
 from recipes.core.training.sequences import MixtureItems, sequence_collate
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 from recipes.pretraining.dsir.config import DsirConfig
 from recipes.pretraining.dsir.corpora import Corpora
 

@@ -27,7 +27,7 @@ from recipes.pretraining.dsir.output import write_selection
 from recipes.pretraining.dsir.selection import Features, Scored, Workers
 
 if TYPE_CHECKING:
-    from recipes.core.training.trainer import Training
+    from recipes.core.training.task import Training
     from recipes.pretraining.dsir.downstream import Texts
 
 FILE = "selection.jsonl"

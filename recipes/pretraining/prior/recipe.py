@@ -24,7 +24,8 @@ from recipes.core.models.run_models import describer
 from recipes.core.models.sources import processor_files
 from recipes.core.recipe import Evaluation
 from recipes.core.training.caption_batches import CaptionItems, Weigh, caption_collate
-from recipes.core.training.trainer import Training, check_one_batch
+from recipes.core.training.task import Training
+from recipes.core.training.trainer import check_one_batch
 from recipes.pretraining.prior import method
 from recipes.pretraining.prior.config import LIVE, PriorConfig
 from recipes.pretraining.prior.curves import watch_steps

@@ -17,7 +17,7 @@ from recipes.core.scoring import references
 from recipes.core.scoring.score import TokenScores
 from recipes.core.training.caption_batches import CaptionItems, caption_collate, token_mean
 from recipes.core.training.models import train_reference
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 from recipes.pretraining.prior.config import PriorConfig
 
 BATCH_TOKENS = 16_384

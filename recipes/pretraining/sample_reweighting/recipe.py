@@ -12,7 +12,7 @@ from recipes.core.models.adapters import with_adapters
 from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
 from recipes.core.training.sequences import MixtureItems, sequence_collate
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 from recipes.pretraining.sample_reweighting import evaluation, regression
 from recipes.pretraining.sample_reweighting.config import RegressionConfig, SampleReweightingConfig
 from recipes.pretraining.sample_reweighting.objectives import Reweighted, ReweightedRegression

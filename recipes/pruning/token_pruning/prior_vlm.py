@@ -26,7 +26,7 @@ from recipes.core.runs.records import load_run
 from recipes.core.storage.files import home_path
 from recipes.core.storage.places import run_of
 from recipes.core.training.models import train_once
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 from recipes.pruning.adapters import layout
 from recipes.pruning.token_pruning.config import PRIOR_DATA, PriorDataConfig, PriorVLMConfig, TokenPruningConfig
 from recipes.pruning.token_pruning.subjects import Batch, Subject

@@ -13,9 +13,9 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.dropout import evaluation
 from recipes.core.recipe import Evaluation
+from recipes.core.training.task import Training
 from recipes.core.training.toys.encoder import toy_vit
 from recipes.core.training.toys.llava import QuestionItems, encoder_features
-from recipes.core.training.trainer import Training
 from recipes.pruning.flex import TokenSampler
 from recipes.pruning.tokenflex.config import TokenFlexConfig
 from recipes.pruning.tokenflex.objective import FlexLoss, FlexModel, build_model, cost

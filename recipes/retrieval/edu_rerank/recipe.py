@@ -16,8 +16,9 @@ from recipes.core.models.build import local_seed
 from recipes.core.models.run_models import describer
 from recipes.core.models.sentences import load_sentence_encoder
 from recipes.core.recipe import Evaluation
+from recipes.core.training.task import Training
 from recipes.core.training.toys.frozen import build_tokenizer, load_frozen
-from recipes.core.training.trainer import Training, check_one_batch
+from recipes.core.training.trainer import check_one_batch
 from recipes.retrieval.edu_rerank.candidates import Candidates, extract, write_plans, written
 from recipes.retrieval.edu_rerank.choosing import chooser
 from recipes.retrieval.edu_rerank.config import EDURerankConfig

@@ -21,10 +21,11 @@ from recipes.core.models.sentences import load_sentence_encoder
 from recipes.core.models.text import build_language_model, context
 from recipes.core.models.vision_language import TextModel
 from recipes.core.recipe import Evaluation
+from recipes.core.training.task import Training
 from recipes.core.training.toys.config import ToyLMConfig
 from recipes.core.training.toys.frozen import build_tokenizer, model_where
 from recipes.core.training.toys.language import ToyLM
-from recipes.core.training.trainer import Training, check_one_batch
+from recipes.core.training.trainer import check_one_batch
 from recipes.retrieval.collection import Collection, Passages
 from recipes.retrieval.config import FirstStageConfig
 from recipes.retrieval.first_stage import Candidates, candidates, rank_without_model

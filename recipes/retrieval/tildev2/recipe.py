@@ -14,7 +14,8 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.models.dropout import evaluation
 from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
-from recipes.core.training.trainer import Training, check_one_batch
+from recipes.core.training.task import Training
+from recipes.core.training.trainer import check_one_batch
 from recipes.retrieval.collection import Collection, Queries
 from recipes.retrieval.encoders import load_encoder, text_rows
 from recipes.retrieval.first_stage import Candidates, candidates

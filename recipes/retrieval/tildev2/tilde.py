@@ -26,7 +26,7 @@ from recipes.core.scoring.fingerprints import module_hash
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 from recipes.core.training.models import train_once
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 from recipes.retrieval.encoders import load_encoder
 from recipes.retrieval.tildev2.config import ExpansionConfig
 from recipes.retrieval.tildev2.method import likelihood_losses, likely_terms, term_sets

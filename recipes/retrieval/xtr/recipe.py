@@ -21,7 +21,7 @@ from recipes.core.models.run_models import describer
 from recipes.core.models.sentences import embed_rows
 from recipes.core.recipe import Evaluation
 from recipes.core.storage.places import PROJECTION
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 from recipes.retrieval.collection import Collection, Passages, Queries
 from recipes.retrieval.config import JUDGED
 from recipes.retrieval.encoders import TokenVectors, check_finite, encode, encode_once, load_encoder, text_rows

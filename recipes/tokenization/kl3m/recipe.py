@@ -12,7 +12,7 @@ from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.run_models import describer
 from recipes.core.models.text import build_language_model
 from recipes.core.recipe import Evaluation
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 from recipes.tokenization.kl3m import results
 from recipes.tokenization.kl3m.config import BPE, DOMAIN, GENERAL, KL3MConfig, VocabularyConfig
 from recipes.tokenization.kl3m.corpora import Corpora, Line

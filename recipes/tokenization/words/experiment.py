@@ -22,7 +22,8 @@ from recipes.core.messages import note
 from recipes.core.models.config import GPT2_POSITIONS
 from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
-from recipes.core.training.trainer import IDS, Training
+from recipes.core.training.task import Training
+from recipes.core.training.trainer import IDS
 from recipes.tokenization.texts import Texts
 from recipes.tokenization.words import measures, method, names
 from recipes.tokenization.words.config import FLAT, PADDING_COUNTED, WordRunConfig

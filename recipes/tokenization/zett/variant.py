@@ -15,7 +15,7 @@ from recipes.core.models.text import check_context
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.training.models import train_reference
 from recipes.core.training.sequences import MixtureItems, next_token_collate
-from recipes.core.training.trainer import Training
+from recipes.core.training.task import Training
 from recipes.tokenization.old_rows import OldRows
 from recipes.tokenization.small_models import DOMAIN, BegunItems, check_size
 from recipes.tokenization.texts import Texts

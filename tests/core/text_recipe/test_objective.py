@@ -15,7 +15,8 @@ from recipes.core.text_recipe.items import text_collate
 from recipes.core.text_recipe.objective import WeightedText, live_statistics, mean_one
 from recipes.core.training.parallel import distributed
 from recipes.core.training.parallel.launch import variables
-from recipes.core.training.trainer import TrainEvents, Training, train
+from recipes.core.training.task import TrainEvents, Training
+from recipes.core.training.trainer import train
 from tests.pretraining.reweighting import CONFIG, Sequences, tiny_model
 
 MASK = torch.tensor([[True, True, False], [True, False, False]])

@@ -15,7 +15,8 @@ from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.adapters import add_adapters
 from recipes.core.models.vision_language import TextModel
 from recipes.core.training.model_options import apply_options, can_checkpoint, trained_models, uncompiled
-from recipes.core.training.trainer import TrainEvents, Training, train
+from recipes.core.training.task import TrainEvents, Training
+from recipes.core.training.trainer import train
 from tests.core.models.heads import tiny
 
 CHECKPOINTING = TrainerConfig(gradient_checkpointing=True)

@@ -13,7 +13,7 @@ from torch import nn
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.training import models
 from recipes.core.training.models import train_once
-from recipes.core.training.trainer import Training, TrainResult
+from recipes.core.training.task import Training, TrainResult
 from tests.core.training.test_trainer import Numbers, TokenMean, collate
 
 TRAINER = TrainerConfig(max_steps=3, batch_size=64, learning_rate=0.1, device="cpu", threads=1)

@@ -19,7 +19,8 @@ from recipes.core.errors import RunFailed, UserError
 from recipes.core.process.signals import sigterm_as_interrupt
 from recipes.core.runs import checkpoints
 from recipes.core.training.parallel import distributed
-from recipes.core.training.trainer import TrainEvents, Training, TrainResult, resolve_device, train
+from recipes.core.training.task import TrainEvents, Training, TrainResult
+from recipes.core.training.trainer import resolve_device, train
 
 CONFIG = {"batch_size": 8, "max_steps": 12, "warmup_ratio": 0.2, "save_steps": 4, "log_steps": 3, "learning_rate": 0.05}
 

@@ -16,9 +16,9 @@ from recipes.core.data.images.canvases import Canvases, make_canvases
 from recipes.core.data.images.digits import DIGITS
 from recipes.core.models.sources import load_model
 from recipes.core.training.models import train_once
+from recipes.core.training.task import Training
 from recipes.core.training.toys.config import EncoderConfig
 from recipes.core.training.toys.guide import Naming, NamingLoss, save_guide
-from recipes.core.training.trainer import Training
 
 VERSION = 2
 HEADS = "heads.safetensors"

@@ -17,8 +17,8 @@ from recipes.core.models.vision_language import TextModel
 from recipes.core.runs.identity import content_tree
 from recipes.core.training.models import train_reference
 from recipes.core.training.sequences import MixtureItems, next_token_collate
+from recipes.core.training.task import Training
 from recipes.core.training.toys.config import ToyLMConfig
-from recipes.core.training.trainer import Training
 
 VERSION = 1
 

@@ -29,10 +29,10 @@ from recipes.core.models.sources import load_model
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 from recipes.core.training.models import train_once
+from recipes.core.training.task import Training
 from recipes.core.training.toys.config import DecoderShape
 from recipes.core.training.toys.encoder import canvas_key, encode, encoder_seed, toy_vit, tuning
 from recipes.core.training.toys.guide import GUIDE
-from recipes.core.training.trainer import Training
 
 VERSION, FEATURES_VERSION = 3, 1
 FEATURES = -2  # vision_feature_layer

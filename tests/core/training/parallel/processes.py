@@ -20,7 +20,8 @@ from recipes.core.models.adapters import Unadapted, with_adapters
 from recipes.core.models.vision_language import TextModel
 from recipes.core.training.parallel import distributed
 from recipes.core.training.parallel.launch import variables
-from recipes.core.training.trainer import TrainEvents, Training, TrainResult, train
+from recipes.core.training.task import TrainEvents, Training, TrainResult
+from recipes.core.training.trainer import train
 
 CONFIG = TrainerConfig(
     batch_size=8, max_steps=12, warmup_ratio=0.2, save_steps=4, log_steps=3, learning_rate=0.05, threads=1

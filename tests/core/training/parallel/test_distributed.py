@@ -12,7 +12,8 @@ from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import RunFailed
 from recipes.core.runs import checkpoints
 from recipes.core.training.parallel import distributed
-from recipes.core.training.trainer import TrainEvents, Training, train
+from recipes.core.training.task import TrainEvents, Training
+from recipes.core.training.trainer import train
 from tests.core.training.parallel.processes import CONFIG, Blocks, Numbers, TokenMean, collate, go, run_together
 
 STOP = 7
