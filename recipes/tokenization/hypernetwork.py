@@ -129,6 +129,7 @@ class Hypernetwork(nn.Module):
                     nn.init.normal_(part, std=DEVIATION)
             self.head = nn.Sequential(ResidualMLP(size), nn.Linear(size, features))
         self.in_scale, self.out_scale = Affine(features), Affine(features)
+        self.to(self.sources.device)
         self._fit()
 
     def forward(self, forms: Forms) -> Tensor:

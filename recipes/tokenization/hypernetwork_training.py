@@ -94,7 +94,9 @@ class TransferLoss:
 
     def __init__(self, source: OldRows, sampler: TokenizerSampler, config: HypernetworkConfig) -> None:
         self._source, self._sampler, self._config = source, sampler, config
-        self._start, self._sampled = start_id(source.tokenizer), sampler(0)
+        start = start_id(source.tokenizer)
+        self._kept = sorted({*source.control, start})
+        self._start, self._sampled = self._kept.index(start), sampler(0)
 
     def before_step(self, step: int, model: nn.Module, batches: list[dict[str, Any]]) -> None:
         """A tokenizer for the step, the same for all its micro-batches and processes."""
@@ -109,8 +111,8 @@ class TransferLoss:
         source, sampled, device = self._source, self._sampled, self._source.rows.device
         predicted = model(sampled.forms).float()
         # Control tokens keep their rows and stand behind the others.
-        rows = torch.cat([predicted, source.rows[source.control]])
-        begin = len(predicted) + source.control.index(self._start)
+        rows = torch.cat([predicted, source.rows[self._kept]])
+        begin = len(predicted) + self._start
         texts = [[begin, *row] for row in sampled.rows(batch["texts"], self._config.length)]
         ids, mask = (part.to(device) for part in pad_rows(texts))
         loss, nll = source.nll(rows, ids, mask)
@@ -153,7 +155,7 @@ def trained_hypernetwork(
     Args:
         source: The model.
         config: Size and training.
-        trainer: The run's: device, threads, precision and micro-batches are taken from it.
+        trainer: The run's: device, threads, precision and steps between checkpoints are taken from it.
         seed: Of its weights, and of all that is drawn.
         texts: What random tokenizers are made from and the model reads.
         fingerprint: Hash of the texts.
