@@ -16,7 +16,7 @@ from recipes.core.evaluation.curves import regular_steps
 from recipes.core.models.padded import pad_rows
 from recipes.core.models.text import check_context
 from recipes.core.scoring.fingerprints import weights_hash
-from recipes.core.training.models import train_once
+from recipes.core.training.models import settings_beside, train_once
 from recipes.core.training.task import TrainEvents, Training
 from recipes.tokenization.config import LM, ROWS, HypernetworkConfig
 from recipes.tokenization.hypernetwork import Forms, Hypernetwork, auxiliary_loss, squared_errors
@@ -270,16 +270,14 @@ def _train(
     *,
     identity: bool,
 ) -> Path:
-    settings = TrainerConfig(
-        max_steps=config.identity_steps if identity else config.steps,
-        batch_size=config.identity_batch if identity else config.batch_size,
-        learning_rate=config.identity_rate if identity else config.learning_rate,
+    settings = settings_beside(
+        trainer,
+        config.identity_steps if identity else config.steps,
+        config.identity_batch if identity else config.batch_size,
+        config.identity_rate if identity else config.learning_rate,
         max_grad_norm=config.clip,
         schedule="cosine",
         save_steps=trainer.save_steps,
-        device=trainer.device,
-        threads=trainer.threads,
-        precision=trainer.precision,
     )
     what = "the rows of old tokens" if identity or config.objective != LM else "texts that random tokenizers cut"
     return train_once(

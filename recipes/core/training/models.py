@@ -88,6 +88,29 @@ def train_once(
     return build_once(kind, sha256_json([key, _decisive(trainer), seed])[:32], build, resumable)
 
 
+def settings_beside(
+    trainer: TrainerConfig, steps: int, batch_size: int, learning_rate: float, **others: Any
+) -> TrainerConfig:
+    """How a model beside that of the run is trained: by its own settings, where and as exactly as the run is.
+
+    Args:
+        trainer: Of the run.
+        steps: Optimizer steps.
+        batch_size: Examples of a step.
+        learning_rate: Peak.
+        others: Further settings; what is not named is as a `TrainerConfig` has it.
+    """
+    return TrainerConfig(
+        max_steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        device=trainer.device,
+        threads=trainer.threads,
+        precision=trainer.precision,
+        **others,
+    )
+
+
 def train_reference(
     key: dict[str, Any],
     trainer: TrainerConfig,

@@ -16,7 +16,7 @@ from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.adapters import with_adapters
 from recipes.core.models.dropout import without_dropout
 from recipes.core.scoring.fingerprints import weights_hash
-from recipes.core.training.models import train_once
+from recipes.core.training.models import settings_beside, train_once
 from recipes.core.training.sequences import MixtureItems, next_token_collate
 from recipes.core.training.task import Training
 from recipes.decoding.recycled_attention.config import (
@@ -109,14 +109,7 @@ def continue_training(config: RecycledAttentionConfig, model: Any, tokenizer: An
 
 def _settings(config: RecycledAttentionConfig) -> TrainerConfig:
     options, trainer = config.continued, config.trainer
-    return TrainerConfig(
-        max_steps=options.steps,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        device=trainer.device,
-        threads=trainer.threads,
-        precision=trainer.precision,
-    )
+    return settings_beside(trainer, options.steps, options.batch_size, options.learning_rate)
 
 
 def _trained(model: Any) -> dict[str, Tensor]:

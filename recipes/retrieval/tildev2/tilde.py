@@ -25,7 +25,7 @@ from recipes.core.runs.progress import progress
 from recipes.core.scoring.fingerprints import module_hash
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
-from recipes.core.training.models import train_once
+from recipes.core.training.models import settings_beside, train_once
 from recipes.core.training.task import Training
 from recipes.retrieval.encoders import load_encoder
 from recipes.retrieval.tildev2.config import ExpansionConfig
@@ -219,17 +219,16 @@ def collate(items: list[tuple[int, Sequence[int], Sequence[int]]]) -> dict[str, 
 
 def tilde_trainer(config: ExpansionConfig, trainer: TrainerConfig) -> TrainerConfig:
     """How TILDE is trained, whatever the run does: AdamW, one cycle."""
-    return TrainerConfig(
-        max_steps=max(config.steps, 1),
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
+    steps = max(config.steps, 1)
+    return settings_beside(
+        trainer,
+        steps,
+        config.batch_size,
+        config.learning_rate,
         adam_beta2=0.999,
         warmup_ratio=0.1,
         schedule="linear",
-        device=trainer.device,
-        precision=trainer.precision,
-        threads=trainer.threads,
-        log_steps=max(config.steps, 1),
+        log_steps=steps,
     )
 
 

@@ -3,7 +3,6 @@
 import copy
 from typing import Any
 
-from recipes.core.config.settings import TrainerConfig
 from recipes.core.data.text.mixture import Mixture
 from recipes.core.data.text.packed import pack
 from recipes.core.data.text.splits import TRAIN
@@ -13,7 +12,7 @@ from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.from_config import load_reference_model, load_text_model
 from recipes.core.models.text import check_context
 from recipes.core.scoring.fingerprints import weights_hash
-from recipes.core.training.models import train_reference
+from recipes.core.training.models import settings_beside, train_reference
 from recipes.core.training.sequences import MixtureItems, next_token_collate
 from recipes.core.training.task import Training
 from recipes.tokenization.old_rows import OldRows
@@ -54,15 +53,7 @@ def _tune(config: ZettConfig, source: OldRows, texts: Texts) -> Any:
     packed = pack(((f"{DOMAIN}/{TRAIN}", text) for text in training_texts), fingerprint, source.tokenizer)
     tokens = check_size(packed, options.length, "tuned.length")
     check_context(source.model, 1 + options.length, "tuned.length")
-    settings = TrainerConfig(
-        max_steps=options.steps,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        schedule="cosine",
-        device=trainer.device,
-        threads=trainer.threads,
-        precision=trainer.precision,
-    )
+    settings = settings_beside(trainer, options.steps, options.batch_size, options.learning_rate, schedule="cosine")
 
     def training() -> Training:
         mixture = Mixture(packed, (DOMAIN,), (1.0,), options.length)

@@ -15,7 +15,7 @@ from recipes.core.data.images.canvas_config import CanvasConfig, CanvasDataConfi
 from recipes.core.data.images.canvases import Canvases, make_canvases
 from recipes.core.data.images.digits import DIGITS
 from recipes.core.models.sources import load_model
-from recipes.core.training.models import train_once
+from recipes.core.training.models import settings_beside, train_once
 from recipes.core.training.task import Training
 from recipes.core.training.toys.config import EncoderConfig
 from recipes.core.training.toys.guide import Naming, NamingLoss, save_guide
@@ -77,16 +77,14 @@ def encoder_seed(config: Any) -> int:
 
 def tuning(trainer: TrainerConfig, steps: int, batch_size: int, learning_rate: float) -> TrainerConfig:
     """How toy models are trained, whatever the run does: AdamW, one cycle."""
-    return TrainerConfig(
-        max_steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
+    return settings_beside(
+        trainer,
+        steps,
+        batch_size,
+        learning_rate,
         adam_beta2=0.999,
         warmup_ratio=0.3,
         schedule="cosine",
-        device=trainer.device,
-        precision=trainer.precision,
-        threads=trainer.threads,
         log_steps=steps,
     )
 

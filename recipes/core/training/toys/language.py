@@ -15,7 +15,7 @@ from recipes.core.models.from_config import load_text_model
 from recipes.core.models.text import build_language_model, build_text_tokenizer
 from recipes.core.models.vision_language import TextModel
 from recipes.core.runs.identity import content_tree
-from recipes.core.training.models import train_reference
+from recipes.core.training.models import settings_beside, train_reference
 from recipes.core.training.sequences import MixtureItems, next_token_collate
 from recipes.core.training.task import Training
 from recipes.core.training.toys.config import ToyLMConfig
@@ -100,15 +100,7 @@ def train_small_lm(
     Returns:
         Folder with its weights, for `load_text_model`.
     """
-    settings = TrainerConfig(
-        max_steps=config.steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        schedule="cosine",
-        device=trainer.device,
-        threads=trainer.threads,
-        precision=trainer.precision,
-    )
+    settings = settings_beside(trainer, config.steps, config.batch_size, config.learning_rate, schedule="cosine")
     whole = key | {
         "model": content_tree(config, "model"),
         "tokenizer": tokenizer_fingerprint(tokenizer),
