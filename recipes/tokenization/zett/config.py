@@ -240,7 +240,7 @@ CARD = Card(
         ),
     ),
     cost="one training of the hypernetwork for a model, then cached: a forward and backward of the model a step",
-    pair_keys=("arm", "init", "hypernetwork", "tuned.rows"),
+    pair_keys=("arm", "init", "hypernetwork", "tuned"),
     version=1,
     control=LEXICAL,
     headlines=(BITS, f"{VARIANT}/{BITS}", "held_out/"),
