@@ -32,10 +32,12 @@ class Forms:
     Attributes:
         groups: int64 [tokens, pieces], one for each number of pieces.
         order: int64 [n] where each token stands among the tokens of all groups.
+        single: bool [n] tokens of one piece, nothing left out: those that the old vocabulary has.
     """
 
     groups: tuple[Tensor, ...]
     order: Tensor
+    single: Tensor
 
     @classmethod
     def of(cls, pieces: Sequence[Sequence[int]], longest: int) -> "Forms":
@@ -48,18 +50,13 @@ class Forms:
         lengths = np.array([min(len(row), longest) for row in pieces])
         places = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
         groups = tuple(torch.tensor([list(pieces[at][:longest]) for at in place.tolist()]) for place in places)
-        return cls(groups, torch.from_numpy(np.argsort(np.concatenate(places))))
+        single = torch.tensor([len(row) == 1 for row in pieces])
+        return cls(groups, torch.from_numpy(np.argsort(np.concatenate(places))), single)
 
     @property
     def first(self) -> Tensor:
         """int64 [n] the first piece of each token."""
         return torch.cat([group[:, 0] for group in self.groups])[self.order]
-
-    @property
-    def single(self) -> Tensor:
-        """bool [n] tokens of one piece: those that the old vocabulary has."""
-        sizes = [torch.full((len(group),), group.shape[1]) for group in self.groups]
-        return torch.cat(sizes)[self.order] == 1
 
 
 class Affine(nn.Module):

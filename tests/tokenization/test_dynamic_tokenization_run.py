@@ -137,6 +137,7 @@ def test_seeds_draw_other_prompts_and_pairs(tmp_path: Path, texts: Path, decoder
         (("rows.name=hypernetwork", "label=x"), "trained by a decoder's loss"),
         (("evaluation.reductions=[0,0]",), "names none, or one twice"),
         (("evaluation.reductions=[120]",), "100"),
+        (("model=toy-lm", "arm=large", "rows.name=hypernetwork", "label=x"), "predicted by ridge or fvt"),
     ],
 )
 def test_what_does_not_go_together_is_refused(words: tuple[str, ...], problem: str) -> None:
@@ -157,6 +158,18 @@ def test_prompts_that_cannot_be_had_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=problem):
         run(tmp_path / "out", f"data.path={texts}", f"model={decoder}", word)
+
+
+def test_text_that_the_tokenizer_loses_is_announced(
+    tmp_path: Path, steelyard_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = tokenizer_kinds.word_mark()
+    tiny("llama", len(tokenizer)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    rows = [json.dumps({"text": f"the cat sat on שלום {number}"}) for number in range(20)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    run(tmp_path / "out", f"data.path={tmp_path / 'texts.jsonl'}", f"model={tmp_path / 'model'}", "arm=plain")
+    assert "3 of 3 stretches do not come back from the tokenizer" in capsys.readouterr().err
 
 
 def test_a_tokenizer_without_bytes_is_refused(tmp_path: Path, texts: Path, steelyard_home: Path) -> None:

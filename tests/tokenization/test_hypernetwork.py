@@ -95,6 +95,7 @@ def test_a_row_depends_on_its_pieces_alone() -> None:
         True,
         *[False] * 2,
     ]
+    assert Forms.of([[7], [8, 9]], 1).single.tolist() == [True, False]  # what is cut to one piece is no old token
     assert len(predict_rows(net, [])) == 0 and len(old.rows)
 
 

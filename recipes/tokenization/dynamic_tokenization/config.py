@@ -141,6 +141,8 @@ class DynamicTokenizationConfig(UntrainedConfig):
             problems.append(("rows.name", "a hypernetwork is trained by a decoder's loss; type model=toy-lm, or ridge"))
         if self.large.tokens and (self.is_encoder or self.merges.name != STATIC):
             problems.append(("large.tokens", "is about a decoder and arm=large; leave it out, or type both"))
+        if self.large.tokens and self.rows.name == HYPERNETWORK:
+            problems.append(("large.tokens", "rows of a head are predicted by ridge or fvt; type one of them"))
         return problems
 
     def describe(self) -> list[tuple[str, str]]:

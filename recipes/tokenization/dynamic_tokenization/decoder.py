@@ -22,6 +22,7 @@ from recipes.core.models.text import check_context
 from recipes.core.models.vision_language import TextModel
 from recipes.core.runs.progress import progress
 from recipes.core.training.toys.frozen import load_frozen, model_where
+from recipes.tokenization.bits import says
 from recipes.tokenization.dynamic_tokenization.config import BITS, DynamicTokenizationConfig
 from recipes.tokenization.dynamic_tokenization.cuts import Rows
 from recipes.tokenization.dynamic_tokenization.token_rows import Predict, TokenRows, lookup_of
@@ -67,6 +68,9 @@ class DecoderTask:
         windows = documents.windows(options, config.seed)
         ids, room = TextIds(tokenizer).batch([window.text for window in windows]), options.prompt + options.target - 1
         kept = [(window, row[:room]) for window, row in zip(windows, ids, strict=True) if len(row) > options.target]
+        if lost := sum(not says(tokenizer, row, each.text) for row, each in zip(ids, windows, strict=True)):
+            what = "do not come back from the tokenizer: bytes that it has no token for are not counted"
+            note(f"warning: {lost} of {len(windows)} stretches {what}")
         if left := len(windows) - len(kept):
             note(f"{left} of {len(windows)} stretches have no more than {options.target} tokens, and are left out")
         if not kept:

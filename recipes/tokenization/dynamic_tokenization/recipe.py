@@ -54,8 +54,10 @@ class DynamicTokenizationRecipe(Untrained):
         learnt = StaticVocabulary(task.training, tokens, merges.most) if merges.name == STATIC else None
         cuts = cut_texts(task.texts, tokens, merges, config.evaluation.reductions, config.seed, learnt)
         is_predicting = merges.name != NONE or config.rows.known == PREDICTED
+        if not is_predicting:
+            return Prepared(task, tokens, cuts, None, learnt)
         network = task.network() if isinstance(task, DecoderTask) and config.rows.name == HYPERNETWORK else None
-        predictor = make_predictor(config.rows, task.base, task.lookup, network) if is_predicting else None
+        predictor = make_predictor(config.rows, task.base, task.lookup, network)
         return Prepared(task, tokens, cuts, predictor, learnt)
 
     def evaluate(
