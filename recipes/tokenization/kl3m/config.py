@@ -133,6 +133,7 @@ class KL3MConfig(RunConfig):
         options = " ".join(f"tokenizer.{name}" for name in f"{trained} normaliser lowercase pad2".split())
         return unread_keys(
             ("correction.characters correction.lines correction.watch_every model", trains, "nothing is corrected"),
+            ("evaluation.batch_tokens", False, "tokens are counted, no model reads them"),
             ("model.tokenizer model.vocabulary", False, "the tokenizer is that of tokenizer.*"),
             (
                 "tokenizer.path",

@@ -68,7 +68,9 @@ class KL3MRecipe:
                 beside[f"BPE of {corpus} text"] = _load(corpora, other)
         if not config.correction.trains:
             return Prepared(tokenizer, beside, windows, (), (), (), None, device)
-        check_ends(tokenizer, f"tokenizer.path={options.path}")
+        check_ends(
+            tokenizer, f"tokenizer.path={options.path}" if options.is_given else f"tokenizer.kind={options.kind}"
+        )
         held_out = corpora.held_out(windows[DOMAIN])
         noisy = [noisy_copy(line.text, config.noise, config.seed, f"noise of {line.id}") for line in held_out]
         lines = corpora.lines()
