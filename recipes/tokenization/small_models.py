@@ -79,7 +79,7 @@ def train_small_model(
         UserError: the texts have fewer tokens than one sequence.
     """
     packed = pack(((f"{DOMAIN}/{TRAIN}", text) for text in texts), fingerprint, tokenizer)
-    tokens = check_size(packed, config.length, "length")
+    tokens = check_size(packed, config.length, "lm.length")
     per_token = USUAL_BYTES
     if config.equal in (BYTES, BATCHES):
         per_token = sum(len(text.encode()) for text in texts) / tokens

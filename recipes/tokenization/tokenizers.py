@@ -100,11 +100,11 @@ def _with_roles(backend: Tokenizer, control: list[str], roles: dict[str, str], t
     )
 
 
-def load_new_tokenizer(path: str, like: Any) -> Any:
+def load_new_tokenizer(path: str, like: Any = None) -> Any:
     """A tokenizer of the user's: a file tokenizer.json, a folder, or a hub name.
 
-    A file says nothing of roles: they are those of the model's tokenizer where the names are known, and the end of a
-    text is also looked for by its usual names.
+    A file says nothing of roles: they are those of the model's tokenizer, if there is a model, where the names are
+    known, and the end of a text is also looked for by its usual names.
 
     Raises:
         UserError: it cannot be loaded, is not fast, or has no token that ends a text.
@@ -119,7 +119,7 @@ def load_new_tokenizer(path: str, like: Any) -> Any:
             tokenizer_object=backend, clean_up_tokenization_spaces=False, **_roles(backend, like)
         )
         tokenizer.chat_template = (
-            getattr(like, "chat_template", None) if tokenizer.eos_token == like.eos_token else None
+            getattr(like, "chat_template", None) if tokenizer.eos_token == getattr(like, "eos_token", None) else None
         )
     else:
         tokenizer = load_tokenizer(path, KEY)
@@ -131,7 +131,7 @@ def load_new_tokenizer(path: str, like: Any) -> Any:
 
 def _roles(backend: Tokenizer, like: Any) -> dict[str, str]:
     """Role -> name, of those that a tokenizer has."""
-    names = {role: getattr(like, role) for role in ROLES}
+    names = {role: getattr(like, role, None) for role in ROLES}
     roles = {role: str(name) for role, name in names.items() if name and backend.token_to_id(str(name)) is not None}
     if "eos_token" not in roles:
         end = next((name for name in USUAL_ENDS if backend.token_to_id(name) is not None), None)

@@ -1,10 +1,13 @@
 """`hierarchical-transformer` from the shell on a user's text: every kind of arm, what is measured, what is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import normalizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from recipes.core import runner
@@ -60,7 +63,7 @@ def test_a_users_text_from_training_to_words_and_their_bits(tmp_path: Path, text
 @pytest.mark.parametrize("arm", ["bpe", "bytes", "megabyte", "unicode", "last"])
 def test_arms_on_a_users_text(arm: str, tmp_path: Path, texts: tuple[str, ...]) -> None:
     folder, metrics = run(tmp_path / "out", *texts, f"arm={arm}")
-    assert 0 < metrics["bits_per_byte"] < 12 and 0 <= metrics["word_accuracy"] <= 1
+    assert 0 < metrics["bits_per_byte"] < 12 and 0 <= metrics["unit_accuracy"] <= 1
     assert (folder / "hf").exists() == (arm == "bpe")
     if arm == "bpe":
         model, tokenizer = (kind.from_pretrained(folder / "hf") for kind in (AutoModelForCausalLM, AutoTokenizer))
@@ -82,9 +85,47 @@ def test_a_tokenizer_of_the_users(tmp_path: Path, texts: tuple[str, ...]) -> Non
     typed = f"tokenizer.path={tmp_path / 'tokenizer'}"
     folder, metrics = run(tmp_path / "out", *texts, "arm=bpe", typed)
     assert load_run(folder).state == "done" and metrics["bits_per_byte"] > 0
-    tokenizer_kinds.KINDS["word-pieces"]().save_pretrained(tmp_path / "other")
-    with pytest.raises(UserError, match="does not say which bytes its tokens are|no token that ends"):
-        run(tmp_path / "out", *texts, "arm=bpe", f"tokenizer.path={tmp_path / 'other'}")
+    # A file tokenizer.json says no roles; it is cut alike, with and without a space before all texts.
+    file = f"tokenizer.path={tmp_path / 'tokenizer' / 'tokenizer.json'}"
+    assert run(tmp_path / "out", *texts, "arm=bpe", file)[1]["bits_per_byte"] == metrics["bits_per_byte"]
+
+
+def lower_case() -> Any:
+    made = tokenizer_kinds.byte_level()
+    made.backend_tokenizer.normalizer = normalizers.Lowercase()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (tokenizer_kinds.KINDS["word-pieces"], "does not say which bytes its tokens are"),
+        (lambda: tokenizer_kinds.byte_level(eos=""), "no token that ends a text"),
+        (lower_case, "3 of 6 held-out texts do not come back from the tokenizer: .*Houses.* is .*houses"),
+        (tokenizer_kinds.word_mark, "held-out texts do not come back"),  # it cannot spell ç
+    ],
+)
+def test_a_tokenizer_that_says_another_text_is_refused(
+    make: Callable[[], Any], problem: str, tmp_path: Path, texts: tuple[str, ...]
+) -> None:
+    made = make()
+    if made.eos_token == "":
+        made.eos_token = None
+    made.save_pretrained(tmp_path / "tokenizer")
+    for arm in ("arm=bpe", "model.units=pieces"):
+        with pytest.raises(UserError, match=problem):
+            run(tmp_path / "out", *texts, arm, f"tokenizer.path={tmp_path / 'tokenizer'}")
+    assert not list((tmp_path / "out").glob("*/*/*/metrics.jsonl"))
+
+
+def test_a_tokenizer_with_word_marks_spells_what_it_knows(tmp_path: Path, texts: tuple[str, ...]) -> None:
+    tokenizer_kinds.word_mark().save_pretrained(tmp_path / "tokenizer")
+    (tmp_path / "plain.jsonl").write_text(
+        "\n".join(json.dumps({"text": text}) for text in tokenizer_kinds.texts()[:40]), encoding="utf-8"
+    )
+    for arm in ("arm=bpe", "model.units=pieces"):
+        typed = f"tokenizer.path={tmp_path / 'tokenizer'}"
+        assert run(tmp_path / "out", f"data.path={tmp_path / 'plain.jsonl'}", arm, typed)[1]["bits_per_byte"] > 0
 
 
 @pytest.mark.parametrize(
@@ -111,6 +152,7 @@ def test_what_cannot_be_is_refused(typed: str, problem: str, tmp_path: Path, tex
         ("model.width=20", "does not divide"),
         ("words.normalise=true words.rule=unicode", "one space behind"),
         ("adaptation.domain=xx adaptation.share=0.01", "leaves no step"),
+        ("evaluation.perturbations=[permute,permute]", "names a kind twice"),
     ],
 )
 def test_settings_that_do_not_fit(typed: str, problem: str) -> None:

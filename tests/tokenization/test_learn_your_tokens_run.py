@@ -42,7 +42,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_arms_on_a_users_text(arm: str, tmp_path: Path, text: str) -> None:
     folder, metrics = run(tmp_path / "out", text, f"arm={arm}")
     assert 0 < metrics["bits_per_byte"] < metrics["bits_per_character"] < 20
-    assert 0 <= metrics["word_accuracy"] <= 1 and "context_gain" in metrics and "rise" not in metrics
+    assert 0 <= metrics["unit_accuracy"] <= 1 and "context_gain" in metrics and "rise" not in metrics
+    assert 0 <= metrics["word_accuracy"] <= 1 and metrics["rare/bits_per_byte"] > 0
     lines = [json.loads(line) for line in (folder / "words.jsonl").read_text(encoding="utf-8").splitlines()]
     words = [word for line in lines for word in line["words"]]
     if arm != "fixed":

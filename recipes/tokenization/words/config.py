@@ -128,6 +128,11 @@ class WordsConfig:
     known: int = setting(256, help="units=characters: most beyond ASCII; units=words: words of the vocabulary", ge=0)
 
     @property
+    def most(self) -> int:
+        """Bytes of the longest word."""
+        return self.group if self.rule == FIXED else self.longest
+
+    @property
     def ends_are_spaces(self) -> bool:
         """Whether the end of a word stands for the space behind it."""
         return self.normalise and self.rule == WHITESPACE
@@ -168,6 +173,11 @@ class ReadingConfig(WindowsConfig):
     share: float = setting(0.1, help="characters of each word that are perturbed", gt=0, le=1, origin="paper")
     rare: int = setting(20, help="words are rare that the training text has at most so often", ge=0)
     continued: int = setting(8, help="words with which a model goes on, for people", unit="words", ge=0)
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        twice = len(set(self.perturbations)) < len(self.perturbations)
+        return [("perturbations", "names a kind twice")] if twice else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +238,8 @@ class WordRunConfig(RunConfig):
             ("model.decoder_layers model.unit_width model.unit_heads model.slots model.pooling", not flat,
              "a flat model has no words"),
             ("tokenizer", model.units == PIECES, f"model.units={model.units} has no pieces"),
+            ("tokenizer.vocabulary", self.tokenizer.path is None, "that of tokenizer.path has its size"),
+            ("words.longest", words.rule != FIXED or words.normalise, "groups have words.group bytes"),
             ("words.group", words.rule == FIXED, f"words.rule={words.rule} has no groups"),
             ("words.known", model.units in (CHARACTERS, CLOSED), f"model.units={model.units} has all it needs"),
             ("adaptation.share", self.adaptation.domain is not None, "no language is adapted to"),

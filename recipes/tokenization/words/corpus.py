@@ -28,6 +28,7 @@ from recipes.tokenization.words.splitting import normalise, split
 from recipes.tokenization.words.units import Units, make_units
 
 VERSION = 1
+AROUND = 10  # bytes that a message shows before and behind what is lost
 BASE, ADAPTED = "base", "adapted"
 
 
@@ -39,6 +40,42 @@ def words_of(text: str, config: WordsConfig) -> list[bytes]:
 def as_read(text: str, config: WordsConfig) -> str:
     """A text as a model reads it."""
     return normalise(text, config.longest) if config.normalise else text
+
+
+def check_spelling(config: WordRunConfig, units: Units, texts: Sequence[str]) -> None:
+    """Refuse a user's tokenizer that does not say what it reads: bits of another text are no bits of this one.
+
+    Raises:
+        UserError: a text does not come back, to the byte.
+    """
+    if units.tokenizer is None or config.tokenizer.path is None:
+        return
+    lost = [pair for text in texts if (pair := _first_loss(config, units, text))]
+    if lost:
+        given, said = (data.decode(errors="replace") for data in lost[0])
+        what = f"{len(lost)} of {len(texts)} held-out texts do not come back from the tokenizer: {given!r} is {said!r}"
+        raise UserError(
+            what, f"tokenizer.path={config.tokenizer.path}", "give one that keeps all bytes, such as GPT-2's"
+        )
+
+
+def _first_loss(config: WordRunConfig, units: Units, text: str) -> tuple[bytes, bytes] | None:
+    """What a text says where its units first say something else, and what they say; None where they say it."""
+    words = words_of(text, config.words)
+    rows = units.spell(words)
+    if config.model.kind == FLAT:
+        words, rows = [b"".join(words).rstrip(b" ")], [[unit for row in rows for unit in row]]
+    elif config.words.ends_are_spaces:
+        words = [word.rstrip(b" ") for word in words]
+    for word, row in zip(words, rows, strict=True):
+        said = units.bytes_of(row)
+        if said not in (word, b" " + word):  # some put a space before all that they read
+            said = said[1:] if said[:1] == b" " != word[:1] else said
+            pairs = zip(word, said, strict=False)
+            place = next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(word), len(said)))
+            shown = slice(max(place - AROUND, 0), place + AROUND)
+            return word[shown], said[shown]
+    return None
 
 
 @dataclass(frozen=True)

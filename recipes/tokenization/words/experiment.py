@@ -33,9 +33,9 @@ from recipes.tokenization.words.corpus import (
     Corpus,
     TrainingText,
     WordStream,
+    check_spelling,
     flat_batch,
     hierarchy_batch,
-    words_of,
 )
 from recipes.tokenization.words.files import WORDS, continue_text, heatmap, write_words
 from recipes.tokenization.words.measures import Stretch, stretches
@@ -108,11 +108,8 @@ class WordRecipe:
                 domain = config.adaptation.domain if part == ADAPTED else "the first language"
                 what = f"no held-out document of {domain} is long enough"
                 raise UserError(what, texts.where, "give more text, or type a smaller evaluation.shortest")
+        check_spelling(config, units, [window.text for window in windows])
         _check_context(config, corpora)
-        lost = sum(not units.says(words_of(part.window.text, config.words)) for part in held_out[BASE])
-        if lost:
-            what = f"{lost} of {len(held_out[BASE])} texts do not come back from the tokenizer"
-            note(f"warning: {what}: their bits are too few")
         costs = [cost_per_byte(config, corpus, units) for corpus in corpora]
         return Prepared(units, corpora, text.counts, held_out, costs, device)
 
@@ -137,6 +134,10 @@ class WordRecipe:
             prepared.step = step + 1
 
         rates = item_rates(config, prepared)
+        if rates[0] < 1:
+            gflops = prepared.costs[0] * prepared.corpora[0].window_bytes / 1e9
+            what = f"a window costs {gflops:.2g}, so that windows are shorter than the context"
+            note(f"warning: words.gflops={config.words.gflops}: {what}")
         every = config.evaluation.watch_every
         steps = regular_steps(config.trainer.max_steps, every) | {config.base_steps}
         objective = WeightedCrossEntropy() if flat else SpellingLoss()
@@ -201,9 +202,6 @@ def item_rates(config: WordRunConfig, prepared: Prepared) -> list[float]:
     """Windows of a training item, of each text: at `words.gflops`, else one of the first and as much work of others."""
     costs = [cost * corpus.window_bytes for cost, corpus in zip(prepared.costs, prepared.corpora, strict=True)]
     work = costs[0] if config.words.gflops is None else config.words.gflops * 1e9
-    if work < costs[0]:
-        what = f"a window costs {costs[0] / 1e9:.2g}, so that windows are shorter than the context"
-        note(f"warning: words.gflops={config.words.gflops}: {what}")
     return [work / cost for cost in costs]
 
 

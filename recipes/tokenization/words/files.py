@@ -66,7 +66,7 @@ def continue_text(reader: Reader, before: str, count: int) -> str:
     spelt = units.spell(words_of(before, options))
     first = len(spelt)
     for _ in range(count):
-        word = greedy_word(reader.model, units, spelt, options.longest)
+        word = greedy_word(reader.model, units, spelt, options.most)
         if units.stop in word:
             break
         spelt.append(word)

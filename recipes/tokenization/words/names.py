@@ -17,7 +17,7 @@ OF_TEXT = {
 }
 OF_CONTEXT = {
     GAIN: ("bits per byte more behind the context of another text", True),
-    RISE: ("bits per byte more behind a perturbed context, mean of four perturbations", False),
+    RISE: ("bits per byte more behind a perturbed context, mean of all kinds", False),
     **{f"{RISE}/{kind}": (f"bits per byte more behind a context: {kind}", False) for kind in PERTURBATIONS},
     **{f"{PERTURBED}/{kind}": (f"bits per byte more of text: {kind}, behind such context", False)
        for kind in PERTURBATIONS},

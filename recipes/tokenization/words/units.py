@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.text.text_ids import TextIds
-from recipes.core.errors import UserError
-from recipes.core.models.sources import load_tokenizer
 from recipes.core.models.tokenizer import train_bpe
 from recipes.tokenization.mapping import read_vocabulary
+from recipes.tokenization.tokenizers import load_new_tokenizer
 from recipes.tokenization.words.config import BYTE_IDS, BYTES, CHARACTERS, CLOSED, FLAT, WordRunConfig
 
 END, STOP = 0xFF, 0xFE
@@ -66,11 +65,6 @@ class Units:
         """What ids say."""
         return b"".join(self.table[unit] for unit in ids)
 
-    def says(self, words: Sequence[bytes]) -> bool:
-        """Whether all bytes of words but spaces come back from their ids; always so where words are unknown as such."""
-        data = b"".join(self.bytes_of(row) for row in self.spell(words))
-        return self.tokenizer is None or data.replace(b" ", b"") == b"".join(words).replace(b" ", b"")
-
     def extra_bits(self, word: bytes, ids: Sequence[int]) -> float:
         """Bits of the bytes of a word that the vocabulary does not know; 0 of others."""
         return 8.0 * len(word) if self.unknown is not None and self.unknown in ids else 0.0
@@ -86,7 +80,7 @@ def make_units(config: WordRunConfig, words: Callable[[], Counter[bytes]], texts
         key: Hash of them.
 
     Raises:
-        UserError: the user's tokenizer cannot be loaded, or does not say the bytes of its tokens.
+        UserError: the user's tokenizer cannot be loaded, ends no text, or does not say the bytes of its tokens.
     """
     kind, flat = config.model.units, config.model.kind == FLAT
     ends_are_spaces = config.words.ends_are_spaces and not flat
@@ -99,7 +93,7 @@ def make_units(config: WordRunConfig, words: Callable[[], Counter[bytes]], texts
     if kind == CLOSED:
         return _closed(words(), config.words.known)
     path = config.tokenizer.path
-    tokenizer = load_tokenizer(path, "tokenizer.path") if path else train_bpe(texts, key, config.tokenizer.vocabulary)
+    tokenizer = load_new_tokenizer(path) if path else train_bpe(texts, key, config.tokenizer.vocabulary)
     return _pieces(tokenizer, f"tokenizer.path={path}", flat, ends_are_spaces)
 
 
@@ -149,9 +143,6 @@ def _closed(words: Counter[bytes], most: int) -> Units:
 
 
 def _pieces(tokenizer: Any, where: str, flat: bool, ends_are_spaces: bool) -> Units:
-    if tokenizer.eos_token_id is None:
-        hint = "give one whose tokenizer_config.json names an eos_token"
-        raise UserError("the tokenizer has no token that ends a text", where, hint)
     table = read_vocabulary(tokenizer, where).table
     stop, end = tokenizer.eos_token_id, tokenizer.pad_token_id
     if end in (None, stop) and not flat:  # flat models have no ends of words
