@@ -14,6 +14,7 @@ from recipes.core.errors import UserError
 from recipes.core.evaluation.cuts import read_cuts
 from recipes.core.runs.folder import RunFolder
 from recipes.core.runs.records import final_metrics
+from recipes.tokenization.kl3m.corpora import Corpora
 from tests.core import tokenizer_kinds
 
 WORDS = ("budget=smoke", "tracker=none", "trainer.threads=1", "evaluation.shortest=20", "evaluation.characters=100",
@@ -89,6 +90,15 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     with pytest.raises(UserError, match=problem):
         run(tmp_path / "out", mine, *words)
     assert not list((tmp_path / "out").glob("*/*/*/metrics.jsonl"))
+
+
+def test_the_smaller_text_bounds_what_all_tokenizers_are_trained_on(
+    tmp_path: Path, mine: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpora = Corpora(compose.compose("kl3m", [*WORDS, mine, f"outputs={tmp_path}", "tokenizer.characters=100000"]))
+    sizes = [sum(map(len, corpora.training(corpus))) for corpus in ("domain", "general", "mixed")]
+    assert sizes[0] == sizes[1] and 0 <= sizes[2] - sizes[0] <= 1
+    assert capsys.readouterr().err.count(f"tokenizers are trained on {sizes[0]:,} characters, not 100,000") == 1
 
 
 def test_one_text_or_one_word_is_too_little(tmp_path: Path, mine: str) -> None:

@@ -3,8 +3,10 @@
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from recipes.core.errors import UserError
+from recipes.core.messages import note
 from recipes.core.spelling import did_you_mean
 from recipes.tokenization.kl3m.config import DOMAIN, GENERAL, MIXED, KL3MConfig
 from recipes.tokenization.texts import Texts, Window, random_of
@@ -48,16 +50,28 @@ class Corpora:
         Raises:
             UserError: the domain or the general text has no training document.
         """
-        options, seed = self._config.tokenizer, self._config.seed
-        drawn = {kind: self._texts.drawn(name, options.share, seed) for kind, name in self.names.items()}
+        if corpus == MIXED:
+            return [text for texts in self._drawn.values() for text in _first(texts, -(-self._most // 2))]
+        return _first(self._drawn[corpus], self._most)
+
+    @cached_property
+    def _drawn(self) -> dict[str, list[str]]:
+        share, seed = self._config.tokenizer.share, self._config.seed
+        drawn = {kind: self._texts.drawn(name, share, seed) for kind, name in self.names.items()}
         for kind, texts in drawn.items():
             if not any(texts):
                 what = f"there is no training document of {self.names[kind]}"
                 raise UserError(what, self._texts.where, "give more, or longer, text, or a larger tokenizer.share")
-        most = min(options.characters, *(sum(map(len, texts)) for texts in drawn.values()))
-        if corpus == MIXED:
-            return [text for texts in drawn.values() for text in _first(texts, -(-most // 2))]
-        return _first(drawn[corpus], most)
+        return drawn
+
+    @cached_property
+    def _most(self) -> int:
+        """Characters that each tokenizer is trained on."""
+        sizes = {self.names[kind]: sum(map(len, texts)) for kind, texts in self._drawn.items()}
+        asked, least = self._config.tokenizer.characters, min(sizes, key=lambda name: sizes[name])
+        if sizes[least] < asked:
+            note(f"tokenizers are trained on {sizes[least]:,} characters, not {asked:,}: {least} has no more")
+        return min(asked, sizes[least])
 
     def windows(self) -> dict[str, list[Window]]:
         """Held-out stretches of the domain and of general text. Raises UserError: one has none."""
