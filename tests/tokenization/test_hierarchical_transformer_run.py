@@ -14,6 +14,7 @@ from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.runs.records import final_metrics, load_run
+from recipes.tokenization.words.experiment import WordRecipe
 from tests.core import tokenizer_kinds
 
 QUICK = ("budget=smoke", "tracker=none", "trainer.threads=1", "words.size=64", "trainer.max_steps=5",
@@ -68,6 +69,15 @@ def test_arms_on_a_users_text(arm: str, tmp_path: Path, texts: tuple[str, ...]) 
     if arm == "bpe":
         model, tokenizer = (kind.from_pretrained(folder / "hf") for kind in (AutoModelForCausalLM, AutoTokenizer))
         assert model.config.vocab_size == len(tokenizer) == 300
+
+
+def test_groups_of_bytes_cost_as_much_with_an_encoder_as_without(tmp_path: Path, texts: tuple[str, ...]) -> None:
+    costs = []
+    for arm in ("fixed", "megabyte"):
+        words = ("budget=small", texts[0], f"arm={arm}", f"outputs={tmp_path}", "evaluation.shortest=20")
+        config = compose.compose("hierarchical-transformer", list(words))
+        costs.append(WordRecipe().prepare(config, "cpu").costs[0])
+    assert costs[1] == pytest.approx(costs[0], rel=0.1)
 
 
 def test_a_tolerance_that_no_step_is_within_gives_no_matched_metric(tmp_path: Path, texts: tuple[str, ...]) -> None:
