@@ -52,8 +52,8 @@ def check_spelling(config: WordRunConfig, units: Units, texts: Sequence[str]) ->
         return
     lost = [pair for text in texts if (pair := _first_loss(config, units, text))]
     if lost:
-        given, said = (data.decode(errors="replace") for data in lost[0])
-        what = f"{len(lost)} of {len(texts)} held-out texts do not come back from the tokenizer: {given!r} is {said!r}"
+        given, back = (data.decode(errors="replace") for data in lost[0])
+        what = f"{len(lost)} of {len(texts)} held-out texts do not come back from the tokenizer: {given!r} is {back!r}"
         raise UserError(
             what, f"tokenizer.path={config.tokenizer.path}", "give one that keeps all bytes, such as GPT-2's"
         )
@@ -68,13 +68,13 @@ def _first_loss(config: WordRunConfig, units: Units, text: str) -> tuple[bytes, 
     elif config.words.ends_are_spaces:
         words = [word.rstrip(b" ") for word in words]
     for word, row in zip(words, rows, strict=True):
-        said = units.bytes_of(row)
-        if said not in (word, b" " + word):  # some put a space before all that they read
-            said = said[1:] if said[:1] == b" " != word[:1] else said
-            pairs = zip(word, said, strict=False)
-            place = next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(word), len(said)))
+        back = units.bytes_of(row)
+        if back not in (word, b" " + word):  # some put a space before all that they read
+            back = back[1:] if back[:1] == b" " != word[:1] else back
+            pairs = zip(word, back, strict=False)
+            place = next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(word), len(back)))
             shown = slice(max(place - AROUND, 0), place + AROUND)
-            return word[shown], said[shown]
+            return word[shown], back[shown]
     return None
 
 
