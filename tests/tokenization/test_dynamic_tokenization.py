@@ -148,10 +148,12 @@ def test_merges_keep_every_byte_and_end_at_words(boundary: str, base: BaseVocabu
 def test_drawn_merges_go_as_far_and_nothing_merges_nothing(base: BaseVocabulary) -> None:
     texts = [base.tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
     tokens, total = Tokens(base), {}
-    for name in ("dynamic", "random", "none"):
+    for name in ("dynamic", "random", "none", "dropped"):
         cuts = cut_texts(texts, tokens, MergesConfig(name=name, batch=2), (50.0, 100.0), 0)
         total[name] = [sum(map(len, rows)) for rows in cuts.levels.values()]
     assert total["random"][1] == total["dynamic"][1] and total["none"] == [sum(map(len, texts))] * 2
+    assert total["dropped"] == total["dynamic"] and cuts.levels[100.0][0][0] == texts[0][0]
+    assert cuts.levels[100.0][0][1:] == texts[0][1 - len(cuts.levels[100.0][0]) :]
     assert total["dynamic"][1] < total["random"][0] <= total["dynamic"][0]
 
 

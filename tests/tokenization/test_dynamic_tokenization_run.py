@@ -135,6 +135,7 @@ def test_seeds_draw_other_prompts_and_pairs(tmp_path: Path, texts: Path, decoder
         (("data=wiki-topics", "model=toy-lm"), "is not for model=toy-lm"),
         (("merges.allow_spaces=true", "label=x"), "merges.boundary=sentence"),
         (("rows.name=hypernetwork", "label=x"), "trained by a decoder's loss"),
+        (("head.strengths=[]",), "names none, or one twice"),
         (("evaluation.reductions=[0,0]",), "names none, or one twice"),
         (("evaluation.reductions=[120]",), "100"),
         (("model=toy-lm", "arm=large", "rows.name=hypernetwork", "label=x"), "predicted by ridge or fvt"),

@@ -10,7 +10,7 @@ from recipes.core.models.config import CausalLMConfig, MiniLMConfig, SmolLM2Text
 from recipes.core.training.toys.config import ToyLMConfig
 from recipes.tokenization.config import HypernetworkConfig, WindowsConfig
 
-DYNAMIC, RANDOM, NONE, STATIC = "dynamic", "random", "none", "static"
+DYNAMIC, RANDOM, NONE, STATIC, DROPPED = "dynamic", "random", "none", "static", "dropped"
 RIDGE, FVT, HYPERNETWORK = "ridge", "fvt", "hypernetwork"
 ORIGINAL, PREDICTED = "original", "predicted"
 BOUNDARIES = ("pretokens", "word", "word_hyphen", "sentence")
@@ -25,8 +25,9 @@ class MergesConfig:
     name: str = setting(
         DYNAMIC,
         help="dynamic: the most frequent pairs of the batch; random: drawn pairs, as far; static: a larger vocabulary "
-        "learnt on training texts, longest prefixes; none: the base tokenizer; arms choose it",
-        choices=(DYNAMIC, RANDOM, STATIC, NONE),
+        "learnt on training texts, longest prefixes; none: the base tokenizer; dropped: the same, but the first tokens "
+        "of a text are left out, until it is as short as dynamic makes it; arms choose it",
+        choices=(DYNAMIC, RANDOM, STATIC, DROPPED, NONE),
     )
     boundary: str = setting(
         "pretokens",
@@ -81,6 +82,12 @@ class HeadConfig:
     folds: int = setting(3, help="folds that choose among them", ge=2)
     max_tokens: int = setting(128, help="longer texts are cut before merging", unit="tokens", ge=3, origin="paper")
 
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        if not self.strengths or len(set(self.strengths)) < len(self.strengths):
+            return [("strengths", "names none, or one twice; type [0.1], or others")]
+        return []
+
 
 @dataclass(frozen=True)
 class ReductionsConfig(WindowsConfig):
@@ -129,6 +136,11 @@ class DynamicTokenizationConfig(UntrainedConfig):
         """Whether the model is an encoder, and classifies texts."""
         return isinstance(self.model, MiniLMConfig)
 
+    @property
+    def is_predicting(self) -> bool:
+        """Whether any row is predicted."""
+        return self.merges.name not in (NONE, DROPPED) or self.rows.known == PREDICTED
+
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
         problems = []
@@ -161,7 +173,7 @@ class DynamicTokenizationConfig(UntrainedConfig):
     def unread(self) -> list[tuple[str, str]]:
         """Keys that change nothing in this run, though they may in other arms, and why."""
         evaluation = " ".join(f"evaluation.{key}" for key in ("windows", "characters", "shortest", "prompt", "target"))
-        is_predicting = self.merges.name != NONE or self.rows.known == PREDICTED
+        is_predicting = self.is_predicting
         ridge = is_predicting and self.rows.name == RIDGE
         return unread_keys(
             ("rows.name rows.checked rows.cache", is_predicting, "all rows are the model's own"),

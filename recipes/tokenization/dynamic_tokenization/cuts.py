@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recipes.core.runs.progress import progress
-from recipes.tokenization.dynamic_tokenization.config import NONE, RANDOM, MergesConfig
+from recipes.tokenization.dynamic_tokenization.config import DROPPED, NONE, RANDOM, MergesConfig
 from recipes.tokenization.dynamic_tokenization.merging import Merger, merged_lengths
 from recipes.tokenization.dynamic_tokenization.method import longest_prefixes, merges_for
 from recipes.tokenization.dynamic_tokenization.vocabulary import Tokens
@@ -87,6 +87,8 @@ def _cut_batch(
         at = wanted[reduction]
         if config.name == NONE:
             rows, at = batch, 0
+        elif config.name == DROPPED:
+            rows, at = [_dropped(text, len(short)) for text, short in zip(batch, states[at], strict=True)], 0
         elif drawn is not None:
             while drawn.length > lengths[at] and drawn.step() is not None:
                 pass
@@ -97,6 +99,11 @@ def _cut_batch(
             rows = states[at]
         cuts.levels[reduction].extend(rows)
         cuts.merges[reduction].append(at)
+
+
+def _dropped(text: list[int], length: int) -> list[int]:
+    """A text without tokens behind its first, which begins it."""
+    return [*text[:1], *text[len(text) - length + 1 :]]
 
 
 class StaticVocabulary:

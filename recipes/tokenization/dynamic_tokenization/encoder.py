@@ -15,6 +15,7 @@ from recipes.core.data.tasks.labelled import LabelledSet, load_labelled
 from recipes.core.data.tasks.labelled_config import LabelledConfig
 from recipes.core.evaluation.probe import Probe, probe
 from recipes.core.evaluation.probe_config import ProbeConfig
+from recipes.core.messages import note
 from recipes.core.models.padded import batches, pool
 from recipes.core.models.sentences import SentenceEncoder, load_sentence_encoder
 from recipes.core.runs.progress import progress
@@ -56,7 +57,10 @@ class EncoderTask:
     def load(config: DynamicTokenizationConfig, device: str) -> "EncoderTask":
         """Encoder and texts. Raises UserError: they cannot be had."""
         path = getattr(config.model, "path", None)
-        encoder = load_sentence_encoder(path, "model.path", device, config.head.max_tokens)
+        encoder = load_sentence_encoder(path, "model.path", device)
+        if encoder.max_tokens < config.head.max_tokens:
+            note(f"texts are cut to the {encoder.max_tokens} tokens that the encoder reads")
+        encoder = replace(encoder, max_tokens=min(encoder.max_tokens, config.head.max_tokens))
         where = f"model.path={path}" if path else "model=minilm"
         base = read_base(encoder.tokenizer, encoder.model.config.vocab_size, where)
         assert isinstance(config.data, LabelledConfig)  # `check` refuses others

@@ -10,8 +10,6 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation, Untrained
 from recipes.tokenization.dynamic_tokenization.config import (
     HYPERNETWORK,
-    NONE,
-    PREDICTED,
     STATIC,
     DynamicTokenizationConfig,
 )
@@ -53,8 +51,7 @@ class DynamicTokenizationRecipe(Untrained):
         tokens = Tokens(task.base, merges.boundary, merges.allow_spaces)
         learnt = StaticVocabulary(task.training, tokens, merges.most) if merges.name == STATIC else None
         cuts = cut_texts(task.texts, tokens, merges, config.evaluation.reductions, config.seed, learnt)
-        is_predicting = merges.name != NONE or config.rows.known == PREDICTED
-        if not is_predicting:
+        if not config.is_predicting:
             return Prepared(task, tokens, cuts, None, learnt)
         network = task.network() if isinstance(task, DecoderTask) and config.rows.name == HYPERNETWORK else None
         predictor = make_predictor(config.rows, task.base, task.lookup, network)
