@@ -221,7 +221,7 @@ CARD = Card(
             metric=f"{VARIANT}/{BITS}",
         ),
         _claim(
-            "There they leave fewer than the mean of the pieces' rows in the variant itself",
+            "In the variant predicted rows leave fewer bits than the mean of the pieces, by rows of its own",
             "fvt_variant",
             0.02,
             "transfers to fine-tuned variants (no number at hand)",
