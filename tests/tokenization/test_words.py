@@ -161,6 +161,14 @@ def test_batches_and_buckets_change_nothing(shape: dict[str, Any]) -> None:
     assert (together.right_units <= together.units).all()
 
 
+def test_eager_attention_sees_as_much() -> None:
+    model, words, lengths = tiny(), torch.tensor([[*b"cat"], [*b"a", END, END]]), torch.tensor([3, 1])
+    with torch.no_grad():
+        vectors = model.encode(words, lengths)
+        model.encoder.set_attn_implementation("eager")
+        torch.testing.assert_close(model.encode(words, lengths), vectors)
+
+
 def test_padding_is_not_seen_and_words_are_encoded_once() -> None:
     model, words = tiny(slots=2), torch.tensor([[*b"cat", END, END], [*b"a", END, END, END, END]])
     lengths = torch.tensor([3, 1])

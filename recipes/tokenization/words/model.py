@@ -156,6 +156,8 @@ class WordModel(nn.Module):
             embedded = torch.cat([self.marks.expand(len(words), -1, -1), embedded], 1)
         inside = visible(lengths, words.shape[1], marks) | (PADDING_SEEN in self.faults)
         seen = inside[:, None, None].expand(-1, 1, inside.shape[1], -1)
+        if self.encoder.config._attn_implementation == "eager":  # it adds masks to scores
+            seen = torch.zeros_like(seen, dtype=embedded.dtype).masked_fill(~seen, torch.finfo(embedded.dtype).min)
         states = self.encoder(inputs_embeds=embedded, attention_mask=seen).last_hidden_state
         if not marks:
             return pool(states, inside, "last" if config.pooling == LAST else "mean").to(states.dtype)[:, None]
