@@ -132,7 +132,7 @@ def _join(base: BaseVocabulary) -> Join:
 
 def _rows(base: BaseVocabulary, model: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
     draw, lines = np.random.default_rng(0), []
-    known = [token for token, data in enumerate(base.table) if data]
+    known = np.array([token for token, data in enumerate(base.table) if data])
     count = NEW // 100 if options.quick else NEW
     for name in (FVT, RIDGE):
         tokens, config = Tokens(base), RowsConfig(name=name, cache=0)
