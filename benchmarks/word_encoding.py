@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.clock import now
 from benchmarks.record import record
 from recipes.core.data.text.domains import domain_documents
+from recipes.core.process.clock import clock
 from recipes.tokenization.words.config import BYTES, WordModelConfig, WordsConfig
 from recipes.tokenization.words.corpus import hierarchy_batch, words_of
 from recipes.tokenization.words.model import WordModel
@@ -49,11 +49,11 @@ def bucketed(model: WordModel, batch: dict[str, Tensor]) -> Tensor:
     return model.encode(batch["words"], batch["lengths"])[batch["sequence"][batch["sequence"] >= 0]]
 
 
-def seconds(call: Callable[[], Tensor], device: str) -> float:
+def seconds(call: Callable[[], Tensor]) -> float:
     """Of a forward and its backward."""
-    start = now(device)
+    start = clock()
     call().square().mean().backward()  # type: ignore[no-untyped-call]
-    return now(device) - start
+    return clock() - start
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(options.repeats + 1):
         for name, call in ways.items():
-            taken = seconds(call, options.device)
+            taken = seconds(call)
             times[name] += [taken] if turn else []
     ratios = [one / other for one, other in zip(times["padded"], times["bucketed"], strict=True)]
     result = {
