@@ -223,6 +223,7 @@ CARD = Card(
     control=FERTILITY,
     headlines=(PREDICTION, "tokenizers"),
     trains=False,
+    price=("prediction/pearson",),
     metrics=(
         *(f"{name}/*" for name in (BITS, VALID, PURE, FERTILITY)),
         *(PREDICTION, "prediction/*", "tokenizers", BITS, VALID, PURE, FERTILITY, BOUNDARIES, SINGLE, VOCABULARY),

@@ -215,7 +215,8 @@ class WordRunConfig(RunConfig):
             problems.append(
                 ("words.rule", "normalised text has one space behind each word; type words.rule=whitespace")
             )
-        if self.adaptation.domain is not None and self.base_steps >= self.trainer.max_steps:
+        # A run of one step, which only tries things, adapts to nothing.
+        if self.adaptation.domain is not None and 1 < self.trainer.max_steps <= self.base_steps:
             problems.append(("adaptation.share", "leaves no step for it; type a larger one, or more steps"))
         if self.adaptation.domain is not None and self.data.domains == (self.adaptation.domain,):
             problems.append(("adaptation.domain", "is all there is; name another domain in data.domains too"))
