@@ -25,6 +25,8 @@ from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import read_json, sha256_json, write_json
 from recipes.tokenization.mapping import token_rows
 
+VERSION = 1  # of how bits are computed: what the cache holds of another one is computed anew
+
 
 @dataclass(frozen=True)
 class TextBits:
@@ -84,19 +86,19 @@ def text_bits(model: Any, tokenizer: Any, texts: Sequence[str], key: str, batch_
     ]
 
 
-def kept_bits(key: Any, read: Callable[[], list[TextBits]]) -> list[TextBits]:
-    """What `read` gives, or gave before under the same key.
+def bits_once(key: Any, read: Callable[[], list[TextBits]]) -> list[TextBits]:
+    """Bits of texts, computed once for a key and kept in the cache, as reading them takes a forward of the model.
 
     Args:
-        key: Everything that it depends on, as JSON: weights, tokenizer, texts.
-        read: Calls `text_bits`.
+        key: All that they depend on, as JSON: weights, tokenizer, texts.
+        read: Computes them by `text_bits`.
     """
 
     def build(folder: Path) -> None:
         rows = [[one.ids, one.bits.tolist(), one.size, one.exact] for one in read()]
         write_json(folder / "bits.json", {"texts": rows})
 
-    rows = read_json(build_once("text-bits", sha256_json(key)[:32], build) / "bits.json")["texts"]
+    rows = read_json(build_once("text-bits", sha256_json([VERSION, key])[:32], build) / "bits.json")["texts"]
     return [TextBits(ids, np.array(bits), size, exact) for ids, bits, size, exact in rows]
 
 

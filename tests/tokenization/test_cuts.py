@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recipes.core.evaluation.cuts import Cuts, read_cuts, write_cuts
-from recipes.core.report.cuts import PART, shown_cuts
+from recipes.core.report.cuts import PART, legible_cuts
 from recipes.tokenization.config import NOISES, NoiseConfig, TokenizerConfig
 from recipes.tokenization.edits import aligned_places, edit_distance, edit_share
 from recipes.tokenization.measures import agreement
@@ -151,5 +151,5 @@ def test_a_picture_of_the_same_text_cut_by_several_tokenizers(tmp_path: Path) ->
     assert cut_texts(windows(), {}, NoiseConfig(), 0, 0) is None
     write_cuts(tmp_path, cuts)
     assert read_cuts(tmp_path) == cuts and read_cuts(tmp_path / "none") is None
-    shown = shown_cuts(tmp_path)
+    shown = legible_cuts(tmp_path)
     assert shown is not None and PART in shown.texts[2].cuts[0].tokens  # the second and third byte of a character

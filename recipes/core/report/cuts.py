@@ -10,13 +10,21 @@ SIGNS = PICTURES | {ord("\n"): "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}", ord(
 PART = "\N{MIDDLE DOT}"  # a token that ends inside the character which the token before it began
 
 
-def shown_cuts(folder: Path) -> Cuts | None:
-    """The cut texts of a run as its page shows them; None if it has none."""
+def legible_cuts(folder: Path) -> Cuts | None:
+    """The cut texts of a run with signs for what cannot be seen (spaces, line ends, parts of characters), for its page.
+
+    Args:
+        folder: Of the run.
+
+    Returns:
+        None if the run left no such texts.
+    """
     cuts = read_cuts(folder)
     if cuts is None:
         return None
-    return replace(cuts, texts=[replace(text, cuts=[_shown(cut) for cut in text.cuts]) for text in cuts.texts])
+    return replace(cuts, texts=[replace(text, cuts=[_legible(cut) for cut in text.cuts]) for text in cuts.texts])
 
 
-def _shown(cut: Cut) -> Cut:
+def _legible(cut: Cut) -> Cut:
+    """A cut whose tokens can all be seen."""
     return replace(cut, tokens=[token.translate(SIGNS) or PART for token in cut.tokens])

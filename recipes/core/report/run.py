@@ -12,7 +12,7 @@ from recipes.core.config.settings import Card
 from recipes.core.evaluation.plots import read_plots
 from recipes.core.messages import duration_text
 from recipes.core.report.curves import learning_curves
-from recipes.core.report.cuts import shown_cuts
+from recipes.core.report.cuts import legible_cuts
 from recipes.core.report.figure import draw
 from recipes.core.report.heatmap import HINT, legend, read_heatmap, read_hint
 from recipes.core.report.page import environment_rows, read_environment, render
@@ -144,7 +144,7 @@ def _examples(run: RunRecord) -> dict[str, Any]:
         "weights_hint": read_hint(run.path),
         "pictures": pictures(run.path),
         "wall": run_wall(run.path),
-        "cuts": shown_cuts(run.path),
+        "cuts": legible_cuts(run.path),
     }
 
 

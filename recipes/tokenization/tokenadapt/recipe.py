@@ -12,7 +12,7 @@ from recipes.core.models.head import output_head
 from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.training.toys.frozen import load_frozen, model_where
-from recipes.tokenization.bits import TextBits, kept_bits, text_bits
+from recipes.tokenization.bits import TextBits, bits_once, text_bits
 from recipes.tokenization.config import NoiseConfig
 from recipes.tokenization.mapping import map_vocabularies, read_vocabulary
 from recipes.tokenization.pictures import cut_texts
@@ -99,7 +99,7 @@ def _bits_before(config: TokenAdaptConfig, model: Any, tokenizer: Any, windows: 
     texts = [window.text for window in windows]
     key = [VERSION, weights_hash(model), tokenizer_fingerprint(tokenizer), texts]
     options = ("evaluation.characters", config.evaluation.batch_tokens)
-    return kept_bits(key, lambda: text_bits(model, tokenizer, texts, *options))
+    return bits_once(key, lambda: text_bits(model, tokenizer, texts, *options))
 
 
 def _evaluation(config: TokenAdaptConfig, prepared: Prepared, after: Sequence[TextBits], tokenizer: Any) -> Evaluation:

@@ -12,7 +12,7 @@ from recipes.core.messages import note
 from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.runs.progress import progress
 from recipes.core.storage.files import sha256_json
-from recipes.tokenization.bits import TextBits, kept_bits, says, text_bits
+from recipes.tokenization.bits import TextBits, bits_once, says, text_bits
 from recipes.tokenization.small_models import load_small_model, train_small_model
 from recipes.tokenization.texts import Texts, Window
 from recipes.tokenization.turkish_tokenization.config import CHANCE, TurkishTokenizationConfig
@@ -113,7 +113,7 @@ def _bits(
         model = load_small_model(folder, device)
         return text_bits(model, tokenizer, texts, "evaluation.characters", config.evaluation.batch_tokens)
 
-    return kept_bits([folder.parent.name, tokenizer_fingerprint(tokenizer), member.key, texts], read)
+    return bits_once([folder.parent.name, tokenizer_fingerprint(tokenizer), member.key, texts], read)
 
 
 RECIPE = TurkishTokenizationRecipe
