@@ -176,7 +176,7 @@ class HypernetworkConfig:
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """Text that is read badly."""
+    """How text is misread: which letters are replaced, dropped or added, and how many."""
 
     rate: float = setting(0.05, help="chance that something happens to a character", ge=0, le=1)
     kinds: tuple[str, ...] = setting(

@@ -20,7 +20,7 @@ LIKE = {
 def substituted(text: str, rate: float, draw: np.random.Generator) -> str:
     """A text of which characters are replaced, each with this chance, by one that looks like it.
 
-    A letter that nothing looks like is replaced by a letter of the text, so that texts in all scripts are read badly.
+    A letter that nothing looks like is replaced by a letter of the text, so that texts in all scripts are misread.
     White space and other marks stay. The text stays as long as it is.
     """
     letters = _letters(text)

@@ -15,8 +15,8 @@ from recipes.tokenization.texts import Window, random_of
 
 CHARACTERS = 240  # of a text that is shown
 HINT = (
-    "Each token has a ground of its own; a dot is a token that holds a part of a character. Below each text stands "
-    "what becomes of it where it is read badly. A bar: a token starts here in one of the two, and none in the other."
+    "Each token has its own background; a dot is a token that holds part of a character. Below each text is the same "
+    "text, misread. A red bar: a token starts here in only one of the two."
 )
 
 
@@ -96,8 +96,8 @@ def _both(name: str, tokenizer: Any, clean: str, noisy: str) -> list[Cut]:
         f"{len(one.ids)} tokens, {len(one.ids) / max(len(text), 1):.2f} a character"
         for text, one in zip(pair, read, strict=True)
     ]
-    notes[1] += f"; of the places where tokens start in either {agreement(*starts):.0%} are common"
-    labels = name, f"{name}, read badly"
+    notes[1] += f"; {agreement(*starts):.0%} of the places where a token starts in either text are common to both"
+    labels = name, f"{name}, misread"
     return [
         Cut(label, note, one.texts(text), [place not in shared for place in places])
         for label, note, one, text, places in zip(labels, notes, read, pair, starts, strict=True)

@@ -141,7 +141,7 @@ def test_a_picture_of_the_same_text_cut_by_several_tokenizers(tmp_path: Path) ->
     assert [text.id for text in cuts.texts] == ["one/0", "two/0", "one/1"]  # domains in turn
     assert [each.id for each in in_turn(windows())] == ["one/0", "two/0", "one/1", "two/1"]
     for text in cuts.texts:
-        assert [cut.label for cut in text.cuts] == ["bytes", "bytes, read badly", "marks", "marks, read badly"]
+        assert [cut.label for cut in text.cuts] == ["bytes", "bytes, misread", "marks", "marks, misread"]
         clean, noisy = ({"".join(cut.tokens) for cut in text.cuts[at::2]} for at in (0, 1))
         assert len(clean) == len(noisy) == 1 and clean != noisy  # all tokenizers read the same
         assert all(cut.note.startswith(f"{len(cut.tokens)} tokens") for cut in text.cuts)

@@ -45,7 +45,7 @@ def test_a_tokenizer_of_a_users_domain(tmp_path: Path, mine: str) -> None:
     assert backend.get_vocab_size() == metrics["vocabulary/size"] and backend.token_to_id("<|start|>") == 0
     cuts = read_cuts(folder)
     assert cuts and [cut.label for cut in cuts.texts[0].cuts[::2]] == ["domain", "BPE of general text"]
-    assert "BPE of general text, read badly" in (folder / "report.html").read_text("utf-8")
+    assert "BPE of general text, misread" in (folder / "report.html").read_text("utf-8")
     # Yours stands in for it.
     given, again = run(tmp_path, mine, f"tokenizer.path={folder / 'tokenizer.json'}")
     assert again["domain/tokens_per_character"] == metrics["domain/tokens_per_character"] and given != folder
