@@ -11,8 +11,9 @@ from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.evaluation.cuts import read_cuts
+from recipes.core.export.folder import check_trains, export_to
 from recipes.core.runs.folder import run_folder
-from recipes.core.runs.records import final_metrics
+from recipes.core.runs.records import final_metrics, load_run
 from tests.core import tokenizer_kinds
 from tests.tokenization.test_ground import tiny
 
@@ -52,10 +53,7 @@ def test_a_users_tokenizer_leaves_a_model_that_transformers_loads(tmp_path: Path
     ids = tokenizer("the cat sat", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         torch.testing.assert_close(loaded(ids).logits[..., : len(tokenizer)], old(ids).logits)
-    from recipes.core.export import folder as export
-    from recipes.core.runs.records import load_run
-
-    target = export.export_to(load_run(folder), tmp_path / "exported", None)
+    target = export_to(load_run(folder), tmp_path / "exported", None)
     assert (target / "README.md").exists() and (target / "model.safetensors").exists()
     with pytest.raises(UserError, match="supertokens"):
         compose.compose("tokenadapt", [*WORDS, "label=x", f"tokenizer.path={file}", "tokenizer.supertokens=true"])
@@ -65,6 +63,8 @@ def test_a_users_tokenizer_leaves_a_model_that_transformers_loads(tmp_path: Path
 def test_arms_on_a_users_model_and_text(arm: str, tmp_path: Path, mine: tuple[str, ...]) -> None:
     folder, metrics = run(tmp_path / "out", *mine, f"arm={arm}")
     assert metrics["exact"] == 1 and 0 < metrics["bits_per_byte"] < 100 and not (folder / "hf").exists()
+    with pytest.raises(UserError, match="type its command with save_model=true"):
+        check_trains(load_run(folder))
     cuts = [json.loads(line) for line in (folder / "cuts.jsonl").read_text().splitlines()]
     assert len(cuts) == 3 and all("".join(cut["old"]).replace("\ufffd", "")[:20] for cut in cuts)
     picture = read_cuts(folder)

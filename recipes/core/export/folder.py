@@ -118,6 +118,9 @@ def export_to(run: RunRecord, target: Path, answer: Answer | None) -> Path:
 def check_trains(run: RunRecord) -> None:
     """Refuse a run that has no model of its own: it trains none, and leaves none. Raises UserError."""
     if RunFolder(run.path).status().get("max_steps") == 0 and not (run.path / HF).exists():
+        if run.config.get("save_model") is False:
+            hint = "type its command with save_model=true; an arm that keeps the old model leaves none"
+            raise UserError("the run left no model, as save_model is false", str(run.path), hint)
         raise UserError(f"a run of {run.recipe} like this one trains no model: it has none", str(run.path))
 
 

@@ -34,8 +34,6 @@ from recipes.tokenization.tokenizers import load_new_tokenizer, train_tokenizer
 from recipes.tokenization.transplant import transplant, writer
 from recipes.tokenization.vocabularies import Vocabularies
 
-VERSION = 1
-
 
 class TokenAdaptRecipe(Untrained):
     """A model that gets a new vocabulary."""
@@ -97,7 +95,7 @@ def _new_tokenizer(config: TokenAdaptConfig, texts: Texts, like: Any) -> Any:
 def _bits_before(config: TokenAdaptConfig, model: Any, tokenizer: Any, windows: Sequence[Window]) -> list[TextBits]:
     """What the old model says of the texts, computed once for all arms."""
     texts = [window.text for window in windows]
-    key = [VERSION, weights_hash(model), tokenizer_fingerprint(tokenizer), texts]
+    key = [weights_hash(model), tokenizer_fingerprint(tokenizer), texts]
     options = ("evaluation.characters", config.evaluation.batch_tokens)
     return bits_once(key, lambda: text_bits(model, tokenizer, texts, *options))
 

@@ -123,7 +123,7 @@ class Panel:
         backend, text = self._bpe(size).backend_tokenizer, " ".join(self.training)[:SAMPLE]
         words = backend.encode_batch([f" {word}" for word in WORD.findall(text)])
         places = [place for encoding in words for place in encoding.offsets]
-        lengths = [size for start, end in places if (size := end - max(start, 1)) > 0]  # without the space
+        lengths = [length for start, end in places if (length := end - max(start, 1)) > 0]  # without the space
 
         def cut(word: str) -> tuple[str, ...]:
             seed = [self._config.seed, int.from_bytes(sha256(word.encode()).digest()[:8], "big")]
@@ -141,9 +141,8 @@ class Panel:
                 tokenizer_object=backend, clean_up_tokenization_spaces=False, **ROLES
             ).save_pretrained(folder)
 
-        folder = build_once(
-            "panel-tokenizers", sha256_json([VERSION, kind, size, frequency, self.fingerprint, *key])[:32], build
-        )
+        whole = [VERSION, WORD.pattern, kind, size, frequency, self.fingerprint, *key]
+        folder = build_once("panel-tokenizers", sha256_json(whole)[:32], build)
         return load_tokenizer(str(folder), "panel.members")
 
 
