@@ -23,8 +23,9 @@ class Evaluation:
     Attributes:
         metrics: Final value of each metric.
         scores: The same per example, for paired comparison.
-        heatmap: Content of `heatmap.json`: examples with one weight per token, and a hint that says what it is unless
-            it is that of a loss; None if the method has none.
+        heatmap: Content of `heatmap.json`: examples with one weight per token, or several rows of them
+            (`importance_heatmap`), and a hint that says what it is unless it is that of a loss; None if the method has
+            none.
         plots: What the report draws besides curves and comparisons.
         strips: Examples as images.
         cuts: Texts as several tokenizers cut them.

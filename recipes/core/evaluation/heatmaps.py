@@ -10,7 +10,7 @@ def heatmap_example(
     name: str,
     texts: Sequence[str],
     weights: Sequence[float] | np.ndarray,
-    nlls: Sequence[float] | np.ndarray,
+    nlls: Sequence[float] | np.ndarray | None,
     kinds: Sequence[str | None] | None = None,
     image: str = "",
 ) -> dict[str, Any]:
@@ -20,13 +20,19 @@ def heatmap_example(
         name: What it is called.
         texts: What each token says.
         weights: [tokens]
-        nlls: [tokens] NLL in nats.
+        nlls: [tokens] NLL in nats; None: of no token.
         kinds: What is known of each token; None: nothing of any.
         image: What it is about, as a data URL.
     """
-    columns = zip(texts, weights, kinds or [None] * len(texts), nlls, strict=True)
+    nothing = [None] * len(texts)
+    columns = zip(texts, weights, kinds or nothing, nothing if nlls is None else nlls, strict=True)
     tokens = [
-        {"text": text or "<end>", "weight": round(float(weight), 4), "kind": kind, "nll": round(float(nll), 4)}
+        {
+            "text": text or "<end>",
+            "weight": round(float(weight), 4),
+            "kind": kind,
+            "nll": None if nll is None else round(float(nll), 4),
+        }
         for text, weight, kind, nll in columns
     ]
     return {"id": name, "image": image, "tokens": tokens}

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,30 @@ class Token:
 
 @dataclass(frozen=True)
 class Example:
-    """One text beside its image (a data URI, empty if it has none)."""
+    """One text beside its image (a data URI, empty if it has none).
+
+    Attributes:
+        tokens: With the weights of the only row, or of the first.
+        title: What stands above it; empty: nothing.
+        rows: (label, the same tokens with its weights) below each other; empty where there is but one without a name.
+    """
 
     id: str
     image: str
     pixelated: bool
     tokens: list[Token]
+    title: str = ""
+    rows: Sequence[tuple[str, list[Token]]] = ()
+
+    @property
+    def columns(self) -> list[tuple[str, list[Token]]]:
+        """Columns of the table of its numbers: those of its rows."""
+        return [*self.rows] or [("Weight", self.tokens)]
+
+    @property
+    def has_losses(self) -> bool:
+        """Whether the loss of a token is known."""
+        return any(token.nll for token in self.tokens)
 
 
 def read_hint(folder: Path) -> str:
@@ -74,8 +93,16 @@ def legend() -> list[Token]:
 
 
 def _example(entry: dict[str, Any]) -> Example:
-    image = entry.get("image") or ""
-    return Example(entry["id"], image, bool(image) and _is_small(image), [_token(token) for token in entry["tokens"]])
+    image, tokens = entry.get("image") or "", entry["tokens"]
+    rows = [
+        (
+            row["label"],
+            [_token(token | {"weight": weight}) for token, weight in zip(tokens, row["weights"], strict=True)],
+        )
+        for row in entry.get("rows", ())
+    ]
+    small = bool(image) and _is_small(image)
+    return Example(entry["id"], image, small, [_token(token) for token in tokens], entry.get("title", ""), rows)
 
 
 def _is_small(image: str) -> bool:

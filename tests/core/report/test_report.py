@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from recipes.core.config.settings import Card, Claim
+from recipes.core.evaluation.importance import Importance, WeighedText, importance_heatmap
 from recipes.core.evaluation.plots import Plot, write_plots
 from recipes.core.report import charts, curves, heatmap
 from recipes.core.report import run as report
@@ -303,6 +304,16 @@ def test_heatmap_underlines_what_the_image_determines(page):
     assert three["title"].startswith("three: weight 9.900, digit, loss 0.")
     assert three["style"] == "--w:0.827"
     assert sum("kind" in attributes["class"].split() for attributes in tokens) == 6
+
+
+def test_rows_over_the_same_tokens_stand_below_each_other_with_one_table(one_seed):
+    rows = [Importance("deletion", [2, 1, 0]), Importance("attention", [1, 1, 1])]
+    text = WeighedText("row-0", ["so", " <it>", " is"], rows, [None, "evidence", None], "What leads to here")
+    write_json(one_seed[0].path / "heatmap.json", importance_heatmap([text], "Importance."))
+    page = Page(report.write_report(*one_seed, DICT).read_text())
+    assert page.tags.count("h4") == 2
+    assert "What leads to here deletion so <it> is attention so <it> is" in page.text
+    assert "Token deletion attention Kind so 2.000 1.000 <it> 1.000 1.000 evidence is 0.000 1.000" in page.text
 
 
 def test_equal_weights_have_no_shade(make_run):
