@@ -20,14 +20,14 @@ from typing import Any
 import torch
 
 from benchmarks.record import record
+from recipes.core.data.tasks.prompt_rows import load_prompts
 from recipes.core.data.tasks.prompts import Prompt
+from recipes.core.data.tasks.prompts_config import PromptsConfig
 from recipes.core.models.config import SmolLM2TextConfig
 from recipes.core.models.kv_cache import KVCache
 from recipes.core.models.text import build_language_model, build_text_tokenizer
 from recipes.core.process.clock import clock
 from recipes.core.scoring.sampling import end_ids
-from recipes.decoding.config import PromptsConfig
-from recipes.decoding.prompts import load_prompts
 from recipes.decoding.speculation import Drafter, Nothing, Speculation, verify_with
 from recipes.decoding.token_recycling.drafters import Matrix, PromptLookup
 from recipes.decoding.token_recycling.method import Template, published_paths, smaller

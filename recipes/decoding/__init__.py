@@ -3,7 +3,6 @@
 What the recipes of this family share, in the order in which a run passes it:
 
 config, pair_config         prompts, model, length of continuations; a small and a large model; they import no torch
-instructions, prompts       what ships to be continued; prompts as token ids
 questions, transducers      questions with right answers; models that are trained in the run to answer them
 vocabularies                whether two models have the same tokens
 experiment                  the run itself, the choice of tokens aside: what a recipe calls

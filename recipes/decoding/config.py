@@ -2,68 +2,10 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import DATA_CONTENT, UntrainedConfig, setting
-from recipes.core.data.config import DOMAINS
-from recipes.core.data.files.records import FORMATS
+from recipes.core.config.settings import UntrainedConfig, setting
+from recipes.core.data.tasks.prompts_config import OpeningsConfig, PromptsConfig
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
-from recipes.core.spelling import did_you_mean
 from recipes.core.training.toys.config import ToyLMConfig
-
-
-@dataclass(frozen=True)
-class PromptsConfig:
-    """Your own prompts, or the instructions that ship: a row has a text or a conversation."""
-
-    name: str = setting("prompts", help="data set", choices=("prompts",))
-    path: str | None = setting(
-        None,
-        help="JSONL, Parquet or CSV file with a column prompt or messages, a folder of them, or a datasets name; null: "
-        "the instructions that ship",
-        content=DATA_CONTENT,
-    )
-    format: str = setting("auto", help="auto: from the path", choices=FORMATS)
-    split: str | None = setting(None, help="published split; null: test, else validation, else train")
-    template: str = setting(
-        "auto",
-        help="auto: conversations, and the instructions that ship, go through the model's chat template, texts stay as "
-        "they are; chat: texts, too, as what a user says; none: what messages say, without a template",
-        choices=("auto", "chat", "none"),
-    )
-    limit: int | None = setting(None, help="use only the first prompts; null: all", unit="prompts", ge=1)
-    on_error: str = setting(
-        "fail", help="a row that cannot be used stops the run, or is left out and counted", choices=("fail", "skip")
-    )
-
-    @property
-    def description(self) -> str:
-        """What a dry run announces."""
-        first = "" if self.limit is None else f", the first {self.limit:,}"
-        return f"prompts of {self.path}{first}" if self.path else f"instructions that ship{first}"
-
-
-@dataclass(frozen=True)
-class OpeningsConfig:
-    """Held-out documents of domains that ship, each cut after its first tokens: the model continues them."""
-
-    name: str = setting("openings", help="data set", choices=("openings",))
-    domains: tuple[str, ...] = setting(
-        ("sotu-modern", "wiki-en", "python-reference"), help="domains that ship; their documents take turns"
-    )
-    tokens: int = setting(32, help="first tokens of a document that are given", unit="tokens", ge=1)
-    limit: int = setting(24, help="documents, over all domains", unit="prompts", ge=1)
-
-    @property
-    def description(self) -> str:
-        """What a dry run announces."""
-        return f"the first {self.tokens} tokens of {self.limit:,} held-out documents of {', '.join(self.domains)}"
-
-    def check(self) -> list[tuple[str, str]]:
-        """Rules between the settings."""
-        unknown = [name for name in self.domains if name not in DOMAINS]
-        problems = [("domains", f"there is no {name}; {did_you_mean(name, list(DOMAINS))}") for name in unknown]
-        if not self.domains or len(set(self.domains)) < len(self.domains):
-            problems.append(("domains", "names no domain, or one twice"))
-        return problems
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recipes.core.data.tasks.prompt_rows import load_prompts
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
@@ -18,7 +19,6 @@ from recipes.core.scoring.sampling import end_ids
 from recipes.core.training.toys.frozen import load_frozen
 from recipes.decoding.exactness import GreedyText, greedy_texts, matches
 from recipes.decoding.generations import CHOSEN, FILE, Generation, heatmap, write_generations
-from recipes.decoding.prompts import load_prompts
 from recipes.decoding.speculation import DRAFTED, Drafter, Speculation, Verify, check_lengths, verify_with
 
 TOKENS_PER_STEP = "tokens_per_step"

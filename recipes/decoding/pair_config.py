@@ -5,8 +5,8 @@ from typing import Any
 
 from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, SEEDS, setting
 from recipes.core.data.files.records import FORMATS
+from recipes.core.data.tasks.prompts_config import PromptsConfig
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig
-from recipes.decoding.config import PromptsConfig
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipes.core.config.settings import DATA_CONTENT, EQUIVALENCE, EXAMPLE_UNIT, Card, Claim, UntrainedConfig, setting
+from recipes.core.data.tasks.prompts_config import PromptsConfig
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.spelling import did_you_mean
 from recipes.core.training.toys.config import ToyLMConfig
-from recipes.decoding.config import PromptsConfig
 
 TASKS = ("date", "ending", "ipv4", "email", "sum", "json", "python")
 METHODS = ("awrs", "mask", "twisted", "rerank", "base")

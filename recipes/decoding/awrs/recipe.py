@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.files.records import BadRow
+from recipes.core.data.tasks.prompt_rows import load_prompts, read_prompts, text_prompt
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.data.text.chats import Chat
 from recipes.core.data.text.text_ids import TextIds
@@ -33,7 +34,6 @@ from recipes.decoding.awrs.smc import Cloud, Particle, run
 from recipes.decoding.awrs.tasks import requests
 from recipes.decoding.awrs.worlds import World, total_variation, with_particles
 from recipes.decoding.generations import FILE
-from recipes.decoding.prompts import load_prompts, read_prompts, text_prompt
 from recipes.decoding.speculation import check_lengths
 
 

@@ -13,9 +13,9 @@ from recipes.core.config.settings import (
     UntrainedConfig,
     setting,
 )
+from recipes.core.data.tasks.prompts_config import OpeningsConfig, PromptsConfig
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.training.toys.config import ToyLMConfig
-from recipes.decoding.config import OpeningsConfig, PromptsConfig
 
 MODES = ("exact", "exact_fast", "all_segmentations", "healing", "token")
 BY_TOKENS = ("healing", "token")

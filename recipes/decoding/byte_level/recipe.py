@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from recipes.core.data.tasks.prompt_rows import load_prompts
+from recipes.core.data.tasks.prompts_config import OpeningsConfig
 from recipes.core.data.text.vocabulary_bytes import END
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
@@ -23,9 +25,7 @@ from recipes.decoding.byte_level.config import APART, AT_ENDS, BITS, BROKEN, FIR
 from recipes.decoding.byte_level.method import bits, combine, reweighted
 from recipes.decoding.byte_level.states import AfterTokens, ByteState, Covers
 from recipes.decoding.byte_level.texts import Cut, Speaker, draw_cuts, whole_characters
-from recipes.decoding.config import OpeningsConfig
 from recipes.decoding.generations import FILE
-from recipes.decoding.prompts import load_prompts
 
 TITLES = {
     BITS: ("bits of the next byte behind cuts inside of words", False),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from recipes.core.data.tasks.prompt_rows import read_prompts, text_prompt
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import Plot
@@ -29,7 +30,6 @@ from recipes.decoding.cascades.pair import Answers, Cascade
 from recipes.decoding.cascades.post_hoc import fit_rule, targets
 from recipes.decoding.cascades.tasks import draw_questions
 from recipes.decoding.pair_config import AnswersConfig, TransducerConfig
-from recipes.decoding.prompts import read_prompts, text_prompt
 from recipes.decoding.questions import Question
 from recipes.decoding.speculation import check_lengths
 from recipes.decoding.transducers import Reader, transducer

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from recipes.core.data.tasks.prompt_rows import load_prompts
+from recipes.core.data.tasks.prompts_config import OpeningsConfig
 from recipes.core.errors import UserError
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
@@ -19,7 +21,6 @@ from recipes.core.models.vision_language import TextModel
 from recipes.core.training.toys.config import ToyLMConfig
 from recipes.core.training.toys.frozen import build_tokenizer
 from recipes.core.training.toys.language import ToyLM
-from recipes.decoding.config import OpeningsConfig
 from recipes.decoding.dyspec.calibration import Acceptance, acceptance
 from recipes.decoding.dyspec.config import ACCEPTED, DRAFT_CALLS, SHARE, DySpecConfig
 from recipes.decoding.dyspec.draft import (
@@ -38,7 +39,6 @@ from recipes.decoding.dyspec.shapes import chains, levels, sequoia
 from recipes.decoding.dyspec.verification import multi_round
 from recipes.decoding.experiment import Prepared, SpeculativeRecipe, prepare
 from recipes.decoding.generations import Generation
-from recipes.decoding.prompts import load_prompts
 from recipes.decoding.speculation import Drafter, Nothing, Speculation, Verify, check_lengths, verify_with
 from recipes.decoding.vocabularies import check_vocabularies
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from recipes.core.data.tasks.prompt_rows import read_prompts, text_prompt
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
@@ -20,7 +21,6 @@ from recipes.core.scoring.sampling import end_ids
 from recipes.core.training.toys.frozen import model_where
 from recipes.decoding.generations import FILE
 from recipes.decoding.pair_config import AnswersConfig, TransducerConfig
-from recipes.decoding.prompts import read_prompts, text_prompt
 from recipes.decoding.r2r.config import SCORED, R2RConfig
 from recipes.decoding.r2r.gates import (
     Scorer,

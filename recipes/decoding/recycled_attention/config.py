@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from recipes.core.config.settings import EXACT, EXAMPLE_UNIT, SEEDS, Card, Claim, UntrainedConfig, setting
 from recipes.core.data.config import DOMAINS
+from recipes.core.data.tasks.prompts_config import PromptsConfig
 from recipes.core.models.adapter_config import LoraConfig, lora_problems
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
 from recipes.core.spelling import did_you_mean
 from recipes.core.training.toys.config import ToyLMConfig
-from recipes.decoding.config import GenerationConfig, PromptsConfig
+from recipes.decoding.config import GenerationConfig
 
 FULL, RECYCLED, STREAMING, H2O, SNAPKV = "full", "recycled", "streaming", "h2o", "snapkv"
 ORACLE, RANDOM = "oracle", "random"

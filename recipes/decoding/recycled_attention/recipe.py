@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from recipes.core.data.tasks.prompt_rows import load_prompts
 from recipes.core.data.tasks.prompts import Prompt
+from recipes.core.data.tasks.prompts_config import PromptsConfig
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.text import check_context
@@ -17,10 +19,8 @@ from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.sampling import end_ids
 from recipes.core.training.toys.frozen import load_frozen, model_where
-from recipes.decoding.config import PromptsConfig
 from recipes.decoding.exactness import greedy_texts, matches
 from recipes.decoding.generations import FILE, Generation, heatmap, write_generations
-from recipes.decoding.prompts import load_prompts
 from recipes.decoding.recycled_attention.config import (
     ACCURACY,
     GLOBAL,

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from recipes.core.data.tasks.prompt_rows import held_out
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
-from recipes.decoding.prompts import held_out
 from recipes.decoding.recycled_attention.config import LongDocumentsConfig
 
 CHARACTERS = 12  # of a token at most, on average over a document

@@ -15,11 +15,13 @@ class Prompt:
         id: What messages and tables call it.
         text: What is asked.
         ids: int32 ids, begin of text included.
+        parts: What was written: the text, or what each message of a conversation says; all else is of a template.
     """
 
     id: str
     text: str
     ids: np.ndarray
+    parts: tuple[str, ...] = ()
 
 
 class Judge(Protocol):

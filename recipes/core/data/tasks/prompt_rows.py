@@ -8,14 +8,14 @@ import numpy as np
 
 from recipes.core.data.files.json_records import Bad, excerpt, is_unicode
 from recipes.core.data.files.records import BadRow, check_readable, judge, open_records
+from recipes.core.data.tasks.instructions import INSTRUCTIONS
 from recipes.core.data.tasks.prompts import Prompt
+from recipes.core.data.tasks.prompts_config import OpeningsConfig, PromptsConfig
 from recipes.core.data.text.chats import Chat, Message, chat_text, message_text, read_messages, with_texts
 from recipes.core.data.text.domains import domain_documents
 from recipes.core.data.text.splits import TEST, split_of
 from recipes.core.data.text.text_ids import TextIds, start_id
 from recipes.core.errors import UserError
-from recipes.decoding.config import OpeningsConfig, PromptsConfig
-from recipes.decoding.instructions import INSTRUCTIONS
 
 COLUMNS = ("prompt", "messages", "id")
 OF_CHATS = ("tools", "chat_template_kwargs")  # what a conversation may have besides
@@ -52,7 +52,8 @@ def _openings(config: OpeningsConfig, tokenizer: Any) -> list[Prompt]:
                 sources.remove(source)
             elif len(prompts) < config.limit:
                 name, ids = opening[0], np.array(opening[1][: config.tokens], np.int32)
-                prompts.append(Prompt(name, tokenizer.decode(ids), ids))
+                text = tokenizer.decode(ids)
+                prompts.append(Prompt(name, text, ids, (text,)))
     if not prompts:
         raise UserError("no document is so long", f"data.tokens={config.tokens}", "type a smaller data.tokens")
     return prompts
@@ -74,7 +75,7 @@ def _instructions(config: PromptsConfig, tokenizer: Any) -> list[Prompt]:
     prompts = []
     for name, (_, text) in list(zip(names, INSTRUCTIONS, strict=True))[: config.limit]:
         ids = _chat_ids(reader, [{"role": "user", "content": text}]) if has_template else _text_ids(reader, text)
-        prompts.append(Prompt(name, text, ids))
+        prompts.append(Prompt(name, text, ids, (text,)))
     return prompts
 
 
@@ -140,14 +141,15 @@ def _prompt(record: dict[str, Any], name: str, reader: TextIds, template: str) -
         chat = read_messages(messages, "messages")
         if template == "none":
             text = "\n\n".join(map(message_text, chat))
-            return Prompt(name, text, _text_ids(reader, text))
-        return Prompt(name, message_text(chat[-1]), _chat_ids(reader, chat, *beside))
+            return _from_text(name, text, reader)
+        parts = tuple(map(message_text, chat))
+        return Prompt(name, parts[-1], _chat_ids(reader, chat, *beside), parts)
     if isinstance(text, list):
         return _prompt({**record, "prompt": None, "messages": text, "id": name}, name, reader, template)
     text = _text(text, "prompt")
     if template == "chat":
-        return Prompt(name, text, _chat_ids(reader, [{"role": "user", "content": text}], *beside))
-    return Prompt(name, text, _text_ids(reader, text))
+        return Prompt(name, text, _chat_ids(reader, [{"role": "user", "content": text}], *beside), (text,))
+    return _from_text(name, text, reader)
 
 
 def _text(value: Any, column: str) -> str:
@@ -161,7 +163,11 @@ def _text(value: Any, column: str) -> str:
 
 def text_prompt(name: str, text: str, tokenizer: Any) -> Prompt:
     """A text as a prompt, continued as it stands."""
-    return Prompt(name, text, _text_ids(TextIds(tokenizer), text))
+    return _from_text(name, text, TextIds(tokenizer))
+
+
+def _from_text(name: str, text: str, reader: TextIds) -> Prompt:
+    return Prompt(name, text, _text_ids(reader, text), (text,))
 
 
 def _text_ids(reader: TextIds, text: str) -> np.ndarray:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from recipes.core.data.tasks.instructions import INSTRUCTIONS
+from recipes.core.data.tasks.prompt_rows import load_prompts
+from recipes.core.data.tasks.prompts_config import OpeningsConfig, PromptsConfig
 from recipes.core.errors import UserError
-from recipes.decoding.config import OpeningsConfig, PromptsConfig
-from recipes.decoding.instructions import INSTRUCTIONS
-from recipes.decoding.prompts import load_prompts
 from tests.core import tokenizer_kinds
 
 TEMPLATE = (
