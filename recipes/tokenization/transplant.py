@@ -1,7 +1,5 @@
 """A model with a new vocabulary: rows put in place of the old ones, special tokens set, written as a folder."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,16 +75,6 @@ def place_rows(
     if head.bias is not None and new_bias is not None:
         head.bias.copy_(new_bias)
     _set_special_tokens(model, tokenizer, ends)
-
-
-def writer(model: Any, tokenizer: Any) -> Callable[[Path], None]:
-    """What writes a model and its tokenizer into a folder that `from_pretrained` takes."""
-
-    def write(folder: Path) -> None:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-    return write
 
 
 def _fill(weights: RowWeights, old: Tensor, rows: int, fallback: str, seed: int) -> Tensor:

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from recipes.core.errors import UserError
+from recipes.core.models.hf_folder import writer
 from recipes.core.models.vision_language import TextModel
 from recipes.tokenization import measures
 from recipes.tokenization.bits import text_bits
@@ -26,7 +27,7 @@ from recipes.tokenization.tokenizers import (
     load_new_tokenizer,
     train_tokenizer,
 )
-from recipes.tokenization.transplant import transplant, writer
+from recipes.tokenization.transplant import transplant
 from tests.core import tokenizer_kinds
 
 TEXTS = ["the cat sat on a red house. the dog ran. ünïcode 猫が座った, şehir.", "a big tree and a small tree"]

@@ -5,7 +5,7 @@ under which names `transformers` knows it.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,16 @@ def save_weights(weights: Mapping[str, Tensor], folder: Path, unread: Sequence[s
         if (folder / GENERATION).exists():
             model.generation_config = GenerationConfig.from_pretrained(folder)
         model.save_pretrained(folder)
+
+
+def writer(model: Any, tokenizer: Any) -> Callable[[Path], None]:
+    """What writes a model of `transformers` and its tokenizer into a folder that `from_pretrained` takes."""
+
+    def write(folder: Path) -> None:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return write
 
 
 def model_class(config: Any) -> Any:

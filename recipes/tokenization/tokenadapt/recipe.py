@@ -9,6 +9,7 @@ from recipes.core.data.text.text_ids import tokenizer_fingerprint
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.head import output_head
+from recipes.core.models.hf_folder import writer
 from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.training.toys.frozen import load_frozen, model_where
@@ -31,7 +32,7 @@ from recipes.tokenization.tokenadapt.results import (
     write_cuts,
 )
 from recipes.tokenization.tokenizers import load_new_tokenizer, train_tokenizer
-from recipes.tokenization.transplant import transplant, writer
+from recipes.tokenization.transplant import transplant
 from recipes.tokenization.vocabularies import Vocabularies
 
 

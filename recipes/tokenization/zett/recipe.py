@@ -13,6 +13,7 @@ from torch import Tensor
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
+from recipes.core.models.hf_folder import writer
 from recipes.core.models.vision_language import TextModel
 from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.training.toys.frozen import load_frozen, model_where
@@ -25,7 +26,7 @@ from recipes.tokenization.pictures import cut_texts
 from recipes.tokenization.rows import copied_rows
 from recipes.tokenization.strings import StringVectors
 from recipes.tokenization.texts import Texts, Window
-from recipes.tokenization.transplant import place_rows, writer
+from recipes.tokenization.transplant import place_rows
 from recipes.tokenization.vocabularies import mean_of_pieces
 from recipes.tokenization.zett.config import BASE, FVT, VARIANT, ZettConfig
 from recipes.tokenization.zett.results import (
