@@ -146,10 +146,10 @@ def _train_and_evaluate(
         model = training.model if training else None
         evaluation = _evaluate(config, folder, recipe, prepared, model, steps, questions)
         check_unchanged(config, read_content(folder.path))
-        if training is not None:
+        if evaluation.model is not None:
+            _write_evaluated(folder, evaluation.model)
+        elif training is not None:
             _write_model(folder, steps)
-        elif evaluation.model is not None:
-            _write_untrained(folder, evaluation.model)
         folder.finish()
         run = load_run(folder.path)
         card = card_of(run)
@@ -241,11 +241,11 @@ def _write_model(folder: RunFolder, steps: int) -> None:
         write_in_run(folder, steps)
 
 
-def _write_untrained(folder: RunFolder, write: Callable[[Path], None]) -> None:
-    from recipes.core.export.folder import write_untrained
+def _write_evaluated(folder: RunFolder, write: Callable[[Path], None]) -> None:
+    from recipes.core.export.folder import write_evaluated
 
     with stage("writing the model"):
-        write_untrained(folder, write)
+        write_evaluated(folder, write)
 
 
 def _report(config: RunConfig, run: RunRecord, card: Card) -> tuple[RunRecord | None, Comparison | None]:

@@ -30,8 +30,8 @@ class Evaluation:
         strips: Examples as images.
         cuts: Texts as several tokenizers cut them.
         files: File name -> what writes it to a path, for results that users take away (a selection of documents).
-        model: Writes, into an empty folder, the model that a method leaves which trains nothing, as `from_pretrained`
-            takes it; None if it leaves none.
+        model: Writes, into an empty folder, the model that a method leaves which trains nothing, or which leaves
+            another than it trained, as `from_pretrained` takes it; None if it leaves none, or the one it trained.
     """
 
     metrics: dict[str, float]

@@ -54,8 +54,8 @@ def write_in_run(run: RunFolder, steps: int) -> None:
         note(f"warning: {error}")
 
 
-def write_untrained(run: RunFolder, write: Callable[[Path], None]) -> None:
-    """Write `hf/` of a run that has just been measured, and whose method makes a model without training one.
+def write_evaluated(run: RunFolder, write: Callable[[Path], None]) -> None:
+    """Write `hf/` of a run that has just been measured, and that leaves another model than it trained, if any.
 
     Errors are those of `write_in_run`.
 

@@ -95,7 +95,7 @@ def fine_tune(
     Raises:
         UserError: a text has no tokens, or more than the model has positions.
     """
-    classifier = _fresh(model, data, pooling, seed)
+    classifier = fresh_classifier(model, data, pooling, seed)
     rows = class_rows(tokenizer, data.train, max_tokens)
     check_positions(classifier.body, rows)
     # The ids stand for the tokenizer; what is tested on decides nothing.
@@ -104,7 +104,7 @@ def fine_tune(
 
     def training() -> Training:
         texts: Any = range(len(rows))
-        collate = _collate(rows, data.numbers(data.train), [each.id for each in data.train])
+        collate = class_collate(rows, data.numbers(data.train), [each.id for each in data.train])
         return Training(deepcopy(classifier), ClassLoss(), texts, collate)
 
     def save(trained: Any, folder: Any) -> None:
@@ -115,11 +115,18 @@ def fine_tune(
     return classifier.eval()
 
 
-@torch.no_grad()
 def predict_classes(
     classifier: Classifier, rows: Sequence[Sequence[int]], device: str, batch_tokens: int = BATCH_TOKENS
 ) -> np.ndarray:
-    """int64 [texts] the most likely class of each text.
+    """int64 [texts] the most likely class of each text; arguments and errors as in `class_logits`."""
+    return np.asarray(class_logits(classifier, rows, device, batch_tokens).argmax(1).numpy())
+
+
+@torch.no_grad()
+def class_logits(
+    classifier: Classifier, rows: Sequence[Sequence[int]], device: str, batch_tokens: int = BATCH_TOKENS
+) -> Tensor:
+    """float32 [texts, classes] on the CPU.
 
     Args:
         classifier: From `fine_tune`; it is moved to the device.
@@ -132,11 +139,11 @@ def predict_classes(
     """
     check_positions(classifier.body, rows)
     classifier.to(device).eval()
-    predictions = np.zeros(len(rows), np.int64)
+    logits = torch.zeros(len(rows), classifier.head.out_features)
     for group in batches([len(row) for row in rows], batch_tokens):
         ids, mask = pad_rows([rows[i] for i in group])
-        predictions[group] = classifier(ids.to(device), mask.to(device)).argmax(1).cpu().numpy()
-    return predictions
+        logits[group] = classifier(ids.to(device), mask.to(device)).float().cpu()
+    return logits
 
 
 def class_rows(tokenizer: Any, texts: Sequence[LabelledText], max_tokens: int) -> list[list[int]]:
@@ -151,8 +158,8 @@ def class_rows(tokenizer: Any, texts: Sequence[LabelledText], max_tokens: int) -
     return rows
 
 
-def _fresh(model: Any, data: LabelledSet, pooling: str, seed: int) -> Classifier:
-    """A copy of the model with a new head; draws of the run are left as they were."""
+def fresh_classifier(model: Any, data: LabelledSet, pooling: str, seed: int) -> Classifier:
+    """A copy of the model with a new head, all of it trainable; draws of the run are left as they were."""
     body = decoder(model.language_model) if isinstance(model, TextModel) else model
     with local_seed(seed):
         classifier = Classifier(without_dropout(deepcopy(body)).cpu().float(), len(data.classes), pooling)
@@ -168,7 +175,9 @@ def _width(body: Any) -> int:
     return int(body(input_ids=ids).last_hidden_state.shape[-1])
 
 
-def _collate(rows: Sequence[Sequence[int]], labels: np.ndarray, names: Sequence[str]) -> Any:
+def class_collate(rows: Sequence[Sequence[int]], labels: np.ndarray, names: Sequence[str]) -> Any:
+    """What makes batches of `ClassLoss` from numbers of texts: ids, labels and names of each in turn."""
+
     def collate(numbers: list[int]) -> dict[str, Any]:
         """Ids, mask and labels of texts by their numbers."""
         ids, mask = pad_rows([rows[i] for i in numbers])
