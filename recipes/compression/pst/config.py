@@ -68,7 +68,7 @@ class TaskConfig:
 
     max_tokens: int = setting(64, help="longer texts are cut", unit="tokens", ge=3)
     validation: float = setting(
-        0.15, help="share of each class's training documents that choose among the steps at full sparsity", gt=0, lt=1
+        0.1, help="share of each class's training documents that choose among the steps at full sparsity", gt=0, lt=1
     )
     train_head: bool = setting(
         True, help="train the head as well; the published code leaves it as it was drawn, which we do not"
@@ -102,6 +102,9 @@ class PSTConfig(RunConfig):
         problems = []
         if getattr(self.model, "load_in", "float32") != "float32":
             problems.append(("model.load_in", "weights are set to zero in float32; leave it out"))
+        if self.trainer.early_stopping.metric is not None:
+            message = "would end a run before sparsity is full; the best step behind that is kept anyway: leave it out"
+            problems.append(("trainer.early_stopping.metric", message))
         if self.trainer.parallel == "fsdp":
             problems.append(("trainer.parallel", "fsdp shares out weights, and a mask is of a whole layer; type ddp"))
         return problems

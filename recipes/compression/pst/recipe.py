@@ -34,7 +34,7 @@ from recipes.core.models.config import MiniLMConfig
 from recipes.core.models.sentences import UNREAD, check_positions, load_sentence_encoder
 from recipes.core.models.text import build_language_model, build_text_tokenizer, check_context
 from recipes.core.recipe import Evaluation
-from recipes.core.training.classifier import ClassLoss, class_collate, class_logits, class_rows, fresh_classifier
+from recipes.core.training.classifier import ClassLoss, ClassTexts, class_logits, class_rows, fresh_classifier
 from recipes.core.training.task import Training
 from recipes.core.training.toys.frozen import model_where
 from recipes.core.training.trainer import check_one_batch
@@ -92,22 +92,19 @@ class PSTRecipe:
     def build(self, config: PSTConfig, prepared: Prepared) -> Training:
         """The classifier with pruned layers; learning rates by the kind of parameter."""
         model, train = _pruned(config, prepared), prepared.data.train
-        names = [each.id for each in train]
-        collate = class_collate(prepared.rows[0], prepared.data.numbers(train), names)
-        texts: Any = range(len(train))
+        texts = ClassTexts(prepared.rows[0], prepared.data.numbers(train), [each.id for each in train])
         steps = regular_steps(config.trainer.max_steps, config.task.watch_every) | {_first_final(model)}
 
         def before_step(step: int, trained: nn.Module, batches: list[dict[str, Any]]) -> None:
             """As many zeros as the schedule says after `step` steps."""
             model.set_step(step)
 
-        return Training(model, ClassLoss(), texts, collate, _rates(config, model), steps, before_step)
+        return Training(model, ClassLoss(), texts, texts.collate, _rates(config, model), steps, before_step)
 
     def watch(self, config: PSTConfig, prepared: Prepared, model: nn.Module) -> Scores:
         """Loss and accuracy on validation texts with the zeros after this step; the best state is kept."""
         assert isinstance(model, PrunedClassifier)
-        if model.training or int(model.step) < config.trainer.max_steps:
-            model.set_step(min(int(model.step) + 1, config.trainer.max_steps))
+        model.set_step(min(int(model.step) + 1, config.trainer.max_steps))  # before_step counts those of before
         scores = Scores()
         logits = class_logits(dense_classifier(model), prepared.rows[1], prepared.device, config.task.batch_tokens)
         labels = torch.from_numpy(prepared.data.numbers(prepared.validation))

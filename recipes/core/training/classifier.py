@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset
 
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.data.tasks.labelled import LabelledSet, LabelledText
@@ -47,6 +49,38 @@ class Classifier(nn.Module):
         states = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         logits: Tensor = self.head(pool(states, attention_mask.bool(), self.pooling).to(self.head.weight.dtype))
         return logits
+
+
+@dataclass(frozen=True)
+class ClassTexts(Dataset[int]):
+    """Texts that a classifier is trained on; an item is its number.
+
+    Attributes:
+        rows: Ids of each.
+        labels: int64 [texts] number of the class.
+        names: Id of each text.
+    """
+
+    rows: Sequence[Sequence[int]]
+    labels: np.ndarray
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    @property
+    def sequence_lengths(self) -> list[int]:
+        """Tokens of each text."""
+        return [len(row) for row in self.rows]
+
+    def collate(self, numbers: list[int]) -> dict[str, Any]:
+        """What `ClassLoss` reads: ids, mask and labels of texts."""
+        ids, mask = pad_rows([self.rows[i] for i in numbers])
+        chosen = torch.from_numpy(self.labels[numbers])
+        return {"input_ids": ids, "attention_mask": mask, "labels": chosen, "ids": [self.names[i] for i in numbers]}
 
 
 class ClassLoss:
@@ -103,9 +137,8 @@ def fine_tune(
     what = f"{len(rows):,} texts of {len(data.classes)} classes"
 
     def training() -> Training:
-        texts: Any = range(len(rows))
-        collate = class_collate(rows, data.numbers(data.train), [each.id for each in data.train])
-        return Training(deepcopy(classifier), ClassLoss(), texts, collate)
+        texts = ClassTexts(rows, data.numbers(data.train), [each.id for each in data.train])
+        return Training(deepcopy(classifier), ClassLoss(), texts, texts.collate)
 
     def save(trained: Any, folder: Any) -> None:
         save_model(trained, str(folder / WEIGHTS))
@@ -173,15 +206,3 @@ def _width(body: Any) -> int:
     """Width of what comes out of a model: that of its embeddings and that of its blocks can be others."""
     ids = torch.zeros(1, 1, dtype=torch.long, device=body.device)
     return int(body(input_ids=ids).last_hidden_state.shape[-1])
-
-
-def class_collate(rows: Sequence[Sequence[int]], labels: np.ndarray, names: Sequence[str]) -> Any:
-    """What makes batches of `ClassLoss` from numbers of texts: ids, labels and names of each in turn."""
-
-    def collate(numbers: list[int]) -> dict[str, Any]:
-        """Ids, mask and labels of texts by their numbers."""
-        ids, mask = pad_rows([rows[i] for i in numbers])
-        chosen = torch.from_numpy(labels[numbers])
-        return {"input_ids": ids, "attention_mask": mask, "labels": chosen, "ids": [names[i] for i in numbers]}
-
-    return collate

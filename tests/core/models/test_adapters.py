@@ -135,7 +135,7 @@ def test_what_sees_images_is_trained_beside_the_adapters() -> None:
 
 
 def test_every_recipe_that_trains_a_model_people_bring_takes_adapters() -> None:
-    for recipe in registry.recipe_names():
+    for recipe in {*registry.recipe_names()} - {"pst"}:  # its method is a low-rank update of its own
         hints = typing.get_type_hints(registry.config_class(recipe))
         brings = {CausalLMConfig, SmolLM2Config} & {*dataclasses_of(hints.get("model"))}
         assert not (brings and registry.card(recipe).trains) or hints["lora"] is LoraConfig, recipe
