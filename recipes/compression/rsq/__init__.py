@@ -1,0 +1,1 @@
+"""RSQ: quantisation whose squared errors are weighted by the attention that tokens receive."""
