@@ -9,13 +9,13 @@ from torch import Tensor
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.vision_language import TextModel
 from recipes.core.scoring.rows import text_rows
-from recipes.core.scoring.score import TokenScores, score, score_once
+from recipes.core.scoring.score import score, score_once
 
 NLL, PERPLEXITY = "nll", "perplexity"
 
 
-def sequence_nlls(model: TextModel, rows: Tensor, device: str, batch_tokens: int, once: bool = False) -> np.ndarray:
-    """float64 [sequences] mean NLL in nats of the tokens of each sequence but the first.
+def token_nlls(model: TextModel, rows: Tensor, device: str, batch_tokens: int, once: bool = False) -> np.ndarray:
+    """float32 [sequences, length - 1] NLL in nats of the tokens of each sequence but the first.
 
     Args:
         model: The model.
@@ -24,24 +24,31 @@ def sequence_nlls(model: TextModel, rows: Tensor, device: str, batch_tokens: int
         batch_tokens: Tokens of a forward.
         once: Whether it is computed once and cached, as for a model that other arms and seeds read too.
     """
-    pairs, run = text_rows(rows.numpy()), score_once if once else score
-    scores: TokenScores = run(model, pairs, device=device, batch_tokens=batch_tokens, what="held-out text")
-    return np.array([scores.nll(number).mean(dtype=np.float64) for number in range(len(pairs))])
+    run = score_once if once else score
+    scores = run(model, text_rows(rows.numpy()), device=device, batch_tokens=batch_tokens, what="held-out text")
+    return -scores["logprob"].reshape(len(rows), -1)
 
 
-def score_domains(scores: Scores, nlls: Mapping[str, np.ndarray]) -> None:
+def sequence_nlls(model: TextModel, rows: Tensor, device: str, batch_tokens: int, once: bool = False) -> np.ndarray:
+    """float64 [sequences] mean NLL in nats of a sequence; arguments as of `token_nlls`."""
+    return token_nlls(model, rows, device, batch_tokens, once).mean(1, dtype=np.float64)
+
+
+def score_domains(scores: Scores, nlls: Mapping[str, np.ndarray], prefix: str = "") -> None:
     """Write the NLL of each sequence into scores, as `nll/<domain>`, its sequences paired over arms and seeds.
 
     Args:
         scores: Gets them.
         nlls: Domain, or what it stands for -> [sequences] nats.
+        prefix: What the names of the metrics begin with, where a run measures several models.
     """
     for domain, values in nlls.items():
-        scores.define(f"{NLL}/{domain}", f"nats per token, held-out text: {domain}", False)
+        metric = f"{prefix}{NLL}/{domain}"
+        scores.define(metric, f"{prefix}nats per token, held-out text: {domain}", False)
         for number, value in enumerate(values):
-            scores.add(f"{NLL}/{domain}", name := f"{domain}/{number}", name, float(value))
+            scores.add(metric, name := f"{domain}/{number}", name, float(value))
 
 
-def perplexities(nlls: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """`perplexity/<domain>`: exp of the mean NLL per token."""
-    return {f"{PERPLEXITY}/{domain}": math.exp(float(values.mean())) for domain, values in nlls.items()}
+def perplexities(nlls: Mapping[str, np.ndarray], prefix: str = "") -> dict[str, float]:
+    """`perplexity/<domain>`: exp of the mean NLL per token; `prefix` as in `score_domains`."""
+    return {f"{prefix}{PERPLEXITY}/{domain}": math.exp(float(values.mean())) for domain, values in nlls.items()}

@@ -6,13 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn.functional import cross_entropy
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from recipes.compression.d_pruner import gradients, method
-from recipes.compression.d_pruner.gradients import sum_gradients
+from recipes.compression.d_pruner.gradients import GradientSums
+from recipes.compression.d_pruner.layerwise import sparsegpt
+from recipes.compression.hessians import Hessian, damp_dead, inverse_factor
 from recipes.compression.linears import linears_of
-from recipes.core.errors import UserError
+from recipes.compression.walk import Walk
+from tests.compression.models import VOCABULARY, small_model
 
 WEIGHT = torch.tensor([[0.4, -0.3]])
 SAMPLES = torch.tensor([[[0.2, -0.5]], [[0.4, -0.1]]])
@@ -113,52 +114,48 @@ def test_ranks_are_shares_of_all() -> None:
     close(method.rank_shares(torch.tensor([[5.0, 1.0], [1.0, 9.0]])).float(), [[0.5, 0.0], [0.25, 0.75]])
 
 
-def tiny(kind: str) -> Any:
-    torch.manual_seed(0)
-    if kind == "gpt2":
-        shape: Any = GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=2, n_positions=32, initializer_range=0.3)
-        return GPT2LMHeadModel(shape).eval().requires_grad_(False)
-    shape = LlamaConfig(
-        vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, initializer_range=0.3,
-    )  # fmt: skip
-    return LlamaForCausalLM(shape).eval().requires_grad_(False)
-
-
-def losses(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    logits = model(input_ids=ids).logits[:, :-1]
-    return cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").mean(1)
-
-
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_gradients_of_samples_are_those_of_a_loop_over_them(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, ids = tiny(kind), torch.randint(0, 40, (5, 12), generator=torch.Generator().manual_seed(1))
-    linears = linears_of(model, "model")
-    monkeypatch.setattr(gradients, "PRODUCTS", 2 * 16 * 24)  # a few samples of a layer at a time
-    sums = sum_gradients(model, linears, ids.split(3), losses, "cpu")
-    assert sums.samples == 5 and all(weight.grad is None for weight in model.parameters())
-    model.requires_grad_(True)
-    for linear in linears:
-        expected = []
+    model = small_model(kind)
+    ids = torch.randint(0, VOCABULARY, (5, 12), generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(gradients, "PRODUCTS", 2 * 16 * 32)  # a few samples of a layer at a time
+    means = mean_gradients(model, ids, batch=3)
+    for linear in linears_of(model, "model"):
+        each = []
         for row in ids:
-            [gradient] = torch.autograd.grad(losses(model, row[None]).sum(), [linear.module.weight])
-            expected.append(gradient.T if linear.transposed else gradient)
-        gradient, fisher = sums.means(linear.name)
-        torch.testing.assert_close(gradient, torch.stack(expected).mean(0), atol=1e-6, rtol=1e-4)
-        torch.testing.assert_close(fisher, torch.stack(expected).square().mean(0), atol=1e-7, rtol=1e-4)
-        assert (fisher - gradient.square()).max() > 0.01 * fisher.max()  # the square of a batch's gradient is no Fisher
-    one = sum_gradients(model.requires_grad_(False), linears, ids[:1].split(1), losses, "cpu")
-    gradient, fisher = one.means(linears[0].name)
+            [gradient] = torch.autograd.grad(model(input_ids=row[None], labels=row[None]).loss, [linear.module.weight])
+            each.append(gradient.T if linear.transposed else gradient)
+        gradient, fisher = means[linear.name]
+        torch.testing.assert_close(gradient, torch.stack(each).mean(0), atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(fisher, torch.stack(each).square().mean(0), atol=1e-8, rtol=1e-4)
+        assert (fisher - gradient.square()).max() > 0.01 * fisher.max()  # a batch's gradient squared is no Fisher
+    gradient, fisher = next(iter(mean_gradients(model, ids[:1], batch=1).values()))
     torch.testing.assert_close(fisher, gradient.square())
 
 
-def test_layers_that_are_shared_or_broken_are_named() -> None:
-    model = tiny("llama")
-    linears, ids = linears_of(model, "model"), torch.zeros(1, 4, dtype=torch.long)
-    model.model.layers[1].mlp = model.model.layers[0].mlp
-    with pytest.raises(UserError, match=r"layers\.0\.mlp\.gate_proj is used 2 times in a forward"):
-        sum_gradients(model, linears, [ids], losses, "cpu")
-    model = tiny("llama")
-    model.model.layers[1].self_attn.v_proj.weight[0] = float("nan")
-    with pytest.raises(UserError, match=r"the gradient of model\.layers\.\d\..* is not finite"):
-        sum_gradients(model, linears_of(model, "model"), [ids], losses, "cpu")
+def mean_gradients(model: Any, ids: torch.Tensor, batch: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    means = {}
+    for step in Walk(model, ids, "model", batch=batch).backward():
+        sums = GradientSums(step.block)
+        step.run(sums.add)
+        means |= {linear.name: sums.means(name) for name, linear in step.block.linears.items()}
+    return means
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.9])
+def test_sparsegpt_makes_up_for_what_goes(share: float) -> None:
+    draw = torch.Generator().manual_seed(0)
+    inputs = torch.randn(1, 400, 200, generator=draw) @ torch.randn(200, 200, generator=draw)
+    inputs[..., 3] = 0  # never says anything: goes first
+    weight, sums = torch.randn(10, 200, generator=draw), Hessian(200, "cpu")
+    sums.add(inputs)
+    hessian, dead = damp_dead(sums.mean)
+    solved, zeros = sparsegpt(weight, inverse_factor(hessian, 0.01, "layer"), dead, share)
+    assert torch.equal(solved == 0, zeros) and int(zeros.sum()) == method.zero_count(share, weight.numel())
+    assert int(zeros[:, :128].sum()) == method.zero_count(share, 10 * 128)  # and of each block of columns
+    if not share:
+        torch.testing.assert_close(solved, weight)
+        return
+    assert zeros[:, 3].all()
+    errors = [((weight - other) @ inputs[0].T).square().sum() for other in (solved, weight.masked_fill(zeros, 0))]
+    assert errors[0] < 0.9 * errors[1]
