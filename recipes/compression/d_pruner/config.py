@@ -121,8 +121,11 @@ class DPrunerConfig(UntrainedConfig):
     def unread(self) -> list[tuple[str, str]]:
         """Keys that change nothing in this run, though they may in other arms, and why."""
         method, other = self.prune.method, f"prune.method={self.prune.method} does without"
-        calibrated = method in (*BY_GRADIENT, *BY_OBS, *BY_LAYER_OUTPUT)
+        calibrated, data = method in (*BY_GRADIENT, *BY_OBS, *BY_LAYER_OUTPUT), self.data
         return unread_keys(
+            ("data.domain", not data.path, "data.path is read in its place"),
+            ("data.open", not data.open_path, "data.open_path is read in its place"),
+            ("data.text_column", bool(data.path or data.open_path), "texts that ship have one column"),
             ("score.rho", method == DUAL, other),
             ("score.second_order_sign score.groups", method in BY_GRADIENT, other),
             ("calibration", calibrated, other),

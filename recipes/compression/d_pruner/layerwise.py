@@ -40,7 +40,7 @@ def inverse_diagonals_once(key: Any, make_walk: Callable[[], Walk], damp: float)
     """
 
     def build(folder: Path) -> None:
-        diagonals = {}
+        diagonals: dict[str, Tensor] = {}
         for step in make_walk().steps("importance in general"):
             for names, hessian in hessians(step):
                 alive, dead = damp_dead(hessian.mean)

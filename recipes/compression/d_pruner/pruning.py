@@ -157,8 +157,8 @@ class Pruner:
             linear.weight.masked_fill_(zeros[linear.name], 0)
 
     def _walk(self, rows: Tensor) -> Walk:
-        options = {"batch": self._config.calibration.batch, "device": self._device}
-        return Walk(self._model.language_model, rows, self._where, **options)
+        batch = self._config.calibration.batch
+        return Walk(self._model.language_model, rows, self._where, batch=batch, device=self._device)
 
     def _inverse_diagonals(self) -> dict[str, Tensor]:
         rows = self._sequences.general

@@ -87,6 +87,7 @@ def load_sequences(config: DPrunerConfig, tokenizer: Any) -> Sequences:
 def _corpora(config: DPrunerConfig, role: str, tokenizer: Any) -> tuple[Corpora, str]:
     """The documents of a text, and the name that they all have."""
     corpora = Corpora(config.data.of(role), tokenizer)
+    corpora.where = config.data.where(role)
     return corpora, corpora.domains[0]
 
 

@@ -37,9 +37,12 @@ class TwoTextsConfig:
         return f"domain: {self.path or self.domain}; open: {self.open_path or self.open}"
 
     def of(self, role: str) -> DomainsConfig:
-        """The documents of one text, which all belong to the domain `role`, "domain" or "open"."""
+        """The documents of one text, "domain" or "open".
+
+        Those of a file are named and split alike in both roles, so that what is held out of one is held out of both.
+        """
         path = getattr(self, PATHS[role])
-        named = {"paths": (f"{role}:{path}",)} if path else {"domains": (getattr(self, role),)}
+        named = {"paths": (f"text:{path}",)} if path else {"domains": (getattr(self, role),)}
         return DomainsConfig(
             text_column=self.text_column if path else None,
             on_error=self.on_error,
