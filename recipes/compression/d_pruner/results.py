@@ -32,11 +32,11 @@ def add_scores(scores: Scores, read: Read, prefix: str = "") -> dict[str, float]
     nlls = {text: losses.mean(1, dtype=np.float64) for text, losses in read.items()}
     score_domains(scores, nlls, prefix)
     add_class_mean(scores, f"{prefix}{NLL}", f"{prefix}{NLL}/", f"{prefix}nats per token, mean of both texts", False)
-    found = perplexities(nlls, prefix)
-    for name in found:
+    perplexity = perplexities(nlls, prefix)
+    for name in perplexity:
         scores.define(name, f"{prefix}{PERPLEXITY}, held-out text: {name.rpartition('/')[2]}", False)
     overall = scores.overall()
-    return {name: overall[name] for name in overall if name.startswith(f"{prefix}{NLL}")} | found
+    return {name: overall[name] for name in overall if name.startswith(f"{prefix}{NLL}")} | perplexity
 
 
 def perplexity_plot(reads: Mapping[float, Read]) -> Plot:
