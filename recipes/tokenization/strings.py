@@ -1,16 +1,12 @@
 """What tokens say, as strings, and the vectors of those strings in a space in which likeness is measured."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from recipes.core.models.sentences import load_sentence_encoder
 from recipes.core.scoring.fingerprints import module_hash
-from recipes.core.storage.cache import build_once
-from recipes.core.storage.files import sha256_json
+from recipes.core.scoring.vectors import vectors_once
 
 BROKEN = "\ufffd"  # what stands for bytes that are no character; all such strings are alike
 VERSION = 1
@@ -39,14 +35,5 @@ class StringVectors:
 
     def of(self, strings: Sequence[str]) -> Tensor:
         """float32 [strings, d]"""
-        distinct = sorted(set(strings))
-        if not distinct:
-            return torch.zeros(0, 1)
-        encoder: Any = self._encoder
-        key = sha256_json([VERSION, self._hash, encoder.pooling, encoder.max_tokens, distinct])[:32]
-        folder = build_once(
-            "string-vectors", key, lambda staging: np.save(staging / "vectors.npy", encoder.embed(distinct).numpy())
-        )
-        places = {string: number for number, string in enumerate(distinct)}
-        vectors = np.load(folder / "vectors.npy")
-        return torch.from_numpy(vectors[[places[string] for string in strings]])
+        encoder = self._encoder
+        return vectors_once([VERSION, self._hash, encoder.pooling, encoder.max_tokens], strings, encoder.embed)

@@ -83,3 +83,35 @@ def macro_f1_values(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
         f1 = both.sum() / either.sum()
         values += f1 + len(labels) * (both - f1 * either) / either.sum()
     return values / len(classes)
+
+
+def auroc_values(positives: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Numbers whose mean is the AUROC, and whose spread over examples is that of the AUROC.
+
+    Its value plus each example's influence on it, as in `macro_f1_values`.
+
+    Args:
+        positives: bool [n] which examples should have the larger scores.
+        scores: float [n]; equal ones count half.
+
+    Returns:
+        float64 [n]
+
+    Raises:
+        ValueError: one of the two classes is empty, so that there is no AUROC, or a score is no number.
+
+    Source:
+        DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988): V_i is the share of the other class that example i
+        stands on the right side of; the influence is n (V_i - AUROC) / (examples of its class).
+    """
+    if positives.all() or not positives.any():
+        raise ValueError("the AUROC of one class is undefined")
+    if np.isnan(scores).any():
+        raise ValueError("a score is no number")
+    values = np.empty(len(scores))
+    for mine, sign in ((positives, 1.0), (~positives, -1.0)):
+        others, wanted = np.sort(sign * scores[~mine]), sign * scores[mine]
+        sides = [np.searchsorted(others, wanted, side) for side in ("left", "right")]
+        values[mine] = (sides[0] + sides[1]) / (2 * len(others))
+    area, sizes = values[positives].mean(), np.where(positives, positives.sum(), (~positives).sum())
+    return np.asarray(area + (values - area) * len(scores) / sizes)

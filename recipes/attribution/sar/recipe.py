@@ -1,0 +1,180 @@
+"""SAR as an experiment: one set of sampled answers, on which every uncertainty is measured against what is right."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from recipes.attribution.sar.answers import Answer, Asking, Reading
+from recipes.attribution.sar.config import EMBED, SE, WEIGHTED, FactLMConfig, SarConfig, UserQuestionsConfig
+from recipes.attribution.sar.fact_model import fact_tokenizer, train_fact_model
+from recipes.attribution.sar.questions import Question, is_right, load_questions, prompt_ids
+from recipes.attribution.sar.relevance import likeness, reads_question, token_weights
+from recipes.attribution.sar.results import FILE, Measured, heatmap, plots, score, write_answers
+from recipes.attribution.sar.scoring import Evidence, uncertainties
+from recipes.core.data.files.records import BadRow
+from recipes.core.data.text.text_ids import TextIds, tokenizer_fingerprint
+from recipes.core.errors import UserError
+from recipes.core.evaluation.scores import Scores
+from recipes.core.models.from_config import load_text_model
+from recipes.core.models.head import decoder
+from recipes.core.models.sentences import embed_rows, load_sentence_encoder
+from recipes.core.models.text import build_language_model, build_text_tokenizer
+from recipes.core.models.vision_language import TextModel
+from recipes.core.recipe import Evaluation, Untrained
+from recipes.core.runs.identity import content_tree
+from recipes.core.scoring.fingerprints import module_hash
+from recipes.core.scoring.vectors import vectors_once
+from recipes.core.training.toys.frozen import model_where
+
+
+class Model:
+    """The model that answers; its weights are loaded only where something is not in the cache.
+
+    Args:
+        config: Of the run.
+        questions: What it is asked; a model that is trained in the run learns some of them.
+        device: Where to compute.
+    """
+
+    def __init__(self, config: SarConfig, questions: Sequence[Question], device: str) -> None:
+        self._config, self._device = config, device
+        if isinstance(config.model, FactLMConfig):
+            self.tokenizer = fact_tokenizer(config.model, questions)
+            self._folder = train_fact_model(config.model, config.trainer, questions, self.tokenizer)
+            self.key: list[Any] = [self._folder.name, tokenizer_fingerprint(self.tokenizer)]
+        else:
+            self.tokenizer = build_text_tokenizer(config.model, (), "")
+            self.key = [content_tree(config.model, "model"), tokenizer_fingerprint(self.tokenizer)]
+
+    @cached_property
+    def loaded(self) -> TextModel:
+        """The model on its device, frozen, in evaluation mode."""
+        if isinstance(self._config.model, FactLMConfig):
+            model = load_text_model(str(self._folder), "model")
+        else:
+            model = build_language_model(self._config.model, self.tokenizer, self._config.seed)
+        model.requires_grad_(False).eval().to(self._device)
+        return model
+
+    def embed(self, texts: list[str]) -> Tensor:
+        """float32 [texts, d] means of its last layer over each text, of length 1."""
+        reader = TextIds(self.tokenizer)
+        rows = [[*reader.start, *ids] for ids in reader.batch(texts)]
+        return normalize(embed_rows(decoder(self.loaded.language_model), rows, device=self._device), dim=-1)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the arms of a seed share.
+
+    Attributes:
+        questions: What is asked.
+        right: bool [questions] whether the greedy answer is right.
+        greedy: The greedy answer to each.
+        sampled: The sampled answers to each.
+        reading: Makes texts of ids.
+        vectors: Makes vectors of texts; called only if the arm compares texts.
+    """
+
+    questions: Sequence[Question]
+    right: np.ndarray
+    greedy: Sequence[Answer]
+    sampled: Sequence[Sequence[Answer]]
+    reading: Reading
+    vectors: Any
+
+
+class SarRecipe(Untrained):
+    """Uncertainties of answers, and whether they know which are wrong."""
+
+    def prepare(self, config: SarConfig, device: str) -> Prepared:
+        """Questions, the model, its answers: all cached by content. Raises UserError."""
+        questions = load_questions(config.data)
+        model = Model(config, questions, device)
+        options, ids = config.generation, [each.id for each in questions]
+        reading, where = Reading(model.tokenizer, options.stops), model_where(config.model)
+        prompts = _prompts(config, questions, model.tokenizer)
+        asking = Asking(lambda: model.loaded, reading, options.temperature, options.max_new_tokens, where, device)
+        key = [*model.key, options.stops]
+        # Greedy answers do not depend on how others are drawn.
+        greedy_asking = replace(asking, temperature=1.0)
+        greedy = [one for [one] in greedy_asking.answers_once(key, ids, prompts, 1, None)]
+        right = np.array([is_right(question, one.text) for question, one in zip(questions, greedy, strict=True)])
+        if right.all() or not right.any():
+            kind = "right" if right.all() else "wrong"
+            what = (
+                f"all {len(right):,} greedy answers are {kind}: which are wrong is no question, and its AUROC undefined"
+            )
+            raise UserError(what, f"data={config.data.name}, {where}", "ask other questions, or another model")
+        sampled = asking.answers_once(key, ids, prompts, options.samples, config.seed)
+        return Prepared(questions, right, greedy, sampled, reading, partial(_vectors, config, model, device))
+
+    def evaluate(self, config: SarConfig, prepared: Prepared, model: object, curve: dict[int, Scores]) -> Evaluation:
+        """Weigh, compare, and rank the questions by what comes out."""
+        ids = [each.id for each in prepared.questions]
+        evidence, encoded = _evidence(config, prepared)
+        values = uncertainties(config.uncertainty, evidence, ids)
+        measured = Measured(
+            prepared.questions, prepared.right, prepared.greedy, evidence, values, prepared.reading, encoded
+        )
+        scores = score(measured)
+        return Evaluation(
+            scores.overall(),
+            scores,
+            heatmap(measured, config.shown),
+            plots(config, measured),
+            files={FILE: partial(write_answers, measured=measured)},
+        )
+
+
+def _evidence(config: SarConfig, prepared: Prepared) -> tuple[list[Evidence], float]:
+    """What the method of a run has to know of each question, and the texts that were encoded, of each question."""
+    answered = list(zip(prepared.questions, prepared.sampled, strict=True))
+    seen = set[str]()
+
+    def vectors(texts: Sequence[str]) -> Tensor:
+        seen.update(texts)
+        return prepared.vectors(texts)
+
+    count, chosen = len(answered), config.uncertainty
+    weights: Any = [()] * count
+    alike, alone = [None] * count, [None] * count
+    if chosen.method in WEIGHTED:
+        weights = token_weights(config.relevance, answered, prepared.reading, vectors, config.seed)
+    if config.compares:
+        alike = likeness(answered, vectors, reads_question(config.relevance))
+    if chosen.method == SE and chosen.cluster == EMBED:
+        texts = [[answer.text for answer in answers] for _, answers in answered]
+        rows = vectors([text for row in texts for text in row]).double().numpy()
+        alone = np.split(rows, np.cumsum([len(row) for row in texts])[:-1])
+    parts = zip(prepared.sampled, weights, alike, alone, strict=True)
+    return [Evidence(*each) for each in parts], len(seen) / count
+
+
+def _prompts(config: SarConfig, questions: Sequence[Question], tokenizer: Any) -> list[np.ndarray]:
+    template = config.data.template if isinstance(config.data, UserQuestionsConfig) else "plain"
+    prompts = []
+    for question in questions:
+        try:
+            prompts.append(prompt_ids(question, tokenizer, template))
+        except BadRow as error:
+            hint = "type data.template=plain, or choose a model with a chat template"
+            raise UserError(f"question {question.id} {error}", f"data.template={template}", hint) from error
+    return prompts
+
+
+def _vectors(config: SarConfig, model: Model, device: str, texts: Sequence[str]) -> Tensor:
+    """[texts, d] of length 1, as `relevance.by` says; cached by content."""
+    if config.relevance.by == "model":
+        return vectors_once(["mean of the last layer", *model.key], texts, model.embed)
+    encoder = load_sentence_encoder(config.relevance.path, "relevance.path", device)
+    digest = module_hash(encoder.model, encoder.model.config)
+    return vectors_once([1, digest, encoder.pooling, encoder.max_tokens], texts, encoder.embed)
+
+
+RECIPE = SarRecipe

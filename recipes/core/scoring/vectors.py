@@ -1,0 +1,34 @@
+"""Vectors of texts, computed once for what makes them and what it is given."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recipes.core.storage.cache import build_once
+from recipes.core.storage.files import sha256_json
+
+
+def vectors_once(key: Sequence[Any], texts: Sequence[str], embed: Callable[[list[str]], Tensor]) -> Tensor:
+    """Vectors of texts, cached; equal texts are embedded once.
+
+    Args:
+        key: What the vectors depend on beside the texts, as JSON.
+        texts: The texts, in any order.
+        embed: Makes [texts, d] on the CPU of distinct texts.
+
+    Returns:
+        [texts, d]; [0, 1] without texts.
+    """
+    distinct = sorted(set(texts))
+    if not distinct:
+        return torch.zeros(0, 1)
+    folder = build_once(
+        "string-vectors",
+        sha256_json([*key, distinct])[:32],
+        lambda staging: np.save(staging / "vectors.npy", embed(distinct).numpy()),
+    )
+    places = {text: number for number, text in enumerate(distinct)}
+    return torch.from_numpy(np.load(folder / "vectors.npy")[[places[text] for text in texts]])
