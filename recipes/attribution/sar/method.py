@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.special import logsumexp
 
-LEAST = 1e-12  # likeness of two answers whose logarithm is taken, at least
 Rows = Sequence[np.ndarray]
 
 
@@ -48,7 +47,8 @@ def shifted(energies: np.ndarray, likeness: np.ndarray, t: float) -> np.ndarray:
         float64 [samples]
     """
     energies = np.asarray(energies, np.float64)
-    terms = np.log(np.maximum(np.asarray(likeness, np.float64), LEAST)) - np.log(t) - energies[None, :]
+    with np.errstate(divide="ignore"):  # an answer that is like none adds nothing: exp(-inf)
+        terms = np.log(np.asarray(likeness, np.float64)) - np.log(t) - energies[None, :]
     np.fill_diagonal(terms, -energies)
     return -np.asarray(logsumexp(terms, axis=1))
 

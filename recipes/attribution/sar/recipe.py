@@ -143,7 +143,8 @@ def _evidence(config: SarConfig, prepared: Prepared) -> tuple[list[Evidence], fl
 
     count, chosen = len(answered), config.uncertainty
     weights: Any = [()] * count
-    alike, alone = [None] * count, [None] * count
+    alike: list[Any] = [None] * count
+    alone: list[Any] = [None] * count
     if chosen.method in WEIGHTED:
         weights = token_weights(config.relevance, answered, prepared.reading, vectors, config.seed)
     if config.compares:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from torch import Tensor
 
 from recipes.attribution.sar.answers import Answer, Reading
@@ -80,6 +79,8 @@ def copied_tokens(question: Question, answer: Answer, reading: Reading) -> np.nd
 
 def stop_tokens(answer: Answer, reading: Reading) -> np.ndarray:
     """bool [tokens]: which are parts of stop words, or of no word."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
     return np.array([words <= ENGLISH_STOP_WORDS for words in token_words(answer, reading)])
 
 

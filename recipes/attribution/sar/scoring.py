@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
 
 from recipes.attribution.sar import method
 from recipes.attribution.sar.answers import Answer
@@ -80,6 +79,8 @@ def clusters(config: UncertaintyConfig, evidence: Evidence) -> np.ndarray:
 
 def rouge(texts: Sequence[str]) -> np.ndarray:
     """float [texts, texts] Rouge-L F of each two; equal texts have 1, also where they have no word that it counts."""
+    from rouge_score.rouge_scorer import RougeScorer
+
     scorer = RougeScorer(["rougeL"])
     table = np.eye(len(texts))
     for one in range(len(texts)):
