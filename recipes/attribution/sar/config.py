@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.attribution.sar.facts import RELATIONS
+from recipes.attribution.sar.facts import FactsConfig
 from recipes.core.config.settings import (
     DATA_CONTENT,
     EXACT,
@@ -17,7 +17,6 @@ from recipes.core.config.settings import (
 from recipes.core.config.unread import unread_keys
 from recipes.core.data.files.records import FORMATS
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
-from recipes.core.spelling import did_you_mean
 
 SAR, TOKEN, SENTENCE, PE, LNPE, SE, LS, LENGTH = "sar", "token_sar", "sent_sar", "pe", "lnpe", "se", "ls", "length"
 METHODS = (SAR, TOKEN, SENTENCE, PE, LNPE, SE, LS, LENGTH)
@@ -26,33 +25,6 @@ RELEVANCE, UNIFORM, SHUFFLED, STOPWORD = "relevance", "uniform", "shuffled", "st
 BOTH, TOKENS, ANSWERS, NEITHER = "both", "tokens", "answers", "neither"
 EMBED = "embed"
 STOPS = (".", "Q:", "A:", "Question:", "Answer:")
-
-
-@dataclass(frozen=True)
-class FactsConfig:
-    """Facts that ship with Google's analogies (asset gensim-texts), as questions with known answers."""
-
-    name: str = setting("facts", help="data set", choices=("facts",))
-    relations: tuple[str, ...] = setting(("capital-world", "city-in-state"), help="kinds of facts; they take turns")
-    form: str = setting(
-        "sentence", help="how the examples answer: in a sentence, or in a word", choices=("sentence", "short")
-    )
-    shots: int = setting(2, help="answered questions of the same kind before each, which are not asked", ge=0)
-    limit: int | None = setting(None, help="questions over all kinds; null: all", unit="questions", ge=2)
-
-    @property
-    def description(self) -> str:
-        """What a dry run announces."""
-        first = "" if self.limit is None else f", {self.limit:,} questions"
-        return f"facts of {', '.join(self.relations)}{first}, {self.shots} examples before each"
-
-    def check(self) -> list[tuple[str, str]]:
-        """Rules between the settings."""
-        unknown = [name for name in self.relations if name not in RELATIONS]
-        problems = [("relations", f"there is no {name}; {did_you_mean(name, list(RELATIONS))}") for name in unknown]
-        if not self.relations or len(set(self.relations)) < len(self.relations):
-            problems.append(("relations", "names no kind of facts, or one twice"))
-        return problems
 
 
 @dataclass(frozen=True)
@@ -193,8 +165,6 @@ class SarConfig(UntrainedConfig):
             problems.append(("uncertainty.samples", f"is more than generation.samples={self.generation.samples}"))
         if self.uncertainty.method == LS and used < 2:
             problems.append(("uncertainty.method", "ls compares pairs of answers; use at least two samples"))
-        if not all(self.generation.stops):
-            problems.append(("generation.stops", "holds an empty text, before which every answer ends"))
         if isinstance(self.model, FactLMConfig) and self.data.shots:
             problems.append(("data.shots", "fact-lm is asked as it was taught, without examples; type data.shots=0"))
         if isinstance(self.model, FactLMConfig) and not isinstance(self.data, FactsConfig):
@@ -240,6 +210,13 @@ class SarConfig(UntrainedConfig):
 
 CONFIG = SarConfig
 
+
+def _better(statement: str, arms: tuple[str, str], published: str) -> Claim:
+    """The first of two arms has the larger AUROC, over the questions of all seeds."""
+    arm, baseline = arms
+    return Claim(statement, "auroc", arm, baseline, 1, published, minimal_effect=0.02, unit=EXAMPLE_UNIT)
+
+
 CARD = Card(
     title="SAR: which tokens and samples tell whether an answer is right",
     paper="arXiv 2307.01379 (Duan, Cheng, Wang, Zavalny, Wang, Xu, Kailkhura, Xu; ACL 2024)",
@@ -247,76 +224,25 @@ CARD = Card(
     summary="A model answers a question several times. The NLL of each answer's tokens is averaged with weights of "
     "relevance, and an answer that others agree with counts as more certain. The uncertainty is compared with "
     "whether the greedy answer is right.",
-    claim=Claim(
-        statement="SAR tells wrong answers from right ones better than the mean NLL of a token",
-        metric="auroc",
-        arm="sar",
-        baseline="lnpe",
-        direction=1,
-        published="AUROC .724 against .644, average of eight models and data sets (Rouge-L > .5)",
-        minimal_effect=0.02,
-        unit=EXAMPLE_UNIT,
+    claim=_better(
+        "SAR tells wrong answers from right ones better than the mean NLL of a token",
+        ("sar", "lnpe"),
+        "AUROC .724 against .644, average of eight models and data sets (Rouge-L > .5)",
     ),
     claims=(
-        Claim(
-            statement="Agreement of samples alone (sentSAR) does, too",
-            metric="auroc",
-            arm="sent_sar",
-            baseline="lnpe",
-            direction=1,
-            published="AUROC .727 against .644, the same average",
-            minimal_effect=0.02,
-            unit=EXAMPLE_UNIT,
+        _better("Agreement of samples alone (sentSAR) does, too", ("sent_sar", "lnpe"), ".727 against .644, as above"),
+        _better("Relevance of tokens alone (tokenSAR) does, too", ("token_sar", "lnpe"), ".678 against .644, as above"),
+        _better("SAR beats semantic entropy (ours: equal texts)", ("sar", "se"), ".724 against .653, as above"),
+        _better("SAR beats the NLL of whole answers", ("sar", "pe"), ".724 against .675, as above"),
+        _better(
+            "It is relevance that helps, not that some tokens weigh more",
+            ("token_sar", "token_shuffled"),
+            "no such control",
         ),
-        Claim(
-            statement="Relevance of tokens alone (tokenSAR) does, too",
-            metric="auroc",
-            arm="token_sar",
-            baseline="lnpe",
-            direction=1,
-            published="AUROC .678 against .644, the same average",
-            minimal_effect=0.02,
-            unit=EXAMPLE_UNIT,
-        ),
-        Claim(
-            statement="SAR beats semantic entropy (ours: meanings are equal texts)",
-            metric="auroc",
-            arm="sar",
-            baseline="se",
-            direction=1,
-            published="AUROC .724 against .653, the same average",
-            minimal_effect=0.02,
-            unit=EXAMPLE_UNIT,
-        ),
-        Claim(
-            statement="SAR beats the plain NLL of whole answers",
-            metric="auroc",
-            arm="sar",
-            baseline="pe",
-            direction=1,
-            published="AUROC .724 against .675, the same average",
-            minimal_effect=0.02,
-            unit=EXAMPLE_UNIT,
-        ),
-        Claim(
-            statement="It is relevance that helps, not that some tokens weigh more",
-            metric="auroc",
-            arm="token_sar",
-            baseline="token_shuffled",
-            direction=1,
-            published="no such control",
-            minimal_effect=0.02,
-            unit=EXAMPLE_UNIT,
-        ),
-        Claim(
-            statement="Two samples of sentSAR beat semantic entropy of all",
-            metric="auroc",
-            arm="sent_sar_k2",
-            baseline="se",
-            direction=1,
-            published="AUROC .708 against .673 (SciQ), .685 against .634, two samples against five",
-            minimal_effect=0.02,
-            unit=EXAMPLE_UNIT,
+        _better(
+            "Two samples of sentSAR beat semantic entropy of all",
+            ("sent_sar_k2", "se"),
+            ".708 against .673 (SciQ), .685 against .634 (TriviaQA), two samples against five",
         ),
         Claim(
             statement="Uniform weights are the mean NLL of a token",
@@ -337,5 +263,5 @@ CARD = Card(
     headlines=("auroc", "accuracy", "weight/", "answers/"),
     price=("answers/encoded",),
     trains=False,
-    metrics=("auroc", "uncertainty", "accuracy", "accuracy_kept", "weight/*", "answers/*"),
+    metrics=("auroc", "auroc/*", "uncertainty", "accuracy", "accuracy_kept", "weight/*", "answers/*"),
 )

@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from recipes.core.config.settings import setting
+from recipes.core.spelling import did_you_mean
+
 FILE = "questions-words.txt"
 OTHER_NAMES = {"Kiev": ("Kyiv",), "Astana": ("Nur-Sultan",)}  # by which models call what the file names so
 
@@ -37,6 +40,33 @@ RELATIONS = {
     ),
     "plural": Relation("gram8-plural", "What is the plural of {a}?", "The plural of {a} is {b}.", "b"),
 }
+
+
+@dataclass(frozen=True)
+class FactsConfig:
+    """Facts that ship with Google's analogies (asset gensim-texts), as questions with known answers."""
+
+    name: str = setting("facts", help="data set", choices=("facts",))
+    relations: tuple[str, ...] = setting(("capital-world", "city-in-state"), help="kinds of facts; they take turns")
+    form: str = setting(
+        "sentence", help="how the examples answer: in a sentence, or in a word", choices=("sentence", "short")
+    )
+    shots: int = setting(2, help="answered questions of the same kind before each, which are not asked", ge=0)
+    limit: int | None = setting(None, help="questions over all kinds; null: all", unit="questions", ge=2)
+
+    @property
+    def description(self) -> str:
+        """What a dry run announces."""
+        first = "" if self.limit is None else f", {self.limit:,} questions"
+        return f"facts of {', '.join(self.relations)}{first}, {self.shots} examples before each"
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        unknown = [name for name in self.relations if name not in RELATIONS]
+        problems = [("relations", f"there is no {name}; {did_you_mean(name, list(RELATIONS))}") for name in unknown]
+        if not self.relations or len(set(self.relations)) < len(self.relations):
+            problems.append(("relations", "names no kind of facts, or one twice"))
+        return problems
 
 
 def pairs(text: str, section: str) -> list[tuple[str, str]]:

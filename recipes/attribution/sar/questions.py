@@ -2,18 +2,19 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
 
-from recipes.attribution.sar.config import FactsConfig, UserQuestionsConfig
-from recipes.attribution.sar.facts import FILE, OTHER_NAMES, RELATIONS, Relation, pairs
-from recipes.core.data.files.json_records import Bad, excerpt, is_unicode
-from recipes.core.data.files.records import BadRow, check_readable, judge, open_records
+from recipes.attribution.sar.config import UserQuestionsConfig
+from recipes.attribution.sar.facts import FILE, OTHER_NAMES, RELATIONS, FactsConfig, Relation, pairs
+from recipes.core.data.files.json_records import excerpt
+from recipes.core.data.files.records import BadRow, check_readable, named_rows, open_records
+from recipes.core.data.tasks.prompt_rows import text_cell
 from recipes.core.data.text.chats import Chat
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
@@ -35,6 +36,7 @@ class Question:
         answers: What is right, any of them.
         says: What an example answers to it.
         examples: Those that stand before it.
+        kind: Of a fact, which kind; empty of the user's.
     """
 
     id: str
@@ -42,6 +44,7 @@ class Question:
     answers: tuple[str, ...]
     says: str
     examples: tuple["Question", ...] = ()
+    kind: str = ""
 
 
 def load_questions(config: FactsConfig | UserQuestionsConfig) -> list[Question]:
@@ -124,7 +127,7 @@ def _facts(config: FactsConfig, name: str, relation: Relation, text: str) -> lis
         a, b = subjects[asked]
         says = right[0] if config.form == "short" else relation.says.format(a=a, b=b)
         names = [*right, *(other for answer in right for other in OTHER_NAMES.get(answer, ()))]
-        known.append(Question(f"{name}/{b if relation.answer == 'a' else a}", asked, tuple(names), says))
+        known.append(Question(f"{name}/{b if relation.answer == 'a' else a}", asked, tuple(names), says, kind=name))
     if left_out:
         note(f"{left_out} questions of {name} hold their answer and are left out")
     if len(known) < config.shots + 2:
@@ -136,7 +139,7 @@ def _facts(config: FactsConfig, name: str, relation: Relation, text: str) -> lis
 def _behind_examples(questions: Sequence[Question], shots: int, sort: bool) -> list[Question]:
     examples, rest = tuple(questions[:shots]), questions[shots:]
     asked = sorted(rest, key=share_of) if sort else rest
-    return [Question(each.id, each.text, each.answers, each.says, examples) for each in asked]
+    return [replace(each, examples=examples) for each in asked]
 
 
 def _users(config: UserQuestionsConfig) -> list[Question]:
@@ -148,60 +151,26 @@ def _users(config: UserQuestionsConfig) -> list[Question]:
         raise UserError(f"has no column {missing}, but {', '.join(table.columns)}", records.where, EXPECTED)
     names = [name for name in COLUMNS if name in table.columns]
     most = None if config.limit is None else config.limit + config.shots
-    questions, bad, places = list[Question](), list[str](), dict[str, str]()
-    for number, record in enumerate(table.rows(names)):
-        if len(questions) == most:
-            break
-        place = table.place(number)
-        try:
-            if isinstance(record, Bad):
-                raise BadRow(str(record))
-            question = _row(record, f"row-{number}")
-            if question.id in places:
-                raise BadRow(f"has the id {question.id!r} of {places[question.id]}")
-            questions.append(question)
-            places[question.id] = place
-        except BadRow as error:
-            bad.append(f"{place}: {error}")
-    judge(bad, len(questions) + len(bad), records.where, config.on_error)
+    questions = named_rows(records, table, names, most, config.on_error, _row)
     if len(questions) < config.shots + 2:
         what = f"has {len(questions)} questions, too few behind {config.shots} examples"
         raise UserError(what, records.where, f"{EXPECTED}; data.shots=0 asks them all")
     return _behind_examples(questions, config.shots, sort=False)
 
 
-def _row(record: dict[str, Any], name: str) -> Question:
-    """A row as a question. Raises BadRow that says why it is none."""
-    text, id = _text(record.get("question"), "question"), record.get("id")
-    if (record.get("answer") is None) == (record.get("answers") is None):
-        raise BadRow(
-            "has no answer" if record.get("answer") is None else "has answer and answers; one of them is meant"
-        )
-    answers = tuple(_answers(record))
+def _row(record: dict[str, Any], name: str) -> tuple[str, Question]:
+    """A row as a question, and its name. Raises BadRow that says why it is none."""
+    text, id = text_cell(record.get("question"), "question"), record.get("id")
+    several = record.get("answers")
+    if (record.get("answer") is None) == (several is None):
+        raise BadRow("has no answer" if several is None else "has answer and answers; one of them is meant")
+    if several is not None and (not isinstance(several, list) or not several):
+        raise BadRow(f"its answers are no list of texts: {excerpt(several)}")
+    answers = [text_cell(each, "answer") for each in (several or [record["answer"]])]
     for answer in answers:
         if not plain(answer):
             raise BadRow(f"its answer {excerpt(answer)} has no word that could be looked for")
         if contains(text, answer):
-            raise BadRow(
-                f"its question repeats its answer {excerpt(answer)}: whoever repeats the question would be right"
-            )
-    return Question(name if id is None else str(id), text, answers, answers[0])
-
-
-def _answers(record: dict[str, Any]) -> Iterator[str]:
-    several = record.get("answers")
-    if several is None:
-        yield _text(record["answer"], "answer")
-    elif not isinstance(several, list) or not several:
-        raise BadRow(f"its answers are no list of texts: {excerpt(several)}")
-    else:
-        yield from (_text(each, "answers") for each in several)
-
-
-def _text(value: Any, column: str) -> str:
-    """A cell as text. Raises BadRow that says why it is none."""
-    if not isinstance(value, str) or not value.strip():
-        raise BadRow(f"its {column} is {'empty' if isinstance(value, str) else f'no text: {excerpt(value)}'}")
-    if not is_unicode(value):
-        raise BadRow(f"its {column} holds half of a surrogate pair")
-    return value
+            raise BadRow(f"its question holds its answer {excerpt(answer)}: to repeat the question would be right")
+    name = name if id is None else str(id)
+    return name, Question(name, text, tuple(answers), answers[0])

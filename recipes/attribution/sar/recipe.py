@@ -14,11 +14,12 @@ from recipes.attribution.sar.config import EMBED, SE, WEIGHTED, FactLMConfig, Sa
 from recipes.attribution.sar.fact_model import fact_tokenizer, train_fact_model
 from recipes.attribution.sar.questions import Question, is_right, load_questions, prompt_ids
 from recipes.attribution.sar.relevance import likeness, reads_question, token_weights
-from recipes.attribution.sar.results import FILE, Measured, heatmap, plots, score, write_answers
+from recipes.attribution.sar.results import FILE, HINT, Measured, plots, score, weighed, write_answers
 from recipes.attribution.sar.scoring import Evidence, uncertainties
 from recipes.core.data.files.records import BadRow
 from recipes.core.data.text.text_ids import TextIds, tokenizer_fingerprint
 from recipes.core.errors import UserError
+from recipes.core.evaluation import importance
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.from_config import load_text_model
 from recipes.core.models.head import decoder
@@ -29,6 +30,7 @@ from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.runs.identity import content_tree
 from recipes.core.scoring.fingerprints import module_hash
 from recipes.core.scoring.vectors import vectors_once
+from recipes.core.storage.cache import home
 from recipes.core.training.toys.frozen import model_where
 
 
@@ -46,7 +48,7 @@ class Model:
         if isinstance(config.model, FactLMConfig):
             self.tokenizer = fact_tokenizer(config.model, questions)
             self._folder = train_fact_model(config.model, config.trainer, questions, self.tokenizer)
-            self.key: list[Any] = [self._folder.name, tokenizer_fingerprint(self.tokenizer)]
+            self.key: list[Any] = [str(self._folder.relative_to(home())), tokenizer_fingerprint(self.tokenizer)]
         else:
             self.tokenizer = build_text_tokenizer(config.model, (), "")
             self.key = [content_tree(config.model, "model"), tokenizer_fingerprint(self.tokenizer)]
@@ -122,14 +124,12 @@ class SarRecipe(Untrained):
         measured = Measured(
             prepared.questions, prepared.right, prepared.greedy, evidence, values, prepared.reading, encoded
         )
-        scores = score(measured)
-        return Evaluation(
-            scores.overall(),
-            scores,
-            heatmap(measured, config.shown),
-            plots(config, measured),
-            files={FILE: partial(write_answers, measured=measured)},
-        )
+        scores, files = score(measured), {FILE: partial(write_answers, measured=measured)}
+        texts = weighed(measured, config.shown)
+        if texts:
+            files[importance.FILE] = partial(importance.write_importance, texts=texts)
+        shown = importance.importance_heatmap(texts, HINT) if texts else None
+        return Evaluation(scores.overall(), scores, shown, plots(config, measured), files=files)
 
 
 def _evidence(config: SarConfig, prepared: Prepared) -> tuple[list[Evidence], float]:

@@ -14,14 +14,17 @@ from recipes.attribution.sar.questions import Question, repeats
 from recipes.attribution.sar.relevance import copied_tokens
 from recipes.attribution.sar.scoring import Evidence, uncertainties
 from recipes.core.evaluation.classification import auroc_values
-from recipes.core.evaluation.heatmaps import heatmap_example
+from recipes.core.evaluation.importance import Importance, WeighedText
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.storage.files import write_text
 
 FILE = "answers.jsonl"
 TEMPERATURES = (1e-3, 1e-2, 0.1, 1.0, 10.0)
-HINT = "Weight of each token times the tokens of its answer: 1 where all weigh alike. Marked: words of the question."
+HINT = (
+    "The first sampled answer to each question: what its tokens weigh, and below it their NLL. The uncertainty of an "
+    "answer is the product of both, summed. Marked tokens are words of the question."
+)
 TITLES = {
     "auroc": ("AUROC of the uncertainty for wrong answers", True),
     "uncertainty": ("uncertainty of a question", False),
@@ -65,6 +68,7 @@ def score(measured: Measured) -> Scores:
     for name, (title, higher_is_better) in TITLES.items():
         scores.define(name, title, higher_is_better)
     areas = auroc_values(~measured.right, measured.values)
+    _add_kinds(scores, measured)
     kept = np.argsort(measured.values, kind="stable")[: len(areas) // 2]
     for number, question in enumerate(measured.questions):
         evidence = measured.evidence[number]
@@ -89,6 +93,20 @@ def score(measured: Measured) -> Scores:
     return scores
 
 
+def _add_kinds(scores: Scores, measured: Measured) -> None:
+    """The AUROC among the questions of one kind, where there are several and some of each are right and wrong."""
+    kinds = np.array([question.kind for question in measured.questions])
+    for kind in dict.fromkeys(kinds.tolist()):
+        among = np.flatnonzero(kinds == kind)
+        wrong = ~measured.right[among]
+        if len(among) == len(kinds) or wrong.all() or not wrong.any():
+            continue
+        scores.define(f"auroc/{kind}", f"AUROC among questions of {kind}", True)
+        for number, value in zip(among, auroc_values(wrong, measured.values[among]), strict=True):
+            id = measured.questions[number].id
+            scores.add(f"auroc/{kind}", id, id, float(value))
+
+
 def plots(config: SarConfig, measured: Measured) -> list[Plot]:
     """The AUROC by the number of answers that are used and, where it counts, by the temperature of agreement."""
     ids, chosen = [each.id for each in measured.questions], config.uncertainty
@@ -107,21 +125,21 @@ def plots(config: SarConfig, measured: Measured) -> list[Plot]:
     return drawn
 
 
-def heatmap(measured: Measured, shown: int) -> dict[str, Any] | None:
-    """The first sampled answers to some questions, wrong and right ones by turns, shaded by the weights of tokens."""
+def weighed(measured: Measured, shown: int) -> list[WeighedText]:
+    """The first sampled answer to some questions, wrong and right ones by turns: weights and NLL of its tokens."""
     if not any(evidence.weights for evidence in measured.evidence):
-        return None
+        return []
     sides = [np.flatnonzero(side).tolist() for side in (~measured.right, measured.right)]
-    picked = sorted([*sides[0][: -(-shown // 2)], *sides[1][: shown // 2]])
-    examples = []
-    for number in picked:
+    texts = []
+    for number in sorted([*sides[0][: -(-shown // 2)], *sides[1][: shown // 2]]):
         question, evidence = measured.questions[number], measured.evidence[number]
-        answer, weights = evidence.answers[0], evidence.weights[0]
+        answer = evidence.answers[0]
+        rows = [Importance("weight", evidence.weights[0]), Importance("NLL", answer.nlls)]
         marks = ["copied" if one else None for one in copied_tokens(question, answer, measured.reading)]
-        texts = [measured.reading.tokenizer.decode([token]) for token in answer.ids]
-        name = f"{question.text} ({'right' if measured.right[number] else 'wrong'})"
-        examples.append(heatmap_example(name, texts, weights * len(weights), answer.nlls, marks))
-    return {"hint": HINT, "examples": examples}
+        tokens = [measured.reading.tokenizer.decode([token]) for token in answer.ids]
+        verdict = "right" if measured.right[number] else "wrong"
+        texts.append(WeighedText(question.id, tokens, rows, marks, f"{question.text} ({verdict})"))
+    return texts
 
 
 def write_answers(path: Path, measured: Measured) -> None:
@@ -144,7 +162,7 @@ def write_answers(path: Path, measured: Measured) -> None:
             "answers": list(question.answers),
             "greedy": measured.greedy[number].text,
             "right": bool(measured.right[number]),
-            "uncertainty": round(float(measured.values[number]), 6),
+            "uncertainty": float(measured.values[number]),
             "sampled": sampled,
         }
         lines.append(json.dumps(line, ensure_ascii=False))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from recipes.core.data.files.arrow_tables import DatasetTable, ParquetTable, StreamTable
 from recipes.core.data.files.data_files import (
@@ -31,6 +31,7 @@ from recipes.core.storage.files import home_path
 
 STREAM = "stream"
 FORMATS = ("auto", "jsonl", "parquet", "csv", "datasets", STREAM)
+Row = TypeVar("Row")
 NAMED = 5  # bad rows that a message names
 _TABLE: dict[str, Callable[[Path, str, Path], Table]] = {"jsonl": JsonTable, "parquet": ParquetTable, "csv": CsvTable}
 
@@ -160,6 +161,47 @@ def check_readable(table: Table, where: str) -> None:
     if not table.columns:
         reasons = (f"{table.place(at)} {row}" for at, row in enumerate(table.rows(())) if isinstance(row, Bad))
         raise UserError(f"none of its {len(table):,} records can be used: {next(reasons, 'they are empty')}", where)
+
+
+def named_rows(
+    records: Records,
+    table: Table,
+    names: Sequence[str],
+    limit: int | None,
+    on_error: str,
+    parse: Callable[[dict[str, Any], str], tuple[str, Row]],
+) -> list[Row]:
+    """What the rows of a table stand for, each with a name of its own.
+
+    Args:
+        records: Where the table comes from.
+        table: Of the split.
+        names: Columns that are read.
+        limit: Most rows that are used; None: all.
+        on_error: As in `judge`.
+        parse: Of a record, and the name of one that names itself nothing: its name and what it stands for. Raises
+            BadRow.
+
+    Raises:
+        UserError: as in `judge`.
+    """
+    rows, bad, places = list[Row](), list[str](), dict[str, str]()
+    for number, record in enumerate(table.rows(names)):
+        if len(rows) == limit:
+            break
+        place = table.place(number)
+        try:
+            if isinstance(record, Bad):
+                raise BadRow(str(record))
+            name, row = parse(record, f"row-{number}")
+            if name in places:
+                raise BadRow(f"has the id {name!r} of {places[name]}")
+            rows.append(row)
+            places[name] = place
+        except BadRow as error:
+            bad.append(f"{place}: {error}")
+    judge(bad, len(rows) + len(bad), records.where, on_error)
+    return rows
 
 
 def judge(bad: Sequence[str], total: int, where: str, on_error: str, rows: str = "rows") -> None:

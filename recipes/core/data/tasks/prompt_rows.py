@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from recipes.core.data.files.json_records import Bad, excerpt, is_unicode
-from recipes.core.data.files.records import BadRow, check_readable, judge, open_records
+from recipes.core.data.files.json_records import excerpt, is_unicode
+from recipes.core.data.files.records import BadRow, check_readable, named_rows, open_records
 from recipes.core.data.tasks.instructions import INSTRUCTIONS
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.data.tasks.prompts_config import OpeningsConfig, PromptsConfig
@@ -104,25 +104,16 @@ def read_prompts(
         raise UserError(
             f"has no column {column}, but {', '.join(table.columns)}", records.where, f'give each row "{column}"'
         )
-    reader, rows, bad, places = TextIds(tokenizer), list[tuple[Prompt, str]](), list[str](), dict[str, str]()
-    for number, record in enumerate(table.rows(names)):
-        if len(rows) == config.limit:
-            break
-        place = table.place(number)
-        try:
-            if isinstance(record, Bad):
-                raise BadRow(str(record))
-            prompt = _prompt(record, f"row-{number}", reader, config.template)
-            if prompt.id in places:
-                raise BadRow(f"has the id {prompt.id!r} of {places[prompt.id]}")
-            text = _text(record.get(column), column) if column else ""
-            if check is not None:
-                check(text)
-            rows.append((prompt, text))
-            places[prompt.id] = place
-        except BadRow as error:
-            bad.append(f"{place}: {error}")
-    judge(bad, len(rows) + len(bad), records.where, config.on_error)
+    reader = TextIds(tokenizer)
+
+    def parse(record: dict[str, Any], name: str) -> tuple[str, tuple[Prompt, str]]:
+        prompt = _prompt(record, name, reader, config.template)
+        text = text_cell(record.get(column), column) if column else ""
+        if check is not None:
+            check(text)
+        return prompt.id, (prompt, text)
+
+    rows = named_rows(records, table, names, config.limit, config.on_error, parse)
     if not rows:
         raise UserError("has no prompt", records.where, EXPECTED)
     return rows
@@ -146,13 +137,13 @@ def _prompt(record: dict[str, Any], name: str, reader: TextIds, template: str) -
         return Prompt(name, parts[-1], _chat_ids(reader, chat, *beside), parts)
     if isinstance(text, list):
         return _prompt({**record, "prompt": None, "messages": text, "id": name}, name, reader, template)
-    text = _text(text, "prompt")
+    text = text_cell(text, "prompt")
     if template == "chat":
         return Prompt(name, text, _chat_ids(reader, [{"role": "user", "content": text}], *beside), (text,))
     return _from_text(name, text, reader)
 
 
-def _text(value: Any, column: str) -> str:
+def text_cell(value: Any, column: str) -> str:
     """A cell as text. Raises BadRow that says why it is none."""
     if not isinstance(value, str) or not value:
         raise BadRow(f"its {column} is empty" if value == "" else f"its {column} is no text: {excerpt(value)}")
