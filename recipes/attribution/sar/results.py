@@ -102,7 +102,7 @@ def _add_kinds(scores: Scores, measured: Measured) -> None:
         if len(among) == len(kinds) or wrong.all() or not wrong.any():
             continue
         scores.define(f"auroc/{kind}", f"AUROC among questions of {kind}", True)
-        for number, value in zip(among, auroc_values(wrong, measured.values[among]), strict=True):
+        for number, value in zip(among.tolist(), auroc_values(wrong, measured.values[among]), strict=True):
             id = measured.questions[number].id
             scores.add(f"auroc/{kind}", id, id, float(value))
 
