@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, MambaConfig, MambaForCausalLM
 
 from recipes.compression.linears import linears_of
 from recipes.compression.pst.method import zeros_at
@@ -85,6 +85,10 @@ def test_a_users_model_is_left_with_zeros_that_transformers_loads_alone(kind: st
     right = [line["label"] == line["predicted"] for line in lines]
     assert metrics["accuracy"] == pytest.approx(sum(right) / len(right))
     assert metrics["selected_step"] in (3, 4)
+    card = (target / "README.md").read_text(encoding="utf-8").split("```")[1].removeprefix("python\n")
+    printed: list[str] = []
+    exec(card.replace("FOLDER", str(target)).replace("a text", lines[0]["text"]), {"print": printed.append})
+    assert printed == [lines[0]["predicted"]]
     if kind == "bert":  # other recipes take the run as an encoder
         assert load_sentence_encoder(str(folder), "model.path").pooling == "mean"
 
@@ -150,3 +154,13 @@ def test_texts_of_one_class_are_refused_by_name(tmp_path: Path) -> None:
     texts(tmp_path / "texts.jsonl", "a")
     with pytest.raises(UserError, match="there are 1 classes"):
         run(*said)
+
+
+def test_a_model_whose_blocks_are_no_linear_layers_is_refused_by_name(tmp_path: Path) -> None:
+    said = words(tmp_path)
+    tokenizer = tokenizer_kinds.byte_level(bos=True)
+    config = MambaConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, state_size=4)
+    MambaForCausalLM(config).save_pretrained(tmp_path / "mamba")
+    tokenizer.save_pretrained(tmp_path / "mamba")
+    with pytest.raises(UserError, match="block 0 of MambaForCausalLM has weights that are no linear layers"):
+        run(*said, f"model={tmp_path / 'mamba'}")

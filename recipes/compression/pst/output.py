@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,15 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.models.head import decoder
 from recipes.core.models.sentences import POOLING
 from recipes.core.storage.files import write_json, write_text
+from recipes.core.storage.places import CLASSES, HEAD
 from recipes.core.training.toys.frozen import model_where
 
-PREDICTIONS, LAYERS, HEAD, CLASSES = "predictions.jsonl", "layers.jsonl", "head.safetensors", "classes.json"
+PREDICTIONS, LAYERS = "predictions.jsonl", "layers.jsonl"
 POOLING_MODES = {
     "mean": "pooling_mode_mean_tokens",
     "first": "pooling_mode_cls_token",
     "last": "pooling_mode_lasttoken",
 }
-
-
-def unread(name: str, pattern: str) -> bool:
-    """Whether a parameter of an encoder is one of those that nothing reads."""
-    return re.search(pattern, name) is not None
 
 
 def write_predictions(path: Path, data: LabelledSet, logits: Tensor) -> None:

@@ -1,5 +1,6 @@
 """PST as an experiment: a classifier is fine-tuned while more and more weights of its encoder become zero."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -148,7 +149,7 @@ def _load(config: PSTConfig) -> tuple[Any, Any, str]:
 def _pruned(config: PSTConfig, prepared: Prepared) -> PrunedClassifier:
     classifier = fresh_classifier(prepared.model, prepared.data, prepared.pooling, config.seed)
     linears = linears_of(classifier.body, model_where(config.model))
-    unread = frozenset(name for name, _ in classifier.body.named_parameters() if output.unread(name, UNREAD))
+    unread = frozenset(name for name, _ in classifier.body.named_parameters() if re.search(UNREAD, name))
     with local_seed(config.seed):
         return PrunedClassifier(
             classifier, linears, config.pruning, config.trainer.max_steps, config.task.train_head, unread

@@ -17,7 +17,7 @@ from recipes.core.statistics.texts import number_text
 from recipes.core.storage import hub
 from recipes.core.storage.assets import ASSETS
 from recipes.core.storage.files import home_path, read_json, write_text
-from recipes.core.storage.places import ADAPTER, HF, LANGUAGE_MODEL, PROJECTION
+from recipes.core.storage.places import ADAPTER, CLASSES, HEAD, HF, LANGUAGE_MODEL, PROJECTION
 from recipes.core.storage.seals import MANIFESTS
 
 CARD, CONFIG = "README.md", "config.json"
@@ -48,6 +48,8 @@ PROJECTION_CODE: tuple[str, ...] = (
     'states = model(**tokenizer(["a text"], return_tensors="pt")).last_hidden_state',
     "vectors = normalize(states @ weight.T, dim=-1)  # of each token",
 )
+# One vector of the states of one text, by how the head's training pooled them.
+POOLED = {"mean": "states.mean(1)", "first": "states[:, 0]", "last": "states[:, -1]"}
 PIECE = re.compile(r"[^\s=:,\[\]{}'\"][^=:,\[\]{}'\"]*")  # of a value, which may be a list or a mixture
 PATCH = "<vpatch>"  # the image token of models that are made here
 # Name of a model in a config -> the asset, and its model on the hub.
@@ -198,7 +200,27 @@ def _code(folder: Path, base: Base) -> str:
         lines += _adapter_code(base)
     if (folder / PROJECTION).exists():
         lines += PROJECTION_CODE
+    if (folder / HEAD).exists():
+        lines += _head_code(read_json(folder / CLASSES)["pooling"])
     return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _head_code(pooling: str) -> tuple[str, ...]:
+    """How to ask for the class of a text."""
+    return (
+        "",
+        f"# It was trained with a linear head behind it, which {HEAD} holds:",
+        "import json",
+        "from pathlib import Path",
+        "",
+        "from safetensors.torch import load_file",
+        "",
+        f'head = load_file("FOLDER/{HEAD}")',
+        f'classes = json.loads(Path("FOLDER/{CLASSES}").read_text(encoding="utf-8"))["classes"]',
+        'states = model.base_model(**tokenizer("a text", return_tensors="pt")).last_hidden_state',
+        f'logits = {POOLED[pooling]} @ head["weight"].T + head["bias"]',
+        "print(classes[int(logits.argmax())])",
+    )
 
 
 def _adapter_code(base: Base) -> tuple[str, ...]:

@@ -134,8 +134,9 @@ def writer(model: Any, tokenizer: Any) -> Callable[[Path], None]:
     """What writes a model of `transformers` and its tokenizer into a folder that `from_pretrained` takes."""
 
     def write(folder: Path) -> None:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        with silent():
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
 
     return write
 

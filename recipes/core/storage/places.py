@@ -14,6 +14,7 @@ RUN_FILES = ("config.yaml", "status.json")
 HF, ADAPTER = "hf", "adapter"
 CAPTION_MODEL, LANGUAGE_MODEL = "caption_model.json", "language_model"
 PROJECTION = "projection.safetensors"  # beside an encoder: "weight" [width, d] of a linear map of its states
+HEAD, CLASSES = "head.safetensors", "classes.json"  # of a classifier, and what its rows stand for
 
 
 def is_run(folder: Path) -> bool:
