@@ -79,6 +79,31 @@ class Step:
             yield Ran(range(start, start + len(hidden)), inputs, outputs)
             start += len(hidden)
 
+    def run_until(self, read: Callable[[str, Tensor], bool]) -> Iterator[range]:
+        """Run the block batch by batch, each no further than it takes.
+
+        Args:
+            read: Called with name and inputs of each linear layer, in the order in which they run; says whether that is
+                all of this batch.
+
+        Yields:
+            Numbers of the batch's sequences.
+
+        Raises:
+            RunFailed: what a layer puts out on the way is not finite.
+        """
+
+        def check(name: str, inputs: Tensor) -> None:
+            if read(name, inputs):
+                raise _Enough
+
+        start = 0
+        for hidden, call in zip(self.hidden, self._calls, strict=True):
+            with torch.no_grad(), self._hooks(check, None), suppress(_Enough):
+                call.to(self.device)(self.block.module, hidden.to(self.device))
+            yield range(start, start + len(hidden))
+            start += len(hidden)
+
     def groups(self) -> list[tuple[str, ...]]:
         """Names of the linear layers in the order in which they run; those with the same input in one group."""
         groups: list[tuple[Tensor, list[str]]] = []
@@ -306,3 +331,7 @@ def _moved(module: Module, device: torch.device, back: torch.device) -> Iterator
 
 class _LastBlock(Exception):
     """All that blocks are called with is known."""
+
+
+class _Enough(Exception):
+    """All that was asked of a block is known."""

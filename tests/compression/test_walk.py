@@ -51,6 +51,17 @@ def test_a_changed_block_is_what_the_next_ones_are_applied_to() -> None:
             step.block.linears["mlp.down_proj"].weight.zero_()
 
 
+def test_a_block_is_run_no_further_than_it_takes() -> None:
+    step, seen = next(Walk(small_model("llama"), _rows(), "model", batch=2).steps()), list[str]()
+
+    def read(name: str, inputs: Tensor) -> bool:
+        seen.append(name.rpartition(".")[2])
+        return name == "self_attn.o_proj"
+
+    assert list(step.run_until(read)) == [range(2), range(2, 4), range(4, 5)]
+    assert seen == ["q_proj", "k_proj", "v_proj", "o_proj"] * 3
+
+
 def test_layers_with_one_input_are_a_group() -> None:
     step = next(Walk(small_model("llama"), _rows(), "model").steps())
     assert step.groups() == [

@@ -178,7 +178,7 @@ CARD = Card(
         _claim("At 2 bits weighted tokens are better", "rsq_2bit", "uniform_2bit", "not read"),
         _claim("At 4 bits weighted tokens are better", "rsq_4bit", "uniform_4bit", "not read"),
     ),
-    cost="a block is run once for its weights, once for each group of its layers, and once for the next block",
+    cost="about three forwards of the calibration text, its Hessians, and columns solved one by one",
     pair_keys=("arm", "rotate", "importance", "quantise", "calibration"),
     version=1,
     control="gptq",

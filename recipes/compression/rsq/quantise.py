@@ -126,12 +126,13 @@ def _hessians(step: Step, groups: Sequence[Sequence[str]], weights: Tensor | Non
     hessians = {name: Hessian(step.block.linears[name].weight.shape[1], step.device) for name in firsts}
     start = 0
 
-    def read(name: str, inputs: Tensor) -> None:
-        part = None if weights is None else weights[start : start + len(inputs)]
-        hessians[name].add(inputs, part)
+    def read(name: str, inputs: Tensor) -> bool:
+        if name in hessians:
+            hessians[name].add(inputs, None if weights is None else weights[start : start + len(inputs)])
+        return name == firsts[-1]
 
-    for ran in step.run(read, firsts):
-        start = ran.rows.stop
+    for rows in step.run_until(read):
+        start = rows.stop
     return [hessians[name].mean for name in firsts]
 
 

@@ -63,10 +63,12 @@ def received(tap: Tap) -> Tensor:
 
 def _measure(step: Step, model: Any, strategy: str) -> Iterator[Tensor]:
     """[B, T] importance of the tokens of each batch, before it is stretched."""
+    number = step.block.number
     if strategy == ATTENTION:
-        with attention_taps(model, [step.block.number]) as taps:
-            for _ in step.run():
-                yield received(taps[step.block.number]).cpu()
+        with attention_taps(model, [number]) as taps:
+            for _ in step.run_until(lambda name, inputs: number in taps.last):
+                yield received(taps[number]).cpu()
+                taps.last.clear()
         return
     for ran in step.run():
         if strategy == ACTNORM:
