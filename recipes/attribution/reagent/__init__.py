@@ -1,0 +1,1 @@
+"""ReAGent beside gradients, attention, occlusion and chance: which tokens a prediction came from."""

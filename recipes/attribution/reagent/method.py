@@ -1,0 +1,72 @@
+"""ReAGent: credit for tokens from replaced random subsets of them. Pure functions of tensors.
+
+    D   = p(y | x) - p(y | x with the tokens in R replaced)
+    S_i = S_i + L  for i in R,  S_i - L  elsewhere,     L = log((1 + D) / (1 - D))
+    s   = softmax(S)
+
+A probe stops when its most important tokens alone, all others replaced, bring y back among the likeliest.
+
+Source:
+    arXiv 2402.00794, algorithm 1; released code and `inseq` where the paper is silent.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+CLAMP = 1e-6  # of (D + 1) / 2, so that a certain prediction that is lost gives no infinite credit
+
+
+def credit(drop: Tensor) -> Tensor:
+    """L = logit((D + 1) / 2) of drops of probability D in [-1, 1]."""
+    return torch.logit((drop.double() + 1) / 2, eps=CLAMP)
+
+
+def update(scores: Tensor, replaced: Tensor, drop: Tensor) -> Tensor:
+    """Scores after one subset.
+
+    Args:
+        scores: [n, t] of each probe.
+        replaced: bool [n, t] the subset R. An empty one says nothing.
+        drop: [n] D.
+    """
+    change = credit(drop) * replaced.any(-1)
+    return scores + torch.where(replaced, change[:, None], -change[:, None])
+
+
+def importance(scores: Tensor, free: Tensor, divisor: Tensor | float = 1.0) -> Tensor:
+    """[n, t] softmax of scores over the tokens that are free to be replaced; the others get 0.
+
+    Args:
+        scores: [n, t]
+        free: bool [n, t]
+        divisor: What scores are divided by: the steps of each probe [n, 1] for their mean.
+    """
+    return (scores / divisor).masked_fill(~free, -torch.inf).softmax(-1)
+
+
+def kept_count(share: float, free: int) -> int:
+    """Tokens that a stop test keeps: the share, rounded up, and never all, which would be the text itself."""
+    return max(1, min(math.ceil(share * free - 1e-9), free - 1))
+
+
+def most_important(scores: Tensor, free: Tensor, counts: Tensor) -> Tensor:
+    """bool [n, t] the `counts` [n] free tokens of each probe with the highest scores; of equal ones the first."""
+    order = scores.masked_fill(~free, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+    return order.argsort(-1) < counts[:, None]
+
+
+def combine(shares: Tensor, stopped: Tensor) -> Tensor:
+    """[t] importance of a prediction: the mean over its probes that stopped, over all where none did.
+
+    Args:
+        shares: [probes, t]
+        stopped: bool [probes]
+    """
+    return shares[stopped].mean(0) if stopped.any() else shares.mean(0)
+
+
+def rationale(kept: Tensor, overlap: int) -> Tensor:
+    """bool [t] tokens that at least `overlap` probes keep, of bool [probes, t]."""
+    return kept.sum(0) >= min(overlap, len(kept))
