@@ -110,7 +110,7 @@ class PlantedConfig:
 
     name: str = setting("planted", help="data set", choices=("planted",))
     pairs: int = setting(6, help="pairs of a text", unit="pairs", ge=2, le=SYMBOLS)
-    train: int = setting(128_000, help="texts that the model learns from", unit="texts", ge=8)
+    train: int = setting(32_000, help="texts that the model learns from", unit="texts", ge=8)
     limit: int = setting(60, help="texts to measure on", unit="texts", ge=1)
 
     @property
@@ -127,8 +127,8 @@ class PairReaderConfig(SmallLMConfig):
     layers: int = setting(2, help="decoder layers", ge=1)
     width: int = setting(64, help="hidden width", ge=4)
     tokenizer: str = setting("characters", help="one token a character", choices=("characters",))
-    steps: int = setting(1000, help="steps of its training", unit="steps", ge=1)
-    batch_size: int = setting(128, help="texts per step", unit="texts", ge=1)
+    steps: int = setting(500, help="steps of its training", unit="steps", ge=1)
+    batch_size: int = setting(64, help="texts per step", unit="texts", ge=1)
     learning_rate: float = setting(3e-3, help="peak learning rate", gt=0)
     seed: int | None = setting(None, help="its own; null: that of the run", ge=0, lt=SEEDS)
 
