@@ -129,7 +129,7 @@ class PairReaderConfig(SmallLMConfig):
     tokenizer: str = setting("characters", help="one token a character", choices=("characters",))
     steps: int = setting(500, help="steps of its training", unit="steps", ge=1)
     batch_size: int = setting(64, help="texts per step", unit="texts", ge=1)
-    learning_rate: float = setting(3e-3, help="peak learning rate", gt=0)
+    learning_rate: float = setting(6e-3, help="peak learning rate", gt=0)
     seed: int | None = setting(None, help="its own; null: that of the run", ge=0, lt=SEEDS)
 
     @property
