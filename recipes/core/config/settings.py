@@ -253,6 +253,11 @@ class RunConfig:
         return None
 
     @property
+    def trains_model(self) -> bool:
+        """Whether the language model of `model` is trained, rather than what reads its states."""
+        return True
+
+    @property
     def frozen_models(self) -> tuple[Any, ...]:
         """Configs of the models that stand beside the trained one, one for each."""
         return ()

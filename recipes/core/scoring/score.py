@@ -38,6 +38,7 @@ from recipes.core.storage.files import sha256_json
 
 KIND, FORMAT = "token-scores", 1
 LOGPROB = Ask()
+LATER = ("variance",)  # fields of `Ask` that came later: where nothing is asked of them, keys are those of before
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,8 @@ def in_bf16(model: Any, bf16: bool) -> bool:
 
 def scores_key(content: Content, ask: Ask, bf16: bool = False) -> str:
     """What the cache knows the scores by."""
-    parts = asdict(content) | {"ask": asdict(ask), "format": FORMAT}
+    asked = {name: value for name, value in asdict(ask).items() if value or name not in LATER}
+    parts = asdict(content) | {"ask": asked, "format": FORMAT}
     return sha256_json(parts | ({"bf16": True} if bf16 else {}))
 
 
@@ -241,7 +243,9 @@ def _fill(
 def _shapes(model: Any, tokens: int, ask: Ask, other: Any, bf16: bool) -> dict[str, Shape]:
     """Name -> shape and type of every column."""
     shapes: dict[str, Shape] = {"logprob": ((tokens,), np.float32)}
-    shapes |= {name: ((tokens,), np.float32) for name in ("entropy", "max_logprob", "mass") if getattr(ask, name)}
+    shapes |= {
+        name: ((tokens,), np.float32) for name in ("entropy", "max_logprob", "mass", "variance") if getattr(ask, name)
+    }
     if ask.rank:
         shapes["rank"] = ((tokens,), np.int32)
     if ask.top_k:

@@ -20,6 +20,7 @@ class Ask:
         entropy: - sum_v p_v log p_v, in nats.
         max_logprob: log-prob of the most likely token, in nats.
         rank: Tokens at least as likely as y, itself included: 1 for the most likely one.
+        variance: sum_v p_v (log p_v)^2 - entropy^2, in nats^2: of the log-prob of a token that is drawn from p.
         mass: The probability of these tokens; y is inside the nucleus of top-p sampling if the others have less than p.
         top_k: Ids and logits of so many likeliest tokens.
         hidden: Hidden states of these layers: 0 for the embeddings, i for decoder layer i, -1 for what the head gets.
@@ -31,11 +32,12 @@ class Ask:
     mass: bool = False
     top_k: int = 0
     hidden: tuple[int, ...] = ()
+    variance: bool = False
 
     @property
     def logprob_only(self) -> bool:
         """Whether nothing else is read of the vocabulary."""
-        return not (self.entropy or self.max_logprob or self.rank or self.mass or self.top_k)
+        return not (self.entropy or self.max_logprob or self.rank or self.mass or self.top_k or self.variance)
 
 
 @torch.no_grad()
@@ -50,8 +52,8 @@ def token_columns(hidden: Tensor, head: OutputHead, targets: Tensor, ask: Ask, c
         chunk: Tokens whose logits exist at a time.
 
     Returns:
-        Name -> [N] or [N, top_k]: logprob, entropy, max_logprob, mass and top_logits in fp32 (float64 for float64),
-        rank and top_ids in int32.
+        Name -> [N] or [N, top_k]: logprob, entropy, variance, max_logprob, mass and top_logits in fp32 (float64 for
+        float64), rank and top_ids in int32.
     """
     if ask.logprob_only:
         return {"logprob": -token_nll(hidden, head, targets, chunk)}
@@ -82,6 +84,10 @@ def _columns(z: Tensor, p: Tensor, targets: Tensor, ask: Ask) -> dict[str, Tenso
             columns["mass"] = (p * above).sum(1).clamp_max_(1)
     if ask.entropy:
         columns["entropy"] = torch.special.entr(p).sum(1)
+    if ask.variance:
+        # About the mean, so that nothing cancels; a token of probability 0 adds 0.
+        distance = p.log().clamp_min_(-1e3) + torch.special.entr(p).sum(1, keepdim=True)
+        columns["variance"] = (p * distance.square_()).sum(1)
     if ask.max_logprob:
         # p(argmax) >= 1/V does not underflow.
         columns["max_logprob"] = p.amax(1).log()

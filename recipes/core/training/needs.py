@@ -18,7 +18,7 @@ def needs(config: RunConfig, device: str, runs: int = 1) -> list[tuple[str, str]
     parameters = config.parameters()
     if parameters == 0:
         return [("parameters", "0: nothing is trained")]
-    size = decoder_size(getattr(config, "model", None))
+    size = decoder_size(getattr(config, "model", None)) if config.trains_model else None
     parameters = size.parameters if parameters is None and size else parameters
     if parameters is None:
         return [("parameters", "known when the checkpoint is loaded")]
@@ -99,7 +99,7 @@ def _remedies(config: RunConfig, certain: bool) -> str:
 def training_estimate(config: RunConfig, device: str) -> Memory | None:
     """What a process of a run needs to train; None if the model's size is not known, or nothing is trained."""
     model: Any = getattr(config, "model", None)
-    size = decoder_size(model)
+    size = decoder_size(model) if config.trains_model else None
     if size is None or config.steps == 0:
         return None
     trainer = config.trainer

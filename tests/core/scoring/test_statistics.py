@@ -10,7 +10,7 @@ from recipes.core.losses.kernels import token_nll
 from recipes.core.models.head import OutputHead
 from recipes.core.scoring.statistics import Ask, token_columns
 
-ALL = Ask(entropy=True, max_logprob=True, rank=True, mass=True, top_k=3)
+ALL = Ask(entropy=True, max_logprob=True, rank=True, mass=True, top_k=3, variance=True)
 HEADS = {
     "plain": OutputHead(torch.randn(17, 6, generator=torch.Generator().manual_seed(1))),
     "bias": OutputHead(torch.eye(17, 6), torch.linspace(-1, 1, 17)),
@@ -50,6 +50,8 @@ def test_columns_equal_brute_force_over_full_logits(name: str) -> None:
     close = {"atol": 1e-5, "rtol": 1e-5}
     torch.testing.assert_close(columns["logprob"].double(), logp.gather(1, targets[:, None])[:, 0], **close)
     torch.testing.assert_close(columns["entropy"].double(), -(logp.exp() * logp).sum(1), **close)
+    mean = (logp.exp() * logp).sum(1, keepdim=True)
+    torch.testing.assert_close(columns["variance"].double(), (logp.exp() * (logp - mean) ** 2).sum(1), **close)
     torch.testing.assert_close(columns["max_logprob"].double(), logp.amax(1), **close)
     torch.testing.assert_close(columns["mass"].double(), (logp.exp() * above).sum(1), **close)
     assert columns["rank"].tolist() == above.sum(1).tolist()
@@ -84,6 +86,6 @@ def test_softmaxes_of_half_precision_run_in_fp32_and_those_of_float64_in_it() ->
 def test_no_token_gives_empty_columns() -> None:
     columns = token_columns(torch.zeros(0, 6), HEADS["plain"], torch.zeros(0, dtype=torch.long), ALL)
     assert {name: tuple(values.shape) for name, values in columns.items()} == {
-        "logprob": (0,), "rank": (0,), "mass": (0,), "entropy": (0,), "max_logprob": (0,),
+        "logprob": (0,), "rank": (0,), "mass": (0,), "entropy": (0,), "max_logprob": (0,), "variance": (0,),
         "top_ids": (0, 3), "top_logits": (0, 3),
     }  # fmt: skip
