@@ -6,10 +6,11 @@ from typing import Any
 
 from recipes.attribution.pawn.config import PawnConfig
 from recipes.attribution.pawn.fitted import said
-from recipes.attribution.pawn.results import FILE, gate_heatmap, measure, tested, write_texts
+from recipes.attribution.pawn.results import FILE, HINT, measure, tested, weighed_texts, write_texts
 from recipes.attribution.pawn.texts import load_texts
 from recipes.attribution.pawn.training import Readings, build_training, logits_of
 from recipes.attribution.samples import text_statistics
+from recipes.core.evaluation import importance
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.sentences import check_positions
 from recipes.core.recipe import Evaluation
@@ -56,10 +57,13 @@ class PawnRecipe:
         """The same at the end, what is said of each text, and the weights of tokens."""
         texts, values = prepared.readings.texts, _values(config, prepared, model)
         scores = measure(texts, values, config.detector.decides)
-        most = config.evaluation.heatmap if config.detector.name == "pawn" else 0
-        shown = gate_heatmap(model, prepared.readings, prepared.tokenizer, most)
         files = {FILE: partial(write_texts, texts=texts, values=values)}
-        return Evaluation(scores.overall(), scores, heatmap=shown, files=files)
+        most = config.evaluation.heatmap if config.detector.name == "pawn" else 0
+        shown = weighed_texts(model, prepared.readings, prepared.tokenizer, most)
+        if not shown:
+            return Evaluation(scores.overall(), scores, files=files)
+        files[importance.FILE] = partial(importance.write_importance, texts=shown)
+        return Evaluation(scores.overall(), scores, importance.importance_heatmap(shown, HINT), files=files)
 
 
 def _values(config: PawnConfig, prepared: Prepared, model: Any) -> dict[int, float]:

@@ -1,7 +1,7 @@
 """What is measured of detectors: AUROC and recalls for each thing that has changed; texts and gates to look at."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,14 @@ import torch
 from recipes.attribution.pawn.texts import KINDS, SEEN, Texts
 from recipes.attribution.pawn.training import Readings, on_device, pack
 from recipes.core.evaluation.classification import auroc_values
-from recipes.core.evaluation.heatmaps import heatmap_example
+from recipes.core.evaluation.importance import Importance, WeighedText
 from recipes.core.evaluation.scores import Scores, add_class_mean
 from recipes.core.models.dropout import evaluation
 from recipes.core.storage.files import write_text
 
 FILE = "texts.jsonl"
 UNSEEN = "auroc/unseen"
+HINT = "Weight of a token in what the text is judged by, mean over the gates, relative to equal weights."
 
 
 def measure(texts: Texts, values: Mapping[int, float], decides: bool) -> Scores:
@@ -52,7 +53,7 @@ def measure(texts: Texts, values: Mapping[int, float], decides: bool) -> Scores:
     return scores
 
 
-def _add(scores: Scores, metric: str, title: str, texts: Texts, numbers: Sequence[int], test: str, values: Any,
+def _add(scores: Scores, metric: str, title: str, texts: Texts, numbers: np.ndarray, test: str, values: Any,
          counts: Any = None) -> None:  # fmt: skip
     scores.define(metric, title, higher_is_better=True)
     for at, number in enumerate(numbers):
@@ -77,16 +78,14 @@ def write_texts(path: Path, texts: Texts, values: Mapping[int, float]) -> None:
 
 
 @torch.no_grad()
-def gate_heatmap(head: Any, readings: Readings, tokenizer: Any, most: int) -> dict[str, Any] | None:
-    """What tokens of the first tested texts weigh, as a multiple of the mean, over all gates."""
-    examples, texts = [], readings.texts
-    for number in texts.tests[SEEN][:most]:
+def weighed_texts(head: Any, readings: Readings, tokenizer: Any, most: int) -> list[WeighedText]:
+    """What predicted tokens of the first tested texts weigh, mean over the gates, beside how unexpected they are."""
+    shown, texts = [], readings.texts
+    for number in map(int, texts.tests[SEEN][:most]):
         with evaluation(head):
-            weights = head.weights(on_device(head, pack([readings.item(int(number))]))).float().mean(1).cpu().numpy()
-        sample, ids = texts.samples[int(number)], texts.rows[int(number)][1:]
-        nlls = -np.asarray(readings.statistics.columns(int(number))["logprob"])
-        name = f"{KINDS[sample.machine]}: {sample.document}"
-        words = [tokenizer.decode([token]) for token in ids]
-        examples.append(heatmap_example(name, words, weights * len(weights), nlls))
-    hint = "weight of a token in what the text is judged by: the mean over the gates, by that of equal weights"
-    return {"examples": examples, "hint": hint} if examples else None
+            weights = head.weights(on_device(head, pack([readings.item(number)]))).float().mean(1).cpu().numpy()
+        surprise = -np.asarray(readings.statistics.columns(number)["logprob"])
+        tokens = [tokenizer.decode([token]) for token in texts.rows[number][1:]]
+        rows = [Importance("gates", weights), Importance("surprise, -log p", surprise)]
+        shown.append(WeighedText(texts.samples[number].id, tokens, rows))
+    return shown

@@ -1,6 +1,6 @@
 """Texts by people and by machines, equally long, and which of them are trained and tested on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -240,7 +240,7 @@ def _divide(config: PawnConfig, texts: Mapping[tuple[str, str, bool], str], ids:
     return Texts(samples, [row for _, row in kept], _pairs(number_of, SEEN, SEEN, train), tests)
 
 
-def _pairs(number_of: Mapping[Any, int], machine: str, human: str, documents: Sequence[str]) -> np.ndarray:
+def _pairs(number_of: Mapping[Any, int], machine: str, human: str, documents: Iterable[str]) -> np.ndarray:
     """Numbers of the texts of documents, by a machine and by people."""
     numbers = [(number_of[machine, str(each), True], number_of[human, str(each), False]) for each in documents]
     return np.array(numbers).reshape(-1)
