@@ -12,7 +12,7 @@ from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.models.nearest import nearest
 from recipes.core.models.sentences import SentenceEncoder, load_sentence_encoder
-from recipes.core.scoring.features import embed_once
+from recipes.core.scoring.fingerprints import module_hash
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 from recipes.retrieval.collection import Collection, Passages, Queries
@@ -114,6 +114,18 @@ def candidates(
 def id_seed(id: str) -> int:
     """A seed that a query's id decides, so that its draws do not depend on the other queries."""
     return int(sha256_json(id)[:12], 16)
+
+
+def embed_once(encoder: SentenceEncoder, texts: Sequence[str], what: str) -> np.ndarray:
+    """[texts, d] embeddings of length 1, computed once for an encoder and its texts."""
+    key = sha256_json(
+        [module_hash(encoder.model, encoder.model.config), encoder.max_tokens, encoder.pooling, list(texts)]
+    )
+
+    def build(folder: Path) -> None:
+        np.save(folder / "vectors.npy", encoder.embed(texts).numpy())
+
+    return np.load(build_once(what, key, build) / "vectors.npy", mmap_mode="r")
 
 
 def candidate_cosines(

@@ -10,10 +10,11 @@ from recipes.attribution.pawn.training import Readings
 from recipes.core.evaluation.probe import choose_strength, fit_probe
 from recipes.core.evaluation.probe_config import ProbeConfig
 from recipes.core.models.sentences import load_sentence_encoder
-from recipes.core.scoring.features import embed_once
+from recipes.core.scoring.fingerprints import module_hash
+from recipes.core.scoring.vectors import vectors_once
 
 
-def said(config: PawnConfig, readings: Readings, numbers: Sequence[int], device: str) -> np.ndarray:
+def detector_scores(config: PawnConfig, readings: Readings, numbers: Sequence[int], device: str) -> np.ndarray:
     """float64 [texts] what a detector that trains no network says of texts, larger for machines.
 
     Args:
@@ -41,4 +42,7 @@ def _features(config: PawnConfig, readings: Readings, numbers: Sequence[int], de
     if config.detector.name == "gltr":
         return np.stack([rank_buckets(readings.statistics.columns(number)["rank"]) for number in numbers])
     encoder = load_sentence_encoder(config.encoder.path, "encoder.path", device)
-    return np.asarray(embed_once(encoder, [readings.texts.samples[number].text for number in numbers], "text-vectors"))
+    key = [module_hash(encoder.model, encoder.model.config), encoder.pooling, encoder.max_tokens]
+    return (
+        vectors_once(key, [readings.texts.samples[number].text for number in numbers], encoder.embed).double().numpy()
+    )

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from recipes.attribution.pawn.config import PawnConfig
-from recipes.attribution.pawn.fitted import said
+from recipes.attribution.pawn.fitted import detector_scores
 from recipes.attribution.pawn.results import FILE, HINT, measure, tested, weighed_texts, write_texts
 from recipes.attribution.pawn.texts import load_texts
 from recipes.attribution.pawn.training import Readings, build_training, logits_of
@@ -72,7 +72,7 @@ def _values(config: PawnConfig, prepared: Prepared, model: Any) -> dict[int, flo
     if config.detector.is_trained:
         values = logits_of(model.to(prepared.device), prepared.readings, numbers)
     else:
-        values = said(config, prepared.readings, numbers, prepared.device)
+        values = detector_scores(config, prepared.readings, numbers, prepared.device)
     return dict(zip(numbers, map(float, values), strict=True))
 
 

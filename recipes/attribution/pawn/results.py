@@ -34,11 +34,11 @@ def measure(texts: Texts, values: Mapping[int, float], decides: bool) -> Scores:
         name = "" if test == SEEN else "unseen/"
         what = "texts like those trained on" if test == SEEN else f"unseen: {test}"
         machine = np.array([texts.samples[i].machine for i in numbers])
-        said = np.array([values[int(i)] for i in numbers])
-        _add(scores, f"auroc/{name}{test}", f"AUROC, {what}", texts, numbers, test, auroc_values(machine, said))
+        judged = np.array([values[int(i)] for i in numbers])
+        _add(scores, f"auroc/{name}{test}", f"AUROC, {what}", texts, numbers, test, auroc_values(machine, judged))
         if decides:
             sizes = np.where(machine, machine.sum(), (~machine).sum())
-            right = ((said > 0) == machine).astype(float)
+            right = ((judged > 0) == machine).astype(float)
             _add(
                 scores,
                 f"recall/{name}{test}",

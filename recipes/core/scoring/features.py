@@ -1,7 +1,6 @@
 """One frozen vector a text, of any text model: what probes read."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,9 @@ from torch import Tensor
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.models.padded import BATCH_TOKENS, distinct_rows, pool
-from recipes.core.models.sentences import LAST, SentenceEncoder, check_positions, embed_rows
+from recipes.core.models.sentences import LAST, check_positions, embed_rows
 from recipes.core.models.vision_language import TextModel
-from recipes.core.scoring.fingerprints import module_hash
 from recipes.core.scoring.forward import Reading, read_rows
-from recipes.core.storage.cache import build_once
-from recipes.core.storage.files import sha256_json
 
 WHAT = "reading features"
 
@@ -98,15 +94,3 @@ def _decoder_features(model: TextModel, rows: Sequence[Sequence[int]], options: 
         layers=(layer,),
     )
     return torch.stack([vectors[number] for number in indices]) if rows else torch.empty(0, 0)
-
-
-def embed_once(encoder: SentenceEncoder, texts: Sequence[str], what: str) -> np.ndarray:
-    """[texts, d] embeddings of length 1, computed once for an encoder and its texts."""
-    key = sha256_json(
-        [module_hash(encoder.model, encoder.model.config), encoder.max_tokens, encoder.pooling, list(texts)]
-    )
-
-    def build(folder: Path) -> None:
-        np.save(folder / "vectors.npy", encoder.embed(texts).numpy())
-
-    return np.load(build_once(what, key, build) / "vectors.npy", mmap_mode="r")

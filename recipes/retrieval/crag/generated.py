@@ -10,12 +10,12 @@ import numpy as np
 
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.sentences import SentenceEncoder
-from recipes.core.scoring.features import embed_once
 from recipes.core.storage.files import write_text
 from recipes.retrieval.crag.config import CRAGConfig
 from recipes.retrieval.crag.contexts import Context, Draw, Library, Piece, divide
 from recipes.retrieval.crag.method import central, from_labels
 from recipes.retrieval.crag.writing import Ids, Summary, Writer
+from recipes.retrieval.first_stage import embed_once
 
 ANSWERS = "generations.jsonl"
 

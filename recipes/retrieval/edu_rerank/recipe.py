@@ -16,7 +16,6 @@ from recipes.core.models.build import local_seed
 from recipes.core.models.run_models import describer
 from recipes.core.models.sentences import load_sentence_encoder
 from recipes.core.recipe import Evaluation
-from recipes.core.scoring.features import embed_once
 from recipes.core.training.task import Training
 from recipes.core.training.toys.frozen import build_tokenizer, load_frozen
 from recipes.core.training.trainer import check_one_batch
@@ -30,6 +29,7 @@ from recipes.retrieval.edu_rerank.results import FILE, add_scores, heatmap, meas
 from recipes.retrieval.edu_rerank.training import Lesson, Lessons, Summariser, SummaryObjective, collate, watch
 from recipes.retrieval.edu_rerank.units import divide_text
 from recipes.retrieval.edu_rerank.writing import Prompts, check_room, with_rows, write_texts
+from recipes.retrieval.first_stage import embed_once
 
 
 @dataclass(frozen=True)
