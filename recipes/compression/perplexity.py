@@ -40,13 +40,18 @@ def score_domains(scores: Scores, nlls: Mapping[str, np.ndarray], prefix: str = 
     Args:
         scores: Gets them.
         nlls: Domain, or what it stands for -> [sequences] nats.
-        prefix: What the names of the metrics begin with, where a run measures several models.
+        prefix: What the names of the metrics begin with, where a run measures several models ("at_0.3/").
     """
     for domain, values in nlls.items():
         metric = f"{prefix}{NLL}/{domain}"
-        scores.define(metric, f"{prefix}nats per token, held-out text: {domain}", False)
+        scores.define(metric, f"nats per token, held-out text: {domain}{of_prefix(prefix)}", False)
         for number, value in enumerate(values):
             scores.add(metric, name := f"{domain}/{number}", name, float(value))
+
+
+def of_prefix(prefix: str) -> str:
+    """What the title of a metric ends with whose name begins with a prefix."""
+    return f" ({prefix.rstrip('/').replace('_', ' ')})" if prefix else ""
 
 
 def perplexities(nlls: Mapping[str, np.ndarray], prefix: str = "") -> dict[str, float]:

@@ -124,6 +124,7 @@ def test_what_must_be_equal_is_and_the_folder_is_exported(
         ("calibration.length=65", "does not fit|65"),
         ("evaluation.length=60000", "60,?000"),
         ("data.path=/nowhere", "/nowhere"),
+        ("data.domain=law.jsonl", "no such text ships.*type data.path=FILE"),
         ("data.test_fraction=0.999", r"'text' has 0 train tokens"),
         ("model.load_in=4bit", "4 or 8 bits"),
     ],

@@ -87,7 +87,7 @@ def _evaluation(
     for share in options.others if options.method != DENSE else ():
         metrics |= add_scores(scores, reads[share], f"at_{share:g}/")
     zeros, weights = zeros_of(prepared.model.language_model, prepared.where)
-    scores.define("sparsity", "share of zeros in the linear layers of the blocks", False)
+    scores.define("sparsity", "share of zeros in the linear layers of the blocks", True)
     metrics["sparsity"] = zeros / weights
     for name, value in alike.items():
         scores.define(f"mask/{name}", f"zeros shared with the score {name} (Jaccard)", True)

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from recipes.compression.d_pruner.config import NLL
-from recipes.compression.perplexity import PERPLEXITY, perplexities, score_domains
+from recipes.compression.perplexity import of_prefix, perplexities, score_domains
 from recipes.core.data.text.text_ids import token_texts
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.plots import Plot
@@ -31,10 +31,12 @@ def add_scores(scores: Scores, read: Read, prefix: str = "") -> dict[str, float]
     """
     nlls = {text: losses.mean(1, dtype=np.float64) for text, losses in read.items()}
     score_domains(scores, nlls, prefix)
-    add_class_mean(scores, f"{prefix}{NLL}", f"{prefix}{NLL}/", f"{prefix}nats per token, mean of both texts", False)
+    add_class_mean(
+        scores, f"{prefix}{NLL}", f"{prefix}{NLL}/", f"nats per token, mean of both texts{of_prefix(prefix)}", False
+    )
     perplexity = perplexities(nlls, prefix)
     for name in perplexity:
-        scores.define(name, f"{prefix}{PERPLEXITY}, held-out text: {name.rpartition('/')[2]}", False)
+        scores.define(name, f"perplexity, held-out text: {name.rpartition('/')[2]}{of_prefix(prefix)}", False)
     overall = scores.overall()
     return {name: overall[name] for name in overall if name.startswith(f"{prefix}{NLL}")} | perplexity
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from recipes.core.config.settings import DATA_CONTENT, SEEDS, setting
 from recipes.core.data.config import DOMAINS, DomainsConfig, near_duplicates_setting
 from recipes.core.models.config import SmallLMConfig
+from recipes.core.spelling import did_you_mean
 
 PATHS = {"domain": "path", "open": "open_path"}
 
@@ -14,8 +15,8 @@ class TwoTextsConfig:
     """The text of a domain, and text at large."""
 
     name: str = setting("two-texts", help="data set", choices=("two-texts",))
-    domain: str = setting("licences", help="text of the domain, one that ships", choices=DOMAINS)
-    open: str = setting("wiki-en", help="text at large, one that ships", choices=DOMAINS)
+    domain: str = setting("licences", help=f"text of the domain, one that ships: {', '.join(DOMAINS)}")
+    open: str = setting("wiki-en", help="text at large, one that ships")
     path: str | None = setting(
         None, help="your text of the domain: JSONL, Parquet or text file, a folder of them, or a datasets name; null: "
         "data.domain", content=DATA_CONTENT,
@@ -30,6 +31,14 @@ class TwoTextsConfig:
     )
     test_fraction: float = setting(0.1, help="share of the documents kept for measuring", gt=0, lt=1)
     near_duplicates: float | None = near_duplicates_setting()
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        unknown = [role for role in PATHS if getattr(self, role) not in DOMAINS]
+        return [(role, f"{self._no_text(role)}; for text of yours type data.{PATHS[role]}=FILE") for role in unknown]
+
+    def _no_text(self, role: str) -> str:
+        return f"no such text ships: {did_you_mean(getattr(self, role), list(DOMAINS))}"
 
     @property
     def description(self) -> str:
