@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
 BeforeStep = Callable[[int, nn.Module, list[dict[str, Any]]], None]
@@ -43,6 +44,8 @@ class Training:
             micro-batches of the step, for objectives that follow a schedule or must see the whole batch first.
         describe: Writes into the folder of the last checkpoint how to read a model out of its weights
             (`recipes.core.models.run_models`); None if none is to be loaded from it.
+        take_optimizer: Given the optimizer once it is there, before a checkpoint is loaded into it; for methods that
+            change its state.
     """
 
     model: nn.Module
@@ -53,6 +56,7 @@ class Training:
     watch_steps: frozenset[int] = frozenset()
     before_step: BeforeStep | None = None
     describe: Callable[[Path], None] | None = None
+    take_optimizer: Callable[[Optimizer], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -234,6 +234,8 @@ class _Trainer(transformers.Trainer):
                 by_rate.setdefault(self._learning_rate(names[id(parameter)], group["lr"]), []).append(parameter)
             for rate, parameters in by_rate.items():
                 optimizer.add_param_group({**group, "params": parameters, "lr": rate})
+        if self.training.take_optimizer:
+            self.training.take_optimizer(optimizer)
         return optimizer
 
     def _learning_rate(self, name: str, default: float) -> float:
