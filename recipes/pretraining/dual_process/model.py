@@ -39,7 +39,8 @@ class ToyBert(nn.Module):
     @property
     def table(self) -> nn.Parameter:
         """The embedding [rows, width], which is the output layer, too."""
-        weight: nn.Parameter = self.bert.bert.embeddings.word_embeddings.weight
+        weight = self.bert.bert.embeddings.word_embeddings.weight
+        assert isinstance(weight, nn.Parameter)
         return weight
 
     def forward(self, input_ids: Tensor, table: Tensor | None = None) -> Tensor:
