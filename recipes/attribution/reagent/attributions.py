@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from recipes.attribution.reagent import config as names
 from recipes.attribution.reagent.config import ReagentRunConfig
@@ -60,34 +61,43 @@ class Attributer:
             batch = self.batch([targets[number] for number in numbers])
             values = self._attribute(batch, name)
             cost = (self.reader.rows - before) / len(numbers)
-            for number, free, (scores, importance, probed) in zip(numbers, batch.free, values, strict=True):
-                results[number] = Attribution(scores.masked_fill(~free, 0).cpu(), importance.cpu(), cost, probed)
+            for row, (number, (scores, importance, probed)) in enumerate(zip(numbers, values, strict=True)):
+                length, scores = len(targets[number].ids), scores.masked_fill(~batch.free[row], 0)
+                results[number] = Attribution(scores[:length].cpu(), importance[:length].cpu(), cost, probed)
             done(len(numbers))
         return [results[number] for number in range(len(targets))]
 
     def batches(self, targets: Sequence[Target]) -> Iterator[list[int]]:
-        """Numbers of predictions behind texts of one length, so that they need no padding."""
-        groups: dict[int, list[int]] = {}
-        for number, target in enumerate(targets):
-            groups.setdefault(len(target.ids), []).append(number)
-        for length, numbers in groups.items():
-            size = max(1, TABLE_ELEMENTS // (length * self.reader.head.vocabulary))
-            yield from (numbers[start : start + size] for start in range(0, len(numbers), size))
+        """Numbers of predictions whose texts are read together, those of like lengths beside each other."""
+        order = sorted(range(len(targets)), key=lambda number: len(targets[number].ids))
+        while order:
+            count = 0
+            for number in order:
+                length = len(targets[number].ids)
+                if count and (count + 1) * length * self.reader.head.vocabulary > TABLE_ELEMENTS:
+                    break
+                count += 1
+            yield order[:count]
+            order = order[count:]
 
     def batch(self, targets: Sequence[Target]) -> Batch:
-        """Predictions behind texts of one length, on the model's device."""
-        device = self.reader.device
+        """Predictions on the model's device, their texts padded to one length."""
+        device, longest = self.reader.device, max(len(target.ids) for target in targets)
+        pads = [longest - len(target.ids) for target in targets]
         return Batch(
             [target.id for target in targets],
-            torch.tensor([target.ids for target in targets], device=device),
+            torch.tensor([[*one.ids, *[0] * pad] for one, pad in zip(targets, pads, strict=True)], device=device),
+            torch.tensor([len(target.ids) for target in targets], device=device),
             torch.tensor([target.token for target in targets], device=device),
             torch.tensor([target.probability for target in targets], device=device),
-            torch.tensor([target.free for target in targets], device=device),
+            torch.tensor([[*one.free, *[False] * pad] for one, pad in zip(targets, pads, strict=True)], device=device),
         )
 
     def sampler(self, batch: Batch) -> Replace:
         """What replaces tokens of these texts."""
-        return build_sampler(self._config.attribution.sampler, self.reader, batch.ids, self._tokenizer, self._tables)
+        return build_sampler(
+            self._config.attribution.sampler, self.reader, batch.ids, batch.lengths, self._tokenizer, self._tables
+        )
 
     def _attribute(self, batch: Batch, name: str) -> list[tuple[Tensor, Tensor, Probed | None]]:
         """Scores, importance and probes of each prediction of a batch."""
@@ -100,21 +110,40 @@ class Attributer:
             return [
                 (each, shares(each.clamp_min(0), free), None) for each, free in zip(scores, batch.free, strict=True)
             ]
-        if name in names.OF_ATTENTION:
-            scores = attention(self.reader, batch.ids, name)
-        elif name == names.RANDOM:
-            scores = torch.stack([self._draws(text, batch.ids.shape[1:]) for text in batch.names]).to(batch.ids.device)
-        else:
-            scores = self._gradients(batch, name)
+        scores = torch.zeros(batch.ids.shape, dtype=torch.float64, device=batch.ids.device)
+        for row, length in enumerate(batch.lengths.tolist()):
+            scores[row, :length] = self._one(batch, row, length, name).double()
         is_softmax = options.softmax and name not in (names.INPUT_X_GRADIENT, names.INTEGRATED, names.SHAP)
         return [
             (each, softmax(each, free) if is_softmax else shares(each, free), None)
             for each, free in zip(scores, batch.free, strict=True)
         ]
 
+    def _one(self, batch: Batch, row: int, length: int, name: str) -> Tensor:
+        """[t] scores of one prediction by a method that reads its text alone."""
+        ids, target = batch.ids[row : row + 1, :length], batch.targets[row : row + 1]
+        if name in names.OF_ATTENTION:
+            return attention(self.reader, ids[0], name)
+        if name == names.RANDOM:
+            return self._draws(batch.names[row], (length,)).to(ids.device)
+        embeddings = self.reader.embeddings(ids)
+        if name in (names.GRADIENT_NORM, names.INPUT_X_GRADIENT):
+            slopes = gradients(self.reader, embeddings, target)
+            return (slopes * embeddings if name == names.INPUT_X_GRADIENT else slopes).norm(dim=-1)[0]
+        if name == names.SHAP:
+            return self._shap(batch, row, length).norm(dim=-1)[0]
+        baseline = torch.where(batch.free[row, :length, None], 0.0, embeddings)
+        points = self._config.attribution.points
+        return integrated_gradients(self.reader, embeddings, baseline, target, points).norm(dim=-1)[0]
+
     def _draws(self, text: str, shape: Sequence[int]) -> Tensor:
         """Uniform numbers that belong to a prediction, whatever others stand beside it."""
         return torch.rand(*shape, generator=torch.Generator().manual_seed(seed_of(self._config.seed, "draws", text)))
+
+    def replaced(self, batch: Batch, row: int, replace: Replace, chances: Tensor) -> Tensor:
+        """[n, t] texts of one prediction with all tokens replaced, by uniform numbers [n, its length]."""
+        padded = torch.nn.functional.pad(chances, (0, batch.ids.shape[1] - chances.shape[1]))
+        return replace(torch.full((len(chances),), row, device=batch.ids.device), padded.to(batch.ids.device))
 
     def _occlusion(self, batch: Batch) -> Tensor:
         """[n, t] what the prediction loses on average when one token is replaced."""
@@ -122,40 +151,25 @@ class Attributer:
             torch.zeros(batch.ids.shape, dtype=torch.float64, device=batch.ids.device),
             self.sampler(batch),
         )
-        for row, text in enumerate(batch.names):
-            places = batch.free[row].nonzero()[:, 0]
-            count, length = len(places) * self._config.attribution.draws, len(batch.ids[row])
-            is_replaced = torch.nn.functional.one_hot(places, length).bool().repeat_interleave(count // len(places), 0)
-            drawn = replace(torch.full((count,), row, device=places.device), self._draws(text, (count, length)))
+        for row, length in enumerate(batch.lengths.tolist()):
+            places, draws = batch.free[row].nonzero()[:, 0], self._config.attribution.draws
+            count = len(places) * draws
+            is_replaced = functional.one_hot(places, batch.ids.shape[1]).bool().repeat_interleave(draws, 0)
+            drawn = self.replaced(batch, row, replace, self._draws(batch.names[row], (count, length)))
             texts = torch.where(is_replaced, drawn, batch.ids[row])
-            read = self.reader.probabilities(texts, batch.targets[row].expand(count))
-            scores[row, places] = (batch.whole[row] - read).double().unflatten(0, (len(places), -1)).mean(1)
+            read = self.reader.probabilities(
+                texts, *(each[row].expand(count) for each in (batch.lengths, batch.targets))
+            )
+            scores[row, places] = (batch.whole[row] - read).double().unflatten(0, (len(places), draws)).mean(1)
         return scores
 
-    def _gradients(self, batch: Batch, name: str) -> Tensor:
-        """[n, t] length of what gradients of log p say of each token."""
-        embeddings = self.reader.embeddings(batch.ids)
-        if name in (names.GRADIENT_NORM, names.INPUT_X_GRADIENT):
-            slopes = gradients(self.reader, embeddings, batch.targets)
-            return (slopes * embeddings if name == names.INPUT_X_GRADIENT else slopes).norm(dim=-1)
-        rows = []
-        for row, text in enumerate(batch.names):
-            one, target = embeddings[row : row + 1], batch.targets[row : row + 1]
-            if name == names.INTEGRATED:
-                baseline = torch.where(batch.free[row, :, None], 0.0, one)
-                each = integrated_gradients(self.reader, one, baseline, target, self._config.attribution.points)
-            else:
-                each = self._shap(batch, row, text)
-            rows.append(each.norm(dim=-1)[0])
-        return torch.stack(rows)
-
-    def _shap(self, batch: Batch, row: int, text: str) -> Tensor:
+    def _shap(self, batch: Batch, row: int, length: int) -> Tensor:
         """[1, t, H] gradient SHAP of one prediction, from texts in which every token that may be is replaced."""
         options, ids = self._config.attribution, batch.ids[row]
-        numbers = torch.full((options.draws,), row, device=ids.device)
-        replaced = self.sampler(batch)(numbers, self._draws(text, (options.draws, len(ids))))
-        others = self.reader.embeddings(torch.where(batch.free[row], replaced, ids))
-        one, seed = self.reader.embeddings(ids[None]), seed_of(self._config.seed, "shap", text)
+        chances = self._draws(batch.names[row], (options.draws, length))
+        drawn = torch.where(batch.free[row], self.replaced(batch, row, self.sampler(batch), chances), ids)
+        one, others = (self.reader.embeddings(texts[:, :length]) for texts in (ids[None], drawn))
+        seed = seed_of(self._config.seed, "shap", batch.names[row])
         return gradient_shap(self.reader, one, others, batch.targets[row : row + 1], options.samples, seed)
 
 
@@ -172,23 +186,19 @@ def softmax(scores: Tensor, free: Tensor) -> Tensor:
 
 @torch.no_grad()
 def attention(reader: Reader, ids: Tensor, name: str) -> Tensor:
-    """[n, t] what the last token attends to, mean over heads.
+    """[t] what the last token attends to, mean over heads.
 
     Args:
         reader: The model.
-        ids: [n, t]
+        ids: [t]
         name: Of the last layer; the mean over layers; or rollout, the product over layers of (A + I) / 2.
     """
-    layers = [-1] if name == names.ATTENTION_LAST else None
-    rows = []
-    for text in ids:  # all layers of one text hold as much as a forward of many
-        reader.rows += 1
-        with attention_taps(reader.model, layers) as taps:
-            last_hidden_state(reader.model, input_ids=text[None])
-            columns = None if name == names.ROLLOUT else [-1]
-            weights = [taps[layer].rows(columns)[0].mean(0) for layer in taps.layers]
-        rows.append(rollout(torch.stack(weights))[-1] if name == names.ROLLOUT else torch.stack(weights).mean(0)[-1])
-    return torch.stack(rows)
+    reader.rows += 1
+    is_rollout = name == names.ROLLOUT
+    with attention_taps(reader.model, [-1] if name == names.ATTENTION_LAST else None) as taps:
+        last_hidden_state(reader.model, input_ids=ids[None])
+        weights = torch.stack([taps[layer].rows(None if is_rollout else [-1])[0].mean(0) for layer in taps.layers])
+    return rollout(weights)[-1] if is_rollout else weights.mean(0)[-1]
 
 
 def rollout(weights: Tensor) -> Tensor:
@@ -206,13 +216,8 @@ def rollout(weights: Tensor) -> Tensor:
 
 def gradients(reader: Reader, embeddings: Tensor, targets: Tensor) -> Tensor:
     """[n, t, H] gradient of log p of each target at embeddings [n, t, H]."""
-    size = max(1, reader.batch_tokens // embeddings.shape[1])
-    parts = []
-    for start in range(0, len(embeddings), size):
-        leaf = embeddings[start : start + size].detach().requires_grad_()
-        values = reader.log_probabilities(leaf, targets[start : start + size])
-        parts.append(torch.autograd.grad(values.sum(), leaf)[0])
-    return torch.cat(parts)
+    leaf = embeddings.detach().requires_grad_()
+    return torch.autograd.grad(reader.log_probabilities(leaf, targets).sum(), leaf)[0]
 
 
 def integrated_gradients(reader: Reader, embeddings: Tensor, baseline: Tensor, target: Tensor, points: int) -> Tensor:

@@ -17,18 +17,20 @@ SUBSET, UPDATE, TEST = range(3)  # what the uniform numbers of a step are for
 
 @dataclass(frozen=True)
 class Batch:
-    """Predictions behind texts of one length.
+    """Predictions behind texts, which are best of about one length.
 
     Attributes:
         names: What they are called, which decides what is drawn for each.
-        ids: [n, t]
+        ids: [n, t] right-padded with any tokens.
+        lengths: [n] tokens of each text.
         targets: [n] the predicted tokens.
         whole: [n] their probabilities.
-        free: bool [n, t] tokens that may be replaced.
+        free: bool [n, t] tokens that may be replaced; none that pads.
     """
 
     names: Sequence[str]
     ids: Tensor
+    lengths: Tensor
     targets: Tensor
     whole: Tensor
     free: Tensor
@@ -39,7 +41,7 @@ class Probed:
     """What the probes of one prediction say.
 
     Attributes:
-        scores: [t] their mean importance, by which tokens are ranked.
+        scores: [t] their mean importance, by which tokens are ranked; 0 where the text is padded.
         steps: [probes] how many subsets each has replaced.
         stopped: bool [probes] whether its most important tokens alone brought the prediction back.
         rationale: bool [t] tokens that enough probes hold to be most important.
@@ -76,7 +78,7 @@ class _Search:
         self._reader, self._batch, self._replace, self._config = reader, batch, replace, config
         count, device = config.probes, batch.ids.device
         self._text = torch.arange(len(batch.ids), device=device).repeat_interleave(count)
-        self._free = batch.free[self._text]
+        self._free, self._lengths = batch.free[self._text], batch.lengths[self._text].tolist()
         self._draws = [
             torch.Generator().manual_seed(seed_of(seed, name, number))
             for name in batch.names
@@ -95,8 +97,8 @@ class _Search:
         chances = torch.stack([self._uniform(row, 3) for row in rows.tolist()]).to(self._scores.device)
         subset = (chances[:, SUBSET] < config.ratio) & self._free[rows]
         texts = self._text[rows]
-        read = self._reader.probabilities(self._with(texts, subset, chances[:, UPDATE]), self._batch.targets[texts])
-        drop = self._batch.whole[texts] - read
+        batch, changed = self._batch, self._with(texts, subset, chances[:, UPDATE])
+        drop = batch.whole[texts] - self._reader.probabilities(changed, batch.lengths[texts], batch.targets[texts])
         self._scores[rows] = method.update(self._scores[rows], subset, drop)
         self._steps[rows] += 1
         done = int(self._steps[rows[0]])  # the same in all that are active
@@ -125,7 +127,8 @@ class _Search:
         """Probes stop whose most important tokens alone leave the prediction among the `top_k` likeliest."""
         keep = method.most_important(self._scores[rows], self._free[rows], self._kept[rows])
         alone = self._with(texts, self._free[rows] & ~keep, chances)
-        stops = self._reader.ranks(alone, self._batch.targets[texts]) < self._config.top_k
+        ranks = self._reader.ranks(alone, self._batch.lengths[texts], self._batch.targets[texts])
+        stops = ranks < self._config.top_k
         self._stopped[rows[stops]] = True
         self.active = rows[~stops]
 
@@ -133,5 +136,7 @@ class _Search:
         return torch.where(replaced, self._replace(texts, chances), self._batch.ids[texts])
 
     def _uniform(self, row: int, count: int) -> Tensor:
-        """[count, t] numbers of one probe, whatever others draw."""
-        return torch.rand(count, self._batch.ids.shape[1], generator=self._draws[row])
+        """[count, t] numbers of one probe, whatever others draw and however long they are."""
+        length = int(self._lengths[row])
+        drawn = torch.rand(count, length, generator=self._draws[row])
+        return torch.nn.functional.pad(drawn, (0, self._batch.ids.shape[1] - length))

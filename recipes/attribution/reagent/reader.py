@@ -1,6 +1,6 @@
-"""How a frozen model is asked: many texts of one length in a forward, of which only the last logits are made."""
+"""How a frozen model is asked: many texts in a forward, of each of which the last logits alone are made."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -32,19 +32,20 @@ class Reader:
         return self.head.weight.device
 
     @torch.no_grad()
-    def probabilities(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """[n] probability of `targets` [n] behind texts `ids` [n, t]."""
-        return self._read(ids, lambda logits, rows: _chosen(logits.softmax(-1), targets[rows]))
+    def probabilities(self, ids: Tensor, lengths: Tensor, targets: Tensor) -> Tensor:
+        """[n] probability of `targets` [n] behind texts `ids` [n, t] of `lengths` [n], right-padded with any tokens."""
+        return self._read(ids, lengths, lambda logits, rows: _chosen(logits.softmax(-1), targets[rows]))
 
     @torch.no_grad()
-    def ranks(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """[n] how many tokens are likelier than `targets` [n] behind texts `ids` [n, t]."""
-        return self._read(ids, lambda logits, rows: (logits > _chosen(logits, targets[rows])[:, None]).sum(-1))
+    def ranks(self, ids: Tensor, lengths: Tensor, targets: Tensor) -> Tensor:
+        """[n] how many tokens are likelier than `targets` [n] behind such texts."""
+        return self._read(ids, lengths, lambda logits, rows: (logits > _chosen(logits, targets[rows])[:, None]).sum(-1))
 
     @torch.no_grad()
     def distributions(self, embeddings: Tensor) -> Tensor:
-        """[n, V] next-token distributions behind texts given as embeddings [n, t, H]."""
-        return self._read(embeddings, lambda logits, _: logits.softmax(-1))
+        """[n, V] next-token distributions behind texts of one length, given as embeddings [n, t, H]."""
+        lengths = torch.full((len(embeddings),), embeddings.shape[1], device=embeddings.device)
+        return self._read(embeddings, lengths, lambda logits, _: logits.softmax(-1))
 
     @torch.no_grad()
     def along(self, ids: Tensor) -> Tensor:
@@ -81,19 +82,30 @@ class Reader:
         token = int(values.argmax())
         return token, float(values[token])
 
-    def _read(self, texts: Tensor, readout: Callable[[Tensor, slice], Tensor]) -> Tensor:
-        """Join `readout(last logits [k, V], which rows)` over forwards of at most `batch_tokens` tokens."""
+    def _read(self, texts: Tensor, lengths: Tensor, readout: Callable[[Tensor, slice], Tensor]) -> Tensor:
+        """Join `readout(last logits [k, V], which rows)` over forwards of at most `batch_tokens` tokens.
+
+        What stands behind the last token of a text needs no mask: no token of a causal model sees those after it.
+        """
         name = "inputs_embeds" if texts.is_floating_point() else "input_ids"
         self.rows += len(texts)
-        parts = [
-            readout(self.head.logits(last_hidden_state(self.model, **{name: texts[rows]})[:, -1]), rows)
-            for rows in self._batches(*texts.shape[:2])
-        ]
+        parts = []
+        for rows in self._batches(lengths.tolist()):
+            width = int(lengths[rows].max())
+            hidden = last_hidden_state(self.model, **{name: texts[rows, :width]})
+            last = hidden[torch.arange(len(hidden), device=hidden.device), lengths[rows] - 1]
+            parts.append(readout(self.head.logits(last), rows))
         return torch.cat(parts)
 
-    def _batches(self, count: int, length: int) -> Iterator[slice]:
-        size = max(1, self.batch_tokens // length)
-        return (slice(start, min(start + size, count)) for start in range(0, count, size))
+    def _batches(self, lengths: Sequence[int]) -> Iterator[slice]:
+        """Rows of each forward, as they come."""
+        start, width = 0, 0
+        for row, length in enumerate(lengths):
+            if row > start and max(width, length) * (row + 1 - start) > self.batch_tokens:
+                yield slice(start, row)
+                start, width = row, 0
+            width = max(width, length)
+        yield slice(start, len(lengths))
 
 
 def _chosen(values: Tensor, targets: Tensor) -> Tensor:

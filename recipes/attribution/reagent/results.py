@@ -117,16 +117,16 @@ def _curves(
 ) -> dict[str, float]:
     """Areas under curves of replacement, the same replacements for every attribution."""
     draws, ids = config.metric.replacements, batch.ids[row]
-    generator = torch.Generator().manual_seed(seed_of(config.seed, "curves", target.id))
-    chances = torch.rand(draws, len(ids), generator=generator)
-    drawn = replace(torch.full((draws,), row, device=ids.device), chances)
+    length, generator = len(target.ids), torch.Generator().manual_seed(seed_of(config.seed, "curves", target.id))
+    drawn = attributer.replaced(batch, row, replace, torch.rand(draws, length, generator=generator))[:, :length]
 
     def read(replaced: Tensor) -> Tensor:
-        texts = torch.where(replaced[:, None], drawn, ids).flatten(0, 1)
-        values = attributer.reader.probabilities(texts, batch.targets[row].expand(len(texts)))
-        return values.unflatten(0, (-1, draws)).mean(1)
+        texts = torch.where(replaced[:, None], drawn, ids[:length]).flatten(0, 1)
+        about = (each[row].expand(len(texts)) for each in (batch.lengths, batch.targets))
+        return attributer.reader.probabilities(texts, *about).unflatten(0, (-1, draws)).mean(1)
 
-    curves = faithfulness.replacement_curves(one.scores.to(ids.device), batch.free[row], target.probability, read)
+    scores, free = one.scores.to(ids.device), batch.free[row, :length]
+    curves = faithfulness.replacement_curves(scores, free, target.probability, read)
     return {"deletion": curves.deletion, "insertion": curves.insertion}
 
 
@@ -135,8 +135,9 @@ def _masking(
 ) -> Masking | None:
     """The masks of a prediction; None where nothing can be said."""
     options, reader = config.metric, attributer.reader
-    embeddings, seed = reader.embeddings(batch.ids[row]), seed_of(config.seed, "masks", target.id)
-    masking = Masking(embeddings, batch.free[row], reader.distributions, options.distance, options.draws, seed)
+    ids, free = (each[row, : len(target.ids)] for each in (batch.ids, batch.free))
+    embeddings, seed = reader.embeddings(ids), seed_of(config.seed, "masks", target.id)
+    masking = Masking(embeddings, free, reader.distributions, options.distance, options.draws, seed)
     return masking if masking.is_defined else None
 
 

@@ -83,19 +83,20 @@ def vocabulary_classes(tokenizer: Any, rows: int, uniform: bool, device: torch.d
 
 
 class Expectations:
-    """What a model expects at each place of texts of one length; at the first place the token stays.
+    """What a model expects at each place of texts; at the first place the token stays, and where a text is padded.
 
     Args:
         reader: The model.
         ids: [texts, t]
+        lengths: [texts] tokens of each.
         control: Tokens that never replace others.
         greedy: Take the likeliest token, which may be the one that stands there; else draw one of the others.
     """
 
-    def __init__(self, reader: Reader, ids: Tensor, control: Sequence[int], greedy: bool) -> None:
-        self._ids = ids
-        self._table = torch.stack([self._column(reader.along(row), row, control, greedy) for row in ids])
-        self._greedy = greedy
+    def __init__(self, reader: Reader, ids: Tensor, lengths: Tensor, control: Sequence[int], greedy: bool) -> None:
+        self._ids, self._greedy = ids, greedy
+        texts = [row[:length] for row, length in zip(ids, lengths.tolist(), strict=True)]
+        self._tables = [self._column(reader.along(text), text, control, greedy) for text in texts]
 
     @staticmethod
     def _column(distributions: Tensor, ids: Tensor, control: Sequence[int], greedy: bool) -> Tensor:
@@ -111,31 +112,34 @@ class Expectations:
         """[n, t] replacements of the texts with these numbers [n], by uniform numbers [n, t]."""
         drawn = self._ids[texts].clone()
         for text in texts.unique().tolist():
-            rows = texts == text
+            rows, table = texts == text, self._tables[text]
+            length = len(table) + 1
             if self._greedy:
-                drawn[rows, 1:] = self._table[text]
+                drawn[rows, 1:length] = table
                 continue
-            sums = self._table[text]
-            wanted = (chances[rows, 1:].to(sums) * sums[:, -1]).T.contiguous()
-            places = torch.searchsorted(sums, wanted, right=True).T
-            drawn[rows, 1:] = places.clamp_max(sums.shape[-1] - 1)
+            wanted = (chances[rows, 1:length].to(table) * table[:, -1]).T.contiguous()
+            places = torch.searchsorted(table, wanted, right=True).T
+            drawn[rows, 1:length] = places.clamp_max(table.shape[-1] - 1)
         return drawn
 
 
-def build_sampler(name: str, reader: Reader, ids: Tensor, tokenizer: Any, tables: dict[str, Classes]) -> Replace:
-    """The sampler of a config, for texts of one length.
+def build_sampler(
+    name: str, reader: Reader, ids: Tensor, lengths: Tensor, tokenizer: Any, tables: dict[str, Classes]
+) -> Replace:
+    """The sampler of a config, for some texts.
 
     Args:
         name: `class`, `uniform`, `lm_sample` or `lm_argmax`.
         reader: The model.
         ids: [texts, t]
+        lengths: [texts] tokens of each.
         tokenizer: Its tokenizer.
         tables: Classes that were made before, by name; one that is made here is added.
     """
     if name in (LM_SAMPLE, LM_ARGMAX):
         rows = len(reader.model.get_input_embeddings().weight)
         control = [token for token in control_ids(tokenizer) if token < rows]
-        return Expectations(reader, ids, control, name == LM_ARGMAX).draw
+        return Expectations(reader, ids, lengths, control, name == LM_ARGMAX).draw
     assert name in (CLASS, UNIFORM)
     if name not in tables:
         rows = len(reader.model.get_input_embeddings().weight)
