@@ -12,7 +12,15 @@ class CalibrationConfig:
     sequences: int = setting(128, help="sequences", unit="sequences", ge=1)
     length: int = setting(256, help="tokens of each, whole and without padding", unit="tokens", ge=2)
     batch: int = setting(8, help="sequences of a forward", unit="sequences", ge=1)
+    offload: bool = setting(
+        False,
+        help="keep the model on the CPU, and on the device one block at a time: for models larger than its memory",
+    )
     damp: float = setting(0.01, help="damping of a Hessian, as share of its mean diagonal", gt=0, origin="code")
+
+    def rest(self, device: str) -> str:
+        """Where the model is while nothing is computed."""
+        return "cpu" if self.offload else device
 
     @property
     def tokens(self) -> int:

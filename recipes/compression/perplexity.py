@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
+from recipes.compression.walk import Walk
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.vision_language import TextModel
 from recipes.core.scoring.rows import text_rows
@@ -14,7 +15,9 @@ from recipes.core.scoring.score import score, score_once
 NLL, PERPLEXITY = "nll", "perplexity"
 
 
-def token_nlls(model: TextModel, rows: Tensor, device: str, batch_tokens: int, once: bool = False) -> np.ndarray:
+def token_nlls(
+    model: TextModel, rows: Tensor, device: str, batch_tokens: int, once: bool = False, offload: bool = False
+) -> np.ndarray:
     """float32 [sequences, length - 1] NLL in nats of the tokens of each sequence but the first.
 
     Args:
@@ -23,15 +26,21 @@ def token_nlls(model: TextModel, rows: Tensor, device: str, batch_tokens: int, o
         device: Where to compute.
         batch_tokens: Tokens of a forward.
         once: Whether it is computed once and cached, as for a model that other arms and seeds read too.
+        offload: Whether the model stays where it is, and one block at a time is on the device; nothing is cached then.
     """
+    if offload:
+        batch = max(1, batch_tokens // rows.shape[1])
+        return Walk(model.language_model, rows, "model", batch=batch, device=device).nlls()
     run = score_once if once else score
     scores = run(model, text_rows(rows.numpy()), device=device, batch_tokens=batch_tokens, what="held-out text")
     return -scores["logprob"].reshape(len(rows), -1)
 
 
-def sequence_nlls(model: TextModel, rows: Tensor, device: str, batch_tokens: int, once: bool = False) -> np.ndarray:
+def sequence_nlls(
+    model: TextModel, rows: Tensor, device: str, batch_tokens: int, once: bool = False, offload: bool = False
+) -> np.ndarray:
     """float64 [sequences] mean NLL in nats of a sequence; arguments as of `token_nlls`."""
-    return token_nlls(model, rows, device, batch_tokens, once).mean(1, dtype=np.float64)
+    return token_nlls(model, rows, device, batch_tokens, once, offload).mean(1, dtype=np.float64)
 
 
 def score_domains(scores: Scores, nlls: Mapping[str, np.ndarray], prefix: str = "") -> None:

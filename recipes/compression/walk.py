@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
@@ -219,6 +220,17 @@ class Walk:
                         hidden = [ran.outputs.to(self.rest) for ran in step.run()]
                 show(block.number + 1)
 
+    def nlls(self, what: str = "held-out text") -> np.ndarray:
+        """float32 [N, T - 1] NLL in nats of the tokens of each sequence but the first, of a causal language model."""
+        hidden: list[Tensor] = []
+        for step in self.steps(what):
+            if step.block is self.blocks[-1]:
+                hidden = [ran.outputs.to(self.rest) for ran in step.run()]
+        with torch.no_grad():
+            parts = [self._token_nlls(ids, states) for ids, states in zip(self._batches, hidden, strict=True)]
+        values: np.ndarray = torch.cat(parts).float().cpu().numpy()
+        return values
+
     def backward(self, what: str = "gradients") -> Iterator[BackwardStep]:
         """The blocks of a causal language model from the last to the first; each must be run before the next.
 
@@ -262,11 +274,16 @@ class Walk:
     def _loss_gradient(self, ids: Tensor, states: Tensor) -> Tensor:
         """[B, T, d] gradient of the sum of the sequences' losses with respect to what the last block puts out."""
         states = states.detach().requires_grad_()
-        with torch.enable_grad(), self._in_place_of_blocks(lambda *_, **__: states):
-            final = last_hidden_state(self.model, input_ids=ids)[:, :-1]
-            nll = token_nll(final.reshape(-1, final.shape[-1]), output_head(self.model), ids[:, 1:].reshape(-1))
-            (gradient,) = torch.autograd.grad(nll.view(len(ids), -1).mean(1).sum(), states)
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(self._token_nlls(ids, states).mean(1).sum(), states)
         return gradient
+
+    def _token_nlls(self, ids: Tensor, states: Tensor) -> Tensor:
+        """[B, T - 1] NLL of tokens, of what the last block puts out."""
+        with self._in_place_of_blocks(lambda *_, **__: states):
+            final = last_hidden_state(self.model, input_ids=ids)[:, :-1]
+        nll = token_nll(final.reshape(-1, final.shape[-1]), output_head(self.model), ids[:, 1:].reshape(-1))
+        return nll.view(len(ids), -1)
 
     @contextmanager
     def _in_place_of_blocks(self, stand_in: Callable[..., Tensor]) -> Iterator[None]:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -76,6 +77,8 @@ def test_nlls_are_those_of_the_models_own_loss() -> None:
     nlls = {"law": sequence_nlls(TextModel(model), rows, "cpu", 20)}
     for number, row in enumerate(rows):
         assert nlls["law"][number] == pytest.approx(float(model(input_ids=row[None], labels=row[None]).loss), rel=1e-5)
+    one_block_at_a_time = sequence_nlls(TextModel(model), rows, "cpu", 20, offload=True)
+    np.testing.assert_allclose(one_block_at_a_time, nlls["law"], rtol=1e-5)
     scores = Scores()
     score_domains(scores, nlls)
     whole = float(model(input_ids=rows, labels=rows).loss)

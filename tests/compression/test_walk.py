@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, masking_utils
@@ -88,6 +89,15 @@ def test_gradients_of_each_sequence_are_those_of_its_own_backward(kind: str) -> 
         for linear in linears_of(model, "model"):
             gradient = linear.module.weight.grad.T if linear.transposed else linear.module.weight.grad
             torch.testing.assert_close(torch.cat(gradients[linear.name])[number], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@torch.no_grad()
+def test_losses_block_by_block_are_the_models(kind: str) -> None:
+    model, rows = small_model(kind), _rows()
+    nlls = torch.from_numpy(Walk(model, rows, "model", batch=2).nlls())
+    logits = model(input_ids=rows).logits[:, :-1]
+    torch.testing.assert_close(nlls, cross_entropy(logits.mT, rows[:, 1:], reduction="none"), rtol=1e-4, atol=1e-5)
 
 
 def test_masks_of_each_layer_are_its_own() -> None:

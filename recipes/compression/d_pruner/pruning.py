@@ -83,11 +83,11 @@ class Pruner:
 
     @cached_property
     def _zeros_of_dense(self) -> dict[float, Zeros]:
-        shares = self._config.prune.shares
+        shares, rest = self._config.prune.shares, self._config.calibration.rest(self._device)
         zeros: dict[float, Zeros] = {share: {} for share in shares}
         for linear, scores in self._scores(range(len(self._linears))):
             for share in shares:
-                zeros[share][linear.name] = _smallest(scores, share)
+                zeros[share][linear.name] = _smallest(scores, share).to(rest)
         return zeros
 
     def _prune_by_walk(self, share: float) -> None:
@@ -104,7 +104,7 @@ class Pruner:
         blocks = len(self._walk(self._sequences.domain).blocks)
         for group in np.array_split(np.arange(blocks), min(self._config.score.groups, blocks)):
             for linear, scores in list(self._scores(group.tolist())):
-                linear.weight.masked_fill_(_smallest(scores, share), 0)
+                linear.weight.masked_fill_(_smallest(scores, share).to(linear.weight.device), 0)
 
     def _scores(self, blocks: Collection[int]) -> Iterator[tuple[LinearLayer, Tensor]]:
         """Linear layers of some blocks, and the scores [out, in] of their weights in the model as it is."""

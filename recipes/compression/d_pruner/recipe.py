@@ -53,7 +53,7 @@ class DPrunerRecipe(Untrained):
 
     def prepare(self, config: DPrunerConfig, device: str) -> Prepared:
         """Model, sequences, and what the dense model says of them. Raises UserError."""
-        model, tokenizer = load_model(config, device)
+        model, tokenizer = load_model(config, config.calibration.rest(device))
         where = model_where(config.model)
         widest = max(linears_of(model.language_model, where), key=lambda linear: linear.weight.shape[1])
         sequences = load_sequences(config, tokenizer)
@@ -74,7 +74,7 @@ class DPrunerRecipe(Untrained):
 
 
 def _read(config: DPrunerConfig, model: TextModel, sequences: Sequences, device: str, once: bool = False) -> Read:
-    options = (device, config.evaluation.batch_tokens, once)
+    options = (device, config.evaluation.batch_tokens, once, config.calibration.offload)
     return {text: token_nlls(model, rows, *options) for text, rows in sequences.held_out.items()}
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ class RsqRecipe(Untrained):
 
     def prepare(self, config: RsqConfig, device: str) -> Prepared:
         """Model, sequences, what they cost in full precision, and the rotation. Raises UserError."""
-        model, tokenizer = load_frozen(config, device)
+        model, tokenizer = load_frozen(config, config.calibration.rest(device))
         where = model_where(config.model)
         for key in ("calibration", "evaluation"):
             check_context(model, getattr(config, key).length, f"{key}.length")
@@ -89,8 +88,8 @@ def _nlls(
     model: TextModel, held_out: Mapping[str, Tensor], config: RsqConfig, device: str, once: bool = False
 ) -> dict[str, np.ndarray]:
     """Domain -> [n] nats per token of its sequences."""
-    batch: Any = config.evaluation.batch_tokens
-    return {domain: sequence_nlls(model, rows, device, batch, once) for domain, rows in held_out.items()}
+    options = (device, config.evaluation.batch_tokens, once, config.calibration.offload)
+    return {domain: sequence_nlls(model, rows, *options) for domain, rows in held_out.items()}
 
 
 RECIPE = RsqRecipe
