@@ -123,6 +123,9 @@ def test_one_class_has_no_auroc(tmp_path: Path, mine: tuple[Path, Path]) -> None
     with pytest.raises(UserError, match="all 4 greedy answers are wrong.*undefined"):
         run(tmp_path / "out", f"model={mine[0]}", f"data.path={path}", "data.shots=0")
     assert not list((tmp_path / "out").glob("*/*/*/metrics.jsonl"))
+    with pytest.raises(UserError, match="sentence encoder of type bert"):
+        run(tmp_path / "out", f"model={mine[0]}", f"data.path={mine[1]}", "data.shots=0", f"relevance.path={mine[0]}")
+    assert not list((tmp_path / "out").glob("*/*/*/metrics.jsonl"))
     with pytest.raises(UserError, match="template"):
         run(tmp_path / "out", f"model={mine[0]}", f"data.path={mine[1]}", "data.template=chat")
 

@@ -13,7 +13,7 @@ from recipes.attribution.sar.answers import Answer, Asking, Reading
 from recipes.attribution.sar.config import EMBED, SE, WEIGHTED, FactLMConfig, SarConfig, UserQuestionsConfig
 from recipes.attribution.sar.fact_model import fact_tokenizer, train_fact_model
 from recipes.attribution.sar.questions import Question, is_right, load_questions, prompt_ids
-from recipes.attribution.sar.relevance import likeness, reads_question, token_weights
+from recipes.attribution.sar.relevance import Answered, Vectors, likeness, reads_question, token_weights
 from recipes.attribution.sar.results import FILE, HINT, Measured, plots, score, weighed, write_answers
 from recipes.attribution.sar.scoring import Evidence, uncertainties
 from recipes.core.data.files.records import BadRow
@@ -72,30 +72,30 @@ class Model:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the arms of a seed share.
+    """What is known before the uncertainty of the arm is worked out.
 
     Attributes:
         questions: What is asked.
         right: bool [questions] whether the greedy answer is right.
         greedy: The greedy answer to each.
-        sampled: The sampled answers to each.
+        evidence: What the arm has to know of the sampled answers to each.
         reading: Makes texts of ids.
-        vectors: Makes vectors of texts; called only if the arm compares texts.
+        encoded: Texts whose vectors that took, of a question.
     """
 
     questions: Sequence[Question]
     right: np.ndarray
     greedy: Sequence[Answer]
-    sampled: Sequence[Sequence[Answer]]
+    evidence: Sequence[Evidence]
     reading: Reading
-    vectors: Any
+    encoded: float
 
 
 class SarRecipe(Untrained):
     """Uncertainties of answers, and whether they know which are wrong."""
 
     def prepare(self, config: SarConfig, device: str) -> Prepared:
-        """Questions, the model, its answers: all cached by content. Raises UserError."""
+        """Questions, answers, relevance and likeness: all cached by content. Raises UserError."""
         questions = load_questions(config.data)
         model = Model(config, questions, device)
         options, ids = config.generation, [each.id for each in questions]
@@ -104,26 +104,23 @@ class SarRecipe(Untrained):
         asking = Asking(lambda: model.loaded, reading, options.temperature, options.max_new_tokens, where, device)
         key = [*model.key, options.stops]
         # Greedy answers do not depend on how others are drawn.
-        greedy_asking = replace(asking, temperature=1.0)
-        greedy = [one for [one] in greedy_asking.answers_once(key, ids, prompts, 1, None)]
+        plainly = replace(asking, temperature=1.0)
+        greedy = [one for [one] in plainly.answers_once(key, ids, prompts, 1, None)]
         right = np.array([is_right(question, one.text) for question, one in zip(questions, greedy, strict=True)])
         if right.all() or not right.any():
             kind = "right" if right.all() else "wrong"
-            what = (
-                f"all {len(right):,} greedy answers are {kind}: which are wrong is no question, and its AUROC undefined"
-            )
+            what = f"all {len(right):,} greedy answers are {kind}, so that the AUROC for wrong ones is undefined"
             raise UserError(what, f"data={config.data.name}, {where}", "ask other questions, or another model")
         sampled = asking.answers_once(key, ids, prompts, options.samples, config.seed)
-        return Prepared(questions, right, greedy, sampled, reading, partial(_vectors, config, model, device))
+        answered = list(zip(questions, sampled, strict=True))
+        evidence, encoded = _evidence(config, answered, reading, partial(_vectors, config, model, device))
+        return Prepared(questions, right, greedy, evidence, reading, encoded)
 
     def evaluate(self, config: SarConfig, prepared: Prepared, model: object, curve: dict[int, Scores]) -> Evaluation:
-        """Weigh, compare, and rank the questions by what comes out."""
+        """Rank the questions by the uncertainty of their answers."""
         ids = [each.id for each in prepared.questions]
-        evidence, encoded = _evidence(config, prepared)
-        values = uncertainties(config.uncertainty, evidence, ids)
-        measured = Measured(
-            prepared.questions, prepared.right, prepared.greedy, evidence, values, prepared.reading, encoded
-        )
+        values = uncertainties(config.uncertainty, prepared.evidence, ids)
+        measured = Measured(**vars(prepared), values=values)
         scores, files = score(measured), {FILE: partial(write_answers, measured=measured)}
         texts = weighed(measured, config.shown)
         if texts:
@@ -132,28 +129,29 @@ class SarRecipe(Untrained):
         return Evaluation(scores.overall(), scores, shown, plots(config, measured), files=files)
 
 
-def _evidence(config: SarConfig, prepared: Prepared) -> tuple[list[Evidence], float]:
-    """What the method of a run has to know of each question, and the texts that were encoded, of each question."""
-    answered = list(zip(prepared.questions, prepared.sampled, strict=True))
+def _evidence(
+    config: SarConfig, answered: Answered, reading: Reading, vectors: Vectors
+) -> tuple[list[Evidence], float]:
+    """What the method of a run has to know of each question, and how many texts got vectors, of each question."""
     seen = set[str]()
 
-    def vectors(texts: Sequence[str]) -> Tensor:
+    def counted(texts: Sequence[str]) -> Tensor:
         seen.update(texts)
-        return prepared.vectors(texts)
+        return vectors(texts)
 
     count, chosen = len(answered), config.uncertainty
     weights: Any = [()] * count
     alike: list[Any] = [None] * count
     alone: list[Any] = [None] * count
     if chosen.method in WEIGHTED:
-        weights = token_weights(config.relevance, answered, prepared.reading, vectors, config.seed)
+        weights = token_weights(config.relevance, answered, reading, counted, config.seed)
     if config.compares:
-        alike = likeness(answered, vectors, reads_question(config.relevance))
+        alike = likeness(answered, counted, reads_question(config.relevance))
     if chosen.method == SE and chosen.cluster == EMBED:
         texts = [[answer.text for answer in answers] for _, answers in answered]
-        rows = vectors([text for row in texts for text in row]).double().numpy()
+        rows = counted([text for row in texts for text in row]).double().numpy()
         alone = np.split(rows, np.cumsum([len(row) for row in texts])[:-1])
-    parts = zip(prepared.sampled, weights, alike, alone, strict=True)
+    parts = zip((answers for _, answers in answered), weights, alike, alone, strict=True)
     return [Evidence(*each) for each in parts], len(seen) / count
 
 
