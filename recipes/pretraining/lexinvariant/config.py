@@ -47,7 +47,7 @@ class LookupsConfig:
     share: float = setting(0.5, help="share of the training sequences; the others are text", ge=0, le=1)
     symbols: int = setting(64, help="symbols; training shows the first half", unit="symbols", ge=4)
     fewest_pairs: int = setting(3, help="least number of keys", ge=1)
-    most_pairs: int = setting(8, help="largest number of keys", ge=1)
+    most_pairs: int = setting(6, help="largest number of keys", ge=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +55,9 @@ class EvaluationConfig:
     """What is measured, and when."""
 
     watch_every: int = setting(200, help="steps between measurements", unit="steps", ge=1)
-    windows: int = setting(60, help="held-out sequences of each domain", unit="sequences", ge=1)
-    buckets: int = setting(6, help="parts of a sequence whose losses are told apart", ge=2)
-    lookups: int = setting(500, help="look-ups in seen symbols, and in held-out ones", ge=1)
+    windows: int = setting(100, help="held-out sequences of each domain", unit="sequences", ge=1)
+    buckets: int = setting(4, help="parts of a sequence whose losses are told apart", ge=2)
+    lookups: int = setting(400, help="look-ups in seen symbols, and in held-out ones", ge=1)
     num_samples: int = setting(1, help="tables of vectors over which probabilities are averaged", ge=1)
     probe_windows: int = setting(
         100, help="training sequences that the probe of a cipher's key is fitted on", unit="sequences", ge=1

@@ -59,7 +59,8 @@ def window_nlls(config: LexinvariantConfig, model: LexiconLM, lexicon: Lexicon, 
 
             values = read(model, windows, part, method.HELD_OUT, losses, sample)
             nlls[sample, part][labels[part][:, :-1] >= 0] = values.double().cpu().numpy()
-    return np.asarray(math.log(config.samples) - np.logaddexp.reduce(-nlls, axis=0))
+    with np.errstate(invalid="ignore"):  # of marks
+        return np.asarray(math.log(config.samples) - np.logaddexp.reduce(-nlls, axis=0))
 
 
 def add_positions(scores: Scores, names: list[str], nlls: np.ndarray, buckets: int) -> list[tuple[float, float]]:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import LlamaModel
 
 from recipes.core.losses.kernels import weighted_cross_entropy
@@ -44,7 +45,9 @@ class LexiconLM(nn.Module):
         if embedding == LEARNED:
             self.rows = nn.Parameter(rows[:count].clone())
         else:
-            self.gain, self.bias = nn.Parameter(torch.ones(self.width)), nn.Parameter(torch.zeros(self.width))
+            # They begin as large as learned vectors, so that no arm begins by repeating what it has just read.
+            self.gain = nn.Parameter(torch.full((self.width,), float(decoder.config.initializer_range)))
+            self.bias = nn.Parameter(torch.zeros(self.width))
         self._fixed: Tensor | None = None
 
     def forward(
@@ -58,13 +61,15 @@ class LexiconLM(nn.Module):
             keys: int [batch, k], what the vectors of each sequence follow from besides the seed.
             readout: Gets one head for all sequences, or one for each.
         """
-        tables = self.tables(keys)  # [1 or batch, count, d]
-        vectors = tables if self.embedding == LEARNED else tables * self.gain + self.bias
-        vectors = torch.cat([vectors, self.marks.expand(len(tables), -1, -1)], 1)
-        places = torch.arange(len(tables), device=tables.device).view(-1, 1)
-        hidden = self.decoder(
-            inputs_embeds=vectors[places, input_ids], attention_mask=attention_mask, use_cache=False
-        ).last_hidden_state
+        tables, is_mark = self.tables(keys), input_ids >= self.count
+        tokens, marks = input_ids.clamp_max(self.count - 1), (input_ids - self.count).clamp_min(0)
+        if self.embedding == LEARNED:
+            vectors = functional.embedding(tokens, tables[0])
+        else:
+            places = torch.arange(len(tables), device=tables.device).view(-1, 1)
+            vectors = tables[places, tokens] * self.gain + self.bias
+        vectors = torch.where(is_mark[..., None], functional.embedding(marks, self.marks), vectors)
+        hidden = self.decoder(inputs_embeds=vectors, attention_mask=attention_mask, use_cache=False).last_hidden_state
         scale = 1.0 if self.embedding == LEARNED else self.width**-0.5
         return readout(hidden, [OutputHead(table, scale=scale) for table in tables])
 
