@@ -124,7 +124,7 @@ def _planted(data: PlantedConfig, tokenizer: Any, seed: int) -> list[Target]:
     return [
         Target(name, name, tuple(ids), (True,) * len(ids), evidence=one.evidence, answer=answer[0])
         for number, (one, ids, answer) in enumerate(rows)
-        for name in [f"text {number}"]
+        for name in [f"text {seed}-{number}"]
     ]
 
 
