@@ -60,7 +60,7 @@ def test_a_users_model_becomes_one_that_transformers_loads_alone(tmp_path: Path,
     layers = [json.loads(line) for line in (folder / "layers.jsonl").read_text().splitlines()]
     assert len(layers) == 14 and {line["bits"] for line in layers} == {3}
     weights = [json.loads(line) for line in (folder / "importance.jsonl").read_text().splitlines()]
-    assert {line["layer"] for line in weights} == {None, 0, 1}
+    assert {line["layer"] for line in weights} == {None, 0, 1} and {line["method"] for line in weights} == {"attention"}
     means = {line["text"]: [] for line in weights}  # type: dict[str, list[float]]
     for line in weights:
         means[line["text"]].append(line["weight"])

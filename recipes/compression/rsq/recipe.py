@@ -65,7 +65,7 @@ class RsqRecipe(Untrained):
             stated |= {"rotate": asdict(config.rotate), "importance": asdict(config.importance)}
             write = compressed_writer(language_model, prepared.tokenizer, prepared.where, stated)
         files = {LAYERS: partial(write_layers, config=config, prepared=prepared, done=done)}
-        if texts := weighed_texts(prepared, done):
+        if texts := weighed_texts(config.importance.strategy, prepared, done):
             files[IMPORTANCE] = partial(write_importance, texts=texts)
         shown = plots(prepared, done)
         return Evaluation(metrics, scores, heatmap(texts), plots=shown, files=files, model=write)

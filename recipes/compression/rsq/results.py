@@ -98,7 +98,7 @@ def score_run(
     return scores, scores.overall() | whole
 
 
-def weighed_texts(prepared: Prepared, done: Quantised) -> list[WeighedText]:
+def weighed_texts(method: str, prepared: Prepared, done: Quantised) -> list[WeighedText]:
     """The first calibration sequences and what their tokens weigh, on average and by block; none if all weigh 1."""
     weights = {number: each[:SHOWN].numpy() for number, each in enumerate(done.weights) if each is not None}
     if not weights:
@@ -108,7 +108,7 @@ def weighed_texts(prepared: Prepared, done: Quantised) -> list[WeighedText]:
         WeighedText(
             f"calibration {row}",
             [texts[token] for token in ids],
-            [Importance("mean", mean[row]), *(Importance("block", each[row], at) for at, each in weights.items())],
+            [Importance(method, mean[row]), *(Importance(method, each[row], at) for at, each in weights.items())],
         )
         for row, ids in enumerate(prepared.rows[:SHOWN].tolist())
     ]
