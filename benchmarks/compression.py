@@ -70,14 +70,14 @@ def _quantise(
     """Seconds in all, and of the solver."""
     words = [f"importance.strategy={strategy}", f"quantise.true_sequential={one_by_one}", "label=benchmark"]
     config: Any = compose.compose("rsq", [*words, f"calibration.batch={BATCH}"])
-    model, solving, solve = _model(options, vocabulary).to(options.device), [0.0], quantise.gptq
+    model, solving, solve = _model(options, vocabulary).to(options.device), [0.0], quantise.round_layer
 
-    def timed_solver(*arguments: Any) -> Tensor:
-        solved, seconds = timed(lambda: solve(*arguments))
+    def timed_solver(*arguments: Any) -> quantise.Rounded:
+        rounded, seconds = timed(lambda: solve(*arguments))
         solving[0] += seconds
-        return solved
+        return rounded
 
-    with mock.patch.object(quantise, "gptq", timed_solver):
+    with mock.patch.object(quantise, "round_layer", timed_solver):
         _, whole = timed(lambda: quantise.quantise(model, rows, config, "the model", options.device))
     return whole, solving[0]
 

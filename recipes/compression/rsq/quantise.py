@@ -117,7 +117,7 @@ def _round_block(step: Step, weights: Tensor | None, config: RsqConfig) -> Itera
     for part in [[group] for group in groups] if config.quantise.true_sequential else [groups]:
         for group, hessian in zip(part, _hessians(step, part, weights), strict=True):
             for name in group:
-                yield _round_layer(step.block.linears[name], hessian, config)
+                yield round_layer(step.block.linears[name], hessian, config)
 
 
 def _hessians(step: Step, groups: Sequence[Sequence[str]], weights: Tensor | None) -> list[Tensor]:
@@ -136,7 +136,7 @@ def _hessians(step: Step, groups: Sequence[Sequence[str]], weights: Tensor | Non
     return [hessians[name].mean for name in firsts]
 
 
-def _round_layer(linear: LinearLayer, hessian: Tensor, config: RsqConfig) -> Rounded:
+def round_layer(linear: LinearLayer, hessian: Tensor, config: RsqConfig) -> Rounded:
     """GPTQ of one layer; H is that of its inputs."""
     before = linear.weight.to(hessian, copy=True)
     safe, dead = damp_dead(hessian)
