@@ -9,6 +9,7 @@ Source:
 import torch
 from torch import Tensor
 
+from recipes.core.errors import UserError
 from recipes.core.messages import note
 
 TRIES = 49  # dampings that are added before a Hessian is given up (RSQ's code)
@@ -62,7 +63,7 @@ def inverse_factor(hessian: Tensor, damp: float, layer: str) -> Tensor:
         layer: Its name, for messages.
 
     Raises:
-        ValueError: it is not positive definite after all tries; its entries are no second moments.
+        UserError: it is not positive definite after all tries: numbers of its inputs are too large for each other.
     """
     added = damp * hessian.diagonal().mean()
     eye = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
@@ -74,9 +75,8 @@ def inverse_factor(hessian: Tensor, damp: float, layer: str) -> Tensor:
                 if tries > 1:
                     note(f"warning: the Hessian of {layer} is singular: damped {tries} times, {tries * damp:g} in all")
                 return upper
-    raise ValueError(
-        f"the Hessian of {layer} is not positive definite with {TRIES * damp:g} of its mean diagonal added"
-    )
+    what = f"its Hessian is not positive definite with {TRIES * damp:g} of its mean diagonal added"
+    raise UserError(what, layer, "look at the weights before it, or type a larger calibration.damp")
 
 
 def inverse_diagonal(factor: Tensor) -> Tensor:

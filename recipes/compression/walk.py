@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from recipes.compression.linears import Block, blocks_of
-from recipes.core.errors import RunFailed
+from recipes.core.errors import UserError
 from recipes.core.losses.kernels import token_nll
 from recipes.core.models.head import last_hidden_state, output_head
 from recipes.core.runs.progress import progress
@@ -69,7 +69,7 @@ class Step:
             names: Of which; None: of all.
 
         Raises:
-            RunFailed: inputs or outputs are not finite; the layer is named.
+            UserError: inputs or outputs are not finite; the layer is named.
         """
         start = 0
         for hidden, call in zip(self.hidden, self._calls, strict=True):
@@ -91,7 +91,7 @@ class Step:
             Numbers of the batch's sequences.
 
         Raises:
-            RunFailed: what a layer puts out on the way is not finite.
+            UserError: what a layer puts out on the way is not finite.
         """
 
         def check(name: str, inputs: Tensor) -> None:
@@ -208,7 +208,7 @@ class Walk:
             what: What is being done, for people.
 
         Raises:
-            RunFailed: what a block puts out is not finite.
+            UserError: what a block puts out is not finite.
         """
         hidden, calls = self._embed()
         with progress(what, len(self.blocks)) as show:
@@ -298,9 +298,9 @@ class Walk:
 
 
 def check_finite(values: Tensor, layer: str) -> None:
-    """Refuse NaN and infinity. Raises RunFailed that names the layer."""
+    """Refuse NaN and infinity. Raises UserError that names the layer."""
     if not values.is_meta and not bool(values.isfinite().all()):
-        raise RunFailed(
+        raise UserError(
             "activations are not finite",
             where=layer,
             hint="the model is broken from here on: check its weights, or run in float32",

@@ -111,7 +111,11 @@ def test_texts_of_one_token_are_left_out_and_counted(
 @pytest.mark.parametrize(
     ("rows", "typed", "message"),
     [
-        ([{"text": f"dog {i}", "label": "human"} for i in range(9)], (), "1 classes, and two are the least"),
+        (
+            [{"text": f"dog {i}", "label": "human"} for i in range(9)],
+            (),
+            "of the class 'human', and two classes",
+        ),
         ([{"text": f"dog {i}", "label": "xyz"[i % 3]} for i in range(30)], (), "3 labels, and two are needed"),
         (
             [{"text": f"dog {i}", "label": "xy"[i % 2]} for i in range(30)],

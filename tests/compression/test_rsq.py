@@ -34,7 +34,7 @@ from recipes.compression.rsq.rotation import rotate
 from recipes.compression.rsq.weights import block_weights, received
 from recipes.compression.walk import Walk
 from recipes.core.config import compose
-from recipes.core.errors import RunFailed, UserError
+from recipes.core.errors import UserError
 from recipes.core.models.taps import Tap, attention_taps
 from tests.compression.models import VOCABULARY, small_model
 
@@ -218,6 +218,13 @@ def test_rotations_that_are_not_known_are_refused() -> None:
         rotate(model.eval().requires_grad_(False), "hadamard", True, 0, "model")
 
 
+def test_weights_too_large_to_be_turned_are_refused() -> None:
+    model = small_model("llama").requires_grad_(False)
+    model.model.layers[1].mlp.up_proj.weight *= 1e30
+    with pytest.raises(UserError, match="rotated, its logits are no numbers"):
+        rotate(model, "qr", False, 0, "model")
+
+
 @pytest.mark.parametrize("strategy", ["attention", "first", "actnorm", "actdiff", "tokenfreq", "tokensim"])
 def test_weights_of_a_block(strategy: str) -> None:
     model = small_model("llama").requires_grad_(False)
@@ -237,5 +244,5 @@ def test_a_layer_whose_inputs_are_no_numbers_is_named() -> None:
     model = small_model("llama").requires_grad_(False)
     model.model.layers[1].mlp.up_proj.weight[0, 0] = torch.nan
     config = compose.compose("rsq", ["budget=smoke"])
-    with pytest.raises(RunFailed, match="model.layers.1.mlp.up_proj: activations are not finite"):
+    with pytest.raises(UserError, match="model.layers.1.mlp.up_proj: activations are not finite"):
         quantise(model, torch.randint(2, VOCABULARY, (3, 8), generator=generator()), config, "model", "cpu")

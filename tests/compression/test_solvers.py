@@ -9,6 +9,7 @@ from torch import Tensor
 from recipes.compression.calibration import effective_size
 from recipes.compression.hessians import Hessian, damp_dead, inverse_diagonal, inverse_factor
 from recipes.compression.solvers import solve_columns
+from recipes.core.errors import UserError
 
 
 def _random(*shape: int, seed: int = 0) -> Tensor:
@@ -55,7 +56,7 @@ def test_singular_hessian_is_damped_with_a_warning(capsys: pytest.CaptureFixture
     factor = inverse_factor(x.T @ x, 1e-8, "model.layers.0.q_proj")
     assert bool(factor.isfinite().all())
     assert "the Hessian of model.layers.0.q_proj is singular" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="not positive definite"):
+    with pytest.raises(UserError, match="layer.*not positive definite"):
         inverse_factor(-torch.eye(3), 0.01, "layer")
 
 

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from recipes.compression.linears import linears_of
 from recipes.compression.walk import Walk
-from recipes.core.errors import RunFailed
+from recipes.core.errors import UserError
 from tests.compression.models import KINDS, VOCABULARY, small_model
 
 
@@ -115,7 +115,7 @@ def test_masks_of_each_layer_are_its_own() -> None:
 def test_nan_is_named() -> None:
     model = small_model("gpt2")
     model.transformer.h[1].attn.c_attn.weight.data[0, 0] = torch.nan
-    with pytest.raises(RunFailed) as error:
+    with pytest.raises(UserError) as error:
         for step in Walk(model, _rows(), "model").steps():
             list(step.run())
     assert "transformer.h.1.attn.c_attn" in str(error.value)

@@ -15,7 +15,7 @@ from recipes.compression.rsq.method import grid_scale, round_to_grid
 from recipes.compression.rsq.weights import block_weights
 from recipes.compression.solvers import Rounds, solve_columns
 from recipes.compression.walk import Step, Walk
-from recipes.core.errors import RunFailed, UserError
+from recipes.core.errors import UserError
 
 SCALE_BITS = 16  # of a scale, as packers store it
 
@@ -78,7 +78,7 @@ def quantise(model: Any, rows: Tensor, config: RsqConfig, where: str, device: st
         device: Where blocks are computed.
 
     Raises:
-        RunFailed: activations are not finite, or a Hessian cannot be inverted; the layer is named.
+        UserError: activations are not finite, or a Hessian cannot be inverted; the layer is named.
     """
     done = Quantised([], [])
     if config.quantise.solver == RTN:
@@ -150,17 +150,14 @@ def gptq(weight: Tensor, hessian: Tensor, config: QuantiseConfig, damp: float, l
     """[out, in] rounded weights of a layer, on the grid of `weight` as it is before any error is made up for.
 
     Raises:
-        RunFailed: the Hessian [in, in] cannot be inverted, however it is damped.
+        UserError: the Hessian [in, in] cannot be inverted, however it is damped.
     """
     scale = _scale(weight, config)
 
     def rounding(start: int, columns: Tensor, diagonal: Tensor) -> Rounds:
         return lambda number, column: round_to_grid(column, scale[:, number], config.bits)
 
-    try:
-        return solve_columns(weight, inverse_factor(hessian, damp, layer), rounding)
-    except ValueError as error:
-        raise RunFailed(str(error), layer, "type a larger calibration.damp, or more calibration.sequences") from error
+    return solve_columns(weight, inverse_factor(hessian, damp, layer), rounding)
 
 
 def weighted_square(weight: Tensor, hessian: Tensor) -> float:

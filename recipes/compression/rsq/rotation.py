@@ -5,6 +5,7 @@ Gains of the norms go into what reads them first. An RMS norm sees no rotation. 
 none that leaves the mean alone, Q 1 = 1; so no embedding's mean is ever subtracted, which would be exact in neither.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +106,10 @@ def rotate(model: Any, kind: str, heads: bool, seed: int, where: str) -> float:
             _turn_values(block.linears[layout.values], block.linears[layout.mixed], layout.parts, _head_width(model))
     _turn_ends(model, body, layout, matrix, where)
     gap = float((_logits(model, ids) - before).abs().max() / before.abs().max())
-    if not gap <= TOLERANCE:
+    if not math.isfinite(gap):
+        what = "rotated, its logits are no numbers: its weights are too large, or broken"
+        raise UserError(what, where, "look at its weights, or type rotate.kind=none")
+    if gap > TOLERANCE:
         raise _unknown(model, where, f"its logits change by {gap:.1e} of the largest")
     return gap
 

@@ -167,7 +167,8 @@ def _check_classes(texts: Sequence[LabelledText], where: str) -> None:
     rows = Counter(each.label for each in texts)
     documents = Counter(label for _, label in {(each.document, each.label) for each in texts})
     if len(rows) < 2:
-        raise UserError(f"there are {len(rows)} classes, and two are the least", where, "give texts of several labels")
+        label = f"all texts are of the class {next(iter(rows))!r}" if rows else "no text has a class"
+        raise UserError(f"{label}, and two classes are the least", where, "give texts of several labels")
     if scarce := sorted(label for label in rows if documents[label] < FEWEST):
         more = f" and {len(scarce) - 1} more classes" if len(scarce) > 1 else ""
         count = f"{rows[scarce[0]]} text{'s' * (rows[scarce[0]] > 1)} of {documents[scarce[0]]} document"

@@ -61,7 +61,7 @@ def test_fewer_texts_are_drawn_from_each_class_by_its_share():
         (some({"a": 5, "b": 1}), "class 'b' has 1 text of 1 document, too few to train and to test(.|\n)*2 different"),
         (some({"a": 6, "b": 3}, per_document=3), "class 'b' has 3 texts of 1 document"),
         (some({"a": 4, "b": 1, "c": 1}), "class 'b' has 1 text of 1 document and 1 more classes"),
-        (some({"a": 5}), "there are 1 classes, and two are the least"),
+        (some({"a": 5}), "all texts are of the class 'a', and two classes are the least"),
     ],
 )
 def test_classes_that_cannot_be_split_are_refused(texts: list[LabelledText], message: str):
