@@ -4,12 +4,13 @@
 
 An opening of a document that ships; each of its later tokens is a prediction with all tokens before it as context, as a
 person asks for it who wants to know where a text came from. Ours: probes of all positions side by side in a forward,
-logits of the last token of each alone. Theirs: `inseq.attr.feat.ops.reagent_core`, version 0.7.1, one prediction after
-the other, as its rationalizer is called, logits of all tokens, sorted; its own sampler wants a download, so that both
-draw other tokens of the same surface class. Where `inseq` is not installed its code path stands in (`theirs` says which):
-the forwards, softmaxes, sort and updates that it makes, and nothing that it does besides. Measured twice: `stopping`,
-where a probe stops as it is meant to (theirs reads all probes until the last has stopped), and `full`, where none does, so
-that both make the same forwards. They take turns; of each the median over the turns behind the first, which warms up.
+logits of the last token of each alone. Theirs: `inseq.attr.feat.ops.reagent_core`, version 0.7.1, one prediction
+after the other, as its rationalizer is called, logits of all tokens, sorted; its own sampler wants a download, so
+that both draw other tokens of the same surface class. Where `inseq` is not installed its code path stands in
+(`theirs` says which): the forwards, softmaxes, sort and updates that it makes, and nothing that it does besides.
+Measured twice: `stopping`, where a probe stops as it is meant to (theirs reads all probes until the last has
+stopped), and `full`, where none does, so that both make the same forwards. They take turns; of each the median over
+the turns behind the first, which warms up.
 Promise: at least 3 times as fast per token, stopping.
 """
 

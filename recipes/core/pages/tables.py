@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from recipes.core.config import registry
+from recipes.core.config.settings import EQUIVALENCE
 from recipes.core.errors import UserError
 from recipes.core.pages.numbers import count_word, percent_number, short_number, time_words
 from recipes.core.pages.stored import StoredTrial
@@ -233,6 +234,9 @@ def _remark(judged: Judged) -> str:
         return f" ({verdict.reason})"
     if verdict.more_seeds:
         return f"; about {verdict.more_seeds:,} more seed{'' if verdict.more_seeds == 1 else 's'} would settle it"
+    if claim.kind == EQUIVALENCE:
+        apart = verdict.word == CONTRADICTED
+        return f"; farther apart than {short_number(claim.minimal_effect)}" if apart else ""
     far = verdict.interval.high if claim.direction > 0 else -verdict.interval.low
     small = verdict.word == CONTRADICTED and far >= 0
     return f"; too small to matter (less than {short_number(claim.minimal_effect)})" if small else ""

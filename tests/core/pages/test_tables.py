@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from recipes.core.config.settings import EQUIVALENCE
 from recipes.core.errors import UserError
 from recipes.core.pages.tables import measurement_line, output, price_text, table, verdict_line, verdicts
 from tests.core.pages.conftest import CLAIM, MACHINE, judged, priced
@@ -92,6 +93,8 @@ def test_a_verdict_says_its_price_and_its_reservations(stored):
     small = judged("contradicted", estimate=0.004, low=-0.006, high=0.015)
     assert verdict_line(trial, small).endswith("three seeds; too small to matter (less than .020)")
     assert verdict_line(trial, judged("contradicted", low=-0.4, high=-0.1)).endswith("three seeds")
+    alike = judged("contradicted", replace(CLAIM, kind=EQUIVALENCE), estimate=0.23, low=0.21, high=0.25)
+    assert verdict_line(trial, alike).endswith("three seeds; farther apart than .020")
     old = replace(trial, version=0)
     assert verdict_line(old, judged()).endswith("three seeds, version 0 of the recipe, which is at 1")
 
