@@ -4,13 +4,13 @@
 
 An opening of a document that ships; each of its later tokens is a prediction with all tokens before it as context, as a
 person asks for it who wants to know where a text came from. Ours: probes of all positions side by side in a forward,
-logits of the last token of each alone. Theirs: `inseq.attr.feat.ops.reagent_core`, version 0.7.1, one prediction
-after the other, as its rationalizer is called, logits of all tokens, sorted; its own sampler wants a download, so
-that both draw other tokens of the same surface class. Where `inseq` is not installed its code path stands in
-(`theirs` says which): the forwards, softmaxes, sort and updates that it makes, and nothing that it does besides.
-Measured twice: `stopping`, where a probe stops as it is meant to (theirs reads all probes until the last has
-stopped), and `full`, where none does, so that both make the same forwards. They take turns; of each the median over
-the turns behind the first, which warms up.
+logits of the last token of each alone. Theirs: `inseq.attr.feat.ops.reagent_core`, version 0.7.1, one prediction after
+the other, as its rationalizer is called, logits of all tokens, sorted; its own sampler wants a download, so that both
+draw other tokens of the same surface class. Where `inseq` is not installed its code path stands in (`theirs` says
+which): the forwards, softmaxes, sort and updates that it makes, and nothing that it does besides. Measured twice:
+`stopping`, where a probe stops as it is meant to (theirs reads all probes until the last has stopped), and `full`,
+where none does, so that both make the same forwards. They take turns; of each the median over the turns behind the
+first, which warms up.
 Promise: at least 3 times as fast per token, stopping.
 """
 
@@ -128,7 +128,7 @@ def _theirs(
     def run() -> None:
         torch.manual_seed(0)
         for at in range(FIRST, len(ids)):
-            explain(text[None, :at], text[at])
+            explain(text[None, :at], text[at : at + 1])
 
     return name, run
 
@@ -158,13 +158,13 @@ def _like_inseq(model: Any, classes: Classes, steps: int, stops: bool) -> Callab
 
     def explain(text: Tensor, target: Tensor) -> Tensor:
         ids = text.repeat(PROBES, 1)
-        whole = model(ids)["logits"][:, -1, :].softmax(-1)[:, target]
+        whole = model(ids)["logits"][:, -1, :].softmax(-1)[:, target[0]]
         scores, keep = torch.rand(ids.shape, device=ids.device), -(-3 * ids.shape[1] // 10)
         stopped = torch.zeros(PROBES, dtype=torch.bool, device=ids.device)
         for _ in range(steps):
             subset = torch.rand(ids.shape, device=ids.device) < 0.3
             drawn = classes.draw(ids, torch.rand(ids.shape, device=ids.device))
-            read = model(input_ids=torch.where(subset, drawn, ids))["logits"][:, -1, :].softmax(-1)[:, target]
+            read = model(input_ids=torch.where(subset, drawn, ids))["logits"][:, -1, :].softmax(-1)[:, target[0]]
             drop = (whole - read)[:, None]
             change = torch.logit((torch.where(subset, drop, -drop) * 0.5 + 0.5).clamp(1e-6, 1 - 1e-6))
             scores = scores + change * ~stopped[:, None]
