@@ -21,7 +21,7 @@ from recipes.core.runs.records import final_metrics
 from recipes.core.training.toys.frozen import load_frozen
 from tests.core import tokenizer_kinds
 
-ARMS = tuple(arm for arm in compose.arms("pawn") if arm not in ("pawn", "embedding"))
+ARMS = tuple(arm for arm in compose.arms("pawn", ["data=detection-texts"]) if arm not in ("pawn", "embedding"))
 QUICK = ("budget=smoke", "tracker=none", "trainer.threads=1", "trainer.max_steps=2", "trainer.batch_size=4",
          "evaluation.watch_every=2", "evaluation.heatmap=2")  # fmt: skip
 
@@ -140,6 +140,13 @@ def test_what_cannot_be(
     with pytest.raises(UserError) as caught:
         final(tmp_path, *words, "label=wrong", *typed)
     assert message in str(caught.value)
+
+
+def test_texts_that_cannot_be_made(tmp_path: Path, model: Path) -> None:
+    typed = (*QUICK, f"model={model}", "data.documents=4", "data.shifts=[]")
+    for more, message in (("data.tokens=110", "128 positions"), ("detector.max_tokens=20", "detector.max_tokens=20")):
+        with pytest.raises(UserError, match=message):
+            final(tmp_path, *typed, more)
 
 
 def test_texts_that_are_made(tmp_path: Path, model: Path) -> None:

@@ -13,7 +13,7 @@ from recipes.core.models.memory import decoder_size
 from recipes.core.training.toys.config import ToyLMConfig
 
 TRAINED = ("pawn", "hsff")
-FITTED = ("linear", "gltr", "embedding")
+FITTED = ("linear", "gltr", "length", "embedding")
 ZERO_SHOT = ("log_prob", "rank", "log_rank", "entropy", "lrr", "fast_detectgpt", "log_prob_entropy")
 DECODINGS = {  # temperature, top_p, repetition penalty
     "sampling": (1.0, 1.0, 1.0),
@@ -114,7 +114,7 @@ class DetectorConfig:
 
     name: str = setting(
         "pawn", help="pawn: metrics weighed by states; hsff: states alone; linear: means and deviations of metrics; "
-        "gltr: shares of ranks; embedding: a sentence encoder; others: one number, without training",
+        "gltr: shares of ranks; length: how many tokens; embedding: a sentence encoder; others: one number, untrained",
         choices=(*TRAINED, *FITTED, *ZERO_SHOT),
     )  # fmt: skip
     gate: str = setting("softmax", help="weights of tokens; mean: all the same", choices=("softmax", "sigmoid", "mean"))
@@ -201,6 +201,12 @@ class PawnConfig(RunConfig):
     detector: DetectorConfig = setting(DetectorConfig(), help="detector")
     encoder: EncoderConfig = setting(EncoderConfig(), help="sentence encoder")
     evaluation: EvaluationConfig = setting(EvaluationConfig(), help="evaluation")
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the keys."""
+        if isinstance(self.data, ContinuationsConfig) and self.data.tokens > self.detector.max_tokens:
+            return [("data.tokens", f"is more than detector.max_tokens={self.detector.max_tokens}")]
+        return []
 
     @property
     def trains_model(self) -> bool:

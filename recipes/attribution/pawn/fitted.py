@@ -39,6 +39,8 @@ def _features(config: PawnConfig, readings: Readings, numbers: Sequence[int], de
     """float64 [texts, d] what a logistic regression reads."""
     if config.detector.name == "linear":
         return np.stack([summary(readings.metrics(number)) for number in numbers])
+    if config.detector.name == "length":
+        return np.log([[len(readings.texts.rows[number])] for number in numbers])
     if config.detector.name == "gltr":
         return np.stack([rank_buckets(readings.statistics.columns(number)["rank"]) for number in numbers])
     encoder = load_sentence_encoder(config.encoder.path, "encoder.path", device)

@@ -17,6 +17,7 @@ from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.models.build import local_seed
+from recipes.core.models.text import context
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.scoring.sampling import generate, settings_key
@@ -171,6 +172,7 @@ def _written(
     """What a generator writes behind the first words of documents, cached."""
     ids = TextIds(writer.tokenizer)
     prompts = [np.array([*ids.start, *ids.ids(prompt)]) for prompt, _ in documents.values()]
+    _check_room(writer.model, max(map(len, prompts)) + SLACK, data.tokens)
     end = int(writer.tokenizer.eos_token_id)
     settings = [DECODINGS[decoding], data.tokens + SLACK, data.seed, writer.device, VERSION]
     key = [weights_hash(writer.model), [each.tolist() for each in prompts], settings, settings_key(writer.model, end)]
@@ -182,6 +184,13 @@ def _written(
 
     texts = read_json(build_once("machine-texts", sha256_json(key)[:32], build) / "texts.json")["texts"]
     return {(shift, name, True): _without_first(text) for name, text in zip(documents, texts, strict=True)}
+
+
+def _check_room(model: Any, others: int, tokens: int) -> None:
+    longest = context(model)
+    if longest is not None and others + tokens > longest:
+        what = f"a generator has {longest} positions, {others} of which the prompt and what may be left out take"
+        raise UserError(what, f"data.tokens={tokens}", f"type data.tokens={max(longest - others, 4)} or less")
 
 
 def _write(data: ContinuationsConfig, writer: Writer, prompts: Sequence[np.ndarray], decoding: str) -> list[np.ndarray]:
