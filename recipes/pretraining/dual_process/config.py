@@ -153,7 +153,7 @@ class DualProcessConfig(RunConfig):
                 message = f"the first reset would come after the last step; type less than trainer.max_steps={steps}"
                 problems.append(("forget.every", message))
             if last > steps:
-                message = f"would reset after the last step, {steps}; type less, or forget.mode=active label=NAME"
+                message = f"would reset after the last step, {steps}; type less, or arm=active"
                 problems.append(("forget.until", message))
             elif 0 < last <= every < steps:
                 problems.append(("forget.until", f"no reset comes before it with k = {every}; type more, or 0"))
