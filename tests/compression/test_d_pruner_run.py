@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from recipes.compression.d_pruner.method import zero_count
+from recipes.compression.d_pruner.texts import Sequences
 from recipes.compression.linears import linears_of
 from recipes.core import runner
 from recipes.core.config import compose
@@ -155,3 +156,11 @@ def test_few_calibration_tokens_are_announced(
     run(tmp_path, models["llama"], *mine, "calibration.sequences=1", "arm=general")
     err = capsys.readouterr().err
     assert "24 effective calibration tokens for the 32 inputs of model.layers.0.mlp.down_proj" in err
+
+
+def test_a_mix_is_as_much_of_each_text_though_one_is_short() -> None:
+    rows = {size: torch.arange(size)[:, None] for size in (1, 3, 8)}
+    sizes = {(8, 8): (4, 4), (8, 3): (3, 3), (3, 8): (3, 3), (8, 1): (1, 1), (1, 1): (1, 1)}
+    for (domain, general), (of_domain, of_general) in sizes.items():
+        mixed = Sequences(rows[general] + 100, rows[domain], {}).mixed("mix")
+        assert (int((mixed < 100).sum()), int((mixed >= 100).sum())) == (of_domain, of_general)

@@ -128,10 +128,10 @@ class DPrunerConfig(UntrainedConfig):
             ("data.text_column", bool(data.path or data.open_path), "texts that ship have one column"),
             ("score.rho", method == DUAL, other),
             ("score.second_order_sign score.groups", method in BY_GRADIENT, other),
-            ("calibration", calibrated, other),
-            ("calibration.text", method in BY_LAYER_OUTPUT or not calibrated, other),
-            ("calibration.roles", method in (*BY_GRADIENT, *BY_OBS) or not calibrated, other),
-            ("calibration.damp", method in (*BY_OBS, SPARSEGPT, MASK_ONLY) or not calibrated, other),
+            ("calibration.sequences calibration.length calibration.batch", calibrated, other),
+            ("calibration.text", method in BY_LAYER_OUTPUT, other),
+            ("calibration.roles", method in (*BY_GRADIENT, *BY_OBS), other),
+            ("calibration.damp", method in (*BY_OBS, SPARSEGPT, MASK_ONLY), other),
             ("prune.sparsity prune.others save_model", method != DENSE, "the model stays as it is"),
         )
 

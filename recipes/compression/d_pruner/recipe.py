@@ -8,7 +8,7 @@ from typing import Any
 
 from recipes.compression.calibration import warn_of_few_tokens
 from recipes.compression.compressed import compressed_writer
-from recipes.compression.d_pruner.config import BY_OBS, DENSE, MASK_ONLY, SPARSEGPT, DPrunerConfig
+from recipes.compression.d_pruner.config import BY_OBS, DENSE, MASK_ONLY, OPEN, SPARSEGPT, DPrunerConfig
 from recipes.compression.d_pruner.pruning import Pruner
 from recipes.compression.d_pruner.results import (
     EXAMPLES,
@@ -58,7 +58,8 @@ class DPrunerRecipe(Untrained):
         widest = max(linears_of(model.language_model, where), key=lambda linear: linear.weight.shape[1])
         sequences = load_sequences(config, tokenizer)
         if config.prune.method in (*BY_OBS, SPARSEGPT, MASK_ONLY):
-            warn_of_few_tokens(sequences.general.numel(), widest.weight.shape[1], widest.name)
+            text = OPEN if config.prune.method in BY_OBS else config.calibration.text
+            warn_of_few_tokens(sequences.mixed(text).numel(), widest.weight.shape[1], widest.name)
         dense = _read(config, model, sequences, device, once=True)
         return Prepared(model, tokenizer, sequences, dense, where, device)
 

@@ -39,11 +39,12 @@ class Sequences:
     held_out: dict[str, Tensor]
 
     def mixed(self, text: str) -> Tensor:
-        """Calibration sequences of the open text, of the domain, or half of each."""
+        """Calibration sequences of the open text, of the domain, or as many of each, at most half of the longer."""
         if text in ROLES:
             return self.domain if text == DOMAIN else self.general
-        half = len(self.domain) // 2
-        return torch.cat([self.domain[:half], self.general[half:]])
+        sizes = len(self.domain), len(self.general)
+        half = max(1, min(*sizes, max(sizes) // 2))
+        return torch.cat([self.domain[:half], self.general[-half:]])
 
 
 def load_model(config: DPrunerConfig, device: str) -> tuple[TextModel, Any]:
