@@ -124,6 +124,8 @@ def test_a_run_that_was_cut_off_goes_on_bit_for_bit(tmp_path: Path) -> None:
 def test_arms_that_train_other_things(arm: str, tmp_path: Path) -> None:
     folder, metrics = run(*words(tmp_path), f"arm={arm}")
     assert metrics["zeros"] == pytest.approx(0.0 if arm == "full" else 0.6, abs=0.01)
+    stated = json.loads((folder / "hf" / "compression.json").read_text(encoding="utf-8"))
+    assert stated["sparsity"] == (0.0 if arm == "full" else 0.6)
     start = AutoModel.from_pretrained(tmp_path / "bert").embeddings.word_embeddings.weight
     left = AutoModel.from_pretrained(folder / "hf").embeddings.word_embeddings.weight
     assert torch.equal(start, left) == (arm in ("one_shot", "lines"))

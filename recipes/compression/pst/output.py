@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recipes.compression.compressed import compressed_writer
-from recipes.compression.pst.config import ACCURACY, OVERLAP, ZEROS, PSTConfig
+from recipes.compression.pst.config import ACCURACY, NONE, OVERLAP, ZEROS, PSTConfig
 from recipes.core.data.tasks.labelled import LabelledSet
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
@@ -64,7 +64,8 @@ def model_writer(config: PSTConfig, model: Any, dense: Any, tokenizer: Any, clas
         whole = copy.deepcopy(language_model)
         decoder(whole).load_state_dict(dense.body.state_dict())
     pruning = config.pruning
-    done = {"method": "pst", "arm": config.variant, "score": pruning.score, "sparsity": pruning.sparsity}
+    sparsity = 0.0 if pruning.score == NONE else pruning.sparsity
+    done = {"method": "pst", "arm": config.variant, "score": pruning.score, "sparsity": sparsity}
     write_whole = compressed_writer(whole, tokenizer, model_where(config.model), done)
 
     def write(folder: Path) -> None:
