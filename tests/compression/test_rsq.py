@@ -209,6 +209,27 @@ def test_a_rotation_leaves_logits_as_they_are(architecture: str, kind: str, tmp_
     assert float(norms.abs().max()) < 1e-9  # no mean is subtracted
 
 
+def test_heads_that_no_hadamard_matrix_fits_stay_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes: dict[str, Any] = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 6}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, intermediate_size=8, vocab_size=VOCABULARY))
+    assert rotate(model.eval().requires_grad_(False), "hadamard", True, 0, "model") < 1e-4
+    assert (
+        "no Hadamard matrix of order 6, the width of a head, is known: values are not turned" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("arm", "unread", "read"),
+    [
+        ("rtn", "calibration.sequences", "calibration.offload"),  # the model rests on the CPU in each arm
+        ("first_8", "importance.power", "importance.chunks"),  # 0 and 1 squared are 0 and 1
+    ],
+)
+def test_keys_that_change_nothing_are_known(arm: str, unread: str, read: str) -> None:
+    keys = dict(compose.compose("rsq", ["budget=smoke", f"arm={arm}"]).unread())
+    assert unread in keys and keys.keys().isdisjoint({read, read.partition(".")[0]})
+
+
 def test_rotations_that_are_not_known_are_refused() -> None:
     with pytest.raises(UserError, match="rotate a model of type gemma2 is not known: its blocks are built otherwise"):
         rotate(biased("gemma2"), "qr", True, 0, "model.path=x")

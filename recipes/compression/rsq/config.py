@@ -114,12 +114,17 @@ class RsqConfig(UntrainedConfig):
             ("rotate quantise.bits quantise.group quantise.clip save_model", rounds, "the model stays as it is"),
             ("rotate.heads", self.rotate.kind != NONE, "nothing is rotated"),
             (
-                "importance calibration quantise.true_sequential quantise.shifts",
+                "importance calibration.sequences calibration.length calibration.batch calibration.damp "
+                "quantise.true_sequential quantise.shifts",
                 solver == GPTQ,
                 f"quantise.solver={solver} reads no text to calibrate on",
             ),
             ("importance.r_min", strategy in DYNAMIC, f"{strategy} weights have no smallest importance"),
-            ("importance.power importance.normalise", strategy != UNIFORM, "all tokens weigh 1"),
+            (
+                "importance.power importance.normalise",
+                strategy in DYNAMIC,
+                f"{strategy}: tokens weigh alike, or nothing",
+            ),
             ("importance.chunks", strategy in CHUNKS, f"{strategy} weights know no parts"),
         )
 

@@ -5,7 +5,6 @@ from torch import Tensor
 
 CLIPS = tuple(1 - step / 100 for step in range(80))  # 1, .99, ..., .21
 CLIP_NORM = 2.4
-FULL_BITS = 16  # as many leave weights as they are
 
 
 def rescale(importance: Tensor, least: float, largest: float = 1.0) -> Tensor:

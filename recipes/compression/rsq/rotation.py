@@ -92,6 +92,8 @@ def rotate(model: Any, kind: str, heads: bool, seed: int, where: str) -> float:
     blocks = blocks_of(model, where)
     layout, ids, body = _layout(model, blocks, where), probe_ids(model), decoder(model)
     before = _logits(model, ids)
+    if heads and hadamard(_head_width(model)) is None:
+        note(f"no Hadamard matrix of order {_head_width(model)}, the width of a head, is known: values are not turned")
     _untie(model)
     matrix = _draw(model, getattr(body, layout.closing), kind, seed)
     for block in blocks:
