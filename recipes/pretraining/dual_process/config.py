@@ -149,13 +149,15 @@ class DualProcessConfig(RunConfig):
         problems, forget, steps = [], self.forget, self.trainer.max_steps
         if forget.resets:
             every, last = forget.interval(steps), forget.last(steps)
-            if every >= steps:
+            # A run too short for a share of its steps resets nothing; a number that was typed is meant.
+            typed = forget.every is not None or bool(forget.until)
+            if forget.every is not None and every >= steps:
                 message = f"the first reset would come after the last step; type less than trainer.max_steps={steps}"
                 problems.append(("forget.every", message))
             if last > steps:
                 message = f"would reset after the last step, {steps}; type less, or arm=active"
                 problems.append(("forget.until", message))
-            elif 0 < last <= every < steps:
+            elif typed and 0 < last <= every < steps:
                 problems.append(("forget.until", f"no reset comes before it with k = {every}; type more, or 0"))
         if forget.replaces and self.trainer.nproc > 1:
             problems.append(("trainer.nproc", "a batch's tokens are drawn in one process; type trainer.nproc=1"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from recipes.core.config import registry
+from recipes.core.config import compose, registry
 from recipes.core.config.fields import dataclasses_of
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import UserError
@@ -138,7 +138,8 @@ def test_every_recipe_that_trains_a_model_people_bring_takes_adapters() -> None:
     for recipe in {*registry.recipe_names()} - {"pst"}:  # its method is a low-rank update of its own
         hints = typing.get_type_hints(registry.config_class(recipe))
         brings = {CausalLMConfig, SmolLM2Config} & {*dataclasses_of(hints.get("model"))}
-        assert not (brings and registry.card(recipe).trains) or hints["lora"] is LoraConfig, recipe
+        trained = brings and registry.card(recipe).trains and compose.compose(recipe, []).trains_model
+        assert not trained or hints["lora"] is LoraConfig, recipe
 
 
 def test_adapters_stand_beside_trained_weights_in_any_number_of_processes() -> None:
