@@ -26,7 +26,7 @@ def offered(line: str, shell: str = "bash") -> list[str]:
     ("line", "expected"),
     [
         ("steelyard ru", ["run", "runs"]),
-        ("steelyard run p", ["prior"]),
+        ("steelyard run pr", ["prior"]),
         ("steelyard run sample-reweighting data = l", ["licences", "linear-regression"]),
         ("steelyard run prior arm=pr", ["arm=prior", "arm=prior_floor"]),
         ("steelyard run prior arm = pr", ["prior", "prior_floor"]),  # Bash breaks words at =

@@ -154,7 +154,7 @@ def test_what_is_refused(said: str, message: str, tmp_path: Path) -> None:
 def test_texts_of_one_class_are_refused_by_name(tmp_path: Path) -> None:
     said = words(tmp_path)
     texts(tmp_path / "texts.jsonl", "a")
-    with pytest.raises(UserError, match="there are 1 classes"):
+    with pytest.raises(UserError, match="all texts are of the class 'a'"):
         run(*said)
 
 
