@@ -1,6 +1,7 @@
 """What reaches a terminal: controls are shown, long values are cut."""
 
 import ast
+from pathlib import Path
 
 import pytest
 
