@@ -5,6 +5,7 @@ Embeddings, norms, biases, poolers and output heads are none of them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -76,6 +77,11 @@ def blocks_of(model: Any, where: str) -> list[Block]:
 def linears_of(model: Any, where: str) -> list[LinearLayer]:
     """The linear layers of all blocks, in order; arguments and errors as in `blocks_of`."""
     return [linear for block in blocks_of(model, where) for linear in block.linears.values()]
+
+
+def zero_count(sparsity: float, weights: int) -> int:
+    """floor(sparsity * weights) of the sparsity as it is typed: .29 of 100 is 29, though .29 * 100 < 29."""
+    return int(Fraction(str(sparsity)) * weights)
 
 
 @torch.no_grad()

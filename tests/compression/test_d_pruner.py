@@ -11,7 +11,7 @@ from recipes.compression.d_pruner import gradients, method
 from recipes.compression.d_pruner.gradients import GradientSums
 from recipes.compression.d_pruner.layerwise import sparsegpt
 from recipes.compression.hessians import Hessian, damp_dead, inverse_factor
-from recipes.compression.linears import linears_of
+from recipes.compression.linears import linears_of, zero_count
 from recipes.compression.walk import Walk
 from tests.compression.models import VOCABULARY, small_model
 
@@ -90,14 +90,14 @@ def test_weights_without_a_gradient_leave_the_scale_as_it_is() -> None:
     sparsity=st.floats(0, 0.999),
 )
 def test_the_smallest_are_counted_exactly_and_of_equal_ones_the_first(scores: list[float], sparsity: float) -> None:
-    count = method.zero_count(sparsity, len(scores))
+    count = zero_count(sparsity, len(scores))
     chosen = method.smallest(torch.tensor([scores]), count)[0]
     order = torch.tensor(scores).argsort(stable=True)[:count]
     assert chosen.nonzero().flatten().tolist() == sorted(order.tolist())
 
 
 def test_shares_are_those_that_are_typed() -> None:
-    assert [method.zero_count(share, 100) for share in (0, 0.29, 0.57, 0.58, 0.999)] == [0, 29, 57, 58, 99]
+    assert [zero_count(share, 100) for share in (0, 0.29, 0.57, 0.58, 0.999)] == [0, 29, 57, 58, 99]
     assert 100 * 0.29 < 29  # what a product of floats would give
 
 
@@ -151,8 +151,8 @@ def test_sparsegpt_makes_up_for_what_goes(share: float) -> None:
     sums.add(inputs)
     hessian, dead = damp_dead(sums.mean)
     solved, zeros = sparsegpt(weight, inverse_factor(hessian, 0.01, "layer"), dead, share)
-    assert torch.equal(solved == 0, zeros) and int(zeros.sum()) == method.zero_count(share, weight.numel())
-    assert int(zeros[:, :128].sum()) == method.zero_count(share, 10 * 128)  # and of each block of columns
+    assert torch.equal(solved == 0, zeros) and int(zeros.sum()) == zero_count(share, weight.numel())
+    assert int(zeros[:, :128].sum()) == zero_count(share, 10 * 128)  # and of each block of columns
     if not share:
         torch.testing.assert_close(solved, weight)
         return

@@ -15,9 +15,8 @@ from transformers import (
     MixtralForCausalLM,
 )
 
-from recipes.compression.d_pruner.method import zero_count
 from recipes.compression.d_pruner.texts import Sequences
-from recipes.compression.linears import linears_of
+from recipes.compression.linears import linears_of, zero_count
 from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
+from recipes.compression.linears import zero_count
 from recipes.compression.pst.method import (
     Cubic,
     jaccard,
     low_rank_scores,
     mask_lowest,
     masked_weight,
-    zeros_at,
 )
 
 
@@ -32,7 +32,7 @@ def test_the_worked_example() -> None:
     assert_close(weight.detach(), leaf([[0.6, -0.2, -0.1], [-0.15, 0.8, -0.1]]).detach())
     assert_close(scores.detach(), leaf([[0.6, 0.4, 0.4], [0.25, 1.0, 0.5]]).detach())
     # .4 twice and .25 are the three lowest; of equal ones the earlier is lower, and both go.
-    assert mask_lowest(scores, zeros_at(0.5, 6)).tolist() == [[True, False, False], [False, True, True]]
+    assert mask_lowest(scores, zero_count(0.5, 6)).tolist() == [[True, False, False], [False, True, True]]
     masked_weight(weight, scores, 3).backward(leaf([[1.0, -1.0, 0.5], [0.2, 0.0, 2.0]]).detach())
     expected: list[tuple[Tensor, list]] = [  # type: ignore[type-arg]
         (scores, [[0.6, 0.2, -0.05], [-0.03, 0.0, -0.2]]), (rows, [0.75, -0.23]), (columns, [0.57, 0.2, -0.25]),
@@ -75,7 +75,7 @@ def test_the_score_itself_passes_gradcheck_and_a_constant_one_gets_no_gradient()
 @given(st.lists(st.sampled_from([0.0, 0.5, 0.5, 1.0, 2.0, -1.0]), min_size=1, max_size=24), st.floats(0, 0.999))
 def test_the_mask_is_that_of_a_full_stable_sort(values: list[float], sparsity: float) -> None:
     scores = torch.tensor(values)
-    zeros = zeros_at(sparsity, len(values))
+    zeros = zero_count(sparsity, len(values))
     sorted_away = torch.ones(len(values), dtype=torch.bool)
     sorted_away[scores.argsort(stable=True)[:zeros]] = False
     for dtype in (torch.float32, torch.bfloat16):  # by NumPy and by torch
@@ -86,14 +86,14 @@ def test_the_mask_is_that_of_a_full_stable_sort(values: list[float], sparsity: f
 def test_the_mask_of_a_whole_layer_is_that_of_a_sort() -> None:
     scores = torch.randn(96, 128).round(decimals=2)
     for sparsity in (0.5, 0.7, 0.9):
-        zeros = zeros_at(sparsity, scores.numel())
+        zeros = zero_count(sparsity, scores.numel())
         lowest = scores.flatten().argsort(stable=True)[:zeros]
         assert torch.equal((~mask_lowest(scores, zeros)).flatten().nonzero()[:, 0], lowest.sort().values)
 
 
 def test_counts_of_zeros_are_those_of_the_decimal_number() -> None:
-    assert [zeros_at(share, 100) for share in (0.0, 0.29, 0.57, 0.9, 0.999)] == [0, 29, 57, 90, 99]
-    assert zeros_at(0.7, 10) == 7 and zeros_at(0.5, 7) == 3
+    assert [zero_count(share, 100) for share in (0.0, 0.29, 0.57, 0.9, 0.999)] == [0, 29, 57, 90, 99]
+    assert zero_count(0.7, 10) == 7 and zero_count(0.5, 7) == 3
 
 
 def test_the_schedule() -> None:

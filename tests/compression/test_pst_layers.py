@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from recipes.compression.linears import linears_of
+from recipes.compression.linears import linears_of, zero_count
 from recipes.compression.pst.config import FULL, MAGNITUDE, MOVEMENT, NONE, RANDOM, START, PruningConfig
 from recipes.compression.pst.layers import PrunedClassifier, dense_classifier
-from recipes.compression.pst.method import mask_lowest, zeros_at
+from recipes.compression.pst.method import mask_lowest
 from recipes.core.models.head import decoder
 from recipes.core.training.classifier import Classifier
 from tests.compression.models import KINDS, VOCABULARY, small_model
@@ -53,7 +53,7 @@ def test_before_training_it_is_the_pretrained_model_pruned_by_magnitude(kind: st
     assert torch.equal(model(IDS, MASK), plain(IDS, MASK))
     model.set_step(STEPS)
     for linear in linears_of(plain.body, kind):
-        linear.weight.mul_(mask_lowest(linear.weight.abs(), zeros_at(0.7, linear.weight.numel())))
+        linear.weight.mul_(mask_lowest(linear.weight.abs(), zero_count(0.7, linear.weight.numel())))
     assert torch.equal(model(IDS, MASK), plain(IDS, MASK))
 
 
@@ -70,7 +70,7 @@ def test_zeros_and_trained_parameters_are_exact_and_the_copy_says_the_same(kind:
     for step in (0, 4, STEPS):
         model.set_step(step)
         dense = dense_classifier(model)
-        assert zeros(dense) == [zeros_at(model.schedule.at(step), rows * columns) for rows, columns in shapes]
+        assert zeros(dense) == [zero_count(model.schedule.at(step), rows * columns) for rows, columns in shapes]
         torch.testing.assert_close(dense(IDS, MASK), model(IDS, MASK), rtol=0, atol=1e-6)
     assert dense.state_dict().keys() == classifier(kind).state_dict().keys()
     assert not torch.equal(model(IDS, MASK), pruned(kind)(IDS, MASK))  # the layers still compute anew

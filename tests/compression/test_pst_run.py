@@ -8,8 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, MambaConfig, MambaForCausalLM
 
-from recipes.compression.linears import linears_of
-from recipes.compression.pst.method import zeros_at
+from recipes.compression.linears import linears_of, zero_count
 from recipes.compression.pst.recipe import PSTRecipe
 from recipes.core import runner
 from recipes.core.config import compose
@@ -62,7 +61,7 @@ def test_a_users_model_is_left_with_zeros_that_transformers_loads_alone(kind: st
     stated = json.loads((target / "compression.json").read_text(encoding="utf-8"))
     linears = linears_of(loaded, "exported")
     counts = {linear.name: int((linear.weight == 0).sum()) for linear in linears}
-    assert counts == {linear.name: zeros_at(0.6, linear.weight.numel()) for linear in linears}
+    assert counts == {linear.name: zero_count(0.6, linear.weight.numel()) for linear in linears}
     assert counts == {name: layer["zeros"] for name, layer in stated["layers"].items()}
     assert metrics["zeros"] == pytest.approx(stated["sparsity_reached"]) and stated["arm"] == "pst"
     trained = (4 + 4 + 1) * sum(sum(linear.weight.shape) for linear in linears)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recipes.compression.d_pruner import method
 from recipes.compression.hessians import Hessian, damp_dead, inverse_diagonal, inverse_factor
+from recipes.compression.linears import zero_count
 from recipes.compression.solvers import solve_columns
 from recipes.compression.walk import Step, Walk
 from recipes.core.storage.cache import build_once
@@ -60,7 +61,7 @@ def prune_by_inputs(step: Step, share: float) -> None:
         for name in names:
             weight = step.block.linears[name].weight
             scores = method.row_ranks(method.activation_score(weight.float(), norms))
-            weight.masked_fill_(method.smallest(scores, method.zero_count(share, weight.numel())), 0)
+            weight.masked_fill_(method.smallest(scores, zero_count(share, weight.numel())), 0)
 
 
 @torch.no_grad()
@@ -102,7 +103,7 @@ def sparsegpt(weight: Tensor, factor: Tensor, dead: Tensor, share: float) -> tup
     def choose(start: int, columns: Tensor, diagonal: Tensor) -> Callable[[int, Tensor], Tensor]:
         end = start + columns.shape[1]
         scores = (columns / diagonal).square().masked_fill(dead[start:end], -1)
-        count = method.zero_count(share, rows * end) - method.zero_count(share, rows * start)
+        count = zero_count(share, rows * end) - zero_count(share, rows * start)
         zeros[:, start:end] = method.smallest(scores, count)
         return lambda number, column: column.masked_fill(zeros[:, number], 0)
 

@@ -1,7 +1,5 @@
 """Which weights matter to text at large, which to one domain, and which go: pure functions of matrices [out, in]."""
 
-from fractions import Fraction
-
 import torch
 from torch import Tensor
 
@@ -94,11 +92,6 @@ def rank_shares(scores: Tensor) -> Tensor:
 def row_ranks(scores: Tensor) -> Tensor:
     """Rank of each score [out, in] in its row: the smallest ranks are as many of each row, give or take one."""
     return scores.argsort(dim=1, stable=True).argsort(dim=1).double()
-
-
-def zero_count(sparsity: float, numel: int) -> int:
-    """floor(sparsity numel) of the sparsity as it is typed: .29 of 100 is 29, though .29 * 100 < 29."""
-    return int(Fraction(str(sparsity)) * numel)
 
 
 def smallest(scores: Tensor, count: int) -> Tensor:

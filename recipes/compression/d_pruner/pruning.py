@@ -28,7 +28,7 @@ from recipes.compression.d_pruner.config import (
 from recipes.compression.d_pruner.gradients import GradientSums
 from recipes.compression.d_pruner.layerwise import inverse_diagonals_once, prune_by_columns, prune_by_inputs
 from recipes.compression.d_pruner.texts import Sequences
-from recipes.compression.linears import LinearLayer, linears_of
+from recipes.compression.linears import LinearLayer, linears_of, zero_count
 from recipes.compression.walk import Walk
 from recipes.core.models.vision_language import TextModel
 from recipes.core.scoring.fingerprints import weights_hash
@@ -167,4 +167,4 @@ class Pruner:
 
 
 def _smallest(scores: Tensor, share: float) -> Tensor:
-    return method.smallest(scores, method.zero_count(share, scores.numel()))
+    return method.smallest(scores, zero_count(share, scores.numel()))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from recipes.core.config.settings import EQUIVALENCE, Card, Claim, RunConfig, setting
 from recipes.core.config.unread import unread_keys
 from recipes.core.data.tasks.labelled_config import LabelledTextsConfig, ReviewSentimentConfig, WikiTopicsConfig
+from recipes.core.models.adapter_config import float32_problems
 from recipes.core.models.config import CausalLMConfig, MiniLMConfig, SmolLM2TextConfig
 
 PST, MAGNITUDE, MOVEMENT, RANDOM, START, NONE = "pst", "magnitude", "movement", "random", "start", "none"
@@ -99,9 +100,7 @@ class PSTConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        problems = []
-        if getattr(self.model, "load_in", "float32") != "float32":
-            problems.append(("model.load_in", "weights are set to zero in float32; leave it out"))
+        problems = float32_problems(self.model, "weights are set to zero in float32")
         if self.trainer.early_stopping.metric is not None:
             message = "would end a run before sparsity is full; the best step behind that is kept anyway: leave it out"
             problems.append(("trainer.early_stopping.metric", message))

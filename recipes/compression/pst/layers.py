@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from recipes.compression.linears import LinearLayer
+from recipes.compression.linears import LinearLayer, zero_count
 from recipes.compression.pst import method
 from recipes.compression.pst.config import (
     LOW_RANK,
@@ -163,7 +163,7 @@ class PrunedClassifier(nn.Module):
         share = self.schedule.at(step) if self.prunes else 0.0
         for layer in self.layers().values():
             pruned, weight = layer.parametrizations.weight[0], layer.parametrizations.weight.original
-            pruned.zeros.fill_(method.zeros_at(share, weight.numel()))
+            pruned.zeros.fill_(zero_count(share, weight.numel()))
 
     @torch.no_grad()
     def keep_best(self, value: float) -> None:

@@ -8,7 +8,6 @@ Source:
     2005.07683).
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-
-ROUNDING = 1e-6  # of weights: .9 * 10 in floating point may lie below 9
 
 
 @dataclass(frozen=True)
@@ -51,11 +48,6 @@ class Cubic:
             return self.initial
         grown = (step - begin) / (self.steps - begin - self.cooldown * self.steps)
         return self.final + (self.initial - self.final) * (1 - grown) ** 3
-
-
-def zeros_at(sparsity: float, weights: int) -> int:
-    """floor(sparsity * weights): how many of the weights of a layer are zero."""
-    return math.floor(sparsity * weights + ROUNDING)
 
 
 def low_rank_scores(
