@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.data.tasks.prompts import Prompt
+from recipes.core.data.text.text_ids import texts_of
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.storage.files import write_text
 
@@ -97,6 +98,6 @@ def heatmap(
         kinds = [kind for step in one.steps for kind in step.kinds]
         marked = [None if kind == CHOSEN else kind for kind in kinds]
         nlls = [nll for step in one.steps for nll in step.nlls]
-        texts = [tokenizer.decode([token]) for token in one.ids]
+        texts = texts_of(one.ids, tokenizer)
         examples.append(heatmap_example(one.prompt.id, texts, [weights[kind] for kind in kinds], nlls, marked))
     return {"hint": hint, "examples": examples}

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, SEEDS, setting
+from recipes.core.config.settings import DATA_CONTENT, MODEL_CONTENT, setting
 from recipes.core.data.files.records import FORMATS
 from recipes.core.data.tasks.prompts_config import PromptsConfig
-from recipes.core.models.config import CausalLMConfig, SmallLMConfig
+from recipes.core.models.config import CausalLMConfig, CharacterLMConfig
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,15 @@ class AnswersConfig(PromptsConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransducerConfig(SmallLMConfig):
+class TransducerConfig(CharacterLMConfig):
     """A small causal language model of characters, trained in the run to answer questions."""
 
     name: str = setting("transducer", help="model", choices=("transducer",))
     layers: int = setting(3, help="decoder layers", ge=1)
     width: int = setting(128, help="hidden width", ge=4)
-    tokenizer: str = setting("characters", help="one token a character", choices=("characters",))
     steps: int = setting(1500, help="steps of its training", unit="steps", ge=1)
     batch_size: int = setting(64, help="questions per step", unit="questions", ge=1)
     learning_rate: float = setting(2e-3, help="peak learning rate", gt=0)
-    seed: int | None = setting(None, help="its own; null: that of the run", ge=0, lt=SEEDS)
-
-    @property
-    def description(self) -> str:
-        """What it resolves to, for people."""
-        return f"{super().description} ({self.steps:,} steps, once, then cached)"
 
 
 @dataclass(frozen=True, kw_only=True)

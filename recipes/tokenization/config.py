@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from recipes.core.config.settings import MODEL_CONTENT, TOKENIZER_CONTENT, UntrainedConfig, setting
 from recipes.core.data.config import DomainsConfig
+from recipes.core.models.adapter_config import float32_problems
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.training.toys.config import ToyLMConfig
 
@@ -74,9 +75,7 @@ class NewVocabularyConfig(UntrainedConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        if getattr(self.model, "load_in", "float32") != "float32":
-            return [("model.load_in", "rows of a new vocabulary are not made in 4 or 8 bits; leave it out")]
-        return []
+        return float32_problems(self.model, "rows of a new vocabulary are not made in 4 or 8 bits")
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from recipes.core.models.sentences import load_sentence_encoder
-from recipes.core.scoring.fingerprints import module_hash
-from recipes.core.scoring.vectors import vectors_once
+from recipes.core.scoring.vectors import sentence_vectors
 
 BROKEN = "\ufffd"  # what stands for bytes that are no character; all such strings are alike
-VERSION = 1
 KEY = "strings.path"
 
 
@@ -31,9 +29,7 @@ class StringVectors:
 
     def __init__(self, path: str | None, device: str) -> None:
         self._encoder = load_sentence_encoder(path, KEY, device)
-        self._hash = module_hash(self._encoder.model, self._encoder.model.config)
 
     def of(self, strings: Sequence[str]) -> Tensor:
         """float32 [strings, d]"""
-        encoder = self._encoder
-        return vectors_once([VERSION, self._hash, encoder.pooling, encoder.max_tokens], strings, encoder.embed)
+        return sentence_vectors(self._encoder, strings)

@@ -10,7 +10,7 @@ from recipes.attribution.pawn.heads import Pawn, build_head
 from recipes.attribution.pawn.method import (
     METRICS,
     detection_loss,
-    kept_tokens,
+    dropout_mask,
     metrics,
     pool,
     rank_buckets,
@@ -149,11 +149,11 @@ def test_a_gate_of_zeros_is_the_mean_and_a_constant_changes_nothing() -> None:
 
 def test_some_token_is_always_kept() -> None:
     random = np.random.default_rng(0)
-    assert all(kept_tokens(3, 0.99, random).any() for _ in range(50))
-    assert 0.8 < np.mean([kept_tokens(40, 0.15, random).mean() for _ in range(200)]) < 0.9
+    assert all(dropout_mask(3, 0.99, random).any() for _ in range(50))
+    assert 0.8 < np.mean([dropout_mask(40, 0.15, random).mean() for _ in range(200)]) < 0.9
     texts = items([3, 1])
     for text in texts:
-        text["kept"] = torch.from_numpy(kept_tokens(len(text["metrics"]), 0.99, random))  # type: ignore[arg-type]
+        text["kept"] = torch.from_numpy(dropout_mask(len(text["metrics"]), 0.99, random))  # type: ignore[arg-type]
     assert torch.isfinite(Pawn(HIDDEN, DetectorConfig(**SMALL))(pack(texts))).all()
 
 

@@ -66,8 +66,8 @@ def test_credit_is_finite_at_its_ends_and_an_empty_subset_says_nothing() -> None
 
 
 def test_a_stop_test_keeps_a_share_rounded_up_and_never_all() -> None:
-    assert [method.kept_count(0.3, free) for free in (2, 10, 13)] == [1, 3, 4]
-    assert method.kept_count(1.0, 5) == 4 and method.kept_count(0.01, 5) == 1
+    assert [method.stop_test_size(0.3, free) for free in (2, 10, 13)] == [1, 3, 4]
+    assert method.stop_test_size(1.0, 5) == 4 and method.stop_test_size(0.01, 5) == 1
     scores, free = torch.tensor([[3.0, 9, 1, 3]]), torch.tensor([[True, False, True, True]])
     assert method.most_important(scores, free, torch.tensor([1])).tolist() == [[True, False, False, False]]
 

@@ -184,7 +184,7 @@ def test_weights_of_controls(reading: Reading) -> None:
 )
 def test_where_answers_end(text: str, says: str, over: bool, reading: Reading) -> None:
     ids = reading.tokenizer(text, add_special_tokens=False)["input_ids"]
-    kept = ids[: reading.kept(ids)]
+    kept = ids[: reading.answer_tokens(ids)]
     assert (reading.text(ids), reading.text(kept), reading.is_over(ids)) == (says, says, over)
     assert not over or len(kept) < len(ids)
 

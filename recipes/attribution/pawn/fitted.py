@@ -10,8 +10,7 @@ from recipes.attribution.pawn.training import Readings
 from recipes.core.evaluation.probe import choose_strength, fit_probe
 from recipes.core.evaluation.probe_config import ProbeConfig
 from recipes.core.models.sentences import load_sentence_encoder
-from recipes.core.scoring.fingerprints import module_hash
-from recipes.core.scoring.vectors import vectors_once
+from recipes.core.scoring.vectors import sentence_vectors
 
 
 def detector_scores(config: PawnConfig, readings: Readings, numbers: Sequence[int], device: str) -> np.ndarray:
@@ -44,7 +43,4 @@ def _features(config: PawnConfig, readings: Readings, numbers: Sequence[int], de
     if config.detector.name == "gltr":
         return np.stack([rank_buckets(readings.statistics.columns(number)["rank"]) for number in numbers])
     encoder = load_sentence_encoder(config.encoder.path, "encoder.path", device)
-    key = [module_hash(encoder.model, encoder.model.config), encoder.pooling, encoder.max_tokens]
-    return (
-        vectors_once(key, [readings.texts.samples[number].text for number in numbers], encoder.embed).double().numpy()
-    )
+    return sentence_vectors(encoder, [readings.texts.samples[number].text for number in numbers]).double().numpy()

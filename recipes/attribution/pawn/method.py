@@ -66,8 +66,8 @@ def pool(weights: Tensor, features: Tensor, segments: Tensor, count: int) -> Ten
     return weighted.new_zeros(count, features.shape[1]).index_add(0, segments, weighted)
 
 
-def kept_tokens(tokens: int, rate: float, random: np.random.Generator) -> np.ndarray:
-    """bool [tokens]: each is dropped at some rate; drawn anew where none is left."""
+def dropout_mask(tokens: int, rate: float, random: np.random.Generator) -> np.ndarray:
+    """bool [tokens] token dropout of one text: False with probability `rate`; drawn anew where all would be dropped."""
     while True:
         kept = random.random(tokens) >= rate
         if kept.any():

@@ -10,6 +10,7 @@ import torch
 
 from recipes.attribution.pawn.texts import KINDS, SEEN, Texts
 from recipes.attribution.pawn.training import Readings, on_device, pack
+from recipes.core.data.text.text_ids import texts_of
 from recipes.core.evaluation.classification import auroc_values
 from recipes.core.evaluation.importance import Importance, WeighedText
 from recipes.core.evaluation.scores import Scores, add_class_mean
@@ -85,7 +86,7 @@ def weighed_texts(head: Any, readings: Readings, tokenizer: Any, most: int) -> l
         with evaluation(head):
             weights = head.weights(on_device(head, pack([readings.item(number)]))).float().mean(1).cpu().numpy()
         surprise = -np.asarray(readings.statistics.columns(number)["logprob"])
-        tokens = [tokenizer.decode([token]) for token in texts.rows[number][1:]]
+        tokens = texts_of(texts.rows[number][1:], tokenizer)
         rows = [Importance("gates", weights), Importance("surprise, -log p", surprise)]
         shown.append(WeighedText(texts.samples[number].id, tokens, rows))
     return shown

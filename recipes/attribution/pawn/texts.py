@@ -100,8 +100,10 @@ def _users_texts(config: DetectionTextsConfig, ids: TextIds, longest: int) -> Te
         raise UserError(f"no text is of {missing[0]}", f"data.held_out={missing[0]}", hint)
     train = [i for i in parts[0] if samples[i].source not in held_out]
     seen = [i for i in parts[1] if samples[i].source not in held_out]
-    tests = {SEEN: seen} | {source: _beside([i for i in parts[1] if samples[i].source == source], seen, samples)
-                            for source in config.held_out}  # fmt: skip
+    tests = {SEEN: seen}
+    for source in config.held_out:
+        numbers = [i for i in parts[1] if samples[i].source == source]
+        tests[source] = _with_other_label(numbers, seen, samples)
     for name, numbers in {
         "to train on": train,
         **{f"to test on ({key})": value for key, value in tests.items()},
@@ -112,8 +114,8 @@ def _users_texts(config: DetectionTextsConfig, ids: TextIds, longest: int) -> Te
     return Texts(samples, rows, np.array(train), {name: np.array(numbers) for name, numbers in tests.items()})
 
 
-def _beside(numbers: list[int], seen: Sequence[int], samples: Sequence[Sample]) -> list[int]:
-    """Texts of a source; where all are of one kind, with those of the other kind among the texts that are seen."""
+def _with_other_label(numbers: list[int], seen: Sequence[int], samples: Sequence[Sample]) -> list[int]:
+    """Numbers of the texts of a source; where all have one label, `seen` texts of the other are added for an AUROC."""
     kinds = {samples[i].machine for i in numbers}
     return [*numbers, *(i for i in seen if samples[i].machine not in kinds)] if len(kinds) == 1 else numbers
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recipes.attribution.pawn.config import PawnConfig
 from recipes.attribution.pawn.heads import build_head
-from recipes.attribution.pawn.method import detection_loss, kept_tokens, metrics
+from recipes.attribution.pawn.method import detection_loss, dropout_mask, metrics
 from recipes.attribution.pawn.texts import Texts
 from recipes.attribution.samples import TextStatistics
 from recipes.core.evaluation.curves import regular_steps
@@ -98,7 +98,7 @@ class Lessons(torch.utils.data.Dataset[Item]):
         number = int(train[index % len(train)])
         tokens = len(self.readings.texts.rows[number]) - 1
         random = np.random.default_rng([self.seed, index])
-        return self.readings.item(number, kept_tokens(tokens, self.rate, random))
+        return self.readings.item(number, dropout_mask(tokens, self.rate, random))
 
 
 @dataclass(frozen=True)

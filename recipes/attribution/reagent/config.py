@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import EXAMPLE_UNIT, SEEDS, Card, Claim, UntrainedConfig, setting
+from recipes.core.config.settings import EXAMPLE_UNIT, Card, Claim, UntrainedConfig, setting
 from recipes.core.config.unread import unread_keys
 from recipes.core.data.tasks.prompts_config import OpeningsConfig, PromptsConfig
-from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
+from recipes.core.models.config import CausalLMConfig, CharacterLMConfig, SmolLM2TextConfig
 from recipes.core.training.toys.config import ToyLMConfig
 
 REAGENT, OCCLUSION, RANDOM = "reagent", "occlusion", "random"
@@ -120,22 +120,15 @@ class PlantedConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairReaderConfig(SmallLMConfig):
+class PairReaderConfig(CharacterLMConfig):
     """A small causal language model of characters, trained in the run on planted texts."""
 
     name: str = setting("pair-reader", help="model", choices=("pair-reader",))
     layers: int = setting(2, help="decoder layers", ge=1)
     width: int = setting(64, help="hidden width", ge=4)
-    tokenizer: str = setting("characters", help="one token a character", choices=("characters",))
     steps: int = setting(500, help="steps of its training", unit="steps", ge=1)
     batch_size: int = setting(64, help="texts per step", unit="texts", ge=1)
     learning_rate: float = setting(6e-3, help="peak learning rate", gt=0)
-    seed: int | None = setting(None, help="its own; null: that of the run", ge=0, lt=SEEDS)
-
-    @property
-    def description(self) -> str:
-        """What it resolves to, for people."""
-        return f"{super().description} ({self.steps:,} steps, once, then cached)"
 
 
 @dataclass(frozen=True, kw_only=True)

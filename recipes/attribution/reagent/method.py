@@ -46,8 +46,11 @@ def importance(scores: Tensor, free: Tensor, divisor: Tensor | float = 1.0) -> T
     return (scores / divisor).masked_fill(~free, -torch.inf).softmax(-1)
 
 
-def kept_count(share: float, free: int) -> int:
-    """Tokens that a stop test keeps: the share, rounded up, and never all, which would be the text itself."""
+def stop_test_size(share: float, free: int) -> int:
+    """How many of `free` tokens a stop test leaves as they are: the share of them, rounded up, at least one, never all.
+
+    The paper's top n. With all of them the test would read the text itself, and always stop.
+    """
     return max(1, min(math.ceil(share * free - 1e-9), free - 1))
 
 

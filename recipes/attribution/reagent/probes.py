@@ -85,7 +85,7 @@ class _Search:
             for number in range(count)
         ]
         self._scores = torch.stack([self._uniform(row, 1)[0] for row in range(len(self._draws))]).double().to(device)
-        kept = [method.kept_count(config.keep, int(free)) for free in batch.free.sum(1)]
+        kept = [method.stop_test_size(config.keep, int(free)) for free in batch.free.sum(1)]
         self._kept = torch.tensor(kept, device=device).repeat_interleave(count)
         self._stopped = torch.zeros(len(self._text), dtype=torch.bool, device=device)
         self._steps = torch.zeros(len(self._text), dtype=torch.int64, device=device)

@@ -16,6 +16,7 @@ from recipes.attribution.reagent.config import HIT, MATCHED_NC, SOFT_NC, SOFT_NS
 from recipes.attribution.reagent.probes import Batch
 from recipes.attribution.reagent.samplers import Replace
 from recipes.attribution.reagent.targets import Target
+from recipes.core.data.text.text_ids import texts_of
 from recipes.core.evaluation.importance import Importance, WeighedText
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
@@ -177,7 +178,7 @@ def weighed_texts(
     return [
         WeighedText(
             target.id,
-            token_texts(target.ids, tokenizer),
+            texts_of(target.ids, tokenizer),
             [Importance(name, values[number].importance.numpy()) for name, values in rows.items()],
             target.kinds,
             f"{target.id}: what leads to \N{LEFT DOUBLE QUOTATION MARK}{tokenizer.decode([target.token])}"
@@ -187,21 +188,11 @@ def weighed_texts(
     ]
 
 
-def token_texts(ids: Sequence[int], tokenizer: Any) -> list[str]:
-    """What each token says; with the space in front of a word where its tokenizer marks one."""
-    pieces = tokenizer.convert_ids_to_tokens(list(ids))
-    texts = [str(tokenizer.decode([token])) for token in ids]
-    return [
-        f" {text}" if str(piece).startswith("\N{LOWER ONE EIGHTH BLOCK}") and not text.startswith(" ") else text
-        for piece, text in zip(pieces, texts, strict=True)
-    ]
-
-
 def write_attributions(path: Path, targets: Sequence[Target], values: Sequence[Attribution], tokenizer: Any) -> None:
     """One JSON object a prediction: text, predicted token and its probability, tokens by importance, probes."""
     lines = []
     for target, one in zip(targets, values, strict=True):
-        texts, free = token_texts(target.ids, tokenizer), torch.tensor(target.free)
+        texts, free = texts_of(target.ids, tokenizer), torch.tensor(target.free)
         order = faithfulness.ranking(one.scores, free).tolist()
         line: dict[str, Any] = {
             "id": target.id,

@@ -63,8 +63,8 @@ class Reading:
         text = self.decode(ids)
         return text[: self._end(text)].strip()
 
-    def kept(self, ids: Sequence[int]) -> int:
-        """How many tokens belong to the answer: those that begin before its end."""
+    def answer_tokens(self, ids: Sequence[int]) -> int:
+        """How many of the first `ids` are the answer: those whose text begins before the mark that ends it."""
         text = self.decode(ids)
         end = len(text[: self._end(text)].rstrip())
         starts = [len(self.decode(ids[:number])) for number in range(len(ids))]
@@ -181,7 +181,7 @@ class Asking:
         return rows
 
     def _finished(self, row: _Row) -> Answer:
-        kept = self.reading.kept(row.ids)
+        kept = self.reading.answer_tokens(row.ids)
         return Answer(tuple(row.ids[: kept or 1]), np.array(row.nlls[: kept or 1]), self.reading.text(row.ids))
 
 

@@ -28,8 +28,7 @@ from recipes.core.models.text import build_language_model, build_text_tokenizer
 from recipes.core.models.vision_language import TextModel
 from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.runs.identity import content_tree
-from recipes.core.scoring.fingerprints import module_hash
-from recipes.core.scoring.vectors import vectors_once
+from recipes.core.scoring.vectors import sentence_vectors, vectors_once
 from recipes.core.storage.cache import home
 from recipes.core.training.toys.frozen import model_where
 
@@ -171,9 +170,7 @@ def _vectors(config: SarConfig, model: Model, device: str, texts: Sequence[str])
     """[texts, d] of length 1, as `relevance.by` says; cached by content."""
     if config.relevance.by == "model":
         return vectors_once(["mean of the last layer", *model.key], texts, model.embed)
-    encoder = load_sentence_encoder(config.relevance.path, "relevance.path", device)
-    digest = module_hash(encoder.model, encoder.model.config)
-    return vectors_once([1, digest, encoder.pooling, encoder.max_tokens], texts, encoder.embed)
+    return sentence_vectors(load_sentence_encoder(config.relevance.path, "relevance.path", device), texts)
 
 
 RECIPE = SarRecipe

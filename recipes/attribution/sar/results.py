@@ -13,6 +13,7 @@ from recipes.attribution.sar.config import LS, SarConfig
 from recipes.attribution.sar.questions import Question, repeats
 from recipes.attribution.sar.relevance import copied_tokens
 from recipes.attribution.sar.scoring import Evidence, uncertainties
+from recipes.core.data.text.text_ids import texts_of
 from recipes.core.evaluation.classification import auroc_values
 from recipes.core.evaluation.importance import Importance, WeighedText
 from recipes.core.evaluation.plots import Plot
@@ -136,7 +137,7 @@ def weighed(measured: Measured, shown: int) -> list[WeighedText]:
         answer = evidence.answers[0]
         rows = [Importance("weight", evidence.weights[0]), Importance("NLL", answer.nlls)]
         marks = ["copied" if one else None for one in copied_tokens(question, answer, measured.reading)]
-        tokens = [measured.reading.tokenizer.decode([token]) for token in answer.ids]
+        tokens = texts_of(answer.ids, measured.reading.tokenizer)
         verdict = "right" if measured.right[number] else "wrong"
         texts.append(WeighedText(question.id, tokens, rows, marks, f"{question.text} ({verdict})"))
     return texts
@@ -150,7 +151,7 @@ def write_answers(path: Path, measured: Measured) -> None:
         sampled = [
             {
                 "text": answer.text,
-                "tokens": [measured.reading.tokenizer.decode([token]) for token in answer.ids],
+                "tokens": texts_of(answer.ids, measured.reading.tokenizer),
                 "nlls": np.round(answer.nlls, 4).tolist(),
                 **({"weights": np.round(evidence.weights[place], 4).tolist()} if evidence.weights else {}),
             }

@@ -6,6 +6,7 @@ from recipes.compression.config import CalibrationConfig, HeldOutConfig
 from recipes.compression.d_pruner.texts_config import TrainedLMConfig, TwoTextsConfig
 from recipes.core.config.settings import EQUIVALENCE, EXAMPLE_UNIT, ORDER, Card, Claim, UntrainedConfig, setting
 from recipes.core.config.unread import unread_keys
+from recipes.core.models.adapter_config import float32_problems
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 
 DUAL, GENERAL, DOMAIN, SUM_RANK = "dual", "general", "domain", "sum_rank"
@@ -104,9 +105,7 @@ class DPrunerConfig(UntrainedConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        if getattr(self.model, "load_in", "float32") != "float32":
-            return [("model.load_in", "weights in 4 or 8 bits are not pruned; leave it out")]
-        return []
+        return float32_problems(self.model, "weights in 4 or 8 bits are not pruned")
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""

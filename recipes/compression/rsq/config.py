@@ -6,6 +6,7 @@ from recipes.compression.config import CalibrationConfig, HeldOutConfig
 from recipes.core.config.settings import EXAMPLE_UNIT, ORDER, Card, Claim, UntrainedConfig, setting
 from recipes.core.config.unread import unread_keys
 from recipes.core.data.config import DomainsConfig
+from recipes.core.models.adapter_config import float32_problems
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.training.toys.config import ToyLMConfig
 
@@ -88,9 +89,7 @@ class RsqConfig(UntrainedConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        problems = []
-        if getattr(self.model, "load_in", "float32") != "float32":
-            problems.append(("model.load_in", "weights that are rounded already are not rounded again; leave it out"))
+        problems = float32_problems(self.model, "weights that are rounded already are not rounded again")
         if self.importance.chunks > self.calibration.length and self.importance.strategy in CHUNKS:
             problems.append(("importance.chunks", "are more than calibration.length has tokens"))
         if self.quantise.shifts > self.calibration.length:

@@ -46,3 +46,15 @@ def lora_problems(lora: LoraConfig, trainer: TrainerConfig, model: Any, tuned: b
         message = "trains adapters in the language model that model.train_backbone=false leaves as it is; type one"
         problems.append(("lora.rank", message))
     return problems
+
+
+def float32_problems(model: Any, why: str) -> list[tuple[str, str]]:
+    """A rule between the keys of a recipe whose model is read in fp32, and not in 4 or 8 bits.
+
+    Args:
+        model: Its config; one that has no `load_in` is in fp32.
+        why: What the recipe does with the weights.
+    """
+    if getattr(model, "load_in", PLAIN) == PLAIN:
+        return []
+    return [("model.load_in", f"{why}; leave it out")]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from recipes.core.config.settings import MODEL_CONTENT, setting
+from recipes.core.config.settings import MODEL_CONTENT, SEEDS, setting
 
 LLAMA_INSTEAD = "folder or hub name of a Llama-type model instead; null: the asset"
 SMOLLM2 = "SmolLM2-135M-Instruct (Q4_1 weights, asset smollm2-135m)"
@@ -195,6 +195,22 @@ class SmallLMConfig:
         if self.architecture == "gpt2":
             return gpt2_parameters(self.vocabulary, self.layers, self.width)
         return llama_parameters(self.vocabulary, self.layers, self.width, mlp_width(self.width))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CharacterLMConfig(SmallLMConfig):
+    """A small causal language model of characters that is trained in the run, once for all runs that ask for it."""
+
+    tokenizer: str = setting("characters", help="one token a character", choices=("characters",))
+    steps: int = setting(500, help="steps of its training", unit="steps", ge=1)
+    batch_size: int = setting(64, help="examples per step", unit="examples", ge=1)
+    learning_rate: float = setting(3e-3, help="peak learning rate", gt=0)
+    seed: int | None = setting(None, help="its own; null: that of the run", ge=0, lt=SEEDS)
+
+    @property
+    def description(self) -> str:
+        """What it resolves to, for people."""
+        return f"{super().description} ({self.steps:,} steps, once, then cached)"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recipes.core.models.sentences import SentenceEncoder
+from recipes.core.scoring.fingerprints import module_hash
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
+
+VERSION = 1  # of how sentence vectors are made
+
+
+def sentence_vectors(encoder: SentenceEncoder, texts: Sequence[str]) -> Tensor:
+    """float32 [texts, d] vectors of length 1, computed once for an encoder and its texts."""
+    digest = module_hash(encoder.model, encoder.model.config)
+    return vectors_once([VERSION, digest, encoder.pooling, encoder.max_tokens], texts, encoder.embed)
 
 
 def vectors_once(key: Sequence[Any], texts: Sequence[str], embed: Callable[[list[str]], Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recipes.core.data.text.text_ids import texts_of
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.dropout import evaluation
@@ -78,7 +79,7 @@ def heatmap(probe: Probe, tokenizer: Any, count: int) -> dict[str, Any] | None:
     examples = []
     for row in range(min(count, len(probe.ids))):
         mask = probe.statistics.mask[row]
-        texts = [tokenizer.decode([token]) for token in probe.batch["labels"][row][mask].tolist()]
+        texts = texts_of(probe.batch["labels"][row][mask].tolist(), tokenizer)
         kinds = ["noise" if planted else None for planted in probe.planted[row][mask].tolist()]
         values = (probe.weights[row][mask].numpy(), probe.statistics.nll[row][mask].numpy())
         examples.append(heatmap_example(probe.ids[row], texts, *values, kinds))

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import EXACT, EXAMPLE_UNIT, SEEDS, Card, Claim, UntrainedConfig, setting
+from recipes.core.config.settings import EXACT, EXAMPLE_UNIT, Card, Claim, UntrainedConfig, setting
 from recipes.core.data.config import DOMAINS
 from recipes.core.data.tasks.prompts_config import PromptsConfig
 from recipes.core.models.adapter_config import LoraConfig, lora_problems
-from recipes.core.models.config import CausalLMConfig, SmallLMConfig, SmolLM2TextConfig
+from recipes.core.models.config import CausalLMConfig, CharacterLMConfig, SmolLM2TextConfig
 from recipes.core.spelling import did_you_mean
 from recipes.core.training.toys.config import ToyLMConfig
 from recipes.decoding.config import GenerationConfig
@@ -133,23 +133,16 @@ class RecallConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecallerConfig(SmallLMConfig):
+class RecallerConfig(CharacterLMConfig):
     """A small causal language model of characters, trained in the run on texts of `recall`."""
 
     name: str = setting("recaller", help="model", choices=("recaller",))
     layers: int = setting(2, help="decoder layers", ge=1)
     width: int = setting(64, help="hidden width", ge=4)
     heads: int = setting(2, help="attention heads", ge=1)
-    tokenizer: str = setting("characters", help="one token a character", choices=("characters",))
     steps: int = setting(1200, help="steps of its training", unit="steps", ge=1)
     batch_size: int = setting(32, help="texts per step", unit="texts", ge=1)
     learning_rate: float = setting(4e-3, help="peak learning rate", gt=0)
-    seed: int | None = setting(None, help="its own; null: that of the run", ge=0, lt=SEEDS)
-
-    @property
-    def description(self) -> str:
-        """What it resolves to, for people."""
-        return f"{super().description} ({self.steps:,} steps, once, then cached)"
 
 
 @dataclass(frozen=True)

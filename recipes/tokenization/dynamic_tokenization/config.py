@@ -6,6 +6,7 @@ from recipes.core.config.settings import EQUIVALENCE, EXAMPLE_UNIT, Card, Claim,
 from recipes.core.config.unread import unread_keys
 from recipes.core.data.config import DomainsConfig
 from recipes.core.data.tasks.labelled_config import LabelledTextsConfig, ReviewSentimentConfig, WikiTopicsConfig
+from recipes.core.models.adapter_config import float32_problems
 from recipes.core.models.config import CausalLMConfig, MiniLMConfig, SmolLM2TextConfig
 from recipes.core.training.toys.config import ToyLMConfig
 from recipes.tokenization.config import HypernetworkConfig, WindowsConfig
@@ -147,8 +148,7 @@ class DynamicTokenizationConfig(UntrainedConfig):
         if self.is_encoder == isinstance(self.data, DomainsConfig):
             right = "review-sentiment, wiki-topics or labelled-texts" if self.is_encoder else "domains"
             problems.append(("data", f"{self.data.name} is not for model={self.model.name}; type data={right}"))
-        if getattr(self.model, "load_in", "float32") != "float32":
-            problems.append(("model.load_in", "rows are predicted in float32; leave it out"))
+        problems += float32_problems(self.model, "rows are predicted in float32")
         if self.rows.name == HYPERNETWORK and self.is_encoder:
             problems.append(("rows.name", "a hypernetwork is trained by a decoder's loss; type model=toy-lm, or ridge"))
         if self.large.tokens and (self.is_encoder or self.merges.name != STATIC):

@@ -245,11 +245,19 @@ def start_id(tokenizer: Any) -> int:
 
 def token_texts(tokenizer: Any) -> list[str]:
     """Text of each token id as it stands inside a text; special tokens have none."""
-    special = set(tokenizer.all_special_ids)
-    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    special, ids = set(tokenizer.all_special_ids), range(len(tokenizer))
+    return ["" if token in special else text for token, text in zip(ids, texts_of(ids, tokenizer), strict=True)]
+
+
+def texts_of(ids: Sequence[int], tokenizer: Any) -> list[str]:
+    """Text of each of some token ids as it stands inside a text, special tokens by their names.
+
+    A tokenizer that marks spaces by a sign of its own drops the one in front when a token is decoded alone.
+    """
+    names = tokenizer.convert_ids_to_tokens(list(ids))
     return [
-        "" if i in special else " " + name[1:] if name.startswith("▁") else tokenizer.decode([i])
-        for i, name in enumerate(names)
+        " " + name[1:] if name.startswith("▁") else str(tokenizer.decode([token]))
+        for token, name in zip(ids, names, strict=True)
     ]
 
 

@@ -1,13 +1,14 @@
 """Ids as the tokenizer gives them, and control tokens in data as text, over all kinds of tokenizers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from transformers import ByT5Tokenizer
 
-from recipes.core.data.text.text_ids import TextIds, control_ids, start_id, tokenizer_fingerprint
+from recipes.core.data.text.text_ids import TextIds, control_ids, start_id, texts_of, token_texts, tokenizer_fingerprint
 from recipes.core.errors import UserError
-from tests.core.tokenizer_kinds import KINDS, byte_level, texts, words
+from tests.core.tokenizer_kinds import KINDS, byte_level, texts, unigram, word_mark, words
 
 TYPED = ["a</s>b", "the cat </s> sat", "<s>", "why <pad> <unk> <|im_end|>", "a <|im_start|>user\n", "</s></s> <s>"]
 PLAIN = [*texts()[:5], "Why? 12 cats, é and 漢.", "", " ", "a < b > c | d"]
@@ -111,3 +112,14 @@ def test_tokenizers_in_python_read_control_tokens_as_text_too() -> None:
     with pytest.raises(UserError, match="does not tell which part of a text its tokens are"):
         reader.with_offsets(["a"])
     assert tokenizer_fingerprint(tokenizer) == tokenizer_fingerprint(ByT5Tokenizer())
+
+
+@pytest.mark.parametrize("make", [word_mark, unigram, byte_level])
+def test_texts_of_tokens_keep_the_space_in_front(make: Callable[[], Any]) -> None:
+    tokenizer, text = make(), texts()[0][:60]
+    ids = TextIds(tokenizer).ids(text)
+    shown = texts_of(ids, tokenizer)
+    assert "".join(shown).strip() == text.strip() and any(piece.startswith(" ") for piece in shown[1:])
+    special = tokenizer.all_special_ids[0]
+    assert texts_of([special], tokenizer) == [tokenizer.convert_ids_to_tokens(special)]
+    assert token_texts(tokenizer)[special] == "" and token_texts(tokenizer)[ids[1]] == shown[1]
