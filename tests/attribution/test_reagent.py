@@ -10,10 +10,12 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from recipes.attribution.reagent import attributions, method
-from recipes.attribution.reagent.config import ReagentConfig
+from recipes.attribution.reagent.config import INTEGRATED, ReagentConfig
 from recipes.attribution.reagent.probes import Batch, Probed, probe
 from recipes.attribution.reagent.reader import Reader
 from recipes.attribution.reagent.samplers import Classes, Expectations, surface_class
+from recipes.attribution.reagent.targets import Target
+from recipes.core.config import compose
 from recipes.core.models.build import llama
 
 T, VOCABULARY = 6, 12
@@ -285,3 +287,22 @@ def test_shares_of_scores() -> None:
     assert attributions.shares(torch.tensor([3.0, 1, 5]), free).tolist() == [0.75, 0.25, 0]
     assert attributions.shares(torch.zeros(3), free).tolist() == [0.5, 0.5, 0]
     assert attributions.softmax(torch.zeros(3), free).tolist() == [0.5, 0.5, 0]
+
+
+@pytest.mark.parametrize("baseline", ["zero", "mean"])
+def test_integrated_gradients_say_whether_they_add_up(baseline: str, reader: Reader) -> None:
+    words = ["arm=integrated_gradients", f"attribution.baseline={baseline}", "label=x", "attribution.points=201"]
+    attributer = attributions.Attributer(reader, None, compose.compose("reagent", words))
+    ids, token = tuple(IDS[0].tolist()), int(TARGETS[0])
+    (one,) = attributer.all([Target("a", "a", ids, (True,) * len(ids), token, 0.5)], INTEGRATED, lambda _: None)
+    embeddings, begin = reader.embeddings(IDS[:1]), torch.zeros(1, 1, 1)
+    if baseline == "mean":
+        begin = reader.model.get_input_embeddings().weight.mean(0)
+    path = begin.expand_as(embeddings)
+    whole = attributions.integrated_gradients(reader, embeddings, path, TARGETS[:1], 201)
+    ends = [reader.log_probabilities(each, TARGETS[:1]) for each in (path, embeddings)]
+    missed = whole.sum() - ends[1] + ends[0]
+    assert one.gap == pytest.approx(abs(float(missed)), rel=1e-3, abs=1e-4)
+    # A model with RMS norms has nearly all of its slope beside zero; learned positions keep GPT-2 away from it.
+    assert (one.gap > 1) == (baseline == "zero" and isinstance(reader.model, LlamaForCausalLM))
+    torch.testing.assert_close(one.scores.float(), whole.norm(dim=-1)[0])

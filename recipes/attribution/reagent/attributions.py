@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,12 +32,24 @@ class Attribution:
         importance: [t] the same as shares that sum to 1, 0 for tokens that are never replaced.
         forwards: Texts that the model read for it.
         probed: What the probes say, of the method itself.
+        gap: Of integrated gradients, nats by which their sum misses what it should be: the log-probability of the
+            prediction over that at the beginning of the path.
     """
 
     scores: Tensor
     importance: Tensor
     forwards: float
     probed: Probed | None = None
+    gap: float | None = None
+
+
+class _Value(NamedTuple):
+    """Scores and importance of one prediction, padded; of some methods what else is known."""
+
+    scores: Tensor
+    importance: Tensor
+    probed: Probed | None = None
+    gap: float | None = None
 
 
 class Attributer:
@@ -61,9 +73,10 @@ class Attributer:
             batch = self.batch([targets[number] for number in numbers])
             values = self._attribute(batch, name)
             cost = (self.reader.rows - before) / len(numbers)
-            for row, (number, (scores, importance, probed)) in enumerate(zip(numbers, values, strict=True)):
-                length, scores = len(targets[number].ids), scores.masked_fill(~batch.free[row], 0)
-                results[number] = Attribution(scores[:length].cpu(), importance[:length].cpu(), cost, probed)
+            for row, (number, value) in enumerate(zip(numbers, values, strict=True)):
+                length, scores = len(targets[number].ids), value.scores.masked_fill(~batch.free[row], 0)
+                kept = (scores[:length].cpu(), value.importance[:length].cpu())
+                results[number] = Attribution(*kept, cost, value.probed, value.gap)
             done(len(numbers))
         return [results[number] for number in range(len(targets))]
 
@@ -99,23 +112,31 @@ class Attributer:
             self._config.attribution.sampler, self.reader, batch.ids, batch.lengths, self._tokenizer, self._tables
         )
 
-    def _attribute(self, batch: Batch, name: str) -> list[tuple[Tensor, Tensor, Probed | None]]:
-        """Scores, importance and probes of each prediction of a batch."""
+    def _attribute(self, batch: Batch, name: str) -> list[_Value]:
+        """What a method says of each prediction of a batch."""
         options = self._config.attribution
         if name == names.REAGENT:
             probed = probe(self.reader, batch, self.sampler(batch), self._config.reagent, self._config.seed)
-            return [(one.scores, one.scores, one) for one in probed]
+            return [_Value(one.scores, one.scores, one) for one in probed]
         if name == names.OCCLUSION:
             scores = self._occlusion(batch)
             return [
-                (each, shares(each.clamp_min(0), free), None) for each, free in zip(scores, batch.free, strict=True)
+                _Value(each, shares(each.clamp_min(0), free)) for each, free in zip(scores, batch.free, strict=True)
             ]
         scores = torch.zeros(batch.ids.shape, dtype=torch.float64, device=batch.ids.device)
+        if name == names.INTEGRATED:
+            gaps = list[float]()
+            for row, length in enumerate(batch.lengths.tolist()):
+                values, gap = self._integrated(batch, row, length)
+                scores[row, :length] = values.norm(dim=-1)[0].double()
+                gaps.append(gap)
+            rows = zip(scores, batch.free, gaps, strict=True)
+            return [_Value(each, shares(each, free), gap=gap) for each, free, gap in rows]
         for row, length in enumerate(batch.lengths.tolist()):
             scores[row, :length] = self._one(batch, row, length, name).double()
-        is_softmax = options.softmax and name not in (names.INPUT_X_GRADIENT, names.INTEGRATED, names.SHAP)
+        is_softmax = options.softmax and name not in (names.INPUT_X_GRADIENT, names.SHAP)
         return [
-            (each, softmax(each, free) if is_softmax else shares(each, free), None)
+            _Value(each, softmax(each, free) if is_softmax else shares(each, free))
             for each, free in zip(scores, batch.free, strict=True)
         ]
 
@@ -130,11 +151,20 @@ class Attributer:
         if name in (names.GRADIENT_NORM, names.INPUT_X_GRADIENT):
             slopes = gradients(self.reader, embeddings, target)
             return (slopes * embeddings if name == names.INPUT_X_GRADIENT else slopes).norm(dim=-1)[0]
-        if name == names.SHAP:
-            return self._shap(batch, row, length).norm(dim=-1)[0]
-        baseline = torch.where(batch.free[row, :length, None], 0.0, embeddings)
-        points = self._config.attribution.points
-        return integrated_gradients(self.reader, embeddings, baseline, target, points).norm(dim=-1)[0]
+        assert name == names.SHAP
+        return self._shap(batch, row, length).norm(dim=-1)[0]
+
+    def _integrated(self, batch: Batch, row: int, length: int) -> tuple[Tensor, float]:
+        """[1, t, H] integrated gradients of one prediction, and the nats by which they do not add up."""
+        ids, target, options = batch.ids[row : row + 1, :length], batch.targets[row : row + 1], self._config.attribution
+        embeddings, begin = self.reader.embeddings(ids), torch.zeros((), device=ids.device)
+        if options.baseline == names.MEAN:
+            begin = self.reader.model.get_input_embeddings().weight.detach().mean(0)
+        baseline = torch.where(batch.free[row, :length, None], begin, embeddings)
+        values = integrated_gradients(self.reader, embeddings, baseline, target, options.points)
+        with torch.no_grad():
+            ends = self.reader.log_probabilities(torch.cat([baseline, embeddings]), target.expand(2))
+        return values, abs(float(values.double().sum() - (ends[1] - ends[0]).double()))
 
     def _draws(self, text: str, shape: Sequence[int]) -> Tensor:
         """Uniform numbers that belong to a prediction, whatever others stand beside it."""

@@ -17,6 +17,7 @@ OF_ATTENTION = (ATTENTION_LAST, ATTENTION, ROLLOUT)
 METHODS = (REAGENT, OCCLUSION, *OF_GRADIENTS, *OF_ATTENTION, RANDOM)
 CLASS, UNIFORM, LM_SAMPLE, LM_ARGMAX = "class", "uniform", "lm_sample", "lm_argmax"
 SAMPLERS = (CLASS, LM_SAMPLE, LM_ARGMAX, UNIFORM)
+ZERO, MEAN = "zero", "mean"
 LOGIT, MEAN_LOGIT = "logit", "mean_logit"
 SOFT_NC, SOFT_NS, MATCHED_NC, HIT = "soft_nc", "soft_ns", "soft_nc/matched", "hit"
 SYMBOLS = 20  # keys, and as many values, of planted texts
@@ -35,6 +36,13 @@ class AttributionConfig:
     )
     draws: int = setting(8, help="occlusion, gradient_shap: replacements of a token that are averaged", ge=1)
     points: int = setting(101, help="integrated_gradients: points of the path", ge=2, origin="code")
+    baseline: str = setting(
+        ZERO,
+        help="integrated_gradients: where the path begins, at zero embeddings or at the mean embedding; beside zero a "
+        "model with RMS norms changes abruptly, and attributions from there do not add up",
+        choices=(ZERO, MEAN),
+        origin="code",
+    )
     samples: int = setting(5, help="gradient_shap: random points of the path", ge=1)
     softmax: bool = setting(
         True,
@@ -175,7 +183,7 @@ class ReagentRunConfig(UntrainedConfig):
         return unread_keys(
             ("reagent", REAGENT in used, why),
             ("attribution.draws", bool({OCCLUSION, SHAP} & used), why),
-            ("attribution.points", INTEGRATED in used, why),
+            ("attribution.points attribution.baseline", INTEGRATED in used, why),
             ("attribution.samples", SHAP in used, why),
             ("attribution.softmax", bool({*OF_ATTENTION, GRADIENT_NORM, RANDOM} & used), why),
             ("reagent.max_steps reagent.test_every reagent.top_k", self.reagent.fixed_steps is None, fixed),
@@ -257,6 +265,6 @@ CARD = Card(
     trains=False,
     metrics=(
         *(SOFT_NC, f"{SOFT_NC}/*", SOFT_NS, f"{SOFT_NS}/*", "hard_nc", "hard_ns", "deletion", "insertion", HIT),
-        *("evenness", "probes/stopped", "probes/steps", "forwards", "right"),
+        *("evenness", "probes/stopped", "probes/steps", "forwards", "right", "gap"),
     ),
 )

@@ -19,6 +19,8 @@ from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.runs.progress import progress
 from recipes.core.training.toys.frozen import load_frozen, model_where
 
+LARGEST_GAP = 1.0  # nats
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -64,6 +66,7 @@ class ReagentRecipe(Untrained):
             others = {each: attributer.all(shown, each, count) for each in beside}
         chance = values if name == RANDOM else attributer.all(targets, RANDOM, lambda _: None)
         _warn_of_unstopped(config, values)
+        _warn_of_gaps(values)
         scores, overall = score(config, attributer, targets, values, chance)
         texts = weighed_texts(shown, {name: values, **others}, tokenizer)
         everything = weighed_texts(targets, {name: values}, tokenizer)
@@ -82,6 +85,13 @@ def _warn_of_unstopped(config: ReagentRunConfig, values: Sequence[Attribution]) 
     if count := sum(one.probed is not None and not one.probed.stopped.any() for one in values):
         what = f"no probe of {count} of {len(values)} predictions stopped within {config.reagent.max_steps} steps"
         note(f"warning: {what}: their importance is the mean over all probes")
+
+
+def _warn_of_gaps(values: Sequence[Attribution]) -> None:
+    """Say of how many predictions integrated gradients miss by more than a nat what they should add up to."""
+    if count := sum(one.gap is not None and one.gap > LARGEST_GAP for one in values):
+        hint = "type attribution.baseline=mean, or more attribution.points"
+        note(f"warning: integrated gradients of {count} of {len(values)} predictions do not add up; {hint}")
 
 
 RECIPE = ReagentRecipe

@@ -39,6 +39,7 @@ TITLES = {
     "evenness": ("entropy of the importance over that of equal shares", False),
     "probes/stopped": ("share of probes that stopped", True),
     "probes/steps": ("subsets that a probe replaced", False),
+    "gap": ("nats by which integrated gradients do not add up", False),
     "forwards": ("texts that the model read for an attribution", False),
     "right": ("predictions that are the right token", True),
 }
@@ -100,6 +101,8 @@ def _counts(config: ReagentRunConfig, target: Target, one: Attribution) -> dict[
         rows[HIT] = len(top.intersection(target.evidence)) / len(target.evidence)
     if target.answer is not None:
         rows["right"] = float(target.token == target.answer)
+    if one.gap is not None:
+        rows["gap"] = one.gap
     if one.probed is not None:
         rows["probes/steps"] = float(one.probed.steps.double().mean())
         if config.reagent.fixed_steps is None:
