@@ -13,6 +13,7 @@ from recipes.core.data.text.splits import TEST, TRAIN
 from recipes.core.errors import UserError
 from recipes.core.runs.records import final_metrics
 from recipes.core.scoring.sampling import generate
+from recipes.core.training.needs import needs, training_estimate
 from recipes.retrieval.edu_rerank.config import DocstringSummariesConfig, SummariesConfig
 from recipes.retrieval.edu_rerank.documents import RANK, Documents, load_documents
 from tests.retrieval.conftest import model_folder
@@ -205,3 +206,12 @@ def test_the_docstrings_that_ship() -> None:
     assert all(len(document.units.sentences) >= 6 or document.sentences >= 6 for document in documents[TEST])
     references = {document.reference.lower() for document in documents[TEST]}
     assert references.isdisjoint(document.reference.lower() for part in (TRAIN, RANK) for document in documents[part])
+
+
+def test_memory_is_that_of_what_is_trained() -> None:
+    model = "model=smollm2-135m"
+    plans, abstract = (
+        compose.compose("edu-rerank", [f"arm={arm}", model, "budget=full"]) for arm in ("edu_plans", "abstract")
+    )
+    assert training_estimate(plans, "cpu") is None and training_estimate(abstract, "cpu") is not None
+    assert dict(needs(plans, "cpu"))["parameters"] != dict(needs(abstract, "cpu"))["parameters"]

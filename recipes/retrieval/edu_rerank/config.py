@@ -260,6 +260,11 @@ class EDURerankConfig(RunConfig):
             ("evaluation.watch_every", self.plans.is_learned or self.writes, "nothing is trained"),
         )  # fmt: skip
 
+    @property
+    def trains_model(self) -> bool:
+        """Only an arm that writes trains the language model."""
+        return self.writes
+
     def parameters(self) -> int | None:
         """Weights of what is trained: the plan generator, the writer, both or none; None if only files know."""
         planner = self.planner.parameters(self.plans.longest_document) if self.plans.is_learned else 0
