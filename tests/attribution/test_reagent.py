@@ -55,10 +55,10 @@ def test_the_worked_update_of_the_specification() -> None:
     free = torch.ones(1, 3, dtype=torch.bool)
     first = method.update(torch.zeros(1, 3), torch.tensor([[True, False, False]]), torch.tensor([0.6]))
     assert first[0].tolist() == pytest.approx([1.386294, -1.386294, -1.386294], abs=1e-6)
-    assert method.importance(first, free)[0].tolist() == pytest.approx([0.8889, 0.0556, 0.0556], abs=5e-5)
+    assert method.log_importance(first, free)[0].exp().tolist() == pytest.approx([0.8889, 0.0556, 0.0556], abs=5e-5)
     second = method.update(first, torch.tensor([[False, True, True]]), torch.tensor([-0.1]))
     assert second[0].tolist() == pytest.approx([1.586965, -1.586965, -1.586965], abs=1e-6)
-    assert method.importance(second, free)[0].tolist() == pytest.approx([0.9228, 0.0386, 0.0386], abs=5e-5)
+    assert method.log_importance(second, free)[0].exp().tolist() == pytest.approx([0.9228, 0.0386, 0.0386], abs=5e-5)
 
 
 def test_credit_is_finite_at_its_ends_and_an_empty_subset_says_nothing() -> None:
@@ -75,9 +75,9 @@ def test_a_stop_test_keeps_a_share_rounded_up_and_never_all() -> None:
 
 
 def test_importance_is_the_mean_over_probes_that_stopped_or_over_all_if_none_did() -> None:
-    shares = torch.tensor([[1.0, 0], [0, 1], [0.5, 0.5]])
-    assert method.combine(shares, torch.tensor([True, False, True])).tolist() == [0.75, 0.25]
-    assert method.combine(shares, torch.zeros(3).bool()).tolist() == pytest.approx([0.5, 0.5])
+    logs = torch.tensor([[1.0, 0], [0, 1], [0.5, 0.5]]).log()
+    assert method.combine(logs, torch.tensor([True, False, True])).exp().tolist() == pytest.approx([0.75, 0.25])
+    assert method.combine(logs, torch.zeros(3).bool()).exp().tolist() == pytest.approx([0.5, 0.5])
     kept = torch.tensor([[True, True, False], [True, False, False]])
     assert method.rationale(kept, 2).tolist() == [True, False, False]
     assert method.rationale(kept[:1], 2).tolist() == [True, True, False]  # one probe alone decides
@@ -86,7 +86,7 @@ def test_importance_is_the_mean_over_probes_that_stopped_or_over_all_if_none_did
 def test_a_model_that_ignores_its_text_leaves_scores_as_they_were_drawn() -> None:
     constant = Scripted(lambda stays: torch.full((len(stays),), 0.4))
     one, many = (search(constant, batch(whole=0.4), fixed_steps=steps)[0] for steps in (1, 40))
-    assert torch.equal(one.scores, many.scores) and one.scores.sum() == pytest.approx(1)
+    assert torch.equal(one.scores, many.scores) and one.importance.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0])
@@ -100,7 +100,8 @@ def test_all_tokens_replaced_or_none_tell_no_token_from_another(ratio: float) ->
 def test_scores_are_finite_where_a_prediction_is_certain_or_impossible(whole: float) -> None:
     reversing = Scripted(lambda stays: torch.where(stays[:, 2], whole, 1 - whole))
     scores = search(reversing, batch(whole=whole), fixed_steps=300)[0].scores
-    assert scores.isfinite().all() and scores.sum() == pytest.approx(1)
+    assert scores.isfinite().all() and scores.exp().sum() == pytest.approx(1)
+    assert len(set(scores.tolist())) == T  # no order is lost, though all shares but one are 0
     assert int(scores.argmax() if whole else scores.argmin()) == 2
 
 
@@ -127,7 +128,7 @@ def test_with_many_subsets_the_order_is_that_of_the_sum_over_all_of_them() -> No
         Scripted(probability), batch(length=5, whole=whole), ratio=ratio, fixed_steps=2500, probes=1, score="mean_logit"
     )[0]
     assert result.scores.argsort().tolist() == expected.argsort().tolist()
-    assert (result.scores.log() - result.scores.log().mean()).tolist() == pytest.approx(
+    assert (result.scores - result.scores.mean()).tolist() == pytest.approx(
         (expected - expected.mean()).tolist(), abs=0.04
     )
 
@@ -145,7 +146,7 @@ def test_texts_of_other_lengths_in_a_batch_change_nothing() -> None:
     free = torch.arange(9) < torch.tensor([[T], [9]])
     padded = Batch(whole.names, whole.ids, torch.tensor([T, 9]), whole.targets, whole.whole, free)
     alone, beside = (search(some, given, fixed_steps=9)[0].scores for given in (batch(1), padded))
-    assert torch.equal(alone, beside[:T]) and (beside[T:] == 0).all()
+    assert torch.equal(alone, beside[:T]) and (beside[T:].exp() == 0).all()
 
 
 def test_probes_stop_at_the_first_test_that_is_passed_and_are_counted() -> None:

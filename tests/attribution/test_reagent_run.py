@@ -10,14 +10,15 @@ import torch
 from typer.testing import CliRunner
 
 from cli.app import app
-from recipes.attribution.reagent.config import METHODS
+from recipes.attribution.reagent.config import METHODS, PredictionsConfig
 from recipes.attribution.reagent.planted import PlantedItems, planted_collate, planted_text, reader_tokenizer
 from recipes.attribution.reagent.reader import Reader
-from recipes.attribution.reagent.targets import free_tokens
+from recipes.attribution.reagent.targets import Target, _continued, free_tokens
 from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.data.tasks.prompt_rows import load_prompts
 from recipes.core.data.tasks.prompts_config import PromptsConfig
+from recipes.core.data.text.text_ids import control_ids
 from recipes.core.errors import UserError
 from recipes.core.report.heatmap import read_heatmap
 from recipes.core.runs.records import final_metrics
@@ -102,6 +103,22 @@ def test_the_command_of_the_page_reports_and_repeats_itself(tmp_path: Path, mine
     assert "what leads to" in page and page.count("<h4>occlusion</h4>") == 3 and "never replaced" in page
 
 
+def test_nothing_is_explained_behind_a_token_that_ends_a_text(mine: Path) -> None:
+    reader, tokenizer = Reader(tiny("llama", 0, 400), "model=x", 64), tokenizer_kinds.byte_level()
+    said, start = iter([50, 70, 1, tokenizer.eos_token_id, 9]), 1
+    assert start in control_ids(tokenizer) and start != tokenizer.eos_token_id
+    reader.predict = lambda ids, name: (next(said), 0.5)  # type: ignore[method-assign]
+    targets = _continued(Target("a", "a", (20, 21), (True, True)), reader, tokenizer, PredictionsConfig(tokens=9))
+    assert [one.token for one in targets] == [50, 70, start, tokenizer.eos_token_id]
+    assert targets[-1].ids == (20, 21, 50, 70, start) and targets[-1].free == (True, True, True, True, False)
+
+
+def test_deletion_replaces_the_same_way_whatever_an_attribution_does(tmp_path: Path) -> None:
+    seen = [run(tmp_path, *SMALL, "attribution.name=random", "label=x", "shown.predictions=0", *words)[1]
+            for words in ([], ["attribution.sampler=uniform"], ["metric.sampler=uniform"])]  # fmt: skip
+    assert seen[0]["deletion"] == seen[1]["deletion"] != seen[2]["deletion"]
+
+
 def test_template_and_control_tokens_are_never_replaced(mine: Path) -> None:
     tokenizer = tokenizer_kinds.byte_level(False, False, tokenizer_kinds.CHATML)
     prompts = load_prompts(PromptsConfig(path=str(mine / "prompts.jsonl")), tokenizer)
@@ -162,6 +179,17 @@ def test_planted_texts_have_their_evidence_and_classes() -> None:
     batch = planted_collate([PlantedItems(texts, tokenizer)[number] for number in range(20)])
     assert batch["weights"].sum() == batch["normalizer"] == 20 * 11
     assert tokenizer.decode(batch["labels"][3, 12:]).replace(" ", "") == texts[3].rest
+
+
+def test_what_arms_do_not_read() -> None:
+    unread = {
+        words: dict(compose.compose("reagent", words.split()).unread())
+        for words in ("arm=reagent", "arm=attention_last shown.predictions=0", "data=openings predictions.tokens=4")
+    }
+    keys = {"attribution.sampler", "shown.beside"}
+    assert "predictions.stride" in unread["arm=reagent"] and not keys & unread["arm=reagent"].keys()
+    assert keys <= unread["arm=attention_last shown.predictions=0"].keys()
+    assert "predictions.stride" not in unread["data=openings predictions.tokens=4"]
 
 
 def test_what_cannot_be_is_refused() -> None:

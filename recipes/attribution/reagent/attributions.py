@@ -106,18 +106,17 @@ class Attributer:
             torch.tensor([[*one.free, *[False] * pad] for one, pad in zip(targets, pads, strict=True)], device=device),
         )
 
-    def sampler(self, batch: Batch) -> Replace:
-        """What replaces tokens of these texts."""
-        return build_sampler(
-            self._config.attribution.sampler, self.reader, batch.ids, batch.lengths, self._tokenizer, self._tables
-        )
+    def sampler(self, batch: Batch, name: str | None = None) -> Replace:
+        """What replaces tokens of these texts: a sampler by its name, that of attributions if None."""
+        name = name or self._config.attribution.sampler
+        return build_sampler(name, self.reader, batch.ids, batch.lengths, self._tokenizer, self._tables)
 
     def _attribute(self, batch: Batch, name: str) -> list[_Value]:
         """What a method says of each prediction of a batch."""
         options = self._config.attribution
         if name == names.REAGENT:
             probed = probe(self.reader, batch, self.sampler(batch), self._config.reagent, self._config.seed)
-            return [_Value(one.scores, one.scores, one) for one in probed]
+            return [_Value(one.scores, one.importance, one) for one in probed]
         if name == names.OCCLUSION:
             scores = self._occlusion(batch)
             return [

@@ -25,7 +25,7 @@ SYMBOLS = 20  # keys, and as many values, of planted texts
 
 @dataclass(frozen=True)
 class AttributionConfig:
-    """What tokens get their importance from, and what replaces a token wherever one is replaced by chance."""
+    """What tokens get their importance from, and what replaces a token where that needs one."""
 
     name: str = setting(REAGENT, help="attribution; arms choose it", choices=METHODS)
     sampler: str = setting(
@@ -95,6 +95,12 @@ class MetricConfig:
     draws: int = setting(20, help="masks that a soft metric averages; the released code has 1", unit="masks", ge=1)
     tau: float = setting(1.0, help="matched sharpness: importance is softmax(-rank / tau)", gt=0)
     hard: float = setting(0.3, help="share of tokens that hard metrics keep or take away", gt=0, lt=1)
+    sampler: str = setting(
+        CLASS,
+        help="what replaces tokens in deletion and insertion, the same for every attribution; as attribution.sampler",
+        choices=SAMPLERS,
+        origin="ours",
+    )
     replacements: int = setting(4, help="replacements of tokens that deletion and insertion average", ge=1)
     top: int = setting(3, help="tokens among which planted evidence is looked for", unit="tokens", ge=1)
 
@@ -182,11 +188,14 @@ class ReagentRunConfig(UntrainedConfig):
         fixed = "reagent.fixed_steps makes no stop tests"
         return unread_keys(
             ("reagent", REAGENT in used, why),
+            ("attribution.sampler", bool({REAGENT, OCCLUSION, SHAP} & used), why),
             ("attribution.draws", bool({OCCLUSION, SHAP} & used), why),
             ("attribution.points attribution.baseline", INTEGRATED in used, why),
             ("attribution.samples", SHAP in used, why),
             ("attribution.softmax", bool({*OF_ATTENTION, GRADIENT_NORM, RANDOM} & used), why),
             ("reagent.max_steps reagent.test_every reagent.top_k", self.reagent.fixed_steps is None, fixed),
+            ("predictions.stride", self.predictions.tokens > 1, "predictions.tokens=1 explains one token of each text"),
+            ("shown.beside", self.shown.predictions > 0, "shown.predictions=0 shows nothing"),
             ("metric.top", isinstance(self.data, PlantedConfig), "only data=planted has evidence that is known"),
         )
 

@@ -2,7 +2,7 @@
 
     D   = p(y | x) - p(y | x with the tokens in R replaced)
     S_i = S_i + L  for i in R,  S_i - L  elsewhere,     L = log((1 + D) / (1 - D))
-    s   = softmax(S)
+    s   = softmax(S), kept as its logarithm: after many subsets all shares but one are 0 in floats
 
 A probe stops when its most important tokens alone, all others replaced, bring y back among the likeliest.
 
@@ -35,15 +35,15 @@ def update(scores: Tensor, replaced: Tensor, drop: Tensor) -> Tensor:
     return scores + torch.where(replaced, change[:, None], -change[:, None])
 
 
-def importance(scores: Tensor, free: Tensor, divisor: Tensor | float = 1.0) -> Tensor:
-    """[n, t] softmax of scores over the tokens that are free to be replaced; the others get 0.
+def log_importance(scores: Tensor, free: Tensor, divisor: Tensor | float = 1.0) -> Tensor:
+    """[n, t] logarithm of the softmax of scores over the tokens that are free to be replaced; -inf for the others.
 
     Args:
         scores: [n, t]
         free: bool [n, t]
         divisor: What scores are divided by: the steps of each probe [n, 1] for their mean.
     """
-    return (scores / divisor).masked_fill(~free, -torch.inf).softmax(-1)
+    return (scores / divisor).masked_fill(~free, -torch.inf).log_softmax(-1)
 
 
 def stop_test_size(share: float, free: int) -> int:
@@ -60,14 +60,15 @@ def most_important(scores: Tensor, free: Tensor, counts: Tensor) -> Tensor:
     return order.argsort(-1) < counts[:, None]
 
 
-def combine(shares: Tensor, stopped: Tensor) -> Tensor:
-    """[t] importance of a prediction: the mean over its probes that stopped, over all where none did.
+def combine(logs: Tensor, stopped: Tensor) -> Tensor:
+    """[t] log importance of a prediction: of the mean over its probes that stopped, over all where none did.
 
     Args:
-        shares: [probes, t]
+        logs: [probes, t] of `log_importance`.
         stopped: bool [probes]
     """
-    return shares[stopped].mean(0) if stopped.any() else shares.mean(0)
+    meant = logs[stopped] if stopped.any() else logs
+    return meant.logsumexp(0) - math.log(len(meant))
 
 
 def rationale(kept: Tensor, overlap: int) -> Tensor:

@@ -41,7 +41,7 @@ class Probed:
     """What the probes of one prediction say.
 
     Attributes:
-        scores: [t] their mean importance, by which tokens are ranked; 0 where the text is padded.
+        scores: [t] logarithm of their mean importance, by which tokens are ranked; -inf where the text is padded.
         steps: [probes] how many subsets each has replaced.
         stopped: bool [probes] whether its most important tokens alone brought the prediction back.
         rationale: bool [t] tokens that enough probes hold to be most important.
@@ -51,6 +51,11 @@ class Probed:
     steps: Tensor
     stopped: Tensor
     rationale: Tensor
+
+    @property
+    def importance(self) -> Tensor:
+        """[t] mean importance; sums to 1."""
+        return self.scores.exp()
 
 
 def probe(reader: Reader, batch: Batch, replace: Replace, config: ReagentConfig, seed: int) -> list[Probed]:
@@ -109,18 +114,18 @@ class _Search:
         """What the probes of each prediction say together."""
         config, device = self._config, self._scores.device
         divisor = self._steps.clamp_min(1)[:, None] if config.score == MEAN_LOGIT else 1.0
-        shares = method.importance(self._scores, self._free, divisor).unflatten(0, (-1, config.probes))
+        logs = method.log_importance(self._scores, self._free, divisor).unflatten(0, (-1, config.probes))
         kept = method.most_important(self._scores, self._free, self._kept).unflatten(0, (-1, config.probes))
         steps, stopped = (values.unflatten(0, (-1, config.probes)) for values in (self._steps, self._stopped))
         fixed = torch.full_like(stopped[0], config.fixed_steps is not None, device=device)
         return [
             Probed(
-                method.combine(shares[row], stopped[row] | fixed),
+                method.combine(logs[row], stopped[row] | fixed),
                 steps[row],
                 stopped[row],
                 method.rationale(kept[row], config.overlap),
             )
-            for row in range(len(shares))
+            for row in range(len(logs))
         ]
 
     def _test(self, rows: Tensor, texts: Tensor, chances: Tensor) -> None:

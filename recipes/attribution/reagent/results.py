@@ -66,7 +66,7 @@ def score(
         scores.define(name, title, higher_is_better)
     for numbers in attributer.batches(targets):
         batch = attributer.batch([targets[number] for number in numbers])
-        replace = attributer.sampler(batch)
+        replace = attributer.sampler(batch, config.metric.sampler)
         for row, number in enumerate(numbers):
             target, one = targets[number], attributions[number]
             rows = _counts(config, target, one) | _curves(config, attributer, batch, replace, row, target, one)

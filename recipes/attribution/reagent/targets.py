@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
-from recipes.attribution.reagent.config import PlantedConfig, ReagentRunConfig
+from recipes.attribution.reagent.config import PlantedConfig, PredictionsConfig, ReagentRunConfig
 from recipes.attribution.reagent.planted import planted_texts
 from recipes.attribution.reagent.reader import Reader
 from recipes.core.data.files.records import judge
 from recipes.core.data.tasks.prompt_rows import load_prompts
 from recipes.core.data.tasks.prompts import Prompt
 from recipes.core.data.text.text_ids import TextIds, control_ids
+from recipes.core.scoring.sampling import end_ids
 
 EVIDENCE, FIXED, WRITTEN = "evidence", "never replaced", "written by the model"
 
@@ -77,8 +78,7 @@ def read_targets(config: ReagentRunConfig, reader: Reader, tokenizer: Any, longe
             texts.append(text)
     path, name = getattr(config.data, "path", None), config.data.name
     judge(bad, len(prompts), f"data.path={path}" if path else f"data={name}", getattr(config.data, "on_error", "fail"))
-    options = config.predictions
-    return [target for text in texts for target in _continued(text, reader, options.tokens, options.stride)]
+    return [target for text in texts for target in _continued(text, reader, tokenizer, config.predictions)]
 
 
 def free_tokens(prompt: Prompt, tokenizer: Any) -> tuple[bool, ...]:
@@ -128,14 +128,16 @@ def _planted(data: PlantedConfig, tokenizer: Any, seed: int) -> list[Target]:
     ]
 
 
-def _continued(text: Target, reader: Reader, tokens: int, stride: int) -> list[Target]:
-    """Every `stride`-th of the tokens that the model continues a text by."""
-    targets = []
-    for number in range(tokens):
-        grown = replace(text, id=f"{text.text}+{number}" if tokens > 1 else text.text, written=number)
+def _continued(text: Target, reader: Reader, tokenizer: Any, options: PredictionsConfig) -> list[Target]:
+    """Every `stride`-th of the tokens that the model continues a text by, up to one that ends it."""
+    targets, ends, control = [], {*end_ids(reader.model), tokenizer.eos_token_id}, control_ids(tokenizer)
+    for number in range(options.tokens):
+        grown = replace(text, id=f"{text.text}+{number}" if options.tokens > 1 else text.text, written=number)
         target = _predicted(grown, reader)
-        targets += [target] if number % stride == 0 else []
-        text = replace(text, ids=(*text.ids, target.token), free=(*text.free, True))
+        targets += [target] if number % options.stride == 0 else []
+        if target.token in ends:
+            break
+        text = replace(text, ids=(*text.ids, target.token), free=(*text.free, target.token not in control))
     return targets
 
 
