@@ -189,6 +189,16 @@ def test_where_answers_end(text: str, says: str, over: bool, reading: Reading) -
     assert not over or len(kept) < len(ids)
 
 
+def test_a_character_of_several_tokens_is_one_of_each(reading: Reading) -> None:
+    word = "x\N{LATIN SMALL LETTER E WITH ACUTE}\u6771"  # two bytes and three
+    ids = reading.tokenizer(f" {word}. So", add_special_tokens=False)["input_ids"]
+    kept = ids[: reading.answer_tokens(ids)]
+    assert reading.text(kept) == word and len(kept) >= 6
+    whole = Answer(tuple(kept), np.ones(len(kept)), reading.text(kept))
+    question = Question("q", f"is it {word}", ("a",), "a")
+    assert copied_tokens(question, whole, reading)[-5:].all() and not stop_tokens(whole, reading)[-5:].any()
+
+
 def test_a_token_is_drawn_at_the_temperature_and_scored_at_one() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0]]).repeat(4000, 1)
     uniform = np.random.default_rng(0).random(4000)

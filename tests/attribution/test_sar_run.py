@@ -153,5 +153,6 @@ def test_what_arms_do_not_read() -> None:
     }
     assert "uncertainty.t" not in unread["sar"] and "uncertainty.cluster" in unread["sar"]
     assert {"relevance.path", "uncertainty.t", "relevance.weights"} <= unread["lnpe"].keys()
+    assert "shown" in unread["lnpe"] and "shown" not in unread["sar"]
     assert "uncertainty.cluster" not in unread["se"] and "uncertainty.alike" in unread["se"]
     assert "relevance.by" in unread["token_uniform"] and "relevance.copied" not in unread["token_uniform"]

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from recipes.core.scoring.sampling import end_ids
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json, write_json
 
-VERSION = 1
+VERSION = 2
 ROWS, CUDA_ROWS = 64, 1024  # answers that grow together
 
 
@@ -67,8 +68,14 @@ class Reading:
         """How many of the first `ids` are the answer: those whose text begins before the mark that ends it."""
         text = self.decode(ids)
         end = len(text[: self._end(text)].rstrip())
-        starts = [len(self.decode(ids[:number])) for number in range(len(ids))]
-        return sum(start < end for start in starts)
+        return sum(start < end for start, _ in self.spans(ids))
+
+    def spans(self, ids: Sequence[int]) -> list[tuple[int, int]]:
+        """First character of the text that each token is a part of, and the one behind its last."""
+        before = [self.decode(ids[:number]) for number in range(len(ids) + 1)]
+        # Of a character that is cut the decoder makes another, which is no part of the text.
+        starts = [len(commonprefix([part, before[-1]])) for part in before[:-1]]
+        return [(start, max(len(part), start)) for start, part in zip(starts, before[1:], strict=True)]
 
     def _end(self, text: str) -> int | None:
         start = len(text) - len(text.lstrip())

@@ -202,6 +202,7 @@ class SarConfig(UntrainedConfig):
             ("uncertainty.cluster uncertainty.average", method == SE, other),
             ("uncertainty.alike", embeds, f"{other} vectors" if method == SE else other),
             ("relevance.weights relevance.copied", method in WEIGHTED, other),
+            ("shown", method in WEIGHTED, f"{other} weights of tokens, which are what is shown"),
             ("relevance.with_question", self.weighs_by_relevance or self.compares, other),
             ("relevance.by relevance.path", vectors, other),
             ("relevance.path", self.relevance.by == "encoder", "relevance.by=model takes the model's vectors"),

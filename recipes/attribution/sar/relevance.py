@@ -63,11 +63,10 @@ def likeness(answered: Answered, vectors: Vectors, with_question: bool) -> list[
 def token_words(answer: Answer, reading: Reading) -> list[frozenset[str]]:
     """The words of which each token is a part, without case and accents; none for points and blanks."""
     text = reading.decode(answer.ids)
-    ends = [len(reading.decode(answer.ids[: at + 1])) for at in range(len(answer.ids))]
-    spans = [(match.start(), match.end(), match.group()) for match in re.finditer(r"\w+", text)]
+    words = [(match.start(), match.end(), match.group()) for match in re.finditer(r"\w+", text)]
     return [
-        frozenset(plain(word) for first, last, word in spans if first < end and start < last)
-        for start, end in zip([0, *ends], ends, strict=False)
+        frozenset(plain(word) for first, last, word in words if first < end and start < last)
+        for start, end in reading.spans(answer.ids)
     ]
 
 
