@@ -10,11 +10,14 @@ from sklearn.metrics import roc_auc_score
 
 from recipes.attribution.sar.fact_model import fact_tokenizer, train_fact_model
 from recipes.attribution.sar.questions import load_questions, prompt_ids
+from recipes.attribution.sar.recipe import Model
 from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.evaluation.importance import FILE
 from recipes.core.runs.records import final_metrics
+from tests.core import tokenizer_kinds
+from tests.decoding.conftest import tiny
 
 WORDS = ("budget=smoke", "tracker=none", "trainer.threads=1")
 
@@ -81,6 +84,15 @@ def test_a_users_model_and_questions(tmp_path: Path, mine: tuple[Path, Path]) ->
     assert "auroc/capital-world" in shipped and "auroc/capital-world" not in users
     _, by_model = run(tmp_path, "arm=sar", "relevance.by=model", *typed)
     assert 0 <= by_model["auroc"] <= 1 and by_model["weight/effective"] > 0
+
+
+def test_a_model_without_a_begin_of_text_has_a_vector_of_no_text(tmp_path: Path) -> None:
+    """Nothing is left of an answer of one token without it."""
+    tokenizer = tokenizer_kinds.byte_level()
+    tiny("gpt2", 0, len(tokenizer)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    vectors = Model(compose.compose("sar", [f"model={tmp_path}"]), [], "cpu").embed(["", "a dog"])
+    assert vectors.norm(dim=1).tolist() == pytest.approx([1, 1], abs=1e-5)
 
 
 def test_examples_stand_before_questions_and_are_not_asked(mine: tuple[Path, Path]) -> None:

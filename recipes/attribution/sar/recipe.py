@@ -17,7 +17,7 @@ from recipes.attribution.sar.relevance import Answered, Vectors, likeness, reads
 from recipes.attribution.sar.results import FILE, HINT, Measured, plots, score, weighed, write_answers
 from recipes.attribution.sar.scoring import Evidence, uncertainties
 from recipes.core.data.files.records import BadRow
-from recipes.core.data.text.text_ids import TextIds, tokenizer_fingerprint
+from recipes.core.data.text.text_ids import TextIds, start_id, tokenizer_fingerprint
 from recipes.core.errors import UserError
 from recipes.core.evaluation import importance
 from recipes.core.evaluation.scores import Scores
@@ -65,7 +65,8 @@ class Model:
     def embed(self, texts: list[str]) -> Tensor:
         """float32 [texts, d] means of its last layer over each text, of length 1."""
         reader = TextIds(self.tokenizer)
-        rows = [[*reader.start, *ids] for ids in reader.batch(texts)]
+        # An empty text, what is left without the only token of an answer, is one token for a model without a begin.
+        rows = [[*reader.start, *ids] or [start_id(self.tokenizer)] for ids in reader.batch(texts)]
         return normalize(embed_rows(decoder(self.loaded.language_model), rows, device=self._device), dim=-1)
 
 
