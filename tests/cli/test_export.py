@@ -57,6 +57,7 @@ def test_it_is_exported_from_where_it_lies_or_elsewhere(run: Path, tmp_path: Pat
         assert ended.code == 0 and f'AutoModelForCausalLM.from_pretrained("{tmp_path / "mine"}")' in ended.out
     files = {path.name for path in (tmp_path / "mine").iterdir()}
     assert files == {path.name for path in (run / "hf").iterdir()}
+    assert "is not a run folder: there is no such folder" in steelyard("export", tmp_path / "absent").err
     assert not seal_problem(run) and [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 

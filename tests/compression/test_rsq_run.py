@@ -55,6 +55,8 @@ def test_a_users_model_becomes_one_that_transformers_loads_alone(tmp_path: Path,
     with torch.no_grad():
         assert bool(loaded(ids).logits.isfinite().all())
     assert (export_to(load_run(folder), tmp_path / "exported", None) / "model.safetensors").exists()
+    card = (folder / "hf" / "README.md").read_text(encoding="utf-8")
+    assert "## How it was made without training" in card and "trainer.max_steps" not in card
     assert metrics["rotation/logit_gap"] < 1e-4 and 0 < metrics["output_error"] < 1
     assert 1 < metrics["effective_tokens"] < 6 * 24
     layers = [json.loads(line) for line in (folder / "layers.jsonl").read_text().splitlines()]

@@ -185,7 +185,7 @@ def weighed_texts(
             [Importance(name, values[number].importance.numpy()) for name, values in rows.items()],
             target.kinds,
             f"{target.id}: what leads to \N{LEFT DOUBLE QUOTATION MARK}{tokenizer.decode([target.token])}"
-            f"\N{RIGHT DOUBLE QUOTATION MARK} (p = {target.probability:.2f})",
+            f"\N{RIGHT DOUBLE QUOTATION MARK} (p = {target.probability:.2g})",
         )
         for number, target in enumerate(targets)
     ]

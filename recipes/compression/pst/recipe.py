@@ -210,7 +210,7 @@ def _add_counts(scores: Scores, model: PrunedClassifier, parameters: int) -> Non
     rows = {
         TRAINED: ("parameters trained, the head not counted", trained, False),
         TRAINED_SHARE: (
-            f"the same as share of the {parameters:,} of the pretrained model",
+            f"parameters trained beside the head, as share of the {parameters:,} of the pretrained model",
             trained / parameters,
             False,
         ),

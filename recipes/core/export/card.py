@@ -110,17 +110,18 @@ def write_card(run: RunRecord, folder: Path, answer: Answer | None) -> None:
         folder: The folder.
         answer: That of the trial it is part of; None if there is none.
     """
-    card, base = card_of(run), base_of(run)
+    card, base, trains = card_of(run), base_of(run), RunFolder(run.path).status().get("max_steps") != 0
     front = yaml.safe_dump(front_matter(run, base, folder), sort_keys=False, allow_unicode=True)
+    made, make = ("trained", "train") if trains else ("made without training", "make")
     parts = [
         f"---\n{front}---",
         f"# {run.recipe}: {run.arm}, seed {run.seed}",
-        f"What one run of Steelyard trained. **{card.title}.** {card.summary} Paper: {card.paper}.",
+        f"What one run of Steelyard {made}. **{card.title}.** {card.summary} Paper: {card.paper}.",
         f"## Load it\n\n{_code(folder, base)}",
-        f"## How it was trained\n\n{_table(('', ''), _settings(run, card, base))}",
+        f"## How it was {made}\n\n{_table(('', ''), _settings(run, card, base, trains))}",
         f"## What was measured\n\n{_table(('metric', 'value', 'meaning'), _metrics(run, card))}",
         f"## Does the claim hold?\n\n{_verdict(answer)}",
-        f"## How to train it again\n\n{_command(run)}",
+        f"## How to {make} it again\n\n{_command(run)}",
     ]
     write_text(folder / CARD, "\n\n".join(parts) + "\n")
 
@@ -255,12 +256,12 @@ def _prompt(folder: Path) -> tuple[str, ...]:
     )
 
 
-def _settings(run: RunRecord, card: Card, base: Base) -> list[tuple[str, str]]:
-    """Recipe, base, data, and the settings that say how it was trained: the trainer's, adapters', the arm's."""
+def _settings(run: RunRecord, card: Card, base: Base, trains: bool) -> list[tuple[str, str]]:
+    """Recipe, base, data, and how it was made: settings of the trainer if it trains, adapters', the arm's."""
     data, flat = run.config.get("data") or {}, flatten(run.config)
     rows = [("recipe", run.recipe), ("arm", run.arm), ("weighted", card.weights), ("base model", base.text)]
     rows += [("data", f"{data.get('name', '')} {without_folders(str(data.get('path') or ''))}".strip())]
-    keys = {f"trainer.{name}" for name in TRAINER} | set(card.pair_keys) - {"arm"}
+    keys = set(card.pair_keys) - {"arm"} | ({f"trainer.{name}" for name in TRAINER} if trains else set())
     keys |= {"lora"} if (run.config.get("lora") or {}).get("rank") else set()
     rows += [(f"`{key}`", without_folders(str(value))) for key, value in flat.items() if is_below(key, keys)]
     return [(key, value) for key, value in [*rows, ("`seed`", str(run.seed))] if value]

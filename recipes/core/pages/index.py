@@ -46,9 +46,12 @@ def short_index(trials: Sequence[StoredTrial], options: Mapping[str, Any]) -> st
 
 def _row(name: str, trials: Sequence[StoredTrial], options: Mapping[str, Any]) -> list[str]:
     card, stored = registry.card(name), trials_of(name, trials)
-    shown = BREAK.join(_verdict(trial).partition("; price:")[0] for trial in stored) or _link_to_page(name, options)
-    prices = BREAK.join(f"{_setting(trial)}{price_text(trial.judged[0])}" for trial in stored)
-    return [_link(name, options), card.weights, card.claim.statement, shown, prices]
+    lines = [
+        (_verdict(trial).partition("; price:")[0], _setting(trial) + price_text(trial.judged[0])) for trial in stored
+    ]
+    lines = list(dict.fromkeys(lines))  # trials of other arms say the same of the leading claim: once is enough
+    shown, prices = (BREAK.join(line[column] for line in lines) for column in (0, 1))
+    return [_link(name, options), card.weights, card.claim.statement, shown or _link_to_page(name, options), prices]
 
 
 def _verdict(trial: StoredTrial) -> str:

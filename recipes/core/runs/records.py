@@ -100,7 +100,8 @@ def load_run(folder: Path) -> RunRecord:
 
 def no_run(path: Path) -> UserError:
     """The error for a path that is no run folder, with the run, trial or sweep in whose folder it lies."""
-    what = "is a file, no run folder" if path.is_file() else "is not a run folder: it has no readable config.yaml"
+    why = "it has no readable config.yaml" if path.exists() else "there is no such folder"
+    what = "is a file, no run folder" if path.is_file() else f"is not a run folder: {why}"
     hint = "run folders are outputs/RECIPE/ARM/HASH-sSEED; steelyard runs lists them"
     for folder in (Path(os.path.abspath(path)), *Path(os.path.abspath(path)).parents):
         if folder != path and NAME.fullmatch(folder.name) and (folder / "config.yaml").is_file():

@@ -66,10 +66,10 @@ def price_below_verdict(word: str, effects: Sequence[SideEffect], card: Card) ->
 
 def price_words(effects: Sequence[SideEffect], card: Card) -> str:
     """What is said about the price below the verdict; empty if the card names no side effect."""
-    if not card.price:
+    if not (names := [name for name in card.price if name != card.claim.metric]):
         return ""
     if not effects:
-        return f"not compared ({', '.join(card.price)})"
+        return f"not compared ({', '.join(names)})"
     return _worse(effects) or f"none: no side effect is worse ({'; '.join(effect.text for effect in effects)})"
 
 

@@ -48,6 +48,7 @@ def test_what_was_not_measured_is_said() -> None:
     assert words()[1] == "not compared (nll/other, greedy/recall, missing)"
     assert side_effects(PRICED, PRICED.claim, None) == ()
     assert price_words((), CARD) == ""
+    assert price_words((), replace(CARD, price=(CARD.claim.metric,))) == ""  # it is what is claimed, not a side effect
 
 
 @pytest.mark.parametrize("recipe", registry.recipe_names())
