@@ -120,7 +120,7 @@ def test_what_must_be_equal_is_and_the_folder_is_exported(
     [
         ("prune.sparsity=1", "prune.sparsity"),
         ("prune.sparsity=-0.1", "prune.sparsity"),
-        ("prune.others=[0.5]", "names a share twice"),
+        ("prune.others=[0.5]", r"names a share twice.*type prune.others=\[\]"),
         ("calibration.length=65", "does not fit|65"),
         ("evaluation.length=60000", "60,?000"),
         ("data.path=/nowhere", "/nowhere"),

@@ -43,7 +43,7 @@ class PruneConfig:
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
         if len({*self.others, self.sparsity}) <= len(self.others):
-            return [("others", "names a share twice, or that of prune.sparsity")]
+            return [("others", "names a share twice, or that of prune.sparsity; for none type prune.others=[]")]
         return []
 
     @property
