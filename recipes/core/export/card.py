@@ -112,16 +112,16 @@ def write_card(run: RunRecord, folder: Path, answer: Answer | None) -> None:
     """
     card, base, trains = card_of(run), base_of(run), RunFolder(run.path).status().get("max_steps") != 0
     front = yaml.safe_dump(front_matter(run, base, folder), sort_keys=False, allow_unicode=True)
-    made, make = ("trained", "train") if trains else ("made without training", "make")
+    origin, verb = ("trained", "train") if trains else ("made without training", "make")
     parts = [
         f"---\n{front}---",
         f"# {run.recipe}: {run.arm}, seed {run.seed}",
-        f"What one run of Steelyard {made}. **{card.title}.** {card.summary} Paper: {card.paper}.",
+        f"What one run of Steelyard {origin}. **{card.title}.** {card.summary} Paper: {card.paper}.",
         f"## Load it\n\n{_code(folder, base)}",
-        f"## How it was {made}\n\n{_table(('', ''), _settings(run, card, base, trains))}",
+        f"## How it was {origin}\n\n{_table(('', ''), _settings(run, card, base, trains))}",
         f"## What was measured\n\n{_table(('metric', 'value', 'meaning'), _metrics(run, card))}",
         f"## Does the claim hold?\n\n{_verdict(answer)}",
-        f"## How to {make} it again\n\n{_command(run)}",
+        f"## How to {verb} it again\n\n{_command(run)}",
     ]
     write_text(folder / CARD, "\n\n".join(parts) + "\n")
 
