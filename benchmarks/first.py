@@ -22,8 +22,8 @@ from recipes.core.models.config import SmolLM2TextConfig
 from recipes.core.models.kv_cache import KVCache
 from recipes.core.models.text import build_language_model, build_text_tokenizer
 from recipes.core.process.clock import clock
-from recipes.retrieval.config import WikiSearchConfig
-from recipes.retrieval.leads import wiki_search
+from recipes.core.search.config import WikiSearchConfig
+from recipes.core.search.leads import wiki_search
 from recipes.retrieval.letters.orders import name_scores, order_of
 from recipes.retrieval.letters.prompts import Asked, LetterPrompts
 from recipes.retrieval.letters.reading import last_logits

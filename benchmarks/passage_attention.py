@@ -21,13 +21,13 @@ from benchmarks.record import record
 from recipes.core.models.config import SmolLM2TextConfig
 from recipes.core.models.text import build_language_model, build_text_tokenizer
 from recipes.core.process.clock import clock
-from recipes.retrieval.config import WikiSearchConfig
+from recipes.core.search.config import WikiSearchConfig
+from recipes.core.search.load import load_collection
 from recipes.retrieval.icr.attention import read_lists, tail_attention
 from recipes.retrieval.icr.config import PromptConfig
 from recipes.retrieval.icr.reading import CONTENT_FREE, Prompts
 from recipes.retrieval.letters.prompts import Asked
 from recipes.retrieval.listwise import chat_frame
-from recipes.retrieval.load import load_collection
 
 WHERE = "model=smollm2-135m"
 MOST, PROMPT_TOKENS = 0.1, 2000  # the promised share, and for how long a list

@@ -26,8 +26,8 @@ from benchmarks.clock import timed
 from benchmarks.record import record
 from recipes.core.models.padded import BATCH_TOKENS
 from recipes.core.models.sentences import SentenceEncoder, load_sentence_encoder
+from recipes.core.search.collection import Passages
 from recipes.core.storage.assets import asset_path
-from recipes.retrieval.collection import Passages
 from recipes.retrieval.tildev2.expansion import Texts
 from recipes.retrieval.tildev2.index import TermIndex
 from recipes.retrieval.tildev2.rankers import ByEncoder, LookUp

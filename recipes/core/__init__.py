@@ -13,6 +13,7 @@ report           a run's page; charts, figures, tables and styles of all pages
 text_recipe      the base of methods that weight tokens or samples of text: they write the weights, it does the rest
 recipe           what the author of a recipe writes: read this first
 statistics       intervals, comparison of arms, claims, verdict, price, scaling
+search           collections with queries and judgements, rankings and their measures, training pairs
 evaluation       scores of examples, curves, data of plots, strips of images, cut texts, importance of tokens
 training         the one trainer: arguments, passes, batches, models trained inside a run, several processes
 scoring          what a model says about tokens, cached by content; samples

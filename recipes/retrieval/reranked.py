@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from recipes.core.search.collection import Passages
+from recipes.core.search.rankings import Ranking
 from recipes.core.storage.files import write_text
-from recipes.retrieval.collection import Passages
 from recipes.retrieval.first_stage import Candidates
-from recipes.retrieval.rankings import Ranking
 
 RERANKED = "reranked.jsonl"
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from recipes.core.errors import UserError
-from recipes.retrieval.beir import read_collection
-from recipes.retrieval.config import CollectionConfig, WikiSearchConfig
-from recipes.retrieval.leads import hide, sentences, wiki_search
+from recipes.core.search.beir import read_collection
+from recipes.core.search.config import CollectionConfig, WikiSearchConfig
+from recipes.core.search.leads import hide, sentences, wiki_search
 from tests.retrieval.conftest import JUDGED, PASSAGES, QUERIES, write_collection
 
 

@@ -10,11 +10,11 @@ from torch import nn
 
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.models.config import MiniLMConfig
-from recipes.retrieval.beir import read_collection
-from recipes.retrieval.collection import Collection
-from recipes.retrieval.config import CollectionConfig, PairsConfig
+from recipes.core.search.beir import read_collection
+from recipes.core.search.collection import Collection
+from recipes.core.search.config import CollectionConfig, PairsConfig
+from recipes.core.search.pairs import InBatchLoss, merge, pair_collate, targets, training_pairs, training_queries
 from recipes.retrieval.encoders import encode, encode_once, load_encoder, text_rows
-from recipes.retrieval.pairs import InBatchLoss, merge, pair_collate, targets, training_pairs, training_queries
 from tests.retrieval.conftest import PASSAGES, QUERIES, encoder_folder, training_collection, write_collection
 
 

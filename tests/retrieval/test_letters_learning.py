@@ -9,14 +9,14 @@ from torch.nn import functional
 
 from recipes.core.errors import UserError
 from recipes.core.models.vision_language import TextModel
-from recipes.retrieval.collection import Passages, Queries
+from recipes.core.search.collection import Passages, Queries
+from recipes.core.search.rankings import by_scores
 from recipes.retrieval.letters.config import GENERATE, ReadingConfig, TuningConfig
 from recipes.retrieval.letters.lists import ListItems, RankedList, list_collate, ranks_of, teach
 from recipes.retrieval.letters.losses import rank_losses
 from recipes.retrieval.letters.objective import Listwise, list_scores
 from recipes.retrieval.letters.prompts import Asked
 from recipes.retrieval.letters.reading import last_logits, order_lists
-from recipes.retrieval.rankings import by_scores
 from tests.retrieval.conftest import PASSAGES, random_model
 from tests.retrieval.test_letters import letter_prompts
 

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
-from recipes.retrieval.beir import read_collection
-from recipes.retrieval.collection import Collection
-from recipes.retrieval.config import CollectionConfig, FirstStageConfig
-from recipes.retrieval.first_stage import BM25, candidates
-from recipes.retrieval.measure_names import wrong_measures
-from recipes.retrieval.measures import add_measures
-from recipes.retrieval.rankings import Ranking, by_scores, falling, read_run, write_run
+from recipes.core.search.beir import read_collection
+from recipes.core.search.bm25 import BM25
+from recipes.core.search.collection import Collection
+from recipes.core.search.config import CollectionConfig
+from recipes.core.search.measure_names import wrong_measures
+from recipes.core.search.measures import add_measures
+from recipes.core.search.rankings import Ranking, by_scores, falling, read_run, write_run
+from recipes.retrieval.config import FirstStageConfig
+from recipes.retrieval.first_stage import candidates
 from recipes.retrieval.windows import completed, slide, windows
 
 

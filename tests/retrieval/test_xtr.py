@@ -263,7 +263,7 @@ def test_queries_are_searched_for_one_by_one_as_together(monkeypatch: pytest.Mon
 
 
 def test_one_search_gives_every_score_and_every_smaller_k() -> None:
-    from recipes.retrieval.collection import Queries
+    from recipes.core.search.collection import Queries
 
     passages, asked = vectors(0, 10), vectors(1, 2)
     queries = Queries(["a", "b"], ["a", "b"], [{3: 1}, {}])

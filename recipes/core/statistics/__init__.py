@@ -1,4 +1,4 @@
 """From measurements to a verdict: intervals, comparison of arms over seeds, claims, price, scaling.
 
-May import `evaluation` and what stands below it.
+May import `search` and what stands below it.
 """

@@ -15,6 +15,7 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.sentences import load_sentence_encoder
 from recipes.core.recipe import Evaluation, Untrained
+from recipes.core.search.collection import id_seed
 from recipes.core.storage.files import write_text
 from recipes.core.training.toys.frozen import build_tokenizer, load_frozen
 from recipes.retrieval.crag.config import COVERAGE, RATING_ERROR, SAVED, WRITTEN, CRAGConfig
@@ -23,7 +24,7 @@ from recipes.retrieval.crag.generated import ANSWERS, write_answers, write_summa
 from recipes.retrieval.crag.method import break_even, coverage, reduction
 from recipes.retrieval.crag.reviews import Review, load_reviews
 from recipes.retrieval.crag.writing import Writer
-from recipes.retrieval.first_stage import embed_once, id_seed
+from recipes.retrieval.first_stage import embed_once
 from recipes.retrieval.listwise import chat_frame
 
 FILE = "contexts.jsonl"

@@ -9,9 +9,9 @@ from recipes.core.data.files.json_records import Bad, excerpt, is_unicode
 from recipes.core.data.files.records import BadRow, judge, open_records
 from recipes.core.data.tasks.labelled import label_name
 from recipes.core.errors import UserError
+from recipes.core.search.leads import sentences
 from recipes.core.storage.assets import asset_path
 from recipes.retrieval.crag.config import ProductReviewsConfig, ReviewsConfig
-from recipes.retrieval.leads import sentences
 
 FILE = "amazonReviewSnippets_GroundTruth.txt"
 # The last review of each product, read off the texts: ids of a product follow each other.

@@ -11,6 +11,7 @@ from torch.nn.functional import log_softmax
 
 from recipes.core.models.dropout import evaluation
 from recipes.core.runs.progress import progress
+from recipes.core.search.collection import id_seed
 from recipes.retrieval.edu_rerank.config import PlansConfig
 from recipes.retrieval.edu_rerank.documents import Document
 from recipes.retrieval.edu_rerank.method import length_normalised
@@ -24,7 +25,6 @@ from recipes.retrieval.edu_rerank.search import (
     sample_plans,
 )
 from recipes.retrieval.edu_rerank.training import Lesson
-from recipes.retrieval.first_stage import id_seed
 
 
 @dataclass(frozen=True)

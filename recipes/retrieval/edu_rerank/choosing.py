@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from recipes.core.messages import note
+from recipes.core.search.collection import id_seed
 from recipes.retrieval.edu_rerank.candidates import Candidates
 from recipes.retrieval.edu_rerank.config import RerankerConfig
 from recipes.retrieval.edu_rerank.measures import rouge
 from recipes.retrieval.edu_rerank.reranker import features, fit_scorer
-from recipes.retrieval.first_stage import id_seed
 
 Choose = Callable[[Candidates, np.ndarray], np.ndarray]  # candidates, their ROUGE [candidates, 3] -> scores
 

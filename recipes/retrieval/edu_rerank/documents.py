@@ -11,10 +11,10 @@ from recipes.core.data.text.domains import domain_documents
 from recipes.core.data.text.splits import TEST, TRAIN, split_of
 from recipes.core.errors import UserError
 from recipes.core.messages import note
+from recipes.core.search.leads import sentences
 from recipes.retrieval.edu_rerank.config import DocstringSummariesConfig, SummariesConfig
 from recipes.retrieval.edu_rerank.oracles import grams_of
 from recipes.retrieval.edu_rerank.units import Units, divide
-from recipes.retrieval.leads import sentences
 
 DOCUMENTS, SUMMARIES = ("document", "text", "article", "source"), ("summary", "highlights", "abstract", "target")
 RANK = "rank"  # the part that a re-ranker learns from

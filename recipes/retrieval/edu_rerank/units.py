@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recipes.retrieval.leads import sentences
+from recipes.core.search.leads import sentences
 
 FEWEST_WORDS = 5  # of an EDU, unless its whole sentence is shorter
 OPENERS = (

@@ -19,10 +19,10 @@ from recipes.core.models.text import context
 from recipes.core.runs.progress import progress
 from recipes.core.scoring.sampling import end_ids, generate
 from recipes.core.scoring.score import score
+from recipes.core.search.collection import id_seed
 from recipes.retrieval.edu_rerank.config import PlansConfig, WriterConfig
 from recipes.retrieval.edu_rerank.documents import Document
 from recipes.retrieval.edu_rerank.training import Lesson, Row
-from recipes.retrieval.first_stage import id_seed
 from recipes.retrieval.listwise import chat_frame
 
 OPEN, CLOSE, ASK = " <e>", " </e>", "\nSummary:"

@@ -8,13 +8,13 @@ import torch
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.nearest import nearest
 from recipes.core.models.sentences import load_sentence_encoder
+from recipes.core.search.measures import add_measures
+from recipes.core.search.rankings import Ranking, by_scores
 from recipes.retrieval.first.config import ORDER, TEACHER, FirstConfig
 from recipes.retrieval.first.method import refine
 from recipes.retrieval.first_stage import embed_once
 from recipes.retrieval.letters.experiment import Prepared
 from recipes.retrieval.letters.lists import teach
-from recipes.retrieval.measures import add_measures
-from recipes.retrieval.rankings import Ranking, by_scores
 
 DEPTH = 100
 MEASURES = ("R@100", "RR@10")

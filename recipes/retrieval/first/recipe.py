@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from recipes.core.evaluation.scores import Scores
+from recipes.core.search.rankings import Ranking
 from recipes.retrieval.first.config import OFF, FirstConfig
 from recipes.retrieval.first.feedback import add_feedback
 from recipes.retrieval.letters.experiment import LettersRecipe, Prepared
-from recipes.retrieval.rankings import Ranking
 
 
 class FirstRecipe(LettersRecipe):

@@ -8,15 +8,15 @@ import torch
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.dropout import evaluation
-from recipes.retrieval.config import JUDGED
+from recipes.core.search.config import JUDGED
+from recipes.core.search.measures import add_measures
+from recipes.core.search.rankings import Ranking
 from recipes.retrieval.first_repro.config import FirstReproConfig
 from recipes.retrieval.first_repro.method import agreement
 from recipes.retrieval.letters.config import MAX
 from recipes.retrieval.letters.experiment import LettersRecipe, Prepared
 from recipes.retrieval.letters.orders import name_orders
 from recipes.retrieval.letters.reading import last_logits
-from recipes.retrieval.measures import add_measures
-from recipes.retrieval.rankings import Ranking
 
 GAIN, CHANGED = "gain", "changed"
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from recipes.core.config.settings import EXAMPLE_UNIT, Card, Claim, UntrainedConfig, setting
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
+from recipes.core.search.config import RANKING_METRICS, CollectionConfig, WikiSearchConfig
 from recipes.core.training.toys.config import ToyLMConfig
-from recipes.retrieval.config import RANKING_METRICS, CollectionConfig, FirstStageConfig, WikiSearchConfig
+from recipes.retrieval.config import FirstStageConfig
 
 CHOSEN_HEADS = ("retrieval", "contrastive", "random")
 METRIC = "RR@10"

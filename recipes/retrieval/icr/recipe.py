@@ -13,8 +13,11 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.models.sentences import load_sentence_encoder
 from recipes.core.models.text import context
 from recipes.core.recipe import Evaluation, Untrained
+from recipes.core.search.collection import Collection
+from recipes.core.search.load import load_collection
+from recipes.core.search.measures import add_measures
+from recipes.core.search.rankings import FILE, Ranking, by_scores, write_run
 from recipes.core.training.toys.frozen import load_frozen, model_where
-from recipes.retrieval.collection import Collection
 from recipes.retrieval.first_stage import Candidates, candidates, rank_without_model
 from recipes.retrieval.icr.config import ICRConfig
 from recipes.retrieval.icr.method import calibrate, contrastive_heads, passage_scores, retrieval_heads
@@ -30,9 +33,6 @@ from recipes.retrieval.icr.reading import (
 )  # fmt: skip
 from recipes.retrieval.letters.prompts import Asked
 from recipes.retrieval.listwise import chat_frame
-from recipes.retrieval.load import load_collection
-from recipes.retrieval.measures import add_measures
-from recipes.retrieval.rankings import FILE, Ranking, by_scores, write_run
 from recipes.retrieval.reranked import RERANKED, write_reranked
 
 HINT = "A token of a passage weighs the more, up to 16, the more of the query's attention it moved to the passage."

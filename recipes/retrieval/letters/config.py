@@ -5,14 +5,9 @@ from dataclasses import dataclass
 from recipes.core.config.settings import DATA_CONTENT, EXAMPLE_UNIT, MODEL_CONTENT, Claim, RunConfig, setting
 from recipes.core.models.adapter_config import LoraConfig, lora_problems
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
+from recipes.core.search.config import RANKING_METRICS, CollectionConfig, WikiSearchConfig
 from recipes.core.training.toys.config import ToyLMConfig
-from recipes.retrieval.config import (
-    RANKING_METRICS,
-    CollectionConfig,
-    FirstStageConfig,
-    WikiSearchConfig,
-    keys_of_no_use,
-)
+from recipes.retrieval.config import FirstStageConfig, keys_of_no_use
 
 FIRST_LOGIT, GENERATE, TOP = "first_logit", "generate", "first_logit_topk"
 BARE, MAX = "bare", "max"

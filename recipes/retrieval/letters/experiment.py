@@ -21,12 +21,15 @@ from recipes.core.models.sentences import load_sentence_encoder
 from recipes.core.models.text import build_language_model, context
 from recipes.core.models.vision_language import TextModel
 from recipes.core.recipe import Evaluation
+from recipes.core.search.collection import Collection, Passages
+from recipes.core.search.load import load_collection
+from recipes.core.search.measures import add_measures
+from recipes.core.search.rankings import FILE, Ranking, write_run
 from recipes.core.training.task import Training
 from recipes.core.training.toys.config import ToyLMConfig
 from recipes.core.training.toys.frozen import build_tokenizer, model_where
 from recipes.core.training.toys.language import ToyLM
 from recipes.core.training.trainer import check_one_batch
-from recipes.retrieval.collection import Collection, Passages
 from recipes.retrieval.config import FirstStageConfig
 from recipes.retrieval.first_stage import Candidates, candidates, rank_without_model
 from recipes.retrieval.letters.config import LettersRunConfig
@@ -36,9 +39,6 @@ from recipes.retrieval.letters.orders import kendall_tau
 from recipes.retrieval.letters.prompts import Asked, LetterPrompts
 from recipes.retrieval.letters.reading import Ordered, last_logits, order_lists
 from recipes.retrieval.listwise import chat_frame, cut_words
-from recipes.retrieval.load import load_collection
-from recipes.retrieval.measures import add_measures
-from recipes.retrieval.rankings import FILE, Ranking, write_run
 from recipes.retrieval.reranked import RERANKED, write_reranked
 
 HINT = "A passage weighs n times the probability of its name among the n names, in one forward."

@@ -13,11 +13,11 @@ from recipes.core.errors import UserError
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.messages import note
 from recipes.core.models.sentences import load_sentence_encoder
-from recipes.retrieval.collection import Passages, Queries
+from recipes.core.search.collection import Passages, Queries
+from recipes.core.search.rankings import Ranking, read_run
 from recipes.retrieval.first_stage import candidate_cosines
 from recipes.retrieval.letters.config import TuningConfig
 from recipes.retrieval.letters.prompts import Asked, LetterPrompts
-from recipes.retrieval.rankings import Ranking, read_run
 
 FEWEST = 2  # passages of a list that has an order
 

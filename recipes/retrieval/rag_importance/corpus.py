@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from recipes.core.data.tasks.labelled import LabelledSet, LabelledText
 from recipes.core.errors import UserError
 from recipes.core.messages import note
-from recipes.retrieval.collection import Passages
+from recipes.core.search.collection import Passages
+from recipes.core.search.rankings import Ranking, best
 from recipes.retrieval.rag_importance.config import FAKE, NOISE, CorpusConfig, RetrievalConfig
 from recipes.retrieval.rag_importance.method import Sources
-from recipes.retrieval.rankings import Ranking, best
 
 CHUNK = 256  # questions that are compared with all passages at once
 
@@ -189,7 +189,7 @@ class _Search:
     def __init__(self, texts: Sequence[str], name: str) -> None:
         self._index: Any
         if name == "bm25":
-            from recipes.retrieval.first_stage import BM25
+            from recipes.core.search.bm25 import BM25
 
             self._index = BM25(Passages([str(number) for number in range(len(texts))], [""] * len(texts), texts))
             return

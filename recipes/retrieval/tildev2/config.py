@@ -11,13 +11,8 @@ from recipes.core.config.settings import (
     Claim,
     setting,
 )
-from recipes.retrieval.config import (
-    RANKING_METRICS,
-    EncoderRunConfig,
-    FirstStageConfig,
-    in_batch_problems,
-    keys_of_no_use,
-)
+from recipes.core.search.config import RANKING_METRICS, in_batch_problems
+from recipes.retrieval.config import EncoderRunConfig, FirstStageConfig, keys_of_no_use
 
 METRIC, COVERAGE = "RR@10", "unseen"
 LEARNT = ("tildev2", "unicoil")  # scorers that a run trains

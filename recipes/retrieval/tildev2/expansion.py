@@ -11,10 +11,9 @@ from recipes.core.data.files.json_records import Bad
 from recipes.core.data.files.records import BadRow, judge, open_records
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
-from recipes.retrieval.collection import Collection
+from recipes.core.search.collection import Collection, id_seed
+from recipes.core.search.pairs import training_queries
 from recipes.retrieval.encoders import text_rows
-from recipes.retrieval.first_stage import id_seed
-from recipes.retrieval.pairs import training_queries
 from recipes.retrieval.tildev2.config import TildeV2Config
 from recipes.retrieval.tildev2.method import expand, missing_terms
 from recipes.retrieval.tildev2.stopwords import bad_ids, stop_ids

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from recipes.core.search.rankings import Ranking, best
 from recipes.core.storage.files import write_bytes
-from recipes.retrieval.rankings import Ranking, best
 
 FILE = "index.npz"
 LEVELS = 255  # of a weight in one byte

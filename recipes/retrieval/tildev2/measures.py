@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recipes.core.evaluation.scores import Scores
-from recipes.retrieval.collection import Queries
+from recipes.core.search.collection import Queries
 from recipes.retrieval.first_stage import Candidates
 from recipes.retrieval.tildev2.config import COVERAGE, TildeV2Config
 from recipes.retrieval.tildev2.expansion import Texts

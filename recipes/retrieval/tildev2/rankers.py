@@ -15,9 +15,10 @@ from torch.nn.functional import normalize
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.models.padded import pool
 from recipes.core.models.sentences import load_sentence_encoder
-from recipes.retrieval.collection import Passages
+from recipes.core.search.bm25 import BM25
+from recipes.core.search.collection import Passages
 from recipes.retrieval.encoders import encode
-from recipes.retrieval.first_stage import BM25, embed_once
+from recipes.retrieval.first_stage import embed_once
 from recipes.retrieval.tildev2.expansion import Texts
 from recipes.retrieval.tildev2.index import TermIndex, query_terms
 from recipes.retrieval.tildev2.method import log_likelihoods

@@ -14,15 +14,15 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.models.dropout import evaluation
 from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
+from recipes.core.search.collection import Collection, Queries
+from recipes.core.search.load import load_collection
+from recipes.core.search.measures import add_measures
+from recipes.core.search.pairs import TrainingPairs, pair_collate, targets, training_pairs, training_queries
+from recipes.core.search.rankings import FILE, best, by_scores, write_run
 from recipes.core.training.task import Training
 from recipes.core.training.trainer import check_one_batch
-from recipes.retrieval.collection import Collection, Queries
 from recipes.retrieval.encoders import load_encoder, text_rows
 from recipes.retrieval.first_stage import Candidates, candidates
-from recipes.retrieval.load import load_collection
-from recipes.retrieval.measures import add_measures
-from recipes.retrieval.pairs import TrainingPairs, pair_collate, targets, training_pairs, training_queries
-from recipes.retrieval.rankings import FILE, best, by_scores, write_run
 from recipes.retrieval.reranked import RERANKED, write_reranked
 from recipes.retrieval.tildev2.config import INDEXED, TILDE, TildeV2Config
 from recipes.retrieval.tildev2.expansion import Texts, read_texts, tilde_of

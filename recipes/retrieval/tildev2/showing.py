@@ -8,8 +8,8 @@ import numpy as np
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
+from recipes.core.search.rankings import Ranking
 from recipes.retrieval.first_stage import Candidates
-from recipes.retrieval.rankings import Ranking
 from recipes.retrieval.tildev2.expansion import Texts
 from recipes.retrieval.tildev2.rankers import LookUp
 

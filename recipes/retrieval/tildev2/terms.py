@@ -8,7 +8,7 @@ from transformers import BertForTokenClassification
 
 from recipes.core.errors import UserError
 from recipes.core.models.sources import check_tokenizer_fits, load_config, load_model, load_tokenizer
-from recipes.retrieval.pairs import Encoded, InBatchLoss
+from recipes.core.search.pairs import Encoded, InBatchLoss
 from recipes.retrieval.tildev2.method import contrastive_losses, score_matrix
 
 KEY = "terms.model"

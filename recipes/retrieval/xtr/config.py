@@ -5,7 +5,8 @@ from importlib.util import find_spec
 
 from recipes.core.config.settings import EXAMPLE_UNIT, ORDER, Card, Claim, setting
 from recipes.core.config.unread import unread_keys
-from recipes.retrieval.config import JUDGED, RANKING_METRICS, EncoderRunConfig, in_batch_problems
+from recipes.core.search.config import JUDGED, RANKING_METRICS, in_batch_problems
+from recipes.retrieval.config import EncoderRunConfig
 
 UNTRAINED = "none"
 TRAIN_SCORES = ("xtr", "xtr_norm_n", "colbert", "pooled", UNTRAINED)

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, normalize
 from recipes.core.models.build import local_seed
 from recipes.core.models.padded import pool
 from recipes.core.models.precision import exact
-from recipes.retrieval.pairs import Encoded, InBatchLoss
+from recipes.core.search.pairs import Encoded, InBatchLoss
 from recipes.retrieval.xtr.config import ObjectiveConfig
 from recipes.retrieval.xtr.method import retrieved_max, similarities, sum_of_max
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
+from recipes.core.search.collection import Passages, Queries
+from recipes.core.search.config import JUDGED
+from recipes.core.search.rankings import Ranking
 from recipes.core.storage.files import write_text
-from recipes.retrieval.collection import Passages, Queries
-from recipes.retrieval.config import JUDGED
-from recipes.retrieval.rankings import Ranking
 from recipes.retrieval.xtr.config import GOLD_TOKENS, RECALL, SearchConfig
 from recipes.retrieval.xtr.tokens import TokenResults
 

@@ -20,16 +20,16 @@ from recipes.core.models.nearest import nearest
 from recipes.core.models.run_models import describer
 from recipes.core.models.sentences import embed_rows
 from recipes.core.recipe import Evaluation
+from recipes.core.search.bm25 import BM25
+from recipes.core.search.collection import Collection, Passages, Queries
+from recipes.core.search.config import JUDGED
+from recipes.core.search.load import load_collection
+from recipes.core.search.measures import add_measures
+from recipes.core.search.pairs import TrainingPairs, pair_collate, training_pairs, training_queries
+from recipes.core.search.rankings import FILE, Ranking, by_scores, write_run
 from recipes.core.storage.places import PROJECTION
 from recipes.core.training.task import Training
-from recipes.retrieval.collection import Collection, Passages, Queries
-from recipes.retrieval.config import JUDGED
 from recipes.retrieval.encoders import TokenVectors, check_finite, encode, encode_once, load_encoder, text_rows
-from recipes.retrieval.first_stage import BM25
-from recipes.retrieval.load import load_collection
-from recipes.retrieval.measures import add_measures
-from recipes.retrieval.pairs import TrainingPairs, pair_collate, training_pairs, training_queries
-from recipes.retrieval.rankings import FILE, Ranking, by_scores, write_run
 from recipes.retrieval.xtr import output
 from recipes.retrieval.xtr.config import SearchConfig, XTRConfig
 from recipes.retrieval.xtr.model import PassageLoss, TokenEncoder

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from recipes.core.models.nearest import Nearest, nearest
 from recipes.core.runs.progress import progress
+from recipes.core.search.rankings import Ranking, by_scores
 from recipes.retrieval.encoders import TokenVectors
-from recipes.retrieval.rankings import Ranking, by_scores
 from recipes.retrieval.xtr.config import SearchConfig
 from recipes.retrieval.xtr.method import Scored, impute, score_all, score_retrieved
 

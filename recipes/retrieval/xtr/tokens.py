@@ -7,9 +7,9 @@ import numpy as np
 
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.nearest import Nearest
-from recipes.retrieval.collection import Queries
+from recipes.core.search.collection import Queries
+from recipes.core.search.rankings import Ranking
 from recipes.retrieval.encoders import TokenVectors
-from recipes.retrieval.rankings import Ranking
 from recipes.retrieval.xtr.config import CANDIDATE_TOKENS, CANDIDATES, GOLD_TOKENS, IMPUTATIONS, RECALL, SearchConfig
 from recipes.retrieval.xtr.method import Scored
 from recipes.retrieval.xtr.search import TokenIndex, ranking, score, score_exhaustively, score_fully, searches

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from recipes.core.data.files.tables import reading
 from recipes.core.errors import UserError
 from recipes.core.messages import note
+from recipes.core.search.collection import Passages, Queries
 from recipes.core.storage.files import home_path, write_text
-from recipes.retrieval.collection import Passages, Queries
 
 FILE = "run.trec"
 LARGEST = 1e37  # score, so that all of a ranking fall in single precision

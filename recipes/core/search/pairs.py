@@ -29,9 +29,9 @@ from torch.nn.functional import pad
 from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.models.padded import pad_rows
-from recipes.retrieval.collection import Collection, Queries
-from recipes.retrieval.config import PairsConfig
-from recipes.retrieval.first_stage import BM25, id_seed
+from recipes.core.search.bm25 import BM25
+from recipes.core.search.collection import Collection, Queries, id_seed
+from recipes.core.search.config import PairsConfig
 
 Encoded = Mapping[str, Tensor]
 

@@ -9,10 +9,10 @@ from recipes.core.data.files.records import BadRow, judge, open_records
 from recipes.core.data.files.tables import Table, reading
 from recipes.core.errors import UserError
 from recipes.core.messages import note
+from recipes.core.search.collection import Collection, Passages, Queries
+from recipes.core.search.config import CollectionConfig
 from recipes.core.spelling import did_you_mean
 from recipes.core.storage.files import home_path
-from recipes.retrieval.collection import Collection, Passages, Queries
-from recipes.retrieval.config import CollectionConfig
 
 HEADER = "query-id"  # first cell of the header that BEIR's files have
 LARGEST_GRADE = 1000

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import ir_measures
 
 from recipes.core.evaluation.scores import Scores
-from recipes.retrieval.collection import Passages, Queries
-from recipes.retrieval.rankings import Ranking, falling
+from recipes.core.search.collection import Passages, Queries
+from recipes.core.search.rankings import Ranking, falling
 
 _TITLES = {
     "RR": "reciprocal rank of the first relevant passage",

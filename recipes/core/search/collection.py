@@ -132,3 +132,8 @@ class Collection:
             if spaced is not None:
                 hint = "a TREC run parts its columns by spaces; give ids without"
                 raise UserError(f"the {what} id {spaced!r} is empty or has a space", self.where, hint)
+
+
+def id_seed(id: str) -> int:
+    """A seed that a query's id decides, so that its draws do not depend on the other queries."""
+    return int(sha256_json(id)[:12], 16)

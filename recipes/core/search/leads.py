@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from recipes.core.data.text.splits import TEST, TRAIN, split_of
+from recipes.core.search.collection import Collection, Passages, Queries
+from recipes.core.search.config import WikiSearchConfig
 from recipes.core.storage.assets import asset_path
-from recipes.retrieval.collection import Collection, Passages, Queries
-from recipes.retrieval.config import WikiSearchConfig
 
 # A sentence ends at a point behind a word of at least two small letters or a closing bracket ("Dr." and "B." do not).
 _END = re.compile(r"(?<=[a-z0-9)\]\"]{2}[.!?])\s+(?=[A-Z\"(])")

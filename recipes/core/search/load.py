@@ -1,9 +1,9 @@
 """The collection that a config describes."""
 
-from recipes.retrieval.beir import read_collection
-from recipes.retrieval.collection import Collection
-from recipes.retrieval.config import CollectionConfig, WikiSearchConfig
-from recipes.retrieval.leads import wiki_search
+from recipes.core.search.beir import read_collection
+from recipes.core.search.collection import Collection
+from recipes.core.search.config import CollectionConfig, WikiSearchConfig
+from recipes.core.search.leads import wiki_search
 
 
 def load_collection(config: WikiSearchConfig | CollectionConfig) -> Collection:
