@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from recipes.core.config.flops import flops_text
 from recipes.core.config.settings import RunConfig, TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.preflight import check_input, check_machine
@@ -99,6 +100,8 @@ def dry_run(config: RunConfig) -> list[tuple[str, str]]:
     ]
     if config.steps:
         rows += [("steps", f"{config.steps} x {trainer.batch_size} sequences"), ("processes", _processes(trainer))]
+    if text := flops_text(config):
+        rows.append(("FLOPs", text))
     return rows + config.describe() + needs(config, device)
 
 

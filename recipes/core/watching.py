@@ -25,12 +25,12 @@ def train_and_write(
 ) -> TrainResult:
     """Train; metrics go to the run folder and the tracker, measurements fill the curves."""
     events = _Writing(folder, tracker, recipe, config, prepared, training)
-    return train(training, config.trainer, config.seed, folder.path, events)
+    return train(training, config.counted_trainer, config.seed, folder.path, events)
 
 
 def train_along(config: RunConfig, folder: Path, recipe: Recipe, prepared: Any, training: Training) -> None:
     """Train as one of the other processes of a distributed run, which write nothing."""
-    train(training, config.trainer, config.seed, folder, _Watching(recipe, config, prepared, training))
+    train(training, config.counted_trainer, config.seed, folder, _Watching(recipe, config, prepared, training))
 
 
 class _Watching(TrainEvents):

@@ -15,6 +15,7 @@ from typing import Any
 from recipes.core.config import registry
 from recipes.core.config.arm_keys import Settings, label_problems
 from recipes.core.config.fields import dataclasses_of, flat_types, names_of, union_of
+from recipes.core.config.flops import flops_problems, steps_or_flops
 from recipes.core.config.overrides import located, read_overrides
 from recipes.core.config.places import key_places
 from recipes.core.config.presets import applies, apply_presets
@@ -67,6 +68,7 @@ def compose(recipe: str, overrides: list[str]) -> Any:
         if name is not None and name != get_key(tree, f"{key}.name", None):
             tree[key] = {"name": name}
     known = flat_types(kind, tree)
+    problems += steps_or_flops(tree, typed)
     for key, value in keys:
         if key in known:
             set_key(tree, key, value)
@@ -81,7 +83,7 @@ def compose(recipe: str, overrides: list[str]) -> Any:
     config, value_problems = build(kind, resolved)
     unnamed = label_problems(recipe, overrides, keys, str(typed.get("arm", tree["arm"])), arm_settings(recipe))
     if config is not None:
-        value_problems += stopping_problems(config, registry.card(recipe))
+        value_problems += stopping_problems(config, registry.card(recipe)) + flops_problems(config)
     reported = {problem.key.partition("=")[0] for problem in problems}
     problems += [problem for problem in [*value_problems, *unnamed] if problem.key not in reported]
     raise_problems(_located(recipe, overrides, problems, typed, choices))

@@ -1,7 +1,7 @@
 """Config that every recipe shares, as frozen dataclasses. Imports no torch."""
 
 import os
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from typing import Any
@@ -68,7 +68,8 @@ PACKAGE_OF = dict.fromkeys(BNB_OPTIMIZERS, "bitsandbytes") | {
     "stable_adamw": "torch-optimi",
 }
 SHARDED_OPTIMIZERS = ("adamw", "adamw_torch", "adamw_torch_fused")  # whose state FSDP's checkpoints hold
-SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt", "warmup_stable_decay")
+WARMUP_TIMES_LINEAR = "warmup_times_linear"
+SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt", "warmup_stable_decay", WARMUP_TIMES_LINEAR)
 LONGEST_TAG = 64  # characters that W&B takes
 TRACKERS = ("auto", "wandb", "tensorboard", "mlflow", "none")
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2", "flex_attention")
@@ -88,6 +89,13 @@ class TrainerConfig:
     """The one trainer's settings."""
 
     max_steps: int = setting(600, help="optimizer steps", unit="steps", ge=1)
+    max_flops: float | None = setting(
+        None,
+        help="floating-point operations of all steps, from which their number follows in place of max_steps; null: "
+        "max_steps counts. Not every recipe can count them",
+        unit="FLOPs",
+        gt=0,
+    )
     batch_size: int = setting(32, help="sequences per optimizer step, over all processes", unit="sequences", ge=1)
     micro_batch_size: int | None = setting(
         None, help="sequences per forward; null: the whole batch of the process", unit="sequences", ge=1
@@ -108,7 +116,12 @@ class TrainerConfig:
     adam_epsilon: float = setting(1e-8, help="AdamW epsilon", gt=0)
     max_grad_norm: float = setting(1.0, help="gradients are clipped to this norm", gt=0)
     warmup_ratio: float = setting(1 / 12, help="share of the steps with linear warm-up", ge=0, lt=1)
-    schedule: str = setting("constant", help="learning rate after the warm-up", choices=SCHEDULES)
+    schedule: str = setting(
+        "constant",
+        help="learning rate after the warm-up; warmup_times_linear falls from the first step, as BERT's and ELECTRA's "
+        "code has it",
+        choices=SCHEDULES,
+    )
     decay_ratio: float = setting(
         0.1, help="warmup_stable_decay: share of the steps, at the end, in which the rate falls to 0", gt=0, lt=1
     )
@@ -232,8 +245,28 @@ class RunConfig:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the run; 0 where its recipe trains nothing, whatever `trainer.max_steps` says."""
-        return 0 if self.parameters() == 0 else self.trainer.max_steps
+        """Optimizer steps of the run: as many as `trainer.max_flops` pays for, else `trainer.max_steps`.
+
+        0 where its recipe trains nothing, whatever these say.
+        """
+        if self.parameters() == 0:
+            return 0
+        price = self.step_flops() if self.trainer.max_flops is not None else None
+        return max(int((self.trainer.max_flops or 0) // price), 1) if price else self.trainer.max_steps
+
+    @property
+    def counted_trainer(self) -> TrainerConfig:
+        """`trainer` with the steps of the run."""
+        return (
+            self.trainer if self.steps in (0, self.trainer.max_steps) else replace(self.trainer, max_steps=self.steps)
+        )
+
+    def step_flops(self) -> float | None:
+        """Floating-point operations of one optimizer step, forward and backward; None if its recipe counts none.
+
+        A recipe that says how many trains for `steps`, and not for `trainer.max_steps`.
+        """
+        return None
 
     @property
     def needs_torch(self) -> bool:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from recipes.core.config.settings import MODEL_CONTENT, SEEDS, setting
+from recipes.core.config.settings import MODEL_CONTENT, SEEDS, TOKENIZER_CONTENT, setting
+from recipes.core.models.costs import LayerShape, mlp_macs, model_macs
 
 LLAMA_INSTEAD = "folder or hub name of a Llama-type model instead; null: the asset"
 SMOLLM2 = "SmolLM2-135M-Instruct (Q4_1 weights, asset smollm2-135m)"
@@ -35,6 +36,22 @@ def gpt2_parameters(vocabulary: int, layers: int, width: int) -> int:
     # Attention 4 w^2 + 4 w, MLP 8 w^2 + 5 w, two norms 4 w; one norm at the end.
     block = 12 * width**2 + 13 * width
     return (vocabulary + GPT2_POSITIONS) * width + layers * block + 2 * width
+
+
+def bert_parameters(vocabulary: int, positions: int, embedding: int, layers: int, width: int, inner: int) -> int:
+    """Parameters of an encoder of BERT's type without a head.
+
+    Args:
+        vocabulary, positions: Rows of the two embeddings; there are two types of segments besides.
+        embedding: Their width.
+        layers: Blocks.
+        width: Of a token in them.
+        inner: Width inside the MLP.
+    """
+    project = (embedding + 1) * width if embedding != width else 0
+    # Attention 4 w^2 + 4 w, MLP 2 w i + i + w, two norms 4 w; one norm behind the embeddings.
+    block = 4 * width**2 + 2 * width * inner + inner + 9 * width
+    return (vocabulary + positions + 2 + 2) * embedding + project + layers * block
 
 
 def smollm2_parameters(path: str | None) -> int | None:
@@ -253,6 +270,63 @@ class CausalLMConfig:
     def parameters(self) -> None:
         """Only its files know."""
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallEncoderConfig:
+    """An encoder of BERT's shape, trained from nothing in the run, with a WordPiece made from the run's texts."""
+
+    name: str = setting("small-encoder", help="model", choices=("small-encoder",))
+    layers: int = setting(4, help="blocks", ge=1)
+    width: int = setting(128, help="of a token inside the blocks", ge=4)
+    heads: int = setting(2, help="attention heads", ge=1)
+    inner: int | None = setting(None, help="width inside the MLP; null: four times the width", ge=4)
+    embedding: int | None = setting(
+        None, help="width of embeddings, which a linear layer brings to that of tokens; null: the same", ge=4
+    )
+    positions: int = setting(128, help="most tokens of a text", unit="tokens", ge=8)
+    dropout: float = setting(0.0, help="dropout of states and of attention; published: 0.1", ge=0, lt=1)
+    tokenizer: str | None = setting(
+        None,
+        help="folder or hub name of a tokenizer to read texts with; null: a WordPiece made from the run's texts",
+        content=TOKENIZER_CONTENT,
+    )
+    vocabulary: int = setting(4096, help="largest size of the tokenizer", unit="tokens", ge=200)
+    lower_case: bool = setting(True, help="whether the tokenizer made in the run reads texts in lower case")
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        return [("heads", f"width={self.width} does not divide by it")] if self.width % self.heads else []
+
+    @property
+    def shape(self) -> LayerShape:
+        """Of a block."""
+        return LayerShape(self.width, self.inner or 4 * self.width)
+
+    @property
+    def description(self) -> str:
+        """What it resolves to, for people."""
+        return f"BERT-type encoder, {self.layers} layers, width {self.width}, trained in the run"
+
+    @property
+    def parameters(self) -> int:
+        """Parameters without a head, with its largest vocabulary."""
+        sizes = (self.embedding or self.width, self.layers, self.width, self.inner or 4 * self.width)
+        return bert_parameters(self.vocabulary, self.positions, *sizes)
+
+    def macs(self, tokens: int) -> float:
+        """Multiply-adds of a forward over a text of so many tokens, without a head."""
+        table = self.embedding or self.width
+        project = 0 if table == self.width else mlp_macs(tokens, table, self.width)
+        return project + model_macs(self.shape, [tokens] * self.layers)
+
+    def vocabulary_macs(self, tokens: float) -> float:
+        """Those of a head that predicts so many tokens with the embeddings' table."""
+        return mlp_macs(tokens, self.width, self.embedding or self.width, self.vocabulary)
+
+    def output_macs(self, tokens: float) -> float:
+        """Those of the table alone."""
+        return mlp_macs(tokens, self.embedding or self.width, self.vocabulary)
 
 
 TextModelConfig = SmallLMConfig | SmolLM2TextConfig | CausalLMConfig

@@ -1,11 +1,11 @@
 """Tokenizers: a BPE or characters, made in the run, and the image tokens that any tokenizer gets."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from recipes.core.errors import UserError
@@ -14,6 +14,9 @@ from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
+# Special tokens of BERT, in the order of their ids: padding is 0.
+BERT_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+INSIDE = "##"  # how pieces begin that stand inside a word
 VISION, PATCH, ROW, VISION_END = "<vision>", "<vpatch>", "<vrow_sep>", "</vision>"
 IMAGE_TOKENS = (VISION, PATCH, ROW, VISION_END)
 FORMAT = 2
@@ -58,6 +61,27 @@ def character_tokenizer(
 
     folder = build_once("tokenizers", sha256_json([FORMAT, fingerprint, vocabulary, "characters", begin])[:32], build)
     return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def train_wordpiece(
+    texts: Callable[[], Iterable[str]], fingerprint: str, vocabulary: int, lower_case: bool = True
+) -> PreTrainedTokenizerFast:
+    """A WordPiece as BERT's, trained on texts, or the one trained on them before.
+
+    It begins texts with [CLS] and ends them with [SEP], which is its end-of-text token too.
+
+    Args:
+        texts: Gives what to train on; called twice, and only if it was not done before.
+        fingerprint: Hash of all texts.
+        vocabulary: Largest size, special tokens included. Half of it at most are characters.
+        lower_case: Whether texts are read in lower case and without accents.
+    """
+
+    def build(folder: Path) -> None:
+        _wordpiece(texts, vocabulary, lower_case).save_pretrained(folder)
+
+    key = sha256_json([FORMAT, fingerprint, vocabulary, "wordpiece", lower_case])[:32]
+    return PreTrainedTokenizerFast.from_pretrained(build_once("tokenizers", key, build))
 
 
 def add_image_tokens(tokenizer: Any) -> Any:
@@ -122,6 +146,39 @@ def _bpe(texts: Iterable[str], vocabulary: int, extra: Sequence[str]) -> PreTrai
         eos_token=EOS,
         additional_special_tokens=list(extra),
         clean_up_tokenization_spaces=False,
+    )
+
+
+def _wordpiece(texts: Callable[[], Iterable[str]], vocabulary: int, lower_case: bool) -> PreTrainedTokenizerFast:
+    """Trained with pieces that are numbered before: the trainer numbers characters in an order that changes."""
+    normalizer = normalizers.BertNormalizer(lowercase=lower_case)
+    counts: Counter[str] = Counter()
+    for text in texts():
+        counts.update(normalizer.normalize_str(text))
+    characters = [each for each in sorted(counts, key=lambda each: (-counts[each], each)) if not each.isspace()]
+    characters = sorted(characters[: vocabulary // 4])  # each of them twice: at the begin of a word, and inside
+    special = list(BERT_TOKENS.values())
+    draft = Tokenizer(models.WordPiece(unk_token=BERT_TOKENS["unk"]))
+    draft.normalizer, draft.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[*special, *characters, *(f"{INSIDE}{each}" for each in characters)],
+        initial_alphabet=characters,
+        limit_alphabet=len(characters),
+        show_progress=False,
+    )
+    draft.train_from_iterator(texts(), trainer)
+    # Once more without characters as special tokens, which would be cut out of words.
+    tokenizer = Tokenizer(models.WordPiece(draft.get_vocab(), unk_token=BERT_TOKENS["unk"]))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    first, last = BERT_TOKENS["cls"], BERT_TOKENS["sep"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}", special_tokens=[(each, special.index(each)) for each in (first, last)]
+    )
+    names = {f"{name}_token": token for name, token in BERT_TOKENS.items()}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=last, clean_up_tokenization_spaces=False, **names
     )
 
 

@@ -5,8 +5,11 @@ from typing import Any
 
 import transformers
 
-from recipes.core.config.settings import TrainerConfig
+from recipes.core.config.settings import WARMUP_TIMES_LINEAR, TrainerConfig
 from recipes.core.training.devices import trains_in_bf16
+
+# Schedules that the library calls otherwise; one that it does not have is made by our trainer, whatever stands here.
+_NAMES = {"constant": "constant_with_warmup", WARMUP_TIMES_LINEAR: "linear"}
 
 
 def training_arguments(config: TrainerConfig, seed: int, device: str, store: Path) -> transformers.TrainingArguments:
@@ -32,7 +35,7 @@ def training_arguments(config: TrainerConfig, seed: int, device: str, store: Pat
         adam_epsilon=config.adam_epsilon,
         max_grad_norm=config.max_grad_norm,
         warmup_steps=round(config.warmup_ratio * config.max_steps),
-        lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
+        lr_scheduler_type=_NAMES.get(config.schedule, config.schedule),
         lr_scheduler_kwargs=_schedule_options(config),
         save_strategy="steps",
         save_steps=config.save_steps,
@@ -53,6 +56,20 @@ def training_arguments(config: TrainerConfig, seed: int, device: str, store: Pat
         disable_tqdm=True,
         log_level="error",
     )
+
+
+def warmup_times_linear(step: int, steps: int, warmup: int) -> float:
+    """Share of the peak learning rate that a step has, the first one is 0.
+
+    Args:
+        step: How many are done.
+        steps: Of the run.
+        warmup: Steps of the warm-up.
+
+    Source:
+        BERT (arXiv 1810.04805) and ELECTRA (arXiv 2003.10555), official code: (1 - t / T) min(1, t / warmup).
+    """
+    return max(1 - step / steps, 0.0) * min(1.0, step / max(warmup, 1))
 
 
 def _schedule_options(config: TrainerConfig) -> dict[str, Any]:

@@ -22,7 +22,7 @@ CHECKPOINTS = "training"  # where they come and go while a model is trained
 _FREE = (
     *("micro_batch_size", "save_steps", "log_steps", "threads", "device", "nproc", "parallel"),
     *("gradient_checkpointing", "attention", "compile", "dtype", "workers", "group_by_length", "early_stopping"),
-    "check_memory",
+    *("check_memory", "max_flops"),
 )
 
 

@@ -16,7 +16,9 @@ class Objective(Protocol):
     """What a recipe trains on."""
 
     def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
-        """Scalar: this micro-batch's share of what the global batch's loss sum is divided by."""
+        """This micro-batch's share of what the global batch's loss sum is divided by: a scalar, or one number for each
+        sum that the loss is made of.
+        """
 
     def __call__(
         self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from recipes.core.config.settings import TrainerConfig
+from recipes.core.config.settings import WARMUP_TIMES_LINEAR, TrainerConfig
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.losses.objectives import WEIGHT_MAX
 from recipes.core.messages import note
@@ -29,7 +30,7 @@ from recipes.core.process.signals import STOPPING, stop_on_signal
 from recipes.core.runs import checkpoints
 from recipes.core.runs.folder import DONE, INTERRUPTED
 from recipes.core.runs.progress import progress
-from recipes.core.training.arguments import training_arguments
+from recipes.core.training.arguments import training_arguments, warmup_times_linear
 from recipes.core.training.devices import trains_in_bf16
 from recipes.core.training.divergence import StepCheck
 from recipes.core.training.model_options import apply_options, uncompiled, without_compiled_layers
@@ -180,8 +181,8 @@ class _Trainer(transformers.Trainer):
             with self.compute_loss_context_manager():
                 batches = [self._prepare_inputs(batch) for batch in batch_samples]
                 self.training.before_step(self.state.global_step, self.training.model, batches)
-        local = torch.stack([self.training.objective.normalizer(batch) for batch in batch_samples]).sum().to(device)
-        return self.accelerator.gather(local).sum() if distributed.world_size() > 1 else local
+        local = torch.stack([self.training.objective.normalizer(batch) for batch in batch_samples]).sum(0).to(device)
+        return self.accelerator.gather(local[None]).sum(0) if distributed.world_size() > 1 else local
 
     def _get_train_sampler(self, train_dataset: Any = None) -> WholePasses:
         """Epochs of whole global batches, so that micro-batches and processes change no batch."""
@@ -237,6 +238,15 @@ class _Trainer(transformers.Trainer):
         if self.training.take_optimizer:
             self.training.take_optimizer(optimizer)
         return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """That of the library, or a product of warm-up and fall, which it does not have."""
+        if self.config.schedule != WARMUP_TIMES_LINEAR or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        rate = partial(warmup_times_linear, steps=num_training_steps, warmup=warmup)
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, rate)
+        return self.lr_scheduler
 
     def _learning_rate(self, name: str, default: float) -> float:
         return next((rate for start, rate in self.training.learning_rates.items() if name.startswith(start)), default)

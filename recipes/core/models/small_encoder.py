@@ -1,0 +1,93 @@
+"""Encoders of BERT's shape that begin with random weights, and the tokenizer that reads texts for them."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BertConfig, BertModel, ElectraConfig, ElectraModel
+
+from recipes.core.errors import UserError
+from recipes.core.models.build import local_seed
+from recipes.core.models.config import SmallEncoderConfig
+from recipes.core.models.sources import load_tokenizer
+from recipes.core.models.tokenizer import INSIDE, train_wordpiece
+
+NEEDED = ("pad", "cls", "sep", "mask")  # special tokens that masked rows are made of
+KEY = "model.tokenizer"
+
+
+def build_encoder_tokenizer(config: SmallEncoderConfig, texts: Callable[[], Iterable[str]], fingerprint: str) -> Any:
+    """The tokenizer that a config names, or a WordPiece made from texts.
+
+    It has a token each for padding, masks, the begin and the end of a text, which is its end-of-text token too.
+
+    Args:
+        config: Of the encoder.
+        texts: Gives what a tokenizer is made from; called only if it was not made before.
+        fingerprint: Hash of the texts.
+
+    Raises:
+        UserError: the tokenizer cannot be loaded, lacks one of these tokens, or has more than `model.vocabulary`.
+    """
+    if config.tokenizer is None:
+        return train_wordpiece(texts, fingerprint, config.vocabulary, config.lower_case)
+    where = f"{KEY}={config.tokenizer}"
+    tokenizer = load_tokenizer(config.tokenizer, KEY, padding_side="right")
+    if missing := [name for name in NEEDED if getattr(tokenizer, f"{name}_token_id") is None]:
+        raise UserError(
+            f"the tokenizer has no {missing[0]} token: its vocabulary is that of no masked language model",
+            where,
+            f"type {KEY}=FOLDER of BERT's type, or leave it out: one is made from the texts",
+        )
+    if len(tokenizer) > config.vocabulary:
+        raise UserError(
+            f"the tokenizer has {len(tokenizer):,} tokens, more than model.vocabulary={config.vocabulary}",
+            where,
+            f"type model.vocabulary={len(tokenizer)}",
+        )
+    tokenizer.eos_token = tokenizer.sep_token
+    return tokenizer
+
+
+def build_encoder(config: SmallEncoderConfig, tokenizer: Any, seed: int) -> Any:
+    """An encoder of `transformers` in fp32 on the CPU, from random weights; no global generator is touched.
+
+    Args:
+        config: Its shape. `dataclasses.replace` makes a narrower one of it, as generators are.
+        tokenizer: From `build_encoder_tokenizer`.
+        seed: Of the weights.
+
+    Returns:
+        A `BertModel` without pooler; an `ElectraModel` where embeddings have another width than tokens. Both take
+        `input_ids` and `attention_mask`, and have `embeddings` that another encoder may share.
+    """
+    shape: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": config.width,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.shape.ffn,
+        "max_position_embeddings": config.positions,
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.dropout,
+        "pad_token_id": tokenizer.pad_token_id,
+        "attn_implementation": "sdpa",
+    }
+    with local_seed(seed):
+        if config.embedding in (None, config.width):
+            return BertModel(BertConfig(**shape), add_pooling_layer=False)
+        return ElectraModel(ElectraConfig(embedding_size=config.embedding, **shape))
+
+
+def special_tokens(tokenizer: Any) -> Tensor:
+    """bool [V], True for tokens that stand for no text: these are never masked, drawn or predicted."""
+    special = torch.zeros(len(tokenizer), dtype=torch.bool)
+    special[sorted(set(tokenizer.all_special_ids))] = True
+    return special
+
+
+def inside_words(tokenizer: Any) -> Tensor:
+    """bool [V], True for pieces that go on with the word of the piece before them."""
+    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    return torch.tensor([name.startswith(INSIDE) for name in names])

@@ -1,0 +1,75 @@
+"""Small encoders and their WordPiece: shapes counted, seeds, the same pieces whatever the order of texts."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from recipes.core.data.text.text_ids import TextIds
+from recipes.core.errors import UserError
+from recipes.core.models.config import SmallEncoderConfig
+from recipes.core.models.costs import flops
+from recipes.core.models.small_encoder import build_encoder, build_encoder_tokenizer, inside_words, special_tokens
+from recipes.core.models.tokenizer import train_bpe, train_wordpiece
+
+TEXTS = [f"The quick Brown fox number {n} jumps; über {n * 7} lazy dogs, unbelievably." for n in range(60)]
+CONFIG = SmallEncoderConfig(layers=2, width=16, heads=2, positions=12, vocabulary=200)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(session_home: Path) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEELYARD_HOME", str(session_home))
+        return build_encoder_tokenizer(CONFIG, lambda: TEXTS, "texts of test_small_encoder")
+
+
+def test_wordpiece(tokenizer: Any) -> None:
+    [row] = TextIds(tokenizer).with_special_tokens(["The über fox, [MASK] unbelievably"])
+    assert tokenizer.convert_ids_to_tokens(row)[:: len(row) - 1] == ["[CLS]", "[SEP]"]
+    assert tokenizer.mask_token_id not in row and tokenizer.eos_token_id == tokenizer.sep_token_id
+    assert tokenizer.decode(TextIds(tokenizer).ids("The Über fox")) == "the uber fox"
+    special, inside = special_tokens(tokenizer), inside_words(tokenizer)
+    assert special.nonzero()[:, 0].tolist() == [0, 1, 2, 3, 4] and not bool((special & inside).any())
+    assert inside[tokenizer.convert_tokens_to_ids("##y")] and len(tokenizer) <= 200
+
+
+def test_wordpiece_is_the_same_whatever_the_order_of_texts(tokenizer: Any) -> None:
+    other = train_wordpiece(lambda: TEXTS[::-1], "the same texts, reversed", 200)
+    assert other.get_vocab() == tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("embedding", [None, 8])
+def test_sizes_are_counted_as_they_are(embedding: int | None, tokenizer: Any) -> None:
+    config = replace(CONFIG, embedding=embedding, vocabulary=len(tokenizer))
+    model = build_encoder(config, tokenizer, 0)
+    assert sum(part.numel() for part in model.parameters()) == config.parameters
+    model.set_attn_implementation("eager")
+    ids = torch.arange(7)[None]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    assert flops(config.macs(7)) == counter.get_total_flops()
+
+
+def test_weights_come_from_the_seed_alone(tokenizer: Any) -> None:
+    before = torch.get_rng_state()
+    first, again, other = (build_encoder(CONFIG, tokenizer, seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    [one, two, three] = [model.encoder.layer[0].output.dense.weight for model in (first, again, other)]
+    assert torch.equal(one, two) and not torch.equal(one, three)
+
+
+def test_tokenizers_of_users(tokenizer: Any, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path / "theirs")
+    train_bpe(TEXTS, "texts of test_small_encoder, bpe", 400).save_pretrained(tmp_path / "bpe")
+    read = build_encoder_tokenizer(replace(CONFIG, tokenizer=str(tmp_path / "theirs")), list, "")
+    assert read.get_vocab() == tokenizer.get_vocab()
+    with pytest.raises(UserError, match="has no cls token"):
+        build_encoder_tokenizer(replace(CONFIG, tokenizer=str(tmp_path / "bpe")), list, "")
+    tokenizer.add_tokens(["one more"] * 1 + [f"and {n}" for n in range(200)])
+    tokenizer.save_pretrained(tmp_path / "large")
+    with pytest.raises(UserError) as caught:
+        build_encoder_tokenizer(replace(CONFIG, tokenizer=str(tmp_path / "large")), list, "")
+    assert "type model.vocabulary=" in str(caught.value.hint)
