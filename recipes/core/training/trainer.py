@@ -245,7 +245,8 @@ class _Trainer(transformers.Trainer):
             return super().create_scheduler(num_training_steps, optimizer)
         warmup = self.args.get_warmup_steps(num_training_steps)
         rate = partial(warmup_times_linear, steps=num_training_steps, warmup=warmup)
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, rate)
+        stepped: Any = optimizer or self.optimizer
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(stepped, rate)
         return self.lr_scheduler
 
     def _learning_rate(self, name: str, default: float) -> float:
