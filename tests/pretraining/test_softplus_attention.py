@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from recipes.core.models.attention_functions import use_attention
 from recipes.core.models.build import llama, local_seed
-from recipes.pretraining.softplus_attention.kernel import Kernel, use_kernel
+from recipes.pretraining.softplus_attention.kernel import Kernel
 from recipes.pretraining.softplus_attention.method import Rows, alibi_slopes, attention_rows, reweight
 from recipes.pretraining.softplus_attention.positions import NoRotation, stretched
 
@@ -38,7 +39,7 @@ def _decoder(rows: Rows | None, heads: int = 2) -> Any:
     with local_seed(0):
         model = LlamaForCausalLM(llama(50, 2, 16 * heads, heads, 32)).eval()
     if rows is not None:
-        use_kernel(model, Kernel(rows))
+        use_attention(model, Kernel(rows))
     return model
 
 

@@ -14,6 +14,7 @@ from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.evaluation.texts import token_nlls
 from recipes.core.losses.objectives import WeightedCrossEntropy
+from recipes.core.models.attention_functions import set_attention, use_attention
 from recipes.core.models.text import build_language_model, build_text_tokenizer
 from recipes.core.recipe import Evaluation
 from recipes.core.training.sequences import MixtureItems, next_token_collate
@@ -26,7 +27,7 @@ from recipes.pretraining.softplus_attention.config import (
     AttentionConfig,
     SoftplusAttentionConfig,
 )
-from recipes.pretraining.softplus_attention.kernel import Kernel, set_kernel, use_kernel
+from recipes.pretraining.softplus_attention.kernel import Kernel
 from recipes.pretraining.softplus_attention.method import Rows
 from recipes.pretraining.softplus_attention.positions import NoRotation, stretched
 
@@ -64,7 +65,7 @@ class SoftplusAttentionRecipe:
         model = build_language_model(config.model, prepared.tokenizer, config.seed)
         decoder: Any = model.language_model
         decoder.config.max_position_embeddings = max(decoder.config.max_position_embeddings, config.longest)
-        use_kernel(decoder, _kernel(config.attention, training=True))
+        use_attention(decoder, _kernel(config.attention, training=True))
         if config.attention.positions == ALIBI:
             decoder.model.rotary_emb = NoRotation(config.model.width // config.model.heads)
         items: Any = MixtureItems(prepared.mixture, config.trainer.max_steps * config.trainer.batch_size, config.seed)
@@ -79,7 +80,7 @@ class SoftplusAttentionRecipe:
         self, config: SoftplusAttentionConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]
     ) -> Evaluation:
         """Loss of the same stretches at every length."""
-        set_kernel(model.language_model, _kernel(config.attention, training=False))
+        set_attention(model.language_model, _kernel(config.attention, training=False))
         scores = _losses(config, prepared, model, config.evaluation.multiples)
         _add_rises(scores, config.evaluation.multiples)
         points = [
