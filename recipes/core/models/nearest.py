@@ -35,6 +35,7 @@ def nearest(
     *,
     cosine: bool = False,
     exclude: tuple[Vectors, Vectors] | None = None,
+    fewer: bool = False,
     block: int = BLOCK,
     device: str = "cpu",
 ) -> Nearest:
@@ -48,8 +49,9 @@ def nearest(
         keys: [N, d], in memory or mapped from a file, or blocks [n, d] in order, which are read once.
         k: How many.
         cosine: Whether scores are cosines, 0 for a vector of zeros; else inner products.
-        exclude: Number of the group of each query [Q] and of each key [N]; a key of the query's own group is not
-            counted, such as the parts of the query's own document.
+        exclude: Number of the group of each query [Q], or of several [Q, g], and of each key [N]; a key of a group of
+            the query's is not counted, such as the parts of the query's own document.
+        fewer: Whether a query may have fewer than k keys: what is missing has the score -inf and the number -1.
         block: Keys and queries that are compared at once.
         device: Where to compute; the result is on the CPU.
 
@@ -71,11 +73,20 @@ def nearest(
             rows = slice(at, at + block)
             scores = asked[rows].to(device) @ tried.T
             if owners is not None and groups is not None:
-                same = owners[rows, None] == groups[numbers]
-                scores.masked_fill_(same.to(device), -torch.inf)
-            _improve(best, rows, scores, numbers)
-    _check_all_have(best)
+                _leave_out(scores, owners[rows], groups[numbers])
+            _improve(best, at, scores, numbers)
+    if not fewer:
+        _check_all_have(best)
     return best
+
+
+def _leave_out(scores: Tensor, owners: Tensor, groups: Tensor) -> None:
+    """Set scores [rows, n] to -inf where a key's group [n] is one of a query's, [rows] or [rows, g], in place."""
+    # Documents lie together: most blocks of queries and keys have none in common, and are not looked through.
+    if not bool(torch.isin(owners.unique(), groups).any()):
+        return
+    for column in owners.reshape(len(owners), -1).T:
+        scores.masked_fill_((column[:, None] == groups).to(scores.device), -torch.inf)
 
 
 def _blocks(keys: Vectors | Iterable[Vectors], block: int, count: int | None) -> Iterator[tuple[int, Vectors]]:
@@ -111,9 +122,14 @@ def _prepare(vectors: Vectors, cosine: bool, what: str, start: int) -> Tensor:
     return functional.normalize(rows, dim=1) if cosine else rows
 
 
-def _improve(best: Nearest, rows: slice, scores: Tensor, numbers: Tensor) -> None:
-    """Merge the scores [rows, n] of the next keys into the best of these rows, in place."""
+def _improve(best: Nearest, start: int, scores: Tensor, numbers: Tensor) -> None:
+    """Merge the scores [rows, n] of the next keys into the best of the queries from `start` on, in place."""
     k = best.scores.shape[1]
+    # An equal score does not displace an earlier key: rows without a larger one than their last stay as they are.
+    better = scores.amax(1).cpu() > best.scores[start : start + len(scores), -1]
+    if not bool(better.all()):
+        scores = scores[better.to(scores.device)]
+    rows = start + better.nonzero().squeeze(1)
     values, columns = _top(scores, min(k, scores.shape[1]))
     indices = numbers[columns.cpu()].masked_fill(values.cpu() == -torch.inf, -1)
     # Keys of earlier blocks stand in front: a stable sort leaves them there where scores are equal.

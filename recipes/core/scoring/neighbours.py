@@ -1,0 +1,172 @@
+"""Neighbours: documents cut into chunks, and of any texts the chunks nearest to them, searched once and cached.
+
+chunks = cut_into_chunks(packed.ids("news/train"), tokenizer.eos_token_id, 16)
+numbers = nearest_texts(KeysConfig(), chunks.texts(tokenizer), ["of what follows"], 2)        # [1, 2]
+tokens, visible = chunks.with_continuation(numbers)                                           # [1, 2, 32]
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recipes.core.models.nearest import nearest
+from recipes.core.models.sentences import load_sentence_encoder
+from recipes.core.scoring.fingerprints import module_hash
+from recipes.core.scoring.neighbours_config import MINILM, KeysConfig
+from recipes.core.scoring.vectors import sentence_vectors
+from recipes.core.storage.cache import build_once
+from recipes.core.storage.files import sha256_bytes, sha256_json
+
+VERSION = 1  # of what the search answers
+MISSING = -1  # number of a neighbour that does not exist
+NGRAMS = (1, 2)
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Documents cut into consecutive chunks of m tokens, the last of a document often shorter.
+
+    Attributes:
+        tokens: int32 [N, m], 0 behind the end of a chunk.
+        lengths: int [N] tokens of each.
+        documents: int [N] number of its document, ascending.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    documents: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def continued(self) -> np.ndarray:
+        """bool [N]: whether the next chunk goes on with the same document."""
+        return np.append(self.documents[1:] == self.documents[:-1], False)
+
+    def texts(self, tokenizer: Any) -> list[str]:
+        """Text of each chunk."""
+        return texts_of_rows(tokenizer, [row[:size] for row, size in zip(self.tokens, self.lengths, strict=True)])
+
+    def with_continuation(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Chunks, each with the chunk that follows it in its document.
+
+        Args:
+            numbers: int [...] of chunks; `MISSING` for none.
+
+        Returns:
+            int64 [..., 2m] tokens, 0 where there is none; bool [..., 2m]: where there is one.
+        """
+        size, first = self.tokens.shape[1], np.maximum(numbers, 0)
+        there = numbers != MISSING
+        goes_on = there & self.continued[first]
+        second = np.where(goes_on, first + 1, first)
+        tokens = np.concatenate([self.tokens[first], self.tokens[second]], -1).astype(np.int64)
+        places = np.arange(size)
+        visible = [
+            places < np.where(ok, self.lengths[at], 0)[..., None] for at, ok in ((first, there), (second, goes_on))
+        ]
+        shown = np.concatenate(visible, -1)
+        return np.where(shown, tokens, 0), shown
+
+
+def document_numbers(ids: np.ndarray, end: int) -> np.ndarray:
+    """int64 [tokens]: the document, counted from 0, of each token of packed ids; its end-of-text token is its last."""
+    ends = np.asarray(ids) == end
+    return np.cumsum(ends) - ends
+
+
+def cut_into_chunks(ids: np.ndarray, end: int, size: int, first: int = 0) -> Chunks:
+    """Packed documents cut into chunks; end-of-text tokens belong to none.
+
+    Args:
+        ids: int [tokens] documents behind each other, as `PackedTexts.ids` gives them.
+        end: Id of the end-of-text token.
+        size: m, tokens of a chunk.
+        first: Number of the first document.
+    """
+    kept = np.asarray(ids) != end
+    documents, tokens = document_numbers(ids, end)[kept], np.asarray(ids)[kept]
+    begins = np.flatnonzero(np.append(True, documents[1:] != documents[:-1])) if len(tokens) else np.zeros(0, int)
+    places = np.arange(len(tokens)) - np.repeat(begins, np.diff(np.append(begins, len(tokens))))
+    opens = places % size == 0
+    numbers = np.cumsum(opens) - 1
+    rows = np.zeros((int(opens.sum()), size), np.int32)
+    rows[numbers, places % size] = tokens
+    return Chunks(rows, np.bincount(numbers, minlength=len(rows)), documents[opens] + first)
+
+
+def join_chunks(parts: Sequence[Chunks]) -> Chunks:
+    """Chunks of several sets of documents, numbered on."""
+    tokens, lengths, documents = zip(*((part.tokens, part.lengths, part.documents) for part in parts), strict=True)
+    return Chunks(np.concatenate(tokens), np.concatenate(lengths), np.concatenate(documents))
+
+
+def texts_of_rows(tokenizer: Any, rows: Sequence[np.ndarray]) -> list[str]:
+    """Texts of rows of ids, without special tokens."""
+    return list(tokenizer.batch_decode([row.tolist() for row in rows], skip_special_tokens=True))
+
+
+def nearest_texts(
+    config: KeysConfig,
+    texts: Sequence[str],
+    queries: Sequence[str],
+    k: int,
+    exclude: tuple[np.ndarray, np.ndarray] | None = None,
+    device: str = "cpu",
+) -> np.ndarray:
+    """Of each query the k texts with the largest cosine, the nearest first, searched once for all that decides it.
+
+    Args:
+        config: By which vectors.
+        texts: What is searched.
+        queries: What is asked.
+        k: How many.
+        exclude: Groups of the queries, int [Q] or [Q, g], and of the texts, int [N]: what is of a group of the query's
+            is left out, as in `nearest`.
+        device: Where to compute.
+
+    Returns:
+        int32 [Q, k] numbers of texts; `MISSING` where fewer than k are left.
+    """
+    groups = [] if exclude is None else [[list(part.shape), _hash(part)] for part in exclude]
+    encoder = load_sentence_encoder(config.path, "keys.path", device) if config.kind == MINILM else None
+    kind: list[Any] = [config.kind, config.buckets] if encoder is None else [config.kind, encoder.pooling]
+    if encoder is not None:
+        kind += [encoder.max_tokens, module_hash(encoder.model, encoder.model.config)]
+
+    def build(folder: Path) -> None:
+        if encoder is None:
+            keys, asked = hashed_tfidf(texts, queries, config.buckets)
+        else:
+            keys, asked = sentence_vectors(encoder, texts), sentence_vectors(encoder, queries)
+        best = nearest(asked, keys, k, cosine=True, exclude=exclude, fewer=True, device=device)
+        np.save(folder / "numbers.npy", best.indices.numpy().astype(np.int32))
+
+    key = sha256_json([VERSION, kind, k, groups, list(texts), list(queries)])[:32]
+    return np.load(build_once("neighbours", key, build) / "numbers.npy")
+
+
+def hashed_tfidf(texts: Sequence[str], queries: Sequence[str], buckets: int) -> tuple[Tensor, Tensor]:
+    """float32 [N, buckets] and [Q, buckets]: signed counts of words and pairs of words, by their rarity in `texts`.
+
+    Two words that share a bucket have the same sign or the opposite one: in the mean collisions add nothing to cosines.
+    """
+    from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+
+    counts = HashingVectorizer(n_features=buckets, ngram_range=NGRAMS, norm=None, dtype=np.float32)
+    # Signs would cancel in the number of texts that a bucket occurs in; it is counted without them.
+    rarity = TfidfTransformer(norm=None).fit(abs(counts.transform(texts)))
+    return tuple(
+        torch.from_numpy(rarity.transform(counts.transform(part)).toarray().astype(np.float32))
+        for part in (texts, queries)
+    )
+
+
+def _hash(numbers: np.ndarray) -> str:
+    return sha256_bytes(np.ascontiguousarray(numbers, np.int64).tobytes())

@@ -1,0 +1,1 @@
+"""RETRO: a decoder that reads what its training texts say in similar places."""
