@@ -1,5 +1,6 @@
 """Chunked cross-attention against a loop over tokens, and what a decoder with neighbours keeps."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,12 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from recipes.core.config import compose
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.build import llama, local_seed
 from recipes.core.models.config import SmallLMConfig, mlp_width
 from recipes.core.scoring.neighbours import MISSING, cut_into_chunks
-from recipes.pretraining.retro.config import RetrievalConfig, RetroConfig
+from recipes.pretraining.retro.config import RetrievalConfig
 from recipes.pretraining.retro.items import Collate, lay_out
 from recipes.pretraining.retro.method import (
     chunk_count,
@@ -82,7 +84,7 @@ def test_cross_attention_by_chunks_is_that_of_a_loop_over_tokens(length: int) ->
     visible = torch.rand(2, count, 6, generator=generator) < 0.6
     visible[0, 0] = False  # no neighbour at all
     outputs, gradients = [], []
-    for function in (lambda *parts: chunked_cross_attention(*parts, SIZE), _by_token):
+    for function in (partial(chunked_cross_attention, size=SIZE), _by_token):
         read = function(queries, keys, values, visible)
         weights = torch.linspace(-1, 1, read.numel()).view_as(read)
         gradients.append(torch.autograd.grad((read * weights).sum(), (queries, keys, values), allow_unused=True))
@@ -123,8 +125,9 @@ def test_without_neighbours_it_is_the_decoder_exactly() -> None:
     assert torch.equal(_logits(model, **inputs), alone)
     assert torch.equal(_logits(model.train(), **inputs), alone)  # where closed gates keep gradients of 0
     model.eval().gate = 1.0
-    for cross in model.cross.values():
-        cross.out.weight.data.zero_()
+    for name, parameter in model.cross.named_parameters():
+        if name.endswith("out.weight"):
+            parameter.data.zero_()
     assert torch.equal(_logits(model, **inputs), alone)
     hidden = inputs | {"visible": torch.zeros_like(inputs["visible"])}
     assert torch.equal(_logits(_model(), **hidden), alone)
@@ -168,9 +171,9 @@ def test_neighbours_have_no_order_and_are_encoded_once() -> None:
 
 
 def test_a_wide_decoder_has_as_many_parameters() -> None:
-    base = RetroConfig(recipe="retro", arm="a", model=MODEL, retrieval=RETRIEVAL)
-    none = RetrievalConfig(chunk=SIZE, layers=(1, 3), encoder_layers=2, neighbours="none")
-    wide = RetroConfig(recipe="retro", arm="a", model=MODEL, retrieval=none, match_parameters=True)
+    retrieval = ["retrieval.layers=[1,3]", "retrieval.encoder_layers=2", "retrieval.chunk=4"]
+    words = ["model.layers=3", "model.width=16", "model.heads=2", *retrieval]
+    base, wide = (compose.compose("retro", [*words, f"arm={arm}"]) for arm in ("retro", "gpt_wide"))
     retro = build_model(MODEL, RETRIEVAL, base.inner, VOCABULARY, 64, 0)
     gpt = build_model(MODEL, None, wide.inner, VOCABULARY, 64, 0)
     counts = [sum(each.numel() for each in model.parameters()) for model in (retro, gpt)]

@@ -76,8 +76,9 @@ def test_neighbours_of_a_sequence_are_of_other_documents(tmp_path: Path) -> None
     questions = prepared.questions
     assert (documents[questions.numbers[:, 0, 0]] == questions.documents[:, 0]).all()  # the database holds the answer
     loose = compose.compose("retro", [*words, "arm=retro_same_document"])
-    numbers = RetroRecipe().prepare(loose, "cpu").training
-    assert ((documents[numbers.numbers[..., 0]] >= numbers.documents[:, :1]).mean()) > 0.9
+    training = RetroRecipe().prepare(loose, "cpu").training
+    taken, first, last = documents[training.numbers[..., 0]], training.documents[:, :1], training.documents[:, 1:]
+    assert ((taken >= first) & (taken <= last)).mean() > 0.5
 
 
 @pytest.mark.parametrize("arm", ["retro_pp", "retro_fit", "retro_off", "gpt_passage"])

@@ -162,10 +162,11 @@ def hashed_tfidf(texts: Sequence[str], queries: Sequence[str], buckets: int) -> 
     counts = HashingVectorizer(n_features=buckets, ngram_range=NGRAMS, norm=None, dtype=np.float32)
     # Signs would cancel in the number of texts that a bucket occurs in; it is counted without them.
     rarity = TfidfTransformer(norm=None).fit(abs(counts.transform(texts)))
-    return tuple(
-        torch.from_numpy(rarity.transform(counts.transform(part)).toarray().astype(np.float32))
-        for part in (texts, queries)
-    )
+
+    def weigh(part: Sequence[str]) -> Tensor:
+        return torch.from_numpy(rarity.transform(counts.transform(part)).toarray().astype(np.float32))
+
+    return weigh(texts), weigh(queries)
 
 
 def _hash(numbers: np.ndarray) -> str:

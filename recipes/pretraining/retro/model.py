@@ -85,6 +85,16 @@ class EncoderLayer(nn.Module):
         self.chunk = Attention(width, heads) if reads_chunk else None
         self.norm, self.mlp = nn.RMSNorm(width, eps=EPSILON), LlamaMLP(shape)
 
+    def forward(self, states: Tensor, visible: Tensor, chunks: Tensor, there: Tensor, rotary: Rotary) -> Tensor:
+        """[G, k, r, width]; arguments as of `NeighbourEncoder`."""
+        rows = states.flatten(0, 1)
+        states = (rows + self.attention(rows, None, visible.flatten(0, 1), rotary)).view(states.shape)
+        if self.chunk is not None:
+            rows = states.flatten(1, 2)
+            states = (rows + self.chunk(rows, chunks, there)).view(states.shape)
+        mixed: Tensor = states + self.mlp(self.norm(states))
+        return mixed
+
 
 class NeighbourEncoder(nn.Module):
     """States of neighbours, each read by itself from position 0, with its chunk in view.
@@ -109,14 +119,8 @@ class NeighbourEncoder(nn.Module):
             there: bool [G, m], where there is a token.
             rotary: Of positions 0 to r - 1.
         """
-        shape = states.shape
         for layer in self.layers:
-            rows = states.flatten(0, 1)
-            states = (rows + layer.attention(rows, None, visible.flatten(0, 1), rotary)).view(shape)
-            if layer.chunk is not None:
-                rows = states.flatten(1, 2)
-                states = (rows + layer.chunk(rows, chunks, there)).view(shape)
-            states = states + layer.mlp(layer.norm(states))
+            states = layer(states, visible, chunks, there, rotary)
         normed: Tensor = self.norm(states)
         return normed
 
