@@ -1,0 +1,95 @@
+"""`xar` end to end: what is refused, what a run leaves, and that it resumes with its average."""
+
+import json
+from pathlib import Path
+from shutil import rmtree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from recipes.core import runner
+from recipes.core.config import compose
+from recipes.core.errors import UserError
+from recipes.core.training.task import TrainEvents
+from recipes.core.training.trainer import train
+from recipes.pretraining.xar.recipe import XarRecipe
+
+SMALL = (
+    *("budget=smoke", "trainer.max_steps=8", "evaluation.watch_every=4", "tracker=none", "trainer.threads=1"),
+    *("model.width=16", "model.heads=2", "sampler.steps=2", "classifier.features=8"),
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("grid.patch=3",), "3 does not divide images of 8 x 8 pixels"),
+        (("entity.size=3",), "3 does not divide the grid of 4 x 4 tokens"),
+        (("arm=subsample", "entity.size=3"), "3 does not divide the grid"),
+        (("data=image-text", "data.path=/nowhere"), "type grid.side=32"),
+        (("model.heads=3",), "does not divide width=16"),
+        (("evaluation.samples=8",), "too few for a covariance"),
+        (("trainer.parallel=fsdp",), "type ddp"),
+    ],
+)
+def test_refused(overrides: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        runner.run(compose.compose("xar", [*SMALL, *overrides, f"outputs={tmp_path}"]), False, "run")
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
+def pictures(folder: Path, captions: list[str]) -> Path:
+    """A folder of images with captions."""
+    folder.mkdir()
+    random, rows = np.random.default_rng(0), ["file_name,label"]
+    for number, caption in enumerate(captions):
+        Image.fromarray(random.integers(0, 255, (9, 7, 3), np.uint8)).save(folder / f"{number}.png")
+        rows.append(f"{number}.png,{caption}")
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n", "utf-8")
+    return folder
+
+
+def test_captions_that_are_no_classes_are_refused(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "pictures", [f"a picture of {number}" for number in range(20)])
+    data = ("data=image-text", f"data.path={folder}", "data.caption_column=label", "grid.side=8")
+    with pytest.raises(UserError, match="18 images have 18 different captions"):
+        runner.run(compose.compose("xar", [*SMALL, *data, f"outputs={tmp_path}"]), False, "run")
+
+
+def test_images_of_the_user(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "pictures", ["cat", "dog"] * 15)
+    data = ("data=image-text", f"data.path={folder}", "data.caption_column=label", "grid.side=8", "arm=scale")
+    outcome = runner.run(compose.compose("xar", [*SMALL, *data, f"outputs={tmp_path}"]), False, "run")
+    lines = [json.loads(line) for line in (outcome.folder / "samples.jsonl").read_text("utf-8").splitlines()]
+    assert {line["class"] for line in lines} == {"cat", "dog"} and len(lines) == 60
+    assert np.load(outcome.folder / "samples.npz")["pixels"].shape == (60, 8, 8, 3)
+
+
+@pytest.mark.parametrize("arm", ["clean_equal_compute", "image"])
+def test_a_run_and_what_it_leaves(arm: str, tmp_path: Path) -> None:
+    config = compose.compose("xar", [*SMALL, f"arm={arm}", f"outputs={tmp_path}"])
+    metrics = runner.run(config, False, "run").metrics
+    # 8 steps of 16 items: of one image with twice its tokens, or of two.
+    assert metrics["training_tokens"] == pytest.approx(8 * 16 * 32 / 1e6)
+    assert ("exposure_gap" in metrics) == ("frechet_rise" in metrics) == (arm != "image")
+    if arm != "image":
+        gaps = [metrics[f"exposure_gap/entity_{number}"] for number in (2, 3, 4)]
+        assert metrics["exposure_gap"] == pytest.approx(np.mean(gaps))
+        assert metrics["frechet_rise"] == pytest.approx(metrics["frechet/noise_0.4"] - metrics["frechet"])
+
+
+def test_a_resumed_run_has_the_same_average(tmp_path: Path) -> None:
+    config = compose.compose("xar", [*SMALL, "trainer.save_steps=5"])
+    recipe = XarRecipe()
+    prepared, ends = recipe.prepare(config, "cpu"), []
+    for resumed_from in (0, 5):
+        training = recipe.build(config, prepared)
+        result = train(training, config.trainer, 0, tmp_path, TrainEvents())
+        assert result.resumed_from == resumed_from
+        ends.append(training.model.state_dict())
+        rmtree(tmp_path / "checkpoints" / "checkpoint-8")
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    assert not torch.equal(ends[0]["net.write.weight"], ends[0]["average.module.write.weight"])
+    assert int(ends[0]["average.n_averaged"]) == 8
