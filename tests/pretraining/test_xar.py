@@ -185,14 +185,14 @@ def test_the_loss_begins_at_the_variance_of_the_target_and_adds_up(mode: str) ->
     whole = items.collate(list(range(8)))
     at_start = build_model(SMALL, entities, CHANNELS, CLASSES, 0.9, 0)
     first, _ = loss(at_start, whole, loss.normalizer(whole))
-    assert float(first) == pytest.approx(float((whole["noise"] - whole["clean"]).square().mean()), rel=1e-6)
+    assert first.item() == pytest.approx(float((whole["noise"] - whole["clean"]).square().mean()), rel=1e-6)
     at_start.net.load_state_dict(net_of(entities).state_dict())
     total, metrics = loss(at_start, whole, loss.normalizer(whole))
     parts = [items.collate(numbers) for numbers in ([0, 1, 2], [3, 4, 5, 6, 7])]
     normalizer = torch.stack([loss.normalizer(part) for part in parts]).sum()
     halves = [loss(at_start, part, normalizer)[0] for part in parts]
-    assert float(sum(halves)) == pytest.approx(float(total), rel=1e-5)
-    assert float(metrics["mse"][0] / metrics["mse"][1]) == pytest.approx(float(total), rel=1e-5)
+    assert sum(half.item() for half in halves) == pytest.approx(total.item(), rel=1e-5)
+    assert float(metrics["mse"][0] / metrics["mse"][1]) == pytest.approx(total.item(), rel=1e-5)
 
 
 def test_items() -> None:

@@ -138,7 +138,7 @@ class EvaluationConfig:
     """What is measured, and on how much."""
 
     watch_every: int = setting(200, help="steps between measurements", unit="steps", ge=1)
-    samples: int = setting(600, help="images drawn for a Frechet distance, classes as in the training images", ge=2)
+    samples: int = setting(500, help="images drawn for a Frechet distance, classes as in the training images", ge=2)
     probes: int = setting(300, help="test images of the exposure gap", unit="images", ge=1)
     draws: int = setting(4, help="draws of times and noise for each of them", ge=1)
     context_noise: tuple[float, ...] = setting(

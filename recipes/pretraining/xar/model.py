@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -150,7 +151,8 @@ class AveragedNextX(nn.Module):
     def __init__(self, net: NextX, decay: float) -> None:
         super().__init__()
         self.net = net
-        self.average = AveragedModel(net, multi_avg_fn=ema_update(decay)).requires_grad_(False)  # type: ignore[no-untyped-call]
+        averaged: Any = AveragedModel
+        self.average = averaged(net, multi_avg_fn=ema_update(decay)).requires_grad_(False)
 
     def forward(self, tokens: Tensor, times: Tensor, labels: Tensor, frame: Frame) -> Tensor:
         """Velocities of the model in training, as of `NextX`."""
@@ -159,7 +161,7 @@ class AveragedNextX(nn.Module):
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
         """Average the weights behind each of an optimizer's steps."""
-        optimizer.register_step_post_hook(lambda *_: self.average.update_parameters(self.net))  # type: ignore[no-untyped-call]
+        optimizer.register_step_post_hook(lambda *_: self.average.update_parameters(self.net))
 
     @property
     def measured(self) -> NextX:

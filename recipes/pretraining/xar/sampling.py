@@ -75,7 +75,10 @@ class Drawing:
         self.calls += 1
         velocities: Tensor = self.net(tokens, times, labels, frame, cache if self.cached else None, kept)
         velocities = velocities[:, -states.shape[1] :]
-        return guided(*velocities.chunk(2), weight) if self.sampler.guidance > 1 else velocities
+        if self.sampler.guidance == 1:
+            return velocities
+        conditional, unconditional = velocities.chunk(2)
+        return guided(conditional, unconditional, weight)
 
     def _guidance(self, entity: int) -> float:
         linear = self.sampler.schedule == LINEAR
