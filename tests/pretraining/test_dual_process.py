@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from recipes.core.config.settings import TrainerConfig
+from recipes.core.training.stages import generator
 from recipes.core.training.task import TrainEvents, Training, TrainResult
 from recipes.core.training.trainer import train
 from recipes.pretraining.dual_process.config import ForgetConfig, PartsOfSpeechConfig, ToyBertConfig
@@ -19,7 +20,6 @@ from recipes.pretraining.dual_process.forgetting import Forgetting
 from recipes.pretraining.dual_process.method import (
     draw_rows,
     draw_tokens,
-    generator,
     matched_rows,
     reset_steps,
     with_rows,

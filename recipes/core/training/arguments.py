@@ -1,9 +1,13 @@
 """Trainer settings in the words of transformers."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
+from torch.optim import SGD
 
 from recipes.core.config.settings import WARMUP_TIMES_LINEAR, TrainerConfig
 from recipes.core.training.devices import trains_in_bf16
@@ -21,6 +25,7 @@ def training_arguments(config: TrainerConfig, seed: int, device: str, store: Pat
         device: "cpu" or "cuda".
         store: Where checkpoints go.
     """
+    schedule, warmup, options = schedule_arguments(config, config.max_steps)
     micro = config.micro_batch_size or config.process_batch_size
     return transformers.TrainingArguments(
         output_dir=str(store),
@@ -34,9 +39,9 @@ def training_arguments(config: TrainerConfig, seed: int, device: str, store: Pat
         adam_beta2=config.adam_beta2,
         adam_epsilon=config.adam_epsilon,
         max_grad_norm=config.max_grad_norm,
-        warmup_steps=round(config.warmup_ratio * config.max_steps),
-        lr_scheduler_type=_NAMES.get(config.schedule, config.schedule),
-        lr_scheduler_kwargs=_schedule_options(config),
+        warmup_steps=warmup,
+        lr_scheduler_type=schedule,
+        lr_scheduler_kwargs=options,
         save_strategy="steps",
         save_steps=config.save_steps,
         logging_strategy="steps",
@@ -72,8 +77,20 @@ def warmup_times_linear(step: int, steps: int, warmup: int) -> float:
     return max(1 - step / steps, 0.0) * min(1.0, step / max(warmup, 1))
 
 
-def _schedule_options(config: TrainerConfig) -> dict[str, Any]:
-    """What a schedule is told besides its warm-up."""
-    if config.schedule == "warmup_stable_decay":
-        return {"num_decay_steps": max(round(config.decay_ratio * config.max_steps), 1)}
-    return {}
+def schedule_arguments(config: TrainerConfig, steps: int) -> tuple[str, int, dict[str, Any]]:
+    """The schedule of the rate over so many steps: its name in transformers, steps of warm-up, what it is told."""
+    is_decay = config.schedule == "warmup_stable_decay"
+    options = {"num_decay_steps": max(round(config.decay_ratio * steps), 1)} if is_decay else {}
+    return _NAMES.get(config.schedule, config.schedule), round(config.warmup_ratio * steps), options
+
+
+def rate_multiplier(config: TrainerConfig, steps: int) -> Callable[[int], float]:
+    """Steps done -> share of the peak learning rate, in a training of so many steps."""
+    name, warmup, options = schedule_arguments(config, steps)
+    if config.schedule == WARMUP_TIMES_LINEAR:
+        return partial(warmup_times_linear, steps=steps, warmup=warmup)
+    alone = SGD([torch.zeros(1)], lr=1.0)
+    rate: Callable[[int], float] = transformers.get_scheduler(
+        name, alone, warmup, steps, scheduler_specific_kwargs=options
+    ).lr_lambdas[0]
+    return rate

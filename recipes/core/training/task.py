@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
+from recipes.core.training.stages import Stages
+
 BeforeStep = Callable[[int, nn.Module, list[dict[str, Any]]], None]
 
 
@@ -48,6 +50,7 @@ class Training:
             (`recipes.core.models.run_models`); None if none is to be loaded from it.
         take_optimizer: Given the optimizer once it is there, before a checkpoint is loaded into it; for methods that
             change its state.
+        stages: Which parameters each step trains, at which rate; None: all that want a gradient, as the settings say.
     """
 
     model: nn.Module
@@ -59,6 +62,7 @@ class Training:
     before_step: BeforeStep | None = None
     describe: Callable[[Path], None] | None = None
     take_optimizer: Callable[[Optimizer], None] | None = None
+    stages: Stages | None = None
 
 
 @dataclass(frozen=True)

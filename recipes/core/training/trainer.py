@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from recipes.core.config.settings import WARMUP_TIMES_LINEAR, TrainerConfig
 from recipes.core.errors import RunFailed, UserError
@@ -177,6 +178,8 @@ class _Trainer(transformers.Trainer):
         self.sums = {}
         self.check.begin(self.state.global_step + 1)
         sharding.gather_rest(self.training.model)
+        if self.training.stages and batch_samples:
+            self.training.stages.before_step(self.state.global_step)
         if self.training.before_step and batch_samples:
             with self.compute_loss_context_manager():
                 batches = [self._prepare_inputs(batch) for batch in batch_samples]
@@ -235,18 +238,21 @@ class _Trainer(transformers.Trainer):
                 by_rate.setdefault(self._learning_rate(names[id(parameter)], group["lr"]), []).append(parameter)
             for rate, parameters in by_rate.items():
                 optimizer.add_param_group({**group, "params": parameters, "lr": rate})
+        if self.training.stages:
+            self.training.stages.take_optimizer(optimizer)
         if self.training.take_optimizer:
             self.training.take_optimizer(optimizer)
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """That of the library, or a product of warm-up and fall, which it does not have."""
-        if self.config.schedule != WARMUP_TIMES_LINEAR or self.lr_scheduler is not None:
+        """That of the library; of stages, and of a product of warm-up and fall, which it does not have, ours."""
+        stages, stepped = self.training.stages, optimizer or self.optimizer
+        is_known = stages is None and self.config.schedule != WARMUP_TIMES_LINEAR
+        if is_known or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        warmup = self.args.get_warmup_steps(num_training_steps)
-        rate = partial(warmup_times_linear, steps=num_training_steps, warmup=warmup)
-        stepped: Any = optimizer or self.optimizer
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(stepped, rate)
+        rate = stages.factor if stages else rate_multiplier(self.config, num_training_steps)
+        # A plain function: of any other callable a checkpoint would hold the state.
+        self.lr_scheduler = LambdaLR(stepped, lambda step: rate(step))
         return self.lr_scheduler
 
     def _learning_rate(self, name: str, default: float) -> float:

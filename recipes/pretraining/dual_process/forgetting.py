@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from recipes.core.training.stages import generator, reset
 from recipes.pretraining.dual_process.config import DRIFT, ForgetConfig
-from recipes.pretraining.dual_process.method import draw_rows, draw_tokens, generator, reset, reset_steps, with_rows
+from recipes.pretraining.dual_process.method import draw_rows, draw_tokens, reset_steps, with_rows
 from recipes.pretraining.dual_process.model import ToyBert
 
 Batch = dict[str, Any]

@@ -1,9 +1,9 @@
-"""Forgetting of embeddings: when, what is drawn, and what an optimizer forgets with it. Pure functions of tensors."""
+"""Forgetting of embeddings: when, and what is drawn. Pure functions of tensors."""
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
+
+from recipes.core.training.stages import generator
 
 
 def reset_steps(every: int, until: int, steps: int) -> frozenset[int]:
@@ -23,12 +23,6 @@ def reset_steps(every: int, until: int, steps: int) -> frozenset[int]:
 def draw_rows(seed: int, step: int, rows: int, width: int, std: float) -> Tensor:
     """Embeddings [rows, width] from N(0, std^2), a function of seed and step alone, in fp32 on the CPU."""
     return std * torch.randn(rows, width, generator=generator(seed, step))
-
-
-def generator(seed: int, step: int) -> torch.Generator:
-    """Random numbers of one step of one run; the global generator is left alone."""
-    (state,) = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state) >> 1)
 
 
 def draw_tokens(tokens: Tensor, share: float, std: float, width: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -68,17 +62,3 @@ def matched_rows(table: Tensor, count: int, random: torch.Generator) -> Tensor:
     values, vectors = torch.linalg.eigh((table - mean).T @ (table - mean) / max(len(table) - 1, 1))
     drawn = torch.randn(count, table.shape[1], generator=random, dtype=torch.float64)
     return (mean + drawn * values.clamp_min(0).sqrt() @ vectors.T).float()
-
-
-@torch.no_grad()
-def reset(parameter: nn.Parameter, rows: Tensor, optimizer: Optimizer | None) -> None:
-    """Overwrite a parameter in place; where an optimizer is given, its state of this parameter begins anew.
-
-    Args:
-        parameter: The embeddings [V, D].
-        rows: What they become.
-        optimizer: Moments and step count of the parameter are dropped: at its next step they are as at its first.
-    """
-    parameter.copy_(rows)
-    if optimizer is not None:
-        optimizer.state.pop(parameter, None)

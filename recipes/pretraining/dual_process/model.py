@@ -8,8 +8,9 @@ from torch.func import functional_call
 from transformers import BertConfig, BertForMaskedLM
 
 from recipes.core.models.build import local_seed
+from recipes.core.training.stages import reset
 from recipes.pretraining.dual_process.config import LENGTH, ToyBertConfig
-from recipes.pretraining.dual_process.method import draw_rows, reset
+from recipes.pretraining.dual_process.method import draw_rows
 
 TABLE = "bert.bert.embeddings.word_embeddings.weight"
 MASKED = 3  # tokens at the end that are predicted

@@ -16,6 +16,7 @@ from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation
 from recipes.core.storage.files import write_text
+from recipes.core.training.stages import generator
 from recipes.core.training.task import Training
 from recipes.pretraining.dual_process.config import (
     BINS,
@@ -28,7 +29,7 @@ from recipes.pretraining.dual_process.config import (
     DualProcessConfig,
 )
 from recipes.pretraining.dual_process.forgetting import Forgetting
-from recipes.pretraining.dual_process.method import draw_rows, generator, matched_rows, with_rows
+from recipes.pretraining.dual_process.method import draw_rows, matched_rows, with_rows
 from recipes.pretraining.dual_process.model import ToyBert
 from recipes.pretraining.dual_process.sequences import Sequences, Vocabulary
 
