@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from recipes.core.config.settings import MODEL_CONTENT, TOKENIZER_CONTENT, UntrainedConfig, setting
-from recipes.core.data.config import DomainsConfig
+from recipes.core.data.config import DomainsConfig, WindowsConfig
 from recipes.core.models.adapter_config import float32_problems
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.training.toys.config import ToyLMConfig
@@ -40,17 +40,6 @@ class TokenizerConfig:
             return str(self.path)
         kind = "supertokens" if self.supertokens else "byte-level BPE"
         return f"{kind} of {self.vocabulary:,} tokens, trained in the run"
-
-
-@dataclass(frozen=True)
-class WindowsConfig:
-    """Held-out stretches of text that are measured; all tokenizers get the same bytes."""
-
-    windows: int = setting(6, help="stretches of each domain, drawn by the seed", unit="windows", ge=1)
-    characters: int = setting(1000, help="of a stretch at most; it ends behind a word", unit="characters", ge=20)
-    shortest: int = setting(200, help="documents with fewer are passed over", unit="characters", ge=1)
-    batch_tokens: int = setting(2048, help="tokens of a forward, padding included", unit="tokens", ge=1)
-    shown: int = setting(6, help="stretches that the report shows", unit="windows", ge=0)
 
 
 @dataclass(frozen=True)

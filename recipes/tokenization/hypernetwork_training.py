@@ -19,7 +19,12 @@ from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.training.models import settings_beside, train_once
 from recipes.core.training.task import TrainEvents, Training
 from recipes.tokenization.config import LM, ROWS, HypernetworkConfig
-from recipes.tokenization.hypernetwork import Forms, Hypernetwork, auxiliary_loss, squared_errors
+from recipes.tokenization.hypernetwork import (
+    Forms,
+    Hypernetwork,
+    auxiliary_loss,
+    squared_errors,
+)
 from recipes.tokenization.old_rows import OldRows
 from recipes.tokenization.sampled_tokenizers import TextWindows, TokenizerSampler
 

@@ -1,4 +1,4 @@
-"""Which tokens two vocabularies share, by the bytes that they stand for, and how the old one spells the others.
+"""Which tokens two vocabularies share, by the bytes that they stand for.
 
 Pieces are not compared as strings: "Ġthe" of one kind of tokenizer and "▁the" of another are the same bytes, and the
 same token.
@@ -11,15 +11,10 @@ import numpy as np
 
 from recipes.core.data.text.text_ids import control_ids
 from recipes.core.data.text.vocabulary_bytes import (
-    WORD_MARK,
     VocabularyBytes,
-    tokenizer_kind,
-    unicode_bytes,
-    vocabulary_bytes,
 )
 from recipes.core.errors import UserError
 
-TYPES = ("BPE", "Unigram")
 NO_TOKEN = -1
 ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 # Who stands in for a role that a tokenizer has not filled.
@@ -46,27 +41,6 @@ class VocabularyMap:
     def shared(self) -> np.ndarray:
         """int64 ids of new tokens of text that the old vocabulary has."""
         return np.flatnonzero((self.copied != NO_TOKEN) & ~self.control)
-
-
-def read_vocabulary(tokenizer: Any, where: str, rows: int | None = None) -> VocabularyBytes:
-    """The bytes of a tokenizer's tokens, of those that a model has rows for.
-
-    Args:
-        tokenizer: Byte-level, or with word marks; BPE or Unigram.
-        where: Key and value that named it, for the message.
-        rows: Of the model; None: of no model.
-
-    Raises:
-        UserError: the bytes of its tokens are not known.
-    """
-    size = token_rows(tokenizer)
-    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return vocabulary_bytes(tokenizer, size if rows is None else rows, ends, where, TYPES)
-
-
-def token_rows(tokenizer: Any) -> int:
-    """Rows that a model needs for a tokenizer: one more than its largest id."""
-    return 1 + max(tokenizer.get_vocab().values(), default=-1)
 
 
 def map_vocabularies(
@@ -131,45 +105,3 @@ def check_ends(tokenizer: Any, where: str) -> None:
     if role_id(tokenizer, "eos_token") is None:
         hint = "save it with a tokenizer_config.json that names an eos_token"
         raise UserError("the new tokenizer has no token that ends a text", where, hint)
-
-
-class Speller:
-    """The tokens of a vocabulary that spell some bytes.
-
-    The merges alone are asked, without normalizer and pre-tokenizer: bytes are no text, and a space more or less
-    would be another token.
-
-    Args:
-        tokenizer: The tokenizer.
-        vocabulary: Its bytes.
-        where: Key and value that named it, for the message.
-    """
-
-    def __init__(self, tokenizer: Any, vocabulary: VocabularyBytes, where: str) -> None:
-        self._vocabulary = vocabulary
-        self._is_byte_level = tokenizer_kind(tokenizer, where, TYPES) == "byte-level"
-        self._model = tokenizer.backend_tokenizer.model
-        self._characters = {byte: character for character, byte in unicode_bytes().items()}
-        self._ids = tokenizer.get_vocab()
-
-    def __call__(self, data: bytes) -> list[int]:
-        """Ids of the tokens, without those of bytes that the vocabulary cannot spell."""
-        if self._is_byte_level:
-            pieces = self._model.tokenize("".join(self._characters[byte] for byte in data))
-            ids = [piece.id for piece in pieces]
-        else:
-            ids = self._marked(data)
-        table = self._vocabulary.table
-        return [token for token in ids if token < len(table) and table[token]]
-
-    def spells(self, data: bytes, ids: list[int]) -> bool:
-        """Whether tokens stand for exactly these bytes."""
-        return self._vocabulary.join(ids) == data
-
-    def _marked(self, data: bytes) -> list[int]:
-        try:
-            pieces = self._model.tokenize(data.decode().replace(" ", WORD_MARK))
-        except UnicodeDecodeError:  # a part of a character: byte by byte
-            names = [f"<0x{byte:02X}>" for byte in data]
-            return [self._ids[name] for name in names if name in self._ids]
-        return [piece.id for piece in pieces]

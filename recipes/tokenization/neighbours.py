@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from recipes.core.models.nearest import nearest
-from recipes.tokenization.rows import RowWeights, weighted_rows
+from recipes.core.models.rows import RowWeights, weighted_rows
 
 CHUNK = 256  # tokens whose likeness to all others is in memory at a time
 

@@ -4,7 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recipes.tokenization.config import DELETE, INSERT, SPACE, SUBSTITUTE
+from recipes.tokenization.config import (
+    DELETE,
+    INSERT,
+    SPACE,
+    SUBSTITUTE,
+)
 
 # Characters that recognition takes for each other; a character may stand in several rows.
 ALIKE = (

@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.func import functional_call
 from transformers import PreTrainedTokenizerFast
 
+from recipes.core.data.text.pieces import Speller, read_vocabulary
 from recipes.core.data.text.text_ids import control_ids
 from recipes.core.data.text.vocabulary_bytes import VocabularyBytes
 from recipes.core.errors import UserError
 from recipes.core.losses.kernels import weighted_cross_entropy
 from recipes.core.models.head import decoder, output_head
-from recipes.tokenization.mapping import Speller, read_vocabulary, role_id
+from recipes.tokenization.mapping import role_id
 
 
 class OldRows:

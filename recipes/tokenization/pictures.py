@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipes.core.data.text.text_ids import TextIds
+from recipes.core.data.text.windows import Window, random_of
 from recipes.core.evaluation.cuts import Cut, Cuts, CutText
 from recipes.tokenization.config import NoiseConfig
 from recipes.tokenization.edits import aligned_places
 from recipes.tokenization.measures import agreement
 from recipes.tokenization.noise import edited
-from recipes.tokenization.texts import Window, random_of
 
 CHARACTERS = 240  # of a text that is shown
 HINT = (

@@ -23,7 +23,13 @@ from recipes.core.models.from_config import load_text_model
 from recipes.core.models.vision_language import TextModel
 from recipes.core.training.sequences import MixtureItems, next_token_collate
 from recipes.core.training.toys.language import train_small_lm
-from recipes.tokenization.config import BATCHES, BYTES, FLOPS, STEPS, SmallModelConfig
+from recipes.tokenization.config import (
+    BATCHES,
+    BYTES,
+    FLOPS,
+    STEPS,
+    SmallModelConfig,
+)
 
 DOMAIN = "texts"
 # What `equal=bytes` and `equal=flops` count the steps in.

@@ -9,6 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from recipes.core.data.text.pieces import token_rows
 from recipes.core.data.text.text_ids import TextIds, control_ids
 from recipes.core.errors import UserError
 from recipes.core.messages import note
@@ -18,7 +19,7 @@ from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import home_path, sha256_json
 from recipes.core.storage.model_files import first_line
 from recipes.tokenization.config import TokenizerConfig
-from recipes.tokenization.mapping import ROLES, check_ends, token_rows
+from recipes.tokenization.mapping import ROLES, check_ends
 
 KEY = "tokenizer.path"
 VERSION = 1

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from recipes.core.models.head import output_head
+from recipes.core.models.rows import RowWeights, mean_row, random_rows
 from recipes.tokenization.mapping import NO_TOKEN, VocabularyMap, role_id
-from recipes.tokenization.rows import RowWeights, mean_row, random_rows
 
 IDS = {"bos_token_id": "bos_token", "eos_token_id": "eos_token", "pad_token_id": "pad_token"}
 MEAN, RANDOM = "mean", "random"

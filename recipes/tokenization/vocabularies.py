@@ -1,16 +1,17 @@
 """An old vocabulary and a new one side by side: how the one spells the tokens that it lacks of the other."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from recipes.core.data.text.pieces import Speller
 from recipes.core.data.text.vocabulary_bytes import VocabularyBytes
-from recipes.tokenization.mapping import Speller, VocabularyMap
-from recipes.tokenization.rows import RowWeights, weighted_rows
+from recipes.core.models.rows import RowWeights
+from recipes.tokenization.mapping import NO_TOKEN, VocabularyMap
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,8 @@ class Vocabularies:
         return [(token, torch.tensor(ids)) for token, ids in self.pieces.items() if ids]
 
 
-def mean_of_pieces(count: int, spelled: Sequence[tuple[int, Tensor]]) -> RowWeights:
-    """The mean of the pieces of each token.
-
-    Args:
-        count: New rows.
-        spelled: Tokens and the old tokens that spell them, at least one each.
-    """
-    tokens, pieces = [token for token, _ in spelled], [ids for _, ids in spelled]
-    return weighted_rows(count, tokens, pieces, [torch.full((len(ids),), 1 / len(ids)) for ids in pieces])
+def copied_rows(mapped: VocabularyMap) -> RowWeights:
+    """Shared tokens and control tokens as they are."""
+    targets = np.flatnonzero(mapped.copied != NO_TOKEN)
+    sources = torch.from_numpy(mapped.copied[targets].astype(np.int64))
+    return RowWeights(len(mapped.copied), torch.from_numpy(targets), sources, torch.ones(len(targets)))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recipes.core.data.text.windows import Window, random_of
 from recipes.core.evaluation.cuts import Cuts, read_cuts, write_cuts
 from recipes.core.report.cuts import PART, legible_cuts
 from recipes.tokenization.config import NOISES, NoiseConfig, TokenizerConfig
@@ -16,7 +17,6 @@ from recipes.tokenization.measures import agreement
 from recipes.tokenization.noise import LIKE, edited, substituted
 from recipes.tokenization.pictures import cut_texts, in_turn, tokens_of
 from recipes.tokenization.scripts import BLOCKS, characters_of, coverage
-from recipes.tokenization.texts import Window, random_of
 from recipes.tokenization.tokenizers import train_tokenizer
 from tests.core import tokenizer_kinds
 

@@ -10,14 +10,15 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from recipes.core.data.text.pieces import Speller, read_vocabulary, token_rows
 from recipes.core.errors import UserError
 from recipes.core.models.hf_folder import writer
+from recipes.core.models.rows import RowWeights, mean_row, random_rows
 from recipes.core.models.vision_language import TextModel
+from recipes.core.scoring.bits import text_bits
 from recipes.tokenization import measures
-from recipes.tokenization.bits import text_bits
 from recipes.tokenization.config import TokenizerConfig
-from recipes.tokenization.mapping import NO_TOKEN, Speller, map_vocabularies, read_vocabulary, token_rows
-from recipes.tokenization.rows import RowWeights, copied_rows, mean_row, random_rows
+from recipes.tokenization.mapping import NO_TOKEN, map_vocabularies
 from recipes.tokenization.tokenizers import (
     CHANCES,
     LENGTHS,
@@ -28,6 +29,7 @@ from recipes.tokenization.tokenizers import (
     train_tokenizer,
 )
 from recipes.tokenization.transplant import transplant
+from recipes.tokenization.vocabularies import copied_rows
 from tests.core import tokenizer_kinds
 
 TEXTS = ["the cat sat on a red house. the dog ran. ünïcode 猫が座った, şehir.", "a big tree and a small tree"]

@@ -13,13 +13,20 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from recipes.core.config.settings import TrainerConfig
+from recipes.core.data.text.pieces import token_rows
 from recipes.core.data.text.text_ids import start_id
 from recipes.core.errors import UserError
 from recipes.core.models.vision_language import TextModel
+from recipes.core.scoring.bits import text_bits
 from recipes.tokenization import hypernetwork_training
-from recipes.tokenization.bits import text_bits
 from recipes.tokenization.config import HypernetworkConfig, SampledConfig
-from recipes.tokenization.hypernetwork import Forms, Hypernetwork, auxiliary_loss, predict_rows, squared_errors
+from recipes.tokenization.hypernetwork import (
+    Forms,
+    Hypernetwork,
+    auxiliary_loss,
+    predict_rows,
+    squared_errors,
+)
 from recipes.tokenization.hypernetwork_training import (
     RowItems,
     RowLoss,
@@ -27,7 +34,6 @@ from recipes.tokenization.hypernetwork_training import (
     half_merged,
     trained_hypernetwork,
 )
-from recipes.tokenization.mapping import token_rows
 from recipes.tokenization.old_rows import OldRows
 from recipes.tokenization.sampled_tokenizers import TokenizerSampler, draw_vocabulary, substrings
 from tests.core import tokenizer_kinds

@@ -11,6 +11,7 @@ import torch
 
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.data.text.vocabulary_bytes import unicode_bytes
+from recipes.core.data.text.windows import Window
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
 from recipes.core.losses.objectives import IGNORE
@@ -31,7 +32,6 @@ from recipes.tokenization.kl3m.custom import GROUPS, SPECIAL, TAGS, TERMS, custo
 from recipes.tokenization.kl3m.method import fillers, longest_token, padded_size, reduction
 from recipes.tokenization.kl3m.results import score_corrections, score_noise, score_terms, score_texts
 from recipes.tokenization.kl3m.vocabularies import train_vocabulary
-from recipes.tokenization.texts import Window
 from tests.core import tokenizer_kinds
 from tests.tokenization.test_cuts import HARD
 

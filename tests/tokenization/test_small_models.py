@@ -7,7 +7,7 @@ import pytest
 
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import UserError
-from recipes.tokenization.bits import text_bits
+from recipes.core.scoring.bits import text_bits
 from recipes.tokenization.config import SmallModelConfig
 from recipes.tokenization.small_models import (
     equal_batch,

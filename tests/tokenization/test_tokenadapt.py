@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from recipes.core.data.text.pieces import read_vocabulary
+from recipes.core.models.rows import RowWeights, weighted_rows
 from recipes.tokenization.config import TokenizerConfig
-from recipes.tokenization.mapping import map_vocabularies, read_vocabulary
+from recipes.tokenization.mapping import map_vocabularies
 from recipes.tokenization.neighbours import neighbour_weights, sparsemax
-from recipes.tokenization.rows import RowWeights, weighted_rows
 from recipes.tokenization.strings import token_strings
 from recipes.tokenization.tokenadapt.alignment import aligned_rows, overlaps
 from recipes.tokenization.tokenadapt.compose import Composer

@@ -10,12 +10,12 @@ import pytest
 
 from recipes.core import runner
 from recipes.core.config import compose
+from recipes.core.data.text.windows import Texts
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import read_rows
 from recipes.core.runs.records import final_metrics
+from recipes.core.scoring.bits import says
 from recipes.core.storage.cache import home
-from recipes.tokenization.bits import says
-from recipes.tokenization.texts import Texts
 from recipes.tokenization.turkish_tokenization.config import LexiconConfig
 from recipes.tokenization.turkish_tokenization.lexicon import load_lexicon
 from recipes.tokenization.turkish_tokenization.method import cuts

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from recipes.core.config import compose
+from recipes.core.data.text.pieces import read_vocabulary
 from recipes.core.errors import UserError
 from recipes.tokenization.config import TokenizerConfig
-from recipes.tokenization.mapping import map_vocabularies, read_vocabulary
+from recipes.tokenization.mapping import map_vocabularies
 from recipes.tokenization.neighbours import neighbour_weights, sparsemax
 from recipes.tokenization.old_rows import OldRows
 from recipes.tokenization.tokenizers import train_tokenizer, train_unigram

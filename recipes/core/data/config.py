@@ -263,3 +263,14 @@ class DomainsConfig:
         if named is not None and len(named) != len(weights):
             return [("weights", f"are {len(weights)}, the domains {len(named)}")]
         return []
+
+
+@dataclass(frozen=True)
+class WindowsConfig:
+    """Held-out stretches of text that are measured; all tokenizers get the same bytes."""
+
+    windows: int = setting(6, help="stretches of each domain, drawn by the seed", unit="windows", ge=1)
+    characters: int = setting(1000, help="of a stretch at most; it ends behind a word", unit="characters", ge=20)
+    shortest: int = setting(200, help="documents with fewer are passed over", unit="characters", ge=1)
+    batch_tokens: int = setting(2048, help="tokens of a forward, padding included", unit="tokens", ge=1)
+    shown: int = setting(6, help="stretches that the report shows", unit="windows", ge=0)

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from recipes.core.config.settings import EQUIVALENCE, EXAMPLE_UNIT, Card, Claim, UntrainedConfig, setting
 from recipes.core.config.unread import unread_keys
-from recipes.core.data.config import DomainsConfig
+from recipes.core.data.config import DomainsConfig, WindowsConfig
 from recipes.core.data.tasks.labelled_config import LabelledTextsConfig, ReviewSentimentConfig, WikiTopicsConfig
 from recipes.core.models.adapter_config import float32_problems
 from recipes.core.models.config import CausalLMConfig, MiniLMConfig, SmolLM2TextConfig
 from recipes.core.training.toys.config import ToyLMConfig
-from recipes.tokenization.config import HypernetworkConfig, WindowsConfig
+from recipes.tokenization.config import HypernetworkConfig
 
 DYNAMIC, RANDOM, NONE, STATIC, DROPPED = "dynamic", "random", "none", "static", "dropped"
 RIDGE, FVT, HYPERNETWORK = "ridge", "fvt", "hypernetwork"

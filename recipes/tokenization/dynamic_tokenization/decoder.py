@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from recipes.core.data.config import DomainsConfig
+from recipes.core.data.text.pieces import token_rows
 from recipes.core.data.text.text_ids import TextIds, start_id
+from recipes.core.data.text.windows import Texts, Window
 from recipes.core.errors import UserError
 from recipes.core.losses.kernels import token_nll
 from recipes.core.messages import note
@@ -21,17 +23,15 @@ from recipes.core.models.padded import batches
 from recipes.core.models.text import check_context
 from recipes.core.models.vision_language import TextModel
 from recipes.core.runs.progress import progress
+from recipes.core.scoring.bits import says
 from recipes.core.training.toys.frozen import load_frozen, model_where
-from recipes.tokenization.bits import says
 from recipes.tokenization.dynamic_tokenization.config import BITS, DynamicTokenizationConfig
 from recipes.tokenization.dynamic_tokenization.cuts import Rows
 from recipes.tokenization.dynamic_tokenization.token_rows import Predict, TokenRows, lookup_of
 from recipes.tokenization.dynamic_tokenization.vocabulary import BaseVocabulary, Tokens, read_base
 from recipes.tokenization.hypernetwork import predict_rows
 from recipes.tokenization.hypernetwork_training import trained_hypernetwork
-from recipes.tokenization.mapping import token_rows
 from recipes.tokenization.old_rows import OldRows
-from recipes.tokenization.texts import Texts, Window
 
 
 @dataclass(frozen=True)

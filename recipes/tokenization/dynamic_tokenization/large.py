@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recipes.core.data.text.pieces import token_rows
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.head import decoder, output_head
 from recipes.core.models.nearest import nearest
@@ -19,7 +20,6 @@ from recipes.tokenization.dynamic_tokenization.merging import Merger
 from recipes.tokenization.dynamic_tokenization.method import Lookup
 from recipes.tokenization.dynamic_tokenization.token_rows import TokenRows, make_predictor
 from recipes.tokenization.dynamic_tokenization.vocabulary import Tokens
-from recipes.tokenization.mapping import token_rows
 
 TITLES = {
     "exact": ("steps at which the search by inner product takes the most likely token", True),

@@ -8,10 +8,10 @@ from typing import Any
 
 from tokenizers import pre_tokenizers
 
+from recipes.core.data.text.pieces import Speller, read_vocabulary
 from recipes.core.data.text.text_ids import control_ids
 from recipes.core.data.text.vocabulary_bytes import parts
 from recipes.tokenization.dynamic_tokenization.method import PRETOKENS, longest_prefixes, may_merge
-from recipes.tokenization.mapping import Speller, read_vocabulary
 
 
 @dataclass(frozen=True)

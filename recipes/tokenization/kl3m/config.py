@@ -13,9 +13,9 @@ from recipes.core.config.settings import (
     setting,
 )
 from recipes.core.config.unread import unread_keys
-from recipes.core.data.config import DomainsConfig
+from recipes.core.data.config import DomainsConfig, WindowsConfig
 from recipes.core.models.config import SmallLMConfig, gpt2_parameters, llama_parameters, mlp_width
-from recipes.tokenization.config import NoiseConfig, WindowsConfig
+from recipes.tokenization.config import NoiseConfig
 
 DOMAIN, GENERAL, MIXED = "domain", "general", "mixed"
 CORPORA = (DOMAIN, GENERAL, MIXED)

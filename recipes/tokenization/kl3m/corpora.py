@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from recipes.core.data.text.windows import Texts, Window, random_of
 from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.spelling import did_you_mean
 from recipes.tokenization.kl3m.config import DOMAIN, GENERAL, MIXED, KL3MConfig
-from recipes.tokenization.texts import Texts, Window, random_of
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from recipes.core.data.text.text_ids import TextIds, start_id
+from recipes.core.data.text.windows import random_of
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.padded import pad_rows
 from recipes.core.scoring.sampling import sample
 from recipes.core.scoring.score import score
 from recipes.tokenization.config import NoiseConfig
 from recipes.tokenization.noise import edited
-from recipes.tokenization.texts import random_of
 
 LOOKED_AT, ROOM = 1000, 4  # lines, and tokens that noise may add
 

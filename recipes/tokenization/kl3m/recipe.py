@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from recipes.core.data.text.windows import Window
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.scores import Scores
 from recipes.core.losses.objectives import WeightedCrossEntropy
@@ -20,7 +21,6 @@ from recipes.tokenization.kl3m.correction import Format, NoisyLines, bits_behind
 from recipes.tokenization.kl3m.vocabularies import load_vocabulary
 from recipes.tokenization.mapping import check_ends
 from recipes.tokenization.pictures import cut_texts
-from recipes.tokenization.texts import Window
 
 
 @dataclass(frozen=True)

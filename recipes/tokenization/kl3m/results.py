@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.text.text_ids import TextIds, token_texts
+from recipes.core.data.text.windows import Window, random_of
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.storage.files import write_text
@@ -33,7 +34,6 @@ from recipes.tokenization.measures import agreement, renyi_efficiency
 from recipes.tokenization.noise import edited, substituted
 from recipes.tokenization.pictures import Tokens, tokens_of
 from recipes.tokenization.scripts import BLOCKS, characters_of, coverage
-from recipes.tokenization.texts import Window, random_of
 
 TEXTS, TERM_TOKENS, CORRECTIONS = "texts.jsonl", "terms.jsonl", "corrections.jsonl"
 NAMES = {DOMAIN: "held-out text of the domain", GENERAL: "held-out general text"}

@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from recipes.core.data.text.pieces import token_rows
 from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.models.config import SmolLM2TextConfig
@@ -21,7 +22,6 @@ from recipes.core.storage.files import sha256_json
 from recipes.tokenization.kl3m.config import SMOLLM2, VocabularyConfig
 from recipes.tokenization.kl3m.custom import ROLES, SPECIAL, TURNS, custom_tokens, whole_word_tokens
 from recipes.tokenization.kl3m.method import fillers, longest_token, padded_size
-from recipes.tokenization.mapping import token_rows
 from recipes.tokenization.tokenizers import load_new_tokenizer
 
 VERSION = 3

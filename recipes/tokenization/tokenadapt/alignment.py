@@ -9,8 +9,8 @@ import torch
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.data.text.vocabulary_bytes import VocabularyBytes
 from recipes.core.messages import note
+from recipes.core.models.rows import RowWeights
 from recipes.core.runs.progress import progress
-from recipes.tokenization.rows import RowWeights
 
 
 def overlaps(old: Sequence[int], new: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

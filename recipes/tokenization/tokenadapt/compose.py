@@ -6,8 +6,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from recipes.core.models.rows import RowWeights, mean_of_pieces, weighted_rows
 from recipes.tokenization.neighbours import focus_rows, neighbour_rows
-from recipes.tokenization.rows import RowWeights, copied_rows, weighted_rows
 from recipes.tokenization.strings import BROKEN, StringVectors, token_strings
 from recipes.tokenization.tokenadapt.alignment import aligned_rows
 from recipes.tokenization.tokenadapt.config import (
@@ -20,7 +20,7 @@ from recipes.tokenization.tokenadapt.config import (
     InitConfig,
 )
 from recipes.tokenization.tokenadapt.method import local_weights, mix
-from recipes.tokenization.vocabularies import Vocabularies, mean_of_pieces
+from recipes.tokenization.vocabularies import Vocabularies, copied_rows
 
 
 class Composer:

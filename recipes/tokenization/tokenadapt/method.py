@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from recipes.tokenization.rows import RowWeights
+from recipes.core.models.rows import RowWeights
 
 BOTH, SIMILARITY, LENGTH = "both", "similarity", "length"
 

@@ -5,20 +5,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from recipes.core.data.text.pieces import read_vocabulary
 from recipes.core.data.text.text_ids import tokenizer_fingerprint
+from recipes.core.data.text.windows import Texts, Window
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.head import output_head
 from recipes.core.models.hf_folder import writer
 from recipes.core.recipe import Evaluation, Untrained
+from recipes.core.scoring.bits import TextBits, bits_once, text_bits
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.training.toys.frozen import load_frozen, model_where
-from recipes.tokenization.bits import TextBits, bits_once, text_bits
 from recipes.tokenization.config import NoiseConfig
-from recipes.tokenization.mapping import map_vocabularies, read_vocabulary
+from recipes.tokenization.mapping import map_vocabularies
 from recipes.tokenization.pictures import cut_texts
 from recipes.tokenization.strings import StringVectors
-from recipes.tokenization.texts import Texts, Window
 from recipes.tokenization.tokenadapt.compose import Composer
 from recipes.tokenization.tokenadapt.config import BASE, MEAN, RANDOM, TokenAdaptConfig
 from recipes.tokenization.tokenadapt.results import (

@@ -10,13 +10,18 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.text.text_ids import token_texts
+from recipes.core.data.text.windows import Window
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
+from recipes.core.models.rows import RowWeights
+from recipes.core.scoring.bits import TextBits
 from recipes.core.storage.files import write_text
-from recipes.tokenization.bits import TextBits
-from recipes.tokenization.measures import agreement, boundaries, fertility, renyi_efficiency
-from recipes.tokenization.rows import RowWeights
-from recipes.tokenization.texts import Window
+from recipes.tokenization.measures import (
+    agreement,
+    boundaries,
+    fertility,
+    renyi_efficiency,
+)
 from recipes.tokenization.tokenadapt.config import BASE, BITS, PER_TOKEN, RATIO, TOKENS, TokenAdaptConfig
 from recipes.tokenization.tokenizers import is_supertoken
 from recipes.tokenization.vocabularies import Vocabularies

@@ -15,8 +15,8 @@ from recipes.core.config.settings import (
     setting,
 )
 from recipes.core.config.unread import unread_keys
-from recipes.core.data.config import DomainsConfig
-from recipes.tokenization.config import FEWEST, SmallModelConfig, WindowsConfig
+from recipes.core.data.config import DomainsConfig, WindowsConfig
+from recipes.tokenization.config import FEWEST, SmallModelConfig
 
 BITS, PREDICTION, PEARSON, CHANCE = "bits_per_byte", "prediction", "prediction/pearson", "chance"
 VALID, PURE, FERTILITY, BOUNDARIES, SINGLE = "valid", "pure", "fertility", "boundaries", "single_words"

@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from recipes.core.data.config import DomainsConfig
+from recipes.core.data.text.pieces import token_rows
+from recipes.core.data.text.windows import Texts
 from recipes.core.errors import UserError
 from recipes.core.models.config import SmolLM2TextConfig
 from recipes.core.models.sentences import ASSET as MINILM
@@ -21,8 +23,6 @@ from recipes.core.storage.assets import asset_path
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 from recipes.tokenization.config import TokenizerConfig
-from recipes.tokenization.mapping import token_rows
-from recipes.tokenization.texts import Texts
 from recipes.tokenization.tokenizers import load_new_tokenizer, train_tokenizer, train_unigram
 from recipes.tokenization.turkish_tokenization.config import MEMBER, TurkishTokenizationConfig
 from recipes.tokenization.turkish_tokenization.method import WORD, Chains, normalise, random_cut

@@ -6,15 +6,20 @@ from hashlib import sha256
 
 from recipes.core.data.text.splits import TEST
 from recipes.core.data.text.text_ids import TextIds, tokenizer_fingerprint
+from recipes.core.data.text.windows import Texts, Window
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.recipe import Evaluation, Untrained
 from recipes.core.runs.progress import progress
+from recipes.core.scoring.bits import (
+    TextBits,
+    bits_once,
+    says,
+    text_bits,
+)
 from recipes.core.storage.files import sha256_json
-from recipes.tokenization.bits import TextBits, bits_once, says, text_bits
 from recipes.tokenization.small_models import load_small_model, train_small_model
-from recipes.tokenization.texts import Texts, Window
 from recipes.tokenization.turkish_tokenization.config import CHANCE, TurkishTokenizationConfig
 from recipes.tokenization.turkish_tokenization.lexicon import load_lexicon
 from recipes.tokenization.turkish_tokenization.method import WORD, Chains, normalise

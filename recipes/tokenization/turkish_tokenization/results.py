@@ -10,6 +10,7 @@ import numpy as np
 
 from recipes.core.config.settings import FEWEST_ARMS
 from recipes.core.data.text.text_ids import token_texts
+from recipes.core.data.text.windows import Window
 from recipes.core.errors import UserError
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.plots import Plot
@@ -17,7 +18,6 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.recipe import Evaluation
 from recipes.core.statistics.correlation import permutation_p as rank_p
 from recipes.core.storage.files import write_text
-from recipes.tokenization.texts import Window
 from recipes.tokenization.turkish_tokenization import method
 from recipes.tokenization.turkish_tokenization.config import BITS, PEARSON, PREDICTION, PROMISES
 from recipes.tokenization.turkish_tokenization.config import TurkishTokenizationConfig as Config

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from recipes.core.data.text.text_ids import TextIds, control_ids
-from recipes.tokenization.bits import TextBits
+from recipes.core.scoring.bits import TextBits
 from recipes.tokenization.measures import fertility
 from recipes.tokenization.turkish_tokenization import method
 from recipes.tokenization.turkish_tokenization.config import (

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from recipes.core.config.settings import TOKENIZER_CONTENT, RunConfig, setting
 from recipes.core.config.unread import unread_keys
-from recipes.core.data.config import DomainsConfig
+from recipes.core.data.config import DomainsConfig, WindowsConfig
 from recipes.core.models.config import GPT2_POSITIONS, gpt2_parameters, llama_parameters, mlp_width
-from recipes.tokenization.config import FEWEST, WindowsConfig
+from recipes.tokenization.config import FEWEST
 
 HIERARCHY, FLAT = "hierarchy", "flat"
 BYTES, CHARACTERS, PIECES, CLOSED = "bytes", "characters", "pieces", "words"

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from recipes.core.data.text.splits import TRAIN
 from recipes.core.data.text.text_ids import tokenizer_fingerprint
+from recipes.core.data.text.windows import Texts
 from recipes.core.errors import UserError
 from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.padded import distinct_rows, pad_rows
@@ -21,7 +22,6 @@ from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import read_json, sha256_json, write_json
 from recipes.core.storage.ragged import Ragged, RaggedFile
 from recipes.core.training.passes import WholePasses
-from recipes.tokenization.texts import Texts
 from recipes.tokenization.words.config import FLAT, IN_BYTES, IN_WORDS, WordRunConfig, WordsConfig
 from recipes.tokenization.words.method import items_until
 from recipes.tokenization.words.splitting import normalise, split

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recipes.core.data.text.windows import Texts
 from recipes.core.errors import UserError
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.plots import Plot
@@ -24,7 +25,6 @@ from recipes.core.models.run_models import describer
 from recipes.core.recipe import Evaluation
 from recipes.core.training.task import Training
 from recipes.core.training.trainer import IDS
-from recipes.tokenization.texts import Texts
 from recipes.tokenization.words import measures, method, names
 from recipes.tokenization.words.config import FLAT, PADDING_COUNTED, WordRunConfig
 from recipes.tokenization.words.corpus import (

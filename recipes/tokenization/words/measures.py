@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recipes.core.data.text.windows import Window
 from recipes.core.evaluation.scores import Scores
-from recipes.tokenization.texts import Window
 from recipes.tokenization.words.config import ReadingConfig
 from recipes.tokenization.words.names import (
     ACCURACY,

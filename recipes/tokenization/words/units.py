@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from recipes.core.data.text.pieces import read_vocabulary
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.models.tokenizer import train_bpe
-from recipes.tokenization.mapping import read_vocabulary
 from recipes.tokenization.tokenizers import load_new_tokenizer
 from recipes.tokenization.words.config import BYTE_IDS, BYTES, CHARACTERS, CLOSED, FLAT, WordRunConfig
 

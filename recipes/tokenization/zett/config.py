@@ -14,7 +14,13 @@ from recipes.core.config.settings import (
 from recipes.core.config.unread import unread_keys
 from recipes.core.data.config import DOMAINS
 from recipes.core.spelling import did_you_mean
-from recipes.tokenization.config import FEWEST, LM, HypernetworkConfig, NewVocabularyConfig, SampledConfig
+from recipes.tokenization.config import (
+    FEWEST,
+    LM,
+    HypernetworkConfig,
+    NewVocabularyConfig,
+    SampledConfig,
+)
 
 HYPERNETWORK, FVT, BFVT, LEXICAL, FOCUS, OFA = "hypernetwork", "fvt", "bfvt", "lexical", "focus", "ofa"
 RANDOM, BASE = "random", "base"

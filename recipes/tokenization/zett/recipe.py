@@ -10,24 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recipes.core.data.text.windows import Texts, Window
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.hf_folder import writer
+from recipes.core.models.rows import mean_of_pieces
 from recipes.core.models.vision_language import TextModel
 from recipes.core.recipe import Evaluation, Untrained
+from recipes.core.scoring.bits import TextBits, text_bits
 from recipes.core.training.toys.frozen import load_frozen, model_where
-from recipes.tokenization.bits import TextBits, text_bits
 from recipes.tokenization.config import NoiseConfig
 from recipes.tokenization.hypernetwork import Hypernetwork, predict_rows
 from recipes.tokenization.hypernetwork_training import Trained, half_merged, trained_hypernetwork
 from recipes.tokenization.old_rows import OldRows
 from recipes.tokenization.pictures import cut_texts
-from recipes.tokenization.rows import copied_rows
 from recipes.tokenization.strings import StringVectors
-from recipes.tokenization.texts import Texts, Window
 from recipes.tokenization.transplant import place_rows
-from recipes.tokenization.vocabularies import mean_of_pieces
+from recipes.tokenization.vocabularies import copied_rows
 from recipes.tokenization.zett.config import BASE, FVT, VARIANT, ZettConfig
 from recipes.tokenization.zett.results import (
     CUTS,

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from recipes.core.data.text.text_ids import token_texts
+from recipes.core.data.text.windows import Window
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
+from recipes.core.scoring.bits import TextBits
 from recipes.core.storage.files import write_text
-from recipes.tokenization.bits import TextBits
 from recipes.tokenization.old_rows import OldRows
-from recipes.tokenization.texts import Window
 from recipes.tokenization.zett.config import BITS, COSINE, TOKENS
 from recipes.tokenization.zett.method import cosines
 from recipes.tokenization.zett.targets import Target

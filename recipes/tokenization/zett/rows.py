@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from recipes.core.data.text.text_ids import TextIds
+from recipes.core.models.rows import RowWeights, mean_of_pieces, weighted_rows
 from recipes.tokenization.hypernetwork import Hypernetwork, predict_rows
 from recipes.tokenization.mapping import role_id
 from recipes.tokenization.neighbours import focus_rows, neighbour_rows
 from recipes.tokenization.old_rows import OldRows
-from recipes.tokenization.rows import RowWeights, copied_rows, weighted_rows
 from recipes.tokenization.strings import BROKEN, StringVectors, token_strings
 from recipes.tokenization.transplant import padded
-from recipes.tokenization.vocabularies import mean_of_pieces
+from recipes.tokenization.vocabularies import copied_rows
 from recipes.tokenization.zett.config import BFVT, FOCUS, FVT, HYPERNETWORK, LEXICAL, OFA, RANDOM, RowsConfig
 from recipes.tokenization.zett.method import normal_rows, token_vectors
 from recipes.tokenization.zett.targets import Target, control_rows

@@ -7,12 +7,18 @@ from typing import Any
 import torch
 
 from recipes.core.data.config import DomainsConfig
+from recipes.core.data.text.pieces import read_vocabulary
 from recipes.core.data.text.text_ids import control_ids
+from recipes.core.data.text.windows import Texts
 from recipes.tokenization.config import TokenizerConfig
-from recipes.tokenization.mapping import map_vocabularies, read_vocabulary
+from recipes.tokenization.mapping import map_vocabularies
 from recipes.tokenization.old_rows import OldRows
-from recipes.tokenization.texts import Texts
-from recipes.tokenization.tokenizers import KEY, load_new_tokenizer, train_tokenizer, train_unigram
+from recipes.tokenization.tokenizers import (
+    KEY,
+    load_new_tokenizer,
+    train_tokenizer,
+    train_unigram,
+)
 from recipes.tokenization.vocabularies import Vocabularies
 from recipes.tokenization.zett.config import GIVEN, ZettConfig
 

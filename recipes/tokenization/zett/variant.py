@@ -7,6 +7,7 @@ from recipes.core.data.text.mixture import Mixture
 from recipes.core.data.text.packed import pack
 from recipes.core.data.text.splits import TRAIN
 from recipes.core.data.text.text_ids import start_id, tokenizer_fingerprint
+from recipes.core.data.text.windows import Texts
 from recipes.core.errors import UserError
 from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.from_config import load_reference_model, load_text_model
@@ -17,7 +18,6 @@ from recipes.core.training.sequences import MixtureItems, next_token_collate
 from recipes.core.training.task import Training
 from recipes.tokenization.old_rows import OldRows
 from recipes.tokenization.small_models import DOMAIN, BegunItems, check_size
-from recipes.tokenization.texts import Texts
 from recipes.tokenization.zett.config import ZettConfig
 
 VERSION = 1

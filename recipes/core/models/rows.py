@@ -1,13 +1,10 @@
-"""Rows of a new vocabulary as weighted sums of rows of an old one: whatever composes them, they are weights."""
+"""Rows of new tokens as weighted sums of rows of old ones: whatever composes them, they are weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
-
-from recipes.tokenization.mapping import NO_TOKEN, VocabularyMap
 
 
 @dataclass(frozen=True)
@@ -60,13 +57,6 @@ class RowWeights:
         )
 
 
-def copied_rows(mapped: VocabularyMap) -> RowWeights:
-    """Shared tokens and control tokens as they are."""
-    targets = np.flatnonzero(mapped.copied != NO_TOKEN)
-    sources = torch.from_numpy(mapped.copied[targets].astype(np.int64))
-    return RowWeights(len(mapped.copied), torch.from_numpy(targets), sources, torch.ones(len(targets)))
-
-
 def weighted_rows(count: int, tokens: Sequence[int], sources: Sequence[Tensor], values: Sequence[Tensor]) -> RowWeights:
     """The rows of some tokens.
 
@@ -80,6 +70,17 @@ def weighted_rows(count: int, tokens: Sequence[int], sources: Sequence[Tensor], 
         return RowWeights(count, torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), torch.zeros(0))
     targets = torch.repeat_interleave(torch.tensor(tokens), torch.tensor([len(each) for each in sources]))
     return RowWeights(count, targets, torch.cat(list(sources)), torch.cat(list(values)))
+
+
+def mean_of_pieces(count: int, spelled: Sequence[tuple[int, Tensor]]) -> RowWeights:
+    """The mean of the pieces of each token.
+
+    Args:
+        count: New rows.
+        spelled: Tokens and the old tokens that spell them, at least one each.
+    """
+    tokens, pieces = [token for token, _ in spelled], [ids for _, ids in spelled]
+    return weighted_rows(count, tokens, pieces, [torch.full((len(ids),), 1 / len(ids)) for ids in pieces])
 
 
 def random_rows(old: Tensor, count: int, seed: int) -> Tensor:

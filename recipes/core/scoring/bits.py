@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recipes.core.data.text.pieces import token_rows
 from recipes.core.data.text.text_ids import TextIds, start_id
 from recipes.core.errors import UserError
 from recipes.core.losses.kernels import token_nll
@@ -23,7 +24,6 @@ from recipes.core.models.text import context
 from recipes.core.runs.progress import progress
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import read_json, sha256_json, write_json
-from recipes.tokenization.mapping import token_rows
 
 VERSION = 1  # of how bits are computed: what the cache holds of another one is computed anew
 

@@ -7,13 +7,12 @@ from hashlib import sha256
 
 import numpy as np
 
-from recipes.core.data.config import DomainsConfig
+from recipes.core.data.config import DomainsConfig, WindowsConfig
 from recipes.core.data.text.mixture import DomainCorpus, domains_of
 from recipes.core.data.text.splits import TEST, TRAIN
 from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.storage.files import sha256_json
-from recipes.tokenization.config import WindowsConfig
 
 
 @dataclass(frozen=True)
