@@ -6,10 +6,8 @@ the step alone. A checkpoint of step t is saved before what the stage that begin
 is killed and resumed ends as one that was not.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,53 +19,9 @@ from transformers import get_scheduler
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.training.arguments import schedule_arguments
+from recipes.core.training.stage_plan import NEW, Stage, stage_problem, stage_starts
 
 Groups = Mapping[str, Sequence[nn.Parameter]]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What is trained for a while.
-
-    Attributes:
-        name: What it is called.
-        train: Names of the groups that are trained; of a group "NAME:new" only the rows behind those that stay.
-        share: Of the run's steps; shares are divided by their sum.
-        learning_rate: Its peak.
-        reset: Group -> standard deviation: tensors that are drawn anew, from N(0, std^2), before its first step.
-    """
-
-    name: str
-    train: tuple[str, ...]
-    share: float
-    learning_rate: float
-    reset: tuple[tuple[str, float], ...] = ()
-
-
-NEW = ":new"  # behind the name of a group: only its new rows
-
-
-def stage_starts(shares: Sequence[float], steps: int, names: Sequence[str], where: str) -> tuple[int, ...]:
-    """Steps done when each stage begins.
-
-    Args:
-        shares: Of the steps, of any sum.
-        steps: Of the run.
-        names: Of the stages, for the message.
-        where: Config key that says the shares, for the message.
-
-    Raises:
-        UserError: a stage would begin, and reset what it trains, only after the last step, or before the one before
-            has taken a step.
-    """
-    ends = [round(steps * math.fsum(shares[: number + 1]) / math.fsum(shares)) for number in range(len(shares))]
-    starts = (0, *ends[:-1])
-    for name, start, end in zip(names, starts, ends, strict=True):
-        if end <= start:
-            what = f"stage {name} would begin after step {start} of {steps} and take none"
-            what += ": what it resets, it would reset after the last step" if start >= steps else ""
-            raise UserError(what, where, "give it a larger share, leave it out, or type a larger trainer.max_steps")
-    return starts
 
 
 class Stages:
@@ -101,7 +55,9 @@ class Stages:
         where: str = "trainer.max_steps",
     ) -> None:
         self.stages, self.steps, self.seed, self.first_new = tuple(stages), trainer.max_steps, seed, first_new
-        self.starts = stage_starts([each.share for each in stages], self.steps, [each.name for each in stages], where)
+        if problem := stage_problem(stages, self.steps):
+            raise UserError(problem, where)
+        self.starts = stage_starts([stage.share for stage in stages], self.steps)
         self._parts = [_members(stage, groups, where) for stage in stages]
         self._drawn = [[(p, std) for name, std in stage.reset for p in groups[name]] for stage in stages]
         self._rates = [self._rate(number, trainer) for number in range(len(stages))]
@@ -147,6 +103,12 @@ class Stages:
         if self._current != number:
             self._enter(number, step == self.starts[number])
         self._clock = time.perf_counter()
+
+    def thaw(self) -> None:
+        """Let all that any stage trains want a gradient, as before the first step."""
+        for parts in self._parts:
+            for parameter, _ in parts:
+                parameter.requires_grad_(True)
 
     def trained(self, number: int) -> int:
         """Numbers that a stage trains; of a table of which new rows are trained only these."""
@@ -225,8 +187,8 @@ def reset(parameter: nn.Parameter, rows: Tensor, optimizer: Optimizer | None) ->
     """Overwrite a parameter in place; where an optimizer is given, its state of this parameter begins anew.
 
     Args:
-        parameter: The embeddings [V, D].
-        rows: What they become.
+        parameter: What is overwritten.
+        rows: What it becomes.
         optimizer: Moments and step count of the parameter are dropped: at its next step they are as at its first.
     """
     parameter.copy_(rows)

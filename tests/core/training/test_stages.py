@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.runs import checkpoints
-from recipes.core.training.stages import Stage, Stages, stage_starts
+from recipes.core.training.stage_plan import Stage, stage_starts
+from recipes.core.training.stages import Stages
 from recipes.core.training.task import TrainEvents, Training
 from recipes.core.training.trainer import train
 
@@ -162,20 +163,21 @@ def test_a_run_killed_at_once_ends_as_one_that_was_not(
 
 
 def test_shares_become_steps() -> None:
-    assert stage_starts((0.2, 0.2, 0.2, 0.4), 100, "abcd", "key") == (0, 20, 40, 60)
-    assert stage_starts((1, 1, 1), 100, "abc", "key") == (0, 33, 67)
+    assert stage_starts((0.2, 0.2, 0.2, 0.4), 100) == (0, 20, 40, 60)
+    assert stage_starts((1, 1, 1), 100) == (0, 33, 67)
 
 
 @pytest.mark.parametrize(
-    ("shares", "steps", "message"),
+    ("shares", "message"),
     [
-        ((1, 1, 1e-6), 10, "stage c would begin after step 10 of 10 and take none: what it resets, it would reset"),
-        ((1e-6, 1, 1), 10, "stage a would begin after step 0 of 10 and take none"),
+        ((1, 1, 1e-6), "stage c begins after step 10 of 10 and would reset after the last step"),
+        ((1e-6, 1, 1), "stage a begins after step 0 of 10 and has no step before the next one"),
     ],
 )
-def test_a_stage_without_a_step_is_refused(shares: tuple[float, ...], steps: int, message: str) -> None:
+def test_a_stage_without_a_step_is_refused(shares: tuple[float, ...], message: str) -> None:
+    plan = [Stage(name, ("body",), share, 0.1) for name, share in zip("abc", shares, strict=True)]
     with pytest.raises(UserError, match=message):
-        stage_starts(shares, steps, "abc", "schedule.shares")
+        Stages(Net(), plan, {"body": []}, TrainerConfig(**SETTINGS | {"max_steps": 10}), 0)
 
 
 def test_a_group_without_parameters_is_refused() -> None:
