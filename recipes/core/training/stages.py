@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
-from transformers import get_scheduler
 
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import UserError
-from recipes.core.training.arguments import schedule_arguments
+from recipes.core.training.arguments import rate_multiplier
 from recipes.core.training.stage_plan import NEW, Stage, stage_problem, stage_starts
 
 Groups = Mapping[str, Sequence[nn.Parameter]]
@@ -155,11 +154,8 @@ class Stages:
     def _rate(self, number: int, trainer: TrainerConfig) -> Callable[[int], float]:
         """Step in a stage -> what the run's rate is multiplied by: the trainer's schedule, over the stage's steps."""
         length = (*self.starts[1:], self.steps)[number] - self.starts[number]
-        name, warmup, options = schedule_arguments(trainer, length)
-        alone = SGD([torch.zeros(1)], lr=1.0)
-        schedule = get_scheduler(name, alone, warmup, length, scheduler_specific_kwargs=options)
-        peak = self.stages[number].learning_rate / trainer.learning_rate
-        return lambda step: peak * schedule.lr_lambdas[0](step)
+        rate, peak = rate_multiplier(trainer, length), self.stages[number].learning_rate / trainer.learning_rate
+        return lambda step: peak * rate(step)
 
 
 def _members(stage: Stage, groups: Groups, where: str) -> list[tuple[nn.Parameter, bool]]:

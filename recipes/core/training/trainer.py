@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from recipes.core.process.signals import STOPPING, stop_on_signal
 from recipes.core.runs import checkpoints
 from recipes.core.runs.folder import DONE, INTERRUPTED
 from recipes.core.runs.progress import progress
-from recipes.core.training.arguments import training_arguments, warmup_times_linear
+from recipes.core.training.arguments import rate_multiplier, training_arguments
 from recipes.core.training.devices import trains_in_bf16
 from recipes.core.training.divergence import StepCheck
 from recipes.core.training.model_options import apply_options, uncompiled, without_compiled_layers
@@ -246,11 +245,12 @@ class _Trainer(transformers.Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """That of the library; of stages, and of a product of warm-up and fall, which it does not have, ours."""
-        stages, stepped = self.training.stages, optimizer or self.optimizer
+        stages = self.training.stages
         is_known = stages is None and self.config.schedule != WARMUP_TIMES_LINEAR
         if is_known or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         rate = stages.factor if stages else rate_multiplier(self.config, num_training_steps)
+        stepped: Any = optimizer or self.optimizer
         # A plain function: of any other callable a checkpoint would hold the state.
         self.lr_scheduler = LambdaLR(stepped, lambda step: rate(step))
         return self.lr_scheduler
