@@ -23,7 +23,8 @@ from recipes.core.storage.seals import MANIFESTS
 CARD, CONFIG = "README.md", "config.json"
 TEXT, IMAGES, STATES = "AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModel"
 PIPELINES = {TEXT: "text-generation", IMAGES: "image-text-to-text", STATES: "feature-extraction"}
-ENCODERS = ("BertModel",)  # models without a head
+ENCODERS = ("BertModel", "ViTModel")  # models without a head
+PROCESSOR, OF_PICTURES = "preprocessor_config.json", "image-feature-extraction"  # of encoders that read images
 WHERE = ("", "# FOLDER: the folder of this page, or its name on the hub")
 # Of a caption model that no class of transformers is.
 CAPTION_CODE: tuple[str, ...] = (
@@ -140,7 +141,7 @@ def front_matter(run: RunRecord, base: Base, folder: Path) -> dict[str, Any]:
         "base_model": base.name,
         "datasets": [data.partition("@")[0]] if hub.is_name(data) and "/" in data else [],
         "library_name": "transformers" if kind else "",
-        "pipeline_tag": PIPELINES.get(kind, ""),
+        "pipeline_tag": OF_PICTURES if _reads_pictures(folder) else PIPELINES.get(kind, ""),
         "tags": ["steelyard", run.recipe, *(["lora"] if (folder / ADAPTER).exists() else [])],
     }
     return {key: value for key, value in known.items() if value}
@@ -188,12 +189,23 @@ def auto_class(folder: Path) -> str:
     return IMAGES if "vision_config" in config else TEXT
 
 
+def _reads_pictures(folder: Path) -> bool:
+    return auto_class(folder) == STATES and (folder / PROCESSOR).exists()
+
+
 def _code(folder: Path, base: Base) -> str:
     """How to load what the folder holds."""
     kind, lines = auto_class(folder), CAPTION_CODE
     if kind == IMAGES:
         lines = (f"from transformers import {kind}, AutoProcessor", *WHERE, f'model = {kind}.from_pretrained("FOLDER")',
                  'processor = AutoProcessor.from_pretrained("FOLDER")', *_prompt(folder))  # fmt: skip
+    elif _reads_pictures(folder):
+        lines = (
+            f"from transformers import {kind}, AutoImageProcessor",
+            *WHERE,
+            f'model = {kind}.from_pretrained("FOLDER")',
+            'processor = AutoImageProcessor.from_pretrained("FOLDER")',
+        )
     elif kind:
         lines = (f"from transformers import {kind}, AutoTokenizer", *WHERE, f'model = {kind}.from_pretrained("FOLDER")',
                  'tokenizer = AutoTokenizer.from_pretrained("FOLDER")')  # fmt: skip

@@ -1,0 +1,1 @@
+"""Masked token optimisation, reconstructed: what visible tokens of an image take from masked ones."""
