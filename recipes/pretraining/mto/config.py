@@ -101,11 +101,7 @@ class MtoConfig:
     @property
     def baseline(self) -> "MtoConfig":
         """The same pre-training without any of it."""
-        return replace(
-            self,
-            **dict.fromkeys(("spa", "e", "r"), 0.0),
-            **{"recalibration": NONE, "mask_token": LEARNED, "masking": RANDOM},
-        )
+        return replace(self, spa=0.0, e=0.0, r=0.0, recalibration=NONE, mask_token=LEARNED, masking=RANDOM)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,13 +56,13 @@ class StepClock:
 
     def tick(self) -> None:
         """A step begins."""
-        now = clock()
-        if self.began is not None:
-            self.durations.append(now - self.began)
-        self.began = now
+        self.pause()
+        self.began = clock()
 
     def pause(self) -> None:
-        """Something else begins."""
+        """The step is over."""
+        if self.began is not None:
+            self.durations.append(clock() - self.began)
         self.began = None
 
 
