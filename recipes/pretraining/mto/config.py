@@ -24,6 +24,9 @@ class LabelledImagesConfig:
         "Parquet, CSV, a datasets name) with an image and a label; null: the digits of scikit-learn",
         content=DATA_CONTENT,
     )
+    format: str = setting(
+        "auto", help="of records; auto: from the path", choices=("auto", "jsonl", "parquet", "csv", "datasets")
+    )
     image_column: str | None = setting(None, help="column of image paths or bytes; null: image or file_name")
     label_column: str | None = setting(None, help="column of labels, words or whole numbers; null: label or class")
     side: int | None = setting(
@@ -150,7 +153,11 @@ class MtoRunConfig(RunConfig):
             ("mto.last_layer mto.warmup_ratio", any((mto.spa, mto.e, mto.r)), "no term has a weight"),
             ("mto.margin", mto.r > 0, "mto.r is 0"),
             ("evaluation.baseline", mto != mto.baseline, "the run is the baseline"),
-            ("data.on_error data.image_column data.label_column", self.data.path is not None, "the digits ship"),
+            (
+                "data.on_error data.format data.image_column data.label_column",
+                self.data.path is not None,
+                "the digits ship",
+            ),
         )
 
     def describe(self) -> list[tuple[str, str]]:

@@ -108,7 +108,9 @@ def _digits(config: LabelledImagesConfig) -> LabelledImages:
 def _folder(config: LabelledImagesConfig) -> LabelledImages:
     """A user's images, decoded once and kept."""
     where = f"data.path={config.path}"
-    source = _ClassFolders(config) if _has_class_folders(str(config.path)) else open_records(str(config.path))
+    path = str(config.path)
+    plain = config.format == "auto" and _has_class_folders(path)
+    source = _ClassFolders(config) if plain else open_records(path, format=config.format)
     published = split_to_test_on(source, "train", None, config.test_fraction)
     sides = [_read(config, source.table("train"), "", where)]
     sides += [_read(config, source.table(published), f"{published}-", where)] if published else []
