@@ -1,0 +1,1 @@
+"""BudgetLongformer: encoders of long texts, pretrained cheaply by telling replaced tokens from original ones."""

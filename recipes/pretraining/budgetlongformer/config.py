@@ -1,0 +1,204 @@
+"""Config and card of the recipe `budgetlongformer`. Imports no torch."""
+
+from dataclasses import dataclass, replace
+
+from recipes.core.config.settings import EQUIVALENCE, Card, Claim, RunConfig, setting
+from recipes.core.config.unread import unread_keys
+from recipes.core.data.config import DOMAINS
+from recipes.core.evaluation.probe_config import ProbeConfig
+from recipes.core.models.config import SmallEncoderConfig
+from recipes.core.models.costs import flops
+from recipes.pretraining.budgetlongformer.data_config import LabelledDocumentsConfig, LicenceCategoriesConfig
+from recipes.pretraining.masking_config import MaskingConfig
+
+RTD, RTD_CHOSEN, MLM, NOTHING = "rtd", "rtd_15", "mlm", "nothing"
+WINDOW, FULL = "window", "full"
+IN_DOMAIN, GENERAL, MIXED = "in_domain", "general", "mixed"
+F1, BAG, READ = "probe_macro_f1", "bag_of_words", "bag_read"
+LOSS, AUC, RECALL, NLL, CUT = "rtd/loss", "rtd/auc", "rtd/recall", "mlm/nll", "cut"
+BACKWARD = 2  # forwards that a backward costs
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig:
+    """What a token attends to, in the generator too."""
+
+    kind: str = setting(WINDOW, help="a window around it, or the whole text", choices=(WINDOW, FULL))
+    window: int = setting(64, help="tokens of the window, half of them on each side; even", unit="tokens", ge=2)
+    first: bool = setting(
+        False, help="whether the first token sees all and is seen by all, with projections of its own"
+    )
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the settings."""
+        if self.window % 2 and self.kind == WINDOW:
+            message = f"{self.window} is odd, and half of it lies on each side; type {self.window + 1}"
+            return [("window", message)]
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingConfig:
+    """What is predicted, of which text."""
+
+    objective: str = setting(
+        RTD, help="rtd: which tokens a generator replaced, of all; rtd_15: of those that it wrote; mlm: masked tokens "
+        "by the same encoder; nothing: it stays as it was drawn; arms choose it",
+        choices=(RTD, RTD_CHOSEN, MLM, NOTHING),
+    )  # fmt: skip
+    generator: float = setting(0.5, help="width of the generator, as a share of the encoder's", gt=0, le=1)
+    weight: float = setting(50.0, help="of the encoder's loss beside the generator's", gt=0)
+    corpus: str = setting(
+        IN_DOMAIN, help="the texts that are not tested on, other domains, or both", choices=(IN_DOMAIN, GENERAL, MIXED)
+    )
+    general: tuple[str, ...] = setting(("sotu-modern", "wiki-en"), help="other domains that ship", choices=DOMAINS)
+    held_out: int = setting(64, help="held-out rows whose loss is measured", unit="rows", ge=1)
+    watch_every: int = setting(100, help="steps between these measurements", unit="steps", ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetLongformerConfig(RunConfig):
+    """Config of one `budgetlongformer` run."""
+
+    data: LicenceCategoriesConfig | LabelledDocumentsConfig = setting(help="long texts with a label each")
+    model: SmallEncoderConfig = setting(help="encoder, trained from nothing")
+    attention: AttentionConfig = setting(AttentionConfig(), help="attention")
+    pretraining: PretrainingConfig = setting(PretrainingConfig(), help="pretraining")
+    masking: MaskingConfig = setting(MaskingConfig(), help="which tokens are masked")
+    probe: ProbeConfig = setting(ProbeConfig(), help="linear classifier on frozen features")
+
+    @property
+    def sequence_tokens(self) -> int:
+        """Tokens of a row."""
+        return self.model.positions
+
+    @property
+    def sequence_limit(self) -> tuple[str, int]:
+        """The key that says how long rows are."""
+        return "model.positions", self.model.positions
+
+    @property
+    def window(self) -> int | None:
+        """Tokens of the window; None: all are seen."""
+        return self.attention.window if self.attention.kind == WINDOW else None
+
+    @property
+    def generator(self) -> SmallEncoderConfig:
+        """The shape of the generator: narrower, of as many layers, with the same embeddings."""
+        width = max(round(self.pretraining.generator * self.model.width), 4)
+        shape = {"width": width, "heads": max(width // 64, 1), "inner": None}
+        return replace(self.model, **shape, embedding=self.model.embedding or self.model.width)
+
+    def check(self) -> list[tuple[str, str]]:
+        """Rules between the keys."""
+        problems, positions = [], self.model.positions
+        if self.window is not None and self.window > positions:
+            message = f"{self.window} is wider than a row of {positions} tokens (model.positions), which it would see "
+            problems.append(("attention.window", f"{message}whole: type attention.kind=full, or a smaller window"))
+        if self.probe.max_tokens > positions:
+            problems.append(("probe.max_tokens", f"is more than the encoder's positions; type {positions} or less"))
+        if self.pretraining.corpus != IN_DOMAIN and not self.pretraining.general:
+            problems.append(("pretraining.general", "is empty; type domains, or pretraining.corpus=in_domain"))
+        return problems
+
+    def unread(self) -> list[tuple[str, str]]:
+        """Keys that change nothing in this run."""
+        objective, windowed = self.pretraining.objective, self.attention.kind == WINDOW
+        trained, replaces = objective != NOTHING, objective in (RTD, RTD_CHOSEN)
+        return unread_keys(
+            ("attention.window attention.first", windowed, "every token sees all"),
+            ("pretraining.generator pretraining.weight", replaces, "no token is replaced"),
+            ("masking trainer pretraining.watch_every", trained, "nothing is trained"),
+            ("pretraining.general", self.pretraining.corpus != IN_DOMAIN, "only texts of the domain are read"),
+            ("model.vocabulary model.lower_case", self.model.tokenizer is None, "the tokenizer is yours"),
+        )
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Rows for `--dry-run`."""
+        sees = "the whole row" if self.window is None else f"a window of {self.window} tokens"
+        return [
+            ("data", str(getattr(self.data, "described", None) or getattr(self.data, "description", ""))),
+            ("model", f"{self.model.description}; rows of {self.model.positions} tokens, each sees {sees}"),
+        ]
+
+    def parameters(self) -> int:
+        """Parameters of the encoder; 0 where nothing is trained."""
+        return 0 if self.pretraining.objective == NOTHING else self.model.parameters
+
+    def step_flops(self) -> float:
+        """FLOPs of a step over rows of full length: encoders, the vocabulary at masked places, detection."""
+        length, width = self.model.positions, self.model.width
+        embedding, masked = self.model.embedding or width, self.masking.share * self.model.positions
+        table = embedding * self.model.vocabulary
+        if self.pretraining.objective in (RTD, RTD_CHOSEN):
+            generator = self.generator
+            macs = self.encoder_macs(self.model) + self.encoder_macs(generator)
+            macs += masked * (generator.width * embedding + table) + length * (width + 1) * width
+            sampled = masked * table  # logits once more, without a backward
+        else:
+            macs, sampled = self.encoder_macs(self.model) + masked * (width * embedding + table), 0.0
+        return flops((1 + BACKWARD) * macs + sampled) * self.trainer.batch_size
+
+    def encoder_macs(self, model: SmallEncoderConfig) -> float:
+        """Multiply-adds of a forward of an encoder over a row: in a window a query has three blocks of half of it."""
+        length = model.positions
+        columns = length if self.window is None else min(3 * self.window // 2, length)
+        return model.macs(length) - model.layers * 2 * length * (length - columns) * model.width
+
+
+CONFIG = BudgetLongformerConfig
+
+CARD = Card(
+    title="BudgetLongformer",
+    paper="arXiv 2211.17135 (Niklaus, Giofre; ENLSP 2022)",
+    weights="all tokens of a text, by whether a generator replaced them, in place of the masked 15%",
+    summary="Encoders of long texts pretrained by telling replaced tokens from original ones, with attention in a "
+    "window: more signal a step, and a price that grows with the length alone.",
+    claim=Claim(
+        statement="At equal FLOPs the states of an encoder that detects replaced tokens tell the category of a licence "
+        "better than those of one that predicts masked tokens",
+        metric=F1,
+        arm=RTD,
+        baseline=MLM,
+        direction=1,
+        published="small and base beat their baselines in summaries of bills; no such probe",
+        minimal_effect=0.02,
+    ),
+    claims=(
+        Claim(
+            statement="The loss on all tokens is what does it: on the replaced places alone it is worse",
+            metric=F1,
+            arm=RTD,
+            baseline=RTD_CHOSEN,
+            direction=1,
+            published="ELECTRA: 85.0 against 82.4 (GLUE)",
+            minimal_effect=0.02,
+        ),
+        Claim(
+            statement="A window of 64 tokens is as good as full attention over 512",
+            metric=F1,
+            arm=RTD,
+            baseline="rtd_full",
+            direction=1,
+            published="not measured; Longformer: no loss",
+            minimal_effect=0.05,
+            kind=EQUIVALENCE,
+        ),
+        Claim(
+            statement="The long context is used: rows of 512 tokens do better than rows of 128",
+            metric=F1,
+            arm=RTD,
+            baseline="rtd_128",
+            direction=1,
+            published="not measured",
+            minimal_effect=0.02,
+        ),
+    ),
+    cost="a generator of half the width beside the encoder; time and memory of attention grow with L w, not with L^2",
+    pair_keys=("arm", "attention", "pretraining", "masking", "model", "trainer", "probe"),
+    version=1,
+    control=RTD_CHOSEN,
+    headlines=("probe_", "rtd/", "mlm/", BAG),
+    metrics=("probe_*", f"{BAG}_*", f"{READ}_*", "rtd/*", "mlm/*", CUT),
+    watched=("rtd/*", "mlm/*"),
+)

@@ -1,0 +1,171 @@
+"""BudgetLongformer as an experiment: equal FLOPs of pretraining, then a linear classifier on frozen states."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+from transformers import BertModel
+
+from recipes.core.data.text.text_ids import TextIds
+from recipes.core.errors import UserError
+from recipes.core.evaluation.classification import add_test_scores
+from recipes.core.evaluation.curves import regular_steps
+from recipes.core.evaluation.probe import probe
+from recipes.core.evaluation.scores import Scores
+from recipes.core.messages import note
+from recipes.core.models.small_encoder import build_encoder_tokenizer
+from recipes.core.recipe import Evaluation
+from recipes.core.scoring.features import text_features
+from recipes.core.storage.files import write_text
+from recipes.core.training.task import Training
+from recipes.pretraining.budgetlongformer.bags import predict_from_bags
+from recipes.pretraining.budgetlongformer.config import (
+    BAG,
+    CUT,
+    MLM,
+    NOTHING,
+    READ,
+    RTD_CHOSEN,
+    BudgetLongformerConfig,
+)
+from recipes.pretraining.budgetlongformer.documents import IN_DOMAIN, Texts, packed_rows, read_texts
+from recipes.pretraining.budgetlongformer.held_out import detection_scores, masked_scores
+from recipes.pretraining.budgetlongformer.networks import build_networks, write_encoder
+from recipes.pretraining.masked_lm import MaskedLM, MaskedLMLoss
+from recipes.pretraining.masked_rows import MaskedRows, Masker, RowMixture
+from recipes.pretraining.replaced_tokens import ReplacedTokenLoss
+
+HELD_OUT_SEED = 0  # all arms and seeds see the same masks in held-out rows
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the arms of a seed share.
+
+    Attributes:
+        texts: Documents.
+        tokenizer: Made from those that are trained on.
+        rows: Where rows are drawn from.
+        ids: Of the training and of the test texts with a label, nothing added and nothing cut.
+        device: Where to compute.
+    """
+
+    texts: Texts
+    tokenizer: Any
+    rows: RowMixture
+    ids: tuple[list[list[int]], list[list[int]]]
+    device: str
+
+
+class BudgetLongformerRecipe:
+    """Pretrains an encoder of long texts, and asks what its states know."""
+
+    def prepare(self, config: BudgetLongformerConfig, device: str) -> Prepared:
+        """Documents, their tokenizer and ids. Raises UserError."""
+        texts = read_texts(config.data, config.pretraining.general if config.pretraining.corpus != IN_DOMAIN else ())
+        tokenizer = build_encoder_tokenizer(config.model, texts.training_texts, texts.fingerprint)
+        mixture = packed_rows(texts, config.pretraining.corpus, tokenizer, config.model.positions)
+        parts = (texts.labelled.train, texts.labelled.test)
+        train, test = (TextIds(tokenizer).batch([each.text for each in part]) for part in parts)
+        longest = max(len(ids) for ids in [*train, *test])
+        if config.window is not None and config.window > longest:
+            raise UserError(
+                f"{config.window} is wider than the longest text, of {longest} tokens, which it would see whole",
+                "attention.window",
+                "type attention.kind=full, or a smaller window",
+            )
+        return Prepared(texts, tokenizer, RowMixture(mixture, tokenizer, config.model.positions), (train, test), device)
+
+    def build(self, config: BudgetLongformerConfig, prepared: Prepared) -> Training | None:
+        """Both networks, or the encoder with a head; all objectives of a seed see the same rows with the same masks."""
+        objective = config.pretraining.objective
+        if objective == NOTHING:
+            return None
+        loss: Any = MaskedLMLoss()
+        if objective != MLM:
+            loss = ReplacedTokenLoss(
+                discriminator_weight=config.pretraining.weight, chosen_only=objective == RTD_CHOSEN
+            )
+        masker = Masker(config.masking, prepared.tokenizer, config.model.positions, config.seed)
+        rows = MaskedRows(prepared.rows, config.steps * config.trainer.batch_size, config.seed, masker)
+        steps = regular_steps(config.steps, config.pretraining.watch_every)
+        return Training(build_networks(config, prepared.tokenizer), loss, rows, rows.collate, {}, steps)
+
+    def watch(self, config: BudgetLongformerConfig, prepared: Prepared, model: nn.Module) -> Scores:
+        """Loss of held-out rows."""
+        pieces = prepared.rows.test(IN_DOMAIN)
+        numbers = range(min(config.pretraining.held_out, len(pieces)))
+        masker = Masker(config.masking, prepared.tokenizer, config.model.positions, HELD_OUT_SEED)
+        measure = masked_scores if isinstance(model, MaskedLM) else detection_scores
+        return measure(
+            model, masker, [pieces[number] for number in numbers], prepared.device, config.trainer.batch_size
+        )
+
+    def evaluate(
+        self, config: BudgetLongformerConfig, prepared: Prepared, model: nn.Module | None, curve: dict[int, Scores]
+    ) -> Evaluation:
+        """The probe, beside bags of words of whole texts and of what the encoder reads of them."""
+        networks: Any = build_networks(config, prepared.tokenizer) if model is None else model
+        scores = Scores() if model is None else self.watch(config, prepared, networks)
+        encoder, data, most = networks.encoder, prepared.texts.labelled, config.probe.max_tokens
+        features = [
+            text_features(
+                encoder,
+                prepared.tokenizer,
+                [each.text for each in part],
+                device=prepared.device,
+                layer=config.probe.layer,
+                pooling=config.probe.pooling,
+                max_tokens=most,
+            )
+            for part in (data.train, data.test)
+        ]
+        _, predictions = probe(data, *features, config.probe, config.seed)
+        add_test_scores(scores, data, predictions)
+        for prefix, title, longest in (
+            (BAG, "bag of words of whole texts", None),
+            (READ, "bag of words of what the encoder reads", most - 2),
+        ):
+            add_test_scores(scores, data, predict_from_bags(data, prepared.ids, longest), f"{prefix}_", title)
+        _add_cut(scores, prepared, most)
+        files: dict[str, Callable[[Path], None]] = {
+            "predictions.jsonl": partial(_write_predictions, data=data, predictions=predictions, ids=prepared.ids[1])
+        }
+        writer = None
+        if isinstance(encoder, BertModel):
+            writer = partial(write_encoder, encoder, prepared.tokenizer, config.window)
+        return Evaluation(scores.overall(), scores, files=files, model=writer)
+
+
+def _add_cut(scores: Scores, prepared: Prepared, most: int) -> None:
+    """Which test texts the encoder does not read to their end."""
+    scores.define(CUT, f"share of test texts of more than {most} tokens, which are cut", higher_is_better=False)
+    cut = [len(ids) + 2 > most for ids in prepared.ids[1]]
+    for each, is_cut in zip(prepared.texts.labelled.test, cut, strict=True):
+        scores.add(CUT, each.id, each.document, float(is_cut))
+    if any(cut):
+        note(f"{sum(cut):,} of {len(cut):,} test texts are cut to probe.max_tokens={most}")
+
+
+def _write_predictions(path: Path, *, data: Any, predictions: np.ndarray, ids: list[list[int]]) -> None:
+    """One line a test text."""
+    rows = (
+        {
+            "id": each.id,
+            "document": each.document,
+            "tokens": len(tokens),
+            "label": each.label,
+            "predicted": data.classes[number],
+            "begins": each.text[:200],
+        }
+        for each, number, tokens in zip(data.test, predictions, ids, strict=True)
+    )
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+RECIPE = BudgetLongformerRecipe

@@ -1,0 +1,63 @@
+"""`budgetlongformer` end to end: what is refused, and what a run on a user's own texts leaves."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoModel, AutoTokenizer
+
+from recipes.core import runner
+from recipes.core.config import compose
+from recipes.core.errors import UserError
+
+SMALL = ("budget=smoke", "tracker=none", "trainer.threads=1")
+KINDS = {"permit": "may freely copy use and sell it", "forbid": "must never copy use or sell it"}
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> str:
+    rows = [
+        {"text": " ".join(f"word{(i * j) % 17} {words}" for j in range(1, 9)), "label": label}
+        for i in range(16)
+        for label, words in KINDS.items()
+    ]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return f"data.path={path}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("attention.window=15",), "15 is odd.*type 16"),
+        (("attention.window=80",), "wider than a row of 64 tokens.*attention.kind=full"),
+        (("probe.max_tokens=65",), "type 64 or less"),
+        (("arm=mixed", "pretraining.general=[]", "label=x"), "is empty; type domains"),
+    ],
+)
+def test_refused(overrides: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        runner.run(compose.compose("budgetlongformer", [*SMALL, *overrides, f"outputs={tmp_path}"]), False, "run")
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
+def test_a_window_wider_than_all_texts_is_refused(mine: str, tmp_path: Path) -> None:
+    words = [*SMALL, mine, "data.near_duplicates=null", "model.positions=512", "attention.window=512"]
+    with pytest.raises(UserError, match="wider than the longest text"):
+        runner.run(compose.compose("budgetlongformer", [*words, f"outputs={tmp_path}/out"]), False, "run")
+
+
+@pytest.mark.parametrize("arm", ["rtd", "mlm", "untrained"])
+def test_your_texts_and_the_folder_that_is_left(arm: str, mine: str, tmp_path: Path) -> None:
+    words = [*SMALL, mine, f"arm={arm}", "data.near_duplicates=null", "trainer.max_flops=5e8", f"outputs={tmp_path}"]
+    outcome = runner.run(compose.compose("budgetlongformer", words), False, "run")
+    metrics = outcome.metrics
+    assert metrics["bag_of_words_macro_f1"] == 1 and 0 <= metrics["probe_macro_f1"] <= 1
+    assert {"rtd": "rtd/auc" in metrics, "mlm": "mlm/nll" in metrics, "untrained": "cut" in metrics}[arm]
+    lines = [json.loads(line) for line in (outcome.folder / "predictions.jsonl").read_text("utf-8").splitlines()]
+    right = sum(line["label"] == line["predicted"] for line in lines) / len(lines)
+    assert right == pytest.approx(metrics["probe_accuracy"])
+    [folder] = outcome.folder.rglob("tokenizer.json")
+    model, tokenizer = (kind.from_pretrained(folder.parent) for kind in (AutoModel, AutoTokenizer))
+    assert model.config.model_type == "longformer"
+    assert model(**tokenizer("you may copy it", return_tensors="pt")).last_hidden_state.isfinite().all()
