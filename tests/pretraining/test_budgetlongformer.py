@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recipes.core.models.small_encoder import build_encoder, build_encoder_tokenizer
-from recipes.pretraining.masked_rows import Masker
-from recipes.pretraining.replaced_tokens import ReplacedTokenLoss
 from transformers import AutoModel, LongformerModel
 
 from recipes.core.config import compose
@@ -17,12 +14,15 @@ from recipes.core.data.tasks.labelled import LabelledSet, LabelledText
 from recipes.core.errors import UserError
 from recipes.core.models.banded import use_banded_attention
 from recipes.core.models.config import SmallEncoderConfig
+from recipes.core.models.small_encoder import build_encoder, build_encoder_tokenizer
 from recipes.pretraining.budgetlongformer.bags import predict_from_bags
 from recipes.pretraining.budgetlongformer.config import BudgetLongformerConfig
 from recipes.pretraining.budgetlongformer.data_config import LabelledDocumentsConfig
 from recipes.pretraining.budgetlongformer.documents import family, read_texts
 from recipes.pretraining.budgetlongformer.held_out import detection_scores
 from recipes.pretraining.budgetlongformer.networks import build_networks, tile_positions, write_encoder
+from recipes.pretraining.masked_rows import Masker
+from recipes.pretraining.replaced_tokens import ReplacedTokenLoss
 
 SENTENCE = "the licensee may copy and modify this work provided that notices are kept in all copies of it"
 WORDS = SENTENCE.split()
@@ -42,7 +42,7 @@ def tokenizer() -> Any:
 def test_positions_repeat_and_a_tiled_encoder_reads_short_texts_as_before(tokenizer: Any) -> None:
     short = torch.arange(6.0).view(3, 2)
     assert tile_positions(short, 7)[:, 0].tolist() == [0, 2, 4, 0, 2, 4, 0]
-    shape = {"layers": 2, "width": 16, "heads": 2, "vocabulary": 300}
+    shape: dict[str, Any] = {"layers": 2, "width": 16, "heads": 2, "vocabulary": 300}
     small, long = (build_encoder(SmallEncoderConfig(positions=n, **shape), tokenizer, 0).eval() for n in (12, 36))
     weights, table = dict(small.state_dict()), "embeddings.position_embeddings.weight"
     long.load_state_dict(weights | {table: tile_positions(weights[table], 36)})
@@ -143,7 +143,7 @@ def test_your_documents_lose_copies_of_those_that_are_tested_on(tmp_path: Path) 
     data = read_texts(LabelledDocumentsConfig(path=str(path), near_duplicates=0.7), ()).labelled
     tested = {each.text.removesuffix(" indeed") for each in data.test}
     assert not tested & {each.text.removesuffix(" indeed") for each in data.train}
-    rows = [{"text": f"{' '.join(WORDS)} {n}", "label": n % 2} for n in range(8)]
+    rows = [{"text": f"{SENTENCE} {n}", "label": str(n % 2)} for n in range(8)]
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     with pytest.raises(UserError, match="has no text to"):
         read_texts(LabelledDocumentsConfig(path=str(path), near_duplicates=0.7), ())

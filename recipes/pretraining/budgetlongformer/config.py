@@ -86,8 +86,9 @@ class BudgetLongformerConfig(RunConfig):
     def generator(self) -> SmallEncoderConfig:
         """The shape of the generator: narrower, of as many layers, with the same embeddings."""
         width = max(round(self.pretraining.generator * self.model.width), 4)
-        shape = {"width": width, "heads": max(width // 64, 1), "inner": None}
-        return replace(self.model, **shape, embedding=self.model.embedding or self.model.width)
+        heads = next(count for count in range(max(width // 64, 1), 0, -1) if width % count == 0)
+        embedding = self.model.embedding or self.model.width
+        return replace(self.model, width=width, heads=heads, inner=None, embedding=embedding)
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""

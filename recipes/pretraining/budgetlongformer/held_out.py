@@ -62,10 +62,10 @@ def detection_scores(model: Any, masker: Masker, rows: Sequence[Any], device: st
     model.to(device)
     with evaluation(model), torch.no_grad():
         for first, batch in _batches(masker, rows, size, device):
-            corrupted, found = model(batch)
+            corrupted, detected = model(batch)
             real = batch["attention_mask"].bool()
-            losses.append(detection_losses(found, corrupted.replaced)[real].cpu())
-            logits.append(found[real].float().cpu())
+            losses.append(detection_losses(detected, corrupted.replaced)[real].cpu())
+            logits.append(detected[real].float().cpu())
             replaced.append(corrupted.replaced[real].cpu())
             places.append(first + real.nonzero()[:, 0].cpu())
             for number, part in enumerate(corrupted.nll.cpu().split(batch["chosen"].sum(1).tolist())):

@@ -57,7 +57,8 @@ def as_longformer(encoder: BertModel, window: int) -> LongformerModel:
     Its positions are counted from one behind the id of padding, so that its table has so many rows more. Where no
     token of a text sees all, its global projections are copies of the others.
     """
-    config, offset = encoder.config, encoder.config.pad_token_id + 1
+    config: Any = encoder.config
+    offset = config.pad_token_id + 1
     shared = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     options = {name: getattr(config, name) for name in (*shared, "layer_norm_eps", "pad_token_id", "type_vocab_size")}
     options["max_position_embeddings"] = config.max_position_embeddings + offset

@@ -92,7 +92,7 @@ class BudgetLongformerRecipe:
                 discriminator_weight=config.pretraining.weight, chosen_only=objective == RTD_CHOSEN
             )
         masker = Masker(config.masking, prepared.tokenizer, config.model.positions, config.seed)
-        rows = MaskedRows(prepared.rows, config.steps * config.trainer.batch_size, config.seed, masker)
+        rows: Any = MaskedRows(prepared.rows, config.steps * config.trainer.batch_size, config.seed, masker)
         steps = regular_steps(config.steps, config.pretraining.watch_every)
         return Training(build_networks(config, prepared.tokenizer), loss, rows, rows.collate, {}, steps)
 
@@ -113,7 +113,7 @@ class BudgetLongformerRecipe:
         networks: Any = build_networks(config, prepared.tokenizer) if model is None else model
         scores = Scores() if model is None else self.watch(config, prepared, networks)
         encoder, data, most = networks.encoder, prepared.texts.labelled, config.probe.max_tokens
-        features = [
+        train, test = (
             text_features(
                 encoder,
                 prepared.tokenizer,
@@ -124,8 +124,8 @@ class BudgetLongformerRecipe:
                 max_tokens=most,
             )
             for part in (data.train, data.test)
-        ]
-        _, predictions = probe(data, *features, config.probe, config.seed)
+        )
+        _, predictions = probe(data, train, test, config.probe, config.seed)
         add_test_scores(scores, data, predictions)
         for prefix, title, longest in (
             (BAG, "bag of words of whole texts", None),
