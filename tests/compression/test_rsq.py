@@ -31,11 +31,11 @@ from recipes.compression.rsq.method import (
 from recipes.compression.rsq.orthogonal import draw_hadamard, draw_mean_fixing, draw_orthogonal, hadamard
 from recipes.compression.rsq.quantise import gptq, quantise, shifted, weighted_square
 from recipes.compression.rsq.rotation import rotate
-from recipes.compression.rsq.weights import block_weights, received
+from recipes.compression.rsq.weights import block_weights
 from recipes.compression.walk import Walk
 from recipes.core.config import compose
 from recipes.core.errors import UserError
-from recipes.core.models.taps import Tap, attention_taps
+from recipes.core.models.taps import attention_taps
 from tests.compression.models import VOCABULARY, small_model
 
 # The worked example of the specification: two heads, three tokens.
@@ -82,13 +82,6 @@ def test_importance_of_tokens() -> None:
     torch.testing.assert_close(spread(states), torch.cdist(states, states).square().mean(2))
     torch.testing.assert_close(change_importance(states, states + 1), torch.full((2, 6), -2.0))
     assert shifted(torch.arange(4)[None], 2).tolist() == [[0, 1, 2, 3], [2, 3, 0, 1]]
-
-
-def test_received_attention_is_the_sum_of_columns() -> None:
-    queries, keys = (torch.randn(2, heads, 300, 4, generator=generator(heads)) for heads in (4, 2))
-    tap = Tap(queries, keys, keys, 0.5, None, True)
-    torch.testing.assert_close(received(tap), tap.rows().sum((1, 2)))
-    assert received(tap).sum(1).tolist() == pytest.approx([4 * 300] * 2)
 
 
 @pytest.mark.parametrize("order", [1, 2, 4, 12, 20, 28, 36, 48, 60, 576])
@@ -257,7 +250,7 @@ def test_weights_of_a_block(strategy: str) -> None:
     if strategy == "attention":
         with attention_taps(model, [0]) as taps:
             model(rows)
-        torch.testing.assert_close(weights, token_weights(rescale(received(taps[0]), 0.01)))
+        torch.testing.assert_close(weights, token_weights(rescale(taps[0].received(), 0.01)))
     assert block_weights(step, model, rows, ImportanceConfig(strategy="uniform")) is None
 
 

@@ -9,6 +9,9 @@ from torch import Tensor
 from recipes.core.errors import UserError
 from recipes.core.models.head import last_hidden_state, output_head
 
+SMALL = 256  # tokens of a forward that is not cut for its padding: smaller ones are no faster a token
+PADDING = 0.1  # share of a larger forward that may be padding
+
 
 class Reader:
     """A causal language model.
@@ -98,13 +101,15 @@ class Reader:
         return torch.cat(parts)
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[slice]:
-        """Rows of each forward, as they come."""
-        start, width = 0, 0
+        """Rows of each forward, as they come, without much padding where it is large."""
+        start, width, tokens = 0, 0, 0
         for row, length in enumerate(lengths):
-            if row > start and max(width, length) * (row + 1 - start) > self.batch_tokens:
+            padded = max(width, length) * (row + 1 - start)
+            padding = padded - tokens - length
+            if row > start and (padded > self.batch_tokens or (tokens > SMALL and padding > PADDING * padded)):
                 yield slice(start, row)
-                start, width = row, 0
-            width = max(width, length)
+                start, width, tokens = row, 0, 0
+            width, tokens = max(width, length), tokens + length
         yield slice(start, len(lengths))
 
 

@@ -27,9 +27,7 @@ from recipes.compression.rsq.method import (
     token_weights,
 )
 from recipes.compression.walk import Step
-from recipes.core.models.taps import Tap, attention_taps
-
-QUERIES = 256  # rows of an attention matrix that are held at once
+from recipes.core.models.taps import attention_taps
 
 
 def block_weights(step: Step, model: Any, rows: Tensor, config: ImportanceConfig) -> Tensor | None:
@@ -55,19 +53,13 @@ def block_weights(step: Step, model: Any, rows: Tensor, config: ImportanceConfig
     return token_weights(importance, config.power, config.normalise)
 
 
-def received(tap: Tap) -> Tensor:
-    """[B, T] attention that each token receives from all queries of all heads: r_t = sum_m sum_i A[m, i, t]."""
-    queries = torch.arange(tap.queries.shape[2]).split(QUERIES)
-    return torch.stack([tap.rows(columns).sum((1, 2)) for columns in queries]).sum(0)
-
-
 def _measure(step: Step, model: Any, strategy: str) -> Iterator[Tensor]:
     """[B, T] importance of the tokens of each batch, before it is stretched."""
     number = step.block.number
     if strategy == ATTENTION:
         with attention_taps(model, [number]) as taps:
             for _ in step.run_until(lambda name, inputs: number in taps.last):
-                yield received(taps[number]).cpu()
+                yield taps[number].received().cpu()
                 taps.last.clear()
         return
     for ran in step.run():

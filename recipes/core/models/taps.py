@@ -20,6 +20,7 @@ from recipes.core.models.padded import gather
 from recipes.core.models.precision import exact
 
 KERNEL = "sdpa"
+QUERIES = 64  # whose rows are made at once where only sums of rows are asked for: they fit a core's cache
 # What a kernel may be given besides, and what would change the weights (T5's and Swin's bias, sinks, soft-caps).
 OTHERS = ("position_bias", "s_aux", "softcap")
 
@@ -71,6 +72,29 @@ class Tap:
         queries, bias = gather(self.queries.transpose(1, 2), positions).transpose(1, 2), self._bias(positions)
         weights = attention_rows(queries, self.keys, bias, self.scale)
         return weights if bias is None else weights.masked_fill((bias == -torch.inf).all(-1, keepdim=True), 0)
+
+    def received(self) -> Tensor:
+        """[B, T] attention that each token receives from all queries of all heads, sum_m sum_i A[m, i, t], in fp32."""
+        count, total = self.queries.shape[2], self.keys.shape[2]
+        if self.mask is None and self.causal and count == total:
+            return self._received_causally()
+        parts = torch.arange(count).split(QUERIES)
+        return torch.stack([self.rows(columns).sum((1, 2)) for columns in parts]).sum(0)
+
+    def _received_causally(self) -> Tensor:
+        """Of tokens that attend to themselves and those before: no row is longer than that, and few stand in memory."""
+        count = self.queries.shape[2]
+        received = torch.zeros(len(self.keys), count, device=self.keys.device)
+        after = torch.ones(QUERIES, QUERIES, dtype=torch.bool, device=self.keys.device).triu(1)
+        for queries, keys, sums in zip(self.queries, self.keys, received, strict=True):
+            grouped = queries.unflatten(0, (len(keys), -1))
+            for start in range(0, count, QUERIES):
+                stop = min(start + QUERIES, count)
+                chunk = grouped[:, :, start:stop]
+                logits = exact(chunk.flatten(1, 2) @ keys[:, :stop].mT).mul_(self.scale).unflatten(1, chunk.shape[1:3])
+                logits[..., start:].masked_fill_(after[: stop - start, : stop - start], -torch.inf)
+                sums[:stop] += logits.softmax(-1).sum((0, 1, 2))
+        return received
 
     def _bias(self, positions: Tensor) -> Tensor | None:
         """[B, 1, R, T] what is added to the logits of the rows at `positions` [B, R]."""

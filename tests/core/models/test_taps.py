@@ -70,6 +70,7 @@ def test_rows_equal_eager_attention_and_the_model_computes_the_same(kind: str, p
         last = real.sum(1, keepdim=True) - 1
         torch.testing.assert_close(taps[layer].rows(last)[1], full[1][:, last[1]], atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(taps[layer].rows([0, -1]), full[:, :, [0, 5]], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(taps[layer].received(), full.sum((1, 2)), atol=1e-6, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -104,6 +105,18 @@ def test_worked_rows():
     assert masked.rows().tolist() == [[[[0.0, 0.0], [0.0, 1.0]]]]
     with pytest.raises(IndexError, match="rows of 2 tokens"):
         tap.rows([2])
+
+
+@pytest.mark.parametrize("count", [1, 64, 150])
+def test_what_tokens_receive_is_the_sum_of_columns(count: int):
+    drawn = torch.Generator().manual_seed(count)
+    queries, keys = (torch.randn(2, heads, count, 4, generator=drawn) for heads in (4, 2))
+    tap = Tap(queries, keys, keys, 0.5, None, True)
+    torch.testing.assert_close(tap.received(), tap.rows().sum((1, 2)))
+    assert tap.received().sum(1).tolist() == pytest.approx([4 * count] * 2)
+    mask = torch.rand(2, 1, count, count, generator=drawn) < 0.5
+    masked = Tap(queries, keys, keys, 0.5, mask, True)
+    torch.testing.assert_close(masked.received(), masked.rows().sum((1, 2)))
 
 
 def test_what_cannot_be_tapped_is_refused():
