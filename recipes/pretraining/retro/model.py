@@ -136,6 +136,8 @@ class RetroLM(nn.Module):
         gate: What the cross-attention is multiplied by; 0 leaves the decoder alone.
     """
 
+    attention_is_fixed = True  # layers are called without masks, which eager attention takes for tokens that see all
+
     def __init__(self, language_model: Any, retrieval: RetrievalConfig | None) -> None:
         super().__init__()
         self.language_model = language_model

@@ -13,6 +13,7 @@ from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.adapters import add_adapters
+from recipes.core.models.attention_functions import RowsAttention, use_attention
 from recipes.core.models.vision_language import TextModel
 from recipes.core.training.model_options import apply_options, can_checkpoint, trained_models, uncompiled
 from recipes.core.training.task import TrainEvents, Training
@@ -109,6 +110,17 @@ def test_attention_is_chosen_and_computes_the_same() -> None:
         measured, _ = gradients(chosen, loss)
         for name, gradient in expected.items():
             torch.testing.assert_close(measured[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_that_is_part_of_the_method_is_not_exchanged() -> None:
+    model = text_model()
+    use_attention(model.language_model, RowsAttention(lambda call, rows: rows))
+    loops = text_model()
+    loops.attention_is_fixed = True
+    for trained in (model, loops):
+        with pytest.raises(UserError, match="part of its method") as caught:
+            apply_options(trained, TrainerConfig(attention="eager"))
+        assert caught.value.where == "trainer.attention=eager"
 
 
 def test_attention_that_the_model_lacks_is_refused() -> None:
