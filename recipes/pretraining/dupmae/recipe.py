@@ -1,0 +1,125 @@
+"""DupMAE as an experiment: an encoder pre-trained on text, then equal fine-tuning, and search of a collection."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from recipes.core.data.text.text_ids import TextIds
+from recipes.core.evaluation.curves import regular_steps
+from recipes.core.evaluation.plots import Plot
+from recipes.core.evaluation.scores import Scores
+from recipes.core.messages import note
+from recipes.core.models.run_models import describer
+from recipes.core.models.small_encoder import build_encoder_tokenizer, special_tokens
+from recipes.core.recipe import Evaluation
+from recipes.core.search.load import load_collection
+from recipes.core.search.pairs import training_pairs, training_queries
+from recipes.core.search.rankings import FILE, write_run
+from recipes.core.storage.files import sha256_json
+from recipes.core.training.task import Training
+from recipes.pretraining.dupmae.config import RECALL, DupMAEConfig
+from recipes.pretraining.dupmae.items import MaskedPieces, cut_pieces, texts_of
+from recipes.pretraining.dupmae.measuring import (
+    Searched,
+    add_bags,
+    measure_after,
+    measure_before,
+    measure_bm25,
+    write_retrieved,
+)
+from recipes.pretraining.dupmae.model import NAMES, DuplexAutoEncoder, DuplexLoss, as_transformers, build_masked_lm
+from recipes.pretraining.masked_rows import Pieces
+
+RETRIEVED = "retrieved.jsonl"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the arms of a seed share.
+
+    Attributes:
+        pieces: Ids of the texts of pre-training; None where nothing is pre-trained.
+        searched: Collection, queries, pairs, tokenizer.
+    """
+
+    pieces: Pieces | None
+    searched: Searched
+
+
+class DupMAERecipe:
+    """An encoder with two weak decoders, judged by the retriever that fine-tuning makes of it."""
+
+    def prepare(self, config: DupMAEConfig, device: str) -> Prepared:
+        """Collection, tokenizer, ids of all texts, pairs. Raises UserError: any of them cannot be had."""
+        collection = load_collection(config.data)
+        queries = collection.test.draw(config.data.queries, config.seed)
+        passages, queries = collection.part(queries, config.evaluation.passages, config.seed)
+        texts = list(texts_of(config.pretraining.path, collection.passages))
+        tokenizer = build_encoder_tokenizer(config.model, lambda: texts, sha256_json(texts))
+        pieces = cut_pieces(tokenizer, texts, config.pretraining.length) if config.trains else None
+        every = collection.passages
+        rows = _rows(tokenizer, [every.whole(number) for number in range(len(every))], config.pretraining.length)
+        train = training_queries(config.pairs, collection, config.seed)
+        train_rows, query_rows = (
+            _rows(tokenizer, list(asked.texts), config.fine_tuning.query_tokens) for asked in (train, queries)
+        )
+        pairs = training_pairs(config.pairs, collection, train, train_rows, rows, config.seed)
+        passage_rows = [rows[every.number_of[id]] for id in passages.ids]
+        special = special_tokens(tokenizer)
+        searched = Searched(passages, queries, passage_rows, query_rows, pairs, tokenizer, special, device)
+        return Prepared(pieces, searched)
+
+    def build(self, config: DupMAEConfig, prepared: Prepared) -> Training | None:
+        """Encoder and decoders; all arms of a seed share the encoder's first weights, texts and masks."""
+        if prepared.pieces is None:
+            return None
+        tokenizer, trainer, part = prepared.searched.tokenizer, config.trainer, config.pretraining
+        lm = build_masked_lm(config.model, tokenizer, config.seed)
+        size = trainer.max_steps * trainer.batch_size
+        items: Any = MaskedPieces(prepared.pieces, size, part, tokenizer, config.seed)
+        return Training(
+            DuplexAutoEncoder(lm, part, config.seed),
+            DuplexLoss(part.bow_weight),
+            items,
+            items.collate,
+            watch_steps=regular_steps(trainer.max_steps, config.evaluation.watch_every),
+            describe=describer(lm, tokenizer, view=as_transformers(lm), prefixes=NAMES),
+        )
+
+    def watch(self, config: DupMAEConfig, prepared: Prepared, model: Any) -> Scores:
+        """Bags of words of passages."""
+        scores = Scores()
+        add_bags(scores, config, prepared.searched, model.lm)
+        return scores
+
+    def evaluate(self, config: DupMAEConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
+        """Search before and after fine-tuning, and by BM25."""
+        scores, searched = Scores(), prepared.searched
+        lm = build_masked_lm(config.model, searched.tokenizer, config.seed) if model is None else model.lm
+        add_bags(scores, config, searched, lm)
+        plots = [measure_before(scores, config, searched, lm)]
+        retriever, rankings = measure_after(scores, config, searched, lm)
+        measure_bm25(scores, config, searched)
+        points = [(float(step), each.overall()[RECALL]) for step, each in sorted(curve.items())]
+        if points:
+            title = f"Words of passages among the {config.evaluation.terms} largest entries of mu"
+            plots.append(Plot("bags", title, "steps", "share", {RECALL: points}))
+        files = {
+            RETRIEVED: partial(write_retrieved, searched=searched, retriever=retriever, rankings=rankings),
+            FILE: partial(
+                write_run, rankings=rankings, queries=searched.queries, passages=searched.passages, tag=config.variant
+            ),
+        }
+        return Evaluation(scores.overall(), scores, plots=plots, files=files)
+
+
+def _rows(tokenizer: Any, texts: list[str], longest: int) -> list[list[int]]:
+    """Ids of texts, [CLS] and [SEP] included; what is too long is cut, and counted."""
+    rows = TextIds(tokenizer).with_special_tokens(texts)
+    if long := sum(len(row) > longest for row in rows):
+        note(f"{long:,} of {len(rows):,} texts are cut to {longest} tokens")
+        rows = TextIds(tokenizer).with_special_tokens(texts, longest)
+    return rows
+
+
+RECIPE = DupMAERecipe
