@@ -41,7 +41,9 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def batch_of(tokenizer: Any, numbers: list[int] | None = None, **options: Any) -> dict[str, Any]:
     config = PretrainingConfig(length=16, **options)
-    items = MaskedPieces(cut_pieces(tokenizer, TEXTS, 16), 12, config, tokenizer, 3)
+    items = MaskedPieces(
+        cut_pieces(tokenizer, tokenizer(TEXTS, add_special_tokens=False)["input_ids"], 16), 12, config, tokenizer, 3
+    )
     return items.collate(list(range(6)) if numbers is None else numbers)
 
 

@@ -1,6 +1,6 @@
 """Pieces of text, and batches of them with all masks: those of the encoder, and what each row of the decoder sees."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from recipes.core.data.text.documents import open_documents
-from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.models.padded import pad_rows
-from recipes.core.search.collection import Passages
 from recipes.pretraining.dupmae.config import ENHANCED, LENGTH, PretrainingConfig
 from recipes.pretraining.dupmae.method import visible_tokens
 from recipes.pretraining.masked_rows import Masker, Pieces
@@ -23,23 +21,25 @@ from recipes.pretraining.masking_config import WORDS, MaskingConfig
 DECODER = 1 << 40  # items from here on stand for what the decoder sees of an item
 
 
-def texts_of(path: str | None, passages: Passages) -> Iterator[str]:
-    """The texts of pre-training: the user's, or the passages. Raises UserError: they cannot be read."""
-    if path is None:
-        yield from (passages.whole(number) for number in range(len(passages)))
-    else:
-        yield from (document.text for document in open_documents(path, key="pretraining.path"))
+def read_texts(path: str) -> list[str]:
+    """The user's texts to pre-train on. Raises UserError: they cannot be read."""
+    return [document.text for document in open_documents(path, key="pretraining.path")]
 
 
-def cut_pieces(tokenizer: Any, texts: Sequence[str], length: int) -> Pieces:
-    """Texts in pieces of at most `length` tokens, [CLS] and [SEP] included.
+def cut_pieces(tokenizer: Any, texts: Sequence[Sequence[int]], length: int) -> Pieces:
+    """Texts in pieces that fit a row.
+
+    Args:
+        tokenizer: Of the texts.
+        texts: Ids of each, without special tokens.
+        length: Most tokens of a piece, [CLS] and [SEP] included.
 
     Raises:
         UserError: there is none.
     """
     sep = tokenizer.sep_token_id
-    ids = [token for row in TextIds(tokenizer).batch(texts) for token in (*row, sep)]
-    pieces = Pieces(np.array(ids, np.int32), tokenizer.cls_token_id, sep, length)
+    packed = np.fromiter((token for ids in texts for token in (*ids, sep)), np.int32)
+    pieces = Pieces(packed, tokenizer.cls_token_id, sep, length)
     if not len(pieces):
         raise UserError("there is no text to pre-train on", "pretraining.path", "give a file with more text")
     return pieces

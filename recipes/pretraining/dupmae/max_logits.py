@@ -26,6 +26,8 @@ def max_logits(hidden: Tensor, head: OutputHead, counted: Tensor, chunk: int = C
     Returns:
         [B, V] fp32 (float64 of float64).
     """
+    if not torch.is_grad_enabled():
+        hidden, head = hidden.detach(), head.detach()
     options = (matmul_dtype(hidden), max(chunk // hidden.shape[1], 1))
     mu: Tensor = _MaxLogits.apply(hidden, head.weight, head.bias, counted, *options)
     return mu
@@ -46,7 +48,10 @@ class _MaxLogits(torch.autograd.Function):
             part = slice(start, start + rows)
             logits = hidden[part].to(dtype) @ matrix.t()
             logits.masked_fill_(~counted[part, :, None], -torch.inf)
-            largest, places[part] = logits.max(1)
+            if any(ctx.needs_input_grad):
+                largest, places[part] = logits.max(1)
+            else:
+                largest = logits.amax(1)
             mu[part] = largest.to(mu.dtype)
         ctx.save_for_backward(hidden, weight, places)
         ctx.has_bias = bias is not None

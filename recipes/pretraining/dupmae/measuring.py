@@ -73,7 +73,9 @@ def add_bags(scores: Scores, config: DupMAEConfig, searched: Searched, lm: Any) 
     """NLL of the distinct tokens of passages under the softmax of mu, and their share among its largest entries."""
     count = min(config.evaluation.bags, len(searched.passages))
     scores.define(BAG, "mean NLL of the distinct tokens of a passage by softmax(mu)", False)
-    scores.define(RECALL, f"share of them among the {config.evaluation.terms} largest entries of mu", True)
+    scores.define(
+        RECALL, f"share of the distinct tokens of a passage among the {config.evaluation.terms} largest of mu", True
+    )
     reader = Retriever(lm, OT, "none", searched.special, config.seed)
     rows = searched.passage_rows[:count]
     mu = encode(reader, reader, rows, searched.device, config.evaluation.batch_tokens, None).mu

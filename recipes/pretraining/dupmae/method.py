@@ -56,7 +56,7 @@ def activate(mu: Tensor, how: str) -> Tensor:
 
 
 def top_terms(mu: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Of each row of mu [N, V] the k largest, falling: (int64 [N, k] terms, [N, k] values); all V if there are fewer."""
+    """Of each row of mu [N, V] the k largest, or all: int64 [N, k] terms and [N, k] values, falling."""
     values, terms = mu.topk(min(k, mu.shape[1]), 1)
     return terms, values
 

@@ -52,7 +52,7 @@ class DuplexAutoEncoder(nn.Module):
 
     def __init__(self, lm: MaskedLM, config: PretrainingConfig, seed: int) -> None:
         super().__init__()
-        self.lm, self.config, shape = lm, config, lm.encoder.config
+        self.lm, self.options, shape = lm, config, lm.encoder.config
         if config.decodes:
             with local_seed(seed):
                 sizes = (shape.hidden_size, shape.num_attention_heads, shape.intermediate_size)
@@ -66,9 +66,9 @@ class DuplexAutoEncoder(nn.Module):
         inputs = {"input_ids": batch["masked_ids"], "attention_mask": batch["attention_mask"]}
         states, ids = self.lm.encoder(**inputs).last_hidden_state, batch["input_ids"]
         parts = {MASKED: self._nll(states, ids, batch["chosen"])}
-        if self.config.decodes:
+        if self.options.decodes:
             parts[DECODED] = self._nll(self._decode(states[:, 0], batch), ids, batch["decoded"])
-        if self.config.has_bag:
+        if self.options.has_bag:
             mu = max_logits(self.lm.head(states), self.lm.output, batch["ordinary"])
             losses = bag_loss(mu, batch["types"], batch["type_weights"])
             parts[BAG] = losses.sum(), losses
@@ -82,8 +82,8 @@ class DuplexAutoEncoder(nn.Module):
         embeddings, ids = self.lm.encoder.embeddings, batch["decoder_ids"]
         context = context_stream(embeddings, cls, ids)
         queries = context
-        if self.config.decoder_mask == ENHANCED:
-            queries = query_stream(embeddings, cls, ids.shape[1], self.config.query_embed)
+        if self.options.decoder_mask == ENHANCED:
+            queries = query_stream(embeddings, cls, ids.shape[1], self.options.query_embed)
         states: Tensor = self.decoder(queries, context, batch["visible"])
         return states
 

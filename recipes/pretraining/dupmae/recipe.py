@@ -1,5 +1,6 @@
 """DupMAE as an experiment: an encoder pre-trained on text, then equal fine-tuning, and search of a collection."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from recipes.core.search.rankings import FILE, write_run
 from recipes.core.storage.files import sha256_json
 from recipes.core.training.task import Training
 from recipes.pretraining.dupmae.config import RECALL, DupMAEConfig
-from recipes.pretraining.dupmae.items import MaskedPieces, cut_pieces, texts_of
+from recipes.pretraining.dupmae.items import MaskedPieces, cut_pieces, read_texts
 from recipes.pretraining.dupmae.measuring import (
     Searched,
     add_bags,
@@ -54,14 +55,19 @@ class DupMAERecipe:
         collection = load_collection(config.data)
         queries = collection.test.draw(config.data.queries, config.seed)
         passages, queries = collection.part(queries, config.evaluation.passages, config.seed)
-        texts = list(texts_of(config.pretraining.path, collection.passages))
-        tokenizer = build_encoder_tokenizer(config.model, lambda: texts, sha256_json(texts))
-        pieces = cut_pieces(tokenizer, texts, config.pretraining.length) if config.trains else None
-        every = collection.passages
-        rows = _rows(tokenizer, [every.whole(number) for number in range(len(every))], config.pretraining.length)
         train = training_queries(config.pairs, collection, config.seed)
+        every, length, most = collection.passages, config.pretraining.length, config.fine_tuning.query_tokens
+        wholes = [every.whole(number) for number in range(len(every))]
+        texts = wholes if config.pretraining.path is None else read_texts(config.pretraining.path)
+        tokenizer = build_encoder_tokenizer(config.model, lambda: texts, sha256_json(texts))
+        ids = TextIds(tokenizer)
+        cut = ids.batch(wholes)
+        text_ids = cut if texts is wholes or not config.trains else ids.batch(texts)
+        pieces = cut_pieces(tokenizer, text_ids, length) if config.trains else None
+        rows = _rows(tokenizer, cut, length, "passages")
         train_rows, query_rows = (
-            _rows(tokenizer, list(asked.texts), config.fine_tuning.query_tokens) for asked in (train, queries)
+            _rows(tokenizer, ids.batch(list(asked.texts)), most, what)
+            for asked, what in ((train, "queries to train on"), (queries, "queries"))
         )
         pairs = training_pairs(config.pairs, collection, train, train_rows, rows, config.seed)
         passage_rows = [rows[every.number_of[id]] for id in passages.ids]
@@ -113,13 +119,12 @@ class DupMAERecipe:
         return Evaluation(scores.overall(), scores, plots=plots, files=files)
 
 
-def _rows(tokenizer: Any, texts: list[str], longest: int) -> list[list[int]]:
-    """Ids of texts, [CLS] and [SEP] included; what is too long is cut, and counted."""
-    rows = TextIds(tokenizer).with_special_tokens(texts)
-    if long := sum(len(row) > longest for row in rows):
-        note(f"{long:,} of {len(rows):,} texts are cut to {longest} tokens")
-        rows = TextIds(tokenizer).with_special_tokens(texts, longest)
-    return rows
+def _rows(tokenizer: Any, texts: Sequence[Sequence[int]], longest: int, what: str) -> list[list[int]]:
+    """Ids of texts with [CLS] and [SEP]; what is too long is cut, and counted."""
+    room = longest - 2
+    if long := sum(len(ids) > room for ids in texts):
+        note(f"{long:,} of {len(texts):,} {what} are cut to {longest} tokens")
+    return [[tokenizer.cls_token_id, *ids[:room], tokenizer.sep_token_id] for ids in texts]
 
 
 RECIPE = DupMAERecipe
