@@ -63,8 +63,8 @@ def query_stream(embeddings: nn.Module, cls: Tensor, length: int, how: str) -> T
     """
     repeated = cls[:, None].expand(-1, length, -1)
     if how == "layernorm":
-        made: Tensor = embeddings(inputs_embeds=repeated)
-        return made
+        normed: Tensor = embeddings(inputs_embeds=repeated)
+        return normed
     positions: Tensor = embeddings.position_embeddings.weight  # type: ignore[union-attr, assignment]
     return repeated + positions[:length]
 
