@@ -40,9 +40,9 @@ class Decoder(nn.Module):
             [B, L, d]
         """
         asked, keys, values = self.query(queries), self.key(context), self.value(context)
-        parts = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (asked, keys, values))
+        asked, keys, values = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (asked, keys, values))
         rate = self.rate if self.training else 0.0
-        read = scaled_dot_product_attention(*parts, attn_mask=visible[:, None], dropout_p=rate)
+        read = scaled_dot_product_attention(asked, keys, values, attn_mask=visible[:, None], dropout_p=rate)
         read = self._drop(self.output(read.transpose(1, 2).flatten(2)))
         states = self.attention_norm(queries + read)
         normed: Tensor = self.norm(states + self._drop(self.down(gelu(self.up(states)))))

@@ -170,7 +170,7 @@ def write_retrieved(path: Path, searched: Searched, retriever: Retriever, rankin
             }
             for passage, score in zip(ranking.passages[:SHOWN], ranking.scores[:SHOWN], strict=True)
         ]
-        line = {"query": searched.queries.ids[number], "text": searched.queries.texts[number]}
+        line: dict[str, Any] = {"query": searched.queries.ids[number], "text": searched.queries.texts[number]}
         line |= {"terms": named[0][number], "terms_of_the_right_passage": named[1][number], "passages": first}
         lines.append(json.dumps(line, ensure_ascii=False))
     write_text(path, "\n".join(lines) + "\n")
