@@ -1,0 +1,124 @@
+"""ELECTRA as an experiment: encoders trained from nothing at equal floating-point operations, and what they know."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from recipes.core.data.text.mixture import DomainCorpus, load_mixture
+from recipes.core.evaluation.heatmaps import heatmap_example
+from recipes.core.evaluation.scores import Scores
+from recipes.core.messages import note
+from recipes.core.models.run_models import describer
+from recipes.core.models.small_encoder import build_encoder_tokenizer
+from recipes.core.recipe import Evaluation
+from recipes.core.storage.files import write_text
+from recipes.core.training.task import Training
+from recipes.core.training.trainer import check_one_batch
+from recipes.pretraining.electra.config import ElectraConfig
+from recipes.pretraining.electra.measures import (
+    JudgedRow,
+    add_judgements,
+    add_probe,
+    add_training_measures,
+    judged_rows,
+)
+from recipes.pretraining.electra.model import Prepared, build_loss, build_model
+from recipes.pretraining.electra.optimizer import without_bias_correction
+from recipes.pretraining.masked_rows import MaskedRows, Masker, RowMixture
+from recipes.pretraining.probing import load_task
+
+ROWS = "rows.jsonl"
+SHOWN = 24  # rows of the heatmap
+POOLER = ("pooler.dense.weight", "pooler.dense.bias")  # that BertModel has by default, and no encoder of ours
+
+
+class ElectraRecipe:
+    """An encoder, perhaps with a generator beside it."""
+
+    def prepare(self, config: ElectraConfig, device: str) -> Prepared:
+        """Tokenizer, packed texts, labelled texts. Raises UserError: some of them cannot be used."""
+        if config.warning:
+            note(f"warning: {config.warning}")
+        task = load_task(config.task)
+        corpus = DomainCorpus(config.data)
+        tokenizer = build_encoder_tokenizer(config.model, corpus.texts, corpus.fingerprint)
+        rows = RowMixture(load_mixture(config.data, corpus, tokenizer), tokenizer, config.data.length)
+        for domain in rows.domains:
+            rows.train(domain), rows.test(domain)
+        masker = Masker(config.masking, tokenizer, config.data.length, config.seed)
+        return Prepared(rows, masker, tokenizer, task, device)
+
+    def build(self, config: ElectraConfig, prepared: Prepared) -> Training:
+        """Networks and loss of the arm; the stream of rows depends on the seed."""
+        model, loss, steps = build_model(config, prepared), build_loss(config), config.steps
+        items: Any = MaskedRows(prepared.rows, steps * config.trainer.batch_size, config.seed, prepared.masker)
+        check_one_batch(len(items), config.trainer)
+        watches = config.evaluation.watches
+        return Training(
+            model,
+            loss,
+            items,
+            items.collate,
+            watch_steps=frozenset(max(round(steps * each / watches), 1) for each in range(1, watches + 1)),
+            before_step=getattr(loss, "before_step", None),
+            describe=_describer(model, prepared),
+            take_optimizer=None if config.adam_bias_correction else without_bias_correction,
+        )
+
+    def watch(self, config: ElectraConfig, prepared: Prepared, model: Any) -> Scores:
+        """What is judged and guessed of held-out rows."""
+        scores = Scores()
+        add_judgements(scores, judged_rows(config, prepared, model))
+        return scores
+
+    def evaluate(self, config: ElectraConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
+        """The probe of frozen features, tokens of held-out rows, and the gradient's noise."""
+        scores, rows = Scores(), judged_rows(config, prepared, model)
+        add_probe(scores, config, prepared, model)
+        add_judgements(scores, rows)
+        add_training_measures(scores, config, prepared, model)
+        files: dict[str, Callable[[Path], None]] = {
+            ROWS: partial(_write, rows=rows, tokenizer=prepared.tokenizer),
+        }
+        return Evaluation(scores.overall(), scores, heatmap=_heatmap(rows, prepared.tokenizer), files=files)
+
+
+def _describer(model: Any, prepared: Prepared) -> Callable[[Path], None]:
+    """The encoder alone, as `AutoModel` loads it: neither generator nor head is kept."""
+    unread = POOLER if model.encoder.config.model_type == "bert" else ()
+    return describer(model, prepared.tokenizer, view=model.encoder, prefixes=[("encoder.", "")], unread=unread)
+
+
+def _heatmap(rows: list[JudgedRow], tokenizer: Any) -> dict[str, Any] | None:
+    """How sure the encoder is that a token was replaced; None of one that is not asked."""
+    shown = [row for row in rows if row.logits is not None][:SHOWN]
+    if not shown:
+        return None
+    from scipy.special import expit
+
+    examples = []
+    for row in shown:
+        kinds = ["replaced" if is_other else None for is_other in row.written != row.ids]
+        weights = expit(row.logits)
+        examples.append(heatmap_example(row.name, tokenizer.convert_ids_to_tokens(row.written), weights, None, kinds))
+    return {"hint": "how sure the encoder is that a token is not the text's", "examples": examples}
+
+
+def _write(path: Path, rows: list[JudgedRow], tokenizer: Any) -> None:
+    """One line a held-out row: text, what the encoder read, and of each masked token what was said of it."""
+    lines = []
+    for row in rows:
+        names = {name: tokenizer.convert_ids_to_tokens(ids) for name, ids in (("text", row.ids), ("read", row.written))}
+        line: dict[str, Any] = {"row": row.name, **names, "masked": row.chosen.nonzero()[0].tolist()}
+        for name, ids in (("encoder", row.predicted), ("generator", row.guessed)):
+            if ids is not None:
+                line[name] = tokenizer.convert_ids_to_tokens(ids)
+        if row.logits is not None:
+            line["replaced_logits"] = [round(float(each), 3) for each in row.logits]
+        lines.append(json.dumps(line, ensure_ascii=False))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+RECIPE = ElectraRecipe
