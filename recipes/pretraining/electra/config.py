@@ -18,6 +18,7 @@ REPLACE_MLM, ALL_TOKENS = "replace_mlm", "all_tokens_mlm"
 JOINT, TWO_STAGE, ADVERSARIAL = "joint", "two_stage", "adversarial"
 DETECTS = (ELECTRA, ELECTRA_15)
 ACCURACY, POSITIONS, SIGNAL = "probe/accuracy", "loss_positions", "gradient_snr"
+START = "start"  # of metrics of the encoder before its first step
 BACKWARD = 3  # a step is a forward and a backward, which costs two
 
 
@@ -108,6 +109,13 @@ class ElectraConfig(RunConfig):
     def sequence_tokens(self) -> int:
         """Most tokens of a row."""
         return self.data.length
+
+    @property
+    def stream(self) -> int:
+        """Rows that are drawn: as many as the cheapest arm could read, so that all arms read the same in one order."""
+        least = flops(BACKWARD * self.model.macs(self.data.length))
+        most = self.trainer.max_flops
+        return max(int(most // least) if most else 0, self.steps * self.trainer.batch_size)
 
     def row_macs(self) -> tuple[float, float, float]:
         """Multiply-adds of a row: a forward of the generator, of the encoder, and what has no backward."""
@@ -248,7 +256,7 @@ CARD = Card(
     pair_keys=("arm", "objective", "generator", "training", "masking", "adam_bias_correction"),
     version=1,
     control="electra_15",
-    headlines=(ACCURACY, POSITIONS, SIGNAL, "disc/", "generator/", "mlm/"),
-    metrics=("probe/*", "disc/*", "generator/*", "mlm/*", POSITIONS, SIGNAL, "steps"),
+    headlines=(ACCURACY, f"{START}/accuracy", POSITIONS, SIGNAL, "disc/", "generator/", "mlm/"),
+    metrics=("probe/*", f"{START}/*", "disc/*", "generator/*", "mlm/*", POSITIONS, SIGNAL, "steps"),
     watched=("disc/*", "generator/*", "mlm/*"),
 )

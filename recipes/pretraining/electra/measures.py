@@ -1,20 +1,25 @@
 """What is measured of an encoder: frozen features, tokens that it judges or predicts, the noise of its gradient."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recipes.core.data.text.text_ids import tokenizer_fingerprint
 from recipes.core.evaluation.classification import add_test_scores, auroc_values
 from recipes.core.evaluation.probe import probe
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.dropout import evaluation
 from recipes.core.models.padded import batches
 from recipes.core.scoring.features import text_features
-from recipes.pretraining.electra.config import ALL_TOKENS, DETECTS, POSITIONS, SIGNAL, ElectraConfig
+from recipes.core.scoring.fingerprints import module_hash
+from recipes.core.storage.cache import build_once
+from recipes.core.storage.files import sha256_json
+from recipes.pretraining.electra.config import ALL_TOKENS, DETECTS, POSITIONS, SIGNAL, START, ElectraConfig
 from recipes.pretraining.electra.method import signal_to_noise
 from recipes.pretraining.electra.model import Prepared, build_loss
 from recipes.pretraining.electra.objectives import loss_positions
@@ -23,6 +28,7 @@ from recipes.pretraining.masked_rows import MaskedRows
 from recipes.pretraining.replaced_tokens import ReplacedTokens
 
 HELD_OUT, GRADIENTS = 2**40, 2**33  # numbers of rows, and seeds, that no training has
+FILE, VERSION = "predictions.npy", 1
 DISC, GENERATOR, MLM = "disc", "generator", "mlm"
 
 
@@ -49,23 +55,29 @@ class JudgedRow:
     guessed: np.ndarray | None
 
 
-def add_probe(scores: Scores, config: ElectraConfig, prepared: Prepared, model: Any) -> None:
-    """`probe/accuracy` and `probe/macro_f1` of frozen features of the labelled texts."""
-    data, options = prepared.task, {"layer": config.probe.layer, "pooling": config.probe.pooling}
-    features = [
-        text_features(
-            model.encoder,
-            prepared.tokenizer,
-            [each.text for each in part],
-            device=prepared.device,
-            max_tokens=config.probe.max_tokens,
-            batch_tokens=config.evaluation.batch_tokens,
-            **options,
+def add_probe(scores: Scores, config: ElectraConfig, prepared: Prepared, encoder: Any, prefix: str) -> None:
+    """Accuracy and macro-F1 of a probe on frozen features of the labelled texts; that of an encoder is fitted once."""
+    data, title = prepared.task, "probe on frozen features"
+    content = [module_hash(encoder, encoder.config), tokenizer_fingerprint(prepared.tokenizer), data.fingerprint]
+    key = [*content, asdict(config.probe), config.seed, VERSION]
+
+    def build(folder: Path) -> None:
+        options: dict[str, Any] = {
+            "layer": config.probe.layer,
+            "pooling": config.probe.pooling,
+            "device": prepared.device,
+        }
+        options |= {"max_tokens": config.probe.max_tokens, "batch_tokens": config.evaluation.batch_tokens}
+        train, test = (
+            text_features(encoder, prepared.tokenizer, [each.text for each in part], **options)
+            for part in (data.train, data.test)
         )
-        for part in (data.train, data.test)
-    ]
-    _, predictions = probe(data, features[0], features[1], config.probe, config.seed)
-    add_test_scores(scores, data, predictions, "probe/")
+        np.save(folder / FILE, probe(data, train, test, config.probe, config.seed)[1])
+
+    folder = build_once("encoder-probes", sha256_json(key)[:32], build)
+    if prefix.startswith(START):
+        title = f"{title} of the encoder before its first step"
+    add_test_scores(scores, data, np.load(folder / FILE), prefix, title)
 
 
 @torch.no_grad()
@@ -180,7 +192,7 @@ def add_training_measures(scores: Scores, config: ElectraConfig, prepared: Prepa
     stream = MaskedRows(prepared.rows, config.trainer.batch_size, config.seed, prepared.masker)
     whole = stream.collate([stream[i] for i in range(len(stream))])
     scores.add(POSITIONS, "step", "step", loss_positions(loss, whole))
-    scores.define("steps", "steps of the run", True)
+    scores.define("steps", "steps that the operations of the run allow", True)
     scores.add("steps", "run", "run", config.steps)
     if not count:
         return

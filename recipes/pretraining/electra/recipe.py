@@ -11,12 +11,12 @@ from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.run_models import describer
-from recipes.core.models.small_encoder import build_encoder_tokenizer
+from recipes.core.models.small_encoder import build_encoder, build_encoder_tokenizer
 from recipes.core.recipe import Evaluation
 from recipes.core.storage.files import write_text
 from recipes.core.training.task import Training
 from recipes.core.training.trainer import check_one_batch
-from recipes.pretraining.electra.config import ElectraConfig
+from recipes.pretraining.electra.config import START, ElectraConfig
 from recipes.pretraining.electra.measures import (
     JudgedRow,
     add_judgements,
@@ -51,9 +51,9 @@ class ElectraRecipe:
         return Prepared(rows, masker, tokenizer, task, device)
 
     def build(self, config: ElectraConfig, prepared: Prepared) -> Training:
-        """Networks and loss of the arm; the stream of rows depends on the seed."""
+        """Networks and loss of the arm; rows and their order depend on the seed, as far as an arm reads them."""
         model, loss, steps = build_model(config, prepared), build_loss(config), config.steps
-        items: Any = MaskedRows(prepared.rows, steps * config.trainer.batch_size, config.seed, prepared.masker)
+        items: Any = MaskedRows(prepared.rows, config.stream, config.seed, prepared.masker)
         check_one_batch(len(items), config.trainer)
         watches = config.evaluation.watches
         return Training(
@@ -76,7 +76,8 @@ class ElectraRecipe:
     def evaluate(self, config: ElectraConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """The probe of frozen features, tokens of held-out rows, and the gradient's noise."""
         scores, rows = Scores(), judged_rows(config, prepared, model)
-        add_probe(scores, config, prepared, model)
+        add_probe(scores, config, prepared, model.encoder, "probe/")
+        add_probe(scores, config, prepared, build_encoder(config.model, prepared.tokenizer, config.seed), f"{START}/")
         add_judgements(scores, rows)
         add_training_measures(scores, config, prepared, model)
         files: dict[str, Callable[[Path], None]] = {
