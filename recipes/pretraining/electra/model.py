@@ -66,15 +66,15 @@ def build_model(config: ElectraConfig, prepared: Prepared) -> MaskedLM | Replace
 
 def build_loss(config: ElectraConfig) -> Any:
     """The objective of the arm."""
-    weights = {"generator_weight": config.generator.weight, "discriminator_weight": config.discriminator_weight}
     if config.objective == BERT:
         return MaskedLMLoss()
     if config.objective not in DETECTS:
         return ReplacedMLMLoss(config.generator.weight, config.objective == ALL_TOKENS)
-    options = weights | {"chosen_only": config.objective == ELECTRA_15}
+    weights = (config.generator.weight, config.discriminator_weight)
+    chosen_only = config.objective == ELECTRA_15
     if config.training == TWO_STAGE:
-        return TwoStageLoss(config.switch, **options)
-    return (AdversarialLoss if config.training == ADVERSARIAL else ReplacedTokenLoss)(**options)
+        return TwoStageLoss(config.switch, *weights, chosen_only)
+    return (AdversarialLoss if config.training == ADVERSARIAL else ReplacedTokenLoss)(*weights, chosen_only)
 
 
 def _generator(config: ElectraConfig, prepared: Prepared, encoder: Any) -> MaskedLM | None:

@@ -99,11 +99,11 @@ class TwoStageLoss(ReplacedTokenLoss):
 
     Args:
         switch: Steps of the first stage.
-        options: Of `ReplacedTokenLoss`.
+        options: Arguments of `ReplacedTokenLoss`.
     """
 
-    def __init__(self, switch: int, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, switch: int, *options: Any) -> None:
+        super().__init__(*options)
         self.switch, self.second = switch, False
 
     def before_step(self, step: int, model: nn.Module, batches: list[dict[str, Any]]) -> None:
