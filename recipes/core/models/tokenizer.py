@@ -40,8 +40,7 @@ def train_bpe(
     def build(folder: Path) -> None:
         _add_bos(_bpe(texts, vocabulary, extra), begin).save_pretrained(folder)
 
-    folder = build_once("tokenizers", sha256_json([FORMAT, fingerprint, vocabulary, list(extra), begin])[:32], build)
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    return _built_once([fingerprint, vocabulary, list(extra), begin], build)
 
 
 def character_tokenizer(
@@ -59,8 +58,7 @@ def character_tokenizer(
     def build(folder: Path) -> None:
         _add_bos(_characters(texts, vocabulary), begin).save_pretrained(folder)
 
-    folder = build_once("tokenizers", sha256_json([FORMAT, fingerprint, vocabulary, "characters", begin])[:32], build)
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    return _built_once([fingerprint, vocabulary, "characters", begin], build)
 
 
 def train_wordpiece(
@@ -80,8 +78,7 @@ def train_wordpiece(
     def build(folder: Path) -> None:
         _wordpiece(texts, vocabulary, lower_case).save_pretrained(folder)
 
-    key = sha256_json([FORMAT, fingerprint, vocabulary, "wordpiece", lower_case])[:32]
-    return PreTrainedTokenizerFast.from_pretrained(build_once("tokenizers", key, build))
+    return _built_once([fingerprint, vocabulary, "wordpiece", lower_case], build)
 
 
 def add_image_tokens(tokenizer: Any) -> Any:
@@ -117,6 +114,12 @@ def check_same_tokenizer(path: str, tokenizer: Any, key: str, instead: str) -> A
             hint=f"use a reference with the model's tokenizer, or {instead}",
         )
     return reference
+
+
+def _built_once(content: list[Any], build: Callable[[Path], None]) -> PreTrainedTokenizerFast:
+    """The tokenizer that `build` saves, or the one that was saved before; `content` is what it depends on."""
+    folder = build_once("tokenizers", sha256_json([FORMAT, *content])[:32], build)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def _add_bos(tokenizer: PreTrainedTokenizerFast, begin: bool) -> PreTrainedTokenizerFast:

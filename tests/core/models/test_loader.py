@@ -334,7 +334,7 @@ def test_messages_show_no_control_characters(copy: Path) -> None:
 # What reads files that the project itself has written or fetched, in forms that the loader does not take.
 ELSEWHERE = {
     "recipes/core/models/smollm2.py": 2,
-    "recipes/core/models/tokenizer.py": 2,
+    "recipes/core/models/tokenizer.py": 1,
     # Configs that the run itself has written.
     "recipes/core/models/hf_folder.py": 2,
     "recipes/core/models/caption_folder.py": 1,
