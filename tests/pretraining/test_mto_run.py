@@ -14,6 +14,9 @@ from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import read_rows
 from recipes.core.statistics.outcome import RunOutcome
+from recipes.pretraining.mto.baseline import area_ratio, as_good_from
+from recipes.pretraining.mto.config import LabelledImagesConfig
+from recipes.pretraining.mto.images import load_images
 
 QUICK = ("budget=smoke", "data.limit=100", "trainer.max_steps=4", "evaluation.watch_every=2", "tracker=none")
 TINY = (*QUICK, "trainer.threads=1", "model.width=8", "model.heads=2", "trainer.batch_size=16")
@@ -71,6 +74,20 @@ def test_images_that_do_not_fit(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("config.yaml"))
 
 
+def test_images_that_are_split_already(tmp_path: Path) -> None:
+    for part, each in (("train", 5), ("test", 3)):
+        _images(tmp_path / part, each=each)
+    Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(tmp_path / "train" / "b" / "more.png")
+    images = load_images(LabelledImagesConfig(path=str(tmp_path)), 2)
+    assert [text.id for text in images.labels.train] == [
+        "train/a/3.png",
+        "train/a/4.png",
+        *(f"train/b/{name}.png" for name in ("3", "4", "more")),
+    ], "what is tested on is not trained on"
+    assert len(images.labels.test) == 6 and images.train[-1].max() == 7
+    assert images.pixels("test").shape == (6, 3, 8, 8)
+
+
 def test_images_of_the_user_and_what_the_run_leaves(tmp_path: Path) -> None:
     folder = _images(tmp_path / "mine", (10, 8), each=16)
     rows = [
@@ -94,6 +111,12 @@ def test_images_of_the_user_and_what_the_run_leaves(tmp_path: Path) -> None:
     encoder = AutoModel.from_pretrained(outcome.folder / "hf", add_pooling_layer=False)
     assert type(encoder).__name__ == "ViTModel" and encoder.config._attn_implementation == "sdpa"
     assert encoder(torch.zeros(1, 3, 12, 12)).last_hidden_state.shape == (1, 10, 8)
+
+
+def test_as_good_for_good() -> None:
+    curve = {10: 0.9, 20: 0.5, 30: 0.8, 40: 0.7, 50: 0.8, 60: 0.85}
+    assert [as_good_from(curve, target) for target in (0.4, 0.6, 0.75, 0.85, 0.95)] == [10, 30, 50, 60, 60]
+    assert area_ratio({10: 0.9, 20: 0.5}, curve | {10: 0.2}) == pytest.approx(2)
 
 
 def test_arms_share_a_baseline(tmp_path: Path) -> None:

@@ -58,9 +58,14 @@ def baseline_curve(
     return {int(step): float(value) for step, value in read_json(folder / CURVE).items()}
 
 
-def first_as_good(curve: Mapping[int, float], target: float) -> int:
-    """The first measured step at which an accuracy reaches the target; the last one where none does."""
-    return next((step for step in sorted(curve) if curve[step] >= target), max(curve))
+def as_good_from(curve: Mapping[int, float], target: float) -> int:
+    """The first measured step from which on an accuracy stays at the target or above; the last one, where it does not.
+
+    A first crossing would say little: features of an untrained encoder are good at first, and lose before they gain.
+    """
+    last = max(curve)
+    worse = [step for step in curve if curve[step] < target]
+    return min((step for step in curve if step > max(worse)), default=last) if worse else min(curve)
 
 
 def area_ratio(curve: Mapping[int, float], baseline: Mapping[int, float]) -> float:

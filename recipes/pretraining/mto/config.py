@@ -111,7 +111,7 @@ class MtoConfig:
 class EvaluationConfig:
     """What is measured, and when."""
 
-    watch_every: int = setting(20, help="steps between measurements", unit="steps", ge=1)
+    watch_every: int = setting(36, help="steps between measurements", unit="steps", ge=1)
     strength: float = setting(0.1, help="inverse strength of the L2 penalty of the linear probe", gt=0)
     tau: float = setting(0.1, help="temperature of the affinity of tokens", gt=0)
     baseline: bool = setting(
@@ -225,7 +225,7 @@ CARD = Card(
             minimal_effect=0.05,
         ),
         Claim(
-            statement="The baseline's final accuracy is reached in fewer epochs",
+            statement="The baseline's final accuracy is reached, for good, in fewer epochs",
             metric=EPOCHS,
             arm="full",
             baseline="none",

@@ -1,6 +1,6 @@
 """What is measured of a model: a probe on its features, what it restores, and how its tokens look at each other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,20 +48,18 @@ def add_probe(scores: Scores, images: LabelledImages, predicted: np.ndarray) -> 
 
 
 @torch.no_grad()
-def masked_passes(model: MaskedImageModel, items: Items, size: int, plain: bool) -> list[tuple[Any, Pass]]:
+def masked_passes(model: MaskedImageModel, items: Items, size: int, plain: bool) -> Iterator[tuple[Any, Pass]]:
     """Batches of items, and what becomes of them with the rows of training, or (plain) of a softmax."""
     device, kind = model.head.weight.device, model.attention.recalibration
     model.attention.recalibration = NONE if plain else kind
-    passes = []
     try:
         with evaluation(model):
             for part in torch.arange(len(items)).split(size):
                 batch = collate([items[int(row)] for row in part])
                 moved = {name: value.to(device) for name, value in batch.items() if name != "ids"}
-                passes.append((moved | {"ids": batch["ids"]}, model(**moved)))
+                yield moved | {"ids": batch["ids"]}, model(**moved)
     finally:
         model.attention.recalibration = kind
-    return passes
 
 
 def add_restoration(scores: Scores, model: MaskedImageModel, items: Items, size: int) -> None:

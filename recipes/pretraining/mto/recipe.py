@@ -20,7 +20,7 @@ from recipes.core.recipe import Evaluation
 from recipes.core.storage.files import write_text
 from recipes.core.training.task import Training
 from recipes.core.training.trainer import check_one_batch
-from recipes.pretraining.mto.baseline import area_ratio, baseline_curve, first_as_good
+from recipes.pretraining.mto.baseline import area_ratio, baseline_curve, as_good_from
 from recipes.pretraining.mto.config import (
     AREA,
     EPOCHS,
@@ -35,13 +35,7 @@ from recipes.pretraining.mto.config import (
 )
 from recipes.pretraining.mto.images import MIDDLE, LabelledImages, load_images
 from recipes.pretraining.mto.masks import MaskedItems, collate
-from recipes.pretraining.mto.measures import (
-    add_attention,
-    add_probe,
-    add_restoration,
-    predictions,
-    restored_strip,
-)
+from recipes.pretraining.mto.measures import add_attention, add_probe, add_restoration, predictions, restored_strip
 from recipes.pretraining.mto.model import MaskedImageLoss, build_model
 
 TEST_SEED = 2**31  # of the masks that test images have in every measurement
@@ -189,13 +183,15 @@ def _price(config: MtoRunConfig, prepared: Prepared, accuracies: dict[int, float
     last, seconds = max(accuracies), prepared.steps.durations
     scores.define(SECONDS, "seconds of pre-training: the median step, times the steps", False)
     scores.define(RATIO, "area under the probe's accuracy, over that of the arm none of the same seed", True)
-    scores.define(EPOCHS, "epochs until the final accuracy of the arm none is reached; all, where it never is", False)
+    scores.define(
+        EPOCHS, "epochs until accuracy stays at the final one of the arm none or above; all, where it does not", False
+    )
     scores.define(SECONDS_NEEDED, "seconds of these epochs", False)
     if seconds:
         extra[SECONDS] = median(seconds) * last
     baseline = accuracies if config.mto == config.mto.baseline else prepared.baseline
     if baseline is not None:
-        step = first_as_good(accuracies, baseline[max(baseline)])
+        step = as_good_from(accuracies, baseline[max(baseline)])
         extra[RATIO] = area_ratio(accuracies, baseline)
         extra[EPOCHS] = step * config.trainer.batch_size / len(prepared.train)
         if seconds:
