@@ -20,7 +20,7 @@ from recipes.core.recipe import Evaluation
 from recipes.core.storage.files import write_text
 from recipes.core.training.task import Training
 from recipes.core.training.trainer import check_one_batch
-from recipes.pretraining.mto.baseline import area_ratio, baseline_curve, as_good_from
+from recipes.pretraining.mto.baseline import area_ratio, as_good_from, baseline_curve
 from recipes.pretraining.mto.config import (
     AREA,
     EPOCHS,
