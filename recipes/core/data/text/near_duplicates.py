@@ -63,7 +63,8 @@ class NearDuplicates:
     similar. A pair at the threshold is missed with a probability of at most 1e-6, a more similar one less.
 
     Args:
-        threshold: Jaccard similarity of the sets of runs of five words in lower case, from `LEAST_SIMILARITY` to 1.
+        threshold: Jaccard similarity of the sets of runs, from `LEAST_SIMILARITY` to 1.
+        runs: Makes them of a text; by default runs of five words in lower case.
 
     Attributes:
         originals: Id of every near-duplicate -> id of the first document kept that it is similar to.
@@ -73,19 +74,19 @@ class NearDuplicates:
         Mining of Massive Datasets, section 3.4.
     """
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, runs: Callable[[str], NDArray[np.uint64]] | None = None) -> None:
         from datasketch import MinHash, MinHashLSH
 
         rows = band_rows(threshold)
         self.originals: dict[str, str] = {}
-        self._threshold = threshold
+        self._threshold, self._runs = threshold, runs or word_runs
         self._kept: list[tuple[str, NDArray[np.uint64]]] = []
         self._index = MinHashLSH(num_perm=PERMUTATIONS, params=(PERMUTATIONS // rows, rows))
         self._empty = MinHash(PERMUTATIONS, seed=1, hashfunc=int)
 
     def repeats(self, document: Document) -> bool:
         """Whether the next document is a near-duplicate; it is kept if not."""
-        runs = word_runs(document.text)
+        runs = self._runs(document.text)
         sketch: Any = self._empty.copy()
         sketch.update_batch((runs & np.uint64(2**32 - 1)).tolist())
         candidates = sorted(self._index.query(sketch))
@@ -110,7 +111,15 @@ def band_rows(threshold: float) -> int:
 def word_runs(text: str) -> NDArray[np.uint64]:
     """Hashes of a text's runs of five words, distinct and ascending; a text of fewer words is one run."""
     words = _WORD.findall(text.lower()) or [text]
-    runs = {" ".join(words[start : start + RUN]) for start in range(max(1, len(words) - RUN + 1))}
+    return _hashes({" ".join(words[start : start + RUN]) for start in range(max(1, len(words) - RUN + 1))})
+
+
+def character_runs(text: str, length: int) -> NDArray[np.uint64]:
+    """Hashes of a text's runs of so many characters, distinct and ascending; a shorter text is one run."""
+    return _hashes({text[start : start + length] for start in range(max(1, len(text) - length + 1))})
+
+
+def _hashes(runs: set[str]) -> NDArray[np.uint64]:
     hashes = (int.from_bytes(blake2b(run.encode(), digest_size=8).digest(), "big") for run in runs)
     return np.unique(np.fromiter(hashes, np.uint64, len(runs)))
 
