@@ -119,7 +119,7 @@ CARD = Card(
         ),
     ),
     cost="optimizer state of one stage at a time; adapters beside all linear layers in the last",
-    pair_keys=("arm", "extend", "schedule", "replay.share", "corpus.use"),
+    pair_keys=("arm", "extend", "schedule", "replay", "corpus"),
     version=1,
     control="mean",
     headlines=(BITS, AT_EXTENSION, RATIO, FORGETTING),

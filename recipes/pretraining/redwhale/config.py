@@ -8,7 +8,7 @@ from recipes.core.data.config import DOMAINS, DomainsConfig, WindowsConfig
 from recipes.core.models.adapter_config import LoraConfig, float32_problems
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
 from recipes.core.spelling import did_you_mean
-from recipes.core.training.stage_plan import stage_problem
+from recipes.core.training.stage_plan import Stage, stage_problem
 from recipes.core.training.toys.config import ToyLMConfig
 from recipes.pretraining.redwhale.card import CARD
 from recipes.pretraining.redwhale.plans import EEVE, FULL, LORA, LORA_ONLY, NONE, PLANS, STAGED, needs_new, plan
@@ -155,7 +155,7 @@ class RedWhaleConfig(RunConfig):
         return any(LORA in stage.train for stage in self.stages)
 
     @property
-    def stages(self) -> tuple:
+    def stages(self) -> tuple[Stage, ...]:
         """The stages of the run; none where nothing is trained."""
         schedule = self.schedule
         return () if schedule.name == NONE else plan(schedule, self.trainer.learning_rate)

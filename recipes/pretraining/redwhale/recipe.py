@@ -152,6 +152,7 @@ class Adapters:
         """Switch them on or off, if that is due."""
         if self.on != (step >= self.first):
             self.on = not self.on
+            part: Any
             for part in model.modules():
                 if hasattr(part, "enable_adapters") and hasattr(part, "lora_A"):
                     part.enable_adapters(self.on)

@@ -99,14 +99,22 @@ def _add_single(scores: Scores, config: RedWhaleConfig, measured: Measured, stag
         values["vocabulary/pieces"] = (mean, "old tokens that spell a new one, mean")
     for kind, share in measured.gone.items():
         values[f"removed/{kind}"] = (share, f"share of characters that filters took: {BY_KIND[kind]}")
-    for number, stage in enumerate(stages.stages if stages else (), start=1):
-        values[f"stages/{number}/trained"] = (stages.trained(number - 1), f"numbers that stage {number} trains")
-        if config.trainer.optimizer.startswith("adamw"):
-            title = f"bytes of AdamW's moments in stage {number}: {stage.name}"
-            values[f"stages/{number}/state_bytes"] = (stages.state_bytes(number - 1), title)
+    if stages:
+        values |= _stage_values(config, stages)
     for name, (value, title) in values.items():
         scores.define(name, title, name.startswith("removed/") and "real" not in name)
         scores.add(name, "run", "run", value)
+
+
+def _stage_values(config: RedWhaleConfig, stages: Stages) -> dict[str, tuple[float, str]]:
+    values = {}
+    for number, stage in enumerate(stages.stages):
+        name = f"stages/{number + 1}"
+        values[f"{name}/trained"] = (float(stages.trained(number)), f"numbers that stage {number + 1} trains")
+        if config.trainer.optimizer.startswith("adamw"):
+            title = f"bytes of AdamW's moments in stage {number + 1}: {stage.name}"
+            values[f"{name}/state_bytes"] = (float(stages.state_bytes(number)), title)
+    return values
 
 
 def _write_tokens(path: Path, extension: Extension) -> None:
