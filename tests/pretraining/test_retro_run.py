@@ -39,8 +39,8 @@ def _texts(folder: Path, count: int = 24) -> str:
     ("overrides", "message"),
     [
         (("retrieval.chunk=24",), "leaves no second chunk in data.length=24; type 23 or less"),
-        (("retrieval.layers=[2,4]",), "some of 1 to model.layers=3"),
-        (("retrieval.layers=[3,2]",), "in order"),
+        (("retrieval.layers=[2,4]",), "some of 1 to model.layers=2"),
+        (("retrieval.layers=[2,1]",), "in order"),
         (("match_parameters=true", "label=x"), "for a decoder without retrieval"),
         (("model.architecture=gpt2",), "model.architecture=llama"),
     ],
@@ -75,6 +75,7 @@ def test_neighbours_of_a_sequence_are_of_other_documents(tmp_path: Path) -> None
         assert not ((taken >= span[:, 0]) & (taken <= span[:, 1])).any()
     questions = prepared.questions
     assert (documents[questions.numbers[:, 0, 0]] == questions.documents[:, 0]).all()  # the database holds the answer
+    assert len(prepared.database.questions(1000)) == 0  # no document has two chunks as long as that
     loose = compose.compose("retro", [*words, "arm=retro_same_document"])
     training = RetroRecipe().prepare(loose, "cpu").training
     taken, first, last = documents[training.numbers[..., 0]], training.documents[:, :1], training.documents[:, 1:]

@@ -27,7 +27,7 @@ class RetrievalConfig:
     )
     chunk: int = setting(16, help="m, tokens of a chunk (64 in the paper)", unit="tokens", ge=2)
     k: int = setting(2, help="neighbours of a chunk, each read with its continuation", ge=1, origin="paper")
-    layers: tuple[int, ...] = setting((2, 3), help="decoder layers with cross-attention, counted from 1", ge=1)
+    layers: tuple[int, ...] = setting((2,), help="decoder layers with cross-attention, counted from 1", ge=1)
     encoder_layers: int = setting(1, help="layers of the encoder of neighbours (2 in the paper)", ge=1)
     dropout: float = setting(0.1, help="probability that a training chunk's neighbours are hidden", ge=0, lt=1)
     exclude_same_document: bool = setting(
@@ -52,7 +52,7 @@ class RetrievalConfig:
 class EvaluationConfig:
     """What is measured, and when."""
 
-    watch_every: int = setting(200, help="steps between measurements", unit="steps", ge=1)
+    watch_every: int = setting(400, help="steps between measurements", unit="steps", ge=1)
     windows: int = setting(100, help="held-out sequences of each domain", unit="sequences", ge=1)
     questions: int = setting(200, help="questions about the database", unit="questions", ge=1)
     bin_neighbours: int = setting(2, help="neighbours whose overlap sorts chunks into bins, in all arms", ge=1)

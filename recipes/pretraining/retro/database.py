@@ -75,7 +75,7 @@ class Database:
         if self.retrieval.exclude_same_document and len(np.unique(self.chunks.documents)) < 2:
             raise UserError(
                 "there is one document to train on, and neighbours must come from others",
-                where=config.data.path or "data",
+                where=f"data.path={config.data.path}" if config.data.path else "data",
                 hint="give more documents, or type retrieval.exclude_same_document=false",
             )
         self._texts = self.chunks.texts(tokenizer)
@@ -96,6 +96,8 @@ class Database:
         count, lengths = self.config.evaluation.questions, self.chunks.lengths
         whole = np.flatnonzero(self.chunks.continued & (lengths == size) & (np.append(lengths[1:], 0) == size))
         chosen = np.sort(np.random.default_rng(0).permutation(whole)[:count])
+        if not len(chosen):
+            note(f"no document has two whole chunks of {size} tokens: nothing is asked about the database")
         tokens = np.concatenate([self.chunks.tokens[chosen], self.chunks.tokens[chosen + 1]], 1)
         documents = np.stack([self.chunks.documents[chosen]] * 2, 1)
         return self._looked_up([(tokens, documents, np.zeros(len(chosen), np.int64))], exclude=False)
@@ -125,13 +127,17 @@ class Database:
         """Sequences of a domain, first and last document, and number of the domain."""
         numbers = document_numbers(self.mixture.packed.ids(f"{domain}/{part}"), self.tokenizer.eos_token_id)
         length = tokens.shape[1]
-        rows = numbers[: tokens.size].reshape(-1, length)[:count]
-        documents = rows[:, [0, -1]] + (self._first[domain] if part == TRAIN else 0)
+        rows = numbers[: tokens.size].reshape(-1, length)
+        last, most = len(rows) - 1, len(rows) if count is None else min(count, len(rows))
+        chosen = np.linspace(0, last, most).astype(int)  # those that are measured lie evenly over all documents
+        documents = rows[chosen][:, [0, -1]] + (self._first[domain] if part == TRAIN else 0)
         place = self.mixture.domains.index(domain)
-        return np.asarray(tokens[:count]), documents, np.full(len(rows), place)
+        return tokens[chosen], documents, np.full(len(chosen), place)
 
     def _looked_up(self, parts: list[tuple[np.ndarray, ...]], exclude: bool) -> Sequences:
         tokens, documents, domains = (np.concatenate(each) for each in zip(*parts, strict=True))
+        if not len(tokens):
+            return Sequences(tokens, np.zeros((0, 0, self.config.depth), np.int32), documents, domains)
         length, size = tokens.shape[1], self.retrieval.chunk
         count = chunk_count(length, size)
         cuts = [0, *range(length - (count - 1) * size, length + 1, size)]
