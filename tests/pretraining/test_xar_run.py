@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ SMALL = (
     *("budget=smoke", "trainer.max_steps=8", "evaluation.watch_every=4", "tracker=none", "trainer.threads=1"),
     *("model.width=16", "model.heads=2", "sampler.steps=2", "classifier.features=8"),
 )
+IMAGES = ("data=image-text", "data.caption_column=label", "grid.side=8", "grid.patch=2", "entity.size=2")
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,7 @@ SMALL = (
         (("grid.patch=3",), "3 does not divide images of 8 x 8 pixels"),
         (("entity.size=3",), "3 does not divide the grid of 4 x 4 tokens"),
         (("arm=subsample", "entity.size=3"), "3 does not divide the grid"),
-        (("data=image-text", "data.path=/nowhere"), "type grid.side=32"),
+        (("data=image-text", "data.path=/nowhere", "grid.side=null"), "type grid.side=32"),
         (("model.heads=3",), "does not divide width=16"),
         (("evaluation.samples=8",), "too few for a covariance"),
         (("trainer.parallel=fsdp",), "type ddp"),
@@ -53,14 +55,14 @@ def pictures(folder: Path, captions: list[str]) -> Path:
 
 def test_captions_that_are_no_classes_are_refused(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "pictures", [f"a picture of {number}" for number in range(20)])
-    data = ("data=image-text", f"data.path={folder}", "data.caption_column=label", "grid.side=8")
+    data = (*IMAGES, f"data.path={folder}")
     with pytest.raises(UserError, match="18 images have 18 different captions"):
         runner.run(compose.compose("xar", [*SMALL, *data, f"outputs={tmp_path}"]), False, "run")
 
 
 def test_images_of_the_user(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "pictures", ["cat", "dog"] * 15)
-    data = ("data=image-text", f"data.path={folder}", "data.caption_column=label", "grid.side=8", "arm=image")
+    data = (*IMAGES, f"data.path={folder}", "arm=image")
     outcome = runner.run(compose.compose("xar", [*SMALL, *data, f"outputs={tmp_path}"]), False, "run")
     assert not {"exposure_gap", "frechet_rise"} & outcome.metrics.keys()  # one entity has no context
     lines = [json.loads(line) for line in (outcome.folder / "samples.jsonl").read_text("utf-8").splitlines()]
@@ -81,10 +83,11 @@ def test_a_run_and_what_it_leaves(tmp_path: Path) -> None:
 
 def test_a_resumed_run_has_the_same_average(tmp_path: Path) -> None:
     config = compose.compose("xar", [*SMALL, "trainer.save_steps=5"])
-    recipe = XarRecipe()
+    recipe: Any = XarRecipe()
     prepared, ends = recipe.prepare(config, "cpu"), []
     for resumed_from in (0, 5):
         training = recipe.build(config, prepared)
+        assert sum(parameter.numel() for parameter in training.model.net.parameters()) == config.parameters()
         result = train(training, config.trainer, 0, tmp_path, TrainEvents())
         assert result.resumed_from == resumed_from
         ends.append(training.model.state_dict())

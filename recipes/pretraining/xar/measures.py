@@ -73,7 +73,6 @@ class Probe:
         """[B, L, C] of all entities at once, each behind a context of those before it, as in sampling."""
         device = net.write.weight.device
         earlier = torch.full_like(times, self.context_time)
-        # The noise of the states serves the context, too: no entity sees its own context.
         before = interpolate(context, noise, torch.tensor(self.context_time))
         tokens, both = torch.cat([before, states], 1).to(device), torch.cat([earlier, times], 1).to(device)
         frame = training_frame(self.layout, doubled=True).to(tokens.device)

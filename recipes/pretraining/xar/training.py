@@ -51,28 +51,23 @@ class NoisyImages:
         return index
 
     def collate(self, numbers: list[int]) -> Batch:
-        """Items as a batch of images: `clean` and `noise` [B, L, C], `later` noise of a clean context, `times` [B, K],
-        `labels` [B], `ids`.
-        """
+        """Items as a batch of images: `clean` and `noise` [B, L, C], `times` [B, K], `labels` [B], `ids`."""
         each = self.context.images
         rows = [(number * each + image) % len(self.images.names) for number in numbers for image in range(each)]
         draws = [self._draw(number) for number in numbers]
-        noise, later, times, without = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*draws, strict=True))
+        noise, times, without = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*draws, strict=True))
         labels = self.images.labels[rows].masked_fill(without, self.classes)
         names = [self.images.names[row] for row in rows]
-        clean = self.sequences[rows]
-        return {"clean": clean, "noise": noise, "later": later, "times": times, "labels": labels, "ids": names}
+        return {"clean": self.sequences[rows], "noise": noise, "times": times, "labels": labels, "ids": names}
 
     def _draw(self, number: int) -> tuple[np.ndarray, ...]:
-        """Noise, noise of a context, times, and which images go without a class, of one item."""
+        """Noise, times, and which images go without a class, of one item."""
         random, each, shape = np.random.default_rng([self.seed, number]), self.context.images, self.sequences.shape[1:]
         times = draw_times(random, (each, self.entities), self.flow.t_dist).astype(np.float32)
         if self.context.shared_noise:
             times[:] = times[:, :1]
         without = random.random(each) < self.flow.class_dropout
-        noise = random.standard_normal((each, *shape), np.float32)
-        later = random.standard_normal((each, *shape), np.float32) if self.context.t else np.zeros_like(noise)
-        return noise, later, times, without
+        return random.standard_normal((each, *shape), np.float32), times, without
 
 
 class FlowLoss:
@@ -98,7 +93,8 @@ class FlowLoss:
         frame = self.frame.to(tokens.device)
         if self.context.mode == CLEAN:
             earlier = torch.full_like(times, self.context.t)
-            tokens = torch.cat([interpolate(clean, batch["later"], earlier[:, :1, None]), tokens], 1)
+            # The noise of the states serves the context, too: no entity sees its own context.
+            tokens = torch.cat([interpolate(clean, noise, earlier[:, :1, None]), tokens], 1)
             times = torch.cat([earlier, times], 1)
         velocities = model(tokens, times, batch["labels"], frame)[:, -clean.shape[1] :]
         errors = (velocities.float() - velocity(clean, noise)).square().mean((1, 2))
