@@ -31,6 +31,7 @@ from recipes.pretraining.xar.training import FlowLoss, noisy_images
 
 SAMPLES, PIXELS = "samples.jsonl", "samples.npz"
 SHOWN, IN_A_COLUMN = 10, 4  # classes of the strip, images of each
+GREY = 190  # of the line between two images
 SAMPLE_STREAM, PROBE_STREAM = 2, 3
 
 
@@ -173,14 +174,15 @@ def _add_noise(scores: Scores, config: XarConfig, prepared: Prepared, net: NextX
 
 
 def _strip(classes: Any, labels: np.ndarray, guesses: np.ndarray, images: np.ndarray) -> Strip:
-    """The first images of each class below each other, white where there are no more."""
+    """The first images of each class below each other with a grey line between, white where there are no more."""
     shots, side = [], images.shape[1]
     for number, name in enumerate(classes[:SHOWN]):
         rows = np.flatnonzero(labels == number)[:IN_A_COLUMN]
-        column = np.full((IN_A_COLUMN * side, side, 3), 255, np.uint8)
-        column[: len(rows) * side] = images[rows].reshape(-1, side, 3)
+        column = np.full((IN_A_COLUMN, side + 1, side, 3), 255, np.uint8)
+        column[:, -1], column[: len(rows), :-1] = GREY, images[rows]
         right = int((guesses[rows] == number).sum())
-        shots.append(Shot(f"class {number}", str(name), f"{right} of {len(rows)}", data_uri(column)))
+        picture = column.reshape(-1, side, 3)[:-1]
+        shots.append(Shot(f"class {number}", str(name), f"{right} of {len(rows)}", data_uri(picture)))
     hint = "The first images drawn for each class; below, how many the classifier takes for it."
     return Strip("samples", "Images drawn by class", shots, compared=True, hint=hint)
 
