@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertForMaskedLM
 
@@ -12,6 +13,7 @@ from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.models.run_models import run_model
+from recipes.pretraining.dupmae.model import build_masked_lm
 from tests.retrieval.conftest import training_collection, write_collection
 
 QUICK = ("budget=smoke", "tracker=none", "trainer.threads=1", "trainer.max_steps=3", "trainer.batch_size=4",
@@ -46,8 +48,11 @@ def test_a_users_collection_and_text_from_pre_training_to_a_model_that_others_re
     model, tokenizer = BertForMaskedLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     assert "[MASK]" not in tokenizer.tokenize("trees grow")
     stored = load_file(next((outcome.folder / "checkpoints").glob("*/model.safetensors")))
-    assert model.cls.predictions.transform.dense.weight.equal(stored["lm.head.dense.weight"])
-    assert model.bert.embeddings.word_embeddings.weight.equal(model.cls.predictions.decoder.weight)
+    lm = build_masked_lm(compose.compose("dupmae", [*QUICK, data]).model, tokenizer, 0).eval()
+    lm.load_state_dict({name[3:]: weight for name, weight in stored.items() if name.startswith("lm.")})
+    ids = tokenizer("cats hunt mice", return_tensors="pt")["input_ids"]
+    theirs = model(ids).logits
+    torch.testing.assert_close(lm.output.logits(lm.head(lm.encoder(ids).last_hidden_state)), theirs)
 
 
 @pytest.mark.parametrize("arm", ["none", "mlm", "plain"])
@@ -72,6 +77,8 @@ def test_refused(words: tuple[str, ...], message: str, tmp_path: Path, data: str
         run(tmp_path, data, *words)
 
 
-def test_a_collection_without_pairs_to_train_on_is_refused(tmp_path: Path) -> None:
+def test_a_collection_without_pairs_to_choose_from_is_refused(tmp_path: Path, data: str) -> None:
     with pytest.raises(UserError, match="no judged query to train on"):
         run(tmp_path, f"data.path={write_collection(tmp_path / 'plain')}")
+    with pytest.raises(UserError, match="one query to train on"):
+        run(tmp_path, data, "pairs.queries=1")

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from recipes.core.data.text.text_ids import TextIds
+from recipes.core.errors import UserError
 from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
@@ -56,6 +57,9 @@ class DupMAERecipe:
         queries = collection.test.draw(config.data.queries, config.seed)
         passages, queries = collection.part(queries, config.evaluation.passages, config.seed)
         train = training_queries(config.pairs, collection, config.seed)
+        if len(train) == 1 and not config.pairs.negatives:
+            what = "has one query to train on, whose passage would be chosen from itself"
+            raise UserError(what, collection.where, "give more, or type pairs.negatives=1")
         every, length, most = collection.passages, config.pretraining.length, config.fine_tuning.query_tokens
         wholes = [every.whole(number) for number in range(len(every))]
         texts = wholes if config.pretraining.path is None else read_texts(config.pretraining.path)
