@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoModel, AutoTokenizer
 
 from recipes.core import runner
-from recipes.core.config import compose
+from recipes.core.config import compose, registry
 from recipes.core.errors import UserError
 
 SMALL = ("budget=smoke", "tracker=none", "trainer.threads=1")
@@ -57,7 +57,23 @@ def test_your_texts_and_the_folder_that_is_left(arm: str, mine: str, tmp_path: P
     lines = [json.loads(line) for line in (outcome.folder / "predictions.jsonl").read_text("utf-8").splitlines()]
     right = sum(line["label"] == line["predicted"] for line in lines) / len(lines)
     assert right == pytest.approx(metrics["probe_accuracy"])
+    if arm == "rtd":
+        tokens = json.loads((outcome.folder / "heatmap.json").read_text("utf-8"))["examples"][0]["tokens"]
+        assert all(0 < token["weight"] < 1 for token in tokens)
     [folder] = outcome.folder.rglob("tokenizer.json")
     model, tokenizer = (kind.from_pretrained(folder.parent) for kind in (AutoModel, AutoTokenizer))
     assert model.config.model_type == "longformer"
     assert model(**tokenizer("you may copy it", return_tensors="pt")).last_hidden_state.isfinite().all()
+
+
+def test_other_texts_change_the_rows_and_not_the_pieces(mine: str, tmp_path: Path) -> None:
+    recipe = registry.recipe_class("budgetlongformer")()
+    words = [*SMALL, mine, "data.near_duplicates=null", "pretraining.general=[news]"]
+    prepared = {
+        corpus: recipe.prepare(compose.compose("budgetlongformer", [*words, f"pretraining.corpus={corpus}"]), "cpu")
+        for corpus in ("in_domain", "general", "mixed")
+    }
+    assert len({prepared[corpus].tokenizer.name_or_path for corpus in prepared}) == 1
+    assert prepared["general"].rows.domains == ("general",) and prepared["mixed"].rows.weights == (0.5, 0.5)
+    held_out = [prepared[corpus].rows.test("in_domain") for corpus in prepared]
+    assert all((rows.ids == held_out[0].ids).all() for rows in held_out)

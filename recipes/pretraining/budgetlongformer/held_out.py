@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recipes.core.evaluation.classification import auroc_values
+from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.dropout import evaluation
 from recipes.pretraining.budgetlongformer.config import AUC, LOSS, NLL, RECALL
@@ -75,6 +76,25 @@ def detection_scores(model: Any, masker: Masker, rows: Sequence[Any], device: st
     values = [torch.cat(parts).double().numpy() for parts in (losses, logits, replaced, places)]
     _add_detection(scores, *values)
     return scores
+
+
+def detection_heatmap(model: Any, masker: Masker, rows: Sequence[Any], tokenizer: Any, device: str) -> dict[str, Any]:
+    """Content of `heatmap.json`: rows as the generator wrote them; a token weighs what the encoder suspects it.
+
+    Args:
+        model, masker, rows, device: As in `detection_scores`.
+        tokenizer: Of the rows.
+    """
+    examples = []
+    with evaluation(model), torch.no_grad():
+        for number, batch in _batches(masker, rows, 1, device):
+            corrupted, detected = model(batch)
+            pieces = tokenizer.convert_ids_to_tokens(corrupted.ids[0].tolist())
+            kinds = ["replaced" if wrong else None for wrong in corrupted.replaced[0].tolist()]
+            weights = detected[0].sigmoid().cpu().numpy()
+            examples.append(heatmap_example(f"held-out row {number}", pieces, weights, None, kinds))
+    hint = "how likely the encoder holds it that the generator wrote a token; marked ones it did write"
+    return {"examples": examples, "hint": hint}
 
 
 def _add_detection(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,14 @@ from recipes.pretraining.budgetlongformer.config import (
     BudgetLongformerConfig,
 )
 from recipes.pretraining.budgetlongformer.documents import IN_DOMAIN, Texts, packed_rows, read_texts
-from recipes.pretraining.budgetlongformer.held_out import detection_scores, masked_scores
+from recipes.pretraining.budgetlongformer.held_out import detection_heatmap, detection_scores, masked_scores
 from recipes.pretraining.budgetlongformer.networks import build_networks, write_encoder
 from recipes.pretraining.masked_lm import MaskedLM, MaskedLMLoss
 from recipes.pretraining.masked_rows import MaskedRows, Masker, RowMixture
 from recipes.pretraining.replaced_tokens import ReplacedTokenLoss
 
-HELD_OUT_SEED = 0  # all arms and seeds see the same masks in held-out rows
+HELD_OUT_SEED = 0
+SHOWN = 8  # held-out rows of the heatmap
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class BudgetLongformerRecipe:
     def prepare(self, config: BudgetLongformerConfig, device: str) -> Prepared:
         """Documents, their tokenizer and ids. Raises UserError."""
         texts = read_texts(config.data, config.pretraining.general if config.pretraining.corpus != IN_DOMAIN else ())
-        tokenizer = build_encoder_tokenizer(config.model, texts.training_texts, texts.fingerprint)
+        domain = replace(texts, general=())  # pieces are those of the domain, whatever is pretrained on
+        tokenizer = build_encoder_tokenizer(config.model, domain.training_texts, domain.fingerprint)
         mixture = packed_rows(texts, config.pretraining.corpus, tokenizer, config.model.positions)
         parts = (texts.labelled.train, texts.labelled.test)
         train, test = (TextIds(tokenizer).batch([each.text for each in part]) for part in parts)
@@ -139,7 +141,18 @@ class BudgetLongformerRecipe:
         writer = None
         if isinstance(encoder, BertModel):
             writer = partial(write_encoder, encoder, prepared.tokenizer, config.window)
-        return Evaluation(scores.overall(), scores, files=files, model=writer)
+        heatmap = None
+        if not isinstance(networks, MaskedLM):
+            masker, rows = _held_out(config, prepared)
+            heatmap = detection_heatmap(networks, masker, rows[:SHOWN], prepared.tokenizer, prepared.device)
+        return Evaluation(scores.overall(), scores, heatmap, files=files, model=writer)
+
+
+def _held_out(config: BudgetLongformerConfig, prepared: Prepared) -> tuple[Masker, list[np.ndarray]]:
+    """Held-out rows, and what masks them: the same in all arms and seeds."""
+    pieces = prepared.rows.test(IN_DOMAIN)
+    masker = Masker(config.masking, prepared.tokenizer, config.model.positions, HELD_OUT_SEED)
+    return masker, [pieces[number] for number in range(min(config.pretraining.held_out, len(pieces)))]
 
 
 def _add_cut(scores: Scores, prepared: Prepared, most: int) -> None:
