@@ -15,13 +15,13 @@ from recipes.core.errors import UserError
 from recipes.core.models.adapter_config import LoraConfig
 from recipes.core.models.adapters import with_adapters
 from recipes.core.models.build import llama, local_seed
-from recipes.core.models.head import output_head
+from recipes.core.models.head import output_head, untie
 from recipes.core.models.tokenizer import character_tokenizer
 from recipes.core.models.vision_language import TextModel
 from recipes.core.scoring.bits import TextBits
 from recipes.pretraining.redwhale import corpus
 from recipes.pretraining.redwhale.config import CorpusConfig, ExtendConfig, ScheduleConfig
-from recipes.pretraining.redwhale.method import KINDS, add_rows, groups, match_norm, new_rows, untie
+from recipes.pretraining.redwhale.method import KINDS, add_rows, groups, match_norm, new_rows
 from recipes.pretraining.redwhale.plans import ALL, EEVE, EVEN, LORA, ODD, PLANS, REST, plan
 from recipes.pretraining.redwhale.vocabulary import allowed, extend
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import LayerNorm, Parameter
+from torch.nn import LayerNorm
 
 from recipes.compression.linears import Block, LinearLayer, blocks_of
 from recipes.compression.rsq.config import HADAMARD
 from recipes.compression.rsq.orthogonal import draw_hadamard, draw_mean_fixing, draw_orthogonal, hadamard
 from recipes.core.errors import UserError
 from recipes.core.messages import note
-from recipes.core.models.head import decoder, probe_ids
+from recipes.core.models.head import decoder, probe_ids, untie
 
 TOLERANCE = 1e-4  # of logits, over the largest
 
@@ -94,7 +94,7 @@ def rotate(model: Any, kind: str, heads: bool, seed: int, where: str) -> float:
     before = _logits(model, ids)
     if heads and hadamard(_head_width(model)) is None:
         note(f"no Hadamard matrix of order {_head_width(model)}, the width of a head, is known: values are not turned")
-    _untie(model)
+    untie(model)
     matrix = _draw(model, getattr(body, layout.closing), kind, seed)
     for block in blocks:
         for name, readers in layout.norms.items():
@@ -134,13 +134,6 @@ def _layout(model: Any, blocks: Sequence[Block], where: str) -> Layout:
 def _unknown(model: Any, where: str, why: str) -> UserError:
     what = f"how to rotate a model of type {model.config.model_type} is not known: {why}"
     return UserError(what, where, "give a Llama- or GPT-2-type model, or type rotate.kind=none")
-
-
-def _untie(model: Any) -> None:
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    if head.weight is embedding.weight:
-        head.weight = Parameter(head.weight.detach().clone(), requires_grad=False)
-    model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = False
 
 
 def _draw(model: Any, norm: Any, kind: str, seed: int) -> Tensor:

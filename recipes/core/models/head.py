@@ -126,6 +126,22 @@ def output_head(model: Any) -> OutputHead:
     return OutputHead(module.weight, module.bias, *_curve(model.config))
 
 
+@torch.no_grad()
+def untie(model: Any) -> None:
+    """Give a head that is the embedding a copy of its own, in place; one that has its own stays.
+
+    Args:
+        model: A causal language model of `transformers`, which is told so, too: it is saved and read untied.
+    """
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings()
+    if head.weight.data_ptr() != table.data_ptr():
+        return
+    head.weight = nn.Parameter(table.detach().clone(), requires_grad=table.requires_grad)
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = False
+    model.all_tied_weights_keys = {}
+
+
 def last_hidden_state(model: Any, **inputs: Any) -> Tensor:
     """[batch, time, d] what the head of a `transformers` causal language model gets; inputs of None are left out."""
     given = {name: value for name, value in inputs.items() if value is not None}

@@ -199,6 +199,7 @@ CARD = Card(
     pair_keys=("arm", "attention", "pretraining", "masking", "model", "trainer", "probe"),
     version=1,
     control=RTD_CHOSEN,
+    price=("probe_accuracy",),  # of all texts, most of which are of the frequent categories
     headlines=("probe_", "rtd/", "mlm/", BAG),
     metrics=("probe_*", f"{BAG}_*", f"{READ}_*", "rtd/*", "mlm/*", CUT),
     watched=("rtd/*", "mlm/*"),

@@ -256,6 +256,7 @@ CARD = Card(
     pair_keys=("arm", "objective", "generator", "training", "masking", "adam_bias_correction"),
     version=1,
     control="electra_15",
+    price=("steps",),  # updates that the same operations pay for
     headlines=(ACCURACY, f"{START}/accuracy", POSITIONS, SIGNAL, "disc/", "generator/", "mlm/"),
     metrics=("probe/*", f"{START}/*", "disc/*", "generator/*", "mlm/*", POSITIONS, SIGNAL, "steps"),
     watched=("disc/*", "generator/*", "mlm/*"),

@@ -59,18 +59,6 @@ def match_norm(rows: Tensor, old: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def untie(model: Any) -> None:
-    """Give a head that is the embedding a copy of its own, in place; one that has its own stays."""
-    table, head = model.get_input_embeddings().weight, model.get_output_embeddings()
-    if head.weight.data_ptr() != table.data_ptr():
-        return
-    head.weight = nn.Parameter(table.detach().clone())
-    for config in (model.config, model.config.get_text_config()):
-        config.tie_word_embeddings = False
-    model.all_tied_weights_keys = {}
-
-
-@torch.no_grad()
 def add_rows(
     model: Any, first: int, pieces: Sequence[Sequence[int]], init: str, *, rescale: bool, pad_to: int, seed: int
 ) -> None:
@@ -100,7 +88,9 @@ def add_rows(
         table[first:] = mean_row(rows)
         table[first : first + len(pieces)] = match_norm(new, rows) if rescale else new
     if mean_bias is not None:
-        model.get_output_embeddings().bias[first:] = mean_bias
+        bias = output_head(model).bias
+        assert bias is not None
+        bias[first:] = mean_bias
 
 
 def groups(model: Any) -> Groups:
@@ -109,8 +99,11 @@ def groups(model: Any) -> Groups:
     Raises:
         UserError: it has no single stack of blocks.
     """
-    head = model.get_output_embeddings()
-    tables = {EMBEDDING: [model.get_input_embeddings().weight], HEAD: list(head.parameters())}
+    head = output_head(model)
+    tables: dict[str, list[Any]] = {
+        EMBEDDING: [model.get_input_embeddings().weight],
+        HEAD: [part for part in (head.weight, head.bias) if part is not None],
+    }
     adapters = [parameter for name, parameter in model.named_parameters() if "lora_" in name]
     taken = {id(parameter) for part in (*tables.values(), adapters) for parameter in part}
     layers: dict[str, list[nn.Parameter]] = {ODD: [], EVEN: []}

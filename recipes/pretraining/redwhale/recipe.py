@@ -20,6 +20,7 @@ from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.scores import Scores
 from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.adapters import with_adapters
+from recipes.core.models.head import untie
 from recipes.core.models.hf_folder import DESCRIPTION, GENERATION, writer
 from recipes.core.models.run_models import describer
 from recipes.core.models.text import check_context
@@ -35,7 +36,7 @@ from recipes.core.training.task import Training
 from recipes.core.training.toys.frozen import load_frozen, model_where
 from recipes.pretraining.redwhale.config import EXTEND, RAW, RedWhaleConfig
 from recipes.pretraining.redwhale.corpus import Piece, filtered, plant, removed
-from recipes.pretraining.redwhale.method import add_rows, groups, untie
+from recipes.pretraining.redwhale.method import add_rows, groups
 from recipes.pretraining.redwhale.plans import LORA, NONE
 from recipes.pretraining.redwhale.results import Measured, evaluation, score
 from recipes.pretraining.redwhale.vocabulary import Extension, extend

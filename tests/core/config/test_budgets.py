@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 import types
 import typing
 
@@ -50,7 +51,9 @@ def test_every_budget_of_every_choice(recipe: str) -> None:
 def test_a_shorter_run_than_any_budget(recipe: str) -> None:
     for model in names(recipe, "model"):
         words = [f"model={model}"]
-        assert refusal(recipe, [*words, "trainer.max_steps=1"]) == refusal(recipe, words), model
+        short = refusal(recipe, [*words, "trainer.max_steps=1"])
+        # A schedule of several stages wants a step for each, and says no more than that.
+        assert short == refusal(recipe, words) or re.fullmatch(r"trainer\.max_steps: stage .*", short), model
 
 
 @pytest.mark.parametrize("recipe", registry.recipe_names())
