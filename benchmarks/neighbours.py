@@ -1,6 +1,6 @@
 """The search of neighbours beside the blocked matrix product alone.
 
-    python -m benchmarks.neighbours [--keys 100000] [--queries 8192] [--k 3] [--threads 1]
+    python -m benchmarks.neighbours [--keys 100000] [--queries 4096] [--k 3] [--threads 1]
 
 Keys of 384 numbers, about the directions of 2,000 subjects, lie in documents of 20; queries are such keys with some
 noise. For each query the k keys with the largest cosine are searched that are not of its document. Alone, the same
@@ -64,7 +64,7 @@ def product(queries: Tensor, keys: Tensor) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", type=int, default=100_000, help="that are searched")
-    parser.add_argument("--queries", type=int, default=8192, help="that are asked")
+    parser.add_argument("--queries", type=int, default=4096, help="that are asked")
     parser.add_argument("--k", type=int, default=3, help="neighbours of each")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--no-record", dest="record", action="store_false", help="leave the stored result alone")

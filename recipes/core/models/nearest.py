@@ -82,11 +82,15 @@ def nearest(
 
 def _leave_out(scores: Tensor, owners: Tensor, groups: Tensor) -> None:
     """Set scores [rows, n] to -inf where a key's group [n] is one of a query's, [rows] or [rows, g], in place."""
-    # Documents lie together: most blocks of queries and keys have none in common, and are not looked through.
-    if not bool(torch.isin(owners.unique(), groups).any()):
+    # Few queries have a group among the keys of a block: only their rows are looked through.
+    rows = torch.isin(owners, groups).reshape(len(owners), -1).any(1).nonzero().squeeze(1)
+    if not len(rows):
         return
-    for column in owners.reshape(len(owners), -1).T:
-        scores.masked_fill_((column[:, None] == groups).to(scores.device), -torch.inf)
+    same = torch.zeros(len(rows), len(groups), dtype=torch.bool)
+    for column in owners[rows].reshape(len(rows), -1).T:
+        same |= column[:, None] == groups
+    places = rows.to(scores.device)
+    scores[places] = scores[places].masked_fill_(same.to(scores.device), -torch.inf)
 
 
 def _blocks(keys: Vectors | Iterable[Vectors], block: int, count: int | None) -> Iterator[tuple[int, Vectors]]:
@@ -140,9 +144,10 @@ def _improve(best: Nearest, start: int, scores: Tensor, numbers: Tensor) -> None
 
 def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """`torch.topk` [rows, k] with the first columns of those that are equal, in rising order."""
-    values, columns = scores.topk(k, 1)
+    values, columns = scores.topk(min(k + 1, scores.shape[1]), 1)
     # topk takes any of the columns whose score is the k-th; where there are more, a stable sort takes the first.
-    more = (scores >= values[:, -1:]).sum(1) > k
+    more = values[:, -1] == values[:, k - 1] if scores.shape[1] > k else torch.zeros_like(values[:, 0]).bool()
+    columns = columns[:, :k].clone()
     if bool(more.any()):
         columns[more] = scores[more].argsort(dim=1, descending=True, stable=True)[:, :k]
     columns = columns.sort(1).values
