@@ -150,6 +150,7 @@ class ElectraConfig(RunConfig):
                 "tokens are drawn by no model",
             ),
             ("masking.masked masking.any_token", by_model or not replaces, "no model reads masks"),
+            ("generator.weight", self.training != TWO_STAGE, "of two stages each has its own loss"),
             ("first_stage", self.training == TWO_STAGE, "there is one stage"),
             ("model.lower_case", self.model.tokenizer is None, "the tokenizer is one that was made before"),
         )
