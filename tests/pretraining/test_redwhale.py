@@ -1,17 +1,21 @@
 """RedWhale's parts: merges behind those of a BPE, rows of new tokens, filters, and which parameters a stage has."""
 
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from recipes.core.config.settings import TrainerConfig
 from recipes.core.data.text.near_duplicates import NearDuplicates, character_runs
 from recipes.core.data.text.shards import Document
 from recipes.core.errors import UserError
+from recipes.core.losses.objectives import WeightedCrossEntropy
 from recipes.core.models.adapter_config import LoraConfig
 from recipes.core.models.adapters import with_adapters
 from recipes.core.models.build import llama, local_seed
@@ -19,10 +23,15 @@ from recipes.core.models.head import output_head, untie
 from recipes.core.models.tokenizer import character_tokenizer
 from recipes.core.models.vision_language import TextModel
 from recipes.core.scoring.bits import TextBits
+from recipes.core.training.sequences import next_token_collate
+from recipes.core.training.stages import Stages
+from recipes.core.training.task import TrainEvents, Training
+from recipes.core.training.trainer import train
 from recipes.pretraining.redwhale import corpus
 from recipes.pretraining.redwhale.config import CorpusConfig, ExtendConfig, ScheduleConfig
 from recipes.pretraining.redwhale.method import KINDS, add_rows, groups, match_norm, new_rows
 from recipes.pretraining.redwhale.plans import ALL, EEVE, EVEN, LORA, ODD, PLANS, REST, plan
+from recipes.pretraining.redwhale.recipe import Adapters
 from recipes.pretraining.redwhale.vocabulary import allowed, extend
 
 VOCABULARY = 280
@@ -205,6 +214,44 @@ def test_adapters_change_nothing_at_first() -> None:
     before = model(text).logits
     with_adapters(TextModel(model), LoraConfig(rank=2), 0)
     assert torch.equal(model(text).logits, before)
+
+
+class Hashes(TrainEvents):
+    """Digest of every tensor after each step."""
+
+    def __init__(self) -> None:
+        self.steps: dict[int, dict[str, str]] = {}
+
+    def on_step_end(self, step: int, model: nn.Module) -> None:
+        self.steps[step] = hashes(model)
+
+
+def hashes(model: nn.Module) -> dict[str, str]:
+    return {name: sha256(p.detach().numpy().tobytes()).hexdigest() for name, p in model.named_parameters()}
+
+
+def test_each_stage_of_a_run_changes_its_tensors_alone(tmp_path: Path) -> None:
+    model = small()
+    untie(model)
+    add_rows(model, VOCABULARY, [[5, 6], [7]], "random", rescale=False, pad_to=8, seed=3)
+    text = with_adapters(TextModel(model), LoraConfig(rank=2), 0)
+    trainer = TrainerConfig(max_steps=10, batch_size=2, weight_decay=0.1, learning_rate=0.01, warmup_ratio=0.0)
+    plans = plan(ScheduleConfig(new_rows_only=True), 0.01)
+    stages = Stages(text, plans, groups(model), trainer, 0, VOCABULARY)
+    ids = np.random.default_rng(0).integers(288, size=(20, 9))
+    rows = [{"id": str(n), "tokens": row, "domain": 0, "duplicate": False} for n, row in enumerate(ids)]
+    adapters = Adapters(plans, 10)
+    parts: Any = (rows, next_token_collate)
+    training = Training(text, WeightedCrossEntropy(), *parts, before_step=adapters.before_step, stages=stages)
+    before, events, old = hashes(text), Hashes(), small().get_input_embeddings().weight.detach()
+    train(training, trainer, 0, tmp_path, events)
+    for end, inside in ((2, "embed_tokens lm_head"), (4, "layers.0 layers.2"), (6, "layers.1"), (10, "lora_")):
+        changed = {name for name, value in events.steps[end].items() if value != before[name]}
+        wanted = {name for name in before if any(part in name for part in inside.split())}
+        assert changed == {name for name in wanted if ("lora_" in name) == (inside == "lora_")}
+        before = events.steps[end]
+    for table in (model.get_input_embeddings().weight, output_head(model).weight):
+        assert torch.equal(table[:VOCABULARY], old) and not torch.equal(table[VOCABULARY:282], old[:2])
 
 
 def test_plans() -> None:

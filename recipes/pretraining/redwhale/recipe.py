@@ -30,7 +30,7 @@ from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import read_json, sha256_json, write_json
 from recipes.core.training.sequences import MixtureItems, next_token_collate
-from recipes.core.training.stage_plan import stage_starts
+from recipes.core.training.stage_plan import Stage, stage_starts
 from recipes.core.training.stages import Stages
 from recipes.core.training.task import Training
 from recipes.core.training.toys.frozen import load_frozen, model_where
@@ -111,7 +111,7 @@ class RedWhaleRecipe:
             items,
             next_token_collate,
             watch_steps=regular_steps(steps, config.evaluation.watch_every),
-            before_step=Adapters(config).before_step if config.needs_adapters else None,
+            before_step=Adapters(config.stages, steps).before_step if config.needs_adapters else None,
             describe=partial(_describe, prepared, stages),
             stages=stages,
         )
@@ -141,12 +141,13 @@ class Adapters:
     """Adapters do nothing, and cost nothing, before the first stage that trains them.
 
     Args:
-        config: Of the run.
+        stages: Of the run.
+        steps: Of the run.
     """
 
-    def __init__(self, config: RedWhaleConfig) -> None:
-        starts = stage_starts([stage.share for stage in config.stages], config.trainer.max_steps)
-        self.first = next(start for stage, start in zip(config.stages, starts, strict=True) if LORA in stage.train)
+    def __init__(self, stages: Sequence[Stage], steps: int) -> None:
+        starts = stage_starts([stage.share for stage in stages], steps)
+        self.first = next(start for stage, start in zip(stages, starts, strict=True) if LORA in stage.train)
         self.on = True
 
     def before_step(self, step: int, model: nn.Module, batches: list[dict[str, Any]]) -> None:
