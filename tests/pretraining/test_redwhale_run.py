@@ -78,7 +78,7 @@ def test_the_model_loads_with_transformers_alone(run: Any) -> None:
 
 
 def test_without_training(tmp_path: Path) -> None:
-    overrides = [*SMALL, "schedule.name=none", "label=read", "data.characters=20000", f"outputs={tmp_path}"]
+    overrides = [*SMALL, "schedule.train=false", "data.characters=20000", f"outputs={tmp_path}"]
     outcome = runner.run(compose.compose("redwhale", overrides), False, "run")
     metrics = outcome.metrics
     assert metrics["bits_per_byte"] == metrics["extension/bits_per_byte"] and "stages/1/trained" not in metrics

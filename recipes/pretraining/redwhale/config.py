@@ -56,9 +56,10 @@ class ScheduleConfig:
     name: str = setting(
         STAGED,
         help="staged: embedding and head, odd layers, even layers, adapters; full: all weights; lora_only: adapters; "
-        "eeve: its seven stages; none: nothing is trained",
-        choices=(*PLANS, NONE),
+        "eeve: its seven stages",
+        choices=tuple(PLANS),
     )
+    train: bool = setting(True, help="false: nothing is trained, the model is measured right after the extension")
     shares: tuple[float, ...] | None = setting(None, help="of the steps, by stage; null: those of the schedule", gt=0)
     new_rows_only: bool = setting(False, help="staged: old rows of embedding and head stay as they are")
     tables: bool = setting(False, help="embedding and head are trained in a stage of adapters, too", origin="paper")
@@ -131,7 +132,7 @@ class RedWhaleConfig(RunConfig):
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
         problems, schedule = float32_problems(self.model, "rows are made, and stages trained, in fp32"), self.schedule
-        if schedule.name == NONE:
+        if not schedule.train:
             return problems
         stages, usual = plan(schedule, self.trainer.learning_rate), PLANS[schedule.name]
         if schedule.shares is not None and len(schedule.shares) != len(usual):
@@ -157,8 +158,7 @@ class RedWhaleConfig(RunConfig):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages of the run; none where nothing is trained."""
-        schedule = self.schedule
-        return () if schedule.name == NONE else plan(schedule, self.trainer.learning_rate)
+        return plan(self.schedule, self.trainer.learning_rate) if self.schedule.train else ()
 
     @property
     def sequence_tokens(self) -> int:
@@ -172,7 +172,7 @@ class RedWhaleConfig(RunConfig):
 
     def parameters(self) -> int | None:
         """Parameters of the model before it gets new rows; 0 if nothing is trained."""
-        return 0 if self.schedule.name == NONE else self.model.parameters
+        return self.model.parameters if self.schedule.train else 0
 
     def unread(self) -> list[tuple[str, str]]:
         """Keys that change nothing in this run."""
@@ -181,14 +181,14 @@ class RedWhaleConfig(RunConfig):
         raw = "corpus.use=raw has no filters"
         return unread_keys(
             (" ".join(f"extend.{key}" for key in keys), extend.vocabulary == EXTEND, "there are no new tokens"),
-            ("schedule.shares schedule.tables_rate", name not in (NONE, FULL), f"schedule.name={name} has no stages"),
+            ("schedule.shares schedule.tables_rate", name != FULL, f"schedule.name={name} has no stages"),
             ("schedule.new_rows_only", name == STAGED, "only schedule.name=staged reads it"),
             ("schedule.tables", name in (STAGED, LORA_ONLY), f"schedule.name={name} does not read it"),
-            ("lora schedule.adapters_rate", self.needs_adapters, f"schedule.name={name} has no adapters"),
+            ("lora schedule.adapters_rate", self.needs_adapters, "nothing trains adapters"),
             ("corpus.lines corpus.ngram corpus.similarity corpus.order", self.corpus.use == FILTERED, raw),
             ("corpus.low corpus.high corpus.trusted", self.corpus.use == FILTERED, raw),
             ("replay.domains replay.characters", not self.replay.path, "replay.path is read"),
-            ("evaluation.watch_every replay.share", name != NONE, "nothing is trained"),
+            ("evaluation.watch_every replay.share schedule.shares", self.schedule.train, "nothing is trained"),
         )
 
     def describe(self) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ from recipes.core.training.toys.frozen import load_frozen, model_where
 from recipes.pretraining.redwhale.config import EXTEND, RAW, RedWhaleConfig
 from recipes.pretraining.redwhale.corpus import Piece, filtered, plant, removed
 from recipes.pretraining.redwhale.method import add_rows, groups
-from recipes.pretraining.redwhale.plans import LORA, NONE
+from recipes.pretraining.redwhale.plans import LORA
 from recipes.pretraining.redwhale.results import Measured, evaluation, score
 from recipes.pretraining.redwhale.vocabulary import Extension, extend
 
@@ -94,7 +94,7 @@ class RedWhaleRecipe:
 
     def build(self, config: RedWhaleConfig, prepared: Prepared) -> Training | None:
         """The stages; all arms of a seed share data order. None if nothing is trained."""
-        if config.schedule.name == NONE:
+        if not config.schedule.train:
             return None
         model = prepared.model
         check_context(model, config.data.length, "data.length")
