@@ -4,6 +4,7 @@ from recipes.core.config.settings import EQUIVALENCE, EXAMPLE_UNIT, ORDER, Card,
 
 BITS, AT_EXTENSION, FORGETTING = "bits_per_byte", "extension/bits_per_byte", "known/forgetting"
 RATIO = "token_ratio"
+TRAINED = "schedule.train=True"
 
 CARD = Card(
     title="RedWhale: a model adapted to another language",
@@ -16,6 +17,7 @@ CARD = Card(
         statement="After staged training, rows of both tables from the old tokens that spell a new one leave fewer "
         "bits per byte of the new language than random rows",
         metric=BITS,
+        only=TRAINED,
         arm="redwhale",
         baseline="random",
         direction=-1,
@@ -39,6 +41,7 @@ CARD = Card(
         Claim(
             statement="They leave fewer bits per byte after training than the mean of all rows",
             metric=BITS,
+            only=TRAINED,
             arm="redwhale",
             baseline="mean",
             direction=-1,
@@ -49,6 +52,7 @@ CARD = Card(
         Claim(
             statement="Both tables are needed: rows that are spelt in the embedding alone leave more",
             metric=BITS,
+            only=TRAINED,
             arm="redwhale",
             baseline="decomp_emb",
             direction=-1,
@@ -59,6 +63,7 @@ CARD = Card(
         Claim(
             statement="And so in the head alone",
             metric=BITS,
+            only=TRAINED,
             arm="redwhale",
             baseline="decomp_head",
             direction=-1,
@@ -69,6 +74,7 @@ CARD = Card(
         Claim(
             statement="New tokens pay: at equal steps the old tokenizer leaves more bits per byte",
             metric=BITS,
+            only=TRAINED,
             arm="redwhale",
             baseline="old_tokens",
             direction=-1,
@@ -79,6 +85,7 @@ CARD = Card(
         Claim(
             statement="Stages cost nothing: at equal steps they leave the bits per byte of training all weights",
             metric=BITS,
+            only=TRAINED,
             arm="redwhale",
             baseline="full",
             direction=-1,
@@ -90,6 +97,7 @@ CARD = Card(
         Claim(
             statement="Four stages leave fewer bits per byte than the seven of EEVE",
             metric=BITS,
+            only=TRAINED,
             arm="redwhale",
             baseline="eeve",
             direction=-1,
@@ -100,6 +108,7 @@ CARD = Card(
         Claim(
             statement="Replay holds forgetting down: without it the known language loses more bits per byte",
             metric=FORGETTING,
+            only=TRAINED,
             arm="redwhale",
             baseline="no_replay",
             direction=-1,
@@ -110,6 +119,7 @@ CARD = Card(
         Claim(
             statement="Filters pay: with planted repetitions and noise left in, there are more bits per byte",
             metric=BITS,
+            only=TRAINED,
             arm="redwhale",
             baseline="raw",
             direction=-1,
