@@ -119,6 +119,7 @@ def nearest_texts(
     k: int,
     exclude: tuple[np.ndarray, np.ndarray] | None = None,
     device: str = "cpu",
+    where: str = "keys",
 ) -> np.ndarray:
     """Of each query the k texts with the largest cosine, the nearest first, searched once for all that decides it.
 
@@ -130,12 +131,13 @@ def nearest_texts(
         exclude: Groups of the queries, int [Q] or [Q, g], and of the texts, int [N]: what is of a group of the query's
             is left out, as in `nearest`.
         device: Where to compute.
+        where: Config key of `config`, for messages.
 
     Returns:
         int32 [Q, k] numbers of texts; `MISSING` where fewer than k are left.
     """
     groups = [] if exclude is None else [[list(part.shape), _hash(part)] for part in exclude]
-    encoder = load_sentence_encoder(config.path, "keys.path", device) if config.kind == MINILM else None
+    encoder = load_sentence_encoder(config.path, f"{where}.path", device) if config.kind == MINILM else None
     kind: list[Any] = [config.kind, config.buckets] if encoder is None else [config.kind, encoder.pooling]
     if encoder is not None:
         kind += [encoder.max_tokens, module_hash(encoder.model, encoder.model.config)]

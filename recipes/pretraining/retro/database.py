@@ -21,6 +21,7 @@ from recipes.core.scoring.neighbours import (
 from recipes.pretraining.retro.config import RANDOM, RetrievalConfig, RetroConfig
 from recipes.pretraining.retro.method import chunk_count
 
+KEYS = "retrieval.keys"
 SPARE = 8  # random chunks that are drawn beside those needed, should some be of the sequence's own documents
 
 
@@ -148,7 +149,7 @@ class Database:
             owners = np.minimum(documents[:, :1] + spread, documents[:, 1:])
             groups = (np.repeat(owners, count, 0), self.chunks.documents)
         queries = texts_of_rows(self.tokenizer, rows)
-        numbers = nearest_texts(self.retrieval.keys, self._texts, queries, self.config.depth, groups, self.device)
+        numbers = nearest_texts(self.retrieval.keys, self._texts, queries, self.config.depth, groups, self.device, KEYS)
         k = self.retrieval.k
         if missing := int((numbers[:, :k] == MISSING).any(1).sum()):
             note(f"{missing:,} of {len(queries):,} chunks have fewer than {k} neighbours; the others are masked")

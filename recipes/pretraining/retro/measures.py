@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from recipes.core.evaluation.scores import Scores
+from recipes.core.messages import note
 from recipes.core.models.dropout import evaluation
 from recipes.pretraining.retro.config import (
     ANSWER,
@@ -77,6 +78,10 @@ def held_out_examples(config: RetroConfig, database: Database, sequences: Sequen
             last = first + chunk * size
             begin, overlap = (0, -1) if chunk == 0 else (last - size, int(overlaps[row, chunk - 1]))
             examples.append(Example(f"{name} {row}.{chunk}", f"{name} {document}", row, chunk, (begin, last), overlap))
+    present = {example.bin for example in examples}
+    for name in (LOW, MIDDLE, HIGH):
+        if name not in present:
+            note(f"warning: there is no held-out chunk {TITLES[name]}: {LOSS}/{name} is not measured")
     return examples
 
 
