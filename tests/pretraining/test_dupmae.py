@@ -8,17 +8,19 @@ import torch
 from torch import Tensor
 
 from recipes.core.config import compose
+from recipes.core.config.settings import TrainerConfig
 from recipes.core.models.config import SmallEncoderConfig
 from recipes.core.models.head import OutputHead
 from recipes.core.models.padded import pad_rows
 from recipes.core.models.small_encoder import build_encoder_tokenizer, special_tokens
-from recipes.pretraining.dupmae.config import BOTH, OT, PretrainingConfig
+from recipes.core.search.pairs import TrainingPairs
+from recipes.pretraining.dupmae.config import BOTH, MEAN, OT, FineTuningConfig, PretrainingConfig
 from recipes.pretraining.dupmae.decoder import Decoder, context_stream, query_stream
 from recipes.pretraining.dupmae.items import MaskedPieces, cut_pieces
 from recipes.pretraining.dupmae.max_logits import max_logits
 from recipes.pretraining.dupmae.method import activate, bag_loss, similarity, top_terms, visible_tokens, whole_vectors
 from recipes.pretraining.dupmae.model import DuplexAutoEncoder, DuplexLoss, build_masked_lm
-from recipes.pretraining.dupmae.retriever import ContrastiveLoss, Retriever, Vectors, encode, search
+from recipes.pretraining.dupmae.retriever import ContrastiveLoss, Retriever, Vectors, encode, fine_tune, search
 from recipes.pretraining.masked_lm import MaskedLMLoss
 
 TEXTS = [
@@ -171,6 +173,29 @@ def test_micro_batches_add_up_to_the_batch(tokenizer: Any, options: dict[str, An
     divisor = torch.stack([loss.normalizer(part) for part in parts]).sum(0)
     assert sum(loss(model, part, divisor)[0].item() for part in parts) == pytest.approx(whole.item(), rel=1e-5)
     assert ("bag_nll" in metrics) == (options.get("objective") is None) and torch.isfinite(whole)
+
+
+@pytest.mark.parametrize("objective", ["dupmae", "mlm"])
+def test_divisors_are_counted_where_the_batch_lies(tokenizer: Any, objective: str) -> None:
+    batch = {name: part for name, part in batch_of(tokenizer, objective=objective).items() if name != "ids"}
+    decoded = batch["decoded"].sum().item() if "decoded" in batch else 0
+    assert DuplexLoss(0.1).normalizer(batch).tolist() == [batch["chosen"].sum().item(), decoded, 6]
+    elsewhere = {name: part.to("meta") for name, part in batch.items()}  # as on a GPU, numbers of the CPU do not mix in
+    assert DuplexLoss(0.1).normalizer(elsewhere).is_meta
+
+
+def test_a_retriever_is_trained_anew_where_other_passages_are_right(
+    tokenizer: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path))
+    rows, shown = tokenizer(TEXTS)["input_ids"], np.array([[0], [1]])
+    fresh = Retriever(build_masked_lm(MODEL, tokenizer, 0), MEAN, "none", special_tokens(tokenizer), 0)
+    config, weights = FineTuningConfig(steps=1, batch_size=2), []
+    for relevant in ([[0], [1]], [[0, 1], [1]]):  # the second time no passage is wrong for the first query
+        pairs = TrainingPairs(["a", "b"], rows[2:], rows[:2], shown, relevant)
+        tuned = fine_tune(fresh, pairs, config, TrainerConfig(threads=1, device="cpu"), 0)
+        weights.append(tuned.lm.encoder.embeddings.word_embeddings.weight)
+    assert not torch.equal(*weights)
 
 
 def test_vectors_of_texts_depend_on_no_padding_and_search_is_brute_force(tokenizer: Any) -> None:

@@ -66,6 +66,7 @@ def test_arms_on_a_users_collection(arm: str, tmp_path: Path, data: str) -> None
     [
         (("pretraining.length=200",), "type model.positions=200"),
         (("model.embedding=8",), "leave it out"),
+        (("trainer.nproc=2",), "type trainer.nproc=1"),
         (("fine_tuning.others=[cls384_ot384]",), "type others"),
         (("fine_tuning.representation=cls",), "fine_tuning.representation"),
         (("pretraining.path=/nowhere.txt",), "nowhere"),

@@ -11,6 +11,7 @@ from recipes.core.search.config import (
     CollectionConfig,
     PairsConfig,
     WikiSearchConfig,
+    in_batch_problems,
 )
 
 NONE, MLM, RETROMAE, OT_ONLY, DUPMAE = "none", "mlm", "retromae", "ot_only", "dupmae"
@@ -45,7 +46,10 @@ class PretrainingConfig:
     path: str | None = setting(
         None, help="text to train on: file, folder or hub name; null: the passages of data", content=DATA_CONTENT
     )
-    length: int = setting(64, help="longer texts are cut into pieces; CLS and SEP count", unit="tokens", ge=4)
+    length: int = setting(
+        64, help="longer texts are cut into pieces, and of passages that are searched the first is read; CLS and SEP "
+        "count", unit="tokens", ge=4,
+    )  # fmt: skip
     encoder_mask: float = setting(
         0.3, help="share of a text's tokens that are masked, by whole words", gt=0, lt=1, origin="code"
     )
@@ -141,7 +145,7 @@ class DupMAEConfig(RunConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
-        problems, positions = [], self.model.positions
+        problems, positions = in_batch_problems(self.trainer), self.model.positions
         for key, tokens in (
             ("pretraining.length", self.pretraining.length),
             ("fine_tuning.query_tokens", self.fine_tuning.query_tokens),

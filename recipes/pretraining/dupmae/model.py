@@ -100,8 +100,9 @@ class DuplexLoss:
 
     def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
         """[3] masked tokens, decoded tokens and texts of this micro-batch."""
-        decoded = batch["decoded"].sum() if "decoded" in batch else torch.tensor(0)
-        return torch.stack([batch["chosen"].sum(), decoded, torch.tensor(len(batch["chosen"]))]).float()
+        chosen = batch["chosen"]
+        decoded = batch.get("decoded", chosen[:0])
+        return torch.stack([chosen.sum(), decoded.sum(), torch.ones_like(chosen[:, 0]).sum()]).float()
 
     def __call__(
         self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor

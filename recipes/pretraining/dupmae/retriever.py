@@ -115,7 +115,8 @@ def fine_tune(
         seed: Of the order of the pairs.
     """
     tuned = without_dropout(deepcopy(retriever)).cpu()
-    numbers = [list(map(list, pairs.queries)), list(map(list, pairs.passages)), pairs.shown.tolist()]
+    rows = [list(map(list, part)) for part in (pairs.queries, pairs.passages, pairs.relevant)]
+    numbers = [*rows, pairs.shown.tolist()]
     names = [tuned.representation, tuned.ot_act, config.temperature]
     key = [module_hash(tuned, tuned.lm.encoder.config), names, numbers, VERSION]
     rate = {"warmup_ratio": 0.1, "schedule": "linear", "adam_beta2": 0.999}
