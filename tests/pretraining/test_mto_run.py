@@ -58,6 +58,9 @@ def test_images_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="2 does not divide images of 9 pixels") as error:
         _run(tmp_path / "runs", f"data.path={odd}")
     assert "data.side=10" in error.value.hint and "a/" in error.value.hint
+    with pytest.raises(UserError, match="9 does not divide images of 9 pixels") as error:
+        load_images(LabelledImagesConfig(path=str(odd)), 9)
+    assert "data.side=18" in error.value.hint  # with 9 it would be a grid of one patch again
     with pytest.raises(UserError, match="8 x 6 pixels, no square"):
         _run(tmp_path / "runs", f"data.path={_images(tmp_path / 'wide', (6, 8))}")
     mixed = _images(tmp_path / "mixed", each=3)
@@ -74,7 +77,7 @@ def test_images_that_do_not_fit(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("config.yaml"))
 
 
-def test_images_that_are_split_already(tmp_path: Path) -> None:
+def test_images_that_are_split_already(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for part, each in (("train", 5), ("test", 3)):
         _images(tmp_path / part, each=each)
     Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(tmp_path / "train" / "b" / "more.png")
@@ -86,6 +89,24 @@ def test_images_that_are_split_already(tmp_path: Path) -> None:
     ], "what is tested on is not trained on"
     assert len(images.labels.test) == 6 and images.train[-1].max() == 7
     assert images.pixels("test").shape == (6, 3, 8, 8)
+    assert "6 of 11 training images are tested on" in capsys.readouterr().err
+
+
+def test_images_to_test_on_have_the_side_of_the_others(tmp_path: Path) -> None:
+    for part, side in (("train", 8), ("test", 4)):
+        _images(tmp_path / part, (side, side), each=2)
+    with pytest.raises(UserError, match="a side of 4 pixels, train/a/0.png one of 8") as error:
+        load_images(LabelledImagesConfig(path=str(tmp_path)), 2)
+    assert error.value.where == "test-test/a/0.png" and "data.side=8" in error.value.hint
+    assert load_images(LabelledImagesConfig(path=str(tmp_path), side=8), 2).test.shape == (4, 8, 8, 3)
+
+
+def test_keys_that_a_run_does_not_read() -> None:
+    def unread(*words: str) -> set[str]:
+        return {key for key, _ in compose.compose("mto", list(words)).unread()}
+
+    assert "data.seed" in unread() and "data.seed" not in unread("data.limit=100") | unread("data.path=mine")
+    assert {"mto.e", "mto.last_layer"} & unread() == set() and "mto.e" in unread("model.layers=1")
 
 
 def test_images_of_the_user_and_what_the_run_leaves(tmp_path: Path) -> None:

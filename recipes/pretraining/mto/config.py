@@ -152,7 +152,13 @@ class MtoRunConfig(RunConfig):
             ("mto.blocked_layers", mto.recalibration == HARD_BLOCK, "no layer is blocked"),
             ("mto.last_layer mto.warmup_ratio", any((mto.spa, mto.e, mto.r)), "no term has a weight"),
             ("mto.margin", mto.r > 0, "mto.r is 0"),
+            ("mto.e mto.last_layer", self.model.layers > 1, "d is 1 in a single layer, and 1 - d, which weighs e, 0"),
             ("evaluation.baseline", mto != mto.baseline, "the run is the baseline"),
+            (
+                "data.seed",
+                self.data.path is not None or self.data.limit is not None or self.data.test_fraction is not None,
+                "the digits are split as all recipes split them",
+            ),
             (
                 "data.on_error data.format data.image_column data.label_column",
                 self.data.path is not None,

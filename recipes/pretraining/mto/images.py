@@ -35,6 +35,7 @@ from recipes.core.data.tasks.labelled import (
 )
 from recipes.core.data.tasks.labelled_config import LabelledConfig
 from recipes.core.errors import UserError
+from recipes.core.messages import note
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import home_path, sha256_json
 from recipes.pretraining.mto.config import LabelledImagesConfig, grid_problem
@@ -75,14 +76,12 @@ def load_images(config: LabelledImagesConfig, patch: int) -> LabelledImages:
             than two classes, or a class has too few images.
     """
     images = _digits(config) if config.path is None else _folder(config)
-    side = images.train.shape[1]
+    side, first, tested = images.train.shape[1], images.labels.train[0].id, images.labels.test[0].id
+    if images.test.shape[1] != side:
+        raise _another_side(tested, images.test.shape[1], first, side)
     if problem := grid_problem(side, patch):
-        name = images.labels.train[0].id
-        raise UserError(
-            problem,
-            f"model.patch={patch}",
-            f"or type data.side={-(-side // patch) * patch} ({name} is {side} x {side})",
-        )
+        fitting = max(-(-side // patch), 2) * patch
+        raise UserError(problem, f"model.patch={patch}", f"or type data.side={fitting} ({first} is {side} x {side})")
     return images
 
 
@@ -120,6 +119,8 @@ def _folder(config: LabelledImagesConfig) -> LabelledImages:
     if published:
         seen = {text.document for text in test}
         rest = [text for text in train if text.document not in seen]
+        if left := len(train) - len(rest):
+            note(f"warning: {where}: {left:,} of {len(train):,} training images are tested on, too, and are left out")
         _check_published(rest, test, where)
         labels = LabelledSet(config.name, draw_texts(rest, config.limit, config.seed), test)
     else:
@@ -229,13 +230,18 @@ def _decoded(config: LabelledImagesConfig, texts: Any, contents: dict[str, Path 
         side = len(images[0])
         for image, text in zip(images, texts, strict=True):
             if len(image) != side:
-                what = f"the image has a side of {len(image)} pixels, {texts[0].id} one of {side}"
-                raise UserError(what, text.id, f"type data.side={side}: all images become squares of that side")
+                raise _another_side(text.id, len(image), texts[0].id, side)
         np.save(staging / "images.npy", np.stack(images))
 
     key = sha256_json([1, config.side, [text.document for text in texts]])
     images: np.ndarray = np.load(build_once("labelled-images", key, build) / "images.npy")
     return images
+
+
+def _another_side(name: str, side: int, first: str, usual: int) -> UserError:
+    """An image whose side is not that of the first one."""
+    what = f"the image has a side of {side} pixels, {first} one of {usual}"
+    return UserError(what, name, f"type data.side={usual}: all images become squares of that side")
 
 
 def _square(image: np.ndarray, side: int | None, name: str) -> np.ndarray:
