@@ -15,6 +15,7 @@ from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.training.task import TrainEvents
 from recipes.core.training.trainer import train
+from recipes.pretraining.xar.images import load_images
 from recipes.pretraining.xar.recipe import XarRecipe
 
 SMALL = (
@@ -34,6 +35,8 @@ IMAGES = ("data=image-text", "data.caption_column=label", "grid.side=8", "grid.p
         (("model.heads=3",), "does not divide width=16"),
         (("evaluation.samples=8",), "too few for a covariance"),
         (("trainer.parallel=fsdp",), "type ddp"),
+        (("evaluation.context_noise=[0.2,0.2]",), "has a value twice"),
+        (("evaluation.context_noise=[]",), "frechet_rise needs one"),
     ],
 )
 def test_refused(overrides: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -68,6 +71,15 @@ def test_images_of_the_user(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (outcome.folder / "samples.jsonl").read_text("utf-8").splitlines()]
     assert {line["class"] for line in lines} == {"cat", "dog"} and len(lines) == 60
     assert np.load(outcome.folder / "samples.npz")["pixels"].shape == (60, 8, 8, 3)
+
+
+def test_the_first_images_of_files_that_stand_class_by_class_are_of_all_classes(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "pictures", ["cat"] * 30 + ["dog"] * 30)
+    images = load_images(compose.compose("xar", [*SMALL, *IMAGES, f"data.path={folder}", "data.test_fraction=0.3"]))
+    for part in (images.train, images.test):
+        assert 0 < int(part.first(9).labels.sum()) < 9
+        rows = [int(name.removeprefix("row-")) for name in part.names]
+        assert [int(row >= 30) for row in rows] == part.labels.tolist()
 
 
 def test_a_run_and_what_it_leaves(tmp_path: Path) -> None:

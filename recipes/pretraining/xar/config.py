@@ -177,6 +177,11 @@ class XarConfig(RunConfig):
         if self.evaluation.samples <= self.classifier.features:
             what = f"are too few for a covariance of classifier.features={self.classifier.features}; type more"
             problems.append(("evaluation.samples", what))
+        if noises := self.evaluation.context_noise:
+            if len(set(noises)) < len(noises):
+                problems.append(("evaluation.context_noise", "has a value twice; type each once"))
+        else:
+            problems.append(("evaluation.context_noise", "is empty, and frechet_rise needs one; type [0.2,0.4]"))
         if self.trainer.parallel == "fsdp":
             problems.append(("trainer.parallel", "fsdp shares out weights that are averaged whole; type ddp"))
         return problems

@@ -87,6 +87,8 @@ def _read(part: CaptionSplit, data: CaptionData, classes: Sequence[str], pixels:
         part.label(index) if data.label_names else numbers.get(caption.text) for index, caption in enumerate(captions)
     ]
     chosen = [index for index, label in enumerate(labels) if label is not None]
+    if not data.label_names:  # files often stand class by class, and the first are to be of all classes
+        chosen = np.random.default_rng(0).permutation(chosen).tolist()
     if left_out := len(labels) - len(chosen):
         note(f"warning: {left_out:,} of {len(labels):,} images have no class that is trained on, and are left out")
     shape = (0, pixels.channels, pixels.image_size, pixels.image_size)
