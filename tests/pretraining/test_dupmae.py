@@ -184,6 +184,16 @@ def test_divisors_are_counted_where_the_batch_lies(tokenizer: Any, objective: st
     assert DuplexLoss(0.1).normalizer(elsewhere).is_meta
 
 
+def test_passages_are_compared_in_fp32_under_autocast() -> None:
+    draw = torch.Generator().manual_seed(0)
+    vectors = {name: torch.randn(2, 300, generator=draw) for name in ("cls", "mu", "cls_of", "values")}
+    encoded = vectors | {"terms": torch.arange(300).expand(2, -1)}
+    options: Any = (encoded, torch.arange(2), torch.zeros(2, 2, dtype=torch.bool))
+    with torch.autocast("cpu", torch.bfloat16):
+        losses, _ = ContrastiveLoss(1.0).losses(*options)
+    assert torch.equal(losses, ContrastiveLoss(1.0).losses(*options)[0])
+
+
 def test_a_retriever_is_trained_anew_where_other_passages_are_right(
     tokenizer: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,7 +97,8 @@ class ContrastiveLoss(InBatchLoss):
     def losses(self, encoded: Encoded, targets: Tensor, left_out: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """[B], and whether the right passage is first."""
         parts = (encoded[name] for name in ("cls", "mu", "cls_of", "terms", "values"))
-        scores = (similarity(*parts) / self.temperature).masked_fill(left_out, -torch.inf)
+        with torch.autocast(targets.device.type, enabled=False):  # passages lie closer than bf16 can tell
+            scores = (similarity(*parts) / self.temperature).masked_fill(left_out, -torch.inf)
         right = (scores.argmax(1) == targets).detach().float()
         return cross_entropy(scores, targets, reduction="none"), {"accuracy": right}
 
