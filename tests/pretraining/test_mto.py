@@ -235,3 +235,16 @@ def test_what_stands_for_masked_patches() -> None:
     patch = patches_of(_pixels(), 2).mean((0, 1)).view(1, 1, 2, 2)
     embedded = model.encoder.embeddings.patch_embeddings.projection(patch).flatten()
     torch.testing.assert_close((spread["mean_patch"] - positions)[0], embedded, atol=1e-6, rtol=1e-4)
+
+
+def test_layers_that_are_computed_anew_in_the_backward_have_the_same_rows() -> None:
+    batch, gradients = _batch(), []
+    for anew in (False, True):
+        model = build_model(SHAPE, FULL, _pixels(), 0)
+        if anew:
+            model.encoder.gradient_checkpointing_enable()
+        loss = MaskedImageLoss(FULL, model.train(), 1)
+        loss.before_step(0, model, [batch])
+        loss(model, batch, loss.normalizer(batch))[0].backward()
+        gradients.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+    torch.testing.assert_close(*gradients)

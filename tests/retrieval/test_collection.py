@@ -125,3 +125,9 @@ def test_a_part_of_a_collection_keeps_what_answers_its_queries(collection_folder
     assert passages.ids == [id for id in whole.passages.ids if id in passages.ids]
     assert whole.part(asked, 1, seed=0)[0].ids == ["cat", "pine"]  # never fewer than answer
     assert whole.part(asked, None, seed=0) == (whole.passages, asked)
+
+
+@pytest.mark.asset
+def test_leads_that_no_article_has_are_refused() -> None:
+    with pytest.raises(UserError, match="no lead of 1000 sentences"):
+        wiki_search(WikiSearchConfig(sentences=1000))

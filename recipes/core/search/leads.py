@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from recipes.core.data.text.splits import TEST, TRAIN, split_of
+from recipes.core.errors import UserError
 from recipes.core.search.collection import Collection, Passages, Queries
 from recipes.core.search.config import WikiSearchConfig
 from recipes.core.storage.assets import asset_path
@@ -46,8 +47,13 @@ def wiki_search(config: WikiSearchConfig) -> Collection:
             ids.append(id)
             texts.append(passage)
             asked_of[split_of(lead.title, config.test_fraction)].append((f"q:{id}", asked, {number: 1}))
-    test, train = (Queries(*map(list, zip(*asked_of[split], strict=True))) for split in (TEST, TRAIN))
-    return Collection(Passages(ids, [""] * len(ids), texts), test, train, f"data={config.name}")
+    where = f"data={config.name}"
+    if not asked_of[TEST]:
+        what = f"has no lead of {config.sentences} sentences that is tested on"
+        raise UserError(what, where, "type a smaller data.sentences, or a larger data.test_fraction")
+    columns = ([*map(list, zip(*asked_of[split], strict=True))] or [[], [], []] for split in (TEST, TRAIN))
+    test, train = (Queries(*each) for each in columns)
+    return Collection(Passages(ids, [""] * len(ids), texts), test, train, where)
 
 
 def sentences(text: str) -> list[str]:

@@ -28,7 +28,8 @@ class Rows:
 
     Attributes:
         recalibration, threshold, blocked: As in `MtoConfig`.
-        masked: bool [B, N] of the forward that goes on; None: no patch is masked, and no row is kept.
+        masked: bool [B, N] of the last forward, whose backward may compute layers anew; None: no patch is masked, and
+            no row is kept.
         kept: Layer -> [B, N, N] rows that weighed the values, mean over heads.
     """
 
@@ -108,18 +109,16 @@ class MaskedImageModel(nn.Module):
         states = embeddings.dropout(tokens + embeddings.position_embeddings)
         everywhere = torch.cat([masked.new_zeros(len(masked), 1), masked], 1)  # CLS is visible
         self.attention.masked, self.attention.kept, entering = everywhere if keep_rows else None, {}, []
-        try:
-            for layer in self.encoder.layers:
-                entering.append(states)
-                states = layer(states, None)
-        finally:
-            self.attention.masked = None
+        for layer in self.encoder.layers:
+            entering.append(states)
+            states = layer(states, None)
         rows = tuple(self.attention.kept[number] for number in sorted(self.attention.kept))
         restored = self.head(self.encoder.layernorm(states)[:, 1:].to(self.head.weight.dtype))
         return Pass(restored, tuple(entering), rows)
 
     def features(self, pixels: Tensor) -> Tensor:
         """[B, D] mean of the plain encoder's last states of all patches, none of them masked."""
+        self.attention.masked = None
         states: Tensor = self.encoder(pixel_values=pixels).last_hidden_state
         return states[:, 1:].mean(1)
 
