@@ -144,7 +144,7 @@ class EvaluationConfig:
     context_noise: tuple[float, ...] = setting(
         (0.2, 0.4), help="standard deviations of noise added to finished entities, for frechet/noise_*", gt=0
     )
-    batch: int = setting(200, help="images of a forward", unit="images", ge=1)
+    batch: int = setting(200, help="images of a forward; another number draws other images", unit="images", ge=1)
     cached: bool = setting(True, help="sample with a KV cache; false: compute all finished entities anew")
 
 
