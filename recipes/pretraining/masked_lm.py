@@ -32,7 +32,8 @@ class VocabularyHead(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., width] to [..., E]."""
-        transformed: Tensor = self.norm(gelu(self.dense(states)))
+        # The encoder's weights, and so its states, may be of another dtype (trainer.dtype).
+        transformed: Tensor = self.norm(gelu(self.dense(states.to(self.dense.weight.dtype))))
         return transformed
 
     def output(self, table: nn.Embedding) -> OutputHead:

@@ -73,7 +73,8 @@ class DetectionHead(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., width] to [...]."""
-        logits: Tensor = self.out(gelu(self.dense(states)))[..., 0]
+        # As in `VocabularyHead`, the encoder's weights may be of another dtype.
+        logits: Tensor = self.out(gelu(self.dense(states.to(self.dense.weight.dtype))))[..., 0]
         return logits
 
 

@@ -14,6 +14,7 @@ from recipes.core.models.head import OutputHead
 from recipes.core.models.padded import pad_rows
 from recipes.core.models.small_encoder import build_encoder_tokenizer, special_tokens
 from recipes.core.search.pairs import TrainingPairs
+from recipes.core.training.model_options import cast_parameters
 from recipes.pretraining.dupmae.config import BOTH, MEAN, OT, FineTuningConfig, PretrainingConfig
 from recipes.pretraining.dupmae.decoder import Decoder, context_stream, query_stream
 from recipes.pretraining.dupmae.items import MaskedPieces, cut_pieces
@@ -182,6 +183,18 @@ def test_divisors_are_counted_where_the_batch_lies(tokenizer: Any, objective: st
     assert DuplexLoss(0.1).normalizer(batch).tolist() == [batch["chosen"].sum().item(), decoded, 6]
     elsewhere = {name: part.to("meta") for name, part in batch.items()}  # as on a GPU, numbers of the CPU do not mix in
     assert DuplexLoss(0.1).normalizer(elsewhere).is_meta
+
+
+def test_an_encoder_may_have_weights_of_bf16(tokenizer: Any) -> None:
+    batch, loss, totals = batch_of(tokenizer), DuplexLoss(0.1), []
+    for narrow in (False, True):
+        model = DuplexAutoEncoder(build_masked_lm(MODEL, tokenizer, 0), PretrainingConfig(length=16), 0)
+        if narrow:  # trainer.dtype=bfloat16, where nothing is autocast
+            cast_parameters(model.lm.encoder, torch.bfloat16)
+        total, _ = loss(model, batch, loss.normalizer(batch))
+        total.backward()
+        totals.append(total.item())
+    assert totals[1] == pytest.approx(totals[0], rel=0.01)
 
 
 def test_passages_are_compared_in_fp32_under_autocast() -> None:

@@ -39,6 +39,7 @@ class Decoder(nn.Module):
         Returns:
             [B, L, d]
         """
+        queries, context = (part.to(self.query.weight.dtype) for part in (queries, context))
         asked, keys, values = self.query(queries), self.key(context), self.value(context)
         asked, keys, values = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (asked, keys, values))
         rate = self.rate if self.training else 0.0
