@@ -1,5 +1,6 @@
 """RedWhale's parts: merges behind those of a BPE, rows of new tokens, filters, and which parameters a stage has."""
 
+import json
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -44,14 +45,17 @@ TURKISH = ["kitapları okuyorlardı, çünkü öğretmen çocukları çağırdı
 UNSEEN = "재외국민의 의무는 법률로 정한다 2024 model"
 
 
-def base() -> Any:
-    """A byte-level BPE of English, with an end of text."""
+def base(lists_special: bool = True) -> Any:
+    """A byte-level BPE of English, with an end of text, which its vocabulary lists (GPT-2) or not (Llama 3)."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=["<eos>"], initial_alphabet=alphabet, show_progress=False
+        vocab_size=VOCABULARY if lists_special else VOCABULARY - 1,
+        special_tokens=["<eos>"] if lists_special else [],
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     backend.train_from_iterator(ENGLISH, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", clean_up_tokenization_spaces=False)
@@ -85,6 +89,21 @@ def test_texts_without_new_tokens_keep_their_tokens_and_all_texts_come_back(kore
     assert korean.first == VOCABULARY and len(new) == VOCABULARY + len(korean.pieces)
 
 
+@pytest.mark.parametrize("merge", ["merges", "added_tokens"])
+def test_added_tokens_that_the_vocabulary_does_not_list_keep_their_ids(merge: str) -> None:
+    old = base(lists_special=False)
+    assert (old.eos_token_id, "<eos>" in vocabulary(old)) == (VOCABULARY - 1, False)
+    new = extend(old, KOREAN, "korean", ExtendConfig(tokens=9, frequency=5, merge=merge), "model=x").tokenizer
+    assert new.eos_token_id == old.eos_token_id and new.get_vocab().items() >= old.get_vocab().items()
+    assert sorted(new.get_vocab().values()) == [*range(len(new))]
+    assert ids(new, UNSEEN + "<eos>")[-1] == VOCABULARY - 1
+
+
+def vocabulary(tokenizer: Any) -> dict[str, int]:
+    known: dict[str, int] = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["vocab"]
+    return known
+
+
 def test_a_new_token_is_spelt_by_old_ones_and_every_one_can_be_reached(korean: Any) -> None:
     old, vocabulary = base(), korean.tokenizer.get_vocab()
     names = {token: piece for piece, token in vocabulary.items()}
@@ -99,8 +118,6 @@ def test_a_new_token_is_spelt_by_old_ones_and_every_one_can_be_reached(korean: A
 
 
 def pairs(tokenizer: Any) -> list[list[str]]:
-    import json
-
     merges: list[list[str]] = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
     return merges
 

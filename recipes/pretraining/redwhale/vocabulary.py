@@ -26,7 +26,7 @@ from recipes.core.storage.files import read_json, sha256_json, write_json
 from recipes.pretraining.redwhale.config import ADDED, ExtendConfig
 
 FIRST = 0xF0000  # private characters, one for each old token that occurs
-VERSION = 1
+VERSION = 2
 SPARE = 4  # times as many merges are learned as tokens are wanted: rules leave some out
 
 
@@ -150,6 +150,9 @@ def _write(tokenizer: Any, merges: Sequence[tuple[str, str]], config: ExtendConf
     else:
         _saved(tokenizer, folder)
         pipeline = read_json(folder / "tokenizer.json")
+        # Added tokens that the BPE does not list (Llama 3, Qwen) are numbered behind it when they are read: with new
+        # pieces in it they would take the ids of these, and leave their rows. Those that it lists keep their ids.
+        pipeline["model"]["vocab"] |= {token["content"]: token["id"] for token in pipeline["added_tokens"]}
         pipeline["model"]["vocab"] |= {piece: first + number for number, piece in enumerate(pieces)}
         pipeline["model"]["merges"] += [list(pair) for pair in merges]
         write_json(folder / "tokenizer.json", pipeline)
