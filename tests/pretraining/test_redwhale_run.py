@@ -10,7 +10,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from recipes.core import runner
 from recipes.core.config import compose
+from recipes.core.data.text.windows import Texts
 from recipes.core.errors import UserError
+from recipes.core.training.toys.config import ToyLMConfig
+from recipes.core.training.toys.language import ToyLM
+from recipes.pretraining.redwhale.recipe import known_texts
 
 SMALL = (
     *("budget=smoke", "tracker=none", "trainer.threads=1", "trainer.max_steps=8", "evaluation.watch_every=4"),
@@ -75,6 +79,18 @@ def test_the_model_loads_with_transformers_alone(run: Any) -> None:
     ids = torch.tensor([tokenizer("국민이 되는 요건은", add_special_tokens=False)["input_ids"]])
     written = model.generate(ids, max_new_tokens=4, min_new_tokens=4, do_sample=False)
     assert written.shape[1] == ids.shape[1] + 4 and int(written.max()) < len(tokenizer)
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.05])
+def test_what_is_held_out_of_the_known_language_was_read_by_no_toy_and_is_not_replayed(fraction: float) -> None:
+    words = ["budget=small", f"data.test_fraction={fraction}", "model.characters=60000", "replay.characters=60000"]
+    config = compose.compose("redwhale", words)
+    assert isinstance(config.model, ToyLMConfig)
+    toy = ToyLM(config.model, config.trainer, config.seed)
+    read = {*toy._corpus.texts()}
+    replayed = {text for _, _, text in Texts(known_texts(config)).documents("train")}
+    measured = {text for _, _, text in Texts(known_texts(config, held_out=True)).documents("test")}
+    assert measured and measured.isdisjoint(read | replayed)
 
 
 def test_without_training(tmp_path: Path) -> None:

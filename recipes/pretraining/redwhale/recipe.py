@@ -76,9 +76,9 @@ class RedWhaleRecipe:
     def prepare(self, config: RedWhaleConfig, device: str) -> Prepared:
         """Texts, filtered; model and tokenizer, extended; what the held-out texts cost before. Raises UserError."""
         model, tokenizer = load_frozen(config, device)
-        target, known = Texts(config.data), Texts(_known(config))
+        target, known = Texts(config.data), Texts(known_texts(config))
         windows = {TARGET: target.windows(config.evaluation, config.seed)}
-        windows[KNOWN] = known.windows(config.evaluation, config.seed)
+        windows[KNOWN] = Texts(known_texts(config, held_out=True)).windows(config.evaluation, config.seed)
         documents, gone = _filtered(config, [Document(*each) for each in _documents(target)])
         texts = {TARGET: documents, KNOWN: [text for _, text, _ in _documents(known)]}
         fingerprint = sha256_json([texts[TARGET], texts[KNOWN] if config.replay.share else None])
@@ -160,12 +160,17 @@ class Adapters:
                     part.enable_adapters(self.on)
 
 
-def _known(config: RedWhaleConfig) -> DomainsConfig:
+def known_texts(config: RedWhaleConfig, held_out: bool = False) -> DomainsConfig:
+    """Texts in the language that the model knows, to train on or to measure.
+
+    A toy that is trained in the run has read the domains that ship, but for the share that is held out by default: of
+    a larger `data.test_fraction` only those documents are measured, or it would be asked what it was trained on.
+    """
     replay, data = config.replay, config.data
-    domains = None if replay.path else replay.domains
+    share = min(data.test_fraction, DomainsConfig().test_fraction) if held_out else data.test_fraction
     return DomainsConfig(
-        path=replay.path, domains=domains, characters=replay.characters, length=data.length,
-        test_fraction=data.test_fraction, on_error=data.on_error,
+        path=replay.path, domains=None if replay.path else replay.domains, characters=replay.characters,
+        length=data.length, test_fraction=data.test_fraction if replay.path else share, on_error=data.on_error,
     )  # fmt: skip
 
 
