@@ -210,8 +210,11 @@ def test_three_initialisations_are_the_same_where_the_head_is_the_embedding() ->
     assert embeddings["decomp_emb"] == embeddings["decomp_both"] == embeddings["eeve"]
     assert heads["decomp_head"] == heads["decomp_both"]
     assert torch.equal(new["eeve"][1][280:282], small().get_input_embeddings().weight[[5, 7]])
-    tied, tables = extended("decomp_head", tied=True)
-    assert tables[0].data_ptr() == tables[1].data_ptr() and tied.config.tie_word_embeddings
+    for init in ("decomp_emb", "decomp_head", "decomp_both", "eeve"):
+        tied, tables = extended(init, tied=True)
+        assert tables[0].data_ptr() == tables[1].data_ptr() and tied.config.tie_word_embeddings
+        assert tables[0][280:282].numpy().tobytes() == embeddings["decomp_both"]
+    assert extended("random", tied=True)[1][0][280:282].numpy().tobytes() == embeddings["random"]
 
 
 def test_stages_cover_every_layer_once_and_freeze_what_is_no_part_of_them() -> None:

@@ -70,7 +70,7 @@ def add_rows(
         model: The model.
         first: Id of the first new token; rows from there on are taken.
         pieces: S(t) of each new token.
-        init: Name of the initialisation, of `KINDS`.
+        init: Name of the initialisation, of `KINDS`; of a table that is both the kind that is not random, if one is.
         rescale: Whether new rows get the mean length of the old ones.
         pad_to: The rows become a multiple of it.
         seed: Of random rows.
@@ -83,7 +83,8 @@ def add_rows(
     model.resize_token_embeddings(-(-count // pad_to) * pad_to, mean_resizing=False)
     tables = [model.get_input_embeddings().weight, output_head(model).weight]
     random = torch.Generator().manual_seed(seed)
-    for table, rows, kind in list(zip(tables, old, KINDS[init], strict=True))[: 1 if tied else 2]:
+    kinds = (next((kind for kind in KINDS[init] if kind != RANDOM), RANDOM),) if tied else KINDS[init]
+    for table, rows, kind in zip(tables, old, kinds, strict=False):
         new = new_rows(rows, pieces, kind, random)
         table[first:] = mean_row(rows)
         table[first : first + len(pieces)] = match_norm(new, rows) if rescale else new
