@@ -3,6 +3,7 @@
 import json
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from recipes.core.config import compose
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.data.text.near_duplicates import NearDuplicates, character_runs
 from recipes.core.data.text.shards import Document
@@ -32,7 +34,7 @@ from recipes.pretraining.redwhale import corpus
 from recipes.pretraining.redwhale.config import CorpusConfig, ExtendConfig, ScheduleConfig
 from recipes.pretraining.redwhale.method import KINDS, add_rows, groups, match_norm, new_rows
 from recipes.pretraining.redwhale.plans import ALL, EEVE, EVEN, LORA, ODD, PLANS, REST, plan
-from recipes.pretraining.redwhale.recipe import Adapters
+from recipes.pretraining.redwhale.recipe import Adapters, _documents
 from recipes.pretraining.redwhale.vocabulary import allowed, extend
 
 VOCABULARY = 280
@@ -288,6 +290,39 @@ def test_plans() -> None:
     assert [stage.share for stage in plan(ScheduleConfig(shares=(1, 2, 3, 4)), 1)] == [1, 2, 3, 4]
 
 
+RATES = "schedule.new_rows_only schedule.tables_rate"
+RAW_KEYS = " ".join(f"corpus.{key}" for key in ("lines", "ngram", "similarity", "order", "low", "high"))
+
+
+@pytest.mark.parametrize(
+    ("words", "unread"),
+    [
+        ("", ""),
+        ("arm=full", f"{RATES} schedule.shares schedule.tables schedule.adapters_rate lora"),
+        ("arm=lora_only", f"{RATES} schedule.shares"),
+        ("arm=eeve", f"{RATES} schedule.tables schedule.adapters_rate"),
+        (
+            "schedule.train=false",
+            f"{RATES} schedule.name schedule.shares schedule.tables schedule.adapters_rate lora replay.share "
+            "evaluation.watch_every",
+        ),
+        ("arm=raw", RAW_KEYS),
+        ("arm=raw corpus.planted=0", f"{RAW_KEYS} corpus.trusted corpus.seed"),
+    ],
+)
+def test_keys_that_change_nothing_are_said(words: str, unread: str) -> None:
+    assert {key for key, _ in compose.compose("redwhale", words.split()).unread()} == {*unread.split()}
+
+
+def test_blank_documents_are_none() -> None:
+    rows = [("a", "x", " \n "), ("b", "x", "text")]
+    texts: Any = SimpleNamespace(documents=lambda split: rows, where="data.path=x")
+    assert _documents(texts) == [("b", "text", "x")]
+    rows.pop()
+    with pytest.raises(UserError, match="no document to train on"):
+        _documents(texts)
+
+
 def documents(count: int) -> list[Document]:
     draw = np.random.default_rng(0)
     words = ["".join(draw.choice([*"abcdefghiklmnoprst"], 5)) for _ in range(60)]
@@ -304,6 +339,14 @@ def test_filters_take_what_was_planted() -> None:
     assert gone["lines"] == gone["copy"] == gone["noise"] == 1 and gone["repeated"] >= 0.9
     assert gone["trusted"] == 0 and gone["real"] < 0.2
     assert corpus.filtered(before, config) == after
+
+
+def test_documents_that_all_say_the_same_leave_nothing_to_trust() -> None:
+    config = CorpusConfig(planted=0)
+    same = [Document(str(number), "one two three four\nfive six", "x") for number in range(12)]
+    with pytest.raises(UserError, match="leave no document whose n-grams could be counted") as refused:
+        corpus.filtered(corpus.plant(same, config), config)
+    assert refused.value.where == "corpus.trusted=0.1"
 
 
 def test_each_filter_by_itself() -> None:

@@ -11,7 +11,7 @@ from recipes.core.spelling import did_you_mean
 from recipes.core.training.stage_plan import Stage, stage_problem
 from recipes.core.training.toys.config import ToyLMConfig
 from recipes.pretraining.redwhale.card import CARD
-from recipes.pretraining.redwhale.plans import EEVE, FULL, LORA, LORA_ONLY, NONE, PLANS, STAGED, needs_new, plan
+from recipes.pretraining.redwhale.plans import EEVE, LORA, LORA_ONLY, NONE, PLANS, STAGED, needs_new, plan
 
 __all__ = ["CARD", "CONFIG"]
 
@@ -96,8 +96,9 @@ class CorpusConfig:
     order: int = setting(3, help="characters of the n-grams that perplexity is of", ge=1, le=3)
     low: float = setting(10.0, help="percentile of perplexity below which documents are left out", ge=0, lt=100)
     high: float = setting(90.0, help="percentile above which they are", gt=0, le=100)
-    trusted: float = setting(0.1, help="share of the documents that the n-grams are counted in, kept as they are", gt=0,
-                             lt=1)  # fmt: skip
+    trusted: float = setting(
+        0.1, help="share of the documents that n-grams are counted in; perplexity leaves none of them out", gt=0, lt=1
+    )
     planted: float = setting(0.1, help="documents planted for each that is there: repeated lines, near copies, noise",
                              ge=0)  # fmt: skip
     seed: int = setting(0, help="which are trusted and planted", ge=0, lt=SEEDS)
@@ -176,19 +177,28 @@ class RedWhaleConfig(RunConfig):
 
     def unread(self) -> list[tuple[str, str]]:
         """Keys that change nothing in this run."""
-        extend, name = self.extend, self.schedule.name
+        extend, name, corpus = self.extend, self.schedule.name, self.corpus
         keys = ["tokens", "frequency", "longest", "ascii", "merge", "init", "match_norm", "pad_to"]
-        raw = "corpus.use=raw has no filters"
-        return unread_keys(
+        raw, other = "corpus.use=raw has no filters", f"schedule.name={name} does not read it"
+        trained = "schedule.name schedule.shares schedule.new_rows_only schedule.tables schedule.tables_rate"
+        rules = [
             (" ".join(f"extend.{key}" for key in keys), extend.vocabulary == EXTEND, "there are no new tokens"),
-            ("schedule.shares schedule.tables_rate", name != FULL, f"schedule.name={name} has no stages"),
-            ("schedule.new_rows_only", name == STAGED, "only schedule.name=staged reads it"),
-            ("schedule.tables", name in (STAGED, LORA_ONLY), f"schedule.name={name} does not read it"),
-            ("lora schedule.adapters_rate", self.needs_adapters, "nothing trains adapters"),
-            ("corpus.lines corpus.ngram corpus.similarity corpus.order", self.corpus.use == FILTERED, raw),
-            ("corpus.low corpus.high corpus.trusted", self.corpus.use == FILTERED, raw),
+            ("corpus.lines corpus.ngram corpus.similarity corpus.order", corpus.use == FILTERED, raw),
+            ("corpus.low corpus.high", corpus.use == FILTERED, raw),
+            # Nothing is planted that is of a trusted document.
+            ("corpus.trusted corpus.seed", corpus.use == FILTERED or corpus.planted > 0, f"{raw}, and none is planted"),
             ("replay.domains replay.characters", not self.replay.path, "replay.path is read"),
-            ("evaluation.watch_every replay.share schedule.shares", self.schedule.train, "nothing is trained"),
+            ("lora schedule.adapters_rate", self.needs_adapters, "nothing trains adapters"),
+        ]
+        if not self.schedule.train:
+            rules.append((f"evaluation.watch_every replay.share {trained}", False, "nothing is trained"))
+            return unread_keys(*rules)
+        return unread_keys(
+            *rules,
+            ("schedule.shares", len(PLANS[name]) > 1, f"schedule.name={name} is one stage"),
+            ("schedule.new_rows_only schedule.tables_rate", name == STAGED, other),
+            ("schedule.tables", name in (STAGED, LORA_ONLY), other),
+            ("schedule.adapters_rate", name != EEVE, other),
         )
 
     def describe(self) -> list[tuple[str, str]]:

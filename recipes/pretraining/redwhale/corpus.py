@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from recipes.core.data.text.near_duplicates import NearDuplicates, character_runs
 from recipes.core.data.text.shards import Document
+from recipes.core.errors import UserError
 from recipes.pretraining.redwhale.config import CorpusConfig
 
 LINES, COPY, NOISE, REPEATED = "lines", "copy", "noise", "repeated"
@@ -80,11 +81,19 @@ def _misspelt(line: str, draw: np.random.Generator) -> str:
 
 def filtered(pieces: Sequence[Piece], config: CorpusConfig) -> list[Piece]:
     """What three filters leave, in their order: each line once, no near-duplicate of an earlier document, and
-    perplexity between two percentiles; both tails go, repeated words and noise."""
+    perplexity between two percentiles; both tails go, repeated words and noise.
+
+    Raises:
+        UserError: the first two leave no trusted document.
+    """
     kept = [piece for piece in (each_line_once(pieces) if config.lines else pieces) if piece.document.text.strip()]
     search = NearDuplicates(config.similarity, lambda text: character_runs(text, config.ngram))
     kept = [piece for piece in kept if not search.repeats(piece.document)]
     trusted = [piece.document.text for piece in kept if piece.kind == TRUSTED]
+    if not trusted:
+        what = "the filters of lines and of near-duplicates leave no document whose n-grams could be counted"
+        hint = "type a larger one, another corpus.seed, or corpus.use=raw for no filters"
+        raise UserError(what, f"corpus.trusted={config.trusted:g}", hint)
     values = np.array(perplexities(trusted, [piece.document.text for piece in kept], config.order))
     asked = np.array([piece.kind != TRUSTED for piece in kept])
     if not asked.any():

@@ -175,8 +175,8 @@ def known_texts(config: RedWhaleConfig, held_out: bool = False) -> DomainsConfig
 
 
 def _documents(texts: Texts) -> list[tuple[str, str, str]]:
-    """(id, text, domain) of the training documents. Raises UserError: there is none."""
-    documents = [(id, text, domain) for id, domain, text in texts.documents(TRAIN)]
+    """(id, text, domain) of the training documents that are not blank. Raises UserError: there is none."""
+    documents = [(id, text, domain) for id, domain, text in texts.documents(TRAIN) if text.strip()]
     if not documents:
         raise UserError("there is no document to train on", texts.where, "give more, or longer, text")
     return documents
