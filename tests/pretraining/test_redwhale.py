@@ -34,8 +34,8 @@ from recipes.pretraining.redwhale import corpus
 from recipes.pretraining.redwhale.config import CorpusConfig, ExtendConfig, ScheduleConfig
 from recipes.pretraining.redwhale.method import KINDS, add_rows, groups, match_norm, new_rows
 from recipes.pretraining.redwhale.plans import ALL, EEVE, EVEN, LORA, ODD, PLANS, REST, plan
-from recipes.pretraining.redwhale.recipe import Adapters, _documents
-from recipes.pretraining.redwhale.vocabulary import allowed, extend
+from recipes.pretraining.redwhale.recipe import Adapters, _describe, _documents
+from recipes.pretraining.redwhale.vocabulary import Extension, allowed, extend
 
 VOCABULARY = 280
 ENGLISH = ["the model reads the text, and then it reads the other text again"] * 30
@@ -236,6 +236,18 @@ def test_adapters_change_nothing_at_first() -> None:
     before = model(text).logits
     with_adapters(TextModel(model), LoraConfig(rank=2), 0)
     assert torch.equal(model(text).logits, before)
+
+
+@pytest.mark.parametrize(("pieces", "is_adapter"), [([[5, 6], [7]], False), ([], True)])
+def test_adapters_alone_are_left_only_for_a_model_with_its_old_rows(
+    pieces: list[list[int]], is_adapter: bool, tmp_path: Path
+) -> None:
+    text = with_adapters(TextModel(small()), LoraConfig(rank=2), 0)
+    plans, trainer = plan(ScheduleConfig(name="lora_only"), 0.01), TrainerConfig(max_steps=10)
+    stages = Stages(text, plans, groups(text.language_model), trainer, 0, VOCABULARY)
+    prepared: Any = SimpleNamespace(model=text, extension=Extension(base(), VOCABULARY, pieces, []))
+    _describe(prepared, stages, tmp_path)
+    assert (tmp_path / "model" / "adapter").exists() is is_adapter
 
 
 class Hashes(TrainEvents):

@@ -240,8 +240,10 @@ def _mixture(config: RedWhaleConfig, prepared: Prepared) -> Mixture:
 
 def _describe(prepared: Prepared, stages: Stages, checkpoint: Path) -> None:
     """How the model is read out of a checkpoint; rows that no text has are never generated."""
-    stages.thaw()  # what is left is no set of adapters: the weights that they stand beside are others, too
     model, tokenizer = prepared.model, prepared.extension.tokenizer
+    stages.thaw()  # where more was trained, what is left is no set of adapters
+    if prepared.extension.pieces:  # nor where the model that they stand beside has other rows than the user's
+        model.requires_grad_(True)
     describer(model, tokenizer)(checkpoint)
     rows = len(model.language_model.get_input_embeddings().weight)
     last = prepared.extension.first + len(prepared.extension.pieces)
