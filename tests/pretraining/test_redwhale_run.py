@@ -99,3 +99,13 @@ def test_without_training(tmp_path: Path) -> None:
     metrics = outcome.metrics
     assert metrics["bits_per_byte"] == metrics["extension/bits_per_byte"] and "stages/1/trained" not in metrics
     assert AutoTokenizer.from_pretrained(outcome.folder / "hf").get_vocab()
+
+
+def test_texts_that_the_old_tokenizer_does_not_know_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["schedule.train=false", "data.characters=20000", "arm=old_tokens", "model.tokenizer=characters"]
+    runner.run(compose.compose("redwhale", [*SMALL, *words, f"outputs={tmp_path}"]), False, "run")
+    assert (
+        "do not come back from the old tokenizer (target language): their bits are too few" in capsys.readouterr().err
+    )

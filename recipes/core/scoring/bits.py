@@ -18,6 +18,7 @@ from recipes.core.data.text.pieces import token_rows
 from recipes.core.data.text.text_ids import TextIds, start_id
 from recipes.core.errors import UserError
 from recipes.core.losses.kernels import token_nll
+from recipes.core.messages import note
 from recipes.core.models.head import last_hidden_state, output_head
 from recipes.core.models.padded import batches, pad_rows
 from recipes.core.models.text import context
@@ -105,6 +106,17 @@ def bits_once(key: Any, read: Callable[[], list[TextBits]]) -> list[TextBits]:
 def says(tokenizer: Any, ids: Sequence[int], text: str) -> bool:
     """Whether tokens are a text, to the byte."""
     return bool(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) == text)
+
+
+def warn_of_lost(texts: Sequence[TextBits], tokenizer: str) -> None:
+    """Warn of texts that their tokens do not say: an unknown token costs less than what it stands for.
+
+    Args:
+        texts: As they were read.
+        tokenizer: Which one cut them, in words.
+    """
+    if lost := sum(not one.exact for one in texts):
+        note(f"warning: {lost} of {len(texts)} texts do not come back from {tokenizer}: their bits are too few")
 
 
 def _nlls(language_model: Any, rows: list[list[int]], tokens: int) -> np.ndarray:

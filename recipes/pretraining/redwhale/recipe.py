@@ -25,7 +25,7 @@ from recipes.core.models.hf_folder import DESCRIPTION, GENERATION, writer
 from recipes.core.models.run_models import describer
 from recipes.core.models.text import check_context
 from recipes.core.recipe import Evaluation
-from recipes.core.scoring.bits import TextBits, bits_once, text_bits
+from recipes.core.scoring.bits import TextBits, bits_once, text_bits, warn_of_lost
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import read_json, sha256_json, write_json
@@ -88,6 +88,8 @@ class RedWhaleRecipe:
             extension = extend(tokenizer, documents, sha256_json(documents), config.extend, where)
         read = partial(_read, config, model)
         before = {"base": {name: read(tokenizer, part) for name, part in windows.items()}}
+        for name, bits in before["base"].items():
+            warn_of_lost(bits, f"the old tokenizer ({name} language)")
         _change(config, model.language_model, extension)
         before["extension"] = {name: read(extension.tokenizer, part) for name, part in windows.items()}
         return Prepared(model, extension, (texts, fingerprint), windows, before, gone, device, {})

@@ -9,11 +9,10 @@ from recipes.core.data.text.pieces import read_vocabulary
 from recipes.core.data.text.text_ids import tokenizer_fingerprint
 from recipes.core.data.text.windows import Texts, Window
 from recipes.core.evaluation.scores import Scores
-from recipes.core.messages import note
 from recipes.core.models.head import output_head
 from recipes.core.models.hf_folder import writer
 from recipes.core.recipe import Evaluation, Untrained
-from recipes.core.scoring.bits import TextBits, bits_once, text_bits
+from recipes.core.scoring.bits import TextBits, bits_once, text_bits, warn_of_lost
 from recipes.core.scoring.fingerprints import weights_hash
 from recipes.core.training.toys.frozen import load_frozen, model_where
 from recipes.tokenization.config import NoiseConfig
@@ -51,7 +50,7 @@ class TokenAdaptRecipe(Untrained):
         both = Vocabularies(old, new, (tokenizer, new_tokenizer), mapped, where)
         windows = texts.windows(config.evaluation, config.seed)
         before = _bits_before(config, model, tokenizer, windows)
-        _warn_of_lost(before, "old")
+        warn_of_lost(before, "the old tokenizer")
         composer = Composer(
             both,
             lambda: StringVectors(config.strings.path, device),
@@ -77,14 +76,8 @@ class TokenAdaptRecipe(Untrained):
         )
         texts, options = [window.text for window in prepared.windows], config.evaluation
         after = text_bits(prepared.model, new, texts, "evaluation.characters", options.batch_tokens)
-        _warn_of_lost(after, "new")
+        warn_of_lost(after, "the new tokenizer")
         return _evaluation(config, prepared, after, new)
-
-
-def _warn_of_lost(texts: Sequence[TextBits], which: str) -> None:
-    if lost := sum(not one.exact for one in texts):
-        what = f"{lost} of {len(texts)} texts do not come back from the {which} tokenizer"
-        note(f"warning: {what}: their bits are too few")
 
 
 def _new_tokenizer(config: TokenAdaptConfig, texts: Texts, like: Any) -> Any:

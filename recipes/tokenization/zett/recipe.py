@@ -13,12 +13,11 @@ from torch import Tensor
 from recipes.core.data.text.windows import Texts, Window
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
-from recipes.core.messages import note
 from recipes.core.models.hf_folder import writer
 from recipes.core.models.rows import mean_of_pieces
 from recipes.core.models.vision_language import TextModel
 from recipes.core.recipe import Evaluation, Untrained
-from recipes.core.scoring.bits import TextBits, text_bits
+from recipes.core.scoring.bits import TextBits, text_bits, warn_of_lost
 from recipes.core.training.toys.frozen import load_frozen, model_where
 from recipes.tokenization.config import NoiseConfig
 from recipes.tokenization.hypernetwork import Hypernetwork, predict_rows
@@ -108,7 +107,8 @@ class ZettRecipe(Untrained):
             if config.save_model and write is None:
                 write = writer(changed.language_model, target.tokenizer)
         score_texts(read, prepared.windows, scores)
-        _warn_of_lost(read)
+        for name, texts in read.items():
+            warn_of_lost(texts, name)
         if prepared.variant:
             _score_variant(config, prepared, {name: part for name, (part, _) in rows.items()}, scores)
         _score_held_out(config, prepared, network, scores)
@@ -127,7 +127,7 @@ def _of_base(config: ZettConfig, prepared: Prepared, scores: Scores) -> Evaluati
     bits = _read(config, source.model, source.tokenizer, prepared.windows)
     read = dict.fromkeys(names, bits)
     score_texts(read, prepared.windows, scores)
-    _warn_of_lost({"the old tokenizer": bits})
+    warn_of_lost(bits, "the old tokenizer")
     if prepared.variant:
         variant, windows = prepared.variant
         its_bits = _read(config, variant.model, source.tokenizer, windows)
@@ -199,13 +199,6 @@ def _curve(config: ZettConfig, prepared: Prepared) -> list[Plot]:
         weights = copied_rows(target.both.mapped).with_others(mean_of_pieces(len(target.both.new), target.both.spelled))
         means[target.name] = bits(target, weights.apply(prepared.source.rows))
     return curve_plots(curve, means)
-
-
-def _warn_of_lost(read: dict[str, Sequence[TextBits]]) -> None:
-    for name, texts in read.items():
-        if lost := sum(not one.exact for one in texts):
-            what = f"{lost} of {len(texts)} texts do not come back from {name}"
-            note(f"warning: {what}: their bits are too few")
 
 
 RECIPE = ZettRecipe
