@@ -43,6 +43,9 @@ def _texts(folder: Path, count: int = 24) -> str:
         (("retrieval.layers=[2,1]",), "in order"),
         (("match_parameters=true", "label=x"), "for a decoder without retrieval"),
         (("model.architecture=gpt2",), "model.architecture=llama"),
+        (("trainer.dtype=bfloat16",), "trainer.dtype: changes whole layers"),
+        (("trainer.compile=true",), "trainer.compile: changes whole layers"),
+        (("trainer.gradient_checkpointing=true",), "trainer.gradient_checkpointing: changes whole layers"),
     ],
 )
 def test_refused(overrides: tuple[str, ...], message: str, tmp_path: Path) -> None:

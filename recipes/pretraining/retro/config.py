@@ -88,7 +88,12 @@ class RetroConfig(RunConfig):
             problems.append(("retrieval.layers", f"are some of 1 to model.layers={self.model.layers}, in order"))
         if self.match_parameters and retrieval.is_read:
             problems.append(("match_parameters", "is for a decoder without retrieval; type retrieval.neighbours=none"))
-        return problems
+        # What stands between the parts of a layer is no part of a model of `transformers`, whose layers these change.
+        parts = "changes whole layers of a decoder, and cross-attention stands inside them; leave it out"
+        trainer = self.trainer
+        changes = {"gradient_checkpointing": trainer.gradient_checkpointing, "compile": trainer.compile}
+        changes["dtype"] = trainer.dtype != "float32"
+        return problems + [(f"trainer.{key}", parts) for key, is_asked in changes.items() if is_asked]
 
     @property
     def sequence_tokens(self) -> int:
