@@ -15,11 +15,13 @@ def steps_or_flops(tree: dict[str, Any], typed: Mapping[str, Any]) -> list[Probl
 
     Args:
         tree: Config before typed keys are set; changed in place.
-        typed: Typed keys. A whole config that is typed again, with the steps that its file has anyway, is none of both.
+        typed: Typed keys. A whole config that is typed again has both, with the steps of its file: its FLOPs count.
     """
-    if STEPS not in typed or typed[STEPS] == get_key(tree, STEPS, None):
+    if STEPS not in typed:
         return []
     if typed.get(FLOPS) is not None:
+        if typed[STEPS] == get_key(tree, STEPS, None):
+            return []
         return [Problem(STEPS, typed[STEPS], f"and {FLOPS} both say how long the run is; type one of them")]
     set_key(tree, FLOPS, None)
     return []

@@ -20,6 +20,7 @@ def test_a_recipe_that_counts_none_says_so() -> None:
     [
         ({}, 1e12, 0),
         ({"trainer.max_steps": 7}, None, 0),  # steps that were typed stand above the FLOPs of a recipe's file
+        ({"trainer.max_steps": 600}, None, 0),  # those of the file, too, where they count for nothing until typed
         ({"trainer.max_flops": 1e9}, 1e12, 0),
         ({"trainer.max_steps": 7, "trainer.max_flops": None}, None, 0),
         ({"trainer.max_steps": 7, "trainer.max_flops": 1e9}, 1e12, 1),
