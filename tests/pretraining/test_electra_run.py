@@ -30,6 +30,7 @@ QUICK = ("budget=smoke", "tracker=none", "trainer.threads=1", "trainer.max_steps
         (("generator.shared=all", "arm=electra"), "type generator.size=1"),
         (("masking.any_token=0.9", "arm=electra"), "are more than all"),
         (("probe.layer=5",), "is beyond model.layers=2"),
+        (("trainer.optimizer=sgd",), "and not for sgd; type adam_bias_correction=true"),
         (("task=labelled-texts",), "type task.path=FILE"),
         (("task=labelled-texts", "task.path=/nowhere.jsonl"), "task.path"),
     ],

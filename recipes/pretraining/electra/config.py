@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipes.core.config.settings import ORDER, Card, Claim, RunConfig, setting
+from recipes.core.config.settings import ORDER, SHARDED_OPTIMIZERS, Card, Claim, RunConfig, setting
 from recipes.core.config.unread import unread_keys
 from recipes.core.data.config import DomainsConfig
 from recipes.core.data.tasks.labelled_config import ReviewSentimentConfig, WikiTopicsConfig
@@ -77,6 +77,11 @@ class ElectraConfig(RunConfig):
             problems.append(("model.positions", message))
         if self.probe.layer > self.model.layers:
             problems.append(("probe.layer", f"is beyond model.layers={self.model.layers}"))
+        if not self.adam_bias_correction and self.trainer.optimizer not in SHARDED_OPTIMIZERS:
+            message = (
+                f"false is for torch's AdamW, and not for {self.trainer.optimizer}; type adam_bias_correction=true"
+            )
+            problems.append(("adam_bias_correction", message))
         if self.training != JOINT and not (self.objective in DETECTS and self.generator.kind == MODEL):
             message = f"{self.training} is for detection with generator.kind=model; type training=joint"
             problems.append(("training", message))
@@ -151,6 +156,7 @@ class ElectraConfig(RunConfig):
             ),
             ("masking.masked masking.any_token", by_model or not replaces, "no model reads masks"),
             ("generator.weight", self.training != TWO_STAGE, "of two stages each has its own loss"),
+            ("evaluation.micro_rows", self.evaluation.micro_batches > 0, "no gradients are compared"),
             ("first_stage", self.training == TWO_STAGE, "there is one stage"),
             ("model.lower_case", self.model.tokenizer is None, "the tokenizer is one that was made before"),
         )
