@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, LongformerModel
 
 from recipes.core.config import compose
@@ -14,6 +16,7 @@ from recipes.core.data.tasks.labelled import LabelledSet, LabelledText
 from recipes.core.errors import UserError
 from recipes.core.models.banded import use_banded_attention
 from recipes.core.models.config import SmallEncoderConfig
+from recipes.core.models.costs import flops
 from recipes.core.models.small_encoder import build_encoder, build_encoder_tokenizer
 from recipes.pretraining.budgetlongformer.bags import predict_from_bags
 from recipes.pretraining.budgetlongformer.config import BudgetLongformerConfig
@@ -83,6 +86,30 @@ def test_flops_of_a_window_grow_with_the_length_alone() -> None:
     assert macs(512, "full") == 12 * 32**2 + 2 * 32 * 512
     rtd, mlm, untrained = (_config(f"arm={arm}") for arm in ("rtd", "mlm", "untrained"))
     assert rtd.step_flops() > mlm.step_flops() and mlm.steps > rtd.steps > 1 and untrained.steps == 0
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_operations_are_those_that_torch_counts(first: bool, tokenizer: Any) -> None:
+    config = _config("model.width=16", "model.layers=2", f"attention.first={first}")
+    encoder = build_encoder(config.model, tokenizer, 0)
+    use_banded_attention(encoder, config.attention.window, first)
+    ids = torch.randint(5, len(tokenizer), (1, config.model.positions))
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
+    assert counter.get_total_flops() == flops(config.encoder_macs(config.model))
+
+
+@pytest.mark.parametrize("budget", ["small", "full"])
+def test_short_rows_have_as_many_tokens_a_step(budget: str) -> None:
+    configs = [compose.compose("budgetlongformer", [f"budget={budget}", f"arm={arm}"]) for arm in ("rtd", "rtd_128")]
+    assert len({config.trainer.batch_size * config.model.positions for config in configs}) == 1
+
+
+def test_keys_that_change_nothing() -> None:
+    untrained, mine = _config("arm=untrained"), _config("model.tokenizer=/mine")
+    assert {"pretraining.corpus", "pretraining.held_out"} <= dict(untrained.unread()).keys()
+    # The vocabulary is the most that a tokenizer may have, and what operations are counted with.
+    assert dict(mine.unread()).keys() >= {"model.lower_case"} and "model.vocabulary" not in dict(mine.unread())
 
 
 def test_micro_batches_and_padding_change_no_loss(tokenizer: Any) -> None:

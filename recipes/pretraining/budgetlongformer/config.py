@@ -1,6 +1,6 @@
 """Config and card of the recipe `budgetlongformer`. Imports no torch."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from recipes.core.config.settings import EQUIVALENCE, Card, Claim, RunConfig, setting
 from recipes.core.config.unread import unread_keys
@@ -9,6 +9,7 @@ from recipes.core.evaluation.probe_config import ProbeConfig
 from recipes.core.models.config import SmallEncoderConfig
 from recipes.core.models.costs import flops
 from recipes.pretraining.budgetlongformer.data_config import LabelledDocumentsConfig, LicenceCategoriesConfig
+from recipes.pretraining.generator_config import GeneratorConfig
 from recipes.pretraining.masking_config import MaskingConfig
 
 RTD, RTD_CHOSEN, MLM, NOTHING = "rtd", "rtd_15", "mlm", "nothing"
@@ -85,10 +86,7 @@ class BudgetLongformerConfig(RunConfig):
     @property
     def generator(self) -> SmallEncoderConfig:
         """The shape of the generator: narrower, of as many layers, with the same embeddings."""
-        width = max(round(self.pretraining.generator * self.model.width), 4)
-        heads = next(count for count in range(max(width // 64, 1), 0, -1) if width % count == 0)
-        embedding = self.model.embedding or self.model.width
-        return replace(self.model, width=width, heads=heads, inner=None, embedding=embedding)
+        return GeneratorConfig(size=self.pretraining.generator).model(self.model)
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
@@ -109,9 +107,13 @@ class BudgetLongformerConfig(RunConfig):
         return unread_keys(
             ("attention.window attention.first", windowed, "every token sees all"),
             ("pretraining.generator pretraining.weight", replaces, "no token is replaced"),
-            ("masking trainer pretraining.watch_every", trained, "nothing is trained"),
+            (
+                "masking trainer pretraining.corpus pretraining.held_out pretraining.watch_every",
+                trained,
+                "nothing is trained",
+            ),
             ("pretraining.general", self.pretraining.corpus != IN_DOMAIN, "only texts of the domain are read"),
-            ("model.vocabulary model.lower_case", self.model.tokenizer is None, "the tokenizer is yours"),
+            ("model.lower_case", self.model.tokenizer is None, "the tokenizer is yours"),
         )
 
     def describe(self) -> list[tuple[str, str]]:
@@ -141,10 +143,16 @@ class BudgetLongformerConfig(RunConfig):
         return flops((1 + BACKWARD) * macs + sampled) * self.trainer.batch_size
 
     def encoder_macs(self, model: SmallEncoderConfig) -> float:
-        """Multiply-adds of a forward of an encoder over a row: in a window a query has three blocks of half of it."""
-        length = model.positions
-        columns = length if self.window is None else min(3 * self.window // 2, length)
-        return model.macs(length) - model.layers * 2 * length * (length - columns) * model.width
+        """Multiply-adds of a forward of an encoder over a row: in a window a query has three blocks of half of it.
+
+        A first token that sees all adds a column, a query over all tokens, and keys and values of its own of them.
+        """
+        length, width = model.positions, model.width
+        if self.window is None:
+            return model.macs(length)
+        columns = min(3 * self.window // 2, length)
+        first = 2 * length * width + (2 * length + 1) * width**2 + 2 * length * width if self.attention.first else 0
+        return model.macs(length) - model.layers * (2 * length * (length - columns) * width - first)
 
 
 CONFIG = BudgetLongformerConfig

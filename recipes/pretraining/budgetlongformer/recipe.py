@@ -84,7 +84,7 @@ class BudgetLongformerRecipe:
         return Prepared(texts, tokenizer, RowMixture(mixture, tokenizer, config.model.positions), (train, test), device)
 
     def build(self, config: BudgetLongformerConfig, prepared: Prepared) -> Training | None:
-        """Both networks, or the encoder with a head; all objectives of a seed see the same rows with the same masks."""
+        """Both networks, or the encoder with a head; arms of a seed with as many steps see the same rows and masks."""
         objective = config.pretraining.objective
         if objective == NOTHING:
             return None
