@@ -11,7 +11,6 @@ from recipes.core.losses.kernels import weighted_cross_entropy
 from recipes.core.models.head import OutputHead
 
 CHUNK = 1024  # tokens whose logits exist at a time where samples are drawn
-FORBIDDEN = 1e3  # is taken from the logit of a token that may not be drawn
 Readout = Callable[[Tensor], Any]
 
 
@@ -31,14 +30,13 @@ class VocabularyHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(table.num_embeddings))
 
     def forward(self, states: Tensor) -> Tensor:
-        """[..., width] to [..., E]."""
-        # The encoder's weights, and so its states, may be of another dtype (trainer.dtype).
-        transformed: Tensor = self.norm(gelu(self.dense(states.to(self.dense.weight.dtype))))
+        """[..., width] to [..., E], in the dtype of the head: `trainer.dtype` is that of encoders alone."""
+        transformed: Tensor = self.norm(gelu(self.dense(states.to(self.bias.dtype))))
         return transformed
 
     def output(self, table: nn.Embedding) -> OutputHead:
         """What makes logits of transformed states."""
-        return OutputHead(table.weight, self.bias)
+        return OutputHead(table.weight.to(self.bias.dtype), self.bias)
 
 
 class MaskedLM(nn.Module):
@@ -135,7 +133,7 @@ def sample_tokens(
         part = slice(first, first + CHUNK)
         logits = head.detach().to(states.dtype).logits(states[part]).float()
         if forbidden is not None:
-            logits.scatter_add_(1, forbidden[part, None], torch.full_like(logits[:, :1], -FORBIDDEN))
+            logits.scatter_(1, forbidden[part, None], -torch.inf)
         parts.append(draw(torch.softmax(logits / temperature, 1), draws[part]))
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long, device=states.device)
 

@@ -14,6 +14,7 @@ from recipes.core.data.text.splits import TEST, TRAIN
 from recipes.core.errors import UserError
 from recipes.core.models.padded import pad_rows
 from recipes.core.models.small_encoder import inside_words, special_tokens
+from recipes.core.models.tokenizer import INSIDE
 from recipes.core.training.sequences import MixtureItems
 from recipes.pretraining.masking import choose_tokens, choose_words, corrupt, mask_counts, uniform_rows
 from recipes.pretraining.masking_config import WORDS, MaskingConfig
@@ -104,12 +105,23 @@ class Masker:
         tokenizer: Of the rows.
         length: Most tokens of a row.
         seed: Of what is drawn.
+
+    Raises:
+        UserError: whole words are to be masked, and the tokenizer marks no piece as one inside a word.
     """
 
     config: MaskingConfig
     tokenizer: Any
     length: int
     seed: int
+
+    def __post_init__(self) -> None:
+        if self.config.unit == WORDS and not self.inside.any():
+            raise UserError(
+                f"the tokenizer has no piece that begins with {INSIDE}: where words end cannot be seen",
+                f"masking.unit={WORDS}",
+                "type masking.unit=tokens, or a WordPiece as model.tokenizer",
+            )
 
     @cached_property
     def special(self) -> Tensor:

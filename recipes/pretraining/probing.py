@@ -1,5 +1,8 @@
 """Labelled texts under the key `task`, for encoders that are trained on other texts."""
 
+import re
+from dataclasses import fields
+
 from recipes.core.data.tasks.labelled import LabelledSet, load_labelled
 from recipes.core.data.tasks.labelled_config import LabelledConfig
 from recipes.core.errors import UserError
@@ -14,5 +17,6 @@ def load_task(config: LabelledConfig) -> LabelledSet:
     try:
         return load_labelled(config)
     except UserError as error:
-        where, hint = (text.replace("data.", "task.").replace("data=", "task=") for text in (error.where, error.hint))
+        keys = "|".join(each.name for each in fields(config))
+        where, hint = (re.sub(rf"\bdata(?=\.(?:{keys})\b|=)", "task", text) for text in (error.where, error.hint))
         raise UserError(error.what, where, hint) from error

@@ -72,9 +72,8 @@ class DetectionHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, states: Tensor) -> Tensor:
-        """[..., width] to [...]."""
-        # As in `VocabularyHead`, the encoder's weights may be of another dtype.
-        logits: Tensor = self.out(gelu(self.dense(states.to(self.dense.weight.dtype))))[..., 0]
+        """[..., width] to [...], in the dtype of the head: `trainer.dtype` is that of encoders alone."""
+        logits: Tensor = self.out(gelu(self.dense(states.to(self.out.weight.dtype))))[..., 0]
         return logits
 
 

@@ -14,6 +14,7 @@ from recipes.core.config import compose
 from recipes.core.models.costs import flops
 from recipes.core.models.tokenizer import train_wordpiece
 from recipes.core.training.arguments import warmup_times_linear
+from recipes.core.training.model_options import apply_options
 from recipes.pretraining.electra.config import ElectraConfig
 from recipes.pretraining.electra.method import copy_gate_nll, signal_to_noise
 from recipes.pretraining.electra.model import Prepared, build_loss, build_model
@@ -104,6 +105,19 @@ def test_an_arm_learns_from_its_tokens_and_is_cut_into_micro_batches(arm: str, t
     whole.backward()
     blocks = [part for name, part in model.encoder.named_parameters() if not name.startswith("embeddings")]
     assert all(part.grad is not None and part.grad.any() for part in blocks if part.dim() > 1)
+
+
+@pytest.mark.parametrize("arm", ["electra", "bert", "replace_mlm", "all_tokens_mlm", "adversarial"])
+def test_encoders_in_bfloat16_have_heads_in_float32(arm: str, tokenizer: Any) -> None:
+    """Without autocast, as on a CPU."""
+    config = config_of(arm, "trainer.dtype=bfloat16")
+    (model, batch, _), loss = case(config, tokenizer), build_loss(config)
+    before = float(loss(model, batch, loss.normalizer(batch))[0].detach())
+    apply_options(model, config.trainer)
+    total, _ = loss(model, batch, loss.normalizer(batch))
+    total.backward()
+    assert float(total.detach()) == pytest.approx(before, rel=0.01) and model.head.dense.weight.dtype == torch.float32
+    assert model.encoder.embeddings.word_embeddings.weight.dtype == torch.bfloat16
 
 
 def test_arms_begin_with_one_encoder(tokenizer: Any) -> None:

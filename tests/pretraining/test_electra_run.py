@@ -15,6 +15,8 @@ from recipes.core.errors import UserError
 from recipes.core.models.run_models import run_model
 from recipes.core.models.sentences import load_sentence_encoder
 from recipes.core.models.tokenizer import train_bpe
+from recipes.pretraining.probing import load_task
+from recipes.pretraining.task_config import OwnTextsConfig
 
 QUICK = ("budget=smoke", "tracker=none", "trainer.threads=1", "trainer.max_steps=4", "trainer.batch_size=4")
 
@@ -39,6 +41,14 @@ def test_refused(overrides: tuple[str, ...], message: str, tmp_path: Path) -> No
     with pytest.raises(UserError) as caught:
         runner.run(compose.compose("electra", [*QUICK, *overrides, f"outputs={tmp_path}"]), False, "run")
     assert message in str(caught.value) and not list(tmp_path.rglob("config.yaml"))
+
+
+def test_messages_about_the_task_name_its_keys_and_the_file_as_it_was_typed(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"text": "one", "label": "a"}\n{"text": "two", "label": "a"}\n', encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_task(OwnTextsConfig(path=str(path)))
+    assert caught.value.where == f"task.path={path}"
 
 
 def test_a_vocabulary_without_masks_is_refused(tmp_path: Path) -> None:

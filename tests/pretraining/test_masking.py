@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from recipes.core.models.tokenizer import train_wordpiece
+from recipes.core.errors import UserError
+from recipes.core.models.tokenizer import train_bpe, train_wordpiece
 from recipes.pretraining.masked_rows import Masker, Pieces
 from recipes.pretraining.masking import BERT, ELECTRA, choose_tokens, choose_words, corrupt, mask_counts, uniform_rows
 from recipes.pretraining.masking_config import MaskingConfig
@@ -76,6 +77,13 @@ def test_neither_padding_nor_neighbours_change_masks(unit: str) -> None:
     assert not (whole["chosen"] & masker.special[whole["input_ids"]]).any()
     only_special = masker.batch([[2, 3]], [1])
     assert not only_special["chosen"].any()
+
+
+def test_whole_words_need_a_wordpiece() -> None:
+    tokenizer = train_bpe(WORDS, "texts of test_masking", 300)
+    Masker(MaskingConfig(), tokenizer, 64, 1)
+    with pytest.raises(UserError, match="type masking.unit=tokens"):
+        Masker(MaskingConfig(unit="words"), tokenizer, 64, 1)
 
 
 def test_rows_are_cut_short_now_and_then() -> None:

@@ -92,7 +92,8 @@ def test_draws_follow_the_distribution_and_leave_out_what_is_forbidden() -> None
     head, states = OutputHead(torch.eye(4)), logits.expand(4000, -1)
     drawn = sample_tokens(states, head, draws, 0.7)
     assert (drawn.bincount(minlength=4) / 4000).tolist() == pytest.approx(expected.tolist(), abs=5e-4)
-    assert 0 not in sample_tokens(states, head, draws, 1.0, torch.zeros(4000, dtype=torch.long))
+    for temperature in (1.0, 1e4):
+        assert 0 not in sample_tokens(states, head, draws, temperature, torch.zeros(4000, dtype=torch.long))
     assert draw(torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([0.0])).tolist() == [1]
     assert draw(torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([1 - 2**-24])).tolist() == [1]
 

@@ -132,7 +132,7 @@ def _predict(config: ElectraConfig, model: ReplacedTokens, states: Tensor, writt
     logits = head.output(model.encoder.embeddings.word_embeddings).logits(head(states))
     if config.objective != ALL_TOKENS:
         return logits.argmax(1)
-    copied = torch.sigmoid(head.gate(states))
+    copied = torch.sigmoid(head.copies(states))[:, None]
     return (torch.softmax(logits, 1) * (1 - copied)).scatter_add(1, written[:, None], copied).argmax(1)
 
 

@@ -28,6 +28,11 @@ class AllTokensHead(VocabularyHead):
         super().__init__(width, table)
         self.gate = nn.Linear(width, 1)
 
+    def copies(self, states: Tensor) -> Tensor:
+        """[N] logits of a copy, of states [N, width]."""
+        logits: Tensor = self.gate(states.to(self.bias.dtype))[:, 0]
+        return logits
+
 
 class ReplacedMLMLoss:
     """The text's tokens from rows in which the generator's stand: the chosen ones, or all with a copy gate.
@@ -59,7 +64,7 @@ class ReplacedMLMLoss:
                 ones = torch.ones(len(kept), device=kept.device)
                 return weighted_cross_entropy(head(kept), output, targets[carriers], ones)
             nll = token_nll(head(kept), output, targets[carriers])
-            losses = copy_gate_nll(head.gate(kept)[:, 0].to(nll.dtype), nll, corrupted.replaced[carriers])
+            losses = copy_gate_nll(head.copies(kept).to(nll.dtype), nll, corrupted.replaced[carriers])
             return losses.sum(), losses.detach()
 
         corrupted, (total, losses) = model(batch, read)
