@@ -22,7 +22,7 @@ from recipes.pretraining.budgetlongformer.bags import predict_from_bags
 from recipes.pretraining.budgetlongformer.config import BudgetLongformerConfig
 from recipes.pretraining.budgetlongformer.data_config import LabelledDocumentsConfig
 from recipes.pretraining.budgetlongformer.documents import family, read_texts
-from recipes.pretraining.budgetlongformer.held_out import detection_scores
+from recipes.pretraining.budgetlongformer.held_out import Rows, detection_scores
 from recipes.pretraining.budgetlongformer.networks import build_networks, tile_positions, write_encoder
 from recipes.pretraining.masked_rows import Masker
 from recipes.pretraining.replaced_tokens import ReplacedTokenLoss
@@ -129,7 +129,11 @@ def test_held_out_rows_sum_to_the_whole(tokenizer: Any) -> None:
     config = _config("model.width=16")
     model, masker = build_networks(config, tokenizer), Masker(config.masking, tokenizer, 64, 0)
     rows = [np.array([tokenizer.cls_token_id, *range(5, 5 + n), tokenizer.sep_token_id]) for n in (40, 12, 25)]
-    one, other = (detection_scores(model, masker, rows, "cpu", size).overall() for size in (1, 3))
+    held_out = Rows(rows, [4, 4, 7])
+    scores = [detection_scores(model, masker, held_out, "cpu", size) for size in (1, 3)]
+    one, other = (each.overall() for each in scores)
+    # Two of the three are pieces of one document, which intervals resample whole.
+    assert {row[2] for row in scores[0].rows} == {"document 4", "document 7"}
     assert one.keys() == {"rtd/loss", "rtd/auc", "rtd/recall", "rtd/generator_nll"}
     assert all(one[name] == pytest.approx(other[name], abs=1e-5) for name in one)
     assert 0 <= one["rtd/auc"] <= 1

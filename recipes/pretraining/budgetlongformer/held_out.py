@@ -1,6 +1,7 @@
 """Losses of held-out rows: of the detector, which tokens it finds, and of masked tokens."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,21 +17,42 @@ from recipes.pretraining.masked_rows import Masker
 from recipes.pretraining.replaced_tokens import detection_losses
 
 
-def _batches(masker: Masker, rows: Sequence[Any], size: int, device: str) -> Iterator[tuple[int, dict[str, Tensor]]]:
+@dataclass(frozen=True)
+class Rows:
+    """Held-out rows.
+
+    Attributes:
+        ids: Of each.
+        documents: Number of the document that each is a piece of.
+    """
+
+    ids: Sequence[Any]
+    documents: Sequence[int]
+
+    def first(self, count: int) -> "Rows":
+        """The first of them, at most so many."""
+        return Rows(self.ids[:count], self.documents[:count])
+
+    def names(self, number: int) -> tuple[str, str]:
+        """Of a row, and of its document: what intervals resample."""
+        return f"row {number}", f"document {self.documents[number]}"
+
+
+def _batches(masker: Masker, rows: Rows, size: int, device: str) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """(number of the first row, batch)"""
-    for first in range(0, len(rows), size):
-        part = rows[first : first + size]
+    for first in range(0, len(rows.ids), size):
+        part = rows.ids[first : first + size]
         batch = masker.batch(part, range(first, first + len(part)))
         yield first, {name: value.to(device) for name, value in batch.items()}
 
 
-def masked_scores(model: Any, masker: Masker, rows: Sequence[Any], device: str, size: int) -> Scores:
+def masked_scores(model: Any, masker: Masker, rows: Rows, device: str, size: int) -> Scores:
     """`mlm/nll` of each row: mean loss of its masked tokens.
 
     Args:
         model: A `MaskedLM`.
         masker: Masks rows by their numbers.
-        rows: Ids of each.
+        rows: Of documents that are not trained on.
         device: Where to compute.
         size: Rows of a forward.
     """
@@ -43,12 +65,11 @@ def masked_scores(model: Any, masker: Masker, rows: Sequence[Any], device: str, 
             _, nll = model(batch["masked_ids"], batch["attention_mask"], chosen, batch["input_ids"])
             for number, part in enumerate(nll.cpu().split(chosen.sum(1).tolist())):
                 if len(part):
-                    name = f"row {first + number}"
-                    scores.add(NLL, name, name, float(part.mean()), len(part))
+                    scores.add(NLL, *rows.names(first + number), float(part.mean()), len(part))
     return scores
 
 
-def detection_scores(model: Any, masker: Masker, rows: Sequence[Any], device: str, size: int) -> Scores:
+def detection_scores(model: Any, masker: Masker, rows: Rows, device: str, size: int) -> Scores:
     """Of each row the detector's loss, its share of the AUC and of replaced tokens found; the generator's loss.
 
     Args:
@@ -71,14 +92,13 @@ def detection_scores(model: Any, masker: Masker, rows: Sequence[Any], device: st
             places.append(first + real.nonzero()[:, 0].cpu())
             for number, part in enumerate(corrupted.nll.cpu().split(batch["chosen"].sum(1).tolist())):
                 if len(part):
-                    name = f"row {first + number}"
-                    scores.add("rtd/generator_nll", name, name, float(part.mean()), len(part))
+                    scores.add("rtd/generator_nll", *rows.names(first + number), float(part.mean()), len(part))
     values = [torch.cat(parts).double().numpy() for parts in (losses, logits, replaced, places)]
-    _add_detection(scores, *values)
+    _add_detection(scores, rows, *values)
     return scores
 
 
-def detection_heatmap(model: Any, masker: Masker, rows: Sequence[Any], tokenizer: Any, device: str) -> dict[str, Any]:
+def detection_heatmap(model: Any, masker: Masker, rows: Rows, tokenizer: Any, device: str) -> dict[str, Any]:
     """Content of `heatmap.json`: rows as the generator wrote them; a token weighs what the encoder suspects it.
 
     Args:
@@ -98,7 +118,7 @@ def detection_heatmap(model: Any, masker: Masker, rows: Sequence[Any], tokenizer
 
 
 def _add_detection(
-    scores: Scores, losses: np.ndarray, logits: np.ndarray, replaced: np.ndarray, places: np.ndarray
+    scores: Scores, rows: Rows, losses: np.ndarray, logits: np.ndarray, replaced: np.ndarray, places: np.ndarray
 ) -> None:
     """Rows of all held-out rows, of numbers for each of their tokens."""
     wrong = replaced > 0
@@ -107,9 +127,9 @@ def _add_detection(
         areas = auroc_values(wrong, logits)
         scores.define(AUC, "area under the ROC curve of replaced tokens, held-out rows", True)
     for number in np.unique(places).astype(int):
-        mine, name = places == number, f"row {number}"
-        scores.add(LOSS, name, name, losses[mine].mean(), mine.sum())
+        mine, names = places == number, rows.names(number)
+        scores.add(LOSS, *names, losses[mine].mean(), mine.sum())
         if areas is not None:
-            scores.add(AUC, name, name, areas[mine].mean(), mine.sum())
+            scores.add(AUC, *names, areas[mine].mean(), mine.sum())
         if (mine & wrong).any():
-            scores.add(RECALL, name, name, (logits[mine & wrong] > 0).mean(), (mine & wrong).sum())
+            scores.add(RECALL, *names, (logits[mine & wrong] > 0).mean(), (mine & wrong).sum())

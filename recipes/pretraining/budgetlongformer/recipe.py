@@ -34,7 +34,7 @@ from recipes.pretraining.budgetlongformer.config import (
     BudgetLongformerConfig,
 )
 from recipes.pretraining.budgetlongformer.documents import IN_DOMAIN, Texts, packed_rows, read_texts
-from recipes.pretraining.budgetlongformer.held_out import detection_heatmap, detection_scores, masked_scores
+from recipes.pretraining.budgetlongformer.held_out import Rows, detection_heatmap, detection_scores, masked_scores
 from recipes.pretraining.budgetlongformer.networks import build_networks, write_encoder
 from recipes.pretraining.masked_lm import MaskedLM, MaskedLMLoss
 from recipes.pretraining.masked_rows import MaskedRows, Masker, RowMixture
@@ -100,13 +100,9 @@ class BudgetLongformerRecipe:
 
     def watch(self, config: BudgetLongformerConfig, prepared: Prepared, model: nn.Module) -> Scores:
         """Loss of held-out rows."""
-        pieces = prepared.rows.test(IN_DOMAIN)
-        numbers = range(min(config.pretraining.held_out, len(pieces)))
-        masker = Masker(config.masking, prepared.tokenizer, config.model.positions, HELD_OUT_SEED)
+        masker, rows = _held_out(config, prepared)
         measure = masked_scores if isinstance(model, MaskedLM) else detection_scores
-        return measure(
-            model, masker, [pieces[number] for number in numbers], prepared.device, config.trainer.batch_size
-        )
+        return measure(model, masker, rows, prepared.device, config.trainer.batch_size)
 
     def evaluate(
         self, config: BudgetLongformerConfig, prepared: Prepared, model: nn.Module | None, curve: dict[int, Scores]
@@ -144,15 +140,16 @@ class BudgetLongformerRecipe:
         heatmap = None
         if not isinstance(networks, MaskedLM):
             masker, rows = _held_out(config, prepared)
-            heatmap = detection_heatmap(networks, masker, rows[:SHOWN], prepared.tokenizer, prepared.device)
+            heatmap = detection_heatmap(networks, masker, rows.first(SHOWN), prepared.tokenizer, prepared.device)
         return Evaluation(scores.overall(), scores, heatmap, files=files, model=writer)
 
 
-def _held_out(config: BudgetLongformerConfig, prepared: Prepared) -> tuple[Masker, list[np.ndarray]]:
+def _held_out(config: BudgetLongformerConfig, prepared: Prepared) -> tuple[Masker, Rows]:
     """Held-out rows, and what masks them: the same in all arms and seeds."""
     pieces = prepared.rows.test(IN_DOMAIN)
     masker = Masker(config.masking, prepared.tokenizer, config.model.positions, HELD_OUT_SEED)
-    return masker, [pieces[number] for number in range(min(config.pretraining.held_out, len(pieces)))]
+    numbers = range(min(config.pretraining.held_out, len(pieces)))
+    return masker, Rows([pieces[number] for number in numbers], pieces.document[: len(numbers)].tolist())
 
 
 def _add_cut(scores: Scores, prepared: Prepared, most: int) -> None:

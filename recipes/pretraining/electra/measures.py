@@ -206,6 +206,6 @@ def add_training_measures(scores: Scores, config: ElectraConfig, prepared: Prepa
             moved = {name: x.to(prepared.device) for name, x in batch.items() if isinstance(x, Tensor)}
             total = loss(model, moved, loss.normalizer(moved).to(prepared.device))[0]
             each = torch.autograd.grad(total, parts, allow_unused=True)
-            gradients.append(torch.cat([x.flatten() for x in each if x is not None]).cpu())
+            gradients.append(torch.cat([x.flatten() for x in each if x is not None]).float().cpu())
     scores.define(SIGNAL, f"norm of the mean gradient of the blocks over its spread, {count} micro-batches", True)
     scores.add(SIGNAL, "micro-batches", "micro-batches", signal_to_noise(torch.stack(gradients)))
