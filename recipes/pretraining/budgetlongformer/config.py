@@ -184,7 +184,7 @@ CARD = Card(
             minimal_effect=0.02,
         ),
         Claim(
-            statement="A window of 64 tokens is as good as full attention over 512",
+            statement="At equal FLOPs a window of 64 tokens is as good as full attention over 512",
             metric=F1,
             arm=RTD,
             baseline="rtd_full",
