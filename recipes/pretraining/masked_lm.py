@@ -114,7 +114,12 @@ def pair(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sample_tokens(
-    states: Tensor, head: OutputHead, draws: Tensor, temperature: float = 1.0, forbidden: Tensor | None = None
+    states: Tensor,
+    head: OutputHead,
+    draws: Tensor,
+    temperature: float = 1.0,
+    forbidden: Tensor | None = None,
+    never: Tensor | None = None,
 ) -> Tensor:
     """Tokens drawn from softmax(logits / temperature), in float32 whatever the states are, without gradient.
 
@@ -124,6 +129,7 @@ def sample_tokens(
         draws: [N] uniform numbers in [0, 1): the same draw of the same distribution is the same token.
         temperature: Above 0.
         forbidden: int64 [N] a token each that is not drawn; None: all may be.
+        never: bool [V] tokens that none of them is; None: all may be.
 
     Returns:
         int64 [N]
@@ -134,6 +140,8 @@ def sample_tokens(
         logits = head.detach().to(states.dtype).logits(states[part]).float()
         if forbidden is not None:
             logits.scatter_(1, forbidden[part, None], -torch.inf)
+        if never is not None:
+            logits.masked_fill_(never, -torch.inf)
         parts.append(draw(torch.softmax(logits / temperature, 1), draws[part]))
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long, device=states.device)
 

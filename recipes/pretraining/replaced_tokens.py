@@ -54,11 +54,13 @@ class Sampling:
         temperature: Of the generator's distribution.
         disallow_correct: Whether the text's token is never drawn, so that all chosen tokens are replaced.
         frequencies: float [V] tokens are drawn from in place of a generator; None: there is one.
+        special: bool [V] tokens that stand for no text: a generator draws none, and the encoder reads no [MASK].
     """
 
     temperature: float = 1.0
     disallow_correct: bool = False
     frequencies: Tensor | None = None
+    special: Tensor | None = None
 
 
 class DetectionHead(nn.Module):
@@ -88,6 +90,7 @@ class ReplacedTokens(nn.Module):
     """
 
     frequencies: Tensor | None
+    special: Tensor | None
 
     def __init__(
         self, encoder: Any, generator: MaskedLM | None, head: nn.Module | None = None, sampling: Sampling | None = None
@@ -96,6 +99,7 @@ class ReplacedTokens(nn.Module):
         self.encoder, self.generator, self.sampling = encoder, generator, sampling or Sampling()
         self.head = head or DetectionHead(encoder.config.hidden_size)
         self.register_buffer("frequencies", self.sampling.frequencies, persistent=False)
+        self.register_buffer("special", self.sampling.special, persistent=False)
 
     def corrupt(self, batch: dict[str, Tensor]) -> Corrupted:
         """Tokens of a batch (`masked_rows.Masker.batch`) in place of the chosen ones; its loss has a gradient."""
@@ -109,7 +113,8 @@ class ReplacedTokens(nn.Module):
             states = self.generator.states(batch["masked_ids"], batch["attention_mask"], chosen)
             loss, nll = self.generator.loss(states, targets)
             forbidden = targets if self.sampling.disallow_correct else None
-            drawn = sample_tokens(states, self.generator.output, draws, self.sampling.temperature, forbidden)
+            temperature = self.sampling.temperature
+            drawn = sample_tokens(states, self.generator.output, draws, temperature, forbidden, self.special)
         corrupted = ids.masked_scatter(chosen, drawn)
         return Corrupted(corrupted, corrupted != ids, loss, nll, drawn, states)
 

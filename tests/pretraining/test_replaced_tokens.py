@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recipes.core.models.config import SmallEncoderConfig
 from recipes.core.models.head import OutputHead
-from recipes.core.models.small_encoder import build_encoder
+from recipes.core.models.small_encoder import build_encoder, special_tokens
 from recipes.core.models.tokenizer import train_wordpiece
 from recipes.pretraining.masked_lm import MaskedLM, MaskedLMLoss, draw, sample_tokens
 from recipes.pretraining.masked_rows import Masker
@@ -103,6 +103,11 @@ def test_what_the_discriminator_reads(tokenizer: Any, batch: dict[str, Tensor]) 
     assert torch.equal(corrupted.ids[~batch["chosen"]], batch["input_ids"][~batch["chosen"]])
     wrong = build(tokenizer, Sampling(disallow_correct=True)).corrupt(batch)
     assert torch.equal(wrong.replaced, batch["chosen"]) and int(wrong.replaced.sum()) == len(wrong.nll)
+    special = special_tokens(tokenizer)
+    model = build(tokenizer, Sampling(special=special, temperature=50.0))
+    with torch.no_grad():
+        model.generator.head.bias[special] += 1000.0  # as sure as can be
+    assert not special[model.corrupt(batch).drawn].any()
     only = torch.zeros(len(tokenizer)).index_fill_(0, torch.tensor([50]), 1.0)
     drawn = ReplacedTokens(build_encoder(CONFIG, tokenizer, 0), None, sampling=Sampling(frequencies=only))
     assert set(drawn.corrupt(batch).drawn.tolist()) == {50}

@@ -9,10 +9,10 @@ from transformers import BertModel, LongformerConfig, LongformerModel
 
 from recipes.core.models.banded import use_banded_attention
 from recipes.core.models.build import local_seed
-from recipes.core.models.small_encoder import build_encoder
+from recipes.core.models.small_encoder import build_encoder, special_tokens
 from recipes.pretraining.budgetlongformer.config import MLM, NOTHING, BudgetLongformerConfig
 from recipes.pretraining.masked_lm import MaskedLM
-from recipes.pretraining.replaced_tokens import ReplacedTokens
+from recipes.pretraining.replaced_tokens import ReplacedTokens, Sampling
 
 GLOBAL = {"query": "query_global", "key": "key_global", "value": "value_global"}
 
@@ -24,7 +24,8 @@ def build_networks(config: BudgetLongformerConfig, tokenizer: Any) -> nn.Module:
         if config.pretraining.objective in (MLM, NOTHING):
             return MaskedLM(encoder)
         narrow = _windowed(build_encoder(config.generator, tokenizer, config.seed), config)
-        return ReplacedTokens(encoder, MaskedLM(narrow, encoder.embeddings))
+        sampling = Sampling(special=special_tokens(tokenizer))
+        return ReplacedTokens(encoder, MaskedLM(narrow, encoder.embeddings), sampling=sampling)
 
 
 def _windowed(encoder: Any, config: BudgetLongformerConfig) -> Any:

@@ -90,7 +90,7 @@ def _generator(config: ElectraConfig, prepared: Prepared, encoder: Any) -> Maske
 def _sampling(config: ElectraConfig, prepared: Prepared) -> Sampling:
     generator = config.generator
     frequencies = None if generator.kind == MODEL else _frequencies(config, prepared)
-    return Sampling(generator.temperature, generator.disallow_correct, frequencies)
+    return Sampling(generator.temperature, generator.disallow_correct, frequencies, prepared.masker.special)
 
 
 def _frequencies(config: ElectraConfig, prepared: Prepared) -> Tensor:
