@@ -92,7 +92,7 @@ class RowMixture:
         pieces = Pieces(ids, self.tokenizer.cls_token_id, self.tokenizer.sep_token_id, self.length)
         if not len(pieces):
             what = f"domain {domain!r} has no text of {FEWEST} tokens to {split} on"
-            raise UserError(what, "data", "leave it out with data.domains=[...], or give more text")
+            raise UserError(what, "data", "give longer texts, or leave the domain out")
         return pieces
 
 

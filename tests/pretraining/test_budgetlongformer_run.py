@@ -47,6 +47,15 @@ def test_a_window_wider_than_all_texts_is_refused(mine: str, tmp_path: Path) -> 
         runner.run(compose.compose("budgetlongformer", [*words, f"outputs={tmp_path}/out"]), False, "run")
 
 
+def test_texts_without_a_row_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    rows = [{"text": f"{'no' if i % 2 else 'yes'} {i}", "label": str(i % 2)} for i in range(20)]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    words = [*SMALL, f"data.path={path}", "data.near_duplicates=null", "attention.kind=full", "model.vocabulary=400"]
+    with pytest.raises(UserError, match="has no text of 3 tokens to train on"):
+        registry.recipe_class("budgetlongformer")().prepare(compose.compose("budgetlongformer", words), "cpu")
+
+
 @pytest.mark.parametrize("arm", ["rtd", "mlm", "untrained"])
 def test_your_texts_and_the_folder_that_is_left(arm: str, mine: str, tmp_path: Path) -> None:
     words = [*SMALL, mine, f"arm={arm}", "data.near_duplicates=null", "trainer.max_flops=5e8", f"outputs={tmp_path}"]

@@ -52,6 +52,7 @@ class Prepared:
         texts: Documents.
         tokenizer: Made from those that are trained on.
         rows: Where rows are drawn from.
+        masker: Of those that are trained on.
         ids: Of the training and of the test texts with a label, nothing added and nothing cut.
         device: Where to compute.
     """
@@ -59,6 +60,7 @@ class Prepared:
     texts: Texts
     tokenizer: Any
     rows: RowMixture
+    masker: Masker
     ids: tuple[list[list[int]], list[list[int]]]
     device: str
 
@@ -81,7 +83,13 @@ class BudgetLongformerRecipe:
                 "attention.window",
                 "type attention.kind=full, or a smaller window",
             )
-        return Prepared(texts, tokenizer, RowMixture(mixture, tokenizer, config.model.positions), (train, test), device)
+        rows = RowMixture(mixture, tokenizer, config.model.positions)
+        if config.pretraining.objective != NOTHING:
+            for domain in rows.domains:
+                rows.train(domain)
+            rows.test(IN_DOMAIN)
+        masker = Masker(config.masking, tokenizer, config.model.positions, config.seed)
+        return Prepared(texts, tokenizer, rows, masker, (train, test), device)
 
     def build(self, config: BudgetLongformerConfig, prepared: Prepared) -> Training | None:
         """Both networks, or the encoder with a head; arms of a seed with as many steps see the same rows and masks."""
@@ -93,8 +101,7 @@ class BudgetLongformerRecipe:
             loss = ReplacedTokenLoss(
                 discriminator_weight=config.pretraining.weight, chosen_only=objective == RTD_CHOSEN
             )
-        masker = Masker(config.masking, prepared.tokenizer, config.model.positions, config.seed)
-        rows: Any = MaskedRows(prepared.rows, config.steps * config.trainer.batch_size, config.seed, masker)
+        rows: Any = MaskedRows(prepared.rows, config.steps * config.trainer.batch_size, config.seed, prepared.masker)
         steps = regular_steps(config.steps, config.pretraining.watch_every)
         return Training(build_networks(config, prepared.tokenizer), loss, rows, rows.collate, {}, steps)
 
