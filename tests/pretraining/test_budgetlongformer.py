@@ -105,6 +105,13 @@ def test_short_rows_have_as_many_tokens_a_step(budget: str) -> None:
     assert len({config.trainer.batch_size * config.model.positions for config in configs}) == 1
 
 
+def test_arms_of_rows_of_one_length_draw_as_many() -> None:
+    configs = [_config(f"arm={arm}") for arm in ("rtd", "rtd_15", "mlm", "rtd_full", "rtd_first")]
+    assert len({config.stream for config in configs}) == 1 < len({config.steps for config in configs})
+    assert all(config.stream >= config.steps * config.trainer.batch_size for config in configs)
+    assert _config("trainer.max_steps=7").stream == 14
+
+
 def test_keys_that_change_nothing() -> None:
     untrained, mine = _config("arm=untrained"), _config("model.tokenizer=/mine")
     assert {"pretraining.corpus", "pretraining.held_out"} <= dict(untrained.unread()).keys()

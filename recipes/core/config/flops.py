@@ -44,3 +44,14 @@ def flops_text(config: RunConfig) -> str:
     """The FLOPs of a run, for `--dry-run`; empty where steps count."""
     price = config.step_flops() if config.trainer.max_flops is not None else None
     return f"{config.steps * price:.3g} of {config.trainer.max_flops:.3g}, {price:.3g} a step" if price else ""
+
+
+def rows_to_draw(config: RunConfig, least: float) -> int:
+    """How many rows a run draws, so that arms that take different numbers of steps read the same ones in one order.
+
+    Args:
+        config: Of the run.
+        least: FLOPs that a row takes in every arm, at least.
+    """
+    most = config.trainer.max_flops
+    return max(int(most // least) if most else 0, config.steps * config.trainer.batch_size)

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+from recipes.core.config.flops import rows_to_draw
 from recipes.core.config.settings import EQUIVALENCE, Card, Claim, RunConfig, setting
 from recipes.core.config.unread import unread_keys
 from recipes.core.data.config import DOMAINS
 from recipes.core.evaluation.probe_config import ProbeConfig
 from recipes.core.models.config import SmallEncoderConfig
-from recipes.core.models.costs import flops
+from recipes.core.models.costs import flops, mlp_macs
 from recipes.pretraining.budgetlongformer.data_config import LabelledDocumentsConfig, LicenceCategoriesConfig
 from recipes.pretraining.generator_config import GeneratorConfig
 from recipes.pretraining.masking_config import MaskingConfig
@@ -141,6 +142,13 @@ class BudgetLongformerConfig(RunConfig):
         else:
             macs, sampled = self.encoder_macs(self.model) + masked * (width * embedding + table), 0.0
         return flops((1 + BACKWARD) * macs + sampled) * self.trainer.batch_size
+
+    @property
+    def stream(self) -> int:
+        """Rows that are drawn: as many as the cheapest arm could read, so that all arms read the same in one order."""
+        model = self.model
+        least = model.layers * 4 * mlp_macs(model.positions, model.width, model.width)  # projections alone
+        return rows_to_draw(self, flops((1 + BACKWARD) * least))
 
     def encoder_macs(self, model: SmallEncoderConfig) -> float:
         """Multiply-adds of a forward of an encoder over a row: in a window a query has three blocks of half of it.

@@ -92,7 +92,7 @@ class BudgetLongformerRecipe:
         return Prepared(texts, tokenizer, rows, masker, (train, test), device)
 
     def build(self, config: BudgetLongformerConfig, prepared: Prepared) -> Training | None:
-        """Both networks, or the encoder with a head; arms of a seed with as many steps see the same rows and masks."""
+        """Both networks, or the encoder with a head. Arms of a seed read the same rows and masks, in one order."""
         objective = config.pretraining.objective
         if objective == NOTHING:
             return None
@@ -101,7 +101,7 @@ class BudgetLongformerRecipe:
             loss = ReplacedTokenLoss(
                 discriminator_weight=config.pretraining.weight, chosen_only=objective == RTD_CHOSEN
             )
-        rows: Any = MaskedRows(prepared.rows, config.steps * config.trainer.batch_size, config.seed, prepared.masker)
+        rows: Any = MaskedRows(prepared.rows, config.stream, config.seed, prepared.masker)
         steps = regular_steps(config.steps, config.pretraining.watch_every)
         return Training(build_networks(config, prepared.tokenizer), loss, rows, rows.collate, {}, steps)
 

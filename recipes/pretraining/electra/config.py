@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from recipes.core.config.flops import rows_to_draw
 from recipes.core.config.settings import ORDER, SHARDED_OPTIMIZERS, Card, Claim, RunConfig, setting
 from recipes.core.config.unread import unread_keys
 from recipes.core.data.config import DomainsConfig
@@ -118,9 +119,7 @@ class ElectraConfig(RunConfig):
     @property
     def stream(self) -> int:
         """Rows that are drawn: as many as the cheapest arm could read, so that all arms read the same in one order."""
-        least = flops(BACKWARD * self.model.macs(self.data.length))
-        most = self.trainer.max_flops
-        return max(int(most // least) if most else 0, self.steps * self.trainer.batch_size)
+        return rows_to_draw(self, flops(BACKWARD * self.model.macs(self.data.length)))
 
     def row_macs(self) -> tuple[float, float, float]:
         """Multiply-adds of a row: a forward of the generator, of the encoder, and what has no backward."""
