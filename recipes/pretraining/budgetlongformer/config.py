@@ -213,7 +213,7 @@ CARD = Card(
     ),
     cost="a generator of half the width beside the encoder; time and memory of attention grow with L w, not with L^2",
     pair_keys=("arm", "attention", "pretraining", "masking", "model", "trainer", "probe"),
-    version=1,
+    version=2,
     control=RTD_CHOSEN,
     price=("probe_accuracy",),  # of all texts, most of which are of the frequent categories
     headlines=("probe_", "rtd/", "mlm/", BAG),

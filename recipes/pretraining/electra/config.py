@@ -260,7 +260,7 @@ CARD = Card(
     cost="a generator beside the encoder, about a tenth of its operations at a quarter of the width; no softmax over "
     "the vocabulary in the encoder",
     pair_keys=("arm", "objective", "generator", "training", "masking", "adam_bias_correction"),
-    version=1,
+    version=2,
     control="electra_15",
     price=("steps",),  # updates that the same operations pay for
     headlines=(ACCURACY, f"{START}/accuracy", POSITIONS, SIGNAL, "disc/", "generator/", "mlm/"),
