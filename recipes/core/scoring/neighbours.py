@@ -16,9 +16,8 @@ from torch import Tensor
 
 from recipes.core.models.nearest import nearest
 from recipes.core.models.sentences import load_sentence_encoder
-from recipes.core.scoring.fingerprints import module_hash
 from recipes.core.scoring.neighbours_config import MINILM, KeysConfig
-from recipes.core.scoring.vectors import sentence_vectors
+from recipes.core.scoring.vectors import encoder_key, sentence_vectors
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_bytes, sha256_json
 
@@ -138,9 +137,7 @@ def nearest_texts(
     """
     groups = [] if exclude is None else [[list(part.shape), _hash(part)] for part in exclude]
     encoder = load_sentence_encoder(config.path, f"{where}.path", device) if config.kind == MINILM else None
-    kind: list[Any] = [config.kind, config.buckets] if encoder is None else [config.kind, encoder.pooling]
-    if encoder is not None:
-        kind += [encoder.max_tokens, module_hash(encoder.model, encoder.model.config)]
+    kind = [config.kind, *([config.buckets] if encoder is None else encoder_key(encoder))]
 
     def build(folder: Path) -> None:
         if encoder is None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recipes.core.data.text.text_ids import tokenizer_fingerprint
 from recipes.core.models.sentences import SentenceEncoder
 from recipes.core.scoring.fingerprints import module_hash
 from recipes.core.storage.cache import build_once
@@ -17,8 +18,13 @@ VERSION = 1  # of how sentence vectors are made
 
 def sentence_vectors(encoder: SentenceEncoder, texts: Sequence[str]) -> Tensor:
     """float32 [texts, d] vectors of length 1, computed once for an encoder and its texts."""
-    digest = module_hash(encoder.model, encoder.model.config)
-    return vectors_once([VERSION, digest, encoder.pooling, encoder.max_tokens], texts, encoder.embed)
+    return vectors_once([VERSION, *encoder_key(encoder)], texts, encoder.embed)
+
+
+def encoder_key(encoder: SentenceEncoder) -> list[Any]:
+    """What vectors of texts depend on beside the texts, as JSON: weights, tokenizer, pooling, length."""
+    weights = module_hash(encoder.model, encoder.model.config)
+    return [weights, tokenizer_fingerprint(encoder.tokenizer), encoder.pooling, encoder.max_tokens]
 
 
 def vectors_once(key: Sequence[Any], texts: Sequence[str], embed: Callable[[list[str]], Tensor]) -> Tensor:

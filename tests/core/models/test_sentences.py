@@ -1,16 +1,20 @@
 """Embeddings of a tiny random BERT: each that of the text alone, whatever stands beside it. No test needs an asset."""
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tokenizers import normalizers
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from recipes.core.errors import UserError
 from recipes.core.models import sentences
 from recipes.core.models.sentences import SentenceEncoder, embed_rows, load_sentence_encoder
+from recipes.core.scoring.vectors import sentence_vectors
 
 WORDS = [f"w{number}" for number in range(12)]
 TEXTS = ["w1 w2 w3 w4 w5 w6", "w7", "w1 w2 w3 w4 w5 w6", "w2 w9 w9", "w3 w1 w2", "w7"]
@@ -72,6 +76,17 @@ def test_inner_layers_and_the_first_token(folder: Path, encoder: SentenceEncoder
             torch.testing.assert_close(vector, states[0, 0], atol=1e-5, rtol=1e-5)
     last = embed_rows(encoder.model, rows, device="cpu", pooling="first")
     torch.testing.assert_close(last, embeddings, atol=0, rtol=0)
+
+
+def test_kept_vectors_are_those_of_weights_and_tokenizer(
+    encoder: SentenceEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path))
+    other = replace(encoder, tokenizer=copy.deepcopy(encoder.tokenizer))
+    other.tokenizer.backend_tokenizer.normalizer = normalizers.Replace("w1", "w3")
+    kept = [sentence_vectors(each, ["w1 w2", "w3 w2"]) for each in (encoder, other, encoder)]
+    assert torch.equal(kept[0], kept[2]) and not torch.allclose(kept[0][0], kept[0][1], atol=1e-3)
+    torch.testing.assert_close(kept[1], kept[0][[1, 1]])
 
 
 def test_long_texts_are_cut_and_counted(encoder: SentenceEncoder, capsys: pytest.CaptureFixture[str]):
