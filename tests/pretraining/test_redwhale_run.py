@@ -94,11 +94,15 @@ def test_what_is_held_out_of_the_known_language_was_read_by_no_toy_and_is_not_re
 
 
 def test_without_training(tmp_path: Path) -> None:
-    overrides = [*SMALL, "schedule.train=false", "data.characters=20000", f"outputs={tmp_path}"]
+    words = ["schedule.train=false", "data.characters=20000", "extend.pad_to=64"]
+    overrides = [*SMALL, *words, f"outputs={tmp_path}"]
     outcome = runner.run(compose.compose("redwhale", overrides), False, "run")
     metrics = outcome.metrics
     assert metrics["bits_per_byte"] == metrics["extension/bits_per_byte"] and "stages/1/trained" not in metrics
-    assert AutoTokenizer.from_pretrained(outcome.folder / "hf").get_vocab()
+    model = AutoModelForCausalLM.from_pretrained(outcome.folder / "hf")
+    tokens = len(AutoTokenizer.from_pretrained(outcome.folder / "hf"))
+    unused = [*range(tokens, len(model.get_input_embeddings().weight))]
+    assert unused and model.generation_config.suppress_tokens == unused
 
 
 def test_texts_that_the_old_tokenizer_does_not_know_are_said(

@@ -135,7 +135,10 @@ class RedWhaleRecipe:
         measured = Measured(prepared.windows, prepared.before | {"after": after}, prepared.gone, prepared.extension)
         whole = evaluation(config, measured, stages, curve)
         if model is None:
-            return replace(whole, model=writer(prepared.model.language_model, prepared.extension.tokenizer))
+            extended = prepared.model.language_model
+            if unused := _unused_rows(prepared):
+                extended.generation_config.suppress_tokens = unused
+            return replace(whole, model=writer(extended, prepared.extension.tokenizer))
         return whole
 
 
@@ -247,11 +250,15 @@ def _describe(prepared: Prepared, stages: Stages, checkpoint: Path) -> None:
     if prepared.extension.pieces:  # nor where the model that they stand beside has other rows than the user's
         model.requires_grad_(True)
     describer(model, tokenizer)(checkpoint)
-    rows = len(model.language_model.get_input_embeddings().weight)
-    last = prepared.extension.first + len(prepared.extension.pieces)
     settings = checkpoint / DESCRIPTION / GENERATION
-    if prepared.extension.pieces and rows > last and settings.is_file():
-        write_json(settings, read_json(settings) | {"suppress_tokens": list(range(last, rows))})
+    if (unused := _unused_rows(prepared)) and settings.is_file():
+        write_json(settings, read_json(settings) | {"suppress_tokens": unused})
+
+
+def _unused_rows(prepared: Prepared) -> list[int]:
+    """Rows of an extended model behind its last token."""
+    extension, table = prepared.extension, prepared.model.language_model.get_input_embeddings().weight
+    return [*range(extension.first + len(extension.pieces), len(table))] if extension.pieces else []
 
 
 RECIPE = RedWhaleRecipe
