@@ -85,8 +85,8 @@ class BudgetLongformerRecipe:
             )
         rows = RowMixture(mixture, tokenizer, config.model.positions)
         if config.pretraining.objective != NOTHING:
-            for domain in rows.domains:
-                rows.train(domain)
+            for name in rows.domains:
+                rows.train(name)
             rows.test(IN_DOMAIN)
         masker = Masker(config.masking, tokenizer, config.model.positions, config.seed)
         return Prepared(texts, tokenizer, rows, masker, (train, test), device)
