@@ -342,6 +342,15 @@ def documents(count: int) -> list[Document]:
     return [Document(f"d{number}", text, "x") for number, text in enumerate(texts)]
 
 
+def test_nothing_is_planted_in_texts_of_the_users(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"text": "Bir deneme."}\n', encoding="utf-8")
+    mine = f"data.path={tmp_path / 'mine.jsonl'}"
+    shares = [
+        compose.compose("redwhale", words).filters.planted for words in ([], [mine], [mine, "corpus.planted=0.2"])
+    ]
+    assert shares == [0.1, 0.0, 0.2]
+
+
 def test_filters_take_what_was_planted() -> None:
     config = CorpusConfig(planted=0.4)
     before = corpus.plant(documents(100), config)

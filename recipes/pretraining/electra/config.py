@@ -83,6 +83,13 @@ class ElectraConfig(RunConfig):
                 f"false is for torch's AdamW, and not for {self.trainer.optimizer}; type adam_bias_correction=true"
             )
             problems.append(("adam_bias_correction", message))
+        if self.probe.max_tokens > self.data.length:
+            message = f"is more than data.length={self.data.length}: positions behind it are never trained; type less"
+            problems.append(("probe.max_tokens", message))
+        if self.training == ADVERSARIAL and (self.generator.temperature != 1 or self.generator.disallow_correct):
+            message = "adversarial rewards what the generator draws by its own distribution; leave out "
+            message += "generator.temperature and generator.disallow_correct"
+            problems.append(("training", message))
         if self.training != JOINT and not (self.objective in DETECTS and self.generator.kind == MODEL):
             message = f"{self.training} is for detection with generator.kind=model; type training=joint"
             problems.append(("training", message))

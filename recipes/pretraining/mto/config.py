@@ -142,6 +142,8 @@ class MtoRunConfig(RunConfig):
         for key, plain in (("attention", "auto"), ("compile", False)):
             if getattr(self.trainer, key) != plain:
                 problems.append((f"trainer.{key}", "is fixed: rows of attention are made by the recipe; leave it out"))
+        if self.trainer.parallel == "fsdp":
+            problems.append(("trainer.parallel", "fsdp shares out what is read outside of its layer; type ddp"))
         return problems
 
     def unread(self) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Config and card of the recipe `redwhale`. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from recipes.core.config.settings import SEEDS, RunConfig, setting
 from recipes.core.config.unread import unread_keys
@@ -19,6 +19,7 @@ RANDOM, MEAN, DECOMP_EMB, DECOMP_HEAD, DECOMP_BOTH = "random", "mean", "decomp_e
 INITS = (RANDOM, MEAN, DECOMP_EMB, DECOMP_HEAD, DECOMP_BOTH, EEVE)
 EXTEND, MERGES, ADDED = "extend", "merges", "added_tokens"
 FILTERED, RAW = "filtered", "raw"
+PLANTED = 0.1  # documents for each of those that ship
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,12 @@ class CorpusConfig:
     trusted: float = setting(
         0.1, help="share of the documents that n-grams are counted in; perplexity leaves none of them out", gt=0, lt=1
     )
-    planted: float = setting(0.1, help="documents planted for each that is there: repeated lines, near copies, noise",
-                             ge=0)  # fmt: skip
+    planted: float | None = setting(
+        None,
+        help="documents planted for each that is there: repeated lines, near copies, noise; null: 0.1 among texts that "
+        "ship, none among yours",
+        ge=0,
+    )
     seed: int = setting(0, help="which are trusted and planted", ge=0, lt=SEEDS)
 
     def check(self) -> list[tuple[str, str]]:
@@ -152,6 +157,12 @@ class RedWhaleConfig(RunConfig):
         return problems
 
     @property
+    def filters(self) -> CorpusConfig:
+        """`corpus`, with what is planted."""
+        usual = 0.0 if self.data.path or self.data.paths else PLANTED
+        return self.corpus if self.corpus.planted is not None else replace(self.corpus, planted=usual)
+
+    @property
     def needs_adapters(self) -> bool:
         """Whether a stage trains adapters."""
         return any(LORA in stage.train for stage in self.stages)
@@ -181,12 +192,17 @@ class RedWhaleConfig(RunConfig):
         keys = ["tokens", "frequency", "longest", "ascii", "merge", "init", "match_norm", "pad_to"]
         raw, other = "corpus.use=raw has no filters", f"schedule.name={name} does not read it"
         trained = "schedule.name schedule.shares schedule.new_rows_only schedule.tables schedule.tables_rate"
+        filters = corpus.use == FILTERED
         rules = [
             (" ".join(f"extend.{key}" for key in keys), extend.vocabulary == EXTEND, "there are no new tokens"),
-            ("corpus.lines corpus.ngram corpus.similarity corpus.order", corpus.use == FILTERED, raw),
-            ("corpus.low corpus.high", corpus.use == FILTERED, raw),
+            ("corpus.lines corpus.ngram corpus.similarity corpus.order", filters, raw),
+            ("corpus.low corpus.high", filters, raw),
             # Nothing is planted that is of a trusted document.
-            ("corpus.trusted corpus.seed", corpus.use == FILTERED or corpus.planted > 0, f"{raw}, and none is planted"),
+            (
+                "corpus.trusted corpus.seed",
+                corpus.use == FILTERED or bool(self.filters.planted),
+                f"{raw}, and none is planted",
+            ),
             ("replay.domains replay.characters", not self.replay.path, "replay.path is read"),
             ("lora schedule.adapters_rate", self.needs_adapters, "nothing trains adapters"),
         ]

@@ -51,7 +51,7 @@ def plant(documents: Sequence[Document], config: CorpusConfig) -> list[Piece]:
         for number, document in enumerate(documents)
     ]
     others = [documents[number] for number in range(len(documents)) if number not in trusted] or list(documents)
-    for number in range(round(config.planted * len(documents))):
+    for number in range(round((config.planted or 0) * len(documents))):
         kind, source = PLANTED[number % len(PLANTED)], others[int(draw.integers(len(others)))]
         text = _planted(kind, source.text, others, draw)
         document = replace(source, id=f"planted/{kind}/{number}", text=text)

@@ -189,7 +189,7 @@ def _documents(texts: Texts) -> list[tuple[str, str, str]]:
 
 def _filtered(config: RedWhaleConfig, documents: Sequence[Document]) -> tuple[list[str], dict[str, float]]:
     """Training texts behind the filters, once for a corpus, and the share that these took of each kind."""
-    before, options = plant(documents, config.corpus), config.corpus
+    before, options = plant(documents, config.filters), config.filters
     if options.use == RAW:
         return [piece.document.text for piece in before], {}
     key = sha256_json([1, [piece.document.text for piece in before], options.__dict__])[:32]
