@@ -44,7 +44,8 @@ def train_once(
     Args:
         kind: What the cache calls such models ("reference-models").
         key: What the weights depend on besides `trainer` and `seed`, as JSON: model, data, tokenizer.
-        trainer: How it is trained; a batch larger than the data takes all of them.
+        trainer: How it is trained. A batch larger than the data takes all of them, and says so; a forward takes at most
+            `micro_batch_size`.
         seed: Decides the data order.
         training: Makes model, objective and data; called only to train.
         save: Writes the trained model into an empty folder.
@@ -66,10 +67,12 @@ def train_once(
         note(f"training {name} on {what} (once, then cached)")
         work = training()
         size = min(trainer.batch_size, len(work.dataset))  # type: ignore[arg-type]
+        if size < trainer.batch_size:
+            note(f"all {size:,} of them are a batch, in place of {trainer.batch_size:,}")
         shortened = dataclasses.replace(
             trainer,
             batch_size=size,
-            micro_batch_size=None,
+            micro_batch_size=_micro_batch(size, trainer.micro_batch_size),
             save_steps=trainer.save_steps if resumable else trainer.max_steps,
             nproc=1,
             gradient_checkpointing=trainer.gradient_checkpointing and can_checkpoint(work.model),
@@ -107,6 +110,7 @@ def settings_beside(
         device=trainer.device,
         threads=trainer.threads,
         precision=trainer.precision,
+        micro_batch_size=trainer.micro_batch_size,
         **others,
     )
 
@@ -129,6 +133,11 @@ def train_reference(
         model.language_model.save_pretrained(folder / "model")
 
     return train_once("reference-models", key, trainer, seed, training, save, name=name, what=what) / "model"
+
+
+def _micro_batch(size: int, most: int | None) -> int | None:
+    """The largest part of a batch that divides it and is no larger than `most`; None: no limit."""
+    return most and next(part for part in range(min(most, size), 0, -1) if size % part == 0)
 
 
 def _decisive(trainer: TrainerConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.training import models
-from recipes.core.training.models import train_once
+from recipes.core.training.models import settings_beside, train_once
 from recipes.core.training.task import Training, TrainResult
 from tests.core.training.test_trainer import Numbers, TokenMean, collate
 
@@ -48,7 +48,9 @@ def test_a_model_is_trained_once_and_saved_without_its_checkpoints(
     train_numbers: Train, trainings: list[nn.Module], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = train_numbers()
-    assert capsys.readouterr().err.startswith("training a line on 40 numbers (once, then cached)")
+    printed = capsys.readouterr().err
+    assert printed.startswith("training a line on 40 numbers (once, then cached)")
+    assert "all 40 of them are a batch, in place of 64" in printed
     assert train_numbers() == folder and len(trainings) == 1
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model.safetensors"]
     saved = nn.Linear(3, 1)
@@ -68,6 +70,20 @@ def test_what_decides_the_weights_is_in_the_key_and_nothing_else(
     assert len({first, *others}) == len(trainings) == 4
     free = replace(TRAINER, log_steps=1, save_steps=1, micro_batch_size=8, nproc=2, threads=2)
     assert train_numbers(trainer=free) == first
+
+
+@pytest.mark.parametrize(("most", "forwards"), [(None, 1), (99, 1), (16, 4), (8, 5), (1, 40)])
+def test_a_forward_takes_no_more_than_the_run_may(
+    most: int | None, forwards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path))
+    objective, trainer = TokenMean(), settings_beside(replace(TRAINER, micro_batch_size=most), 2, 64, 0.1)
+
+    def training() -> Training:
+        return Training(nn.Linear(3, 1), objective, Numbers(), collate)
+
+    train_once("lines", most, trainer, 0, training, lambda *_: None, name="a line", what="40 numbers")
+    assert objective.calls == 2 * forwards
 
 
 def test_a_training_that_was_stopped_publishes_nothing(
