@@ -221,6 +221,21 @@ def test_a_retriever_is_trained_anew_where_other_passages_are_right(
     assert not torch.equal(*weights)
 
 
+def test_fine_tuning_in_micro_batches_is_that_of_the_whole_batch(
+    tokenizer: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tokenizer(TEXTS)["input_ids"]
+    fresh = Retriever(build_masked_lm(MODEL, tokenizer, 0), BOTH, "relu_log1p", special_tokens(tokenizer), 0)
+    pairs, weights = TrainingPairs(list("abcd"), rows, rows, np.arange(4)[:, None], [[0], [1], [2], [3]]), []
+    for most in (None, 1):
+        monkeypatch.setenv("STEELYARD_HOME", str(tmp_path / f"{most}"))  # what is cached does not say how it was cut
+        trainer = TrainerConfig(threads=1, device="cpu", micro_batch_size=most)
+        tuned = fine_tune(fresh, pairs, FineTuningConfig(steps=2, batch_size=4), trainer, 0)
+        weights.append(torch.cat([value.detach().flatten() for value in tuned.parameters()]))
+    before = torch.cat([value.detach().flatten() for value in fresh.parameters()])
+    assert (weights[0] - weights[1]).norm() < 0.01 * (weights[0] - before).norm()
+
+
 def test_vectors_of_texts_depend_on_no_padding_and_search_is_brute_force(tokenizer: Any) -> None:
     lm, special = build_masked_lm(MODEL, tokenizer, 0), special_tokens(tokenizer)
     rows = tokenizer(TEXTS)["input_ids"]

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
 
 from recipes.retrieval.tildev2.index import TermIndex, largest_weights, query_terms
 from recipes.retrieval.tildev2.method import (
-    contrastive_losses,
     expand,
     likelihood_losses,
     likely_terms,
@@ -20,6 +20,7 @@ from recipes.retrieval.tildev2.method import (
     score_matrix,
     term_sets,
 )
+from recipes.retrieval.tildev2.terms import TermLoss
 
 CLS, SEP = 101, 102
 IDS, WEIGHTS = [CLS, 7, 9, 7, 5, SEP], [0.9, 0.5, 1.2, 0.8, 0.3, 0.2]
@@ -50,12 +51,16 @@ def test_the_worked_example() -> None:
 
 
 def test_the_worked_loss() -> None:
-    scores = torch.tensor([[1.9, 0.4], [0.2, 0.7]])
-    losses = contrastive_losses(scores, torch.tensor([0, 1]))
-    assert losses.tolist() == pytest.approx([0.201413, 0.474077], abs=1e-6)
+    loss, ids = TermLoss(torch.zeros(2, dtype=torch.bool), queries=False), torch.tensor([[0, 1], [0, 1]])
+    encoded = {"query_ids": torch.tensor([[0], [1]]), "counted": torch.ones(2, 1), "passage_ids": ids}
+    encoded |= {"weights": torch.tensor([[1.9, 0.2], [0.4, 0.7]])}
+    assert loss.scores(encoded).equal(torch.tensor([[1.9, 0.4], [0.2, 0.7]]))
+    losses, metrics = loss.losses(encoded, torch.tensor([0, 1]), torch.zeros(2, 2, dtype=torch.bool))
+    assert metrics["accuracy"].tolist() == [1, 1] and losses.tolist() == pytest.approx([0.201413, 0.474077], abs=1e-6)
     assert float(losses.mean()) == pytest.approx(0.337745, abs=1e-6)
     alone = torch.tensor([[False, True], [False, False]])
-    assert contrastive_losses(scores, torch.tensor([0, 1]), alone).tolist() == pytest.approx([0, 0.474077], abs=1e-6)
+    losses, _ = loss.losses(encoded, torch.tensor([0, 1]), alone)
+    assert losses.tolist() == pytest.approx([0, 0.474077], abs=1e-6)
 
 
 def test_the_worked_likelihoods() -> None:
@@ -112,7 +117,7 @@ def test_gradients_of_scores() -> None:
     targets = torch.tensor([0, 2])
 
     def loss(v: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        return contrastive_losses(score_matrix(query_ids, v, passage_ids, w), targets).sum()
+        return cross_entropy(score_matrix(query_ids, v, passage_ids, w), targets, reduction="sum")
 
     assert torch.autograd.gradcheck(loss, (query_weights, weights))
     logits = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)

@@ -266,6 +266,7 @@ def test_weights_of_a_querys_terms_add_up(tmp_path: Path) -> None:
         (["expansion.top=201"], "must be >= 0 and <= 200"),
         (["terms.model=x/y", "arm=bm25"], "is for terms.scorer=tildev2 or unicoil, not bm25"),
         (["trainer.nproc=2"], "negatives are those of one process"),
+        (["data.measures=[RR@10,R@2000]"], "one is cut below the first 1,000 passages"),
     ],
 )
 def test_settings_that_cannot_be(typed: list[str], message: str) -> None:

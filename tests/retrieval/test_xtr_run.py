@@ -162,6 +162,7 @@ def test_without_training_queries(tmp_path: Path, words: tuple[str, ...]) -> Non
         ("search.infer_score=pooled", "does not fit"),
         ("search.infer_score=bm25", "reads no encoder"),
         ("search.index=approximate", "faiss is not installed"),
+        ("data.measures=[RR@10,R@2000]", "ends above the cut of R@2000; type search.depth=2000"),
     ],
 )
 def test_settings_that_do_not_fit(typed: str, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:

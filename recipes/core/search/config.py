@@ -31,6 +31,17 @@ class SearchConfig:
             problems.append(f"lacks {JUDGED}, by which claims are judged; type it beside the others")
         return [("measures", problem) for problem in problems]
 
+    def depth_problems(self, key: str, depth: int) -> list[tuple[str, str]]:
+        """A ranking that ends above the place at which a measure is cut would be measured as if nothing came after it.
+
+        Args:
+            key: Of the config, that says how long rankings are.
+            depth: Its value, in passages.
+        """
+        cuts = [(int(cut), name) for name in self.measures if (cut := name.partition("@")[2]).isdecimal()]
+        deepest, name = max(cuts, default=(0, ""))
+        return [(key, f"ends above the cut of {name}; type {key}={deepest}")] if deepest > depth else []
+
 
 @dataclass(frozen=True, kw_only=True)
 class WikiSearchConfig(SearchConfig):

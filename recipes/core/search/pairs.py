@@ -1,6 +1,7 @@
 """What a retriever learns from: queries, a passage that answers each, and passages that BM25 takes for one.
 
-    pairs = training_pairs(config.pairs, collection, query_rows, passage_rows, seed)
+    queries = training_queries(config.pairs, collection, seed)
+    pairs = training_pairs(config.pairs, collection, queries, query_rows, passage_rows, seed)
     batch = pair_collate([pairs[0], pairs[1]])
 
 A batch of B queries with g passages each (a relevant one first, then g-1 negatives) holds
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import cross_entropy, pad
 
 from recipes.core.errors import UserError
 from recipes.core.messages import note
@@ -174,35 +175,46 @@ def merge(parts: Sequence[Encoded]) -> dict[str, Tensor]:
 
 
 class InBatchLoss(ABC):
-    """Mean loss of queries whose negatives are all other passages of the optimizer step.
+    """Mean cross-entropy of a query's own passage among all passages of the optimizer step.
 
-    Where a step takes several micro-batches, all are encoded first without gradient; each then takes its own vectors
-    with gradient and the others' as constants. The gradients of the micro-batches add up to that of the whole batch,
-    since what is trained reaches the loss through the vectors alone: a subclass must hold no trained parameters.
-
-    Args:
-        micro_batches: Of an optimizer step.
+    Its `before_step` is that of the `Training`. Where a step takes several micro-batches, all are encoded first without
+    gradient; each then takes its own vectors with gradient and the others' as constants. The gradients of the
+    micro-batches add up to that of the whole batch, since what is trained reaches the loss through the vectors alone: a
+    subclass must hold no trained parameters.
 
     Source:
         GradCache (arXiv 2101.06983), with a second forward in place of a cached gradient.
     """
 
-    def __init__(self, micro_batches: int = 1) -> None:
-        self._several, self._parts, self._at = micro_batches > 1, list[Encoded](), 0
+    def __init__(self) -> None:
+        self._parts, self._at = list[Encoded](), 0
 
     @abstractmethod
     def encode_batch(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors [rows, T, ...] or [rows] that the loss reads: vectors and masks of queries and of passages."""
 
     @abstractmethod
+    def scores(self, encoded: Encoded) -> Tensor:
+        """[B, C] of each query and passage, from what `encode_batch` returns."""
+
     def losses(self, encoded: Encoded, targets: Tensor, left_out: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss [B] of each query, and detached metrics [B]; arguments as `encode_batch` and `targets` return them."""
+        """Loss [B] of each query, and `accuracy` [B]: whether its own passage scores highest.
+
+        Args:
+            encoded: From `encode_batch`.
+            targets: int64 [B], and
+            left_out: bool [B, C], from `targets`.
+        """
+        with torch.autocast(targets.device.type, enabled=False):  # passages lie closer than bf16 can tell
+            scores = self.scores(encoded).masked_fill(left_out, -torch.inf)
+        right = (scores.argmax(1) == targets).detach().float()
+        return cross_entropy(scores, targets, reduction="none"), {"accuracy": right}
 
     def before_step(self, step: int, model: nn.Module, batches: list[dict[str, Any]]) -> None:
         """Encode all micro-batches of the step, where there are several."""
-        if self._several:
-            with torch.no_grad():
-                self._parts, self._at = [self._encode(model, batch) for batch in batches], 0
+        with torch.no_grad():
+            self._parts = [self._encode(model, batch) for batch in batches] if len(batches) > 1 else []
+        self._at = 0
 
     def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
         """Queries of this micro-batch."""
@@ -213,7 +225,7 @@ class InBatchLoss(ABC):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The share of this micro-batch in the mean loss, and its metrics."""
         encoded, rows = self._encode(model, batch), slice(None)
-        if self._several:
+        if self._parts:
             first = sum(len(part["relevant"]) for part in self._parts[: self._at])
             rows = slice(first, first + len(batch["relevant"]))
             encoded = merge([*self._parts[: self._at], encoded, *self._parts[self._at + 1 :]])

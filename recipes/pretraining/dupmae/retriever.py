@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.models.build import local_seed
@@ -94,13 +93,10 @@ class ContrastiveLoss(InBatchLoss):
         terms, values = top_terms(mu_of, int(model.terms))  # type: ignore[arg-type]
         return {"cls": cls, "mu": mu, "cls_of": cls_of, "terms": terms, "values": values}
 
-    def losses(self, encoded: Encoded, targets: Tensor, left_out: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """[B], and whether the right passage is first."""
+    def scores(self, encoded: Encoded) -> Tensor:
+        """[B, C] sim / temperature."""
         parts = (encoded[name] for name in ("cls", "mu", "cls_of", "terms", "values"))
-        with torch.autocast(targets.device.type, enabled=False):  # passages lie closer than bf16 can tell
-            scores = (similarity(*parts) / self.temperature).masked_fill(left_out, -torch.inf)
-        right = (scores.argmax(1) == targets).detach().float()
-        return cross_entropy(scores, targets, reduction="none"), {"accuracy": right}
+        return similarity(*parts) / self.temperature
 
 
 def fine_tune(
@@ -124,8 +120,8 @@ def fine_tune(
     settings = settings_beside(trainer, config.steps, config.batch_size, config.learning_rate, **rate)
 
     def training() -> Training:
-        dataset: Any = pairs
-        return Training(tuned, ContrastiveLoss(config.temperature), dataset, pair_collate)
+        dataset, loss = cast(Any, pairs), ContrastiveLoss(config.temperature)
+        return Training(tuned, loss, dataset, pair_collate, before_step=loss.before_step)
 
     def save(model: Any, folder: Path) -> None:
         save_model(model, str(folder / WEIGHTS))
@@ -164,7 +160,7 @@ def encode(
     """Vectors of texts, those of similar length together.
 
     Args:
-        read: What makes both parts of a batch of ids and mask: the retriever, or `all_parts` of it.
+        read: Makes both parts of a batch of ids and mask: the retriever, or what has further dense columns.
         retriever: Is moved to the device, and evaluated.
         rows: Ids of each text.
         device: Where to compute.

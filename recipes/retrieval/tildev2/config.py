@@ -20,6 +20,7 @@ INDEXED = (*LEARNT, "uniform")  # scorers that look weights up
 TILDE = "tilde"
 LIKELY = ("tilde", "random", "frequent")  # expansions that count the terms of TILDE
 MOST = 200
+DEPTH = 1000  # passages of a ranking of the whole collection
 MINILM_PARAMETERS = 22_565_376
 
 
@@ -146,6 +147,9 @@ class TildeV2Config(EncoderRunConfig):
             problems.append(("terms.alpha", f"is for terms.scorer=tilde, not {self.terms.scorer}"))
         if self.needs_tilde and not self.expansion.steps and self.expansion.model is None:
             problems.append(("expansion.steps", "0 leaves no TILDE; type expansion.model=FOLDER of one"))
+        if self.terms.passages == "all" and self.data.depth_problems("", DEPTH):
+            what = f"one is cut below the first {DEPTH:,} passages, which the whole collection is ranked to"
+            problems.append(("data.measures", f"{what}; type terms.passages=candidates, or leave it out"))
         return problems
 
     def describe(self) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from math import log
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 
 def score_matrix(query_ids: Tensor, query_weights: Tensor, passage_ids: Tensor, weights: Tensor) -> Tensor:
@@ -34,19 +34,6 @@ def score_matrix(query_ids: Tensor, query_weights: Tensor, passage_ids: Tensor, 
     matched = torch.where(asked[column] == passage_ids, weights, 0)  # what is not asked for lies nowhere
     largest = weights.new_zeros(len(passage_ids), len(asked)).scatter_reduce(1, column, matched, "amax")
     return counts @ largest.T
-
-
-def contrastive_losses(scores: Tensor, targets: Tensor, left_out: Tensor | None = None) -> Tensor:
-    """[B] cross-entropy of each query's own passage among all of the batch.
-
-    Args:
-        scores: [B, C]
-        targets: int64 [B] column of that passage.
-        left_out: bool [B, C] other passages that answer the query: no negatives of it.
-    """
-    if left_out is not None:
-        scores = scores.masked_fill(left_out, -torch.inf)
-    return cross_entropy(scores, targets, reduction="none")
 
 
 def term_sets(ids: Tensor, vocabulary: int, stop: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from recipes.core.training.trainer import check_one_batch
 from recipes.retrieval.encoders import load_encoder, text_rows
 from recipes.retrieval.first_stage import Candidates, candidates
 from recipes.retrieval.reranked import RERANKED, write_reranked
-from recipes.retrieval.tildev2.config import INDEXED, TILDE, TildeV2Config
+from recipes.retrieval.tildev2.config import DEPTH, INDEXED, TILDE, TildeV2Config
 from recipes.retrieval.tildev2.expansion import Texts, read_texts, tilde_of
 from recipes.retrieval.tildev2.index import FILE as INDEX
 from recipes.retrieval.tildev2.index import TermIndex
@@ -35,7 +35,6 @@ from recipes.retrieval.tildev2.terms import TermLoss, TermWeights, token_classif
 from recipes.retrieval.tildev2.tilde import Tilde
 
 WHOLE, WHOLE_FILE = "whole/", "whole.trec"
-DEPTH = 1000  # passages of a ranking of the whole collection
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,8 @@ class TildeV2Recipe:
         if not config.learns:
             return None
         assert prepared.texts is not None and prepared.pairs is not None
-        model, trainer = TermWeights(prepared.body), config.trainer
-        loss = _loss(config, prepared, trainer.batch_size // (trainer.micro_batch_size or trainer.batch_size))
+        model = TermWeights(prepared.body)
+        loss = _loss(config, prepared)
         names = [("body.", "bert."), ("head.", "classifier.")]
         view, tokenizer = token_classifier(prepared.body.config), prepared.texts.tokenizer
         return Training(
@@ -105,7 +104,7 @@ class TildeV2Recipe:
             prepared.pairs,  # type: ignore[arg-type]
             pair_collate,
             {"head.": config.terms.learning_rate},
-            regular_steps(trainer.max_steps, config.watch.every),
+            regular_steps(config.trainer.max_steps, config.watch.every),
             before_step=loss.before_step,
             describe=describer(model, tokenizer, view=view, prefixes=names),
         )
@@ -116,7 +115,7 @@ class TildeV2Recipe:
         assert pairs is not None
         batch = pair_collate([pairs[number] for number in range(len(pairs))])
         tensors = {name: values.to(prepared.device) for name, values in batch.items() if name != "ids"}
-        loss = _loss(config, prepared, 1)
+        loss = _loss(config, prepared)
         with evaluation(model), torch.no_grad():
             losses, right = loss.losses(loss.encode_batch(model, tensors), *targets(tensors))
         scores.define("watch/loss", "cross-entropy of held-out queries among the passages of all", False)
@@ -176,11 +175,11 @@ def check_queries(config: TildeV2Config, collection: Collection) -> None:
         check_one_batch(count - held_out_count(config, count), config.trainer)
 
 
-def _loss(config: TildeV2Config, prepared: Prepared, micro_batches: int) -> TermLoss:
+def _loss(config: TildeV2Config, prepared: Prepared) -> TermLoss:
     assert prepared.texts is not None
     stop = torch.zeros(int(prepared.body.config.vocab_size), dtype=torch.bool)
     stop[sorted(prepared.texts.stop)] = True
-    return TermLoss(stop, config.terms.scorer == "unicoil", micro_batches)
+    return TermLoss(stop, config.terms.scorer == "unicoil")
 
 
 def _pairs(

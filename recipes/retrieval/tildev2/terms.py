@@ -9,7 +9,7 @@ from transformers import BertForTokenClassification
 from recipes.core.errors import UserError
 from recipes.core.models.sources import check_tokenizer_fits, load_config, load_model, load_tokenizer
 from recipes.core.search.pairs import Encoded, InBatchLoss
-from recipes.retrieval.tildev2.method import contrastive_losses, score_matrix
+from recipes.retrieval.tildev2.method import score_matrix
 
 KEY = "terms.model"
 
@@ -61,11 +61,10 @@ class TermLoss(InBatchLoss):
     Args:
         stop: bool [V] the ids that are no terms.
         queries: Whether terms of queries get weights too (uniCOIL), or count 1 each.
-        micro_batches: Of an optimizer step.
     """
 
-    def __init__(self, stop: Tensor, queries: bool, micro_batches: int) -> None:
-        super().__init__(micro_batches)
+    def __init__(self, stop: Tensor, queries: bool) -> None:
+        super().__init__()
         self.stop, self.queries = stop, queries
 
     def encode_batch(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -82,12 +81,9 @@ class TermLoss(InBatchLoss):
             "weights": weights.float(),
         }
 
-    def losses(self, encoded: Encoded, targets: Tensor, left_out: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy of each query, and whether its passage is first."""
-        scores = score_matrix(encoded["query_ids"], encoded["counted"], encoded["passage_ids"], encoded["weights"])
-        losses = contrastive_losses(scores, targets, left_out)
-        first = scores.detach().masked_fill(left_out, -torch.inf).argmax(1) == targets
-        return losses, {"accuracy": first.float()}
+    def scores(self, encoded: Encoded) -> Tensor:
+        """[B, C] sums over the terms of queries."""
+        return score_matrix(encoded["query_ids"], encoded["counted"], encoded["passage_ids"], encoded["weights"])
 
 
 def token_classifier(config: Any) -> Any:

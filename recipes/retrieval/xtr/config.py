@@ -104,6 +104,7 @@ class XTRConfig(EncoderRunConfig):
         """Rules between the settings."""
         score, infer = self.objective.train_score, self.search.infer_score
         problems = in_batch_problems(self.trainer) if self.trains else []
+        problems += self.data.depth_problems("search.depth", self.search.depth)
         if self.trains and infer == "bm25":
             problems.append(("objective.train_score", "bm25 reads no encoder; type objective.train_score=none"))
         elif self.trains and (score == "pooled") != (infer == "pooled"):

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
 from recipes.core.models.build import local_seed
 from recipes.core.models.padded import pool
@@ -50,11 +49,10 @@ class PassageLoss(InBatchLoss):
 
     Args:
         config: Which score, and its temperature.
-        micro_batches: Of an optimizer step.
     """
 
-    def __init__(self, config: ObjectiveConfig, micro_batches: int = 1) -> None:
-        super().__init__(micro_batches)
+    def __init__(self, config: ObjectiveConfig) -> None:
+        super().__init__()
         self.config = config
 
     def encode_batch(self, model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -69,16 +67,11 @@ class PassageLoss(InBatchLoss):
                 parts |= {name: model(ids, mask), f"{name}_mask": mask}
         return parts
 
-    def losses(self, encoded: Encoded, targets: Tensor, left_out: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """-log softmax over C of the scores / temperature, [B]; and whether the right passage scores highest."""
-        with torch.autocast(encoded["query"].device.type, enabled=False):  # neighbours lie closer than bf16 can tell
-            scores = self.scores(encoded) / self.config.temperature
-        scores = scores.masked_fill(left_out, -torch.inf)
-        right = (scores.argmax(1) == targets).detach().float()
-        return cross_entropy(scores, targets, reduction="none"), {"accuracy": right}
-
     def scores(self, encoded: Encoded) -> Tensor:
-        """[B, C] training scores."""
+        """[B, C] training scores / temperature."""
+        return self._scores(encoded) / self.config.temperature
+
+    def _scores(self, encoded: Encoded) -> Tensor:
         queries, passages = exact(encoded["query"]), exact(encoded["passage"])
         if self.config.train_score == "pooled":
             return queries @ passages.T

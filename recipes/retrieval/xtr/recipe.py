@@ -91,12 +91,10 @@ class XTRRecipe:
         """The encoder and its loss; None for one that is taken as it is."""
         if prepared.pairs is None or prepared.model is None:
             return None
-        trainer = config.trainer
-        micro_batches = trainer.batch_size // (trainer.micro_batch_size or trainer.batch_size)
         dataset: Any = prepared.pairs
-        loss = PassageLoss(config.objective, micro_batches)
+        loss = PassageLoss(config.objective)
         rates = {"projection.": config.objective.projection_rate}
-        steps = regular_steps(trainer.max_steps, config.watch.every)
+        steps = regular_steps(config.trainer.max_steps, config.watch.every)
         describe = partial(_describe, prepared.model, describer(prepared.model, prepared.tokenizer))
         return Training(prepared.model, loss, dataset, pair_collate, rates, steps, loss.before_step, describe)
 
