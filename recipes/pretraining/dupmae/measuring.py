@@ -33,7 +33,7 @@ from recipes.pretraining.dupmae.config import (
     REPRESENTATIONS,
     DupMAEConfig,
 )
-from recipes.pretraining.dupmae.method import bag_loss
+from recipes.pretraining.dupmae.method import bag_loss, top_terms
 from recipes.pretraining.dupmae.retriever import Retriever, Rows, Vectors, encode, fine_tune, search
 
 SWEEP = (4, 16, 64, 260, 384, 768)  # k of the plot
@@ -67,6 +67,21 @@ class Searched:
     def add(self, scores: Scores, measures: Sequence[str], rankings: Sequence[Ranking], prefix: str = "") -> None:
         """Add measures of rankings."""
         add_measures(scores, measures, rankings, self.queries, self.passages, prefix)
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """What one representation retrieves.
+
+    Attributes:
+        rankings: Of each query.
+        query_terms: int64 [queries, n] the largest terms of each, falling; n = 0 where a representation has none.
+        passage_terms: int64 [passages, n] the same of the passages.
+    """
+
+    rankings: Sequence[Ranking]
+    query_terms: Tensor
+    passage_terms: Tensor
 
 
 def add_bags(scores: Scores, config: DupMAEConfig, searched: Searched, lm: Any) -> None:
@@ -124,14 +139,13 @@ def measure_before(scores: Scores, config: DupMAEConfig, searched: Searched, lm:
     return Plot("terms", "Before fine-tuning: terms of mu that are kept", "k (terms)", JUDGED, {config.variant: points})
 
 
-def measure_after(scores: Scores, config: DupMAEConfig, searched: Searched, lm: Any) -> tuple[Any, list[Ranking]]:
+def measure_after(scores: Scores, config: DupMAEConfig, searched: Searched, lm: Any) -> Retrieved:
     """Rankings by each representation that is fine-tuned, from the same weights and pairs.
 
     Returns:
-        The judged retriever, and its rankings.
+        What the judged one retrieves.
     """
     tuning, options = config.fine_tuning, (searched.device, config.evaluation.batch_tokens)
-    judged: tuple[Any, list[Ranking]] = (None, [])
     for name in tuning.representations:
         fresh = Retriever(lm, name, tuning.ot_act, searched.special, config.seed)
         tuned = fine_tune(fresh, searched.pairs, tuning, config.trainer, config.seed)
@@ -141,8 +155,9 @@ def measure_after(scores: Scores, config: DupMAEConfig, searched: Searched, lm: 
         searched.add(scores, config.data.measures, rankings, f"{AFTER}/{name}/")
         if name == tuning.representation:
             searched.add(scores, config.data.measures, rankings)
-            judged = tuned, rankings
-    return judged
+            query_terms, _ = top_terms(queries.mu, min(NAMED, tuned.terms))
+            retrieved = Retrieved(rankings, query_terms, passages.terms[:, :NAMED].clone())
+    return retrieved
 
 
 def measure_bm25(scores: Scores, config: DupMAEConfig, searched: Searched) -> None:
@@ -152,15 +167,10 @@ def measure_bm25(scores: Scores, config: DupMAEConfig, searched: Searched) -> No
     searched.add(scores, config.data.measures, rankings, f"{BM25}/")
 
 
-def write_retrieved(path: Path, searched: Searched, retriever: Retriever, rankings: Sequence[Ranking]) -> None:
+def write_retrieved(path: Path, searched: Searched, retrieved: Retrieved) -> None:
     """One line a query: its largest terms, those of a passage that answers it, and what was ranked first."""
-    right = [searched.queries.relevant(number)[0] for number in range(len(searched.queries))]
-    named = [
-        _terms(retriever, rows, searched)
-        for rows in (searched.query_rows, [searched.passage_rows[number] for number in right])
-    ]
-    lines = []
-    for number, ranking in enumerate(rankings):
+    names, lines = searched.tokenizer.convert_ids_to_tokens, []
+    for number, ranking in enumerate(retrieved.rankings):
         first = [
             {
                 "id": searched.passages.ids[int(passage)],
@@ -171,15 +181,11 @@ def write_retrieved(path: Path, searched: Searched, retriever: Retriever, rankin
             for passage, score in zip(ranking.passages[:SHOWN], ranking.scores[:SHOWN], strict=True)
         ]
         line: dict[str, Any] = {"query": searched.queries.ids[number], "text": searched.queries.texts[number]}
-        line |= {"terms": named[0][number], "terms_of_the_right_passage": named[1][number], "passages": first}
+        right = retrieved.passage_terms[searched.queries.relevant(number)[0]]
+        line |= {"terms": names(retrieved.query_terms[number].tolist())}
+        line |= {"terms_of_the_right_passage": names(right.tolist()), "passages": first}
         lines.append(json.dumps(line, ensure_ascii=False))
     write_text(path, "\n".join(lines) + "\n")
-
-
-def _terms(retriever: Retriever, rows: Rows, searched: Searched) -> list[list[str]]:
-    """Names of the largest terms of texts; none where the representation has none."""
-    vectors = encode(retriever, retriever, rows, searched.device, 8192, min(NAMED, retriever.terms))
-    return [list(searched.tokenizer.convert_ids_to_tokens(terms.tolist())) for terms in vectors.terms]
 
 
 def _part(vectors: Vectors, columns: slice, k: int) -> Vectors:

@@ -108,16 +108,20 @@ class DupMAERecipe:
         lm = build_masked_lm(config.model, searched.tokenizer, config.seed) if model is None else model.lm
         add_bags(scores, config, searched, lm)
         plots = [measure_before(scores, config, searched, lm)]
-        retriever, rankings = measure_after(scores, config, searched, lm)
+        retrieved = measure_after(scores, config, searched, lm)
         measure_bm25(scores, config, searched)
         points = [(float(step), each.overall()[RECALL]) for step, each in sorted(curve.items())]
         if points:
             title = f"Words of passages among the {config.evaluation.terms} largest entries of mu"
             plots.append(Plot("bags", title, "steps", "share", {RECALL: points}))
         files = {
-            RETRIEVED: partial(write_retrieved, searched=searched, retriever=retriever, rankings=rankings),
+            RETRIEVED: partial(write_retrieved, searched=searched, retrieved=retrieved),
             FILE: partial(
-                write_run, rankings=rankings, queries=searched.queries, passages=searched.passages, tag=config.variant
+                write_run,
+                rankings=retrieved.rankings,
+                queries=searched.queries,
+                passages=searched.passages,
+                tag=config.variant,
             ),
         }
         return Evaluation(scores.overall(), scores, plots=plots, files=files)
