@@ -68,6 +68,7 @@ def test_arms_on_a_users_collection(arm: str, tmp_path: Path, data: str) -> None
         (("model.embedding=8",), "leave it out"),
         (("trainer.nproc=2",), "type trainer.nproc=1"),
         (("fine_tuning.others=[cls384_ot384]",), "type others"),
+        (("data.measures=[RR@10,R@1000,R@5]", "evaluation.depth=100"), "cut of R@1000; type evaluation.depth=1000"),
         (("fine_tuning.representation=cls",), "fine_tuning.representation"),
         (("pretraining.path=/nowhere.txt",), "nowhere"),
         (("trainer.batch_size=64", "trainer.max_steps=1", "pairs.negatives=9"), "too few for 9 negatives"),

@@ -146,6 +146,7 @@ class DupMAEConfig(RunConfig):
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
         problems, positions = in_batch_problems(self.trainer), self.model.positions
+        problems += self.data.depth_problems("evaluation.depth", self.evaluation.depth)
         for key, tokens in (
             ("pretraining.length", self.pretraining.length),
             ("fine_tuning.query_tokens", self.fine_tuning.query_tokens),
@@ -216,9 +217,8 @@ CARD = Card(
     ),
     claims=(
         Claim(
-            statement="Before fine-tuning its vector of ordinary tokens ranks far above its [CLS] vector; of an "
-            "untrained encoder neither ranks",
-            metric=AHEAD,
+            statement="Before fine-tuning its vector of ordinary tokens ranks better than that of an untrained encoder",
+            metric=f"{BEFORE}/{OT}/{JUDGED}",
             arm=DUPMAE,
             baseline=NONE,
             direction=1,
@@ -265,7 +265,7 @@ CARD = Card(
     cost="in pre-training one more layer and two more heads over all tokens; the encoder stays as it is. A passage is "
     "384 numbers and 384 terms with their values: 1.23 times the memory of 768 numbers in fp32",
     pair_keys=("arm", "pretraining"),
-    version=1,
+    version=2,
     control=NONE,
     headlines=(JUDGED, f"{BEFORE}/{CLS}/{JUDGED}", f"{BEFORE}/{OT}/{JUDGED}", AHEAD, RECALL, f"{BM25}/{JUDGED}"),
     price=(BAG,),
