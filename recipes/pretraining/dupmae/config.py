@@ -258,7 +258,7 @@ CARD = Card(
             arm=DUPMAE,
             baseline="plain",
             direction=1,
-            published="RetroMAE (arXiv 2205.12035), not in the sheet",
+            published="a claim of RetroMAE (arXiv 2205.12035); no number known to us",
             minimal_effect=0.005,
         ),
     ),
