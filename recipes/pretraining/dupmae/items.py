@@ -23,7 +23,7 @@ DECODER = 1 << 40  # items from here on stand for what the decoder sees of an it
 
 def read_texts(path: str) -> list[str]:
     """The user's texts to pre-train on. Raises UserError: they cannot be read."""
-    return [document.text for document in open_documents(path, key="pretraining.path")]
+    return [document.text for document in open_documents(path, key="pretraining.path", alone=True)]
 
 
 def cut_pieces(tokenizer: Any, texts: Sequence[Sequence[int]], length: int) -> Pieces:

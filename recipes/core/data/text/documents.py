@@ -94,10 +94,12 @@ class _Request:
     domain_column: str | None
     on_error: str
     shard_bytes: int
+    alone: bool
 
     @property
     def section(self) -> str:
-        return self.key.rpartition(".")[0]
+        """Where the other keys stand; empty if there are none."""
+        return "" if self.alone else self.key.rpartition(".")[0]
 
     def is_settled(self, names: Container[str]) -> bool:
         """Whether what the user asked for is among the names."""
@@ -105,7 +107,12 @@ class _Request:
         return any(name in names for name in text) and (self.domain_column is None or self.domain_column in names)
 
     def columns(self, names: list[str]) -> Columns:
-        text = pick_column(names, self.text_column, TEXT_COLUMNS, f"{self.section}.text_column")
+        try:
+            text = pick_column(names, self.text_column, TEXT_COLUMNS, f"{self.section}.text_column")
+        except UserError as error:
+            if not self.alone:
+                raise
+            raise UserError(error.what, self.key, f"name the column of texts {TEXT_COLUMNS[0]!r}") from error
         domain = DOMAIN_COLUMN if DOMAIN_COLUMN in names else None
         if self.domain_column is not None:
             domain = pick_column(names, self.domain_column, (), f"{self.section}.domain_column")
@@ -122,6 +129,7 @@ def open_documents(
     split: str = "train",
     on_error: str = "fail",
     shard_bytes: int = SHARD_BYTES,
+    alone: bool = False,
 ) -> Documents:
     """Open a corpus: find its files and columns and cut it into shards. Reads no more than the head of each file.
 
@@ -134,12 +142,13 @@ def open_documents(
         split: Published split to read; data without splits is all "train".
         on_error: "fail" or "skip": what a document that cannot be used does.
         shard_bytes: About how many bytes of a file make a shard.
+        alone: There are no other keys beside it, so that no message names one.
 
     Raises:
         UserError: no such path, a format that does not fit, a missing column, a damaged Parquet file, or no documents.
     """
     where = home_path(path)
-    request = _Request(key, text_column, domain_column, on_error, shard_bytes)
+    request = _Request(key, text_column, domain_column, on_error, shard_bytes, alone)
     if format == "datasets" or (format == "auto" and is_dataset(path, where, _KINDS)):
         return Documents(path, key, _dataset_shards(path, split, request))
     if not where.exists():
@@ -160,6 +169,7 @@ def _files(path: str, where: Path, format: str, split: str, request: _Request) -
         if kind is None:
             formats = ", ".join(name for name in FORMATS[1:] if name != "folder")
             hint = f"if the name hides its format, type {request.section}.format=X with one of {formats}"
+            hint = hint if request.section else f"give one of {formats}"
             raise UserError(f"is no {endings(_KINDS)} file and no folder", source, hint)
         require_train(split, source, split_key)
         return [DataFile(where, where.name, kind, None)]

@@ -101,7 +101,7 @@ class Shard(ABC):
 
     Attributes:
         name: Unique in its corpus.
-        section: Config section of the corpus ("data"), for messages.
+        section: Config section of the corpus ("data"), for messages; empty if it has no key but the path.
         on_error: "fail" or "skip": what a document that cannot be used does.
     """
 
@@ -122,7 +122,8 @@ class Shard(ABC):
             if isinstance(item, Document):
                 yield item
             elif self.on_error == "fail":
-                hint = f"mend it, or type {self.section}.on_error=skip to leave such documents out"
+                skip = f"type {self.section}.on_error=skip to leave such documents out"
+                hint = f"mend it, or {skip if self.section else 'take it out of the file'}"
                 raise UserError(item.what, item.where, hint)
             elif skipped is not None:
                 skipped.add(f"{item.where}: {item.what}")
