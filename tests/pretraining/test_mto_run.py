@@ -138,6 +138,13 @@ def test_as_good_for_good() -> None:
     curve = {10: 0.9, 20: 0.5, 30: 0.8, 40: 0.7, 50: 0.8, 60: 0.85}
     assert [as_good_from(curve, target) for target in (0.4, 0.6, 0.75, 0.85, 0.95)] == [10, 30, 50, 60, 60]
     assert area_ratio({10: 0.9, 20: 0.5}, curve | {10: 0.2}) == pytest.approx(2)
+    assert area_ratio({10: 0.9, 20: 0.5}, {10: 0.0, 20: 0.0}) is None
+
+
+def test_a_baseline_that_is_never_right_has_no_ratio(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("recipes.pretraining.mto.recipe.baseline_curve", lambda *_: {2: 0.0, 4: 0.0})
+    metrics = _run(tmp_path, "arm=full").metrics
+    assert "area_ratio" not in metrics and metrics["epochs_needed"] > 0
 
 
 def test_arms_share_a_baseline(tmp_path: Path) -> None:

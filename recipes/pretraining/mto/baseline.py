@@ -68,6 +68,7 @@ def as_good_from(curve: Mapping[int, float], target: float) -> int:
     return min((step for step in curve if step > max(worse)), default=last) if worse else min(curve)
 
 
-def area_ratio(curve: Mapping[int, float], baseline: Mapping[int, float]) -> float:
-    """Area under a curve over that under the baseline's, at the steps of the first."""
-    return sum(curve.values()) / sum(baseline[step] for step in curve)
+def area_ratio(curve: Mapping[int, float], baseline: Mapping[int, float]) -> float | None:
+    """Area under a curve over that under the baseline's, at the steps of the first; None where that is 0."""
+    area = sum(baseline[step] for step in curve)
+    return sum(curve.values()) / area if area else None

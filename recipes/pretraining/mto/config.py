@@ -194,7 +194,8 @@ def grid_problem(side: int, patch: int) -> str:
         return ""
     fitting = [each for each in range(1, side) if side % each == 0]
     near = sorted(sorted(fitting, key=lambda each: abs(each - patch))[:2])
-    return f"{patch} does not divide images of {side} pixels into a grid; type {' or '.join(map(str, near))}"
+    instead = f"; type {' or '.join(map(str, near))}" if near else ""
+    return f"{patch} does not divide images of {side} pixels into a grid{instead}"
 
 
 CONFIG = MtoRunConfig

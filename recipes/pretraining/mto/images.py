@@ -81,7 +81,9 @@ def load_images(config: LabelledImagesConfig, patch: int) -> LabelledImages:
         raise _another_side(tested, images.test.shape[1], first, side)
     if problem := grid_problem(side, patch):
         fitting = max(-(-side // patch), 2) * patch
-        raise UserError(problem, f"model.patch={patch}", f"or type data.side={fitting} ({first} is {side} x {side})")
+        raise UserError(
+            problem, f"model.patch={patch}", f"data.side={fitting} resizes all images ({first} is {side} x {side})"
+        )
     return images
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from recipes.core.evaluation.curves import add_area, over_training, regular_steps
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
+from recipes.core.messages import note
 from recipes.core.models.run_models import describer
 from recipes.core.models.sources import silent
 from recipes.core.process.clock import clock
@@ -192,7 +193,11 @@ def _price(config: MtoRunConfig, prepared: Prepared, accuracies: dict[int, float
     baseline = accuracies if config.mto == config.mto.baseline else prepared.baseline
     if baseline is not None:
         step = as_good_from(accuracies, baseline[max(baseline)])
-        extra[RATIO] = area_ratio(accuracies, baseline)
+        ratio = area_ratio(accuracies, baseline)
+        if ratio is None:
+            note(f"warning: the arm none has no test image right at any step: {RATIO} is not measured")
+        else:
+            extra[RATIO] = ratio
         extra[EPOCHS] = step * config.trainer.batch_size / len(prepared.train)
         if seconds:
             extra[SECONDS_NEEDED] = median(seconds) * step
