@@ -79,6 +79,21 @@ def test_refused(words: tuple[str, ...], message: str, tmp_path: Path, data: str
         run(tmp_path, data, *words)
 
 
+def test_texts_to_pre_train_on_that_cannot_be_read_name_keys_that_there_are(tmp_path: Path, data: str) -> None:
+    """`pretraining` has a path, and no key for columns or for what becomes of bad rows."""
+    text = tmp_path / "mine.jsonl"
+    for line, what, hint in (
+        ('{"text": " "}', "empty text", "mend it, or take it out of the file"),
+        ('{"body": "x"}', "no column 'text'", "name the column of texts 'text'"),
+        ('{"text": "船船船船船船船船"}', "knows no token of the passages: all", "type model.tokenizer=FOLDER"),
+    ):
+        text.write_text(f"{line}\n" * 3, encoding="utf-8")
+        with pytest.raises(UserError, match=what) as caught:
+            run(tmp_path, data, f"pretraining.path={text}")
+        assert hint in caught.value.hint
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
 def test_a_collection_without_pairs_to_choose_from_is_refused(tmp_path: Path, data: str) -> None:
     with pytest.raises(UserError, match="no judged query to train on"):
         run(tmp_path, f"data.path={write_collection(tmp_path / 'plain')}")

@@ -3,16 +3,19 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel, ElectraConfig, ElectraModel
 
 from recipes.core.errors import UserError
+from recipes.core.messages import note
 from recipes.core.models.build import local_seed
 from recipes.core.models.config import SmallEncoderConfig
 from recipes.core.models.sources import load_tokenizer
 from recipes.core.models.tokenizer import INSIDE, train_wordpiece
 
+UNKNOWN = 0.1  # share of unknown tokens that is warned of
 NEEDED = ("pad", "cls", "sep", "mask")  # special tokens that masked rows are made of
 KEY = "model.tokenizer"
 
@@ -48,6 +51,31 @@ def build_encoder_tokenizer(config: SmallEncoderConfig, texts: Callable[[], Iter
         )
     tokenizer.eos_token = tokenizer.sep_token
     return tokenizer
+
+
+def check_known(tokenizer: Any, rows: Iterable[Any], what: str) -> None:
+    """Refuse texts of which a tokenizer knows no token, as nothing can be learned or told of them; warn of many.
+
+    Args:
+        tokenizer: Of the texts.
+        rows: int [tokens] ids of each; special tokens may stand among them.
+        what: The texts, in words.
+
+    Raises:
+        UserError: it knows none.
+    """
+    known = unknown = 0
+    for row in map(np.asarray, rows):
+        known += int(np.isin(row, tokenizer.all_special_ids, invert=True).sum())
+        unknown += int((row == tokenizer.unk_token_id).sum()) if tokenizer.unk_token is not None else 0
+    if unknown and not known:
+        raise UserError(
+            f"the tokenizer knows no token of {what}: all {unknown:,} are {tokenizer.unk_token}",
+            KEY,
+            f"type {KEY}=FOLDER of one for such text, or a larger model.vocabulary where it is made from the run's",
+        )
+    if unknown > UNKNOWN * (unknown + known):
+        note(f"warning: {unknown / (unknown + known):.0%} of the tokens of {what} are {tokenizer.unk_token}")
 
 
 def build_encoder(config: SmallEncoderConfig, tokenizer: Any, seed: int) -> Any:

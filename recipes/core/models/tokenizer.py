@@ -19,7 +19,8 @@ BERT_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "
 INSIDE = "##"  # how pieces begin that stand inside a word
 VISION, PATCH, ROW, VISION_END = "<vision>", "<vpatch>", "<vrow_sep>", "</vision>"
 IMAGE_TOKENS = (VISION, PATCH, ROW, VISION_END)
-FORMAT = 2
+FORMAT = 3
+LONGEST = 1000  # characters of a run without a break that merges are learned in
 
 
 def train_bpe(
@@ -131,9 +132,15 @@ def _add_bos(tokenizer: PreTrainedTokenizerFast, begin: bool) -> PreTrainedToken
     return tokenizer
 
 
+def _short(words: Any) -> Any:
+    """Cuts what is longer than any word, such as base64 or DNA: a trainer's time grows with the square of it."""
+    return pre_tokenizers.Sequence([words, pre_tokenizers.Split(Regex(rf"(?m:.{{1,{LONGEST}}})"), "isolated")])
+
+
 def _bpe(texts: Iterable[str], vocabulary: int, extra: Sequence[str]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, trim_offsets=True)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=True, trim_offsets=True)
+    tokenizer.pre_tokenizer = _short(words)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
@@ -142,6 +149,7 @@ def _bpe(texts: Iterable[str], vocabulary: int, extra: Sequence[str]) -> PreTrai
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.pre_tokenizer = words
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -162,7 +170,7 @@ def _wordpiece(texts: Callable[[], Iterable[str]], vocabulary: int, lower_case: 
     characters = sorted(characters[: vocabulary // 4])  # each of them twice: at the begin of a word, and inside
     special = list(BERT_TOKENS.values())
     draft = Tokenizer(models.WordPiece(unk_token=BERT_TOKENS["unk"]))
-    draft.normalizer, draft.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
+    draft.normalizer, draft.pre_tokenizer = normalizer, _short(pre_tokenizers.BertPreTokenizer())
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary,
         special_tokens=[*special, *characters, *(f"{INSIDE}{each}" for each in characters)],

@@ -18,7 +18,7 @@ from recipes.core.evaluation.curves import regular_steps
 from recipes.core.evaluation.probe import probe
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
-from recipes.core.models.small_encoder import build_encoder_tokenizer
+from recipes.core.models.small_encoder import build_encoder_tokenizer, check_known
 from recipes.core.recipe import Evaluation
 from recipes.core.scoring.features import text_features
 from recipes.core.storage.files import write_text
@@ -76,6 +76,8 @@ class BudgetLongformerRecipe:
         mixture = packed_rows(texts, config.pretraining.corpus, tokenizer, config.model.positions)
         parts = (texts.labelled.train, texts.labelled.test)
         train, test = (TextIds(tokenizer).batch([each.text for each in part]) for part in parts)
+        for what, ids in (("train", train), ("test", test)):
+            check_known(tokenizer, ids, f"the texts to {what} on")
         longest = max(len(ids) for ids in [*train, *test])
         if config.window is not None and config.window > longest:
             raise UserError(

@@ -12,7 +12,7 @@ from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.run_models import describer
-from recipes.core.models.small_encoder import build_encoder_tokenizer, special_tokens
+from recipes.core.models.small_encoder import build_encoder_tokenizer, check_known, special_tokens
 from recipes.core.recipe import Evaluation
 from recipes.core.search.load import load_collection
 from recipes.core.search.pairs import training_pairs, training_queries
@@ -110,7 +110,8 @@ class DupMAERecipe:
         plots = [measure_before(scores, config, searched, lm)]
         retrieved = measure_after(scores, config, searched, lm)
         measure_bm25(scores, config, searched)
-        points = [(float(step), each.overall()[RECALL]) for step, each in sorted(curve.items())]
+        shares = {float(step): measured.overall().get(RECALL) for step, measured in sorted(curve.items())}
+        points = [(step, share) for step, share in shares.items() if share is not None]  # None: no passage has a word
         if points:
             title = f"Words of passages among the {config.evaluation.terms} largest entries of mu"
             plots.append(Plot("bags", title, "steps", "share", {RECALL: points}))
@@ -129,6 +130,7 @@ class DupMAERecipe:
 
 def _rows(tokenizer: Any, texts: Sequence[Sequence[int]], longest: int, what: str) -> list[list[int]]:
     """Ids of texts with [CLS] and [SEP]; what is too long is cut, and counted."""
+    check_known(tokenizer, texts, f"the {what}")
     room = longest - 2
     if long := sum(len(ids) > room for ids in texts):
         note(f"{long:,} of {len(texts):,} {what} are cut to {longest} tokens")

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.data.text.mixture import DomainCorpus, load_mixture
+from recipes.core.data.text.text_ids import TextIds
 from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.run_models import describer
-from recipes.core.models.small_encoder import build_encoder, build_encoder_tokenizer
+from recipes.core.models.small_encoder import build_encoder, build_encoder_tokenizer, check_known
 from recipes.core.recipe import Evaluation
 from recipes.core.storage.files import write_text
 from recipes.core.training.task import Training
@@ -46,7 +47,10 @@ class ElectraRecipe:
         tokenizer = build_encoder_tokenizer(config.model, corpus.texts, corpus.fingerprint)
         rows = RowMixture(load_mixture(config.data, corpus, tokenizer), tokenizer, config.data.length)
         for domain in rows.domains:
-            rows.train(domain), rows.test(domain)
+            for part, pieces in (("train", rows.train(domain)), ("test", rows.test(domain))):
+                check_known(tokenizer, [pieces.ids], f"domain {domain!r} to {part} on")
+        for what, texts in (("train", task.train), ("test", task.test)):
+            check_known(tokenizer, TextIds(tokenizer).batch([each.text for each in texts]), f"task to {what} on")
         masker = Masker(config.masking, tokenizer, config.data.length, config.seed)
         return Prepared(rows, masker, tokenizer, task, device)
 

@@ -12,7 +12,13 @@ from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.models.config import SmallEncoderConfig
 from recipes.core.models.costs import flops
-from recipes.core.models.small_encoder import build_encoder, build_encoder_tokenizer, inside_words, special_tokens
+from recipes.core.models.small_encoder import (
+    build_encoder,
+    build_encoder_tokenizer,
+    check_known,
+    inside_words,
+    special_tokens,
+)
 from recipes.core.models.tokenizer import train_bpe, train_wordpiece
 
 TEXTS = [f"The quick Brown fox number {n} jumps; über {n * 7} lazy dogs, unbelievably." for n in range(60)]
@@ -41,6 +47,17 @@ def test_wordpiece_is_the_same_whatever_the_order_of_texts(tokenizer: Any) -> No
     assert other.get_vocab() == tokenizer.get_vocab()
 
 
+@pytest.mark.parametrize("train", [train_bpe, train_wordpiece])
+def test_a_run_without_a_break_is_no_word_to_learn(train: Any) -> None:
+    """The trainers' time grows with the square of a word, which base64 and DNA make minutes of."""
+    text = "x" * 5000
+    texts: Any = [text] if train is train_bpe else lambda: [text]
+    made = train(texts, "a long run of test_small_encoder", 400)
+    assert 500 <= max(len(piece.strip("#Ġ")) for piece in made.get_vocab()) <= 1000
+    if train is train_bpe:
+        assert made.decode(TextIds(made).ids(text)).lstrip() == text
+
+
 @pytest.mark.parametrize("embedding", [None, 8])
 def test_sizes_are_counted_as_they_are(embedding: int | None, tokenizer: Any) -> None:
     config = replace(CONFIG, embedding=embedding, vocabulary=len(tokenizer))
@@ -59,6 +76,16 @@ def test_weights_come_from_the_seed_alone(tokenizer: Any) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     [one, two, three] = [model.encoder.layer[0].output.dense.weight for model in (first, again, other)]
     assert torch.equal(one, two) and not torch.equal(one, three)
+
+
+def test_texts_that_a_tokenizer_does_not_know(tokenizer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    read = TextIds(tokenizer).batch
+    check_known(tokenizer, read(["The fox jumps"]), "these")
+    assert not capsys.readouterr().err
+    check_known(tokenizer, read(["The fox 船船船船船船船"]), "those")
+    assert "of the tokens of those are [UNK]" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"knows no token of those: all 3 are \[UNK\]"):
+        check_known(tokenizer, read(["船船", "船"]), "those")
 
 
 def test_tokenizers_of_users(tokenizer: Any, tmp_path: Path) -> None:
