@@ -1,7 +1,7 @@
 """New tokens behind the vocabulary of a byte-level BPE: merges learned on top of its own, appended after them.
 
-Words are cut by the old tokenizer, and a BPE is trained on rows of old tokens. So both halves of each merge exist, and
-as new merges come after all old ones, a text in which none of them applies keeps its tokens.
+Words are cut by the old tokenizer, and a BPE is trained on rows of old tokens. Both halves of each merge are tokens
+that merges make, and as new merges come after all old ones, a text in which none of them applies keeps its tokens.
 """
 
 import json
@@ -9,7 +9,6 @@ import shutil
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from recipes.core.storage.files import read_json, sha256_json, write_json
 from recipes.pretraining.redwhale.config import ADDED, ExtendConfig
 
 FIRST = 0xF0000  # private characters, one for each old token that occurs
-VERSION = 2
+VERSION = 3
 SPARE = 4  # times as many merges are learned as tokens are wanted: rules leave some out
 
 
@@ -67,8 +66,8 @@ def extend(tokenizer: Any, texts: Sequence[str], fingerprint: str, config: Exten
     key = sha256_json([VERSION, tokenizer_fingerprint(tokenizer), fingerprint, options])[:32]
 
     def build(folder: Path) -> None:
-        merges = list(islice(_chosen(tokenizer, _learn(tokenizer, texts, config), config), config.tokens))
-        _write(tokenizer, merges, config, folder)
+        merges = list(_chosen(tokenizer, _learn(tokenizer, texts, config), config))
+        _write(tokenizer, _applied(tokenizer, merges)[: config.tokens], config, folder)
 
     folder = build_once("extended-tokenizers", key, build)
     new, first = load_tokenizer(str(folder), "extend"), token_rows(tokenizer)
@@ -113,6 +112,35 @@ def _chosen(tokenizer: Any, merges: Sequence[tuple[str, str]], config: ExtendCon
             yield left, right
 
 
+def _applied(tokenizer: Any, merges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The merges whose token is what the bytes of that token become.
+
+    No merge makes a special token, nor one that only a whole word can be (`ignore_merges`, as in Llama 3): what is
+    merged on top of such a token never occurs. Leaving it out changes no other token, as it is no half of one that
+    occurs.
+    """
+    pipeline = json.loads(tokenizer.backend_tokenizer.to_str())
+    _append(pipeline, token_rows(tokenizer), merges)
+    pipeline["model"]["ignore_merges"] = False
+    model = Tokenizer.from_str(json.dumps(pipeline)).model
+    return [pair for pair in merges if [token.value for token in model.tokenize("".join(pair))] == ["".join(pair)]]
+
+
+def _append(pipeline: dict[str, Any], first: int, merges: Sequence[tuple[str, str]]) -> None:
+    """Put merges behind those of a tokenizer, in place; their tokens get ids from `first` on.
+
+    Args:
+        pipeline: The tokenizer, as in `tokenizer.json`.
+        first: Its rows.
+        merges: Pairs of pieces.
+    """
+    # Added tokens that the BPE does not list (Llama 3, Qwen) are numbered behind it when they are read: with new
+    # pieces in it they would take the ids of these, and leave their rows. Those that it lists keep their ids.
+    pipeline["model"]["vocab"] |= {token["content"]: token["id"] for token in pipeline["added_tokens"]}
+    pipeline["model"]["vocab"] |= {left + right: first + number for number, (left, right) in enumerate(merges)}
+    pipeline["model"]["merges"] += [list(pair) for pair in merges]
+
+
 def allowed(data: bytes, config: ExtendConfig) -> bool:
     """Whether new bytes may be a token: letters and marks alone, behind one blank at most, not too many.
 
@@ -138,7 +166,7 @@ def _bytes(piece: str) -> bytes:
 
 def _write(tokenizer: Any, merges: Sequence[tuple[str, str]], config: ExtendConfig, folder: Path) -> None:
     """The tokenizer with new tokens, as a folder that `from_pretrained` takes."""
-    pieces, first = [left + right for left, right in merges], token_rows(tokenizer)
+    pieces = [left + right for left, right in merges]
     if config.merge == ADDED:
         whole = [text for text in (_bytes(piece).decode(errors="replace") for piece in pieces) if "\ufffd" not in text]
         shutil.copytree(_saved(tokenizer, folder / "old"), folder, dirs_exist_ok=True)
@@ -150,11 +178,7 @@ def _write(tokenizer: Any, merges: Sequence[tuple[str, str]], config: ExtendConf
     else:
         _saved(tokenizer, folder)
         pipeline = read_json(folder / "tokenizer.json")
-        # Added tokens that the BPE does not list (Llama 3, Qwen) are numbered behind it when they are read: with new
-        # pieces in it they would take the ids of these, and leave their rows. Those that it lists keep their ids.
-        pipeline["model"]["vocab"] |= {token["content"]: token["id"] for token in pipeline["added_tokens"]}
-        pipeline["model"]["vocab"] |= {piece: first + number for number, piece in enumerate(pieces)}
-        pipeline["model"]["merges"] += [list(pair) for pair in merges]
+        _append(pipeline, token_rows(tokenizer), merges)
         write_json(folder / "tokenizer.json", pipeline)
     write_json(folder / "merges.json", {"tokens": pieces})
 
