@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from recipes.core.models.head import output_head
-from recipes.core.models.rows import RowWeights, mean_row, random_rows
+from recipes.core.models.rows import RowWeights, mean_row, padded, random_rows
 from recipes.tokenization.mapping import NO_TOKEN, VocabularyMap, role_id
 
 IDS = {"bos_token_id": "bos_token", "eos_token_id": "eos_token", "pad_token_id": "pad_token"}
@@ -48,11 +48,6 @@ def transplant(
     place_rows(model, tokenizer, mapped, new_in, new_out, new_bias)
 
 
-def padded(count: int, pad_to: int) -> int:
-    """Rows of a new model: the next multiple of `pad_to`."""
-    return -(-count // pad_to) * pad_to
-
-
 @torch.no_grad()
 def place_rows(
     model: Any, tokenizer: Any, mapped: VocabularyMap, new_in: Tensor, new_out: Tensor, new_bias: Tensor | None
@@ -80,9 +75,7 @@ def place_rows(
 def _fill(weights: RowWeights, old: Tensor, rows: int, fallback: str, seed: int) -> Tensor:
     """[rows, d]"""
     new = mean_row(old).expand(rows, -1).clone() if fallback == MEAN else random_rows(old, rows, seed)
-    filled = (~weights.missing).nonzero()[:, 0].to(old.device)
-    new[filled] = weights.apply(old)[filled]
-    return new
+    return weights.fill(new, old)
 
 
 def _generation_ends(model: Any, mapped: VocabularyMap) -> list[int]:

@@ -36,6 +36,12 @@ class RowWeights:
         new[self.targets[alone].to(old.device)] = old[self.sources[alone].to(old.device)]  # also -0.0
         return new
 
+    def fill(self, rows: Tensor, old: Tensor) -> Tensor:
+        """`rows` [count or more, d], where these weights say something their rows of `old` [V, d]; in place."""
+        filled = (~self.missing).nonzero()[:, 0].to(old.device)
+        rows[filled] = self.apply(old)[filled]
+        return rows
+
     @property
     def sizes(self) -> Tensor:
         """int64 [count] old rows in each new one."""
@@ -94,6 +100,27 @@ def random_rows(old: Tensor, count: int, seed: int) -> Tensor:
     return rows.to(old)
 
 
+def normal_rows(old: Tensor, count: int, random: torch.Generator) -> Tensor:
+    """[count, d] normal numbers with the mean and the standard deviation of each column of `old` [V, d].
+
+    Args:
+        old: Rows.
+        count: How many are drawn.
+        random: Where numbers come from, on the CPU.
+
+    Source:
+        FOCUS (arXiv 2305.14481), tokens without a vector; `random` of ZeTT and of arXiv 2408.11294.
+    """
+    values = old.float()
+    drawn = torch.randn(count, old.shape[1], generator=random).to(old.device)
+    return (drawn * values.std(0) + values.mean(0)).to(old)
+
+
 def mean_row(old: Tensor) -> Tensor:
     """[d] the mean of all old rows."""
     return old.double().mean(0).to(old.dtype)
+
+
+def padded(count: int, pad_to: int) -> int:
+    """Rows of a table for so many tokens: the next multiple of `pad_to`."""
+    return -(-count // pad_to) * pad_to

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from recipes.core.models.anatomy import transformer_blocks
 from recipes.core.models.head import output_head
-from recipes.core.models.rows import mean_of_pieces, mean_row
+from recipes.core.models.rows import mean_of_pieces, mean_row, normal_rows, padded
 from recipes.core.training.stages import Groups
 from recipes.pretraining.redwhale.config import DECOMP_BOTH, DECOMP_EMB, DECOMP_HEAD, MEAN, RANDOM
 from recipes.pretraining.redwhale.plans import EEVE, EMBEDDING, EVEN, HEAD, LORA, ODD, REST
@@ -38,19 +38,15 @@ def new_rows(old: Tensor, pieces: Sequence[Sequence[int]], kind: str, random: to
     Source:
         arXiv 2408.11294, step 3; `first`: EEVE, arXiv 2402.14714.
     """
-    values = old.detach().float()
+    old = old.detach()
     if kind == RANDOM:
-        drawn = torch.randn(len(pieces), old.shape[1], generator=random).to(old.device)
-        return (values.mean(0) + values.std(0) * drawn).to(old)
-    rows = mean_row(old.detach()).expand(len(pieces), -1).clone()
+        return normal_rows(old, len(pieces), random)
+    rows = mean_row(old).expand(len(pieces), -1).clone()
     if kind == MEAN:
         return rows
     sources = [list(each)[:1] if kind == FIRST else list(each) for each in pieces]
     spelled = [(token, torch.tensor(ids)) for token, ids in enumerate(sources) if ids]
-    if spelled:
-        tokens = [token for token, _ in spelled]
-        rows[tokens] = mean_of_pieces(len(pieces), spelled).apply(old.detach())[tokens]
-    return rows
+    return mean_of_pieces(len(pieces), spelled).fill(rows, old)
 
 
 def match_norm(rows: Tensor, old: Tensor) -> Tensor:
@@ -80,7 +76,7 @@ def add_rows(
     mean_bias = None if bias is None else bias[:first].mean()
     count = max(first + len(pieces), output_head(model).vocabulary)
     tied = model.get_input_embeddings().weight.data_ptr() == output_head(model).weight.data_ptr()
-    model.resize_token_embeddings(-(-count // pad_to) * pad_to, mean_resizing=False)
+    model.resize_token_embeddings(padded(count, pad_to), mean_resizing=False)
     tables = [model.get_input_embeddings().weight, output_head(model).weight]
     random = torch.Generator().manual_seed(seed)
     kinds = (next((kind for kind in KINDS[init] if kind != RANDOM), RANDOM),) if tied else KINDS[init]

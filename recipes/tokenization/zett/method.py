@@ -1,20 +1,9 @@
-"""Rows without a network: per-feature random rows, and vectors of tokens from the words that they are in."""
+"""Rows without a network: vectors of tokens from the words that they are in."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-
-def normal_rows(rows: Tensor, count: int, seed: int) -> Tensor:
-    """[count, n] normal numbers with the mean and the deviation of each feature of `rows` [V, n].
-
-    Source:
-        FOCUS (arXiv 2305.14481), tokens without a vector; ZeTT's `random` fallback.
-    """
-    draw = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(count, rows.shape[1], generator=draw).to(rows.device)
-    return drawn * rows.std(0) + rows.mean(0)
 
 
 def token_vectors(

@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 
 from recipes.core.data.text.text_ids import TextIds
-from recipes.core.models.rows import RowWeights, mean_of_pieces, weighted_rows
+from recipes.core.models.rows import RowWeights, mean_of_pieces, normal_rows, padded, weighted_rows
 from recipes.tokenization.hypernetwork import Hypernetwork, predict_rows
 from recipes.tokenization.mapping import role_id
 from recipes.tokenization.neighbours import focus_rows, neighbour_rows
 from recipes.tokenization.old_rows import OldRows
 from recipes.tokenization.strings import BROKEN, StringVectors, token_strings
-from recipes.tokenization.transplant import padded
 from recipes.tokenization.vocabularies import copied_rows
 from recipes.tokenization.zett.config import BFVT, FOCUS, FVT, HYPERNETWORK, LEXICAL, OFA, RANDOM, RowsConfig
-from recipes.tokenization.zett.method import normal_rows, token_vectors
+from recipes.tokenization.zett.method import token_vectors
 from recipes.tokenization.zett.targets import Target, control_rows
 
 
@@ -63,8 +62,7 @@ class RowMaker:
             missing = 0
         else:
             weights = self._weights(target)
-            filled = (~weights.missing).nonzero()[:, 0].to(old.device)
-            rows[filled] = weights.apply(old)[filled]
+            weights.fill(rows, old)
             missing = int(weights.missing[torch.tensor(target.tokens, dtype=torch.long)].sum())
         ids, copied = control_rows(target)
         rows[ids.to(old.device)] = old[copied.to(old.device)]
@@ -87,7 +85,7 @@ class RowMaker:
     def _fallback(self, old: Tensor, count: int) -> Tensor:
         unknown = role_id(self._source.tokenizer, "unk_token")
         if RANDOM in (self._config.fallback, self._config.name):
-            return normal_rows(old, count, self._seed)
+            return normal_rows(old, count, torch.Generator().manual_seed(self._seed))
         return (old.mean(0) if unknown is None else old[unknown]).expand(count, -1).clone()
 
     def _mean_of_pieces(self, target: Target, whole: bool) -> RowWeights:
