@@ -52,7 +52,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
     lines = [json.dumps({"text": "".join(text.format(n * 7 + m) for m in range(4))}) for n in range(60)]
     (folder / "mine.jsonl").write_text("\n".join(lines), encoding="utf-8")
     own = [f"data.path={folder}/mine.jsonl", "data.length=32", "corpus.similarity=1", "extend.ascii=false"]
-    overrides = [*SMALL, *own, "data.test_fraction=0.2", f"outputs={folder}", "extend.match_norm=true", "label=mine"]
+    own += ["data.test_fraction=0.2", "data.near_duplicates=null"]
+    overrides = [*SMALL, *own, f"outputs={folder}", "extend.match_norm=true", "label=mine"]
     return runner.run(compose.compose("redwhale", overrides), False, "run")
 
 
@@ -91,6 +92,7 @@ def test_what_is_held_out_of_the_known_language_was_read_by_no_toy_and_is_not_re
     replayed = {text for _, _, text in Texts(known_texts(config)).documents("train")}
     measured = {text for _, _, text in Texts(known_texts(config, held_out=True)).documents("test")}
     assert measured and measured.isdisjoint(read | replayed)
+    assert known_texts(config).near_duplicates == config.data.near_duplicates == 0.8
 
 
 def test_without_training(tmp_path: Path) -> None:

@@ -203,6 +203,9 @@ class RedWhaleConfig(RunConfig):
                 corpus.use == FILTERED or bool(self.filters.planted),
                 f"{raw}, and none is planted",
             ),
+            ("data.mixture data.weights", False, "all documents are drawn alike, by replay.share of either language"),
+            ("data.duplicates data.duplicate_set data.seed", False, "no sequences are drawn again and again"),
+            ("evaluation.shown", False, "the report shows no stretches"),
             ("replay.domains replay.characters", not self.replay.path, "replay.path is read"),
             ("lora schedule.adapters_rate", self.needs_adapters, "nothing trains adapters"),
         ]

@@ -176,6 +176,7 @@ def known_texts(config: RedWhaleConfig, held_out: bool = False) -> DomainsConfig
     return DomainsConfig(
         path=replay.path, domains=None if replay.path else replay.domains, characters=replay.characters,
         length=data.length, test_fraction=data.test_fraction if replay.path else share, on_error=data.on_error,
+        near_duplicates=data.near_duplicates,
     )  # fmt: skip
 
 
