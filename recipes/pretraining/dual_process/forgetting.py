@@ -20,6 +20,9 @@ class Forgetting:
 
     A checkpoint of step t is saved before the reset that follows step t, so that a resumed run does it, too.
 
+    This is no training in `Stages`, each of which begins with a warm-up and an optimizer without moments: here the rate
+    goes on, and so do the moments of the body. How a table is overwritten, and where numbers come from, is the same.
+
     Args:
         config: What is forgotten.
         seed: Of what is drawn.
