@@ -291,7 +291,9 @@ class SmallEncoderConfig:
         help="folder or hub name of a tokenizer to read texts with; null: a WordPiece made from the run's texts",
         content=TOKENIZER_CONTENT,
     )
-    vocabulary: int = setting(4096, help="largest size of the tokenizer", unit="tokens", ge=200)
+    vocabulary: int = setting(
+        4096, help="largest size of a tokenizer made in the run; the size of yours", unit="tokens", ge=200
+    )
     lower_case: bool = setting(True, help="whether the tokenizer made in the run reads texts in lower case")
 
     def check(self) -> list[tuple[str, str]]:

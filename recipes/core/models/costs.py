@@ -69,6 +69,11 @@ def flops(macs: float) -> float:
     return 2 * macs
 
 
+def training_flops(macs: float) -> float:
+    """Those of a forward of so many multiply-adds and its backward, which costs two forwards."""
+    return 3 * flops(macs)
+
+
 def patch_macs(patches: int, pixels: int, width: int) -> float:
     """Multiply-adds of a patch embedding; `pixels` numbers in a patch, all channels."""
     return patches * pixels * width

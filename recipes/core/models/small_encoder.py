@@ -31,10 +31,15 @@ def build_encoder_tokenizer(config: SmallEncoderConfig, texts: Callable[[], Iter
         fingerprint: Hash of the texts.
 
     Raises:
-        UserError: the tokenizer cannot be loaded, lacks one of these tokens, or has more than `model.vocabulary`.
+        UserError: the tokenizer cannot be loaded, lacks one of these tokens, or has not `model.vocabulary` of them,
+            with which parameters and operations are counted.
     """
     if config.tokenizer is None:
-        return train_wordpiece(texts, fingerprint, config.vocabulary, config.lower_case)
+        made = train_wordpiece(texts, fingerprint, config.vocabulary, config.lower_case)
+        if len(made) < config.vocabulary:
+            counted = f"parameters and operations are counted with model.vocabulary={config.vocabulary:,}"
+            note(f"warning: the texts give a tokenizer of {len(made):,} tokens, and {counted}")
+        return made
     where = f"{KEY}={config.tokenizer}"
     tokenizer = load_tokenizer(config.tokenizer, KEY, padding_side="right")
     if missing := [name for name in NEEDED if getattr(tokenizer, f"{name}_token_id") is None]:
@@ -43,9 +48,9 @@ def build_encoder_tokenizer(config: SmallEncoderConfig, texts: Callable[[], Iter
             where,
             f"type {KEY}=FOLDER of BERT's type, or leave it out: one is made from the texts",
         )
-    if len(tokenizer) > config.vocabulary:
+    if len(tokenizer) != config.vocabulary:
         raise UserError(
-            f"the tokenizer has {len(tokenizer):,} tokens, more than model.vocabulary={config.vocabulary}",
+            f"the tokenizer has {len(tokenizer):,} tokens, and model.vocabulary={config.vocabulary} are counted",
             where,
             f"type model.vocabulary={len(tokenizer)}",
         )

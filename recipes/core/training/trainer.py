@@ -362,10 +362,10 @@ class _Watcher(transformers.TrainerCallback):
 
 
 def _lengths(dataset: Any) -> Sequence[int]:
-    """Tokens of each item. Raises UserError if the data set has no sequences of different lengths."""
+    """Tokens of each item. Raises UserError if the data set does not say them."""
     lengths: Sequence[int] | None = getattr(dataset, "sequence_lengths", None)
     if lengths is None:
-        what = "this run trains on sequences of one length, or on what has none"
+        what = "the sequences of this run have one length, or lengths that are not known before they are read"
         raise UserError(what, "trainer.group_by_length=true", "leave it out")
     return lengths
 

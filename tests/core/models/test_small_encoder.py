@@ -88,11 +88,19 @@ def test_texts_that_a_tokenizer_does_not_know(tokenizer: Any, capsys: pytest.Cap
         check_known(tokenizer, read(["船船", "船"]), "those")
 
 
-def test_tokenizers_of_users(tokenizer: Any, tmp_path: Path) -> None:
+def test_tokenizers_that_have_another_size_than_is_counted(
+    tokenizer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tokenizer.save_pretrained(tmp_path / "theirs")
     train_bpe(TEXTS, "texts of test_small_encoder, bpe", 400).save_pretrained(tmp_path / "bpe")
-    read = build_encoder_tokenizer(replace(CONFIG, tokenizer=str(tmp_path / "theirs")), list, "")
+    theirs = replace(CONFIG, tokenizer=str(tmp_path / "theirs"), vocabulary=len(tokenizer))
+    read = build_encoder_tokenizer(theirs, list, "")
     assert read.get_vocab() == tokenizer.get_vocab()
+    with pytest.raises(UserError) as smaller:  # operations would be counted with more
+        build_encoder_tokenizer(replace(theirs, vocabulary=400), list, "")
+    assert smaller.value.hint == f"type model.vocabulary={len(tokenizer)}"
+    build_encoder_tokenizer(replace(CONFIG, vocabulary=5000), lambda: TEXTS, "texts of test_small_encoder")
+    assert "are counted with model.vocabulary=5,000" in "".join(capsys.readouterr())
     with pytest.raises(UserError, match="has no cls token"):
         build_encoder_tokenizer(replace(CONFIG, tokenizer=str(tmp_path / "bpe")), list, "")
     tokenizer.add_tokens(["one more"] * 1 + [f"and {n}" for n in range(200)])
