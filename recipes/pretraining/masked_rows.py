@@ -12,6 +12,7 @@ from torch import Tensor
 from recipes.core.data.text.mixture import Mixture
 from recipes.core.data.text.splits import TEST, TRAIN
 from recipes.core.errors import UserError
+from recipes.core.messages import note
 from recipes.core.models.padded import pad_rows
 from recipes.core.models.small_encoder import inside_words, special_tokens
 from recipes.core.models.tokenizer import INSIDE
@@ -31,6 +32,11 @@ class Pieces:
         ids: int32 [tokens] packed documents, each ended by `sep`, perhaps begun by `cls`.
         cls, sep: Ids.
         length: Most tokens of a row, these two included.
+
+    Attributes:
+        document: int [pieces] the number of the document that each is of.
+        lengths: int [pieces] tokens of a row, these two included.
+        left_out: Pieces of fewer than 3 tokens, which make no row: ends of documents, or short ones.
     """
 
     def __init__(self, ids: np.ndarray, cls: int, sep: int, length: int) -> None:
@@ -39,13 +45,14 @@ class Pieces:
         begins = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)[: len(ends)]
         begins += (ids[begins] == cls) if len(ends) else 0
         room = length - 2
-        counts = np.maximum(-(-(ends - begins) // room), 0)
+        counts = np.maximum(-(-(ends - begins) // room), 1)
         document = np.repeat(np.arange(len(ends)), counts)
         number = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
         first = begins[document] + number * room
         last = np.minimum(first + room, ends[document])
         kept = last - first >= FEWEST
         self.first, self.last, self.document = first[kept], last[kept], document[kept]
+        self.offset, self.lengths, self.left_out = (number * room)[kept], (last - first)[kept] + 2, int((~kept).sum())
 
     def __len__(self) -> int:
         return len(self.first)
@@ -53,6 +60,17 @@ class Pieces:
     def __getitem__(self, number: int) -> np.ndarray:
         """int64 [tokens] a row."""
         return np.concatenate([[self.cls], self.ids[self.first[number] : self.last[number]], [self.sep]])
+
+    def name(self, number: int) -> str:
+        """Which document a row is of, and which of its tokens: rows of another length have other names."""
+        offset = self.offset[number]
+        return f"document {self.document[number]}, tokens {offset} to {offset + self.lengths[number] - 3}"
+
+    def say_left_out(self, where: str) -> None:
+        """Say how many pieces make no row, if any do not; `where` says of which texts."""
+        if self.left_out:
+            total = self.left_out + len(self)
+            note(f"{where}: pieces of fewer than {FEWEST} tokens are left out, {self.left_out:,} of {total:,}")
 
 
 @dataclass(frozen=True)
@@ -86,6 +104,19 @@ class RowMixture:
     def test(self, domain: str) -> Pieces:
         """Held-out rows. Raises UserError: there are none."""
         return self._pieces(domain, TEST)
+
+    def check(self, tested: Sequence[str]) -> None:
+        """Refuse domains without a row before anything is trained, and say what makes no row of the others.
+
+        Args:
+            tested: Domains whose held-out rows are measured.
+
+        Raises:
+            UserError: one of those to train or to test on has none.
+        """
+        for split, names in ((TRAIN, self.domains), (TEST, tested)):
+            for name in names:
+                self._pieces(name, split).say_left_out(f"domain {name!r}, to {split} on")
 
     def _pieces(self, domain: str, split: str) -> Pieces:
         ids = self.mixture.packed.ids(f"{domain}/{split}")
@@ -185,13 +216,22 @@ class MaskedRows:
 
     def __init__(self, rows: RowMixture, size: int, seed: int, masker: Masker) -> None:
         mixture: Any = rows
-        self.items, self.masker = MixtureItems(mixture, size, seed), masker
+        self.rows, self.items, self.masker = rows, MixtureItems(mixture, size, seed), masker
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.items[index] | {"number": index}
+
+    @property
+    def sequence_lengths(self) -> np.ndarray:
+        """int64 [size] tokens of each row, before some are cut short."""
+        lengths = np.zeros(len(self), np.int64)
+        for number, domain in enumerate(self.rows.domains):
+            mine = self.items.domain == number
+            lengths[mine] = self.rows.train(domain).lengths[self.items.sequence[mine]]
+        return lengths
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Items as a batch: what `Masker.batch` gives, `domain` [rows], `ids`."""

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from recipes.core.models.padded import ranks, top
 
-BERT, ELECTRA = (0.8, 0.1), (0.85, 0.0)  # shares of the chosen tokens that become [MASK], and any token
 MARGIN = 0.005  # of ELECTRA: how far above the share the largest number of masked tokens lies
 
 
@@ -87,7 +86,8 @@ def corrupt(
         draws: [B, T] uniform numbers.
         mask: Id of [MASK].
         plain: int64 [P] the ids that any token is drawn from.
-        shares: Of the chosen tokens that become [MASK], and that become any token: `BERT` or `ELECTRA`.
+        shares: Of the chosen tokens that become [MASK], and that become any token: .8 and .1 in BERT, .85 and 0 in
+            ELECTRA.
 
     Returns:
         int64 [B, T]

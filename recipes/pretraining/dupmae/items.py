@@ -42,6 +42,7 @@ def cut_pieces(tokenizer: Any, texts: Sequence[Sequence[int]], length: int) -> P
     pieces = Pieces(packed, tokenizer.cls_token_id, sep, length)
     if not len(pieces):
         raise UserError("there is no text to pre-train on", "pretraining.path", "give a file with more text")
+    pieces.say_left_out("texts to pre-train on")
     return pieces
 
 
