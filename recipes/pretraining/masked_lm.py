@@ -10,7 +10,7 @@ from torch.nn.functional import gelu
 from recipes.core.losses.kernels import weighted_cross_entropy
 from recipes.core.models.head import OutputHead
 
-CHUNK = 1024  # tokens whose logits exist at a time where samples are drawn
+CHUNK = 1024  # tokens whose logits exist at a time where nothing is trained
 Readout = Callable[[Tensor], Any]
 
 
@@ -144,6 +144,12 @@ def sample_tokens(
             logits.masked_fill_(never, -torch.inf)
         parts.append(draw(torch.softmax(logits / temperature, 1), draws[part]))
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long, device=states.device)
+
+
+@torch.no_grad()
+def likeliest_tokens(states: Tensor, head: OutputHead) -> Tensor:
+    """int64 [N] the tokens of which a head's table makes the largest logits of states [N, E]."""
+    return torch.cat([head.logits(part).argmax(1) for part in states.split(CHUNK)])
 
 
 def draw(probabilities: Tensor, draws: Tensor) -> Tensor:

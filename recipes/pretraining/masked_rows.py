@@ -14,7 +14,7 @@ from recipes.core.data.text.splits import TEST, TRAIN
 from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.models.padded import pad_rows
-from recipes.core.models.small_encoder import inside_words, special_tokens
+from recipes.core.models.small_encoder import check_known, inside_words, special_tokens
 from recipes.core.models.tokenizer import INSIDE
 from recipes.core.training.sequences import MixtureItems
 from recipes.pretraining.masking import choose_tokens, choose_words, corrupt, mask_counts, uniform_rows
@@ -106,17 +106,19 @@ class RowMixture:
         return self._pieces(domain, TEST)
 
     def check(self, tested: Sequence[str]) -> None:
-        """Refuse domains without a row before anything is trained, and say what makes no row of the others.
+        """Refuse domains without a row, or a known token, before anything is trained; say what makes no row of the others.
 
         Args:
             tested: Domains whose held-out rows are measured.
 
         Raises:
-            UserError: one of those to train or to test on has none.
+            UserError: one of those to train or to test on has no row, or the tokenizer knows no token of it.
         """
         for split, names in ((TRAIN, self.domains), (TEST, tested)):
             for name in names:
-                self._pieces(name, split).say_left_out(f"domain {name!r}, to {split} on")
+                pieces = self._pieces(name, split)
+                check_known(self.tokenizer, [pieces.ids], f"domain {name!r}, to {split} on")
+                pieces.say_left_out(f"domain {name!r}, to {split} on")
 
     def _pieces(self, domain: str, split: str) -> Pieces:
         ids = self.mixture.packed.ids(f"{domain}/{split}")

@@ -1,22 +1,53 @@
-"""Labelled texts under the key `task`, for encoders that are trained on other texts."""
+"""A linear probe on the frozen features of an encoder that was pretrained on other texts."""
 
-import re
-from dataclasses import fields
+from typing import Any
 
-from recipes.core.data.tasks.labelled import LabelledSet, load_labelled
-from recipes.core.data.tasks.labelled_config import LabelledConfig
-from recipes.core.errors import UserError
+import numpy as np
+
+from recipes.core.data.tasks.labelled import LabelledSet
+from recipes.core.evaluation.probe import probe
+from recipes.core.evaluation.probe_config import ProbeConfig
+from recipes.core.models.padded import BATCH_TOKENS
+from recipes.core.scoring.features import text_features
 
 
-def load_task(config: LabelledConfig) -> LabelledSet:
-    """The labelled texts of `task`.
+def probe_predictions(
+    encoder: Any,
+    tokenizer: Any,
+    data: LabelledSet,
+    config: ProbeConfig,
+    seed: int,
+    device: str,
+    batch_tokens: int = BATCH_TOKENS,
+) -> np.ndarray:
+    """Classes of the test texts, by a classifier fitted to the features of the training texts.
+
+    Args:
+        encoder: Of `transformers`; its weights stay as they are.
+        tokenizer: Of the encoder.
+        data: Texts with a label each.
+        config: What is read of the encoder, and how the classifier is fitted.
+        seed: Of the folds that choose its penalty.
+        device: Where to read.
+        batch_tokens: Padded tokens of a forward.
+
+    Returns:
+        int64 [test texts]
 
     Raises:
-        UserError: they cannot be used; what it names are keys of `task`.
+        UserError: see `text_features` and `probe`.
     """
-    try:
-        return load_labelled(config)
-    except UserError as error:
-        keys = "|".join(each.name for each in fields(config))
-        where, hint = (re.sub(rf"\bdata(?=\.(?:{keys})\b|=)", "task", text) for text in (error.where, error.hint))
-        raise UserError(error.what, where, hint) from error
+    train, test = (
+        text_features(
+            encoder,
+            tokenizer,
+            [each.text for each in part],
+            device=device,
+            layer=config.layer,
+            pooling=config.pooling,
+            max_tokens=config.max_tokens,
+            batch_tokens=batch_tokens,
+        )
+        for part in (data.train, data.test)
+    )
+    return probe(data, train, test, config, seed)[1]

@@ -6,13 +6,8 @@ from recipes.core.data.tasks.labelled_config import LabelledTextsConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnTextsConfig(LabelledTextsConfig):
+class TaskTextsConfig(LabelledTextsConfig):
     """Your own texts with a label each, under the key `task`."""
-
-    @property
-    def described(self) -> str:
-        """What a dry run announces."""
-        return self.description
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""

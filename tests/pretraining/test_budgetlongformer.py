@@ -1,10 +1,9 @@
-"""Parts of `budgetlongformer`: positions, FLOPs, the Longformer that is written, documents, bags, held-out rows."""
+"""Parts of `budgetlongformer`: positions, FLOPs, the Longformer that is written, documents, bags."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -22,7 +21,6 @@ from recipes.pretraining.budgetlongformer.bags import predict_from_bags
 from recipes.pretraining.budgetlongformer.config import BudgetLongformerConfig
 from recipes.pretraining.budgetlongformer.data_config import LabelledDocumentsConfig
 from recipes.pretraining.budgetlongformer.documents import family, read_texts
-from recipes.pretraining.budgetlongformer.held_out import Rows, detection_scores
 from recipes.pretraining.budgetlongformer.networks import build_networks, tile_positions, write_encoder
 from recipes.pretraining.masked_rows import Masker
 from recipes.pretraining.replaced_tokens import ReplacedTokenLoss
@@ -115,7 +113,7 @@ def test_arms_of_rows_of_one_length_draw_as_many() -> None:
 def test_keys_that_change_nothing() -> None:
     untrained, mine = _config("arm=untrained"), _config("model.tokenizer=/mine")
     assert {"pretraining.corpus", "pretraining.held_out"} <= dict(untrained.unread()).keys()
-    # The vocabulary is the most that a tokenizer may have, and what operations are counted with.
+    # The vocabulary is that of the tokenizer, and what operations are counted with.
     assert dict(mine.unread()).keys() >= {"model.lower_case"} and "model.vocabulary" not in dict(mine.unread())
 
 
@@ -130,20 +128,6 @@ def test_micro_batches_and_padding_change_no_loss(tokenizer: Any) -> None:
     parts = [masker.batch([row], [number]) for number, row in enumerate(rows)]  # each of its own length
     normalizer = torch.stack([loss.normalizer(part) for part in parts]).sum(0)
     torch.testing.assert_close(sum(loss(model, part, normalizer)[0] for part in parts), total, rtol=1e-5, atol=1e-5)
-
-
-def test_held_out_rows_sum_to_the_whole(tokenizer: Any) -> None:
-    config = _config("model.width=16")
-    model, masker = build_networks(config, tokenizer), Masker(config.masking, tokenizer, 64, 0)
-    rows = [np.array([tokenizer.cls_token_id, *range(5, 5 + n), tokenizer.sep_token_id]) for n in (40, 12, 25)]
-    held_out = Rows(rows, [4, 4, 7])
-    scores = [detection_scores(model, masker, held_out, "cpu", size) for size in (1, 3)]
-    one, other = (each.overall() for each in scores)
-    # Two of the three are pieces of one document, which intervals resample whole.
-    assert {row[2] for row in scores[0].rows} == {"document 4", "document 7"}
-    assert one.keys() == {"rtd/loss", "rtd/auc", "rtd/recall", "rtd/generator_nll"}
-    assert all(one[name] == pytest.approx(other[name], abs=1e-5) for name in one)
-    assert 0 <= one["rtd/auc"] <= 1
 
 
 def test_bags_find_a_word_and_only_where_it_is_read() -> None:

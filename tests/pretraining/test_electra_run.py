@@ -11,12 +11,12 @@ from transformers import AutoModel, AutoTokenizer
 
 from recipes.core import runner
 from recipes.core.config import compose
+from recipes.core.data.tasks.labelled import load_labelled
 from recipes.core.errors import UserError
 from recipes.core.models.run_models import run_model
 from recipes.core.models.sentences import load_sentence_encoder
 from recipes.core.models.tokenizer import train_bpe
-from recipes.pretraining.probing import load_task
-from recipes.pretraining.task_config import OwnTextsConfig
+from recipes.pretraining.task_config import TaskTextsConfig
 
 QUICK = ("budget=smoke", "tracker=none", "trainer.threads=1", "trainer.max_steps=4", "trainer.batch_size=4")
 
@@ -47,7 +47,7 @@ def test_messages_about_the_task_name_its_keys_and_the_file_as_it_was_typed(tmp_
     path = tmp_path / "data.jsonl"
     path.write_text('{"text": "one", "label": "a"}\n{"text": "two", "label": "a"}\n', encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        load_task(OwnTextsConfig(path=str(path)))
+        load_labelled(TaskTextsConfig(path=str(path)), "task")
     assert caught.value.where == f"task.path={path}"
 
 

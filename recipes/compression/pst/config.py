@@ -114,7 +114,7 @@ class PSTConfig(RunConfig):
         zeros = "none" if pruning.score == NONE else f"{pruning.sparsity:g} of each layer, by {pruning.score}"
         trained = f"U V of rank {pruning.weight_rank}" if pruning.weights == LOW_RANK else "all weights"
         return [
-            ("data", str(getattr(self.data, "description", getattr(self.data, "described", self.data.name)))),
+            ("data", self.data.described),
             ("model", str(getattr(self.model, "description", path or "all-MiniLM-L6-v2 (asset)"))),
             ("zeros", zeros),
             ("trained", trained + ("" if self.task.train_head else ", not the head")),

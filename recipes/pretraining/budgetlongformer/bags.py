@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def predict_from_bags(
     return np.asarray(model.predict(weighting.transform(counts[1])), np.int64)
 
 
-def _counts(rows: Sequence[Sequence[int]], width: int) -> "object":
+def _counts(rows: Sequence[Sequence[int]], width: int) -> Any:
     """How often each token occurs, sparse [texts, width]."""
     from scipy.sparse import csr_matrix
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from recipes.core.data.tasks.labelled import LabelledSet, LabelledText, load_labelled, split_labelled
@@ -15,12 +15,12 @@ from recipes.core.data.text.splits import TEST, TRAIN
 from recipes.core.errors import UserError
 from recipes.core.storage.assets import asset_path
 from recipes.core.storage.files import sha256_json
+from recipes.pretraining.budgetlongformer.config import GENERAL, IN_DOMAIN, MIXED
 from recipes.pretraining.budgetlongformer.data_config import LabelledDocumentsConfig, LicenceCategoriesConfig
 
 VERSION = 1
 CLASSES = {"Permissive": "permissive", "Copyleft": "copyleft", "Copyleft Limited": "copyleft"}
 HEADER, EXCEPTION = re.compile(r"(?m)^(category|language|is_exception): (.+)$"), "is_exception"
-IN_DOMAIN, GENERAL, MIXED = "in_domain", "general", "mixed"
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ def _distinct(texts: Sequence[LabelledText], threshold: float | None, where: str
 
 
 def _without_copies(config: LabelledDocumentsConfig) -> LabelledSet:
-    """The user's set. Copies are looked for before it is split, or left out of what is trained on if it is split."""
+    """The user's set, without near-duplicates: of those on both sides the text that is tested on stays."""
     where = f"data.path={config.path}"
-    data = load_labelled(replace(config, near_duplicates=None))
+    data = load_labelled(config)
     kept = {each.id for each in _distinct([*data.test, *data.train], config.near_duplicates, where)}
     train, test = ([each for each in part if each.id in kept] for part in (data.train, data.test))
     for part, what in ((train, "train"), (test, "test")):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 from transformers import BertModel
 
@@ -15,32 +16,39 @@ from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
 from recipes.core.evaluation.classification import add_test_scores
 from recipes.core.evaluation.curves import regular_steps
-from recipes.core.evaluation.probe import probe
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.small_encoder import build_encoder_tokenizer, check_known
 from recipes.core.recipe import Evaluation
-from recipes.core.scoring.features import text_features
 from recipes.core.storage.files import write_text
 from recipes.core.training.task import Training
 from recipes.pretraining.budgetlongformer.bags import predict_from_bags
 from recipes.pretraining.budgetlongformer.config import (
     BAG,
     CUT,
+    IN_DOMAIN,
+    LOSS,
     MLM,
     NOTHING,
     READ,
+    RTD,
     RTD_CHOSEN,
     BudgetLongformerConfig,
 )
-from recipes.pretraining.budgetlongformer.documents import IN_DOMAIN, Texts, packed_rows, read_texts
-from recipes.pretraining.budgetlongformer.held_out import Rows, detection_heatmap, detection_scores, masked_scores
+from recipes.pretraining.budgetlongformer.documents import Texts, packed_rows, read_texts
 from recipes.pretraining.budgetlongformer.networks import build_networks, write_encoder
-from recipes.pretraining.masked_lm import MaskedLM, MaskedLMLoss
+from recipes.pretraining.held_out_rows import (
+    ReadRow,
+    add_judgements,
+    detection_heatmap,
+    held_out_rows,
+    read_held_out,
+)
+from recipes.pretraining.masked_lm import MaskedLMLoss
 from recipes.pretraining.masked_rows import MaskedRows, Masker, RowMixture
-from recipes.pretraining.replaced_tokens import ReplacedTokenLoss
+from recipes.pretraining.probing import probe_predictions
+from recipes.pretraining.replaced_tokens import ReplacedTokenLoss, detection_losses
 
-HELD_OUT_SEED = 0
 SHOWN = 8  # held-out rows of the heatmap
 
 
@@ -87,9 +95,7 @@ class BudgetLongformerRecipe:
             )
         rows = RowMixture(mixture, tokenizer, config.model.positions)
         if config.pretraining.objective != NOTHING:
-            for name in rows.domains:
-                rows.train(name)
-            rows.test(IN_DOMAIN)
+            rows.check(tested=[IN_DOMAIN])
         masker = Masker(config.masking, tokenizer, config.model.positions, config.seed)
         return Prepared(texts, tokenizer, rows, masker, (train, test), device)
 
@@ -108,31 +114,18 @@ class BudgetLongformerRecipe:
         return Training(build_networks(config, prepared.tokenizer), loss, rows, rows.collate, {}, steps)
 
     def watch(self, config: BudgetLongformerConfig, prepared: Prepared, model: nn.Module) -> Scores:
-        """Loss of held-out rows."""
-        masker, rows = _held_out(config, prepared)
-        measure = masked_scores if isinstance(model, MaskedLM) else detection_scores
-        return measure(model, masker, rows, prepared.device, config.trainer.batch_size)
+        """What the networks say of held-out rows."""
+        return _scores(_read_held_out(config, prepared, model))
 
     def evaluate(
         self, config: BudgetLongformerConfig, prepared: Prepared, model: nn.Module | None, curve: dict[int, Scores]
     ) -> Evaluation:
         """The probe, beside bags of words of whole texts and of what the encoder reads of them."""
         networks: Any = build_networks(config, prepared.tokenizer) if model is None else model
-        scores = Scores() if model is None else self.watch(config, prepared, networks)
+        rows = [] if model is None else _read_held_out(config, prepared, networks)
         encoder, data, most = networks.encoder, prepared.texts.labelled, config.probe.max_tokens
-        train, test = (
-            text_features(
-                encoder,
-                prepared.tokenizer,
-                [each.text for each in part],
-                device=prepared.device,
-                layer=config.probe.layer,
-                pooling=config.probe.pooling,
-                max_tokens=most,
-            )
-            for part in (data.train, data.test)
-        )
-        _, predictions = probe(data, train, test, config.probe, config.seed)
+        predictions = probe_predictions(encoder, prepared.tokenizer, data, config.probe, config.seed, prepared.device)
+        scores = _scores(rows)
         add_test_scores(scores, data, predictions)
         for prefix, title, longest in (
             (BAG, "bag of words of whole texts", None),
@@ -146,19 +139,27 @@ class BudgetLongformerRecipe:
         writer = None
         if isinstance(encoder, BertModel):
             writer = partial(write_encoder, encoder, prepared.tokenizer, config.window)
-        heatmap = None
-        if not isinstance(networks, MaskedLM):
-            masker, rows = _held_out(config, prepared)
-            heatmap = detection_heatmap(networks, masker, rows.first(SHOWN), prepared.tokenizer, prepared.device)
+        heatmap = detection_heatmap(rows[:SHOWN], prepared.tokenizer)
         return Evaluation(scores.overall(), scores, heatmap, files=files, model=writer)
 
 
-def _held_out(config: BudgetLongformerConfig, prepared: Prepared) -> tuple[Masker, Rows]:
-    """Held-out rows, and what masks them: the same in all arms and seeds."""
-    pieces = prepared.rows.test(IN_DOMAIN)
-    masker = Masker(config.masking, prepared.tokenizer, config.model.positions, HELD_OUT_SEED)
-    numbers = range(min(config.pretraining.held_out, len(pieces)))
-    return masker, Rows([pieces[number] for number in numbers], pieces.document[: len(numbers)].tolist())
+def _read_held_out(config: BudgetLongformerConfig, prepared: Prepared, model: Any) -> list[ReadRow]:
+    """Held-out rows of the domain as the model reads them."""
+    rows = held_out_rows(prepared.rows, [IN_DOMAIN], config.pretraining.held_out)
+    tokens = config.trainer.batch_size * config.model.positions
+    return read_held_out(model, rows, prepared.masker, prepared.device, tokens)
+
+
+def _scores(rows: list[ReadRow]) -> Scores:
+    """Detection and guesses, and the loss of detection, which rises as the generator learns: of equal steps alone."""
+    scores = Scores()
+    add_judgements(scores, rows, RTD)
+    for row in rows:
+        if row.logits is not None:
+            losses = detection_losses(torch.from_numpy(row.logits), torch.from_numpy(row.replaced))
+            scores.define(LOSS, "nats a token of the detector, held-out rows", False)
+            scores.add(LOSS, row.name, row.document, float(losses.mean()), len(losses))
+    return scores
 
 
 def _add_cut(scores: Scores, prepared: Prepared, most: int) -> None:

@@ -9,10 +9,10 @@ from recipes.core.data.config import DomainsConfig
 from recipes.core.data.tasks.labelled_config import ReviewSentimentConfig, WikiTopicsConfig
 from recipes.core.evaluation.probe_config import ProbeConfig
 from recipes.core.models.config import SmallEncoderConfig
-from recipes.core.models.costs import flops, mlp_macs
-from recipes.pretraining.generator_config import MODEL, NOTHING, GeneratorConfig
+from recipes.core.models.costs import flops, mlp_macs, training_flops
+from recipes.pretraining.generator_config import ALL, MODEL, NOTHING, GeneratorConfig
 from recipes.pretraining.masking_config import MaskingConfig
-from recipes.pretraining.task_config import OwnTextsConfig
+from recipes.pretraining.task_config import TaskTextsConfig
 
 ELECTRA, ELECTRA_15, BERT = "electra", "electra_15", "bert"
 REPLACE_MLM, ALL_TOKENS = "replace_mlm", "all_tokens_mlm"
@@ -20,7 +20,6 @@ JOINT, TWO_STAGE, ADVERSARIAL = "joint", "two_stage", "adversarial"
 DETECTS = (ELECTRA, ELECTRA_15)
 ACCURACY, POSITIONS, SIGNAL = "probe/accuracy", "loss_positions", "gradient_snr"
 START = "start"  # of metrics of the encoder before its first step
-BACKWARD = 3  # a step is a forward and a backward, which costs two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,9 @@ class EvaluationConfig:
     """What is measured, and when."""
 
     watches: int = setting(4, help="measurements during training, at equal shares of it", ge=1)
-    rows: int = setting(64, help="held-out rows of each domain that tokens are judged in", unit="rows", ge=1)
+    rows: int = setting(
+        64, help="held-out rows of each domain, evenly over its documents, that tokens are judged in", unit="rows", ge=1
+    )
     micro_batches: int = setting(16, help="micro-batches whose gradients are compared; 0: none are", ge=0)
     micro_rows: int = setting(8, help="rows of each", unit="rows", ge=1)
     batch_tokens: int = setting(2048, help="tokens of a forward where nothing is trained", unit="tokens", ge=8)
@@ -62,7 +63,7 @@ class ElectraConfig(RunConfig):
     first_stage: float = setting(0.5, help="two_stage: share of the steps that train the generator", gt=0, lt=1)
     masking: MaskingConfig = setting(MaskingConfig(masked=0.85, any_token=0.0), help="masks")
     adam_bias_correction: bool = setting(False, help="bias correction of Adam, which the code has not", origin="code")
-    task: WikiTopicsConfig | ReviewSentimentConfig | OwnTextsConfig = setting(
+    task: WikiTopicsConfig | ReviewSentimentConfig | TaskTextsConfig = setting(
         WikiTopicsConfig(), help="texts with a label each, which frozen features are to tell apart"
     )
     probe: ProbeConfig = setting(ProbeConfig(), help="classifier of frozen features")
@@ -126,7 +127,7 @@ class ElectraConfig(RunConfig):
     @property
     def stream(self) -> int:
         """Rows that are drawn: as many as the cheapest arm could read, so that all arms read the same in one order."""
-        return rows_to_draw(self, flops(BACKWARD * self.model.macs(self.data.length)))
+        return rows_to_draw(self, training_flops(self.model.macs(self.data.length)))
 
     def row_macs(self) -> tuple[float, float, float]:
         """Multiply-adds of a row: a forward of the generator, of the encoder, and what has no backward."""
@@ -143,11 +144,11 @@ class ElectraConfig(RunConfig):
     def step_flops(self) -> float:
         """Floating-point operations of a step of rows of full length; of two stages the mean over both."""
         generator, encoder, drawn = self.row_macs()
-        row = BACKWARD * (generator + encoder) + drawn
+        row = training_flops(generator + encoder) + flops(drawn)
         if self.training == TWO_STAGE:
-            first = self.first_stage
-            row = first * BACKWARD * generator + (1 - first) * (generator + drawn + BACKWARD * encoder)
-        return flops(row) * self.trainer.batch_size
+            second = training_flops(encoder) + flops(generator + drawn)
+            row = self.first_stage * training_flops(generator) + (1 - self.first_stage) * second
+        return row * self.trainer.batch_size
 
     def unread(self) -> list[tuple[str, str]]:
         """Keys that change nothing in this run."""
@@ -194,7 +195,7 @@ class ElectraConfig(RunConfig):
         narrow = self.generator.model(self.model)
         table = narrow.embedding or narrow.width
         shared = 0 if self.generator.shared == NOTHING else (narrow.vocabulary + narrow.positions + 4) * table
-        return encoder + narrow.parameters - shared if self.generator.shared != "all" else encoder
+        return encoder + narrow.parameters - shared if self.generator.shared != ALL else encoder
 
 
 CONFIG = ElectraConfig
@@ -267,7 +268,7 @@ CARD = Card(
     cost="a generator beside the encoder, about a tenth of its operations at a quarter of the width; no softmax over "
     "the vocabulary in the encoder",
     pair_keys=("arm", "objective", "generator", "training", "masking", "adam_bias_correction"),
-    version=2,
+    version=3,
     control="electra_15",
     price=("steps",),  # updates that the same operations pay for
     headlines=(ACCURACY, f"{START}/accuracy", POSITIONS, SIGNAL, "disc/", "generator/", "mlm/"),

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from recipes.core.data.tasks.labelled import load_labelled
 from recipes.core.data.text.mixture import DomainCorpus, load_mixture
 from recipes.core.data.text.text_ids import TextIds
-from recipes.core.evaluation.heatmaps import heatmap_example
 from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.run_models import describer
@@ -16,21 +16,15 @@ from recipes.core.models.small_encoder import build_encoder, build_encoder_token
 from recipes.core.recipe import Evaluation
 from recipes.core.storage.files import write_text
 from recipes.core.training.task import Training
-from recipes.core.training.trainer import check_one_batch
 from recipes.pretraining.electra.config import START, ElectraConfig
-from recipes.pretraining.electra.measures import (
-    JudgedRow,
-    add_judgements,
-    add_probe,
-    add_training_measures,
-    judged_rows,
-)
+from recipes.pretraining.electra.measures import add_probe, add_training_measures, read_rows
 from recipes.pretraining.electra.model import Prepared, build_loss, build_model
 from recipes.pretraining.electra.optimizer import without_bias_correction
+from recipes.pretraining.held_out_rows import ReadRow, add_judgements, detection_heatmap
 from recipes.pretraining.masked_rows import MaskedRows, Masker, RowMixture
-from recipes.pretraining.probing import load_task
 
 ROWS = "rows.jsonl"
+DETECTION = "disc"
 SHOWN = 24  # rows of the heatmap
 POOLER = ("pooler.dense.weight", "pooler.dense.bias")  # that BertModel has by default, and no encoder of ours
 
@@ -42,13 +36,11 @@ class ElectraRecipe:
         """Tokenizer, packed texts, labelled texts. Raises UserError: some of them cannot be used."""
         if config.warning:
             note(f"warning: {config.warning}")
-        task = load_task(config.task)
+        task = load_labelled(config.task, "task")
         corpus = DomainCorpus(config.data)
         tokenizer = build_encoder_tokenizer(config.model, corpus.texts, corpus.fingerprint)
         rows = RowMixture(load_mixture(config.data, corpus, tokenizer), tokenizer, config.data.length)
-        for domain in rows.domains:
-            for part, pieces in (("train", rows.train(domain)), ("test", rows.test(domain))):
-                check_known(tokenizer, [pieces.ids], f"domain {domain!r} to {part} on")
+        rows.check(tested=rows.domains)
         for what, texts in (("train", task.train), ("test", task.test)):
             check_known(tokenizer, TextIds(tokenizer).batch([each.text for each in texts]), f"task to {what} on")
         masker = Masker(config.masking, tokenizer, config.data.length, config.seed)
@@ -58,7 +50,6 @@ class ElectraRecipe:
         """Networks and loss of the arm; rows and their order depend on the seed, as far as an arm reads them."""
         model, loss, steps = build_model(config, prepared), build_loss(config), config.steps
         items: Any = MaskedRows(prepared.rows, config.stream, config.seed, prepared.masker)
-        check_one_batch(len(items), config.trainer)
         watches = config.evaluation.watches
         return Training(
             model,
@@ -74,20 +65,21 @@ class ElectraRecipe:
     def watch(self, config: ElectraConfig, prepared: Prepared, model: Any) -> Scores:
         """What is judged and guessed of held-out rows."""
         scores = Scores()
-        add_judgements(scores, judged_rows(config, prepared, model))
+        add_judgements(scores, read_rows(config, prepared, model), DETECTION)
         return scores
 
     def evaluate(self, config: ElectraConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
         """The probe of frozen features, tokens of held-out rows, and the gradient's noise."""
-        scores, rows = Scores(), judged_rows(config, prepared, model)
+        scores, rows = Scores(), read_rows(config, prepared, model)
         add_probe(scores, config, prepared, model.encoder, "probe/")
         add_probe(scores, config, prepared, build_encoder(config.model, prepared.tokenizer, config.seed), f"{START}/")
-        add_judgements(scores, rows)
+        add_judgements(scores, rows, DETECTION)
         add_training_measures(scores, config, prepared, model)
         files: dict[str, Callable[[Path], None]] = {
             ROWS: partial(_write, rows=rows, tokenizer=prepared.tokenizer),
         }
-        return Evaluation(scores.overall(), scores, heatmap=_heatmap(rows, prepared.tokenizer), files=files)
+        heatmap = detection_heatmap(rows[:SHOWN], prepared.tokenizer)
+        return Evaluation(scores.overall(), scores, heatmap=heatmap, files=files)
 
 
 def _describer(model: Any, prepared: Prepared) -> Callable[[Path], None]:
@@ -96,22 +88,7 @@ def _describer(model: Any, prepared: Prepared) -> Callable[[Path], None]:
     return describer(model, prepared.tokenizer, view=model.encoder, prefixes=[("encoder.", "")], unread=unread)
 
 
-def _heatmap(rows: list[JudgedRow], tokenizer: Any) -> dict[str, Any] | None:
-    """How sure the encoder is that a token was replaced; None of one that is not asked."""
-    shown = [row for row in rows if row.logits is not None][:SHOWN]
-    if not shown:
-        return None
-    from scipy.special import expit
-
-    examples = []
-    for row in shown:
-        kinds = ["replaced" if is_other else None for is_other in row.written != row.ids]
-        weights = expit(row.logits)
-        examples.append(heatmap_example(row.name, tokenizer.convert_ids_to_tokens(row.written), weights, None, kinds))
-    return {"hint": "how sure the encoder is that a token is not the text's", "examples": examples}
-
-
-def _write(path: Path, rows: list[JudgedRow], tokenizer: Any) -> None:
+def _write(path: Path, rows: list[ReadRow], tokenizer: Any) -> None:
     """One line a held-out row: text, what the encoder read, and of each masked token what was said of it."""
     lines = []
     for row in rows:

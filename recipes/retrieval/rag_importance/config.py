@@ -158,7 +158,7 @@ class RAGImportanceConfig(UntrainedConfig):
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
-        data = self.data.description if isinstance(self.data, LabelledTextsConfig) else self.data.described
+        data = self.data.described
         return [
             ("data", data),
             ("corpus", f"{self.corruption}, sources: {self.source_column or self.corpus.sources}"),

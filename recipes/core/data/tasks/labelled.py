@@ -88,21 +88,25 @@ class LabelledSet:
         )
 
 
-def load_labelled(config: LabelledConfig) -> LabelledSet:
+def load_labelled(config: LabelledConfig, key: str = "data") -> LabelledSet:
     """The labelled set that a config describes.
+
+    Args:
+        config: Which set.
+        key: That it stands under, for messages.
 
     Raises:
         UserError: it cannot be read, has rows that cannot be used (with on_error=fail), fewer than two classes, or a
             class with too few texts.
     """
     if isinstance(config, LabelledTextsConfig):
-        return _read_rows(config)
+        return _read_rows(config, key)
     if isinstance(config, WikiTopicsConfig):
         texts = list(_wiki_topics())
     else:
         assert isinstance(config, ReviewSentimentConfig)
         texts = list(_review_sentiment(config.neutral))
-    return split_labelled(config.name, texts, config, f"data={config.name}")
+    return split_labelled(config.name, texts, config, f"{key}={config.name}")
 
 
 def split_labelled(name: str, texts: Sequence[LabelledText], config: LabelledConfig, where: str) -> LabelledSet:
@@ -213,15 +217,16 @@ def _review_sentiment(neutral: float) -> Iterator[LabelledText]:
             )
 
 
-def _read_rows(config: LabelledTextsConfig) -> LabelledSet:
-    """The user's rows: split as they are published, or by `data.seed`."""
-    records, where = open_records(str(config.path), format=config.format), f"data.path={config.path}"
-    train, bad = _texts(config, records.table(config.split), "")
+def _read_rows(config: LabelledTextsConfig, key: str) -> LabelledSet:
+    """The user's rows: split as they are published, or by the seed of the config."""
+    where = f"{key}.path={config.path}"
+    records = open_records(str(config.path), f"{key}.path", config.format)
+    train, bad = _texts(config, records.table(config.split), "", key)
     total = len(train) + len(bad)
     test_split = split_to_test_on(records, config.split, config.test_split, config.test_fraction)
     test: list[LabelledText] = []
     if test_split is not None:
-        test, worse = _texts(config, records.table(test_split, "test_split"), "test-")
+        test, worse = _texts(config, records.table(test_split, "test_split"), "test-", key)
         bad, total = bad + worse, total + len(test) + len(worse)
     judge(bad, total, where, config.on_error)
     if test_split is None:
@@ -244,14 +249,14 @@ def _without_documents_of(
     return rest
 
 
-def _texts(config: LabelledTextsConfig, table: Table, prefix: str) -> tuple[list[LabelledText], list[str]]:
+def _texts(config: LabelledTextsConfig, table: Table, prefix: str, key: str) -> tuple[list[LabelledText], list[str]]:
     """The texts of a table, and what is wrong with rows that are none."""
-    text = table.pick(config.text_column, TEXT_COLUMNS, "data.text_column")
-    label = table.pick(config.label_column, LABEL_COLUMNS, "data.label_column")
+    text = table.pick(config.text_column, TEXT_COLUMNS, f"{key}.text_column")
+    label = table.pick(config.label_column, LABEL_COLUMNS, f"{key}.label_column")
     names: list[str | None] = [text, label, None, None]
-    for place, key in ((2, "document_column"), (3, "source_column")):
-        if (column := getattr(config, key)) is not None:
-            names[place] = table.pick(column, (), f"data.{key}")
+    for place, name in ((2, "document_column"), (3, "source_column")):
+        if (column := getattr(config, name)) is not None:
+            names[place] = table.pick(column, (), f"{key}.{name}")
     texts, bad = [], []
     for index, record in enumerate(table.rows([name for name in names if name is not None])):
         row = record if isinstance(record, Bad) else _text(record, names)

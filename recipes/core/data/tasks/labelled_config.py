@@ -65,6 +65,11 @@ class LabelledTextsConfig(LabelledConfig):
         """What a dry run announces."""
         return f"labelled texts of {self.path}"
 
+    @property
+    def described(self) -> str:
+        """The same, by the name that it has in sets that ship."""
+        return self.description
+
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""
         missing = [("path", "is missing; type data.path=FILE, FOLDER or a datasets name")] if self.path is None else []
