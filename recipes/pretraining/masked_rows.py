@@ -106,7 +106,7 @@ class RowMixture:
         return self._pieces(domain, TEST)
 
     def check(self, tested: Sequence[str]) -> None:
-        """Refuse domains without a row or a known token before anything is trained; say what makes no row of the others.
+        """Refuse domains without a row or a known token before anything is trained, and say what makes no row.
 
         Args:
             tested: Domains whose held-out rows are measured.
