@@ -157,8 +157,8 @@ def add_judgements(scores: Scores, rows: Sequence[ReadRow], detection: str) -> N
     for row, area in zip(detected, _areas(detected), strict=True):
         assert row.logits is not None
         _add(scores, f"{detection}/auc", "AUROC of detection, replaced tokens above the text's", row, area)
-        found = row.logits[row.replaced] > 0
-        _add(scores, f"{detection}/recall", "share of the replaced tokens that are detected", row, found)
+        suspected = row.logits[row.replaced] > 0
+        _add(scores, f"{detection}/recall", "share of the replaced tokens that are detected", row, suspected)
         title = "share of the masked tokens that the generator did not guess"
         _add(scores, f"{detection}/replaced", title, row, row.replaced[row.chosen])
     for row in rows:

@@ -35,11 +35,11 @@ def build_encoder_tokenizer(config: SmallEncoderConfig, texts: Callable[[], Iter
             with which parameters and operations are counted.
     """
     if config.tokenizer is None:
-        made = train_wordpiece(texts, fingerprint, config.vocabulary, config.lower_case)
-        if len(made) < config.vocabulary:
+        wordpiece = train_wordpiece(texts, fingerprint, config.vocabulary, config.lower_case)
+        if len(wordpiece) < config.vocabulary:
             counted = f"parameters and operations are counted with model.vocabulary={config.vocabulary:,}"
-            note(f"warning: the texts give a tokenizer of {len(made):,} tokens, and {counted}")
-        return made
+            note(f"warning: the texts give a tokenizer of {len(wordpiece):,} tokens, and {counted}")
+        return wordpiece
     where = f"{KEY}={config.tokenizer}"
     tokenizer = load_tokenizer(config.tokenizer, KEY, padding_side="right")
     if missing := [name for name in NEEDED if getattr(tokenizer, f"{name}_token_id") is None]:
