@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -10,12 +9,10 @@ from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.models.nearest import nearest
 from recipes.core.models.sentences import SentenceEncoder, load_sentence_encoder
-from recipes.core.scoring.fingerprints import module_hash
+from recipes.core.scoring.vectors import sentence_vectors
 from recipes.core.search.bm25 import BM25
 from recipes.core.search.collection import Collection, Passages, Queries, id_seed
 from recipes.core.search.rankings import Ranking, by_scores, read_run
-from recipes.core.storage.cache import build_once
-from recipes.core.storage.files import sha256_json
 from recipes.retrieval.config import FirstStageConfig
 
 CHUNK = 64  # queries that are looked at together for a relevant candidate
@@ -72,18 +69,6 @@ def candidates(
     return Candidates(queries, rankings, shuffled)
 
 
-def embed_once(encoder: SentenceEncoder, texts: Sequence[str], what: str) -> np.ndarray:
-    """[texts, d] embeddings of length 1, computed once for an encoder and its texts."""
-    key = sha256_json(
-        [module_hash(encoder.model, encoder.model.config), encoder.max_tokens, encoder.pooling, list(texts)]
-    )
-
-    def build(folder: Path) -> None:
-        np.save(folder / "vectors.npy", encoder.embed(texts).numpy())
-
-    return np.load(build_once(what, key, build) / "vectors.npy", mmap_mode="r")
-
-
 def candidate_cosines(
     encoder: SentenceEncoder, passages: Passages, queries: Queries, rankings: Sequence[Ranking]
 ) -> list[np.ndarray]:
@@ -97,8 +82,8 @@ def candidate_cosines(
     """
     numbers = sorted({int(passage) for ranking in rankings for passage in ranking.passages})
     row_of = {number: row for row, number in enumerate(numbers)}
-    vectors = embed_once(encoder, [passages.whole(number) for number in numbers], "passage-vectors")
-    asked = embed_once(encoder, list(queries.texts), "query-vectors")
+    vectors = sentence_vectors(encoder, [passages.whole(number) for number in numbers])
+    asked = sentence_vectors(encoder, list(queries.texts))
     return [
         vectors[[row_of[int(passage)] for passage in ranking.passages]] @ vector if len(ranking) else np.empty(0)
         for vector, ranking in zip(asked, rankings, strict=True)
@@ -148,7 +133,7 @@ def _ranked(config: FirstStageConfig, collection: Collection, queries: Queries, 
         index = BM25(passages, config.k1, config.b)
         return [index.rank(text, count) for text in queries.texts]
     encoder = load_sentence_encoder(config.encoder, "first_stage.encoder", device)
-    keys = embed_once(encoder, [passages.whole(number) for number in range(len(passages))], "passage-vectors")
+    keys = sentence_vectors(encoder, [passages.whole(number) for number in range(len(passages))])
     best = nearest(encoder.embed(queries.texts), keys, count, device=device)
     return [by_scores(row, values) for row, values in zip(best.indices.numpy(), best.scores.numpy(), strict=True)]
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from recipes.core.models.sentences import load_sentence_encoder
@@ -32,4 +34,4 @@ class StringVectors:
 
     def of(self, strings: Sequence[str]) -> Tensor:
         """float32 [strings, d]"""
-        return sentence_vectors(self._encoder, strings)
+        return torch.from_numpy(np.array(sentence_vectors(self._encoder, strings)))

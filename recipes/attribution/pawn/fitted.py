@@ -43,4 +43,5 @@ def _features(config: PawnConfig, readings: Readings, numbers: Sequence[int], de
     if config.detector.name == "gltr":
         return np.stack([rank_buckets(readings.statistics.columns(number)["rank"]) for number in numbers])
     encoder = load_sentence_encoder(config.encoder.path, "encoder.path", device)
-    return sentence_vectors(encoder, [readings.texts.samples[number].text for number in numbers]).double().numpy()
+    texts = [readings.texts.samples[number].text for number in numbers]
+    return sentence_vectors(encoder, texts).astype(np.float64)

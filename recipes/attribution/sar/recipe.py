@@ -6,6 +6,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -62,7 +63,7 @@ class Model:
         model.requires_grad_(False).eval().to(self._device)
         return model
 
-    def embed(self, texts: list[str]) -> Tensor:
+    def embed(self, texts: Sequence[str]) -> Tensor:
         """float32 [texts, d] means of its last layer over each text, of length 1."""
         reader = TextIds(self.tokenizer)
         # An empty text, what is left without the only token of an answer, is one token for a model without a begin.
@@ -170,8 +171,11 @@ def _prompts(config: SarConfig, questions: Sequence[Question], tokenizer: Any) -
 def _vectors(config: SarConfig, model: Model, device: str, texts: Sequence[str]) -> Tensor:
     """[texts, d] of length 1, as `relevance.by` says; cached by content."""
     if config.relevance.by == "model":
-        return vectors_once(["mean of the last layer", *model.key], texts, model.embed)
-    return sentence_vectors(load_sentence_encoder(config.relevance.path, "relevance.path", device), texts)
+        vectors = vectors_once(["mean of the last layer", *model.key], texts, model.embed)
+    else:
+        encoder = load_sentence_encoder(config.relevance.path, "relevance.path", device)
+        vectors = sentence_vectors(encoder, texts)
+    return torch.from_numpy(np.array(vectors))
 
 
 RECIPE = SarRecipe

@@ -5,8 +5,10 @@ numbers = nearest_texts(KeysConfig(), chunks.texts(tokenizer), ["of what follows
 tokens, visible = chunks.with_continuation(numbers)                                           # [1, 2, 32]
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recipes.core.errors import UserError
 from recipes.core.models.nearest import nearest
 from recipes.core.models.sentences import load_sentence_encoder
 from recipes.core.scoring.neighbours_config import MINILM, KeysConfig
@@ -21,9 +24,16 @@ from recipes.core.scoring.vectors import encoder_key, sentence_vectors
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_bytes, sha256_json
 
-VERSION = 1  # of what the search answers
+VERSION = 2  # of what the search answers
+Groups = tuple[np.ndarray, np.ndarray]
 MISSING = -1  # number of a neighbour that does not exist
 NGRAMS = (1, 2)
+# Thai, Lao, Burmese, Khmer, Japanese and Chinese have no spaces between words: each character counts as one.
+SPACELESS = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    r"\U00020000-\U0003ffff"
+)
+WORD = re.compile(rf"[{SPACELESS}]|[^\W{SPACELESS}]{{2,}}")
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class Chunks:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    @property
+    @cached_property
     def continued(self) -> np.ndarray:
         """bool [N]: whether the next chunk goes on with the same document."""
         return np.append(self.documents[1:] == self.documents[:-1], False)
@@ -116,7 +126,7 @@ def nearest_texts(
     texts: Sequence[str],
     queries: Sequence[str],
     k: int,
-    exclude: tuple[np.ndarray, np.ndarray] | None = None,
+    exclude: Groups | None = None,
     device: str = "cpu",
     where: str = "keys",
 ) -> np.ndarray:
@@ -133,32 +143,54 @@ def nearest_texts(
         where: Config key of `config`, for messages.
 
     Returns:
-        int32 [Q, k] numbers of texts; `MISSING` where fewer than k are left.
+        int32 [Q, k] numbers of texts; `MISSING` where fewer than k are left. A text that has no word, or for an encoder
+        nothing but space, has no neighbours and is none.
+
+    Raises:
+        UserError: no text has a word.
     """
     groups = [] if exclude is None else [[list(part.shape), _hash(part)] for part in exclude]
     encoder = load_sentence_encoder(config.path, f"{where}.path", device) if config.kind == MINILM else None
     kind = [config.kind, *([config.buckets] if encoder is None else encoder_key(encoder))]
 
     def build(folder: Path) -> None:
-        if encoder is None:
-            keys, asked = hashed_tfidf(texts, queries, config.buckets)
-        else:
-            keys, asked = sentence_vectors(encoder, texts), sentence_vectors(encoder, queries)
-        best = nearest(asked, keys, k, cosine=True, exclude=exclude, fewer=True, device=device)
-        np.save(folder / "numbers.npy", best.indices.numpy().astype(np.int32))
+        searched, asking = (_with_words(part, encoder is None) for part in (texts, queries))
+        if not len(searched):
+            hint = f"type {where}.kind={MINILM}, or give other texts" if encoder is None else "give other texts"
+            raise UserError("no text has a word to be found by", f"{where}.kind={config.kind}", hint)
+        numbers = np.full((len(queries), k), MISSING, np.int32)
+        if len(asking):
+            chosen, asked = [texts[number] for number in searched], [queries[number] for number in asking]
+            if encoder is None:
+                keys: Any = hashed_tfidf(chosen, asked, config.buckets)
+            else:
+                keys = sentence_vectors(encoder, chosen), sentence_vectors(encoder, asked)
+            others = None if exclude is None else (exclude[0][asking], exclude[1][searched])
+            best = nearest(keys[1], keys[0], k, cosine=True, exclude=others, fewer=True, device=device)
+            numbers[asking] = np.append(searched, MISSING)[best.indices]
+        np.save(folder / "numbers.npy", numbers)
 
     key = sha256_json([VERSION, kind, k, groups, list(texts), list(queries)])[:32]
     return np.load(build_once("neighbours", key, build) / "numbers.npy")
+
+
+def _with_words(texts: Sequence[str], hashed: bool) -> np.ndarray:
+    """int [n] numbers of the texts that have a vector: some word if it is hashed, else anything but space."""
+    has_vector = WORD.search if hashed else str.strip
+    return np.flatnonzero([bool(has_vector(text)) for text in texts])
 
 
 def hashed_tfidf(texts: Sequence[str], queries: Sequence[str], buckets: int) -> tuple[Tensor, Tensor]:
     """float32 [N, buckets] and [Q, buckets]: signed counts of words and pairs of words, by their rarity in `texts`.
 
     Two words that share a bucket have the same sign or the opposite one: in the mean collisions add nothing to cosines.
+    All signs of a text never cancel: n words have n - 1 pairs, an odd number in all.
     """
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
-    counts = HashingVectorizer(n_features=buckets, ngram_range=NGRAMS, norm=None, dtype=np.float32)
+    counts = HashingVectorizer(
+        n_features=buckets, token_pattern=WORD.pattern, ngram_range=NGRAMS, norm=None, dtype=np.float32
+    )
     # Signs would cancel in the number of texts that a bucket occurs in; it is counted without them.
     rarity = TfidfTransformer(norm=None).fit(abs(counts.transform(texts)))
 

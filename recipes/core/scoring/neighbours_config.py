@@ -13,8 +13,8 @@ class KeysConfig:
 
     kind: str = setting(
         TFIDF,
-        help="words and pairs of words by TF-IDF, hashed; or vectors of a sentence encoder, 100 to 200 texts a second "
-        "on two cores",
+        help="words (characters, in scripts without spaces) and pairs of them by TF-IDF, hashed; or vectors of a "
+        "sentence encoder, 100 to 200 texts a second on two cores",
         choices=(TFIDF, MINILM),
     )
     buckets: int = setting(512, help="width of hashed vectors", unit="buckets", ge=1)

@@ -1,10 +1,9 @@
-"""Vectors of texts, computed once for what makes them and what it is given."""
+"""Vectors of texts, computed once for what makes them and what it is given, and read from the disk as they are used."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from recipes.core.data.text.text_ids import tokenizer_fingerprint
@@ -13,12 +12,12 @@ from recipes.core.scoring.fingerprints import module_hash
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
 
-VERSION = 1  # of how sentence vectors are made
+VERSION = 1  # of how vectors are made and kept
 
 
-def sentence_vectors(encoder: SentenceEncoder, texts: Sequence[str]) -> Tensor:
-    """float32 [texts, d] vectors of length 1, computed once for an encoder and its texts."""
-    return vectors_once([VERSION, *encoder_key(encoder)], texts, encoder.embed)
+def sentence_vectors(encoder: SentenceEncoder, texts: Sequence[str]) -> np.ndarray:
+    """float32 [texts, d] vectors of length 1, computed once for an encoder and its texts; as of `vectors_once`."""
+    return vectors_once(encoder_key(encoder), texts, encoder.embed)
 
 
 def encoder_key(encoder: SentenceEncoder) -> list[Any]:
@@ -27,24 +26,23 @@ def encoder_key(encoder: SentenceEncoder) -> list[Any]:
     return [weights, tokenizer_fingerprint(encoder.tokenizer), encoder.pooling, encoder.max_tokens]
 
 
-def vectors_once(key: Sequence[Any], texts: Sequence[str], embed: Callable[[list[str]], Tensor]) -> Tensor:
-    """Vectors of texts, cached; equal texts are embedded once.
+def vectors_once(key: Sequence[Any], texts: Sequence[str], embed: Callable[[Sequence[str]], Tensor]) -> np.ndarray:
+    """Vectors of texts, cached. They are mapped from the file, so that those of a large collection stay on the disk.
 
     Args:
         key: What the vectors depend on beside the texts, as JSON.
-        texts: The texts, in any order.
-        embed: Makes [texts, d] on the CPU of distinct texts.
+        texts: The texts; in another order they are others.
+        embed: Makes [texts, d] on the CPU.
 
     Returns:
-        [texts, d]; [0, 1] without texts.
+        [texts, d], not to be written to; [0, 1] without texts.
     """
-    distinct = sorted(set(texts))
-    if not distinct:
-        return torch.zeros(0, 1)
+    if not len(texts):
+        return np.zeros((0, 1), np.float32)
     folder = build_once(
-        "string-vectors",
-        sha256_json([*key, distinct])[:32],
-        lambda staging: np.save(staging / "vectors.npy", embed(distinct).numpy()),
+        "text-vectors",
+        sha256_json([VERSION, *key, list(texts)])[:32],
+        lambda staging: np.save(staging / "vectors.npy", embed(texts).numpy()),
     )
-    places = {text: number for number, text in enumerate(distinct)}
-    return torch.from_numpy(np.load(folder / "vectors.npy")[[places[text] for text in texts]])
+    vectors: np.ndarray = np.load(folder / "vectors.npy", mmap_mode="r")
+    return vectors

@@ -10,12 +10,12 @@ import numpy as np
 
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.sentences import SentenceEncoder
+from recipes.core.scoring.vectors import sentence_vectors
 from recipes.core.storage.files import write_text
 from recipes.retrieval.crag.config import CRAGConfig
 from recipes.retrieval.crag.contexts import Context, Draw, Library, Piece, divide
 from recipes.retrieval.crag.method import central, from_labels
 from recipes.retrieval.crag.writing import Ids, Summary, Writer
-from recipes.retrieval.first_stage import embed_once
 
 ANSWERS = "generations.jsonl"
 
@@ -41,7 +41,7 @@ def write_summaries(
     stand = [
         _text(group, summaries.get(number), library.ids[flat[number][0]][:most]) for number, group in enumerate(texts)
     ]
-    vectors = embed_once(encoder, [tokenizer.decode(ids) for ids, _, _ in stand], "summary-vectors")
+    vectors = sentence_vectors(encoder, [tokenizer.decode(ids) for ids, _, _ in stand])
     contexts, start = list[Context](), 0
     for groups in grouped:
         rows = slice(start, start + len(groups))
@@ -127,7 +127,7 @@ def write_answers(
     drawn = [writer.write(wholes, most, 1.0, seed + 1_000_003 * turn) for turn in (1, 2)]
     texts = [[tokenizer.decode(one.ids) for one in those] for those in (from_context, from_all, *drawn)]
     # An encoder takes no empty text.
-    vectors = [embed_once(encoder, [text.strip() or "-" for text in those], "summary-vectors") for those in texts]
+    vectors = [sentence_vectors(encoder, [text.strip() or "-" for text in those]) for those in texts]
     products = np.array([draw.product for draw in draws])
     other = products[:, None] != products[None]
     alike = vectors[1] @ vectors[1].T

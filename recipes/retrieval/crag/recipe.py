@@ -15,6 +15,7 @@ from recipes.core.evaluation.scores import Scores
 from recipes.core.messages import note
 from recipes.core.models.sentences import load_sentence_encoder
 from recipes.core.recipe import Evaluation, Untrained
+from recipes.core.scoring.vectors import sentence_vectors
 from recipes.core.search.collection import id_seed
 from recipes.core.storage.files import write_text
 from recipes.core.training.toys.frozen import build_tokenizer, load_frozen
@@ -24,7 +25,6 @@ from recipes.retrieval.crag.generated import ANSWERS, write_answers, write_summa
 from recipes.retrieval.crag.method import break_even, coverage, reduction
 from recipes.retrieval.crag.reviews import Review, load_reviews
 from recipes.retrieval.crag.writing import Writer
-from recipes.retrieval.first_stage import embed_once
 from recipes.retrieval.listwise import chat_frame
 
 FILE = "contexts.jsonl"
@@ -125,16 +125,16 @@ def _library(config: CRAGConfig, reviews: Sequence[Review], encoder: Any, tokeni
     """Vectors and tokens of all reviews, computed once for an encoder and its texts."""
     frame, name = chat_frame(tokenizer), config.context.name
     ids = [frame.reader.ids(review.text) for review in reviews]
-    vectors = embed_once(encoder, [review.text for review in reviews], "passage-vectors")
+    vectors = sentence_vectors(encoder, [review.text for review in reviews])
     cut = sentences = question = None
     if name in CUT:
         texts = [tokenizer.decode(each[: config.context.cap]) for each in ids]
-        cut = embed_once(encoder, texts, "passage-vectors")
+        cut = sentence_vectors(encoder, texts)
     if name == "sentences":
         texts = [sentence for review in reviews for sentence in review.sentences]
-        sentences = embed_once(encoder, texts, "passage-vectors")
+        sentences = sentence_vectors(encoder, texts)
     if name == "top":
-        question = embed_once(encoder, [config.answers.question], "query-vectors")[0]
+        question = sentence_vectors(encoder, [config.answers.question])[0]
     owner = np.repeat(np.arange(len(reviews)), [len(review.sentences) for review in reviews])
     return Library(reviews, ids, vectors, cut, sentences, owner, question, frame)
 

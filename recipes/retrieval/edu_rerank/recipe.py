@@ -16,6 +16,7 @@ from recipes.core.models.build import local_seed
 from recipes.core.models.run_models import describer
 from recipes.core.models.sentences import load_sentence_encoder
 from recipes.core.recipe import Evaluation
+from recipes.core.scoring.vectors import sentence_vectors
 from recipes.core.training.task import Training
 from recipes.core.training.toys.frozen import build_tokenizer, load_frozen
 from recipes.core.training.trainer import check_one_batch
@@ -29,7 +30,6 @@ from recipes.retrieval.edu_rerank.results import FILE, add_scores, heatmap, meas
 from recipes.retrieval.edu_rerank.training import Lesson, Lessons, Summariser, SummaryObjective, collate, watch
 from recipes.retrieval.edu_rerank.units import divide_text
 from recipes.retrieval.edu_rerank.writing import Prompts, check_room, with_rows, write_texts
-from recipes.retrieval.first_stage import embed_once
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class EDURerankRecipe:
             check_one_batch(len(documents[TRAIN]), config.trainer)
         texts = [text for document in flat for text in document.units.texts(config.plans.unit)]
         encoder = load_sentence_encoder(config.encoder.path, "encoder.path", device, config.encoder.max_tokens)
-        vectors = embed_once(encoder, texts, "unit-vectors")
+        vectors = sentence_vectors(encoder, texts)
         ends = np.cumsum([0, *(len(document.units.texts(config.plans.unit)) for document in flat)])
         lessons = [
             _lesson(document, config.plans.unit, vectors[start:end])

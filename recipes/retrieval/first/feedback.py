@@ -8,11 +8,11 @@ import torch
 from recipes.core.evaluation.scores import Scores
 from recipes.core.models.nearest import nearest
 from recipes.core.models.sentences import load_sentence_encoder
+from recipes.core.scoring.vectors import sentence_vectors
 from recipes.core.search.measures import add_measures
 from recipes.core.search.rankings import Ranking, by_scores
 from recipes.retrieval.first.config import ORDER, TEACHER, FirstConfig
 from recipes.retrieval.first.method import refine
-from recipes.retrieval.first_stage import embed_once
 from recipes.retrieval.letters.experiment import Prepared
 from recipes.retrieval.letters.lists import teach
 
@@ -32,8 +32,8 @@ def add_feedback(config: FirstConfig, prepared: Prepared, scores: Scores, rankin
     """
     feedback, passages, queries = config.feedback, prepared.collection.passages, prepared.candidates.queries
     encoder = load_sentence_encoder(config.first_stage.encoder, "first_stage.encoder", prepared.device)
-    keys = embed_once(encoder, [passages.whole(number) for number in range(len(passages))], "passage-vectors")
-    asked = torch.tensor(np.array(embed_once(encoder, list(queries.texts), "query-vectors")))
+    keys = sentence_vectors(encoder, [passages.whole(number) for number in range(len(passages))])
+    asked = torch.tensor(np.array(sentence_vectors(encoder, list(queries.texts))))
     orders = _orders(config, prepared, rankings)
     if feedback.by in (ORDER, TEACHER):
         for number, order in enumerate(orders):

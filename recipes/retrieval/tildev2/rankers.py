@@ -15,10 +15,10 @@ from torch.nn.functional import normalize
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.models.padded import pool
 from recipes.core.models.sentences import load_sentence_encoder
+from recipes.core.scoring.vectors import sentence_vectors
 from recipes.core.search.bm25 import BM25
 from recipes.core.search.collection import Passages
 from recipes.retrieval.encoders import encode
-from recipes.retrieval.first_stage import embed_once
 from recipes.retrieval.tildev2.expansion import Texts
 from recipes.retrieval.tildev2.index import TermIndex, query_terms
 from recipes.retrieval.tildev2.method import log_likelihoods
@@ -175,7 +175,7 @@ class ByEncoder:
         self.encoder = load_sentence_encoder(None, "model", device)
         texts = [passages.whole(number) for number in numbers]
         self.row = rows_of(numbers, len(passages))
-        self.vectors = embed_once(self.encoder, texts, "passage-vectors")
+        self.vectors = sentence_vectors(self.encoder, texts)
         self.bytes = float(HALF * self.vectors.shape[1])
 
     @torch.no_grad()

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recipes.core.errors import UserError
 from recipes.core.scoring import neighbours as module
 from recipes.core.scoring.neighbours import (
     MISSING,
+    WORD,
     cut_into_chunks,
     document_numbers,
     hashed_tfidf,
@@ -58,6 +60,26 @@ def test_search_is_a_sort_of_all_cosines_without_the_own_documents(
     monkeypatch.setattr(module, "nearest", lambda *_, **__: pytest.fail("searched a second time"))
     again = nearest_texts(KeysConfig(buckets=64), texts, texts, 4, (owners, documents))
     assert np.array_equal(again, best)
+
+
+def test_a_text_without_words_has_no_neighbours_and_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path))
+    texts = ["-----", "the lamp", "", "the lens", "x . y"]
+    best = nearest_texts(KeysConfig(), texts, ["-----", "the lens", "a b"], 3)
+    assert best.tolist() == [[MISSING] * 3, [3, 1, MISSING], [MISSING] * 3]
+    own = (np.array([0, 3]), np.arange(5))
+    assert nearest_texts(KeysConfig(), texts, ["?", "the lens"], 1, own).tolist() == [[MISSING], [1]]
+    with pytest.raises(UserError, match="no text has a word") as error:
+        nearest_texts(KeysConfig(), ["--", ". ."], ["a lamp"], 1, where="retrieval.keys")
+    assert error.value.where == "retrieval.keys.kind=tfidf" and "retrieval.keys.kind=minilm" in str(error.value.hint)
+
+
+def test_in_scripts_without_spaces_characters_are_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path))
+    assert WORD.findall("a GPT-2 of 東京都へ, ที่ x") == ["GPT", "of", *"東京都へ", *"ที่"]
+    assert WORD.findall("İzmir'de naïve co_op 1 22") == ["İzmir", "de", "naïve", "co_op", "22"]
+    texts = ["猫が庭にいます。", "株価は今日も下がった。", "雨が降っている。"]
+    assert nearest_texts(KeysConfig(), texts, ["今日の株価", "庭に猫"], 1).tolist() == [[1], [0]]
 
 
 def test_rare_words_count_more_and_collisions_nothing_in_the_mean() -> None:
