@@ -21,8 +21,9 @@ from recipes.pretraining.lexinvariant.key import add_key
 from recipes.pretraining.lexinvariant.lexicon import Lexicon, check_letters
 from recipes.pretraining.lexinvariant.measures import draw, encipher, lookup_answers, window_nlls
 from recipes.pretraining.lexinvariant.method import LOOKUP, draw_lookup, gaussian_table, permute, vote
-from recipes.pretraining.lexinvariant.model import LexiconLM, NextToken, build_model
+from recipes.pretraining.lexinvariant.model import LexiconLM, batch_losses, build_model
 from recipes.pretraining.lexinvariant.recipe import _count_steps
+from recipes.pretraining.next_token import NextToken
 
 LEXICON = Lexicon(tuple("abcdefgh"), 32, np.zeros(1, np.int64))
 COUNT = LEXICON.count
@@ -100,7 +101,7 @@ def test_loss_is_that_of_whole_logits(embedding: str) -> None:
     tokens[1, 5] = LEXICON.end
     labels = torch.from_numpy(next_labels(tokens, tokens < COUNT))
     assert labels[1, 4] == labels[0, -1] == -100
-    ids, objective = torch.from_numpy(tokens), NextToken()
+    ids, objective = torch.from_numpy(tokens), NextToken(batch_losses)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
     batch["keys"] = torch.arange(4)[:, None]
     loss, metrics = objective(model, batch, objective.normalizer(batch))
@@ -132,7 +133,7 @@ def test_micro_batches_and_resuming_change_nothing(embedding: str, tmp_path: Pat
         model, items = _model(embedding), Items()
         options: dict[str, Any] = {"warmup_ratio": 0.0, "save_steps": 2, "threads": 1, "micro_batch_size": micro}
         config = TrainerConfig(batch_size=8, max_steps=steps, learning_rate=0.01, **options)
-        training = Training(model, NextToken(), items, lexicon_collate, before_step=_count_steps)  # type: ignore[arg-type]
+        training = Training(model, NextToken(batch_losses), items, lexicon_collate, before_step=_count_steps)  # type: ignore[arg-type]
         train(training, config, 3, tmp_path / name, TrainEvents())
         return {key: value.detach().clone() for key, value in model.state_dict().items()}
 

@@ -1,15 +1,21 @@
 """RETRO on a user's text: what is refused, what neighbours are, and what a run leaves."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import read_rows
+from recipes.core.training.task import TrainEvents
+from recipes.core.training.trainer import train
 from recipes.pretraining.retro.recipe import RetroRecipe
 
 SMALL = (
@@ -46,6 +52,10 @@ def _texts(folder: Path, count: int = 24) -> str:
         (("trainer.dtype=bfloat16",), "trainer.dtype: changes whole layers"),
         (("trainer.compile=true",), "trainer.compile: changes whole layers"),
         (("trainer.gradient_checkpointing=true",), "trainer.gradient_checkpointing: changes whole layers"),
+        (("trainer.attention=eager",), "trainer.attention: is fixed"),
+        (("trainer.nproc=2", "trainer.parallel=fsdp"), "trainer.parallel: fsdp shares out"),
+        (("arm=retro_fit", "trainer.nproc=2"), "trainer.nproc: RETRO-fitting freezes"),
+        (("arm=retro_fit", "retrieval.plain_share=0.1"), "stage plain begins after step 0 of 4 and has no step"),
     ],
 )
 def test_refused(overrides: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -75,14 +85,41 @@ def test_neighbours_of_a_sequence_are_of_other_documents(tmp_path: Path) -> None
     for sequences in (prepared.training, prepared.database.random(prepared.training, 0, True)):
         assert (sequences.numbers >= 0).all()
         taken, span = documents[sequences.numbers], sequences.documents[:, :, None, None]
-        assert not ((taken >= span[:, 0]) & (taken <= span[:, 1])).any()
+        assert not ((taken >= span[:, 0]) & (taken <= span[:, -1])).any()
+    held, end, names = prepared.held_out, prepared.database.tokenizer.eos_token_id, dict[int, set[str]]()
+    for example in prepared.examples:  # a chunk is of the document that it begins in, not of its sequence's first
+        before = int((held.tokens[example.row, : example.tokens[0]] == end).sum())
+        assert example.group.endswith(f" {held.documents[example.row, 0] + before}")
+        names.setdefault(example.row, set()).add(example.group)
+    assert max(map(len, names.values())) > 1
     questions = prepared.questions
     assert (documents[questions.numbers[:, 0, 0]] == questions.documents[:, 0]).all()  # the database holds the answer
     assert len(prepared.database.questions(1000)) == 0  # no document has two chunks as long as that
     loose = compose.compose("retro", [*words, "arm=retro_same_document"])
     training = RetroRecipe().prepare(loose, "cpu").training
-    taken, first, last = documents[training.numbers[..., 0]], training.documents[:, :1], training.documents[:, 1:]
+    taken, first, last = documents[training.numbers[..., 0]], training.documents[:, :1], training.documents[:, -1:]
     assert ((taken >= first) & (taken <= last)).mean() > 0.5
+
+
+def test_fitting_leaves_what_reads_neighbours_alone_until_it_begins(tmp_path: Path) -> None:
+    config = compose.compose("retro", [*SMALL, _texts(tmp_path), "arm=retro_fit", f"outputs={tmp_path}/out"])
+    recipe = RetroRecipe()
+    training = recipe.build(config, recipe.prepare(config, "cpu"))
+    states, gates = [_states(training.model)], []
+
+    class Events(TrainEvents):
+        def on_step_end(self, step: int, model: Any) -> None:
+            states.append(_states(model))
+            gates.append(model.gate)
+
+    train(training, config.trainer, config.seed, tmp_path / "run", Events())
+    changed = [{name for name in new if not torch.equal(new[name], old[name])} for old, new in pairwise(states)]
+    assert gates == [0, 0, 1, 1] and changed[2] | changed[3] == states[0].keys()
+    assert changed[0] | changed[1] == {name for name in states[0] if name.startswith("language_model.")}
+
+
+def _states(model: Any) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
 @pytest.mark.parametrize("arm", ["retro_pp", "retro_fit", "retro_off", "gpt_passage"])

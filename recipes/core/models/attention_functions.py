@@ -21,7 +21,6 @@ ROWS, PADS = "rows", "pads"
 NAMES = {ROWS: "function-of-rows", PADS: "function-of-pads"}
 MASKS: dict[str, Any] = {ROWS: sdpa_mask, PADS: flash_attention_mask}
 FUNCTION, LAYER = "attention_function", "attention_layer"
-FIXED = "attention_is_fixed"  # attribute of a module that calls layers in a way that wants the kernel they have
 
 
 @dataclass(frozen=True)

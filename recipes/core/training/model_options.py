@@ -11,7 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import UserError
-from recipes.core.models.attention_functions import FIXED, NAMES
+from recipes.core.models.attention_functions import NAMES
 from recipes.core.models.quantised import check_trainable
 from recipes.core.models.sources import silent
 from recipes.core.storage.model_files import first_line
@@ -81,8 +81,7 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
 def _set_attention(model: nn.Module, kind: str) -> None:
     where, hint = f"trainer.attention={kind}", "type trainer.attention=auto"
     parts = _transformers_in(model, where, hint)
-    ours = any(part.config._attn_implementation in NAMES.values() for part in parts)
-    if ours or any(getattr(module, FIXED, False) for module in model.modules()):
+    if any(part.config._attn_implementation in NAMES.values() for part in parts):
         raise UserError("the attention of what this run trains is part of its method", where, hint)
     for part in parts:
         try:

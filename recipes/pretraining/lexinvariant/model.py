@@ -118,22 +118,12 @@ def token_losses(hidden: Tensor, heads: Heads, labels: Tensor) -> tuple[Tensor, 
     return torch.stack(sums).sum(), torch.cat(nlls)
 
 
-class NextToken:
-    """Mean NLL of the predicted tokens of the global batch, each sequence by its own head."""
-
-    def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
-        """Predicted tokens of this micro-batch."""
-        return (batch["labels"] != IGNORE).sum().float()
-
-    def __call__(
-        self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of one micro-batch and its NLL as [sum, count]."""
-        total, nll = model(
-            batch["input_ids"],
-            batch["attention_mask"],
-            batch["keys"],
-            readout=lambda hidden, heads: token_losses(hidden, heads, batch["labels"]),
-        )
-        counts = torch.stack([nll.sum(), torch.full_like(nll.sum(), len(nll))])
-        return total / normalizer, {"nll": counts.detach()}
+def batch_losses(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """`token_losses` of a batch, each sequence by its own head."""
+    losses: tuple[Tensor, Tensor] = model(
+        batch["input_ids"],
+        batch["attention_mask"],
+        batch["keys"],
+        readout=lambda hidden, heads: token_losses(hidden, heads, batch["labels"]),
+    )
+    return losses

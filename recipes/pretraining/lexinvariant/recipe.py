@@ -28,7 +28,8 @@ from recipes.pretraining.lexinvariant.measures import (
     encipher,
     window_nlls,
 )
-from recipes.pretraining.lexinvariant.model import NextToken, build_model
+from recipes.pretraining.lexinvariant.model import batch_losses, build_model
+from recipes.pretraining.next_token import NextToken
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class LexinvariantRecipe:
         texts = MixtureItems(prepared.mixture, config.trainer.max_steps * config.trainer.batch_size, config.seed)
         items: Any = LexiconItems(texts, prepared.lexicon, config.lookups, config.lexicon, config.seed)
         steps = regular_steps(config.trainer.max_steps, config.evaluation.watch_every)
-        return Training(model, NextToken(), items, lexicon_collate, {}, steps, _count_steps)
+        return Training(model, NextToken(batch_losses), items, lexicon_collate, {}, steps, _count_steps)
 
     def watch(self, config: LexinvariantConfig, prepared: Prepared, model: Any) -> Scores:
         """Loss by position, and look-ups."""

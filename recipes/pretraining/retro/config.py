@@ -7,9 +7,11 @@ from recipes.core.config.unread import unread_keys
 from recipes.core.data.config import DomainsConfig
 from recipes.core.models.config import SmallLMConfig, llama_parameters, mlp_width
 from recipes.core.scoring.neighbours_config import MINILM, TFIDF, KeysConfig
+from recipes.core.training.stage_plan import Stage, stage_problem
 
 NEAREST, RANDOM, NONE = "nearest", "random", "none"
 LOSS, ANSWER, SHARE = "loss", "answer", "share"
+DECODER, READING = "decoder", "cross-attention and encoder"  # groups of parameters
 LOW, MIDDLE, HIGH, FIRST = "low", "middle", "high", "first"
 LONG, MODERATE = 8, 4  # tokens of a shared run from which an overlap is high, or middle
 EPSILON = 1e-6  # of RMS norms
@@ -35,7 +37,11 @@ class RetrievalConfig:
     )
     gate: float = setting(1.0, help="what cross-attention is multiplied by where it is measured; 0: it is left out")
     plain_share: float = setting(
-        0.0, help="share of the steps before retrieval begins: the decoder alone is trained (RETRO-fitting)", ge=0, lt=1
+        0.0,
+        help="RETRO-fitting: share of the steps in which the decoder alone is trained; then all is, with a fresh "
+        "optimizer and warm-up",
+        ge=0,
+        lt=1,
     )
     passages: int = setting(
         0, help="nearest chunks that stand as text behind a sequence's first chunk (1 in RETRO++)", ge=0, le=1
@@ -88,12 +94,39 @@ class RetroConfig(RunConfig):
             problems.append(("retrieval.layers", f"are some of 1 to model.layers={self.model.layers}, in order"))
         if self.match_parameters and retrieval.is_read:
             problems.append(("match_parameters", "is for a decoder without retrieval; type retrieval.neighbours=none"))
-        # What stands between the parts of a layer is no part of a model of `transformers`, whose layers these change.
-        parts = "changes whole layers of a decoder, and cross-attention stands inside them; leave it out"
+        return problems + self._trainer_problems()
+
+    def _trainer_problems(self) -> list[tuple[str, str]]:
+        """What the trainer cannot do here: cross-attention stands inside the layers, whose parts are called one by one.
+
+        Eager attention takes a missing mask for tokens that see all.
+        """
         trainer = self.trainer
-        changes = {"gradient_checkpointing": trainer.gradient_checkpointing, "compile": trainer.compile}
-        changes["dtype"] = trainer.dtype != "float32"
-        return problems + [(f"trainer.{key}", parts) for key, is_asked in changes.items() if is_asked]
+        whole = "changes whole layers of a decoder, and cross-attention stands inside them; leave it out"
+        cannot = (
+            ("gradient_checkpointing", trainer.gradient_checkpointing, whole),
+            ("compile", trainer.compile, whole),
+            ("dtype", trainer.dtype != "float32", whole),
+            ("attention", trainer.attention != "auto", "is fixed, as layers are called without masks; leave it out"),
+            ("parallel", trainer.parallel == "fsdp", "fsdp shares out what is read outside of its layer; type ddp"),
+            (
+                "nproc",
+                trainer.nproc > 1 and self.stages,
+                "RETRO-fitting freezes weights in one process; type 1",
+            ),
+        )
+        problems = [(f"trainer.{key}", reason) for key, is_asked, reason in cannot if is_asked]
+        if self.stages and (problem := stage_problem(self.stages, trainer.max_steps)):
+            problems.append(("retrieval.plain_share", problem))
+        return problems
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Of RETRO-fitting: the decoder alone, then all of the model; none where all is trained from the first step."""
+        share, rate = self.retrieval.plain_share, self.trainer.learning_rate
+        if not self.retrieval.is_read or not share:
+            return ()
+        return (Stage("plain", (DECODER,), share, rate), Stage("fitting", (DECODER, READING), 1 - share, rate))
 
     @property
     def sequence_tokens(self) -> int:
@@ -214,7 +247,7 @@ CARD = Card(
     ),
     cost="per chunk an encoder reads k neighbours of 2 m tokens: 4 times the decoder's tokens at k = 2",
     pair_keys=("arm", "retrieval", "match_parameters"),
-    version=1,
+    version=2,
     control="retro_random",
     headlines=(LOSS, ANSWER),
     price=(f"{LOSS}/{LOW}",),

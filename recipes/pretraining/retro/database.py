@@ -19,7 +19,7 @@ from recipes.core.scoring.neighbours import (
     texts_of_rows,
 )
 from recipes.pretraining.retro.config import RANDOM, RetrievalConfig, RetroConfig
-from recipes.pretraining.retro.method import chunk_count
+from recipes.pretraining.retro.method import chunk_ends
 
 KEYS = "retrieval.keys"
 SPARE = 8  # random chunks that are drawn beside those needed, should some be of the sequence's own documents
@@ -32,7 +32,7 @@ class Sequences:
     Attributes:
         tokens: int32 [S, n]
         numbers: int32 [S, l, depth] chunks of the database, the nearest first, `MISSING` for none.
-        documents: int64 [S, 2] number of the first and of the last document of each.
+        documents: int64 [S, l + 1] number of the document that each chunk begins in, and of the last one.
         domains: int64 [S] number of the domain.
     """
 
@@ -100,7 +100,7 @@ class Database:
         if not len(chosen):
             note(f"no document has two whole chunks of {size} tokens: nothing is asked about the database")
         tokens = np.concatenate([self.chunks.tokens[chosen], self.chunks.tokens[chosen + 1]], 1)
-        documents = np.stack([self.chunks.documents[chosen]] * 2, 1)
+        documents = np.repeat(self.chunks.documents[chosen, None], 3, 1)
         return self._looked_up([(tokens, documents, np.zeros(len(chosen), np.int64))], exclude=False)
 
     def random(self, sequences: Sequences, seed: int, exclude: bool) -> Sequences:
@@ -108,7 +108,7 @@ class Database:
         count, chunks, depth = sequences.numbers.shape
         drawn = np.random.default_rng(seed).integers(len(self.chunks), size=(count, chunks, depth + SPARE))
         taken = self.chunks.documents[drawn]
-        first, last = (sequences.documents[:, at, None, None] for at in (0, 1))
+        first, last = (sequences.documents[:, at, None, None] for at in (0, -1))
         barred = (taken >= first) & (taken <= last) if exclude else np.zeros(drawn.shape, bool)
         order = np.argsort(barred, -1, kind="stable")
         numbers = np.where(barred, MISSING, drawn)
@@ -125,13 +125,14 @@ class Database:
         return self._texts[number] + (self._texts[number + 1] if goes_on else "")
 
     def _sequences(self, tokens: np.ndarray, domain: str, part: str, count: int | None) -> tuple[np.ndarray, ...]:
-        """Sequences of a domain, first and last document, and number of the domain."""
+        """Sequences of a domain, documents as in `Sequences`, and number of the domain."""
         numbers = document_numbers(self.mixture.packed.ids(f"{domain}/{part}"), self.tokenizer.eos_token_id)
         length = tokens.shape[1]
         rows = numbers[: tokens.size].reshape(-1, length)
         last, most = len(rows) - 1, len(rows) if count is None else min(count, len(rows))
         chosen = np.linspace(0, last, most).astype(int)  # those that are measured lie evenly over all documents
-        documents = rows[chosen][:, [0, -1]] + (self._first[domain] if part == TRAIN else 0)
+        begins = [0, *chunk_ends(length, self.retrieval.chunk)[:-1], -1]
+        documents = rows[chosen][:, begins] + (self._first[domain] if part == TRAIN else 0)
         place = self.mixture.domains.index(domain)
         return tokens[chosen], documents, np.full(len(chosen), place)
 
@@ -139,18 +140,16 @@ class Database:
         tokens, documents, domains = (np.concatenate(each) for each in zip(*parts, strict=True))
         if not len(tokens):
             return Sequences(tokens, np.zeros((0, 0, self.config.depth), np.int32), documents, domains)
-        length, size = tokens.shape[1], self.retrieval.chunk
-        count = chunk_count(length, size)
-        cuts = [0, *range(length - (count - 1) * size, length + 1, size)]
-        rows = [row[first:last] for row in tokens for first, last in zip(cuts[:-1], cuts[1:], strict=True)]
+        ends = chunk_ends(tokens.shape[1], self.retrieval.chunk)
+        rows = [part for row in tokens for part in np.split(row, ends[:-1])]
         groups = None
         if exclude:
-            spread = np.arange(int((documents[:, 1] - documents[:, 0]).max(initial=0)) + 1)
-            owners = np.minimum(documents[:, :1] + spread, documents[:, 1:])
-            groups = (np.repeat(owners, count, 0), self.chunks.documents)
+            spread = np.arange(int((documents[:, -1] - documents[:, 0]).max(initial=0)) + 1)
+            owners = np.minimum(documents[:, :1] + spread, documents[:, -1:])
+            groups = (np.repeat(owners, len(ends), 0), self.chunks.documents)
         queries = texts_of_rows(self.tokenizer, rows)
         numbers = nearest_texts(self.retrieval.keys, self._texts, queries, self.config.depth, groups, self.device, KEYS)
         k = self.retrieval.k
         if missing := int((numbers[:, :k] == MISSING).any(1).sum()):
             note(f"{missing:,} of {len(queries):,} chunks have fewer than {k} neighbours; the others are masked")
-        return Sequences(tokens, numbers.reshape(len(tokens), count, -1), documents, domains)
+        return Sequences(tokens, numbers.reshape(len(tokens), len(ends), -1), documents, domains)

@@ -10,6 +10,7 @@ from recipes.core.scoring.neighbours import MISSING, Chunks
 from recipes.core.training.sequences import MixtureItems
 from recipes.pretraining.retro.config import RetrievalConfig
 from recipes.pretraining.retro.database import Sequences
+from recipes.pretraining.retro.method import chunk_ends
 
 HIDDEN = 1  # stream of draws: whose neighbours are hidden
 
@@ -37,7 +38,7 @@ def lay_out(
     labels = np.append(tokens[1:], IGNORE).astype(np.int64)
     slots = numbers[:, :k]
     if retrieval.passages:
-        first = len(tokens) - (len(numbers) - 1) * size  # tokens of the first chunk
+        first = int(chunk_ends(len(tokens), size)[0])  # tokens of the first chunk
         passage, visible = chunks.with_continuation(numbers[0, 0])
         passage = np.where(visible, passage, end)
         # The last token of the passage predicts what the last one of the first chunk would.

@@ -23,7 +23,7 @@ from recipes.pretraining.retro.config import (
 )
 from recipes.pretraining.retro.database import Database, Sequences
 from recipes.pretraining.retro.items import Collate, lay_out
-from recipes.pretraining.retro.method import chunk_count, longest_shared_run
+from recipes.pretraining.retro.method import chunk_ends, longest_shared_run
 from recipes.pretraining.retro.model import RetroLM, token_losses
 
 TITLES = {
@@ -40,7 +40,7 @@ class Example:
 
     Attributes:
         name: Domain, sequence and chunk.
-        group: Its document.
+        group: The document that it begins in.
         row: Number of its sequence.
         chunk: Its number in the sequence.
         tokens: First and one past the last token of the sequence.
@@ -64,20 +64,19 @@ class Example:
 
 def held_out_examples(config: RetroConfig, database: Database, sequences: Sequences) -> list[Example]:
     """The chunks of held-out sequences, by the nearest neighbours of the chunk before them: the same in all arms."""
-    size, length = config.retrieval.chunk, sequences.tokens.shape[1]
-    count = chunk_count(length, size)
-    first = length - (count - 1) * size
+    size = config.retrieval.chunk
+    ends = chunk_ends(sequences.tokens.shape[1], size).tolist()
     nearest = sequences.numbers[:, :-1, : config.evaluation.bin_neighbours]
     others, visible = database.chunks.with_continuation(nearest.reshape(-1, nearest.shape[-1]))
-    later = np.asarray(sequences.tokens[:, first:]).reshape(-1, size)
-    overlaps = longest_shared_run(later, others, visible).reshape(len(sequences), count - 1)
+    later = np.asarray(sequences.tokens[:, ends[0] :]).reshape(-1, size)
+    overlaps = longest_shared_run(later, others, visible).reshape(len(sequences), len(ends) - 1)
     examples = []
-    for row, (document, domain) in enumerate(zip(sequences.documents[:, 0], sequences.domains, strict=True)):
+    for row, (documents, domain) in enumerate(zip(sequences.documents, sequences.domains, strict=True)):
         name = database.mixture.domains[domain]
-        for chunk in range(count):
-            last = first + chunk * size
+        for chunk, last in enumerate(ends):
             begin, overlap = (0, -1) if chunk == 0 else (last - size, int(overlaps[row, chunk - 1]))
-            examples.append(Example(f"{name} {row}.{chunk}", f"{name} {document}", row, chunk, (begin, last), overlap))
+            group = f"{name} {documents[chunk]}"
+            examples.append(Example(f"{name} {row}.{chunk}", group, row, chunk, (begin, last), overlap))
     present = {example.bin for example in examples}
     for name in (LOW, MIDDLE, HIGH):
         if name not in present:

@@ -24,6 +24,11 @@ def chunk_count(length: int, size: int) -> int:
     return -(-length // size)
 
 
+def chunk_ends(length: int, size: int) -> np.ndarray:
+    """int [l]: one past the last token of each chunk."""
+    return length - size * np.arange(chunk_count(length, size))[::-1]
+
+
 def readable_chunk(length: int, size: int) -> np.ndarray:
     """int [n]: the chunk whose neighbours each token reads, -1 for none."""
     places = np.arange(length) + chunk_count(length, size) * size - length

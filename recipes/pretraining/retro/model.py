@@ -21,7 +21,8 @@ from recipes.core.losses.objectives import IGNORE
 from recipes.core.models.build import llama, local_seed
 from recipes.core.models.config import SmallLMConfig
 from recipes.core.models.head import OutputHead, output_head
-from recipes.pretraining.retro.config import EPSILON, RetrievalConfig
+from recipes.core.training.stages import Groups
+from recipes.pretraining.retro.config import DECODER, EPSILON, READING, RetrievalConfig
 from recipes.pretraining.retro.method import attend, chunked_cross_attention, split_chunks
 
 R = TypeVar("R")
@@ -58,20 +59,14 @@ class Attention(nn.Module):
         queries, keys = self.split(self.query(normed)), self.split(self.key(read))
         if rotary is not None:
             queries, keys = apply_rotary_pos_emb(queries, keys, *rotary)
-        attended: Tensor = self.out(
-            attend(queries, keys, self.split(self.value(read)), visible).transpose(1, 2).flatten(2)
-        )
+        attended: Tensor = self.out(self.join(attend(queries, keys, self.split(self.value(read)), visible)))
         return attended
 
     def by_chunks(self, normed: Tensor, encoded: Tensor, visible: Tensor, size: int) -> Tensor:
         """[B, n, width] of normalised states that attend to `encoded` [B, l, S, width] of their chunks."""
-        queries, keys, values = (
-            self.split(self.query(normed)),
-            self.split(self.key(encoded)),
-            self.split(self.value(encoded)),
-        )
-        joined = chunked_cross_attention(queries, keys, values, visible, size).transpose(1, 2).flatten(2)
-        attended: Tensor = self.out(joined)
+        keys, values = self.split(self.key(encoded)), self.split(self.value(encoded))
+        read = chunked_cross_attention(self.split(self.query(normed)), keys, values, visible, size)
+        attended: Tensor = self.out(self.join(read))
         return attended
 
 
@@ -136,8 +131,6 @@ class RetroLM(nn.Module):
         gate: What the cross-attention is multiplied by; 0 leaves the decoder alone.
     """
 
-    attention_is_fixed = True  # layers are called without masks, which eager attention takes for tokens that see all
-
     def __init__(self, language_model: Any, retrieval: RetrievalConfig | None) -> None:
         super().__init__()
         self.language_model = language_model
@@ -170,8 +163,6 @@ class RetroLM(nn.Module):
         """
         decoder: Any = self.language_model.model
         hidden, encoded, seen = decoder.embed_tokens(input_ids), None, None
-        if neighbours is not None and self.encoder is not None and self.gate == 0 and self.training:
-            hidden = hidden + 0 * self._weights()
         rotary = self._rotary(hidden, input_ids.shape[1])
         for number, layer in enumerate(decoder.layers, 1):
             normed = layer.input_layernorm(hidden)
@@ -184,6 +175,11 @@ class RetroLM(nn.Module):
                 hidden = hidden + self.gate * cross.by_chunks(normed, encoded, seen, self.size)
             hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
         return readout(decoder.norm(hidden), output_head(self.language_model))
+
+    def groups(self) -> Groups:
+        """Parameters of the decoder, and those that read neighbours."""
+        reading = [parameter for part in (self.cross, self.encoder) if part for parameter in part.parameters()]
+        return {DECODER: list(self.language_model.parameters()), READING: reading}
 
     def _encode(self, normed: Tensor, neighbours: Tensor, visible: Any) -> tuple[Tensor, Tensor]:
         """States [B, l, k r, width] of all neighbours of each chunk, and where there is one."""
@@ -198,12 +194,6 @@ class RetroLM(nn.Module):
     def _rotary(self, like: Tensor, length: int) -> Rotary:
         rotary: Rotary = self.language_model.model.rotary_emb(like, torch.arange(length, device=like.device)[None])
         return rotary
-
-    def _weights(self) -> Tensor:
-        """Sum of the weights that a closed gate leaves out: times 0 they have a gradient, as several processes want."""
-        assert self.encoder is not None
-        parameters = (*self.cross.parameters(), *self.encoder.parameters())
-        return torch.stack([each.sum() for each in parameters]).sum()
 
 
 def build_model(
@@ -223,22 +213,6 @@ def build_model(
     shape.max_position_embeddings = max(shape.max_position_embeddings, longest)
     with local_seed(seed):
         return RetroLM(LlamaForCausalLM(shape), retrieval)
-
-
-class NextToken:
-    """Mean NLL of the predicted tokens of the global batch."""
-
-    def normalizer(self, batch: dict[str, Tensor]) -> Tensor:
-        """Predicted tokens of this micro-batch."""
-        return (batch["labels"] != IGNORE).sum().float()
-
-    def __call__(
-        self, model: nn.Module, batch: dict[str, Tensor], normalizer: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of one micro-batch and its NLL as [sum, count]."""
-        total, nll = token_losses(model, batch)
-        counts = torch.stack([nll.sum(), torch.full_like(nll.sum(), len(nll))])
-        return total / normalizer, {"nll": counts.detach()}
 
 
 def token_losses(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,9 @@ from recipes.core.recipe import Evaluation
 from recipes.core.scoring.neighbours import MISSING
 from recipes.core.storage.files import write_text
 from recipes.core.training.sequences import MixtureItems
+from recipes.core.training.stages import Stages
 from recipes.core.training.task import Training
+from recipes.pretraining.next_token import NextToken
 from recipes.pretraining.retro.config import RetroConfig
 from recipes.pretraining.retro.database import Database, Sequences
 from recipes.pretraining.retro.items import Collate, RetroItems
@@ -28,7 +30,7 @@ from recipes.pretraining.retro.measures import (
     losses_by_overlap,
     sequence_losses,
 )
-from recipes.pretraining.retro.model import NextToken, RetroLM, build_model
+from recipes.pretraining.retro.model import RetroLM, build_model, token_losses
 
 HELD_OUT, QUESTIONS = 1, 2  # seeds of the random neighbours of what is measured: the same for all seeds
 
@@ -84,17 +86,20 @@ class RetroRecipe:
         retrieval, tokenizer = config.retrieval, prepared.database.tokenizer
         read = retrieval if retrieval.is_read else None
         model = build_model(config.model, read, config.inner, len(tokenizer), config.sequence_tokens, config.seed)
-        steps = config.trainer.max_steps
-        texts = MixtureItems(prepared.mixture, steps * config.trainer.batch_size, config.seed)
+        trainer = config.trainer
+        steps = trainer.max_steps
+        stages = None
+        if config.stages:
+            stages = Stages(model, config.stages, model.groups(), trainer, config.seed, where="retrieval.plain_share")
+        texts = MixtureItems(prepared.mixture, steps * trainer.batch_size, config.seed)
         chunks, end = prepared.database.chunks, tokenizer.eos_token_id
         items: Any = RetroItems(texts, prepared.training, chunks, retrieval, end, config.seed)
-        plain = round(retrieval.plain_share * steps)
 
         def open_gate(step: int, model: Any, _: list[dict[str, Any]]) -> None:
-            model.gate = float(step >= plain)
+            model.gate = float(stages is None or stages.at(step) > 0)
 
         watched = regular_steps(steps, config.evaluation.watch_every)
-        return Training(model, NextToken(), items, Collate(chunks), {}, watched, open_gate)
+        return Training(model, NextToken(token_losses), items, Collate(chunks), {}, watched, open_gate, stages=stages)
 
     def watch(self, config: RetroConfig, prepared: Prepared, model: Any) -> Scores:
         """Losses of held-out text."""
