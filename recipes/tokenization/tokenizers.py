@@ -14,6 +14,7 @@ from recipes.core.data.text.text_ids import TextIds, control_ids
 from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.models.sources import load_tokenizer
+from recipes.core.models.tokenizer import train_on_words
 from recipes.core.runs.progress import progress
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import home_path, sha256_json
@@ -154,7 +155,10 @@ def _bpe(config: TokenizerConfig, texts: Sequence[str], control: list[str], seed
     )
     # A stretch of text is given as a text of its own: no separator is needed, and merges never leave it.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not config.supertokens)
-    tokenizer.train_from_iterator(draw_stretches(texts, seed) if config.supertokens else texts, trainer)
+    if config.supertokens:
+        tokenizer.train_from_iterator(draw_stretches(texts, seed), trainer)
+    else:
+        train_on_words(tokenizer, texts, trainer)
     return tokenizer
 
 

@@ -82,6 +82,23 @@ def train_wordpiece(
     return _built_once([fingerprint, vocabulary, "wordpiece", lower_case], build)
 
 
+def train_on_words(tokenizer: Tokenizer, texts: Iterable[str], trainer: Any) -> None:
+    """Train a tokenizer on the words of texts, as it cuts them.
+
+    What is longer than any word, such as base64 or DNA, is cut once more: a trainer's time grows with its square. The
+    tokenizer reads texts without that cut.
+
+    Args:
+        tokenizer: To train, with its normaliser and how it cuts words; None for texts that are words.
+        texts: What to train on.
+        trainer: Of the tokenizer's model.
+    """
+    words, cut = tokenizer.pre_tokenizer, pre_tokenizers.Split(Regex(rf"(?m:.{{1,{LONGEST}}})"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, cut] if words else [cut])
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.pre_tokenizer = words
+
+
 def add_image_tokens(tokenizer: Any) -> Any:
     """Give a language model's tokenizer the image tokens, and a padding token if it has none."""
     tokenizer.add_special_tokens({"additional_special_tokens": list(IMAGE_TOKENS)})
@@ -132,15 +149,9 @@ def _add_bos(tokenizer: PreTrainedTokenizerFast, begin: bool) -> PreTrainedToken
     return tokenizer
 
 
-def _short(words: Any) -> Any:
-    """Cuts what is longer than any word, such as base64 or DNA: a trainer's time grows with the square of it."""
-    return pre_tokenizers.Sequence([words, pre_tokenizers.Split(Regex(rf"(?m:.{{1,{LONGEST}}})"), "isolated")])
-
-
 def _bpe(texts: Iterable[str], vocabulary: int, extra: Sequence[str]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
-    words = pre_tokenizers.ByteLevel(add_prefix_space=True, trim_offsets=True)
-    tokenizer.pre_tokenizer = _short(words)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, trim_offsets=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
@@ -148,8 +159,7 @@ def _bpe(texts: Iterable[str], vocabulary: int, extra: Sequence[str]) -> PreTrai
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.pre_tokenizer = words
+    train_on_words(tokenizer, texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -170,7 +180,7 @@ def _wordpiece(texts: Callable[[], Iterable[str]], vocabulary: int, lower_case: 
     characters = sorted(characters[: vocabulary // 4])  # each of them twice: at the begin of a word, and inside
     special = list(BERT_TOKENS.values())
     draft = Tokenizer(models.WordPiece(unk_token=BERT_TOKENS["unk"]))
-    draft.normalizer, draft.pre_tokenizer = normalizer, _short(pre_tokenizers.BertPreTokenizer())
+    draft.normalizer, draft.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary,
         special_tokens=[*special, *characters, *(f"{INSIDE}{each}" for each in characters)],
@@ -178,7 +188,7 @@ def _wordpiece(texts: Callable[[], Iterable[str]], vocabulary: int, lower_case: 
         limit_alphabet=len(characters),
         show_progress=False,
     )
-    draft.train_from_iterator(texts(), trainer)
+    train_on_words(draft, texts(), trainer)
     # Once more without characters as special tokens, which would be cut out of words.
     tokenizer = Tokenizer(models.WordPiece(draft.get_vocab(), unk_token=BERT_TOKENS["unk"]))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()

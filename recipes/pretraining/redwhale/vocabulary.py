@@ -20,6 +20,7 @@ from recipes.core.data.text.vocabulary_bytes import tokenizer_kind, unicode_byte
 from recipes.core.errors import UserError
 from recipes.core.messages import note
 from recipes.core.models.sources import load_tokenizer
+from recipes.core.models.tokenizer import train_on_words
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import read_json, sha256_json, write_json
 from recipes.pretraining.redwhale.config import ADDED, ExtendConfig
@@ -95,7 +96,7 @@ def _learn(tokenizer: Any, texts: Sequence[str], config: ExtendConfig) -> list[t
             words.append(rows[word])
     learned, size = Tokenizer(models.BPE()), len(letters) + SPARE * config.tokens
     trainer = trainers.BpeTrainer(vocab_size=size, min_frequency=config.frequency, show_progress=False)
-    learned.train_from_iterator(words, trainer)
+    train_on_words(learned, words, trainer)
     names = {token: piece for piece, token in tokenizer.get_vocab().items()}
     old = {sign: names[token] for token, sign in letters.items()}
     merges = json.loads(learned.to_str())["model"]["merges"]

@@ -16,6 +16,7 @@ from recipes.core.models.config import SmolLM2TextConfig
 from recipes.core.models.sentences import ASSET
 from recipes.core.models.smollm2 import load_tokenizer as smollm2_tokenizer
 from recipes.core.models.sources import load_tokenizer
+from recipes.core.models.tokenizer import train_on_words
 from recipes.core.storage.assets import asset_path
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
@@ -95,7 +96,7 @@ def _bpe(config: VocabularyConfig, texts: Sequence[str], size: int) -> Tokenizer
         show_progress=False,
         **bounded,
     )
-    backend.train_from_iterator(texts, trainer)
+    train_on_words(backend, texts, trainer)
     return backend
 
 

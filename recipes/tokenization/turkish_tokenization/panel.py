@@ -19,6 +19,7 @@ from recipes.core.models.config import SmolLM2TextConfig
 from recipes.core.models.sentences import ASSET as MINILM
 from recipes.core.models.smollm2 import load_tokenizer as load_smollm2
 from recipes.core.models.sources import load_tokenizer
+from recipes.core.models.tokenizer import train_on_words
 from recipes.core.storage.assets import asset_path
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
@@ -208,7 +209,7 @@ def _train(kind: str, size: int, texts: Iterable[str], frequency: int) -> Tokeni
     tokenizer.decoder = decoders.ByteLevel()
     parts = [pre_tokenizers.Split(MARK, "removed"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parts)
-    tokenizer.train_from_iterator(texts, trainer)
+    train_on_words(tokenizer, texts, trainer)
     return tokenizer
 
 

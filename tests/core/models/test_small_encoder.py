@@ -58,6 +58,16 @@ def test_a_run_without_a_break_is_no_word_to_learn(train: Any) -> None:
         assert made.decode(TextIds(made).ids(text)).lstrip() == text
 
 
+def test_tokenizers_are_trained_on_words_everywhere() -> None:
+    """But for stretches of text whose pieces have a greatest length, and unigrams, which are counted in linear time."""
+    root = Path(__file__).parents[3]
+    files = {path: path.read_text("utf-8").count(".train_from_iterator(") for path in root.glob("recipes/**/*.py")}
+    assert {path.relative_to(root).as_posix(): count for path, count in files.items() if count} == {
+        "recipes/core/models/tokenizer.py": 1,
+        "recipes/tokenization/tokenizers.py": 2,
+    }
+
+
 @pytest.mark.parametrize("embedding", [None, 8])
 def test_sizes_are_counted_as_they_are(embedding: int | None, tokenizer: Any) -> None:
     config = replace(CONFIG, embedding=embedding, vocabulary=len(tokenizer))
