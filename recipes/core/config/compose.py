@@ -7,7 +7,7 @@ never torch.
 
 import dataclasses
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -43,6 +43,27 @@ class SettingInfo:
     choices: tuple[Any, ...] | None
 
 
+@dataclass(frozen=True)
+class Draft:
+    """What was typed in the tree of the config files, before interpolations are replaced and values are checked.
+
+    Attributes:
+        tree: The tree.
+        keys: (dotted key, value) as typed, with shorthands written out.
+        choices: Typed options of groups.
+        presets: Of the recipe's file: what it sets for budgets, arms and conditions.
+        known: Dotted keys of all leaves that the config has.
+        problems: What is wrong with words and keys.
+    """
+
+    tree: dict[str, Any]
+    keys: list[tuple[str, Any]]
+    choices: dict[str, str]
+    presets: dict[str, Any]
+    known: Collection[str]
+    problems: list[Problem]
+
+
 def compose(recipe: str, overrides: list[str]) -> Any:
     """The checked config of one run.
 
@@ -56,6 +77,11 @@ def compose(recipe: str, overrides: list[str]) -> Any:
     Raises:
         UserError: with *all* problems of syntax, keys, types, ranges and cross-field rules.
     """
+    return check_draft(recipe, overrides, draft(recipe, overrides))
+
+
+def draft(recipe: str, overrides: list[str]) -> Draft:
+    """The tree of what was typed. Raises UserError if the config files do not compose; other problems are collected."""
     kind = registry.config_class(recipe)
     choices, keys, problems = _expand(recipe, overrides)
     tree, more = _config_tree(recipe, choices)
@@ -74,20 +100,39 @@ def compose(recipe: str, overrides: list[str]) -> Any:
             set_key(tree, key, value)
         else:
             problems.append(Problem(key, value, _unknown_key(recipe, key, list(known), tree)))
+    return Draft(tree, keys, choices, presets, known, problems)
+
+
+def check_draft(recipe: str, overrides: list[str], draft: Draft) -> Any:
+    """The checked config of a draft; arguments and errors as of `compose`."""
+    typed, problems = dict(draft.keys), list(draft.problems)
     try:
-        resolved = resolve(tree)
+        resolved = resolve(draft.tree)
     except ConfigError as error:
         problems += error.problems
-        raise_problems(_located(recipe, overrides, problems, typed, choices))
+        raise_problems(_located(recipe, overrides, problems, typed, draft.choices))
         raise AssertionError("unreachable") from error
-    config, value_problems = build(kind, resolved)
-    unnamed = label_problems(recipe, overrides, keys, str(typed.get("arm", tree["arm"])), arm_settings(recipe))
+    config, value_problems = build(registry.config_class(recipe), resolved)
+    arm = str(typed.get("arm", draft.tree["arm"]))
+    unnamed = label_problems(recipe, overrides, draft.keys, arm, arm_settings(recipe))
     if config is not None:
-        value_problems += stopping_problems(config, registry.card(recipe)) + flops_problems(config)
+        value_problems += rule_problems(config)
     reported = {problem.key.partition("=")[0] for problem in problems}
     problems += [problem for problem in [*value_problems, *unnamed] if problem.key not in reported]
-    raise_problems(_located(recipe, overrides, problems, typed, choices))
+    raise_problems(_located(recipe, overrides, problems, typed, draft.choices))
     return config
+
+
+def rule_problems(config: RunConfig) -> list[Problem]:
+    """What rules between settings and the recipe's card say against a config."""
+    return stopping_problems(config, registry.card(config.recipe)) + flops_problems(config)
+
+
+def shorthand_keys(recipe: str) -> set[str]:
+    """Dotted keys from whose values group choices or the arm follow where none were typed."""
+    rules = _hydra_tree(recipe, ())
+    implied = {condition.partition("=")[0] for condition in rules.get("implied") or ()}
+    return implied | {f"{group}.path" for group in rules.get("folders") or ()}
 
 
 def applying(recipe: str, overrides: Sequence[str] = ()) -> Callable[[str], bool]:

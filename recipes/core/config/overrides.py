@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -15,6 +16,7 @@ from recipes.core.config.schema import Problem, raise_problems
 
 KEY = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*")
 SIMPLE = re.compile(r"[A-Za-z_/~.][\w/~.-]*")  # texts that need no quotes
+WHOLE = re.compile(r"(?:0|[1-9][0-9]{0,17})")  # numbers that Hydra's grammar reads as Python does
 NO_TEXTS = ("true", "false", "null", "inf", "nan", ".inf", ".nan")  # in Hydra's grammar
 RESOLVER = re.compile(r"\$\{[^{}]*:")
 LIST_VALUES = "type key=1,2 or key=range(3), or --sweeper optuna for key=interval(0,1)"
@@ -97,6 +99,8 @@ def sweep_choices(overrides: list[str]) -> tuple[list[str], list[list[str]]]:
 
 def values_of(key: str, raw: str) -> list[str] | Problem | None:
     """The values of a key that has several, as they would be typed one by one; None if it has one."""
+    if _is_whole(key, raw):
+        return None
     parts = pieces(raw)
     if len(parts) > 1:
         empty = any(not part for part in parts)
@@ -212,12 +216,14 @@ def _one_value(word: str, before: str, texts: Mapping[str, bool], groups: Collec
 
 def _value(key: str, raw: str, texts: Mapping[str, bool], groups: Collection[str]) -> Any:
     """The value that a word gives its key, or a `Problem`."""
-    parsed = _parse(key, raw)
-    if parsed is None:
-        if raw.strip()[0] in "'\"":
-            return Problem(f"{key}={raw}", None, f"has quotes that do not match; in a shell: {in_shell(key, raw)}")
+    if _is_whole(key, raw):
+        value: Any = int(raw)
+    elif (parsed := _parse(key, raw)) is not None:
+        value = plain_value(parsed.value())
+    elif raw.strip()[0] in "'\"":
+        return Problem(f"{key}={raw}", None, f"has quotes that do not match; in a shell: {in_shell(key, raw)}")
+    else:
         return raw.strip()
-    value = plain_value(parsed.value())
     if key in groups and not isinstance(value, dict):
         return value if isinstance(value, str) else raw.strip()
     if key not in texts or value is None or isinstance(value, str | dict):
@@ -234,8 +240,14 @@ def _text(value: Any, typed: str) -> Any:
     return value if value is None or isinstance(value, str) else typed.strip()
 
 
+def _is_whole(key: str, raw: str) -> bool:
+    """Whether a value is a whole number as it is typed by hand, for which Hydra's parser is not asked: it is slow."""
+    return WHOLE.fullmatch(raw) is not None and _parse(key, "0") is not None
+
+
+@lru_cache(maxsize=4096)
 def _parse(key: str, raw: str) -> Any:
-    """Hydra's parse of `KEY=VALUE`; None if it is none of its syntax."""
+    """Hydra's parse of `KEY=VALUE`, which nobody changes; None if it is none of its syntax."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 import traceback
+import typing
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -24,6 +25,7 @@ from recipes.core.config.settings import Card, RunConfig
 from recipes.core.errors import UserError
 from recipes.core.spelling import did_you_mean, nearest
 from recipes.core.storage.files import home_path
+from recipes.core.storage.fingerprints import memo
 
 ROOT = Path(recipes.__file__).resolve().parents[1]
 RECIPES = "STEELYARD_RECIPES"  # folders of recipes outside, joined as those of PATH are
@@ -203,6 +205,17 @@ def _locations() -> dict[str, Location]:
 
 
 def _by_name() -> dict[str, list[Location]]:
+    """The recipes of each name, as their folders are now; within `look_once`, as they were when first asked for."""
+    known = memo()
+    if known is None:
+        return _find_by_name()
+    asked = ("recipes", os.environ.get(RECIPES))
+    if asked not in known:
+        known[asked] = _find_by_name()
+    return typing.cast(dict[str, list[Location]], known[asked])
+
+
+def _find_by_name() -> dict[str, list[Location]]:
     by_name: dict[str, list[Location]] = {}
     for location in (*_shipped().values(), *_scan()[0]):
         by_name.setdefault(location.name, []).append(location)

@@ -62,7 +62,7 @@ def build(kind: type, tree: dict[str, Any], path: str = "") -> tuple[Any, list[P
     fields = {field.name: field for field in dataclasses.fields(kind)}
     problems = [
         Problem(
-            _join(path, key),
+            joined(path, key),
             value if not isinstance(value, dict) else None,
             f"unknown key; {did_you_mean(key, list(fields))}",
         )
@@ -71,9 +71,9 @@ def build(kind: type, tree: dict[str, Any], path: str = "") -> tuple[Any, list[P
     ]
     values: dict[str, Any] = {}
     for name, field in fields.items():
-        key = _join(path, name)
+        key = joined(path, name)
         if name in tree:
-            values[name], more = _value(hints[name], tree[name], key, field.metadata)
+            values[name], more = convert(hints[name], tree[name], key, field.metadata)
             problems += more
         elif field.default is not dataclasses.MISSING:
             values[name] = field.default
@@ -83,10 +83,10 @@ def build(kind: type, tree: dict[str, Any], path: str = "") -> tuple[Any, list[P
         return None, problems
     config = kind(**values)
     check = getattr(kind, "check", None)
-    return config, [Problem(_join(path, key), None, message) for key, message in check(config)] if check else []
+    return config, [Problem(joined(path, key), None, message) for key, message in check(config)] if check else []
 
 
-def _value(hint: Any, value: Any, key: str, metadata: typing.Mapping[str, Any]) -> tuple[Any, list[Problem]]:
+def convert(hint: Any, value: Any, key: str, metadata: typing.Mapping[str, Any]) -> tuple[Any, list[Problem]]:
     options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     if value is None:
         allowed = type(None) in options
@@ -109,7 +109,7 @@ def _node(kinds: list[type], value: Any, key: str) -> tuple[Any, list[Problem]]:
     by_name = {next(f.default for f in dataclasses.fields(kind) if f.name == "name"): kind for kind in kinds}
     name = value.get("name")
     if name not in by_name:
-        return None, [Problem(_join(key, "name"), name, did_you_mean(str(name), [str(option) for option in by_name]))]
+        return None, [Problem(joined(key, "name"), name, did_you_mean(str(name), [str(option) for option in by_name]))]
     return build(by_name[name], value, key)
 
 
@@ -191,5 +191,5 @@ def _type_name(options: tuple[Any, ...]) -> str:
     return " or ".join(names.get(option, "a list") for option in options)
 
 
-def _join(path: str, key: str) -> str:
+def joined(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key

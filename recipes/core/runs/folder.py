@@ -138,8 +138,12 @@ def run_folder(config: RunConfig, identity: Identity | None = None) -> RunFolder
     Raises:
         UserError: see `identify`.
     """
-    name = f"{(identity or identify(config)).hash}-s{config.seed}"
-    return RunFolder(Path(config.outputs) / config.recipe / config.variant / name)
+    return RunFolder(Path(config.outputs) / config.recipe / config.variant / run_name(config, identity))
+
+
+def run_name(config: RunConfig, identity: Identity | None = None) -> str:
+    """The name of a config's folder; arguments and errors as of `run_folder`."""
+    return f"{(identity or identify(config)).hash}-s{config.seed}"
 
 
 def start(

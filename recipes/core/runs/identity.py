@@ -6,14 +6,13 @@ another name is the same run, and one changed line another. Imports no torch.
 """
 
 import dataclasses
-import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from recipes.core.config import registry
-from recipes.core.config.compose import to_tree
 from recipes.core.config.identity_keys import EARLIER_KEYS, LATER_KEYS, NOT_IDENTITY
 from recipes.core.config.settings import COVERED, DATA_CONTENT, TOKENIZER_CONTENT, RunConfig
 from recipes.core.errors import RunFailed, UserError
@@ -28,6 +27,8 @@ VOCABULARIES = (".spm", ".codes", ".bpe")  # of tokenizers in Python
 # What `from_pretrained` reads of a folder; checkpoints of a trainer that lie in it are other models.
 MODEL_FILES = (".json", ".safetensors", ".gguf", ".model", ".txt", ".jinja", ".tiktoken", ".vocab", *VOCABULARIES)
 OTHER_MODELS = "checkpoint-"
+UNCOUNTED = frozenset((*NOT_IDENTITY, "seed"))
+Known = dict[Hashable, Any] | None
 READING = ("format", "image_column", "images")  # keys beside a path that decide which images count with it
 
 
@@ -47,25 +48,43 @@ class Identity:
 
 
 def identify(config: RunConfig) -> Identity:
-    """The identity of a config, from the files that it names as they are now.
+    """The identity of a config, from the files that it names as they are now; cells that share nodes share the work.
 
     Raises:
         UserError: a file or folder is not there, or a hub name cannot be looked up; names the key.
     """
-    content, version = content_of(config), registry.card(config.recipe).version
-    return Identity(hash_of(to_tree(config), content, version), version, content)
+    known = memo()
+    if known is None:
+        return _identify(config, None)
+    kind: Any = type(config)
+    values = (getattr(config, name) for name in _names(kind) if name not in UNCOUNTED)
+    asked = ("identity", *(id(value) if dataclasses.is_dataclass(value) else repr(value) for value in values))
+    if asked not in known:
+        known[asked] = config, _identify(config, known)  # an id is that of a node which is kept
+    return cast(Identity, known[asked][1])
+
+
+def _identify(config: RunConfig, known: Known) -> Identity:
+    version, later = registry.card(config.recipe).version, _later(config.recipe)
+    content = {key: _content(kind, value, node, key) for key, kind, value, node in _content_settings(config, "", known)}
+    tree = _decisive(config, "", content, later, UNCOUNTED, known)
+    return Identity(_hash(tree, version), version, content)
 
 
 def hash_of(tree: dict[str, Any], content: dict[str, str], version: int) -> str:
     """The hash of a config tree whose settings in `content` stood for what it says."""
-    tree = typing.cast(dict[str, Any], _copy(tree))
-    for key in (*NOT_IDENTITY, "seed"):
-        _remove(tree, key)
-    earlier = EARLIER_KEYS.get(str(tree.get("recipe")), ())
-    _remove_later(tree, "", [key for key in LATER_KEYS if key not in earlier])
-    for key, value in content.items():
-        _replace(tree, key, {"content": value} if value else None)
+    return _hash(_decisive(tree, "", content, _later(str(tree.get("recipe"))), UNCOUNTED), version)
+
+
+def _hash(tree: Any, version: int) -> str:
     return sha256_json({"config": tree, "version": version})[:10]
+
+
+@cache
+def _later(recipe: str) -> Mapping[str, Any]:
+    """Keys of a recipe that came after its first runs, with the values at which they are as if they had not."""
+    earlier = EARLIER_KEYS.get(recipe, ())
+    return {key: value for key, value in LATER_KEYS.items() if key not in earlier}
 
 
 def content_of(config: RunConfig) -> dict[str, str]:
@@ -87,12 +106,9 @@ def content_tree(node: Any, key: str) -> dict[str, Any]:
     Raises:
         UserError: as in `identify`.
     """
-    tree: dict[str, Any] = dataclasses.asdict(node)
-    for name, kind, value, owner in _content_settings(node, ""):
-        content = _content(kind, value, owner, f"{key}.{name}" if key else name)
-        _replace(tree, name, {"content": content} if content else None)
-    _remove_later(tree, f"{key}." if key else "", LATER_KEYS)
-    return tree
+    path = f"{key}." if key else ""
+    content = {name: _content(kind, value, owner, name) for name, kind, value, owner in _content_settings(node, path)}
+    return _decisive(node, path, content, LATER_KEYS) or {}
 
 
 def read_identity(folder: Path) -> Identity | None:
@@ -138,14 +154,24 @@ def check_unchanged(config: RunConfig, content: dict[str, str]) -> None:
             )
 
 
-def _content_settings(config: Any, path: str) -> Iterator[tuple[str, str, Any, Any]]:
+def _content_settings(config: Any, path: str, known: Known = None) -> Iterator[tuple[str, str, Any, Any]]:
     """(key, kind of content, value, node) of every setting below a config that names content and is set."""
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), f"{path}{field.name}"
         if dataclasses.is_dataclass(value):
-            yield from _content_settings(value, f"{key}.")
+            below = partial(_content_settings, value, f"{key}.", known)
+            yield from _once(known, ("content", id(value), key), value, partial(_as_tuple, below))
         elif value is not None and (kind := field.metadata.get("content")):
             yield key, kind, value, config
+
+
+def _once(known: Known, asked: tuple[Any, ...], node: Any, compute: Callable[[], Any]) -> Any:
+    """What follows from a node of config, computed once where what is known is kept; `asked` holds the node's id."""
+    if known is None:
+        return compute()
+    if asked not in known:
+        known[asked] = node, compute()
+    return known[asked][1]
 
 
 def _content(kind: str, value: str | tuple[str, ...], node: Any, key: str) -> str:
@@ -212,49 +238,62 @@ def _is_own(name: str) -> bool:
     return not any(part.startswith(OTHER_MODELS) for part in Path(name).parts[:-1])
 
 
-def _copy(value: Any) -> Any:
-    return {key: _copy(item) for key, item in value.items()} if isinstance(value, dict) else value
+def _decisive(
+    node: Any,
+    path: str,
+    content: Mapping[str, str],
+    later: Mapping[str, Any],
+    uncounted: Collection[str] = (),
+    known: Known = None,
+) -> dict[str, Any] | None:
+    """A node of config, a tree or a dataclass, as plain values: what it is recognised by.
+
+    Args:
+        node: The node.
+        path: Its dotted key with a dot behind it; empty of a whole config.
+        content: Dotted key of each setting that names content -> what it stood for.
+        later: Keys that came later, with the values at which they are as if they had not.
+        uncounted: Keys that are left out.
+        known: Where the answers for nodes are kept, if the content is that of now.
+
+    Returns:
+        None of a node that holds nothing but what came later.
+    """
+    plain: dict[str, Any] = {}
+    came_later = False
+    for name, value in _items(node):
+        key = f"{path}{name}"
+        if key in uncounted:
+            continue
+        if key in later and later[key] in (value, _as_list(value)):
+            came_later = True
+        elif key in content:
+            plain[name] = {"content": content[key]} if content[key] else None
+        elif not isinstance(value, dict) and not dataclasses.is_dataclass(value):
+            plain[name] = value
+        else:
+            below = partial(_decisive, value, f"{key}.", content, later, uncounted, known)
+            plain[name] = _once(known, ("decisive", id(value), key, id(later)), value, below)
+            if plain[name] is None:
+                came_later = True
+                del plain[name]
+    return None if came_later and not plain and path else plain
 
 
-def _replace(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set what stands at a dotted key; nothing if it is not there."""
-    node, last = _parent(tree, key)
-    if last in node:
-        node[last] = value
+def _items(node: Any) -> Iterable[tuple[str, Any]]:
+    """(name, value) of the entries of a tree, or of the fields of a dataclass."""
+    kind: Any = type(node)
+    return node.items() if isinstance(node, dict) else ((name, getattr(node, name)) for name in _names(kind))
 
 
-def _remove_later(tree: dict[str, Any], start: str, keys: Iterable[str]) -> None:
-    """Remove of the keys that begin with `start` those that came later and are as if they had not."""
-    for key in keys:
-        node, last = _parent(tree, key.removeprefix(start))
-        if key.startswith(start) and last in node and LATER_KEYS[key] in (node[last], _as_list(node[last])):
-            _remove_with_parents(tree, key.removeprefix(start))
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def _as_tuple(values: Callable[[], Iterable[Any]]) -> tuple[Any, ...]:
+    return tuple(values())
 
 
 def _as_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _remove_with_parents(tree: dict[str, Any], key: str) -> None:
-    """Remove what stands at a dotted key, and the nodes that held nothing else."""
-    while key:
-        _remove(tree, key)
-        key = key.rpartition(".")[0]
-        node, last = _parent(tree, key)
-        if node.get(last) != {}:
-            return
-
-
-def _remove(tree: dict[str, Any], key: str) -> None:
-    node, last = _parent(tree, key)
-    node.pop(last, None)
-
-
-def _parent(tree: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """The node that a dotted key lies in, empty if there is none, and its last word."""
-    *parents, last = key.split(".")
-    for parent in parents:
-        tree = tree.get(parent, {})
-        if not isinstance(tree, dict):
-            return {}, last
-    return tree, last

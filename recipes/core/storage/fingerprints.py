@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from recipes.core.errors import SteelyardError, UserError
 from recipes.core.storage.files import sha256_file, sha256_json, sha256_text, write_text
@@ -22,12 +23,15 @@ MOST_KEPT = 4096
 # A file that changed so recently may change again and keep its time: clocks of disks are coarse.
 SETTLED_SECONDS = 2.0
 
-_once: ContextVar[dict[Hashable, str] | None] = ContextVar("once", default=None)
+_once: ContextVar[dict[Hashable, Any] | None] = ContextVar("once", default=None)
 
 
 @contextmanager
 def look_once() -> Iterator[None]:
-    """Within the block, a path that is read in one way is looked at once: all cells of a plan see the same content."""
+    """Within the block, a path that is read in one way is looked at once: all cells of a plan see the same content.
+
+    What follows from paths alone may be kept with it, see `memo`.
+    """
     token = _once.set({} if (known := _once.get()) is None else known)
     try:
         yield
@@ -35,8 +39,8 @@ def look_once() -> Iterator[None]:
         _once.reset(token)
 
 
-def memo() -> dict[Hashable, str] | None:
-    """Where the fingerprints asked for within `look_once` are; None outside of it."""
+def memo() -> dict[Hashable, Any] | None:
+    """Where the answers to what was asked within `look_once` are, by what was asked; None outside of it."""
     return _once.get()
 
 

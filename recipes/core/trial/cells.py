@@ -6,17 +6,17 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import MappingProxyType
 
 from recipes.core.config import compose
+from recipes.core.config.alike import Composer
 from recipes.core.config.arm_keys import UserArm, refuse_in_trial
 from recipes.core.config.identity_keys import NOT_IDENTITY
 from recipes.core.config.overrides import MOST_CELLS, sweep_choices
-from recipes.core.config.settings import RunConfig
+from recipes.core.config.settings import RunConfig, TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.process.cores import usable_cores
-from recipes.core.runs.folder import run_folder
+from recipes.core.runs.folder import run_name
 from recipes.core.runs.records import is_below
 from recipes.core.storage.files import sha256_json
 from recipes.core.storage.fingerprints import look_once
@@ -173,13 +173,20 @@ def with_threads(cells: Sequence[PlannedCell], threads: int) -> list[PlannedCell
 
     That moves their run folders: threads can change bits.
     """
+    trainers: dict[int, TrainerConfig] = {}  # cells that share one go on sharing
+    for cell in cells:
+        trainer = cell.config.trainer
+        trainers.setdefault(id(trainer), replace(trainer, threads=threads))
     with look_once():
-        return [cell if _threads_in(cell.overrides) else _on_threads(cell, threads) for cell in cells]
+        return [
+            cell if _threads_in(cell.overrides) else _on_threads(cell, trainers[id(cell.config.trainer)])
+            for cell in cells
+        ]
 
 
-def _on_threads(cell: PlannedCell, threads: int) -> PlannedCell:
-    config = replace(cell.config, trainer=replace(cell.config.trainer, threads=threads))
-    return PlannedCell.of(cell.name, cell.label, (*cell.overrides, f"{THREADS}={threads}"), config)
+def _on_threads(cell: PlannedCell, trainer: TrainerConfig) -> PlannedCell:
+    config = replace(cell.config, trainer=trainer)
+    return PlannedCell.of(cell.name, cell.label, (*cell.overrides, f"{THREADS}={trainer.threads}"), config)
 
 
 def threads_of(overrides: Iterable[Sequence[str]], jobs: int) -> int:
@@ -211,20 +218,21 @@ def check_cells(recipe: str, typed: Sequence[tuple[str, str, list[str]]]) -> lis
     """
     configs: list[RunConfig] = []
     problems: dict[str, list[str]] = {}
-    for _, label, overrides in typed:
-        try:
-            configs.append(compose.compose(recipe, overrides))
-        except UserError as error:
-            if not error.hint:
-                raise
-            for line in error.hint.splitlines():
-                problems.setdefault(line, []).append(label)
-    if problems:
-        lines = [line + _where(labels, len(typed)) for line, labels in problems.items()]
-        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-        raise UserError(f"{count} in the config", hint="\n".join(lines))
-    with look_once():  # only now are the files looked at that they name
-        return [
+    composer = Composer(recipe)
+    with look_once():
+        for _, label, overrides in typed:
+            try:
+                configs.append(composer.compose(overrides))
+            except UserError as error:
+                if not error.hint:
+                    raise
+                for line in error.hint.splitlines():
+                    problems.setdefault(line, []).append(label)
+        if problems:
+            lines = [line + _where(labels, len(typed)) for line, labels in problems.items()]
+            count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+            raise UserError(f"{count} in the config", hint="\n".join(lines))
+        return [  # only now are the files looked at that they name
             PlannedCell.of(name, label, overrides, config)
             for (name, label, overrides), config in zip(typed, configs, strict=True)
         ]
@@ -252,4 +260,4 @@ def _distinct(cells: list[PlannedCell]) -> list[PlannedCell]:
 
 
 def _folder(config: RunConfig) -> str:
-    return str(run_folder(config).path.relative_to(Path(config.outputs)))
+    return f"{config.recipe}/{config.variant}/{run_name(config)}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.core.config import compose
+from recipes.core.config import compose, overrides
 from recipes.core.config.overrides import Override, in_shell, pieces, quote, read_overrides, sweep_choices
 from recipes.core.errors import UserError
 
@@ -208,3 +208,20 @@ def test_the_command_that_is_shown_runs(tmp_path: Path) -> None:
     code = "import sys; from recipes.core.config import compose as c; print(c.compose('prior', sys.argv[1:]).data.path)"
     command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} data=image-text {line}"
     assert subprocess.run(["sh", "-c", command], capture_output=True, text=True).stdout == f"{name}\n"
+
+
+@pytest.mark.parametrize(
+    "typed", ["0", "1", "42", "9" * 18, "9" * 19, "007", "-1", "+1", "1_0", " 1", "1 ", "١", "1e3"]
+)
+@pytest.mark.parametrize(
+    "key", ["seed", "trainer.max_steps", "data.path", "data.domains", "data", "a-b", "null", "é.x"]
+)
+def test_whole_numbers_that_need_no_parser_are_read_as_the_parser_reads_them(
+    key: str, typed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read() -> str:
+        return repr((sweep_choices([f"{key}={typed}"]), read_overrides([f"{key}={typed}"], TEXTS, ["data", "model"])))
+
+    quick = read() if overrides.KEY.fullmatch(key) else ""
+    monkeypatch.setattr(overrides, "_is_whole", lambda key, raw: False)
+    assert quick == (read() if overrides.KEY.fullmatch(key) else "")

@@ -13,14 +13,15 @@ import pytest
 from PIL import Image
 
 from recipes.core.config import compose, registry
-from recipes.core.config.identity_keys import LATER_KEYS
+from recipes.core.config.identity_keys import EARLIER_KEYS, LATER_KEYS, NOT_IDENTITY
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.models.config import CausalLMConfig, SmallLMConfig
 from recipes.core.runs import identity
 from recipes.core.runs.folder import RunFolder, run_folder
 from recipes.core.runs.identity import check_unchanged, content_of, content_tree, identify
-from recipes.core.runs.records import RunRecord, config_differences
+from recipes.core.runs.records import ABSENT, RunRecord, config_differences
 from recipes.core.storage import fingerprints, hub
+from recipes.core.storage.files import sha256_json
 from recipes.core.trial.cells import sweep_cells
 
 
@@ -385,3 +386,54 @@ def test_each_path_of_a_mixture_counts_by_its_content(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file or folder") as caught:
         now()
     assert caught.value.where == f"data.paths={tmp_path}/b.jsonl"
+
+
+def removed(tree: dict[str, Any], key: str) -> bool:
+    """Remove what stands at a dotted key; whether its node holds nothing else."""
+    head, _, rest = key.partition(".")
+    if not isinstance(tree, dict) or head not in tree:
+        return False
+    if not rest or removed(tree[head], rest):
+        del tree[head]
+        return not tree
+    return False
+
+
+def written_out(config: Any) -> str:
+    """The hash of a config step by step: what is left out, what came later, what files stand for."""
+    tree, content = compose.to_tree(config), content_of(config)
+    for key in (*NOT_IDENTITY, "seed"):
+        head, _, last = key.rpartition(".")
+        (tree[head] if head else tree).pop(last, None)
+    for key, value in LATER_KEYS.items():
+        node: Any = tree
+        for name in key.split("."):
+            node = node.get(name, ABSENT) if isinstance(node, dict) else ABSENT
+        if node == value and key not in EARLIER_KEYS.get(config.recipe, ()):
+            removed(tree, key)
+    for key, value in content.items():
+        *parents, last = key.split(".")
+        node = tree
+        for name in parents:
+            node = node[name]
+        node[last] = {"content": value} if value else None
+    return sha256_json({"config": tree, "version": registry.card(config.recipe).version})[:10]
+
+
+@pytest.mark.parametrize("recipe", registry.recipe_names(outside=False))
+def test_the_hash_of_every_arm_is_the_one_written_out_alone_and_among_cells(recipe: str) -> None:
+    configs = [compose.compose(recipe, [f"arm={arm}"]) for arm in compose.arms(recipe)]
+    hashes = [written_out(config) for config in configs]
+    assert [identify(config).hash for config in configs] == hashes
+    with fingerprints.look_once():
+        assert [identify(config).hash for config in [*configs, *configs]] == [*hashes, *hashes]
+        seeds = [dataclasses.replace(config, seed=7, outputs="elsewhere") for config in configs]
+        assert [identify(config).hash for config in seeds] == hashes
+
+
+def test_cells_share_what_is_known_of_a_node_only_where_it_is_the_same() -> None:
+    cells = sweep_cells("rag-importance", ["weights.rate=0.5,1,2", "weights.steps=1,2", "seed=0,1"])
+    assert [cell.folder for cell in cells] == [
+        f"rag-importance/prune/{written_out(cell.config)}-s{cell.seed}" for cell in cells
+    ]
+    assert len({cell.folder for cell in cells}) == 12

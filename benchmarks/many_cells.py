@@ -1,0 +1,185 @@
+"""A trial and a sweep of ten thousand cells that are done: what it takes to plan them, to look at them, to go on.
+
+    python -m benchmarks.many_cells [--cells 10000] [--folder FOLDER] [--commands status,runs,...]
+
+Two arms of `rag-importance`, which trains nothing, at `budget=smoke`. The first cell of each arm is run; the folders of
+all others are laid down from it by the writers that a run has, with their config, identity and metrics (those of the
+first run, plus noise). Then, each in a process of its own: `trial` and `sweep` with `--status` and `--dry-run`, `runs`
+with `--json` and without, and both commands once more, which reuse all cells. A command is done twice, as what it keeps
+for the next time counts: `first` and `again`. Last, a warm worker does the last cells anew. With `--folder` the run
+folders stay there, and are used again. Promises: manifest, status and `runs` under 5 s of processor time each, a cheap
+cell at most .5 CPU-seconds.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.record import record
+from recipes.core.config import compose
+from recipes.core.config.registry import ROOT
+from recipes.core.config.settings import RunConfig
+from recipes.core.runs.folder import RunFolder, now
+from recipes.core.runs.identity import FILE, identify
+from recipes.core.storage.files import write_json, write_text
+from recipes.core.storage.seals import SEAL, STATUS
+from recipes.core.trial import manifest as manifests
+from recipes.core.trial.cells import trial_cells
+from recipes.core.trial.manifest import Manifest
+from recipes.core.trial.worker import run_cell
+
+RECIPE, ARMS, CELLS, AGAIN = "rag-importance", ("prune", "none"), 10_000, 6
+LIMIT, CELL_LIMIT = 5.0, 0.5  # CPU-seconds of a command, of a cell
+WRITTEN = ("config.yaml", FILE, "metrics.jsonl", STATUS, SEAL, "report.html", "report.png")
+PROMISED = ("manifest_write", "manifest_read", "trial_status", "sweep_status", "runs", "runs_json")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Measure, print and record; the exit code is 1 if a promise is broken."""
+    with ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR"))))
+        outputs = folder / "outputs"
+        began = time.process_time()
+        trial = _plan(outputs, options.cells)
+        result: dict[str, Any] = {"cells": options.cells, "planning_cpu_seconds": time.process_time() - began}
+        _lay(outputs, *trial[1:])
+        result |= _manifest(*trial[:2])
+        words = _commands(outputs, options.cells)
+        for name in options.commands or words:
+            result |= {f"{name}_{turn}": _measure(words[name]) for turn in ("first", "again")}
+            print(name, json.dumps(result[f"{name}_first"]), json.dumps(result[f"{name}_again"]), flush=True)
+        result["worker_cpu_seconds"] = _worker(trial[0], trial[1], AGAIN)
+    result |= {"promise_cpu_seconds": LIMIT, "promise_cell_cpu_seconds": CELL_LIMIT}
+    print(json.dumps(result, indent=2))
+    if options.cells == CELLS and not options.commands:
+        record("many_cells", "cpu", result)
+    return int(_is_broken(result))
+
+
+def _is_broken(result: dict[str, Any]) -> bool:
+    """Whether something takes longer than was promised: a command at its second turn, a cell behind the first."""
+    commands = [result[f"{name}_again"]["cpu_seconds"] for name in PROMISED if f"{name}_again" in result]
+    files = [result[name] for name in PROMISED if name in result]
+    cells = sorted(result["worker_cpu_seconds"][1:])
+    return max(commands + files) > LIMIT or cells[len(cells) // 2] > CELL_LIMIT
+
+
+def _keys(outputs: Path) -> list[str]:
+    return ["budget=smoke", "tracker=none", "trainer.threads=1", f"outputs={outputs}"]
+
+
+def _plan(outputs: Path, cells: int) -> tuple[Path, Manifest, Sequence[RunConfig]]:
+    """The trial, its manifest written; the sweep has the same runs."""
+    planned = trial_cells(RECIPE, _keys(outputs), ARMS, range(cells // len(ARMS)))
+    trial = manifests.plan("trial", RECIPE, planned, "", 1)
+    manifests.write(*trial[:2])
+    return trial
+
+
+def _commands(outputs: Path, cells: int) -> dict[str, list[str]]:
+    seeds = cells // len(ARMS)
+    trial = ["trial", RECIPE, *_keys(outputs), "--arms", ",".join(ARMS), "--seeds", str(seeds), "--jobs", "1"]
+    sweep = ["sweep", RECIPE, *_keys(outputs), f"arm={','.join(ARMS)}", f"seed=range({seeds})", "--jobs", "1"]
+    runs = ["runs", f"--outputs={outputs}"]
+    return {
+        "trial_dry_run": [*trial, "--dry-run"],
+        "sweep_dry_run": [*sweep, "--dry-run"],
+        "sweep": sweep,
+        "sweep_status": [*sweep, "--status"],
+        "trial_status": [*trial, "--status"],
+        "runs": runs,
+        "runs_json": [*runs, "--json"],
+        "trial": trial,
+    }
+
+
+def _lay(outputs: Path, manifest: Manifest, configs: Sequence[RunConfig]) -> None:
+    """Run the first cell of each arm; give all other cells its folder, as if they had been run."""
+    noise, first = np.random.default_rng(0), dict[str, RunFolder]()
+    for cell, config in zip(manifest.cells, configs, strict=True):
+        run = RunFolder(outputs / cell.folder)
+        if cell.arm not in first:
+            first[cell.arm] = run
+            if not (run.path / SEAL).exists():
+                words = ["run", RECIPE, *_keys(outputs), f"arm={cell.arm}", f"seed={cell.seed}"]
+                _measure(words)
+        elif not (run.path / SEAL).exists():
+            _copy(first[cell.arm], run, config, noise)
+
+
+def _copy(genuine: RunFolder, run: RunFolder, config: RunConfig, noise: np.random.Generator) -> None:
+    """A finished run folder of a config, with the files of another run."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    for path in genuine.path.iterdir():
+        if path.name not in WRITTEN:
+            shutil.copy(path, run.path / path.name)
+    write_text(run.path / "config.yaml", compose.to_yaml(config), durable=False)
+    write_json(run.path / FILE, asdict(identify(config)), durable=False)
+    run.metrics.unlink(missing_ok=True)
+    for step, metrics in genuine.read_metrics("final"):
+        run.log(step, "final", {name: value + 0.01 * noise.normal() for name, value in metrics.items()}, 0.0)
+    run.finish(started=now(), step=0, max_steps=0, error=None, resumed_from=0)
+
+
+def _manifest(folder: Path, manifest: Manifest) -> dict[str, float]:
+    """Seconds to write a manifest and to read it."""
+    return {
+        "manifest_write": _seconds(lambda: manifests.write(folder, manifest)),
+        "manifest_read": _seconds(lambda: manifests.read(folder)),
+    }
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def _measure(words: Sequence[str]) -> dict[str, float]:
+    """Wall and processor time of a command line, from the start of its process to its end."""
+    began, before = time.perf_counter(), os.times()
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "cli.app", *words]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", env=environment)
+    took, after = time.perf_counter() - began, os.times()
+    if ended.returncode:
+        raise RuntimeError(f"steelyard {' '.join(words)} ended with {ended.returncode}: {ended.stderr[-2000:]}")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return {"cpu_seconds": round(cpu, 2), "wall_seconds": round(took, 2)}
+
+
+def _worker(folder: Path, manifest: Manifest, number: int) -> list[float]:
+    """CPU-seconds of the last cells, done anew one after another in this process; those of the first warm it up."""
+    seconds = []
+    for cell in manifest.cells[-number:]:
+        RunFolder(manifests.outputs_of(folder) / cell.folder).clear()
+        before = os.times()
+        state = run_cell(folder, cell.name)
+        if state != "done":
+            raise RuntimeError(f"cell {cell.name} ended {state}")
+        seconds.append(round(sum(os.times()[:4]) - sum(before[:4]), 3))
+    return seconds
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.many_cells")
+    parser.add_argument("--cells", type=int, default=CELLS)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--commands", type=lambda text: text.split(","))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main(_options()))
