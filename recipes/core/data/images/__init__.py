@@ -1,4 +1,4 @@
-"""Images with captions, questions and answers: read, generated or from a package.
+"""Images with captions, questions and answers, or classes: read, generated or from a package.
 
-May import `data.files`, `data.text`, and what `data` may.
+May import `data.files`, `data.text`, `data.tasks`, and what `data` may.
 """

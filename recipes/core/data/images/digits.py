@@ -26,7 +26,7 @@ BOILERPLATE = (
     "subscribe to our newsletter for the latest news and offers .",
     "free shipping on every order that you place this week .",
 )
-TRAIN_SIZE = 1400
+SCANS, TRAIN_SIZE = 1797, 1400
 FILLER_WORDS = 5
 
 Images = np.ndarray[Any, np.dtype[np.uint8]]
@@ -84,8 +84,25 @@ def read_scans() -> tuple[np.ndarray, np.ndarray]:
     return digits.images, digits.target
 
 
+def digit_images() -> tuple[Images, np.ndarray]:
+    """All scans as images, uint8 [1797, 8, 8, 1], dark ink on white, and their digits [1797]."""
+    scans, digits = read_scans()
+    return np.round(255 - scans * (255 / 16)).astype(np.uint8)[..., None], digits
+
+
+def digit_split() -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on [1400] and to test on [397], by a fixed shuffle that no seed changes."""
+    order = np.random.default_rng(0).permutation(SCANS)
+    return order[:TRAIN_SIZE], order[TRAIN_SIZE:]
+
+
+def digit_id(row: int) -> str:
+    """What an image is called."""
+    return f"digit-{row:04d}"
+
+
 def load_digit_captions(config: DigitCaptionsConfig, seed: int) -> CaptionData:
-    """The digits, 1,400 to train and 397 to test, split by a fixed shuffle that no seed changes.
+    """The digits, 1,400 to train and 397 to test.
 
     Args:
         config: Which filler.
@@ -93,16 +110,15 @@ def load_digit_captions(config: DigitCaptionsConfig, seed: int) -> CaptionData:
 
     Source: PRIOR notes, section 6 (smallest honest experiment).
     """
-    scans, labels = read_scans()
-    ink = scans.sum(axis=(1, 2))  # [1797]
-    images = np.round(255 - scans * (255 / 16)).astype(np.uint8)[..., None]
-    order = np.random.default_rng(0).permutation(len(images))
-    bold = ink > np.median(ink[order[:TRAIN_SIZE]])
+    images, labels = digit_images()
+    train, test = digit_split()
+    ink = read_scans()[0].sum(axis=(1, 2))  # [1797]
+    bold = ink > np.median(ink[train])
 
     def split(rows: np.ndarray) -> DigitCaptions:
         return DigitCaptions(rows, images[rows], labels[rows], bold[rows], config.filler, seed)
 
-    return CaptionData(config.name, split(order[:TRAIN_SIZE]), split(order[TRAIN_SIZE:]), DIGITS, (), ())
+    return CaptionData(config.name, split(train), split(test), DIGITS, (), ())
 
 
 def _caption(row: int, digit: int, bold: bool, filler: str, seed: int) -> Caption:
@@ -117,7 +133,7 @@ def _caption(row: int, digit: int, bold: bool, filler: str, seed: int) -> Captio
         Span(len(before), thick_end, "thickness", THICKNESSES),
         Span(digit_start, digit_start + len(DIGITS[digit]), "digit", DIGITS),
     )
-    return Caption(f"digit-{row:04d}", f"digit-{row:04d}", text, spans)
+    return Caption(digit_id(row), digit_id(row), text, spans)
 
 
 def _filler(draw: np.random.Generator, filler: str) -> str:

@@ -1,7 +1,7 @@
 """The formats that image-caption pairs come in, each opened as a table with an image and a caption column."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,22 +67,9 @@ def open_sources(config: ImageTextConfig) -> tuple[Source, Source | None]:
     if kind == "folder":
         folder = ImageFolder(str(config.path), where)
         sources = _both(config, folder)
-        _warn_unnamed(folder.images_without_rows(config.image_column), f"data.path={config.path}")
+        folder.warn_unnamed(config.image_column)
         return sources
     return _both(config, open_records(str(config.path), format="auto" if kind == "llava" else kind))
-
-
-def _warn_unnamed(images: Sequence[str], where: str) -> None:
-    """One line with how many images no row of the metadata names, and the first of them."""
-    if images:
-        more = f" and {len(images) - NAMED} more" if len(images) > NAMED else ""
-        listed = ", ".join(shorten(name) for name in images[:NAMED])
-        what = (
-            "images are left out: no row of the metadata names them"
-            if len(images) > 1
-            else ("image is left out: no row of the metadata names it")
-        )
-        note(f"warning: {where}: {len(images):,} {what}: {listed}{more}")
 
 
 def detect_format(path: str, where: Path) -> str:
@@ -122,19 +109,26 @@ def _source(config: ImageTextConfig, table: Table) -> Source:
 
 
 class ImageFolder:
-    """A folder of images: captions in metadata.jsonl, .csv or .parquet (column file_name), or in a .txt beside each.
+    """A folder of images: what is said of them stands in metadata.jsonl, .csv or .parquet (column file_name).
 
     Folders train/, test/ and validation/ are splits, as in the image folders of `datasets`.
+
+    Args:
+        path: What the user typed.
+        where: The folder.
+        undescribed: The table of images without metadata, given these and the folder: `sidecars` or `class_folders`.
 
     Raises:
         UserError: it is no folder, or holds no images.
     """
 
-    def __init__(self, path: str, where: Path) -> None:
+    def __init__(
+        self, path: str, where: Path, undescribed: Callable[[Sequence[Path], Path], Table] | None = None
+    ) -> None:
         if not where.is_dir():
             problem = "is a file, no folder" if where.exists() else "no such file or folder"
             raise UserError(problem, f"data.path={path}", "type data.format=auto")
-        self._path, self._where = path, where
+        self._path, self._where, self._undescribed = path, where, undescribed or sidecars
         kinds = dict.fromkeys(IMAGE_SUFFIXES, "image")
         self._images = [
             DataFile(file, name := file.relative_to(where).as_posix(), "image", split_of_name(name, by_name=False))
@@ -147,7 +141,8 @@ class ImageFolder:
                 "the folder holds no images",
                 f"data.path={path}",
                 f"images end in {', '.join(IMAGE_SUFFIXES)};\n"
-                "captions stand in NAME.txt beside NAME.png, or in metadata.jsonl, .csv or .parquet",
+                "captions stand in NAME.txt beside NAME.png, or in metadata.jsonl, .csv or .parquet;\n"
+                "classes are the names of folders, or stand in such metadata",
             )
 
     @property
@@ -166,7 +161,7 @@ class ImageFolder:
         wanted = {file.path for file in images}
         inside = [file for file in self._metadata if every or file.split in (split, None)]
         if not inside:
-            return sidecars([file.path for file in images], self._where)
+            return self._undescribed([file.path for file in images], self._where)
         tables = [
             _rows_about(open_file(file, file.path.parent), None if every or file.split else wanted) for file in inside
         ]
@@ -189,6 +184,19 @@ class ImageFolder:
             if described and not (apart and described.isdisjoint({None, image.split}))
             if os.path.normpath(image.path) not in rows
         ]
+
+    def warn_unnamed(self, column: str | None = None) -> None:
+        """One line with how many images no row of the metadata names, and the first of them; as above."""
+        images = self.images_without_rows(column)
+        if images:
+            more = f" and {len(images) - NAMED} more" if len(images) > NAMED else ""
+            listed = ", ".join(shorten(name) for name in images[:NAMED])
+            what = (
+                "images are left out: no row of the metadata names them"
+                if len(images) > 1
+                else ("image is left out: no row of the metadata names it")
+            )
+            note(f"warning: data.path={self._path}: {len(images):,} {what}: {listed}{more}")
 
 
 def _image_paths(table: Table, column: str | None) -> Iterator[str]:
@@ -234,6 +242,17 @@ def sidecars(images: Sequence[Path], root: Path) -> Table:
         else:
             records.append({"image": str(image.relative_to(root)), "caption": text})
     return ListTable(records, [str(image.relative_to(root)) for image in images], root, ("image", "caption"))
+
+
+def class_folders(images: Sequence[Path], root: Path) -> Table:
+    """A table of images, each with the name of the folder that it lies in as its label."""
+    records: list[Record | Bad] = []
+    for image in images:
+        folder = image.parent
+        named = folder != root and split_of_name(f"{folder.name}/image", by_name=False) is None
+        outside = Bad("lies in no folder that names its class")
+        records.append({"image": str(image.absolute()), "label": folder.name} if named else outside)
+    return ListTable(records, [image.relative_to(root).as_posix() for image in images], root, ("image", "label"))
 
 
 def caption_texts(value: Any, captions: str | None) -> list[str]:

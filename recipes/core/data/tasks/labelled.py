@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,16 @@ TEXT_COLUMNS = ("text", "content", "document", "sentence")
 LABEL_COLUMNS = ("label", "class")
 FEWEST = 2  # documents of a class: one to train on, one to test on
 NO_TOPIC = "Uncategorized"
+
+
+class Nouns(NamedTuple):
+    """What messages call an example, and what must not stand on both sides of a split."""
+
+    example: str
+    document: str
+
+
+TEXTS = Nouns("text", "document")
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,9 @@ def load_labelled(config: LabelledConfig, key: str = "data") -> LabelledSet:
     return split_labelled(config.name, texts, config, f"{key}={config.name}")
 
 
-def split_labelled(name: str, texts: Sequence[LabelledText], config: LabelledConfig, where: str) -> LabelledSet:
+def split_labelled(
+    name: str, texts: Sequence[LabelledText], config: LabelledConfig, where: str, nouns: Nouns = TEXTS
+) -> LabelledSet:
     """Draw texts and keep a share of the documents of each class for testing.
 
     Args:
@@ -117,11 +129,12 @@ def split_labelled(name: str, texts: Sequence[LabelledText], config: LabelledCon
         texts: All texts; a document is of the class of its first text.
         config: How many, which share, and the seed.
         where: The data, for messages.
+        nouns: For messages.
 
     Raises:
         UserError: there are fewer than two classes, or one has fewer than two texts or documents.
     """
-    _check_classes(texts, where)
+    _check_classes(texts, where, nouns)
     texts = draw_texts(texts, config.texts, config.seed)
     fraction = TEST_FRACTION if config.test_fraction is None else config.test_fraction
     label_of = _labels_of_documents(texts)
@@ -132,8 +145,36 @@ def split_labelled(name: str, texts: Sequence[LabelledText], config: LabelledCon
         order = np.random.default_rng([config.seed, number]).permutation(len(documents))
         held_out |= {documents[i] for i in order[:count]}
     train, test = ([each for each in texts if (each.document in held_out) == side] for side in (False, True))
-    _check_sides(train, test, where)
+    _check_sides(train, test, where, nouns)
     return LabelledSet(name, train, test)
+
+
+def published_labelled(
+    name: str,
+    train: Sequence[LabelledText],
+    test: Sequence[LabelledText],
+    config: LabelledConfig,
+    where: str,
+    nouns: Nouns = TEXTS,
+) -> LabelledSet:
+    """Texts that are split already: those to train on are drawn, without documents that are tested on.
+
+    Args:
+        name: What the set is called.
+        train: Texts to train on.
+        test: Texts to test on, which all are.
+        config: How many to train on, and the seed.
+        where: The data, for messages.
+        nouns: For messages.
+
+    Raises:
+        UserError: as `split_labelled`, or a class stands on one side only.
+    """
+    _check_sides(train, test, where, nouns)
+    train = _without_documents_of(test, train, where, nouns)
+    _check_sides(train, test, where, nouns)
+    _check_classes([*train, *test], where, nouns)
+    return LabelledSet(name, draw_texts(train, config.texts, config.seed), test)
 
 
 def draw_texts(texts: Sequence[LabelledText], most: int | None, seed: int) -> list[LabelledText]:
@@ -167,31 +208,33 @@ def _labels_of_documents(texts: Sequence[LabelledText]) -> dict[str, str]:
     return label_of
 
 
-def _check_classes(texts: Sequence[LabelledText], where: str) -> None:
+def _check_classes(texts: Sequence[LabelledText], where: str, nouns: Nouns) -> None:
     rows = Counter(each.label for each in texts)
     documents = Counter(label for _, label in {(each.document, each.label) for each in texts})
     if len(rows) < 2:
-        label = f"all texts are of the class {next(iter(rows))!r}" if rows else "no text has a class"
-        raise UserError(f"{label}, and two classes are the least", where, "give texts of several labels")
+        example = nouns.example
+        label = f"all {example}s are of the class {next(iter(rows))!r}" if rows else f"no {example} has a class"
+        raise UserError(f"{label}, and two classes are the least", where, f"give {example}s of several labels")
     if scarce := sorted(label for label in rows if documents[label] < FEWEST):
         more = f" and {len(scarce) - 1} more classes" if len(scarce) > 1 else ""
-        count = f"{rows[scarce[0]]} text{'s' * (rows[scarce[0]] > 1)} of {documents[scarce[0]]} document"
+        count = f"{rows[scarce[0]]} {nouns.example}{'s' * (rows[scarce[0]] > 1)}"
+        count += f" of {documents[scarce[0]]} {nouns.document}"
         raise UserError(
             f"class {excerpt(scarce[0])!r} has {count}{more}, too few to train and to test",
             where,
-            f"take such classes out, or join them; {FEWEST} different documents of each are the least",
+            f"take such classes out, or join them; {FEWEST} different {nouns.document}s of each are the least",
         )
 
 
-def _check_sides(train: Sequence[LabelledText], test: Sequence[LabelledText], where: str) -> None:
+def _check_sides(train: Sequence[LabelledText], test: Sequence[LabelledText], where: str, nouns: Nouns) -> None:
     """Both sides need every class."""
     sides = [{each.label for each in part} for part in (train, test)]
     for missing, name in ((sides[1] - sides[0], "train"), (sides[0] - sides[1], "test")):
         if missing:
             raise UserError(
-                f"class {excerpt(min(missing))!r} has no text to {name} on",
+                f"class {excerpt(min(missing))!r} has no {nouns.example} to {name} on",
                 where,
-                "take it out, or give it more documents",
+                f"take it out, or give it more {nouns.document}s",
             )
 
 
@@ -231,21 +274,18 @@ def _read_rows(config: LabelledTextsConfig, key: str) -> LabelledSet:
     judge(bad, total, where, config.on_error)
     if test_split is None:
         return split_labelled(config.name, train, config, where)
-    _check_sides(train, test, where)
-    train = _without_documents_of(test, train, where)
-    _check_sides(train, test, where)
-    _check_classes([*train, *test], where)
-    return LabelledSet(config.name, draw_texts(train, config.texts, config.seed), test)
+    return published_labelled(config.name, train, test, config, where)
 
 
 def _without_documents_of(
-    test: Sequence[LabelledText], train: Sequence[LabelledText], where: str
+    test: Sequence[LabelledText], train: Sequence[LabelledText], where: str, nouns: Nouns
 ) -> list[LabelledText]:
     """Training texts whose document is not tested on."""
     tested = {each.document for each in test}
     rest = [each for each in train if each.document not in tested]
     if left := len(train) - len(rest):
-        note(f"warning: {where}: {left:,} of {len(train):,} training texts are tested on, too, and are left out")
+        what = f"{left:,} of {len(train):,} training {nouns.example}s"
+        note(f"warning: {where}: {what} are tested on, too, and are left out")
     return rest
 
 
