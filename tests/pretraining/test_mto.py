@@ -13,7 +13,8 @@ from transformers import ViTConfig, ViTModel
 from recipes.pretraining.mto import method
 from recipes.pretraining.mto.config import BLOCK, HARD_BLOCK, INDEPENDENT, RANDOM, THRESHOLD, MtoConfig, ViTShape
 from recipes.pretraining.mto.masks import MaskedItems, collate, draw_mask
-from recipes.pretraining.mto.model import MaskedImageLoss, build_model, patches_of
+from recipes.pretraining.mto.model import MaskedImageLoss, build_model
+from recipes.pretraining.patches import to_patches
 
 ROWS = torch.tensor([[0.4, 0.3, 0.2, 0.1], [0.25, 0.25, 0.25, 0.25], [0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.7]])[None]
 MASKED = torch.tensor([[False, False, True, True]])
@@ -232,7 +233,7 @@ def test_what_stands_for_masked_patches() -> None:
     for kind in ("learned", "mean_patch"):
         assert float((spread[kind] - positions).detach().var(0).max()) < 1e-10
     assert float((spread["independent"] - positions).detach().var(0).min()) > 1e-5
-    patch = patches_of(_pixels(), 2).mean((0, 1)).view(1, 1, 2, 2)
+    patch = to_patches(_pixels(), 2).mean((0, 1)).view(1, 1, 2, 2)
     embedded = model.encoder.embeddings.patch_embeddings.projection(patch).flatten()
     torch.testing.assert_close((spread["mean_patch"] - positions)[0], embedded, atol=1e-6, rtol=1e-4)
 

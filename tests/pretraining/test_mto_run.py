@@ -11,12 +11,13 @@ from transformers import AutoImageProcessor, AutoModel
 
 from recipes.core import runner
 from recipes.core.config import compose
+from recipes.core.data.images.labelled import load_labelled_images
+from recipes.core.data.images.labelled_config import LabelledImagesConfig
 from recipes.core.errors import UserError
 from recipes.core.evaluation.scores import read_rows
 from recipes.core.statistics.outcome import RunOutcome
 from recipes.pretraining.mto.baseline import area_ratio, as_good_from
-from recipes.pretraining.mto.config import LabelledImagesConfig
-from recipes.pretraining.mto.images import load_images
+from recipes.pretraining.mto.masks import check_grid
 
 QUICK = ("budget=smoke", "data.limit=100", "trainer.max_steps=4", "evaluation.watch_every=2", "tracker=none")
 TINY = (*QUICK, "trainer.threads=1", "model.width=8", "model.heads=2", "trainer.batch_size=16")
@@ -43,7 +44,7 @@ def _images(folder: Path, size: tuple[int, int] = (8, 8), classes: str = "ab", e
         (("model.patch=8",), "8 does not divide images of 8 pixels"),
         (("arm=hard_block", "mto.blocked_layers=3"), "more than model.layers=2"),
         (("trainer.attention=eager",), "rows of attention are made by the recipe"),
-        (("data.label_column=x",), "columns are those of your own images"),
+        (("data.label_column=x",), "columns and splits are those of your own images"),
         (("trainer.batch_size=101",), "fewer than one batch"),
     ],
 )
@@ -59,7 +60,7 @@ def test_images_that_do_not_fit(tmp_path: Path) -> None:
         _run(tmp_path / "runs", f"data.path={odd}")
     assert "data.side=10" in error.value.hint and "a/" in error.value.hint
     with pytest.raises(UserError, match="9 does not divide images of 9 pixels") as error:
-        load_images(LabelledImagesConfig(path=str(odd)), 9)
+        check_grid(load_labelled_images(LabelledImagesConfig(path=str(odd))), 9)
     assert "data.side=18" in error.value.hint  # with 9 it would be a grid of one patch again
     with pytest.raises(UserError, match="8 x 6 pixels, no square"):
         _run(tmp_path / "runs", f"data.path={_images(tmp_path / 'wide', (6, 8))}")
@@ -75,30 +76,6 @@ def test_images_that_do_not_fit(tmp_path: Path) -> None:
         _run(tmp_path / "runs", f"data.path={mixed}")
     assert "loose.png: lies in no folder" in error.value.hint and "2.png" in error.value.hint
     assert not list(tmp_path.rglob("config.yaml"))
-
-
-def test_images_that_are_split_already(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for part, each in (("train", 5), ("test", 3)):
-        _images(tmp_path / part, each=each)
-    Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(tmp_path / "train" / "b" / "more.png")
-    images = load_images(LabelledImagesConfig(path=str(tmp_path)), 2)
-    assert [text.id for text in images.labels.train] == [
-        "train/a/3.png",
-        "train/a/4.png",
-        *(f"train/b/{name}.png" for name in ("3", "4", "more")),
-    ], "what is tested on is not trained on"
-    assert len(images.labels.test) == 6 and images.train[-1].max() == 7
-    assert images.pixels("test").shape == (6, 3, 8, 8)
-    assert "6 of 11 training images are tested on" in capsys.readouterr().err
-
-
-def test_images_to_test_on_have_the_side_of_the_others(tmp_path: Path) -> None:
-    for part, side in (("train", 8), ("test", 4)):
-        _images(tmp_path / part, (side, side), each=2)
-    with pytest.raises(UserError, match="a side of 4 pixels, train/a/0.png one of 8") as error:
-        load_images(LabelledImagesConfig(path=str(tmp_path)), 2)
-    assert error.value.where == "test-test/a/0.png" and "data.side=8" in error.value.hint
-    assert load_images(LabelledImagesConfig(path=str(tmp_path), side=8), 2).test.shape == (4, 8, 8, 3)
 
 
 def test_keys_that_a_run_does_not_read() -> None:

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from recipes.pretraining.patches import from_patches, to_bytes, to_patches
 from recipes.pretraining.xar.config import ContextConfig, EntityConfig, FlowConfig, NextXConfig, SamplerConfig
 from recipes.pretraining.xar.entities import Layout, layout, training_frame
-from recipes.pretraining.xar.images import Images, to_pixels, to_tokens
+from recipes.pretraining.xar.images import Images
 from recipes.pretraining.xar.method import (
     drift,
     frechet_distance,
@@ -224,8 +225,9 @@ def test_the_average_follows_the_optimizer() -> None:
     assert not any(parameter.requires_grad for parameter in model.average.parameters())
 
 
-def test_tokens_of_pixels_come_back() -> None:
+def test_patches_of_pixels_come_back() -> None:
     pixels = torch.arange(2 * 3 * 4 * 4.0).view(2, 3, 4, 4)
-    tokens = to_tokens(pixels, 2)
-    assert tokens.shape == (2, 4, 12) and tokens[0, 1, :4].tolist() == [2, 3, 6, 7]
-    assert torch.equal(to_pixels(tokens, 2), pixels)
+    patches = to_patches(pixels, 2)
+    assert patches.shape == (2, 4, 12) and patches[0, 1, :4].tolist() == [2, 3, 6, 7]
+    assert torch.equal(from_patches(patches, 2), pixels)
+    assert to_bytes(torch.tensor([-2.0, -1, 0, 1]).view(1, 1, 2, 2))[0, ..., 2].tolist() == [[0, 0], [128, 255]]

@@ -22,7 +22,7 @@ SMALL = (
     *("budget=smoke", "trainer.max_steps=8", "evaluation.watch_every=4", "tracker=none", "trainer.threads=1"),
     *("model.width=16", "model.heads=2", "sampler.steps=2", "classifier.features=8"),
 )
-IMAGES = ("data=image-text", "data.caption_column=label", "grid.side=8", "grid.patch=2", "entity.size=2")
+IMAGES = ("data=labelled-images", "data.side=8", "grid.patch=2", "entity.size=2")
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,9 @@ IMAGES = ("data=image-text", "data.caption_column=label", "grid.side=8", "grid.p
         (("grid.patch=3",), "3 does not divide images of 8 x 8 pixels"),
         (("entity.size=3",), "3 does not divide the grid of 4 x 4 tokens"),
         (("arm=subsample", "entity.size=3"), "3 does not divide the grid"),
-        (("data=image-text", "data.path=/nowhere", "grid.side=null"), "type grid.side=32"),
+        (("data=labelled-images", "data.path=/nowhere", "data.side=null"), "type data.side=32"),
+        ((*IMAGES, "data.path=/nowhere", "grid.side=8"), "type data.side for images of yours"),
+        (IMAGES, "data=digit-captions for the digits"),
         (("model.heads=3",), "does not divide width=16"),
         (("evaluation.samples=8",), "too few for a covariance"),
         (("trainer.parallel=fsdp",), "type ddp"),
@@ -45,21 +47,21 @@ def test_refused(overrides: tuple[str, ...], message: str, tmp_path: Path) -> No
     assert not list(tmp_path.rglob("config.yaml"))
 
 
-def pictures(folder: Path, captions: list[str]) -> Path:
-    """A folder of images with captions."""
+def pictures(folder: Path, labels: list[str]) -> Path:
+    """A folder of images with labels."""
     folder.mkdir()
     random, rows = np.random.default_rng(0), ["file_name,label"]
-    for number, caption in enumerate(captions):
+    for number, label in enumerate(labels):
         Image.fromarray(random.integers(0, 255, (9, 7, 3), np.uint8)).save(folder / f"{number}.png")
-        rows.append(f"{number}.png,{caption}")
+        rows.append(f"{number}.png,{label}")
     (folder / "metadata.csv").write_text("\n".join(rows) + "\n", "utf-8")
     return folder
 
 
-def test_captions_that_are_no_classes_are_refused(tmp_path: Path) -> None:
+def test_labels_that_are_no_classes_are_refused(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "pictures", [f"a picture of {number}" for number in range(20)])
     data = (*IMAGES, f"data.path={folder}")
-    with pytest.raises(UserError, match="18 images have 18 different captions"):
+    with pytest.raises(UserError, match="1 image of 1 picture and 19 more classes, too few"):
         runner.run(compose.compose("xar", [*SMALL, *data, f"outputs={tmp_path}"]), False, "run")
 
 
@@ -78,8 +80,29 @@ def test_the_first_images_of_files_that_stand_class_by_class_are_of_all_classes(
     images = load_images(compose.compose("xar", [*SMALL, *IMAGES, f"data.path={folder}", "data.test_fraction=0.3"]))
     for part in (images.train, images.test):
         assert 0 < int(part.first(9).labels.sum()) < 9
-        rows = [int(name.removeprefix("row-")) for name in part.names]
-        assert [int(row >= 30) for row in rows] == part.labels.tolist()
+        rows = [int(name.rpartition(":")[2]) for name in part.names]
+        assert rows != sorted(rows) and [int(row > 31) for row in rows] == part.labels.tolist()
+
+
+def test_the_seed_of_a_run_changes_no_image(tmp_path: Path) -> None:
+    for words in ((), ("data.seed=null", "data.filler=unpredictable")):
+        images = [load_images(compose.compose("xar", [*SMALL, *words, f"seed={seed}"])) for seed in (0, 1)]
+        assert images[0].fingerprint == images[1].fingerprint
+        assert torch.equal(images[0].test.pixels, images[1].test.pixels)
+
+
+def test_folders_of_classes(tmp_path: Path) -> None:
+    for part, each in (("train", 12), ("test", 3)):
+        for number, name in enumerate(("cat", "dog")):
+            (tmp_path / part / name).mkdir(parents=True)
+            for row in range(each):
+                picture = np.full((8, 8, 3), 20 * row + number + (part == "test"), np.uint8)
+                Image.fromarray(picture).save(tmp_path / part / name / f"{row}.png")
+    config = compose.compose("xar", [*SMALL, *IMAGES, f"data.path={tmp_path}", "seed=3"])
+    images = load_images(config)
+    assert images.classes == ("cat", "dog") and len(images.test.names) == 6
+    for name, label in zip(images.train.names, images.train.labels.tolist(), strict=True):
+        assert images.classes[label] in name
 
 
 def test_a_run_and_what_it_leaves(tmp_path: Path) -> None:

@@ -1,52 +1,16 @@
 """Config and card of the recipe `mto`. Imports no torch."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from recipes.core.config.settings import DATA_CONTENT, SEEDS, Card, Claim, RunConfig, setting
+from recipes.core.config.settings import Card, Claim, RunConfig, setting
 from recipes.core.config.unread import unread_keys
+from recipes.core.data.images.labelled_config import LabelledImagesConfig
 
-DIGIT_SIDE = 8  # pixels of a side of scikit-learn's digits
 NONE, THRESHOLD, HARD_BLOCK = "none", "threshold", "hard_block"
 LEARNED, FROZEN, MEAN, INDEPENDENT = "learned", "frozen", "mean_patch", "independent"
 RANDOM, BLOCK = "random", "block"
 PROBE, AREA, RESTORED, MASS, HET = "probe", "probe_area", "restoration", "mass", "het"
 RATIO, EPOCHS, SECONDS, SECONDS_NEEDED = "area_ratio", "epochs_needed", "seconds", "seconds_needed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelledImagesConfig:
-    """The digits of scikit-learn, or your own images with a class each."""
-
-    name: str = setting("labelled-images", help="data set", choices=("labelled-images",))
-    path: str | None = setting(
-        None,
-        help="folder with a folder of images for each class (in train/ and test/, if it is split), or records (JSONL, "
-        "Parquet, CSV, a datasets name) with an image and a label; null: the digits of scikit-learn",
-        content=DATA_CONTENT,
-    )
-    format: str = setting(
-        "auto", help="of records; auto: from the path", choices=("auto", "jsonl", "parquet", "csv", "datasets")
-    )
-    image_column: str | None = setting(None, help="column of image paths or bytes; null: image or file_name")
-    label_column: str | None = setting(None, help="column of labels, words or whole numbers; null: label or class")
-    side: int | None = setting(
-        None, help="images become squares of this side; null: they are squares of one side", unit="pixels", ge=2
-    )
-    limit: int | None = setting(
-        None, help="images that the seed draws at most, of each class its share; null: all", unit="images", ge=4
-    )
-    test_fraction: float | None = setting(
-        None, help="share of each class's images kept for the probe's test; null: test/, or 0.25", gt=0, lt=1
-    )
-    seed: int = setting(0, help="which images, and which of them are tested on", ge=0, lt=SEEDS)
-    on_error: str = setting(
-        "fail", help="an image that cannot be used stops the run, or is left out and counted", choices=("fail", "skip")
-    )
-
-    @property
-    def description(self) -> str:
-        """What a dry run announces."""
-        return f"images of {self.path}" if self.path else "1,797 handwritten digits (scikit-learn)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +67,13 @@ class MtoConfig:
 
     @property
     def baseline(self) -> "MtoConfig":
-        """The same pre-training without any of it."""
-        return replace(self, spa=0.0, e=0.0, r=0.0, recalibration=NONE, mask_token=LEARNED, masking=RANDOM)
+        """The same pre-training without any of it; settings that change nothing then are those of the class."""
+        return MtoConfig(spa=0.0, e=0.0, r=0.0, recalibration=NONE, ratio=self.ratio)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is that already."""
+        return not self.needs_rows and self.mask_token == LEARNED and self.masking == RANDOM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,13 +101,11 @@ class MtoRunConfig(RunConfig):
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
         problems, mto = [], self.mto
-        side = self.data.side or (None if self.data.path else DIGIT_SIDE)
+        side = self.data.image_side
         if side and (problem := grid_problem(side, self.model.patch)):
             problems.append(("model.patch", problem))
         if mto.recalibration == HARD_BLOCK and mto.blocked_layers > self.model.layers:
             problems.append(("mto.blocked_layers", f"are more than model.layers={self.model.layers}"))
-        if self.data.path is None and (self.data.image_column or self.data.label_column):
-            problems.append(("data.path", "is missing, and columns are those of your own images"))
         for key, plain in (("attention", "auto"), ("compile", False)):
             if getattr(self.trainer, key) != plain:
                 problems.append((f"trainer.{key}", "is fixed: rows of attention are made by the recipe; leave it out"))
@@ -155,14 +122,14 @@ class MtoRunConfig(RunConfig):
             ("mto.last_layer mto.warmup_ratio", any((mto.spa, mto.e, mto.r)), "no term has a weight"),
             ("mto.margin", mto.r > 0, "mto.r is 0"),
             ("mto.e mto.last_layer", self.model.layers > 1, "d is 1 in a single layer, and 1 - d, which weighs e, 0"),
-            ("evaluation.baseline", mto != mto.baseline, "the run is the baseline"),
+            ("evaluation.baseline", not mto.is_baseline, "the run is the baseline"),
             (
                 "data.seed",
                 self.data.path is not None or self.data.limit is not None or self.data.test_fraction is not None,
                 "the digits are split as all recipes split them",
             ),
             (
-                "data.on_error data.format data.image_column data.label_column",
+                "data.on_error data.format data.split",
                 self.data.path is not None,
                 "the digits ship",
             ),
@@ -178,7 +145,7 @@ class MtoRunConfig(RunConfig):
 
     def parameters(self) -> int | None:
         """Parameters of encoder, mask token and head; None where only the images know their side."""
-        side, shape = self.data.side or (None if self.data.path else DIGIT_SIDE), self.model
+        side, shape = self.data.image_side, self.model
         if side is None:
             return None
         width, pixels = shape.width, shape.patch**2 * (3 if self.data.path else 1)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from recipes.pretraining.mto.config import BLOCK, INDEPENDENT, MtoConfig, ViTShape
+from recipes.core.data.images.labelled import LabelledImages
+from recipes.core.errors import UserError
+from recipes.pretraining.mto.config import BLOCK, INDEPENDENT, MtoConfig, ViTShape, grid_problem
 
 DEVIATION = 0.02  # of the vectors that stand for masked patches where each position has its own
 
@@ -23,6 +25,16 @@ def draw_mask(grid: int, count: int, masking: str, draw: np.random.Generator) ->
     mask = np.zeros(grid * grid, bool)
     mask[places[:count]] = True
     return mask
+
+
+def check_grid(images: LabelledImages, patch: int) -> None:
+    """Refuse images that patches of this side do not divide. Raises UserError: they do not."""
+    side, first = images.train.shape[1], images.labels.train[0].id
+    if problem := grid_problem(side, patch):
+        fitting = max(-(-side // patch), 2) * patch
+        raise UserError(
+            problem, f"model.patch={patch}", f"data.side={fitting} resizes all images ({first} is {side} x {side})"
+        )
 
 
 def masked_count(ratio: float, patches: int) -> int:

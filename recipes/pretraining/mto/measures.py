@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recipes.core.data.images.labelled import LabelledImages
 from recipes.core.evaluation.probe import probe
 from recipes.core.evaluation.probe_config import ProbeConfig
 from recipes.core.evaluation.scores import Scores
@@ -14,9 +15,9 @@ from recipes.core.evaluation.strips import Shot, Strip, data_uri
 from recipes.core.models.dropout import evaluation
 from recipes.pretraining.mto import method
 from recipes.pretraining.mto.config import HET, MASS, NONE, PROBE, RESTORED, EvaluationConfig
-from recipes.pretraining.mto.images import LabelledImages
 from recipes.pretraining.mto.masks import MaskedItems, collate
-from recipes.pretraining.mto.model import MaskedImageModel, Pass, patches_of, restoring_errors
+from recipes.pretraining.mto.model import MaskedImageModel, Pass, restoring_errors
+from recipes.pretraining.patches import from_patches, to_bytes, to_patches
 
 TRAINED_MASS = f"{MASS}/trained"
 Items = MaskedItems | Sequence[dict[str, Any]]
@@ -101,15 +102,11 @@ def _add(scores: Scores, metric: str, names: list[str], values: Tensor) -> None:
 def restored_strip(model: MaskedImageModel, items: Items, variant: str) -> Strip:
     """The first test images: as they are, masked, and with their masked patches restored."""
     ((batch, done),) = masked_passes(model, [items[row] for row in range(min(SHOWN, len(items)))], SHOWN, plain=False)
-    patches = patches_of(batch["pixels"], model.patch)
+    patches = to_patches(batch["pixels"], model.patch)
     chosen = batch["masked"][..., None]
-    side = batch["pixels"].shape[-1]
     views = [patches, patches.masked_fill(chosen, 0), torch.where(chosen, done.restored.to(patches), patches)]
-    fold = torch.nn.Fold((side, side), model.patch, stride=model.patch)
-    wide = torch.cat([fold(view.mT) for view in views], 3).clamp(-1, 1).cpu()
-    pictures = ((wide + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-    pictures = pictures.repeat(ZOOM, 1).repeat(ZOOM, 2)
-    pictures = np.broadcast_to(pictures, (*pictures.shape[:3], 3))
+    wide = torch.cat([from_patches(view, model.patch) for view in views], 3)
+    pictures = to_bytes(wide).repeat(ZOOM, 1).repeat(ZOOM, 2)
     errors = restoring_errors(done.restored, batch["pixels"], batch["masked"], model.patch).tolist()
     shots = [
         Shot(name, name, f"error {error:.3f}", data_uri(np.ascontiguousarray(picture)))

@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import l1_loss, linear, scaled_dot_product_attention, unfold
+from torch.nn.functional import l1_loss, linear, scaled_dot_product_attention
 from transformers import ViTConfig, ViTModel
 
-from recipes.core.models.attention_functions import AttentionCall, softmax_rows, use_attention
+from recipes.core.models.attention_functions import AttentionCall, RowsAttention, use_attention
 from recipes.core.models.build import local_seed
 from recipes.core.models.precision import exact
 from recipes.core.training.parallel import distributed
 from recipes.pretraining.mto import method
 from recipes.pretraining.mto.config import FROZEN, HARD_BLOCK, LEARNED, MEAN, NONE, THRESHOLD, MtoConfig, ViTShape
+from recipes.pretraining.patches import to_patches
 
 TERMS = ("spa", "e", "r")
 
@@ -39,18 +40,21 @@ class Rows:
     masked: Tensor | None = None
     kept: dict[int, Tensor] = field(default_factory=dict)
 
-    def __call__(self, call: AttentionCall) -> tuple[Tensor, None]:
-        """What the heads say [B, H, N, d]."""
+    def __call__(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+        """What the heads say [B, H, N, d], and their rows where they are kept."""
         if self.masked is None:
             heads = scaled_dot_product_attention(call.queries, call.keys, call.values, call.visible(), scale=call.scale)
             return heads, None
         if self.recalibration == HARD_BLOCK and call.layer < self.blocked:
             call = replace(call, mask=self.masked[:, None, :, None] | ~self.masked[:, None, None, :])
-        rows = softmax_rows(call)
-        if self.recalibration == THRESHOLD:
+        return RowsAttention(self._altered)(call)
+
+    def _altered(self, call: AttentionCall, rows: Tensor) -> Tensor:
+        """Rows [B, H, N, N] as they weigh the values."""
+        if self.recalibration == THRESHOLD and self.masked is not None:
             rows = method.recalibrate(rows, self.masked, self.threshold / rows.shape[-1])
         self.kept[call.layer] = rows.mean(1)
-        return rows.to(call.values.dtype) @ call.values, None
+        return rows
 
 
 @dataclass(frozen=True)
@@ -133,11 +137,6 @@ class MaskedImageModel(nn.Module):
         return vectors
 
 
-def patches_of(pixels: Tensor, patch: int) -> Tensor:
-    """[B, P, C * p * p] pixels of the patches of [B, C, S, S], row by row."""
-    return unfold(pixels, patch, stride=patch).mT
-
-
 def build_model(shape: ViTShape, mto: MtoConfig, pixels: Tensor, seed: int) -> MaskedImageModel:
     """A model for images [n, C, S, S], untrained; all arms of a seed share their encoder and head."""
     _, channels, side, _ = pixels.shape
@@ -150,7 +149,7 @@ def build_model(shape: ViTShape, mto: MtoConfig, pixels: Tensor, seed: int) -> M
         patch_size=shape.patch,
         num_channels=channels,
     )
-    mean_patch = patches_of(pixels, shape.patch).mean((0, 1))
+    mean_patch = to_patches(pixels, shape.patch).mean((0, 1))
     with local_seed(seed):
         return MaskedImageModel(ViTModel(config, add_pooling_layer=False), mto, mean_patch)
 
@@ -224,5 +223,5 @@ class MaskedImageLoss:
 
 def restoring_errors(restored: Tensor, pixels: Tensor, masked: Tensor, patch: int) -> Tensor:
     """[B] mean absolute error over the masked pixels of each image; 0 where none is masked."""
-    errors = l1_loss(exact(restored), exact(patches_of(pixels, patch)), reduction="none").mean(-1)
+    errors = l1_loss(exact(restored), exact(to_patches(pixels, patch)), reduction="none").mean(-1)
     return (errors * masked).sum(1) / masked.sum(1).clamp_min(1)

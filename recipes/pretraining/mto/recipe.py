@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from recipes.core.data.images.labelled import MIDDLE, LabelledImages, load_labelled_images
 from recipes.core.evaluation.curves import add_area, over_training, regular_steps
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.scores import Scores
@@ -34,8 +35,7 @@ from recipes.pretraining.mto.config import (
     SECONDS_NEEDED,
     MtoRunConfig,
 )
-from recipes.pretraining.mto.images import MIDDLE, LabelledImages, load_images
-from recipes.pretraining.mto.masks import MaskedItems, collate
+from recipes.pretraining.mto.masks import MaskedItems, check_grid, collate
 from recipes.pretraining.mto.measures import add_attention, add_probe, add_restoration, predictions, restored_strip
 from recipes.pretraining.mto.model import MaskedImageLoss, build_model
 
@@ -84,11 +84,12 @@ class MtoRecipe:
 
     def prepare(self, config: MtoRunConfig, device: str) -> Prepared:
         """Images, and the baseline of the seed. Raises UserError: images cannot be used."""
-        images = load_images(config.data, config.model.patch)
+        images = load_labelled_images(config.data)
+        check_grid(images, config.model.patch)
         train, test = images.pixels("train"), images.pixels("test")
         check_one_batch(len(train), config.trainer)
         alone = Prepared(images, train, test, None, StepClock())
-        if config.mto == config.mto.baseline or not config.evaluation.baseline:
+        if config.mto.is_baseline or not config.evaluation.baseline:
             return alone
         plain, options = replace(config, mto=config.mto.baseline), config.evaluation
         key = [images.labels.fingerprint, list(train.shape), asdict(config.model), asdict(plain.mto)]
@@ -190,7 +191,7 @@ def _price(config: MtoRunConfig, prepared: Prepared, accuracies: dict[int, float
     scores.define(SECONDS_NEEDED, "seconds of these epochs", False)
     if seconds:
         extra[SECONDS] = median(seconds) * last
-    baseline = accuracies if config.mto == config.mto.baseline else prepared.baseline
+    baseline = accuracies if config.mto.is_baseline else prepared.baseline
     if baseline is not None:
         step = as_good_from(accuracies, baseline[max(baseline)])
         ratio = area_ratio(accuracies, baseline)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from recipes.core.config.settings import RunConfig, setting
 from recipes.core.config.unread import unread_keys
-from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig, ImageTextConfig
+from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig
+from recipes.core.data.images.labelled_config import LabelledImagesConfig
 from recipes.pretraining.xar.card import CARD as CARD
 
 CELL, PATCH, IMAGE, SUBSAMPLE, SCALE = "cell", "patch", "image", "subsample", "scale"
@@ -43,8 +44,8 @@ class GridConfig:
     """The grid of tokens that an image is cut into."""
 
     side: int | None = setting(
-        None, help="pixels of a side that images are resized to; null: that of data whose images have one", ge=1,
-        unit="pixels",
+        None, help="pixels of a side that digits and shapes are resized to; null: as they are; images of yours have "
+        "data.side", ge=1, unit="pixels",
     )  # fmt: skip
     patch: int = setting(2, help="pixels of a side of a token", unit="pixels", ge=1)
 
@@ -152,7 +153,7 @@ class EvaluationConfig:
 class XarConfig(RunConfig):
     """Config of one `xar` run."""
 
-    data: DigitCaptionsConfig | EasyVqaConfig | ImageTextConfig = setting(help="images with classes")
+    data: DigitCaptionsConfig | EasyVqaConfig | LabelledImagesConfig = setting(help="images with classes")
     model: NextXConfig = setting(help="model, trained from nothing")
     grid: GridConfig = setting(GridConfig(), help="tokens of an image")
     entity: EntityConfig = setting(EntityConfig(), help="what is predicted at a time")
@@ -165,8 +166,13 @@ class XarConfig(RunConfig):
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
         problems, side, patch = [], self.side, self.grid.patch
+        if isinstance(self.data, LabelledImagesConfig):
+            if self.data.path is None:
+                problems.append(("data.path", "is missing; type a folder, or data=digit-captions for the digits"))
+            if self.grid.side is not None:
+                problems.append(("grid.side", "is of the data that ship; type data.side for images of yours"))
         if side is None:
-            problems.append(("grid.side", "is missing: images of yours may differ in size; type grid.side=32"))
+            problems.append(("data.side", "is missing: images of yours may differ in size; type data.side=32"))
         elif side % patch:
             problems.append(("grid.patch", f"{patch} does not divide images of {side} x {side} pixels"))
         elif self.entity.has_size and self.tokens % self.entity.size:
@@ -208,12 +214,16 @@ class XarConfig(RunConfig):
 
     def unread(self) -> list[tuple[str, str]]:
         """Keys that change nothing in this run."""
-        kind, digits = self.entity.kind, isinstance(self.data, DigitCaptionsConfig)
+        kind = self.entity.kind
         alone = kind == IMAGE or len(self.entity.tokens(self.tokens)) == 1
         why = "one entity has no context"
+        words = "data.filler" if isinstance(self.data, DigitCaptionsConfig) else "data.pairs"
         return unread_keys(
-            ("data.on_long data.max_tokens", False, "captions are only read as classes"),
-            *([("data.filler data.seed data.on_error", False, "only images and classes are read")] if digits else []),
+            (
+                f"data.on_long data.max_tokens data.seed data.on_error {words}",
+                isinstance(self.data, LabelledImagesConfig),
+                "only images and classes are read, and they are split already",
+            ),
             ("entity.size", self.entity.has_size, f"kind={kind} has no size"),
             ("context.t evaluation.context_noise evaluation.cached", not alone, why),
             ("sampler.schedule", self.sampler.guidance > 1 and not alone, "there is no guidance, or one entity"),

@@ -19,11 +19,12 @@ from recipes.core.evaluation.strips import Shot, Strip, data_uri
 from recipes.core.recipe import Evaluation
 from recipes.core.storage.files import write_bytes, write_text
 from recipes.core.training.task import Training
+from recipes.pretraining.patches import from_patches, to_bytes, to_patches
 from recipes.pretraining.xar.card import ACCURACY, CLASSIFIER, FLOOR, FRECHET, RISE, TOKENS
 from recipes.pretraining.xar.classifier import FeatureSpace, feature_space
 from recipes.pretraining.xar.config import XarConfig
 from recipes.pretraining.xar.entities import Layout, layout
-from recipes.pretraining.xar.images import ClassImages, load_images, to_bytes, to_pixels, to_tokens
+from recipes.pretraining.xar.images import ClassImages, load_images
 from recipes.pretraining.xar.measures import Probe, add_error, add_gaps, make_probe
 from recipes.pretraining.xar.model import AveragedNextX, NextX, build_model
 from recipes.pretraining.xar.sampling import Drawing
@@ -63,7 +64,8 @@ class XarRecipe:
         """Images and a feature space. Raises UserError: see `load_images`."""
         images, entities = load_images(config), layout(config.entity, config.tokens)
         train, test = (
-            entities.sequence(to_tokens(part.pixels, config.grid.patch)) for part in (images.train, images.test)
+            entities.sequence(to_patches(part.pixels, config.grid.patch).contiguous())
+            for part in (images.train, images.test)
         )
         probe = make_probe(config, entities, images.test, test)
         return Prepared(images, entities, train, feature_space(config, images), probe, device)
@@ -121,15 +123,15 @@ def _draw(
     random = torch.Generator().manual_seed(config.seed * 8 + stream)
     parts = []
     for part in labels.to(prepared.device).split(config.evaluation.batch):
-        drawing = Drawing(net, prepared.layout, config.sampler, part, random, config.context.t, context_noise)
-        drawing.cached = config.evaluation.cached
+        context = config.context.t, context_noise, config.evaluation.cached
+        drawing = Drawing(net, prepared.layout, config.sampler, part, random, *context)
         parts.append(drawing.draw().cpu())
     return torch.cat(parts)
 
 
 def _images(config: XarConfig, prepared: Prepared, drawn: Tensor) -> Tensor:
     """Pixels [N, C, S, S] of entities, cut off at black and white."""
-    return to_pixels(prepared.layout.raster(drawn), config.grid.patch).clamp(-1, 1)
+    return from_patches(prepared.layout.raster(drawn), config.grid.patch).clamp(-1, 1)
 
 
 def _add_value(scores: Scores, metric: str, title: str, value: float, higher: bool = False) -> None:
