@@ -51,7 +51,8 @@ class DigitCaptionsConfig(DataConfig):
         """Rules between the settings, as (key, message)."""
         if self.path is None:
             return []
-        return [("path", "digit-captions reads the digits of scikit-learn; for your own data type data=image-text")]
+        instead = "for your own data type data=image-text or data=labelled-images, whichever the recipe takes"
+        return [("path", f"digit-captions reads the digits of scikit-learn; {instead}")]
 
 
 @dataclass(frozen=True)

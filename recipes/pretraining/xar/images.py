@@ -64,13 +64,12 @@ def load_images(config: XarConfig) -> ClassImages:
         UserError: the data cannot be read, or there are too few images.
     """
     data = config.data
-    parts = _of_user(data) if isinstance(data, LabelledImagesConfig) else _known(config)
-    train, test, classes = parts
+    train, test, classes = _of_user(data) if isinstance(data, LabelledImagesConfig) else _known(config)
     least = config.classifier.features + 1
     if len(train.names) < least or len(test.names) < 2:
         what = f"{len(train.names)} training and {len(test.names)} test images have a class"
         hint = f"at least {least} and 2 are needed; type a smaller classifier.features"
-        raise UserError(what, f"data={data.name}", hint)
+        raise UserError(what, f"data.path={data.path}" if data.path else f"data={data.name}", hint)
     key = [sha256(np.ascontiguousarray(values).tobytes()).hexdigest() for values in (train.pixels, train.labels)]
     return ClassImages(train, test, classes, sha256_json([*key, list(train.pixels.shape), list(classes)]))
 

@@ -140,9 +140,11 @@ def _read(
     judge([f"{table.place(i)}: {bad[i]}" for i in sorted(bad)], len(labels | bad), where, config.on_error, "images")
     good = [index for index in labels if index not in bad]
     texts = [LabelledText(prefix + table.place(i), digests[i], labels[i], digests[i]) for i in good]
-    indexed = table if len(files) == len(labels) else table.with_index((image,))
-    contents = [files.get(i) or StoredImage(indexed, i, image) for i in good]
-    return texts, {text.id: content for text, content in zip(texts, contents, strict=True)}
+    contents: dict[int, Content] = dict(files)
+    if stored := [index for index in good if index not in files]:
+        indexed = table.with_index((image,))
+        contents |= {index: StoredImage(indexed, index, image) for index in stored}
+    return texts, {text.id: contents[index] for index, text in zip(good, texts, strict=True)}
 
 
 def _decoded(config: LabelledImagesConfig, texts: Sequence[LabelledText], contents: dict[str, Content]) -> np.ndarray:
