@@ -230,6 +230,8 @@ class DomainsConfig:
                 problems.append(
                     ("mixture", f"{self.mixture} is for SlimPajama; type data.path= and data.domain_column=")
                 )
+        if self.domains == ():
+            problems.append(("domains", "is empty; name one, or leave it out"))
         if self.domains is not None and len(set(self.domains)) < len(self.domains):
             problems.append(("domains", "names a domain twice"))
         if (self.mixture == "custom") != (self.weights is not None):

@@ -16,6 +16,10 @@ from recipes.core.errors import RunFailed
 SHOWN = 5
 
 
+class Diverged(RunFailed):
+    """A step of a training broke."""
+
+
 @dataclass
 class StepCheck:
     """Looks at one optimizer step after the other.
@@ -73,9 +77,9 @@ class StepCheck:
             name = names[0].removeprefix("module.") if names else "a weight"
             raise self._failure(f"{name} is not finite any more", self.ids)
 
-    def _failure(self, what: str, ids: Sequence[Any]) -> RunFailed:
+    def _failure(self, what: str, ids: Sequence[Any]) -> Diverged:
         listed = ", ".join(map(str, ids[:SHOWN])) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
-        return RunFailed(
+        return Diverged(
             f"{what} at step {self.step}",
             where=f"batch of {listed}",
             hint="lower trainer.learning_rate or look at these examples; the last checkpoint is from before it",

@@ -12,6 +12,7 @@ from recipes.core.messages import note
 from recipes.core.runs.folder import INTERRUPTED
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
+from recipes.core.training.divergence import Diverged
 from recipes.core.training.model_options import can_checkpoint
 from recipes.core.training.task import TrainEvents, Training
 from recipes.core.training.trainer import train
@@ -60,6 +61,7 @@ def train_once(
 
     Raises:
         KeyboardInterrupt: it was stopped; what is half trained is not published.
+        Diverged: a loss, a gradient or weights are not finite.
     """
 
     def build(folder: Path) -> None:
@@ -83,7 +85,12 @@ def train_once(
             early_stopping=EarlyStoppingConfig(),
         )
         listener = events(folder, work.watch_steps) if events else TrainEvents()
-        if train(work, shortened, seed, folder / CHECKPOINTS, listener).status == INTERRUPTED:
+        try:
+            result = train(work, shortened, seed, folder / CHECKPOINTS, listener)
+        except Diverged as error:
+            hint = "lower the rate that it is trained at, or look at these examples; nothing of it is kept"
+            raise Diverged(f"training {name}: {error.what}", error.where, hint) from error
+        if result.status == INTERRUPTED:
             raise KeyboardInterrupt
         shutil.rmtree(folder / CHECKPOINTS)
         save(work.model, folder)

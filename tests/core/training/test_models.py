@@ -11,6 +11,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from recipes.core.config.settings import TrainerConfig
+from recipes.core.errors import RunFailed
 from recipes.core.training import models
 from recipes.core.training.models import settings_beside, train_once
 from recipes.core.training.task import Training, TrainResult
@@ -84,6 +85,14 @@ def test_a_forward_takes_no_more_than_the_run_may(
 
     train_once("lines", most, trainer, 0, training, lambda *_: None, name="a line", what="40 numbers")
     assert objective.calls == 2 * forwards
+
+
+def test_a_training_that_diverges_names_no_key_of_another(train_numbers: Train, tmp_path: Path) -> None:
+    """Its rate may be `classifier.learning_rate`; the run's own training has not begun."""
+    with pytest.raises(RunFailed, match="training a line: .* at step") as caught:
+        train_numbers(trainer=replace(TRAINER, learning_rate=1e38, optimizer="sgd", max_grad_norm=1e9))
+    assert caught.value.hint.startswith("lower the rate that it is trained at")
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_training_that_was_stopped_publishes_nothing(

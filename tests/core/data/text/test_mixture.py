@@ -156,6 +156,7 @@ def test_weights_and_domains_must_be_as_many(path: str) -> None:
         ({"mixture": "custom", "weights": (0.5, 0.5)}, "are 2, the domains 9"),
         ({"mixture": "doremi"}, "doremi is for SlimPajama; type data.path= and data.domain_column="),
         ({"domains": ("wiki-en", "wiki-en")}, "names a domain twice"),
+        ({"domains": ()}, "is empty; name one, or leave it out"),
     ],
 )
 def test_what_a_config_alone_shows_to_be_wrong(keys: dict[str, object], message: str) -> None:
