@@ -42,12 +42,18 @@ if TYPE_CHECKING:
     from torch import nn
 
     from recipes.core.evaluation.extra import Question, Questions
+    from recipes.core.training.parallel.group import Group
 
 PAGE = "page"  # the word that asks a run's processes for its page
 
 
-def work(config: RunConfig, identity: Identity, folder: RunFolder, command: str, page: bool) -> RunOutcome:
-    """Do a run that is not finished, from its last checkpoint; arguments and errors as in `runner.run`."""
+def work(
+    config: RunConfig, identity: Identity, folder: RunFolder, command: str, page: bool, group: "Group | None" = None
+) -> RunOutcome:
+    """Do a run that is not finished, from its last checkpoint; arguments and errors as in `runner.run`.
+
+    `group` are the launching processes of a run that has several, of which this is the first.
+    """
     device = device_of(config)
     quiet_libraries(config.needs_torch)
     environment = seed_everything(config.seed, config.trainer.threads, config.needs_torch) | {"device": device}
@@ -58,22 +64,19 @@ def work(config: RunConfig, identity: Identity, folder: RunFolder, command: str,
         rows = _load_questions(config)  # those that cannot be used are refused before anything is trained
         prepared = recipe.prepare(config, device)
         questions = _questions(config, recipe, prepared, rows)
-    nproc = config.trainer.nproc if config.needs_torch else 1
+    processes = config.trainer.processes if config.needs_torch else 1
     threads = config.trainer.process_threads
-    environment |= {"threads": threads, "nproc": nproc}
+    environment |= {"threads": threads, "nproc": processes}
     runs.start(folder, config, identity, command, environment, config.steps)
     # Recorded here alone: a process that lost its partner does not know why, and the launching process may be killed.
     with _ending_recorded(folder):
-        if nproc == 1:
+        if processes == 1:
             return _train_and_evaluate(config, folder, recipe, prepared, page, questions)
         # The processes find in the cache what was just prepared, and need the memory.
         del prepared
-        import torch
-
-        from recipes.core.training.parallel.launch import run_workers
-
-        torch.cuda.empty_cache()
-        ended = run_workers(folder.path, nproc, "recipes.core.worker", *([PAGE] if page else []))
+        if group:
+            group.tell(group.PREPARED, True)
+        ended = _run_workers(config, folder, [PAGE] if page else [], group)
     if ended["status"] == INTERRUPTED:
         return RunOutcome(folder.path, INTERRUPTED, {}, False, ended["resumed_from"])
     run = load_run(folder.path)
@@ -81,6 +84,27 @@ def work(config: RunConfig, identity: Identity, folder: RunFolder, command: str,
     baseline = load_run(Path(ended["baseline"])) if ended["baseline"] else None
     comparison = compare_beside(run, baseline, card) if baseline else None
     return RunOutcome(folder.path, DONE, run.metrics, False, ended["resumed_from"], run, card, baseline, comparison)
+
+
+def work_along(config: RunConfig, folder: RunFolder, group: "Group") -> None:
+    """The part of a launching process that is not the first, in a run which that one has prepared.
+
+    Whatever it needs it finds in the cache, or makes it, where the machines share none.
+    """
+    device = device_of(config)
+    quiet_libraries()
+    seed_everything(config.seed, config.trainer.threads)
+    registry.recipe_class(config.recipe)().prepare(config, device)
+    _run_workers(config, folder, [], group)
+
+
+def _run_workers(config: RunConfig, folder: RunFolder, words: list[str], group: "Group | None") -> dict[str, Any]:
+    import torch
+
+    from recipes.core.training.parallel.launch import run_workers
+
+    torch.cuda.empty_cache()
+    return run_workers(folder.path.absolute(), config.trainer.nproc, "recipes.core.worker", *words, group=group)
 
 
 def work_together(config: RunConfig, folder: RunFolder, device: str, page: bool) -> dict[str, Any] | None:

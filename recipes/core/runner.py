@@ -1,21 +1,28 @@
 """One run: what it would be, and done, finished or reused. Imports no torch before there is work to do."""
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recipes.core.config.flops import flops_text
 from recipes.core.config.settings import RunConfig, TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.preflight import check_input, check_machine
 from recipes.core.process.launchers import without_launchers
+from recipes.core.process.members import member_of
 from recipes.core.process.signals import sigterm_as_interrupt
-from recipes.core.runs.folder import DONE, RunFolder, run_folder
-from recipes.core.runs.identity import identify
+from recipes.core.process.streams import silence
+from recipes.core.runs.folder import DONE, INTERRUPTED, RunFolder, run_folder
+from recipes.core.runs.identity import Identity, identify
 from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.statistics.claims import baseline_of, card_of
 from recipes.core.statistics.compare import compare_beside
 from recipes.core.statistics.outcome import RunOutcome
 from recipes.core.storage.locks import hold
 from recipes.core.training.needs import check_memory, needs
+
+if TYPE_CHECKING:
+    from recipes.core.training.parallel.group import Group
 
 __all__ = ["RunOutcome", "check", "dry_run", "needs", "run"]
 
@@ -34,7 +41,29 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False, page: 
         UserError: wrong input or data, or another process owns the folder; nothing half-written stays.
         RunFailed: the run itself failed; `status.json` says how, the last good checkpoint stays.
     """
-    identity = identify(config)
+    if config.trainer.nodes > 1 and not config.steps:
+        raise UserError("nothing is trained in this run", f"trainer.nodes={config.trainer.nodes}", "leave it out")
+    member = member_of(config.trainer.nodes, config.trainer.nproc, os.environ) if config.steps else None
+    if member is None:
+        return _run(config, identify(config), fresh, command, wait, page, None)
+    from recipes.core.training.parallel.group import joined
+
+    if member.rank:
+        silence(*((1,) if member.first_on_machine else (1, 2)))
+    with without_launchers(), sigterm_as_interrupt(), joined(member) as group:
+        identity = identify(config)
+        group.meet(identity.hash)
+        if member.rank:
+            return _run_along(config, group)
+        outcome = _run(config, identity, fresh, command, wait, page, group)
+        group.tell(group.END, {"status": outcome.status, "folder": str(outcome.folder.absolute())})
+        return outcome
+
+
+def _run(
+    config: RunConfig, identity: Identity, fresh: bool, command: str, wait: bool, page: bool, group: "Group | None"
+) -> RunOutcome:
+    """`run` in a process that is alone, or the first of several that a launcher started."""
     folder = run_folder(config, identity)
     new = not (folder.path / "status.json").exists()
     if fresh or folder.status().get("state") != DONE:
@@ -51,14 +80,33 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False, page: 
         elif folder.status().get("state") == DONE:
             return _reuse(config, folder, page)
         try:
+            if group:
+                group.share_folder(folder.path, folder.lock)
             from recipes.core import execution
 
-            return execution.work(config, identity, folder, command, page)
+            return execution.work(config, identity, folder, command, page, group)
         except UserError:
             if new and not folder.checkpoints.exists():
                 folder.clear()
             raise
     raise AssertionError("unreachable")
+
+
+def _run_along(config: RunConfig, group: "Group") -> RunOutcome:
+    """`run` in a process that is not the first of those that a launcher started: it writes and says nothing."""
+    check(config)
+    if place := group.listen(group.PLACE):
+        group.look_at_folder(place)
+        if group.listen(group.PREPARED):
+            from recipes.core import execution
+
+            execution.work_along(config, RunFolder(Path(place["folder"])), group)
+    end = group.listen(group.END)
+    folder = Path(end["folder"])
+    if end["status"] == INTERRUPTED:
+        return RunOutcome(folder, INTERRUPTED, {}, False, 0)
+    run = load_run(folder)
+    return RunOutcome(folder, DONE, run.metrics, False, 0, run, card_of(run))
 
 
 def check(config: RunConfig, here: bool = True) -> None:
@@ -109,7 +157,10 @@ def _processes(trainer: TrainerConfig) -> str:
     size, threads = trainer.process_batch_size, trainer.process_threads
     each = f"{size} sequences a step, {trainer.micro_batch_size or size} a forward, {threads} CPU thread"
     each += "s" if threads > 1 else ""
-    return f"1: {each}" if trainer.nproc == 1 else f"{trainer.nproc} ({trainer.parallel}), each: {each}"
+    if trainer.processes == 1:
+        return f"1: {each}"
+    where = f" on each of {trainer.nodes} machines" if trainer.nodes > 1 else ""
+    return f"{trainer.nproc}{where} ({trainer.parallel}), each: {each}"
 
 
 def _reuse(config: RunConfig, folder: RunFolder, page: bool) -> RunOutcome:

@@ -66,7 +66,7 @@ class AlignDistilConfig(AlignmentRunConfig):
     def check(self) -> list[tuple[str, str]]:
         """Rules between the keys."""
         problems = super().check()
-        if self.distil.sequences == "sampled" and self.trainer.nproc > 1 and self.trainer.parallel == "fsdp":
+        if self.distil.sequences == "sampled" and self.trainer.processes > 1 and self.trainer.parallel == "fsdp":
             problems.append(
                 ("distil.sequences", "no samples can be drawn from a shared-out policy: trainer.parallel=ddp")
             )

@@ -24,6 +24,7 @@ LATER_KEYS: dict[str, Any] = {
     "trainer.dtype": "float32",
     "trainer.group_by_length": False,
     "trainer.max_flops": None,
+    "trainer.nodes": 1,
     "trainer.early_stopping.metric": None,
     "trainer.early_stopping.patience": 3,
     "trainer.early_stopping.min_delta": 0.0,

@@ -130,7 +130,12 @@ class TrainerConfig:
     device: str = setting("auto", help="where to train", choices=("auto", "cpu", "cuda"))
     precision: str = setting("auto", help="auto: bf16 on CUDA, fp32 on CPU", choices=("auto", "fp32", "bf16"))
     threads: int | None = setting(None, help="CPU threads of a process; null: the cores, divided by nproc", ge=1)
-    nproc: int = setting(1, help="processes of one run; on CUDA each has a device", unit="processes", ge=1)
+    nproc: int = setting(
+        1, help="processes of one run on each machine; on CUDA each has a device", unit="processes", ge=1
+    )
+    nodes: int = setting(
+        1, help="machines of one run; Slurm or torchrun starts the command on each of them", unit="machines", ge=1
+    )
     parallel: str = setting(
         "ddp", help="what processes share: gradients (ddp) or also weights (fsdp)", choices=("ddp", "fsdp")
     )
@@ -154,9 +159,14 @@ class TrainerConfig:
     early_stopping: EarlyStoppingConfig = setting(EarlyStoppingConfig(), help="early stopping")
 
     @property
+    def processes(self) -> int:
+        """Processes of the run on all machines."""
+        return self.nodes * self.nproc
+
+    @property
     def process_batch_size(self) -> int:
         """Sequences of an optimizer step that one process takes."""
-        return self.batch_size // self.nproc
+        return self.batch_size // self.processes
 
     @property
     def process_threads(self) -> int:
@@ -166,10 +176,11 @@ class TrainerConfig:
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""
         problems = []
-        if self.batch_size % self.nproc:
-            problems.append(("batch_size", f"{self.batch_size} does not divide by nproc={self.nproc}"))
+        shared = f"nodes={self.nodes} x nproc={self.nproc}" if self.nodes > 1 else f"nproc={self.nproc}"
+        if self.batch_size % self.processes:
+            problems.append(("batch_size", f"{self.batch_size} does not divide by {shared}"))
         elif self.process_batch_size % (self.micro_batch_size or 1):
-            share = f" / nproc={self.nproc}" if self.nproc > 1 else ""
+            share = f" / {shared}" if self.processes > 1 else ""
             message = f"{self.batch_size}{share} does not divide by micro_batch_size={self.micro_batch_size}"
             problems.append(("batch_size", message))
         if self.parallel == "fsdp":

@@ -21,6 +21,7 @@ NAMES = {
     "trainer.early_stopping.patience": "early_stopping_patience patience",
     "trainer.adam_epsilon": "eps epsilon adam_eps",
     "trainer.nproc": "gpus num_gpus devices n_gpu nproc_per_node num_processes world_size",
+    "trainer.nodes": "nnodes num_nodes num_machines machines hosts",
     "trainer.device": "accelerator cuda gpu cpu use_cpu no_cuda",
     "trainer.threads": "num_threads n_threads omp_num_threads",
     "trainer.weight_decay": "wd decay l2",

@@ -123,7 +123,7 @@ def training_memory(
         frozen: Configs of models beside it; one whose size is not known counts as nothing.
     """
     stored = 2.0 if trainer.dtype == "bfloat16" else 4.0
-    sharing = trainer.nproc if trainer.parallel == "fsdp" else 1
+    sharing = trainer.processes if trainer.parallel == "fsdp" else 1
     adapters = size.adapter_parameters(lora.rank) if lora.rank else 0
     # Beside a frozen backbone what is new is trained; its size is known with the data.
     whole = size.parameters - size.tower if getattr(model, "train_backbone", True) else 0

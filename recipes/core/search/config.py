@@ -112,6 +112,6 @@ class PairsConfig:
 
 def in_batch_problems(trainer: TrainerConfig) -> list[tuple[str, str]]:
     """What a loss over all queries and passages of a batch cannot be trained with."""
-    if trainer.nproc == 1:
+    if trainer.processes == 1:
         return []
     return [("trainer.nproc", "negatives are those of one process; type trainer.nproc=1 and a micro_batch_size")]

@@ -71,7 +71,7 @@ class TextConfig(RunConfig):
     def weighing_batch_size(self) -> int:
         """Sequences whose weights are made together: a micro-batch over all processes."""
         trainer = self.trainer
-        return (trainer.micro_batch_size or trainer.process_batch_size) * trainer.nproc
+        return (trainer.micro_batch_size or trainer.process_batch_size) * trainer.processes
 
     @property
     def sequence_tokens(self) -> int | None:

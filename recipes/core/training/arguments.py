@@ -50,7 +50,7 @@ def training_arguments(config: TrainerConfig, seed: int, device: str, store: Pat
         bf16=trains_in_bf16(config, device),
         use_cpu=device == "cpu",
         ddp_find_unused_parameters=False,
-        ddp_backend={"cpu": "gloo", "cuda": "nccl"}[device] if config.nproc > 1 else None,
+        ddp_backend={"cpu": "gloo", "cuda": "nccl"}[device] if config.processes > 1 else None,
         seed=seed,
         data_seed=seed,
         dataloader_drop_last=True,

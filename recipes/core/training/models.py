@@ -21,7 +21,7 @@ ABSENT = object()
 CHECKPOINTS = "training"  # where they come and go while a model is trained
 # Trainer settings that do not decide the weights, or that are for the run's own training only.
 _FREE = (
-    *("micro_batch_size", "save_steps", "log_steps", "threads", "device", "nproc", "parallel"),
+    *("micro_batch_size", "save_steps", "log_steps", "threads", "device", "nproc", "nodes", "parallel"),
     *("gradient_checkpointing", "attention", "compile", "dtype", "workers", "group_by_length", "early_stopping"),
     *("check_memory", "max_flops"),
 )
@@ -77,6 +77,7 @@ def train_once(
             micro_batch_size=_micro_batch(size, trainer.micro_batch_size),
             save_steps=trainer.save_steps if resumable else trainer.max_steps,
             nproc=1,
+            nodes=1,
             gradient_checkpointing=trainer.gradient_checkpointing and can_checkpoint(work.model),
             attention="auto",
             compile=False,

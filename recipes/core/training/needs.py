@@ -63,7 +63,7 @@ def _memory_text(config: RunConfig, parameters: int, device: str) -> str:
     listed = ", ".join(f"{name} {value / MIB:,.0f}" for name, value in parts.items() if value)
     if device == "cpu":
         total, listed = total + PROGRAM, f"program {PROGRAM / MIB:,.0f}, {listed}"
-    each = " each process" if config.trainer.nproc > 1 else ""
+    each = " each process" if config.trainer.processes > 1 else ""
     if tokens is None:
         return f"about {total / MIB:,.0f} MiB{each} ({listed}), plus activations"
     return f"about {total / MIB:,.0f} MiB{each} ({listed}) where sequences have {tokens:,} tokens"

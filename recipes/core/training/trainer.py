@@ -113,7 +113,7 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
     if checkpoint and (start >= config.max_steps or (early and distributed.anywhere(events.stop_early()))):
         _load_weights(training.model, checkpoint)
         return TrainResult(DONE, start, start)
-    if config.parallel == "fsdp" and config.nproc > 1:
+    if config.parallel == "fsdp" and config.processes > 1:
         sharding.shard(training.model, device)
     # In a run of several processes, the launching one says so.
     message = STOPPING if distributed.world_size() == 1 else ""
@@ -133,10 +133,10 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
 
 
 def _check_processes(config: TrainerConfig) -> None:
-    if config.nproc != distributed.world_size():
+    if config.processes != distributed.world_size():
         raise RunFailed(
             f"something that one process trains before the run is to be trained in each of {distributed.world_size()}",
-            where=f"trainer.nproc={config.nproc}",
+            where=f"trainer.nproc={config.processes}",
             hint="the cache changed while the run started; type the same command again",
         )
 

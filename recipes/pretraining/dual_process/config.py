@@ -159,7 +159,7 @@ class DualProcessConfig(RunConfig):
                 problems.append(("forget.until", message))
             elif typed and 0 < last <= every < steps:
                 problems.append(("forget.until", f"no reset comes before it with k = {every}; type more, or 0"))
-        if forget.replaces and self.trainer.nproc > 1:
+        if forget.replaces and self.trainer.processes > 1:
             problems.append(("trainer.nproc", "a batch's tokens are drawn in one process; type trainer.nproc=1"))
         if self.trainer.parallel == "fsdp":
             problems.append(("trainer.parallel", "fsdp shares out embeddings that are drawn whole; type ddp"))

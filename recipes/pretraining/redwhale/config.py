@@ -151,8 +151,8 @@ class RedWhaleConfig(RunConfig):
             problems.append((key, "trains new rows, and extend.vocabulary=none has none; type extend"))
         if self.needs_adapters and not self.lora.rank:
             problems.append(("lora.rank", f"schedule.name={schedule.name} trains adapters; type 1 or more"))
-        if self.trainer.nproc > 1 or self.trainer.parallel == "fsdp":
-            key = "trainer.nproc" if self.trainer.nproc > 1 else "trainer.parallel"
+        if self.trainer.processes > 1 or self.trainer.parallel == "fsdp":
+            key = "trainer.nproc" if self.trainer.processes > 1 else "trainer.parallel"
             problems.append((key, "stages freeze and thaw weights in one process; type trainer.nproc=1"))
         return problems
 

@@ -121,7 +121,7 @@ class SampleReweightingConfig(RunConfig):
         trainer = self.trainer
         if self.reweight.scope == "global":
             return trainer.batch_size
-        return (trainer.micro_batch_size or trainer.process_batch_size) * trainer.nproc
+        return (trainer.micro_batch_size or trainer.process_batch_size) * trainer.processes
 
     @property
     def sequence_tokens(self) -> int | None:

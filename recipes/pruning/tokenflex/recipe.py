@@ -54,7 +54,7 @@ class TokenFlexRecipe:
         flex, trainer = config.flex, config.trainer
         used = questions_used(config)
         sampler = TokenSampler(flex.tokens, flex.probs, config.seed, flex.schedule, trainer.max_steps)
-        loss, train = FlexLoss(sampler, trainer.nproc), prepared.train
+        loss, train = FlexLoss(sampler, trainer.processes), prepared.train
 
         def collate(rows: list[int]) -> dict[str, Any]:
             return train.collate(rows[:used])

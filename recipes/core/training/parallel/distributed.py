@@ -17,6 +17,8 @@ from recipes.core.runs import checkpoints
 from recipes.core.storage.disk import raising_disk_full
 
 T = TypeVar("T")
+# Where processes of several machines meet, and what their keys there begin with; `launch` sets them.
+ADDRESS, PORT, PREFIX = "MASTER_ADDR", "MASTER_PORT", "STEELYARD_MEETING"
 # Names of metrics that end so are reduced by their extreme, all others by their sum.
 EXTREMES = {"_max": torch.maximum, "_min": torch.minimum}
 
@@ -42,10 +44,16 @@ def process_group(device: str, meeting: Path) -> Iterator[None]:
 
     Args:
         device: "cpu" or "cuda"; what is agreed on between steps goes over the CPU in either case.
-        meeting: A file that is not there yet, by which they find each other: a port could be reached from outside.
+        meeting: A file that is not there yet, by which processes of one machine find each other: a port could be
+            reached from outside. Those of several machines meet where `MASTER_ADDR` says.
     """
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    store = dist.FileStore(str(meeting), size)
+    store: dist.Store
+    if ADDRESS in os.environ:
+        there = dist.TCPStore(os.environ[ADDRESS], int(os.environ[PORT]), None, False, wait_for_workers=False)
+        store = dist.PrefixStore(os.environ[PREFIX], there)
+    else:
+        store = dist.FileStore(str(meeting), size)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", store=store, rank=rank, world_size=size
     )

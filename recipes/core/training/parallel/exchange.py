@@ -12,6 +12,7 @@ from recipes.core.storage.files import write_json, write_text
 
 STOP, KILL = "stop", "kill"
 OUTCOME = "outcome.json"
+RESUME = "type the same command again: the run resumes from its last checkpoint"
 
 
 class WorkerError(Exception):
@@ -51,12 +52,7 @@ class Exchange:
 
     def tell(self, rank: int, error: BaseException) -> None:
         """Leave word of how this process fails."""
-        report: dict[str, Any] = {"seconds": time.time(), "kind": type(error).__name__}
-        if isinstance(error, SteelyardError):
-            report |= {"what": error.what, "where": error.where, "hint": error.hint}
-        else:
-            report |= {"text": str(error), "traceback": "".join(traceback.format_exception(error))}
-        write_json(self.path / f"failure-{rank}.json", report)
+        write_json(self.path / f"failure-{rank}.json", report_of(error))
 
     def failures(self) -> list[Failure]:
         """How processes failed, in order of time: the first is the cause, the others lost their partner."""
@@ -64,11 +60,20 @@ class Exchange:
         for path in self.path.glob("failure-*.json"):
             report = json.loads(path.read_text(encoding="utf-8"))
             rank = int(path.stem.rpartition("-")[2])
-            failures.append(Failure(rank, report["seconds"], _error(rank, report)))
+            failures.append(Failure(rank, report["seconds"], error_of(rank, report)))
         return sorted(failures, key=lambda failure: failure.seconds)
 
 
-def _error(rank: int, report: dict[str, Any]) -> BaseException:
+def report_of(error: BaseException) -> dict[str, Any]:
+    """How a process fails, as plain values: when, and what it says."""
+    report: dict[str, Any] = {"seconds": time.time(), "kind": type(error).__name__}
+    if isinstance(error, SteelyardError):
+        return report | {"what": error.what, "where": error.where, "hint": error.hint}
+    return report | {"text": str(error), "traceback": "".join(traceback.format_exception(error))}
+
+
+def error_of(rank: int, report: dict[str, Any]) -> BaseException:
+    """The error that a report of a process is of."""
     for kind in (UserError, RunFailed):
         if report["kind"] == kind.__name__:
             return kind(report["what"], report["where"], report["hint"])
