@@ -66,7 +66,8 @@ def work(
         questions = _questions(config, recipe, prepared, rows)
     processes = config.trainer.processes if config.needs_torch else 1
     threads = config.trainer.process_threads
-    environment |= {"threads": threads, "nproc": processes}
+    environment |= {"threads": threads, "nproc": config.trainer.nproc if processes > 1 else 1}
+    environment |= {"nodes": config.trainer.nodes}
     runs.start(folder, config, identity, command, environment, config.steps)
     # Recorded here alone: a process that lost its partner does not know why, and the launching process may be killed.
     with _ending_recorded(folder):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -53,6 +54,24 @@ def process(*typed: str) -> Iterator[subprocess.Popen[str]]:
             yield started
         finally:
             started.kill()
+
+
+@contextlib.contextmanager
+def two_machines(*typed: str) -> Iterator[list[subprocess.Popen[str]]]:
+    """The command on two machines, as a torchrun on each starts it; both are this one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "GLOO_SOCKET_IFNAME": "lo"}
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        started = []
+        for name, value in meeting.items():
+            patch.setenv(name, value)
+        for rank in range(2):
+            patch.setenv("RANK", str(rank))
+            patch.setenv("WORLD_SIZE", "2")
+            started.append(stack.enter_context(process(*typed)))
+        yield started
 
 
 def wait_for(folder: RunFolder, step: int, started: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -171,6 +190,40 @@ def test_stopped_and_killed_in_turn_a_run_ends_like_an_undisturbed_one(
     ended = steelyard(*words(tmp_path, "trainer.nproc=1"))
     assert ended.code == 0 and f"done, resumed from step {stopped['step']}" in ended.out
     assert_alike(lines(folder_of(tmp_path, "trainer.nproc=1")), lines(undisturbed))
+
+
+@pytest.mark.slow
+def test_a_run_on_two_machines_that_one_of_them_stops_ends_like_one_of_two_processes(
+    undisturbed: RunFolder, tmp_path: Path
+) -> None:
+    """Bit for bit: SIGUSR1 is what Slurm sends, here to the second machine alone, before it takes a job's nodes away."""
+    more = ("trainer.nproc=1", "trainer.nodes=2")
+    folder = folder_of(tmp_path, *more)
+    with two_machines(*words(tmp_path, *more)) as started:
+        wait_for(folder, 3, started[0])
+        started[1].send_signal(signal.SIGUSR1)
+        (out, err), (other_out, other_err) = (each.communicate(timeout=PATIENCE) for each in started)
+    assert [each.returncode for each in started] == [130, 130], err + other_err
+    assert (out, other_out) == ("", "") and "state saved in" in err and "stopping: the run is saved" in other_err
+    stopped = folder.status()
+    assert stopped["state"] == "interrupted" and 3 <= stopped["step"] < STEPS and not folder.lock.exists()
+    with two_machines(*words(tmp_path, *more)) as started:
+        (out, err), (other_out, other_err) = (each.communicate(timeout=PATIENCE) for each in started)
+    assert [each.returncode for each in started] == [0, 0], err + other_err
+    assert f"done, resumed from step {stopped['step']}" in out and (other_out, other_err) == ("", "")
+    assert lines(folder) == lines(undisturbed)
+    weights = f"checkpoints/checkpoint-{STEPS}/model.safetensors"
+    assert (folder.path / weights).read_bytes() == (undisturbed.path / weights).read_bytes()
+
+
+def test_several_machines_without_a_launcher(tmp_path: Path, steelyard: Steelyard) -> None:
+    ended = steelyard(*words(tmp_path, "trainer.nodes=2"))
+    assert ended.code == 2 and "trainer.nodes=2: a run on several machines is started on each of them" in ended.err
+    assert not list(tmp_path.iterdir())
+    planned = steelyard(*words(tmp_path, "trainer.nodes=2"), "--dry-run")
+    assert "2 on each of 2 machines (ddp), each: 8 sequences a step" in planned.out
+    ended = steelyard(*words(tmp_path, "trainer.nodes=3"))
+    assert ended.code == 2 and "trainer.batch_size: 32 does not divide by nodes=3 x nproc=2" in ended.err
 
 
 @pytest.mark.slow

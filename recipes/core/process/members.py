@@ -139,6 +139,12 @@ def _by_srun(environment: Mapping[str, str]) -> _Group | None:
     )
 
 
+def is_first(environment: Mapping[str, str]) -> bool:
+    """Whether this is the first of the processes that srun started for one job; that alone keeps its records."""
+    group = _by_srun(environment)
+    return group is None or group.rank == 0
+
+
 def first_host(nodes: str) -> str:
     """The first name of a list of hosts as Slurm writes them: `gpu[03-05,9],cpu1` begins with `gpu03`."""
     match = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\]([^,\[]*))?", nodes)

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: a run that is asked to stop saves what it has and says so."""
+"""SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2: a run that is asked to stop saves what it has and says so."""
 
 import os
 import signal
@@ -8,8 +8,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 STOPPING = "stopping: the run is saved after this step (press Ctrl-C again to stop at once)\n"
-# The last comes when the terminal is closed.
-NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# SIGHUP comes when the terminal is closed; Slurm sends one of the last two before a job's time is over or it is
+# pre-empted (`--signal=USR1@120`), to each process of a job.
+BY_OTHERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+NUMBERS = (signal.SIGINT, *BY_OTHERS)
 
 
 @contextmanager
@@ -57,6 +59,6 @@ def stop_on_signal(message: str) -> Iterator[threading.Event]:
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does: a scheduler's stop also leaves a status and no lock."""
-    with signal_handlers(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP):
+    """SIGTERM and its like end the block as Ctrl-C does: a scheduler's stop also leaves a status and no lock."""
+    with signal_handlers(signal.default_int_handler, *BY_OTHERS):
         yield

@@ -32,6 +32,7 @@ from recipes.core.trial.worker import STOP
 COLOURS = re.compile(r"\x1b\[\d*m")
 LOCK = "owner.lock"
 MOST_STARTS = 20
+SIZE_WORDS = ("trainer=", "trainer.nodes=", "trainer.nproc=", "budget=")  # what decides how large a cell is
 LOOK_EVERY_SECONDS = 1.0
 LOOK_SHARE = 0.05  # of a core, at most: looking at a thousand cells takes a while
 VANISHED = "its process ended without a word, twice: killed, or out of memory"
@@ -93,7 +94,7 @@ def _rounds(
     first = _starts(folder, todo)
     while todo and not stopped.is_set():
         before = _starts(folder, todo)
-        trouble = _launch(partial(launcher, folder, todo, manifest.threads), stopped)
+        trouble = _launch(partial(_launch_each_size, launcher, folder, manifest, todo), stopped)
         _wait_for_the_living(folder, manifest, todo, stopped)
         for name in _cells_cut_off(folder, manifest, before):
             if not stopped.is_set():
@@ -151,11 +152,25 @@ def _launch(launch: Callable[[], None], stopped: threading.Event) -> str:
     return ""
 
 
+def _launch_each_size(launcher: Launcher, folder: Path, manifest: Manifest, names: Sequence[str]) -> None:
+    """Launch cells, those of one number of machines and processes together: what a job asks for is that of its cell."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        cell = manifest.cell(name)
+        alike.setdefault((cell.arm, *(word for word in cell.overrides if word.startswith(SIZE_WORDS))), []).append(name)
+    sizes: dict[tuple[int, int], list[str]] = {}
+    for group in alike.values():
+        trainer = compose.compose(manifest.recipe, [*manifest.cell(group[0]).overrides]).trainer
+        sizes.setdefault((trainer.nodes, trainer.nproc), []).extend(group)
+    for (nodes, nproc), group in sizes.items():
+        launcher(folder, group, manifest.threads * nproc, nodes)
+
+
 def _once_more(folder: Path, manifest: Manifest, launcher: Launcher, name: str, stopped: threading.Event) -> None:
     """Start a cell whose process vanished again, alone; if it vanishes again it has failed."""
     note(f"warning: the process of {manifest.cell(name).title} is gone; starting the cell again on its own")
     before = _starts(folder, [name])
-    _launch(partial(launcher, folder, [name], manifest.threads), stopped)
+    _launch(partial(_launch_each_size, launcher, folder, manifest, [name]), stopped)
     _wait_for_the_living(folder, manifest, [name], stopped)
     if _cells_cut_off(folder, manifest, before) and not stopped.is_set():
         record_end(folder, name, FAILED, f"{VANISHED}; its output is in {folder / 'logs' / name}.log")

@@ -22,6 +22,7 @@ from recipes.core.errors import RunFailed, UserError
 from recipes.core.process.ray_settings import quiet_ray
 from recipes.core.spelling import did_you_mean
 from recipes.core.storage.files import write_text
+from recipes.core.trial.slurm import max_array_size
 from recipes.core.trial.worker import LAUNCH, task
 
 LAUNCHERS = ("local", "joblib", "slurm", "submitit", "ray")
@@ -32,6 +33,10 @@ KEYS: dict[str, tuple[list[str], list[str]]] = {
     "submitit": ([], ["cpus_per_task"]),
     "ray": ([], ["ray.remote.num_cpus"]),
 }
+# Keys of a launcher that say what a cell needs: they follow from the cell, and what to type for them is this.
+OF_CELLS = {"slurm": {"nodes": "trainer.nodes=N", "tasks_per_node": "trainer.nproc=N"}}
+OF_CELLS["submitit"] = OF_CELLS["slurm"]
+ARRAY = "max_array_size"  # a key of ours: Slurm's own limit, where it does not say it
 # Keys below which a user may add any.
 OPEN = ("ray.init", "ray.remote", "additional_parameters")
 # What a cell needs of the driver's environment, for workers that a cluster has started before.
@@ -68,21 +73,37 @@ class Launcher:
             raise UserError(
                 "the local launcher runs one cell after another and has no keys", where=what, hint="--launcher joblib"
             )
-        self.name, self.jobs, self.options = name, jobs, list(options)
+        sizes = [option for option in options if name == "slurm" and option.startswith(f"{ARRAY}=")]
+        self.name, self.jobs, self.options = name, jobs, [option for option in options if option not in sizes]
+        self.array_size = _array_size(sizes[-1]) if sizes else None
         if name != "local":
             self._check()
 
-    def __call__(self, folder: Path, names: Sequence[str], threads: int) -> None:
-        """Run cells of the trial in `folder`; returns when all have ended, or raises what the launcher raises."""
+    def __call__(self, folder: Path, names: Sequence[str], threads: int, nodes: int = 1) -> None:
+        """Run cells of the trial in `folder`; returns when all have ended, or raises what the launcher raises.
+
+        Args:
+            folder: The trial's folder.
+            names: Of the cells.
+            threads: CPU threads of each on a machine, over all its processes there.
+            nodes: Machines of each.
+        """
         folder = folder.absolute()
         if self.name == "local" or (self.name == "joblib" and 1 in (self.jobs, len(names))):
             # joblib would run a single job in the driver's own process.
             run_in_child(folder, names)
             return
-        # submitit's local executor would start all at once.
-        together = self.jobs if self.name == "submitit" else len(names)
+        together = self._at_once(len(names))
         for start in range(0, len(names), together):
-            self._launch(folder, names[start : start + together], threads)
+            self._launch(folder, names[start : start + together], threads, nodes)
+
+    def _at_once(self, count: int) -> int:
+        """How many of so many cells are submitted together."""
+        if self.name == "submitit":
+            return self.jobs  # its local executor would start all at once
+        if self.name == "slurm":
+            return min(count, self.array_size or max_array_size() or count)
+        return count
 
     def _check(self) -> None:
         """Refuse keys that the launcher does not have, before anything is planned."""
@@ -95,11 +116,13 @@ class Launcher:
             key = option.partition("=")[0].lstrip("+")
             if key in KEYS[self.name][0]:
                 problems.append(Problem(f"launcher.{key}", None, "type --jobs N"))
+            elif instead := OF_CELLS.get(self.name, {}).get(key):
+                problems.append(Problem(f"launcher.{key}", None, f"type {instead}"))
             elif key not in known and not key.startswith(tuple(f"{node}." for node in OPEN)):
                 problems.append(Problem(f"launcher.{key}", None, did_you_mean(key, sorted(known))))
         raise_problems(problems)
 
-    def _launch(self, folder: Path, names: Sequence[str], threads: int) -> None:
+    def _launch(self, folder: Path, names: Sequence[str], threads: int, nodes: int) -> None:
         from hydra._internal.callbacks import Callbacks
         from hydra.core.plugins import Plugins
         from hydra.types import HydraContext
@@ -110,7 +133,8 @@ class Launcher:
         carried = [f"{key}={quote(os.environ[key])}" for key in CARRIED if key in os.environ]
         surroundings = [f"ray.init.runtime_env.env_vars.{word}" for word in carried] if self.name == "ray" else []
         keys = [f"folder={quote(str(folder))}", f"launch={quote(number)}", f"cwd={quote(os.getcwd())}"]
-        hydra, config = self._config(folder, threads, [*surroundings, *self.options])
+        machines = [f"nodes={nodes}"] if self.name == "slurm" else []
+        hydra, config = self._config(folder, threads, [*machines, *surroundings, *self.options])
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
         with _block_ctrl_c():
@@ -145,6 +169,13 @@ class Launcher:
             raise UserError(
                 f"the launcher's config does not compose: {error}", where=f"launcher={self.name}"
             ) from error
+
+
+def _array_size(option: str) -> int:
+    value = option.partition("=")[2]
+    if not value.isdecimal() or int(value) == 0:
+        raise UserError("is no number of jobs above 0", where=f"launcher.{option}", hint=f"type launcher.{ARRAY}=1000")
+    return int(value)
 
 
 def run_in_child(folder: Path, names: Sequence[str]) -> None:

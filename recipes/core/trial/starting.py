@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 
 from recipes.core import runner
 from recipes.core.config.settings import RunConfig
+from recipes.core.errors import UserError
 from recipes.core.runs.folder import DONE
 from recipes.core.trial.launch import Launcher
 from recipes.core.trial.states import CellState
 
+SEVERAL = "type --launcher slurm, or start one `steelyard run` on each machine (docs/scale-out.md)"
 HERE = ("local", "joblib")  # launchers whose cells run on this machine
 
 
@@ -32,6 +34,9 @@ def check_configs(configs: Iterable[RunConfig], launcher: Launcher) -> None:
     """Refuse runs that would refuse to start; arguments and errors as those of `check_cells`."""
     checked = set[str]()
     for config in configs:
+        if config.trainer.nodes > 1 and launcher.name != "slurm":
+            where = f"trainer.nodes={config.trainer.nodes}"
+            raise UserError(f"cells on several machines are not for --launcher {launcher.name}", where, SEVERAL)
         decisive = repr(dataclasses.replace(config, arm="", label=None, seed=0))
         if decisive not in checked:
             runner.check(config, here=launcher.name in HERE)

@@ -17,11 +17,13 @@ from recipes.core.config import compose
 from recipes.core.config.overrides import quote
 from recipes.core.errors import RunFailed, SteelyardError
 from recipes.core.process.background import background_thread
+from recipes.core.process.members import is_first
 from recipes.core.process.signals import sigterm_as_interrupt
 from recipes.core.process.streams import guard_streams
 from recipes.core.runs.folder import FAILED, INTERRUPTED, QUEUED, run_folder
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import command_of
+from recipes.core.trial.slurm import is_to_be_requeued
 from recipes.core.trial.states import record_end, record_start
 
 STOP, LAUNCH = "stop", "launch"
@@ -39,10 +41,10 @@ def task(config: Any) -> str:
     if Path(config.cwd).is_dir():
         os.chdir(config.cwd)
     _end_with_parent(_PARENT)
-    with _save_before_requeue() as requeued:
+    with _save_before_requeue() as requeue:
         state = run_cell(folder, config.cell)
-    if state == INTERRUPTED:
-        requeued()
+    if state == INTERRUPTED and not (folder / STOP).exists() and os.getppid() == _PARENT and is_to_be_requeued():
+        requeue()
     return state
 
 
@@ -50,6 +52,7 @@ def run_cell(folder: Path, name: str) -> str:
     """Do one cell, or finish or reuse what its run folder holds; the record says how it ended.
 
     It is stopped with its run saved once the trial is told to stop, on whatever host it is, or its parent is gone.
+    Of a cell on several machines the first process alone keeps the record.
 
     Args:
         folder: Folder of the trial.
@@ -60,8 +63,10 @@ def run_cell(folder: Path, name: str) -> str:
     """
     if (folder / STOP).exists():
         return QUEUED
+    first = is_first(os.environ)
     with _busy:
-        record_start(folder, name)
+        if first:
+            record_start(folder, name)
         state, error = FAILED, ""
         try:
             stoppable = background_thread(partial(_terminate_when_stopped, folder))
@@ -71,7 +76,8 @@ def run_cell(folder: Path, name: str) -> str:
             state = INTERRUPTED
         except Exception as failure:
             error = str(failure) if isinstance(failure, SteelyardError) else f"{type(failure).__name__}: {failure}"
-        record_end(folder, name, state, error)
+        if first:
+            record_end(folder, name, state, error)
     return state
 
 
@@ -152,25 +158,20 @@ def _end_with_parent(parent: int) -> None:
 
 @contextlib.contextmanager
 def _save_before_requeue() -> Iterator[Callable[[], None]]:
-    """Let a run be saved when submitit's signal comes before a timeout; what is given then queues the job again."""
-    plain, asked = signal.getsignal(signal.SIGUSR2), threading.Event()
+    """Let a run be saved when submitit's signal comes before a timeout; what is given queues the job again.
+
+    Pre-emption sends SIGTERM, or that signal as well: either way the job is to go on later.
+    """
+    number = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}", signal.SIGUSR2)
+    plain = signal.getsignal(number)
     if not callable(plain):
         yield lambda: None
         return
-
-    def ask(number: int, frame: object) -> None:
-        asked.set()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    def requeue() -> None:
-        if asked.is_set():
-            signal.raise_signal(signal.SIGUSR2)
-
-    signal.signal(signal.SIGUSR2, ask)
+    signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     try:
-        yield requeue
+        yield lambda: signal.raise_signal(number)
     finally:
-        signal.signal(signal.SIGUSR2, plain)
+        signal.signal(number, plain)
 
 
 def main() -> None:

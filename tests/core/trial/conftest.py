@@ -78,7 +78,7 @@ class FakeLauncher:
         self.launches: list[list[str]] = []
         self.threads: list[int] = []
 
-    def __call__(self, folder: Path, names: Sequence[str], threads: int) -> None:
+    def __call__(self, folder: Path, names: Sequence[str], threads: int, nodes: int = 1) -> None:
         play = self.acts[min(len(self.launches), len(self.acts) - 1)]
         self.launches.append(list(names))
         self.threads.append(threads)

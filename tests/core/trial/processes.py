@@ -152,7 +152,7 @@ def undisturbed(driver: Driver, *more: str) -> None:
     from recipes.core.trial import worker
     from recipes.core.trial.launch import Launcher
 
-    def do(self: Launcher, folder: Path, names: Sequence[str], threads: int) -> None:
+    def do(self: Launcher, folder: Path, names: Sequence[str], threads: int, nodes: int = 1) -> None:
         for name in names:
             worker.run_cell(folder, name)
 
