@@ -31,6 +31,7 @@ from recipes.core.models.from_config import load_reference_model
 from recipes.core.models.head import output_head
 from recipes.core.models.precision import exact
 from recipes.core.scoring.forward import HEAD, every_layer, hidden_states
+from recipes.core.training.parallel.sharding import frozen_on
 
 States = Callable[[dict[str, Tensor]], Tensor]
 
@@ -85,7 +86,7 @@ def states_of(frozen: Any) -> States:
     def states(batch: dict[str, Tensor]) -> Tensor:
         if complete and name in batch:
             return exact(batch[name])
-        return hidden_states(frozen.to(batch["labels"].device).eval(), batch, layers)
+        return hidden_states(frozen_on(frozen, batch["labels"].device), batch, layers)
 
     return states
 

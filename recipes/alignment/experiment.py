@@ -159,9 +159,10 @@ def training(
     model = PreferenceModel(policy, masks, prepared.states)
     rows: Any = prepared.train
     steps = regular_steps(config.trainer.max_steps, config.evaluation.watch_every)
+    frozen = () if config.one_copy else (ground.frozen,)
     before, describe = getattr(objective, "before_step", None), describer(model, ground.tokenizer)
     collate = pair_collate(pad_id(ground.tokenizer))
-    return Training(model, objective, rows, collate, rates or {}, steps, before, describe)
+    return Training(model, objective, rows, collate, rates or {}, steps, before, describe, frozen=frozen)
 
 
 def judge_samples(

@@ -16,6 +16,7 @@ from recipes.core.scoring.sizes import AUTO, NEVER, check_room, is_worth_keeping
 from recipes.core.scoring.statistics import Ask, token_columns
 from recipes.core.storage.cache import home
 from recipes.core.training.devices import trains_in_bf16
+from recipes.core.training.parallel.sharding import frozen_on
 
 LOGPS, STATES = "ref_logps", "states"  # columns
 
@@ -105,7 +106,7 @@ class StepReference:
             if reading.layers is not None:
                 columns[TOKENS + STATES] = reading.layers
 
-        read_batch(self.model.to(batch["labels"].device).eval(), batch, read, self.layers, self.bf16)
+        read_batch(frozen_on(self.model, batch["labels"].device), batch, read, self.layers, self.bf16)
         return batch | columns
 
 

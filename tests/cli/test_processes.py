@@ -196,7 +196,7 @@ def test_stopped_and_killed_in_turn_a_run_ends_like_an_undisturbed_one(
 def test_a_run_on_two_machines_that_one_of_them_stops_ends_like_one_of_two_processes(
     undisturbed: RunFolder, tmp_path: Path
 ) -> None:
-    """Bit for bit: SIGUSR1 is what Slurm sends, here to the second machine alone, before it takes a job's nodes away."""
+    """Bit for bit. SIGUSR1 is what Slurm sends before it takes nodes away, here to the second machine alone."""
     more = ("trainer.nproc=1", "trainer.nodes=2")
     folder = folder_of(tmp_path, *more)
     with two_machines(*words(tmp_path, *more)) as started:

@@ -16,6 +16,7 @@ from recipes.core.scoring.forward import HEAD, hidden_states
 from recipes.core.scoring.rows import completion_batch
 from recipes.core.scoring.sampling import sample
 from recipes.core.training.parallel import distributed
+from recipes.core.training.parallel.sharding import frozen_on
 
 TEACHERS = ("dpo", "other")  # columns of their last hidden states
 STRIDE = 1_000_003  # between the seeds of steps, which the seeds of runs do not reach
@@ -47,7 +48,7 @@ class Teachers:
         """The rows with their columns."""
         columns = {}
         for name, model in zip(TEACHERS, self.models, strict=True):
-            columns[TOKENS + name] = hidden_states(model.to(rows["labels"].device).eval(), rows, [HEAD])[:, 0]
+            columns[TOKENS + name] = hidden_states(frozen_on(model, rows["labels"].device), rows, [HEAD])[:, 0]
         return rows | columns
 
 

@@ -107,7 +107,8 @@ class AlignDistilRecipe(AlignmentRecipe):
 
         rows = 2 if distil.sequences == "both" else 1
         objective = Distillation(_rule(config, prepared), distil.direction, prepared.heads, texts, rows)
-        return replace(training(config, prepared, objective), before_step=before_step)
+        frozen = (prepared.ground.frozen, *prepared.models.values())
+        return replace(training(config, prepared, objective), before_step=before_step, frozen=frozen)
 
     def evaluate(
         self, config: AlignDistilConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]

@@ -137,7 +137,7 @@ def training_memory(
         activations = max(activations - gradients, _in_flight(size, trainer, tokens, bf16))
     sizes = ((decoder_size(other), other) for other in frozen)
     beside = sum(_loaded_bytes(other_size, stored, other) for other_size, other in sizes if other_size)
-    return Memory(weights, gradients, optimizer, activations, beside)
+    return Memory(weights, gradients, optimizer, activations, beside / sharing)
 
 
 def _loaded_bytes(size: DecoderSize, stored: float, model: Any) -> float:

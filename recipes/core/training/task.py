@@ -50,6 +50,8 @@ class Training:
             (`recipes.core.models.run_models`); None if none is to be loaded from it.
         take_optimizer: Given the optimizer once it is there, before a checkpoint is loaded into it; for methods that
             change its state.
+        frozen: Models that the objective reads and never trains. With `trainer.parallel=fsdp` they are shared out, too,
+            so every process must run them equally often.
         stages: Which parameters each step trains, at which rate; None: all that want a gradient, as the settings say.
     """
 
@@ -63,6 +65,7 @@ class Training:
     describe: Callable[[Path], None] | None = None
     take_optimizer: Callable[[Optimizer], None] | None = None
     stages: Stages | None = None
+    frozen: tuple[nn.Module, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -107,29 +107,53 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
         _lengths(training.dataset)
     apply_options(training.model, config)
     compute_in(training.model, torch.bfloat16 if trains_in_bf16(config, device) else torch.float32)
-    training.model.to(device)
-    events.on_start(start)
+    models = (training.model, *training.frozen)
+    _place(models, config, device)
     early = config.early_stopping.metric is not None
+    with _whole(models) if early else nullcontext():  # it measures once, to know the metric
+        events.on_start(start)
     if checkpoint and (start >= config.max_steps or (early and distributed.anywhere(events.stop_early()))):
         _load_weights(training.model, checkpoint)
+        _keep_whole(models)
         return TrainResult(DONE, start, start)
-    if config.parallel == "fsdp" and config.processes > 1:
-        sharding.shard(training.model, device)
     # In a run of several processes, the launching one says so.
     message = STOPPING if distributed.world_size() == 1 else ""
     if config.workers:  # or each of them would warn that it was forked
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with stop_on_signal(message) as stop, progress("training", config.max_steps, start) as bar:
-        watcher = _Watcher(events, training.watch_steps, early, stop, bar)
+        watcher = _Watcher(events, training, early, stop, bar)
         trainer = _Trainer(training, config, training_arguments(config, seed, device, store), store, events, watcher)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         # All processes stop once one was asked to. The others' own signal must still find this handler.
         if watcher.stopped:
             stop.wait(SIGNAL_SECONDS)
     without_compiled_layers(training.model)
-    sharding.keep_whole(training.model)
+    _keep_whole(models)
     steps = trainer.state.global_step
     return TrainResult(INTERRUPTED if watcher.stopped and steps < config.max_steps else DONE, steps, start)
+
+
+def _place(models: Sequence[nn.Module], config: TrainerConfig, device: str) -> None:
+    """Bring the trained model to its device, or share out all models, which brings them there in parts."""
+    if config.parallel == "fsdp" and config.processes > 1:
+        for model in models:
+            sharding.shard(model, device)
+    else:
+        models[0].to(device)
+
+
+@contextmanager
+def _whole(models: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside the block every process holds all weights of the models."""
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(sharding.whole(model))
+        yield
+
+
+def _keep_whole(models: Sequence[nn.Module]) -> None:
+    for model in models:
+        sharding.keep_whole(model)
 
 
 def _check_processes(config: TrainerConfig) -> None:
@@ -335,12 +359,13 @@ class _Watcher(transformers.TrainerCallback):
     def __init__(
         self,
         events: TrainEvents,
-        watch_steps: frozenset[int],
+        training: Training,
         early: bool,
         stop: threading.Event,
         bar: Callable[[int], None],
     ) -> None:
-        self.events, self.watch_steps, self.early, self.stop, self.bar = events, watch_steps, early, stop, bar
+        self.events, self.early, self.stop, self.bar = events, early, stop, bar
+        self.watch_steps, self.frozen = training.watch_steps, training.frozen
         self.check = StepCheck()
         self.stopped = self.ended = False
 
@@ -353,7 +378,7 @@ class _Watcher(transformers.TrainerCallback):
         self.bar(state.global_step)
         step, model = state.global_step, kwargs["model"]
         measured = step in self.watch_steps
-        with _measuring(model) if measured else preserve_rng():
+        with _measuring(model, self.frozen) if measured else preserve_rng():
             self.events.on_step_end(step, model)
         if measured and self.early and distributed.anywhere(self.events.stop_early()):
             self.ended = control.should_save = control.should_training_stop = True
@@ -384,9 +409,9 @@ def _load_weights(model: nn.Module, checkpoint: Path) -> None:
 
 
 @contextmanager
-def _measuring(model: nn.Module) -> Iterator[None]:
-    """Inside the block a model is whole and runs as it is, and nothing that is drawn changes what training draws."""
-    with preserve_rng(), uncompiled(model), sharding.whole(model):
+def _measuring(model: nn.Module, frozen: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside the block models are whole and run as they are, and nothing that is drawn changes what training draws."""
+    with preserve_rng(), uncompiled(model), _whole((model, *frozen)):
         yield
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from recipes.core.config import compose, registry
+from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import RunFailed
 from recipes.core.messages import note
 from recipes.core.process.background import background_thread
@@ -154,16 +155,17 @@ def _launch(launch: Callable[[], None], stopped: threading.Event) -> str:
 
 def _launch_each_size(launcher: Launcher, folder: Path, manifest: Manifest, names: Sequence[str]) -> None:
     """Launch cells, those of one number of machines and processes together: what a job asks for is that of its cell."""
-    alike: dict[tuple[str, ...], list[str]] = {}
+    known: dict[tuple[str, ...], TrainerConfig] = {}
+    sizes: dict[tuple[int, int], list[str]] = {}
     for name in names:
         cell = manifest.cell(name)
-        alike.setdefault((cell.arm, *(word for word in cell.overrides if word.startswith(SIZE_WORDS))), []).append(name)
-    sizes: dict[tuple[int, int], list[str]] = {}
-    for group in alike.values():
-        trainer = compose.compose(manifest.recipe, [*manifest.cell(group[0]).overrides]).trainer
-        sizes.setdefault((trainer.nodes, trainer.nproc), []).extend(group)
-    for (nodes, nproc), group in sizes.items():
-        launcher(folder, group, manifest.threads * nproc, nodes)
+        decisive = (cell.arm, *(word for word in cell.overrides if word.startswith(SIZE_WORDS)))
+        if decisive not in known:
+            known[decisive] = compose.compose(manifest.recipe, [*cell.overrides]).trainer
+        trainer = known[decisive]
+        sizes.setdefault((trainer.nodes, trainer.nproc), []).append(name)
+    for (nodes, nproc), alike in sizes.items():
+        launcher(folder, alike, manifest.threads * nproc, nodes)
 
 
 def _once_more(folder: Path, manifest: Manifest, launcher: Launcher, name: str, stopped: threading.Event) -> None:

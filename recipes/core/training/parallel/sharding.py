@@ -26,17 +26,22 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
 def shard(model: nn.Module, device: str) -> None:
     """Share a model out, in place: every block of its lists of blocks on its own, then the rest.
 
+    What is on the CPU goes to the device block by block, so that no device ever holds more of it than a block and its
+    own part.
+
     Args:
-        model: The same in every process, on its device.
+        model: The same in every process.
         device: "cpu" or "cuda".
     """
+    # Without a backward pass nothing else would share the rest out again.
+    frozen = not any(parameter.requires_grad for parameter in model.parameters())
     mesh = init_device_mesh(device, (dist.get_world_size(),))
     # What holds others comes first in `modules`, and must be shared out last.
     for module in reversed(list(model.modules())):
         if isinstance(module, nn.ModuleList):
             for block in module:
                 fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    fully_shard(model, mesh=mesh, reshard_after_forward=True if frozen else None)
     # Or the first block that runs by itself would take itself for the whole model.
     model._get_fsdp_state()._lazy_init()  # type: ignore[operator]
 
@@ -53,6 +58,14 @@ def gather_rest(model: nn.Module) -> None:
 def is_sharded(model: nn.Module) -> bool:
     """Whether the model is shared out."""
     return isinstance(model, FSDPModule)
+
+
+def frozen_on(model: nn.Module, device: torch.device) -> nn.Module:
+    """A frozen model that is read beside a step, on the device; one that is shared out is there, and stays so."""
+    if not is_sharded(model):
+        return model.to(device).eval()
+    gather_rest(model)
+    return model.eval()
 
 
 def unshard(model: nn.Module) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.multiprocessing
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -18,7 +19,7 @@ from recipes.core.config.settings import TrainerConfig
 from recipes.core.models.adapter_config import LoraConfig
 from recipes.core.models.adapters import Unadapted, with_adapters
 from recipes.core.models.vision_language import TextModel
-from recipes.core.training.parallel import distributed
+from recipes.core.training.parallel import distributed, sharding
 from recipes.core.training.parallel.launch import variables
 from recipes.core.training.task import TrainEvents, Training, TrainResult
 from recipes.core.training.trainer import train
@@ -81,6 +82,13 @@ class Blocks(nn.Module):
         self.frozen = nn.Linear(8, 8).requires_grad_(False)
         self.tied = nn.Linear(3, 8, bias=False)
         self.tied.weight = self.start.weight
+        self.moved_whole = False
+
+    def to(self, *args: Any, **kwargs: Any) -> "Blocks":
+        """Notes that it was moved before it was shared out, if it was."""
+        self.moved_whole |= not sharding.is_sharded(self)
+        super().to(*args, **kwargs)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.start(x)
@@ -92,6 +100,23 @@ class Blocks(nn.Module):
         """What a recipe computes beside the forward, as captions are generated."""
         with torch.no_grad():
             return self.blocks[0](self.start(torch.ones(2, 3))).sum()
+
+
+class Beside:
+    """A frozen model that an objective reads; keeps how many of its weights this process holds between steps."""
+
+    def __init__(self) -> None:
+        self.model = Blocks(0).requires_grad_(False)
+        for parameter in self.model.parameters():
+            parameter.mul_(0.5)
+        self.held: set[int] = set()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            read: Tensor = sharding.frozen_on(self.model, x.device)(x)
+        parts = [each.to_local() if isinstance(each, DTensor) else each for each in self.model.parameters()]
+        self.held.add(sum(part.numel() for part in parts))
+        return read
 
 
 class Decoder(nn.Module):
@@ -143,15 +168,26 @@ class Recorder(TrainEvents):
 
 
 def go(
-    folder: Path, stop_after: int = 0, dropout: float = 0.0, rank: int | None = None, **changes: Any
+    folder: Path,
+    stop_after: int = 0,
+    dropout: float = 0.0,
+    rank: int | None = None,
+    beside: bool = False,
+    **changes: Any,
 ) -> dict[str, Any]:
-    """Train `Blocks`, or with a `rank` a `Decoder`, (on) in a folder; how it ended, as plain values."""
+    """Train `Blocks`, or with a `rank` a `Decoder`, (on) in a folder; how it ended, as plain values.
+
+    `beside`: with a frozen model that the objective reads.
+    """
     config = replace(CONFIG, nproc=distributed.world_size(), **changes)
     net: Any = Blocks(dropout) if rank is None else Decoder(rank)
-    objective, events = TokenMean(getattr(net, "reference", None)), Recorder(stop_after)
-    result: TrainResult = train(
-        Training(net, objective, Numbers(), collate, watch_steps=frozenset(range(1, 13))), config, 3, folder, events
-    )
+    frozen = Beside() if beside else None
+    objective, events = TokenMean(frozen or getattr(net, "reference", None)), Recorder(stop_after)
+    training = Training(net, objective, Numbers(), collate, watch_steps=frozenset(range(1, 13)))
+    if frozen:
+        training = replace(training, frozen=(frozen.model,))
+    result: TrainResult = train(training, config, 3, folder, events)
+    moved_whole = getattr(net, "moved_whole", None)
     net.to("cpu")  # as an evaluation does, alone: the weights stay whole
     return {
         "result": (result.status, result.steps, result.resumed_from),
@@ -159,6 +195,9 @@ def go(
         "lines": events.lines,
         "measured": events.measured,
         "seen": objective.seen,
+        "moved_whole": moved_whole,
+        "held": frozen and sorted(frozen.held),
+        "read_alone": frozen and distributed.is_first() and frozen(torch.ones(2, 3)).tolist(),
     }
 
 

@@ -32,6 +32,8 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "sharded stopped": SHARDED | {"stop_after": STOP},
     "sharded one to two": SHARDED,
     "sharded two to one": SHARDED | {"stop_after": STOP},
+    "beside": {"beside": True},
+    "beside sharded": SHARDED | {"beside": True},
     "adapted": ADAPTED,
     "adapted sharded": ADAPTED | SHARDED,
     "adapted sharded stopped": ADAPTED | SHARDED | {"stop_after": STOP},
@@ -183,6 +185,23 @@ def test_a_sharded_checkpoint_is_split_and_ends_in_whole_weights(together: Ends,
     again = go(tmp_path / "copy")
     assert again["result"] == ("done", 12, 12) and not again["seen"]
     assert all(torch.equal(value, expected[name]) for name, value in again["weights"].items())
+
+
+def test_a_frozen_model_beside_the_step_is_shared_out_like_the_trained_one(together: Ends, tmp_path: Path) -> None:
+    alone = go(tmp_path, beside=True)
+    (whole,) = alone["held"]
+    for end in (*together["beside"], *together["beside sharded"]):
+        assert_close(end, alone)
+    assert [end["held"] for end in together["beside"]] == [[whole]] * 2
+    parts = [end["held"] for end in together["beside sharded"]]
+    assert [len(held) for held in parts] == [1, 1] and sum(held[0] for held in parts) == whole
+    first, _ = together["beside sharded"]  # an evaluation asks it in one process, when the others have left
+    assert first["read_alone"] == pytest.approx(alone["read_alone"], rel=1e-6)
+
+
+def test_a_model_is_shared_out_before_it_is_moved(together: Ends, alone: dict[str, Any]) -> None:
+    assert alone["moved_whole"] and all(end["moved_whole"] for end in together["plain"])
+    assert not any(end["moved_whole"] for name in ("sharded", "sharded stopped again") for end in together[name])
 
 
 def assert_weights_close(left: dict[str, Any], right: dict[str, Any]) -> None:
