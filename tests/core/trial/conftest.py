@@ -77,11 +77,13 @@ class FakeLauncher:
         self.acts = list(acts) or [all_end(DONE)]
         self.launches: list[list[str]] = []
         self.threads: list[int] = []
+        self.nodes: list[int] = []
 
     def __call__(self, folder: Path, names: Sequence[str], threads: int, nodes: int = 1) -> None:
         play = self.acts[min(len(self.launches), len(self.acts) - 1)]
         self.launches.append(list(names))
         self.threads.append(threads)
+        self.nodes.append(nodes)
         play(folder, names)
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,16 @@ def alive_elsewhere(run: RunFolder, seconds: float):
         yield
     finally:
         thread.join()
+
+
+def test_cells_go_to_the_launcher_by_the_machines_and_cores_that_their_processes_take(planned: Planned) -> None:
+    folder, manifest = planned
+    keys = ("trainer.nodes=2", "trainer.nproc=4")
+    large = [replace(cell, overrides=(*cell.overrides, *keys)) if cell.seed else cell for cell in manifest.cells]
+    launcher = FakeLauncher()
+    driven((folder, replace(manifest, cells=tuple(large))), launcher)
+    assert launcher.launches == [["prior-s0", "ntp-s0"], ["prior-s1", "ntp-s1"]]
+    assert (launcher.threads, launcher.nodes) == ([1, 4], [1, 2])
 
 
 def test_all_cells_go_to_the_launcher_at_once_in_the_order_of_the_manifest(planned: Planned) -> None:

@@ -123,7 +123,7 @@ class TestRay(LauncherSuite):
 
 @pytest.mark.slow
 def test_a_signal_to_a_job_of_a_queue_saves_its_run_and_it_goes_on(tmp_path: Path, session_home: Path) -> None:
-    """SIGTERM comes at pre-emption; submitit alone ignores it."""
+    """SIGTERM comes at pre-emption; submitit alone ignores it. The job queues itself again."""
     home = {"STEELYARD_HOME": str(session_home)}
     driver = Driver(tmp_path / "outputs", [*LONG, "--arms", "ntp", "--seeds", "1"], home)
     plain = Driver(tmp_path / "plain", driver.words, home)
@@ -138,6 +138,8 @@ def test_a_signal_to_a_job_of_a_queue_saves_its_run_and_it_goes_on(tmp_path: Pat
     assert driver.logs().count("stopping: the run is saved after this step") == 1
     (cell,) = driver.states()
     assert cell.attempts == 2 and cell.resumed_from > 0
+    queue = [path.read_text() for path in driver.folder.rglob("*_log.err")]
+    assert len(queue) == 1 and queue[0].count("Requeued job") == 1  # by itself, and not by the driver
 
 
 @pytest.mark.slow
@@ -184,10 +186,37 @@ def test_options_of_the_user_reach_ray_and_submitit(tmp_path: Path, monkeypatch:
     assert seen["chunks"] == [3, 2, 1]
 
 
+@pytest.mark.parametrize("typed", [True, False])
+def test_more_cells_than_an_array_may_have_are_several_and_a_cell_has_its_machines(
+    typed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the key, or by what Slurm says."""
+    launches: list[tuple[int, Any]] = []
+
+    def launch(launcher: Any, job_overrides: Any, initial_job_idx: int) -> None:
+        launches.append((len(job_overrides), launcher.params))
+
+    monkeypatch.setattr(submitit_launcher.BaseSubmititLauncher, "launch", launch)
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho 'Licenses = none'; echo 'MaxArraySize            = {9 if typed else 2}'")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    Launcher("slurm", 2, ["max_array_size=2"] if typed else [])(tmp_path, ["a", "b", "c", "d", "e"], 8, 2)
+    assert [count for count, _ in launches] == [2, 2, 1]
+    asked = launches[0][1]
+    assert (asked["nodes"], asked["tasks_per_node"], asked["cpus_per_task"]) == (
+        2,
+        1,
+        8,
+    ) and "max_array_size" not in asked
+
+
 @pytest.mark.parametrize(
     ("name", "option", "told"),
     [
         ("slurm", "partitoin=gpu", "launcher.partitoin: did you mean partition?"),
+        ("slurm", "nodes=2", "launcher.nodes: type trainer.nodes=N"),
+        ("slurm", "max_array_size=many", "launcher.max_array_size=many: is no number of jobs above 0"),
         ("joblib", "n_jobs=4", "launcher.n_jobs: type --jobs N"),
         ("local", "n_jobs=4", "n_jobs=4: the local launcher runs one cell after another and has no keys"),
     ],

@@ -44,7 +44,13 @@ done
 echo "JobID|State|NodeList"
 for file in "$QUEUE"/state.*; do echo "4242_${file##*.}|$(cat "$file")|here"; done
 """,
-    "scontrol": 'echo "$@" >> "$QUEUE/asked"; touch "$QUEUE/again.${2#*_}"',
+    "scontrol": """
+case "$1 $2" in
+  "show config") echo "MaxArraySize = 1001" ;;
+  "show job") echo "JobId=$3 JobState=RUNNING" ;;
+  *) echo "$@" >> "$QUEUE/asked"; touch "$QUEUE/again.${2#*_}" ;;
+esac
+""",
 }
 
 

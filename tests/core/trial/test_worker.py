@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from recipes.core import runner
 from recipes.core.errors import UserError
 from recipes.core.runner import RunOutcome
 from recipes.core.trial import manifest as manifests
+from recipes.core.trial import worker
 from recipes.core.trial.cells import trial_cells
 from recipes.core.trial.states import read_record
 from recipes.core.trial.worker import STOP, run_cell
@@ -223,3 +225,57 @@ def test_a_manifest_that_is_gone_is_a_failure_of_the_cell(folder: Path, runs: Ru
     (folder / manifests.NAME).unlink()
     assert run_cell(folder, NAME) == "failed"
     assert "is no manifest of a trial or sweep" in read_record(folder, NAME)["error"]
+
+
+def test_of_a_cell_on_two_machines_the_first_process_keeps_the_record(
+    folder: Path, runs: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = runs(lambda: None)
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "a[1-2]", "SLURM_PROCID": "1"}
+    for name, value in step.items():
+        monkeypatch.setenv(name, value)
+    assert run_cell(folder, NAME) == "done" and len(calls) == 1
+    assert read_record(folder, NAME) == {}
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    run_cell(folder, NAME)
+    assert read_record(folder, NAME)["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("ended", "job", "stopped", "again"),
+    [
+        ("interrupted", None, False, True),
+        ("interrupted", "RUNNING", False, True),
+        ("interrupted", "COMPLETING", False, False),
+        ("interrupted", None, True, False),
+        ("done", None, False, False),
+    ],
+)
+def test_a_job_queues_itself_again_if_somebody_else_stopped_it_and_it_is_not_cancelled(
+    ended: str, job: str | None, stopped: bool, again: bool, folder: Path, runs: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def act() -> str:
+        if stopped:
+            (folder / STOP).touch()
+        return ended
+
+    runs(act)
+    if job:
+        commands = folder / "bin"
+        commands.mkdir()
+        (commands / "scontrol").write_text(
+            f'#!/bin/sh\n[ "$*" = "show job 7" ] && echo "JobId=7 JobState={job} Reason=x"'
+        )
+        (commands / "scontrol").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(worker, "_end_with_parent", lambda parent: None)
+    (folder / worker.LAUNCH).write_text("1")
+    queued: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: queued.append(number))
+    try:
+        config = OmegaConf.create({"folder": str(folder), "cell": NAME, "launch": "1", "cwd": os.getcwd()})
+        assert worker.task(config) == ended
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert queued == [signal.SIGUSR2] * again
