@@ -115,7 +115,11 @@ def test_the_prompt_is_the_processors_or_that_of_llava() -> None:
             assert options == {"add_generation_prompt": True, "tokenize": False, "chat_template": "x"}
             return f"{turn['role']}|{turn['content'][0]['type']}|{turn['content'][1]['text']}"
 
-    assert asking(object())("Why?") == TEMPLATE.format(question="Why?") == "USER: <image>\nWhy? ASSISTANT:"
+    assert (
+        asking(object())("Why?")
+        == TEMPLATE.format(image="<image>", question="Why?")
+        == "USER: <image>\nWhy? ASSISTANT:"
+    )
     assert asking(Templated())("Why?") == "user|image|Why?"
 
 

@@ -107,8 +107,9 @@ def test_budgets_in_words() -> None:
 def test_pruned_patches_fade_and_kept_ones_keep_their_bits() -> None:
     image = picture(torch.arange(3 * 8 * 8.0).view(3, 8, 8))
     assert image.shape == (8, 8, 3) and image.min() == 0 and image.max() == 255
-    shown = dim(image, Seen((1, 2), 4, 0, "", True))
+    cells = np.arange(4).reshape(2, 2)
+    shown = dim(image, cells, Seen((1, 2), 4, 0, "", True))
     assert (shown[:4, 4:] == image[:4, 4:]).all() and (shown[4:, :4] == image[4:, :4]).all()
     for corner in (np.s_[:4, :4], np.s_[4:, 4:]):
         assert np.abs(shown[corner] - PAPER).max() < np.abs(image[corner] - PAPER).max()
-    assert (dim(image, Seen((0, 1, 2, 3), 4, 0, "", True)) == image).all()
+    assert (dim(image, cells, Seen((0, 1, 2, 3), 4, 0, "", True)) == image).all()

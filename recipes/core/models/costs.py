@@ -27,11 +27,12 @@ class LayerShape:
     kv_width: int | None = None
     query_width: int | None = None
 
-    def macs(self, tokens: float) -> float:
+    def macs(self, tokens: float, pairs: float | None = None) -> float:
         """Multiply-adds of the layer.
 
         Args:
             tokens: Length of the sequence.
+            pairs: How many pairs of a query and a key attention computes; None: all of the sequence.
 
         Source:
             arXiv 2403.06764 (FastV): 4 n d^2 + 2 n^2 d + f n d m; with queries of width d_q and keys of width d_kv
@@ -40,7 +41,7 @@ class LayerShape:
         d, n = self.width, tokens
         queries = d if self.query_width is None else self.query_width
         projections = 2 * n * d * (queries + (queries if self.kv_width is None else self.kv_width))
-        return projections + 2 * n * n * queries + self.matrices * n * d * self.ffn
+        return projections + 2 * (n * n if pairs is None else pairs) * queries + self.matrices * n * d * self.ffn
 
 
 def decoder_shape(layer: Any) -> LayerShape:

@@ -15,6 +15,7 @@ from recipes.core.errors import UserError
 from recipes.core.models.dropout import without_dropout
 from recipes.core.models.loaded import note_source
 from recipes.core.models.memory import stored_parameters
+from recipes.core.models.processors import processor_loader
 from recipes.core.storage import hub
 from recipes.core.storage.files import home_path
 from recipes.core.storage.fingerprints import stamp_of
@@ -124,14 +125,12 @@ def load_processor(path: str, key: str) -> Any:
     Raises:
         UserError: it cannot be had, is missing, or its files are damaged.
     """
-    from transformers import AutoProcessor
-
     where, folder = f"{key}={path}", source_folder(path, key, weights=False)
     check_tokenizer_files(folder, where)
     for file in processor_files(path, key):
         if file.suffix == ".json":
             read_json(file, where)
-    load = _from_pretrained(AutoProcessor.from_pretrained, trust_remote_code=False)
+    load = _from_pretrained(processor_loader(), trust_remote_code=False)
     return _call_loader(load, folder, where, "its processor cannot be loaded")
 
 

@@ -11,12 +11,26 @@ from recipes.core.errors import UserError
 from recipes.pruning.adapters import checking
 from recipes.pruning.adapters.decoder import DecoderPruning
 from recipes.pruning.adapters.encoder import EncoderPruning
+from recipes.pruning.adapters.families import families, family_of
+from recipes.pruning.adapters.family import Cells, Family, Handle, Noted, View
 from recipes.pruning.adapters.images import ImageFeatures
 from recipes.pruning.adapters.layout import Layout, layout, parts
 from recipes.pruning.adapters.session import Guide, Session, Trace
 from recipes.pruning.tokens import Pruner
 
-__all__ = ["Guide", "Layout", "Trace", "check", "layout", "prune"]
+__all__ = [
+    "Cells",
+    "Family",
+    "Guide",
+    "Layout",
+    "Trace",
+    "View",
+    "check",
+    "families",
+    "family_of",
+    "layout",
+    "prune",
+]
 
 
 def check(
@@ -79,20 +93,28 @@ def prune(
     """
     taken = parts(model)
     points, depth = checking.check(taken, pruner, keep, guide is not None, positions)
-    policy = positions or pruner.positions
+    policy = positions or ("original" if taken.grid_positions else pruner.positions)
     session = Session(taken, pruner, points, depth, keep, tuple(seeds), guide, policy, tuple(names))
-    encoder = EncoderPruning(session)
     with ExitStack() as stack:
-        handles = encoder.install()
-        if taken.core is not None:
-            handles += ImageFeatures(session, encoder).install() + DecoderPruning(session).install()
-            handles.append(model.register_forward_pre_hook(_no_labels, with_kwargs=True).remove)
-        elif taken.layout.kind == "text":
-            handles.append(model.register_forward_pre_hook(_words(encoder), with_kwargs=True).remove)
-        for handle in handles:
+        for handle in _install(session, model):
             stack.callback(handle)
-        stack.callback(encoder.clear)
         yield session.trace
+
+
+def _install(session: Session, model: Any) -> list[Handle]:
+    """Put all hooks in. Returns what takes each of them out."""
+    parts = session.parts
+    if parts.family is not None:
+        handles = parts.family.encoder_hooks(session) + Noted(session).install() + DecoderPruning(session).install()
+        return [*handles, model.register_forward_pre_hook(_no_labels, with_kwargs=True).remove]
+    encoder = EncoderPruning(session)
+    handles = [encoder.clear, *encoder.install()]
+    if parts.core is not None:
+        handles += ImageFeatures(session, encoder).install() + DecoderPruning(session).install()
+        handles.append(model.register_forward_pre_hook(_no_labels, with_kwargs=True).remove)
+    elif parts.layout.kind == "text":
+        handles.append(model.register_forward_pre_hook(_words(encoder), with_kwargs=True).remove)
+    return handles
 
 
 def _no_labels(_: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

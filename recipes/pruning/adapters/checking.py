@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from recipes.core.errors import UserError
-from recipes.pruning.adapters.layout import Layout, Parts
+from recipes.pruning.adapters.anatomy import Layout, Parts
 from recipes.pruning.adapters.reads import BEFORE, BLOCK, LAST
 from recipes.pruning.guards import require_budget
 from recipes.pruning.tokens import PLACES, Depth, Point, Pruner, token_budget
 
 CLS = frozenset({"cls", "cls_row", "final_query"})
+UNPRUNED = 2
 TEXT = frozenset({"text", "patch_text", "patch_text_raw", "feature_text"})
 GIVEN = {
     "vit_attention": BLOCK | {"cls", "newline"},
@@ -37,12 +38,36 @@ def plan_points(parts: Parts, pruner: Pruner) -> tuple[tuple[Point, ...], int]:
             raise UserError(f"{name} prunes at the {where}, which this model lacks", "pruner", hint)
     points = pruner.points(layout.depth)
     depth = layout.depth.vit
+    if parts.family is not None:
+        _check_family(parts, pruner, points)
+        # FlowCut leaves the last two of the blocks that it counts alone; here none.
+        depth = depth + UNPRUNED if name in parts.family.inside else depth
+        points = pruner.points(Depth(vit=depth, llm=layout.depth.llm))
     _check_layers(name, points, layout)
     if any(point.place in ("vit", "vit_attention") and point.layer >= layout.used_blocks for point in points):
         depth = layout.used_blocks
         points = pruner.points(Depth(vit=depth, llm=layout.depth.llm))
         _check_layers(name, points, layout)
     return points, depth
+
+
+def _check_family(parts: Parts, pruner: Pruner, points: tuple[Point, ...]) -> None:
+    """Refuse what has no meaning where a visual token is several patches, or is made behind the encoder only."""
+    name, family, kind = name_of(pruner), parts.family, parts.layout.kind
+    choices = ["random", "grid", "divprune", *family.inside, "fastv", "sparsevlm", "pyramiddrop", "vtw"]
+    hint = f"choose {', '.join(choices[:-1])} or {choices[-1]}"
+    for point in points:
+        if CLS & set(pruner.needs(point)) and not parts.layout.special:
+            mean = "type pruner.query=mean pruner.criteria=[attn,density]" if name in family.inside else hint
+            raise UserError(f"{name} reads the attention of CLS, which the encoder of {kind} lacks", "pruner", mean)
+        if point.place in ("vit", "vit_attention") and name not in family.inside:
+            why = "prunes inside the vision encoder, whose patches are joined to tokens behind it: what it would leave"
+            raise UserError(f"{name} {why} is not defined for {kind}", "pruner", hint)
+        reads = sorted(set(pruner.needs(point)) - {"newline"})
+        if point.place == "encoder" and (reads or getattr(pruner.options, "feature", "") == "encoder"):
+            what = reads[0] if reads else "features of the encoder"
+            why = f"reads {what} of patches, of which the visual tokens of {kind} are joined or packed"
+            raise UserError(f"{name} {why}: no score of a token is defined by them", "pruner", hint)
 
 
 def _check_layers(name: str, points: tuple[Point, ...], layout: Layout) -> None:
@@ -85,10 +110,16 @@ def check(
     _check_keep(parts, keep)
     if positions not in (None, "compact", "original"):
         raise UserError(f"there are no {positions} positions", "positions", "type compact or original")
+    if positions == "compact" and parts.grid_positions:
+        raise UserError(
+            f"rotary positions of {parts.layout.kind} are places in the image (M-RoPE), which cannot be counted anew",
+            "positions",
+            "leave it out, or type positions=original",
+        )
     points, depth = plan_points(parts, pruner)
     for point in points:
         _check_needs(parts, pruner, point, guided)
-    patches = 0 if parts.anyres else parts.encoder.patches
+    patches = 0 if parts.anyres else parts.patches
     layers = parts.layout.depth.llm if points[0].place == "llm" else depth
     for count in counts or ([patches] if patches else []):
         budget = keep if isinstance(keep, int) else max(token_budget(count, keep), 1)
@@ -97,7 +128,7 @@ def check(
 
 
 def _check_keep(parts: Parts, keep: float | int) -> None:
-    patches = parts.encoder.patches
+    patches = parts.patches
     if isinstance(keep, bool) or (isinstance(keep, float) and not 0 < keep <= 1):
         raise UserError(f"{keep} is no share of the tokens", "keep", "type a fraction in (0, 1] or a number of tokens")
     if isinstance(keep, int) and keep < 1:

@@ -15,8 +15,8 @@ from transformers.masking_utils import create_causal_mask
 from recipes.core.errors import UserError
 from recipes.core.models.padded import gather
 from recipes.pruning.adapters.columns import Columns
-from recipes.pruning.adapters.encoder import Handle
-from recipes.pruning.adapters.images import spans
+from recipes.pruning.adapters.family import Handle, refuse_videos
+from recipes.pruning.adapters.images import count_placeholders, features_of
 from recipes.pruning.adapters.reads import LayerReads, layer_reads
 from recipes.pruning.adapters.session import Features, Session, survivors
 from recipes.pruning.guards import require_finite_states
@@ -31,7 +31,7 @@ class Segment:
         first: The first of them.
         prompt: The columns of the prompt.
         mask: [B, R + steps] bool, columns of the cache.
-        position_ids: [B, Q] of the tokens in this call.
+        position_ids: [B, Q] of the tokens in this call, or [B, Q, 3] (M-RoPE).
         following: [B] position of the next token.
         given: What its layers are given in this call; None until the first of them runs, empty if the model does it.
     """
@@ -51,7 +51,9 @@ class Segment:
     def step(self, new: Tensor) -> None:
         """More tokens [B, Q] (bool, False for padding) come in behind."""
         self.mask = torch.cat([self.mask, new], 1)
-        self.position_ids = self.following[:, None] + torch.arange(new.shape[1], device=new.device)
+        following = self.following[:, None] + torch.arange(new.shape[1], device=new.device)
+        axes = self.position_ids.shape[2:]
+        self.position_ids = following.view(*following.shape, *[1] * len(axes)).expand(*following.shape, *axes)
         self.following = self.following + new.shape[1]
         self.given = None
 
@@ -59,7 +61,7 @@ class Segment:
         """What the whole language model is called with if this is its first segment."""
         self.given = {}
         # A mask of ones too: without one, transformers takes gaps between positions for packed sequences.
-        return {"attention_mask": self.mask.long(), "position_ids": self.position_ids}
+        return {"attention_mask": self.mask.long(), "position_ids": axes_first(self.position_ids)}
 
 
 class DecoderPruning:
@@ -67,8 +69,10 @@ class DecoderPruning:
 
     def __init__(self, session: Session) -> None:
         self.session, self.core = session, session.parts.core
-        self.llm = self.core.language_model
+        self.llm, self.family = session.parts.llm, session.parts.family
         self.points, self.projector = session.at("llm"), session.at("projector").get(0)
+        if self.family is not None and self.projector is None:
+            self.projector = session.at("encoder").get(0)
         self.input_ids: Tensor
         self.segments: list[Segment] = []
         self.prefill = self.active = self.pictured = False
@@ -106,6 +110,7 @@ class DecoderPruning:
             )
         encoded = kwargs.get("mm_encoder_outputs") or {}
         self.pictured = kwargs.get("pixel_values") is not None or encoded.get("image") is not None
+        refuse_videos(kwargs)
         self.input_ids = ids
 
     def _on_enter(self, _: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -125,19 +130,21 @@ class DecoderPruning:
 
     def _begin(self, embeds: Tensor, mask: Tensor | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         """A new batch enters the language model: unused slots go, samples are padded on the left."""
-        session, features = self.session, self.session.features
+        session, image = self.session, self.input_ids == self.core.config.image_token_id
+        features = session.features if self.family is None else features_of(session, image, self.pictured)
         if features is None or not self.pictured:
             raise UserError("a prompt came without its image", "pixel_values", "give it, inside the same block")
-        start, total = spans(self.input_ids, self.core.config.image_token_id, len(features.valid))
-        session.check_samples(len(start))
+        total = count_placeholders(image, len(features.valid), self.family is not None and self.family.scattered)
+        session.check_samples(len(total))
         session.begin("llm")
         self.features, self.previous, self.visual = features, None, []
+        session.features = features
         self.total, self.budget = total, session.budget(total)
         shape = embeds.shape[:2]
         position = torch.arange(shape[1], device=embeds.device)[None] if kwargs.get("position_ids") is None else None
-        positions = kwargs["position_ids"] if position is None else position
+        positions = axes_last(kwargs["position_ids"], len(embeds)) if position is None else position
         seen = torch.ones(shape, dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
-        whole = Columns.of_prompt(seen, positions.expand(shape), start, total)
+        whole = Columns.of_prompt(seen, positions.expand(*shape, *positions.shape[2:]), image.to(embeds.device))
         self.active = not session.idle("llm", total, self.budget)
         session.state.pop("count/llm", None)
         entry = Segment.of(0, whole, whole.following)
@@ -152,7 +159,7 @@ class DecoderPruning:
         """The visual tokens that enter the first layer; their `source` is their original place."""
         f = self.features
         assert f is not None
-        x = gather(embeds, (whole.start[:, None] + f.slots).clamp(max=embeds.shape[1] - 1))
+        x = gather(embeds, gather(whole.visual, f.slots))
         kept = Kept(x, f.valid, f.positions, f.sizes, f.positions)
         if self.projector is not None:
             tokens = self._tokens(self.projector, x, f.valid, f.positions, f.sizes, {})
@@ -194,8 +201,9 @@ class DecoderPruning:
                 cache=kwargs.get("cache"),
                 layer_idx=index,
             )
-            rotary = self.llm.rotary_emb(hidden, position_ids=segment.position_ids)
-            positions = {"position_ids": segment.position_ids, "position_embeddings": rotary}
+            places = axes_first(segment.position_ids)
+            rotary = self.llm.rotary_emb(hidden, position_ids=places)
+            positions = {"position_ids": places if places.ndim == 2 else None, "position_embeddings": rotary}
             segment.given = {"attention_mask": mask, **positions}
         return kwargs | segment.given
 
@@ -259,6 +267,16 @@ class DecoderPruning:
             self.previous = None
         pruned = [each for each in self.segments if bool((each.prompt.count < self.total).any())]
         trace.position_ids.append((pruned or self.segments)[0].position_ids.cpu())
+
+
+def axes_last(position_ids: Tensor, rows: int) -> Tensor:
+    """[B, L] as they are; of [3 or 4, B, L], where a row of text positions may stand first, [B, L, 3]."""
+    return position_ids if position_ids.ndim == 2 else position_ids[-3:].expand(3, rows, -1).permute(1, 2, 0)
+
+
+def axes_first(position_ids: Tensor) -> Tensor:
+    """[B, L] as they are, [3, B, L] of [B, L, 3]: what the language model takes."""
+    return position_ids if position_ids.ndim == 2 else position_ids.permute(2, 0, 1)
 
 
 def _same(kept: Kept, x: Tensor, valid: Tensor) -> bool:

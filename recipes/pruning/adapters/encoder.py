@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from recipes.pruning.adapters.family import Handle, replace_attribute
 from recipes.pruning.adapters.reads import block_reads, last_reads
 from recipes.pruning.adapters.sequence import Sequence
 from recipes.pruning.adapters.session import Session, survivors
 from recipes.pruning.draws import sample_seed
 from recipes.pruning.guards import point_words, require_finite_states
 from recipes.pruning.tokens import Point, Tokens
-
-Handle = Callable[[], None]
 
 
 class EncoderPruning:
@@ -27,6 +26,7 @@ class EncoderPruning:
     """
 
     def __init__(self, session: Session) -> None:
+        assert session.parts.encoder is not None
         self.session, self.encoder = session, session.parts.encoder
         self.inside, self.behind = session.at("vit_attention"), session.at("vit")
         self.output = session.at("encoder").get(0)
@@ -247,21 +247,3 @@ class EncoderPruning:
             return session.seeds
         pairs = zip(session.seeds, session.crops.counts, strict=True)
         return tuple(sample_seed(seed, f"crop{crop}") for seed, crops in pairs for crop in range(crops))
-
-
-def replace_attribute(owner: Any, name: str, value: Any) -> Handle:
-    """Set an attribute of one instance.
-
-    Returns:
-        What restores it.
-    """
-    before = vars(owner).get(name, replace_attribute)
-    object.__setattr__(owner, name, value)
-
-    def restore() -> None:
-        if before is replace_attribute:
-            object.__delattr__(owner, name)
-        else:
-            object.__setattr__(owner, name, before)
-
-    return restore

@@ -11,7 +11,8 @@ from torch.nn import Module
 from recipes.core.errors import UserError
 from recipes.core.models.padded import gather, pack
 from recipes.pruning.adapters.crops import NEWLINE, Crops, pack_chart
-from recipes.pruning.adapters.encoder import EncoderPruning, Handle, replace_attribute
+from recipes.pruning.adapters.encoder import EncoderPruning
+from recipes.pruning.adapters.family import Handle, replace_attribute
 from recipes.pruning.adapters.session import Features, Session
 from recipes.pruning.pruners.simple import Full
 
@@ -29,7 +30,7 @@ class ImageFeatures:
 
     def __init__(self, session: Session, encoder: EncoderPruning) -> None:
         self.session, self.encoder, self.core = session, encoder, session.parts.core
-        self.patches = session.parts.encoder.patches
+        self.patches = session.parts.patches
 
     def install(self) -> list[Handle]:
         """Put the hooks in.
@@ -117,33 +118,57 @@ class ImageFeatures:
         return (chart < 0).cumsum(1) <= room[:, None]
 
 
-def spans(input_ids: Tensor, image_token: int, images: int) -> tuple[Tensor, Tensor]:
-    """Where the image stands in each prompt.
+def features_of(session: Session, image: Tensor, pictured: bool) -> Features | None:
+    """The visual tokens of a family's prompts [B, L] bool, and into the trace what the encoder did with them."""
+    call, trace = session.call, session.trace
+    if call is None or not pictured:
+        return None
+    family, core, totals = session.parts.family, session.parts.core, image.sum(1)
+    rows = family.rows(core, call, totals.tolist())
+    trace.crops = rows
+    trace.encoder_tokens, trace.encoder_pairs = torch.stack(call.tokens, 1), torch.stack(call.pairs, 1)
+    left = totals.tolist() if call.left is None else [len(each) for each in call.left]
+    trace.projected = torch.tensor(family.projected(core, rows, left))
+    _, valid = pack(image)
+    slots = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
+    newline = torch.zeros_like(valid)
+    if call.left is not None:
+        slots, valid = padded(call.left, valid.device)
+    return Features(slots, valid, slots, torch.ones(slots.shape, device=slots.device), newline)
+
+
+def padded(rows: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """[B, M] rows of indices below each other, padded with 0, and which are no padding."""
+    valid = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], batch_first=True)
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device), valid.to(device)
+
+
+def count_placeholders(image: Tensor, images: int, scattered: bool = False) -> Tensor:
+    """How many placeholders each prompt has.
 
     Args:
-        input_ids: [B, L]
-        image_token: The placeholder.
+        image: [B, L] bool, the placeholders.
         images: Number of images that were encoded.
+        scattered: Whether text may stand between the placeholders of one image.
 
     Returns:
-        [B] first column and [B] number of placeholders.
+        [B] number of placeholders.
 
     Raises:
         UserError: a prompt without an image, or with several.
     """
-    is_image = input_ids == image_token
-    count, start = is_image.sum(1), is_image.long().argmax(1)
-    last = input_ids.shape[1] - 1 - is_image.flip(1).long().argmax(1)
+    count, start = image.sum(1), image.long().argmax(1)
+    last = image.shape[1] - 1 - image.flip(1).long().argmax(1)
     if bool((count == 0).any()):
         raise UserError(
-            f"prompt {int((count == 0).long().argmax())} has no image placeholder (token {image_token})",
+            f"prompt {int((count == 0).long().argmax())} has no image placeholder",
             "input_ids",
             "put the image token into every prompt",
         )
-    if images != len(input_ids) or bool((last - start + 1 != count).any()):
+    if images != len(image) or (not scattered and bool((last - start + 1 != count).any())):
         raise UserError(
-            f"pruning takes one image for each prompt, in one piece, but got {images} images in {len(input_ids)} rows",
+            f"pruning takes one image for each prompt, in one piece, but got {images} images in {len(image)} rows",
             "input_ids",
             "give one image a prompt, and neither num_beams nor num_return_sequences",
         )
-    return start, count
+    return count

@@ -1,6 +1,5 @@
 """What kind of model it is, and where its parts are."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from transformers import (
@@ -16,55 +15,13 @@ from transformers import (
 from recipes.core.errors import UserError
 from recipes.core.models.anatomy import Encoder, encoder_parts
 from recipes.core.models.costs import LayerShape, decoder_shape
+from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder
+from recipes.pruning.adapters.families import family_of
 from recipes.pruning.tokens import Depth
 
 LLAVA = (LlavaForConditionalGeneration, LlavaNextForConditionalGeneration)
-DECODERS = ("llama", "mistral", "qwen2")
 SUPPORTED = "LlavaForConditionalGeneration, LlavaNextForConditionalGeneration, CLIPVisionModel, ViTModel, "
 SUPPORTED += "ViTForImageClassification and BertModel"
-ATTENTION = ("sdpa", "eager")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What kind of model it is.
-
-    Attributes:
-        kind: "llava" (LLaVA-NeXT too), "vit" or "text".
-        depth: Encoder blocks and layers of the language model.
-        special: Tokens of the encoder that are never pruned: CLS (0 for SigLIP); of text CLS and SEP.
-        encoder: A block of the encoder.
-        used_blocks: Encoder blocks whose output is used: 5 of 6 for `vision_feature_layer=-2`.
-        llm: A layer of the language model; None without one.
-        projector: Its widths, empty without one.
-        patch_pixels: Numbers in a patch, all channels; 0 for text.
-    """
-
-    kind: str
-    depth: Depth
-    special: int
-    encoder: LayerShape
-    used_blocks: int
-    llm: LayerShape | None
-    projector: tuple[int, ...]
-    patch_pixels: int
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A model taken apart.
-
-    Attributes:
-        layout: Its numbers.
-        encoder: Parts of its encoder.
-        core: The module that joins the towers; None without a language model.
-        anyres: Whether an image is several crops, packed with newline tokens.
-    """
-
-    layout: Layout
-    encoder: Encoder
-    core: Any = None
-    anyres: bool = False
 
 
 def layout(model: Any) -> Layout:
@@ -90,6 +47,8 @@ def parts(model: Any) -> Parts:
     """
     if isinstance(model, LLAVA):
         return _llava(model)
+    if (family := family_of(model.config.model_type)) is not None:
+        return family.parts(model)
     if isinstance(model, ViTForImageClassification):
         return _alone(model.vit)
     if isinstance(model, CLIPVisionModel | ViTModel | BertModel):
@@ -124,7 +83,7 @@ def _llava(model: PreTrainedModel) -> Parts:
     encoder = _encoder_of(core.vision_tower)
     used, blocks = _count_blocks(config, encoder), len(encoder.blocks)
     vision, text = config.vision_config, config.text_config
-    _check_decoder(text)
+    check_decoder(text)
     return Parts(
         Layout(
             kind="llava",
@@ -139,11 +98,12 @@ def _llava(model: PreTrainedModel) -> Parts:
         encoder,
         core,
         anyres=isinstance(model, LlavaNextForConditionalGeneration),
+        llm=core.language_model,
     )
 
 
 def _encoder_of(tower: PreTrainedModel) -> Encoder:
-    _check_attention(tower.config, type(tower).__name__)
+    check_attention(tower.config, type(tower).__name__)
     return encoder_parts(tower)
 
 
@@ -168,30 +128,6 @@ def _count_blocks(config: Any, encoder: Encoder) -> int:
             f"type {'default' if encoder.lead else 'full'}",
         )
     return used
-
-
-def _check_decoder(config: Any) -> None:
-    _check_attention(config, config.model_type)
-    if config.model_type not in DECODERS:
-        raise UserError(
-            f"pruning does not know the language model {config.model_type}", hint=f"it knows {', '.join(DECODERS)}"
-        )
-    if getattr(config, "sliding_window", None) is not None:
-        raise UserError(
-            "pruned layers hold tokens of other columns than a sliding window counts",
-            "text_config.sliding_window",
-            "set it to null if prompts are shorter than the window",
-        )
-
-
-def _check_attention(config: Any, name: str) -> None:
-    used = config._attn_implementation
-    if used not in ATTENTION:
-        raise UserError(
-            f"{name} runs with {used}, which takes no mask over dropped tokens",
-            "attn_implementation",
-            "load the model with attn_implementation=sdpa (or eager)",
-        )
 
 
 def _pixels(config: Any) -> int:

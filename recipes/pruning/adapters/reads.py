@@ -135,7 +135,7 @@ def layer_reads(
         current: The layer about to run.
     """
     reads: dict[str, Tensor] = {}
-    last = torch.full_like(prompt.start, hidden.shape[1] - 1)[:, None]
+    last = prompt.following.new_full((len(hidden), 1), hidden.shape[1] - 1)
     words, valid = prompt.words()
     if {"text_states", "text_valid", "text_rows"} & set(names):
         reads |= {"text_states": gather(hidden, words), "text_valid": valid}

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from recipes.core.errors import UserError
 from recipes.core.process.clock import clock
+from recipes.pruning.adapters.anatomy import Parts
 from recipes.pruning.adapters.crops import Crops
-from recipes.pruning.adapters.layout import Parts
+from recipes.pruning.adapters.family import Call
 from recipes.pruning.pruners.simple import Full
 from recipes.pruning.tokens import Kept, Point, Pruner, State, Tokens, apply, token_budget
 
@@ -41,6 +42,7 @@ class Trace:
     Attributes:
         encoder_tokens: [rows, encoder blocks] tokens entering each block, special ones included. A row is what the
             encoder sees as one image: a sample, or one of its crops.
+        encoder_pairs: [rows, encoder blocks] pairs of them that attend to each other; empty: all pairs do.
         crops: Rows of each sample.
         projected: [B] tokens through the projector.
         llm_visual: [B, LLM layers] visual tokens entering each layer.
@@ -55,6 +57,7 @@ class Trace:
     """
 
     encoder_tokens: Tensor = field(default_factory=_none)
+    encoder_pairs: Tensor = field(default_factory=_none)
     crops: list[int] = field(default_factory=list)
     projected: Tensor = field(default_factory=_none)
     llm_visual: Tensor = field(default_factory=_none)
@@ -103,6 +106,7 @@ class Session:
         trace: What happened.
         state: What the pruner carries from point to point.
         features: What the encoder left.
+        call: What the encoder of a family was called with.
         crops: Of the images; None where a sample is one row of the encoder.
         seconds: Time of selection so far by tower, "vit" and "llm".
     """
@@ -119,6 +123,7 @@ class Session:
     trace: Trace = field(default_factory=Trace)
     state: State = field(default_factory=dict)
     features: Features | None = None
+    call: Call | None = None
     crops: Crops | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -137,7 +142,7 @@ class Session:
             UserError: more than there are, or none.
         """
         if isinstance(self.keep, int):
-            if self.parts.encoder.patches and int(counts.min()) < self.keep:
+            if self.parts.layout.kind != "text" and int(counts.min()) < self.keep:
                 raise UserError(
                     f"a sample has {int(counts.min())} tokens, of which {self.keep} were to be kept",
                     "keep",
@@ -145,7 +150,7 @@ class Session:
                 )
             return torch.full_like(counts, self.keep)
         left = [token_budget(count, self.keep) for count in counts.tolist()]
-        if self.parts.encoder.patches and min(left) < 1:
+        if self.parts.layout.kind != "text" and min(left) < 1:
             raise UserError(f"keep={self.keep} of {min(counts.tolist())} tokens is none", "keep", "type a larger share")
         return torch.tensor([max(each, 1) for each in left], device=counts.device)
 

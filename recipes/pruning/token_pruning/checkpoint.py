@@ -1,4 +1,4 @@
-"""A user's LLaVA-type checkpoint with questions about images."""
+"""A user's vision-language checkpoint with questions about images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,22 @@ from recipes.core.data.config import EasyVqaConfig
 from recipes.core.data.text.chat_dates import with_fixed_date
 from recipes.core.data.text.text_ids import TextIds, mark
 from recipes.core.errors import UserError
-from recipes.core.models.sources import check_tokenizer_fits, load_config, load_model, load_processor, load_tokenizer
-from recipes.pruning.adapters import Guide, layout
+from recipes.core.models.sources import (
+    check_tokenizer_fits,
+    load_config,
+    load_model,
+    load_processor,
+    load_tokenizer,
+    silent,
+)
+from recipes.pruning.adapters import Family, Guide, check, families, family_of, layout
+from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning.config import TokenPruningConfig, VqaConfig
 from recipes.pruning.token_pruning.subjects import Batch, Subject
 from recipes.pruning.token_pruning.vqa import Asked, is_right, read_easy_vqa, read_vqa
 
-TEMPLATE = "USER: <image>\n{question} ASSISTANT:"
-KINDS = ("llava", "llava_next")
+TEMPLATE = "USER: {image}\n{question} ASSISTANT:"
+LLAVA = ("llava", "llava_next")
 KEY = "model.path"
 DTYPES = {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -39,7 +47,7 @@ class _Ready:
 
 
 class Checkpoint(Subject):
-    """A LLaVA or LLaVA-NeXT that answers greedily.
+    """A LLaVA, or a model of another family that is known, which answers greedily.
 
     Args:
         config: The run's config.
@@ -55,16 +63,19 @@ class Checkpoint(Subject):
         self.config, self.device = config, device
         self.questions = _read(config)[: config.evaluation.examples]
         path = str(config.model.path)  # type: ignore[union-attr]
+        self.family = _check(path, config)
         self.model = _load(path, config.trainer.precision, device)
         self.layout = layout(self.model)
         self.processor = _processor(path, self.model.config)
         check_tokenizer_fits(self.processor.tokenizer, self.model, f"{KEY}={path}")
         self.reader = TextIds(self.processor.tokenizer, [self.processor.image_token])
-        self.ask = asking(self.processor)
+        self.ask = asking(self.processor, self.family.prompt if self.family else TEMPLATE)
         vision = self.model.config.vision_config
         self.anyres = self.model.config.model_type == "llava_next"
-        self.side = None if self.anyres else vision.image_size  # crops are chosen by the size of the whole image
-        self.patches = 0 if self.anyres else (vision.image_size // vision.patch_size) ** 2
+        # Crops, and images of any size, are chosen by the size of the whole image.
+        whole = self.anyres or self.family is not None
+        self.side = None if whole else vision.image_size
+        self.patches = 0 if whole else (vision.image_size // vision.patch_size) ** 2
         self.guide = _ClipGuide(config.guide.path, device) if config.guide.path else None
         self.guided = self.guide is not None
 
@@ -97,6 +108,8 @@ class Checkpoint(Subject):
         self.model(**batch.inputs, logits_to_keep=1)
 
     def features(self, batch: Batch) -> list[Tensor]:
+        if self.family is not None:
+            return self.family.features(self.model.model, batch.inputs)
         if self.anyres:
             return []
         return list(self.model.get_image_features(pixel_values=batch.pixels, return_dict=True).pooler_output)
@@ -120,9 +133,12 @@ class Checkpoint(Subject):
         inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
         asked = [each.asked for each in ready]
         pixels = inputs["pixel_values"]
+        views = [self.family.views(self.model.config, each.inputs) for each in ready] if self.family else []
         return Batch(
             inputs=inputs,
-            pixels=pixels[:, 0] if self.anyres else pixels,
+            pixels=None if self.family else pixels[:, 0] if self.anyres else pixels,
+            views=views,
+            counts=(inputs["input_ids"] == self.model.config.image_token_id).sum(1).tolist() if self.family else (),
             samples=[each.id for each in asked],
             rows=list(range(len(asked))),
             ids=[each.id for each in asked],
@@ -139,10 +155,15 @@ class Checkpoint(Subject):
         return self.questions[(self.questions.index(asked) + 1) % len(self.questions)].question
 
 
-def asking(processor: Any) -> Callable[[str], str]:
-    """From a question to a prompt: by the processor's chat template, else by that of LLaVA-1.5."""
+def asking(processor: Any, plain: str = TEMPLATE) -> Callable[[str], str]:
+    """From a question to a prompt.
+
+    Args:
+        processor: Of the checkpoint; its chat template is used where it has one.
+        plain: What is used elsewhere.
+    """
     if not getattr(processor, "chat_template", None):
-        return lambda question: TEMPLATE.format(question=question)
+        return lambda question: plain.format(image=getattr(processor, "image_token", "<image>"), question=question)
     template = processor.chat_template
     if isinstance(template, dict):  # several, by name
         template = template.get("default")
@@ -176,9 +197,12 @@ def prompt_inputs(
     options = {"add_special_tokens": False, "sanitize_control_tokens": True, "return_tensors": "pt"}
     inputs = dict(processor(images=image, text=ask(mark(question, typed)), **options))
     before = torch.tensor([[] if begun else start], dtype=torch.long)
-    return inputs | {
-        "input_ids": torch.cat([before, inputs["input_ids"]], 1),
-        "attention_mask": torch.cat([torch.ones_like(before), inputs["attention_mask"]], 1),
+    beside = {"input_ids": before, "attention_mask": torch.ones_like(before)}
+    shape = inputs["input_ids"].shape
+    return {
+        # Types of tokens stand beside them, and a begin of text is text.
+        name: torch.cat([beside.get(name, torch.zeros_like(before)), value], 1) if value.shape == shape else value
+        for name, value in inputs.items()
     }
 
 
@@ -211,13 +235,30 @@ def _read(config: TokenPruningConfig) -> list[Asked]:
     return read_vqa(config.data)
 
 
-def _load(path: str, precision: str, device: str) -> Any:
-    kind = load_config(path, KEY).model_type
-    if kind not in KINDS:
+def _check(path: str, settings: TokenPruningConfig) -> Family | None:
+    """The family of a checkpoint; None for LLaVA.
+
+    Raises:
+        UserError: it is of a type, or has parts, that cannot be pruned, or not by this pruner; by its `config.json`, so
+            that weights need not be there.
+    """
+    config = load_config(path, KEY)
+    kind, family = config.model_type, family_of(config.model_type)
+    if family is None and kind not in LLAVA:
         raise UserError(
-            f"is a {kind} model; pruning visual tokens needs a LLaVA or LLaVA-NeXT", f"{KEY}={path}",
-            f"type {KEY}=FOLDER of a model of type {' or '.join(KINDS)}",
-        )  # fmt: skip
+            f"is a {kind} model; pruning visual tokens needs a LLaVA or a model of another family that is known",
+            f"{KEY}={path}",
+            f"type {KEY}=FOLDER of a model of type {', '.join(LLAVA)}, {' or '.join(sorted(families()))}",
+        )
+    with silent(), torch.device("meta"):
+        skeleton = AutoModelForImageTextToText.from_config(config, attn_implementation="sdpa")
+    guided = settings.guide.path is not None
+    for _, budget in settings.budgets:
+        check(skeleton, make(settings.pruner), budget, guided=guided, positions=settings.positions)
+    return family
+
+
+def _load(path: str, precision: str, device: str) -> Any:
     dtype = torch.bfloat16 if precision == "auto" and device == "cuda" else DTYPES[precision]
     model = load_model(AutoModelForImageTextToText, path, KEY, dtype=dtype, attn_implementation="sdpa")
     return model.to(device).eval()
@@ -230,6 +271,8 @@ def _processor(path: str, config: Any) -> Any:
             "the checkpoint has no processor for images", f"{KEY}={Path(path)}",
             "put its preprocessor_config.json and processor_config.json into the folder",
         )  # fmt: skip
+    if config.model_type not in LLAVA:
+        return processor
     # Older checkpoints leave these to the model.
     if getattr(processor, "patch_size", None) is None:
         processor.patch_size = config.vision_config.patch_size

@@ -201,7 +201,7 @@ def _time_answers(subject: Subject, batch: Batch, timed: bool) -> tuple[float | 
 
 
 def _judge(subject: Subject, batch: Batch, trace: Trace, answers: Any, tally: Tally) -> None:
-    patches, embeddings = subject.patches, subject.embeddings(answers, trace)
+    embeddings = subject.embeddings(answers, trace)
     for index, (name, row) in enumerate(zip(batch.ids, batch.rows, strict=True)):
         answer, right = "", False
         if embeddings is None:
@@ -215,6 +215,7 @@ def _judge(subject: Subject, batch: Batch, trace: Trace, answers: Any, tally: Ta
             evidence = batch.evidence[index]
             tally.recall[name].append(float(evidence[trace.entering[row]].sum() / evidence.sum()))
         if name not in tally.seen:
+            patches = batch.counts[row] if batch.counts else subject.patches
             tally.seen[name] = Seen(tuple(kept.tolist()), patches, int(trace.made[row]), answer, right)
 
 
@@ -231,10 +232,12 @@ def _compare(tally: Tally, full: Tally) -> None:
 def sample_costs(layout: Layout, trace: Trace) -> list[Prefill]:
     """Multiply-adds of each sample's prefill; blocks of the encoder whose output nobody uses are not counted."""
     encoder, used = layout.encoder, layout.used_blocks
+    pairs = trace.encoder_pairs if len(trace.encoder_pairs) else trace.encoder_tokens**2
     # Nothing is dropped in front of the first block: what enters it are all patches.
     rows = [
-        model_macs(encoder, row[:used]) + patch_macs(row[0] - layout.special, layout.patch_pixels, encoder.width)
-        for row in trace.encoder_tokens.tolist()
+        sum(encoder.macs(count, among) for count, among in zip(row[:used], paired[:used], strict=True))
+        + patch_macs(row[0] - layout.special, layout.patch_pixels, encoder.width)
+        for row, paired in zip(trace.encoder_tokens.tolist(), pairs.tolist(), strict=True)
     ]
     ends = list(itertools.accumulate(trace.crops))
     parts = [sum(rows[end - count : end]) for end, count in zip(ends, trace.crops, strict=True)]

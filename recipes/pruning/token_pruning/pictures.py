@@ -10,11 +10,14 @@ from torch import Tensor
 
 from recipes.core.evaluation.plots import Plot
 from recipes.core.evaluation.strips import Shot, Strip, data_uri
+from recipes.pruning.adapters import Cells, View
 from recipes.pruning.token_pruning.evaluation import budget_words
 from recipes.pruning.token_pruning.measuring import FULL, Measured, Seen, Tally
+from recipes.pruning.token_pruning.subjects import Batch
 
 PAPER = np.array([236, 232, 222], np.float32)  # what pruned patches fade to
 LEFT = 0.22  # of a pruned patch that is still seen
+GAP = 2  # pixels between the pictures of one sample
 FADED = "Faded patches were pruned, the others go on; tokens that merging made have no place and are counted below."
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
@@ -30,21 +33,19 @@ def strips(measured: Measured, budgets: Sequence[tuple[str, float | int]], chose
         number: Questions to show.
     """
     shown = [(name, batch, index) for batch in measured.shown for index, name in enumerate(batch.ids)][:number]
-    images = {
-        name: picture(batch.pixels[batch.rows[index]]) for name, batch, index in shown if batch.pixels is not None
-    }
-    first = next(iter(measured.full.seen.values()), None)
-    if not shown or first is None or not first.patches or isqrt(first.patches) ** 2 != first.patches:
+    images = {name: _views(batch, batch.rows[index], measured.full.seen[name]) for name, batch, index in shown}
+    if not shown or not all(images.values()):
         return []
+    first = next(iter(measured.full.seen.values()))
     nearest = min(budgets, key=lambda each: abs(_share(each[1], first.patches) - chosen), default=(FULL, 1.0))[0]
     strips = []
     for tally in measured.every:
         shots = [
-            Shot(name, batch.questions[index], _note(seen), data_uri(dim(images[name], seen)))
+            Shot(name, batch.questions[index], _note(seen), data_uri(_beside(images[name], seen)))
             for name, batch, index in shown
             for seen in [tally.seen[name]]
         ]
-        label = _label(tally, first.patches)
+        label = _label(tally)
         strips.append(Strip(f"kept-{tally.label}", label, shots, tally.label == nearest, FADED))
     return strips
 
@@ -91,15 +92,41 @@ def picture(pixels: Tensor) -> Image:
     return (255 * spread).round().byte().permute(1, 2, 0).numpy()
 
 
-def dim(image: Image, seen: Seen) -> Image:
-    """The image with pruned patches faded to paper."""
-    side, (height, width) = isqrt(seen.patches), image.shape[:2]
-    kept = np.zeros(seen.patches, bool)
-    kept[list(seen.kept)] = True
-    rows, columns = np.arange(height) * side // height, np.arange(width) * side // width
-    mask = kept.reshape(side, side)[rows][:, columns, None]
+def _views(batch: Batch, row: int, seen: Seen) -> list[View]:
+    """Pictures of a sample in which its tokens have places; empty if they have none."""
+    if batch.views:
+        return batch.views[row]
+    side = isqrt(seen.patches)
+    if batch.pixels is None or not side or side**2 != seen.patches:
+        return []
+    return [View(batch.pixels[row], np.arange(seen.patches).reshape(side, side))]
+
+
+def _beside(views: Sequence[View], seen: Seen) -> Image:
+    """The pictures of a sample beside each other, pruned patches faded to paper."""
+    dimmed = [dim(picture(view.pixels), view.cells, seen) for view in views]
+    tallest = max(len(each) for each in dimmed)
+    paper = PAPER.round().astype(np.uint8)
+    columns = []
+    for each in dimmed:
+        below = np.broadcast_to(paper, (tallest - len(each), each.shape[1], 3))
+        columns += [np.concatenate([each, below]), np.broadcast_to(paper, (tallest, GAP, 3))]
+    return np.concatenate(columns[:-1], 1)
+
+
+def dim(image: Image, cells: Cells, seen: Seen) -> Image:
+    """The image with pruned patches faded to paper.
+
+    Args:
+        image: [height, width, 3]
+        cells: [rows, columns] number of the token that shows each part of it.
+        seen: What is left.
+    """
+    height, width = image.shape[:2]
+    kept = np.isin(cells, seen.kept)
+    rows, columns = np.arange(height) * len(cells) // height, np.arange(width) * cells.shape[1] // width
     faded = LEFT * image + (1 - LEFT) * PAPER
-    return np.where(mask, image, faded).round().astype(np.uint8)
+    return np.where(kept[rows][:, columns, None], image, faded).round().astype(np.uint8)
 
 
 def plots(measured: Measured, ratios: dict[str, float], scores: dict[str, float], arm: str) -> list[Plot]:
@@ -126,13 +153,16 @@ def _share(budget: float | int, patches: int) -> float:
     return budget / patches if isinstance(budget, int) else budget
 
 
-def _label(tally: Tally, patches: int) -> str:
-    """What a strip is: how many tokens are left, on average over its questions."""
+def _label(tally: Tally) -> str:
+    """What a strip is: how many tokens are left of its questions' images."""
+    patches = _range({seen.patches for seen in tally.seen.values()})
     if tally.label == FULL:
         return f"all {patches}"
-    counts = {len(seen.kept) + seen.made for seen in tally.seen.values()}
-    shown = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-    return f"{shown} of {patches} tokens"
+    return f"{_range({len(seen.kept) + seen.made for seen in tally.seen.values()})} of {patches} tokens"
+
+
+def _range(counts: set[int]) -> str:
+    return f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
 
 
 def _note(seen: Seen) -> str:

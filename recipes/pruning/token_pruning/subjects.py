@@ -15,7 +15,7 @@ from recipes.core.models.sources import load_model, load_processor
 from recipes.core.training.toys.encoder import Digits, toy_vit
 from recipes.core.training.toys.guide import load_guide
 from recipes.core.training.toys.llava import prompt, toy_llava
-from recipes.pruning.adapters import Guide, Layout, Trace, layout
+from recipes.pruning.adapters import Guide, Layout, Trace, View, layout
 from recipes.pruning.token_pruning.config import TokenPruningConfig
 
 
@@ -48,7 +48,9 @@ class Batch:
         groups: Image of each question.
         questions: In words.
         answers: Right answers of each question; empty for texts.
-        pixels: [B, 3, height, width] what the encoder sees; None for texts.
+        pixels: [B, 3, height, width] what the encoder sees; None for texts and where `views` are.
+        views: Pictures of each sample, where its tokens are no square of patches.
+        counts: Tokens of each sample that may be pruned, where that differs.
         words: The tokens of each text that may be pruned; empty for images.
         evidence: [questions, patches] bool, patches that show the answer; None where nobody knows.
         guide: The questions in the space of patches; None without one.
@@ -62,6 +64,8 @@ class Batch:
     questions: list[str]
     answers: Sequence[tuple[str, ...]] = ()
     pixels: Tensor | None = None
+    views: Sequence[list[View]] = ()
+    counts: Sequence[int] = ()
     words: Sequence[list[str]] = ()
     evidence: Tensor | None = None
     guide: Guide | None = None

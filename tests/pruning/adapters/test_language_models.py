@@ -239,14 +239,14 @@ def test_the_answer_to_a_prompt_that_ends_with_its_image_stands_where_it_would_h
 
 def test_new_tokens_have_the_place_of_the_one_before_them():
     """Text at 0, 1, image at 2 to 5, text at 6; kept are a new token, 2, a new one, 5 and a new one behind."""
-    start, total = torch.tensor([2]), torch.tensor([4])
-    whole = Columns.of_prompt(torch.ones(1, 7, dtype=torch.bool), torch.arange(7)[None], start, total)
+    column = torch.arange(7)[None]
+    whole = Columns.of_prompt(column >= 0, column, (column >= 2) & (column < 6))
     source = torch.tensor([[-1, 0, -1, 3, -1]])
     kept = Kept(torch.arange(100.0, 105)[None, :, None], source > -2, source, torch.ones(1, 5), source)
     for compact, expected in ((False, [0, 1, 2, 2, 2, 5, 5, 6]), (True, list(range(8)))):
         states, columns = whole.rebuilt(torch.arange(7.0)[None, :, None], kept, compact)
         assert states.flatten().tolist() == [0, 1, 100, 101, 102, 103, 104, 6]
-        assert columns.position_ids.tolist() == [expected] and columns.start.tolist() == [2]
+        assert columns.position_ids.tolist() == [expected]
         assert columns.words()[0].tolist() == [[7]] and columns.visual.tolist() == [[2, 3, 4, 5, 6]]
 
 

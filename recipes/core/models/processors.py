@@ -1,0 +1,38 @@
+"""Processors of vision-language models, which load for images where the library that reads videos is missing."""
+
+from typing import Any
+
+VIDEO = "video_processor"
+
+
+def processor_loader() -> Any:
+    """What loads a processor from a folder: AutoProcessor, or what does without the torchvision that videos need."""
+    from transformers import AutoProcessor
+    from transformers.utils.import_utils import is_torchvision_available
+
+    return AutoProcessor.from_pretrained if is_torchvision_available() else _for_images
+
+
+def without_videos(kind: Any) -> Any:
+    """A processor class that takes no video processor, under its name; the class itself if it never took one."""
+    parts = kind.get_attributes()
+    if VIDEO not in parts:
+        return kind
+    attributes = classmethod(lambda _: [part for part in parts if part != VIDEO])
+    return type(kind.__name__, (kind,), {"get_attributes": attributes, "__module__": kind.__module__})
+
+
+def _for_images(folder: str, **options: Any) -> Any:
+    import transformers
+    from transformers import AutoConfig, AutoProcessor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+    from transformers.processing_utils import ProcessorMixin
+
+    given, _ = ProcessorMixin.get_processor_dict(folder)
+    kind: Any = getattr(transformers, given.get("processor_class") or "", None)
+    if kind is None:
+        config = AutoConfig.from_pretrained(folder, **options)
+        kind = PROCESSOR_MAPPING.get(type(config), None)
+    if kind is None or VIDEO not in kind.get_attributes():
+        return AutoProcessor.from_pretrained(folder, **options)
+    return without_videos(kind).from_pretrained(folder, **options)

@@ -1,0 +1,110 @@
+"""Qwen2-VL and Qwen2.5-VL: images of any size, 2 x 2 patches merged to a token, positions of three parts (M-RoPE)."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import ModuleList
+from transformers.vision_utils import get_vision_window_index
+
+from recipes.core.errors import UserError
+from recipes.core.models.costs import LayerShape, decoder_shape
+from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder
+from recipes.pruning.adapters.family import Call, Family, Handle, View
+from recipes.pruning.adapters.packed import PackedPruning
+from recipes.pruning.tokens import Depth
+
+DECODERS = ("qwen2_vl_text", "qwen2_5_vl_text")
+
+
+class QwenVL(Family):
+    """What both have in common; their encoders differ in widths, MLPs and windows."""
+
+    kinds = ("qwen2_vl", "qwen2_5_vl")
+    inside: ClassVar[tuple[str, ...]] = ("flowcut",)
+    prompt: ClassVar[str] = (
+        "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+    def parts(self, model: Any) -> Parts:
+        config, core = model.config, model.model
+        vision, text = config.vision_config, config.text_config
+        check_attention(vision, "the vision encoder")
+        check_decoder(text, DECODERS)
+        blocks, merged = core.visual.blocks, core.visual.merger.hidden_size
+        mlp = blocks[0].mlp
+        gated = hasattr(mlp, "gate_proj")
+        layout = Layout(
+            kind=config.model_type,
+            depth=Depth(vit=len(blocks), llm=len(core.language_model.layers)),
+            special=0,
+            encoder=LayerShape(
+                width=blocks[0].attn.qkv.in_features,
+                ffn=(mlp.gate_proj if gated else mlp.fc1).out_features,
+                matrices=3 if gated else 2,
+            ),
+            used_blocks=len(blocks),
+            llm=decoder_shape(core.language_model.layers[0]),
+            projector=(merged, merged, text.hidden_size),
+            patch_pixels=vision.in_channels * vision.temporal_patch_size * vision.patch_size**2,
+        )
+        return Parts(layout, None, core, llm=core.language_model, family=self, grid_positions=True)
+
+    def blocks(self, core: Any) -> ModuleList:
+        blocks: ModuleList = core.visual.blocks
+        return blocks
+
+    def encoder_hooks(self, session: Any) -> list[Handle]:
+        tower = session.parts.core.visual
+        return PackedPruning(session, lambda call: places(tower, call)).install()
+
+    def rows(self, core: Any, call: Call, totals: list[int]) -> list[int]:
+        images = len(call.arguments["image_grid_thw"])
+        if images != len(totals):
+            raise UserError(
+                f"pruning takes one image for each prompt, but got {images} images in {len(totals)} rows",
+                "image_grid_thw",
+                "give one image a prompt, and neither num_beams nor num_return_sequences",
+            )
+        return [1] * images
+
+    def block_load(self, call: Call, hidden: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Images stand behind each other; each attends within its segments: itself, or its windows."""
+        ends = given["cu_seqlens"].long().cpu()
+        lengths = ends.diff()
+        images = image_ends(call)
+        owner = torch.bucketize(ends[:-1], images, right=True)
+        zeros = torch.zeros(len(images), dtype=torch.long)
+        return zeros.index_add(0, owner, lengths), zeros.index_add(0, owner, lengths**2)
+
+    def views(self, config: Any, inputs: dict[str, Tensor]) -> list[View]:
+        vision = config.vision_config
+        _, height, width = inputs["image_grid_thw"][0].tolist()
+        side, size = vision.spatial_merge_size, vision.patch_size
+        rows, columns = height // side, width // side
+        # Patches are listed group by group; of the equal frames of an image the first is shown.
+        packed = inputs["pixel_values"].view(rows, columns, side, side, vision.in_channels, -1, size, size)
+        first = packed[:, :, :, :, :, 0]
+        pixels = first.permute(4, 0, 2, 5, 1, 3, 6).reshape(vision.in_channels, height * size, width * size)
+        return [View(pixels, np.arange(rows * columns).reshape(rows, columns))]
+
+
+def image_ends(call: Call) -> Tensor:
+    """[images] where each image ends among the patches of a batch that are there now."""
+    if call.patches is not None:
+        return torch.tensor([len(each) for each in call.patches]).cumsum(0)
+    ends: Tensor = call.arguments["image_grid_thw"].prod(1).cumsum(0).cpu()
+    return ends
+
+
+def places(tower: Any, call: Call) -> Tensor:
+    """[groups] place of each group in the tower's order: the image's, or window by window."""
+    grid = call.arguments["image_grid_thw"]
+    groups = int(grid.prod(1).sum()) // tower.spatial_merge_size**2
+    if not hasattr(tower, "window_size"):
+        return torch.arange(groups)
+    return get_vision_window_index(grid, tower.spatial_merge_size, tower.window_size, tower.patch_size)[0]
+
+
+FAMILY = QwenVL()

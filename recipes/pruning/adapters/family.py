@@ -1,0 +1,203 @@
+"""What pruning has to know of a family of vision-language models, and hooks that all of them share.
+
+In these models a visual token is what the language model sees, often several patches joined. Budgets count those tokens
+in every family, and pruners behind the encoder choose among them, whether they name the encoder's output or the
+projector's as their place.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from inspect import signature
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Module, ModuleList
+
+from recipes.core.errors import UserError
+from recipes.pruning.adapters.anatomy import Parts
+
+if TYPE_CHECKING:
+    from recipes.pruning.adapters.session import Session
+
+Handle = Callable[[], None]
+Cells = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture in which visual tokens have places.
+
+    Attributes:
+        pixels: [3, height, width] what the encoder sees.
+        cells: [rows, columns] number of the visual token that shows each part of it.
+    """
+
+    pixels: Tensor
+    cells: Cells
+
+
+@dataclass
+class Call:
+    """What the encoder was called with, and what ran.
+
+    Attributes:
+        arguments: Of `get_image_features`, by name.
+        tokens: [rows] tokens entering each block; a row is an image or a crop.
+        pairs: [rows] pairs of tokens that attend to each other in each block.
+        patches: Of each image the patches that are left now, in the encoder's order; None: all.
+        left: Of each sample the original visual tokens that pruning in the encoder left, ascending; None: all.
+    """
+
+    arguments: dict[str, Any]
+    tokens: list[Tensor] = field(default_factory=list)
+    pairs: list[Tensor] = field(default_factory=list)
+    patches: list[Tensor] | None = None
+    left: list[Tensor] | None = None
+
+
+class Family(ABC):
+    """A family of vision-language models.
+
+    Attributes:
+        kinds: Model types in `config.json`.
+        prompt: Of a processor without a chat template; `{image}` is its image token.
+        scattered: Whether the visual tokens of one image stand in several pieces, with text between them.
+        inside: Pruners that may act inside the encoder; FlowCut prunes up to its last block there, as in its code for
+            Qwen2-VL.
+    """
+
+    kinds: ClassVar[tuple[str, ...]]
+    prompt: ClassVar[str] = "USER: {image}\n{question} ASSISTANT:"
+    scattered: ClassVar[bool] = False
+    inside: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def parts(self, model: Any) -> Parts:
+        """The model taken apart; its weights are not read, and may lie on the meta device.
+
+        Raises:
+            UserError: a model of this family that cannot be pruned.
+        """
+
+    @abstractmethod
+    def blocks(self, core: Any) -> ModuleList:
+        """Blocks of the encoder."""
+
+    @abstractmethod
+    def rows(self, core: Any, call: Call, totals: list[int]) -> list[int]:
+        """How many rows of the encoder (images, crops) each sample has.
+
+        Args:
+            core: The module that joins the towers.
+            call: What the encoder was called with.
+            totals: Visual tokens of each sample.
+
+        Raises:
+            UserError: several images for a prompt.
+        """
+
+    @abstractmethod
+    def views(self, config: Any, inputs: dict[str, Tensor]) -> list[View]:
+        """Pictures of one sample, whose visual tokens are numbered through all of them.
+
+        Args:
+            config: Of the model.
+            inputs: What the model takes, a batch of one.
+        """
+
+    def projected(self, core: Any, rows: list[int], totals: list[int]) -> list[int]:
+        """Tokens of each sample that go through the projector."""
+        return totals
+
+    def block_load(self, call: Call, hidden: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """[rows] tokens entering a block and [rows] pairs of them that attend to each other.
+
+        Args:
+            call: What the encoder was called with.
+            hidden: Input of the block.
+            given: Its other arguments by name.
+        """
+        tokens = torch.full((hidden.shape[0],), hidden.shape[1])
+        return tokens, tokens**2
+
+    def features(self, core: Any, inputs: dict[str, Tensor]) -> list[Tensor]:
+        """[N, d] of each sample as they enter the language model.
+
+        Args:
+            core: The module that joins the towers.
+            inputs: What the model takes.
+        """
+        known = signature(core.get_image_features).parameters
+        encoded = core.get_image_features(**{name: inputs[name] for name in known if name in inputs}, return_dict=True)
+        counts = (inputs["input_ids"] == core.config.image_token_id).sum(1).tolist()
+        pooled = encoded.pooler_output
+        flat = pooled.flatten(0, 1) if isinstance(pooled, Tensor) else torch.cat(list(pooled))
+        return list(flat.split(counts))
+
+    def encoder_hooks(self, session: "Session") -> list[Handle]:
+        """Hooks that prune inside the encoder, beside those that note what it does."""
+        return []
+
+
+class Noted:
+    """Hooks that note what the encoder of a family is called with, and the tokens that enter its blocks."""
+
+    def __init__(self, session: "Session") -> None:
+        self.session, self.family, self.core = session, session.parts.family, session.parts.core
+
+    def install(self) -> list[Handle]:
+        """Put the hooks in.
+
+        Returns:
+            What takes each of them out.
+        """
+        blocks = self.family.blocks(self.core)
+        handles = [block.register_forward_pre_hook(self._enter, with_kwargs=True).remove for block in blocks]
+        original = self.core.get_image_features
+        return [*handles, replace_attribute(self.core, "get_image_features", self._wrap(original))]
+
+    def _wrap(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def get_image_features(*args: Any, **kwargs: Any) -> Any:
+            given = dict(signature(original).bind(*args, **kwargs).arguments)
+            self.session.call, self.session.features = Call(given | given.pop("kwargs", {})), None
+            self.session.begin("vit")
+            return original(*args, **kwargs)
+
+        return get_image_features
+
+    def _enter(self, _: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forward pre-hook of a block."""
+        call, hidden = self.session.call, args[0] if args else kwargs["hidden_states"]
+        if call is not None:
+            tokens, pairs = self.family.block_load(call, hidden, kwargs)
+            call.tokens.append(tokens)
+            call.pairs.append(pairs)
+
+
+def refuse_videos(kwargs: dict[str, Any]) -> None:
+    """Refuse videos, whose frames would be pruned together. Raises UserError."""
+    if kwargs.get("pixel_values_videos") is not None:
+        raise UserError("pruning takes images, and here is a video", "pixel_values_videos", "give one image a prompt")
+
+
+def replace_attribute(owner: Any, name: str, value: Any) -> Handle:
+    """Set an attribute of one instance.
+
+    Returns:
+        What restores it.
+    """
+    before = vars(owner).get(name, replace_attribute)
+    object.__setattr__(owner, name, value)
+
+    def restore() -> None:
+        if before is replace_attribute:
+            object.__delattr__(owner, name)
+        else:
+            object.__setattr__(owner, name, before)
+
+    return restore
