@@ -18,8 +18,29 @@ def without_videos(kind: Any) -> Any:
     parts = kind.get_attributes()
     if VIDEO not in parts:
         return kind
-    attributes = classmethod(lambda _: [part for part in parts if part != VIDEO])
-    return type(kind.__name__, (kind,), {"get_attributes": attributes, "__module__": kind.__module__})
+
+    def get_arguments(cls: Any, *args: Any, **options: Any) -> list[Any]:
+        given: list[Any] = super(limited, cls)._get_arguments_from_pretrained(*args, **options)
+        return [*given[: parts.index(VIDEO)], None, *given[parts.index(VIDEO) :]]
+
+    limited: Any = type(
+        kind.__name__,
+        (kind,),
+        {
+            "get_attributes": classmethod(lambda _: [part for part in parts if part != VIDEO]),
+            "_get_arguments_from_pretrained": classmethod(get_arguments),
+            VIDEO: _NoVideos(),
+            "__module__": kind.__module__,
+        },
+    )
+    return limited
+
+
+class _NoVideos:
+    """Stands where a processor reads settings of its videos: none is set."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
 
 
 def _for_images(folder: str, **options: Any) -> Any:

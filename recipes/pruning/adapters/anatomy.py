@@ -89,6 +89,18 @@ def check_decoder(config: Any, known: Sequence[str] = DECODERS) -> None:
         )
 
 
+def one_layer(config: Any) -> int:
+    """The encoder layer whose states are the features. Raises UserError where they come from several."""
+    layer = config.vision_feature_layer
+    if not isinstance(layer, int):
+        raise UserError(
+            f"pruning needs features of one encoder layer, not of {list(layer)}",
+            "vision_feature_layer",
+            "type one layer, such as -2",
+        )
+    return layer
+
+
 def check_attention(config: Any, name: str) -> None:
     """Refuse a kernel that takes no mask over dropped tokens. Raises UserError."""
     used = config._attn_implementation

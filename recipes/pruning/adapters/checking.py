@@ -61,13 +61,12 @@ def _check_family(parts: Parts, pruner: Pruner, points: tuple[Point, ...]) -> No
             mean = "type pruner.query=mean pruner.criteria=[attn,density]" if name in family.inside else hint
             raise UserError(f"{name} reads the attention of CLS, which the encoder of {kind} lacks", "pruner", mean)
         if point.place in ("vit", "vit_attention") and name not in family.inside:
-            why = "prunes inside the vision encoder, whose patches are joined to tokens behind it: what it would leave"
-            raise UserError(f"{name} {why} is not defined for {kind}", "pruner", hint)
+            raise UserError(f"{name} prunes inside the encoder of {kind}: {family.reason}", "pruner", hint)
         reads = sorted(set(pruner.needs(point)) - {"newline"})
         if point.place == "encoder" and (reads or getattr(pruner.options, "feature", "") == "encoder"):
             what = reads[0] if reads else "features of the encoder"
-            why = f"reads {what} of patches, of which the visual tokens of {kind} are joined or packed"
-            raise UserError(f"{name} {why}: no score of a token is defined by them", "pruner", hint)
+            why = "which are known behind its projector only"
+            raise UserError(f"{name} reads {what} of the visual tokens of {kind}, {why}", "pruner", hint)
 
 
 def _check_layers(name: str, points: tuple[Point, ...], layout: Layout) -> None:

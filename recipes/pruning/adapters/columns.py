@@ -16,6 +16,7 @@ class Columns:
     Attributes:
         text: [B, R] bool, text tokens.
         behind: [B, R] bool, those of them that stand behind all visual tokens.
+        both: [B, R] bool, tokens that see each other both ways; all others see what stands before them.
         mask: [B, R] bool, False for padding.
         position_ids: [B, R], or [B, R, 3] where a position is a time, a row and a column (M-RoPE).
         visual: [B, M] columns of the visual tokens.
@@ -27,6 +28,7 @@ class Columns:
 
     text: Tensor
     behind: Tensor
+    both: Tensor
     mask: Tensor
     position_ids: Tensor
     visual: Tensor
@@ -36,13 +38,14 @@ class Columns:
     sizes: Tensor
 
     @staticmethod
-    def of_prompt(mask: Tensor, position_ids: Tensor, image: Tensor) -> "Columns":
+    def of_prompt(mask: Tensor, position_ids: Tensor, image: Tensor, both: Tensor | None = None) -> "Columns":
         """Columns before anything was dropped.
 
         Args:
             mask: [B, L] bool.
             position_ids: [B, L] or [B, L, 3]
             image: [B, L] bool, the placeholders.
+            both: [B, L] bool, tokens that see each other both ways; None: none do.
         """
         visual, valid = pack(image)
         column = torch.arange(mask.shape[1], device=mask.device)
@@ -51,7 +54,9 @@ class Columns:
         position = torch.arange(visual.shape[1], device=mask.device).expand(visual.shape)
         pieces = (visual.diff(dim=1, prepend=visual[:, :1]) > 1).cumsum(1)
         sizes = torch.ones(position.shape).to(position.device)
-        return Columns(text, text & (column > last), mask, position_ids, visual, pieces, valid, position, sizes)
+        behind = text & (column > last)
+        both = torch.zeros_like(mask) if both is None else both & mask
+        return Columns(text, behind, both, mask, position_ids, visual, pieces, valid, position, sizes)
 
     @property
     def count(self) -> Tensor:
@@ -92,11 +97,13 @@ class Columns:
         else:
             at = gather(self.position_ids, gather(self.visual, source))
             position_ids = gather(torch.cat([self.position_ids, at], 1), order)
-        none = torch.zeros_like(kept.valid)
-        text, behind = (gather(torch.cat([each, none], 1), order) & mask for each in (self.text, self.behind))
+        none, visual = torch.zeros_like(kept.valid), gather(self.both, gather(self.visual, source))
+        marks = ((self.text, none), (self.behind, none), (self.both, visual))
+        text, behind, both = (gather(torch.cat(each, 1), order) & mask for each in marks)
         columns = Columns(
             text,
             behind,
+            both,
             mask,
             position_ids,
             self._columns_of(order, mask, kept.valid),

@@ -74,6 +74,8 @@ class DecoderPruning:
         if self.family is not None and self.projector is None:
             self.projector = session.at("encoder").get(0)
         self.input_ids: Tensor
+        self.seen: Tensor | None = None
+        self.both: Tensor | None = None
         self.segments: list[Segment] = []
         self.prefill = self.active = self.pictured = False
         self.previous: LayerReads | None = None
@@ -81,6 +83,11 @@ class DecoderPruning:
         self.budget: Tensor
         self.features: Features | None = None
         self.visual: list[Tensor] = []
+
+    @property
+    def prefix(self) -> bool:
+        """Whether tokens of a prompt see each other both ways."""
+        return self.family is not None and self.family.prefix
 
     def install(self) -> list[Handle]:
         """Put the hooks in.
@@ -111,10 +118,12 @@ class DecoderPruning:
         encoded = kwargs.get("mm_encoder_outputs") or {}
         self.pictured = kwargs.get("pixel_values") is not None or encoded.get("image") is not None
         refuse_videos(kwargs)
-        self.input_ids = ids
+        self.input_ids, self.seen, types = ids, kwargs.get("attention_mask"), kwargs.get("token_type_ids")
+        self.both = types == 0 if self.prefix and types is not None else None
 
     def _on_enter(self, _: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         embeds, cache, mask = kwargs["inputs_embeds"], kwargs.get("cache"), kwargs.get("attention_mask")
+        mask = self.seen if self.prefix else mask  # a family whose prompts see both ways has made masks of it already
         if mask is not None and mask.ndim != 2:
             raise UserError("pruning makes its own masks", "attention_mask", "give one number for each token: [B, L]")
         self.prefill = cache is None or not cache.get_seq_length()
@@ -126,7 +135,7 @@ class DecoderPruning:
         new = new if mask is None else mask[:, -embeds.shape[1] :].bool()
         for segment in self.segments:
             segment.step(new)
-        return (args, kwargs | self.segments[0].arguments()) if self.active else None
+        return (args, kwargs | self._arguments(embeds, kwargs)) if self.active else None
 
     def _begin(self, embeds: Tensor, mask: Tensor | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         """A new batch enters the language model: unused slots go, samples are padded on the left."""
@@ -144,16 +153,24 @@ class DecoderPruning:
         position = torch.arange(shape[1], device=embeds.device)[None] if kwargs.get("position_ids") is None else None
         positions = axes_last(kwargs["position_ids"], len(embeds)) if position is None else position
         seen = torch.ones(shape, dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
-        whole = Columns.of_prompt(seen, positions.expand(*shape, *positions.shape[2:]), image.to(embeds.device))
+        whole = Columns.of_prompt(
+            seen, positions.expand(*shape, *positions.shape[2:]), image.to(embeds.device), self.both
+        )
         self.active = not session.idle("llm", total, self.budget)
         session.state.pop("count/llm", None)
         entry = Segment.of(0, whole, whole.following)
         if self.active:
             hidden, columns = whole.rebuilt(embeds, self._entering(embeds, whole), session.positions == "compact")
             entry = Segment.of(0, columns, self._following(columns, whole.following))
-            kwargs = kwargs | {"inputs_embeds": hidden} | entry.arguments()
+            self.segments = [entry]
+            kwargs = kwargs | {"inputs_embeds": hidden} | self._arguments(hidden, kwargs)
         self.segments = [entry]
         return kwargs
+
+    def _arguments(self, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """What the whole language model is called with."""
+        given = self.segments[0].arguments()
+        return given | {"attention_mask": self._mask(self.segments[0], 0, hidden, kwargs)} if self.prefix else given
 
     def _entering(self, embeds: Tensor, whole: Columns) -> Kept:
         """The visual tokens that enter the first layer; their `source` is their original place."""
@@ -183,7 +200,9 @@ class DecoderPruning:
                 self.visual.append(segment.prompt.count)
                 if self.active and index + 1 in self.points:
                     layer = self.llm.layers[index]
-                    self.previous = LayerReads(layer, hidden, kwargs["position_embeddings"], segment.mask)
+                    self.previous = LayerReads(
+                        layer, hidden, kwargs["position_embeddings"], segment.mask, segment.prompt.both
+                    )
             return (hidden, *args[1:]), kwargs
 
         return enter
@@ -194,18 +213,25 @@ class DecoderPruning:
     def _with_mask(self, segment: Segment, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The layer's arguments with mask and positions of its segment."""
         if segment.given is None:
-            mask = create_causal_mask(
-                config=self.llm.config,
-                inputs_embeds=hidden,
-                attention_mask=segment.mask.long(),
-                cache=kwargs.get("cache"),
-                layer_idx=index,
-            )
+            mask = self._mask(segment, index, hidden, kwargs)
             places = axes_first(segment.position_ids)
             rotary = self.llm.rotary_emb(hidden, position_ids=places)
             positions = {"position_ids": places if places.ndim == 2 else None, "position_embeddings": rotary}
             segment.given = {"attention_mask": mask, **positions}
         return kwargs | segment.given
+
+    def _mask(self, segment: Segment, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
+        """The mask of a layer: causal, but both ways within a prompt where the model has it so."""
+        both = segment.prompt.both
+        blocks = {"block_sequence_ids": both.long() - 1} if self.prefill and bool(both.any()) else {}
+        return create_causal_mask(
+            config=self.llm.config,
+            inputs_embeds=hidden,
+            attention_mask=segment.mask.long(),
+            cache=kwargs.get("cache"),
+            layer_idx=index,
+            **blocks,
+        )
 
     def _prune(
         self, point: Point, hidden: Tensor, segment: Segment, rotary: tuple[Tensor, Tensor]
@@ -218,7 +244,7 @@ class DecoderPruning:
 
         def read() -> Tokens:
             names = self.session.needs(point)
-            current = LayerReads(self.llm.layers[point.layer], hidden, rotary, segment.mask)
+            current = LayerReads(self.llm.layers[point.layer], hidden, rotary, segment.mask, prompt.both)
             reads = layer_reads(names, prompt, hidden, self.previous, current)
             return self._tokens(point, x, prompt.valid, prompt.positions, prompt.sizes, reads)
 

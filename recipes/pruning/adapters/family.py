@@ -66,6 +66,8 @@ class Family(ABC):
         kinds: Model types in `config.json`.
         prompt: Of a processor without a chat template; `{image}` is its image token.
         scattered: Whether the visual tokens of one image stand in several pieces, with text between them.
+        prefix: Whether all tokens of a prompt see each other.
+        reason: Why pruners inside the encoder have no meaning there, in words that follow "the encoder of NAME: ".
         inside: Pruners that may act inside the encoder; FlowCut prunes up to its last block there, as in its code for
             Qwen2-VL.
     """
@@ -73,6 +75,8 @@ class Family(ABC):
     kinds: ClassVar[tuple[str, ...]]
     prompt: ClassVar[str] = "USER: {image}\n{question} ASSISTANT:"
     scattered: ClassVar[bool] = False
+    prefix: ClassVar[bool] = False
+    reason: ClassVar[str] = "several patches are joined to a token behind it"
     inside: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
@@ -109,6 +113,10 @@ class Family(ABC):
             inputs: What the model takes, a batch of one.
         """
 
+    def newline(self, core: Any, call: Call) -> list[Tensor]:
+        """[N] bool for each sample, tokens that only mark the end of a row; an empty list where there are none."""
+        return []
+
     def projected(self, core: Any, rows: list[int], totals: list[int]) -> list[int]:
         """Tokens of each sample that go through the projector."""
         return totals
@@ -137,6 +145,17 @@ class Family(ABC):
         pooled = encoded.pooler_output
         flat = pooled.flatten(0, 1) if isinstance(pooled, Tensor) else torch.cat(list(pooled))
         return list(flat.split(counts))
+
+    def process(self, processor: Any, image: Any, text: str, **options: Any) -> dict[str, Tensor]:
+        """What the model takes of an image and a prompt.
+
+        Args:
+            processor: Of the checkpoint.
+            image: The picture.
+            text: The prompt.
+            options: Of the processor: `add_special_tokens`, `sanitize_control_tokens`.
+        """
+        return dict(processor(images=image, text=text, return_tensors="pt", **options))
 
     def encoder_hooks(self, session: "Session") -> list[Handle]:
         """Hooks that prune inside the encoder, beside those that note what it does."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.utils.rnn import pad_sequence
 
 from recipes.core.errors import UserError
 from recipes.core.models.padded import gather, pack
@@ -104,7 +105,7 @@ class ImageFeatures:
         crops = self.session.crops
         assert crops is not None
         packed = pack_chart(self.core, chart, crops.counts, crops.sizes, [NEWLINE, 1.0])
-        chart = torch.nn.utils.rnn.pad_sequence(packed, batch_first=True)
+        chart = pad_sequence(packed, batch_first=True)
         newline = chart[..., 0] < 0
         slots, valid = pack((chart[..., 0] > 0) | (newline & self._room(chart[..., 0], crops)))
         sizes = gather(chart[..., 1], slots).to(sequence.sizes.dtype)
@@ -131,7 +132,8 @@ def features_of(session: Session, image: Tensor, pictured: bool) -> Features | N
     trace.projected = torch.tensor(family.projected(core, rows, left))
     _, valid = pack(image)
     slots = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
-    newline = torch.zeros_like(valid)
+    lines = family.newline(core, call)
+    newline = pad_sequence(lines, batch_first=True).to(valid.device) if lines else torch.zeros_like(valid)
     if call.left is not None:
         slots, valid = padded(call.left, valid.device)
     return Features(slots, valid, slots, torch.ones(slots.shape, device=slots.device), newline)
@@ -139,8 +141,8 @@ def features_of(session: Session, image: Tensor, pictured: bool) -> Features | N
 
 def padded(rows: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
     """[B, M] rows of indices below each other, padded with 0, and which are no padding."""
-    valid = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], batch_first=True)
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device), valid.to(device)
+    valid = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], batch_first=True)
+    return pad_sequence(rows, batch_first=True).to(device), valid.to(device)
 
 
 def count_placeholders(image: Tensor, images: int, scattered: bool = False) -> Tensor:

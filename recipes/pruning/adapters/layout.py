@@ -15,7 +15,7 @@ from transformers import (
 from recipes.core.errors import UserError
 from recipes.core.models.anatomy import Encoder, encoder_parts
 from recipes.core.models.costs import LayerShape, decoder_shape
-from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder
+from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder, one_layer
 from recipes.pruning.adapters.families import family_of
 from recipes.pruning.tokens import Depth
 
@@ -113,10 +113,8 @@ def _count_blocks(config: Any, encoder: Encoder) -> int:
     Raises:
         UserError: features of several layers, of none, or with CLS among them.
     """
-    layer, blocks = config.vision_feature_layer, len(encoder.blocks)
+    layer, blocks = one_layer(config), len(encoder.blocks)
     where, hint = "vision_feature_layer", "type one layer, such as -2"
-    if not isinstance(layer, int):
-        raise UserError(f"pruning needs features of one encoder layer, not of {list(layer)}", where, hint)
     used = layer if layer >= 0 else blocks + 1 + layer
     if not 0 < used <= blocks:
         raise UserError(f"feature layer {layer} is behind none of {blocks} blocks", where, hint)

@@ -70,11 +70,15 @@ class LayerReads:
         hidden: [B, R, d] its input.
         rotary: Cosines and sines [B or 1, R, c] of its positions.
         mask: [B, R] bool, False for padding.
+        both: [B, R] bool, tokens that see each other both ways; None: none do.
     """
 
-    def __init__(self, layer: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor) -> None:
+    def __init__(
+        self, layer: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor, both: Tensor | None = None
+    ) -> None:
         self.attention, self.norm, self.hidden = layer.self_attn, layer.input_layernorm, hidden
         self.rotary, self.mask = rotary, mask
+        self.both = torch.zeros_like(mask) if both is None else both
 
     @cached_property
     def normed(self) -> Tensor:
@@ -98,9 +102,10 @@ class LayerReads:
         return self._rotate(self.attention.q_proj(normed), columns)
 
     def rows(self, columns: Tensor) -> Tensor:
-        """[B, H, Q, R] causal attention of the tokens at these columns [B, Q]."""
+        """[B, H, Q, R] attention of the tokens at these columns [B, Q]."""
         position = torch.arange(self.mask.shape[1], device=columns.device)
-        seen = self.mask[:, None] & (position <= columns[:, :, None])
+        both = gather(self.both, columns)[:, :, None] & self.both[:, None]
+        seen = self.mask[:, None] & ((position <= columns[:, :, None]) | both)
         # A row of padding would see nothing, and its softmax be NaN.
         seen = seen | ~seen.any(2, keepdim=True)
         bias = torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, -torch.inf)

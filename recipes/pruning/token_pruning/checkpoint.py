@@ -118,7 +118,8 @@ class Checkpoint(Subject):
         from PIL import Image
 
         image = Image.fromarray(asked.pixels(self.side))
-        inputs = prompt_inputs(self.processor, self.reader, self.ask, image, asked.question)
+        process = self.family.process if self.family else _process
+        inputs = prompt_inputs(self.processor, self.reader, self.ask, image, asked.question, process)
         if not (inputs["input_ids"] == self.model.config.image_token_id).any():
             raise UserError(
                 "the prompt has no place for the image, so nothing could be pruned",
@@ -177,8 +178,17 @@ def asking(processor: Any, plain: str = TEMPLATE) -> Callable[[str], str]:
     return ask
 
 
+def _process(processor: Any, image: Any, text: str, **options: Any) -> dict[str, Tensor]:
+    return dict(processor(images=image, text=text, return_tensors="pt", **options))
+
+
 def prompt_inputs(
-    processor: Any, reader: TextIds, ask: Callable[[str], str], image: Any, question: str
+    processor: Any,
+    reader: TextIds,
+    ask: Callable[[str], str],
+    image: Any,
+    question: str,
+    process: Callable[..., dict[str, Tensor]] = _process,
 ) -> dict[str, Tensor]:
     """A question about an image as tensors. A begin of text stands before it once; control tokens in it are text.
 
@@ -188,14 +198,15 @@ def prompt_inputs(
         ask: From a question to a prompt.
         image: The picture.
         question: The question.
+        process: From the processor, an image, a text and its options to tensors.
     """
     plain, typed = ask(question), reader.control_tokens(question)
     start = reader.start
     begun = bool(start) and plain.startswith(processor.tokenizer.convert_ids_to_tokens(start[0]))
     if not typed:
-        return dict(processor(images=image, text=plain, add_special_tokens=not begun, return_tensors="pt"))
-    options = {"add_special_tokens": False, "sanitize_control_tokens": True, "return_tensors": "pt"}
-    inputs = dict(processor(images=image, text=ask(mark(question, typed)), **options))
+        return _without_labels(process(processor, image, plain, add_special_tokens=not begun))
+    options = {"add_special_tokens": False, "sanitize_control_tokens": True}
+    inputs = _without_labels(process(processor, image, ask(mark(question, typed)), **options))
     before = torch.tensor([[] if begun else start], dtype=torch.long)
     beside = {"input_ids": before, "attention_mask": torch.ones_like(before)}
     shape = inputs["input_ids"].shape
@@ -204,6 +215,11 @@ def prompt_inputs(
         name: torch.cat([beside.get(name, torch.zeros_like(before)), value], 1) if value.shape == shape else value
         for name, value in inputs.items()
     }
+
+
+def _without_labels(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a processor makes of a prompt, but labels, which that of PaliGemma adds."""
+    return {name: value for name, value in inputs.items() if name != "labels"}
 
 
 class _ClipGuide:

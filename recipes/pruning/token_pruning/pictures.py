@@ -17,6 +17,7 @@ from recipes.pruning.token_pruning.subjects import Batch
 
 PAPER = np.array([236, 232, 222], np.float32)  # what pruned patches fade to
 LEFT = 0.22  # of a pruned patch that is still seen
+WIDEST = 1000  # pixels of the pictures of one sample, about
 GAP = 2  # pixels between the pictures of one sample
 FADED = "Faded patches were pruned, the others go on; tokens that merging made have no place and are counted below."
 
@@ -104,7 +105,8 @@ def _views(batch: Batch, row: int, seen: Seen) -> list[View]:
 
 def _beside(views: Sequence[View], seen: Seen) -> Image:
     """The pictures of a sample beside each other, pruned patches faded to paper."""
-    dimmed = [dim(picture(view.pixels), view.cells, seen) for view in views]
+    step = max(1, sum(view.pixels.shape[2] for view in views) // WIDEST)  # of many crops every so many-th pixel
+    dimmed = [dim(picture(view.pixels[:, ::step, ::step]), view.cells, seen) for view in views]
     tallest = max(len(each) for each in dimmed)
     paper = PAPER.round().astype(np.uint8)
     columns = []

@@ -13,17 +13,46 @@ from PIL import Image
 from torch import Tensor
 from transformers import (
     AutoModelForImageTextToText,
+    GemmaConfig,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3Processor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLProcessor,
+    InternVLVisionConfig,
+    LlamaConfig,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionProcessor,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    PaliGemmaProcessor,
+    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
+    Qwen2Config,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen2VLProcessor,
+    SiglipVisionConfig,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
+    SmolVLMProcessor,
 )
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+from transformers.models.smolvlm import processing_smolvlm
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from recipes.core.models.processors import without_videos
 from recipes.core.models.sources import load_processor, silent
+from recipes.pruning.adapters import families
+from recipes.pruning.token_pruning.checkpoint import asking
 from tests.core.tokenizer_kinds import byte_level
 from tests.pruning.adapters.models import lively
 
@@ -76,7 +105,100 @@ def qwen(kind: str) -> tuple[Any, Any]:
     return model, processor(image_processor=images, tokenizer=words, chat_template=chat)
 
 
-MAKERS: dict[str, Callable[[str], tuple[Any, Any]]] = {"qwen2_vl": qwen, "qwen2_5_vl": qwen}
+VISION: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 4,
+}
+
+
+def onevision(kind: str) -> tuple[Any, Any]:
+    words, pinpoints = tokenizer("<image>", "<video>"), [[16, 16], [16, 32], [32, 16], [32, 32], [16, 48]]
+    images = LlavaOnevisionImageProcessorPil(size={"height": 16, "width": 16}, image_grid_pinpoints=pinpoints)
+    strategy: dict[str, Any] = {"vision_feature_select_strategy": "full"}
+    aspect = {"vision_aspect_ratio": "anyres_max_2"}  # so that the largest packs are shrunk
+    config = LlavaOnevisionConfig(
+        text_config=Qwen2Config(**TEXT, vocab_size=len(words)),
+        vision_config=SiglipVisionConfig(**VISION, vision_use_head=False),
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        video_token_index=words.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=pinpoints,
+        **strategy,
+        **aspect,
+    )
+    processor = without_videos(LlavaOnevisionProcessor)(
+        images, words, num_image_tokens=16, chat_template=CHAT.format(image="<image>"), **strategy, **aspect
+    )
+    return LlavaOnevisionForConditionalGeneration(config), processor
+
+
+def idefics(kind: str) -> tuple[Any, Any]:
+    names = ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"]
+    words = tokenizer(*names, *(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)))
+    sizes = {"size": {"longest_edge": 32}, "max_image_size": {"longest_edge": 16}}
+    vision, text = VISION, LlamaConfig(**TEXT, vocab_size=len(words))
+    image, chat = {"image_token_id": words.convert_tokens_to_ids("<image>")}, CHAT.format(image="<image>")
+    if kind == "idefics3":
+        config: Any = Idefics3Config(text_config=text, vision_config=vision, scale_factor=2, **image)
+        processor = Idefics3Processor(Idefics3ImageProcessorPil(**sizes), words, image_seq_len=4, chat_template=chat)
+        return Idefics3ForConditionalGeneration(config), processor
+    config = SmolVLMConfig(text_config=text, vision_config=vision, scale_factor=2, **image)
+    # Its processor asks for a package that spells the numbers of frames of videos; images need none.
+    processing_smolvlm.num2words = processing_smolvlm.num2words or str
+    processor = without_videos(SmolVLMProcessor)(
+        SmolVLMImageProcessorPil(**sizes), words, None, image_seq_len=4, chat_template=chat
+    )
+    return SmolVLMForConditionalGeneration(config), processor
+
+
+def internvl(kind: str) -> tuple[Any, Any]:
+    names = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+    names |= {"video_token": "<video>"}
+    known = byte_level().backend_tokenizer
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=known, pad_token="<pad>", eos_token="</s>", extra_special_tokens=names
+    )
+    images = GotOcr2ImageProcessorPil(
+        size={"height": 16, "width": 16}, crop_to_patches=True, min_patches=1, max_patches=4
+    )
+    config = InternVLConfig(
+        text_config=Qwen2Config(**TEXT, vocab_size=len(words)),
+        vision_config=InternVLVisionConfig(**VISION, layer_scale_init_value=1.0),
+        image_token_id=words.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+    )
+    processor = without_videos(InternVLProcessor)(
+        images, words, image_seq_length=4, chat_template=CHAT.format(image="<IMG_CONTEXT>")
+    )
+    return InternVLForConditionalGeneration(config), processor
+
+
+def paligemma(kind: str) -> tuple[Any, Any]:
+    words = byte_level(bos=True)
+    images = SiglipImageProcessorPil(size={"height": 16, "width": 16})
+    images.image_seq_length = 16
+    processor = PaliGemmaProcessor(images, words)
+    config = PaliGemmaConfig(
+        text_config=GemmaConfig(**TEXT, head_dim=8, vocab_size=len(words)),
+        vision_config=SiglipVisionConfig(**VISION, vision_use_head=False, projection_dim=32),
+        image_token_index=processor.image_token_id,
+        projection_dim=32,
+    )
+    return PaliGemmaForConditionalGeneration(config), processor
+
+
+MAKERS: dict[str, Callable[[str], tuple[Any, Any]]] = {
+    "qwen2_vl": qwen,
+    "qwen2_5_vl": qwen,
+    "llava_onevision": onevision,
+    "idefics3": idefics,
+    "smolvlm": idefics,
+    "internvl": internvl,
+    "paligemma": paligemma,
+}
 
 
 @dataclass(frozen=True)
@@ -113,7 +235,7 @@ def batch(kind: str, rows: tuple[int, ...] = (0, 1, 2)) -> dict[str, Tensor]:
     """Questions about images of different sizes, padded on the left."""
     processor = saved(kind).processor
     processor.tokenizer.padding_side = "left"
-    turns = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTIONS[r]}]}] for r in rows]
-    prompts = [processor.apply_chat_template(each, add_generation_prompt=True, tokenize=False) for each in turns]
-    pictures = [[picture(row)] for row in rows]
-    return dict(processor(images=pictures, text=prompts, padding=True, return_tensors="pt"))
+    ask = asking(processor, families()[kind].prompt)
+    pictures, prompts = [[picture(row)] for row in rows], [ask(QUESTIONS[row]) for row in rows]
+    inputs = processor(images=pictures, text=prompts, padding=True, return_tensors="pt")
+    return {name: value for name, value in inputs.items() if name != "labels"}

@@ -18,6 +18,7 @@ from recipes.core.errors import UserError
 from recipes.core.evaluation.strips import read_strips
 from recipes.pruning import options as o
 from recipes.pruning.adapters import Trace, check, families, layout, prune
+from recipes.pruning.adapters.family import Call
 from recipes.pruning.pruners import PRUNERS, make
 from recipes.pruning.token_pruning.measuring import sample_costs
 from recipes.pruning.tokens import Point
@@ -28,7 +29,9 @@ kinds = pytest.mark.parametrize("kind", list(MAKERS))
 GRIDS = ("qwen2_vl", "qwen2_5_vl")  # whose positions are places in the image
 POLICIES = [(kind, how) for kind in MAKERS for how in ("compact", "original") if how == "original" or kind not in GRIDS]
 policies = pytest.mark.parametrize("kind, positions", POLICIES)
-KEPT = [[0, 3, 4, 9, 14], [1, 2, 8], [5]]
+PREFIX = ("paligemma",)  # whose prompts see both ways, and begin at position 1
+WHOLE_LAST = ("idefics3", "smolvlm", "internvl")  # whose crops come first
+KEPT = [[0, 3, 4, 9, 11], [1, 2, 8], [5]]
 CLOSE: dict[str, float] = {"atol": 1e-5, "rtol": 1e-4}
 STEPS = 4
 
@@ -51,7 +54,7 @@ def unpruned(kind: str, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     if kind in GRIDS:
         grid = {name: inputs[name] for name in ("mm_token_type_ids", "image_grid_thw")}
         return embeds, model.model.get_rope_index(inputs["input_ids"], **grid)[0]
-    return embeds, torch.arange(len(ids))[None]
+    return embeds, torch.arange(len(ids))[None] + (kind in PREFIX)
 
 
 def spliced(kind: str, inputs: dict[str, Tensor], kept: list[int], positions: str) -> tuple[Tensor, Tensor]:
@@ -60,7 +63,7 @@ def spliced(kind: str, inputs: dict[str, Tensor], kept: list[int], positions: st
     image = (inputs["input_ids"][0] == image_token(kind)).nonzero().squeeze(1)
     gone = set(image.tolist()) - {int(image[each]) for each in kept}
     left = [column for column in range(embeds.shape[1]) if column not in gone]
-    places = torch.arange(len(left))[None] if positions == "compact" else places[..., left]
+    places = torch.arange(len(left))[None] + (kind in PREFIX) if positions == "compact" else places[..., left]
     return embeds[:, left], places
 
 
@@ -69,10 +72,18 @@ def language(kind: str) -> Any:
     return core.text_model if hasattr(core, "text_model") else core.language_model
 
 
-def forward(kind: str, embeds: Tensor, places: Tensor) -> Tensor:
-    """[R, vocabulary] logits of one prompt without padding."""
-    ones = torch.ones(embeds.shape[:2], dtype=torch.long)
-    states = language(kind)(inputs_embeds=embeds, attention_mask=ones, position_ids=places).last_hidden_state
+def seen(kind: str, length: int, answer: int = 0) -> Tensor:
+    """[1, 1, length, length] what is added to attention: causal, or both ways within the prompt before an answer."""
+    mask = torch.full((length, length), -torch.inf).triu(1)
+    if kind in PREFIX:
+        mask[: length - answer, : length - answer] = 0
+    return mask[None, None]
+
+
+def forward(kind: str, embeds: Tensor, places: Tensor, answer: int = 0) -> Tensor:
+    """[R, vocabulary] logits of one prompt without padding, and of an answer of some tokens."""
+    mask = seen(kind, embeds.shape[1], answer)
+    states = language(kind)(inputs_embeds=embeds, attention_mask=mask, position_ids=places).last_hidden_state
     logits: Tensor = saved(kind).model.lm_head(states)[0]
     return logits
 
@@ -103,9 +114,10 @@ def test_dropping_inside_equals_masking_from_there_on(kind: str):
         image = (inputs["input_ids"][0] == image_token(kind)).nonzero().squeeze(1)
         gone = [int(column) for number, column in enumerate(image) if number not in kept]
         length = hidden.shape[1]
-        causal = torch.full((length, length), -torch.inf).triu(1)
+        causal = seen(kind, length)[0, 0]
         masked = causal.clone()
-        masked[:, gone], masked[gone, gone] = -torch.inf, 0
+        masked[:, gone] = -torch.inf
+        masked[gone, gone] = 0
         rotary = llm.rotary_emb(hidden, position_ids=places)
         for index, block in enumerate(llm.layers):
             mask = (masked if index >= layer else causal)[None, None]
@@ -157,7 +169,7 @@ def test_every_decode_step_has_the_logits_and_positions_of_a_forward_without_a_c
             answer = fast.sequences[row : row + 1, -STEPS:]
             later = (int(places.max()) + torch.arange(1, STEPS + 1)).expand(*places.shape[:-1], -1)
             embeds = torch.cat([embeds, saved(kind).model.get_input_embeddings()(answer)], 1)
-            expected = forward(kind, embeds, torch.cat([places, later], -1))[-STEPS - 1 : -1]
+            expected = forward(kind, embeds, torch.cat([places, later], -1), STEPS)[-STEPS - 1 : -1]
             torch.testing.assert_close(torch.stack([step[row] for step in fast.logits]), expected, atol=1e-4, rtol=1e-4)
 
 
@@ -249,10 +261,13 @@ def test_pictures_show_each_token_where_it_stands(kind: str):
     """The mean brightness of a token's part of the picture is that of its pixels in the image."""
     for row in range(3):
         inputs = alone(kind, row)
-        views = families()[kind].views(saved(kind).model.config, inputs)
-        numbers = [int(number) for view in views for number in np.unique(view.cells) if number >= 0]
-        assert sorted(numbers) == list(range(int((inputs["input_ids"] == image_token(kind)).sum())))
-        view = views[0]
+        config = saved(kind).model.config
+        views = families()[kind].views(config, inputs)
+        numbers = sorted(int(number) for view in views for number in view.cells.flatten())
+        total = int((inputs["input_ids"] == image_token(kind)).sum())
+        [lines] = families()[kind].newline(saved(kind).model.model, Call(inputs)) or [torch.zeros(total) > 0]
+        assert numbers == (~lines).nonzero().flatten().tolist()
+        view = views[-1 if kind in WHOLE_LAST else 0]
         height, width = view.pixels.shape[1:]
         pixels = torch.from_numpy(np.array(picture(row).resize((width, height), Image.Resampling.BICUBIC))).double()
         blocks = pixels.mean(2).unfold(0, height // len(view.cells), height // len(view.cells))
@@ -265,11 +280,19 @@ def test_pictures_show_each_token_where_it_stands(kind: str):
 
 @kinds
 @torch.no_grad()
-def test_several_images_in_a_prompt_are_refused(kind: str):
+def test_several_images_in_a_prompt_are_refused_or_share_a_budget(kind: str):
     home = saved(kind)
-    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "and"}, {"type": "image"}]}]
-    prompt = home.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    inputs = home.processor(images=[[picture(0), picture(1)]], text=[prompt], return_tensors="pt")
+    prompt = f"{home.processor.image_token} and {home.processor.image_token} why"
+    inputs = dict(home.processor(images=[[picture(0), picture(1)]], text=[prompt], return_tensors="pt"))
+    inputs.pop("labels", None)
+    if families()[kind].scattered:  # they share one budget
+        total = int((inputs["input_ids"] == image_token(kind)).sum())
+        with prune(home.model, make(o.DivPruneOptions()), 0.5, seeds=[0]) as trace:
+            logits = home.model(**inputs).logits[0]
+        assert trace.llm_visual.tolist() == [[total // 2] * 4] and trace.crops == [10]
+        expected = forward(kind, *spliced(kind, inputs, trace.survivors[0].tolist(), "compact"))
+        torch.testing.assert_close(logits, expected, **CLOSE)
+        return
     with (
         pytest.raises(UserError, match="pruning takes one image for each prompt"),
         prune(home.model, make(o.GridOptions()), 0.5, seeds=[0]),
