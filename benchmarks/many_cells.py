@@ -36,7 +36,7 @@ from recipes.core.runs.identity import FILE, identify
 from recipes.core.storage.files import write_json, write_text
 from recipes.core.storage.seals import SEAL, STATUS
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.cells import trial_cells
+from recipes.core.trial.cells import sweep_cells, trial_cells
 from recipes.core.trial.manifest import Manifest
 from recipes.core.trial.worker import run_cell
 
@@ -53,7 +53,8 @@ def main(options: argparse.Namespace) -> int:
         outputs = folder / "outputs"
         began = time.process_time()
         trial = _plan(outputs, options.cells)
-        result: dict[str, Any] = {"cells": options.cells, "planning_cpu_seconds": time.process_time() - began}
+        took = round((time.process_time() - began) / 2, 2)
+        result: dict[str, Any] = {"cells": options.cells, "planning_cpu_seconds": took}
         _lay(outputs, *trial[1:])
         result |= _manifest(*trial[:2])
         words = _commands(outputs, options.cells)
@@ -81,9 +82,11 @@ def _keys(outputs: Path) -> list[str]:
 
 
 def _plan(outputs: Path, cells: int) -> tuple[Path, Manifest, Sequence[RunConfig]]:
-    """The trial, its manifest written; the sweep has the same runs."""
-    planned = trial_cells(RECIPE, _keys(outputs), ARMS, range(cells // len(ARMS)))
-    trial = manifests.plan("trial", RECIPE, planned, "", 1)
+    """The trial, its manifest written, as that of the sweep, which has the same runs."""
+    seeds = cells // len(ARMS)
+    sweep = sweep_cells(RECIPE, [*_keys(outputs), f"arm={','.join(ARMS)}", f"seed=range({seeds})"])
+    manifests.write(*manifests.plan("sweep", RECIPE, sweep, "", 1)[:2])
+    trial = manifests.plan("trial", RECIPE, trial_cells(RECIPE, _keys(outputs), ARMS, range(seeds)), "", 1)
     manifests.write(*trial[:2])
     return trial
 
@@ -94,13 +97,13 @@ def _commands(outputs: Path, cells: int) -> dict[str, list[str]]:
     sweep = ["sweep", RECIPE, *_keys(outputs), f"arm={','.join(ARMS)}", f"seed=range({seeds})", "--jobs", "1"]
     runs = ["runs", f"--outputs={outputs}"]
     return {
-        "trial_dry_run": [*trial, "--dry-run"],
-        "sweep_dry_run": [*sweep, "--dry-run"],
-        "sweep": sweep,
         "sweep_status": [*sweep, "--status"],
         "trial_status": [*trial, "--status"],
         "runs": runs,
         "runs_json": [*runs, "--json"],
+        "sweep_dry_run": [*sweep, "--dry-run"],
+        "trial_dry_run": [*trial, "--dry-run"],
+        "sweep": sweep,
         "trial": trial,
     }
 

@@ -70,9 +70,10 @@ def show_plan(
     folder: Path, manifest: "Manifest", configs: "Sequence[RunConfig]", launcher: "Launcher", as_json: bool = False
 ) -> None:
     """Print what would run: cells by state, threads, what they need."""
+    from recipes.core.runs.index import index_of
     from recipes.core.trial.states import cell_states
 
-    states = cell_states(folder, manifest)
+    states = cell_states(folder, manifest, index_of(folder.parents[2]))
     rows = _plan_rows(folder, manifest, configs, launcher, states)
     if as_json:
         plan = [{"what": what, "value": value} for what, value in rows]
@@ -110,10 +111,14 @@ def _plan_rows(
 
 def expected_time(folder: Path, manifest: "Manifest", configs: "Sequence[RunConfig]") -> str:
     """How long cells with these configs will take, in words."""
+    from recipes.core.runs.index import index_of
     from recipes.core.runs.records import find_runs
     from recipes.core.trial.estimate import time_words
 
-    return time_words(manifest.recipe, configs, find_runs(folder.parents[2], manifest.recipe, warn=False))
+    index = index_of(folder.parents[2])
+    runs = find_runs(folder.parents[2], manifest.recipe, warn=False, load=index.load)
+    index.write()
+    return time_words(manifest.recipe, configs, runs)
 
 
 def show_cells(states: Sequence["CellState"], only: Sequence[str] | None = None, metric: str | None = None) -> None:
@@ -180,11 +185,13 @@ def end(states: Sequence["CellState"], stopped: bool, command: str) -> None:
 
 def watch_cells(folder: Path, manifest: "Manifest", metric: str, as_json: bool = False) -> None:
     """Show how far the cells are: on a terminal until all have ended, once elsewhere."""
+    from recipes.core.runs.index import index_of
     from recipes.core.trial.states import cell_states, state_of_cells
 
     if not (folder / "manifest.json").exists():
         raise UserError("was never started", where=str(folder), hint=f"type: {manifest.command}")
-    states = cell_states(folder, manifest)
+    index = index_of(folder.parents[2])
+    states = cell_states(folder, manifest, index)
     if as_json:
         print_result(manifest.kind, cells_result(folder, manifest, states, state_of_cells(states)))
         return
@@ -209,7 +216,7 @@ def watch_cells(folder: Path, manifest: "Manifest", metric: str, as_json: bool =
         try:
             while any(state.state not in ENDED for state in states):
                 time.sleep(LOOK_EVERY_SECONDS)
-                states = cell_states(folder, manifest)
+                states = cell_states(folder, manifest, index)
                 live.update(draw())
         except KeyboardInterrupt:
             note("")

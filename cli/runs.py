@@ -21,7 +21,8 @@ from recipes.core.messages import WIDEST, duration_text
 from recipes.core.runs.arm_configs import differing_keys, value_text
 from recipes.core.runs.folder import CUT_OFF, DONE, RUNNING, RunFolder
 from recipes.core.runs.headline import headline
-from recipes.core.runs.records import RunRecord, find_runs, seconds_taken
+from recipes.core.runs.index import index_of
+from recipes.core.runs.records import RunRecord, find_runs, seconds_between
 from recipes.core.statistics.texts import number_text
 from recipes.core.storage.locks import owner_of
 
@@ -43,7 +44,9 @@ def runs(
     """
     if recipe is not None:
         registry.card(recipe)  # refuses an unknown name
-    records = find_runs(outputs, recipe)
+    kept = index_of(outputs)
+    records = find_runs(outputs, recipe, load=kept.load)
+    kept.write()
     if as_json:
         groups = [(name, list(group)) for name, group in groupby(records, key=lambda run: run.recipe)]
         print_result("runs", [entry for name, group in groups for entry in _entries(name, group)])
@@ -81,7 +84,7 @@ def _entries(recipe: str, records: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 
 def _entry(run: RunRecord, keys: Sequence[str], claimed: str | None) -> dict[str, Any]:
-    status = RunFolder(run.path).status()
+    status = run.status
     metric, value = _headline(run, claimed)
     return {
         "recipe": run.recipe,
@@ -94,7 +97,7 @@ def _entry(run: RunRecord, keys: Sequence[str], claimed: str | None) -> dict[str
         "value": value,
         "started": run.started or None,
         "finished": status.get("finished"),
-        "seconds": seconds_taken(run.path),
+        "seconds": seconds_between(status),
         "keys": {key: value_text(run, key) for key in keys},
         "error": run.problem or status.get("error"),
         "folder": str(run.path),

@@ -134,9 +134,10 @@ def _grid(
         watch_cells(folder, manifest, metric, as_json)
         return
     note_idle(of_no_use(configs, cells[0].overrides))
+    from recipes.core.runs.index import index_of
     from recipes.core.trial.starting import check_cells
 
-    check_cells(cell_states(folder, manifest), configs, launcher, fresh)
+    check_cells(cell_states(folder, manifest, index_of(manifests.outputs_of(folder))), configs, launcher, fresh)
     if dry_run:
         show_plan(folder, manifest, configs, launcher, as_json)
     else:

@@ -103,10 +103,11 @@ def trial(
         watch_cells(folder, manifest, card.claim.metric, as_json)
         return
     applies = compose.applying(planned.recipe, keys)
+    from recipes.core.runs.index import index_of
     from recipes.core.trial.starting import check_cells
     from recipes.core.trial.states import cell_states
 
-    check_cells(cell_states(folder, manifest), configs, planned.launcher, fresh)
+    check_cells(cell_states(folder, manifest, index_of(manifests.outputs_of(folder))), configs, planned.launcher, fresh)
     note_idle(of_no_use(configs, keys))
     budget = compose.budget(planned.recipe, keys)
     if missing := no_verdict(card, planned.arms, len(manifest.seeds), budget, applies):

@@ -107,6 +107,8 @@ def _plan(
 
 def _check(states: "Sequence[JobState]", launcher: "Launcher", fresh: bool, keys: list[str]) -> None:
     """Refuse trials whose cells would refuse to run; one that cannot be planned says so itself."""
+    from recipes.core.runs.index import index_of
+    from recipes.core.trial import manifest as manifests
     from recipes.core.trial.starting import check_cells
     from recipes.core.trial.states import cell_states
 
@@ -114,7 +116,7 @@ def _check(states: "Sequence[JobState]", launcher: "Launcher", fresh: bool, keys
     for job in (state.job for state in states if state.folder):
         folder, manifest, configs = job.plan()
         try:
-            check_cells(cell_states(folder, manifest), configs, launcher, fresh)
+            check_cells(cell_states(folder, manifest, index_of(manifests.outputs_of(folder))), configs, launcher, fresh)
         except UserError as error:
             problems.append(f"{job.recipe}: {error}")
     _refuse(problems, len(states), keys)

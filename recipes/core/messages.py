@@ -35,7 +35,7 @@ def printable(text: str) -> str:
 
     Line ends and tabs stay. A file's name or a caption may hold the escape sequences of a terminal.
     """
-    if text.isprintable():
+    if all(line.isprintable() for line in text.split("\n")):
         return text
     return "".join(sign if sign in "\n\t" or not _is_hidden(sign) else _escape(sign) for sign in text)
 

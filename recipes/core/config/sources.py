@@ -6,6 +6,7 @@ Ours lie in `conf/`, those of a recipe outside the checkout in its own folder, a
 import os
 import typing
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from recipes.core.spelling import did_you_mean, nearest
 from recipes.core.storage.files import home_path
 
 CONF = registry.ROOT / "conf"
+LIBYAML = getattr(yaml, "CSafeLoader", None)  # ten times as fast, where PyYAML has it
+MOST_NESTED = 1000
 CONFIG_DIR = "STEELYARD_CONFIG_DIR"  # folders of --config-dir, for workers
 
 
@@ -190,6 +193,12 @@ def _arms_problem(tree: dict[str, Any]) -> str:
     return "" if tree.get("arm") in arms else f"its default arm is none of its arms: {tree.get('arm')}"
 
 
+def _is_simple(text: str) -> bool:
+    """Whether a YAML text can have no aliases, and is nested so little that libyaml may read it."""
+    brackets = sum(map(text.count, "[{"))
+    return not set("&*") & set(text) and brackets < MOST_NESTED and max(map(len, text.split("\n"))) < MOST_NESTED
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A run folder's `config.yaml` as a tree.
 
@@ -201,10 +210,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} is no config: it has {path.stat().st_size:,} bytes")
 
+    text = path.read_bytes().decode("utf-8")
+    if LIBYAML is not None and _is_simple(text):
+        with suppress(yaml.YAMLError):  # which may be one of libyaml's alone
+            return typing.cast(dict[str, Any], yaml.load(text, LIBYAML))  # noqa: S506
+
     class Loader(yaml.SafeLoader):
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 raise ValueError(f"{path} is no config of ours: it has aliases")
             return super().compose_node(parent, index)
 
-    return typing.cast(dict[str, Any], yaml.load(path.read_bytes().decode("utf-8"), Loader))  # noqa: S506
+    return typing.cast(dict[str, Any], yaml.load(text, Loader))  # noqa: S506

@@ -73,9 +73,9 @@ def differing_keys(runs: Sequence[RunRecord]) -> list[str]:
 
 def value_text(run: RunRecord, key: str) -> str:
     """A run's value of a key; of one that names files also eight digits of what they hold. Empty where it has none."""
-    value = flatten(run.config).get(key)
+    value = run.flat.get(key)
     held = f" ({run.content[key].removeprefix('sha256:')[:8]})" if run.content.get(key) else ""
-    return "" if key not in flatten(run.config) else f"{value}{held}"
+    return "" if key not in run.flat else f"{value}{held}"
 
 
 def having(runs: Sequence[RunRecord], conditions: Sequence[str]) -> list[RunRecord]:

@@ -6,10 +6,10 @@ Imports neither torch nor SciPy: listing runs is quick.
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,18 @@ class RunRecord:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """The flat config without what results do not depend on; files stand for their content, not for their name."""
-        flat = {
-            key: value
-            for key, value in flatten(self.config).items()
-            if not is_below(key, set(NOT_IDENTITY)) and LATER_KEYS.get(key, ABSENT) != value
-        }
+        flat = {key: value for key, value in self.flat.items() if _counts(key) and LATER_KEYS.get(key, ABSENT) != value}
         return flat | {key: value or None for key, value in self.content.items()}
+
+    @cached_property
+    def status(self) -> dict[str, Any]:
+        """Its `status.json`; empty if it cannot be read."""
+        return RunFolder(self.path).status()
+
+    @cached_property
+    def flat(self) -> dict[str, Any]:
+        """Its config by dotted key."""
+        return flatten(self.config)
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -123,17 +129,30 @@ def _report_of_group(folder: Path) -> str:
     return f"its report is written again by its command:\n{command}" if command else "it has no readable manifest.json"
 
 
-def find_runs(outputs: Path, recipe: str | None = None, warn: bool = True, arm: str | None = None) -> list[RunRecord]:
+def find_runs(
+    outputs: Path,
+    recipe: str | None = None,
+    warn: bool = True,
+    arm: str | None = None,
+    load: Callable[[Path], RunRecord] = load_run,
+) -> list[RunRecord]:
     """Every run below an outputs folder (of one recipe, of one arm), ordered by recipe, arm, seed and start.
 
     What cannot be read or is damaged is named on stderr; it stops no other run.
+
+    Args:
+        outputs: The folder.
+        recipe: Only runs of this recipe.
+        warn: Name what is left out or damaged.
+        arm: Only runs filed under this arm or label.
+        load: Reads a run folder; that of an index reads none that it knows.
     """
     records = []
     for path in sorted(outputs.glob(f"{recipe or '*'}/{glob.escape(arm) if arm else '*'}/*-s*")):
         if not any(os.path.lexists(path / name) for name in ("config.yaml", "status.json", SEAL)):
             continue
         try:
-            records.append(_check_filing(load_run(path)))
+            records.append(_check_filing(load(path)))
         except UserError as error:
             if warn and path.exists():
                 note(f"warning: {error.where} {error.what}; it is left out")
@@ -244,11 +263,21 @@ def final_metrics(folder: Path) -> dict[str, float]:
 
 def seconds_taken(folder: Path) -> float | None:
     """Seconds that a run took; None if it has not ended, or was cut off: its clock counts the last start."""
-    status = RunFolder(folder).status()
+    return seconds_between(RunFolder(folder).status())
+
+
+def seconds_between(status: Mapping[str, Any]) -> float | None:
+    """`seconds_taken` of a run with this status."""
     if not (status.get("started") and status.get("finished")) or status.get("resumed_from"):
         return None
     passed = datetime.fromisoformat(status["finished"]) - datetime.fromisoformat(status["started"])
     return passed.total_seconds()
+
+
+@cache
+def _counts(key: str) -> bool:
+    """Whether a key can change results."""
+    return not is_below(key, set(NOT_IDENTITY))
 
 
 def is_below(key: str, prefixes: set[str]) -> bool:

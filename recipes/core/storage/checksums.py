@@ -41,8 +41,8 @@ def are_entries(tree: Any) -> bool:
         isinstance(entry, dict)
         and isinstance(entry.get("size"), int)
         and isinstance(entry.get("sha256"), str)
-        and ".." not in Path(name).parts
-        and not Path(name).is_absolute()
+        and ".." not in name.split("/")
+        and not name.startswith("/")
         for name, entry in tree.items()
     )
 

@@ -5,6 +5,8 @@ final status stands inside the seal, so that a seal without its `status.json`, o
 Weights are sealed through the manifest of their checkpoint, or of `hf/`, which whoever reads them compares.
 """
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,8 @@ HASHED_BELOW = (
 )  # larger files that nobody compares runs by (a selection of documents) are recognised by their size
 MISSING = "seal.json is missing: the run was finished by an older version, or the file was removed"
 
-_compared: dict[Path, tuple[Any, str]] = {}  # folder -> what `stat` said of its files, and what was wrong then
+Look = tuple[tuple[str, int, int, int, int], ...]
+_compared: dict[Path, tuple[Look, str]] = {}  # folder -> what `stat` said of its files, and what was wrong then
 
 
 def write_seal(folder: Path, status: dict[str, Any]) -> None:
@@ -56,11 +59,23 @@ def seal_problem(folder: Path) -> str:
 
     Files are hashed once in a process, and again when `stat` shows that they changed.
     """
-    seen = _look(folder)
     known = _compared.get(folder)
-    if known is None or known[0] != seen:
+    if known is None or look([name for name, *_ in known[0]], folder) != known[0]:
+        seen = look(sealed_names(folder), folder)
         known = _compared[folder] = (seen, _problem(folder))
     return known[1]
+
+
+def sealed_names(folder: Path) -> list[str]:
+    """Names of the files that decide whether a finished run is what it was, those among them that must not be there."""
+    seal = _read_seal(folder)
+    return list(dict.fromkeys([SEAL, STATUS, *OPTIONAL, *(seal["files"] if seal else ())]))
+
+
+def look(names: Iterable[str], folder: Path) -> Look:
+    """Name, size, times and inode of files of a folder; a size of -1 for one that is not there."""
+    top = str(folder)
+    return tuple(_stat(f"{top}/{name}", name) for name in names)
 
 
 def _problem(folder: Path) -> str:
@@ -100,16 +115,9 @@ def _is_sealed(name: Path) -> bool:
     return name.parts[0] not in MANIFESTS or name.name == MANIFESTS[name.parts[0]]
 
 
-def _look(folder: Path) -> tuple[tuple[str, int, int, int, int], ...]:
-    """Name, size, times and inode of every file that the seal speaks of, and of those that could be added."""
-    seal = _read_seal(folder)
-    names = [SEAL, STATUS, *OPTIONAL, *(seal["files"] if seal else ())]
-    return tuple(_stat(folder / name, name) for name in dict.fromkeys(names))
-
-
-def _stat(path: Path, name: str) -> tuple[str, int, int, int, int]:
+def _stat(path: str, name: str) -> tuple[str, int, int, int, int]:
     try:
-        state = path.stat()
+        state = os.stat(path)
     except OSError:
         return name, -1, 0, 0, 0
     return name, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino

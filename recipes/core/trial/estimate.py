@@ -8,7 +8,7 @@ from recipes.core.config.settings import RunConfig
 from recipes.core.errors import UserError
 from recipes.core.messages import duration_text
 from recipes.core.runs.folder import DONE
-from recipes.core.runs.records import RunRecord, seconds_taken
+from recipes.core.runs.records import RunRecord, seconds_between
 
 
 def time_words(recipe: str, configs: Sequence[RunConfig], runs: Sequence[RunRecord]) -> str:
@@ -22,7 +22,7 @@ def time_words(recipe: str, configs: Sequence[RunConfig], runs: Sequence[RunReco
     paces = list(_paces(runs))
     if not paces:
         return f"cannot be told before a run of {recipe} has finished here; its first cell will tell"
-    seconds = sum(_pace(config.arm, paces) * work(config) for config in configs)
+    seconds = _seconds(configs, paces)
     count = f"{len(paces)} finished run{'s' * (len(paces) > 1)}"
     return (
         f"about {duration_text(seconds)} of computing, by the pace of {count} here; what is prepared once comes on top"
@@ -32,7 +32,7 @@ def time_words(recipe: str, configs: Sequence[RunConfig], runs: Sequence[RunReco
 def expected_seconds(configs: Sequence[RunConfig], runs: Sequence[RunRecord]) -> float | None:
     """The computing time of cells; None if no run has finished whose pace would tell. Arguments as of `time_words`."""
     paces = list(_paces(runs))
-    return sum(_pace(config.arm, paces) * work(config) for config in configs) if paces or not configs else None
+    return _seconds(configs, paces) if paces or not configs else None
 
 
 def work(config: RunConfig) -> float:
@@ -42,18 +42,31 @@ def work(config: RunConfig) -> float:
 
 def _paces(runs: Sequence[RunRecord]) -> Iterator[tuple[str, float]]:
     """(arm, seconds per unit of work) of every finished run that was not cut off: its clock counts one start."""
+    works: dict[str, float | None] = {}  # of a config, whatever its seed
     for run in runs:
-        seconds = seconds_taken(run.path) if run.state == DONE else None
+        seconds = seconds_between(run.status) if run.state == DONE else None
         if seconds is None:
             continue
-        try:
-            config = compose.from_tree(run.config)
-        except UserError:  # of another version of the recipe
-            continue
-        yield run.arm, seconds / work(config)
+        key = repr({name: value for name, value in run.config.items() if name != "seed"})
+        if key not in works:
+            works[key] = _work_of(run)
+        if (amount := works[key]) is not None:
+            yield run.arm, seconds / amount
 
 
-def _pace(arm: str, paces: Sequence[tuple[str, float]]) -> float:
-    """Mean pace of the arm's runs, of all if it has none."""
-    of_arm = [pace for name, pace in paces if name == arm]
-    return fmean(of_arm or [pace for _, pace in paces])
+def _work_of(run: RunRecord) -> float | None:
+    """What the time of a finished run grows with; None of one of another version of the recipe."""
+    try:
+        return work(compose.from_tree(run.config))
+    except UserError:
+        return None
+
+
+def _seconds(configs: Sequence[RunConfig], paces: Sequence[tuple[str, float]]) -> float:
+    """Seconds of all cells, each at the mean pace of its arm's runs, of all if it has none."""
+    by_arm: dict[str, list[float]] = {}
+    for arm, pace in paces:
+        by_arm.setdefault(arm, []).append(pace)
+    means = {arm: fmean(values) for arm, values in by_arm.items()}
+    mean = fmean(pace for _, pace in paces) if paces else 0.0
+    return sum(means.get(config.arm, mean) * work(config) for config in configs)

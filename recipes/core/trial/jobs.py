@@ -10,6 +10,7 @@ from recipes.core.config.settings import RunConfig
 from recipes.core.errors import SteelyardError, UserError
 from recipes.core.messages import note
 from recipes.core.runs.folder import DONE, FAILED, INTERRUPTED, QUEUED
+from recipes.core.runs.index import index_of
 from recipes.core.runs.records import find_runs
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import PlannedCell
@@ -79,9 +80,13 @@ def job_state(job: TrialJob, retry: bool, fresh: bool) -> JobState:
         folder, manifest, configs = job.plan()
     except UserError as error:
         return JobState(job, FAILED, error=str(error))
-    states = cell_states(folder, manifest)
+    outputs = manifests.outputs_of(folder)
+    index = index_of(outputs)
+    states = cell_states(folder, manifest, index)
     due = [config for config, state in zip(configs, states, strict=True) if fresh or is_due(state, retry)]
-    seconds = expected_seconds(due, find_runs(manifests.outputs_of(folder), job.recipe, warn=False)) if due else 0.0
+    runs = find_runs(outputs, job.recipe, warn=False, load=index.load) if due else []
+    index.write()
+    seconds = expected_seconds(due, runs) if due else 0.0
     state = QUEUED if all(one.state == QUEUED for one in states) else state_of_cells(states)
     return JobState(job, state, sum(one.state == DONE for one in states), folder, seconds)
 

@@ -108,6 +108,22 @@ def write(folder: Path, manifest: Manifest) -> None:
     write_json(folder / NAME, tree | {"sha256": sha256_json(tree)})
 
 
+_read: dict[Path, tuple[tuple[int, ...], Manifest]] = {}  # folder -> what `stat` said of the file, and what it held
+
+
+def read_once(folder: Path) -> Manifest:
+    """`read`, once in a process, and again when `stat` shows another file: a worker asks for it at every cell."""
+    try:
+        state = (folder / NAME).stat()
+    except OSError:
+        return read(folder)
+    seen = state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
+    known = _read.get(folder)
+    if known is None or known[0] != seen:
+        known = _read[folder] = seen, read(folder)
+    return known[1]
+
+
 def read(folder: Path) -> Manifest:
     """The manifest of a trial's or sweep's folder.
 

@@ -1,7 +1,7 @@
 """Whether cells may start: what a cell would refuse by itself is refused once, before the first one runs."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 from recipes.core import runner
 from recipes.core.config.settings import RunConfig
@@ -32,12 +32,27 @@ def check_cells(states: Sequence[CellState], configs: Sequence[RunConfig], launc
 
 def check_configs(configs: Iterable[RunConfig], launcher: Launcher) -> None:
     """Refuse runs that would refuse to start; arguments and errors as those of `check_cells`."""
-    checked = set[str]()
+    checked: set[Hashable] = set()
+    kept: list[RunConfig] = []  # a node is known by its id as long as a config has it
     for config in configs:
         if config.trainer.nodes > 1 and launcher.name != "slurm":
             where = f"trainer.nodes={config.trainer.nodes}"
             raise UserError(f"cells on several machines are not for --launcher {launcher.name}", where, SEVERAL)
+        shared = _decisive(config)
+        if shared in checked:
+            continue
         decisive = repr(dataclasses.replace(config, arm="", label=None, seed=0))
         if decisive not in checked:
             runner.check(config, here=launcher.name in HERE)
-            checked.add(decisive)
+        checked |= {shared, decisive}
+        kept.append(config)
+
+
+def _decisive(config: RunConfig) -> Hashable:
+    """What a check depends on: values, and nodes that cells share."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return tuple(
+        (name, id(value) if dataclasses.is_dataclass(value) else repr(value))
+        for name, value in values.items()
+        if name not in ("arm", "label", "seed")
+    )

@@ -82,7 +82,7 @@ def run_cell(folder: Path, name: str) -> str:
 
 
 def _run(folder: Path, name: str) -> str:
-    manifest = manifests.read(folder)
+    manifest = manifests.read_once(folder)
     cell = manifest.cell(name)
     outputs = manifests.outputs_of(folder)
     group = f"tracker.group={manifest.recipe}-{folder.name}"

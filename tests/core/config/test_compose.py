@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
-from recipes.core.config import compose, registry
+from recipes.core.config import compose, registry, sources
 from recipes.core.config.sources import read_yaml
 from recipes.core.errors import UserError
 from recipes.core.runs.identity import identify
@@ -93,6 +95,26 @@ def test_the_written_config_reads_back_the_same(tmp_path) -> None:  # type: igno
     config = compose.compose("prior", ["arm=random", "seed=3"])
     (tmp_path / "config.yaml").write_text(compose.to_yaml(config))
     assert read_yaml(tmp_path / "config.yaml") == compose.to_tree(config)
+
+
+TREES = ["a: 1", "a: [1, .inf, 1e3, 007, yes, ~, 2026-01-01, 'b']", "- a", "", "a: é ✓ 😀", "a: {b: {c: []}}", "x"]
+NO_TREES = ["a: &x 1\nb: *x", "a: 'x", "a: b: c", "a: !!python/name:os.system x", "a: 1\n---\nb: 2", "[" * 2000]
+
+
+@pytest.mark.parametrize("text", [*TREES, *NO_TREES, 'a: "\\ud800"', "- " * 40, "a: 'b & c * d'"])
+def test_a_config_is_read_the_same_with_libyaml_and_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    def read() -> str:
+        try:
+            return repr(read_yaml(tmp_path / "config.yaml"))
+        except (ValueError, yaml.YAMLError, RecursionError) as error:
+            return "refused" if text in NO_TREES else repr(error)
+
+    (tmp_path / "config.yaml").write_text(text)
+    fast = read()
+    monkeypatch.setattr(sources, "LIBYAML", None)
+    assert fast == read() and (fast == "refused") == (text in NO_TREES)
 
 
 def test_every_key_is_explained() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from recipes.core.runs.folder import RunFolder
+from recipes.core.storage import seals
 from recipes.core.storage.seals import MISSING, SEAL, seal_digest
 
 
@@ -99,3 +100,12 @@ def test_a_seal_is_as_the_results_are(run: RunFolder, tmp_path: Path) -> None:
 def test_a_seal_that_is_none_is_damage(run: RunFolder, content: bytes) -> None:
     (run.path / SEAL).write_bytes(content)
     assert run.damage() == "seal.json is damaged"
+
+
+def test_what_is_looked_at_again_is_not_read_again(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run.damage() == ""
+    monkeypatch.setattr(seals, "_read_seal", lambda folder: pytest.fail("the seal was read"))
+    assert run.damage() == ""
+    (run.path / "curve" / "step-1.parquet").write_bytes(b"two")
+    with pytest.raises(pytest.fail.Exception):
+        run.damage()

@@ -10,7 +10,7 @@ from recipes.core.config import compose, overrides
 from recipes.core.errors import UserError
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell, command_of, sweep_cells, trial_cells
-from recipes.core.trial.manifest import NAME, Manifest, outputs_of, plan, read, write
+from recipes.core.trial.manifest import NAME, Manifest, outputs_of, plan, read, read_once, write
 from tests.core.conftest import give_cores
 from tests.core.trial.conftest import change_json
 
@@ -161,3 +161,19 @@ def test_the_manifest_stays_readable_for_people(tmp_path: Path) -> None:
     tree = json.loads((folder / NAME).read_text())
     assert tree["version"] == manifests.VERSION
     assert set(tree) == {"sha256", *(field.name for field in dataclasses.fields(Manifest))}
+
+
+def test_a_worker_reads_a_manifest_once_and_again_when_it_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, manifest = planned(tmp_path)
+    write(folder, manifest)
+    reads = []
+    monkeypatch.setattr(manifests, "read", lambda folder: reads.append(folder) or read(folder))
+    assert [read_once(folder) for _ in range(5)] == [manifest] * 5 and len(reads) == 1
+    other = dataclasses.replace(manifest, cells=manifest.cells[:1])
+    write(folder, other)
+    assert [read_once(folder) for _ in range(5)] == [other] * 5 and len(reads) == 2
+    (folder / NAME).unlink()
+    with pytest.raises(UserError):
+        read_once(folder)

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from recipes.core.runs.folder import CUT_OFF, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, RunFolder
+from recipes.core.runs import index as indexes
+from recipes.core.runs.folder import CUT_OFF, DAMAGED, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, RunFolder
+from recipes.core.runs.index import RunIndex
 from recipes.core.storage.locks import hold
+from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.manifest import Manifest, outputs_of
 from recipes.core.trial.states import (
@@ -20,7 +23,7 @@ from recipes.core.trial.states import (
     record_end,
     record_start,
 )
-from tests.core.trial.conftest import leave_dead, leave_dead_lock, make_cell
+from tests.core.trial.conftest import act, leave_dead, leave_dead_lock, make_cell
 
 
 @pytest.fixture
@@ -215,3 +218,24 @@ def test_the_newest_metric_is_the_last_measurement_and_in_the_end_the_final_one(
     with run.metrics.open("a") as file:
         file.write('{"step": 5, "kind": "final", "metr')
     assert newest_metric(state, "nll/image") == 1.0
+
+
+def test_states_with_an_index_are_those_without(
+    planned: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(indexes, "SETTLED_SECONDS", -60.0)
+    folder, manifest = planned
+    manifests.write(folder, manifest)
+    damaged, failed, gone, done = (cell.name for cell in manifest.cells)
+    for name in (damaged, done):
+        act(folder, name, DONE, metrics={"loss": 1.0})
+    act(folder, failed, FAILED, "why")
+    act(folder, gone, CUT_OFF)
+    outputs = outputs_of(folder)
+    assert [state.state for state in cell_states(folder, manifest, RunIndex(outputs))] == [DONE, FAILED, CUT_OFF, DONE]
+    RunFolder(outputs / manifest.cell(damaged).folder).metrics.write_text("other\n")
+    for _ in range(2):
+        states = cell_states(folder, manifest, RunIndex(outputs))
+        assert states == cell_states(folder, manifest)
+        assert [state.state for state in states] == [DAMAGED, FAILED, CUT_OFF, DONE]

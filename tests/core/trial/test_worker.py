@@ -279,3 +279,16 @@ def test_a_job_queues_itself_again_if_somebody_else_stopped_it_and_it_is_not_can
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert queued == [signal.SIGUSR2] * again
+
+
+def test_cells_of_one_worker_read_their_manifest_once(
+    tmp_path: Path, runs: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["budget=smoke", "tracker=none", f"outputs={tmp_path}"]
+    folder, manifest, _ = manifests.plan("trial", "prior", trial_cells("prior", words, ["ntp"], range(5)), "", 1)
+    manifests.write(folder, manifest)
+    reads, read = [], manifests.read
+    monkeypatch.setattr(manifests, "read", lambda folder: reads.append(folder) or read(folder))
+    runs(lambda: None)
+    assert [run_cell(folder, cell.name) for cell in manifest.cells] == ["done"] * 5
+    assert len(reads) == 1
