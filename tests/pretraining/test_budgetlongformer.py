@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModel, LongformerModel
+from transformers import AutoModel, AutoTokenizer, LongformerModel
 
 from recipes.core.config import compose
 from recipes.core.data.tasks.labelled import LabelledSet, LabelledText
@@ -64,6 +64,7 @@ def test_the_folder_is_a_longformer_of_transformers(first: bool, tokenizer: Any,
     write_encoder(encoder, tokenizer, 8, tmp_path)
     theirs = AutoModel.from_pretrained(tmp_path).eval()
     assert isinstance(theirs, LongformerModel)
+    assert AutoTokenizer.from_pretrained(tmp_path).model_max_length == config.positions
     ids = torch.randint(5, len(tokenizer), (2, 33))
     mask = torch.ones_like(ids)
     mask[1, 20:], ids[1, 20:] = 0, tokenizer.pad_token_id

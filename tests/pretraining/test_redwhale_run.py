@@ -35,6 +35,7 @@ SMALL = (
         (("trainer.nproc=2",), "type trainer.nproc=1"),
         (("corpus.low=95",), "is not below high=90"),
         (("replay.domains=[wiki]",), "there is no wiki"),
+        (("replay.domains=[wiki-en,wiki-en]",), "names no domain, or one twice"),
         (("extend.frequency=100000",), "no new token that occurs 100000 times"),
     ],
 )

@@ -141,7 +141,9 @@ def _single(options: tuple[Any, ...], value: Any) -> tuple[Any, bool]:
 def _out_of_bounds(value: Any, key: str, metadata: typing.Mapping[str, Any]) -> list[Problem]:
     choices = metadata.get("choices")
     if isinstance(value, tuple):
-        return [problem for item in value for problem in _out_of_bounds(item, key, metadata)]
+        twice = [item for item in dict.fromkeys(value) if choices and value.count(item) > 1]
+        problems = [problem for item in value for problem in _out_of_bounds(item, key, metadata)]
+        return [*problems, *(Problem(key, item, "is named twice; leave one out") for item in twice)]
     if choices and value not in choices:
         why = metadata.get("refused", {}).get(value)
         return [Problem(key, value, why or did_you_mean(str(value), [str(choice) for choice in choices]))]

@@ -161,6 +161,15 @@ LEAST_SIMILARITY = 0.2  # of near-duplicates: below it MinHash would propose nea
 SUM_TOLERANCE = 0.01  # published lists are rounded
 
 
+def domain_problems(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """What is wrong with a list of domains that ship, for the `check` of settings that hold it as `domains`."""
+    unknown = [name for name in names if name not in DOMAINS]
+    problems = [("domains", f"there is no {name}; {did_you_mean(name, list(DOMAINS))}") for name in unknown]
+    if not names or len(set(names)) < len(names):
+        problems.append(("domains", "names no domain, or one twice"))
+    return problems
+
+
 @dataclass(frozen=True)
 class DomainsConfig:
     """Texts of several domains, packed into sequences and mixed with fixed weights."""

@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from recipes.core.models.sources import silent
-from recipes.core.storage.files import read_json
+from recipes.core.storage.files import read_json, write_json
 from recipes.core.storage.places import ADAPTER, LANGUAGE_MODEL
 
 DESCRIPTION, ORIGIN, WEIGHTS = "model", "origin.json", "model.safetensors"
 ADAPTER_WEIGHTS, GENERATION = "adapter_model.safetensors", "generation_config.json"
+TOKENIZER = "tokenizer_config.json"
 VISION = "vision.safetensors"  # of a caption model that no class of transformers is
 Prefixes = Sequence[tuple[str, str]]
 
@@ -128,6 +129,7 @@ def save_weights(weights: Mapping[str, Tensor], folder: Path, unread: Sequence[s
         if (folder / GENERATION).exists():
             model.generation_config = GenerationConfig.from_pretrained(folder)
         model.save_pretrained(folder)
+    bound_texts(model, folder)
 
 
 def writer(model: Any, tokenizer: Any) -> Callable[[Path], None]:
@@ -137,8 +139,33 @@ def writer(model: Any, tokenizer: Any) -> Callable[[Path], None]:
         with silent():
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
+        bound_texts(model, folder)
 
     return write
+
+
+def bound_texts(model: Any, folder: Path) -> None:
+    """Make the tokenizer in a folder cut texts to the positions of the model there, where it is asked to cut them.
+
+    One that cuts them earlier stays; so does one whose model has no limit.
+    """
+    path, longest = folder / TOKENIZER, positions(model)
+    if longest is None or not path.is_file():
+        return
+    content = read_json(path)
+    if content.get("model_max_length") is None or content["model_max_length"] > longest:
+        write_json(path, content | {"model_max_length": longest})
+
+
+def positions(model: Any) -> int | None:
+    """Tokens that a model of `transformers` takes; None if its config sets no limit.
+
+    Models of RoBERTa's kind count positions from one behind the id of padding: their tables have as many rows more.
+    """
+    rows = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    tables = (part for name, part in model.named_modules() if name.endswith("embeddings.position_embeddings"))
+    skipped = [table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None]
+    return None if rows is None else int(rows) - max(skipped, default=0)
 
 
 def model_class(config: Any) -> Any:

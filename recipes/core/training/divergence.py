@@ -14,6 +14,8 @@ from torch.distributed.tensor import DTensor
 from recipes.core.errors import RunFailed
 
 SHOWN = 5
+LOWER = "lower trainer.learning_rate or look at these examples"
+WEIGH = "look at these examples, and at the keys of what weighs them"
 
 
 class Diverged(RunFailed):
@@ -60,7 +62,7 @@ class StepCheck:
         if not torch.isfinite(torch.as_tensor(value)):
             raise self._failure(f"the norm of the gradient is {float(value)}", self.ids)
         if largest_weight is not None and not largest_weight and not value:
-            raise self._failure("every token weighs 0, so that nothing is trained", self.ids)
+            raise self._failure("every token weighs 0, so that nothing is trained", self.ids, WEIGH)
 
     def weights(self, model: nn.Module) -> None:
         """Check the weights that the optimizer has just changed.
@@ -77,10 +79,10 @@ class StepCheck:
             name = names[0].removeprefix("module.") if names else "a weight"
             raise self._failure(f"{name} is not finite any more", self.ids)
 
-    def _failure(self, what: str, ids: Sequence[Any]) -> Diverged:
+    def _failure(self, what: str, ids: Sequence[Any], hint: str = LOWER) -> Diverged:
         listed = ", ".join(map(str, ids[:SHOWN])) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
         return Diverged(
             f"{what} at step {self.step}",
             where=f"batch of {listed}",
-            hint="lower trainer.learning_rate or look at these examples; the last checkpoint is from before it",
+            hint=f"{hint}; the last checkpoint is from before it",
         )

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 from recipes.core.config.settings import EXACT, EXAMPLE_UNIT, Card, Claim, UntrainedConfig, setting
-from recipes.core.data.config import DOMAINS
+from recipes.core.data.config import domain_problems
 from recipes.core.data.tasks.prompts_config import PromptsConfig
 from recipes.core.models.adapter_config import LoraConfig, lora_problems
 from recipes.core.models.config import CausalLMConfig, CharacterLMConfig, SmolLM2TextConfig
-from recipes.core.spelling import did_you_mean
 from recipes.core.training.toys.config import ToyLMConfig
 from recipes.decoding.config import GenerationConfig
 
@@ -99,10 +98,7 @@ class LongDocumentsConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        unknown = [name for name in self.domains if name not in DOMAINS]
-        problems = [("domains", f"there is no {name}; {did_you_mean(name, list(DOMAINS))}") for name in unknown]
-        if not self.domains or len(set(self.domains)) < len(self.domains):
-            problems.append(("domains", "names no domain, or one twice"))
+        problems = domain_problems(self.domains)
         if self.prompt >= self.tokens:
             problems.append(("prompt", f"{self.prompt} leaves nothing of tokens={self.tokens} to be predicted"))
         return problems

@@ -9,6 +9,7 @@ from transformers import BertModel, LongformerConfig, LongformerModel
 
 from recipes.core.models.banded import use_banded_attention
 from recipes.core.models.build import local_seed
+from recipes.core.models.hf_folder import writer
 from recipes.core.models.small_encoder import build_encoder, special_tokens
 from recipes.pretraining.budgetlongformer.config import MLM, NOTHING, BudgetLongformerConfig
 from recipes.pretraining.masked_lm import MaskedLM
@@ -47,8 +48,7 @@ def tile_positions(short: Tensor, length: int) -> Tensor:
 def write_encoder(encoder: Any, tokenizer: Any, window: int | None, folder: Path) -> None:
     """Write an encoder and its tokenizer, as `AutoModel` and `AutoTokenizer` load them."""
     model = encoder if window is None else as_longformer(encoder, window)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    writer(model, tokenizer)(folder)
 
 
 @torch.no_grad()

@@ -4,10 +4,9 @@ from dataclasses import dataclass, replace
 
 from recipes.core.config.settings import SEEDS, RunConfig, setting
 from recipes.core.config.unread import unread_keys
-from recipes.core.data.config import DOMAINS, DomainsConfig, WindowsConfig
+from recipes.core.data.config import DomainsConfig, WindowsConfig, domain_problems
 from recipes.core.models.adapter_config import LoraConfig, float32_problems
 from recipes.core.models.config import CausalLMConfig, SmolLM2TextConfig
-from recipes.core.spelling import did_you_mean
 from recipes.core.training.stage_plan import Stage, stage_problem
 from recipes.core.training.toys.config import ToyLMConfig
 from recipes.pretraining.redwhale.card import CARD
@@ -81,9 +80,7 @@ class ReplayConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        unknown = [name for name in self.domains if name not in DOMAINS]
-        problems = [("domains", f"there is no {name}; {did_you_mean(name, list(DOMAINS))}") for name in unknown]
-        return problems if self.domains else [("domains", "is empty; type some, or replay.path=FILE")]
+        return domain_problems(self.domains)
 
 
 @dataclass(frozen=True)

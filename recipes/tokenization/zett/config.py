@@ -12,8 +12,7 @@ from recipes.core.config.settings import (
     setting,
 )
 from recipes.core.config.unread import unread_keys
-from recipes.core.data.config import DOMAINS
-from recipes.core.spelling import did_you_mean
+from recipes.core.data.config import domain_problems
 from recipes.tokenization.config import (
     FEWEST,
     LM,
@@ -61,7 +60,7 @@ class TargetsConfig:
         problems = [("targets", f"{name} is not bpe-TOKENS or unigram-TOKENS of {FEWEST} or more") for name in wrong]
         if not self.targets or len(set(self.targets)) < len(self.targets):
             problems.append(("targets", "names none, or one twice"))
-        return problems + _unknown("domains", self.domains)
+        return problems + ([] if self.domains is None else domain_problems(self.domains))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -119,7 +118,7 @@ class VariantConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        return _unknown("domains", self.domains)
+        return [] if self.domains is None else domain_problems(self.domains)
 
     @property
     def used(self) -> bool:
@@ -184,12 +183,6 @@ class ZettConfig(NewVocabularyConfig):
             ("tuned.domains tuned.batch_size tuned.length tuned.learning_rate", variant.used, "no variant"),
             ("tuned.rows", variant.used and name != BASE, "the variant gets no rows"),
         )
-
-
-def _unknown(key: str, names: tuple[str, ...] | None) -> list[tuple[str, str]]:
-    return [
-        (key, f"there is no {name}; {did_you_mean(name, list(DOMAINS))}") for name in names or () if name not in DOMAINS
-    ]
 
 
 CONFIG = ZettConfig

@@ -21,6 +21,7 @@ class Inner:
 class Other:
     name: str = setting("other", help="kind")
     sizes: tuple[int, ...] = setting((1, 2), help="sizes", gt=0)
+    parts: tuple[str, ...] = setting(("a",), help="parts", choices=("a", "b"))
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ def test_a_union_is_chosen_by_name() -> None:
 
 def test_elements_of_a_list_are_bounded() -> None:
     assert problems({"part": {"name": "other", "sizes": [1, -2]}}) == ["part.sizes = -2: must be > 0"]
+
+
+def test_of_choices_none_is_named_twice_and_numbers_may_be() -> None:
+    wrong = problems({"part": {"name": "other", "parts": ["a", "b", "a"], "sizes": [1, 1]}})
+    assert wrong == ["part.parts = a: is named twice; leave one out"]
 
 
 def test_a_list_of_one_needs_no_brackets() -> None:

@@ -7,10 +7,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_model
 from torch import nn
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from recipes.core.models.adapters import add_adapters
-from recipes.core.models.hf_folder import merge_adapters, rename, write_model
+from recipes.core.models.hf_folder import merge_adapters, positions, rename, write_model, writer
 from recipes.core.models.run_models import describer
 from recipes.core.models.tokenizer import train_bpe
 from recipes.core.models.vision_language import TextModel
@@ -60,6 +71,26 @@ def test_a_language_model_has_the_logits_it_had(kind: str, tied: bool, tmp_path:
     config = read_json(folder / "config.json")
     assert (config["architectures"], config["dtype"]) == ([type(model.language_model).__name__], "float32")
     assert tied == ("lm_head.weight" not in load_file(folder / "model.safetensors"))
+
+
+@pytest.mark.parametrize(("stated", "limit"), [(None, 16), (1000, 16), (8, 8)])
+def test_its_tokenizer_cuts_texts_to_its_positions(stated: int | None, limit: int, tmp_path: Path) -> None:
+    tokenizer, text = train_bpe(["a b c"], "abc", 300), "a b c " * 100
+    if stated is not None:
+        tokenizer.model_max_length = stated
+    model = model_of("gpt2").language_model
+    writer(model, tokenizer)(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert again.model_max_length == limit == len(again(text, truncation=True)["input_ids"])
+
+
+def test_the_folder_of_a_run_does_so_too(tmp_path: Path) -> None:
+    assert AutoTokenizer.from_pretrained(written(model_of("gpt2"), tmp_path)).model_max_length == 16
+
+
+def test_positions_that_are_counted_behind_padding_are_left_out() -> None:
+    shape = {"vocab_size": 300, "max_position_embeddings": 18, "pad_token_id": 1, **SHAPE}
+    assert (positions(RobertaModel(RobertaConfig(**shape))), positions(BertModel(BertConfig(**shape)))) == (16, 18)
 
 
 def test_ends_of_texts_that_the_model_cannot_write_are_its_tokenizers(tmp_path: Path) -> None:

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from recipes.core.config.settings import DATA_CONTENT, setting
-from recipes.core.data.config import DOMAINS
+from recipes.core.data.config import domain_problems
 from recipes.core.data.files.records import FORMATS
-from recipes.core.spelling import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,4 @@ class OpeningsConfig:
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        unknown = [name for name in self.domains if name not in DOMAINS]
-        problems = [("domains", f"there is no {name}; {did_you_mean(name, list(DOMAINS))}") for name in unknown]
-        if not self.domains or len(set(self.domains)) < len(self.domains):
-            problems.append(("domains", "names no domain, or one twice"))
-        return problems
+        return domain_problems(self.domains)

@@ -1,12 +1,10 @@
 """Config of the small models that a run trains before it measures anything. Imports no torch."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from recipes.core.config.settings import SEEDS, setting
-from recipes.core.data.config import DOMAINS
+from recipes.core.data.config import domain_problems
 from recipes.core.models.config import SmallLMConfig
-from recipes.core.spelling import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -96,11 +94,7 @@ class ToyLMConfig(SmallLMConfig):
 
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings."""
-        unknown: list[Any] = [name for name in self.domains if name not in DOMAINS]
-        problems = [("domains", f"there is no {name}; {did_you_mean(name, list(DOMAINS))}") for name in unknown]
-        if not self.domains or len(set(self.domains)) < len(self.domains):
-            problems.append(("domains", "names no domain, or one twice"))
-        return super().check() + problems
+        return super().check() + domain_problems(self.domains)
 
     @property
     def description(self) -> str:
