@@ -63,6 +63,14 @@ def test_refused(overrides: tuple[str, ...], message: str, tmp_path: Path) -> No
         compose.compose("retro", [*SMALL, *overrides, f"outputs={tmp_path}"])
 
 
+@pytest.mark.parametrize("key", ["retrieval.k", "evaluation.bin_neighbours"])
+def test_more_neighbours_than_chunks_are_refused(key: str, tmp_path: Path) -> None:
+    config = compose.compose("retro", [*SMALL, _texts(tmp_path), f"{key}=100000", f"outputs={tmp_path}/out"])
+    with pytest.raises(UserError, match=r"100,000 neighbours are looked for in a database of \d+ chunks") as caught:
+        RetroRecipe().prepare(config, "cpu")
+    assert f"type {key}=" in caught.value.hint
+
+
 def test_one_document_has_no_neighbours_in_others(tmp_path: Path) -> None:
     for name in ("a", "b"):  # one of them is held out, whichever it is
         (tmp_path / f"{name}.txt").write_text(f"{name} " + "the lamp and the lens " * 60, encoding="utf-8")

@@ -38,7 +38,8 @@ def add_adapters(model: M, rank: int, alpha: float, targets: Sequence[str], seed
         The same model.
 
     Raises:
-        UserError: `peft` is not installed, no layer has such a name, or the output head has.
+        UserError: `peft` is not installed, no layer has such a name, or the output head has; the rank is larger than
+            that of any layer's weights.
 
     Source:
         LoRA (arXiv 2106.09685), Eq. 3: W x + alpha / r B A x, with B = 0 at the start.
@@ -51,6 +52,7 @@ def add_adapters(model: M, rank: int, alpha: float, targets: Sequence[str], seed
     layers = list(targets) or "all-linear"
     language_model = _language_model(model)
     transposed = any(isinstance(part, Conv1D) for part in language_model.modules())
+    _check_rank(rank, language_model)
     options = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # any number scales
@@ -154,3 +156,19 @@ class _Without:
                 return call(*args, **kwargs)
 
         return run
+
+
+def _check_rank(rank: int, language_model: nn.Module) -> None:
+    """Refuse adapters that have more weights than what they stand beside, and say nothing that fewer could not."""
+    head = language_model.get_output_embeddings()  # type: ignore[operator]
+    layers = [part for part in language_model.modules() if isinstance(part, nn.Linear | Conv1D) and part is not head]
+    most = max((min(_sides(part)) for part in layers), default=rank)
+    if rank > most:
+        what = f"no linear layer of the model has weights of a rank above {most:,}"
+        raise UserError(
+            what, f"lora.rank={rank}", f"type lora.rank={most} or less, or lora.rank=0 to train all weights"
+        )
+
+
+def _sides(layer: Any) -> tuple[int, int]:
+    return (layer.nx, layer.nf) if isinstance(layer, Conv1D) else (layer.in_features, layer.out_features)

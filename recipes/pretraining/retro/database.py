@@ -58,7 +58,8 @@ class Database:
         chunks: All chunks.
 
     Raises:
-        UserError: there is one document, whose neighbours must come from others.
+        UserError: there is one document, whose neighbours must come from others; there are fewer chunks than neighbours
+            that are looked for.
     """
 
     def __init__(self, config: RetroConfig, mixture: Mixture, tokenizer: Any, device: str) -> None:
@@ -79,6 +80,7 @@ class Database:
                 where=f"data.path={config.data.path}" if config.data.path else "data",
                 hint="give more documents, or type retrieval.exclude_same_document=false",
             )
+        self._check_depth()
         self._texts = self.chunks.texts(tokenizer)
 
     def training(self) -> Sequences:
@@ -123,6 +125,14 @@ class Database:
         """A chunk and what follows it."""
         goes_on = bool(self.chunks.continued[number])
         return self._texts[number] + (self._texts[number + 1] if goes_on else "")
+
+    def _check_depth(self) -> None:
+        most = len(self.chunks)
+        asked = {"retrieval.k": self.retrieval.k, "evaluation.bin_neighbours": self.config.evaluation.bin_neighbours}
+        for key, count in asked.items():
+            if count > most:
+                what = f"{count:,} neighbours are looked for in a database of {most:,} chunks"
+                raise UserError(what, f"{key}={count}", f"give more texts, or type {key}={most} or less")
 
     def _sequences(self, tokens: np.ndarray, domain: str, part: str, count: int | None) -> tuple[np.ndarray, ...]:
         """Sequences of a domain, documents as in `Sequences`, and number of the domain."""

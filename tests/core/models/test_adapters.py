@@ -108,6 +108,14 @@ def test_layers_that_are_not_there_are_named_with_those_that_are() -> None:
     assert "lora.targets=[c_attn]" in str(raised.value) and "q_proj" in str(raised.value.hint)
 
 
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_a_rank_above_that_of_all_weights_is_refused(make: typing.Callable[[], TextModel]) -> None:
+    add_adapters(make(), 16, 8.0, (), 0)
+    with pytest.raises(UserError, match="no linear layer of the model has weights of a rank above 16") as raised:
+        add_adapters(make(), 17, 8.0, (), 0)
+    assert "type lora.rank=16 or less" in str(raised.value.hint)
+
+
 def test_the_head_gets_none_because_losses_read_its_weight() -> None:
     with pytest.raises(UserError, match="the output head can have no adapter") as raised:
         add_adapters(llama(), 2, 8.0, ("q_proj", "lm_head"), 0)
