@@ -22,8 +22,13 @@ from recipes.core.storage.seals import MANIFESTS
 
 CARD, CONFIG = "README.md", "config.json"
 TEXT, IMAGES, STATES = "AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModel"
-PIPELINES = {TEXT: "text-generation", IMAGES: "image-text-to-text", STATES: "feature-extraction"}
-ENCODERS = ("BertModel", "ViTModel")  # models without a head
+MASKED = "AutoModelForMaskedLM"
+PIPELINES = {
+    TEXT: "text-generation",
+    IMAGES: "image-text-to-text",
+    STATES: "feature-extraction",
+    MASKED: "fill-mask",
+}
 PROCESSOR, OF_PICTURES = "preprocessor_config.json", "image-feature-extraction"  # of encoders that read images
 WHERE = ("", "# FOLDER: the folder of this page, or its name on the hub")
 # Of a caption model that no class of transformers is.
@@ -184,7 +189,10 @@ def auto_class(folder: Path) -> str:
     if not (folder / CONFIG).exists():
         return ""
     config = read_json(folder / CONFIG)
-    if config.get("architectures") and config["architectures"][0] in ENCODERS:
+    name = (config.get("architectures") or [""])[0]
+    if name.endswith("ForMaskedLM"):
+        return MASKED
+    if name.endswith("Model") and not name.endswith("LMHeadModel"):  # of the models without a head
         return STATES
     return IMAGES if "vision_config" in config else TEXT
 

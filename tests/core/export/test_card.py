@@ -6,7 +6,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import BertConfig, BertModel, LlamaForCausalLM
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    ElectraConfig,
+    ElectraModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    LongformerConfig,
+    LongformerModel,
+)
 
 from recipes.core.export import card
 from recipes.core.export.card import Base, base_of, front_matter
@@ -102,6 +113,30 @@ def test_the_code_of_an_encoders_card_runs(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
     exec(card_code(tmp_path, {"FOLDER": tmp_path}), names)
     assert type(names["model"]) is BertModel
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "pipeline"),
+    [
+        (BertForMaskedLM, BertConfig, "fill-mask"),
+        (ElectraModel, ElectraConfig, "feature-extraction"),
+        (LongformerModel, LongformerConfig, "feature-extraction"),
+        (GPT2LMHeadModel, GPT2Config, "text-generation"),
+    ],
+)
+def test_the_code_of_a_card_loads_the_class_that_was_written(
+    kind: Any, config: Any, pipeline: str, tmp_path: Path
+) -> None:
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    if kind is GPT2LMHeadModel:
+        shape = {"n_embd": 16, "n_layer": 1, "n_head": 2}
+    kind(config(vocab_size=30, **shape)).save_pretrained(tmp_path)
+    tokenizer_kinds.byte_level(False, False).save_pretrained(tmp_path)
+    assert front_matter(run_with(), Base("x"), tmp_path)["pipeline_tag"] == pipeline
+    (tmp_path / "README.md").write_text(card._code(tmp_path, Base("x")), encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(card_code(tmp_path, {"FOLDER": tmp_path}), names)
+    assert type(names["model"]) is kind
 
 
 def test_a_base_of_the_hub_is_loaded_at_its_revision() -> None:
