@@ -108,6 +108,16 @@ def it_runs_to_the_report_and_is_reused(recipe: str, folder: Path) -> None:
     assert runner.run(config, fresh=False, command="").reused
 
 
+def it_runs_on_another_device(recipe: str, folder: Path) -> None:
+    """The smallest run ends where models and batches lie on another device than the CPU, as they do on a GPU."""
+    from recipes.core import runner
+    from recipes.core.other_device import other_device
+
+    with other_device():
+        outcome = runner.run(compose.compose(recipe, [*QUICK, f"outputs={folder}"]), False, f"steelyard run {recipe}")
+    assert outcome.status == "done" and not outcome.reused
+
+
 QUICK_CHECKS: tuple[Callable[[str, Path], None], ...] = (
     claim_is_about_its_arms,
     claims_are_about_its_metrics,
@@ -118,4 +128,4 @@ QUICK_CHECKS: tuple[Callable[[str, Path], None], ...] = (
     it_has_a_page,
     its_card_says_what_it_weights,
 )
-CHECKS = (*QUICK_CHECKS, it_runs_to_the_report_and_is_reused)
+CHECKS = (*QUICK_CHECKS, it_runs_to_the_report_and_is_reused, it_runs_on_another_device)

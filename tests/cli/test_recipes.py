@@ -8,6 +8,7 @@ import pytest
 
 from recipes.core.config import registry
 from recipes.core.contract import QUICK, QUICK_CHECKS
+from recipes.core.other_device import other_device
 from tests.cli.conftest import Ended
 
 Steelyard = Callable[..., Ended]
@@ -26,7 +27,9 @@ def test_a_dry_run_tells_and_writes_nothing(recipe: str, tmp_path: Path, steelya
 
 
 def test_from_the_command_line_to_the_report_and_reused(recipe: str, tmp_path: Path, steelyard: Steelyard) -> None:
-    ended = steelyard("run", recipe, *QUICK, f"outputs={tmp_path}")
+    """On a device that is not the CPU, where a tensor made in the wrong place fails as it would on a GPU."""
+    with other_device():
+        ended = steelyard("run", recipe, *QUICK, f"outputs={tmp_path}")
     assert ended.code == 0, ended.err
     metric = registry.card(recipe).claim.metric
     assert metric in ended.out

@@ -59,7 +59,7 @@ class TokenMean:
         error = (model(batch["x"]).squeeze(-1) - batch["x"].sum(-1).sin()).square()
         if self.calls == self.poison:
             error = error * float("nan")
-        pair = torch.stack([error.sum().detach(), torch.tensor(float(len(error)))])
+        pair = torch.stack([error.sum().detach(), error.new_tensor(float(len(error)))])
         return error.sum() / normalizer, {"error": pair}
 
 
