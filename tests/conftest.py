@@ -76,10 +76,16 @@ def fixed_draws() -> None:
         torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def device() -> str:
+    """Where tests marked `gpu` compute: on CUDA, or where `make gpu DEVICE=cpu` rehearses them."""
+    return os.environ.get("STEELYARD_TEST_DEVICE", "cuda")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """GPU tests need a GPU."""
+    """GPU tests need a GPU, or somebody who rehearses them without one."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
-    if not marked:
+    if not marked or "STEELYARD_TEST_DEVICE" in os.environ:
         return
     import torch
 

@@ -33,6 +33,10 @@ def full(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     )
 
 
+def by_full(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, chunk: int) -> Tensor:
+    return (weights * full(hidden, head, targets)).sum()
+
+
 def by_weighted(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, chunk: int) -> Tensor:
     return weighted_cross_entropy(hidden, OutputHead(head), targets, weights, chunk)[0]
 
@@ -307,23 +311,24 @@ def test_the_token_weights_get_no_gradient() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @ALL
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_cuda_equals_cpu(kernel: Kernel, dtype: torch.dtype) -> None:
+def test_a_gpu_equals_the_cpu_and_its_own_full_logits(kernel: Kernel, dtype: torch.dtype, device: str) -> None:
     atol = 1e-4 if dtype == torch.float32 else 5e-2
     results = []
-    for device in ("cpu", "cuda"):
-        hidden, head, targets, weights = problem(dtype, device)
-        loss = kernel(hidden, head, targets, weights, 10)
+    for place, method in (("cpu", kernel), (device, kernel), (device, by_full)):
+        hidden, head, targets, weights = problem(dtype, place)
+        loss = method(hidden, head, targets, weights, 10)
         results.append([t.cpu() for t in (loss, *torch.autograd.grad(loss, (hidden, head)))])
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, atol=atol, rtol=atol)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            torch.testing.assert_close(a, b.to(a.dtype), atol=atol, rtol=atol)
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_memory_stays_far_below_the_logits() -> None:
+def test_memory_on_a_gpu_stays_far_below_the_logits(device: str) -> None:
+    if device != "cuda":
+        pytest.skip("counted by CUDA alone")
     n, d, v = 4096, 64, 32_768
     hidden = torch.randn(n, d, device="cuda", requires_grad=True)
     head = torch.randn(v, d, device="cuda", requires_grad=True)

@@ -259,12 +259,11 @@ def test_collision_probabilities_equal_those_of_full_logits_and_have_no_gradient
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @BOTH
-def test_cuda_equals_cpu(direction: str) -> None:
+def test_a_gpu_equals_the_cpu(direction: str, device: str) -> None:
     results = []
-    for device in ("cpu", "cuda"):
-        problem = Problem(device=device)
+    for place in ("cpu", device):
+        problem = Problem(device=place)
         scores = problem.scores(direction)
         results.append([x.cpu() for x in (*scores, *torch.autograd.grad(problem.loss(scores), problem.leaves))])
     for a, b in zip(*results, strict=True):
