@@ -1,6 +1,9 @@
 # make run and make test are all a fresh machine needs: both create the environment first.
 PYTHON ?= python3
 VENV ?= .venv
+DEVICE ?= cuda
+EXTRAS_cuda := dev,gpu
+EXTRAS_cpu := dev
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What `make check` leaves to `make test`: marked tests, and files whose tests start processes or do whole runs.
@@ -8,7 +11,7 @@ QUICK := not slow and not asset and not gpu and not browser
 WHOLE := tests/cli/* tests/core/training/parallel/* tests/core/trial/* tests/core/storage/* *_run.py *test_launchers.py *test_tracking.py *test_token_pruning_prior.py *peer.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check kills lint bench docs clean
+.PHONY: help setup run test check kills gpu lint bench docs clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -36,6 +39,10 @@ check: $(READY)  ## the fast loop: style, types, tests without end-to-end runs
 
 kills: $(READY)  ## kill trials at fifty random moments (half an hour); `make test` has three
 	STEELYARD_TEST_KILLS=50 $(BIN)/python -m pytest -s tests/cli/test_trial_faults.py -k random_moments
+
+gpu: $(READY)  ## on one GPU, eight minutes: all it can break, and the speed beside others; DEVICE=cpu rehearses it
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS_$(DEVICE))]'
+	$(BIN)/python -m benchmarks.gpu --device $(DEVICE)
 
 lint: $(READY)  ## style, types and directions of import
 	$(BIN)/ruff check .

@@ -2,7 +2,9 @@
 
     python -m benchmarks.cross_entropy --device cpu --threads 2
 
-Also `F.linear_cross_entropy(reduction="none")`, in chunks of its own choice, where torch has it (2.13 and later).
+Also `F.linear_cross_entropy(reduction="none")`, in chunks of its own choice, where torch has it (2.13 and later), and
+on CUDA the fused losses of Liger and of Cut Cross-Entropy (bf16 only), where they are installed (`.[gpu]`). A peer that
+fails is left out, and the result says how it failed.
 Memory is measured in a process of its own for each variant (on the CPU it is the growth of the peak resident set), time
 in one process with the variants taking turns: median over the repetitions, and of the ratios to full logits in the same
 repetition.
@@ -28,8 +30,11 @@ TITLES = {
     "chunked": "the same, chunks of {chunk:,}",
     "recomputing": "token_nll",
     "torch": "F.linear_cross_entropy",
+    "liger": "Liger",
+    "cce": "Cut Cross-Entropy",
 }
 VARIANTS = tuple(TITLES)
+PEERS = ("torch", "liger", "cce")
 MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 
 
@@ -51,8 +56,10 @@ def main() -> None:
         for variant in variants
     ]
     setting = {name: value for name, value in vars(options).items() if name not in ("measure", "variant")}
-    result = {"threads": options.threads, "setting": setting, "rows": rows}
+    result = {"threads": options.threads, "setting": setting, "rows": rows, "absent": timed["absent"]}
     print(_table(result))
+    for peer, why in timed["absent"].items():
+        print(f"{TITLES[peer]}: {why}")
     record(
         f"cross_entropy-threads{options.threads}" if options.device == "cpu" else "cross_entropy",
         options.device,
@@ -98,13 +105,6 @@ def _child(options: argparse.Namespace, measure: str, variant: str) -> dict[str,
     return dict(json.loads(process.stdout))
 
 
-def _variants() -> tuple[str, ...]:
-    """Those that the installed torch has."""
-    from torch.nn import functional
-
-    return tuple(name for name in VARIANTS if name != "torch" or hasattr(functional, "linear_cross_entropy"))
-
-
 def _inputs(options: argparse.Namespace) -> tuple[Any, ...]:
     import torch
 
@@ -125,12 +125,8 @@ def _step(variant: str, hidden: Any, head: Any, targets: Any, weights: Any, chun
     from recipes.core.losses.kernels import token_nll, weighted_cross_entropy
     from recipes.core.models.head import OutputHead
 
-    if variant == "torch":
-        from torch.nn import LinearCrossEntropyOptions
-        from torch.nn.functional import linear_cross_entropy
-
-        options = LinearCrossEntropyOptions()
-        total = (weights * linear_cross_entropy(hidden, head, targets, reduction="none", options=options)).sum()
+    if variant in PEERS:
+        total = (weights * _peer_losses(variant, hidden, head, targets)).sum()
     elif variant == "full":
         total = (weights * cross_entropy((hidden @ head.t()).float(), targets, reduction="none")).sum()
     elif variant == "recomputing":
@@ -141,6 +137,23 @@ def _step(variant: str, hidden: Any, head: Any, targets: Any, weights: Any, chun
     loss = total / len(targets)
     loss.backward()
     return loss.detach()
+
+
+def _peer_losses(peer: str, hidden: Any, head: Any, targets: Any) -> Any:
+    """[tokens] losses as others compute them."""
+    if peer == "torch":
+        from torch.nn import LinearCrossEntropyOptions
+        from torch.nn.functional import linear_cross_entropy
+
+        options = LinearCrossEntropyOptions()
+        return linear_cross_entropy(hidden, head, targets, reduction="none", options=options)
+    if peer == "liger":
+        from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+
+        return liger_fused_linear_cross_entropy(hidden, head, targets, reduction="none")
+    from cut_cross_entropy import linear_cross_entropy as cut_cross_entropy
+
+    return cut_cross_entropy(hidden, head, targets, reduction="none")
 
 
 def _measure_memory(options: argparse.Namespace) -> dict[str, Any]:
@@ -178,14 +191,23 @@ def _measure_time(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(options.threads)
-    inputs, variants = _inputs(options), _variants()
+    inputs = _inputs(options)
     differences: dict[str, dict[str, float]] = {}
+    absent: dict[str, str] = {}
     expected = _outcome("full", inputs, options.chunk)
-    for variant in variants:  # also warms each variant up
-        pairs = zip(_outcome(variant, inputs, options.chunk), expected, strict=True)
+    for variant in VARIANTS:  # also warms each variant up
+        try:
+            measured = _outcome(variant, inputs, options.chunk)
+        except Exception as error:
+            if variant not in PEERS:
+                raise
+            absent[variant] = f"{type(error).__name__}: {error}"
+            continue
+        pairs = zip(measured, expected, strict=True)
         gaps = [((ours - theirs).abs().max() / theirs.abs().max()).item() for ours, theirs in pairs]
         differences[variant] = dict(zip(("loss_gap", "grad_hidden_gap", "grad_head_gap"), gaps, strict=True))
     del expected
+    variants = tuple(differences)
     seconds: dict[str, list[float]] = {variant: [] for variant in variants}
     for repetition in range(options.repetitions):
         order = variants if repetition % 2 == 0 else variants[::-1]
@@ -195,6 +217,7 @@ def _measure_time(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "differences": differences,
+        "absent": absent,
     }
 
 

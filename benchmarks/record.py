@@ -8,7 +8,7 @@ from typing import Any
 
 from recipes.core.storage.files import write_json
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("STEELYARD_BENCHMARK_RESULTS") or Path(__file__).parent / "results")
 
 
 def record(name: str, device: str, result: dict[str, Any]) -> Path:
@@ -21,7 +21,7 @@ def record(name: str, device: str, result: dict[str, Any]) -> Path:
     """
     path = RESULTS / f"{name}-{device}.json"
     write_json(path, {"measured": datetime.now(UTC).date().isoformat(), **machine(device), **result})
-    print(f"written: benchmarks/results/{path.name}")
+    print(f"written: {path}")
     return path
 
 

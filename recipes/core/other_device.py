@@ -53,7 +53,7 @@ class OtherTensor(Tensor):
         return outer
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """An operator on tensors of which one or more lie here."""
         return _compute(func, args, kwargs or {})
 
@@ -63,7 +63,7 @@ class OtherTensor(Tensor):
         return self.detach()
 
     @data.setter
-    def data(self, value: "OtherTensor") -> None:
+    def data(self, value: Any) -> None:
         Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
         self.memory = value.memory
 
@@ -88,11 +88,11 @@ class OtherTensor(Tensor):
     def __format__(self, form: str) -> str:
         return self.memory.__format__(form)
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"{self.memory!r} on {DEVICE}"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "OtherTensor":
-        copied = self.detach().clone().requires_grad_(self.requires_grad)
+        copied: Any = self.detach().clone().requires_grad_(self.requires_grad)
         copied.__dict__ |= {name: value for name, value in self.__dict__.items() if name != "memory"}
         memo[id(self)] = copied
         return copied

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from recipes.core import runner
 from recipes.core.config import registry
+from recipes.core.config.compose import compose
 from recipes.core.contract import QUICK, QUICK_CHECKS
 from recipes.core.other_device import other_device
 from tests.cli.conftest import Ended
@@ -44,3 +46,13 @@ def test_from_the_command_line_to_the_report_and_reused(recipe: str, tmp_path: P
     written = (folder / "metrics.jsonl").stat().st_mtime_ns
     again = steelyard("run", recipe, *QUICK, f"outputs={tmp_path}")
     assert again.code == 0 and (folder / "metrics.jsonl").stat().st_mtime_ns == written
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("side", ["arm", "baseline"])
+def test_the_pair_of_the_claim_runs_on_a_gpu(side: str, recipe: str, device: str, tmp_path: Path) -> None:
+    claim = registry.card(recipe).claim
+    words = [*QUICK, f"arm={getattr(claim, side)}", f"trainer.device={device}", f"outputs={tmp_path}"]
+    outcome = runner.run(compose(recipe, words), fresh=False, command=f"steelyard run {recipe}")
+    assert outcome.status == "done" and claim.metric in outcome.metrics
+    assert json.loads((outcome.folder / "env.json").read_text())["device"] == device
