@@ -138,7 +138,7 @@ def test_a_signal_to_a_job_of_a_queue_saves_its_run_and_it_goes_on(tmp_path: Pat
     assert driver.logs().count("stopping: the run is saved after this step") == 1
     (cell,) = driver.states()
     assert cell.attempts == 2 and cell.resumed_from > 0
-    queue = [path.read_text() for path in driver.folder.rglob("*_log.err")]
+    queue = [path.read_text() for path in driver.folder.rglob("*_log.out")]
     assert len(queue) == 1 and queue[0].count("Requeued job") == 1  # by itself, and not by the driver
 
 
