@@ -164,6 +164,11 @@ class TrainerConfig:
         return self.nodes * self.nproc
 
     @property
+    def processes_key(self) -> str:
+        """The key to change first in a run that one process is to do."""
+        return "trainer.nodes" if self.nodes > 1 else "trainer.nproc"
+
+    @property
     def process_batch_size(self) -> int:
         """Sequences of an optimizer step that one process takes."""
         return self.batch_size // self.processes

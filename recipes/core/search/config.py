@@ -114,4 +114,5 @@ def in_batch_problems(trainer: TrainerConfig) -> list[tuple[str, str]]:
     """What a loss over all queries and passages of a batch cannot be trained with."""
     if trainer.processes == 1:
         return []
-    return [("trainer.nproc", "negatives are those of one process; type trainer.nproc=1 and a micro_batch_size")]
+    key = trainer.processes_key
+    return [(key, f"negatives are those of one process; type {key}=1 and a micro_batch_size")]

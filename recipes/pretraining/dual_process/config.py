@@ -160,7 +160,8 @@ class DualProcessConfig(RunConfig):
             elif typed and 0 < last <= every < steps:
                 problems.append(("forget.until", f"no reset comes before it with k = {every}; type more, or 0"))
         if forget.replaces and self.trainer.processes > 1:
-            problems.append(("trainer.nproc", "a batch's tokens are drawn in one process; type trainer.nproc=1"))
+            key = self.trainer.processes_key
+            problems.append((key, f"a batch's tokens are drawn in one process; type {key}=1"))
         if self.trainer.parallel == "fsdp":
             problems.append(("trainer.parallel", "fsdp shares out embeddings that are drawn whole; type ddp"))
         return problems

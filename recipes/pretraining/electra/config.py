@@ -104,7 +104,8 @@ class ElectraConfig(RunConfig):
             message = "two_stage copies the generator; type generator.size=1 generator.shared=nothing"
             problems.append(("training", message))
         if self.trainer.processes > 1 or self.trainer.parallel != "ddp":
-            problems.append(("trainer.nproc", "two_stage leaves weights without gradient; type trainer.nproc=1"))
+            key = self.trainer.processes_key
+            problems.append((key, f"two_stage leaves weights without gradient; type {key}=1"))
         if not 0 < self.switch < self.steps:
             problems.append(("first_stage", f"leaves one of the stages without one of the {self.steps} steps"))
         return problems

@@ -149,8 +149,9 @@ class RedWhaleConfig(RunConfig):
         if self.needs_adapters and not self.lora.rank:
             problems.append(("lora.rank", f"schedule.name={schedule.name} trains adapters; type 1 or more"))
         if self.trainer.processes > 1 or self.trainer.parallel == "fsdp":
-            key = "trainer.nproc" if self.trainer.processes > 1 else "trainer.parallel"
-            problems.append((key, "stages freeze and thaw weights in one process; type trainer.nproc=1"))
+            key = self.trainer.processes_key if self.trainer.processes > 1 else "trainer.parallel"
+            alone = "trainer.nproc=1" if key == "trainer.parallel" else f"{key}=1"
+            problems.append((key, f"stages freeze and thaw weights in one process; type {alone}"))
         return problems
 
     @property
