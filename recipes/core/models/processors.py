@@ -1,8 +1,9 @@
-"""Processors of vision-language models, which load for images where the library that reads videos is missing."""
+"""Processors of vision-language models, which load for images where libraries that videos need are missing."""
 
+from importlib import import_module
 from typing import Any
 
-VIDEO = "video_processor"
+VIDEO, WORDS = "video_processor", "num2words"
 
 
 def processor_loader() -> Any:
@@ -18,6 +19,9 @@ def without_videos(kind: Any) -> Any:
     parts = kind.get_attributes()
     if VIDEO not in parts:
         return kind
+    module: Any = import_module(kind.__module__)
+    if getattr(module, WORDS, str) is None:  # asked for by SmolVLM, and used to spell the number of frames
+        setattr(module, WORDS, str)
 
     def get_arguments(cls: Any, *args: Any, **options: Any) -> list[Any]:
         given: list[Any] = super(limited, cls)._get_arguments_from_pretrained(*args, **options)

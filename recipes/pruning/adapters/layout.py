@@ -16,7 +16,7 @@ from recipes.core.errors import UserError
 from recipes.core.models.anatomy import Encoder, encoder_parts
 from recipes.core.models.costs import LayerShape, decoder_shape
 from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder, one_layer
-from recipes.pruning.adapters.families import family_of
+from recipes.pruning.adapters.families import families, family_of
 from recipes.pruning.tokens import Depth
 
 LLAVA = (LlavaForConditionalGeneration, LlavaNextForConditionalGeneration)
@@ -53,7 +53,10 @@ def parts(model: Any) -> Parts:
         return _alone(model.vit)
     if isinstance(model, CLIPVisionModel | ViTModel | BertModel):
         return _alone(model)
-    raise UserError(f"pruning does not know {type(model).__name__}", hint=f"it knows {SUPPORTED}")
+    others = ", ".join(sorted(families()))
+    raise UserError(
+        f"pruning does not know {type(model).__name__}", hint=f"it knows {SUPPORTED}, and the types {others}"
+    )
 
 
 def _alone(model: PreTrainedModel) -> Parts:

@@ -232,7 +232,7 @@ def _model_words(config: TokenPruningConfig) -> str:
         return f"{model.name}, trained for this seed if no run has done so before"
     if isinstance(model, MiniLMConfig):
         return f"sentence encoder {model.path}" if model.path else "all-MiniLM-L6-v2 (asset)"
-    return f"LLaVA-type checkpoint {Path(str(model.path))}"
+    return f"vision-language checkpoint {Path(str(model.path))}"
 
 
 def _model_problems(config: TokenPruningConfig) -> list[tuple[str, str]]:

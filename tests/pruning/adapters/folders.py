@@ -46,7 +46,6 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
-from transformers.models.smolvlm import processing_smolvlm
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from recipes.core.models.processors import without_videos
@@ -146,8 +145,6 @@ def idefics(kind: str) -> tuple[Any, Any]:
         processor = Idefics3Processor(Idefics3ImageProcessorPil(**sizes), words, image_seq_len=4, chat_template=chat)
         return Idefics3ForConditionalGeneration(config), processor
     config = SmolVLMConfig(text_config=text, vision_config=vision, scale_factor=2, **image)
-    # Its processor asks for a package that spells the numbers of frames of videos; images need none.
-    processing_smolvlm.num2words = processing_smolvlm.num2words or str
     processor = without_videos(SmolVLMProcessor)(
         SmolVLMImageProcessorPil(**sizes), words, None, image_seq_len=4, chat_template=chat
     )
