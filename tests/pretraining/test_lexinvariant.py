@@ -14,6 +14,7 @@ from recipes.core.config import compose
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.models.config import SmallLMConfig
+from recipes.core.training.model_options import cast_parameters
 from recipes.core.training.task import TrainEvents, Training
 from recipes.core.training.trainer import train
 from recipes.pretraining.lexinvariant.items import lexicon_collate, next_labels
@@ -71,6 +72,18 @@ def test_permuted_text_with_permuted_vectors_has_permuted_logits(monkeypatch: py
     swap[[20, 30]] = 30, 20
     monkeypatch.setattr(model, "tables", lambda _: tables[:, swap])
     torch.testing.assert_close(_logits(model, tokens)[..., swap], plain, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("embedding", ["learned", "gaussian_per_sequence"])
+def test_a_decoder_in_bfloat16_stands_between_vectors_in_float32(embedding: str) -> None:
+    model, tokens = _model(embedding), _tokens()
+    before = _logits(model, tokens)
+    cast_parameters(model.decoder, torch.bfloat16)  # as trainer.dtype=bfloat16 does
+    after = _logits(model, tokens)
+    assert after.dtype == torch.float32 and not torch.equal(after, before)
+    torch.testing.assert_close(after, before, atol=0.1, rtol=0.1)
+    after.square().mean().backward()
+    assert all(part.grad is not None and part.grad.dtype == part.dtype for part in model.decoder.parameters())
 
 
 def test_enciphered_text_costs_the_same_in_the_mean() -> None:

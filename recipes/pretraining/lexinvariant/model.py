@@ -69,7 +69,9 @@ class LexiconLM(nn.Module):
             places = torch.arange(len(tables), device=tables.device).view(-1, 1)
             vectors = tables[places, tokens] * self.gain + self.bias
         vectors = torch.where(is_mark[..., None], functional.embedding(marks, self.marks), vectors)
-        hidden = self.decoder(inputs_embeds=vectors, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        narrow = vectors.to(self.decoder.dtype)  # vectors and heads stay as they are under trainer.dtype
+        states = self.decoder(inputs_embeds=narrow, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        hidden = states.to(vectors.dtype)
         scale = 1.0 if self.embedding == LEARNED else self.width**-0.5
         return readout(hidden, [OutputHead(table, scale=scale) for table in tables])
 
