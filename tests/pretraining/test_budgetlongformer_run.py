@@ -66,6 +66,8 @@ def test_your_texts_and_the_folder_that_is_left(arm: str, mine: str, tmp_path: P
     lines = [json.loads(line) for line in (outcome.folder / "predictions.jsonl").read_text("utf-8").splitlines()]
     right = sum(line["label"] == line["predicted"] for line in lines) / len(lines)
     assert right == pytest.approx(metrics["probe_accuracy"])
+    tuned = sum(line["label"] == line["fine_tuned"] for line in lines) / len(lines)
+    assert tuned == pytest.approx(metrics["tuned_accuracy"]) and 0 <= metrics["tuned_macro_f1"] <= 1
     if arm == "rtd":
         tokens = json.loads((outcome.folder / "heatmap.json").read_text("utf-8"))["examples"][0]["tokens"]
         assert all(0 < token["weight"] < 1 for token in tokens)

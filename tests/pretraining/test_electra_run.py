@@ -13,6 +13,7 @@ from recipes.core import runner
 from recipes.core.config import compose
 from recipes.core.data.tasks.labelled import load_labelled
 from recipes.core.errors import UserError
+from recipes.core.evaluation.scores import read_rows
 from recipes.core.models.run_models import run_model
 from recipes.core.models.sentences import load_sentence_encoder
 from recipes.core.models.tokenizer import train_bpe
@@ -82,11 +83,22 @@ def run(texts: Path, tmp_path: Path, *words: str) -> Any:
     return runner.run(compose.compose("electra", [*QUICK, *mine, *words]), False, "run", page=False)
 
 
+def rows_of(folder: Path, metric: str) -> list[tuple[str, str]]:
+    return [
+        (example, document)
+        for name, example, document, _, _ in read_rows(folder / "examples.parquet").rows
+        if name == metric
+    ]
+
+
 @pytest.mark.parametrize("arm", ["bert", "all_tokens_mlm", "uniform_generator", "two_stage"])
 def test_arms_on_a_file_of_the_users(arm: str, texts: Path, tmp_path: Path) -> None:
     outcome = run(texts, tmp_path, f"arm={arm}", "masking.unit=words", "trainer.micro_batch_size=2")
     metrics = outcome.metrics
     assert {"probe/accuracy", "start/accuracy", "loss_positions", "gradient_snr"} <= metrics.keys()
+    assert {"tuned/accuracy", "tuned/macro_f1", "tuned_start/accuracy"} <= metrics.keys()
+    # One row a test text, as of the probe: arms pair over texts.
+    assert rows_of(outcome.folder, "tuned/accuracy") == rows_of(outcome.folder, "probe/accuracy") != []
     detects = arm not in ("bert", "all_tokens_mlm")
     assert ("disc/auc" in metrics) == detects == ("mlm/accuracy" not in metrics)
     assert ("generator/accuracy" in metrics) == (arm not in ("bert", "uniform_generator"))
@@ -99,8 +111,9 @@ def test_arms_on_a_file_of_the_users(arm: str, texts: Path, tmp_path: Path) -> N
 def test_the_encoder_is_left_as_others_load_it(
     embedding: int | None, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = () if embedding is None else (f"model.embedding={embedding}", "generator.size=2")
+    words = () if embedding is None else (f"model.embedding={embedding}", "generator.size=2", "fine_tuning.steps=0")
     outcome = run(texts, tmp_path, *words)
+    assert any(name.startswith("tuned") for name in outcome.metrics) == (embedding is None)
     warned = "the generator is larger than the encoder that is kept" in "".join(capsys.readouterr())
     assert warned == (embedding is not None)
     folder = run_model(outcome.folder, "model.path", "here")

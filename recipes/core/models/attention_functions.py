@@ -125,6 +125,11 @@ def set_attention(model: Any, function: AttentionFunction) -> None:
             module.__dict__[LAYER] = layer
 
 
+def attention_of(model: Any) -> AttentionFunction | None:
+    """The function that `use_attention` has set; None: a kernel of `transformers`."""
+    return next((module.__dict__[FUNCTION] for module in model.modules() if FUNCTION in module.__dict__), None)
+
+
 def _attend(
     module: Any, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, Tensor | None]:

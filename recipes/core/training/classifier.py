@@ -16,6 +16,8 @@ from recipes.core.config.settings import TrainerConfig
 from recipes.core.data.tasks.labelled import LabelledSet, LabelledText
 from recipes.core.data.text.text_ids import TextIds
 from recipes.core.errors import UserError
+from recipes.core.models.anatomy import transformer_blocks
+from recipes.core.models.attention_functions import attention_of
 from recipes.core.models.build import local_seed
 from recipes.core.models.dropout import without_dropout
 from recipes.core.models.head import decoder
@@ -109,6 +111,7 @@ def fine_tune(
     *,
     pooling: str = "mean",
     max_tokens: int = 128,
+    layer_decay: float = 1.0,
     name: str = "a classifier",
 ) -> Classifier:
     """Train a copy of a pretrained model to classify, or read the one that was trained before.
@@ -121,6 +124,7 @@ def fine_tune(
         seed: Of the head and of the order of the texts.
         pooling: As in `pool`.
         max_tokens: Longer texts are cut.
+        layer_decay: As in `layer_rates`.
         name: What it is called, for people.
 
     Returns:
@@ -134,11 +138,14 @@ def fine_tune(
     check_positions(classifier.body, rows)
     # The ids stand for the tokenizer; what is tested on decides nothing.
     key = [module_hash(classifier, classifier.body.config), pooling, rows, data.numbers(data.train).tolist(), VERSION]
+    # Weights and config do not say how a model attends by a function of ours, which says so itself.
+    key += [layer_decay, repr(attention_of(classifier.body))]
     what = f"{len(rows):,} texts of {len(data.classes)} classes"
 
     def training() -> Training:
         texts = ClassTexts(rows, data.numbers(data.train), [each.id for each in data.train])
-        return Training(deepcopy(classifier), ClassLoss(), texts, texts.collate)
+        rates = layer_rates(classifier.body, trainer.learning_rate, layer_decay)
+        return Training(deepcopy(classifier), ClassLoss(), texts, texts.collate, rates)
 
     def save(trained: Any, folder: Any) -> None:
         save_model(trained, str(folder / WEIGHTS))
@@ -146,6 +153,27 @@ def fine_tune(
     folder = train_once("classifiers", key, trainer, seed, training, save, name=name, what=what)
     load_model(classifier, str(folder / WEIGHTS))
     return classifier.eval()
+
+
+def layer_rates(body: Any, rate: float, decay: float) -> dict[str, float]:
+    """Peak learning rates of a classifier whose body has n blocks, by what names of parameters begin with.
+
+        rate decay^(n + 1 - i)      of block i = 1 ... n; i = 0: embeddings, and all else that is in no block
+
+    Args:
+        body: Of the classifier.
+        rate: Of the head, which is not named.
+        decay: 1: none is named.
+
+    Source:
+        ELECTRA (arXiv 2003.10555), appendix B. Its code counts two steps from the head to the last block.
+    """
+    if decay == 1:
+        return {}
+    blocks = list(transformer_blocks(body))
+    names = {module: name for name, module in body.named_modules()}
+    rates = {f"body.{names[block]}.": rate * decay ** (len(blocks) - i) for i, block in enumerate(blocks)}
+    return rates | {"body.": rate * decay ** (len(blocks) + 1)}  # the first that fits counts
 
 
 def predict_classes(

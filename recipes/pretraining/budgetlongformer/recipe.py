@@ -33,6 +33,7 @@ from recipes.pretraining.budgetlongformer.config import (
     READ,
     RTD,
     RTD_CHOSEN,
+    TUNED,
     BudgetLongformerConfig,
 )
 from recipes.pretraining.budgetlongformer.documents import Texts, packed_rows, read_texts
@@ -46,7 +47,7 @@ from recipes.pretraining.held_out_rows import (
 )
 from recipes.pretraining.masked_lm import MaskedLMLoss
 from recipes.pretraining.masked_rows import MaskedRows, Masker, RowMixture
-from recipes.pretraining.probing import probe_predictions
+from recipes.pretraining.probing import probe_predictions, tuned_predictions
 from recipes.pretraining.replaced_tokens import ReplacedTokenLoss, detection_losses
 
 SHOWN = 8  # held-out rows of the heatmap
@@ -120,13 +121,18 @@ class BudgetLongformerRecipe:
     def evaluate(
         self, config: BudgetLongformerConfig, prepared: Prepared, model: nn.Module | None, curve: dict[int, Scores]
     ) -> Evaluation:
-        """The probe, beside bags of words of whole texts and of what the encoder reads of them."""
+        """Probe and fine-tuned copy, beside bags of words of whole texts and of what the encoder reads of them."""
         networks: Any = build_networks(config, prepared.tokenizer) if model is None else model
         rows = [] if model is None else _read_held_out(config, prepared, networks)
         encoder, data, most = networks.encoder, prepared.texts.labelled, config.probe.max_tokens
         predictions = probe_predictions(encoder, prepared.tokenizer, data, config.probe, config.seed, prepared.device)
         scores = _scores(rows)
         add_test_scores(scores, data, predictions)
+        named = {"predicted": predictions}
+        if config.fine_tuning.steps:
+            tuning = (config.fine_tuning, config.probe, config.trainer, config.seed, prepared.device)
+            named["fine_tuned"] = tuned_predictions(encoder, prepared.tokenizer, data, *tuning)
+            add_test_scores(scores, data, named["fine_tuned"], f"{TUNED}_", "the encoder, fine-tuned")
         for prefix, title, longest in (
             (BAG, "bag of words of whole texts", None),
             (READ, "bag of words of what the encoder reads", most - 2),
@@ -134,7 +140,7 @@ class BudgetLongformerRecipe:
             add_test_scores(scores, data, predict_from_bags(data, prepared.ids, longest), f"{prefix}_", title)
         _add_cut(scores, prepared, most)
         files: dict[str, Callable[[Path], None]] = {
-            "predictions.jsonl": partial(_write_predictions, data=data, predictions=predictions, ids=prepared.ids[1])
+            "predictions.jsonl": partial(_write_predictions, data=data, predictions=named, ids=prepared.ids[1])
         }
         writer = None
         if isinstance(encoder, BertModel):
@@ -172,18 +178,18 @@ def _add_cut(scores: Scores, prepared: Prepared, most: int) -> None:
         note(f"{sum(cut):,} of {len(cut):,} test texts are cut to probe.max_tokens={most}")
 
 
-def _write_predictions(path: Path, *, data: Any, predictions: np.ndarray, ids: list[list[int]]) -> None:
-    """One line a test text."""
+def _write_predictions(path: Path, *, data: Any, predictions: dict[str, np.ndarray], ids: list[list[int]]) -> None:
+    """One line a test text, with each of the predicted classes by its name."""
     rows = (
         {
             "id": each.id,
             "document": each.document,
             "tokens": len(tokens),
             "label": each.label,
-            "predicted": data.classes[number],
+            **{name: data.classes[numbers[place]] for name, numbers in predictions.items()},
             "begins": each.text[:200],
         }
-        for each, number, tokens in zip(data.test, predictions, ids, strict=True)
+        for place, (each, tokens) in enumerate(zip(data.test, ids, strict=True))
     )
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 

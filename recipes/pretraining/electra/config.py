@@ -13,6 +13,7 @@ from recipes.core.models.costs import flops, mlp_macs, training_flops
 from recipes.pretraining.generator_config import ALL, MODEL, NOTHING, GeneratorConfig
 from recipes.pretraining.masking_config import MaskingConfig
 from recipes.pretraining.task_config import TaskTextsConfig
+from recipes.pretraining.tuning_config import FineTuningConfig
 
 ELECTRA, ELECTRA_15, BERT = "electra", "electra_15", "bert"
 REPLACE_MLM, ALL_TOKENS = "replace_mlm", "all_tokens_mlm"
@@ -20,6 +21,7 @@ JOINT, TWO_STAGE, ADVERSARIAL = "joint", "two_stage", "adversarial"
 DETECTS = (ELECTRA, ELECTRA_15)
 ACCURACY, POSITIONS, SIGNAL = "probe/accuracy", "loss_positions", "gradient_snr"
 START = "start"  # of metrics of the encoder before its first step
+TUNED = "tuned"  # of metrics of a copy that is fine-tuned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,7 @@ class ElectraConfig(RunConfig):
         WikiTopicsConfig(), help="texts with a label each, which frozen features are to tell apart"
     )
     probe: ProbeConfig = setting(ProbeConfig(), help="classifier of frozen features")
+    fine_tuning: FineTuningConfig = setting(FineTuningConfig(), help="fine-tuning on the texts of the probe")
     evaluation: EvaluationConfig = setting(EvaluationConfig(), help="what is measured")
 
     def check(self) -> list[tuple[str, str]]:
@@ -87,6 +90,7 @@ class ElectraConfig(RunConfig):
         if self.probe.max_tokens > self.data.length:
             message = f"is more than data.length={self.data.length}: positions behind it are never trained; type less"
             problems.append(("probe.max_tokens", message))
+        problems += self.fine_tuning.problems(self.trainer, "data.length", self.data.length)
         if self.training == ADVERSARIAL and (self.generator.temperature != 1 or self.generator.disallow_correct):
             message = "adversarial rewards what the generator draws by its own distribution; leave out "
             message += "generator.temperature and generator.disallow_correct"
@@ -167,11 +171,13 @@ class ElectraConfig(RunConfig):
             ("evaluation.micro_rows", self.evaluation.micro_batches > 0, "no gradients are compared"),
             ("first_stage", self.training == TWO_STAGE, "there is one stage"),
             ("model.lower_case", self.model.tokenizer is None, "the tokenizer is one that was made before"),
+            self.fine_tuning.rule,
         )
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
         rows = [("data", self.data.description), ("model", self.model.description), ("task", self.task.described)]
+        rows += self.fine_tuning.described
         if self.uses_generator:
             narrow = self.generator.model(self.model)
             larger = ", wider than the encoder" if self.warning else ""
@@ -218,6 +224,15 @@ CARD = Card(
         minimal_effect=0.01,
     ),
     claims=(
+        Claim(
+            statement="Such an encoder is the better one after short fine-tuning of all its weights, too",
+            metric=f"{TUNED}/accuracy",
+            arm="electra",
+            baseline="bert",
+            direction=1,
+            published="GLUE of the small models, fine-tuned: 79.9 against 75.1",
+            minimal_effect=0.01,
+        ),
         Claim(
             statement="The loss over all tokens is what does it: with loss at the chosen tokens alone it is worse",
             metric=ACCURACY,
@@ -272,7 +287,7 @@ CARD = Card(
     version=3,
     control="electra_15",
     price=("steps",),  # updates that the same operations pay for
-    headlines=(ACCURACY, f"{START}/accuracy", POSITIONS, SIGNAL, "disc/", "generator/", "mlm/"),
-    metrics=("probe/*", f"{START}/*", "disc/*", "generator/*", "mlm/*", POSITIONS, SIGNAL, "steps"),
+    headlines=(ACCURACY, f"{START}/accuracy", TUNED, POSITIONS, SIGNAL, "disc/", "generator/", "mlm/"),
+    metrics=("probe/*", f"{START}/*", f"{TUNED}*", "disc/*", "generator/*", "mlm/*", POSITIONS, SIGNAL, "steps"),
     watched=("disc/*", "generator/*", "mlm/*"),
 )

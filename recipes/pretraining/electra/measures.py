@@ -1,4 +1,4 @@
-"""What is measured of an encoder: frozen features, tokens that it judges or predicts, the noise of its gradient."""
+"""What is measured of an encoder: frozen features, fine-tuned copies, tokens it judges, its gradient's noise."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -15,14 +15,14 @@ from recipes.core.models.dropout import evaluation
 from recipes.core.scoring.fingerprints import module_hash
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import sha256_json
-from recipes.pretraining.electra.config import POSITIONS, SIGNAL, START, ElectraConfig
+from recipes.pretraining.electra.config import POSITIONS, SIGNAL, START, TUNED, ElectraConfig
 from recipes.pretraining.electra.method import signal_to_noise
 from recipes.pretraining.electra.model import Prepared, build_loss
 from recipes.pretraining.electra.objectives import AllTokensHead, loss_positions
 from recipes.pretraining.held_out_rows import ReadRow, held_out_rows, read_held_out
 from recipes.pretraining.masked_lm import MaskedLM, likeliest_tokens
 from recipes.pretraining.masked_rows import MaskedRows
-from recipes.pretraining.probing import probe_predictions
+from recipes.pretraining.probing import probe_predictions, tuned_predictions
 from recipes.pretraining.replaced_tokens import ReplacedTokens
 
 GRADIENTS = 2**33  # seeds of rows that no training has
@@ -43,6 +43,17 @@ def add_probe(scores: Scores, config: ElectraConfig, prepared: Prepared, encoder
     if prefix.startswith(START):
         title = f"{title} of the encoder before its first step"
     add_test_scores(scores, data, np.load(folder / FILE), prefix, title)
+
+
+def add_tuned(scores: Scores, config: ElectraConfig, prepared: Prepared, encoder: Any, prefix: str) -> None:
+    """Accuracy and macro-F1 of a copy of an encoder that is fine-tuned on the texts of the probe; none of no steps."""
+    if not config.fine_tuning.steps:
+        return
+    options = (config.fine_tuning, config.probe, config.trainer, config.seed, prepared.device)
+    tokens = config.evaluation.batch_tokens
+    predictions = tuned_predictions(encoder, prepared.tokenizer, prepared.task, *options, tokens)
+    of = "the encoder" if prefix == f"{TUNED}/" else "the encoder before its first step"
+    add_test_scores(scores, prepared.task, predictions, prefix, f"{of}, fine-tuned")
 
 
 def read_rows(config: ElectraConfig, prepared: Prepared, model: MaskedLM | ReplacedTokens) -> list[ReadRow]:

@@ -16,8 +16,8 @@ from recipes.core.models.small_encoder import build_encoder, build_encoder_token
 from recipes.core.recipe import Evaluation
 from recipes.core.storage.files import write_text
 from recipes.core.training.task import Training
-from recipes.pretraining.electra.config import START, ElectraConfig
-from recipes.pretraining.electra.measures import add_probe, add_training_measures, read_rows
+from recipes.pretraining.electra.config import START, TUNED, ElectraConfig
+from recipes.pretraining.electra.measures import add_probe, add_training_measures, add_tuned, read_rows
 from recipes.pretraining.electra.model import Prepared, build_loss, build_model
 from recipes.pretraining.electra.optimizer import without_bias_correction
 from recipes.pretraining.held_out_rows import ReadRow, add_judgements, detection_heatmap
@@ -69,10 +69,13 @@ class ElectraRecipe:
         return scores
 
     def evaluate(self, config: ElectraConfig, prepared: Prepared, model: Any, curve: dict[int, Scores]) -> Evaluation:
-        """The probe of frozen features, tokens of held-out rows, and the gradient's noise."""
+        """The probe of frozen features, fine-tuned copies, tokens of held-out rows, and the gradient's noise."""
         scores, rows = Scores(), read_rows(config, prepared, model)
+        first = build_encoder(config.model, prepared.tokenizer, config.seed)
         add_probe(scores, config, prepared, model.encoder, "probe/")
-        add_probe(scores, config, prepared, build_encoder(config.model, prepared.tokenizer, config.seed), f"{START}/")
+        add_probe(scores, config, prepared, first, f"{START}/")
+        add_tuned(scores, config, prepared, model.encoder, f"{TUNED}/")
+        add_tuned(scores, config, prepared, first, f"{TUNED}_{START}/")
         add_judgements(scores, rows, DETECTION)
         add_training_measures(scores, config, prepared, model)
         files: dict[str, Callable[[Path], None]] = {

@@ -8,15 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import ElectraConfig, ElectraModel
+from transformers import BertConfig, BertModel, ElectraConfig, ElectraModel
 
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.data.tasks.labelled import LabelledSet, LabelledText
 from recipes.core.errors import UserError
+from recipes.core.models.banded import use_banded_attention
 from recipes.core.models.padded import pad_rows
 from recipes.core.models.vision_language import TextModel
 from recipes.core.training import classifier as module
-from recipes.core.training.classifier import class_rows, fine_tune, predict_classes
+from recipes.core.training.classifier import (
+    ClassLoss,
+    class_logits,
+    class_rows,
+    fine_tune,
+    fresh_classifier,
+    layer_rates,
+    predict_classes,
+)
 from tests.core.models.heads import V, tiny
 
 TRAINER = TrainerConfig(max_steps=30, batch_size=16, learning_rate=5e-3, device="cpu", threads=1)
@@ -104,6 +113,49 @@ def test_it_is_trained_once_and_again_for_another_model_text_label_or_seed(monke
     fine_tune(model, None, letters, quick, 0, max_tokens=4)
     fine_tune(model, None, letters, quick, 0, pooling="first")
     assert len(set(names)) == 6
+
+
+def windowed(window: int) -> Any:
+    """An encoder whose tokens see a window, of the same weights whatever it is."""
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    model = BertModel(BertConfig(vocab_size=V, num_attention_heads=2, max_position_embeddings=32, **shape), False)
+    use_banded_attention(model, window)
+    return model
+
+
+def test_rates_fall_from_the_head_to_the_embeddings() -> None:
+    rates = layer_rates(windowed(4), 1.0, 0.5)
+    assert list(rates.items()) == [("body.encoder.layer.0.", 0.25), ("body.encoder.layer.1.", 0.5), ("body.", 0.125)]
+    assert layer_rates(windowed(4), 1.0, 1.0) == {}
+
+
+def test_a_step_in_a_window_is_the_one_by_hand() -> None:
+    letters = data(train=6)
+    plain = replace(TRAINER, max_steps=1, optimizer="sgd", weight_decay=0.0, warmup_ratio=0.0, learning_rate=0.5)
+    tuned = fine_tune(windowed(4), None, letters, replace(plain, batch_size=6), 0, layer_decay=0.5)
+    hand = fresh_classifier(windowed(4), letters, "mean", 0)
+    ids, mask = pad_rows(class_rows(None, letters.train, 128))
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.from_numpy(letters.numbers(letters.train))}
+    loss = ClassLoss()
+    loss(hand, batch, loss.normalizer(batch))[0].backward()
+    parts = {name: part for name, part in hand.named_parameters() if part.grad is not None}
+    gradients = {name: part.grad for name, part in parts.items() if part.grad is not None}
+    clip = min(1.0, 1.0 / float(torch.cat([each.flatten() for each in gradients.values()]).norm()))
+    after = dict(tuned.named_parameters())
+    rates = {"body.encoder.layer.0.": 0.125, "body.encoder.layer.1.": 0.25, "body.": 0.0625, "head.": 0.5}
+    for name, part in parts.items():
+        rate = next(value for start, value in rates.items() if name.startswith(start))
+        torch.testing.assert_close(after[name], part - rate * clip * gradients[name], atol=1e-6, rtol=1e-5)
+
+
+def test_windows_of_equal_weights_are_trained_apart_and_padding_changes_no_class() -> None:
+    letters, quick = data(), replace(TRAINER, max_steps=2)
+    narrow, wide = (fine_tune(windowed(window), None, letters, quick, 0) for window in (2, 16))
+    assert not torch.equal(narrow.head.weight, wide.head.weight)
+    rows = class_rows(None, letters.test, 128)
+    together, alone = (class_logits(narrow, rows, "cpu", tokens) for tokens in (4096, 1))
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
 def test_what_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
