@@ -3,7 +3,15 @@
 from dataclasses import dataclass, fields
 
 from recipes.core.config.flops import rows_to_draw
-from recipes.core.config.settings import EQUIVALENCE, Card, Claim, RunConfig, TrainerConfig, setting
+from recipes.core.config.settings import (
+    EQUIVALENCE,
+    Card,
+    Claim,
+    EarlyStoppingConfig,
+    RunConfig,
+    TrainerConfig,
+    setting,
+)
 from recipes.core.config.unread import unread_keys
 from recipes.core.data.config import DOMAINS
 from recipes.core.evaluation.probe_config import ProbeConfig
@@ -20,8 +28,12 @@ IN_DOMAIN, GENERAL, MIXED = "in_domain", "general", "mixed"
 F1, BAG, READ = "probe_macro_f1", "bag_of_words", "bag_read"
 LOSS, CUT = "rtd/loss", "cut"
 TUNED = "tuned"  # of metrics of a copy that is fine-tuned
-# What of the trainer an encoder is fine-tuned with that is not pretrained.
-SHARED = ("device", "threads", "precision", "micro_batch_size")
+# Keys of the trainer that a fine-tuned encoder has too, and those below one; all others are for pretraining.
+SHARED = ("device", "threads", "precision", "micro_batch_size", "early_stopping")
+PRETRAINING_ONLY = " ".join(
+    [f"trainer.{each.name}" for each in fields(TrainerConfig) if each.name not in SHARED]
+    + [f"trainer.early_stopping.{each.name}" for each in fields(EarlyStoppingConfig)]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +124,7 @@ class BudgetLongformerConfig(RunConfig):
         """Keys that change nothing in this run."""
         objective, windowed = self.pretraining.objective, self.attention.kind == WINDOW
         trained, replaces = objective != NOTHING, objective in (RTD, RTD_CHOSEN)
-        trainer = [f"trainer.{each.name}" for each in fields(TrainerConfig) if each.name not in SHARED]
-        keys = " ".join(trainer) if self.fine_tuning.steps else "trainer"
+        keys = PRETRAINING_ONLY if self.fine_tuning.steps else "trainer"
         return unread_keys(
             ("attention.window attention.first", windowed, "every token sees all"),
             ("pretraining.generator pretraining.weight", replaces, "no token is replaced"),
