@@ -69,7 +69,7 @@ class ElectraConfig(RunConfig):
         WikiTopicsConfig(), help="texts with a label each, which frozen features are to tell apart"
     )
     probe: ProbeConfig = setting(ProbeConfig(), help="classifier of frozen features")
-    fine_tuning: FineTuningConfig = setting(FineTuningConfig(), help="fine-tuning on the texts of the probe")
+    fine_tuning: FineTuningConfig = setting(FineTuningConfig(), help="short fine-tuning on the texts of the probe")
     evaluation: EvaluationConfig = setting(EvaluationConfig(), help="what is measured")
 
     def check(self) -> list[tuple[str, str]]:
