@@ -44,8 +44,8 @@ class FineTuningConfig:
         if (self.max_tokens or 0) > longest:
             message = f"is more than {key}={longest}, and positions behind it are never pretrained; type less, or null"
             problems.append((f"{KEY}.max_tokens", message))
-        if self.steps and trainer.nproc > 1:
-            message = f"trains in one process, and the run is one of {trainer.nproc}; type {KEY}.steps=0, or "
+        if self.steps and trainer.processes > 1:
+            message = f"trains in one process, and the run is one of {trainer.processes}; type {KEY}.steps=0, or "
             problems.append((f"{KEY}.steps", f"{message}trainer.nproc=1"))
         return problems
 

@@ -111,7 +111,7 @@ class RetroConfig(RunConfig):
             ("parallel", trainer.parallel == "fsdp", "fsdp shares out what is read outside of its layer; type ddp"),
             (
                 "nproc",
-                trainer.nproc > 1 and self.stages,
+                trainer.processes > 1 and self.stages,
                 "RETRO-fitting freezes weights in one process; type 1",
             ),
         )
