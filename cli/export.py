@@ -48,7 +48,7 @@ def export(
     if as_json:
         print_result("export", {"run": str(run.path), "folder": str(folder), "pushed": address or None})
     else:
-        pairs(_rows(folder, address))
+        pairs(_rows(run, folder, address))
 
 
 def run_at(target: str, outputs: Path) -> RunRecord:
@@ -69,10 +69,10 @@ def _push(folder: Path, name: str, run: RunRecord) -> str:
     return push(folder, name, f"{run.recipe}: {run.arm}, seed {run.seed}")
 
 
-def _rows(folder: Path, address: str) -> list[tuple[str, str]]:
+def _rows(run: RunRecord, folder: Path, address: str) -> list[tuple[str, str]]:
     from recipes.core.export.card import auto_class
 
-    rows: list[tuple[str, Any]] = [("model", folder)]
+    rows: list[tuple[str, Any]] = [("run", run.path), ("model", folder)]
     if kind := auto_class(folder):
         rows.append(("load it", f'{kind}.from_pretrained("{folder}")'))
     if (folder / CAPTION_MODEL).exists():

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from recipes.core.config.flops import FLOPS, STEPS
 from recipes.core.config.settings import Card
 from recipes.core.runs.folder import RunFolder
 from recipes.core.runs.records import RunRecord, flatten, is_below
@@ -64,7 +65,16 @@ OF_ASSETS = {
     "minilm": ("all-minilm-l6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
 }
 # Settings that say how any model was trained.
-TRAINER = ("max_steps", "batch_size", "optimizer", "learning_rate", "schedule", "weight_decay", "precision")
+TRAINER = (
+    "max_steps",
+    "max_flops",
+    "batch_size",
+    "optimizer",
+    "learning_rate",
+    "schedule",
+    "weight_decay",
+    "precision",
+)
 
 
 @dataclass(frozen=True)
@@ -279,8 +289,11 @@ def _prompt(folder: Path) -> tuple[str, ...]:
 def _settings(run: RunRecord, card: Card, base: Base, trains: bool) -> list[tuple[str, str]]:
     """Recipe, base, data, and how it was made: settings of the trainer if it trains, adapters', the arm's."""
     data, flat = run.config.get("data") or {}, flatten(run.config)
+    counted = flat.get(FLOPS) is not None  # then the run was as long as its operations allow, whatever steps it has
+    flat.pop(STEPS if counted else FLOPS, None)
     rows = [("recipe", run.recipe), ("arm", run.arm), ("weighted", card.weights), ("base model", base.text)]
     rows += [("data", f"{data.get('name', '')} {without_folders(str(data.get('path') or ''))}".strip())]
+    rows += [("steps", f"{RunFolder(run.path).status()['step']:,}")] if counted and trains else []
     keys = set(card.pair_keys) - {"arm"} | ({f"trainer.{name}" for name in TRAINER} if trains else set())
     keys |= {"lora"} if (run.config.get("lora") or {}).get("rank") else set()
     rows += [(f"`{key}`", without_folders(str(value))) for key, value in flat.items() if is_below(key, keys)]

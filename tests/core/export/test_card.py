@@ -21,7 +21,9 @@ from transformers import (
 
 from recipes.core.export import card
 from recipes.core.export.card import Base, base_of, front_matter
+from recipes.core.storage.files import write_json
 from tests.core import tokenizer_kinds
+from tests.core.trials import CARD
 
 
 def card_code(folder: Path, names: dict[str, Any]) -> Any:
@@ -77,6 +79,18 @@ def test_the_head_names_data_of_the_hub_and_adapters(tmp_path: Path) -> None:
     assert front_matter(run_with(data={"path": "/mine/pairs.jsonl"}), Base("x"), tmp_path) == {
         "tags": ["steelyard", "sparsepo", "lora"]
     }
+
+
+@pytest.mark.parametrize(("max_flops", "shown"), [(2e9, {"steps": "1,142"}), (None, {"`trainer.max_steps`": "600"})])
+def test_a_run_that_operations_measured_is_as_long_as_it_was(
+    max_flops: float | None, shown: dict[str, str], tmp_path: Path
+) -> None:
+    write_json(tmp_path / "status.json", {"state": "done", "step": 1142, "max_steps": 1142})
+    run = run_with(trainer={"max_steps": 600, "max_flops": max_flops})
+    run.arm, run.seed, run.path = "electra", 0, tmp_path
+    rows = dict(card._settings(run, CARD, Base("none"), True))
+    flops = {"`trainer.max_flops`": str(max_flops)} if max_flops else {}
+    assert {key: value for key, value in rows.items() if "steps" in key or "flops" in key} == shown | flops
 
 
 @pytest.mark.parametrize("kind", ["parts", "llava"])
