@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from recipes.core.data.text.pieces import Speller, read_vocabulary, token_rows
@@ -15,7 +15,7 @@ from recipes.core.errors import UserError
 from recipes.core.models.hf_folder import writer
 from recipes.core.models.rows import RowWeights, mean_row, random_rows
 from recipes.core.models.vision_language import TextModel
-from recipes.core.scoring.bits import text_bits
+from recipes.core.scoring.bits import says, text_bits
 from recipes.tokenization import measures
 from recipes.tokenization.config import TokenizerConfig
 from recipes.tokenization.mapping import NO_TOKEN, map_vocabularies
@@ -192,6 +192,14 @@ def test_texts_that_do_not_fit_or_that_a_tokenizer_cannot_say() -> None:
     marks = tokenizer_kinds.word_mark()
     measured = text_bits(TextModel(tiny("gpt2", token_rows(marks))), marks, ["the 猫"], "evaluation.characters")
     assert not measured[0].exact  # no byte fallback: what is lost is said
+
+
+def test_a_blank_that_the_tokenizer_sets_in_front_takes_nothing_from_a_text() -> None:
+    tokenizer = tokenizer_kinds.byte_level()
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    for text in ("the 猫", " the cat"):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert says(tokenizer, ids, text) and not says(tokenizer, ids[:-1], text)
 
 
 def test_lengths_of_stretches() -> None:

@@ -26,7 +26,7 @@ from recipes.core.runs.progress import progress
 from recipes.core.storage.cache import build_once
 from recipes.core.storage.files import read_json, sha256_json, write_json
 
-VERSION = 1  # of how bits are computed: what the cache holds of another one is computed anew
+VERSION = 2  # of how bits are computed: what the cache holds of another one is computed anew
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,9 @@ def bits_once(key: Any, read: Callable[[], list[TextBits]]) -> list[TextBits]:
 
 
 def says(tokenizer: Any, ids: Sequence[int], text: str) -> bool:
-    """Whether tokens are a text, to the byte."""
-    return bool(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) == text)
+    """Whether tokens are a text, to the byte; a blank that the tokenizer sets in front of every text takes nothing."""
+    decoded = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return decoded in (text, f" {text}")
 
 
 def warn_of_lost(texts: Sequence[TextBits], tokenizer: str) -> None:
