@@ -107,7 +107,9 @@ def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> li
     for name in names:
         try:
             keys, metric = free_keys(recipe, (name, card.claim.baseline), card), card.claim.metric
-            comparisons.append(compare_arms(runs, name, card.claim.baseline, arm_keys=keys, main_metric=metric))
+            comparisons.append(
+                compare_arms(runs, name, card.claim.baseline, arm_keys=keys, main_metric=metric, start=_beside)
+            )
         except UserError as error:
             if wanted:
                 raise
@@ -126,6 +128,15 @@ def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> li
         one if one.unit == "examples" else with_verdicts([one], over_seeds, judge_at(budgets[one.folders[0]]))[0]
         for one in comparisons
     ]
+
+
+def _beside(run: "RunRecord", arm: str) -> str:
+    """The command of a run with another arm, and its seed."""
+    from recipes.core.report.run import command_for
+    from recipes.core.runs.folder import RunFolder
+
+    command = command_for(RunFolder(run.path).read_json("env.json").get("command", ""), run, arm)
+    return command if run.seed == 0 or " seed=" in command else f"{command} seed={run.seed}"
 
 
 def _warn_of_other_configs(comparisons: list["Comparison"], runs: list["RunRecord"]) -> None:

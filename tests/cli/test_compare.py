@@ -75,6 +75,16 @@ def test_an_arm_that_cannot_be_paired_is_left_out_and_named(steelyard, make_run)
     assert "steelyard run prior arm=ntp seed=5" in ended.err
 
 
+def test_the_baseline_that_lacks_is_started_with_the_keys_of_the_arm(steelyard, make_run) -> None:
+    make_run("ntp", 0, trainer__max_steps=600)
+    folder = make_run("prior", 0, trainer__max_steps=900)
+    write_json(folder / "env.json", {"command": "steelyard run prior trainer.max_steps=900 weighting.alpha=2"})
+    RunFolder(folder).finish(finished=None)
+    ended = steelyard("compare", "prior", "--outputs", folder.parents[2])
+    assert ended.code == 2
+    assert "start one: steelyard run prior arm=ntp trainer.max_steps=900" in ended.err
+
+
 def test_wrong_words_say_what_to_type(steelyard, make_run, tmp_path) -> None:
     make_run("ntp", 0)
     folder = make_run("prior", 0)

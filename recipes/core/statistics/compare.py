@@ -1,7 +1,7 @@
 """Paired comparison of finished runs: same recipe, same seed, configs equal but for what the arms choose."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -238,7 +238,13 @@ def pairs_by_seed(arm: Sequence[Measured], baseline: Sequence[Measured]) -> list
 
 
 def compare_arms(
-    runs: Sequence[RunRecord], arm: str, baseline: str, *, arm_keys: set[str], main_metric: str | None = None
+    runs: Sequence[RunRecord],
+    arm: str,
+    baseline: str,
+    *,
+    arm_keys: set[str],
+    main_metric: str | None = None,
+    start: Callable[[RunRecord, str], str] | None = None,
 ) -> Comparison:
     """Compare two arms on every seed both have finished with one config: that of the arm's newest finished run.
 
@@ -248,6 +254,7 @@ def compare_arms(
         baseline: What it is compared with.
         arm_keys: Dotted prefixes that arms are free to change.
         main_metric: The metric named in advance.
+        start: Gives the command of a run with another arm, for the message; None: one of arm and seed alone.
 
     Returns:
         Over examples if one seed can be paired, over seeds if several can.
@@ -261,9 +268,10 @@ def compare_arms(
     candidates = [(same[seed], find_baseline(same[seed], runs, baseline, arm_keys)) for seed in sorted(same)]
     pairs = [(run, other) for run, other in candidates if other is not None]
     if not pairs:
+        plain = f"steelyard run {newest.recipe} arm={baseline} seed={newest.seed}"
         raise UserError(
             f"no finished run of {baseline} has the seed, config and recipe version of {newest.path}",
-            hint=_what_exists(runs) + f"\nstart one: steelyard run {newest.recipe} arm={baseline} seed={newest.seed}",
+            hint=_what_exists(runs) + f"\nstart one: {start(newest, baseline) if start else plain}",
         )
     return compare_seeds(pairs, arm_keys=arm_keys, main_metric=main_metric)
 
