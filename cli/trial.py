@@ -268,9 +268,10 @@ def show_verdict(result: "TrialResult") -> None:
     """Print the claim's metric for every arm, then the verdict with its price, then those on further claims."""
     from recipes.core.trial.report import answer
 
-    rows = answer.answer_rows(result.comparisons, result.card.claim.metric)
-    heading(answer.answer_title(result.manifest.recipe, result.card.claim))
-    if rows:
+    compared = answer.answer_rows(result.comparisons, result.card.claim.metric)
+    alone = [] if compared else answer.mean_rows(result)
+    heading(answer.answer_title(result.manifest.recipe, result.card.claim, not alone))
+    if rows := compared or alone:
         table(rows, numbers=answer.NUMBERS)
     for index, judged in enumerate([result.lead, *result.further]):
         leads = index == 0

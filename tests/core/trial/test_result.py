@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recipes.core.config import registry
@@ -12,10 +13,12 @@ from recipes.core.errors import UserError
 from recipes.core.runs.folder import FAILED
 from recipes.core.trial import manifest as manifests
 from recipes.core.trial.manifest import Manifest
+from recipes.core.trial.report.answer import answer_rows, mean_rows
 from recipes.core.trial.report.page import write_trial_report
 from recipes.core.trial.result import analyse, write_results
 from recipes.core.trial.states import record_end, record_start
 from tests.core.trial.conftest import make_cell
+from tests.core.trials import make_trial
 
 Planned = tuple[Path, Manifest]
 
@@ -43,6 +46,14 @@ def test_a_finished_trial_is_compared_and_judged(finished: Path) -> None:
     row = comparison.row("grounded/auc")
     assert row is not None and result.verdict.interval == row.interval
     assert (result.verdict.word, result.verdict.seeds) == ("supported", 2)
+
+
+def test_arms_without_a_baseline_are_shown_by_themselves(make_run) -> None:
+    result = make_trial(make_run, arms=("prior", "random"), seeds=(0, 1))
+    assert not answer_rows(result.comparisons, result.card.claim.metric)
+    mean = np.mean([run.metrics["grounded/auc"] for run in result.runs if run.arm == "prior"])
+    first, second = mean_rows(result)
+    assert first == {"arm": "prior", "mean": f"{mean:.3f}", "n": "2 seeds"} and second["arm"] == "random"
 
 
 def test_runs_beside_the_trial_have_no_part_in_it(finished: Path, make_run) -> None:

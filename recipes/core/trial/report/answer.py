@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from recipes.core.config.settings import Card, Claim
 from recipes.core.messages import align
 from recipes.core.statistics.compare import Comparison
 from recipes.core.statistics.comparison_table import comparison_column, comparison_table
 from recipes.core.statistics.price import price_below_verdict, verdict_words
-from recipes.core.trial.result import Judged
+from recipes.core.statistics.texts import number_text
+from recipes.core.trial.report.arms import trial_arms
+from recipes.core.trial.result import Judged, TrialResult
 
 COLUMNS = ("difference", "interval", "p (Holm)", "n", "outcome")
 NUMBERS = ("mean", "difference", "interval", "p (Holm)", "n")  # set flush right
@@ -27,9 +31,19 @@ def answer_rows(comparisons: Sequence[Comparison], metric: str) -> list[dict[str
     return rows
 
 
-def answer_title(recipe: str, claim: Claim) -> str:
-    """The line above the rows."""
-    return f"{recipe}: {claim.metric}, difference to {claim.baseline}"
+def mean_rows(result: TrialResult) -> list[dict[str, str]]:
+    """The claim's metric of every arm by itself, for a trial that has no run of the baseline to set beside them."""
+    metric, rows = result.card.claim.metric, []
+    for arm in trial_arms(result):
+        if values := list(arm.values(metric).values()):
+            n = f"{len(values)} seed{'s' * (len(values) > 1)}"
+            rows.append({"arm": arm.name, "mean": number_text(float(np.mean(values))), "n": n})
+    return rows
+
+
+def answer_title(recipe: str, claim: Claim, compared: bool = True) -> str:
+    """The line above the rows: those of arms beside the baseline, or of arms by themselves."""
+    return f"{recipe}: {claim.metric}" + (f", difference to {claim.baseline}" if compared else "")
 
 
 def answer_pairs(judged: Judged, card: Card, leads: bool) -> list[tuple[str, str]]:
