@@ -24,7 +24,7 @@ from recipes.core.messages import note
 from recipes.core.storage import hub
 from recipes.core.storage.files import sha256_json
 
-MESSAGES_KEPT = 20
+MESSAGES_KEPT, NAMED = 20, 3  # of the documents left out: what is kept, and what a warning names
 _BLOCK = 1 << 20
 
 
@@ -64,7 +64,7 @@ class Skipped:
     def warn(self, where: str) -> None:
         """Warn of what was left out, if anything was."""
         if self.count:
-            shown = "; ".join(self.messages[:3])
+            shown = "; ".join([*self.messages[:NAMED], *([f"and {self.count - NAMED:,} more"] * (self.count > NAMED))])
             count = "1 document was" if self.count == 1 else f"{self.count:,} documents were"
             note(f"warning: {where}: {count} left out: {shown}")
 

@@ -18,7 +18,7 @@ from recipes.core.data.text.near_duplicates import (
 )
 from recipes.core.data.text.shards import Document
 
-KEYS = [str(uuid.uuid4()) for _ in range(2)]
+KEYS = [str(uuid.uuid4()) for _ in range(3)]
 
 
 def planted(originals: int = 25, copies: int = 4) -> list[Document]:
@@ -105,3 +105,5 @@ def test_each_key_is_searched_once_and_what_is_left_out_is_said_each_time(capsys
         said = "warning: data.path=x: 2 documents were left out: d1 nearly repeats d0; d2 nearly repeats d0"
         assert said in capsys.readouterr().err
     assert len(searches) == 2
+    near_duplicate_ids(lambda: {f"d{number}": "d" for number in range(5)}, KEYS[2], "x")
+    assert capsys.readouterr().err.endswith("; d2 nearly repeats d; and 2 more\n")
