@@ -119,7 +119,8 @@ def add_lookups(scores: Scores, config: LexinvariantConfig, model: LexiconLM, le
     """
     options, shown = config.lookups, []
     for number, (name, symbols) in enumerate(zip((SEEN, HELD_OUT), lexicon.halves, strict=True)):
-        scores.define(name, f"share of look-ups answered, in symbols that are {name.partition('/')[2]}", True)
+        shows = "training never shows" if name == HELD_OUT else "training shows"
+        scores.define(name, f"share of look-ups answered, in symbols that {shows}", True)
         lookups = [
             draw(symbols, lexicon, options.fewest_pairs, options.most_pairs, [SEED, method.LOOKUP, number, each])
             for each in range(config.evaluation.lookups)

@@ -119,7 +119,7 @@ def _losses(config: SoftplusAttentionConfig, prepared: Prepared, model: Any, mul
     scores = Scores()
     rotary = model.language_model.model.rotary_emb
     for multiple in multiples:
-        scores.define(f"{LOSS}/{multiple}x", f"nats per token, read {multiple} training lengths at a time", False)
+        scores.define(f"{LOSS}/{multiple}x", f"nats per token, sequences {multiple} times as long as trained on", False)
         length = config.data.length * multiple
         for domain, windows in prepared.windows.items():
             pieces = np.ascontiguousarray(windows).reshape(-1, length)
