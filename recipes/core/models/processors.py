@@ -1,4 +1,4 @@
-"""Processors of vision-language models, which load for images where libraries that videos need are missing."""
+"""Processors of vision-language models, for images alone: nothing here reads videos, which want further libraries."""
 
 from importlib import import_module
 from typing import Any
@@ -6,12 +6,26 @@ from typing import Any
 VIDEO, WORDS = "video_processor", "num2words"
 
 
-def processor_loader() -> Any:
-    """What loads a processor from a folder: AutoProcessor, or what does without the torchvision that videos need."""
-    from transformers import AutoProcessor
-    from transformers.utils.import_utils import is_torchvision_available
+def load_for_images(folder: str, **options: Any) -> Any:
+    """The processor of a folder, as AutoProcessor chooses it, without a part for videos.
 
-    return AutoProcessor.from_pretrained if is_torchvision_available() else _for_images
+    Args:
+        folder: Local folder.
+        options: Of `from_pretrained`.
+    """
+    import transformers
+    from transformers import AutoConfig, AutoProcessor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+    from transformers.processing_utils import ProcessorMixin
+
+    settings, _ = ProcessorMixin.get_processor_dict(folder)
+    kind: Any = getattr(transformers, settings.get("processor_class") or "", None)
+    if kind is None:
+        config = AutoConfig.from_pretrained(folder, **options)
+        kind = PROCESSOR_MAPPING.get(type(config), None)
+    if kind is None or VIDEO not in kind.get_attributes():
+        return AutoProcessor.from_pretrained(folder, **options)
+    return without_videos(kind).from_pretrained(folder, **options)
 
 
 def without_videos(kind: Any) -> Any:
@@ -45,19 +59,3 @@ class _NoVideos:
 
     def __getattr__(self, name: str) -> None:
         return None
-
-
-def _for_images(folder: str, **options: Any) -> Any:
-    import transformers
-    from transformers import AutoConfig, AutoProcessor
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
-    from transformers.processing_utils import ProcessorMixin
-
-    given, _ = ProcessorMixin.get_processor_dict(folder)
-    kind: Any = getattr(transformers, given.get("processor_class") or "", None)
-    if kind is None:
-        config = AutoConfig.from_pretrained(folder, **options)
-        kind = PROCESSOR_MAPPING.get(type(config), None)
-    if kind is None or VIDEO not in kind.get_attributes():
-        return AutoProcessor.from_pretrained(folder, **options)
-    return without_videos(kind).from_pretrained(folder, **options)

@@ -15,7 +15,7 @@ from recipes.core.errors import UserError
 from recipes.core.models.dropout import without_dropout
 from recipes.core.models.loaded import note_source
 from recipes.core.models.memory import stored_parameters
-from recipes.core.models.processors import processor_loader
+from recipes.core.models.processors import load_for_images
 from recipes.core.storage import hub
 from recipes.core.storage.files import home_path
 from recipes.core.storage.fingerprints import stamp_of
@@ -130,7 +130,7 @@ def load_processor(path: str, key: str) -> Any:
     for file in processor_files(path, key):
         if file.suffix == ".json":
             read_json(file, where)
-    load = _from_pretrained(processor_loader(), trust_remote_code=False)
+    load = _from_pretrained(load_for_images, trust_remote_code=False)
     return _call_loader(load, folder, where, "its processor cannot be loaded")
 
 

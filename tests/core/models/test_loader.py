@@ -335,8 +335,8 @@ def test_messages_show_no_control_characters(copy: Path) -> None:
 ELSEWHERE = {
     "recipes/core/models/smollm2.py": 2,
     "recipes/core/models/tokenizer.py": 1,
-    # What the loader calls for processors where torchvision is missing.
-    "recipes/core/models/processors.py": 4,
+    # What the loader calls for processors.
+    "recipes/core/models/processors.py": 3,
     # Configs that the run itself has written.
     "recipes/core/models/hf_folder.py": 2,
     "recipes/core/models/caption_folder.py": 1,
