@@ -128,7 +128,7 @@ def test_samples_without_a_difference_are_refused(tmp_path: Path) -> None:
         (["preference.beta=0"], "preference.beta = 0.0: must be > 0"),
         (["arm=dpo", "mask.kind=learned"], "dpo has no terms to mask; type preference.loss=tdpo1, or mask.kind=none"),
         (["reference.steps=0"], "0 leaves a model that nobody trained"),
-        (["mask.hooks=[mlp,mlp]"], "needs at least one type, each once"),
+        (["mask.hooks=[mlp,mlp]"], "mask.hooks = mlp: is named twice"),
         (["mask.hooks=[mpl]"], "mask.hooks"),
         (["data.pairs=9999"], "2500 prompts cannot make 9999 pairs"),
         (["preference.loss=kot"], "did you mean"),

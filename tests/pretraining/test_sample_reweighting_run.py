@@ -98,7 +98,7 @@ def test_a_context_that_is_too_short_is_refused(tmp_path: Path) -> None:
         (["reweight.warmup_steps=500"], "is longer than the run, trainer.max_steps=40"),
         (["trainer.micro_batch_size=2"], "2 sequences are weighed together, too few to tell"),
         (["model=small-lm", "data=linear-regression"], "data=linear-regression needs model=linear"),
-        (["data.regimes=[isotropic,isotropic]"], "needs at least one regime, each once"),
+        (["data.regimes=[isotropic,isotropic]"], "data.regimes = isotropic: is named twice"),
         (["reweight.strategy=upper"], "did you mean"),
     ],
 )

@@ -162,7 +162,7 @@ def test_what_cannot_be_is_refused(typed: str, problem: str, tmp_path: Path, tex
         ("model.width=20", "does not divide"),
         ("words.normalise=true words.rule=unicode", "one space behind"),
         ("adaptation.domain=xx adaptation.share=0.01", "leaves no step"),
-        ("evaluation.perturbations=[permute,permute]", "names a kind twice"),
+        ("evaluation.perturbations=[permute,permute]", "permute: is named twice"),
     ],
 )
 def test_settings_that_do_not_fit(typed: str, problem: str) -> None:

@@ -293,6 +293,7 @@ OTHER = {
     "trainer.compile": "true",
     "trainer.dtype": "bfloat16",
     "trainer.group_by_length": "true",
+    "trainer.nodes": "2",
     "trainer.early_stopping.metric": "log_loss",
     "trainer.early_stopping.patience": "9",
     "trainer.early_stopping.min_delta": "0.5",

@@ -313,6 +313,6 @@ def test_rates_of_a_schedule_that_ends_in_a_decay(tmp_path: Path) -> None:
 
 
 def test_lengths_that_are_not_known_cannot_be_grouped(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="sequences of one length") as caught:
+    with pytest.raises(UserError, match="have one length, or lengths that are not known") as caught:
         go(tmp_path, group_by_length=True)
     assert caught.value.where == "trainer.group_by_length=true"

@@ -12,6 +12,7 @@ from recipes.core.storage.files import write_json, write_text
 
 STOP, KILL = "stop", "kill"
 OUTCOME = "outcome.json"
+FORESEEN = (UserError, RunFailed, KeyboardInterrupt)
 RESUME = "type the same command again: the run resumes from its last checkpoint"
 
 
@@ -67,6 +68,8 @@ class Exchange:
 def report_of(error: BaseException) -> dict[str, Any]:
     """How a process fails, as plain values: when, and what it says."""
     report: dict[str, Any] = {"seconds": time.time(), "kind": type(error).__name__}
+    if kind := next((kind for kind in FORESEEN if isinstance(error, kind)), None):  # a kind of it is one of these, too
+        report["kind"] = kind.__name__
     if isinstance(error, SteelyardError):
         return report | {"what": error.what, "where": error.where, "hint": error.hint}
     return report | {"text": str(error), "traceback": "".join(traceback.format_exception(error))}

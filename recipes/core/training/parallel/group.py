@@ -19,7 +19,7 @@ import torch.distributed as dist
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.process.members import START, Member
 from recipes.core.storage import fence
-from recipes.core.training.parallel.exchange import RESUME, error_of, report_of
+from recipes.core.training.parallel.exchange import FORESEEN, RESUME, error_of, report_of
 
 FAILED = "failed"
 JOIN_SECONDS = 300.0  # until all have come
@@ -29,7 +29,6 @@ SIGHT_SECONDS = (
 CAUSE_SECONDS = 10.0  # within which all processes notice that a run has failed
 LEAVE_SECONDS = 30.0  # for which number 0, which may host the store, waits for those that still read it
 LOOK_EVERY_SECONDS = 0.2
-FORESEEN = (UserError, RunFailed, KeyboardInterrupt)
 
 
 class Group:

@@ -44,6 +44,13 @@ def shard(model: nn.Module, device: str) -> None:
     fully_shard(model, mesh=mesh, reshard_after_forward=True if frozen else None)
     # Or the first block that runs by itself would take itself for the whole model.
     model._get_fsdp_state()._lazy_init()  # type: ignore[operator]
+    if frozen:
+        model.register_forward_hook(_share_rest)
+
+
+def _share_rest(model: Any, *_: Any) -> None:
+    """After a forward that `gather_rest` came before: FSDP2 by itself shares the rest out after the first one alone."""
+    model.reshard()
 
 
 def gather_rest(model: nn.Module) -> None:
