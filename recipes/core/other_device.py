@@ -1,8 +1,9 @@
 """A GPU for machines that have none: its tensors compute on the CPU and refuse what CUDA refuses.
 
 Inside `other_device()` a run takes the way of a run on CUDA: models and batches are moved to `DEVICE`; an operator that
-mixes tensors of both devices fails at its line, as does `.numpy()` of a tensor that is not on the CPU. All numbers are
-those of the CPU, so that a whole run goes to its report, whatever its control flow depends on.
+mixes tensors of both devices fails at its line, as does `.numpy()` of a tensor that is not on the CPU. Numbers are
+those of the CPU, to rounding (some operators are taken apart), so that a whole run goes to its report, whatever its
+control flow depends on. Cache entries of the CPU are read; what is computed here is kept beside them: last bits differ.
 
 The device is called "lazy": torch knows the name, has no kernels for it, and its autograd works without them.
 What it cannot show: kernels and types that CUDA lacks (but for matrix products of integers), memory, random numbers,
@@ -12,12 +13,15 @@ bf16, several processes, and branches of code that ask for "cuda" by name.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from recipes.core.storage.cache import entry_folder
 
 DEVICE = "lazy:0"
 _DEVICE = torch.device(DEVICE)
@@ -204,6 +208,12 @@ def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
+def _entry_folder(kind: str, key: str) -> Path:
+    """Where `build_once` looks for an entry, and where it builds one that there is not."""
+    folder = entry_folder(kind, key)
+    return folder if folder.is_dir() else folder.with_name(f"{key}-{_DEVICE.type}")
+
+
 @contextmanager
 def other_device() -> Iterator[None]:
     """Inside the block runs work on `DEVICE`, in this process and thread."""
@@ -216,6 +226,7 @@ def other_device() -> Iterator[None]:
             patch("recipes.core.training.trainer.resolve_device", lambda config: DEVICE),
             patch("recipes.core.training.devices.may_have_gpu", lambda: True),
             patch("recipes.core.training.needs._room", lambda device: None),
+            patch("recipes.core.storage.cache.entry_folder", _entry_folder),
             patch(
                 "transformers.TrainingArguments.device",
                 property(lambda arguments: (arguments._setup_devices, _DEVICE)[1]),

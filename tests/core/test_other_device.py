@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recipes.core.other_device import DEVICE, OtherTensor, other_device
+from recipes.core.storage.cache import build_once
 from tests.core.training.test_trainer import TokenMean, go, model
 
 HERE = torch.arange(12.0).view(3, 4)  # on the CPU
@@ -131,3 +132,19 @@ def test_an_objective_that_makes_a_tensor_in_the_wrong_place_is_found(tmp_path: 
 
     with other_device(), pytest.raises(RuntimeError, match=r"aten::mul of .* on lazy:0, .* on cpu"):
         go(tmp_path, objective=Careless())
+
+
+def test_no_run_on_the_cpu_reads_what_was_computed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path))
+
+    def entry(key: str, text: str) -> str:
+        folder = build_once("numbers", key, lambda staging: (staging / "number").write_text(text) and None)
+        return (folder / "number").read_text()
+
+    assert entry("both", "cpu") == "cpu"
+    with other_device():
+        assert entry("both", "here") == "cpu"
+        assert entry("new", "here") == "here" and entry("new", "again") == "here"
+    assert entry("new", "cpu") == "cpu"
+    with other_device():
+        assert entry("new", "again") == "cpu"
