@@ -89,16 +89,31 @@ def check_decoder(config: Any, known: Sequence[str] = DECODERS) -> None:
         )
 
 
-def one_layer(config: Any) -> int:
-    """The encoder layer whose states are the features. Raises UserError where they come from several."""
-    layer = config.vision_feature_layer
+def count_used_blocks(config: Any, blocks: int, lead: int) -> int:
+    """Encoder blocks in front of the features that go to the projector.
+
+    Args:
+        config: Of a model whose features are those of `vision_feature_layer`.
+        blocks: Of its encoder.
+        lead: Special tokens of the encoder in front of the patches.
+
+    Raises:
+        UserError: features of several layers, of none, with CLS among them, or without the first patch.
+    """
+    layer, where, hint = config.vision_feature_layer, "vision_feature_layer", "type one layer, such as -2"
     if not isinstance(layer, int):
+        raise UserError(f"pruning needs features of one encoder layer, not of {list(layer)}", where, hint)
+    used = layer if layer >= 0 else blocks + 1 + layer
+    if not 0 < used <= blocks:
+        raise UserError(f"feature layer {layer} is behind none of {blocks} blocks", where, hint)
+    strategy = config.vision_feature_select_strategy
+    if (strategy == "full") == bool(lead):
         raise UserError(
-            f"pruning needs features of one encoder layer, not of {list(layer)}",
-            "vision_feature_layer",
-            "type one layer, such as -2",
+            f"{strategy} would {'leave CLS among' if lead else 'take a patch from'} the features",
+            "vision_feature_select_strategy",
+            f"type {'default' if lead else 'full'}",
         )
-    return layer
+    return used
 
 
 def check_attention(config: Any, name: str) -> None:

@@ -15,7 +15,7 @@ from transformers import (
 from recipes.core.errors import UserError
 from recipes.core.models.anatomy import Encoder, encoder_parts
 from recipes.core.models.costs import LayerShape, decoder_shape
-from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder, one_layer
+from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder, count_used_blocks
 from recipes.pruning.adapters.families import families, family_of
 from recipes.pruning.tokens import Depth
 
@@ -84,7 +84,7 @@ def _alone(model: PreTrainedModel) -> Parts:
 def _llava(model: PreTrainedModel) -> Parts:
     config, core = model.config, model.model
     encoder = _encoder_of(core.vision_tower)
-    used, blocks = _count_blocks(config, encoder), len(encoder.blocks)
+    blocks = len(encoder.blocks)
     vision, text = config.vision_config, config.text_config
     check_decoder(text)
     return Parts(
@@ -93,7 +93,7 @@ def _llava(model: PreTrainedModel) -> Parts:
             depth=Depth(vit=blocks, llm=len(core.language_model.layers)),
             special=encoder.lead,
             encoder=LayerShape(vision.hidden_size, vision.intermediate_size),
-            used_blocks=used,
+            used_blocks=count_used_blocks(config, blocks, encoder.lead),
             llm=decoder_shape(core.language_model.layers[0]),
             projector=(vision.hidden_size, text.hidden_size, text.hidden_size),
             patch_pixels=_pixels(vision),
@@ -108,27 +108,6 @@ def _llava(model: PreTrainedModel) -> Parts:
 def _encoder_of(tower: PreTrainedModel) -> Encoder:
     check_attention(tower.config, type(tower).__name__)
     return encoder_parts(tower)
-
-
-def _count_blocks(config: Any, encoder: Encoder) -> int:
-    """Blocks in front of the features that go to the projector.
-
-    Raises:
-        UserError: features of several layers, of none, or with CLS among them.
-    """
-    layer, blocks = one_layer(config), len(encoder.blocks)
-    where, hint = "vision_feature_layer", "type one layer, such as -2"
-    used = layer if layer >= 0 else blocks + 1 + layer
-    if not 0 < used <= blocks:
-        raise UserError(f"feature layer {layer} is behind none of {blocks} blocks", where, hint)
-    strategy = config.vision_feature_select_strategy
-    if (strategy == "full") == bool(encoder.lead):
-        raise UserError(
-            f"{strategy} would {'leave CLS among' if encoder.lead else 'take a patch from'} the features",
-            "vision_feature_select_strategy",
-            f"type {'default' if encoder.lead else 'full'}",
-        )
-    return used
 
 
 def _pixels(config: Any) -> int:

@@ -242,6 +242,21 @@ def test_what_has_no_meaning_there_is_refused_by_name_without_weights(kind: str)
             check(skeleton, make(o.DivPruneOptions()), 0.5, positions="compact")
 
 
+@pytest.mark.parametrize("kind, strategy", [("llava_onevision", "default"), ("internvl", "full")])
+def test_features_that_the_encoder_does_not_have_are_refused(
+    kind: str, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saved(kind).model
+    for layer in (-4, 0, 4):
+        with monkeypatch.context() as changed:
+            changed.setattr(model.config, "vision_feature_layer", layer)
+            with pytest.raises(UserError, match=f"feature layer {layer} is behind none of 3 blocks"):
+                layout(model)
+    monkeypatch.setattr(model.config, "vision_feature_select_strategy", strategy)
+    with pytest.raises(UserError, match=f"{strategy} would (take a patch from|leave CLS among) the features"):
+        layout(model)
+
+
 @kinds
 @torch.no_grad()
 def test_costs_are_those_that_torch_counts(kind: str):

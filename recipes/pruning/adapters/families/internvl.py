@@ -6,9 +6,11 @@ from torch.nn import ModuleList
 
 from recipes.core.errors import UserError
 from recipes.core.models.costs import LayerShape, decoder_shape
-from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder, one_layer
+from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder, count_used_blocks
 from recipes.pruning.adapters.tiled import Tiled
 from recipes.pruning.tokens import Depth
+
+LEAD = 1  # CLS
 
 
 class InternVL(Tiled):
@@ -22,20 +24,18 @@ class InternVL(Tiled):
         vision, text = config.vision_config, config.text_config
         check_attention(vision, "the vision encoder")
         check_decoder(text)
-        if vision.model_type != "internvl_vision" or config.vision_feature_select_strategy != "default":
+        if vision.model_type != "internvl_vision":
             raise UserError(
-                f"of InternVL an encoder of type internvl_vision without CLS among its features is known, not "
-                f"{vision.model_type} with {config.vision_feature_select_strategy}",
+                f"pruning knows InternVL with an encoder of type internvl_vision, not {vision.model_type}",
                 "vision_config",
             )
         blocks, merged = self.blocks(core), core.multi_modal_projector.linear_1.in_features
-        layer = one_layer(config)
         layout = Layout(
             kind=config.model_type,
             depth=Depth(vit=len(blocks), llm=len(core.language_model.layers)),
-            special=1,
+            special=LEAD,
             encoder=LayerShape(vision.hidden_size, vision.intermediate_size),
-            used_blocks=layer if layer >= 0 else len(blocks) + 1 + layer,
+            used_blocks=count_used_blocks(config, len(blocks), LEAD),
             llm=decoder_shape(core.language_model.layers[0]),
             projector=(merged, text.hidden_size, text.hidden_size),
             patch_pixels=vision.num_channels * vision.patch_size[0] * vision.patch_size[1],

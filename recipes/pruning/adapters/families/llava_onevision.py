@@ -14,8 +14,9 @@ from transformers.models.llava_onevision.modeling_llava_onevision import (
 )
 
 from recipes.core.errors import UserError
+from recipes.core.models.anatomy import encoder_parts
 from recipes.core.models.costs import LayerShape, decoder_shape
-from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder, one_layer
+from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder, count_used_blocks
 from recipes.pruning.adapters.family import Call, Family, View
 from recipes.pruning.tokens import Depth
 
@@ -31,16 +32,16 @@ class LlavaOnevision(Family):
 
     def parts(self, model: Any) -> Parts:
         config, core = model.config, model.model
-        vision, text, layer = config.vision_config, config.text_config, one_layer(config)
+        vision, text = config.vision_config, config.text_config
         check_attention(vision, "the vision encoder")
         check_decoder(text)
-        blocks = self.blocks(core)
+        blocks, lead = self.blocks(core), encoder_parts(core.vision_tower).lead
         layout = Layout(
             kind=config.model_type,
             depth=Depth(vit=len(blocks), llm=len(core.language_model.layers)),
-            special=int(config.vision_feature_select_strategy == "default"),
+            special=lead,
             encoder=LayerShape(vision.hidden_size, vision.intermediate_size),
-            used_blocks=layer if layer >= 0 else len(blocks) + 1 + layer,
+            used_blocks=count_used_blocks(config, len(blocks), lead),
             llm=decoder_shape(core.language_model.layers[0]),
             projector=(vision.hidden_size, text.hidden_size, text.hidden_size),
             patch_pixels=vision.num_channels * vision.patch_size**2,
