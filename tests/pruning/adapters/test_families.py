@@ -228,8 +228,9 @@ def hooks_of(model: Any) -> list[Any]:
 
 @kinds
 def test_what_has_no_meaning_there_is_refused_by_name_without_weights(kind: str):
+    model = saved(kind).model
     with torch.device("meta"):
-        skeleton = type(saved(kind).model)(saved(kind).model.config)
+        skeleton = type(model)(model.config)
     working = {each.name for each in WORKING} | {"pool", *families()[kind].inside}
     for name in sorted(set(PRUNERS) - working):
         options = next(each for each in vars(o).values() if getattr(each, "name", None) == name)()
