@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Handle = Callable[[], None]
 Cells = np.ndarray[Any, np.dtype[np.int64]]
+ONE_IMAGE = "give one image a prompt, and neither num_beams nor num_return_sequences"
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,14 @@ class Noted:
             tokens, pairs = self.family.block_load(call, hidden, kwargs)
             call.tokens.append(tokens)
             call.pairs.append(pairs)
+
+
+def require_one_image(images: int, prompts: int, where: str) -> None:
+    """Refuse other numbers of images than of prompts, at the input `where`. Raises UserError."""
+    if images != prompts:
+        raise UserError(
+            f"pruning takes one image for each prompt, but got {images} images in {prompts} rows", where, ONE_IMAGE
+        )
 
 
 def refuse_videos(kwargs: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from recipes.core.errors import UserError
 from recipes.core.models.padded import gather, pack
 from recipes.pruning.adapters.crops import NEWLINE, Crops, pack_chart
 from recipes.pruning.adapters.encoder import EncoderPruning
-from recipes.pruning.adapters.family import Handle, replace_attribute
+from recipes.pruning.adapters.family import ONE_IMAGE, Handle, replace_attribute
 from recipes.pruning.adapters.session import Features, Session
 from recipes.pruning.pruners.simple import Full
 
@@ -171,6 +171,6 @@ def count_placeholders(image: Tensor, images: int, scattered: bool = False) -> T
         raise UserError(
             f"pruning takes one image for each prompt, in one piece, but got {images} images in {len(image)} rows",
             "input_ids",
-            "give one image a prompt, and neither num_beams nor num_return_sequences",
+            ONE_IMAGE,
         )
     return count

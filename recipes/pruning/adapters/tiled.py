@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from recipes.core.errors import UserError
-from recipes.pruning.adapters.family import Call, Family, View
+from recipes.pruning.adapters.family import ONE_IMAGE, Call, Family, View
 
 
 class Tiled(Family):
@@ -24,7 +24,7 @@ class Tiled(Family):
             raise UserError(
                 f"{sum(crops)} crops have placeholders in the prompts, but {len(call.tokens[0])} were encoded",
                 "pixel_values",
-                "give one image a prompt, and neither num_beams nor num_return_sequences",
+                ONE_IMAGE,
             )
         return crops
 

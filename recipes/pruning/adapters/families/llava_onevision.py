@@ -13,11 +13,10 @@ from transformers.models.llava_onevision.modeling_llava_onevision import (
     unpad_image,
 )
 
-from recipes.core.errors import UserError
 from recipes.core.models.anatomy import encoder_parts
 from recipes.core.models.costs import LayerShape, decoder_shape
 from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder, count_used_blocks
-from recipes.pruning.adapters.family import Call, Family, View
+from recipes.pruning.adapters.family import Call, Family, View, require_one_image
 from recipes.pruning.tokens import Depth
 
 SHRUNK = 1.1  # above this ratio of patches to the most there may be, the pack is resized
@@ -54,12 +53,9 @@ class LlavaOnevision(Family):
 
     def rows(self, core: Any, call: Call, totals: list[int]) -> list[int]:
         sizes, numbers = call.arguments["image_sizes"], call.arguments.get("batch_num_images")
-        if len(sizes) != len(totals) or (numbers is not None and any(int(number) != 1 for number in numbers)):
-            raise UserError(
-                f"pruning takes one image for each prompt, but got {len(sizes)} images in {len(totals)} rows",
-                "image_sizes",
-                "give one image a prompt, and neither num_beams nor num_return_sequences",
-            )
+        require_one_image(len(sizes), len(totals), "image_sizes")
+        for number in [] if numbers is None else numbers:
+            require_one_image(int(number), 1, "batch_num_images")
         config = core.config
         grid, side = config.image_grid_pinpoints, config.vision_config.image_size
         return [image_size_to_num_patches(size, grid, side) for size in sizes]

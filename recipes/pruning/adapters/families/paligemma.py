@@ -6,10 +6,9 @@ import numpy as np
 from torch import Tensor
 from torch.nn import ModuleList
 
-from recipes.core.errors import UserError
 from recipes.core.models.costs import LayerShape, decoder_shape
 from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder
-from recipes.pruning.adapters.family import Call, Family, View
+from recipes.pruning.adapters.family import Call, Family, View, require_one_image
 from recipes.pruning.tokens import Depth
 
 DECODERS = ("gemma",)
@@ -47,12 +46,7 @@ class PaliGemma(Family):
 
     def rows(self, core: Any, call: Call, totals: list[int]) -> list[int]:
         images = len(call.arguments["pixel_values"])
-        if images != len(totals):
-            raise UserError(
-                f"pruning takes one image for each prompt, but got {images} images in {len(totals)} rows",
-                "pixel_values",
-                "give one image a prompt, and neither num_beams nor num_return_sequences",
-            )
+        require_one_image(images, len(totals), "pixel_values")
         return [1] * images
 
     def views(self, config: Any, inputs: dict[str, Tensor]) -> list[View]:

@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.nn import ModuleList
 from transformers.vision_utils import get_vision_window_index
 
-from recipes.core.errors import UserError
 from recipes.core.models.costs import LayerShape, decoder_shape
 from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder
-from recipes.pruning.adapters.family import Call, Family, Handle, View
+from recipes.pruning.adapters.family import Call, Family, Handle, View, require_one_image
 from recipes.pruning.adapters.packed import PackedPruning
 from recipes.pruning.tokens import Depth
 
@@ -61,12 +60,7 @@ class QwenVL(Family):
 
     def rows(self, core: Any, call: Call, totals: list[int]) -> list[int]:
         images = len(call.arguments["image_grid_thw"])
-        if images != len(totals):
-            raise UserError(
-                f"pruning takes one image for each prompt, but got {images} images in {len(totals)} rows",
-                "image_grid_thw",
-                "give one image a prompt, and neither num_beams nor num_return_sequences",
-            )
+        require_one_image(images, len(totals), "image_grid_thw")
         return [1] * images
 
     def block_load(self, call: Call, hidden: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
