@@ -48,8 +48,7 @@ class Parts:
         core: The module that joins the towers; None without a language model.
         anyres: Whether an image is several crops, packed with newline tokens.
         llm: The language model without its head; None without one.
-        family: Of vision-language models whose visual tokens are made of several patches; None for LLaVA.
-        grid_positions: Whether a rotary position is a time, a row and a column (M-RoPE).
+        family: Of a vision-language model other than LLaVA; None elsewhere.
     """
 
     layout: Layout
@@ -58,12 +57,22 @@ class Parts:
     anyres: bool = False
     llm: Any = None
     family: Any = None
-    grid_positions: bool = False
+
+    @property
+    def grid_positions(self) -> bool:
+        """Whether a rotary position is a time, a row and a column (M-RoPE)."""
+        return self.family is not None and self.family.grid_positions
 
     @property
     def patches(self) -> int:
         """Visual tokens of an image or crop where that is one number; 0 where it depends on the sample."""
         return self.encoder.patches if self.encoder else 0
+
+
+def patch_pixels(vision: Any) -> int:
+    """Numbers in a square patch of an encoder with this config, all channels."""
+    pixels: int = vision.num_channels * vision.patch_size**2
+    return pixels
 
 
 def check_decoder(config: Any, known: Sequence[str] = DECODERS) -> None:

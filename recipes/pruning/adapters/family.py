@@ -18,7 +18,9 @@ from torch import Tensor
 from torch.nn import Module, ModuleList
 
 from recipes.core.errors import UserError
-from recipes.pruning.adapters.anatomy import Parts
+from recipes.core.models.costs import LayerShape, decoder_shape
+from recipes.pruning.adapters.anatomy import DECODERS, Layout, Parts, check_attention, check_decoder, patch_pixels
+from recipes.pruning.tokens import Depth
 
 if TYPE_CHECKING:
     from recipes.pruning.adapters.session import Session
@@ -66,6 +68,8 @@ class Family(ABC):
     Attributes:
         kinds: Model types in `config.json`.
         prompt: Of a processor without a chat template; `{image}` is its image token.
+        decoders: Model types of language models that can be pruned inside.
+        grid_positions: Whether a rotary position is a time, a row and a column (M-RoPE).
         scattered: Whether the visual tokens of one image stand in several pieces, with text between them.
         prefix: Whether all tokens of a prompt see each other.
         reason: Why pruners inside the encoder have no meaning there, in words that follow "the encoder of NAME: ".
@@ -75,6 +79,8 @@ class Family(ABC):
 
     kinds: ClassVar[tuple[str, ...]]
     prompt: ClassVar[str] = "USER: {image}\n{question} ASSISTANT:"
+    decoders: ClassVar[tuple[str, ...]] = DECODERS
+    grid_positions: ClassVar[bool] = False
     scattered: ClassVar[bool] = False
     prefix: ClassVar[bool] = False
     reason: ClassVar[str] = "several patches are joined to a token behind it"
@@ -87,6 +93,47 @@ class Family(ABC):
         Raises:
             UserError: a model of this family that cannot be pruned.
         """
+
+    def two_towers(
+        self,
+        model: Any,
+        llm: Any,
+        projector: tuple[int, ...],
+        *,
+        special: int = 0,
+        used_blocks: int | None = None,
+        encoder: LayerShape | None = None,
+        pixels: int | None = None,
+    ) -> Parts:
+        """The parts of a model of an encoder and a language model; what is left out is read from its config.
+
+        Args:
+            model: A model of this family.
+            llm: Its language model without the head.
+            projector: Widths of its projector.
+            special: Tokens of the encoder that are never pruned.
+            used_blocks: Encoder blocks whose output is used; None: all.
+            encoder: A block of the encoder.
+            pixels: Numbers in a patch, all channels.
+
+        Raises:
+            UserError: a language model that is not known, or attention of a tower that cannot be masked.
+        """
+        config, core, vision = model.config, model.model, model.config.vision_config
+        check_attention(vision, "the vision encoder")
+        check_decoder(config.text_config, self.decoders)
+        blocks = len(self.blocks(core))
+        layout = Layout(
+            kind=config.model_type,
+            depth=Depth(vit=blocks, llm=len(llm.layers)),
+            special=special,
+            encoder=encoder or LayerShape(vision.hidden_size, vision.intermediate_size),
+            used_blocks=blocks if used_blocks is None else used_blocks,
+            llm=decoder_shape(llm.layers[0]),
+            projector=projector,
+            patch_pixels=patch_pixels(vision) if pixels is None else pixels,
+        )
+        return Parts(layout, None, core, llm=llm, family=self)
 
     @abstractmethod
     def blocks(self, core: Any) -> ModuleList:

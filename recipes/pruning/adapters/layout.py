@@ -15,7 +15,14 @@ from transformers import (
 from recipes.core.errors import UserError
 from recipes.core.models.anatomy import Encoder, encoder_parts
 from recipes.core.models.costs import LayerShape, decoder_shape
-from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder, count_used_blocks
+from recipes.pruning.adapters.anatomy import (
+    Layout,
+    Parts,
+    check_attention,
+    check_decoder,
+    count_used_blocks,
+    patch_pixels,
+)
 from recipes.pruning.adapters.families import families, family_of
 from recipes.pruning.tokens import Depth
 
@@ -75,7 +82,7 @@ def _alone(model: PreTrainedModel) -> Parts:
             used_blocks=len(encoder.blocks),
             llm=None,
             projector=(),
-            patch_pixels=0 if text else _pixels(config),
+            patch_pixels=0 if text else patch_pixels(config),
         ),
         encoder,
     )
@@ -96,7 +103,7 @@ def _llava(model: PreTrainedModel) -> Parts:
             used_blocks=count_used_blocks(config, blocks, encoder.lead),
             llm=decoder_shape(core.language_model.layers[0]),
             projector=(vision.hidden_size, text.hidden_size, text.hidden_size),
-            patch_pixels=_pixels(vision),
+            patch_pixels=patch_pixels(vision),
         ),
         encoder,
         core,
@@ -108,8 +115,3 @@ def _llava(model: PreTrainedModel) -> Parts:
 def _encoder_of(tower: PreTrainedModel) -> Encoder:
     check_attention(tower.config, type(tower).__name__)
     return encoder_parts(tower)
-
-
-def _pixels(config: Any) -> int:
-    pixels: int = config.num_channels * config.patch_size**2
-    return pixels

@@ -6,10 +6,8 @@ from torch import Tensor
 from torch.nn import ModuleList
 from transformers import Idefics3Processor
 
-from recipes.core.models.costs import LayerShape, decoder_shape
-from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder
+from recipes.pruning.adapters.anatomy import Parts
 from recipes.pruning.adapters.tiled import Tiled
-from recipes.pruning.tokens import Depth
 
 
 class Idefics3(Tiled):
@@ -21,21 +19,8 @@ class Idefics3(Tiled):
 
     def parts(self, model: Any) -> Parts:
         config, core = model.config, model.model
-        vision = config.vision_config
-        check_attention(vision, "the vision encoder")
-        check_decoder(config.text_config)
-        blocks = self.blocks(core)
-        layout = Layout(
-            kind=config.model_type,
-            depth=Depth(vit=len(blocks), llm=len(core.text_model.layers)),
-            special=0,
-            encoder=LayerShape(vision.hidden_size, vision.intermediate_size),
-            used_blocks=len(blocks),
-            llm=decoder_shape(core.text_model.layers[0]),
-            projector=(vision.hidden_size * config.scale_factor**2, config.text_config.hidden_size),
-            patch_pixels=vision.num_channels * vision.patch_size**2,
-        )
-        return Parts(layout, None, core, llm=core.text_model, family=self)
+        merged = config.vision_config.hidden_size * config.scale_factor**2
+        return self.two_towers(model, core.text_model, (merged, config.text_config.hidden_size))
 
     def blocks(self, core: Any) -> ModuleList:
         blocks: ModuleList = core.vision_model.encoder.layers

@@ -5,10 +5,8 @@ from typing import Any, ClassVar
 from torch.nn import ModuleList
 
 from recipes.core.errors import UserError
-from recipes.core.models.costs import LayerShape, decoder_shape
-from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder, count_used_blocks
+from recipes.pruning.adapters.anatomy import Parts, count_used_blocks
 from recipes.pruning.adapters.tiled import Tiled
-from recipes.pruning.tokens import Depth
 
 LEAD = 1  # CLS
 
@@ -21,26 +19,20 @@ class InternVL(Tiled):
 
     def parts(self, model: Any) -> Parts:
         config, core = model.config, model.model
-        vision, text = config.vision_config, config.text_config
-        check_attention(vision, "the vision encoder")
-        check_decoder(text)
+        vision, width = config.vision_config, config.text_config.hidden_size
         if vision.model_type != "internvl_vision":
             raise UserError(
                 f"pruning knows InternVL with an encoder of type internvl_vision, not {vision.model_type}",
                 "vision_config",
             )
-        blocks, merged = self.blocks(core), core.multi_modal_projector.linear_1.in_features
-        layout = Layout(
-            kind=config.model_type,
-            depth=Depth(vit=len(blocks), llm=len(core.language_model.layers)),
+        return self.two_towers(
+            model,
+            core.language_model,
+            (core.multi_modal_projector.linear_1.in_features, width, width),
             special=LEAD,
-            encoder=LayerShape(vision.hidden_size, vision.intermediate_size),
-            used_blocks=count_used_blocks(config, len(blocks), LEAD),
-            llm=decoder_shape(core.language_model.layers[0]),
-            projector=(merged, text.hidden_size, text.hidden_size),
-            patch_pixels=vision.num_channels * vision.patch_size[0] * vision.patch_size[1],
+            used_blocks=count_used_blocks(config, len(self.blocks(core)), LEAD),
+            pixels=vision.num_channels * vision.patch_size[0] * vision.patch_size[1],
         )
-        return Parts(layout, None, core, llm=core.language_model, family=self)
 
     def blocks(self, core: Any) -> ModuleList:
         blocks: ModuleList = core.vision_tower.encoder.layer

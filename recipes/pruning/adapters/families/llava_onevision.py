@@ -14,10 +14,8 @@ from transformers.models.llava_onevision.modeling_llava_onevision import (
 )
 
 from recipes.core.models.anatomy import encoder_parts
-from recipes.core.models.costs import LayerShape, decoder_shape
-from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder, count_used_blocks
+from recipes.pruning.adapters.anatomy import Parts, count_used_blocks
 from recipes.pruning.adapters.family import Call, Family, View, require_one_image
-from recipes.pruning.tokens import Depth
 
 SHRUNK = 1.1  # above this ratio of patches to the most there may be, the pack is resized
 
@@ -31,21 +29,14 @@ class LlavaOnevision(Family):
 
     def parts(self, model: Any) -> Parts:
         config, core = model.config, model.model
-        vision, text = config.vision_config, config.text_config
-        check_attention(vision, "the vision encoder")
-        check_decoder(text)
-        blocks, lead = self.blocks(core), encoder_parts(core.vision_tower).lead
-        layout = Layout(
-            kind=config.model_type,
-            depth=Depth(vit=len(blocks), llm=len(core.language_model.layers)),
+        lead, width = encoder_parts(core.vision_tower).lead, config.text_config.hidden_size
+        return self.two_towers(
+            model,
+            core.language_model,
+            (config.vision_config.hidden_size, width, width),
             special=lead,
-            encoder=LayerShape(vision.hidden_size, vision.intermediate_size),
-            used_blocks=count_used_blocks(config, len(blocks), lead),
-            llm=decoder_shape(core.language_model.layers[0]),
-            projector=(vision.hidden_size, text.hidden_size, text.hidden_size),
-            patch_pixels=vision.num_channels * vision.patch_size**2,
+            used_blocks=count_used_blocks(config, len(self.blocks(core)), lead),
         )
-        return Parts(layout, None, core, llm=core.language_model, family=self)
 
     def blocks(self, core: Any) -> ModuleList:
         blocks: ModuleList = core.vision_tower.encoder.layers

@@ -6,12 +6,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn import ModuleList
 
-from recipes.core.models.costs import LayerShape, decoder_shape
-from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder
+from recipes.pruning.adapters.anatomy import Parts
 from recipes.pruning.adapters.family import Call, Family, View, require_one_image
-from recipes.pruning.tokens import Depth
-
-DECODERS = ("gemma",)
 
 
 class PaliGemma(Family):
@@ -19,26 +15,14 @@ class PaliGemma(Family):
 
     kinds = ("paligemma",)
     prompt: ClassVar[str] = "{image}{question}"
+    decoders = ("gemma",)
     prefix = True
-    reason = "which is known for LLaVA's towers only"
+    reason = "that is known for LLaVA's towers only"
 
     def parts(self, model: Any) -> Parts:
         config, core = model.config, model.model
-        vision, text = config.vision_config, config.text_config
-        check_attention(vision, "the vision encoder")
-        check_decoder(text, DECODERS)
-        blocks = self.blocks(core)
-        layout = Layout(
-            kind=config.model_type,
-            depth=Depth(vit=len(blocks), llm=len(core.language_model.layers)),
-            special=0,
-            encoder=LayerShape(vision.hidden_size, vision.intermediate_size),
-            used_blocks=len(blocks),
-            llm=decoder_shape(core.language_model.layers[0]),
-            projector=(vision.hidden_size, text.hidden_size),
-            patch_pixels=vision.num_channels * vision.patch_size**2,
-        )
-        return Parts(layout, None, core, llm=core.language_model, family=self)
+        widths = (config.vision_config.hidden_size, config.text_config.hidden_size)
+        return self.two_towers(model, core.language_model, widths)
 
     def blocks(self, core: Any) -> ModuleList:
         blocks: ModuleList = core.vision_tower.encoder.layers

@@ -8,47 +8,38 @@ from torch import Tensor
 from torch.nn import ModuleList
 from transformers.vision_utils import get_vision_window_index
 
-from recipes.core.models.costs import LayerShape, decoder_shape
-from recipes.pruning.adapters.anatomy import Layout, Parts, check_attention, check_decoder
+from recipes.core.models.costs import LayerShape
+from recipes.pruning.adapters.anatomy import Parts
 from recipes.pruning.adapters.family import Call, Family, Handle, View, require_one_image
 from recipes.pruning.adapters.packed import PackedPruning
-from recipes.pruning.tokens import Depth
-
-DECODERS = ("qwen2_vl_text", "qwen2_5_vl_text")
 
 
 class QwenVL(Family):
     """What both have in common; their encoders differ in widths, MLPs and windows."""
 
     kinds = ("qwen2_vl", "qwen2_5_vl")
+    decoders = ("qwen2_vl_text", "qwen2_5_vl_text")
+    grid_positions = True
     inside: ClassVar[tuple[str, ...]] = ("flowcut",)
     prompt: ClassVar[str] = (
         "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
     )
 
     def parts(self, model: Any) -> Parts:
-        config, core = model.config, model.model
-        vision, text = config.vision_config, config.text_config
-        check_attention(vision, "the vision encoder")
-        check_decoder(text, DECODERS)
-        blocks, merged = core.visual.blocks, core.visual.merger.hidden_size
-        mlp = blocks[0].mlp
-        gated = hasattr(mlp, "gate_proj")
-        layout = Layout(
-            kind=config.model_type,
-            depth=Depth(vit=len(blocks), llm=len(core.language_model.layers)),
-            special=0,
+        core, vision = model.model, model.config.vision_config
+        block, merged = core.visual.blocks[0], core.visual.merger.hidden_size
+        gated = hasattr(block.mlp, "gate_proj")
+        return self.two_towers(
+            model,
+            core.language_model,
+            (merged, merged, model.config.text_config.hidden_size),
             encoder=LayerShape(
-                width=blocks[0].attn.qkv.in_features,
-                ffn=(mlp.gate_proj if gated else mlp.fc1).out_features,
+                width=block.attn.qkv.in_features,
+                ffn=(block.mlp.gate_proj if gated else block.mlp.fc1).out_features,
                 matrices=3 if gated else 2,
             ),
-            used_blocks=len(blocks),
-            llm=decoder_shape(core.language_model.layers[0]),
-            projector=(merged, merged, text.hidden_size),
-            patch_pixels=vision.in_channels * vision.temporal_patch_size * vision.patch_size**2,
+            pixels=vision.in_channels * vision.temporal_patch_size * vision.patch_size**2,
         )
-        return Parts(layout, None, core, llm=core.language_model, family=self, grid_positions=True)
 
     def blocks(self, core: Any) -> ModuleList:
         blocks: ModuleList = core.visual.blocks
