@@ -78,7 +78,7 @@ class Family(ABC):
     """
 
     kinds: ClassVar[tuple[str, ...]]
-    prompt: ClassVar[str] = "USER: {image}\n{question} ASSISTANT:"
+    prompt: ClassVar[str]
     decoders: ClassVar[tuple[str, ...]] = DECODERS
     grid_positions: ClassVar[bool] = False
     scattered: ClassVar[bool] = False
@@ -203,7 +203,7 @@ class Family(ABC):
             text: The prompt.
             options: Of the processor: `add_special_tokens`, `sanitize_control_tokens`.
         """
-        return dict(processor(images=image, text=text, return_tensors="pt", **options))
+        return model_inputs(processor, image, text, **options)
 
     def encoder_hooks(self, session: "Session") -> list[Handle]:
         """Hooks that prune inside the encoder, beside those that note what it does."""
@@ -244,6 +244,11 @@ class Noted:
             tokens, pairs = self.family.block_load(call, hidden, kwargs)
             call.tokens.append(tokens)
             call.pairs.append(pairs)
+
+
+def model_inputs(processor: Any, image: Any, text: str, **options: Any) -> dict[str, Tensor]:
+    """What a model takes of an image and a prompt, by its processor; see `Family.process`."""
+    return dict(processor(images=image, text=text, return_tensors="pt", **options))
 
 
 def require_one_image(images: int, prompts: int, where: str) -> None:

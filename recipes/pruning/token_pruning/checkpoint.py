@@ -22,6 +22,7 @@ from recipes.core.models.sources import (
     silent,
 )
 from recipes.pruning.adapters import Family, Guide, check, families, family_of, layout
+from recipes.pruning.adapters.family import model_inputs
 from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning.config import TokenPruningConfig, VqaConfig
 from recipes.pruning.token_pruning.subjects import Batch, Subject
@@ -118,7 +119,7 @@ class Checkpoint(Subject):
         from PIL import Image
 
         image = Image.fromarray(asked.pixels(self.side))
-        process = self.family.process if self.family else _process
+        process = self.family.process if self.family else model_inputs
         inputs = prompt_inputs(self.processor, self.reader, self.ask, image, asked.question, process)
         if not (inputs["input_ids"] == self.model.config.image_token_id).any():
             raise UserError(
@@ -178,17 +179,13 @@ def asking(processor: Any, plain: str = TEMPLATE) -> Callable[[str], str]:
     return ask
 
 
-def _process(processor: Any, image: Any, text: str, **options: Any) -> dict[str, Tensor]:
-    return dict(processor(images=image, text=text, return_tensors="pt", **options))
-
-
 def prompt_inputs(
     processor: Any,
     reader: TextIds,
     ask: Callable[[str], str],
     image: Any,
     question: str,
-    process: Callable[..., dict[str, Tensor]] = _process,
+    process: Callable[..., dict[str, Tensor]] = model_inputs,
 ) -> dict[str, Tensor]:
     """A question about an image as tensors. A begin of text stands before it once; control tokens in it are text.
 
