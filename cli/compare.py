@@ -108,7 +108,7 @@ def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> li
         try:
             keys, metric = free_keys(recipe, (name, card.claim.baseline), card), card.claim.metric
             comparisons.append(
-                compare_arms(runs, name, card.claim.baseline, arm_keys=keys, main_metric=metric, start=_beside)
+                compare_arms(runs, name, card.claim.baseline, arm_keys=keys, main_metric=metric, start=_command_for_arm)
             )
         except UserError as error:
             if wanted:
@@ -130,7 +130,7 @@ def _arms(recipe: str, wanted: list[str], where: list[str], outputs: Path) -> li
     ]
 
 
-def _beside(run: "RunRecord", arm: str) -> str:
+def _command_for_arm(run: "RunRecord", arm: str) -> str:
     """The command of a run with another arm, and its seed."""
     from recipes.core.report.run import command_for
     from recipes.core.runs.folder import RunFolder

@@ -101,7 +101,7 @@ def check(
         counts: Numbers of tokens that samples have, where they differ.
 
     Returns:
-        As `planned`.
+        As `plan_points`.
 
     Raises:
         UserError: it cannot work, with what to type instead.

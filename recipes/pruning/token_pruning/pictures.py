@@ -42,7 +42,7 @@ def strips(measured: Measured, budgets: Sequence[tuple[str, float | int]], chose
     strips = []
     for tally in measured.every:
         shots = [
-            Shot(name, batch.questions[index], _note(seen), data_uri(_beside(images[name], seen)))
+            Shot(name, batch.questions[index], _note(seen), data_uri(_sample_picture(images[name], seen)))
             for name, batch, index in shown
             for seen in [tally.seen[name]]
         ]
@@ -103,7 +103,7 @@ def _views(batch: Batch, row: int, seen: Seen) -> list[View]:
     return [View(batch.pixels[row], np.arange(seen.patches).reshape(side, side))]
 
 
-def _beside(views: Sequence[View], seen: Seen) -> Image:
+def _sample_picture(views: Sequence[View], seen: Seen) -> Image:
     """The pictures of a sample beside each other, pruned patches faded to paper."""
     step = max(1, sum(view.pixels.shape[2] for view in views) // WIDEST)  # of many crops every so many-th pixel
     dimmed = [dim(picture(view.pixels[:, ::step, ::step]), view.cells, seen) for view in views]
