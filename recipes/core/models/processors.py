@@ -29,17 +29,15 @@ def load_for_images(folder: str, **options: Any) -> Any:
 
 
 def without_videos(kind: Any) -> Any:
-    """A processor class that takes no video processor, under its name; the class itself if it never took one."""
+    """A processor class that takes a video processor, as one under its name that takes none."""
     parts = kind.get_attributes()
-    if VIDEO not in parts:
-        return kind
     module: Any = import_module(kind.__module__)
     if getattr(module, WORDS, str) is None:  # asked for by SmolVLM, and used to spell the number of frames
         setattr(module, WORDS, str)
 
     def get_arguments(cls: Any, *args: Any, **options: Any) -> list[Any]:
-        given: list[Any] = super(limited, cls)._get_arguments_from_pretrained(*args, **options)
-        return [*given[: parts.index(VIDEO)], None, *given[parts.index(VIDEO) :]]
+        loaded: list[Any] = super(limited, cls)._get_arguments_from_pretrained(*args, **options)
+        return [*loaded[: parts.index(VIDEO)], None, *loaded[parts.index(VIDEO) :]]
 
     limited: Any = type(
         kind.__name__,

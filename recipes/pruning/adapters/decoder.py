@@ -150,22 +150,19 @@ class DecoderPruning:
         session.features = features
         self.total, self.budget = total, session.budget(total)
         shape = embeds.shape[:2]
-        position = torch.arange(shape[1], device=embeds.device)[None] if kwargs.get("position_ids") is None else None
-        positions = axes_last(kwargs["position_ids"], len(embeds)) if position is None else position
+        places = kwargs.get("position_ids")
+        places = torch.arange(shape[1], device=embeds.device)[None] if places is None else axes_last(places, shape[0])
         seen = torch.ones(shape, dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
-        whole = Columns.of_prompt(
-            seen, positions.expand(*shape, *positions.shape[2:]), image.to(embeds.device), self.both
-        )
+        places = places.expand(*shape, *places.shape[2:])
+        whole = Columns.of_prompt(seen, places, image.to(embeds.device), self.both)
         self.active = not session.idle("llm", total, self.budget)
         session.state.pop("count/llm", None)
-        entry = Segment.of(0, whole, whole.following)
-        if self.active:
-            hidden, columns = whole.rebuilt(embeds, self._entering(embeds, whole), session.positions == "compact")
-            entry = Segment.of(0, columns, self._following(columns, whole.following))
-            self.segments = [entry]
-            kwargs = kwargs | {"inputs_embeds": hidden} | self._arguments(hidden, kwargs)
-        self.segments = [entry]
-        return kwargs
+        if not self.active:
+            self.segments = [Segment.of(0, whole, whole.following)]
+            return kwargs
+        hidden, columns = whole.rebuilt(embeds, self._entering(embeds, whole), session.positions == "compact")
+        self.segments = [Segment.of(0, columns, self._following(columns, whole.following))]
+        return kwargs | {"inputs_embeds": hidden} | self._arguments(hidden, kwargs)
 
     def _arguments(self, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """What the whole language model is called with."""
