@@ -169,13 +169,13 @@ class Family(ABC):
         """Tokens of each sample that go through the projector."""
         return totals
 
-    def block_load(self, call: Call, hidden: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def block_load(self, call: Call, hidden: Tensor, others: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """[rows] tokens entering a block and [rows] pairs of them that attend to each other.
 
         Args:
             call: What the encoder was called with.
             hidden: Input of the block.
-            given: Its other arguments by name.
+            others: Its other arguments by name.
         """
         tokens = torch.full((hidden.shape[0],), hidden.shape[1])
         return tokens, tokens**2
@@ -230,8 +230,8 @@ class Noted:
     def _wrap(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(original)
         def get_image_features(*args: Any, **kwargs: Any) -> Any:
-            given = dict(signature(original).bind(*args, **kwargs).arguments)
-            self.session.call, self.session.features = Call(given | given.pop("kwargs", {})), None
+            bound = dict(signature(original).bind(*args, **kwargs).arguments)
+            self.session.call, self.session.features = Call(bound | bound.pop("kwargs", {})), None
             self.session.begin("vit")
             return original(*args, **kwargs)
 

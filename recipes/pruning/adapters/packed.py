@@ -107,14 +107,12 @@ class PackedPruning:
         for name, states in (("queries", query), ("keys", key), ("values", value)):
             if name in session.needs(point):
                 reads[name] = pad_sequence(states.split(sizes), batch_first=True).transpose(1, 2)
-        first = [
-            patches - patches.new_tensor(begin) for patches, begin in zip(self._patches, self._begins, strict=True)
-        ]
+        positions = [patches - begin for patches, begin in zip(self._patches, self._begins, strict=True)]
         return Tokens.of(
             pad_sequence(output.split(sizes), batch_first=True),
             self.budget,
             valid=torch.arange(max(sizes), device=output.device) < counts[:, None],
-            positions=pad_sequence(first, batch_first=True),
+            positions=pad_sequence(positions, batch_first=True),
             seeds=session.seeds,
             names=session.sample_names,
             point=point,

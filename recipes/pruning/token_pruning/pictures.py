@@ -105,7 +105,9 @@ def _views(batch: Batch, row: int, seen: Seen) -> list[View]:
 
 def _sample_picture(views: Sequence[View], seen: Seen) -> Image:
     """The pictures of a sample beside each other, pruned patches faded to paper."""
-    step = max(1, sum(view.pixels.shape[2] for view in views) // WIDEST)  # of many crops every so many-th pixel
+    step = max(
+        1, sum(view.pixels.shape[2] for view in views) // WIDEST
+    )  # wide rows of crops show every step-th pixel only
     dimmed = [dim(picture(view.pixels[:, ::step, ::step]), view.cells, seen) for view in views]
     tallest = max(len(each) for each in dimmed)
     paper = PAPER.round().astype(np.uint8)

@@ -11,7 +11,7 @@ from recipes.pruning.adapters.tiled import Tiled
 
 
 class Idefics3(Tiled):
-    """Several images of a prompt share its budget: nothing but their text tells them from crops of one."""
+    """Several images of a prompt share its budget: only the text between them tells them from the crops of one."""
 
     kinds = ("idefics3", "smolvlm")
     prompt: ClassVar[str] = "<|im_start|>User:{image}{question}<end_of_utterance>\nAssistant:"

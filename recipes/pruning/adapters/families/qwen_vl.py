@@ -54,9 +54,9 @@ class QwenVL(Family):
         require_one_image(images, len(totals), "image_grid_thw")
         return [1] * images
 
-    def block_load(self, call: Call, hidden: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def block_load(self, call: Call, hidden: Tensor, others: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Images stand behind each other; each attends within its segments: itself, or its windows."""
-        ends = given["cu_seqlens"].long().cpu()
+        ends = others["cu_seqlens"].long().cpu()
         lengths = ends.diff()
         images = image_ends(call)
         owner = torch.bucketize(ends[:-1], images, right=True)
