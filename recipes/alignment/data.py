@@ -86,7 +86,8 @@ def states_of(frozen: Any) -> States:
     def states(batch: dict[str, Tensor]) -> Tensor:
         if complete and name in batch:
             return exact(batch[name])
-        return hidden_states(frozen_on(frozen, batch["labels"].device), batch, layers)
+        with frozen_on(frozen, batch["labels"].device) as model:
+            return hidden_states(model, batch, layers)
 
     return states
 

@@ -106,7 +106,8 @@ class StepReference:
             if reading.layers is not None:
                 columns[TOKENS + STATES] = reading.layers
 
-        read_batch(frozen_on(self.model, batch["labels"].device), batch, read, self.layers, self.bf16)
+        with frozen_on(self.model, batch["labels"].device) as model:
+            read_batch(model, batch, read, self.layers, self.bf16)
         return batch | columns
 
 

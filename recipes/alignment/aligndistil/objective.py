@@ -48,7 +48,8 @@ class Teachers:
         """The rows with their columns."""
         columns = {}
         for name, model in zip(TEACHERS, self.models, strict=True):
-            columns[TOKENS + name] = hidden_states(frozen_on(model, rows["labels"].device), rows, [HEAD])[:, 0]
+            with frozen_on(model, rows["labels"].device) as frozen:
+                columns[TOKENS + name] = hidden_states(frozen, rows, [HEAD])[:, 0]
         return rows | columns
 
 

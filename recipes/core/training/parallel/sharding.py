@@ -33,24 +33,15 @@ def shard(model: nn.Module, device: str) -> None:
         model: The same in every process.
         device: "cpu" or "cuda".
     """
-    # Without a backward pass nothing else would share the rest out again.
-    frozen = not any(parameter.requires_grad for parameter in model.parameters())
     mesh = init_device_mesh(device, (dist.get_world_size(),))
     # What holds others comes first in `modules`, and must be shared out last.
     for module in reversed(list(model.modules())):
         if isinstance(module, nn.ModuleList):
             for block in module:
                 fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh, reshard_after_forward=True if frozen else None)
+    fully_shard(model, mesh=mesh)
     # Or the first block that runs by itself would take itself for the whole model.
     model._get_fsdp_state()._lazy_init()  # type: ignore[operator]
-    if frozen:
-        model.register_forward_hook(_share_rest)
-
-
-def _share_rest(model: Any, *_: Any) -> None:
-    """After a forward that `gather_rest` came before: FSDP2 by itself shares the rest out after the first one alone."""
-    model.reshard()
 
 
 def gather_rest(model: nn.Module) -> None:
@@ -67,12 +58,21 @@ def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def frozen_on(model: nn.Module, device: torch.device) -> nn.Module:
-    """A frozen model that is read beside a step, on the device; one that is shared out is there, and stays so."""
-    if not is_sharded(model):
-        return model.to(device).eval()
+@contextmanager
+def frozen_on(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    """Inside the block a frozen model that is read beside a step is on the device, and may be run in parts.
+
+    One that is shared out is there already. What is outside of its blocks is whole inside the block alone, as no
+    backward pass would share it out again; of a model that all processes hold whole nothing is shared out.
+    """
+    if not isinstance(model, FSDPModule):
+        yield model.to(device).eval()
+        return
+    held_whole = not any(isinstance(parameter, DTensor) for parameter in model.parameters())
     gather_rest(model)
-    return model.eval()
+    yield model.eval()
+    if not held_whole:
+        model.reshard()
 
 
 def unshard(model: nn.Module) -> None:

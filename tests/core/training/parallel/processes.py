@@ -103,7 +103,9 @@ class Blocks(nn.Module):
 
 
 class Beside:
-    """A frozen model that an objective reads; keeps how many of its weights this process holds between steps."""
+    """A frozen model that an objective reads, whole and in parts; keeps how many of its weights this process holds
+    between steps.
+    """
 
     def __init__(self) -> None:
         self.model = Blocks(0).requires_grad_(False)
@@ -112,8 +114,11 @@ class Beside:
         self.held: set[int] = set()
 
     def __call__(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            read: Tensor = sharding.frozen_on(self.model, x.device)(x)
+        with torch.no_grad(), sharding.frozen_on(self.model, x.device) as model:
+            model.measured()
+            read: Tensor = model(x)
+        with torch.no_grad(), sharding.frozen_on(self.model, x.device) as model:
+            model.measured()
         parts = [each.to_local() if isinstance(each, DTensor) else each for each in self.model.parameters()]
         self.held.add(sum(part.numel() for part in parts))
         return read
@@ -197,7 +202,7 @@ def go(
         "seen": objective.seen,
         "moved_whole": moved_whole,
         "held": frozen and sorted(frozen.held),
-        "read_alone": frozen and distributed.is_first() and frozen(torch.ones(2, 3)).tolist(),
+        "read_alone": frozen and distributed.is_first() and [frozen(torch.ones(2, 3)).tolist() for _ in range(2)],
     }
 
 
