@@ -66,17 +66,16 @@ class Exchange:
 
 
 def report_of(error: BaseException) -> dict[str, Any]:
-    """How a process fails, as plain values: when, and what it says."""
-    report: dict[str, Any] = {"seconds": time.time(), "kind": type(error).__name__}
-    if kind := next((kind for kind in FORESEEN if isinstance(error, kind)), None):  # a kind of it is one of these, too
-        report["kind"] = kind.__name__
+    """How a process fails, as plain values: when, and what it says. A subclass of a foreseen error is that error."""
+    kind = next((kind for kind in FORESEEN if isinstance(error, kind)), type(error))
+    report: dict[str, Any] = {"seconds": time.time(), "kind": kind.__name__}
     if isinstance(error, SteelyardError):
         return report | {"what": error.what, "where": error.where, "hint": error.hint}
     return report | {"text": str(error), "traceback": "".join(traceback.format_exception(error))}
 
 
 def error_of(rank: int, report: dict[str, Any]) -> BaseException:
-    """The error that a report of a process is of."""
+    """The error that `report_of` described, of the process with this number."""
     for kind in (UserError, RunFailed):
         if report["kind"] == kind.__name__:
             return kind(report["what"], report["where"], report["hint"])

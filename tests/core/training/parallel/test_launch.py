@@ -7,6 +7,7 @@ import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from recipes.core.errors import RunFailed, UserError
+from recipes.core.training.divergence import Diverged
 from recipes.core.training.parallel import exchange as exchange_module
 from recipes.core.training.parallel.exchange import STOP, Exchange, WorkerError
 from recipes.core.training.parallel.launch import cause
@@ -29,6 +30,15 @@ def test_errors_for_people_arrive_as_they_were(error: Exception, tmp_path: Path)
     exchange.tell(1, error)
     (failure,) = exchange.failures()
     assert failure.rank == 1 and type(failure.error) is type(error) and str(failure.error) == str(error)
+
+
+def test_a_subclass_arrives_as_the_error_for_people_that_it_is(tmp_path: Path) -> None:
+    exchange = Exchange(tmp_path)
+    exchange.tell(1, Diverged("the loss is nan", "step 3", "lower it"))
+    (failure,) = exchange.failures()
+    assert type(failure.error) is RunFailed and str(failure.error) == str(
+        RunFailed("the loss is nan", "step 3", "lower it")
+    )
 
 
 def test_an_unforeseen_error_names_its_process_and_keeps_its_traceback(tmp_path: Path) -> None:
