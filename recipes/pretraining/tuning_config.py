@@ -46,7 +46,7 @@ class FineTuningConfig:
             problems.append((f"{KEY}.max_tokens", message))
         if self.steps and trainer.processes > 1:
             message = f"trains in one process, and the run is one of {trainer.processes}; type {KEY}.steps=0, or "
-            problems.append((f"{KEY}.steps", f"{message}trainer.nproc=1"))
+            problems.append((f"{KEY}.steps", f"{message}{trainer.processes_key}=1"))
         return problems
 
     @property

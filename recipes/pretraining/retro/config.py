@@ -101,7 +101,7 @@ class RetroConfig(RunConfig):
 
         Eager attention takes a missing mask for tokens that see all.
         """
-        trainer = self.trainer
+        trainer, processes = self.trainer, self.trainer.processes_key.removeprefix("trainer.")
         whole = "changes whole layers of a decoder, and cross-attention stands inside them; leave it out"
         cannot = (
             ("gradient_checkpointing", trainer.gradient_checkpointing, whole),
@@ -109,11 +109,7 @@ class RetroConfig(RunConfig):
             ("dtype", trainer.dtype != "float32", whole),
             ("attention", trainer.attention != "auto", "is fixed, as layers are called without masks; leave it out"),
             ("parallel", trainer.parallel == "fsdp", "fsdp shares out what is read outside of its layer; type ddp"),
-            (
-                "nproc",
-                trainer.processes > 1 and self.stages,
-                "RETRO-fitting freezes weights in one process; type 1",
-            ),
+            (processes, trainer.processes > 1 and self.stages, "RETRO-fitting freezes weights in one process; type 1"),
         )
         problems = [(f"trainer.{key}", reason) for key, is_asked, reason in cannot if is_asked]
         if self.stages and (problem := stage_problem(self.stages, trainer.max_steps)):
