@@ -68,26 +68,12 @@ def train_once(
         """Train, and save into the folder of the cache."""
         note(f"training {name} on {what} (once, then cached)")
         work = training()
-        size = min(trainer.batch_size, len(work.dataset))  # type: ignore[arg-type]
-        if size < trainer.batch_size:
-            note(f"all {size:,} of them are a batch, in place of {trainer.batch_size:,}")
-        shortened = dataclasses.replace(
-            trainer,
-            batch_size=size,
-            micro_batch_size=_micro_batch(size, trainer.micro_batch_size),
-            save_steps=trainer.save_steps if resumable else trainer.max_steps,
-            nproc=1,
-            nodes=1,
-            gradient_checkpointing=trainer.gradient_checkpointing and can_checkpoint(work.model),
-            attention="auto",
-            compile=False,
-            dtype="float32",
-            group_by_length=False,
-            early_stopping=EarlyStoppingConfig(),
-        )
+        settings = _settings_alone(trainer, work, resumable)
+        if settings.batch_size < trainer.batch_size:
+            note(f"all {settings.batch_size:,} of them are a batch, in place of {trainer.batch_size:,}")
         listener = events(folder, work.watch_steps) if events else TrainEvents()
         try:
-            result = train(work, shortened, seed, folder / CHECKPOINTS, listener)
+            result = train(work, settings, seed, folder / CHECKPOINTS, listener)
         except Diverged as error:
             hint = "lower the rate that it is trained at, or look at these examples; nothing of it is kept"
             raise Diverged(f"training {name}: {error.what}", error.where, hint) from error
@@ -141,6 +127,25 @@ def train_reference(
         model.language_model.save_pretrained(folder / "model")
 
     return train_once("reference-models", key, trainer, seed, training, save, name=name, what=what) / "model"
+
+
+def _settings_alone(trainer: TrainerConfig, work: Training, resumable: bool) -> TrainerConfig:
+    """How `train_once` trains: in one process, on weights in float32, to the last step, by batches that the data fill."""
+    size = min(trainer.batch_size, len(work.dataset))  # type: ignore[arg-type]
+    return dataclasses.replace(
+        trainer,
+        batch_size=size,
+        micro_batch_size=_micro_batch(size, trainer.micro_batch_size),
+        save_steps=trainer.save_steps if resumable else trainer.max_steps,
+        nproc=1,
+        nodes=1,
+        gradient_checkpointing=trainer.gradient_checkpointing and can_checkpoint(work.model),
+        attention="auto",
+        compile=False,
+        dtype="float32",
+        group_by_length=False,
+        early_stopping=EarlyStoppingConfig(),
+    )
 
 
 def _micro_batch(size: int, most: int | None) -> int | None:
