@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import UserError
-from recipes.core.models.nearest import nearest
-from recipes.core.models.sentences import load_sentence_encoder
+from recipes.core.models.nearest import Vectors, nearest
+from recipes.core.models.sentences import SentenceEncoder, load_sentence_encoder
 from recipes.core.scoring.neighbours_config import MINILM, KeysConfig
 from recipes.core.scoring.vectors import encoder_key, sentence_vectors
 from recipes.core.storage.cache import build_once
@@ -154,6 +154,7 @@ def nearest_texts(
     kind = [config.kind, *([config.buckets] if encoder is None else encoder_key(encoder))]
 
     def build(folder: Path) -> None:
+        """Search, and save into the folder of the cache."""
         searched, asking = (_with_words(part, encoder is None) for part in (texts, queries))
         if not len(searched):
             hint = f"type {where}.kind={MINILM}, or give other texts" if encoder is None else "give other texts"
@@ -161,17 +162,23 @@ def nearest_texts(
         numbers = np.full((len(queries), k), MISSING, np.int32)
         if len(asking):
             chosen, asked = [texts[number] for number in searched], [queries[number] for number in asking]
-            if encoder is None:
-                keys: Any = hashed_tfidf(chosen, asked, config.buckets)
-            else:
-                keys = sentence_vectors(encoder, chosen), sentence_vectors(encoder, asked)
+            keys, vectors = _vectors(config, encoder, chosen, asked)
             others = None if exclude is None else (exclude[0][asking], exclude[1][searched])
-            best = nearest(keys[1], keys[0], k, cosine=True, exclude=others, fewer=True, device=device)
+            best = nearest(vectors, keys, k, cosine=True, exclude=others, fewer=True, device=device)
             numbers[asking] = np.append(searched, MISSING)[best.indices]
         np.save(folder / "numbers.npy", numbers)
 
     key = sha256_json([VERSION, kind, k, groups, list(texts), list(queries)])[:32]
     return np.load(build_once("neighbours", key, build) / "numbers.npy")
+
+
+def _vectors(
+    config: KeysConfig, encoder: SentenceEncoder | None, texts: Sequence[str], queries: Sequence[str]
+) -> tuple[Vectors, Vectors]:
+    """float32 [N, d] and [Q, d] vectors of texts and queries: the encoder's, or without one hashed words."""
+    if encoder is None:
+        return hashed_tfidf(texts, queries, config.buckets)
+    return sentence_vectors(encoder, texts), sentence_vectors(encoder, queries)
 
 
 def _with_words(texts: Sequence[str], hashed: bool) -> np.ndarray:
