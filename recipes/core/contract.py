@@ -13,6 +13,7 @@ from pathlib import Path
 
 from recipes.core.config import compose, registry
 from recipes.core.config.settings import FULL, SMALL, SMOKE
+from recipes.core.config.unread import with_parents
 from recipes.core.runs.folder import RunFolder
 from recipes.core.runs.identity import identify
 from recipes.core.runs.records import final_metrics, read_info
@@ -68,12 +69,13 @@ def every_key_is_explained(recipe: str, _: Path) -> None:
 
 def an_arm_reads_what_it_sets(recipe: str, _: Path) -> None:
     """What a config says it does not read are keys of the recipe, and none that its own arm sets."""
-    settings, groups = compose.arm_settings(recipe), set(compose.to_tree(compose.compose(recipe, [])))
+    settings = compose.arm_settings(recipe)
     for arm in compose.arms(recipe):
         unread = dict(compose.compose(recipe, [f"arm={arm}"]).unread())
-        unknown = unread.keys() - compose.config_keys(recipe, [f"arm={arm}"]).keys() - groups
+        known = {name for key in compose.config_keys(recipe, [f"arm={arm}"]) for name in with_parents(key)}
+        unknown = unread.keys() - known
         assert not unknown, f"arm {arm}: `unread` names what is no key: {', '.join(sorted(unknown))}"
-        idle = [key for key in settings[arm] if not {key, key.partition(".")[0]}.isdisjoint(unread)]
+        idle = [key for key in settings[arm] if not unread.keys().isdisjoint(with_parents(key))]
         assert not idle, f"arm {arm} sets what it does not read: {', '.join(idle)}"
 
 

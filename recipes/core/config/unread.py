@@ -29,14 +29,14 @@ def of_no_use(configs: Sequence[RunConfig], overrides: Sequence[str]) -> list[tu
     words = {word.lstrip("+~").partition("=")[0] for word in overrides}
     unread, rows = [dict(config.unread()) for config in configs], dict[str, str]()
     for key, _ in compose.typed_keys(configs[0].recipe, overrides):
-        names = _with_parents(key)
+        names = with_parents(key)
         whys = [next((keys[name] for name in names if name in keys), None) for keys in unread]
         if whys[0] is not None and None not in whys and not words.isdisjoint(names) and rows.keys().isdisjoint(names):
             rows[key] = whys[0]
     return list(rows.items())
 
 
-def _with_parents(key: str) -> list[str]:
+def with_parents(key: str) -> list[str]:
     """ "a.b.c" as ["a", "a.b", "a.b.c"]."""
     parts = key.split(".")
     return [".".join(parts[: end + 1]) for end in range(len(parts))]
