@@ -73,6 +73,8 @@ SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt", "warmup_stable_deca
 LONGEST_TAG = 64  # characters that W&B takes
 TRACKERS = ("auto", "wandb", "tensorboard", "mlflow", "none")
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2", "flex_attention")
+# Trainer settings of a run that models trained beside its own take over: where they are trained, and how exactly.
+BESIDE = ("device", "threads", "precision", "micro_batch_size")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.config.identity_keys import LATER_KEYS
-from recipes.core.config.settings import EarlyStoppingConfig, TrainerConfig
+from recipes.core.config.settings import BESIDE, EarlyStoppingConfig, TrainerConfig
 from recipes.core.messages import note
 from recipes.core.runs.folder import INTERRUPTED
 from recipes.core.storage.cache import build_once
@@ -101,10 +101,7 @@ def settings_beside(
         max_steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        device=trainer.device,
-        threads=trainer.threads,
-        precision=trainer.precision,
-        micro_batch_size=trainer.micro_batch_size,
+        **{name: getattr(trainer, name) for name in BESIDE},
         **others,
     )
 
@@ -130,7 +127,7 @@ def train_reference(
 
 
 def _settings_alone(trainer: TrainerConfig, work: Training, resumable: bool) -> TrainerConfig:
-    """How `train_once` trains: in one process, on weights in float32, to the last step, by batches that the data fill."""
+    """How `train_once` trains: in one process, weights in float32, to the last step, in batches that the data fill."""
     size = min(trainer.batch_size, len(work.dataset))  # type: ignore[arg-type]
     return dataclasses.replace(
         trainer,

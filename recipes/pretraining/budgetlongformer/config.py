@@ -4,10 +4,10 @@ from dataclasses import dataclass, fields
 
 from recipes.core.config.flops import rows_to_draw
 from recipes.core.config.settings import (
+    BESIDE,
     EQUIVALENCE,
     Card,
     Claim,
-    EarlyStoppingConfig,
     RunConfig,
     TrainerConfig,
     setting,
@@ -28,12 +28,7 @@ IN_DOMAIN, GENERAL, MIXED = "in_domain", "general", "mixed"
 F1, BAG, READ = "probe_macro_f1", "bag_of_words", "bag_read"
 LOSS, CUT = "rtd/loss", "cut"
 TUNED = "tuned"  # of metrics of a copy that is fine-tuned
-# What fine-tuning takes of the trainer, and a group whose keys are listed one by one; the rest is for pretraining.
-SHARED = ("device", "threads", "precision", "micro_batch_size", "early_stopping")
-PRETRAINING_ONLY = " ".join(
-    [f"trainer.{each.name}" for each in fields(TrainerConfig) if each.name not in SHARED]
-    + [f"trainer.early_stopping.{each.name}" for each in fields(EarlyStoppingConfig)]
-)
+PRETRAINING_ONLY = " ".join(f"trainer.{each.name}" for each in fields(TrainerConfig) if each.name not in BESIDE)
 
 
 @dataclass(frozen=True, kw_only=True)
