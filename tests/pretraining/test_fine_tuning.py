@@ -15,7 +15,7 @@ from recipes.core.models.banded import use_banded_attention
 from recipes.core.models.config import SmallEncoderConfig
 from recipes.core.models.small_encoder import build_encoder, build_encoder_tokenizer
 from recipes.core.scoring.fingerprints import module_hash
-from recipes.pretraining.probing import tuned_predictions
+from recipes.pretraining.probing import ProbedEncoder
 from recipes.pretraining.tuning_config import FineTuningConfig
 
 SENTENCE = "the licensee may copy and modify this work provided that notices are kept in all copies of it"
@@ -43,14 +43,15 @@ def test_a_copy_is_trained_and_twice_the_same(
     predictions = []
     for name in "ab":  # homes with a cache each: nothing is read again
         monkeypatch.setenv("STEELYARD_HOME", str(tmp_path / name))
-        predictions.append(tuned_predictions(encoder, tokenizer, data, config, probe, TRAINER, 0, "cpu"))
+        probed = ProbedEncoder(encoder, tokenizer, data, 0, "cpu")
+        predictions.append(probed.predict_tuned(config, probe, TRAINER))
     assert (predictions[0] == predictions[1]).all() and predictions[0].shape == (10,)
     assert (predictions[0] == data.numbers(data.test)).mean() > 0.7
     assert module_hash(encoder, encoder.config) == before and encoder.config.hidden_dropout_prob == 0.1
     with pytest.raises(UserError, match="does not fit the 16 positions"):
         long = replace(data.train[0], text=SENTENCE * 3)
         wide = replace(config, max_tokens=40)
-        tuned_predictions(encoder, tokenizer, replace(data, train=[long]), wide, probe, TRAINER, 0, "cpu")
+        replace(probed, data=replace(data, train=[long])).predict_tuned(wide, probe, TRAINER)
 
 
 @pytest.mark.parametrize(

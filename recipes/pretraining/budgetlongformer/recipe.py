@@ -47,7 +47,7 @@ from recipes.pretraining.held_out_rows import (
 )
 from recipes.pretraining.masked_lm import MaskedLMLoss
 from recipes.pretraining.masked_rows import MaskedRows, Masker, RowMixture
-from recipes.pretraining.probing import probe_predictions, tuned_predictions
+from recipes.pretraining.probing import ProbedEncoder
 from recipes.pretraining.replaced_tokens import ReplacedTokenLoss, detection_losses
 
 SHOWN = 8  # held-out rows of the heatmap
@@ -125,13 +125,13 @@ class BudgetLongformerRecipe:
         networks: Any = build_networks(config, prepared.tokenizer) if model is None else model
         rows = [] if model is None else _read_held_out(config, prepared, networks)
         encoder, data, most = networks.encoder, prepared.texts.labelled, config.probe.max_tokens
-        predictions = probe_predictions(encoder, prepared.tokenizer, data, config.probe, config.seed, prepared.device)
+        probed = ProbedEncoder(encoder, prepared.tokenizer, data, config.seed, prepared.device)
+        predictions = probed.predict(config.probe)
         scores = _scores(rows)
         add_test_scores(scores, data, predictions)
         named = {"predicted": predictions}
         if config.fine_tuning.steps:
-            tuning = (config.fine_tuning, config.probe, config.trainer, config.seed, prepared.device)
-            named["fine_tuned"] = tuned_predictions(encoder, prepared.tokenizer, data, *tuning)
+            named["fine_tuned"] = probed.predict_tuned(config.fine_tuning, config.probe, config.trainer)
             add_test_scores(scores, data, named["fine_tuned"], f"{TUNED}_", "the encoder, fine-tuned")
         for prefix, title, longest in (
             (BAG, "bag of words of whole texts", None),

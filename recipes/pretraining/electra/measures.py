@@ -22,7 +22,7 @@ from recipes.pretraining.electra.objectives import AllTokensHead, loss_positions
 from recipes.pretraining.held_out_rows import ReadRow, held_out_rows, read_held_out
 from recipes.pretraining.masked_lm import MaskedLM, likeliest_tokens
 from recipes.pretraining.masked_rows import MaskedRows
-from recipes.pretraining.probing import probe_predictions, tuned_predictions
+from recipes.pretraining.probing import ProbedEncoder
 from recipes.pretraining.replaced_tokens import ReplacedTokens
 
 GRADIENTS = 2**33  # seeds of rows that no training has
@@ -36,8 +36,7 @@ def add_probe(scores: Scores, config: ElectraConfig, prepared: Prepared, encoder
     key = [*content, asdict(config.probe), config.seed, VERSION]
 
     def build(folder: Path) -> None:
-        options = (config.probe, config.seed, prepared.device, config.evaluation.batch_tokens)
-        np.save(folder / FILE, probe_predictions(encoder, prepared.tokenizer, data, *options))
+        np.save(folder / FILE, _probed(config, prepared, encoder).predict(config.probe))
 
     folder = build_once("encoder-probes", sha256_json(key)[:32], build)
     if prefix.startswith(START):
@@ -49,11 +48,16 @@ def add_tuned(scores: Scores, config: ElectraConfig, prepared: Prepared, encoder
     """Accuracy and macro-F1 of a copy of an encoder that is fine-tuned on the texts of the probe; none of no steps."""
     if not config.fine_tuning.steps:
         return
-    options = (config.fine_tuning, config.probe, config.trainer, config.seed, prepared.device)
-    tokens = config.evaluation.batch_tokens
-    predictions = tuned_predictions(encoder, prepared.tokenizer, prepared.task, *options, tokens)
+    probed = _probed(config, prepared, encoder)
+    predictions = probed.predict_tuned(config.fine_tuning, config.probe, config.trainer)
     of = "the encoder" if prefix == f"{TUNED}/" else "the encoder before its first step"
     add_test_scores(scores, prepared.task, predictions, prefix, f"{of}, fine-tuned")
+
+
+def _probed(config: ElectraConfig, prepared: Prepared, encoder: Any) -> ProbedEncoder:
+    """An encoder with the labelled texts of the run."""
+    batch_tokens = config.evaluation.batch_tokens
+    return ProbedEncoder(encoder, prepared.tokenizer, prepared.task, config.seed, prepared.device, batch_tokens)
 
 
 def read_rows(config: ElectraConfig, prepared: Prepared, model: MaskedLM | ReplacedTokens) -> list[ReadRow]:
