@@ -60,6 +60,7 @@ def test_a_copy_is_trained_and_twice_the_same(
         ("electra", ("fine_tuning.max_tokens=65",), "is more than data.length=64"),
         ("budgetlongformer", ("fine_tuning.max_tokens=513",), "is more than model.positions=512"),
         ("electra", ("trainer.nproc=2",), "type fine_tuning.steps=0, or trainer.nproc=1"),
+        ("electra", ("trainer.nodes=2",), "type fine_tuning.steps=0, or trainer.nodes=1"),
         ("electra", ("fine_tuning.layer_decay=1.1",), "must be > 0 and <= 1"),
     ],
 )
