@@ -37,6 +37,7 @@ def main() -> None:
         sys.stderr.flush()
         # An orderly end would wait for the others, who may be waiting for this process.
         os._exit(1)
+    distributed.end_process()
 
 
 def _work(folder: RunFolder, exchange: Exchange) -> None:

@@ -127,3 +127,4 @@ def _work(rank: int, folder: Path) -> None:
         ends = [go(folder / "two"), go(folder / "two accumulated", micro_batch_size=2)]
         ends.append(go(folder / "micro", replace(REWEIGHT, scope="micro")))
     torch.save(ends, folder / f"rank-{rank}.pt")
+    distributed.end_process()

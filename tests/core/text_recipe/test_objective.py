@@ -138,3 +138,4 @@ def _work(rank: int, folder: Path) -> None:
         weights = go(folder / "two")
     if rank == 0:
         torch.save(weights, folder / "two.pt")
+    distributed.end_process()

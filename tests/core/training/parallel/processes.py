@@ -222,3 +222,4 @@ def _work(rank: int, folder: Path, scenarios: list[Scenario]) -> None:
     with distributed.process_group("cpu", folder / "meeting"):
         ends = [go(folder / name, **arguments) for name, arguments in scenarios]
     torch.save(ends, folder / f"rank-{rank}.pt")
+    distributed.end_process()

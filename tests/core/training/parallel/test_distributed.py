@@ -1,6 +1,8 @@
 """Two processes equal one: batches, loss, gradients, metrics, checkpoints, resuming on another number of processes."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from recipes.core.config.registry import ROOT
 from recipes.core.config.settings import TrainerConfig
 from recipes.core.errors import RunFailed
 from recipes.core.runs import checkpoints
@@ -240,3 +243,25 @@ def test_training_of_one_process_is_not_split_by_chance(tmp_path: Path, monkeypa
 )
 def test_a_batch_that_does_not_divide(changes: dict[str, int], message: str | None) -> None:
     assert TrainerConfig(**changes).check() == ([("batch_size", message)] if message else [])  # type: ignore[arg-type]
+
+
+# Stands for a thread that asks for the interpreter while it is taken down.
+ABORTS = """
+import atexit, os
+from recipes.core.training.parallel.distributed import end_process
+
+class Late:
+    def __del__(self, abort=os.abort):
+        abort()
+
+late = Late()
+atexit.register(print, "left in order")
+end_process()
+"""
+
+
+def test_a_process_whose_work_is_done_is_not_aborted_on_its_way_out() -> None:
+    ended = subprocess.run([sys.executable, "-c", ABORTS], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert (ended.returncode, ended.stdout) == (0, "left in order\n"), ended.stderr
+    code = ABORTS.replace("end_process()", "")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, timeout=120).returncode != 0
