@@ -26,6 +26,7 @@ from recipes.core.config.sources import composed, names_in_files, option_files, 
 from recipes.core.config.stopping import stopping_problems
 from recipes.core.config.synonyms import nearest_key
 from recipes.core.config.trees import flatten, get_key, plain, resolve, set_key
+from recipes.core.storage.fingerprints import look_once
 
 PRESETS = ("arms", "budgets", "when", "implied", "folders")
 
@@ -64,6 +65,7 @@ class Draft:
     problems: list[Problem]
 
 
+@look_once()
 def compose(recipe: str, overrides: list[str]) -> Any:
     """The checked config of one run.
 
@@ -135,6 +137,7 @@ def shorthand_keys(recipe: str) -> set[str]:
     return implied | {f"{group}.path" for group in rules.get("folders") or ()}
 
 
+@look_once()
 def applying(recipe: str, overrides: Sequence[str] = ()) -> Callable[[str], bool]:
     """A test of the `only` of an arm or a claim: whether it is for what `overrides` choose."""
     choices, keys, _ = _expand(recipe, overrides)
@@ -270,6 +273,7 @@ def _owners(recipe: str, key: str) -> list[str]:
     return sorted(owners, key=lambda option: (option != by_option[option], option))
 
 
+@look_once()
 def config_keys(recipe: str, overrides: list[str] | None = None) -> dict[str, SettingInfo]:
     """Every key of a recipe (for the data and model that `overrides` choose) with type, default and help."""
     choices, keys, _ = _expand(recipe, overrides or [])

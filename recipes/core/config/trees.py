@@ -1,9 +1,13 @@
 """Configs as nested dicts, before they are checked: keys, leaves, interpolations."""
 
+import re
 import typing
 from typing import Any
 
 from recipes.core.config.schema import Problem, raise_problems
+
+_ANY = re.compile(r"\$\{")
+_OF_KEYS = re.compile(r"\$\{(?!oc\.env:)")  # or of what a resolver of the user's reads
 
 
 def flatten(key: str, value: Any) -> list[tuple[str, Any]]:
@@ -27,13 +31,25 @@ def resolve(tree: dict[str, Any]) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    # A tree in OmegaConf takes longer than all else of a config: only what it has to read is made one.
+    read = tree if _has(tree, _OF_KEYS) else {key: value for key, value in tree.items() if _has(value, _ANY)}
     try:
-        return typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(tree), resolve=True))
+        resolved = OmegaConf.to_container(OmegaConf.create(read), resolve=True)
+        return typing.cast(dict[str, Any], plain(tree)) | typing.cast(dict[str, Any], resolved)
     except (OmegaConfBaseException, RecursionError) as error:
         key = str(getattr(error, "full_key", None) or "the config")
         message = "${...} names no key of the config; type the value itself"
         raise_problems([Problem(key, get_key(tree, key, None), message)])
         raise AssertionError("unreachable") from error
+
+
+def _has(value: Any, pattern: re.Pattern[str]) -> bool:
+    """Whether a text below a value matches."""
+    if isinstance(value, dict):
+        return any(_has(item, pattern) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(_has(item, pattern) for item in value)
+    return isinstance(value, str) and pattern.search(value) is not None
 
 
 def set_key(tree: dict[str, Any], key: str, value: Any) -> None:
