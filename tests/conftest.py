@@ -1,5 +1,6 @@
 """Every test works in its own outputs folder; the cache is shared by the session and never the user's."""
 
+import gc
 import json
 import os
 import random
@@ -23,6 +24,9 @@ settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "offline"
+# Our modules are compiled once, not in each of the processes that tests start, and tests are rewritten once.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 for name in ("STEELYARD_OUTPUTS", "STEELYARD_RECIPES", "STEELYARD_CONFIG_DIR"):
     os.environ.pop(name, None)
 
@@ -38,10 +42,21 @@ def nothing_left_in_the_checkout() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def session_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder for the session, so that references, tokenizers and assets are made once."""
+    """A cache folder for the session and all its workers, so that references, tokenizers and assets are made once."""
     if named := os.environ.get("STEELYARD_TEST_HOME"):
         return Path(named)
-    return tmp_path_factory.mktemp("home")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.getbasetemp().parent / "home"  # a worker's own folder lies in that of the session
+    home.mkdir(exist_ok=True)
+    return home
+
+
+@pytest.fixture(scope="module", autouse=True)
+def only_new_objects_are_looked_through() -> None:
+    """Every training collects garbage: a second among the million objects that libraries and other tests hold."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
