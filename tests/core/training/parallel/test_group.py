@@ -142,7 +142,9 @@ def test_what_a_person_can_mend_is_the_cause_whoever_noticed_first() -> None:
     assert [str(end) for end in together(loses, fails, was_ended)] == ["the loss is nan"] * 3
 
 
-def test_a_machine_that_says_nothing_is_gone() -> None:
+def test_a_machine_that_says_nothing_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_module, "LEAVE_SECONDS", 1.0)  # it says no goodbye either
+
     def loses(group: Group) -> BaseException:
         group.meet("same")
         return group.agree(WorkerError("connection closed"), lost=False)
