@@ -18,6 +18,7 @@ from recipes.core.runs.folder import CUT_OFF, DAMAGED, DONE, FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
     from recipes.core.config.settings import RunConfig
+    from recipes.core.runs.index import RunIndex
     from recipes.core.trial.launch import Launcher
     from recipes.core.trial.manifest import Manifest
     from recipes.core.trial.states import CellState
@@ -121,9 +122,14 @@ def expected_time(folder: Path, manifest: "Manifest", configs: "Sequence[RunConf
     return time_words(manifest.recipe, configs, runs)
 
 
-def show_cells(states: Sequence["CellState"], only: Sequence[str] | None = None, metric: str | None = None) -> None:
-    """Print cells; only those in some states if asked."""
-    rows = [_row(state, metric) for state in states if only is None or state.state in only]
+def show_cells(
+    states: Sequence["CellState"],
+    only: Sequence[str] | None = None,
+    metric: str | None = None,
+    index: "RunIndex | None" = None,
+) -> None:
+    """Print cells; only those in some states if asked. An index that gave the states knows the metrics of some."""
+    rows = [_row(state, metric, index) for state in states if only is None or state.state in only]
     if rows:
         say()
         table(rows, [name for name in rows[0] if any(row[name] for row in rows)], numbers=["step", "ETA"])
@@ -196,7 +202,7 @@ def watch_cells(folder: Path, manifest: "Manifest", metric: str, as_json: bool =
         print_result(manifest.kind, cells_result(folder, manifest, states, state_of_cells(states)))
         return
     if not sys.stdout.isatty():
-        show_cells(states, metric=metric)
+        show_cells(states, metric=metric, index=index)
         return
     from rich.console import Group
     from rich.live import Live
@@ -204,7 +210,7 @@ def watch_cells(folder: Path, manifest: "Manifest", metric: str, as_json: bool =
     from rich.text import Text
 
     def draw() -> Any:
-        rows = [_row(state, metric) for state in states]
+        rows = [_row(state, metric, index) for state in states]
         shown = [name for name in rows[0] if name != "keys" or any(row[name] for row in rows)]
         grid = Table(*shown, box=None, pad_edge=False)
         for row in rows:
@@ -222,7 +228,7 @@ def watch_cells(folder: Path, manifest: "Manifest", metric: str, as_json: bool =
             note("")
 
 
-def _row(state: "CellState", metric: str | None) -> dict[str, str]:
+def _row(state: "CellState", metric: str | None, index: "RunIndex | None") -> dict[str, str]:
     from recipes.core.trial.states import eta_seconds, newest_metric
 
     left = eta_seconds(state)
@@ -234,6 +240,6 @@ def _row(state: "CellState", metric: str | None) -> dict[str, str]:
         "ETA": duration_text(left) if left is not None else "",
     }
     if metric:
-        value = newest_metric(state, metric)
+        value = newest_metric(state, metric, index)
         row[metric] = "" if value is None else f"{value:.3f}"
     return row | {"error": (state.error.splitlines() or [""])[0]}

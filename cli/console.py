@@ -1,12 +1,11 @@
 """What commands print: Rich tables on a terminal, plain aligned text anywhere else."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from recipes.core.messages import align, note, printable
-from recipes.core.storage.files import finite
+from recipes.core.storage.files import json_text
 
 __all__ = ["note"]
 
@@ -53,9 +52,8 @@ def pairs(rows: Sequence[tuple[str, str]]) -> None:
 
 def print_json(value: Any, file: TextIO) -> None:
     """Print a value as indented JSON; NaN and infinities become null."""
-    value = finite(value)
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    print(text if text == printable(text) else json.dumps(value, indent=2), file=file, flush=True)
+    text = json_text(value)
+    print(text if text == printable(text) else json_text(value, ascii_only=True), file=file, flush=True)
 
 
 def _rich_table(names: list[str], cells: list[list[str]], numbers: Sequence[str]) -> None:

@@ -111,7 +111,10 @@ def _show_plan(config: "RunConfig", idle: list[tuple[str, str]], as_json: bool) 
         return
     pairs(rows)
     say()
-    say(compose.to_yaml(config).rstrip())
+    tree = compose.to_tree(config)
+    if config.trainer.max_flops is not None:  # from which the steps follow, which stand above
+        del tree["trainer"]["max_steps"]
+    say(compose.tree_yaml(tree).rstrip())
 
 
 def _as_dict(outcome: "RunOutcome", config: "RunConfig", command: str) -> dict[str, Any]:

@@ -279,6 +279,6 @@ def _note_missing_metric(states: list[CellState], metric: str) -> None:
     """Name the metrics that there are if no finished cell has the one asked for."""
     from recipes.core.runs.records import final_metrics
 
-    measured = [final_metrics(state.run) for state in states if state.state == DONE]
-    if measured and not any(metric in metrics for metrics in measured):
-        note(f"no cell logs a final metric {metric!r}; {did_you_mean(metric, sorted(measured[0]))}")
+    done = [state.run for state in states if state.state == DONE]
+    if done and not any(metric in final_metrics(run) for run in done):
+        note(f"no cell logs a final metric {metric!r}; {did_you_mean(metric, sorted(final_metrics(done[0])))}")

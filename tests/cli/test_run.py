@@ -95,6 +95,13 @@ def test_a_dry_run_shows_the_plan_and_the_config(steelyard, monkeypatch) -> None
     assert "\nweighting:\n  name: prior\n  alpha: 2.0\n" in ended.out
 
 
+def test_a_dry_run_shows_no_steps_where_operations_say_how_many(steelyard) -> None:
+    words = ["run", "electra", "--dry-run", "budget=smoke"]
+    by_steps, by_flops = (steelyard(*words, key) for key in ("trainer.max_steps=7", "trainer.max_flops=2e12"))
+    assert "\n  max_steps: 7\n  max_flops: null\n" in by_steps.out
+    assert "\n  max_flops: 2000000000000.0\n" in by_flops.out and "max_steps" not in by_flops.out
+
+
 @pytest.mark.parametrize(
     "stop",
     [UserError("no data"), RunFailed("the reference diverged"), KeyboardInterrupt()],

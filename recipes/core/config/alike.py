@@ -14,13 +14,13 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from typing import Any
 
-from recipes.core.config import compose
+from recipes.core.config import compose, registry
 from recipes.core.config.arm_keys import overlap
 from recipes.core.config.compose import Draft
 from recipes.core.config.flops import FLOPS, STEPS
 from recipes.core.config.overrides import SIMPLE, Override, read_overrides
 from recipes.core.config.schema import convert, joined
-from recipes.core.config.settings import RunConfig
+from recipes.core.config.settings import Card, RunConfig
 from recipes.core.config.trees import set_key
 
 DECIDING = ("recipe", "arm", "label", "budget")
@@ -42,6 +42,7 @@ class Composer:
 
     def __init__(self, recipe: str) -> None:
         self._recipe, self._groups = recipe, frozenset(compose.groups())
+        self._card: Card | None = None
         self._words: dict[str, Override | None] = {}
         self._plain: dict[Shape, frozenset[str]] = {}
         self._known: dict[Shape, RunConfig] = {}
@@ -91,7 +92,8 @@ class Composer:
         for key, value in values.items():
             set_key(tree, key, value)
         changed = self._changed(config, tree, "")
-        return None if changed is None or compose.rule_problems(changed) else changed
+        self._card = self._card or registry.card(self._recipe)
+        return None if changed is None or compose.rule_problems(changed, self._card) else changed
 
     def _changed(self, node: Any, tree: dict[str, Any], path: str) -> Any:
         """A config dataclass with the values of a tree; None if one is refused, or a rule of the node is broken."""

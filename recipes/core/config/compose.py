@@ -20,7 +20,7 @@ from recipes.core.config.overrides import located, read_overrides
 from recipes.core.config.places import key_places
 from recipes.core.config.presets import applies, apply_presets
 from recipes.core.config.schema import ConfigError, Problem, build, raise_problems
-from recipes.core.config.settings import RunConfig
+from recipes.core.config.settings import Card, RunConfig
 from recipes.core.config.shorthands import no_option, write_out
 from recipes.core.config.sources import composed, names_in_files, option_files, search_path
 from recipes.core.config.stopping import stopping_problems
@@ -125,9 +125,9 @@ def check_draft(recipe: str, overrides: list[str], draft: Draft) -> Any:
     return config
 
 
-def rule_problems(config: RunConfig) -> list[Problem]:
-    """What rules between settings and the recipe's card say against a config."""
-    return stopping_problems(config, registry.card(config.recipe)) + flops_problems(config)
+def rule_problems(config: RunConfig, card: Card | None = None) -> list[Problem]:
+    """What rules between settings and the recipe's card say against a config; the card, if it is at hand."""
+    return stopping_problems(config, card or registry.card(config.recipe)) + flops_problems(config)
 
 
 def shorthand_keys(recipe: str) -> set[str]:
@@ -312,9 +312,14 @@ def from_tree(tree: dict[str, Any]) -> RunConfig:
 
 def to_yaml(config: RunConfig) -> str:
     """A config as YAML, the text of a run folder's `config.yaml`."""
+    return tree_yaml(to_tree(config))
+
+
+def tree_yaml(tree: dict[str, Any]) -> str:
+    """A tree of plain values as YAML."""
     import yaml
 
-    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
 def _expand(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, Any]], list[Problem]]:

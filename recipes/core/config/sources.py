@@ -4,10 +4,12 @@ Ours lie in `conf/`, those of a recipe outside the checkout in its own folder, a
 """
 
 import os
+import pickle
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from recipes.core.storage.files import home_path
 CONF = registry.ROOT / "conf"
 LIBYAML = getattr(yaml, "CSafeLoader", None)  # ten times as fast, where PyYAML has it
 MOST_NESTED = 1000
+SEED = re.compile(r"^seed: (0|[1-9][0-9]{0,17})$", re.MULTILINE)
 CONFIG_DIR = "STEELYARD_CONFIG_DIR"  # folders of --config-dir, for workers
 
 
@@ -213,7 +216,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     text = path.read_bytes().decode("utf-8")
     if LIBYAML is not None and _is_simple(text):
         with suppress(yaml.YAMLError):  # which may be one of libyaml's alone
-            return typing.cast(dict[str, Any], yaml.load(text, LIBYAML))  # noqa: S506
+            return _read_simple(text)
 
     class Loader(yaml.SafeLoader):
         def compose_node(self, parent: Any, index: Any) -> Any:
@@ -222,3 +225,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
             return super().compose_node(parent, index)
 
     return typing.cast(dict[str, Any], yaml.load(text, Loader))  # noqa: S506
+
+
+def _read_simple(text: str) -> dict[str, Any]:
+    """The tree of a text for libyaml; runs of one config have the same but for the seed, which is set in its place."""
+    seeds = SEED.findall(text)
+    if len(seeds) == 1:
+        tree = pickle.loads(_pickled(SEED.sub("seed: 0", text)))
+        if isinstance(tree, dict) and tree.get("seed") == 0:
+            return tree | {"seed": int(seeds[0])}
+    return typing.cast(dict[str, Any], yaml.load(text, LIBYAML))  # noqa: S506
+
+
+@lru_cache(maxsize=64)
+def _pickled(text: str) -> bytes:
+    """What libyaml reads, so that each who asks has a tree of his own."""
+    return pickle.dumps(yaml.load(text, LIBYAML))  # noqa: S506

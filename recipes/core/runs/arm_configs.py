@@ -1,6 +1,6 @@
 """Several configs of one arm among finished runs: which there are, how they differ, and choosing one by its keys."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,15 +60,25 @@ def differing_keys(runs: Sequence[RunRecord]) -> list[str]:
     What differs between arms only, their arm says. Runs whose config cannot be read are left out.
     """
     arms: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for run in runs:
-        if run.config:
-            arms.setdefault((run.recipe, run.arm), []).append(_decisive(run))
+    for run in _distinct(runs):
+        arms.setdefault((run.recipe, run.arm), []).append(_decisive(run))
     keys = {}
     for configs in arms.values():
         for key in dict.fromkeys(key for config in configs for key in config):
             if len({str(config.get(key, ABSENT)) for config in configs}) > 1:
                 keys[key] = True
     return list(keys)
+
+
+def _distinct(runs: Iterable[RunRecord]) -> Iterator[RunRecord]:
+    """The runs with a config, one of those that differ in nothing but the seed; they have one name but for that."""
+    known: dict[tuple[str, str, str], list[Any]] = {}
+    for run in runs:
+        alike = known.setdefault((run.recipe, run.arm, run.path.name.rpartition("-s")[0]), [])
+        config = run.config | {"seed": None}, run.content
+        if run.config and config not in alike:
+            alike.append(config)
+            yield run
 
 
 def value_text(run: RunRecord, key: str) -> str:

@@ -60,9 +60,13 @@ class RunFolder:
             return {}
         return status if _is_status(status) else {}
 
-    def damage(self) -> str:
-        """What is wrong with a run that was finished; empty if nothing is, or if it is not finished yet."""
-        state = self.status().get("state")
+    def damage(self, status: dict[str, Any] | None = None) -> str:
+        """What is wrong with a run that was finished; empty if nothing is, or if it is not finished yet.
+
+        Args:
+            status: What `status` just said; else it is asked.
+        """
+        state = (self.status() if status is None else status).get("state")
         if state == DONE:
             return seal_problem(self.path)
         if state is None and (self.path / SEAL).exists():

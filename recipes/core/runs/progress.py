@@ -14,13 +14,14 @@ LINE_EVERY_SECONDS = 10.0
 
 
 @contextmanager
-def progress(description: str, total: int, start: int = 0) -> Iterator[Callable[[int], None]]:
+def progress(description: str, total: int, start: int = 0) -> Iterator[Callable[..., None]]:
     """Show how far something is; the block calls what it is given with the number of steps done.
 
     Args:
         description: What is being done ("training").
         total: Steps in all; 0 where nobody knows.
-        start: Steps done before, when something resumes.
+        start: Steps done before, when something resumes. Where that shows only later, or steps are lost and done once
+            more, the block gives it as a second number.
     """
     if sys.stderr.isatty():
         with _bar(description, total, start) as update:
@@ -58,7 +59,8 @@ class _Lines:
         self.description, self.total, self.start = description, total, start
         self.began = self.shown = time.monotonic()
 
-    def __call__(self, done: int) -> None:
+    def __call__(self, done: int, start: int | None = None) -> None:
+        self.start = self.start if start is None else start
         now = time.monotonic()
         if now - self.shown < LINE_EVERY_SECONDS:
             return
@@ -71,7 +73,7 @@ class _Lines:
 
 
 @contextmanager
-def _bar(description: str, total: int, start: int) -> Iterator[Callable[[int], None]]:
+def _bar(description: str, total: int, start: int) -> Iterator[Callable[..., None]]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -93,7 +95,7 @@ def _bar(description: str, total: int, start: int) -> Iterator[Callable[[int], N
     shown = Progress(*columns, console=Console(stderr=True), transient=True)
     task = shown.add_task(description, total=total or None, completed=start)
 
-    def update(done: int) -> None:
+    def update(done: int, start: int | None = None) -> None:
         shown.update(task, completed=done)
         if not shown.live.is_started and time.monotonic() - began > SHOW_AFTER_SECONDS:
             shown.start()

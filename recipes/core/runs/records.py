@@ -77,16 +77,22 @@ class RunRecord:
         return read_info(self.path)
 
 
-def load_run(folder: Path) -> RunRecord:
+def load_run(folder: Path, intact: bool = False) -> RunRecord:
     """Read what a run folder says about its run.
 
     A finished run that is no longer what it was when it ended is in the state "damaged", and `problem` says why.
+
+    Args:
+        folder: The run folder.
+        intact: Whether the caller knows that it is what it was when it ended; else its files are compared.
 
     Raises:
         UserError: it is no run folder, or its config is not that of its name.
     """
     run = RunFolder(folder)
-    status, problem = run.status(), run.damage()
+    status, problem = run.status(), ""
+    if not intact:
+        problem = run.damage(status)
     if problem and (named := _from_name(folder, status.get("started") or "", problem)):
         return named
     try:
@@ -148,8 +154,9 @@ def find_runs(
         load: Reads a run folder; that of an index reads none that it knows.
     """
     records = []
-    for path in sorted(outputs.glob(f"{recipe or '*'}/{glob.escape(arm) if arm else '*'}/*-s*")):
-        if not any(os.path.lexists(path / name) for name in ("config.yaml", "status.json", SEAL)):
+    folders = outputs.glob(f"{recipe or '*'}/{glob.escape(arm) if arm else '*'}/*-s*")
+    for path in sorted(folders, key=lambda path: path.parts):
+        if not any(os.path.lexists(f"{path}/{name}") for name in ("config.yaml", "status.json", SEAL)):
             continue
         try:
             records.append(_check_filing(load(path)))
@@ -173,7 +180,7 @@ def outputs_of(run: RunRecord) -> Path:
 
 def _check_filing(run: RunRecord) -> RunRecord:
     """A run below an outputs folder. Raises UserError if it is not filed under what its config says."""
-    recipe, arm = Path(os.path.abspath(run.path)).parts[-3:-1]
+    recipe, arm = os.path.abspath(run.path).split(os.sep)[-3:-1]
     if (recipe, arm) != (run.recipe, run.arm):
         raise UserError(f"is filed under {recipe}/{arm}, its config says {run.recipe}/{run.arm}", where=str(run.path))
     return run

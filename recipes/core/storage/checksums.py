@@ -1,7 +1,9 @@
 """Checksums of files, as manifests hold them: written when a folder is published, compared whenever it is read."""
 
 import os
+import stat
 from collections.abc import Iterable, Mapping
+from errno import EBADF, ELOOP, ENOENT, ENOTDIR
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from recipes.core.errors import UserError
 from recipes.core.storage.files import read_json, sha256_file
 
 Entries = dict[str, dict[str, Any]]
+ABSENT = (ENOENT, ENOTDIR, EBADF, ELOOP)  # what `stat` says of a file that is not there, or a link to none
 
 
 def checksums(folder: Path, files: Iterable[Path]) -> Entries:
@@ -55,20 +58,24 @@ def mismatches(folder: Path, entries: Mapping[str, Mapping[str, Any]], hash_belo
         entries: As from `checksums`.
         hash_below: Files of at least this many bytes are compared by size alone; None: all are hashed.
     """
+    top = str(folder)
     return [
-        problem for name, entry in entries.items() if (problem := _mismatch(folder / name, name, entry, hash_below))
+        problem for name, entry in entries.items() if (problem := _mismatch(f"{top}/{name}", name, entry, hash_below))
     ]
 
 
-def _mismatch(path: Path, name: str, entry: Mapping[str, Any], hash_below: int | None) -> str:
+def _mismatch(path: str, name: str, entry: Mapping[str, Any], hash_below: int | None) -> str:
     try:
-        if not path.is_file():
-            return f"{name} is no file" if path.exists() else f"{name} is missing"
-        size = path.stat().st_size
+        state = os.stat(path)
+        if not stat.S_ISREG(state.st_mode):
+            return f"{name} is no file"
+        size = state.st_size
         if size != entry["size"]:
             return f"{name} has {size:,} bytes instead of {entry['size']:,}"
         if (hash_below is None or size < hash_below) and sha256_file(path) != entry["sha256"]:
             return f"{name} has changed"
     except OSError as error:
+        if error.errno in ABSENT:
+            return f"{name} is missing"
         return f"{name} cannot be read ({error.strerror or error})"
     return ""

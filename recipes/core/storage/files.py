@@ -11,6 +11,7 @@ import os
 import shutil
 import uuid
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from recipes.core.storage.disk import make_folder, writable
 
 # How a file begins that stands for another one in a Git LFS repository.
 LFS_POINTER = b"version https://git-lfs.github.com/"
+SMALL = 2**18  # bytes; files below it are read at once to be hashed
 
 
 def home_path(path: str | Path) -> Path:
@@ -27,9 +29,11 @@ def home_path(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def sha256_file(path: Path) -> str:
+def sha256_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as hex."""
-    with path.open("rb") as file:
+    with open(path, "rb", buffering=0) as file:
+        if os.fstat(file.fileno()).st_size < SMALL:
+            return sha256_bytes(file.read())
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -91,7 +95,7 @@ def write_text(path: Path, text: str, durable: bool = True) -> None:
 
 def write_json(path: Path, value: Any, durable: bool = True) -> None:
     """`write_bytes` for a JSON value, indented for people; NaN and infinities, which JSON lacks, become null."""
-    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable)
+    write_text(path, json_text(value) + "\n", durable)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -117,6 +121,47 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_text(value: Any, ascii_only: bool = False) -> str:
+    """A JSON value on many lines, as `json.dumps(finite(value), indent=2)` writes it, in a fraction of the time.
+
+    The encoder in C indents nothing: it is given the line ends of one depth as its separators, for each container that
+    holds no other one.
+
+    Args:
+        value: The value; NaN and infinities become null.
+        ascii_only: Write all other letters as escapes.
+    """
+    try:
+        return _indented(value, "\n", ascii_only)
+    except ValueError:  # NaN and infinities
+        return _indented(finite(value), "\n", ascii_only)
+
+
+def _indented(value: Any, line: str, ascii_only: bool) -> str:
+    """A value whose last bracket stands behind `line`, a line end with its indent."""
+    below = line + "  "
+    encode = _encoder(below, ascii_only).encode
+    if not isinstance(value, _CONTAINERS) or not value:
+        return encode(value)
+    items = value.values() if isinstance(value, dict) else value
+    if not any(isinstance(item, _CONTAINERS) and item for item in items):
+        text = encode(value)
+        return f"{text[0]}{below}{text[1:-1]}{line}{text[-1]}"
+    parts = [_indented(item, below, ascii_only) for item in items]
+    if isinstance(value, dict):
+        parts = [encode({key: 0})[1:-2] + part for key, part in zip(value, parts, strict=True)]
+    start, end = "{}" if isinstance(value, dict) else "[]"
+    return f"{start}{below}{f',{below}'.join(parts)}{line}{end}"
+
+
+_CONTAINERS = (dict, list, tuple)
+
+
+@cache
+def _encoder(line: str, ascii_only: bool) -> json.JSONEncoder:
+    return json.JSONEncoder(ensure_ascii=ascii_only, allow_nan=False, separators=(f",{line}", ": "))
 
 
 def share_file(source: Path, target: Path) -> None:

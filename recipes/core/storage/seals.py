@@ -59,38 +59,49 @@ def seal_problem(folder: Path) -> str:
 
     Files are hashed once in a process, and again when `stat` shows that they changed.
     """
+    return examine(folder)[1]
+
+
+def examine(folder: Path) -> tuple[Look, str]:
+    """What `stat` said of all that decides about a finished run before it was read, and what `seal_problem` says."""
     known = _compared.get(folder)
     if known is None or look([name for name, *_ in known[0]], folder) != known[0]:
-        seen = look(sealed_names(folder), folder)
-        known = _compared[folder] = (seen, _problem(folder))
-    return known[1]
+        known = _compared[folder] = _examine(folder)
+    return known
 
 
-def sealed_names(folder: Path) -> list[str]:
-    """Names of the files that decide whether a finished run is what it was, those among them that must not be there."""
+def _examine(folder: Path) -> tuple[Look, str]:
+    """`examine`, with all files read: those that must be as they were, and those that must not be there."""
+    before = look([SEAL], folder)
     seal = _read_seal(folder)
-    return list(dict.fromkeys([SEAL, STATUS, *OPTIONAL, *(seal["files"] if seal else ())]))
+    seen = look(dict.fromkeys([SEAL, STATUS, *OPTIONAL, *(seal["files"] if seal else ())]), folder)
+    return seen, _problem(folder, seal if seen[:1] == before else _read_seal(folder))
 
 
 def look(names: Iterable[str], folder: Path) -> Look:
     """Name, size, times and inode of files of a folder; a size of -1 for one that is not there."""
-    top = str(folder)
-    return tuple(_stat(f"{top}/{name}", name) for name in names)
+    top, seen = str(folder), []
+    for name in names:
+        try:
+            state = os.stat(f"{top}/{name}")
+        except OSError:
+            seen.append((name, -1, 0, 0, 0))
+        else:
+            seen.append((name, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino))
+    return tuple(seen)
 
 
-def _problem(folder: Path) -> str:
-    if not (folder / SEAL).exists():
-        return MISSING
-    seal = _read_seal(folder)
+def _problem(folder: Path, seal: dict[str, Any] | None) -> str:
     if seal is None:
-        return f"{SEAL} is damaged"
+        return f"{SEAL} is damaged" if (folder / SEAL).exists() else MISSING
     try:
         status = read_json(folder / STATUS)
     except (OSError, UserError):
         return f"{STATUS} is missing or damaged"
     if status != seal["status"]:
         return f"{STATUS} has changed"
-    added = [f"{name} was added" for name in OPTIONAL if name not in seal["files"] and (folder / name).exists()]
+    more = [name for name in OPTIONAL if name not in seal["files"]]
+    added = [f"{name} was added" for name in more if os.path.exists(f"{folder}/{name}")]
     return next(iter([*mismatches(folder, seal["files"], HASHED_BELOW), *added]), "")
 
 
@@ -113,11 +124,3 @@ def _is_sealed(name: Path) -> bool:
     if str(name) in UNSEALED or name.parts[0] in UNSEALED_FOLDERS or any(part.startswith(".") for part in name.parts):
         return False
     return name.parts[0] not in MANIFESTS or name.name == MANIFESTS[name.parts[0]]
-
-
-def _stat(path: str, name: str) -> tuple[str, int, int, int, int]:
-    try:
-        state = os.stat(path)
-    except OSError:
-        return name, -1, 0, 0, 0
-    return name, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino

@@ -24,10 +24,18 @@ from recipes.core.runs.folder import CUT_OFF, DAMAGED, DONE, FAILED, RUNNING, Ru
 from recipes.core.runs.progress import progress
 from recipes.core.storage.locks import hold
 from recipes.core.trial import manifest as manifests
-from recipes.core.trial.cells import Cell
 from recipes.core.trial.launch import Launcher
 from recipes.core.trial.manifest import Manifest
-from recipes.core.trial.states import CellState, cell_state, cell_states, forget, read_record, record_end
+from recipes.core.trial.states import (
+    CellState,
+    cell_state,
+    cell_states,
+    forget,
+    read_record,
+    record_end,
+    states_of,
+    tried_cells,
+)
 from recipes.core.trial.worker import STOP
 
 COLOURS = re.compile(r"\x1b\[\d*m")
@@ -67,17 +75,26 @@ def drive(
     folder = folder.absolute()  # a launcher may change the working folder for a moment; links are left as they are
     with hold(folder / LOCK, f"{manifest.kind} {folder}", wait=False), _stoppable(folder) as stopped:
         manifests.write(folder, manifest)
-        names = [cell.name for cell in manifest.cells if only is None or cell.name in only]
-        _clear(folder, [manifest.cell(name) for name in names], fresh, retry)
-        todo = [name for name in names if is_due(cell_state(folder, manifest.cell(name)), retry)]
+        cells = [cell for cell in manifest.cells if only is None or cell.name in only]
+        states = states_of(folder, cells)
+        if _clear(folder, states, fresh, retry):
+            states = states_of(folder, cells)
+        todo = [state.cell.name for state in states if is_due(state, retry)]
         with _cell_progress(folder, manifest, _starts(folder, todo)), suppress(KeyboardInterrupt):
             _rounds(folder, manifest, launcher, todo, stopped)
     return cell_states(folder, manifest), stopped.is_set()
 
 
-def _clear(folder: Path, cells: Sequence[Cell], fresh: bool, retry: bool) -> None:
-    """Empty the run folders of cells that are to be done anew. Raises UserError if a live process works in one."""
-    states = [state for state in (cell_state(folder, cell) for cell in cells) if fresh or _is_damaged(state, retry)]
+def _clear(folder: Path, states: Sequence[CellState], fresh: bool, retry: bool) -> bool:
+    """Empty the run folders of cells that are to be done anew.
+
+    Returns:
+        Whether there were any.
+
+    Raises:
+        UserError: a live process works in one.
+    """
+    states = [state for state in states if fresh or _is_damaged(state, retry)]
     runs = [RunFolder(state.run) for state in states if state.run.is_dir()]
     with ExitStack() as locks:
         for run in runs:
@@ -86,6 +103,7 @@ def _clear(folder: Path, cells: Sequence[Cell], fresh: bool, retry: bool) -> Non
             run.clear()
     for state in states:
         forget(folder, state.cell.name)
+    return bool(states)
 
 
 def _rounds(
@@ -101,7 +119,8 @@ def _rounds(
             if not stopped.is_set():
                 _once_more(folder, manifest, launcher, name, stopped)
         nothing = _starts(folder, todo) == before
-        todo = [name for name in todo if _is_open(cell_state(folder, manifest.cell(name)), first[name])]
+        states = states_of(folder, map(manifest.cell, todo))
+        todo = [state.cell.name for state in states if _is_open(state, first[state.cell.name])]
         if todo and nothing and not stopped.is_set():
             raise RunFailed(
                 f"the launcher starts no cell{f': {trouble}' if trouble else ''}",
@@ -132,7 +151,8 @@ def _state(folder: Path, manifest: Manifest, name: str) -> str:
 
 
 def _starts(folder: Path, names: Sequence[str]) -> dict[str, int]:
-    return {name: read_record(folder, name).get("attempts", 0) for name in names}
+    tried = tried_cells(folder)
+    return {name: read_record(folder, name).get("attempts", 0) if name in tried else 0 for name in names}
 
 
 def _cells_cut_off(folder: Path, manifest: Manifest, before: dict[str, int]) -> list[str]:
@@ -180,7 +200,8 @@ def _once_more(folder: Path, manifest: Manifest, launcher: Launcher, name: str, 
 
 def _wait_for_the_living(folder: Path, manifest: Manifest, names: Sequence[str], stopped: threading.Event) -> None:
     """Wait for cells that go on although the launcher has ended: on a cluster the others outlive one that died."""
-    while any(_state(folder, manifest, name) == RUNNING for name in names) and not stopped.is_set():
+    cells = [manifest.cell(name) for name in names]
+    while any(state.state == RUNNING for state in states_of(folder, cells)) and not stopped.is_set():
         time.sleep(LOOK_EVERY_SECONDS)
 
 
@@ -211,34 +232,40 @@ def _cell_progress(folder: Path, manifest: Manifest, starts: dict[str, int]) -> 
     """Show how far cells, started so often before, are; a log, which has no bar, gets a line for each that ended."""
     length = _steps_of(manifest)
     totals = {name: length[manifest.cell(name).arm] for name in starts}
+    first = {state.cell.name: state for state in states_of(folder, map(manifest.cell, starts))}
 
-    def watch(show: Callable[[int], None], ended: threading.Event) -> None:
+    def watch(show: Callable[..., None], ended: threading.Event) -> None:
         """Read the states of the cells again and again until the block has ended, and once after it."""
         ended_cells: set[str] = set()
-        steps = dict.fromkeys(starts, 0.0)
+        steps, before = dict.fromkeys(starts, 0.0), dict.fromkeys(starts, 0.0)
         last, took = False, 0.0
         while not last:
             last = ended.wait(max(LOOK_EVERY_SECONDS, took / LOOK_SHARE))
             began = time.monotonic()
-            for name in starts:
-                if name in ended_cells:
-                    continue
-                state = cell_state(folder, manifest.cell(name))
-                steps[name] = totals[name] * state.step / state.max_steps if state.max_steps else 0.0
+            for state in states_of(folder, [manifest.cell(name) for name in starts if name not in ended_cells]):
+                name = state.cell.name
+                size = totals[name] / state.max_steps if state.max_steps else 0.0
+                steps[name] = size * state.step
+                before[name] = size * _steps_before(state, first[name])
                 if state.state == DONE or (state.state == FAILED and state.attempts > starts[name]):
                     ended_cells.add(name)
                     steps[name] = totals[name]
                     if not sys.stderr.isatty():
                         error = f": {state.error.splitlines()[0]}" if state.error else ""
                         note(f"{state.cell.title}: {state.state}{error}")
-            show(round(sum(steps.values())))
+            show(round(sum(steps.values())), round(sum(before.values())))
             took = time.monotonic() - began
 
     trains = any(total > 1 for total in totals.values())
-    begun = sum(cell_state(folder, manifest.cell(name)).step for name in starts) if trains else 0
+    begun = sum(state.step for state in first.values()) if trains else 0
     what = f"{len(starts)} runs of {manifest.recipe}" + (", steps" if trains else "")
     with progress(what, sum(totals.values()), begun) as show, background_thread(partial(watch, show)):
         yield
+
+
+def _steps_before(state: CellState, first: CellState) -> int:
+    """Steps that a cell, which was in the state `first`, has from earlier starts: it goes on from a checkpoint."""
+    return state.resumed_from if state.started != first.started else state.step
 
 
 def _steps_of(manifest: Manifest) -> dict[str, int]:

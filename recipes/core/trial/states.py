@@ -4,7 +4,9 @@ The run folder is the truth of a run; what it cannot tell (an attempt that faile
 process vanished) stands in `cells/<name>.json` of the trial.
 """
 
-from collections.abc import Callable, Collection, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +19,7 @@ from recipes.core.runs.folder import (
     DONE,
     FAILED,
     INTERRUPTED,
+    LOCK,
     QUEUED,
     RUNNING,
     STATES,
@@ -72,8 +75,17 @@ def eta_seconds(state: CellState) -> float | None:
     return passed / steps * (state.max_steps - state.step) if passed > 0 else None  # a clock was set back
 
 
-def newest_metric(state: CellState, metric: str) -> float | None:
-    """The last value of a metric: the final one, or that of the last measurement in training."""
+def newest_metric(state: CellState, metric: str, index: RunIndex | None = None) -> float | None:
+    """The last value of a metric: the final one, or that of the last measurement in training.
+
+    Args:
+        state: Of the cell.
+        metric: The metric.
+        index: What gave the state; its final metrics, where they are known, are not read again.
+    """
+    known = index.metrics(state.run) if index and state.state == DONE else None
+    if known and metric in known:
+        return known[metric]
     for kind in ("final", "eval"):
         try:
             lines = RunFolder(state.run).read_metrics(kind)
@@ -84,22 +96,28 @@ def newest_metric(state: CellState, metric: str) -> float | None:
     return None
 
 
-def cell_state(folder: Path, cell: Cell, finished: Finished | None = None) -> CellState:
+def cell_state(
+    folder: Path, cell: Cell, finished: Finished | None = None, tried: Collection[str] | None = None
+) -> CellState:
     """State of one cell of the trial in `folder`.
 
     Args:
         folder: The trial's folder.
         cell: The cell.
         finished: Says the status of run folders that are done and intact, in place of reading all their files.
+        tried: From `tried_cells`, where many cells are asked for.
     """
     run = RunFolder(outputs_of(folder) / cell.folder)
+    record = read_record(folder, cell.name) if tried is None or cell.name in tried else {}
+    if not record and not os.path.lexists(run.path):
+        return CellState(cell, QUEUED, run=run.path)
     known = finished(run.path) if finished else None
-    status, record = known or run.status(), read_record(folder, cell.name)
+    status, locked = known or run.status(), os.path.exists(f"{run.path}/{LOCK}")
     state = status.get("state") or QUEUED
     error = status.get("error") or ""
-    if known is None and state in (DONE, QUEUED) and not run.lock.exists() and (damage := run.damage()):
+    if known is None and state in (DONE, QUEUED) and not locked and (damage := run.damage(status)):
         state, error = DAMAGED, f"{damage}; --retry or --fresh does it again"
-    elif state == DONE and not run.lock.exists():
+    elif state == DONE and not locked:
         pass
     elif owner_of(run.lock) or _is_started(folder, cell.name, record):
         state = RUNNING
@@ -125,7 +143,13 @@ def cell_state(folder: Path, cell: Cell, finished: Finished | None = None) -> Ce
 
 def cell_states(folder: Path, manifest: Manifest, index: RunIndex | None = None) -> list[CellState]:
     """State of every cell, in the manifest's order; with an index of its outputs, finished runs are looked at only."""
-    states = [cell_state(folder, cell, index.finished if index else None) for cell in manifest.cells]
+    return states_of(folder, manifest.cells, index)
+
+
+def states_of(folder: Path, cells: Iterable[Cell], index: RunIndex | None = None) -> list[CellState]:
+    """`cell_states` of some cells, in their order."""
+    tried, finished = tried_cells(folder), index.finished if index else None
+    states = [cell_state(folder, cell, finished, tried) for cell in cells]
     if index:
         index.write()
     return states
@@ -146,6 +170,13 @@ def state_of_all(states: Collection[str], stopped: bool = False) -> str:
         return INTERRUPTED
     worst = next((state for state in (RUNNING, FAILED) if state in states), None)
     return worst or (DONE if set(states) <= {DONE} else UNFINISHED)
+
+
+def tried_cells(folder: Path) -> frozenset[str]:
+    """Names of the cells that a trial or sweep has started by now; all others have left no record."""
+    with suppress(OSError):
+        return frozenset(name.removesuffix(".json") for name in os.listdir(folder / "cells"))
+    return frozenset()
 
 
 def read_record(folder: Path, name: str) -> dict[str, Any]:

@@ -98,6 +98,7 @@ def test_the_written_config_reads_back_the_same(tmp_path) -> None:  # type: igno
 
 
 TREES = ["a: 1", "a: [1, .inf, 1e3, 007, yes, ~, 2026-01-01, 'b']", "- a", "", "a: é ✓ 😀", "a: {b: {c: []}}", "x"]
+TREES += ["seed: 7\na: {seed: 3}", "a: 1\nseed: 0", "seed: 1\nseed: 2", "seed: 007", 'a: "x\nseed: 5\ny"', "seed: 1_0"]
 NO_TREES = ["a: &x 1\nb: *x", "a: 'x", "a: b: c", "a: !!python/name:os.system x", "a: 1\n---\nb: 2", "[" * 2000]
 
 
@@ -115,6 +116,17 @@ def test_a_config_is_read_the_same_with_libyaml_and_without(
     fast = read()
     monkeypatch.setattr(sources, "LIBYAML", None)
     assert fast == read() and (fast == "refused") == (text in NO_TREES)
+
+
+def test_configs_that_differ_in_their_seed_are_trees_of_their_own(tmp_path: Path) -> None:
+    texts = [f"recipe: prior\nseed: {seed}\nmodel: {{layers: [1]}}\n" for seed in (3, 12)]
+    trees = []
+    for text in texts:
+        (tmp_path / "config.yaml").write_text(text)
+        trees.append(read_yaml(tmp_path / "config.yaml"))
+        assert list(trees[-1].items()) == list(yaml.safe_load(text).items())
+    trees[0]["model"]["layers"].append(2)
+    assert trees[1]["model"] == {"layers": [1]}
 
 
 def test_every_key_is_explained() -> None:

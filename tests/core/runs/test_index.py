@@ -16,6 +16,7 @@ from recipes.core.runs import records
 from recipes.core.runs.folder import DAMAGED, DONE, RunFolder
 from recipes.core.runs.index import RunIndex, index_file
 from recipes.core.runs.records import RunRecord, find_runs, load_run
+from recipes.core.storage import seals
 from recipes.core.storage.seals import SEAL
 from tests.finished import finished_run
 
@@ -34,9 +35,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The run folders that are read."""
     folders: list[Path] = []
 
-    def load(folder: Path) -> RunRecord:
+    def load(folder: Path, intact: bool = False) -> RunRecord:
         folders.append(folder)
-        return load_run(folder)
+        return load_run(folder, intact)
 
     monkeypatch.setattr(indexes, "load_run", load)
     return folders
@@ -155,20 +156,32 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_index_costs_time_and_nothing_else(runs: list[Path], damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_index_costs_time_and_nothing_else(
+    runs: list[Path], loaded: list[Path], damage: Callable[[bytes], bytes]
+) -> None:
     outputs = runs[0].parents[2]
     expected = listed(outputs)
     file_of(runs).write_bytes(damage(file_of(runs).read_bytes()))
     assert listed(outputs) == expected
-    assert listed(outputs) == expected and len(RunIndex(outputs)._lines) == len(runs)
+    loaded.clear()
+    assert listed(outputs) == expected and loaded == []
 
 
 def test_a_line_whose_digest_is_right_and_whose_content_is_none_is_left_out(runs: list[Path]) -> None:
     outputs = runs[0].parents[2]
-    for body in ("1", "[]", '["a"]', '["a", 1]', '["a", {"seen": 1}]', '["a", {"seen": [], "other": 1}]'):
+    expected, name = by_folders(outputs), json.dumps(str(runs[0]))
+    for body in (
+        "1",
+        "[]",
+        f"[{name}]",
+        f"[{name},1]",
+        f"[{name},1,{{}},null]\tnull",
+        f"[{name},[],1,null]",
+        "[[\tnull",
+    ):
         file_of(runs).parent.mkdir(parents=True, exist_ok=True)
-        file_of(runs).write_text(f"{indexes.sha256_text(body)[:16]} {body}\n")
-        assert not RunIndex(outputs)._lines
+        file_of(runs).write_bytes(indexes._signed(body.encode()) + b"\n")
+        assert RunIndex(outputs).metrics(runs[0]) is None and listed(outputs) == expected
 
 
 def test_a_run_behind_a_torn_line_is_kept(runs: list[Path], loaded: list[Path]) -> None:
@@ -242,3 +255,24 @@ def test_the_index_reads_no_folder_it_knows(runs: list[Path], monkeypatch: pytes
     expected = json.dumps(listed(outputs), default=str)
     monkeypatch.setattr(records, "read_yaml", lambda path: pytest.fail(f"{path} was read"))
     assert json.dumps(listed(outputs), default=str) == expected
+
+
+def test_a_run_whose_state_is_known_is_not_compared_again_for_its_record(
+    runs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = runs[0].parents[2]
+    index, expected = RunIndex(outputs), by_folders(outputs)
+    assert all(index.finished(run) for run in runs)
+    index.write()
+    monkeypatch.setattr(seals, "_compared", {})
+    monkeypatch.setattr(seals, "_problem", lambda folder, seal: pytest.fail(f"{folder} was compared"))
+    assert listed(outputs) == expected
+
+
+def test_lines_of_one_process_that_lists_again_and_again_do_not_pile_up(runs: list[Path]) -> None:
+    index = RunIndex(runs[0].parents[2])
+    for _ in range(12):
+        RunFolder(runs[0]).finish()
+        assert index.finished(runs[0]) == RunFolder(runs[0]).status()
+        index.write()
+    assert len(file_of(runs).read_bytes().split()) <= 6 * len(runs)

@@ -115,3 +115,13 @@ def test_a_stage_that_fails_says_nothing_later(
         raise ValueError
     time.sleep(0.2)
     assert capsys.readouterr() == ("", "")
+
+
+def test_steps_that_are_lost_when_something_resumes_do_not_count_as_done(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress("3 runs", 100, start=40) as show:
+        show(20, 20)  # from its last checkpoint
+        clock[0] += 10
+        show(30, 20)
+    assert capsys.readouterr().err == "3 runs: 30/100, about 70 s left\n"

@@ -1,11 +1,14 @@
 """Files appear whole or not at all; a full disk is told in plain words."""
 
 import errno
+import json
 import math
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recipes.core.errors import RunFailed
 from recipes.core.storage import files
@@ -89,3 +92,27 @@ def test_a_shared_file_has_the_content_and_replaces_the_old_one(
 def test_a_tilde_that_names_nobody_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/there")
     assert [str(files.home_path(text)) for text in ("~/a", "~no one/a", "b/~c")] == ["/there/a", "~no one/a", "b/~c"]
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+VALUES = st.recursive(
+    SCALARS,
+    lambda below: (
+        st.lists(below, max_size=4)
+        | st.lists(below, max_size=4).map(tuple)
+        | st.dictionaries(st.text() | st.integers(), below, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(VALUES, st.booleans())
+def test_json_for_people_is_what_the_library_writes(value: object, ascii_only: bool) -> None:
+    expected = json.dumps(files.finite(value), indent=2, ensure_ascii=ascii_only)
+    assert files.json_text(value, ascii_only) == expected
+
+
+@pytest.mark.parametrize("size", [0, 1, files.SMALL - 1, files.SMALL, files.SMALL + 1])
+def test_the_hash_of_a_file_is_that_of_its_bytes_at_every_size(tmp_path: Path, size: int) -> None:
+    (tmp_path / "file").write_bytes(data := os.urandom(size))
+    assert files.sha256_file(tmp_path / "file") == files.sha256_bytes(data)

@@ -22,6 +22,7 @@ from recipes.core.trial.states import (
     read_record,
     record_end,
     record_start,
+    states_of,
 )
 from tests.core.trial.conftest import act, leave_dead, leave_dead_lock, make_cell
 
@@ -239,3 +240,35 @@ def test_states_with_an_index_are_those_without(
         states = cell_states(folder, manifest, RunIndex(outputs))
         assert states == cell_states(folder, manifest)
         assert [state.state for state in states] == [DAMAGED, FAILED, CUT_OFF, DONE]
+
+
+def test_many_cells_are_in_the_states_of_one_at_a_time(planned: tuple[Path, Manifest]) -> None:
+    folder, manifest = planned
+    manifests.write(folder, manifest)
+    act(folder, "prior-s0", DONE, metrics={"nll": 1.0})
+    record_start(folder, "ntp-s0")
+    act(folder, "ntp-s1", FAILED, "x")
+    one_by_one = [cell_state(folder, cell) for cell in manifest.cells]
+    assert [state.state for state in one_by_one] == [DONE, RUNNING, QUEUED, FAILED]
+    assert one_by_one == states_of(folder, manifest.cells) == cell_states(folder, manifest)
+    assert [state.cell.name for state in states_of(folder, manifest.cells[1:3])] == ["ntp-s0", "prior-s1"]
+
+
+def test_an_index_has_the_metrics_that_the_files_have(
+    planned: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(indexes, "SETTLED_SECONDS", -60.0)
+    folder, manifest = planned
+    manifests.write(folder, manifest)
+    act(folder, "prior-s0", DONE, metrics={"nll": 1.25})
+    for _ in range(2):
+        index = RunIndex(outputs_of(folder))
+        state = cell_states(folder, manifest, index)[0]
+        assert index.metrics(state.run) == {"nll": 1.25}
+        assert [newest_metric(state, name, index) for name in ("nll", "other")] == [1.25, None]
+    metrics = RunFolder(state.run).metrics
+    metrics.write_text(metrics.read_text().replace("1.25", "2.25"))
+    changed = cell_states(folder, manifest, index)[0]
+    assert changed.state == DAMAGED and index.metrics(changed.run) is None
+    assert newest_metric(changed, "nll", index) == newest_metric(changed, "nll") == 2.25

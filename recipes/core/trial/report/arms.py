@@ -145,7 +145,8 @@ def summaries(arms: Sequence[Arm], metric: Metric) -> list[Summary | None]:
 def _summary(arm: Arm, metric: str) -> Summary | None:
     """The mean is the comparison's: over the seeds that could be paired, on the examples that both runs have."""
     row = arm.row(metric)
-    numbers = [value for seed, value in arm.values(metric).items() if seed in arm.seeds]
+    seeds = frozenset(arm.seeds)
+    numbers = [value for seed, value in arm.values(metric).items() if seed in seeds]
     if not row and not numbers:
         return None
     deviation = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None

@@ -1,5 +1,6 @@
 """What a trial ran: its cells, their commands, what failed, where environments and configs differ."""
 
+import itertools
 import os
 import shlex
 from collections.abc import Sequence
@@ -61,11 +62,9 @@ def seconds_of(state: CellState) -> float | None:
 
 def more_seeds_command(manifest: Manifest, more: int) -> str:
     """The trial's command with `more` further seeds: those typed, then the smallest that were not."""
-    seeds, fresh = list(manifest.seeds), 0
-    for _ in range(more):
-        while fresh in seeds:
-            fresh += 1
-        seeds.append(fresh)
+    planned = frozenset(manifest.seeds)
+    free = (seed for seed in itertools.count() if seed not in planned)
+    seeds = [*manifest.seeds, *itertools.islice(free, more)]
     counted = sorted(seeds) == list(range(len(seeds)))
     text = str(len(seeds)) if counted else ",".join(map(str, seeds))
     words, kept, skip = shlex.split(manifest.command), [], False
@@ -78,21 +77,32 @@ def more_seeds_command(manifest: Manifest, more: int) -> str:
 
 def environment_differences(result: TrialResult) -> list[tuple[str, list[tuple[str, list[str]]]]]:
     """Environment keys in which finished cells differ, as (key, [(value, names of the cells)])."""
-    labels = {(state.cell.arm, state.cell.seed): state.cell.name for state in result.states}
-    cells_by_value: dict[str, dict[str, list[str]]] = {}
-    flat = [(run, flatten(read_environment(run.path))) for run in result.runs]
-    for run, environment in flat:
-        for key in dict.fromkeys(key for _, one in flat for key in one):
-            if key not in NO_ENVIRONMENT:
-                value = str(environment.get(key, "not recorded"))
-                label = labels.get((run.arm, run.seed), f"{run.arm}, seed {run.seed}")
-                cells_by_value.setdefault(key, {}).setdefault(value, []).append(label)
-    return [(key, list(values.items())) for key, values in cells_by_value.items() if len(values) > 1]
+    alike: dict[str, tuple[dict[str, Any], list[int]]] = {}  # environments that differ, and the runs that had them
+    for number, run in enumerate(result.runs):
+        environment = _shared(read_environment(run.path))
+        alike.setdefault(repr(environment), (flatten(environment), []))[1].append(number)
+    if len(alike) < 2:
+        return []
+    names = {(state.cell.arm, state.cell.seed): state.cell.name for state in result.states}
+    labels = [names.get((run.arm, run.seed), f"{run.arm}, seed {run.seed}") for run in result.runs]
+    differing = []
+    for key in dict.fromkeys(key for environment, _ in alike.values() for key in environment):
+        runs_by_value: dict[str, list[int]] = {}
+        for environment, numbers in alike.values():
+            runs_by_value.setdefault(str(environment.get(key, "not recorded")), []).extend(numbers)
+        if len(runs_by_value) > 1:
+            cells = [(value, [labels[number] for number in sorted(runs)]) for value, runs in runs_by_value.items()]
+            differing.append((key, cells))
+    return differing
 
 
 def common_environment(result: TrialResult) -> dict[str, Any]:
     """Environment of the first finished run, without what is recorded for each cell."""
     environment = read_environment(result.runs[0].path) if result.runs else {}
+    return _shared(environment)
+
+
+def _shared(environment: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in environment.items() if key not in NO_ENVIRONMENT}
 
 

@@ -158,14 +158,20 @@ def _metrics_with_scores(run: RunRecord) -> set[str]:
     import pyarrow.parquet as pq
 
     path = run.path / "examples.parquet"
-    return set(pc.unique(pq.read_table(path, columns=["metric"])["metric"]).to_pylist()) if path.exists() else set()
+    if not path.exists():
+        return set()
+    with pq.ParquetFile(path) as file:  # `read_table` takes several times as long
+        return set(pc.unique(file.read(columns=["metric"])["metric"]).to_pylist())
 
 
 def _scores(folder: Path, metric: str) -> dict[str, tuple[str, float]]:
     """Example -> (group, its score in one run); several rows of an example are averaged by their counts."""
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    table = pq.read_table(folder / "examples.parquet", filters=[("metric", "==", metric)]).to_pydict()
+    with pq.ParquetFile(folder / "examples.parquet") as file:
+        whole = file.read(columns=["metric", "example", "group", "value", "count"])
+    table = whole.filter(pc.equal(whole["metric"], metric)).to_pydict()
     sums: dict[str, tuple[str, float, float]] = {}
     for example, group, value, count in zip(
         *(table[name] for name in ("example", "group", "value", "count")), strict=True

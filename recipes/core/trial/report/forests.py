@@ -5,6 +5,7 @@ Per cent, because then the plot stretches with the page while its marks and text
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from recipes.core.report.charts import axis
 from recipes.core.statistics.compare import MetricRow
@@ -27,6 +28,11 @@ class ForestRow:
     cut_low: bool
     cut_high: bool
     dots: list[tuple[float, int, float]]
+
+    @cached_property
+    def of_seed(self) -> dict[int, float]:
+        """Difference by seed."""
+        return {seed: value for _, seed, value in self.dots}
 
 
 @dataclass(frozen=True)

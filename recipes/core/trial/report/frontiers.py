@@ -55,7 +55,7 @@ def write_frontiers(folder: Path, card: Card, states: Sequence[CellState]) -> li
         The pictures; empty if nothing was measured.
     """
     arms: dict[str, list[RunRecord]] = {}
-    for state in states:
+    for state in states if card.frontiers else ():
         if state.state == DONE:
             arms.setdefault(state.cell.arm, []).append(load_run(state.run))
     info: dict[str, Any] = {}

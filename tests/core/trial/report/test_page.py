@@ -17,6 +17,7 @@ from scipy import stats
 from recipes.core.report import charts, curves
 from recipes.core.report import run as report
 from recipes.core.runs.folder import RunFolder
+from recipes.core.runs.records import flatten
 from recipes.core.statistics.texts import interval_text, number_text, p_text
 from recipes.core.storage.files import write_json
 from recipes.core.trial.cells import Cell
@@ -500,6 +501,24 @@ def test_environments_that_differ_are_shown(trial):
     assert "2.12.0 (1: ntp-s1)" in text
     assert "host not recorded (14:" in text
     assert "something else" not in text
+
+
+def test_environments_are_told_apart_by_key_and_read_once_for_all_that_are_alike(trial, monkeypatch):
+    for number, run in enumerate(trial.runs):
+        content = json.loads((run.path / "env.json").read_text()) | {"seed": number, "host": f"h{number % 3}"}
+        content["packages"] |= {"new": 1} if number in (2, 8) else {}
+        (run.path / "env.json").write_text(json.dumps(content))
+    names = {(state.cell.arm, state.cell.seed): state.cell.name for state in trial.states}
+    labels = [names[run.arm, run.seed] for run in trial.runs]
+    hosts = [(f"h{number}", labels[number::3]) for number in range(3)]
+    new = [
+        ("not recorded", [label for n, label in enumerate(labels) if n not in (2, 8)]),
+        ("1", [labels[2], labels[8]]),
+    ]
+    flattened = []
+    monkeypatch.setattr(cells, "flatten", lambda tree: flattened.append(tree) or flatten(tree))
+    assert cells.environment_differences(trial) == [("host", hosts), ("packages.new", new)]
+    assert len(flattened) == 4
 
 
 def test_one_environment_is_not_warned_of(page):
