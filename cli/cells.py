@@ -68,13 +68,14 @@ def launcher_of(name: str, jobs: int, options: Sequence[str]) -> "Launcher":
 
 
 def show_plan(
-    folder: Path, manifest: "Manifest", configs: "Sequence[RunConfig]", launcher: "Launcher", as_json: bool = False
+    folder: Path,
+    manifest: "Manifest",
+    configs: "Sequence[RunConfig]",
+    launcher: "Launcher",
+    states: "Sequence[CellState]",
+    as_json: bool = False,
 ) -> None:
     """Print what would run: cells by state, threads, what they need."""
-    from recipes.core.runs.index import index_of
-    from recipes.core.trial.states import cell_states
-
-    states = cell_states(folder, manifest, index_of(folder.parents[2]))
     rows = _plan_rows(folder, manifest, configs, launcher, states)
     if as_json:
         plan = [{"what": what, "value": value} for what, value in rows]

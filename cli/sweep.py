@@ -137,9 +137,10 @@ def _grid(
     from recipes.core.runs.index import index_of
     from recipes.core.trial.starting import check_cells
 
-    check_cells(cell_states(folder, manifest, index_of(manifests.outputs_of(folder))), configs, launcher, fresh)
+    now = cell_states(folder, manifest, index_of(manifests.outputs_of(folder)))
+    check_cells(now, configs, launcher, fresh)
     if dry_run:
-        show_plan(folder, manifest, configs, launcher, as_json)
+        show_plan(folder, manifest, configs, launcher, now, as_json)
     else:
         from recipes.core.trial.drive import drive
 

@@ -107,13 +107,14 @@ def trial(
     from recipes.core.trial.starting import check_cells
     from recipes.core.trial.states import cell_states
 
-    check_cells(cell_states(folder, manifest, index_of(manifests.outputs_of(folder))), configs, planned.launcher, fresh)
+    states = cell_states(folder, manifest, index_of(manifests.outputs_of(folder)))
+    check_cells(states, configs, planned.launcher, fresh)
     note_idle(of_no_use(configs, keys))
     budget = compose.budget(planned.recipe, keys)
     if missing := no_verdict(card, planned.arms, len(manifest.seeds), budget, applies):
         note(missing)
     if dry_run:
-        show_plan(folder, manifest, configs, planned.launcher, as_json)
+        show_plan(folder, manifest, configs, planned.launcher, states, as_json)
         return
     if budget == budgets.FULL:
         note(f"{len(configs)} runs: {expected_time(folder, manifest, configs)}")

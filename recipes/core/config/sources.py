@@ -24,7 +24,7 @@ from recipes.core.spelling import did_you_mean, nearest
 from recipes.core.storage.files import home_path
 
 CONF = registry.ROOT / "conf"
-LIBYAML = getattr(yaml, "CSafeLoader", None)  # ten times as fast, where PyYAML has it
+LIBYAML: Any = getattr(yaml, "CSafeLoader", None)  # ten times as fast, where PyYAML has it
 MOST_NESTED = 1000
 SEED = re.compile(r"^seed: (0|[1-9][0-9]{0,17})$", re.MULTILINE)
 CONFIG_DIR = "STEELYARD_CONFIG_DIR"  # folders of --config-dir, for workers

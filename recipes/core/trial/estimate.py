@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from statistics import fmean
+from typing import Any
 
 from recipes.core.config import compose
 from recipes.core.config.settings import RunConfig
@@ -42,15 +43,15 @@ def work(config: RunConfig) -> float:
 
 def _paces(runs: Sequence[RunRecord]) -> Iterator[tuple[str, float]]:
     """(arm, seconds per unit of work) of every finished run that was not cut off: its clock counts one start."""
-    works: dict[str, float | None] = {}  # of a config, whatever its seed
+    works: dict[tuple[str, str], tuple[Any, float | None]] = {}  # of a config, by the names that its runs have
     for run in runs:
         seconds = seconds_between(run.status) if run.state == DONE else None
         if seconds is None:
             continue
-        key = repr({name: value for name, value in run.config.items() if name != "seed"})
-        if key not in works:
-            works[key] = _work_of(run)
-        if (amount := works[key]) is not None:
+        key, config = (run.arm, run.path.name.rpartition("-s")[0]), run.config | {"seed": None}
+        if key not in works or works[key][0] != config:
+            works[key] = config, _work_of(run)
+        if (amount := works[key][1]) is not None:
             yield run.arm, seconds / amount
 
 
