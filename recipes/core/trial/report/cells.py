@@ -80,7 +80,9 @@ def environment_differences(result: TrialResult) -> list[tuple[str, list[tuple[s
     alike: dict[str, tuple[dict[str, Any], list[int]]] = {}  # environments that differ, and the runs that had them
     for number, run in enumerate(result.runs):
         environment = _shared(read_environment(run.path))
-        alike.setdefault(repr(environment), (flatten(environment), []))[1].append(number)
+        if (key := repr(environment)) not in alike:
+            alike[key] = flatten(environment), []
+        alike[key][1].append(number)
     if len(alike) < 2:
         return []
     names = {(state.cell.arm, state.cell.seed): state.cell.name for state in result.states}
