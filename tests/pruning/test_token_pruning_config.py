@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from recipes.core.config import compose, registry
+from recipes.core.config.unread import of_no_use
 from recipes.core.errors import UserError
 from recipes.core.runs.records import RunRecord
 from recipes.core.statistics.claims import card_for, card_of
@@ -29,6 +30,8 @@ def message(*overrides: str) -> str:
         (["keep=[0.5,2]"], "keep = 2.0: must be > 0 and <= 1"),
         (["keep=half"], "keep = 'half': must be a list"),
         (["keep=[0.5,0.5]"], "keep: names a budget twice"),
+        (["keep=[0.5,0.50000001]"], "keep: names 0.5 twice: metrics name a share by six digits; type fewer digits"),
+        (["keep=0.9999999"], "keep: names 1 that is not 1, which stands for unpruned"),
         (["keep_tokens=0"], "keep_tokens = 0: must be >= 1"),
         (["pruner=divprun"], "pruner.name = divprun: did you mean divprune?"),
         (["pruner=grid", "pruner.metric=l2"], "pruner.metric = l2: unknown key"),
@@ -59,6 +62,31 @@ def test_budgets_are_labelled_largest_first() -> None:
     assert compose.compose(NAME, ["keep=0.1"]).budgets == (("0.1", 0.1),)
     assert compose.compose(NAME, ["keep=[0.1,1,0.5]"]).budgets == (("0.5", 0.5), ("0.1", 0.1))
     assert compose.compose(NAME, ["keep_tokens=[4,8]"]).budgets == (("8t", 8), ("4t", 4))
+
+
+@pytest.mark.parametrize(
+    ("typed", "why"),
+    [
+        (["keep=0.5", "keep_tokens=[4]"], [("keep", "keep_tokens gives numbers in its place")]),
+        (["keep=0.5"], []),
+        (["guide.text=other"], [("guide.text", "divprune reads no question")]),
+        (["guide.text=other", "arm=trim", "data=question-canvases"], []),
+        (["evaluation.max_new_tokens=4"], [("evaluation.max_new_tokens", "toy-vlm writes no answers")]),
+        (["evaluation.max_new_tokens=4", "model=/some/llava", "data.path=q.json"], []),
+        (
+            ["evaluation.pictures=0", "evaluation.picture_keep=0.5"],
+            [("evaluation.picture_keep", "no picture is drawn")],
+        ),
+    ],
+)
+def test_what_is_typed_for_nothing_is_said(typed: list[str], why: list[tuple[str, str]]) -> None:
+    assert of_no_use([compose.compose(NAME, typed)], typed) == why
+
+
+@pytest.mark.parametrize("typed", ["keep=1", "keep=[]"])
+def test_no_budget_is_announced_as_none(typed: str) -> None:
+    rows = dict(compose.compose(NAME, [typed]).describe())
+    assert rows["budgets"] == "none: only the unpruned model is measured"
 
 
 def test_every_pruner_has_an_arm_of_its_name_and_a_place() -> None:

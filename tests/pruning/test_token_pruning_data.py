@@ -106,6 +106,27 @@ def test_normalisation_keeps_words_apart() -> None:
     assert normalise("TEN o'clock") == "10 o clock"
 
 
+@pytest.mark.parametrize(
+    ("given", "answer", "right"),
+    [
+        *[("A", "a", True), ("A.", "A", True), ("", "A", False), ("the", "A", False), ("...", "A", False)],
+        *[("\N{DOG FACE}", "\N{DOG FACE}", True), ("", "\N{DOG FACE}", False), ("!", "+", False), ("+", " + ", True)],
+        *[
+            ("-1", "1", False),
+            ("1", "-1", False),
+            ("\N{MINUS SIGN}1", "-1", True),
+            ("- 1", "1", True),
+            ("5-1", "5 1", True),
+        ],
+        *[("3.5", "3 5", False), ("3.5.", "3.5", True), ("3, 5", "3 5", True), ("no.2", "no 2", True)],
+        *[("\u0915\u0940", "\u0915\u093e", False), ("\u0915\u0940", "\u0915\u0940!", True)],  # ki, ka in Devanagari
+        *[("cafe\u0301", "caf\u00e9", True), ("cafe", "caf\u00e9", False), ("week\u00adend", "weekend", True)],
+    ],
+)
+def test_what_tells_answers_apart_stays(given: str, answer: str, right: bool) -> None:
+    assert is_right(given, (answer,)) == right == is_right(answer, (given,))
+
+
 def test_the_prompt_is_the_processors_or_that_of_llava() -> None:
     class Templated:
         chat_template = "x"

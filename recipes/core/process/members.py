@@ -13,6 +13,7 @@ START = (
     "start the same command on each machine: torchrun --nnodes NODES --nproc-per-node 1 --master-addr HOST -m cli.app "
     "run ...,\nor srun --nodes NODES --ntasks-per-node 1 steelyard run ..., or a trial with --launcher slurm"
 )
+RANKS = {"WORLD_SIZE": "RANK", "SLURM_STEP_NUM_TASKS": "SLURM_PROCID"}  # the number of all, the number of one
 PORTS, PORTS_FROM = 20_000, 15_000  # below those that systems give away by themselves
 
 
@@ -74,8 +75,8 @@ def member_of(nodes: int, nproc: int, environment: Mapping[str, str]) -> Member 
         environment: The variables of this process.
 
     Raises:
-        UserError: the run is to be on several machines, and no launcher started it on them, or started it more or
-            less often than it has machines or processes.
+        UserError: the run is to be on several machines, and no launcher started it on them, started it more or less
+            often than it has machines or processes, or says what cannot be of this process.
     """
     total = nodes * nproc
     if total == 1:
@@ -96,9 +97,23 @@ def member_of(nodes: int, nproc: int, environment: Mapping[str, str]) -> Member 
             where=f"{group.where}={group.size}",
             hint=START,
         )
+    _check_place(group)
     share = total // group.size
     place = (group.address, group.port, group.attempt, group.hosted)
     return Member(group.rank, group.size, group.local_rank, share, nodes, *place)
+
+
+def _check_place(group: _Group) -> None:
+    """Refuse a place that cannot be: the others would wait for a process that never comes.
+
+    Raises:
+        UserError: its number is not below that of all, or the port is none.
+    """
+    if group.rank >= group.size:
+        what = f"{group.where}={group.size} processes have the numbers 0 to {group.size - 1}"
+        raise UserError(what, f"{RANKS[group.where]}={group.rank}", START)
+    if not 0 < group.port < 2**16:
+        raise UserError("is no port; type one from 1 to 65535", f"MASTER_PORT={group.port}", START)
 
 
 def _by_torchrun(environment: Mapping[str, str]) -> _Group | None:

@@ -15,6 +15,7 @@ from recipes.core.config.settings import (
     UntrainedConfig,
     setting,
 )
+from recipes.core.config.unread import unread_keys
 from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig
 from recipes.core.data.images.canvas_config import CanvasDataConfig, QuestionCanvasDataConfig
 from recipes.core.models.config import LlavaConfig, MiniLMConfig
@@ -35,6 +36,7 @@ MODEL_DATA = {
     "prior-vlm": ("prior-captions", "easy-vqa", "digit-captions"),
     "minilm": ("passages",),
 }
+WHOLE = f"{1.0:g}"  # the label of the unpruned model
 PRIOR_DATA = "easy-vqa"  # what a model of `prior` is trained on in the run
 # Models that are an encoder only, and why nothing is pruned behind it.
 ENCODERS = {"toy-vit": "its classifier has read everything", "minilm": "nothing is left to save"}
@@ -197,23 +199,38 @@ class TokenPruningConfig(UntrainedConfig):
             return tuple((f"{number}t", number) for number in sorted(self.keep_tokens, reverse=True))
         return tuple((f"{share:g}", share) for share in sorted(self.keep, reverse=True) if share < 1)
 
+    def unread(self) -> list[tuple[str, str]]:
+        """Keys that change nothing in this run."""
+        return unread_keys(
+            ("keep", not self.keep_tokens, "keep_tokens gives numbers in its place"),
+            ("guide.text", needs_text(self.pruner), f"{self.pruner.name} reads no question"),
+            ("evaluation.max_new_tokens", isinstance(self.model, LlavaConfig), f"{self.model.name} writes no answers"),
+            ("evaluation.picture_keep", self.evaluation.pictures > 0, "no picture is drawn"),
+        )
+
     def check(self) -> list[tuple[str, str]]:
         """Rules between the settings, as (key, message)."""
         problems = _model_problems(self)
         for key, values in (("keep", self.keep), ("keep_tokens", self.keep_tokens)):
             if len(set(values)) < len(values):
                 problems.append((key, "names a budget twice"))
+                return problems
+        labels = [WHOLE, *(label for label, _ in self.budgets)]
+        if same := next((label for label in labels if labels.count(label) > 1), None):
+            what = "1 that is not 1, which stands for unpruned" if same == WHOLE else f"{same} twice"
+            problems.append(("keep", f"names {what}: metrics name a share by six digits; type fewer digits"))
         return problems
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows for `--dry-run`."""
         budgets = ", ".join(f"{budget:g}" for _, budget in self.budgets)
         unit = "numbers of tokens" if self.keep_tokens else "shares of the tokens"
+        measured = f"{budgets} ({unit}), and unpruned" if budgets else "none: only the unpruned model is measured"
         return [
             ("data", _data_words(self)),
             ("model", _model_words(self)),
             ("pruner", self.pruner.name),
-            ("budgets", f"{budgets} ({unit}), and unpruned"),
+            ("budgets", measured),
         ]
 
 

@@ -1,7 +1,7 @@
 """Questions about images that users bring: read, checked, and answers compared."""
 
 import math
-import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,14 +104,36 @@ def read_easy_vqa(config: EasyVqaConfig) -> list[Asked]:
 
 
 def normalise(answer: str) -> str:
-    """An answer without case, punctuation and articles, numbers up to ten in digits."""
-    words = re.sub(r"[^\w\s]", " ", answer.lower()).split()
-    return " ".join(NUMBERS.get(word, word) for word in words if word not in ("a", "an", "the"))
+    """An answer without case, punctuation and articles, numbers up to ten in digits.
+
+    A sign and a point of decimals belong to their number, and marks of a script (vowels of Hindi) to their letters. An
+    answer of nothing but articles (option A) or signs (+, an emoji) is what it says.
+    """
+    text = unicodedata.normalize("NFC", answer).lower().replace("\N{MINUS SIGN}", "-")
+    kept = "".join(letter if _is_word(text, place) else _gap(letter) for place, letter in enumerate(text))
+    words = kept.split()
+    bare = [NUMBERS.get(word, word) for word in words if word not in ("a", "an", "the")]
+    return " ".join(bare or words or text.split())
 
 
 def is_right(given: str, answers: Sequence[str]) -> bool:
     """Whether an answer is one of the right ones, after normalisation."""
     return normalise(given) in {normalise(answer) for answer in answers}
+
+
+def _is_word(text: str, place: int) -> bool:
+    """Whether a character is part of a word: a letter, mark, digit or underscore, or stands so in a number."""
+    letter, before, behind = text[place], text[:place][-1:], text[place + 1 : place + 2]
+    if letter == ".":
+        return before.isdecimal() and behind.isdecimal()
+    if letter == "-":
+        return behind.isdecimal() and not (before.isalnum() or before in (")", "]"))
+    return letter == "_" or unicodedata.category(letter)[0] in "LMN"
+
+
+def _gap(letter: str) -> str:
+    """What stands for a character that is part of no word: nothing for joiners, which show nothing."""
+    return "" if unicodedata.category(letter) == "Cf" else " "
 
 
 def _texts(question: Any, answer: Any) -> tuple[str, tuple[str, ...]]:

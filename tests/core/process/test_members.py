@@ -73,6 +73,11 @@ def test_the_first_of_a_job_keeps_its_records() -> None:
         (SRUN | {"SLURM_STEP_NUM_TASKS": "16"}, "SLURM_STEP_NUM_TASKS=16: a run on 2 machines"),
         (LEFT | {"MASTER_PORT": ""}, "MASTER_PORT: is not set"),
         (LEFT | {"MASTER_PORT": "http"}, "MASTER_PORT: is 'http', which is no number"),
+        (LEFT | {"MASTER_PORT": "99999"}, "MASTER_PORT=99999: is no port; type one from 1 to 65535"),
+        (LEFT | {"MASTER_PORT": "0"}, "MASTER_PORT=0: is no port"),
+        (LEFT | {"RANK": "2"}, "RANK=2: WORLD_SIZE=2 processes have the numbers 0 to 1"),
+        (TORCHRUN | {"RANK": "9", "WORLD_SIZE": "8"}, "RANK=9: WORLD_SIZE=8 processes have the numbers 0 to 7"),
+        (SRUN | {"SLURM_PROCID": "7"}, "SLURM_PROCID=7: SLURM_STEP_NUM_TASKS=2 processes have the numbers 0 to 1"),
     ],
 )
 def test_what_cannot_be_joined_is_refused(environment: dict[str, str], message: str) -> None:
