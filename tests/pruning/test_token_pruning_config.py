@@ -1,5 +1,6 @@
 """What is refused, and in which words; arms that apply; budgets as they are typed."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from recipes.core.config.unread import of_no_use
 from recipes.core.errors import UserError
 from recipes.core.runs.records import RunRecord
 from recipes.core.statistics.claims import card_for, card_of
+from recipes.core.trial.cells import trial_cells
 from recipes.pruning.pruners import PRUNERS
 from recipes.pruning.token_pruning.config import BEHIND_ENCODER, IN_ENCODER, IN_LANGUAGE_MODEL
 
@@ -49,6 +51,25 @@ def message(*overrides: str) -> str:
 )  # fmt: skip
 def test_what_cannot_be_is_refused(overrides: list[str], text: str) -> None:
     assert text in message(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (
+            "qwen2_vl",
+            "pruner: trim compares patches with the question in the space of a CLIP, from which the encoder of ",
+        ),
+        ("llava", "guide.path: is missing: trim compares patches with the question"),
+    ],
+)
+def test_a_question_has_no_place_in_an_encoder_of_no_clip(tmp_path: Path, kind: str, text: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    user = [f"model={tmp_path}", "data.path=q.json"]
+    assert text in message(*user, "pruner=trim")
+    with pytest.raises(UserError) as caught:
+        trial_cells(NAME, user, ["divprune", "trim", "random", "recoverable"], [0, 1])
+    assert str(caught.value).endswith("or leave out the arms that have them: --arms divprune,random")
 
 
 def test_a_folder_in_place_of_a_model_is_a_llava_with_the_users_questions() -> None:

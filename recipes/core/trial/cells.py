@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -110,7 +110,8 @@ def trial_cells(
     typed = [
         (name, name, [*overrides, *words[arm], f"seed={seed}"]) for name, (seed, arm) in zip(names, order, strict=True)
     ]
-    cells = check_cells(recipe, typed)
+    arm_of = {name: arm for name, (_, arm) in zip(names, order, strict=True)}
+    cells = check_cells(recipe, typed, lambda bad: _without(bad, arm_of))
     _refuse_same_arms(cells)
     return _distinct(cells)
 
@@ -206,12 +207,17 @@ def identity(cells: Sequence[Cell]) -> str:
     return sha256_json(sorted(cell.folder for cell in cells))[:10]
 
 
-def check_cells(recipe: str, typed: Sequence[tuple[str, str, list[str]]]) -> list[PlannedCell]:
+def check_cells(
+    recipe: str,
+    typed: Sequence[tuple[str, str, list[str]]],
+    way_out: Callable[[set[str]], list[str]] = lambda _: [],
+) -> list[PlannedCell]:
     """Compose every cell; one `UserError` lists all problems, each with the cells that have it.
 
     Args:
         recipe: Name of the recipe.
         typed: (name, label, overrides) of each cell.
+        way_out: From the labels of the cells that have problems to lines that say how to do without these.
 
     Raises:
         UserError: with all problems of all cells.
@@ -231,11 +237,24 @@ def check_cells(recipe: str, typed: Sequence[tuple[str, str, list[str]]]) -> lis
         if problems:
             lines = [line + _where(labels, len(typed)) for line, labels in problems.items()]
             count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-            raise UserError(f"{count} in the config", hint="\n".join(lines))
+            bad = {label for labels in problems.values() for label in labels}
+            raise UserError(f"{count} in the config", hint="\n".join([*lines, *way_out(bad)]))
         return [  # only now are the files looked at that they name
             PlannedCell.of(name, label, overrides, config)
             for (name, label, overrides), config in zip(typed, configs, strict=True)
         ]
+
+
+def _without(bad: set[str], arm_of: Mapping[str, str]) -> list[str]:
+    """How to leave out the arms that have problems; nothing if all have them.
+
+    Args:
+        bad: Cells that have problems.
+        arm_of: The arm of each cell.
+    """
+    refused = {arm_of[name] for name in bad}
+    left = [arm for arm in dict.fromkeys(arm_of.values()) if arm not in refused]
+    return [f"or leave out the arms that have them: --arms {','.join(left)}"] if left else []
 
 
 def _where(labels: list[str], number: int) -> str:

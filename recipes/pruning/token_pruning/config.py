@@ -20,6 +20,7 @@ from recipes.core.data.config import DigitCaptionsConfig, EasyVqaConfig
 from recipes.core.data.images.canvas_config import CanvasDataConfig, QuestionCanvasDataConfig
 from recipes.core.models.config import LlavaConfig, MiniLMConfig
 from recipes.core.spelling import did_you_mean
+from recipes.core.storage.places import model_config
 from recipes.core.training.toys.config import ToyViTConfig, ToyVLMConfig
 from recipes.pruning.options import PrunerOptions
 
@@ -37,6 +38,7 @@ MODEL_DATA = {
     "minilm": ("passages",),
 }
 WHOLE = f"{1.0:g}"  # the label of the unpruned model
+CLIP_MODELS = ("llava", "llava_next")  # types of models whose encoder is that of a CLIP
 PRIOR_DATA = "easy-vqa"  # what a model of `prior` is trained on in the run
 # Models that are an encoder only, and why nothing is pruned behind it.
 ENCODERS = {"toy-vit": "its classifier has read everything", "minilm": "nothing is left to save"}
@@ -279,7 +281,13 @@ def _model_problems(config: TokenPruningConfig) -> list[tuple[str, str]]:
             ("pruner", f"{pruner} compares patches with the question, and this model has no text in their space; "
              "type pruner=divprune, or data=question-canvases with model=toy-vlm")
         )  # fmt: skip
-    if needs_text(config.pruner) and model == "llava" and config.guide.path is None:
+    kind = str(model_config(str(config.model.path)).get("model_type", "llava")) if model == "llava" else ""
+    if needs_text(config.pruner) and model == "llava" and kind not in CLIP_MODELS:
+        problems.append(
+            ("pruner", f"{pruner} compares patches with the question in the space of a CLIP, from which the encoder of "
+             f"{kind} does not come; type pruner=divprune, or fastv or sparsevlm, which read the question elsewhere")
+        )  # fmt: skip
+    elif needs_text(config.pruner) and model == "llava" and config.guide.path is None:
         problems.append(
             ("guide.path", f"is missing: {pruner} compares patches with the question, and a LLaVA has no text tower; "
              "type guide.path=CLIP, the checkpoint its vision tower comes from")

@@ -108,7 +108,15 @@ def test_a_problem_of_one_cell_names_only_that() -> None:
 def test_a_trial_tells_the_problem_of_one_arm_with_its_cells() -> None:
     with pytest.raises(UserError) as caught:
         trial_cells("prior", ["data=image-text", "data.path=x"], ["prior", "oracle"], [0, 1])
-    assert str(caught.value).endswith("(cell oracle-s0 and 1 more)")
+    assert str(caught.value).endswith(
+        "(cell oracle-s0 and 1 more)\n  or leave out the arms that have them: --arms prior"
+    )
+
+
+def test_a_problem_of_all_arms_names_none_to_leave_out() -> None:
+    with pytest.raises(UserError) as caught:
+        trial_cells("prior", ["trainer.batch_size=0"], ["prior", "ntp"], [0, 1])
+    assert str(caught.value).splitlines()[1:] == ["  trainer.batch_size = 0: must be >= 1"]
 
 
 @pytest.mark.parametrize(
