@@ -71,6 +71,27 @@ def test_equal_questions_may_be_asked_at_once(toy: tuple[Path, Any], questions: 
     )
 
 
+def test_a_prompt_beyond_the_context_is_refused(toy: tuple[Path, Any], questions: Path, tmp_path: Path) -> None:
+    records = json.loads(questions.read_text())
+    longest = json.loads((toy[0] / "config.json").read_text())["text_config"]["max_position_embeddings"]
+    records[1]["question"] = "right " * longest
+    questions.write_text(json.dumps(records))
+    config = compose.compose(
+        "token-pruning", [*RUN, f"model={toy[0]}", f"data.path={questions}", f"outputs={tmp_path}"]
+    )
+    with pytest.raises(UserError, match=f"'right right .* and its image are .* model's context has {longest:,}"):
+        runner.run(config, False, "steelyard run token-pruning")
+    assert not list(tmp_path.rglob("status.json"))
+
+
+def test_how_far_it_is_is_said(
+    toy: tuple[Path, Any], questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("recipes.core.runs.progress.LINE_EVERY_SECONDS", 0.0)
+    evaluated(f"model={toy[0]}", f"data.path={questions}")
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("asking questions")] != []
+
+
 def test_text_guided_pruners_read_the_question_through_clip(
     toy: tuple[Path, Any], questions: Path, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, CLIPModel
 
 from recipes.core.data.config import EasyVqaConfig
+from recipes.core.data.files.json_records import excerpt
 from recipes.core.data.text.chat_dates import with_fixed_date
 from recipes.core.data.text.text_ids import TextIds, mark
 from recipes.core.errors import UserError
@@ -21,6 +22,7 @@ from recipes.core.models.sources import (
     load_tokenizer,
     silent,
 )
+from recipes.core.runs.progress import progress
 from recipes.pruning.adapters import Family, Guide, check, families, family_of, layout
 from recipes.pruning.adapters.family import model_inputs
 from recipes.pruning.pruners import make
@@ -81,6 +83,14 @@ class Checkpoint(Subject):
         self.guided = self.guide is not None
 
     def batches(self) -> Iterator[Batch]:
+        done = 0
+        with progress("asking questions", len(self.questions)) as show:
+            for batch in self._batches():
+                yield batch
+                done += len(batch.ids)
+                show(done)
+
+    def _batches(self) -> Iterator[Batch]:
         waiting: list[_Ready] = []
         for asked in self.questions:
             ready = self._ready(asked)
@@ -127,7 +137,20 @@ class Checkpoint(Subject):
                 f"{KEY}={self.config.model.path}",  # type: ignore[union-attr]
                 "its processor's chat template must put the image token into the text",
             )
+        self._check_length(asked, inputs["input_ids"].shape[1])
         return _Ready(asked, inputs)
+
+    def _check_length(self, asked: Asked, prompt: int) -> None:
+        """Refuse a prompt that, with its answer, is longer than the model's context: it is asked unpruned, too."""
+        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        answer = self.config.evaluation.max_new_tokens
+        if longest and prompt + answer > longest:
+            raise UserError(
+                f"the question {excerpt(asked.question)!r} and its image are {prompt:,} tokens, and its answer may "
+                f"have {answer:,}; the model's context has {longest:,}",
+                f"data={self.config.data.name}",
+                "leave it out or shorten it, use a smaller image, or type a smaller evaluation.max_new_tokens",
+            )
 
     def _batch(self, ready: list[_Ready]) -> Batch:
         inputs = {name: torch.cat([each.inputs[name] for each in ready]) for name in ready[0].inputs}
