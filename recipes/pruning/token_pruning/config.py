@@ -281,18 +281,25 @@ def _model_problems(config: TokenPruningConfig) -> list[tuple[str, str]]:
             ("pruner", f"{pruner} compares patches with the question, and this model has no text in their space; "
              "type pruner=divprune, or data=question-canvases with model=toy-vlm")
         )  # fmt: skip
-    kind = str(model_config(str(config.model.path)).get("model_type", "llava")) if model == "llava" else ""
-    if needs_text(config.pruner) and model == "llava" and kind not in CLIP_MODELS:
-        problems.append(
+    if needs_text(config.pruner) and isinstance(config.model, LlavaConfig):
+        problems += _guide_problems(pruner, config.model.path or "", config.guide.path)
+    return problems
+
+
+def _guide_problems(pruner: str, model: str, guide: str | None) -> list[tuple[str, str]]:
+    """What keeps a pruner that reads the question from reading it beside a user's model."""
+    kind = str(model_config(model).get("model_type", CLIP_MODELS[0]))
+    if kind not in CLIP_MODELS:
+        return [
             ("pruner", f"{pruner} compares patches with the question in the space of a CLIP, from which the encoder of "
              f"{kind} does not come; type pruner=divprune, or fastv or sparsevlm, which read the question elsewhere")
-        )  # fmt: skip
-    elif needs_text(config.pruner) and model == "llava" and config.guide.path is None:
-        problems.append(
+        ]  # fmt: skip
+    if guide is None:
+        return [
             ("guide.path", f"is missing: {pruner} compares patches with the question, and a LLaVA has no text tower; "
              "type guide.path=CLIP, the checkpoint its vision tower comes from")
-        )  # fmt: skip
-    return problems
+        ]  # fmt: skip
+    return []
 
 
 def _prior_problems(model: PriorVLMConfig, data: str) -> list[tuple[str, str]]:
