@@ -9,7 +9,7 @@ import yaml
 
 from recipes.core.config.schema import build
 from recipes.core.data.config import DATA, DigitCaptionsConfig, ImageTextConfig
-from recipes.core.data.images.digits import BOILERPLATE, DIGITS
+from recipes.core.data.images.digits import BOILERPLATE, DIGITS, read_scans
 from recipes.core.data.images.load import load_captions
 from recipes.core.data.text.words import WORDS
 
@@ -71,6 +71,14 @@ def test_bold_has_more_ink_than_thin() -> None:
         ink[word].append(int((255 - train.image(index).astype(int)).sum()))
     assert abs(len(ink["thin"]) - len(ink["bold"])) < 20
     assert max(ink["thin"]) <= min(ink["bold"]) + 64 * 255 / 16  # images are rounded to whole pixel values
+
+
+def test_scans_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    expected, (scans, digits) = load_digits(), read_scans()
+    np.testing.assert_array_equal(scans, expected.images, strict=True)
+    np.testing.assert_array_equal(digits, expected.target, strict=True)
 
 
 def test_train_and_test_share_no_image_and_cover_the_data() -> None:
