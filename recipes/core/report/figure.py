@@ -3,7 +3,7 @@
 import io
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from recipes.core.evaluation.plots import Plot
 from recipes.core.report.charts import Chart
@@ -14,6 +14,7 @@ from recipes.core.statistics.texts import number_text
 
 COLORS = {"arm": "#0b6e7f", "baseline": "#6a7280"}
 OUTCOMES = {"better": "#1a7f45", "worse": "#b3261e", "supported": "#1a7f45", "contradicted": "#b3261e"}
+DPI = 144
 CURVES = 3
 LETTERS = 44  # of a line of a title, of which three stand beside each other
 ROW_LETTERS = 64  # of a line of a row's title, which has room for two
@@ -39,6 +40,7 @@ def draw(charts: list[Chart], comparison: Comparison | None, title: str, plots: 
 
 
 def _png(charts: list[Chart], comparison: Comparison | None, title: str, plots: Sequence[Plot]) -> bytes | None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -50,6 +52,7 @@ def _png(charts: list[Chart], comparison: Comparison | None, title: str, plots: 
         return None
     figure = Figure(
         figsize=(11, 0.7 + sum(heights)),
+        dpi=DPI,
         layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12),
         facecolor="white",
     )
@@ -66,8 +69,12 @@ def _png(charts: list[Chart], comparison: Comparison | None, title: str, plots: 
                 _draw_curve(axes, one)
     if rows and comparison:
         _draw_differences(panels[-1], rows, comparison)
+    # Laid out here: `savefig` would draw everything once more before, only to call this.
+    FigureCanvasAgg(figure)
+    cast(ConstrainedLayoutEngine, figure.get_layout_engine()).execute(figure)
+    figure.set_layout_engine(None)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=144)
+    figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
 
 
