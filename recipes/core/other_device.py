@@ -10,7 +10,7 @@ What it cannot show: kernels and types that CUDA lacks (but for matrix products 
 bf16, several processes, and branches of code that ask for "cuda" by name.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -144,19 +144,21 @@ def _operator(func: Any) -> _Operator:
 
 def _compute(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """One operator: its devices checked, computed on the CPU, its results on the device where torch would have them."""
-    tensors = _tensors((*args, *kwargs.values()))
+    tensors: list[Tensor] = []
+    plain, named = _memories(args, tensors), _named_memories(kwargs, tensors) if kwargs else {}
     others = {id(one.memory): one for one in tensors if isinstance(one, OtherTensor)}
     device = kwargs.get("device")
     here = bool(others) if device is None else torch.device(device) == _DEVICE
     if not here and not others:
         return func(*args, **kwargs)
-    if others and _operator(func).has_parts and (parts := func.decompose(*args, **kwargs)) is not NotImplemented:
+    operator = _operator(func)
+    if others and operator.has_parts and (parts := func.decompose(*args, **kwargs)) is not NotImplemented:
         return parts
-    _check(_operator(func), args, kwargs, tensors)
-    memory = lambda one: one.memory if isinstance(one, OtherTensor) else one  # noqa: E731
-    result = func(*_each(args, memory), **_each(kwargs | ({"device": "cpu"} if device else {}), memory))
+    _check(operator, args, kwargs, tensors)
+    if device:
+        named["device"] = "cpu"
     # What an operator wrote into comes back as the tensor that was given.
-    return _each(result, lambda one: others[id(one)] if id(one) in others else OtherTensor(one) if here else one)
+    return _handed_back(func(*plain, **named), others, here)
 
 
 def _check(operator: _Operator, args: Sequence[Any], kwargs: dict[str, Any], tensors: Sequence[Tensor]) -> None:
@@ -174,38 +176,45 @@ def _check(operator: _Operator, args: Sequence[Any], kwargs: dict[str, Any], ten
     if name in _PRODUCTS and not (first.is_floating_point() or first.is_complex()):
         raise NotImplementedError(f"{name} of {first.dtype} is not implemented on CUDA")
     if name in _INDEXED and isinstance(first, OtherTensor):
-        tensors = [first, *_tensors(args[2:])]
+        tensors = [first]
+        _memories(args[2:], tensors)
     hosts = [one for one in tensors if not isinstance(one, OtherTensor)]
-    if len(hosts) == len(tensors):
+    if len(hosts) in (0, len(tensors)):
         return
     numbers = operator.takes_numbers and all(one.dim() == 0 for one in hosts)
-    if (hosts and not numbers) or (operator.writes and not isinstance(first, OtherTensor)):
+    if not numbers or (operator.writes and not isinstance(first, OtherTensor)):
         raise RuntimeError(
             f"Expected all tensors to be on the same device, but found at least two devices, {DEVICE} and cpu! "
             f"({name} of {', '.join(f'{list(one.shape)} on {one.device}' for one in tensors)})"
         )
 
 
-def _tensors(values: Sequence[Any]) -> list[Tensor]:
-    """Those among arguments, also in their lists."""
-    tensors: list[Tensor] = []
+def _memories(values: Sequence[Any], tensors: list[Tensor]) -> list[Any]:
+    """Arguments with the numbers of their tensors, also in lists; the tensors are added to `tensors`."""
+    plain: list[Any] = []
     for value in values:
         if isinstance(value, Tensor):
             tensors.append(value)
+            plain.append(value.memory if isinstance(value, OtherTensor) else value)
         elif isinstance(value, (list, tuple)):
-            tensors += _tensors(value)
-    return tensors
+            plain.append(type(value)(_memories(value, tensors)))
+        else:
+            plain.append(value)
+    return plain
 
 
-def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Arguments or results with their tensors changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)([_each(one, change) for one in value])
-    if isinstance(value, dict):
-        return {key: _each(one, change) for key, one in value.items()}
-    return value
+def _named_memories(values: dict[str, Any], tensors: list[Tensor]) -> dict[str, Any]:
+    return dict(zip(values, _memories(tuple(values.values()), tensors), strict=True))
+
+
+def _handed_back(result: Any, others: dict[int, OtherTensor], here: bool) -> Any:
+    """Results as torch would have them: `others` by their numbers, the rest on the device or not."""
+    if isinstance(result, Tensor):
+        other = others.get(id(result))
+        return other if other is not None else OtherTensor(result) if here else result
+    if isinstance(result, (list, tuple)):
+        return type(result)([_handed_back(one, others, here) for one in result])
+    return result
 
 
 def _entry_folder(kind: str, key: str) -> Path:
