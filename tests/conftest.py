@@ -40,6 +40,14 @@ def nothing_left_in_the_checkout() -> Iterator[None]:
     assert not left, f"tests left {sorted(left)} in the checkout"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_power_is_lost() -> Iterator[None]:
+    """What a killed process has written is there without fsync, which a run would wait for forty times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def session_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder for the session and all its workers, so that references, tokenizers and assets are made once."""
