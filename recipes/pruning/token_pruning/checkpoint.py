@@ -23,6 +23,7 @@ from recipes.core.models.sources import (
     silent,
 )
 from recipes.core.runs.progress import progress
+from recipes.core.storage.model_files import first_line
 from recipes.pruning.adapters import Family, Guide, check, families, family_of, layout
 from recipes.pruning.adapters.family import model_inputs
 from recipes.pruning.pruners import make
@@ -130,7 +131,15 @@ class Checkpoint(Subject):
 
         image = Image.fromarray(asked.pixels(self.side))
         process = self.family.process if self.family else model_inputs
-        inputs = prompt_inputs(self.processor, self.reader, self.ask, image, asked.question, process)
+        try:
+            inputs = prompt_inputs(self.processor, self.reader, self.ask, image, asked.question, process)
+        except ValueError as error:  # so processors refuse images of odd sides, and prompts of other models
+            raise UserError(
+                f"the processor refuses the question {excerpt(asked.question)!r} with its image of {image.width} x "
+                f"{image.height} pixels: {first_line(error)}",
+                f"{KEY}={self.config.model.path}",  # type: ignore[union-attr]
+                "leave the question out; if it refuses all, put the files of this model's own processor there",
+            ) from error
         if not (inputs["input_ids"] == self.model.config.image_token_id).any():
             raise UserError(
                 "the prompt has no place for the image, so nothing could be pruned",
