@@ -1,5 +1,8 @@
-"""How much memory this process may use: that of the machine, or less by the limit of its container."""
+"""How much memory this process may use: that of the machine, or less by the limit of its container; its collection."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
@@ -10,6 +13,21 @@ def usable_memory() -> int | None:
     """Bytes of memory that this process may use; None if the system does not say."""
     sizes = [_machine(), *(_limit(path) for path in LIMITS)]
     return min((size for size in sizes if size), default=None)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Within the block Python looks for no cycles of garbage: among many new objects, all kept, there are none.
+
+    To look through them again and again, as they grow more, takes a quarter of the time.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _machine() -> int | None:

@@ -138,7 +138,7 @@ class RunIndex:
         """What is known of a folder, if its files are what they were; else it is forgotten."""
         name = os.path.abspath(folder)
         line = self._known(name)
-        if line and look([file for file, *_ in line.seen], folder) != line.seen:
+        if line and look([one[0] for one in line.seen], folder) != line.seen:
             line = self._lines[name] = None
         return line
 
@@ -157,7 +157,7 @@ class RunIndex:
         changed = max(max(modified, moved) for _, _, modified, moved, _ in line.seen)
         settled = changed < time.time_ns() - SETTLED_SECONDS * 1e9
         name = os.path.abspath(folder)
-        if settled and look([file for file, *_ in line.seen], folder) == line.seen:
+        if settled and look([one[0] for one in line.seen], folder) == line.seen:
             with suppress(ValueError, TypeError):
                 line = replace(line, record=_json(record))
                 text = _text(name, line)

@@ -20,6 +20,7 @@ from recipes.core.config.identity_keys import LATER_KEYS, NOT_IDENTITY
 from recipes.core.config.sources import read_yaml
 from recipes.core.errors import UserError
 from recipes.core.messages import note
+from recipes.core.process.memory import uncollected
 from recipes.core.runs.folder import AGAIN, DAMAGED, DONE, QUEUED, RunFolder
 from recipes.core.runs.identity import Identity, hash_of, read_identity
 from recipes.core.storage.files import read_json
@@ -135,6 +136,7 @@ def _report_of_group(folder: Path) -> str:
     return f"its report is written again by its command:\n{command}" if command else "it has no readable manifest.json"
 
 
+@uncollected()
 def find_runs(
     outputs: Path,
     recipe: str | None = None,

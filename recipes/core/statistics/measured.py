@@ -1,8 +1,10 @@
 """What finished runs measured, read once, and the examples two of them share."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +96,25 @@ def _read_examples(path: Path) -> dict[str, Examples]:
         table[name].to_numpy(zero_copy_only=False) for name in ("metric", "example", "group", "value", "count")
     )
     everything = Examples(ids.astype(str), groups.astype(str), values, counts)
-    return {metric: everything.take(np.flatnonzero(names == metric)) for metric in dict.fromkeys(names)}
+    examples = {metric: everything.take(np.flatnonzero(names == metric)) for metric in dict.fromkeys(names)}
+    return {
+        metric: replace(one, ids=_shared(one.ids), groups=_shared(one.groups), counts=_shared(one.counts))
+        for metric, one in examples.items()
+    }
+
+
+_known: "WeakValueDictionary[Hashable, NDArray[Any]]" = WeakValueDictionary()
+
+
+def _shared(column: NDArray[Any]) -> NDArray[Any]:
+    """The column or, where one is held that is equal, that one: thousands of runs name the same examples."""
+    key = column.dtype.str, len(column), hash(column.tobytes())
+    known = _known.get(key)
+    if known is not None and np.array_equal(known, column):
+        return known
+    column.flags.writeable = False
+    _known[key] = column
+    return column
 
 
 def _join(mine: Examples, theirs: Examples) -> tuple[Examples, Examples]:

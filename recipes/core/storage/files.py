@@ -98,15 +98,17 @@ def write_json(path: Path, value: Any, durable: bool = True) -> None:
     write_text(path, json_text(value) + "\n", durable)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: str | Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
         OSError: there is no such file, or it cannot be opened.
         UserError: it holds something else.
     """
+    with open(path, "rb", buffering=0) as file:
+        data = file.read()
     try:
-        tree = json.loads(path.read_bytes().decode("utf-8"))
+        tree = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
         raise UserError("is damaged: it cannot be read as JSON", where=str(path)) from error
     if not isinstance(tree, dict):

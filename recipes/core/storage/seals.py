@@ -37,6 +37,7 @@ HASHED_BELOW = (
 )  # larger files that nobody compares runs by (a selection of documents) are recognised by their size
 MISSING = "seal.json is missing: the run was finished by an older version, or the file was removed"
 
+OPENED = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)  # a folder in which files are looked at by their names
 Look = tuple[tuple[str, int, int, int, int], ...]
 _compared: dict[Path, tuple[Look, str]] = {}  # folder -> what `stat` said of its files, and what was wrong then
 
@@ -80,14 +81,21 @@ def _examine(folder: Path) -> tuple[Look, str]:
 
 def look(names: Iterable[str], folder: Path) -> Look:
     """Name, size, times and inode of files of a folder; a size of -1 for one that is not there."""
-    top, seen = str(folder), []
-    for name in names:
-        try:
-            state = os.stat(f"{top}/{name}")
-        except OSError:
-            seen.append((name, -1, 0, 0, 0))
-        else:
-            seen.append((name, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino))
+    try:
+        place = os.open(folder, OPENED)  # which is then walked to once
+    except OSError:
+        return tuple((name, -1, 0, 0, 0) for name in names)
+    seen, stat = [], os.stat
+    try:
+        for name in names:
+            try:
+                state = stat(name, dir_fd=place)
+            except OSError:
+                seen.append((name, -1, 0, 0, 0))
+            else:
+                seen.append((name, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino))
+    finally:
+        os.close(place)
     return tuple(seen)
 
 

@@ -16,6 +16,7 @@ from recipes.core.config.overrides import MOST_CELLS, sweep_choices
 from recipes.core.config.settings import RunConfig, TrainerConfig
 from recipes.core.errors import UserError
 from recipes.core.process.cores import usable_cores
+from recipes.core.process.memory import uncollected
 from recipes.core.runs.folder import run_name
 from recipes.core.runs.records import is_below
 from recipes.core.storage.files import sha256_json
@@ -207,6 +208,7 @@ def identity(cells: Sequence[Cell]) -> str:
     return sha256_json(sorted(cell.folder for cell in cells))[:10]
 
 
+@uncollected()
 def check_cells(
     recipe: str,
     typed: Sequence[tuple[str, str, list[str]]],

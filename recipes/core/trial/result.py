@@ -8,6 +8,7 @@ from typing import Any
 from recipes.core.config import compose
 from recipes.core.config.settings import EXAMPLE_UNIT, ORDER, SMOKE, Card, Claim
 from recipes.core.errors import UserError
+from recipes.core.process.memory import uncollected
 from recipes.core.runs.folder import DONE
 from recipes.core.runs.records import RunRecord, load_run
 from recipes.core.statistics.claims import card_for
@@ -78,6 +79,7 @@ class TrialResult:
         return Judged(self.card.claim, self.verdict, self.prices)
 
 
+@uncollected()
 def analyse(folder: Path) -> TrialResult:
     """Compare the finished cells of a trial and judge the claim.
 

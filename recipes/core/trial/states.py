@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.core.errors import UserError
+from recipes.core.process.memory import uncollected
 from recipes.core.runs.folder import (
     CUT_OFF,
     DAMAGED,
@@ -108,11 +109,13 @@ def cell_state(
         tried: From `tried_cells`, where many cells are asked for.
     """
     run = RunFolder(outputs_of(folder) / cell.folder)
-    record = read_record(folder, cell.name) if tried is None or cell.name in tried else {}
-    if not record and not os.path.lexists(run.path):
+    there, started = os.path.lexists(run.path), tried is None or cell.name in tried
+    known = finished(run.path) if finished and there else None
+    status = known or run.status() if there else {}
+    record = read_record(folder, cell.name) if started else {}
+    if not there and not record:
         return CellState(cell, QUEUED, run=run.path)
-    known = finished(run.path) if finished else None
-    status, locked = known or run.status(), os.path.exists(f"{run.path}/{LOCK}")
+    locked = os.path.exists(f"{run.path}/{LOCK}")
     state = status.get("state") or QUEUED
     error = status.get("error") or ""
     if known is None and state in (DONE, QUEUED) and not locked and (damage := run.damage(status)):
@@ -149,7 +152,8 @@ def cell_states(folder: Path, manifest: Manifest, index: RunIndex | None = None)
 def states_of(folder: Path, cells: Iterable[Cell], index: RunIndex | None = None) -> list[CellState]:
     """`cell_states` of some cells, in their order."""
     tried, finished = tried_cells(folder), index.finished if index else None
-    states = [cell_state(folder, cell, finished, tried) for cell in cells]
+    with uncollected():
+        states = [cell_state(folder, cell, finished, tried) for cell in cells]
     if index:
         index.write()
     return states

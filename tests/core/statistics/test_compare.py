@@ -273,3 +273,16 @@ def test_over_examples_source_items_of_all_seeds_are_resampled_together(make_run
     assert other.examples is None and other.number == 3
     table = {line["metric"]: line["n"] for line in comparison_table(comparison)}
     assert (table[metric], table["nll/image"]) == ("60 items", "3 seeds")
+
+
+def test_runs_of_the_same_examples_hold_their_names_once_and_scores_of_their_own(make_run) -> None:
+    folders = [make_run(arm, seed) for arm in ("prior", "ntp") for seed in (0, 1)]
+    runs = [read_measurements(compare.load_run(folder)) for folder in folders]
+    for metric, first in runs[0].examples.items():
+        for folder, run in zip(folders, runs, strict=True):
+            rows = [row for row in pq.read_table(folder / "examples.parquet").to_pylist() if row["metric"] == metric]
+            one = run.examples[metric]
+            assert one.ids is first.ids and one.groups is first.groups
+            assert one.ids.tolist() == [row["example"] for row in rows]
+            assert one.counts.tolist() == [row["count"] for row in rows]
+            assert one.values.tolist() == [row["value"] for row in rows]

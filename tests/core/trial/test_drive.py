@@ -23,7 +23,7 @@ from recipes.core.trial import manifest as manifests
 from recipes.core.trial.cells import Cell
 from recipes.core.trial.drive import drive
 from recipes.core.trial.manifest import Manifest, outputs_of
-from recipes.core.trial.states import read_record, record_end, record_start
+from recipes.core.trial.states import CellState, read_record, record_end, record_start
 from recipes.core.trial.worker import STOP
 from tests.core.trial.conftest import FakeLauncher, act, all_end
 
@@ -443,3 +443,10 @@ def test_arms_that_train_nothing_count_one_step_beside_those_that_do() -> None:
     cells = [Cell(f"{arm}-s{seed}", f"{arm}-s{seed}", arm, seed, (f"arm={arm}", *small), "") for arm, seed in arms]
     manifest = Manifest("trial", "tildev2", "", "", 1, tuple(cells))
     assert driving._steps_of(manifest) == {"tildev2": 40, "bm25": 1}
+
+
+def test_a_cell_that_goes_on_counts_no_step_before_the_checkpoint_that_it_went_on_from(planned: Planned) -> None:
+    first = CellState(planned[1].cells[0], CUT_OFF, step=95, max_steps=100, started="2026-01-01T00:00:00+00:00")
+    assert driving._steps_before(first, first) == 95
+    again = replace(first, state="running", step=52, resumed_from=50, started="2026-01-02T00:00:00+00:00")
+    assert driving._steps_before(again, first) == 50
