@@ -8,7 +8,7 @@ import torch
 from torch.nn import Module
 
 from recipes.core.errors import UserError
-from recipes.pruning.adapters import checking
+from recipes.pruning.adapters import anatomy, checking
 from recipes.pruning.adapters.decoder import DecoderPruning
 from recipes.pruning.adapters.encoder import EncoderPruning
 from recipes.pruning.adapters.families import families, family_of
@@ -26,6 +26,7 @@ __all__ = [
     "Trace",
     "View",
     "check",
+    "check_language",
     "families",
     "family_of",
     "layout",
@@ -56,6 +57,19 @@ def check(
         UserError: with what to type instead.
     """
     checking.check(parts(model), pruner, keep, guided, positions, counts)
+
+
+def check_language(config: Any, family: Family | None) -> None:
+    """Refuse a language model by its config, before there is a model.
+
+    Args:
+        config: Its config.
+        family: Of the vision-language model; None for LLaVA.
+
+    Raises:
+        UserError: it cannot be pruned inside.
+    """
+    anatomy.check_language(config, anatomy.DECODERS if family is None else family.decoders)
 
 
 @contextmanager
@@ -104,7 +118,7 @@ def prune(
 def _install(session: Session, model: Any) -> list[Handle]:
     """Put all hooks in. Returns what takes each of them out."""
     parts = session.parts
-    if parts.family is not None:
+    if parts.family is not None and parts.encoder is None:
         handles = parts.family.encoder_hooks(session) + Noted(session).install() + DecoderPruning(session).install()
         return [*handles, model.register_forward_pre_hook(_no_labels, with_kwargs=True).remove]
     encoder = EncoderPruning(session)

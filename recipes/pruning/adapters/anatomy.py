@@ -9,7 +9,7 @@ from recipes.core.models.anatomy import Encoder
 from recipes.core.models.costs import LayerShape
 from recipes.pruning.tokens import Depth
 
-DECODERS = ("llama", "mistral", "qwen2")
+DECODERS = ("llama", "mistral", "qwen2", "qwen3")
 ATTENTION = ("sdpa", "eager")
 
 
@@ -85,7 +85,20 @@ def check_decoder(config: Any, known: Sequence[str] = DECODERS) -> None:
     Raises:
         UserError: it is another one, or its attention cannot be masked.
     """
+    check_language(config, known)
     check_attention(config, config.model_type)
+
+
+def check_language(config: Any, known: Sequence[str] = DECODERS) -> None:
+    """Refuse a language model by its config, before there is a model.
+
+    Args:
+        config: Its config.
+        known: Model types that can be pruned inside.
+
+    Raises:
+        UserError: it is of another type, or has layers that see a window only.
+    """
     if config.model_type not in known:
         raise UserError(
             f"pruning does not know the language model {config.model_type}", hint=f"it knows {', '.join(known)}"

@@ -11,6 +11,7 @@ from recipes.pruning.tokens import PLACES, Depth, Point, Pruner, token_budget
 
 CLS = frozenset({"cls", "cls_row", "final_query"})
 UNPRUNED = 2
+MEAN_QUERY = "type pruner.query=mean pruner.criteria=[attn,density]"
 TEXT = frozenset({"text", "patch_text", "patch_text_raw", "feature_text"})
 GIVEN = {
     "vit_attention": BLOCK | {"cls", "newline"},
@@ -39,7 +40,8 @@ def plan_points(parts: Parts, pruner: Pruner) -> tuple[tuple[Point, ...], int]:
     points = pruner.points(layout.depth)
     depth = layout.depth.vit
     if parts.family is not None:
-        _check_family(parts, pruner, points)
+        if parts.encoder is None:
+            _check_family(parts, pruner, points)
         # FlowCut leaves the last two of the blocks that it counts alone; here none.
         depth = depth + UNPRUNED if name in parts.family.inside else depth
         points = pruner.points(Depth(vit=depth, llm=layout.depth.llm))
@@ -58,7 +60,7 @@ def _check_family(parts: Parts, pruner: Pruner, points: tuple[Point, ...]) -> No
     hint = f"choose {', '.join(choices[:-1])} or {choices[-1]}"
     for point in points:
         if CLS & set(pruner.needs(point)) and not parts.layout.special:
-            mean = "type pruner.query=mean pruner.criteria=[attn,density]" if name in family.inside else hint
+            mean = MEAN_QUERY if name in family.inside else hint
             raise UserError(f"{name} reads the attention of CLS, which the encoder of {kind} lacks", "pruner", mean)
         if point.place in ("vit", "vit_attention") and name not in family.inside:
             raise UserError(f"{name} prunes inside the encoder of {kind}: {family.reason}", "pruner", hint)
@@ -144,13 +146,19 @@ def _check_needs(parts: Parts, pruner: Pruner, point: Point, guided: bool) -> No
     name, needs = name_of(pruner), set(pruner.needs(point))
     reads_cls = needs & CLS or ("attention" in needs and getattr(pruner.options, "importance", "") == "cls_row")
     if reads_cls and not parts.layout.special:
-        raise UserError(
-            f"{name} reads the attention of CLS, which this encoder lacks",
-            "pruner",
-            "choose one without: random, grid, pool, divprune, zero_tprune or tome",
-        )
+        where = "this encoder" if parts.family is None else f"the encoder of {parts.layout.kind}"
+        other = "choose one without: random, grid, pool, divprune, zero_tprune or tome"
+        hint = f"{MEAN_QUERY}, or {other}" if name == "flowcut" else other
+        raise UserError(f"{name} reads the attention of CLS, which {where} lacks", "pruner", hint)
     if needs & TEXT and parts.layout.kind == "text":
         raise UserError(f"{name} compares patches with a question, but here are words", "pruner", "choose another")
+    if needs & TEXT and parts.family is not None:
+        raise UserError(
+            f"{name} compares patches with the question in the space of a CLIP, from which the encoder of "
+            f"{parts.layout.kind} does not come",
+            "pruner",
+            "choose one that does not: random, grid, divprune, zero_tprune, tome or fastv",
+        )
     if needs & TEXT and not guided:
         raise UserError(f"{name} compares patches with the question", "guide", "give a Guide, or choose another pruner")
     early = needs & BEFORE if point == Point("llm", 0) else set()

@@ -71,7 +71,7 @@ class DecoderPruning:
         self.session, self.core = session, session.parts.core
         self.llm, self.family = session.parts.llm, session.parts.family
         self.points, self.projector = session.at("llm"), session.at("projector").get(0)
-        if self.family is not None and self.projector is None:
+        if session.parts.encoder is None and self.projector is None:
             self.projector = session.at("encoder").get(0)
         self.input_ids: Tensor
         self.seen: Tensor | None = None
@@ -118,6 +118,7 @@ class DecoderPruning:
         encoded = kwargs.get("mm_encoder_outputs") or {}
         self.pictured = kwargs.get("pixel_values") is not None or encoded.get("image") is not None
         refuse_videos(kwargs)
+        self.session.prompts = len(ids)
         self.input_ids, self.seen, types = ids, kwargs.get("attention_mask"), kwargs.get("token_type_ids")
         self.both = types == 0 if self.prefix and types is not None else None
 
@@ -140,7 +141,7 @@ class DecoderPruning:
     def _begin(self, embeds: Tensor, mask: Tensor | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         """A new batch enters the language model: unused slots go, samples are padded on the left."""
         session, image = self.session, self.input_ids == self.core.config.image_token_id
-        features = session.features if self.family is None else features_of(session, image, self.pictured)
+        features = session.features if session.parts.encoder else features_of(session, image, self.pictured)
         if features is None or not self.pictured:
             raise UserError("a prompt came without its image", "pixel_values", "give it, inside the same block")
         total = count_placeholders(image, len(features.valid), self.family is not None and self.family.scattered)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import Module, ModuleList
 
 from recipes.core.errors import UserError
+from recipes.core.models.anatomy import encoder_parts
 from recipes.core.models.costs import LayerShape, decoder_shape
 from recipes.pruning.adapters.anatomy import DECODERS, Layout, Parts, check_attention, check_decoder, patch_pixels
 from recipes.pruning.tokens import Depth
@@ -104,6 +105,7 @@ class Family(ABC):
         used_blocks: int | None = None,
         encoder: LayerShape | None = None,
         pixels: int | None = None,
+        tower: Any = None,
     ) -> Parts:
         """The parts of a model of an encoder and a language model; what is left out is read from its config.
 
@@ -115,6 +117,8 @@ class Family(ABC):
             used_blocks: Encoder blocks whose output is used; None: all.
             encoder: A block of the encoder.
             pixels: Numbers in a patch, all channels.
+            tower: The encoder, where each of its patches is one visual token, so that all pruners of a LLaVA may act in
+                it; None: a token is made of several, or behind it only.
 
         Raises:
             UserError: a language model that is not known, or attention of a tower that cannot be masked.
@@ -133,15 +137,14 @@ class Family(ABC):
             projector=projector,
             patch_pixels=patch_pixels(vision) if pixels is None else pixels,
         )
-        return Parts(layout, None, core, llm=llm, family=self)
+        return Parts(layout, encoder_parts(tower) if tower is not None else None, core, llm=llm, family=self)
 
     @abstractmethod
     def blocks(self, core: Any) -> ModuleList:
         """Blocks of the encoder."""
 
-    @abstractmethod
     def rows(self, core: Any, call: Call, totals: list[int]) -> list[int]:
-        """How many rows of the encoder (images, crops) each sample has.
+        """How many rows of the encoder (images, crops) each sample has; not asked where `Parts.encoder` is known.
 
         Args:
             core: The module that joins the towers.
@@ -151,6 +154,7 @@ class Family(ABC):
         Raises:
             UserError: several images for a prompt.
         """
+        raise NotImplementedError
 
     @abstractmethod
     def views(self, config: Any, inputs: dict[str, Tensor]) -> list[View]:

@@ -64,7 +64,7 @@ class ImageFeatures:
 
     def _check(self, kwargs: dict[str, Any]) -> None:
         for name in ("vision_feature_layer", "vision_feature_select_strategy"):
-            if kwargs.get(name) not in (None, getattr(self.core.config, name)):
+            if kwargs.get(name) not in (None, getattr(self.core.config, name, None)):
                 raise UserError("pruning reads it from the model's config, not from the call", name, "set it there")
 
     def _before(self, _: Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

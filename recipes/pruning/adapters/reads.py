@@ -89,7 +89,7 @@ class LayerReads:
     @cached_property
     def keys(self) -> Tensor:
         """[B, G, R, c]"""
-        return self._rotate(self.attention.k_proj(self.normed), None)
+        return self._rotate(self.attention.k_proj(self.normed), None, "k_norm")
 
     @cached_property
     def values(self) -> Tensor:
@@ -99,7 +99,7 @@ class LayerReads:
     def queries(self, columns: Tensor | None = None) -> Tensor:
         """[B, H, Q, c] of some columns [B, Q], or of all."""
         normed = self.normed if columns is None else gather(self.normed, columns)
-        return self._rotate(self.attention.q_proj(normed), columns)
+        return self._rotate(self.attention.q_proj(normed), columns, "q_norm")
 
     def rows(self, columns: Tensor) -> Tensor:
         """[B, H, Q, R] attention of the tokens at these columns [B, Q]."""
@@ -114,8 +114,10 @@ class LayerReads:
     def _split(self, projected: Tensor) -> Tensor:
         return projected.unflatten(-1, (-1, self.attention.head_dim)).transpose(1, 2)
 
-    def _rotate(self, projected: Tensor, columns: Tensor | None) -> Tensor:
+    def _rotate(self, projected: Tensor, columns: Tensor | None, norm: str) -> Tensor:
+        """Heads behind the rotary embedding; Qwen3 normalises each head in front of it."""
         heads = self._split(projected)
+        heads = getattr(self.attention, norm)(heads) if hasattr(self.attention, norm) else heads
         cos, sin = (part.expand(len(heads), -1, -1) for part in self.rotary)
         if columns is not None:
             cos, sin = gather(cos, columns), gather(sin, columns)

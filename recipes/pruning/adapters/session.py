@@ -11,7 +11,7 @@ from recipes.core.errors import UserError
 from recipes.core.process.clock import clock
 from recipes.pruning.adapters.anatomy import Parts
 from recipes.pruning.adapters.crops import Crops
-from recipes.pruning.adapters.family import Call
+from recipes.pruning.adapters.family import Call, require_one_image
 from recipes.pruning.pruners.simple import Full
 from recipes.pruning.tokens import Kept, Point, Pruner, State, Tokens, apply, token_budget
 
@@ -107,6 +107,7 @@ class Session:
         state: What the pruner carries from point to point.
         features: What the encoder left.
         call: What the encoder of a family was called with.
+        prompts: Of the model's last call; None before the first.
         crops: Of the images; None where a sample is one row of the encoder.
         seconds: Time of selection so far by tower, "vit" and "llm".
     """
@@ -124,6 +125,7 @@ class Session:
     state: State = field(default_factory=dict)
     features: Features | None = None
     call: Call | None = None
+    prompts: int | None = None
     crops: Crops | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -208,8 +210,10 @@ class Session:
         """One seed, and one question, for each sample.
 
         Raises:
-            UserError: another number of them.
+            UserError: another number of them, or several images of a prompt.
         """
+        if count != len(self.seeds) == self.prompts:
+            require_one_image(count, self.prompts, "pixel_values")
         if count != len(self.seeds):
             raise UserError(f"{count} samples but {len(self.seeds)} seeds", "seeds", "give one seed for each sample")
         if self.guide is not None and len(self.guide.text) != count:

@@ -16,23 +16,20 @@ from recipes.core.data.text.text_ids import TextIds, mark
 from recipes.core.errors import UserError
 from recipes.core.models.sources import (
     check_tokenizer_fits,
-    load_config,
     load_model,
     load_processor,
     load_tokenizer,
-    silent,
 )
 from recipes.core.runs.progress import progress
 from recipes.core.storage.model_files import first_line
-from recipes.pruning.adapters import Family, Guide, check, families, family_of, layout
+from recipes.pruning.adapters import Guide, layout
 from recipes.pruning.adapters.family import model_inputs
-from recipes.pruning.pruners import make
 from recipes.pruning.token_pruning.config import TokenPruningConfig, VqaConfig
+from recipes.pruning.token_pruning.kinds import LLAVA, check_kind
 from recipes.pruning.token_pruning.subjects import Batch, Subject
 from recipes.pruning.token_pruning.vqa import Asked, is_right, read_easy_vqa, read_vqa
 
 TEMPLATE = "USER: {image}\n{question} ASSISTANT:"
-LLAVA = ("llava", "llava_next")
 KEY = "model.path"
 DTYPES = {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -67,7 +64,7 @@ class Checkpoint(Subject):
         self.config, self.device = config, device
         self.questions = _read(config)[: config.evaluation.examples]
         path = str(config.model.path)  # type: ignore[union-attr]
-        self.family = _check(path, config)
+        self.family = check_kind(path, KEY, config)
         self.model = _load(path, config.trainer.precision, device)
         self.layout = layout(self.model)
         self.processor = _processor(path, self.model.config)
@@ -278,29 +275,6 @@ def _read(config: TokenPruningConfig) -> list[Asked]:
         return read_easy_vqa(config.data)
     assert isinstance(config.data, VqaConfig)
     return read_vqa(config.data)
-
-
-def _check(path: str, settings: TokenPruningConfig) -> Family | None:
-    """The family of a checkpoint; None for LLaVA.
-
-    Raises:
-        UserError: it is of a type, or has parts, that cannot be pruned, or not by this pruner; by its `config.json`, so
-            that weights need not be there.
-    """
-    config = load_config(path, KEY)
-    kind, family = config.model_type, family_of(config.model_type)
-    if family is None and kind not in LLAVA:
-        raise UserError(
-            f"is a {kind} model; pruning visual tokens needs a LLaVA or a model of another family that is known",
-            f"{KEY}={path}",
-            f"type {KEY}=FOLDER of a model of type {', '.join(LLAVA)}, {' or '.join(sorted(families()))}",
-        )
-    with silent(), torch.device("meta"):
-        skeleton = AutoModelForImageTextToText.from_config(config, attn_implementation="sdpa")
-    guided = settings.guide.path is not None
-    for _, budget in settings.budgets:
-        check(skeleton, make(settings.pruner), budget, guided=guided, positions=settings.positions)
-    return family
 
 
 def _load(path: str, precision: str, device: str) -> Any:

@@ -18,6 +18,7 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     MistralConfig,
     Qwen2Config,
+    Qwen3Config,
     SiglipVisionConfig,
     ViTConfig,
     ViTForImageClassification,
@@ -47,6 +48,7 @@ DECODERS = {
     "llama": LlamaConfig(**LLM),
     "mistral": MistralConfig(**LLM, sliding_window=None),
     "qwen2": Qwen2Config(**LLM),
+    "qwen3": Qwen3Config(**LLM, head_dim=4),
 }
 
 

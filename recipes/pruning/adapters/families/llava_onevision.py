@@ -25,7 +25,7 @@ class LlavaOnevision(Family):
 
     kinds = ("llava_onevision",)
     prompt: ClassVar[str] = "<|im_start|>user {image}\n{question}<|im_end|><|im_start|>assistant\n"
-    reason = "its crops are packed behind it"
+    reason = "its crops are packed behind it and, where they are many, resized, for which a pruned grid has no meaning"
 
     def parts(self, model: Any) -> Parts:
         config, core = model.config, model.model

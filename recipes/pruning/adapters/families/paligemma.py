@@ -7,31 +7,28 @@ from torch import Tensor
 from torch.nn import ModuleList
 
 from recipes.pruning.adapters.anatomy import Parts
-from recipes.pruning.adapters.family import Call, Family, View, require_one_image
+from recipes.pruning.adapters.family import Family, View
 
 
 class PaliGemma(Family):
-    """A SigLIP tower and a Gemma. PaliGemma 2 has layers with a sliding window, which are not known."""
+    """A SigLIP tower, each of whose patches is a token, and a Gemma.
+
+    PaliGemma 2 has layers with a sliding window, which are not known.
+    """
 
     kinds = ("paligemma",)
     prompt: ClassVar[str] = "{image}{question}"
     decoders = ("gemma",)
     prefix = True
-    reason = "that is known for LLaVA's towers only"
 
     def parts(self, model: Any) -> Parts:
         config, core = model.config, model.model
         widths = (config.vision_config.hidden_size, config.text_config.hidden_size)
-        return self.two_towers(model, core.language_model, widths)
+        return self.two_towers(model, core.language_model, widths, tower=core.vision_tower)
 
     def blocks(self, core: Any) -> ModuleList:
         blocks: ModuleList = core.vision_tower.encoder.layers
         return blocks
-
-    def rows(self, core: Any, call: Call, totals: list[int]) -> list[int]:
-        images = len(call.arguments["pixel_values"])
-        require_one_image(images, len(totals), "pixel_values")
-        return [1] * images
 
     def views(self, config: Any, inputs: dict[str, Tensor]) -> list[View]:
         side = config.vision_config.image_size // config.vision_config.patch_size
