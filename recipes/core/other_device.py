@@ -217,6 +217,13 @@ def _handed_back(result: Any, others: dict[int, OtherTensor], here: bool) -> Any
     return result
 
 
+def _numbers(value: Any) -> Any:
+    """Lists of which `torch.tensor` makes a tensor, with what lies here as numbers: torch reads them below dispatch."""
+    if isinstance(value, (list, tuple)):
+        return type(value)([one.tolist() if isinstance(one, OtherTensor) else _numbers(one) for one in value])
+    return value
+
+
 def _entry_folder(kind: str, key: str) -> Path:
     """Where `build_once` looks for an entry, and where it builds one that there is not."""
     folder = entry_folder(kind, key)
@@ -228,6 +235,7 @@ def other_device() -> Iterator[None]:
     """Inside the block runs work on `DEVICE`, in this process and thread."""
     lifts, swaps = torch._C._only_lift_cpu_tensors(), torch.__future__.get_swap_module_params_on_conversion()
     fused, is_autocast, autocast = ["cpu", _DEVICE.type], torch.is_autocast_enabled, torch.autocast
+    tensor = torch.tensor
     torch._C._set_only_lift_cpu_tensors(True)  # `torch.tensor(..., device=...)` is an operator, too
     torch.__future__.set_swap_module_params_on_conversion(True)  # tied parameters stay tied
     try:
@@ -246,6 +254,7 @@ def other_device() -> Iterator[None]:
                 "torch.autocast",
                 lambda kind, *_, **options: autocast("cpu" if kind == _DEVICE.type else kind, *_, **options),
             ),
+            patch("torch.tensor", lambda data, **options: tensor(_numbers(data), **options)),
             patch("torch.optim.optimizer._get_fused_kernels_supported_devices", lambda: fused),
             _Dispatch(),
         ):

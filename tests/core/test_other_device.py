@@ -80,6 +80,7 @@ def test_what_cuda_cannot_do_is_refused(error: type[Exception], message: str, do
         lambda a, b: torch.zeros(3, 4).to(a.device) + a.new_ones(4) + torch.tensor([1.0], device=a.device),
         lambda a, b: functional.scaled_dot_product_attention(a[None], a[None], a[None], is_causal=True),
         lambda a, b: functional.layer_norm(a, (4,)),
+        lambda a, b: torch.tensor([a.sum(), 2.0], device=a.device).sum() + a,
         lambda a, b: torch.eye(3).to_sparse().to(a.device) @ a,
         lambda a, b: torch.func.vmap(lambda row: row.cumsum(0))(a),
     ],

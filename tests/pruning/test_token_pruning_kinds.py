@@ -1,6 +1,7 @@
 """Models that token-pruning cannot prune are refused by their `config.json`, before weights are looked for."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+@cache
+def settings() -> Any:
+    return compose.compose("token-pruning", [])
+
+
 def refused(folder: Path, content: dict[str, Any], *words: str) -> str:
     """What a run says that has a config.json and nothing else; nothing is written."""
     (folder / "config.json").write_text(json.dumps(content))
@@ -69,9 +75,8 @@ def test_other_families_are_named_with_those_that_can_be_pruned(kind: str, folde
         CONFIG_MAPPING[kind]().to_dict() if kind in OTHERS else {"model_type": kind, "auto_map": {"AutoModel": "a.B"}}
     )
     (folder / "config.json").write_text(json.dumps(content, default=str))
-    config = compose.compose("token-pruning", [f"model={folder}", f"data.path={folder.parent / 'vqa.json'}"])
     with pytest.raises(UserError) as error:
-        check_kind(str(folder), "model.path", config.settings)
+        check_kind(str(folder), "model.path", settings())
     what, hint = str(error.value).split("\n")
     assert what == f"model.path={folder}: is of type {kind}, whose visual tokens cannot be pruned"
     assert hint.strip() == f"type model.path=FOLDER of a model of type {KNOWN}"

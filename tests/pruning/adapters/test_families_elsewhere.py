@@ -36,13 +36,13 @@ STEPS: dict[str, Any] = {"max_new_tokens": 2, "min_new_tokens": 2, "do_sample": 
 def test_on_another_device_a_pruned_model_answers_as_on_the_cpu(kind: str):
     model, inputs = saved(kind).model, batch(kind)
     here = []
-    for options in [*PRUNERS, *INSIDE.get(kind, [])]:
+    for options in [*PRUNERS[::2], *INSIDE.get(kind, [])]:
         with prune(model, make(options), 0.5, seeds=range(3)) as trace:
             here.append((trace, model.generate(**inputs, **STEPS)))
     with other_device():
         there = deepcopy(model).to(DEVICE)
         moved = {name: value.to(DEVICE) for name, value in inputs.items()}
-        for options, (trace, answers) in zip([*PRUNERS, *INSIDE.get(kind, [])], here, strict=True):
+        for options, (trace, answers) in zip([*PRUNERS[::2], *INSIDE.get(kind, [])], here, strict=True):
             with prune(there, make(options), 0.5, seeds=range(3)) as away:
                 assert there.generate(**moved, **STEPS).cpu().tolist() == answers.tolist()
             assert [each.tolist() for each in away.survivors] == [each.tolist() for each in trace.survivors]
