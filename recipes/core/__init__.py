@@ -3,6 +3,7 @@
 pages            measured numbers on pages, from stored trials
 contract         what every recipe owes its users, as checks that its tests run
 other_device     a GPU for machines that have none: tensors made in the wrong place fail where CUDA would fail
+cuda_autocast    what CUDA casts to bf16 and to float32 where a run trains in bf16, for that device
 trial            many runs, one answer: cells, manifest, drive, worker, launch, search, the trial's report
 worker           one of the processes of a run
 runner           one run: what it would be, and done, finished or reused

@@ -58,7 +58,7 @@ def work(
     quiet_libraries(config.needs_torch)
     environment = seed_everything(config.seed, config.trainer.threads, config.needs_torch) | {"device": device}
     if device == "cuda":
-        environment |= gpus()
+        environment |= gpus() | {"deterministic": False}  # as far as there are kernels, see `seed_everything`
     recipe: Recipe = registry.recipe_class(config.recipe)()
     with nothing_begun():
         rows = _load_questions(config)  # those that cannot be used are refused before anything is trained

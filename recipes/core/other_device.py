@@ -3,11 +3,12 @@
 Inside `other_device()` a run takes the way of a run on CUDA: models and batches are moved to `DEVICE`; an operator that
 mixes tensors of both devices fails at its line, as does `.numpy()` of a tensor that is not on the CPU. Numbers are
 those of the CPU, to rounding (some operators are taken apart), so that a whole run goes to its report, whatever its
-control flow depends on. Cache entries of the CPU are read; what is computed here is kept beside them: last bits differ.
+control flow depends on. `trainer.precision=bf16`, which `auto` is on a GPU, casts by the lists of CUDA. Cache entries
+of the CPU are read; what is computed here is kept beside them: last bits differ.
 
 The device is called "lazy": torch knows the name, has no kernels for it, and its autograd works without them.
 What it cannot show: kernels and types that CUDA lacks (but for matrix products of integers), memory, random numbers,
-bf16, several processes, and branches of code that ask for "cuda" by name.
+several processes, and branches of code that ask for "cuda" by name.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from recipes.core.cuda_autocast import CudaAutocast
 from recipes.core.storage.cache import entry_folder
 
 DEVICE = "lazy:0"
@@ -231,11 +233,36 @@ def _entry_folder(kind: str, key: str) -> Path:
 
 
 @contextmanager
+def _autocast(casting: CudaAutocast) -> Iterator[None]:
+    """Inside the block the device has an autocast."""
+    is_enabled, dtype_of, is_there, autocast = (
+        torch.is_autocast_enabled, torch.get_autocast_dtype, torch.amp.is_autocast_available, torch.autocast,
+    )  # fmt: skip
+    here = lambda kind: torch.device(kind).type == _DEVICE.type  # noqa: E731
+
+    def region(device_type: str, dtype: Any = None, enabled: bool = True, cache_enabled: bool | None = None) -> Any:
+        if here(device_type):
+            return casting.region(dtype, enabled)
+        return autocast(device_type, dtype, enabled, cache_enabled)
+
+    with (
+        patch(
+            "torch.is_autocast_enabled",
+            lambda kind="cuda": casting.dtype is not None if here(kind) else is_enabled(kind),
+        ),
+        patch("torch.get_autocast_dtype", lambda kind: casting.dtype if here(kind) else dtype_of(kind)),
+        patch("torch.amp.is_autocast_available", lambda kind: here(kind) or is_there(kind)),
+        patch("torch.autocast", region),
+    ):
+        yield
+
+
+@contextmanager
 def other_device() -> Iterator[None]:
     """Inside the block runs work on `DEVICE`, in this process and thread."""
     lifts, swaps = torch._C._only_lift_cpu_tensors(), torch.__future__.get_swap_module_params_on_conversion()
-    fused, is_autocast, autocast = ["cpu", _DEVICE.type], torch.is_autocast_enabled, torch.autocast
     tensor = torch.tensor
+    fused, casting = ["cpu", _DEVICE.type], CudaAutocast(lambda one: isinstance(one, OtherTensor))
     torch._C._set_only_lift_cpu_tensors(True)  # `torch.tensor(..., device=...)` is an operator, too
     torch.__future__.set_swap_module_params_on_conversion(True)  # tied parameters stay tied
     try:
@@ -249,12 +276,9 @@ def other_device() -> Iterator[None]:
                 property(lambda arguments: (arguments._setup_devices, _DEVICE)[1]),
             ),
             patch("accelerate.state.PartialState.default_device", _DEVICE),
-            patch("torch.is_autocast_enabled", lambda kind="cuda": kind != _DEVICE.type and is_autocast(kind)),
-            patch(
-                "torch.autocast",
-                lambda kind, *_, **options: autocast("cpu" if kind == _DEVICE.type else kind, *_, **options),
-            ),
             patch("torch.tensor", lambda data, **options: tensor(_numbers(data), **options)),
+            patch("transformers.training_args.is_torch_bf16_gpu_available", lambda: True),
+            _autocast(casting),
             patch("torch.optim.optimizer._get_fused_kernels_supported_devices", lambda: fused),
             _Dispatch(),
         ):

@@ -10,7 +10,7 @@ from recipes.core import runner
 from recipes.core.config import registry
 from recipes.core.config.compose import compose
 from recipes.core.contract import QUICK, QUICK_CHECKS
-from recipes.core.other_device import other_device
+from recipes.core.other_device import DEVICE, other_device
 from tests.cli.conftest import Ended
 
 Steelyard = Callable[..., Ended]
@@ -51,8 +51,15 @@ def test_from_the_command_line_to_the_report_and_reused(recipe: str, tmp_path: P
 @pytest.mark.gpu
 @pytest.mark.parametrize("side", ["arm", "baseline"])
 def test_the_pair_of_the_claim_runs_on_a_gpu(side: str, recipe: str, device: str, tmp_path: Path) -> None:
+    """In bf16, as `trainer.precision=auto` trains on a GPU; rehearsed on a device that casts and refuses like one."""
     claim = registry.card(recipe).claim
-    words = [*QUICK, f"arm={getattr(claim, side)}", f"trainer.device={device}", f"outputs={tmp_path}"]
-    outcome = runner.run(compose(recipe, words), fresh=False, command=f"steelyard run {recipe}")
+    words = [*QUICK, f"arm={getattr(claim, side)}", "trainer.precision=bf16", f"outputs={tmp_path}"]
+    if device == "cpu":
+        with other_device():
+            outcome = runner.run(compose(recipe, words), fresh=False, command=f"steelyard run {recipe}")
+    else:
+        words.append(f"trainer.device={device}")
+        outcome = runner.run(compose(recipe, words), fresh=False, command=f"steelyard run {recipe}")
     assert outcome.status == "done" and claim.metric in outcome.metrics
-    assert json.loads((outcome.folder / "env.json").read_text())["device"] == device
+    used = json.loads((outcome.folder / "env.json").read_text())["device"]
+    assert used == (DEVICE if device == "cpu" and compose(recipe, words).needs_torch else device)

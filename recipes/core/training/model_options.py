@@ -67,6 +67,34 @@ def without_compiled_layers(model: nn.Module) -> None:
 
 
 @contextmanager
+def in_own_dtype(model: nn.Module) -> Iterator[None]:
+    """Inside the block a model computes as a loaded one does, not in the autocast that it is trained in.
+
+    What a wrapped `forward` gives back is partly bf16, and what is measured would depend on whether the run trained the
+    model or found it in a checkpoint.
+    """
+    wrapped = model.__dict__.get("forward")
+    without_autocast(model, keep=True)
+    try:
+        yield
+    finally:
+        if wrapped is not None:
+            model.forward = wrapped  # type: ignore[method-assign]
+
+
+def without_autocast(model: nn.Module, keep: bool = False) -> None:
+    """Put back the `forward` that accelerate has wrapped; `keep` what it remembers, to unwrap again."""
+    original = model.__dict__.get("_original_forward")
+    if original is None:
+        return
+    del model.forward
+    if model.forward != original:  # one that was set on the model itself before
+        model.forward = original  # type: ignore[method-assign]
+    if not keep:
+        del model._original_forward
+
+
+@contextmanager
 def uncompiled(model: nn.Module) -> Iterator[None]:
     """Inside the block compiled layers run as they are: each new shape, as of measurements, would be compiled."""
     compiled = {module: module._compiled_call_impl for module in model.modules() if module._compiled_call_impl}

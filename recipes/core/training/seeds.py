@@ -12,7 +12,9 @@ from recipes.core.process.cores import usable_cores
 def seed_everything(seed: int, threads: int | None, needs_torch: bool = True) -> dict[str, Any]:
     """Seed Python, NumPy and torch, ask for deterministic kernels and fix the number of threads.
 
-    Threads change how sums are split and so the last bits: they are part of what a run records.
+    Threads change how sums are split and so the last bits: they are part of what a run records. On CUDA an operator
+    without a deterministic kernel warns and runs all the same, and with that setting the backward of fused attention
+    sums in any order: runs agree to rounding there.
 
     Args:
         seed: Seed of all generators.

@@ -33,7 +33,13 @@ from recipes.core.runs.progress import progress
 from recipes.core.training.arguments import rate_multiplier, training_arguments
 from recipes.core.training.devices import trains_in_bf16
 from recipes.core.training.divergence import StepCheck
-from recipes.core.training.model_options import apply_options, uncompiled, without_compiled_layers
+from recipes.core.training.model_options import (
+    apply_options,
+    in_own_dtype,
+    uncompiled,
+    without_autocast,
+    without_compiled_layers,
+)
 from recipes.core.training.parallel import distributed, sharding
 from recipes.core.training.passes import WholePasses
 from recipes.core.training.task import TrainEvents, Training, TrainResult
@@ -128,6 +134,7 @@ def train(training: Training, config: TrainerConfig, seed: int, folder: Path, ev
         if watcher.stopped:
             stop.wait(SIGNAL_SECONDS)
     without_compiled_layers(training.model)
+    without_autocast(training.model)
     _keep_whole(models)
     steps = trainer.state.global_step
     return TrainResult(INTERRUPTED if watcher.stopped and steps < config.max_steps else DONE, steps, start)
@@ -410,8 +417,8 @@ def _load_weights(model: nn.Module, checkpoint: Path) -> None:
 
 @contextmanager
 def _measuring(model: nn.Module, frozen: Sequence[nn.Module]) -> Iterator[None]:
-    """Inside the block models are whole and run as they are, and nothing that is drawn changes what training draws."""
-    with preserve_rng(), uncompiled(model), _whole((model, *frozen)):
+    """Inside the block models are whole and run as they are, in their own dtype; what is drawn changes no training."""
+    with preserve_rng(), uncompiled(model), in_own_dtype(model), _whole((model, *frozen)):
         yield
 
 
