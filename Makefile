@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DEVICE ?= cuda
 EXTRAS_cuda := dev,gpu
-EXTRAS_cpu := dev
+EXTRAS_cpu := dev,trl
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What `make check` leaves to `make test`: marked tests, and files whose tests start processes or do whole runs.

@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-HELPERS = ("__init__", "__main__", "record", "alignment_trainer", "gpu")
+HELPERS = (
+    *("__init__", "__main__", "record", "clock", "gpu", "gpu_outcomes"),
+    *("alignment_trainer", "contenders", "cross_entropy_steps"),
+)
 NAMES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in HELPERS)
 
 

@@ -4,29 +4,28 @@
 
 Both trainers run the whole way that users run, each in a process of its own: SmolLM2-135M, the same pairs in the same
 global batches, reference log-probs precomputed, AdamW with the same settings, no dropout. Both run with gradient
-checkpointing, the default of `trl`, and without, the default here. For time they take turns step by step, the others
-waiting. Memory is the peak of a step above what lies there before it (model and optimizer state), in processes of
-their own whose allocator gives all memory back. Pairs are of mixed or of equal length (in words); those of `short` have
-equal answers behind short prompts. The targets stand in benchmarks/README.md.
+checkpointing, the default of `trl`, and without, the default here; on CUDA `trl` runs with the kernels of Liger, too.
+For time they take turns step by step, the others waiting. Memory is the peak of a step above what lies there before it
+(model and optimizer state): on the CPU in processes of their own whose allocator gives all memory back, on CUDA in the
+same steps as time (`--parts time`). A trainer that fails is left out, and the result says why. Pairs are of mixed or of
+equal length (in words); those of `short` have equal answers behind short prompts. The targets stand in
+benchmarks/README.md.
 """
 
 import argparse
 import json
-import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.alignment_trainer import OURS, PEERS, SYSTEMS, prepare_run, run_keys
+from benchmarks.alignment_trainer import OURS, PEERS, prepare_run, run_keys, systems
+from benchmarks.contenders import WARM_UP, Contender, ContenderFailed, taking_turns
 from benchmarks.record import record
 from recipes.core.process.clock import clock
 
-WARM_UP = 1  # steps that are not counted: the optimizer's state is made in the first
 LONGEST = 75  # words of a prompt and of an answer, about 100 tokens
 SHORT = 8
 # Words of the shortest prompt, the longest prompt, the shortest and the longest answer.
@@ -37,17 +36,26 @@ LENGTHS = {
 }
 
 
-def main(options: argparse.Namespace) -> None:
-    """Measure the chosen parts, print and record each."""
+def main(options: argparse.Namespace) -> int:
+    """Measure the chosen parts, print and record each; the exit code is 1 if one of our own trainers failed."""
+    failed: set[str] = set()
     with tempfile.TemporaryDirectory() as name:
         folders = {lengths: Path(name) / lengths for lengths in options.lengths.split(",")}
         for lengths, folder in folders.items():
             folder.mkdir()
             _write_pairs(folder / "pairs.jsonl", options.steps * options.batch, *LENGTHS[lengths])
         for part in options.parts.split(","):
-            result = {"threads": options.threads, "setting": _setting(options), **PARTS[part](folders, options)}
+            result = PARTS[part](folders, options)
             print(json.dumps(result, indent=2))
-            record(NAMES[part], options.device, result)
+            _write(part, result, options)
+            failed |= OURS.keys() & {system for one in (result, *result.values()) for system in one.get("absent", ())}
+    for system in sorted(failed):
+        print(f"{system} failed", file=sys.stderr)
+    return int(bool(failed))
+
+
+def _write(part: str, result: dict[str, Any], options: argparse.Namespace) -> None:
+    record(NAMES[part], options.device, {"threads": options.threads, "setting": _setting(options), **result})
 
 
 def _options() -> argparse.Namespace:
@@ -59,12 +67,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--arm-steps", type=int, default=6, help="steps of SparsePO and DPO in turn")
     parser.add_argument("--lengths", default="mixed,equal,short", help="of the pairs")
     parser.add_argument("--parts", default="memory,time,arms", help="which to measure, each written to its own file")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--peer-python", default=sys.executable, help="a Python that has Steelyard and trl")
     return parser.parse_args()
 
 
 def _setting(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("threads", "steps", "batch", "arm_steps")}
+    return {name: getattr(options, name) for name in ("threads", "steps", "batch", "arm_steps", "precision")}
 
 
 def _write_pairs(path: Path, count: int, *words_of: int) -> None:
@@ -92,118 +101,91 @@ def _write_pairs(path: Path, count: int, *words_of: int) -> None:
             sink.write(json.dumps({"prompt": prompt, "chosen": f" {chosen}", "rejected": f" {rejected}"}) + "\n")
 
 
-class _Child:
-    """A process that trains one step at a time, each on request."""
-
-    def __init__(self, system: str, folder: Path, options: argparse.Namespace, environment: dict[str, str]) -> None:
-        python = options.peer_python if system in PEERS else sys.executable
-        arguments = [f"--{name}={getattr(options, name)}" for name in ("device", "threads", "steps", "batch")]
-        command = [python, "-m", "benchmarks.alignment_trainer", f"--system={system}", f"--folder={folder}", *arguments]
-        variables = {"OMP_NUM_THREADS": str(options.threads), "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", **environment}
-        self.process = subprocess.Popen(
-            command,
-            cwd=Path(__file__).resolve().parents[1],
-            env={**os.environ, **variables},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
-        )
-        self.steps: list[dict[str, float]] = []
-        self._read()  # until it is ready
-
-    def step(self) -> None:
-        """Have one step done."""
-        print("go", file=self.process.stdin, flush=True)
-        self.steps.append(self._read())
-
-    def finish(self) -> dict[str, Any]:
-        """What it sends at its end, beside its counted steps."""
-        outcome = self._read()
-        self.process.wait()
-        return {**outcome, "steps": self.steps[WARM_UP:]}
-
-    def stop(self) -> None:
-        """End it if it still runs."""
-        self.process.kill()
-        self.process.wait()
-
-    def _read(self) -> dict[str, Any]:
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a trainer ended with {self.process.wait()}")
-        return dict(json.loads(line))
-
-
 def _alone(system: str, folder: Path, options: argparse.Namespace) -> float:
-    """Bytes of the largest step beyond model and optimizer state."""
+    """MiB of the largest step beyond model and optimizer state, on the CPU. Raises ContenderFailed."""
     give_back = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     few = argparse.Namespace(**{**vars(options), "steps": min(options.steps, WARM_UP + 4)})
-    child = _Child(system, folder, few, give_back)
+    contender = Contender(system, folder, few, give_back)
     try:
         for _ in range(few.steps):
-            child.step()
-        return max(step["bytes"] for step in child.finish()["steps"])
+            contender.step()
+        return _peak(contender.finish())
     finally:
-        child.stop()
+        contender.stop()
+
+
+def _peak(outcome: dict[str, Any]) -> float:
+    """MiB of the largest counted step beyond model and optimizer state."""
+    return max(step["bytes"] for step in outcome["steps"][WARM_UP:]) / 2**20
 
 
 def _memory(folders: dict[str, Path], options: argparse.Namespace) -> dict[str, Any]:
-    """Peaks of a step in MiB, and Steelyard's over those of its peers."""
+    """Peaks of a step in MiB, and Steelyard's over those of its peers; each alone."""
     peaks: dict[str, dict[str, float]] = {}
+    absent: dict[str, str] = {}
     for lengths in options.lengths.split(","):
         peaks[lengths] = {}
-        for system in SYSTEMS:
-            peaks[lengths][system] = _alone(system, folders[lengths], options) / 2**20
+        for system in systems(options.device):
+            try:
+                peaks[lengths][system] = _alone(system, folders[lengths], options)
+            except ContenderFailed as error:
+                absent[system] = str(error)
+                continue
             print(f"pairs of {lengths} length, {system}: {peaks[lengths][system]:,.0f} MiB", flush=True)
+    return _peaks(peaks, absent)
+
+
+def _peaks(peaks: dict[str, dict[str, float]], absent: dict[str, str]) -> dict[str, Any]:
     ratios = {
-        lengths: {peer: {system: mib[system] / mib[peer] for system in OURS} for peer in PEERS}
+        lengths: {
+            peer: {system: mib[system] / mib[peer] for system in OURS if system in mib} for peer in PEERS if peer in mib
+        }
         for lengths, mib in peaks.items()
     }
-    return {"activation_mib": peaks, "memory_ratio": ratios}
+    return {"activation_mib": peaks, "memory_ratio": ratios, "absent": absent}
 
 
 def _time(folders: dict[str, Path], options: argparse.Namespace) -> dict[str, Any]:
-    """Pairs per second in turn, and how far apart the losses are, on pairs of each length."""
-    results = {}
+    """Pairs per second in turn, and how far apart the losses are, on pairs of each length.
+
+    CUDA counts the memory of each process apart, so that there it is that of the same steps.
+    """
+    results: dict[str, Any] = {}
+    peaks: dict[str, dict[str, float]] = {}
+    absent: dict[str, str] = {}
     for lengths, folder in folders.items():
-        results[lengths] = _compared(_taking_turns(folder, options), options)
+        outcomes, failed = taking_turns(systems(options.device), folder, options)
+        absent |= failed
+        results[lengths] = {**_compared(outcomes, options), "absent": failed}
         print(f"pairs of {lengths} length: {results[lengths]['speed_ratio']}", flush=True)
+        if options.device == "cuda":
+            peaks[lengths] = {system: _peak(outcome) for system, outcome in outcomes.items()}
+            _write("memory", _peaks(peaks, absent), options)
     return results
 
 
-def _taking_turns(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    with ExitStack() as stack:
-        children = {}
-        for system in SYSTEMS:
-            children[system] = _Child(system, folder, options, {})
-            stack.callback(children[system].stop)
-        for number in range(options.steps):
-            for system in sorted(SYSTEMS, reverse=bool(number % 2)):
-                children[system].step()
-        return {system: child.finish() for system, child in children.items()}
-
-
 def _compared(outcomes: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Speed and losses beside those of each peer."""
+    """Speed and losses of those that ended, ours beside those of each peer."""
     batches = {tuple(outcome["batches"][: options.steps]) for outcome in outcomes.values()}
     if len(batches) > 1:
         raise SystemExit("the trainers saw different batches")
-    seconds = {system: [step["seconds"] for step in outcomes[system]["steps"]] for system in SYSTEMS}
-    losses = {system: outcomes[system]["losses"] for system in SYSTEMS}
-    gaps = [abs(a - b) for other in SYSTEMS for a, b in zip(losses["steelyard"], losses[other], strict=True)]
+    seconds = {system: [step["seconds"] for step in outcome["steps"][WARM_UP:]] for system, outcome in outcomes.items()}
+    losses = {system: outcome["losses"] for system, outcome in outcomes.items()}
+    ours, peers = ([one for one in group if one in outcomes] for group in (OURS, PEERS))
+    first = losses[ours[0]] if ours else []
+    gaps = [abs(a - b) for other in losses.values() for a, b in zip(first, other, strict=False)]
     return {
         "pairs_per_second": {system: options.batch / statistics.median(steps) for system, steps in seconds.items()},
         "speed_ratio": {
             peer: {
-                system: _spread([b / a for a, b in zip(seconds[system], seconds[peer], strict=True)]) for system in OURS
+                system: _spread([b / a for a, b in zip(seconds[system], seconds[peer], strict=True)]) for system in ours
             }
-            for peer in PEERS
+            for peer in peers
         },
-        "largest_loss_gap": max(gaps),
+        "largest_loss_gap": max(gaps, default=None),
         "losses": losses,
         "step_seconds": seconds,
-        "trl": outcomes["trl"]["version"],
+        "trl": next((outcomes[peer]["version"] for peer in peers), None),
     }
 
 
@@ -258,4 +240,4 @@ NAMES = {"memory": "alignment_memory", "time": "alignment", "arms": "sparsepo_st
 
 
 if __name__ == "__main__":
-    main(_options())
+    sys.exit(main(_options()))

@@ -21,7 +21,8 @@ from typing import Any
 
 # And whether activations are computed again in the backward.
 OURS = {"steelyard": False, "steelyard-checkpointing": True}
-PEERS = {"trl": False, "trl-checkpointing": True}
+PEERS = {"trl": False, "trl-checkpointing": True, "trl-liger": False}
+LIGER = "trl-liger"  # with its Triton kernels for norms, rotary positions and MLPs
 SYSTEMS = (*OURS, *PEERS)
 # Settings that both trainers share.
 SETTINGS = (
@@ -31,10 +32,16 @@ SETTINGS = (
 )
 
 
+def systems(device: str) -> tuple[str, ...]:
+    """Those that a device runs."""
+    return SYSTEMS if device == "cuda" else tuple(one for one in SYSTEMS if one != LIGER)
+
+
 def run_keys(options: argparse.Namespace) -> list[str]:
     """The keys of a run on pairs."""
     return [
-        *("data=preferences", "model=smollm2-135m", "tracker=none", "trainer.precision=fp32", "trainer.log_steps=1"),
+        *("data=preferences", "model=smollm2-135m", "tracker=none", "trainer.log_steps=1"),
+        f"trainer.precision={options.precision}",
         *(f"trainer.{name}" for name in ("schedule=constant", "learning_rate=1e-5", f"device={options.device}")),
         *(f"trainer.{name}" for name in (f"threads={options.threads}", f"max_steps={options.steps}")),
         f"trainer.batch_size={options.batch}",
@@ -186,6 +193,7 @@ def _run_trl(folder: Path, options: argparse.Namespace, turns: _Turns) -> str:
         beta=config.preference.beta,
         precompute_ref_log_probs=True,
         gradient_checkpointing=PEERS[options.system],
+        use_liger_kernel=options.system == LIGER,
         save_strategy="no",
         logging_steps=1,
         report_to="none",
@@ -216,6 +224,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--system", choices=SYSTEMS, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="with pairs.jsonl")
     parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), required=True)
     for name in ("threads", "steps", "batch"):
         parser.add_argument(f"--{name}", type=int, required=True)
     return parser.parse_args()
