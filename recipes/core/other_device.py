@@ -21,12 +21,14 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
 from recipes.core.cuda_autocast import CudaAutocast
 from recipes.core.storage.cache import entry_folder
 
 DEVICE = "lazy:0"
 _DEVICE = torch.device(DEVICE)
+_FETCH = _MapDatasetFetcher.fetch
 # Operators that read and write across devices, and those that take their indices from the CPU, too.
 _ACROSS = {"aten::copy_", "aten::_to_copy", "aten::_foreach_copy_"}
 _INDEXED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index"}
@@ -232,6 +234,19 @@ def _entry_folder(kind: str, key: str) -> Path:
     return folder if folder.is_dir() else folder.with_name(f"{key}-{_DEVICE.type}")
 
 
+def _fetch(fetcher: Any, indices: Any) -> Any:
+    """A batch as its collate function makes it, on the CPU: a run on CUDA pins its memory.
+
+    Raises:
+        RuntimeError: in the words of CUDA, it lies on the device.
+    """
+    batch = _FETCH(fetcher, indices)
+    for one in _tensors(list(batch.values()) if isinstance(batch, dict) else [batch]):
+        if isinstance(one, OtherTensor):
+            raise RuntimeError(f"cannot pin a tensor on {DEVICE}, only dense CPU tensors can be pinned")
+    return batch
+
+
 @contextmanager
 def _autocast(casting: CudaAutocast) -> Iterator[None]:
     """Inside the block the device has an autocast."""
@@ -277,6 +292,7 @@ def other_device() -> Iterator[None]:
             ),
             patch("accelerate.state.PartialState.default_device", _DEVICE),
             patch("torch.tensor", lambda data, **options: tensor(_numbers(data), **options)),
+            patch.object(_MapDatasetFetcher, "fetch", _fetch),
             patch("transformers.training_args.is_torch_bf16_gpu_available", lambda: True),
             _autocast(casting),
             patch("torch.optim.optimizer._get_fused_kernels_supported_devices", lambda: fused),

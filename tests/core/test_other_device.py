@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader
 
 from recipes.core.other_device import DEVICE, OtherTensor, other_device
 from recipes.core.storage.cache import build_once
@@ -133,6 +134,14 @@ def test_an_objective_that_makes_a_tensor_in_the_wrong_place_is_found(tmp_path: 
 
     with other_device(), pytest.raises(RuntimeError, match=r"aten::mul of .* on lazy:0, .* on cpu"):
         go(tmp_path, objective=Careless())
+
+
+def test_a_batch_that_is_made_on_the_device_cannot_be_pinned() -> None:
+    with other_device():
+        loader = DataLoader(range(4), 2, collate_fn=lambda rows: {"x": torch.tensor(rows, device=DEVICE)})
+        with pytest.raises(RuntimeError, match="cannot pin"):
+            next(iter(loader))
+        assert len(list(DataLoader(range(4), 2, collate_fn=lambda rows: {"x": torch.tensor(rows)}))) == 2
 
 
 def test_no_run_on_the_cpu_reads_what_was_computed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
