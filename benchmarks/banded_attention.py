@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cross_entropy import MAXRSS_BYTES
+from benchmarks.cross_entropy_steps import MAXRSS_BYTES
 from benchmarks.record import record
 from recipes.core.process.clock import clock
 
