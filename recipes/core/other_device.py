@@ -21,6 +21,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
 from recipes.core.cuda_autocast import CudaAutocast
@@ -241,9 +242,8 @@ def _fetch(fetcher: Any, indices: Any) -> Any:
         RuntimeError: in the words of CUDA, it lies on the device.
     """
     batch = _FETCH(fetcher, indices)
-    for one in _tensors(list(batch.values()) if isinstance(batch, dict) else [batch]):
-        if isinstance(one, OtherTensor):
-            raise RuntimeError(f"cannot pin a tensor on {DEVICE}, only dense CPU tensors can be pinned")
+    if any(isinstance(one, OtherTensor) for one in tree_leaves(batch)):
+        raise RuntimeError(f"cannot pin a tensor on {DEVICE}, only dense CPU tensors can be pinned")
     return batch
 
 
