@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
@@ -278,6 +279,7 @@ def other_device() -> Iterator[None]:
     lifts, swaps = torch._C._only_lift_cpu_tensors(), torch.__future__.get_swap_module_params_on_conversion()
     tensor = torch.tensor
     fused, casting = ["cpu", _DEVICE.type], CudaAutocast(lambda one: isinstance(one, OtherTensor))
+    _device_constructors()  # which `with torch.device(...)` knows by identity, remembers torch's own
     torch._C._set_only_lift_cpu_tensors(True)  # `torch.tensor(..., device=...)` is an operator, too
     torch.__future__.set_swap_module_params_on_conversion(True)  # tied parameters stay tied
     try:

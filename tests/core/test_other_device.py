@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._device import _device_constructors
 from torch.utils.data import DataLoader
 
 from recipes.core.other_device import DEVICE, OtherTensor, other_device
@@ -158,3 +159,11 @@ def test_no_run_on_the_cpu_reads_what_was_computed_here(tmp_path: Path, monkeypa
     assert entry("new", "cpu") == "cpu"
     with other_device():
         assert entry("new", "again") == "cpu"
+
+
+def test_torch_device_still_knows_the_functions_that_are_replaced() -> None:
+    _device_constructors.cache_clear()  # as in a process that has not used one yet
+    with other_device(), torch.device("meta"):
+        assert torch.tensor([1.0]).device.type == "meta"
+    with torch.device("meta"):
+        assert torch.tensor([1.0]).device.type == "meta"
