@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from recipes.core.config.flops import flops_text
 from recipes.core.config.settings import RunConfig, TrainerConfig
 from recipes.core.errors import UserError
+from recipes.core.messages import note
 from recipes.core.preflight import check_input, check_machine
 from recipes.core.process.launchers import without_launchers
-from recipes.core.process.members import member_of
+from recipes.core.process.members import member_of, starts_again
 from recipes.core.process.signals import sigterm_as_interrupt
 from recipes.core.process.streams import silence
 from recipes.core.runs.folder import DONE, INTERRUPTED, RunFolder, run_folder
@@ -32,20 +33,26 @@ def run(config: RunConfig, fresh: bool, command: str, wait: bool = False, page: 
 
     Args:
         config: The checked config.
-        fresh: Throw away what the folder holds and start anew.
+        fresh: Throw away what the folder holds and start anew; a job that is started again goes on instead.
         command: What the user typed, for the report.
-        wait: Wait for another process that owns the folder, rather than refuse.
+        wait: Wait for another process that owns the folder, rather than refuse; so does a job that is started again,
+            whose earlier start may have been killed on a machine that this one cannot see.
         page: Draw the run's page beside its baseline; cells of trials get theirs when somebody asks.
 
     Raises:
         UserError: wrong input or data, or another process owns the folder; nothing half-written stays.
         RunFailed: the run itself failed; `status.json` says how, the last good checkpoint stays.
     """
-    if config.trainer.nodes > 1 and not config.steps:
-        raise UserError("nothing is trained in this run", f"trainer.nodes={config.trainer.nodes}", "leave it out")
+    _check_nodes(config)
     member = member_of(config.trainer.nodes, config.trainer.nproc, os.environ) if config.steps else None
+    if starts_again(os.environ):
+        if fresh and (member is None or member.rank == 0):
+            note("this job was started again: --fresh held for its first start, and the run goes on")
+        fresh, wait = False, True
     if member is None:
         return _run(config, identify(config), fresh, command, wait, page, None)
+    # torch tells of every lost connection with a page of its own calls; what was lost is said by us.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from recipes.core.training.parallel.group import joined
 
     if member.rank:
@@ -119,13 +126,20 @@ def check(config: RunConfig, here: bool = True) -> None:
     Raises:
         UserError: the machine lacks what it needs, its recipe breaks the contract, its questions cannot be asked.
     """
+    _check_nodes(config)
     if here:
         check_memory(config, check_machine(config))
     check_input(config)
 
 
+def _check_nodes(config: RunConfig) -> None:
+    if config.trainer.nodes > 1 and not config.steps:
+        raise UserError("nothing is trained in this run", f"trainer.nodes={config.trainer.nodes}", "leave it out")
+
+
 def dry_run(config: RunConfig) -> list[tuple[str, str]]:
     """What a run would do, as rows of (what, value). Loads no weights and writes nothing."""
+    _check_nodes(config)
     folder = run_folder(config)
     status = folder.status()
     state = status.get("state")

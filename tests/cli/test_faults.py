@@ -13,8 +13,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from recipes.core.config import compose
 from recipes.core.config.registry import ROOT
 from recipes.core.runs import checkpoints
 from recipes.core.runs.folder import RunFolder, run_folder
+from recipes.core.storage import locks
 from recipes.core.storage.locks import hold
 from recipes.core.training import trainer
 from tests.cli.conftest import Ended
@@ -179,6 +182,34 @@ def test_a_second_process_is_refused_and_told_who_works_here(tmp_path: Path) -> 
     assert err.startswith(f"error: run folder {folder.path} is in use by process {os.getpid()}")
     assert f"on host {socket.gethostname()}" in err and "outputs=FOLDER" in err
     assert not folder.path.exists()
+
+
+def test_a_job_that_is_queued_again_waits_for_its_killed_start_and_goes_on_whatever_fresh_says(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steelyard: Steelyard
+) -> None:
+    """Its lock gets free when this start looks at it for the second time."""
+    shutil.copytree(trained, tmp_path / "again")
+    folder, waits, holds = folder_of(tmp_path / "again"), threading.Event(), threading.Event()
+
+    def hold_on() -> None:
+        with hold(folder.lock, "run folder", wait=False):
+            holds.set()
+            assert waits.wait(300)
+
+    def sleep(seconds: float) -> None:
+        waits.set()
+        threading.Event().wait(seconds)
+
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(hold_on)
+        assert holds.wait(300)
+        monkeypatch.setattr(locks.time, "sleep", sleep)
+        ended = steelyard(*words(tmp_path / "again"), "--fresh")
+        assert waits.is_set()
+        held.result()
+    assert ended.code == 0 and f"done, resumed from step {STEPS}" in ended.out, ended.err
+    assert "this job was started again: --fresh held for its first start, and the run goes on" in ended.err
 
 
 @pytest.mark.parametrize("flag", [[], ["--fresh"]])

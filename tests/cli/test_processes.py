@@ -226,6 +226,12 @@ def test_several_machines_without_a_launcher(tmp_path: Path, steelyard: Steelyar
     assert ended.code == 2 and "trainer.batch_size: 32 does not divide by nodes=3 x nproc=2" in ended.err
 
 
+@pytest.mark.parametrize("planned", [[], ["--dry-run"]])
+def test_several_machines_for_a_run_that_trains_nothing(planned: list[str], steelyard: Steelyard) -> None:
+    ended = steelyard("run", "sar", "budget=smoke", "trainer.nodes=2", *planned)
+    assert ended.code == 2 and "trainer.nodes=2: nothing is trained in this run\n  leave it out" in ended.err
+
+
 @pytest.mark.slow
 def test_only_this_machine_reaches_the_processes_and_none_outlives_the_one_that_was_typed(
     undisturbed: RunFolder, tmp_path: Path

@@ -160,6 +160,13 @@ def is_first(environment: Mapping[str, str]) -> bool:
     return group is None or group.rank == 0
 
 
+def starts_again(environment: Mapping[str, str]) -> bool:
+    """Whether an earlier start had the same command: Slurm queued the job again, or torchrun restarted processes."""
+    names = ["SLURM_RESTART_COUNT"]
+    names += ["TORCHELASTIC_RESTART_COUNT"] if "TORCHELASTIC_RUN_ID" in environment else []
+    return any(environment.get(name, "0") not in ("", "0") for name in names)
+
+
 def first_host(nodes: str) -> str:
     """The first name of a list of hosts as Slurm writes them: `gpu[03-05,9],cpu1` begins with `gpu03`."""
     match = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\]([^,\[]*))?", nodes)

@@ -3,7 +3,7 @@
 import pytest
 
 from recipes.core.errors import UserError
-from recipes.core.process.members import first_host, is_first, member_of
+from recipes.core.process.members import first_host, is_first, member_of, starts_again
 
 LEFT = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
 TORCHRUN = LEFT | {
@@ -84,3 +84,19 @@ def test_what_cannot_be_joined_is_refused(environment: dict[str, str], message: 
     with pytest.raises(UserError) as caught:
         member_of(2, 4, environment)
     assert message in str(caught.value) and "torchrun --nnodes" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "again"),
+    [
+        ({}, False),
+        ({"SLURM_RESTART_COUNT": "0"}, False),
+        ({"SLURM_RESTART_COUNT": ""}, False),
+        ({"SLURM_RESTART_COUNT": "2"}, True),
+        (TORCHRUN, True),
+        (TORCHRUN | {"TORCHELASTIC_RESTART_COUNT": "0"}, False),
+        ({"TORCHELASTIC_RESTART_COUNT": "1"}, False),
+    ],
+)
+def test_a_start_after_the_first_is_known(environment: dict[str, str], again: bool) -> None:
+    assert starts_again(environment) is again

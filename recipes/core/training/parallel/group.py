@@ -9,19 +9,23 @@ import json
 import math
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.process.members import START, Member
 from recipes.core.storage import fence
+from recipes.core.training.parallel import pulse
 from recipes.core.training.parallel.exchange import FORESEEN, RESUME, error_of, report_of
+from recipes.core.training.parallel.pulse import Pulse, answer_of
 
+T = TypeVar("T")
 FAILED = "failed"
+HANGS = "it hangs, or its machine lost power or network"
 JOIN_SECONDS = 300.0  # until all have come
 SIGHT_SECONDS = (
     60.0  # until a file that one machine wrote is seen on another: network file systems remember for a while
@@ -43,7 +47,9 @@ class Group:
     PLACE, PREPARED, END = "place", "prepared", "end"
 
     def __init__(self, member: Member, store: dist.Store) -> None:
-        self.member, self._store = member, store
+        self.member, self._store, self.pulse = member, store, Pulse(member, store)
+        self._gone: set[int] = set()
+        self._unreachable = ""
 
     def meet(self, identity: str) -> None:
         """Wait until all are here.
@@ -59,7 +65,7 @@ class Group:
         for rank in range(self.member.size):
             other = self.listen(f"here/{rank}", until)
             if other is None:
-                raise _absent(f"process {rank} of {self.member.size} did not come", self.member)
+                raise self._incomplete()
             if other["identity"] != identity:
                 raise UserError(
                     f"process {rank}, on host {other['host']}, would do another run than process {self.member.rank}, "
@@ -94,8 +100,7 @@ class Group:
 
     def tell(self, word: str, value: Any) -> None:
         """Tell the others something, as JSON."""
-        with self._reaching():
-            self._store.set(word, json.dumps(value))
+        self._ask(lambda: self._store.set(word, json.dumps(value)))
 
     def listen(self, word: str, until: float = math.inf) -> Any:
         """What a member tells; None if the run ends before that, or the time is over.
@@ -128,7 +133,9 @@ class Group:
                 self.tell(FAILED, {})
 
     def has_failed(self) -> bool:
-        """Whether any member failed."""
+        """Whether any member failed; one that is not heard of any more has."""
+        if silent := self.pulse.silent():
+            self.fail(self._not_heard_of(silent[0]))
         return self._has(FAILED)
 
     def agree(self, error: BaseException, lost: bool) -> BaseException:
@@ -142,6 +149,7 @@ class Group:
         until = time.monotonic() + CAUSE_SECONDS
         while len(silent := self._silent()) and time.monotonic() < until:
             time.sleep(LOOK_EVERY_SECONDS)
+        self._gone |= set(silent)
         cause = self._cause()
         if silent and not isinstance(cause, FORESEEN):
             host = self._get(f"here/{silent[0]}")["host"]
@@ -149,18 +157,41 @@ class Group:
         return cause
 
     def leave(self) -> None:
-        """Say goodbye; number 0 waits for the others, who may still read."""
+        """Say goodbye; number 0 waits for the others, who may still read, unless they are gone."""
+        if self.member.rank:
+            self.pulse.stop()
         with suppress(RunFailed):
             self.tell(f"left/{self.member.rank}", {})
             until = time.monotonic() + LEAVE_SECONDS
             while self.member.rank == 0 and time.monotonic() < until:
-                if all(self._has(f"left/{rank}") for rank in range(self.member.size) if self._has(f"here/{rank}")):
-                    return
+                if all(self._has(f"left/{rank}") for rank in self._present() if self._has(f"here/{rank}")):
+                    break
                 time.sleep(LOOK_EVERY_SECONDS)
+        self.pulse.stop()
+
+    def _present(self) -> list[int]:
+        """Members that are not known to be gone."""
+        gone = self._gone.union(self.pulse.silent())
+        return [rank for rank in range(self.member.size) if rank not in gone]
 
     def _silent(self) -> list[int]:
-        ranks = range(self.member.size)
-        return [rank for rank in ranks if not (self._has(f"{FAILED}/{rank}") or self._has(f"left/{rank}"))]
+        """Those of them that have said nothing of how the run ended."""
+        return [rank for rank in self._present() if not (self._has(f"{FAILED}/{rank}") or self._has(f"left/{rank}"))]
+
+    def _incomplete(self) -> UserError:
+        """Who of the members is not here."""
+        here = [rank for rank in range(self.member.size) if self._has(f"here/{rank}")]
+        missing = [str(rank) for rank in range(self.member.size) if rank not in here]
+        hosts = ", ".join(f"{rank} on host {self._get(f'here/{rank}')['host']}" for rank in here)
+        which = f"process {missing[0]}" if len(missing) == 1 else f"processes {', '.join(missing)}"
+        return _absent(f"{which} of {self.member.size} (here: {hosts}) did not come", self.member)
+
+    def _not_heard_of(self, rank: int) -> RunFailed:
+        host = self._get(f"here/{rank}")["host"]
+        return RunFailed(
+            f"process {rank} of {self.member.size}, on host {host}, was not heard of for {_silence()} seconds: {HANGS}",
+            hint=RESUME,
+        )
 
     def _cause(self) -> BaseException:
         """The first failure of those that a person can do something about, else of those that are no consequence."""
@@ -170,20 +201,22 @@ class Group:
         return min(errors, key=lambda one: (one[0]["lost"], not isinstance(one[1], FORESEEN), one[0]["seconds"]))[1]
 
     def _has(self, word: str) -> bool:
-        with self._reaching():
-            return bool(self._store.check([word]))
+        return bool(self._ask(lambda: self._store.check([word])))
 
     def _get(self, word: str) -> Any:
-        with self._reaching():
-            return json.loads(self._store.get(word))
+        return json.loads(self._ask(lambda: self._store.get(word)))
 
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
+    def _ask(self, call: Callable[[], T]) -> T:
+        """What the store answers, which is never waited for again once it did not."""
         try:
-            yield
-        except dist.DistError as error:
-            where = f"{self.member.address}:{self.member.port}"
-            raise RunFailed("process 0 of the run is gone or cannot be reached", where, RESUME) from error
+            if not self._unreachable:
+                return answer_of(call, pulse.SILENT_LOOKS)
+        except dist.DistError:
+            self._unreachable = "is gone or cannot be reached"
+        except TimeoutError:
+            self._unreachable = f"did not answer for {_silence()} seconds: {HANGS}"
+        where = f"{self.member.address}:{self.member.port}"
+        raise RunFailed(f"process 0 of the run {self._unreachable}", where, RESUME)
 
 
 @contextmanager
@@ -194,6 +227,7 @@ def joined(member: Member) -> Iterator[Group]:
         UserError: nobody answers where they are to meet, or something else listens there.
     """
     group = Group(member, _store(member))
+    group.pulse.start()
     try:
         yield group
     except BaseException as error:
@@ -208,7 +242,12 @@ def _store(member: Member) -> dist.Store:
     if not host:
         _wait_for_host(member)
     try:
-        store = dist.TCPStore(member.address, member.port, None, host, wait_for_workers=False)
+        store = answer_of(
+            lambda: dist.TCPStore(member.address, member.port, None, host, wait_for_workers=False),
+            math.ceil(JOIN_SECONDS / pulse.BEAT_SECONDS),
+        )
+    except TimeoutError as error:
+        raise _absent("process 0 hangs: it did not answer those who came", member) from error
     except (dist.DistError, RuntimeError, ValueError) as error:
         what = f"processes cannot meet at {member.address}, port {member.port}: {' '.join(str(error).split())[:200]}"
         raise UserError(what, "MASTER_PORT", "set another one, the same on all machines") from error
@@ -234,6 +273,10 @@ def _absent(what: str, member: Member) -> UserError:
         where=f"trainer.nodes={member.nodes}",
         hint=START,
     )
+
+
+def _silence() -> str:
+    return f"{pulse.SILENT_LOOKS * pulse.BEAT_SECONDS:.0f}"
 
 
 def _holds(lock: Path, token: str) -> bool:

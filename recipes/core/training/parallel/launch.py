@@ -65,11 +65,17 @@ def run_workers(folder: Path, nproc: int, module: str, *words: str, group: Group
         # In a thread: what waits in the main thread takes the signals for itself.
         with signal_handlers(stop, *NUMBERS), ThreadPoolExecutor(1) as pool:
             ended = pool.submit(_start_and_wait, folder, environments, module, exchange, words)
-            _wait_for(ended, exchange, group)
+            try:
+                _wait_for(ended, exchange, group)
+            except RunFailed:  # the others are out of reach: nobody tells these to end
+                exchange.ask(KILL)
+                raise
         if failures := ended.result():
             error = cause(failures, exchange)
             killed = all(failure.exitcode in ENDED_BY_US for failure in failures.values())
             raise group.agree(error, lost=exchange.was_asked(KILL) and killed) if group else error
+        if group and group.member.rank:
+            group.pulse.rest()
         return exchange.outcome() if "0" in (each["RANK"] for each in environments) else {}
 
 

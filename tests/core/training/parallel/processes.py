@@ -202,6 +202,7 @@ def go(
         "seen": objective.seen,
         "moved_whole": moved_whole,
         "held": frozen and sorted(frozen.held),
+        "frozen_moved_whole": frozen and frozen.model.moved_whole,
         "read_alone": frozen and distributed.is_first() and [frozen(torch.ones(2, 3)).tolist() for _ in range(2)],
     }
 

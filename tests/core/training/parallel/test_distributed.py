@@ -206,6 +206,8 @@ def test_a_frozen_model_beside_the_step_is_shared_out_like_the_trained_one(toget
 def test_a_model_is_shared_out_before_it_is_moved(together: Ends, alone: dict[str, Any]) -> None:
     assert alone["moved_whole"] and all(end["moved_whole"] for end in together["plain"])
     assert not any(end["moved_whole"] for name in ("sharded", "sharded stopped again") for end in together[name])
+    assert all(end["frozen_moved_whole"] for end in together["beside"])
+    assert not any(end["frozen_moved_whole"] for end in together["beside sharded"])
 
 
 def assert_weights_close(left: dict[str, Any], right: dict[str, Any]) -> None:

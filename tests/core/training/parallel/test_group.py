@@ -1,21 +1,26 @@
 """The launching processes of a run on several machines, here threads that meet at a real store."""
 
 import json
+import os
+import signal
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 
 from recipes.core.errors import RunFailed, UserError
 from recipes.core.process.members import Member
 from recipes.core.training.parallel import group as group_module
+from recipes.core.training.parallel import pulse
 from recipes.core.training.parallel.exchange import WorkerError
 from recipes.core.training.parallel.group import Group, joined
-from recipes.core.training.parallel.launch import places
+from recipes.core.training.parallel.launch import places, run_workers
 
 PATIENCE = 120.0
 Work = Callable[[Group], Any]
@@ -35,7 +40,29 @@ def members(size: int = 2) -> list[Member]:
     return [Member(rank, size, 0, 1, size, "127.0.0.1", port) for rank in range(size)]
 
 
-def together(*works: Work) -> list[Any]:
+@pytest.fixture
+def _short_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(pulse, "SILENT_LOOKS", 25)
+
+
+@pytest.fixture
+def host() -> Iterator[tuple[int, int]]:
+    """A process that hosts the store, as the agent of torchrun does, and its port."""
+    here, there = os.pipe()
+    if (pid := os.fork()) == 0:  # imports nothing again
+        store = dist.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+        os.write(there, f"{store.port}".encode())
+        time.sleep(PATIENCE)
+        os._exit(0)
+    yield pid, int(os.read(here, 100))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(here)
+    os.close(there)
+
+
+def together(*works: Work, members_of: Callable[[int], list[Member]] = members) -> list[Any]:
     """What each member returns or raises."""
 
     def take_part(member: Member, work: Work) -> Any:
@@ -46,7 +73,7 @@ def together(*works: Work) -> list[Any]:
             return error
 
     with ThreadPoolExecutor(len(works)) as pool:
-        ends = [pool.submit(take_part, *one) for one in zip(members(len(works)), works, strict=True)]
+        ends = [pool.submit(take_part, *one) for one in zip(members_of(len(works)), works, strict=True)]
         return [end.result(PATIENCE) for end in ends]
 
 
@@ -114,6 +141,98 @@ def test_nobody_is_waited_for_without_end(rank: int, monkeypatch: pytest.MonkeyP
     assert "trainer.nodes=2" in str(caught.value)
 
 
+def test_all_who_did_not_come_are_named_and_who_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_module, "JOIN_SECONDS", 0.5)
+    first, _, third, _ = members(4)
+
+    def meet(member: Member) -> str:
+        with pytest.raises(UserError) as caught, joined(member) as group:
+            group.meet("same")
+        return str(caught.value)
+
+    with ThreadPoolExecutor(2) as pool:
+        ends = list(pool.map(meet, (first, third)))
+    here = f"(here: 0 on host {socket.gethostname()}, 2 on host {socket.gethostname()})"
+    assert all(f"processes 1, 3 of 4 {here} did not come to 127.0.0.1, port {first.port}" in end for end in ends), ends
+
+
+@pytest.mark.usefixtures("_short_pulse")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_member_that_hangs_is_missed_and_no_longer_waited_for(rank: int) -> None:
+    """As one whose machine loses its power: it closes no connection."""
+    noticed: list[float] = []
+
+    def hangs(group: Group) -> None:
+        group.meet("same")
+        group.pulse.stop()
+        group.fail = group.leave = lambda *_, **__: None  # type: ignore[method-assign]
+        while len(noticed) < 2:
+            time.sleep(0.01)
+
+    def waits(group: Group) -> None:
+        group.meet("same")
+        try:
+            group.listen("never")
+        finally:
+            noticed.append(time.monotonic())
+
+    works = [waits, waits, waits]
+    works[rank] = hangs
+    ends = together(*works)
+    others = [end for number, end in enumerate(ends) if number != rank]
+    assert all(isinstance(end, RunFailed) for end in others), ends
+    gone = f"process {rank} of 3, on host {socket.gethostname()}, was not heard of for 0 seconds: it hangs"
+    assert all(gone in str(end) and "type the same command again" in str(end) for end in others), ends
+
+
+@pytest.mark.usefixtures("_short_pulse")
+def test_a_member_that_has_done_its_part_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 3 * pulse.SILENT_LOOKS * pulse.BEAT_SECONDS
+
+    def lead(group: Group) -> bool:
+        group.meet("same")
+        assert group.listen("rested")
+        group.listen("never", until=time.monotonic() + looks)
+        return group.has_failed()
+
+    def follow(group: Group) -> Any:
+        group.meet("same")
+        group.pulse.rest()
+        while group._store.get("pulse/1").decode() != pulse.AT_REST:
+            time.sleep(0.01)
+        group.pulse.stop()
+        group.tell("rested", True)
+        return group.listen("left/0")
+
+    assert together(lead, follow) == [False, {}]
+
+
+@pytest.mark.usefixtures("_short_pulse")
+def test_processes_of_a_run_end_when_the_meeting_place_hangs(host: tuple[int, int], tmp_path: Path) -> None:
+    """The store takes every question and answers none: each waits for as long as it would for a pulse."""
+    pid, port = host
+
+    def waits(group: Group) -> Any:
+        group.meet("same")
+        return run_workers(tmp_path, 1, "tests.core.training.parallel.sleeper", group=group)
+
+    def stops(group: Group) -> Any:
+        group.meet("same")
+        while len(list(tmp_path.iterdir())) < 2:  # both have started theirs
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGSTOP)
+        return group.listen("never")
+
+    def met(size: int) -> list[Member]:
+        return [Member(rank, size, 0, 1, size, "127.0.0.1", port, hosted=True) for rank in range(size)]
+
+    ends = together(waits, waits, stops, members_of=met)
+    assert all(isinstance(end, RunFailed) and "process 0 of the run did not answer for" in str(end) for end in ends), (
+        ends
+    )
+    assert all(f"127.0.0.1:{port}" in str(end) and "type the same command again" in str(end) for end in ends), ends
+
+
 def test_a_port_that_is_taken_is_named() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -142,9 +261,7 @@ def test_what_a_person_can_mend_is_the_cause_whoever_noticed_first() -> None:
     assert [str(end) for end in together(loses, fails, was_ended)] == ["the loss is nan"] * 3
 
 
-def test_a_machine_that_says_nothing_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_module, "LEAVE_SECONDS", 1.0)  # it says no goodbye either
-
+def test_a_machine_that_says_nothing_is_gone() -> None:
     def loses(group: Group) -> BaseException:
         group.meet("same")
         return group.agree(WorkerError("connection closed"), lost=False)
