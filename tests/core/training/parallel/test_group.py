@@ -264,11 +264,13 @@ def test_what_a_person_can_mend_is_the_cause_whoever_noticed_first() -> None:
 def test_a_machine_that_says_nothing_is_gone() -> None:
     def loses(group: Group) -> BaseException:
         group.meet("same")
+        group.listen("vanishes")  # or the other might still be on its way out of `meet`, and say what it hears there
         return group.agree(WorkerError("connection closed"), lost=False)
 
     def vanishes(group: Group) -> None:
         group.meet("same")
         group.fail = group.leave = lambda *_, **__: None  # type: ignore[method-assign]
+        group.tell("vanishes", True)
 
     ends = together(loses, vanishes)
     assert isinstance(ends[0], RunFailed) and f"on host {socket.gethostname()} are gone" in str(ends[0])
