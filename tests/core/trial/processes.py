@@ -170,7 +170,7 @@ def wait_until(condition: Callable[[], Any], what: str, process: subprocess.Pope
         if process and process.poll() is not None and not condition():
             raise AssertionError(f"ended with {process.returncode} before: {what}")
         assert time.monotonic() < until, f"waited too long: {what}"
-        time.sleep(0.02)
+        time.sleep(0.05)  # a look takes time from the processes that are looked at
 
 
 def trains(driver: Driver, cells: int, step: int = 1) -> Callable[[], bool]:
