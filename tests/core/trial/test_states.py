@@ -221,13 +221,17 @@ def test_the_newest_metric_is_the_last_measurement_and_in_the_end_the_final_one(
     assert newest_metric(state, "nll/image") == 1.0
 
 
-def test_states_with_an_index_are_those_without(
-    planned: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def indexed(planned: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Manifest]:
+    """What is planned, on disk, below an index of its own that knows a run at once."""
     monkeypatch.setenv("STEELYARD_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(indexes, "SETTLED_SECONDS", -60.0)
-    folder, manifest = planned
-    manifests.write(folder, manifest)
+    manifests.write(*planned)
+    return planned
+
+
+def test_states_with_an_index_are_those_without(indexed: tuple[Path, Manifest]) -> None:
+    folder, manifest = indexed
     damaged, failed, gone, done = (cell.name for cell in manifest.cells)
     for name in (damaged, done):
         act(folder, name, DONE, metrics={"loss": 1.0})
@@ -254,13 +258,8 @@ def test_many_cells_are_in_the_states_of_one_at_a_time(planned: tuple[Path, Mani
     assert [state.cell.name for state in states_of(folder, manifest.cells[1:3])] == ["ntp-s0", "prior-s1"]
 
 
-def test_an_index_has_the_metrics_that_the_files_have(
-    planned: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(indexes, "SETTLED_SECONDS", -60.0)
-    folder, manifest = planned
-    manifests.write(folder, manifest)
+def test_an_index_has_the_metrics_that_the_files_have(indexed: tuple[Path, Manifest]) -> None:
+    folder, manifest = indexed
     act(folder, "prior-s0", DONE, metrics={"nll": 1.25})
     for _ in range(2):
         index = RunIndex(outputs_of(folder))
